@@ -1,0 +1,1 @@
+"""Runs decoders on models. Knows no widget and no HTTP; importing it loads no torch."""

@@ -1,0 +1,273 @@
+"""What leaves the engine: columns of tokens, and changes of state.
+
+Everything here is plain data (numpy columns, strings, numbers), so that a screen, a pipe, a server or a
+file can consume it without knowing torch. Importing it loads neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Ints = NDArray[np.int32]
+    Floats = NDArray[np.float32]
+
+TOP = 20
+"""How many alternatives are recorded for each token."""
+
+FinishReason = Literal["eos", "stop", "length", "cancelled", "context", "done"]
+"""Why a run ended: end-of-sequence token, stop string, max_length, the user, context full, or the
+strategy itself (all beams finished)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBatch:
+    """`n` consecutive records of one run, in order of (step, row). One record is one token of one row.
+
+    Attributes:
+        run: The run's id.
+        step: int32 `[n]`, 0 for the first new token. A continued run starts at its prefix's length.
+        row: int32 `[n]`.
+        parent: int32 `[n]`, the row of the previous step that this token continues (beams); else `row`.
+        id: int32 `[n]`, token ids.
+        raw_logp: float32 `[n]`, log-probability under the model itself (nats).
+        final_logp: float32 `[n]`, log-probability in the distribution that was drawn from.
+        rank: int32 `[n]`, 0 = the model's most likely token.
+        entropy: float32 `[n]`, of the model's distribution (nats).
+        version: int32 `[n]`, version of the parameter table that the step used.
+        top_ids, top_logp: int32/float32 `[n, TOP]`, most likely tokens under the model, best first.
+            Unused slots hold id −1.
+        final_ids, final_top_logp: the same of the final distribution.
+        extras: float32 `[n, E]`, the strategy's own columns, named in `Started.columns`.
+        text: `n` strings. Their concatenation along a row's path is its text; a token that leaves a
+            character incomplete has "", the token that completes it has the whole character.
+    """
+
+    run: int
+    step: Ints
+    row: Ints
+    parent: Ints
+    id: Ints
+    raw_logp: Floats
+    final_logp: Floats
+    rank: Ints
+    entropy: Floats
+    version: Ints
+    top_ids: Ints
+    top_logp: Floats
+    final_ids: Ints
+    final_top_logp: Floats
+    extras: Floats
+    text: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """One setting of a run as it was used, and where it came from."""
+
+    value: float | str
+    source: str
+    """"default", "config.toml", "environment", "flag", "generation_config.json", "mode", "user"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A run was accepted and waits for the owner thread."""
+
+    run: int
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The prompt is being read.
+
+    Attributes:
+        run: The run's id.
+        strategy: Its registry name.
+        rows: Rows decoded side by side.
+        columns: Names of `TokenBatch.extras`.
+        prompt_tokens: Length of the prompt, prefix not counted.
+        prefix_tokens: Generated tokens that were kept from an earlier run.
+        reused_tokens: Positions whose keys and values were still there.
+        max_new_tokens: Bound after clamping to the context.
+        seed: The seed in use, also when the user left it to chance.
+        values: Every parameter, with its source.
+        notices: Sentences the user should read ("No chat template: raw completion.").
+    """
+
+    run: int
+    strategy: str
+    rows: int
+    columns: tuple[str, ...]
+    prompt_tokens: int
+    prefix_tokens: int
+    reused_tokens: int
+    max_new_tokens: int
+    seed: int
+    values: dict[str, Resolved]
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A long step got further. `what`: "load" (bytes) or "prefill" (tokens)."""
+
+    what: Literal["load", "prefill"]
+    done: int
+    total: int
+    name: str = ""
+    run: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FirstToken:
+    """The first token of a run is on the host: seconds since the run left the queue."""
+
+    run: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ParamChanged:
+    """A parameter took a new value while the run went on; `index` is the first token it held for."""
+
+    run: int
+    name: str
+    value: float
+    version: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A run has ended. Timings in seconds on the monotonic clock.
+
+    Attributes:
+        run: The run's id.
+        reason: Why it ended.
+        new_tokens: Tokens of the answer.
+        time_to_first_token: From leaving the queue to the first token on the host.
+        seconds: From the first token to the last.
+        answer: For strategies that choose among rows (beams): the chosen path's tokens.
+        answer_text: Its text.
+        score: Its score.
+        peak_bytes: Peak device memory of the run, None where unknown.
+    """
+
+    run: int
+    reason: FinishReason
+    new_tokens: int
+    time_to_first_token: float
+    seconds: float
+    answer: tuple[int, ...] | None = None
+    answer_text: str | None = None
+    score: float | None = None
+    peak_bytes: int | None = None
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Decode rate: the first token belongs to the prefill."""
+        return (self.new_tokens - 1) / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Something could not be done. `message` is one sentence: the thing, the limit, the way out.
+
+    Attributes:
+        message: For the user.
+        run: The run it ended, or None.
+        field: The setting or parameter at fault, if one is.
+        detail: A traceback for the log; never shown.
+    """
+
+    message: str
+    run: int | None = None
+    field: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """A model starts to load for a role."""
+
+    role: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model is ready.
+
+    Attributes:
+        role: Role it was loaded for.
+        name: The model's name.
+        architecture: From its config.
+        tier: "flat" or "transformers".
+        device: Where it sits.
+        precision: As loaded.
+        dtype: Compute dtype.
+        vocab: Size of the tokenizer's vocabulary.
+        context: Context limit in tokens.
+        parameters: Number of weights.
+        weight_bytes: Weights in memory.
+        seconds: Load time.
+        chat: Whether the tokenizer has a chat template.
+        notices: What the tier cannot do, and why; anything else worth a line.
+    """
+
+    role: str
+    name: str
+    architecture: str
+    tier: str
+    device: str
+    precision: str
+    dtype: str
+    vocab: int
+    context: int
+    parameters: int
+    weight_bytes: int
+    seconds: float
+    chat: bool
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unloaded:
+    """A model is gone; the device's allocated bytes before and after show what came back."""
+
+    roles: tuple[str, ...]
+    name: str
+    before_bytes: int
+    after_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """The owner thread ended unexpectedly; a restart is on offer."""
+
+    message: str
+    detail: str = field(default="", repr=False)
+
+
+Event = (
+    TokenBatch
+    | Queued
+    | Started
+    | Progress
+    | FirstToken
+    | ParamChanged
+    | Finished
+    | Failed
+    | Loading
+    | Loaded
+    | Unloaded
+    | Died
+)

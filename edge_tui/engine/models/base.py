@@ -1,0 +1,138 @@
+"""What a language model is to the engine: weights on one side, the state of a decode on the other.
+
+Weights are shared; several contexts (beams, forks, negative prompts, races) read one set. Shapes: `R`
+rows, `K` positions of one call, `T` positions of a prompt, `V` vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from decoders.base import Output
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Cancelled", "Caps", "Context", "ContextFull", "LanguageModel", "ModelInfo", "Output"]
+
+
+class Cancelled(Exception):
+    """The user stopped the run while the model was still reading the prompt."""
+
+
+class ContextFull(Exception):
+    """More positions were asked for than the context holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """What a tier can do with a model. What it cannot is shown to the user, with `reason`."""
+
+    rewind: bool = True
+    """Drop the last tokens without recomputing (recurrent models cannot)."""
+    fork: bool = True
+    """Several sequences from one prefix."""
+    reorder: bool = True
+    """Permute rows (beams)."""
+    hidden: bool = False
+    """Hidden states of every layer."""
+    capture: bool = False
+    """The step can be captured in a CUDA graph."""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Facts about loaded weights.
+
+    Attributes:
+        name: As the user names it (repository id or folder name).
+        architecture: As in config.json, e.g. "Qwen2ForCausalLM".
+        vocab: Width `V` of the logits (padded embedding rows included).
+        context: Most positions that the model was made for.
+        layers: Number of decoder layers.
+        parameters: Number of weights.
+        weight_bytes: Bytes of the weights as they lie in memory.
+        kv_bytes: KV-cache bytes of one position of one row.
+        dtype: Compute dtype: "float32", "bfloat16", "float16".
+        precision: As loaded: a dtype, "int8" or "4bit".
+        device: "cpu", "cuda:0", "mps".
+        tier: "flat" or "transformers".
+    """
+
+    name: str
+    architecture: str
+    vocab: int
+    context: int
+    layers: int
+    parameters: int
+    weight_bytes: int
+    kv_bytes: int
+    dtype: str
+    precision: str
+    device: str
+    tier: str
+
+
+class Context(Protocol):
+    """The state of a decode: how far each row has got, and its keys and values."""
+
+    rows: int
+    capacity: int
+    length: Tensor
+    """int64 `[R]` on the device: positions held by each row."""
+
+    def reorder(self, parent: Tensor) -> None:
+        """Row `r` becomes what row `parent[r]` was. `parent`: int64 `[R]` on the device."""
+
+    def truncate(self, length: Tensor) -> None:
+        """Forgets positions from `length[r]` on. A tensor, so that no host round trip is needed."""
+
+    def fork(self, rows: int) -> Context:
+        """A new context of `rows` rows, each a copy of row 0."""
+
+
+class LanguageModel(Protocol):
+    """Weights that turn token ids into logits."""
+
+    info: ModelInfo
+    caps: Caps
+
+    def open(self, rows: int, capacity: int) -> Context:
+        """An empty context for `rows` sequences of at most `capacity` positions."""
+
+    def prefill(
+        self,
+        ctx: Context,
+        ids: Tensor,
+        lengths: Tensor,
+        chunk: int = 512,
+        progress: Callable[[int, int], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Output:
+        """Reads prompts, in chunks, on top of what the context already holds.
+
+        Args:
+            ctx: Extended in place by `lengths[r]` positions in row `r`.
+            ids: int64 `[R, T]`, right-padded.
+            lengths: int64 `[R]`, how many of each row's ids count, at least 1.
+            chunk: Positions per forward call; between chunks `progress(done, T)` is called and
+                `cancelled()` asked.
+            progress: Told about finished positions.
+            cancelled: Asked between chunks.
+
+        Returns:
+            Logits `[R, 1, V]` after each row's last id.
+
+        Raises:
+            Cancelled: `cancelled()` said so; the context is left at a chunk's end.
+            ContextFull: the prompt does not fit `ctx.capacity`.
+        """
+
+    def forward(self, ctx: Context, ids: Tensor, hidden: bool = False) -> Output:
+        """One step: appends `ids` int64 `[R, K]` to the context and returns logits `[R, K, V]`."""
+
+    def release(self) -> None:
+        """Drops the weights. The model is unusable afterwards."""

@@ -1,0 +1,128 @@
+"""The engine as every face sees it: submit, set, cancel, load, unload, poll.
+
+Screens, pipes and servers talk to this port alone; whether the tokens come from a thread in this process
+or from another machine is not theirs to know. Importing it loads no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from edge_tui.engine.events import Event
+
+Precision = Literal["auto", "float32", "bfloat16", "float16", "int8", "4bit"]
+Mode = Literal["custom", "exploratory", "focused"]
+MODE_TEMPERATURE: dict[str, float] = {"exploratory": 1.5, "focused": 0.7}
+"""Temperatures that the named modes set; custom leaves the user's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Which weights, in which precision, where.
+
+    Attributes:
+        name: "demo/expert", a repository id in the local cache, or a path to a folder.
+        precision: As asked for; "auto" takes the checkpoint's own on a GPU, and what is fastest on a CPU.
+        device: "auto" (the GPU with most free memory, else MPS, else the CPU), "cuda:N", "cpu", "mps".
+        context: Positions to reserve; 0 means the model's own limit, at most what memory allows.
+    """
+
+    name: str
+    precision: Precision = "auto"
+    device: str = "auto"
+    context: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One generation.
+
+    Attributes:
+        prompt: Text, or turns of a conversation.
+        strategy: Registry name or alias of a decoder.
+        values: Parameters by name; what is missing takes its default. Unknown names are refused.
+        sources: Where each of `values` came from, for display ("config.toml", "flag", "user").
+        mode: "exploratory" and "focused" set the temperature.
+        seed: None draws one, which `Started` then tells.
+        max_length: Most *new* tokens.
+        stop: Strings that end the text; they are not part of it.
+        chat: Wrap the prompt in the checkpoint's chat template: True, False, or None for "if it has one".
+        system: System prompt for the chat template.
+        prefix: Ids of generated tokens to keep (continue, take an alternative); part of the answer.
+    """
+
+    prompt: str | tuple[Message, ...]
+    strategy: str = "auto"
+    values: Mapping[str, float | str] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    mode: Mode = "custom"
+    seed: int | None = None
+    max_length: int = 256
+    stop: tuple[str, ...] = ()
+    chat: bool | None = None
+    system: str = ""
+    prefix: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The decode device's memory as the engine knows it, in bytes; None where unknown."""
+
+    device: str
+    allocated: int | None
+    peak: int | None
+
+
+class Engine(Protocol):
+    """Runs generations, one at a time, on models it loads on demand. Every method returns at once."""
+
+    def submit(self, request: Request) -> int:
+        """Queues a generation and returns its run id. What is wrong with it arrives as `Failed`."""
+
+    def set(self, run: int, name: str, value: float | str) -> None:
+        """Turns a live parameter of a running generation; `ParamChanged` tells from which token on.
+
+        Raises:
+            decoders.base.ParamError: the value is out of range, or the parameter is fixed for a run.
+        """
+
+    def cancel(self, run: int | None = None) -> None:
+        """Stops a run (or all of them) within one step; loading of a model is not a run."""
+
+    def assign(self, role: str, spec: ModelSpec) -> None:
+        """Says which model plays a role; it loads on first use. A model that no role wants is unloaded."""
+
+    def load(self, role: str) -> None:
+        """Loads the role's model now."""
+
+    def unload(self, role: str) -> None:
+        """Frees the role's model (a run that uses it is cancelled first); it loads again on next use."""
+
+    def poll(self) -> list[Event]:
+        """Takes everything that happened since the last call, in order. Never blocks."""
+
+    def decode(self, ids: Sequence[int]) -> list[str]:
+        """The text of single tokens, for alternatives; "" for ids outside the vocabulary."""
+
+    def count(self, text: str) -> int | None:
+        """Tokens in a text under the main role's tokenizer; None before one is loaded."""
+
+    def memory(self) -> Memory:
+        """Memory of the decode device, for the gauge."""
+
+    def alive(self) -> bool:
+        """Whether the owner thread can take work."""
+
+    def close(self, timeout: float = 1.0) -> bool:
+        """Stops everything; True if it ended within `timeout` seconds."""
