@@ -1,0 +1,134 @@
+"""Reads a TOML file that people write by hand: values, the line of each key, and what is wrong with it.
+
+Whatever the file holds, nothing is raised and nothing is written: the worst case is no values and one notice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_PART = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
+_KEY = rf"{_PART}(?:\s*\.\s*{_PART})*"
+_TABLE_LINE = re.compile(rf"^\s*\[\s*({_KEY})\s*\]")
+_KEY_LINE = re.compile(rf"^\s*({_KEY})\s*=")
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something the user should read about a setting. `str(notice)` is the whole sentence.
+
+    Attributes:
+        message: What is wrong and what was done instead.
+        origin: Where it was said: a file's path, an environment variable, a flag.
+        line: 1-based line in the file, 0 where it has none.
+        key: Dotted path of the setting, "" where the file as a whole is meant.
+    """
+
+    message: str
+    origin: str = ""
+    line: int = 0
+    key: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.origin}:{self.line}" if self.line else self.origin
+        return ": ".join(part for part in (place, self.key, self.message) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A parsed file.
+
+    Attributes:
+        path: Where it was read from.
+        values: Leaves by dotted path; arrays are leaves, tables are not.
+        lines: 1-based line of each key that stands at the start of a line.
+    """
+
+    path: Path
+    values: Mapping[str, Any] = field(default_factory=dict)
+    lines: Mapping[str, int] = field(default_factory=dict)
+
+    def line(self, key: str) -> int:
+        """The line of a dotted key; of the table that holds it, where it stands inside an inline table."""
+        while key:
+            if key in self.lines:
+                return self.lines[key]
+            key = key.rpartition(".")[0]
+        return 0
+
+
+def read(path: Path, *, required: bool = False) -> tuple[Document, list[Notice]]:
+    """Parses a TOML file.
+
+    Args:
+        path: The file.
+        required: Whether its absence is worth a notice.
+
+    Returns:
+        The document, empty when unusable, and what went wrong.
+    """
+
+    def refused(reason: str, line: int = 0) -> tuple[Document, list[Notice]]:
+        return Document(path), [Notice(f"{reason}; the defaults are used.", str(path), line)]
+
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return refused("there is no such file") if required else (Document(path), [])
+    except IsADirectoryError:
+        return refused("this is a folder, but a TOML file was expected")
+    except OSError as error:
+        return refused(f"cannot be read ({(error.strerror or type(error).__name__).lower()})")
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return refused("is encoded as UTF-16, but TOML must be UTF-8")
+    # Windows editors put a UTF-8 byte order mark in front; the content is sound.
+    raw = raw.removeprefix(b"\xef\xbb\xbf")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        return refused("is not UTF-8", raw.count(b"\n", 0, error.start) + 1)
+
+    import tomli
+
+    try:
+        data = tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        return refused(f"not valid TOML at column {error.colno} ({error.msg})", error.lineno)
+    except RecursionError:
+        return refused("nested too deeply")
+    return Document(path, dict(flatten(data)), _lines(text)), []
+
+
+def flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of nested tables as (dotted path, value)."""
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _lines(text: str) -> dict[str, int]:
+    """Where each key stands. tomli keeps no positions; keys of valid TOML begin a line, which is enough."""
+    lines: dict[str, int] = {}
+    table, quote = "", ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if quote:
+            if line.count(quote) % 2:
+                quote = ""
+            continue
+        if found := _TABLE_LINE.match(line):
+            table = _path(found[1])
+            lines.setdefault(table, number)
+        elif found := _KEY_LINE.match(line):
+            lines.setdefault(f"{table}.{_path(found[1])}".lstrip("."), number)
+        quote = next((q for q in ('"""', "'''") if line.count(q) % 2), "")
+    return lines
+
+
+def _path(key: str) -> str:
+    return ".".join(part.strip("\"'") for part in re.findall(_PART, key))

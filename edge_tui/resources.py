@@ -1,0 +1,32 @@
+"""Finds what ships beside the code: themes, config.toml, the demo pair.
+
+In a checkout, themes and config.toml lie at the top, where people look for them; in an installed package
+they lie in `edge_tui/_data`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def _data(name: str) -> Path:
+    """A file or folder of the installed package, else of the checkout."""
+    packaged = _PACKAGE / "_data" / name
+    return packaged if packaged.exists() else _PACKAGE.parent / name
+
+
+def config_file() -> Path:
+    """The packaged config.toml, which holds every default with a comment."""
+    return _data("config.toml")
+
+
+def themes() -> Path:
+    """The folder of the built-in themes, one TOML each."""
+    return _data("themes")
+
+
+def demo(role: str) -> Path:
+    """The folder of a demo checkpoint: "expert" or "amateur"."""
+    return _PACKAGE / "demo" / role
