@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,8 @@ from edge_tui.config_file import Document, Notice, read
 from edge_tui.settings_types import QUANTIZATION, SCHEMA, Literal, text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from decoders.base import Param
     from edge_tui.engine.port import Mode, Precision
 

@@ -29,7 +29,7 @@ _SWITCH = {
 
 
 class Literal(str):
-    """A value that came as text (environment, command line) and may stand for a number, a switch or a list."""
+    """A value that came as text (environment, command line) and may mean a number, a switch or a list."""
 
     __slots__ = ()
 

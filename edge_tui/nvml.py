@@ -1,0 +1,151 @@
+"""One GPU as NVML sees it, read field by field: what a device does not report is None, and nothing raises.
+
+NVML numbers devices by PCI address and knows nothing of `CUDA_VISIBLE_DEVICES`, while "cuda:0" is the first
+*visible* one; `visible` translates.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSample:
+    """A GPU at one moment. None: not reported (integrated GPUs, MIG slices, a driver that went away).
+
+    Attributes:
+        name: Product name.
+        used: Bytes in use by every process, as nvidia-smi counts.
+        free: Bytes free.
+        total: Bytes in all.
+        utilisation: Percent of the last sampling period in which a kernel ran.
+        power_watts: Draw now.
+        power_limit: Limit in force, in watts.
+        temperature: Degrees Celsius.
+    """
+
+    name: str | None = None
+    used: int | None = None
+    free: int | None = None
+    total: int | None = None
+    utilisation: float | None = None
+    power_watts: float | None = None
+    power_limit: float | None = None
+    temperature: float | None = None
+
+
+def visible(env: Mapping[str, str] | None = None) -> list[str] | None:
+    """What `CUDA_VISIBLE_DEVICES` leaves, in CUDA's order: indices and UUIDs; None if it does not say.
+
+    CUDA stops at the first entry that is no device ("-1" hides all that follow).
+    """
+    value = (os.environ if env is None else env).get("CUDA_VISIBLE_DEVICES")
+    if value is None:
+        return None
+    entries: list[str] = []
+    for entry in (part.strip() for part in value.split(",")):
+        if not (entry.isdigit() or entry.startswith(("GPU-", "MIG-"))):
+            break
+        entries.append(entry)
+    return entries
+
+
+class Gpu:
+    """A connection to NVML and one device of it.
+
+    Args:
+        device: "cuda:N" (the N-th visible device) or a UUID as NVML writes it.
+
+    Raises:
+        OSError: NVML is absent, does not fit the kernel's driver, or has no such device.
+    """
+
+    def __init__(self, device: str = "cuda:0") -> None:
+        try:
+            import pynvml
+        except ImportError as error:
+            raise OSError("NVML's Python binding is not installed") from error
+        self._nvml: Any = pynvml
+        self._errors = (pynvml.NVMLError, AttributeError, TypeError, ValueError, OSError)
+        try:
+            pynvml.nvmlInit()
+        except self._errors as error:
+            raise OSError(f"NVML does not start: {error}") from error
+        try:
+            self._handle = self._find(device)
+        except self._errors as error:
+            self.close()
+            raise OSError(f"NVML has no device {device}: {error}") from error
+
+    def sample(self) -> GpuSample:
+        """Reads every field that the device reports."""
+        nvml, handle = self._nvml, self._handle
+        memory = self._read(lambda: nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2))
+        # The structure's first version, all that older drivers know, counts the driver's own reserve as used.
+        memory = memory or self._read(lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
+        milliwatts = self._read(lambda: float(nvml.nvmlDeviceGetPowerUsage(handle)))
+        limit = self._read(lambda: float(nvml.nvmlDeviceGetEnforcedPowerLimit(handle)))
+        return GpuSample(
+            name=self._read(lambda: _text(nvml.nvmlDeviceGetName(handle))),
+            used=None if memory is None else int(memory.used),
+            free=None if memory is None else int(memory.free),
+            total=None if memory is None else int(memory.total),
+            utilisation=self._read(lambda: float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)),
+            power_watts=None if milliwatts is None else milliwatts / 1000,
+            power_limit=None if limit is None else limit / 1000,
+            temperature=self._read(
+                lambda: float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
+            ),
+        )
+
+    def close(self) -> None:
+        """Lets go of NVML."""
+        self._read(self._nvml.nvmlShutdown)
+
+    def _read(self, call: Callable[[], T]) -> T | None:
+        try:
+            return call()
+        except self._errors:
+            return None
+
+    def _find(self, device: str) -> Any:
+        wanted = device
+        if device.startswith("cuda"):
+            index = int(device.partition(":")[2] or 0)
+            entries = visible()
+            if entries is not None and index >= len(entries):
+                raise ValueError("hidden by CUDA_VISIBLE_DEVICES")
+            wanted = str(index) if entries is None else entries[index]
+        if wanted.isdigit():
+            return self._nvml.nvmlDeviceGetHandleByIndex(int(wanted))
+        for handle in self._candidates(mig=wanted.startswith("MIG-")):
+            # CUDA takes any prefix of a UUID.
+            if (_text(self._nvml.nvmlDeviceGetUUID(handle))).startswith(wanted):
+                return handle
+        raise ValueError("not found")
+
+    def _candidates(self, *, mig: bool) -> list[Any]:
+        nvml = self._nvml
+        whole = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
+        if not mig:
+            return whole
+        slices: list[Any] = []
+        for handle in whole:
+            for i in range(self._read(lambda h=handle: nvml.nvmlDeviceGetMaxMigDeviceCount(h)) or 0):  # type: ignore[misc]
+                found = self._read(
+                    lambda h=handle, i=i: nvml.nvmlDeviceGetMigDeviceHandleByIndex(h, i)  # type: ignore[misc]
+                )
+                slices += [] if found is None else [found]
+        return slices
+
+
+def _text(value: str | bytes) -> str:
+    """Older bindings return bytes."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

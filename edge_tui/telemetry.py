@@ -1,0 +1,111 @@
+"""The gauge's samples of the machine: GPU, memory, CPU, once a second in a thread of its own.
+
+A driver can take seconds to answer, or never answer again; the screen only ever looks at the last sample.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+from edge_tui.nvml import Gpu, GpuSample
+
+__all__ = ["GpuSample", "Sample", "Telemetry"]
+
+RETRY_SECONDS = 30.0
+"""How long a GPU that could not be read is left alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The machine at one moment.
+
+    Attributes:
+        time: `time.monotonic()` seconds.
+        gpu: The watched GPU; None where none was ever seen, every field None once it can no longer be read.
+        process_rss: Bytes of this process in memory.
+        cpu_percent: Of all cores together, 0–100.
+        ram_used: Bytes that are not available to a new process.
+        ram_total: Bytes in all.
+    """
+
+    time: float
+    gpu: GpuSample | None
+    process_rss: int
+    cpu_percent: float
+    ram_used: int
+    ram_total: int
+
+
+class Telemetry:
+    """Samples the machine in the background. No method blocks.
+
+    Args:
+        device: The GPU to watch: "cuda:N" in CUDA's numbering, or a UUID.
+        interval: Seconds between samples.
+    """
+
+    def __init__(self, device: str = "cuda:0", interval: float = 1.0) -> None:
+        self._device = device
+        self._interval = interval
+        self._latest: Sample | None = None
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begins to sample; a second call does nothing."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Tells the thread to end; it may still be waiting for the driver."""
+        self._stop.set()
+
+    def watch(self, device: str) -> None:
+        """Looks at another GPU from the next sample on."""
+        self._device = device
+
+    def latest(self) -> Sample | None:
+        """The last sample; None before the first."""
+        return self._latest
+
+    def _run(self) -> None:
+        import psutil
+
+        process = psutil.Process()
+        psutil.cpu_percent()  # The first call has nothing to compare with.
+        gpu: Gpu | None = None
+        watched, retry_at = "", 0.0
+        absent: GpuSample | None = None
+        while True:
+            if watched != self._device:
+                watched, retry_at, absent = self._device, 0.0, None
+                if gpu is not None:
+                    gpu.close()
+                    gpu = None
+            if gpu is None and time.monotonic() >= retry_at:
+                try:
+                    gpu = Gpu(watched)
+                    absent = GpuSample()
+                except OSError:
+                    retry_at = time.monotonic() + RETRY_SECONDS
+            seen = absent if gpu is None else gpu.sample()
+            memory = psutil.virtual_memory()
+            self._latest = Sample(
+                time=time.monotonic(),
+                gpu=seen,
+                process_rss=process.memory_info().rss,
+                cpu_percent=psutil.cpu_percent(),
+                ram_used=memory.total - memory.available,
+                ram_total=memory.total,
+            )
+            if gpu is not None and seen == GpuSample():
+                # Nothing at all was readable: the driver went away. A fresh connection may find it again.
+                gpu.close()
+                gpu, retry_at = None, time.monotonic() + RETRY_SECONDS
+            if self._stop.wait(self._interval):
+                break
+        if gpu is not None:
+            gpu.close()
