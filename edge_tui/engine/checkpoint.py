@@ -1,0 +1,296 @@
+"""Model checkpoints on disk: found, read without loading a tensor, and refused with a reason.
+
+A checkpoint is a folder in Hugging Face layout: config.json, safetensors, a tokenizer. Everything here
+comes from small JSON files and from the headers of the weight files (an 8-byte length and JSON), so a cache
+with hundreds of gigabytes is listed in milliseconds. Importing it loads neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_tui.engine.locate import find
+from edge_tui.engine.weight_files import CheckpointError, Tensor, foreign, read_json, read_tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ["Checkpoint", "CheckpointError", "Tensor", "open_checkpoint", "pair_refusal", "same_vocabulary"]
+
+_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a folder holds.
+
+    Attributes:
+        name: As the user named it.
+        path: The folder.
+        config: config.json.
+        architecture: Class of the model, e.g. "Qwen2ForCausalLM".
+        tensors: Stored tensors by name.
+        quantization: "" or, for weights stored by bitsandbytes, "int8" or "4bit".
+        generation_config: generation_config.json, {} without one.
+        tokenizer_config: tokenizer_config.json, {} without one.
+        chat_template: Jinja source, None if the checkpoint has no template.
+    """
+
+    name: str
+    path: Path
+    config: Mapping[str, Any] = field(repr=False)
+    architecture: str
+    tensors: Mapping[str, Tensor] = field(repr=False)
+    quantization: str = ""
+    generation_config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    tokenizer_config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    chat_template: str | None = field(default=None, repr=False)
+
+    @property
+    def text_config(self) -> Mapping[str, Any]:
+        """The language model's part of the configuration; multimodal checkpoints nest it."""
+        nested = self.config.get("text_config")
+        return nested if isinstance(nested, dict) else self.config
+
+    @property
+    def model_type(self) -> str:
+        return str(self.config.get("model_type", ""))
+
+    @property
+    def layers(self) -> int:
+        return self._number("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+
+    @property
+    def context(self) -> int:
+        """Most positions the model was made for; 0 if it states none (recurrent models)."""
+        return self._number("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
+
+    @property
+    def vocab(self) -> int:
+        """Rows of the embedding as configured; the tokenizer may know fewer."""
+        return self._number("vocab_size", "n_vocab")
+
+    @cached_property
+    def dtype(self) -> str:
+        """The dtype that most floating-point weights are stored in: "bfloat16", "float16", "float32"."""
+        sizes: Counter[str] = Counter()
+        for tensor in self.tensors.values():
+            if tensor.dtype in _DTYPES:
+                sizes[tensor.dtype] += tensor.numel
+        return _DTYPES[sizes.most_common(1)[0][0]] if sizes else "float32"
+
+    @cached_property
+    def parameters(self) -> int:
+        """Number of stored weights; two 4-bit weights share a byte, scales are not weights."""
+        weights = (tensor for name, tensor in self.tensors.items() if not _is_scale(name))
+        return sum(t.numel * (2 if t.dtype == "U8" and self.quantization == "4bit" else 1) for t in weights)
+
+    @cached_property
+    def bytes(self) -> int:
+        """Bytes of the stored tensors."""
+        return sum(tensor.bytes for tensor in self.tensors.values())
+
+    @cached_property
+    def bos_token(self) -> str:
+        return _token(self.tokenizer_config.get("bos_token"))
+
+    @cached_property
+    def eos_token(self) -> str:
+        return _token(self.tokenizer_config.get("eos_token"))
+
+    @cached_property
+    def bos_id(self) -> int | None:
+        """The beginning-of-sequence id, if the checkpoint has one."""
+        ids = self._ids("bos_token_id", self.bos_token)
+        return ids[0] if ids else None
+
+    @cached_property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Every id that ends a sequence: the union of generation config, model config and tokenizer."""
+        return self._ids("eos_token_id", self.eos_token)
+
+    def vocabulary_fingerprint(self) -> str:
+        """A hash of the tokenizer's map from ids to tokens; equal exactly if the maps are."""
+        return _vocabulary(self.path)[0]
+
+    def _number(self, *keys: str) -> int:
+        found = (config.get(key) for config in (self.text_config, self.config) for key in keys)
+        return next((n for n in found if isinstance(n, int) and not isinstance(n, bool)), 0)
+
+    def _ids(self, key: str, token: str) -> tuple[int, ...]:
+        ids: dict[int, None] = {}
+        for config in (self.generation_config, self.config, self.text_config):
+            value = config.get(key)
+            for one in value if isinstance(value, list) else [value]:
+                if isinstance(one, int) and not isinstance(one, bool) and one >= 0:
+                    ids[one] = None
+        if token:
+            added = self.tokenizer_config.get("added_tokens_decoder")
+            known = {_token(t): int(i) for i, t in added.items()} if isinstance(added, dict) else {}
+            one = known.get(token) if token in known else _vocabulary(self.path)[1].get(token)
+            if one is not None:
+                ids[one] = None
+        return tuple(ids)
+
+
+def open_checkpoint(name: str) -> Checkpoint:
+    """Finds and describes a checkpoint.
+
+    Args:
+        name: "demo/expert", "demo/amateur", the path of a folder, or a repository id in the local cache.
+
+    Raises:
+        CheckpointError: it is not there, incomplete, or of a kind that is not supported.
+    """
+    path = find(name)
+    config = read_json(name, path / "config.json")
+    if config is None:
+        raise CheckpointError(
+            f"{name} has no config.json in {path}; give the folder that holds the model's files."
+        )
+    quantization = _quantization(name, config)
+    architecture = _architecture(name, config)
+    tensors = read_tensors(name, path)
+    if any(tensor.dtype.startswith("F8") for tensor in tensors.values()):
+        raise CheckpointError(foreign(name, "FP8"))
+    tokenizer_config = (read_json(name, path / "special_tokens_map.json") or {}) | (
+        read_json(name, path / "tokenizer_config.json") or {}
+    )
+    return Checkpoint(
+        name=name,
+        path=path,
+        config=config,
+        architecture=architecture,
+        tensors=tensors,
+        quantization=quantization,
+        generation_config=read_json(name, path / "generation_config.json") or {},
+        tokenizer_config=tokenizer_config,
+        chat_template=_chat_template(name, path, tokenizer_config),
+    )
+
+
+def same_vocabulary(a: Checkpoint, b: Checkpoint) -> bool:
+    """Whether two tokenizers give every id the same token (padding of the embeddings does not matter)."""
+    return a.path == b.path or a.vocabulary_fingerprint() == b.vocabulary_fingerprint()
+
+
+def pair_refusal(a: Checkpoint, b: Checkpoint) -> str | None:
+    """Why two models cannot decode together, or None: their logits are compared token by token."""
+    if same_vocabulary(a, b):
+        return None
+    return (
+        f"{a.name} and {b.name} have different vocabularies ({a.vocab:,} and {b.vocab:,} tokens), "
+        "so their predictions cannot be compared; choose two models with the same tokenizer."
+    )
+
+
+def _quantization(name: str, config: Mapping[str, Any]) -> str:
+    if isinstance(config.get("quantization"), dict):
+        raise CheckpointError(foreign(name, "MLX"))
+    stored = config.get("quantization_config")
+    if not isinstance(stored, dict):
+        return ""
+    four = bool(stored.get("load_in_4bit") or stored.get("_load_in_4bit"))
+    eight = bool(stored.get("load_in_8bit") or stored.get("_load_in_8bit"))
+    method = str(stored.get("quant_method") or ("bitsandbytes" if four or eight else "an unknown format"))
+    if not method.startswith("bitsandbytes") or not (four or eight):
+        raise CheckpointError(
+            foreign(name, method.upper() if method.isascii() and " " not in method else method)
+        )
+    return "4bit" if four else "int8"
+
+
+@lru_cache(maxsize=1)
+def _causal_models() -> dict[str, str]:
+    """Model types and classes that transformers' AutoModelForCausalLM knows, read from its source.
+
+    Importing the table would take seconds and load torch.
+    """
+    spec = find_spec("transformers")
+    if spec is None or spec.origin is None:
+        return {}
+    source = (Path(spec.origin).parent / "models" / "auto" / "modeling_auto.py").read_text(encoding="utf-8")
+    table = source.partition("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES = ")[2].partition("\n)")[0]
+    return dict(re.findall(r'\("([\w.-]+)",\s*"(\w+)"\)', table))
+
+
+def _architecture(name: str, config: Mapping[str, Any]) -> str:
+    known = _causal_models()
+    listed = config.get("architectures")
+    model_type = str(config.get("model_type", ""))
+    architecture = str(listed[0]) if isinstance(listed, list) and listed else known.get(model_type, "")
+    if architecture in known.values() and model_type in known:
+        return architecture
+    auto_map = config.get("auto_map")
+    if isinstance(auto_map, dict) and "AutoModelForCausalLM" in auto_map:
+        raise CheckpointError(
+            f"{name} needs Python code of its own to run, which is never executed; "
+            "choose a checkpoint of an architecture that transformers has built in."
+        )
+    raise CheckpointError(
+        f"{name} is a {architecture or model_type or 'model without an architecture'}, not a causal "
+        "language model that transformers knows; choose one that writes text, such as Qwen or Llama."
+    )
+
+
+def _is_scale(name: str) -> bool:
+    """Whether a tensor belongs to a quantised weight's scales rather than being a weight."""
+    return name.endswith((".SCB", ".weight_format")) or re.search(r"\.weight\.\w", name) is not None
+
+
+def _token(value: object) -> str:
+    """A token's text, spelt as a string or as an object with `content`."""
+    content = value.get("content") if isinstance(value, dict) else value
+    return content if isinstance(content, str) else ""
+
+
+def _chat_template(name: str, path: Path, tokenizer_config: Mapping[str, Any]) -> str | None:
+    file = path / "chat_template.jinja"
+    if file.exists():
+        try:
+            return file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(
+                f"{file.name} of {name} cannot be read ({error}); fetch the checkpoint again."
+            ) from error
+    stored = (read_json(name, path / "chat_template.json") or tokenizer_config).get("chat_template")
+    if isinstance(stored, list):  # several named templates
+        named = {t.get("name"): t.get("template") for t in stored if isinstance(t, dict)}
+        stored = named.get("default", next(iter(named.values()), None))
+    return stored if isinstance(stored, str) and stored else None
+
+
+def _vocabulary(path: Path) -> tuple[str, dict[str, int]]:
+    """Fingerprint of a folder's tokenizer and the ids of its added tokens, read once per file version."""
+    file = path / "tokenizer.json"
+    try:
+        return _read_vocabulary(file, file.stat().st_mtime_ns)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        others = (path / other for other in ("tokenizer.model", "vocab.json", "merges.txt", "spiece.model"))
+        return _digest(other.read_bytes() for other in others if other.exists()), {}
+
+
+@lru_cache(maxsize=8)
+def _read_vocabulary(file: Path, _mtime: int) -> tuple[str, dict[str, int]]:
+    stored = json.loads(file.read_bytes())
+    added = {str(token["content"]): int(token["id"]) for token in stored.get("added_tokens") or []}
+    vocab = stored["model"]["vocab"]
+    pairs = dict(vocab) if isinstance(vocab, dict) else {piece: i for i, (piece, _) in enumerate(vocab)}
+    special = {token: int(i) for token in added if (i := pairs.get(token)) is not None} | added
+    lines = sorted((int(i), token) for token, i in (pairs | added).items())
+    return _digest(f"{i} {token}\n".encode("utf-8", "surrogatepass") for i, token in lines), special
+
+
+def _digest(chunks: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.hexdigest()

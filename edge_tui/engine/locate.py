@@ -1,0 +1,74 @@
+"""Where checkpoints lie: the demo pair in the package, folders, the local Hugging Face cache."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from edge_tui.engine.weight_files import CheckpointError
+
+DEMO = Path(__file__).parent.parent / "demo"
+DEMO_MODELS = ("expert", "amateur")
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,95})?")
+_REVISION = re.compile(r"[0-9a-zA-Z_-]{1,64}")
+
+
+def cache_root() -> Path:
+    """The Hugging Face cache, from the environment as it is now (its own library freezes it on import)."""
+    env = os.environ
+    if cache := env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE"):
+        return Path(cache).expanduser()
+    home = env.get("HF_HOME") or os.path.join(env.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")  # noqa: PTH118
+    return Path(home).expanduser() / "hub"
+
+
+def offline() -> bool:
+    """Whether the environment forbids downloads."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def snapshot(repository: Path) -> Path | None:
+    """The snapshot of a cached repository that refs/main names, else the newest; None if there is none."""
+    try:
+        revision = (repository / "refs" / "main").read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        revision = ""
+    if _REVISION.fullmatch(revision) and (repository / "snapshots" / revision).is_dir():
+        return repository / "snapshots" / revision
+    try:
+        found = [path for path in (repository / "snapshots").iterdir() if path.is_dir()]
+        return max(found, key=lambda path: path.stat().st_mtime, default=None)
+    except OSError:
+        return None
+
+
+def find(name: str) -> Path:
+    family, _, which = name.partition("/")
+    if family == "demo" and which in DEMO_MODELS:
+        return DEMO / which
+    if "\0" in name:
+        raise CheckpointError(
+            "A model's name cannot contain a NUL character; choose it from the models screen."
+        )
+    folder = Path(name).expanduser() if name else Path()
+    if name and folder.is_dir():
+        return folder.absolute()
+    if name.startswith(("/", ".", "~")) or not _REPOSITORY.fullmatch(name) or ".." in name:
+        raise CheckpointError(
+            f"There is no folder {name!r}, and it is not a repository id; "
+            "give a folder, or an id like Qwen/Qwen2.5-0.5B-Instruct."
+        )
+    found = snapshot(cache_root() / f"models--{name.replace('/', '--')}")
+    if found is not None:
+        return found
+    if offline():
+        raise CheckpointError(
+            f"{name} is not in the local cache {cache_root()} and HF_HUB_OFFLINE forbids downloading it; "
+            "unset HF_HUB_OFFLINE or give a folder."
+        )
+    raise CheckpointError(
+        f"{name} is not in the local cache {cache_root()}; "
+        f"fetch it with 'hf download {name}' or give a folder."
+    )

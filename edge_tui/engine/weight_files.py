@@ -1,0 +1,148 @@
+"""Reading a checkpoint's files: small JSON objects and the headers of its weight files.
+
+A safetensors file starts with an 8-byte length and a JSON header that gives each tensor's dtype, shape and
+place, so what a checkpoint holds, and whether it is whole, is known without reading a weight.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
+_HEADER_LIMIT = 100_000_000
+"""The safetensors format's own bound of a header, in bytes."""
+_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8}
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be used; one sentence: the thing, the limit, the way out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One stored tensor, as its file's header describes it.
+
+    Attributes:
+        dtype: The format's name: "BF16", "F32", "U8" …
+        shape: As stored.
+        bytes: Length in the file.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    bytes: int
+
+    @property
+    def numel(self) -> int:
+        return prod(self.shape)
+
+
+def read_json(name: str, file: Path) -> dict[str, Any] | None:
+    """A JSON object; None if there is no such file."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{file.name} of {name} cannot be read ({error}); fetch the checkpoint again."
+        ) from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{file.name} of {name} is not a JSON object; fetch the checkpoint again.")
+    return value
+
+
+def foreign(name: str, method: str) -> str:
+    return (
+        f"{name} is quantised as {method}, which is not supported; "
+        "take the 16-bit checkpoint and load it as int8 or 4bit."
+    )
+
+
+def _weight_files(name: str, path: Path) -> list[Path]:
+    index = read_json(name, path / "model.safetensors.index.json")
+    if index is not None:
+        names = sorted({str(file) for file in dict(index.get("weight_map") or {}).values()})
+        missing = [file for file in names if not _FILE.fullmatch(file) or not (path / file).exists()]
+        if missing or not names:
+            first = missing[0] if missing else "every shard"
+            raise CheckpointError(
+                f"{name} is incomplete: {len(missing)} of {len(names)} weight files are missing, "
+                f"first {first}; fetch the checkpoint again."
+            )
+        return [path / file for file in names]
+    if (path / "model.safetensors").exists():
+        return [path / "model.safetensors"]
+    try:
+        present = sorted(file.name for file in path.iterdir())
+    except OSError as error:
+        raise CheckpointError(f"{name} cannot be read ({error}); check the folder's permissions.") from error
+    if "adapter_config.json" in present:
+        raise CheckpointError(
+            f"{name} is a LoRA adapter without its base model; merge it and load the result."
+        )
+    if any(file.endswith(".gguf") for file in present):
+        raise CheckpointError(foreign(name, "GGUF"))
+    pickles = [file for file in present if file.endswith(_PICKLES) and file != "training_args.bin"]
+    if pickles:
+        raise CheckpointError(
+            f"{name} has no safetensors, only {pickles[0]}, a format that can run code when it is read; "
+            "take a revision with safetensors or convert it."
+        )
+    raise CheckpointError(f"{name} has no weights (model.safetensors) in {path}; finish its download.")
+
+
+def _header(name: str, file: Path) -> dict[str, Tensor]:
+    """Reads one safetensors header and checks that the file is as long as it says."""
+    size = 0
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            raw = stream.read(length) if length <= min(_HEADER_LIMIT, size) else b""
+        entries = json.loads(raw)
+        tensors = {}
+        for key, entry in entries.items():
+            if key != "__metadata__":
+                begin, end = (int(offset) for offset in entry["data_offsets"])
+                shape = tuple(int(n) for n in entry["shape"])
+                tensors[key] = Tensor(str(entry["dtype"]), shape, end - begin)
+        needed = (
+            8
+            + length
+            + max((int(e["data_offsets"][1]) for k, e in entries.items() if k in tensors), default=0)
+        )
+    except OSError as error:
+        raise CheckpointError(
+            f"{file.name} of {name} cannot be read ({error}); check its permissions."
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{file.name} of {name} has a broken header ({size:,} bytes); fetch that file again."
+        ) from error
+    if size < needed:
+        raise CheckpointError(
+            f"{file.name} of {name} is truncated: {size:,} of {needed:,} bytes; fetch that file again."
+        )
+    for key, tensor in tensors.items():
+        if tensor.dtype in _BITS and tensor.numel * _BITS[tensor.dtype] != 8 * tensor.bytes:
+            raise CheckpointError(
+                f"{file.name} of {name} is damaged: {key} has {tensor.bytes:,} bytes for its shape; "
+                "fetch that file again."
+            )
+    return tensors
+
+
+def read_tensors(name: str, path: Path) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for file in _weight_files(name, path):
+        tensors |= _header(name, file)
+    return tensors
