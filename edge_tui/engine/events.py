@@ -159,6 +159,7 @@ class Finished:
         answer_text: Its text.
         score: Its score.
         peak_bytes: Peak device memory of the run, None where unknown.
+        tail: Text that became certain only with the end (an unfinished character); belongs to the last token.
     """
 
     run: int
@@ -170,6 +171,7 @@ class Finished:
     answer_text: str | None = None
     score: float | None = None
     peak_bytes: int | None = None
+    tail: str = ""
 
     @property
     def tokens_per_second(self) -> float:

@@ -1,0 +1,98 @@
+"""From a request to the numbers a run uses, each with the place it came from. Loads no torch."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from decoders.base import Decoder, ParamError
+from edge_tui.engine.events import Resolved
+from edge_tui.engine.port import MODE_TEMPERATURE, Request
+
+
+class RequestError(ValueError):
+    """A request that cannot run; one sentence, and the field at fault if there is one."""
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A request's parameters as they will be used.
+
+    Attributes:
+        values: By name, as the device sees them.
+        resolved: By name, with source, for display.
+        seed: The seed in use.
+    """
+
+    values: dict[str, float]
+    resolved: dict[str, Resolved]
+    seed: int
+
+
+def settle(request: Request, decoder: Decoder, checkpoint_values: Mapping[str, float]) -> Settled:
+    """Resolves parameters: default < the checkpoint's own (`auto`) < the request's < the mode's temperature.
+
+    Args:
+        request: What was asked for.
+        decoder: The strategy; its parameters are the ones that exist.
+        checkpoint_values: What the checkpoint's generation_config.json asks for, empty for other strategies.
+
+    Raises:
+        RequestError: an unknown parameter, or a value out of range, with the parameter as its field.
+    """
+    known = {param.name: param for param in decoder.params}
+    unknown = [name for name in request.values if name not in known]
+    if unknown:
+        raise RequestError(
+            f"{decoder.title} has no parameter {unknown[0]!r}; it has {', '.join(known)}.", unknown[0]
+        )
+    values = {name: param.default for name, param in known.items()}
+    sources = dict.fromkeys(known, "default")
+    for name, value in checkpoint_values.items():
+        if name in known:
+            values[name], sources[name] = value, "generation_config.json"
+    for name, given in request.values.items():
+        try:
+            values[name] = known[name].parse(given)
+        except ParamError as error:
+            raise RequestError(str(error), name) from error
+        sources[name] = request.sources.get(name, "user")
+    if request.mode in MODE_TEMPERATURE and "temperature" in known:
+        values["temperature"] = MODE_TEMPERATURE[request.mode]
+        sources["temperature"] = f"mode {request.mode}"
+    resolved = {
+        name: Resolved(known[name].format(value) if known[name].choices else value, sources[name])
+        for name, value in values.items()
+    }
+    seed = secrets.randbits(31) if request.seed is None else request.seed
+    return Settled(values, resolved, seed)
+
+
+def room(prompt: int, asked: int, context: int) -> tuple[int, str]:
+    """How many new tokens fit, and a sentence if that is fewer than asked for.
+
+    Args:
+        prompt: Tokens already spoken for (prompt and kept prefix).
+        asked: New tokens wanted.
+        context: The model's limit in tokens.
+
+    Raises:
+        RequestError: the prompt alone fills the context, or nothing is left of it.
+    """
+    if asked < 1:
+        raise RequestError(f"max_length is {asked}, but must be at least 1 new token.", "max_length")
+    left = context - prompt
+    if left < 1:
+        raise RequestError(
+            f"The prompt has {prompt} tokens, but the context holds {context} with at least one new token:"
+            f" shorten it by {1 - left} or load the model with a larger context.",
+            "prompt",
+        )
+    if asked > left:
+        return left, f"Only {left} of {asked} new tokens fit: the prompt takes {prompt} of {context}."
+    return asked, ""

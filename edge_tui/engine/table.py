@@ -1,0 +1,67 @@
+"""The parameter table: written by any thread on the host, read by the device at the next step."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from decoders.base import Param, ParamError, Params
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class ParamTable:
+    """Live parameters of one run.
+
+    A pinned host block `float32[P + 1]` ends in a version number. Each step copies the block to the device
+    and echoes the version in its record, so the host knows the exact token from which a change held, at
+    any queue depth, and a captured graph sees changes without being captured again.
+
+    Args:
+        params: The strategy's parameters, in order.
+        values: Their starting values.
+        rows: Number of rows `R`.
+        device: Where the table is read.
+    """
+
+    def __init__(self, params: Sequence[Param], values: Mapping[str, float], rows: int, device: str) -> None:
+        import torch
+
+        self._params = {param.name: (index, param) for index, param in enumerate(params)}
+        self._lock = threading.Lock()
+        block = [*(values[param.name] for param in params), 0.0]
+        self._host = torch.tensor(block, dtype=torch.float32)
+        if device.startswith("cuda"):
+            self._host = self._host.pin_memory()
+        self._staging = self._host.to(device, copy=True)
+        self._table = self._staging[:, None].repeat(1, rows)
+        self.version_row: Tensor = self._table[-1]
+        """float32 `[R]` on the device: the version this step uses."""
+        self.params = Params(list(self._params), self._table[:-1])
+        self.version = 0
+
+    def set(self, name: str, value: float | str) -> tuple[float, int]:
+        """Takes a new value; returns it as a float with the version that carries it.
+
+        Raises:
+            ParamError: no such parameter, out of range, or fixed for the run.
+        """
+        if name not in self._params:
+            raise ParamError(f"There is no parameter {name!r} here; there are {', '.join(self._params)}.")
+        index, param = self._params[name]
+        number = param.parse(value)
+        if not param.live:
+            raise ParamError(f"{name} is fixed while a run goes on; it applies to the next run.")
+        with self._lock:
+            self.version += 1
+            self._host[index] = number
+            self._host[-1] = self.version
+            return number, self.version
+
+    def refresh(self) -> None:
+        """Brings the host's values to the device, in stream order, without waiting."""
+        with self._lock:
+            self._staging.copy_(self._host, non_blocking=True)
+        self._table.copy_(self._staging[:, None].expand_as(self._table))
