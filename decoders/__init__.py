@@ -1,1 +1,48 @@
-"""How a strategy is found: name → class."""
+"""Decoding strategies: tensors in, tokens out.
+
+`find("top_p")` gives a strategy, `all()` lists them. One strategy is one file of this folder, of an installed
+package that announces itself under the entry points `edge_tui.decoders`, or of the user's folder.
+Importing this package, finding strategies and reading their parameters loads no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from decoders.registry import Problem, Registry, UnknownStrategy
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from decoders.base import Decoder
+
+__all__ = ["Problem", "Registry", "UnknownStrategy", "all", "find", "load", "problems"]
+
+_registry: Registry | None = None
+
+
+def load(extra_folders: Sequence[Path] = ()) -> Registry:
+    """Finds every strategy, again, and makes the result what `find` and `all` answer from."""
+    global _registry
+    _registry = Registry.load(extra_folders)
+    return _registry
+
+
+def find(name: str) -> Decoder:
+    """The strategy of that name or alias, hyphens and case aside.
+
+    Raises:
+        UnknownStrategy: with the names there are.
+    """
+    return (_registry or load()).find(name)
+
+
+def all() -> list[Decoder]:
+    """Every strategy, in the order of lists and digit keys."""
+    return (_registry or load()).all()
+
+
+def problems() -> tuple[Problem, ...]:
+    """What kept files or packages from being strategies."""
+    return tuple((_registry or load()).problems)

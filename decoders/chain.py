@@ -1,0 +1,121 @@
+"""Stages in a row: from a model's logits to the distribution that a token is drawn from.
+
+The order is explicit, because it is part of a definition: the same numbers in another order are another
+distribution. `decoders.sampling` builds the two orders in use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from decoders.base import Env, Output, Param, Params, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from torch import Tensor
+
+    from decoders.base import State
+    from decoders.random import Rng
+
+_COUNTS = ("prompt_counts", "output_counts")
+
+
+class Chain:
+    """Applies stages one after the other, and keeps what they remember in one flat state.
+
+    Token counts are kept once, whatever number of stages reads them: int32 `[R, V]` under `prompt_counts`
+    and `output_counts`. A stage's own tensors lie under its index, `"2.mu"`.
+
+    Args:
+        stages: First to last.
+    """
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self.stages = tuple(stages)
+        self.params = merge(param for stage in self.stages for param in stage.params)
+        self._learners = any(type(stage).observe is not Stage.observe for stage in self.stages)
+
+    def init(self, env: Env) -> State:
+        """Allocates every stage's state, and the counts of the prompt's tokens."""
+        import torch
+
+        state: State = {
+            f"{i}.{key}": tensor
+            for i, stage in enumerate(self.stages)
+            for key, tensor in stage.init(env).items()
+        }
+        # One column more takes the padding and ids beyond the vocabulary.
+        counts = torch.zeros(env.rows, env.vocab + 1, dtype=torch.int32, device=env.device)
+        ids = env.prompt.to(env.device)
+        ids = ids.where((ids >= 0) & (ids < env.vocab), env.vocab)
+        counts.scatter_add_(1, ids, torch.ones_like(ids, dtype=torch.int32))
+        state["prompt_counts"] = counts[:, :-1].contiguous()
+        state["output_counts"] = torch.zeros_like(state["prompt_counts"])
+        return state
+
+    def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
+        """Runs logits float32 `[R, V]` through the stages.
+
+        A row that loses its last candidate on the way keeps the one that was likeliest at the start.
+        """
+        import torch
+
+        out = z
+        for i, stage in enumerate(self.stages):
+            out = stage.apply(out, p, self._own(i, s), rng)
+        best = z.argmax(-1, keepdim=True)
+        rescue = torch.full_like(z, -torch.inf).scatter_(-1, best, z.gather(-1, best))
+        return rescue.where(out.amax(-1, keepdim=True) == -torch.inf, out)
+
+    def observe(self, s: State, chosen: Tensor, final: Tensor) -> None:
+        """Counts the tokens taken, int64 `[R]`, and tells the stages that learn from them.
+
+        Args:
+            s: The chain's state, updated in place.
+            chosen: int64 `[R]`.
+            final: float32 `[R, V]`, the logits that they were chosen from.
+        """
+        import torch
+
+        taken = chosen[:, None]
+        s["output_counts"].scatter_add_(1, taken, torch.ones_like(taken, dtype=torch.int32))
+        if self._learners:
+            logp = final.gather(-1, taken)[:, 0] - final.logsumexp(-1)
+            for i, stage in enumerate(self.stages):
+                stage.observe(self._own(i, s), chosen, logp)
+
+    def reorder(self, s: State, parent: Tensor) -> None:
+        """Makes row `r` what row `parent[r]` was, for every tensor of the state; `parent` int64 `[R]`."""
+        for tensor in s.values():
+            tensor.copy_(tensor.index_select(0, parent))
+
+    def _own(self, i: int, s: State) -> State:
+        """What stage `i` sees of the state; the tensors are shared, so in-place updates last."""
+        prefix = f"{i}."
+        own = {key.removeprefix(prefix): tensor for key, tensor in s.items() if key.startswith(prefix)}
+        if self.stages[i].needs.counts:
+            own.update((key, s[key]) for key in _COUNTS)
+        return own
+
+
+def merge(params: Iterable[Param]) -> tuple[Param, ...]:
+    """Parameters in order of first appearance, each name once.
+
+    Raises:
+        ValueError: two stages declare one name differently.
+    """
+    merged: dict[str, Param] = {}
+    for param in params:
+        if merged.setdefault(param.name, param) != param:
+            raise ValueError(f"Two stages declare the parameter {param.name} differently.")
+    return tuple(merged.values())
+
+
+def last_logits(out: Output, s: State) -> Tensor:
+    """Float32 `[R, V]` logits of the last position, cut to the vocabulary that the state was made for.
+
+    Embeddings may be padded beyond the tokenizer's vocabulary, and by different amounts in two models of
+    one family; `Env.vocab` is the width that counts.
+    """
+    return out.logits[:, -1, : s["output_counts"].shape[-1]].float()

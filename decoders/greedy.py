@@ -1,0 +1,44 @@
+"""Greedy: always the likeliest token, `argmax z`.
+
+Really greedy: no temperature, no inherited `do_sample`. Penalties (`decoders.penalties`) are at hand, and
+neutral unless asked for. Reference: transformers' `generate(do_sample=False)`, token for token.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from decoders.base import Decoder, Env, Output, Params, Step
+from decoders.chain import Chain, last_logits
+from decoders.penalties import penalties
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from decoders.base import State
+    from decoders.random import Rng
+
+
+class Greedy(Decoder):
+    """Takes the argmax."""
+
+    name = "greedy"
+    title = "greedy"
+    summary = "Always the likeliest token."
+    rank = 1
+
+    def __init__(self) -> None:
+        self.chain = Chain(penalties())
+        self.params = self.chain.params
+
+    def init(self, env: Env) -> State:
+        return self.chain.init(env)
+
+    def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
+        import torch
+
+        z = self.chain.apply(last_logits(outs["model"], s), p, s, rng)
+        taken = z.argmax(-1, keepdim=True)
+        final = torch.full_like(z, -torch.inf).scatter_(-1, taken, z.gather(-1, taken))
+        self.chain.observe(s, taken[:, 0], final)
+        return Step(taken[:, 0], final)

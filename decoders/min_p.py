@@ -1,0 +1,42 @@
+"""Min-p sampling (Nguyen et al., arXiv 2407.01082): drop what is much less likely than the best.
+
+Keeps `p ≥ m · max p`, as transformers' `MinPLogitsWarper` does. Default m = 0.05; 0 keeps everything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from decoders.base import Filter, Param, Params
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from decoders.base import State
+    from decoders.random import Rng
+
+
+class MinP(Filter):
+    """Keeps what is likely enough beside the best."""
+
+    name = "min_p"
+    title = "min-p"
+    summary = "Draws from tokens at least m times as likely as the best."
+    rank = 5
+    params = (
+        Param(
+            "min_p",
+            default=0.05,
+            low=0.0,
+            high=1.0,
+            step=0.01,
+            neutral=0.0,
+            help="Least probability of a kept token, relative to the best; 0 keeps all.",
+        ),
+    )
+
+    def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
+        import torch
+
+        prob = z.softmax(-1)
+        return z.masked_fill(prob < p["min_p"] * prob.amax(-1, keepdim=True), -torch.inf)

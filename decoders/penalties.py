@@ -1,0 +1,88 @@
+"""Penalties on what was already said; all neutral by default, and combined with every strategy.
+
+* repetition (CTRL, arXiv 1909.05858): `z/θ` if `z > 0` else `z·θ`, once for each token seen in prompt or
+  output; θ = 1 does nothing. As in transformers: no window.
+* presence, frequency (OpenAI's definition): `z − presence·[n > 0] − frequency·n`, with `n` the token's count
+  in the output alone; 0 does nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from decoders.base import Needs, Param, Params, Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from decoders.base import State
+    from decoders.random import Rng
+
+REPETITION = Param(
+    "repetition_penalty",
+    default=1.0,
+    low=0.0,
+    low_open=True,
+    high=5.0,
+    step=0.05,
+    neutral=1.0,
+    label="repetition",
+    help="Above 1 avoids tokens of the prompt and the answer, below 1 favours them.",
+)
+PRESENCE = Param(
+    "presence_penalty",
+    default=0.0,
+    low=-2.0,
+    high=2.0,
+    step=0.1,
+    neutral=0.0,
+    label="presence",
+    help="Higher avoids tokens that the answer already holds, however often.",
+)
+FREQUENCY = Param(
+    "frequency_penalty",
+    default=0.0,
+    low=-2.0,
+    high=2.0,
+    step=0.1,
+    neutral=0.0,
+    label="frequency",
+    help="Higher avoids tokens the more often the answer holds them.",
+)
+
+
+class RepetitionPenalty(Stage):
+    """Pushes every token seen so far, in prompt or output, towards unlikely."""
+
+    params = (REPETITION,)
+    needs = Needs(counts=True)
+
+    def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
+        theta = p["repetition_penalty"]
+        seen = (s["prompt_counts"] + s["output_counts"]) > 0
+        return (z / theta).where(z > 0, z * theta).where(seen, z)
+
+
+class PresencePenalty(Stage):
+    """Subtracts a constant from tokens that the output holds."""
+
+    params = (PRESENCE,)
+    needs = Needs(counts=True)
+
+    def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
+        return z - p["presence_penalty"] * (s["output_counts"] > 0)
+
+
+class FrequencyPenalty(Stage):
+    """Subtracts a constant for each time that the output holds a token."""
+
+    params = (FREQUENCY,)
+    needs = Needs(counts=True)
+
+    def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
+        return z - p["frequency_penalty"] * s["output_counts"]
+
+
+def penalties() -> tuple[Stage, ...]:
+    """The three, in the order in which every chain begins."""
+    return RepetitionPenalty(), PresencePenalty(), FrequencyPenalty()

@@ -1,0 +1,196 @@
+"""Finds strategies: files of this package, entry points, files in the user's folders.
+
+The search is forgiving: whatever is wrong with someone's file becomes a `Problem` to show, and the rest is
+found all the same. Running a user's file runs its code; only folders that the user names are read.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+import traceback
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from decoders.base import Decoder, Filter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+GROUP = "edge_tui.decoders"
+ALIASES = {"beam_search": "beam", "nucleus": "top_p", "contrastive_decoding": "contrastive"}
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+
+class UnknownStrategy(LookupError):  # noqa: N818 - it is an outcome, named as what it says
+    """No strategy has that name; the message lists the names there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why something that should be a strategy is none.
+
+    Attributes:
+        source: The file, or the entry point.
+        line: Line of the file, 0 where unknown.
+        sentence: What is wrong, without the place.
+    """
+
+    source: str
+    line: int
+    sentence: str
+
+    def __str__(self) -> str:
+        place = f"{self.source}, line {self.line}" if self.line else self.source
+        return f"{place}: {self.sentence}"
+
+
+class Registry:
+    """The strategies at hand, by name.
+
+    Attributes:
+        problems: What went wrong on the search.
+    """
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self._decoders: dict[str, Decoder] = {}
+
+    @classmethod
+    def load(cls, extra_folders: Sequence[Path] = ()) -> Registry:
+        """Searches everywhere: this package first, so that nothing replaces a strategy of its own.
+
+        Args:
+            extra_folders: Folders whose `*.py` files are read, in order of name; a missing one is empty, and
+                files that start with an underscore are left alone.
+        """
+        registry = cls()
+        for path in sorted(Path(__file__).parent.glob("[!_]*.py")):
+            registry._take(importlib.import_module(f"decoders.{path.stem}"), str(path))
+        for entry in entry_points(group=GROUP):
+            with _Reporting(registry, f"entry point {entry.name} = {entry.value}"):
+                registry._take(entry.load(), f"entry point {entry.name} = {entry.value}")
+        for number, folder in enumerate(extra_folders):
+            for path in sorted(folder.glob("[!_]*.py")):
+                with _Reporting(registry, str(path)):
+                    registry._take(_run(path, f"decoders_user_{number}_{path.stem}"), str(path))
+        return registry
+
+    def find(self, name: str) -> Decoder:
+        """The strategy of that name or alias, hyphens and case aside.
+
+        Raises:
+            UnknownStrategy: with the names there are.
+        """
+        key = name.strip().lower().replace("-", "_")
+        try:
+            return self._decoders[ALIASES.get(key, key)]
+        except KeyError:
+            known = ", ".join(decoder.name for decoder in self.all())
+            raise UnknownStrategy(f"There is no strategy {name!r}; there are {known}.") from None
+
+    def all(self) -> list[Decoder]:
+        """Every strategy, by rank, then by name."""
+        return sorted(self._decoders.values(), key=lambda decoder: (decoder.rank, decoder.name))
+
+    def _take(self, found: object, source: str) -> None:
+        """Adds the strategies that a module defines, or one class."""
+        for cls in _strategies(found):
+            line = _line_of(cls)
+            with _Reporting(self, source, line):
+                decoder = _instance(cls)
+                if decoder.name in self._decoders or decoder.name in ALIASES:
+                    self.problems.append(Problem(source, line, f"the name {decoder.name} is taken."))
+                else:
+                    self._decoders[decoder.name] = decoder
+
+
+class _Reporting:
+    """Turns whatever is raised inside into a problem of the registry."""
+
+    def __init__(self, registry: Registry, source: str, line: int = 0) -> None:
+        self.registry, self.source, self.line = registry, source, line
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, Exception | SystemExit):
+            return False
+        if isinstance(error, SyntaxError) and error.filename == self.source:
+            line, sentence = error.lineno or 0, f"{error.msg}."
+        else:
+            frames = [
+                f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == self.source
+            ]
+            line = (frames[-1] if frames else None) or self.line
+            sentence = f"{type(error).__name__}: {error}"
+        self.registry.problems.append(Problem(self.source, line, sentence))
+        return True
+
+
+def _run(path: Path, name: str) -> ModuleType:
+    """Runs a file as a module, without leaving compiled files in the user's folder."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError("it cannot be read as Python.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    finally:
+        sys.dont_write_bytecode = writes
+    return module
+
+
+def _strategies(found: object) -> Iterator[type[Filter] | type[Decoder]]:
+    """The named filters and decoders that a module defines itself; a class stands for itself."""
+    classes = vars(found).values() if isinstance(found, ModuleType) else (found,)
+    for cls in tuple(classes):
+        named = isinstance(cls, type) and issubclass(cls, Filter | Decoder) and hasattr(cls, "name")
+        if named and not inspect.isabstract(cls):
+            home = not isinstance(found, ModuleType) or cls.__module__ == found.__name__
+            if home:
+                yield cls
+        elif not isinstance(found, ModuleType):
+            raise TypeError(f"{found!r} is neither a named Filter nor a named Decoder.")
+
+
+def _instance(cls: type[Filter] | type[Decoder]) -> Decoder:
+    """A strategy object of a class, its declarations checked.
+
+    Raises:
+        ValueError: a declaration is missing or malformed.
+    """
+    from decoders.sampling import Sampling
+
+    for attribute in ("name", "title", "summary"):
+        if not isinstance(getattr(cls, attribute, None), str):
+            raise ValueError(f"{cls.__name__} has no {attribute}.")
+    if not _NAME.fullmatch(cls.name):
+        raise ValueError(f"the name {cls.name!r} is not lower case letters, digits and underscores.")
+    decoder = Sampling(cls()) if issubclass(cls, Filter) else cls()
+    names = [param.name for param in decoder.params]
+    for param in decoder.params:
+        if names.count(param.name) > 1:
+            raise ValueError(f"{cls.__name__} declares the parameter {param.name} twice.")
+        param.parse(param.default)
+    return decoder
+
+
+def _line_of(cls: type) -> int:
+    """The line where a class is defined, 0 where there is no source."""
+    try:
+        return inspect.getsourcelines(cls)[1]
+    except (OSError, TypeError):
+        return 0

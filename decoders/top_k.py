@@ -1,0 +1,47 @@
+"""Top-k sampling (Fan, Lewis & Dauphin, arXiv 1805.04833): draw from the k likeliest tokens.
+
+Keeps `z ≥ z₍ₖ₎`, the k-th largest logit; what ties with it stays, as in transformers' `TopKLogitsWarper`.
+Default k = 50, as there. 0, or more than the vocabulary, keeps everything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from decoders.base import Filter, Param, Params
+from decoders.prefix import cutoff
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from decoders.base import State
+    from decoders.random import Rng
+
+
+class TopK(Filter):
+    """Keeps the k likeliest."""
+
+    name = "top_k"
+    title = "top-k"
+    summary = "Draws from the k likeliest tokens."
+    rank = 3
+    params = (
+        Param(
+            "top_k",
+            default=50,
+            low=0,
+            high=1000,
+            step=1,
+            integer=True,
+            neutral=0,
+            help="How many of the likeliest tokens stay; 0 keeps all.",
+        ),
+    )
+
+    def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
+        import torch
+
+        k = p["top_k"]
+        below = z.amax(-1, keepdim=True) - z
+        kth = cutoff(below, (z > -torch.inf).float(), k)
+        return z.masked_fill((below > kth) & (k > 0), -torch.inf)

@@ -1,0 +1,48 @@
+"""Top-p or nucleus sampling (Holtzman et al., arXiv 1904.09751): draw from the smallest set of mass p.
+
+Keeps the shortest prefix of the tokens sorted by probability with `Σ p_i ≥ p`, at least one token, as
+transformers' `TopPLogitsWarper` does (which breaks ties at the edge by sort order; here they stay together).
+Default 0.9; 1 keeps everything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from decoders.base import Filter, Param, Params
+from decoders.prefix import cutoff
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from decoders.base import State
+    from decoders.random import Rng
+
+
+class TopP(Filter):
+    """Keeps the nucleus."""
+
+    name = "top_p"
+    title = "top-p"
+    summary = "Draws from the smallest set of tokens that holds probability p."
+    rank = 4
+    params = (
+        Param(
+            "top_p",
+            default=0.9,
+            low=0.0,
+            low_open=True,
+            high=1.0,
+            step=0.01,
+            neutral=1.0,
+            help="Probability that the kept tokens hold together; 1 keeps all.",
+        ),
+    )
+
+    def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
+        import torch
+
+        mass = p["top_p"]
+        below = z.amax(-1, keepdim=True) - z
+        edge = cutoff(below, z.softmax(-1), mass)
+        return z.masked_fill((below > edge) & (mass < 1), -torch.inf)

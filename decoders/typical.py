@@ -1,0 +1,50 @@
+"""Locally typical sampling (Meister et al., arXiv 2202.00666): draw what is about as surprising as expected.
+
+Sorts tokens by `|−log p − H|`, `H` the entropy, and keeps the shortest prefix of mass ≥ τ, as transformers'
+`TypicalLogitsWarper` does; so the likeliest token may go. Default τ = 0.95; 1 keeps everything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from decoders.base import Filter, Param, Params
+from decoders.prefix import cutoff
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from decoders.base import State
+    from decoders.random import Rng
+
+
+class Typical(Filter):
+    """Keeps tokens whose surprise is near the entropy."""
+
+    name = "typical"
+    title = "typical"
+    summary = "Draws from tokens about as surprising as the model expects to be."
+    rank = 6
+    params = (
+        Param(
+            "typical_p",
+            default=0.95,
+            low=0.0,
+            low_open=True,
+            high=1.0,
+            step=0.01,
+            neutral=1.0,
+            label="typical p",
+            help="Probability that the kept tokens hold together; 1 keeps all.",
+        ),
+    )
+
+    def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
+        import torch
+
+        tau = p["typical_p"]
+        logp = z.log_softmax(-1)
+        prob = logp.exp()
+        distance = (-logp - torch.special.entr(prob).sum(-1, keepdim=True)).abs()
+        edge = cutoff(distance, prob, tau)
+        return z.masked_fill((distance > edge) & (tau < 1), -torch.inf)
