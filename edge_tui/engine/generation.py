@@ -64,6 +64,7 @@ class Generation:
         self.models = models
         self.ids = ids
         self.max_new = max_new
+        self.start = start
         self.rows = decoder.rows(values)
         self.launched = 0
         self._width = width
@@ -198,9 +199,7 @@ class Generation:
             done = done | torch.isin(step.chosen, self._eos)
         extras = [step.extras[name].float() for name in self.decoder.columns]
         raw = z if step.parent is None else z.index_select(0, parent)
-        self.ring.write(
-            *record(raw, step.final, step.chosen, parent, done, self.table.version_row, extras)
-        )
+        self.ring.write(*record(raw, step.final, step.chosen, parent, done, self.table.version_row, extras))
 
     def remember(self, cache: dict[int, Cached], fed: list[int]) -> None:
         """Notes which generated ids the cached one-row contexts now hold as well."""

@@ -75,5 +75,7 @@ class Ring:
                     break
             self._waiting.popleft()
             # A pinned slot is written again `depth` steps later, so the host keeps a copy.
-            arrived.append((ints.numpy().copy(), floats.numpy().copy()) if event else (ints.numpy(), floats.numpy()))
+            arrived.append(
+                (ints.numpy().copy(), floats.numpy().copy()) if event else (ints.numpy(), floats.numpy())
+            )
         return arrived

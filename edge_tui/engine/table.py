@@ -41,6 +41,7 @@ class ParamTable:
         """float32 `[R]` on the device: the version this step uses."""
         self.params = Params(list(self._params), self._table[:-1])
         self.version = 0
+        self._changes: list[tuple[str, float]] = []
 
     def set(self, name: str, value: float | str) -> tuple[float, int]:
         """Takes a new value; returns it as a float with the version that carries it.
@@ -56,9 +57,15 @@ class ParamTable:
             raise ParamError(f"{name} is fixed while a run goes on; it applies to the next run.")
         with self._lock:
             self.version += 1
+            self._changes.append((name, number))
             self._host[index] = number
             self._host[-1] = self.version
             return number, self.version
+
+    def changes_between(self, old: int, new: int) -> dict[str, float]:
+        """The parameters that versions `old + 1 … new` changed, with their last values."""
+        with self._lock:
+            return dict(self._changes[old:new])
 
     def refresh(self) -> None:
         """Brings the host's values to the device, in stream order, without waiting."""

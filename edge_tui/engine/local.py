@@ -1,0 +1,190 @@
+"""The engine in this process: one owner thread, the only one that ever touches the device.
+
+Loads, unloads and generations are commands in one queue, so two decodes can never run at once. Cancelling
+and turning parameters bypass the queue: they are words the running step looks at.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import decoders
+from decoders.base import Param, ParamError
+from edge_tui.engine.events import Died, Event, Failed, Queued
+from edge_tui.engine.port import Memory, ModelSpec, Request
+from edge_tui.engine.residents import Residents, memory_of
+from edge_tui.engine.table import ParamTable
+
+
+@dataclass(slots=True)
+class Run:
+    """What other threads may reach of a queued or running generation."""
+
+    id: int
+    request: Request
+    cancelled: bool = False
+    table: ParamTable | None = None
+
+
+class LocalEngine:
+    """`edge_tui.engine.port.Engine` over the models of this machine.
+
+    The constructor returns at once; torch is imported by the owner thread.
+
+    Args:
+        models: Model by role; loaded on first use.
+    """
+
+    def __init__(self, models: dict[str, ModelSpec] | None = None) -> None:
+        self._events: deque[Event] = deque()
+        self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._runs: dict[int, Run] = {}
+        self._last = 0
+        self._closing = False
+        self._residents = Residents(self._events.append)
+        self._residents.roles.update(models or {})
+        self._wanted = dict(self._residents.roles)
+        self._thread = threading.Thread(target=self._own, name="engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: Request) -> int:
+        self._last += 1
+        run = Run(self._last, request)
+        self._runs[run.id] = run
+        self._events.append(Queued(run.id))
+        self._commands.put(lambda: self._generate(run))
+        return run.id
+
+    def set(self, run: int, name: str, value: float | str) -> None:
+        """See the port. A run that still waits takes the value when it starts."""
+        if (known := self._runs.get(run)) is None:
+            return
+        if known.table is not None:
+            known.table.set(name, value)
+            return
+        number = _param(known.request.strategy, name).parse(value)
+        known.request = replace(known.request, values={**known.request.values, name: number})
+
+    def cancel(self, run: int | None = None) -> None:
+        for known in list(self._runs.values()):
+            if run is None or known.id == run:
+                known.cancelled = True
+
+    def assign(self, role: str, spec: ModelSpec) -> None:
+        if self._wanted.get(role) != spec:
+            self._cancel_users(role)
+        self._wanted[role] = spec
+        self._commands.put(lambda: self._residents.assign(role, self._wanted[role]))
+
+    def load(self, role: str) -> None:
+        wanted = self._wanted.get(role)
+
+        def work() -> None:
+            # A later choice for the role makes this load pointless: the last one wins.
+            if self._wanted.get(role) == wanted and wanted is not None:
+                self._residents.get(role, lambda: self._closing or self._wanted.get(role) != wanted)
+
+        self._commands.put(work)
+
+    def unload(self, role: str) -> None:
+        self._cancel_users(role)
+        self._commands.put(lambda: self._residents.unload(role))
+
+    def poll(self) -> list[Event]:
+        events: list[Event] = []
+        while self._events:
+            events.append(self._events.popleft())
+        return events
+
+    def decode(self, ids: Sequence[int]) -> list[str]:
+        loaded = self._residents.peek("model")
+        return loaded.codec.pieces(ids) if loaded else [""] * len(ids)
+
+    def count(self, text: str) -> int | None:
+        loaded = self._residents.peek("model")
+        return len(loaded.codec.encode(text)) if loaded else None
+
+    def memory(self) -> Memory:
+        loaded = self._residents.peek("model")
+        return memory_of(loaded.model.info.device) if loaded else Memory("", None, None)
+
+    def alive(self) -> bool:
+        return self._thread.is_alive() and not self._closing
+
+    def close(self, timeout: float = 1.0) -> bool:
+        self._closing = True
+        self.cancel()
+        self._commands.put(None)
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _cancel_users(self, role: str) -> None:
+        for run in list(self._runs.values()):
+            if role in decoders.find(run.request.strategy).roles:
+                run.cancelled = True
+
+    def _own(self) -> None:
+        """The owner thread's life: one command after another until `close`."""
+        try:
+            while (command := self._commands.get()) is not None and not self._closing:
+                self._perform(command)
+            self._residents.clear()
+        except BaseException as error:
+            self._events.append(
+                Died(f"The engine stopped: {_line(error)}. Restart it to go on.", traceback.format_exc())
+            )
+
+    def _perform(self, command: Callable[[], None]) -> None:
+        try:
+            command()
+        except Exception as error:
+            self._events.append(explain(error, None))
+
+    def _generate(self, run: Run) -> None:
+        from edge_tui.engine.performance import perform
+
+        try:
+            perform(run, self._residents, self._events.append, lambda: self._closing)
+        except Exception as error:
+            self._events.append(explain(error, run.id))
+            if _is_out_of_memory(error):
+                error.__traceback__ = None  # its frames hold the tensors that did not fit
+                self._residents.forget_contexts()
+        finally:
+            self._runs.pop(run.id, None)
+
+
+def explain(error: Exception, run: int | None) -> Failed:
+    """An error as one sentence for the user; its traceback goes to the log only."""
+    detail = "".join(traceback.format_exception(error))
+    if _is_out_of_memory(error):
+        message = (
+            "The device ran out of memory: what was written so far is kept."
+            " Choose a shorter context, fewer beams, or a smaller precision."
+        )
+    elif type(error).__module__.startswith(("edge_tui", "decoders")):
+        message = str(error)
+    else:
+        message = f"That failed: {_line(error)}. The log has the details."
+    return Failed(message, run, getattr(error, "field", ""), detail)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def _line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return text[0].rstrip(".") if text else type(error).__name__
+
+
+def _param(strategy: str, name: str) -> Param:
+    for param in decoders.find(strategy).params:
+        if param.name == name:
+            return param
+    raise ParamError(f"{strategy} has no parameter {name!r}.")

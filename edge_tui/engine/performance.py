@@ -1,0 +1,257 @@
+"""One run from request to last token, on the owner thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import decoders
+from decoders import auto
+from decoders.base import Choice, Decoder, Records
+from edge_tui.engine import chat
+from edge_tui.engine.events import (
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    FirstToken,
+    ParamChanged,
+    Progress,
+    Started,
+)
+from edge_tui.engine.generation import Generation
+from edge_tui.engine.models.base import Cancelled
+from edge_tui.engine.port import Message, Request
+from edge_tui.engine.residents import Residents, memory_of
+from edge_tui.engine.resolve import RequestError, room, settle
+from edge_tui.engine.scribe import NotANumber, Scribe
+
+if TYPE_CHECKING:
+    from edge_tui.engine.loader import LoadedModel
+    from edge_tui.engine.local import Run
+
+_FLUSH = 0.010
+"""Seconds between batches: fast enough for any screen, slow enough to cost the decode loop nothing."""
+
+
+def perform(
+    run: Run, residents: Residents, post: Callable[[Event], None], closing: Callable[[], bool]
+) -> None:
+    """Decodes one request to its end, posting what happens.
+
+    Args:
+        run: The request, and the words other threads may change (cancelled, parameters).
+        residents: Models and kept contexts.
+        post: Where events go.
+        closing: Whether the engine shuts down.
+
+    Raises:
+        RequestError, CheckpointError, LoadError, …: one sentence each; nothing was decoded.
+    """
+    stopped = lambda: run.cancelled or closing()  # noqa: E731 — asked in two places, says one thing
+    began = time.perf_counter()
+    request = run.request
+    decoder = decoders.find(request.strategy)
+    residents.check_pair(decoder.roles)
+    if stopped():
+        post(Finished(run.id, "cancelled", 0, 0.0, 0.0))
+        return
+    loaded = {role: residents.get(role, stopped) for role in decoder.roles}
+    main = loaded[decoder.roles[0]]
+    request = run.request  # parameters may have been turned while the model was loading
+    prompt_ids, notices = read_prompt(request, main)
+    ids = [*prompt_ids, *request.prefix]
+    wanted = (
+        auto.from_generation_config(dict(main.checkpoint.generation_config)) if decoder.name == "auto" else {}
+    )
+    settled = settle(request, decoder, wanted)
+    context = min(model.model.info.context for model in loaded.values())
+    asked_context = [spec.context for role in decoder.roles if (spec := residents.roles[role]).context]
+    max_new, clamped = room(len(ids), request.max_length, min([context, *asked_context]))
+    eos = tuple(sorted({i for i in main.checkpoint.eos_ids if i < main.codec.size}))
+    generation = Generation(
+        decoder,
+        {role: model.model for role, model in loaded.items()},
+        settled.values,
+        ids,
+        len(request.prefix),
+        max_new,
+        eos,
+        min(main.codec.size, *(model.model.info.vocab for model in loaded.values())),
+        settled.seed,
+    )
+    scribe = Scribe(
+        run.id, decoder, main.codec, ids, len(request.prefix), max_new, request.stop, generation.rows
+    )
+    run.table = generation.table
+    device = main.model.info.device
+    _reset_peak(device)
+    extra = (clamped,) if clamped else ()
+    if request.stop and generation.rows > 1:
+        extra += ("Stop strings do not end a beam search; they are ignored here.",)
+
+    def reading(done: int, total: int) -> None:
+        post(Progress("prefill", done, total, main.model.info.name, run.id))
+
+    def started(reused: int) -> Started:
+        return Started(
+            run=run.id,
+            strategy=decoder.name,
+            rows=generation.rows,
+            columns=decoder.columns,
+            prompt_tokens=len(prompt_ids),
+            prefix_tokens=len(request.prefix),
+            reused_tokens=reused,
+            max_new_tokens=max_new,
+            seed=settled.seed,
+            values=settled.resolved,
+            notices=(*notices, *extra),
+        )
+
+    try:
+        reused = generation.prefill(residents.contexts, reading, stopped)
+    except Cancelled:
+        post(started(0))
+        post(Finished(run.id, "cancelled", 0, 0.0, 0.0))
+        return
+    post(started(reused))
+    decode = _Decode(run, generation, scribe, post, stopped, began)
+    try:
+        decode.go()
+    finally:
+        generation.remember(residents.contexts, scribe.fed[: max(0, generation.launched - 1)])
+    choice, text = _choose(decoder, scribe, settled.values, main)
+    post(
+        Finished(
+            run=run.id,
+            reason=scribe.reason or "cancelled",
+            new_tokens=len(choice.tokens) if choice else scribe.count,
+            time_to_first_token=decode.first - began if decode.first else 0.0,
+            seconds=decode.last - decode.first if decode.first else 0.0,
+            answer=choice.tokens if choice else None,
+            answer_text=text,
+            score=choice.score if choice else None,
+            peak_bytes=memory_of(device).peak,
+            tail=scribe.tail,
+        )
+    )
+
+
+class _Decode:
+    """The loop: launch ahead, read behind."""
+
+    def __init__(
+        self,
+        run: Run,
+        generation: Generation,
+        scribe: Scribe,
+        post: Callable[[Event], None],
+        stopped: Callable[[], bool],
+        began: float,
+    ) -> None:
+        self._run, self._generation, self._scribe = run, generation, scribe
+        self._post, self._stopped, self._began = post, stopped, began
+        self._flushed = 0.0
+        self._version = 0
+        self.first = 0.0
+        self.last = 0.0
+
+    def go(self) -> None:
+        """Runs until the text ends; on the way out everything certain has been posted."""
+        generation, scribe = self._generation, self._scribe
+        reason: FinishReason = "length"
+        try:
+            while scribe.reason is None:
+                if self._stopped():
+                    reason = "cancelled"
+                    break
+                if generation.launched < generation.max_new:
+                    generation.launch()
+                elif generation.ring.empty:
+                    break
+                self._read(wait=generation.ring.full or generation.launched >= generation.max_new)
+        except NotANumber as error:
+            self._post(
+                Failed(
+                    f"The model's numbers broke at token {error.index} (NaN or infinite logits):"
+                    " try float32 or bfloat16, or check the checkpoint.",
+                    self._run.id,
+                )
+            )
+            reason = "cancelled"
+        finally:
+            scribe.end(reason)
+            self._flush()
+
+    def _read(self, wait: bool) -> None:
+        for ints, floats in self._generation.ring.read(wait):
+            self._scribe.take(ints, floats)
+            now = time.perf_counter()
+            if not self.first:
+                self.first = now
+                self._flush()
+                self._post(FirstToken(self._run.id, now - self._began))
+            self.last = now
+            if (version := int(ints[0, 4])) != self._version:
+                self._note_change(version)
+        if self.last - self._flushed >= _FLUSH:
+            self._flush()
+
+    def _note_change(self, version: int) -> None:
+        table = self._generation.table
+        index = self._generation.start + self._scribe.count - 1
+        for name, value in table.changes_between(self._version, version).items():
+            self._post(ParamChanged(self._run.id, name, value, version, index))
+        self._version = version
+
+    def _flush(self) -> None:
+        self._flushed = time.perf_counter()
+        if (batch := self._scribe.batch()) is not None:
+            self._post(batch)
+
+
+def read_prompt(request: Request, main: LoadedModel) -> tuple[list[int], tuple[str, ...]]:
+    """The prompt's ids, and what the user should know about how it was wrapped.
+
+    Raises:
+        RequestError: the prompt is empty.
+    """
+    turns = request.prompt
+    text = turns if isinstance(turns, str) else "\n".join(turn.content for turn in turns)
+    if not text.strip():
+        raise RequestError("The prompt is empty: type something to decode.", "prompt")
+    has_template = main.checkpoint.chat_template is not None
+    notices: tuple[str, ...] = ()
+    if request.chat is not False and has_template:
+        messages = [Message("user", turns)] if isinstance(turns, str) else list(turns)
+        if request.system:
+            messages.insert(0, Message("system", request.system))
+        rendered = chat.render(
+            main.checkpoint, [{"role": turn.role, "content": turn.content} for turn in messages]
+        )
+        assert rendered is not None
+        return main.codec.encode(rendered, special=False), notices
+    if request.chat is True:
+        notices = ("This model has no chat template: the prompt is completed as raw text.",)
+    ids = main.codec.encode(text, special=True)
+    if not ids:
+        raise RequestError("The prompt has no tokens: type something to decode.", "prompt")
+    return ids, notices
+
+
+def _choose(
+    decoder: Decoder, scribe: Scribe, values: dict[str, float], main: LoadedModel
+) -> tuple[Choice | None, str | None]:
+    history = scribe.history
+    if not history.tokens:
+        return None, None
+    choice = decoder.finish(Records(history.tokens, history.parents, history.extras, values))
+    return choice, main.codec.decode(choice.tokens) if choice else None
+
+
+def _reset_peak(device: str) -> None:
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)

@@ -1,0 +1,144 @@
+"""Which model plays which role, and which of them are in memory. Used by the owner thread alone."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from edge_tui.engine.checkpoint import open_checkpoint, pair_refusal
+from edge_tui.engine.events import Event, Loaded, Loading, Progress, Unloaded
+from edge_tui.engine.generation import Cached
+from edge_tui.engine.port import Memory, ModelSpec
+from edge_tui.engine.resolve import RequestError
+
+if TYPE_CHECKING:
+    from edge_tui.engine.loader import LoadedModel
+
+
+class Residents:
+    """The models in memory.
+
+    Args:
+        post: Where events go.
+    """
+
+    def __init__(self, post: Callable[[Event], None]) -> None:
+        self.roles: dict[str, ModelSpec] = {}
+        self.contexts: dict[int, Cached] = {}
+        """Contexts kept between runs, by `id(model)`: the unchanged part of a prompt is not read again."""
+        self._loaded: dict[ModelSpec, LoadedModel] = {}
+        self._post = post
+
+    def assign(self, role: str, spec: ModelSpec) -> None:
+        """Gives a role to a model; models that no role wants any longer leave memory."""
+        self.roles[role] = spec
+        for orphan in [spec for spec in self._loaded if spec not in self.roles.values()]:
+            self._drop(orphan)
+
+    def check_pair(self, roles: tuple[str, ...]) -> None:
+        """Refuses models that cannot decode together, before anything is loaded.
+
+        Raises:
+            RequestError: a role has no model, or two vocabularies differ.
+        """
+        for role in roles:
+            if role not in self.roles:
+                raise RequestError(f"No model is chosen for the role {role}: choose one under models.", role)
+        main = open_checkpoint(self.roles[roles[0]].name)
+        for role in roles[1:]:
+            if sentence := pair_refusal(main, open_checkpoint(self.roles[role].name)):
+                raise RequestError(sentence, role)
+
+    def get(self, role: str, cancelled: Callable[[], bool]) -> LoadedModel:
+        """The role's model, loaded if it is not there yet.
+
+        Raises:
+            CheckpointError, LoadError: with one sentence for the user.
+        """
+        spec = self.roles[role]
+        if spec in self._loaded:
+            return self._loaded[spec]
+        from edge_tui.engine.loader import load
+
+        self._post(Loading(role, spec.name))
+        began = time.perf_counter()
+        loaded = load(
+            spec,
+            lambda done, total: self._post(Progress("load", done, total, spec.name)),
+            cancelled,
+        )
+        self._loaded[spec] = loaded
+        info = loaded.model.info
+        self._post(
+            Loaded(
+                role=role,
+                name=info.name,
+                architecture=info.architecture,
+                tier=info.tier,
+                device=info.device,
+                precision=info.precision,
+                dtype=info.dtype,
+                vocab=loaded.codec.size,
+                context=spec.context or info.context,
+                parameters=info.parameters,
+                weight_bytes=info.weight_bytes,
+                seconds=time.perf_counter() - began,
+                chat=loaded.checkpoint.chat_template is not None,
+                notices=loaded.notices,
+            )
+        )
+        return loaded
+
+    def peek(self, role: str) -> LoadedModel | None:
+        """The role's model if it is in memory."""
+        spec = self.roles.get(role)
+        return self._loaded.get(spec) if spec else None
+
+    def unload(self, role: str) -> None:
+        """Frees the role's model; the role keeps its assignment."""
+        if (spec := self.roles.get(role)) in self._loaded:
+            assert spec is not None
+            self._drop(spec)
+
+    def clear(self) -> None:
+        """Frees everything."""
+        for spec in list(self._loaded):
+            self._drop(spec)
+
+    def forget_contexts(self) -> None:
+        """Gives the kept contexts' memory back."""
+        self.contexts.clear()
+        release_cached_memory()
+
+    def _drop(self, spec: ModelSpec) -> None:
+        loaded = self._loaded.pop(spec)
+        device = loaded.model.info.device
+        before = memory_of(device).allocated or 0
+        self.contexts.pop(id(loaded.model), None)
+        loaded.model.release()
+        del loaded
+        release_cached_memory()
+        roles = tuple(role for role, other in self.roles.items() if other == spec)
+        self._post(Unloaded(roles, spec.name, before, memory_of(device).allocated or 0))
+
+
+def release_cached_memory() -> None:
+    """Returns what the allocator holds but nobody uses."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def memory_of(device: str) -> Memory:
+    """Memory of one device as the allocator counts it; on a CPU the process's resident set."""
+    if device.startswith("cuda"):
+        import torch
+
+        return Memory(device, torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device))
+    import psutil
+
+    return Memory(device, psutil.Process().memory_info().rss, None)
