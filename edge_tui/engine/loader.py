@@ -1,0 +1,233 @@
+"""From a name to a model that decodes: find it, see whether it fits, choose tier and precision, load it.
+
+Importing this module loads no torch.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from edge_tui.engine.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from edge_tui.engine.devices import best_device, free_memory, resolve_device
+from edge_tui.engine.forecast import UNLIMITED, forecast, largest_context, resolve_precision, size
+from edge_tui.engine.models.architectures import supports
+from edge_tui.engine.text import Codec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edge_tui.engine.models.base import LanguageModel
+    from edge_tui.engine.port import ModelSpec
+
+__all__ = ["CheckpointError", "LoadError", "LoadedModel", "available_precisions", "load"]
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8", "4bit")
+_BF16_CAPABILITY = (8, 0)
+"""First NVIDIA generation (Ampere) that computes bfloat16."""
+
+
+class LoadError(Exception):
+    """A model that cannot be loaded here and now; one sentence: the thing, the limit, the way out."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to decode.
+
+    Attributes:
+        model: The weights behind the tier's interface.
+        codec: The tokenizer.
+        checkpoint: What the folder says about itself.
+        context: Positions to reserve: as asked for, or the model's own limit as far as memory allows.
+        notices: What the user should know: what the tier cannot do, what was chosen for them.
+    """
+
+    model: LanguageModel
+    codec: Codec
+    checkpoint: Checkpoint
+    context: int
+    notices: tuple[str, ...] = ()
+
+
+def load(
+    spec: ModelSpec,
+    progress: Callable[[int, int], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> LoadedModel:
+    """Loads a model, on the calling thread.
+
+    Args:
+        spec: Which weights, in which precision, where.
+        progress: Called with (bytes read, bytes in all).
+        cancelled: Asked between tensors.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or it is not one that can be used.
+        LoadError: it does not fit, the device is not there, or the precision does not work on it.
+        Cancelled: `cancelled()` said so; the memory is free again.
+    """
+    checkpoint = open_checkpoint(spec.name)
+    codec = Codec.open(checkpoint.path, checkpoint.bos_id)
+    device, notices = _device(spec.device)
+    refusal = _precision_refusal(checkpoint, spec.precision, device)
+    if refusal:
+        raise LoadError(refusal)
+    precision, dtype = resolve_precision(checkpoint, spec.precision, device)
+    if dtype == "bfloat16" and spec.precision != "bfloat16" and not _gpu_has_bfloat16(device):
+        precision, dtype = ("float16" if precision == "bfloat16" else precision), "float16"
+        notices.append(f"{device} has no bfloat16: computing in float16.")
+    context = _context(checkpoint, spec, precision, device, notices)
+    model = _read(checkpoint, device, precision, dtype, context, progress, cancelled)
+    if checkpoint.chat_template is None:
+        notices.append("No chat template: prompts are completed as they stand.")
+    if model.caps.reason:
+        notices.append(model.caps.reason)
+    return LoadedModel(model, codec, checkpoint, context, tuple(notices))
+
+
+def available_precisions(device: str) -> dict[str, str | None]:
+    """Every precision of `ModelSpec`, with the reason why a device cannot run it, or None if it can.
+
+    Answers without importing torch; a GPU too old for bfloat16 is only known once torch is loaded.
+    """
+    device = best_device() if device == "auto" else device
+    reasons: dict[str, str | None] = dict.fromkeys(PRECISIONS)
+    if not _gpu_has_bfloat16(device):
+        reasons["bfloat16"] = f"{device} is older than Ampere and does not compute bfloat16: choose float16."
+    if device == "mps":
+        reasons["int8"] = reasons["4bit"] = "bitsandbytes has no kernels for Apple GPUs: choose float16."
+    elif find_spec("bitsandbytes") is None:
+        reasons["4bit"] = "bitsandbytes is not installed: choose bfloat16, or install it."
+        if device != "cpu":  # on a CPU int8 is our own
+            reasons["int8"] = reasons["4bit"]
+    return reasons
+
+
+def _device(asked: str) -> tuple[str, list[str]]:
+    """The device to use, and what to say about it."""
+    try:
+        device = resolve_device(asked)
+    except LookupError as error:
+        raise LoadError(str(error)) from error
+    if device.startswith("cuda"):
+        import torch
+
+        if not torch.cuda.is_available():
+            why = "the driver does not work with this torch; see 'edge-tui doctor'"
+            if asked != "auto":
+                raise LoadError(f"{asked} cannot be used: {why}, or choose cpu.")
+            return "cpu", [f"There is a GPU, but {why}: running on the CPU."]
+    return device, []
+
+
+def _precision_refusal(checkpoint: Checkpoint, precision: str, device: str) -> str | None:
+    if precision not in PRECISIONS:
+        return f"There is no precision {precision!r}; there is {', '.join(PRECISIONS)}."
+    if checkpoint.quantization and precision not in ("auto", checkpoint.quantization):
+        return f"{checkpoint.name} is stored as {checkpoint.quantization} and stays so: choose auto."
+    reason = available_precisions(device)[precision]
+    return f"{precision} does not run on {device}: {reason}" if reason else None
+
+
+def _gpu_has_bfloat16(device: str) -> bool:
+    torch: Any = sys.modules.get("torch")
+    if torch is None or not device.startswith("cuda") or not torch.cuda.is_available():
+        return True
+    return bool(torch.cuda.get_device_capability(device) >= _BF16_CAPABILITY)
+
+
+def _context(checkpoint: Checkpoint, spec: ModelSpec, precision: str, device: str, notices: list[str]) -> int:
+    """Positions to reserve.
+
+    Raises:
+        LoadError: more memory is needed than is free.
+    """
+    limit = checkpoint.context or UNLIMITED
+    context = min(spec.context, limit) or largest_context(checkpoint, precision, device)
+    if spec.context > limit:
+        notices.append(f"The context is {limit:,} positions, the most that {checkpoint.name} was made for.")
+    elif not spec.context and 0 < context < limit:
+        notices.append(f"The context is {context:,} of {limit:,} positions: more does not fit in memory.")
+    needed = forecast(checkpoint, precision, context or 1, 1, device)
+    if not needed.fits:
+        raise LoadError(needed.sentence)
+    return max(context, 1)
+
+
+def _read(
+    checkpoint: Checkpoint,
+    device: str,
+    precision: str,
+    dtype: str,
+    context: int,
+    progress: Callable[[int, int], None] | None,
+    cancelled: Callable[[], bool] | None,
+) -> LanguageModel:
+    import torch
+
+    from edge_tui.engine.models.linear import PrecisionError
+    from edge_tui.engine.models.weights import WeightsError
+
+    load_tier = _tier(checkpoint)
+    try:
+        return load_tier(
+            checkpoint.path,
+            checkpoint.config,
+            name=checkpoint.name,
+            device=device,
+            dtype=getattr(torch, dtype),
+            precision=precision if precision in ("int8", "4bit") else dtype,
+            context=context,
+            progress=progress,
+            cancelled=cancelled,
+        )
+    except (PrecisionError, WeightsError) as error:
+        raise LoadError(str(error)) from error
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+    # Only here, with the error and its traceback gone, is nothing left that holds the tensors.
+    give_back(device)
+    needed = forecast(checkpoint, precision, context, 1, device)
+    free = free_memory(device)
+    raise LoadError(
+        f"{device} ran out of memory while {checkpoint.name} loaded: it needs {size(needed.weights)} for the "
+        f"weights, and {size(free) if free is not None else 'less'} is free again; choose int8 or 4bit, "
+        "or free memory that other programs hold."
+    )
+
+
+def _tier(checkpoint: Checkpoint) -> Callable[..., LanguageModel]:
+    """The loader that covers a checkpoint."""
+    if supports(checkpoint.config) is None:
+        from edge_tui.engine.models.loading import load_flat
+
+        return load_flat
+    from edge_tui.engine.models.transformers_tier import load_transformers
+
+    return load_transformers
+
+
+def give_back(device: str) -> None:
+    """Returns memory that nothing refers to any more to the device."""
+    gc.collect()
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and device.startswith("cuda"):
+        torch.cuda.empty_cache()
+    elif torch is not None and device == "mps":
+        torch.mps.empty_cache()
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Torch raises a type of its own on GPUs and a plain RuntimeError on CPUs."""
+    text = str(error).lower()
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "out of memory" in text
+        or "allocate memory" in text
+    )

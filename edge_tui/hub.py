@@ -1,0 +1,114 @@
+"""The models on this machine: the demo pair, the Hugging Face cache, the user's folders.
+
+Nothing is loaded: each checkpoint is judged by its config and the headers of its weight files, a few
+milliseconds each. What cannot be used is listed with the reason; a half-downloaded checkpoint never looks
+ready. Importing this module loads neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_tui.engine.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from edge_tui.engine.locate import DEMO_MODELS, cache_root
+from edge_tui.engine.models.architectures import supports
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["Listing", "local_models", "tier"]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One checkpoint in the list.
+
+    Attributes:
+        name: What to load it by: "demo/expert", a repository id, a folder's path.
+        origin: "demo", "cache" or "folder".
+        architecture: As in config.json; "" if it cannot be used.
+        tier: "flat" or "transformers"; "" if it cannot be used.
+        bytes: Of the stored weights.
+        parameters: Number of weights.
+        context: Most positions it was made for, 0 if it states none.
+        dtype: Stored dtype, or "int8"/"4bit" for weights that are stored quantised.
+        chat: Whether it has a chat template.
+        refusal: Why it cannot be used, one sentence; "" if it can.
+    """
+
+    name: str
+    origin: str
+    architecture: str = ""
+    tier: str = ""
+    bytes: int = 0
+    parameters: int = 0
+    context: int = 0
+    dtype: str = ""
+    chat: bool = False
+    refusal: str = ""
+
+    @property
+    def ready(self) -> bool:
+        return not self.refusal
+
+
+def local_models(folders: Iterable[str | Path] = ()) -> list[Listing]:
+    """Every checkpoint that can be found without a network: demo pair, cache, then folders.
+
+    Args:
+        folders: Each is a checkpoint, or holds checkpoints up to two levels below it.
+    """
+    found = [_listing(f"demo/{which}", "demo") for which in DEMO_MODELS]
+    found += [_listing(name, "cache") for name in _cached()]
+    paths = dict.fromkeys(path for folder in folders for path in _checkpoints(Path(folder).expanduser()))
+    return found + [_listing(str(path), "folder") for path in paths]
+
+
+def tier(checkpoint: Checkpoint) -> str:
+    """Which of the engine's tiers will run a checkpoint."""
+    return "flat" if supports(checkpoint.config) is None else "transformers"
+
+
+def _listing(name: str, origin: str) -> Listing:
+    try:
+        checkpoint = open_checkpoint(name)
+    except CheckpointError as refusal:
+        return Listing(name, origin, refusal=str(refusal))
+    return Listing(
+        name=name,
+        origin=origin,
+        architecture=checkpoint.architecture,
+        tier=tier(checkpoint),
+        bytes=checkpoint.bytes,
+        parameters=checkpoint.parameters,
+        context=checkpoint.context,
+        dtype=checkpoint.quantization or checkpoint.dtype,
+        chat=checkpoint.chat_template is not None,
+    )
+
+
+def _cached() -> Iterator[str]:
+    """Repository ids of the models in the cache, in alphabetical order."""
+    for folder in _subfolders(cache_root()):
+        kind, _, name = folder.name.partition("--")
+        if kind == "models" and name:
+            yield name.replace("--", "/", 1)
+
+
+def _checkpoints(folder: Path, depth: int = 2) -> Iterator[Path]:
+    """Folders with a config.json, in alphabetical order."""
+    if (folder / "config.json").exists():
+        yield folder
+    elif depth:
+        for inner in _subfolders(folder):
+            yield from _checkpoints(inner, depth - 1)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    """What a folder holds; nothing if it cannot be read."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError:
+        return []
