@@ -22,7 +22,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -285,6 +285,10 @@ class Decoder(ABC):
     def rows(self, values: Mapping[str, float]) -> int:
         """How many rows it decodes side by side for one answer (a beam's width)."""
         return 1
+
+    def from_checkpoint(self, generation_config: Mapping[str, Any]) -> Mapping[str, float]:
+        """Parameter values that a checkpoint's own generation_config.json asks for; most strategies ask not."""
+        return {}
 
     @abstractmethod
     def init(self, env: Env) -> State:

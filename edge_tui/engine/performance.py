@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import decoders
-from decoders import auto
 from decoders.base import Choice, Decoder, Records
 from edge_tui.engine import chat
 from edge_tui.engine.events import (
@@ -49,7 +48,10 @@ def perform(
     Raises:
         RequestError, CheckpointError, LoadError, …: one sentence each; nothing was decoded.
     """
-    stopped = lambda: run.cancelled or closing()  # noqa: E731 — asked in two places, says one thing
+
+    def stopped() -> bool:
+        return run.cancelled or closing()
+
     began = time.perf_counter()
     request = run.request
     decoder = decoders.find(request.strategy)
@@ -62,10 +64,7 @@ def perform(
     request = run.request  # parameters may have been turned while the model was loading
     prompt_ids, notices = read_prompt(request, main)
     ids = [*prompt_ids, *request.prefix]
-    wanted = (
-        auto.from_generation_config(dict(main.checkpoint.generation_config)) if decoder.name == "auto" else {}
-    )
-    settled = settle(request, decoder, wanted)
+    settled = settle(request, decoder, decoder.from_checkpoint(main.checkpoint.generation_config))
     context = min(model.model.info.context for model in loaded.values())
     asked_context = [spec.context for role in decoder.roles if (spec := residents.roles[role]).context]
     max_new, clamped = room(len(ids), request.max_length, min([context, *asked_context]))
@@ -87,7 +86,7 @@ def perform(
     run.table = generation.table
     device = main.model.info.device
     _reset_peak(device)
-    extra = (clamped,) if clamped else ()
+    extra: tuple[str, ...] = (clamped,) if clamped else ()
     if request.stop and generation.rows > 1:
         extra += ("Stop strings do not end a beam search; they are ignored here.",)
 
@@ -227,9 +226,7 @@ def read_prompt(request: Request, main: LoadedModel) -> tuple[list[int], tuple[s
         messages = [Message("user", turns)] if isinstance(turns, str) else list(turns)
         if request.system:
             messages.insert(0, Message("system", request.system))
-        rendered = chat.render(
-            main.checkpoint, [{"role": turn.role, "content": turn.content} for turn in messages]
-        )
+        rendered = chat.render(main.checkpoint, messages)
         assert rendered is not None
         return main.codec.encode(rendered, special=False), notices
     if request.chat is True:

@@ -53,7 +53,7 @@ class Ring:
             self._slots[self._next] = slot
         slot[0].copy_(ints, non_blocking=True)
         slot[1].copy_(floats, non_blocking=True)
-        event = torch.cuda.Event()
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
         self._waiting.append((event, *slot))
         self._next = (self._next + 1) % self.depth
