@@ -101,8 +101,6 @@ class Scribe:
             self._texts[parent] if parent == row else self._texts[parent].fork()
             for row, parent in enumerate(parents)
         ]
-        if len(set(map(id, self._texts))) < len(self._texts):
-            self._texts = [text.fork() for text in self._texts]
         texts = [text.push(token) for text, token in zip(self._texts, ids, strict=True)]
         self.count += 1
         self.fed.append(ids[0])
@@ -115,10 +113,12 @@ class Scribe:
             self._ready.append((index, ints, floats, texts))
         else:
             self._scan(index, ints, floats, texts[0])
-        if self.reason is None and ints[:, INTS.index("done")].all():
-            self.reason = "eos" if not self._keep_history else "done"
-        if self.reason is None and self.count >= self._max_new:
-            self.reason = "length"
+        self.reason = self.reason or self._ended(ints)
+
+    def _ended(self, ints: NDArray[Any]) -> FinishReason | None:
+        if ints[:, INTS.index("done")].all():
+            return "done" if self._keep_history else "eos"
+        return "length" if self.count >= self._max_new else None
 
     def _scan(self, index: int, ints: NDArray[Any], floats: NDArray[Any], text: str) -> None:
         assert self._scanner is not None
