@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 
-_PICTOGRAPH = "\u00a9\u00ae\u203c\u2049\u2100-\u2bff\u3030\u303d\u3297\u3299\ufe0f\U0001f000-\U0001faff"
-"""Characters that a zero width joiner may join, generously (emoji, their modifiers, symbols)."""
+PICTOGRAPH = "\u00a9\u00ae\u203c\u2049\u2100-\u2bff\u3030\u303d\u3297\u3299\ufe0f\U0001f000-\U0001faff"
+"""Characters, as a regex set, that a zero width joiner may join: emoji, their modifiers, symbols."""
 
 _DROPPED = (
     "\u00ad\u034f\u061c"  # soft hyphen, grapheme joiner, Arabic letter mark
@@ -22,19 +22,21 @@ _DROPPED = (
 )
 _SHOWN = "\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff"
 
+_CODED = re.compile(f"[{_SHOWN}\U0001f3fb-\U0001f3ff]")
 _UNSAFE = re.compile(
-    f"\r\n|[{_SHOWN}]|[{_DROPPED}]|(?<=[^{_PICTOGRAPH}])\u200d|\u200d(?=[^{_PICTOGRAPH}])",
+    f"\r\n|[{_SHOWN}]|[{_DROPPED}]|(?<=[^{PICTOGRAPH}])\u200d|\u200d(?=[^{PICTOGRAPH}])"
+    f"|(?<=[^{PICTOGRAPH}\u200d])[\U0001f3fb-\U0001f3ff]",
 )
 
 
 def sanitise(text: str, *, keep_newlines: bool = True, tab: str = "    ") -> str:
     r"""Makes text safe and honest to show: what it contains is seen, nothing in it is obeyed.
 
-    C0 controls and DEL become their pictures (␛, ␀, ␡), C1 controls, line and paragraph separators, lone
-    surrogates and noncharacters become their code in ‹ ›. Bidirectional controls, joiners that join no
-    emoji and other invisible characters are dropped, because they make the screen differ from the text or
-    a terminal's idea of a width differ from ours. Markup is not touched: never give the result to a markup
-    parser.
+    C0 controls and DEL become their pictures (␛, ␀, ␡). C1 controls, line and paragraph separators, lone
+    surrogates, noncharacters and skin tones of nothing become their code in ‹ ›. Bidirectional controls,
+    joiners that join no emoji and other invisible characters are dropped, because they make the screen
+    differ from the text or a terminal's idea of a width differ from ours. Markup is not touched: never give
+    the result to a markup parser.
 
     Args:
         text: Anything.
@@ -67,8 +69,4 @@ def _glyph(char: str) -> str:
         return chr(0x2400 + code)
     if code == 0x7F:
         return "␡"
-    if code < 0xA0 or code in (0x2028, 0x2029, 0xFFFE, 0xFFFF) or 0xD800 <= code <= 0xDFFF:
-        return f"‹{code:02X}›"
-    if 0xFDD0 <= code <= 0xFDEF:
-        return f"‹{code:X}›"
-    return ""
+    return f"‹{code:02X}›" if _CODED.match(char) else ""
