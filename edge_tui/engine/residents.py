@@ -12,6 +12,7 @@ from edge_tui.engine.events import Event, Loaded, Loading, Progress, Unloaded
 from edge_tui.engine.generation import Cached
 from edge_tui.engine.port import Memory, ModelSpec
 from edge_tui.engine.resolve import RequestError
+from edge_tui.engine.threads import probe
 
 if TYPE_CHECKING:
     from edge_tui.engine.loader import LoadedModel
@@ -70,6 +71,8 @@ class Residents:
             cancelled,
         )
         self._loaded[spec] = loaded
+        if loaded.model.info.device == "cpu":
+            probe(loaded.model)
         info = loaded.model.info
         self._post(
             Loaded(
