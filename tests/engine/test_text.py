@@ -1,0 +1,315 @@
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from edge_tui.engine.checkpoint import CheckpointError
+from edge_tui.engine.text import Codec, Detokenizer, StopScanner
+from tests.engine.checkpoints import save_tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+CORPUS = ["the quick brown fox jumps over the lazy dog", "née Ünal — 你好, 世界", "a b  c   d\n\te"]
+STRANGE = "👩‍👩‍👧‍👦 🇫🇷 👍🏽 你好世界 שלום é\u0301 \x00 tail"
+
+
+@cache
+def byte_level() -> Codec:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=320, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.add_special_tokens(["<|end|>"])
+    tokenizer.add_tokens([AddedToken("<tool call>", special=False), AddedToken("日本", special=False)])
+    return Codec(tokenizer)
+
+
+@cache
+def sentencepiece(*, strip: bool = True) -> Codec:
+    """As Llama 2's: spaces as "▁", bytes for what has no piece."""
+    pieces = [*"▁abcdefghijklmnopqrstuvwxyz", "é", "你", "▁t", "▁th", "he", "▁▁"]
+    vocab = {"<unk>": 0, "<s>": 1, "</s>": 2}
+    vocab |= {f"<0x{byte:02X}>": 3 + byte for byte in range(256)}
+    vocab |= {piece: 259 + n for n, piece in enumerate(pieces)}
+    merges = [("▁", "t"), ("▁t", "h"), ("h", "e"), ("▁", "▁")]
+    tokenizer = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.normalizer = normalizers.Sequence(
+        [*([normalizers.Prepend("▁")] if strip else []), normalizers.Replace(" ", "▁")]
+    )
+    parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    tokenizer.decoder = decoders.Sequence([*parts, *([decoders.Strip(" ", 1, 0)] if strip else [])])
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return Codec(tokenizer)
+
+
+@cache
+def metaspace() -> Codec:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=120, show_progress=False))
+    return Codec(tokenizer)
+
+
+@cache
+def words() -> Codec:
+    """A tokenizer of neither family: whole words, joined by spaces."""
+    tokenizer = Tokenizer(
+        models.WordPiece({"[UNK]": 0, "the": 1, "fox": 2, "##es": 3, ",": 4}, unk_token="[UNK]")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.decoder = decoders.WordPiece(cleanup=False)
+    return Codec(tokenizer)
+
+
+CODECS = {
+    "byte-level": byte_level,
+    "sentencepiece": sentencepiece,
+    "gemma": lambda: sentencepiece(strip=False),
+    "metaspace": metaspace,
+    "words": words,
+}
+
+
+def streamed(detokenizer: Detokenizer, ids: Sequence[int]) -> str:
+    return "".join(detokenizer.push(token) for token in ids) + detokenizer.flush()
+
+
+def ids_of(codec: Codec) -> st.SearchStrategy[list[int]]:
+    return st.lists(st.integers(0, codec.size - 1), max_size=30)
+
+
+@pytest.mark.parametrize("name", CODECS)
+@given(text=st.text(max_size=40) | st.sampled_from([STRANGE, *CORPUS]))
+@settings(max_examples=60, deadline=None)
+def test_streamed_text_is_the_decoded_text(name: str, text: str) -> None:
+    codec = CODECS[name]()
+    ids = codec.encode(text)
+    assert streamed(codec.detokenizer(), ids) == codec.decode(ids)
+
+
+@pytest.mark.parametrize("name", ["byte-level", "metaspace", "words"])
+@given(data=st.data())
+@settings(max_examples=80, deadline=None)
+def test_streamed_random_ids_are_the_decoded_ids(name: str, data: st.DataObject) -> None:
+    codec = CODECS[name]()
+    ids = data.draw(ids_of(codec))
+    assert streamed(codec.detokenizer(), ids) == codec.decode(ids)
+
+
+@pytest.mark.parametrize("strip", [True, False])
+@given(data=st.data())
+@settings(max_examples=80, deadline=None)
+def test_byte_fallback_loses_no_valid_character(strip: bool, data: st.DataObject) -> None:
+    """The library turns a whole run of bytes into U+FFFD for one bad byte; here the good ones stay."""
+    codec = sentencepiece(strip=strip)
+    ids = [i for i in data.draw(ids_of(codec)) if i not in codec.special]
+    runs: list[bytes] = [b""]
+    for token in ids:
+        is_byte = 3 <= token < 259
+        runs += [] if is_byte and len(runs) % 2 else [b""] if len(runs) % 2 or is_byte else []
+        runs[-1] += codec.token_bytes(token)
+    expected = "".join(
+        "".join(
+            "\ufffd" if "\udc80" <= char <= "\udcff" else char
+            for char in run.decode("utf-8", "surrogateescape")
+        )
+        for run in runs
+    )
+    expected = expected.removeprefix(" ") if strip else expected
+    assert streamed(codec.detokenizer(), ids) == expected
+    if "\ufffd" not in expected:
+        assert expected == codec.decode(ids)
+
+
+@pytest.mark.parametrize("name", ["byte-level", "sentencepiece", "gemma", "metaspace"])
+@given(before=st.text(min_size=1, max_size=20), data=st.data())
+@settings(max_examples=50, deadline=None)
+def test_text_after_a_prompt_continues_it(name: str, before: str, data: st.DataObject) -> None:
+    """Cut anywhere, even inside a character, prompt and answer make the whole text."""
+    codec = CODECS[name]()
+    ids = codec.encode(before + STRANGE)
+    cut = data.draw(st.integers(1, len(ids)))
+    spelt = [codec.token_bytes(token) for token in ids]
+    shown = b"".join(spelt[:cut]).decode(errors="ignore")
+    assert streamed(codec.detokenizer(ids[:cut]), ids[cut:]) == b"".join(spelt).decode()[len(shown) :]
+
+
+@pytest.mark.parametrize("name", ["byte-level", "sentencepiece"])
+def test_a_split_emoji_comes_whole_with_its_last_byte(name: str) -> None:
+    codec = CODECS[name]()
+    ids = [token for token in codec.encode("😀") if codec.token_bytes(token) != b" "]
+    detokenizer = codec.detokenizer(codec.encode("x"))
+    assert [detokenizer.push(token) for token in ids] == ["", "", "", "😀"]
+    assert detokenizer.flush() == ""
+
+
+def test_sentencepiece_emoji_row_streams() -> None:
+    """A run of byte pieces is not held until it ends."""
+    codec = sentencepiece()
+    detokenizer = codec.detokenizer(codec.encode("x"))
+    texts = [detokenizer.push(3 + byte) for byte in "😀😀".encode()]
+    assert texts == ["", "", "", "😀"] * 2
+
+
+def test_an_unfinished_character_is_flushed_once() -> None:
+    codec = byte_level()
+    detokenizer = codec.detokenizer()
+    for token in codec.encode("😀")[:3]:
+        assert detokenizer.push(token) == ""
+    assert (detokenizer.flush(), detokenizer.flush()) == ("\ufffd", "")
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_forks_do_not_share_state(name: str) -> None:
+    codec = CODECS[name]()
+    ids = codec.encode("the 😀 fox")
+    for cut in range(len(ids)):
+        one = codec.detokenizer()
+        head = "".join(one.push(token) for token in ids[:cut])
+        two = one.fork()
+        assert head + streamed(one, ids[cut:]) == codec.decode(ids)
+        assert head + streamed(two, ids[cut:]) == codec.decode(ids)
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_control_tokens_and_unknown_ids_have_no_text(name: str) -> None:
+    codec = CODECS[name]()
+    detokenizer = codec.detokenizer()
+    for token in (*codec.special, -1, codec.size, 10**9):
+        assert detokenizer.push(token) == ""
+    assert codec.pieces([-1, codec.size]) == ["", ""]
+    assert codec.decode([-1, codec.size, 10**9]) == ""
+
+
+def test_pieces_show_spaces_control_tokens_and_loose_bytes() -> None:
+    codec = byte_level()
+    ids = codec.encode("😀")
+    end = next(iter(codec.special))
+    assert codec.pieces([*ids, end]) == ["⟨F0⟩", "⟨9F⟩", "⟨98⟩", "⟨80⟩", "<|end|>"]
+    llama = sentencepiece()
+    assert llama.pieces([259 + 29, 3 + 0xE2, 1]) == [" t", "⟨E2⟩", "<s>"]
+
+
+def test_added_tokens_are_spelt_as_they_are_decoded() -> None:
+    codec = byte_level()
+    ids = codec.encode("a<tool call>日本b")
+    assert streamed(codec.detokenizer(), ids) == "a<tool call>日本b" == codec.decode(ids)
+
+
+def test_lone_surrogates_do_not_break_encoding() -> None:
+    codec = byte_level()
+    assert codec.decode(codec.encode("a\ud800b\U0001f600")) == "a\ufffdb😀"
+
+
+def test_encoding_neither_truncates_nor_pads(tmp_path: Path) -> None:
+    save_tokenizer(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    stored = json.loads(file.read_text())
+    stored["truncation"] = {"max_length": 4, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
+    stored["padding"] = {
+        "strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": None,
+        "pad_id": 0, "pad_type_id": 0, "pad_token": "x",
+    }  # fmt: skip
+    file.write_text(json.dumps(stored))
+    codec = Codec.open(tmp_path)
+    text = "over the hills and far away"
+    assert codec.decode(codec.encode(text)) == text
+
+
+def with_bos() -> Tokenizer:
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = Tokenizer.from_str(sentencepiece()._tokenizer.to_str())
+    tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return tokenizer
+
+
+def test_bos_comes_once() -> None:
+    codec = Codec(with_bos(), bos_id=1)
+    assert codec.encode("the").count(1) == 1
+    assert codec.encode("<s>the").count(1) == 1, "a prompt that brings its own"
+    assert codec.encode("<s>the", special=False).count(1) == 1, "a rendered chat template"
+    assert codec.encode("the", special=False).count(1) == 0
+
+
+def test_a_broken_tokenizer_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(CheckpointError, match=tmp_path.name):
+        Codec.open(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match=r"no tokenizer\.json"):
+        Codec.open(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------ stop strings
+
+
+def scanned(stops: Sequence[str], texts: Sequence[str]) -> tuple[list[tuple[int, str]], bool]:
+    scanner, out = StopScanner(stops), []
+    for index, text in enumerate(texts):
+        released, stopped = scanner.push(index, text)
+        out += released
+        if stopped:
+            return out, True
+    return out + scanner.flush(), False
+
+
+def expected_cut(stops: Sequence[str], text: str) -> int | None:
+    """Character by character: the first position where a stop string ends, less the longest that does."""
+    for end in range(len(text) + 1):
+        lengths = [len(stop) for stop in stops if stop and text[:end].endswith(stop)]
+        if lengths:
+            return end - max(lengths)
+    return None
+
+
+few = st.text("ab#", max_size=4)
+
+
+@given(stops=st.lists(few, max_size=3), texts=st.lists(few, max_size=12))
+@settings(max_examples=400, deadline=None)
+def test_nothing_of_a_stop_string_leaks(stops: list[str], texts: list[str]) -> None:
+    out, stopped = scanned(stops, texts)
+    cut = expected_cut(stops, "".join(texts))
+    assert stopped == (cut is not None)
+    assert "".join(text for _, text in out) == "".join(texts)[:cut]
+    assert [index for index, _ in out] == list(range(len(out)))
+
+
+@given(stops=st.lists(few, max_size=3), texts=st.lists(few, max_size=12))
+@settings(max_examples=200, deadline=None)
+def test_released_text_never_overlaps_a_later_match(stops: list[str], texts: list[str]) -> None:
+    scanner, shown = StopScanner(stops), ""
+    for index, text in enumerate(texts):
+        released, stopped = scanner.push(index, text)
+        shown += "".join(piece for _, piece in released)
+        cut = expected_cut(stops, "".join(texts))
+        assert cut is None or len(shown) <= cut
+        if stopped:
+            break
+
+
+def test_only_what_may_match_is_held() -> None:
+    scanner = StopScanner(["\n\nUser:"])
+    assert scanner.push(0, "Hello") == ([(0, "Hello")], False)
+    assert scanner.push(1, " you\n") == ([], False)
+    assert scanner.push(2, "there") == ([(1, " you\n"), (2, "there")], False)
+    assert scanner.push(3, ".\n\nUs") == ([], False)
+    twin = scanner.fork()
+    assert scanner.push(4, "er: hi") == ([(3, ".")], True)
+    assert twin.push(4, "ual") == ([(3, ".\n\nUs"), (4, "ual")], False)
+
+
+def test_no_stops_hold_nothing() -> None:
+    assert StopScanner(["", ""]).push(0, "x") == ([(0, "x")], False)
