@@ -35,6 +35,8 @@ class ParamTable:
         self._host = torch.tensor(block, dtype=torch.float32)
         if device.startswith("cuda"):
             self._host = self._host.pin_memory()
+        # Other threads write through numpy: it knows no inference mode, and needs no torch call.
+        self._block = self._host.numpy()
         self._staging = self._host.to(device, copy=True)
         self._table = self._staging[:, None].repeat(1, rows)
         self.version_row: Tensor = self._table[-1]
@@ -58,8 +60,8 @@ class ParamTable:
         with self._lock:
             self.version += 1
             self._changes.append((name, number))
-            self._host[index] = number
-            self._host[-1] = self.version
+            self._block[index] = number
+            self._block[-1] = self.version
             return number, self.version
 
     def changes_between(self, old: int, new: int) -> dict[str, float]:

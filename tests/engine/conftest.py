@@ -1,0 +1,37 @@
+"""A tiny random checkpoint and an engine on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from edge_tui.engine.local import LocalEngine
+from edge_tui.engine.port import ModelSpec
+from tests.engine.checkpoints import make_checkpoint
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("models") / "tiny", arch="qwen2", seed=3)
+
+
+@pytest.fixture
+def open_engine() -> Iterator[Callable[..., LocalEngine]]:
+    """Opens engines on the given models, by role, and closes them all afterwards."""
+    engines: list[LocalEngine] = []
+
+    def open_one(**models: Path | str) -> LocalEngine:
+        specs = {role: ModelSpec(str(path), device="cpu") for role, path in models.items()}
+        engines.append(LocalEngine(specs))
+        return engines[-1]
+
+    yield open_one
+    for engine in engines:
+        assert engine.close(10.0)
+
+
+@pytest.fixture
+def engine(open_engine: Callable[..., LocalEngine], checkpoint: Path) -> LocalEngine:
+    return open_engine(model=checkpoint)
