@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Checkpoint", "CheckpointError", "Tensor", "open_checkpoint", "pair_refusal", "same_vocabulary"]
 
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+"""Files of which a tokenizer has at least one."""
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 
 
@@ -161,6 +163,8 @@ def open_checkpoint(name: str) -> Checkpoint:
     tensors = read_tensors(name, path)
     if any(tensor.dtype.startswith("F8") for tensor in tensors.values()):
         raise CheckpointError(foreign(name, "FP8"))
+    if not any((path / file).exists() for file in TOKENIZERS):
+        raise CheckpointError(f"{name} has no tokenizer (tokenizer.json) in {path}; finish its download.")
     tokenizer_config = (read_json(name, path / "special_tokens_map.json") or {}) | (
         read_json(name, path / "tokenizer_config.json") or {}
     )

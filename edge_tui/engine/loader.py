@@ -71,7 +71,7 @@ def load(
         Cancelled: `cancelled()` said so; the memory is free again.
     """
     checkpoint = open_checkpoint(spec.name)
-    codec = Codec.open(checkpoint.path, checkpoint.bos_id)
+    codec = Codec.open(checkpoint)
     device, notices = _device(spec.device)
     refusal = _precision_refusal(checkpoint, spec.precision, device)
     if refusal:

@@ -25,9 +25,10 @@ from edge_tui.engine.checkpoint import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
 
     from tokenizers import Tokenizer
+
+    from edge_tui.engine.checkpoint import Checkpoint
 
 __all__ = ["Codec", "Detokenizer", "StopScanner"]
 
@@ -113,38 +114,43 @@ class Codec:
         special: Ids of control tokens, which have no text.
     """
 
-    def __init__(self, tokenizer: Tokenizer, bos_id: int | None = None) -> None:
-        """Wraps a tokenizer; its own truncation and padding are switched off, or prompts would lose text."""
+    def __init__(self, tokenizer: Tokenizer, bos_id: int | None = None, add_bos: bool | None = None) -> None:
+        """Wraps a tokenizer; its own truncation and padding are switched off, or prompts would lose text.
+
+        Args:
+            tokenizer: From tokenizer.json.
+            bos_id: The beginning-of-sequence id, so that it is never put there twice.
+            add_bos: Whether a raw text begins with it; None leaves that to the tokenizer.
+        """
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self._bos = bos_id
+        self._add_bos = add_bos
         self._pieces = {i: piece for piece, i in tokenizer.get_vocab(with_added_tokens=True).items()}
         self.size = max(self._pieces, default=-1) + 1
         self.special = frozenset(i for i, t in tokenizer.get_added_tokens_decoder().items() if t.special)
         self._scheme = _scheme(_decoder(tokenizer))
 
     @classmethod
-    def open(cls, folder: Path, bos_id: int | None = None) -> Codec:
-        """Reads the tokenizer of a checkpoint folder.
-
-        Args:
-            folder: Holds tokenizer.json, or files that transformers converts to one.
-            bos_id: The checkpoint's beginning-of-sequence id, so that it is never put there twice.
+    def open(cls, checkpoint: Checkpoint) -> Codec:
+        """Reads a checkpoint's tokenizer: tokenizer.json, or files that transformers converts to one.
 
         Raises:
             CheckpointError: there is no tokenizer, or it is broken.
         """
         from tokenizers import Tokenizer
 
-        file = folder / "tokenizer.json"
+        file = checkpoint.path / "tokenizer.json"
+        add_bos = checkpoint.tokenizer_config.get("add_bos_token")
+        bos = (checkpoint.bos_id, add_bos if isinstance(add_bos, bool) else None)
         if not file.exists():
-            return cls(_converted(folder), bos_id)
+            return cls(_converted(checkpoint), *bos)
         try:
-            return cls(Tokenizer.from_file(str(file)), bos_id)
+            return cls(Tokenizer.from_file(str(file)), *bos)
         except Exception as error:  # the library raises bare Exception for anything wrong with the file
             raise CheckpointError(
-                f"The tokenizer of {folder.name} cannot be read ({error}); fetch tokenizer.json again."
+                f"The tokenizer of {checkpoint.name} cannot be read ({error}); fetch tokenizer.json again."
             ) from error
 
     def encode(self, text: str, special: bool = True) -> list[int]:
@@ -156,9 +162,13 @@ class Codec:
                 which writes its own.
         """
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        special = special and self._add_bos is not False
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
-        if special and self._bos is not None and ids[:2] == [self._bos, self._bos]:
-            return ids[1:]
+        if special and self._bos is not None:
+            if self._add_bos and ids[:1] != [self._bos]:
+                return [self._bos, *ids]
+            if ids[:2] == [self._bos, self._bos]:
+                return ids[1:]
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -197,19 +207,21 @@ class Codec:
         return stream
 
 
-def _converted(folder: Path) -> Tokenizer:
+def _converted(checkpoint: Checkpoint) -> Tokenizer:
     """A tokenizer without tokenizer.json, through transformers' converter."""
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            checkpoint.path, local_files_only=True, trust_remote_code=False
+        )
         backend: Tokenizer = tokenizer.backend_tokenizer
     except (
         Exception
     ) as error:  # each slow tokenizer raises its own kinds, ImportError of its library included
         reason = str(error).strip().split("\n")[0]
         raise CheckpointError(
-            f"{folder.name} has no tokenizer.json and its tokenizer cannot be converted ({reason}); "
+            f"{checkpoint.name} has no tokenizer.json and its tokenizer cannot be converted ({reason}); "
             "save it once with transformers to get one."
         ) from error
     return backend

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from edge_tui.engine.checkpoint import CheckpointError
+from edge_tui.engine.checkpoint import Checkpoint, CheckpointError
 from edge_tui.engine.text import Codec, Detokenizer, StopScanner
 from tests.engine.checkpoints import save_tokenizer
 
@@ -212,6 +212,10 @@ def test_lone_surrogates_do_not_break_encoding() -> None:
     assert codec.decode(codec.encode("a\ud800b\U0001f600")) == "a\ufffdb😀"
 
 
+def checkpoint(folder: Path, **tokenizer_config: object) -> Checkpoint:
+    return Checkpoint("a/b", folder, {}, "LlamaForCausalLM", {}, tokenizer_config=tokenizer_config)
+
+
 def test_encoding_neither_truncates_nor_pads(tmp_path: Path) -> None:
     save_tokenizer(tmp_path)
     file = tmp_path / "tokenizer.json"
@@ -222,7 +226,7 @@ def test_encoding_neither_truncates_nor_pads(tmp_path: Path) -> None:
         "pad_id": 0, "pad_type_id": 0, "pad_token": "x",
     }  # fmt: skip
     file.write_text(json.dumps(stored))
-    codec = Codec.open(tmp_path)
+    codec = Codec.open(checkpoint(tmp_path))
     text = "over the hills and far away"
     assert codec.decode(codec.encode(text)) == text
 
@@ -243,13 +247,31 @@ def test_bos_comes_once() -> None:
     assert codec.encode("the", special=False).count(1) == 0
 
 
+@pytest.mark.parametrize("add_bos", [None, True, False])
+@pytest.mark.parametrize("template", [True, False], ids=["tokenizer adds it", "tokenizer does not"])
+def test_bos_is_added_as_transformers_adds_it(tmp_path: Path, add_bos: bool | None, template: bool) -> None:
+    from tokenizers import processors
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = with_bos()
+    if not template:
+        tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    config = {"bos_token": "<s>"} | ({} if add_bos is None else {"add_bos_token": add_bos})
+    reference = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"), **config)
+    codec = Codec.open(checkpoint(tmp_path, **config))
+    for text in ("the quick", ""):
+        assert codec.encode(text) == reference(text)["input_ids"]
+        assert codec.encode(text, special=False) == reference(text, add_special_tokens=False)["input_ids"]
+
+
 def test_a_broken_tokenizer_is_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(CheckpointError, match=tmp_path.name):
-        Codec.open(tmp_path)
+    with pytest.raises(CheckpointError, match="a/b"):
+        Codec.open(checkpoint(tmp_path))
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"no tokenizer\.json"):
-        Codec.open(tmp_path)
+        Codec.open(checkpoint(tmp_path))
 
 
 # ------------------------------------------------------------------------------------------ stop strings
