@@ -1,0 +1,291 @@
+"""The flat decoder: the whole Llama family in one file of plain tensor operations.
+
+A decode step at batch 1 is a few dozen small operations, so what is spent around them decides: no modules,
+no hooks, no mask where none is needed, no question to the device. Queries, keys and values come out of one
+matrix, gate and up out of another.
+
+Shapes: `R` rows, `K` positions of this call, `N = R * K`, `H` query heads, `Hkv` key heads, `G = H / Hkv`
+query heads a key head serves, `D` width of a head, `S` positions attention looks at.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional as F
+
+from decoders.base import Output
+from edge_tui.engine.models.base import Cancelled, Caps, ContextFull, ModelInfo
+from edge_tui.engine.models.cache import FlatContext
+from edge_tui.engine.models.rope import tables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor
+
+    from edge_tui.engine.models.architectures import FlatConfig
+    from edge_tui.engine.models.linear import Linear
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Weights of one decoder layer."""
+
+    attention_norm: Tensor
+    qkv: Linear
+    qk_norm: Tensor | None
+    """`[H + Hkv, D]`, the norms of each head's query and key; None where the family has none."""
+    out: Linear
+    mlp_norm: Tensor
+    gate_up: Linear
+    down: Linear
+    window: int
+    """Positions that a query sees, its own included; 0 means all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a call's new positions lie, worked out once for all layers.
+
+    Attributes:
+        start: The first new position, when the host knows it and it is the same in every row.
+        span: `S`.
+        positions: int64 `[R, K]`; None when `start` says it all.
+        cos: Broadcasts to `[R, K, heads, rotary]`.
+        sin: The same.
+        masks: For each window of the model what to add to the scores, broadcasting to
+            `[R, Hkv, G * K, S]`; None where nothing needs hiding.
+        kept: Row and column indices of the ids that are no padding; None where padding does no harm.
+    """
+
+    start: int | None
+    span: int
+    positions: Tensor | None
+    cos: Tensor
+    sin: Tensor
+    masks: Mapping[int, Tensor | None]
+    kept: tuple[Tensor, Tensor] | None = None
+
+
+class FlatModel:
+    """A `LanguageModel` over a checkpoint's own weights. `loading.load_flat` makes one."""
+
+    def __init__(
+        self,
+        config: FlatConfig,
+        info: ModelInfo,
+        embedding: Tensor,
+        layers: tuple[Layer, ...],
+        norm: Tensor,
+        head: Linear,
+    ) -> None:
+        self.config = config
+        self.info = info
+        # LLM.int8 looks at its activations from the host, which no graph can hold.
+        capture = info.device.startswith("cuda") and info.precision != "int8"
+        self.caps = Caps(hidden=True, capture=capture)
+        self._embedding = embedding
+        self._layers = layers
+        self._norm = norm
+        self._head: Linear | None = head
+        self._hidden = (config.hidden,)
+        self._windows = tuple(set(config.windows))
+        self._tables: dict[bool, tuple[Tensor, Tensor]] = {}
+
+    def open(self, rows: int, capacity: int) -> FlatContext:
+        """An empty context for `rows` sequences of at most `capacity` positions.
+
+        `capacity` also chooses the factors of a long rope: the short ones up to the length that the model
+        was first trained on, the long ones beyond. They hold for the whole run.
+        """
+        rope, device, dtype = self.config.rope, self._embedding.device, self._embedding.dtype
+        far = rope.kind == "longrope" and capacity > rope.original
+        held = self._tables.get(far)
+        if held is None or len(held[0]) < capacity:
+            held = self._tables[far] = tables(rope, capacity, device, dtype)
+        return FlatContext(
+            rows,
+            capacity,
+            layers=self.config.layers,
+            kv_heads=self.config.kv_heads,
+            head_dim=self.config.head_dim,
+            cos=held[0][:capacity],
+            sin=held[1][:capacity],
+            device=device,
+            dtype=dtype,
+        )
+
+    @torch.inference_mode()
+    def forward(self, ctx: FlatContext, ids: Tensor, hidden: bool = False) -> Output:
+        """One step: appends `ids` int64 `[R, K]` to the context and returns logits `[R, K, V]`.
+
+        Hidden states are the embedding, the output of each layer, and after the last one the final norm.
+
+        Raises:
+            ContextFull: they do not fit.
+        """
+        rows, k = ids.shape
+        ctx.reserve(k)
+        start = ctx.bound if ctx.uniform and ctx.on_host else None
+        x, states = self._run(ctx, ids, self._place(ctx, k, start), hidden)
+        ctx.advance(k)
+        x = F.rms_norm(x, self._hidden, self._norm, self.config.eps)
+        logits = self._logits(x).view(rows, k, -1)
+        if not hidden:
+            return Output(logits)
+        return Output(logits, torch.stack([*states, x], 1).view(rows, k, len(states) + 1, -1))
+
+    @torch.inference_mode()
+    def prefill(
+        self,
+        ctx: FlatContext,
+        ids: Tensor,
+        lengths: Tensor,
+        chunk: int = 512,
+        progress: Callable[[int, int], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Output:
+        """Reads prompts, in chunks, on top of what the context already holds.
+
+        Arguments, result and errors are those of `LanguageModel.prefill`.
+        """
+        counts: list[int] = lengths.tolist()
+        total = max(counts)
+        if min(counts) < 1 or total > ids.shape[1]:
+            raise ValueError(f"Prompt lengths must lie in 1 … {ids.shape[1]}, not {counts}.")
+        starts = ctx.lengths()
+        need = max(a + b for a, b in zip(starts, counts, strict=True))
+        if need > ctx.capacity:
+            raise ContextFull(f"The prompt needs {need} positions, but the context holds {ctx.capacity}.")
+        level = min(starts) == max(starts)
+        last = torch.empty(len(counts), *self._hidden, dtype=self._embedding.dtype, device=ids.device)
+        for done in range(0, total, chunk):
+            if cancelled is not None and cancelled():
+                raise Cancelled
+            piece = ids[:, done : min(done + chunk, total)]
+            k = piece.shape[1]
+            fresh = [min(max(n - done, 0), k) for n in counts]
+            # In level rows padding lands behind a row's end, where the next token overwrites it.
+            place = self._place(ctx, k, starts[0] + done) if level else self._place(ctx, k, None, fresh)
+            x = self._run(ctx, piece, place, False)[0].view(len(counts), k, -1)
+            for row, n in enumerate(fresh):
+                if n and done + n == counts[row]:
+                    last[row] = x[row, n - 1]
+            ctx.extend(fresh)
+            if progress is not None:
+                progress(done + k, total)
+        return Output(self._logits(F.rms_norm(last, self._hidden, self._norm, self.config.eps))[:, None])
+
+    def release(self) -> None:
+        """Drops the weights. The model is unusable afterwards."""
+        self._embedding = self._norm = torch.empty(0)
+        self._layers = ()
+        self._head = None
+        self._tables.clear()
+        if self.info.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+    def _logits(self, x: Tensor) -> Tensor:
+        if self._head is None:
+            raise RuntimeError(f"{self.info.name} has been released.")
+        return self._head(x)
+
+    def _place(self, ctx: FlatContext, k: int, start: int | None, fresh: list[int] | None = None) -> Place:
+        """Works out positions, rotary rows and masks of `k` new positions.
+
+        Args:
+            ctx: The context they are appended to.
+            k: `K`.
+            start: The first position, if the host knows one for all rows.
+            fresh: Ids of each row that are no padding, for rows of different lengths.
+        """
+        device = ctx.length.device
+        if start is not None:
+            span = start + k
+            cos, sin = ctx.cos[start:span, None], ctx.sin[start:span, None]
+            if k == 1 or (start == 0 and all(w == 0 or k <= w for w in self._windows)):
+                return Place(start, span, None, cos, sin, dict.fromkeys(self._windows))
+            positions = torch.arange(start, span, device=device)[None]
+            return Place(start, span, None, cos, sin, self._masks(positions, span))
+        positions = ctx.length[:, None] + torch.arange(k, device=device)
+        span = ctx.span(k)
+        kept = None
+        if fresh is not None:
+            positions = positions.clamp(max=ctx.capacity - 1)  # padding may stick out
+            span = min(span, ctx.capacity)
+            valid = torch.arange(k)[None] < torch.tensor(fresh)[:, None]
+            row, column = valid.nonzero(as_tuple=True)
+            kept = row.to(device), column.to(device)
+        cos, sin = ctx.cos[positions][:, :, None], ctx.sin[positions][:, :, None]
+        return Place(None, span, positions, cos, sin, self._masks(positions, span), kept)
+
+    def _masks(self, positions: Tensor, span: int) -> dict[int, Tensor | None]:
+        """Scores to add, `[R, 1, G * K, S]`: 0 for what a query sees, −inf for the rest."""
+        groups = self.config.heads // self.config.kv_heads
+        distance = positions[:, None, :, None] - torch.arange(span, device=positions.device)
+        masks: dict[int, Tensor | None] = {}
+        for window in self._windows:
+            unseen = distance < 0
+            if window:
+                unseen |= distance >= window
+            mask = torch.zeros(unseen.shape, dtype=self._embedding.dtype, device=positions.device)
+            masks[window] = mask.masked_fill_(unseen, -math.inf).repeat(1, 1, groups, 1)
+        return masks
+
+    def _run(self, ctx: FlatContext, ids: Tensor, place: Place, hidden: bool) -> tuple[Tensor, list[Tensor]]:
+        """The layers: returns the residual stream `[N, hidden]`, and what went into each layer if asked."""
+        eps = self.config.eps
+        x = F.embedding(ids, self._embedding).view(-1, *self._hidden)
+        states: list[Tensor] = []
+        for i, layer in enumerate(self._layers):
+            if hidden:
+                states.append(x)
+            y = F.rms_norm(x, self._hidden, layer.attention_norm, eps)
+            y = self._attention(ctx, i, layer, layer.qkv(y).view(*ids.shape, -1, self.config.head_dim), place)
+            x = layer.out(y).add_(x)
+            y = F.rms_norm(x, self._hidden, layer.mlp_norm, eps)
+            gate, up = layer.gate_up(y).chunk(2, -1)
+            x = layer.down(F.silu(gate).mul_(up)).add_(x)
+        return x, states
+
+    def _attention(self, ctx: FlatContext, i: int, layer: Layer, qkv: Tensor, place: Place) -> Tensor:
+        """Stores the new keys and values and attends. `qkv`: `[R, K, H + 2 Hkv, D]`, overwritten."""
+        rows, k, _, d = qkv.shape
+        h, h_kv = self.config.heads, self.config.kv_heads
+        qk = qkv[:, :, : h + h_kv]
+        if layer.qk_norm is not None:
+            torch.mul(F.rms_norm(qk, (d,), None, self.config.eps), layer.qk_norm, out=qk)
+        rotate(qk, place.cos, place.sin)
+        if place.start is not None:
+            ctx.kv[i][:, :, place.start : place.span].copy_(qkv[:, :, h:].transpose(1, 2))
+        elif place.kept is None:
+            ctx.write(i, qkv[:, :, h:], place.positions)
+        else:
+            ctx.write_some(i, qkv[:, :, h:], place.positions, *place.kept)
+        first, mask = 0, place.masks[layer.window]
+        if k == 1 and place.start is not None and layer.window:
+            first = max(0, place.span - layer.window)
+        keys, values = ctx.keys[i][:, :, first : place.span], ctx.values[i][:, :, first : place.span]
+        if k == 1:
+            # One position: the queries that share a key head stand in line as if they were positions.
+            q = qkv[:, 0, :h].view(rows, h_kv, h // h_kv, d)
+            return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask).view(rows, -1)
+        q = qkv[:, :, :h].transpose(1, 2)
+        if mask is None:
+            y = F.scaled_dot_product_attention(q, keys, values, is_causal=True, enable_gqa=h != h_kv)
+        else:
+            y = F.scaled_dot_product_attention(
+                q.reshape(rows, h_kv, -1, d), keys, values, attn_mask=mask
+            ).view(rows, h, k, d)
+        return y.transpose(1, 2).reshape(rows * k, -1)
+
+
+def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> None:
+    """Rotates `[R, K, heads, D]` in place by tables of `rope.tables`; what they do not reach stays."""
+    turning = heads[..., : cos.shape[-1]]
+    half = turning.roll(cos.shape[-1] // 2, -1)
+    turning.mul_(cos).addcmul_(half, sin)

@@ -1,0 +1,113 @@
+"""From a checkpoint folder to a flat model: fused matrices, filled shard by shard."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import torch
+
+from edge_tui.engine.models.architectures import FlatConfig, flat_config
+from edge_tui.engine.models.base import ModelInfo
+from edge_tui.engine.models.flat import FlatModel, Layer
+from edge_tui.engine.models.linear import Linear, Plain, kind_of
+from edge_tui.engine.models.weights import Weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+    from typing import Any
+
+    from torch import Tensor
+
+
+@torch.no_grad()
+def load_flat(
+    path: Path,
+    config: Mapping[str, Any],
+    *,
+    name: str,
+    device: str,
+    dtype: torch.dtype,
+    precision: str,
+    context: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> FlatModel:
+    """Loads a checkpoint into the flat decoder.
+
+    Args:
+        path: Folder with `model.safetensors` or its shards.
+        config: The folder's config.json.
+        name: As the user names the model.
+        device: "cpu", "cuda:0", "mps".
+        dtype: Compute dtype, and that of what is not quantised.
+        precision: "int8" or "4bit" quantise the layers' matrices; anything else keeps `dtype`.
+        context: Most positions to promise in `info.context`; 0 means the model's own limit.
+        progress: Called with (bytes read, bytes in all).
+        cancelled: Asked before each tensor.
+
+    Raises:
+        Unsupported: the config is not one of the flat tier; `supports` says so beforehand.
+        WeightsError: a tensor or file is missing or damaged.
+        PrecisionError: the device cannot run the precision.
+        Cancelled: `cancelled()` said so; nothing stays allocated.
+    """
+    flat = flat_config(config)
+    make = kind_of(precision, device)
+    with closing(Weights(path, device, dtype, progress, cancelled)) as weights:
+        embedding = weights.get("model.embed_tokens.weight", flat.vocab, flat.hidden)
+        layers = tuple(_layer(weights, flat, i, make) for i in range(flat.layers))
+        norm = weights.get("model.norm.weight", flat.hidden)
+        head = Plain(embedding if flat.tied else weights.get("lm_head.weight", flat.vocab, flat.hidden))
+    loose = [embedding, norm, *(t for layer in layers for t in (layer.attention_norm, layer.mlp_norm))]
+    matrices = [m for layer in layers for m in (layer.qkv, layer.out, layer.gate_up, layer.down)]
+    if not flat.tied:
+        matrices.append(head)
+    head_norms = [layer.qk_norm for layer in layers if layer.qk_norm is not None]
+    info = ModelInfo(
+        name=name,
+        architecture=flat.architecture,
+        vocab=flat.vocab,
+        context=min(context, flat.context) if context else flat.context,
+        layers=flat.layers,
+        parameters=sum(t.numel() for t in loose)
+        + sum(m.parameters for m in matrices)
+        + 2 * flat.head_dim * len(head_norms),
+        weight_bytes=sum(t.numel() * t.element_size() for t in (*loose, *head_norms))
+        + sum(m.nbytes for m in matrices),
+        kv_bytes=2 * flat.layers * flat.kv_heads * flat.head_dim * dtype.itemsize,
+        dtype=str(dtype).removeprefix("torch."),
+        precision=precision if precision in ("int8", "4bit") else str(dtype).removeprefix("torch."),
+        device=device,
+        tier="flat",
+    )
+    return FlatModel(flat, info, embedding, layers, norm, head)
+
+
+def _layer(weights: Weights, c: FlatConfig, i: int, make: Callable[[Tensor, Tensor | None], Linear]) -> Layer:
+    attention, mlp = f"model.layers.{i}.self_attn.", f"model.layers.{i}.mlp."
+    q, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
+
+    def matrix(where: str, parts: dict[str, int], columns: int, bias: bool) -> Linear:
+        names, rows = [where + part for part in parts], list(parts.values())
+        weight = weights.stack([n + ".weight" for n in names], rows, columns)
+        return make(weight, weights.stack([n + ".bias" for n in names], rows) if bias else None)
+
+    qkv = {"qkv_proj": q + 2 * kv} if c.fused else {"q_proj": q, "k_proj": kv, "v_proj": kv}
+    wide = c.intermediate
+    gate_up = {"gate_up_proj": 2 * wide} if c.fused else {"gate_proj": wide, "up_proj": wide}
+    qk_norm = None
+    if c.qk_norm:
+        of_q, of_k = (weights.get(f"{attention}{part}_norm.weight", c.head_dim) for part in "qk")
+        qk_norm = torch.cat((of_q.expand(c.heads, -1), of_k.expand(c.kv_heads, -1)))
+    return Layer(
+        attention_norm=weights.get(f"model.layers.{i}.input_layernorm.weight", c.hidden),
+        qkv=matrix(attention, qkv, c.hidden, c.qkv_bias),
+        qk_norm=qk_norm,
+        out=matrix(attention, {"o_proj": c.hidden}, q, c.out_bias),
+        mlp_norm=weights.get(f"model.layers.{i}.post_attention_layernorm.weight", c.hidden),
+        gate_up=matrix(mlp, gate_up, c.hidden, c.mlp_bias),
+        down=matrix(mlp, {"down_proj": c.hidden}, wide, c.mlp_bias),
+        window=c.windows[i],
+    )
