@@ -109,14 +109,19 @@ def test_a_parameter_turned_while_running_holds_from_the_recorded_token(engine: 
 
 
 def test_turning_what_cannot_be_turned_is_refused_in_words(engine: LocalEngine) -> None:
+    refused: list[str] = []
+
     def turn(run: int, events: list) -> None:
-        if any(isinstance(event, FirstToken) for event in events):
+        if not refused and any(isinstance(event, FirstToken) for event in events):
+            refused.append("both")
             with pytest.raises(ParamError, match="temperature"):
                 engine.set(run, "temperature", -1)
             with pytest.raises(ParamError, match="no parameter 'banana'"):
                 engine.set(run, "banana", 1)
+            engine.cancel(run)
 
-    watch(engine, Request(PROMPT, strategy="top_p", max_length=50), during=turn)
+    watch(engine, Request(PROMPT, strategy="top_p", max_length=100_000), during=turn)
+    assert refused
 
 
 def test_cancel_takes_effect_within_a_step(engine: LocalEngine) -> None:

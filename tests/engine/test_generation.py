@@ -1,0 +1,148 @@
+"""The launch side: it never waits, it outlives faults, and a GPU says what a CPU says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import decoders
+from decoders.base import Param, ParamError
+from edge_tui.engine.events import Died, Failed, Finished, TokenBatch
+from edge_tui.engine.generation import Generation
+from edge_tui.engine.loader import load
+from edge_tui.engine.local import LocalEngine
+from edge_tui.engine.port import ModelSpec, Request
+from edge_tui.engine.ring import Ring
+from edge_tui.engine.table import ParamTable
+from tests.engine.watch import settle, watch
+
+PROMPT = "the quick brown fox"
+KNOBS = (Param("a", 1.0, 0.0, 2.0, "a"), Param("b", 5, 1, 9, "b", integer=True, live=False))
+
+
+def test_the_table_carries_a_version_to_the_device() -> None:
+    table = ParamTable(KNOBS, {"a": 1.0, "b": 5}, rows=3, device="cpu")
+    view = table.params["a"]
+    assert view.shape == (3, 1)
+    table.set("a", 0.5)
+    table.set("a", 0.25)
+    assert view[0].item() == 1.0  # only a refresh moves it
+    table.refresh()
+    assert view[:, 0].tolist() == [0.25] * 3
+    assert table.version_row.tolist() == [2.0] * 3
+    assert table.changes_between(0, 2) == {"a": 0.25}
+    for name, value in (("a", 3), ("a", "x"), ("b", 6), ("c", 1)):
+        with pytest.raises(ParamError, match=name):
+            table.set(name, value)
+
+
+def test_the_ring_keeps_order_on_the_cpu() -> None:
+    ring = Ring("cpu")
+    assert ring.empty
+    ring.write(torch.tensor([[1]]), torch.tensor([[1.0]]))
+    assert ring.full
+    ((ints, floats),) = ring.read()
+    assert ints[0, 0] == 1
+    assert floats[0, 0] == 1.0
+    assert ring.empty
+
+
+@pytest.mark.parametrize("at", [0, 5])
+def test_running_out_of_memory_keeps_the_text_and_the_engine(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    watch(engine, Request(PROMPT, strategy="greedy", max_length=2))
+    model = engine._residents.peek("model").model  # type: ignore[union-attr]
+    name, count = ("prefill" if at == 0 else "forward"), 0
+    original = getattr(type(model), name)
+
+    def fail(self: object, *args: object, **kwargs: object) -> object:
+        nonlocal count
+        count += 1
+        if count >= max(at, 1):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(model), name, fail)
+    seen = watch(engine, Request(PROMPT, strategy="greedy", max_length=20))
+    assert "out of memory" in seen.failed.message
+    assert len(seen.ids) == at
+    monkeypatch.undo()
+    assert watch(engine, Request(PROMPT, strategy="greedy", max_length=3)).finished.new_tokens == 3
+
+
+def test_a_dead_owner_thread_is_announced(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(self: object, command: object) -> None:
+        raise SystemError("device lost")
+
+    monkeypatch.setattr(LocalEngine, "_perform", die)
+    engine = LocalEngine({"model": ModelSpec(str(checkpoint))})
+    engine.submit(Request(PROMPT))
+    (died,) = [event for event in settle(engine, Died) if isinstance(event, Died)]
+    assert "device lost" in died.message
+    engine._thread.join(1.0)
+    assert not engine.alive()
+
+
+def test_cancelling_a_queued_run_never_starts_it(engine: LocalEngine) -> None:
+    first = engine.submit(Request(PROMPT, strategy="top_p", max_length=100_000))
+    second = engine.submit(Request(PROMPT, strategy="greedy", max_length=5))
+    engine.cancel(second)
+    engine.cancel(first)
+    ends: dict[int, Finished | Failed] = {}
+    while len(ends) < 2:
+        for event in engine.poll():
+            assert not (isinstance(event, TokenBatch) and event.run == second)
+            if isinstance(event, Finished | Failed) and event.run is not None:
+                ends[event.run] = event
+    assert isinstance(ends[second], Finished)
+    assert ends[second].reason == "cancelled"
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
+
+
+def _generation(spec: ModelSpec, strategy: str, amateur: ModelSpec | None = None) -> Generation:
+    loaded = load(spec, lambda done, total: None, lambda: False)
+    decoder = decoders.find(strategy)
+    models = dict.fromkeys(decoder.roles, loaded.model)
+    ids = loaded.codec.encode(PROMPT)
+    values = {param.name: param.default for param in decoder.params}
+    width = min(loaded.codec.size, loaded.model.info.vocab)
+    return Generation(decoder, models, values, ids, 0, 40, loaded.checkpoint.eos_ids, width, 1)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("strategy", [decoder.name for decoder in decoders.all()])
+def test_no_step_waits_for_the_device(checkpoint: Path, strategy: str) -> None:
+    generation = _generation(ModelSpec(str(checkpoint), device="cuda:0"), strategy)
+    generation.prefill({}, lambda done, total: None, lambda: False)
+    generation.launch()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(5):
+            generation.launch()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    while not generation.ring.empty:
+        generation.ring.read(wait=True)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("strategy", ["greedy", "top_p", "beam", "typical"])
+def test_the_gpu_says_what_the_cpu_says(
+    open_engine: Callable[..., LocalEngine], checkpoint: Path, strategy: str
+) -> None:
+    tokens = []
+    for device in ("cpu", "cuda:0"):
+        engine = open_engine()
+        engine.assign("model", ModelSpec(str(checkpoint), precision="float32", device=device))
+        seen = watch(engine, Request(PROMPT, strategy=strategy, seed=3, max_length=40))
+        tokens.append(seen.finished.answer or tuple(seen.ids))
+    assert tokens[0] == tokens[1]
