@@ -1,0 +1,50 @@
+"""From a token's number to one of eight steps of colour. Few colours keep the screen calm and the wire thin."""
+
+from __future__ import annotations
+
+from math import log
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from edge_tui.transcript import Transcript
+
+ColourBy = Literal["probability", "rank", "entropy"]
+
+BUCKETS = 8
+"""0 is the least expected, 7 the most."""
+PROBABILITIES = (0.01, 0.05, 0.15, 0.3, 0.5, 0.7, 0.9)
+"""Lower bounds of buckets 1 to 7."""
+RANKS = (0, 1, 2, 4, 9, 19, 99)
+"""Upper bounds of buckets 7 to 1."""
+ENTROPIES = (0.1, 0.3, 0.7, 1.2, 2.0, 3.0, 4.5)
+"""Upper bounds of buckets 7 to 1, in nats."""
+SURPRISING = 2
+"""Buckets up to this one are what "next surprising token" stops at."""
+
+_LOGPS = tuple(log(p) for p in PROBABILITIES)
+
+LEGENDS: dict[ColourBy, tuple[str, tuple[str, ...]]] = {
+    "probability": ("p", ("<1%", "1", "5", "15", "30", "50", "70", "≥90%")),
+    "rank": ("rank", (">100", "≤100", "≤20", "≤10", "4-5", "3", "2", "1")),
+    "entropy": ("nats", (">4.5", "≤4.5", "≤3", "≤2", "≤1.2", "≤.7", "≤.3", "≤.1")),
+}
+"""What the steps mean, least expected first."""
+
+
+def buckets(
+    transcript: Transcript, by: ColourBy, final: bool, start: int, stop: int | None = None
+) -> list[int]:
+    """The bucket of each token from `start` to `stop`; unknown numbers count as expected."""
+    import numpy as np
+
+    if by == "probability":
+        logp = transcript.column("final_logp" if final else "raw_logp", start, stop)
+        found = np.searchsorted(_LOGPS, logp, side="right")
+    elif by == "rank":
+        rank = transcript.column("rank", start, stop)
+        found = BUCKETS - 1 - np.searchsorted(RANKS, rank, side="left")
+    else:
+        entropy = np.nan_to_num(transcript.column("entropy", start, stop))  # type: ignore[call-overload]
+        found = BUCKETS - 1 - np.searchsorted(ENTROPIES, entropy, side="left")
+    result: list[int] = found.tolist()
+    return result
