@@ -1,0 +1,177 @@
+"""Every action of the app, declared once: key bindings, command palette, help screen, README table.
+
+An action names the method that does it (`action_<id>` on the class of its scope), so adding one is a line
+here and a method there. Keys can be remapped by id through Textual's keymap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from textual.binding import Binding
+
+Scope = Literal["app", "main", "tokens", "parameters"]
+
+SCOPES: dict[Scope, str] = {
+    "app": "Everywhere",
+    "main": "Workbench (single letters: wherever no text is being typed)",
+    "tokens": "Token pane",
+    "parameters": "Parameters",
+}
+"""Headings of the help screen, in its order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing the user can do.
+
+    Attributes:
+        id: Name of the method without `action_`, arguments included; also the keymap's id.
+        keys: Textual key names, separated by commas; "" for the palette only.
+        label: A word or two, for the footer.
+        help: One sentence, for help, tooltips and the palette.
+        scope: Where the keys work.
+        shown: Whether the footer shows it.
+        palette: Whether the command palette offers it.
+        priority: Whether it also works while text is being typed.
+        display: How the keys are written; derived from `keys` when empty.
+    """
+
+    id: str
+    keys: str
+    label: str
+    help: str
+    scope: Scope = "main"
+    shown: bool = False
+    palette: bool = True
+    priority: bool = False
+    display: str = ""
+
+    @property
+    def written(self) -> str:
+        """The keys as help and footer write them."""
+        return self.display or " ".join(_written(key) for key in self.keys.split(",") if key)
+
+    def binding(self) -> Binding:
+        """The Textual binding of this action."""
+        return Binding(
+            self.keys,
+            self.id,
+            self.label,
+            show=self.shown,
+            key_display=self.written.split(" ")[0] if not self.display else self.display,
+            priority=self.priority,
+            tooltip=self.help,
+            id=f"{self.scope}.{self.id}",
+        )
+
+
+_WRITTEN = {
+    "question_mark": "?",
+    "slash": "/",
+    "escape": "esc",
+    "backspace": "⌫",
+    "delete": "del",
+    "left": "←",
+    "right": "→",
+    "up": "↑",
+    "down": "↓",
+    "equals_sign": "=",
+    "full_stop": ".",
+}
+
+
+def _written(key: str) -> str:
+    *modifiers, last = key.split("+")
+    return "".join("^" if m == "ctrl" else f"{m}-" for m in modifiers) + _WRITTEN.get(last, last)
+
+
+ACTIONS: tuple[Action, ...] = (
+    Action("quit", "ctrl+q", "quit", "Stop everything and leave; the terminal is as it was.", "app", priority=True),
+    Action("command_palette", "ctrl+p", "palette", "Every action, by name.", "app", shown=True, palette=False,
+           priority=True),
+    Action("suspend_process", "ctrl+z", "suspend", "Put the app in the background; `fg` brings it back.", "app",
+           palette=False, priority=True),
+    Action("run", "ctrl+j", "run", "Decode the prompt under the chosen strategy.", shown=True, priority=True),
+    Action("stop", "escape", "stop", "Stop the run, or leave what is open.", shown=True),
+    Action("digit", "1,2,3,4,5,6,7,8,9", "strategy",
+           "Choose one of the first nine strategies; a run in progress starts again under it.",
+           palette=False, shown=False, display="1-9"),
+    Action("strategies", "s", "strategies", "Search the list of all strategies.", shown=True),
+    Action("models", "m", "models", "Choose, load and unload models.", shown=True),
+    Action("resume", "c", "continue", "Go on from where the run stopped."),
+    Action("again", "g", "again", "The same prompt with another seed."),
+    Action("toggle_final", "f", "raw/final",
+           "Colour by the model's own probabilities, or by those the strategy drew from."),
+    Action("inspector", "i", "inspect", "Show or hide the alternatives of the token under the cursor."),
+    Action("sidebar", "b", "sidebar", "Fold the sidebar away, or bring it back."),
+    Action("board", "w", "beams", "Show the board of beams, or the text alone."),
+    Action("focus_prompt", "p,slash", "prompt", "Go to the prompt."),
+    Action("focus_parameters", "e", "parameters", "Go to the parameters."),
+    Action("themes", "t", "theme", "Try a theme; it shows while you choose."),
+    Action("clear", "x", "clear", "Clear the tokens (never the prompt); once more brings them back."),
+    Action("help", "question_mark,f1", "help", "Keys, colours and what they mean.", shown=True),
+    Action("parameter_down", "left", "less", "Turn the parameter down by one step (live while a run goes on).",
+           "parameters", palette=False),
+    Action("parameter_up", "right", "more", "Turn the parameter up by one step.", "parameters", palette=False),
+    Action("parameter_down(10)", "shift+left", "much less", "Ten steps down.", "parameters", palette=False),
+    Action("parameter_up(10)", "shift+right", "much more", "Ten steps up.", "parameters", palette=False),
+    Action("edit", "enter", "type", "Type the value.", "parameters", palette=False),
+    Action("reset", "backspace,delete", "reset", "Back to the default.", "parameters", palette=False),
+)  # fmt: skip
+"""The registry. Order is the order of help and footer."""
+
+
+def bindings(scope: Scope) -> list[Binding]:
+    """The bindings of one scope, for a class's `BINDINGS`.
+
+    The digits become one binding each, because the method wants to know which was pressed.
+    """
+    found: list[Binding] = []
+    for action in ACTIONS:
+        if action.scope != scope:
+            continue
+        if action.id == "digit":
+            found.extend(
+                Binding(digit, f"digit({digit})", "", show=False, tooltip=action.help, id=f"main.digit.{digit}")
+                for digit in action.keys.split(",")
+            )
+        else:
+            found.append(action.binding())
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class KeyHelp:
+    """One line of the help screen."""
+
+    keys: str
+    label: str
+    help: str
+
+
+def key_help(extra: dict[Scope, list[Binding]] | None = None) -> dict[str, list[KeyHelp]]:
+    """Lines of help under their headings.
+
+    Args:
+        extra: Bindings that a widget declares itself, by scope.
+    """
+    table: dict[str, list[KeyHelp]] = {}
+    for scope, heading in SCOPES.items():
+        lines = [KeyHelp(a.written, a.label, a.help) for a in ACTIONS if a.scope == scope]
+        for binding in (extra or {}).get(scope, []):
+            keys = binding.key_display or " ".join(_written(key) for key in binding.key.split(","))
+            lines.append(KeyHelp(keys, binding.description, binding.tooltip))
+        if lines:
+            table[heading] = lines
+    return table
+
+
+def key_table(extra: dict[Scope, list[Binding]] | None = None) -> str:
+    """The keys as a Markdown table, for the README."""
+    rows = ["| key | action | |", "|---|---|---|"]
+    for heading, lines in key_help(extra).items():
+        rows.append(f"| **{heading}** | | |")
+        rows.extend(f"| `{line.keys}` | {line.label} | {line.help} |" for line in lines)
+    return "\n".join(rows)

@@ -1,0 +1,319 @@
+"""What the sidebar turns: the chosen strategy's parameters and the settings of a run. No widget in here.
+
+A value that the user turned belongs to the parameter's declaration, not to a strategy: strategies that
+share a stage (temperature, penalties) share the user's value, while two that merely share a name don't.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import isclose, log1p
+from typing import TYPE_CHECKING, Literal
+
+from decoders.base import Decoder, Param, ParamError
+from edge_tui.engine.port import MODE_TEMPERATURE, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edge_tui.engine.events import Resolved
+    from edge_tui.settings import Settings
+
+TEMPERATURE = "temperature"
+MODES: tuple[Literal["custom", "exploratory", "focused"], ...] = ("custom", "exploratory", "focused")
+SEED_MAX = 2**53 - 1
+"""Largest whole number that a float holds exactly."""
+
+MAX_LENGTH = Param(
+    "max_length", 256, 1, 1_000_000, "Most new tokens of one answer.", step=32, integer=True, live=False,
+    label="new tokens",
+)  # fmt: skip
+MODE = Param(
+    "mode", 0, 0, 2, "exploratory sets temperature 1.5, focused 0.7; custom leaves it to you.", step=1,
+    choices=MODES, live=False,
+)  # fmt: skip
+CHAT = Param(
+    "chat", 0, 0, 2, "Wrap the prompt in the chat template; auto: if the model has one.", step=1,
+    choices=("auto", "on", "off"), live=False,
+)  # fmt: skip
+SEED = Param(
+    "seed", -1, 0, SEED_MAX, "Same seed, same tokens; empty draws a new one for each run.", step=1, integer=True,
+    live=False,
+)  # fmt: skip
+_TEXTS = {
+    "stop": "Texts that end the answer, separated by ' | '; \\n is a new line.",
+    "system": "System prompt for the chat template.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the sidebar.
+
+    Attributes:
+        key: What `Knobs.set` takes.
+        title: Name as shown.
+        shown: Value as shown.
+        fraction: Position within the range, 0–1; None where a bar means nothing.
+        changed: Whether it differs from what it is without the user's doing.
+        live: Whether a running generation takes a new value.
+        source: Where the value comes from.
+        help: One line.
+        range: Allowed values in words.
+        group: "strategy" or "run".
+    """
+
+    key: str
+    title: str
+    shown: str
+    fraction: float | None
+    changed: bool
+    live: bool
+    source: str
+    help: str
+    range: str
+    group: Literal["strategy", "run"]
+
+
+class Knobs:
+    """Every value that the next request will carry.
+
+    Args:
+        settings: Where values start.
+        decoder: The chosen strategy.
+    """
+
+    def __init__(self, settings: Settings, decoder: Decoder) -> None:
+        self.settings = settings
+        self.decoder = decoder
+        self._turned: dict[Param, float] = {}
+        self._resolved: dict[str, Mapping[str, Resolved]] = {}
+        self.mode: Literal["custom", "exploratory", "focused"] = settings.mode
+        self.max_length = settings.max_length
+        self.seed = settings.seed
+        self.chat = settings.chat
+        self.stop = settings.stop
+        self.system = settings.system
+
+    def learn(self, strategy: str, values: Mapping[str, Resolved]) -> None:
+        """Remembers what a run really used (the checkpoint's own values under "auto")."""
+        self._resolved[strategy] = values
+
+    def forget(self) -> None:
+        """Drops what was learned: another model, other values."""
+        self._resolved.clear()
+
+    # Reading.
+
+    def value(self, param: Param) -> tuple[float, str]:
+        """A parameter's value and where it comes from."""
+        if param.name == TEMPERATURE and self.mode in MODE_TEMPERATURE and self.decoder.name != "auto":
+            return MODE_TEMPERATURE[self.mode], "mode"
+        if param in self._turned:
+            return self._turned[param], "you"
+        return self._given(param)
+
+    def _given(self, param: Param) -> tuple[float, str]:
+        name = self.decoder.name
+        values = self.settings.values(name)
+        if param.name in values:
+            return values[param.name], self.settings.value_sources(name).get(param.name, "config.toml")
+        learned = self._resolved.get(name, {}).get(param.name)
+        if learned is not None and learned.source not in ("user", "default"):
+            return param.parse(learned.value), learned.source
+        return param.default, "default"
+
+    def rows(self) -> list[Row]:
+        """The sidebar, top to bottom."""
+        found = []
+        for param in self.decoder.params:
+            value, source = self.value(param)
+            changed = not isclose(value, self._given(param)[0], rel_tol=1e-6, abs_tol=1e-9)
+            found.append(_row(param, value, source, changed, "strategy"))
+        settings = self.settings
+        found += [
+            self._plain(MAX_LENGTH, float(self.max_length), float(settings.max_length)),
+            self._plain(MODE, float(MODES.index(self.mode)), float(MODES.index(settings.mode))),
+            replace(
+                self._plain(SEED, float(self.seed or 0), float(settings.seed or 0)),
+                shown="random" if self.seed is None else str(self.seed),
+                changed=self.seed != settings.seed,
+                fraction=None,
+                range=f"empty, or {SEED.range()}",
+            ),
+            self._plain(CHAT, _tristate(self.chat), _tristate(settings.chat)),
+        ]
+        for key, value, given in (
+            ("stop", " | ".join(map(_escape, self.stop)), " | ".join(map(_escape, settings.stop))),
+            ("system", self.system, settings.system),
+        ):
+            source = "you" if value != given else settings.source(key)
+            found.append(
+                Row(key, key, value or "none", None, value != given, False, source, _TEXTS[key], "text", "run")
+            )
+        return found
+
+    def _plain(self, param: Param, value: float, given: float) -> Row:
+        source = "you" if value != given else self.settings.source(param.name)
+        return _row(param, value, source, value != given, "run")
+
+    def text(self, key: str) -> str:
+        """A value as its field holds it while it is typed."""
+        if key == "seed":
+            return "" if self.seed is None else str(self.seed)
+        if key == "system":
+            return self.system
+        if key == "stop":
+            return " | ".join(map(_escape, self.stop))
+        return next(row.shown for row in self.rows() if row.key == key)
+
+    def param(self, key: str) -> Param | None:
+        """The declaration behind a key; None for texts."""
+        own = {param.name: param for param in self.decoder.params}
+        return own.get(key) or {p.name: p for p in (MAX_LENGTH, MODE, SEED, CHAT)}.get(key)
+
+    # Turning.
+
+    def set(self, key: str, raw: str | float) -> None:
+        """Takes a value, typed or computed.
+
+        Raises:
+            ParamError: naming the parameter and its range; nothing is changed then.
+        """
+        if key == "system":
+            self.system = str(raw)
+        elif key == "stop":
+            self.stop = tuple(_unescape(part) for part in str(raw).split(" | ") if part)
+        elif key == "seed":
+            self.seed = None if str(raw).strip() in ("", "random", "auto") else _seed(raw)
+        elif (param := self.param(key)) is not None:
+            self._store(param, param.parse(raw))
+
+    def _store(self, param: Param, number: float) -> None:
+        if param is MAX_LENGTH:
+            self.max_length = int(number)
+        elif param is MODE:
+            self.mode = MODES[int(number)]
+        elif param is CHAT:
+            self.chat = (None, True, False)[int(number)]
+        else:
+            self._turned[param] = number
+            if param.name == TEMPERATURE:
+                self.mode = "custom"
+
+    def turn(self, key: str, steps: int) -> bool:
+        """Moves a value by steps, stopping at the ends of its range; False where nothing moved."""
+        param = self.param(key)
+        if param is None:
+            return False
+        if param is SEED:
+            self.seed = max(0, (self.seed if self.seed is not None else -1) + steps)
+            return True
+        value = self._number(param)
+        if param.choices:
+            moved = float((int(value) + steps) % len(param.choices))
+        else:
+            # Multiples of the step, so that 0.93 goes to 0.95 and not to 0.98.
+            at = value / param.step
+            target = round(at) + steps if isclose(at, round(at), abs_tol=1e-6) else _toward(at, steps)
+            moved = min(max(round(target * param.step, 10), param.low), param.high)
+            if param.low_open and moved <= param.low:
+                moved = value if value < param.step else param.step
+        if moved == value:
+            return False
+        self._store(param, moved)
+        return True
+
+    def reset(self, key: str) -> None:
+        """Back to what the value is without the user's doing."""
+        settings = self.settings
+        if key in ("max_length", "mode", "seed", "chat", "stop", "system"):
+            setattr(self, key, getattr(settings, key))
+        elif (param := self.param(key)) is not None:
+            self._turned.pop(param, None)
+            if param.name == TEMPERATURE:
+                self.mode = "custom"
+
+    def _number(self, param: Param) -> float:
+        if param is MAX_LENGTH:
+            return float(self.max_length)
+        if param is MODE:
+            return float(MODES.index(self.mode))
+        if param is CHAT:
+            return _tristate(self.chat)
+        return self.value(param)[0]
+
+    # Asking.
+
+    def request(self, prompt: str, prefix: tuple[int, ...] = (), seed: int | None = None) -> Request:
+        """The request that these values make."""
+        name = self.decoder.name
+        values: dict[str, float | str] = dict(self.settings.values(name))
+        sources = dict(self.settings.value_sources(name))
+        for param in self.decoder.params:
+            if param in self._turned:
+                values[param.name], sources[param.name] = self._turned[param], "user"
+        return Request(
+            prompt=prompt,
+            strategy=name,
+            values=values,
+            sources=sources,
+            mode=self.mode,
+            seed=self.seed if seed is None else seed,
+            max_length=self.max_length,
+            stop=self.stop,
+            chat=self.chat,
+            system=self.system,
+            prefix=prefix,
+        )
+
+
+def _row(param: Param, value: float, source: str, changed: bool, group: Literal["strategy", "run"]) -> Row:
+    span = param.high - param.low
+    fraction = None
+    if not param.choices and span > 0:
+        # A range that spans decades is shown on a logarithmic scale, or the bar would never move.
+        wide = span / param.step > 400
+        at = log1p(value - param.low) / log1p(span) if wide else (value - param.low) / span
+        fraction = min(max(at, 0.0), 1.0)
+    return Row(
+        key=param.name,
+        title=param.title,
+        shown=param.format(value),
+        fraction=fraction,
+        changed=changed,
+        live=param.live,
+        source=source,
+        help=param.help,
+        range=param.range(),
+        group=group,
+    )
+
+
+def _toward(at: float, steps: int) -> int:
+    """The grid point reached from between two of them."""
+    return int(at // 1) + (steps if steps > 0 else steps + 1)
+
+
+def _tristate(value: bool | None) -> float:
+    return 0.0 if value is None else 1.0 if value else 2.0
+
+
+def _seed(raw: str | float) -> int:
+    try:
+        seed = int(raw)
+    except (TypeError, ValueError):
+        seed = -1
+    if not 0 <= seed <= SEED_MAX:
+        raise ParamError(f"seed is {raw!r}, but must be empty or {SEED.range()}.")
+    return seed
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
+
+
+def _unescape(text: str) -> str:
+    marker = "\0"
+    text = text.replace("\\\\", marker).replace("\\n", "\n").replace("\\t", "\t")
+    return text.replace(marker, "\\")

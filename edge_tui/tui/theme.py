@@ -1,0 +1,137 @@
+"""Themes from TOML files: colours of the interface and the ladder that probabilities are painted with.
+
+A theme file holds a title, whether it is dark, interface colours, and a ladder of 16 colours from the least
+to the most likely. Files that cannot be used are reported, never fatal: the built-in dark theme remains.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import tomli
+from textual.color import Color, ColorParseError
+from textual.theme import Theme
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+LADDER = 16
+"""Steps of the probability ladder."""
+DEFAULT = "dark"
+_COLOURS = (
+    "primary", "secondary", "accent", "foreground", "background", "surface", "panel", "boost", "success",
+    "warning", "error",
+)  # fmt: skip
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+
+
+class ThemeError(ValueError):
+    """A theme file that cannot be used; the message names file and key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Themes:
+    """What was found.
+
+    Attributes:
+        themes: By name, in the order of the files; never empty.
+        titles: What the list shows, by name.
+        notices: A sentence for each file that could not be used.
+    """
+
+    themes: dict[str, Theme] = field(default_factory=dict)
+    titles: dict[str, str] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+
+
+def load(folders: Iterable[Path]) -> Themes:
+    """Reads every `*.toml` of the folders; a later one replaces an earlier one of the same name."""
+    themes: dict[str, Theme] = {}
+    titles: dict[str, str] = {}
+    notices: list[str] = []
+    for folder in folders:
+        for path in sorted(folder.glob("*.toml")) if folder.is_dir() else ():
+            try:
+                theme, title = read(path)
+            except ThemeError as error:
+                notices.append(str(error))
+            else:
+                themes[theme.name] = theme
+                titles[theme.name] = title
+    if DEFAULT not in themes:
+        themes = {DEFAULT: FALLBACK, **themes}
+        titles = {DEFAULT: "Dark", **titles}
+    order = sorted(themes, key=lambda name: (name not in _ORDER, _ORDER.index(name) if name in _ORDER else 0, name))
+    return Themes({n: themes[n] for n in order}, {n: titles[n] for n in order}, tuple(notices))
+
+
+_ORDER = ("dark", "light", "high-contrast", "colour-blind", "ansi-16")
+
+
+def read(path: Path) -> tuple[Theme, str]:
+    """Reads one theme file.
+
+    Raises:
+        ThemeError: naming the file and, where one is at fault, the key.
+    """
+    try:
+        data = tomli.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError) as error:
+        raise ThemeError(f"Theme {path.name}: {error}.") from error
+    if not _NAME.fullmatch(path.stem):
+        raise ThemeError(f"Theme {path.name}: a theme's file name is lower case letters, digits, - and _.")
+    colours, tokens = data.get("colours"), data.get("tokens")
+    if not isinstance(colours, dict) or not isinstance(tokens, dict):
+        raise ThemeError(f"Theme {path.name}: needs the tables [colours] and [tokens].")
+    if unknown := sorted(set(colours) - set(_COLOURS)):
+        raise ThemeError(f"Theme {path.name}: unknown colour {unknown[0]!r}; known are {', '.join(_COLOURS)}.")
+    if "primary" not in colours:
+        raise ThemeError(f"Theme {path.name}: [colours] needs primary.")
+    for key, value in colours.items():
+        _colour(path, f"colours.{key}", value)
+    ladder = tokens.get("ladder")
+    if not isinstance(ladder, list) or len(ladder) != LADDER:
+        raise ThemeError(f"Theme {path.name}: tokens.ladder needs {LADDER} colours, least likely first.")
+    for index, value in enumerate(ladder):
+        _colour(path, f"tokens.ladder[{index}]", value)
+    variables = {f"token-{index}": value for index, value in enumerate(ladder)}
+    for key, value in data.get("variables", {}).items():
+        if not isinstance(value, str):
+            raise ThemeError(f"Theme {path.name}: variables.{key} must be a string.")
+        variables[key] = value
+    theme = Theme(
+        name=path.stem,
+        dark=bool(data.get("dark", True)),
+        ansi=bool(data.get("ansi", False)),
+        variables=variables,
+        **colours,
+    )
+    return theme, str(data.get("title", path.stem))
+
+
+def _colour(path: Path, key: str, value: Any) -> None:
+    try:
+        Color.parse(value)
+    except (ColorParseError, TypeError, AttributeError) as error:
+        raise ThemeError(f"Theme {path.name}: {key} is {value!r}, which is no colour (write #rrggbb).") from error
+
+
+FALLBACK = Theme(
+    name=DEFAULT,
+    primary="#7aa2f7",
+    secondary="#9ece6a",
+    accent="#e0af68",
+    foreground="#c8cdd8",
+    background="#14161c",
+    surface="#1a1d25",
+    panel="#21252f",
+    success="#8fc47a",
+    warning="#e0af68",
+    error="#f7768e",
+    dark=True,
+    variables={f"token-{i}": f"#{250 - i * 3:02x}{100 + i * 7:02x}{100 + i * 6:02x}" for i in range(LADDER)},
+)
+"""Used when no theme file can be read."""
