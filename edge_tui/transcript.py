@@ -209,6 +209,11 @@ class Transcript:
         return len(self._path)
 
     @property
+    def records(self) -> int:
+        """Tokens of all rows together; grows with every one that comes."""
+        return self._count
+
+    @property
     def settled(self) -> int:
         """How many tokens of the path can no longer change."""
         self._sync()

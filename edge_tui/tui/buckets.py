@@ -1,4 +1,4 @@
-"""From a token's number to one of eight steps of colour. Few colours keep the screen calm and the wire thin."""
+"""From a token's number to one of eight steps of colour: few keep the screen calm and the wire thin."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def buckets(
         rank = transcript.column("rank", start, stop)
         found = BUCKETS - 1 - np.searchsorted(RANKS, rank, side="left")
     else:
-        entropy = np.nan_to_num(transcript.column("entropy", start, stop))  # type: ignore[call-overload]
+        entropy = np.nan_to_num(transcript.column("entropy", start, stop))
         found = BUCKETS - 1 - np.searchsorted(ENTROPIES, entropy, side="left")
     result: list[int] = found.tolist()
     return result

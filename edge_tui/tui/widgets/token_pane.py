@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
-from rich.style import Style
 from textual.binding import Binding
 from textual.geometry import Region, Size
 from textual.message import Message
@@ -18,6 +17,7 @@ from edge_tui.tui.buckets import BUCKETS, SURPRISING, ColourBy, buckets
 from edge_tui.tui.wrap import TAB, Piece, TokenText, Wrap
 
 if TYPE_CHECKING:
+    from rich.style import Style
     from textual import events
     from textual.selection import Selection
 

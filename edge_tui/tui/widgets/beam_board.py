@@ -1,0 +1,139 @@
+"""The board of hypotheses: several sequences competing to be the answer, live."""
+
+from __future__ import annotations
+
+from math import isnan
+from os.path import commonpath
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.cells import cell_len
+
+from edge_tui.sanitise import sanitise
+from edge_tui.tui.widgets.line_panel import LinePanel, fit_end, fit_start
+
+if TYPE_CHECKING:
+    from edge_tui.transcript import Hypothesis, Transcript
+    from edge_tui.tui.widgets.line_panel import Line
+
+_WIDE = 70
+"""From this width on, sums and lengths are shown beside the score per token."""
+
+
+class BeamBoard(LinePanel):
+    """One line for each place, best first; places stay where they are while hypotheses move between them.
+
+    The beginning that all share is said once, above. Of each hypothesis the end is shown, and in it what
+    differs from the best one stands out. Finished hypotheses follow below the live ones.
+    """
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "beam-board--settled",
+        "beam-board--place",
+        "beam-board--score",
+        "beam-board--moved",
+        "beam-board--shared",
+        "beam-board--differs",
+        "beam-board--finished",
+    }
+
+    DEFAULT_CSS = """
+    BeamBoard {
+        min-height: 3;
+        & > .beam-board--settled { color: $text-muted; }
+        & > .beam-board--place { color: $text-muted; }
+        & > .beam-board--score { color: $primary; }
+        & > .beam-board--moved { color: $warning; text-style: bold; }
+        & > .beam-board--shared { color: $text-muted; text-style: italic; }
+        & > .beam-board--differs { color: $foreground; text-style: italic; }
+        & > .beam-board--finished { color: $success; }
+    }
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        id: str | None = None,
+        classes: str | None = None,
+        disabled: bool = False,
+    ) -> None:
+        super().__init__(name=name, id=id, classes=classes, disabled=disabled)
+        self._transcript: Transcript | None = None
+        self._seen = (0, 0, False)
+
+    def show(self, transcript: Transcript | None) -> None:
+        """Shows the competition of another run, or none."""
+        self._transcript = transcript
+        self._seen = (-1, -1, False)
+        self.refresh_tail()
+
+    def refresh_tail(self) -> None:
+        """Takes over what has happened since the last call; cheap when nothing has."""
+        transcript = self._transcript
+        if transcript is not None:
+            seen = (transcript.records, transcript.revision, transcript.finished is not None)
+            if seen == self._seen:
+                return
+            self._seen = seen
+        self.update_lines()
+
+    def compose_lines(self, width: int, height: int) -> list[Line]:
+        transcript = self._transcript
+        if transcript is None:
+            return []
+        hypotheses = transcript.hypotheses()
+        live = [h for h in hypotheses if not h.finished]
+        ended = [h for h in hypotheses if h.finished]
+        settled = transcript.settled
+        label = f"settled {settled} "
+        start = _one_line("".join(transcript.texts(max(settled - width, 0), settled)))
+        lines: list[Line] = [
+            ((label, "beam-board--place"), (fit_end(start, width - len(label)), "beam-board--settled"))
+        ]
+        # The finished ones keep at least a third of the room once there are any.
+        places = min(len(live), max(height - 1 - min(len(ended), max((height - 1) // 3, 1)), 1))
+        best = _one_line(live[0].text) if live else ""
+        for place, hypothesis in enumerate(live[:places], 1):
+            lines.append(self._line(place, hypothesis, best, width))
+        for place, hypothesis in enumerate(ended[: max(height - len(lines), 0)], 1):
+            lines.append(self._line(place, hypothesis, best, width))
+        return lines
+
+    def _line(self, place: int, hypothesis: Hypothesis, best: str, width: int) -> Line:
+        moved = hypothesis.parent != hypothesis.row and not hypothesis.finished
+        mark = "✓" if hypothesis.finished else f"↰{hypothesis.parent + 1}" if moved else ""
+        each = hypothesis.score / max(hypothesis.length, 1)
+        if hypothesis.finished or isnan(hypothesis.score):
+            score = f"{'n/a' if isnan(hypothesis.score) else f'{hypothesis.score:.3f}':>8} "
+        else:
+            score = f"{each:>8.3f} "
+        if width >= _WIDE:
+            total = "" if hypothesis.finished or isnan(hypothesis.score) else f"Σ {hypothesis.score:.2f}"
+            score += f"{total:>10} {hypothesis.length:>5} tok "
+        lead = f"{place:>2} "
+        mark = fit_start(mark, 4)
+        room = max(width - len(lead) - len(score) - len(mark), 0)
+        text = _one_line(hypothesis.text)
+        shown = fit_end(text, room)
+        style = "beam-board--finished" if hypothesis.finished else "beam-board--differs"
+        shared, differs = _divide(text, shown, best if place > 1 or hypothesis.finished else "")
+        return (
+            (lead, "beam-board--place"),
+            (score, "beam-board--score"),
+            (mark, "beam-board--finished" if hypothesis.finished else "beam-board--moved"),
+            (shared, "beam-board--shared"),
+            (differs, style),
+        )
+
+
+def _divide(text: str, shown: str, best: str) -> tuple[str, str]:
+    """Divides the visible end of `text` into what it has in common with `best` and what differs."""
+    common = commonpath([text, best])
+    if cell_len(text) <= cell_len(shown) and shown.startswith(text):
+        return shown[: len(common)], shown[len(common) :]
+    cut = len(common) - (len(text) - (len(shown.rstrip(" ")) - 1)) + 1
+    return (shown[:cut], shown[cut:]) if cut > 0 else ("", shown)
+
+
+def _one_line(text: str) -> str:
+    return sanitise(text, keep_newlines=False, tab="→   ").replace("␤", "↵")

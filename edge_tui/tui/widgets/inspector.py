@@ -1,0 +1,293 @@
+"""The token inspector: what was known about one token, and what could have come instead."""
+
+from __future__ import annotations
+
+from math import exp, isnan, log, nan
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from textual.binding import Binding
+from textual.message import Message
+from textual.reactive import reactive
+
+from edge_tui.sanitise import sanitise
+from edge_tui.tui.widgets.line_panel import LinePanel, bar, fit_start, percent
+from edge_tui.tui.widgets.token_pane import TokenPane
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from textual import events
+
+    from edge_tui.transcript import TokenView, Transcript
+    from edge_tui.tui.widgets.line_panel import Line
+
+_BESIDE = 64
+"""From this width on, facts and alternatives stand side by side when the panel is low."""
+_FACTS = 30
+"""Width of the facts then."""
+
+
+class Row(NamedTuple):
+    """One line of the table of alternatives."""
+
+    id: int
+    text: str
+    raw: float
+    final: float
+    taken: bool
+
+
+def _binding(keys: str, action: str, label: str, tooltip: str) -> Binding:
+    return Binding(keys, action, label, show=False, tooltip=tooltip, id=f"inspector.{action}")
+
+
+class Inspector(LinePanel, can_focus=True):
+    """Shows one token of a transcript with its alternatives; enter takes the marked one.
+
+    Args:
+        decode: Text of single tokens (`Engine.decode`).
+    """
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "inspector--token",
+        "inspector--label",
+        "inspector--change",
+        "inspector--bar",
+        "inspector--taken",
+        "inspector--marked",
+        "inspector--hint",
+    }
+
+    DEFAULT_CSS = """
+    Inspector {
+        min-width: 30;
+        min-height: 8;
+        & > .inspector--token { text-style: bold; color: $accent; }
+        & > .inspector--label { color: $text-muted; }
+        & > .inspector--change { color: $warning; }
+        & > .inspector--bar { color: $primary; }
+        & > .inspector--taken { text-style: bold; }
+        & > .inspector--marked { text-style: reverse; }
+        & > .inspector--hint { color: $text-muted; text-style: italic; }
+    }
+    """
+
+    BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
+        _binding("up,k", "mark(-1)", "↑", "The alternative above."),
+        _binding("down,j", "mark(1)", "↓", "The alternative below."),
+        _binding("left,h", "token(-1)", "token ←", "Inspect the token before."),
+        _binding("right,l", "token(1)", "token →", "Inspect the token after."),
+        _binding("enter", "take", "take", "Cut here and go on with the marked alternative."),
+    ]
+
+    show_final: reactive[bool] = reactive(False, repaint=False)
+    """List the distribution that was drawn from, rather than the model's own."""
+    marked: reactive[int] = reactive(0, repaint=False)
+    """Line of the table that enter takes."""
+
+    class MoveToken(Message):
+        """The user wants to inspect the token `step` further on."""
+
+        def __init__(self, step: int) -> None:
+            super().__init__()
+            self.step = step
+
+    def __init__(
+        self,
+        decode: Callable[[Sequence[int]], list[str]],
+        *,
+        name: str | None = None,
+        id: str | None = None,
+        classes: str | None = None,
+        disabled: bool = False,
+    ) -> None:
+        super().__init__(name=name, id=id, classes=classes, disabled=disabled)
+        self._decode = decode
+        self._transcript: Transcript | None = None
+        self._index: int | None = None
+        self._token: TokenView | None = None
+        self._rows: list[Row] = []
+        self._table_y = 0
+
+    @property
+    def index(self) -> int | None:
+        """Position of the token shown."""
+        return self._index
+
+    def show(self, transcript: Transcript | None, index: int | None) -> None:
+        """Shows a token, or (None) how to choose one."""
+        moved = transcript is not self._transcript or index != self._index
+        self._transcript, self._index = transcript, index
+        self._read()
+        if moved:
+            self.set_reactive(Inspector.marked, self._first_other())
+        self.update_lines()
+
+    def refresh_tail(self) -> None:
+        """Looks whether the token at this position has changed, as it can while beams compete."""
+        transcript, index, token = self._transcript, self._index, self._token
+        if transcript is None or index is None:
+            return
+        if token is None or index >= len(transcript) or transcript.ids(index + 1)[-1:] != (token.id,):
+            self.show(transcript, index)
+
+    # What is known.
+
+    def _read(self) -> None:
+        transcript, index = self._transcript, self._index
+        self._token, self._rows = None, []
+        if transcript is None or index is None or not 0 <= index < len(transcript):
+            return
+        token = self._token = transcript.token(index)
+        raw = {alternative.id: alternative.logp for alternative in token.top} | {token.id: token.raw_logp}
+        final = {alternative.id: alternative.logp for alternative in token.final} | {
+            token.id: token.final_logp
+        }
+        listed = [alternative.id for alternative in (token.final if self.show_final else token.top)]
+        if token.id not in listed:
+            listed.append(token.id)
+        texts = self._decode(listed)
+        texts += [""] * (len(listed) - len(texts))
+        self._rows = [
+            Row(each, visible(text), exp(raw.get(each, nan)), exp(final.get(each, nan)), each == token.id)
+            for each, text in zip(listed, texts, strict=True)
+        ]
+
+    def _first_other(self) -> int:
+        return next((i for i, row in enumerate(self._rows) if not row.taken), 0)
+
+    # Drawing.
+
+    def compose_lines(self, width: int, height: int) -> list[Line]:
+        if self._token is None:
+            return [((fit_start("Move onto a token (arrows or h j k l) to see", width), "inspector--hint"),),
+                    ((fit_start("its probability and alternatives.", width), "inspector--hint"),)]  # fmt: skip
+        if width >= _BESIDE and height < 16:
+            facts = self._facts(_FACTS)[:height]
+            table = self._table(width - _FACTS - 2, height)
+            self._table_y = 0
+            blank: Line = ((" " * _FACTS, ""),)
+            facts += [blank] * (height - len(facts))
+            table += [()] * (height - len(table))
+            return [(*left, ("  ", ""), *right) for left, right in zip(facts, table, strict=True)]
+        facts = self._facts(width)[: max(height - 3, 2)]
+        self._table_y = len(facts)
+        return facts + self._table(width, height - len(facts))
+
+    def _facts(self, width: int) -> list[Line]:
+        token, transcript = self._token, self._transcript
+        assert token is not None
+        assert transcript is not None
+        text = visible(token.text) if token.text else "part of a character"
+        number = f"  #{token.index} id {token.id}"
+        lines: list[Line] = [
+            (
+                (fit_start(text, max(width - len(number), 8)), "inspector--token"),
+                (number, "inspector--label"),
+            ),
+            self._fact(width, "raw", percent(exp(token.raw_logp)), "final", percent(exp(token.final_logp))),
+            self._fact(
+                width, "rank", f"{token.rank + 1}" if token.rank >= 0 else "n/a", "H", _entropy(token)
+            ),
+        ]
+        if token.extras:
+            written = " · ".join(f"{sanitise(name)} {value:.3g}" for name, value in token.extras.items())
+            lines.append(((fit_start(written, width), ""),))
+        for change in transcript.changes_at(token.index):
+            said = f"▸ {sanitise(change.name)} = {change.value:.4g} from here"
+            lines.append(((fit_start(said, width), "inspector--change"),))
+        return lines
+
+    @staticmethod
+    def _fact(width: int, left: str, first: str, right: str, second: str) -> Line:
+        used = len(left) + len(right) + len(first.strip()) + 4
+        return (
+            (f"{left} ", "inspector--label"),
+            (f"{first.strip()}  ", ""),
+            (f"{right} ", "inspector--label"),
+            (fit_start(second.strip(), max(width - used, 0)), ""),
+        )
+
+    def _table(self, width: int, height: int) -> list[Line]:
+        """The alternatives; both probabilities where there is room."""
+        both = width >= 40
+        used = 2 + 7 * (1 + both)
+        text_width = min(max((width - used) // 2, 8), 24)
+        bar_width = max(width - used - text_width - 1, 0)
+        heads = ("raw", "final") if both else ("final",) if self.show_final else ("raw",)
+        kind = "drawn from" if self.show_final else "the model's own"
+        head: Line = (
+            (fit_start(f"  {kind}", width - 7 * len(heads)), "inspector--label"),
+            ("".join(f"{name:>7}" for name in heads), "inspector--label"),
+        )
+        room = max(height - 1, 0)
+        top = min(max(self.marked - room // 2, 0), max(len(self._rows) - room, 0))
+        self._top = top
+        lines = [head]
+        for i, row in enumerate(self._rows[top : top + room], top):
+            shares = (row.raw, row.final) if both else (row.final,) if self.show_final else (row.raw,)
+            share = row.final if self.show_final else row.raw
+            style = "inspector--marked" if i == self.marked else "inspector--taken" if row.taken else ""
+            lines.append(
+                (
+                    (("●" if row.taken else "▸" if i == self.marked else " ") + " ", style),
+                    (fit_start(row.text, text_width) + " ", style),
+                    (bar(0.0 if isnan(share) else share, bar_width), "inspector--bar"),
+                    ("".join(f" {percent(each)}" for each in shares), style),
+                )
+            )
+        return lines
+
+    # Keys.
+
+    def watch_marked(self) -> None:
+        self.update_lines()
+
+    def validate_marked(self, marked: int) -> int:
+        return min(max(marked, 0), max(len(self._rows) - 1, 0))
+
+    def watch_show_final(self) -> None:
+        self._read()
+        self.marked = self._first_other()
+        self.update_lines()
+
+    def action_mark(self, step: int) -> None:
+        self.marked += step
+
+    def action_token(self, step: int) -> None:
+        self.post_message(self.MoveToken(step))
+
+    def action_take(self) -> None:
+        """Asks for the marked alternative; the token itself is no alternative."""
+        if self._token is None or self.marked >= len(self._rows):
+            return
+        row = self._rows[self.marked]
+        if row.taken:
+            self.app.bell()
+        else:
+            self.post_message(TokenPane.TakeAlternative(self._token.index, row.id))
+
+    def on_click(self, event: events.Click) -> None:
+        offset = event.get_content_offset(self)
+        if offset is None or self._token is None:
+            return
+        line = offset.y - self._table_y - 1
+        beside = self.size.width >= _BESIDE and self.size.height < 16
+        if line < 0 or (beside and offset.x < _FACTS):
+            return
+        if self._top + line < len(self._rows):
+            again = self.marked == self._top + line
+            self.marked = self._top + line
+            if again:
+                self.action_take()
+
+
+def visible(text: str) -> str:
+    """A token's text in quotes, with everything in it to be seen."""
+    return f"“{sanitise(text, keep_newlines=False, tab='→').replace('␤', '↵')}”"
+
+
+def _entropy(token: TokenView) -> str:
+    if isnan(token.entropy):
+        return "n/a"
+    return f"{token.entropy:.2f} nats ({token.entropy / log(2):.2f} bits)"

@@ -1,0 +1,112 @@
+"""A small panel that is painted line by line, and repaints only the lines that changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widget import Widget
+
+from edge_tui.tui.wrap import clusters
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.style import Style
+
+Line = tuple[tuple[str, str], ...]
+"""What a line says: parts of text, each with the component class that it is painted in ("" for none)."""
+
+
+class LinePanel(Widget):
+    """Base of panels whose content is a few lines that follow their size."""
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        id: str | None = None,
+        classes: str | None = None,
+        disabled: bool = False,
+    ) -> None:
+        super().__init__(name=name, id=id, classes=classes, disabled=disabled)
+        self._lines: Sequence[Line] = ()
+
+    def compose_lines(self, width: int, height: int) -> list[Line]:
+        """The lines for a size. Texts are sanitised already; what is too long is cut."""
+        raise NotImplementedError
+
+    def update_lines(self) -> None:
+        """Composes the lines again and repaints those that differ."""
+        width, height = self.size
+        if not width or not height:
+            return
+        before, self._lines = self._lines, self.compose_lines(width, height)
+        for y in range(max(len(before), len(self._lines))):
+            if before[y : y + 1] != self._lines[y : y + 1]:
+                self.refresh(Region(0, y, width, 1))
+
+    def on_resize(self) -> None:
+        self._lines = ()
+        self.update_lines()
+        self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        base = self.rich_style
+        if y >= len(self._lines):
+            return Strip.blank(self.size.width, base)
+        strip = Strip(Segment(text, self._style(part)) for text, part in self._lines[y] if text)
+        return strip.adjust_cell_length(self.size.width, base)
+
+    def _style(self, part: str) -> Style:
+        return self.get_component_rich_style(part) if part else self.rich_style
+
+
+def fit_start(text: str, cells: int) -> str:
+    """As much of the beginning as fits, filled up with spaces."""
+    if cell_len(text) > cells:
+        kept, used = "", 0
+        for cluster, width in clusters(text):
+            if used + width > cells - 1:
+                break
+            kept, used = kept + cluster, used + width
+        text = kept + "…" if cells > 0 else ""
+    return text + " " * (cells - cell_len(text))
+
+
+def fit_end(text: str, cells: int) -> str:
+    """As much of the end as fits, filled up with spaces."""
+    if cell_len(text) > cells:
+        # Far more characters than fit never need measuring; combining marks take some of them.
+        parts, used = list(clusters(text[-8 * max(cells, 1) :])), 0
+        start = len(parts)
+        while start and used + parts[start - 1][1] <= cells - 1:
+            start -= 1
+            used += parts[start][1]
+        text = "…" + "".join(cluster for cluster, _ in parts[start:]) if cells > 0 else ""
+    return text + " " * (cells - cell_len(text))
+
+
+def bar(fraction: float, cells: int) -> str:
+    """A horizontal bar in eighths of a cell; something that isn't nothing shows at least a sliver."""
+    eighths = round(min(max(fraction, 0.0), 1.0) * cells * 8)
+    if fraction > 0 and not eighths:
+        eighths = 1
+    full, rest = divmod(eighths, 8)
+    drawn = "█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
+    return drawn + " " * (cells - len(drawn))
+
+
+def percent(fraction: float) -> str:
+    """Six cells: "100.0%", " 83.1%", " 0.04%", "<.001%"; "   n/a" for NaN."""
+    value = 100 * fraction
+    if value != value:
+        return "   n/a"
+    if 0 < value < 0.001:
+        return "<.001%"
+    digits = 1 if value >= 1 or value == 0 else 2 if value >= 0.01 else 3
+    written = f"{value:.{digits}f}%"
+    return f"{written.removeprefix('0') if digits == 3 else written:>6}"
