@@ -6,46 +6,24 @@ from rich.cells import cell_len
 
 from edge_tui.tui.wrap import TAB, TokenText, Wrap
 
-AWKWARD = st.sampled_from(
-    [
-        "\n",
-        "\n\n",
-        "\t",
-        " ",
-        "  ",
-        " the",
-        " sky",
-        "abcdefghijklmnop",
-        ",",
-        "a\nb",
-        "x \n y",
-        "",
-        "\x1b[31m",
-        "語",
-        "日本 語",
-        "👩",
-        "\u200d",
-        "💻",
-        "👩\u200d💻",
-        "🇩🇪",
-        "🇩",
-        "🇪",
-        "❤",
-        "️",
-        "1️⃣",
-        "〰",
-        "́",
-        "é",
-        "🏽",
-        "👍🏽",
-        "שלום",
-        "\u202e",
-        "क्ष",
-        "한",
-        "ᅡ",
-        "�",
-    ]
-)
+PLAIN = ["\n", "\n\n", "\t", " ", "  ", " the", " sky", "abcdefghijklmnop", ",", "a\nb", "x \n y", ""]
+WIDE = [
+    "語",
+    "日本 語",
+    "👩",
+    "\u200d",
+    "💻",
+    "👩\u200d💻",
+    "🇩🇪",
+    "🇩",
+    "🇪",
+    "❤",
+    "\ufe0f",
+    "1\ufe0f\u20e3",
+    "〰",
+]
+MARKS = ["\u0301", "e\u0301", "🏽", "👍🏽", "שלום", "\u202e", "क्ष", "한", "\u1161", "\ud83d", "\x1b[31m"]
+AWKWARD = st.sampled_from((*PLAIN, *WIDE, *MARKS))
 TOKENS = st.lists(AWKWARD | st.text(st.characters(exclude_categories=()), max_size=5), max_size=40)
 WIDTHS = st.integers(1, 24)
 

@@ -27,6 +27,9 @@ _FACTS = 30
 """Width of the facts then."""
 
 
+_HINT = ("Move onto a token (arrows,", "h j k l or a click) to see", "its alternatives.")
+
+
 class Row(NamedTuple):
     """One line of the table of alternatives."""
 
@@ -108,6 +111,7 @@ class Inspector(LinePanel, can_focus=True):
         self._token: TokenView | None = None
         self._rows: list[Row] = []
         self._table_y = 0
+        self._top = 0
 
     @property
     def index(self) -> int | None:
@@ -139,11 +143,9 @@ class Inspector(LinePanel, can_focus=True):
         if transcript is None or index is None or not 0 <= index < len(transcript):
             return
         token = self._token = transcript.token(index)
-        raw = {alternative.id: alternative.logp for alternative in token.top} | {token.id: token.raw_logp}
-        final = {alternative.id: alternative.logp for alternative in token.final} | {
-            token.id: token.final_logp
-        }
-        listed = [alternative.id for alternative in (token.final if self.show_final else token.top)]
+        raw = {other.id: other.logp for other in token.top} | {token.id: token.raw_logp}
+        final = {other.id: other.logp for other in token.final} | {token.id: token.final_logp}
+        listed = [other.id for other in (token.final if self.show_final else token.top)]
         if token.id not in listed:
             listed.append(token.id)
         texts = self._decode(listed)
@@ -160,8 +162,7 @@ class Inspector(LinePanel, can_focus=True):
 
     def compose_lines(self, width: int, height: int) -> list[Line]:
         if self._token is None:
-            return [((fit_start("Move onto a token (arrows or h j k l) to see", width), "inspector--hint"),),
-                    ((fit_start("its probability and alternatives.", width), "inspector--hint"),)]  # fmt: skip
+            return [((fit_start(hint, width), "inspector--hint"),) for hint in _HINT]
         if width >= _BESIDE and height < 16:
             facts = self._facts(_FACTS)[:height]
             table = self._table(width - _FACTS - 2, height)
@@ -180,15 +181,13 @@ class Inspector(LinePanel, can_focus=True):
         assert transcript is not None
         text = visible(token.text) if token.text else "part of a character"
         number = f"  #{token.index} id {token.id}"
+        room = max(width - len(number), 8)
+        raw, final = percent(exp(token.raw_logp)), percent(exp(token.final_logp))
+        rank = f"{token.rank + 1}" if token.rank >= 0 else "n/a"
         lines: list[Line] = [
-            (
-                (fit_start(text, max(width - len(number), 8)), "inspector--token"),
-                (number, "inspector--label"),
-            ),
-            self._fact(width, "raw", percent(exp(token.raw_logp)), "final", percent(exp(token.final_logp))),
-            self._fact(
-                width, "rank", f"{token.rank + 1}" if token.rank >= 0 else "n/a", "H", _entropy(token)
-            ),
+            ((fit_start(text, room), "inspector--token"), (number, "inspector--label")),
+            self._fact(width, "raw", raw, "final", final),
+            self._fact(width, "rank", rank, "H", _entropy(token)),
         ]
         if token.extras:
             written = " · ".join(f"{sanitise(name)} {value:.3g}" for name, value in token.extras.items())
