@@ -92,6 +92,7 @@ def render(
         reason = f"{type(error).__name__}: {error}"
     except (RecursionError, MemoryError) as error:
         reason = f"it ran into a {type(error).__name__}"
+    reason = " ".join(reason.split())
     raise ChatError(
         f"The chat template of {checkpoint.name} cannot render this conversation ({reason}); "
         "change the turns, or switch the template off to complete raw text."

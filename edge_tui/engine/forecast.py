@@ -120,18 +120,19 @@ def largest_context(checkpoint: Checkpoint, precision: str, device: str, rows: i
     """Most positions to reserve: the model's own limit, at most what nine tenths of free memory hold.
 
     Returns:
-        0 if not even the weights fit.
+        0 if not even the weights and one prefill chunk fit.
     """
     limit = checkpoint.context or UNLIMITED
     free = free_memory(device)
     if free is None:
         return limit
-    one, two = (forecast(checkpoint, precision, n, rows, device).total for n in (1, 1025))
-    each = (two - one) / 1024
-    room = 0.9 * free - one
+    # Beyond one prefill chunk every further position costs the same.
+    first, later = (forecast(checkpoint, precision, n, rows, device).total for n in (CHUNK, CHUNK + 1024))
+    room = 0.9 * free - first
     if room < 0:
         return 0
-    return limit if each * limit <= room else int(room / each)
+    each = (later - first) / 1024
+    return limit if each * (limit - CHUNK) <= room else CHUNK + int(room / each)
 
 
 UNLIMITED = 32_768

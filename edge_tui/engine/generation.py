@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from edge_tui.engine.models.base import Context, LanguageModel
 
 
+Kept = dict[tuple[int, int], "Cached"]
+"""Contexts kept between runs, by `id(model)` and how many streams of a run read that model before."""
+
+
 @dataclass(slots=True)
 class Cached:
     """A context kept between runs, with the ids whose keys and values it holds (one row)."""
@@ -90,14 +94,14 @@ class Generation:
 
     def prefill(
         self,
-        cache: dict[int, Cached],
+        cache: Kept,
         progress: Callable[[int, int], None],
         cancelled: Callable[[], bool],
     ) -> int:
         """Reads the prompt into every stream.
 
         Args:
-            cache: Contexts of earlier runs by `id(model)`; updated.
+            cache: Contexts of earlier runs; updated.
             progress: Told (done, total) tokens of the main stream.
             cancelled: Asked between chunks.
 
@@ -111,35 +115,44 @@ class Generation:
 
         reused = 0
         with torch.inference_mode():
-            for stream in self.decoder.streams:
-                model = self.models[stream.role]
-                main = stream.role == self.decoder.roles[0]
-                kept, output = self._read(model, cache, progress if main else _silent, cancelled)
-                reused = kept if main else reused
-                context = cache[id(model)].context
+            for position, (stream, key) in enumerate(self._keys().items()):
+                model = self.models[self.decoder.streams[position].role]
+                report = progress if position == 0 else _silent
+                kept, output = self._read(model, key, cache, report, cancelled)
+                reused = kept if position == 0 else reused
+                context = cache[key].context
                 if self.rows > 1:
                     context = context.fork(self.rows)
                     output = Output(output.logits.expand(self.rows, -1, -1), output.hidden)
-                self._contexts[stream.name] = context
-                self._outputs[stream.name] = output
+                self._contexts[stream] = context
+                self._outputs[stream] = output
         return reused
+
+    def _keys(self) -> dict[str, tuple[int, int]]:
+        """Where each stream's context is kept. Two streams over one model must not share a context."""
+        keys: dict[str, tuple[int, int]] = {}
+        for stream in self.decoder.streams:
+            model = id(self.models[stream.role])
+            keys[stream.name] = (model, sum(held == model for held, _ in keys.values()))
+        return keys
 
     def _read(
         self,
         model: LanguageModel,
-        cache: dict[int, Cached],
+        key: tuple[int, int],
+        cache: Kept,
         progress: Callable[[int, int], None],
         cancelled: Callable[[], bool],
     ) -> tuple[int, Output]:
         import torch
 
         need = len(self.ids) + self.max_new + self.ring.depth + 1
-        held = cache.get(id(model))
+        held = cache.get(key)
         # At least one id is read again: its logits are what the first step chooses from.
         kept = min(_common(held.ids, self.ids), len(self.ids) - 1) if held else 0
         if held is None or held.context.capacity < need or (kept < len(held.ids) and not model.caps.rewind):
-            cache.pop(id(model), None)
-            held = cache[id(model)] = Cached(model.open(1, _roomy(need)))
+            cache.pop(key, None)
+            held = cache[key] = Cached(model.open(1, _roomy(need)))
             kept = 0
         device = model.info.device
         held.context.truncate(torch.tensor([kept], dtype=torch.int64, device=device))
@@ -201,11 +214,11 @@ class Generation:
         raw = z if step.parent is None else z.index_select(0, parent)
         self.ring.write(*record(raw, step.final, step.chosen, parent, done, self.table.version_row, extras))
 
-    def remember(self, cache: dict[int, Cached], fed: list[int]) -> None:
+    def remember(self, cache: Kept, fed: list[int]) -> None:
         """Notes which generated ids the cached one-row contexts now hold as well."""
         if self.rows == 1:
-            for role in self.decoder.roles:
-                if held := cache.get(id(self.models[role])):
+            for key in self._keys().values():
+                if held := cache.get(key):
                     held.ids = [*self.ids, *fed]
 
 

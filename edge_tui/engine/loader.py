@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edge_tui.engine.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from edge_tui.engine.devices import best_device, free_memory, resolve_device
-from edge_tui.engine.forecast import UNLIMITED, forecast, largest_context, resolve_precision, size
+from edge_tui.engine.forecast import CHUNK, UNLIMITED, forecast, largest_context, resolve_precision, size
 from edge_tui.engine.models.architectures import supports
 from edge_tui.engine.text import Codec
 
@@ -147,15 +147,15 @@ def _context(checkpoint: Checkpoint, spec: ModelSpec, precision: str, device: st
         LoadError: more memory is needed than is free.
     """
     limit = checkpoint.context or UNLIMITED
-    context = min(spec.context, limit) or largest_context(checkpoint, precision, device)
+    context = min(spec.context or largest_context(checkpoint, precision, device) or CHUNK, limit)
     if spec.context > limit:
         notices.append(f"The context is {limit:,} positions, the most that {checkpoint.name} was made for.")
-    elif not spec.context and 0 < context < limit:
+    elif not spec.context and context < limit:
         notices.append(f"The context is {context:,} of {limit:,} positions: more does not fit in memory.")
-    needed = forecast(checkpoint, precision, context or 1, 1, device)
+    needed = forecast(checkpoint, precision, context, 1, device)
     if not needed.fits:
         raise LoadError(needed.sentence)
-    return max(context, 1)
+    return context
 
 
 def _read(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from edge_tui.engine.checkpoint import open_checkpoint, pair_refusal
 from edge_tui.engine.events import Event, Loaded, Loading, Progress, Unloaded
-from edge_tui.engine.generation import Cached
+from edge_tui.engine.generation import Kept
 from edge_tui.engine.port import Memory, ModelSpec
 from edge_tui.engine.resolve import RequestError
 from edge_tui.engine.threads import probe
@@ -27,8 +27,8 @@ class Residents:
 
     def __init__(self, post: Callable[[Event], None]) -> None:
         self.roles: dict[str, ModelSpec] = {}
-        self.contexts: dict[int, Cached] = {}
-        """Contexts kept between runs, by `id(model)`: the unchanged part of a prompt is not read again."""
+        self.contexts: Kept = {}
+        """Kept between runs: the unchanged part of a prompt is not read again."""
         self._loaded: dict[ModelSpec, LoadedModel] = {}
         self._post = post
 
@@ -119,7 +119,8 @@ class Residents:
         loaded = self._loaded.pop(spec)
         device = loaded.model.info.device
         before = memory_of(device).allocated or 0
-        self.contexts.pop(id(loaded.model), None)
+        for key in [key for key in self.contexts if key[0] == id(loaded.model)]:
+            del self.contexts[key]
         loaded.model.release()
         del loaded
         release_cached_memory()
