@@ -113,12 +113,15 @@ class Scribe:
             self._ready.append((index, ints, floats, texts))
         else:
             self._scan(index, ints, floats, texts[0])
-        self.reason = self.reason or self._ended(ints)
+        self._note_end(ints)
 
-    def _ended(self, ints: NDArray[Any]) -> FinishReason | None:
+    def _note_end(self, ints: NDArray[Any]) -> None:
+        if self.reason is not None:  # a stop string came first
+            return
         if ints[:, INTS.index("done")].all():
-            return "done" if self._keep_history else "eos"
-        return "length" if self.count >= self._max_new else None
+            self.reason = "done" if self._keep_history else "eos"
+        elif self.count >= self._max_new:
+            self.reason = "length"
 
     def _scan(self, index: int, ints: NDArray[Any], floats: NDArray[Any], text: str) -> None:
         assert self._scanner is not None
