@@ -1,0 +1,265 @@
+# ruff: noqa: E501 — templates stand as they are published
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_tui.engine.chat import SECONDS, ChatError, render, thinking_open
+from edge_tui.engine.checkpoint import Checkpoint
+from edge_tui.engine.port import Message
+
+CHATML = (
+    "{%- for message in messages %}{%- if loop.first and messages[0]['role'] != 'system' %}"
+    "{{- '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{%- endif %}"
+    "{{- '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
+)
+LLAMA2 = (
+    "{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}"
+    "{% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}"
+    "{% set system_message = false %}{% endif %}{% for message in loop_messages %}"
+    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}"
+    "{% if loop.index0 == 0 and system_message != false %}"
+    "{% set content = '<<SYS>>\\n' + system_message + '\\n<</SYS>>\\n\\n' + message['content'] %}"
+    "{% else %}{% set content = message['content'] %}{% endif %}"
+    "{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}"
+    "{% elif message['role'] == 'assistant' %}{{ ' '  + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
+LLAMA3 = """{{- bos_token }}
+{%- if custom_tools is defined %}
+    {%- set tools = custom_tools %}
+{%- endif %}
+{%- if not date_string is defined %}
+    {%- set date_string = strftime_now("%d %b %Y") if strftime_now is defined else "26 Jul 2024" %}
+{%- endif %}
+{%- if messages[0]['role'] == 'system' %}
+    {%- set system_message = messages[0]['content']|trim %}
+    {%- set messages = messages[1:] %}
+{%- else %}
+    {%- set system_message = "" %}
+{%- endif %}
+{{- "<|start_header_id|>system<|end_header_id|>\\n\\n" }}
+{{- "Today Date: " + date_string + "\\n\\n" }}
+{{- system_message }}
+{{- "<|eot_id|>" }}
+{%- for message in messages %}
+    {%- if not (message.role == 'ipython' or 'tool_calls' in message) %}
+        {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n'+ message['content'] | trim + '<|eot_id|>' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
+{%- endif %}
+"""
+MISTRAL = """{%- if messages[0]["role"] == "system" %}
+    {%- set system_message = messages[0]["content"] %}
+    {%- set loop_messages = messages[1:] %}
+{%- else %}
+    {%- set loop_messages = messages %}
+{%- endif %}
+{%- set ns = namespace(index=0) %}
+{%- for message in loop_messages %}
+    {%- if (message["role"] == "user") != (ns.index % 2 == 0) %}
+        {{- raise_exception("After the optional system message, roles must alternate user/assistant") }}
+    {%- endif %}
+    {%- set ns.index = ns.index + 1 %}
+{%- endfor %}
+{{- bos_token }}
+{%- for message in loop_messages %}
+    {%- if message["role"] == "user" %}
+        {%- if loop.last and system_message is defined %}
+            {{- "[INST] " + system_message + "\\n\\n" + message["content"] + "[/INST]" }}
+        {%- else %}
+            {{- "[INST] " + message["content"] + "[/INST]" }}
+        {%- endif %}
+    {%- elif message["role"] == "assistant" %}
+        {{- " " ~ message["content"]|trim ~ eos_token}}
+    {%- endif %}
+{%- endfor %}
+"""
+GEMMA = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}"
+    "{% endif %}{% for message in messages %}{% if (message['role'] == 'assistant') %}{% set role = 'model' %}"
+    "{% else %}{% set role = message['role'] %}{% endif %}"
+    "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}"
+)
+QWEN3 = """{%- for message in messages %}
+    {%- if message.content is string %}{%- set content = message.content %}{%- else %}{%- set content = '' %}{%- endif %}
+    {%- if message.role == "assistant" and '</think>' in content %}
+        {%- set content = content.split('</think>')[-1].lstrip('\\n') %}
+    {%- endif %}
+    {{- '<|im_start|>' + message.role + '\\n' + content + '<|im_end|>' + '\\n' }}
+{%- endfor %}
+{{- {"model": "é<b>", "list": [1, 2.5, none]}|tojson }}{{ messages|map(attribute='role')|join(', ') }}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}
+{%- endif %}"""
+TRAINING = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}"
+    "{% else %}{{ m.content }}{% endif %}{% if loop.index > 3 %}{% break %}{% endif %}{% endfor %}"
+)
+TEMPLATES = {
+    "chatml": CHATML,
+    "llama2": LLAMA2,
+    "llama3": LLAMA3,
+    "mistral": MISTRAL,
+    "gemma": GEMMA,
+    "qwen3": QWEN3,
+    "training": TRAINING,
+}
+TOKENS = {"bos_token": "<s>", "eos_token": {"content": "</s>", "lstrip": False}, "add_bos_token": True}
+
+
+def checkpoint(template: str | None) -> Checkpoint:
+    config = TOKENS
+    return Checkpoint(
+        "org/model", Path(), {}, "LlamaForCausalLM", {}, tokenizer_config=config, chat_template=template
+    )
+
+
+def reference(template: str, turns: list[Message], generate: bool) -> str:
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    conversation = [{"role": turn.role, "content": turn.content} for turn in turns]
+    rendered, _ = render_jinja_template(
+        [conversation],
+        chat_template=template,
+        add_generation_prompt=generate,
+        bos_token="<s>",
+        eos_token="</s>",
+    )
+    return str(rendered[0])
+
+
+CONVERSATIONS = [
+    [Message("user", " Why is the sky blue? ")],
+    [
+        Message("system", "Be brief."),
+        Message("user", "Hi <b>&</b> 👋\n"),
+        Message("assistant", "a</think>\nb"),
+    ],
+    [Message("user", "1"), Message("assistant", "2"), Message("user", "3\n\n")],
+    [Message("user", "1"), Message("user", "2")],
+]
+
+
+@pytest.mark.parametrize("generate", [True, False])
+@pytest.mark.parametrize("turns", CONVERSATIONS, ids=["one", "system", "three", "not alternating"])
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_templates_render_as_transformers_renders_them(
+    name: str, turns: list[Message], generate: bool
+) -> None:
+    from jinja2 import TemplateError
+
+    template = TEMPLATES[name]
+    try:
+        expected = reference(template, turns, generate)
+    except TemplateError as error:
+        with pytest.raises(ChatError, match=str(error.message).split("(")[0].split("/")[0]):
+            render(checkpoint(template), turns, generate)
+    else:
+        assert render(checkpoint(template), turns, generate) == expected
+
+
+@given(content=st.text(max_size=60))
+@settings(max_examples=50, deadline=None)
+def test_any_content_is_passed_on(content: str) -> None:
+    turns = [Message("user", content)]
+    assert render(checkpoint(CHATML), turns) == reference(CHATML, turns, True)
+
+
+def test_without_a_template_there_is_nothing_to_render() -> None:
+    assert render(checkpoint(None), [Message("user", "x")]) is None
+
+
+BOMBS = {
+    "nested loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    "output": "{% for a in range(99999) %}{% for b in range(999) %}{{ 'aaaaaaaaaa' }}{% endfor %}{% endfor %}",
+    "repetition": "{{ 'a' * 999999999 }}",
+    "list repetition": "{{ ([0] * 999999999)|length }}",
+    "doubling by +": "{% set n=namespace(s='aa') %}{% for a in range(99) %}{% set n.s = n.s + n.s %}{% endfor %}",
+    "doubling by ~": "{% set n=namespace(s='aa') %}{% for a in range(99) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
+    "doubling by join": "{% set n=namespace(s='aa') %}{% for a in range(99) %}{% set n.s=[n.s,n.s]|join %}{% endfor %}",
+    "join": "{{ ('a' * 999999).join(range(99999)|map('string')|list) }}",
+    "replace": "{{ ('a' * 999999).replace('a', 'b' * 999999) }}",
+    "replace filter": "{{ ('a' * 999999)|replace('a', 'b' * 999999) }}",
+    "ljust": "{{ 'a'.ljust(999999999) }}",
+    "center": "{{ 'a'|center(999999999) }}",
+    "indent": "{{ messages|tojson(indent=999999999) }}",
+    "format": "{{ '{:>999999999}'.format(3) }}",
+    "percent": "{{ '%999999999d' % 3 }}",
+    "power": "{{ 9 ** 99999999 }}",
+    "recursion": "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}",
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_bombs_go_off_in_a_box(name: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(ChatError) as caught:
+        render(checkpoint(BOMBS[name]), [Message("user", "x")])
+    assert time.monotonic() - began < SECONDS + 2
+    assert "org/model" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ messages.append(1) }}",
+        "{{ messages[0].__class__.__mro__ }}",
+        "{{ cycler.__init__.__globals__.os.system('true') }}",
+        "{{ '{0.__class__.__mro__}'.format(messages) }}",
+        "{% include '/etc/passwd' %}",
+        "{% import 'os' as os %}",
+        "{% if %}",
+        "{{ messages[9].content }}",
+        "{{ 1 / 0 }}",
+        "{{ nothing() }}",
+        "{{ messages|nothing }}",
+        "{{ 'x' + 1 }}",
+        "{{ raise_exception('two\nlines') }}",
+    ],
+)
+def test_what_a_template_may_not_do_is_one_sentence(template: str) -> None:
+    with pytest.raises(ChatError) as caught:
+        render(checkpoint(template), [Message("user", "x")])
+    assert "\n" not in str(caught.value)
+
+
+def test_rendering_leaves_the_threads_tracer_alone() -> None:
+    seen = []
+
+    def tracer(_frame: object, event: str, _argument: object) -> None:
+        seen.append(event)
+
+    before = sys.gettrace()
+    sys.settrace(tracer)
+    try:
+        render(checkpoint(CHATML), [Message("user", "x")])
+        after = sys.gettrace()
+    finally:
+        sys.settrace(before)
+    assert after is tracer
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<|im_start|>assistant\n<think>\n", True),
+        ("assistant<think>", True),
+        ("<think>\n\n</think>\n\n", False),
+        ("<think>a", False),
+        ("", False),
+    ],
+)
+def test_an_opened_thought_is_seen(text: str, expected: bool) -> None:
+    assert thinking_open(text) is expected

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from edge_tui.engine import devices, forecast
+from edge_tui.engine.checkpoint import Checkpoint, open_checkpoint
+from edge_tui.engine.devices import Device, best_device, free_memory, resolve_device
+from edge_tui.engine.forecast import Forecast, forecast_pair, largest_context, resolve_precision, size
+from edge_tui.engine.loader import load
+from edge_tui.engine.port import ModelSpec
+from edge_tui.nvml import GpuSample
+from tests.engine.checkpoints import make_checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+GB = 2**30
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Callable[..., Checkpoint]:
+    count = iter(range(100))
+
+    def make(arch: str = "qwen2", **kwargs: Any) -> Checkpoint:
+        return open_checkpoint(str(make_checkpoint(tmp_path / str(next(count)), arch, **kwargs)))
+
+    return make
+
+
+@pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16", "int8", "4bit"])
+@pytest.mark.parametrize("arch", ["qwen2", "qwen3", "llama", "mistral", "phi3"])
+@pytest.mark.parametrize("tie", [True, False], ids=["tied", "untied"])
+def test_weights_are_forecast_to_the_byte(
+    made: Callable[..., Checkpoint], arch: str, precision: Any, tie: bool
+) -> None:
+    checkpoint = made(arch, tie=tie, hidden=72, intermediate=88, heads=6, kv_heads=3, dtype=torch.bfloat16)
+    expected = forecast.forecast(checkpoint, precision, 64, 1, "cpu")
+    info = load(ModelSpec(checkpoint.name, precision, "cpu", 64)).model.info
+    assert expected.weights == info.weight_bytes
+    assert expected.kv == 64 * info.kv_bytes
+
+
+def test_kv_grows_with_context_and_rows(made: Callable[..., Checkpoint]) -> None:
+    checkpoint = made(layers=3, heads=4, kv_heads=2, hidden=64)
+    one = forecast.forecast(checkpoint, "float32", 100, 1, "cpu")
+    assert one.kv == 100 * 3 * 2 * 2 * 16 * 4
+    assert forecast.forecast(checkpoint, "bfloat16", 200, 4, "cpu").kv == one.kv * 4
+    assert forecast.forecast(checkpoint, "float32", 0, 1, "cpu").kv == 256 * one.kv // 100
+
+
+def test_kv_of_other_architectures(made: Callable[..., Checkpoint]) -> None:
+    def kv(**config: Any) -> int:
+        base = made()
+        other = {"architectures": ["X"], "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 3}
+        stated = {"max_position_embeddings": 10, "vocab_size": 320} | other | config
+        made_up = Checkpoint("x", base.path, stated, "X", base.tensors)
+        return forecast.forecast(made_up, "float32", 1, 1, "cpu").kv
+
+    assert kv() == 3 * 4 * 32 * 4, "every head has its own keys"
+    assert kv(multi_query=True) == 3 * 1 * 32 * 4, "Falcon: one for all"
+    assert kv(layer_types=["linear_attention", "full_attention", "linear_attention"]) == 1 * 4 * 32 * 4
+    assert kv(num_attention_heads=0) == 0, "recurrent"
+    latent = {"qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8}
+    assert kv(**latent) == 3 * 4 * (12 + 8) * 4
+    assert (
+        kv(text_config={"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1})
+        == 1 * 2 * 32 * 4
+    )
+
+
+def test_what_does_not_fit_says_needed_and_free(
+    made: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = made()
+    monkeypatch.setattr(forecast, "free_memory", lambda _device: 100_000)
+    tight = forecast.forecast(checkpoint, "float32", 256, 1, "cuda:1")
+    assert not tight.fits
+    for part in ("float32", "cuda:1", size(tight.total), size(100_000), "256 positions"):
+        assert part in tight.sentence
+    monkeypatch.setattr(forecast, "free_memory", lambda _device: None)
+    unknown = forecast.forecast(checkpoint, "float32", 256, 1, "cuda:1")
+    assert unknown.fits
+    assert "free" not in unknown.sentence
+
+
+def test_a_pair_shares_a_device_or_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    def one(device: str, total: int) -> Forecast:
+        return Forecast(device, total - 3, 1, 1, 1, total, 10 * GB, True, "")
+
+    monkeypatch.setattr(forecast, "free_memory", lambda _device: 10 * GB)
+    (both,) = forecast_pair([one("cuda:0", 6 * GB), one("cuda:0", 5 * GB)])
+    assert not both.fits
+    assert both.weights == 11 * GB - 6
+    assert [f.fits for f in forecast_pair([one("cuda:0", 6 * GB), one("cpu", 5 * GB)])] == [True, True]
+
+
+def test_the_context_shrinks_to_what_memory_holds(
+    made: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = made(context=1_000_000)
+    need = forecast.forecast(checkpoint, "float32", 100_000, 1, "cpu").total
+    monkeypatch.setattr(forecast, "free_memory", lambda _device: need)
+    largest = largest_context(checkpoint, "float32", "cpu")
+    assert 80_000 < largest < 95_000
+    assert forecast.forecast(checkpoint, "float32", largest, 1, "cpu").total <= 0.9 * need
+    monkeypatch.setattr(forecast, "free_memory", lambda _device: 1000)
+    assert largest_context(checkpoint, "float32", "cpu") == 0
+    monkeypatch.setattr(forecast, "free_memory", lambda _device: 100 * GB)
+    assert largest_context(checkpoint, "float32", "cpu") == 1_000_000
+
+
+def test_auto_precision(made: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch) -> None:
+    half, full = made(dtype=torch.float16), made()
+    assert resolve_precision(half, "auto", "cuda:0") == ("float16", "float16")
+    assert resolve_precision(full, "auto", "cuda:0") == ("float32", "float32")
+    assert resolve_precision(half, "auto", "cpu") == ("float32", "float32")
+    assert resolve_precision(half, "int8", "cuda:0") == ("int8", "float16")
+    assert resolve_precision(half, "4bit", "cpu") == ("4bit", "bfloat16")
+    monkeypatch.setattr(forecast, "SMALL", 1000)
+    monkeypatch.setattr(forecast, "cpu_has_bfloat16", lambda: True)
+    assert resolve_precision(half, "auto", "cpu") == ("bfloat16", "bfloat16")
+    monkeypatch.setattr(forecast, "cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(forecast, "free_memory", lambda _device: 100 * GB)
+    assert resolve_precision(half, "auto", "cpu") == ("float32", "float32")
+    monkeypatch.setattr(forecast, "free_memory", lambda _device: 4 * half.parameters)
+    assert resolve_precision(half, "auto", "cpu") == ("bfloat16", "bfloat16")
+
+
+# --------------------------------------------------------------------------------------------------- devices
+
+
+def gpus(monkeypatch: pytest.MonkeyPatch, *free: int) -> None:
+    """A machine with GPUs as the driver would report them."""
+
+    def sample(index: int) -> GpuSample:
+        return (
+            GpuSample(f"GPU {index}", free=free[index], total=80 * GB) if index < len(free) else GpuSample()
+        )
+
+    monkeypatch.setattr(devices, "torch_has_cuda", lambda: True)
+    monkeypatch.setattr(devices, "_sample", sample)
+
+
+def test_the_gpu_with_most_free_memory_is_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(monkeypatch, 10 * GB, 30 * GB, 20 * GB)
+    assert best_device() == "cuda:1"
+    assert resolve_device("auto") == "cuda:1"
+    assert resolve_device("cuda") == "cuda:0"
+    assert devices.devices()[2] == Device("cuda:2", "GPU 2", 2, 80 * GB, 20 * GB)
+
+
+def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(monkeypatch, GB)
+    with pytest.raises(LookupError, match=r"no device cuda:3; there is cuda:0, cpu"):
+        resolve_device("cuda:3")
+    monkeypatch.setattr(devices, "torch_has_cuda", lambda: False)
+    with pytest.raises(LookupError, match="built without CUDA"):
+        resolve_device("cuda:0")
+
+
+def test_without_a_gpu_the_cpu_is_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "torch_has_cuda", lambda: False)
+    monkeypatch.setattr(devices, "_has_mps", lambda: False)
+    assert best_device() == "cpu"
+    monkeypatch.setattr(devices, "_has_mps", lambda: True)
+    assert best_device() == "mps"
+
+
+def test_free_ram_is_what_the_machine_says() -> None:
+    import psutil
+
+    free = free_memory("cpu")
+    assert free
+    assert 0 < free <= psutil.virtual_memory().total
+
+
+# ------------------------------------------------------------------------------------------------------- GPU
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["bfloat16", "int8", "4bit"])
+def test_the_forecast_is_within_five_percent_of_the_peak(tmp_path: Path, precision: Any) -> None:
+    """A model of 0.5B size, a full prefill and some steps, against the allocator's peak."""
+    device = "cuda:0"
+    folder = make_checkpoint(
+        tmp_path / "m", vocab=151_936, layers=24, hidden=896, heads=14, kv_heads=2, intermediate=4864,
+        context=8192, tie=True, dtype=torch.bfloat16, theta=1e6,
+    )  # fmt: skip
+    checkpoint = open_checkpoint(str(folder))
+    torch.zeros(1, device=device)
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    expected = forecast.forecast(checkpoint, precision, 8192, 1, device)
+    model = load(ModelSpec(str(folder), precision, device, 8192)).model
+    assert model.info.weight_bytes == expected.weights
+    context = model.open(1, 8192)
+    ids = torch.randint(0, 300, (1, 4096), device=device)
+    logits = model.prefill(context, ids, torch.tensor([4096], device=device)).logits
+    for _ in range(4):
+        z = logits[:, -1].float()
+        ranked, order = z.log_softmax(-1).sort(-1, descending=True)
+        kept = ranked.exp().cumsum(-1) < 0.9
+        chosen = order.gather(-1, (kept.sum(-1, keepdim=True)).clamp_(max=order.shape[-1] - 1))
+        logits = model.forward(context, chosen).logits
+    peak = torch.cuda.max_memory_allocated(device) - before
+    assert peak == pytest.approx(expected.total, rel=0.05)
+
+
+@pytest.mark.gpu
+def test_free_memory_of_a_gpu_follows_the_driver() -> None:
+    free = free_memory("cuda:0")
+    assert free
+    assert free == pytest.approx(torch.cuda.mem_get_info(0)[0], rel=0.02)
+    block = torch.empty(2**30, dtype=torch.uint8, device="cuda:0")
+    assert free - (free_memory("cuda:0") or 0) == pytest.approx(2**30, rel=0.05)
+    del block
+    assert free_memory("cuda:0") == pytest.approx(free, rel=0.02)

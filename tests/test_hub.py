@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edge_tui.hub import Listing, local_models
+from tests.engine.checkpoints import make_checkpoint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    return tmp_path / "hf" / "hub"
+
+
+def snapshot(cache: Path, name: str, shards: int = 1) -> Path:
+    repository = cache / f"models--{name.replace('/', '--')}"
+    commit = "a" * 40
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    return make_checkpoint(repository / "snapshots" / commit, shards=shards, chat_template=True)
+
+
+def listed(models: list[Listing], name: str) -> Listing:
+    (found,) = [model for model in models if model.name == name]
+    return found
+
+
+def test_the_demo_pair_comes_first(cache: Path) -> None:
+    models = local_models()
+    assert [model.name for model in models] == ["demo/expert", "demo/amateur"]
+    assert all(model.ready and model.tier == "flat" and model.bytes for model in models)
+
+
+def test_cached_repositories_are_listed_with_their_facts(cache: Path) -> None:
+    snapshot(cache, "org/whole")
+    found = listed(local_models(), "org/whole")
+    assert found.ready
+    assert (found.origin, found.architecture, found.tier) == ("cache", "Qwen2ForCausalLM", "flat")
+    assert found.bytes == 4 * found.parameters
+    assert (found.context, found.dtype, found.chat) == (256, "float32", True)
+
+
+def test_half_downloaded_is_never_ready(cache: Path) -> None:
+    shards = snapshot(cache, "org/half", shards=3)
+    sorted(shards.glob("*.safetensors"))[-1].unlink()
+    nothing = cache / "models--org--nothing" / "blobs"
+    nothing.mkdir(parents=True)
+    (nothing / "0123.incomplete").write_bytes(b"x")
+    cut = snapshot(cache, "org/cut")
+    file = cut / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    models = local_models()
+    for name in ("org/half", "org/nothing", "org/cut"):
+        assert not listed(models, name).ready
+    assert "1 of 3" in listed(models, "org/half").refusal
+    assert "truncated" in listed(models, "org/cut").refusal
+
+
+def test_what_is_no_model_does_not_show(cache: Path) -> None:
+    (cache / "datasets--org--data").mkdir(parents=True)
+    (cache / ".locks").mkdir()
+    (cache / "version.txt").write_text("1")
+    assert len(local_models()) == 2
+
+
+def test_folders_are_searched_two_levels_deep(cache: Path, tmp_path: Path) -> None:
+    itself = make_checkpoint(tmp_path / "one")
+    nested = make_checkpoint(tmp_path / "models" / "org" / "two")
+    make_checkpoint(tmp_path / "models" / "a" / "b" / "deep")
+    models = local_models([itself, str(tmp_path / "models"), tmp_path / "missing", itself])
+    assert [model.name for model in models[2:]] == [str(itself), str(nested)]
+    assert all(model.origin == "folder" for model in models[2:])
+
+
+def test_other_architectures_go_to_the_other_tier(cache: Path, tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "one")
+    config = folder / "config.json"
+    config.write_text(
+        config.read_text().replace("Qwen2ForCausalLM", "GPT2LMHeadModel").replace("qwen2", "gpt2")
+    )
+    assert local_models([folder])[-1].tier == "transformers"
+
+
+def test_a_full_cache_is_listed_quickly(cache: Path) -> None:
+    for n in range(30):
+        snapshot(cache, f"org/m{n}", shards=2)
+    began = time.perf_counter()
+    assert sum(model.ready for model in local_models()) == 32
+    assert time.perf_counter() - began < 1.0
+
+
+def test_listing_loads_no_torch() -> None:
+    code = (
+        "import sys; from edge_tui.hub import local_models; local_models(); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
