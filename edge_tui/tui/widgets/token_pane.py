@@ -222,6 +222,16 @@ class TokenPane(ScrollView, can_focus=True):
         if not done:
             self._work_later()
 
+    @property
+    def laid_out(self) -> int:
+        """How many tokens have taken their place in lines."""
+        return min(len(self._text), self._wrap.fed)
+
+    @property
+    def shown_text(self) -> str:
+        """The text as it is displayed, without the breaks that wrapping adds."""
+        return "".join(self._text.shown)
+
     def follow(self) -> None:
         """Goes to the newest token and stays there."""
         self.following = True
