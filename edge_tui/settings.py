@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from edge_tui import resources
 from edge_tui.config_file import Document, Notice, read
+from edge_tui.engine.port import ModelSpec
 from edge_tui.settings_types import QUANTIZATION, SCHEMA, Literal, text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    from decoders.base import Param
+    from decoders.base import Decoder, Param
     from edge_tui.engine.port import Mode, Precision
 
 __all__ = ["COMMON", "Models", "Notice", "Settings", "Ui", "load", "user_config"]
@@ -96,6 +97,13 @@ class Settings:
         """The model that plays the expert."""
         return self.models.expert or self.models.name
 
+    def specs(self) -> dict[str, ModelSpec]:
+        """The model of each role, as the engine wants to be told."""
+        names = {"model": self.models.name, "expert": self.expert, "amateur": self.models.amateur}
+        return {
+            role: ModelSpec(name, self.precision, self.device, self.context) for role, name in names.items()
+        }
+
     def source(self, key: str) -> str:
         """Where a value came from: "default", "config.toml:12", "EDGE_TUI_STRATEGY" or "--strategy"."""
         return self.sources.get(key, "default")
@@ -149,9 +157,9 @@ def load(
     document, unread = read(user_file or user_config(), required=user_file is not None)
     builder.file(document)
     builder.environment(env)
-    for key, value in (overrides or {}).items():
-        builder.put(key, value, f"--{_FLAGS.get(key, key.replace('_', '-'))}", session=True)
-    return builder.settings(), [*notices, *unread, *builder.notices]
+    builder.flags(overrides or {})
+    settings = builder.settings()
+    return settings, [*notices, *unread, *builder.notices]
 
 
 def canonical(strategy: str) -> str:
@@ -160,7 +168,7 @@ def canonical(strategy: str) -> str:
 
     try:
         return decoders.find(strategy).name
-    except (KeyError, ValueError):
+    except decoders.UnknownStrategy:
         return strategy
 
 
@@ -170,11 +178,31 @@ def parameters_of(strategy: str) -> tuple[Param, ...]:
 
     try:
         return tuple(decoders.find(strategy).params)
-    except (KeyError, ValueError):
+    except decoders.UnknownStrategy:
         return ()
 
 
 _FLAGS = {"models.name": "model", "models.expert": "expert", "models.amateur": "amateur", "ui.theme": "theme"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a value was said.
+
+    Attributes:
+        source: What `Settings.source` will say.
+        origin: The same for a notice: a file with its whole path.
+        line: The line in that file.
+        session: Meant for this session (environment, command line), so it also wins over what a file says
+            about a single strategy.
+        packaged: In the shipped file: what equals a built-in default stays a default.
+    """
+
+    source: str
+    origin: str
+    line: int = 0
+    session: bool = False
+    packaged: bool = False
 
 
 class _Builder:
@@ -186,94 +214,106 @@ class _Builder:
         self.keys: dict[str, str] = {}
         self.sources: dict[str, str] = {}
         self.notices: list[Notice] = []
+        self._deferred: list[tuple[str, Any, _Place]] = []
 
     def file(self, document: Document, *, packaged: bool = False) -> None:
         for key, value in document.values.items():
             line = document.line(key)
-            self.put(
-                key, value, f"{document.path.name}:{line}", packaged=packaged, path=document.path, line=line
-            )
+            place = _Place(f"{document.path.name}:{line}", str(document.path), line, packaged=packaged)
+            self.put(key, value, place)
 
     def environment(self, env: Mapping[str, str]) -> None:
         for name in sorted(env):
             if name.startswith(ENVIRONMENT) and name not in RESERVED:
                 key = name.removeprefix(ENVIRONMENT).lower().replace("__", ".")
-                self.put(key, Literal(env[name]), name, session=True)
+                self.put(key, Literal(env[name]), _Place(name, name, session=True))
 
-    def put(
-        self,
-        key: str,
-        value: Any,
-        source: str,
-        *,
-        session: bool = False,
-        packaged: bool = False,
-        path: Path | None = None,
-        line: int = 0,
+    def flags(self, overrides: Mapping[str, Any]) -> None:
+        for key, value in overrides.items():
+            flag = "--set" if key.startswith("parameters.") else f"--{_FLAGS.get(key, key.replace('_', '-'))}"
+            self.put(key, value, _Place(flag, flag, session=True))
+
+    def put(self, key: str, value: Any, place: _Place) -> None:
+        """Checks one value (as parsed from TOML, a `Literal` where it came as text) and lays it on top."""
+        if key == "strategy" or key.startswith("parameters."):
+            # Which strategies there are is known only once every layer has named its folders.
+            self._deferred.append((key, value, place))
+        else:
+            self._attempt(self._plain, key, value, place)
+
+    def _attempt(
+        self, action: Callable[[str, Any, _Place], None], key: str, value: Any, place: _Place
     ) -> None:
-        """Checks one value and lays it over what is there.
-
-        Args:
-            key: Dotted path.
-            value: As parsed from TOML; a `Literal` where it came as text.
-            source: What `Settings.source` will say.
-            session: Meant for this session (environment, command line), so it also wins over what a file
-                says about a single strategy.
-            packaged: The shipped file: what equals a built-in default stays a default.
-            path: The file, for the notice.
-            line: The line in it.
-        """
-        origin = str(path) if path else source
         try:
-            if key.startswith("parameters."):
-                self._parameter(key, value, source, session=session, packaged=packaged)
-            elif key.startswith("keys."):
-                self.keys[key.removeprefix("keys.")] = text(value)
-                self.sources[key] = source
-            else:
-                self._plain(key, value, source, packaged=packaged)
+            action(key, value, place)
         except ValueError as error:
-            self.notices.append(Notice(str(error), origin, line, key))
+            # A parameter's own error already begins with its name.
+            named = key.rpartition(".")[2] if str(error).startswith(key.rpartition(".")[2]) else ""
+            shown = key.rpartition(".")[0] if named and key.startswith("parameters.") else key
+            self.notices.append(Notice(str(error), place.origin, place.line, shown))
 
-    def _plain(self, key: str, value: Any, source: str, *, packaged: bool) -> None:
+    def _plain(self, key: str, value: Any, place: _Place) -> None:
+        if key.startswith("keys."):
+            self.keys[key.removeprefix("keys.")] = text(value)
+            self.sources[key] = place.source
+            return
         if key == "quantization":
             key, value = "precision", QUANTIZATION.get(str(value), value)
         if key not in SCHEMA:
-            raise ValueError(f"unknown key{_nearest(key, [*SCHEMA, 'quantization'])}.")
+            if any(known.startswith(f"{key}.") for known in [*SCHEMA, "parameters.", "keys."]):
+                raise ValueError(f"is a table: write [{key}] and its keys below it.")
+            raise ValueError(f"unknown key{_nearest(key, [*SCHEMA, "quantization"])}")
         checked = SCHEMA[key](value)
-        if packaged and checked == _default(key):
-            return
-        self.flat[key] = checked
-        self.sources[key] = source
+        if not (place.packaged and checked == _default(key)):
+            self.flat[key] = checked
+            self.sources[key] = place.source
 
-    def _parameter(self, key: str, value: Any, source: str, *, session: bool, packaged: bool) -> None:
+    def _strategy(self, key: str, value: Any, place: _Place) -> None:
+        import decoders
+
+        try:
+            name = decoders.find(text(value)).name
+        except decoders.UnknownStrategy as error:
+            raise ValueError(str(error)) from None
+        self._plain(key, name, place)
+
+    def _parameter(self, key: str, value: Any, place: _Place) -> None:
         import decoders
 
         strategy, _, name = key.removeprefix("parameters.").rpartition(".")
         if strategy:
             try:
-                declared = {param.name: param for param in decoders.find(strategy).params}
-            except (KeyError, ValueError):
+                strategy, declared = canonical(strategy), _declared([decoders.find(strategy)])
+            except decoders.UnknownStrategy:
                 known = [decoder.name for decoder in decoders.all()]
-                raise ValueError(f"unknown strategy{_nearest(strategy, known)}.") from None
-            strategy = canonical(strategy)
+                raise ValueError(f"unknown strategy{_nearest(strategy, known)}") from None
         else:
-            declared = {param.name: param for decoder in decoders.all() for param in decoder.params}
+            declared = _declared(decoders.all())
         if name not in declared:
-            raise ValueError(f"unknown parameter{_nearest(name, declared)}.")
+            raise ValueError(f"unknown parameter{_nearest(name, declared)}")
         number = declared[name].parse(value)
-        if packaged and number == declared[name].default:
+        if place.packaged and number == declared[name].default:
             return
         targets = [strategy]
-        if session and strategy == COMMON:
+        if place.session and strategy == COMMON:
             for table in self.parameters.values():
                 table.pop(name, None)
             targets.append(AUTO)
         for target in targets:
             self.parameters.setdefault(target, {})[name] = number
-            self.sources[f"parameters.{target}.{name}" if target else f"parameters.{name}"] = source
+            self.sources[f"parameters.{target}.{name}" if target else f"parameters.{name}"] = place.source
 
     def settings(self) -> Settings:
+        """The layers' sum."""
+        import decoders
+
+        folders = [user_config().parent / "decoders", *map(_folder, self.flat.get("decoder_folders", ()))]
+        decoders.load(folders)
+        self.notices += [
+            Notice(problem.sentence, problem.source, problem.line) for problem in decoders.problems()
+        ]
+        for key, value, place in self._deferred:
+            self._attempt(self._strategy if key == "strategy" else self._parameter, key, value, place)
         settings = Settings(
             keys=self.keys,
             parameters={strategy: table for strategy, table in self.parameters.items() if table},
@@ -285,6 +325,14 @@ class _Builder:
                 value = replace(getattr(settings, head), **{tail: value})
             settings = replace(settings, **{head: value})
         return settings
+
+
+def _declared(strategies: Iterable[Decoder]) -> dict[str, Param]:
+    return {param.name: param for decoder in strategies for param in decoder.params}
+
+
+def _folder(name: str) -> Path:
+    return Path(name).expanduser()
 
 
 def _default(key: str) -> Any:
@@ -300,4 +348,4 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     # Someone who forgets the table writes only the last part.
     tails = {option.rpartition(".")[2]: option for option in known}
     close = difflib.get_close_matches(name, [*known, *tails], n=1, cutoff=0.6)
-    return f'; did you mean "{tails.get(close[0], close[0])}"?' if close else ""
+    return f'; did you mean "{tails.get(close[0], close[0])}"?' if close else "."
