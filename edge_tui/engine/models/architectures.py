@@ -24,7 +24,7 @@ FAMILIES = {
 Config = Mapping[str, Any]
 
 
-class Unsupported(ValueError):
+class UnsupportedError(ValueError):
     """The flat decoder does not cover this config; the message is the reason, as one clause."""
 
 
@@ -77,7 +77,7 @@ def supports(config: Config) -> str | None:
     """Whether the flat decoder covers a config.json: None if so, else the reason as one clause."""
     try:
         flat_config(config)
-    except Unsupported as reason:
+    except UnsupportedError as reason:
         return str(reason)
     return None
 
@@ -86,23 +86,23 @@ def flat_config(config: Config) -> FlatConfig:
     """Reads a config.json.
 
     Raises:
-        Unsupported: the flat decoder does not cover it.
+        UnsupportedError: the flat decoder does not cover it.
     """
     architecture = architecture_of(config)
     family = FAMILIES.get(architecture)
     if family is None:
-        raise Unsupported(f"{architecture or 'an unnamed architecture'} is not of the Llama family")
+        raise UnsupportedError(f"{architecture or 'an unnamed architecture'} is not of the Llama family")
     if config.get("quantization_config"):
-        raise Unsupported("the checkpoint is already quantised")
+        raise UnsupportedError("the checkpoint is already quantised")
     if config.get("hidden_act", "silu") not in ("silu", "swish"):
-        raise Unsupported(f"its activation is {config['hidden_act']!r}, not SiLU")
+        raise UnsupportedError(f"its activation is {config['hidden_act']!r}, not SiLU")
     try:
         return _read(config, architecture, family)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        if isinstance(error, Unsupported):
+        if isinstance(error, UnsupportedError):
             raise
         what = f"has no {error}" if isinstance(error, KeyError) else f"cannot be read ({error})"
-        raise Unsupported(f"its config.json {what}") from error
+        raise UnsupportedError(f"its config.json {what}") from error
 
 
 def architecture_of(config: Config) -> str:
@@ -122,7 +122,7 @@ def _read(config: Config, architecture: str, family: str) -> FlatConfig:
     default_dim = 128 if family == "qwen3" else hidden // heads
     head_dim = int(config.get("head_dim") or default_dim)
     if heads % kv_heads:
-        raise Unsupported(f"its {heads} query heads do not share {kv_heads} key heads evenly")
+        raise UnsupportedError(f"its {heads} query heads do not share {kv_heads} key heads evenly")
     attention_bias = family in ("llama", "qwen3") and bool(config.get("attention_bias", False))
     return FlatConfig(
         architecture=architecture,
@@ -150,12 +150,12 @@ def _rope(config: Config, family: str, head_dim: int) -> RopeConfig:
     # A scaling in the old place wins over the new one, as it does in transformers.
     scaling = dict(config.get("rope_scaling") or config.get("rope_parameters") or {})
     if any(isinstance(value, Mapping) for value in scaling.values()):
-        raise Unsupported("its rotary embedding differs between layers")
+        raise UnsupportedError("its rotary embedding differs between layers")
     kind = str(scaling.get("rope_type") or scaling.get("type") or "default")
     if family == "phi3" and kind in ("su", "yarn"):  # early names of the long rope
         kind = "longrope"
     if kind not in KINDS:
-        raise Unsupported(f"its rotary scaling {kind!r} is unknown")
+        raise UnsupportedError(f"its rotary scaling {kind!r} is unknown")
     needed = {
         "linear": ("factor",),
         "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
@@ -163,11 +163,11 @@ def _rope(config: Config, family: str, head_dim: int) -> RopeConfig:
     }.get(kind, ())
     for key in needed:
         if key not in scaling:
-            raise Unsupported(f"its {kind} rotary scaling has no {key}")
+            raise UnsupportedError(f"its {kind} rotary scaling has no {key}")
     partial = float(scaling.get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1.0)
     dim = int(head_dim * partial)
     if kind == "longrope" and {len(scaling["short_factor"]), len(scaling["long_factor"])} != {dim // 2}:
-        raise Unsupported(f"its long rotary factors do not fit {dim // 2} frequencies")
+        raise UnsupportedError(f"its long rotary factors do not fit {dim // 2} frequencies")
     context = int(config["max_position_embeddings"])
     fallback = 4096 if family == "phi3" else None
     original = (
@@ -187,7 +187,7 @@ def _windows(config: Config, family: str, layers: int) -> tuple[int, ...]:
     window = int(config.get("sliding_window") or 0)
     if family in ("mistral", "phi3"):
         if config.get("layer_types"):
-            raise Unsupported("it mixes layer types")
+            raise UnsupportedError("it mixes layer types")
         return (window,) * layers
     if not config.get("use_sliding_window", False):
         window = 0
@@ -196,5 +196,5 @@ def _windows(config: Config, family: str, layers: int) -> tuple[int, ...]:
         first = int(config.get("max_window_layers", 28))
         return tuple(window if i >= first else 0 for i in range(layers))
     if len(types) != layers or not set(types) <= {"full_attention", "sliding_attention"}:
-        raise Unsupported("it mixes layer types")
+        raise UnsupportedError("it mixes layer types")
     return tuple(window if kind == "sliding_attention" else 0 for kind in types)

@@ -52,9 +52,8 @@ class Place:
     """Where a call's new positions lie, worked out once for all layers.
 
     Attributes:
-        start: The first new position, when the host knows it and it is the same in every row.
         span: `S`.
-        positions: int64 `[R, K]`; None when `start` says it all.
+        positions: int64 `[R, K]`; None when they are the last `K` of the span in every row.
         cos: Broadcasts to `[R, K, heads, rotary]`.
         sin: The same.
         masks: For each window of the model what to add to the scores, broadcasting to
@@ -62,7 +61,6 @@ class Place:
         kept: Row and column indices of the ids that are no padding; None where padding does no harm.
     """
 
-    start: int | None
     span: int
     positions: Tensor | None
     cos: Tensor
@@ -208,9 +206,9 @@ class FlatModel:
             span = start + k
             cos, sin = ctx.cos[start:span, None], ctx.sin[start:span, None]
             if k == 1 or (start == 0 and all(w == 0 or k <= w for w in self._windows)):
-                return Place(start, span, None, cos, sin, dict.fromkeys(self._windows))
+                return Place(span, None, cos, sin, dict.fromkeys(self._windows))
             positions = torch.arange(start, span, device=device)[None]
-            return Place(start, span, None, cos, sin, self._masks(positions, span))
+            return Place(span, None, cos, sin, self._masks(positions, span))
         positions = ctx.length[:, None] + torch.arange(k, device=device)
         span = ctx.span(k)
         kept = None
@@ -221,7 +219,7 @@ class FlatModel:
             row, column = valid.nonzero(as_tuple=True)
             kept = row.to(device), column.to(device)
         cos, sin = ctx.cos[positions][:, :, None], ctx.sin[positions][:, :, None]
-        return Place(None, span, positions, cos, sin, self._masks(positions, span), kept)
+        return Place(span, positions, cos, sin, self._masks(positions, span), kept)
 
     def _masks(self, positions: Tensor, span: int) -> dict[int, Tensor | None]:
         """Scores to add, `[R, 1, G * K, S]`: 0 for what a query sees, −inf for the rest."""
@@ -260,14 +258,14 @@ class FlatModel:
         if layer.qk_norm is not None:
             torch.mul(F.rms_norm(qk, (d,), None, self.config.eps), layer.qk_norm, out=qk)
         rotate(qk, place.cos, place.sin)
-        if place.start is not None:
-            ctx.kv[i][:, :, place.start : place.span].copy_(qkv[:, :, h:].transpose(1, 2))
+        if place.positions is None:
+            ctx.kv[i][:, :, place.span - k : place.span].copy_(qkv[:, :, h:].transpose(1, 2))
         elif place.kept is None:
             ctx.write(i, qkv[:, :, h:], place.positions)
         else:
             ctx.write_some(i, qkv[:, :, h:], place.positions, *place.kept)
         first, mask = 0, place.masks[layer.window]
-        if k == 1 and place.start is not None and layer.window:
+        if k == 1 and place.positions is None and layer.window:
             first = max(0, place.span - layer.window)
         keys, values = ctx.keys[i][:, :, first : place.span], ctx.values[i][:, :, first : place.span]
         if k == 1:

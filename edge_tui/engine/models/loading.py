@@ -48,7 +48,7 @@ def load_flat(
         cancelled: Asked before each tensor.
 
     Raises:
-        Unsupported: the config is not one of the flat tier; `supports` says so beforehand.
+        UnsupportedError: the config is not one of the flat tier; `supports` says so beforehand.
         WeightsError: a tensor or file is missing or damaged.
         PrecisionError: the device cannot run the precision.
         Cancelled: `cancelled()` said so; nothing stays allocated.
