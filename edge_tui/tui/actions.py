@@ -134,7 +134,9 @@ def bindings(scope: Scope) -> list[Binding]:
             continue
         if action.id == "digit":
             found.extend(
-                Binding(digit, f"digit({digit})", "", show=False, tooltip=action.help, id=f"main.digit.{digit}")
+                Binding(
+                    digit, f"digit({digit})", "", show=False, tooltip=action.help, id=f"main.digit.{digit}"
+                )
                 for digit in action.keys.split(",")
             )
         else:

@@ -143,13 +143,15 @@ class Knobs:
             ),
             self._plain(CHAT, _tristate(self.chat), _tristate(settings.chat)),
         ]
-        for key, value, given in (
+        for key, written, given in (
             ("stop", " | ".join(map(_escape, self.stop)), " | ".join(map(_escape, settings.stop))),
             ("system", self.system, settings.system),
         ):
-            source = "you" if value != given else settings.source(key)
+            source = "you" if written != given else settings.source(key)
             found.append(
-                Row(key, key, value or "none", None, value != given, False, source, _TEXTS[key], "text", "run")
+                Row(
+                    key, key, written or "none", None, written != given, False, source, _TEXTS[key], "text", "run"
+                )
             )
         return found
 

@@ -1,7 +1,7 @@
 """Themes from TOML files: colours of the interface and the ladder that probabilities are painted with.
 
-A theme file holds a title, whether it is dark, interface colours, and a ladder of 16 colours from the least
-to the most likely. Files that cannot be used are reported, never fatal: the built-in dark theme remains.
+A theme file holds a title, whether it is dark, interface colours, and a ladder of eight colours from the
+least to the most likely. Files that cannot be used are reported, never fatal: the built-in dark theme remains.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-LADDER = 16
+LADDER = 8
 """Steps of the probability ladder."""
 DEFAULT = "dark"
 _COLOURS = (
@@ -64,7 +64,9 @@ def load(folders: Iterable[Path]) -> Themes:
     if DEFAULT not in themes:
         themes = {DEFAULT: FALLBACK, **themes}
         titles = {DEFAULT: "Dark", **titles}
-    order = sorted(themes, key=lambda name: (name not in _ORDER, _ORDER.index(name) if name in _ORDER else 0, name))
+    order = sorted(
+        themes, key=lambda name: (name not in _ORDER, _ORDER.index(name) if name in _ORDER else 0, name)
+    )
     return Themes({n: themes[n] for n in order}, {n: titles[n] for n in order}, tuple(notices))
 
 
@@ -87,7 +89,9 @@ def read(path: Path) -> tuple[Theme, str]:
     if not isinstance(colours, dict) or not isinstance(tokens, dict):
         raise ThemeError(f"Theme {path.name}: needs the tables [colours] and [tokens].")
     if unknown := sorted(set(colours) - set(_COLOURS)):
-        raise ThemeError(f"Theme {path.name}: unknown colour {unknown[0]!r}; known are {', '.join(_COLOURS)}.")
+        raise ThemeError(
+            f"Theme {path.name}: unknown colour {unknown[0]!r}; known are {', '.join(_COLOURS)}."
+        )
     if "primary" not in colours:
         raise ThemeError(f"Theme {path.name}: [colours] needs primary.")
     for key, value in colours.items():
@@ -97,7 +101,8 @@ def read(path: Path) -> tuple[Theme, str]:
         raise ThemeError(f"Theme {path.name}: tokens.ladder needs {LADDER} colours, least likely first.")
     for index, value in enumerate(ladder):
         _colour(path, f"tokens.ladder[{index}]", value)
-    variables = {f"token-{index}": value for index, value in enumerate(ladder)}
+    variables = {} if data.get("ansi") else _derived(colours)
+    variables |= {f"token-{index}": value for index, value in enumerate(ladder)}
     for key, value in data.get("variables", {}).items():
         if not isinstance(value, str):
             raise ThemeError(f"Theme {path.name}: variables.{key} must be a string.")
@@ -112,11 +117,37 @@ def read(path: Path) -> tuple[Theme, str]:
     return theme, str(data.get("title", path.stem))
 
 
+def _derived(colours: dict[str, str]) -> dict[str, str]:
+    """Borders and scrollbars: quiet, between background and text, so that the tokens are what one sees."""
+    background = Color.parse(colours.get("background", "#000000"))
+    foreground = Color.parse(colours.get("foreground", "#ffffff"))
+    quiet = background.blend(foreground, 0.24).hex
+    plain = background.hex
+    return {
+        "border": colours["primary"],
+        "border-blurred": quiet,
+        "scrollbar": quiet,
+        "scrollbar-hover": background.blend(foreground, 0.4).hex,
+        "scrollbar-active": colours["primary"],
+        "scrollbar-background": plain,
+        "scrollbar-background-hover": plain,
+        "scrollbar-background-active": plain,
+        "scrollbar-corner-color": plain,
+        "text-muted": background.blend(foreground, 0.62).hex,
+        "block-cursor-background": colours["primary"],
+        "block-cursor-foreground": plain,
+        "block-cursor-text-style": "none",
+        "footer-background": colours.get("panel", plain),
+    }
+
+
 def _colour(path: Path, key: str, value: Any) -> None:
     try:
         Color.parse(value)
     except (ColorParseError, TypeError, AttributeError) as error:
-        raise ThemeError(f"Theme {path.name}: {key} is {value!r}, which is no colour (write #rrggbb).") from error
+        raise ThemeError(
+            f"Theme {path.name}: {key} is {value!r}, which is no colour (write #rrggbb)."
+        ) from error
 
 
 FALLBACK = Theme(
@@ -132,6 +163,6 @@ FALLBACK = Theme(
     warning="#e0af68",
     error="#f7768e",
     dark=True,
-    variables={f"token-{i}": f"#{250 - i * 3:02x}{100 + i * 7:02x}{100 + i * 6:02x}" for i in range(LADDER)},
+    variables={f"token-{i}": f"#{244 - i * 8:02x}{92 + i * 15:02x}{110 + i * 12:02x}" for i in range(LADDER)},
 )
 """Used when no theme file can be read."""

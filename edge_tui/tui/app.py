@@ -1,0 +1,253 @@
+"""The application: engine, settings and themes behind the screens; no widget of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import App
+from textual.command import DiscoveryHit, Hit, Provider
+
+import decoders
+from edge_tui import resources
+from edge_tui.sanitise import sanitise
+from edge_tui.tui import lifecycle, theme
+from edge_tui.tui.actions import ACTIONS, bindings
+from edge_tui.tui.knobs import Knobs
+from edge_tui.tui.screens.workbench import Workbench
+from edge_tui.tui.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from textual.binding import Binding
+    from textual.command import Hits
+    from textual.screen import Screen
+
+    from edge_tui.config_file import Notice
+    from edge_tui.engine.events import Died
+    from edge_tui.engine.port import Engine, ModelSpec
+    from edge_tui.settings import Settings
+    from edge_tui.telemetry import Sample, Telemetry
+
+CLOSE_SECONDS = 0.8
+"""How long a quit waits for the engine: a second at most is left of it in all."""
+
+
+class ActionsProvider(Provider):
+    """Every action of the registry in the command palette."""
+
+    def _offers(self) -> Iterable[tuple[str, str, Callable[[], object]]]:
+        app = self.app
+        for action in ACTIONS:
+            if action.palette:
+                keys = f" ({action.written})" if action.written else ""
+                target = f"app.{action.id}" if action.scope == "app" else f"screen.{action.id}"
+                yield action.label, action.help + keys, lambda target=target: app.run_action(target)  # type: ignore[misc]
+        if isinstance(self.screen, Workbench):
+            workbench = self.screen
+            for decoder in workbench.decoders:
+                title = f"strategy: {sanitise(decoder.title, keep_newlines=False)}"
+                yield title, sanitise(decoder.summary), lambda name=decoder.name: workbench.choose(name)  # type: ignore[misc]
+
+    async def discover(self) -> Hits:
+        for label, help_text, command in self._offers():
+            yield DiscoveryHit(label, command, help=help_text)
+
+    async def search(self, query: str) -> Hits:
+        matcher = self.matcher(query)
+        for label, help_text, command in self._offers():
+            score = max(matcher.match(label), 0.5 * matcher.match(help_text))
+            if score > 0:
+                yield Hit(score, matcher.highlight(label), command, help=help_text)
+
+
+class EdgeApp(App[int]):
+    """The workbench.
+
+    Args:
+        engine_factory: Makes the engine; called once the first frame is on the screen, and again after the
+            engine died. Must return at once.
+        settings: Where everything starts.
+        notices: What was wrong with the settings.
+        telemetry: Samples of the machine; None shows none.
+        theme_folders: Where themes are looked for; the built-in ones and the user's when None.
+        session: The state to start from; tests give one with a clock of their own.
+    """
+
+    CSS_PATH = "app.tcss"
+    TITLE = "edge-tui"
+    COMMANDS: ClassVar[set[type[Provider]]] = {ActionsProvider}  # type: ignore[assignment]
+    BINDINGS: ClassVar[list[Binding]] = bindings("app")  # type: ignore[assignment]
+    ENABLE_COMMAND_PALETTE = True
+
+    def __init__(
+        self,
+        engine_factory: Callable[[], Engine],
+        settings: Settings,
+        *,
+        notices: Sequence[Notice | str] = (),
+        telemetry: Telemetry | None = None,
+        theme_folders: Sequence[Path] | None = None,
+        session: Session | None = None,
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.session = session or Session()
+        self.telemetry = telemetry
+        self._factory = engine_factory
+        self._notices = [str(notice) for notice in notices]
+        if theme_folders is None:
+            from edge_tui.settings import user_config
+
+            theme_folders = (resources.themes(), user_config().parent / "themes")
+        self.themes = theme.load(theme_folders)
+        for each in self.themes.themes.values():
+            self.register_theme(each)
+        self._notices += [*self.themes.notices, *map(str, decoders.problems())]
+        self._leaving = False
+        self.clean = True
+        """Whether the engine ended in time; if not, the process must not wait for its thread."""
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """The ladder of probabilities, for themes that come from elsewhere."""
+        return theme.FALLBACK.variables
+
+    def on_mount(self) -> None:
+        wanted = self.settings.ui.theme
+        if wanted not in self.themes.themes:
+            self._notices.append(f"There is no theme {wanted!r}; t shows those there are.")
+            wanted = theme.DEFAULT
+        self.theme = wanted
+        if self.settings.keys:
+            self.set_keymap(_keymap(self.settings.keys))
+        knobs = Knobs(self.settings, _decoder(self.settings.strategy))
+        self.workbench = Workbench(self.session, knobs, decoders.all())
+        self.push_screen(self.workbench)
+        if not self.is_headless:
+            lifecycle.on_signals(self._leave)
+            self.set_interval(lifecycle.CHECK_SECONDS, self._check_terminal)
+        # The engine's thread imports torch, which takes the interpreter for a while: paint first.
+        self.workbench.call_after_refresh(self._begin)
+
+    def _begin(self) -> None:
+        self._attach()
+        if self.telemetry is not None:
+            self.telemetry.start()
+        for notice in self._notices:
+            self.notify(sanitise(notice), severity="warning", markup=False, timeout=10)
+        if self._notices:
+            self.workbench.say(self._notices[0], "warning")
+        self.set_interval(1 / max(self.settings.ui.frame_rate, 1), self._tick)
+
+    def _attach(self) -> None:
+        engine = self._factory()
+        self.session.attach(engine)
+        engine.load("model")
+
+    @property
+    def model_name(self) -> str:
+        """The main model as the settings name it."""
+        return sanitise(self.settings.models.name, keep_newlines=False)
+
+    def _tick(self) -> None:
+        if self._leaving:
+            return
+        news = self.session.pump()
+        self.workbench.tick(news, self._sample())
+        for screen in self.screen_stack:
+            if screen is not self.workbench and (told := getattr(screen, "tick", None)) is not None:
+                told(news)
+
+    def _sample(self) -> Sample | None:
+        return self.telemetry.latest() if self.telemetry is not None else None
+
+    # Screens.
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[object]:  # type: ignore[override]
+        """Everything is in the registry."""
+        return ()
+
+    def show_models(self) -> None:
+        from edge_tui.tui.screens.models import ModelsScreen
+
+        self.push_screen(ModelsScreen(self.session, self.settings))
+
+    def show_themes(self) -> None:
+        from edge_tui.tui.screens.themes import ThemesScreen
+
+        self.push_screen(ThemesScreen(self.themes, self.theme))
+
+    def offer_restart(self, event: Died) -> None:
+        """The engine's thread is gone; the text is not."""
+        from edge_tui.tui.screens.confirm import ConfirmScreen
+
+        self.workbench.say(event.message, "error")
+
+        def answer(yes: bool | None) -> None:
+            if yes:
+                self._attach()
+
+        question = f"{event.message}\n\nPrompt and tokens are kept."
+        self.push_screen(ConfirmScreen("the engine stopped", question, "restart"), answer)
+
+    def assign(self, role: str, spec: ModelSpec) -> None:
+        """Gives a role to a model and loads it."""
+        engine = self.session.engine
+        if engine is not None:
+            engine.assign(role, spec)
+            engine.load(role)
+
+    # Leaving.
+
+    async def action_quit(self) -> None:
+        self._leave(0)
+
+    def _leave(self, code: int) -> None:
+        if self._leaving:
+            return
+        self._leaving = True
+        self.run_worker(self._close(code), exclusive=False)
+
+    async def _close(self, code: int) -> None:
+        if self.telemetry is not None:
+            self.telemetry.stop()
+        engine = self.session.engine
+        if engine is not None:
+            # Waiting in a thread keeps the loop alive; the thread itself ends with `close`.
+            self.clean = await asyncio.to_thread(engine.close, CLOSE_SECONDS)
+        self.exit(code, return_code=code)
+
+    def _check_terminal(self) -> None:
+        if lifecycle.terminal_gone():
+            if self.session.engine is not None:
+                self.session.engine.cancel()
+            # Nothing can be painted or restored any more, and every write to the terminal fails.
+            os._exit(129)
+
+
+def _decoder(name: str) -> decoders.base.Decoder:  # type: ignore[name-defined]
+    try:
+        return decoders.find(name)
+    except LookupError:
+        return decoders.all()[0]
+
+
+def _keymap(keys: dict[str, str]) -> dict[str, str]:  # type: ignore[type-arg]
+    """The user's keys by binding id."""
+    scopes = {action.id: action.scope for action in ACTIONS}
+    return {f"{scopes[name]}.{name}": key for name, key in keys.items() if name in scopes}
+
+
+def run(app: EdgeApp) -> int:
+    """Runs the app and returns its exit status; ends the process where a thread would keep it."""
+    code = app.run(mouse=app.settings.ui.mouse)
+    status = code if isinstance(code, int) else app.return_code or 0
+    if not app.clean:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status

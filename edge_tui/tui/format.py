@@ -1,0 +1,87 @@
+"""Numbers and bars as the screen writes them: fixed widths, so that nothing jumps while they change."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NA = "n/a"
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+_LEVELS = "▁▂▃▄▅▆▇█"
+_ASCII_LEVELS = "_.-=*#"
+
+
+def size(count: float | None, unit: str = "") -> str:
+    """Bytes in decimal units, three figures: "512 MB", "3.14 GB"; with `unit`, the number alone in it."""
+    if count is None:
+        return NA
+    scale = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
+    if unit:
+        return _figures(count / scale[unit])
+    if count < 1e3:
+        return f"{count:.0f} B"
+    name = max((u for u in scale if count >= scale[u]), key=lambda u: scale[u])
+    return f"{_figures(count / scale[name])} {name}"
+
+
+def _figures(value: float) -> str:
+    return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}"
+
+
+def number(value: float | None) -> str:
+    """A count in at most five characters: "7", "842", "12.3k", "1.2M"."""
+    if value is None:
+        return NA
+    if value < 10_000:
+        return f"{value:.0f}"
+    return f"{value / 1e3:.1f}k" if value < 1e6 else f"{value / 1e6:.1f}M"
+
+
+def rate(value: float | None) -> str:
+    """Tokens per second: "412", "41.2", "4.12"."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}"
+
+
+def seconds(value: float | None) -> str:
+    """A duration: "38 ms", "1.2 s", "3 min"."""
+    if value is None:
+        return "–"
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    return f"{value:.1f} s" if value < 120 else f"{value / 60:.0f} min"
+
+
+def bar(fraction: float | None, width: int, ascii_only: bool = False) -> str:
+    """The filled part and the rest of a bar, `width` cells in all."""
+    fraction = min(max(fraction or 0.0, 0.0), 1.0)
+    if ascii_only:
+        full = round(fraction * width)
+        return "#" * full + "." * (width - full)
+    eighths = round(fraction * width * 8)
+    full, part = divmod(eighths, 8)
+    text = "█" * full + (_EIGHTHS[part] if part else "")
+    return text.ljust(width)
+
+
+def spark(values: Sequence[float], width: int, ascii_only: bool = False) -> str:
+    """The last `width` values as a sparkline from zero to their maximum, right-aligned."""
+    levels = _ASCII_LEVELS if ascii_only else _LEVELS
+    shown = list(values)[-width:]
+    top = max(shown, default=0.0)
+    if top <= 0:
+        return " " * width
+    marks = [levels[min(round(value / top * (len(levels) - 1)), len(levels) - 1)] for value in shown]
+    return "".join(marks).rjust(width)
+
+
+def clip(text: str, width: int) -> str:
+    """Text of at most `width` cells; what is cut off is replaced by an ellipsis."""
+    from rich.cells import cell_len, set_cell_size
+
+    if cell_len(text) <= width:
+        return text
+    return set_cell_size(text, max(width - 1, 0)).rstrip() + "…" if width > 0 else ""

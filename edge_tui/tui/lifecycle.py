@@ -1,0 +1,43 @@
+"""Leaving the terminal as it was, whatever ends the app: signals, and a terminal that is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SIGNALS = ("SIGTERM", "SIGHUP", "SIGINT")
+CHECK_SECONDS = 1.0
+
+
+def on_signals(leave: Callable[[int], None]) -> None:
+    """Calls `leave(128 + n)` in the event loop when signal `n` arrives. Where loops know none, does nothing.
+
+    Textual itself dies of TERM and HUP without restoring the screen.
+    """
+    loop = asyncio.get_running_loop()
+    for name in SIGNALS:
+        number = getattr(signal, name, None)
+        if number is None:
+            continue
+        try:
+            loop.add_signal_handler(number, leave, 128 + number)
+        except (NotImplementedError, RuntimeError, ValueError):
+            return
+
+
+def terminal_gone() -> bool:
+    """Whether the terminal that the app was started on has been closed.
+
+    With HUP ignored nobody tells us, and reading a dead terminal spins at full load.
+    """
+    stream = sys.__stdin__
+    try:
+        return stream is None or not os.isatty(stream.fileno())
+    except (OSError, ValueError):
+        return True

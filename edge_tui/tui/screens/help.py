@@ -1,0 +1,71 @@
+"""What the keys do and what the colours mean, from the registry of actions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.binding import Binding
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from edge_tui.tui.actions import Scope, key_help, key_table
+from edge_tui.tui.buckets import LEGENDS
+from edge_tui.tui.widgets.token_pane import TokenPane
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+EXTRA: dict[Scope, list[Binding]] = {"tokens": TokenPane.BINDINGS}
+"""Bindings that widgets declare themselves."""
+
+
+def readme_table() -> str:
+    """Every key of the app as Markdown."""
+    return key_table(EXTRA)
+
+
+class HelpScreen(ModalScreen[None]):
+    """Scrolls; any of esc, ?, q leaves."""
+
+    DEFAULT_CSS = """
+    HelpScreen .dialog { width: 84; height: 90%; }
+    """
+    BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
+        Binding("escape,question_mark,f1,q", "dismiss", "leave", tooltip="Back to the workbench."),
+    ]
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(classes="dialog") as dialog:
+            dialog.border_title = "help"
+            dialog.border_subtitle = "↑↓ scroll · esc leave"
+            yield Static(self._colours())
+            yield Static(self._keys())
+
+    @staticmethod
+    def _colours() -> Content:
+        _, steps = LEGENDS["probability"]
+        parts: list[tuple[str, str]] = [("\nProbability of a token\n", "$primary bold"), ("  ", "")]
+        for i, step in enumerate(steps):
+            parts += [("█ ", f"$token-{i}"), (f"{step}  ", "$foreground")]
+        parts.append(
+            (
+                "\n  raw: under the model itself; final: in the distribution the strategy drew from\n",
+                "$text-muted",
+            )
+        )
+        return Content.assemble(*parts)
+
+    @staticmethod
+    def _keys() -> Content:
+        parts: list[tuple[str, str]] = []
+        for heading, lines in key_help(EXTRA).items():
+            parts.append((f"\n{heading}\n", "$primary bold"))
+            for line in lines:
+                parts += [
+                    (f"  {line.keys:<12}", "$accent bold"),
+                    (f"{line.label:<12} ", "$foreground"),
+                    (f"{line.help}\n", "$text-muted"),
+                ]
+        return Content.assemble(*parts)

@@ -1,0 +1,51 @@
+"""Every strategy, searchable, with what it does and how it was found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+from textual.widgets import OptionList, Static
+
+from edge_tui.sanitise import sanitise
+from edge_tui.tui.screens.pick import Item, PickScreen
+from edge_tui.tui.widgets.strategy_list import DIGITS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from decoders.base import Decoder
+
+
+class StrategiesScreen(PickScreen[str]):
+    """Returns the name of a strategy."""
+
+    heading = "strategies"
+
+    def __init__(self, decoders: Sequence[Decoder], chosen: str) -> None:
+        super().__init__(chosen)
+        self._decoders = {decoder.name: decoder for decoder in decoders}
+
+    def items(self) -> list[Item]:
+        found = []
+        for index, decoder in enumerate(self._decoders.values(), 1):
+            title = sanitise(decoder.title, keep_newlines=False)
+            summary = sanitise(decoder.summary, keep_newlines=False)
+            here = decoder.name == self._chosen
+            content = Content.assemble(
+                ("▸ " if here else "  ", "$primary"),
+                (f"{index} " if index <= DIGITS else "  ", "$text-muted"),
+                (f"{title:<16}", "$primary bold" if here else "bold"),
+                (f" {summary}", "$text-muted"),
+            )
+            found.append(Item(decoder.name, f"{decoder.name} {title} {summary}", content))
+        return found
+
+    def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        decoder = self._decoders[event.option_id or ""]
+        roles = " and ".join(decoder.roles)
+        params = ", ".join(param.title for param in decoder.params) or "none"
+        self.query_one(".hint", Static).update(sanitise(f"Needs: {roles}. Parameters: {params}."))
+
+    def picked(self, id: str) -> None:
+        self.dismiss(id)

@@ -1,0 +1,50 @@
+"""Themes; the one under the cursor is on the screen at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+from textual.widgets import OptionList
+
+from edge_tui.sanitise import sanitise
+from edge_tui.tui.screens.pick import Item, PickScreen
+from edge_tui.tui.theme import LADDER
+
+if TYPE_CHECKING:
+    from edge_tui.tui.theme import Themes
+
+
+class ThemesScreen(PickScreen[str]):
+    """Returns the name of a theme; leaving brings back the one that was."""
+
+    DEFAULT_CSS = """
+    ThemesScreen { background: transparent; align: right top; }
+    ThemesScreen .dialog { width: 46; margin: 1 2; }
+    """
+    heading = "theme"
+    hint = "enter keep · esc leave"
+
+    def __init__(self, themes: Themes, chosen: str) -> None:
+        super().__init__(chosen)
+        self._themes = themes
+
+    def items(self) -> list[Item]:
+        found = []
+        for name, title in self._themes.titles.items():
+            ladder = self._themes.themes[name].variables
+            dots = [("█", ladder[f"token-{i}"]) for i in range(LADDER)]
+            shown = sanitise(title, keep_newlines=False)
+            found.append(Item(name, f"{name} {shown}", Content.assemble(f"{shown:<26} ", *dots)))
+        return found
+
+    def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        if event.option_id:
+            self.app.theme = event.option_id
+
+    def picked(self, id: str) -> None:
+        self.dismiss(id)
+
+    def action_leave(self) -> None:
+        self.app.theme = self._chosen
+        self.dismiss(None)

@@ -1,0 +1,45 @@
+"""The line above the keys: what happened last. Errors stay until something else does."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from textual.content import Content
+from textual.reactive import reactive
+from textual.widget import Widget
+
+from edge_tui.sanitise import sanitise
+from edge_tui.tui.format import clip
+
+Kind = Literal["info", "good", "warning", "error"]
+_MARK: dict[str, tuple[str, str]] = {
+    "info": (" · ", "$text-muted"),
+    "good": (" ✓ ", "$success"),
+    "warning": (" ! ", "$warning"),
+    "error": (" ✗ ", "$error"),
+}
+
+
+class MessageLine(Widget):
+    """One sentence; too long for the line, it is in the tooltip."""
+
+    DEFAULT_CSS = """
+    MessageLine { height: 1; }
+    """
+
+    message: reactive[str] = reactive("")
+    kind: reactive[Kind] = reactive[Kind]("info")
+
+    def say(self, message: str, kind: Kind = "info") -> None:
+        """Shows a sentence that may hold anything."""
+        self.message = sanitise(message, keep_newlines=False)
+        self.kind = kind
+        # A string would be parsed as markup.
+        self.tooltip = Content(self.message) if len(self.message) > self.size.width - 3 else None
+
+    def render(self) -> Content:
+        if not self.message:
+            return Content("")
+        mark, style = _MARK[self.kind]
+        body = "$text-muted" if self.kind == "info" else "$foreground" if self.kind == "good" else style
+        return Content.assemble((mark, style), (clip(self.message, self.size.width - 4), body))

@@ -1,0 +1,314 @@
+"""The parameters of the chosen strategy and the settings of a run: seen, turned, typed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.cells import cell_len
+from textual.containers import Vertical
+from textual.content import Content
+from textual.message import Message
+from textual.reactive import reactive
+from textual.widget import Widget
+from textual.widgets import Input, Static
+
+from decoders.base import ParamError
+from edge_tui.sanitise import sanitise
+from edge_tui.tui.actions import bindings
+from edge_tui.tui.format import bar, clip
+
+if TYPE_CHECKING:
+    from textual import events
+    from textual.app import ComposeResult
+
+    from edge_tui.tui.knobs import Knobs, Row
+
+_BAR = 6
+
+
+class ParameterTable(Widget, can_focus=True):
+    """One line per value; the chosen one stands out, and the table scrolls to keep it in sight."""
+
+    DEFAULT_CSS = """
+    ParameterTable { height: 1fr; }
+    """
+    BINDINGS = [*bindings("parameters")]
+
+    index: reactive[int] = reactive(0)
+
+    @dataclass
+    class Turned(Message):
+        """A value was changed by key."""
+
+        key: str
+
+    class Edit(Message):
+        """The value of the chosen line is to be typed."""
+
+    class Moved(Message):
+        """Another line was chosen."""
+
+    def __init__(self, knobs: Knobs) -> None:
+        super().__init__()
+        self.knobs = knobs
+        self._rows: list[Row] = knobs.rows()
+        self._top = 0
+        self.ascii_only = False
+
+    @property
+    def row(self) -> Row:
+        return self._rows[min(self.index, len(self._rows) - 1)]
+
+    def reload(self) -> None:
+        """Reads the values anew; stays on the same key where it still exists."""
+        key = self.row.key
+        self._rows = self.knobs.rows()
+        keys = [row.key for row in self._rows]
+        self.index = keys.index(key) if key in keys else 0
+        self.refresh()
+        self.post_message(self.Moved())
+
+    def choose(self, key: str) -> bool:
+        """Goes to a line by its key; False if there is none."""
+        keys = [row.key for row in self._rows]
+        if key not in keys:
+            return False
+        self.index = keys.index(key)
+        return True
+
+    def watch_index(self) -> None:
+        if self.is_mounted:
+            self.post_message(self.Moved())
+
+    # Painting.
+
+    def _lines(self) -> list[int | None]:
+        """Row numbers from top to bottom; None is the line between strategy and run."""
+        lines: list[int | None] = []
+        for i, row in enumerate(self._rows):
+            if i and row.group != self._rows[i - 1].group:
+                lines.append(None)
+            lines.append(i)
+        return lines
+
+    def render(self) -> Content:
+        width, height = self.content_size
+        lines = self._lines()
+        at = lines.index(min(self.index, len(self._rows) - 1))
+        # The heading above a group's first line comes into sight with it.
+        first = at - 1 if at and lines[at - 1] is None else at
+        self._top = max(min(self._top, first), at - height + 1, 0)
+        self._top = max(min(self._top, len(lines) - height), 0)
+        shown = lines[self._top : self._top + height]
+        parts: list[str | tuple[str, str]] = []
+        for n, line in enumerate(shown):
+            if line is None:
+                parts.append(("─ run " + "─" * max(width - 6, 0), "$panel-lighten-2"))
+            else:
+                parts += self._line(self._rows[line], line == self.index, width)
+            parts.append("\n" if n < len(shown) - 1 else "")
+        return Content.assemble(*parts)
+
+    def _line(self, row: Row, here: bool, width: int) -> list[tuple[str, str]]:
+        wide = width >= 32
+        label, value_room = (13, 8) if wide else (11, 7)
+        back = ""
+        if here:
+            back = " on $block-cursor-background" if self.has_focus else " on $panel"
+        front = "$block-cursor-foreground" if here and self.has_focus else "$foreground"
+        strong = front if here and self.has_focus else "$primary"
+        soft = front if here and self.has_focus else "$text-muted"
+        title = clip(sanitise(row.title, keep_newlines=False), label - 1)
+        cells = [
+            (("▸" if here else " ") + title.ljust(label - 1 + len(title) - cell_len(title)), front + back)
+        ]
+        mark = "•" if row.changed else " "
+        if row.fraction is not None:
+            room = width - label - value_room - 4
+            gauge = bar(row.fraction, max(room, 1), self.ascii_only)
+            cells += [("▕", soft + back), (gauge, strong + back), ("▏", soft + back)]
+            cells.append((clip(row.shown, value_room).rjust(value_room), front + back))
+        else:
+            room = width - label - 2
+            value = clip(sanitise(row.shown, keep_newlines=False), room)
+            cells.append(
+                (" " * (room - cell_len(value)) + value, (soft if not row.changed else front) + back)
+            )
+        accent = front if here and self.has_focus else "$accent"
+        cells.append((mark, accent + back))
+        used = sum(cell_len(text) for text, _ in cells)
+        cells.append((" " * max(width - used, 0), front + back))
+        return cells
+
+    # Keys and mouse.
+
+    def on_focus(self) -> None:
+        self.refresh()
+
+    def on_blur(self) -> None:
+        self.refresh()
+
+    def key_up(self) -> None:
+        self.index = (self.index - 1) % len(self._rows)
+
+    def key_down(self) -> None:
+        self.index = (self.index + 1) % len(self._rows)
+
+    def key_home(self) -> None:
+        self.index = 0
+
+    def key_end(self) -> None:
+        self.index = len(self._rows) - 1
+
+    def action_parameter_up(self, steps: int = 1) -> None:
+        self._turn(steps)
+
+    def action_parameter_down(self, steps: int = 1) -> None:
+        self._turn(-steps)
+
+    def action_edit(self) -> None:
+        param = self.knobs.param(self.row.key)
+        if param is not None and param.choices:
+            self._turn(1)
+        else:
+            self.post_message(self.Edit())
+
+    def action_reset(self) -> None:
+        self.knobs.reset(self.row.key)
+        self._tell()
+
+    def _turn(self, steps: int) -> None:
+        if self.knobs.turn(self.row.key, steps):
+            self._tell()
+
+    def _tell(self) -> None:
+        self.reload()
+        self.post_message(self.Turned(self.row.key))
+
+    def on_click(self, event: events.Click) -> None:
+        lines = self._lines()
+        line = self._top + event.y
+        if line < len(lines) and (row := lines[line]) is not None:
+            self.index = row
+            if event.chain == 2:
+                self.action_edit()
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        event.stop()
+        self.index = max(self.index - 1, 0)
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        event.stop()
+        self.index = min(self.index + 1, len(self._rows) - 1)
+
+
+class ValueInput(Input):
+    """The field in which a value is typed; esc leaves everything as it was."""
+
+    DEFAULT_CSS = """
+    ValueInput { height: 1; border: none; padding: 0 1; background: $panel; }
+    ValueInput:focus { border: none; background: $panel-lighten-1; }
+    """
+
+    class Left(Message):
+        """Typing was given up."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(compact=True, select_on_focus=True, **kwargs)
+
+    async def _on_key(self, event: events.Key) -> None:
+        if event.key == "escape":
+            event.stop()
+            event.prevent_default()
+            self.post_message(self.Left())
+            return
+        await super()._on_key(event)
+
+
+class Parameters(Vertical):
+    """Table, field and help line together."""
+
+    DEFAULT_CSS = """
+    Parameters { border: round $border-blurred; }
+    Parameters:focus-within { border: round $border; }
+    Parameters > ValueInput { display: none; }
+    Parameters.-editing > ValueInput { display: block; }
+    Parameters > #parameter-help { height: 3; padding: 0 1; color: $text-muted; }
+    Parameters.-refused > #parameter-help { color: $error; }
+    """
+
+    def __init__(self, knobs: Knobs, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.knobs = knobs
+        self.border_title = "parameters"
+        self.table = ParameterTable(knobs)
+        self.field = ValueInput()
+        self.help_line = Static("", markup=False, id="parameter-help")
+        self._editing = ""
+
+    def compose(self) -> ComposeResult:
+        yield self.table
+        yield self.field
+        yield self.help_line
+
+    def on_mount(self) -> None:
+        self.explain()
+
+    def reload(self) -> None:
+        """Shows the knobs' values as they are now."""
+        self.table.reload()
+
+    def explain(self) -> None:
+        """One line of help on the chosen value, where it comes from, and when a change holds."""
+        self.remove_class("-refused")
+        row = self.table.row
+        self.border_subtitle = "" if row.live else "from the next run"
+        text = f"{row.help} [{row.range}; {row.source}]"
+        self.help_line.update(sanitise(text, keep_newlines=False))
+
+    def refuse(self, key: str, message: str) -> None:
+        """Says at the field why a value cannot be used."""
+        self.table.choose(key)
+        self.call_after_refresh(self._show_refusal, sanitise(message, keep_newlines=False))
+
+    def _show_refusal(self, message: str) -> None:
+        self.add_class("-refused")
+        self.help_line.update(message)
+
+    def on_parameter_table_moved(self) -> None:
+        if not self._editing:
+            self.explain()
+
+    def on_parameter_table_edit(self) -> None:
+        key = self.table.row.key
+        self._editing = key
+        self.border_subtitle = "enter: take · esc: leave"
+        self.field.value = self.knobs.text(key)
+        self.add_class("-editing")
+        self.field.focus()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        try:
+            self.knobs.set(self._editing, event.value)
+        except ParamError as error:
+            self._show_refusal(sanitise(str(error), keep_newlines=False))
+            return
+        key = self._editing
+        self.close()
+        self.table.reload()
+        self.table.post_message(ParameterTable.Turned(key))
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        self.remove_class("-refused")
+
+    def on_value_input_left(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._editing = ""
+        self.remove_class("-editing")
+        self.table.focus()
+        self.explain()

@@ -1,0 +1,96 @@
+"""The first nine strategies with their digits; the chosen one is always among what is shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+from textual.content import Content
+from textual.message import Message
+from textual.reactive import reactive
+from textual.widget import Widget
+
+from edge_tui.sanitise import sanitise
+from edge_tui.tui.format import clip
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from decoders.base import Decoder
+    from textual import events
+
+DIGITS = 9
+
+
+class StrategyList(Widget):
+    """A list to look at and to click; the keyboard reaches it through the digits."""
+
+    DEFAULT_CSS = """
+    StrategyList { height: auto; border: round $border-blurred; padding: 0 1; }
+    """
+
+    chosen: reactive[str] = reactive("")
+    columns: reactive[int] = reactive(1, layout=True)
+    """Two where height is scarce."""
+
+    @dataclass
+    class Picked(Message):
+        """A strategy was clicked."""
+
+        name: str
+
+    def __init__(self, decoders: Sequence[Decoder], *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.decoders = list(decoders)
+        self.border_title = "strategy"
+
+    @property
+    def lines(self) -> list[Decoder]:
+        """What is shown: the first nine, and the chosen one if it is none of them."""
+        first = self.decoders[:DIGITS]
+        return first + [d for d in self.decoders[DIGITS:] if d.name == self.chosen]
+
+    def watch_chosen(self) -> None:
+        self.refresh(layout=True)
+        more = len(self.decoders) - len(self.lines)
+        self.border_subtitle = f"s: {more} more" if more > 0 else ""
+
+    def _rows(self) -> int:
+        return -(-len(self.lines) // self.columns)
+
+    def get_content_height(self, container: object, viewport: object, width: int) -> int:
+        return self._rows()
+
+    def render(self) -> Content:
+        rows, lines = self._rows(), self.lines
+        cell = max(self.content_size.width // self.columns, 1)
+        parts: list[str | tuple[str, str]] = []
+        for y in range(rows):
+            for x in range(self.columns):
+                index = y + x * rows
+                if index >= len(lines):
+                    continue
+                decoder = lines[index]
+                here = decoder.name == self.chosen
+                digit = str(index + 1) if index < DIGITS else " "
+                title = clip(sanitise(decoder.title, keep_newlines=False), max(cell - 4, 1))
+                style = "$primary bold" if here else "$foreground"
+                parts += [
+                    ("▸" if here else " ", "$primary bold"),
+                    (digit, "$primary bold" if here else "$text-muted"),
+                    (f" {title}", style),
+                    " " * max(cell - 3 - cell_len(title), 0),
+                ]
+            parts.append("\n" if y < rows - 1 else "")
+        return Content.assemble(*parts)
+
+    def on_click(self, event: events.Click) -> None:
+        offset = event.get_content_offset(self)
+        if offset is None:
+            return
+        rows = self._rows()
+        column = min(offset.x * self.columns // max(self.content_size.width, 1), self.columns - 1)
+        index = offset.y + column * rows
+        if offset.y < rows and index < len(self.lines):
+            self.post_message(self.Picked(self.lines[index].name))
