@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from decoders.base import State
     from decoders.random import Rng
 
-_COUNTS = ("prompt_counts", "output_counts")
+COUNTS = ("prompt_counts", "output_counts")
+"""Keys of the shared token counts in a chain's state."""
 
 
 class Chain:
@@ -95,7 +96,7 @@ class Chain:
         prefix = f"{i}."
         own = {key.removeprefix(prefix): tensor for key, tensor in s.items() if key.startswith(prefix)}
         if self.stages[i].needs.counts:
-            own.update((key, s[key]) for key in _COUNTS)
+            own.update((key, s[key]) for key in COUNTS)
         return own
 
 

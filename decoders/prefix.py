@@ -59,7 +59,6 @@ def _select(key: Tensor, weight: Tensor, target: Tensor) -> Tensor:
         histogram.scatter_add_(-1, digit.long(), inside.double())
         mass = histogram.cumsum(-1)
         short = short.minimum(mass[..., -1:])
-        # Empty bins at the front must not be chosen for a target of nothing, nor at the back for all.
         bin_ = (mass < short).sum(-1, keepdim=True)
         before = torch.where(bin_ > 0, mass.gather(-1, (bin_ - 1).clamp(min=0)), 0.0)
         short = short - before

@@ -45,6 +45,8 @@ class Typical(Filter):
         tau = p["typical_p"]
         logp = z.log_softmax(-1)
         prob = logp.exp()
-        distance = (-logp - torch.special.entr(prob).sum(-1, keepdim=True)).abs()
+        # Bounded, because 0·log 0 counts as 0; float32 probabilities end at e⁻¹⁰⁴.
+        entropy = -(prob * logp.clamp(min=-200.0)).sum(-1, keepdim=True)
+        distance = (-logp - entropy).abs()
         edge = cutoff(distance, prob, tau)
         return z.masked_fill((distance > edge) & (tau < 1), -torch.inf)

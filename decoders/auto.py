@@ -1,0 +1,143 @@
+"""Auto: decodes as the checkpoint's own `generation_config.json` says, like `generate()` without arguments.
+
+Chain, in transformers' order: penalties → temperature → top-k → top-p → min-p → typical; each neutral
+unless the file sets it. Without `do_sample` it is greedy. `from_generation_config` reads the file's keys;
+`unsupported` names those that ask for something else (beams, n-gram bans …), so that the user is told
+rather than misled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from decoders.base import Decoder, Env, Output, Param, ParamError, Params, Stage, Step
+from decoders.chain import Chain, last_logits, merge
+from decoders.min_p import MinP
+from decoders.penalties import REPETITION, penalties
+from decoders.random import draw
+from decoders.temperature import TEMPERATURE, Temperature
+from decoders.top_k import TopK
+from decoders.top_p import TopP
+from decoders.typical import Typical
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from decoders.base import State
+    from decoders.random import Rng
+
+DO_SAMPLE = Param(
+    "do_sample",
+    default=0,
+    low=0,
+    high=1,
+    integer=True,
+    choices=("off", "on"),
+    help="Draw from the distribution; off takes the likeliest token.",
+)
+_FILTERS = (TopK, TopP, MinP, Typical)
+_READ = (
+    DO_SAMPLE,
+    TEMPERATURE,
+    *(replace(param, default=param.neutral or 0.0) for cls in _FILTERS for param in cls.params),
+    REPETITION,
+)
+GENERATE_TOP_K = 50
+"""What `generate()` uses for `top_k` where the file says nothing."""
+
+_INERT: dict[str, tuple[object, ...]] = {
+    "num_beams": (1,),
+    "num_return_sequences": (1,),
+    "no_repeat_ngram_size": (0,),
+    "encoder_no_repeat_ngram_size": (0,),
+    "encoder_repetition_penalty": (1.0,),
+    "min_length": (0,),
+    "min_new_tokens": (0,),
+    "epsilon_cutoff": (0.0, 1.0),
+    "eta_cutoff": (0.0, 1.0),
+    "top_h": (),
+    "guidance_scale": (1.0,),
+    "penalty_alpha": (0.0,),
+    "dola_layers": (),
+    "bad_words_ids": (),
+    "force_words_ids": (),
+    "constraints": (),
+    "sequence_bias": (),
+    "suppress_tokens": ([],),
+    "begin_suppress_tokens": ([],),
+    "forced_bos_token_id": (),
+    "forced_eos_token_id": (),
+    "exponential_decay_length_penalty": (),
+    "watermarking_config": (),
+    "prompt_lookup_num_tokens": (),
+    "stop_strings": (),
+}
+"""Keys that change what `generate()` decodes and have no part here, with the values that do nothing."""
+
+
+class Auto(Decoder):
+    """The checkpoint's own settings."""
+
+    name = "auto"
+    title = "auto"
+    summary = "As the checkpoint's own generation settings say."
+    rank = 8
+
+    def __init__(self) -> None:
+        stages: tuple[Stage, ...] = (*penalties(), Temperature(), *(cls() for cls in _FILTERS))
+        self.penalties = Chain(penalties())
+        self.chain = Chain(stages)
+        self.params = merge((*_READ, *self.penalties.params))
+
+    def from_checkpoint(self, generation_config: Mapping[str, Any]) -> dict[str, float]:
+        return from_generation_config(generation_config)
+
+    def init(self, env: Env) -> State:
+        return self.chain.init(env)
+
+    def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
+        import torch
+
+        z = last_logits(outs["model"], s)
+        best = self.penalties.apply(z, p, s, rng).argmax(-1, keepdim=True)
+        greedy = torch.full_like(z, -torch.inf).scatter_(-1, best, 0.0)
+        final = self.chain.apply(z, p, s, rng).where(p["do_sample"] > 0, greedy)
+        chosen = draw(final, rng)
+        self.chain.observe(s, chosen, final)
+        return Step(chosen, final)
+
+
+def from_generation_config(config: Mapping[str, Any]) -> dict[str, float]:
+    """The parameters that a `generation_config.json` sets, by this strategy's names.
+
+    A file that samples without naming `top_k` gets 50, because that is what `generate()` does. Values out
+    of range are left out; `unsupported` names them.
+    """
+    return _read(config)[0]
+
+
+def unsupported(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """One sentence for each setting of a `generation_config.json` that this strategy does not follow."""
+    sentences = [
+        f"generation_config.json sets {key} = {config[key]!r}, which auto does not follow."
+        for key, inert in _INERT.items()
+        if config.get(key) is not None and config[key] not in inert
+    ]
+    return (*sentences, *_read(config)[1])
+
+
+def _read(config: Mapping[str, Any]) -> tuple[dict[str, float], tuple[str, ...]]:
+    values: dict[str, float] = {}
+    refused: list[str] = []
+    for param in _READ:
+        value = config.get(param.name)
+        if value is None:
+            continue
+        try:
+            values[param.name] = param.parse(value)
+        except ParamError as error:
+            refused.append(f"generation_config.json is not followed there: {error}")
+    if values.get("do_sample") and config.get("top_k") is None:
+        values["top_k"] = GENERATE_TOP_K
+    return values, tuple(refused)

@@ -1,0 +1,190 @@
+"""Beam search: keep the B likeliest beginnings, and let what they become compete.
+
+Each step looks at the `max(2, 1 + E)·B` best continuations of all beams by `Σ log p` (`E` end-of-sequence
+ids), so that B of them go on even if many end. One that ends is *finished* only if it ranks among the best
+B; its score is `Σ log p / length^length_penalty`, where length counts generated tokens, the ending one too,
+and the prompt's not. The B best finished ones are kept. The search ends by `early_stopping`:
+
+* off: when the best live beam, scored at its present length, is no better than the worst finished one;
+* on: when B are finished;
+* never: like off, but with a length penalty above 0 the live beam is scored at the greatest length it could
+  reach, which is what makes the bound a true one.
+
+At the greatest length every live candidate counts as finished. Penalties act on log-probabilities. One beam
+is greedy search and stops at its first end. All of this is transformers' `generate(num_beams=B)` (5.23,
+`_beam_search`), sequence for sequence and score for score. (vLLM differs: it divides by prompt + output
+length.)
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from decoders.base import Choice, Decoder, Env, Output, Param, Params, Records, Step
+from decoders.chain import COUNTS, Chain, last_logits, merge
+from decoders.penalties import penalties
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from decoders.base import State
+    from decoders.random import Rng
+
+NUM_BEAMS = Param(
+    "num_beams",
+    default=4,
+    low=1,
+    high=16,
+    step=1,
+    integer=True,
+    live=False,
+    label="beams",
+    help="How many hypotheses are kept alive.",
+)
+LENGTH_PENALTY = Param(
+    "length_penalty",
+    default=1.0,
+    low=-5.0,
+    high=5.0,
+    step=0.1,
+    neutral=0.0,
+    help="Higher favours longer answers: a score is divided by its length to this power.",
+)
+EARLY_STOPPING = Param(
+    "early_stopping",
+    default=0,
+    low=0,
+    high=2,
+    integer=True,
+    choices=("off", "on", "never"),
+    help="Stop once better is unlikely (off), enough have finished (on), or better cannot come (never).",
+)
+ON, NEVER = 1, 2
+_DEAD = -1.0e9
+"""Score of the rows that are not alive yet: at first all rows are the same prompt, and one is enough."""
+
+
+class Beam(Decoder):
+    """Beam search over B rows of one run.
+
+    Each row records these numbers with its token:
+
+    * `score`: `Σ log p` of the live hypothesis that ends in this token (nats).
+    * `finished`, `finished_parent`, `finished_id`: a hypothesis that ended at this step, if any: its final
+      score, the row of the step before that it continues, and its last token; else NaN, −1, −1. It has
+      nothing to do with the row it is recorded with, and its last token is never fed to the model. The B
+      best of a run are the finished hypotheses of the search.
+    * `over`: 1 once the search has ended.
+    """
+
+    name = "beam"
+    title = "beam"
+    summary = "Keeps the B best hypotheses and returns the best that finishes."
+    rank = 2
+    columns = ("score", "finished", "finished_parent", "finished_id", "over")
+    owns_eos = True
+
+    def __init__(self) -> None:
+        self.chain = Chain(penalties())
+        self.params = merge((NUM_BEAMS, LENGTH_PENALTY, EARLY_STOPPING, *self.chain.params))
+
+    def rows(self, values: Mapping[str, float]) -> int:
+        return int(values.get("num_beams", NUM_BEAMS.default))
+
+    def init(self, env: Env) -> State:
+        """The chain's counts and, for each row, a live score, a finished score and the search's clock."""
+        import torch
+
+        def full(value: float, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.full((env.rows,), value, dtype=dtype, device=env.device)
+
+        state = self.chain.init(env)
+        state["eos"] = env.eos.to(env.device).expand(env.rows, -1).contiguous()
+        state["length"] = full(0, torch.int64)
+        state["max_length"] = full(env.max_new_tokens, torch.int64)
+        state["score"] = full(_DEAD)
+        state["score"][:1] = 0
+        state["finished"] = full(-torch.inf)
+        state["improvable"] = full(True, torch.bool)
+        return state
+
+    def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
+        import torch
+
+        logp = self.chain.apply(last_logits(outs["model"], s).log_softmax(-1), p, s, rng)
+        beams, vocab = logp.shape
+        count = min(max(2, 1 + s["eos"].shape[-1]) * beams, beams * vocab)
+        totals, flat = (s["score"][:, None] + logp).flatten().topk(count)
+        parent, token = flat // vocab, flat % vocab
+        ends = (token[:, None] == s["eos"][:1]).any(-1)
+        s["length"] += 1
+        finished = self._finish_best(s, p, totals[:beams], ends[:beams])
+
+        live = totals.masked_fill(ends, -torch.inf).topk(beams).indices
+        chosen, kept = token[live], parent[live]
+        s["score"].copy_(totals[live])
+        over = self._is_over(s, p)
+        self.chain.reorder({key: s[key] for key in COUNTS}, kept)
+        final = logp.index_select(0, kept)
+        self.chain.observe(s, chosen, final)
+        none = finished.isnan()
+        extras = {
+            "score": s["score"].clone(),
+            "finished": finished,
+            "finished_parent": parent[:beams].masked_fill(none, -1).float(),
+            "finished_id": token[:beams].masked_fill(none, -1).float(),
+            "over": over.float(),
+        }
+        return Step(chosen, final, parent=kept, done=over, extras=extras)
+
+    def _finish_best(self, s: State, p: Params, totals: Tensor, ends: Tensor) -> Tensor:
+        """Takes those of the B best candidates that end into the finished ones.
+
+        Returns:
+            float32 `[R]`: the score of each that finished, NaN for the others.
+        """
+        import torch
+
+        last = s["length"] >= s["max_length"]
+        enters = (ends | last) & s["improvable"] & ~self._is_full(s, p)
+        score = totals / s["length"].float() ** p["length_penalty"][:, 0]
+        merged = torch.cat((s["finished"], score.masked_fill(~enters, -torch.inf)))
+        s["finished"].copy_(merged.topk(totals.shape[0]).values)
+        return score.masked_fill(~enters, torch.nan)
+
+    def _is_over(self, s: State, p: Params) -> Tensor:
+        """Whether the search has ended, bool `[R]`, all equal; called when live scores are up to date."""
+        penalty = p["length_penalty"][:, 0]
+        to_the_end = (p["early_stopping"][:, 0] == NEVER) & (penalty > 0)
+        length = s["max_length"].where(to_the_end, s["length"])
+        best = s["score"][:1] / length.float() ** penalty
+        s["improvable"] &= best > s["finished"].amin()
+        return ~s["improvable"] | self._is_full(s, p) | (s["length"] >= s["max_length"])
+
+    @staticmethod
+    def _is_full(s: State, p: Params) -> Tensor:
+        """Whether B hypotheses have finished and that is enough, bool `[R]`."""
+        full = (s["finished"] > -inf).all()
+        return full & ((p["early_stopping"][:, 0] == ON) | (s["finished"].shape[0] == 1))
+
+    def finish(self, records: Records) -> Choice | None:
+        """The best finished hypothesis; where the search was cut short, live ones count as finished too."""
+        if not records.tokens:
+            return None
+        extras, last = records.extras, len(records.tokens) - 1
+        found = [
+            Choice((*records.path(step - 1, int(parent)), int(token)), score)
+            for step, row in enumerate(zip(*(extras[key] for key in self.columns[1:4]), strict=True))
+            for score, parent, token in zip(*row, strict=True)
+            if parent >= 0
+        ]
+        if not any(extras["over"][last]):
+            penalty = records.values.get("length_penalty", LENGTH_PENALTY.default)
+            found += [
+                Choice(records.path(last, row), score / float(last + 1) ** penalty)
+                for row, score in enumerate(extras["score"][last])
+            ]
+        return max(found, key=lambda choice: choice.score, default=None)

@@ -1,0 +1,172 @@
+"""Contrastive decoding: what a strong model (expert) says more than a weak one (amateur).
+
+Only tokens that the expert finds plausible compete, `V_head = {x : p_e(x) ≥ α · max p_e}`. Formulas:
+
+* `li2022` (Li et al., arXiv 2210.15097): score `log p_e − λ · log p_a`, `p_a = softmax(z_a / τ_a)`. α =
+  0.1, λ = 1, and the authors run it with τ_a = 0.5.
+* `obrien2023` (O'Brien & Lewis, arXiv 2309.09117): score `(1 + β) · z_e − β · z_a`. α = 0.1, β = 0.5. Its
+  argmax is that of li2022 with λ = β / (1 + β) and τ_a = 1.
+* `seed`: `log p_e / (log p_a + 1e-9)` over the expert's ten likeliest tokens. Both logs are negative, so
+  this prefers what the expert dislikes and the amateur likes: it is here to be looked at, never the
+  default. Its `head_parameter` multiplies the score before an argmax, which changes nothing.
+
+The choice is the argmax, or with `sample` a draw from the softmax of the score over the temperature.
+Penalties act on the expert's logits first. The two vocabularies must be one map; padded embeddings are cut
+to `Env.vocab`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from decoders.base import Decoder, Env, Output, Param, Params, Step
+from decoders.chain import Chain, last_logits, merge
+from decoders.penalties import penalties
+from decoders.prefix import cutoff
+from decoders.random import draw
+from decoders.temperature import TEMPERATURE, scale
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from decoders.base import State
+    from decoders.random import Rng
+
+LI2022, OBRIEN2023, SEED = range(3)
+SEED_HEAD = 10
+
+PARAMS = (
+    Param(
+        "formula",
+        default=LI2022,
+        low=0,
+        high=2,
+        integer=True,
+        choices=("li2022", "obrien2023", "seed"),
+        help="Which published score; seed is there to be looked at: it prefers what the expert dislikes.",
+    ),
+    Param(
+        "alpha",
+        default=0.1,
+        low=0.0,
+        low_open=True,
+        high=1.0,
+        step=0.01,
+        help="Least probability of a plausible token, relative to the expert's best; 1 is greedy.",
+    ),
+    Param(
+        "strength",
+        default=1.0,
+        low=0.0,
+        high=5.0,
+        step=0.05,
+        neutral=0.0,
+        help="λ of li2022: how much the amateur's opinion counts against a token.",
+    ),
+    Param(
+        "amateur_temperature",
+        default=0.5,
+        low=0.0,
+        low_open=True,
+        high=5.0,
+        step=0.05,
+        neutral=1.0,
+        label="amateur temp.",
+        help="Of li2022: lower makes the amateur surer, and so contrasts more.",
+    ),
+    Param(
+        "beta",
+        default=0.5,
+        low=0.0,
+        high=5.0,
+        step=0.05,
+        neutral=0.0,
+        help="β of obrien2023: how much the amateur's opinion counts against a token.",
+    ),
+    Param(
+        "sample",
+        default=0,
+        low=0,
+        high=1,
+        integer=True,
+        choices=("off", "on"),
+        help="Draw by score among plausible tokens instead of taking the best.",
+    ),
+    TEMPERATURE,
+)
+HEAD_PARAMETER = Param(
+    "head_parameter",
+    default=1.0,
+    low=-1000.0,
+    high=1000.0,
+    step=0.1,
+    help="Does nothing: under seed it multiplies a score whose argmax is taken. It is not alpha.",
+)
+
+
+class Contrastive(Decoder):
+    """Expert against amateur.
+
+    Each token records `expert` and `amateur`, its log-probability under each model as it is (nats), and
+    `score`, what the formula makes of them before any temperature. The final distribution is the softmax of
+    the score over plausible tokens, also when its best is taken.
+    """
+
+    name = "contrastive"
+    title = "contrastive"
+    summary = "Prefers what a strong model says and a weak one does not."
+    rank = 7
+    roles = ("model", "amateur")
+    columns = ("expert", "amateur", "score")
+
+    def __init__(self) -> None:
+        self.chain = Chain(penalties())
+        self.params = merge((*PARAMS, *self.chain.params, HEAD_PARAMETER))
+
+    def init(self, env: Env) -> State:
+        return self.chain.init(env)
+
+    def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
+        expert, amateur = last_logits(outs["model"], s), last_logits(outs["amateur"], s)
+        score = contrast(self.chain.apply(expert, p, s, rng), amateur, p)
+        tempered = scale(score, p["temperature"])
+        sampled = p["sample"] > 0
+        final = tempered.where(sampled, score)
+        chosen = draw(tempered, rng).where(sampled[:, 0], score.argmax(-1))
+        self.chain.observe(s, chosen, final)
+        taken = chosen[:, None]
+        extras = {
+            "expert": expert.log_softmax(-1).gather(-1, taken)[:, 0],
+            "amateur": amateur.log_softmax(-1).gather(-1, taken)[:, 0],
+            "score": score.gather(-1, taken)[:, 0],
+        }
+        return Step(chosen, final, extras=extras)
+
+
+def contrast(expert: Tensor, amateur: Tensor, p: Mapping[str, Tensor]) -> Tensor:
+    """The score of each token, −inf outside the head.
+
+    Args:
+        expert: float32 `[R, V]` logits.
+        amateur: float32 `[R, V]` logits.
+        p: `formula`, `alpha`, `strength`, `amateur_temperature`, `beta`, each float32 `[R, 1]`.
+
+    Returns:
+        float32 `[R, V]`.
+    """
+    import torch
+
+    log_e = expert.log_softmax(-1)
+    log_a = amateur.log_softmax(-1)
+    li = log_e - p["strength"] * (amateur / p["amateur_temperature"]).log_softmax(-1)
+    obrien = (1 + p["beta"]) * expert - p["beta"] * amateur
+    below = expert.amax(-1, keepdim=True) - expert
+    outside = below > -p["alpha"].log()
+
+    ten = cutoff(below, (expert > -torch.inf).float(), torch.full_like(p["alpha"], SEED_HEAD))
+    seed = log_e / (log_a + 1e-9)
+
+    published = li.where(p["formula"] == LI2022, obrien).masked_fill(outside, -torch.inf)
+    return seed.masked_fill(below > ten, -torch.inf).where(p["formula"] == SEED, published)
