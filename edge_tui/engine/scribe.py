@@ -118,7 +118,10 @@ class Scribe:
     def _note_end(self, ints: NDArray[Any]) -> None:
         if self.reason is not None:  # a stop string came first
             return
-        if ints[:, INTS.index("done")].all():
+        done = bool(ints[:, INTS.index("done")].all())
+        if self._keep_history and self.count >= self._max_new:
+            self.reason = "length"  # a search that is cut off declares its rows done as well
+        elif done:
             self.reason = "done" if self._keep_history else "eos"
         elif self.count >= self._max_new:
             self.reason = "length"
