@@ -1,0 +1,103 @@
+"""Runs a strategy by hand: no cache, no threads, every row read again from its start at each step.
+
+This is all that a strategy asks of whatever runs it, and the slow reference that the engine is to agree with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from decoders.base import Choice, Decoder, Env, Output, Params, Records
+from decoders.random import Rng, key_of
+
+Logits = Callable[[Tensor], Tensor]
+"""Next-token logits: int64 `[R, T]` → float `[R, V]`."""
+
+
+@dataclass
+class Run:
+    """What happened: one entry a step."""
+
+    tokens: list[list[int]] = field(default_factory=list)
+    parents: list[list[int]] = field(default_factory=list)
+    finals: list[Tensor] = field(default_factory=list)
+    extras: dict[str, list[list[float]]] = field(default_factory=dict)
+    values: dict[str, float] = field(default_factory=dict)
+    choice: Choice | None = None
+
+    @property
+    def answer(self) -> list[int]:
+        """The chosen sequence; row 0 where the strategy leaves no choice."""
+        return list(self.choice.tokens) if self.choice else [row[0] for row in self.tokens]
+
+
+def settle(decoder: Decoder, **values: object) -> dict[str, float]:
+    """Every parameter of a strategy, defaults where nothing else is said."""
+    unknown = values.keys() - {param.name for param in decoder.params}
+    assert not unknown, unknown
+    return {param.name: param.parse(values.get(param.name, param.default)) for param in decoder.params}
+
+
+def table(decoder: Decoder, rows: int = 1, **values: object) -> Params:
+    """The parameter table of a strategy on the CPU."""
+    settled = settle(decoder, **values)
+    return Params(list(settled), torch.tensor(list(settled.values()))[:, None].repeat(1, rows))
+
+
+def numbers(rows: int = 1, seed: int = 0, step: int = 0) -> Rng:
+    """The random numbers of a run."""
+    return Rng(torch.full((rows,), key_of(seed)), torch.arange(rows), torch.tensor([step]))
+
+
+def run(
+    decoder: Decoder,
+    models: Mapping[str, Logits],
+    prompt: Sequence[int],
+    max_new_tokens: int,
+    vocab: int,
+    eos: Sequence[int] = (),
+    seed: int = 0,
+    change: Mapping[int, Mapping[str, float]] | None = None,
+    **values: object,
+) -> Run:
+    """Decodes one prompt.
+
+    Args:
+        decoder: The strategy.
+        models: Logits for each of its roles.
+        prompt: Ids.
+        max_new_tokens: Most steps.
+        vocab: Width of the logits that the strategy is to see.
+        eos: Ids that end a sequence.
+        seed: Of the random numbers.
+        change: New parameter values by the step from which they hold.
+        **values: Parameters; the others have their defaults.
+    """
+    done = Run(values=settle(decoder, **values), extras={name: [] for name in decoder.columns})
+    rows = decoder.rows(done.values)
+    ids = torch.tensor([list(prompt)]).expand(rows, -1)
+    params, rng = table(decoder, rows, **values), numbers(rows, seed)
+    ends = torch.tensor(list(eos), dtype=torch.int64)
+    state = decoder.init(Env(rows, vocab, "cpu", ids, ends, done.values, max_new_tokens))
+    for step in range(max_new_tokens):
+        for name, value in (change or {}).get(step, {}).items():
+            params[name].fill_(value)
+        outs = {s.name: Output(models[s.role](ids)[:, None]) for s in decoder.streams}
+        decided = decoder.step(outs, state, params, rng)
+        parent = torch.arange(rows) if decided.parent is None else decided.parent
+        ids = torch.cat((ids[parent], decided.chosen[:, None]), 1)
+        rng.step += 1
+        done.tokens.append(decided.chosen.tolist())
+        done.parents.append(parent.tolist())
+        done.finals.append(decided.final.clone())
+        for name in decoder.columns:
+            done.extras[name].append(decided.extras[name].tolist())
+        over = decided.done if decoder.owns_eos else torch.isin(decided.chosen, ends)
+        if over is not None and bool(over.all()):
+            break
+    done.choice = decoder.finish(Records(done.tokens, done.parents, done.extras, done.values))
+    return done
