@@ -65,11 +65,15 @@ class Residents:
 
         self._post(Loading(role, spec.name))
         began = time.perf_counter()
-        loaded = load(
-            spec,
-            lambda done, total: self._post(Progress("load", done, total, spec.name)),
-            cancelled,
-        )
+        total = 1
+
+        def report(done: int, of: int) -> None:
+            nonlocal total
+            total = of
+            self._post(Progress("load", done, of, spec.name))
+
+        loaded = load(spec, report, cancelled)
+        report(total, total)  # headers and tensors that nobody needs are never read
         self._loaded[spec] = loaded
         if loaded.model.info.device == "cpu":
             probe(loaded.model)
