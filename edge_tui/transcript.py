@@ -1,9 +1,8 @@
-"""What a run has said so far: tokens in columns, joined by parent pointers.
+"""What a run has said so far: records of tokens, joined by parent pointers.
 
-One record is one token of one row. Rows that share a beginning share its records, so beams cost only
-their tails. What a reader calls "the tokens" is the *path*: the records from the prompt to the end of the
-row in front (the best-scored one for beams, row 0 otherwise). While rows compete the path can change;
-`settled` says how far it no longer can.
+Rows that share a beginning share its records, so beams cost only their tails. What a reader calls "the
+tokens" is the *path*: the records from the prompt to the end of the row in front (the best-scored one for
+beams, row 0 otherwise). While rows compete the path can change; `settled` says how far it no longer can.
 
 Knows no widget and no torch; numpy is imported with the first transcript, not with this module.
 """
@@ -13,35 +12,22 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass, field
 from math import inf, isnan, nan
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from edge_tui.engine.events import TOP
+from edge_tui.records import Alternative, Column, Records, TokenView
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any
+    from collections.abc import Callable, Iterable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
     from edge_tui.engine.events import Finished, ParamChanged, Started, TokenBatch
 
-Column = Literal["id", "raw_logp", "final_logp", "rank", "entropy", "version"]
+__all__ = ["Alternative", "Change", "Column", "Hypothesis", "TokenView", "Transcript"]
 
-SCORE = "score"
-"""Column in which a strategy that ranks its rows says how good each row is."""
-FINISHED = "finished"
-"""Column with the score of a hypothesis that ended at this step, NaN where none did."""
-FINISHED_PARENT = "finished_parent"
-"""Column with the row, of the step before, that the hypothesis in `FINISHED` continued."""
-
-
-@dataclass(frozen=True, slots=True)
-class Alternative:
-    """A token that could have come instead; log-probability in nats."""
-
-    id: int
-    logp: float
+_DEAD = -1e8
+"""Rows scored below this are not alive yet: at first every beam is the same prompt, and one is enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,46 +41,17 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenView:
-    """One token of the path with everything that is known about it. Built when looked at.
-
-    Attributes:
-        index: Position on the path.
-        id: Token id.
-        text: Raw text, not sanitised; "" while a character is incomplete.
-        raw_logp: Under the model (nats); NaN where unknown.
-        final_logp: In the distribution that was drawn from.
-        rank: 0 is the model's most likely token; −1 where unknown.
-        entropy: Of the model's distribution (nats).
-        version: Of the parameter table.
-        extras: The strategy's own columns by name.
-        top: Most likely tokens under the model, best first.
-        final: The same in the final distribution.
-    """
-
-    index: int
-    id: int
-    text: str
-    raw_logp: float
-    final_logp: float
-    rank: int
-    entropy: float
-    version: int
-    extras: dict[str, float]
-    top: tuple[Alternative, ...]
-    final: tuple[Alternative, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Hypothesis:
     """One of several sequences that compete.
 
     Attributes:
-        row: Its row; for a finished one, the row it continued.
+        row: Its row; for a finished one, the row that it continued.
         parent: The row of the step before that it continues.
-        score: As its strategy ranks it; NaN where it doesn't.
-        length: Tokens in all.
-        tokens: Ids after the settled prefix.
+        score: As the answer will be chosen: the sum divided by `length ** length_penalty`.
+        total: Sum of log-probabilities (nats); NaN for a finished one.
+        length: Tokens in all, kept ones included.
+        start: Tokens before this position are those of the path.
+        tokens: Ids from there on.
         text: Their text, not sanitised.
         finished: Whether it has ended; it then can only be outdone.
     """
@@ -102,17 +59,12 @@ class Hypothesis:
     row: int
     parent: int
     score: float
+    total: float
     length: int
+    start: int
     tokens: tuple[int, ...]
     text: str
     finished: bool = False
-
-
-@dataclass(slots=True)
-class _Ended:
-    leaf: int
-    row: int
-    score: float
 
 
 @dataclass(slots=True)
@@ -128,7 +80,7 @@ class Transcript:
     """The tokens of one run as they come.
 
     Feed it events in order (`extend`, `change`, `finish`); read it at any time, at any pace. All positions
-    are positions on the path, so that a continued run counts the tokens it kept.
+    are positions on the path, so a continued run counts the tokens that it kept.
 
     Args:
         started: The run.
@@ -145,16 +97,10 @@ class Transcript:
         prefix: Sequence[int] = (),
         decode: Callable[[Sequence[int]], list[str]] | None = None,
     ) -> None:
-        import numpy as np
-
         self.started = started
         self.finished: Finished | None = None
         self.changes: list[Change] = []
-        self._np = np
-        self._records: NDArray[Any] = np.empty(0, self._dtype(len(started.columns)))
-        self._count = 0
-        self._texts: list[str] = []
-        self._known: dict[str, str] = {}
+        self._records = Records(started.columns)
         self._parent = array("i")
         self._row = array("i")
         self._depth = array("i")
@@ -162,27 +108,21 @@ class Transcript:
         self._cuts = array("i")
         self._stale = False
         self._settled = 0
+        self._shared = 0
         self._rows = _Rows()
-        self._ended: list[_Ended] = []
-        self._ranked = SCORE in started.columns and started.rows > 1
-        self._keep(previous, prefix, decode)
-        self._kept = self._count
-        self._offset = started.prefix_tokens - self._count
+        self._ranked = "score" in started.columns and started.rows > 1
+        self._keep(previous, tuple(prefix), decode)
+        self._kept = len(self._records)
+        self._offset = started.prefix_tokens - self._kept
 
     # Feeding.
 
     def extend(self, batch: TokenBatch) -> None:
         """Takes over a batch; the batch itself is not kept."""
-        count, n = self._count, len(batch)
-        self._reserve(count + n)
-        fresh = self._records[count : count + n]
-        for name in self._records.dtype.names or ():
-            fresh[name] = getattr(batch, name)
-        intern = self._known.setdefault
-        self._texts.extend(intern(text, text) for text in batch.text)
-        self._count += n
+        count = len(self._records)
+        self._records.extend(batch)
         if self.started.rows == 1:
-            self._append_single(batch, count, n)
+            self._append_line(len(batch))
         else:
             self._append_rows(batch, count)
 
@@ -192,15 +132,17 @@ class Transcript:
         self.changes.append(Change(index, event.name, event.value, event.version))
 
     def finish(self, event: Finished) -> None:
-        """Notes the end; where the strategy chose an answer among rows, the path becomes that answer."""
+        """Notes the end. Where the strategy chose an answer among rows, the path becomes that answer."""
+        self._sync()
         self.finished = event
         if event.answer is not None and self.started.rows > 1:
             leaf = self._find(event.answer)
             if leaf is not None:
                 self._walk(leaf)
-            self._stale = False
-        self._sync()
         self._settled = len(self._path)
+        if event.tail and self._path:
+            self._records.texts[self._path[-1]] += event.tail
+            self._cuts.append(len(self._path) - 1)
 
     # The path.
 
@@ -211,13 +153,19 @@ class Transcript:
     @property
     def records(self) -> int:
         """Tokens of all rows together; grows with every one that comes."""
-        return self._count
+        return len(self._records)
 
     @property
     def settled(self) -> int:
         """How many tokens of the path can no longer change."""
         self._sync()
         return self._settled
+
+    @property
+    def shared(self) -> int:
+        """How many tokens all the rows that could still win had in common, also after the end."""
+        self._sync()
+        return self._shared if self.started.rows > 1 else len(self._path)
 
     @property
     def revision(self) -> int:
@@ -232,23 +180,24 @@ class Transcript:
 
     @property
     def text(self) -> str:
+        """The path's raw text, not sanitised."""
         return "".join(self.texts())
 
     def texts(self, start: int = 0, stop: int | None = None) -> list[str]:
         """Raw texts of the path's tokens `start` to `stop`."""
         self._sync()
-        texts = self._texts
-        return [texts[i] for i in self._path[start:stop]]
+        texts = self._records.texts
+        return [texts[number] for number in self._path[start:stop]]
 
     def ids(self, upto: int | None = None) -> tuple[int, ...]:
         """Ids of the path's first `upto` tokens, as `Request.prefix` wants them."""
-        return tuple(self.column("id", 0, upto).tolist())
+        self._sync()
+        return self._records.ids(self._path[:upto])
 
     def column(self, name: Column, start: int = 0, stop: int | None = None) -> NDArray[np.generic]:
         """One number for each of the path's tokens `start` to `stop`: a fresh array `[stop - start]`."""
         self._sync()
-        chosen: NDArray[np.generic] = self._records[name][self._path[start:stop]]
-        return chosen
+        return self._records.column(name, self._path[start:stop])
 
     def token(self, index: int) -> TokenView:
         """The token at a position of the path.
@@ -259,21 +208,12 @@ class Transcript:
         self._sync()
         if not 0 <= index < len(self._path):
             raise IndexError(f"Token {index} was asked for, but the transcript has {len(self._path)}.")
-        at = self._path[index]
-        record = self._records[at]
-        return TokenView(
-            index=index,
-            id=int(record["id"]),
-            text=self._texts[at],
-            raw_logp=float(record["raw_logp"]),
-            final_logp=float(record["final_logp"]),
-            rank=int(record["rank"]),
-            entropy=float(record["entropy"]),
-            version=int(record["version"]),
-            extras=dict(zip(self.started.columns, map(float, record["extras"]), strict=True)),
-            top=_alternatives(record["top_ids"], record["top_logp"]),
-            final=_alternatives(record["final_ids"], record["final_top_logp"]),
-        )
+        return self._records.view(self._path[index], index)
+
+    def record_at(self, index: int) -> int:
+        """Identity of the token at a position: it changes exactly when another token takes the place."""
+        self._sync()
+        return self._path[index]
 
     def changes_at(self, index: int) -> list[Change]:
         """Parameter changes whose first token is this one."""
@@ -284,57 +224,79 @@ class Transcript:
     def hypotheses(self) -> list[Hypothesis]:
         """The live rows, best first, then the finished hypotheses, best first."""
         self._sync()
-        settled = self._settled
         live = [
-            self._hypothesis(leaf, row, self._parent_row(leaf), self._score(leaf), settled)
-            for row, leaf in sorted(self._rows.leaf.items())
+            self._hypothesis(leaf, self._row[leaf], self._parent_row(leaf), self._total(leaf))
+            for leaf in self._live()
         ]
-        ended = [self._hypothesis(e.leaf, e.row, e.row, e.score, settled, True) for e in self._ended]
         if self._ranked:
             live.sort(key=lambda h: -inf if isnan(h.score) else h.score, reverse=True)
-        return live + sorted(ended, key=lambda h: h.score, reverse=True)
+        return live + [self._ended(*end) for end in self._bank()]
 
-    def _hypothesis(
-        self, leaf: int, row: int, parent: int, score: float, settled: int, finished: bool = False
-    ) -> Hypothesis:
-        tail = self._branch(leaf, settled)
+    def _hypothesis(self, leaf: int, row: int, parent: int, total: float) -> Hypothesis:
+        start, tail = self._tail(leaf)
+        length = self._depth[leaf] + 1
         return Hypothesis(
             row=row,
             parent=parent,
-            score=score,
-            length=self._depth[leaf] + 1 if leaf >= 0 else 0,
-            tokens=tuple(self._records["id"][tail].tolist()) if tail else (),
-            text="".join(self._texts[i] for i in tail),
-            finished=finished,
+            score=total / max(length - self._kept, 1) ** self._value("length_penalty", 1.0),
+            total=total,
+            length=length,
+            start=start,
+            tokens=self._records.ids(tail),
+            text="".join(self._records.texts[number] for number in tail),
         )
+
+    def _ended(self, score: float, leaf: int, row: int, token: int) -> Hypothesis:
+        start, tail = self._tail(leaf)
+        return Hypothesis(
+            row=row,
+            parent=row,
+            score=score,
+            total=nan,
+            length=start + len(tail) + 1,
+            start=start,
+            tokens=(*self._records.ids(tail), token),
+            text="".join(self._records.texts[number] for number in tail),
+            finished=True,
+        )
+
+    def _tail(self, leaf: int) -> tuple[int, list[int]]:
+        """The records that end at `leaf`, from where they are no longer shared by all."""
+        start = self._shared
+        at = leaf
+        while at >= 0 and self._depth[at] >= start:
+            at = self._parent[at]
+        # A finished hypothesis that cannot win may have left the others before.
+        while at >= 0 and self._path[self._depth[at]] != at:
+            at, start = self._parent[at], start - 1
+        start = min(start, self._depth[at] + 1 if at >= 0 else 0)
+        return start, self._branch(leaf, start)
+
+    def _bank(self) -> list[tuple[float, int, int, int]]:
+        """Finished hypotheses, best first: score, last record, the row it is of, and the ending token.
+
+        Beam search keeps them as a table in its columns: slot r of the newest step is row r's record.
+        """
+        if not self._ranked or "finished_score" not in self.started.columns:
+            return []
+        found: list[tuple[float, int, int, int]] = []
+        for slot in sorted(self._rows.leaf.values()):
+            score, step, row, token = (
+                self._records.extra(f"finished_{name}", slot) for name in ("score", "step", "row", "id")
+            )
+            if step >= 0 and score > -inf:
+                found.append((score, self._record(int(step) - 1, int(row)), int(row), int(token)))
+        return sorted(found, reverse=True)
+
+    def _record(self, step: int, row: int) -> int:
+        """The record of a row at a step of this run; beams record every row at every step."""
+        return self._kept + step * self.started.rows + row if step >= 0 else self._kept - 1
 
     # Inside.
 
-    def _dtype(self, extras: int) -> np.dtype[Any]:
-        return self._np.dtype(
-            [
-                ("id", "i4"),
-                ("raw_logp", "f4"),
-                ("final_logp", "f4"),
-                ("rank", "i4"),
-                ("entropy", "f4"),
-                ("version", "i4"),
-                ("top_ids", "i4", (TOP,)),
-                ("top_logp", "f4", (TOP,)),
-                ("final_ids", "i4", (TOP,)),
-                ("final_top_logp", "f4", (TOP,)),
-                ("extras", "f4", (extras,)),
-            ]
-        )
-
-    def _reserve(self, count: int) -> None:
-        """Grows by an eighth: little slack, few copies."""
-        if count > len(self._records):
-            grown = self._np.empty(count + count // 8 + 256, self._records.dtype)
-            grown[: self._count] = self._records[: self._count]
-            self._records = grown
-
-    def _append_single(self, batch: TokenBatch, count: int, n: int) -> None:
+    def _append_line(self, n: int) -> None:
+        """Adds `n` records to the only row there is."""
+        count = len(self._depth)
         numbers = range(count, count + n)
         self._parent.extend(range(count - 1, count + n - 1))
         self._row.extend([0] * n)
@@ -344,111 +306,79 @@ class Transcript:
 
     def _append_rows(self, batch: TokenBatch, count: int) -> None:
         rows = self._rows
-        columns = self.started.columns
-        ended = columns.index(FINISHED) if FINISHED in columns else None
-        ended_parent = columns.index(FINISHED_PARENT) if FINISHED_PARENT in columns else None
-        for i, (step, row, parent) in enumerate(
-            zip(batch.step.tolist(), batch.row.tolist(), batch.parent.tolist(), strict=True)
-        ):
+        steps: Iterable[tuple[int, int, int]] = zip(
+            batch.step.tolist(), batch.row.tolist(), batch.parent.tolist(), strict=True
+        )
+        for number, (step, row, parent) in enumerate(steps, count):
             if step != rows.step:
                 rows.step, rows.before = step, dict(rows.leaf)
             root = rows.before.get(parent, self._kept - 1)
             self._parent.append(root)
             self._row.append(row)
             self._depth.append(self._depth[root] + 1 if root >= 0 else 0)
-            rows.leaf[row] = count + i
-            if ended is not None and not isnan(score := float(batch.extras[i, ended])):
-                source = row if ended_parent is None else int(batch.extras[i, ended_parent])
-                self._ended.append(_Ended(rows.before.get(source, self._kept - 1), source, score))
-                self._ended.sort(key=lambda e: -e.score)
-                del self._ended[self.started.rows :]
+            rows.leaf[row] = number
         self._stale = True
 
     def _keep(
         self,
         previous: Transcript | None,
-        prefix: Sequence[int],
+        prefix: tuple[int, ...],
         decode: Callable[[Sequence[int]], list[str]] | None,
     ) -> None:
         """Takes over the tokens that a continued run kept."""
-        if not prefix:
-            return
-        self._reserve(len(prefix))
         agreed = 0
         if previous is not None:
             ids = previous.ids(len(prefix))
             while agreed < len(ids) and ids[agreed] == prefix[agreed]:
                 agreed += 1
-            for name in ("id", "raw_logp", "final_logp", "rank", "entropy", "version"):
-                self._records[name][:agreed] = previous.column(name, 0, agreed)
-            at = previous._path[:agreed]
-            for name in ("top_ids", "top_logp", "final_ids", "final_top_logp"):
-                self._records[name][:agreed] = previous._records[name][at]
-            self._records["extras"][:agreed] = nan
-            if previous.started.columns == self.started.columns:
-                self._records["extras"][:agreed] = previous._records["extras"][at]
-            self._texts.extend(previous.texts(0, agreed))
+            self._records.take_over(previous._records, previous._path[:agreed])
             self.changes.extend(change for change in previous.changes if change.index < agreed)
         rest = prefix[agreed:]
-        self._texts.extend(decode(rest) if decode is not None and rest else [""] * len(rest))
-        for i, token in enumerate(rest, agreed):
-            self._records[i] = self._unknown()
-            self._records[i]["id"] = token
-        if rest and previous is not None and agreed < len(previous):
-            self._take_alternative(previous, agreed)
-        self._count = len(prefix)
-        numbers = range(self._count)
-        self._parent.extend(range(-1, self._count - 1))
-        self._row.extend([0] * self._count)
-        self._depth.extend(numbers)
-        self._path.extend(numbers)
-        self._settled = self._count
+        texts = decode(rest) if decode is not None and rest else [""] * len(rest)
+        for i, (token, text) in enumerate(zip(rest, texts, strict=True)):
+            if not i and previous is not None and agreed < len(previous):
+                self._records.add_alternative(previous._records, previous._path[agreed], token, text)
+            else:
+                self._records.add_unknown(token, text)
+        self._append_line(len(prefix))
+        self._shared = len(prefix)
 
-    def _unknown(self) -> NDArray[Any]:
-        record: NDArray[Any] = self._np.zeros((), self._records.dtype)
-        for name in ("raw_logp", "final_logp", "entropy", "extras"):
-            record[name] = nan
-        record["rank"] = record["top_ids"] = record["final_ids"] = -1
-        return record
+    def _value(self, name: str, default: float) -> float:
+        """A parameter's present value."""
+        for change in reversed(self.changes):
+            if change.name == name:
+                return change.value
+        resolved = self.started.values.get(name)
+        return float(resolved.value) if resolved is not None else default
 
-    def _take_alternative(self, previous: Transcript, index: int) -> None:
-        """The distribution at the branching point is known; only another token was taken from it."""
-        old, new = previous._records[previous._path[index]], self._records[index]
-        for name in ("entropy", "version", "top_ids", "top_logp", "final_ids", "final_top_logp"):
-            new[name] = old[name]
-        for ids, logps, target in (
-            ("top_ids", "top_logp", "raw_logp"),
-            ("final_ids", "final_top_logp", "final_logp"),
-        ):
-            found = self._np.flatnonzero(old[ids] == new["id"])
-            if len(found):
-                new[target] = old[logps][found[0]]
-                if target == "raw_logp":
-                    new["rank"] = found[0]
+    def _total(self, leaf: int) -> float:
+        return self._records.extra("score", leaf) if self._ranked else nan
 
-    def _score(self, leaf: int) -> float:
-        if not self._ranked or leaf < self._kept:
-            return nan
-        return float(self._records[leaf]["extras"][self.started.columns.index(SCORE)])
+    def _live(self) -> list[int]:
+        """Newest records of the rows that are alive, in the order of rows."""
+        leaves = [leaf for _, leaf in sorted(self._rows.leaf.items())]
+        return [leaf for leaf in leaves if not self._total(leaf) < _DEAD]
 
     def _parent_row(self, leaf: int) -> int:
         parent = self._parent[leaf]
         return self._row[parent] if parent >= self._kept else self._row[leaf]
 
-    def _front(self) -> int:
+    def _front(self, live: list[int]) -> int:
         """The record at the end of the row in front."""
-        leaves = [leaf for _, leaf in sorted(self._rows.leaf.items())]
         if not self._ranked:
-            return leaves[0]
-        return max(leaves, key=lambda leaf: -inf if isnan(s := self._score(leaf)) else s)
+            return live[0]
+        return max(live, key=lambda leaf: -inf if isnan(total := self._total(leaf)) else total)
 
     def _sync(self) -> None:
         """Follows the row in front. Done when somebody looks, not for each step."""
         if not self._stale:
             return
         self._stale = False
-        self._walk(self._front())
-        self._settled = self._common() if self._ranked else len(self._path)
+        live = self._live()
+        if live:
+            self._walk(self._front(live))
+            self._shared = self._common(live)
+            self._settled = self._shared if self._ranked else len(self._path)
 
     def _walk(self, leaf: int) -> None:
         """Makes the path end at `leaf`, keeping the part that is shared."""
@@ -464,29 +394,27 @@ class Transcript:
             del path[keep:]
         path.extend(reversed(fresh))
 
-    def _common(self) -> int:
+    def _common(self, live: list[int]) -> int:
         """Length of the prefix shared by everything that can still be the answer.
 
-        A finished hypothesis that another finished one beats cannot.
+        That is the live rows and the best finished hypothesis: it beats the other finished ones.
         """
-        contenders = set(self._rows.leaf.values())
-        if self._ended:
-            contenders.add(max(self._ended, key=lambda e: e.score).leaf)
+        contenders = set(live) | {leaf for _, leaf, _, _ in self._bank()[:1]}
+        if -1 in contenders:
+            return 0
         depth, parent = self._depth, self._parent
-        level = min(depth[leaf] if leaf >= 0 else -1 for leaf in contenders)
-        while len(contenders) > 1 or level < 0:
-            if level < 0:
-                return 0
-            contenders = {self._ancestor(leaf, level) for leaf in contenders}
-            if len(contenders) > 1:
-                contenders = {parent[leaf] for leaf in contenders}
-                level -= 1
+        level = min(depth[leaf] for leaf in contenders)
+        while level >= 0:
+            raised = set()
+            for leaf in contenders:
+                at = leaf
+                while depth[at] > level:
+                    at = parent[at]
+                raised.add(at)
+            if len(raised) == 1:
+                break
+            contenders, level = raised, level - 1
         return level + 1
-
-    def _ancestor(self, leaf: int, level: int) -> int:
-        while self._depth[leaf] > level:
-            leaf = self._parent[leaf]
-        return leaf
 
     def _branch(self, leaf: int, start: int) -> list[int]:
         """Records from depth `start` to `leaf`."""
@@ -499,15 +427,11 @@ class Transcript:
 
     def _find(self, answer: Sequence[int]) -> int | None:
         """The record at which the answer ends; its last token may be an unrecorded end-of-sequence."""
-        for wanted in (tuple(answer), tuple(answer[:-1])):
-            for leaf in range(self._count - 1, -1, -1):
-                if self._depth[leaf] + 1 == len(wanted):
-                    branch = self._branch(leaf, 0)
-                    if tuple(self._records["id"][branch].tolist()) == wanted:
-                        return leaf
+        kept = self._records.ids(range(self._kept))
+        for new in (tuple(answer), tuple(answer[:-1])):
+            wanted = kept + new
+            for leaf in range(len(self._records) - 1, -1, -1):
+                ends = self._depth[leaf] + 1 == len(wanted)
+                if ends and self._records.ids(self._branch(leaf, 0)) == wanted:
+                    return leaf
         return None
-
-
-def _alternatives(ids: NDArray[Any], logps: NDArray[Any]) -> tuple[Alternative, ...]:
-    pairs = zip(ids.tolist(), logps.tolist(), strict=True)
-    return tuple(Alternative(token, logp) for token, logp in pairs if token >= 0)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from math import isnan
-from os.path import commonpath
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.cells import cell_len
 
 from edge_tui.sanitise import sanitise
-from edge_tui.tui.widgets.line_panel import LinePanel, fit_end, fit_start
+from edge_tui.tui.widgets.line_panel import LinePanel, fit_end, fit_start, pad, tail_start
 
 if TYPE_CHECKING:
     from edge_tui.transcript import Hypothesis, Transcript
@@ -22,8 +21,9 @@ _WIDE = 70
 class BeamBoard(LinePanel):
     """One line for each place, best first; places stay where they are while hypotheses move between them.
 
-    The beginning that all share is said once, above. Of each hypothesis the end is shown, and in it what
-    differs from the best one stands out. Finished hypotheses follow below the live ones.
+    The beginning that all share is said once, above. Scores are those the answer will be chosen by. Of
+    each hypothesis the end is shown, and in it what differs from the best one stands out. Finished
+    ones follow below the live ones.
     """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -84,55 +84,51 @@ class BeamBoard(LinePanel):
         hypotheses = transcript.hypotheses()
         live = [h for h in hypotheses if not h.finished]
         ended = [h for h in hypotheses if h.finished]
-        settled = transcript.settled
-        label = f"settled {settled} "
-        start = _one_line("".join(transcript.texts(max(settled - width, 0), settled)))
+        shared = transcript.shared
+        label = f"settled {shared} "
+        start = _one_line("".join(transcript.texts(max(shared - width, 0), shared)))
         lines: list[Line] = [
             ((label, "beam-board--place"), (fit_end(start, width - len(label)), "beam-board--settled"))
         ]
         # The finished ones keep at least a third of the room once there are any.
         places = min(len(live), max(height - 1 - min(len(ended), max((height - 1) // 3, 1)), 1))
-        best = _one_line(live[0].text) if live else ""
+        best = live[0] if live else None
         for place, hypothesis in enumerate(live[:places], 1):
             lines.append(self._line(place, hypothesis, best, width))
         for place, hypothesis in enumerate(ended[: max(height - len(lines), 0)], 1):
             lines.append(self._line(place, hypothesis, best, width))
         return lines
 
-    def _line(self, place: int, hypothesis: Hypothesis, best: str, width: int) -> Line:
+    def _line(self, place: int, hypothesis: Hypothesis, best: Hypothesis | None, width: int) -> Line:
         moved = hypothesis.parent != hypothesis.row and not hypothesis.finished
         mark = "✓" if hypothesis.finished else f"↰{hypothesis.parent + 1}" if moved else ""
-        each = hypothesis.score / max(hypothesis.length, 1)
-        if hypothesis.finished or isnan(hypothesis.score):
-            score = f"{'n/a' if isnan(hypothesis.score) else f'{hypothesis.score:.3f}':>8} "
-        else:
-            score = f"{each:>8.3f} "
+        score = f"{'n/a' if isnan(hypothesis.score) else f'{hypothesis.score:.3f}':>8} "
         if width >= _WIDE:
-            total = "" if hypothesis.finished or isnan(hypothesis.score) else f"Σ {hypothesis.score:.2f}"
+            total = "" if isnan(hypothesis.total) else f"Σ {hypothesis.total:.2f}"
             score += f"{total:>10} {hypothesis.length:>5} tok "
         lead = f"{place:>2} "
         mark = fit_start(mark, 4)
         room = max(width - len(lead) - len(score) - len(mark), 0)
         text = _one_line(hypothesis.text)
-        shown = fit_end(text, room)
+        start = tail_start(text, room)
+        compared = best is not None and best is not hypothesis and best.start == hypothesis.start
+        common = max(_common(text, _one_line(best.text)), start) if best and compared else start
+        shared = "…" * (start > 0) + text[start:common]
         style = "beam-board--finished" if hypothesis.finished else "beam-board--differs"
-        shared, differs = _divide(text, shown, best if place > 1 or hypothesis.finished else "")
         return (
             (lead, "beam-board--place"),
             (score, "beam-board--score"),
             (mark, "beam-board--finished" if hypothesis.finished else "beam-board--moved"),
             (shared, "beam-board--shared"),
-            (differs, style),
+            (pad(text[common:], room - cell_len(shared)), style),
         )
 
 
-def _divide(text: str, shown: str, best: str) -> tuple[str, str]:
-    """Divides the visible end of `text` into what it has in common with `best` and what differs."""
-    common = commonpath([text, best])
-    if cell_len(text) <= cell_len(shown) and shown.startswith(text):
-        return shown[: len(common)], shown[len(common) :]
-    cut = len(common) - (len(text) - (len(shown.rstrip(" ")) - 1)) + 1
-    return (shown[:cut], shown[cut:]) if cut > 0 else ("", shown)
+def _common(text: str, best: str) -> int:
+    """How many characters two texts begin with in common."""
+    return next(
+        (i for i, (a, b) in enumerate(zip(text, best, strict=False)) if a != b), min(len(text), len(best))
+    )
 
 
 def _one_line(text: str) -> str:

@@ -109,6 +109,7 @@ class Inspector(LinePanel, can_focus=True):
         self._transcript: Transcript | None = None
         self._index: int | None = None
         self._token: TokenView | None = None
+        self._record: int | None = None
         self._rows: list[Row] = []
         self._table_y = 0
         self._top = 0
@@ -129,20 +130,22 @@ class Inspector(LinePanel, can_focus=True):
 
     def refresh_tail(self) -> None:
         """Looks whether the token at this position has changed, as it can while beams compete."""
-        transcript, index, token = self._transcript, self._index, self._token
+        transcript, index = self._transcript, self._index
         if transcript is None or index is None:
             return
-        if token is None or index >= len(transcript) or transcript.ids(index + 1)[-1:] != (token.id,):
+        record = transcript.record_at(index) if index < len(transcript) else None
+        if record != self._record:
             self.show(transcript, index)
 
     # What is known.
 
     def _read(self) -> None:
         transcript, index = self._transcript, self._index
-        self._token, self._rows = None, []
+        self._token, self._record, self._rows = None, None, []
         if transcript is None or index is None or not 0 <= index < len(transcript):
             return
         token = self._token = transcript.token(index)
+        self._record = transcript.record_at(index)
         raw = {other.id: other.logp for other in token.top} | {token.id: token.raw_logp}
         final = {other.id: other.logp for other in token.final} | {token.id: token.final_logp}
         listed = [other.id for other in (token.final if self.show_final else token.top)]

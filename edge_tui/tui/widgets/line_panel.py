@@ -74,19 +74,31 @@ def fit_start(text: str, cells: int) -> str:
                 break
             kept, used = kept + cluster, used + width
         text = kept + "…" if cells > 0 else ""
-    return text + " " * (cells - cell_len(text))
+    return pad(text, cells)
 
 
 def fit_end(text: str, cells: int) -> str:
     """As much of the end as fits, filled up with spaces."""
-    if cell_len(text) > cells:
-        # Far more characters than fit never need measuring; combining marks take some of them.
-        parts, used = list(clusters(text[-8 * max(cells, 1) :])), 0
-        start = len(parts)
-        while start and used + parts[start - 1][1] <= cells - 1:
-            start -= 1
-            used += parts[start][1]
-        text = "…" + "".join(cluster for cluster, _ in parts[start:]) if cells > 0 else ""
+    start = tail_start(text, cells)
+    return pad("…" + text[start:] if start else text, cells) if cells > 0 else ""
+
+
+def tail_start(text: str, cells: int) -> int:
+    """Where the end of a text begins that fits after an ellipsis; 0 if all of it fits."""
+    if cell_len(text) <= cells:
+        return 0
+    # Far more characters than fit never need measuring; combining marks take some of them.
+    start = max(len(text) - 8 * max(cells, 1), 0)
+    parts = list(clusters(text[start:]))
+    used, at = 0, len(text)
+    while parts and used + parts[-1][1] <= cells - 1:
+        cluster, width = parts.pop()
+        used, at = used + width, at - len(cluster)
+    return at
+
+
+def pad(text: str, cells: int) -> str:
+    """Fills up with spaces."""
     return text + " " * (cells - cell_len(text))
 
 

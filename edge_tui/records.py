@@ -1,0 +1,191 @@
+"""Tokens in columns: about 360 bytes each, whatever is known about them, and a view when one is looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import nan
+from typing import TYPE_CHECKING, Literal
+
+from edge_tui.engine.events import TOP
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edge_tui.engine.events import TokenBatch
+
+Column = Literal["id", "raw_logp", "final_logp", "rank", "entropy", "version"]
+
+_UNKNOWN_NUMBERS = ("raw_logp", "final_logp", "entropy", "extras", "top_logp", "final_top_logp")
+_UNKNOWN_IDS = ("rank", "top_ids", "final_ids")
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A token that could have come instead; log-probability in nats."""
+
+    id: int
+    logp: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenView:
+    """One token with everything that is known about it. Built when looked at.
+
+    Attributes:
+        index: Position on the path.
+        id: Token id.
+        text: Raw text, not sanitised; "" while a character is incomplete.
+        raw_logp: Under the model (nats); NaN where unknown.
+        final_logp: In the distribution that was drawn from.
+        rank: 0 is the model's most likely token; −1 where unknown.
+        entropy: Of the model's distribution (nats).
+        version: Of the parameter table.
+        extras: The strategy's own columns by name.
+        top: Most likely tokens under the model, best first.
+        final: The same in the final distribution.
+    """
+
+    index: int
+    id: int
+    text: str
+    raw_logp: float
+    final_logp: float
+    rank: int
+    entropy: float
+    version: int
+    extras: dict[str, float]
+    top: tuple[Alternative, ...]
+    final: tuple[Alternative, ...]
+
+
+class Records:
+    """A growing table of tokens; a record's number is its place in the order of arrival.
+
+    Args:
+        columns: Names of the strategy's extra numbers.
+    """
+
+    def __init__(self, columns: tuple[str, ...]) -> None:
+        import numpy as np
+
+        self.columns = columns
+        self.texts: list[str] = []
+        self._np = np
+        self._known: dict[str, str] = {}
+        self._table: NDArray[Any] = np.empty(
+            0,
+            [
+                ("id", "i4"),
+                ("raw_logp", "f4"),
+                ("final_logp", "f4"),
+                ("rank", "i4"),
+                ("entropy", "f4"),
+                ("version", "i4"),
+                ("top_ids", "i4", (TOP,)),
+                ("top_logp", "f4", (TOP,)),
+                ("final_ids", "i4", (TOP,)),
+                ("final_top_logp", "f4", (TOP,)),
+                ("extras", "f4", (len(columns),)),
+            ],
+        )
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the table."""
+        return int(self._table.nbytes)
+
+    def extend(self, batch: TokenBatch) -> None:
+        """Copies a batch."""
+        fresh = self._grow(len(batch))
+        for name in fresh.dtype.names or ():
+            fresh[name] = getattr(batch, name)
+        # Tokens repeat; their texts need not.
+        intern = self._known.setdefault
+        self.texts.extend(intern(text, text) for text in batch.text)
+
+    def take_over(self, other: Records, numbers: Sequence[int]) -> None:
+        """Copies records of another run; its extras only where they mean the same."""
+        fresh = self._grow(len(numbers))
+        source = other._table[list(numbers)]
+        for name in fresh.dtype.names or ():
+            if name != "extras":
+                fresh[name] = source[name]
+        fresh["extras"] = source["extras"] if other.columns == self.columns else nan
+        self.texts.extend(other.texts[number] for number in numbers)
+
+    def add_unknown(self, token: int, text: str) -> None:
+        """Adds a token of which nothing but its id is known."""
+        fresh = self._grow(1)[0]
+        for name in _UNKNOWN_NUMBERS:
+            fresh[name] = nan
+        for name in _UNKNOWN_IDS:
+            fresh[name] = -1
+        fresh["id"], fresh["version"] = token, 0
+        self.texts.append(text)
+
+    def add_alternative(self, other: Records, number: int, token: int, text: str) -> None:
+        """Adds a token that was taken instead of another one: the distribution it comes from is known."""
+        self.add_unknown(token, text)
+        old, new = other._table[number], self._table[len(self) - 1]
+        for name in ("entropy", "version", "top_ids", "top_logp", "final_ids", "final_top_logp"):
+            new[name] = old[name]
+        rank = self._np.flatnonzero(old["top_ids"] == token)
+        if len(rank):
+            new["rank"], new["raw_logp"] = rank[0], old["top_logp"][rank[0]]
+        place = self._np.flatnonzero(old["final_ids"] == token)
+        if len(place):
+            new["final_logp"] = old["final_top_logp"][place[0]]
+
+    def column(self, name: Column, numbers: Sequence[int]) -> NDArray[np.generic]:
+        """One number of each of the records: a fresh array `[len(numbers)]`."""
+        chosen: NDArray[np.generic] = self._table[name][self._np.asarray(numbers, self._np.intp)]
+        return chosen
+
+    def ids(self, numbers: Sequence[int]) -> tuple[int, ...]:
+        """Token ids of records."""
+        return tuple(self.column("id", numbers).tolist())
+
+    def extra(self, name: str, number: int) -> float:
+        """One of the strategy's own numbers; NaN if it has no such column."""
+        if name not in self.columns:
+            return nan
+        return float(self._table[number]["extras"][self.columns.index(name)])
+
+    def view(self, number: int, index: int) -> TokenView:
+        """Everything about one record, as position `index` of a path."""
+        record = self._table[number]
+        return TokenView(
+            index=index,
+            id=int(record["id"]),
+            text=self.texts[number],
+            raw_logp=float(record["raw_logp"]),
+            final_logp=float(record["final_logp"]),
+            rank=int(record["rank"]),
+            entropy=float(record["entropy"]),
+            version=int(record["version"]),
+            extras=dict(zip(self.columns, record["extras"].tolist(), strict=True)),
+            top=_alternatives(record["top_ids"], record["top_logp"]),
+            final=_alternatives(record["final_ids"], record["final_top_logp"]),
+        )
+
+    def _grow(self, n: int) -> NDArray[Any]:
+        """Room for `n` more. Grows by an eighth: little slack, few copies."""
+        count = len(self)
+        if count + n > len(self._table):
+            grown = self._np.empty(count + n + count // 8 + 64, self._table.dtype)
+            grown[:count] = self._table[:count]
+            self._table = grown
+        fresh: NDArray[Any] = self._table[count : count + n]
+        return fresh
+
+
+def _alternatives(ids: NDArray[Any], logps: NDArray[Any]) -> tuple[Alternative, ...]:
+    pairs = zip(ids.tolist(), logps.tolist(), strict=True)
+    return tuple(Alternative(token, logp) for token, logp in pairs if token >= 0)
