@@ -309,9 +309,6 @@ class _Builder:
 
         folders = [user_config().parent / "decoders", *map(_folder, self.flat.get("decoder_folders", ()))]
         decoders.load(folders)
-        self.notices += [
-            Notice(problem.sentence, problem.source, problem.line) for problem in decoders.problems()
-        ]
         for key, value, place in self._deferred:
             self._attempt(self._strategy if key == "strategy" else self._parameter, key, value, place)
         settings = Settings(

@@ -1,0 +1,227 @@
+"""The command line: `edge-tui` opens the workbench, `edge-tui run` streams to standard output.
+
+Whatever goes wrong is one line on standard error and a return code: 2 for what was asked, 1 for what
+failed, 130 after ctrl-c. Loads neither torch nor Textual before it must.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from edge_tui import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edge_tui.config_file import Notice
+    from edge_tui.settings import Settings
+
+PROGRAM = "edge-tui"
+_CONFIG_HELP = "read this file instead of your own config.toml"
+
+
+class UsageError(Exception):
+    """What was asked for cannot be done; the message is one sentence."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the `edge-tui` command; returns the exit status."""
+    _force_utf8()
+    try:
+        return _dispatch(parser().parse_args(argv))
+    except UsageError as error:
+        return _say(str(error), 2)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has left; the interpreter must not complain about it on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        from edge_tui import logs
+
+        kept = logs.crash(error)
+        where = f"details are in {kept}" if kept else "no log could be written"
+        return _say(f"something went wrong ({type(error).__name__}: {logs.scrub(str(error))}); {where}.", 1)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags. What is not given does not appear in the result, so that it overrides nothing."""
+    top = _Parser(
+        prog=PROGRAM,
+        description="Watch a language model decode, token by token, under one strategy or another.",
+        epilog="Defaults come from config.toml and EDGE_TUI_* variables; see README.md.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    _add_settings(top)
+    commands = top.add_subparsers(dest="command", metavar="[run]", title="commands", parser_class=_Parser)
+    run = commands.add_parser(
+        "run",
+        help="decode one prompt to standard output",
+        description="Streams one prompt's text to standard output; all else goes to standard error.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    run.add_argument(
+        "prompt", nargs="?", metavar="PROMPT", help="the prompt; without it, standard input is read"
+    )
+    run.add_argument("-f", "--file", metavar="FILE", help="read the prompt from a file (- is standard input)")
+    run.add_argument("--json", action="store_true", help="one JSON object per token, then a summary")
+    run.add_argument("-q", "--quiet", action="store_true", help="nothing on standard error but errors")
+    _add_settings(run)
+    return top
+
+
+def _add_settings(to: argparse.ArgumentParser) -> None:
+    model = to.add_argument_group("model")
+    model.add_argument(
+        "--model",
+        dest="models.name",
+        metavar="NAME",
+        help="demo/expert, an id in the local cache, or a folder",
+    )
+    model.add_argument(
+        "--expert", dest="models.expert", metavar="NAME", help="larger model of a contrastive pair"
+    )
+    model.add_argument(
+        "--amateur", dest="models.amateur", metavar="NAME", help="smaller model of a contrastive pair"
+    )
+    model.add_argument("--precision", metavar="P", help="auto, float32, bfloat16, float16, int8 or 4bit")
+    model.add_argument("--device", metavar="D", help="auto, cpu, mps, cuda or cuda:N")
+    model.add_argument("--context", metavar="N", help="positions to reserve; 0 is the model's limit")
+
+    decoding = to.add_argument_group("decoding")
+    decoding.add_argument("--strategy", metavar="NAME", help="greedy, beam, top_k, top_p, min_p, …")
+    decoding.add_argument(
+        "--set",
+        dest="set",
+        action="append",
+        metavar="NAME=VALUE",
+        help="a strategy's parameter; may be repeated",
+    )
+    decoding.add_argument("--mode", metavar="MODE", help="custom, exploratory or focused")
+    decoding.add_argument("--seed", metavar="N", help="a whole number, or auto")
+    decoding.add_argument(
+        "--max-new-tokens", "--max-length", dest="max_length", metavar="N", help="most new tokens"
+    )
+    decoding.add_argument("--stop", action="append", metavar="TEXT", help="end at this text; may be repeated")
+    decoding.add_argument(
+        "--chat", action=argparse.BooleanOptionalAction, help="use the model's chat template"
+    )
+    decoding.add_argument("--system", metavar="TEXT", help="system prompt for the chat template")
+
+    rest = to.add_argument_group("the rest")
+    rest.add_argument("--theme", dest="ui.theme", metavar="NAME", help="theme of the workbench")
+    rest.add_argument("--config", metavar="FILE", help=_CONFIG_HELP)
+    rest.add_argument(
+        "--decoders",
+        dest="decoder_folders",
+        action="append",
+        metavar="DIR",
+        help="a folder with strategies of your own",
+    )
+
+
+def _dispatch(args: argparse.Namespace) -> int:
+    given = vars(args)
+    command = given.pop("command", None)
+    own = {name: given.pop(name) for name in ("prompt", "file", "json", "quiet") if name in given}
+    if command is None:
+        _need_terminal()
+    settings, notices = _settings(given)
+    if command == "run":
+        from edge_tui.run import run
+
+        return run(settings, notices, asked=_set_names(given), **own)
+    return _workbench(settings, notices)
+
+
+def _settings(given: dict[str, Any]) -> tuple[Settings, list[Notice]]:
+    """All layers; what a flag says wrongly is refused here, while the user looks at the command line."""
+    from edge_tui.settings import load
+    from edge_tui.settings_types import Literal
+
+    overrides: dict[str, Any] = {}
+    for key, value in given.items():
+        if key not in ("config", "set"):
+            overrides[key] = Literal(value) if isinstance(value, str) else value
+    for pair in given.get("set", []):
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--set takes NAME=VALUE, for example --set temperature=0.7, not {pair!r}.")
+        overrides[f"parameters.{name.strip()}"] = Literal(value.strip())
+    config = given.get("config")
+    settings, notices = load(overrides, user_file=Path(config).expanduser() if config else None)
+    for notice in notices:
+        if notice.origin.startswith("--"):
+            raise UsageError(str(notice))
+    return settings, notices
+
+
+def _set_names(given: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(pair.partition("=")[0].strip() for pair in given.get("set", []))
+
+
+def _workbench(settings: Settings, notices: list[Notice]) -> int:
+    from edge_tui.telemetry import Telemetry
+    from edge_tui.tui.app import EdgeApp
+
+    def engine() -> Any:
+        from edge_tui.engine.local import LocalEngine
+
+        return LocalEngine(settings.specs())
+
+    app = EdgeApp(engine, settings, notices=notices, telemetry=Telemetry(_watched(settings.device)))
+    app.run(mouse=settings.ui.mouse)
+    status = app.return_code or 0
+    if not app.clean:
+        # The engine's thread is stuck in a long operation on the device; leaving must not wait for it.
+        sys.stdout.flush()
+        os._exit(status)
+    return status
+
+
+def _watched(device: str) -> str:
+    """The GPU that the gauge starts with; the engine's own choice is known only once a model is loaded."""
+    return device if device.startswith("cuda:") else "cuda:0"
+
+
+def _need_terminal() -> None:
+    # Textual reads standard input and paints on standard error.
+    streams = {"standard input": sys.stdin, "standard output": sys.stdout, "standard error": sys.stderr}
+    for name, stream in streams.items():
+        if stream is None or not stream.isatty():
+            raise UsageError(
+                f"the workbench needs a terminal and {name} is none; in pipes, use `{PROGRAM} run`."
+            )
+    if os.environ.get("TERM", "") in ("", "dumb", "unknown"):
+        raise UsageError(
+            f"the workbench needs a terminal that can move its cursor, but TERM is"
+            f" {os.environ.get('TERM') or 'not set'}; set TERM, or use `{PROGRAM} run`."
+        )
+
+
+def _force_utf8() -> None:
+    """Whatever the locale says: half of what a model writes cannot be said in Latin-1."""
+    for stream in {sys.stdin, sys.stdout, sys.stderr, sys.__stdin__, sys.__stdout__, sys.__stderr__}:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+
+
+def _say(sentence: str, status: int) -> int:
+    from edge_tui.sanitise import sanitise
+
+    print(f"{PROGRAM}: {sanitise(sentence, keep_newlines=False)}", file=sys.stderr)
+    return status
