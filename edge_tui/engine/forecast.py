@@ -8,12 +8,13 @@ widths of the model. Importing this module loads no torch.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.devices import cpu_has_bfloat16, free_memory
-from edge_tui.engine.models.architectures import FlatConfig, Unsupported, flat_config
+from edge_tui.engine.models.architectures import FlatConfig, UnsupportedError, flat_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,6 +27,8 @@ WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of one number."""
 CHUNK = 512
 """Positions that a prefill reads at once."""
+UNLIMITED = 32_768
+"""Positions reserved for a model that states no limit (recurrent ones)."""
 SMALL = 1_000_000_000
 """Weights up to which float32 is the fastest on a CPU, measured on an AMX machine for a single row: 896²
 matrices run at 91 µs against 112 µs in bfloat16, 4096² ones at 2.1 ms against 1.5 ms."""
@@ -76,19 +79,11 @@ def forecast(checkpoint: Checkpoint, precision: str, context: int, rows: int, de
         rows: Sequences decoded side by side.
         device: "cuda:N", "cpu" or "mps".
     """
-    precision, dtype = resolve_precision(checkpoint, precision, device)
     context = context or checkpoint.context
-    flat = _flat(checkpoint)
-    weights, largest = _weights(checkpoint, flat, precision, dtype, device)
-    kv = rows * context * _kv_bytes(checkpoint, flat, dtype)
-    logits = rows * checkpoint.vocab * (WIDTH[dtype] + 4 * _LOGIT_COPIES)
-    overhead = _overhead(checkpoint, flat, dtype, context, rows, device)
-    if precision in ("int8", "4bit"):
-        overhead += largest * 2  # a prefill, and the loading itself, widen one matrix at a time to 16 bit
     return _judged(
-        f"{checkpoint.name} in {precision}",
+        f"{checkpoint.name} in {resolve_precision(checkpoint, precision, device)[0]}",
         device,
-        (weights, kv, logits, overhead),
+        _Need(checkpoint, precision, rows, device).at(context),
         f"{rows:,} × {context:,} positions" if rows > 1 else f"{context:,} positions",
     )
 
@@ -120,23 +115,14 @@ def largest_context(checkpoint: Checkpoint, precision: str, device: str, rows: i
     """Most positions to reserve: the model's own limit, at most what nine tenths of free memory hold.
 
     Returns:
-        0 if not even the weights and one prefill chunk fit.
+        0 if not even the weights fit.
     """
     limit = checkpoint.context or UNLIMITED
     free = free_memory(device)
     if free is None:
         return limit
-    # Beyond one prefill chunk every further position costs the same.
-    first, later = (forecast(checkpoint, precision, n, rows, device).total for n in (CHUNK, CHUNK + 1024))
-    room = 0.9 * free - first
-    if room < 0:
-        return 0
-    each = (later - first) / 1024
-    return limit if each * (limit - CHUNK) <= room else CHUNK + int(room / each)
-
-
-UNLIMITED = 32_768
-"""Positions reserved for a model that states no limit (recurrent ones)."""
+    need = _Need(checkpoint, precision, rows, device)
+    return max(bisect_right(range(limit + 1), 0.9 * free, key=lambda n: sum(need.at(n))) - 1, 0)
 
 
 def resolve_precision(checkpoint: Checkpoint, precision: str, device: str) -> tuple[str, str]:
@@ -186,11 +172,54 @@ def _judged(what: str, device: str, parts: tuple[int, int, int, int], positions:
     return Forecast(device, weights, kv, logits, overhead, total, free, fits, sentence)
 
 
+class _Need:
+    """What a model needs as its context grows; weights are counted once."""
+
+    def __init__(self, checkpoint: Checkpoint, precision: str, rows: int, device: str) -> None:
+        self._config = checkpoint.text_config
+        self._flat = _flat(checkpoint)
+        self._precision, dtype = resolve_precision(checkpoint, precision, device)
+        self._number = WIDTH[dtype]
+        self._rows = rows
+        self._cuda = device.startswith("cuda")
+        self._weights, self._largest = _weights(checkpoint, self._flat, self._precision, dtype, device)
+        self._kv = rows * _kv_bytes(checkpoint, self._flat, dtype)
+        self._logits = rows * checkpoint.vocab * (WIDTH[dtype] + 4 * _LOGIT_COPIES)
+
+    def at(self, context: int) -> tuple[int, int, int, int]:
+        """Bytes of weights, cache, logits and overhead when `context` positions are reserved."""
+        return self._weights, context * self._kv, self._logits, self._overhead(context)
+
+    def _overhead(self, context: int) -> int:
+        """What a prefill chunk needs beyond weights and cache, at the end of a full context.
+
+        The terms are those of the code; the factors were fitted to the allocator's peaks on an H100 (models
+        of 0.5 and 3 billion weights in three precisions, contexts of 2,048 to 32,768, one row and four).
+        """
+        c, number, flat, cuda = self._config, self._number, self._flat, self._cuda
+        hidden = _number(c, "hidden_size", "n_embd", "d_model")
+        wide = _number(c, "intermediate_size", "n_inner", "ffn_dim", default=4 * hidden)
+        chunk = min(CHUNK, context)
+        feed_forward = self._rows * chunk * 4 * (hidden + wide) * number
+        if self._precision == "int8" and cuda:
+            # The products of gate and up as int32, and as 16 bit before and after they are scaled.
+            feed_forward = max(feed_forward, self._rows * chunk * 16 * wide)
+        if self._precision in ("int8", "4bit"):
+            feed_forward += 2 * self._largest  # one matrix at a time is widened to 16 bit
+        groups = flat.heads // flat.kv_heads * len(set(flat.windows)) if flat else 1
+        masks = chunk * context * groups * number if context > CHUNK else 0
+        # A mask in use exists twice, beside the int64 distances that it was made from.
+        attention = self._rows * chunk * 4 * hidden * number + (masks + 9 * chunk * context if masks else 0)
+        tables = 2 * context * flat.rope.dim * number if flat else 0
+        workspace = 2**25 if cuda else 0  # cuBLAS keeps one on Hopper
+        return masks + max(feed_forward, attention) + tables + workspace
+
+
 def _flat(checkpoint: Checkpoint) -> FlatConfig | None:
     """The flat decoder's numbers, or None for the transformers tier."""
     try:
         return None if checkpoint.quantization else flat_config(checkpoint.config)
-    except Unsupported:
+    except UnsupportedError:
         return None
 
 
@@ -263,16 +292,3 @@ def _kv_bytes(checkpoint: Checkpoint, flat: FlatConfig | None, dtype: str) -> in
     keys = _number(c, "qk_nope_head_dim") + _number(c, "qk_rope_head_dim") or width
     values = _number(c, "v_head_dim", default=width)
     return layers * kv_heads * (keys + values) * WIDTH[dtype]
-
-
-def _overhead(
-    checkpoint: Checkpoint, flat: FlatConfig | None, dtype: str, context: int, rows: int, device: str
-) -> int:
-    c = checkpoint.text_config
-    hidden = _number(c, "hidden_size", "n_embd", "d_model")
-    wide = _number(c, "intermediate_size", "n_inner", "ffn_dim", default=4 * hidden)
-    positions = rows * min(CHUNK, context)
-    activations = positions * (4 * hidden + 3 * wide) * WIDTH[dtype]
-    tables = 2 * context * flat.rope.dim * WIDTH[dtype] if flat else 0
-    workspace = 2**25 if device.startswith("cuda") else 0  # cuBLAS keeps one on Hopper
-    return activations + tables + workspace
