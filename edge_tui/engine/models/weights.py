@@ -22,7 +22,7 @@ SINGLE = "model.safetensors"
 
 
 class WeightsError(ValueError):
-    """A checkpoint whose tensors cannot be read; the message is one sentence that names the file."""
+    """A checkpoint that cannot be loaded; the message is one sentence that names what is wrong."""
 
 
 class Weights:
@@ -135,6 +135,18 @@ def shard_files(folder: Path) -> list[Path]:
         if not (folder / name).exists():
             raise WeightsError(f"{name} of {folder.name} is missing: fetch it again.")
     return [folder / name for name in names]
+
+
+def check_shards(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint, each known to be whole.
+
+    Raises:
+        WeightsError: one is missing, cut short or no safetensors file.
+    """
+    files = shard_files(folder)
+    for file in files:
+        _open(file)
+    return files
 
 
 def _open(file: Path) -> Any:

@@ -1,0 +1,154 @@
+"""The state of a decode on the transformers tier: rows of equal length share one cache.
+
+Padding is where other people's models go wrong: some count positions from the mask, some by column, windows
+count padding in, recurrent layers cannot skip it. So nothing is ever padded here. Rows that are equally
+long are one group and run as one batch; when lengths part (ragged prompts, uneven rewinding) the group is
+split. Ordinary decoding and beams stay one group.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edge_tui.engine.models.base import ContextFull
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+
+@dataclass(slots=True)
+class Group:
+    """Rows of one length.
+
+    Attributes:
+        rows: Their numbers, in the cache's order.
+        length: Positions held by each of them.
+        cache: A transformers `Cache` with one batch entry a row.
+    """
+
+    rows: list[int]
+    length: int
+    cache: Any
+
+
+class GroupedContext:
+    """What `TransformersModel.open` returns: a `Context` made of groups.
+
+    Attributes:
+        rows: Number of rows `R`.
+        capacity: Most positions of a row.
+        length: int64 `[R]` on the device; updated in place.
+        groups: Each row is in exactly one.
+    """
+
+    def __init__(self, rows: int, capacity: int, device: str, make: Callable[[], Any], rewind: bool) -> None:
+        import torch
+
+        self.rows = rows
+        self.capacity = capacity
+        self.length = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.groups = [Group(list(range(rows)), 0, make())]
+        self._device = device
+        self._make = make
+        self._rewind = rewind
+
+    def lengths(self) -> list[int]:
+        """Positions held by each row."""
+        lengths = [0] * self.rows
+        for group in self.groups:
+            for row in group.rows:
+                lengths[row] = group.length
+        return lengths
+
+    def reserve(self, counts: Sequence[int]) -> None:
+        """Makes sure that `counts[r]` more positions fit row `r`.
+
+        Raises:
+            ContextFull: they do not.
+        """
+        need = max(a + b for a, b in zip(self.lengths(), counts, strict=True))
+        if need > self.capacity:
+            raise ContextFull(f"{need} positions are needed, but the context holds {self.capacity}.")
+
+    def part(self, keys: Sequence[int]) -> None:
+        """Splits groups so that rows of one group have one key. `keys`: `R` numbers."""
+        import torch
+
+        parts = []
+        for group in self.groups:
+            by_key: dict[int, list[int]] = {}
+            for place, row in enumerate(group.rows):
+                by_key.setdefault(keys[row], []).append(place)
+            if len(by_key) == 1:
+                parts.append(group)
+                continue
+            for places in by_key.values():
+                cache = self._make()
+                if group.length:
+                    cache = copy.deepcopy(group.cache)
+                    cache.reorder_cache(torch.tensor(places, device=self._device))
+                parts.append(Group([group.rows[place] for place in places], group.length, cache))
+        self.groups = parts
+
+    def reorder(self, parent: Tensor) -> None:
+        """Row `r` becomes what row `parent[r]` was. `parent`: int64 `[R]`."""
+        import torch
+
+        parents = parent.tolist()
+        if parents == list(range(self.rows)):
+            return
+        groups = []
+        for group in self.groups:
+            place = {row: i for i, row in enumerate(group.rows)}
+            heirs = [row for row, p in enumerate(parents) if p in place]
+            if heirs and group.length:
+                group.cache.reorder_cache(
+                    torch.tensor([place[parents[r]] for r in heirs], device=self._device)
+                )
+            if heirs:
+                groups.append(Group(heirs, group.length, group.cache if group.length else self._make()))
+        self.groups = groups
+        self._tell()
+
+    def truncate(self, length: Tensor) -> None:
+        """Forgets positions from `length[r]` on.
+
+        Raises:
+            ValueError: the model is recurrent and something would have to be forgotten.
+        """
+        targets = [min(a, b) for a, b in zip(self.lengths(), length.tolist(), strict=True)]
+        if targets == self.lengths():
+            return
+        if not self._rewind and any(targets):
+            raise ValueError("This model cannot forget single tokens: its state is one running summary.")
+        self.part(targets)
+        for group in self.groups:
+            target = targets[group.rows[0]]
+            if target == 0:
+                group.cache = self._make()
+            elif target < group.length:
+                group.cache.crop(target - group.length)  # a negative number of tokens to remove
+            group.length = target
+        self._tell()
+
+    def fork(self, rows: int) -> GroupedContext:
+        """A new context of `rows` rows, each a copy of row 0."""
+        import torch
+
+        other = GroupedContext(rows, self.capacity, self._device, self._make, self._rewind)
+        source = next(group for group in self.groups if 0 in group.rows)
+        if source.length:
+            cache = copy.deepcopy(source.cache)
+            place = source.rows.index(0)
+            cache.reorder_cache(torch.full((rows,), place, dtype=torch.int64, device=self._device))
+            other.groups = [Group(list(range(rows)), source.length, cache)]
+            other._tell()
+        return other
+
+    def _tell(self) -> None:
+        """Writes the host's lengths to the device."""
+        self.length.copy_(self.length.new_tensor(self.lengths()))

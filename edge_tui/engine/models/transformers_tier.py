@@ -1,0 +1,308 @@
+"""Any other causal language model, run by transformers' own code over its own cache.
+
+Slower than the flat decoder, but it knows every architecture that transformers knows. Remote code is never
+run and weights come from safetensors alone.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from decoders.base import Output
+from edge_tui.engine.models.base import Cancelled, Caps, ModelInfo
+from edge_tui.engine.models.groups import Group, GroupedContext
+from edge_tui.engine.models.linear import Linear, PrecisionError, kind_of
+from edge_tui.engine.models.weights import WeightsError, check_shards
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+CROPPABLE = ("DynamicLayer", "DynamicIndexedLayer", "DummyLayer")
+"""Cache layers that can forget their last positions."""
+
+
+class TransformersModel:
+    """A `LanguageModel` around a transformers module; see `load_transformers`."""
+
+    def __init__(self, module: Any, info: Callable[[int], ModelInfo]) -> None:
+        self._module = module
+        inputs = inspect.signature(module.forward).parameters
+        self._cache_name = "past_key_values" if "past_key_values" in inputs else "cache_params"
+        self._keeps = "logits_to_keep" in inputs
+        layers = self._new_cache().layers
+        stuck = {type(layer).__name__ for layer in layers} - set(CROPPABLE)
+        self.recurrent = bool(stuck)
+        self.caps = Caps(
+            rewind=not stuck,
+            hidden=True,
+            reason=f"{type(module).__name__} keeps a running state, which cannot be rewound."
+            if stuck
+            else "",
+        )
+        self.info = info(self._probe())
+
+    def open(self, rows: int, capacity: int) -> GroupedContext:
+        """An empty context for `rows` sequences of at most `capacity` positions."""
+        return GroupedContext(rows, capacity, str(self._module.device), self._new_cache, self.caps.rewind)
+
+    @torch.inference_mode()
+    def forward(self, ctx: GroupedContext, ids: Tensor, hidden: bool = False) -> Output:
+        """One step: appends `ids` int64 `[R, K]` to the context and returns logits `[R, K, V]`.
+
+        Raises:
+            ContextFull: they do not fit.
+        """
+        k = ids.shape[1]
+        ctx.reserve([k] * ctx.rows)
+        outputs = [self._feed(group, _rows(ids, group, ctx.rows), hidden) for group in ctx.groups]
+        ctx.length += k
+        return _gather(ctx, outputs)
+
+    @torch.inference_mode()
+    def prefill(
+        self,
+        ctx: GroupedContext,
+        ids: Tensor,
+        lengths: Tensor,
+        chunk: int = 512,
+        progress: Callable[[int, int], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Output:
+        """Reads prompts, in chunks, on top of what the context already holds.
+
+        Arguments, result and errors are those of `LanguageModel.prefill`. Rows of different lengths are read
+        one length after another, and `progress` counts all of them. A recurrent model reads a fresh prompt
+        in one piece, because its scan cannot start from a state.
+        """
+        counts: list[int] = lengths.tolist()
+        if min(counts) < 1 or max(counts) > ids.shape[1]:
+            raise ValueError(f"Prompt lengths must lie in 1 … {ids.shape[1]}, not {counts}.")
+        ctx.reserve(counts)
+        ctx.part(counts)
+        total, read = sum(counts[group.rows[0]] for group in ctx.groups), 0
+        outputs = []
+        for group in ctx.groups:
+            count = counts[group.rows[0]]
+            prompt = _rows(ids, group, ctx.rows)[:, :count]
+            size = count if self.recurrent and not group.length else chunk
+            out = None
+            for done in range(0, count, size):
+                if cancelled is not None and cancelled():
+                    raise Cancelled
+                piece = prompt[:, done : done + size]
+                out = self._feed(group, piece, False, last=True)
+                ctx.length[group.rows] += piece.shape[1]
+                read += piece.shape[1]
+                if progress is not None:
+                    progress(read, total)
+            assert out is not None
+            outputs.append(out)
+        return _gather(ctx, outputs)
+
+    def release(self) -> None:
+        """Drops the weights. The model is unusable afterwards."""
+        self._module = None
+        if self.info.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+    def _feed(self, group: Group, ids: Tensor, hidden: bool, last: bool = False) -> Output:
+        """Appends ids to a group's cache; `last` asks for the last position's logits only."""
+        if self.recurrent and group.length and ids.shape[1] > 1:
+            steps = [self._feed(group, ids[:, i : i + 1], hidden) for i in range(ids.shape[1])]
+            if last:
+                return steps[-1]
+            states = [s.hidden for s in steps if s.hidden is not None]
+            return Output(torch.cat([s.logits for s in steps], 1), torch.cat(states, 1) if hidden else None)
+        if self._module is None:
+            raise RuntimeError(f"{self.info.name} has been released.")
+        extra = {"logits_to_keep": 1} if last and self._keeps else {}
+        out = self._module(
+            input_ids=ids,
+            use_cache=True,
+            output_hidden_states=hidden,
+            **{self._cache_name: group.cache},
+            **extra,
+        )
+        group.length += ids.shape[1]
+        logits = out.logits[:, -1:] if last else out.logits
+        return Output(logits, torch.stack(out.hidden_states, 2) if hidden else None)
+
+    def _new_cache(self) -> Any:
+        """An empty cache; windowed layers keep everything, so that they can be rewound (masks hide it)."""
+        from transformers import DynamicCache
+        from transformers.cache_utils import DynamicLayer
+
+        cache = DynamicCache(config=self._module.config)
+        for i, layer in enumerate(cache.layers):
+            if type(layer).__name__ == "DynamicSlidingWindowLayer":
+                cache.layers[i] = DynamicLayer()
+        return cache
+
+    @torch.inference_mode()
+    def _probe(self) -> int:
+        """Runs one token and returns the bytes that a position takes in the cache."""
+        group = Group([0], 0, self._new_cache())
+        self._feed(group, torch.zeros(1, 1, dtype=torch.int64, device=self._module.device), False)
+        kept = [getattr(layer, name, None) for layer in group.cache.layers for name in ("keys", "values")]
+        return sum(t.numel() * t.element_size() for t in kept if t is not None)
+
+
+def load_transformers(
+    path: Path,
+    config: Mapping[str, Any],
+    *,
+    name: str,
+    device: str,
+    dtype: torch.dtype,
+    precision: str,
+    context: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> TransformersModel:
+    """Loads a checkpoint through transformers; arguments and errors are those of `load_flat`.
+
+    transformers reads in one go, so `progress` tells the beginning and the end, and `cancelled` is asked
+    before and after.
+    """
+    make = kind_of(precision, device)
+    total = sum(file.stat().st_size for file in check_shards(path))
+    if cancelled is not None and cancelled():
+        raise Cancelled
+    if progress is not None:
+        progress(0, total)
+    quantised = bool(config.get("quantization_config"))
+    module = _read(path, dtype, device if quantised else None)
+    if cancelled is not None and cancelled():
+        raise Cancelled
+    if not quantised:
+        if precision in ("int8", "4bit"):
+            quantise(module, make, device)
+        module.to(device)
+    text = module.config.get_text_config(decoder=True)
+    limit = int(getattr(text, "max_position_embeddings", 0) or context or 2048)
+    own = [m for m in module.modules() if isinstance(m, Quantised)]
+    architectures = config.get("architectures") or [type(module).__name__]
+
+    def info(kv_bytes: int) -> ModelInfo:
+        return ModelInfo(
+            name=name,
+            architecture=str(architectures[0]),
+            vocab=int(text.vocab_size),
+            context=min(context, limit) if context else limit,
+            layers=int(text.num_hidden_layers),
+            parameters=int(module.num_parameters()) + sum(m.parameters_held for m in own),
+            weight_bytes=sum(_stored_bytes(p) for p in module.parameters()) + sum(m.bytes_held for m in own),
+            kv_bytes=kv_bytes,
+            dtype=str(dtype).removeprefix("torch."),
+            precision=precision if precision in ("int8", "4bit") else str(dtype).removeprefix("torch."),
+            device=device,
+            tier="transformers",
+        )
+
+    try:
+        model = TransformersModel(module, info)
+    except (AttributeError, TypeError, NotImplementedError) as error:
+        if precision in ("int8", "4bit"):
+            raise PrecisionError(
+                f"{architectures[0]} reads its matrices directly, so it cannot run in {precision}: "
+                "choose bfloat16."
+            ) from error
+        raise WeightsError(
+            f"{architectures[0]} keeps its state in a way that is not supported ({error})."
+        ) from error
+    if progress is not None:
+        progress(total, total)
+    return model
+
+
+class Quantised(nn.Module):
+    """A quantised matrix in the place of a module's own."""
+
+    def __init__(self, linear: Linear) -> None:
+        super().__init__()
+        self._linear = linear
+        self.parameters_held = linear.parameters
+        self.bytes_held = linear.nbytes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._linear(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
+
+
+def quantise(module: nn.Module, make: Callable[[Tensor, Tensor | None], Linear], device: str) -> None:
+    """Replaces every matrix but the head, one at a time, so that the device never holds them all wide."""
+    from transformers.pytorch_utils import Conv1D
+
+    get_head = getattr(module, "get_output_embeddings", None)
+    head = get_head() if get_head is not None else None
+    for name, child in list(module.named_modules()):
+        if child is head or not isinstance(child, nn.Linear | Conv1D):
+            continue
+        weight, bias = child.weight.detach(), child.bias
+        if isinstance(child, Conv1D):  # GPT-2 stores its matrices the other way round
+            weight = weight.t().contiguous()
+        bias = bias.detach().to(device) if bias is not None else None
+        module.set_submodule(name, Quantised(make(weight.to(device), bias)))
+
+
+def _read(path: Path, dtype: torch.dtype, device: str | None) -> Any:
+    """Reads the module; straight to `device` where the checkpoint is quantised and cannot be moved later."""
+    import transformers
+
+    # Both write to the terminal that the screen is drawn on.
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        module, report = transformers.AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=dtype,
+            device_map=None if device is None else {"": device},
+            trust_remote_code=False,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except ImportError as error:
+        raise PrecisionError(f"{path.name} needs a package that is not installed: {_line(error)}") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise WeightsError(f"transformers cannot load {path.name}: {_line(error)}") from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise WeightsError(f"{path.name} has no tensor {missing[0]}: its shards are incomplete.")
+    return module.eval().requires_grad_(False)
+
+
+def _stored_bytes(parameter: Any) -> int:
+    """Bytes of a parameter, with the scales that bitsandbytes keeps beside its own."""
+    scales = [getattr(parameter, "SCB", None)]
+    state = getattr(parameter, "quant_state", None)
+    if state is not None:
+        scales += [state.absmax, state.code]
+    held = [parameter, *(t for t in scales if t is not None)]
+    return sum(int(t.numel() * t.element_size()) for t in held)
+
+
+def _line(error: BaseException) -> str:
+    """An error's first line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _rows(ids: Tensor, group: Group, rows: int) -> Tensor:
+    return ids if group.rows == list(range(rows)) else ids[group.rows]
+
+
+def _gather(ctx: GroupedContext, outputs: list[Output]) -> Output:
+    """One output from the groups' outputs, rows in their order."""
+    order = [row for group in ctx.groups for row in group.rows]
+    if len(outputs) == 1 and order == list(range(ctx.rows)):
+        return outputs[0]
+    back = sorted(range(ctx.rows), key=order.__getitem__)
+    logits = torch.cat([out.logits for out in outputs])[back]
+    states = [out.hidden for out in outputs if out.hidden is not None]
+    return Output(logits, torch.cat(states)[back] if states else None)

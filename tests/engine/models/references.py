@@ -1,0 +1,111 @@
+"""Checkpoints of every family, and what transformers makes of them in float32."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from edge_tui.engine.models.loading import load_flat
+from tests.engine.checkpoints import make_checkpoint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from edge_tui.engine.models.flat import FlatModel
+
+TOLERANCE = 1e-4
+"""Largest deviation of a float32 logit, relative to the largest logit."""
+LONG = {
+    "rope_type": "longrope",
+    "short_factor": [1.0 + 0.05 * i for i in range(8)],
+    "long_factor": [1.5 + 0.6 * i for i in range(8)],
+    "original_max_position_embeddings": 24,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+CASES: dict[str, dict[str, Any]] = {
+    "qwen2": {"arch": "qwen2", "shards": 2},
+    "qwen2 old, tied": {"arch": "qwen2", "layout": "old", "tie": True},
+    "qwen2 windowed above": {
+        "arch": "qwen2",
+        "extra": {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1},
+    },
+    "qwen3": {"arch": "qwen3", "head_dim": 32},
+    "qwen3 biased": {"arch": "qwen3", "extra": {"attention_bias": True}, "kv_heads": 1},
+    "llama": {"arch": "llama"},
+    "llama old, tied": {"arch": "llama", "layout": "old", "tie": True, "kv_heads": 4, "shards": 3},
+    "llama biased": {
+        "arch": "llama",
+        "head_dim": 24,
+        "extra": {"attention_bias": True, "mlp_bias": True},
+    },
+    "llama3 rope": {"arch": "llama", "rope": LLAMA3},
+    "llama3 rope old": {"arch": "llama", "rope": LLAMA3, "layout": "old"},
+    "linear rope": {"arch": "llama", "rope": {"rope_type": "linear", "factor": 3.0}},
+    "linear rope old": {"arch": "qwen2", "rope": {"rope_type": "linear", "factor": 3.0}, "layout": "old"},
+    "yarn rope": {
+        "arch": "qwen2",
+        "rope": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+    },
+    "mistral": {"arch": "mistral"},
+    "mistral windowed": {"arch": "mistral", "extra": {"sliding_window": 7}},
+    "phi3": {"arch": "phi3", "kv_heads": 4},
+    "phi3 windowed": {"arch": "phi3", "extra": {"sliding_window": 11}},
+    "phi3 partial": {"arch": "phi3", "extra": {"partial_rotary_factor": 0.5}, "layout": "old"},
+    "phi3 long rope": {"arch": "phi3", "rope": LONG},
+    "phi3 long rope old": {"arch": "phi3", "rope": LONG, "layout": "old"},
+}
+
+
+def checkpoint(folder: Path, case: str) -> Path:
+    return make_checkpoint(folder, **CASES[case])
+
+
+def config_of(path: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    return config
+
+
+def flat(path: Path, **changes: Any) -> FlatModel:
+    options: dict[str, Any] = {
+        "name": path.name,
+        "device": "cpu",
+        "dtype": torch.float32,
+        "precision": "float32",
+    }
+    return load_flat(path, config_of(path), **(options | changes))
+
+
+def reference(path: Path) -> Any:
+    """transformers' own model, eager attention, float32."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        path, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+
+
+def random_ids(*shape: int, vocab: int = 320, seed: int = 7) -> Tensor:
+    return torch.randint(3, vocab, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def deviation(got: Tensor, wanted: Tensor) -> float:
+    """Largest difference, relative to the largest wanted value."""
+    assert got.shape == wanted.shape
+    return float((got.float() - wanted.float()).abs().max() / wanted.float().abs().max())
+
+
+def one_by_one(model: Any, ctx: Any, ids: Tensor) -> Tensor:
+    """Logits `[R, K, V]` of ids fed singly."""
+    return torch.cat([model.forward(ctx, ids[:, i : i + 1]).logits for i in range(ids.shape[1])], 1)
