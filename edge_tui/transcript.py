@@ -15,6 +15,7 @@ from math import inf, isnan, nan
 from typing import TYPE_CHECKING
 
 from edge_tui.records import Alternative, Column, Records, TokenView
+from edge_tui.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -67,6 +68,16 @@ class Hypothesis:
     finished: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _End:
+    """A hypothesis that ended: its last recorded token, the row of that, and the token that ended it."""
+
+    score: float
+    leaf: int
+    row: int
+    token: int
+
+
 @dataclass(slots=True)
 class _Rows:
     """The front of the tree: the newest record of each row, now and one step before."""
@@ -101,15 +112,14 @@ class Transcript:
         self.finished: Finished | None = None
         self.changes: list[Change] = []
         self._records = Records(started.columns)
-        self._parent = array("i")
-        self._row = array("i")
-        self._depth = array("i")
+        self._tree = Tree()
         self._path = array("i")
         self._cuts = array("i")
         self._stale = False
         self._settled = 0
         self._shared = 0
         self._rows = _Rows()
+        self._ended: list[_End] = []
         self._ranked = "score" in started.columns and started.rows > 1
         self._keep(previous, tuple(prefix), decode)
         self._kept = len(self._records)
@@ -225,16 +235,16 @@ class Transcript:
         """The live rows, best first, then the finished hypotheses, best first."""
         self._sync()
         live = [
-            self._hypothesis(leaf, self._row[leaf], self._parent_row(leaf), self._total(leaf))
+            self._hypothesis(leaf, self._tree.row[leaf], self._parent_row(leaf), self._total(leaf))
             for leaf in self._live()
         ]
         if self._ranked:
             live.sort(key=lambda h: -inf if isnan(h.score) else h.score, reverse=True)
-        return live + [self._ended(*end) for end in self._bank()]
+        return live + [self._finished_hypothesis(end) for end in self._ended]
 
     def _hypothesis(self, leaf: int, row: int, parent: int, total: float) -> Hypothesis:
         start, tail = self._tail(leaf)
-        length = self._depth[leaf] + 1
+        length = self._tree.length(leaf)
         return Hypothesis(
             row=row,
             parent=parent,
@@ -246,62 +256,36 @@ class Transcript:
             text="".join(self._records.texts[number] for number in tail),
         )
 
-    def _ended(self, score: float, leaf: int, row: int, token: int) -> Hypothesis:
-        start, tail = self._tail(leaf)
+    def _finished_hypothesis(self, end: _End) -> Hypothesis:
+        start, tail = self._tail(end.leaf)
+        texts = [self._records.texts[number] for number in tail]
+        # At the greatest length what ends is a token like any other, and stands in the newest live row.
+        for leaf in self._rows.leaf.values():
+            if self._tree.parent[leaf] == end.leaf and self._records.ids([leaf]) == (end.token,):
+                texts.append(self._records.texts[leaf])
         return Hypothesis(
-            row=row,
-            parent=row,
-            score=score,
+            row=end.row,
+            parent=end.row,
+            score=end.score,
             total=nan,
             length=start + len(tail) + 1,
             start=start,
-            tokens=(*self._records.ids(tail), token),
-            text="".join(self._records.texts[number] for number in tail),
+            tokens=(*self._records.ids(tail), end.token),
+            text="".join(texts),
             finished=True,
         )
 
     def _tail(self, leaf: int) -> tuple[int, list[int]]:
         """The records that end at `leaf`, from where they are no longer shared by all."""
-        start = self._shared
-        at = leaf
-        while at >= 0 and self._depth[at] >= start:
-            at = self._parent[at]
         # A finished hypothesis that cannot win may have left the others before.
-        while at >= 0 and self._path[self._depth[at]] != at:
-            at, start = self._parent[at], start - 1
-        start = min(start, self._depth[at] + 1 if at >= 0 else 0)
-        return start, self._branch(leaf, start)
-
-    def _bank(self) -> list[tuple[float, int, int, int]]:
-        """Finished hypotheses, best first: score, last record, the row it is of, and the ending token.
-
-        Beam search keeps them as a table in its columns: slot r of the newest step is row r's record.
-        """
-        if not self._ranked or "finished_score" not in self.started.columns:
-            return []
-        found: list[tuple[float, int, int, int]] = []
-        for slot in sorted(self._rows.leaf.values()):
-            score, step, row, token = (
-                self._records.extra(f"finished_{name}", slot) for name in ("score", "step", "row", "id")
-            )
-            if step >= 0 and score > -inf:
-                found.append((score, self._record(int(step) - 1, int(row)), int(row), int(token)))
-        return sorted(found, reverse=True)
-
-    def _record(self, step: int, row: int) -> int:
-        """The record of a row at a step of this run; beams record every row at every step."""
-        return self._kept + step * self.started.rows + row if step >= 0 else self._kept - 1
+        start = min(self._shared, self._tree.length(self._tree.on(self._path, leaf)))
+        return start, self._tree.branch(leaf, start)
 
     # Inside.
 
     def _append_line(self, n: int) -> None:
         """Adds `n` records to the only row there is."""
-        count = len(self._depth)
-        numbers = range(count, count + n)
-        self._parent.extend(range(count - 1, count + n - 1))
-        self._row.extend([0] * n)
-        self._depth.extend(numbers)
-        self._path.extend(numbers)
+        self._path.extend(self._tree.add_line(n))
         self._settled = len(self._path)
 
     def _append_rows(self, batch: TokenBatch, count: int) -> None:
@@ -312,12 +296,23 @@ class Transcript:
         for number, (step, row, parent) in enumerate(steps, count):
             if step != rows.step:
                 rows.step, rows.before = step, dict(rows.leaf)
-            root = rows.before.get(parent, self._kept - 1)
-            self._parent.append(root)
-            self._row.append(row)
-            self._depth.append(self._depth[root] + 1 if root >= 0 else 0)
-            rows.leaf[row] = number
+            rows.leaf[row] = self._tree.add(rows.before.get(parent, self._kept - 1), row)
+            self._note_end(number)
         self._stale = True
+
+    def _note_end(self, number: int) -> None:
+        """Looks whether a hypothesis ended at this step: it is told with any row's record, as its score, the
+        row it continued and its last token. Kept are as many as there are rows, the best.
+        """
+        score = self._records.extra("finished", number)
+        if isnan(score):
+            return
+        row = int(self._records.extra("finished_parent", number))
+        leaf = self._rows.before.get(row, self._kept - 1)
+        token = self._records.extra("finished_id", number)
+        self._ended.append(_End(score, leaf, row, -1 if isnan(token) else int(token)))
+        self._ended.sort(key=lambda end: -end.score)
+        del self._ended[self.started.rows :]
 
     def _keep(
         self,
@@ -360,8 +355,8 @@ class Transcript:
         return [leaf for leaf in leaves if not self._total(leaf) < _DEAD]
 
     def _parent_row(self, leaf: int) -> int:
-        parent = self._parent[leaf]
-        return self._row[parent] if parent >= self._kept else self._row[leaf]
+        parent = self._tree.parent[leaf]
+        return self._tree.row[parent if parent >= self._kept else leaf]
 
     def _front(self, live: list[int]) -> int:
         """The record at the end of the row in front."""
@@ -382,48 +377,18 @@ class Transcript:
 
     def _walk(self, leaf: int) -> None:
         """Makes the path end at `leaf`, keeping the part that is shared."""
-        path, parent, depth = self._path, self._parent, self._depth
-        fresh: list[int] = []
-        at = leaf
-        while at >= 0 and not (depth[at] < len(path) and path[depth[at]] == at):
-            fresh.append(at)
-            at = parent[at]
-        keep = depth[at] + 1 if at >= 0 else 0
-        if keep < len(path):
+        keep = self._tree.length(self._tree.on(self._path, leaf))
+        if keep < len(self._path):
             self._cuts.append(keep)
-            del path[keep:]
-        path.extend(reversed(fresh))
+            del self._path[keep:]
+        self._path.extend(self._tree.branch(leaf, keep))
 
     def _common(self, live: list[int]) -> int:
         """Length of the prefix shared by everything that can still be the answer.
 
         That is the live rows and the best finished hypothesis: it beats the other finished ones.
         """
-        contenders = set(live) | {leaf for _, leaf, _, _ in self._bank()[:1]}
-        if -1 in contenders:
-            return 0
-        depth, parent = self._depth, self._parent
-        level = min(depth[leaf] for leaf in contenders)
-        while level >= 0:
-            raised = set()
-            for leaf in contenders:
-                at = leaf
-                while depth[at] > level:
-                    at = parent[at]
-                raised.add(at)
-            if len(raised) == 1:
-                break
-            contenders, level = raised, level - 1
-        return level + 1
-
-    def _branch(self, leaf: int, start: int) -> list[int]:
-        """Records from depth `start` to `leaf`."""
-        branch: list[int] = []
-        while leaf >= 0 and self._depth[leaf] >= start:
-            branch.append(leaf)
-            leaf = self._parent[leaf]
-        branch.reverse()
-        return branch
+        return self._tree.common([*live, *(end.leaf for end in self._ended[:1])])
 
     def _find(self, answer: Sequence[int]) -> int | None:
         """The record at which the answer ends; its last token may be an unrecorded end-of-sequence."""
@@ -431,7 +396,7 @@ class Transcript:
         for new in (tuple(answer), tuple(answer[:-1])):
             wanted = kept + new
             for leaf in range(len(self._records) - 1, -1, -1):
-                ends = self._depth[leaf] + 1 == len(wanted)
-                if ends and self._records.ids(self._branch(leaf, 0)) == wanted:
+                ends = self._tree.length(leaf) == len(wanted)
+                if ends and self._records.ids(self._tree.branch(leaf)) == wanted:
                     return leaf
         return None
