@@ -258,11 +258,12 @@ class Transcript:
 
     def _finished_hypothesis(self, end: _End) -> Hypothesis:
         start, tail = self._tail(end.leaf)
-        texts = [self._records.texts[number] for number in tail]
         # At the greatest length what ends is a token like any other, and stands in the newest live row.
-        for leaf in self._rows.leaf.values():
-            if self._tree.parent[leaf] == end.leaf and self._records.ids([leaf]) == (end.token,):
-                texts.append(self._records.texts[leaf])
+        last = [
+            leaf
+            for leaf in self._rows.leaf.values()
+            if self._tree.parent[leaf] == end.leaf and self._records.ids([leaf]) == (end.token,)
+        ]
         return Hypothesis(
             row=end.row,
             parent=end.row,
@@ -271,7 +272,7 @@ class Transcript:
             length=start + len(tail) + 1,
             start=start,
             tokens=(*self._records.ids(tail), end.token),
-            text="".join(texts),
+            text="".join(self._records.texts[number] for number in tail + last[:1]),
             finished=True,
         )
 
