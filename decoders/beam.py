@@ -102,7 +102,7 @@ class Beam(Decoder):
             return torch.full((env.rows,), value, dtype=dtype, device=env.device)
 
         state = self.chain.init(env)
-        state["eos"] = env.eos.to(env.device).expand(env.rows, -1).contiguous()
+        state["eos"] = env.eos.expand(env.rows, -1).contiguous()
         state["length"] = full(0, torch.int64)
         state["max_length"] = full(env.max_new_tokens, torch.int64)
         state["score"] = full(_DEAD)

@@ -48,8 +48,7 @@ class Chain:
         }
         # One column more takes the padding and ids beyond the vocabulary.
         counts = torch.zeros(env.rows, env.vocab + 1, dtype=torch.int32, device=env.device)
-        ids = env.prompt.to(env.device)
-        ids = ids.where((ids >= 0) & (ids < env.vocab), env.vocab)
+        ids = env.prompt.where((env.prompt >= 0) & (env.prompt < env.vocab), env.vocab)
         counts.scatter_add_(1, ids, torch.ones_like(ids, dtype=torch.int32))
         state["prompt_counts"] = counts[:, :-1].contiguous()
         state["output_counts"] = torch.zeros_like(state["prompt_counts"])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM
 
 import decoders
 from tests.decoders.conftest import VOCAB, logits_of
 from tests.decoders.driver import Run, run
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
 
 PROMPT = [3, 7, 11, 3]
 STOPPING = {"off": False, "on": True, "never": "never"}

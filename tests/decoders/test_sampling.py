@@ -1,0 +1,116 @@
+"""Draws follow their distribution; random numbers are a function of seed, row, step and token."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import decoders
+from decoders.base import Env, Output
+from decoders.random import Rng, draw, key_of
+from tests.decoders.driver import numbers, run, settle, table
+
+Z = torch.tensor([2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -1.5])
+
+
+def chi_squared(observed: Tensor, expected: Tensor) -> float:
+    return float(((observed - expected) ** 2 / expected).sum())
+
+
+def limit(freedom: int) -> float:
+    """What χ² exceeds once in 10⁵ (Wilson–Hilferty); the seeds are fixed, so this passes always or never."""
+    return freedom * (1 - 2 / (9 * freedom) + 4.265 * (2 / (9 * freedom)) ** 0.5) ** 3
+
+
+def many(rows: int, seed: int = 0, step: int = 0) -> Rng:
+    """Rows of as many runs: each has a seed of its own."""
+    keys = torch.tensor([key_of(seed + i) for i in range(rows)])
+    return Rng(keys, torch.zeros(rows, dtype=torch.int64), torch.tensor([step]))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "values"),
+    [
+        ("top_k", {"top_k": 5}),
+        ("top_k", {"top_k": 0, "temperature": 1.7}),
+        ("top_p", {"top_p": 0.8, "temperature": 0.7}),
+        ("min_p", {"min_p": 0.2}),
+        ("typical", {"typical_p": 0.6}),
+        ("auto", {"do_sample": "on", "top_p": 0.9}),
+        ("contrastive", {"sample": "on", "alpha": 0.02}),
+    ],
+)
+def test_draws_follow_the_final_distribution(strategy: str, values: dict[str, object]) -> None:
+    n, decoder = 20_000, decoders.find(strategy)
+    env = Env(n, 8, "cpu", torch.zeros(n, 1, dtype=torch.int64), torch.tensor([]), settle(decoder), 9)
+    out = {
+        s.name: Output((Z if i == 0 else Z.flip(0) / 3).expand(n, 1, 8))
+        for i, s in enumerate(decoder.streams)
+    }
+    step = decoder.step(out, decoder.init(env), table(decoder, n, **values), many(n))
+    expected = step.final[0].softmax(-1)
+    observed = torch.bincount(step.chosen, minlength=8)
+    assert (observed[expected == 0] == 0).all()
+    kept = expected > 0
+    assert kept.sum() > 1
+    assert chi_squared(observed[kept], n * expected[kept]) < limit(int(kept.sum()) - 1)
+
+
+def test_steps_and_rows_of_one_seed_are_independent_draws() -> None:
+    n = 20_000
+    z = Z.expand(1, -1)
+    by_step = torch.stack([draw(z, numbers(step=step))[0] for step in range(4000)])
+    by_row = draw(Z.expand(200, -1), numbers(200))
+    for drawn in (by_step, by_row):
+        observed = torch.bincount(drawn, minlength=8)
+        assert chi_squared(observed, len(drawn) * Z.softmax(-1)) < limit(7)
+    a, b = draw(Z.expand(n, -1), many(n, step=0)), draw(Z.expand(n, -1), many(n, step=1))
+    pairs = torch.bincount(a * 8 + b, minlength=64)
+    joint = (Z.softmax(-1)[:, None] * Z.softmax(-1)).flatten() * n
+    assert chi_squared(pairs[joint > 5], joint[joint > 5]) < limit(int((joint > 5).sum()) - 1)
+
+
+def test_numbers_are_uniform_along_every_axis() -> None:
+    ids = torch.arange(40_000)[None]
+    along_ids = numbers().uniform(ids)[0]
+    along_steps = torch.cat([numbers(step=step).uniform(ids[:, :1])[0] for step in range(4000)])
+    along_seeds = many(20_000).uniform(torch.zeros(20_000, 1, dtype=torch.int64))[:, 0]
+    for u in (along_ids, along_steps, along_seeds):
+        assert u.min() > 0
+        assert u.max() < 1
+        observed = torch.histc(u, 50, 0, 1)
+        assert chi_squared(observed, torch.full((50,), len(u) / 50)) < limit(49)
+        serial = torch.corrcoef(torch.stack((u[:-1], u[1:])))[0, 1]
+        assert abs(serial) < 4.5 / len(u) ** 0.5
+
+
+def test_a_number_depends_on_seed_row_step_and_token_alone() -> None:
+    ids = torch.arange(50)[None]
+    base = numbers(seed=3, step=5).uniform(ids)
+    assert torch.equal(base, numbers(seed=3, step=5).uniform(ids))
+    assert torch.equal(base[0, 7:8], numbers(seed=3, step=5).uniform(torch.tensor([[7]]))[0])
+    for other in (numbers(seed=4, step=5), numbers(seed=3, step=6)):
+        assert not torch.isclose(base, other.uniform(ids)).any()
+    two = numbers(rows=2, seed=3, step=5).uniform(ids.expand(2, -1))
+    assert torch.equal(two[0], base[0])
+    assert not torch.isclose(two[0], two[1]).any()
+
+
+def test_noise_for_kept_candidates_alone_gives_the_same_draw() -> None:
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(64, 3000, generator=generator) * 3
+    few = z.masked_fill(z < z.topk(40).values[:, -1:], -torch.inf)
+    rng = numbers(64, seed=9)
+    full = (few + rng.gumbel(torch.arange(3000).expand(64, -1))).argmax(-1)
+    assert torch.equal(draw(few, rng), full)
+
+
+def test_one_seed_is_one_text_and_another_seed_another() -> None:
+    def flat(ids: Tensor) -> Tensor:
+        return Z.repeat(ids.shape[0], 6)
+
+    texts = [
+        run(decoders.find("top_k"), {"model": flat}, [1], 30, 48, seed=seed).answer for seed in (1, 1, 2)
+    ]
+    assert texts[0] == texts[1] != texts[2]
