@@ -177,6 +177,7 @@ def _set_names(given: dict[str, Any]) -> tuple[str, ...]:
 def _workbench(settings: Settings, notices: list[Notice]) -> int:
     from edge_tui.telemetry import Telemetry
     from edge_tui.tui.app import EdgeApp
+    from edge_tui.tui.app import run as start
 
     def engine() -> Any:
         from edge_tui.engine.local import LocalEngine
@@ -184,13 +185,7 @@ def _workbench(settings: Settings, notices: list[Notice]) -> int:
         return LocalEngine(settings.specs())
 
     app = EdgeApp(engine, settings, notices=notices, telemetry=Telemetry(_watched(settings.device)))
-    app.run(mouse=settings.ui.mouse)
-    status = app.return_code or 0
-    if not app.clean:
-        # The engine's thread is stuck in a long operation on the device; leaving must not wait for it.
-        sys.stdout.flush()
-        os._exit(status)
-    return status
+    return start(app)
 
 
 def _watched(device: str) -> str:

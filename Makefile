@@ -1,0 +1,66 @@
+# `make run` starts the app, `make test` runs the suite; both install what they need into .venv first.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help run test check lint types contracts proof bench-tui wheel clean format
+
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+run: $(VENV)/.app ## Install on first use, then start edge-tui (ARGS="--strategy beam" passes flags)
+	@$(BIN)/edge-tui $(ARGS)
+
+test: $(VENV)/.dev ## Install on first use, then run the tests (ARGS="tests/tui -k theme" chooses some)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+check: lint types contracts test ## Everything that must hold before a change is handed in
+
+lint: $(VENV)/.dev ## Style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev ## Put the code into its format
+	$(BIN)/ruff format .
+
+types: $(VENV)/.dev ## Static types
+	$(BIN)/mypy
+
+contracts: $(VENV)/.dev ## Which part may import which
+	$(BIN)/lint-imports
+
+proof: $(VENV)/.dev ## The long tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m proof $(ARGS)
+
+bench-tui: $(VENV)/.dev ## Measure the screen through a pseudo-terminal
+	$(BIN)/python -m edge_tui.tui.bench $(ARGS)
+
+wheel: $(VENV)/.dev ## Build the wheel into dist/
+	$(BIN)/python -m build --wheel
+
+clean: ## Remove the environment and everything built
+	rm -rf $(VENV) build dist
+
+# PYTHON=… chooses one; otherwise the first that is at least 3.11 and can make environments.
+$(BIN)/python:
+	@for python in $(PYTHON) python3.11 python3.12 python3.13 python3.14 python3; do \
+	    if "$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	        echo "Making $(VENV) with $$("$$python" --version) ($$(command -v "$$python"))."; \
+	        exec "$$python" -m venv $(VENV); \
+	    fi; \
+	done; \
+	echo "edge-tui needs Python 3.11 or newer with its venv module; install it, or name it: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; \
+	exit 1
+
+$(VENV)/.app: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing edge-tui and what it needs into $(VENV) (once; some minutes, mostly torch)."
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing edge-tui, what it needs and the test tools into $(VENV) (once; some minutes, mostly torch)."
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.app

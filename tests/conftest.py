@@ -1,0 +1,43 @@
+"""Every test runs in a home of its own, without a network, on one thread."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Read by torch and tokenizers when they are first imported, in this process and in those that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+_FOREIGN = ("EDGE_TUI_", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "XDG_")
+_UNWANTED = ("NO_COLOR", "COLORTERM", "TEXTUAL", "COLUMNS", "LINES")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home folder that every library believes in."""
+    folder = tmp_path_factory.mktemp("home")
+    for name in list(os.environ):
+        if name.startswith(_FOREIGN) or name in _UNWANTED:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(folder))
+    for name, part in {"CONFIG": "config", "CACHE": "cache", "STATE": "state", "DATA": "data"}.items():
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(folder / part))
+    monkeypatch.setenv("HF_HOME", str(folder / "cache" / "huggingface"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    wanted = [item for item in items if item.get_closest_marker("gpu")]
+    if wanted:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in wanted:
+                item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU here"))
