@@ -1,0 +1,120 @@
+"""What only a GPU can show: precisions, memory that comes back, the gauge, tokens up to ties."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from edge_tui.engine.events import Loaded, Unloaded
+from edge_tui.engine.local import LocalEngine
+from edge_tui.engine.port import ModelSpec, Precision, Request
+from tests.engine.checkpoints import make_checkpoint
+from tests.engine.watch import settle, watch
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU"),
+]
+
+PROMPT = "the quick brown fox"
+
+
+@pytest.fixture(scope="module")
+def middling(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of 100 million parameters: large enough for memory to be more than workspaces."""
+    return make_checkpoint(
+        tmp_path_factory.mktemp("models") / "middling",
+        arch="qwen2",
+        vocab=32_000,
+        layers=8,
+        hidden=768,
+        heads=12,
+        kv_heads=2,
+        intermediate=3072,
+        context=2048,
+        dtype=torch.bfloat16,
+        std=0.05,
+    )
+
+
+@pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16", "float16", "int8", "4bit"])
+def test_every_precision_decodes_and_gives_its_memory_back(
+    open_engine: Callable[..., LocalEngine], middling: Path, precision: Precision
+) -> None:
+    engine = open_engine()
+    engine.assign("model", ModelSpec(str(middling), precision, "cuda:0"))
+    seen = watch(engine, Request(PROMPT, strategy="top_p", max_length=64, seed=1))
+    loaded = seen.all(Loaded)[0]
+    assert loaded.device == "cuda:0"
+    assert seen.finished.new_tokens == len(seen.ids) >= 1
+    assert seen.finished.peak_bytes
+    assert seen.finished.peak_bytes >= loaded.weight_bytes
+    engine.unload("model")
+    gone = next(event for event in settle(engine, Unloaded) if isinstance(event, Unloaded))
+    print(
+        f"{precision}: {seen.finished.tokens_per_second:.0f} tok/s, weights {loaded.weight_bytes / 1e6:.0f} MB, "
+        f"peak {seen.finished.peak_bytes / 1e6:.0f} MB, {gone.before_bytes / 1e6:.0f} → {gone.after_bytes / 1e6:.1f} MB"
+    )
+    assert gone.before_bytes - gone.after_bytes >= loaded.weight_bytes * 0.99
+
+
+def test_rounds_of_load_run_unload_leave_no_trace(
+    open_engine: Callable[..., LocalEngine], middling: Path
+) -> None:
+    engine = open_engine()
+    after: list[int] = []
+    for _ in range(8):
+        engine.assign("model", ModelSpec(str(middling), "bfloat16", "cuda:0"))
+        watch(engine, Request(PROMPT, strategy="beam", max_length=16))
+        engine.unload("model")
+        settle(engine, Unloaded)
+        after.append(torch.cuda.memory_allocated(0))
+    print("allocated after each round:", after)
+    assert max(after[1:]) - after[0] <= 0.01 * (1 << 20)
+
+
+def test_half_precision_says_what_float32_says_up_to_ties(
+    open_engine: Callable[..., LocalEngine], middling: Path
+) -> None:
+    runs = {}
+    for precision in ("float32", "bfloat16"):
+        engine = open_engine()
+        engine.assign("model", ModelSpec(str(middling), precision, "cuda:0"))
+        runs[precision] = watch(engine, Request(PROMPT, strategy="greedy", max_length=64))
+    reference, half = runs["float32"], runs["bfloat16"]
+    pairs = enumerate(zip(reference.ids, half.ids, strict=False))
+    first = next((index for index, (a, b) in pairs if a != b), None)
+    if first is None:
+        return
+    best, second = reference.column("top_logp")[first][:2]
+    print(f"first divergence at token {first}, gap {best - second:.4f} nats")
+    # bfloat16 keeps 8 bits: logits of magnitude 10 are off by up to a few hundredths.
+    assert best - second < 0.25
+
+
+def test_the_gauge_agrees_with_nvidia_smi() -> None:
+    from edge_tui.nvml import Gpu
+
+    held = torch.empty(1 << 30, dtype=torch.uint8, device="cuda:0")
+    query = ["nvidia-smi", "--query-gpu=memory.used,memory.total", "--format=csv,noheader,nounits"]
+    lines = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()
+    used, total = (int(part) << 20 for part in lines[0].split(","))
+    sample = Gpu("cuda:0").sample()
+    assert sample.used is not None
+    assert sample.total is not None
+    assert abs(sample.total - total) <= 0.01 * total
+    assert abs(sample.used - used) <= max(0.02 * total, 600 << 20)
+    del held
+
+
+def test_the_demo_pair_decodes_contrastively(open_engine: Callable[..., LocalEngine]) -> None:
+    engine = open_engine(model="demo/expert", amateur="demo/amateur")
+    engine.assign("model", ModelSpec("demo/expert", device="cuda:0"))
+    engine.assign("amateur", ModelSpec("demo/amateur", device="cpu"))
+    seen = watch(engine, Request("def fibonacci(n):", strategy="contrastive", max_length=64))
+    assert {event.device for event in seen.all(Loaded)} == {"cuda:0", "cpu"}
+    assert len(seen.ids) >= 1
