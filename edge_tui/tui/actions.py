@@ -11,13 +11,15 @@ from typing import Literal
 
 from textual.binding import Binding
 
-Scope = Literal["app", "main", "tokens", "parameters"]
+Scope = Literal["app", "main", "tokens", "inspector", "parameters", "models"]
 
 SCOPES: dict[Scope, str] = {
     "app": "Everywhere",
     "main": "Workbench (single letters: wherever no text is being typed)",
     "tokens": "Token pane",
-    "parameters": "Parameters",
+    "inspector": "Alternatives of a token",
+    "parameters": "Parameters (up and down choose one)",
+    "models": "Models",
 }
 """Headings of the help screen, in its order."""
 
@@ -88,16 +90,18 @@ def _written(key: str) -> str:
 
 
 ACTIONS: tuple[Action, ...] = (
-    Action("quit", "ctrl+q", "quit", "Stop everything and leave; the terminal is as it was.", "app", priority=True),
+    Action("quit", "ctrl+q", "quit", "Stop everything and leave; the terminal is as it was.", "app",
+           priority=True),
     Action("command_palette", "ctrl+p", "palette", "Every action, by name.", "app", shown=True, palette=False,
            priority=True),
-    Action("suspend_process", "ctrl+z", "suspend", "Put the app in the background; `fg` brings it back.", "app",
+    Action("suspend_process", "ctrl+z", "suspend", "Put the app in the background; `fg` brings it back.",
+           "app",
            palette=False, priority=True),
     Action("run", "ctrl+j", "run", "Decode the prompt under the chosen strategy.", shown=True, priority=True),
     Action("stop", "escape", "stop", "Stop the run, or leave what is open.", shown=True),
     Action("digit", "1,2,3,4,5,6,7,8,9", "strategy",
            "Choose one of the first nine strategies; a run in progress starts again under it.",
-           palette=False, shown=False, display="1-9"),
+           palette=False, display="1-9"),
     Action("strategies", "s", "strategies", "Search the list of all strategies.", shown=True),
     Action("models", "m", "models", "Choose, load and unload models.", shown=True),
     Action("resume", "c", "continue", "Go on from where the run stopped."),
@@ -112,13 +116,27 @@ ACTIONS: tuple[Action, ...] = (
     Action("themes", "t", "theme", "Try a theme; it shows while you choose."),
     Action("clear", "x", "clear", "Clear the tokens (never the prompt); once more brings them back."),
     Action("help", "question_mark,f1", "help", "Keys, colours and what they mean.", shown=True),
-    Action("parameter_down", "left", "less", "Turn the parameter down by one step (live while a run goes on).",
+    Action("parameter_down", "left", "less",
+           "Turn the parameter down by one step (live while a run goes on).",
            "parameters", palette=False),
-    Action("parameter_up", "right", "more", "Turn the parameter up by one step.", "parameters", palette=False),
+    Action("parameter_up", "right", "more", "Turn the parameter up by one step.", "parameters",
+           palette=False),
     Action("parameter_down(10)", "shift+left", "much less", "Ten steps down.", "parameters", palette=False),
     Action("parameter_up(10)", "shift+right", "much more", "Ten steps up.", "parameters", palette=False),
     Action("edit", "enter", "type", "Type the value.", "parameters", palette=False),
     Action("reset", "backspace,delete", "reset", "Back to the default.", "parameters", palette=False),
+    Action("load('model')", "enter", "load", "Load the model under the cursor (the expert of a pair).",
+           "models",
+           palette=False),
+    Action("load('amateur')", "ctrl+a", "amateur", "Load it as the amateur of a contrastive pair.", "models",
+           palette=False, priority=True),
+    Action("unload", "ctrl+x", "unload", "Give its memory back; it loads again on its next use.", "models",
+           palette=False, priority=True),
+    Action("precision(1)", "right", "precision", "The next precision.", "models", palette=False,
+           priority=True),
+    Action("precision(-1)", "left", "precision", "The precision before.", "models", palette=False,
+           priority=True),
+    Action("device", "ctrl+d", "device", "The next device.", "models", palette=False, priority=True),
 )  # fmt: skip
 """The registry. Order is the order of help and footer."""
 
@@ -135,7 +153,14 @@ def bindings(scope: Scope) -> list[Binding]:
         if action.id == "digit":
             found.extend(
                 Binding(
-                    digit, f"digit({digit})", "", show=False, tooltip=action.help, id=f"main.digit.{digit}"
+                    digit,
+                    f"digit({digit})",
+                    action.label,
+                    # One entry in the footer stands for all nine.
+                    show=digit == "1",
+                    key_display=action.display,
+                    tooltip=action.help,
+                    id=f"main.digit.{digit}",
                 )
                 for digit in action.keys.split(",")
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import App
 from textual.command import DiscoveryHit, Hit, Provider
@@ -16,19 +16,22 @@ from edge_tui.sanitise import sanitise
 from edge_tui.tui import lifecycle, theme
 from edge_tui.tui.actions import ACTIONS, bindings
 from edge_tui.tui.knobs import Knobs
+from edge_tui.tui.pacing import Pacer
+from edge_tui.tui.screens.models import ModelsScreen
 from edge_tui.tui.screens.workbench import Workbench
 from edge_tui.tui.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from textual.binding import Binding
     from textual.command import Hits
     from textual.screen import Screen
 
+    from decoders.base import Decoder
     from edge_tui.config_file import Notice
-    from edge_tui.engine.events import Died
+    from edge_tui.engine.events import Died, Event
     from edge_tui.engine.port import Engine, ModelSpec
     from edge_tui.settings import Settings
     from edge_tui.telemetry import Sample, Telemetry
@@ -108,6 +111,7 @@ class EdgeApp(App[int]):
         for each in self.themes.themes.values():
             self.register_theme(each)
         self._notices += [*self.themes.notices, *map(str, decoders.problems())]
+        self._news: list[Event] = []
         self._leaving = False
         self.clean = True
         """Whether the engine ended in time; if not, the process must not wait for its thread."""
@@ -134,16 +138,17 @@ class EdgeApp(App[int]):
         self.workbench.call_after_refresh(self._begin)
 
     def _begin(self) -> None:
-        self._attach()
+        self._make_engine()
         if self.telemetry is not None:
             self.telemetry.start()
         for notice in self._notices:
             self.notify(sanitise(notice), severity="warning", markup=False, timeout=10)
         if self._notices:
             self.workbench.say(self._notices[0], "warning")
-        self.set_interval(1 / max(self.settings.ui.frame_rate, 1), self._tick)
+        self._pacer = Pacer(cast("App[object]", self))
+        self.set_interval(max(1 / max(self.settings.ui.frame_rate, 1), Pacer.TICK), self._tick)
 
-    def _attach(self) -> None:
+    def _make_engine(self) -> None:
         engine = self._factory()
         self.session.attach(engine)
         engine.load("model")
@@ -154,13 +159,17 @@ class EdgeApp(App[int]):
         return sanitise(self.settings.models.name, keep_newlines=False)
 
     def _tick(self) -> None:
-        if self._leaving:
+        if self._leaving or not self.workbench.is_attached:
             return
-        news = self.session.pump()
+        # Events are always taken, so that memory stays level; what they change waits for the terminal.
+        self._news += self.session.pump()
+        if not self._pacer.ready():
+            return
+        news, self._news = self._news, []
         self.workbench.tick(news, self._sample())
         for screen in self.screen_stack:
-            if screen is not self.workbench and (told := getattr(screen, "tick", None)) is not None:
-                told(news)
+            if isinstance(screen, ModelsScreen):
+                screen.tick(news)
 
     def _sample(self) -> Sample | None:
         return self.telemetry.latest() if self.telemetry is not None else None
@@ -172,8 +181,6 @@ class EdgeApp(App[int]):
         return ()
 
     def show_models(self) -> None:
-        from edge_tui.tui.screens.models import ModelsScreen
-
         self.push_screen(ModelsScreen(self.session, self.settings))
 
     def show_themes(self) -> None:
@@ -189,7 +196,7 @@ class EdgeApp(App[int]):
 
         def answer(yes: bool | None) -> None:
             if yes:
-                self._attach()
+                self._make_engine()
 
         question = f"{event.message}\n\nPrompt and tokens are kept."
         self.push_screen(ConfirmScreen("the engine stopped", question, "restart"), answer)
@@ -229,14 +236,14 @@ class EdgeApp(App[int]):
             os._exit(129)
 
 
-def _decoder(name: str) -> decoders.base.Decoder:  # type: ignore[name-defined]
+def _decoder(name: str) -> Decoder:
     try:
         return decoders.find(name)
     except LookupError:
         return decoders.all()[0]
 
 
-def _keymap(keys: dict[str, str]) -> dict[str, str]:  # type: ignore[type-arg]
+def _keymap(keys: Mapping[str, str]) -> dict[str, str]:
     """The user's keys by binding id."""
     scopes = {action.id: action.scope for action in ACTIONS}
     return {f"{scopes[name]}.{name}": key for name, key in keys.items() if name in scopes}

@@ -67,6 +67,15 @@ def bar(fraction: float | None, width: int, ascii_only: bool = False) -> str:
     return text.ljust(width)
 
 
+def line(fraction: float, width: int, ascii_only: bool = False) -> tuple[str, str]:
+    """A thin bar: its filled part and its rest, `width` cells together."""
+    halves = round(min(max(fraction, 0.0), 1.0) * width * 2)
+    full, half = divmod(halves, 2)
+    if ascii_only:
+        return "=" * (full + half), "-" * (width - full - half)
+    return "━" * full + "╸" * half, "─" * (width - full - half)
+
+
 def spark(values: Sequence[float], width: int, ascii_only: bool = False) -> str:
     """The last `width` values as a sparkline from zero to their maximum, right-aligned."""
     levels = _ASCII_LEVELS if ascii_only else _LEVELS

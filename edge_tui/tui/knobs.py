@@ -29,16 +29,16 @@ MAX_LENGTH = Param(
     label="new tokens",
 )  # fmt: skip
 MODE = Param(
-    "mode", 0, 0, 2, "exploratory sets temperature 1.5, focused 0.7; custom leaves it to you.", step=1,
-    choices=MODES, live=False,
+    "mode", 0, 0, 2, "exploratory sets temperature 1.5, focused 0.7; custom leaves it to you.",
+    step=1, choices=MODES, live=False,
 )  # fmt: skip
 CHAT = Param(
     "chat", 0, 0, 2, "Wrap the prompt in the chat template; auto: if the model has one.", step=1,
     choices=("auto", "on", "off"), live=False,
 )  # fmt: skip
 SEED = Param(
-    "seed", -1, 0, SEED_MAX, "Same seed, same tokens; empty draws a new one for each run.", step=1, integer=True,
-    live=False,
+    "seed", -1, 0, SEED_MAX, "Same seed, same tokens; empty draws a new one for each run.",
+    step=1, integer=True, live=False,
 )  # fmt: skip
 _TEXTS = {
     "stop": "Texts that end the answer, separated by ' | '; \\n is a new line.",
@@ -150,7 +150,16 @@ class Knobs:
             source = "you" if written != given else settings.source(key)
             found.append(
                 Row(
-                    key, key, written or "none", None, written != given, False, source, _TEXTS[key], "text", "run"
+                    key,
+                    key,
+                    written or "none",
+                    None,
+                    written != given,
+                    False,
+                    source,
+                    _TEXTS[key],
+                    "text",
+                    "run",
                 )
             )
         return found

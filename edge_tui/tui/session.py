@@ -28,10 +28,10 @@ class Meter:
     Args:
         clock: Monotonic seconds.
         window: Seconds that "now" looks back.
-        slots: Length of the history; one slot is half a second.
+        slots: Length of the history; one slot is a quarter of a second.
     """
 
-    SLOT = 0.5
+    SLOT = 0.25
 
     def __init__(self, clock: Callable[[], float], window: float = 1.0, slots: int = 24) -> None:
         self._clock = clock

@@ -1,7 +1,7 @@
 """Themes from TOML files: colours of the interface and the ladder that probabilities are painted with.
 
 A theme file holds a title, whether it is dark, interface colours, and a ladder of eight colours from the
-least to the most likely. Files that cannot be used are reported, never fatal: the built-in dark theme remains.
+least to the most likely. Files that cannot be used are reported, never fatal: the dark theme remains.
 """
 
 from __future__ import annotations

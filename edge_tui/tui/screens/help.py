@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding
@@ -12,13 +13,16 @@ from textual.widgets import Static
 
 from edge_tui.tui.actions import Scope, key_help, key_table
 from edge_tui.tui.buckets import LEGENDS
+from edge_tui.tui.widgets.inspector import Inspector
 from edge_tui.tui.widgets.token_pane import TokenPane
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
-EXTRA: dict[Scope, list[Binding]] = {"tokens": TokenPane.BINDINGS}
+EXTRA: dict[Scope, list[Binding]] = {"tokens": TokenPane.BINDINGS, "inspector": Inspector.BINDINGS}
 """Bindings that widgets declare themselves."""
+_LEAD = 28
+"""Cells before the sentence."""
 
 
 def readme_table() -> str:
@@ -29,9 +33,6 @@ def readme_table() -> str:
 class HelpScreen(ModalScreen[None]):
     """Scrolls; any of esc, ?, q leaves."""
 
-    DEFAULT_CSS = """
-    HelpScreen .dialog { width: 84; height: 90%; }
-    """
     BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
         Binding("escape,question_mark,f1,q", "dismiss", "leave", tooltip="Back to the workbench."),
     ]
@@ -41,7 +42,11 @@ class HelpScreen(ModalScreen[None]):
             dialog.border_title = "help"
             dialog.border_subtitle = "↑↓ scroll · esc leave"
             yield Static(self._colours())
-            yield Static(self._keys())
+            yield Static(id="keys")
+
+    def on_resize(self) -> None:
+        width = self.query_one("#keys").container_size.width
+        self.query_one("#keys", Static).update(self._keys(max(width - 4, 40)))
 
     @staticmethod
     def _colours() -> Content:
@@ -58,14 +63,16 @@ class HelpScreen(ModalScreen[None]):
         return Content.assemble(*parts)
 
     @staticmethod
-    def _keys() -> Content:
+    def _keys(width: int) -> Content:
         parts: list[tuple[str, str]] = []
         for heading, lines in key_help(EXTRA).items():
             parts.append((f"\n{heading}\n", "$primary bold"))
             for line in lines:
+                indent = "\n" + " " * _LEAD
+                said = indent.join(wrap(line.help, width - _LEAD))
                 parts += [
-                    (f"  {line.keys:<12}", "$accent bold"),
+                    (f"  {line.keys:<13}", "$accent bold"),
                     (f"{line.label:<12} ", "$foreground"),
-                    (f"{line.help}\n", "$text-muted"),
+                    (f"{said}\n", "$text-muted"),
                 ]
         return Content.assemble(*parts)

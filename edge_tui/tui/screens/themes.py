@@ -5,23 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from textual.content import Content
-from textual.widgets import OptionList
 
 from edge_tui.sanitise import sanitise
 from edge_tui.tui.screens.pick import Item, PickScreen
 from edge_tui.tui.theme import LADDER
 
 if TYPE_CHECKING:
+    from textual.widgets import OptionList
+
     from edge_tui.tui.theme import Themes
 
 
 class ThemesScreen(PickScreen[str]):
     """Returns the name of a theme; leaving brings back the one that was."""
 
-    DEFAULT_CSS = """
-    ThemesScreen { background: transparent; align: right top; }
-    ThemesScreen .dialog { width: 46; margin: 1 2; }
-    """
     heading = "theme"
     hint = "enter keep · esc leave"
 

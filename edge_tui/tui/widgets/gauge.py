@@ -64,14 +64,17 @@ class Gauge(Widget):
             return self._gpu(sample.gpu, width)
         long = 20 if width > 110 else 10
         share = sample.ram_used / sample.ram_total if sample.ram_total else 0.0
-        process = sample.process_rss / sample.ram_total if sample.ram_total else 0.0
+        used, total = size(sample.ram_used, "GB"), size(sample.ram_total, "GB")
         return [
-            [("CPU ", "$primary bold"), (f"{sample.cpu_percent:>3.0f} % ", ""), *self._bar(sample.cpu_percent / 100, 10)],
-            [("process ", "$text-muted"), (f"{size(sample.process_rss):>7} ", ""), *self._bar(process, long)],
-            [("memory ", "$text-muted"), (f"{size(sample.ram_used, 'GB')}/{size(sample.ram_total, 'GB')} GB ", ""),
-             *self._bar(share, long)],
-            [("free ", "$text-muted"), (f"{size(sample.ram_total - sample.ram_used)}", "")],
-        ]  # fmt: skip
+            [
+                ("CPU ", "$primary bold"),
+                (f"{sample.cpu_percent:>3.0f} % ", ""),
+                *self._bar(sample.cpu_percent / 100, long),
+            ],
+            [("process ", "$text-muted"), (f"{size(sample.process_rss):>7}", "")],
+            [("memory ", "$text-muted"), (f"{used}/{total} GB ", ""), *self._bar(share, long)],
+            [("free ", "$text-muted"), (size(sample.ram_total - sample.ram_used), "")],
+        ]
 
     def _gpu(self, gpu: GpuSample, width: int) -> list[list[Part]]:
         long = 20 if width > 110 else 10
@@ -94,14 +97,16 @@ class Gauge(Widget):
         speed = self.speed
         long = 20 if width > 110 else 8
         marks = spark(speed.history, long, self.ascii_only)
+        read = number(speed.read) if speed.read is not None else "–"
+        written = number(speed.written) if speed.written is not None else "–"
+        now = "$success bold" if speed.now else "$text-muted"
         return [
-            [(f"{rate(speed.now):>5}", "$success bold" if speed.now else "$text-muted"), (" tok/s ", ""),
-             (marks, "$success")],
+            [(f"{rate(speed.now):>5}", now), (" tok/s ", ""), (marks, "$success")],
             [("mean ", "$text-muted"), (f"{rate(speed.mean):>5}", "")],
             [("TTFT ", "$text-muted"), (f"{seconds(speed.first):>6}", "")],
-            [("in ", "$text-muted"), (f"{number(speed.read) if speed.read is not None else '–':>5}", "")],
-            [("out ", "$text-muted"), (f"{number(speed.written) if speed.written is not None else '–':>5}", "")],
-        ]  # fmt: skip
+            [("in ", "$text-muted"), (f"{read:>5}", "")],
+            [("out ", "$text-muted"), (f"{written:>5}", "")],
+        ]
 
     def _bar(self, fraction: float | None, width: int) -> list[Part]:
         style = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.cells import cell_len
 from textual.containers import Vertical
@@ -16,15 +16,15 @@ from textual.widgets import Input, Static
 from decoders.base import ParamError
 from edge_tui.sanitise import sanitise
 from edge_tui.tui.actions import bindings
-from edge_tui.tui.format import bar, clip
+from edge_tui.tui.format import clip
+from edge_tui.tui.format import line as thin_bar
 
 if TYPE_CHECKING:
     from textual import events
     from textual.app import ComposeResult
+    from textual.binding import Binding
 
     from edge_tui.tui.knobs import Knobs, Row
-
-_BAR = 6
 
 
 class ParameterTable(Widget, can_focus=True):
@@ -33,7 +33,7 @@ class ParameterTable(Widget, can_focus=True):
     DEFAULT_CSS = """
     ParameterTable { height: 1fr; }
     """
-    BINDINGS = [*bindings("parameters")]
+    BINDINGS: ClassVar[list[Binding]] = bindings("parameters")  # type: ignore[assignment]
 
     index: reactive[int] = reactive(0)
 
@@ -112,7 +112,7 @@ class ParameterTable(Widget, can_focus=True):
 
     def _line(self, row: Row, here: bool, width: int) -> list[tuple[str, str]]:
         wide = width >= 32
-        label, value_room = (13, 8) if wide else (11, 7)
+        label, value_room = (16, 8) if wide else (16, 6)
         back = ""
         if here:
             back = " on $block-cursor-background" if self.has_focus else " on $panel"
@@ -125,9 +125,9 @@ class ParameterTable(Widget, can_focus=True):
         ]
         mark = "•" if row.changed else " "
         if row.fraction is not None:
-            room = width - label - value_room - 4
-            gauge = bar(row.fraction, max(room, 1), self.ascii_only)
-            cells += [("▕", soft + back), (gauge, strong + back), ("▏", soft + back)]
+            room = max(width - label - value_room - 2, 2)
+            full, rest = thin_bar(row.fraction, room, self.ascii_only)
+            cells += [(full, strong + back), (rest, soft + back)]
             cells.append((clip(row.shown, value_room).rjust(value_room), front + back))
         else:
             room = width - label - 2
@@ -217,13 +217,12 @@ class ValueInput(Input):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(compact=True, select_on_focus=True, **kwargs)
 
-    async def _on_key(self, event: events.Key) -> None:
+    def on_key(self, event: events.Key) -> None:
+        """Esc is ours; all else goes on to the input."""
         if event.key == "escape":
             event.stop()
             event.prevent_default()
             self.post_message(self.Left())
-            return
-        await super()._on_key(event)
 
 
 class Parameters(Vertical):

@@ -30,12 +30,11 @@ class Prompt(TextArea):
         )
         self.border_title = "prompt"
 
-    async def _on_paste(self, event: events.Paste) -> None:
-        """A paste comes from outside: terminals would obey what it may hold."""
+    def on_paste(self, event: events.Paste) -> None:
+        """A paste comes from outside: terminals would obey what it may hold. The text area then takes it."""
         # Windows' line ends; a lone carriage return is how terminals send a pasted new line.
         text = event.text.replace("\r\n", "\n").replace("\r", "\n")
         event.text = sanitise(text, tab="\t")
-        await super()._on_paste(event)
 
     def type(self, character: str) -> None:
         """A character typed elsewhere that belongs here."""

@@ -17,8 +17,9 @@ from edge_tui.tui.format import clip
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from decoders.base import Decoder
     from textual import events
+
+    from decoders.base import Decoder
 
 DIGITS = 9
 
@@ -74,7 +75,7 @@ class StrategyList(Widget):
                 decoder = lines[index]
                 here = decoder.name == self.chosen
                 digit = str(index + 1) if index < DIGITS else " "
-                title = clip(sanitise(decoder.title, keep_newlines=False), max(cell - 4, 1))
+                title = clip(sanitise(decoder.title, keep_newlines=False), max(cell - 3, 1))
                 style = "$primary bold" if here else "$foreground"
                 parts += [
                     ("▸" if here else " ", "$primary bold"),

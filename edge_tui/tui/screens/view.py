@@ -1,0 +1,348 @@
+"""What the main screen shows: prompt, tokens, strategies, parameters, gauge."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.screen import Screen
+from textual.widgets import Footer, Static, TextArea
+
+from edge_tui.engine import events as engine_events
+from edge_tui.sanitise import sanitise
+from edge_tui.tui import format
+from edge_tui.tui.widgets.beam_board import BeamBoard
+from edge_tui.tui.widgets.gauge import Gauge, Speed
+from edge_tui.tui.widgets.header import HeaderBar
+from edge_tui.tui.widgets.inspector import Inspector
+from edge_tui.tui.widgets.message_line import MessageLine
+from edge_tui.tui.widgets.parameters import Parameters
+from edge_tui.tui.widgets.prompt import Prompt
+from edge_tui.tui.widgets.strategy_list import StrategyList
+from edge_tui.tui.widgets.token_pane import TokenPane
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual import events
+    from textual.app import ComposeResult
+    from textual.theme import Theme
+
+    from decoders.base import Decoder
+    from edge_tui.engine.events import Event, Failed, Finished, Loaded, Started
+    from edge_tui.telemetry import Sample
+    from edge_tui.transcript import Transcript
+    from edge_tui.tui.app import EdgeApp
+    from edge_tui.tui.knobs import Knobs
+    from edge_tui.tui.session import Session
+
+MINIMUM = (60, 16)
+"""Columns and lines below which the screen only asks to be enlarged."""
+_REASONS = {
+    "eos": "end of sequence",
+    "stop": "stop string",
+    "length": "max_length reached",
+    "cancelled": "stopped",
+    "context": "context full",
+    "done": "every hypothesis finished",
+}
+_EMPTY = "ctrl+j runs the prompt.\n1-9 choose a strategy, ? shows every key."
+
+
+class View(Screen[None]):
+    """Paints; what keys and clicks do is `Workbench`'s."""
+
+    app: EdgeApp
+    AUTO_FOCUS = "#prompt"
+    HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012 - Textual declares it so
+        (0, "-tiny"),
+        (MINIMUM[0], "-narrow"),
+        (100, "-normal"),
+        (150, "-wide"),
+    ]
+    VERTICAL_BREAKPOINTS = [  # noqa: RUF012
+        (0, "-flat"),
+        (MINIMUM[1], "-short"),
+        (34, "-tall"),
+    ]
+
+    def __init__(self, session: Session, knobs: Knobs, decoders: Sequence[Decoder]) -> None:
+        super().__init__()
+        self.session = session
+        self.knobs = knobs
+        self.decoders = list(decoders)
+        self._cleared: Transcript | None = None
+        self._shown: Transcript | None = None
+        self._ticks = 0
+        self._counted = ""
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="too-small")
+        with Vertical(id="workbench"):
+            yield HeaderBar()
+            with Horizontal(id="body"):
+                with Vertical(id="left"):
+                    yield Prompt(id="prompt")
+                    with Vertical(id="output"):
+                        yield BeamBoard(id="beam-board")
+                        yield TokenPane(_EMPTY, id="tokens")
+                with Vertical(id="right"):
+                    with Vertical(id="sidebar"):
+                        yield StrategyList(self.decoders, id="strategies")
+                        yield Parameters(self.knobs, id="parameters")
+                    yield Inspector(self._decode, id="inspector")
+            yield Gauge()
+            yield MessageLine()
+            yield Footer(show_command_palette=False, compact=True)
+
+    def on_mount(self) -> None:
+        ui = self.app.settings.ui
+        self.set_class(not ui.sidebar, "-folded")
+        self.set_class(ui.ascii, "-ascii")
+        self.query_one("#inspector").border_title = "token"
+        self.gauge.ascii_only = self.parameters.table.ascii_only = ui.ascii
+        self.strategy_list.chosen = self.knobs.decoder.name
+        self.app.theme_changed_signal.subscribe(self, self._theme_changed)
+        self._title_model()
+        self._title_output()
+        self._title_parameters()
+
+    def _theme_changed(self, theme: Theme) -> None:
+        """Without hue the token pane needs other means than colour."""
+        self.pane.set_class(self.app.no_color or theme.ansi, "-no-hue")
+
+    # The parts.
+
+    @property
+    def header(self) -> HeaderBar:
+        return self.query_one(HeaderBar)
+
+    @property
+    def prompt(self) -> Prompt:
+        return self.query_one(Prompt)
+
+    @property
+    def pane(self) -> TokenPane:
+        return self.query_one(TokenPane)
+
+    @property
+    def board(self) -> BeamBoard:
+        return self.query_one(BeamBoard)
+
+    @property
+    def inspector(self) -> Inspector:
+        return self.query_one(Inspector)
+
+    @property
+    def parameters(self) -> Parameters:
+        return self.query_one(Parameters)
+
+    @property
+    def strategy_list(self) -> StrategyList:
+        return self.query_one(StrategyList)
+
+    @property
+    def gauge(self) -> Gauge:
+        return self.query_one(Gauge)
+
+    @property
+    def messages(self) -> MessageLine:
+        return self.query_one(MessageLine)
+
+    def _decode(self, ids: Sequence[int]) -> list[str]:
+        engine = self.session.engine
+        return engine.decode(ids) if engine is not None else [""] * len(ids)
+
+    # Time passes.
+
+    def tick(self, news: Sequence[Event], sample: Sample | None) -> None:
+        """Paints what has happened since the last tick."""
+        for event in news:
+            self._take(event)
+        run = self.session.run
+        if run is not None and (news or run.active) and (self.app.settings.stream or not run.active):
+            self._paint_tokens()
+        self.header.state, self.header.kind = self.session.state()
+        self._ticks += 1
+        if self._ticks % 8 == 1 or any(isinstance(e, engine_events.Finished) for e in news):
+            self._paint_gauge(sample)
+
+    def _paint_tokens(self) -> None:
+        run = self.session.run
+        if run is None or run.transcript is None:
+            return
+        if run.transcript is not self._shown:
+            if self.app.settings.stream or not run.active:
+                self._show(run.transcript)
+            return
+        self.pane.refresh_tail()
+        self.board.refresh_tail()
+        self.inspector.refresh_tail()
+
+    def _show(self, transcript: Transcript | None) -> None:
+        cursor = self.pane.cursor
+        self._shown = transcript
+        self.pane.show(transcript)
+        self.board.show(transcript)
+        competing = transcript is not None and transcript.started.rows > 1
+        self.set_class(competing, "-board")
+        if transcript is not None and competing:
+            # The settled line, a place for each row, and some for what has finished: fixed, so that the
+            # tokens below never move.
+            self.board.styles.height = 2 + transcript.started.rows + min(transcript.started.rows, 3)
+        self.inspector.show(transcript, None)
+        if cursor is not None and transcript is not None and transcript.started.prefix_tokens:
+            # Continuing from a token: stay on it.
+            at = min(cursor, transcript.started.prefix_tokens - 1)
+            self.call_after_refresh(setattr, self.pane, "cursor", at)
+        self._title_output()
+
+    def _paint_gauge(self, sample: Sample | None) -> None:
+        gauge, run, engine = self.gauge, self.session.run, self.session.engine
+        device = next((loaded.device for loaded in self.session.loaded.values()), "")
+        seen = sample is not None and sample.gpu is not None and sample.gpu.total is not None
+        gauge.on_gpu = device.startswith("cuda") or (not device and seen)
+        gauge.sample = sample
+        if run is None:
+            return
+        meter = run.meter
+        peak = run.finished.peak_bytes if run.finished is not None else None
+        if peak is None and run.active and engine is not None:
+            peak = engine.memory().peak
+        gauge.speed = Speed(
+            now=meter.now,
+            mean=run.finished.tokens_per_second or meter.mean if run.finished is not None else meter.mean,
+            history=tuple(meter.history),
+            first=run.first_token,
+            read=run.started.prompt_tokens if run.started is not None else None,
+            written=meter.total if run.started is not None else None,
+            peak=peak,
+        )
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case engine_events.Started():
+                self._started(event)
+            case engine_events.Finished():
+                self._finished(event)
+            case engine_events.Failed():
+                self._failed(event)
+            case engine_events.Loaded():
+                self._loaded(event)
+            case engine_events.Unloaded():
+                back = event.before_bytes - event.after_bytes
+                self.say(f"{event.name} unloaded: {format.size(back)} came back.", "good")
+                self._title_model()
+            case engine_events.Loading():
+                self.say(f"Loading {event.name} as {event.role} …")
+            case engine_events.ParamChanged():
+                self.say(f"{event.name} is {event.value:.4g} from token {event.index} on.")
+            case engine_events.Died():
+                self.app.offer_restart(event)
+            case _:
+                pass
+
+    def _started(self, event: Started) -> None:
+        self.knobs.learn(event.strategy, event.values)
+        self.parameters.reload()
+        self._title_output()
+        if event.notices:
+            self.say(" ".join(event.notices), "warning")
+        else:
+            self.say(
+                f"{self._name_of(event.strategy)} · seed {event.seed} · at most {event.max_new_tokens} tokens"
+            )
+
+    def _finished(self, event: Finished) -> None:
+        run = self.session.run
+        if run is None or run.id != event.run or self.session.waiting:
+            return
+        said = [
+            _REASONS.get(event.reason, event.reason),
+            f"{event.new_tokens:,} tokens",
+            f"{format.rate(event.tokens_per_second)} tok/s",
+        ]
+        if event.score is not None:
+            said.append(f"score {event.score:.3f}")
+        if run.started is not None:
+            said.append(f"seed {run.started.seed}")
+        self.say(" · ".join(said), "good" if event.reason in ("eos", "stop", "done") else "info")
+
+    def _failed(self, event: Failed) -> None:
+        self.say(event.message, "error")
+        self.app.notify(sanitise(event.message), severity="error", markup=False, timeout=8)
+        if event.field:
+            self.parameters.refuse(event.field, event.message)
+
+    def _loaded(self, event: Loaded) -> None:
+        self.knobs.forget()
+        self._title_model()
+        self._count_prompt()
+        if self.app.telemetry is not None and event.device.startswith("cuda"):
+            self.app.telemetry.watch(event.device)
+        note = f" {' '.join(event.notices)}" if event.notices else ""
+        self.say(
+            f"{event.name} ready as {event.role} in {format.seconds(event.seconds)}: {event.architecture}, "
+            f"{format.size(event.weight_bytes)}.{note}",
+            "good",
+        )
+
+    def say(self, message: str, kind: str = "info") -> None:
+        """Puts a sentence on the message line."""
+        self.messages.say(message, kind)  # type: ignore[arg-type]
+
+    # Titles.
+
+    def _title_model(self) -> None:
+        loaded = self.session.loaded
+        main = loaded.get("model")
+        header = self.header
+        if main is None:
+            header.model, header.facts = self.app.model_name, ()
+            return
+        name = main.name
+        other = [event.name for role, event in loaded.items() if role != "model"]
+        if other and "amateur" in self.knobs.decoder.roles:
+            name = f"{name} − {other[0]}"
+        header.model = sanitise(name, keep_newlines=False)
+        header.facts = (main.precision, main.device)
+
+    def _title_output(self) -> None:
+        run = self.session.run
+        kind = "final" if self.pane.show_final else "raw"
+        output = self.query_one("#output")
+        title = "tokens"
+        if run is not None and run.started is not None and self._shown is not None:
+            title = f"tokens · {self._name_of(run.started.strategy)}"
+        output.border_title = Content(title)
+        output.border_subtitle = f"{kind} probabilities"
+
+    def _title_parameters(self) -> None:
+        self.parameters.border_title = Content(sanitise(self.knobs.decoder.title, keep_newlines=False))
+
+    def _name_of(self, strategy: str) -> str:
+        found = next((d.title for d in self.decoders if d.name == strategy), strategy)
+        return sanitise(found, keep_newlines=False)
+
+    def on_text_area_changed(self, event: TextArea.Changed) -> None:
+        event.stop()
+        self.set_timer(0.3, self._count_prompt)
+
+    def _count_prompt(self) -> None:
+        engine, text = self.session.engine, self.prompt.text
+        if len(text) > 200_000:
+            self.prompt.border_subtitle = f"{len(text):,} characters"
+            return
+        count = engine.count(text) if engine is not None and text else None
+        self.prompt.border_subtitle = "" if count is None else f"{count:,} token{'s' * (count != 1)}"
+
+    def on_resize(self, event: events.Resize) -> None:
+        width, height = event.size
+        self.query_one("#too-small", Static).update(
+            Content(
+                f"edge-tui needs {MINIMUM[0]}×{MINIMUM[1]},\n"
+                f"this terminal is {width}×{height}.\n\nPlease enlarge it."
+            )
+        )
+        self.strategy_list.columns = 2 if height < 34 else 1
