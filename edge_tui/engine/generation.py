@@ -204,12 +204,10 @@ class Generation:
         return Output(logits, output.hidden)
 
     def _write(self, z: Tensor, step: Step) -> None:
-        import torch
-
         parent = self._rows if step.parent is None else step.parent
         done = self._never if step.done is None else step.done
         if not self.decoder.owns_eos and self._eos.numel():
-            done = done | torch.isin(step.chosen, self._eos)
+            done = done | (step.chosen[:, None] == self._eos).any(-1)
         extras = [step.extras[name].float() for name in self.decoder.columns]
         raw = z if step.parent is None else z.index_select(0, parent)
         self.ring.write(*record(raw, step.final, step.chosen, parent, done, self.table.version_row, extras))

@@ -89,7 +89,7 @@ class FlatModel:
         self._embedding = embedding
         self._layers = layers
         self._norm = norm
-        self._head: Linear | None = head
+        self._head = head
         self._hidden = (config.hidden,)
         self._windows = tuple(set(config.windows))
         self._tables: dict[bool, tuple[Tensor, Tensor]] = {}
@@ -132,7 +132,7 @@ class FlatModel:
         x, states = self._run(ctx, ids, self._place(ctx, k, start), hidden)
         ctx.advance(k)
         x = F.rms_norm(x, self._hidden, self._norm, self.config.eps)
-        logits = self._logits(x).view(rows, k, -1)
+        logits = self._head(x).view(rows, k, -1)
         if not hidden:
             return Output(logits)
         return Output(logits, torch.stack([*states, x], 1).view(rows, k, len(states) + 1, -1))
@@ -176,21 +176,16 @@ class FlatModel:
             ctx.extend(fresh)
             if progress is not None:
                 progress(done + k, total)
-        return Output(self._logits(F.rms_norm(last, self._hidden, self._norm, self.config.eps))[:, None])
+        return Output(self._head(F.rms_norm(last, self._hidden, self._norm, self.config.eps))[:, None])
 
     def release(self) -> None:
         """Drops the weights. The model is unusable afterwards."""
         self._embedding = self._norm = torch.empty(0)
         self._layers = ()
-        self._head = None
+        del self._head
         self._tables.clear()
         if self.info.device.startswith("cuda"):
             torch.cuda.empty_cache()
-
-    def _logits(self, x: Tensor) -> Tensor:
-        if self._head is None:
-            raise RuntimeError(f"{self.info.name} has been released.")
-        return self._head(x)
 
     def _place(self, ctx: FlatContext, k: int, start: int | None, fresh: list[int] | None = None) -> Place:
         """Works out positions, rotary rows and masks of `k` new positions.
@@ -236,6 +231,8 @@ class FlatModel:
 
     def _run(self, ctx: FlatContext, ids: Tensor, place: Place, hidden: bool) -> tuple[Tensor, list[Tensor]]:
         """The layers: returns the residual stream `[N, hidden]`, and what went into each layer if asked."""
+        if not self._layers:
+            raise RuntimeError(f"{self.info.name} has been released.")
         eps = self.config.eps
         x = F.embedding(ids, self._embedding).view(-1, *self._hidden)
         states: list[Tensor] = []
@@ -271,14 +268,14 @@ class FlatModel:
         if k == 1:
             # One position: the queries that share a key head stand in line as if they were positions.
             q = qkv[:, 0, :h].view(rows, h_kv, h // h_kv, d)
-            return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask).view(rows, -1)
+            return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask).reshape(rows, -1)
         q = qkv[:, :, :h].transpose(1, 2)
         if mask is None:
             y = F.scaled_dot_product_attention(q, keys, values, is_causal=True, enable_gqa=h != h_kv)
         else:
             y = F.scaled_dot_product_attention(
                 q.reshape(rows, h_kv, -1, d), keys, values, attn_mask=mask
-            ).view(rows, h, k, d)
+            ).reshape(rows, h, k, d)
         return y.transpose(1, 2).reshape(rows * k, -1)
 
 
