@@ -251,7 +251,7 @@ def _weights(
                 -(-elements // 2) + 4 * -(-elements // 64) + 64
             )  # two a byte, a scale for 64, the code book
         else:
-            total += elements + outputs * (2 if flat and device == "cpu" else 4)
+            total += elements + outputs * (2 if device == "cpu" else 4)  # a scale for each row
     if flat and flat.qk_norm:  # kept once for each head
         total += (flat.heads + flat.kv_heads - 2) * flat.head_dim * flat.layers * WIDTH[dtype]
     return total, largest

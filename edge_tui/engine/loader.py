@@ -169,6 +169,7 @@ def _read(
 ) -> LanguageModel:
     import torch
 
+    from edge_tui.engine.models.base import Cancelled
     from edge_tui.engine.models.linear import PrecisionError
     from edge_tui.engine.models.weights import WeightsError
 
@@ -187,9 +188,15 @@ def _read(
         )
     except (PrecisionError, WeightsError) as error:
         raise LoadError(str(error)) from error
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+    except Cancelled:
+        raise
+    except Exception as error:  # whatever else a modelling library raises
         if not _is_out_of_memory(error):
-            raise
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise LoadError(
+                f"{checkpoint.name} cannot be loaded as {precision} on {device} ({reason}); "
+                "choose another precision or model."
+            ) from error
     # Only here, with the error and its traceback gone, is nothing left that holds the tensors.
     give_back(device)
     needed = forecast(checkpoint, precision, context, 1, device)

@@ -12,7 +12,7 @@ from edge_tui.engine.forecast import Forecast, forecast_pair, largest_context, r
 from edge_tui.engine.loader import load
 from edge_tui.engine.port import ModelSpec
 from edge_tui.nvml import GpuSample
-from tests.engine.checkpoints import make_checkpoint
+from tests.engine.checkpoints import make_checkpoint, save_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +42,23 @@ def test_weights_are_forecast_to_the_byte(
     info = load(ModelSpec(checkpoint.name, precision, "cpu", 64)).model.info
     assert expected.weights == info.weight_bytes
     assert expected.kv == 64 * info.kv_bytes
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8", "4bit"])
+def test_the_other_tiers_weights_are_forecast_to_the_byte(tmp_path: Path, precision: Any) -> None:
+    from transformers import GemmaConfig, GemmaForCausalLM
+
+    config = GemmaConfig(
+        vocab_size=320, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=1,
+        head_dim=16, intermediate_size=96, max_position_embeddings=128,
+    )  # fmt: skip
+    GemmaForCausalLM(config).save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    loaded = load(ModelSpec(str(tmp_path), precision, "cpu"))
+    expected = forecast.forecast(loaded.checkpoint, precision, 128, 1, "cpu")
+    assert loaded.model.info.tier == "transformers"
+    assert expected.weights == loaded.model.info.weight_bytes
+    assert expected.kv == 128 * loaded.model.info.kv_bytes
 
 
 def test_kv_grows_with_context_and_rows(made: Callable[..., Checkpoint]) -> None:

@@ -102,6 +102,17 @@ def test_running_out_of_memory_gives_it_back(
     assert load(ModelSpec(str(folder), device="cpu")).model.info.parameters
 
 
+def test_whatever_a_library_raises_is_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edge_tui.engine.models import loading
+
+    def fails(*_args: object, **_kwargs: object) -> None:
+        raise NotImplementedError("no kernel\nfor this")
+
+    monkeypatch.setattr(loading, "load_flat", fails)
+    with pytest.raises(LoadError, match=r"cannot be loaded as float32 on cpu \(no kernel for this\); choose"):
+        load(ModelSpec(str(folder), device="cpu"))
+
+
 def test_a_loading_can_be_cancelled(folder: Path) -> None:
     calls = iter([False, False, False])
     with pytest.raises(Cancelled):
