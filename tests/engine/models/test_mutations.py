@@ -1,0 +1,138 @@
+"""The golden comparison must see: each classic mistake, made on purpose, has to move the logits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from edge_tui.engine.models import flat as flat_module
+from edge_tui.engine.models import loading
+from edge_tui.engine.models import rope as rope_module
+from tests.engine.models.references import (
+    TOLERANCE,
+    checkpoint,
+    deviation,
+    flat,
+    one_by_one,
+    random_ids,
+    reference,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Mutate = Callable[[pytest.MonkeyPatch], None]
+
+VISIBLE = 10 * TOLERANCE
+PROMPT, T = 30, 40
+
+
+def changed_config(**changes: Any) -> Mutate:
+    """Decodes as if config.json had said something else."""
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        right = loading.flat_config
+        patch.setattr(loading, "flat_config", lambda config: replace(right(config), **changes))
+
+    return mutate
+
+
+def changed_rope(**changes: Any) -> Mutate:
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        right = loading.flat_config
+
+        def wrong(config: Any) -> Any:
+            flat_config = right(config)
+            return replace(flat_config, rope=replace(flat_config.rope, **changes))
+
+        patch.setattr(loading, "flat_config", wrong)
+
+    return mutate
+
+
+def no_rotary(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(flat_module, "rotate", lambda heads, cos, sin: None)
+
+
+def interleaved_rotary(patch: pytest.MonkeyPatch) -> None:
+    """Pairs neighbours, as GPT-J does, instead of halves."""
+
+    def rotate(heads: Any, cos: Any, sin: Any) -> None:
+        half = cos.shape[-1] // 2
+        c, s = cos[..., :half], sin[..., half:]
+        even, odd = heads[..., ::2].clone(), heads[..., 1::2].clone()
+        heads[..., ::2] = even * c - odd * s
+        heads[..., 1::2] = odd * c + even * s
+
+    patch.setattr(flat_module, "rotate", rotate)
+
+
+def no_attention_factor(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rope_module, "_longrope_attention", lambda rope: 1.0)
+
+
+def layer_norm(patch: pytest.MonkeyPatch) -> None:
+    """Centres before scaling, as LayerNorm does."""
+    right = torch.nn.functional.rms_norm
+    patch.setattr(flat_module.F, "rms_norm", lambda x, *rest: right(x - x.mean(-1, keepdim=True), *rest))
+
+
+def off_by_one(patch: pytest.MonkeyPatch) -> None:
+    """Steps believe to be one position further on (alike in all positions it would not matter)."""
+    right = flat_module.FlatModel._place
+
+    def place(self: Any, ctx: Any, k: int, *rest: Any) -> Any:
+        where = right(self, ctx, k, *rest)
+        if k > 1:
+            return where
+        return replace(where, cos=ctx.cos[where.span, None], sin=ctx.sin[where.span, None])
+
+    patch.setattr(flat_module.FlatModel, "_place", place)
+
+
+MUTATIONS: dict[str, tuple[str, Mutate]] = {
+    "no rotary": ("qwen2", no_rotary),
+    "rotary pairs neighbours": ("llama", interleaved_rotary),
+    "rotary base": ("llama", changed_rope(theta=101.0)),
+    "no llama3 scaling": ("llama3 rope", changed_rope(kind="default")),
+    "no linear scaling": ("linear rope", changed_rope(kind="default")),
+    "no yarn scaling": ("yarn rope", changed_rope(kind="default")),
+    "short factors on a long run": ("phi3 long rope", changed_rope(original=1000)),
+    "no long rope attention factor": ("phi3 long rope", no_attention_factor),
+    "full instead of partial rotary": ("phi3 partial", changed_rope(dim=16)),
+    "no QKV bias": ("qwen2", changed_config(qkv_bias=False)),
+    "no output bias": ("llama biased", changed_config(out_bias=False)),
+    "no MLP bias": ("llama biased", changed_config(mlp_bias=False)),
+    "no query and key norm": ("qwen3", changed_config(qk_norm=False)),
+    "layer norm": ("qwen2", layer_norm),
+    "norm epsilon": ("qwen2", changed_config(eps=1e-2)),
+    "off by one": ("mistral", off_by_one),
+    "window ignored": ("mistral windowed", changed_config(windows=(0, 0))),
+    "window in every layer": ("qwen2 windowed above", changed_config(windows=(9, 9))),
+    "window one too wide": ("phi3 windowed", changed_config(windows=(12, 12))),
+    "head tied": ("qwen2", changed_config(tied=True)),
+}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_mistakes_are_seen(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case, mutate = MUTATIONS[name]
+    path = checkpoint(tmp_path / "checkpoint", case)
+    ids = random_ids(1, T)
+    with torch.inference_mode():
+        wanted = reference(path)(ids).logits
+
+    def worst() -> float:
+        model = flat(path)
+        ctx = model.open(1, 64)
+        first = model.prefill(ctx, ids[:, :PROMPT], torch.tensor([PROMPT])).logits
+        rest = one_by_one(model, ctx, ids[:, PROMPT:])
+        return deviation(torch.cat((first, rest), 1), wanted[:, PROMPT - 1 :])
+
+    assert worst() < TOLERANCE
+    mutate(monkeypatch)
+    assert worst() > VISIBLE
