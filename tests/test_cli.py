@@ -1,0 +1,294 @@
+"""The command line as a user meets it: a process, its two streams, its exit status, a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from edge_tui import __version__, cli, logs
+from tests.engine.checkpoints import make_checkpoint
+
+COMMAND = [sys.executable, "-m", "edge_tui"]
+RED = "\x1b[31m"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(make_checkpoint(tmp_path_factory.mktemp("models") / "tiny", arch="qwen2", seed=3))
+
+
+def edge(*args: str, stdin: str | bytes = "", **env: str) -> subprocess.CompletedProcess[bytes]:
+    raw = stdin.encode() if isinstance(stdin, str) else stdin
+    return subprocess.run(
+        [*COMMAND, *args], input=raw, capture_output=True, timeout=60, env={**os.environ, **env}
+    )
+
+
+def error(done: subprocess.CompletedProcess[bytes]) -> str:
+    """The one line that was said."""
+    lines = done.stderr.decode().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("edge-tui: ")
+    return lines[0]
+
+
+def test_version_and_help_are_quick() -> None:
+    edge("--help")  # writes the compiled files
+    begun = time.perf_counter()
+    done = edge("--help")
+    seconds = time.perf_counter() - begun
+    assert done.returncode == 0
+    assert all(word in done.stdout.decode() for word in ("run", "--strategy", "--set", "--decoders"))
+    # 0.25 s is the aim on a quiet machine; the test leaves room for a neighbour on the core.
+    assert seconds < 0.75
+    assert edge("--version").stdout.decode().strip() == f"edge-tui {__version__}"
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ((), "edge-tui run"),
+        (("--frob",), "--frob"),
+        (("run", "x", "--mode", "wild"), "exploratory"),
+        (("run", "x", "--seed", "-1"), "whole number"),
+        (("run", "x", "--max-new-tokens", "0"), "from 1"),
+        (("run", "x", "--strategy", "dice"), "greedy"),
+        (("run", "x", "--set", "temperature"), "NAME=VALUE"),
+        (("run", "x", "--set", "temperature=99"), "from 0 to 5"),
+        (("run", "x", "--set", "tempratur=1"), "temperature"),
+        (("run", "x", "--strategy", "greedy", "--set", "top_p=0.5"), "greedy has no parameter"),
+        (("run", ""), "empty"),
+        (("run", "x", "-f", "y"), "two prompts"),
+        (("run", "-f", "/nowhere/at/all"), "/nowhere/at/all"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_status_2(args: tuple[str, ...], says: str) -> None:
+    done = edge(*args)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert says in error(done)
+
+
+def test_prompt_that_is_not_utf8() -> None:
+    done = edge("run", stdin=b"ab\xff")
+    assert done.returncode == 2
+    assert "byte 2" in error(done)
+
+
+def test_engine_failure_is_one_line_and_status_1() -> None:
+    done = edge("run", "x", "--model", "nobody/nothing", "-q")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert "nobody/nothing" in error(done)
+
+
+def test_hostile_names_reach_the_terminal_as_text() -> None:
+    done = edge("run", "x", "--model", f"./{RED}x", "-q")
+    assert done.returncode == 1
+    assert b"\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize("term", ["dumb", ""])
+def test_dumb_terminal_is_refused(term: str) -> None:
+    child = pexpect.spawn(COMMAND[0], COMMAND[1:], env={**os.environ, "TERM": term}, timeout=30)
+    child.expect("edge-tui run")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 2
+
+
+def test_output_that_is_no_terminal_is_refused() -> None:
+    child = pexpect.spawn("/bin/sh", ["-c", f"{' '.join(COMMAND)} | cat"], timeout=30, env=dict(os.environ))
+    child.expect("standard output is none.*edge-tui run")
+    child.expect(pexpect.EOF)
+
+
+# run
+
+
+def test_run_streams_text_alone_to_stdout(model: str) -> None:
+    args = ("run", "Hello", "--model", model, "--max-new-tokens", "12", "--seed", "5", "--no-chat")
+    first, second = edge(*args), edge(*args)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout
+    assert first.stdout == second.stdout
+    assert b"seed 5" in first.stderr
+    quiet = edge(*args, "-q")
+    assert (quiet.stdout, quiet.stderr) == (first.stdout, b"")
+
+
+def test_prompt_comes_from_argument_file_or_stdin(model: str, tmp_path: Path) -> None:
+    (tmp_path / "prompt").write_text("Hello\n")
+    common = ("--model", model, "--strategy", "greedy", "--max-new-tokens", "8", "--no-chat", "-q")
+    outputs = {
+        edge("run", "Hello", *common).stdout,
+        edge("run", "-f", str(tmp_path / "prompt"), *common).stdout,
+        edge("run", *common, stdin="Hello\n").stdout,
+        edge("run", "-f", "-", *common, stdin="Hello").stdout,
+    }
+    assert len(outputs) == 1
+    assert outputs != {b""}
+
+
+def test_flags_before_the_command_count(model: str) -> None:
+    args = ("--model", model, "--max-new-tokens", "3")
+    done = edge(*args, "run", "Hello", "--json", "-q")
+    assert len(done.stdout.splitlines()) == 4, done.stderr
+
+
+def test_json_is_one_object_a_token_and_a_summary(model: str) -> None:
+    args = ("run", "Hello", "--model", model, "--max-new-tokens", "6", "--no-chat", "-q", "--seed", "3")
+    done = edge(*args, "--json", "--set", "temperature=0.7")
+    *tokens, summary = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [token["step"] for token in tokens] == list(range(6))
+    assert all(token["logp"] <= 0 and token["rank"] >= 0 for token in tokens)
+    assert summary["type"] == "summary"
+    assert (summary["new_tokens"], summary["seed"], summary["reason"]) == (6, 3, "length")
+    # A random model may stop inside a character; the summary's text then shows that.
+    assert summary["text"].rstrip("\ufffd") == "".join(token["text"] for token in tokens).rstrip("\ufffd")
+    assert summary["parameters"]["temperature"] == {"value": pytest.approx(0.7), "source": "--set"}
+    plain = edge(*args, "--set", "temperature=0.7")
+    assert plain.stdout.decode() == summary["text"]
+
+
+def test_beams_print_the_answer_once(model: str) -> None:
+    args = (
+        "run",
+        "Hello",
+        "--model",
+        model,
+        "--strategy",
+        "beam",
+        "--max-new-tokens",
+        "6",
+        "--no-chat",
+        "-q",
+    )
+    plain, lines = edge(*args), edge(*args, "--json")
+    summary = json.loads(lines.stdout.splitlines()[-1])
+    assert plain.stdout.decode() == summary["text"]
+    assert summary["score"] < 0
+    assert {json.loads(line)["row"] for line in lines.stdout.splitlines()[:-1]} == {0, 1, 2, 3}
+
+
+def test_configuration_and_its_notices_reach_run(home: Path, model: str) -> None:
+    path = home / "config" / "edge-tui" / "config.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text(f'max_length = 4\nmodee = "x"\n[models]\nname = "{model}"\n')
+    done = edge("run", "Hello", "--json")
+    assert json.loads(done.stdout.splitlines()[-1])["new_tokens"] == 4
+    assert f"{path}:2: modee".encode() in done.stderr
+
+
+LONG = ("run", "Hello", "--max-new-tokens", "1900", "--no-chat", "--strategy", "top_k")
+
+
+def started(model: str, stdout: int) -> subprocess.Popen[bytes]:
+    child = subprocess.Popen(
+        [*COMMAND, *LONG, "--model", model], stdout=stdout, stderr=subprocess.PIPE, env=dict(os.environ)
+    )
+    assert child.stdout is not None
+    assert child.stdout.read(1)
+    return child
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_it_quickly_and_without_a_traceback(model: str, number: int, status: int) -> None:
+    child = started(model, subprocess.PIPE)
+    child.send_signal(number)
+    begun = time.monotonic()
+    _, stderr = child.communicate(timeout=20)
+    assert child.returncode == status
+    assert time.monotonic() - begun < 3
+    assert b"Traceback" not in stderr
+
+
+def test_a_reader_that_leaves_ends_it_silently(model: str) -> None:
+    child = started(model, subprocess.PIPE)
+    assert child.stdout is not None
+    child.stdout.close()
+    assert child.wait(timeout=30) == 141
+    assert child.stderr is not None
+    assert b"Traceback" not in child.stderr.read()
+
+
+def test_terminal_sees_escapes_and_pipes_get_them() -> None:
+    """The writer's two faces, on the same text."""
+    from edge_tui.run import _Text
+
+    read, write = os.pipe()
+    leader, follower = os.openpty()
+    with os.fdopen(write, "w") as pipe, os.fdopen(follower, "w") as terminal:
+        for out in (pipe, terminal):
+            _Text(out)._write(f"{RED}a")
+    assert os.read(read, 100) == f"{RED}a".encode()
+    assert os.read(leader, 100) == "␛[31ma".encode()
+    for descriptor in (read, leader):
+        os.close(descriptor)
+
+
+def test_latin1_locale_still_gets_utf8() -> None:
+    code = "import sys; from edge_tui.cli import _force_utf8; _force_utf8(); print('é‹')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"},
+        timeout=30,
+    )
+    assert done.stdout.decode() == "é‹\n", done.stderr
+
+
+# Crashes
+
+
+def test_crash_is_one_line_and_a_log_without_secrets(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    canary = "hf_" + "Q" * 30
+    monkeypatch.setenv("MY_API_KEY", "canary-value-1")
+
+    def broken(*_: object) -> int:
+        raise RuntimeError(f"sent {canary} and canary-value-1 to http://me:pass@host/")
+
+    monkeypatch.setattr(cli, "_dispatch", broken)
+    assert cli.main(["run", "x"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    (log,) = (home / "state" / "edge-tui").glob("crash-*.log")
+    assert str(log) in said
+    assert "RuntimeError" in log.read_text()
+    for text in (said, log.read_text()):
+        assert not any(secret in text for secret in (canary, "canary-value-1", "me:pass"))
+    assert log.stat().st_mode & 0o777 == 0o600
+    assert log.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_crash_without_a_place_for_the_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+
+    def broken(*_: object) -> int:
+        raise RuntimeError("oh")
+
+    monkeypatch.setattr(cli, "_dispatch", broken)
+    assert cli.main([]) == 1
+    assert "no log could be written" in capsys.readouterr().err
+
+
+def test_only_the_last_crash_logs_stay(home: Path) -> None:
+    for second in range(logs.KEEP + 3):
+        logs.detail(f"number {second}", now=1_800_000_000 + second)
+    kept = sorted((home / "state" / "edge-tui").glob("crash-*.log"))
+    assert len(kept) == logs.KEEP
+    assert "number 3" in kept[0].read_text()
