@@ -65,9 +65,8 @@ def perform(
     prompt_ids, notices = read_prompt(request, main)
     ids = [*prompt_ids, *request.prefix]
     settled = settle(request, decoder, decoder.from_checkpoint(main.checkpoint.generation_config))
-    context = min(model.model.info.context for model in loaded.values())
-    asked_context = [spec.context for role in decoder.roles if (spec := residents.roles[role]).context]
-    max_new, clamped = room(len(ids), request.max_length, min([context, *asked_context]))
+    context = min(model.context for model in loaded.values())
+    max_new, clamped = room(len(ids), request.max_length, context)
     eos = tuple(sorted({i for i in main.checkpoint.eos_ids if i < main.codec.size}))
     generation = Generation(
         decoder,

@@ -88,7 +88,7 @@ class Residents:
                 precision=info.precision,
                 dtype=info.dtype,
                 vocab=loaded.codec.size,
-                context=spec.context or info.context,
+                context=loaded.context,
                 parameters=info.parameters,
                 weight_bytes=info.weight_bytes,
                 seconds=time.perf_counter() - began,
