@@ -183,7 +183,7 @@ class Stage(ABC):
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
         """Maps logits float32 `[R, V]` to logits; −inf means removed. Must not write to `z`."""
 
-    def observe(self, s: State, chosen: Tensor, logp: Tensor) -> None:
+    def observe(self, s: State, chosen: Tensor, logp: Tensor) -> None:  # noqa: B027 — most learn nothing
         """Learns which token was taken.
 
         Args:
@@ -287,7 +287,7 @@ class Decoder(ABC):
         return 1
 
     def from_checkpoint(self, generation_config: Mapping[str, Any]) -> Mapping[str, float]:
-        """Parameter values that a checkpoint's own generation_config.json asks for; most strategies ask not."""
+        """Parameter values that a checkpoint's own generation_config.json asks for; most ask not."""
         return {}
 
     @abstractmethod

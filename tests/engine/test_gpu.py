@@ -55,10 +55,9 @@ def test_every_precision_decodes_and_gives_its_memory_back(
     assert seen.finished.peak_bytes >= loaded.weight_bytes
     engine.unload("model")
     gone = next(event for event in settle(engine, Unloaded) if isinstance(event, Unloaded))
-    print(
-        f"{precision}: {seen.finished.tokens_per_second:.0f} tok/s, weights {loaded.weight_bytes / 1e6:.0f} MB, "
-        f"peak {seen.finished.peak_bytes / 1e6:.0f} MB, {gone.before_bytes / 1e6:.0f} → {gone.after_bytes / 1e6:.1f} MB"
-    )
+    speed, peak = seen.finished.tokens_per_second, seen.finished.peak_bytes
+    sizes = (loaded.weight_bytes, peak, gone.before_bytes, gone.after_bytes)
+    print(precision, f"{speed:.0f} tok/s; MB of weights, peak, before and after:", [b >> 20 for b in sizes])
     assert gone.before_bytes - gone.after_bytes >= loaded.weight_bytes * 0.99
 
 
