@@ -34,6 +34,7 @@ class LinePanel(Widget):
     ) -> None:
         super().__init__(name=name, id=id, classes=classes, disabled=disabled)
         self._lines: Sequence[Line] = ()
+        self._base: Style | None = None
 
     def compose_lines(self, width: int, height: int) -> list[Line]:
         """The lines for a size. Texts are sanitised already; what is too long is cut."""
@@ -55,14 +56,22 @@ class LinePanel(Widget):
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
-        base = self.rich_style
+        base = self._style("")
         if y >= len(self._lines):
             return Strip.blank(self.size.width, base)
         strip = Strip(Segment(text, self._style(part)) for text, part in self._lines[y] if text)
         return strip.adjust_cell_length(self.size.width, base)
 
+    def notify_style_update(self) -> None:
+        super().notify_style_update()
+        self._base = None
+
     def _style(self, part: str) -> Style:
-        return self.get_component_rich_style(part) if part else self.rich_style
+        if part:
+            return self.get_component_rich_style(part)
+        if self._base is None:
+            self._base = self.rich_style
+        return self._base
 
 
 def fit_start(text: str, cells: int) -> str:

@@ -76,6 +76,10 @@ class TokenPane(ScrollView, can_focus=True):
         & > .token-pane--p1 { text-style: bold underline; }
         & > .token-pane--p0 { text-style: bold underline reverse; }
     }
+    TokenPane.-mono {
+        & > .token-pane--p6, & > .token-pane--p5, & > .token-pane--p4, & > .token-pane--p3,
+        & > .token-pane--p2, & > .token-pane--p1, & > .token-pane--p0 { color: $foreground; }
+    }
     """
 
     BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
@@ -164,6 +168,8 @@ class TokenPane(ScrollView, can_focus=True):
         self._settled = 0
         self._strips: dict[int, Strip] = {}
         self._styles: list[Style] | None = None
+        self._base: Style | None = None
+        self._offsets = False
         self._goal_x: int | None = None
         self._moving = False
         self._working = False
@@ -332,11 +338,27 @@ class TokenPane(ScrollView, can_focus=True):
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
-        self._styles = None
+        self._styles = self._base = None
         self._strips.clear()
 
     def on_mount(self) -> None:
         self.set_class(self.app.no_color or self.app.current_theme.ansi, "-no-hue")
+        self.set_class(self.app.no_color, "-mono")
+
+    def on_enter(self) -> None:
+        self._mark_offsets(True)
+
+    def on_leave(self) -> None:
+        self._mark_offsets(self.mouse_hover)
+
+    def _mark_offsets(self, wanted: bool) -> None:
+        """Selecting by mouse needs each segment to know its place, which makes every style unique and
+        drawing slow: only while the mouse is here.
+        """
+        if wanted != self._offsets:
+            self._offsets = wanted
+            self._strips.clear()
+            self.refresh()
 
     def watch_show_final(self) -> None:
         self._strips.clear()
@@ -355,11 +377,13 @@ class TokenPane(ScrollView, can_focus=True):
         line = round(self.scroll_y) + y
         strip = self._strips.get(line)
         if strip is None:
-            strip = self._draw(line, width) if line < len(self._wrap) else Strip.blank(width, self.rich_style)
+            strip = (
+                self._draw(line, width) if line < len(self._wrap) else Strip.blank(width, self._base_style)
+            )
             if len(self._strips) >= _CACHED:
                 self._strips.clear()
             self._strips[line] = strip
-        if y == self._height - 1 and not self.following:
+        if y == self._height - 1 and not self.following and line < len(self._wrap) - 1:
             return self._live_cue(strip, width)
         return strip
 
@@ -386,7 +410,7 @@ class TokenPane(ScrollView, can_focus=True):
                 run += piece.text.replace("\t", " " * TAB) if "\t" in piece.text else piece.text
             segments.append(Segment(run, style))
         strip = Strip(segment for segment in segments if segment.text)
-        strip = strip.adjust_cell_length(width, self.rich_style)
+        strip = strip.adjust_cell_length(width, self._base_style)
         if (selection := self.text_selection) is not None and (span := selection.get_span(line)) is not None:
             start, end = span
             chosen = self.screen.get_component_rich_style("screen--selection", partial=True)
@@ -394,7 +418,13 @@ class TokenPane(ScrollView, can_focus=True):
             strip = Strip.join(
                 [strip.crop(0, start), strip.crop(start, end).apply_style(chosen), strip.crop(end, width)]
             )
-        return strip.apply_offsets(0, line)
+        return strip.apply_offsets(0, line) if self._offsets else strip
+
+    @property
+    def _base_style(self) -> Style:
+        if self._base is None:
+            self._base = self.rich_style
+        return self._base
 
     @property
     def styles_of_buckets(self) -> list[Style]:
@@ -434,11 +464,11 @@ class TokenPane(ScrollView, can_focus=True):
         wrap.feed(words.shown)
         line = y - max((self._height - len(wrap)) // 2, 0)
         if not text or not 0 <= line < len(wrap):
-            return Strip.blank(width, self.rich_style)
+            return Strip.blank(width, self._base_style)
         said = "".join(piece.text for piece in wrap.pieces(words.shown, line)).strip()
         strip = Strip([Segment(said, self.get_component_rich_style("token-pane--empty"))])
         left = max((width - strip.cell_length) // 2, 0)
-        return Strip.join([Strip.blank(left, self.rich_style), strip]).adjust_cell_length(
+        return Strip.join([Strip.blank(left, self._base_style), strip]).adjust_cell_length(
             width, self.rich_style
         )
 
@@ -484,7 +514,7 @@ class TokenPane(ScrollView, can_focus=True):
                     self._strips.pop(line, None)
                 self._refresh_lines(first, last + 1)
         if new is not None and new < len(self._text):
-            self._scroll_into_view(*self._lines_of(new))
+            self._scroll_into_view(self._wrap.line_of(new))
         if self.is_mounted:
             self.post_message(self.CursorMoved(self, new))
 
@@ -492,7 +522,9 @@ class TokenPane(ScrollView, can_focus=True):
         """First and last line on which a token is drawn, or marked."""
         return self._wrap.line_of(token), self._wrap.line_of(min(token + 2, self._wrap.fed))
 
-    def _scroll_into_view(self, first: int, last: int) -> None:
+    def _scroll_into_view(self, first: int) -> None:
+        if not self.size:
+            return
         top = round(self.scroll_y)
         if first < top:
             self.scroll_to(y=first, animate=False, immediate=True)
