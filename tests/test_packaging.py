@@ -1,0 +1,146 @@
+"""What the documents say is what there is. Run as a module, it writes the README's generated tables anew."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tomli
+
+import decoders
+from edge_tui import __version__
+from edge_tui.cli import parser
+from edge_tui.tui.screens.help import readme_table
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+
+
+def strategies_table() -> str:
+    rows = ["| strategy | | parameters of its own |", "|---|---|---|"]
+    shared = {"temperature", "repetition_penalty", "presence_penalty", "frequency_penalty", "order"}
+    for decoder in decoders.all():
+        own = [f"`{param.name}`" for param in decoder.params if param.name not in shared]
+        rows.append(f"| `{decoder.name}` | {decoder.summary} | {' '.join(own)} |")
+    return "\n".join(rows)
+
+
+TABLES = {"strategies": strategies_table, "keys": readme_table}
+
+
+def with_table(text: str, name: str) -> str:
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    assert rest, f"README.md has no markers for {name}"
+    assert after, f"README.md has no markers for {name}"
+    return f"{before}{begin}\n{TABLES[name]()}\n{end}{after}"
+
+
+def commands(text: str) -> list[str]:
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_readme_tables_are_fresh(name: str) -> None:
+    text = README.read_text()
+    assert text == with_table(text, name), "write them anew: python -m tests.test_packaging"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_of_the_documents_exist(document: Path) -> None:
+    for line in commands(document.read_text()):
+        words = shlex.split(line.rpartition("|")[2])
+        if words[0] == "make":
+            assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), line
+        elif words[0] == "edge-tui":
+            assert parser().parse_args(words[1:]).command == "run", line
+        else:
+            pytest.fail(f"who checks {line!r}?")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_tree_in_contributing_exists() -> None:
+    tree = (ROOT / "CONTRIBUTING.md").read_text().partition("## The tree")[2].split("```")[1]
+    folder, inner = ROOT, ROOT
+    for line in tree.strip("\n").splitlines():
+        depth = (len(line) - len(line.lstrip())) // 4
+        for name in re.split(r"\s{2,}", line.strip())[: 2 if "cli.py" in line else 1]:
+            base = (ROOT, folder, inner)[depth]
+            assert (base / name).exists(), line
+            if name.endswith("/"):
+                folder, inner = (base / name, inner) if depth == 0 else (folder, base / name)
+
+
+def test_example_strategy_works(tmp_path: Path) -> None:
+    code = (ROOT / "CONTRIBUTING.md").read_text().partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "top_a.py").write_text(code)
+    registry = decoders.Registry.load([tmp_path])
+    assert registry.problems == []
+    assert "top_a" in {param.name for param in registry.find("top_a").params}
+
+
+def test_version_is_in_the_changelog() -> None:
+    assert re.search(
+        rf"^## \[{re.escape(__version__)}\] - ", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+    )
+
+
+def test_every_dependency_is_pinned_within_its_bounds() -> None:
+    project = tomli.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split())
+    pins = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pins.items()}
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    for requirement in wanted:
+        found = re.fullmatch(r"([\w.-]+)(?:>=([\d.]+))?(?:;.*)?", requirement)
+        assert found, requirement
+        pinned = pins[re.sub(r"[-_.]+", "-", found[1]).lower()]
+        if found[2]:
+            assert numbers(pinned) >= numbers(found[2]), requirement
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version))
+
+
+def test_make_says_what_there_is_and_asks_for_the_right_python(tmp_path: Path) -> None:
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, timeout=30).stdout
+    for target in ("run", "test", "check", "proof", "bench-tui"):
+        assert re.search(rf"^{target}\s+\S", shown, re.MULTILINE)
+    old = tmp_path / "bin"
+    old.mkdir()
+    for name in ("python3", "python3.11", "python3.12", "python3.13", "python3.14"):
+        (old / name).write_text("#!/bin/sh\nexit 1\n")
+        (old / name).chmod(0o755)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    done = subprocess.run(
+        ["make", "run"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={"PATH": f"{old}:/usr/bin:/bin", "HOME": str(tmp_path)},
+    )
+    assert done.returncode != 0
+    assert "Python 3.11 or newer" in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+if __name__ == "__main__":
+    text = README.read_text()
+    for table in TABLES:
+        text = with_table(text, table)
+    README.write_text(text)
+    sys.stdout.write("README.md is fresh.\n")
