@@ -11,12 +11,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from decoders.base import Decoder, Env, Output, Param, ParamError, Params, Stage, Step
+from decoders.base import Decoder, Env, Output, Param, ParamError, Params, Step
 from decoders.chain import Chain, last_logits, merge
 from decoders.min_p import MinP
 from decoders.penalties import REPETITION, penalties
 from decoders.random import draw
-from decoders.temperature import TEMPERATURE, Temperature
+from decoders.temperature import TEMPERATURE, Temperature, only
 from decoders.top_k import TopK
 from decoders.top_p import TopP
 from decoders.typical import Typical
@@ -85,26 +85,23 @@ class Auto(Decoder):
     rank = 8
 
     def __init__(self) -> None:
-        stages: tuple[Stage, ...] = (*penalties(), Temperature(), *(cls() for cls in _FILTERS))
         self.penalties = Chain(penalties())
-        self.chain = Chain(stages)
+        self.chain = Chain((Temperature(), *(cls() for cls in _FILTERS)))
         self.params = merge((*_READ, *self.penalties.params))
 
     def from_checkpoint(self, generation_config: Mapping[str, Any]) -> dict[str, float]:
         return from_generation_config(generation_config)
 
     def init(self, env: Env) -> State:
-        return self.chain.init(env)
+        return self.penalties.init(env)
 
     def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
-        import torch
-
         z = last_logits(outs["model"], s)
-        best = self.penalties.apply(z, p, s, rng).argmax(-1, keepdim=True)
-        greedy = torch.full_like(z, -torch.inf).scatter_(-1, best, 0.0)
-        final = self.chain.apply(z, p, s, rng).where(p["do_sample"] > 0, greedy)
+        penalised = self.penalties.apply(z, p, s, rng)
+        best = only(penalised, penalised.argmax(-1, keepdim=True))
+        final = self.chain.apply(penalised, p, s, rng).where(p["do_sample"] > 0, best)
         chosen = draw(final, rng)
-        self.chain.observe(s, chosen, final)
+        self.penalties.observe(s, chosen, final)
         return Step(chosen, final)
 
 

@@ -6,9 +6,11 @@ distribution. `decoders.sampling` builds the two orders in use.
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from decoders.base import Env, Output, Param, Params, Stage
+from decoders.temperature import only
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -59,14 +61,10 @@ class Chain:
 
         A row that loses its last candidate on the way keeps the one that was likeliest at the start.
         """
-        import torch
-
         out = z
         for i, stage in enumerate(self.stages):
             out = stage.apply(out, p, self._own(i, s), rng)
-        best = z.argmax(-1, keepdim=True)
-        rescue = torch.full_like(z, -torch.inf).scatter_(-1, best, z.gather(-1, best))
-        return rescue.where(out.amax(-1, keepdim=True) == -torch.inf, out)
+        return only(z, z.argmax(-1, keepdim=True)).where(out.amax(-1, keepdim=True) == -inf, out)
 
     def observe(self, s: State, chosen: Tensor, final: Tensor) -> None:
         """Counts the tokens taken, int64 `[R]`, and tells the stages that learn from them.

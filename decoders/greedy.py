@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from decoders.base import Decoder, Env, Output, Params, Step
 from decoders.chain import Chain, last_logits
 from decoders.penalties import penalties
+from decoders.temperature import only
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,10 +36,8 @@ class Greedy(Decoder):
         return self.chain.init(env)
 
     def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
-        import torch
-
         z = self.chain.apply(last_logits(outs["model"], s), p, s, rng)
         taken = z.argmax(-1, keepdim=True)
-        final = torch.full_like(z, -torch.inf).scatter_(-1, taken, z.gather(-1, taken))
+        final = only(z, taken)
         self.chain.observe(s, taken[:, 0], final)
         return Step(taken[:, 0], final)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _DIGITS = ((20, 11), (10, 10), (0, 10))
 """A non-negative float's 31 bits as three digits, high to low: (shift, width)."""
 
+_SMALL = 4096
+"""Up to this vocabulary a sort is the faster way on a CPU too."""
+
 
 def cutoff(key: Tensor, weight: Tensor, target: Tensor) -> Tensor:
     """The key of the last candidate that is needed.
@@ -29,11 +32,12 @@ def cutoff(key: Tensor, weight: Tensor, target: Tensor) -> Tensor:
         float32 `[R, 1]`: the smallest key `c` with `Σ weight[key ≤ c] ≥ target`. Where the weights never
         reach the target, the largest key that carries any.
     """
-    return _select(key, weight, target) if key.device.type == "cpu" else _sort(key, weight, target)
+    select = key.device.type == "cpu" and key.shape[-1] > _SMALL
+    return _select(key, weight, target) if select else _sort(key, weight, target)
 
 
 def _sort(key: Tensor, weight: Tensor, target: Tensor) -> Tensor:
-    """By a full sort: one kernel and no order-dependent atomics, hence the way of accelerators."""
+    """By a full sort; on accelerators always, since it needs no atomics, whose order would vary."""
     keys, order = key.sort(-1)
     mass = weight.gather(-1, order).cumsum(-1)
     # A rounded sum may fall short of a target that the exact one reaches.
@@ -42,25 +46,30 @@ def _sort(key: Tensor, weight: Tensor, target: Tensor) -> Tensor:
 
 
 def _select(key: Tensor, weight: Tensor, target: Tensor) -> Tensor:
-    """By radix selection: 1 ms for 152k candidates on a CPU core, where a sort takes 11.
+    """By radix selection, row by row: 1 ms for 152k candidates on a CPU core, where a sort takes 11."""
+    import torch
 
-    Non-negative floats compare like their bit patterns. Three histograms of the weights, each over one digit
-    of the pattern, find it digit by digit.
+    rows = zip(key.view(torch.int32), weight.double(), target.double()[:, 0], strict=True)
+    return torch.stack([_select_row(*row) for row in rows]).view(torch.float32)[:, None]
+
+
+def _select_row(bits: Tensor, weight: Tensor, missing: Tensor) -> Tensor:
+    """The bit pattern of one row's cutoff, found digit by digit.
+
+    Non-negative floats compare like their patterns. A histogram of the weights over a digit tells which
+    value of it the cutoff has, and so which few candidates the next digit has to look at.
     """
     import torch
 
-    bits = key.view(torch.int32)
-    found = torch.zeros_like(target, dtype=torch.int32)
-    short = target.double()
+    found = torch.zeros((), dtype=torch.int32)
     for shift, width in _DIGITS:
         digit = (bits >> shift) & ((1 << width) - 1)
-        histogram = torch.zeros(*key.shape[:-1], 1 << width, dtype=torch.float64, device=key.device)
-        inside = weight if shift == _DIGITS[0][0] else weight * ((bits >> (shift + width)) == found)
-        histogram.scatter_add_(-1, digit.long(), inside.double())
-        mass = histogram.cumsum(-1)
-        short = short.minimum(mass[..., -1:])
-        bin_ = (mass < short).sum(-1, keepdim=True)
-        before = torch.where(bin_ > 0, mass.gather(-1, (bin_ - 1).clamp(min=0)), 0.0)
-        short = short - before
-        found = (found << width) | bin_.int()
-    return found.view(torch.float32)
+        mass = torch.bincount(digit, weight, 1 << width).cumsum(0)
+        # A rounded sum may fall short of a target that the exact one reaches.
+        missing = missing.minimum(mass[-1])
+        place = torch.searchsorted(mass, missing)
+        missing = missing - torch.where(place > 0, mass[place - 1], 0.0)
+        found = (found << width) | place.int()
+        inside = (digit == place).nonzero()[:, 0]
+        bits, weight = bits[inside], weight[inside]
+    return found

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from decoders.base import Decoder, Filter
+from decoders.base import Decoder, Filter, ParamError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,8 +28,12 @@ ALIASES = {"beam_search": "beam", "nucleus": "top_p", "contrastive_decoding": "c
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
-class UnknownStrategy(LookupError):  # noqa: N818 - it is an outcome, named as what it says
+class UnknownStrategy(LookupError):
     """No strategy has that name; the message lists the names there are."""
+
+
+class _Malformed(ValueError):
+    """A class does not declare what a strategy declares; the message is a sentence for its author."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,8 @@ class _Reporting:
                 f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == self.source
             ]
             line = (frames[-1] if frames else None) or self.line
-            sentence = f"{type(error).__name__}: {error}"
+            declared = isinstance(error, _Malformed | ParamError)
+            sentence = str(error) if declared else " ".join(f"{type(error).__name__}: {error}".split())
         self.registry.problems.append(Problem(self.source, line, sentence))
         return True
 
@@ -163,27 +168,27 @@ def _strategies(found: object) -> Iterator[type[Filter] | type[Decoder]]:
             if home:
                 yield cls
         elif not isinstance(found, ModuleType):
-            raise TypeError(f"{found!r} is neither a named Filter nor a named Decoder.")
+            raise _Malformed(f"{found!r} is neither a named Filter nor a named Decoder.")
 
 
 def _instance(cls: type[Filter] | type[Decoder]) -> Decoder:
     """A strategy object of a class, its declarations checked.
 
     Raises:
-        ValueError: a declaration is missing or malformed.
+        _Malformed: a declaration is missing or malformed.
     """
     from decoders.sampling import Sampling
 
     for attribute in ("name", "title", "summary"):
         if not isinstance(getattr(cls, attribute, None), str):
-            raise ValueError(f"{cls.__name__} has no {attribute}.")
+            raise _Malformed(f"{cls.__name__} has no {attribute}.")
     if not _NAME.fullmatch(cls.name):
-        raise ValueError(f"the name {cls.name!r} is not lower case letters, digits and underscores.")
+        raise _Malformed(f"the name {cls.name!r} is not lower case letters, digits and underscores.")
     decoder = Sampling(cls()) if issubclass(cls, Filter) else cls()
     names = [param.name for param in decoder.params]
     for param in decoder.params:
         if names.count(param.name) > 1:
-            raise ValueError(f"{cls.__name__} declares the parameter {param.name} twice.")
+            raise _Malformed(f"{cls.__name__} declares the parameter {param.name} twice.")
         param.parse(param.default)
     return decoder
 

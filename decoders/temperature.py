@@ -60,9 +60,12 @@ class Temperature(Stage):
 
 def scale(z: Tensor, tau: Tensor) -> Tensor:
     """`z / τ` for float32 `z [R, V]` and `τ [R, 1]`; τ = 0 keeps the (first) argmax alone."""
+    greedy = tau < GREEDY_BELOW
+    return only(z, z.argmax(-1, keepdim=True)).where(greedy, z / tau.masked_fill(greedy, 1.0))
+
+
+def only(z: Tensor, ids: Tensor) -> Tensor:
+    """Logits `[R, V]` with nothing left but the candidates `ids`, int64 `[R, N]`."""
     import torch
 
-    greedy = tau < GREEDY_BELOW
-    scaled = z / tau.masked_fill(greedy, 1.0)
-    ids = torch.arange(z.shape[-1], device=z.device)
-    return scaled.masked_fill(greedy & (ids != z.argmax(-1, keepdim=True)), -torch.inf)
+    return torch.full_like(z, -torch.inf).scatter_(-1, ids, z.gather(-1, ids))

@@ -1,0 +1,191 @@
+"""How strategies are found, and that a broken one stops no other."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+import torch
+
+import decoders
+from decoders.base import Env, Output
+from decoders.registry import Registry, UnknownStrategy
+from tests.decoders.driver import numbers, settle, table
+
+EPSILON = '''
+"""Epsilon sampling (Hewitt et al., arXiv 2210.15191): keep p ≥ ε."""
+
+from decoders.base import Filter, Param
+
+
+class Epsilon(Filter):
+    name = "{name}"
+    title = "epsilon"
+    summary = "Draws from tokens of at least probability ε."
+    params = (Param("epsilon", default=0.02, low=0, high=0.5, help="Least probability of a kept token."),)
+
+    def apply(self, z, p, s, rng):
+        return z.masked_fill(z.softmax(-1) < p["epsilon"], -float("inf"))
+'''
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(dedent(text))
+    return path
+
+
+def package(root: Path, module: str, value: str, body: str) -> None:
+    """An installed package, as pip would leave it: a module, and metadata that announces it."""
+    write(root / f"{module}.py", body)
+    info = root / f"{module}-1.0.dist-info"
+    write(info / "METADATA", f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+    write(info / "entry_points.txt", f"[edge_tui.decoders]\n{module} = {value}\n")
+
+
+def works(registry: Registry, name: str) -> None:
+    decoder = registry.find(name)
+    assert [param.name for param in decoder.params][:2] == ["epsilon", "temperature"]
+    z = torch.tensor([[0.9, 0.09, 0.01]]).log()
+    env = Env(1, 3, "cpu", torch.tensor([[0]]), torch.tensor([]), settle(decoder), 9)
+    step = decoder.step({"model": Output(z[:, None])}, decoder.init(env), table(decoder), numbers())
+    assert (step.final > -torch.inf).tolist() == [[True, True, False]]
+
+
+def test_the_strategies_in_the_order_of_their_keys() -> None:
+    names = [decoder.name for decoder in decoders.all()]
+    assert names[:8] == ["greedy", "beam", "top_k", "top_p", "min_p", "typical", "contrastive", "auto"]
+    assert [decoder.title for decoder in decoders.all()][2:5] == ["top-k", "top-p", "min-p"]
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("beam_search", "beam"),
+        ("beam-search", "beam"),
+        ("Top-P", "top_p"),
+        (" min-p ", "min_p"),
+        ("auto", "auto"),
+    ],
+)
+def test_aliases_hyphens_and_case(given: str, name: str) -> None:
+    assert decoders.find(given).name == name
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(UnknownStrategy, match=r"no strategy 'topk'; there are greedy, beam, .*, auto\."):
+        decoders.find("topk")
+
+
+def test_a_file_in_the_users_folder_is_a_strategy(tmp_path: Path) -> None:
+    write(tmp_path / "my_epsilon.py", EPSILON.format(name="my_epsilon"))
+    write(tmp_path / "_helper.py", "raise RuntimeError('not read')")
+    registry = Registry.load([tmp_path, tmp_path / "missing"])
+    assert not registry.problems
+    works(registry, "my-epsilon")
+    assert registry.all()[-1].name == "my_epsilon"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["_helper.py", "my_epsilon.py"]
+
+
+@pytest.mark.parametrize("value", ["{module}", "{module}:Epsilon"])
+def test_an_installed_package_announces_a_strategy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    module = "edge_eps_module" if ":" not in value else "edge_eps_class"
+    package(tmp_path, module, value.format(module=module), EPSILON.format(name="pip_epsilon"))
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = Registry.load()
+    assert not registry.problems
+    works(registry, "pip_epsilon")
+
+
+BROKEN = {
+    "syntax.py": ("from decoders.base import Filter\n\nclass A(Filter)\n    pass\n", 3, "expected ':'"),
+    "raises.py": ("import os\n\nos.no_such_thing\n", 3, "no_such_thing"),
+    "exits.py": ("x = 1\nraise SystemExit(3)\n", 2, "SystemExit"),
+    "latin.py": (b"x = 1\nname = '\xe9'\n", 2, "utf-8"),
+    "untitled.py": (
+        "from decoders.base import Filter\n\nclass A(Filter):\n    name = 'untitled'\n"
+        "    def apply(self, z, p, s, rng):\n        return z\n",
+        3,
+        "A has no title.",
+    ),
+    "taken.py": (EPSILON.format(name="top_p"), 7, "the name top_p is taken."),
+    "shouting.py": (EPSILON.format(name="Not A Name"), 7, "lower case"),
+    "default.py": (EPSILON.format(name="bad_default").replace("0.02", "7"), 7, "epsilon is 7"),
+}
+
+
+def test_a_broken_file_is_reported_with_its_line_and_stops_no_other(tmp_path: Path) -> None:
+    for name, (text, _, _) in BROKEN.items():
+        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    write(tmp_path / "zz_fine.py", EPSILON.format(name="fine"))
+    registry = Registry.load([tmp_path])
+    works(registry, "fine")
+    assert registry.find("top_p").params[0].name == "top_p"
+    reported = {Path(problem.source).name: problem for problem in registry.problems}
+    assert reported.keys() == BROKEN.keys()
+    for name, (_, line, words) in BROKEN.items():
+        assert words in reported[name].sentence, reported[name]
+        assert reported[name].line == line, reported[name]
+        assert "\n" not in str(reported[name])
+
+
+def test_a_broken_package_is_reported_and_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package(tmp_path, "edge_broken", "edge_broken:nothing_here", "x = 1\n")
+    package(tmp_path, "edge_not_one", "edge_not_one:x", "x = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = Registry.load()
+    assert len(registry.all()) >= 8
+    assert {problem.source.split()[2] for problem in registry.problems} == {"edge_broken", "edge_not_one"}
+
+
+def test_loading_again_makes_the_users_strategies_known_everywhere(tmp_path: Path) -> None:
+    write(tmp_path / "mine.py", EPSILON.format(name="mine"))
+    try:
+        decoders.load([tmp_path])
+        assert decoders.find("mine").title == "epsilon"
+        assert decoders.problems() == ()
+    finally:
+        decoders.load()
+    with pytest.raises(UnknownStrategy):
+        decoders.find("mine")
+
+
+def test_finding_strategies_and_reading_parameters_loads_no_torch() -> None:
+    code = """
+        import sys
+        import decoders
+        read = [param.range() + param.help for decoder in decoders.all() for param in decoder.params]
+        assert len(read) > 40, read
+        for decoder in decoders.all():
+            decoder.rows({}), decoder.streams
+        decoders.find("auto").from_checkpoint({"do_sample": True})
+        heavy = {"torch", "numpy", "transformers", "edge_tui", "textual"} & sys.modules.keys()
+        assert not heavy, heavy
+    """
+    subprocess.run([sys.executable, "-c", dedent(code)], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_no_strategy_knows_what_runs_it() -> None:
+    """Even after a step: neither edge_tui nor transformers is imported by any of them."""
+    code = """
+        import sys, torch, decoders
+        from decoders.base import Env, Output, Params
+        from decoders.random import Rng
+        for decoder in decoders.all():
+            values = {param.name: param.default for param in decoder.params}
+            rows = decoder.rows(values)
+            ids = torch.zeros(rows, 2, dtype=torch.int64)
+            state = decoder.init(Env(rows, 9, "cpu", ids, ids[0, :1], values, 3))
+            params = Params(list(values), torch.tensor(list(values.values()))[:, None].repeat(1, rows))
+            outs = {stream.name: Output(torch.rand(rows, 1, 9)) for stream in decoder.streams}
+            decoder.step(outs, state, params, Rng(ids[:, 0], ids[:, 0], ids[0, :1]))
+        assert not {"transformers", "edge_tui", "textual"} & sys.modules.keys()
+    """
+    subprocess.run([sys.executable, "-c", dedent(code)], check=True, cwd=Path(__file__).parents[2])
