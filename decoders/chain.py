@@ -40,20 +40,15 @@ class Chain:
         self._learners = any(type(stage).observe is not Stage.observe for stage in self.stages)
 
     def init(self, env: Env) -> State:
-        """Allocates every stage's state, and the counts of the prompt's tokens."""
-        import torch
-
+        """Allocates every stage's state, and counts the tokens there are so far."""
         state: State = {
             f"{i}.{key}": tensor
             for i, stage in enumerate(self.stages)
             for key, tensor in stage.init(env).items()
         }
-        # One column more takes the padding and ids beyond the vocabulary.
-        counts = torch.zeros(env.rows, env.vocab + 1, dtype=torch.int32, device=env.device)
-        ids = env.prompt.where((env.prompt >= 0) & (env.prompt < env.vocab), env.vocab)
-        counts.scatter_add_(1, ids, torch.ones_like(ids, dtype=torch.int32))
-        state["prompt_counts"] = counts[:, :-1].contiguous()
-        state["output_counts"] = torch.zeros_like(state["prompt_counts"])
+        length = env.prompt.shape[1] - env.prefix
+        state["prompt_counts"] = _count(env.prompt[:, :length], env.vocab)
+        state["output_counts"] = _count(env.prompt[:, length:], env.vocab)
         return state
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
@@ -95,6 +90,16 @@ class Chain:
         if self.stages[i].needs.counts:
             own.update((key, s[key]) for key in COUNTS)
         return own
+
+
+def _count(ids: Tensor, vocab: int) -> Tensor:
+    """How often each row holds each token, int32 `[R, V]`; padding and ids beyond the vocabulary aside."""
+    import torch
+
+    counts = torch.zeros(ids.shape[0], vocab + 1, dtype=torch.int32, device=ids.device)
+    known = ids.where((ids >= 0) & (ids < vocab), vocab)
+    counts.scatter_add_(1, known, torch.ones_like(known, dtype=torch.int32))
+    return counts[:, :-1].contiguous()
 
 
 def merge(params: Iterable[Param]) -> tuple[Param, ...]:

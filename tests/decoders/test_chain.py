@@ -68,6 +68,14 @@ def test_presence_and_frequency_count_the_output_alone() -> None:
     assert found.tolist() == [[1.0, 2.0 - 0.75, 3.0 - 1.0, 4.0]]
 
 
+def test_a_kept_prefix_counts_as_output() -> None:
+    chain = Chain(penalties())
+    env = Env(1, 4, "cpu", torch.tensor([[0, 1, 2, 2]]), torch.tensor([]), {}, 9, prefix=2)
+    z = torch.zeros(1, 4)
+    found = chain.apply(z, params(chain, frequency_penalty=0.5), chain.init(env), numbers())
+    assert found.tolist() == [[0.0, 0.0, -1.0, 0.0]]
+
+
 def test_neutral_penalties_and_temperature_keep_every_bit() -> None:
     chain = Chain(penalties())
     state = start(chain, [[3, 4]], 1000)
