@@ -36,6 +36,7 @@ proof: $(VENV)/.dev ## The long tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m proof $(ARGS)
 
 bench-tui: $(VENV)/.dev ## Measure the screen through a pseudo-terminal
+	$(BIN)/python -m edge_tui.tui.bench_app
 	$(BIN)/python -m edge_tui.tui.bench $(ARGS)
 
 wheel: $(VENV)/.dev ## Build the wheel into dist/

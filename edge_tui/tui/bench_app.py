@@ -1,0 +1,182 @@
+"""Measures the whole app on the demo pair: `python -m edge_tui.tui.bench_app`.
+
+Three figures through a pseudo-terminal: seconds from process start to the first painted frame and to the
+model being ready, and tokens per second streamed to the screen as a fraction of headless. Streamed and
+headless rounds alternate in one process, so that a busy machine slows both alike; in a headless round the
+screen stands still and nobody reads the tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_tui.engine.events import Finished, Loaded
+from edge_tui.engine.port import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FRAME_LIMIT = 0.7
+READY_LIMIT = 5.0
+RATE_LIMIT = 150.0
+RATIO_LIMIT = 0.95
+_TOKENS = 512
+_SIZE = (45, 160)
+
+
+def child(report: Path, rounds: int) -> None:
+    """The app itself, driven from within: alternates headless and streamed rounds, then leaves."""
+    from edge_tui.settings import Settings
+    from edge_tui.tui.app import EdgeApp
+
+    def engine() -> Any:
+        from edge_tui.engine.local import LocalEngine
+
+        return LocalEngine(Settings().specs())
+
+    class Driven(EdgeApp):
+        """Runs the rounds; everything else is the app as users have it."""
+
+        def __init__(self) -> None:
+            super().__init__(engine, Settings())
+            self.rates: dict[str, list[float]] = {"headless": [], "streamed": []}
+            self.round = -1
+            self.kind = "loading"
+            self.ready = 0.0
+
+        def _tick(self) -> None:
+            if self.kind == "headless":
+                assert self.session.engine is not None
+                self._watch(self.session.engine.poll())
+            elif self.kind != "done":
+                super()._tick()
+                self._watch(self._seen())
+
+        def _seen(self) -> list[object]:
+            run = self.session.run
+            if self.kind == "loading":
+                return list(self.session.loaded.values())
+            finished = run.finished if run is not None else None
+            return [finished] if finished is not None else []
+
+        def _watch(self, news: Sequence[object]) -> None:
+            for event in news:
+                if isinstance(event, Loaded) and self.kind == "loading":
+                    self.ready = time.time()
+                    self._next()
+                elif isinstance(event, Finished):
+                    self.rates[self.kind].append(event.tokens_per_second)
+                    self._next()
+                    return
+
+        def _next(self) -> None:
+            self.round += 1
+            if self.round >= 2 * rounds:
+                self.kind = "done"
+                report.write_text(json.dumps({"ready": self.ready, "rates": self.rates}))
+                self._leave(0)
+                return
+            self.kind = ("headless", "streamed")[self.round % 2]
+            request = Request("import os\n", strategy="top_p", seed=self.round // 2, max_length=_TOKENS)
+            if self.kind == "headless":
+                assert self.session.engine is not None
+                self.session.engine.submit(request)
+            else:
+                self.session.start(request)
+
+    Driven().run()
+
+
+def measure(rounds: int) -> dict[str, Any]:
+    """Runs the child in a pseudo-terminal of 160×45.
+
+    Returns:
+        `frame` and `ready` in seconds after the process was started, `rates` by kind of round.
+    """
+    import fcntl
+    import pty
+    import select
+    import struct
+    import termios
+
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", *_SIZE, 0, 0))
+        environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "HOME": folder}
+        order = [sys.executable, "-m", "edge_tui.tui.bench_app", "--child", str(report)]
+        order += ["--rounds", str(rounds)]
+        began = time.time()
+        process = subprocess.Popen(
+            order, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
+        )
+        os.close(slave)
+        frame, seen = 0.0, b""
+        try:
+            while process.poll() is None and time.time() - began < 300:
+                if not select.select([master], [], [], 0.05)[0]:
+                    continue
+                try:
+                    data = os.read(master, 65536)
+                except OSError:
+                    break
+                if not frame:
+                    seen += data
+                    if b"strategy" in seen and b"prompt" in seen:
+                        frame = time.time() - began
+            process.wait(10)
+        finally:
+            os.close(master)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+        result = json.loads(report.read_text())
+        return {"frame": frame, "ready": result["ready"] - began, "rates": result["rates"]}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the figures; 0 when all hold."""
+    parser = argparse.ArgumentParser(prog="python -m edge_tui.tui.bench_app", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each kind")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if arguments.child:
+        child(arguments.child, arguments.rounds)
+        return 0
+    result = measure(arguments.rounds)
+    streamed, headless = (statistics.median(result["rates"][kind]) for kind in ("streamed", "headless"))
+    pairs = zip(result["rates"]["streamed"], result["rates"]["headless"], strict=True)
+    ratio = statistics.median(a / b for a, b in pairs)
+    rows = (
+        (
+            "first painted frame",
+            f"{result['frame']:.2f} s",
+            f"≤ {FRAME_LIMIT} s",
+            result["frame"] <= FRAME_LIMIT,
+        ),
+        (
+            "demo model ready",
+            f"{result['ready']:.2f} s",
+            f"≤ {READY_LIMIT} s",
+            result["ready"] <= READY_LIMIT,
+        ),
+        ("streamed", f"{streamed:.0f} tok/s", f"≥ {RATE_LIMIT:.0f} tok/s", streamed >= RATE_LIMIT),
+        ("headless", f"{headless:.0f} tok/s", "", True),
+        ("streamed / headless", f"{ratio:.3f}", f"≥ {RATIO_LIMIT}", ratio >= RATIO_LIMIT),
+    )
+    for name, value, limit, good in rows:
+        print(f"{name:<22} {value:>12}  {limit:<14} {'ok' if good else 'FAILED'}")
+    return 0 if all(good for *_, good in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
