@@ -24,8 +24,8 @@ _SHOWN = "\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff"
 
 _CODED = re.compile(f"[{_SHOWN}\U0001f3fb-\U0001f3ff]")
 _UNSAFE = re.compile(
-    f"\r\n|[{_SHOWN}]|[{_DROPPED}]|(?<=[^{PICTOGRAPH}])\u200d|\u200d(?=[^{PICTOGRAPH}])"
-    f"|(?<=[^{PICTOGRAPH}\u200d])[\U0001f3fb-\U0001f3ff]",
+    f"\r\n|[{_SHOWN}]|[{_DROPPED}]|(?<![{PICTOGRAPH}])\u200d|\u200d(?![{PICTOGRAPH}])"
+    f"|(?<![{PICTOGRAPH}\u200d])[\U0001f3fb-\U0001f3ff]"
 )
 
 

@@ -76,7 +76,9 @@ def test_every_code_point_comes_out_harmless() -> None:
         ("[/] [@click=app.quit]x", "[/] [@click=app.quit]x"),
         ("👩\u200d💻 🇩🇪 👍🏽 ❤\ufe0f", "👩\u200d💻 🇩🇪 👍🏽 ❤\ufe0f"),
         ("a\u200db", "ab"),
-        ("\u200d💻", "\u200d💻"),
+        ("\u200d💻", "💻"),
+        ("👩\u200d", "👩"),
+        ("x🏽", "x‹1F3FD›"),
     ],
 )
 def test_examples(text: str, shown: str) -> None:

@@ -72,7 +72,7 @@ class TokenText:
                     self._dangling.add(len(shown))
                 shown.append(raw)
             else:
-                first = min(first, self._add(sanitise(raw, tab="\t")))
+                first = min(first, self._add(raw))
         return first
 
     def truncate(self, count: int) -> int:
@@ -87,13 +87,15 @@ class TokenText:
         self._last = next((i for i in range(count - 1, -1, -1) if self.shown[i]), -1)
         return first
 
-    def _add(self, text: str) -> int:
+    def _add(self, raw: str) -> int:
         index = len(self.shown)
+        # What joins or colours an emoji makes sense only beside it, which may be the token before.
+        rest = raw.lstrip(_ZWJ + _TONES)
+        text = _normal(raw[: len(raw) - len(rest)] + sanitise(rest, tab="\t"))
         pending = index - 1 in self._dangling
-        if text.endswith(_ZWJ) or (pending and not text):
+        if raw.endswith(_ZWJ) or (pending and not text):
             self._dangling.add(index)
             text = text.removesuffix(_ZWJ)
-        text = _normal(text)
         before = self.shown[self._last] if self._last >= 0 else ""
         head, text = _split_head(before, text, pending)
         first = index
@@ -112,15 +114,15 @@ def _split_head(before: str, text: str, pending: bool) -> tuple[str, str]:
     if text.startswith(_ZWJ) or pending:
         text = text.lstrip(_ZWJ)
         if _PICTOGRAPH.match(text) and before and _PICTOGRAPH.match(before[-1]):
-            end = 1 + _zero_width(text[1:])
+            end = _cluster_end(text, 1)
             return _ZWJ + text[:end], text[end:]
     flag = _FLAG.search(before)
     if flag and len(flag.group()) % 2 and _FLAG.match(text[:1]):
         return text[0], text[1:]
-    end = _zero_width(text)
+    end = _cluster_end(text, 0)
     orphan = not before or before[-1] in " \n\t" or (text[:1] in _TONES and not _PICTOGRAPH.match(before[-1]))
     if end and orphan:
-        return "", "◌" + text[:end].strip(_TONES) + text[end:]
+        return "", "◌" + text[:end].strip(_TONES + _ZWJ) + text[end:]
     return text[:end], text[end:]
 
 
@@ -143,6 +145,15 @@ def _zero_width(text: str) -> int:
     end = 0
     while end < len(text) and text[end] not in "\n\t" and cell_len(text[end]) == 0:
         end += 1
+    return end
+
+
+def _cluster_end(text: str, end: int) -> int:
+    """Where the character ends that goes on at `end`: marks belong to it, and what a joiner joins."""
+    while step := _zero_width(text[end:]):
+        end += step
+        if text[end - 1] == _ZWJ and _PICTOGRAPH.match(text[end:]):
+            end += 1
     return end
 
 

@@ -70,11 +70,9 @@ class TokenPane(ScrollView, can_focus=True):
         & > .token-pane--empty { color: $text-muted; }
     }
     TokenPane.-no-hue {
-        & > .token-pane--p6, & > .token-pane--p5, & > .token-pane--p4 { text-style: none; }
         & > .token-pane--p5, & > .token-pane--p4 { text-style: bold; }
         & > .token-pane--p3, & > .token-pane--p2 { text-style: underline; }
-        & > .token-pane--p1 { text-style: bold underline; }
-        & > .token-pane--p0 { text-style: bold underline reverse; }
+        & > .token-pane--p1, & > .token-pane--p0 { text-style: bold underline; }
     }
     TokenPane.-mono {
         & > .token-pane--p6, & > .token-pane--p5, & > .token-pane--p4, & > .token-pane--p3,

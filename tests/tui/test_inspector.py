@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+from math import exp
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from textual.app import App, ComposeResult
+
+from edge_tui.engine.events import Finished, ParamChanged
+from edge_tui.sanitise import sanitise
+from edge_tui.transcript import Transcript
+from edge_tui.tui.widgets.inspector import Inspector, visible
+from edge_tui.tui.widgets.line_panel import bar, fit_end, fit_start, percent
+from edge_tui.tui.widgets.token_pane import TokenPane
+from tests.tui.transcripts import BEAM, batch, beam_step, started, transcript_of
+
+NAMES = {0: " zero", 1: "\x1b[31mone", 2: "[/]", 3: "", 4: "日本", 102: " blue"}
+
+
+class InspectorApp(App[None]):
+    CSS = "Inspector { width: 34; height: 20; }"
+
+    def __init__(self, css: str = "") -> None:
+        super().__init__()
+        self.said: list[object] = []
+        self.own_css = css
+
+    def compose(self) -> ComposeResult:
+        yield Inspector(lambda ids: [NAMES.get(i, f" {i}") for i in ids])
+
+    @property
+    def inspector(self) -> Inspector:
+        return self.query_one(Inspector)
+
+    def on_token_pane_take_alternative(self, message: TokenPane.TakeAlternative) -> None:
+        self.said.append(("take", message.index, message.token_id))
+
+    def on_inspector_move_token(self, message: Inspector.MoveToken) -> None:
+        self.said.append(("move", message.step))
+
+
+def drawn(inspector: Inspector) -> list[str]:
+    return [inspector.render_line(y).text for y in range(inspector.size.height)]
+
+
+def sky() -> Transcript:
+    transcript = Transcript(started(columns=("expert", "amateur", "score")))
+    transcript.extend(
+        batch(["The", " sky", " blue"], probabilities=[0.9, 0.5, 0.25], extras=[(-1.0, -2.0, 1.0)] * 3)
+    )
+    transcript.change(ParamChanged(1, "temperature", 0.7, 2, 2))
+    return transcript
+
+
+async def test_a_token_is_told_in_full() -> None:
+    app = InspectorApp()
+    async with app.run_test(size=(80, 24)):
+        assert "Move onto a token" in drawn(app.inspector)[0]
+        app.inspector.show(sky(), 2)
+        text = "\n".join(drawn(app.inspector))
+        assert "“ blue”" in text
+        assert "#2 id 102" in text
+        assert "raw 25.0%  final 100.0%" in text
+        assert "rank 13" in text
+        assert "2.25 nats (3.25 bits)" in text
+        assert "expert -1 · amateur -2 · score 1" in text
+        assert "temperature = 0.7 from here" in text
+        assert "␛[31mone" in text
+        assert "“[/]”" in text
+        assert "●" in text
+        assert all(cell_len(line) == 34 for line in drawn(app.inspector))
+
+
+async def test_enter_takes_the_marked_alternative() -> None:
+    app = InspectorApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.inspector.show(sky(), 2)
+        app.inspector.focus()
+        await pilot.press("enter")
+        assert app.said == [("take", 2, 0)]
+        await pilot.press("j", "down", "enter")
+        assert app.said[-1] == ("take", 2, 2)
+        await pilot.press("k", "k", "k", "k", "enter")
+        assert len(app.said) == 2, "the token itself is no alternative"
+        await pilot.press("l", "left")
+        assert app.said[-2:] == [("move", 1), ("move", -1)]
+        await pilot.click(Inspector, offset=(4, 8))
+        taken = len(app.said)
+        await pilot.click(Inspector, offset=(4, 8))
+        assert app.said[taken:] == [("take", 2, NAMES_AT[app.inspector.marked])]
+
+
+NAMES_AT = [102, 0, 1, 2, 3, 4]
+
+
+async def test_final_shows_what_was_drawn_from() -> None:
+    app = InspectorApp()
+    async with app.run_test(size=(80, 24)):
+        app.inspector.show(sky(), 2)
+        assert any("the model's own" in line for line in drawn(app.inspector))
+        app.inspector.show_final = True
+        assert any("drawn from" in line for line in drawn(app.inspector))
+        marked = [line for line in drawn(app.inspector) if "●" in line]
+        assert marked[0].rstrip().endswith("100.0%")
+
+
+async def test_both_layouts_hold_their_sizes() -> None:
+    app = InspectorApp()
+    async with app.run_test(size=(100, 30)) as pilot:
+        app.inspector.show(sky(), 2)
+        for width, height in ((30, 8), (30, 24), (64, 8), (100, 8), (44, 12)):
+            app.inspector.styles.width, app.inspector.styles.height = width, height
+            await pilot.pause()
+            lines = drawn(app.inspector)
+            assert [cell_len(line) for line in lines] == [width] * height
+            assert any("“ zero”" in line for line in lines)
+            assert any("● “ blue”" in line for line in lines)
+            app.inspector.marked = 5
+            assert any("▸ “日本”" in line for line in drawn(app.inspector))
+            app.inspector.marked = 1
+
+
+async def test_it_follows_the_beam_that_takes_the_place() -> None:
+    app = InspectorApp()
+    async with app.run_test(size=(80, 24)):
+        transcript = Transcript(started(2, BEAM))
+        beam_step(transcript, 0, [(0, "one", -1.0), (0, "won", -2.0)])
+        beam_step(transcript, 1, [(0, " two", -1.1), (0, " too", -1.2)])
+        app.inspector.show(transcript, 1)
+        assert "“ two”" in drawn(app.inspector)[0]
+        beam_step(transcript, 2, [(1, " three", -1.3), (0, " four", -2.0)])
+        app.inspector.refresh_tail()
+        assert "“ too”" in drawn(app.inspector)[0]
+        transcript.finish(Finished(1, "done", 1, 0.1, 1.0, (100,)))
+        app.inspector.refresh_tail()
+        assert "Move onto a token" in drawn(app.inspector)[0]
+
+
+async def test_a_marked_line_survives_more_tokens() -> None:
+    app = InspectorApp()
+    async with app.run_test(size=(80, 24)):
+        transcript = sky()
+        app.inspector.show(transcript, 1)
+        app.inspector.marked = 3
+        transcript.extend(batch([" more"], 3, extras=[(0.0, 0.0, 0.0)]))
+        app.inspector.refresh_tail()
+        assert app.inspector.marked == 3
+
+
+async def test_unknown_numbers_are_not_invented() -> None:
+    app = InspectorApp()
+    async with app.run_test(size=(80, 24)):
+        kept = Transcript(started(prefix=1), None, (7,), lambda ids: ["kept"] * len(ids))
+        app.inspector.show(kept, 0)
+        text = "\n".join(drawn(app.inspector))
+        assert "raw n/a  final n/a" in text
+        assert "rank n/a" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [(" sky", "“ sky”"), ("\n\t", "“↵→”"), ("\x1b", "“␛”"), ("\u202e", "“”")],
+)
+def test_visible(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("fraction", "written"),
+    [
+        (1.0, "100.0%"),
+        (0.8312, " 83.1%"),
+        (0.0004, " 0.04%"),
+        (1e-9, "<.001%"),
+        (0.0, "  0.0%"),
+        (exp(-9.7), " .006%"),
+    ],
+)
+def test_percent(fraction: float, written: str) -> None:
+    assert percent(fraction) == written
+
+
+@given(st.floats(0, 1))
+def test_percent_is_six_cells(fraction: float) -> None:
+    assert len(percent(fraction)) == 6
+
+
+@given(st.text("a語👩\u200d💻é\u0301🇩🇪 ", max_size=40).map(sanitise), st.integers(1, 30))
+def test_texts_fit(text: str, cells: int) -> None:
+    assert cell_len(fit_start(text, cells)) == cells
+    assert cell_len(fit_end(text, cells)) == cells
+
+
+@given(st.floats(0, 1), st.integers(1, 30))
+def test_bars_fit(fraction: float, cells: int) -> None:
+    drawn_bar = bar(fraction, cells)
+    assert cell_len(drawn_bar) == cells
+    assert (not drawn_bar.strip()) == (fraction == 0)
+
+
+class SnapshotApp(InspectorApp):
+    CSS = "Inspector { width: 48; height: 14; }"
+
+    def on_mount(self) -> None:
+        self.inspector.show(sky(), 2)
+        self.inspector.focus()
+
+
+def test_snapshot(snap_compare) -> None:  # type: ignore[no-untyped-def]
+    assert snap_compare(SnapshotApp(), terminal_size=(60, 16))
+
+
+def test_transcripts_of_one_token_work() -> None:
+    assert transcript_of(["x"]).token(0).top[0].id == 100
