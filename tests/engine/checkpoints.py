@@ -189,7 +189,8 @@ def save_tensors(folder: Path, tensors: dict[str, Tensor], shards: int = 1) -> N
     if shards == 1:
         save_file(tensors, folder / "model.safetensors", metadata=metadata)
         return
-    names, where = list(tensors), {}
+    names = list(tensors)
+    where: dict[str, str] = {}
     for i in range(shards):
         file = f"model-{i + 1:05d}-of-{shards:05d}.safetensors"
         mine = names[i::shards]

@@ -88,15 +88,14 @@ class LlmInt8:
         # Moving Int8Params from the host to the device is what quantises it.
         module.weight = bnb.nn.Int8Params(weight.cpu().half(), requires_grad=False, has_fp16_weights=False)
         if bias is not None:
-            module.bias.requires_grad_(False)
-            module.bias = type(module.bias)(bias, requires_grad=False)
+            module.bias = type(module.bias)(bias.half(), requires_grad=False)
         self.module = module.to(weight.device).eval()
         self.parameters = _count(weight, bias)[0]
         stored = self.module.weight
-        self.nbytes = _count(stored, stored.SCB, bias)[1]
+        self.nbytes = _count(stored, stored.SCB, self.module.bias)[1]
 
     def __call__(self, x: Tensor) -> Tensor:
-        y: Tensor = self.module(x)
+        y: Tensor = self.module(x.half())  # it would cast by itself, with a warning each time
         return y.to(x.dtype)
 
 
@@ -140,6 +139,10 @@ def kind_of(precision: str, device: str) -> type[Plain] | type[RowInt8] | type[L
 
 
 def _bitsandbytes() -> Any:
+    import logging
+
+    # It logs, also while it is imported, to the terminal that the screen is drawn on.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     import bitsandbytes
 
     return bitsandbytes

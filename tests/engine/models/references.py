@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-4
 """Largest deviation of a float32 logit, relative to the largest logit."""
-LONG = {
+LONG: dict[str, Any] = {
     "rope_type": "longrope",
     "short_factor": [1.0 + 0.05 * i for i in range(8)],
     "long_factor": [1.5 + 0.6 * i for i in range(8)],
     "original_max_position_embeddings": 24,
 }
-LLAMA3 = {
+LLAMA3: dict[str, Any] = {
     "rope_type": "llama3",
     "factor": 4.0,
     "low_freq_factor": 1.0,

@@ -51,8 +51,10 @@ def test_both_layouts_say_the_same(case: str, tmp_path: Path, monkeypatch: pytes
     new = flat_config(config_of(checkpoint(tmp_path / "new", case)))
     monkeypatch.setitem(CASES, case, CASES[case] | {"layout": "old"})
     old = flat_config(config_of(checkpoint(tmp_path / "old", case)))
-    plain = {"scaling": {}}
-    assert replace(old, rope=replace(old.rope, **plain)) == replace(new, rope=replace(new.rope, **plain))
+    # The scaling itself keeps config.json's spelling.
+    assert replace(old, rope=replace(old.rope, scaling={})) == replace(
+        new, rope=replace(new.rope, scaling={})
+    )
 
 
 def test_early_name_of_the_long_rope(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from torch.nn import functional
 
 from edge_tui.engine.models import flat as flat_module
 from edge_tui.engine.models import loading
 from edge_tui.engine.models import rope as rope_module
+from edge_tui.engine.models.architectures import flat_config
 from tests.engine.models.references import (
     TOLERANCE,
     checkpoint,
@@ -35,7 +37,7 @@ def changed_config(**changes: Any) -> Mutate:
     """Decodes as if config.json had said something else."""
 
     def mutate(patch: pytest.MonkeyPatch) -> None:
-        right = loading.flat_config
+        right = flat_config
         patch.setattr(loading, "flat_config", lambda config: replace(right(config), **changes))
 
     return mutate
@@ -43,11 +45,11 @@ def changed_config(**changes: Any) -> Mutate:
 
 def changed_rope(**changes: Any) -> Mutate:
     def mutate(patch: pytest.MonkeyPatch) -> None:
-        right = loading.flat_config
+        right = flat_config
 
         def wrong(config: Any) -> Any:
-            flat_config = right(config)
-            return replace(flat_config, rope=replace(flat_config.rope, **changes))
+            c = right(config)
+            return replace(c, rope=replace(c.rope, **changes))
 
         patch.setattr(loading, "flat_config", wrong)
 
@@ -77,8 +79,8 @@ def no_attention_factor(patch: pytest.MonkeyPatch) -> None:
 
 def layer_norm(patch: pytest.MonkeyPatch) -> None:
     """Centres before scaling, as LayerNorm does."""
-    right = torch.nn.functional.rms_norm
-    patch.setattr(flat_module.F, "rms_norm", lambda x, *rest: right(x - x.mean(-1, keepdim=True), *rest))
+    right = functional.rms_norm
+    patch.setattr(functional, "rms_norm", lambda x, *rest: right(x - x.mean(-1, keepdim=True), *rest))
 
 
 def off_by_one(patch: pytest.MonkeyPatch) -> None:

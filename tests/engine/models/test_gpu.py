@@ -1,0 +1,139 @@
+"""What only an NVIDIA GPU can show: precisions, memory given back, steps that never wait for the host."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from tests.engine.checkpoints import make_checkpoint
+from tests.engine.models.references import CASES, checkpoint, deviation, flat, one_by_one, random_ids
+from tests.engine.models.test_transformers_tier import load, make_other
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
+]
+DEVICE = "cuda:0"
+MIB = 2**20
+PRECISIONS: dict[str, tuple[torch.dtype, float]] = {
+    "float32": (torch.float32, 1e-3),
+    "float16": (torch.float16, 0.02),
+    "bfloat16": (torch.bfloat16, 0.08),
+    "int8": (torch.float16, 0.1),
+    "4bit": (torch.bfloat16, 0.6),
+}
+
+
+def allocated() -> int:
+    gc.collect()
+    torch.cuda.synchronize()
+    return int(torch.cuda.memory_allocated())
+
+
+@pytest.fixture(autouse=True)
+def warm() -> None:
+    """Brings up what stays allocated for the life of the process, such as cuBLAS workspaces."""
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        x = torch.randn(64, 64, device=DEVICE, dtype=dtype)
+        x @ x
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("arch", ["qwen2", "phi3"])
+def test_precisions(precision: str, arch: str, tmp_path: Path) -> None:
+    dtype, bound = PRECISIONS[precision]
+    path = make_checkpoint(tmp_path / arch, arch, hidden=128, intermediate=256, std=0.08)
+    wide, ids = flat(path), random_ids(2, 24)
+    wanted = wide.forward(wide.open(2, 32), ids).logits
+    flat(path, device=DEVICE, dtype=dtype, precision=precision).release()  # libraries keep something
+    before = allocated()
+    model = flat(path, device=DEVICE, dtype=dtype, precision=precision)
+    assert allocated() - before == pytest.approx(model.info.weight_bytes, rel=0.1, abs=MIB / 4)
+    ctx = model.open(2, 32)
+    on_device = ids.to(DEVICE)
+    lengths = torch.tensor([16, 16], device=DEVICE)
+    first = model.prefill(ctx, on_device[:, :16], lengths).logits
+    got = torch.cat((first, one_by_one(model, ctx, on_device[:, 16:])), 1)
+    assert deviation(got.cpu(), wanted[:, 15:]) < bound
+    model.release()
+    del ctx, got, first
+    assert allocated() - before < MIB / 4
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_families(case: str, tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "c", case)
+    model, host, ids = flat(path, device=DEVICE), flat(path), random_ids(3, 40)
+    wanted = host.forward(host.open(3, 64), ids).logits
+    ctx, ids = model.open(3, 64), ids.to(DEVICE)
+    lengths = [21, 30, 9]
+    got = model.prefill(ctx, ids[:, :30], torch.tensor(lengths, device=DEVICE), chunk=8).logits[:, 0]
+    assert deviation(got.cpu(), wanted[range(3), [n - 1 for n in lengths]]) < 1e-3
+    ctx.truncate(torch.tensor([18, 30, 5], device=DEVICE))
+    ctx.reorder(torch.tensor([1, 2, 0], device=DEVICE))
+    for step in range(4):
+        now = torch.stack([ids[1, 30 + step], ids[2, 5 + step], ids[0, 18 + step]])[:, None]
+        right = torch.stack([wanted[1, 30 + step], wanted[2, 5 + step], wanted[0, 18 + step]])
+        assert deviation(model.forward(ctx, now).logits[:, 0].cpu(), right) < 1e-3
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "4bit"])
+def test_steps_never_wait_and_can_be_captured(precision: str, tmp_path: Path) -> None:
+    path = make_checkpoint(tmp_path / "c", hidden=128, intermediate=256, std=0.08)
+    model = flat(path, device=DEVICE, dtype=torch.bfloat16, precision=precision)
+    assert model.caps.capture
+    prompt = random_ids(2, 10).to(DEVICE)
+    lengths = torch.tensor([10, 7], device=DEVICE)
+
+    def start() -> tuple[Any, torch.Tensor]:
+        ctx = model.open(2, 64)
+        first = model.prefill(ctx, prompt, lengths).logits.argmax(-1)
+        return ctx, first
+
+    ctx, ids = start()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        plain = []
+        for _ in range(12):
+            ids = model.forward(ctx, ids).logits.argmax(-1)
+            plain.append(ids)
+        ctx.truncate(lengths)
+        ctx.reorder(torch.tensor([0, 1]).pin_memory().to(DEVICE, non_blocking=True))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+    ctx, first = start()
+    ids = first.clone()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        ids.copy_(model.forward(ctx, ids).logits.argmax(-1))
+    ids.copy_(first)
+    ctx.length.copy_(lengths)
+    for wanted in plain:
+        graph.replay()
+        assert torch.equal(ids, wanted)
+    assert ctx.length.tolist() == [22, 19]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gemma2"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_transformers_tier(precision: str, kind: str, tmp_path: Path) -> None:
+    dtype, _ = PRECISIONS[precision]
+    path = make_other(tmp_path / kind, kind)
+    host, ids = load(path), random_ids(2, 20, vocab=96)
+    wanted = host.forward(host.open(2, 24), ids).logits
+    load(path, device=DEVICE, dtype=dtype, precision=precision).release()
+    before = allocated()
+    model = load(path, device=DEVICE, dtype=dtype, precision=precision)
+    ctx = model.open(2, 24)
+    got = model.forward(ctx, ids.to(DEVICE)).logits
+    assert deviation(got.cpu(), wanted) < (0.6 if precision in ("int8", "4bit") else 0.15)
+    model.release()
+    del ctx, got
+    assert allocated() - before < MIB / 4
