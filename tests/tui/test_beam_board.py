@@ -60,6 +60,7 @@ async def test_what_differs_from_the_best_stands_out() -> None:
         assert painted(app.board, 2, "beam-board--shared") == " sky "
         assert painted(app.board, 2, "beam-board--differs").strip() == "was"
         assert painted(app.board, 1, "beam-board--shared") == ""
+        assert painted(app.board, 3, "beam-board--differs").split() == ["sea", "is"]
 
 
 async def test_a_row_that_moved_says_whom_it_continues() -> None:

@@ -125,10 +125,12 @@ class BeamBoard(LinePanel):
 
 
 def _common(text: str, best: str) -> int:
-    """How many characters two texts begin with in common."""
-    return next(
-        (i for i, (a, b) in enumerate(zip(text, best, strict=False)) if a != b), min(len(text), len(best))
-    )
+    """How many characters two texts begin with in common, in whole words."""
+    pairs = enumerate(zip(text, best, strict=False))
+    common = next((i for i, (a, b) in pairs if a != b), min(len(text), len(best)))
+    while 0 < common < len(text) and text[common - 1].isascii() and text[common - 1].isalnum():
+        common -= 1
+    return common
 
 
 def _one_line(text: str) -> str:
