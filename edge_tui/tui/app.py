@@ -117,8 +117,9 @@ class EdgeApp(App[int]):
         """Whether the engine ended in time; if not, the process must not wait for its thread."""
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
-        """The ladder of probabilities, for themes that come from elsewhere."""
-        return theme.FALLBACK.variables
+        """The ladder of probabilities, and what Textual's own style sheets miss in ANSI themes."""
+        plain = {"ansi-background": "ansi_default", "ansi-foreground": "ansi_default"}
+        return {**theme.FALLBACK.variables, **plain}
 
     def on_mount(self) -> None:
         wanted = self.settings.ui.theme
@@ -227,6 +228,11 @@ class EdgeApp(App[int]):
             # Waiting in a thread keeps the loop alive; the thread itself ends with `close`.
             self.clean = await asyncio.to_thread(engine.close, CLOSE_SECONDS)
         self.exit(code, return_code=code)
+
+    async def on_unmount(self) -> None:
+        """Whatever ended the app: the engine's thread must not outlive it."""
+        if not self._leaving and self.session.engine is not None:
+            self.clean = await asyncio.to_thread(self.session.engine.close, CLOSE_SECONDS)
 
     def _check_terminal(self) -> None:
         if lifecycle.terminal_gone():

@@ -6,6 +6,7 @@ share a stage (temperature, penalties) share the user's value, while two that me
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import isclose, log1p
 from typing import TYPE_CHECKING, Literal
@@ -59,7 +60,7 @@ class Row:
         live: Whether a running generation takes a new value.
         source: Where the value comes from.
         help: One line.
-        range: Allowed values in words.
+        range: Allowed values, as short as can be.
         group: "strategy" or "run".
     """
 
@@ -120,7 +121,8 @@ class Knobs:
             return values[param.name], self.settings.value_sources(name).get(param.name, "config.toml")
         learned = self._resolved.get(name, {}).get(param.name)
         if learned is not None and learned.source not in ("user", "default"):
-            return param.parse(learned.value), learned.source
+            with suppress(ParamError):
+                return param.parse(learned.value), learned.source
         return param.default, "default"
 
     def rows(self) -> list[Row]:
@@ -139,7 +141,7 @@ class Knobs:
                 shown="random" if self.seed is None else str(self.seed),
                 changed=self.seed != settings.seed,
                 fraction=None,
-                range=f"empty, or {SEED.range()}",
+                range="empty, 0, 1, …",
             ),
             self._plain(CHAT, _tristate(self.chat), _tristate(settings.chat)),
         ]
@@ -198,6 +200,10 @@ class Knobs:
         elif key == "seed":
             self.seed = None if str(raw).strip() in ("", "random", "auto") else _seed(raw)
         elif (param := self.param(key)) is not None:
+            if not param.choices:
+                # So that the message says "is 7" and not "is '7'".
+                with suppress(ValueError):
+                    raw = float(raw)
             self._store(param, param.parse(raw))
 
     def _store(self, param: Param, number: float) -> None:
@@ -296,9 +302,16 @@ def _row(param: Param, value: float, source: str, changed: bool, group: Literal[
         live=param.live,
         source=source,
         help=param.help,
-        range=param.range(),
+        range=short_range(param),
         group=group,
     )
+
+
+def short_range(param: Param) -> str:
+    """A parameter's range in a few cells: "1–64", ">0–1", "off | on"."""
+    if param.choices:
+        return f"{len(param.choices)} choices" if len(param.choices) > 2 else " | ".join(param.choices)
+    return f"{'>' if param.low_open else ''}{param.format(param.low)}–{param.format(param.high)}"
 
 
 def _toward(at: float, steps: int) -> int:

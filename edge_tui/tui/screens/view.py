@@ -12,6 +12,7 @@ from textual.widgets import Footer, Static, TextArea
 from edge_tui.engine import events as engine_events
 from edge_tui.sanitise import sanitise
 from edge_tui.tui import format
+from edge_tui.tui.buckets import BUCKETS
 from edge_tui.tui.widgets.beam_board import BeamBoard
 from edge_tui.tui.widgets.gauge import Gauge, Speed
 from edge_tui.tui.widgets.header import HeaderBar
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 MINIMUM = (60, 16)
 """Columns and lines below which the screen only asks to be enlarged."""
+WIDE, TALL = 150, 34
+"""From here on the inspector stands beside the sidebar, and strategies have a line each."""
 _REASONS = {
     "eos": "end of sequence",
     "stop": "stop string",
@@ -59,12 +62,12 @@ class View(Screen[None]):
         (0, "-tiny"),
         (MINIMUM[0], "-narrow"),
         (100, "-normal"),
-        (150, "-wide"),
+        (WIDE, "-wide"),
     ]
     VERTICAL_BREAKPOINTS = [  # noqa: RUF012
         (0, "-flat"),
         (MINIMUM[1], "-short"),
-        (34, "-tall"),
+        (TALL, "-tall"),
     ]
 
     def __init__(self, session: Session, knobs: Knobs, decoders: Sequence[Decoder]) -> None:
@@ -72,6 +75,17 @@ class View(Screen[None]):
         self.session = session
         self.knobs = knobs
         self.decoders = list(decoders)
+        self.header = HeaderBar()
+        self.prompt = Prompt(id="prompt")
+        self.board = BeamBoard(id="beam-board")
+        self.pane = TokenPane(_EMPTY, id="tokens")
+        self.strategy_list = StrategyList(self.decoders, id="strategies")
+        self.parameters = Parameters(knobs, id="parameters")
+        self.inspector = Inspector(self._decode, id="inspector")
+        self.gauge = Gauge()
+        self.messages = MessageLine()
+        self._output = Vertical(id="output")
+        self._inspect: bool | None = None
         self._cleared: Transcript | None = None
         self._shown: Transcript | None = None
         self._ticks = 0
@@ -80,27 +94,27 @@ class View(Screen[None]):
     def compose(self) -> ComposeResult:
         yield Static(id="too-small")
         with Vertical(id="workbench"):
-            yield HeaderBar()
+            yield self.header
             with Horizontal(id="body"):
                 with Vertical(id="left"):
-                    yield Prompt(id="prompt")
-                    with Vertical(id="output"):
-                        yield BeamBoard(id="beam-board")
-                        yield TokenPane(_EMPTY, id="tokens")
+                    yield self.prompt
+                    with self._output:
+                        yield self.board
+                        yield self.pane
                 with Vertical(id="right"):
                     with Vertical(id="sidebar"):
-                        yield StrategyList(self.decoders, id="strategies")
-                        yield Parameters(self.knobs, id="parameters")
-                    yield Inspector(self._decode, id="inspector")
-            yield Gauge()
-            yield MessageLine()
+                        yield self.strategy_list
+                        yield self.parameters
+                    yield self.inspector
+            yield self.gauge
+            yield self.messages
             yield Footer(show_command_palette=False, compact=True)
 
     def on_mount(self) -> None:
         ui = self.app.settings.ui
         self.set_class(not ui.sidebar, "-folded")
         self.set_class(ui.ascii, "-ascii")
-        self.query_one("#inspector").border_title = "token"
+        self.inspector.border_title = "token"
         self.gauge.ascii_only = self.parameters.table.ascii_only = ui.ascii
         self.strategy_list.chosen = self.knobs.decoder.name
         self.app.theme_changed_signal.subscribe(self, self._theme_changed)
@@ -111,44 +125,6 @@ class View(Screen[None]):
     def _theme_changed(self, theme: Theme) -> None:
         """Without hue the token pane needs other means than colour."""
         self.pane.set_class(self.app.no_color or theme.ansi, "-no-hue")
-
-    # The parts.
-
-    @property
-    def header(self) -> HeaderBar:
-        return self.query_one(HeaderBar)
-
-    @property
-    def prompt(self) -> Prompt:
-        return self.query_one(Prompt)
-
-    @property
-    def pane(self) -> TokenPane:
-        return self.query_one(TokenPane)
-
-    @property
-    def board(self) -> BeamBoard:
-        return self.query_one(BeamBoard)
-
-    @property
-    def inspector(self) -> Inspector:
-        return self.query_one(Inspector)
-
-    @property
-    def parameters(self) -> Parameters:
-        return self.query_one(Parameters)
-
-    @property
-    def strategy_list(self) -> StrategyList:
-        return self.query_one(StrategyList)
-
-    @property
-    def gauge(self) -> Gauge:
-        return self.query_one(Gauge)
-
-    @property
-    def messages(self) -> MessageLine:
-        return self.query_one(MessageLine)
 
     def _decode(self, ids: Sequence[int]) -> list[str]:
         engine = self.session.engine
@@ -311,12 +287,13 @@ class View(Screen[None]):
     def _title_output(self) -> None:
         run = self.session.run
         kind = "final" if self.pane.show_final else "raw"
-        output = self.query_one("#output")
+        output = self._output
         title = "tokens"
         if run is not None and run.started is not None and self._shown is not None:
             title = f"tokens · {self._name_of(run.started.strategy)}"
         output.border_title = Content(title)
-        output.border_subtitle = f"{kind} probabilities"
+        ladder = [("━━", f"$token-{step}") for step in range(BUCKETS)]
+        output.border_subtitle = Content.assemble(f"{kind} p <1% ", *ladder, " ≥90%")
 
     def _title_parameters(self) -> None:
         self.parameters.border_title = Content(sanitise(self.knobs.decoder.title, keep_newlines=False))
@@ -345,4 +322,7 @@ class View(Screen[None]):
                 f"this terminal is {width}×{height}.\n\nPlease enlarge it."
             )
         )
-        self.strategy_list.columns = 2 if height < 34 else 1
+        self.strategy_list.columns = 2 if height < TALL else 1
+        if self._inspect is None:
+            # Where there is room it is there; once the user has said what they want, that holds.
+            self.set_class(width >= WIDE, "-inspecting")

@@ -143,6 +143,7 @@ class Workbench(View):
 
     def action_inspector(self) -> None:
         self.toggle_class("-inspecting")
+        self._inspect = self.has_class("-inspecting")
         if not self.has_class("-inspecting"):
             if self.focused is None or self.focused is self.inspector:
                 self.pane.focus()
@@ -166,6 +167,7 @@ class Workbench(View):
     def action_focus_parameters(self) -> None:
         self.remove_class("-folded")
         if not self.has_class("-wide"):
+            self._inspect = False
             self.remove_class("-inspecting")
         self.parameters.table.focus()
 
@@ -173,6 +175,7 @@ class Workbench(View):
         self.inspector.show(self.pane.transcript, event.index)
 
     def on_token_pane_opened(self, event: TokenPane.Opened) -> None:
+        self._inspect = True
         self.add_class("-inspecting")
         self.inspector.show(self.pane.transcript, event.index)
         self.call_after_refresh(self.inspector.focus)

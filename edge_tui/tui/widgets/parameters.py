@@ -104,7 +104,11 @@ class ParameterTable(Widget, can_focus=True):
         parts: list[str | tuple[str, str]] = []
         for n, line in enumerate(shown):
             if line is None:
-                parts.append(("─ run " + "─" * max(width - 6, 0), "$panel-lighten-2"))
+                parts += [
+                    ("─", "$border-blurred"),
+                    (" run ", "$text-muted"),
+                    ("─" * max(width - 6, 0), "$border-blurred"),
+                ]
             else:
                 parts += self._line(self._rows[line], line == self.index, width)
             parts.append("\n" if n < len(shown) - 1 else "")
@@ -262,9 +266,9 @@ class Parameters(Vertical):
         """One line of help on the chosen value, where it comes from, and when a change holds."""
         self.remove_class("-refused")
         row = self.table.row
-        self.border_subtitle = "" if row.live else "from the next run"
-        text = f"{row.help} [{row.range}; {row.source}]"
-        self.help_line.update(sanitise(text, keep_newlines=False))
+        when = "" if row.live else " · next run"
+        self.border_subtitle = Content(sanitise(f"{row.range} · {row.source}{when}", keep_newlines=False))
+        self.help_line.update(sanitise(row.help, keep_newlines=False))
 
     def refuse(self, key: str, message: str) -> None:
         """Says at the field why a value cannot be used."""
@@ -282,7 +286,7 @@ class Parameters(Vertical):
     def on_parameter_table_edit(self) -> None:
         key = self.table.row.key
         self._editing = key
-        self.border_subtitle = "enter: take · esc: leave"
+        self.border_subtitle = "enter take · esc leave"
         self.field.value = self.knobs.text(key)
         self.add_class("-editing")
         self.field.focus()

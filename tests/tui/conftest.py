@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from edge_tui import resources
+from edge_tui.engine.port import ModelSpec
+from edge_tui.settings import Settings
+from edge_tui.tui.app import EdgeApp
+from edge_tui.tui.session import Session
+from tests.tui.engines import FixedTelemetry, PictureEngine, ticking
+
+
+@pytest.fixture(autouse=True)
+def _colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+
+@pytest.fixture
+def picture() -> Callable[..., EdgeApp]:
+    """An app whose every pixel is fixed."""
+
+    def make(
+        engine: PictureEngine | None = None, *, gpu: bool = True, theme: str = "dark", **ui: Any
+    ) -> EdgeApp:
+        settings = Settings()
+        settings = replace(settings, ui=replace(settings.ui, theme=theme, **ui))
+        shown = engine or PictureEngine("cuda:0" if gpu else "cpu")
+        return EdgeApp(
+            lambda: shown,
+            settings,
+            telemetry=FixedTelemetry(gpu),  # type: ignore[arg-type]
+            theme_folders=[resources.themes()],
+            session=Session(ticking()),
+        )
+
+    return make
+
+
+@pytest.fixture
+def demo() -> Iterator[Callable[..., EdgeApp]]:
+    """An app on the real engine and the embedded pair of models."""
+    made: list[EdgeApp] = []
+
+    def make(**changes: Any) -> EdgeApp:
+        from edge_tui.engine.local import LocalEngine
+
+        settings = replace(Settings(), **changes)
+        pair = {"model": ModelSpec("demo/expert"), "amateur": ModelSpec("demo/amateur")}
+        app = EdgeApp(lambda: LocalEngine(pair), settings, theme_folders=[resources.themes()])
+        made.append(app)
+        return app
+
+    yield make
+    for app in made:
+        if app.session.engine is not None:
+            app.session.engine.close(2.0)

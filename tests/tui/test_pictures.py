@@ -1,0 +1,83 @@
+"""What the screen looks like, to the cell: SVG snapshots on a fixed engine, clock and telemetry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+PROMPT = "Why is the sky blue?"
+
+
+async def settle(pilot: Pilot[Any]) -> None:
+    """Until two frames in a row are the same."""
+    app: Any = pilot.app
+    app.workbench.prompt.cursor_blink = False
+    before = ""
+    for _ in range(50):
+        await pilot.pause(0.05)
+        now = app.export_screenshot()
+        if now == before:
+            return
+        before = now
+    raise AssertionError("the screen does not come to rest")
+
+
+def ran(*keys: str) -> Any:
+    """Types the prompt, runs it, presses keys."""
+
+    async def before(pilot: Pilot[Any]) -> None:
+        app: Any = pilot.app
+        await settle(pilot)
+        app.workbench.prompt.insert(PROMPT)
+        await pilot.press("ctrl+j")
+        await settle(pilot)
+        for key in keys:
+            await pilot.press(key)
+            await pilot.pause(0.05)
+        await settle(pilot)
+
+    return before
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 50)])
+def test_workbench(snap_compare: Any, picture: Any, size: tuple[int, int], theme: str) -> None:
+    assert snap_compare(picture(theme=theme), terminal_size=size, run_before=ran())
+
+
+def test_first_frame(snap_compare: Any, picture: Any) -> None:
+    assert snap_compare(picture(gpu=False), terminal_size=(80, 24), run_before=settle)
+
+
+def test_beams(snap_compare: Any, picture: Any) -> None:
+    assert snap_compare(picture(), terminal_size=(80, 24), run_before=ran("2", "ctrl+j"))
+
+
+def test_inspector_in_place_of_the_sidebar(snap_compare: Any, picture: Any) -> None:
+    assert snap_compare(picture(), terminal_size=(80, 24), run_before=ran("h", "h", "enter"))
+
+
+def test_inspector_beside(snap_compare: Any, picture: Any) -> None:
+    assert snap_compare(picture(), terminal_size=(160, 45), run_before=ran("7", "ctrl+j", "h", "h", "i"))
+
+
+def test_folded(snap_compare: Any, picture: Any) -> None:
+    assert snap_compare(picture(), terminal_size=(80, 24), run_before=ran("b"))
+
+
+def test_ansi(snap_compare: Any, picture: Any) -> None:
+    assert snap_compare(picture(theme="ansi-16"), terminal_size=(80, 24), run_before=ran())
+
+
+def test_too_small(snap_compare: Any, picture: Any) -> None:
+    assert snap_compare(picture(), terminal_size=(50, 12), run_before=settle)
+
+
+def test_help(snap_compare: Any, picture: Any) -> None:
+    assert snap_compare(picture(), terminal_size=(100, 40), run_before=ran("question_mark"))
+
+
+def test_strategies(snap_compare: Any, picture: Any) -> None:
+    assert snap_compare(picture(), terminal_size=(80, 24), run_before=ran("s"))

@@ -1,0 +1,348 @@
+"""What the keys do, on the real engine and the embedded models."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Input, OptionList
+
+from edge_tui.engine import events
+from edge_tui.tui.screens.help import HelpScreen
+from edge_tui.tui.screens.models import ModelsScreen
+from edge_tui.tui.screens.workbench import Workbench
+
+PROMPT = "def fibonacci(n):"
+SIZE = (120, 40)
+
+
+async def until(pilot: Pilot[Any], holds: Callable[[], object], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not happen in time"
+        await pilot.pause(0.02)
+
+
+def bench(pilot: Pilot[Any]) -> Workbench:
+    app: Any = pilot.app
+    return app.workbench
+
+
+async def start(pilot: Pilot[Any], prompt: str = PROMPT) -> Workbench:
+    """Waits for the model, types, runs, waits for the first tokens."""
+    workbench = bench(pilot)
+    await until(pilot, lambda: workbench.session.loaded)
+    workbench.prompt.insert(prompt)
+    await pilot.press("ctrl+j")
+    await until(pilot, lambda: shown(workbench) > 3)
+    return workbench
+
+
+def shown(workbench: Workbench) -> int:
+    transcript = workbench.pane.transcript
+    return len(transcript) if transcript is not None else 0
+
+
+def ended(workbench: Workbench) -> bool:
+    return not workbench.session.busy
+
+
+async def test_run_streams_to_the_end_and_says_how_it_went(demo: Any) -> None:
+    app = demo(max_length=40, seed=3, strategy="top_k")
+    async with app.run_test(size=SIZE) as pilot:
+        workbench = await start(pilot)
+        assert workbench.focused is workbench.pane
+        await until(pilot, lambda: ended(workbench))
+        await pilot.pause(0.1)
+        assert shown(workbench) == 40
+        assert "40 tokens" in workbench.messages.message
+        assert "seed 3" in workbench.messages.message
+        assert workbench.gauge.speed.written == 40
+        assert workbench.gauge.speed.mean is not None
+        assert workbench.prompt.text == PROMPT
+
+
+async def test_prompt_typed_before_the_engine_is_there_runs_when_it_is(demo: Any) -> None:
+    app = demo(max_length=8)
+    async with app.run_test(size=SIZE) as pilot:
+        workbench = bench(pilot)
+        workbench.prompt.insert(PROMPT)
+        await pilot.press("ctrl+j")
+        await until(pilot, lambda: shown(workbench) == 8)
+
+
+async def test_escape_stops_and_c_continues_in_place(demo: Any) -> None:
+    app = demo(max_length=1500, strategy="top_p", seed=1)
+    async with app.run_test(size=SIZE) as pilot:
+        workbench = await start(pilot)
+        await pilot.press("escape")
+        await until(pilot, lambda: ended(workbench))
+        run = workbench.session.run
+        assert run is not None
+        assert run.finished is not None
+        assert run.finished.reason == "cancelled"
+        kept = run.transcript.ids() if run.transcript is not None else ()
+        await pilot.press("c")
+        await until(pilot, lambda: shown(workbench) > len(kept) + 5)
+        transcript = workbench.pane.transcript
+        assert transcript is not None
+        assert transcript.ids(len(kept)) == kept
+        assert transcript.started.seed == 1
+
+
+async def test_digit_during_a_run_runs_the_same_prompt_under_that_strategy(demo: Any) -> None:
+    app = demo(max_length=1500, strategy="top_p")
+    async with app.run_test(size=SIZE) as pilot:
+        workbench = await start(pilot)
+        first = workbench.session.run
+        workbench.prompt.insert(" edited since")
+        await pilot.press("1")
+        await until(pilot, lambda: workbench.session.run is not first and shown(workbench) > 3)
+        run = workbench.session.run
+        assert run is not None
+        assert run.request.strategy == "greedy"
+        assert run.request.prompt == PROMPT
+        assert first is not None
+        assert first.finished is not None
+        assert first.finished.reason == "cancelled"
+        assert workbench.strategy_list.chosen == "greedy"
+
+
+async def test_a_storm_of_digits_leaves_one_run_under_the_last(demo: Any) -> None:
+    app = demo(max_length=1000)
+    async with app.run_test(size=SIZE) as pilot:
+        workbench = await start(pilot)
+        started: list[int] = []
+        engine = workbench.session.engine
+        assert engine is not None
+        submit = engine.submit
+        engine.submit = lambda request: (started.append(1), submit(request))[1]  # type: ignore[method-assign]
+        await pilot.press(*"1352413525")
+        wanted = workbench.decoders[4].name
+        await until(
+            pilot,
+            lambda: (
+                not workbench.session.waiting
+                and workbench.session.run is not None
+                and workbench.session.run.request.strategy == wanted
+                and shown(workbench) > 2
+            ),
+        )
+        assert 1 <= len(started) <= 10
+
+
+async def test_beam_shows_its_board(demo: Any) -> None:
+    app = demo(max_length=24, strategy="beam")
+    async with app.run_test(size=(80, 24)) as pilot:
+        workbench = await start(pilot)
+        await until(pilot, lambda: ended(workbench))
+        assert workbench.board.display
+        await pilot.press("w")
+        assert not workbench.board.display
+
+
+async def test_contrastive_shows_both_models_numbers(demo: Any) -> None:
+    app = demo(max_length=12, strategy="contrastive")
+    async with app.run_test(size=(160, 45)) as pilot:
+        workbench = await start(pilot)
+        await until(pilot, lambda: ended(workbench))
+        assert "demo/amateur" in workbench.header.model
+        await pilot.press("h")
+        token = workbench.pane.transcript.token(workbench.pane.cursor or 0)  # type: ignore[union-attr]
+        assert {"expert", "amateur", "score"} <= set(token.extras)
+        await pilot.pause()
+        assert workbench.inspector.display
+
+
+async def test_turning_a_parameter_during_a_run_holds_within_four_tokens(demo: Any) -> None:
+    app = demo(max_length=1500, strategy="top_p")
+    async with app.run_test(size=SIZE) as pilot:
+        workbench = await start(pilot)
+        table = workbench.parameters.table
+        table.choose("temperature")
+        table.focus()
+        await pilot.pause()
+        before = shown(workbench)
+        await pilot.press("right")
+        transcript = workbench.pane.transcript
+        assert transcript is not None
+        await until(pilot, lambda: transcript.changes)
+        change = transcript.changes[0]
+        assert change.name == "temperature"
+        assert change.value == pytest.approx(workbench.knobs.value(workbench.knobs.param("temperature"))[0])  # type: ignore[arg-type]
+        assert change.index >= before - 4
+        assert table.row.changed
+
+
+async def test_alternative_cuts_there_and_goes_on(demo: Any) -> None:
+    app = demo(max_length=30, strategy="greedy")
+    async with app.run_test(size=SIZE) as pilot:
+        workbench = await start(pilot)
+        await until(pilot, lambda: ended(workbench))
+        old = workbench.pane.transcript
+        assert old is not None
+        workbench.pane.cursor = 5
+        await pilot.press("enter")
+        await until(pilot, lambda: workbench.focused is workbench.inspector)
+        await pilot.press("enter")
+        await until(pilot, lambda: workbench.pane.transcript is not old and ended(workbench))
+        new = workbench.pane.transcript
+        assert new is not None
+        assert new.ids(5) == old.ids(5)
+        assert new.ids(6)[5] == next(a.id for a in old.token(5).top if a.id != old.token(5).id)
+        assert len(new) > 6
+
+
+async def test_again_takes_another_seed(demo: Any) -> None:
+    app = demo(max_length=12, strategy="top_p", seed=4)
+    async with app.run_test(size=SIZE) as pilot:
+        workbench = await start(pilot)
+        await until(pilot, lambda: ended(workbench))
+        first = workbench.session.run
+        await pilot.press("g")
+        await until(pilot, lambda: workbench.session.run is not first and ended(workbench))
+        assert first is not None
+        assert first.started is not None
+        again = workbench.session.run
+        assert again is not None
+        assert again.started is not None
+        assert again.started.seed != first.started.seed
+
+
+async def test_clear_keeps_the_prompt_and_can_be_undone(demo: Any) -> None:
+    app = demo(max_length=6)
+    async with app.run_test(size=SIZE) as pilot:
+        workbench = await start(pilot)
+        await until(pilot, lambda: ended(workbench))
+        before = workbench.pane.transcript
+        await pilot.press("x")
+        assert workbench.pane.transcript is None
+        assert workbench.prompt.text == PROMPT
+        await pilot.press("x")
+        assert workbench.pane.transcript is before
+
+
+async def test_too_long_a_prompt_is_refused_and_kept(demo: Any) -> None:
+    app = demo()
+    async with app.run_test(size=SIZE) as pilot:
+        workbench = bench(pilot)
+        await until(pilot, lambda: workbench.session.loaded)
+        text = "x = 1\n" * 3000
+        workbench.prompt.insert(text)
+        await pilot.press("ctrl+j")
+        await until(pilot, lambda: workbench.messages.kind == "error")
+        assert "2,048" in workbench.messages.message or "2048" in workbench.messages.message
+        assert workbench.prompt.text == text
+        workbench.prompt.text = PROMPT
+        await pilot.press("ctrl+j")
+        await until(pilot, lambda: shown(workbench) > 3)
+
+
+async def test_empty_prompt_says_so(demo: Any) -> None:
+    app = demo()
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: bench(pilot).session.loaded)
+        await pilot.press("ctrl+j")
+        assert "empty" in bench(pilot).messages.message
+
+
+async def test_missing_model_is_one_sentence_and_the_app_lives(demo: Any) -> None:
+    app = demo(max_length=5)
+    async with app.run_test(size=SIZE) as pilot:
+        workbench = await start(pilot)
+        from edge_tui.engine.port import ModelSpec
+
+        app.assign("model", ModelSpec("nobody/[bold]nothing[/bold]"))
+        await until(pilot, lambda: workbench.messages.kind == "error")
+        assert "nobody/[bold]nothing[/bold]" in workbench.messages.message
+        assert workbench.prompt.text == PROMPT
+        app.assign("model", ModelSpec("demo/amateur"))
+        await until(pilot, lambda: workbench.header.model == "demo/amateur")
+
+
+async def test_models_screen_lists_loads_and_forecasts(demo: Any) -> None:
+    app = demo()
+    async with app.run_test(size=SIZE) as pilot:
+        workbench = bench(pilot)
+        await until(pilot, lambda: workbench.session.loaded)
+        await pilot.press("tab", "m")
+        screen: Any = app.screen
+        assert isinstance(screen, ModelsScreen)
+        await until(pilot, lambda: screen.query_one(OptionList).option_count >= 2)
+        await pilot.press(*"amat")
+        await until(pilot, lambda: screen._outlook is not None)
+        assert screen._highlighted() == "demo/amateur"
+        assert screen._outlook.forecasts["auto"].fits
+        await pilot.press("enter")
+        await until(pilot, lambda: workbench.session.loaded["model"].name == "demo/amateur")
+        await pilot.press("escape")
+        assert app.screen is workbench
+
+
+async def test_nothing_of_a_hostile_prompt_reaches_the_screen(demo: Any) -> None:
+    app = demo(max_length=4)
+    async with app.run_test(size=SIZE) as pilot:
+        workbench = bench(pilot)
+        await until(pilot, lambda: workbench.session.loaded)
+        from textual import events as textual_events
+
+        workbench.prompt.post_message(
+            textual_events.Paste("a\x1b[31m\x9b2J\u202eb [@click=app.quit]c[/]\r\nd")
+        )
+        await pilot.pause(0.1)
+        assert "\x1b" not in workbench.prompt.text
+        assert "\x9b" not in workbench.prompt.text
+        assert "[@click=app.quit]c[/]\nd" in workbench.prompt.text
+        assert workbench.prompt.text.count("[@click") == 1
+
+
+async def test_quit_in_the_middle_of_a_run_takes_less_than_a_second(demo: Any) -> None:
+    app = demo(max_length=1500)
+    async with app.run_test(size=SIZE) as pilot:
+        await start(pilot)
+        began = time.monotonic()
+        await pilot.press("ctrl+q")
+        await until(pilot, lambda: not app.is_running or app.session.engine.alive() is False)
+        assert time.monotonic() - began < 1.0
+    assert app.return_code == 0
+    assert app.clean
+
+
+async def test_engine_death_offers_a_restart(demo: Any) -> None:
+    app = demo(max_length=6)
+    async with app.run_test(size=SIZE) as pilot:
+        workbench = await start(pilot)
+        old = workbench.session.engine
+        assert old is not None
+        old.close(2.0)
+        app._news.append(events.Died("The engine's thread ended; restart it."))
+        workbench.session.dead = "ended"
+        await until(pilot, lambda: app.screen is not workbench)
+        await pilot.press("enter")
+        await until(pilot, lambda: workbench.session.engine is not old and workbench.session.loaded)
+        assert workbench.prompt.text == PROMPT
+        await pilot.press("ctrl+j")
+        await until(pilot, lambda: ended(workbench) and shown(workbench) == 6)
+
+
+async def test_help_opens_and_closes(demo: Any) -> None:
+    app = demo()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("f1")
+        assert isinstance(app.screen, HelpScreen)
+        await pilot.press("escape")
+        assert app.screen is bench(pilot)
+
+
+async def test_filter_is_typed_while_arrows_move(demo: Any) -> None:
+    app = demo()
+    async with app.run_test(size=SIZE) as pilot:
+        await pilot.press("tab", "s")
+        await pilot.press(*"contra")
+        assert app.screen.query_one(Input).value == "contra"
+        await pilot.press("enter")
+        await pilot.pause()
+        assert bench(pilot).knobs.decoder.name == "contrastive"
