@@ -1,0 +1,430 @@
+"""Lines of coloured tokens that grow: wrapping, following and drawing. The cursor is `token_pane`'s."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.segment import Segment
+from textual.geometry import Region, Size
+from textual.reactive import reactive
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from edge_tui.sanitise import sanitise
+from edge_tui.tui.buckets import BUCKETS, ColourBy, buckets
+from edge_tui.tui.wrap import TAB, Piece, TokenText, Wrap
+
+if TYPE_CHECKING:
+    from rich.style import Style
+    from textual.selection import Selection
+
+    from edge_tui.transcript import Transcript
+
+_SLICE = 0.008
+"""Seconds of wrapping at a time, so that a long transcript never holds up a key."""
+_AT_ONCE = 8_000
+"""Tokens that are taken over at a time."""
+_CACHED = 4_096
+"""Lines kept drawn."""
+
+
+class TokenLines(ScrollView):
+    """Shows a transcript as it grows.
+
+    The owner feeds the transcript and then calls `refresh_tail`, 20 to 30 times a second. Only lines that
+    changed are drawn again. At the bottom the pane follows, half a page at a time; a reader who scrolled up
+    is left alone and told that there is more.
+    """
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        *(f"token-pane--p{bucket}" for bucket in range(BUCKETS)),
+        "token-pane--provisional",
+        "token-pane--cursor",
+        "token-pane--live",
+        "token-pane--empty",
+    }
+
+    DEFAULT_CSS = """
+    TokenLines {
+        overflow-x: hidden;
+        overflow-y: scroll;
+        scrollbar-size-vertical: 1;
+        & > .token-pane--p7 { color: $foreground; }
+        & > .token-pane--p6 { color: $text-success; }
+        & > .token-pane--p5 { color: $success; }
+        & > .token-pane--p4 { color: $text-warning; }
+        & > .token-pane--p3 { color: $warning; }
+        & > .token-pane--p2 { color: $text-error; }
+        & > .token-pane--p1 { color: $error; text-style: underline; }
+        & > .token-pane--p0 { color: $error; text-style: bold underline; }
+        & > .token-pane--provisional { text-style: italic; }
+        & > .token-pane--cursor { text-style: reverse; }
+        & > .token-pane--live { color: $text; background: $primary; text-style: bold; }
+        & > .token-pane--empty { color: $text-muted; }
+    }
+    TokenLines.-no-hue {
+        & > .token-pane--p5, & > .token-pane--p4 { text-style: bold; }
+        & > .token-pane--p3, & > .token-pane--p2 { text-style: underline; }
+        & > .token-pane--p1, & > .token-pane--p0 { text-style: bold underline; }
+    }
+    TokenLines.-mono {
+        & > .token-pane--p6, & > .token-pane--p5, & > .token-pane--p4, & > .token-pane--p3,
+        & > .token-pane--p2, & > .token-pane--p1, & > .token-pane--p0 { color: $foreground; }
+    }
+    """
+
+    show_final: reactive[bool] = reactive(False, repaint=False)
+    """Colour by the probability that was drawn from, rather than the model's own."""
+    colour_by: reactive[ColourBy] = reactive[ColourBy]("probability", repaint=False)
+    """What the colours mean."""
+    empty_text: reactive[str] = reactive("")
+    """What to say when there is nothing to show."""
+    following: reactive[bool] = reactive(True, repaint=False)
+    """Whether the newest token is kept in sight."""
+
+    def __init__(
+        self,
+        empty_text: str = "",
+        *,
+        name: str | None = None,
+        id: str | None = None,
+        classes: str | None = None,
+        disabled: bool = False,
+    ) -> None:
+        super().__init__(name=name, id=id, classes=classes, disabled=disabled)
+        self.transcript: Transcript | None = None
+        self._text = TokenText()
+        self._wrap = Wrap(1)
+        self._coming: Wrap | None = None
+        self._revision = 0
+        self._settled = 0
+        self._strips: dict[int, Strip] = {}
+        self._styles: list[Style] | None = None
+        self._base: Style | None = None
+        self._offsets = False
+        self._moving = False
+        self._working = False
+        self.set_reactive(TokenLines.empty_text, empty_text)
+
+    # What the owner calls.
+
+    def show(self, transcript: Transcript | None) -> None:
+        """Shows another transcript, from its end, or none."""
+        self.transcript = transcript
+        self._text = TokenText()
+        self._wrap = Wrap(self._line_width)
+        self._coming = None
+        self._revision = transcript.revision if transcript is not None else 0
+        self._settled = 0
+        self._strips.clear()
+        self.following = True
+        self._place(top=0)
+        self.refresh_tail()
+        self.refresh()
+
+    def refresh_tail(self) -> None:
+        """Takes over what the transcript has gained (or lost) since the last call."""
+        transcript = self.transcript
+        if transcript is None or not self.is_mounted:
+            return
+        shown, wrap = self._text, self._wrap
+        was_empty, lines_before = not len(shown), len(wrap)
+        dirty = lines_before - 1
+        revision = transcript.revision
+        if revision != self._revision:
+            valid = transcript.valid_since(self._revision)
+            self._revision = revision
+            if valid < len(shown):
+                dirty = min(dirty, self._take_back(shown.truncate(valid)))
+        known, size = len(shown), len(transcript)
+        if size > known:
+            first = shown.extend(transcript.texts(known, min(size, known + _AT_ONCE)))
+            if first < known:
+                dirty = min(dirty, self._take_back(first))
+        elif dirty == lines_before - 1 and transcript.settled == self._settled and wrap.fed == known:
+            return
+        done = wrap.feed(shown.shown, _SLICE) and len(shown) == size
+        if transcript.settled != self._settled:
+            dirty = min(dirty, wrap.line_of(min(transcript.settled, self._settled)))
+            self._settled = transcript.settled
+        self._drop(dirty)
+        self._place()
+        if was_empty:
+            self.refresh()
+        else:
+            self._refresh_lines(dirty, max(lines_before, len(wrap)))
+        if not done:
+            self._work_later()
+
+    @property
+    def laid_out(self) -> int:
+        """How many tokens have taken their place in lines."""
+        return min(len(self._text), self._wrap.fed)
+
+    @property
+    def shown_text(self) -> str:
+        """The text as it is displayed, without the breaks that wrapping adds."""
+        return "".join(self._text.shown)
+
+    def follow(self) -> None:
+        """Goes to the newest token and stays there."""
+        self.following = True
+        self._place()
+
+    # Layout.
+
+    @property
+    def _line_width(self) -> int:
+        """One column stays free: for a hanging space, and to show a line break under the cursor."""
+        return max(self.scrollable_content_region.width - 1, 1)
+
+    @property
+    def _height(self) -> int:
+        return max(self.scrollable_content_region.height, 1)
+
+    def _take_back(self, count: int) -> int:
+        """Forgets the lines from token `count` on; returns the first line that differs."""
+        if self._coming is not None:
+            self._coming.truncate(count)
+        return self._wrap.truncate(count)
+
+    def _place(self, top: int | None = None) -> None:
+        """Sets scroll range and position. While following, the range grows by half pages only, because
+        each change of it costs a layout and each scroll a repaint of the pane.
+        """
+        height, lines = self._height, len(self._wrap)
+        at = round(self.scroll_y) if top is None else top
+        if self.following:
+            if lines > at + height or lines <= at:
+                at = max(lines - (height + 1) // 2, 0) if lines > height else 0
+            total = at + height
+        else:
+            total = self.virtual_size.height
+            if lines > total or total - lines > height:
+                total = max(lines + height // 2, at + height)
+        size = Size(self.scrollable_content_region.width, total)
+        self._moving = True
+        try:
+            if size != self.virtual_size:
+                self.virtual_size = size
+            if at != round(self.scroll_y):
+                self.scroll_to(y=at, animate=False, immediate=True, force=True)
+        finally:
+            self._moving = False
+
+    def on_resize(self) -> None:
+        width = self._line_width
+        current = self._coming or self._wrap
+        if current.width != width:
+            self._coming = Wrap(width)
+            self._rewrap()
+        self._strips.clear()
+        self._place()
+        self.refresh()
+
+    def _rewrap(self) -> None:
+        """Wraps for a new width in slices; the old lines stay in place until it is done."""
+        coming = self._coming
+        if coming is None:
+            return
+        if not coming.feed(self._text.shown, _SLICE):
+            self._work_later()
+            return
+        anchor = self._token_at_top()
+        self._wrap, self._coming = coming, None
+        self._strips.clear()
+        top = None if anchor is None or self.following else coming.line_of(anchor)
+        if top is not None:
+            self.virtual_size = Size(self.scrollable_content_region.width, len(coming) + self._height // 2)
+        self._place(top)
+        self.refresh()
+
+    def _work_later(self) -> None:
+        if not self._working:
+            self._working = True
+            self.set_timer(0.01, self._work)
+
+    def _work(self) -> None:
+        self._working = False
+        self._rewrap()
+        self.refresh_tail()
+
+    def _token_at_top(self) -> int | None:
+        return self._wrap.hit(self._text.shown, round(self.scroll_y), 0)
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        if not self._moving:
+            self.following = new_value >= self.max_scroll_y
+
+    def watch_following(self, following: bool) -> None:
+        row = self._height - 1
+        self.refresh(Region(0, row, self.scrollable_content_region.width, 1))
+
+    # Drawing.
+
+    def notify_style_update(self) -> None:
+        super().notify_style_update()
+        self._styles = self._base = None
+        self._strips.clear()
+
+    def on_mount(self) -> None:
+        self.set_class(self.app.no_color or self.app.current_theme.ansi, "-no-hue")
+        self.set_class(self.app.no_color, "-mono")
+
+    def on_enter(self) -> None:
+        self._mark_offsets(True)
+
+    def on_leave(self) -> None:
+        self._mark_offsets(self.mouse_hover)
+
+    def _mark_offsets(self, wanted: bool) -> None:
+        """Selecting by mouse needs each segment to know its place, which makes every style unique and
+        drawing slow: only while the mouse is here.
+        """
+        if wanted != self._offsets:
+            self._offsets = wanted
+            self._strips.clear()
+            self.refresh()
+
+    def watch_show_final(self) -> None:
+        self._strips.clear()
+        self.refresh()
+
+    watch_colour_by = watch_show_final
+
+    def selection_updated(self, selection: Selection | None) -> None:
+        self._strips.clear()
+        self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        width = self.scrollable_content_region.width
+        if not len(self._text):
+            return self._empty_line(y, width)
+        line = round(self.scroll_y) + y
+        strip = self._strips.get(line)
+        if strip is None:
+            strip = (
+                self._draw(line, width) if line < len(self._wrap) else Strip.blank(width, self._base_style)
+            )
+            if len(self._strips) >= _CACHED:
+                self._strips.clear()
+            self._strips[line] = strip
+        if y == self._height - 1 and not self.following and line < len(self._wrap) - 1:
+            return self._live_cue(strip, width)
+        return strip
+
+    def _draw(self, line: int, width: int) -> Strip:
+        transcript = self.transcript
+        assert transcript is not None
+        pieces = self._wrap.pieces(self._text.shown, line)
+        segments: list[Segment] = []
+        if pieces:
+            first = pieces[0].token
+            colours = buckets(transcript, self.colour_by, self.show_final, first, pieces[-1].token + 1)
+            styles = self.styles_of_buckets
+            run, style = "", styles[0]
+            for piece in pieces:
+                mine = styles[colours[piece.token - first] + BUCKETS * (piece.token >= self._settled)]
+                if piece.token == self.marked:
+                    segments.append(Segment(run, style))
+                    run, style = "", mine
+                    segments.append(Segment(_marked(piece), mine + self._cursor_style))
+                    continue
+                if mine is not style:
+                    segments.append(Segment(run, style))
+                    run, style = "", mine
+                run += piece.text.replace("\t", " " * TAB) if "\t" in piece.text else piece.text
+            segments.append(Segment(run, style))
+        strip = Strip(segment for segment in segments if segment.text)
+        strip = strip.adjust_cell_length(width, self._base_style)
+        if (selection := self.text_selection) is not None and (span := selection.get_span(line)) is not None:
+            start, end = span
+            chosen = self.screen.get_component_rich_style("screen--selection", partial=True)
+            end = width if end < 0 else min(end, width)
+            strip = Strip.join(
+                [strip.crop(0, start), strip.crop(start, end).apply_style(chosen), strip.crop(end, width)]
+            )
+        return strip.apply_offsets(0, line) if self._offsets else strip
+
+    @property
+    def _base_style(self) -> Style:
+        if self._base is None:
+            self._base = self.rich_style
+        return self._base
+
+    @property
+    def styles_of_buckets(self) -> list[Style]:
+        """Styles of the buckets, least expected first; then the same for provisional tokens."""
+        if self._styles is None:
+            settled = [self.get_component_rich_style(f"token-pane--p{bucket}") for bucket in range(BUCKETS)]
+            provisional = self.get_component_rich_style("token-pane--provisional", partial=True)
+            self._styles = settled + [style + provisional for style in settled]
+        return self._styles
+
+    @property
+    def marked(self) -> int | None:
+        """The token that is drawn as being under the cursor."""
+        return None
+
+    @property
+    def _cursor_style(self) -> Style:
+        return self.get_component_rich_style("token-pane--cursor", partial=True)
+
+    def _live_cue(self, strip: Strip, width: int) -> Strip:
+        running = self.transcript is not None and self.transcript.finished is None
+        cue = Strip(
+            [Segment(" ↓ live " if running else " ↓ end ", self.get_component_rich_style("token-pane--live"))]
+        )
+        if cue.cell_length >= width:
+            return strip
+        return Strip.join([strip.crop(0, width - cue.cell_length), cue])
+
+    def _empty_line(self, y: int, width: int) -> Strip:
+        text = sanitise(self.empty_text)
+        wrap, words = Wrap(width - 1), TokenText()
+        words.extend([text])
+        wrap.feed(words.shown)
+        line = y - max((self._height - len(wrap)) // 2, 0)
+        if not text or not 0 <= line < len(wrap):
+            return Strip.blank(width, self._base_style)
+        said = "".join(piece.text for piece in wrap.pieces(words.shown, line)).strip()
+        strip = Strip([Segment(said, self.get_component_rich_style("token-pane--empty"))])
+        left = max((width - strip.cell_length) // 2, 0)
+        return Strip.join([Strip.blank(left, self._base_style), strip]).adjust_cell_length(
+            width, self.rich_style
+        )
+
+    def _drop(self, first: int) -> None:
+        """Forgets drawn lines from `first` on."""
+        if self._strips and max(self._strips) >= first:
+            self._strips = {line: strip for line, strip in self._strips.items() if line < first}
+
+    def _refresh_lines(self, first: int, stop: int) -> None:
+        top = round(self.scroll_y)
+        first, stop = max(first, top), min(stop, top + self._height)
+        if first < stop:
+            self.refresh(Region(0, first - top, self.scrollable_content_region.width, stop - first))
+
+    def get_selection(self, selection: Selection) -> tuple[str, str] | None:
+        """The selected text, with line breaks only where the model wrote them."""
+        shown = self._text.shown
+        first = selection.start.y if selection.start is not None else 0
+        last = selection.end.y if selection.end is not None else len(self._wrap) - 1
+        parts: list[str] = []
+        for line in range(max(first, 0), min(last + 1, len(self._wrap))):
+            span = selection.get_span(line)
+            if span is None:
+                continue
+            pieces = self._wrap.pieces(shown, line)
+            strip = Strip([Segment("".join(p.text.replace("\t", " " * TAB) for p in pieces))])
+            start, end = span
+            parts.append(strip.crop(start, None if end < 0 else end).text)
+            if line < last and pieces and pieces[-1].newline:
+                parts.append("\n")
+        return "".join(parts), "\n"
+
+
+def _marked(piece: Piece) -> str:
+    """A token under the cursor: what is otherwise invisible is seen."""
+    return piece.text.replace("\t", "→" + " " * (TAB - 1)) + ("↵" if piece.newline else "")
