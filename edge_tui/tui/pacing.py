@@ -1,4 +1,7 @@
-"""When to flush: 30 times a second on a quick terminal, 5 on a slow one, never onto a full wire.
+"""When to flush: 30 times a second where that is free, 5 on a slow terminal, never onto a full wire.
+
+Painting and decoding share one interpreter: on a machine that decodes on its CPU, every millisecond of
+painting is one in which no step is launched. So the pace also follows what a flush costs.
 
 Textual writes through a thread with a queue of 30 entries; when that is full, the event loop itself
 blocks and keys wait behind output that nobody can read any more. So whoever polls the engine asks first:
@@ -15,7 +18,7 @@ blocks and keys wait behind output that nobody can read any more. So whoever pol
 from __future__ import annotations
 
 import select
-from time import monotonic
+from time import monotonic, thread_time
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -33,11 +36,17 @@ class Pacer:
     """Seconds between calls of `ready`: the quickest pace."""
     SLOWEST: ClassVar[float] = 1 / 5
     """Seconds between flushes on a terminal that is slow but not stuck."""
+    SHARE: ClassVar[float] = 0.04
+    """How much of the interpreter painting may take before it slows down …"""
+    CALM: ClassVar[float] = 1 / 10
+    """… and the slowest pace, in seconds, that it slows down to for that reason."""
 
     def __init__(self, app: App[object]) -> None:
         self._app = app
         self._interval = self.TICK
         self._next = 0.0
+        self._cost = 0.0
+        self._spent = thread_time()
 
     @property
     def interval(self) -> float:
@@ -52,7 +61,12 @@ class Pacer:
         if self.busy():
             self._interval = min(self._interval * 1.5, self.SLOWEST)
             return False
-        self._next = now + self._interval
+        # What this thread has done since the last flush is, but for keys, that flush.
+        spent = thread_time()
+        self._cost += ((spent - self._spent) - self._cost) / 4
+        self._spent = spent
+        calm = min(self._cost / self.SHARE, self.CALM)
+        self._next = now + max(self._interval, calm)
         self._interval = max(self._interval * 0.9, self.TICK)
         return True
 
