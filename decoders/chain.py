@@ -58,7 +58,10 @@ class Chain:
         """
         out = z
         for i, stage in enumerate(self.stages):
-            out = stage.apply(out, p, self._own(i, s), rng)
+            # Neutral stages change no bit, so leaving them out shows in nothing but the time; on a CPU, where
+            # looking at a parameter waits for nothing.
+            if z.device.type != "cpu" or not _is_neutral(stage, p):
+                out = stage.apply(out, p, self._own(i, s), rng)
         return only(z, z.argmax(-1, keepdim=True)).where(out.amax(-1, keepdim=True) == -inf, out)
 
     def observe(self, s: State, chosen: Tensor, final: Tensor) -> None:
@@ -90,6 +93,13 @@ class Chain:
         if self.stages[i].needs.counts:
             own.update((key, s[key]) for key in COUNTS)
         return own
+
+
+def _is_neutral(stage: Stage, p: Params) -> bool:
+    """Whether every parameter of a stage has, in all rows, the value at which it does nothing."""
+    return bool(stage.params) and all(
+        param.neutral is not None and bool((p[param.name] == param.neutral).all()) for param in stage.params
+    )
 
 
 def _count(ids: Tensor, vocab: int) -> Tensor:

@@ -16,7 +16,7 @@ from decoders.base import Env, Filter, Needs, Output, Param, Params, Stage
 from decoders.chain import Chain
 from decoders.penalties import penalties
 from decoders.sampling import Sampling
-from decoders.temperature import scale
+from decoders.temperature import Temperature, scale
 from tests.decoders.conftest import VOCAB, logits_of
 from tests.decoders.driver import numbers, run, settle, table
 
@@ -72,18 +72,45 @@ def test_a_kept_prefix_counts_as_output() -> None:
     chain = Chain(penalties())
     env = Env(1, 4, "cpu", torch.tensor([[0, 1, 2, 2]]), torch.tensor([]), {}, 9, prefix=2)
     z = torch.zeros(1, 4)
-    found = chain.apply(z, params(chain, frequency_penalty=0.5), chain.init(env), numbers())
+    state = chain.init(env)
+    assert state["prompt_counts"].tolist() == [[1, 1, 0, 0]]
+    found = chain.apply(z, params(chain, frequency_penalty=0.5), state, numbers())
     assert found.tolist() == [[0.0, 0.0, -1.0, 0.0]]
 
 
 def test_neutral_penalties_and_temperature_keep_every_bit() -> None:
-    chain = Chain(penalties())
+    """Stage by stage, because a chain on the CPU does not even run them."""
+    chain = Chain((*penalties(), Temperature()))
     state = start(chain, [[3, 4]], 1000)
     z = torch.randn(1, 1000, generator=torch.Generator().manual_seed(0)) * 30
     z[0, 7] = -torch.inf
     chain.observe(state, torch.tensor([9]), z)
+    for stage in chain.stages:
+        assert torch.equal(stage.apply(z, params(chain), state, numbers()), z)
     assert torch.equal(chain.apply(z, params(chain), state, numbers()), z)
-    assert torch.equal(scale(z, torch.ones(1, 1)), z)
+
+
+class Shift(Stage):
+    """Adds its parameter, or says that it ran."""
+
+    params = (Param("shift", 0, -9, 9, "Moves logits.", neutral=0),)
+    ran = 0
+
+    def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
+        self.ran += 1
+        return z + p["shift"]
+
+
+def test_a_stage_is_left_out_only_while_it_is_neutral_in_every_row() -> None:
+    chain = Chain((stage := Shift(),))
+    state, z = start(chain, [[0], [0]], 3), torch.zeros(2, 3)
+    table = torch.zeros(1, 2)
+    p = Params(["shift"], table)
+    chain.apply(z, p, state, numbers(2))
+    assert stage.ran == 0
+    table[0, 1] = 2
+    assert chain.apply(z, p, state, numbers(2)).tolist() == [[0.0] * 3, [2.0] * 3]
+    assert stage.ran == 1
 
 
 def test_temperature_zero_keeps_one_token_even_among_ties() -> None:

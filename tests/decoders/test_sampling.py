@@ -97,6 +97,13 @@ def test_a_number_depends_on_seed_row_step_and_token_alone() -> None:
     assert not torch.isclose(two[0], two[1]).any()
 
 
+def test_no_two_places_share_their_numbers() -> None:
+    """Row 1 at step 0 is not row 0 at step 1, nor is any token another's neighbour."""
+    ids = torch.arange(20).expand(16, -1)
+    bits = torch.cat([numbers(16, seed=3, step=step).bits(ids) for step in range(16)])
+    assert bits.unique().numel() == bits.numel()
+
+
 def test_noise_for_kept_candidates_alone_gives_the_same_draw() -> None:
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(64, 3000, generator=generator) * 3

@@ -194,7 +194,29 @@ def test_a_changed_parameter_holds_from_the_very_next_step(models: list[LlamaFor
     assert [int((final > -torch.inf).sum()) for final in found.finals] == [48, 48, 48, 2, 2, 2]
 
 
-@pytest.mark.parametrize("decoder", decoders.all(), ids=lambda decoder: decoder.name)
+EACH = pytest.mark.parametrize("decoder", decoders.all(), ids=lambda decoder: decoder.name)
+
+
+@EACH
+@pytest.mark.parametrize("penalty", ["repetition_penalty", "presence_penalty", "frequency_penalty"])
+def test_penalties_work_in_every_strategy(decoder: Any, penalty: str) -> None:
+    """A model that always prefers the same token goes on to the next best once it has been said."""
+
+    def stubborn(ids: Tensor) -> Tensor:
+        return torch.tensor([1.0, 0.95, 0.9, -5.0]).repeat(ids.shape[0], 1)
+
+    def flat(ids: Tensor) -> Tensor:
+        return torch.zeros(ids.shape[0], 4)
+
+    certain = {param.name: 0 for param in decoder.params if param.name == "temperature"}
+    logits = {"model": stubborn, "amateur": flat}
+    plain = run(decoder, logits, [3], 3, 4, **certain)
+    penalised = run(decoder, logits, [3], 3, 4, **certain, **{penalty: 2})
+    assert plain.answer == [0, 0, 0]
+    assert sorted(penalised.answer) == [0, 1, 2]
+
+
+@EACH
 def test_parameters_are_well_declared(decoder: Any) -> None:
     names = [param.name for param in decoder.params]
     assert len(set(names)) == len(names)
