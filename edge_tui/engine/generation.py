@@ -85,7 +85,7 @@ class Generation:
             self._never = torch.zeros(self.rows, dtype=torch.bool, device=self.device)
             prompt = torch.tensor([ids], dtype=torch.int64, device=self.device).expand(self.rows, -1)
             self.state = decoder.init(
-                Env(self.rows, width, self.device, prompt, self._eos, dict(values), max_new)
+                Env(self.rows, width, self.device, prompt, self._eos, dict(values), max_new, prefix=start)
             )
         self.ring = Ring(self.device)
         self._contexts: dict[str, Context] = {}

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import decoders
+import decoders.auto
 from decoders.base import Choice, Decoder, Records
 from edge_tui.engine import chat
 from edge_tui.engine.events import (
@@ -86,8 +86,10 @@ def perform(
     device = main.model.info.device
     _reset_peak(device)
     extra: tuple[str, ...] = (clamped,) if clamped else ()
-    if request.stop and generation.rows > 1:
+    if request.stop and decoder.owns_eos:
         extra += ("Stop strings do not end a beam search; they are ignored here.",)
+    if decoder.name == "auto":
+        extra += decoders.auto.unsupported(main.checkpoint.generation_config)
 
     def reading(done: int, total: int) -> None:
         post(Progress("prefill", done, total, main.model.info.name, run.id))

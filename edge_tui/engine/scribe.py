@@ -76,11 +76,11 @@ class Scribe:
         self.tail = ""
         self.count = 0
         self._columns = decoder.columns
-        self._keep_history = rows > 1
+        self._keep_history = decoder.owns_eos
         self._start = start
         self._max_new = max_new
         self._texts: list[Detokenizer] = [codec.detokenizer(context_ids) for _ in range(rows)]
-        self._scanner = StopScanner(stops) if stops and rows == 1 else None
+        self._scanner = StopScanner(stops) if stops and not decoder.owns_eos else None
         self._held: dict[int, tuple[NDArray[Any], NDArray[Any]]] = {}
         self._ready: list[tuple[int, NDArray[Any], NDArray[Any], list[str]]] = []
 
