@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING, ClassVar, cast
 
+from rich.text import Text
 from textual.app import App
 from textual.command import DiscoveryHit, Hit, Provider
 
@@ -22,6 +24,7 @@ from edge_tui.tui.screens.workbench import Workbench
 from edge_tui.tui.session import Session
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
@@ -112,6 +115,7 @@ class EdgeApp(App[int]):
             self.register_theme(each)
         self._notices += [*self.themes.notices, *map(str, decoders.problems())]
         self._news: list[Event] = []
+        self.watching: threading.Event | None = None
         self._leaving = False
         self.clean = True
         """Whether the engine ended in time; if not, the process must not wait for its thread."""
@@ -134,7 +138,7 @@ class EdgeApp(App[int]):
         self.push_screen(self.workbench)
         if not self.is_headless:
             lifecycle.on_signals(self._leave)
-            self.set_interval(lifecycle.CHECK_SECONDS, self._check_terminal)
+            self.watching = lifecycle.watch_terminal(self._terminal_gone)
         # The engine's thread imports torch, which takes the interpreter for a while: paint first.
         self.workbench.call_after_refresh(self._begin)
 
@@ -234,12 +238,26 @@ class EdgeApp(App[int]):
         if not self._leaving and self.session.engine is not None:
             self.clean = await asyncio.to_thread(self.session.engine.close, CLOSE_SECONDS)
 
-    def _check_terminal(self) -> None:
-        if lifecycle.terminal_gone():
-            if self.session.engine is not None:
-                self.session.engine.cancel()
-            # Nothing can be painted or restored any more, and every write to the terminal fails.
-            os._exit(129)
+    def _fatal_error(self) -> None:
+        """A mistake of ours: one line for the user, the traceback for the log, the terminal restored."""
+        from edge_tui import logs
+
+        error = sys.exception()
+        if error is None:
+            super()._fatal_error()
+            return
+        kept = logs.crash(error)
+        where = f"details are in {kept}" if kept else "no log could be written"
+        name = type(error).__name__
+        self.panic(
+            Text(f"edge-tui: something went wrong ({name}: {sanitise(logs.scrub(str(error)))}); {where}.")
+        )
+
+    def _terminal_gone(self) -> None:
+        """Nothing can be painted or restored any more, and nobody is there to see it."""
+        if self.session.engine is not None:
+            self.session.engine.cancel()
+        os._exit(128 + 1)
 
 
 def _decoder(name: str) -> Decoder:
@@ -256,10 +274,15 @@ def _keymap(keys: Mapping[str, str]) -> dict[str, str]:
 
 
 def run(app: EdgeApp) -> int:
-    """Runs the app and returns its exit status; ends the process where a thread would keep it."""
+    """Runs the app and returns its exit status, or ends the process itself where that would take long."""
     code = app.run(mouse=app.settings.ui.mouse)
+    # Not before: restoring a terminal that is gone can hang.
+    if app.watching is not None:
+        app.watching.set()
     status = code if isinstance(code, int) else app.return_code or 0
-    if not app.clean:
+    if not app.clean or "torch" in sys.modules:
+        # A thread may be inside the driver still, and taking torch down costs most of a second.
+        logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,6 +30,23 @@ def on_signals(leave: Callable[[int], None]) -> None:
             loop.add_signal_handler(number, leave, 128 + number)
         except (NotImplementedError, RuntimeError, ValueError):
             return
+
+
+def watch_terminal(gone: Callable[[], None]) -> threading.Event:
+    """Calls `gone` from a thread once the terminal is closed. Set the returned event to stop watching.
+
+    The event loop cannot do it: it blocks on writes that a closed terminal never takes.
+    """
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(CHECK_SECONDS):
+            if terminal_gone():
+                gone()
+                return
+
+    threading.Thread(target=watch, name="terminal", daemon=True).start()
+    return stop
 
 
 def terminal_gone() -> bool:

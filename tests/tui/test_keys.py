@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from textual.pilot import Pilot
 
 from edge_tui.engine.events import Failed
 from edge_tui.tui.actions import ACTIONS, SCOPES, bindings, key_help
 from edge_tui.tui.screens.help import readme_table
 from edge_tui.tui.screens.workbench import Workbench
 from tests.tui.engines import PictureEngine
+
+if TYPE_CHECKING:
+    from textual.pilot import Pilot
 
 
 def bench(pilot: Pilot[Any]) -> Workbench:
@@ -281,3 +283,17 @@ async def test_a_long_paste_is_kept_whole(picture: Any) -> None:
         app.post_message(events.Paste("word " * 40_000))
         await pilot.pause(0.5)
         assert len(bench(pilot).prompt.text) == 200_000
+
+
+async def test_a_mistake_of_ours_goes_to_the_log_and_the_terminal_is_restored(
+    picture: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    app = picture()
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012 - it is raised when the block is left
+        async with app.run_test(size=(80, 24)) as pilot:
+            await pilot.pause(0.1)
+            app.workbench.call_later(lambda: 1 // 0)
+            await pilot.pause(0.2)
+    assert [path for path in tmp_path.rglob("crash-*.log") if "ZeroDivisionError" in path.read_text()]
+    assert app.return_code == 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from textual.pilot import Pilot
+
+if TYPE_CHECKING:
+    from textual.pilot import Pilot
 
 PROMPT = "Why is the sky blue?"
 

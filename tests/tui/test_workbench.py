@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from textual.pilot import Pilot
 from textual.widgets import Input, OptionList
 
 from edge_tui.engine import events
 from edge_tui.tui.screens.help import HelpScreen
 from edge_tui.tui.screens.models import ModelsScreen
 from edge_tui.tui.screens.workbench import Workbench
+
+if TYPE_CHECKING:
+    from textual.pilot import Pilot
 
 PROMPT = "def fibonacci(n):"
 SIZE = (120, 40)

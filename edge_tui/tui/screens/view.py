@@ -9,6 +9,7 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Footer, Static, TextArea
 
+from edge_tui import logs
 from edge_tui.engine import events as engine_events
 from edge_tui.sanitise import sanitise
 from edge_tui.tui import format
@@ -248,6 +249,8 @@ class View(Screen[None]):
     def _failed(self, event: Failed) -> None:
         self.say(event.message, "error")
         self.app.notify(sanitise(event.message), severity="error", markup=False, timeout=8)
+        if event.detail:
+            logs.detail(event.detail)
         if event.field:
             self.parameters.refuse(event.field, event.message)
 

@@ -40,6 +40,10 @@ class Workbench(View):
             self.prompt.type(event.character)
 
     def action_run(self) -> None:
+        # This key overtakes those before it, which may still wait to be typed into the prompt.
+        self.prompt.call_later(self._run_prompt)
+
+    def _run_prompt(self) -> None:
         prompt = self.prompt.text
         if not prompt.strip():
             self.say("The prompt is empty: type something, then ctrl+j.", "error")

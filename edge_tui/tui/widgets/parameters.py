@@ -301,7 +301,7 @@ class Parameters(Vertical):
         key = self._editing
         self.close()
         self.table.reload()
-        self.table.post_message(ParameterTable.Turned(key))
+        self.post_message(ParameterTable.Turned(key))
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
