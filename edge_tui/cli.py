@@ -209,8 +209,11 @@ def _need_terminal() -> None:
 
 
 def _force_utf8() -> None:
-    """Whatever the locale says: half of what a model writes cannot be said in Latin-1."""
-    for stream in {sys.stdin, sys.stdout, sys.stderr, sys.__stdin__, sys.__stdout__, sys.__stderr__}:
+    """Whatever the locale says: half of what a model writes cannot be said in Latin-1.
+
+    Standard input needs none of it: `run` reads its bytes, and so does Textual.
+    """
+    for stream in {sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__}:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")
 
