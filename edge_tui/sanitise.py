@@ -12,6 +12,10 @@ import re
 PICTOGRAPH = "\u00a9\u00ae\u203c\u2049\u2100-\u2bff\u3030\u303d\u3297\u3299\ufe0f\U0001f000-\U0001faff"
 """Characters, as a regex set, that a zero width joiner may join: emoji, their modifiers, symbols."""
 
+_TONES = "\U0001f3fb-\U0001f3ff"
+_BASE = PICTOGRAPH.replace("\U0001f000-\U0001faff", "\U0001f000-\U0001f3fa\U0001f400-\U0001faff")
+"""Pictographs that can carry a skin tone and be joined; a tone by itself is neither."""
+
 _DROPPED = (
     "\u00ad\u034f\u061c"  # soft hyphen, grapheme joiner, Arabic letter mark
     "\u115f\u1160\u3164\uffa0"  # Hangul fillers
@@ -22,10 +26,10 @@ _DROPPED = (
 )
 _SHOWN = "\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff"
 
-_CODED = re.compile(f"[{_SHOWN}\U0001f3fb-\U0001f3ff]")
+_CODED = re.compile(f"[{_SHOWN}{_TONES}]")
 _UNSAFE = re.compile(
-    f"\r\n|[{_SHOWN}]|[{_DROPPED}]|(?<![{PICTOGRAPH}])\u200d|\u200d(?![{PICTOGRAPH}])"
-    f"|(?<![{PICTOGRAPH}\u200d])[\U0001f3fb-\U0001f3ff]"
+    f"\r\n|[{_SHOWN}]|[{_DROPPED}]|(?<![{_BASE}])(?<![{_BASE}][{_TONES}])\u200d|\u200d(?![{_BASE}])"
+    f"|(?<![{_BASE}])[{_TONES}]"
 )
 
 
