@@ -154,6 +154,9 @@ class EdgeApp(App[int]):
         self.set_interval(max(1 / max(self.settings.ui.frame_rate, 1), Pacer.TICK), self._tick)
 
     def _make_engine(self) -> None:
+        if self.session.engine is not None:
+            # What is left of a dead engine must not take the device from the new one.
+            self.session.engine.close(0)
         engine = self._factory()
         self.session.attach(engine)
         engine.load("model")

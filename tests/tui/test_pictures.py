@@ -62,7 +62,7 @@ def test_inspector_in_place_of_the_sidebar(snap_compare: Any, picture: Any) -> N
 
 
 def test_inspector_beside(snap_compare: Any, picture: Any) -> None:
-    assert snap_compare(picture(), terminal_size=(160, 45), run_before=ran("7", "ctrl+j", "h", "h", "i"))
+    assert snap_compare(picture(), terminal_size=(160, 45), run_before=ran("7", "ctrl+j", "h", "h"))
 
 
 def test_folded(snap_compare: Any, picture: Any) -> None:

@@ -35,7 +35,7 @@ class StrategiesScreen(PickScreen[str]):
             content = Content.assemble(
                 ("▸ " if here else "  ", "$primary"),
                 (f"{index} " if index <= DIGITS else "  ", "$text-muted"),
-                (f"{title:<16}", "$primary bold" if here else "bold"),
+                (f"{title:<12}", "$primary bold" if here else "bold"),
                 (f" {summary}", "$text-muted"),
             )
             found.append(Item(decoder.name, f"{decoder.name} {title} {summary}", content))
@@ -45,7 +45,9 @@ class StrategiesScreen(PickScreen[str]):
         decoder = self._decoders[event.option_id or ""]
         roles = " and ".join(decoder.roles)
         params = ", ".join(param.title for param in decoder.params) or "none"
-        self.query_one(".hint", Static).update(sanitise(f"Needs: {roles}. Parameters: {params}."))
+        self.query_one(".hint", Static).update(
+            sanitise(f"{decoder.summary}\nNeeds: {roles}. Parameters: {params}.")
+        )
 
     def picked(self, id: str) -> None:
         self.dismiss(id)

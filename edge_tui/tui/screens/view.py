@@ -147,7 +147,7 @@ class View(Screen[None]):
 
     def _paint_tokens(self) -> None:
         run = self.session.run
-        if run is None or run.transcript is None:
+        if run is None or run.transcript is None or run.transcript is self._cleared:
             return
         if run.transcript is not self._shown:
             if self.app.settings.stream or not run.active:
@@ -315,7 +315,9 @@ class View(Screen[None]):
             self.prompt.border_subtitle = f"{len(text):,} characters"
             return
         count = engine.count(text) if engine is not None and text else None
-        self.prompt.border_subtitle = "" if count is None else f"{count:,} token{'s' * (count != 1)}"
+        main = self.session.loaded.get("model")
+        room = f" of {main.context:,}" if main is not None else ""
+        self.prompt.border_subtitle = "" if count is None else f"{count:,}{room} tokens"
 
     def on_resize(self, event: events.Resize) -> None:
         width, height = event.size

@@ -32,6 +32,7 @@ class Prompt(TextArea):
 
     def on_paste(self, event: events.Paste) -> None:
         """A paste comes from outside: terminals would obey what it may hold. The text area then takes it."""
+        event.stop()
         # Windows' line ends; a lone carriage return is how terminals send a pasted new line.
         text = event.text.replace("\r\n", "\n").replace("\r", "\n")
         event.text = sanitise(text, tab="\t")
