@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+from textual.app import App, ComposeResult
+
+from edge_tui.nvml import GpuSample
+from edge_tui.tui import format
+from edge_tui.tui.session import Meter
+from edge_tui.tui.widgets.gauge import Gauge, Speed
+from tests.tui.engines import FixedTelemetry
+
+
+class Bench(App[None]):
+    def compose(self) -> ComposeResult:
+        yield Gauge()
+
+
+async def lines(gpu: GpuSample | None, speed: Speed | None = None) -> list[str]:
+    app = Bench()
+    async with app.run_test(size=(120, 10)):
+        gauge = app.query_one(Gauge)
+        gauge.on_gpu = gpu is not None
+        gauge.sample = replace(FixedTelemetry().sample, gpu=gpu)
+        gauge.speed = speed or Speed()
+        return gauge.render().plain.split("\n")
+
+
+async def test_a_gpu_that_tells_nothing_is_not_available() -> None:
+    first, second = await lines(GpuSample())
+    assert "GPU   n/a/n/a GB" in first
+    assert first.count("n/a") >= 4
+    assert "tok/s" in second
+
+
+async def test_without_a_gpu_the_machine_is_shown() -> None:
+    first, _ = await lines(None)
+    assert "CPU  23 %" in first
+    assert "1.2 GB" in first
+    assert "5.4/16.0 GB" in first
+
+
+async def test_nothing_moves_sideways_while_numbers_change() -> None:
+    slow = Speed(9.87, 8.5, (1.0,), 0.038, 7, 3)
+    fast = Speed(2012.4, 1890.0, (1.0, 3.0, 2.0), 1.25, 12_345, 99_999)
+    columns = [
+        [line.index(word) for word in ("tok/s", "mean", "TTFT", "in ", "out")]
+        for line in [(await lines(None, speed))[1] for speed in (Speed(), slow, fast)]
+    ]
+    assert columns[0] == columns[1] == columns[2]
+
+
+def test_the_first_arrival_belongs_to_the_prefill() -> None:
+    now = 100.0
+    meter = Meter(lambda: now)
+    meter.add(4)
+    assert meter.mean is None
+    for _ in range(20):
+        now += 0.1
+        meter.add(5)
+    assert meter.total == 104
+    assert abs((meter.mean or 0) - 50) < 1e-6
+    assert abs((meter.now or 0) - 50) < 6
+    assert all(abs(rate - 50) < 1e-6 for rate in meter.history)
+
+
+@given(st.floats(-1, 2), st.integers(0, 40), st.booleans())
+def test_bars_have_their_width(fraction: float, width: int, ascii_only: bool) -> None:
+    assert len(format.bar(fraction, width, ascii_only)) == width
+    assert len("".join(format.line(fraction, width, ascii_only))) == width
+
+
+@given(st.lists(st.floats(0, 1e5), max_size=40), st.integers(1, 24))
+def test_sparklines_have_their_width(values: list[float], width: int) -> None:
+    assert len(format.spark(values, width)) == width
+
+
+@given(st.text(), st.integers(0, 30))
+def test_clipped_text_fits(text: str, width: int) -> None:
+    from rich.cells import cell_len
+
+    assert cell_len(format.clip(text, width)) <= width
