@@ -91,6 +91,10 @@ class FlatContext:
     def advance(self, count: int) -> None:
         """Counts `count` appended positions in every row."""
         self.length += count
+        self.note(count)
+
+    def note(self, count: int) -> None:
+        """The host's half of `advance`, for when `length` has been raised already."""
         self.bound += count
         self._known = None
 

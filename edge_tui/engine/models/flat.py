@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from decoders.base import Output
 from edge_tui.engine.models.base import Cancelled, Caps, ContextFull, ModelInfo
 from edge_tui.engine.models.cache import FlatContext
+from edge_tui.engine.models.fused_cpu import fuse
 from edge_tui.engine.models.rope import tables
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class FlatModel:
         self._hidden = (config.hidden,)
         self._windows = tuple(set(config.windows))
         self._tables: dict[bool, tuple[Tensor, Tensor]] = {}
+        self._fused = fuse(config, embedding, layers, norm, head)
 
     def open(self, rows: int, capacity: int) -> FlatContext:
         """An empty context for `rows` sequences of at most `capacity` positions.
@@ -128,6 +130,8 @@ class FlatModel:
         """
         rows, k = ids.shape
         ctx.reserve(k)
+        if self._fused is not None and k == 1 and ctx.uniform and not hidden:
+            return Output(self._fused(ctx, ids))
         start = ctx.bound if ctx.uniform and ctx.on_host else None
         x, states = self._run(ctx, ids, self._place(ctx, k, start), hidden)
         ctx.advance(k)
@@ -182,6 +186,7 @@ class FlatModel:
         """Drops the weights. The model is unusable afterwards."""
         self._embedding = self._norm = torch.empty(0)
         self._layers = ()
+        self._fused = None
         del self._head
         self._tables.clear()
         if self.info.device.startswith("cuda"):

@@ -123,6 +123,8 @@ MUTATIONS: dict[str, tuple[str, Mutate]] = {
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_mistakes_are_seen(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case, mutate = MUTATIONS[name]
+    # The mistakes are made in Python; that the one-call step gives the same numbers is tested on its own.
+    monkeypatch.setattr(flat_module, "fuse", lambda *rest: None)
     path = checkpoint(tmp_path / "checkpoint", case)
     ids = random_ids(1, T)
     with torch.inference_mode():

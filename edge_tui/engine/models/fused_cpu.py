@@ -1,0 +1,151 @@
+"""A decode step on the CPU as one call, so that it never waits for the screen in between.
+
+Each tensor operation called from Python gives the interpreter lock away and takes it back; while another
+thread paints, each of a step's hundred operations may have to wait for it. The same operations as one
+TorchScript function run without the lock from the first to the last. They are those of `flat`, in the same
+order, so results are the same to the last bit.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from edge_tui.engine.models.linear import Plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from edge_tui.engine.models.architectures import FlatConfig
+    from edge_tui.engine.models.cache import FlatContext
+    from edge_tui.engine.models.flat import Layer
+    from edge_tui.engine.models.linear import Linear
+
+
+class FusedStep:
+    """Appends one position to rows of equal length. `fuse` makes one.
+
+    Args:
+        run: `_step`, compiled.
+        weights: Its arguments that are the same in every call, in order.
+    """
+
+    __slots__ = ("_run", "_weights")
+
+    def __init__(self, run: Callable[..., Tensor], weights: tuple[Any, ...]) -> None:
+        self._run = run
+        self._weights = weights
+
+    def __call__(self, ctx: FlatContext, ids: Tensor) -> Tensor:
+        """Appends `ids` int64 `[R, 1]` to a uniform context with room for them; logits `[R, 1, V]`."""
+        # As written: recording shapes first, to rewrite the operations for them, costs more than it gains.
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+            logits = self._run(ids, ctx.length, ctx.kv, ctx.cos, ctx.sin, ctx.bound, *self._weights)
+        ctx.note(1)
+        return logits
+
+
+def fuse(
+    config: FlatConfig, embedding: Tensor, layers: Sequence[Layer], norm: Tensor, head: Linear
+) -> FusedStep | None:
+    """A model's fused step; None where it has none: off the CPU, or with quantised matrices.
+
+    Arguments are those of `FlatModel`.
+    """
+    kinds = [[layer.qkv, layer.out, layer.gate_up, layer.down] for layer in layers]
+    plain = [[m for m in four if isinstance(m, Plain)] for four in kinds]
+    if embedding.device.type != "cpu" or not isinstance(head, Plain) or plain != kinds:
+        return None
+    run = _compiled()
+    if run is None:
+        return None
+    weights = (
+        embedding,
+        [layer.attention_norm for layer in layers],
+        [layer.qk_norm for layer in layers],
+        [layer.mlp_norm for layer in layers],
+        [m.weight for four in plain for m in four],
+        [m.bias for four in plain for m in four],
+        [layer.window for layer in layers],
+        norm,
+        head.weight,
+        head.bias,
+        config.heads,
+        config.kv_heads,
+        config.eps,
+    )
+    return FusedStep(run, weights)
+
+
+@cache
+def _compiled() -> Callable[..., Tensor] | None:
+    """`_step` as TorchScript, compiled once a process; None where this torch cannot."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            script: Callable[..., Tensor] = torch.jit.script(_step)
+    except Exception:  # whatever it is, the step runs as well operation by operation
+        return None
+    return script
+
+
+def _step(
+    ids: torch.Tensor,
+    length: torch.Tensor,
+    kv: list[torch.Tensor],
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    start: int,
+    embedding: torch.Tensor,
+    attention_norms: list[torch.Tensor],
+    qk_norms: list[torch.Tensor | None],
+    mlp_norms: list[torch.Tensor],
+    weights: list[torch.Tensor],
+    biases: list[torch.Tensor | None],
+    windows: list[int],
+    norm: torch.Tensor,
+    head: torch.Tensor,
+    head_bias: torch.Tensor | None,
+    heads: int,
+    kv_heads: int,
+    eps: float,
+) -> torch.Tensor:
+    """`FlatModel.forward` for `K = 1`, in the part of Python that TorchScript knows.
+
+    Matrices and biases come four a layer: QKV, output, gate and up, down.
+    """
+    rows, hidden, head_dim, rotary = ids.size(0), embedding.size(1), kv[0].size(3), cos.size(1)
+    cos, sin = cos.narrow(0, start, 1), sin.narrow(0, start, 1)
+    x = torch.embedding(embedding, ids).view(rows, hidden)
+    for i in range(len(kv)):
+        m = 4 * i
+        y = torch.rms_norm(x, [hidden], attention_norms[i], eps)
+        qkv = torch.nn.functional.linear(y, weights[m], biases[m]).view(rows, -1, head_dim)
+        qk = qkv.narrow(1, 0, heads + kv_heads)
+        qk_norm = qk_norms[i]
+        if qk_norm is not None:
+            torch.mul(torch.rms_norm(qk, [head_dim], None, eps), qk_norm, out=qk)
+        turning = qk.narrow(2, 0, rotary)
+        half = turning.roll(rotary // 2, -1)
+        turning.mul_(cos).addcmul_(half, sin)
+        kv[i].select(2, start).copy_(qkv.narrow(1, heads, 2 * kv_heads))
+        first = max(0, start + 1 - windows[i]) if windows[i] > 0 else 0
+        seen = kv[i].narrow(2, first, start + 1 - first)
+        y = torch.nn.functional.scaled_dot_product_attention(
+            qkv.narrow(1, 0, heads).view(rows, kv_heads, heads // kv_heads, head_dim),
+            seen.narrow(1, 0, kv_heads),
+            seen.narrow(1, kv_heads, kv_heads),
+        )
+        x = torch.nn.functional.linear(y.reshape(rows, -1), weights[m + 1], biases[m + 1]).add_(x)
+        y = torch.rms_norm(x, [hidden], mlp_norms[i], eps)
+        gate, up = torch.nn.functional.linear(y, weights[m + 2], biases[m + 2]).chunk(2, -1)
+        y = torch.ops.aten.silu(gate).mul_(up)
+        x = torch.nn.functional.linear(y, weights[m + 3], biases[m + 3]).add_(x)
+    length.add_(1)
+    x = torch.rms_norm(x, [hidden], norm, eps)
+    return torch.nn.functional.linear(x, head, head_bias).view(rows, 1, -1)

@@ -1,0 +1,131 @@
+"""The one-call step of the CPU: the same numbers as operation by operation, and used where it can be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from edge_tui.engine.models import fused_cpu
+from edge_tui.engine.models.base import ContextFull
+from tests.engine.models.references import CASES, checkpoint, flat, one_by_one, random_ids
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from edge_tui.engine.models.flat import FlatModel
+
+
+class Counted:
+    """Passes calls on and counts them."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.calls = 0
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.calls += 1
+        return self.inner(*arguments)
+
+
+def counted(model: FlatModel) -> Counted:
+    spy = Counted(model._fused)
+    model._fused = spy  # type: ignore[assignment]
+    return spy
+
+
+def walk(model: FlatModel, rows: int) -> Tensor:
+    """Logits of a decode that reads, steps, swaps rows, rewinds and forks."""
+    ids = random_ids(rows, 30)
+    ctx = model.open(rows, 64)
+    model.prefill(ctx, ids[:, :8], torch.full((rows,), 8))
+    seen = [one_by_one(model, ctx, ids[:, 8:18])]
+    ctx.reorder(torch.arange(rows).flip(0))
+    seen.append(one_by_one(model, ctx, ids[:, 18:24]))
+    ctx.truncate(torch.full((rows,), 13))
+    seen.append(one_by_one(model, ctx, ids[:, 24:27]))
+    seen.append(one_by_one(model, ctx.fork(rows), ids[:, 27:]))
+    assert ctx.length.tolist() == ctx.lengths() == [16] * rows
+    return torch.cat(seen, 1)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("case", CASES)
+def test_same_numbers(case: str, rows: int, tmp_path: Path) -> None:
+    model = flat(checkpoint(tmp_path, case))
+    spy = counted(model)
+    got = walk(model, rows)
+    assert spy.calls == 22
+    model._fused = None
+    assert torch.equal(got, walk(model, rows))
+
+
+@pytest.mark.parametrize("case", ["qwen2", "qwen3 biased", "phi3 windowed"])
+def test_same_numbers_in_bfloat16(case: str, tmp_path: Path) -> None:
+    model = flat(checkpoint(tmp_path, case), dtype=torch.bfloat16, precision="bfloat16")
+    spy = counted(model)
+    got = walk(model, 2)
+    assert spy.calls == 22
+    model._fused = None
+    assert torch.equal(got, walk(model, 2))
+
+
+def test_everything_else_goes_the_other_way(tmp_path: Path) -> None:
+    model = flat(checkpoint(tmp_path, "llama"))
+    spy = counted(model)
+    ctx = model.open(2, 16)
+    model.prefill(ctx, random_ids(2, 3), torch.tensor([3, 1]))
+    model.forward(ctx, random_ids(2, 1))  # rows of different lengths
+    ctx.truncate(torch.tensor([2, 2]))
+    model.forward(ctx, random_ids(2, 2))  # several positions
+    model.forward(ctx, random_ids(2, 1), hidden=True)
+    assert spy.calls == 0
+    model.forward(ctx, random_ids(2, 1))
+    assert spy.calls == 1
+    assert ctx.length.tolist() == [6, 6]
+
+
+def test_full_context(tmp_path: Path) -> None:
+    model = flat(checkpoint(tmp_path, "llama"))
+    ctx = model.open(1, 2)
+    one_by_one(model, ctx, random_ids(1, 2))
+    with pytest.raises(ContextFull):
+        model.forward(ctx, random_ids(1, 1))
+    assert ctx.length.tolist() == [2]
+
+
+def test_quantised_matrices_are_not_fused(tmp_path: Path) -> None:
+    model = flat(checkpoint(tmp_path, "llama"), precision="int8")
+    assert model._fused is None
+    assert walk(model, 1).isfinite().all()
+
+
+def test_released_weights_are_let_go(tmp_path: Path) -> None:
+    model = flat(checkpoint(tmp_path, "llama"))
+    ctx = model.open(1, 4)
+    model.release()
+    with pytest.raises(RuntimeError, match="released"):
+        model.forward(ctx, random_ids(1, 1))
+
+
+@pytest.fixture
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A torch whose compiler refuses."""
+
+    def refuse(function: object) -> None:
+        raise RuntimeError("no such compiler")
+
+    fused_cpu._compiled.cache_clear()
+    monkeypatch.setattr(torch.jit, "script", refuse)
+    yield
+    fused_cpu._compiled.cache_clear()
+
+
+def test_without_a_compiler(tmp_path: Path, uncompiled: None) -> None:
+    model = flat(checkpoint(tmp_path, "qwen3"))
+    assert model._fused is None
+    assert walk(model, 2).isfinite().all()
