@@ -7,6 +7,7 @@ and turning parameters bypass the queue: they are words the running step looks a
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 import traceback
 from collections import deque
@@ -19,6 +20,9 @@ from edge_tui.engine.events import Died, Event, Failed, Queued
 from edge_tui.engine.port import Memory, ModelSpec, Request
 from edge_tui.engine.residents import Residents, memory_of
 from edge_tui.engine.table import ParamTable
+
+_SWITCH = 0.0005
+"""Seconds that a painting thread may keep the interpreter while a step waits to be launched (Python: 0.005)."""
 
 
 @dataclass(slots=True)
@@ -130,6 +134,7 @@ class LocalEngine:
 
     def _own(self) -> None:
         """The owner thread's life: one command after another until `close`."""
+        sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH))
         try:
             while (command := self._commands.get()) is not None and not self._closing:
                 self._perform(command)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _STEPS = 4
 _ROUNDS = 3
-_WORTH = 0.8
+_WORTH = 0.65
 """More threads must take less than this share of the time: the screen, too, needs a core to run on."""
 
 
