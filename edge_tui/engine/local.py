@@ -22,7 +22,7 @@ from edge_tui.engine.residents import Residents, memory_of
 from edge_tui.engine.table import ParamTable
 
 _SWITCH = 0.0005
-"""Seconds that a painting thread may keep the interpreter while a step waits to be launched (Python: 0.005)."""
+"""Seconds that painting may keep the interpreter while a step waits to be launched (Python: 0.005)."""
 
 
 @dataclass(slots=True)
