@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,14 @@ async def until(pilot: Pilot[Any], holds: Callable[[], object], seconds: float =
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, "it did not happen in time"
-        await pilot.pause(0.02)
+        await asyncio.sleep(0.02)
+
+
+async def press(pilot: Pilot[Any], *keys: str, between: float = 0.03) -> None:
+    """Presses keys. `Pilot.press` waits for an idle processor, which a decode does not leave."""
+    for key in keys:
+        pilot.app.simulate_key(key)
+        await asyncio.sleep(between)
 
 
 def bench(pilot: Pilot[Any]) -> Workbench:
@@ -38,7 +46,7 @@ async def start(pilot: Pilot[Any], prompt: str = PROMPT) -> Workbench:
     workbench = bench(pilot)
     await until(pilot, lambda: workbench.session.loaded)
     workbench.prompt.insert(prompt)
-    await pilot.press("ctrl+j")
+    await press(pilot, "ctrl+j")
     await until(pilot, lambda: shown(workbench) > 3)
     return workbench
 
@@ -58,7 +66,7 @@ async def test_run_streams_to_the_end_and_says_how_it_went(demo: Any) -> None:
         workbench = await start(pilot)
         assert workbench.focused is workbench.pane
         await until(pilot, lambda: ended(workbench))
-        await pilot.pause(0.1)
+        await until(pilot, lambda: "tok/s" in workbench.messages.message)
         assert shown(workbench) == 40
         assert "40 tokens" in workbench.messages.message
         assert "seed 3" in workbench.messages.message
@@ -72,7 +80,7 @@ async def test_prompt_typed_before_the_engine_is_there_runs_when_it_is(demo: Any
     async with app.run_test(size=SIZE) as pilot:
         workbench = bench(pilot)
         workbench.prompt.insert(PROMPT)
-        await pilot.press("ctrl+j")
+        await press(pilot, "ctrl+j")
         await until(pilot, lambda: shown(workbench) == 8)
 
 
@@ -80,14 +88,14 @@ async def test_escape_stops_and_c_continues_in_place(demo: Any) -> None:
     app = demo(max_length=1500, strategy="top_p", seed=1)
     async with app.run_test(size=SIZE) as pilot:
         workbench = await start(pilot)
-        await pilot.press("escape")
+        await press(pilot, "escape")
         await until(pilot, lambda: ended(workbench))
         run = workbench.session.run
         assert run is not None
         assert run.finished is not None
         assert run.finished.reason == "cancelled"
         kept = run.transcript.ids() if run.transcript is not None else ()
-        await pilot.press("c")
+        await press(pilot, "c")
         await until(pilot, lambda: shown(workbench) > len(kept) + 5)
         transcript = workbench.pane.transcript
         assert transcript is not None
@@ -101,7 +109,7 @@ async def test_digit_during_a_run_runs_the_same_prompt_under_that_strategy(demo:
         workbench = await start(pilot)
         first = workbench.session.run
         workbench.prompt.insert(" edited since")
-        await pilot.press("1")
+        await press(pilot, "1")
         await until(pilot, lambda: workbench.session.run is not first and shown(workbench) > 3)
         run = workbench.session.run
         assert run is not None
@@ -122,7 +130,7 @@ async def test_a_storm_of_digits_leaves_one_run_under_the_last(demo: Any) -> Non
         assert engine is not None
         submit = engine.submit
         engine.submit = lambda request: (started.append(1), submit(request))[1]  # type: ignore[method-assign]
-        await pilot.press(*"1352413525")
+        await press(pilot, *"1352413525", between=0.004)
         wanted = workbench.decoders[4].name
         await until(
             pilot,
@@ -142,8 +150,8 @@ async def test_beam_shows_its_board(demo: Any) -> None:
         workbench = await start(pilot)
         await until(pilot, lambda: ended(workbench))
         assert workbench.board.display
-        await pilot.press("w")
-        assert not workbench.board.display
+        await press(pilot, "w")
+        await until(pilot, lambda: not workbench.board.display)
 
 
 async def test_contrastive_shows_both_models_numbers(demo: Any) -> None:
@@ -152,7 +160,8 @@ async def test_contrastive_shows_both_models_numbers(demo: Any) -> None:
         workbench = await start(pilot)
         await until(pilot, lambda: ended(workbench))
         assert "demo/amateur" in workbench.header.model
-        await pilot.press("h")
+        await press(pilot, "h")
+        await until(pilot, lambda: workbench.pane.cursor is not None)
         token = workbench.pane.transcript.token(workbench.pane.cursor or 0)  # type: ignore[union-attr]
         assert {"expert", "amateur", "score"} <= set(token.extras)
         await pilot.pause()
@@ -168,7 +177,7 @@ async def test_turning_a_parameter_during_a_run_holds_within_four_tokens(demo: A
         table.focus()
         await pilot.pause()
         before = shown(workbench)
-        await pilot.press("right")
+        await press(pilot, "right")
         transcript = workbench.pane.transcript
         assert transcript is not None
         await until(pilot, lambda: transcript.changes)
@@ -187,9 +196,9 @@ async def test_alternative_cuts_there_and_goes_on(demo: Any) -> None:
         old = workbench.pane.transcript
         assert old is not None
         workbench.pane.cursor = 5
-        await pilot.press("enter")
+        await press(pilot, "enter")
         await until(pilot, lambda: workbench.focused is workbench.inspector)
-        await pilot.press("enter")
+        await press(pilot, "enter")
         await until(pilot, lambda: workbench.pane.transcript is not old and ended(workbench))
         new = workbench.pane.transcript
         assert new is not None
@@ -204,7 +213,7 @@ async def test_again_takes_another_seed(demo: Any) -> None:
         workbench = await start(pilot)
         await until(pilot, lambda: ended(workbench))
         first = workbench.session.run
-        await pilot.press("g")
+        await press(pilot, "g")
         await until(pilot, lambda: workbench.session.run is not first and ended(workbench))
         assert first is not None
         assert first.started is not None
@@ -220,11 +229,11 @@ async def test_clear_keeps_the_prompt_and_can_be_undone(demo: Any) -> None:
         workbench = await start(pilot)
         await until(pilot, lambda: ended(workbench))
         before = workbench.pane.transcript
-        await pilot.press("x")
-        assert workbench.pane.transcript is None
+        await press(pilot, "x")
+        await until(pilot, lambda: workbench.pane.transcript is None)
         assert workbench.prompt.text == PROMPT
-        await pilot.press("x")
-        assert workbench.pane.transcript is before
+        await press(pilot, "x")
+        await until(pilot, lambda: workbench.pane.transcript is before)
 
 
 async def test_too_long_a_prompt_is_refused_and_kept(demo: Any) -> None:
@@ -234,12 +243,12 @@ async def test_too_long_a_prompt_is_refused_and_kept(demo: Any) -> None:
         await until(pilot, lambda: workbench.session.loaded)
         text = "x = 1\n" * 3000
         workbench.prompt.insert(text)
-        await pilot.press("ctrl+j")
+        await press(pilot, "ctrl+j")
         await until(pilot, lambda: workbench.messages.kind == "error")
         assert "2,048" in workbench.messages.message or "2048" in workbench.messages.message
         assert workbench.prompt.text == text
         workbench.prompt.text = PROMPT
-        await pilot.press("ctrl+j")
+        await press(pilot, "ctrl+j")
         await until(pilot, lambda: shown(workbench) > 3)
 
 
@@ -247,8 +256,8 @@ async def test_empty_prompt_says_so(demo: Any) -> None:
     app = demo()
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, lambda: bench(pilot).session.loaded)
-        await pilot.press("ctrl+j")
-        assert "empty" in bench(pilot).messages.message
+        await press(pilot, "ctrl+j")
+        await until(pilot, lambda: "empty" in bench(pilot).messages.message)
 
 
 async def test_missing_model_is_one_sentence_and_the_app_lives(demo: Any) -> None:
@@ -270,18 +279,17 @@ async def test_models_screen_lists_loads_and_forecasts(demo: Any) -> None:
     async with app.run_test(size=SIZE) as pilot:
         workbench = bench(pilot)
         await until(pilot, lambda: workbench.session.loaded)
-        await pilot.press("tab", "m")
+        await press(pilot, "tab", "m")
+        await until(pilot, lambda: isinstance(app.screen, ModelsScreen))
         screen: Any = app.screen
-        assert isinstance(screen, ModelsScreen)
         await until(pilot, lambda: screen.query_one(OptionList).option_count >= 2)
-        await pilot.press(*"amat")
-        await until(pilot, lambda: screen._outlook is not None)
-        assert screen._highlighted() == "demo/amateur"
+        await press(pilot, *"amat")
+        await until(pilot, lambda: screen._highlighted() == "demo/amateur" and screen._outlook is not None)
         assert screen._outlook.forecasts["auto"].fits
-        await pilot.press("enter")
+        await press(pilot, "enter")
         await until(pilot, lambda: workbench.session.loaded["model"].name == "demo/amateur")
-        await pilot.press("escape")
-        assert app.screen is workbench
+        await press(pilot, "escape")
+        await until(pilot, lambda: app.screen is workbench)
 
 
 async def test_nothing_of_a_hostile_prompt_reaches_the_screen(demo: Any) -> None:
@@ -294,7 +302,7 @@ async def test_nothing_of_a_hostile_prompt_reaches_the_screen(demo: Any) -> None
         workbench.prompt.post_message(
             textual_events.Paste("a\x1b[31m\x9b2J\u202eb [@click=app.quit]c[/]\r\nd")
         )
-        await pilot.pause(0.1)
+        await until(pilot, lambda: "[@click" in workbench.prompt.text)
         assert "\x1b" not in workbench.prompt.text
         assert "\x9b" not in workbench.prompt.text
         assert "[@click=app.quit]c[/]\nd" in workbench.prompt.text
@@ -306,7 +314,7 @@ async def test_quit_in_the_middle_of_a_run_takes_less_than_a_second(demo: Any) -
     async with app.run_test(size=SIZE) as pilot:
         await start(pilot)
         began = time.monotonic()
-        await pilot.press("ctrl+q")
+        await press(pilot, "ctrl+q")
         await until(pilot, lambda: not app.is_running or app.session.engine.alive() is False)
         assert time.monotonic() - began < 1.0
     assert app.return_code == 0
@@ -323,28 +331,28 @@ async def test_engine_death_offers_a_restart(demo: Any) -> None:
         app._news.append(events.Died("The engine's thread ended; restart it."))
         workbench.session.dead = "ended"
         await until(pilot, lambda: app.screen is not workbench)
-        await pilot.press("enter")
+        await press(pilot, "enter")
         await until(pilot, lambda: workbench.session.engine is not old and workbench.session.loaded)
         assert workbench.prompt.text == PROMPT
-        await pilot.press("ctrl+j")
+        await press(pilot, "ctrl+j")
         await until(pilot, lambda: ended(workbench) and shown(workbench) == 6)
 
 
 async def test_help_opens_and_closes(demo: Any) -> None:
     app = demo()
     async with app.run_test(size=SIZE) as pilot:
-        await pilot.press("f1")
-        assert isinstance(app.screen, HelpScreen)
-        await pilot.press("escape")
-        assert app.screen is bench(pilot)
+        await press(pilot, "f1")
+        await until(pilot, lambda: isinstance(app.screen, HelpScreen))
+        await press(pilot, "escape")
+        await until(pilot, lambda: app.screen is bench(pilot))
 
 
 async def test_filter_is_typed_while_arrows_move(demo: Any) -> None:
     app = demo()
     async with app.run_test(size=SIZE) as pilot:
-        await pilot.press("tab", "s")
-        await pilot.press(*"contra")
-        assert app.screen.query_one(Input).value == "contra"
-        await pilot.press("enter")
-        await pilot.pause()
-        assert bench(pilot).knobs.decoder.name == "contrastive"
+        await press(pilot, "tab", "s")
+        await until(pilot, lambda: app.screen is not bench(pilot))
+        await press(pilot, *"contra")
+        await until(pilot, lambda: app.screen.query_one(Input).value == "contra")
+        await press(pilot, "enter")
+        await until(pilot, lambda: bench(pilot).knobs.decoder.name == "contrastive")
