@@ -1,0 +1,131 @@
+"""One sitting at a real terminal, from the first key to the shell: nothing is simulated but the person."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pexpect
+import pyte
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+
+COLUMNS, ROWS = 120, 40
+
+
+class Terminal:
+    """What a person sees and types: a pseudo-terminal and the screen it paints."""
+
+    def __init__(self, home: Path, *flags: str) -> None:
+        env = {**os.environ, "HOME": str(home), "XDG_CONFIG_HOME": str(home), "TERM": "xterm-256color"}
+        env.pop("NO_COLOR", None)
+        self.child = pexpect.spawn(
+            sys.executable, ["-m", "edge_tui", *flags], env=env, dimensions=(ROWS, COLUMNS), timeout=30
+        )
+        self.raw = b""
+        self._screen = pyte.Screen(COLUMNS, ROWS)
+        self._stream = pyte.ByteStream(self._screen)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self._screen.display)
+
+    def read(self, seconds: float = 0.05) -> None:
+        try:
+            data = self.child.read_nonblocking(65536, seconds)
+        except (pexpect.TIMEOUT, pexpect.EOF):
+            return
+        self.raw += data
+        self._stream.feed(data)
+
+    def press(self, keys: str) -> None:
+        self.child.send(keys)
+
+    def see(self, pattern: str, seconds: float = 20.0) -> Any:
+        """Waits until the screen shows a pattern."""
+        return self.until(lambda: re.search(pattern, self.text), pattern, seconds)
+
+    def until(self, look: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
+        """Waits until `look` finds something, and returns it."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.read()
+            if found := look():
+                return found
+        raise AssertionError(f"{what} did not show within {seconds} s:\n{self.text}")
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
+    opened: list[Terminal] = []
+
+    def start(*flags: str) -> Terminal:
+        opened.append(Terminal(tmp_path, *flags))
+        return opened[-1]
+
+    yield start
+    for each in opened:
+        each.child.close(force=True)
+
+
+def out_tokens(terminal: Terminal) -> int:
+    """Tokens written so far, as the gauge says."""
+    match = re.search(r"out\s+([\d,]+)", terminal.text)
+    return int(match.group(1).replace(",", "")) if match else 0
+
+
+def test_a_whole_sitting(terminal: Callable[..., Terminal]) -> None:
+    sitting = terminal("--strategy", "top_p", "--max-length", "1200", "--seed", "3")
+    sitting.see(r"demo/expert .*ready", 40)
+    sitting.press("import os")
+    sitting.press("\n")
+    sitting.see(r"tokens · top-p")
+    sitting.see(r"decoding")
+    sitting.until(lambda: out_tokens(sitting) > 5, "tokens in the gauge")
+
+    sitting.press("2")  # the same prompt as a beam search, while the first run goes on
+    sitting.see(r"tokens · beam")
+    sitting.see(r"settled")
+    sitting.press("\x1b")
+    sitting.see(r"● ready|stopped")
+
+    sitting.press("4")
+    sitting.press("\n")
+    sitting.see(r"tokens · top-p")
+    sitting.until(lambda: out_tokens(sitting) > 20, "twenty tokens")
+    sitting.press("k")  # the token cursor, while it streams
+    sitting.press("i")
+    at = int(sitting.see(r"#(\d+) id \d+").group(1))
+    sitting.see(r"raw\s+[\d.]+ ?%")
+    sitting.until(lambda: out_tokens(sitting) > at + 100, "tokens beyond the cursor")
+    before = out_tokens(sitting)
+    sitting.press("\r")  # to the alternatives
+    sitting.press("j")
+    sitting.press("\r")  # take the alternative below: cut there, go on
+    sitting.until(lambda: at < out_tokens(sitting) < before, "a run that starts again at the token")
+    sitting.see(rf"#{at} id \d+")
+
+    sitting.press("m")
+    sitting.see(r"models")
+    sitting.see(r"demo/amateur")
+    sitting.press("\x1b[B")
+    sitting.press("\r")
+    sitting.see(r"edge-tui\s+demo/amateur", 30)
+
+    sitting.press("\x11")
+    deadline = time.monotonic() + 5
+    while sitting.child.isalive() and time.monotonic() < deadline:
+        sitting.read()
+    sitting.read()
+    assert sitting.child.exitstatus == 0
+    assert b"\x1b[?1049l" in sitting.raw[-4000:]
+    assert b"\x1b[?25h" in sitting.raw[-4000:]
+    assert b"Traceback" not in sitting.raw
