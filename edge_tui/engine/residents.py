@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -64,6 +65,7 @@ class Residents:
         from edge_tui.engine.loader import load
 
         self._post(Loading(role, spec.name))
+        settle_imports()
         began = time.perf_counter()
         total = 1
 
@@ -130,6 +132,19 @@ class Residents:
         release_cached_memory()
         roles = tuple(role for role, other in self.roles.items() if other == spec)
         self._post(Unloaded(roles, spec.name, before, memory_of(device).allocated or 0))
+
+
+def settle_imports() -> None:
+    """Imports torch and tells the collector that it stays.
+
+    Its half a million objects would be walked by each full collection, with the interpreter held, while
+    tokens are due. Models come later: they are collected as ever.
+    """
+    if "torch" not in sys.modules:
+        import torch.nn.functional  # noqa: F401
+
+        gc.collect()
+        gc.freeze()
 
 
 def release_cached_memory() -> None:
