@@ -47,7 +47,11 @@ class Terminal:
         self._stream.feed(data)
 
     def press(self, keys: str) -> None:
+        """Sends keys, and looks at the screen for as long as a person would."""
         self.child.send(keys)
+        deadline = time.monotonic() + 0.4
+        while time.monotonic() < deadline:
+            self.read()
 
     def see(self, pattern: str, seconds: float = 20.0) -> Any:
         """Waits until the screen shows a pattern."""
@@ -83,7 +87,7 @@ def out_tokens(terminal: Terminal) -> int:
 
 
 def test_a_whole_sitting(terminal: Callable[..., Terminal]) -> None:
-    sitting = terminal("--strategy", "top_p", "--max-length", "1200", "--seed", "3")
+    sitting = terminal("--strategy", "top_p", "--max-length", "1900", "--seed", "3")
     sitting.see(r"demo/expert .*ready", 40)
     sitting.press("import os")
     sitting.press("\n")
@@ -105,7 +109,7 @@ def test_a_whole_sitting(terminal: Callable[..., Terminal]) -> None:
     sitting.press("i")
     at = int(sitting.see(r"#(\d+) id \d+").group(1))
     sitting.see(r"raw\s+[\d.]+ ?%")
-    sitting.until(lambda: out_tokens(sitting) > at + 100, "tokens beyond the cursor")
+    sitting.until(lambda: out_tokens(sitting) > at + 700, "tokens beyond the cursor")
     before = out_tokens(sitting)
     sitting.press("\r")  # to the alternatives
     sitting.press("j")
