@@ -117,7 +117,7 @@ def _device(asked: str) -> tuple[str, list[str]]:
         import torch
 
         if not torch.cuda.is_available():
-            why = "the driver does not work with this torch; see 'edge-tui doctor'"
+            why = "the driver does not work with this build of torch; choose cpu, or install a matching one"
             if asked != "auto":
                 raise LoadError(f"{asked} cannot be used: {why}, or choose cpu.")
             return "cpu", [f"There is a GPU, but {why}: running on the CPU."]
