@@ -117,9 +117,9 @@ def _device(asked: str) -> tuple[str, list[str]]:
         import torch
 
         if not torch.cuda.is_available():
-            why = "the driver does not work with this build of torch; choose cpu, or install a matching one"
+            why = "the driver does not work with this build of torch"
             if asked != "auto":
-                raise LoadError(f"{asked} cannot be used: {why}, or choose cpu.")
+                raise LoadError(f"{asked} cannot be used: {why}. Install a matching one, or choose cpu.")
             return "cpu", [f"There is a GPU, but {why}: running on the CPU."]
     return device, []
 
