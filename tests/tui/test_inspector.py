@@ -64,7 +64,7 @@ async def test_a_token_is_told_in_full() -> None:
         assert "#2 id 102" in text
         assert "raw 25.0%  final 100.0%" in text
         assert "rank 13" in text
-        assert "2.25 nats (3.25 bits)" in text
+        assert "2.25 nats/3.25 bits" in text
         assert "expert -1 · amateur -2 · score 1" in text
         assert "temperature = 0.7 from here" in text
         assert "␛[31mone" in text

@@ -53,7 +53,7 @@ class ModelsScreen(PickScreen[None]):
     """
     BINDINGS: ClassVar[list[Binding]] = bindings("models")
     heading = "models"
-    hint = "enter load · ^a amateur · ^x unload · ←→ precision · ^d device · esc leave"
+    hint = "↵ load · ^a amateur · ^x unload · ←→ precision · ^d device · esc leave"
 
     def __init__(self, session: Session, settings: Settings) -> None:
         super().__init__()

@@ -292,4 +292,4 @@ def visible(text: str) -> str:
 def _entropy(token: TokenView) -> str:
     if isnan(token.entropy):
         return "n/a"
-    return f"{token.entropy:.2f} nats ({token.entropy / log(2):.2f} bits)"
+    return f"{token.entropy:.2f} nats/{token.entropy / log(2):.2f} bits"
