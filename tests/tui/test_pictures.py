@@ -38,7 +38,7 @@ def ran(*keys: str) -> Any:
         for key in keys:
             await pilot.press(key)
             await pilot.pause(0.05)
-        await settle(pilot)
+            await settle(pilot)  # a run must have ended before the cursor counts its tokens
 
     return before
 
