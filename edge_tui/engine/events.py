@@ -146,13 +146,21 @@ class ParamChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class Noticed:
+    """Something that a user should know turned up while a run went on; one sentence."""
+
+    run: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """A run has ended. Timings in seconds on the monotonic clock.
 
     Attributes:
         run: The run's id.
         reason: Why it ended.
-        new_tokens: Tokens of the answer.
+        new_tokens: Tokens of the answer; of all samples together.
         time_to_first_token: From leaving the queue to the first token on the host.
         seconds: From the first token to the last.
         answer: For strategies that choose among rows (beams): the chosen path's tokens.
@@ -160,6 +168,7 @@ class Finished:
         score: Its score.
         peak_bytes: Peak device memory of the run, None where unknown.
         tail: Text that became certain only with the end (an unfinished character); belongs to the last token.
+        reasons: Why each sample ended, by row; empty before anything was decoded.
     """
 
     run: int
@@ -172,6 +181,7 @@ class Finished:
     score: float | None = None
     peak_bytes: int | None = None
     tail: str = ""
+    reasons: tuple[FinishReason, ...] = ()
 
     @property
     def tokens_per_second(self) -> float:
@@ -266,6 +276,7 @@ Event = (
     | Progress
     | FirstToken
     | ParamChanged
+    | Noticed
     | Finished
     | Failed
     | Loading

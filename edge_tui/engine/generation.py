@@ -1,4 +1,4 @@
-"""One run on the device: models, strategy and random numbers, stepped without waiting for results."""
+"""One run on the device: the prompt is read, then step after step is launched without waiting for results."""
 
 from __future__ import annotations
 
@@ -6,37 +6,59 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from decoders.base import Decoder, Env, Output, Step
-from decoders.random import Rng, key_of
-from edge_tui.engine.ops.stats import record
-from edge_tui.engine.ring import Ring
-from edge_tui.engine.table import ParamTable
+from decoders.base import Decoder, Env, Output
+from edge_tui.engine.graphs import Graphs
+from edge_tui.engine.rig import Rig
+from edge_tui.engine.ring import DEPTH
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from edge_tui.engine.models.base import Context, LanguageModel
-
+    from edge_tui.engine.ring import Ring
+    from edge_tui.engine.table import ParamTable
 
 Kept = dict[tuple[int, int], "Cached"]
 """Contexts kept between runs, by `id(model)` and how many streams of a run read that model before."""
 
+ROOM = DEPTH + 2
+"""Positions beyond the last token that steps launched ahead may still write to."""
+
+_RIGS = 8
+"""Captured rigs kept with a context: one for each strategy and width used lately."""
+
 
 @dataclass(slots=True)
 class Cached:
-    """A context kept between runs, with the ids whose keys and values it holds (one row)."""
+    """A context kept between runs.
+
+    Attributes:
+        context: One row.
+        ids: The ids whose keys and values it holds.
+        rigs: Captured rigs whose main stream reads it, latest last.
+    """
 
     context: Context
     ids: list[int] = field(default_factory=list)
+    rigs: list[Rig] = field(default_factory=list)
+
+    def find(self, decoder: Decoder, rows: int, eos: tuple[int, ...], roots: list[Context]) -> Rig | None:
+        """A rig that fits a run, taken off the shelf; those that no run can fit again are dropped."""
+        self.rigs = [rig for rig in self.rigs if rig.decoder is not decoder or rig.roots == roots]
+        for rig in self.rigs:
+            if (rig.decoder, rig.rows, rig.eos) == (decoder, rows, eos):
+                self.rigs.remove(rig)
+                return rig
+        return None
+
+    def keep(self, rig: Rig) -> None:
+        self.rigs = [*self.rigs[1 - _RIGS :], rig]
 
 
 class Generation:
     """The launch side of a run.
 
-    Prefill reads the prompt into one row per stream (reusing the longest prefix that is still cached),
-    `fork` spreads it over the strategy's rows, and each `launch` issues one whole step: parameters,
-    forward of every stream, the strategy's decision, the record, the feedback. Nothing here reads a
-    value back; the host learns what happened from the ring.
+    `prefill` reads the prompt into one row per stream (reusing the longest prefix that is still cached) and
+    spreads it over the run's rows; each `launch` then issues one whole step. Nothing here reads a value
+    back; the host learns what happened from the ring.
 
     Args:
         decoder: The strategy.
@@ -48,6 +70,7 @@ class Generation:
         eos: Ids that end a sequence.
         width: Vocabulary `V` that every stream is cut to.
         seed: Of the run.
+        samples: Answers decoded side by side, for a strategy of one row.
     """
 
     def __init__(
@@ -61,36 +84,41 @@ class Generation:
         eos: tuple[int, ...],
         width: int,
         seed: int,
+        samples: int = 1,
     ) -> None:
-        import torch
-
         self.decoder = decoder
         self.models = models
         self.ids = ids
         self.max_new = max_new
         self.start = start
-        self.rows = decoder.rows(values)
+        self.rows = decoder.rows(values) * samples
         self.launched = 0
-        self._width = width
-        main = models[decoder.roles[0]]
-        self.device = main.info.device
-        with torch.inference_mode():
-            self.table = ParamTable(decoder.params, values, self.rows, self.device)
-            rows = torch.arange(self.rows, device=self.device)
-            key = torch.full((self.rows,), key_of(seed), dtype=torch.int64, device=self.device)
-            self._step = torch.full((1,), start, dtype=torch.int64, device=self.device)
-            self.rng = Rng(key, rows, self._step)
-            self._rows = rows
-            self._eos = torch.tensor(eos, dtype=torch.int64, device=self.device)
-            self._never = torch.zeros(self.rows, dtype=torch.bool, device=self.device)
-            prompt = torch.tensor([ids], dtype=torch.int64, device=self.device).expand(self.rows, -1)
-            self.state = decoder.init(
-                Env(self.rows, width, self.device, prompt, self._eos, dict(values), max_new, prefix=start)
-            )
-        self.ring = Ring(self.device)
-        self._contexts: dict[str, Context] = {}
-        self._outputs: dict[str, Output] = {}
-        self._tokens: Tensor | None = None
+        self.trouble = ""
+        """Why steps are launched one operation at a time although the models could be captured."""
+        self._values, self._eos, self._width, self._seed = values, eos, width, seed
+        self._device = models[decoder.roles[0]].info.device
+        devices = {model.info.device for model in models.values()}
+        self._capture = len(devices) == 1 and all(model.caps.capture for model in models.values())
+        self._rig: Rig | None = None
+        self._shelf: Cached | None = None
+
+    @property
+    def rig(self) -> Rig:
+        assert self._rig is not None, "prefill comes first"
+        return self._rig
+
+    @property
+    def ring(self) -> Ring:
+        return self.rig.ring
+
+    @property
+    def table(self) -> ParamTable:
+        return self.rig.table
+
+    @property
+    def captured(self) -> bool:
+        """Whether steps are replayed from graphs by now."""
+        return self._rig is not None and self._rig.graphs is not None
 
     def prefill(
         self,
@@ -114,19 +142,32 @@ class Generation:
         import torch
 
         reused = 0
+        outputs: dict[str, Output] = {}
+        keys = self._keys()
         with torch.inference_mode():
-            for position, (stream, key) in enumerate(self._keys().items()):
+            for position, (stream, key) in enumerate(keys.items()):
                 model = self.models[self.decoder.streams[position].role]
                 report = progress if position == 0 else _silent
-                kept, output = self._read(model, key, cache, report, cancelled)
+                kept, outputs[stream] = self._read(model, key, cache, report, cancelled)
                 reused = kept if position == 0 else reused
-                context = cache[key].context
-                if self.rows > 1:
-                    context = context.fork(self.rows)
-                    output = Output(output.logits.expand(self.rows, -1, -1), output.hidden)
-                self._contexts[stream] = context
-                self._outputs[stream] = output
+            self._prepare(cache, keys, outputs)
         return reused
+
+    def _prepare(self, cache: Kept, keys: Mapping[str, tuple[int, int]], outputs: dict[str, Output]) -> None:
+        """Finds or makes the rig, and starts it."""
+        import torch
+
+        roots = [cache[key].context for key in keys.values()]
+        self._shelf = cache[next(iter(keys.values()))]
+        rig = self._shelf.find(self.decoder, self.rows, self._eos, roots) if self._capture else None
+        if rig is None:
+            rig = Rig(self.decoder, self.models, roots, self._values, self.rows, self._eos, self._width)
+        device = self._device
+        prompt = torch.tensor([self.ids], dtype=torch.int64, device=device).expand(self.rows, -1)
+        eos = torch.tensor(self._eos, dtype=torch.int64, device=device)
+        env = Env(self.rows, self._width, device, prompt, eos, self._values, self.max_new, prefix=self.start)
+        rig.begin(env, outputs, self._seed)
+        self._rig = rig
 
     def _keys(self) -> dict[str, tuple[int, int]]:
         """Where each stream's context is kept. Two streams over one model must not share a context."""
@@ -146,7 +187,7 @@ class Generation:
     ) -> tuple[int, Output]:
         import torch
 
-        need = len(self.ids) + self.max_new + self.ring.depth + 1
+        need = len(self.ids) + self.max_new + ROOM
         held = cache.get(key)
         # At least one id is read again: its logits are what the first step chooses from.
         kept = min(_common(held.ids, self.ids), len(self.ids) - 1) if held else 0
@@ -175,49 +216,48 @@ class Generation:
         return kept, output
 
     def launch(self) -> None:
-        """Issues one step."""
+        """Issues one step.
+
+        Where models can be captured, the first two run as they are, which warms every kernel up and shows
+        the first token at once; from the third on graphs are replayed.
+        """
         import torch
 
+        rig = self.rig
         with torch.inference_mode():
-            self.table.refresh()
-            if self._tokens is not None:
-                for stream in self.decoder.streams:
-                    model = self.models[stream.role]
-                    tokens = self._tokens.to(model.info.device, non_blocking=True)
-                    self._outputs[stream.name] = model.forward(self._contexts[stream.name], tokens)
-            outs = {name: self._cut(output) for name, output in self._outputs.items()}
-            step = self.decoder.step(outs, self.state, self.table.params, self.rng)
-            self._write(outs[self.decoder.streams[0].name].logits[:, -1], step)
-            if step.parent is not None:
-                for context in self._contexts.values():
-                    context.reorder(step.parent.to(context.length.device, non_blocking=True))
-            self._tokens = step.chosen[:, None]
-            self._step += 1
-            self.launched += 1
+            if self._capture and self.launched >= 2 and rig.graphs is None:
+                self._try_capture()
+            if rig.graphs is not None:
+                rig.graphs.replay(feed=self.launched > 0)
+            else:
+                if self.launched:
+                    rig.feed()
+                rig.choose()
+                rig.write()
+        self.launched += 1
 
-    def _cut(self, output: Output) -> Output:
-        """The part of the logits that all streams share, in float32 on the strategy's device.
+    def _try_capture(self) -> None:
+        """Captures the rig; a strategy or model that cannot be captured goes on as before."""
+        try:
+            self.rig.graphs = Graphs(self.rig)
+        except Exception as error:
+            self._capture = False
+            reason = str(error).strip().splitlines()
+            self.trouble = reason[0].rstrip(".") if reason else type(error).__name__
 
-        Embeddings are often padded to a round number; padded entries belong to no token.
-        """
-        logits = output.logits[..., : self._width].to(self.device, non_blocking=True).float()
-        return Output(logits, output.hidden)
-
-    def _write(self, z: Tensor, step: Step) -> None:
-        parent = self._rows if step.parent is None else step.parent
-        done = self._never if step.done is None else step.done
-        if not self.decoder.owns_eos and self._eos.numel():
-            done = done | (step.chosen[:, None] == self._eos).any(-1)
-        extras = [step.extras[name].float() for name in self.decoder.columns]
-        raw = z if step.parent is None else z.index_select(0, parent)
-        self.ring.write(*record(raw, step.final, step.chosen, parent, done, self.table.version_row, extras))
+    def take_trouble(self) -> str:
+        """`trouble`, told once."""
+        trouble, self.trouble = self.trouble, ""
+        return trouble
 
     def remember(self, cache: Kept, fed: list[int]) -> None:
-        """Notes which generated ids the cached one-row contexts now hold as well."""
+        """Notes which generated ids the cached one-row contexts now hold as well, and keeps the rig."""
         if self.rows == 1:
             for key in self._keys().values():
                 if held := cache.get(key):
                     held.ids = [*self.ids, *fed]
+        if self.captured and self._shelf is not None:
+            self._shelf.keep(self.rig)
 
 
 def _common(a: list[int], b: list[int]) -> int:

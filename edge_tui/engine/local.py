@@ -18,7 +18,7 @@ import decoders
 from decoders.base import Param, ParamError
 from edge_tui.engine.events import Died, Event, Failed, Queued
 from edge_tui.engine.port import Memory, ModelSpec, Request
-from edge_tui.engine.residents import Residents, memory_of
+from edge_tui.engine.residents import Loader, Residents, memory_of
 from edge_tui.engine.table import ParamTable
 
 _SWITCH = 0.0005
@@ -42,15 +42,16 @@ class LocalEngine:
 
     Args:
         models: Model by role; loaded on first use.
+        load: Brings a model into memory in place of `edge_tui.engine.loader.load` (benchmarks).
     """
 
-    def __init__(self, models: dict[str, ModelSpec] | None = None) -> None:
+    def __init__(self, models: dict[str, ModelSpec] | None = None, load: Loader | None = None) -> None:
         self._events: deque[Event] = deque()
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._runs: dict[int, Run] = {}
         self._last = 0
         self._closing = False
-        self._residents = Residents(self._events.append)
+        self._residents = Residents(self._events.append, load)
         self._residents.roles.update(models or {})
         self._wanted = dict(self._residents.roles)
         self._thread = threading.Thread(target=self._own, name="engine", daemon=True)
@@ -73,6 +74,8 @@ class LocalEngine:
             return
         number = _param(known.request.strategy, name).parse(value)
         known.request = replace(known.request, values={**known.request.values, name: number})
+        if known.table is not None:  # it has started in between
+            known.table.set(name, value)
 
     def cancel(self, run: int | None = None) -> None:
         for known in list(self._runs.values()):

@@ -15,6 +15,7 @@ from edge_tui.engine.events import (
     Finished,
     FinishReason,
     FirstToken,
+    Noticed,
     ParamChanged,
     Progress,
     Started,
@@ -56,6 +57,13 @@ def perform(
     request = run.request
     decoder = decoders.find(request.strategy)
     residents.check_pair(decoder.roles)
+    if request.samples < 1 or (request.samples > 1 and decoder.owns_eos):
+        raise RequestError(
+            f"samples is {request.samples}, but must be 1 for {decoder.title}, which returns one answer."
+            if decoder.owns_eos
+            else f"samples is {request.samples}, but must be at least 1.",
+            "samples",
+        )
     if stopped():
         post(Finished(run.id, "cancelled", 0, 0.0, 0.0))
         return
@@ -78,11 +86,11 @@ def perform(
         eos,
         min(main.codec.size, *(model.model.info.vocab for model in loaded.values())),
         settled.seed,
+        request.samples,
     )
     scribe = Scribe(
         run.id, decoder, main.codec, ids, len(request.prefix), max_new, request.stop, generation.rows
     )
-    run.table = generation.table
     device = main.model.info.device
     _reset_peak(device)
     extra: tuple[str, ...] = (clamped,) if clamped else ()
@@ -115,6 +123,10 @@ def perform(
         post(started(0))
         post(Finished(run.id, "cancelled", 0, 0.0, 0.0))
         return
+    run.table = generation.table
+    for name, value in run.request.values.items():  # turned while the prompt was read
+        if request.values.get(name) != value:
+            generation.table.set(name, value)
     post(started(reused))
     decode = _Decode(run, generation, scribe, post, stopped, began)
     try:
@@ -134,6 +146,7 @@ def perform(
             score=choice.score if choice else None,
             peak_bytes=memory_of(device).peak,
             tail=scribe.tail,
+            reasons=scribe.reasons,
         )
     )
 
@@ -168,6 +181,8 @@ class _Decode:
                     break
                 if generation.launched < generation.max_new:
                     generation.launch()
+                    if generation.trouble:
+                        self._tell(generation.take_trouble())
                 elif generation.ring.empty:
                     break
                 self._read(wait=generation.ring.full or generation.launched >= generation.max_new)
@@ -198,9 +213,13 @@ class _Decode:
         if self.last - self._flushed >= _FLUSH:
             self._flush()
 
+    def _tell(self, trouble: str) -> None:
+        name = self._generation.decoder.title
+        self._post(Noticed(self._run.id, f"{name} runs uncaptured, and so slower: {trouble}."))
+
     def _note_change(self, version: int) -> None:
         table = self._generation.table
-        index = self._generation.start + self._scribe.count - 1
+        index = self._generation.start + self._scribe.steps - 1
         for name, value in table.changes_between(self._version, version).items():
             self._post(ParamChanged(self._run.id, name, value, version, index))
         self._version = version

@@ -60,6 +60,7 @@ class Request:
         chat: Wrap the prompt in the checkpoint's chat template: True, False, or None for "if it has one".
         system: System prompt for the chat template.
         prefix: Ids of generated tokens to keep (continue, take an alternative); part of the answer.
+        samples: Answers decoded side by side in one batch, each a row with its own luck.
     """
 
     prompt: str | tuple[Message, ...]
@@ -73,6 +74,7 @@ class Request:
     chat: bool | None = None
     system: str = ""
     prefix: tuple[int, ...] = ()
+    samples: int = 1
 
 
 @dataclass(frozen=True, slots=True)

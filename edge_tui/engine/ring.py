@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -10,28 +11,49 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+DEPTH = 32
+"""Most steps under way on an accelerator."""
+
+_AHEAD = 0.025
+"""Seconds of work to keep queued: longer than painting holds the interpreter, short enough to throw away."""
+_LEAST = 4
+
+
 class Ring:
     """A bounded queue of step records.
 
     On a GPU each record is copied to pinned memory behind the computation and an event marks its
     arrival; the host reads what has arrived. On a CPU a record is there as soon as it is written.
 
+    How many steps may be under way follows from how long they take: enough that the device never runs dry
+    while the interpreter is busy elsewhere, no more than can be thrown away when the user stops.
+
     Args:
         device: Device type of the run.
-        depth: How many steps may be under way before `full` holds the launch loop back.
+        depth: Most steps that may ever be under way.
     """
 
-    def __init__(self, device: str, depth: int = 8) -> None:
+    def __init__(self, device: str, depth: int = DEPTH) -> None:
         self._asynchronous = device.startswith("cuda")
         self.depth = depth if self._asynchronous else 1
-        self._slots: list[tuple[Tensor, Tensor] | None] = [None] * self.depth
+        self._slots: list[tuple[Any, Tensor, Tensor] | None] = [None] * self.depth
         self._waiting: deque[tuple[Any, Tensor, Tensor]] = deque()
         self._next = 0
+        self._allowed = min(_LEAST, self.depth)
+        self._last = 0.0
+        self._since = 0
+        self._pace = 0.0
+
+    def restart(self) -> None:
+        """Forgets the records of an earlier run that were not read; those under way land nowhere."""
+        self._waiting.clear()
+        self._allowed, self._last, self._pace = min(_LEAST, self.depth), 0.0, 0.0
+        self._since = 0
 
     @property
     def full(self) -> bool:
-        """Whether the next write would overtake the oldest record that was not read."""
-        return len(self._waiting) >= self.depth
+        """Whether the host is as far ahead as it may be."""
+        return len(self._waiting) >= self._allowed
 
     @property
     def empty(self) -> bool:
@@ -47,15 +69,16 @@ class Ring:
         slot = self._slots[self._next]
         if slot is None:
             slot = (
+                torch.cuda.Event(blocking=True),  # type: ignore[no-untyped-call]
                 torch.empty(ints.shape, dtype=ints.dtype, pin_memory=True),
                 torch.empty(floats.shape, dtype=floats.dtype, pin_memory=True),
             )
             self._slots[self._next] = slot
-        slot[0].copy_(ints, non_blocking=True)
-        slot[1].copy_(floats, non_blocking=True)
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event, host_ints, host_floats = slot
+        host_ints.copy_(ints, non_blocking=True)
+        host_floats.copy_(floats, non_blocking=True)
         event.record()
-        self._waiting.append((event, *slot))
+        self._waiting.append(slot)
         self._next = (self._next + 1) % self.depth
 
     def read(self, wait: bool = False) -> list[tuple[NDArray[Any], NDArray[Any]]]:
@@ -65,6 +88,7 @@ class Ring:
             wait: Block until the oldest one is there (used when the ring is full or the run ends).
         """
         arrived = []
+        waited = wait
         while self._waiting:
             event, ints, floats = self._waiting[0]
             if event is not None:
@@ -78,4 +102,16 @@ class Ring:
             arrived.append(
                 (ints.numpy().copy(), floats.numpy().copy()) if event else (ints.numpy(), floats.numpy())
             )
+        self._since += len(arrived)
+        if self._asynchronous and arrived and waited:
+            self._learn()
         return arrived
+
+    def _learn(self) -> None:
+        """Sets how far ahead to be, from the device's pace; called when the host waited for the device."""
+        now = time.perf_counter()
+        if self._last:
+            pace = (now - self._last) / self._since
+            self._pace = 0.8 * self._pace + 0.2 * pace if self._pace else pace
+            self._allowed = max(_LEAST, min(self.depth, int(_AHEAD / self._pace)))
+        self._last, self._since = now, 0

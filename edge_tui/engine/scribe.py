@@ -25,6 +25,9 @@ _RAW_LOGPS = slice(len(FLOATS), len(FLOATS) + TOP)
 _FINAL_LOGPS = slice(len(FLOATS) + TOP, len(FLOATS) + 2 * TOP)
 _EXTRAS = slice(len(FLOATS) + 2 * TOP, None)
 
+Entry = tuple[int, int, "NDArray[Any]", "NDArray[Any]", list[str]]
+"""A record that is certain: its index, its first row, the columns of its rows, and their texts."""
+
 
 class NotANumber(ArithmeticError):
     """The model's logits stopped being numbers; `index` is the token that could not be chosen."""
@@ -43,8 +46,58 @@ class History:
     extras: dict[str, list[list[float]]] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class Voice:
+    """One row's text while it is written.
+
+    Attributes:
+        text: Turns its ids into characters.
+        scanner: Looks for stop strings, if there are any.
+        held: Records whose text may still become a stop string, by index.
+        count: Tokens taken.
+        reason: Why it ended; None while it goes on.
+        tail: Text that became certain only with the end.
+    """
+
+    text: Detokenizer
+    scanner: StopScanner | None
+    held: dict[int, tuple[NDArray[Any], NDArray[Any]]] = field(default_factory=dict)
+    count: int = 0
+    reason: FinishReason | None = None
+    tail: str = ""
+
+    def has_ended(self) -> bool:
+        return self.reason is not None
+
+    def take(self, index: int, ints: NDArray[Any], floats: NDArray[Any]) -> list[Entry]:
+        """Takes one token, int32 and float32 `[1, …]`; returns the records that became certain."""
+        text = self.text.push(int(ints[0, 0]))
+        self.count += 1
+        if self.scanner is None:
+            return [(index, 0, ints, floats, [text])]
+        self.held[index] = (ints, floats)
+        released, stopped = self.scanner.push(index, text)
+        entries = self._release(released)
+        if stopped:
+            self.reason = "stop"
+            self.held.clear()
+        return entries
+
+    def end(self, reason: FinishReason) -> list[Entry]:
+        """Ends the text, and lets go of what was held and of an unfinished character."""
+        self.reason = reason
+        self.tail = self.text.flush()
+        return self._release(self.scanner.flush()) if self.scanner is not None else []
+
+    def _release(self, released: list[tuple[int, str]]) -> list[Entry]:
+        return [(index, 0, *self.held.pop(index), [text]) for index, text in released]
+
+
 class Scribe:
     """Turns one run's records into batches.
+
+    Rows are either samples, each with a text and an end of its own, or the hypotheses of a search, whose
+    texts continue one another.
 
     Args:
         run: The run's id.
@@ -73,16 +126,40 @@ class Scribe:
         """Row 0's tokens that reached the screen or were held; what the cached context holds as well."""
         self.history = History(extras={name: [] for name in decoder.columns})
         self.reason: FinishReason | None = None
-        self.tail = ""
-        self.count = 0
+        self.steps = 0
+        """Records taken, all rows together counting once."""
         self._columns = decoder.columns
-        self._keep_history = decoder.owns_eos
+        self._searches = decoder.owns_eos
         self._start = start
         self._max_new = max_new
-        self._texts: list[Detokenizer] = [codec.detokenizer(context_ids) for _ in range(rows)]
-        self._scanner = StopScanner(stops) if stops and not decoder.owns_eos else None
-        self._held: dict[int, tuple[NDArray[Any], NDArray[Any]]] = {}
-        self._ready: list[tuple[int, NDArray[Any], NDArray[Any], list[str]]] = []
+        self._texts: list[Detokenizer] = []
+        """Of a search, by row."""
+        self._voices: list[Voice] = []
+        """Of samples, by row."""
+        if self._searches:
+            self._texts = [codec.detokenizer(context_ids) for _ in range(rows)]
+        else:
+            self._voices = [
+                Voice(codec.detokenizer(context_ids), StopScanner(stops) if stops else None)
+                for _ in range(rows)
+            ]
+        self._ready: list[Entry] = []
+
+    @property
+    def count(self) -> int:
+        """New tokens: of all samples together, or of one hypothesis."""
+        return self.steps if self._searches else sum(voice.count for voice in self._voices)
+
+    @property
+    def tail(self) -> str:
+        """Text of row 0 that became certain only with the end."""
+        return self._voices[0].tail if self._voices else ""
+
+    @property
+    def reasons(self) -> tuple[FinishReason, ...]:
+        """Why each sample ended, once the run has; of a search the one reason."""
+        reason = self.reason or "cancelled"
+        return tuple(voice.reason or reason for voice in self._voices) or (reason,)
 
     def take(self, ints: NDArray[Any], floats: NDArray[Any]) -> None:
         """Reads one step's record: `[R, …]` each. Records after the end of the run are dropped.
@@ -92,62 +169,53 @@ class Scribe:
         """
         if self.reason is not None:
             return
-        index = self._start + self.count
+        index = self._start + self.steps
         entropy = floats[:, FLOATS.index("entropy")]
         if not (abs(entropy) < 1e30).all():  # NaN compares false
             raise NotANumber(index)
+        self.steps += 1
+        self.fed.append(int(ints[0, 0]))
+        if self._searches:
+            self._take_search(index, ints, floats)
+        else:
+            self._take_samples(index, ints, floats)
+
+    def _take_samples(self, index: int, ints: NDArray[Any], floats: NDArray[Any]) -> None:
+        done = ints[:, INTS.index("done")].tolist()
+        for row, voice in enumerate(self._voices):
+            if voice.has_ended():
+                continue  # it has ended; the device goes on with it, because others have not
+            entries = voice.take(index, ints[row : row + 1], floats[row : row + 1])
+            if not voice.has_ended() and (done[row] or self.steps >= self._max_new):
+                entries += voice.end("eos" if done[row] else "length")
+            self._ready += _of_row(row, entries)
+        if all(voice.has_ended() for voice in self._voices):
+            self.reason = self._voices[0].reason
+
+    def _take_search(self, index: int, ints: NDArray[Any], floats: NDArray[Any]) -> None:
         ids, parents = ints[:, 0].tolist(), ints[:, 1].tolist()
         self._texts = [
             self._texts[parent] if parent == row else self._texts[parent].fork()
             for row, parent in enumerate(parents)
         ]
         texts = [text.push(token) for text, token in zip(self._texts, ids, strict=True)]
-        self.count += 1
-        self.fed.append(ids[0])
-        if self._keep_history:
-            self.history.tokens.append(ids)
-            self.history.parents.append(parents)
-            for position, name in enumerate(self._columns):
-                self.history.extras[name].append(floats[:, _EXTRAS][:, position].tolist())
-        if self._scanner is None:
-            self._ready.append((index, ints, floats, texts))
-        else:
-            self._scan(index, ints, floats, texts[0])
-        self._note_end(ints)
-
-    def _note_end(self, ints: NDArray[Any]) -> None:
-        if self.reason is not None:  # a stop string came first
-            return
-        done = bool(ints[:, INTS.index("done")].all())
-        if self._keep_history and self.count >= self._max_new:
+        self.history.tokens.append(ids)
+        self.history.parents.append(parents)
+        for position, name in enumerate(self._columns):
+            self.history.extras[name].append(floats[:, _EXTRAS][:, position].tolist())
+        self._ready.append((index, 0, ints, floats, texts))
+        if self.steps >= self._max_new:
             self.reason = "length"  # a search that is cut off declares its rows done as well
-        elif done:
-            self.reason = "done" if self._keep_history else "eos"
-        elif self.count >= self._max_new:
-            self.reason = "length"
-
-    def _scan(self, index: int, ints: NDArray[Any], floats: NDArray[Any], text: str) -> None:
-        assert self._scanner is not None
-        self._held[index] = (ints, floats)
-        released, stopped = self._scanner.push(index, text)
-        self._release(released)
-        if stopped:
-            self.reason = "stop"
-            self._held.clear()
-
-    def _release(self, released: list[tuple[int, str]]) -> None:
-        for index, text in released:
-            ints, floats = self._held.pop(index)
-            self._ready.append((index, ints, floats, [text]))
+        elif ints[:, INTS.index("done")].all():
+            self.reason = "done"
 
     def end(self, reason: FinishReason) -> None:
-        """No more records will come: lets go of what was held, and of an unfinished character."""
+        """No more records will come: every text that goes on ends for this reason."""
         if self.reason is None:
             self.reason = reason
-        if self.reason != "stop":
-            if self._scanner is not None:
-                self._release(self._scanner.flush())
-            self.tail = self._texts[0].flush() if not self._keep_history else ""
+        for row, voice in enumerate(self._voices):
+            if not voice.has_ended():
+                self._ready += _of_row(row, voice.end(reason))
 
     def batch(self) -> TokenBatch | None:
         """Everything that became certain since the last call."""
@@ -156,13 +224,14 @@ class Scribe:
         import numpy as np
 
         ready, self._ready = self._ready, []
-        ints = np.concatenate([ints for _, ints, _, _ in ready])
-        floats = np.concatenate([floats for _, _, floats, _ in ready])
-        rows = ready[0][1].shape[0]
+        ints = np.concatenate([ints for _, _, ints, _, _ in ready])
+        floats = np.concatenate([floats for _, _, _, floats, _ in ready])
         return TokenBatch(
             run=self.run,
-            step=np.repeat(np.array([index for index, *_ in ready], np.int32), rows),
-            row=np.tile(np.arange(rows, dtype=np.int32), len(ready)),
+            step=np.array([index for index, *_, texts in ready for _ in texts], np.int32),
+            row=np.array(
+                [row for _, first, *_, texts in ready for row, _ in enumerate(texts, first)], np.int32
+            ),
             id=ints[:, INTS.index("id")],
             parent=ints[:, INTS.index("parent")],
             rank=ints[:, INTS.index("rank")],
@@ -177,3 +246,10 @@ class Scribe:
             extras=floats[:, _EXTRAS],
             text=tuple(text for *_, texts in ready for text in texts),
         )
+
+
+def _of_row(row: int, entries: list[Entry]) -> list[Entry]:
+    """One voice's entries as those of a row of the run."""
+    return (
+        [(index, row, ints, floats, texts) for index, _, ints, floats, texts in entries] if row else entries
+    )

@@ -45,6 +45,13 @@ class ParamTable:
         self.version = 0
         self._changes: list[tuple[str, float]] = []
 
+    def restart(self, values: Mapping[str, float]) -> None:
+        """Takes another run's starting values; versions count from 0 again."""
+        with self._lock:
+            self.version = 0
+            self._changes.clear()
+            self._block[:] = [*(values[name] for name in self._params), 0.0]
+
     def set(self, name: str, value: float | str) -> tuple[float, int]:
         """Takes a new value; returns it as a float with the version that carries it.
 

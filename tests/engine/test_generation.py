@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 import decoders
 from decoders.base import Param, ParamError
-from edge_tui.engine.events import Died, Failed, Finished, TokenBatch
+from edge_tui.engine.events import Died, Event, Failed, Finished, TokenBatch
 from edge_tui.engine.generation import Generation
 from edge_tui.engine.loader import load
 from edge_tui.engine.local import LocalEngine
@@ -146,3 +147,36 @@ def test_the_gpu_says_what_the_cpu_says(
         seen = watch(engine, Request(PROMPT, strategy=strategy, seed=3, max_length=40))
         tokens.append(seen.finished.answer or tuple(seen.ids))
     assert tokens[0] == tokens[1]
+
+
+@pytest.mark.parametrize("stop", [(), ("e",)])
+def test_samples_share_a_batch_and_nothing_else(engine: LocalEngine, stop: tuple[str, ...]) -> None:
+    """Each row has its own luck, its own end and its own text; the first is what a lone run writes."""
+    request = Request(PROMPT, strategy="top_p", values={"temperature": 2.0}, max_length=24, seed=3, stop=stop)
+    alone = _texts(watch(engine, request).events, 1)
+    events = watch(engine, replace(request, samples=3)).events
+    texts = _texts(events, 3)
+    assert texts[0] == alone[0]
+    assert len(set(texts)) == 3
+    (finished,) = (event for event in events if isinstance(event, Finished))
+    assert len(finished.reasons) == 3
+    assert finished.new_tokens >= sum(len(b) for b in events if isinstance(b, TokenBatch))
+    assert all("e" not in text for text in texts if stop)
+
+
+def test_a_search_returns_one_answer(engine: LocalEngine) -> None:
+    events = watch(engine, Request(PROMPT, strategy="beam", samples=2)).events
+    assert [e.field for e in events if isinstance(e, Failed)] == ["samples"]
+
+
+def _texts(events: list[Event], rows: int) -> list[str]:
+    """Each row's text; indices of a row must follow one another."""
+    texts = [""] * rows
+    steps: list[list[int]] = [[] for _ in range(rows)]
+    for event in events:
+        if isinstance(event, TokenBatch):
+            for row, step, text in zip(event.row, event.step, event.text, strict=True):
+                texts[row] += text
+                steps[row].append(int(step))
+    assert all(indices == list(range(len(indices))) for indices in steps)
+    return texts

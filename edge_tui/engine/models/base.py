@@ -83,6 +83,8 @@ class Context(Protocol):
     capacity: int
     length: Tensor
     """int64 `[R]` on the device: positions held by each row."""
+    bound: int
+    """Upper bound of `length` that the host knows without asking the device."""
 
     def reorder(self, parent: Tensor) -> None:
         """Row `r` becomes what row `parent[r]` was. `parent`: int64 `[R]` on the device."""
@@ -92,6 +94,19 @@ class Context(Protocol):
 
     def fork(self, rows: int) -> Context:
         """A new context of `rows` rows, each a copy of row 0."""
+
+    def refork(self) -> bool:
+        """Makes a fork, at its old addresses, what forking its parent anew would give; False if it cannot."""
+
+    def reserve(self, extra: int) -> None:
+        """Makes sure that `extra` more positions fit every row.
+
+        Raises:
+            ContextFull: they do not.
+        """
+
+    def note(self, count: int) -> None:
+        """Counts positions, on the host, that a replayed graph appends."""
 
 
 class LanguageModel(Protocol):

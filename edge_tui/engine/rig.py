@@ -1,0 +1,189 @@
+"""What a step consists of, at fixed addresses on the device.
+
+A step is three pieces: `feed` runs every stream's forward on the tokens chosen last, `choose` refreshes the
+parameters and lets the strategy decide, `write` records the decision for the host. Each reads and writes
+tensors that stay where they are, so the pieces can be run as they stand or captured as graphs
+(`edge_tui.engine.graphs`), once for all runs that decode the same way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from decoders.base import Decoder, Env, Output
+from decoders.random import Rng, key_of
+from edge_tui.engine.ops.stats import record
+from edge_tui.engine.ring import Ring
+from edge_tui.engine.table import ParamTable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from decoders.base import State
+    from edge_tui.engine.graphs import Graphs
+    from edge_tui.engine.models.base import Context, LanguageModel
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What `write` needs of a step; the arguments of `ops.stats.record`."""
+
+    raw: Tensor
+    final: Tensor
+    chosen: Tensor
+    parent: Tensor
+    done: Tensor
+    version: Tensor
+    extras: list[Tensor]
+
+
+class Rig:
+    """Parameters, random numbers, contexts and the strategy's state of one way to decode.
+
+    Args:
+        decoder: The strategy.
+        models: Model by role.
+        roots: Each stream's one-row context that the prompt is read into, in the order of the streams.
+        values: Parameters that the table starts with.
+        rows: Rows decoded side by side.
+        eos: Ids that end a sequence.
+        width: Vocabulary `V` that every stream is cut to.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        models: Mapping[str, LanguageModel],
+        roots: list[Context],
+        values: Mapping[str, float],
+        rows: int,
+        eos: tuple[int, ...],
+        width: int,
+    ) -> None:
+        import torch
+
+        self.decoder = decoder
+        self.roots = roots
+        self.rows = rows
+        self.eos = eos
+        self.graphs: Graphs | None = None
+        """Set once the pieces have been captured."""
+        self.streams = {stream.name: models[stream.role] for stream in decoder.streams}
+        self.device = models[decoder.roles[0]].info.device
+        self.contexts: dict[str, Context] = {}
+        self.outputs: dict[str, Output] = {}
+        self.decided: Decided | None = None
+        self.table = ParamTable(decoder.params, values, rows, self.device)
+        self.ring = Ring(self.device)
+        self._width = width
+        self._rows = torch.arange(rows, device=self.device)
+        self._step = torch.zeros(1, dtype=torch.int64, device=self.device)
+        self._key = torch.zeros(rows, dtype=torch.int64, device=self.device)
+        self._rng = Rng(self._key, self._rows, self._step)
+        self._eos = torch.tensor(eos, dtype=torch.int64, device=self.device)
+        self._never = torch.zeros(rows, dtype=torch.bool, device=self.device)
+        self._state: State = {}
+        self._tokens = torch.zeros(rows, 1, dtype=torch.int64, device=self.device)
+        self._parent = torch.arange(rows, device=self.device)
+        self._moves = False
+        self._asynchronous = self.device.startswith("cuda")
+
+    def begin(self, env: Env, outputs: Mapping[str, Output], seed: int) -> None:
+        """Starts a run.
+
+        Args:
+            env: What the strategy's `init` is told.
+            outputs: Each stream's logits `[1, 1, V]` after the prompt, which its root context holds.
+            seed: Of the run.
+        """
+        self.table.restart(env.values)
+        self.ring.restart()
+        self._step.fill_(env.prefix)
+        self._key.fill_(key_of(seed))
+        state = self.decoder.init(env)
+        if self.graphs is not None and _alike(state, self._state):
+            for name, tensor in state.items():
+                self._state[name].copy_(tensor)
+        else:
+            self._state, self.graphs = state, None
+        spread = {name: _spread(output, self.rows) for name, output in outputs.items()}
+        if self.graphs is not None:
+            for name, output in spread.items():
+                self.outputs[name].logits.copy_(output.logits)
+        else:
+            self.outputs = spread
+        for name, root in zip(self.streams, self.roots, strict=True):
+            self.contexts[name] = self._spread_context(root, self.contexts.get(name))
+
+    def _spread_context(self, root: Context, before: Context | None) -> Context:
+        """The root itself, or a fork of it: that of the run before, if graphs know its addresses."""
+        if self.rows == 1:
+            return root
+        if before is not None and self.graphs is not None and before.refork():
+            return before
+        self.graphs = None
+        return root.fork(self.rows)
+
+    def feed(self) -> None:
+        """Appends the tokens chosen last to every stream and computes its next logits."""
+        for name in self.streams:
+            self.feed_stream(name)
+
+    def feed_stream(self, name: str) -> None:
+        """`feed` for one stream."""
+        context, model = self.contexts[name], self.streams[name]
+        device = model.info.device
+        if self._moves:
+            context.reorder(self._parent.to(device, non_blocking=True))
+        self.outputs[name] = model.forward(context, self._tokens.to(device, non_blocking=True))
+
+    def choose(self) -> None:
+        """Lets the strategy decide, and keeps what `write` and the next `feed` need of the decision."""
+        self.table.refresh()
+        outs = {name: self._cut(output) for name, output in self.outputs.items()}
+        step = self.decoder.step(outs, self._state, self.table.params, self._rng)
+        z = outs[self.decoder.streams[0].name].logits[:, -1]
+        self._moves = step.parent is not None
+        done = self._never if step.done is None else step.done
+        if not self.decoder.owns_eos and self._eos.numel():
+            done = done | (step.chosen[:, None] == self._eos).any(-1)
+        parent = self._rows if step.parent is None else step.parent
+        # The next forward writes over its logits while they are still being recorded.
+        raw = z.index_select(0, parent) if self._moves or self._asynchronous else z
+        extras = [step.extras[name].float() for name in self.decoder.columns]
+        self.decided = Decided(raw, step.final, step.chosen, parent, done, self.table.version_row, extras)
+        if self._moves:
+            self._parent.copy_(parent)
+        self._tokens.copy_(step.chosen[:, None])
+        self._step += 1
+
+    def note(self) -> tuple[Tensor, Tensor]:
+        """The record of what was decided: integers and floats, as `ops.stats.record` lays them out."""
+        d = self.decided
+        assert d is not None, "nothing was decided yet"
+        return record(d.raw, d.final, d.chosen, d.parent, d.done, d.version, d.extras)
+
+    def write(self) -> None:
+        """Records the decision for the host."""
+        self.ring.write(*self.note())
+
+    def _cut(self, output: Output) -> Output:
+        """The part of the logits that all streams share, in float32 on the strategy's device.
+
+        Embeddings are often padded to a round number; padded entries belong to no token.
+        """
+        logits = output.logits[..., : self._width].to(self.device, non_blocking=True).float()
+        return Output(logits, output.hidden)
+
+
+def _spread(output: Output, rows: int) -> Output:
+    """One row's logits for every row."""
+    return Output(output.logits.expand(rows, -1, -1), output.hidden)
+
+
+def _alike(a: State, b: State) -> bool:
+    """Whether two states have the same tensors, but for what is in them."""
+    return a.keys() == b.keys() and all(a[k].shape == b[k].shape and a[k].dtype == b[k].dtype for k in a)
