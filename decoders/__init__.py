@@ -17,16 +17,30 @@ if TYPE_CHECKING:
 
     from decoders.base import Decoder
 
-__all__ = ["Problem", "Registry", "UnknownStrategy", "all", "find", "load", "problems"]
+__all__ = ["Problem", "Registry", "UnknownStrategy", "all", "find", "folders", "load", "problems", "reload"]
 
 _registry: Registry | None = None
+_folders: tuple[Path, ...] = ()
 
 
 def load(extra_folders: Sequence[Path] = ()) -> Registry:
     """Finds every strategy, again, and makes the result what `find` and `all` answer from."""
-    global _registry
-    _registry = Registry.load(extra_folders)
+    global _registry, _folders
+    _folders = tuple(extra_folders)
+    _registry = Registry.load(_folders)
     return _registry
+
+
+def reload() -> Registry:
+    """Reads the same folders anew; a file that no longer works keeps the strategies it had."""
+    global _registry
+    _registry = Registry.load(_folders, _registry)
+    return _registry
+
+
+def folders() -> tuple[Path, ...]:
+    """The folders of strategies that the last `load` was given."""
+    return _folders
 
 
 def find(name: str) -> Decoder:

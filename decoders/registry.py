@@ -65,14 +65,16 @@ class Registry:
     def __init__(self) -> None:
         self.problems: list[Problem] = []
         self._decoders: dict[str, Decoder] = {}
+        self._sources: dict[str, str] = {}
 
     @classmethod
-    def load(cls, extra_folders: Sequence[Path] = ()) -> Registry:
+    def load(cls, extra_folders: Sequence[Path] = (), last: Registry | None = None) -> Registry:
         """Searches everywhere: this package first, so that nothing replaces a strategy of its own.
 
         Args:
             extra_folders: Folders whose `*.py` files are read, in order of name; a missing one is empty, and
                 files that start with an underscore are left alone.
+            last: An earlier search; a file that no longer works keeps the strategies that it had there.
         """
         registry = cls()
         for path in sorted(Path(__file__).parent.glob("[!_]*.py")):
@@ -82,8 +84,11 @@ class Registry:
                 registry._take(entry.load(), f"entry point {entry.name} = {entry.value}")
         for number, folder in enumerate(extra_folders):
             for path in sorted(folder.glob("[!_]*.py")):
+                problems = len(registry.problems)
                 with _Reporting(registry, str(path)):
                     registry._take(_run(path, f"decoders_user_{number}_{path.stem}"), str(path))
+                if last is not None and len(registry.problems) > problems:
+                    registry._keep(last, str(path))
         return registry
 
     def find(self, name: str) -> Decoder:
@@ -103,6 +108,16 @@ class Registry:
         """Every strategy, by rank, then by name."""
         return sorted(self._decoders.values(), key=lambda decoder: (decoder.rank, decoder.name))
 
+    def of(self, source: str) -> list[Decoder]:
+        """The strategies that a file (or entry point) defines."""
+        return [decoder for decoder in self.all() if self._sources[decoder.name] == source]
+
+    def _keep(self, last: Registry, source: str) -> None:
+        """Takes over what a file gave the last time, unless it gave as much this time."""
+        for decoder in last.of(source):
+            if self._decoders.setdefault(decoder.name, decoder) is decoder:
+                self._sources[decoder.name] = source
+
     def _take(self, found: object, source: str) -> None:
         """Adds the strategies that a module defines, or one class."""
         for cls in _strategies(found):
@@ -113,6 +128,7 @@ class Registry:
                     self.problems.append(Problem(source, line, f"the name {decoder.name} is taken."))
                 else:
                     self._decoders[decoder.name] = decoder
+                    self._sources[decoder.name] = source
 
 
 class _Reporting:

@@ -105,6 +105,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("strategies", "s", "strategies", "Search the list of all strategies.", shown=True),
     Action("models", "m", "models", "Choose, load and unload models.", shown=True),
     Action("resume", "c", "continue", "Go on from where the run stopped."),
+    Action("rerun", "r", "rerun", "The same prompt and seed, under the strategy and values as they are now."),
     Action("again", "g", "again", "The same prompt with another seed."),
     Action("toggle_final", "f", "raw/final",
            "Colour by the model's own probabilities, or by those the strategy drew from."),

@@ -19,6 +19,7 @@ from edge_tui.tui import lifecycle, theme
 from edge_tui.tui.actions import ACTIONS, bindings
 from edge_tui.tui.knobs import Knobs
 from edge_tui.tui.pacing import Pacer
+from edge_tui.tui.reloading import StrategiesChanged, ThemesChanged, watch_strategies, watch_themes
 from edge_tui.tui.screens.models import ModelsScreen
 from edge_tui.tui.screens.workbench import Workbench
 from edge_tui.tui.session import Session
@@ -110,6 +111,7 @@ class EdgeApp(App[int]):
             from edge_tui.settings import user_config
 
             theme_folders = (resources.themes(), user_config().parent / "themes")
+        self._watches = (watch_strategies(self), watch_themes(self, theme_folders))
         self.themes = theme.load(theme_folders)
         for each in self.themes.themes.values():
             self.register_theme(each)
@@ -150,6 +152,9 @@ class EdgeApp(App[int]):
             self.notify(sanitise(notice), severity="warning", markup=False, timeout=10)
         if self._notices:
             self.workbench.say(self._notices[0], "warning")
+        self.workbench.show_problem()
+        for watch in self._watches:
+            watch.start()
         self._pacer = Pacer(cast("App[object]", self))
         self.set_interval(max(1 / max(self.settings.ui.frame_rate, 1), Pacer.TICK), self._tick)
 
@@ -181,6 +186,29 @@ class EdgeApp(App[int]):
 
     def _sample(self) -> Sample | None:
         return self.telemetry.latest() if self.telemetry is not None else None
+
+    # Files of the user's own.
+
+    def on_strategies_changed(self, event: StrategiesChanged) -> None:
+        if not self._leaving:
+            self.workbench.take_strategies(event.files)
+
+    def on_themes_changed(self, event: ThemesChanged) -> None:
+        gone = [name for name in self.themes.themes if name not in event.themes.themes]
+        self.themes = event.themes
+        for each in self.themes.themes.values():
+            self.register_theme(each)
+        if self.theme in gone:
+            self.theme = theme.DEFAULT
+        for name in gone:
+            self.unregister_theme(name)
+        for notice in self.themes.notices:
+            self.workbench.say(notice, "error")
+        if not self.themes.notices:
+            self.workbench.say("The themes were read again.", "good")
+        # The name is the same, so Textual would see no change.
+        self.refresh_css(animate=False)
+        self.theme_changed_signal.publish(self.current_theme)
 
     # Screens.
 
@@ -228,6 +256,8 @@ class EdgeApp(App[int]):
         self.run_worker(self._close(code), exclusive=False)
 
     async def _close(self, code: int) -> None:
+        for watch in self._watches:
+            watch.stop()
         if self.telemetry is not None:
             self.telemetry.stop()
         engine = self.session.engine

@@ -9,6 +9,7 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Footer, Static, TextArea
 
+import decoders as registry
 from edge_tui import logs
 from edge_tui.engine import events as engine_events
 from edge_tui.sanitise import sanitise
@@ -20,6 +21,7 @@ from edge_tui.tui.widgets.header import HeaderBar
 from edge_tui.tui.widgets.inspector import Inspector
 from edge_tui.tui.widgets.message_line import MessageLine
 from edge_tui.tui.widgets.parameters import Parameters
+from edge_tui.tui.widgets.problem_panel import ProblemPanel, culprit
 from edge_tui.tui.widgets.prompt import Prompt
 from edge_tui.tui.widgets.strategy_list import StrategyList
 from edge_tui.tui.widgets.token_pane import TokenPane
@@ -85,6 +87,7 @@ class View(Screen[None]):
         self.inspector = Inspector(self._decode, id="inspector")
         self.gauge = Gauge()
         self.messages = MessageLine()
+        self.problem = ProblemPanel()
         self._output = Vertical(id="output")
         self._inspect: bool | None = None
         self._cleared: Transcript | None = None
@@ -102,6 +105,7 @@ class View(Screen[None]):
                     with self._output:
                         yield self.board
                         yield self.pane
+                    yield self.problem
                 with Vertical(id="right"):
                     with Vertical(id="sidebar"):
                         yield self.strategy_list
@@ -221,6 +225,8 @@ class View(Screen[None]):
                 pass
 
     def _started(self, event: Started) -> None:
+        if self.problem.while_running:
+            self.problem.show(None)
         self.knobs.learn(event.strategy, event.values)
         self.parameters.reload()
         self._title_output()
@@ -251,6 +257,8 @@ class View(Screen[None]):
         self.app.notify(sanitise(event.message), severity="error", markup=False, timeout=8)
         if event.detail:
             logs.detail(event.detail)
+            if fault := culprit(event.detail, registry.folders()):
+                self.problem.show(fault, while_running=True)
         if event.field:
             self.parameters.refuse(event.field, event.message)
 

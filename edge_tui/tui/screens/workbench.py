@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from random import getrandbits
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.widgets import Input, TextArea
 
+import decoders as registry
 from decoders.base import ParamError
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.screens.view import View
@@ -68,6 +70,8 @@ class Workbench(View):
     def action_stop(self) -> None:
         if self.session.stop():
             self.say("Stopping …")
+        elif self.problem.problem is not None:
+            self.problem.show(None)
         elif isinstance(self.focused, (TextArea, ParameterTable, Inspector)):
             self.pane.focus()
 
@@ -93,6 +97,33 @@ class Workbench(View):
         else:
             self.say(f"{self._name_of(name)}: {decoder.summary}")
 
+    def show_problem(self) -> None:
+        """Shows what is wrong with the first of the user's own strategies that does not work, if any."""
+        folders = registry.folders()
+        faults = (fault for fault in registry.problems() if Path(fault.source).parent in folders)
+        self.problem.show(next(faults, None))
+
+    def take_strategies(self, files: set[Path]) -> None:
+        """The strategies were read again, because of these files: goes on with what there is now."""
+        chosen, known = self.knobs.decoder.name, {decoder.name for decoder in self.decoders}
+        self.decoders = self.strategy_list.decoders = registry.all()
+        names = {decoder.name for decoder in self.decoders}
+        if chosen not in names and self.session.busy:
+            self.session.stop()
+        # A strategy that was renamed is found again by its file; one that is gone gives way to the first.
+        fresh = next((d.name for d in self.decoders if d.name not in known), self.decoders[0].name)
+        self.knobs.decoder = registry.find(chosen if chosen in names else fresh)
+        self.strategy_list.chosen = self.knobs.decoder.name
+        self.strategy_list.refresh(layout=True)
+        self.parameters.reload()
+        self._title_parameters()
+        self.show_problem()
+        written = ", ".join(sorted(file.name for file in files))
+        if self.problem.problem is None:
+            self.say(f"{written} was read again: r runs the same prompt with it.", "good")
+        else:
+            self.say(f"{written} was read again, but something in it is wrong.", "error")
+
     @staticmethod
     def _prompt_of(request: Request) -> str:
         return request.prompt if isinstance(request.prompt, str) else request.prompt[-1].content
@@ -109,6 +140,14 @@ class Workbench(View):
             seed = run.started.seed if run.started is not None else None
             request = self.knobs.request(self._prompt_of(run.request), run.transcript.ids(), seed)
             self._start(request, run.transcript)
+
+    def action_rerun(self) -> None:
+        run = self.session.run
+        if run is None:
+            self.action_run()
+            return
+        seed = run.started.seed if run.started is not None else run.request.seed
+        self._start(self.knobs.request(self._prompt_of(run.request), seed=seed))
 
     def action_again(self) -> None:
         run = self.session.run

@@ -1,0 +1,52 @@
+"""Files of the user's own that take effect when they are saved: strategies and themes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from textual.message import Message
+
+import decoders
+from edge_tui.tui import theme
+from edge_tui.watch import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from textual.app import App
+
+    from edge_tui.tui.theme import Themes
+
+
+@dataclass
+class StrategiesChanged(Message):
+    """The registry was read anew, because of these files."""
+
+    files: set[Path]
+
+
+@dataclass
+class ThemesChanged(Message):
+    """The themes were read anew."""
+
+    themes: Themes
+
+
+def watch_strategies(app: App[int]) -> Watch:
+    """Reads the strategies again whenever a file of their folders changes, and tells the app.
+
+    Reading happens in the watch's thread: a file that imports torch, or never comes back, holds up nobody.
+    """
+
+    def changed(files: set[Path]) -> None:
+        decoders.reload()
+        app.post_message(StrategiesChanged(files))
+
+    return Watch(decoders.folders(), "[!_]*.py", changed)
+
+
+def watch_themes(app: App[int], folders: Sequence[Path]) -> Watch:
+    """Reads the themes again whenever one of their files changes, and tells the app."""
+    return Watch(folders, "*.toml", lambda _: app.post_message(ThemesChanged(theme.load(folders))))

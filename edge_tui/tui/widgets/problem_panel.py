@@ -1,0 +1,80 @@
+"""What is wrong with a strategy of the user's own, and in which line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+from textual.widgets import Static
+
+from decoders import Problem
+from edge_tui.sanitise import sanitise
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_AROUND = 1
+"""Lines of the file that are shown before and after the one at fault."""
+_LIMIT = 1_000_000
+"""Bytes of a file that are looked at."""
+_FRAME = re.compile(r'^\s*File "(.+)", line (\d+)', re.MULTILINE)
+
+
+class ProblemPanel(Static):
+    """Hidden while all is well."""
+
+    DEFAULT_CSS = """
+    ProblemPanel { display: none; height: auto; border: round $error; border-title-color: $error;
+        border-subtitle-color: $text-muted; padding: 0 1; }
+    ProblemPanel.-shown { display: block; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__(markup=False)
+        self.problem: Problem | None = None
+        self.while_running = False
+        """Whether it was a step that failed, rather than the reading of the file."""
+
+    def show(self, problem: Problem | None, *, while_running: bool = False) -> None:
+        """Shows a problem, or nothing."""
+        self.problem, self.while_running = problem, while_running
+        self.set_class(problem is not None, "-shown")
+        if problem is None:
+            return
+        place = Path(problem.source).name + (f", line {problem.line}" if problem.line else "")
+        self.border_title = Content(sanitise(place, keep_newlines=False))
+        self.border_subtitle = "esc hides"
+        said = "Save the file to try again."
+        if not while_running:
+            said = "Its last good version stays in use, if it had one. " + said
+        parts = [(sanitise(problem.sentence, keep_newlines=False) + "\n", "$error")]
+        for number, line in _excerpt(problem):
+            here = number == problem.line
+            mark, style = ("▸", "$foreground bold") if here else (" ", "$text-muted")
+            parts.append((f"{mark}{number:>4}  {sanitise(line, keep_newlines=False)}\n", style))
+        self.update(Content.assemble(*parts, (said, "$text-muted")))
+
+
+def culprit(detail: str, folders: Sequence[Path]) -> Problem | None:
+    """The deepest line of a traceback that lies in one of the folders, if any does."""
+    frames = [(name, int(line)) for name, line in _FRAME.findall(detail)]
+    own = [(name, line) for name, line in frames if Path(name).parent in folders]
+    if not own:
+        return None
+    lines = detail.strip().splitlines()
+    return Problem(*own[-1], lines[-1] if lines else "it failed.")
+
+
+def _excerpt(problem: Problem) -> list[tuple[int, str]]:
+    """The line at fault and its neighbours, numbered from 1."""
+    if not problem.line:
+        return []
+    try:
+        with Path(problem.source).open("rb") as file:
+            lines = file.read(_LIMIT).decode(errors="replace").splitlines()
+    except OSError:
+        return []
+    first = max(problem.line - 1 - _AROUND, 0)
+    return list(enumerate(lines[first : problem.line + _AROUND], first + 1))

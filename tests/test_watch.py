@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from edge_tui.watch import Watch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Told:
+    """What a watch said, in order."""
+
+    def __init__(self) -> None:
+        self.said: list[set[str]] = []
+        self._news = threading.Event()
+
+    def __call__(self, files: set[Path]) -> None:
+        self.said.append({file.name for file in files})
+        self._news.set()
+
+    def wait(self) -> set[str]:
+        assert self._news.wait(5), "nothing was noticed"
+        self._news.clear()
+        return self.said[-1]
+
+
+def test_new_changed_and_gone_files_are_told_once_each(tmp_path: Path) -> None:
+    told = Told()
+    later = tmp_path / "later"
+    watch = Watch([tmp_path, later], "*.py", told, seconds=0.02)
+    watch.start()
+    try:
+        (tmp_path / "a.py").write_text("1")
+        (tmp_path / "a.txt").write_text("1")
+        assert told.wait() == {"a.py"}
+        (tmp_path / "a.py").write_text("12")
+        assert told.wait() == {"a.py"}
+        (tmp_path / "a.py").unlink()
+        assert told.wait() == {"a.py"}
+        later.mkdir()
+        (later / "b.py").write_text("1")
+        assert told.wait() == {"b.py"}
+        assert len(told.said) == 4
+    finally:
+        watch.stop()
+
+
+def test_a_file_that_is_being_written_is_waited_for(tmp_path: Path) -> None:
+    told = Told()
+    watch = Watch([tmp_path], "*.py", told, seconds=0.1)
+    watch.start()
+    try:
+        for n in range(1, 9):
+            (tmp_path / "a.py").write_text("x" * n)
+            threading.Event().wait(0.04)
+        told.wait()
+        assert len(told.said) <= 2
+    finally:
+        watch.stop()

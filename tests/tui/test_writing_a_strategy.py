@@ -1,0 +1,124 @@
+"""Follows docs/writing-a-strategy.md to the letter: its commands, its file, its edits, its panel."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import decoders
+
+TEXT = (Path(__file__).parent.parent.parent / "docs" / "writing-a-strategy.md").read_text()
+CODE = TEXT.partition("```python\n")[2].partition("```")[0]
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines()]
+
+
+@pytest.fixture
+def folder(home: Path) -> Iterator[Path]:
+    (command,) = [line for line in COMMANDS if line.startswith("mkdir")]
+    made = Path(command.split()[-1]).expanduser()
+    assert made.parent == home
+    subprocess.run(["sh", "-c", command], check=True)
+    decoders.load([made])
+    yield made
+    decoders.load()
+
+
+async def until(pilot: Any, look: Callable[[], object], what: str) -> None:
+    for _ in range(400):
+        if look():
+            return
+        await pilot.pause(0.025)
+    raise AssertionError(f"not seen: {what}")
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert text.count(old) == 1
+    file.write_text(text.replace(old, new))
+
+
+def test_the_strategy_has_the_length_that_is_promised() -> None:
+    assert len(CODE.splitlines()) <= 20
+    assert "in 20 lines" in TEXT
+
+
+async def test_in_the_app(folder: Path, demo: Any) -> None:
+    app = demo(max_length=24, strategy="greedy")
+    async with app.run_test(size=(120, 40)) as pilot:
+        bench = app.workbench
+        file = folder / re.search(r"~/my-strategies/(\w+\.py)`", TEXT)[1]  # type: ignore[index]
+        file.write_text(CODE)
+        await until(pilot, lambda: "top_a.py was read" in bench.messages.message, "read")
+        bench.pane.focus()
+        await pilot.press("s", *"top-a", "enter")
+        await until(pilot, lambda: bench.knobs.decoder.name == "top_a", "chosen")
+        names = [row.key for row in bench.knobs.rows()]
+        assert names[:2] == ["a", "temperature"]
+        bench.prompt.text = "def fibonacci(n):"
+        await pilot.press("ctrl+j")
+
+        def done(tokens: float) -> Callable[[], object]:
+            """The run with this value of `a` has ended."""
+
+            def look() -> bool:
+                run = app.session.run
+                values = run.started.values if run is not None and run.started is not None else {}
+                return run.phase == "done" and values["a"].value == tokens if values else False
+
+            return look
+
+        await until(pilot, done(0.2), "a run")
+        seed = app.session.run.started.seed
+
+        edit(file, "0.2", "0.9")
+        await until(pilot, lambda: bench.knobs.rows()[0].shown == "0.9", "the new default")
+        await pilot.press("r")
+        await until(pilot, done(0.9), "the same prompt again")
+        assert app.session.run.started.seed == seed
+
+        edit(file, "prob.amax(", "prob.amaxx(")
+        await until(pilot, lambda: bench.messages.message.startswith("top_a.py was read again"), "read")
+        await pilot.pause(0.6)
+        await pilot.press("r")
+        await until(pilot, lambda: bench.problem.has_class("-shown"), "the panel")
+        for line in TEXT.partition("```text\n")[2].partition("```")[0].splitlines():
+            shown = f"{bench.problem.border_title}\n{bench.problem.render()}"
+            assert line.rstrip() in shown, shown
+
+        edit(file, "prob.amaxx(", "prob.amax(")
+        await until(pilot, lambda: not bench.problem.has_class("-shown"), "the panel closes")
+        await pilot.press("r")
+        await until(pilot, done(0.9), "it works again")
+
+        # A mistake that keeps the file from being read leaves the last good version in use.
+        edit(file, "z.softmax(-1)", "z.softmax(-1")
+        await until(pilot, lambda: bench.problem.has_class("-shown"), "the panel")
+        assert bench.problem.problem.line == 17
+        assert "was never closed" in bench.problem.problem.sentence
+        await pilot.press("r")
+        before = app.session.run.id
+        await until(pilot, lambda: app.session.run.id >= before and done(0.9)(), "the last good version")
+        file.unlink()
+        await until(pilot, lambda: "top_a" not in [d.name for d in bench.decoders], "gone")
+        assert not bench.problem.has_class("-shown")
+
+
+def test_in_pipes(folder: Path) -> None:
+    (folder / "top_a.py").write_text(CODE)
+    (command,) = [line for line in COMMANDS if line.startswith("edge-tui run")]
+    words = [str(Path(word).expanduser()) if word.startswith("~") else word for word in shlex.split(command)]
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_tui", *words[1:], "--max-new-tokens", "8"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
