@@ -22,7 +22,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -195,6 +195,27 @@ class Stage(ABC):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """How a filter cuts, in words: candidates are put in order of a key, and all beyond an edge go.
+
+    The edge is the smallest key with which the candidates up to it weigh what a parameter asks for. Those
+    whose keys are equal stay or go together. What `apply` does remains the definition; this says the same
+    so that the whole step can be one fused operation where there is one.
+
+    Attributes:
+        key: "depth", how far a logit lies below the best one, `max z − z`; or "surprise", how far from the
+            entropy a token's surprise is, `|−log p − H|`.
+        weight: What is added up: "count", 1 for each candidate, or "mass", its probability among those that
+            earlier filters left. None adds nothing up: the edge is `−log` of the parameter.
+        param: Name of the parameter. At its neutral value everything stays.
+    """
+
+    key: Literal["depth", "surprise"]
+    weight: Literal["count", "mass"] | None
+    param: str
+
+
 class Filter(Stage):
     """A stage that makes a sampling strategy of its own (one file, one filter, one strategy)."""
 
@@ -206,6 +227,8 @@ class Filter(Stage):
     """One line for lists and help."""
     rank: ClassVar[int] = 100
     """Position in lists; the first nine get the digit keys."""
+    edge: ClassVar[Edge | None] = None
+    """How it cuts, if it can be said so; then it runs fused on a GPU. Optional."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +326,11 @@ class Decoder(ABC):
     def finish(self, records: Records) -> Choice | None:
         """Chooses the answer among rows once the run has ended, on the host; None keeps row 0."""
         return None
+
+    def ranked(self, records: Records) -> list[Choice]:
+        """Every finished sequence of a strategy that chooses, best first: the first is the answer."""
+        choice = self.finish(records)
+        return [] if choice is None else [choice]
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,8 +172,12 @@ class Beam(Decoder):
 
     def finish(self, records: Records) -> Choice | None:
         """The best finished hypothesis; where the search was cut short, live ones count as finished too."""
+        return next(iter(self.ranked(records)), None)
+
+    def ranked(self, records: Records) -> list[Choice]:
+        """The B best finished hypotheses."""
         if not records.tokens:
-            return None
+            return []
         extras, last = records.extras, len(records.tokens) - 1
         found = [
             Choice((*records.path(step - 1, int(parent)), int(token)), score)
@@ -187,4 +191,5 @@ class Beam(Decoder):
                 Choice(records.path(last, row), score / float(last + 1) ** penalty)
                 for row, score in enumerate(extras["score"][last])
             ]
-        return max(found, key=lambda choice: choice.score, default=None)
+        found.sort(key=lambda choice: choice.score, reverse=True)
+        return found[: len(records.tokens[last])]

@@ -127,6 +127,26 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptRead:
+    """How likely the model finds the prompt itself; told before `Started` to whoever asked for it.
+
+    Attributes:
+        run: The run's id.
+        ids: The prompt's `n` tokens.
+        logp: float32 `[n]`, each token's log-probability given those before it (nats); NaN for the first.
+        top_ids, top_logp: int32/float32 `[n, TOP]`, the most likely tokens in its place, best first.
+        text: `n` strings whose concatenation is the prompt's text, as in `TokenBatch`.
+    """
+
+    run: int
+    ids: tuple[int, ...]
+    logp: Floats
+    top_ids: Ints
+    top_logp: Floats
+    text: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FirstToken:
     """The first token of a run is on the host: seconds since the run left the queue."""
 
@@ -154,6 +174,15 @@ class Noticed:
 
 
 @dataclass(frozen=True, slots=True)
+class Ranked:
+    """One of several finished sequences that a strategy chose among."""
+
+    tokens: tuple[int, ...]
+    text: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """A run has ended. Timings in seconds on the monotonic clock.
 
@@ -169,6 +198,8 @@ class Finished:
         peak_bytes: Peak device memory of the run, None where unknown.
         tail: Text that became certain only with the end (an unfinished character); belongs to the last token.
         reasons: Why each sample ended, by row; empty before anything was decoded.
+        tails: `tail` of each sample, by row.
+        ranked: For strategies that choose among rows: the finished sequences, best first.
     """
 
     run: int
@@ -182,6 +213,8 @@ class Finished:
     peak_bytes: int | None = None
     tail: str = ""
     reasons: tuple[FinishReason, ...] = ()
+    tails: tuple[str, ...] = ()
+    ranked: tuple[Ranked, ...] = ()
 
     @property
     def tokens_per_second(self) -> float:
@@ -274,6 +307,7 @@ Event = (
     | Queued
     | Started
     | Progress
+    | PromptRead
     | FirstToken
     | ParamChanged
     | Noticed

@@ -193,7 +193,7 @@ class Generation:
         kept = min(_common(held.ids, self.ids), len(self.ids) - 1) if held else 0
         if held is None or held.context.capacity < need or (kept < len(held.ids) and not model.caps.rewind):
             cache.pop(key, None)
-            held = cache[key] = Cached(model.open(1, _roomy(need)))
+            held = cache[key] = Cached(model.open(1, roomy(need)))
             kept = 0
         device = model.info.device
         held.context.truncate(torch.tensor([kept], dtype=torch.int64, device=device))
@@ -268,7 +268,7 @@ def _common(a: list[int], b: list[int]) -> int:
     return min(len(a), len(b))
 
 
-def _roomy(need: int) -> int:
+def roomy(need: int) -> int:
     """Capacity for a context: rounded up, so that the next, longer run can take it over."""
     return (need + 511) // 512 * 512
 

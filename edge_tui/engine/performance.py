@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import decoders.auto
-from decoders.base import Choice, Decoder, Records
-from edge_tui.engine import chat
+from decoders.base import Decoder, Records
+from edge_tui.engine import chat, scoring
 from edge_tui.engine.events import (
     Event,
     Failed,
@@ -18,6 +18,7 @@ from edge_tui.engine.events import (
     Noticed,
     ParamChanged,
     Progress,
+    Ranked,
     Started,
 )
 from edge_tui.engine.generation import Generation
@@ -74,7 +75,7 @@ def perform(
     ids = [*prompt_ids, *request.prefix]
     settled = settle(request, decoder, decoder.from_checkpoint(main.checkpoint.generation_config))
     context = min(model.context for model in loaded.values())
-    max_new, clamped = room(len(ids), request.max_length, context)
+    max_new, clamped = room(len(ids), request.max_length, context, least=0 if request.prompt_logps else 1)
     eos = tuple(sorted({i for i in main.checkpoint.eos_ids if i < main.codec.size}))
     generation = Generation(
         decoder,
@@ -118,6 +119,8 @@ def perform(
         )
 
     try:
+        if request.prompt_logps:
+            post(scoring.score(run.id, ids, main, residents.contexts, max_new, stopped))
         reused = generation.prefill(residents.contexts, reading, stopped)
     except Cancelled:
         post(started(0))
@@ -133,20 +136,23 @@ def perform(
         decode.go()
     finally:
         generation.remember(residents.contexts, scribe.fed[: max(0, generation.launched - 1)])
-    choice, text = _choose(decoder, scribe, settled.values, main)
+    ranked = _rank(decoder, scribe, settled.values, main)
+    best = ranked[0] if ranked else None
     post(
         Finished(
             run=run.id,
             reason=scribe.reason or "cancelled",
-            new_tokens=len(choice.tokens) if choice else scribe.count,
+            new_tokens=len(best.tokens) if best else scribe.count,
             time_to_first_token=decode.first - began if decode.first else 0.0,
             seconds=decode.last - decode.first if decode.first else 0.0,
-            answer=choice.tokens if choice else None,
-            answer_text=text,
-            score=choice.score if choice else None,
+            answer=best.tokens if best else None,
+            answer_text=best.text if best else None,
+            score=best.score if best else None,
             peak_bytes=memory_of(device).peak,
             tail=scribe.tail,
             reasons=scribe.reasons,
+            tails=scribe.tails,
+            ranked=ranked,
         )
     )
 
@@ -234,8 +240,15 @@ def read_prompt(request: Request, main: LoadedModel) -> tuple[list[int], tuple[s
     """The prompt's ids, and what the user should know about how it was wrapped.
 
     Raises:
-        RequestError: the prompt is empty.
+        RequestError: the prompt is empty, or has ids that the tokenizer does not know.
     """
+    if request.ids:
+        if unknown := [token for token in request.ids if not 0 <= token < main.codec.size]:
+            raise RequestError(
+                f"The prompt has the token id {unknown[0]}, but ids go from 0 to {main.codec.size - 1}.",
+                "ids",
+            )
+        return list(request.ids), ()
     turns = request.prompt
     text = turns if isinstance(turns, str) else "\n".join(turn.content for turn in turns)
     if not text.strip():
@@ -257,14 +270,14 @@ def read_prompt(request: Request, main: LoadedModel) -> tuple[list[int], tuple[s
     return ids, notices
 
 
-def _choose(
+def _rank(
     decoder: Decoder, scribe: Scribe, values: dict[str, float], main: LoadedModel
-) -> tuple[Choice | None, str | None]:
+) -> tuple[Ranked, ...]:
     history = scribe.history
     if not history.tokens:
-        return None, None
-    choice = decoder.finish(Records(history.tokens, history.parents, history.extras, values))
-    return choice, main.codec.decode(choice.tokens) if choice else None
+        return ()
+    choices = decoder.ranked(Records(history.tokens, history.parents, history.extras, values))
+    return tuple(Ranked(choice.tokens, main.codec.decode(choice.tokens), choice.score) for choice in choices)
 
 
 def _reset_peak(device: str) -> None:

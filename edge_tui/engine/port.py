@@ -61,6 +61,9 @@ class Request:
         system: System prompt for the chat template.
         prefix: Ids of generated tokens to keep (continue, take an alternative); part of the answer.
         samples: Answers decoded side by side in one batch, each a row with its own luck.
+        ids: The prompt as token ids, in place of `prompt`.
+        prompt_logps: Whether to tell how likely the prompt's own tokens are (`PromptRead`). With it
+            `max_length` may be 0.
     """
 
     prompt: str | tuple[Message, ...]
@@ -75,6 +78,8 @@ class Request:
     system: str = ""
     prefix: tuple[int, ...] = ()
     samples: int = 1
+    ids: tuple[int, ...] = ()
+    prompt_logps: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,24 +73,25 @@ def settle(request: Request, decoder: Decoder, checkpoint_values: Mapping[str, f
     return Settled(values, resolved, seed)
 
 
-def room(prompt: int, asked: int, context: int) -> tuple[int, str]:
+def room(prompt: int, asked: int, context: int, least: int = 1) -> tuple[int, str]:
     """How many new tokens fit, and a sentence if that is fewer than asked for.
 
     Args:
         prompt: Tokens already spoken for (prompt and kept prefix).
         asked: New tokens wanted.
         context: The model's limit in tokens.
+        least: New tokens that make a run; 0 where the prompt itself is what is asked about.
 
     Raises:
         RequestError: the prompt alone fills the context, or nothing is left of it.
     """
-    if asked < 1:
-        raise RequestError(f"max_length is {asked}, but must be at least 1 new token.", "max_length")
+    if asked < least:
+        raise RequestError(f"max_length is {asked}, but must be at least {least} new token.", "max_length")
     left = context - prompt
-    if left < 1:
+    if left < least:
         raise RequestError(
             f"The prompt has {prompt} tokens, but the context holds {context} with at least one new token:"
-            f" shorten it by {1 - left} or load the model with a larger context.",
+            f" shorten it by {least - left} or load the model with a larger context.",
             "prompt",
         )
     if asked > left:

@@ -156,6 +156,11 @@ class Scribe:
         return self._voices[0].tail if self._voices else ""
 
     @property
+    def tails(self) -> tuple[str, ...]:
+        """`tail` of each sample."""
+        return tuple(voice.tail for voice in self._voices)
+
+    @property
     def reasons(self) -> tuple[FinishReason, ...]:
         """Why each sample ended, once the run has; of a search the one reason."""
         reason = self.reason or "cancelled"

@@ -1,0 +1,59 @@
+"""How likely a text is, against transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edge_tui.engine.events import Failed, PromptRead
+from edge_tui.engine.local import LocalEngine
+from edge_tui.engine.port import Request
+from tests.engine.watch import watch
+
+TEXT = "the quick brown fox jumps over the lazy dog, " * 5
+
+
+def test_log_probabilities_are_those_of_transformers(engine: LocalEngine, checkpoint: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    seen = watch(engine, Request(TEXT, strategy="greedy", max_length=4, prompt_logps=True))
+    read = seen.all(PromptRead)[0]
+    assert len(read.ids) > 128, "several chunks"
+    assert "".join(read.text) == TEXT
+    ids = torch.tensor([read.ids])
+    codec = engine._residents.peek("model").codec  # type: ignore[union-attr]
+    with torch.no_grad():
+        logits = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)(ids).logits[0]
+    expected = logits[:, : codec.size].log_softmax(-1)
+    assert np.isnan(read.logp[0])
+    theirs = expected[:-1].gather(1, ids[0, 1:, None])[:, 0].numpy()
+    np.testing.assert_allclose(read.logp[1:], theirs, atol=1e-3)
+    np.testing.assert_allclose(read.top_logp[1:], expected[:-1].topk(20).values.numpy(), atol=1e-3)
+
+
+def test_decoding_goes_on_from_what_was_scored(engine: LocalEngine) -> None:
+    plain = watch(engine, Request(TEXT, strategy="greedy", max_length=8))
+    engine._residents.contexts.clear()
+    scored = watch(engine, Request(TEXT, strategy="greedy", max_length=8, prompt_logps=True))
+    assert scored.ids == plain.ids
+    assert scored.started.reused_tokens == scored.started.prompt_tokens - 1
+    assert watch(engine, Request(TEXT, strategy="greedy", max_length=8)).ids == plain.ids
+
+
+def test_nothing_needs_to_be_decoded(engine: LocalEngine) -> None:
+    seen = watch(engine, Request("", ids=(5, 6, 7), strategy="greedy", max_length=0, prompt_logps=True))
+    assert seen.all(PromptRead)[0].ids == (5, 6, 7)
+    assert (seen.finished.reason, seen.finished.new_tokens) == ("length", 0)
+
+
+@pytest.mark.parametrize("ids", [(5, -1), (10**9,)])
+def test_ids_that_nobody_knows_are_refused(
+    engine: LocalEngine, ids: tuple[int, ...], open_engine: Callable[..., LocalEngine]
+) -> None:
+    failed = watch(engine, Request("", ids=ids, strategy="greedy", max_length=2)).all(Failed)[0]
+    assert failed.field == "ids"
+    assert str(min(ids) if min(ids) < 0 else ids[0]) in failed.message
