@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edge_tui import __version__
+from edge_tui.bench import flags
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--json", action="store_true", help="one JSON object per token, then a summary")
     run.add_argument("-q", "--quiet", action="store_true", help="nothing on standard error but errors")
     _add_settings(run)
+    flags.add(commands, _Parser)
     return top
 
 
@@ -137,6 +139,10 @@ def _add_settings(to: argparse.ArgumentParser) -> None:
 def _dispatch(args: argparse.Namespace) -> int:
     given = vars(args)
     command = given.pop("command", None)
+    if command == "bench":
+        from edge_tui.bench.command import run as bench
+
+        return bench(given)
     own = {name: given.pop(name) for name in ("prompt", "file", "json", "quiet") if name in given}
     if command is None:
         _need_terminal()

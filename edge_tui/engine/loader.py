@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edge_tui.engine.models.base import LanguageModel
+    from edge_tui.engine.models.weights import Weights
     from edge_tui.engine.port import ModelSpec
 
 __all__ = ["CheckpointError", "LoadError", "LoadedModel", "available_precisions", "load"]
@@ -57,6 +58,7 @@ def load(
     spec: ModelSpec,
     progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
+    source: Callable[..., Weights] | None = None,
 ) -> LoadedModel:
     """Loads a model, on the calling thread.
 
@@ -64,6 +66,7 @@ def load(
         spec: Which weights, in which precision, where.
         progress: Called with (bytes read, bytes in all).
         cancelled: Asked between tensors.
+        source: Where the flat decoder's tensors come from, if not from the folder's files.
 
     Raises:
         CheckpointError: there is no such checkpoint, or it is not one that can be used.
@@ -81,7 +84,7 @@ def load(
         precision, dtype = ("float16" if precision == "bfloat16" else precision), "float16"
         notices.append(f"{device} has no bfloat16: computing in float16.")
     context = _context(checkpoint, spec, precision, device, notices)
-    model = _read(checkpoint, device, precision, dtype, context, progress, cancelled)
+    model = _read(checkpoint, device, precision, dtype, context, progress, cancelled, source)
     if checkpoint.chat_template is None:
         notices.append("No chat template: prompts are completed as they stand.")
     if model.caps.reason:
@@ -166,6 +169,7 @@ def _read(
     context: int,
     progress: Callable[[int, int], None] | None,
     cancelled: Callable[[], bool] | None,
+    source: Callable[..., Weights] | None,
 ) -> LanguageModel:
     import torch
 
@@ -185,6 +189,7 @@ def _read(
             context=context,
             progress=progress,
             cancelled=cancelled,
+            **({} if source is None else {"source": source}),
         )
     except (PrecisionError, WeightsError) as error:
         raise LoadError(str(error)) from error

@@ -18,20 +18,25 @@ from edge_tui.engine.threads import probe
 if TYPE_CHECKING:
     from edge_tui.engine.loader import LoadedModel
 
+Loader = Callable[..., "LoadedModel"]
+"""`load(spec, progress, cancelled)`, as `edge_tui.engine.loader.load` documents it."""
+
 
 class Residents:
     """The models in memory.
 
     Args:
         post: Where events go.
+        load: Brings a model into memory in place of `edge_tui.engine.loader.load`, called as that is.
     """
 
-    def __init__(self, post: Callable[[Event], None]) -> None:
+    def __init__(self, post: Callable[[Event], None], load: Loader | None = None) -> None:
         self.roles: dict[str, ModelSpec] = {}
         self.contexts: Kept = {}
         """Kept between runs: the unchanged part of a prompt is not read again."""
         self._loaded: dict[ModelSpec, LoadedModel] = {}
         self._post = post
+        self._load = load
 
     def assign(self, role: str, spec: ModelSpec) -> None:
         """Gives a role to a model; models that no role wants any longer leave memory."""
@@ -64,6 +69,7 @@ class Residents:
             return self._loaded[spec]
         from edge_tui.engine.loader import load
 
+        load = self._load or load
         self._post(Loading(role, spec.name))
         settle_imports()
         began = time.perf_counter()

@@ -33,6 +33,7 @@ def load_flat(
     context: int = 0,
     progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
+    source: Callable[..., Weights] = Weights,
 ) -> FlatModel:
     """Loads a checkpoint into the flat decoder.
 
@@ -46,6 +47,7 @@ def load_flat(
         context: Most positions to promise in `info.context`; 0 means the model's own limit.
         progress: Called with (bytes read, bytes in all).
         cancelled: Asked before each tensor.
+        source: Where tensors come from; called as `Weights` is.
 
     Raises:
         UnsupportedError: the config is not one of the flat tier; `supports` says so beforehand.
@@ -55,7 +57,7 @@ def load_flat(
     """
     flat = flat_config(config)
     make = kind_of(precision, device)
-    with closing(Weights(path, device, dtype, progress, cancelled)) as weights:
+    with closing(source(path, device, dtype, progress, cancelled)) as weights:
         embedding = weights.get("model.embed_tokens.weight", flat.vocab, flat.hidden)
         layers = tuple(_layer(weights, flat, i, make) for i in range(flat.layers))
         norm = weights.get("model.norm.weight", flat.hidden)

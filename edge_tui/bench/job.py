@@ -1,0 +1,93 @@
+"""What is measured, and what comes of it. Plain data; loads no torch."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+class BenchError(Exception):
+    """Something cannot be measured here; one sentence: the thing, the limit, the way out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One way of decoding.
+
+    Attributes:
+        strategy: Registry name.
+        values: Parameters that differ from the strategy's defaults.
+        prompt: Tokens of the prompt.
+        tokens: New tokens.
+        seed: Of the draws.
+    """
+
+    strategy: str
+    values: Mapping[str, float | str] = field(default_factory=dict)
+    prompt: int = 64
+    tokens: int = 256
+    seed: int = 0
+
+    @property
+    def title(self) -> str:
+        """The strategy and what was set."""
+        given = ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+                          for name, value in self.values.items())  # fmt: skip
+        return f"{self.strategy} ({given})" if given else self.strategy
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One decode. Seconds.
+
+    Attributes:
+        first: From the call to the first token.
+        decode: From the first token to the last.
+        tokens: New tokens.
+        prompt: Tokens of the prompt as they were read.
+    """
+
+    first: float
+    decode: float
+    tokens: int
+    prompt: int
+
+    @property
+    def step(self) -> float:
+        """Seconds for one token; the first belongs to the prompt."""
+        return self.decode / (self.tokens - 1) if self.tokens > 1 else float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Several decodes of one contestant: medians, and how far they lie apart.
+
+    Attributes:
+        step: Seconds for one token.
+        spread: Half the distance between the slowest and the fastest, as a share of the median.
+        first: Seconds to the first token.
+        tokens, prompt: Of each decode.
+        rounds: How many there were.
+    """
+
+    step: float
+    spread: float
+    first: float
+    tokens: int
+    prompt: int
+    rounds: int
+
+    @classmethod
+    def of(cls, timings: Sequence[Timing]) -> Summary:
+        """Summarises at least one decode."""
+        steps = [timing.step for timing in timings]
+        step = statistics.median(steps)
+        return cls(
+            step=step,
+            spread=(max(steps) - min(steps)) / 2 / step,
+            first=statistics.median(timing.first for timing in timings),
+            tokens=timings[-1].tokens,
+            prompt=timings[-1].prompt,
+            rounds=len(timings),
+        )

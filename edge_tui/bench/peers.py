@@ -1,0 +1,201 @@
+"""transformers' `generate()` as a contestant: as it is, or with a static cache and compiled.
+
+The same architecture, precision, prompt and number of tokens; random weights where ours are random (they need
+not be the same ones: no weight makes a multiplication faster). A logits processor that does nothing but look
+at the clock at its first call parts the prompt from the decoding, so both come from one call.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from edge_tui.bench.floor import synchronise
+from edge_tui.bench.job import BenchError, Job, Timing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+KINDS = {"eager": "generate()", "static": "generate() static + compile"}
+"""Contestants by the name that `--peers` takes."""
+
+_SAMPLED = {
+    "top_p": {"top_p": 0.9},
+    "top_k": {"top_k": 50},
+    "min_p": {"min_p": 0.05},
+    "typical": {"typical_p": 0.95},
+}
+"""Strategies that `generate()` has as well, with our defaults."""
+
+
+class Peer:
+    """A transformers model.
+
+    Args:
+        folder: With config.json, and weights if they are to be read.
+        device: Where it goes.
+        precision: "float32", "bfloat16", "float16", "int8" or "4bit" (the last two of bitsandbytes).
+        invented: Whether to make random weights instead of reading the folder's.
+
+    Raises:
+        BenchError: it cannot be built here.
+    """
+
+    def __init__(self, folder: Path, device: str, precision: str, invented: bool) -> None:
+        import torch
+        import transformers
+
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        began = time.perf_counter()
+        self.device = device
+        self.quantised = precision in ("int8", "4bit")
+        dtype = getattr(torch, "bfloat16" if self.quantised else precision)
+        try:
+            if invented:
+                config = transformers.AutoConfig.from_pretrained(folder)
+                with torch.device(device):
+                    model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+            else:
+                model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+            if self.quantised:
+                quantise(model, precision, device)
+            self.model: Any = model.to(device).eval()
+        except (ValueError, OSError, RuntimeError, ImportError) as error:
+            raise BenchError(f"transformers cannot build its model: {_line(error)}.") from error
+        self.model.generation_config = transformers.GenerationConfig()
+        synchronise(device)
+        self.seconds = time.perf_counter() - began
+
+    def run(self, kind: str, job: Job, ids: Sequence[Sequence[int]]) -> Timing:
+        """Decodes once.
+
+        Args:
+            kind: A key of `KINDS`.
+            job: What to decode.
+            ids: The prompts, all of one length.
+
+        Raises:
+            BenchError: `generate()` has no such strategy, or fails.
+        """
+        import torch
+
+        options = generate_options(job)
+        if kind == "static":
+            if self.quantised or job.strategy == "beam":
+                raise BenchError("generate() compiles neither quantised models nor beams.")
+            options |= self._static()
+        prompt = torch.tensor(ids, device=self.device)
+        clock = _Clock(self.device)
+        torch.manual_seed(job.seed)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                synchronise(self.device)
+                began = time.perf_counter()
+                out = self.model.generate(
+                    prompt,
+                    attention_mask=torch.ones_like(prompt),
+                    max_new_tokens=job.tokens,
+                    eos_token_id=None,
+                    pad_token_id=0,
+                    logits_processor=[clock],
+                    **options,
+                )
+                synchronise(self.device)
+                ended = time.perf_counter()
+        except Exception as error:
+            raise BenchError(f"generate() failed: {_line(error)}.") from error
+        tokens = int(out.shape[1]) - len(ids[0])
+        return Timing(clock.first - began, ended - clock.first, tokens, len(ids[0]))
+
+    def close(self) -> None:
+        """Frees the weights and what was compiled for them."""
+        import torch
+
+        self.model = None
+        torch.compiler.reset()
+        gc.collect()
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+    def _static(self) -> dict[str, Any]:
+        """Options of the static cache; a GPU compiles by itself, elsewhere it is asked to."""
+        options: dict[str, Any] = {"cache_implementation": "static"}
+        if not self.device.startswith("cuda"):
+            from transformers import CompileConfig
+
+            config = CompileConfig(mode="default", fullgraph=False)
+            config._compile_all_devices = True
+            options["compile_config"] = config
+        return options
+
+
+class _Clock:
+    """A logits processor that notes when the prompt's logits were there."""
+
+    def __init__(self, device: str) -> None:
+        self.first = 0.0
+        self._device = device
+
+    def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:
+        if not self.first:
+            synchronise(self._device)
+            self.first = time.perf_counter()
+        return scores
+
+
+def generate_options(job: Job) -> dict[str, Any]:
+    """`generate()`'s arguments for a strategy.
+
+    Raises:
+        BenchError: it has no such strategy.
+    """
+    values = dict(job.values)
+    if job.strategy == "greedy":
+        return {"do_sample": False}
+    if job.strategy == "beam":
+        return {"do_sample": False, "num_beams": int(float(values.get("num_beams", 4)))}
+    if job.strategy not in _SAMPLED:
+        raise BenchError(f"generate() has no {job.strategy}.")
+    chosen = {name: values.get(name, default) for name, default in _SAMPLED[job.strategy].items()}
+    return {"do_sample": True, "top_k": 0, "temperature": float(values.get("temperature", 1.0)), **chosen}
+
+
+def quantise(model: Any, precision: str, device: str) -> None:
+    """Replaces a model's linear layers, but not its head, by those of bitsandbytes, in place."""
+    import torch
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    import bitsandbytes as bnb
+
+    for name, module in list(model.named_modules()):
+        if not isinstance(module, torch.nn.Linear) or name == "lm_head":
+            continue
+        rows, columns = module.weight.shape
+        bias = module.bias is not None
+        weight = module.weight.data
+        if precision == "4bit":
+            new = bnb.nn.Linear4bit(
+                columns, rows, bias=bias, compute_dtype=weight.dtype, quant_type="nf4", device="meta"
+            )
+            new.weight = bnb.nn.Params4bit(weight.cpu(), requires_grad=False, quant_type="nf4")
+        else:
+            new = bnb.nn.Linear8bitLt(
+                columns, rows, bias=bias, has_fp16_weights=False, threshold=6.0, device="meta"
+            )
+            new.weight = bnb.nn.Int8Params(weight.cpu().half(), requires_grad=False, has_fp16_weights=False)
+        if bias:
+            new.bias = module.bias
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, new.to(device))
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__

@@ -1,0 +1,210 @@
+"""Results that survive: kept while they come, written as JSON, Markdown, CSV or a table for the terminal."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from edge_tui import __version__
+
+PACKAGES = ("torch", "transformers", "triton", "bitsandbytes", "tokenizers", "safetensors", "numpy")
+
+
+@dataclass
+class Ledger:
+    """Rows and remarks of a bench; with a file, each addition is on the disk at once.
+
+    Attributes:
+        kind: Which bench: "speed", "table", "quality", "figures".
+        file: JSON to keep up to date.
+        head: The manifest, and what holds for all rows.
+        rows: Results.
+        notes: Sentences: what could not be measured, and why.
+    """
+
+    kind: str
+    file: Path | None = None
+    head: dict[str, Any] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Keeps a result."""
+        self.rows.append(dict(row))
+        self.save()
+
+    def note(self, sentence: str) -> None:
+        """Keeps a remark."""
+        self.notes.append(sentence)
+        self.save()
+
+    def save(self) -> None:
+        """Writes the file, whole or not at all."""
+        if self.file is None:
+            return
+        fresh = self.file.with_name(self.file.name + ".part")
+        fresh.write_text(json.dumps(self.as_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        fresh.replace(self.file)
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, with null where a number is not known."""
+        whole = {"bench": self.kind, **self.head, "rows": self.rows, "notes": self.notes}
+        result: dict[str, Any] = _known(whole)
+        return result
+
+
+def _known(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _known(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_known(item) for item in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
+def manifest(device: str, seed: int, prompts: str) -> dict[str, Any]:
+    """What someone needs to repeat a bench: versions, device, driver, seed, a hash of the prompts."""
+    import psutil
+
+    from edge_tui.engine.devices import devices
+
+    title = next((d.title for d in devices() if d.name == device), device)
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["edge-tui", *sys.argv[1:]]),
+        "device": device,
+        "device_name": title,
+        "driver": _driver(),
+        "cuda": _cuda(),
+        "cpu": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "python": platform.python_version(),
+        "versions": {"edge-tui": __version__, **{name: _version(name) for name in PACKAGES}},
+        "seed": seed,
+        "prompts_sha256": hashlib.sha256(prompts.encode()).hexdigest()[:16],
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _cuda() -> str | None:
+    torch = sys.modules.get("torch")
+    return None if torch is None else torch.version.cuda
+
+
+def _driver() -> str | None:
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        try:
+            found = pynvml.nvmlSystemGetDriverVersion()
+        finally:
+            pynvml.nvmlShutdown()
+    except Exception:  # no driver, no library, or one that does not fit
+        return None
+    return found.decode() if isinstance(found, bytes) else str(found)
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        title: Its head.
+        show: The cell of a row.
+        right: Whether it is a number.
+    """
+
+    title: str
+    show: Callable[[Mapping[str, Any]], str]
+    right: bool = True
+
+
+def cells(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The table as text, head first."""
+    return [[column.title for column in columns], *[[column.show(row) for column in columns] for row in rows]]
+
+
+def plain(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table for the terminal."""
+    table = cells(columns, rows)
+    widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
+    lines = []
+    for line in table:
+        padded = (
+            cell.rjust(width) if column.right else cell.ljust(width)
+            for cell, width, column in zip(line, widths, columns, strict=True)
+        )
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join([lines[0], "─" * max(map(len, lines)), *lines[1:]])
+
+
+def markdown(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table for documents."""
+    head, *body = cells(columns, rows)
+    rule = ["---:" if column.right else "---" for column in columns]
+    return "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in (head, rule, *body))
+
+
+def comma_separated(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table for spreadsheets."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(cells(columns, rows))
+    return out.getvalue()
+
+
+def number(value: float | None, digits: int = 1, unit: str = "") -> str:
+    """A number for people; a dash where it is not known."""
+    if value is None or not isfinite(value):
+        return "–"
+    return f"{value:,.{digits}f}{unit}"
+
+
+def gib(value: int | None) -> str:
+    """Bytes in GiB."""
+    return "–" if value is None else f"{value / 2**30:.2f}"
+
+
+SPEED = (
+    Column("model", lambda r: r["model"], right=False),
+    Column("precision", lambda r: r["precision"], right=False),
+    Column("strategy", lambda r: r["strategy"], right=False),
+    Column("who", lambda r: r["who"], right=False),
+    Column("tok/s", lambda r: number(r["tokens_per_second"])),
+    Column("ms/token", lambda r: number(r["step"] * 1e3, 3)),
+    Column("±", lambda r: number(r["spread"] * 100, 1, " %")),
+    Column("of floor", lambda r: number(r["of_floor"] * 100, 1, " %")),
+    Column("TTFT ms", lambda r: number(r["first"] * 1e3)),
+    Column("peak GiB", lambda r: gib(r["peak"])),
+    Column("set-up s", lambda r: number(r["setup"])),
+    Column("ours is", lambda r: number(r["ratio"], 2, "×")),
+)
+"""Of `bench speed`."""

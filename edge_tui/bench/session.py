@@ -1,0 +1,136 @@
+"""One bench: the device, its bandwidth, the models at hand, and where results are kept."""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from edge_tui.bench.floor import read_bandwidth
+from edge_tui.bench.job import BenchError
+from edge_tui.bench.ours import Ours
+from edge_tui.bench.peers import Peer
+from edge_tui.bench.progress import Progress
+from edge_tui.bench.random_models import CONFIGS, write_random
+from edge_tui.bench.report import Ledger
+from edge_tui.engine.port import ModelSpec, Precision
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A model to measure.
+
+    Attributes:
+        title: As tables show it.
+        name: As the engine finds it.
+        invented: Whether its weights are random.
+    """
+
+    title: str
+    name: str
+    invented: bool
+
+
+@dataclass
+class Session:
+    """What all measurements of one bench share. A context manager: on leaving, its folder goes.
+
+    Attributes:
+        device: "cpu", "cuda:0".
+        ledger: Results, kept as they come.
+        progress: What is said meanwhile.
+        bandwidth: Bytes a second.
+    """
+
+    device: str
+    ledger: Ledger
+    progress: Progress
+    bandwidth: float = 0.0
+    _folder: tempfile.TemporaryDirectory[str] = field(
+        default_factory=lambda: tempfile.TemporaryDirectory(prefix="edge-tui-bench-")
+    )
+
+    def __enter__(self) -> Session:
+        self.progress.say(f"measuring the read bandwidth of {self.device}")
+        self.bandwidth = read_bandwidth(self.device)
+        self.free()
+        self.ledger.head["read_bandwidth"] = self.bandwidth
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.end()
+        self._folder.cleanup()
+
+    def target(self, name: str, invented: bool) -> Target:
+        """A model by the name that the command line gives.
+
+        Raises:
+            BenchError: there is no architecture of that name.
+        """
+        if not invented:
+            return Target(name, name, False)
+        if name not in CONFIGS:
+            raise BenchError(f"There is no architecture {name!r} to invent; there is {', '.join(CONFIGS)}.")
+        folder = Path(self._folder.name) / name
+        if not folder.exists():
+            write_random(folder, name)
+        return Target(f"{name} (random)", str(folder), True)
+
+    def ours(self, target: Target, precision: Precision, second: Target | None = None) -> Ours:
+        """An engine whose strategies all find their models: `target` first, `second` beside it."""
+        import decoders
+
+        main = ModelSpec(target.name, precision, self.device)
+        other = main if second is None else ModelSpec(second.name, precision, self.device)
+        specs = {"model": main}
+        for decoder in decoders.all():
+            for place, role in enumerate(decoder.roles):
+                specs.setdefault(role, other if place else main)
+        invented = frozenset(t.name for t in (target, second) if t is not None and t.invented)
+        return Ours(specs, invented)
+
+    def peer(self, target: Target, precision: str) -> Peer:
+        """transformers' model for a target.
+
+        Raises:
+            BenchError: it cannot be built.
+        """
+        from edge_tui.engine.checkpoint import CheckpointError, open_checkpoint
+
+        try:
+            folder = open_checkpoint(target.name).path
+        except CheckpointError as error:
+            raise BenchError(str(error)) from error
+        return Peer(folder, self.device, precision, target.invented)
+
+    def allocated(self) -> int:
+        """Bytes in use: the allocator's on a GPU, else the process's resident set."""
+        from edge_tui.engine.residents import memory_of
+
+        return memory_of(self.device).allocated or 0
+
+    def peak(self) -> int:
+        """The most bytes since `reset_peak`; on a CPU what is in use now."""
+        from edge_tui.engine.residents import memory_of
+
+        memory = memory_of(self.device)
+        return memory.peak or memory.allocated or 0
+
+    def reset_peak(self) -> None:
+        """Begins a new peak."""
+        if self.device.startswith("cuda"):
+            import torch
+
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def free(self) -> None:
+        """Gives back what nobody holds any more."""
+        torch: Any = __import__("torch")
+        gc.collect()
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
