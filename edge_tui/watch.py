@@ -33,7 +33,7 @@ class Watch:
         self,
         folders: Iterable[Path],
         pattern: str,
-        changed: Callable[[set[Path]], None],
+        changed: Callable[[set[Path]], object],
         seconds: float = 0.25,
     ) -> None:
         self._folders = tuple(folders)

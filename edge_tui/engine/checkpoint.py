@@ -21,9 +21,17 @@ from edge_tui.engine.locate import find
 from edge_tui.engine.weight_files import CheckpointError, Tensor, foreign, read_json, read_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["Checkpoint", "CheckpointError", "Tensor", "open_checkpoint", "pair_refusal", "same_vocabulary"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "Tensor",
+    "describe",
+    "open_checkpoint",
+    "pair_refusal",
+    "same_vocabulary",
+]
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 """Files of which a tokenizer has at least one."""
@@ -153,6 +161,23 @@ def open_checkpoint(name: str) -> Checkpoint:
         CheckpointError: it is not there, incomplete, or of a kind that is not supported.
     """
     path = find(name)
+    return describe(name, path, lambda: read_tensors(name, path), lambda file: (path / file).exists())
+
+
+def describe(
+    name: str, path: Path, tensors: Callable[[], Mapping[str, Tensor]], has: Callable[[str], bool]
+) -> Checkpoint:
+    """Describes a checkpoint of which only the small files need be in a folder.
+
+    Args:
+        name: As the user named it.
+        path: The folder with config.json and the other small files.
+        tensors: Gives what is stored, as the headers of the weight files say.
+        has: Whether the checkpoint, wherever it is, has a file of that name.
+
+    Raises:
+        CheckpointError: it is incomplete, or of a kind that is not supported.
+    """
     config = read_json(name, path / "config.json")
     if config is None:
         raise CheckpointError(
@@ -160,10 +185,10 @@ def open_checkpoint(name: str) -> Checkpoint:
         )
     quantization = _quantization(name, config)
     architecture = _architecture(name, config)
-    tensors = read_tensors(name, path)
-    if any(tensor.dtype.startswith("F8") for tensor in tensors.values()):
+    stored = tensors()
+    if any(tensor.dtype.startswith("F8") for tensor in stored.values()):
         raise CheckpointError(foreign(name, "FP8"))
-    if not any((path / file).exists() for file in TOKENIZERS):
+    if not any(has(file) for file in TOKENIZERS):
         raise CheckpointError(f"{name} has no tokenizer (tokenizer.json) in {path}; finish its download.")
     tokenizer_config = (read_json(name, path / "special_tokens_map.json") or {}) | (
         read_json(name, path / "tokenizer_config.json") or {}
@@ -173,7 +198,7 @@ def open_checkpoint(name: str) -> Checkpoint:
         path=path,
         config=config,
         architecture=architecture,
-        tensors=tensors,
+        tensors=stored,
         quantization=quantization,
         generation_config=read_json(name, path / "generation_config.json") or {},
         tokenizer_config=tokenizer_config,

@@ -13,6 +13,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
@@ -85,19 +86,27 @@ def _weight_files(name: str, path: Path) -> list[Path]:
         present = sorted(file.name for file in path.iterdir())
     except OSError as error:
         raise CheckpointError(f"{name} cannot be read ({error}); check the folder's permissions.") from error
+    raise without_safetensors(name, present) or CheckpointError(
+        f"{name} has no weights (model.safetensors) in {path}; finish its download."
+    )
+
+
+def without_safetensors(name: str, present: Iterable[str]) -> CheckpointError | None:
+    """What a checkpoint without safetensors is instead, judged by the names of its files."""
+    present = sorted(present)
     if "adapter_config.json" in present:
-        raise CheckpointError(
+        return CheckpointError(
             f"{name} is a LoRA adapter without its base model; merge it and load the result."
         )
     if any(file.endswith(".gguf") for file in present):
-        raise CheckpointError(foreign(name, "GGUF"))
+        return CheckpointError(foreign(name, "GGUF"))
     pickles = [file for file in present if file.endswith(_PICKLES) and file != "training_args.bin"]
     if pickles:
-        raise CheckpointError(
+        return CheckpointError(
             f"{name} has no safetensors, only {pickles[0]}, a format that can run code when it is read; "
             "take a revision with safetensors or convert it."
         )
-    raise CheckpointError(f"{name} has no weights (model.safetensors) in {path}; finish its download.")
+    return None
 
 
 def _header(name: str, file: Path) -> dict[str, Tensor]:
