@@ -1,0 +1,391 @@
+"""The kernel behind `attend`: one launch for a layer of a decode step.
+
+The keys of each head are cut into pieces of equal length, one program each. How many pieces there are follows
+the live length; programs beyond it leave at once, so the grid can stay what it was when it was captured. All
+queries that share a key head ride along, so each key is read once. The last piece's program also owns the
+new positions: it writes their keys and values and attends to them from its registers. Whoever finishes last
+joins the results, in the order of the pieces, so the same input gives the same bits.
+
+Source: Flash-Decoding (arXiv 2307.08691 for the tiles; the split over keys is its sequel for decoding).
+"""
+
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+import triton
+import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+from triton.runtime.interpreter import InterpretedFunction
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from edge_tui.engine.ops.attend import Scratch
+
+DEPENDENT = True
+"""Let the next kernel start while this one ends, and start so itself, on GPUs that can (Hopper on)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What only changes speed.
+
+    Attributes:
+        block: Keys of one tile.
+        least: Fewest tiles worth a program of their own.
+        warps: Warps of a program.
+        stages: Tiles being loaded at once.
+        prefetch: Whether a program asks for all its keys and values at its start.
+    """
+
+    block: int = 64
+    least: int = 1
+    warps: int = 4
+    stages: int = 3
+    prefetch: bool = True
+
+
+@triton.jit
+def _cut(held, split, WINDOW: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr, LEAST: tl.constexpr):
+    """Where a piece of the old positions starts, where it ends, and how many pieces there are."""
+    first = 0
+    if WINDOW > 0:
+        first = tl.maximum(held - WINDOW + 1, 0)
+    tiles = tl.cdiv(held - first, BLOCK)
+    share = tl.maximum(tl.cdiv(tiles, SPLITS), LEAST)
+    pieces = tl.maximum(tl.cdiv(tiles, share), 1)
+    start = first + split * share * BLOCK
+    return start, tl.minimum(start + share * BLOCK, held), pieces
+
+
+@triton.jit
+def _fetch(keys, values, start, end, D: tl.constexpr):
+    """Asks for a piece's keys and values to be brought into the level 2 cache, and does not wait."""
+    ASK: tl.constexpr = "prefetch.global.L2 [$1]; mov.u32 $0, 0;"
+    LINE: tl.constexpr = 128 * 8 // keys.dtype.element_ty.primitive_bitwidth
+    offsets = tl.arange(0, 128) * LINE
+    for at in range(start * D, end * D, 128 * LINE):
+        here = tl.minimum(at + offsets, end * D - 1)
+        tl.inline_asm_elementwise(ASK, "=r,l", [keys + here], dtype=tl.int32, is_pure=False, pack=1)
+        tl.inline_asm_elementwise(ASK, "=r,l", [values + here], dtype=tl.int32, is_pure=False, pack=1)
+
+
+@triton.jit
+def _turned(
+    source,
+    live,
+    weight,
+    position,
+    cos,
+    sin,
+    eps,
+    D: tl.constexpr,
+    DP: tl.constexpr,
+    ROTARY: tl.constexpr,
+    NORM: tl.constexpr,
+):
+    """Heads under their norm and rotary, float32 `[N, DP]`.
+
+    `source` and `weight` point to each head's first column; rows that are not `live` come out zero.
+    """
+    d = tl.arange(0, DP)
+    partner = tl.where(d < ROTARY, (d + ROTARY // 2) % ROTARY, d)
+    if ROTARY % 16 == 0:
+        partner = tl.max_contiguous(tl.multiple_of(partner, 8), 8)
+    inside = live[:, None] & (d < D)[None, :]
+    x = tl.load(source[:, None] + d[None, :], mask=inside, other=0.0).to(tl.float32)
+    y = tl.load(source[:, None] + partner[None, :], mask=inside, other=0.0).to(tl.float32)
+    if NORM:
+        scale = tl.rsqrt(tl.sum(x * x, 1) / D + eps)[:, None]
+        x *= scale * tl.load(weight[:, None] + d[None, :], mask=inside, other=0.0).to(tl.float32)
+        y *= scale * tl.load(weight[:, None] + partner[None, :], mask=inside, other=0.0).to(tl.float32)
+    turning = live[:, None] & (d < ROTARY)[None, :]
+    row = position[:, None] * ROTARY + d[None, :]
+    c = tl.load(cos + row, mask=turning, other=1.0).to(tl.float32)
+    s = tl.load(sin + row, mask=turning, other=0.0).to(tl.float32)
+    return x * c + y * s
+
+
+@triton.jit(do_not_specialize=["capacity", "room", "reach"])
+def _attend(
+    qkv,
+    root,
+    fork,
+    base,
+    owner,
+    length,
+    cos,
+    sin,
+    norm,
+    out,
+    partial,
+    weight,
+    arrived,
+    capacity,
+    room,
+    reach,
+    scale,
+    eps,
+    HEADS: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    K: tl.constexpr,
+    D: tl.constexpr,
+    ROTARY: tl.constexpr,
+    WINDOW: tl.constexpr,
+    NORM: tl.constexpr,
+    FORK: tl.constexpr,
+    SPLITS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    LEAST: tl.constexpr,
+    M: tl.constexpr,
+    MP: tl.constexpr,
+    DP: tl.constexpr,
+    NP: tl.constexpr,
+    TILE: tl.constexpr,
+    AHEAD: tl.constexpr,
+    PREFETCH: tl.constexpr,
+    DEPEND: tl.constexpr,
+):
+    GROUP: tl.constexpr = HEADS // KV_HEADS
+    WIDTH: tl.constexpr = (HEADS + 2 * KV_HEADS) * D
+    NEVER: tl.constexpr = float("-inf")
+    dtype = root.dtype.element_ty
+    row, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    plane = capacity.to(tl.int64) * D
+    keys = root + head * plane
+    fork_plane = room.to(tl.int64) * D
+    fork_keys = fork + head * fork_plane
+    if not FORK:
+        keys += row * (2 * KV_HEADS * plane)
+    values = keys + KV_HEADS * plane
+    if PREFETCH:
+        # Before the wait, so the length may be that of a step ago: good enough for a hint.
+        soon = tl.minimum(tl.load(length + row, cache_modifier=".cg"), capacity).to(tl.int32)
+        start, end, pieces = _cut(soon, split, WINDOW, SPLITS, BLOCK, LEAST)
+        if FORK:
+            end = tl.minimum(end, tl.load(base, cache_modifier=".cg").to(tl.int32))
+        _fetch(keys, values, start, end, D)
+    if DEPEND:
+        gdc_wait()
+        gdc_launch_dependents()
+    held = tl.load(length + row, cache_modifier=".cg").to(tl.int32)
+    origin = 0
+    limit = capacity
+    if FORK:
+        origin = tl.load(base, cache_modifier=".cg").to(tl.int32)
+        limit = tl.minimum(capacity, origin + room)
+    start, end, pieces = _cut(tl.minimum(held, limit), split, WINDOW, SPLITS, BLOCK, LEAST)
+    if split >= pieces:
+        return
+
+    m = tl.arange(0, MP)
+    d = tl.arange(0, DP)
+    step = m // GROUP
+    query = head * GROUP + m % GROUP
+    real = m < M
+    columns = (d < D)[None, :]
+    at = tl.minimum(held + step, reach - 1)
+    source = qkv + (row * K + step) * WIDTH + query * D
+    q = _turned(source, real, norm + query * D, at, cos, sin, eps, D, DP, ROTARY, NORM).to(dtype)
+    top = tl.full([MP], NEVER, tl.float32)
+    total = tl.zeros([MP], tl.float32)
+    mixed = tl.zeros([MP, DP], tl.float32)
+
+    if split == pieces - 1:
+        n = tl.arange(0, NP)
+        new = n < K
+        position = held + n
+        at = tl.minimum(position, reach - 1)
+        source = qkv + (row * K + n) * WIDTH + (HEADS + head) * D
+        gains = norm + (HEADS + head) * D + n * 0
+        key = _turned(source, new, gains, at, cos, sin, eps, D, DP, ROTARY, NORM).to(dtype)
+        inside = new[:, None] & columns
+        value = tl.load((source + KV_HEADS * D)[:, None] + d[None, :], mask=inside, other=0.0)
+        put = new & (position >= origin) & (position < limit)
+        if FORK:
+            slot = position - origin
+            target = fork_keys + row * (2 * KV_HEADS * fork_plane) + slot * D
+            gap = KV_HEADS * fork_plane
+            if head == 0:
+                tl.store(owner + row * room + slot, (n * 0 + row).to(tl.int32), mask=put)
+        else:
+            target = keys + position * D
+            gap = KV_HEADS * plane
+        inside = put[:, None] & columns
+        tl.store(target[:, None] + d[None, :], key, mask=inside)
+        tl.store((target + gap)[:, None] + d[None, :], value, mask=inside)
+        seen = (n[None, :] <= step[:, None]) & new[None, :]
+        if WINDOW > 0:
+            seen = seen & (n[None, :] > step[:, None] - WINDOW)
+        scores = tl.dot(q, tl.trans(key), input_precision="ieee") * scale
+        scores = tl.where(seen, scores, NEVER)
+        top = tl.max(scores, 1)
+        share = tl.exp2(scores - top[:, None])
+        total = tl.sum(share, 1)
+        mixed = tl.dot(share.to(dtype), value, input_precision="ieee")
+
+    for begin in range(start, end, BLOCK):
+        position = begin + tl.arange(0, BLOCK)
+        live = position < end
+        key_at = keys + position * D
+        value_at = values + position * D
+        if FORK:
+            slot = position - origin
+            grown = slot >= 0
+            who = tl.load(owner + row * room + slot, mask=live & grown, other=0)
+            place = fork_keys + who * (2 * KV_HEADS * fork_plane) + slot * D
+            key_at = tl.where(grown, place, key_at)
+            value_at = tl.where(grown, place + KV_HEADS * fork_plane, value_at)
+        inside = live[:, None] & columns
+        key = tl.load(key_at[:, None] + d[None, :], mask=inside, other=0.0)
+        seen = live[None, :]
+        if WINDOW > 0:
+            seen = seen & (position[None, :] > (held + step - WINDOW)[:, None])
+        scores = tl.dot(q, tl.trans(key), input_precision="ieee") * scale
+        scores = tl.where(seen, scores, NEVER)
+        peak = tl.maximum(top, tl.max(scores, 1))
+        # A query may see nothing yet where windows differ; −∞ less −∞ is no number.
+        calm = tl.where(peak == NEVER, 0.0, peak) if WINDOW > 0 else peak
+        share = tl.exp2(scores - calm[:, None])
+        fade = tl.exp2(top - calm)
+        value = tl.load(value_at[:, None] + d[None, :], mask=inside, other=0.0)
+        total = total * fade + tl.sum(share, 1)
+        mixed = tl.dot(share.to(dtype), value, mixed * fade[:, None], input_precision="ieee")
+        top = peak
+
+    mixed /= tl.where(total == 0.0, 1.0, total)[:, None]
+    mine = row * KV_HEADS + head
+    inside = real[:, None] & columns
+    if pieces == 1:
+        target = out + (row * K + step) * (HEADS * D) + query * D
+        tl.store(target[:, None] + d[None, :], mixed.to(out.dtype.element_ty), mask=inside)
+    else:
+        place = (mine * SPLITS + split) * M + m
+        tl.store(partial + place[:, None] * D + d[None, :], mixed, mask=inside)
+        tl.store(weight + place, top + tl.log2(total), mask=real)
+        tl.debug_barrier()  # the count must not run ahead of what other threads of this program store
+        if tl.atomic_add(arrived + mine, 1, sem="acq_rel") == pieces - 1:
+            tl.store(arrived + mine, 0)
+            first = mine * SPLITS * M
+            for begin in range(0, M * D, TILE):
+                e = begin + tl.arange(0, TILE)
+                top_e = tl.full([TILE], NEVER, tl.float32)
+                total_e = tl.zeros([TILE], tl.float32)
+                mixed_e = tl.zeros([TILE], tl.float32)
+                for some in range(0, pieces, AHEAD):
+                    piece = some + tl.arange(0, AHEAD)
+                    inside = (piece < pieces)[:, None] & (e < M * D)[None, :]
+                    there = first + piece * M
+                    w_at = weight + there[:, None] + (e // D)[None, :]
+                    w = tl.load(w_at, mask=inside, other=NEVER, cache_modifier=".cg")
+                    x_at = partial + there[:, None] * D + e[None, :]
+                    x = tl.load(x_at, mask=inside, other=0.0, cache_modifier=".cg")
+                    peak_e = tl.maximum(top_e, tl.max(w, 0))
+                    calm_e = tl.where(peak_e == NEVER, 0.0, peak_e)
+                    share_e = tl.exp2(w - calm_e[None, :])
+                    fade_e = tl.exp2(top_e - calm_e)
+                    total_e = total_e * fade_e + tl.sum(share_e, 0)
+                    mixed_e = mixed_e * fade_e + tl.sum(x * share_e, 0)
+                    top_e = peak_e
+                line = e // D
+                token = row * K + line // GROUP
+                place = (token * HEADS + head * GROUP + line % GROUP) * D + e % D
+                tl.store(out + place, (mixed_e / total_e).to(out.dtype.element_ty), mask=e < M * D)
+
+
+INTERPRETED = isinstance(_attend, InterpretedFunction)
+
+
+@cache
+def _depends(device: int) -> bool:
+    return torch.cuda.get_device_capability(device)[0] >= 9
+
+
+def attend(
+    qkv: Tensor,
+    root: Tensor,
+    fork: Tensor | None,
+    base: Tensor | None,
+    owner: Tensor | None,
+    length: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    out: Tensor,
+    scratch: Scratch,
+    *,
+    heads: int,
+    kv_heads: int,
+    k: int,
+    qk_norm: Tensor | None = None,
+    eps: float = 0.0,
+    window: int = 0,
+    tuning: Tuning | None = None,
+) -> None:
+    """`attend.attend` as a kernel; `tuning` None chooses by shape."""
+    rows, capacity, d = len(length), root.shape[2], root.shape[3]
+    queries = heads // kv_heads * k
+    t = tuning or tuned(queries, d, qkv.element_size())
+    room = capacity if fork is None else fork.shape[2]
+    longest = window + k if window else capacity
+    splits = min(scratch.splits(rows, kv_heads), triton.cdiv(min(longest, capacity), t.block * t.least))
+    depend = DEPENDENT and not INTERPRETED and _depends(qkv.device.index)
+    options = {} if INTERPRETED else {"num_warps": t.warps, "num_stages": t.stages, "launch_pdl": depend}
+    _attend[(rows, kv_heads, splits)](
+        qkv,
+        root,
+        root if fork is None else fork,
+        length if base is None else base,
+        length if owner is None else owner,
+        length,
+        cos,
+        sin,
+        qkv if qk_norm is None else qk_norm,
+        out,
+        scratch.partial,
+        scratch.weight,
+        scratch.arrived,
+        capacity,
+        room,
+        min(len(cos), len(sin)),
+        d**-0.5 / math.log(2),
+        eps,
+        HEADS=heads,
+        KV_HEADS=kv_heads,
+        K=k,
+        D=d,
+        ROTARY=cos.shape[1],
+        WINDOW=window,
+        NORM=qk_norm is not None,
+        FORK=fork is not None,
+        SPLITS=splits,
+        BLOCK=t.block,
+        LEAST=t.least,
+        M=queries,
+        MP=_padded(queries),
+        DP=_padded(d),
+        NP=_padded(k),
+        TILE=min(_padded(queries * d), 1024),
+        AHEAD=t.warps,
+        PREFETCH=t.prefetch and not INTERPRETED,
+        DEPEND=depend,
+        **options,
+    )
+
+
+def tuned(queries: int, head_dim: int, size: int) -> Tuning:
+    """What runs fast for `G * K` queries a key head and elements of `size` bytes."""
+    if size > 2:
+        return Tuning(block=32, stages=1)
+    return Tuning()
+
+
+def _padded(n: int) -> int:
+    """The width of a tile that holds `n`; matrix units take no less than 16."""
+    return max(16, int(triton.next_power_of_2(n)))
