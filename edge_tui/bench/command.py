@@ -36,7 +36,7 @@ def run(options: Options) -> int:
     file = Path(options["json_file"]) if options["json_file"] else None
     ledger = Ledger(kind, file)
     if file is not None and not file.parent.is_dir():
-        raise UsageError(f"there is no folder {file.parent} to keep the results in; make it, or name another.")
+        raise UsageError(f"there is no folder {file.parent} for the results; make it, or name another.")
     bench, columns = _BENCHES[kind]
     status = 0
     try:

@@ -50,7 +50,9 @@ def _kind(kinds: Any, name: str, summary: str) -> argparse.ArgumentParser:
 
 
 def _models(to: argparse.ArgumentParser) -> None:
-    to.add_argument("--models", default="", metavar="A,B", help="demo/expert, cached repositories, or folders")
+    to.add_argument(
+        "--models", default="", metavar="A,B", help="demo/expert, cached repositories, or folders"
+    )
     to.add_argument(
         "--random",
         default="",
@@ -75,7 +77,9 @@ def _common(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--budget", type=float, default=0.0, metavar="S", help="begin nothing new after so many seconds"
     )
-    to.add_argument("--json", dest="json_file", default="", metavar="FILE", help="keep results there, as they come")
+    to.add_argument(
+        "--json", dest="json_file", default="", metavar="FILE", help="keep results there, as they come"
+    )
     to.add_argument("--markdown", default="", metavar="FILE", help="write the table there at the end")
     to.add_argument("--csv", default="", metavar="FILE", help="the same for spreadsheets")
     to.add_argument("-q", "--quiet", action="store_true", help="no progress on standard error")

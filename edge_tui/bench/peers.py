@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 KINDS = {"eager": "generate()", "static": "generate() static + compile"}
 """Contestants by the name that `--peers` takes."""
 
-_SAMPLED = {
+_SAMPLED: dict[str, dict[str, float]] = {
     "top_p": {"top_p": 0.9},
     "top_k": {"top_k": 50},
     "min_p": {"min_p": 0.05},
@@ -55,8 +55,8 @@ class Peer:
         transformers.utils.logging.disable_progress_bar()
         began = time.perf_counter()
         self.device = device
-        self.quantised = precision in ("int8", "4bit")
-        dtype = getattr(torch, "bfloat16" if self.quantised else precision)
+        quantised = precision in ("int8", "4bit")
+        dtype = getattr(torch, "bfloat16" if quantised else precision)
         try:
             if invented:
                 config = transformers.AutoConfig.from_pretrained(folder)
@@ -64,7 +64,7 @@ class Peer:
                     model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
             else:
                 model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-            if self.quantised:
+            if quantised:
                 quantise(model, precision, device)
             self.model: Any = model.to(device).eval()
         except (ValueError, OSError, RuntimeError, ImportError) as error:
@@ -88,8 +88,6 @@ class Peer:
 
         options = generate_options(job)
         if kind == "static":
-            if self.quantised or job.strategy == "beam":
-                raise BenchError("generate() compiles neither quantised models nor beams.")
             options |= self._static()
         prompt = torch.tensor(ids, device=self.device)
         clock = _Clock(self.device)
@@ -149,6 +147,13 @@ class _Clock:
             synchronise(self._device)
             self.first = time.perf_counter()
         return scores
+
+
+def can_run(kind: str, strategy: str, precision: str) -> bool:
+    """Whether `generate()` has a strategy in that form: it compiles neither quantised models nor beams."""
+    if kind == "static" and (strategy == "beam" or precision in ("int8", "4bit")):
+        return False
+    return strategy in ("greedy", "beam", *_SAMPLED)
 
 
 def generate_options(job: Job) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Models of a named architecture's true size that nobody needs to download: random weights, made on the device.
+"""Models of a named architecture's true size that nobody needs to download: their weights are random.
 
 A folder is written that looks like a checkpoint: config.json with the real numbers, a tokenizer of the real
 size, and a weight file that is all header and one hole, so that it takes no room on the disk. Its tensors
@@ -26,8 +26,13 @@ if TYPE_CHECKING:
 STD = 0.02
 """Standard deviation of every matrix: the usual one at the start of training, which keeps logits finite."""
 
+Config = dict[str, Any]
+"""A config.json."""
 
-def _qwen2(hidden: int, wide: int, layers: int, heads: int, kv: int, vocab: int, tied: bool) -> dict[str, Any]:
+
+def _qwen2(
+    hidden: int, wide: int, layers: int, heads: int, kv: int, vocab: int, tied: bool
+) -> dict[str, Any]:
     return {
         "architectures": ["Qwen2ForCausalLM"],
         "model_type": "qwen2",
@@ -45,7 +50,9 @@ def _qwen2(hidden: int, wide: int, layers: int, heads: int, kv: int, vocab: int,
     }
 
 
-def _llama(hidden: int, wide: int, layers: int, heads: int, kv: int, vocab: int, tied: bool) -> dict[str, Any]:
+def _llama(
+    hidden: int, wide: int, layers: int, heads: int, kv: int, vocab: int, tied: bool
+) -> dict[str, Any]:
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -77,7 +84,7 @@ _PHI3 = _llama(3072, 8192, 32, 32, 32, 32064, False) | {
     "pad_token_id": None,
 }
 
-CONFIGS: dict[str, tuple[dict[str, Any], int]] = {
+CONFIGS: dict[str, tuple[Config, int]] = {
     "qwen2-0.5b": (_qwen2(896, 4864, 24, 14, 2, 151936, True), 151646),
     "qwen2-1.5b": (_qwen2(1536, 8960, 28, 12, 2, 151936, True), 151646),
     "qwen2-7b": (_qwen2(3584, 18944, 28, 28, 4, 152064, False), 151646),
@@ -85,7 +92,12 @@ CONFIGS: dict[str, tuple[dict[str, Any], int]] = {
     "llama-2-7b": (_llama(4096, 11008, 32, 32, 32, 32000, False), 32000),
     "llama-3.2-1b": (
         _llama(2048, 8192, 16, 32, 8, 128256, True)
-        | {"head_dim": 64, "max_position_embeddings": 131072, "rope_theta": 500000.0, "rope_scaling": _LLAMA3_ROPE},
+        | {
+            "head_dim": 64,
+            "max_position_embeddings": 131072,
+            "rope_theta": 500000.0,
+            "rope_scaling": _LLAMA3_ROPE,
+        },
         128256,
     ),
     "tiny": (_qwen2(64, 160, 2, 4, 2, 640, True), 600),
@@ -162,7 +174,10 @@ def write_random(folder: Path, name: str) -> Path:
     """
     config, tokens = CONFIGS[name]
     folder.mkdir(parents=True, exist_ok=True)
-    _json(folder / "config.json", config | {"torch_dtype": "bfloat16", "bos_token_id": None, "eos_token_id": None})
+    _json(
+        folder / "config.json",
+        config | {"torch_dtype": "bfloat16", "bos_token_id": None, "eos_token_id": None},
+    )
     _json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
     _json(folder / "tokenizer.json", tokenizer(tokens))
     entries: dict[str, Any] = {}
@@ -198,7 +213,11 @@ def tensor_shapes(c: FlatConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes of a checkpoint's tensors."""
     q, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
     qkv = {"qkv_proj": q + 2 * kv} if c.fused else {"q_proj": q, "k_proj": kv, "v_proj": kv}
-    gate_up = {"gate_up_proj": 2 * c.intermediate} if c.fused else dict.fromkeys(("gate_proj", "up_proj"), c.intermediate)
+    gate_up = (
+        {"gate_up_proj": 2 * c.intermediate}
+        if c.fused
+        else dict.fromkeys(("gate_proj", "up_proj"), c.intermediate)
+    )
     yield "model.embed_tokens.weight", (c.vocab, c.hidden)
     for i in range(c.layers):
         prefix = f"model.layers.{i}."

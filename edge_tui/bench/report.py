@@ -171,7 +171,9 @@ def markdown(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> st
     """A table for documents."""
     head, *body = cells(columns, rows)
     rule = ["---:" if column.right else "---" for column in columns]
-    return "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in (head, rule, *body))
+    return "\n".join(
+        "| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in (head, rule, *body)
+    )
 
 
 def comma_separated(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from edge_tui.bench.floor import read_bandwidth
 from edge_tui.bench.job import BenchError
@@ -95,7 +97,7 @@ class Session:
         return Ours(specs, invented)
 
     def peer(self, target: Target, precision: str) -> Peer:
-        """transformers' model for a target.
+        """Transformers' model for a target.
 
         Raises:
             BenchError: it cannot be built.
@@ -130,7 +132,12 @@ class Session:
 
     def free(self) -> None:
         """Gives back what nobody holds any more."""
-        torch: Any = __import__("torch")
+        import torch
+
         gc.collect()
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
+        elif sys.platform == "linux":
+            # What malloc keeps for itself would count as the next model's.
+            with suppress(OSError, AttributeError):
+                ctypes.CDLL(None).malloc_trim(0)

@@ -8,14 +8,15 @@ reuse what it has read before.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from math import nan
 
 import decoders
 from edge_tui.bench.job import BenchError, Job, Summary, Timing
 from edge_tui.bench.ours import NAME, Ours, prompt_text
-from edge_tui.bench.peers import KINDS, Peer
+from edge_tui.bench.peers import KINDS, Peer, can_run
 from edge_tui.bench.session import Session, Target
 from edge_tui.engine.port import Precision
 
@@ -107,51 +108,61 @@ def measure(
         BenchError: the model cannot be loaded.
     """
     before = session.allocated()
-    rows: list[Row] = []
     ours = session.ours(target, precision, second)
     peer: Peer | None = None
+    entries: list[_Entry] = []
     try:
         began = time.perf_counter()
         facts = ours.load()
         loading = time.perf_counter() - began
-        warm: list[tuple[Job, _Warm]] = []
-        for job in jobs:
-            try:
-                warm.append((job, _warm(session, job, _decode(ours), loading, before, seconds)))
-            except BenchError as error:
-                session.ledger.note(f"{target.title}, {precision}, {job.title}: {error}")
-        if peers and warm:
-            base = session.allocated()
-            peer = _peer(session, target, facts.info.precision)
-        for job, own in warm:
-            contestants: dict[str, tuple[Decode, _Warm]] = {NAME: (_decode(ours), own)}
-            for kind in peers if peer is not None else ():
-                assert peer is not None
-                try:
-                    decode = _generate(peer, kind, ours, target)
-                    probe = kind != "static"
-                    ready = _warm(session, job, decode, peer.seconds, base, seconds, probe)
-                    contestants[KINDS[kind]] = decode, ready
-                except BenchError as error:
-                    session.ledger.note(f"{target.title}, {precision}, {job.title}, {KINDS[kind]}: {error}")
-            rows += _compete(session, ours, target, job, contestants, rounds)
+        with _noting(session, target, precision):
+            for job in jobs:
+                with _noting(session, target, precision, job.title):
+                    warm = _warm(session, job, _decode(ours), loading, before, seconds)
+                    entries.append(_Entry(job, NAME, facts.info.precision, _decode(ours), warm))
+            theirs = _peer_precision(session, facts.info.precision)
+            wanted = [(e.job, k) for e in entries for k in peers if can_run(k, e.job.strategy, theirs)]
+            if wanted:
+                base = session.allocated()
+                peer = session.peer(target, theirs)
+                for job, kind in wanted:
+                    with _noting(session, target, precision, job.title, KINDS[kind]):
+                        decode = _generate(peer, kind, ours, target)
+                        probe = kind != "static"
+                        warm = _warm(session, job, decode, peer.seconds, base, seconds, probe)
+                        entries.append(_Entry(job, KINDS[kind], theirs, decode, warm))
+        return _take_turns(session, ours, target, entries, rounds)
     finally:
         if peer is not None:
             peer.close()
         ours.close()
         session.free()
-    return rows
 
 
-def _peer(session: Session, target: Target, precision: str) -> Peer | None:
-    # bitsandbytes is no match for a CPU: what users have there is float32.
-    if session.device == "cpu" and precision in ("int8", "4bit"):
-        precision = "float32"
+@dataclass(slots=True)
+class _Entry:
+    """A contestant under one job, and its counted decodes."""
+
+    job: Job
+    who: str
+    precision: str
+    decode: Decode
+    warm: _Warm
+    taken: list[Timing] = field(default_factory=list)
+
+
+@contextmanager
+def _noting(session: Session, target: Target, *where: str) -> Iterator[None]:
+    """What cannot be measured becomes a note, and the rest goes on."""
     try:
-        return session.peer(target, precision)
+        yield
     except BenchError as error:
-        session.ledger.note(f"{target.title}, {precision}: {error}")
-        return None
+        session.ledger.note(f"{', '.join((target.title, *where))}: {error}")
+
+
+def _peer_precision(session: Session, precision: str) -> str:
+    """Bitsandbytes is no match for a CPU: what users have there is float32."""
+    return "float32" if session.device == "cpu" and precision in ("int8", "4bit") else precision
 
 
 def _decode(ours: Ours) -> Decode:
@@ -193,61 +204,60 @@ def _warm(
     return _Warm(job, loading + first.first + once, session.peak() - before or None)
 
 
-def _compete(
-    session: Session,
-    ours: Ours,
-    target: Target,
-    job: Job,
-    contestants: dict[str, tuple[Decode, _Warm]],
-    rounds: int,
+def _take_turns(
+    session: Session, ours: Ours, target: Target, entries: list[_Entry], rounds: int
 ) -> list[Row]:
-    timings: dict[str, list[Timing]] = {name: [] for name in contestants}
-    for number in range(rounds):
-        for name, (decode, warm) in list(contestants.items()):
-            session.progress.say(f"    {target.title} · {job.title} · {name} · round {number + 1}/{rounds}")
-            try:
-                timings[name].append(decode(warm.job, 2 + number))
-            except BenchError as error:
-                session.ledger.note(f"{target.title}, {job.title}, {name}: {error}")
-                del contestants[name]
-        if number and session.progress.left <= 0:
-            break
-    rows = []
-    own = Summary.of(timings[NAME]) if timings[NAME] else None
-    decoder = decoders.find(job.strategy)
-    for name, taken in timings.items():
-        if not taken:
-            continue
-        summary = Summary.of(taken)
-        done = replace(job, prompt=summary.prompt, tokens=summary.tokens)
-        roles = decoder.roles
-        rows_side_by_side = decoder.rows(_numbers(job))
-        floor = ours.floor_bytes(roles, done, rows_side_by_side) / session.bandwidth
-        facts = ours.facts[target.name]
-        row = Row(
-            model=target.title,
-            parameters=facts.info.parameters,
-            device=session.device,
-            precision=facts.info.precision,
-            tier=facts.info.tier if name == NAME else "transformers",
-            strategy=job.title,
-            who=name,
-            prompt=summary.prompt,
-            tokens=summary.tokens,
-            rounds=summary.rounds,
-            tokens_per_second=1 / summary.step,
-            step=summary.step,
-            spread=summary.spread,
-            floor=floor,
-            of_floor=floor / summary.step,
-            first=summary.first,
-            setup=contestants[name][1].setup if name in contestants else nan,
-            peak=contestants[name][1].peak if name in contestants else None,
-            ratio=nan if name == NAME or own is None else summary.step / own.step,
-        )
-        rows.append(row)
-        session.ledger.add(asdict(row))
+    """Counts `rounds` decodes of every entry in turn; what there is when the time is up counts."""
+    rows: list[Row] = []
+    order = {key: i for i, key in enumerate(dict.fromkeys(id(entry.job) for entry in entries))}
+    try:
+        for number in range(rounds):
+            session.progress.say(f"    {target.title} · round {number + 1}/{rounds}")
+            for entry in entries:
+                if entry.taken and session.progress.left <= 0:
+                    continue
+                with _noting(session, target, entry.job.title, entry.who):
+                    entry.taken.append(entry.decode(entry.warm.job, 2 + number))
+    finally:
+        entries.sort(key=lambda entry: order[id(entry.job)])
+        own = {id(e.job): Summary.of(e.taken).step for e in entries if e.who == NAME and e.taken}
+        for entry in entries:
+            if entry.taken:
+                rows.append(_row(session, ours, target, entry, own.get(id(entry.job), nan)))
+                session.ledger.add(asdict(rows[-1]))
     return rows
+
+
+def _row(session: Session, ours: Ours, target: Target, entry: _Entry, own: float) -> Row:
+    summary = Summary.of(entry.taken)
+    done = replace(entry.job, prompt=summary.prompt, tokens=summary.tokens)
+    decoder = decoders.find(done.strategy)
+    facts = ours.facts[target.name]
+    floor = nan
+    if entry.precision == facts.info.precision:
+        side_by_side = decoder.rows(_numbers(done))
+        floor = ours.floor_bytes(decoder.roles, done, side_by_side) / session.bandwidth
+    return Row(
+        model=target.title,
+        parameters=facts.info.parameters,
+        device=session.device,
+        precision=entry.precision,
+        tier=facts.info.tier if entry.who == NAME else "transformers",
+        strategy=entry.job.title,
+        who=entry.who,
+        prompt=summary.prompt,
+        tokens=summary.tokens,
+        rounds=summary.rounds,
+        tokens_per_second=1 / summary.step,
+        step=summary.step,
+        spread=summary.spread,
+        floor=floor,
+        of_floor=floor / summary.step,
+        first=summary.first,
+        setup=entry.warm.setup,
+        peak=entry.warm.peak,
+        ratio=nan if entry.who == NAME else summary.step / own,
+    )
 
 
 def _numbers(job: Job) -> dict[str, float]:
