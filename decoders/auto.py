@@ -36,11 +36,11 @@ DO_SAMPLE = Param(
     choices=("off", "on"),
     help="Draw from the distribution; off takes the likeliest token.",
 )
-_FILTERS = (TopK, TopP, MinP, Typical)
+FILTERS = (TopK, TopP, MinP, Typical)
 _READ = (
     DO_SAMPLE,
     TEMPERATURE,
-    *(replace(param, default=param.neutral or 0.0) for cls in _FILTERS for param in cls.params),
+    *(replace(param, default=param.neutral or 0.0) for cls in FILTERS for param in cls.params),
     REPETITION,
 )
 GENERATE_TOP_K = 50
@@ -86,7 +86,7 @@ class Auto(Decoder):
 
     def __init__(self) -> None:
         self.penalties = Chain(penalties())
-        self.chain = Chain((Temperature(), *(cls() for cls in _FILTERS)))
+        self.chain = Chain((Temperature(), *(cls() for cls in FILTERS)))
         self.params = merge((*_READ, *self.penalties.params))
 
     def from_checkpoint(self, generation_config: Mapping[str, Any]) -> dict[str, float]:

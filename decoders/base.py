@@ -251,17 +251,21 @@ class Step:
     Attributes:
         chosen: int64 `[R]`, the next token of each row.
         final: float32 `[R, V]`, logits of the distribution that the choice was made from; −inf means
-            removed. Greedy leaves one candidate, so its final probability is 1.
+            removed. Greedy leaves one candidate, so its final probability is 1. After proposals
+            `[R, K, V]`, one distribution a position.
         parent: int64 `[R]`, the row that each new row continues; None where every row continues itself.
-        accepted: int64 `[R]`, tokens taken this step when several were proposed; None means one.
+        accepted: int64 `[R]`, how many of the proposals were taken; None where none are made.
+        tokens: int64 `[R, K]`, after proposals the tokens of all positions: those accepted, then `chosen`,
+            then whatever.
         done: bool `[R]`, rows that the strategy itself declares finished; None leaves it to end-of-sequence.
-        extras: float32 `[R]` for each name in `Decoder.columns`.
+        extras: float32 `[R]` for each name in `Decoder.columns`; after proposals `[R, K]`.
     """
 
     chosen: Tensor
     final: Tensor
     parent: Tensor | None = None
     accepted: Tensor | None = None
+    tokens: Tensor | None = None
     done: Tensor | None = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -310,6 +314,22 @@ class Decoder(ABC):
     def rows(self, values: Mapping[str, float]) -> int:
         """How many rows it decodes side by side for one answer (a beam's width)."""
         return 1
+
+    def lookahead(self, values: Mapping[str, float]) -> int:
+        """How many tokens are proposed before the main model reads them all at once; 0 for most.
+
+        The last role then is the draft's: its logits go to `propose` alone, and `step` gets the main
+        model's at `K = lookahead + 1` positions (1 at the start of a run, when nothing is proposed yet).
+        """
+        return 0
+
+    def propose(self, out: Output, s: State, p: Params, rng: Rng, at: int) -> Tensor:
+        """Proposes the token at position `at` from the draft's logits after the one before it.
+
+        Returns:
+            int64 `[R]`.
+        """
+        raise NotImplementedError(f"{self.name} proposes nothing")
 
     def from_checkpoint(self, generation_config: Mapping[str, Any]) -> Mapping[str, float]:
         """Parameter values that a checkpoint's own generation_config.json asks for; most ask not."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from decoders.base import Filter, Param, Params
+from decoders.base import Edge, Filter, Param, Params
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +34,7 @@ class MinP(Filter):
             help="Least probability of a kept token, relative to the best; 0 keeps all.",
         ),
     )
+    edge = Edge("depth", None, "min_p")
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
         import torch

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from decoders.base import Filter, Param, Params
+from decoders.base import Edge, Filter, Param, Params
 from decoders.prefix import cutoff
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class TopK(Filter):
             help="How many of the likeliest tokens stay; 0 keeps all.",
         ),
     )
+    edge = Edge("depth", "count", "top_k")
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
         import torch

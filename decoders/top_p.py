@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from decoders.base import Filter, Param, Params
+from decoders.base import Edge, Filter, Param, Params
 from decoders.prefix import cutoff
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class TopP(Filter):
             help="Probability that the kept tokens hold together; 1 keeps all.",
         ),
     )
+    edge = Edge("depth", "mass", "top_p")
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
         import torch
