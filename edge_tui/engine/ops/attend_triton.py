@@ -113,6 +113,49 @@ def _turned(
     return x * c + y * s
 
 
+@triton.jit
+def _join(
+    out,
+    partial,
+    weight,
+    pieces,
+    token,
+    head,
+    HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    M: tl.constexpr,
+    D: tl.constexpr,
+    TILE: tl.constexpr,
+    AHEAD: tl.constexpr,
+):
+    """Writes the mean of all pieces' results by their weights.
+
+    `partial` and `weight` point to the first piece; `token` is the row's first.
+    """
+    for begin in range(0, M * D, TILE):
+        e = begin + tl.arange(0, TILE)
+        m = e // D
+        top = tl.full([TILE], float("-inf"), tl.float32)
+        total = tl.zeros([TILE], tl.float32)
+        mixed = tl.zeros([TILE], tl.float32)
+        for some in range(0, pieces, AHEAD):
+            piece = some + tl.arange(0, AHEAD)
+            inside = (piece < pieces)[:, None] & (e < M * D)[None, :]
+            there = piece[:, None] * M
+            w_at = weight + there + m[None, :]
+            w = tl.load(w_at, mask=inside, other=float("-inf"), cache_modifier=".cg")
+            x = tl.load(partial + there * D + e[None, :], mask=inside, other=0.0, cache_modifier=".cg")
+            peak = tl.maximum(top, tl.max(w, 0))
+            calm = tl.where(peak == float("-inf"), 0.0, peak)
+            share = tl.exp2(w - calm[None, :])
+            fade = tl.exp2(top - calm)
+            total = total * fade + tl.sum(share, 0)
+            mixed = mixed * fade + tl.sum(x * share, 0)
+            top = peak
+        place = (token + m // GROUP) * HEADS + head * GROUP + m % GROUP
+        tl.store(out + place * D + e % D, (mixed / total).to(out.dtype.element_ty), mask=e < M * D)
+
+
 @triton.jit(do_not_specialize=["capacity", "room", "reach"])
 def _attend(
     qkv,
@@ -201,35 +244,34 @@ def _attend(
     if split == pieces - 1:
         n = tl.arange(0, NP)
         new = n < K
-        position = held + n
-        at = tl.minimum(position, reach - 1)
-        source = qkv + (row * K + n) * WIDTH + (HEADS + head) * D
+        now = held + n
+        raw = qkv + (row * K + n) * WIDTH + (HEADS + head) * D
         gains = norm + (HEADS + head) * D + n * 0
-        key = _turned(source, new, gains, at, cos, sin, eps, D, DP, ROTARY, NORM).to(dtype)
-        inside = new[:, None] & columns
-        value = tl.load((source + KV_HEADS * D)[:, None] + d[None, :], mask=inside, other=0.0)
-        put = new & (position >= origin) & (position < limit)
+        now_at = tl.minimum(now, reach - 1)
+        new_key = _turned(raw, new, gains, now_at, cos, sin, eps, D, DP, ROTARY, NORM).to(dtype)
+        new_value_at = (raw + KV_HEADS * D)[:, None] + d[None, :]
+        new_value = tl.load(new_value_at, mask=new[:, None] & columns, other=0.0)
+        put = new & (now >= origin) & (now < limit)
         if FORK:
-            slot = position - origin
+            slot = now - origin
             target = fork_keys + row * (2 * KV_HEADS * fork_plane) + slot * D
             gap = KV_HEADS * fork_plane
             if head == 0:
                 tl.store(owner + row * room + slot, (n * 0 + row).to(tl.int32), mask=put)
         else:
-            target = keys + position * D
+            target = keys + now * D
             gap = KV_HEADS * plane
-        inside = put[:, None] & columns
-        tl.store(target[:, None] + d[None, :], key, mask=inside)
-        tl.store((target + gap)[:, None] + d[None, :], value, mask=inside)
-        seen = (n[None, :] <= step[:, None]) & new[None, :]
+        tl.store(target[:, None] + d[None, :], new_key, mask=put[:, None] & columns)
+        tl.store((target + gap)[:, None] + d[None, :], new_value, mask=put[:, None] & columns)
+        before = (n[None, :] <= step[:, None]) & new[None, :]
         if WINDOW > 0:
-            seen = seen & (n[None, :] > step[:, None] - WINDOW)
-        scores = tl.dot(q, tl.trans(key), input_precision="ieee") * scale
-        scores = tl.where(seen, scores, NEVER)
-        top = tl.max(scores, 1)
-        share = tl.exp2(scores - top[:, None])
-        total = tl.sum(share, 1)
-        mixed = tl.dot(share.to(dtype), value, input_precision="ieee")
+            before = before & (n[None, :] > step[:, None] - WINDOW)
+        first_scores = tl.dot(q, tl.trans(new_key), input_precision="ieee") * scale
+        first_scores = tl.where(before, first_scores, NEVER)
+        top = tl.max(first_scores, 1)
+        first_share = tl.exp2(first_scores - top[:, None])
+        total = tl.sum(first_share, 1)
+        mixed = tl.dot(first_share.to(dtype), new_value, input_precision="ieee")
 
     for begin in range(start, end, BLOCK):
         position = begin + tl.arange(0, BLOCK)
@@ -237,12 +279,11 @@ def _attend(
         key_at = keys + position * D
         value_at = values + position * D
         if FORK:
-            slot = position - origin
-            grown = slot >= 0
-            who = tl.load(owner + row * room + slot, mask=live & grown, other=0)
-            place = fork_keys + who * (2 * KV_HEADS * fork_plane) + slot * D
-            key_at = tl.where(grown, place, key_at)
-            value_at = tl.where(grown, place + KV_HEADS * fork_plane, value_at)
+            later = position - origin
+            who = tl.load(owner + row * room + later, mask=live & (later >= 0), other=0)
+            there = fork_keys + who * (2 * KV_HEADS * fork_plane) + later * D
+            key_at = tl.where(later >= 0, there, key_at)
+            value_at = tl.where(later >= 0, there + KV_HEADS * fork_plane, value_at)
         inside = live[:, None] & columns
         key = tl.load(key_at[:, None] + d[None, :], mask=inside, other=0.0)
         seen = live[None, :]
@@ -262,42 +303,20 @@ def _attend(
 
     mixed /= tl.where(total == 0.0, 1.0, total)[:, None]
     mine = row * KV_HEADS + head
-    inside = real[:, None] & columns
+    kept = real[:, None] & columns
     if pieces == 1:
-        target = out + (row * K + step) * (HEADS * D) + query * D
-        tl.store(target[:, None] + d[None, :], mixed.to(out.dtype.element_ty), mask=inside)
+        result = out + (row * K + step) * (HEADS * D) + query * D
+        tl.store(result[:, None] + d[None, :], mixed.to(out.dtype.element_ty), mask=kept)
     else:
         place = (mine * SPLITS + split) * M + m
-        tl.store(partial + place[:, None] * D + d[None, :], mixed, mask=inside)
+        tl.store(partial + place[:, None] * D + d[None, :], mixed, mask=kept)
         tl.store(weight + place, top + tl.log2(total), mask=real)
         tl.debug_barrier()  # the count must not run ahead of what other threads of this program store
         if tl.atomic_add(arrived + mine, 1, sem="acq_rel") == pieces - 1:
             tl.store(arrived + mine, 0)
             first = mine * SPLITS * M
-            for begin in range(0, M * D, TILE):
-                e = begin + tl.arange(0, TILE)
-                top_e = tl.full([TILE], NEVER, tl.float32)
-                total_e = tl.zeros([TILE], tl.float32)
-                mixed_e = tl.zeros([TILE], tl.float32)
-                for some in range(0, pieces, AHEAD):
-                    piece = some + tl.arange(0, AHEAD)
-                    inside = (piece < pieces)[:, None] & (e < M * D)[None, :]
-                    there = first + piece * M
-                    w_at = weight + there[:, None] + (e // D)[None, :]
-                    w = tl.load(w_at, mask=inside, other=NEVER, cache_modifier=".cg")
-                    x_at = partial + there[:, None] * D + e[None, :]
-                    x = tl.load(x_at, mask=inside, other=0.0, cache_modifier=".cg")
-                    peak_e = tl.maximum(top_e, tl.max(w, 0))
-                    calm_e = tl.where(peak_e == NEVER, 0.0, peak_e)
-                    share_e = tl.exp2(w - calm_e[None, :])
-                    fade_e = tl.exp2(top_e - calm_e)
-                    total_e = total_e * fade_e + tl.sum(share_e, 0)
-                    mixed_e = mixed_e * fade_e + tl.sum(x * share_e, 0)
-                    top_e = peak_e
-                line = e // D
-                token = row * K + line // GROUP
-                place = (token * HEADS + head * GROUP + line % GROUP) * D + e % D
-                tl.store(out + place, (mixed_e / total_e).to(out.dtype.element_ty), mask=e < M * D)
+            results, weights = partial + first * D, weight + first
+            _join(out, results, weights, pieces, row * K, head, HEADS, GROUP, M, D, TILE, AHEAD)
 
 
 INTERPRETED = isinstance(_attend, InterpretedFunction)
