@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from edge_tui import __version__
+from edge_tui import __version__, command_flags
 from edge_tui.bench import flags
+from edge_tui.serve import flags as serve_flags
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,6 +84,8 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("-q", "--quiet", action="store_true", help="nothing on standard error but errors")
     _add_settings(run)
     flags.add(commands, _Parser)
+    command_flags.add(commands, _Parser)
+    serve_flags.add(commands, _Parser, _add_settings)
     return top
 
 
@@ -143,6 +146,15 @@ def _dispatch(args: argparse.Namespace) -> int:
         from edge_tui.bench.command import run as bench
 
         return bench(given)
+    if command == "models":
+        from edge_tui.hub.command import run as models
+
+        return models(_settings({})[0], given)
+    if command == "serve":
+        from edge_tui.serve import command as serve
+
+        flags = serve.take(given)
+        return serve.run(*_settings(given), flags)
     own = {name: given.pop(name) for name in ("prompt", "file", "json", "quiet") if name in given}
     if command is None:
         _need_terminal()

@@ -41,6 +41,21 @@ class GpuSample:
     temperature: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process that holds memory of a GPU.
+
+    Attributes:
+        pid: Its number, as the machine (not a container) counts.
+        name: The program's name, "" where it may not be asked.
+        bytes: What it holds, None where the driver does not tell.
+    """
+
+    pid: int
+    name: str
+    bytes: int | None
+
+
 def visible(env: Mapping[str, str] | None = None) -> list[str] | None:
     """What `CUDA_VISIBLE_DEVICES` leaves, in CUDA's order: indices and UUIDs; None if it does not say.
 
@@ -105,6 +120,21 @@ class Gpu:
             ),
         )
 
+    def holders(self) -> list[Holder]:
+        """The processes that compute on it, whoever's they are, the largest first; this one is left out."""
+        nvml, handle = self._nvml, self._handle
+        found = self._read(lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle)) or []
+        others = [
+            Holder(int(each.pid), self._program(int(each.pid)), each.usedGpuMemory)
+            for each in found
+            if int(each.pid) != os.getpid()
+        ]
+        return sorted(others, key=lambda holder: -(holder.bytes or 0))
+
+    def _program(self, pid: int) -> str:
+        path = self._read(lambda: _text(self._nvml.nvmlSystemGetProcessName(pid)))
+        return (path or "").partition(" ")[0].rpartition("/")[2]
+
     def close(self) -> None:
         """Lets go of NVML."""
         self._read(self._nvml.nvmlShutdown)
@@ -144,6 +174,18 @@ class Gpu:
                 )
                 slices += [] if found is None else [found]
         return slices
+
+
+def holders(device: str) -> list[Holder]:
+    """The other processes that compute on "cuda:N"; none where nobody can tell."""
+    try:
+        gpu = Gpu(device)
+    except OSError:
+        return []
+    try:
+        return gpu.holders()
+    finally:
+        gpu.close()
 
 
 def _text(value: str | bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import ModuleType, SimpleNamespace
@@ -11,7 +12,7 @@ import psutil
 import pytest
 
 from edge_tui import telemetry
-from edge_tui.nvml import Gpu, GpuSample, visible
+from edge_tui.nvml import Gpu, GpuSample, holders, visible
 from edge_tui.telemetry import Sample, Telemetry
 
 UUIDS = ["GPU-aaaa1111-0000", "GPU-bbbb2222-0000", "GPU-cccc3333-0000"]
@@ -96,6 +97,16 @@ class FakeNvml(ModuleType):
         self._call("temperature")
         return 61
 
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[Any]:
+        self._call("processes")
+        held = {11: 2_000, 12: None, 13: 30_000, os.getpid(): 5_000}
+        return [SimpleNamespace(pid=pid, usedGpuMemory=count) for pid, count in held.items()]
+
+    def nvmlSystemGetProcessName(self, pid: int) -> bytes:
+        if pid == 12:
+            raise NVMLError("no permission")
+        return b"/usr/bin/python3.11 -m vllm"
+
 
 @pytest.fixture
 def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
@@ -103,6 +114,14 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
     monkeypatch.setitem(sys.modules, "pynvml", fake)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return fake
+
+
+def test_what_other_processes_hold(nvml: FakeNvml) -> None:
+    found = [(each.pid, each.name, each.bytes) for each in holders("cuda:0")]
+    assert found == [(13, "python3.11", 30_000), (11, "python3.11", 2_000), (12, "", None)]
+    nvml.broken = {"processes"}
+    assert holders("cuda:0") == []
+    assert holders("cuda:9") == []
 
 
 def name_of(device: str) -> str | None:

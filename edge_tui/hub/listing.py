@@ -18,7 +18,7 @@ from edge_tui.engine.models.architectures import supports
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["Listing", "local_models", "tier"]
+__all__ = ["Listing", "listing_of", "local_models", "tier"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Listing:
 
     Attributes:
         name: What to load it by: "demo/expert", a repository id, a folder's path.
-        origin: "demo", "cache" or "folder".
+        origin: "demo", "cache", "folder", or "hub" for one that is not here yet.
         architecture: As in config.json; "" if it cannot be used.
         tier: "flat" or "transformers"; "" if it cannot be used.
         bytes: Of the stored weights.
@@ -71,13 +71,10 @@ def tier(checkpoint: Checkpoint) -> str:
     return "flat" if supports(checkpoint.config) is None else "transformers"
 
 
-def _listing(name: str, origin: str) -> Listing:
-    try:
-        checkpoint = open_checkpoint(name)
-    except CheckpointError as refusal:
-        return Listing(name, origin, refusal=str(refusal))
+def listing_of(checkpoint: Checkpoint, origin: str = "cache") -> Listing:
+    """What the list says of a checkpoint."""
     return Listing(
-        name=name,
+        name=checkpoint.name,
         origin=origin,
         architecture=checkpoint.architecture,
         tier=tier(checkpoint),
@@ -87,6 +84,13 @@ def _listing(name: str, origin: str) -> Listing:
         dtype=checkpoint.quantization or checkpoint.dtype,
         chat=checkpoint.chat_template is not None,
     )
+
+
+def _listing(name: str, origin: str) -> Listing:
+    try:
+        return listing_of(open_checkpoint(name), origin)
+    except CheckpointError as refusal:
+        return Listing(name, origin, refusal=str(refusal))
 
 
 def _cached() -> Iterator[str]:

@@ -1,0 +1,262 @@
+"""What talks to the hub, in a process of its own: `python -m edge_tui.hub.child look|pull REPOSITORY`.
+
+The decode loop shares its interpreter with nothing that waits for a network, and a kill ends a download for
+certain. It speaks in lines of JSON on standard output, each with the key "event"; `look` says what a
+repository holds, from its list of files, its small JSON files and the headers of its weight files; `pull`
+brings the files into the cache, the small ones first, so that a checkpoint whose weights are there is whole.
+
+`HF_TOKEN`, `HF_ENDPOINT`, `HF_HUB_OFFLINE` and the places of the cache are huggingface_hub's to honour.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from edge_tui.engine.locate import cache_root
+from edge_tui.hub.sentences import NoRoom, sentence
+
+SMALL = 16_000_000
+"""Bytes up to which a JSON file counts as small enough to look at before the download."""
+_LOOKED_AT = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.json",
+    "chat_template.jinja",
+    "model.safetensors.index.json",
+)
+_TOKENIZER = ("tokenizer.model", "vocab.txt", "merges.txt", "spiece.model", "chat_template.jinja")
+_LEFT_OVER = 600.0
+"""Seconds after which a partial file that nobody writes to is taken for a killed download's."""
+_SHARDS_AT_ONCE = 4
+
+
+def main(argv: list[str]) -> int:
+    """Does one thing and says what happened; returns 0 even if that is a failure, which it says too."""
+    what, repository = argv
+    signal.signal(signal.SIGTERM, _give_up)
+    try:
+        if what == "look":
+            say("seen", **look(repository))
+        else:
+            say("done", path=str(pull(repository)))
+    except BrokenPipeError:
+        os._exit(1)
+    except Exception as error:
+        say("failed", sentence=sentence(error, repository))
+    return 0
+
+
+def say(event: str, **facts: object) -> None:
+    """One line for whoever started this process; without a reader there is no reason to go on."""
+    try:
+        sys.stdout.write(json.dumps({"event": event, **facts}) + "\n")
+        sys.stdout.flush()
+    except OSError:
+        os._exit(1)
+
+
+def wanted(files: dict[str, int], weights: list[str]) -> list[str]:
+    """What is worth fetching: safetensors, tokenizer and JSON files of the top folder, small ones first."""
+    small = [name for name in files if "/" not in name and (name.endswith(".json") or name in _TOKENIZER)]
+    return [*sorted(small, key=lambda name: files[name]), *weights]
+
+
+def look(repository: str) -> dict[str, Any]:
+    """What a repository holds, without downloading a weight.
+
+    Returns:
+        commit; files: size in bytes of each file worth fetching; present: names of all files; texts: the
+        small files; tensors: [dtype, shape, bytes] by name; gated: whether terms must be accepted.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    info = api.model_info(repository, files_metadata=True)
+    files = {each.rfilename: each.size or 0 for each in info.siblings or []}
+    texts = {
+        name: _text(api, repository, name, str(info.sha))
+        for name in _LOOKED_AT
+        if 0 < files.get(name, 0) <= SMALL
+    }
+    weights = weight_files(files, texts)
+    tensors: dict[str, tuple[str, list[int], int]] = {}
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(lambda name: _header(api, repository, name, str(info.sha)), weights):
+            tensors |= found
+    return {
+        "commit": info.sha,
+        "files": {name: files[name] for name in wanted(files, weights)},
+        "present": sorted(files),
+        "texts": texts,
+        "tensors": tensors,
+        "gated": bool(info.gated),
+    }
+
+
+def weight_files(files: dict[str, int], texts: dict[str, str]) -> list[str]:
+    """The safetensors that make up the model, as its index says."""
+    index = texts.get("model.safetensors.index.json")
+    if index is not None:
+        named = {str(file) for file in dict(json.loads(index).get("weight_map") or {}).values()}
+        return sorted(named & set(files))
+    return ["model.safetensors"] if "model.safetensors" in files else []
+
+
+def _text(api: Any, repository: str, name: str, commit: str) -> str:
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    url = hf_hub_url(repository, name, revision=commit, endpoint=api.endpoint)
+    answer = get_session().get(url, headers=build_hf_headers(), timeout=20)
+    hf_raise_for_status(answer)
+    return str(answer.text)
+
+
+def _header(api: Any, repository: str, name: str, commit: str) -> dict[str, tuple[str, list[int], int]]:
+    found = api.parse_safetensors_file_metadata(repository, name, revision=commit)
+    return {
+        key: (tensor.dtype, list(tensor.shape), tensor.data_offsets[1] - tensor.data_offsets[0])
+        for key, tensor in found.tensors.items()
+    }
+
+
+def pull(repository: str) -> Path:
+    """Brings a repository's files into the cache; what is there already stays.
+
+    Returns:
+        The snapshot's folder.
+    """
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+
+    seen = look(repository)
+    files: dict[str, int] = seen["files"]
+    commit = str(seen["commit"])
+    folder = cache_root() / f"models--{repository.replace('/', '--')}"
+    _sweep(folder / "blobs")
+    here = [
+        name for name in files if isinstance(try_to_load_from_cache(repository, name, revision=commit), str)
+    ]
+    missing = [name for name in files if name not in here]
+    count = _Count(sum(files.values()), sum(files[name] for name in here))
+    say("plan", bytes=count.total, files=len(files), cached=len(here), done=count.done)
+    _need_room(sum(files[name] for name in missing))
+    # Ten megabytes at a time would be ten seconds without a word on a slow line.
+    constants.DOWNLOAD_CHUNK_SIZE = 2**16
+
+    def fetch(name: str) -> Path:
+        path = Path(hf_hub_download(repository, name, revision=commit, tqdm_class=count.bar()))
+        say("file", name=name)
+        return path
+
+    with count:
+        small = [name for name in missing if not name.endswith(".safetensors")]
+        for name in small:
+            fetch(name)
+        with ThreadPoolExecutor(_SHARDS_AT_ONCE) as pool:
+            list(pool.map(fetch, [name for name in missing if name not in small]))
+    _point(folder, commit)
+    return folder / "snapshots" / commit
+
+
+class _Count:
+    """Bytes that have come, told five times a second."""
+
+    def __init__(self, total: int, done: int) -> None:
+        self.total = total
+        self.done = done
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+
+    def add(self, count: float) -> None:
+        with self._lock:
+            self.done += int(count)
+
+    def bar(self) -> type:
+        """A progress bar that counts here and paints nothing."""
+        from huggingface_hub.utils import tqdm
+
+        add = self.add
+
+        class Bar(tqdm):  # type: ignore[misc]
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                kwargs["disable"] = True
+                super().__init__(*args, **kwargs)
+
+            def update(self, n: float | None = 1) -> None:
+                add(n or 0)
+
+        return Bar
+
+    def __enter__(self) -> None:
+        threading.Thread(target=self._tell, daemon=True).start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        say("bytes", done=self.done)
+
+    def _tell(self) -> None:
+        while not self._over.wait(0.2):
+            say("bytes", done=self.done)
+
+
+def _need_room(count: int) -> None:
+    """Refuses a download that the disk cannot hold, before it fills the disk."""
+    place = cache_root()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < count:
+        raise NoRoom(count, free)
+
+
+def _give_up(*_: object) -> None:
+    """Ends at once; threads in the middle of a request would not. Partial files are removed where known."""
+    for number in _listed(Path("/proc/self/fd")):
+        try:
+            file = number.readlink()
+            if file.suffix == ".incomplete":
+                file.unlink()
+        except OSError:
+            continue
+    os._exit(143)
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _sweep(blobs: Path) -> None:
+    """Removes what a killed download left behind; it could not be resumed."""
+    for partial in _listed(blobs):
+        try:
+            if partial.suffix == ".incomplete" and time.time() - partial.stat().st_mtime > _LEFT_OVER:
+                partial.unlink()
+        except OSError:
+            continue
+
+
+def _point(folder: Path, commit: str) -> None:
+    """Makes refs/main name the commit. Only now: until all is there an older, whole one remains in use."""
+    refs = folder / "refs"
+    refs.mkdir(parents=True, exist_ok=True)
+    fresh = refs / f"main.{os.getpid()}"
+    fresh.write_text(commit)
+    fresh.replace(refs / "main")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

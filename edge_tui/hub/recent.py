@@ -1,0 +1,42 @@
+"""Which models were used last, kept in the state folder so that the list can begin with them.
+
+Nothing here raises: where nothing can be read or written, nothing is remembered.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from edge_tui.logs import state_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KEEP = 50
+
+
+def names() -> list[str]:
+    """Models by the names that they were loaded by, the last one first."""
+    try:
+        stored = json.loads(_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [name for name in stored if isinstance(name, str)] if isinstance(stored, list) else []
+
+
+def remember(name: str) -> None:
+    """Notes that a model was used just now."""
+    fresh = [name, *(other for other in names() if other != name)][:KEEP]
+    file = _file()
+    with suppress(OSError):
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        written = file.with_suffix(f".{os.getpid()}")
+        written.write_text(json.dumps(fresh), encoding="utf-8")
+        written.replace(file)
+
+
+def _file() -> Path:
+    return state_folder() / "recent-models.json"
