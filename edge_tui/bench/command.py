@@ -11,7 +11,17 @@ from typing import Any, cast
 import decoders
 from edge_tui.bench.job import BenchError, Job
 from edge_tui.bench.progress import Progress
-from edge_tui.bench.report import SPEED, Column, Ledger, comma_separated, manifest, markdown, number, plain
+from edge_tui.bench.report import (
+    FIGURES,
+    SPEED,
+    Column,
+    Ledger,
+    comma_separated,
+    manifest,
+    markdown,
+    number,
+    plain,
+)
 from edge_tui.cli import UsageError
 from edge_tui.engine.port import Precision
 from edge_tui.settings_types import QUANTIZATION
@@ -93,6 +103,18 @@ def _speed(options: Options, ledger: Ledger) -> None:
                     ledger.note(f"{name}, {precision}: {error}")
 
 
+def _figures(options: Options, ledger: Ledger) -> None:
+    from edge_tui.bench.figures import run as measure_figures
+
+    with _session(options, ledger, _progress(options, 1)) as session:
+        measure_figures(
+            session,
+            rounds=int(options["rounds"]),
+            seconds=float(options["seconds"]),
+            only=str(options["only"]),
+        )
+
+
 def _session(options: Options, ledger: Ledger, progress: Progress) -> Any:
     from edge_tui.bench.session import Session
     from edge_tui.engine.devices import resolve_device
@@ -155,16 +177,25 @@ def _values(strategy: str, pairs: Sequence[str]) -> dict[str, float | str]:
 
 
 def _show(options: Options, ledger: Ledger, columns: Sequence[Column]) -> None:
-    for name, write in (("markdown", markdown), ("csv", comma_separated)):
-        if options[name]:
-            Path(options[name]).write_text(write(columns, ledger.rows) + "\n", encoding="utf-8")
+    figures = ledger.head.get("figures", [])
+    if options["markdown"]:
+        tables = [markdown(FIGURES, figures)] if figures else []
+        text = "\n\n".join([*tables, markdown(columns, ledger.rows), *ledger.notes])
+        Path(options["markdown"]).write_text(text + "\n", encoding="utf-8")
+    if options["csv"]:
+        Path(options["csv"]).write_text(comma_separated(columns, ledger.rows), encoding="utf-8")
     bandwidth = ledger.head.get("read_bandwidth")
     if bandwidth:
         print(f"{ledger.head.get('device_name')}, reads {number(bandwidth / 1e9)} GB/s")
+    if figures:
+        print(plain(FIGURES, figures) + "\n")
     if ledger.rows:
         print(plain(columns, ledger.rows))
     for sentence in ledger.notes:
         print(sentence, file=sys.stderr)
 
 
-_BENCHES: dict[str, tuple[Callable[[Options, Ledger], None], Sequence[Column]]] = {"speed": (_speed, SPEED)}
+_BENCHES: dict[str, tuple[Callable[[Options, Ledger], None], Sequence[Column]]] = {
+    "speed": (_speed, SPEED),
+    "figures": (_figures, SPEED),
+}

@@ -210,3 +210,12 @@ SPEED = (
     Column("ours is", lambda r: number(r["ratio"], 2, "×")),
 )
 """Of `bench speed`."""
+
+FIGURES = (
+    Column("figure", lambda r: r["figure"], right=False),
+    Column("measured", lambda r: number(r["value"], 3, f" {r['unit']}".rstrip())),
+    Column("must", lambda r: r["must"]),
+    Column("aim", lambda r: r["aim"]),
+    Column("", lambda r: r["verdict"], right=False),
+)
+"""Of the figures themselves; the rows that they come from are a table of `bench speed`."""

@@ -1,0 +1,311 @@
+"""`edge-tui bench figures`: every figure that the engine is held to, in one go, the important ones first.
+
+Each scenario measures what some figures need; one that fails costs its own figures only, and what the time
+or the device did not allow is reported as not measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edge_tui.bench.book import Book, Goal
+from edge_tui.bench.job import BenchError, Job
+from edge_tui.bench.peers import KINDS
+from edge_tui.bench.session import Session
+
+EAGER, STATIC = KINDS["eager"], KINDS["static"]
+SMALL, MIDDLE, LARGE, DEMO = "qwen2-0.5b", "llama-3.2-1b", "qwen2-7b", "demo/expert"
+BF16 = "bfloat16"
+GREEDY, BEAM = Job("greedy"), Job("beam", tokens=128)
+FAR, NEAR = Job("greedy", prompt=4096), Job("greedy", prompt=256)
+WIDE = [Job(strategy, {"temperature": 1.5}) for strategy in ("top_p", "top_k", "min_p", "typical")]
+
+Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """Measurements, and the figures that come of them.
+
+    Attributes:
+        name: For `--only` and progress.
+        work: Measures.
+        goals: The figures.
+        device: "cuda" or "cpu": where it belongs.
+    """
+
+    name: str
+    work: Callable[[Book, Options], None]
+    goals: tuple[Goal, ...]
+    device: str = "cuda"
+
+
+def _greedy(book: Book, model: str, precision: str = BF16) -> float:
+    return book.row(model, precision, "greedy", prompt=GREEDY.prompt).step
+
+
+def _small(book: Book, options: Options) -> None:
+    book.measure(SMALL, "bfloat16", [GREEDY], peers=("eager", "static"), **options)
+
+
+def _middle(book: Book, options: Options) -> None:
+    book.measure(MIDDLE, "bfloat16", [GREEDY], **options)
+
+
+def _large(book: Book, options: Options) -> None:
+    # The longest first: its context is kept, so that all have the same maximum.
+    book.measure(LARGE, "bfloat16", [FAR, NEAR, GREEDY, BEAM], **options)
+
+
+def _far(book: Book) -> float:
+    far = book.row(LARGE, BF16, "greedy", prompt=FAR.prompt)
+    near = book.row(LARGE, BF16, "greedy", prompt=NEAR.prompt)
+    return far.step / (near.step + far.floor - near.floor)
+
+
+def _four(book: Book, options: Options) -> None:
+    book.measure(LARGE, "4bit", [GREEDY], **options)
+
+
+def _eight(book: Book, options: Options) -> None:
+    book.measure(LARGE, "int8", [GREEDY], **options)
+
+
+def _sampling(book: Book, options: Options) -> None:
+    book.measure(SMALL, "bfloat16", [GREEDY, *WIDE], **options)
+
+
+def _over_greedy(job: Job) -> Goal:
+    def value(book: Book) -> float:
+        return (book.row(SMALL, BF16, job.title).step - _greedy(book, SMALL)) * 1e6
+
+    return Goal(f"{job.strategy} at T 1.5 over greedy, 152k tokens", "µs", 40, 20, value, least=False)
+
+
+def _contrastive(book: Book, options: Options) -> None:
+    book.measure(SMALL, "bfloat16", [GREEDY], **options)
+    book.measure(LARGE, "bfloat16", [GREEDY, Job("contrastive")], second=SMALL, **options)
+
+
+def _both(book: Book) -> float:
+    return book.row(LARGE, BF16, "contrastive").step / (_greedy(book, SMALL) + _greedy(book, LARGE))
+
+
+def _small_beams(book: Book, options: Options) -> None:
+    book.measure(SMALL, "bfloat16", [BEAM], peers=("eager",), **options)
+
+
+def _large_beams(book: Book, options: Options) -> None:
+    book.measure(LARGE, "bfloat16", [BEAM], peers=("eager",), **options)
+
+
+def _starts(book: Book, options: Options) -> None:
+    for model in (SMALL, LARGE):
+        book.start(model)
+
+
+def _on_cpu(model: str, precision: Any) -> Callable[[Book, Options], None]:
+    def work(book: Book, options: Options) -> None:
+        book.measure(model, precision, [Job("greedy", tokens=128)], peers=("eager",), **options)
+
+    return work
+
+
+def _over_generate(model: str) -> Callable[[Book], float]:
+    return lambda book: book.row(model, "float32", "greedy", EAGER).ratio
+
+
+def _noted(name: str) -> Callable[[Book], float]:
+    return lambda book: book.noted(name)
+
+
+SCENARIOS = (
+    Scenario(
+        "greedy 0.5B",
+        _small,
+        (
+            Goal(
+                "greedy bf16 Qwen2-0.5B",
+                "tok/s",
+                1200,
+                2200,
+                lambda book: book.row(SMALL, BF16, "greedy").tokens_per_second,
+            ),
+            Goal(
+                "greedy bf16 Qwen2-0.5B over generate() static + compile",
+                "×",
+                3,
+                None,
+                lambda book: book.row(SMALL, BF16, "greedy", STATIC).ratio,
+            ),
+        ),
+    ),
+    Scenario(
+        "greedy 1B",
+        _middle,
+        (
+            Goal(
+                "greedy bf16 Llama-3.2-1B size",
+                "ms/token",
+                1.0,
+                0.8,
+                lambda book: _greedy(book, MIDDLE) * 1e3,
+                least=False,
+            ),
+        ),
+    ),
+    Scenario(
+        "7B",
+        _large,
+        (
+            Goal(
+                "greedy bf16 Qwen2-7B, share of the floor",
+                "",
+                0.8,
+                0.9,
+                lambda book: book.row(LARGE, BF16, "greedy", prompt=GREEDY.prompt).of_floor,
+            ),
+            Goal(
+                "beam 4 step over greedy, 7B",
+                "×",
+                1.2,
+                1.1,
+                lambda book: book.row(LARGE, BF16, "beam").step / _greedy(book, LARGE),
+                least=False,
+            ),
+            Goal("7B step at context 4,096 over step at 256 + added KV", "×", 1.1, 1.05, _far, least=False),
+        ),
+    ),
+    Scenario(
+        "7B 4bit",
+        _four,
+        (
+            Goal(
+                "NF4 7B over bf16 7B",
+                "×",
+                1.5,
+                2.3,
+                lambda book: _greedy(book, LARGE) / _greedy(book, LARGE, "4bit"),
+            ),
+        ),
+    ),
+    Scenario("sampling", _sampling, tuple(map(_over_greedy, WIDE))),
+    Scenario(
+        "contrastive",
+        _contrastive,
+        (Goal("contrastive step over both greedy steps, 7B + 0.5B", "×", 1.05, 1.0, _both, least=False),),
+    ),
+    Scenario(
+        "beams 0.5B",
+        _small_beams,
+        (
+            Goal(
+                "beam 4 over generate(num_beams=4), 0.5B",
+                "×",
+                10,
+                30,
+                lambda book: book.row(SMALL, BF16, "beam", EAGER).ratio,
+            ),
+        ),
+    ),
+    Scenario(
+        "beams 7B",
+        _large_beams,
+        (
+            Goal(
+                "beam 4 over generate(num_beams=4), 7B",
+                "×",
+                6,
+                8,
+                lambda book: book.row(LARGE, BF16, "beam", EAGER).ratio,
+            ),
+        ),
+    ),
+    Scenario(
+        "start",
+        _starts,
+        tuple(
+            Goal(
+                f"load to first captured token beyond the weights, {model}",
+                "s",
+                2,
+                1,
+                _noted(f"start {model}"),
+                least=False,
+            )
+            for model in (SMALL, LARGE)
+        ),
+    ),
+    Scenario(
+        "7B int8",
+        _eight,
+        (
+            Goal(
+                "int8 7B over bf16 7B",
+                "×",
+                1.45,
+                1.7,
+                lambda book: _greedy(book, LARGE) / _greedy(book, LARGE, "int8"),
+            ),
+        ),
+    ),
+    Scenario(
+        "CPU demo",
+        _on_cpu(DEMO, "float32"),
+        (Goal("CPU, demo expert over generate() float32", "×", 1.5, 2.0, _over_generate(DEMO)),),
+        device="cpu",
+    ),
+    *(
+        Scenario(
+            f"CPU 0.5B {precision}",
+            _on_cpu(SMALL, precision),
+            (
+                Goal(
+                    f"CPU, Qwen2-0.5B {precision} over generate() float32",
+                    "×",
+                    must,
+                    aim,
+                    _over_generate(SMALL),
+                ),
+            ),
+            device="cpu",
+        )
+        for precision, must, aim in (("float32", 1.2, 2.1), ("int8", 2.5, 3.7), ("4bit", 2.5, 6.0))
+    ),
+)
+"""In order of importance."""
+
+
+def run(session: Session, *, rounds: int, seconds: float, only: str = "") -> None:
+    """Measures the figures of the session's device.
+
+    Args:
+        session: Of the bench.
+        rounds: Counted decodes of each contestant.
+        seconds: Most time for one decode.
+        only: Scenarios whose name holds this text.
+    """
+    book = Book(session)
+    here = session.device.partition(":")[0]
+    for scenario in SCENARIOS:
+        for goal in scenario.goals:
+            book.enter(goal, known=False)
+    scenarios = [s for s in SCENARIOS if s.device == here and only.lower() in s.name.lower()]
+    session.progress.total = len(scenarios)
+    for scenario in scenarios:
+        session.progress.step(scenario.name)
+        if session.progress.left <= 0:
+            session.ledger.note(f"{scenario.name}: not measured, the time was up.")
+            continue
+        try:
+            scenario.work(book, {"rounds": rounds, "seconds": seconds})
+        except BenchError as error:
+            session.ledger.note(f"{scenario.name}: {error}")
+        except Exception as error:  # one scenario must not cost the others
+            line = " ".join(str(error).split())[:300]
+            session.ledger.note(f"{scenario.name} failed with {type(error).__name__}: {line}")
+        session.free()
+        for goal in scenario.goals:
+            book.enter(goal)

@@ -1,0 +1,63 @@
+"""Every scenario of the figures measures what its figures need, on tiny models."""
+
+from __future__ import annotations
+
+from math import inf, isfinite
+
+import pytest
+
+from edge_tui.bench import figures
+from edge_tui.bench.book import Book, Goal
+from edge_tui.bench.job import BenchError
+from edge_tui.bench.progress import Progress
+from edge_tui.bench.report import Ledger
+from edge_tui.bench.session import Session
+
+
+@pytest.fixture
+def session():
+    opened = Session("cpu", Ledger("figures"), Progress(1, quiet=True))
+    opened.bandwidth = 1e10
+    yield opened
+    opened.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("scenario", figures.SCENARIOS, ids=lambda s: s.name)
+def test_each_scenario_gives_its_figures(scenario, session, monkeypatch):
+    monkeypatch.setattr(figures, "SMALL", "tiny")
+    monkeypatch.setattr(figures, "LARGE", "tiny")
+    monkeypatch.setattr(figures, "MIDDLE", "tiny")
+    book = Book(session)
+    if scenario.device == "cpu":
+        pytest.skip("names its model when it is made")
+    if scenario.name in ("7B 4bit", "7B int8"):
+        figures._large(book, {"rounds": 1, "seconds": 0.05})
+    if scenario.name == "greedy 0.5B":  # compiling takes half a minute
+        measure = Book.measure
+        monkeypatch.setattr(Book, "measure", lambda *a, peers=(), **o: measure(*a, peers=("eager",), **o))
+        monkeypatch.setattr(figures, "STATIC", figures.EAGER)
+    scenario.work(book, {"rounds": 1, "seconds": 0.05})
+    assert session.ledger.notes == []
+    for goal in scenario.goals:
+        if scenario.name != "start":
+            assert isfinite(goal.value(book)), goal.figure
+        book.enter(goal)
+    entered = session.ledger.head["figures"]
+    assert [f["figure"] for f in entered] == [g.figure for g in scenario.goals]
+
+
+def test_a_figure_without_rows_is_not_measured(session):
+    def missing(book: Book) -> float:
+        raise BenchError("nothing")
+
+    Book(session).enter(Goal("x", "×", 1, 2, missing))
+    assert session.ledger.head["figures"][0]["verdict"] == "not measured"
+
+
+def test_verdicts_and_bounds():
+    more = Goal("x", "tok/s", 1200, 2200, lambda book: inf)
+    assert [more.verdict(v) for v in (1199, 1200, 2200)] == ["missed", "reached", "aim reached"]
+    less = Goal("y", "ms", 1.0, 0.8, lambda book: inf, least=False)
+    assert [less.verdict(v) for v in (1.01, 1.0, 0.8)] == ["missed", "reached", "aim reached"]
+    assert more.bound(1200) == "≥ 1,200 tok/s"
+    assert less.bound(None) == "–"
