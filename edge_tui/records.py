@@ -175,6 +175,22 @@ class Records:
             final=_alternatives(record["final_ids"], record["final_top_logp"]),
         )
 
+    def batch(self, numbers: Sequence[int], run: int) -> TokenBatch:
+        """Records as one row of a run, as `extend` takes them."""
+        from edge_tui.engine.events import TokenBatch
+
+        np = self._np
+        chosen = self._table[np.asarray(numbers, np.intp)]
+        row = np.zeros(len(chosen), np.int32)
+        return TokenBatch(
+            run=run,
+            step=np.arange(len(chosen), dtype=np.int32),
+            row=row,
+            parent=row,
+            text=tuple(self.texts[number] for number in numbers),
+            **{name: chosen[name] for name in chosen.dtype.names or ()},
+        )
+
     def _grow(self, n: int) -> NDArray[Any]:
         """Room for `n` more. Grows by an eighth: little slack, few copies."""
         count = len(self)

@@ -225,6 +225,10 @@ class Transcript:
         self._sync()
         return self._path[index]
 
+    def kept(self) -> TokenBatch | None:
+        """What was taken over from the run that this one continues, as one row; None if nothing was."""
+        return self._records.batch(range(self._kept), self.started.run) if self._kept else None
+
     def changes_at(self, index: int) -> list[Change]:
         """Parameter changes whose first token is this one."""
         return [change for change in self.changes if change.index == index]

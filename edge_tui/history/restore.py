@@ -1,0 +1,79 @@
+"""From what is kept of a run back to the transcript that the screen showed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from edge_tui.engine.events import Finished, ParamChanged, Started
+from edge_tui.transcript import Transcript
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from edge_tui.history.runs import StoredRun
+    from edge_tui.history.store import Store
+
+
+def transcript_of(
+    stored: StoredRun, decode: Callable[[Sequence[int]], list[str]] | None = None
+) -> Transcript:
+    """Replays a run. One whose end nobody saw counts as stopped where its tokens end.
+
+    Args:
+        stored: The run.
+        decode: Texts of ids, for kept tokens of which no more than the id is known.
+    """
+    run, started = stored.entry.id, started_of(stored)
+    previous = None
+    if stored.kept is not None:
+        previous = Transcript(replace(started, rows=1, prefix_tokens=0))
+        previous.extend(stored.kept)
+    transcript = Transcript(started, previous, stored.request.prefix, decode)
+    for batch in stored.batches:
+        transcript.extend(batch)
+    for each in stored.changes:
+        transcript.change(ParamChanged(run, each.name, each.value, each.version, each.index))
+    transcript.finish(finished_of(stored))
+    return transcript
+
+
+def started_of(stored: StoredRun) -> Started:
+    """How the run began, also where it was cut off before anybody could say."""
+    request = stored.request
+    started = stored.started or Started(
+        run=stored.entry.id,
+        strategy=request.strategy,
+        rows=1,
+        columns=(),
+        prompt_tokens=0,
+        prefix_tokens=len(request.prefix),
+        reused_tokens=0,
+        max_new_tokens=request.max_length,
+        seed=request.seed or 0,
+        values={},
+    )
+    return replace(started, run=stored.entry.id)
+
+
+def finished_of(stored: StoredRun) -> Finished:
+    """How the run ended; an interrupted one was stopped by what interrupted it."""
+    own = sum(map(len, stored.batches))
+    rows = stored.started.rows if stored.started is not None else 1
+    return stored.finished or Finished(stored.entry.id, "cancelled", own // rows, 0.0, 0.0)
+
+
+def recover(store: Store, now: float) -> list[int]:
+    """Marks the runs that a vanished process left behind as interrupted, so that they can be found.
+
+    Returns:
+        Ids of those that had got as far as a token, newest first; the others are removed.
+    """
+    found = []
+    for orphan in store.orphans(now):
+        if orphan.tokens:
+            store.interrupt(orphan, transcript_of(store.load(orphan.id)).text)
+            found.append(orphan.id)
+        else:
+            store.delete(orphan.id)
+    return found

@@ -1,0 +1,139 @@
+"""What is kept of a run, and its way into JSON and back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from edge_tui.engine.events import Finished, Loaded, Resolved, Started, TokenBatch
+from edge_tui.engine.port import Message, Request
+from edge_tui.transcript import Change
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+T = TypeVar("T")
+
+State = Literal["running", "finished", "failed", "interrupted"]
+"""Finished runs include those that the user stopped; failed ones broke off with an error after their first
+token; interrupted ones lost the process that wrote them."""
+
+PREVIEW = 200
+"""Characters of prompt and answer that a list has at hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the list.
+
+    Attributes:
+        id: Within this history.
+        uid: The same wherever the run is carried.
+        created: Seconds since 1970 at which it was asked for.
+        state: How it stands.
+        reason: Why it ended, as the engine says; "" while that is unknown.
+        model: Name of the main model; "" before one was loaded.
+        strategy: Registry name.
+        tokens: Tokens of all rows that are kept, those taken over from an earlier run included.
+        seconds: From the first token to the last, 0 while unknown.
+        prompt: The beginning of the newest user turn.
+        answer: The beginning of the answer, "" while it is written.
+        conversation: What ties the turns of a conversation together; "" outside of one.
+        turn: Position of the answer among the conversation's turns.
+        parent: `uid` of the run whose answer came before in the conversation.
+    """
+
+    id: int
+    uid: str
+    created: float
+    state: State
+    reason: str
+    model: str
+    strategy: str
+    tokens: int
+    seconds: float
+    prompt: str
+    answer: str
+    conversation: str = ""
+    turn: int = 0
+    parent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """Everything about one run.
+
+    Attributes:
+        entry: Its line in the list.
+        request: What was asked for.
+        started: How it was resolved; None if it never began.
+        finished: How it ended; None if nobody saw it.
+        models: What played each role.
+        versions: Of the programs that took part.
+        changes: Parameters turned while it went on, those of kept tokens included.
+        kept: Tokens taken over from an earlier run, as one row.
+        batches: Its own tokens, in the order in which they came.
+        message: What went wrong, for a failed run.
+    """
+
+    entry: Entry
+    request: Request
+    started: Started | None = None
+    finished: Finished | None = None
+    models: Mapping[str, Loaded] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    changes: tuple[Change, ...] = ()
+    kept: TokenBatch | None = None
+    batches: tuple[TokenBatch, ...] = ()
+    message: str = ""
+
+    @property
+    def prompt(self) -> str:
+        """The newest user turn, whole."""
+        return prompt_of(self.request)
+
+    @property
+    def model(self) -> str:
+        """Name of the main model."""
+        return self.entry.model
+
+
+def prompt_of(request: Request) -> str:
+    """The text that was typed: the prompt, or the newest user turn."""
+    if isinstance(request.prompt, str):
+        return request.prompt
+    return next((turn.content for turn in reversed(request.prompt) if turn.role == "user"), "")
+
+
+def to_json(value: object) -> str:
+    """A dataclass, or a mapping of such, as compact JSON in ASCII; numbers may be NaN or infinite."""
+    if isinstance(value, dict):
+        value = {key: asdict(item) if is_dataclass(item) else item for key, item in value.items()}  # type: ignore[arg-type]
+    elif is_dataclass(value):
+        value = asdict(value)  # type: ignore[arg-type]
+    return json.dumps(value, separators=(",", ":"))
+
+
+def build(kind: type[T], data: Mapping[str, Any]) -> T:
+    """A dataclass from what JSON kept of it.
+
+    Fields that this version does not know are left out, those that were not there yet take their defaults:
+    a history outlives the versions that wrote it.
+    """
+    known = {each.name for each in fields(kind)}  # type: ignore[arg-type]
+    given = {name: _frozen(value) for name, value in data.items() if name in known}
+    if kind is Request and not isinstance(given["prompt"], str):
+        given["prompt"] = tuple(Message(turn["role"], turn["content"]) for turn in data["prompt"])
+    if kind is Started:
+        given["values"] = {name: Resolved(**resolved) for name, resolved in data["values"].items()}
+    return kind(**given)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+
+
+def preview(text: str) -> str:
+    """The beginning of a text on one line."""
+    return " ".join(text[: 4 * PREVIEW].split())[:PREVIEW]

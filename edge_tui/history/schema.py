@@ -1,0 +1,214 @@
+"""The history's file: where it lies, its tables, how an older one is brought up to date.
+
+A file that is damaged is set aside under another name and a new one begun; one that cannot be written is
+replaced by a history in memory. Either way the app starts, and says so in a sentence.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from contextlib import suppress
+from pathlib import Path
+
+VERSION = 1
+"""Of the tables; in the file as `user_version`."""
+BUSY_SECONDS = 2.0
+"""How long to wait while another process writes."""
+OLDEST_SQLITE = (3, 34)
+"""The first release whose full-text index finds parts of words in any script."""
+
+_V1 = """
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY,
+    uid TEXT NOT NULL UNIQUE,
+    created REAL NOT NULL,
+    state TEXT NOT NULL,
+    reason TEXT NOT NULL DEFAULT '',
+    model TEXT NOT NULL DEFAULT '',
+    strategy TEXT NOT NULL DEFAULT '',
+    tokens INTEGER NOT NULL DEFAULT 0,
+    seconds REAL NOT NULL DEFAULT 0,
+    prompt TEXT NOT NULL DEFAULT '',
+    answer TEXT NOT NULL DEFAULT '',
+    conversation TEXT NOT NULL DEFAULT '',
+    turn INTEGER NOT NULL DEFAULT 0,
+    parent TEXT NOT NULL DEFAULT '',
+    owner TEXT NOT NULL DEFAULT '',
+    beat REAL NOT NULL DEFAULT 0,
+    seen INTEGER NOT NULL DEFAULT 1
+);
+CREATE INDEX runs_by_age ON runs (created);
+CREATE INDEX runs_under_way ON runs (state) WHERE state = 'running';
+
+CREATE TABLE details (
+    run INTEGER PRIMARY KEY REFERENCES runs ON DELETE CASCADE,
+    request TEXT NOT NULL,
+    started TEXT NOT NULL DEFAULT '',
+    finished TEXT NOT NULL DEFAULT '',
+    models TEXT NOT NULL DEFAULT '{}',
+    versions TEXT NOT NULL DEFAULT '{}',
+    message TEXT NOT NULL DEFAULT ''
+);
+
+-- Token columns in the order of their numbers; number -1 holds tokens taken over from an earlier run.
+CREATE TABLE chunks (
+    run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    data BLOB NOT NULL,
+    PRIMARY KEY (run, number)
+);
+
+CREATE TABLE changes (
+    run INTEGER NOT NULL REFERENCES runs ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    value REAL NOT NULL,
+    version INTEGER NOT NULL
+);
+CREATE INDEX changes_of_run ON changes (run);
+
+-- What ids meant, so that alternatives can be read without the model.
+CREATE TABLE vocabularies (id INTEGER PRIMARY KEY, model TEXT NOT NULL UNIQUE);
+CREATE TABLE pieces (
+    vocabulary INTEGER NOT NULL REFERENCES vocabularies ON DELETE CASCADE,
+    token INTEGER NOT NULL,
+    text TEXT NOT NULL,
+    PRIMARY KEY (vocabulary, token)
+) WITHOUT ROWID;
+
+-- Whole prompts and answers, by the run's id. Trigrams find parts of words, code, and scripts without spaces.
+CREATE VIRTUAL TABLE search USING fts5 (prompt, answer, label, tokenize = 'trigram');
+"""
+
+_MIGRATIONS: tuple[str, ...] = (_V1,)
+"""What leads from each version to the next; the first makes an empty file version 1."""
+
+
+class HistoryError(Exception):
+    """The history cannot be used; one sentence."""
+
+
+def default_path() -> Path:
+    """`history.db` in the platform's data folder."""
+    import platformdirs
+
+    return platformdirs.user_data_path("edge-tui", appauthor=False) / "history.db"
+
+
+def connect(path: Path | None) -> sqlite3.Connection:
+    """Opens a history, making or updating its tables.
+
+    Args:
+        path: The file, readable by its owner alone; None for a history in memory.
+
+    Raises:
+        HistoryError: SQLite is too old, or the file was written by a newer version.
+        sqlite3.Error, OSError: it cannot be opened.
+    """
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise HistoryError(
+            f"Keeping a history needs SQLite {'.'.join(map(str, OLDEST_SQLITE))} or newer, but Python was"
+            f" built with {sqlite3.sqlite_version}: nothing is kept."
+        )
+    if path is not None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # SQLite gives its side files the mode of the file itself.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        path.chmod(0o600)
+    connection = sqlite3.connect(
+        path or ":memory:", timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    try:
+        _refuse_newer(connection)
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded while the file is empty
+        connection.execute("PRAGMA journal_mode = WAL")
+        # A process that is killed loses nothing that way; only a power cut may take the last moments.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA secure_delete = ON")
+        _update(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _update(connection: sqlite3.Connection) -> None:
+    if _version(connection) == VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Another process may have been quicker.
+        for migration in _MIGRATIONS[_version(connection) :]:
+            for statement in _statements(migration):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _refuse_newer(connection: sqlite3.Connection) -> None:
+    version = _version(connection)
+    if version > VERSION:
+        raise HistoryError(
+            f"The history was written by a newer edge-tui (format {version}, this one reads {VERSION}):"
+            " update edge-tui to see it; nothing is kept meanwhile."
+        )
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _statements(script: str) -> list[str]:
+    """`executescript` would commit in between."""
+    found, statement = [], ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            found.append(statement)
+            statement = ""
+    return found
+
+
+def open_safely(path: Path) -> tuple[sqlite3.Connection, str]:
+    """Opens a history whatever state its file is in.
+
+    Returns:
+        The connection, and a sentence where the user should know something, else "".
+
+    Raises:
+        HistoryError: SQLite is too old even for a history in memory.
+    """
+    try:
+        return connect(path), ""
+    except HistoryError as error:
+        return connect(None), str(error)
+    except sqlite3.OperationalError as error:
+        # Locked, read-only, full: the file may be sound.
+        return connect(None), f"The history {path} cannot be used ({error}): this session's is not kept."
+    except sqlite3.DatabaseError:
+        aside = _set_aside(path)
+        if aside is None:
+            return connect(None), f"The history {path} is damaged: this session's is not kept."
+        return connect(path), f"The history was damaged; it lies in {aside.name} now and a new one begins."
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        return connect(None), f"The history {path} cannot be used ({reason}): this session's is not kept."
+
+
+def _set_aside(path: Path) -> Path | None:
+    """Renames a damaged file and its side files; None where that cannot be done."""
+    aside = path.with_name(f"{path.stem}-damaged-{time.strftime('%Y%m%d-%H%M%S')}{path.suffix}")
+    try:
+        path.rename(aside)
+    except OSError:
+        return None
+    for suffix in ("-wal", "-shm"):
+        with suppress(OSError):
+            path.with_name(path.name + suffix).unlink()
+    return aside

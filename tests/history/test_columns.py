@@ -1,0 +1,49 @@
+"""Tokens as bytes: nothing is lost, and little is taken."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_tui.history import columns
+from tests.history.runs import WORDS, batch, same
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.text(st.characters(exclude_categories=())), max_size=9), st.integers(0, 3))
+def test_what_goes_in_comes_out(texts: list[str], extras: int) -> None:
+    before = batch(texts, start=3, columns=extras)
+    assert same(before, columns.unpack(columns.pack(before)))
+
+
+def test_numbers_that_are_none_stay_what_they_are() -> None:
+    before = batch(["a"] * 4)
+    before.raw_logp[:] = [np.nan, np.inf, -np.inf, -0.0]
+    assert same(before, columns.unpack(columns.pack(before)))
+
+
+def test_batches_join_in_their_order() -> None:
+    parts = [batch(WORDS[:4]), batch(WORDS[4:5], 4), batch(WORDS[5:], 5)]
+    joined = columns.join(parts)
+    assert joined.text == tuple(WORDS)
+    assert joined.id.tolist() == [i for part in parts for i in part.id.tolist()]
+
+
+def test_a_token_takes_at_most_400_bytes_whatever_it_holds() -> None:
+    # Random numbers are the worst case: a model's compress to half of that.
+    assert len(columns.pack(batch(["word "] * 1024))) / 1024 <= 400
+    assert len(columns.pack(batch(["word "]))) <= 400
+
+
+@pytest.mark.parametrize("cut", [0, 5, 40, -1])
+def test_what_is_cut_off_is_refused(cut: int) -> None:
+    whole = columns.pack(batch(WORDS))
+    with pytest.raises(columns.DamagedColumns):
+        columns.unpack(whole[:cut])
+
+
+def test_another_format_is_refused() -> None:
+    with pytest.raises(columns.DamagedColumns, match="format 9"):
+        columns.unpack(b"\x09" + columns.pack(batch(WORDS))[1:])

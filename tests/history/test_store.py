@@ -1,0 +1,269 @@
+"""The history's file: what is found in it again, who may read it, what happens when it is broken."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from edge_tui.engine.port import Message, Request
+from edge_tui.history import owners, schema
+from edge_tui.history.restore import recover, transcript_of
+from edge_tui.history.store import HistoryError, Store
+from tests.history.runs import WORDS, batch, keep, same, started
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "history.db"
+
+
+def test_a_run_comes_back_whole(path: Path) -> None:
+    store = Store(path)
+    entry = keep(store, rows=1, columns=("score",))
+    stored = Store(path).load(entry.id)
+    assert stored.entry == entry
+    assert stored.entry.model == "some/model"
+    assert stored.started == started(columns=("score",))
+    assert stored.finished is not None
+    assert stored.finished.seconds == 1.25
+    assert same(stored.batches[0], batch(WORDS, columns=1))
+    transcript = transcript_of(stored)
+    assert transcript.text == "".join(WORDS)
+    assert transcript.token(3).top[0].logp == pytest.approx(float(batch(WORDS, columns=1).top_logp[3, 0]))
+    assert stored.versions == {"edge-tui": "0"}
+    assert stored.models["model"].architecture == "LlamaForCausalLM"
+
+
+def test_turns_and_parameters_come_back_as_they_were(path: Path) -> None:
+    store = Store(path)
+    request = Request(
+        (Message("system", "Be brief."), Message("user", "a\ud800\0"), Message("assistant", "b")),
+        values={"temperature": 0.7, "order": "llama.cpp"},
+        sources={"temperature": "user"},
+        seed=2**53,
+        stop=("\n\n",),
+        prefix=(1, 2, 3),
+    )
+    entry = keep(store, request=request)
+    assert store.load(entry.id).request == request
+    assert entry.prompt == "a?␀"
+
+
+def test_only_its_owner_may_read_it(path: Path) -> None:
+    os.umask(0)
+    keep(Store(path))
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    for side in path.parent.iterdir():
+        assert side.stat().st_mode & 0o077 == 0, side
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("", 3),
+        ("sky", 1),
+        ("SCATTER", 1),
+        ("catte sky", 1),
+        ('"sky blue"', 1),
+        ('"blue sky"', 0),
+        ("天", 1),
+        ("為什麼", 1),
+        ("os.path", 1),
+        ("a_b%", 1),
+        ("a_b% x", 0),
+        ("some/model", 3),
+        ("top_p", 3),
+        ('") OR 1', 0),
+        ("\0\ud800", 0),
+    ],
+)
+def test_search(path: Path, query: str, found: int) -> None:
+    store = Store(path)
+    keep(store, "Why is the sky blue?")
+    keep(store, "天空為什麼是藍色的", ["因為"])
+    keep(store, "import os.path a_b%", ["join"])
+    assert len(store.search(query)) == found
+
+
+def test_prompts_are_listed_once_newest_first(path: Path) -> None:
+    store = Store(path)
+    for prompt in ("one", "two", "one", "three\nlines"):
+        keep(store, prompt)
+    assert store.prompts() == ["three\nlines", "one", "two"]
+    assert store.prompts("ONE") == ["one"]
+    assert store.prompts("scatter") == []
+
+
+def test_deleting_leaves_nothing_behind(path: Path) -> None:
+    store = Store(path)
+    entry = keep(store, "a secret prompt", ["a secret answer"])
+    keep(store)
+    store.delete(entry.id)
+    assert [other.prompt for other in store.runs()] == ["Why is the sky blue?"]
+    assert not store.search("secret")
+    with pytest.raises(HistoryError, match="no run"):
+        store.load(entry.id)
+    store.close()
+    assert b"secret" not in b"".join(file.read_bytes() for file in path.parent.iterdir())
+
+
+def test_the_listing_is_newest_first(path: Path) -> None:
+    store = Store(path)
+    for age in (30, 10, 20):
+        keep(store, f"{age}", created=time.time() - age)
+    assert [entry.prompt for entry in store.runs()] == ["10", "20", "30"]
+
+
+def test_a_run_is_found_by_the_beginning_of_its_name(path: Path) -> None:
+    store = Store(path)
+    entry = keep(store)
+    assert store.find(entry.uid[:6]) == entry
+    assert store.find("%") is None
+    keep(store)
+    assert store.find("") is None
+
+
+def test_what_ids_mean_is_kept_by_model(path: Path) -> None:
+    store = Store(path)
+    store.add_pieces("a", {1: " x", 2: ""})
+    store.add_pieces("a", {3: "\ud83d"})
+    store.add_pieces("b", {1: "y"})
+    assert store.pieces("a") == {1: " x", 2: "", 3: "?"}
+    assert store.known_pieces("b") == {1}
+
+
+def test_a_transaction_is_all_or_nothing(path: Path) -> None:
+    store = Store(path)
+    entry = keep(store)
+    with pytest.raises(ZeroDivisionError), store.transaction():
+        store.delete(entry.id)
+        _ = 1 // 0
+    assert store.runs() == [entry]
+
+
+def test_two_instances_write_at_once(path: Path) -> None:
+    stores = [Store(path), Store(path)]
+
+    def write(store: Store) -> None:
+        for i in range(20):
+            keep(store, f"prompt {i}")
+
+    threads = [threading.Thread(target=write, args=(store,)) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(stores[0].runs()) == 40
+    assert len(stores[0].search("prompt")) == 40
+
+
+# Runs that were cut off.
+
+
+def test_a_run_whose_process_is_gone_is_found_again_and_offered_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owners, "me", lambda: f"{owners._host()}/999999999/1.00")
+    store = Store(path)
+    run = store.begin("ab", time.time(), Request("Go on"))
+    store.start(run, started(), {}, {})
+    store.append(run, 0, batch(WORDS))
+    empty = store.begin("cd", time.time(), Request("never begun"))
+    assert recover(store, time.time()) == [run]
+    assert empty not in [entry.id for entry in store.runs()]
+    assert store.search("molecules") == {run}
+    offered = store.offer()
+    assert offered is not None
+    assert (offered.uid, offered.state, offered.tokens) == ("ab", "interrupted", len(WORDS))
+    assert store.offer() is None
+    assert transcript_of(store.load(run)).ids() == tuple(batch(WORDS).id.tolist())
+
+
+def test_a_run_of_a_living_process_is_left_alone(path: Path) -> None:
+    store = Store(path)
+    run = store.begin("ab", time.time(), Request("Go on"))
+    store.append(run, 0, batch(WORDS))
+    assert recover(Store(path), time.time()) == []
+    assert store.entry(run).state == "running"
+
+
+def test_on_another_machine_a_sign_of_life_decides() -> None:
+    owner = "elsewhere/12/3.00"
+    assert owners.alive(owner, beat=1000.0, now=1010.0)
+    assert not owners.alive(owner, beat=1000.0, now=1000.0 + owners.SILENCE)
+    assert not owners.alive("nonsense", 0.0, 1e9)
+
+
+# Files that cannot be used.
+
+
+def test_a_damaged_file_is_set_aside(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"this is no database, however long one looks at it" * 100)
+    store = Store(path, safely=True)
+    assert "damaged" in store.problem
+    assert store.lasting
+    keep(store)
+    (aside,) = path.parent.glob("history-damaged-*.db")
+    assert aside.read_bytes().startswith(b"this is no database")
+    assert aside.name in store.problem
+
+
+def test_a_locked_file_leaves_a_history_in_memory(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "BUSY_SECONDS", 0.05)
+    path.parent.mkdir()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    store = Store(path, safely=True)
+    assert "locked" in store.problem
+    assert not store.lasting
+    assert store.load(keep(store).id).prompt == "Why is the sky blue?"
+
+
+def test_a_folder_that_cannot_be_made_leaves_a_history_in_memory(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    store = Store(tmp_path / "file" / "history.db", safely=True)
+    assert "not kept" in store.problem
+    assert not store.lasting
+
+
+def test_a_newer_format_is_left_alone(path: Path) -> None:
+    store = Store(path)
+    store._connection.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
+    store.close()
+    before = path.read_bytes()
+    later = Store(path, safely=True)
+    assert "newer edge-tui" in later.problem
+    assert not later.lasting
+    assert path.read_bytes() == before
+
+
+def test_an_older_format_is_brought_up_to_date(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = keep(Store(path))
+    monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
+    addition = "ALTER TABLE runs ADD COLUMN star INTEGER NOT NULL DEFAULT 0;"
+    monkeypatch.setattr(schema, "_MIGRATIONS", (*schema._MIGRATIONS, addition))
+    store = Store(path)
+    assert store.runs() == [entry]
+    assert store._rows("SELECT star FROM runs") == [(0,)]
+    assert store._rows("PRAGMA user_version") == [(schema.VERSION,)]
+
+
+def test_sqlite_that_is_too_old_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 26, 0))
+    with pytest.raises(HistoryError, match=r"SQLite 3\.34"):
+        Store(path, safely=True)
+
+
+def test_damaged_tokens_are_one_sentence(path: Path) -> None:
+    store = Store(path)
+    entry = keep(store)
+    store._connection.execute("UPDATE chunks SET data = x'00'")
+    with pytest.raises(HistoryError, match=entry.uid):
+        store.load(entry.id)
