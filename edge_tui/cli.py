@@ -103,6 +103,9 @@ def _add_settings(to: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--amateur", dest="models.amateur", metavar="NAME", help="smaller model of a contrastive pair"
     )
+    model.add_argument(
+        "--draft", dest="models.draft", metavar="NAME", help="model that proposes in speculative decoding"
+    )
     model.add_argument("--precision", metavar="P", help="auto, float32, bfloat16, float16, int8 or 4bit")
     model.add_argument("--device", metavar="D", help="auto, cpu, mps, cuda or cuda:N")
     model.add_argument("--context", metavar="N", help="positions to reserve; 0 is the model's limit")

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["COMMON", "Models", "Notice", "Settings", "Ui", "load", "user_config"]
 
 ENVIRONMENT = "EDGE_TUI_"
-RESERVED = {"EDGE_TUI_CONFIG"}
-"""Variables that are no setting: the path of the user's file."""
+RESERVED = {"EDGE_TUI_CONFIG", "EDGE_TUI_API_KEY"}
+"""Variables that are no setting: the path of the user's file, the key of a server."""
 AUTO = "auto"
 COMMON = ""
 """The table of `Settings.parameters` that holds for every strategy."""
@@ -46,6 +46,8 @@ class Models:
     expert: str = ""
     """The larger one of a contrastive pair; "" means the same as `name`."""
     amateur: str = "demo/amateur"
+    draft: str = ""
+    """The one that proposes in speculative decoding; "" means the amateur."""
     folders: tuple[str, ...] = ()
     """Folders whose subfolders are listed on the models screen, besides the local cache."""
 
@@ -99,7 +101,12 @@ class Settings:
 
     def specs(self) -> dict[str, ModelSpec]:
         """The model of each role, as the engine wants to be told."""
-        names = {"model": self.models.name, "expert": self.expert, "amateur": self.models.amateur}
+        names = {
+            "model": self.models.name,
+            "expert": self.expert,
+            "amateur": self.models.amateur,
+            "draft": self.models.draft or self.models.amateur,
+        }
         return {
             role: ModelSpec(name, self.precision, self.device, self.context) for role, name in names.items()
         }
@@ -182,7 +189,13 @@ def parameters_of(strategy: str) -> tuple[Param, ...]:
         return ()
 
 
-_FLAGS = {"models.name": "model", "models.expert": "expert", "models.amateur": "amateur", "ui.theme": "theme"}
+_FLAGS = {
+    "models.name": "model",
+    "models.expert": "expert",
+    "models.amateur": "amateur",
+    "models.draft": "draft",
+    "ui.theme": "theme",
+}
 
 
 @dataclass(frozen=True, slots=True)

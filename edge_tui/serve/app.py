@@ -1,0 +1,117 @@
+"""The application: one engine, its queue, and the routes in front of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+
+import decoders
+from edge_tui import __version__
+from edge_tui.serve import errors, infer, manage, openai, schemas
+from edge_tui.serve.asked import Asked
+from edge_tui.serve.dispatcher import Dispatcher
+from edge_tui.serve.guard import Guard
+
+if TYPE_CHECKING:
+    from edge_tui.engine.port import Engine
+    from edge_tui.serve.options import Options
+    from edge_tui.settings import Settings
+
+DESCRIPTION = (
+    "Decoding strategies of language models over HTTP. One request decodes at a time, the others wait in a "
+    "bounded queue; beyond it the answer is 429 with Retry-After."
+)
+
+
+class Server(FastAPI):
+    """The application.
+
+    Args:
+        engine: Decodes; the caller closes it.
+        settings: Defaults of what requests leave out.
+        options: Key, hosts and limits.
+
+    Attributes:
+        dispatcher: The queue before the engine.
+        settings: As given.
+        limits: The options.
+    """
+
+    def __init__(self, engine: Engine, settings: Settings, options: Options) -> None:
+        super().__init__(
+            title="edge-tui",
+            version=__version__,
+            description=DESCRIPTION,
+            lifespan=_lifespan,
+            docs_url=None,  # its page would fetch scripts from elsewhere
+            redoc_url=None,
+        )
+        self.dispatcher = Dispatcher(engine, options.queue, options.seconds)
+        self.settings = settings
+        self.limits = options
+        asked = Asked(settings, options)
+        errors.install(self)
+        self.include_router(infer.router(self.dispatcher, asked))
+        self.include_router(openai.router(self.dispatcher, asked, options))
+        self.include_router(manage.router(self.dispatcher, settings, options.manage))
+        self.get("/about", tags=["server"], summary="What this server can do")(self.about)
+        self.get("/health", tags=["server"], summary="Whether a request would be decoded")(self.health)
+        self.add_middleware(Guard, options=options)
+
+    def openapi(self) -> dict[str, Any]:
+        """The document, with every strategy's parameters; strategies may come and go, so it is made anew."""
+        self.openapi_schema = None
+        return schemas.describe(super().openapi())
+
+    async def health(self) -> JSONResponse:
+        """200 when the engine can decode, else 503; with what is loaded and how long the queue is."""
+        state = self.dispatcher
+        said = {
+            "status": _status(state),
+            "server": "edge-tui",
+            "version": __version__,
+            "model": state.loaded["model"].name if "model" in state.loaded else None,
+            "running": state.running,
+            "queue": {"length": state.waiting, "limit": state.limit},
+        }
+        if state.problem:
+            said["problem"] = state.problem
+        return JSONResponse(said, 200 if state.ready and not state.closing else 503)
+
+    async def about(self) -> dict[str, Any]:
+        """What a remote edge-tui needs to know: strategies, limits, models in memory."""
+        return {
+            "server": "edge-tui",
+            "version": __version__,
+            "strategies": [decoder.name for decoder in decoders.all()],
+            "manage": self.limits.manage,
+            "limits": {"tokens": self.limits.tokens, "rows": self.limits.rows},
+            "loaded": {role: asdict(loaded) for role, loaded in self.dispatcher.loaded.items()},
+        }
+
+
+def _status(state: Dispatcher) -> str:
+    if state.closing:
+        return "closing"
+    if state.ready:
+        return "ok"
+    if not state.engine.alive() or state.problem:
+        return "failed"
+    return "loading" if state.loading else "unloaded"
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Keeps the engine's news flowing as long as the server runs."""
+    assert isinstance(app, Server)
+    pump = asyncio.create_task(app.dispatcher.serve())
+    pump.add_done_callback(app.dispatcher.collapse)
+    app.dispatcher.engine.load("model")
+    yield
+    pump.cancel()

@@ -1,0 +1,207 @@
+"""From what a client sent to what the engine takes: defaults, names and limits, before anything waits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import decoders
+from decoders.beam import NUM_BEAMS
+from edge_tui.engine.port import MODE_TEMPERATURE, Message, Mode, Request
+from edge_tui.engine.resolve import RequestError, settle
+from edge_tui.serve.errors import ApiError
+
+if TYPE_CHECKING:
+    from decoders.base import Decoder
+    from edge_tui.serve.options import Options
+    from edge_tui.settings import Settings
+
+Value = float | str
+STANDARD = {"temperature": 1.0, "top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+"""Parameters of OpenAI's requests, with the value at which each does nothing."""
+
+
+class Asked:
+    """Builds engine requests out of clients' wishes.
+
+    Args:
+        settings: Defaults of everything that a client leaves out.
+        options: Limits.
+    """
+
+    def __init__(self, settings: Settings, options: Options) -> None:
+        self.settings = settings
+        self._options = options
+
+    @property
+    def default_tokens(self) -> int:
+        """New tokens where a request names no number and its API has no default."""
+        return min(self.settings.max_length, self._options.tokens)
+
+    def decoder(self, strategy: str | None, standard: Mapping[str, float | None]) -> Decoder:
+        """The strategy that is meant.
+
+        A client that sends only OpenAI's numbers means OpenAI's sampling (temperature, then the nucleus); one
+        that sends nothing gets what the server was started with.
+
+        Raises:
+            ApiError: nobody knows the name.
+        """
+        if strategy is None:
+            if standard.get("temperature") == 0 and standard.get("top_p") in (None, 1):
+                strategy = "greedy"
+            elif any(value is not None for value in standard.values()):
+                strategy = "top_p"
+            else:
+                strategy = self.settings.strategy
+        try:
+            return decoders.find(strategy)
+        except decoders.UnknownStrategy as error:
+            raise ApiError(422, str(error), "strategy", "unknown_strategy") from error
+
+    def values(
+        self,
+        decoder: Decoder,
+        params: Mapping[str, Value],
+        standard: Mapping[str, float | None],
+        named: bool,
+    ) -> tuple[dict[str, Value], dict[str, str]]:
+        """A strategy's parameters and where each came from.
+
+        Args:
+            decoder: The strategy.
+            params: Ours, by name; they win.
+            standard: OpenAI's; one that the strategy does not have is refused unless it does nothing.
+            named: Whether the client or the operator chose the strategy, whose set values then hold.
+
+        Raises:
+            ApiError: a parameter that would not be used.
+        """
+        names = {param.name for param in decoder.params}
+        values: dict[str, Value] = dict(self.settings.values(decoder.name)) if named else {"top_p": 1.0}
+        sources = self.settings.value_sources(decoder.name) if named else {"top_p": "default"}
+        values = {name: value for name, value in values.items() if name in names}
+        for name, value in standard.items():
+            if value is None:
+                continue
+            if name in names:
+                values[name], sources[name] = value, "request"
+            elif value != STANDARD[name] and (decoder.name, name, value) != ("greedy", "temperature", 0):
+                raise ApiError(
+                    422,
+                    f"{decoder.title} has no {name}: leave it out, or choose a strategy that has it.",
+                    name,
+                    "unused_parameter",
+                )
+        values |= params
+        sources |= dict.fromkeys(params, "request")
+        return values, sources
+
+    def request(
+        self,
+        prompt: str | Sequence[int] | Sequence[Message],
+        *,
+        strategy: str | None = None,
+        params: Mapping[str, Value] | None = None,
+        standard: Mapping[str, float | None] | None = None,
+        tokens: int,
+        n: int = 1,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+        chat: bool | None = False,
+        system: str = "",
+        mode: Mode = "custom",
+        prefix: Sequence[int] = (),
+        prompt_logps: bool = False,
+    ) -> Request:
+        """One generation as the engine takes it, checked as far as that needs no model.
+
+        Raises:
+            ApiError: something in it is out of range, unknown, or would not be used.
+        """
+        standard = standard or {}
+        decoder = self.decoder(strategy, standard)
+        named = strategy is not None or not any(value is not None for value in standard.values())
+        values, sources = self.values(decoder, params or {}, standard, named)
+        self._check_limits(tokens, n)
+        search = decoder.owns_eos
+        if search:
+            self._widen(values, n, sources)
+        text, ids = _prompt(prompt)
+        request = Request(
+            prompt=text,
+            strategy=decoder.name,
+            values=values,
+            sources=sources,
+            mode=mode,
+            seed=self.settings.seed if seed is None else seed,
+            max_length=tokens,
+            stop=tuple(stop) or (() if search else self.settings.stop),
+            chat=chat,
+            system=system,
+            prefix=tuple(prefix),
+            samples=1 if search else n,
+            ids=ids,
+            prompt_logps=prompt_logps,
+        )
+        if mode in MODE_TEMPERATURE and "temperature" in values:
+            sources["temperature"] = f"mode {mode}"
+        if search and stop:
+            raise ApiError(422, f"Stop strings do not end {decoder.title}: leave them out.", "stop")
+        try:
+            rows = decoder.rows(settle(request, decoder, {}).values) * request.samples
+        except RequestError as error:
+            raise ApiError(422, str(error), error.field or None, "invalid_value") from error
+        if rows > self._options.rows:
+            raise ApiError(
+                422, f"{rows} rows were asked for, but this server decodes at most {self._options.rows}.", "n"
+            )
+        return request
+
+    def _check_limits(self, tokens: int, n: int) -> None:
+        if tokens > self._options.tokens:
+            raise ApiError(
+                422,
+                f"{tokens} new tokens were asked for, but this server gives at most {self._options.tokens}.",
+                "max_tokens",
+                "too_many_tokens",
+            )
+        if not 1 <= n <= self._options.rows:
+            raise ApiError(422, f"n is {n}, but must be from 1 to {self._options.rows}.", "n")
+
+    @staticmethod
+    def _widen(values: dict[str, Value], n: int, sources: dict[str, str]) -> None:
+        """Makes a search wide enough for `n` answers.
+
+        Raises:
+            ApiError: the client asked for fewer beams than answers.
+        """
+        given = values.get("num_beams")
+        if given is None or sources.get("num_beams") != "request":
+            if n > 1:
+                values["num_beams"], sources["num_beams"] = n, "request"
+        elif isinstance(given, int | float) and given < n:
+            raise ApiError(422, f"n is {n}, but {NUM_BEAMS.name} is {given}: a beam gives one answer.", "n")
+
+
+def _prompt(
+    prompt: str | Sequence[int] | Sequence[Message],
+) -> tuple[str | tuple[Message, ...], tuple[int, ...]]:
+    """A prompt as the engine's two fields, text or turns, and ids.
+
+    Raises:
+        ApiError: it is empty.
+    """
+    if isinstance(prompt, str):
+        if not prompt.strip():
+            raise ApiError(400, "The prompt is empty: give at least one word.", "prompt", "empty_prompt")
+        return prompt, ()
+    turns = tuple(turn for turn in prompt if isinstance(turn, Message))
+    if turns:
+        if not any(turn.content.strip() for turn in turns):
+            raise ApiError(400, "The messages are empty: give at least one word.", "messages", "empty_prompt")
+        return turns, ()
+    ids = tuple(token for token in prompt if isinstance(token, int))
+    if not ids:
+        raise ApiError(400, "The prompt is empty: give at least one token.", "prompt", "empty_prompt")
+    return "", ids

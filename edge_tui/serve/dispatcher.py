@@ -1,0 +1,304 @@
+"""Between many clients and one engine: who is next, and whose are the tokens that come.
+
+Everything here runs on one event loop. The engine decodes one request at a time, so one is handed to it at a
+time and the others wait here, where their number is bounded, their order is fair, and whoever leaves is
+forgotten before it costs anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from edge_tui.engine import events
+from edge_tui.serve.errors import ApiError
+from edge_tui.serve.fair_queue import FairQueue
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from types import TracebackType
+
+    from edge_tui.engine.events import Event, Loaded
+    from edge_tui.engine.port import Engine, Request
+
+POLL_SECONDS = 0.001
+"""How long news of a running generation may lie before it is passed on."""
+IDLE_SECONDS = 0.05
+"""How often an idle engine is asked whether it lives, loads or has died."""
+
+
+class Turn:
+    """One generation: waits, runs, and yields its events."""
+
+    def __init__(self, request: Request, lane: str) -> None:
+        self.request = request
+        self.lane = lane
+        self.run: int | None = None
+        self.over = False
+        """Whether the engine owes it nothing any more."""
+        self.abandoned = False
+        """Whether nobody listens any more."""
+        self.timed_out = False
+        self.began = 0.0
+        self._events: deque[Event] = deque()
+        self._news = asyncio.Event()
+
+    def put(self, event: Event) -> None:
+        """Passes an event on to whoever listens."""
+        if not self.abandoned:
+            self._events.append(event)
+            self._news.set()
+
+    async def take(self) -> list[Event]:
+        """Everything that came since the last call; waits for at least one event."""
+        await self._news.wait()
+        self._news.clear()
+        taken = list(self._events)
+        self._events.clear()
+        return taken
+
+
+class Place:
+    """A request's place in the queue, from admission until its answer has left. Use it with `with`.
+
+    A request with several prompts holds one place and queues up anew for each of them.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, lane: str) -> None:
+        self._dispatcher = dispatcher
+        self._lane = lane
+        self._turn: Turn | None = None
+        self.ahead = dispatcher.waiting
+        """Requests that were waiting when this one came."""
+
+    def __enter__(self) -> Place:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Gives the place back, whatever state its generation is in; a second time does nothing."""
+        self._dispatcher.leave(self)
+
+    async def run(self, request: Request) -> AsyncIterator[list[Event]]:
+        """Decodes one request; yields the engine's events in batches, a `Finished` or `Failed` last."""
+        turn = self._turn = Turn(request, self._lane)
+        self._dispatcher.enqueue(turn)
+        while True:
+            batch = await turn.take()
+            yield batch
+            if isinstance(batch[-1], events.Finished | events.Failed):
+                return
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether the present generation was ended by the limit on its time."""
+        return self._turn is not None and self._turn.timed_out
+
+    def set(self, name: str, value: float | str) -> None:
+        """Turns a live parameter of the generation in progress.
+
+        Raises:
+            decoders.base.ParamError: see `Engine.set`.
+        """
+        if self._turn is not None and self._turn.run is not None and not self._turn.over:
+            self._dispatcher.engine.set(self._turn.run, name, value)
+
+    def abandon(self) -> Turn | None:
+        """Nobody listens any more: the dispatcher gets back what is unfinished."""
+        turn, self._turn = self._turn, None
+        return turn
+
+
+class Dispatcher:
+    """Hands requests to the engine one after the other and routes its events.
+
+    Args:
+        engine: Decodes.
+        limit: Requests that may wait besides the one that runs.
+        seconds: Most seconds of one generation; what was decoded by then is its answer.
+    """
+
+    def __init__(self, engine: Engine, limit: int, seconds: float) -> None:
+        self.engine = engine
+        self.limit = limit
+        self.loaded: dict[str, Loaded] = {}
+        self.loading: dict[str, str] = {}
+        self.problem = ""
+        """Why the engine cannot decode, as far as it said so."""
+        self.closing = False
+        self.served = 0
+        self._seconds = seconds
+        self._queue: FairQueue[Turn] = FairQueue()
+        self._places: set[Place] = set()
+        self._current: Turn | None = None
+        self._wake = asyncio.Event()
+        self._pace = 1.0
+        """Seconds that a generation takes, a running mean."""
+
+    # For those who serve clients.
+
+    @property
+    def running(self) -> int:
+        return int(self._current is not None)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that were admitted and are not being decoded now."""
+        listened = self._current is not None and not self._current.abandoned
+        return max(0, len(self._places) - listened)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request would be decoded: the engine lives and holds its main model."""
+        return self.engine.alive() and not self.problem and "model" in self.loaded
+
+    def admit(self, lane: str) -> Place:
+        """A place for one request.
+
+        Args:
+            lane: Who asks; each lane gets its turn.
+
+        Raises:
+            ApiError: 429 if too many wait, 503 if nothing can be decoded.
+        """
+        if self.closing:
+            raise ApiError(503, "The server is shutting down; ask another one.", code="shutting_down")
+        if not self.engine.alive():
+            raise ApiError(503, self.problem or "The engine has stopped; restart the server.")
+        if len(self._places) > self.limit:
+            seconds = self.retry_after()
+            raise ApiError(
+                429,
+                f"{self.waiting} requests wait and the queue holds {self.limit}; try again in {seconds} s.",
+                code="queue_full",
+                headers={"Retry-After": str(seconds)},
+            )
+        place = Place(self, lane)
+        self._places.add(place)
+        return place
+
+    def retry_after(self) -> int:
+        """Seconds after which about half of the queue will have been served."""
+        return max(1, min(60, round(self._pace * (1 + self.waiting) / 2)))
+
+    def enqueue(self, turn: Turn) -> None:
+        """Lets a turn wait for the engine."""
+        self._queue.push(turn.lane, turn)
+        self._next()
+        self._wake.set()
+
+    def leave(self, place: Place) -> None:
+        """Gives a place back; what it still wanted is dropped, or stopped within a step."""
+        self._places.discard(place)
+        turn = place.abandon()
+        if turn is None or turn.over:
+            return
+        turn.abandoned = True
+        if turn.run is None:
+            self._queue.remove(turn.lane, turn)
+        else:
+            self.engine.cancel(turn.run)
+
+    def abort(self) -> None:
+        """Ends everything now: what runs is cut short, what waits is refused."""
+        self.closing = True
+        while len(self._queue):
+            self._fail(self._queue.pop(), "The server is shutting down; nothing was decoded.")
+        if self._current is not None and self._current.run is not None:
+            self.engine.cancel(self._current.run)
+
+    async def drained(self) -> None:
+        """Returns once no request holds a place."""
+        while self._places:
+            await asyncio.sleep(0.01)
+
+    # For the engine's side.
+
+    async def serve(self) -> None:
+        """Moves the engine's news to those who wait for it, for ever."""
+        while True:
+            for event in self.engine.poll():
+                self._route(event)
+            self._watch()
+            if self._current is not None:
+                await asyncio.sleep(POLL_SECONDS)
+                continue
+            self._wake.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), IDLE_SECONDS)
+
+    def collapse(self, pump: asyncio.Task[None]) -> None:
+        """`serve` has ended. If that was a mistake of ours, nobody shall wait for ever."""
+        if pump.cancelled() or (error := pump.exception()) is None:
+            return
+        from edge_tui import logs
+
+        logs.crash(error)
+        self.problem = "The server lost touch with its engine; restart it (its log has the details)."
+        self.abort()
+        if self._current is not None:
+            self._fail(self._current, self.problem)
+
+    def _next(self) -> None:
+        if self._current is None and len(self._queue):
+            turn = self._current = self._queue.pop()
+            turn.began = time.monotonic()
+            turn.run = self.engine.submit(turn.request)
+
+    def _watch(self) -> None:
+        """What nobody tells: a generation beyond its time, an engine that is gone."""
+        turn = self._current
+        if turn is None:
+            return
+        if not self.engine.alive():
+            self._end(turn)
+            self._fail(turn, self.problem or "The engine stopped; restart the server.")
+            while len(self._queue):
+                self._fail(self._queue.pop(), "The engine stopped; restart the server.")
+        elif not turn.timed_out and time.monotonic() - turn.began > self._seconds and turn.run is not None:
+            turn.timed_out = True
+            self.engine.cancel(turn.run)
+
+    def _route(self, event: Event) -> None:
+        match event:
+            case events.Loading():
+                self.loading[event.role] = event.name
+            case events.Loaded():
+                self.loading.pop(event.role, None)
+                self.loaded[event.role] = event
+                self.problem = ""
+            case events.Unloaded():
+                for role in event.roles:
+                    self.loaded.pop(role, None)
+            case events.Died():
+                self.problem = event.message
+            case events.Failed(run=None):
+                self.loading.clear()
+                if "model" not in self.loaded:
+                    self.problem = event.message
+            case _:
+                turn = self._current
+                if turn is not None and getattr(event, "run", None) == turn.run:
+                    turn.put(event)
+                    # A failure in the middle of a run is followed by the run's end.
+                    if isinstance(event, events.Finished | events.Failed):
+                        self._end(turn)
+
+    def _end(self, turn: Turn) -> None:
+        turn.over = True
+        self.served += 1
+        self._pace += 0.2 * (time.monotonic() - turn.began - self._pace)
+        self._current = None
+        self._next()
+
+    @staticmethod
+    def _fail(turn: Turn, message: str) -> None:
+        turn.over = True
+        turn.put(events.Failed(message, turn.run))

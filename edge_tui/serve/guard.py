@@ -1,0 +1,127 @@
+"""What a request must pass before any route sees it: host, origin, key, size, patience. Plain ASGI.
+
+A server on the loopback interface is not private: any web page in the user's browser may send to it. So a
+request must address the server by a name that is its own (a page's name made to point here is refused), must
+not come from a page of somebody else, and, where there is a key, must show it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from edge_tui.serve.errors import ApiError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from edge_tui.serve.options import Options
+
+OPEN = frozenset({"/health"})
+"""Paths that need no key."""
+BODY_SECONDS = 30.0
+"""How long a body may take to arrive."""
+
+
+class Guard:
+    """Wraps an application.
+
+    Args:
+        app: What is guarded.
+        options: Key, hosts and the limit of bodies.
+    """
+
+    def __init__(self, app: ASGIApp, options: Options) -> None:
+        self._app = app
+        self._options = options
+        self._key = options.key.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def note(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            headers = {name.lower(): value for name, value in scope["headers"]}
+            self._check(scope["path"], headers)
+            await self._app(scope, self._bounded(receive), note)
+        except ApiError as error:
+            if started:  # the answer is on its way; what is left is to end it
+                return
+            response = error.response()
+            if error.status_code in (408, 413):  # the rest of the body is not read
+                response.headers["Connection"] = "close"
+            await response(scope, receive, send)
+
+    def _check(self, path: str, headers: dict[bytes, bytes]) -> None:
+        """Looks at everything but the body.
+
+        Raises:
+            ApiError: the request is refused.
+        """
+        host = _name(headers.get(b"host", b"").decode("latin-1"))
+        if not self._options.knows(host):
+            raise ApiError(
+                403, f"This server is not called {host!r}; name it with --allow-host to let that in."
+            )
+        origin = headers.get(b"origin")
+        if origin is not None and _name(urlsplit(origin.decode("latin-1")).netloc) != host:
+            raise ApiError(403, "Requests from web pages of other sites are refused.")
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit():
+            raise ApiError(400, "The length of the body is not a number.")
+        if len(length) > 18 or int(length) > self._options.body:
+            raise self._too_large()
+        if self._key and path not in OPEN:
+            scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+            if scheme.lower() != b"bearer" or not hmac.compare_digest(key.strip(), self._key):
+                raise ApiError(
+                    401,
+                    "A key is needed: send it as 'Authorization: Bearer KEY'.",
+                    code="invalid_api_key",
+                    headers={"WWW-Authenticate": "Bearer"},
+                )
+
+    def _bounded(self, receive: Receive) -> Receive:
+        """`receive` with a limit on bytes and time until the body is complete."""
+        read = 0
+        complete = False
+        deadline = time.monotonic() + BODY_SECONDS
+
+        async def bounded() -> Message:
+            nonlocal read, complete
+            if complete:
+                return await receive()
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    message = await receive()
+            except TimeoutError:
+                raise ApiError(408, f"The body did not arrive within {BODY_SECONDS:.0f} s.") from None
+            if message["type"] == "http.request":
+                read += len(message.get("body", b""))
+                complete = not message.get("more_body", False)
+                if read > self._options.body:
+                    raise self._too_large()
+            return message
+
+        return bounded
+
+    def _too_large(self) -> ApiError:
+        return ApiError(413, f"A body may have at most {self._options.body:,} bytes.")
+
+
+def _name(netloc: str) -> str:
+    """The host of `host:port`, lower case, without brackets; "" where there is none."""
+    try:
+        return urlsplit(f"//{netloc}").hostname or ""
+    except ValueError:
+        return ""

@@ -1,0 +1,120 @@
+"""Loading and unloading over HTTP: for whoever started the server with `--allow-model-management`.
+
+A name must be on the list of what lies on this machine: a client can neither start a download nor make the
+server read a folder of its choice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter
+
+from edge_tui.engine.port import ModelSpec
+from edge_tui.serve.errors import ApiError
+from edge_tui.serve.schemas import Load, Unload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edge_tui.serve.dispatcher import Dispatcher
+    from edge_tui.settings import Settings
+
+WAIT_SECONDS = 600.0
+"""Longest that a request waits for a model to be loaded or gone."""
+
+
+def router(dispatcher: Dispatcher, settings: Settings, allowed: bool) -> APIRouter:
+    """The routes; where they are not allowed they say so.
+
+    Args:
+        dispatcher: Has the engine.
+        settings: Which models play which role, and the folders that are listed.
+        allowed: Whether the server was started with `--allow-model-management`.
+    """
+    routes = APIRouter(tags=["models"], prefix="/models")
+    specs = settings.specs()
+
+    def check() -> None:
+        if not allowed:
+            raise ApiError(
+                403, "Models of this server are fixed; start it with --allow-model-management to change that."
+            )
+
+    @routes.get("", summary="Models on this machine, and those in memory")
+    async def models() -> dict[str, Any]:
+        check()
+        from edge_tui.hub import local_models
+
+        found = await asyncio.to_thread(local_models, settings.models.folders)
+        return {
+            "roles": {role: spec.name for role, spec in specs.items()},
+            "loaded": {role: asdict(loaded) for role, loaded in dispatcher.loaded.items()},
+            "available": [asdict(listing) for listing in found],
+        }
+
+    @routes.post("/load", summary="Load a model")
+    async def load(body: Load) -> dict[str, Any]:
+        check()
+        spec = specs[body.role]
+        if body.name is not None:
+            await asyncio.to_thread(_known, body.name, settings)
+        spec = ModelSpec(body.name or spec.name, body.precision or spec.precision, spec.device, spec.context)
+        specs[body.role] = spec
+        dispatcher.problem = ""
+        dispatcher.engine.assign(body.role, spec)
+        dispatcher.engine.load(body.role)
+        await _until(lambda: _holds(dispatcher, body.role, spec.name) or bool(dispatcher.problem), dispatcher)
+        if not _holds(dispatcher, body.role, spec.name):
+            raise ApiError(500, dispatcher.problem or f"{spec.name} could not be loaded.", "name")
+        return {"role": body.role, "loaded": asdict(dispatcher.loaded[body.role])}
+
+    @routes.post("/unload", summary="Free a model's memory; it loads again on next use")
+    async def unload(body: Unload) -> dict[str, Any]:
+        check()
+        dispatcher.engine.unload(body.role)
+        await _until(lambda: body.role not in dispatcher.loaded, dispatcher)
+        return {"role": body.role, "loaded": None}
+
+    return routes
+
+
+def _holds(dispatcher: Dispatcher, role: str, name: str) -> bool:
+    loaded = dispatcher.loaded.get(role)
+    return loaded is not None and loaded.name == name
+
+
+def _known(name: str, settings: Settings) -> None:
+    """Refuses a name that is not on the list.
+
+    Raises:
+        ApiError: nothing of that name lies here, or it cannot be used.
+    """
+    from edge_tui.hub import local_models
+
+    for listing in local_models(settings.models.folders):
+        if listing.name == name:
+            if listing.refusal:
+                raise ApiError(422, listing.refusal, "name")
+            return
+    raise ApiError(
+        404, f"There is no model {name!r} on this server; GET /models lists those there are.", "name"
+    )
+
+
+async def _until(done: Callable[[], bool], dispatcher: Dispatcher) -> None:
+    """Waits for the engine.
+
+    Raises:
+        ApiError: it takes too long, or the engine is gone.
+    """
+    try:
+        async with asyncio.timeout(WAIT_SECONDS):
+            while not done():
+                if not dispatcher.engine.alive():
+                    raise ApiError(503, dispatcher.problem or "The engine has stopped; restart the server.")
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise ApiError(503, "The engine is busy; try again later.") from None

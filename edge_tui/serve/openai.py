@@ -1,0 +1,103 @@
+"""`/v1`: OpenAI's API over this engine, for every client that speaks it.
+
+Fields that would change the answer and cannot be honoured are refused with a sentence. Ours ride along:
+`strategy` and `params` (the official client sends them as `extra_body`), and `edge_tui` in the answer, with
+the seed and the parameters as they were used.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from edge_tui.serve import chat, completions
+from edge_tui.serve.errors import ApiError
+from edge_tui.serve.schemas import Chat, Completion
+
+if TYPE_CHECKING:
+    from edge_tui.serve.asked import Asked
+    from edge_tui.serve.dispatcher import Dispatcher
+    from edge_tui.serve.options import Options
+    from edge_tui.serve.schemas import OpenAi
+    from edge_tui.settings import Settings
+
+_STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {}, "text/event-stream": {}}, "description": "The answer."}
+}
+
+
+def router(dispatcher: Dispatcher, asked: Asked, options: Options) -> APIRouter:
+    """The routes."""
+    routes = APIRouter(tags=["openai"], prefix="/v1")
+    since = int(time.time())
+
+    def model() -> dict[str, Any]:
+        loaded = dispatcher.loaded.get("model")
+        said = {"id": served(dispatcher, asked.settings), "object": "model", "created": since}
+        limit = {"max_model_len": loaded.context} if loaded is not None else {}
+        return {**said, "owned_by": "edge-tui", **limit}
+
+    @routes.get("/models", summary="The model that answers")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [model()]}
+
+    @routes.get("/models/{name:path}", summary="The same by name")
+    async def one_model(name: str) -> dict[str, Any]:
+        check_model(name, dispatcher, asked.settings)
+        return model()
+
+    @routes.post("/completions", summary="Continue texts", response_class=Response, responses=_STREAMED)
+    async def complete(body: Completion, request: Request) -> Response:
+        check_model(body.model, dispatcher, asked.settings)
+        check_common(body)
+        return await completions.respond(body, request, dispatcher, asked, options)
+
+    @routes.post(
+        "/chat/completions",
+        summary="Answer a conversation",
+        response_class=Response,
+        responses=_STREAMED,
+    )
+    async def answer(body: Chat, request: Request) -> Response:
+        check_model(body.model, dispatcher, asked.settings)
+        check_common(body)
+        return await chat.respond(body, request, dispatcher, asked)
+
+    return routes
+
+
+def served(dispatcher: Dispatcher, settings: Settings) -> str:
+    """The name of the model that answers."""
+    loaded = dispatcher.loaded.get("model")
+    return loaded.name if loaded is not None else settings.models.name
+
+
+def check_model(name: str | None, dispatcher: Dispatcher, settings: Settings) -> None:
+    """Refuses a model that is not here; naming none is fine.
+
+    Raises:
+        ApiError: 404, with the name of the one there is.
+    """
+    here = served(dispatcher, settings)
+    if name not in (None, here, settings.models.name):
+        raise ApiError(
+            404,
+            f"There is no model {name!r} here; this server answers with {here}.",
+            "model",
+            "model_not_found",
+        )
+
+
+def check_common(body: OpenAi) -> None:
+    """Refuses what cannot be honoured.
+
+    Raises:
+        ApiError: which field, and what to do.
+    """
+    if body.logit_bias:
+        raise ApiError(422, "logit_bias is not supported: leave it out.", "logit_bias", "unsupported")
+    if body.stream_options is not None and not body.stream:
+        raise ApiError(422, "stream_options only means something with stream: true.", "stream_options")

@@ -1,0 +1,109 @@
+"""How a server is reached and how much it takes on: the flags of `edge-tui serve`, checked."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+KEY_VARIABLE = "EDGE_TUI_API_KEY"
+
+
+class OptionError(ValueError):
+    """Options that cannot be served with; one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Address, key and limits of a server.
+
+    Attributes:
+        host: Address to bind.
+        port: TCP port; 0 lets the system choose.
+        key: What clients must present; "" asks for nothing, on the loopback interface only.
+        hosts: Names that clients may address it by, besides its own address and localhost.
+        manage: Whether models may be loaded and unloaded over HTTP.
+        queue: Requests that may wait.
+        tokens: Most new tokens of one answer.
+        rows: Most answers or beams of one request.
+        prompts: Most prompts of one request.
+        seconds: Most seconds that one generation may take.
+        body: Most bytes of a request's body.
+        drain: Seconds that work in flight gets to finish after SIGTERM.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    key: str = ""
+    hosts: tuple[str, ...] = ()
+    manage: bool = False
+    queue: int = 64
+    tokens: int = 4096
+    rows: int = 16
+    prompts: int = 128
+    seconds: float = 300.0
+    body: int = 2 * 2**20
+    drain: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Refuses what would be unsafe or cannot work.
+
+        Raises:
+            OptionError: a bind that others can reach without a key, or a limit out of range.
+        """
+        if not self.key and not is_loopback(self.host):
+            raise OptionError(
+                f"{self.host} can be reached from other machines, so a key is needed: put one into "
+                f"{KEY_VARIABLE} or a file for --api-key-file, or stay on 127.0.0.1."
+            )
+        least = {"queue": 0, "tokens": 1, "rows": 1, "prompts": 1, "seconds": 1, "body": 1024, "drain": 0}
+        for name, low in least.items():
+            if not getattr(self, name) >= low:
+                raise OptionError(f"--max-{name} is {getattr(self, name)}, but must be at least {low}.")
+        if not 0 <= self.port <= 65535:
+            raise OptionError(f"--port is {self.port}, but must be from 0 to 65535.")
+
+    def knows(self, host: str) -> bool:
+        """Whether a request may address the server as `host` (without the port).
+
+        A name that somebody else made point here could be a web page's way in; an address cannot be.
+        """
+        name = host.lower().strip("[]")
+        return _is_address(name) or name in {"localhost", self.host.lower(), *map(str.lower, self.hosts)}
+
+
+def read_key(file: str | None, environment: Mapping[str, str] | None = None) -> str:
+    """The key from a file, else from the environment; "" without one.
+
+    Raises:
+        OptionError: the file cannot be read or holds no key, or the key has characters no header carries.
+    """
+    env = os.environ if environment is None else environment
+    key, origin = env.get(KEY_VARIABLE, "").strip(), KEY_VARIABLE
+    if file is not None:
+        origin = file
+        try:
+            key = Path(file).expanduser().read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise OptionError(f"The key file {file} cannot be read: {error}.") from error
+        if not key:
+            raise OptionError(f"The key file {file} is empty: write the key into it.")
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise OptionError(f"The key in {origin} must be one word of ASCII characters.")
+    return key
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address; a name other than localhost is not trusted."""
+    name = host.strip("[]")
+    return host == "localhost" or (_is_address(name) and ipaddress.ip_address(name).is_loopback)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

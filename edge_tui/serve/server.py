@@ -1,0 +1,168 @@
+"""`edge-tui serve`: binds, says where it listens, serves until a signal, and leaves in order."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from edge_tui.cli import UsageError
+from edge_tui.sanitise import sanitise
+from edge_tui.serve.app import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from edge_tui.config_file import Notice
+    from edge_tui.serve.options import Options
+    from edge_tui.settings import Settings
+
+GRACE_SECONDS = 3.0
+"""What aborted answers get to reach their clients."""
+CLOSE_SECONDS = 3.0
+"""How long the engine's thread is waited for."""
+
+
+def serve(settings: Settings, notices: Sequence[Notice], options: Options) -> int:
+    """Serves until SIGTERM or ctrl-c.
+
+    Work in flight then has `options.drain` seconds to finish; what is left is cut short. A second signal cuts
+    it short at once.
+
+    Returns:
+        The exit status: 143 after SIGTERM, 130 after ctrl-c, 1 if the model cannot be loaded.
+
+    Raises:
+        UsageError: the address is taken or not ours.
+    """
+    from edge_tui.engine.local import LocalEngine
+
+    listener = bind(options.host, options.port)
+    for notice in notices:
+        _say(str(notice))
+    engine = LocalEngine(settings.specs())
+    try:
+        app = Server(engine, settings, options)
+        loop = Loop(app, options)
+        address = listener.getsockname()
+        host = f"[{address[0]}]" if listener.family == socket.AF_INET6 else address[0]
+        _say(f"edge-tui serves {settings.models.name} at http://{host}:{address[1]}")
+        loop.run(sockets=[listener])
+        return loop.status
+    finally:
+        listener.close()
+        engine.close(CLOSE_SECONDS)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        UsageError: with the address and the reason.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(2048)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        reason = "it is in use" if error.errno == 98 else (error.strerror or str(error))
+        raise UsageError(
+            f"{host} port {port} cannot be served on: {reason}; choose another --port."
+        ) from error
+    return listener
+
+
+class Loop(uvicorn.Server):
+    """uvicorn, ended by our rules.
+
+    Args:
+        app: The application.
+        options: Limits.
+    """
+
+    def __init__(self, app: Server, options: Options) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="on",
+                server_header=False,
+                timeout_keep_alive=30,
+                timeout_graceful_shutdown=int(options.drain + GRACE_SECONDS),
+                # Every connection may hold a request; those beyond the queue are told so, not left hanging.
+                backlog=2048,
+            )
+        )
+        self.status = 0
+        self._app = app
+        self._options = options
+        self._leaving: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals end the server in order; uvicorn would raise them anew once it has stopped."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # signals are for the main thread alone
+            return
+        loop = asyncio.get_running_loop()
+        watch = loop.create_task(self._watch_model())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._leave, number)
+        try:
+            yield
+        finally:
+            watch.cancel()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def _leave(self, number: int) -> None:
+        self.status = 128 + number
+        if self._leaving is None:
+            self._leaving = asyncio.get_running_loop().create_task(self._drain())
+        else:
+            self._app.dispatcher.abort()
+
+    async def _drain(self) -> None:
+        """Takes nothing new, finishes what there is, cuts short what takes too long."""
+        dispatcher = self._app.dispatcher
+        dispatcher.closing = True
+        try:
+            async with asyncio.timeout(self._options.drain):
+                await dispatcher.drained()
+        except TimeoutError:
+            dispatcher.abort()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GRACE_SECONDS):
+                    await dispatcher.drained()
+        self.should_exit = True
+
+    async def _watch_model(self) -> None:
+        """A server whose model cannot be loaded is of no use, unless somebody may load another one."""
+        dispatcher = self._app.dispatcher
+        while not dispatcher.loaded:
+            if dispatcher.problem and not self._options.manage:
+                _say(f"edge-tui: {dispatcher.problem}")
+                self.status = 1
+                self.should_exit = True
+                return
+            await asyncio.sleep(0.05)
+        for line in dispatcher.loaded["model"].notices if "model" in dispatcher.loaded else ():
+            _say(line)
+        _say("ready")
+
+
+def _say(line: str) -> None:
+    print(sanitise(line, keep_newlines=False), file=sys.stderr, flush=True)
