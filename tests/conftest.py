@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import torch
+
+# Where there is no GPU, kernels run under Triton's interpreter. Triton asks when it is first imported, which
+# transformers does.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 _FOREIGN = ("EDGE_TUI_", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "XDG_")
 _UNWANTED = ("NO_COLOR", "COLORTERM", "TEXTUAL", "COLUMNS", "LINES")
 
@@ -35,9 +42,6 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     wanted = [item for item in items if item.get_closest_marker("gpu")]
-    if wanted:
-        import torch
-
-        if not torch.cuda.is_available():
-            for item in wanted:
-                item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU here"))
+    if wanted and not torch.cuda.is_available():
+        for item in wanted:
+            item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU here"))

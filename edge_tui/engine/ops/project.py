@@ -54,7 +54,7 @@ class Packed:
             absmax of each 64 weights, `w = level[q] · scale`; plain: None.
         bias: `[N]` in the compute dtype, or None.
         rows: `N`.
-        columns: `K`; for nf4 a multiple of 64.
+        columns: `K`; a multiple of 64 for nf4, of 4 for int8.
     """
 
     kind: str
@@ -90,7 +90,12 @@ def project(
             `out = silu(gate) · up`.
         residual: `[T, N]`, added at the end; may be `out` itself.
     """
-    reference(x, packed, out, norm=norm, eps=eps, gate=gate, residual=residual)
+    if x.is_cuda and len(x) <= MAX_TOKENS and available() is None:
+        from edge_tui.engine.ops import project_triton
+
+        project_triton.project(x, packed, out, norm=norm, eps=eps, gate=gate, residual=residual)
+    else:
+        reference(x, packed, out, norm=norm, eps=eps, gate=gate, residual=residual)
 
 
 def reference(

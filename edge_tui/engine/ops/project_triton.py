@@ -1,32 +1,344 @@
-"""The kernels behind `project`."""
+"""The kernels behind `project`: dot products on plain cores, one block of matrix rows a program.
 
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+At a few tokens a product moves far more bytes than it computes, so everything here serves the memory: whole
+rows in wide loads, the next tile under way while this one is used, enough programs to keep all of them
+waiting at once. Sums stay spread over lanes and tiles and meet once, at the end; none is split between
+programs, so the same input gives the same bits.
+
+The norm costs no pass of its own: its scale is one number a token, `s = rsqrt(mean(x²) + ε)`, and comes out
+of the sum, `Σ w·(s·x·g) = s·Σ w·x·g`. The squares are summed beside the products.
+
+On Hopper and later a kernel is launched while the one before it still runs (programmatic dependent launch):
+it fetches its first tile of weights, which depend on nobody, and waits only before it touches what earlier
+kernels write or read. Every kernel of such a chain has to wait, also when its own input is older: that makes
+"the one before me has ended" mean "all before me have".
+"""
+
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment, possibly-undefined"
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
+import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from triton.runtime.interpreter import InterpretedFunction
+
+from edge_tui.engine.ops.project import NF4_LEVELS
+from edge_tui.engine.ops.project_configs import Config, choose
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from edge_tui.engine.ops.project import Packed
+
+CODES = {"plain": 1, "int8": 4, "nf4": 8}
+"""Weights in one element of the matrix as a kernel loads it."""
+PLAIN, INT8, NF4 = (tl.constexpr(CODES[kind]) for kind in ("plain", "int8", "nf4"))
+
+_INT8_TO_FLOAT: tl.constexpr = tl.constexpr("""{
+    .reg .b32 biased, part;
+    xor.b32 biased, $4, 0x80808080;
+    prmt.b32 part, biased, 0x4B000000, 0x7540;
+    sub.f32 $0, part, 0f4B000080;
+    prmt.b32 part, biased, 0x4B000000, 0x7541;
+    sub.f32 $1, part, 0f4B000080;
+    prmt.b32 part, biased, 0x4B000000, 0x7542;
+    sub.f32 $2, part, 0f4B000080;
+    prmt.b32 part, biased, 0x4B000000, 0x7543;
+    sub.f32 $3, part, 0f4B000080;
+}""")
+"""Bytes become the low mantissa bits of 2²³, from which 2²³ + 128 is taken: cheaper than a conversion."""
+
+_NF4_TO_FLOAT: tl.constexpr = tl.constexpr("""{
+    .reg .b32 code;
+    shr.u32 code, $8, 4;
+    shfl.sync.idx.b32 $0, $9, code, 0x101f, 0xffffffff;
+    shfl.sync.idx.b32 $1, $9, $8, 0x101f, 0xffffffff;
+    shr.u32 code, $8, 12;
+    shfl.sync.idx.b32 $2, $9, code, 0x101f, 0xffffffff;
+    shr.u32 code, $8, 8;
+    shfl.sync.idx.b32 $3, $9, code, 0x101f, 0xffffffff;
+    shr.u32 code, $8, 20;
+    shfl.sync.idx.b32 $4, $9, code, 0x101f, 0xffffffff;
+    shr.u32 code, $8, 16;
+    shfl.sync.idx.b32 $5, $9, code, 0x101f, 0xffffffff;
+    shr.u32 code, $8, 28;
+    shfl.sync.idx.b32 $6, $9, code, 0x101f, 0xffffffff;
+    shr.u32 code, $8, 24;
+    shfl.sync.idx.b32 $7, $9, code, 0x101f, 0xffffffff;
+}""")
+"""Each half of a warp holds the 16 levels, one a lane; a code is the lane to read from."""
+
 
 @triton.jit
-def _embed(ids, table, out, columns, BLOCK: tl.constexpr):
+def _lane_level(levels):
+    """This lane's of the 16 levels: one register a thread, though Triton takes it for a scalar."""
+    lane = tl.inline_asm_elementwise("mov.u32 $0, %laneid;", "=r", [], tl.int32, is_pure=True, pack=1)
+    return tl.load(levels + (lane & 15))
+
+
+@triton.jit
+def _unpack(tile, levels, level, CODES: tl.constexpr, LOOKUP: tl.constexpr):
+    """The weights of a tile as float32: one tensor for each place in an element."""
+    if CODES == PLAIN:
+        return (tile.to(tl.float32),)
+    elif CODES == INT8:
+        if LOOKUP == "table":
+            return (
+                ((tile << 24) >> 24).to(tl.float32),
+                ((tile << 16) >> 24).to(tl.float32),
+                ((tile << 8) >> 24).to(tl.float32),
+                (tile >> 24).to(tl.float32),
+            )
+        else:
+            return tl.inline_asm_elementwise(
+                _INT8_TO_FLOAT, "=f,=f,=f,=f,r", [tile], (tl.float32,) * 4, is_pure=True, pack=1
+            )
+    else:
+        if LOOKUP == "table":
+            return (
+                tl.load(levels + ((tile >> 4) & 15)),
+                tl.load(levels + (tile & 15)),
+                tl.load(levels + ((tile >> 12) & 15)),
+                tl.load(levels + ((tile >> 8) & 15)),
+                tl.load(levels + ((tile >> 20) & 15)),
+                tl.load(levels + ((tile >> 16) & 15)),
+                tl.load(levels + ((tile >> 28) & 15)),
+                tl.load(levels + ((tile >> 24) & 15)),
+            )
+        else:
+            return tl.inline_asm_elementwise(
+                _NF4_TO_FLOAT,
+                "=f,=f,=f,=f,=f,=f,=f,=f,r,f",
+                [tile, level],
+                (tl.float32,) * 8,
+                is_pure=True,
+                pack=1,
+            )
+
+
+@triton.jit
+def _halves(x, WORDS: tl.constexpr, CODES: tl.constexpr):
+    return tl.split(tl.reshape(x, (WORDS, CODES // 2, 2)))
+
+
+@triton.jit
+def _spread(x, WORDS: tl.constexpr, CODES: tl.constexpr):
+    """`x` in as many tensors as an element holds weights, each with its share of the columns."""
+    if CODES == PLAIN:
+        return (x,)
+    elif CODES == INT8:
+        even, odd = _halves(x, WORDS, 4)
+        x0, x2 = tl.split(even)
+        x1, x3 = tl.split(odd)
+        return x0, x1, x2, x3
+    else:
+        even, odd = _halves(x, WORDS, 8)
+        even0, even2 = _halves(even, WORDS, 4)
+        odd1, odd3 = _halves(odd, WORDS, 4)
+        x0, x4 = tl.split(even0)
+        x2, x6 = tl.split(even2)
+        x1, x5 = tl.split(odd1)
+        x3, x7 = tl.split(odd3)
+        return x0, x1, x2, x3, x4, x5, x6, x7
+
+
+@triton.jit
+def _dot(weights, x, CODES: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):
+    """Products of a tile with one token, summed over eight neighbours or one element: `[BLOCK_N, …]`."""
+    if CODES == PLAIN:
+        products = weights[0] * x[0][None, :]
+        return tl.sum(tl.reshape(products, (BLOCK_N, BLOCK_K // 8, 8)), axis=2)
+    else:
+        total = weights[0] * x[0][None, :]
+        for i in tl.static_range(1, CODES):
+            total += weights[i] * x[i][None, :]
+        return total
+
+
+@triton.jit
+def _project(
+    x,
+    weight,
+    scale,
+    bias,
+    norm,
+    residual,
+    out,
+    levels,
+    eps,
+    width,  # of `out`
+    K: tl.constexpr,
+    T: tl.constexpr,
+    CODES: tl.constexpr,
+    GATE: tl.constexpr,
+    LOOKUP: tl.constexpr,
+    PDL: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    WORDS: tl.constexpr = BLOCK_K // CODES
+    SPAN: tl.constexpr = K // CODES
+    SUMS: tl.constexpr = BLOCK_K // 8 if CODES == PLAIN else WORDS
+    r = tl.arange(0, BLOCK_N)
+    if GATE:  # a gate row beside its up row
+        at = tl.program_id(0) * (BLOCK_N // 2) + r // 2
+        row = tl.minimum(at, width - 1) + (r % 2) * width
+    else:
+        at = tl.program_id(0) * BLOCK_N + r
+        row = tl.minimum(at, width - 1)
+    # Eight weights a lane, whatever their width: then each lane holds the very columns of `x` it multiplies.
+    word = tl.multiple_of(tl.arange(0, WORDS), 8 // CODES)
+    # Not contiguous in truth; it makes the lanes lie along the row as they do for the codes.
+    block = tl.multiple_of(tl.max_contiguous(word // 8, 2), 1)
+    column = tl.arange(0, BLOCK_K)
+    rows = weight + row.to(tl.int64)[:, None] * SPAN
+    scales = scale
+    if CODES == NF4:
+        scales = scale + row.to(tl.int64)[:, None] * (K // 64)
+    tile = tl.load(rows + word[None, :], mask=(word < SPAN)[None, :], other=0.0)
+    factor = 0.0
+    if CODES == NF4:
+        factor = tl.load(scales + block[None, :], mask=(word < SPAN)[None, :], other=0.0)
+    level = 0.0
+    if CODES == NF4 and LOOKUP != "table":
+        level = _lane_level(levels)
+    if PDL:
+        gdc_launch_dependents()
+        gdc_wait()
+
+    sums = ()
+    squares = ()
+    for _ in tl.static_range(T):
+        sums = sums + (tl.zeros((BLOCK_N, SUMS), tl.float32),)  # noqa: RUF005 - Triton has no unpacking
+        if norm is not None:
+            squares = squares + (tl.zeros((BLOCK_K,), tl.float32),)  # noqa: RUF005
+
+    for k in range(0, K, BLOCK_K):
+        coming = k // CODES + WORDS + word
+        ahead = tl.load(rows + coming[None, :], mask=(coming < SPAN)[None, :], other=0.0)
+        factor_ahead = 0.0
+        if CODES == NF4:
+            factor_ahead = tl.load(
+                scales + k // 64 + WORDS // 8 + block[None, :], mask=(coming < SPAN)[None, :], other=0.0
+            )
+        inside = k + column < K
+        weights = _unpack(tile, levels, level, CODES, LOOKUP)
+        if norm is not None:
+            gain = tl.load(norm + k + column, mask=inside, other=0.0).to(tl.float32)
+        new_sums = ()
+        new_squares = ()
+        for t in tl.static_range(T):
+            value = tl.load(x + t * K + k + column, mask=inside, other=0.0).to(tl.float32)
+            if norm is not None:
+                new_squares = new_squares + (squares[t] + value * value,)  # noqa: RUF005
+                value = value * gain
+            part = _dot(weights, _spread(value, WORDS, CODES), CODES, BLOCK_N, BLOCK_K)
+            if CODES == NF4:
+                part *= factor
+            new_sums = new_sums + (sums[t] + part,)  # noqa: RUF005
+        sums = new_sums
+        squares = new_squares
+        tile = ahead
+        factor = factor_ahead
+
+    for t in tl.static_range(T):
+        y = tl.sum(sums[t], axis=1)
+        if CODES == INT8:
+            y *= tl.load(scale + row) * (1.0 / 127.0)
+        if norm is not None:
+            y *= tl.rsqrt(tl.sum(squares[t], axis=0) / K + eps)
+        if bias is not None:
+            y += tl.load(bias + row).to(tl.float32)
+        if GATE:
+            gate, up = tl.split(tl.reshape(y, (BLOCK_N // 2, 2)))
+            y = gate * tl.sigmoid(gate) * up
+            place = tl.program_id(0) * (BLOCK_N // 2) + tl.arange(0, BLOCK_N // 2)
+        else:
+            place = at
+        if residual is not None:
+            y += tl.load(residual + t * width + place, mask=place < width, other=0.0).to(tl.float32)
+        tl.store(out + t * width + place, y.to(out.dtype.element_ty), mask=place < width)
+
+
+@triton.jit
+def _embed(ids, table, out, K: tl.constexpr, PDL: tl.constexpr, BLOCK_K: tl.constexpr):
     token = tl.program_id(0)
-    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    row = tl.load(ids + token)
-    values = tl.load(table + row * columns + column, mask=column < columns)
-    tl.store(out + token * columns + column, values, mask=column < columns)
+    column = tl.program_id(1) * BLOCK_K + tl.arange(0, BLOCK_K)
+    if PDL:
+        gdc_launch_dependents()
+        gdc_wait()
+    values = tl.load(table + tl.load(ids + token) * K + column, mask=column < K)
+    tl.store(out + token * K + column, values, mask=column < K)
 
 
 INTERPRETED = isinstance(_embed, InterpretedFunction)
+dependent_launch = True
+"""Whether chains of kernels overlap on GPUs that can; read at each launch."""
+
+
+@cache
+def _can_overlap(device: torch.device) -> bool:
+    return not INTERPRETED and torch.cuda.get_device_capability(device) >= (9, 0)
+
+
+@cache
+def _levels(device: torch.device) -> Tensor:
+    return torch.tensor(NF4_LEVELS, device=device)
+
+
+def project(
+    x: Tensor,
+    packed: Packed,
+    out: Tensor,
+    *,
+    norm: Tensor | None = None,
+    eps: float = 0.0,
+    gate: bool = False,
+    residual: Tensor | None = None,
+    config: Config | None = None,
+) -> None:
+    """`project.project` as one kernel; `config` overrides the table's choice."""
+    tokens, columns = x.shape
+    width = packed.rows // 2 if gate else packed.rows
+    if config is None:
+        config = choose(packed.kind, tokens, packed.rows, columns, x.element_size())
+    weight = packed.weight if packed.kind == "plain" else packed.weight.view(-1).view(torch.int32)
+    overlap = dependent_launch and _can_overlap(x.device)
+    launch: dict[str, Any] = {"num_warps": config.warps}
+    if overlap:
+        launch["launch_pdl"] = True
+    _project[(triton.cdiv(width, config.block_n // (2 if gate else 1)),)](
+        x,
+        weight,
+        packed.scale,
+        packed.bias,
+        norm,
+        residual,
+        out,
+        _levels(x.device) if packed.kind == "nf4" else None,
+        eps,
+        width,
+        K=columns,
+        T=tokens,
+        CODES=CODES[packed.kind],
+        GATE=gate,
+        LOOKUP="table" if INTERPRETED else config.lookup,
+        PDL=overlap,
+        BLOCK_N=config.block_n,
+        BLOCK_K=config.block_k,
+        **launch,
+    )
 
 
 def embed(ids: Tensor, table: Tensor, out: Tensor) -> None:
     """`project.embed` as a kernel."""
     columns = table.shape[1]
-    _embed[(len(ids), triton.cdiv(columns, 1024))](ids, table, out, columns, BLOCK=1024)
+    overlap = dependent_launch and _can_overlap(table.device)
+    launch: dict[str, Any] = {"launch_pdl": True} if overlap else {}
+    grid = (len(ids), triton.cdiv(columns, 1024))
+    _embed[grid](ids, table, out, K=columns, PDL=overlap, BLOCK_K=1024, **launch)

@@ -1,0 +1,279 @@
+"""The matrix kernels against their reference: interpreted on the CPU, compiled where there is a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from zlib import crc32
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from edge_tui.engine.ops.project import (
+    MAX_TOKENS,
+    NF4_BLOCK,
+    NF4_LEVELS,
+    Packed,
+    available,
+    dequantise,
+    embed,
+    project,
+    reference,
+)
+
+project_triton = pytest.importorskip("edge_tui.engine.ops.project_triton")
+configs = pytest.importorskip("edge_tui.engine.ops.project_configs")
+DEVICE = "cpu" if project_triton.INTERPRETED else "cuda"
+TINY = configs.Config(block_n=8, block_k=64, warps=1)
+KINDS = ("plain", "int8", "nf4")
+BOUND = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+
+
+def pack(kind: str, weight: Tensor, bias: Tensor | None = None) -> Packed:
+    """Quantises `[N, K]` the plain way; what a code stands for is checked elsewhere."""
+    rows, columns = weight.shape
+    if kind == "plain":
+        return Packed(kind, weight, None, bias, rows, columns)
+    if kind == "int8":
+        scale = weight.float().abs().amax(1)
+        codes = (weight.float() * (127.0 / scale)[:, None]).round().to(torch.int8)
+        return Packed(kind, codes, scale, bias, rows, columns)
+    blocks = weight.float().reshape(-1, NF4_BLOCK)
+    scale = blocks.abs().amax(1)
+    middle = torch.tensor(NF4_LEVELS).unfold(0, 2, 1).mean(1).to(weight.device)
+    nibbles = torch.bucketize(blocks / scale[:, None], middle).to(torch.uint8).view(-1, 2)
+    return Packed(kind, nibbles[:, 0] << 4 | nibbles[:, 1], scale, bias, rows, columns)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One product and what surrounds it."""
+
+    kind: str = "plain"
+    tokens: int = 1
+    rows: int = 20
+    columns: int = 128
+    dtype: torch.dtype = torch.bfloat16
+    norm: bool = False
+    gate: bool = False
+    residual: bool = False
+    bias: bool = False
+    wide: bool = False
+    """Float32 output."""
+
+
+def check(case: Case, config: object | None = TINY, device: str = DEVICE) -> None:
+    gen = torch.Generator(device).manual_seed(crc32(repr(case).encode()))
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=gen, device=device)
+
+    weight = (random(case.rows, case.columns) / case.columns**0.5).to(case.dtype)
+    bias = random(case.rows).to(case.dtype) if case.bias else None
+    packed = pack(case.kind, weight, bias)
+    x = (3 * random(case.tokens, case.columns)).to(case.dtype)
+    norm = random(case.columns).to(case.dtype) if case.norm else None
+    width = case.rows // 2 if case.gate else case.rows
+    # Rows around it, which no kernel may touch; poison within.
+    frame = torch.full((case.tokens + 2, width), torch.nan, device=device)
+    frame = frame.to(torch.float32 if case.wide else case.dtype)
+    out = frame[1:-1]
+    before = random(case.tokens, width).to(case.dtype) if case.residual else None
+    if before is not None and not case.wide:
+        out.copy_(before)  # in place, as the residual stream is
+    seen = out if before is not None and not case.wide else before
+
+    project_triton.project(x, packed, out, norm=norm, eps=1e-5, gate=case.gate, residual=seen, config=config)
+
+    exact = Packed("plain", dequantise(packed, torch.float32), None, None, case.rows, case.columns)
+    wanted = torch.empty(case.tokens, width, device=device)
+    y = x.float() if norm is None else F.rms_norm(x.float(), (case.columns,), norm.float(), 1e-5)
+    y = F.linear(y.double(), exact.weight.double(), None if bias is None else bias.double())
+    if case.gate:
+        y = F.silu(y[:, :width]) * y[:, width:]
+    wanted = y if before is None else y + before.double()
+    # About one for each element: where few cancel to nearly nothing, rounding is not relative to that.
+    size = max(float(wanted.norm()), wanted.numel() ** 0.5)
+    assert float((out.double() - wanted).norm()) / size < BOUND[case.dtype]
+    assert frame[0].isnan().all()
+    assert frame[-1].isnan().all()
+
+    plain = torch.full_like(out, torch.nan)
+    reference(x, packed, plain, norm=norm, eps=1e-5, gate=case.gate, residual=before)
+    assert float((plain.double() - wanted).norm()) / size < BOUND[case.dtype]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tokens", [1, 2, 3, 5, 8])
+def test_tokens(kind: str, tokens: int) -> None:
+    check(Case(kind, tokens, norm=True, residual=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", BOUND, ids=str)
+def test_dtypes(kind: str, dtype: torch.dtype) -> None:
+    check(Case(kind, 2, dtype=dtype, norm=True, bias=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("gate", [False, True])
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_surroundings(kind: str, norm: bool, gate: bool, residual: bool, bias: bool) -> None:
+    check(Case(kind, 2, norm=norm, gate=gate, residual=residual, bias=bias))
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 33])
+@pytest.mark.parametrize(("kind", "columns"), [("plain", 77), ("plain", 200), ("int8", 60), ("nf4", 192)])
+def test_sizes_that_blocks_do_not_divide(kind: str, rows: int, columns: int) -> None:
+    config = configs.Config(block_n=4, block_k=128, warps=1)
+    check(Case(kind, 1, rows, columns, norm=True), config)
+    if rows > 1:
+        check(Case(kind, 3, rows // 2 * 2, columns, gate=True), config)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_stay_float32(kind: str) -> None:
+    check(Case(kind, 2, norm=True, wide=True))
+    check(Case(kind, 1, residual=True, wide=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tokens", [1, MAX_TOKENS])
+def test_the_table_has_a_cut_for_every_product(kind: str, tokens: int) -> None:
+    check(Case(kind, tokens, rows=12, columns=64, norm=True, gate=True), config=None)
+
+
+def test_the_norm_bears_loud_and_silent_tokens() -> None:
+    for size in (0.0, 1e-6, 3e4):
+        x = torch.full((1, 64), size, device=DEVICE).half()
+        packed = pack("plain", torch.eye(64, device=DEVICE).half())
+        out = torch.full((1, 64), torch.nan, device=DEVICE).half()
+        gain = torch.full((64,), 2.0, device=DEVICE).half()
+        project_triton.project(x, packed, out, norm=gain, eps=1e-6, config=TINY)
+        assert torch.allclose(out, F.rms_norm(x, (64,), gain, 1e-6), rtol=2e-3)
+
+
+def test_nf4_reads_bitsandbytes_own_layout() -> None:
+    bnb = pytest.importorskip("bitsandbytes")
+    weight = torch.randn(24, 128, device=DEVICE, generator=torch.Generator(DEVICE).manual_seed(1))
+    codes, state = bnb.functional.quantize_4bit(weight, blocksize=64, quant_type="nf4")
+    packed = Packed("nf4", codes, state.absmax, None, 24, 128)
+    theirs = bnb.functional.dequantize_4bit(codes, state)
+    assert torch.equal(dequantise(packed, torch.float32), theirs)
+    # One column at a time, the kernel tells every weight it sees.
+    out = torch.full((8, 24), torch.nan, device=DEVICE)
+    for first in range(0, 128, 8):
+        project_triton.project(torch.eye(128, device=DEVICE)[first : first + 8], packed, out, config=TINY)
+        assert torch.equal(out, theirs[:, first : first + 8].T)
+
+
+def test_int8_reads_every_code() -> None:
+    codes = torch.arange(-128, 128, device=DEVICE).to(torch.int8).view(2, 128)
+    packed = Packed("int8", codes, torch.tensor([127.0, 127.0], device=DEVICE), None, 2, 128)
+    out = torch.full((8, 2), torch.nan, device=DEVICE)
+    for first in range(0, 128, 8):
+        project_triton.project(torch.eye(128, device=DEVICE)[first : first + 8], packed, out, config=TINY)
+        assert torch.allclose(out, codes[:, first : first + 8].T.float())
+
+
+@pytest.mark.parametrize("columns", [64, 1500])
+def test_embedding(columns: int) -> None:
+    table = torch.randn(9, columns, device=DEVICE).bfloat16()
+    ids = torch.tensor([8, 0, 3], device=DEVICE)
+    for operation in (project_triton.embed, embed):
+        out = torch.full((3, columns), torch.nan, device=DEVICE).bfloat16()
+        operation(ids, table, out)
+        assert torch.equal(out, table[ids])
+
+
+def test_a_cpu_takes_the_reference() -> None:
+    packed = pack("plain", torch.randn(6, 10))
+    x, out, wanted = torch.randn(40, 10), torch.full((40, 6), torch.nan), torch.empty(40, 6)
+    project(x, packed, out)  # more tokens than a kernel takes, too
+    reference(x, packed, wanted)
+    assert torch.equal(out, wanted)
+
+
+def test_kernels_are_available_or_say_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert available() is None
+    available.cache_clear()
+    monkeypatch.setattr(project_triton, "INTERPRETED", False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "NVIDIA GPU" in str(available())
+    available.cache_clear()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("Failed to find C compiler.\nMore lines.")
+
+    monkeypatch.setattr(project_triton, "embed", broken)
+    monkeypatch.setattr(torch, "arange", lambda *_, **__: torch.zeros(8))
+    reason = str(available())
+    assert "\n" not in reason
+    assert "compiler" in reason
+    available.cache_clear()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("hidden", "qkv", "inner", "tokens", "dtype"),
+    [
+        (896, 1152, 4864, 1, torch.float16),
+        *((896, 1152, 4864, tokens, torch.bfloat16) for tokens in (1, 3, 8, 16)),
+        (2048, 3072, 8192, 4, torch.bfloat16),
+        (3584, 4608, 18944, 1, torch.bfloat16),
+        (3584, 4608, 18944, 5, torch.bfloat16),
+    ],
+)
+def test_true_shapes(kind: str, hidden: int, qkv: int, inner: int, tokens: int, dtype: torch.dtype) -> None:
+    for case in (
+        Case(kind, tokens, qkv, hidden, dtype, norm=True, bias=True),
+        Case(kind, tokens, hidden, hidden, dtype, residual=True),
+        Case(kind, tokens, 2 * inner, hidden, dtype, norm=True, gate=True),
+        Case(kind, tokens, hidden, inner, dtype, residual=True),
+        Case(kind, tokens, 32003, hidden, dtype, norm=True, wide=True),
+    ):
+        check(case, config=None)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_chain_that_overlaps_reads_what_was_written(
+    kind: str, overlap: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A residual stream in place and one scratch for all layers, replayed from a graph."""
+    monkeypatch.setattr(project_triton, "dependent_launch", overlap)
+    gen = torch.Generator("cuda").manual_seed(5)
+    layers = []
+    for _ in range(24):
+        up = torch.randn(9728, 896, generator=gen, device="cuda").div_(30).bfloat16()
+        down = torch.randn(896, 4864, generator=gen, device="cuda").div_(70).bfloat16()
+        layers.append((pack(kind, up), pack(kind, down)))
+    gain = torch.ones(896, device="cuda").bfloat16()
+    start = torch.randn(1, 896, generator=gen, device="cuda").bfloat16()
+    stream, inner = start.clone(), torch.empty(1, 4864, device="cuda").bfloat16()
+
+    def run(operation) -> None:  # type: ignore[no-untyped-def]
+        for up, down in layers:
+            operation(stream, up, inner, norm=gain, eps=1e-6, gate=True)
+            operation(inner, down, stream, residual=stream)
+
+    run(project_triton.project)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run(project_triton.project)
+    results = []
+    for _ in range(50):
+        stream.copy_(start)
+        inner.fill_(torch.nan)
+        graph.replay()
+        results.append(stream.clone())
+    assert all(torch.equal(result, results[0]) for result in results)
+    stream.copy_(start)
+    run(reference)
+    assert float((results[0].float() - stream.float()).norm() / stream.float().norm()) < 0.03
