@@ -3,6 +3,8 @@
 Everything is allocated once, and every change happens in place, so addresses hold inside captured graphs.
 Rows may differ in length. Rewinding only forgets a number: old keys stay until they are overwritten, and
 masks keep them from being seen (which is also why windowed layers keep everything).
+
+A fork copies its parent's row, or shares it (`branches`) where attention can read from two places.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.models.base import ContextFull
+from edge_tui.engine.models.branches import Branches
 
 if TYPE_CHECKING:
     import torch
@@ -26,13 +29,12 @@ class FlatContext:
         rows: Number of rows `R`.
         capacity: Most positions of a row.
         length: int64 `[R]` on the device, positions held by each row; updated in place.
-        kv: For each layer `[R, 2 * Hkv, capacity, D]`, keys first.
-        keys: For each layer the view `[R, Hkv, capacity, D]`.
-        values: The same for values.
         cos: `[capacity, rotary]`, the run's rotary table.
         sin: The same for signed sines.
         bound: Upper bound of `length` that the host knows without asking the device.
         uniform: Whether the host knows that every row is exactly `bound` long.
+        share: Whether forks share what this context holds instead of copying it.
+        branches: What a fork holds that shares; None in a plain context.
     """
 
     def __init__(
@@ -47,25 +49,70 @@ class FlatContext:
         sin: Tensor,
         device: str | torch.device,
         dtype: torch.dtype,
+        share: bool = False,
+        parent: FlatContext | None = None,
     ) -> None:
+        """Makes an empty context, or a fork of `parent`, which must be of the same shape but for the rows."""
         import torch
 
         self.rows = rows
         self.capacity = capacity
         self.length = torch.zeros(rows, dtype=torch.int64, device=device)
-        # Zeros, not empty: a masked position still meets its value, and 0 × NaN is NaN.
-        block = torch.zeros(layers, rows, 2 * kv_heads, capacity, head_dim, dtype=dtype, device=device)
-        self.kv: tuple[Tensor, ...] = tuple(block)
-        self.keys = tuple(layer[:, :kv_heads] for layer in self.kv)
-        self.values = tuple(layer[:, kv_heads:] for layer in self.kv)
         self.cos = cos
         self.sin = sin
         self.bound = 0
         self.uniform = True
         self._known: list[int] | None = None
         self.on_host = self.length.device.type == "cpu"
-        self._block = block
+        self.share = share
+        self.branches: Branches | None = None
+        self._parent = parent
+        self._shape = (layers, rows, 2 * kv_heads, capacity, head_dim)
+        self._dtype = dtype
         self._row_index = torch.arange(rows, device=device)[:, None]
+        if parent is not None and parent.share and parent.branches is None:
+            self.branches = Branches(parent._block, rows, parent.lengths()[0])
+            self._start(self.branches.start)
+            return
+        self._allocate()
+        if parent is not None:
+            self._copy(parent)
+
+    @property
+    def kv(self) -> tuple[Tensor, ...]:
+        """For each layer `[R, 2 * Hkv, capacity, D]`, keys first. Settles a fork that shares."""
+        self.settle()
+        return self._kv
+
+    @property
+    def keys(self) -> tuple[Tensor, ...]:
+        """For each layer the view `[R, Hkv, capacity, D]`. Settles a fork that shares."""
+        self.settle()
+        return self._keys
+
+    @property
+    def values(self) -> tuple[Tensor, ...]:
+        """The same for values. Settles a fork that shares."""
+        self.settle()
+        return self._values
+
+    def root(self, layer: int) -> Tensor:
+        """What `ops.attend` takes as `root`."""
+        return self._kv[layer] if self.branches is None else self.branches.root[layer]
+
+    def forked(self, layer: int) -> Tensor | None:
+        """What `ops.attend` takes as `fork`."""
+        return None if self.branches is None else self.branches.grown[layer]
+
+    @property
+    def base(self) -> Tensor | None:
+        """What `ops.attend` takes as `base`."""
+        return None if self.branches is None else self.branches.base
+
+    @property
+    def owner(self) -> Tensor | None:
+        """What `ops.attend` takes as `owner`."""
+        return None if self.branches is None else self.branches.owner
 
     def span(self, extra: int) -> int:
         """Positions that attention must look at once `extra` more are appended."""
@@ -131,6 +178,9 @@ class FlatContext:
 
     def reorder(self, parent: Tensor) -> None:
         """Row `r` becomes what row `parent[r]` was. `parent`: int64 `[R]` on the device."""
+        if self.branches is not None:
+            self.branches.reorder(parent)  # rows that share are level, so lengths stay
+            return
         if self.on_host:
             parents = parent.tolist()
             moved = [row for row, p in enumerate(parents) if p != row]
@@ -147,15 +197,29 @@ class FlatContext:
         self._forget()
 
     def truncate(self, length: Tensor) -> None:
-        """Forgets positions from `length[r]` on. A tensor, so that no host round trip is needed."""
+        """Forgets positions from `length[r]` on. A tensor, so that no host round trip is needed.
+
+        Only a fork that shares asks the device: it stays one as long as its rows are level and reach the
+        shared part's end.
+        """
+        if self.branches is not None:
+            left: list[int] = self.length.minimum(length).tolist()
+            if min(left) != max(left) or left[0] < self.branches.start:
+                self.settle()
+            else:
+                self._start(left[0])
+                return
         self.length.copy_(self.length.minimum(length))
         self.uniform = False
         self._forget()
 
     def fork(self, rows: int) -> FlatContext:
-        """A new context of `rows` rows, each a copy of row 0."""
-        layers, _, width, capacity, head_dim = self._block.shape
-        copy = FlatContext(
+        """A new context of `rows` rows, each what row 0 is.
+
+        One that shares needs the parent's row as it is now, up to its present length; the parent may grow.
+        """
+        layers, _, width, capacity, head_dim = self._shape
+        return FlatContext(
             rows,
             capacity,
             layers=layers,
@@ -163,14 +227,61 @@ class FlatContext:
             head_dim=head_dim,
             cos=self.cos,
             sin=self.sin,
-            device=self._block.device,
-            dtype=self._block.dtype,
+            device=self.length.device,
+            dtype=self._dtype,
+            share=self.share,
+            parent=self,
         )
-        copy._block[:, :, :, : self.bound] = self._block[:, :1, :, : self.bound]
-        copy.length.copy_(self.length[:1].expand(rows))
-        copy.bound, copy.uniform = self.bound, self.uniform
-        copy._forget()
-        return copy
+
+    def refork(self) -> bool:
+        """Makes a fork, at its old addresses, what forking its parent anew would give; False if it cannot."""
+        parent = self._parent
+        if parent is None:
+            return False
+        if self.branches is None:
+            self._copy(parent)
+            return True
+        start = parent.lengths()[0]
+        if not self.branches.restart(start):
+            return False
+        self._start(start)
+        return True
+
+    def settle(self) -> None:
+        """Turns a fork that shares into a plain context. What was captured of it is void then."""
+        branches = self.branches
+        if branches is None:
+            return
+        self._allocate()
+        for i, layer in enumerate(self._kv):
+            layer[:, :, : self.bound] = branches.layer(i)[:, :, : self.bound]
+        self.branches = self._parent = None
+
+    def _allocate(self) -> None:
+        """Makes the buffers of a plain context."""
+        import torch
+
+        half = self._shape[2] // 2
+        # Zeros, not empty: a masked position still meets its value, and 0 × NaN is NaN.
+        self._block = torch.zeros(self._shape, dtype=self._dtype, device=self.length.device)
+        self._kv: tuple[Tensor, ...] = tuple(self._block)
+        self._keys = tuple(layer[:, :half] for layer in self._kv)
+        self._values = tuple(layer[:, half:] for layer in self._kv)
+
+    def _copy(self, parent: FlatContext) -> None:
+        """Fills every row with the parent's row 0."""
+        end = parent.lengths()[0]
+        for i, layer in enumerate(self._kv):
+            source = parent._kv[i] if parent.branches is None else parent.branches.layer(i)
+            layer[:, :, :end] = source[:1, :, :end]
+        self._start(end)
+
+    def _start(self, length: int) -> None:
+        """Takes every row to be of a length that the host knows."""
+        self.length.fill_(length)
+        self.bound = length
+        self.uniform = True
+        self._known = None
 
     def _forget(self) -> None:
         """Lengths have changed on the device: look again where that is free."""

@@ -58,7 +58,7 @@ class Place:
         cos: Broadcasts to `[R, K, heads, rotary]`.
         sin: The same.
         masks: For each window of the model what to add to the scores, broadcasting to
-            `[R, Hkv, G * K, S]`; None where nothing needs hiding.
+            `[R, Hkv, K, S]`; None where nothing needs hiding.
         kept: Row and column indices of the ids that are no padding; None where padding does no harm.
     """
 
@@ -222,16 +222,17 @@ class FlatModel:
         return Place(span, positions, cos, sin, self._masks(positions, span), kept)
 
     def _masks(self, positions: Tensor, span: int) -> dict[int, Tensor | None]:
-        """Scores to add, `[R, 1, G * K, S]`: 0 for what a query sees, −inf for the rest."""
-        groups = self.config.heads // self.config.kv_heads
+        """Scores to add, `[R or 1, 1, K, S]`: 0 for what a query sees, −inf for the rest."""
         distance = positions[:, None, :, None] - torch.arange(span, device=positions.device)
+        # Rows of a mask begin at multiples of 16 bytes: CUDA's kernels would copy it otherwise.
+        wide = *distance.shape[:-1], -(-span // 8) * 8
         masks: dict[int, Tensor | None] = {}
         for window in self._windows:
             unseen = distance < 0
             if window:
                 unseen |= distance >= window
-            mask = torch.zeros(unseen.shape, dtype=self._embedding.dtype, device=positions.device)
-            masks[window] = mask.masked_fill_(unseen, -math.inf).repeat(1, 1, groups, 1)
+            mask = torch.zeros(wide, dtype=self._embedding.dtype, device=positions.device)[..., :span]
+            masks[window] = mask.masked_fill_(unseen, -math.inf)
         return masks
 
     def _run(self, ctx: FlatContext, ids: Tensor, place: Place, hidden: bool) -> tuple[Tensor, list[Tensor]]:
@@ -278,9 +279,19 @@ class FlatModel:
         if mask is None:
             y = F.scaled_dot_product_attention(q, keys, values, is_causal=True, enable_gqa=h != h_kv)
         else:
-            y = F.scaled_dot_product_attention(
-                q.reshape(rows, h_kv, -1, d), keys, values, attn_mask=mask
-            ).reshape(rows, h, k, d)
+            # Key heads as if they were rows, so that neither they nor the mask are repeated for each query.
+            each = mask.expand(rows, -1, -1, -1)
+            y = torch.stack(
+                [
+                    F.scaled_dot_product_attention(
+                        q[row].view(h_kv, -1, k, d),
+                        keys[row][:, None].expand(-1, h // h_kv, -1, -1),
+                        values[row][:, None].expand(-1, h // h_kv, -1, -1),
+                        attn_mask=each[row : row + 1],
+                    ).flatten(0, 1)
+                    for row in range(rows)
+                ]
+            )
         return y.transpose(1, 2).reshape(rows * k, -1)
 
 

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from edge_tui.engine.models import branches as branches_module
 from edge_tui.engine.models import cache as cache_module
 from edge_tui.engine.models.base import Cancelled, ContextFull
+from edge_tui.engine.models.cache import FlatContext
+from edge_tui.engine.ops.attend import reference
 from tests.engine.models.references import TOLERANCE, checkpoint, deviation, flat, one_by_one, random_ids
 
 if TYPE_CHECKING:
@@ -113,3 +116,143 @@ def test_a_released_model_says_so(tmp_path: Path) -> None:
     model.release()
     with pytest.raises(RuntimeError, match="released"):
         model.forward(ctx, random_ids(1, 1))
+
+
+HEADS, KV_HEADS, WIDTH = 4, 2, 8
+
+
+def bare(rows: int, capacity: int, share: bool) -> FlatContext:
+    """A context of two layers and no model."""
+    angle = torch.outer(torch.arange(capacity), torch.tensor([1.0, 0.1, 1.0, 0.1]))
+    sin = angle.sin() * torch.tensor([-1.0, -1.0, 1.0, 1.0])
+    return FlatContext(
+        rows,
+        capacity,
+        layers=2,
+        kv_heads=KV_HEADS,
+        head_dim=WIDTH,
+        cos=angle.cos(),
+        sin=sin,
+        device="cpu",
+        dtype=torch.float32,
+        share=share,
+    )
+
+
+def step(ctx: FlatContext, gen: torch.Generator, k: int = 1) -> torch.Tensor:
+    """Appends `k` random positions through `ops.attend`; what attention returned, layer by layer."""
+    outs = []
+    for i in range(2):
+        qkv = torch.randn(ctx.rows * k, (HEADS + 2 * KV_HEADS) * WIDTH, generator=gen)
+        outs.append(torch.empty(ctx.rows * k, HEADS * WIDTH))
+        where = ctx.root(i), ctx.forked(i), ctx.base, ctx.owner, ctx.length, ctx.cos, ctx.sin
+        reference(qkv, *where, outs[-1], heads=HEADS, kv_heads=KV_HEADS, k=k)
+    ctx.advance(k)
+    return torch.stack(outs)
+
+
+@pytest.fixture(params=[False, True], ids=["copied", "shared"])
+def pair(request: pytest.FixtureRequest) -> tuple[FlatContext, FlatContext]:
+    """A parent of seven positions, and its fork of three rows."""
+    parent = bare(1, 32, request.param)
+    step(parent, torch.Generator().manual_seed(1), 7)
+    return parent, parent.fork(3)
+
+
+def played(ctx: FlatContext, truncate: list[int] | None = None) -> list[torch.Tensor]:
+    """What a fork answers over some steps in which rows take over each other's past."""
+    gen, answers = torch.Generator().manual_seed(2), []
+    for parents in ([0, 0, 0], [2, 2, 0], [1, 0, 1], [2, 1, 0]):
+        answers.append(step(ctx, gen))
+        ctx.reorder(torch.tensor(parents))
+    if truncate is not None:
+        ctx.truncate(torch.tensor(truncate))
+    answers += [step(ctx, gen, 3), step(ctx, gen)]
+    ctx.reorder(torch.tensor([1, 1, 2]))
+    return [*answers, step(ctx, gen)]
+
+
+@pytest.mark.parametrize(
+    "truncate",
+    [None, [10, 10, 10], [7, 7, 7], [4, 4, 4], [9, 8, 11]],
+    ids=["", "level", "all", "below", "ragged"],
+)
+def test_sharing_changes_nothing(truncate: list[int] | None) -> None:
+    answers, contexts = [], []
+    for share in (False, True):
+        parent = bare(1, 32, share)
+        step(parent, torch.Generator().manual_seed(1), 7)
+        contexts.append(parent.fork(3))
+        assert (contexts[-1].branches is not None) == share
+        answers.append(played(contexts[-1], truncate))
+    copied, shared = contexts
+    kept = truncate is None or (min(truncate) == max(truncate) and truncate[0] >= 7)
+    assert (shared.branches is not None) == kept
+    for wanted, got in zip(*answers, strict=True):
+        assert torch.equal(got, wanted)
+    assert torch.equal(shared.length, copied.length)
+    assert (shared.bound, shared.uniform) == (copied.bound, copied.uniform)
+    end = int(copied.length.min())
+    assert torch.equal(torch.stack(shared.kv)[:, :, :, :end], torch.stack(copied.kv)[:, :, :, :end])
+    assert shared.branches is None
+
+
+def test_a_fork_can_be_used_again(pair: tuple[FlatContext, FlatContext]) -> None:
+    parent, ctx = pair
+
+    def addresses() -> list[int]:
+        parts = [ctx.length, ctx.root(0), ctx.forked(1), ctx.base, ctx.owner]
+        return [part.data_ptr() for part in parts if part is not None]
+
+    before, first = addresses(), played(ctx)
+    assert ctx.refork()
+    assert ctx.lengths() == [7, 7, 7]
+    for wanted, got in zip(first, played(ctx), strict=True):
+        assert torch.equal(got, wanted)
+    parent.truncate(torch.tensor([3]))
+    step(parent, torch.Generator().manual_seed(3), 9)
+    assert ctx.refork()
+    assert addresses() == before
+    for wanted, got in zip(played(parent.fork(3)), played(ctx), strict=True):
+        assert torch.equal(got, wanted)
+    assert not parent.refork()
+
+
+def test_a_fork_refuses_what_it_has_no_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(branches_module, "STEP", 4)
+    parent = bare(1, 32, share=True)
+    step(parent, torch.Generator().manual_seed(1), 7)
+    ctx = parent.fork(2)
+    parent.truncate(torch.tensor([4]))
+    assert ctx.refork()  # 25 positions had been rounded up to 28
+    parent.truncate(torch.tensor([3]))
+    assert not ctx.refork()
+    assert ctx.lengths() == [4, 4]
+    ctx.settle()
+    assert not ctx.refork()
+
+
+def test_a_fork_of_a_fork_copies(pair: tuple[FlatContext, FlatContext]) -> None:
+    ctx = pair[1]
+    step(ctx, torch.Generator().manual_seed(4), 2)
+    ctx.reorder(torch.tensor([2, 0, 1]))
+    copy = ctx.fork(2)
+    assert copy.branches is None
+    assert copy.lengths() == [9, 9]
+    assert torch.equal(torch.stack(copy.kv)[:, 1, :, :9], torch.stack(ctx.kv)[:, 0, :, :9])
+
+
+def test_the_model_takes_a_fork_that_shares(model: FlatModel) -> None:
+    """Its plain operations read one block, so they put the fork together first."""
+    ids = random_ids(3, 12)
+    ids[:, :6] = ids[0, :6]
+    wanted = model.forward(model.open(3, 32), ids).logits[:, 6:]
+    for first in (1, 6):
+        root = model.open(1, 32)
+        root.share = True
+        model.prefill(root, ids[:1, :6], torch.tensor([6]))
+        ctx = root.fork(3)
+        got = model.forward(ctx, ids[:, 6 : 6 + first]).logits
+        assert ctx.branches is None
+        got = torch.cat((got, one_by_one(model, ctx, ids[:, 6 + first :])), 1) if first < 6 else got
+        assert deviation(got, wanted) < TOLERANCE

@@ -1,0 +1,67 @@
+"""Rows that grow from one prompt without copies of it.
+
+The prompt's keys and values are the parent's, read by all; what a row appends goes into a block of its own.
+Where a row takes over another's past, as beams do at every step, a table changes and nothing is moved: it
+names for each row and position the row whose block holds it.
+
+This is sound while rows are level. A row's new position then lies where no other row's past does; were it
+behind, it would write over what others still refer to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edge_tui.engine.ops.attend import branched
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STEP = 512
+"""Room is a multiple of this, so that the next run fits although its prompt is somewhat shorter."""
+
+
+class Branches:
+    """What a context holds that shares its parent's prompt. Addresses never change.
+
+    Attributes:
+        root: For each layer the parent's `[≥ 1, 2 * Hkv, capacity, D]`, of which row 0 counts.
+        grown: For each layer `[R, 2 * Hkv, room, D]`: positions from `base` on.
+        base: int64 `[1]` on the device, length of the prompt.
+        owner: int32 `[R, room]`: the row of `grown` that holds position `base + t` of row `r`.
+        start: `base`, as the host knows it.
+    """
+
+    __slots__ = ("base", "grown", "owner", "root", "start")
+
+    def __init__(self, parent: Tensor, rows: int, start: int) -> None:
+        """Branches off `parent` `[layers, ≥ 1, 2 * Hkv, capacity, D]` after `start` positions."""
+        import torch
+
+        layers, _, width, capacity, head_dim = parent.shape
+        room = -(-max(capacity - start, 1) // STEP) * STEP
+        device = parent.device
+        # Zeros, not empty: should the rows be put together again, masked positions must not be NaN.
+        block = torch.zeros(layers, rows, width, room, head_dim, dtype=parent.dtype, device=device)
+        self.root: tuple[Tensor, ...] = tuple(parent)
+        self.grown: tuple[Tensor, ...] = tuple(block)
+        self.base = torch.full((1,), start, dtype=torch.int64, device=device)
+        row = torch.arange(rows, dtype=torch.int32, device=device)
+        self.owner = row[:, None].repeat(1, room)
+        self.start = start
+
+    def restart(self, start: int) -> bool:
+        """Branches off anew after `start` positions; False, and nothing done, where room is short."""
+        if self.root[0].shape[2] - start > self.owner.shape[1]:
+            return False
+        self.base.fill_(start)
+        self.start = start
+        return True
+
+    def reorder(self, parent: Tensor) -> None:
+        """Row `r` becomes what row `parent[r]` was. `parent`: int64 `[R]` on the device."""
+        self.owner.copy_(self.owner.index_select(0, parent))
+
+    def layer(self, i: int) -> Tensor:
+        """Keys and values as a plain context holds them, `[R, 2 * Hkv, capacity, D]`; a copy."""
+        return branched(self.root[i], self.grown[i], self.base, self.owner)
