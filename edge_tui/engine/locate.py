@@ -70,5 +70,5 @@ def find(name: str) -> Path:
         )
     raise CheckpointError(
         f"{name} is not in the local cache {cache_root()}; "
-        f"fetch it with 'hf download {name}' or give a folder."
+        f"fetch it with 'edge-tui models pull {name}' or give a folder."
     )

@@ -95,16 +95,7 @@ def written(progress: Progress) -> str:
     parts = [f"{size(progress.done)} of {size(progress.total)}", f"{progress.done / progress.total:.0%}"]
     if progress.rate is not None:
         parts.append(f"{size(int(progress.rate))}/s")
-    if progress.eta is not None:
-        parts.append(f"{duration(progress.eta)} left")
-    return " · ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """A span of time: "42 s", "7 min", "3 h"."""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5_400 else f"{seconds / 3600:.1f} h"
+    return " · ".join(part for part in [*parts, progress.left] if part)
 
 
 def _fail(said: str, status: int = 1) -> int:

@@ -139,6 +139,15 @@ class Progress:
         """Seconds that remain at the present rate."""
         return (self.total - self.done) / self.rate if self.rate and self.phase == "fetching" else None
 
+    @property
+    def left(self) -> str:
+        """The time that remains in words: "42 s left", "7 min left"; "" while that is not known."""
+        if (seconds := self.eta) is None:
+            return ""
+        if seconds < 99.5:
+            return f"{seconds:.0f} s left"
+        return f"{seconds / 60:.0f} min left" if seconds < 5_400 else f"{seconds / 3600:.1f} h left"
+
 
 @dataclass(slots=True)
 class Pull:

@@ -14,13 +14,14 @@ from textual.command import DiscoveryHit, Hit, Provider
 
 import decoders
 from edge_tui import resources
+from edge_tui.engine.events import Loaded
 from edge_tui.sanitise import sanitise
 from edge_tui.tui import lifecycle, theme
 from edge_tui.tui.actions import ACTIONS, bindings
+from edge_tui.tui.downloads import DownloadEnded, Downloads
 from edge_tui.tui.knobs import Knobs
 from edge_tui.tui.pacing import Pacer
 from edge_tui.tui.reloading import StrategiesChanged, ThemesChanged, watch_strategies, watch_themes
-from edge_tui.tui.screens.models import ModelsScreen
 from edge_tui.tui.screens.workbench import Workbench
 from edge_tui.tui.session import Session
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from edge_tui.engine.port import Engine, ModelSpec
     from edge_tui.settings import Settings
     from edge_tui.telemetry import Sample, Telemetry
+    from edge_tui.tui.screens.models import ModelsScreen
 
 CLOSE_SECONDS = 0.8
 """How long a quit waits for the engine: a second at most is left of it in all."""
@@ -112,6 +114,8 @@ class EdgeApp(App[int]):
 
             theme_folders = (resources.themes(), user_config().parent / "themes")
         self._watches = (watch_strategies(self), watch_themes(self, theme_folders))
+        self.downloads = Downloads(self.post_message)
+        self._models: ModelsScreen | None = None
         self.themes = theme.load(theme_folders)
         for each in self.themes.themes.values():
             self.register_theme(each)
@@ -171,18 +175,28 @@ class EdgeApp(App[int]):
         """The main model as the settings name it."""
         return sanitise(self.settings.models.name, keep_newlines=False)
 
+    @staticmethod
+    def _note_use(news: list[Event]) -> None:
+        """Remembers which models were used, for the order of their list."""
+        for event in news:
+            if isinstance(event, Loaded):
+                from edge_tui.hub import recent
+
+                recent.remember(event.name)
+
     def _tick(self) -> None:
         if self._leaving or not self.workbench.is_attached:
             return
         # Events are always taken, so that memory stays level; what they change waits for the terminal.
-        self._news += self.session.pump()
+        news = self.session.pump()
+        self._note_use(news)
+        self._news += news
         if not self._pacer.ready():
             return
         news, self._news = self._news, []
         self.workbench.tick(news, self._sample())
-        for screen in self.screen_stack:
-            if isinstance(screen, ModelsScreen):
-                screen.tick(news)
+        if self._models is not None and self._models.is_attached:
+            self._models.tick(news)
 
     def _sample(self) -> Sample | None:
         return self.telemetry.latest() if self.telemetry is not None else None
@@ -210,6 +224,17 @@ class EdgeApp(App[int]):
         self.refresh_css(animate=False)
         self.theme_changed_signal.publish(self.current_theme)
 
+    def on_download_ended(self, event: DownloadEnded) -> None:
+        if self._leaving:
+            return
+        name, progress = event.name, event.progress
+        if progress.phase == "done":
+            self.workbench.say(f"{name} is here: m lists it.", "good")
+        elif progress.phase == "failed":
+            self.workbench.say(progress.sentence, "error")
+        if self._models is not None and self._models.is_attached:
+            self._models.fetched(name)
+
     # Screens.
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[object]:  # type: ignore[override]
@@ -217,7 +242,10 @@ class EdgeApp(App[int]):
         return ()
 
     def show_models(self) -> None:
-        self.push_screen(ModelsScreen(self.session, self.settings))
+        from edge_tui.tui.screens.models import ModelsScreen
+
+        self._models = ModelsScreen(self.session, self.settings)
+        self.push_screen(self._models)
 
     def show_themes(self) -> None:
         from edge_tui.tui.screens.themes import ThemesScreen
@@ -256,6 +284,7 @@ class EdgeApp(App[int]):
         self.run_worker(self._close(code), exclusive=False)
 
     async def _close(self, code: int) -> None:
+        self.downloads.close()
         for watch in self._watches:
             watch.stop()
         if self.telemetry is not None:

@@ -176,7 +176,7 @@ def test_the_cache_is_where_the_environment_says(
 
 
 def test_offline_and_not_cached_names_the_variable(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "hf download org/none" in refusal("org/none")
+    assert "models pull org/none" in refusal("org/none")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert "HF_HUB_OFFLINE" in refusal("org/none")
 

@@ -1,16 +1,18 @@
-"""The models of this machine: what they are, what they would take, which of them play."""
+"""The models of this machine and of the hub: what they are, what they would take, which of them play."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.cells import cell_len
 from textual import work
 from textual.content import Content
-from textual.widgets import OptionList, Static
+from textual.widgets import Input, OptionList, Static
 
 from edge_tui.engine.port import ModelSpec
+from edge_tui.hub.outlook import PRECISIONS
+from edge_tui.hub.remote import repository_id
 from edge_tui.sanitise import sanitise
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.format import bar, clip, number, size
@@ -22,25 +24,17 @@ if TYPE_CHECKING:
     from textual.binding import Binding
 
     from edge_tui.engine.events import Event, Loaded
-    from edge_tui.engine.forecast import Forecast
     from edge_tui.engine.port import Precision
     from edge_tui.hub import Listing
+    from edge_tui.hub.outlook import Outlook
+    from edge_tui.hub.remote import Progress, Remote
     from edge_tui.settings import Settings
     from edge_tui.tui.app import EdgeApp
     from edge_tui.tui.session import Session
 
-PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "bfloat16", "float16", "int8", "4bit")
 _COLUMNS = 8 + 9 + 10 + 13
-
-
-@dataclass(slots=True)
-class Outlook:
-    """What a model would take on a device, by precision, and why a precision cannot be had."""
-
-    name: str
-    device: str
-    forecasts: dict[str, Forecast] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
+_PAUSE = 0.4
+"""Seconds without a key before the hub is asked about what was typed."""
 
 
 class ModelsScreen(PickScreen[None]):
@@ -49,7 +43,7 @@ class ModelsScreen(PickScreen[None]):
     app: EdgeApp
     DEFAULT_CSS = """
     ModelsScreen OptionList { height: 1fr; max-height: 100%; }
-    ModelsScreen .hint { height: 9; padding: 1 0 0 0; border-top: solid $border-blurred; }
+    ModelsScreen .hint { height: 10; padding: 1 0 0 0; border-top: solid $border-blurred; }
     """
     BINDINGS: ClassVar[list[Binding]] = bindings("models")
     heading = "models"
@@ -65,17 +59,23 @@ class ModelsScreen(PickScreen[None]):
         self._precision: Precision = settings.precision
         self._outlook: Outlook | None = None
         self._said = ""
+        self._offer = ""
+        self._remotes: dict[str, Remote] = {}
+        self._refused: dict[str, str] = {}
 
     def on_mount(self) -> None:
+        self.query_one(Input).placeholder = "filter, or a repository of the hub, like Qwen/Qwen2.5-0.5B"
         self.query_one(OptionList).loading = True
         self._scan()
 
     @work(thread=True)
     def _scan(self) -> None:
         from edge_tui.engine.devices import devices
-        from edge_tui.hub import local_models
+        from edge_tui.hub import local_models, recent
 
+        last = recent.names()
         listings = local_models(self._settings.models.folders)
+        listings.sort(key=lambda listing: last.index(listing.name) if listing.name in last else len(last))
         names = ["auto", *(device.name for device in devices())]
         self.app.call_from_thread(self._found, listings, names)
 
@@ -93,19 +93,44 @@ class ModelsScreen(PickScreen[None]):
 
     def items(self) -> list[Item]:
         room = max(self.query_one(OptionList).size.width - _COLUMNS - 5, 16)
-        return [self._item(listing, room) for listing in (self._listings or {}).values()]
+        listings = self._listings or {}
+        coming = [name for name in self.app.downloads.active if name not in listings]
+        offered = [self._offer] if self._offer and self._offer not in coming else []
+        found = [self._item(listing, room) for listing in listings.values()]
+        return found + [self._hub_item(name, room) for name in coming + offered]
+
+    def _filter(self, query: str) -> None:
+        """A repository that is not here is offered among what is."""
+        name = repository_id(query)
+        self._offer = name if name not in (self._listings or {}) else ""
+        self._items = list(self.items())
+        super()._filter(name or query)
+
+    def _hub_item(self, name: str, room: int) -> Item:
+        shown = clip(name, room)
+        progress = self.app.downloads.progress(name)
+        if progress is not None and progress.active:
+            said, style = (f"{_share(progress):>4.0%} fetched", "$warning") if progress.total else ("…", "")
+        else:
+            said, style = "on the hub", "$text-muted"
+        lead = (f"⇣ {shown}{' ' * (room - cell_len(shown) + 1)}", "$foreground")
+        return Item(name, name, Content.assemble(lead, (clip(said, _COLUMNS), style)))
 
     def _item(self, listing: Listing, room: int) -> Item:
         name = sanitise(listing.name, keep_newlines=False)
         shown = clip(name, room)
         roles = [role for role, loaded in self._session.loaded.items() if _same(loaded, listing.name)]
         mark = "●" if roles else " "
+        progress = self.app.downloads.progress(listing.name)
+        if progress is not None and progress.active:
+            return self._hub_item(listing.name, room)
         lead = [
             (f"{mark} ", "$success"),
             (shown + " " * (room - cell_len(shown) + 1), "bold" if roles else ""),
         ]
         if listing.refusal:
-            reason = clip(sanitise(listing.refusal, keep_newlines=False), _COLUMNS)
+            reason = sanitise(listing.refusal, keep_newlines=False).removeprefix(f"{name} ")
+            reason = clip(reason.removeprefix("is "), _COLUMNS)
             parts = [
                 (f"  {shown}{' ' * (room - cell_len(shown) + 1)}", "$text-muted"),
                 (reason, "$text-muted italic"),
@@ -129,73 +154,106 @@ class ModelsScreen(PickScreen[None]):
     # The outlook.
 
     def _look(self) -> None:
-        listing = self._listing()
+        listing, name = self._listing(), self._highlighted()
         self._outlook = None
         self._paint()
         if listing is not None and listing.ready:
-            self._forecast(listing.name, self._device)
+            self._forecast(name, self._device)
+        elif name and name == self._offer:
+            self._refused.pop(name, None)
+            self.set_timer(_PAUSE, lambda: self._ask(name))
+
+    def _ask(self, name: str) -> None:
+        """Asks the hub, if the cursor has stayed."""
+        if self.is_attached and self._highlighted() == name and self._outlook is None:
+            self._forecast(name, self._device)
 
     @work(thread=True, exclusive=True, group="forecast")
     def _forecast(self, name: str, asked: str) -> None:
         from edge_tui.engine.checkpoint import CheckpointError, open_checkpoint
-        from edge_tui.engine.devices import devices
-        from edge_tui.engine.forecast import forecast
-        from edge_tui.engine.loader import available_precisions
+        from edge_tui.hub.outlook import outlook
+        from edge_tui.hub.remote import HubError, look
 
-        there = devices()
-        device = asked
-        if asked == "auto":
-            device = max(there, key=lambda d: (d.name != "cpu", d.name != "mps", d.free or 0)).name
-        outlook = Outlook(name, device)
+        remote, why, seen = self._remotes.get(name), "", None
         try:
-            checkpoint = open_checkpoint(name)
-        except CheckpointError as error:
-            outlook.reasons = dict.fromkeys(PRECISIONS, str(error))
-        else:
-            outlook.reasons = {p: why for p, why in available_precisions(device).items() if why}
-            stored = checkpoint.quantization
-            for precision in PRECISIONS:
-                if stored and precision not in ("auto", stored):
-                    outlook.reasons[precision] = f"Its weights are stored in {stored}."
-                if precision in outlook.reasons:
-                    continue
-                seen = forecast(checkpoint, precision, self._settings.context, 1, device)
-                outlook.forecasts[precision] = seen
-                if not seen.fits:
-                    outlook.reasons[precision] = seen.sentence
-        self.app.call_from_thread(self._foreseen, outlook)
+            if name == self._offer:
+                remote = remote or look(name)
+                checkpoint, why = remote.checkpoint, remote.refusal
+            else:
+                checkpoint = open_checkpoint(name)
+            if checkpoint is not None:
+                seen = outlook(checkpoint, asked, self._settings.context)
+        except (CheckpointError, HubError) as error:
+            why = str(error)
+        self.app.call_from_thread(self._foreseen, name, remote, seen, why)
 
-    def _foreseen(self, outlook: Outlook) -> None:
-        listing = self._listing()
-        if self.is_attached and listing is not None and listing.name == outlook.name:
-            self._outlook = outlook
+    def _foreseen(self, name: str, remote: Remote | None, seen: Outlook | None, why: str) -> None:
+        if remote is not None:
+            self._remotes[name] = remote
+        if why:
+            self._refused[name] = why
+        if self.is_attached and self._highlighted() == name:
+            self._outlook = seen
             self._paint()
 
     def _paint(self) -> None:
         if not self.is_attached:
             return
-        listing = self._listing()
+        listing, name = self._listing(), self._highlighted()
+        progress = self.app.downloads.progress(name)
         parts: list[tuple[str, str]] = []
         if self._listings is None:
             parts.append(("Looking for models …", "$text-muted"))
-        elif listing is None:
-            parts.append(("Nothing matches.", "$text-muted"))
-        elif listing.refusal:
-            parts.append((sanitise(listing.refusal), "$warning"))
-        else:
+        elif progress is not None and progress.active:
+            parts += self._download(name, progress)
+        elif why := self._refused.get(name) or (listing.refusal if listing is not None else ""):
+            parts.append((sanitise(why), "$warning"))
+            if listing is not None and _resumable(listing) and name not in self._refused:
+                parts.append(("\nEnter goes on with its download.", "$primary"))
+        elif listing is not None:
             parts += self._facts(listing)
+        elif remote := self._remotes.get(name):
+            said = f"on the hub: {size(remote.bytes)} in {len(remote.files)} files; enter downloads them"
+            parts += [(said + (", once its terms are accepted.\n" if remote.gated else ".\n"), "$primary")]
+            parts += self._facts(remote.listing)
+        elif name:
+            parts.append((f"Asking the hub about {name} …", "$text-muted"))
+        else:
+            parts.append(("Nothing matches; type a repository like Qwen/Qwen2.5-0.5B.", "$text-muted"))
         parts += self._progress()
         self.query_one(".hint", Static).update(Content.assemble(*parts))
+
+    @staticmethod
+    def _download(name: str, progress: Progress) -> list[tuple[str, str]]:
+        if not progress.total:
+            return [(f"Asking the hub for the files of {name} …\n", "$text-muted")]
+        rate = f"{size(progress.rate)}/s" if progress.rate is not None else "…"
+        return [
+            (f"Downloading {name}\n\n", "$foreground bold"),
+            ("▕", "$text-muted"),
+            (bar(_share(progress), 40), "$primary"),
+            ("▏", "$text-muted"),
+            (f" {_share(progress):>4.0%}\n\n", "$foreground"),
+            (
+                f"{size(progress.done)} of {size(progress.total)} · {rate} · {progress.left}\n\n",
+                "$foreground",
+            ),
+            (
+                "It goes on when this screen is left; ^x gives it up, and what has come whole stays.",
+                "$text-muted",
+            ),
+        ]
 
     def _facts(self, listing: Listing) -> list[tuple[str, str]]:
         context = f"{listing.context:,} positions" if listing.context else "no stated limit"
         chat = "chat template" if listing.chat else "no chat template"
         facts = f"{sanitise(listing.architecture)} · {listing.tier} · {context} · {chat}\n"
+        parts = [(facts, "$foreground"), ("device     ", "$text-muted")]
         outlook = self._outlook
-        device = self._device
-        if outlook is not None and device == "auto":
-            device = f"auto: {outlook.device}"
-        parts = [(facts, "$foreground"), ("device     ", "$text-muted"), (f"{device}\n", "$primary bold")]
+        if outlook is None:
+            parts.append((f"{self._device}\n", "$primary bold"))
+        else:
+            parts += self._where(outlook)
         parts.append(("precision ", "$text-muted"))
         for precision in PRECISIONS:
             why = outlook.reasons.get(precision) if outlook is not None else None
@@ -220,11 +278,28 @@ class ModelsScreen(PickScreen[None]):
             ("▏\n", "$text-muted"),
             ("           ", ""),
             (
-                f"weights {size(seen.weights)} · KV cache {size(seen.kv)} · logits {size(seen.logits)}",
+                f"weights {size(seen.weights)} · KV {size(seen.kv)} · logits {size(seen.logits)}",
                 "$text-muted",
             ),
             (f" · working {size(seen.overhead)}\n", "$text-muted"),
         ]
+        return parts
+
+    def _where(self, outlook: Outlook) -> list[tuple[str, str]]:
+        """The device, what is free there, and who holds the rest."""
+        device = outlook.device
+        name = f"auto: {device.name}" if self._device == "auto" else device.name
+        facts = [sanitise(device.title, keep_newlines=False)] if device.title != device.name else []
+        if device.free is not None and device.total is not None:
+            facts.append(f"{size(device.free)} of {size(device.total)} free")
+        parts = [(f"{name} ", "$primary bold"), (" · ".join(facts) + "\n", "$foreground")]
+        if outlook.others:
+            held = [
+                f"{sanitise(each.name, keep_newlines=False) or 'a process'} ({each.pid}) {size(each.bytes)}"
+                for each in outlook.others[:3]
+            ]
+            more = f" and {len(outlook.others) - 3} more" if len(outlook.others) > 3 else ""
+            parts += [("           ", ""), (f"held by {', '.join(held)}{more}\n", "$warning")]
         return parts
 
     def _progress(self) -> list[tuple[str, str]]:
@@ -238,7 +313,11 @@ class ModelsScreen(PickScreen[None]):
 
     def tick(self, news: Sequence[Event]) -> None:
         """The engine did something: roles and progress may have changed."""
-        if not news or self._listings is None:
+        if self._listings is None:
+            return
+        if self.app.downloads.active:
+            self._refresh_downloads()
+        if not news:
             return
         from edge_tui.engine import events
 
@@ -250,6 +329,22 @@ class ModelsScreen(PickScreen[None]):
         if self._session.loading or any(not isinstance(event, events.TokenBatch) for event in news):
             self._paint()
 
+    def _refresh_downloads(self) -> None:
+        """Writes the new numbers into the list where they stand: it must not jump under the cursor."""
+        options = self.query_one(OptionList)
+        names = {option.id for option in options.options}
+        for item in self.items():
+            if item.id in names and item.id in self.app.downloads.active:
+                options.replace_option_prompt(item.id, item.content)
+        self._paint()
+
+    def fetched(self, name: str) -> None:
+        """A download is over: looks again at what is here."""
+        self._remotes.pop(name, None)
+        progress = self.app.downloads.progress(name)
+        self._said = sanitise(progress.sentence) if progress is not None else ""
+        self._scan()
+
     def _listing(self) -> Listing | None:
         return (self._listings or {}).get(self._highlighted())
 
@@ -257,8 +352,11 @@ class ModelsScreen(PickScreen[None]):
         self.action_load("model")
 
     def action_load(self, role: str) -> None:
-        listing = self._listing()
-        if listing is None:
+        listing, name = self._listing(), self._highlighted()
+        if name in self.app.downloads.active:
+            return
+        if listing is None or _resumable(listing):
+            self._fetch(name)
             return
         why = listing.refusal
         if not why and self._outlook is not None:
@@ -272,7 +370,22 @@ class ModelsScreen(PickScreen[None]):
         spec = ModelSpec(listing.name, self._precision, self._device, self._settings.context)
         self.app.assign(role, spec)
 
+    def _fetch(self, name: str) -> None:
+        """Downloads a repository, unless the hub has said already that it cannot be used."""
+        remote = self._remotes.get(name)
+        if not name or (remote is not None and remote.refusal):
+            self.app.bell()
+            return
+        self._refused.pop(name, None)
+        self._said = ""
+        self.app.downloads.start(name)
+        self.reload()
+        self._paint()
+
     def action_unload(self) -> None:
+        if self.app.downloads.cancel(self._highlighted()):
+            self._paint()
+            return
         listing, engine = self._listing(), self._session.engine
         if listing is None or engine is None:
             return
@@ -292,6 +405,19 @@ class ModelsScreen(PickScreen[None]):
         at = self._devices.index(self._device) if self._device in self._devices else -1
         self._device = self._devices[(at + 1) % len(self._devices)]
         self._look()
+
+
+def _resumable(listing: Listing) -> bool:
+    """Whether a download could make it whole."""
+    return (
+        listing.origin == "cache"
+        and not listing.ready
+        and re.search("complete|download|fetch", listing.refusal) is not None
+    )
+
+
+def _share(progress: Progress) -> float:
+    return progress.done / progress.total if progress.total else 0.0
 
 
 def _same(loaded: Loaded, name: str) -> bool:

@@ -1,0 +1,108 @@
+"""The models screen and the hub, over HTTP to a stand-in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.widgets import Input, OptionList, Static
+
+from edge_tui.hub import recent
+from edge_tui.tui.screens.models import ModelsScreen
+from tests.engine.checkpoints import make_checkpoint
+from tests.hub_stand_in import Repository, StandIn, serving
+
+NAME = "org/tiny"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StandIn]:
+    with serving() as stand_in:
+        monkeypatch.setenv("HF_ENDPOINT", stand_in.url)
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        folder = make_checkpoint(tmp_path / "tiny", shards=2, chat_template=True)
+        stand_in.repositories[NAME] = Repository(folder)
+        yield stand_in
+
+
+async def until(pilot: Any, look: Callable[[], object], what: str) -> None:
+    for _ in range(600):
+        if look():
+            return
+        await pilot.pause(0.025)
+    raise AssertionError(f"not seen: {what}: {hint(pilot)}")
+
+
+def hint(pilot: Any) -> str:
+    return str(pilot.app.screen.query_one(".hint", Static).render())
+
+
+def names(pilot: Any) -> list[str]:
+    return [str(option.id) for option in pilot.app.screen.query_one(OptionList).options]
+
+
+async def opened(pilot: Any) -> ModelsScreen:
+    await pilot.pause(0.1)
+    pilot.app.workbench.pane.focus()
+    await pilot.press("m")
+    await until(pilot, lambda: names(pilot), "the list")
+    return pilot.app.screen  # type: ignore[no-any-return]
+
+
+async def test_from_a_typed_name_to_a_loaded_model(hub: StandIn, demo: Any) -> None:
+    app = demo()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(pilot)
+        await pilot.press(*NAME)
+        assert names(pilot) == [NAME]
+        await until(pilot, lambda: "enter downloads them" in hint(pilot), "the facts")
+        assert "LlamaForCausalLM" not in hint(pilot)
+        assert "Qwen2ForCausalLM · flat · 256 positions · chat template" in hint(pilot)
+        await until(pilot, lambda: "forecast" in hint(pilot) and "weights" in hint(pilot), "the forecast")
+        hub.bytes_per_second = 60_000
+        await pilot.press("enter")
+        await until(pilot, lambda: " left" in hint(pilot) and "/s" in hint(pilot), "rate and time")
+        assert "Downloading org/tiny" in hint(pilot)
+        await pilot.press("ctrl+x")
+        await until(pilot, lambda: not app.downloads.active, "given up")
+        hub.bytes_per_second = None
+        await until(pilot, lambda: names(pilot) == [NAME], "still offered")
+        await pilot.press("enter")
+        await until(pilot, lambda: "here: m lists it" in app.workbench.messages.message, "fetched")
+        await until(pilot, lambda: "precision" in hint(pilot) and "weights" in hint(pilot), "it is local now")
+        await pilot.press("enter")
+        await until(pilot, lambda: "model" in app.session.loaded, "loaded")
+        assert app.session.loaded["model"].name == NAME
+        assert recent.names()[0] == NAME
+        await pilot.press("escape", "m")
+        await until(pilot, lambda: names(pilot)[:1] == [NAME], "the last used comes first")
+
+
+async def test_a_download_goes_on_behind_other_screens(hub: StandIn, picture: Any) -> None:
+    app = picture()
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(pilot)
+        screen.query_one(Input).value = f"https://huggingface.co/{NAME}/tree/main"
+        await until(pilot, lambda: "enter downloads them" in hint(pilot), "the facts")
+        await pilot.press("enter", "escape")
+        assert app.screen is app.workbench
+        await until(pilot, lambda: "here: m lists it" in app.workbench.messages.message, "fetched")
+
+
+async def test_what_the_hub_refuses_is_said_in_place(
+    hub: StandIn, picture: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.repositories["org/closed"] = Repository(hub.repositories[NAME].folder, gated=True)
+    app = picture()
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(pilot)
+        screen.query_one(Input).value = "org/closed"
+        await until(pilot, lambda: "is gated" in hint(pilot), "gated")
+        screen.query_one(Input).value = "org/nothing"
+        await until(pilot, lambda: "check the spelling" in hint(pilot), "unknown")
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        screen.query_one(Input).value = "org/nothing2"
+        await until(pilot, lambda: "HF_HUB_OFFLINE" in hint(pilot), "offline")
+        assert not app.downloads.active
