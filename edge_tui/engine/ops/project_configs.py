@@ -1,8 +1,13 @@
-"""How each product is cut into programs: a small table, measured by `tests.engine.ops.speed_project`."""
+"""How each product is cut into programs: the measured product nearest in size decides.
+
+`python -m tests.engine.ops.speed_project` measures and prints the table anew.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from math import log
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,8 +15,9 @@ class Config:
     """One way to cut a product.
 
     Attributes:
-        block_n: Matrix rows a program owns; with a gate, gate and up rows together.
-        block_k: Columns of a tile.
+        block_n: Matrix rows a program owns; with a gate, gate and up rows together. A power of two.
+        block_k: Columns of a tile, a power of two. From `256 · warps` on, each lane loads the very part of
+            the tokens that it multiplies; below that they go through shared memory.
         warps: Warps a program runs on.
         lookup: How codes become numbers: "asm", or "table" for plain operations and loads.
     """
@@ -22,19 +28,39 @@ class Config:
     lookup: str = "asm"
 
 
-def choose(kind: str, tokens: int, rows: int, columns: int, width: int) -> Config:
-    """The configuration for a product.
+Row = tuple[str, int, int, int, Config]
+"""Kind, `T`, `N`, `K` and what was fastest for them."""
 
-    Args:
-        kind: As in `Packed`.
-        tokens: `T`.
-        rows: `N`.
-        columns: `K`.
-        width: Bytes of an element of the compute dtype.
-    """
-    big = rows * columns > 2**24
-    if kind == "plain":
-        if tokens == 1:
-            return Config(8, 512, 2) if big else Config(2, 1024, 4)
-        return Config(8, 512, 2) if big else Config(4, 512, 2)
-    return Config(8, 512, 2) if big else Config(4, 512, 2)
+TABLE: tuple[Row, ...] = (
+    ("plain", 1, 1152, 896, Config(2, 1024, 4)),
+    ("plain", 1, 896, 4864, Config(1, 8192, 8)),
+    ("plain", 1, 9728, 896, Config(8, 1024, 4)),
+    ("plain", 1, 4608, 3584, Config(4, 1024, 4)),
+    ("plain", 1, 3584, 18944, Config(4, 1024, 4)),
+    ("plain", 1, 37888, 3584, Config(8, 512, 2)),
+    ("plain", 1, 151936, 896, Config(8, 512, 2)),
+    ("plain", 4, 1152, 896, Config(4, 512, 2)),
+    ("plain", 4, 37888, 3584, Config(8, 512, 2)),
+    ("plain", 8, 1152, 896, Config(4, 512, 2)),
+    ("plain", 8, 37888, 3584, Config(8, 256, 1)),
+    ("int8", 1, 1152, 896, Config(2, 1024, 4)),
+    ("int8", 1, 37888, 3584, Config(8, 512, 2)),
+    ("int8", 8, 1152, 896, Config(4, 512, 2)),
+    ("int8", 8, 37888, 3584, Config(8, 256, 1)),
+    ("nf4", 1, 1152, 896, Config(4, 1024, 4)),
+    ("nf4", 1, 37888, 3584, Config(8, 512, 2)),
+    ("nf4", 8, 1152, 896, Config(4, 512, 2)),
+    ("nf4", 8, 37888, 3584, Config(8, 256, 1)),
+)
+
+
+@cache
+def choose(kind: str, tokens: int, rows: int, columns: int) -> Config:
+    """The configuration for a product; arguments as in `Row`."""
+
+    def distance(row: Row) -> tuple[int, float]:
+        _, t, n, k, _ = row
+        # Too few tokens in the table is worse than too many: what each of them keeps in registers adds up.
+        return (8 * (tokens - t) if t < tokens else t - tokens), abs(log(rows / n)) + abs(log(columns / k))
+
+    return min((row for row in TABLE if row[0] == kind), key=distance)[4]

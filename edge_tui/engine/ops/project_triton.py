@@ -216,7 +216,7 @@ def _project(
     for _ in tl.static_range(T):
         sums = sums + (tl.zeros((BLOCK_N, SUMS), tl.float32),)  # noqa: RUF005 - Triton has no unpacking
         if norm is not None:
-            squares = squares + (tl.zeros((BLOCK_K,), tl.float32),)  # noqa: RUF005
+            squares = squares + (tl.zeros((BLOCK_K // 8,), tl.float32),)  # noqa: RUF005
 
     for k in range(0, K, BLOCK_K):
         coming = k // CODES + WORDS + word
@@ -235,7 +235,8 @@ def _project(
         for t in tl.static_range(T):
             value = tl.load(x + t * K + k + column, mask=inside, other=0.0).to(tl.float32)
             if norm is not None:
-                new_squares = new_squares + (squares[t] + value * value,)  # noqa: RUF005
+                square = tl.sum(tl.reshape(value * value, (BLOCK_K // 8, 8)), axis=1)
+                new_squares = new_squares + (squares[t] + square,)  # noqa: RUF005
                 value = value * gain
             part = _dot(weights, _spread(value, WORDS, CODES), CODES, BLOCK_N, BLOCK_K)
             if CODES == NF4:
@@ -302,11 +303,14 @@ def project(
     residual: Tensor | None = None,
     config: Config | None = None,
 ) -> None:
-    """`project.project` as one kernel; `config` overrides the table's choice."""
+    """`project.project` as one kernel; `config` overrides the table's choice.
+
+    Run once before it is captured in a graph: it compiles, and brings the NF4 levels to the device.
+    """
     tokens, columns = x.shape
     width = packed.rows // 2 if gate else packed.rows
     if config is None:
-        config = choose(packed.kind, tokens, packed.rows, columns, x.element_size())
+        config = choose(packed.kind, tokens, packed.rows, columns)
     weight = packed.weight if packed.kind == "plain" else packed.weight.view(-1).view(torch.int32)
     overlap = dependent_launch and _can_overlap(x.device)
     launch: dict[str, Any] = {"num_warps": config.warps}
