@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from decoders.random import Rng
 
 StepFunction = Callable[[Mapping[str, Output], "State", Params, "Rng"], Step]
-"""What `Decoder.step` is, too. `Step.chosen` and `Step.final` of a fused one are the same tensors each time."""
+"""As `Decoder.step`; the tensors `chosen` and `final` of a fused one are the same each time."""
 
 
 @dataclass(frozen=True, slots=True)

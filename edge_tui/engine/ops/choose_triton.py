@@ -668,7 +668,8 @@ def _indices(place: Mapping[str, int], *names: str | None) -> tuple[int, ...]:
 
 def block_for(width: int) -> int:
     """Candidates a program: enough programs for every multiprocessor, few enough to sum up in one go."""
-    return min(max(triton.next_power_of_2(triton.cdiv(width, 128)), 32), 1024)
+    share: int = triton.next_power_of_2(triton.cdiv(width, 128))
+    return min(max(share, 32), 1024)
 
 
 def launch_options(device: str, dependent: bool | None) -> dict[str, Any]:

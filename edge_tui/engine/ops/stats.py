@@ -61,23 +61,48 @@ def record(
     done: Tensor,
     version: Tensor,
     extras: list[Tensor],
+    moved: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """One step's record.
 
+    On an NVIDIA GPU it is two kernels (`stats_triton`); elsewhere plain torch operations.
+
     Args:
-        z: float32 `[R, V]`, the raw logits of the sequence that each new row continues.
+        z: float `[R, V]`, the raw logits of the sequence that each new row continues.
         final: float32 `[R, V]`, the logits the choice was made from.
         chosen: int64 `[R]`.
         parent: int64 `[R]`.
         done: bool `[R]`.
         version: float32 `[R]`, version of the parameter table.
         extras: float32 `[R]` each.
+        moved: Whether the rows of `z` are still those of the step before, so that row `r` continues
+            `z[parent[r]]`.
 
     Returns:
         int32 `[R, len(INTS) + 2·TOP]` and float32 `[R, len(FLOATS) + 2·TOP + len(extras)]`.
     """
+    from edge_tui.engine.ops.project import available
+
+    if z.is_cuda and available() is None:
+        from edge_tui.engine.ops import stats_triton
+
+        return stats_triton.record(z, final, chosen, parent, done, version, extras, moved)
+    return reference(z.index_select(0, parent) if moved else z, final, chosen, parent, done, version, extras)
+
+
+def reference(
+    z: Tensor,
+    final: Tensor,
+    chosen: Tensor,
+    parent: Tensor,
+    done: Tensor,
+    version: Tensor,
+    extras: list[Tensor],
+) -> tuple[Tensor, Tensor]:
+    """`record` in plain torch operations, on any device; the rows of `z` are in place."""
     import torch
 
+    z = z.float()
     raw_logp, rank, entropy, ids, logps = summarise(z, chosen)
     final_all = final.log_softmax(-1)
     final_values, final_ids = top(final_all)

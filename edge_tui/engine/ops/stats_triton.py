@@ -1,0 +1,297 @@
+"""The kernels behind `stats.record`: two, over the raw logits and the final ones at once.
+
+The first leaves, for each distribution, its normaliser, entropy and the rank of the chosen token, and a
+bound that none of the `TOP` best lies below: the `TOP`-th greatest of the programs' maxima. The second
+collects the few candidates that reach the bound, and puts them in order by counting, for each, how many are
+better. Equal logits are ordered by id.
+"""
+
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+import triton
+import triton.language as tl
+
+from edge_tui.engine.events import TOP
+from edge_tui.engine.ops.choose_triton import INTERPRETED, is_last
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_INF = tl.constexpr(float("inf"))
+_TOP = tl.constexpr(TOP)
+_LEAD_INTS = tl.constexpr(5)
+_LEAD_FLOATS = tl.constexpr(3)
+_FACTS = tl.constexpr(4)
+"""What is known of a distribution after the first kernel: normaliser, entropy, bound, chosen logit."""
+_CHUNK = tl.constexpr(64)
+"""Candidates compared with each other at a time; seldom more reach the bound."""
+
+
+@triton.jit
+def _source(raw, raw_stride, final, final_stride, parent, row, side, MOVED: tl.constexpr):
+    """The row that a side reads: side 0 the raw logits of the row that this one continues, 1 the final."""
+    origin = row.to(tl.int64)
+    if MOVED:
+        origin = tl.load(parent + row)
+    return tl.where(side == 0, origin * raw_stride, row.to(tl.int64) * final_stride)
+
+
+@triton.jit
+def _load(raw, final, offset, ids, V, side):
+    """Logits of one side, float32; −inf beyond the vocabulary."""
+    inside = ids < V
+    if side == 0:
+        x = tl.load(raw + offset + ids, mask=inside, other=-_INF).to(tl.float32)
+    else:
+        x = tl.load(final + offset + ids, mask=inside, other=-_INF).to(tl.float32)
+    return x
+
+
+@triton.jit
+def _scan(
+    raw,
+    raw_stride,
+    final,
+    final_stride,
+    chosen,
+    parent,
+    parts,
+    over,
+    facts,
+    ranks,
+    arrived,
+    V,
+    BLOCK: tl.constexpr,
+    PARTS: tl.constexpr,
+    MOVED: tl.constexpr,
+):
+    """Maximum, weight, first moment and rank of each program's part; from them, a distribution's facts."""
+    block, row, side = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    count, rows = tl.num_programs(0), tl.num_programs(1)
+    offset = _source(raw, raw_stride, final, final_stride, parent, row, side, MOVED)
+    ids = block * BLOCK + tl.arange(0, BLOCK)
+    x = _load(raw, final, offset, ids, V, side)
+    token = tl.load(chosen + row)
+    if side == 0:
+        picked = tl.load(raw + offset + token).to(tl.float32)
+    else:
+        picked = tl.load(final + offset + token).to(tl.float32)
+    peak = tl.max(x, 0)
+    # Removed candidates weigh nothing; what is broken (NaN, +inf) stays to be seen in the sums.
+    removed = x == -_INF
+    below = tl.where(removed, 0.0, x - peak)
+    weight = tl.where(removed, 0.0, tl.exp(below))
+    line = side * rows + row
+    mine = parts + 3 * line * count + block
+    tl.store(mine, peak)
+    tl.store(mine + count, tl.sum(weight, 0))
+    tl.store(mine + 2 * count, tl.sum(weight * below, 0))
+    tl.store(over + line * count + block, tl.sum((x > picked).to(tl.int32), 0))
+    if is_last(arrived + line, count):
+        spots = tl.arange(0, PARTS)
+        held = spots < count
+        all = parts + 3 * line * count + spots
+        peaks = tl.load(all, mask=held, other=-_INF, cache_modifier=".cg")
+        weights = tl.load(all + count, mask=held, other=0.0, cache_modifier=".cg")
+        moments = tl.load(all + 2 * count, mask=held, other=0.0, cache_modifier=".cg")
+        top = tl.max(peaks, 0)
+        empty = peaks == -_INF
+        gap = tl.where(empty, 0.0, peaks - top)
+        scale = tl.where(empty, 0.0, tl.exp(gap))
+        total = tl.sum(weights * scale, 0)
+        moment = tl.sum((moments + gap * weights) * scale, 0)
+        better = tl.sum((peaks[None, :] > peaks[:, None]).to(tl.int32), 1)
+        bound = tl.min(tl.where(better < _TOP, peaks, _INF), 0)
+        bound = tl.where(count < _TOP, -_INF, bound)
+        tl.store(facts + _FACTS * line, top + tl.log(total))
+        tl.store(facts + _FACTS * line + 1, tl.log(total) - moment / total)
+        tl.store(facts + _FACTS * line + 2, bound)
+        tl.store(facts + _FACTS * line + 3, picked)
+        greater = tl.load(over + line * count + spots, mask=held, other=0, cache_modifier=".cg")
+        tl.store(ranks + line, tl.sum(greater, 0))
+
+
+@triton.jit
+def _pack(
+    raw,
+    raw_stride,
+    final,
+    final_stride,
+    chosen,
+    parent,
+    done,
+    version,
+    facts,
+    ranks,
+    values,
+    tokens,
+    filled,
+    arrived,
+    ints,
+    floats,
+    V,
+    floats_stride,
+    BLOCK: tl.constexpr,
+    MOVED: tl.constexpr,
+):
+    """Candidates that reach the bound, then in order, and the record written."""
+    block, row, side = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    count, rows = tl.num_programs(0), tl.num_programs(1)
+    offset = _source(raw, raw_stride, final, final_stride, parent, row, side, MOVED)
+    ids = block * BLOCK + tl.arange(0, BLOCK)
+    x = _load(raw, final, offset, ids, V, side)
+    line = side * rows + row
+    held = (x >= tl.load(facts + _FACTS * line + 2)) & (x > -_INF)
+    x = tl.where(held, x, -_INF)
+    found = tl.minimum(tl.sum(held.to(tl.int32), 0), _TOP)
+    room = count * _TOP
+    if found > 0:
+        first = line * room + tl.atomic_add(filled + line, found, sem="relaxed")
+        for i in range(found):
+            value, index = tl.max(x, 0, return_indices=True)
+            tl.store(values + first + i, value)
+            tl.store(tokens + first + i, block * BLOCK + index)
+            x = tl.where(ids == block * BLOCK + index, -_INF, x)
+    if is_last(arrived + line, count):
+        total = tl.atomic_add(filled + line, 0, sem="relaxed")
+        normaliser = tl.load(facts + _FACTS * line)
+        top_ids = ints + row * (_LEAD_INTS + 2 * _TOP) + _LEAD_INTS + side * _TOP
+        top_logps = floats + row * floats_stride + _LEAD_FLOATS + side * _TOP
+        chunk = tl.arange(0, _CHUNK)
+        for start in range(0, total, _CHUNK):
+            spot = start + chunk
+            inside = spot < total
+            value = tl.load(values + line * room + spot, mask=inside, other=-_INF, cache_modifier=".cg")
+            token = tl.load(tokens + line * room + spot, mask=inside, other=0, cache_modifier=".cg")
+            place = tl.zeros((_CHUNK,), tl.int32)
+            for other in range(0, total, _CHUNK):
+                rival = other + chunk
+                real = rival < total
+                score = tl.load(values + line * room + rival, mask=real, other=-_INF, cache_modifier=".cg")
+                name = tl.load(tokens + line * room + rival, mask=real, other=0, cache_modifier=".cg")
+                equal = (score[None, :] == value[:, None]) & (name[None, :] < token[:, None])
+                ahead = (score[None, :] > value[:, None]) | (equal & real[None, :])
+                place += tl.sum(ahead.to(tl.int32), 1)
+            shown = inside & (place < _TOP)
+            tl.store(top_ids + place, token, mask=shown)
+            tl.store(top_logps + place, value - normaliser, mask=shown)
+        slots = tl.arange(0, 32)
+        unused = (slots >= total) & (slots < _TOP)
+        tl.store(top_ids + slots, tl.full((32,), -1, tl.int32), mask=unused)
+        tl.store(top_logps + slots, tl.full((32,), float("-inf"), tl.float32), mask=unused)
+        tl.store(filled + line, 0)
+        logp = tl.load(facts + _FACTS * line + 3) - normaliser
+        tl.store(floats + row * floats_stride + side, logp)
+        if side == 0:
+            tl.store(floats + row * floats_stride + 2, tl.load(facts + _FACTS * line + 1))
+            head = ints + row * (_LEAD_INTS + 2 * _TOP)
+            tl.store(head, tl.load(chosen + row).to(tl.int32))
+            tl.store(head + 1, tl.load(parent + row).to(tl.int32))
+            tl.store(head + 2, tl.load(ranks + line))
+            tl.store(head + 3, tl.load(done + row).to(tl.int32))
+            tl.store(head + 4, tl.load(version + row).to(tl.int32))
+
+
+class Scratch:
+    """What passes between the two kernels, for one shape.
+
+    Args:
+        device: Where it lies.
+        rows: Number of rows `R`.
+        width: Vocabulary `V`.
+    """
+
+    def __init__(self, device: torch.device, rows: int, width: int) -> None:
+        share: int = triton.next_power_of_2(triton.cdiv(width, 64))
+        self.block = min(max(share, 32), 2048)
+        self.blocks: int = triton.cdiv(width, self.block)
+
+        def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.empty(2, rows, *shape, dtype=dtype, device=device)
+
+        self.parts = empty(3, self.blocks)
+        self.over = empty(self.blocks, dtype=torch.int32)
+        self.facts = empty(_FACTS.value)
+        self.ranks = empty(dtype=torch.int32)
+        self.values = empty(self.blocks * TOP)
+        self.tokens = empty(self.blocks * TOP, dtype=torch.int32)
+        self.filled = torch.zeros(2, rows, dtype=torch.int32, device=device)
+        self.arrived = torch.zeros(2, 2, rows, dtype=torch.int32, device=device)
+
+
+@cache
+def _scratch(device: torch.device, rows: int, width: int) -> Scratch:
+    """Kept for as long as the process: a captured graph holds its addresses."""
+    return Scratch(device, rows, width)
+
+
+def record(
+    z: Tensor,
+    final: Tensor,
+    chosen: Tensor,
+    parent: Tensor,
+    done: Tensor,
+    version: Tensor,
+    extras: list[Tensor],
+    moved: bool,
+) -> tuple[Tensor, Tensor]:
+    """As `stats.record`. Records of one shape share their scratch, so they must follow one another."""
+    rows, width = final.shape
+    if z.stride(-1) != 1:
+        z = z.contiguous()
+    scratch = _scratch(z.device, rows, width)
+    ints = torch.empty(rows, _LEAD_INTS.value + 2 * TOP, dtype=torch.int32, device=z.device)
+    columns = _LEAD_FLOATS.value + 2 * TOP
+    floats = torch.empty(rows, columns + len(extras), dtype=torch.float32, device=z.device)
+    for column, extra in enumerate(extras, columns):
+        floats[:, column].copy_(extra)
+    grid = (scratch.blocks, rows, 2)
+    options = {} if INTERPRETED else {"num_warps": 4}
+    _scan[grid](
+        z,
+        z.stride(0),
+        final,
+        final.stride(0),
+        chosen,
+        parent,
+        scratch.parts,
+        scratch.over,
+        scratch.facts,
+        scratch.ranks,
+        scratch.arrived[0],
+        width,
+        BLOCK=scratch.block,
+        PARTS=triton.next_power_of_2(scratch.blocks),
+        MOVED=moved,
+        **options,
+    )
+    _pack[grid](
+        z,
+        z.stride(0),
+        final,
+        final.stride(0),
+        chosen,
+        parent,
+        done,
+        version,
+        scratch.facts,
+        scratch.ranks,
+        scratch.values,
+        scratch.tokens,
+        scratch.filled,
+        scratch.arrived[1],
+        ints,
+        floats,
+        width,
+        floats.stride(0),
+        BLOCK=scratch.block,
+        MOVED=moved,
+        **options,
+    )
+    return ints, floats
