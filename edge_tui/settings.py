@@ -66,6 +66,14 @@ class Ui:
 
 
 @dataclass(frozen=True, slots=True)
+class History:
+    """What stays on disk."""
+
+    keep: bool = True
+    """Keep every run with its tokens, for its owner's eyes alone."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings of a session. Frozen: a change at run time makes a new one with `dataclasses.replace`."""
 
@@ -88,6 +96,7 @@ class Settings:
     decoder_folders: tuple[str, ...] = ()
     """Folders with strategies of the user's own, besides `decoders` in the configuration folder."""
     ui: Ui = field(default_factory=Ui)
+    history: History = field(default_factory=History)
     keys: Mapping[str, str] = field(default_factory=dict)
     """Action id → key, where the user wants another than the built-in one."""
     parameters: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -195,6 +204,7 @@ _FLAGS = {
     "models.amateur": "amateur",
     "models.draft": "draft",
     "ui.theme": "theme",
+    "history.keep": "no-history",
 }
 
 

@@ -119,6 +119,7 @@ SCHEMA: dict[str, Check] = {
     "models.name": text,
     "models.expert": text,
     "models.amateur": text,
+    "models.draft": text,
     "models.folders": texts,
     "precision": one_of(*get_args(Precision)),
     "device": device,
@@ -137,5 +138,6 @@ SCHEMA: dict[str, Check] = {
     "ui.sidebar": switch,
     "ui.ascii": switch,
     "ui.mouse": switch,
+    "history.keep": switch,
 }
 """Every setting but the open tables `parameters` and `keys`, by dotted path."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from decoders.base import Decoder, Env, Output
 from edge_tui.engine.graphs import Graphs
+from edge_tui.engine.lookahead import LookaheadRig
 from edge_tui.engine.rig import Rig
 from edge_tui.engine.ring import DEPTH
 
@@ -95,6 +96,7 @@ class Generation:
         self.launched = 0
         self.trouble = ""
         """Why steps are launched one operation at a time although the models could be captured."""
+        self.lookahead = decoder.lookahead(values)
         self._values, self._eos, self._width, self._seed = values, eos, width, seed
         self._device = models[decoder.roles[0]].info.device
         devices = {model.info.device for model in models.values()}
@@ -161,7 +163,8 @@ class Generation:
         self._shelf = cache[next(iter(keys.values()))]
         rig = self._shelf.find(self.decoder, self.rows, self._eos, roots) if self._capture else None
         if rig is None:
-            rig = Rig(self.decoder, self.models, roots, self._values, self.rows, self._eos, self._width)
+            make = LookaheadRig if self.lookahead else Rig
+            rig = make(self.decoder, self.models, roots, self._values, self.rows, self._eos, self._width)
         device = self._device
         prompt = torch.tensor([self.ids], dtype=torch.int64, device=device).expand(self.rows, -1)
         eos = torch.tensor(self._eos, dtype=torch.int64, device=device)
@@ -187,7 +190,7 @@ class Generation:
     ) -> tuple[int, Output]:
         import torch
 
-        need = len(self.ids) + self.max_new + ROOM
+        need = len(self.ids) + self.max_new + ROOM * (self.lookahead + 1)
         held = cache.get(key)
         # At least one id is read again: its logits are what the first step chooses from.
         kept = min(_common(held.ids, self.ids), len(self.ids) - 1) if held else 0
@@ -227,7 +230,7 @@ class Generation:
         with torch.inference_mode():
             if self._capture and self.launched >= 2 and rig.graphs is None:
                 self._try_capture()
-            if rig.graphs is not None:
+            if rig.graphs is not None and (self.launched or rig.starts_captured):
                 rig.graphs.replay(feed=self.launched > 0)
             else:
                 if self.launched:
@@ -239,11 +242,29 @@ class Generation:
     def _try_capture(self) -> None:
         """Captures the rig; a strategy or model that cannot be captured goes on as before."""
         try:
-            self.rig.graphs = Graphs(self.rig)
+            self.rig.graphs = Graphs(self.rig, self.rig.feeds())
         except Exception as error:
             self._capture = False
             reason = str(error).strip().splitlines()
             self.trouble = reason[0].rstrip(".") if reason else type(error).__name__
+
+    def seconds_without(self) -> float:
+        """How long a step would take if the draft rested; waits for the device."""
+        import torch
+
+        rig = self.rig
+        assert isinstance(rig, LookaheadRig)
+        with torch.inference_mode():
+            if rig.graphs is not None:
+                rig.proposing = False
+                if rig.graphs is None:
+                    self._try_capture()
+                rig.proposing = True
+            return rig.seconds_without()
+
+    def stop_proposing(self) -> None:
+        """From the next step on the draft rests."""
+        self.rig.proposing = False
 
     def take_trouble(self) -> str:
         """`trouble`, told once."""
@@ -253,9 +274,10 @@ class Generation:
     def remember(self, cache: Kept, fed: list[int]) -> None:
         """Notes which generated ids the cached one-row contexts now hold as well, and keeps the rig."""
         if self.rows == 1:
-            for key in self._keys().values():
+            for position, key in enumerate(self._keys().values()):
                 if held := cache.get(key):
-                    held.ids = [*self.ids, *fed]
+                    # What a draft has read of its own proposals, nobody here knows.
+                    held.ids = [*self.ids, *([] if self.lookahead and position else fed)]
         if self.captured and self._shelf is not None:
             self._shelf.keep(self.rig)
 

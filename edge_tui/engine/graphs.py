@@ -7,7 +7,6 @@ on a stream of its own, beside the next forward, since only the host waits for i
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,18 +25,18 @@ class Graphs:
 
     Args:
         rig: Has run its pieces before, in their true shapes.
+        feeds: The pieces of its `feed`; those after the first may run beside it.
 
     Raises:
         RuntimeError: something in a piece cannot be captured; the rig is as it was.
     """
 
-    def __init__(self, rig: Rig) -> None:
+    def __init__(self, rig: Rig, feeds: list[Callable[[], None]]) -> None:
         self._rig = rig
-        self._names = list(rig.streams)
         before = dict(rig.outputs), rig.decided, {name: c.bound for name, c in rig.contexts.items()}
         self._record: tuple[Any, Any] = (None, None)
         try:
-            self._feed = [_capture(partial(rig.feed_stream, name)) for name in self._names]
+            self._feed = [_capture(feed) for feed in feeds]
             self._choose = _capture(rig.choose)
             self._note = _capture(self._take_note)
         except BaseException:
@@ -49,7 +48,7 @@ class Graphs:
                 rig.contexts[name].note(bound - rig.contexts[name].bound)
         self._side: Any = _cuda.Stream(rig.device)
         self._chosen, self._recorded, self._forked = (_cuda.Event() for _ in range(3))
-        self._lanes = [_cuda.Stream(rig.device) for _ in self._names[1:]]
+        self._lanes = [_cuda.Stream(rig.device) for _ in feeds[1:]]
         self._joined = [_cuda.Event() for _ in self._lanes]
         models = list(rig.streams.values())
         self._parallel = len(set(map(id, models))) == len(models)
@@ -62,10 +61,7 @@ class Graphs:
         rig = self._rig
         main = torch.cuda.current_stream()
         if feed:
-            for context in rig.contexts.values():
-                context.reserve(1)
-                context.note(1)
-            self._replay_feed(main)
+            self.feed()
         main.wait_event(self._recorded)  # the choice overwrites what the last record reads
         self._choose.replay()
         self._chosen.record(main)
@@ -75,8 +71,12 @@ class Graphs:
             rig.ring.write(*self._record)
             self._recorded.record(self._side)
 
-    def _replay_feed(self, main: torch.cuda.Stream) -> None:
-        """Forwards of different models side by side: while one waits for memory, another computes."""
+    def feed(self) -> None:
+        """Forwards alone. Those of different models go side by side: while one waits, another computes."""
+        main = torch.cuda.current_stream()
+        for context in self._rig.contexts.values():
+            context.reserve(self._rig.appends)
+            context.note(self._rig.appends)
         if not self._lanes or not self._parallel:
             for graph in self._feed:
                 graph.replay()

@@ -27,6 +27,7 @@ from edge_tui.engine.port import Message, Request
 from edge_tui.engine.residents import Residents, memory_of
 from edge_tui.engine.resolve import RequestError, room, settle
 from edge_tui.engine.scribe import NotANumber, Scribe
+from edge_tui.engine.worth import Worth
 
 if TYPE_CHECKING:
     from edge_tui.engine.loader import LoadedModel
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 _FLUSH = 0.010
 """Seconds between batches: fast enough for any screen, slow enough to cost the decode loop nothing."""
+_WARM = 3
+"""Steps until everything has been captured."""
 
 
 def perform(
@@ -58,10 +61,11 @@ def perform(
     request = run.request
     decoder = decoders.find(request.strategy)
     residents.check_pair(decoder.roles)
-    if request.samples < 1 or (request.samples > 1 and decoder.owns_eos):
+    alone = decoder.owns_eos or "draft" in decoder.roles
+    if request.samples < 1 or (request.samples > 1 and alone):
         raise RequestError(
             f"samples is {request.samples}, but must be 1 for {decoder.title}, which returns one answer."
-            if decoder.owns_eos
+            if alone
             else f"samples is {request.samples}, but must be at least 1.",
             "samples",
         )
@@ -90,7 +94,15 @@ def perform(
         request.samples,
     )
     scribe = Scribe(
-        run.id, decoder, main.codec, ids, len(request.prefix), max_new, request.stop, generation.rows
+        run.id,
+        decoder,
+        main.codec,
+        ids,
+        len(request.prefix),
+        max_new,
+        request.stop,
+        generation.rows,
+        proposes=generation.lookahead > 0,
     )
     device = main.model.info.device
     _reset_peak(device)
@@ -135,7 +147,8 @@ def perform(
     try:
         decode.go()
     finally:
-        generation.remember(residents.contexts, scribe.fed[: max(0, generation.launched - 1)])
+        unsure = generation.lookahead + 2 if generation.lookahead else scribe.steps - generation.launched + 1
+        generation.remember(residents.contexts, scribe.fed[: max(0, len(scribe.fed) - unsure)])
     ranked = _rank(decoder, scribe, settled.values, main)
     best = ranked[0] if ranked else None
     post(
@@ -171,6 +184,7 @@ class _Decode:
     ) -> None:
         self._run, self._generation, self._scribe = run, generation, scribe
         self._post, self._stopped, self._began = post, stopped, began
+        self._worth: Worth | None = None
         self._flushed = 0.0
         self._version = 0
         self.first = 0.0
@@ -189,6 +203,8 @@ class _Decode:
                     generation.launch()
                     if generation.trouble:
                         self._tell(generation.take_trouble())
+                    if generation.lookahead and generation.launched == _WARM:
+                        self._worth = Worth(generation.seconds_without())
                 elif generation.ring.empty:
                     break
                 self._read(wait=generation.ring.full or generation.launched >= generation.max_new)
@@ -204,11 +220,15 @@ class _Decode:
         finally:
             scribe.end(reason)
             self._flush()
+            if (worth := self._worth) is not None and worth.proposed:
+                self._say(f"{worth.acceptance:.0%} of {worth.proposed} proposed tokens were accepted.")
 
     def _read(self, wait: bool) -> None:
         for ints, floats in self._generation.ring.read(wait):
-            self._scribe.take(ints, floats)
+            tokens = self._scribe.take(ints, floats)
             now = time.perf_counter()
+            if self._worth is not None:
+                self._judge(self._worth, len(ints) - 1, tokens, now)
             if not self.first:
                 self.first = now
                 self._flush()
@@ -221,7 +241,20 @@ class _Decode:
 
     def _tell(self, trouble: str) -> None:
         name = self._generation.decoder.title
-        self._post(Noticed(self._run.id, f"{name} runs uncaptured, and so slower: {trouble}."))
+        self._say(f"{name} runs uncaptured, and so slower: {trouble}.")
+
+    def _say(self, sentence: str) -> None:
+        self._post(Noticed(self._run.id, sentence))
+
+    def _judge(self, worth: Worth, proposed: int, tokens: int, now: float) -> None:
+        """Gives up proposing where it loses."""
+        if proposed and (gain := worth.saw(proposed, tokens, now)) is not None:
+            self._generation.stop_proposing()
+            self._say(
+                f"Speculation is off for the rest of this run: {worth.acceptance:.0%} of the proposals were "
+                f"accepted, which is {gain:.2f} times the speed without them."
+            )
+            self._worth = None
 
     def _note_change(self, version: int) -> None:
         table = self._generation.table

@@ -9,6 +9,7 @@ tensors that stay where they are, so the pieces can be run as they stand or capt
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from decoders.base import Decoder, Env, Output
@@ -18,7 +19,7 @@ from edge_tui.engine.ring import Ring
 from edge_tui.engine.table import ParamTable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
@@ -69,8 +70,9 @@ class Rig:
         self.roots = roots
         self.rows = rows
         self.eos = eos
-        self.graphs: Graphs | None = None
-        """Set once the pieces have been captured."""
+        self.proposing = True
+        """Whether a strategy that proposes tokens may do so; others do not care."""
+        self._graphs: dict[bool, Graphs] = {}
         self.streams = {stream.name: models[stream.role] for stream in decoder.streams}
         self.device = models[decoder.roles[0]].info.device
         self.contexts: dict[str, Context] = {}
@@ -91,6 +93,15 @@ class Rig:
         self._moves = False
         self._asynchronous = self.device.startswith("cuda")
 
+    @property
+    def graphs(self) -> Graphs | None:
+        """The pieces, once they have been captured."""
+        return self._graphs.get(self.proposing)
+
+    @graphs.setter
+    def graphs(self, graphs: Graphs) -> None:
+        self._graphs[self.proposing] = graphs
+
     def begin(self, env: Env, outputs: Mapping[str, Output], seed: int) -> None:
         """Starts a run.
 
@@ -108,7 +119,8 @@ class Rig:
             for name, tensor in state.items():
                 self._state[name].copy_(tensor)
         else:
-            self._state, self.graphs = state, None
+            self._state = state
+            self._graphs.clear()
         spread = {name: _spread(output, self.rows) for name, output in outputs.items()}
         if self.graphs is not None:
             for name, output in spread.items():
@@ -124,8 +136,22 @@ class Rig:
             return root
         if before is not None and self.graphs is not None and before.refork():
             return before
-        self.graphs = None
+        self._graphs.clear()
         return root.fork(self.rows)
+
+    @property
+    def appends(self) -> int:
+        """Positions that one `feed` adds to each context."""
+        return 1
+
+    @property
+    def starts_captured(self) -> bool:
+        """Whether the first `choose` of a run, on the prompt's logits, is like all others."""
+        return True
+
+    def feeds(self) -> list[Callable[[], None]]:
+        """`feed` in pieces, which touch different contexts."""
+        return [partial(self.feed_stream, name) for name in self.streams]
 
     def feed(self) -> None:
         """Appends the tokens chosen last to every stream and computes its next logits."""

@@ -67,7 +67,7 @@ class Ring:
         import torch
 
         slot = self._slots[self._next]
-        if slot is None:
+        if slot is None or slot[1].shape != ints.shape:
             slot = (
                 torch.cuda.Event(blocking=True),  # type: ignore[no-untyped-call]
                 torch.empty(ints.shape, dtype=ints.dtype, pin_memory=True),

@@ -108,6 +108,7 @@ class Scribe:
         max_new: Bound of new tokens.
         stops: Stop strings.
         rows: Rows decoded side by side.
+        proposes: Whether a record's rows are positions of one text, of which only some count.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class Scribe:
         max_new: int,
         stops: tuple[str, ...],
         rows: int,
+        proposes: bool = False,
     ) -> None:
         self.run = run
         self.fed: list[int] = []
@@ -130,6 +132,7 @@ class Scribe:
         """Records taken, all rows together counting once."""
         self._columns = decoder.columns
         self._searches = decoder.owns_eos
+        self._proposes = proposes
         self._start = start
         self._max_new = max_new
         self._texts: list[Detokenizer] = []
@@ -166,14 +169,19 @@ class Scribe:
         reason = self.reason or "cancelled"
         return tuple(voice.reason or reason for voice in self._voices) or (reason,)
 
-    def take(self, ints: NDArray[Any], floats: NDArray[Any]) -> None:
+    def take(self, ints: NDArray[Any], floats: NDArray[Any]) -> int:
         """Reads one step's record: `[R, …]` each. Records after the end of the run are dropped.
+
+        Returns:
+            How many tokens of row 0 it held.
 
         Raises:
             NotANumber: the model's logits were not finite.
         """
         if self.reason is not None:
-            return
+            return 0
+        if self._proposes:
+            return self._take_positions(ints, floats)
         index = self._start + self.steps
         entropy = floats[:, FLOATS.index("entropy")]
         if not (abs(entropy) < 1e30).all():  # NaN compares false
@@ -184,6 +192,27 @@ class Scribe:
             self._take_search(index, ints, floats)
         else:
             self._take_samples(index, ints, floats)
+        return 1
+
+    def _take_positions(self, ints: NDArray[Any], floats: NDArray[Any]) -> int:
+        """Takes the positions of one text that count, up to its end."""
+        voice = self._voices[0]
+        taken = int((ints[:, INTS.index("parent")] >= 0).sum())
+        entropy = floats[:, FLOATS.index("entropy")]
+        for position in range(taken):
+            if voice.has_ended():
+                break
+            if not abs(entropy[position]) < 1e30:
+                raise NotANumber(self._start + self.steps)
+            row = slice(position, position + 1)
+            self._ready += voice.take(self._start + self.steps, ints[row], floats[row])
+            self.steps += 1
+            self.fed.append(int(ints[position, 0]))
+            done = bool(ints[position, INTS.index("done")])
+            if not voice.has_ended() and (done or self.steps >= self._max_new):
+                self._ready += voice.end("eos" if done else "length")
+        self.reason = voice.reason
+        return taken
 
     def _take_samples(self, index: int, ints: NDArray[Any], floats: NDArray[Any]) -> None:
         done = ints[:, INTS.index("done")].tolist()

@@ -1,0 +1,140 @@
+"""Speculative decoding: a small model proposes, the large one checks many positions at once.
+
+Leviathan et al. (arXiv 2211.17192), Chen et al. (arXiv 2302.01318). The draft proposes k tokens, each drawn
+from its own distribution `q`; the target reads all of them in one step and gives `p` at each position. From
+left to right a proposal `x` is accepted with probability `min(1, p(x) / q(x))`; at the first that is not, a
+token drawn from `max(0, p − q)`, normalised, takes its place. If all are accepted, one more comes from `p`.
+
+What comes out is distributed exactly as sampling from the target at that temperature, and at temperature 0
+it is greedy decoding token for token (up to ties): only the time differs, and that depends on how often the
+draft is right.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from decoders.base import Decoder, Env, Output, Param, Params, Step
+from decoders.random import Rng, draw
+from decoders.temperature import TEMPERATURE, scale
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from decoders.base import State
+
+LOOKAHEAD = Param(
+    "lookahead",
+    default=4,
+    low=1,
+    high=7,
+    step=1,
+    integer=True,
+    live=False,
+    help="Tokens that the draft proposes before the target checks them: more pay if most are accepted.",
+)
+_CORRECTION = 128
+"""Added to a row's number for the draws that correct a proposal: their luck must not be the proposal's."""
+
+
+class Speculative(Decoder):
+    """A draft's proposals, accepted or corrected by the target.
+
+    Each token records `drafted`: 1 if the draft proposed it, 0 if the target chose it, and `rejected`: the
+    id of the proposal that it replaced, or −1.
+    """
+
+    name = "speculative"
+    title = "speculative"
+    summary = "Lets a small model propose and a large one check: the large one's text, faster."
+    rank = 10
+    roles = ("model", "draft")
+    columns = ("drafted", "rejected")
+    params = (LOOKAHEAD, TEMPERATURE)
+
+    def lookahead(self, values: Mapping[str, float]) -> int:
+        return int(values.get("lookahead", LOOKAHEAD.default))
+
+    def init(self, env: Env) -> State:
+        """The last proposals and the distributions that they were drawn from."""
+        import torch
+
+        k = self.lookahead(env.values)
+        return {
+            "proposed": torch.full((env.rows, k), -1, dtype=torch.int64, device=env.device),
+            "q": torch.zeros(env.rows, k, env.vocab, device=env.device),
+        }
+
+    def propose(self, out: Output, s: State, p: Params, rng: Rng, at: int) -> Tensor:
+        z = scale(out.logits[:, -1, : s["q"].shape[-1]].float(), p["temperature"])
+        proposed = draw(z, Rng(rng.key, rng.row, rng.step + at))
+        s["q"][:, at] = z.softmax(-1)
+        s["proposed"][:, at] = proposed
+        return proposed
+
+    def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
+        """Checks the proposals.
+
+        Args:
+            outs: The target's logits `[R, k + 1, V]` after the token before the proposals and after each of
+                them; `[R, 1, V]` where nothing was proposed.
+            s: As `init` made it.
+            p: The parameters.
+            rng: The random numbers of the step's first token.
+        """
+        import torch
+
+        logits = outs["model"].logits.float()
+        rows, positions, vocab = logits.shape
+        final = torch.stack([scale(logits[:, i], p["temperature"]) for i in range(positions)], 1)
+        target = final.softmax(-1)
+        count = positions - 1
+        proposed, q = s["proposed"][:, :count], s["q"][:, :count]
+        ids = proposed.clamp_min(0)[..., None]
+        likely, drafted = target[:, :count].gather(-1, ids)[..., 0], q.gather(-1, ids)[..., 0]
+        taken = [self.accepts(likely[:, i], drafted[:, i], _luck(rng, i)) for i in range(count)]
+        steps = torch.stack([torch.ones_like(s["proposed"][:, 0]), *(t.long() for t in taken)], 1).cumprod(1)
+        accepted = steps.sum(1) - 1
+
+        # The distribution of the token that follows the accepted ones: corrected, unless all were accepted.
+        at = accepted[:, None, None].expand(rows, 1, vocab)
+        spent = torch.cat((q, torch.zeros_like(target[:, :1])), 1).gather(1, at)[:, 0]
+        left = (target.gather(1, at)[:, 0] - spent).clamp_min(0)
+        # Rounding may leave nothing of two equal distributions; then a proposal was rejected by a hair.
+        left = left.where(left.sum(-1, keepdim=True) > 0, target.gather(1, at)[:, 0])
+        own = Rng(rng.key, rng.row + _CORRECTION, rng.step + accepted)
+        chosen = torch.cat([draw(left[r : r + 1].log(), _of_row(own, r)) for r in range(rows)])
+
+        replaced = torch.cat((proposed, torch.full_like(chosen[:, None], -1)), 1)
+        tokens = torch.cat((ids[..., 0], chosen[:, None]), 1).scatter(1, accepted[:, None], chosen[:, None])
+        place = torch.arange(positions, device=logits.device)
+        here = place == accepted[:, None]
+        extras = {
+            "drafted": (place < accepted[:, None]).float(),
+            "rejected": replaced.masked_fill(~here, -1).float(),
+        }
+        return Step(chosen, final, accepted=accepted, tokens=tokens, extras=extras)
+
+    def accepts(self, p: Tensor, q: Tensor, luck: Tensor) -> Tensor:
+        """Whether a proposal is taken.
+
+        Args:
+            p: float32 `[R]`, its probability under the target.
+            q: float32 `[R]`, under the draft.
+            luck: float32 `[R]`, uniform in (0, 1).
+
+        Returns:
+            bool `[R]`.
+        """
+        return luck * q < p
+
+
+def _luck(rng: Rng, at: int) -> Tensor:
+    """One uniform for the proposal at a position, float32 `[R]`."""
+    return Rng(rng.key, rng.row, rng.step + at).lane(0)
+
+
+def _of_row(rng: Rng, row: int) -> Rng:
+    return Rng(rng.key[row : row + 1], rng.row[row : row + 1], rng.step[row : row + 1])

@@ -1,0 +1,145 @@
+"""A rig for strategies that propose tokens with one model and check them with another.
+
+A step feeds the draft k times, one proposal after the other, then the main model once with the token chosen
+last and all k proposals, and lets the strategy say how many it takes. What was not taken is rewound on the
+device, by setting lengths.
+
+The draft is always fed the last *two* certain tokens first. If everything was accepted it has not read the
+last but one yet, else it reads it twice; either way the shapes are the same, as a captured graph wants.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from decoders.base import Output, Step
+from edge_tui.engine.rig import Decided, Rig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor
+
+    from decoders.base import Decoder, Env
+    from edge_tui.engine.models.base import Context, LanguageModel
+
+TAKEN, BEYOND = 0, -1
+"""What stands in a record's `parent` column: this position counts, or it lies behind the accepted ones."""
+
+
+class LookaheadRig(Rig):
+    """A rig of one row whose record has `K` rows, one for each position of a step. Arguments: as `Rig`."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        models: Mapping[str, LanguageModel],
+        roots: list[Context],
+        values: Mapping[str, float],
+        rows: int,
+        eos: tuple[int, ...],
+        width: int,
+    ) -> None:
+        super().__init__(decoder, models, roots, values, rows, eos, width)
+        import torch
+
+        self.k = decoder.lookahead(values)
+        self._main, self._draft = (stream.name for stream in decoder.streams)
+        self._certain = torch.zeros(rows, dtype=torch.int64, device=self.device)
+        """Positions of the main context that will stay."""
+        self._block = torch.zeros(rows, self.k + 1, dtype=torch.int64, device=self.device)
+        """The token chosen last and the proposals after it."""
+        self._pair = torch.zeros(rows, 2, dtype=torch.int64, device=self.device)
+        """The last two tokens."""
+        self._positions = torch.arange(self.k + 1, device=self.device)
+
+    def begin(self, env: Env, outputs: Mapping[str, Output], seed: int) -> None:
+        self.proposing = True
+        super().begin(env, outputs, seed)
+        self._certain.fill_(env.prompt.shape[1])
+        self._pair[:, 1] = env.prompt[:, -1]
+
+        self.outputs = dict(outputs)  # at one position, not at the `K` of a captured step
+
+    @property
+    def appends(self) -> int:
+        return self.k + 1 if self.proposing else 1
+
+    @property
+    def starts_captured(self) -> bool:
+        return False
+
+    def feeds(self) -> list[Callable[[], None]]:
+        return [self.feed]
+
+    def feed(self) -> None:
+        """The draft proposes and the main model reads; or it reads the last token alone."""
+        if not self.proposing:
+            tokens = self._pair[:, 1:].contiguous()
+            self.outputs[self._main] = self.streams[self._main].forward(self.contexts[self._main], tokens)
+            return
+        self.contexts[self._draft].truncate(self._certain - 1)
+        tokens = self._pair
+        self._block[:, 0] = self._pair[:, 1]
+        for at in range(self.k):
+            out = self._cut(self.streams[self._draft].forward(self.contexts[self._draft], tokens))
+            proposed = self.decoder.propose(out, self._state, self.table.params, self._rng, at)
+            self._block[:, at + 1] = proposed
+            tokens = proposed[:, None]
+        self.outputs[self._main] = self.streams[self._main].forward(self.contexts[self._main], self._block)
+
+    def seconds_without(self, count: int = 3) -> float:
+        """How long a step takes that proposes nothing: the mean of `count`, which are taken back."""
+        self.proposing = False
+        feed = self.graphs.feed if self.graphs is not None else self.feed
+        main = self.contexts[self._main]
+        began = 0.0
+        for i in range(count + 1):  # the first one warms up
+            feed()
+            main.truncate(self._certain)
+            if i == 0:
+                self._wait()
+                began = time.perf_counter()
+        self._wait()
+        self.proposing = True
+        return (time.perf_counter() - began) / count
+
+    def _wait(self) -> None:
+        if self._asynchronous:
+            import torch
+
+            torch.cuda.synchronize(self.device)
+
+    def choose(self) -> None:
+        self.table.refresh()
+        outs = {self._main: self._cut(self.outputs[self._main])}
+        step = self.decoder.step(outs, self._state, self.table.params, self._rng)
+        accepted, tokens = step.accepted, step.tokens
+        assert accepted is not None, f"{self.decoder.name} says how many proposals it takes"
+        assert tokens is not None, f"{self.decoder.name} says which tokens they are"
+        self._settle(step, accepted, tokens)
+        z = outs[self._main].logits[0]
+        positions = self._positions[: len(z)]
+        done = (tokens[0, :, None] == self._eos).any(-1) if self._eos.numel() else positions < 0
+        self.decided = Decided(
+            raw=z.clone(),
+            final=step.final[0],
+            chosen=tokens[0],
+            parent=(positions <= accepted).long() - 1,
+            done=done,
+            version=self.table.version_row.expand(len(z)),
+            extras=[step.extras[name][0].float() for name in self.decoder.columns],
+        )
+
+    def _settle(self, step: Step, accepted: Tensor, tokens: Tensor) -> None:
+        """Keeps the accepted tokens in both contexts' past, and moves on to the chosen one."""
+        import torch
+
+        before = torch.cat((self._pair[:, 1:], tokens), 1)  # `accepted` is the index of the last but one
+        self._pair.copy_(torch.cat((before.gather(1, accepted[:, None]), step.chosen[:, None]), 1))
+        # Before the first feed the prompt is all there is; afterwards each step leaves what it has taken.
+        main = self.contexts[self._main]
+        self._certain.copy_(torch.minimum(main.length, self._certain + 1 + accepted))
+        main.truncate(self._certain)
+        self._step += accepted + 1

@@ -1,0 +1,73 @@
+"""Speculative decoding: whatever the draft says, the target's distribution comes out."""
+
+from __future__ import annotations
+
+import torch
+
+import decoders
+from decoders.base import Env, Output, Params, Step
+from decoders.random import Rng, key_of
+from tests.decoders.driver import table
+from tests.decoders.test_sampling import chi_squared, limit
+
+VOCAB, LOOKAHEAD = 6, 2
+DECODER = decoders.find("speculative")
+
+
+def _logits(seed: int) -> torch.Tensor:
+    """What a model that looks one token back says after each token: `[V, V]`."""
+    return torch.randn(VOCAB, VOCAB, generator=torch.Generator().manual_seed(seed)) * 1.5
+
+
+def _block(target: torch.Tensor, draft: torch.Tensor, p: Params, last: torch.Tensor, seed: int) -> Step:
+    """One step by hand: the draft proposes after `last` int64 `[R]`, the target checks."""
+    rows = len(last)
+    rng = Rng(torch.full((rows,), key_of(seed)), torch.arange(rows), torch.tensor([5]))
+    values = {"lookahead": float(LOOKAHEAD)}
+    env = Env(rows, VOCAB, "cpu", last[:, None], torch.tensor([], dtype=torch.int64), values, 8)
+    state = DECODER.init(env)
+    tokens = [last]
+    for at in range(LOOKAHEAD):
+        tokens.append(DECODER.propose(Output(draft[tokens[-1]][:, None]), state, p, rng, at))
+    return DECODER.step({"model": Output(target[torch.stack(tokens, 1)])}, state, p, rng)
+
+
+def test_the_targets_distribution_comes_out_whatever_the_draft_says() -> None:
+    """Pairs of tokens after a fixed one, against the product of the target's own probabilities."""
+    rows, rounds = 128, 160
+    target, draft = _logits(1), _logits(2)
+    p = table(DECODER, rows, lookahead=LOOKAHEAD, temperature=0.8)
+    seen = torch.zeros(VOCAB, VOCAB)
+    for seed in range(rounds):
+        first = _block(target, draft, p, torch.zeros(rows, dtype=torch.int64), seed)
+        again = _block(target, draft, p, first.tokens[:, 0], seed + 1000)
+        second = torch.where(first.accepted > 0, first.tokens[:, 1], again.tokens[:, 0])
+        seen.view(-1).index_add_(0, first.tokens[:, 0] * VOCAB + second, torch.ones(rows))
+    probabilities = (target / 0.8).softmax(-1)
+    expected = probabilities[0][:, None] * probabilities * rows * rounds
+    usual = expected > 5
+    assert chi_squared(seen[usual], expected[usual]) < limit(int(usual.sum()) - 1)
+
+
+def test_a_draft_that_agrees_is_always_believed() -> None:
+    target = _logits(3)
+    step = _block(target, target, table(DECODER, 64, lookahead=LOOKAHEAD), torch.arange(64) % VOCAB, 7)
+    assert step.accepted.tolist() == [LOOKAHEAD] * 64
+    assert (step.extras["rejected"] == -1).all()
+    assert step.extras["drafted"][0].tolist() == [1, 1, 0]
+
+
+def test_at_temperature_zero_it_is_greedy_whatever_is_proposed() -> None:
+    target, draft = _logits(4), _logits(5)
+    step = _block(target, draft, table(DECODER, VOCAB, lookahead=LOOKAHEAD, temperature=0), torch.arange(VOCAB), 1)
+    last = torch.arange(VOCAB)
+    for position in range(LOOKAHEAD + 1):
+        valid = position <= step.accepted
+        assert (step.tokens[:, position] == target[last].argmax(-1))[valid].all()
+        last = step.tokens[:, position].clamp_min(0)
+    corrected = step.accepted < LOOKAHEAD
+    assert corrected.any()
+    at = step.accepted[corrected, None]
+    rejected = step.extras["rejected"][corrected].gather(1, at)
+    assert (rejected >= 0).all()
+    assert (rejected != step.tokens[corrected].gather(1, at)).all()

@@ -1,0 +1,69 @@
+"""A draft and its target on real contexts: proposals read, counted, taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge_tui.engine.events import Noticed, TokenBatch
+from edge_tui.engine.local import LocalEngine
+from edge_tui.engine.port import ModelSpec, Request
+from edge_tui.engine.worth import Worth
+from tests.engine.watch import Watched, watch
+
+PROMPT = "the quick brown fox"
+
+
+@pytest.fixture(scope="module")
+def demo() -> LocalEngine:
+    return LocalEngine({"model": ModelSpec("demo/expert"), "draft": ModelSpec("demo/amateur")})
+
+
+def _run(engine: LocalEngine, strategy: str, **values: float) -> Watched:
+    return watch(engine, Request("import os\n", strategy, values, seed=1, max_length=48))
+
+
+@pytest.mark.parametrize("lookahead", [1, 4, 7])
+def test_at_temperature_zero_the_target_speaks(demo: LocalEngine, lookahead: int) -> None:
+    greedy = _run(demo, "greedy")
+    seen = _run(demo, "speculative", temperature=0, lookahead=lookahead)
+    assert seen.ids == greedy.ids
+    assert seen.text == greedy.text
+    assert seen.finished.new_tokens == greedy.finished.new_tokens
+    drafted = [row[0] for batch in seen.all(TokenBatch) for row in batch.extras]
+    assert 0 < sum(drafted) < len(drafted)
+    assert seen.column("raw_logp") == pytest.approx(greedy.column("raw_logp"), abs=1e-4)
+    assert seen.column("step") == list(range(len(seen.ids)))
+
+
+def test_a_model_that_drafts_for_itself_is_always_right(checkpoint: Path, open_engine: Callable) -> None:
+    engine = open_engine()
+    for role in ("model", "draft"):
+        engine.assign(role, ModelSpec(str(checkpoint), precision="float32"))
+    seen = watch(engine, Request(PROMPT, "speculative", {"temperature": 0.9}, seed=2, max_length=30))
+    drafted = [row[0] for batch in seen.all(TokenBatch) for row in batch.extras]
+    assert sum(drafted) >= 0.75 * len(drafted)
+
+
+def test_the_same_seed_gives_the_same_text_and_a_prefix_is_reused(demo: LocalEngine) -> None:
+    first, second = _run(demo, "speculative", temperature=0.8), _run(demo, "speculative", temperature=0.8)
+    assert first.ids == second.ids
+    assert second.started.reused_tokens == second.started.prompt_tokens - 1
+    assert _run(demo, "greedy").ids == _run(demo, "speculative", temperature=0).ids
+
+
+def test_it_says_how_many_proposals_were_taken(demo: LocalEngine) -> None:
+    (notice,) = _run(demo, "speculative").all(Noticed)
+    assert "accepted" in notice.message
+
+
+def test_proposing_is_given_up_where_it_loses() -> None:
+    """Steps of 3 s that give one token each, where 1 s would do; and steps that give three."""
+    losing, winning = Worth(plain=1.0), Worth(plain=1.0)
+    verdicts = [losing.saw(4, 1, 3.0 * i) for i in range(1, 60)]
+    assert next(gain for gain in verdicts if gain is not None) == pytest.approx(1 / 3, rel=0.1)
+    assert all(winning.saw(4, 4, 3.0 * i) is None for i in range(1, 60))
+    assert losing.acceptance == 0
+    assert winning.acceptance == 0.75
