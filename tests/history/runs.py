@@ -24,10 +24,11 @@ from edge_tui.engine.port import Memory, ModelSpec, Request
 from edge_tui.history.runs import Entry
 from edge_tui.history.store import Store
 
-WORDS = [f"{word} " for word in "the sky is blue because molecules of air scatter short waves".split()]
+_SENTENCE = "the sky is blue because molecules of air scatter short waves"
+WORDS = [f"{word} " for word in _SENTENCE.split(" ")]
 LOADED = Loaded(
-    "model", "some/model", "LlamaForCausalLM", "flat", "cpu", "float32", "float32", 32_000, 2048, 10**6, 10**7,
-    1.5, True,
+    "model", "some/model", "LlamaForCausalLM", "flat", "cpu", "float32", "float32", 32_000, 2048,
+    10**6, 10**7, 1.5, True,
 )  # fmt: skip
 
 

@@ -68,7 +68,7 @@ def test_alternatives_can_be_read_without_the_model(recorder: Recorder) -> None:
     engine = recorder.record(inner)
     inner.tell(engine.submit(Request("Why?")))
     store = until(recorder.reader)
-    ids = {i for i in batch(WORDS, run=1).top_ids.ravel().tolist()}
+    ids = set(batch(WORDS, run=1).top_ids.ravel().tolist())
     until(lambda: ids <= store.known_pieces(LOADED.name))
     assert store.pieces(LOADED.name)[min(ids)] == f"<{min(ids)}>"
 
@@ -172,7 +172,7 @@ def test_an_engine_that_dies_leaves_interrupted_runs_and_a_new_one_begins_anew(r
     engine = recorder.record(other)
     assert engine.submit(Request("b")) == run
     other.tell(run, WORDS[:2])
-    until(lambda: [(e.prompt, e.state) for e in store.runs()][0] == ("b", "finished"))
+    until(lambda: next((e.prompt, e.state) for e in store.runs()) == ("b", "finished"))
 
 
 def test_leaving_in_the_middle_of_a_run_is_an_interruption(recorder: Recorder, path: Path) -> None:
