@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge_tui.bench.job import BenchError, Job
-from edge_tui.bench.ours import NAME, prompt_text
+from edge_tui.bench.ours import NAME, prompt_ids
 from edge_tui.bench.session import Session
 from edge_tui.bench.speed import Row, measure
 from edge_tui.engine.port import Precision
@@ -120,13 +120,13 @@ class Book:
         try:
             job = Job("greedy", tokens=64)
             codec = ours.load().codec
-            ours.run(job, prompt_text(codec, job.prompt, 0))
+            ours.run(job, prompt_ids(codec, job.prompt, 0))
             ours.unload()
             began = time.perf_counter()
             facts = ours.load()
             loading = time.perf_counter() - began
-            cold = ours.run(job, prompt_text(codec, job.prompt, 1))
-            steady = ours.run(job, prompt_text(codec, job.prompt, 2))
+            cold = ours.run(job, prompt_ids(codec, job.prompt, 1))
+            steady = ours.run(job, prompt_ids(codec, job.prompt, 2))
             once = max(0.0, cold.decode - steady.decode)
             self.values[f"start {model}"] = loading - facts.making + cold.first + once
         finally:

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import inf
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import decoders
+from edge_tui.bench import report
 from edge_tui.bench.job import BenchError, Job
 from edge_tui.bench.progress import Progress
-from edge_tui.bench.report import (
-    FIGURES,
-    SPEED,
-    Column,
-    Ledger,
-    comma_separated,
-    manifest,
-    markdown,
-    number,
-    plain,
-)
+from edge_tui.bench.report import Column, Ledger
 from edge_tui.cli import UsageError
 from edge_tui.engine.port import Precision
 from edge_tui.settings_types import QUANTIZATION
+
+if TYPE_CHECKING:
+    from edge_tui.bench.quality import Exam
+    from edge_tui.bench.session import Session
 
 _PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8", "4bit")
 Options = Mapping[str, Any]
@@ -42,65 +37,136 @@ def run(options: Options) -> int:
     Raises:
         UsageError: a flag asks for what does not exist.
     """
-    kind = str(options["bench"])
-    file = Path(options["json_file"]) if options["json_file"] else None
-    ledger = Ledger(kind, file)
-    if file is not None and not file.parent.is_dir():
-        raise UsageError(f"there is no folder {file.parent} for the results; make it, or name another.")
-    bench, columns = _BENCHES[kind]
+    files = {name: Path(options[f]) for name, f in _FILES.items() if options[f]}
+    for file in files.values():
+        if not file.parent.is_dir():
+            raise UsageError(f"there is no folder {file.parent} for the results; make it, or name another.")
+    ledger = Ledger(str(options["bench"]), files.get("json"))
+    bench, columns = _BENCHES[ledger.kind]
     status = 0
     try:
-        bench(options, ledger)
+        columns = bench(options, ledger) or columns
     except KeyboardInterrupt:
         ledger.note("Interrupted: what was measured until then is kept.")
         status = 130
     except BenchError as error:
         ledger.note(str(error))
         status = 1
-    _show(options, ledger, columns)
+    _show(files, ledger, columns)
     return status or (0 if ledger.rows else 1)
 
 
+_FILES = {"json": "json_file", "markdown": "markdown", "csv": "csv"}
+
+
 def _speed(options: Options, ledger: Ledger) -> None:
+    prompts = [_whole(text, "--context") for text in _list(options["context"])]
+    jobs = [
+        Job(name, _values(name, options["set"]), prompt, int(options["tokens"]))
+        for name in _strategies(options)
+        for prompt in prompts
+    ]
+    _measure(options, ledger, [jobs])
+
+
+def _table(options: Options, ledger: Ledger) -> None:
+    batches = [_whole(text, "--batches") for text in _list(options["batches"])]
+    prompt = _whole(str(options["context"]), "--context")
+    jobs = [
+        Job(name, _values(name, options["set"]), prompt, int(options["tokens"]), batch=batch)
+        for name in _strategies(options)
+        for batch in batches
+    ]
+    # Each in a fresh engine: what an earlier one keeps would count as the next one's memory.
+    _measure(options, ledger, [[job] for job in jobs])
+
+
+def _measure(options: Options, ledger: Ledger, groups: Sequence[Sequence[Job]]) -> None:
     from edge_tui.bench.speed import measure
 
-    targets = [(name, False) for name in _list(options["models"])]
-    targets += [(name, True) for name in _list(options["random"])]
-    if not targets:
-        targets = [("demo/expert", False)]
-    strategies = [_strategy(name) for name in _list(options["strategies"])]
-    precisions = [_precision(name) for name in _list(options["precisions"])]
     peers = [name for name in _list(options["peers"]) if name != "none"]
     if unknown := [name for name in peers if name not in ("eager", "static")]:
         raise UsageError(f"there is no peer {unknown[0]!r}; there is eager, static and none.")
-    prompts = [_whole(name, "--context") for name in _list(options["context"])]
-    jobs = [
-        Job(name, _values(name, options["set"]), prompt, int(options["tokens"]))
-        for name in strategies
-        for prompt in prompts
-    ]
-    progress = _progress(options, len(targets) * len(precisions))
+    names, precisions = _names(options), _precisions(options)
+    progress = _progress(options, len(names) * len(precisions) * len(groups))
     with _session(options, ledger, progress) as session:
-        second = options["second"]
-        for name, invented in targets:
-            for precision in precisions:
-                progress.step(f"{name} · {precision}")
-                if progress.left <= 0:
-                    ledger.note(f"{name}, {precision}: not measured, the time was up.")
+        for name, invented, precision in _targets(names, precisions):
+            for jobs in groups:
+                title = jobs[0].title if len(groups) > 1 else f"{len(jobs)} strategies"
+                if not _begin(session, f"{name} · {precision} · {title}"):
                     continue
-                try:
+                second = session.target(options["second"], invented) if options["second"] else None
+                with session.noting(f"{name}, {precision}"):
                     measure(
                         session,
                         session.target(name, invented),
                         precision,
                         jobs,
-                        second=session.target(second, invented) if second else None,
+                        second=second,
                         peers=peers,
                         rounds=int(options["rounds"]),
                         seconds=float(options["seconds"]),
                     )
-                except BenchError as error:
-                    ledger.note(f"{name}, {precision}: {error}")
+
+
+def _quality(options: Options, ledger: Ledger) -> None:
+    from edge_tui.bench.quality import measure
+
+    names, precisions = _names(options), _precisions(options)
+    jobs = [Job(name, _values(name, options["set"])) for name in _strategies(options)]
+    exam = _exam(options, names)
+    progress = _progress(options, 1)
+    with _session(options, ledger, progress, prompts=exam.text) as session:
+        ledger.head |= {"window": exam.window, "stride": exam.stride, "remark": report.QUALITY_REMARK}
+        targets = list(_targets(names, precisions or _usual(session.device)))
+        progress.total = len(targets)
+        for name, invented, precision in targets:
+            if _begin(session, f"{name} · {precision}"):
+                with session.noting(f"{name}, {precision}"):
+                    measure(session, session.target(name, invented), precision, jobs, exam)
+
+
+def _exam(options: Options, names: Sequence[tuple[str, bool]]) -> Exam:
+    from edge_tui.bench.quality import Exam, continuations, dataset_text, held_out, read_questions
+
+    if not 1 <= options["stride"] <= options["window"]:
+        raise UsageError("--stride must lie between 1 and --window.")
+    count, answer = int(options["questions"]), int(options["answer"])
+    demo = all(name.startswith("demo/") for name, _ in names)
+    if options["dataset"]:
+        text = dataset_text(options["dataset"])
+    elif options["text"]:
+        try:
+            text = Path(options["text"]).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{options['text']} cannot be read ({error}).") from error
+    elif demo:
+        text = held_out()
+    else:
+        raise UsageError("there is no text for the perplexity; give --text FILE or --dataset NAME.")
+    questions = read_questions(Path(options["qa"]), count) if options["qa"] else []
+    return Exam(
+        text,
+        lambda codec: questions or continuations(codec, text, count, answer=answer),
+        window=int(options["window"]),
+        stride=int(options["stride"]),
+        tokens=int(options["text_tokens"]),
+        answer=answer,
+        line=bool(questions),
+        raw=not questions,
+    )
+
+
+def _compare(options: Options, ledger: Ledger) -> Sequence[Column]:
+    from edge_tui.bench import compare
+
+    a, b = compare.read(Path(options["a"])), compare.read(Path(options["b"]))
+    pairs, notes = compare.compare(a, b)
+    for pair in pairs:
+        ledger.add(pair)
+    for note in notes:
+        ledger.note(note)
+    return compare.columns(pairs)
 
 
 def _figures(options: Options, ledger: Ledger) -> None:
@@ -115,45 +181,74 @@ def _figures(options: Options, ledger: Ledger) -> None:
         )
 
 
-def _session(options: Options, ledger: Ledger, progress: Progress) -> Any:
+def _session(options: Options, ledger: Ledger, progress: Progress, prompts: str = "") -> Session:
+    import inspect
+    import random
+
     from edge_tui.bench.session import Session
     from edge_tui.engine.devices import resolve_device
+    from edge_tui.engine.residents import settle_imports
 
     try:
         device = resolve_device(str(options["device"]))
     except LookupError as error:
         raise UsageError(str(error)) from error
-    from edge_tui.engine.residents import settle_imports
-
     progress.say("importing torch")
     settle_imports()
-    import inspect
-    import random
-
-    ledger.head.update(manifest(device, 0, inspect.getsource(random)))
+    ledger.head.update(report.manifest(device, Job("greedy").seed, prompts or inspect.getsource(random)))
     return Session(device, ledger, progress)
+
+
+def _begin(session: Session, what: str) -> bool:
+    """Whether there is time for one thing more."""
+    session.progress.step(what)
+    if session.progress.left > 0:
+        return True
+    session.ledger.note(f"{what}: not measured, the time was up.")
+    return False
 
 
 def _progress(options: Options, total: int) -> Progress:
     return Progress(total, float(options["budget"]) or inf, quiet=bool(options["quiet"]))
 
 
-def _list(text: str) -> list[str]:
-    return [part.strip() for part in str(text).split(",") if part.strip()]
+def _names(options: Options) -> list[tuple[str, bool]]:
+    """Models, and whether their weights are random."""
+    names = [(name, False) for name in _list(options["models"])]
+    names += [(name, True) for name in _list(options["random"])]
+    return names or [("demo/expert", False)]
 
 
-def _strategy(name: str) -> str:
+def _targets(
+    names: Sequence[tuple[str, bool]], precisions: Sequence[Precision]
+) -> Iterator[tuple[str, bool, Precision]]:
+    for name, invented in names:
+        for precision in precisions:
+            yield name, invented, precision
+
+
+def _precisions(options: Options) -> list[Precision]:
+    names = [QUANTIZATION.get(name, name) for name in _list(options["precisions"])]
+    for name in names:
+        if name not in _PRECISIONS:
+            raise UsageError(f"there is no precision {name!r}; there is {', '.join(_PRECISIONS)}.")
+    return [cast("Precision", name) for name in names]
+
+
+def _usual(device: str) -> list[Precision]:
+    """Wide, 8 and 4 bits; processors compute float16 slowly, if at all."""
+    return ["float32" if device == "cpu" else "float16", "int8", "4bit"]
+
+
+def _strategies(options: Options) -> list[str]:
     try:
-        return decoders.find(name).name
+        return [decoders.find(name).name for name in _list(options["strategies"])]
     except decoders.UnknownStrategy as error:
         raise UsageError(str(error)) from error
 
 
-def _precision(name: str) -> Precision:
-    name = QUANTIZATION.get(name, name)
-    if name not in _PRECISIONS:
-        raise UsageError(f"there is no precision {name!r}; there is {', '.join(_PRECISIONS)}.")
-    return cast("Precision", name)
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in str(text).split(",") if part.strip()]
 
 
 def _whole(text: str, flag: str) -> int:
@@ -176,26 +271,30 @@ def _values(strategy: str, pairs: Sequence[str]) -> dict[str, float | str]:
     return values
 
 
-def _show(options: Options, ledger: Ledger, columns: Sequence[Column]) -> None:
+def _show(files: Mapping[str, Path], ledger: Ledger, columns: Sequence[Column]) -> None:
     figures = ledger.head.get("figures", [])
-    if options["markdown"]:
-        tables = [markdown(FIGURES, figures)] if figures else []
-        text = "\n\n".join([*tables, markdown(columns, ledger.rows), *ledger.notes])
-        Path(options["markdown"]).write_text(text + "\n", encoding="utf-8")
-    if options["csv"]:
-        Path(options["csv"]).write_text(comma_separated(columns, ledger.rows), encoding="utf-8")
-    bandwidth = ledger.head.get("read_bandwidth")
-    if bandwidth:
-        print(f"{ledger.head.get('device_name')}, reads {number(bandwidth / 1e9)} GB/s")
+    remark = [ledger.head["remark"]] if "remark" in ledger.head else []
+    if "markdown" in files:
+        tables = [report.markdown(report.FIGURES, figures)] if figures else []
+        text = "\n\n".join([*tables, report.markdown(columns, ledger.rows), *remark, *ledger.notes])
+        files["markdown"].write_text(text + "\n", encoding="utf-8")
+    if "csv" in files:
+        files["csv"].write_text(report.comma_separated(columns, ledger.rows), encoding="utf-8")
+    if bandwidth := ledger.head.get("read_bandwidth"):
+        print(f"{ledger.head.get('device_name')}, reads {report.number(bandwidth / 1e9)} GB/s")
     if figures:
-        print(plain(FIGURES, figures) + "\n")
+        print(report.plain(report.FIGURES, figures) + "\n")
     if ledger.rows:
-        print(plain(columns, ledger.rows))
+        print("\n".join([report.plain(columns, ledger.rows), *remark]))
     for sentence in ledger.notes:
         print(sentence, file=sys.stderr)
 
 
-_BENCHES: dict[str, tuple[Callable[[Options, Ledger], None], Sequence[Column]]] = {
-    "speed": (_speed, SPEED),
-    "figures": (_figures, SPEED),
+_BENCHES: dict[str, tuple[Callable[[Options, Ledger], Sequence[Column] | None], Sequence[Column]]] = {
+    "speed": (_speed, report.SPEED),
+    "table": (_table, report.TABLE),
+    "quality": (_quality, report.QUALITY),
+    "compare": (_compare, ()),
+    "figures": (_figures, report.SPEED),
 }
+"""Each bench, and the columns of its table."""

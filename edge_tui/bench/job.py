@@ -21,6 +21,7 @@ class Job:
         prompt: Tokens of the prompt.
         tokens: New tokens.
         seed: Of the draws.
+        batch: Answers to the prompt that are decoded side by side.
     """
 
     strategy: str
@@ -28,13 +29,15 @@ class Job:
     prompt: int = 64
     tokens: int = 256
     seed: int = 0
+    batch: int = 1
 
     @property
     def title(self) -> str:
-        """The strategy and what was set."""
+        """The strategy, what was set, and the batch."""
         given = ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
                           for name, value in self.values.items())  # fmt: skip
-        return f"{self.strategy} ({given})" if given else self.strategy
+        title = f"{self.strategy} ({given})" if given else self.strategy
+        return f"{title}, batch {self.batch}" if self.batch > 1 else title
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class Timing:
     Attributes:
         first: From the call to the first token.
         decode: From the first token to the last.
-        tokens: New tokens.
+        tokens: New tokens of a row.
         prompt: Tokens of the prompt as they were read.
     """
 
@@ -55,7 +58,7 @@ class Timing:
 
     @property
     def step(self) -> float:
-        """Seconds for one token; the first belongs to the prompt."""
+        """Seconds for one token of each row; the first belongs to the prompt."""
         return self.decode / (self.tokens - 1) if self.tokens > 1 else float("nan")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import nan
 from typing import TYPE_CHECKING, Any
@@ -50,9 +50,10 @@ class Ours:
         invented: Names of the models whose weights are random.
         facts: By model name, once it was loaded.
         load_seconds: By role, of the latest load.
-        last: The latest run's last event.
-        started: Its first.
-        steps: Its steps; a beam search's answer may be shorter.
+        endless: Whether texts go on for as long as they are told to, whatever the model says.
+        text: Of the latest run's first row, or its answer.
+        steps: Of the latest run; a beam search's answer may be shorter.
+        read: What the latest run told of its prompt, if it was asked to.
     """
 
     specs: dict[str, ModelSpec]
@@ -60,9 +61,10 @@ class Ours:
     name: str = NAME
     facts: dict[str, Facts] = field(default_factory=dict)
     load_seconds: dict[str, float] = field(default_factory=dict)
-    last: events.Finished | None = None
-    started: events.Started | None = None
+    endless: bool = True
+    text: str = ""
     steps: int = 0
+    read: events.PromptRead | None = None
     _engine: LocalEngine = field(init=False)
     _present: set[ModelSpec] = field(default_factory=set)
 
@@ -88,30 +90,46 @@ class Ours:
         self._wait(events.Unloaded)
         self._present.discard(self.specs[role])
 
-    def run(self, job: Job, text: str) -> Timing:
-        """Decodes once, as a user would.
+    def run(self, job: Job, ids: Sequence[int]) -> Timing:
+        """Decodes a job after a prompt of these ids, as a user would.
 
         Raises:
             BenchError: the engine says why not.
         """
-        request = Request(
-            prompt=text,
-            strategy=job.strategy,
-            values=dict(job.values),
-            seed=job.seed,
-            max_length=job.tokens,
-            chat=False,
+        end = self.ask(
+            Request(
+                prompt="",
+                ids=tuple(ids),
+                strategy=job.strategy,
+                values=dict(job.values),
+                seed=job.seed,
+                max_length=job.tokens,
+                samples=job.batch,
+            )
         )
+        return Timing(end.time_to_first_token, end.seconds, self.steps, len(ids))
+
+    def ask(self, request: Request) -> events.Finished:
+        """Runs any request to its end; its text is in `text` then.
+
+        Raises:
+            BenchError: the engine says why not.
+        """
         self._engine.submit(request)
-        end = self._wait(events.Finished)
-        assert self.started is not None
-        self.last = end
-        return Timing(
-            first=end.time_to_first_token,
-            decode=end.seconds,
-            tokens=self.steps,
-            prompt=self.started.prompt_tokens,
-        )
+        end: events.Finished = self._wait(events.Finished)
+        self.text = end.answer_text if end.answer_text is not None else self.text + end.tail
+        return end
+
+    def score(self, ids: Sequence[int]) -> Sequence[float]:
+        """The log-probability of each of a text's tokens, in nats; NaN for the first.
+
+        Raises:
+            BenchError: the engine says why not.
+        """
+        self.ask(Request(prompt="", ids=tuple(ids), strategy="greedy", max_length=0, prompt_logps=True))
+        assert self.read is not None
+        logps: list[float] = self.read.logp.tolist()
+        return logps
 
     def floor_bytes(self, roles: tuple[str, ...], job: Job, rows: int) -> float:
         """Bytes that a step has to read, all its models together."""
@@ -132,7 +150,7 @@ class Ours:
         progress: Callable[[int, int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> LoadedModel:
-        """The loader of every user, but texts do not end before their time."""
+        """The loader of every user, but for where weights come from and when texts end."""
         from edge_tui.engine.loader import load
 
         made: list[RandomWeights] = []
@@ -150,7 +168,7 @@ class Ours:
             loaded.notices,
             made[-1].seconds if made else nan,
         )
-        return replace(loaded, checkpoint=endless(loaded.checkpoint))
+        return replace(loaded, checkpoint=unending(loaded.checkpoint)) if self.endless else loaded
 
     def _wait(self, kind: type[Any]) -> Any:
         """Takes events until one of this kind comes.
@@ -164,9 +182,13 @@ class Ours:
                     case events.Loaded():
                         self.load_seconds[event.role] = event.seconds
                     case events.Started():
-                        self.started, self.steps = event, 0
+                        self.text, self.steps = "", 0
+                    case events.PromptRead():
+                        self.read = event
                     case events.TokenBatch():
                         self.steps = max(self.steps, int(event.step[-1]) + 1)
+                        pairs = zip(event.row.tolist(), event.text, strict=True)
+                        self.text += "".join(text for row, text in pairs if row == 0)
                     case events.Failed() | events.Died():
                         raise BenchError(event.message)
                 if isinstance(event, kind):
@@ -176,7 +198,7 @@ class Ours:
             time.sleep(_POLL)
 
 
-def endless(checkpoint: Checkpoint) -> Checkpoint:
+def unending(checkpoint: Checkpoint) -> Checkpoint:
     """The same checkpoint without an end-of-sequence token: what is measured must not end early."""
 
     def without(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,8 +212,8 @@ def endless(checkpoint: Checkpoint) -> Checkpoint:
     )
 
 
-def prompt_text(codec: Codec, tokens: int, number: int) -> str:
-    """A prompt of about so many tokens; another `number` shares no beginning, so that nothing is reused."""
+def prompt_ids(codec: Codec, tokens: int, number: int) -> list[int]:
+    """A prompt of so many tokens; another `number` begins otherwise, so that nothing read is used again."""
     rng = random.Random(number)
     source = inspect.getsource(random)
     at = rng.randrange(len(source) // 2)
@@ -199,5 +221,4 @@ def prompt_text(codec: Codec, tokens: int, number: int) -> str:
     while len(body) < 12 * tokens:
         body += source
     lead = _LETTERS[number % len(_LETTERS)]
-    ids = codec.encode(f"{lead} {body[: 12 * tokens]}")[:tokens]
-    return codec.decode(ids)
+    return codec.encode(f"{lead} {body[: 12 * tokens]}")[:tokens]

@@ -195,6 +195,24 @@ def gib(value: int | None) -> str:
     return "–" if value is None else f"{value / 2**30:.2f}"
 
 
+def gigabytes(value: int | None) -> str:
+    """Bytes in GB of 10⁹."""
+    return "–" if value is None else f"{value / 1e9:.2f}"
+
+
+def parameters(count: int) -> str:
+    """A number of weights: 7.6B, 494M."""
+    return f"{count / 1e9:.2f}B" if count >= 1e9 else f"{count / 1e6:.1f}M"
+
+
+def _method(row: Mapping[str, Any]) -> str:
+    method = str(row["strategy"]).partition(", batch")[0]
+    return method if row["tier"] != "transformers" else f"{method}, {row['who']}"
+
+
+QUANTIZATIONS = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16", "int8": "INT8", "4bit": "INT4"}
+"""Names of precisions in tables."""
+
 SPEED = (
     Column("model", lambda r: r["model"], right=False),
     Column("precision", lambda r: r["precision"], right=False),
@@ -210,6 +228,31 @@ SPEED = (
     Column("ours is", lambda r: number(r["ratio"], 2, "×")),
 )
 """Of `bench speed`."""
+
+TABLE = (
+    Column("Model", lambda r: f"{r['model']}, {r['precision']}", right=False),
+    Column("Params", lambda r: parameters(r["parameters"])),
+    Column("GPU", lambda r: r["device_name"], right=False),
+    Column("Decoding Method", lambda r: _method(r), right=False),
+    Column("Batch Size", lambda r: str(r["batch"])),
+    Column("Tokens/sec", lambda r: number(r["tokens_per_second"])),
+    Column("Peak GPU RAM (GB)", lambda r: gigabytes(r["peak"])),
+    Column("Time-to-First-Token (s)", lambda r: number(r["first"], 4)),
+)
+"""Of `bench table`."""
+
+QUALITY = (
+    Column("Model", lambda r: r["model"], right=False),
+    Column("Quantization", lambda r: QUANTIZATIONS.get(r["precision"], r["precision"]), right=False),
+    Column("Decoding", lambda r: r["decoding"], right=False),
+    Column("Speed (tok/s)", lambda r: number(r["tokens_per_second"])),
+    Column("Perplexity", lambda r: number(r["perplexity"], 3)),
+    Column("F1", lambda r: number(r["f1"])),
+    Column("Peak VRAM (GB)", lambda r: gigabytes(r["peak"])),
+)
+"""Of `bench quality`."""
+
+QUALITY_REMARK = "Perplexity belongs to a model and its precision; rows that differ in decoding repeat it."
 
 FIGURES = (
     Column("figure", lambda r: r["figure"], right=False),

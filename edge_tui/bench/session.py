@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import sys
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -55,6 +54,11 @@ class Session:
         default_factory=lambda: tempfile.TemporaryDirectory(prefix="edge-tui-bench-")
     )
 
+    @property
+    def device_name(self) -> str:
+        """As its maker calls it."""
+        return str(self.ledger.head.get("device_name", self.device))
+
     def __enter__(self) -> Session:
         self.progress.say(f"measuring the read bandwidth of {self.device}")
         self.bandwidth = read_bandwidth(self.device)
@@ -67,6 +71,14 @@ class Session:
     ) -> None:
         self.progress.end()
         self._folder.cleanup()
+
+    @contextmanager
+    def noting(self, *where: str) -> Iterator[None]:
+        """What cannot be measured becomes a note, and the rest goes on."""
+        try:
+            yield
+        except BenchError as error:
+            self.ledger.note(f"{', '.join(where)}: {error}")
 
     def target(self, name: str, invented: bool) -> Target:
         """A model by the name that the command line gives.
@@ -111,17 +123,20 @@ class Session:
         return Peer(folder, self.device, precision, target.invented)
 
     def allocated(self) -> int:
-        """Bytes in use: the allocator's on a GPU, else the process's resident set."""
+        """Bytes of GPU memory in use, as the allocator counts; 0 on a CPU."""
         from edge_tui.engine.residents import memory_of
 
-        return memory_of(self.device).allocated or 0
+        return memory_of(self.device).allocated or 0 if self.device.startswith("cuda") else 0
 
-    def peak(self) -> int:
-        """The most bytes since `reset_peak`; on a CPU what is in use now."""
+    def peak(self, before: int) -> int | None:
+        """The most bytes since `reset_peak` beyond `before`.
+
+        None on a CPU: what malloc keeps from one model for the next makes a process's size no measure.
+        """
         from edge_tui.engine.residents import memory_of
 
-        memory = memory_of(self.device)
-        return memory.peak or memory.allocated or 0
+        peak = memory_of(self.device).peak
+        return None if peak is None else peak - before
 
     def reset_peak(self) -> None:
         """Begins a new peak."""
@@ -137,7 +152,3 @@ class Session:
         gc.collect()
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
-        elif sys.platform == "linux":
-            # What malloc keeps for itself would count as the next model's.
-            with suppress(OSError, AttributeError):
-                ctypes.CDLL(None).malloc_trim(0)

@@ -8,14 +8,13 @@ reuse what it has read before.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import nan
 
 import decoders
-from edge_tui.bench.job import BenchError, Job, Summary, Timing
-from edge_tui.bench.ours import NAME, Ours, prompt_text
+from edge_tui.bench.job import Job, Summary, Timing
+from edge_tui.bench.ours import NAME, Ours, prompt_ids
 from edge_tui.bench.peers import KINDS, Peer, can_run
 from edge_tui.bench.session import Session, Target
 from edge_tui.engine.port import Precision
@@ -32,26 +31,30 @@ class Row:
     """One contestant under one strategy: a line of the table. Seconds and bytes; NaN and None: not known.
 
     Attributes:
-        model, parameters, device, precision: What decoded.
+        model, parameters, device, device_name, precision: What decoded, and where.
         tier: The engine's path ("flat", …); "transformers" for a peer.
         strategy: With the parameters that were set.
         who: The contestant.
-        prompt, tokens, rounds: Tokens read and written, and how often.
-        tokens_per_second, step, spread: Median rate, its inverse, and half the range as a share of it.
+        batch: Answers decoded side by side.
+        prompt, tokens, rounds: Tokens read and written in each of them, and how often.
+        tokens_per_second: Of the whole batch, median.
+        step, spread: Time of a step, and half the range of the rounds as a share of it.
         floor, of_floor: Seconds that reading weights and cache would take, and their share of `step`.
         first: To the first token.
         setup: From nothing to the first token at full speed: loading, compiling, capturing.
-        peak: Most bytes of memory.
-        ratio: Ours over this contestant's rate; NaN in our own row.
+        peak: Most bytes of GPU memory.
+        ratio: Our rate over this contestant's; NaN in our own row.
     """
 
     model: str
     parameters: int
     device: str
+    device_name: str
     precision: str
     tier: str
     strategy: str
     who: str
+    batch: int
     prompt: int
     tokens: int
     rounds: int
@@ -115,9 +118,9 @@ def measure(
         began = time.perf_counter()
         facts = ours.load()
         loading = time.perf_counter() - began
-        with _noting(session, target, precision):
+        with session.noting(target.title, precision):
             for job in jobs:
-                with _noting(session, target, precision, job.title):
+                with session.noting(target.title, precision, job.title):
                     warm = _warm(session, job, _decode(ours), loading, before, seconds)
                     entries.append(_Entry(job, NAME, facts.info.precision, _decode(ours), warm))
             theirs = _peer_precision(session, facts.info.precision)
@@ -126,7 +129,7 @@ def measure(
                 base = session.allocated()
                 peer = session.peer(target, theirs)
                 for job, kind in wanted:
-                    with _noting(session, target, precision, job.title, KINDS[kind]):
+                    with session.noting(target.title, precision, job.title, KINDS[kind]):
                         decode = _generate(peer, kind, ours, target)
                         probe = kind != "static"
                         warm = _warm(session, job, decode, peer.seconds, base, seconds, probe)
@@ -151,15 +154,6 @@ class _Entry:
     taken: list[Timing] = field(default_factory=list)
 
 
-@contextmanager
-def _noting(session: Session, target: Target, *where: str) -> Iterator[None]:
-    """What cannot be measured becomes a note, and the rest goes on."""
-    try:
-        yield
-    except BenchError as error:
-        session.ledger.note(f"{', '.join((target.title, *where))}: {error}")
-
-
 def _peer_precision(session: Session, precision: str) -> str:
     """Bitsandbytes is no match for a CPU: what users have there is float32."""
     return "float32" if session.device == "cpu" and precision in ("int8", "4bit") else precision
@@ -167,7 +161,7 @@ def _peer_precision(session: Session, precision: str) -> str:
 
 def _decode(ours: Ours) -> Decode:
     def decode(job: Job, number: int) -> Timing:
-        return ours.run(job, prompt_text(ours.facts[ours.specs["model"].name].codec, job.prompt, number))
+        return ours.run(job, prompt_ids(ours.facts[ours.specs["model"].name].codec, job.prompt, number))
 
     return decode
 
@@ -176,7 +170,7 @@ def _generate(peer: Peer, kind: str, ours: Ours, target: Target) -> Decode:
     codec = ours.facts[target.name].codec
 
     def decode(job: Job, number: int) -> Timing:
-        return peer.run(kind, job, [codec.encode(prompt_text(codec, job.prompt, number))])
+        return peer.run(kind, job, [prompt_ids(codec, job.prompt, number)] * job.batch)
 
     return decode
 
@@ -201,7 +195,7 @@ def _warm(
         job = replace(job, tokens=min(job.tokens, max(_WARM, fits)))
     steady = decode(job, 1).step
     once = max(0.0, first.decode - (first.tokens - 1) * steady)
-    return _Warm(job, loading + first.first + once, session.peak() - before or None)
+    return _Warm(job, loading + first.first + once, session.peak(before))
 
 
 def _take_turns(
@@ -216,7 +210,7 @@ def _take_turns(
             for entry in entries:
                 if entry.taken and session.progress.left <= 0:
                     continue
-                with _noting(session, target, entry.job.title, entry.who):
+                with session.noting(target.title, entry.job.title, entry.who):
                     entry.taken.append(entry.decode(entry.warm.job, 2 + number))
     finally:
         entries.sort(key=lambda entry: order[id(entry.job)])
@@ -235,20 +229,22 @@ def _row(session: Session, ours: Ours, target: Target, entry: _Entry, own: float
     facts = ours.facts[target.name]
     floor = nan
     if entry.precision == facts.info.precision:
-        side_by_side = decoder.rows(_numbers(done))
+        side_by_side = decoder.rows(_numbers(done)) * done.batch
         floor = ours.floor_bytes(decoder.roles, done, side_by_side) / session.bandwidth
     return Row(
         model=target.title,
         parameters=facts.info.parameters,
         device=session.device,
+        device_name=session.device_name,
         precision=entry.precision,
         tier=facts.info.tier if entry.who == NAME else "transformers",
         strategy=entry.job.title,
         who=entry.who,
+        batch=done.batch,
         prompt=summary.prompt,
         tokens=summary.tokens,
         rounds=summary.rounds,
-        tokens_per_second=1 / summary.step,
+        tokens_per_second=done.batch / summary.step,
         step=summary.step,
         spread=summary.spread,
         floor=floor,

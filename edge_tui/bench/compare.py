@@ -1,0 +1,96 @@
+"""`edge-tui bench compare A B`: what changed from one bench to another, as ratios."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_tui.bench.job import BenchError
+from edge_tui.bench.report import Column, number
+
+_KEYS = ("model", "precision", "strategy", "decoding", "who", "batch", "prompt")
+_MEASURES = {
+    "tokens_per_second": "tok/s",
+    "first": "TTFT",
+    "peak": "peak",
+    "perplexity": "perplexity",
+    "f1": "F1",
+}
+"""What is compared, by field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A kept bench."""
+
+    title: str
+    head: Mapping[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+
+
+def read(file: Path) -> Run:
+    """Reads what `--json` kept.
+
+    Raises:
+        BenchError: it is no such file.
+    """
+    try:
+        whole = json.loads(file.read_text(encoding="utf-8"))
+        return Run(file.name, whole, [dict(row) for row in whole["rows"]])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BenchError(f"{file} is no kept bench ({error}); give a file written by --json.") from error
+
+
+def compare(a: Run, b: Run) -> tuple[list[dict[str, Any]], list[str]]:
+    """Pairs the rows of two benches.
+
+    Returns:
+        One row a pair, with `b / a` for everything that both measured, and sentences about the rest.
+    """
+    notes = [
+        f"{field} differs: {a.head.get(field)} and {b.head.get(field)}."
+        for field in ("bench", "device_name", "prompts_sha256")
+        if a.head.get(field) != b.head.get(field)
+    ]
+    theirs = {_key(row): row for row in b.rows}
+    pairs = []
+    for row in a.rows:
+        other = theirs.pop(_key(row), None)
+        if other is None:
+            notes.append(f"Only {a.title} has {_title(row)}.")
+            continue
+        ratios = {name: _ratio(row.get(name), other.get(name)) for name in _MEASURES}
+        pairs.append({"title": _title(row), **ratios, "a": row, "b": other})
+    notes += [f"Only {b.title} has {_title(row)}." for row in theirs.values()]
+    return pairs, notes
+
+
+def columns(pairs: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """The table's columns: those that any pair has."""
+    found = [name for name in _MEASURES if any(pair[name] is not None for pair in pairs)]
+    return [
+        Column("", lambda r: r["title"], right=False),
+        *(Column(f"{_MEASURES[name]} B/A", _cell(name)) for name in found),
+    ]
+
+
+def _cell(name: str) -> Any:
+    return lambda row: number(row[name], 3, "×")
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row.get(name) for name in _KEYS)
+
+
+def _title(row: Mapping[str, Any]) -> str:
+    parts = [row.get(name) for name in ("model", "precision", "strategy", "decoding", "who")]
+    if row.get("prompt"):
+        parts.append(f"prompt {row['prompt']}")
+    return " · ".join(str(part) for part in parts if part)
+
+
+def _ratio(a: Any, b: Any) -> float | None:
+    return b / a if isinstance(a, int | float) and isinstance(b, int | float) and a else None

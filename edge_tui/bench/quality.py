@@ -1,0 +1,301 @@
+"""`edge-tui bench quality`: perplexity and answers of each precision, and the speed they come at.
+
+Perplexity is teacher-forced: the model reads a text and tells how likely each next token was, in windows that
+overlap so that no token is judged without context. It belongs to the model and its precision; how tokens are
+chosen has no part in it, so rows of one precision repeat it. F1 compares answers with references and belongs
+to the whole row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import statistics
+import string
+import sysconfig
+import tokenize
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from math import nan
+from pathlib import Path
+
+from edge_tui.bench.job import BenchError, Job
+from edge_tui.bench.ours import Ours
+from edge_tui.bench.session import Session, Target
+from edge_tui.engine.port import Precision, Request
+from edge_tui.engine.text import Codec
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_HELD_OUT = 25
+"""Of a thousand files of the standard library, how many the demo pair never saw."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A prompt and what may be answered; one accepted answer is enough."""
+
+    prompt: str
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """What models are asked.
+
+    Attributes:
+        text: For perplexity.
+        questions: For F1; a function of the codec, since continuations are cut by tokens.
+        window, stride: Tokens that the model sees at once, and how far the window moves.
+        tokens: Most tokens of the text.
+        answer: Most tokens of an answer.
+        line: Whether an answer ends with its line.
+        raw: Whether the prompt is completed as it stands, chat template or not.
+    """
+
+    text: str
+    questions: Callable[[Codec], Sequence[Question]]
+    window: int = 1024
+    stride: int = 512
+    tokens: int = 16384
+    answer: int = 32
+    line: bool = True
+    raw: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """A row of the table; NaN: not measured.
+
+    Attributes:
+        model, parameters, device, device_name, precision: What was asked.
+        decoding: The strategy.
+        tokens_per_second: Median over the answers.
+        perplexity, scored: Of the text, and of how many tokens.
+        f1, questions: Mean over so many, in percent.
+        peak: Most bytes of GPU memory.
+    """
+
+    model: str
+    parameters: int
+    device: str
+    device_name: str
+    precision: str
+    decoding: str
+    tokens_per_second: float
+    perplexity: float
+    scored: int
+    f1: float
+    questions: int
+    peak: int | None
+
+
+def measure(session: Session, target: Target, precision: Precision, jobs: Sequence[Job], exam: Exam) -> None:
+    """Examines one model at one precision under each strategy; rows are in the ledger as they come.
+
+    Raises:
+        BenchError: the model cannot be loaded.
+    """
+    before = session.allocated()
+    ours = session.ours(target, precision)
+    ours.endless = False
+    try:
+        facts = ours.load()
+        session.progress.say(f"    {target.title} · {facts.info.precision} · perplexity")
+        ids = facts.codec.encode(exam.text)[: exam.tokens]
+        window = min(exam.window, facts.context - 1)
+        found, scored = perplexity(ours.score, ids, window, min(exam.stride, window))
+        questions = exam.questions(facts.codec)
+        for job in jobs:
+            session.reset_peak()
+            f1, rates = nan, [nan]
+            try:
+                f1, rates = _ask(session, ours, job, questions, exam)
+            except BenchError as error:
+                session.ledger.note(f"{target.title}, {facts.info.precision}, {job.title}: {error}")
+            grade = Grade(
+                model=target.title,
+                parameters=facts.info.parameters,
+                device=session.device,
+                device_name=session.device_name,
+                precision=facts.info.precision,
+                decoding=job.title,
+                tokens_per_second=statistics.median(rates),
+                perplexity=found,
+                scored=scored,
+                f1=f1,
+                questions=len(questions),
+                peak=session.peak(before),
+            )
+            session.ledger.add(asdict(grade))
+    finally:
+        ours.close()
+        session.free()
+
+
+def _ask(
+    session: Session, ours: Ours, job: Job, questions: Sequence[Question], exam: Exam
+) -> tuple[float, list[float]]:
+    """Mean F1 in percent, and tokens per second of each answer."""
+    scores, rates = [], []
+    for place, question in enumerate(questions):
+        session.progress.say(f"    {job.title} · question {place + 1}/{len(questions)}")
+        end = ours.ask(
+            Request(
+                prompt=question.prompt,
+                strategy=job.strategy,
+                values=dict(job.values),
+                seed=job.seed,
+                max_length=exam.answer,
+                stop=() if job.strategy == "beam" or not exam.line else ("\n",),
+                chat=False if exam.raw else None,
+            )
+        )
+        answer = ours.text.strip().partition("\n")[0] if exam.line else ours.text
+        scores.append(max(f1(answer, accepted) for accepted in question.answers))
+        if end.seconds > 0 and ours.steps > 1:
+            rates.append((ours.steps - 1) / end.seconds)
+    return 100 * statistics.fmean(scores) if scores else nan, rates or [nan]
+
+
+def perplexity(
+    score: Callable[[Sequence[int]], Sequence[float]], ids: Sequence[int], window: int, stride: int
+) -> tuple[float, int]:
+    """Exp of the mean negative log-probability of a text's tokens, each judged once.
+
+    The text's first token is not judged, and with `stride` as large as `window` no window's first is.
+
+    Args:
+        score: Log-probability of each token given those before it in the same window, NaN for the first.
+        ids: The text.
+        window: Most tokens at once.
+        stride: How far the window moves: each token but the first window's has at least
+            `window - stride` tokens before it.
+
+    Returns:
+        The perplexity, and the number of tokens it is the mean of; NaN of none.
+    """
+    total, count, done = 0.0, 0, 1
+    for begin in range(0, max(1, len(ids)), stride):
+        end = min(begin + window, len(ids))
+        fresh = end - done
+        if fresh > 0:
+            logps = score(ids[begin:end])[1:][-fresh:]
+            total, count, done = total - math.fsum(logps), count + len(logps), end
+        if end == len(ids):
+            break
+    return (math.exp(total / count) if count else nan), count
+
+
+def normalise(text: str) -> str:
+    """As SQuAD compares answers: lower case, no punctuation, no articles, single spaces."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def f1(answer: str, accepted: str) -> float:
+    """SQuAD's F1 of two answers: the harmonic mean of precision and recall over their words, 0 to 1."""
+    ours, theirs = normalise(answer).split(), normalise(accepted).split()
+    if not ours or not theirs:
+        return float(ours == theirs)
+    shared = sum((Counter(ours) & Counter(theirs)).values())
+    if not shared:
+        return 0.0
+    precision, recall = shared / len(ours), shared / len(theirs)
+    return 2 * precision * recall / (precision + recall)
+
+
+def read_questions(file: Path, limit: int) -> list[Question]:
+    """Questions from JSON lines: `question`, `answers` (a list) or `answer`, and `context` if there is one.
+
+    Raises:
+        BenchError: naming the line that cannot be used.
+    """
+    questions = []
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BenchError(f"{file} cannot be read ({error}); give a file of JSON lines.") from error
+    for place, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            answers = entry.get("answers", entry.get("answer"))
+            if isinstance(answers, dict):  # SQuAD's own layout
+                answers = answers["text"]
+            answers = (answers,) if isinstance(answers, str) else tuple(map(str, answers))
+            context = f"{entry['context']}\n\n" if entry.get("context") else ""
+            prompt = f"{context}Question: {entry['question']}\nAnswer:"
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BenchError(
+                f'{file.name}, line {place}: each line must be like {{"question": …, "answers": […]}}.'
+            ) from error
+        if answers:
+            questions.append(Question(prompt, answers))
+    if not questions:
+        raise BenchError(f"{file.name} has no questions with answers.")
+    return questions[:limit]
+
+
+def continuations(codec: Codec, text: str, count: int, prompt: int = 96, answer: int = 32) -> list[Question]:
+    """Places of a text, evenly spread: what stands before them, and what comes next."""
+    ids = codec.encode(text)
+    last = len(ids) - prompt - answer
+    if last < 0:
+        return []
+    step = max(1, last // max(1, count))
+    starts = range(0, last + 1, step)
+    return [
+        Question(
+            codec.decode(ids[at : at + prompt]),
+            (codec.decode(ids[at + prompt : at + prompt + answer]),),
+        )
+        for at in starts
+    ][:count]
+
+
+def held_out() -> str:
+    """The standard library's files that the demo pair was not trained on, one after another.
+
+    Which files they are follows from their names, so they are held out in every Python.
+    """
+    return "\n".join(_held_out_files(Path(sysconfig.get_path("stdlib"))))
+
+
+def _held_out_files(library: Path) -> Iterator[str]:
+    for path in sorted(library.rglob("*.py")):
+        name = path.relative_to(library).as_posix()
+        bucket = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) % 1000
+        if bucket >= _HELD_OUT or re.search(r"(site|dist)-packages/|^test/|/tests?/|^encodings/", name):
+            continue
+        try:
+            with tokenize.open(path) as file:
+                yield file.read()
+        except (SyntaxError, UnicodeError, OSError):
+            continue
+
+
+def dataset_text(name: str) -> str:
+    """The texts of a dataset, blank lines between them.
+
+    Args:
+        name: `name`, `name:configuration` or `name:configuration:split` (default: test).
+
+    Raises:
+        BenchError: the `datasets` package is missing, or it cannot fetch this one.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise BenchError("--dataset needs the package datasets; install it, or give --text FILE.") from error
+    path, _, rest = name.partition(":")
+    configuration, _, split = rest.partition(":")
+    try:
+        rows = datasets.load_dataset(path, configuration or None, split=split or "test")
+        return "\n\n".join(row["text"] for row in rows)
+    except Exception as error:  # whatever a network, a cache or a foreign layout comes to
+        reason = " ".join(str(error).split())[:200].rstrip(".")
+        raise BenchError(f"The dataset {name} cannot be read ({reason}); give --text FILE.") from error

@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+import pytest
+
+from edge_tui.bench.progress import Progress
+from edge_tui.bench.report import Ledger
+from edge_tui.bench.session import Session
+
+
+@pytest.fixture
+def session():
+    """A bench on the processor whose bandwidth is taken for granted."""
+    opened = Session("cpu", Ledger("speed"), Progress(1, quiet=True))
+    opened.bandwidth = 1e10
+    yield opened
+    opened.__exit__(None, None, None)

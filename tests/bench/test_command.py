@@ -1,0 +1,113 @@
+"""Flags, files and comparisons."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+from edge_tui.bench import compare, report
+from edge_tui.bench.job import BenchError
+from edge_tui.cli import main
+
+
+def bench(*flags: str) -> int:
+    return main(["bench", *flags, "-q", "--device", "cpu"])
+
+
+def test_a_table_is_written_in_every_form(tmp_path, capsys):
+    files = {kind: tmp_path / f"table.{kind}" for kind in ("json", "markdown", "csv")}
+    flags = [part for kind, file in files.items() for part in (f"--{kind}", str(file))]
+    order = [
+        "table",
+        "--random",
+        "tiny",
+        "--strategies",
+        "greedy",
+        "--batches",
+        "1,2",
+        "--tokens",
+        "8",
+        "--rounds",
+        "1",
+    ]
+    assert bench(*order, *flags) == 0
+    kept = json.loads(files["json"].read_text())
+    assert [row["batch"] for row in kept["rows"]] == [1, 2]
+    for key in ("versions", "device_name", "driver", "seed", "prompts_sha256", "read_bandwidth", "python"):
+        assert key in kept
+    head, first, second = csv.reader(files["csv"].read_text().splitlines())
+    assert head == [
+        "Model", "Params", "GPU", "Decoding Method",
+        "Batch Size", "Tokens/sec", "Peak GPU RAM (GB)", "Time-to-First-Token (s)",
+    ]  # fmt: skip
+    assert (first[3], first[4], second[4]) == ("greedy", "1", "2")
+    assert files["markdown"].read_text().startswith("| Model | Params |")
+    assert "Tokens/sec" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("speed", "--strategies", "greedo"), "greedo"),
+        (("speed", "--precisions", "int3"), "no precision 'int3'"),
+        (("speed", "--peers", "vllm"), "no peer 'vllm'"),
+        (("speed", "--context", "0"), "--context"),
+        (("speed", "--json", "/nowhere/at/all.json"), "no folder"),
+        (("speed", "--set", "temperature"), "NAME=VALUE"),
+        (("table", "--batches", "x"), "--batches"),
+        (("quality", "--random", "tiny"), "--text FILE"),
+        (("quality", "--stride", "0"), "--stride"),
+        (("quality", "--text", "/nowhere.txt"), "cannot be read"),
+    ],
+)
+def test_what_does_not_exist_is_refused_in_one_line(flags, sentence, capsys):
+    assert bench(*flags) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+
+
+def test_a_model_that_is_not_there_is_said(capsys):
+    assert bench("speed", "--models", "nobody/nothing") == 1
+    assert "nobody/nothing" in capsys.readouterr().err
+
+
+def test_time_that_is_up_is_said(capsys):
+    assert bench("speed", "--random", "tiny", "--budget", "0.000001") == 1
+    assert "the time was up" in capsys.readouterr().err
+
+
+def kept(tmp_path, name, **rows):
+    file = tmp_path / name
+    ledger = report.Ledger("speed", file)
+    for who, rate in rows.items():
+        ledger.add({"model": "m", "who": who, "tokens_per_second": rate, "first": float("nan")})
+    return file
+
+
+def test_comparing_pairs_rows_and_names_the_rest(tmp_path, capsys):
+    a = kept(tmp_path, "a.json", ours=100.0, gone=1.0)
+    b = kept(tmp_path, "b.json", ours=150.0, new=1.0)
+    assert main(["bench", "compare", str(a), str(b)]) == 0
+    captured = capsys.readouterr()
+    assert "1.500×" in captured.out
+    assert "Only a.json has m · gone." in captured.err
+    assert "Only b.json has m · new." in captured.err
+
+
+def test_comparing_what_is_no_bench_is_refused(tmp_path):
+    file = tmp_path / "x.json"
+    file.write_text("[]")
+    with pytest.raises(BenchError, match="no kept bench"):
+        compare.read(file)
+
+
+def test_unknown_numbers_are_null_in_files_and_dashes_in_tables(tmp_path):
+    file = kept(tmp_path, "a.json", ours=1.0)
+    assert json.loads(file.read_text())["rows"][0]["first"] is None
+    assert report.number(float("nan")) == "–"
+    assert report.number(1234.5, 1, " %") == "1,234.5 %"
+    assert report.parameters(494_032_768) == "494.0M"
+    assert report.parameters(7_615_616_512) == "7.62B"

@@ -1,0 +1,182 @@
+"""The bench's own arithmetic, and what it does when something is in the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from edge_tui.bench import peers, speed
+from edge_tui.bench.floor import read_bandwidth, step_cache, step_weights
+from edge_tui.bench.job import BenchError, Job, Summary, Timing
+from edge_tui.bench.ours import prompt_ids
+from edge_tui.bench.random_models import CONFIGS, tensor_shapes, write_random
+from edge_tui.engine.checkpoint import open_checkpoint, pair_refusal
+from edge_tui.engine.models.architectures import flat_config
+from edge_tui.engine.text import Codec
+
+KNOWN = {
+    "qwen2-0.5b": 494_032_768,
+    "qwen2-1.5b": 1_543_714_304,
+    "qwen2-7b": 7_615_616_512,
+    "phi-3-mini": 3_821_079_552,
+    "llama-2-7b": 6_738_415_616,
+    "llama-3.2-1b": 1_235_814_400,
+}
+"""Number of weights as the models' publishers state it."""
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_random_models_have_the_true_size(name, tmp_path):
+    folder = write_random(tmp_path / name, name)
+    checkpoint = open_checkpoint(str(folder))
+    assert checkpoint.parameters == KNOWN[name]
+    assert checkpoint.eos_ids == ()
+    assert Codec.open(checkpoint).size == CONFIGS[name][1]
+    on_disk = sum(file.stat().st_blocks * 512 for file in folder.iterdir())
+    assert on_disk < 20_000_000
+
+
+def test_transformers_builds_the_same_tensors(tmp_path):
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    for name in ("tiny", "phi-3-mini", "llama-3.2-1b"):
+        folder = write_random(tmp_path / name, name)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+        theirs = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+        theirs = {k: v for k, v in theirs.items() if "inv_freq" not in k}
+        if model.config.tie_word_embeddings:
+            theirs.pop("lm_head.weight", None)
+        assert dict(tensor_shapes(flat_config(CONFIGS[name][0]))) == theirs
+
+
+def test_random_qwens_decode_together(tmp_path):
+    small, large = (open_checkpoint(str(write_random(tmp_path / n, n))) for n in ("qwen2-0.5b", "qwen2-7b"))
+    assert pair_refusal(small, large) is None
+
+
+def test_prompts_have_their_length_and_share_no_beginning():
+    codec = Codec.open(open_checkpoint("demo/expert"))
+    prompts = [prompt_ids(codec, 300, number) for number in range(6)]
+    assert {len(ids) for ids in prompts} == {300}
+    assert len({tuple(ids[:2]) for ids in prompts}) == len(prompts)
+
+
+def test_summaries_are_medians_with_their_spread():
+    timings = [Timing(first, decode, 11, 4) for first, decode in ((0.1, 1.0), (0.3, 2.0), (0.2, 1.2))]
+    summary = Summary.of(timings)
+    assert summary.step == pytest.approx(0.12)
+    assert summary.spread == pytest.approx((0.2 - 0.1) / 2 / 0.12)
+    assert (summary.first, summary.rounds) == (0.2, 3)
+
+
+def test_the_floor_counts_what_a_step_reads(session):
+    target = session.target("tiny", True)
+    ours = session.ours(target, "float32")
+    try:
+        facts = ours.load()
+    finally:
+        ours.close()
+    config = facts.config
+    assert step_weights(facts.info, config) == facts.info.weight_bytes  # the head is the embedding
+    untied = {**config, "tie_word_embeddings": False}
+    embedding = config["vocab_size"] * config["hidden_size"] * 4
+    assert step_weights(facts.info, untied) == facts.info.weight_bytes - embedding
+    assert facts.info.kv_bytes == 2 * 2 * 2 * 16 * 4  # K and V, layers, key heads, width, float32
+    assert step_cache(facts.info, 100, 50, rows=4) == facts.info.kv_bytes * 200
+
+
+def test_bandwidth_is_measured():
+    assert 1e8 < read_bandwidth("cpu") < 1e13
+
+
+def test_rows_say_what_was_measured(session):
+    jobs = [Job("greedy", tokens=24), Job("top_p", {"temperature": 1.5}, tokens=24, batch=3)]
+    rows = speed.measure(session, session.target("tiny", True), "float32", jobs, peers=("eager",), rounds=2)
+    assert [(row.strategy, row.who) for row in rows] == [
+        ("greedy", "edge-tui"),
+        ("greedy", "generate()"),
+        ("top_p (temperature 1.5), batch 3", "edge-tui"),
+        ("top_p (temperature 1.5), batch 3", "generate()"),
+    ]
+    for row in rows:
+        assert (row.tokens, row.prompt, row.rounds) == (24, 64, 2)
+        assert row.tokens_per_second == pytest.approx(row.batch / row.step)
+        assert row.of_floor == pytest.approx(row.floor / row.step)
+        assert row.setup > 0
+    assert rows[1].ratio == pytest.approx(rows[1].step / rows[0].step)
+    assert len(session.ledger.rows) == 4
+    assert session.ledger.notes == []
+
+
+def test_two_models_are_one_floor(session):
+    tiny = session.target("tiny", True)
+    alone, both = speed.measure(
+        session, tiny, "float32", [Job("greedy", tokens=8), Job("contrastive", tokens=8)], second=tiny
+    )
+    assert both.floor == pytest.approx(2 * alone.floor)
+
+
+def test_what_cannot_be_measured_is_said_and_the_rest_goes_on(session):
+    jobs = [Job("beam", tokens=8, batch=2), Job("greedy", tokens=8)]
+    rows = speed.measure(session, session.target("tiny", True), "float32", jobs, rounds=1)
+    assert [row.strategy for row in rows] == ["greedy"]
+    assert "samples is 2" in session.ledger.notes[0]
+    with pytest.raises(BenchError, match="no architecture"):
+        session.target("gpt-5", True)
+
+
+def test_generate_gets_our_defaults():
+    assert peers.generate_options(Job("greedy")) == {"do_sample": False}
+    assert peers.generate_options(Job("beam", {"num_beams": 3.0}))["num_beams"] == 3
+    options = peers.generate_options(Job("top_p", {"temperature": 1.5}))
+    assert options == {"do_sample": True, "top_k": 0, "temperature": 1.5, "top_p": 0.9}
+    assert not peers.can_run("static", "beam", "bfloat16")
+    assert not peers.can_run("eager", "contrastive", "bfloat16")
+
+
+def test_a_peer_decodes_what_it_is_told_to(session):
+    peer = session.peer(session.target("tiny", True), "float32")
+    timing = peer.run("eager", replace(Job("greedy"), tokens=9), [[1, 2, 3]] * 2)
+    peer.close()
+    assert (timing.tokens, timing.prompt) == (9, 3)
+    assert timing.first > 0
+    assert timing.step > 0
+
+
+def test_an_interrupted_bench_keeps_what_it_has(tmp_path):
+    file = tmp_path / "kept.json"
+    order = [sys.executable, "-m", "edge_tui", "bench", "table", "--random", "tiny", "--device", "cpu"]
+    order += [
+        "--strategies",
+        "greedy,top_p",
+        "--tokens",
+        "16",
+        "--batches",
+        "1,2,3,4,5,6,7,8",
+        "--rounds",
+        "20",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [*order, "--json", str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    )
+    deadline = time.monotonic() + 60
+    while not (file.exists() and json.loads(file.read_text())["rows"]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    kept = json.loads(file.read_text())
+    assert kept["rows"]
+    assert any("Interrupted" in note for note in kept["notes"])
+    assert b"greedy" in out
+    assert b"Traceback" not in error
