@@ -105,6 +105,7 @@ class Asked:
         params: Mapping[str, Value] | None = None,
         standard: Mapping[str, float | None] | None = None,
         tokens: int,
+        field: str = "max_tokens",
         n: int = 1,
         seed: int | None = None,
         stop: Sequence[str] = (),
@@ -116,6 +117,8 @@ class Asked:
     ) -> Request:
         """One generation as the engine takes it, checked as far as that needs no model.
 
+        `field` is what the client calls the number of `tokens`; the rest is `edge_tui.engine.port.Request`.
+
         Raises:
             ApiError: something in it is out of range, unknown, or would not be used.
         """
@@ -123,7 +126,7 @@ class Asked:
         decoder = self.decoder(strategy, standard)
         named = strategy is not None or not any(value is not None for value in standard.values())
         values, sources = self.values(decoder, params or {}, standard, named)
-        self._check_limits(tokens, n)
+        self._check_limits(tokens, field, n)
         search = decoder.owns_eos
         if search:
             self._widen(values, n, sources)
@@ -158,12 +161,12 @@ class Asked:
             )
         return request
 
-    def _check_limits(self, tokens: int, n: int) -> None:
+    def _check_limits(self, tokens: int, field: str, n: int) -> None:
         if tokens > self._options.tokens:
             raise ApiError(
                 422,
                 f"{tokens} new tokens were asked for, but this server gives at most {self._options.tokens}.",
-                "max_tokens",
+                field,
                 "too_many_tokens",
             )
         if not 1 <= n <= self._options.rows:

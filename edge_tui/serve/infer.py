@@ -163,6 +163,7 @@ def _wanted(asked: Asked, body: Infer) -> port.Request:
         strategy=body.strategy,
         params=body.params,
         tokens=body.max_length,
+        field="max_length",
         n=body.n,
         seed=body.seed,
         stop=body.stop,

@@ -1,0 +1,114 @@
+"""A server in a thread of the test's own process, on a port of its own."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import httpx2 as httpx
+
+from edge_tui.engine.local import LocalEngine
+from edge_tui.engine.port import ModelSpec, Request
+from edge_tui.serve.app import Server
+from edge_tui.serve.options import Options
+from edge_tui.serve.server import Loop, bind
+from edge_tui.settings import Models, Settings
+
+DEMO = Settings(
+    models=Models(name="demo/expert", amateur="demo/amateur"), device="cpu", strategy="greedy", max_length=32
+)
+
+
+class Watching(LocalEngine):
+    """The real engine, which also remembers what it was asked for."""
+
+    def __init__(self, models: dict[str, ModelSpec]) -> None:
+        super().__init__(models)
+        self.requests: list[Request] = []
+        self.cancelled: list[tuple[float, int | None]] = []
+
+    def submit(self, request: Request) -> int:
+        self.requests.append(request)
+        return super().submit(request)
+
+    def cancel(self, run: int | None = None) -> None:
+        self.cancelled.append((time.monotonic(), run))
+        super().cancel(run)
+
+
+@dataclass
+class Running:
+    """A server that runs."""
+
+    app: Server
+    engine: Watching
+    url: str
+    loop: Loop
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def client(self, **more: Any) -> httpx.Client:
+        return httpx.Client(base_url=self.url, headers=self.headers, timeout=60, trust_env=False, **more)
+
+    def post(self, path: str, body: Any, **more: Any) -> httpx.Response:
+        with self.client() as client:
+            return client.post(path, json=body, **more)
+
+    def stream(self, path: str, body: Any) -> list[tuple[str, Any]]:
+        """All server-sent events of an answer: (event, data)."""
+        with self.client() as client, client.stream("POST", path, json=body) as response:
+            if response.status_code != 200:
+                response.read()
+                raise AssertionError(response.text)
+            return list(events(response.iter_lines()))
+
+    def settle(self, seconds: float = 10.0) -> None:
+        """Waits until nothing runs or waits."""
+        until(lambda: not self.app.dispatcher.running and not self.app.dispatcher.waiting, seconds)
+
+
+def events(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
+    """Server-sent events out of lines."""
+    kind = ""
+    for line in lines:
+        if line.startswith("event: "):
+            kind = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            text = line.removeprefix("data: ")
+            yield kind, text if text == "[DONE]" else json.loads(text)
+            kind = ""
+
+
+def until(done: Any, seconds: float = 10.0) -> None:
+    """Waits for something to become true."""
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)
+
+
+@contextmanager
+def serving(settings: Settings = DEMO, *, ready: bool = True, **options: Any) -> Iterator[Running]:
+    """Runs a server until the block ends."""
+    chosen = replace(Options(), **options)
+    engine = Watching(settings.specs())
+    app = Server(engine, settings, chosen)
+    loop = Loop(app, chosen)
+    listener = bind(chosen.host, 0)
+    thread = threading.Thread(target=loop.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    key = {"Authorization": f"Bearer {chosen.key}"} if chosen.key else {}
+    try:
+        until(lambda: loop.started, 20)
+        if ready:
+            until(lambda: app.dispatcher.ready, 30)
+        yield Running(app, engine, f"http://127.0.0.1:{listener.getsockname()[1]}", loop, key)
+    finally:
+        loop.should_exit = True
+        loop.force_exit = True
+        thread.join(10)
+        assert engine.close(10)

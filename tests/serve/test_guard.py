@@ -1,0 +1,235 @@
+"""What keeps strangers, web pages and huge bodies out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute, Route
+
+from edge_tui.serve.guard import OPEN
+from edge_tui.serve.options import OptionError, Options, is_loopback, read_key
+from tests.serve.serving import Running, serving
+
+KEY = "correct-horse"
+
+
+@pytest.fixture(scope="module")
+def locked() -> Iterator[Running]:
+    with serving(key=KEY, body=4096, hosts=("decoder.example",)) as running:
+        yield running
+
+
+def _routes(routes: list[BaseRoute]) -> Iterator[tuple[str, str]]:
+    """Every method and path that is served, whatever holds it."""
+    for route in routes:
+        if isinstance(route, APIRoute | Route):
+            for method in route.methods or ():
+                yield method, route.path
+        inner = getattr(route, "routes", None) or getattr(
+            getattr(route, "original_router", None), "routes", []
+        )
+        yield from _routes(inner)
+
+
+def test_every_route_but_health_needs_the_key(locked: Running) -> None:
+    found = dict.fromkeys(_routes(locked.app.routes))
+    with locked.client() as client:
+        document = client.get("/openapi.json").json()
+    for path, methods in document["paths"].items():
+        found |= dict.fromkeys((method.upper(), path) for method in methods)
+    assert len(found) >= 12, found
+    tried = 0
+    with locked.client() as client:
+        for method, path in [
+            *found,
+            ("GET", "/nowhere"),
+            ("POST", "/health/../infer"),
+            ("OPTIONS", "/infer"),
+        ]:
+            if path in OPEN:
+                continue
+            for key in (
+                None,
+                "Bearer",
+                "Bearer wrong",
+                f"Basic {KEY}",
+                f"Bearer {KEY}x",
+                f"Bearer {KEY[:-1]}",
+            ):
+                client.headers.pop("Authorization", None)
+                if key is not None:
+                    client.headers["Authorization"] = key
+                answer = client.request(method, path.replace("{name:path}", "x"))
+                assert answer.status_code == 401, (method, path, key)
+                if method != "HEAD":
+                    assert answer.json()["error"]["code"] == "invalid_api_key"
+                tried += 1
+    assert tried >= 60
+    assert not locked.engine.requests
+
+
+def test_the_key_opens(locked: Running) -> None:
+    with locked.client() as client:
+        assert client.get("/health", headers={"Authorization": ""}).status_code == 200
+        assert client.get("/v1/models").status_code == 200
+    assert locked.post("/infer", {"prompt": "a", "max_length": 1}).status_code == 200
+
+
+def test_keys_are_compared_in_constant_time() -> None:
+    import inspect
+
+    from edge_tui.serve import guard
+
+    assert "hmac.compare_digest" in inspect.getsource(guard.Guard)
+    assert "== self._key" not in inspect.getsource(guard.Guard)
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("127.0.0.1:80", 200),
+        ("[::1]:1234", 200),
+        ("10.1.2.3", 200),
+        ("decoder.example:443", 200),
+        ("DECODER.example", 200),
+        ("attacker.example", 403),
+        ("localhost.attacker.example", 403),
+        ("", 403),
+        ("[", 403),
+    ],
+)
+def test_only_names_that_are_its_own_reach_it(locked: Running, host: str, status: int) -> None:
+    with locked.client() as client:
+        answer = client.get("/health", headers={"Host": host})
+    assert answer.status_code in ({status} if host else {400, 403})
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [(None, 200), ("https://evil.example", 403), ("null", 403), ("http://127.0.0.1:9", 200)],
+)
+def test_web_pages_of_others_are_refused(locked: Running, origin: str | None, status: int) -> None:
+    headers = {} if origin is None else {"Origin": origin}
+    with locked.client() as client:
+        answer = client.post("/infer", json={"prompt": "a", "max_length": 1}, headers=headers)
+        preflight = client.options(
+            "/infer", headers={"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+        )
+    assert answer.status_code == status
+    assert preflight.status_code == 403
+    for each in (answer, preflight):
+        assert not [name for name in each.headers if name.startswith("access-control")]
+
+
+def test_a_form_is_no_request(locked: Running) -> None:
+    raw = '{"prompt": "a", "max_length": 1}'
+    with locked.client() as client:
+        answer = client.post("/infer", content=raw, headers={"Content-Type": "text/plain"})
+    assert answer.status_code == 422
+
+
+def test_bodies_are_bounded_announced_or_not(locked: Running) -> None:
+    def pieces() -> Iterator[bytes]:
+        for _ in range(64):
+            yield b" " * 1024
+
+    with locked.client() as client:
+        for content in (b" " * 5000, pieces()):
+            answer = client.post("/infer", content=content, headers={"Content-Type": "application/json"})
+            assert answer.status_code == 413
+            assert "4,096 bytes" in answer.json()["error"]["message"]
+    assert locked.post("/infer", {"prompt": "a", "max_length": 1}).status_code == 200
+
+
+def test_a_body_that_never_comes_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, locked: Running) -> None:
+    import socket
+
+    from edge_tui.serve import guard
+
+    monkeypatch.setattr(guard, "BODY_SECONDS", 0.2)
+    host, port = locked.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        head = f"POST /infer HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {KEY}\r\n"
+        connection.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{".encode())
+        assert b" 408 " in connection.recv(100)
+
+
+def test_models_stay_as_they_are_unless_it_was_allowed(locked: Running) -> None:
+    for path, body in (("/models/load", {"role": "model", "name": "demo/amateur"}), ("/models/unload", {})):
+        answer = locked.post(path, body)
+        assert answer.status_code == 403
+        assert "--allow-model-management" in answer.json()["error"]["message"]
+    with locked.client() as client:
+        assert client.get("/models").status_code == 403
+    assert locked.app.dispatcher.ready
+
+
+def test_models_are_managed_where_it_was_allowed(tmp_path: object) -> None:
+    with serving(manage=True) as server:
+        with server.client() as client:
+            listed = client.get("/models").json()
+            assert {"demo/expert", "demo/amateur"} <= {each["name"] for each in listed["available"]}
+            for name in ("/etc", str(tmp_path), "../demo/expert", "nobody/nothing"):
+                assert client.post("/models/load", json={"name": name}).status_code == 404
+            assert client.post("/models/unload", json={"role": "model"}).json()["loaded"] is None
+            assert client.get("/health").status_code == 503
+            assert client.get("/health").json()["status"] == "unloaded"
+            loaded = client.post("/models/load", json={"name": "demo/amateur"}).json()["loaded"]
+            assert loaded["name"] == "demo/amateur"
+            assert client.get("/v1/models").json()["data"][0]["id"] == "demo/amateur"
+            assert client.get("/health").json()["model"] == "demo/amateur"
+        assert server.post("/infer", {"prompt": "a", "max_length": 2}).status_code == 200
+
+
+def test_health_is_503_before_the_model_is_there() -> None:
+    with serving(ready=False) as server, server.client() as client:
+        early = client.get("/health")
+        if early.status_code != 200:  # the model may be quicker
+            assert early.json()["status"] in ("loading", "unloaded")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", ""])
+def test_others_can_reach_it_only_with_a_key(host: str) -> None:
+    with pytest.raises(OptionError, match="EDGE_TUI_API_KEY"):
+        Options(host=host)
+    assert Options(host=host, key="k").knows("10.0.0.1")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.9.9.9"])
+def test_loopback_needs_no_key(host: str) -> None:
+    assert is_loopback(host)
+    Options(host=host)
+
+
+@pytest.mark.parametrize("bad", [{"queue": -1}, {"tokens": 0}, {"port": 70000}, {"seconds": float("nan")}])
+def test_limits_have_limits(bad: dict[str, float]) -> None:
+    with pytest.raises(OptionError, match="must be"):
+        Options(**bad)  # type: ignore[arg-type]
+
+
+def test_keys_come_from_a_file_or_the_environment(tmp_path: object) -> None:
+    from pathlib import Path
+
+    file = Path(str(tmp_path)) / "key"
+    file.write_text("from-file\n")
+    assert read_key(str(file), {"EDGE_TUI_API_KEY": "from-env"}) == "from-file"
+    assert read_key(None, {"EDGE_TUI_API_KEY": "from-env"}) == "from-env"
+    assert read_key(None, {}) == ""
+    file.write_text("\n")
+    with pytest.raises(OptionError, match="empty"):
+        read_key(str(file), {})
+    with pytest.raises(OptionError, match="cannot be read"):
+        read_key(str(file) + "x", {})
+    with pytest.raises(OptionError, match="one word"):
+        read_key(None, {"EDGE_TUI_API_KEY": "two words"})
+
+
+def test_nothing_a_client_sends_is_logged(locked: Running, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        locked.post("/infer", {"prompt": "canary-prompt", "max_length": 1})
+    ours = [record.getMessage() for record in caplog.records if not record.name.startswith(("http", "hpack"))]
+    assert not [line for line in ours if "canary-prompt" in line or KEY in line]
