@@ -1,0 +1,92 @@
+"""Two runs side by side: where they part, and what was different before they did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edge_tui.history.runs import prompt_of
+
+if TYPE_CHECKING:
+    from edge_tui.engine.port import Request
+    from edge_tui.history.runs import StoredRun
+    from edge_tui.transcript import Transcript
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A setting in which two runs differ; "" where a run has none."""
+
+    name: str
+    first: str
+    second: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What two runs have in common and what not.
+
+    Attributes:
+        settings: What was set differently, in the order in which it takes effect.
+        shared: How many leading tokens are the same.
+        parted: Whether both go on after those, each with a token of its own.
+    """
+
+    settings: tuple[Difference, ...]
+    shared: int
+    parted: bool
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        if self.parted:
+            return f"The first {self.shared:,} tokens are the same; token {self.shared:,} differs."
+        return f"No token differs in the {self.shared:,} that both have."
+
+
+def compare(first: StoredRun, one: Transcript, second: StoredRun, other: Transcript) -> Comparison:
+    """Compares two runs by their settings and by the ids of their tokens.
+
+    Args:
+        first: A run.
+        one: Its transcript.
+        second: Another run.
+        other: Its transcript.
+    """
+    a, b = one.ids(), other.ids()
+    shared = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    here, there = _settings(first), _settings(second)
+    names = [*here, *(name for name in there if name not in here)]
+    differences = tuple(
+        Difference(name, here.get(name, ""), there.get(name, ""))
+        for name in names
+        if here.get(name, "") != there.get(name, "")
+    )
+    return Comparison(differences, shared, shared < min(len(a), len(b)))
+
+
+def _settings(stored: StoredRun) -> dict[str, str]:
+    request, started = stored.request, stored.started
+    found = {"model": stored.model, "prompt": prompt_of(request)}
+    if stored.models:
+        main = next(iter(stored.models.values()))
+        found |= {"precision": main.precision, "device": main.device}
+    found |= _conversation(request)
+    found["strategy"] = stored.entry.strategy
+    if started is not None:
+        found |= {name: _written(resolved.value) for name, resolved in started.values.items()}
+        found["seed"] = str(started.seed)
+    found |= {"max_length": str(request.max_length), "stop": " | ".join(map(repr, request.stop))}
+    turned = [f"{each.name} {_written(each.value)} from {each.index}" for each in stored.changes]
+    return found | {"turned": ", ".join(turned)}
+
+
+def _conversation(request: Request) -> dict[str, str]:
+    if isinstance(request.prompt, str):
+        return {"system": request.system, "chat": str(request.chat)}
+    turns = [f"{turn.role}: {turn.content}" for turn in request.prompt[:-1]]
+    return {"system": request.system, "earlier turns": "\n".join(turns)}
+
+
+def _written(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.6g}"
