@@ -36,11 +36,11 @@ async def until(pilot: Any, look: Callable[[], object], what: str) -> None:
 
 
 def hint(pilot: Any) -> str:
-    return str(pilot.app.screen.query_one(".hint", Static).render())
+    return "".join(str(found.render()) for found in pilot.app.screen.query(".hint").results(Static))
 
 
 def names(pilot: Any) -> list[str]:
-    return [str(option.id) for option in pilot.app.screen.query_one(OptionList).options]
+    return [str(option.id) for found in pilot.app.screen.query(OptionList) for option in found.options]
 
 
 async def opened(pilot: Any) -> ModelsScreen:
@@ -76,7 +76,9 @@ async def test_from_a_typed_name_to_a_loaded_model(hub: StandIn, demo: Any) -> N
         await until(pilot, lambda: "model" in app.session.loaded, "loaded")
         assert app.session.loaded["model"].name == NAME
         assert recent.names()[0] == NAME
-        await pilot.press("escape", "m")
+        await pilot.press("escape")
+        await pilot.pause(0.1)
+        await pilot.press("m")
         await until(pilot, lambda: names(pilot)[:1] == [NAME], "the last used comes first")
 
 
