@@ -133,6 +133,8 @@ class Residents:
         before = memory_of(device).allocated or 0
         for key in [key for key in self.contexts if key[0] == id(loaded.model)]:
             del self.contexts[key]
+        for held in self.contexts.values():  # rigs of pairs stand on the other model's shelf
+            held.rigs = [rig for rig in held.rigs if loaded.model not in rig.streams.values()]
         loaded.model.release()
         del loaded
         release_cached_memory()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from decoders.base import Decoder, Env, Output
 from decoders.random import Rng, key_of
+from edge_tui.engine.ops.choose import fused_step
 from edge_tui.engine.ops.stats import record
 from edge_tui.engine.ring import Ring
 from edge_tui.engine.table import ParamTable
@@ -81,6 +82,7 @@ class Rig:
         self.table = ParamTable(decoder.params, values, rows, self.device)
         self.ring = Ring(self.device)
         self._width = width
+        self._decide = fused_step(decoder, self.device, width, rows) or decoder.step
         self._rows = torch.arange(rows, device=self.device)
         self._step = torch.zeros(1, dtype=torch.int64, device=self.device)
         self._key = torch.zeros(rows, dtype=torch.int64, device=self.device)
@@ -170,7 +172,7 @@ class Rig:
         """Lets the strategy decide, and keeps what `write` and the next `feed` need of the decision."""
         self.table.refresh()
         outs = {name: self._cut(output) for name, output in self.outputs.items()}
-        step = self.decoder.step(outs, self._state, self.table.params, self._rng)
+        step = self._decide(outs, self._state, self.table.params, self._rng)
         z = outs[self.decoder.streams[0].name].logits[:, -1]
         self._moves = step.parent is not None
         done = self._never if step.done is None else step.done

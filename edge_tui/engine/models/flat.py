@@ -21,6 +21,7 @@ from decoders.base import Output
 from edge_tui.engine.models.base import Cancelled, Caps, ContextFull, ModelInfo
 from edge_tui.engine.models.cache import FlatContext
 from edge_tui.engine.models.fused_cpu import fuse
+from edge_tui.engine.models.fused_cuda import fuse as fuse_cuda
 from edge_tui.engine.models.rope import tables
 
 if TYPE_CHECKING:
@@ -84,9 +85,6 @@ class FlatModel:
     ) -> None:
         self.config = config
         self.info = info
-        # LLM.int8 looks at its activations from the host, which no graph can hold.
-        capture = info.device.startswith("cuda") and info.precision != "int8"
-        self.caps = Caps(hidden=True, capture=capture)
         self._embedding = embedding
         self._layers = layers
         self._norm = norm
@@ -95,6 +93,11 @@ class FlatModel:
         self._windows = tuple(set(config.windows))
         self._tables: dict[bool, tuple[Tensor, Tensor]] = {}
         self._fused = fuse(config, embedding, layers, norm, head)
+        kernels = fuse_cuda(config, embedding, layers, norm, head)
+        self._kernels = None if isinstance(kernels, str) else kernels
+        # Only the kernels read lengths on the device alone; plain operations are told them by the host.
+        reason = kernels if isinstance(kernels, str) and info.device.startswith("cuda") else ""
+        self.caps = Caps(hidden=True, capture=self._kernels is not None, reason=reason)
 
     def open(self, rows: int, capacity: int) -> FlatContext:
         """An empty context for `rows` sequences of at most `capacity` positions.
@@ -117,6 +120,7 @@ class FlatModel:
             sin=held[1][:capacity],
             device=device,
             dtype=dtype,
+            share=self._kernels is not None,
         )
 
     @torch.inference_mode()
@@ -132,6 +136,8 @@ class FlatModel:
         ctx.reserve(k)
         if self._fused is not None and k == 1 and ctx.uniform and not hidden:
             return Output(self._fused(ctx, ids))
+        if self._kernels is not None and not hidden and self._kernels.fits(rows, k):
+            return Output(self._kernels(ctx, ids))
         start = ctx.bound if ctx.uniform and ctx.on_host else None
         x, states = self._run(ctx, ids, self._place(ctx, k, start), hidden)
         ctx.advance(k)
@@ -163,6 +169,8 @@ class FlatModel:
         need = max(a + b for a, b in zip(starts, counts, strict=True))
         if need > ctx.capacity:
             raise ContextFull(f"The prompt needs {need} positions, but the context holds {ctx.capacity}.")
+        if min(counts) == total and self._kernels is not None and self._kernels.fits(len(counts), total):
+            return Output(self._kernels(ctx, ids[:, :total].contiguous())[:, -1:])
         level = min(starts) == max(starts)
         last = torch.empty(len(counts), *self._hidden, dtype=self._embedding.dtype, device=ids.device)
         for done in range(0, total, chunk):
@@ -186,7 +194,7 @@ class FlatModel:
         """Drops the weights. The model is unusable afterwards."""
         self._embedding = self._norm = torch.empty(0)
         self._layers = ()
-        self._fused = None
+        self._fused = self._kernels = None
         del self._head
         self._tables.clear()
         if self.info.device.startswith("cuda"):

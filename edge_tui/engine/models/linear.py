@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch.nn import functional as F
 
+from edge_tui.engine.ops.project import NF4_BLOCK, Packed
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -29,6 +31,9 @@ class Linear(Protocol):
 
     def __call__(self, x: Tensor) -> Tensor: ...
 
+    def packed(self) -> Packed | None:
+        """How it lies in memory, for kernels that read it directly; None where they cannot."""
+
 
 class Plain:
     """Weights in the compute dtype."""
@@ -42,6 +47,9 @@ class Plain:
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
+
+    def packed(self) -> Packed | None:
+        return Packed("plain", self.weight, None, self.bias, *self.weight.shape)
 
 
 class RowInt8:
@@ -73,11 +81,14 @@ class RowInt8:
         y = y.to(x.dtype)
         return y if self.bias is None else y.add_(self.bias)
 
+    def packed(self) -> Packed | None:
+        return None
+
 
 class LlmInt8:
     """LLM.int8 of bitsandbytes: activation outliers above 6 stay in 16 bit."""
 
-    __slots__ = ("module", "nbytes", "parameters")
+    __slots__ = ("_packed", "module", "nbytes", "parameters")
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         bnb = _bitsandbytes()
@@ -93,10 +104,15 @@ class LlmInt8:
         self.parameters = _count(weight, bias)[0]
         stored = self.module.weight
         self.nbytes = _count(stored, stored.SCB, self.module.bias)[1]
+        # The module moves these elsewhere when it first multiplies.
+        self._packed = Packed("int8", stored.data, stored.SCB, bias, rows, columns)
 
     def __call__(self, x: Tensor) -> Tensor:
         y: Tensor = self.module(x.half())  # it would cast by itself, with a warning each time
         return y.to(x.dtype)
+
+    def packed(self) -> Packed | None:
+        return self._packed
 
 
 class Nf4:
@@ -116,6 +132,12 @@ class Nf4:
     def __call__(self, x: Tensor) -> Tensor:
         y: Tensor = self._matmul(x, self.weight, bias=self.bias, quant_state=self.state)
         return y
+
+    def packed(self) -> Packed | None:
+        rows, columns = self.state.shape
+        if columns % NF4_BLOCK or self.state.nested:
+            return None
+        return Packed("nf4", self.weight.t(), self.state.absmax, self.bias, rows, columns)
 
 
 def kind_of(precision: str, device: str) -> type[Plain] | type[RowInt8] | type[LlmInt8] | type[Nf4]:

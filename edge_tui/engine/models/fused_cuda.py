@@ -1,0 +1,162 @@
+"""A decode step on an NVIDIA GPU as five kernels a layer.
+
+norm + QKV · rotary, cache and attention · output + residual · norm + gate, up and their product · down +
+residual. Lengths are read from the device, so the step means the same wherever the rows have got to, and a
+graph of it can be replayed for ever. Everything between the kernels lies in buffers allocated once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from edge_tui.engine.ops.attend import Scratch, attend
+from edge_tui.engine.ops.project import MAX_TOKENS, Packed, available, embed, project
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from edge_tui.engine.models.architectures import FlatConfig
+    from edge_tui.engine.models.cache import FlatContext
+    from edge_tui.engine.models.flat import Layer
+    from edge_tui.engine.models.linear import Linear
+
+MAX_POSITIONS = 8
+"""Most positions of a row in one call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matrices:
+    """A layer's matrices as the kernels read them."""
+
+    qkv: Packed
+    out: Packed
+    gate_up: Packed
+    down: Packed
+
+
+@dataclass(frozen=True, slots=True)
+class Buffers:
+    """What passes between the kernels of a step with `T` tokens.
+
+    Attributes:
+        x: `[T, hidden]`, the residual stream.
+        qkv: `[T, (H + 2 Hkv) · D]`.
+        heads: `[T, H · D]`, what attention returns.
+        wide: `[T, intermediate]`.
+        logits: float32 `[T, V]`.
+        scratch: Partial results of attention.
+    """
+
+    x: Tensor
+    qkv: Tensor
+    heads: Tensor
+    wide: Tensor
+    logits: Tensor
+    scratch: Scratch
+
+
+class FusedStep:
+    """Appends up to `MAX_POSITIONS` positions to each row. `fuse` makes one."""
+
+    def __init__(
+        self,
+        config: FlatConfig,
+        embedding: Tensor,
+        layers: Sequence[Layer],
+        matrices: Sequence[Matrices],
+        norm: Tensor,
+        head: Packed,
+    ) -> None:
+        self._config = config
+        self._embedding = embedding
+        self._layers = list(zip(layers, matrices, strict=True))
+        self._norm = norm
+        self._head = head
+        self._buffers: dict[tuple[int, int], Buffers] = {}
+
+    def fits(self, rows: int, k: int) -> bool:
+        """Whether the kernels take that many tokens."""
+        return k <= MAX_POSITIONS and rows * k <= MAX_TOKENS
+
+    def __call__(self, ctx: FlatContext, ids: Tensor) -> Tensor:
+        """Appends `ids` int64 `[R, K]` to a context with room for them.
+
+        Returns:
+            Logits float32 `[R, K, V]`, in a buffer that the next call with as many tokens writes over.
+        """
+        c = self._config
+        rows, k = ids.shape
+        b = self._buffers_for(rows, k)
+        embed(ids.reshape(-1), self._embedding, b.x)
+        for i, (layer, m) in enumerate(self._layers):
+            project(b.x, m.qkv, b.qkv, norm=layer.attention_norm, eps=c.eps)
+            attend(
+                b.qkv,
+                ctx.root(i),
+                ctx.forked(i),
+                ctx.base,
+                ctx.owner,
+                ctx.length,
+                ctx.cos,
+                ctx.sin,
+                b.heads,
+                b.scratch,
+                heads=c.heads,
+                kv_heads=c.kv_heads,
+                k=k,
+                qk_norm=layer.qk_norm,
+                eps=c.eps,
+                window=layer.window,
+            )
+            project(b.heads, m.out, b.x, residual=b.x)
+            project(b.x, m.gate_up, b.wide, norm=layer.mlp_norm, eps=c.eps, gate=True)
+            project(b.wide, m.down, b.x, residual=b.x)
+        project(b.x, self._head, b.logits, norm=self._norm, eps=c.eps)
+        ctx.advance(k)
+        return b.logits.view(rows, k, -1)
+
+    def _buffers_for(self, rows: int, k: int) -> Buffers:
+        held = self._buffers.get((rows, k))
+        if held is None:
+            c, tokens = self._config, rows * k
+            like = self._embedding
+
+            def empty(width: int) -> Tensor:
+                return torch.empty(tokens, width, dtype=like.dtype, device=like.device)
+
+            held = self._buffers[rows, k] = Buffers(
+                x=empty(c.hidden),
+                qkv=empty((c.heads + 2 * c.kv_heads) * c.head_dim),
+                heads=empty(c.heads * c.head_dim),
+                wide=empty(c.intermediate),
+                logits=torch.empty(tokens, self._head.rows, dtype=torch.float32, device=like.device),
+                scratch=Scratch(rows, k, c.heads, c.head_dim, like.device),
+            )
+        return held
+
+
+def fuse(
+    config: FlatConfig, embedding: Tensor, layers: Sequence[Layer], norm: Tensor, head: Linear
+) -> FusedStep | str:
+    """A model's fused step, or why it has none, in one sentence.
+
+    Arguments are those of `FlatModel`.
+    """
+    if embedding.device.type != "cuda":
+        return "The fused step is for NVIDIA GPUs."
+    if (reason := available()) is not None:
+        return reason
+    matrices = []
+    for layer in layers:
+        packed = [m.packed() for m in (layer.qkv, layer.out, layer.gate_up, layer.down)]
+        if any(m is None for m in packed):
+            return "A matrix of this model is stored in a way that the fused kernels cannot read."
+        matrices.append(Matrices(*packed))  # type: ignore[arg-type]
+    packed_head = head.packed()
+    assert packed_head is not None, "the head keeps the compute dtype"
+    return FusedStep(config, embedding, layers, matrices, norm, packed_head)
