@@ -195,7 +195,7 @@ def replayed(work: Callable[[], None], rounds: int = 7) -> float:
     graph.replay()
     times = []
     for _ in range(rounds):
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
         graph.replay()
         end.record()
@@ -271,6 +271,8 @@ def main() -> None:
         for tokens, kind, model, product in cases:
             if time.monotonic() > deadline:
                 print("out of time; the rest is not measured", flush=True)
+                for pending in builds.values():
+                    pending.cancel()
                 break
             held = bench(model, kind)
             size = product.rows * product.columns * BYTES[kind]
