@@ -53,13 +53,13 @@ class Tuning:
 
 
 @triton.jit
-def _cut(held, split, WINDOW: tl.constexpr, SPLITS: tl.constexpr, BLOCK: tl.constexpr, LEAST: tl.constexpr):
+def _cut(held, split, splits, least, WINDOW: tl.constexpr, BLOCK: tl.constexpr):
     """Where a piece of the old positions starts, where it ends, and how many pieces there are."""
     first = 0
     if WINDOW > 0:
         first = tl.maximum(held - WINDOW + 1, 0)
     tiles = tl.cdiv(held - first, BLOCK)
-    share = tl.maximum(tl.cdiv(tiles, SPLITS), LEAST)
+    share = tl.maximum(tl.cdiv(tiles, splits), least)
     pieces = tl.maximum(tl.cdiv(tiles, share), 1)
     start = first + split * share * BLOCK
     return start, tl.minimum(start + share * BLOCK, held), pieces
@@ -156,7 +156,7 @@ def _join(
         tl.store(out + place * D + e % D, (mixed / total).to(out.dtype.element_ty), mask=e < M * D)
 
 
-@triton.jit(do_not_specialize=["capacity", "room", "reach"])
+@triton.jit(do_not_specialize=["capacity", "room", "reach", "splits", "least"])
 def _attend(
     qkv,
     root,
@@ -174,6 +174,8 @@ def _attend(
     capacity,
     room,
     reach,
+    splits,
+    least,
     scale,
     eps,
     HEADS: tl.constexpr,
@@ -184,9 +186,7 @@ def _attend(
     WINDOW: tl.constexpr,
     NORM: tl.constexpr,
     FORK: tl.constexpr,
-    SPLITS: tl.constexpr,
     BLOCK: tl.constexpr,
-    LEAST: tl.constexpr,
     M: tl.constexpr,
     MP: tl.constexpr,
     DP: tl.constexpr,
@@ -208,23 +208,24 @@ def _attend(
     if not FORK:
         keys += row * (2 * KV_HEADS * plane)
     values = keys + KV_HEADS * plane
+    if DEPEND:
+        gdc_launch_dependents()
     if PREFETCH:
         # Before the wait, so the length may be that of a step ago: good enough for a hint.
         soon = tl.minimum(tl.load(length + row, cache_modifier=".cg"), capacity).to(tl.int32)
-        start, end, pieces = _cut(soon, split, WINDOW, SPLITS, BLOCK, LEAST)
+        start, end, pieces = _cut(soon, split, splits, least, WINDOW, BLOCK)
         if FORK:
             end = tl.minimum(end, tl.load(base, cache_modifier=".cg").to(tl.int32))
         _fetch(keys, values, start, end, D)
     if DEPEND:
         gdc_wait()
-        gdc_launch_dependents()
     held = tl.load(length + row, cache_modifier=".cg").to(tl.int32)
     origin = 0
     limit = capacity
     if FORK:
         origin = tl.load(base, cache_modifier=".cg").to(tl.int32)
         limit = tl.minimum(capacity, origin + room)
-    start, end, pieces = _cut(tl.minimum(held, limit), split, WINDOW, SPLITS, BLOCK, LEAST)
+    start, end, pieces = _cut(tl.minimum(held, limit), split, splits, least, WINDOW, BLOCK)
     if split >= pieces:
         return
 
@@ -308,13 +309,13 @@ def _attend(
         result = out + (row * K + step) * (HEADS * D) + query * D
         tl.store(result[:, None] + d[None, :], mixed.to(out.dtype.element_ty), mask=kept)
     else:
-        place = (mine * SPLITS + split) * M + m
+        place = (mine * splits + split) * M + m
         tl.store(partial + place[:, None] * D + d[None, :], mixed, mask=kept)
         tl.store(weight + place, top + tl.log2(total), mask=real)
         tl.debug_barrier()  # the count must not run ahead of what other threads of this program store
         if tl.atomic_add(arrived + mine, 1, sem="acq_rel") == pieces - 1:
             tl.store(arrived + mine, 0)
-            first = mine * SPLITS * M
+            first = mine * splits * M
             results, weights = partial + first * D, weight + first
             _join(out, results, weights, pieces, row * K, head, HEADS, GROUP, M, D, TILE, AHEAD)
 
@@ -323,8 +324,9 @@ INTERPRETED = isinstance(_attend, InterpretedFunction)
 
 
 @cache
-def _depends(device: int) -> bool:
-    return torch.cuda.get_device_capability(device)[0] >= 9
+def _generation(device: int) -> int:
+    """Major compute capability: 7 for Turing, 8 for Ampere, 9 for Hopper."""
+    return torch.cuda.get_device_capability(device)[0]
 
 
 def attend(
@@ -350,11 +352,12 @@ def attend(
     """`attend.attend` as a kernel; `tuning` None chooses by shape."""
     rows, capacity, d = len(length), root.shape[2], root.shape[3]
     queries = heads // kv_heads * k
-    t = tuning or tuned(queries, d, qkv.element_size())
+    generation = 0 if INTERPRETED else _generation(qkv.device.index)
+    t = tuning or tuned(qkv.element_size() == 2 and generation >= 8)
     room = capacity if fork is None else fork.shape[2]
     longest = window + k if window else capacity
     splits = min(scratch.splits(rows, kv_heads), triton.cdiv(min(longest, capacity), t.block * t.least))
-    depend = DEPENDENT and not INTERPRETED and _depends(qkv.device.index)
+    depend = DEPENDENT and generation >= 9
     options = {} if INTERPRETED else {"num_warps": t.warps, "num_stages": t.stages, "launch_pdl": depend}
     _attend[(rows, kv_heads, splits)](
         qkv,
@@ -372,7 +375,9 @@ def attend(
         scratch.arrived,
         capacity,
         room,
-        min(len(cos), len(sin)),
+        len(cos),
+        splits,
+        t.least,
         d**-0.5 / math.log(2),
         eps,
         HEADS=heads,
@@ -383,9 +388,7 @@ def attend(
         WINDOW=window,
         NORM=qk_norm is not None,
         FORK=fork is not None,
-        SPLITS=splits,
         BLOCK=t.block,
-        LEAST=t.least,
         M=queries,
         MP=_padded(queries),
         DP=_padded(d),
@@ -398,11 +401,12 @@ def attend(
     )
 
 
-def tuned(queries: int, head_dim: int, size: int) -> Tuning:
-    """What runs fast for `G * K` queries a key head and elements of `size` bytes."""
-    if size > 2:
-        return Tuning(block=32, stages=1)
-    return Tuning()
+def tuned(matrix_units: bool) -> Tuning:
+    """What runs fast: `matrix_units` tells whether the GPU has some that Triton uses for the dtype."""
+    if matrix_units:
+        return Tuning()
+    # Products on plain cores want every operand in registers: small tiles, spread over more warps.
+    return Tuning(block=16, least=4, warps=8, stages=1)
 
 
 def _padded(n: int) -> int:

@@ -226,14 +226,77 @@ TRUE_SHAPES = {
 }
 
 
-@pytest.mark.parametrize("name", TRUE_SHAPES)
-@pytest.mark.parametrize("dependent", [False, True])
+def true_case(name: str) -> Case:
+    case = TRUE_SHAPES[name]
+    programs = torch.cuda.get_device_properties(DEVICE).multi_processor_count
+    return replace(case, programs=programs, dtype=case.dtype if "float" in name else torch.bfloat16)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-def test_true_shapes(name: str, dependent: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attend_triton, "DEPENDENT", dependent)
-    case = TRUE_SHAPES[name]
-    if "float" not in name:
-        case = replace(case, dtype=torch.bfloat16)
-    programs = torch.cuda.get_device_properties(DEVICE).multi_processor_count
-    check(replace(case, programs=programs))
+class TestOnAGpu:
+    @pytest.fixture(autouse=True, params=[False, True], ids=["in turn", "dependent"])
+    def launch(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(attend_triton, "DEPENDENT", request.param)
+
+    @pytest.mark.parametrize("name", TRUE_SHAPES)
+    def test_true_shapes(self, name: str) -> None:
+        check(true_case(name))
+
+    @pytest.mark.parametrize("tuning", [attend_triton.tuned(True), attend_triton.tuned(False)])
+    def test_both_tunings(self, tuning: Any) -> None:
+        check(true_case("qwen2-7b, 4 beams"), tuning)
+        check(true_case("qwen2-0.5b, 5 positions"), tuning)
+
+    @pytest.mark.parametrize("name", ["qwen2-0.5b, 8 rows", "qwen2-7b", "qwen2-7b, 4 beams"])
+    def test_replays_give_the_same_bits(self, name: str) -> None:
+        """A captured graph, replayed while lengths grow and shrink, twice over; against the reference."""
+        given = inputs(true_case(name))
+        for part in ("root", "fork"):
+            if given[part] is not None:
+                given[part].nan_to_num_(0.0)
+        wanted, begin = copied(given), given["length"].clone()
+        attend_triton.attend(**given)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            attend_triton.attend(**given)
+        answers: list[Tensor] = []
+        for _ in range(2):
+            for step in range(0, -40, -13):
+                given["length"].copy_((begin + step).clamp(min=0))
+                given["out"].fill_(torch.nan)
+                graph.replay()
+                answers.append(given["out"].clone())
+        half = len(answers) // 2
+        for first, second in zip(answers[:half], answers[half:], strict=True):
+            assert torch.equal(first, second)
+        reference(**wanted)
+        assert deviation(answers[0], wanted["out"]) < 1e-2
+        assert not given["scratch"].arrived.any()
+
+    def test_a_chain_of_kernels_sees_what_came_before(self) -> None:
+        """Steps one after the other in one graph, each attending to what the last one wrote."""
+        case = true_case("qwen2-0.5b, 5 positions")
+        given = inputs(replace(case, lengths=(60, 61), k=1))
+        given["root"].nan_to_num_(0.0)
+        wanted, fed = copied(given), torch.randn(50, *given["qkv"].shape, device=DEVICE)
+        graph = torch.cuda.CUDAGraph()
+        got = torch.zeros(50, *given["out"].shape, dtype=case.dtype, device=DEVICE)
+
+        def steps() -> None:
+            for i, qkv in enumerate(fed):
+                given["qkv"].copy_(qkv)
+                attend_triton.attend(**given)
+                got[i].copy_(given["out"])
+                given["length"].add_(1)
+
+        steps()
+        given["length"].copy_(wanted["length"])
+        with torch.cuda.graph(graph):
+            steps()
+        graph.replay()
+        for i, qkv in enumerate(fed):
+            wanted["qkv"].copy_(qkv)
+            reference(**wanted)
+            assert deviation(got[i], wanted["out"]) < 1e-2
+            wanted["length"].add_(1)
