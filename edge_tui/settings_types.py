@@ -1,17 +1,35 @@
-"""What each setting may be: one check per key, from a TOML value or a text to the settings' own type.
+"""What each setting may be: one kind per key, from a TOML value or a text to the settings' own type.
 
-A check raises `ValueError` with the rest of a sentence about the key: "must be …, not …".
+A kind raises `ValueError` with the rest of a sentence about the key: "must be …, not …".
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any, get_args
+from dataclasses import dataclass
+from typing import Any, Protocol, get_args
 
 from edge_tui.engine.port import Mode, Precision
 
-Check = Callable[[Any], Any]
+
+class Kind(Protocol):
+    """What a setting may be."""
+
+    @property
+    def range(self) -> str:
+        """In words, as messages and the settings screen say it."""
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """All it may be, as texts; () where that is too much to list."""
+
+    def __call__(self, value: Any) -> Any:
+        """The value in the settings' own type.
+
+        Raises:
+            ValueError: it is none; the rest of a sentence about the key.
+        """
+
 
 QUANTIZATION = {"none": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "int4": "4bit"}
 """Other names of precisions, under the key `quantization`."""
@@ -34,80 +52,125 @@ class Literal(str):
     __slots__ = ()
 
 
-def text(value: Any) -> str:
+@dataclass(frozen=True)
+class Text:
     """Any string."""
-    if not isinstance(value, str):
-        raise ValueError(f"must be a text in quotes, not {_shown(value)}.")
-    return str(value)
 
+    range: str = "a text"
+    choices: tuple[str, ...] = ()
 
-def switch(value: Any) -> bool:
-    """True or false."""
-    if isinstance(value, Literal) and value.lower() in _SWITCH:
-        return _SWITCH[value.lower()]
-    if not isinstance(value, bool):
-        raise ValueError(f"must be true or false, not {_shown(value)}.")
-    return value
-
-
-def whole(low: int, high: int) -> Check:
-    """A whole number within bounds."""
-
-    def check(value: Any) -> int:
-        number = int(value) if isinstance(value, Literal) and re.fullmatch(r"[+-]?\d{1,18}", value) else value
-        if not isinstance(number, int) or isinstance(number, bool) or not low <= number <= high:
-            raise ValueError(f"must be a whole number from {low} to {high}, not {_shown(value)}.")
-        return number
-
-    return check
-
-
-def one_of(*choices: str) -> Check:
-    """One of a few words."""
-
-    def check(value: Any) -> str:
-        if value not in choices:
-            raise ValueError(f"must be {' | '.join(choices)}, not {_shown(value)}.")
+    def __call__(self, value: Any) -> str:
+        if not isinstance(value, str):
+            raise ValueError(f"must be a text in quotes, not {_shown(value)}.")
         return str(value)
 
-    return check
+
+@dataclass(frozen=True)
+class Switch:
+    """True or false."""
+
+    range: str = "true | false"
+    choices: tuple[str, ...] = ("true", "false")
+
+    def __call__(self, value: Any) -> bool:
+        if isinstance(value, Literal) and value.lower() in _SWITCH:
+            return _SWITCH[value.lower()]
+        if not isinstance(value, bool):
+            raise ValueError(f"must be true or false, not {_shown(value)}.")
+        return value
 
 
-def texts(value: Any) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class Whole:
+    """A whole number within bounds."""
+
+    low: int
+    high: int
+    choices: tuple[str, ...] = ()
+
+    @property
+    def range(self) -> str:
+        return f"a whole number from {self.low} to {self.high}"
+
+    def __call__(self, value: Any) -> int:
+        number = int(value) if isinstance(value, Literal) and re.fullmatch(r"[+-]?\d{1,18}", value) else value
+        if not isinstance(number, int) or isinstance(number, bool) or not self.low <= number <= self.high:
+            raise ValueError(f"must be {self.range}, not {_shown(value)}.")
+        return number
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of a few words."""
+
+    choices: tuple[str, ...]
+
+    @property
+    def range(self) -> str:
+        return " | ".join(self.choices)
+
+    def __call__(self, value: Any) -> str:
+        if value not in self.choices:
+            raise ValueError(f"must be {self.range}, not {_shown(value)}.")
+        return str(value)
+
+
+@dataclass(frozen=True)
+class Texts:
     """A list of strings; one string is a list of one."""
-    if isinstance(value, Literal) and value.lstrip().startswith("["):
-        import tomli
 
-        try:
-            value = tomli.loads(f"value = {value}")["value"]
-        except tomli.TOMLDecodeError as error:
-            raise ValueError(f"must be a list of texts, not {_shown(value)}.") from error
-    if isinstance(value, str):
-        return (str(value),) if value else ()
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ValueError(f"must be a list of texts, not {_shown(value)}.")
-    return tuple(value)
+    range: str = "a list of texts"
+    choices: tuple[str, ...] = ()
+
+    def __call__(self, value: Any) -> tuple[str, ...]:
+        if isinstance(value, Literal) and value.lstrip().startswith("["):
+            import tomli
+
+            try:
+                value = tomli.loads(f"value = {value}")["value"]
+            except tomli.TOMLDecodeError as error:
+                raise ValueError(f"must be a list of texts, not {_shown(value)}.") from error
+        if isinstance(value, str):
+            return (str(value),) if value else ()
+        if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+            raise ValueError(f"must be a list of texts, not {_shown(value)}.")
+        return tuple(value)
 
 
-def device(value: Any) -> str:
+@dataclass(frozen=True)
+class Place:
     """A place for weights."""
-    if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", value):
-        raise ValueError(f"must be auto, cpu, mps, cuda or cuda:N, not {_shown(value)}.")
-    return str(value)
+
+    range: str = "auto, cpu, mps, cuda or cuda:N"
+    choices: tuple[str, ...] = ()
+
+    def __call__(self, value: Any) -> str:
+        if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", value):
+            raise ValueError(f"must be {self.range}, not {_shown(value)}.")
+        return str(value)
 
 
-def automatic(check: Check) -> Check:
-    """`check`, or the word "auto", which leaves the choice open (None)."""
+@dataclass(frozen=True)
+class Automatic:
+    """What another kind takes, or the word "auto", which leaves the choice open (None)."""
 
-    def checked(value: Any) -> Any:
+    kind: Kind
+
+    @property
+    def range(self) -> str:
+        return f'"auto" or {self.kind.range}'
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return ("auto", *self.kind.choices) if self.kind.choices else ()
+
+    def __call__(self, value: Any) -> Any:
         if value == "auto":
             return None
         try:
-            return check(value)
+            return self.kind(value)
         except ValueError as error:
             raise ValueError(str(error).replace("must be ", 'must be "auto" or ', 1)) from None
-
-    return checked
 
 
 def _shown(value: Any) -> str:
@@ -115,29 +178,30 @@ def _shown(value: Any) -> str:
     return shown if len(shown) <= 60 else f"{shown[:57]}…"
 
 
-SCHEMA: dict[str, Check] = {
+text = Text()
+SCHEMA: dict[str, Kind] = {
     "models.name": text,
     "models.expert": text,
     "models.amateur": text,
     "models.draft": text,
-    "models.folders": texts,
-    "precision": one_of(*get_args(Precision)),
-    "device": device,
-    "context": whole(0, 2**24),
+    "models.folders": Texts(),
+    "precision": OneOf(get_args(Precision)),
+    "device": Place(),
+    "context": Whole(0, 2**24),
     "strategy": text,
-    "mode": one_of(*get_args(Mode)),
-    "stream": switch,
-    "max_length": whole(1, 2**20),
-    "seed": automatic(whole(0, 2**63 - 1)),
-    "stop": texts,
-    "chat": automatic(switch),
+    "mode": OneOf(get_args(Mode)),
+    "stream": Switch(),
+    "max_length": Whole(1, 2**20),
+    "seed": Automatic(Whole(0, 2**63 - 1)),
+    "stop": Texts(),
+    "chat": Automatic(Switch()),
     "system": text,
-    "decoder_folders": texts,
+    "decoder_folders": Texts(),
     "ui.theme": text,
-    "ui.frame_rate": whole(1, 60),
-    "ui.sidebar": switch,
-    "ui.ascii": switch,
-    "ui.mouse": switch,
-    "history.keep": switch,
+    "ui.frame_rate": Whole(1, 60),
+    "ui.sidebar": Switch(),
+    "ui.ascii": Switch(),
+    "ui.mouse": Switch(),
+    "history.keep": Switch(),
 }
 """Every setting but the open tables `parameters` and `keys`, by dotted path."""
