@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.cli import UsageError
+from edge_tui.serve.listen import bind
 from edge_tui.serve.options import OptionError, Options, read_key
 
 if TYPE_CHECKING:
@@ -37,8 +38,9 @@ def run(settings: Settings, notices: Sequence[Notice], own: dict[str, Any]) -> i
     try:
         key = read_key(own.pop("api_key_file", None))
         options = Options(key=key, **{**own, "hosts": tuple(own.get("hosts", ()))})
+        listener = bind(options.host, options.port)
     except OptionError as error:
         raise UsageError(str(error)) from error
     from edge_tui.serve.server import serve
 
-    return serve(settings, notices, options)
+    return serve(settings, notices, options, listener)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from edge_tui.engine import events
-from edge_tui.serve.errors import ApiError
+from edge_tui.serve.errors import SERVER, ApiError
 from edge_tui.serve.fair_queue import FairQueue
 
 if TYPE_CHECKING:
@@ -301,4 +301,4 @@ class Dispatcher:
     @staticmethod
     def _fail(turn: Turn, message: str) -> None:
         turn.over = True
-        turn.put(events.Failed(message, turn.run))
+        turn.put(events.Failed(message, turn.run, SERVER))

@@ -26,6 +26,9 @@ _TYPES = {
     429: "rate_limit_error",
 }
 
+SERVER = "server"
+"""`Failed.field` of a generation that was well asked for, but that nobody can decode any more."""
+
 
 class ApiError(HTTPException):
     """A request that gets no answer.
@@ -67,6 +70,8 @@ def of_failure(failure: Failed) -> ApiError:
     """The engine's refusal as an answer: what was asked for is the client's fault, the rest is ours."""
     if failure.detail:
         _log(failure.detail)
+    if failure.field == SERVER:
+        return ApiError(503, failure.message, code="unavailable")
     if failure.field == "prompt":
         return ApiError(400, failure.message, "prompt", "context_length_exceeded")
     if failure.field:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
 import socket
 import sys
@@ -12,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from edge_tui.cli import UsageError
 from edge_tui.sanitise import sanitise
 from edge_tui.serve.app import Server
 
@@ -29,7 +30,7 @@ CLOSE_SECONDS = 3.0
 """How long the engine's thread is waited for."""
 
 
-def serve(settings: Settings, notices: Sequence[Notice], options: Options) -> int:
+def serve(settings: Settings, notices: Sequence[Notice], options: Options, listener: socket.socket) -> int:
     """Serves until SIGTERM or ctrl-c.
 
     Work in flight then has `options.drain` seconds to finish; what is left is cut short. A second signal cuts
@@ -37,51 +38,27 @@ def serve(settings: Settings, notices: Sequence[Notice], options: Options) -> in
 
     Returns:
         The exit status: 143 after SIGTERM, 130 after ctrl-c, 1 if the model cannot be loaded.
-
-    Raises:
-        UsageError: the address is taken or not ours.
     """
     from edge_tui.engine.local import LocalEngine
 
-    listener = bind(options.host, options.port)
     for notice in notices:
         _say(str(notice))
     engine = LocalEngine(settings.specs())
+    app = Server(engine, settings, options)
+    loop = Loop(app, options)
+    address = listener.getsockname()
+    host = f"[{address[0]}]" if listener.family == socket.AF_INET6 else address[0]
+    _say(f"edge-tui serves {settings.models.name} at http://{host}:{address[1]}")
     try:
-        app = Server(engine, settings, options)
-        loop = Loop(app, options)
-        address = listener.getsockname()
-        host = f"[{address[0]}]" if listener.family == socket.AF_INET6 else address[0]
-        _say(f"edge-tui serves {settings.models.name} at http://{host}:{address[1]}")
         loop.run(sockets=[listener])
-        return loop.status
     finally:
         listener.close()
-        engine.close(CLOSE_SECONDS)
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket.
-
-    Raises:
-        UsageError: with the address and the reason.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(2048)
-        except OSError:
-            listener.close()
-            raise
-    except OSError as error:
-        reason = "it is in use" if error.errno == 98 else (error.strerror or str(error))
-        raise UsageError(
-            f"{host} port {port} cannot be served on: {reason}; choose another --port."
-        ) from error
-    return listener
+        if not engine.close(CLOSE_SECONDS):
+            # Its thread is inside torch still, which does not bear being taken down around it.
+            logging.shutdown()
+            sys.stderr.flush()
+            os._exit(loop.status or 1)
+    return loop.status
 
 
 class Loop(uvicorn.Server):

@@ -15,8 +15,9 @@ import httpx2 as httpx
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
 from edge_tui.serve.app import Server
+from edge_tui.serve.listen import bind
 from edge_tui.serve.options import Options
-from edge_tui.serve.server import Loop, bind
+from edge_tui.serve.server import Loop
 from edge_tui.settings import Models, Settings
 
 DEMO = Settings(

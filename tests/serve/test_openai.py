@@ -86,7 +86,10 @@ def test_log_probabilities_of_a_completion(client: openai.OpenAI, server: Runnin
     ).choices[0]
     told = choice.logprobs
     assert told is not None
-    assert told.tokens and told.token_logprobs and told.top_logprobs and told.text_offset is not None
+    assert told.tokens
+    assert told.token_logprobs
+    assert told.top_logprobs
+    assert told.text_offset is not None
     assert len(told.tokens) == len(told.token_logprobs) == len(told.top_logprobs) == 6
     assert "".join(told.tokens) == choice.text
     for token, logp, top in zip(told.tokens, told.token_logprobs, told.top_logprobs, strict=True):
@@ -358,7 +361,7 @@ def test_what_completions_cannot_honour(client: openai.OpenAI, more: dict[str, A
 
 def test_a_prompt_beyond_the_context_is_refused_with_both_counts(client: openai.OpenAI) -> None:
     for _ in range(3):
-        with pytest.raises(openai.BadRequestError, match="5001 tokens.*holds 2048") as refused:
+        with pytest.raises(openai.BadRequestError, match=r"5001 tokens.*holds 2048") as refused:
             client.completions.create(model=MODEL, prompt=[7] * 5001, max_tokens=1)
         assert refused.value.code == "context_length_exceeded"
 
