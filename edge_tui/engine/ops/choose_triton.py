@@ -231,7 +231,7 @@ def _prepare(
     peaks,
     edges,
     histograms,
-    cells,
+    searched,
     V,
     R,
     repetition,
@@ -260,9 +260,8 @@ def _prepare(
         least = tl.load(table + tl.maximum(ratio, 0) * R + row)
         bound = tl.where(least > 0.0, -tl.log(tl.maximum(least, 1e-37)), _INF)
         tl.store(edges + slot * R + row, bound, mask=ratio >= 0)
-    for start in range((row * count + block) * BLOCK, cells, R * count * BLOCK):
-        cell = start + tl.arange(0, BLOCK)
-        tl.store(histograms + cell, tl.zeros((BLOCK,), tl.int64), mask=cell < cells)
+    for histogram in range(row * count + block, searched, R * count):
+        tl.store(histograms + histogram * _BINS + tl.arange(0, _BINS), tl.zeros((_BINS,), tl.int64))
 
 
 @triton.jit
@@ -514,7 +513,9 @@ class Fused:
         self.block = block or block_for(width)
         blocks = triton.cdiv(width, self.block)
         self._grid = (blocks, rows)
-        self._options: dict[str, Any] = launch_options(device, dependent)
+        self._options = launch_options(device, dependent)
+        # What comes before the first kernel are torch operations and copies, which are waited for in full.
+        self._first = {**self._options, "launch_pdl": False} if self._options["DEPENDENT"] else self._options
         self._shape: dict[str, Any] = {"BLOCK": self.block, "PARTS": triton.next_power_of_2(blocks)}
         searches = sum(cut.edge.weight is not None for cut in plan.cuts)
 
@@ -557,7 +558,7 @@ class Fused:
                 self.rows,
                 *_indices(place, REPETITION.name, PRESENCE.name, FREQUENCY.name),
                 **self._shape,
-                **self._options,
+                **self._first,
             )
         return Step(self._chosen, self._final)
 
@@ -573,7 +574,7 @@ class Fused:
             self._peaks,
             self._edges,
             self._histograms,
-            self._histograms.numel(),
+            self._histograms.numel() // BINS,
             self.width,
             self.rows,
             *_indices(place, REPETITION.name, PRESENCE.name, FREQUENCY.name),
@@ -581,7 +582,7 @@ class Fused:
             place[self.plan.cuts[ratio].edge.param] if ratio >= 0 else -1,
             max(ratio, 0),
             BLOCK=self.block,
-            **self._options,
+            **self._first,
         )
 
     def _draw(self, logits: Tensor, s: State, p: Params, place: Mapping[str, int], rng: Rng) -> None:

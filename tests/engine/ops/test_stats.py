@@ -2,12 +2,18 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from edge_tui.engine.events import TOP
-from edge_tui.engine.ops.stats import FLOATS, INTS, record, summarise, top
+from edge_tui.engine.ops.stats import FLOATS, INTS, record, reference, summarise, top
+
+stats_triton = pytest.importorskip("edge_tui.engine.ops.stats_triton")
+DEVICE = "cpu" if stats_triton.INTERPRETED else "cuda"
+interpreted = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, about infinities
 
 
 @settings(max_examples=60, deadline=None)
@@ -64,3 +70,92 @@ def test_record_layout() -> None:
     expected = final.log_softmax(-1).gather(-1, chosen[:, None])[:, 0]
     assert torch.allclose(floats[:, FLOATS.index("final_logp")], expected)
     assert floats[:, -1].tolist() == [7.0, 8.0]
+
+
+def agree(z: Tensor, final: Tensor, moved: bool, extras: int = 1, device: str = DEVICE) -> Tensor:
+    """Compares the kernels' record with the reference's; returns the integers."""
+    rows = len(final)
+    generator = torch.Generator().manual_seed(rows)
+    parent = torch.randint(0, rows, (rows,), generator=generator) if moved else torch.arange(rows)
+    chosen = final.argmax(-1).cpu()
+    done, version = torch.arange(rows) % 2 == 0, torch.full((rows,), 7.0)
+    more = [torch.randn(rows, generator=generator) for _ in range(extras)]
+    z, final = z.to(device), final.to(device)
+    given = [tensor.to(device) for tensor in (chosen, parent, done, version)]
+    on_device = [tensor.to(device) for tensor in more]
+    ints, floats = reference(z[given[1]], final, *given, on_device)
+    found_ints, found_floats = stats_triton.record(z, final, *given, on_device, moved)
+    assert (found_ints.dtype, found_floats.dtype) == (ints.dtype, floats.dtype)
+    assert torch.equal(found_ints[:, : len(INTS)], ints[:, : len(INTS)])
+    assert torch.allclose(found_floats, floats, rtol=1e-5, atol=2e-5)
+    # Among equal logits a reference may take any; each id shown must have the logit it is shown with.
+    for side, logits in enumerate((z[given[1]].float(), final)):
+        at = len(INTS) + side * TOP
+        ids, expected = found_ints[:, at : at + TOP].long(), ints[:, at : at + TOP]
+        assert torch.equal(ids < 0, expected < 0)
+        shown = ids >= 0
+        logp = logits.log_softmax(-1).gather(-1, ids.clamp_min(0))
+        values = found_floats[:, len(FLOATS) + side * TOP :][:, :TOP]
+        assert torch.allclose(logp[shown], values[shown], atol=2e-5)
+        for row in ids.tolist():
+            named = [token for token in row if token >= 0]
+            assert len(set(named)) == len(named)
+    return found_ints.cpu()
+
+
+@interpreted
+@pytest.mark.parametrize(
+    ("rows", "vocab", "moved", "extras"),
+    [(1, 5, False, 0), (2, 33, False, 1), (3, 301, True, 5), (8, 64, True, 0), (1, 1203, False, 0)],
+)
+def test_kernels_record_what_the_reference_does(rows: int, vocab: int, moved: bool, extras: int) -> None:
+    generator = torch.Generator().manual_seed(vocab)
+    z = torch.randn(rows, vocab, generator=generator) * 4
+    z[:, 1::7] = -math.inf
+    final = z.masked_fill(torch.rand(rows, vocab, generator=generator) < 0.5, -math.inf)
+    final[:, 0] = 1.0
+    final[-1, 1:] = -math.inf
+    agree(z, final, moved, extras)
+
+
+@interpreted
+def test_kernels_order_ties_by_id_and_read_padded_half_precision() -> None:
+    z = (torch.randn(2, 300, generator=torch.Generator().manual_seed(3)) * 2).round().to(torch.bfloat16)
+    final = torch.zeros(2, 290)
+    ints = agree(z[:, :290], final, False)
+    assert ints[:, len(INTS) + TOP :].tolist() == [list(range(TOP))] * 2
+    best = (-z[0, :290].float()).argsort(stable=True)[:TOP]
+    assert ints[0, len(INTS) : len(INTS) + TOP].tolist() == best.tolist()
+
+
+@interpreted
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_kernels_show_broken_logits_in_the_entropy(broken: float) -> None:
+    for z in (torch.zeros(1, 70).index_fill(1, torch.tensor([41]), broken), torch.full((1, 70), broken)):
+        z, chosen = z.to(DEVICE), torch.zeros(1, dtype=torch.int64, device=DEVICE)
+        rest = (chosen, torch.zeros(1, dtype=torch.bool, device=DEVICE), torch.zeros(1, device=DEVICE))
+        _, floats = stats_triton.record(z, torch.zeros_like(z), chosen, *rest, [], False)
+        assert not torch.isfinite(floats[:, FLOATS.index("entropy")]).any()
+
+
+@interpreted
+def test_kernels_leave_their_scratch_as_they_found_it() -> None:
+    z = torch.randn(2, 100, generator=torch.Generator().manual_seed(1))
+    first = agree(z, z, False)
+    assert torch.equal(agree(z, z, False), first)
+    scratch = stats_triton._scratch(z.to(DEVICE).device, 2, 100)
+    assert scratch.parts.any(), "this is the one in use"
+    assert not scratch.filled.any()
+    assert not scratch.arrived.any()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
+@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("kept", [1, 30, 88_000])
+def test_a_true_vocabulary_is_recorded(rows: int, kept: int) -> None:
+    generator = torch.Generator().manual_seed(kept)
+    z = torch.randn(rows, 151_936, generator=generator) * 3
+    edge = z.sort(descending=True).values[:, kept - 1 : kept]
+    agree(z, (z / 1.5).masked_fill(z < edge, -math.inf), rows > 1, 0, "cuda")
+    agree(z.to(torch.bfloat16), z.to(torch.bfloat16).float(), False, 0, "cuda")

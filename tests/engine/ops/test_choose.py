@@ -1,0 +1,339 @@
+"""Fused steps against the strategies' own: interpreted on the CPU, compiled where there is a GPU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import decoders
+from decoders.base import Decoder, Env, Output, Params, Step
+from decoders.random import Rng, key_of
+from decoders.sampling import Sampling
+from decoders.top_p import TopP
+from edge_tui.engine.ops.choose import fused_step, plan
+from tests.decoders.driver import numbers, settle, table
+from tests.decoders.edges import fits
+
+triton = pytest.importorskip("triton")
+choose_triton = pytest.importorskip("edge_tui.engine.ops.choose_triton")
+tl = triton.language
+DEVICE = "cpu" if choose_triton.INTERPRETED else "cuda"
+NAMES = ("greedy", "top_k", "top_p", "min_p", "typical", "auto")
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, about infinities
+EACH = pytest.mark.parametrize("name", NAMES)
+PENALTIES = {"repetition_penalty": 1.4, "presence_penalty": 0.3, "frequency_penalty": -0.2}
+
+
+@dataclass
+class Pair:
+    """A strategy beside its fused step: the same inputs, and a state for each."""
+
+    decoder: Decoder
+    params: Params
+    states: tuple[dict[str, Tensor], dict[str, Tensor]]
+    fused: Any
+    rows: int
+    device: str
+
+    @classmethod
+    def make(cls, name: str, rows: int, vocab: int, device: str = DEVICE, **values: object) -> Pair:
+        decoder = decoders.find(name)
+        how = plan(decoder)
+        assert how is not None
+        generator = torch.Generator().manual_seed(vocab)
+        prompt = torch.randint(0, vocab, (rows, 5), generator=generator).to(device)
+        env = Env(rows, vocab, device, prompt, torch.tensor([1], device=device), settle(decoder), 9, prefix=2)
+        params = table(decoder, rows, **values)
+        params = Params(list(params), params.table.to(device))
+        states = decoder.init(env), decoder.init(env)
+        return cls(decoder, params, states, choose_triton.Fused(how, device, vocab, rows), rows, device)
+
+    def step(self, logits: Tensor, number: int = 0, seed: int = 3) -> tuple[Step, Step, Rng]:
+        """The reference's step and the fused one, on logits `[R, 1, V']`."""
+        rng = Rng(
+            torch.full((self.rows,), key_of(seed), device=self.device),
+            torch.arange(self.rows, device=self.device),
+            torch.tensor([number], device=self.device),
+        )
+        outs = {"model": Output(logits.to(self.device))}
+        expected = self.decoder.step(outs, self.states[0], self.params, rng)
+        found = self.fused(outs, self.states[1], self.params, rng)
+        return expected, Step(found.chosen.clone(), found.final.clone()), rng
+
+    def agree(self, logits: Tensor, number: int = 0, seed: int = 3) -> None:
+        """Both decide the same, leave the same distribution and the same counts."""
+        expected, found, _ = self.step(logits, number, seed)
+        assert found.chosen.tolist() == expected.chosen.tolist()
+        assert torch.equal(found.final > -math.inf, expected.final > -math.inf)
+        assert torch.allclose(found.final, expected.final, rtol=1e-6, atol=1e-6)
+        for key, tensor in self.states[0].items():
+            assert torch.equal(self.states[1][key], tensor), key
+
+
+def random(rows: int, vocab: int, seed: int = 0, scale: float = 3.0) -> Tensor:
+    return torch.randn(rows, 1, vocab, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+@EACH
+@pytest.mark.parametrize("given", [{}, PENALTIES], ids=["plain", "penalties"])
+def test_steps_agree(name: str, given: Mapping[str, float]) -> None:
+    """Odd sizes, more programs than one, counts that grow, logits wider than the vocabulary."""
+    values = {**given, "do_sample": 1, "top_k": 9, "top_p": 0.8, "min_p": 0.02, "typical_p": 0.7}
+    known = {param.name for param in decoders.find(name).params}
+    pair = Pair.make(name, 2, 71, **{key: value for key, value in values.items() if key in known})
+    for number in range(2):
+        pair.agree(random(2, 80, number), number)
+
+
+@pytest.mark.parametrize("name", ["top_k", "typical", "auto"])
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_temperature_acts_where_the_order_says(name: str, temperature: float) -> None:
+    orders = (0,) if name == "auto" else (0, 1)
+    for order in orders:
+        given = {"do_sample": 1, "typical_p": 0.3} if name == "auto" else {"order": order}
+        pair = Pair.make(name, 1, 50, temperature=temperature, **given)
+        pair.agree(random(1, 50, order))
+
+
+@EACH
+def test_eight_rows_each_with_its_own_values(name: str) -> None:
+    pair = Pair.make(name, 8, 40)
+    for index, param in enumerate(pair.decoder.params):
+        if param.name in ("top_k", "top_p", "min_p", "typical_p", "temperature"):
+            spread = torch.linspace(0.1, 1.0, 8, device=DEVICE)
+            pair.params.table[index] = (spread * 20).round() if param.integer else spread
+        if param.name == "do_sample":
+            pair.params.table[index] = torch.tensor([1.0, 0.0] * 4, device=DEVICE)
+    pair.agree(random(8, 40))
+
+
+@pytest.mark.parametrize(("name", "neutral"), [("top_k", 0), ("top_p", 1), ("min_p", 0), ("typical", 1)])
+def test_neutral_values_keep_everything(name: str, neutral: float) -> None:
+    param = decoders.find(name).params[0].name
+    pair = Pair.make(name, 1, 45, **{param: neutral})
+    z = random(1, 45, scale=30.0)
+    z[0, 0, 7] = -math.inf
+    _, found, _ = pair.step(z)
+    assert torch.equal(found.final > -math.inf, z[:, 0].to(DEVICE) > -math.inf)
+    pair.agree(z, 1)
+
+
+def test_more_than_there_is_keeps_everything() -> None:
+    Pair.make("top_k", 1, 20, top_k=1000).agree(random(1, 20))
+
+
+@EACH
+def test_ties_go_to_the_first_and_stay_together(name: str) -> None:
+    given = {"do_sample": 1, "top_k": 3} if name == "auto" else {}
+    pair = Pair.make(name, 1, 70, **given)
+    pair.agree(torch.zeros(1, 1, 70))
+    pair.agree(random(1, 70).round(), 1)
+    pair.agree(random(1, 70).to(torch.bfloat16), 2)
+
+
+@EACH
+def test_removed_candidates_stay_removed(name: str) -> None:
+    z = random(2, 64, 5)
+    z[:, :, ::2] = -math.inf
+    z[1, 0, 1:] = -math.inf
+    z[1, 0, 0] = -50.0
+    Pair.make(name, 2, 64).agree(z)
+
+
+@pytest.mark.parametrize("name", ["greedy", "top_p"])
+def test_a_row_that_loses_everything_keeps_what_was_likeliest(name: str) -> None:
+    z = torch.full((1, 1, 40), -3e38)
+    z[0, 0, 33] = -2.9e38
+    pair = Pair.make(name, 1, 40, presence_penalty=0.0, repetition_penalty=5.0)
+    for state in pair.states:
+        state["prompt_counts"].fill_(1)
+    expected, found, _ = pair.step(z)
+    assert found.chosen.tolist() == expected.chosen.tolist() == [33]
+    assert (found.final > -math.inf).sum() == 1
+
+
+@EACH
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_broken_logits_give_some_token(name: str, broken: float) -> None:
+    """What is wrong shows in the record; a token out of range would bring the next forward down."""
+    z = random(1, 40)
+    z[0, 0, 3] = broken
+    for logits in (z, torch.full_like(z, broken)):
+        pair = Pair.make(name, 1, 40)
+        _, found, _ = pair.step(logits)
+        assert 0 <= int(found.chosen) < 40
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    name=st.sampled_from(["top_k", "top_p", "min_p", "typical"]),
+    vocab=st.integers(2, 66),
+    scale=st.sampled_from([1e-6, 0.1, 1.0, 10.0, 300.0]),
+    grid=st.sampled_from([0.0, 0.5]),
+    share=st.integers(1, 999).map(lambda i: i / 1000),
+    seed=st.integers(0, 1000),
+)
+def test_what_stays_is_what_the_edge_says(
+    name: str, vocab: int, scale: float, grid: float, share: float, seed: int
+) -> None:
+    """And the choice is the best of it under the run's own noise."""
+    decoder = decoders.find(name)
+    assert isinstance(decoder, Sampling)
+    edge = decoder.filter.edge
+    assert edge is not None
+    value = max(1.0, round(share * vocab)) if edge.weight == "count" else share
+    z = random(1, vocab, seed, scale)
+    z = (z / grid).round() * grid if grid else z
+    pair = Pair.make(name, 1, vocab, **{edge.param: value})
+    _, found, rng = pair.step(z, seed=seed)
+    final = found.final.cpu()
+    kept = final > -math.inf
+    assert fits(kept, z[:, 0], edge, value)
+    assert torch.equal(final[kept], z[:, 0][kept])
+    noisy = found.final + rng.gumbel(torch.arange(vocab, device=DEVICE)[None])
+    assert noisy[0, found.chosen] >= noisy.max() - 1e-5
+
+
+@triton.jit
+def _noise(out, key, row, step, COUNT: tl.constexpr):
+    ids = tl.program_id(0) * COUNT + tl.arange(0, COUNT)
+    noise = choose_triton._gumbel(ids, tl.load(key), tl.load(row), tl.load(step))
+    tl.store(out + ids, noise)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**63 - 1])
+def test_noise_is_the_runs_own(seed: int) -> None:
+    rng = numbers(1, seed, 12_345)
+    out = torch.zeros(75 * 2048, device=DEVICE)
+    _noise[(75,)](out, rng.key.to(DEVICE), rng.row.to(DEVICE), rng.step.to(DEVICE), COUNT=2048)
+    expected = rng.gumbel(torch.arange(len(out))[None])[0]
+    assert torch.allclose(out.cpu(), expected, rtol=1e-6, atol=1e-6)
+    assert expected.max() > 9  # the tail, where few bits decide
+
+
+@triton.jit
+def _bins(bits, digits, floors, COUNT: tl.constexpr):
+    spots = tl.arange(0, COUNT)
+    digit = choose_triton._first_digit(tl.load(bits + spots))
+    tl.store(digits + spots, digit)
+    tl.store(floors + spots, choose_triton._first_pattern(digit))
+
+
+def test_first_digits_keep_the_order_and_leave_22_bits() -> None:
+    around = torch.tensor([0.0, 2.0, 128.0, 1e-38, 1.0, 3e38]).view(torch.int32).tolist()
+    near = [bits + d for bits in around for d in (-1, 0, 1) if 0 <= bits + d <= 0x7F800000]
+    some = torch.randint(0, 0x7F800001, (8192 - len(near),), generator=torch.Generator().manual_seed(1))
+    bits = torch.cat((torch.tensor(near), some)).int().sort().values.to(DEVICE)
+    digits, floors = torch.zeros_like(bits), torch.zeros_like(bits)
+    _bins[(1,)](bits, digits, floors, COUNT=len(bits))
+    assert (digits[1:] >= digits[:-1]).all()
+    assert int(digits.min()) >= 0
+    assert int(digits.max()) < choose_triton.BINS
+    rest = bits - floors
+    assert int(rest.min()) >= 0
+    assert int(rest.max()) < 1 << 22
+
+
+class Wider(TopP):
+    """Cuts in its own way, under a declaration that it has only inherited."""
+
+    name = "wider"
+
+    def apply(self, z: Tensor, *rest: Any) -> Tensor:
+        return z
+
+
+class Taught(TopP):
+    name = "taught"
+
+    def observe(self, *rest: Any) -> None: ...
+
+
+def test_only_what_is_declared_is_fused() -> None:
+    assert all(plan(decoders.find(name)) for name in NAMES)
+    assert plan(Sampling(TopP()))
+    for decoder in (
+        Sampling(Wider()),
+        Sampling(Taught()),
+        decoders.find("beam"),
+        decoders.find("contrastive"),
+    ):
+        assert plan(decoder) is None
+    assert fused_step(decoders.find("greedy"), "cpu", 50, 1) is None
+
+
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
+VOCAB = 151_936
+
+
+@pytest.mark.gpu
+@GPU
+@EACH
+def test_a_true_vocabulary_is_captured_and_agrees(name: str) -> None:
+    """The same tokens as the strategy's own step, and the same run after run of a replayed graph."""
+    given = {"do_sample": 1, "top_k": 50, "top_p": 0.9} if name == "auto" else {}
+    warm = {} if name == "greedy" else {"temperature": 1.5}
+    pair = Pair.make(name, 1, VOCAB, "cuda", **given, **warm, **PENALTIES)
+    logits = random(1, VOCAB, 2).cuda()
+    outs = {"model": Output(logits)}
+    rng = Rng(
+        torch.full((1,), key_of(7), device="cuda"),
+        torch.zeros(1, dtype=torch.int64, device="cuda"),
+        torch.zeros(1, dtype=torch.int64, device="cuda"),
+    )
+    pair.fused(outs, pair.states[1], pair.params, rng)
+    counts = pair.states[0]["output_counts"]
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = pair.fused(outs, pair.states[1], pair.params, rng)
+    runs = []
+    for _ in range(3):
+        pair.states[1]["output_counts"].copy_(counts)
+        rng.step.zero_()
+        tokens, finals = [], []
+        for _ in range(8):
+            graph.replay()
+            tokens.append(captured.chosen.item())
+            finals.append(captured.final.clone())
+            rng.step += 1
+        runs.append((tokens, finals))
+    assert all(run[0] == runs[0][0] for run in runs)
+    assert all(torch.equal(a, b) for run in runs for a, b in zip(run[1], runs[0][1], strict=True))
+    rng.step.zero_()
+    expected = []
+    for final in runs[0][1]:
+        step = pair.decoder.step(outs, pair.states[0], pair.params, rng)
+        expected.append(step.chosen.item())
+        # Sums in another order may move the edge of a set by a candidate or two.
+        assert int(((step.final > -math.inf) != (final > -math.inf)).sum()) <= 4
+        rng.step += 1
+    assert runs[0][0] == expected
+
+
+@pytest.mark.gpu
+@GPU
+@pytest.mark.parametrize("name", ["top_k", "top_p", "min_p", "typical"])
+@pytest.mark.parametrize(("scale", "value"), [(8.0, 0.05), (3.0, 0.5), (2.0, 0.9), (0.6, 0.6), (0.05, 0.99)])
+def test_a_nucleus_of_any_size_is_found(name: str, scale: float, value: float) -> None:
+    """From one token to most of the vocabulary, in float32 and with bfloat16's many ties."""
+    decoder = decoders.find(name)
+    assert isinstance(decoder, Sampling)
+    edge = decoder.filter.edge
+    assert edge is not None
+    value = round(1000 * value) if edge.weight == "count" else value
+    for rows, dtype in ((1, torch.float32), (3, torch.bfloat16)):
+        pair = Pair.make(name, rows, VOCAB, "cuda", **{edge.param: value})
+        z = random(rows, VOCAB, 4, scale).cuda().to(dtype)
+        _, found, _ = pair.step(z)
+        kept = found.final > -math.inf
+        print(name, scale, value, dtype, kept.sum(-1).tolist())
+        assert fits(kept, z[:, 0].float(), edge, value)
