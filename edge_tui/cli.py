@@ -10,20 +10,25 @@ import argparse
 import io
 import os
 import sys
+import textwrap
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edge_tui import __version__, command_flags
 from edge_tui.bench import flags
+from edge_tui.history import flags as history_flags
 from edge_tui.serve import flags as serve_flags
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from edge_tui.config_file import Notice
     from edge_tui.settings import Settings
 
 PROGRAM = "edge-tui"
+_MOST = 256
+"""Upper bound of counts that cost memory each."""
 _CONFIG_HELP = "read this file instead of your own config.toml"
 
 
@@ -75,17 +80,33 @@ def parser() -> argparse.ArgumentParser:
         description="Streams one prompt's text to standard output; all else goes to standard error.",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    run.format_help = partial(_help_with_parameters, run.format_help)  # type: ignore[method-assign]
     run.add_argument(
         "prompt", nargs="?", metavar="PROMPT", help="the prompt; without it, standard input is read"
     )
     run.add_argument("-f", "--file", metavar="FILE", help="read the prompt from a file (- is standard input)")
     run.add_argument("--json", action="store_true", help="one JSON object per token, then a summary")
+    run.add_argument(
+        "--logprobs",
+        type=_count,
+        metavar="N",
+        help="with --json: the N likeliest tokens of each step, up to 20",
+    )
+    run.add_argument(
+        "--n", type=_count, metavar="N", help="so many answers: samples in one batch, or a search's best"
+    )
     run.add_argument("-q", "--quiet", action="store_true", help="nothing on standard error but errors")
     _add_settings(run)
     flags.add(commands, _Parser)
     command_flags.add(commands, _Parser)
     serve_flags.add(commands, _Parser, _add_settings)
+    history_flags.add(commands, _Parser)
+    for each in (top, run):
+        each.add_argument(
+            "--no-history", dest="history.keep", action="store_false", help="leave nothing of it on disk"
+        )
     return top
 
 
@@ -128,9 +149,15 @@ def _add_settings(to: argparse.ArgumentParser) -> None:
     decoding.add_argument(
         "--chat", action=argparse.BooleanOptionalAction, help="use the model's chat template"
     )
+    decoding.add_argument(
+        "--raw", dest="chat", action="store_false", help="complete the prompt as it stands (--no-chat)"
+    )
     decoding.add_argument("--system", metavar="TEXT", help="system prompt for the chat template")
 
     rest = to.add_argument_group("the rest")
+    rest.add_argument(
+        "--no-stream", dest="stream", action="store_false", help="show the text when it is finished"
+    )
     rest.add_argument("--theme", dest="ui.theme", metavar="NAME", help="theme of the workbench")
     rest.add_argument("--config", metavar="FILE", help=_CONFIG_HELP)
     rest.add_argument(
@@ -140,6 +167,37 @@ def _add_settings(to: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="a folder with strategies of your own",
     )
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= _MOST:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {_MOST}, not {text!r}")
+    return int(text)
+
+
+def _help_with_parameters(plain: Callable[[], str]) -> str:
+    """The help, and what each strategy declares about its parameters, each told once."""
+    import decoders
+
+    lines = ["parameters of each strategy, for --set:"]
+    told: set[tuple[str, str, float]] = set()
+    for decoder in decoders.all():
+        lines += ["", f"  {decoder.name}: {decoder.summary}"]
+        shared = []
+        for param in decoder.params:
+            if (key := (param.name, param.help, param.default)) in told:
+                shared.append(param.name)
+                continue
+            told.add(key)
+            about = f"{param.help} {param.range()}; default {param.format(param.default)}"
+            lines += textwrap.wrap(
+                f"{param.name:<20} {about}", 100, initial_indent=" " * 4, subsequent_indent=" " * 25
+            )
+        if shared:
+            lines += textwrap.wrap(
+                f"also: {', '.join(shared)}", 100, initial_indent=" " * 4, subsequent_indent=" " * 10
+            )
+    return plain() + "\n" + "\n".join(lines) + "\n"
 
 
 def _dispatch(args: argparse.Namespace) -> int:
@@ -153,12 +211,25 @@ def _dispatch(args: argparse.Namespace) -> int:
         from edge_tui.hub.command import run as models
 
         return models(_settings({})[0], given)
+    if command == "config":
+        from edge_tui.configuring import run as configure
+
+        asked = {name: given.pop(name) for name in ("what", "old") if name in given}
+        return configure(asked, *_settings(given))
+    if command == "history":
+        from edge_tui.history.command import run as history
+
+        return history(given)
     if command == "serve":
         from edge_tui.serve import command as serve
 
         flags = serve.take(given)
         return serve.run(*_settings(given), flags)
-    own = {name: given.pop(name) for name in ("prompt", "file", "json", "quiet") if name in given}
+    own = {
+        name: given.pop(name)
+        for name in ("prompt", "file", "json", "quiet", "n", "logprobs")
+        if name in given
+    }
     if command is None:
         _need_terminal()
     settings, notices = _settings(given)

@@ -5,29 +5,32 @@ The text, and only the text, goes to standard output: made safe on a terminal, u
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import time
-from dataclasses import dataclass, field
-from math import isfinite
+from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edge_tui.cli import UsageError
 from edge_tui.engine import events
 from edge_tui.engine.port import Request
+from edge_tui.history.recorder import recorder_of
+from edge_tui.run_output import Json, Text
 from edge_tui.sanitise import sanitise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from typing import TextIO
+    from collections.abc import Sequence
 
+    from decoders.base import Decoder
     from edge_tui.config_file import Notice
     from edge_tui.engine.port import Engine
     from edge_tui.settings import Settings
 
-POLL_SECONDS = 0.01
+POLL_SECONDS = 0.005
+STOP_SECONDS = 1.0
+"""How long a stopped run may take to hand over what it has."""
+_BAR = 24
 
 
 def run(
@@ -39,6 +42,8 @@ def run(
     file: str | None = None,
     json: bool = False,
     quiet: bool = False,
+    n: int = 1,
+    logprobs: int = 0,
 ) -> int:
     """Decodes one prompt.
 
@@ -50,6 +55,8 @@ def run(
         file: A file with the prompt, "-" for standard input. One newline at its end is not part of it.
         json: One object per token, then a summary.
         quiet: Nothing on standard error but errors.
+        n: Answers: samples of one batch, or the best of a search.
+        logprobs: Alternatives told for each token.
 
     Returns:
         The exit status: 0, 1 if the engine could not, 130 after ctrl-c, 143 after TERM.
@@ -66,6 +73,11 @@ def run(
     for name in asked:
         if "." not in name and name not in names:
             raise UsageError(f"{decoder.name} has no parameter {name!r}; it has {', '.join(names)}.")
+    if logprobs and not json:
+        raise UsageError(
+            "--logprobs tells numbers of each token, which only --json has room for; add --json."
+        )
+    searches = _check_answers(decoder, settings, n)
     for notice in () if quiet else (*notices, *decoders.problems()):
         _tell(str(notice))
 
@@ -80,20 +92,33 @@ def run(
         stop=settings.stop,
         chat=settings.chat,
         system=settings.system,
+        samples=1 if searches else n,
     )
-    writer = (_Json if json else _Text)(sys.stdout, stream=settings.stream)
     previous = signal.signal(signal.SIGTERM, _terminated)
-    engine = LocalEngine(settings.specs())
+    engine: Engine = LocalEngine(settings.specs())
+    recorder = recorder_of(settings, offers=False)
+    if recorder is not None:
+        engine = recorder.record(engine)
+    writer: Text = Text(sys.stdout, settings.stream, n)
+    if json:
+        writer = Json(
+            sys.stdout, samples=n, logprobs=logprobs, decode=engine.decode, settings=_shown(settings)
+        )
+    follower = _Follower(engine, writer, quiet)
     try:
-        return _follow(engine, request, writer, quiet=quiet)
+        engine.submit(request)
+        return follower.follow()
     except KeyboardInterrupt:
         engine.cancel()
+        follower.follow(STOP_SECONDS)
         writer.end()
         return 130
     except _Terminated:
         return 143
     finally:
         engine.close()
+        if recorder is not None:
+            recorder.close()
         signal.signal(signal.SIGTERM, previous)
 
 
@@ -103,6 +128,36 @@ class _Terminated(BaseException):
 
 def _terminated(*_: object) -> None:
     raise _Terminated
+
+
+def _check_answers(decoder: Decoder, settings: Settings, n: int) -> bool:
+    """Whether the answers are the best of a search rather than samples.
+
+    Raises:
+        UsageError: the search does not keep so many.
+    """
+    if not decoder.owns_eos:
+        return False
+    defaults = {param.name: param.default for param in decoder.params}
+    beams = decoder.rows(defaults | settings.values(decoder.name))
+    if n > beams:
+        raise UsageError(f"--n is {n}, but {decoder.name} keeps {beams}; raise it with --set num_beams={n}.")
+    return True
+
+
+def _shown(settings: Settings) -> dict[str, object]:
+    """The settings that a run depends on, for the summary."""
+    return {
+        "model": settings.models.name,
+        "precision": settings.precision,
+        "device": settings.device,
+        "context": settings.context,
+        "mode": settings.mode,
+        "max_length": settings.max_length,
+        "stop": list(settings.stop),
+        "chat": settings.chat,
+        "system": settings.system,
+    }
 
 
 def _prompt(prompt: str | None, file: str | None) -> str:
@@ -123,33 +178,84 @@ def _prompt(prompt: str | None, file: str | None) -> str:
     return prompt
 
 
-def _follow(engine: Engine, request: Request, writer: _Text, *, quiet: bool) -> int:
-    """Hands on what the engine says until the run has ended."""
-    engine.submit(request)
-    while True:
-        for event in engine.poll():
-            match event:
-                case events.Started():
-                    writer.start(event)
-                    for line in () if quiet else event.notices:
-                        _tell(line)
-                case events.Loaded():
-                    for line in () if quiet else event.notices:
-                        _tell(line)
-                case events.TokenBatch():
-                    writer.tokens(event)
-                case events.Finished():
-                    writer.finish(event)
-                    if not quiet:
-                        _tell(_summary(event, writer.started))
-                    return 0
-                case events.Failed() | events.Died():
-                    writer.end()
+class _Follower:
+    """Hands on what the engine says.
+
+    Args:
+        engine: With one run submitted.
+        writer: Of standard output.
+        quiet: Say nothing but errors.
+    """
+
+    def __init__(self, engine: Engine, writer: Text, quiet: bool) -> None:
+        self._engine, self._writer, self._quiet = engine, writer, quiet
+        self._bar = not quiet and sys.stderr.isatty()
+        self._drawn = 0
+
+    def follow(self, seconds: float = inf) -> int:
+        """Follows the run to its end, at most so many seconds; returns the exit status."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for event in self._engine.poll():
+                if (status := self._take(event, stopped=seconds < inf)) is not None:
+                    return status
+            time.sleep(POLL_SECONDS)
+        return 1
+
+    def _take(self, event: events.Event, stopped: bool) -> int | None:
+        """Handles one event; the exit status if it was the last."""
+        writer = self._writer
+        match event:
+            case events.Progress():
+                self._draw(event)
+            case events.Loaded():
+                if isinstance(writer, Json):
+                    writer.loaded[event.role] = event
+                self._tell_all(event.notices)
+            case events.Started():
+                writer.start(event)
+                self._tell_all(event.notices)
+            case events.TokenBatch():
+                self._erase()
+                writer.tokens(event)
+            case events.Finished():
+                self._erase()
+                writer.finish(event)
+                if not self._quiet:
+                    _tell(_summary(event, writer.started))
+                return 0
+            case events.Failed() | events.Died():
+                self._erase()
+                writer.end()
+                if not stopped:  # who stops a load does not want to hear that it was stopped
                     _tell(f"edge-tui: {event.message}")
                     if event.detail:
                         _log(event.detail)
-                    return 1
-        time.sleep(POLL_SECONDS)
+                return 1
+        return None
+
+    def _tell_all(self, lines: Sequence[str]) -> None:
+        self._erase()
+        for line in () if self._quiet else lines:
+            _tell(line)
+
+    def _draw(self, event: events.Progress) -> None:
+        """A bar on the terminal while a model loads or a long prompt is read."""
+        if not self._bar or (event.what == "prefill" and event.total < 1024):
+            return
+        share = event.done / max(event.total, 1)
+        what = "loading" if event.what == "load" else "reading the prompt of"
+        line = f"{what} {sanitise(event.name, keep_newlines=False)} "
+        line += f"▕{'█' * round(share * _BAR):<{_BAR}}▏ {share:4.0%}"
+        sys.stderr.write(f"\r{line:<{self._drawn}}")
+        sys.stderr.flush()
+        self._drawn = len(line)
+
+    def _erase(self) -> None:
+        if self._drawn:
+            sys.stderr.write("\r" + " " * self._drawn + "\r")
+            sys.stderr.flush()
+            self._drawn = 0
 
 
 def _summary(end: events.Finished, begin: events.Started | None) -> str:
@@ -172,123 +278,3 @@ def _log(detail: str) -> None:
     from edge_tui import logs
 
     logs.detail(detail)
-
-
-@dataclass
-class _Text:
-    """Writes plain text: as it comes where it is certain, at the end where rows still compete.
-
-    Attributes:
-        out: Where to.
-        stream: Whether to write before the end.
-    """
-
-    out: TextIO
-    stream: bool = True
-    started: events.Started | None = None
-    written: list[str] = field(default_factory=list)
-
-    def start(self, event: events.Started) -> None:
-        """Learns how many rows compete."""
-        self.started = event
-
-    def tokens(self, batch: events.TokenBatch) -> None:
-        """Takes tokens."""
-        if self._single:
-            self.written.extend(batch.text)
-            if self.stream:
-                self._write("".join(batch.text))
-
-    def finish(self, event: events.Finished) -> None:
-        """Writes what is still missing, and a newline on a terminal."""
-        text = self._answer(event)
-        self._write(text.removeprefix("".join(self.written)) if self._single and self.stream else text)
-        self.end()
-
-    def end(self) -> None:
-        """Leaves the terminal's cursor at the start of a line."""
-        if self.out.isatty():
-            self.out.write("\n")
-        self.out.flush()
-
-    @property
-    def _single(self) -> bool:
-        return self.started is None or self.started.rows == 1
-
-    def _answer(self, event: events.Finished) -> str:
-        if event.answer_text is not None:
-            return event.answer_text
-        return "".join(self.written) + event.tail
-
-    def _write(self, text: str) -> None:
-        self.out.write(sanitise(text) if self.out.isatty() else text)
-        self.out.flush()
-
-
-class _Json(_Text):
-    """Writes one object a line: every token of every row, then the summary."""
-
-    def tokens(self, batch: events.TokenBatch) -> None:
-        """Writes tokens."""
-        if self._single:
-            self.written.extend(batch.text)
-        for record in _records(batch, self.started.columns if self.started else ()):
-            self._line(record)
-        self.out.flush()
-
-    def finish(self, event: events.Finished) -> None:
-        """Writes the summary."""
-        begin = self.started
-        summary = {
-            "type": "summary",
-            "text": self._answer(event),
-            "reason": event.reason,
-            "new_tokens": event.new_tokens,
-            "time_to_first_token": event.time_to_first_token,
-            "seconds": event.seconds,
-            "tokens_per_second": event.tokens_per_second,
-            "score": event.score,
-            "peak_bytes": event.peak_bytes,
-        }
-        if begin is not None:
-            summary |= {
-                "strategy": begin.strategy,
-                "seed": begin.seed,
-                "prompt_tokens": begin.prompt_tokens,
-                "parameters": {n: {"value": r.value, "source": r.source} for n, r in begin.values.items()},
-            }
-        self._line(summary)
-        self.out.flush()
-
-    def end(self) -> None:
-        """Every line is whole already."""
-        self.out.flush()
-
-    def _line(self, record: dict[str, Any]) -> None:
-        # A terminal gets ASCII escapes for everything, the one control character that ASCII leaves included.
-        line = json.dumps(_finite(record), ensure_ascii=self.out.isatty())
-        self.out.write(line.replace("\x7f", "\\u007f") + "\n")
-
-
-def _records(batch: events.TokenBatch, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for i, text in enumerate(batch.text):
-        record: dict[str, Any] = {
-            "type": "token",
-            "step": int(batch.step[i]),
-            "row": int(batch.row[i]),
-            "parent": int(batch.parent[i]),
-            "id": int(batch.id[i]),
-            "text": text,
-            "logp": float(batch.raw_logp[i]),
-            "final_logp": float(batch.final_logp[i]),
-            "rank": int(batch.rank[i]),
-            "entropy": float(batch.entropy[i]),
-        }
-        yield record | {name: float(batch.extras[i, k]) for k, name in enumerate(columns)}
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows no infinity: such a number becomes null."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not isfinite(value) else value

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edge_tui.engine.port import Engine, Memory, ModelSpec, Request
     from edge_tui.history.runs import State
     from edge_tui.history.store import Store
+    from edge_tui.settings import Settings
 
 PERIOD = 0.030
 """Seconds between looks at the engine while a run is under way."""
@@ -78,11 +79,19 @@ class Recorder:
 
     Args:
         open_store: Opens the history; called in the recorder's thread.
+        offers: Whether a run that our own leaving cuts off counts as interrupted, rather than stopped.
         clock: Seconds since 1970.
     """
 
-    def __init__(self, open_store: Callable[[], Store], clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        open_store: Callable[[], Store],
+        *,
+        offers: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._open = open_store
+        self._offers = offers
         self._clock = clock
         self._store: Store | None = None
         self._engine: Recorded | None = None
@@ -96,8 +105,7 @@ class Recorder:
         self._closing = False
         self._writing = True
         self._versions: dict[str, str] = {}
-        self.leaving = False
-        """Whether what ends now is cut off by our own leaving: it is to be offered at the next start."""
+        self._leaving = False
         self.problem = ""
         """Why the history is not (or no longer) written, "" while it is."""
         self._thread = threading.Thread(target=self._work, name="history", daemon=True)
@@ -109,7 +117,7 @@ class Recorder:
             self._thread.start()
         else:
             self._do(self._break_off)
-        self._engine, self.leaving = recorded, False
+        self._engine, self._leaving = recorded, False
         return recorded
 
     def reader(self, timeout: float = 2.0) -> Store | None:
@@ -165,6 +173,10 @@ class Recorder:
                 store.place(known, conversation, turn, parent)
 
         self._do(write)
+
+    def leave(self) -> None:
+        """What is stopped from now on is stopped by our leaving: it is to be offered at the next start."""
+        self._leaving = self._offers
 
     def heard(self, news: Sequence[Event]) -> None:
         """The engine said something."""
@@ -295,7 +307,7 @@ class Recorder:
         if not live.tokens:
             store.delete(live.id)
             return
-        if self.leaving and finished is not None and finished.reason == "cancelled":
+        if self._leaving and finished is not None and finished.reason == "cancelled":
             return  # still under way, as far as the next start is concerned
         self._ended[run] = live.id
         if len(self._ended) > _REMEMBERED:
@@ -341,6 +353,16 @@ class Recorder:
                 except PackageNotFoundError:
                     continue
         return self._versions
+
+
+def recorder_of(settings: Settings, *, offers: bool = True) -> Recorder | None:
+    """A recorder of the user's history, unless the settings switch it off."""
+    if not settings.history.keep:
+        return None
+    from edge_tui.history.schema import default_path
+    from edge_tui.history.store import Store
+
+    return Recorder(lambda: Store(default_path(), safely=True), offers=offers)
 
 
 def _marked(ids: Any, batch: TokenBatch) -> Any:
@@ -437,7 +459,7 @@ class Recorded:
         return self.inner.alive()
 
     def close(self, timeout: float = 1.0) -> bool:
-        self.recorder.leaving = True
+        self.recorder.leave()
         closed = self.inner.close(timeout)
         self.drain()
         return closed

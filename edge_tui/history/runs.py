@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from edge_tui.engine.events import Finished, Loaded, Resolved, Started, TokenBatch
-from edge_tui.engine.port import Message, Request
+from edge_tui.engine.events import Finished, Loaded, Started, TokenBatch
+from edge_tui.engine.port import Request
 from edge_tui.transcript import Change
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 T = TypeVar("T")
 
@@ -120,18 +120,37 @@ def build(kind: type[T], data: Mapping[str, Any]) -> T:
 
     Fields that this version does not know are left out, those that were not there yet take their defaults:
     a history outlives the versions that wrote it.
+
+    Raises:
+        TypeError: a value is not what its field takes, or one without a default is missing.
     """
+    hints = get_type_hints(kind)
     known = {each.name for each in fields(kind)}  # type: ignore[arg-type]
-    given = {name: _frozen(value) for name, value in data.items() if name in known}
-    if kind is Request and not isinstance(given["prompt"], str):
-        given["prompt"] = tuple(Message(turn["role"], turn["content"]) for turn in data["prompt"])
-    if kind is Started:
-        given["values"] = {name: Resolved(**resolved) for name, resolved in data["values"].items()}
-    return kind(**given)
+    return kind(**{name: _fit(hints[name], value) for name, value in data.items() if name in known})
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+def _fit(hint: Any, value: Any) -> Any:
+    """A value as its annotation wants it: JSON knows neither tuples nor dataclasses.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        for part in parts:
+            with suppress(TypeError):
+                return _fit(part, value)
+    elif origin is Literal and value in parts:
+        return value
+    elif origin is tuple and isinstance(value, list):
+        return tuple(_fit(parts[0], item) for item in value)
+    elif origin in (dict, Mapping) and isinstance(value, dict):
+        return {key: _fit(parts[1], item) for key, item in value.items()}
+    elif isinstance(hint, type) and is_dataclass(hint) and isinstance(value, dict):
+        return build(hint, value)
+    elif type(value) in ((float, int) if hint is float else (hint,)):
+        return value
+    raise TypeError(f"{value!r} is no {hint}")
 
 
 def preview(text: str) -> str:

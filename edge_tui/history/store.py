@@ -327,21 +327,21 @@ class Store:
         )
         try:
             batches = {number: columns.unpack(data, run) for number, data in chunks.items()}
-        except columns.DamagedColumns as error:
+            kept = batches.pop(_KEPT, None)
+            return StoredRun(
+                entry=entry,
+                request=build(Request, json.loads(request)),
+                started=build(Started, json.loads(started)) if started else None,
+                finished=build(Finished, json.loads(finished)) if finished else None,
+                models={role: build(Loaded, model) for role, model in json.loads(models).items()},
+                versions=json.loads(versions),
+                changes=tuple(Change(*change) for change in changes),
+                kept=kept,
+                batches=tuple(batches.values()),
+                message=message,
+            )
+        except (TypeError, ValueError) as error:
             raise HistoryError(f"Run {entry.uid} cannot be read: {error}.") from error
-        kept = batches.pop(_KEPT, None)
-        return StoredRun(
-            entry=entry,
-            request=build(Request, json.loads(request)),
-            started=build(Started, json.loads(started)) if started else None,
-            finished=build(Finished, json.loads(finished)) if finished else None,
-            models={role: build(Loaded, model) for role, model in json.loads(models).items()},
-            versions=json.loads(versions),
-            changes=tuple(Change(*change) for change in changes),
-            kept=kept,
-            batches=tuple(batches.values()),
-            message=message,
-        )
 
     # What ids meant.
 

@@ -1,0 +1,168 @@
+"""`edge-tui history`: what was kept, for shells and scripts."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_tui.history import formats
+from edge_tui.history.compare import compare
+from edge_tui.history.formats import facts, lossless
+from edge_tui.history.restore import recover, transcript_of
+from edge_tui.history.schema import HistoryError, default_path
+from edge_tui.history.store import Store
+from edge_tui.sanitise import sanitise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from edge_tui.history.runs import Entry, StoredRun
+    from edge_tui.transcript import Transcript
+
+
+def run(given: Mapping[str, Any]) -> int:
+    """Does what `edge-tui history …` asks; returns the exit status."""
+    try:
+        store = Store(default_path())
+        try:
+            recover(store, time.time())
+            return _COMMANDS[given["what"]](store, given)
+        finally:
+            store.close()
+    except HistoryError as error:
+        return _fail(str(error))
+    except sqlite3.Error as error:
+        return _fail(f"the history {default_path()} cannot be used ({error}).")
+    except OSError as error:
+        return _fail(f"{error.filename} cannot be used: {(error.strerror or '').lower()}.")
+
+
+def _list(store: Store, given: Mapping[str, Any]) -> int:
+    entries = store.runs()
+    if "query" in given:
+        found = store.search(" ".join(given["query"]))
+        entries = [entry for entry in entries if entry.id in found]
+    for entry in entries[: given["most"] or None]:
+        print(json.dumps(asdict(entry)) if given["json"] else _line(entry))
+    if not entries and not given["json"]:
+        print("No run holds that." if "query" in given else "No run has been kept yet.", file=sys.stderr)
+    return 0
+
+
+def _line(entry: Entry) -> str:
+    stamp = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.created))
+    state = "" if entry.state == "finished" else f" {entry.state}"
+    said = f"{entry.id:>6}  {entry.uid[:8]}  {stamp}  {entry.strategy:<12} {entry.tokens:>7,} tok{state}"
+    return sanitise(f"{said}  {entry.model}  {entry.prompt[:60]}", keep_newlines=False)
+
+
+def _show(store: Store, given: Mapping[str, Any]) -> int:
+    stored, transcript = _run(store, given["run"])
+    for name, value in facts.facts(stored):
+        print(sanitise(f"{name:<18} {value}", keep_newlines=False))
+    for turn in facts.turns(stored):
+        print(f"\n── {facts.SPEAKERS[turn.role]}\n{_safe(turn.content)}")
+    print(f"\n── answer\n{_safe(transcript.text)}")
+    return 0
+
+
+def _diff(store: Store, given: Mapping[str, Any]) -> int:
+    first, one = _run(store, given["run"])
+    second, other = _run(store, given["other"])
+    seen = compare(first, one, second, other)
+    for each in seen.settings:
+        shown = [sanitise(value, keep_newlines=False)[:70] or "–" for value in (each.first, each.second)]
+        print(f"{each.name:<18} {shown[0]}  →  {shown[1]}")
+    print(seen.verdict)
+    if seen.parted:
+        print(f"\n… {_safe(''.join(one.texts(max(seen.shared - 12, 0), seen.shared)))}")
+        for mark, transcript in (("<", one), (">", other)):
+            print(f"{mark} {_safe(''.join(transcript.texts(seen.shared, seen.shared + 12)))}")
+    return int(seen.parted)
+
+
+def _export(store: Store, given: Mapping[str, Any]) -> int:
+    stored, transcript = _run(store, given["run"])
+    output = given["output"]
+    kind = given["format"] or (Path(output).suffix[1:] if output else "")
+    kind = kind if kind in formats.FORMATS else "md"
+    data = formats.render(kind, stored, transcript, store.pieces(stored.model), given["theme"])
+    if output:
+        Path(output).write_bytes(data)
+    elif sys.stdout.isatty():
+        print(sanitise(data.decode()))
+    else:
+        sys.stdout.buffer.write(data)
+    return 0
+
+
+def _import(store: Store, given: Mapping[str, Any]) -> int:
+    status = 0
+    for name in given["files"]:
+        try:
+            stored = lossless.load(Path(name).read_bytes())
+            entry = store.insert(stored, transcript_of(stored).text)
+        except HistoryError as error:
+            status = _fail(f"{name}: {error}")
+        else:
+            print(f"{sanitise(name, keep_newlines=False)} is run {entry.id} now.")
+    return status
+
+
+def _delete(store: Store, given: Mapping[str, Any]) -> int:
+    entries = [_entry(store, name) for name in given["runs"]]
+    if not given["yes"]:
+        if not sys.stdin.isatty():
+            return _fail("deleting asks first, but standard input is no terminal; add --yes.")
+        for entry in entries:
+            print(_line(entry))
+        if input(f"Delete {len(entries)} for good? [y/N] ").strip().lower() != "y":
+            return 1
+    for entry in entries:
+        store.delete(entry.id)
+    return 0
+
+
+_COMMANDS: dict[str, Callable[[Store, Mapping[str, Any]], int]] = {
+    "list": _list,
+    "search": _list,
+    "show": _show,
+    "diff": _diff,
+    "export": _export,
+    "import": _import,
+    "delete": _delete,
+}
+
+
+def _run(store: Store, name: str) -> tuple[StoredRun, Transcript]:
+    stored = store.load(_entry(store, name).id)
+    return stored, transcript_of(stored)
+
+
+def _entry(store: Store, name: str) -> Entry:
+    """The run that somebody means."""
+    if name == "last":
+        if entries := store.runs():
+            return entries[0]
+        raise HistoryError("No run has been kept yet.")
+    if name.isdecimal() and len(name) < 8:
+        return store.entry(int(name))
+    if entry := store.find(name):
+        return entry
+    raise HistoryError(
+        f"{name!r} is no run, or the beginning of several; `edge-tui history list` shows them."
+    )
+
+
+def _safe(text: str) -> str:
+    return sanitise(text) if sys.stdout.isatty() else text
+
+
+def _fail(sentence: str) -> int:
+    print(f"edge-tui: {sanitise(sentence, keep_newlines=False)}", file=sys.stderr)
+    return 1

@@ -1,0 +1,51 @@
+"""The flags of `edge-tui history`. Part of every start, so it imports nothing."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+
+def add(commands: Any, parser: type[argparse.ArgumentParser]) -> None:
+    """Adds the command."""
+    history = commands.add_parser(
+        "history",
+        help="list, search, show, export, import and delete runs",
+        description="The runs that edge-tui has kept. RUN is a number or the beginning of a name, as `list`"
+        " shows them, or `last`.",
+        allow_abbrev=False,
+    )
+    kinds = history.add_subparsers(
+        dest="what", metavar="WHAT", title="what", required=True, parser_class=parser
+    )
+
+    def kind(name: str, said: str) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = kinds.add_parser(name, help=said, description=f"{said.capitalize()}.")
+        return made
+
+    for name, said in (("list", "runs, newest first"), ("search", "runs that hold every word of a query")):
+        one = kind(name, said)
+        if name == "search":
+            one.add_argument("query", metavar="QUERY", nargs="+", help="words, or parts of them")
+        one.add_argument("-n", dest="most", metavar="N", type=int, default=20, help="how many; 0 is all")
+        one.add_argument("--json", action="store_true", help="one JSON object per run")
+    kind("show", "one run: settings, prompt and answer").add_argument("run", metavar="RUN")
+    diff = kind("diff", "two runs: what was set differently, and the first token that differs")
+    diff.add_argument("run", metavar="RUN")
+    diff.add_argument("other", metavar="OTHER")
+    export = kind("export", "one run as a file")
+    export.add_argument("run", metavar="RUN")
+    export.add_argument(
+        "--format", choices=("md", "json", "html", "svg"), help="md by default, or as the file is named"
+    )
+    export.add_argument("-o", "--output", metavar="FILE", help="where to; standard output without it")
+    export.add_argument(
+        "--theme",
+        choices=("dark", "light", "high-contrast", "colour-blind"),
+        default="dark",
+        help="colours of an SVG",
+    )
+    kind("import", "runs that were exported as JSON").add_argument("files", metavar="FILE", nargs="+")
+    delete = kind("delete", "runs, for good")
+    delete.add_argument("runs", metavar="RUN", nargs="+")
+    delete.add_argument("-y", "--yes", action="store_true", help="do not ask")

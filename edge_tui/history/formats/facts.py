@@ -1,0 +1,64 @@
+"""What is said about a run in a few lines, the same in every format."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from edge_tui.engine.port import Message
+
+if TYPE_CHECKING:
+    from edge_tui.history.runs import StoredRun
+
+REASONS = {
+    "eos": "end of sequence",
+    "stop": "stop string",
+    "length": "max_length reached",
+    "cancelled": "stopped",
+    "context": "context full",
+    "done": "every hypothesis finished",
+}
+"""Why runs end, for readers."""
+
+
+def facts(stored: StoredRun) -> list[tuple[str, str]]:
+    """Names and values, the most telling first."""
+    entry, started, finished = stored.entry, stored.started, stored.finished
+    lines = [("date", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.created)))]
+    for role, model in stored.models.items():
+        size = f"{model.parameters / 1e6:,.0f} M parameters"
+        lines.append((role, f"{model.name} · {model.precision} · {model.device} · {size}"))
+    lines.append(("strategy", entry.strategy))
+    if started is not None:
+        for name, resolved in started.values.items():
+            value = resolved.value if isinstance(resolved.value, str) else f"{resolved.value:.6g}"
+            lines.append((name, f"{value} ({resolved.source})"))
+        lines.append(("seed", str(started.seed)))
+    lines += [(f"{each.name} from token {each.index}", f"{each.value:.6g}") for each in stored.changes]
+    lines.append(("tokens", f"{entry.tokens:,}"))
+    if finished is not None:
+        lines.append(("first token after", f"{finished.time_to_first_token * 1000:.0f} ms"))
+        lines.append(("tokens per second", f"{finished.tokens_per_second:.1f}"))
+    lines.append(("ended", ended(stored)))
+    lines.append(("versions", ", ".join(f"{name} {number}" for name, number in stored.versions.items())))
+    return [(name, value) for name, value in lines if value]
+
+
+def ended(stored: StoredRun) -> str:
+    """How the run came to its end."""
+    if stored.message:
+        return stored.message
+    return REASONS.get(stored.entry.reason, stored.entry.reason or stored.entry.state)
+
+
+def turns(stored: StoredRun) -> list[Message]:
+    """What was said before the answer, oldest first; a raw prompt is one user turn."""
+    request = stored.request
+    said = [Message("system", request.system)] if request.system else []
+    if isinstance(request.prompt, str):
+        return [*said, Message("user", request.prompt)]
+    return [*said, *request.prompt]
+
+
+SPEAKERS = {"system": "system prompt", "user": "prompt", "assistant": "answer"}
+"""How turns are headed."""

@@ -1,0 +1,172 @@
+"""A run as JSON that loses nothing, and back.
+
+Numbers of tokens are written with as many digits as single precision needs; what JSON cannot say (NaN,
+infinities) stands as a word.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields, replace
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from edge_tui.engine.events import TOP, Finished, Loaded, Started, TokenBatch
+from edge_tui.engine.port import Request
+from edge_tui.history.columns import FLOATS, INTS, WIDE_FLOATS, WIDE_INTS
+from edge_tui.history.runs import Entry, StoredRun, build
+from edge_tui.history.schema import HistoryError
+from edge_tui.transcript import Change
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edge_tui.transcript import Transcript
+
+FORMAT = "edge-tui run"
+VERSION = 1
+_STATES = ("running", "finished", "failed", "interrupted")
+_ALTERNATIVES = {"top": ("top_ids", "top_logp"), "final": ("final_ids", "final_top_logp")}
+
+
+def dump(stored: StoredRun, transcript: Transcript) -> bytes:
+    """The file's content. `text` and the texts of alternatives are for readers; importing ignores them."""
+    data = {
+        "format": FORMAT,
+        "version": VERSION,
+        "text": transcript.text,
+        "run": asdict(stored.entry),
+        "request": asdict(stored.request),
+        "started": asdict(stored.started) if stored.started else None,
+        "finished": asdict(stored.finished) if stored.finished else None,
+        "models": {role: asdict(model) for role, model in stored.models.items()},
+        "versions": dict(stored.versions),
+        "message": stored.message,
+        "changes": [asdict(change) for change in stored.changes],
+        "kept": _tokens(stored.kept) if stored.kept is not None else None,
+    }
+    tokens = [token for batch in stored.batches for token in _tokens(batch)]
+    try:
+        return _written(data, tokens, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        # Half a surrogate pair has no place in UTF-8.
+        return _written(data, tokens, ensure_ascii=True).encode()
+
+
+def _written(data: dict[str, Any], tokens: list[dict[str, Any]], ensure_ascii: bool) -> str:
+    """One line for each token, so that other tools find them."""
+
+    def line(value: object) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, allow_nan=False)
+
+    head = [f"{line(name)}: {line(_strict(value))}" for name, value in data.items()]
+    head.append('"tokens": [\n' + ",\n".join(map(line, tokens)) + "\n]")
+    return "{\n" + ",\n".join(head) + "\n}\n"
+
+
+def load(data: bytes) -> StoredRun:
+    """The run that `dump` wrote; its `entry.id` means nothing here.
+
+    Raises:
+        HistoryError: this is something else.
+    """
+    try:
+        found = _loose(json.loads(data))
+        if found["format"] != FORMAT or found["version"] != VERSION:
+            raise HistoryError(
+                f"It is {found['format']!r} of version {found['version']!r}, but this edge-tui reads"
+                f" {FORMAT!r} of version {VERSION}."
+            )
+        entry = _entry(found["run"])
+        started = build(Started, found["started"]) if found["started"] else None
+        width = len(started.columns) if started is not None else 0
+        tokens = _batch(found["tokens"], width)
+        return StoredRun(
+            entry=entry,
+            request=build(Request, found["request"]),
+            started=started,
+            finished=build(Finished, found["finished"]) if found["finished"] else None,
+            models={str(role): build(Loaded, model) for role, model in found["models"].items()},
+            versions={str(name): str(number) for name, number in found["versions"].items()},
+            changes=tuple(build(Change, change) for change in found["changes"]),
+            kept=_batch(found["kept"], width) if found["kept"] else None,
+            batches=(tokens,) if len(tokens) else (),
+            message=str(found["message"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise HistoryError("It is no run that edge-tui exported.") from error
+
+
+def _entry(data: dict[str, Any]) -> Entry:
+    uid, state = str(data["uid"]), data["state"]
+    if not uid.isalnum() or len(uid) > 32 or state not in _STATES or not isfinite(data["created"]):
+        raise ValueError(uid)
+    kinds = {each.name: type(getattr(_BLANK, each.name)) for each in fields(Entry)}
+    return replace(_BLANK, **{name: kind(data[name]) for name, kind in kinds.items() if name in data})
+
+
+_BLANK = Entry(0, "", 0.0, "finished", "", "", "", 0, 0.0, "", "")
+
+
+def _tokens(batch: TokenBatch) -> list[dict[str, Any]]:
+    """One object for each record."""
+    listed: dict[str, list[Any]] = {name: getattr(batch, name).tolist() for name in (*INTS, *WIDE_INTS)}
+    listed |= {name: _shortest(getattr(batch, name)) for name in (*FLOATS, *WIDE_FLOATS, "extras")}
+    tokens = []
+    for i, text in enumerate(batch.text):
+        token: dict[str, Any] = {"text": text} | {name: listed[name][i] for name in (*INTS, *FLOATS)}
+        for name, (ids, logps) in _ALTERNATIVES.items():
+            pairs = list(zip(listed[ids][i], listed[logps][i], strict=True))
+            while pairs and pairs[-1] == (-1, "-inf"):
+                pairs.pop()
+            token[name] = pairs
+        tokens.append(token | {"extras": listed["extras"][i]})
+    return tokens
+
+
+def _shortest(column: NDArray[Any]) -> Any:
+    """Floats with the digits that they need, and words for what are no numbers."""
+    if column.ndim > 1:
+        flat = _shortest(column.reshape(-1))
+        width = column.shape[1]
+        return [flat[i * width : (i + 1) * width] for i in range(len(column))]
+    values = [(float(written), written) for written in column.astype("U32").tolist()]
+    return [value if isfinite(value) else written for value, written in values]
+
+
+def _batch(tokens: list[dict[str, Any]], width: int) -> TokenBatch:
+    import numpy as np
+
+    n = len(tokens)
+    columns: dict[str, Any] = {
+        name: np.array([token[name] for token in tokens], np.int32).reshape(n) for name in INTS
+    }
+    columns |= {
+        name: np.array([float(token[name]) for token in tokens], np.float32).reshape(n) for name in FLOATS
+    }
+    for name, (ids, logps) in _ALTERNATIVES.items():
+        columns[ids] = np.full((n, TOP), -1, np.int32)
+        columns[logps] = np.full((n, TOP), -np.inf, np.float32)
+        for i, token in enumerate(tokens):
+            for j, (each, logp) in enumerate(token[name][:TOP]):
+                columns[ids][i, j], columns[logps][i, j] = each, float(logp)
+    extras = [[float(value) for value in token["extras"]] for token in tokens]
+    columns["extras"] = np.array(extras, np.float32).reshape(n, width)
+    return TokenBatch(run=0, text=tuple(str(token["text"]) for token in tokens), **columns)
+
+
+def _strict(value: Any) -> Any:
+    """JSON has no word for what is no number."""
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    return {"float": str(value)} if isinstance(value, float) and not isfinite(value) else value
+
+
+def _loose(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {"float"}:
+            return float(value["float"])
+        return {key: _loose(item) for key, item in value.items()}
+    return [_loose(item) for item in value] if isinstance(value, list) else value

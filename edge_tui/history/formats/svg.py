@@ -1,0 +1,94 @@
+"""A run's answer as a picture: monospaced lines, every token in its colour."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+from edge_tui.history.formats.facts import ended, turns
+from edge_tui.sanitise import sanitise
+from edge_tui.tui.buckets import LEGENDS, buckets
+from edge_tui.tui.format import clip
+from edge_tui.tui.wrap import TAB, TokenText, Wrap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edge_tui.history.formats import Palette
+    from edge_tui.history.runs import StoredRun
+    from edge_tui.transcript import Transcript
+
+COLUMNS = 88
+"""Cells of a line."""
+_CELL, _LINE, _MARGIN = 8.4, 20, 28
+_FONT = "14px ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
+
+
+def render(stored: StoredRun, transcript: Transcript, colours: Palette) -> str:
+    """The picture, as high as the prompt's last turn and the answer need."""
+    lines = [*_prompt(stored, colours), [], *_answer(transcript, colours), [], _caption(stored, colours)]
+    width = 2 * _MARGIN + COLUMNS * _CELL
+    height = 2 * _MARGIN + len(lines) * _LINE
+    body = "\n".join(_line(number, line) for number, line in enumerate(lines) if line)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height}" width="{width:.0f}"'
+        f' height="{height}" style="font: {_FONT}">\n'
+        f'<rect width="100%" height="100%" rx="8" fill="{colours.background}"/>\n{body}\n</svg>\n'
+    )
+
+
+Run = tuple[float, str, str]
+"""Where a piece of text begins (cells), the text, its colour."""
+
+
+def _prompt(stored: StoredRun, colours: Palette) -> Iterator[list[Run]]:
+    text = TokenText()
+    text.extend([turns(stored)[-1].content])
+    wrap = Wrap(COLUMNS - 2)
+    wrap.feed(text.shown)
+    for line in range(len(wrap)):
+        lead = "› " if not line else "  "
+        shown = "".join(piece.text for piece in wrap.pieces(text.shown, line))
+        yield [(0, lead, colours.accent), (2, shown.replace("\t", " " * TAB), colours.foreground)]
+
+
+def _answer(transcript: Transcript, colours: Palette) -> Iterator[list[Run]]:
+    text = TokenText()
+    text.extend(transcript.texts())
+    wrap = Wrap(COLUMNS)
+    wrap.feed(text.shown)
+    for line in range(len(wrap)):
+        pieces = wrap.pieces(text.shown, line)
+        if not pieces:
+            yield []
+            continue
+        first = pieces[0].token
+        steps = buckets(transcript, "probability", False, first, pieces[-1].token + 1)
+        runs, at = [], 0
+        for piece in pieces:
+            runs.append(
+                (float(at), piece.text.replace("\t", " " * TAB), colours.ladder[steps[piece.token - first]])
+            )
+            at += piece.cells
+        yield runs
+
+
+def _caption(stored: StoredRun, colours: Palette) -> list[Run]:
+    said = f"{stored.model} · {stored.entry.strategy} · {stored.entry.tokens:,} tokens · {ended(stored)}"
+    steps = LEGENDS["probability"][1]
+    at = COLUMNS - sum(len(step) + 1 for step in steps)
+    runs: list[Run] = [(0, clip(sanitise(said, keep_newlines=False), at - 2), colours.muted)]
+    for step, colour in zip(steps, colours.ladder, strict=True):
+        runs.append((at, step, colour))
+        at += len(step) + 1
+    return runs
+
+
+def _line(number: int, runs: list[Run]) -> str:
+    y = _MARGIN + number * _LINE + 14
+    spans = "".join(
+        f'<tspan x="{_MARGIN + at * _CELL:.1f}" fill="{colour}">{escape(text)}</tspan>'
+        for at, text, colour in runs
+        if text.strip()
+    )
+    return f'<text y="{y}" xml:space="preserve">{spans}</text>'

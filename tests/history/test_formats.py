@@ -1,0 +1,170 @@
+"""Runs as files: nothing lost where that is promised, nothing obeyed wherever they are opened."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_tui.engine.events import Finished, Ranked
+from edge_tui.engine.port import Message, Request
+from edge_tui.history.formats import FORMATS, file_name, lossless, palette, render
+from edge_tui.history.restore import transcript_of
+from edge_tui.history.runs import StoredRun
+from edge_tui.history.schema import HistoryError
+from edge_tui.history.store import Store
+from edge_tui.transcript import Change
+from tests.history.runs import WORDS, batch, keep, same
+
+HOSTILE = [
+    "\x1b]52;c;aGk=\x07 ",
+    "</pre><script>x</script>",
+    "```\n# no",
+    "\u202etxt\x00",
+    "\ud83d",
+    "<b>&amp;",
+]
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> StoredRun:
+    store = Store(tmp_path / "history.db")
+    entry = keep(store, columns=("score", "gap"))
+    run = store.load(entry.id)
+    strange = batch(HOSTILE, columns=2)
+    strange.raw_logp[:3] = [np.nan, -np.inf, -1e-30]
+    finished = Finished(entry.id, "done", 6, 0.1, 0.2, (1, 2), "ab", -np.inf, None, "é", ("eos",), ("",))
+    kept = batch(WORDS[:3], columns=2)
+    turns = (Message("user", "a"), Message("assistant", "b"), Message("user", HOSTILE[1]))
+    return replace(
+        run,
+        entry=replace(run.entry, reason="done", seconds=0.2, prompt=HOSTILE[1]),
+        request=Request(turns, strategy="top_p", prefix=tuple(kept.id.tolist())),
+        kept=kept,
+        batches=(batch(WORDS, 3, columns=2), strange),
+        changes=(Change(4, "top_p", 0.1, 2),),
+        finished=replace(finished, ranked=(Ranked((1, 2), "ab", -0.25),)),
+    )
+
+
+def text(kind: str, stored: StoredRun) -> str:
+    return render(kind, stored, transcript_of(stored), {1: " x"}).decode()
+
+
+def test_json_loses_nothing(stored: StoredRun, tmp_path: Path) -> None:
+    back = lossless.load(render("json", stored, transcript_of(stored), {}))
+    assert stored.kept is not None
+    assert back.kept is not None
+    assert same(back.kept, stored.kept)
+    (tokens,) = back.batches
+    wanted = [i for each in stored.batches for i in each.id.tolist()]
+    assert tokens.id.tolist() == wanted
+    assert np.array_equal(tokens.raw_logp[-6:], stored.batches[1].raw_logp, equal_nan=True)
+    assert tokens.top_logp[:11].tobytes() == stored.batches[0].top_logp.tobytes()
+    assert tokens.final_ids.tobytes()[: 11 * 80] == stored.batches[0].final_ids.tobytes()
+    for name in ("request", "started", "finished", "changes", "models", "versions", "message"):
+        assert getattr(back, name) == getattr(stored, name), name
+    store = Store(tmp_path / "other.db")
+    entry = store.insert(back, transcript_of(back).text)
+    assert replace(entry, id=0, answer="", tokens=0) == replace(stored.entry, id=0, answer="", tokens=0)
+    again = store.load(entry.id)
+    assert lossless.dump(replace(again, entry=stored.entry), transcript_of(again)) == lossless.dump(
+        replace(back, entry=stored.entry), transcript_of(back)
+    )
+    with pytest.raises(HistoryError, match="already"):
+        store.insert(back, "")
+
+
+def test_json_is_strict_and_readable_by_others(stored: StoredRun) -> None:
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    data = json.loads(text("json", stored), parse_constant=refuse)
+    assert data["text"].startswith("the sky is the sky")
+    assert len(data["tokens"]) == len(WORDS) + len(HOSTILE)
+    assert data["tokens"][0]["top_ids" if "top_ids" in data["tokens"][0] else "top"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b"[]", b"42", b"null", b"{}", b"\xff", b"[" * 100_000,
+        b'{"format": "edge-tui run", "version": 1}', b'{"format": "edge-tui run", "version": 2}',
+    ],
+)  # fmt: skip
+def test_something_else_is_refused_in_a_sentence(data: bytes) -> None:
+    with pytest.raises(HistoryError, match=r"^It is .*\.$"):
+        lossless.load(data)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("run", "uid", "../../x"), ("run", "uid", "a" * 99), ("run", "state", "odd"), ("run", "created", "x"),
+        ("run", "created", {"float": "inf"}), ("request", "prompt", 3), ("tokens", 0, {}), ("tokens", 0, 7),
+        ("models", "model", 1), ("started", "values", []), ("changes", 0, {"index": 1}),
+    ],
+)  # fmt: skip
+def test_spoiled_files_are_refused(stored: StoredRun, part: str, key: Any, value: Any) -> None:
+    data = json.loads(text("json", stored))
+    data[part][key] = value
+    with pytest.raises(HistoryError):
+        transcript_of(lossless.load(json.dumps(data).encode()))
+
+
+def test_svg_is_well_formed_and_has_every_word_in_its_colour(stored: StoredRun) -> None:
+    written = text("svg", stored)
+    root = ElementTree.fromstring(written)
+    said = "".join(root.itertext())
+    assert "molecules" in said
+    assert "\x1b" not in written
+    assert "\u202e" not in written
+    assert "<script" not in written
+    fills = {span.get("fill") for span in root.iter("{http://www.w3.org/2000/svg}tspan")}
+    assert len(fills & set(palette("dark").ladder)) > 3
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.titles: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.titles += [value or "" for name, value in attrs if name == "title"]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_html_shows_tokens_and_alternatives_and_runs_nothing(stored: StoredRun) -> None:
+    written = text("html", stored)
+    page = _Tags()
+    page.feed(written)
+    assert not {"script", "b", "img", "iframe", "link"} & set(page.tags)
+    assert "default-src 'none'" in written
+    assert "</pre><script>x</script>" in page.text
+    assert "the sky is blue because" in page.text
+    assert "rank" in page.titles[0]
+    assert "\x1b" not in written
+    assert "http" not in written.replace("http-equiv", "")
+
+
+def test_markdown_fences_cannot_be_closed_from_within(stored: StoredRun) -> None:
+    written = text("md", stored)
+    assert "````text" in written
+    assert "\x1b" not in written
+    assert "## System prompt" not in written
+    assert written.count("## Answer") == 2
+
+
+def test_names_sort_by_time(stored: StoredRun) -> None:
+    assert all(file_name(stored, kind).endswith(f"{stored.entry.uid[:6]}.{kind}") for kind in FORMATS)
