@@ -22,6 +22,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from decoders.base import Choice, Decoder, Env, Output, Param, Params, Records, Step
+from decoders.best import best
 from decoders.chain import COUNTS, Chain, last_logits, merge
 from decoders.penalties import penalties
 
@@ -117,7 +118,7 @@ class Beam(Decoder):
         logp = self.chain.apply(last_logits(outs["model"], s).log_softmax(-1), p, s, rng)
         beams, vocab = logp.shape
         count = min(max(2, 1 + s["eos"].shape[-1]) * beams, beams * vocab)
-        totals, flat = (s["score"][:, None] + logp).flatten().topk(count)
+        totals, flat = (row[0] for row in best((s["score"][:, None] + logp).view(1, -1), count))
         parent, token = flat // vocab, flat % vocab
         ends = (token[:, None] == s["eos"][:1]).any(-1)
         s["length"] += 1

@@ -20,9 +20,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from decoders.base import Decoder, Env, Output, Param, Params, Step
+from decoders.best import best
 from decoders.chain import Chain, last_logits, merge
 from decoders.penalties import penalties
-from decoders.prefix import cutoff
 from decoders.random import draw
 from decoders.temperature import TEMPERATURE, scale
 
@@ -165,7 +165,8 @@ def contrast(expert: Tensor, amateur: Tensor, p: Mapping[str, Tensor]) -> Tensor
     below = expert.amax(-1, keepdim=True) - expert
     outside = below > -p["alpha"].log()
 
-    ten = cutoff(below, (expert > -torch.inf).float(), torch.full_like(p["alpha"], SEED_HEAD))
+    nearest = best(-below, min(SEED_HEAD, below.shape[-1]))[0]
+    ten = -nearest.masked_fill(nearest == -torch.inf, 0.0).amin(-1, keepdim=True)
     seed = log_e / (log_a + 1e-9)
 
     published = li.where(p["formula"] == LI2022, obrien).masked_fill(outside, -torch.inf)
