@@ -1,0 +1,189 @@
+"""Measures what a token costs after the forward: `python -m tests.engine.ops.speed_choose [--seconds 140]`.
+
+Each strategy's step is timed as replays of a graph, fused and as torch operations, on logits of a language
+model's spread at temperature 1.5, and so is the record. With `OUT` set, all of it goes to `$OUT/choose.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+import decoders
+from decoders.base import Decoder, Env, Output, Params
+from decoders.random import Rng, key_of
+from edge_tui.engine.ops import stats, stats_triton
+from edge_tui.engine.ops.choose import plan
+from edge_tui.engine.ops.choose_triton import Fused
+from edge_tui.engine.ops.project import available
+from tests.decoders.driver import settle
+
+STEPS: dict[str, dict[str, float]] = {
+    "greedy": {},
+    "top_k": {"temperature": 1.5},
+    "top_p": {"temperature": 1.5},
+    "min_p": {"temperature": 1.5},
+    "typical": {"temperature": 1.5},
+    "auto": {"do_sample": 1, "temperature": 1.5, "top_k": 50, "top_p": 0.9},
+    "beam": {"num_beams": 4},
+    "contrastive": {},
+}
+ROUNDS = 40
+"""Steps in one graph."""
+
+
+@dataclass
+class Figure:
+    """One measurement.
+
+    Attributes:
+        vocabulary: `V`.
+        what: The strategy, or "record".
+        how: "torch", or how the fused kernels were launched.
+        micros: Microseconds of one step, median.
+        over_greedy: The same beyond fused greedy.
+        kept: Candidates left, of the first row.
+    """
+
+    vocabulary: int
+    what: str
+    how: str
+    micros: float
+    over_greedy: float | None = None
+    kept: int | None = None
+
+
+def replayed(work: Callable[[], object], copies: int = ROUNDS) -> float:
+    """Seconds of one piece of work: `copies` of it in a graph, the median of many replays."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            work()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(copies):
+            work()
+    times = []
+    for _ in range(25):
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) / 1000 / copies)
+    return statistics.median(times)
+
+
+class Bench:
+    """A strategy with logits of one vocabulary."""
+
+    def __init__(self, name: str, vocabulary: int, values: dict[str, float]) -> None:
+        self.decoder: Decoder = decoders.find(name)
+        settled = settle(self.decoder, **values)
+        rows = self.rows = self.decoder.rows(settled)
+        self.vocabulary = vocabulary
+        with torch.device("cuda"):
+            generator = torch.Generator("cuda").manual_seed(vocabulary)
+            self.outs = {
+                stream.name: Output(torch.randn(rows, 1, vocabulary, generator=generator) * 2.5)
+                for stream in self.decoder.streams
+            }
+            table = torch.tensor(list(settled.values()))[:, None].repeat(1, rows)
+            self.params = Params(list(settled), table)
+            step = torch.zeros(1, dtype=torch.int64)
+            self.rng = Rng(torch.full((rows,), key_of(1)), torch.arange(rows), step)
+            prompt = torch.randint(0, vocabulary, (rows, 64))
+            env = Env(rows, vocabulary, "cuda", prompt, torch.tensor([0, 1]), settled, 10_000)
+            self.state = self.decoder.init(env)
+
+    def fused(self, dependent: bool) -> Fused | None:
+        how = plan(self.decoder)
+        return how and Fused(how, "cuda", self.vocabulary, self.rows, dependent=dependent)
+
+    def figures(self) -> list[Figure]:
+        """Fused with and without dependent launch where there are kernels, and as torch operations."""
+        found = []
+        for dependent in (True, False):
+            if fused := self.fused(dependent):
+                step = fused(self.outs, self.state, self.params, self.rng)
+                kept = int((step.final[0] > -torch.inf).sum())
+
+                def work(fused: Fused = fused) -> object:
+                    return fused(self.outs, self.state, self.params, self.rng)
+
+                how = "fused, dependent" if dependent else "fused"
+                seconds = replayed(work)
+                found.append(Figure(self.vocabulary, self.decoder.name, how, seconds * 1e6, kept=kept))
+        seconds = replayed(lambda: self.decoder.step(self.outs, self.state, self.params, self.rng), 4)
+        return [*found, Figure(self.vocabulary, self.decoder.name, "torch", seconds * 1e6)]
+
+
+def record_figures(vocabulary: int) -> list[Figure]:
+    """The record of one row, and of four beams."""
+    found = []
+    for rows in (1, 4):
+        with torch.device("cuda"):
+            z = torch.randn(rows, vocabulary) * 2.5
+            final = (z / 1.5).masked_fill(z < 5.0, -torch.inf)
+            parent = torch.zeros(rows, dtype=torch.int64) if rows > 1 else torch.arange(1)
+            done, version = torch.zeros(rows, dtype=torch.bool), torch.zeros(rows)
+        given = (z, final, final.argmax(-1), parent, done, version, [])
+        what = f"record, {rows} rows" if rows > 1 else "record"
+        fused = replayed(lambda given=given, rows=rows: stats_triton.record(*given, rows > 1))
+        plain = replayed(lambda given=given: stats.reference(*given), 4)
+        found += [
+            Figure(vocabulary, what, "fused", fused * 1e6),
+            Figure(vocabulary, what, "torch", plain * 1e6),
+        ]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=140.0, help="stop starting new measurements after")
+    args = parser.parse_args()
+    assert available() is None, available()
+    start = time.monotonic()
+    figures: list[Figure] = []
+    for vocabulary in (151_936, 32_000):
+        for name, values in STEPS.items():
+            if time.monotonic() - start < args.seconds:
+                figures += Bench(name, vocabulary, values).figures()
+        if time.monotonic() - start < args.seconds:
+            figures += record_figures(vocabulary)
+        greedy = min(
+            (
+                f.micros
+                for f in figures
+                if (f.vocabulary, f.what) == (vocabulary, "greedy") and f.how != "torch"
+            ),
+            default=None,
+        )
+        for figure in figures:
+            if figure.vocabulary != vocabulary:
+                continue
+            if greedy is not None and not figure.what.startswith("record"):
+                figure.over_greedy = figure.micros - greedy
+            over = "" if figure.over_greedy is None else f"{figure.over_greedy:+8.1f} over greedy"
+            kept = "" if figure.kept is None else f"  keeps {figure.kept}"
+            print(f"{vocabulary:7} {figure.what:16} {figure.how:17} {figure.micros:8.1f} µs {over}{kept}")
+    print(f"{time.monotonic() - start:.0f} s on {torch.cuda.get_device_name()}")
+    if out := os.environ.get("OUT"):
+        device = torch.cuda.get_device_name()
+        document = {"device": device, "figures": [asdict(figure) for figure in figures]}
+        Path(out, "choose.json").write_text(json.dumps(document, indent=1))
+
+
+if __name__ == "__main__":
+    with torch.inference_mode():
+        main()
