@@ -7,12 +7,15 @@ on a stream of its own, beside the next forward, since only the host waits for i
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from torch import Tensor
 
     from edge_tui.engine.rig import Rig
 
@@ -52,6 +55,17 @@ class Graphs:
         self._joined = [_cuda.Event() for _ in self._lanes]
         models = list(rig.streams.values())
         self._parallel = len(set(map(id, models))) == len(models)
+
+        if rig.rows == 1 and rig.appends == 1:
+            for name, graph in zip(rig.streams, self._feed, strict=True):
+                rig.contexts[name].replay = partial(self._append, name, graph, rig.outputs[name].logits)
+
+    def _append(self, name: str, graph: torch.cuda.CUDAGraph, logits: Tensor, ids: Tensor) -> Tensor:
+        """One stream's forward on an id of one's own: the last of a prompt whose others are known."""
+        self._rig.tokens.copy_(ids)
+        graph.replay()
+        self._rig.contexts[name].note(1)
+        return logits
 
     def _take_note(self) -> None:
         self._record = self._rig.note()

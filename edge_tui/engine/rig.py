@@ -90,7 +90,7 @@ class Rig:
         self._eos = torch.tensor(eos, dtype=torch.int64, device=self.device)
         self._never = torch.zeros(rows, dtype=torch.bool, device=self.device)
         self._state: State = {}
-        self._tokens = torch.zeros(rows, 1, dtype=torch.int64, device=self.device)
+        self.tokens = torch.zeros(rows, 1, dtype=torch.int64, device=self.device)
         self._parent = torch.arange(rows, device=self.device)
         self._moves = False
         self._asynchronous = self.device.startswith("cuda")
@@ -166,7 +166,7 @@ class Rig:
         device = model.info.device
         if self._moves:
             context.reorder(self._parent.to(device, non_blocking=True))
-        self.outputs[name] = model.forward(context, self._tokens.to(device, non_blocking=True))
+        self.outputs[name] = model.forward(context, self.tokens.to(device, non_blocking=True))
 
     def choose(self) -> None:
         """Lets the strategy decide, and keeps what `write` and the next `feed` need of the decision."""
@@ -185,7 +185,7 @@ class Rig:
         self.decided = Decided(raw, step.final, step.chosen, parent, done, self.table.version_row, extras)
         if self._moves:
             self._parent.copy_(parent)
-        self._tokens.copy_(step.chosen[:, None])
+        self.tokens.copy_(step.chosen[:, None])
         self._step += 1
 
     def note(self) -> tuple[Tensor, Tensor]:

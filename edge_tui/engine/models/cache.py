@@ -15,6 +15,8 @@ from edge_tui.engine.models.base import ContextFull
 from edge_tui.engine.models.branches import Branches
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
     from torch import Tensor
 
@@ -35,6 +37,8 @@ class FlatContext:
         uniform: Whether the host knows that every row is exactly `bound` long.
         share: Whether forks share what this context holds instead of copying it.
         branches: What a fork holds that shares; None in a plain context.
+        replay: Appends one id `[1, 1]` by replaying a captured step and returns the logits `[1, 1, V]`; None
+            before one has been captured.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class FlatContext:
         self.on_host = self.length.device.type == "cpu"
         self.share = share
         self.branches: Branches | None = None
+        self.replay: Callable[[Tensor], Tensor] | None = None
         self._parent = parent
         self._shape = (layers, rows, 2 * kv_heads, capacity, head_dim)
         self._dtype = dtype

@@ -169,6 +169,9 @@ class FlatModel:
         need = max(a + b for a, b in zip(starts, counts, strict=True))
         if need > ctx.capacity:
             raise ContextFull(f"The prompt needs {need} positions, but the context holds {ctx.capacity}.")
+        if total == 1 and ctx.replay is not None:
+            ctx.reserve(1)
+            return Output(ctx.replay(ids[:, :1]))
         if min(counts) == total and self._kernels is not None and self._kernels.fits(len(counts), total):
             return Output(self._kernels(ctx, ids[:, :total].contiguous())[:, -1:])
         level = min(starts) == max(starts)
