@@ -152,7 +152,7 @@ def test_json_is_one_object_a_token_and_a_summary(model: str) -> None:
     assert [token["step"] for token in tokens] == list(range(6))
     assert all(token["logp"] <= 0 and token["rank"] >= 0 for token in tokens)
     assert summary["type"] == "summary"
-    assert (summary["new_tokens"], summary["seed"], summary["reason"]) == (6, 3, "length")
+    assert (summary["new_tokens"], summary["seed"], summary["finish_reason"]) == (6, 3, "length")
     # A random model may stop inside a character; the summary's text then shows that.
     assert summary["text"].rstrip("\ufffd") == "".join(token["text"] for token in tokens).rstrip("\ufffd")
     assert summary["parameters"]["temperature"] == {"value": pytest.approx(0.7), "source": "--set"}
@@ -224,13 +224,13 @@ def test_a_reader_that_leaves_ends_it_silently(model: str) -> None:
 
 def test_terminal_sees_escapes_and_pipes_get_them() -> None:
     """The writer's two faces, on the same text."""
-    from edge_tui.run import _Text
+    from edge_tui.run_output import Text
 
     read, write = os.pipe()
     leader, follower = os.openpty()
     with os.fdopen(write, "w") as pipe, os.fdopen(follower, "w") as terminal:
         for out in (pipe, terminal):
-            _Text(out)._write(f"{RED}a")
+            Text(out)._write(f"{RED}a")
     assert os.read(read, 100) == f"{RED}a".encode()
     assert os.read(leader, 100) == "␛[31ma".encode()
     for descriptor in (read, leader):

@@ -1,0 +1,198 @@
+"""What `edge-tui run` writes to standard output: plain text, or JSON lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from edge_tui.engine.events import TOP
+from edge_tui.sanitise import sanitise
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    from edge_tui.engine.events import Finished, Loaded, Started, TokenBatch
+
+SEPARATOR = "---"
+"""The line between two samples."""
+
+
+@dataclass
+class Text:
+    """Writes text: as it comes where it is certain, at the end where hypotheses still compete.
+
+    Of several samples the first is written as it comes and the others follow it.
+
+    Attributes:
+        out: Where to.
+        stream: Whether to write before the end.
+        samples: Answers wanted.
+        started: The run's first event, once it came.
+    """
+
+    out: TextIO
+    stream: bool = True
+    samples: int = 1
+    started: Started | None = None
+    _rows: dict[int, list[str]] = field(default_factory=dict)
+    _written: str = ""
+    _ended: bool = False
+
+    def start(self, event: Started) -> None:
+        """Learns how many rows there are."""
+        self.started = event
+
+    def tokens(self, batch: TokenBatch) -> None:
+        """Takes tokens."""
+        if self._competing:
+            return
+        for row, text in zip(batch.row.tolist(), batch.text, strict=True):
+            self._rows.setdefault(row, []).append(text)
+            if row == 0 and self.stream:
+                self._written += text
+                self._write(text)
+        self.out.flush()
+
+    def finish(self, event: Finished) -> None:
+        """Writes what is still missing."""
+        texts = self.answers(event)
+        self._write(texts[0].removeprefix(self._written))
+        self._written = texts[0]
+        for text in texts[1:]:
+            self._write(f"{'' if self._written.endswith(chr(10)) else chr(10)}{SEPARATOR}\n{text}")
+            self._written = text
+        self.end()
+
+    def end(self) -> None:
+        """Leaves a terminal's cursor at the start of a line. Only the first call counts."""
+        if self.out.isatty() and not self._ended:
+            self.out.write("\n")
+        self._ended = True
+        self.out.flush()
+
+    def answers(self, event: Finished) -> list[str]:
+        """The text of each answer, best or first one first; at least one."""
+        if event.ranked:
+            return [answer.text for answer in event.ranked[: self.samples]]
+        if event.answer_text is not None:
+            return [event.answer_text]
+        tails = dict(enumerate(event.tails)) if event.tails else {0: event.tail}
+        rows = range(self.samples if not self._competing else 1)
+        return ["".join(self._rows.get(row, ())) + tails.get(row, "") for row in rows]
+
+    @property
+    def _competing(self) -> bool:
+        """Whether rows are hypotheses of which only some become answers."""
+        return self.started is not None and self.started.rows > self.samples
+
+    def _write(self, text: str) -> None:
+        self.out.write(sanitise(text) if self.out.isatty() else text)
+
+
+@dataclass
+class Json(Text):
+    """Writes one object a line: every token of every row, then the summary.
+
+    Attributes:
+        logprobs: Alternatives told for each token.
+        decode: Text of single tokens.
+        settings: What the summary repeats of the settings.
+        loaded: Models that were loaded, by role.
+    """
+
+    logprobs: int = 0
+    decode: Callable[[Sequence[int]], list[str]] = lambda ids: [""] * len(ids)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    loaded: dict[str, Loaded] = field(default_factory=dict)
+
+    def tokens(self, batch: TokenBatch) -> None:
+        """Writes tokens."""
+        for row, text in zip(batch.row.tolist(), batch.text, strict=True):
+            self._rows.setdefault(row, []).append(text)
+        for record in self._records(batch):
+            self._line(record)
+        self.out.flush()
+
+    def finish(self, event: Finished) -> None:
+        """Writes the summary."""
+        texts = self.answers(event)
+        summary: dict[str, Any] = {
+            "type": "summary",
+            "text": texts[0],
+            "finish_reason": event.reason,
+            "new_tokens": event.new_tokens,
+            "time_to_first_token": event.time_to_first_token,
+            "seconds": event.seconds,
+            "tokens_per_second": event.tokens_per_second,
+            "score": event.score,
+            "peak_bytes": event.peak_bytes,
+        }
+        if self.samples > 1:
+            reasons = event.reasons or (event.reason,) * len(texts)
+            summary["texts"] = texts
+            summary["finish_reasons"] = list(reasons[: len(texts)])
+        if event.ranked:
+            summary["scores"] = [answer.score for answer in event.ranked[: self.samples]]
+        if (begin := self.started) is not None:
+            summary |= {
+                "strategy": begin.strategy,
+                "seed": begin.seed,
+                "prompt_tokens": begin.prompt_tokens,
+                "parameters": {n: {"value": r.value, "source": r.source} for n, r in begin.values.items()},
+            }
+        models = {
+            role: {"name": m.name, "precision": m.precision, "device": m.device, "tier": m.tier}
+            for role, m in self.loaded.items()
+        }
+        self._line(summary | {"settings": dict(self.settings), "models": models})
+        self.end()
+
+    def end(self) -> None:
+        """Every line is whole already."""
+        self.out.flush()
+
+    def _records(self, batch: TokenBatch) -> Iterator[dict[str, Any]]:
+        columns = self.started.columns if self.started else ()
+        for i, text in enumerate(batch.text):
+            record: dict[str, Any] = {
+                "type": "token",
+                "step": int(batch.step[i]),
+                "row": int(batch.row[i]),
+                "parent": int(batch.parent[i]),
+                "id": int(batch.id[i]),
+                "text": text,
+                "logp": float(batch.raw_logp[i]),
+                "final_logp": float(batch.final_logp[i]),
+                "rank": int(batch.rank[i]),
+                "entropy": float(batch.entropy[i]),
+            }
+            record |= {name: float(batch.extras[i, k]) for k, name in enumerate(columns)}
+            if self.logprobs:
+                record["top"] = self._top(batch.top_ids[i], batch.top_logp[i])
+                record["final_top"] = self._top(batch.final_ids[i], batch.final_top_logp[i])
+            yield record
+
+    def _top(self, ids: Any, logps: Any) -> list[dict[str, Any]]:
+        wanted = [int(i) for i in ids[: min(self.logprobs, TOP)] if i >= 0]
+        texts = self.decode(wanted)
+        return [
+            {"id": token, "text": text, "logp": float(logp)}
+            for token, text, logp in zip(wanted, texts, logps, strict=False)
+        ]
+
+    def _line(self, record: dict[str, Any]) -> None:
+        # A terminal gets ASCII escapes for everything, the one control character that ASCII leaves included.
+        line = json.dumps(_finite(record), ensure_ascii=self.out.isatty())
+        self.out.write(line.replace("\x7f", "\\u007f") + "\n")
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no infinity: such a number becomes null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not isfinite(value) else value

@@ -1,0 +1,165 @@
+"""`edge-tui run`: what it promises beyond streaming text."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pexpect
+import pytest
+
+import decoders
+from edge_tui.cli import main
+from tests.engine.checkpoints import make_checkpoint
+
+COMMAND = [sys.executable, "-m", "edge_tui"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(make_checkpoint(tmp_path_factory.mktemp("models") / "tiny", arch="qwen2", seed=3))
+
+
+def run(capfdbinary, *args: str) -> tuple[int, str, str]:
+    """Runs the command in this process."""
+    status = main(["run", *args])
+    out, error = capfdbinary.readouterr()
+    return status, out.decode(), error.decode()
+
+
+def lines(text: str) -> list[dict]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+SHORT = ("Hello", "--no-chat", "-q", "--max-new-tokens", "6", "--seed", "4")
+
+
+def test_samples_are_one_batch_with_the_first_as_if_alone(model, capfdbinary) -> None:
+    flags = (*SHORT, "--model", model, "--strategy", "top_k", "--set", "temperature=2")
+    status, out, _ = run(capfdbinary, *flags, "--n", "3", "--json")
+    *tokens, summary = lines(out)
+    assert status == 0
+    assert {token["row"] for token in tokens} == {0, 1, 2}
+    assert len(summary["texts"]) == len(summary["finish_reasons"]) == 3
+    assert len(set(summary["texts"])) > 1
+    assert summary["text"] == summary["texts"][0]
+    for row, text in enumerate(summary["texts"]):
+        written = "".join(token["text"] for token in tokens if token["row"] == row)
+        assert text.rstrip("\ufffd") == written.rstrip("\ufffd")
+    _, alone, _ = run(capfdbinary, *flags)
+    assert alone == summary["text"]
+    _, plain, _ = run(capfdbinary, *flags, "--n", "3")
+    joined = [f"{text}{'' if text.endswith(chr(10)) else chr(10)}" for text in summary["texts"]]
+    assert plain.rstrip("\n") == "---\n".join(joined).rstrip("\n")
+
+
+def test_a_search_gives_its_best_answers(model, capfdbinary) -> None:
+    flags = (*SHORT, "--model", model, "--strategy", "beam")
+    _, out, _ = run(capfdbinary, *flags, "--n", "3", "--json")
+    summary = lines(out)[-1]
+    assert len(summary["texts"]) == 3
+    assert summary["scores"] == sorted(summary["scores"], reverse=True)
+    _, best, _ = run(capfdbinary, *flags)
+    assert best == summary["texts"][0]
+    status, _, error = run(capfdbinary, *flags, "--n", "5")
+    assert status == 2
+    assert "beam keeps 4" in error
+
+
+def test_logprobs_tell_the_likeliest_tokens(model, capfdbinary) -> None:
+    flags = (*SHORT, "--model", model, "--strategy", "greedy", "--json")
+    *tokens, summary = lines(run(capfdbinary, *flags, "--logprobs", "3")[1])
+    for token in tokens:
+        assert len(token["top"]) == 3
+        assert token["top"][0]["id"] == token["id"]
+        assert token["top"][0]["logp"] == pytest.approx(token["logp"], abs=1e-5)
+        assert [t["logp"] for t in token["top"]] == sorted((t["logp"] for t in token["top"]), reverse=True)
+        assert [t["id"] for t in token["final_top"]] == [token["id"]]
+    assert "top" not in lines(run(capfdbinary, *flags)[1])[0]
+    assert summary["finish_reason"] in ("length", "eos")
+
+
+def test_the_summary_holds_what_is_needed_to_repeat_the_run(model, capfdbinary) -> None:
+    flags = (*SHORT, "--model", model, "--set", "top_p=0.5", "--stop", "zzz", "--json")
+    summary = lines(run(capfdbinary, *flags)[1])[-1]
+    assert summary["settings"]["model"] == model
+    assert summary["settings"]["stop"] == ["zzz"]
+    assert summary["settings"]["chat"] is False
+    assert summary["models"]["model"] == {
+        "name": model,
+        "precision": "float32",
+        "device": "cpu",
+        "tier": "flat",
+    }
+    assert summary["parameters"]["top_p"] == {"value": 0.5, "source": "--set"}
+    assert (summary["seed"], summary["strategy"], summary["prompt_tokens"] > 0) == (4, "top_p", True)
+    for name in ("tokens_per_second", "time_to_first_token", "new_tokens", "finish_reason"):
+        assert name in summary
+
+
+def test_raw_and_no_stream_change_nothing_but_what_they_say(model, capfdbinary) -> None:
+    plain = run(capfdbinary, *SHORT, "--model", model)
+    raw = tuple(flag.replace("--no-chat", "--raw") for flag in SHORT)
+    assert run(capfdbinary, *raw, "--model", model) == plain
+    assert run(capfdbinary, *SHORT, "--model", model, "--no-stream") == plain
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--n", "0"), "from 1 to"),
+        (("--n", "many"), "from 1 to"),
+        (("--logprobs", "3"), "--json"),
+    ],
+)
+def test_what_cannot_be_is_one_line(flags, says, capfdbinary) -> None:
+    status, out, error = run(capfdbinary, "x", *flags)
+    assert (status, out) == (2, "")
+    assert says in error
+    assert error.count("\n") == 1
+
+
+def test_help_tells_every_parameter_of_every_strategy(capsys) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["run", "--help"])
+    assert left.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for decoder in decoders.all():
+        assert f"{decoder.name}: {decoder.summary}" in text
+        for param in decoder.params:
+            assert param.name in text
+            assert param.help in text
+            assert param.range() in text
+
+
+def test_ctrl_c_hands_over_what_there_is(model) -> None:
+    order = [*COMMAND, "run", "Hello", "--no-chat", "--model", model, "--max-new-tokens", "1900", "--json"]
+    order += ["--strategy", "top_k", "--seed", "1"]
+    child = subprocess.Popen(order, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ))
+    assert child.stdout is not None
+    first = child.stdout.readline()
+    child.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    out, error = child.communicate(timeout=20)
+    assert time.monotonic() - begun < 3
+    assert child.returncode == 130
+    *tokens, summary = lines((first + out).decode())
+    assert (summary["finish_reason"], summary["new_tokens"]) == ("cancelled", len(tokens))
+    assert b"Traceback" not in error
+
+
+def test_a_terminal_sees_a_bar_while_the_model_loads() -> None:
+    order = ["run", "x = ", "--model", "demo/expert", "--max-new-tokens", "3"]
+    child = pexpect.spawn(
+        COMMAND[0], [*COMMAND[1:], *order], env=dict(os.environ), timeout=60, encoding="utf-8"
+    )
+    child.expect("loading demo/expert ▕█* *▏ +[0-9]+%")
+    child.expect("\r {30,}\r")  # it is wiped away before the text
+    child.expect("3 tokens")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
