@@ -27,7 +27,7 @@ def load(extra_folders: Sequence[Path] = ()) -> Registry:
     """Finds every strategy, again, and makes the result what `find` and `all` answer from."""
     global _registry, _folders
     _folders = tuple(extra_folders)
-    _registry = Registry.load(_folders)
+    _registry = Registry.load(_folders, _registry)
     return _registry
 
 

@@ -214,7 +214,7 @@ def _dispatch(args: argparse.Namespace) -> int:
     if command == "config":
         from edge_tui.configuring import run as configure
 
-        asked = {name: given.pop(name) for name in ("what", "old") if name in given}
+        asked: dict[str, Any] = {name: given.pop(name) for name in ("what", "old") if name in given}
         return configure(asked, *_settings(given))
     if command == "history":
         from edge_tui.history.command import run as history

@@ -134,3 +134,18 @@ def _lines(text: str) -> dict[str, int]:
 
 def _path(key: str) -> str:
     return ".".join(part.strip("\"'") for part in re.findall(_PART, key))
+
+
+def comments(path: Path) -> dict[str, str]:
+    """The comment above each key of a TOML file, in one line each; what cannot be read has none."""
+    document, notices = read(path)
+    if notices:
+        return {}
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    found = {}
+    for key, number in document.lines.items():
+        start = number - 1
+        while start and lines[start - 1].startswith("#"):
+            start -= 1
+        found[key] = " ".join(line.lstrip("# ") for line in lines[start : number - 1])
+    return found

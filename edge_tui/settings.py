@@ -102,6 +102,14 @@ class Settings:
     parameters: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Strategy → parameter → value, only what was set; `COMMON` holds for every strategy."""
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    file: Path | None = field(default=None, compare=False, repr=False)
+    """The user's own file, whether it is there or not; None where there is none to write to."""
+    flags: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What the command line said, as `load` was told."""
+
+    def again(self) -> tuple[Settings, list[Notice]]:
+        """Reads all layers anew, after the user's file was changed."""
+        return load(self.flags, user_file=self.file if self.file and self.file.exists() else None)
 
     @property
     def expert(self) -> str:
@@ -170,11 +178,12 @@ def load(
     builder = _Builder()
     packaged, notices = read(resources.config_file())
     builder.file(packaged, packaged=True)
-    document, unread = read(user_file or user_config(), required=user_file is not None)
+    own = user_file or user_config()
+    document, unread = read(own, required=user_file is not None)
     builder.file(document)
     builder.environment(env)
     builder.flags(overrides or {})
-    settings = builder.settings()
+    settings = replace(builder.settings(), file=own, flags=dict(overrides or {}))
     return settings, [*notices, *unread, *builder.notices]
 
 

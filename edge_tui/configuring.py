@@ -1,0 +1,263 @@
+"""`edge-tui config`: every setting with its source, a file to begin with, and what an old YAML file said."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import decoders
+from edge_tui import resources
+from edge_tui.config_edit import ConfigError, change, write
+from edge_tui.config_file import flatten, read
+from edge_tui.sanitise import sanitise
+from edge_tui.settings import COMMON, Settings, parameters_of, user_config
+from edge_tui.settings_types import QUANTIZATION, SCHEMA, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from decoders.base import Param
+    from edge_tui.config_file import Notice
+
+_ALIASES = {
+    "models.name": ("model", "model_name", "model_id", "model_path", "default_model", "base_model"),
+    "models.expert": ("expert", "expert_model", "expert_name"),
+    "models.amateur": ("amateur", "amateur_model", "amateur_name"),
+    "precision": ("quantization", "quantisation", "dtype", "torch_dtype"),
+    "context": ("context_length", "max_context", "context_size", "n_ctx"),
+    "strategy": ("decoding", "decoding_method", "decoding_strategy", "method", "decoder"),
+    "stream": ("streaming",),
+    "max_length": ("max_new_tokens", "max_tokens"),
+    "stop": ("stop_sequences", "stop_strings"),
+    "chat": ("chat_template", "use_chat_template"),
+    "system": ("system_prompt", "system_message"),
+    "num_beams": ("beam_width", "beam_size", "beams"),
+    "amateur_temperature": ("student_temperature",),
+    "temperature": ("temp",),
+}
+"""Names that old files use for our keys, the last part of a path being what counts."""
+
+
+def run(given: Mapping[str, Any], settings: Settings, notices: Sequence[Notice]) -> int:
+    """Does what `edge-tui config …` asks; returns the exit status."""
+    what = given.get("what", "show")
+    try:
+        if what == "init":
+            return _init(settings.file or user_config())
+        if what == "import":
+            from pathlib import Path
+
+            return _import(Path(given["old"]).expanduser(), settings.file or user_config())
+    except ConfigError as error:
+        return _fail(str(error))
+    for line in show(settings):
+        print(sanitise(line, keep_newlines=False))
+    for notice in notices:
+        print(f"edge-tui: {sanitise(str(notice), keep_newlines=False)}", file=sys.stderr)
+    return 0
+
+
+# Showing.
+
+
+def show(settings: Settings) -> Iterator[str]:
+    """Every setting as TOML, with its source behind it."""
+    entries = list(_entries(settings))
+    width = min(max(len(f"{key} = {toml(value)}") for _, key, value, _ in entries), 40)
+    table = ""
+    for here, key, value, source in entries:
+        if here != table:
+            yield ""
+            yield f"[{here}]"
+            table = here
+        yield f"{f'{key} = {toml(value)}':<{width}}  # {source}"
+
+
+def _entries(settings: Settings) -> Iterator[tuple[str, str, Any, str]]:
+    """(table, key, value, source) of everything, those outside a table first."""
+    for dotted in sorted(SCHEMA, key=lambda key: key.count(".")):
+        table, _, name = dotted.rpartition(".")
+        yield table, name, value_of(settings, dotted), settings.source(dotted)
+    shared = shared_parameters()
+    given = settings.parameters.get(COMMON, {})
+    for name, param in shared.items():
+        value = param.format(given.get(name, param.default))
+        yield "parameters", name, _number(param, value), settings.source(f"parameters.{name}")
+    for decoder in decoders.all():
+        values, sources = settings.values(decoder.name), settings.value_sources(decoder.name)
+        for param in parameters_of(decoder.name):
+            own = settings.parameters.get(decoder.name, {})
+            if param.name not in shared or param.name in own:
+                shown = param.format(values.get(param.name, param.default))
+                where = sources.get(param.name, "default")
+                yield f"parameters.{decoder.name}", param.name, _number(param, shown), where
+    for action, key in settings.keys.items():
+        yield "keys", action, key, settings.source(f"keys.{action}")
+
+
+def shared_parameters() -> dict[str, Param]:
+    """Parameters that several strategies declare alike: temperature, penalties."""
+    counted = Counter(param for decoder in decoders.all() for param in decoder.params)
+    return {param.name: param for param, count in counted.items() if count > 2}
+
+
+def value_of(settings: Settings, dotted: str) -> Any:
+    """A setting by its dotted key."""
+    value: Any = settings
+    for part in dotted.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def toml(value: Any) -> str:
+    """A value as TOML writes it; None is "auto", as in `seed`."""
+    import tomlkit
+
+    value = "auto" if value is None else list(value) if isinstance(value, tuple) else value
+    return str(tomlkit.item(value).as_string())
+
+
+def _number(param: Param, shown: str) -> Any:
+    if param.choices:
+        return shown
+    return int(shown) if re.fullmatch(r"-?\d+", shown) else float(shown)
+
+
+# Beginning.
+
+
+def _init(path: Path) -> int:
+    if path.exists():
+        return _fail(f"{path} is there already and stays as it is; `edge-tui config` shows what it says.")
+    write(path, template())
+    print(
+        f"{sanitise(str(path), keep_newlines=False)} is written: every key with its default, commented out."
+    )
+    return 0
+
+
+def template() -> str:
+    """The packaged config.toml with every key commented out, and what a key's own comment says above it."""
+    lines = resources.config_file().read_text(encoding="utf-8").splitlines()
+    keep = re.compile(r"\[|#|\s*$")
+    return "\n".join(line if keep.match(line) else f"# {line}" for line in lines) + "\n"
+
+
+# Importing.
+
+
+def _import(old: Path, path: Path) -> int:
+    values, said = translate(_yaml(old))
+    present = read(path)[0].values
+    for key in [key for key in values if key in present]:
+        said.append(f"{key} stays as your file has it, {toml(present[key])}, not {toml(values.pop(key))}.")
+    if values:
+        change(path, values)
+    for key, value in values.items():
+        print(sanitise(f"{key} = {toml(value)}", keep_newlines=False))
+    for sentence in said:
+        print(f"edge-tui: {sanitise(sentence, keep_newlines=False)}", file=sys.stderr)
+    print(sanitise(f"{len(values)} settings were written to {path}.", keep_newlines=False))
+    return 0
+
+
+def _yaml(path: Path) -> Mapping[str, Any]:
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({(error.strerror or '').lower()}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark is not None else str(path)
+        raise ConfigError(f"{where} is not valid YAML; nothing was taken over.") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} holds no settings: a YAML mapping was expected.")
+    return data
+
+
+def translate(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What an old file's entries are called here.
+
+    Returns:
+        TOML values by dotted key, and a sentence for each entry that was not, or not quite, taken over.
+    """
+    names = {alias: key for key, aliases in _ALIASES.items() for alias in aliases}
+    values: dict[str, Any] = {}
+    said: list[str] = []
+    for old, value in flatten({str(key): each for key, each in data.items()}):
+        last = old.rpartition(".")[2].lower().replace("-", "_")
+        if value is None or _is_model_table(old, value):
+            continue
+        name = names.get(last, last)
+        try:
+            found = _setting(old, name, value) or _parameter(old, name, value)
+        except ValueError as error:
+            said.append(str(error) if str(error).startswith(name) else f"{old} {error}")
+            continue
+        if found is None:
+            said.append(f"{old} has no counterpart here and was left out.")
+            continue
+        values[found[0]] = found[1]
+        if name == "head_parameter":
+            said.append(
+                'head_parameter does nothing: under formula = "seed" it multiplies a score whose argmax is '
+                "taken. It is not alpha."
+            )
+    return values, said
+
+
+def _is_model_table(old: str, value: Any) -> bool:
+    return isinstance(value, list) and old.lower() in ("models", "available_models")
+
+
+def _setting(old: str, name: str, value: Any) -> tuple[str, Any] | None:
+    """A setting of the schema: by its name, or by the end of its dotted key where the table says so too."""
+    table = old.rpartition(".")[0].rpartition(".")[2].lower()
+    key = name if name in SCHEMA else f"{table}.{name}" if f"{table}.{name}" in SCHEMA else ""
+    if not key and f"ui.{name}" in SCHEMA:
+        key = f"ui.{name}"
+    if not key and (table == "models" or name == "name") and f"models.{name}" in SCHEMA:
+        key = f"models.{name}"
+    if not key:
+        return None
+    if key == "precision":
+        value = QUANTIZATION.get(
+            str(value).lower(), {"8bit": "int8", "nf4": "4bit"}.get(str(value).lower(), value)
+        )
+    if key == "strategy":
+        try:
+            return key, decoders.find(str(value)).name
+        except decoders.UnknownStrategy as error:
+            raise ValueError(str(error)) from None
+    checked = SCHEMA[key](value if not isinstance(value, str) else Literal(value))
+    return key, "auto" if checked is None else list(checked) if isinstance(checked, tuple) else checked
+
+
+def _parameter(old: str, name: str, value: Any) -> tuple[str, Any] | None:
+    """A strategy's parameter; the table it stood in says whose, where several have it."""
+    owners = [decoder for decoder in decoders.all() if any(param.name == name for param in decoder.params)]
+    if not owners:
+        return None
+    tables = [part.lower() for part in old.split(".")[:-1]]
+    named = [decoder for decoder in owners if decoder.name in tables]
+    shared = shared_parameters()
+    decoder = (named or [each for each in owners if each.name != "auto"] or owners)[0]
+    param = next(param for param in decoder.params if param.name == name)
+    number = param.parse(value)
+    if not math.isfinite(number):
+        raise ValueError(f"must be {param.range()}.")
+    written = _number(param, param.format(number))
+    return (
+        f"parameters.{name}" if name in shared and not named else f"parameters.{decoder.name}.{name}"
+    ), written
+
+
+def _fail(said: str) -> int:
+    print(f"edge-tui: {sanitise(said, keep_newlines=False)}", file=sys.stderr)
+    return 1
