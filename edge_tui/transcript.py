@@ -15,6 +15,7 @@ from math import inf, isnan, nan
 from typing import TYPE_CHECKING
 
 from edge_tui.records import Alternative, Column, Records, TokenView
+from edge_tui.thinking import Thoughts
 from edge_tui.tree import Tree
 
 if TYPE_CHECKING:
@@ -120,6 +121,9 @@ class Transcript:
         self._shared = 0
         self._rows = _Rows()
         self._ended: list[_End] = []
+        self.thoughts = Thoughts(started.thinking)
+        """What `folded` found."""
+        self._folded_at = 0
         self._ranked = "score" in started.columns and started.rows > 1
         self._keep(previous, tuple(prefix), decode)
         self._kept = len(self._records)
@@ -198,6 +202,15 @@ class Transcript:
         self._sync()
         texts = self._records.texts
         return [texts[number] for number in self._path[start:stop]]
+
+    def folded(self, start: int, stop: int) -> list[str]:
+        """Raw texts of the path's tokens `start` to `stop`, thoughts folded away; cheap in order."""
+        thoughts = self.thoughts
+        if start < thoughts.fed or self.revision != self._folded_at:
+            thoughts = self.thoughts = Thoughts(self.started.thinking)
+            self._folded_at = self.revision
+        thoughts.fold(self.texts(thoughts.fed, start))
+        return thoughts.fold(self.texts(start, stop))
 
     def ids(self, upto: int | None = None) -> tuple[int, ...]:
         """Ids of the path's first `upto` tokens, as `Request.prefix` wants them."""

@@ -79,6 +79,8 @@ class TokenLines(ScrollView):
     """What the colours mean."""
     empty_text: reactive[str] = reactive("")
     """What to say when there is nothing to show."""
+    folding: reactive[bool] = reactive(True, repaint=False)
+    """Whether what lies between `<think>` and `</think>` is left out."""
     following: reactive[bool] = reactive(True, repaint=False)
     """Whether the newest token is kept in sight."""
 
@@ -138,7 +140,8 @@ class TokenLines(ScrollView):
                 dirty = min(dirty, self._take_back(shown.truncate(valid)))
         known, size = len(shown), len(transcript)
         if size > known:
-            first = shown.extend(transcript.texts(known, min(size, known + _AT_ONCE)))
+            texts = transcript.folded if self.folding else transcript.texts
+            first = shown.extend(texts(known, min(size, known + _AT_ONCE)))
             if first < known:
                 dirty = min(dirty, self._take_back(first))
         elif dirty == lines_before - 1 and transcript.settled == self._settled and wrap.fed == known:
@@ -292,6 +295,16 @@ class TokenLines(ScrollView):
         self.refresh()
 
     watch_colour_by = watch_show_final
+
+    def watch_folding(self) -> None:
+        """Lays the tokens out anew, and stays where it was."""
+        if self.transcript is None:
+            return
+        top, following = self._token_at_top(), self.following
+        TokenLines.show(self, self.transcript)
+        if not following and top is not None:
+            self.following = False
+            self._place(self._wrap.line_of(top))
 
     def selection_updated(self, selection: Selection | None) -> None:
         self._strips.clear()
