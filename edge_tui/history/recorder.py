@@ -174,6 +174,10 @@ class Recorder:
 
         self._do(write)
 
+    def uid(self, run: int) -> str:
+        """The name of a run of the present engine."""
+        return self._engine.uid(run) if self._engine is not None else ""
+
     def leave(self) -> None:
         """What is stopped from now on is stopped by our leaving: it is to be offered at the next start."""
         self._leaving = self._offers
@@ -445,6 +449,9 @@ class Recorded:
 
     def unload(self, role: str) -> None:
         self.inner.unload(role)
+
+    def refusal(self, strategy: str) -> str:
+        return self.inner.refusal(strategy)
 
     def decode(self, ids: Sequence[int]) -> list[str]:
         return self.inner.decode(ids)

@@ -12,7 +12,7 @@ from math import isclose, log1p
 from typing import TYPE_CHECKING, Literal
 
 from decoders.base import Decoder, Param, ParamError
-from edge_tui.engine.port import MODE_TEMPERATURE, Request
+from edge_tui.engine.port import MODE_TEMPERATURE, Message, Request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,6 +74,29 @@ class Row:
     help: str
     range: str
     group: Literal["strategy", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Values to take over, as a preset or a kept run has them.
+
+    Attributes:
+        values: A strategy's parameters by name.
+        mode: None leaves it.
+        max_length: None leaves it.
+        seed: None leaves it; below 0 draws a new one for each run.
+        stop: None leaves it.
+        chat: None leaves it.
+        system: None leaves it.
+    """
+
+    values: Mapping[str, float | str]
+    mode: Literal["custom", "exploratory", "focused"] | None = None
+    max_length: int | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] | None = None
+    chat: bool | None = None
+    system: str | None = None
 
 
 class Knobs:
@@ -260,9 +283,61 @@ class Knobs:
             return _tristate(self.chat)
         return self.value(param)[0]
 
+    def take(self, decoder: Decoder, given: Given) -> tuple[str, ...]:
+        """Takes over a strategy with values that were saved, all at once.
+
+        Args:
+            decoder: The strategy.
+            given: The values; what is None stays as it is.
+
+        Returns:
+            Names of parameters that the strategy does not have (any more), or whose value is out of range.
+        """
+        self.decoder = decoder
+        own = {param.name: param for param in decoder.params}
+        for each in own.values():
+            self._turned.pop(each, None)
+        if given.mode is not None or TEMPERATURE in given.values:
+            self.mode = given.mode or "custom"
+        refused = []
+        for name, value in given.values.items():
+            if name not in own:
+                refused.append(name)
+                continue
+            try:
+                number = own[name].parse(value)
+            except ParamError:
+                refused.append(name)
+                continue
+            by_mode = name == TEMPERATURE and self.mode in MODE_TEMPERATURE
+            if not by_mode and not isclose(number, self._given(own[name])[0], rel_tol=1e-6, abs_tol=1e-9):
+                self._store(own[name], number)
+        for name in ("max_length", "stop", "chat", "system"):
+            if getattr(given, name) is not None:
+                setattr(self, name, getattr(given, name))
+        if given.seed is not None:
+            self.seed = given.seed if given.seed >= 0 else None
+        return tuple(refused)
+
+    def given(self) -> Given:
+        """The chosen strategy's values that are not what they would be without the user's doing."""
+        values: dict[str, float | str] = {}
+        for param in self.decoder.params:
+            if param in self._turned:
+                value = self._turned[param]
+                values[param.name] = param.format(value) if param.choices else value
+        settings = self.settings
+        return Given(
+            values,
+            mode=self.mode if self.mode != settings.mode else None,
+            max_length=self.max_length if self.max_length != settings.max_length else None,
+            stop=self.stop if self.stop != settings.stop else None,
+            system=self.system if self.system != settings.system else None,
+        )
+
     # Asking.
 
-    def request(self, prompt: str, prefix: tuple[int, ...] = (), seed: int | None = None) -> Request:
+    def request(self, prompt: str | tuple[Message, ...], prefix: tuple[int, ...] = (), seed: int | None = None) -> Request:
         """The request that these values make."""
         name = self.decoder.name
         values: dict[str, float | str] = dict(self.settings.values(name))

@@ -14,10 +14,11 @@ from edge_tui.engine import events
 from edge_tui.transcript import Transcript
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from edge_tui.engine.events import Event, Loaded
     from edge_tui.engine.port import Engine, Request
+    from edge_tui.history.recorder import Recorder
 
 Phase = Literal["queued", "reading", "decoding", "stopping", "done", "failed"]
 
@@ -77,6 +78,15 @@ class Meter:
         return (self.total - self._first) / (self._last - self._begun)
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run stands in a conversation: which one, the answer's number, the run of the answer before."""
+
+    conversation: str
+    turn: int
+    parent: str
+
+
 @dataclass(slots=True)
 class Run:
     """One generation as the screen sees it."""
@@ -92,6 +102,12 @@ class Run:
     first_token: float | None = None
     read: tuple[int, int] = (0, 0)
     steps: int = 0
+    uid: str = ""
+    """Its name in the history."""
+    pieces: Mapping[int, str] | None = None
+    """What ids mean, of a run from the history; the engine's model may be another one."""
+    model: str = ""
+    """Name of the model that wrote it, of a run from the history."""
 
     @property
     def active(self) -> bool:
@@ -110,6 +126,7 @@ class Session:
         loaded: Models by role.
         loading: Role → (name, done, total) of models on their way.
         dead: Why the engine's thread ended, "" while it lives.
+        recorder: Keeps the runs; None where nothing is kept.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -118,7 +135,8 @@ class Session:
     loaded: dict[str, Loaded] = field(default_factory=dict)
     loading: dict[str, tuple[str, int, int]] = field(default_factory=dict)
     dead: str = ""
-    _next: tuple[Request, Transcript | None] | None = None
+    recorder: Recorder | None = None
+    _next: tuple[Request, Transcript | None, Place | None] | None = None
 
     @property
     def busy(self) -> bool:
@@ -130,9 +148,11 @@ class Session:
         """Whether a run waits for an older one to wind down, or for the engine to exist."""
         return self._next is not None
 
-    def start(self, request: Request, previous: Transcript | None = None) -> None:
+    def start(
+        self, request: Request, previous: Transcript | None = None, place: Place | None = None
+    ) -> None:
         """Runs a request; a run in progress is stopped first, and a waiting one gives way: the last wins."""
-        self._next = (request, previous)
+        self._next = (request, previous, place)
         if self.run is not None and self.run.active:
             self._wind_down(self.run)
         else:
@@ -154,9 +174,13 @@ class Session:
     def _submit(self) -> None:
         if self._next is None or self.engine is None or self.dead:
             return
-        request, previous = self._next
+        request, previous, place = self._next
         self._next = None
-        self.run = Run(self.engine.submit(request), request, Meter(self.clock), previous)
+        run = self.run = Run(self.engine.submit(request), request, Meter(self.clock), previous)
+        if self.recorder is not None:
+            run.uid = self.recorder.uid(run.id)
+            if place is not None:
+                self.recorder.placed(run.id, place.conversation, place.turn, place.parent)
 
     def attach(self, engine: Engine) -> None:
         """The engine exists (again)."""
@@ -212,6 +236,9 @@ class Session:
                 run.started = event
                 run.transcript = Transcript(event, run.previous, run.request.prefix, decode)
                 run.previous = None
+                kept = run.transcript.kept() if self.recorder is not None else None
+                if self.recorder is not None and kept is not None:
+                    self.recorder.kept(run.id, kept, run.transcript.changes)
                 if run.phase == "queued":
                     run.phase = "reading"
             case events.Progress():
