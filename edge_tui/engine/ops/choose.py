@@ -3,7 +3,8 @@
 A strategy's own `step` is some fifty operations on the vocabulary and a sort: as torch operations on a GPU
 that is 100 µs and more. Where the chain is penalties, temperature and filters that declare their `Edge`, the
 kernels of `choose_triton` do the same in a handful: the same states, random numbers, tokens and final
-distribution, up to candidates that only rounding tells apart. `Decoder.step` is the reference.
+distribution, up to candidates that only rounding tells apart. Contrastive decoding has its own
+(`contrast_triton`). `Decoder.step` is the reference.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from decoders.auto import DO_SAMPLE, FILTERS, Auto
 from decoders.base import Decoder, Edge, Filter, Output, Params, Stage, Step
+from decoders.contrastive import Contrastive
 from decoders.greedy import Greedy
 from decoders.sampling import Sampling
 from decoders.temperature import ORDER
@@ -54,7 +56,7 @@ class Plan:
 
 
 def plan(decoder: Decoder) -> Plan | None:
-    """How a strategy's step is fused; None if it cannot be."""
+    """How the step of a strategy that reads one model is fused; None if it cannot be."""
     kind = type(decoder)
     if kind is Greedy:
         return Plan(draws=False)
@@ -110,9 +112,13 @@ def fused_step(decoder: Decoder, device: str, width: int, rows: int) -> StepFunc
     """
     from edge_tui.engine.ops.project import available
 
-    how = plan(decoder)
-    if how is None or not device.startswith("cuda") or available() is not None:
+    how, contrasts = plan(decoder), type(decoder) is Contrastive
+    if not (how or contrasts) or not device.startswith("cuda") or available() is not None:
         return None
+    if how is None:
+        from edge_tui.engine.ops.contrast_triton import FusedContrast
+
+        return FusedContrast(device, width, rows)
     from edge_tui.engine.ops.choose_triton import Fused
 
     return Fused(how, device, width, rows)

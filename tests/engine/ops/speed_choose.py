@@ -19,10 +19,12 @@ import torch
 
 import decoders
 from decoders.base import Decoder, Env, Output, Params
+from decoders.contrastive import Contrastive
 from decoders.random import Rng, key_of
 from edge_tui.engine.ops import stats, stats_triton
-from edge_tui.engine.ops.choose import plan
+from edge_tui.engine.ops.choose import StepFunction, plan
 from edge_tui.engine.ops.choose_triton import Fused
+from edge_tui.engine.ops.contrast_triton import FusedContrast
 from edge_tui.engine.ops.project import available
 from tests.decoders.driver import settle
 
@@ -106,7 +108,9 @@ class Bench:
             env = Env(rows, vocabulary, "cuda", prompt, torch.tensor([0, 1]), settled, 10_000)
             self.state = self.decoder.init(env)
 
-    def fused(self, dependent: bool) -> Fused | None:
+    def fused(self, dependent: bool) -> StepFunction | None:
+        if isinstance(self.decoder, Contrastive):
+            return FusedContrast("cuda", self.vocabulary, self.rows, dependent)
         how = plan(self.decoder)
         return how and Fused(how, "cuda", self.vocabulary, self.rows, dependent=dependent)
 
@@ -118,7 +122,7 @@ class Bench:
                 step = fused(self.outs, self.state, self.params, self.rng)
                 kept = int((step.final[0] > -torch.inf).sum())
 
-                def work(fused: Fused = fused) -> object:
+                def work(fused: StepFunction = fused) -> object:
                     return fused(self.outs, self.state, self.params, self.rng)
 
                 how = "fused, dependent" if dependent else "fused"

@@ -1,0 +1,380 @@
+"""Contrastive decoding's step as six kernels, three of which are idle unless the formula is `seed`.
+
+The first reads both models' logits and leaves, for each program's part, what their normalisers are made of;
+the search of `choose_triton` finds the expert's ten likeliest tokens; then scores, the draw, and what is
+recorded of the chosen token.
+"""
+
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import triton
+import triton.language as tl
+
+from decoders.base import Step
+from decoders.contrastive import LI2022, SEED, SEED_HEAD, Contrastive
+from decoders.penalties import FREQUENCY, PRESENCE, REPETITION
+from decoders.temperature import TEMPERATURE
+from edge_tui.engine.ops.choose_triton import (
+    _BINS,
+    _GREEDY_BELOW,
+    _INDICES,
+    BINS,
+    _digit,
+    _edge,
+    _finish,
+    _gumbel,
+    _peak,
+    _penalised,
+    after_others,
+    block_for,
+    launch_options,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from decoders.base import Output, Params, State
+    from decoders.random import Rng
+
+_INF = tl.constexpr(float("inf"))
+_LI2022 = tl.constexpr(LI2022)
+_SEED = tl.constexpr(SEED)
+_HEAD = tl.constexpr(SEED_HEAD)
+_SUMS = tl.constexpr(6)
+"""Left by each program: weight of the penalised expert; maximum and weight of the expert as it is; maximum,
+weight and weight at its own temperature of the amateur."""
+_READ = ("formula", "alpha", "strength", "amateur_temperature", "beta", "sample")
+"""Parameters that the scores depend on."""
+_INDEX = (*_INDICES, "formula", "alpha", "strength", "cooling", "beta", "sample")
+
+
+@triton.jit
+def _weight(x, peak, tau):
+    """Sum of `exp((x − peak) / τ)`, removed candidates aside."""
+    gone = x == -_INF
+    return tl.sum(tl.where(gone, 0.0, tl.exp(tl.where(gone, 0.0, x - peak) / tau)), 0)
+
+
+@triton.jit(do_not_specialize=_INDEX)
+def _read(
+    expert,
+    expert_stride,
+    amateur,
+    amateur_stride,
+    prompt,
+    output,
+    table,
+    z,
+    peaks,
+    parts,
+    heads,
+    histograms,
+    searched,
+    V,
+    R,
+    repetition,
+    presence,
+    frequency,
+    formula,
+    cooling,
+    BLOCK: tl.constexpr,
+    DEPENDENT: tl.constexpr,
+):
+    """Penalties on the expert, and what both normalisers are made of."""
+    after_others(DEPENDENT)
+    block, count, row = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
+    ids = block * BLOCK + tl.arange(0, BLOCK)
+    inside = ids < V
+    source = expert + row * expert_stride
+    x = _penalised(source, prompt, output, table, R, row, ids, V, repetition, presence, frequency)
+    plain = tl.load(source + ids, mask=inside, other=-_INF).to(tl.float32)
+    other = tl.load(amateur + row * amateur_stride + ids, mask=inside, other=-_INF).to(tl.float32)
+    peak, high, top = tl.max(x, 0), tl.max(plain, 0), tl.max(other, 0)
+    tl.store(z + row * V + ids, x, mask=inside)
+    tl.store(peaks + row * count + block, peak)
+    mine = parts + row * _SUMS * count + block
+    tl.store(mine, _weight(x, peak, 1.0))
+    tl.store(mine + count, high)
+    tl.store(mine + 2 * count, _weight(plain, high, 1.0))
+    tl.store(mine + 3 * count, top)
+    tl.store(mine + 4 * count, _weight(other, top, 1.0))
+    tl.store(mine + 5 * count, _weight(other, top, tl.load(table + cooling * R + row)))
+    if block == 0:
+        wanted = tl.load(table + formula * R + row) == _SEED
+        tl.store(heads + row, tl.where(wanted, 1.0 * _HEAD, 0.0))
+    for histogram in range(row * count + block, searched, R * count):
+        tl.store(histograms + histogram * _BINS + tl.arange(0, _BINS), tl.zeros((_BINS,), tl.int64))
+
+
+@triton.jit
+def _normaliser(maxima, weights, count, tau, PARTS: tl.constexpr):
+    """`log Σ exp(x / τ)` from its parts."""
+    spots = tl.arange(0, PARTS)
+    held = spots < count
+    peaks = tl.load(maxima + spots, mask=held, other=-_INF)
+    weight = tl.load(weights + spots, mask=held, other=0.0)
+    top = tl.max(peaks, 0)
+    gone = peaks == -_INF
+    scale = tl.where(gone, 0.0, tl.exp(tl.where(gone, 0.0, peaks - top) / tau))
+    return top / tau + tl.log(tl.sum(weight * scale, 0))
+
+
+@triton.jit
+def _score(
+    x, other, table, peaks, mine, count, R, row, formula, strength, cooling, beta, PARTS: tl.constexpr
+):
+    """What a formula makes of the penalised expert's and the amateur's logits."""
+    kind = tl.load(table + formula * R + row)
+    tau = tl.load(table + cooling * R + row)
+    log_e = x - _normaliser(peaks + row * count, mine, count, 1.0, PARTS)
+    log_a = other - _normaliser(mine + 3 * count, mine + 4 * count, count, 1.0, PARTS)
+    cool = tl.div_rn(other, tau) - _normaliser(mine + 3 * count, mine + 5 * count, count, tau, PARTS)
+    li = log_e - tl.load(table + strength * R + row) * cool
+    weigh = tl.load(table + beta * R + row)
+    obrien = (1.0 + weigh) * x - weigh * other
+    seed = tl.div_rn(log_e, log_a + 1e-9)
+    return tl.where(kind == _LI2022, li, tl.where(kind == _SEED, seed, obrien))
+
+
+@triton.jit(do_not_specialize=_INDEX)
+def _choose(
+    expert,
+    expert_stride,
+    amateur,
+    amateur_stride,
+    output,
+    table,
+    z,
+    peaks,
+    parts,
+    heads,
+    histograms,
+    marks,
+    key,
+    lane,
+    step,
+    best,
+    at,
+    arrived,
+    chosen,
+    V,
+    R,
+    temperature,
+    formula,
+    alpha,
+    strength,
+    cooling,
+    beta,
+    sample,
+    BLOCK: tl.constexpr,
+    PARTS: tl.constexpr,
+    DEPENDENT: tl.constexpr,
+):
+    """Scores inside the head, and the best of them, with noise where a draw is wanted."""
+    after_others(DEPENDENT)
+    block, count, row = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
+    ids = block * BLOCK + tl.arange(0, BLOCK)
+    inside = ids < V
+    x = tl.load(z + row * V + ids, mask=inside, other=-_INF)
+    other = tl.load(amateur + row * amateur_stride + ids, mask=inside, other=-_INF).to(tl.float32)
+    mine = parts + row * _SUMS * count
+    score = _score(x, other, table, peaks, mine, count, R, row, formula, strength, cooling, beta, PARTS)
+    seed = tl.load(heads + row) > 0.0
+    bound = tl.where(seed, _edge(histograms, marks, R, row), -tl.log(tl.load(table + alpha * R + row)))
+    depth = _peak(peaks, row, count, PARTS) - x
+    held = (x > -_INF) & (depth <= bound) & (score == score)
+    drawn = tl.load(table + sample * R + row) > 0.0
+    tau = tl.load(table + temperature * R + row)
+    alone = drawn & (tau < _GREEDY_BELOW)
+    score = tl.where(held, score, -_INF)
+    score = tl.div_rn(score, tl.where(drawn & (tau >= _GREEDY_BELOW), tau, 1.0))
+    tl.store(z + row * V + ids, tl.where(alone, -_INF, score), mask=inside)
+    if drawn & (tau >= _GREEDY_BELOW):
+        score = score + _gumbel(ids, tl.load(key + row), tl.load(lane + row), tl.load(step))
+    _finish(
+        score,
+        ids,
+        best,
+        at,
+        arrived,
+        expert + row * expert_stride,
+        z,
+        chosen,
+        output,
+        V,
+        row,
+        alone,
+        BLOCK,
+        PARTS,
+    )
+
+
+@triton.jit(do_not_specialize=_INDEX)
+def _tell(
+    expert,
+    expert_stride,
+    amateur,
+    amateur_stride,
+    table,
+    final,
+    parts,
+    chosen,
+    extras,
+    V,
+    R,
+    count,
+    temperature,
+    sample,
+    PARTS: tl.constexpr,
+    DEPENDENT: tl.constexpr,
+):
+    """What each model gives the chosen token, and its score before any temperature."""
+    after_others(DEPENDENT)
+    row = tl.program_id(0)
+    token = tl.load(chosen + row)
+    mine = parts + row * _SUMS * count
+    said = tl.load(expert + row * expert_stride + token).to(tl.float32)
+    echo = tl.load(amateur + row * amateur_stride + token).to(tl.float32)
+    tau = tl.load(table + temperature * R + row)
+    tempered = (tl.load(table + sample * R + row) > 0.0) & (tau >= _GREEDY_BELOW)
+    score = tl.load(final + row * V + token) * tl.where(tempered, tau, 1.0)
+    tl.store(extras + row, said - _normaliser(mine + count, mine + 2 * count, count, 1.0, PARTS))
+    tl.store(extras + R + row, echo - _normaliser(mine + 3 * count, mine + 4 * count, count, 1.0, PARTS))
+    tl.store(extras + 2 * R + row, score)
+
+
+class FusedContrast:
+    """`decoders.contrastive.Contrastive.step` as kernels, with the buffers that pass between them.
+
+    Args:
+        device: Where everything lies.
+        width: Vocabulary `V`.
+        rows: Number of rows `R`.
+        dependent: Whether kernels get ready while the ones before them end; None where the device can.
+    """
+
+    def __init__(self, device: str, width: int, rows: int, dependent: bool | None = None) -> None:
+        self.width, self.rows, self.block = width, rows, block_for(width)
+        self._blocks: int = triton.cdiv(width, self.block)
+        self._options = launch_options(device, dependent)
+        # What comes before the first kernel are torch operations and copies, which are waited for in full.
+        self._first = {**self._options, "launch_pdl": False} if self._options["DEPENDENT"] else self._options
+
+        def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.empty(shape, dtype=dtype, device=device)
+
+        self._final = empty(rows, width)
+        self._peaks = empty(rows, self._blocks)
+        self._parts = empty(rows, _SUMS.value, self._blocks)
+        self._heads = empty(1, rows)
+        self._edges = empty(1, rows)
+        self._histograms = empty(3, rows, BINS, dtype=torch.int64)
+        self._marks = empty(4, rows, dtype=torch.int64)
+        self._best = empty(rows, self._blocks)
+        self._at = empty(rows, self._blocks, dtype=torch.int32)
+        self._chosen = empty(rows, dtype=torch.int64)
+        self._extras = empty(len(Contrastive.columns), rows)
+        self._arrived = torch.zeros(rows, dtype=torch.int32, device=device)
+
+    def __call__(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
+        """As `decoders.base.Decoder.step`."""
+        place = {name: index for index, name in enumerate(p)}
+        grid, shape = (self._blocks, self.rows), {"PARTS": triton.next_power_of_2(self._blocks)}
+        pair: list[Tensor | int] = []
+        for stream in ("model", "amateur"):
+            logits = outs[stream].logits[:, -1]
+            logits = logits if logits.stride(-1) == 1 else logits.contiguous()
+            pair += (logits, logits.stride(0))
+        size = (self.width, self.rows)
+        _read[grid](
+            *pair,
+            s["prompt_counts"],
+            s["output_counts"],
+            p.table,
+            self._final,
+            self._peaks,
+            self._parts,
+            self._heads,
+            self._histograms,
+            3 * self.rows,
+            *size,
+            *(place[param.name] for param in (REPETITION, PRESENCE, FREQUENCY)),
+            place["formula"],
+            place["amateur_temperature"],
+            BLOCK=self.block,
+            **self._first,
+        )
+        for digit in range(3):
+            _digit[grid](
+                self._final,
+                self._peaks,
+                self._parts,
+                self._edges,
+                self._heads,
+                self._histograms,
+                self._marks,
+                self._histograms,
+                self._marks,
+                *size,
+                0,
+                0.0,
+                BLOCK=self.block,
+                PASS=digit,
+                MASS=False,
+                SURPRISE=False,
+                EARLIER=0,
+                SETTLING=-1,
+                **shape,
+                **self._options,
+            )
+        _choose[grid](
+            *pair,
+            s["output_counts"],
+            p.table,
+            self._final,
+            self._peaks,
+            self._parts,
+            self._heads,
+            self._histograms,
+            self._marks,
+            rng.key,
+            rng.row,
+            rng.step,
+            self._best,
+            self._at,
+            self._arrived,
+            self._chosen,
+            *size,
+            place[TEMPERATURE.name],
+            *(
+                place[name]
+                for name in ("formula", "alpha", "strength", "amateur_temperature", "beta", "sample")
+            ),
+            BLOCK=self.block,
+            **shape,
+            **self._options,
+        )
+        _tell[(self.rows,)](
+            *pair,
+            p.table,
+            self._final,
+            self._parts,
+            self._chosen,
+            self._extras,
+            *size,
+            self._blocks,
+            place[TEMPERATURE.name],
+            place["sample"],
+            **shape,
+            **self._options,
+        )
+        return Step(
+            self._chosen, self._final, extras=dict(zip(Contrastive.columns, self._extras, strict=True))
+        )

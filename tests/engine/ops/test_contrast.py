@@ -1,0 +1,74 @@
+"""Contrastive decoding's kernels against the strategy's own step."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import decoders
+from decoders.base import Env, Output, Params
+from decoders.random import Rng
+from tests.decoders.driver import numbers, settle, table
+
+contrast_triton = pytest.importorskip("edge_tui.engine.ops.contrast_triton")
+choose_triton = pytest.importorskip("edge_tui.engine.ops.choose_triton")
+DEVICE = "cpu" if choose_triton.INTERPRETED else "cuda"
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, about infinities
+SMALL = [(1, 71), (2, 33)]
+
+
+def agree(rows: int, vocab: int, device: str, steps: int = 2, **values: object) -> None:
+    """A few steps of both, from equal states."""
+    decoder = decoders.find("contrastive")
+    generator = torch.Generator().manual_seed(vocab)
+    prompt = torch.randint(0, vocab, (rows, 4), generator=generator).to(device)
+    env = Env(rows, vocab, device, prompt, torch.tensor([1], device=device), settle(decoder), 9)
+    states = decoder.init(env), decoder.init(env)
+    params = table(decoder, rows, **values)
+    params = Params(list(params), params.table.to(device))
+    fused = contrast_triton.FusedContrast(device, vocab, rows)
+    for step in range(steps):
+        expert = torch.randn(rows, 1, vocab, generator=generator) * 3
+        amateur = expert.repeat(1, 1, 2)[..., : vocab + 5] + torch.randn(
+            rows, 1, vocab + 5, generator=generator
+        )
+        expert[..., 5] = -math.inf
+        outs = {"model": Output(expert.to(device)), "amateur": Output(amateur.to(device))}
+        host = numbers(rows, 4, step)
+        rng = Rng(host.key.to(device), host.row.to(device), host.step.to(device))
+        expected = decoder.step(outs, states[0], params, rng)
+        found = fused(outs, states[1], params, rng)
+        assert found.chosen.tolist() == expected.chosen.tolist()
+        assert torch.equal(found.final > -math.inf, expected.final > -math.inf)
+        assert torch.allclose(found.final, expected.final, rtol=1e-4, atol=1e-4)
+        assert found.extras.keys() == expected.extras.keys()
+        for name, column in expected.extras.items():
+            assert torch.allclose(found.extras[name], column, rtol=1e-4, atol=1e-4), name
+        for name, tensor in states[0].items():
+            assert torch.equal(states[1][name], tensor), name
+
+
+@pytest.mark.parametrize("formula", ["li2022", "obrien2023", "seed"])
+@pytest.mark.parametrize(("sample", "temperature"), [("off", 1.0), ("on", 1.5), ("on", 0.0)])
+def test_steps_agree(formula: str, sample: str, temperature: float) -> None:
+    for rows, vocab in SMALL:
+        agree(rows, vocab, DEVICE, formula=formula, sample=sample, temperature=temperature)
+
+
+def test_penalties_act_on_the_expert() -> None:
+    given = {"repetition_penalty": 1.5, "presence_penalty": 0.7, "frequency_penalty": 0.2}
+    agree(2, 70, DEVICE, 3, formula="obrien2023", alpha=0.01, beta=1.0, **given)
+
+
+def test_fewer_candidates_than_the_seed_wants() -> None:
+    agree(1, 7, DEVICE, formula="seed")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
+@pytest.mark.parametrize("formula", ["li2022", "obrien2023", "seed"])
+@pytest.mark.parametrize("sample", ["off", "on"])
+def test_a_true_vocabulary(formula: str, sample: str) -> None:
+    agree(1, 151_936, "cuda", 4, formula=formula, sample=sample)
