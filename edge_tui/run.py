@@ -94,7 +94,6 @@ def run(
         system=settings.system,
         samples=1 if searches else n,
     )
-    previous = signal.signal(signal.SIGTERM, _terminated)
     engine: Engine = LocalEngine(settings.specs())
     recorder = recorder_of(settings, offers=False)
     if recorder is not None:
@@ -105,12 +104,12 @@ def run(
             sys.stdout, samples=n, logprobs=logprobs, decode=engine.decode, settings=_shown(settings)
         )
     follower = _Follower(engine, writer, quiet)
+    handlers = {signal.SIGINT: follower.interrupt, signal.SIGTERM: _terminated}
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         engine.submit(request)
         return follower.follow()
     except KeyboardInterrupt:
-        engine.cancel()
-        follower.follow(STOP_SECONDS)
         writer.end()
         return 130
     except _Terminated:
@@ -119,7 +118,8 @@ def run(
         engine.close()
         if recorder is not None:
             recorder.close()
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 class _Terminated(BaseException):
@@ -191,18 +191,32 @@ class _Follower:
         self._engine, self._writer, self._quiet = engine, writer, quiet
         self._bar = not quiet and sys.stderr.isatty()
         self._drawn = 0
+        self._interrupted = False
 
-    def follow(self, seconds: float = inf) -> int:
-        """Follows the run to its end, at most so many seconds; returns the exit status."""
-        deadline = time.monotonic() + seconds
+    def interrupt(self, *_: object) -> None:
+        """Ends the run with what there is; asked a second time, at once.
+
+        It only takes note: an exception could fall between taking an event and writing it.
+        """
+        if self._interrupted:
+            raise KeyboardInterrupt
+        self._interrupted = True
+
+    def follow(self) -> int:
+        """Follows the run to its end; returns the exit status."""
+        deadline = inf
         while time.monotonic() < deadline:
+            if self._interrupted and deadline == inf:
+                self._engine.cancel()
+                deadline = time.monotonic() + STOP_SECONDS
             for event in self._engine.poll():
-                if (status := self._take(event, stopped=seconds < inf)) is not None:
-                    return status
+                if (status := self._take(event)) is not None:
+                    return 130 if self._interrupted else status
             time.sleep(POLL_SECONDS)
-        return 1
+        self._writer.end()
+        return 130
 
-    def _take(self, event: events.Event, stopped: bool) -> int | None:
+    def _take(self, event: events.Event) -> int | None:
         """Handles one event; the exit status if it was the last."""
         writer = self._writer
         match event:
@@ -227,7 +241,7 @@ class _Follower:
             case events.Failed() | events.Died():
                 self._erase()
                 writer.end()
-                if not stopped:  # who stops a load does not want to hear that it was stopped
+                if not self._interrupted:  # who stops a load does not want to hear that it was stopped
                     _tell(f"edge-tui: {event.message}")
                     if event.detail:
                         _log(event.detail)
