@@ -19,6 +19,7 @@ from edge_tui.sanitise import sanitise
 from edge_tui.tui import lifecycle, theme
 from edge_tui.tui.actions import ACTIONS, bindings
 from edge_tui.tui.downloads import DownloadEnded, Downloads
+from edge_tui.tui.keymap import Keymap, catalog, resolve
 from edge_tui.tui.knobs import Knobs
 from edge_tui.tui.pacing import Pacer
 from edge_tui.tui.reloading import StrategiesChanged, ThemesChanged, watch_strategies, watch_themes
@@ -27,7 +28,7 @@ from edge_tui.tui.session import Session
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from textual.binding import Binding
@@ -114,6 +115,7 @@ class EdgeApp(App[int]):
 
             theme_folders = (resources.themes(), user_config().parent / "themes")
         self._watches = (watch_strategies(self), watch_themes(self, theme_folders))
+        self.keymap = Keymap({})
         self.downloads = Downloads(self.post_message)
         self._models: ModelsScreen | None = None
         self.themes = theme.load(theme_folders)
@@ -138,7 +140,7 @@ class EdgeApp(App[int]):
             wanted = theme.DEFAULT
         self.theme = wanted
         if self.settings.keys:
-            self.set_keymap(_keymap(self.settings.keys))
+            self.remap()
         knobs = Knobs(self.settings, _decoder(self.settings.strategy))
         self.workbench = Workbench(self.session, knobs, decoders.all())
         self.push_screen(self.workbench)
@@ -200,6 +202,14 @@ class EdgeApp(App[int]):
 
     def _sample(self) -> Sample | None:
         return self.telemetry.latest() if self.telemetry is not None else None
+
+    def remap(self) -> None:
+        """Hears the keys that the settings give to actions."""
+        from edge_tui.tui.screens.help import EXTRA
+
+        self.keymap = resolve(self.settings.keys, catalog(EXTRA))
+        self._notices += self.keymap.notices
+        self.set_keymap(self.keymap.keys)
 
     # Files of the user's own.
 
@@ -327,12 +337,6 @@ def _decoder(name: str) -> Decoder:
         return decoders.find(name)
     except LookupError:
         return decoders.all()[0]
-
-
-def _keymap(keys: Mapping[str, str]) -> dict[str, str]:
-    """The user's keys by binding id."""
-    scopes = {action.id: action.scope for action in ACTIONS}
-    return {f"{scopes[name]}.{name}": key for name, key in keys.items() if name in scopes}
 
 
 def run(app: EdgeApp) -> int:

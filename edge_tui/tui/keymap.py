@@ -1,0 +1,159 @@
+"""The user's own keys: which action gets which, and what stands in the way.
+
+Keys are those of Textual ("ctrl+j", "f5", "question_mark"), several separated by commas; characters ("?")
+and what the help screen writes ("^j") are understood as well. A key that something else has, where both
+would be heard, is refused with the name of the other.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from textual.keys import _character_to_key
+
+from edge_tui.tui.actions import SCOPES, bindings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from textual.binding import Binding
+
+    from edge_tui.tui.actions import Scope
+
+_KEY = re.compile(r"((ctrl|shift|alt|super|hyper|meta)\+)*([a-zA-Z0-9]|[a-z][a-z0-9_]+)")
+_SCREENS = frozenset({"models", "history"})
+"""Scopes of screens of their own: the workbench behind them hears nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """One remappable binding.
+
+    Attributes:
+        id: The keymap's: "main.run", "main.digit.3".
+        name: What the configuration calls it: the id, without its scope where it is the first of that name.
+        scope: Where it is heard.
+        label: A word or two.
+        help: One sentence.
+        keys: Built in, separated by commas.
+    """
+
+    id: str
+    name: str
+    scope: Scope
+    label: str
+    help: str
+    keys: str
+
+
+@dataclass(frozen=True, slots=True)
+class Keymap:
+    """What the user's keys come to.
+
+    Attributes:
+        keys: Keys by binding id, those that were changed.
+        notices: A sentence for each that could not be.
+    """
+
+    keys: Mapping[str, str]
+    notices: tuple[str, ...] = ()
+
+
+def catalog(extra: Mapping[Scope, Iterable[Binding]]) -> list[Bound]:
+    """Everything that can be remapped, in the order of the help screen.
+
+    Args:
+        extra: Bindings that widgets declare themselves, by scope.
+    """
+    found: dict[str, Bound] = {}
+    for scope in SCOPES:
+        for binding in (*bindings(scope), *extra.get(scope, ())):
+            if id := binding.id:
+                short = id.partition(".")[2]
+                name = id if short in found else short
+                found[name] = Bound(id, name, scope, binding.description, binding.tooltip, binding.key)
+    return list(found.values())
+
+
+def resolve(wanted: Mapping[str, str], bound: Iterable[Bound]) -> Keymap:
+    """Gives the user's keys to actions.
+
+    Args:
+        wanted: Keys by action: a `Bound.name` or `.id`; "digit" takes nine keys.
+        bound: What there is.
+    """
+    known = {each.id: each for each in bound}
+    ids = {each.name: each.id for each in known.values()} | {id: id for id in known}
+    chosen: dict[str, str] = {}
+    notices: list[str] = []
+    for name, text in wanted.items():
+        keys, wrong = normal(text)
+        if name in ("digit", "main.digit"):
+            if wrong or len(keys) != 9:
+                notices.append(f"keys.{name}: nine keys separated by commas were expected.")
+            else:
+                chosen |= {f"main.digit.{number}": key for number, key in enumerate(keys, 1)}
+        elif name not in ids:
+            close = difflib.get_close_matches(name, ids, n=1, cutoff=0.6)
+            hint = f'; did you mean "{close[0]}"?' if close else "; ? lists them."
+            notices.append(f"keys.{name}: there is no such action{hint}")
+        elif wrong:
+            notices.append(f"keys.{name}: {wrong!r} is no key; write one like ctrl+r, f5 or ?.")
+        else:
+            chosen[ids[name]] = ",".join(keys)
+    # Whoever is refused keeps the built-in key, which may stand in another's way: until nobody is.
+    while clash := _clash(known, chosen):
+        loser, key, other = clash
+        del chosen[loser.id]
+        notices.append(
+            f"keys.{loser.name}: {key} is the key of {other.name} ({place(other)}); give that another one "
+            f"first. {loser.name} keeps {loser.keys.replace(',', ' ')}."
+        )
+    return Keymap(chosen, tuple(notices))
+
+
+def conflict(id: str, key: str, keys: Mapping[str, str], bound: Iterable[Bound]) -> Bound | None:
+    """Who else has a key where the action of that id is heard; None if it is free."""
+    known = {each.id: each for each in bound}
+    for other in known.values():
+        if other.id != id and _heard_together(known[id].scope, other.scope):
+            theirs = keys.get(other.id, other.keys).split(",")
+            if key in theirs:
+                return other
+    return None
+
+
+def place(bound: Bound) -> str:
+    """Where a binding is heard, in a word or two."""
+    return SCOPES[bound.scope].partition(" (")[0]
+
+
+def _heard_together(one: str, other: str) -> bool:
+    if one == other or "app" in (one, other):
+        return True
+    return "main" in (one, other) and not _SCREENS & {one, other}
+
+
+def _clash(known: Mapping[str, Bound], chosen: Mapping[str, str]) -> tuple[Bound, str, Bound] | None:
+    for id, keys in chosen.items():
+        for key in keys.split(","):
+            if other := conflict(id, key, chosen, known.values()):
+                return known[id], key, other
+    return None
+
+
+def normal(text: str) -> tuple[list[str], str]:
+    """The keys that a text means, in Textual's names, and the first part that is none."""
+    found = []
+    for part in text.split(",") if text != "," else [","]:
+        key = part.strip().replace("^", "ctrl+") if len(part.strip()) > 1 else part.strip()
+        modifiers, plus, last = key.rpartition("+")
+        if len(last) == 1 and not last.isalnum():
+            key = modifiers + plus + _character_to_key(last)
+        if not _KEY.fullmatch(key):
+            return [], part.strip()
+        found.append(key)
+    return found, ""

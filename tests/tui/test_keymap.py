@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from edge_tui.tui.keymap import catalog, normal, resolve
+from edge_tui.tui.screens.help import EXTRA
+
+BOUND = catalog(EXTRA)
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("f5", ["f5"]),
+        ("^r", ["ctrl+r"]),
+        ("ctrl+j, f5", ["ctrl+j", "f5"]),
+        ("?", ["question_mark"]),
+        ("Q", ["Q"]),
+        (",", ["comma"]),
+        ("shift+left", ["shift+left"]),
+    ],
+)
+def test_keys_as_people_write_them(text: str, keys: list[str]) -> None:
+    assert normal(text) == (keys, "")
+
+
+def test_every_action_has_a_name_of_its_own() -> None:
+    names = [each.name for each in BOUND]
+    assert len(names) == len(set(names))
+    assert {"run", "digit.3", "cursor_left", "take", "parameter_down(10)", "load('amateur')"} <= set(names)
+
+
+def test_every_action_can_have_another_key() -> None:
+    for each in BOUND:
+        keymap = resolve({each.name: "f20"}, BOUND)
+        assert (keymap.keys, keymap.notices) == ({each.id: "f20"}, ())
+
+
+def test_two_may_swap() -> None:
+    keymap = resolve({"rerun": "g", "again": "r"}, BOUND)
+    assert keymap.keys == {"main.rerun": "g", "main.again": "r"}
+    assert keymap.notices == ()
+
+
+def test_a_conflict_names_the_other_and_keeps_both_as_they_were() -> None:
+    keymap = resolve({"rerun": "g"}, BOUND)
+    assert keymap.keys == {}
+    assert keymap.notices == (
+        "keys.rerun: g is the key of again (Workbench); give that another one first. rerun keeps r.",
+    )
+    # The one who would have made room is refused himself, and so is who relied on him.
+    chain = resolve({"rerun": "g", "again": "s"}, BOUND)
+    assert chain.keys == {}
+    assert len(chain.notices) == 2
+
+
+def test_only_what_is_heard_together_is_in_conflict() -> None:
+    assert resolve({"device": "ctrl+e"}, BOUND).notices == ()
+    assert resolve({"unload": "e"}, BOUND).notices == ()  # models are another screen
+    assert "run" in resolve({"take": "ctrl+j"}, BOUND).notices[0]
+
+
+def test_digits_are_nine_keys() -> None:
+    keymap = resolve({"digit": "f1,f2,f3,f4,f5,f6,f7,f8,f9", "help": "?"}, BOUND)
+    assert keymap.notices == ()
+    assert keymap.keys["main.digit.9"] == "f9"
+    assert "nine keys" in resolve({"digit": "1,2"}, BOUND).notices[0]
+
+
+def test_what_cannot_be_is_said() -> None:
+    said = resolve({"rnu": "f5", "run": "ctrl+", "xyzzy": "q"}, BOUND).notices
+    assert 'did you mean "run"?' in said[0]
+    assert "'ctrl+' is no key" in said[1]
+    assert "? lists them" in said[2]
+
+
+async def test_the_app_hears_the_users_keys(picture: Any) -> None:
+    from dataclasses import replace
+
+    app = picture()
+    app.settings = replace(app.settings, keys={"focus_prompt": "f6", "cursor_left": "comma", "rerun": "g"})
+    async with app.run_test(size=(80, 24)) as pilot:
+        bench = app.workbench
+        await pilot.pause(0.1)
+        assert any("keys.rerun: g is the key of again" in each.message for each in app._notifications)
+        bench.prompt.insert("Hello")
+        await pilot.press("ctrl+j")
+        for _ in range(60):
+            await pilot.pause(0.02)
+            if bench.pane.transcript is not None:
+                break
+        last = len(bench.pane.transcript) - 1
+        await pilot.press("comma", "comma")
+        assert bench.pane.cursor == last - 1
+        await pilot.press("f6")
+        assert app.focused is bench.prompt
