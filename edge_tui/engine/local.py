@@ -102,6 +102,10 @@ class LocalEngine:
         self._cancel_users(role)
         self._commands.put(lambda: self._residents.unload(role))
 
+    def refusal(self, strategy: str) -> str:
+        """See the port. What is registered runs here."""
+        return ""
+
     def poll(self) -> list[Event]:
         events: list[Event] = []
         while self._events:

@@ -116,6 +116,9 @@ class Engine(Protocol):
     def unload(self, role: str) -> None:
         """Frees the role's model (a run that uses it is cancelled first); it loads again on next use."""
 
+    def refusal(self, strategy: str) -> str:
+        """Why this engine cannot run a strategy, one sentence; "" if it can, or if that is not known yet."""
+
     def poll(self) -> list[Event]:
         """Takes everything that happened since the last call, in order. Never blocks."""
 

@@ -94,6 +94,7 @@ def started(event: events.Started) -> dict[str, Any]:
         "seed": event.seed,
         "params": {name: {"value": it.value, "source": it.source} for name, it in event.values.items()},
         "notices": event.notices,
+        "thinking": event.thinking,
     }
 
 

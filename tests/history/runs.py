@@ -124,6 +124,9 @@ class ScriptedEngine:
         self.requests.append(request)
         return len(self.requests)
 
+    def refusal(self, strategy: str) -> str:
+        return ""
+
     def poll(self) -> list[Event]:
         said, self.said = self.said, []
         return said

@@ -42,6 +42,7 @@ class PictureEngine:
         self.turned: list[tuple[int, str, float | str]] = []
         self.held = False
         """Whether runs are left unfinished after their tokens."""
+        self.refusals: dict[str, str] = {}
         self._events: list[Event] = []
 
     def submit(self, request: Request) -> int:
@@ -85,6 +86,9 @@ class PictureEngine:
         self._events += [Loading(role, name), Loaded(role, name, *facts, 988_000_000, 1.9, True)]
 
     def unload(self, role: str) -> None: ...
+
+    def refusal(self, strategy: str) -> str:
+        return self.refusals.get(strategy, "")
 
     def poll(self) -> list[Event]:
         events, self._events = self._events, []

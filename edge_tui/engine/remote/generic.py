@@ -1,0 +1,249 @@
+"""A run on any server that speaks OpenAI's API: texts in, chunks out, as much as the API lets through."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import decoders
+from edge_tui.engine.events import Event, Finished, FinishReason, FirstToken, Started
+from edge_tui.engine.remote.batches import Said, number, of_tokens
+from edge_tui.engine.remote.capabilities import ALTERNATIVES
+from edge_tui.engine.remote.wire import WireError
+from edge_tui.engine.resolve import RequestError, Settled, settle
+
+if TYPE_CHECKING:
+    from decoders.base import Param
+    from edge_tui.engine.port import Request
+    from edge_tui.engine.remote.capabilities import Server
+    from edge_tui.engine.remote.vocabulary import Vocabulary
+    from edge_tui.engine.remote.wire import Wire
+
+_REASONS: dict[str, FinishReason] = {"stop": "eos", "length": "length"}
+_UNCHECKED = ("presence_penalty", "frequency_penalty")
+"""Parameters of the API that some servers ignore, or take for something else."""
+
+
+async def decode(
+    run: int,
+    request: Request,
+    server: Server,
+    wire: Wire,
+    vocabulary: Vocabulary,
+    post: Callable[[Event], None],
+) -> None:
+    """Decodes one request there.
+
+    Args:
+        run: Its number here.
+        request: What to decode.
+        server: What the server can do.
+        wire: The connection to it.
+        vocabulary: Gives texts numbers.
+        post: Where events go.
+
+    Raises:
+        RequestError: the API cannot say what was asked for.
+        WireError: the server refused or broke off.
+    """
+    settled = settle(request, decoders.find(request.strategy), {})
+    path, body = body_of(request, settled, server, vocabulary)
+    began = time.perf_counter()
+    first = last = 0.0
+    reason: FinishReason = "done"
+    usage: dict[str, Any] = {}
+    index = len(request.prefix)
+    opened = False
+    async with aclosing(wire.events(path, body)) as chunks:
+        async for _, chunk in chunks:
+            if not opened:
+                opened = True
+                post(_started(run, request, settled, server, path))
+            if "error" in chunk:
+                raise WireError(f"{wire.host} broke off: {_message(chunk['error'])}")
+            usage = chunk.get("usage") or usage
+            choice = next(iter(chunk.get("choices") or ()), None)
+            if choice is None:
+                continue
+            tokens = list(_tokens(choice, vocabulary))
+            if tokens:
+                last = time.perf_counter()
+                post(of_tokens(run, index, tokens))
+                if not first:
+                    first = last
+                    post(FirstToken(run, first - began))
+                index += len(tokens)
+            if choice.get("finish_reason"):
+                reason = _REASONS.get(choice["finish_reason"], "done")
+    if not opened:
+        raise WireError(f"{wire.host} answered with no events; it may not stream.")
+    count = usage.get("completion_tokens")
+    post(
+        Finished(
+            run=run,
+            reason=reason,
+            new_tokens=count if isinstance(count, int) else index - len(request.prefix),
+            time_to_first_token=first - began if first else 0.0,
+            seconds=last - first if first else 0.0,
+            reasons=(reason,),
+            tails=("",),
+        )
+    )
+
+
+def body_of(
+    request: Request, settled: Settled, server: Server, vocabulary: Vocabulary
+) -> tuple[str, dict[str, Any]]:
+    """The endpoint and what to send there; fields that change nothing are left out, as some servers refuse
+    what they do not know.
+
+    Raises:
+        RequestError: the API, or this server's part of it, cannot say it.
+    """
+    if refusal := server.refusal(request.strategy):
+        raise RequestError(refusal, "strategy")
+    if request.samples != 1:
+        raise RequestError(f"Several samples at once are not asked of {server.host}: set n to 1.", "samples")
+    if request.ids:
+        raise RequestError(f"{server.host} takes prompts as text only.", "ids")
+    body: dict[str, Any] = {
+        "max_tokens": request.max_length,
+        "stream": True,
+        **_sampling(request, settled, server),
+    }
+    if server.model:
+        body["model"] = server.model
+    if request.stop:
+        body["stop"] = list(request.stop)
+    if request.strategy != "greedy":
+        body["seed"] = settled.seed
+    kept = vocabulary.join(request.prefix)
+    if server.chat and (request.chat is not False or not server.completions):
+        if kept:
+            raise RequestError(
+                f"The chat of {server.host} begins every answer anew: switch the chat template off to go on "
+                "from a token, or run the prompt again.",
+                "prefix",
+            )
+        if "chat" in server.logprobs:
+            body |= {"logprobs": True, "top_logprobs": ALTERNATIVES}
+        return "/v1/chat/completions", {**body, "messages": _messages(request)}
+    if request.chat is True:
+        raise RequestError(f"{server.host} has no chat for this model: switch the chat template off.", "chat")
+    prompt = request.prompt
+    text = prompt if isinstance(prompt, str) else "\n".join(turn.content for turn in prompt)
+    if "completions" in server.logprobs:
+        body["logprobs"] = ALTERNATIVES
+    return "/v1/completions", {**body, "prompt": text + kept}
+
+
+def _sampling(request: Request, settled: Settled, server: Server) -> dict[str, Any]:
+    """The strategy in the API's words.
+
+    Raises:
+        RequestError: a parameter that the API has no word for is set to something.
+    """
+    known = server.strategies[request.strategy] or frozenset()
+    for param in decoders.find(request.strategy).params:
+        value = settled.values[param.name]
+        if param.name not in known and value != _quiet(param) and param.name in request.values:
+            raise RequestError(
+                f"{param.title} cannot be told to {server.host}: OpenAI's API has no word for it; "
+                f"set it back to {param.format(_quiet(param))}.",
+                param.name,
+            )
+    if request.strategy == "auto":
+        return {}
+    sent: dict[str, Any] = {"temperature": 0} if request.strategy == "greedy" else {}
+    for name in sorted(known):
+        value = settled.values[name]
+        if name in ("temperature", "top_p") or value:
+            sent[name] = round(value, 6)
+    return sent
+
+
+def _quiet(param: Param) -> float:
+    """The value at which a parameter does nothing."""
+    return param.default if param.neutral is None else param.neutral
+
+
+def _messages(request: Request) -> list[dict[str, str]]:
+    system = [{"role": "system", "content": request.system}] if request.system else []
+    if isinstance(request.prompt, str):
+        return [*system, {"role": "user", "content": request.prompt}]
+    return [*system, *({"role": turn.role, "content": turn.content} for turn in request.prompt)]
+
+
+def _started(run: int, request: Request, settled: Settled, server: Server, path: str) -> Started:
+    notices = []
+    if ("chat" if "chat" in path else "completions") not in server.logprobs:
+        notices.append(f"{server.host} tells no log-probabilities: there are no alternatives to look at.")
+    used = [name for name in _UNCHECKED if settled.values.get(name)]
+    if used:
+        notices.append(f"Whether {server.host} uses {' and '.join(used)} cannot be seen from here.")
+    if request.strategy == "auto":
+        notices.append(f"{server.host} samples as it likes: nothing was sent that says how.")
+    return Started(
+        run=run,
+        strategy=request.strategy,
+        rows=1,
+        columns=(),
+        prompt_tokens=0,
+        prefix_tokens=len(request.prefix),
+        reused_tokens=0,
+        max_new_tokens=request.max_length,
+        seed=settled.seed,
+        values=settled.resolved,
+        notices=tuple(notices),
+    )
+
+
+def _tokens(choice: dict[str, Any], vocabulary: Vocabulary) -> Iterator[Said]:
+    """A chunk's tokens. Where log-probabilities are told they say how many; else a chunk counts as one."""
+    delta = choice.get("delta") or {}
+    text = choice.get("text") or f"{delta.get('reasoning_content') or ''}{delta.get('content') or ''}"
+    told = choice.get("logprobs") or {}
+    entries = list(_chat_entries(told) if told.get("content") else _completion_entries(told))
+    if not entries:
+        if text:
+            yield Said(vocabulary.number(text), text)
+        return
+    texts = _spread(text, [token for token, _, _ in entries])
+    for part, (token, logp, top) in zip(texts, entries, strict=True):
+        others = sorted(top.items(), key=lambda item: -item[1])
+        numbered = tuple((vocabulary.number(other), value) for other, value in others)
+        yield Said(vocabulary.number(token), part, logp, numbered)
+
+
+def _chat_entries(told: dict[str, Any]) -> Iterator[tuple[str, float | None, dict[str, float]]]:
+    """Tokens as chats tell them: text, log-probability, alternatives."""
+    for entry in told["content"]:
+        others = entry.get("top_logprobs") or ()
+        found = {str(it["token"]): value for it in others if (value := number(it.get("logprob"))) is not None}
+        yield str(entry["token"]), number(entry.get("logprob")), found
+
+
+def _completion_entries(told: dict[str, Any]) -> Iterator[tuple[str, float | None, dict[str, float]]]:
+    """The same as completions tell them, in lists side by side."""
+    tokens = told.get("tokens") or []
+    logps = told.get("token_logprobs") or [None] * len(tokens)
+    tops = told.get("top_logprobs") or [None] * len(tokens)
+    for token, logp, top in zip(tokens, logps, tops, strict=False):
+        others = {
+            str(key): found for key, value in (top or {}).items() if (found := number(value)) is not None
+        }
+        yield str(token), number(logp), others
+
+
+def _spread(text: str, tokens: list[str]) -> list[str]:
+    """A chunk's text over its tokens: as they spell it, else all of it with the last."""
+    if "".join(tokens) == text:
+        return tokens
+    return [*[""] * (len(tokens) - 1), text]
+
+
+def _message(error: Any) -> str:
+    said = error.get("message") if isinstance(error, dict) else error
+    return str(said)[:500]

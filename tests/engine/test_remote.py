@@ -1,0 +1,370 @@
+"""The remote engine on a real server of ours, on one of transformers, and on a small one that misbehaves."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import decoders
+from decoders.base import ParamError
+from edge_tui.engine.events import Failed, Finished, Loaded, ParamChanged, TokenBatch
+from edge_tui.engine.local import LocalEngine
+from edge_tui.engine.locate import DEMO
+from edge_tui.engine.port import Message, ModelSpec, Request
+from edge_tui.engine.remote import RemoteEngine
+from edge_tui.engine.remote.wire import base_of
+from tests.engine.watch import Watched, settle, watch
+
+pytest.importorskip("fastapi", reason="the server's libraries are not installed")
+
+from tests.serve.conftest import SLOW
+from tests.serve.process import Process, ready
+from tests.serve.serving import until
+
+PROMPT = "def main("
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """`edge-tui serve` on the demo pair, a process of its own."""
+    folder = tmp_path_factory.mktemp("strategies")
+    (folder / "slow.py").write_text(SLOW)
+    decoders.load([folder])
+    with ready("--device", "cpu", "--decoders", str(folder)) as process:
+        yield process
+    decoders.load()
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., RemoteEngine]]:
+    engines: list[RemoteEngine] = []
+
+    def open_one(url: str, **more: str) -> RemoteEngine:
+        engines.append(RemoteEngine(base_of(url), **more))
+        return engines[-1]
+
+    yield open_one
+    for engine in engines:
+        assert engine.close(5.0)
+
+
+@pytest.fixture
+def remote(served: Process, connect: Callable[..., RemoteEngine]) -> RemoteEngine:
+    return connect(served.url)
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[LocalEngine]:
+    names = {"model": "demo/expert", "expert": "demo/expert", "amateur": "demo/amateur"}
+    engine = LocalEngine({role: ModelSpec(name, device="cpu") for role, name in names.items()})
+    yield engine
+    assert engine.close(10)
+
+
+# A server of ours.
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Request(PROMPT, strategy="greedy", max_length=12),
+        Request(PROMPT, strategy="top_p", values={"top_p": 0.8, "temperature": 1.3}, seed=4, max_length=12),
+        Request(PROMPT, strategy="contrastive", values={"formula": "obrien2023"}, seed=4, max_length=8),
+        Request(PROMPT, strategy="beam", values={"num_beams": 3}, seed=4, max_length=8),
+        Request(PROMPT, strategy="top_k", seed=4, samples=3, max_length=8),
+        Request(PROMPT, strategy="top_k", seed=4, mode="focused", stop=("\n",), max_length=30),
+        Request((Message("user", PROMPT),), strategy="greedy", max_length=4),
+        Request(PROMPT, strategy="greedy", max_length=6, prefix=(11, 12)),
+    ],
+    ids=lambda request: f"{request.strategy}-{request.samples}-{len(request.prefix)}-{request.mode}",
+)
+def test_events_are_those_of_the_engine_there(
+    remote: RemoteEngine, local: LocalEngine, request_: Request
+) -> None:
+    here, there = watch(local, request_), watch(remote, request_)
+    for name in ("row", "step", "parent", "id", "rank", "version"):
+        assert _column(here, name) == _column(there, name), name
+    for name in ("raw_logp", "final_logp", "entropy", "top_logp", "final_top_logp", "extras"):
+        np.testing.assert_allclose(_table(here, name), _table(there, name), atol=1e-3, err_msg=name)
+    assert _column(here, "text") == _column(there, "text")
+    ours, theirs = here.started, there.started
+    same = replace(theirs, run=ours.run, reused_tokens=ours.reused_tokens, seed=ours.seed, values=ours.values)
+    assert same == ours
+    assert {name: it.value for name, it in theirs.values.items()} == pytest.approx(
+        {name: it.value for name, it in ours.values.items()}
+    )
+    end, there_end = here.finished, there.finished
+    for name in ("reason", "new_tokens", "answer", "answer_text", "tail", "reasons", "tails"):
+        assert getattr(end, name) == getattr(there_end, name), name
+    assert [it.tokens for it in end.ranked] == [it.tokens for it in there_end.ranked]
+
+
+def test_texts_of_alternatives_are_known(remote: RemoteEngine, local: LocalEngine) -> None:
+    seen = watch(remote, Request(PROMPT, strategy="greedy", max_length=3))
+    ids = [int(i) for batch in seen.all(TokenBatch) for i in batch.top_ids.flat]
+    watch(local, Request(PROMPT, strategy="greedy", max_length=1))
+    assert remote.decode(ids) == local.decode(ids)
+    assert remote.decode([10**6]) == [""]
+
+
+def test_the_model_there_is_told(remote: RemoteEngine) -> None:
+    remote.load("model")
+    loaded = next(e for e in settle(remote, Loaded) if isinstance(e, Loaded) and e.role == "model")
+    assert (loaded.name, loaded.tier, loaded.context, loaded.chat) == ("demo/expert", "remote", 2048, False)
+    assert "127.0.0.1" in loaded.device
+    assert remote.alive()
+    assert remote.memory().peak is None
+    for strategy in ("greedy", "beam", "contrastive", "slow"):
+        assert remote.refusal(strategy) == ""
+    assert "does not have" in remote.refusal("bean")
+
+
+def test_cancelling_closes_the_stream_and_stops_the_decoding(remote: RemoteEngine, served: Process) -> None:
+    import httpx2 as httpx
+
+    def running() -> int:
+        return int(httpx.get(f"{served.url}/health", trust_env=False).json()["running"])
+
+    run = remote.submit(Request(PROMPT, strategy="slow", max_length=1000))
+    seen: list[object] = []
+    until(lambda: seen.extend(remote.poll()) or any(isinstance(event, TokenBatch) for event in seen))
+    assert running() == 1
+    remote.cancel(run)
+    until(lambda: seen.extend(remote.poll()) or any(isinstance(event, Finished) for event in seen))
+    end = next(event for event in seen if isinstance(event, Finished))
+    assert end.reason == "cancelled"
+    assert end.new_tokens == sum(len(event) for event in seen if isinstance(event, TokenBatch)) > 0
+    until(lambda: running() == 0, 1)
+    again = watch(remote, Request(PROMPT, strategy="greedy", max_length=2))
+    assert again.finished.new_tokens == 2
+
+
+def test_parameters_are_turned_there(remote: RemoteEngine) -> None:
+    run = remote.submit(Request(PROMPT, strategy="slow", max_length=40))
+    seen: list[object] = []
+    until(lambda: seen.extend(remote.poll()) or any(isinstance(event, TokenBatch) for event in seen))
+    remote.set(run, "repetition_penalty", 1.5)
+    with pytest.raises(ParamError, match="repetition_penalty"):
+        remote.set(run, "repetition_penalty", -1)
+    with pytest.raises(ParamError, match="no parameter"):
+        remote.set(run, "nonsense", 1)
+    until(lambda: seen.extend(remote.poll()) or any(isinstance(event, Finished) for event in seen))
+    change = next(event for event in seen if isinstance(event, ParamChanged))
+    assert (change.run, change.name, change.value) == (run, "repetition_penalty", 1.5)
+
+
+def test_refusals_name_the_field(remote: RemoteEngine) -> None:
+    for request, field, words in (
+        (Request("", strategy="greedy"), "prompt", "empty"),
+        (Request("a " * 5000, strategy="greedy"), "prompt", "2048"),
+        (Request(PROMPT, strategy="top_k", values={"top_k": -3}), "top_k", "whole number"),
+        (Request(PROMPT, strategy="greedy", max_length=10**6), "max_length", "at most"),
+    ):
+        failed = watch(remote, request).failed
+        assert failed.field == field
+        assert words in failed.message
+
+
+def test_models_of_a_server_are_its_own(remote: RemoteEngine) -> None:
+    remote.assign("model", ModelSpec("demo/amateur"))
+    assert "its own" in _next(remote, Failed).message
+    remote.unload("model")
+    assert "its own" in _next(remote, Failed).message
+
+
+def test_a_server_that_is_not_there_is_said_in_a_sentence(connect: Callable[..., RemoteEngine]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    engine = connect(f"http://127.0.0.1:{port}")
+    engine.load("model")
+    assert _next(engine, Failed).message == f"127.0.0.1:{port} cannot be reached; is the server running?"
+    assert watch(engine, Request("a")).failed.run == 1
+    assert engine.alive()
+
+
+@pytest.mark.parametrize(
+    ("typed", "base"),
+    [
+        ("http://127.0.0.1:8000/", "http://127.0.0.1:8000"),
+        ("http://h:1/v1", "http://h:1"),
+        ("https://h/x/v1/", "https://h/x"),
+        ("localhost:8000", "http://localhost:8000"),
+    ],
+)
+def test_addresses(typed: str, base: str) -> None:
+    assert base_of(typed) == base
+
+
+@pytest.mark.parametrize(
+    "typed", ["", "ftp://h", "http://", "http://user:secret@h", "http://h:99999", "file:///x"]
+)
+def test_what_is_no_address(typed: str) -> None:
+    with pytest.raises(ValueError) as refused:
+        base_of(typed)
+    assert "secret" not in str(refused.value)
+
+
+# Any other server.
+
+
+def test_openais_api_of_ours_is_enough(served: Process, connect: Callable[..., RemoteEngine]) -> None:
+    """The generic table, on a server whose answers are known: ours, without its own language."""
+    engine = _generic(connect, served)
+    seen = watch(engine, Request(PROMPT, strategy="greedy", max_length=8))
+    text = "".join(_column(seen, "text"))
+    same = watch(connect(served.url), Request(PROMPT, strategy="greedy", max_length=8))
+    assert text == "".join(_column(same, "text"))
+    np.testing.assert_allclose(_table(seen, "raw_logp"), _table(same, "raw_logp"), atol=1e-3)
+    assert seen.finished.new_tokens == 8
+    assert seen.finished.reason == "length"
+    batch = seen.all(TokenBatch)[0]
+    assert engine.decode(batch.top_ids[0, :3].tolist())[0] == batch.text[0]
+    assert batch.rank[0] == 0
+    assert (batch.top_ids[0, 5:] == -1).all()
+    drawn = Request(PROMPT, strategy="top_p", values={"top_p": 0.8, "temperature": 1.2}, seed=6, max_length=8)
+    assert _column(watch(engine, drawn), "text") == _column(watch(connect(served.url), drawn), "text")
+
+
+def test_going_on_from_a_token_works_where_raw_text_is_continued(
+    served: Process, connect: Callable[..., RemoteEngine]
+) -> None:
+    engine = _generic(connect, served)
+    whole = watch(engine, Request(PROMPT, strategy="greedy", max_length=8, chat=False))
+    kept = tuple(whole.ids[:4])
+    rest = watch(engine, Request(PROMPT, strategy="greedy", max_length=4, chat=False, prefix=kept))
+    assert _column(rest, "text") == _column(whole, "text")[4:]
+    assert [int(step) for step in _column(rest, "step")] == [4, 5, 6, 7]
+    refused = watch(engine, Request(PROMPT, strategy="greedy", max_length=4, chat=True, prefix=kept))
+    assert "chat template" in refused.failed.message
+
+
+def test_what_the_api_cannot_say_is_greyed_out_and_refused(
+    served: Process, connect: Callable[..., RemoteEngine]
+) -> None:
+    engine = _generic(connect, served)
+    engine.load("model")
+    assert _next(engine, Loaded).name == "demo/expert"
+    assert [d.name for d in decoders.all() if not engine.refusal(d.name)] == ["greedy", "top_p", "auto"]
+    assert "OpenAI" in engine.refusal("beam")
+    assert watch(engine, Request(PROMPT, strategy="beam")).failed.field == "strategy"
+    told = watch(engine, Request(PROMPT, strategy="greedy", values={"repetition_penalty": 1.3})).failed
+    assert told.field == "repetition_penalty"
+    assert "no word" in told.message
+    run = engine.submit(Request(PROMPT, strategy="top_p", max_length=4))
+    with pytest.raises(ParamError, match="next one"):
+        engine.set(run, "temperature", 0.5)
+    assert watch(engine, Request(PROMPT, strategy="top_p", samples=2)).failed.field == "samples"
+
+
+# transformers serve: ignores logprobs, its list of models fails without a cache.
+
+
+@pytest.fixture(scope="module")
+def transformers_server() -> Iterator[str]:
+    for module in ("fastapi", "uvicorn", "openai", "accelerate", "typer"):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"transformers serve needs {module}")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(DEMO / "expert")]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": "/nonexistent"}
+    process = subprocess.Popen(
+        [*command, "--port", str(port), "--host", "127.0.0.1", "--device", "cpu"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until(lambda: process.poll() is not None or _listens(port), 90)
+        assert process.poll() is None, "transformers serve ended"
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+@pytest.mark.proof
+def test_transformers_serve_decodes_what_transformers_does(
+    transformers_server: str, connect: Callable[..., RemoteEngine], local: LocalEngine
+) -> None:
+    import httpx2 as httpx
+
+    assert httpx.get(f"{transformers_server}/v1/models", trust_env=False).status_code == 500
+    engine = connect(transformers_server)
+    engine.load("model")
+    loaded = _next(engine, Loaded, timeout=60)
+    assert "expert" in loaded.name
+    seen = watch(engine, Request(PROMPT, strategy="greedy", max_length=12), timeout=60)
+    same = watch(local, Request(PROMPT, strategy="greedy", max_length=12))
+    assert "".join(_column(seen, "text")) == "".join(_column(same, "text"))
+    assert seen.finished.new_tokens == 12
+    assert all(np.isnan(_column(seen, "raw_logp")))
+    assert any("no log-probabilities" in notice for notice in seen.started.notices)
+    drawn = Request(PROMPT, strategy="top_p", values={"top_p": 0.9, "temperature": 0.9}, seed=3, max_length=8)
+    one, two = (_column(watch(engine, drawn, timeout=60), "text") for _ in range(2))
+    assert one == two, "its seed is used"
+    kept = tuple(seen.ids[:5])
+    rest = watch(engine, Request(PROMPT, strategy="greedy", max_length=3, prefix=kept), timeout=60)
+    assert "".join(_column(rest, "text")) == "".join(_column(seen, "text")[5:8])
+
+
+@pytest.mark.proof
+def test_transformers_serve_stops_when_it_is_left(
+    transformers_server: str, connect: Callable[..., RemoteEngine]
+) -> None:
+    engine = connect(transformers_server)
+    run = engine.submit(Request(PROMPT, strategy="greedy", max_length=1800))
+    seen: list[object] = []
+    until(lambda: seen.extend(engine.poll()) or any(isinstance(event, TokenBatch) for event in seen), 60)
+    engine.cancel(run)
+    until(lambda: seen.extend(engine.poll()) or any(isinstance(event, Finished) for event in seen), 2)
+    began = time.monotonic()
+    assert (
+        watch(engine, Request(PROMPT, strategy="greedy", max_length=2), timeout=60).finished.new_tokens == 2
+    )
+    assert time.monotonic() - began < 10
+
+
+def _next(engine: RemoteEngine, kind: type, timeout: float = 60.0) -> Any:
+    return [event for event in settle(engine, kind, timeout) if isinstance(event, kind)][-1]
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as attempt:
+        return attempt.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _generic(connect: Callable[..., RemoteEngine], served: Process) -> RemoteEngine:
+    """An engine that does not know that the server is one of ours."""
+    engine = connect(served.url)
+    get = engine._wire.get
+
+    async def without(path: str, seconds: float = 10.0) -> object:
+        return {} if path == "/about" else await get(path, seconds)
+
+    engine._wire.get = without  # type: ignore[method-assign]
+    return engine
+
+
+def _column(seen: Watched, name: str) -> list:
+    return [value for batch in seen.all(TokenBatch) for value in getattr(batch, name)]
+
+
+def _table(seen: Watched, name: str) -> np.ndarray:
+    return np.concatenate([getattr(batch, name) for batch in seen.all(TokenBatch)])
