@@ -53,6 +53,8 @@ class Speculative(Decoder):
     roles = ("model", "draft")
     columns = ("drafted", "rejected")
     params = (LOOKAHEAD, TEMPERATURE)
+    imposed: float | None = None
+    """Share of proposals to take whatever the models say: for benches, which want a known acceptance."""
 
     def lookahead(self, values: Mapping[str, float]) -> int:
         return int(values.get("lookahead", LOOKAHEAD.default))
@@ -128,7 +130,7 @@ class Speculative(Decoder):
         Returns:
             bool `[R]`.
         """
-        return luck * q < p
+        return luck * q < p if self.imposed is None else luck < self.imposed
 
 
 def _luck(rng: Rng, at: int) -> Tensor:
