@@ -1,4 +1,4 @@
-"""Measures the whole app on the demo pair: `python -m edge_tui.tui.bench_app`.
+"""Measures the whole app, on the demo pair if nothing else is named: `python -m edge_tui.tui.bench_app`.
 
 Three figures through a pseudo-terminal: seconds from process start to the first painted frame and to the
 model being ready, and tokens per second streamed to the screen as a fraction of headless. Streamed and
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,21 +35,32 @@ _TOKENS = 1024
 _SIZE = (45, 160)
 
 
-def child(report: Path, rounds: int) -> None:
+def child(report: Path, rounds: int, invented: str) -> None:
     """The app itself, driven from within: alternates headless and streamed rounds, then leaves."""
-    from edge_tui.settings import Settings
+    from edge_tui.settings import Models, Settings
     from edge_tui.tui.app import EdgeApp
+
+    settings = Settings()
+    if invented:
+        from edge_tui.bench.random_models import write_random
+
+        folder = write_random(report.parent / invented, invented)
+        settings = replace(settings, models=Models(name=str(folder)))
 
     def engine() -> Any:
         from edge_tui.engine.local import LocalEngine
 
-        return LocalEngine(Settings().specs())
+        if not invented:
+            return LocalEngine(settings.specs())
+        from edge_tui.bench.ours import load
+
+        return LocalEngine(settings.specs(), lambda *call: load(*call, invented=True)[0])
 
     class Driven(EdgeApp):
         """Runs the rounds; everything else is the app as users have it."""
 
         def __init__(self) -> None:
-            super().__init__(engine, Settings())
+            super().__init__(engine, settings)
             self.rates: dict[str, list[float]] = {"headless": [], "streamed": []}
             self.round = -1
             self.kind = "loading"
@@ -87,18 +99,24 @@ def child(report: Path, rounds: int) -> None:
                 self._leave(0)
                 return
             self.kind = ("headless", "streamed")[self.round % 2]
-            request = Request("import os\n", strategy="top_p", seed=self.round // 2, max_length=_TOKENS)
+            strategy = "greedy" if invented else "top_p"
+            request = Request("import os\n", strategy, seed=self.round // 2, max_length=_TOKENS)
             if self.kind == "headless":
                 assert self.session.engine is not None
                 self.session.engine.submit(request)
             else:
+                self.workbench.pane.focus()  # as ctrl+j does
                 self.session.start(request)
 
     Driven().run()
 
 
-def measure(rounds: int) -> dict[str, Any]:
+def measure(rounds: int, invented: str = "") -> dict[str, Any]:
     """Runs the child in a pseudo-terminal of 160×45.
+
+    Args:
+        rounds: Of each kind.
+        invented: Architecture of a model with random weights, in place of the demo pair.
 
     Returns:
         `frame` and `ready` in seconds after the process was started, `rates` by kind of round.
@@ -115,7 +133,7 @@ def measure(rounds: int) -> dict[str, Any]:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", *_SIZE, 0, 0))
         environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "HOME": folder}
         order = [sys.executable, "-m", "edge_tui.tui.bench_app", "--child", str(report)]
-        order += ["--rounds", str(rounds)]
+        order += ["--rounds", str(rounds), "--random", invented]
         began = time.time()
         process = subprocess.Popen(
             order, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
@@ -147,15 +165,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prints the figures; 0 when all hold."""
     parser = argparse.ArgumentParser(prog="python -m edge_tui.tui.bench_app", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each kind")
+    parser.add_argument("--random", default="", help="random weights of an architecture's true size")
+    parser.add_argument("--json", type=Path, help="keep the figures there")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.child:
-        child(arguments.child, arguments.rounds)
+        child(arguments.child, arguments.rounds, arguments.random)
         return 0
-    result = measure(arguments.rounds)
+    result = measure(arguments.rounds, arguments.random)
     streamed, headless = (statistics.median(result["rates"][kind]) for kind in ("streamed", "headless"))
     pairs = zip(result["rates"]["streamed"], result["rates"]["headless"], strict=True)
     ratio = statistics.median(a / b for a, b in pairs)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result | {"ratio": ratio}))
     rows = (
         (
             "first painted frame",
@@ -164,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             result["frame"] <= FRAME_LIMIT,
         ),
         (
-            "demo model ready",
+            "model ready",
             f"{result['ready']:.2f} s",
             f"≤ {READY_LIMIT} s",
             result["ready"] <= READY_LIMIT,

@@ -36,7 +36,7 @@ class Pacer:
     """Seconds between calls of `ready`: the quickest pace."""
     SLOWEST: ClassVar[float] = 1 / 5
     """Seconds between flushes on a terminal that is slow but not stuck."""
-    SHARE: ClassVar[float] = 0.04
+    SHARE: ClassVar[float] = 0.025
     """How much of the interpreter painting may take before it slows down …"""
     CALM: ClassVar[float] = 1 / 7
     """… and the slowest pace, in seconds, that it slows down to for that reason."""

@@ -15,6 +15,7 @@ from edge_tui.engine import events as engine_events
 from edge_tui.sanitise import sanitise
 from edge_tui.tui import format
 from edge_tui.tui.buckets import BUCKETS
+from edge_tui.tui.compositor import RowCompositor
 from edge_tui.tui.widgets.beam_board import BeamBoard
 from edge_tui.tui.widgets.gauge import Gauge, Speed
 from edge_tui.tui.widgets.header import HeaderBar
@@ -75,6 +76,7 @@ class View(Screen[None]):
 
     def __init__(self, session: Session, knobs: Knobs, decoders: Sequence[Decoder]) -> None:
         super().__init__()
+        self._compositor = RowCompositor()
         self.session = session
         self.knobs = knobs
         self.decoders = list(decoders)

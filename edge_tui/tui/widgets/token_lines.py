@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
-from textual.geometry import Region, Size
+from textual.geometry import Region, Size, Spacing
 from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
+from textual.widget import Widget
 
 from edge_tui.sanitise import sanitise
 from edge_tui.tui.buckets import BUCKETS, ColourBy, buckets
@@ -26,6 +27,8 @@ _AT_ONCE = 8_000
 """Tokens that are taken over at a time."""
 _CACHED = 4_096
 """Lines kept drawn."""
+_BLANK = -1
+"""Where the line is kept that stands below the text."""
 
 
 class TokenLines(ScrollView):
@@ -209,11 +212,16 @@ class TokenLines(ScrollView):
         self._moving = True
         try:
             if size != self.virtual_size:
-                self.virtual_size = size
+                self._grow(size)
             if at != round(self.scroll_y):
                 self.scroll_to(y=at, animate=False, immediate=True, force=True)
         finally:
             self._moving = False
+
+    def _grow(self, size: Size) -> None:
+        """Sets the scroll range. Nothing else on the screen depends on it, so no layout is asked for."""
+        self.set_reactive(Widget.virtual_size, size)
+        self.vertical_scrollbar.window_virtual_size = size.height
 
     def on_resize(self) -> None:
         width = self._line_width
@@ -238,7 +246,7 @@ class TokenLines(ScrollView):
         self._strips.clear()
         top = None if anchor is None or self.following else coming.line_of(anchor)
         if top is not None:
-            self.virtual_size = Size(self.scrollable_content_region.width, len(coming) + self._height // 2)
+            self._grow(Size(self.scrollable_content_region.width, len(coming) + self._height // 2))
         self._place(top)
         self.refresh()
 
@@ -310,20 +318,36 @@ class TokenLines(ScrollView):
         self._strips.clear()
         self.refresh()
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Lines take along what has been made of them when they scroll: Textual keeps it by place."""
+        if self.styles.gutter != Spacing() or self.opacity != 1:
+            return super().render_lines(crop)
+        area, height = self.scrollable_content_region, self._height
+        filters, background = self.get_line_filters(), self.background_colors[1]
+        x1, x2 = crop.column_span
+        strips = []
+        for y in crop.line_range:
+            strip = self._line(y, area.width, height).adjust_cell_length(self.size.width, self._base_style)
+            for each in filters:
+                strip = strip.apply_filter(each, background)
+            strips.append(strip.crop(x1, x2))
+        return strips
+
     def render_line(self, y: int) -> Strip:
-        width = self.scrollable_content_region.width
+        return self._line(y, self.scrollable_content_region.width, self._height)
+
+    def _line(self, y: int, width: int, height: int) -> Strip:
         if not len(self._text):
             return self._empty_line(y, width)
         line = round(self.scroll_y) + y
-        strip = self._strips.get(line)
+        key = line if line < len(self._wrap) else _BLANK
+        strip = self._strips.get(key)
         if strip is None:
-            strip = (
-                self._draw(line, width) if line < len(self._wrap) else Strip.blank(width, self._base_style)
-            )
+            strip = self._draw(line, width) if key != _BLANK else Strip.blank(width, self._base_style)
             if len(self._strips) >= _CACHED:
                 self._strips.clear()
-            self._strips[line] = strip
-        if y == self._height - 1 and not self.following and line < len(self._wrap) - 1:
+            self._strips[key] = strip
+        if y == height - 1 and not self.following and line < len(self._wrap) - 1:
             return self._live_cue(strip, width)
         return strip
 
