@@ -100,6 +100,7 @@ class Started:
         seed: The seed in use, also when the user left it to chance.
         values: Every parameter, with its source.
         notices: Sentences the user should read ("No chat template: raw completion.").
+        thinking: Whether the chat template has opened a thought: the answer begins inside it.
     """
 
     run: int
@@ -113,6 +114,7 @@ class Started:
     seed: int
     values: dict[str, Resolved]
     notices: tuple[str, ...] = ()
+    thinking: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from edge_tui.engine.loader import LoadedModel
     from edge_tui.engine.local import Run
 
+_TAIL = 8
+"""Tokens at the end of a prompt among which its template may open a thought."""
 _FLUSH = 0.010
 """Seconds between batches: fast enough for any screen, slow enough to cost the decode loop nothing."""
 _WARM = 3
@@ -128,6 +130,7 @@ def perform(
             seed=settled.seed,
             values=settled.resolved,
             notices=(*notices, *extra),
+            thinking=chat.thinking_open("".join(main.codec.pieces(prompt_ids[-_TAIL:]))),
         )
 
     try:
