@@ -232,6 +232,8 @@ class _Follower:
             case events.TokenBatch():
                 self._erase()
                 writer.tokens(event)
+            case events.Noticed():
+                self._tell_all([event.message])
             case events.Finished():
                 self._erase()
                 writer.finish(event)

@@ -102,6 +102,8 @@ class Run:
     first_token: float | None = None
     read: tuple[int, int] = (0, 0)
     steps: int = 0
+    notices: list[str] = field(default_factory=list)
+    """What turned up while it went on; a sentence each."""
     uid: str = ""
     """Its name in the history."""
     pieces: Mapping[int, str] | None = None
@@ -253,6 +255,8 @@ class Session:
                     steps = int(event.step[-1]) + 1 - len(run.request.prefix)
                     run.meter.add(steps - run.steps)
                     run.steps = steps
+            case events.Noticed():
+                run.notices.append(event.message)
             case events.ParamChanged():
                 if run.transcript is not None:
                     run.transcript.change(event)

@@ -26,6 +26,7 @@ from edge_tui.tui.widgets.problem_panel import ProblemPanel, culprit
 from edge_tui.tui.widgets.prompt import Prompt
 from edge_tui.tui.widgets.strategy_list import StrategyList
 from edge_tui.tui.widgets.token_pane import TokenPane
+from edge_tui.tui.widgets.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from edge_tui.transcript import Transcript
     from edge_tui.tui.app import EdgeApp
     from edge_tui.tui.knobs import Knobs
-    from edge_tui.tui.session import Session
+    from edge_tui.tui.session import Run, Session
 
 MINIMUM = (60, 16)
 """Columns and lines below which the screen only asks to be enlarged."""
@@ -90,8 +91,11 @@ class View(Screen[None]):
         self.gauge = Gauge()
         self.messages = MessageLine()
         self.problem = ProblemPanel()
+        self.turns = Turns(id="turns")
         self._output = Vertical(id="output")
         self._inspect: bool | None = None
+        self.viewed: Run | None = None
+        """An earlier run that is looked at; None follows the newest."""
         self._cleared: Transcript | None = None
         self._shown: Transcript | None = None
         self._ticks = 0
@@ -105,6 +109,7 @@ class View(Screen[None]):
                 with Vertical(id="left"):
                     yield self.prompt
                     with self._output:
+                        yield self.turns
                         yield self.board
                         yield self.pane
                     yield self.problem
@@ -133,7 +138,15 @@ class View(Screen[None]):
         """Without hue the token pane needs other means than colour."""
         self.pane.set_class(self.app.no_color or theme.ansi, "-no-hue")
 
+    @property
+    def current(self) -> Run | None:
+        """The run that is looked at."""
+        return self.viewed or self.session.run
+
     def _decode(self, ids: Sequence[int]) -> list[str]:
+        pieces = self.current.pieces if self.current is not None else None
+        if pieces is not None:
+            return [pieces.get(each, f"id {each}") for each in ids]
         engine = self.session.engine
         return engine.decode(ids) if engine is not None else [""] * len(ids)
 
@@ -143,7 +156,7 @@ class View(Screen[None]):
         """Paints what has happened since the last tick."""
         for event in news:
             self._take(event)
-        run = self.session.run
+        run = self.current
         if run is not None and (news or run.active) and (self.app.settings.stream or not run.active):
             self._paint_tokens()
         self.header.state, self.header.kind = self.session.state()
@@ -152,7 +165,7 @@ class View(Screen[None]):
             self._paint_gauge(sample)
 
     def _paint_tokens(self) -> None:
-        run = self.session.run
+        run = self.current
         if run is None or run.transcript is None or run.transcript is self._cleared:
             return
         if run.transcript is not self._shown:
@@ -182,7 +195,7 @@ class View(Screen[None]):
         self._title_output()
 
     def _paint_gauge(self, sample: Sample | None) -> None:
-        gauge, run, engine = self.gauge, self.session.run, self.session.engine
+        gauge, run, engine = self.gauge, self.current, self.session.engine
         device = next((loaded.device for loaded in self.session.loaded.values()), "")
         seen = sample is not None and sample.gpu is not None and sample.gpu.total is not None
         gauge.on_gpu = device.startswith("cuda") or (not device and seen)
@@ -219,6 +232,8 @@ class View(Screen[None]):
                 self._title_model()
             case engine_events.Loading():
                 self.say(f"Loading {event.name} as {event.role} …")
+            case engine_events.Noticed():
+                self.say(event.message, "warning")
             case engine_events.ParamChanged():
                 self.say(f"{event.name} is {event.value:.4g} from token {event.index} on.")
             case engine_events.Died():
@@ -235,9 +250,11 @@ class View(Screen[None]):
         if event.notices:
             self.say(" ".join(event.notices), "warning")
         else:
-            self.say(
-                f"{self._name_of(event.strategy)} · seed {event.seed} · at most {event.max_new_tokens} tokens"
-            )
+            name = self._name_of(event.strategy)
+            said = f"{name} · seed {event.seed} · at most {event.max_new_tokens} tokens"
+            if event.reused_tokens:
+                said += f" · {event.reused_tokens:,} of {event.prompt_tokens:,} prompt tokens reused"
+            self.say(said)
 
     def _finished(self, event: Finished) -> None:
         run = self.session.run
@@ -252,6 +269,7 @@ class View(Screen[None]):
             said.append(f"score {event.score:.3f}")
         if run.started is not None:
             said.append(f"seed {run.started.seed}")
+        said += run.notices
         self.say(" · ".join(said), "good" if event.reason in ("eos", "stop", "done") else "info")
 
     def _failed(self, event: Failed) -> None:
@@ -270,11 +288,15 @@ class View(Screen[None]):
         self._count_prompt()
         if self.app.telemetry is not None and event.device.startswith("cuda"):
             self.app.telemetry.watch(event.device)
+        if (engine := self.session.engine) is not None:
+            refusals = {decoder.name: engine.refusal(decoder.name) for decoder in self.decoders}
+            self.strategy_list.refusals = {name: why for name, why in refusals.items() if why}
         note = f" {' '.join(event.notices)}" if event.notices else ""
+        # A model on somebody else's machine may be known by its name alone.
+        size = format.size(event.weight_bytes) if event.weight_bytes else ""
+        facts = ", ".join(fact for fact in (event.architecture, size) if fact) or event.device
         self.say(
-            f"{event.name} ready as {event.role} in {format.seconds(event.seconds)}: {event.architecture}, "
-            f"{format.size(event.weight_bytes)}.{note}",
-            "good",
+            f"{event.name} ready as {event.role} in {format.seconds(event.seconds)}: {facts}.{note}", "good"
         )
 
     def say(self, message: str, kind: str = "info") -> None:
@@ -298,7 +320,7 @@ class View(Screen[None]):
         header.facts = (main.precision, main.device)
 
     def _title_output(self) -> None:
-        run = self.session.run
+        run = self.current
         kind = "final" if self.pane.show_final else "raw"
         output = self._output
         title = "tokens"
