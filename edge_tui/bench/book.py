@@ -52,7 +52,7 @@ class Book:
     """The rows measured so far, and the figures worked out of them."""
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        self.session = session
         self._rows: list[Row] = []
         self.values: dict[str, float] = {}
 
@@ -60,11 +60,11 @@ class Book:
         """Measures a model, invented unless it is of the demo pair; see `edge_tui.bench.speed.measure`."""
         second = options.pop("second", None)
         self._rows += measure(
-            self._session,
-            self._session.target(model, not model.startswith("demo/")),
+            self.session,
+            self.session.target(model, not model.startswith("demo/")),
             precision,
             jobs,
-            second=self._session.target(second, True) if second else None,
+            second=self.session.target(second, True) if second else None,
             **options,
         )
 
@@ -94,10 +94,10 @@ class Book:
             "aim": goal.bound(goal.aim),
             "verdict": "not measured" if value is None else goal.verdict(value),
         }
-        figures: list[dict[str, Any]] = self._session.ledger.head.setdefault("figures", [])
+        figures: list[dict[str, Any]] = self.session.ledger.head.setdefault("figures", [])
         place = next((i for i, old in enumerate(figures) if old["figure"] == goal.figure), len(figures))
         figures[place : place + 1] = [record]
-        self._session.ledger.save()
+        self.session.ledger.save()
 
     def noted(self, name: str) -> float:
         """A value that is no row's, by the name it was kept under.
@@ -114,7 +114,7 @@ class Book:
 
         The model is loaded, used, freed and loaded again: the second time, with kernels cached, counts.
         """
-        session = self._session
+        session = self.session
         target = session.target(model, True)
         ours = session.ours(target, "bfloat16")
         try:

@@ -6,11 +6,17 @@ or the device did not allow is reported as not measured.
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edge_tui.bench.book import Book, Goal
+from edge_tui.bench.imposed import LOOKAHEAD, RATES, name_of, tokens_a_step
 from edge_tui.bench.job import BenchError, Job
 from edge_tui.bench.peers import KINDS
 from edge_tui.bench.session import Session
@@ -19,6 +25,7 @@ EAGER, STATIC = KINDS["eager"], KINDS["static"]
 SMALL, MIDDLE, LARGE, DEMO = "qwen2-0.5b", "llama-3.2-1b", "qwen2-7b", "demo/expert"
 BF16 = "bfloat16"
 GREEDY, BEAM = Job("greedy"), Job("beam", tokens=128)
+VERIFY = Job("greedy", batch=LOOKAHEAD + 1)
 FAR, NEAR = Job("greedy", prompt=4096), Job("greedy", prompt=256)
 WIDE = [Job(strategy, {"temperature": 1.5}) for strategy in ("top_p", "top_k", "min_p", "typical")]
 
@@ -91,6 +98,35 @@ def _contrastive(book: Book, options: Options) -> None:
 
 def _both(book: Book) -> float:
     return book.row(LARGE, BF16, "contrastive").step / (_greedy(book, SMALL) + _greedy(book, LARGE))
+
+
+def _speculative(book: Book, options: Options) -> None:
+    book.session.impose()
+    jobs = [Job(name_of(rate), {"lookahead": LOOKAHEAD}) for rate in RATES]
+    book.measure(SMALL, "bfloat16", [GREEDY], **options)
+    book.measure(LARGE, "bfloat16", [VERIFY, *jobs], second=SMALL, **options)
+
+
+def _of_ideal(rate: float) -> Goal:
+    def value(book: Book) -> float:
+        # Checking k proposals reads what a batch of k + 1 reads, and one more.
+        ideal = LOOKAHEAD * _greedy(book, SMALL) + book.row(LARGE, BF16, VERIFY.title).step
+        job = Job(name_of(rate), {"lookahead": LOOKAHEAD})
+        return book.row(LARGE, BF16, job.title).tokens_per_second * ideal / tokens_a_step(rate)
+
+    return Goal(
+        f"speculative, k = {LOOKAHEAD}, acceptance {rate:g}, share of the ideal", "", 0.85, 0.93, value
+    )
+
+
+def _screen(book: Book, options: Options) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        order = [sys.executable, "-m", "edge_tui.tui.bench_app", "--random", SMALL, "--json", str(report)]
+        done = subprocess.run(order, capture_output=True, text=True, timeout=300, check=False)
+        if not report.exists():
+            raise BenchError(f"The app under test ended with {done.returncode}: {done.stderr.strip()[-200:]}")
+        book.values["screen"] = float(json.loads(report.read_text(encoding="utf-8"))["ratio"])
 
 
 def _small_beams(book: Book, options: Options) -> None:
@@ -222,6 +258,12 @@ SCENARIOS = (
                 lambda book: book.row(LARGE, BF16, "beam", EAGER).ratio,
             ),
         ),
+    ),
+    Scenario("speculative", _speculative, tuple(map(_of_ideal, RATES))),
+    Scenario(
+        "screen",
+        _screen,
+        (Goal("in the TUI over headless, 0.5B", "×", 0.95, 0.99, _noted("screen")),),
     ),
     Scenario(
         "start",

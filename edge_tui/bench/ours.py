@@ -36,8 +36,7 @@ class Facts:
     config: Mapping[str, Any]
     codec: Codec
     context: int
-    notices: tuple[str, ...] = ()
-    making: float = nan
+    making: float
     """Seconds that making random weights took; NaN where they were read."""
 
 
@@ -54,6 +53,7 @@ class Ours:
         text: Of the latest run's first row, or its answer.
         steps: Of the latest run; a beam search's answer may be shorter.
         read: What the latest run told of its prompt, if it was asked to.
+        notices: What the engine remarked during the latest run.
     """
 
     specs: dict[str, ModelSpec]
@@ -65,6 +65,7 @@ class Ours:
     text: str = ""
     steps: int = 0
     read: events.PromptRead | None = None
+    notices: list[str] = field(default_factory=list)
     _engine: LocalEngine = field(init=False)
     _present: set[ModelSpec] = field(default_factory=set)
 
@@ -115,6 +116,7 @@ class Ours:
         Raises:
             BenchError: the engine says why not.
         """
+        self.notices.clear()
         self._engine.submit(request)
         end: events.Finished = self._wait(events.Finished)
         self.text = end.answer_text if end.answer_text is not None else self.text + end.tail
@@ -144,30 +146,10 @@ class Ours:
         """Ends the engine and frees its models."""
         self._engine.close(timeout=30.0)
 
-    def _load(
-        self,
-        spec: ModelSpec,
-        progress: Callable[[int, int], None] | None = None,
-        cancelled: Callable[[], bool] | None = None,
-    ) -> LoadedModel:
-        """The loader of every user, but for where weights come from and when texts end."""
-        from edge_tui.engine.loader import load
-
-        made: list[RandomWeights] = []
-
-        def source(*arguments: Any) -> RandomWeights:
-            made.append(RandomWeights(*arguments))
-            return made[-1]
-
-        loaded = load(spec, progress, cancelled, source if spec.name in self.invented else None)
-        self.facts[spec.name] = Facts(
-            loaded.model.info,
-            loaded.checkpoint.config,
-            loaded.codec,
-            loaded.context,
-            loaded.notices,
-            made[-1].seconds if made else nan,
-        )
+    def _load(self, spec: ModelSpec, *callbacks: Any) -> LoadedModel:
+        loaded, making = load(spec, *callbacks, invented=spec.name in self.invented)
+        info, config = loaded.model.info, loaded.checkpoint.config
+        self.facts[spec.name] = Facts(info, config, loaded.codec, loaded.context, making)
         return replace(loaded, checkpoint=unending(loaded.checkpoint)) if self.endless else loaded
 
     def _wait(self, kind: type[Any]) -> Any:
@@ -183,6 +165,8 @@ class Ours:
                         self.load_seconds[event.role] = event.seconds
                     case events.Started():
                         self.text, self.steps = "", 0
+                    case events.Noticed():
+                        self.notices.append(event.message)
                     case events.PromptRead():
                         self.read = event
                     case events.TokenBatch():
@@ -196,6 +180,30 @@ class Ours:
             if not self._engine.alive():
                 raise BenchError("The engine stopped without saying why.")
             time.sleep(_POLL)
+
+
+def load(
+    spec: ModelSpec,
+    progress: Callable[[int, int], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    *,
+    invented: bool,
+) -> tuple[LoadedModel, float]:
+    """The loader of every user; an invented model's weights are made instead of read.
+
+    Returns:
+        The model, and the seconds that making its weights took: NaN where they were read.
+    """
+    from edge_tui.engine import loader
+
+    made: list[RandomWeights] = []
+
+    def source(*arguments: Any) -> RandomWeights:
+        made.append(RandomWeights(*arguments))
+        return made[-1]
+
+    loaded = loader.load(spec, progress, cancelled, source if invented else None)
+    return loaded, made[-1].seconds if made else nan
 
 
 def unending(checkpoint: Checkpoint) -> Checkpoint:

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+import decoders
 from edge_tui.bench.floor import read_bandwidth
+from edge_tui.bench.imposed import register
 from edge_tui.bench.job import BenchError
 from edge_tui.bench.ours import Ours
 from edge_tui.bench.peers import Peer
@@ -70,7 +72,13 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.progress.end()
+        if self._imposed in decoders.folders():
+            decoders.load([folder for folder in decoders.folders() if folder != self._imposed])
         self._folder.cleanup()
+
+    @property
+    def _imposed(self) -> Path:
+        return Path(self._folder.name) / "decoders"
 
     @contextmanager
     def noting(self, *where: str) -> Iterator[None]:
@@ -95,10 +103,12 @@ class Session:
             write_random(folder, name)
         return Target(f"{name} (random)", str(folder), True)
 
+    def impose(self) -> None:
+        """Makes strategies known whose drafts are accepted at a known rate."""
+        register(self._imposed)
+
     def ours(self, target: Target, precision: Precision, second: Target | None = None) -> Ours:
         """An engine whose strategies all find their models: `target` first, `second` beside it."""
-        import decoders
-
         main = ModelSpec(target.name, precision, self.device)
         other = main if second is None else ModelSpec(second.name, precision, self.device)
         specs = {"model": main}

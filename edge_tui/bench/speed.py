@@ -152,6 +152,7 @@ class _Entry:
     decode: Decode
     warm: _Warm
     taken: list[Timing] = field(default_factory=list)
+    remarks: tuple[str, ...] = ()
 
 
 def _peer_precision(session: Session, precision: str) -> str:
@@ -212,6 +213,7 @@ def _take_turns(
                     continue
                 with session.noting(target.title, entry.job.title, entry.who):
                     entry.taken.append(entry.decode(entry.warm.job, 2 + number))
+                    entry.remarks = tuple(ours.notices) if entry.who == NAME else ()
     finally:
         entries.sort(key=lambda entry: order[id(entry.job)])
         own = {id(e.job): Summary.of(e.taken).step for e in entries if e.who == NAME and e.taken}
@@ -219,6 +221,8 @@ def _take_turns(
             if entry.taken:
                 rows.append(_row(session, ours, target, entry, own.get(id(entry.job), nan)))
                 session.ledger.add(asdict(rows[-1]))
+                for sentence in entry.remarks:
+                    session.ledger.note(f"{target.title}, {entry.job.title}: {sentence}")
     return rows
 
 
@@ -228,7 +232,8 @@ def _row(session: Session, ours: Ours, target: Target, entry: _Entry, own: float
     decoder = decoders.find(done.strategy)
     facts = ours.facts[target.name]
     floor = nan
-    if entry.precision == facts.info.precision:
+    # What a step of speculation reads is known, but not how many tokens come of it.
+    if entry.precision == facts.info.precision and "draft" not in decoder.roles:
         side_by_side = decoder.rows(_numbers(done)) * done.batch
         floor = ours.floor_bytes(decoder.roles, done, side_by_side) / session.bandwidth
     return Row(

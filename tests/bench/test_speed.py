@@ -180,3 +180,26 @@ def test_an_interrupted_bench_keeps_what_it_has(tmp_path):
     assert any("Interrupted" in note for note in kept["notes"])
     assert b"greedy" in out
     assert b"Traceback" not in error
+
+
+def test_imposed_acceptance_gives_the_tokens_that_the_formula_says(session):
+    """A step yields one token more than it accepts; the mean over many is the geometric sum."""
+    import torch
+
+    import decoders
+    from decoders.base import Output, Params
+    from decoders.random import Rng
+    from edge_tui.bench.imposed import LOOKAHEAD, RATES, name_of, tokens_a_step
+
+    session.impose()
+    rows, vocab = 4000, 7
+    for rate in RATES:
+        decoder = decoders.find(name_of(rate))
+        state = {
+            "proposed": torch.zeros(rows, LOOKAHEAD, dtype=torch.int64),
+            "q": torch.full((rows, LOOKAHEAD, vocab), 1 / vocab),
+        }
+        rng = Rng(torch.arange(rows), torch.zeros(rows, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
+        params = Params(["lookahead", "temperature"], torch.ones(2, rows))
+        step = decoder.step({"model": Output(torch.zeros(rows, LOOKAHEAD + 1, vocab))}, state, params, rng)
+        assert (step.accepted + 1).float().mean().item() == pytest.approx(tokens_a_step(rate), rel=0.03)
