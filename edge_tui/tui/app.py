@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sqlite3
 import sys
+import time
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from rich.text import Text
+from textual import work
 from textual.app import App
 from textual.command import DiscoveryHit, Hit, Provider
 
 import decoders
 from edge_tui import resources
 from edge_tui.engine.events import Loaded
+from edge_tui.history.schema import HistoryError
 from edge_tui.sanitise import sanitise
 from edge_tui.tui import lifecycle, theme
 from edge_tui.tui.actions import ACTIONS, bindings
@@ -39,8 +43,12 @@ if TYPE_CHECKING:
     from edge_tui.config_file import Notice
     from edge_tui.engine.events import Died, Event
     from edge_tui.engine.port import Engine, ModelSpec
+    from edge_tui.history.recorder import Recorder
+    from edge_tui.history.runs import Entry
+    from edge_tui.history.store import Store
     from edge_tui.settings import Settings
     from edge_tui.telemetry import Sample, Telemetry
+    from edge_tui.tui.preferences import Preferences
     from edge_tui.tui.screens.models import ModelsScreen
 
 CLOSE_SECONDS = 0.8
@@ -86,6 +94,7 @@ class EdgeApp(App[int]):
         telemetry: Samples of the machine; None shows none.
         theme_folders: Where themes are looked for; the built-in ones and the user's when None.
         session: The state to start from; tests give one with a clock of their own.
+        recorder: Keeps the runs; None keeps nothing.
     """
 
     CSS_PATH = "app.tcss"
@@ -103,10 +112,13 @@ class EdgeApp(App[int]):
         telemetry: Telemetry | None = None,
         theme_folders: Sequence[Path] | None = None,
         session: Session | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
         self.session = session or Session()
+        self.session.recorder = recorder
+        self._history: Store | None = None
         self.telemetry = telemetry
         self._factory = engine_factory
         self._notices = [str(notice) for notice in notices]
@@ -152,6 +164,8 @@ class EdgeApp(App[int]):
 
     def _begin(self) -> None:
         self._make_engine()
+        if self.session.recorder is not None:
+            self._offer_interrupted(self.session.recorder)
         if self.telemetry is not None:
             self.telemetry.start()
         for notice in self._notices:
@@ -169,6 +183,8 @@ class EdgeApp(App[int]):
             # What is left of a dead engine must not take the device from the new one.
             self.session.engine.close(0)
         engine = self._factory()
+        if self.session.recorder is not None:
+            engine = self.session.recorder.record(engine)
         self.session.attach(engine)
         engine.load("model")
 
@@ -211,6 +227,28 @@ class EdgeApp(App[int]):
         self._notices += self.keymap.notices
         self.set_keymap(self.keymap.keys)
 
+    # Settings.
+
+    def preferences(self) -> Preferences:
+        """The settings as their screen lists and changes them."""
+        from edge_tui.tui.preferences import Preferences
+        from edge_tui.tui.screens.help import EXTRA
+
+        return Preferences(self.settings, catalog(EXTRA), self.keymap, list(self.themes.themes))
+
+    def take_settings(self, settings: Settings, key: str) -> None:
+        """Goes on with settings of which one has changed; what can hold at once does."""
+        self.settings = settings
+        if key.startswith("keys."):
+            self.remap()
+        elif key == "ui.theme":
+            self.choose_theme(settings.ui.theme)
+        self.workbench.take_settings(settings, key)
+
+    def choose_theme(self, name: str) -> None:
+        """Shows a theme, or the default one where there is none of that name."""
+        self.theme = name if name in self.themes.themes else theme.DEFAULT
+
     # Files of the user's own.
 
     def on_strategies_changed(self, event: StrategiesChanged) -> None:
@@ -245,6 +283,35 @@ class EdgeApp(App[int]):
         if self._models is not None and self._models.is_attached:
             self._models.fetched(name)
 
+    # What is kept.
+
+    def history(self) -> Store | None:
+        """The kept runs; None where nothing is kept."""
+        if self._history is None and self.session.recorder is not None:
+            self._history = self.session.recorder.reader()
+        return self._history
+
+    @work
+    async def _offer_interrupted(self, recorder: Recorder) -> None:
+        """Finds what a vanished process left behind, and offers the newest of it once."""
+        found = await asyncio.to_thread(_interrupted, recorder)
+        if recorder.problem:
+            self.notify(sanitise(recorder.problem), severity="warning", markup=False, timeout=10)
+        if found is None or self._leaving:
+            return
+        from edge_tui.tui.screens.confirm import ConfirmScreen
+        from edge_tui.tui.widgets.run_list import when
+
+        def answer(yes: bool | None) -> None:
+            if yes:
+                self.workbench.reopen(found.id)
+
+        question = (
+            f"{when(found.created)} · {found.strategy} · {found.tokens:,} tokens kept · {found.model}\n\n"
+            f"{found.prompt}\n\nOpened, c goes on from its last token. It stays in the history either way."
+        )
+        self.push_screen(ConfirmScreen("a run was interrupted", question, "open it"), answer)
+
     # Screens.
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[object]:  # type: ignore[override]
@@ -257,10 +324,34 @@ class EdgeApp(App[int]):
         self._models = ModelsScreen(self.session, self.settings)
         self.push_screen(self._models)
 
+    def show_settings(self) -> None:
+        from edge_tui.tui.screens.settings import SettingsScreen
+
+        self.push_screen(SettingsScreen(self.preferences()))
+
     def show_themes(self) -> None:
         from edge_tui.tui.screens.themes import ThemesScreen
 
-        self.push_screen(ThemesScreen(self.themes, self.theme))
+        self.push_screen(ThemesScreen(self.themes, self.theme), self._keep_theme)
+
+    def _keep_theme(self, name: str | None) -> None:
+        """Writes the chosen theme into the user's file, so that the next start has it too."""
+        from edge_tui.config_edit import ConfigError
+
+        if not name or name == self.settings.ui.theme:
+            return
+        preferences = self.preferences()
+        try:
+            preferences.set("ui.theme", name)
+        except (ConfigError, ValueError) as error:
+            self.workbench.say(f"The theme holds until you leave: {error}", "warning")
+            return
+        self.settings = preferences.settings
+        self.workbench.take_settings(preferences.settings, "ui.theme")
+        if source := preferences.outranked("ui.theme"):
+            self.workbench.say(f"The theme is kept, but {source} wins over your file.", "warning")
+        else:
+            self.workbench.say(f"The theme is kept in {preferences.settings.file}.", "good")
 
     def offer_restart(self, event: Died) -> None:
         """The engine's thread is gone; the text is not."""
@@ -280,6 +371,8 @@ class EdgeApp(App[int]):
         engine = self.session.engine
         if engine is not None:
             engine.assign(role, spec)
+            if role == "amateur" and not self.settings.models.draft:
+                engine.assign("draft", spec)
             engine.load(role)
 
     # Leaving.
@@ -303,12 +396,16 @@ class EdgeApp(App[int]):
         if engine is not None:
             # Waiting in a thread keeps the loop alive; the thread itself ends with `close`.
             self.clean = await asyncio.to_thread(engine.close, CLOSE_SECONDS)
+        if self.session.recorder is not None:
+            await asyncio.to_thread(self.session.recorder.close, CLOSE_SECONDS)
         self.exit(code, return_code=code)
 
     async def on_unmount(self) -> None:
         """Whatever ended the app: the engine's thread must not outlive it."""
         if not self._leaving and self.session.engine is not None:
             self.clean = await asyncio.to_thread(self.session.engine.close, CLOSE_SECONDS)
+            if self.session.recorder is not None:
+                await asyncio.to_thread(self.session.recorder.close, CLOSE_SECONDS)
 
     def _fatal_error(self) -> None:
         """A mistake of ours: one line for the user, the traceback for the log, the terminal restored."""
@@ -327,9 +424,29 @@ class EdgeApp(App[int]):
 
     def _terminal_gone(self) -> None:
         """Nothing can be painted or restored any more, and nobody is there to see it."""
+        recorder = self.session.recorder
+        if recorder is not None:
+            recorder.leave()
         if self.session.engine is not None:
             self.session.engine.cancel()
+        if recorder is not None:
+            recorder.close(CLOSE_SECONDS)
         os._exit(128 + 1)
+
+
+def _interrupted(recorder: Recorder) -> Entry | None:
+    """The newest run that was cut off and has not been offered yet."""
+    from edge_tui.history.restore import recover
+
+    store = recorder.reader()
+    if store is None:
+        return None
+    try:
+        recover(store, time.time())
+        return store.offer()
+    except (HistoryError, sqlite3.Error):
+        # It will be there the next time; this start goes on.
+        return None
 
 
 def _decoder(name: str) -> Decoder:

@@ -314,8 +314,9 @@ class View(Screen[None]):
             return
         name = main.name
         other = [event.name for role, event in loaded.items() if role != "model"]
-        if other and "amateur" in self.knobs.decoder.roles:
-            name = f"{name} − {other[0]}"
+        for role, sign in (("amateur", "−"), ("draft", "+")):
+            if other and role in self.knobs.decoder.roles:
+                name = f"{name} {sign} {other[0]}"
         header.model = sanitise(name, keep_newlines=False)
         header.facts = (main.precision, main.device)
 
