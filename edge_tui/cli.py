@@ -72,6 +72,10 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    top.add_argument(
+        "--connect", metavar="URL", help="decode on a server: edge-tui serve, or one with OpenAI's API"
+    )
+    top.add_argument("--api-key-file", metavar="FILE", help="the key that the server wants to see")
     _add_settings(top)
     commands = top.add_subparsers(dest="command", metavar="[run]", title="commands", parser_class=_Parser)
     run = commands.add_parser(
@@ -203,6 +207,8 @@ def _help_with_parameters(plain: Callable[[], str]) -> str:
 def _dispatch(args: argparse.Namespace) -> int:
     given = vars(args)
     command = given.pop("command", None)
+    if command is not None and "connect" in given:
+        raise UsageError(f"--connect opens the workbench over a server; {command} works on this machine.")
     if command == "bench":
         from edge_tui.bench.command import run as bench
 
@@ -230,6 +236,7 @@ def _dispatch(args: argparse.Namespace) -> int:
         for name in ("prompt", "file", "json", "quiet", "n", "logprobs")
         if name in given
     }
+    connect = {name: given.pop(name) for name in ("connect", "api_key_file") if name in given}
     if command is None:
         _need_terminal()
     settings, notices = _settings(given)
@@ -237,7 +244,7 @@ def _dispatch(args: argparse.Namespace) -> int:
         from edge_tui.run import run
 
         return run(settings, notices, asked=_set_names(given), **own)
-    return _workbench(settings, notices)
+    return _workbench(settings, notices, **connect)
 
 
 def _settings(given: dict[str, Any]) -> tuple[Settings, list[Notice]]:
@@ -266,7 +273,10 @@ def _set_names(given: dict[str, Any]) -> tuple[str, ...]:
     return tuple(pair.partition("=")[0].strip() for pair in given.get("set", []))
 
 
-def _workbench(settings: Settings, notices: list[Notice]) -> int:
+def _workbench(
+    settings: Settings, notices: list[Notice], connect: str | None = None, api_key_file: str | None = None
+) -> int:
+    """The screen, over an engine in this process or over a server."""
     from edge_tui.telemetry import Telemetry
     from edge_tui.tui.app import EdgeApp
     from edge_tui.tui.app import run as start
@@ -276,8 +286,38 @@ def _workbench(settings: Settings, notices: list[Notice]) -> int:
 
         return LocalEngine(settings.specs())
 
-    app = EdgeApp(engine, settings, notices=notices, telemetry=Telemetry(_watched(settings.device)))
+    if connect is not None:
+        # The gauge watches this machine, and another one decodes.
+        return start(EdgeApp(_connection(connect, api_key_file, settings), settings, notices=notices))
+    from edge_tui.history.recorder import recorder_of
+
+    app = EdgeApp(
+        engine,
+        settings,
+        notices=notices,
+        telemetry=Telemetry(_watched(settings.device)),
+        recorder=recorder_of(settings),
+    )
     return start(app)
+
+
+def _connection(url: str, api_key_file: str | None, settings: Settings) -> Callable[[], Any]:
+    """Makes engines over a server. What is wrong with the address is told before the screen opens."""
+    from edge_tui.engine.remote.wire import base_of
+    from edge_tui.serve.options import OptionError, read_key
+
+    try:
+        base, key = base_of(url), read_key(api_key_file)
+    except (ValueError, OptionError) as error:
+        raise UsageError(str(error)) from error
+    model = settings.models.name if settings.source("models.name") == "--model" else ""
+
+    def engine() -> Any:
+        from edge_tui.engine.remote import RemoteEngine
+
+        return RemoteEngine(base, key, model)
+
+    return engine
 
 
 def _watched(device: str) -> str:

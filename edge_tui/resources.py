@@ -1,7 +1,7 @@
-"""Finds what ships beside the code: themes, config.toml, the demo pair.
+"""Finds what ships beside the code: themes, presets, config.toml, the demo pair.
 
-In a checkout, themes and config.toml lie at the top, where people look for them; in an installed package
-they lie in `edge_tui/_data`.
+In a checkout, themes, presets and config.toml lie at the top, where people look for them; in an installed
+package they lie in `edge_tui/_data`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ def config_file() -> Path:
 def themes() -> Path:
     """The folder of the built-in themes, one TOML each."""
     return _data("themes")
+
+
+def presets() -> Path:
+    """The folder of the built-in presets, one TOML each."""
+    return _data("presets")
 
 
 def demo(role: str) -> Path:

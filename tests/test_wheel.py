@@ -56,6 +56,7 @@ def test_holds_the_program_and_its_data_and_nothing_else(wheel: Path) -> None:
         "decoders/py.typed",
         "edge_tui/tui/app.tcss",
         *(f"edge_tui/_data/themes/{path.name}" for path in (CHECKOUT / "themes").glob("*.toml")),
+        *(f"edge_tui/_data/presets/{path.name}" for path in (CHECKOUT / "presets").glob("*.toml")),
         *(f"decoders/{path.name}" for path in (CHECKOUT / "decoders").glob("*.py")),
         *(f"edge_tui/demo/{role}/model.safetensors" for role in ("expert", "amateur")),
         *(f"edge_tui/demo/{role}/tokenizer.json" for role in ("expert", "amateur")),

@@ -311,8 +311,12 @@ class Store:
         texts = dict.fromkeys(row[0] for row in rows)
         return [text for text in texts if text and all(term in text.lower() for term in terms)][:limit]
 
-    def load(self, run: int) -> StoredRun:
+    def load(self, run: int, chunks: int | None = None) -> StoredRun:
         """Everything about a run.
+
+        Args:
+            run: Which.
+            chunks: How many chunks of tokens at most; all when None.
 
         Raises:
             HistoryError: there is none, or its tokens are damaged.
@@ -321,12 +325,15 @@ class Store:
         request, started, finished, models, versions, message = self._rows(
             "SELECT request, started, finished, models, versions, message FROM details WHERE run = ?", (run,)
         )[0]
-        chunks = dict(self._rows("SELECT number, data FROM chunks WHERE run = ? ORDER BY number", (run,)))
+        packed = self._rows(
+            "SELECT number, data FROM chunks WHERE run = ? ORDER BY number LIMIT ?",
+            (run, -1 if chunks is None else chunks),
+        )
         changes = self._rows(
             "SELECT position, name, value, version FROM changes WHERE run = ? ORDER BY rowid", (run,)
         )
         try:
-            batches = {number: columns.unpack(data, run) for number, data in chunks.items()}
+            batches = {number: columns.unpack(data, run) for number, data in packed}
             kept = batches.pop(_KEPT, None)
             return StoredRun(
                 entry=entry,

@@ -11,15 +11,21 @@ from typing import Literal
 
 from textual.binding import Binding
 
-Scope = Literal["app", "main", "tokens", "inspector", "parameters", "models"]
+Scope = Literal[
+    "app", "main", "tokens", "inspector", "turns", "parameters", "models", "presets", "history", "settings"
+]
 
 SCOPES: dict[Scope, str] = {
     "app": "Everywhere",
     "main": "Workbench (single letters: wherever no text is being typed)",
     "tokens": "Token pane",
     "inspector": "Alternatives of a token",
+    "turns": "Turns of a conversation",
     "parameters": "Parameters (up and down choose one)",
     "models": "Models",
+    "presets": "Presets",
+    "history": "History (typing searches)",
+    "settings": "Settings (typing searches)",
 }
 """Headings of the help screen, in its order."""
 
@@ -81,6 +87,7 @@ _WRITTEN = {
     "down": "↓",
     "equals_sign": "=",
     "full_stop": ".",
+    "comma": ",",
 }
 
 
@@ -112,11 +119,27 @@ ACTIONS: tuple[Action, ...] = (
     Action("inspector", "i", "inspect", "Show or hide the alternatives of the token under the cursor."),
     Action("sidebar", "b", "sidebar", "Fold the sidebar away, or bring it back."),
     Action("board", "w", "beams", "Show the board of beams, or the text alone."),
+    Action("fold", "z", "thoughts", "Unfold what the model thought before its answer, or fold it again."),
+    Action("conversation", "v", "conversation",
+           "Talk: each prompt goes on from the answers before it; once more completes prompts on their own."),
+    Action("new_conversation", "V", "new talk", "Begin another conversation; the history keeps the old one."),
+    Action("focus_turns", "u", "turns", "Go to the turns of the conversation."),
+    Action("history", "o", "history", "Open, compare, export and delete earlier runs."),
+    Action("presets", "d", "presets", "Take a strategy with its values from a list."),
+    Action("save_preset", "D", "save preset", "Save the strategy with its present values under a name."),
+    Action("past_prompts", "ctrl+r", "past prompts", "Search the prompts that were run.", priority=True),
+    Action("editor", "ctrl+g", "editor", "Write the prompt in $EDITOR.", priority=True),
+    Action("load_file", "ctrl+o", "load", "Load a file into the prompt.", priority=True),
     Action("focus_prompt", "p,slash", "prompt", "Go to the prompt."),
     Action("focus_parameters", "e", "parameters", "Go to the parameters."),
     Action("themes", "t", "theme", "Try a theme; it shows while you choose."),
+    Action("settings", "comma", "settings", "Every setting, parameter and key, kept in your own file."),
     Action("clear", "x", "clear", "Clear the tokens (never the prompt); once more brings them back."),
     Action("help", "question_mark,f1", "help", "Keys, colours and what they mean.", shown=True),
+    Action("choose(-1)", "up,k", "↑", "The exchange before; its answer is shown.", "turns", palette=False),
+    Action("choose(1)", "down,j", "↓", "The exchange after.", "turns", palette=False),
+    Action("read", "enter", "tokens", "Go to the tokens of the answer.", "turns", palette=False),
+    Action("edit_turn", "e", "edit", "Change what you said, and go on from there.", "turns", palette=False),
     Action("parameter_down", "left", "less",
            "Turn the parameter down by one step (live while a run goes on).",
            "parameters", palette=False),
@@ -138,6 +161,21 @@ ACTIONS: tuple[Action, ...] = (
     Action("precision(-1)", "left", "precision", "The precision before.", "models", palette=False,
            priority=True),
     Action("device", "ctrl+d", "device", "The next device.", "models", palette=False, priority=True),
+    Action("delete_preset", "ctrl+x", "delete", "Delete one of your own when you leave; once more keeps it.",
+           "presets", palette=False, priority=True),
+    Action("open_run", "enter", "open", "Look at the run under the cursor as if it had just ended.",
+           "history", palette=False, priority=True),
+    Action("run_again", "ctrl+g", "again", "Run its prompt again with its settings and seed.", "history",
+           palette=False, priority=True),
+    Action("mark", "ctrl+d", "compare", "Mark it; on another run, compare the two.", "history", palette=False,
+           priority=True),
+    Action("export", "ctrl+s", "export", "Write it to a file.", "history", palette=False, priority=True),
+    Action("delete", "ctrl+x", "delete", "Delete it when you leave; once more keeps it.", "history",
+           palette=False, priority=True),
+    Action("step(1)", "right", "more", "The next value.", "settings", palette=False, priority=True),
+    Action("step(-1)", "left", "less", "The value before.", "settings", palette=False, priority=True),
+    Action("unset", "ctrl+x", "default", "Take it out of your file: the default holds again.", "settings",
+           palette=False, priority=True),
 )  # fmt: skip
 """The registry. Order is the order of help and footer."""
 

@@ -337,7 +337,9 @@ class Knobs:
 
     # Asking.
 
-    def request(self, prompt: str | tuple[Message, ...], prefix: tuple[int, ...] = (), seed: int | None = None) -> Request:
+    def request(
+        self, prompt: str | tuple[Message, ...], prefix: tuple[int, ...] = (), seed: int | None = None
+    ) -> Request:
         """The request that these values make."""
         name = self.decoder.name
         values: dict[str, float | str] = dict(self.settings.values(name))

@@ -1,7 +1,8 @@
-"""The main screen: what its keys do, on top of what `View` shows."""
+"""The main screen: what its keys do. `View` shows it; `Talking` and `Crafting` keep turns and prompts."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from random import getrandbits
 from typing import TYPE_CHECKING, ClassVar
@@ -11,7 +12,7 @@ from textual.widgets import Input, TextArea
 import decoders as registry
 from decoders.base import ParamError
 from edge_tui.tui.actions import bindings
-from edge_tui.tui.screens.view import View
+from edge_tui.tui.screens.crafting import Crafting
 from edge_tui.tui.widgets.inspector import Inspector
 from edge_tui.tui.widgets.parameters import ParameterTable
 
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
     from textual.binding import Binding
 
     from edge_tui.engine.port import Request
+    from edge_tui.settings import Settings
     from edge_tui.transcript import Transcript
+    from edge_tui.tui.session import Run
     from edge_tui.tui.widgets.strategy_list import StrategyList
     from edge_tui.tui.widgets.token_pane import TokenPane
 
 
-class Workbench(View):
+class Workbench(Crafting):
     """Where decoding is watched."""
 
     BINDINGS: ClassVar[list[Binding]] = bindings("main")  # type: ignore[assignment]
@@ -51,14 +54,20 @@ class Workbench(View):
             self.say("The prompt is empty: type something, then ctrl+j.", "error")
             self.prompt.focus()
             return
-        self._start(self.knobs.request(prompt))
+        asked = self._asked(prompt)
+        if asked is None:
+            return
+        self.past.add(prompt)
+        request = self.knobs.request(asked)
+        # Turns are nothing without a template, whatever is said about single prompts.
+        self._start(request if isinstance(asked, str) else replace(request, chat=None))
 
     def _start(self, request: Request, previous: Transcript | None = None) -> None:
         if self.parameters.has_class("-editing") and self.focused is not self.parameters.field:
             self.parameters.close()
         running = self.session.run is not None and self.session.run.active
-        self._cleared = None
-        self.session.start(request, previous)
+        self._cleared = self.viewed = None
+        self.session.start(request, previous, self._place(request))
         if self.session.engine is None:
             self.say("Queued: the engine is starting.", "info")
         elif self.session.loading:
@@ -70,6 +79,8 @@ class Workbench(View):
     def action_stop(self) -> None:
         if self.session.stop():
             self.say("Stopping …")
+        elif self.leave_change():
+            self.say("It stays as it was.")
         elif self.problem.problem is not None:
             self.problem.show(None)
         elif isinstance(self.focused, (TextArea, ParameterTable, Inspector)):
@@ -84,6 +95,9 @@ class Workbench(View):
 
     def choose(self, name: str) -> None:
         """Takes another strategy; a run in progress starts again under it."""
+        if why := self.strategy_list.refusals.get(name):
+            self.say(why, "warning")
+            return
         decoder = next(d for d in self.decoders if d.name == name)
         changed = decoder is not self.knobs.decoder
         self.knobs.decoder = decoder
@@ -93,7 +107,7 @@ class Workbench(View):
         self._title_model()
         run = self.session.run
         if changed and self.session.busy and run is not None:
-            self._start(self.knobs.request(self._prompt_of(run.request)))
+            self._start(self.knobs.request(run.request.prompt))
         else:
             self.say(f"{self._name_of(name)}: {decoder.summary}")
 
@@ -124,48 +138,52 @@ class Workbench(View):
         else:
             self.say(f"{written} was read again, but something in it is wrong.", "error")
 
-    @staticmethod
-    def _prompt_of(request: Request) -> str:
-        return request.prompt if isinstance(request.prompt, str) else request.prompt[-1].content
+    def _foreign(self, run: Run) -> bool:
+        """Whether a run was written by another model than the loaded one, which cannot go on with it."""
+        loaded = self.session.loaded.get("model")
+        if not run.model or loaded is None or loaded.name == run.model:
+            return False
+        self.say(f"{run.model} wrote this: load it (m) to go on from its tokens.", "warning")
+        return True
 
     def action_resume(self) -> None:
-        run = self.session.run
+        run = self.current
         if run is None or run.transcript is None or not len(run.transcript):
             self.say("There is nothing to continue yet; ctrl+j runs the prompt.", "warning")
         elif run.active:
             self.say("It is still running.", "info")
         elif run.finished is not None and run.finished.reason == "eos":
             self.say("The model ended its answer; g runs the prompt again with another seed.", "warning")
-        else:
+        elif not self._foreign(run):
             seed = run.started.seed if run.started is not None else None
-            request = self.knobs.request(self._prompt_of(run.request), run.transcript.ids(), seed)
+            request = self.knobs.request(run.request.prompt, run.transcript.ids(), seed)
             self._start(request, run.transcript)
 
     def action_rerun(self) -> None:
-        run = self.session.run
+        run = self.current
         if run is None:
             self.action_run()
             return
         seed = run.started.seed if run.started is not None else run.request.seed
-        self._start(self.knobs.request(self._prompt_of(run.request), seed=seed))
+        self._start(self.knobs.request(run.request.prompt, seed=seed))
 
     def action_again(self) -> None:
-        run = self.session.run
+        run = self.current
         if run is None:
             self.action_run()
             return
-        self._start(self.knobs.request(self._prompt_of(run.request), seed=getrandbits(32)))
+        self._start(self.knobs.request(run.request.prompt, seed=getrandbits(32)))
 
     def on_token_pane_take_alternative(self, event: TokenPane.TakeAlternative) -> None:
         """Cuts before a token, puts another one there, goes on."""
         event.stop()
-        run = self.session.run
-        if run is None or run.transcript is None:
+        run = self.current
+        if run is None or run.transcript is None or self._foreign(run):
             return
         transcript = run.transcript
         seed = run.started.seed if run.started is not None else None
         prefix = (*transcript.ids(event.index), event.token_id)
-        self._start(self.knobs.request(self._prompt_of(run.request), prefix, seed), transcript)
+        self._start(self.knobs.request(run.request.prompt, prefix, seed), transcript)
 
     def action_clear(self) -> None:
         if self._shown is None and self._cleared is not None:
@@ -253,10 +271,27 @@ class Workbench(View):
             if name:
                 self.choose(name)
 
-        self.app.push_screen(StrategiesScreen(self.decoders, self.knobs.decoder.name), picked)
+        refusals = self.strategy_list.refusals
+        self.app.push_screen(StrategiesScreen(self.decoders, self.knobs.decoder.name, refusals), picked)
 
     def action_models(self) -> None:
         self.app.show_models()
+
+    def action_settings(self) -> None:
+        self.app.show_settings()
+
+    def take_settings(self, settings: Settings, key: str) -> None:
+        """The settings were read again because one has changed: what can hold at once does."""
+        self.knobs.settings = settings
+        self.decoders = self.strategy_list.decoders = registry.all()
+        self.knobs.decoder = registry.find(self.knobs.decoder.name)
+        if key == "strategy":
+            self.choose(settings.strategy)
+        elif key == "ui.sidebar":
+            self.set_class(not settings.ui.sidebar, "-folded")
+        elif key.startswith("parameters.") or "." not in key:
+            self.knobs.reset(key.rpartition(".")[2])
+        self.parameters.reload()
 
     def action_themes(self) -> None:
         self.app.show_themes()

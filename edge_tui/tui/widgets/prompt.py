@@ -1,9 +1,11 @@
-"""The prompt: several lines, pastes of any length, never lost."""
+"""The prompt: several lines, pastes of any length, never lost; at its edges up and down recall others."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from textual.message import Message
 from textual.widgets import TextArea
 
 from edge_tui.sanitise import sanitise
@@ -19,6 +21,12 @@ class Prompt(TextArea):
     Prompt { border: round $border-blurred; padding: 0 1; background: $background; }
     Prompt:focus { border: round $border; }
     """
+
+    @dataclass
+    class Recall(Message):
+        """The prompt before (−1) or after (1) is wanted."""
+
+        step: int
 
     def __init__(self, text: str = "", **kwargs: Any) -> None:
         super().__init__(
@@ -36,6 +44,23 @@ class Prompt(TextArea):
         # Windows' line ends; a lone carriage return is how terminals send a pasted new line.
         text = event.text.replace("\r\n", "\n").replace("\r", "\n")
         event.text = sanitise(text, tab="\t")
+
+    def action_cursor_up(self, select: bool = False) -> None:
+        if not select and self.navigator.is_first_wrapped_line(self.cursor_location):
+            self.post_message(self.Recall(-1))
+        else:
+            super().action_cursor_up(select)
+
+    def action_cursor_down(self, select: bool = False) -> None:
+        if not select and self.navigator.is_last_wrapped_line(self.cursor_location):
+            self.post_message(self.Recall(1))
+        else:
+            super().action_cursor_down(select)
+
+    def put(self, text: str, *, at_start: bool = False) -> None:
+        """Another text in place of this one; ctrl+z brings this one back."""
+        self.replace(sanitise(text, tab="\t"), self.document.start, self.document.end)
+        self.move_cursor(self.document.start if at_start else self.document.end)
 
     def type(self, character: str) -> None:
         """A character typed elsewhere that belongs here."""

@@ -1,0 +1,131 @@
+"""A conversation: prompts and the runs that answered them. No widget in here."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from edge_tui.engine.port import Message
+from edge_tui.thinking import visible
+from edge_tui.tui.session import Place
+
+if TYPE_CHECKING:
+    from edge_tui.tui.session import Run
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A prompt and its answer.
+
+    Attributes:
+        prompt: What the user said.
+        run: The newest run that answered it; None before one has begun.
+        said: The answer's text where its run is not at hand.
+    """
+
+    prompt: str
+    run: Run | None = None
+    said: str = ""
+
+    @property
+    def answer(self) -> str:
+        """The answer as the model wrote it, thoughts included; "" while there is none."""
+        transcript = self.run.transcript if self.run is not None else None
+        if transcript is None:
+            return self.said
+        # What the template wrote before the answer belongs to it when it is read again.
+        return ("<think>\n" if transcript.started.thinking else "") + transcript.text
+
+    @property
+    def shown(self) -> str:
+        """The answer without its thoughts."""
+        return visible(self.answer).strip()
+
+    @property
+    def tokens(self) -> int | None:
+        """Length of the answer; None where its tokens are not at hand."""
+        if self.run is None or self.run.transcript is None:
+            return None
+        return len(self.run.transcript)
+
+
+@dataclass(slots=True)
+class Conversation:
+    """Exchanges in their order.
+
+    Attributes:
+        uid: What ties its runs together in the history.
+        exchanges: The newest last.
+    """
+
+    uid: str = field(default_factory=lambda: secrets.token_hex(8))
+    exchanges: list[Exchange] = field(default_factory=list)
+
+    def ask(self, text: str, at: int | None = None) -> tuple[Message, ...]:
+        """Adds a prompt, or puts it in the place of an earlier one.
+
+        What came after an earlier one is left behind; the history still has it. So is a newest prompt that
+        was never answered.
+
+        Args:
+            text: The prompt.
+            at: Number of the exchange to go on from; a new one when None.
+
+        Returns:
+            What the model is to read.
+        """
+        if at is None:
+            at = len(self.exchanges)
+            if at and not self.exchanges[-1].answer:
+                at -= 1
+        del self.exchanges[at:]
+        self.exchanges.append(Exchange(text))
+        return self.messages(at)
+
+    def messages(self, at: int) -> tuple[Message, ...]:
+        """Everything up to the prompt of an exchange."""
+        said: list[Message] = []
+        for exchange in self.exchanges[:at]:
+            said += [Message("user", exchange.prompt), Message("assistant", exchange.answer)]
+        return (*said, Message("user", self.exchanges[at].prompt))
+
+    def begin(self, prompt: str | tuple[Message, ...]) -> Place | None:
+        """A run is about to answer one of the prompts (again): what came after that is left behind.
+
+        Args:
+            prompt: The run's, as `Request` has it.
+
+        Returns:
+            Its place; None if it belongs to no exchange.
+        """
+        at = self.number(prompt)
+        if at is None:
+            return None
+        del self.exchanges[at + 1 :]
+        before = self.exchanges[at - 1].run if at else None
+        return Place(self.uid, at, before.uid if before is not None else "")
+
+    def number(self, prompt: str | tuple[Message, ...]) -> int | None:
+        """Which exchange has this prompt as everything up to it."""
+        if isinstance(prompt, str):
+            return None
+        at = sum(turn.role == "user" for turn in prompt) - 1
+        return at if 0 <= at < len(self.exchanges) and self.messages(at) == prompt else None
+
+    def answered(self, run: Run) -> None:
+        """A run has begun to answer."""
+        at = self.number(run.request.prompt)
+        if at is not None:
+            self.exchanges[at].run = run
+
+
+def of_messages(messages: tuple[Message, ...], uid: str = "") -> Conversation:
+    """The conversation that led to a kept run; system prompts are not part of it."""
+    talk = Conversation(uid) if uid else Conversation()
+    for turn in messages:
+        if turn.role == "user":
+            talk.exchanges.append(Exchange(turn.content))
+        elif turn.role == "assistant" and talk.exchanges:
+            talk.exchanges[-1].said = turn.content
+    return talk

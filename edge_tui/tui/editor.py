@@ -1,0 +1,95 @@
+"""The user's own editor on the prompt: the app steps aside, decoding goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_MOST_BYTES = 4_000_000
+
+
+class EditorError(Exception):
+    """The editor could not be used; one sentence."""
+
+
+def command() -> list[str]:
+    """What the user edits with: `$VISUAL`, else `$EDITOR`.
+
+    Raises:
+        EditorError: neither is set, or what is set cannot be read as a command.
+    """
+    said = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ""
+    try:
+        words = shlex.split(said)
+    except ValueError:
+        words = []
+    if not words:
+        raise EditorError("No editor is set: export EDITOR (nano, vim …) before starting edge-tui.")
+    return words
+
+
+def edit(text: str) -> str:
+    """Lets the user change a text; call it while the app is suspended.
+
+    Raises:
+        EditorError: the editor is missing or failed, or left something unreadable; the text is as it was.
+    """
+    words = command()
+    # A folder of its own, because editors put swap and backup files beside what they edit.
+    with tempfile.TemporaryDirectory(prefix="edge-tui-") as folder:
+        path = Path(folder) / "prompt.md"
+        path.write_text(text, encoding="utf-8", errors="replace")
+        try:
+            with _interrupts_are_the_editors():
+                done = subprocess.run([*words, str(path)], check=False)
+        except OSError as error:
+            raise EditorError(f"{words[0]} cannot be started: {(error.strerror or '').lower()}.") from error
+        if done.returncode:
+            raise EditorError(f"{words[0]} ended with status {done.returncode}; the prompt is as it was.")
+        return read_text(path).removesuffix("\n")
+
+
+def read_text(path: Path) -> str:
+    """A file as a prompt.
+
+    Raises:
+        EditorError: it cannot be read, is too large, or is not UTF-8.
+    """
+    try:
+        size = path.stat().st_size
+        if size > _MOST_BYTES:
+            raise EditorError(f"{path.name} has {size:,} bytes; a prompt takes at most {_MOST_BYTES:,}.")
+        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise EditorError(f"{path.name} is not UTF-8 (byte {error.start}).") from error
+    except OSError as error:
+        raise EditorError(f"{path.name} cannot be read: {(error.strerror or '').lower()}.") from error
+
+
+@contextmanager
+def _interrupts_are_the_editors() -> Iterator[None]:
+    """ctrl-c goes to every process of the terminal; here it is meant for the editor alone."""
+    loop = asyncio.get_running_loop()
+    # The loop's own handler would be called later, and leave the app.
+    handlers = getattr(loop, "_signal_handlers", {})
+    held = handlers.get(signal.SIGINT)
+    if held is not None:
+        loop.remove_signal_handler(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        yield
+    finally:
+        with suppress(ValueError, TypeError):
+            signal.signal(signal.SIGINT, before)
+        if held is not None:
+            loop.add_signal_handler(signal.SIGINT, held._callback, *held._args)

@@ -1,0 +1,106 @@
+"""Two runs side by side, each with its cursor on the first token that differs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.binding import Binding
+from textual.containers import Container, Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from edge_tui.history.compare import compare
+from edge_tui.sanitise import sanitise
+from edge_tui.tui.format import clip
+from edge_tui.tui.widgets.run_list import when
+from edge_tui.tui.widgets.token_pane import TokenPane
+
+if TYPE_CHECKING:
+    from textual import events
+    from textual.app import ComposeResult
+
+    from edge_tui.history.runs import StoredRun
+    from edge_tui.transcript import Transcript
+
+BESIDE = 110
+"""From this width on the runs stand beside each other, else one above the other."""
+_SETTINGS = 6
+"""Lines of settings at most."""
+
+
+class CompareScreen(ModalScreen[None]):
+    """Settings that differ, then the two runs in their colours.
+
+    Args:
+        first: A run and its tokens.
+        second: Another.
+    """
+
+    DEFAULT_CSS = """
+    CompareScreen .dialog { width: 96%; height: 94%; }
+    CompareScreen #settings { height: auto; max-height: 8; padding: 0 1; }
+    CompareScreen #pair { layout: vertical; height: 1fr; }
+    CompareScreen.-beside #pair { layout: horizontal; }
+    CompareScreen .side { height: 1fr; width: 1fr; border: round $border-blurred; padding: 0 0 0 1;
+        border-title-color: $text-muted; border-subtitle-color: $text-muted; }
+    CompareScreen .side:focus-within { border: round $border; border-title-color: $primary; }
+    CompareScreen TokenPane { background: $surface; }
+    """
+    BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
+        Binding("escape,q", "dismiss", "leave", tooltip="Back to the history."),
+        Binding("d", "difference", "difference", tooltip="Back to the first token that differs."),
+    ]
+    AUTO_FOCUS = "TokenPane"
+
+    def __init__(self, first: tuple[StoredRun, Transcript], second: tuple[StoredRun, Transcript]) -> None:
+        super().__init__()
+        self._runs = (first, second)
+        self.found = compare(*first, *second)
+        self.panes = (TokenPane("no tokens"), TokenPane("no tokens"))
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog") as dialog:
+            dialog.border_title = "compare"
+            dialog.border_subtitle = "tab the other one · d the difference · esc leave"
+            yield Static(id="settings")
+            with Container(id="pair"):
+                for (stored, _), pane in zip(self._runs, self.panes, strict=True):
+                    with Vertical(classes="side") as side:
+                        title = f"{when(stored.entry.created).strip()} · {stored.entry.strategy}"
+                        side.border_title = Content(sanitise(title, keep_newlines=False))
+                        yield pane
+
+    def on_mount(self) -> None:
+        for (_, transcript), pane in zip(self._runs, self.panes, strict=True):
+            pane.show(transcript)
+        self.call_after_refresh(self.action_difference)
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.set_class(event.size.width >= BESIDE, "-beside")
+        self.query_one("#settings", Static).update(self._settings(int(event.size.width * 0.96) - 6))
+
+    def _settings(self, width: int) -> Content:
+        parts: list[tuple[str, str]] = [(self.found.verdict, "$warning" if self.found.parted else "$success")]
+        room = max((width - 24) // 2, 8)
+        shown = self.found.settings[:_SETTINGS]
+        for each in shown:
+            one, other = (
+                clip(sanitise(" ".join(value.split()), keep_newlines=False) or "–", room)
+                for value in (each.first, each.second)
+            )
+            name = clip(sanitise(each.name, keep_newlines=False), 18)
+            parts += [(f"\n{name:<19}", "$text-muted"), (one, ""), ("  →  ", "$text-muted"), (other, "")]
+        if more := len(self.found.settings) - len(shown):
+            parts.append((f"  and {more} more", "$text-muted"))
+        if not shown:
+            parts.append(("\nThe settings are the same.", "$text-muted"))
+        return Content.assemble(*parts)
+
+    def action_difference(self) -> None:
+        """Puts both cursors on the first token that differs."""
+        for (_, transcript), pane in zip(self._runs, self.panes, strict=True):
+            pane.refresh_tail()
+            if len(transcript):
+                pane.cursor = min(self.found.shared, len(transcript) - 1) if self.found.parted else None
+                pane.refresh()

@@ -1,0 +1,290 @@
+"""Prompts and their settings on the main screen: recalled, edited elsewhere, loaded, saved, reopened."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from textual import work
+
+import decoders as registry
+from edge_tui.tui.conversation import Exchange, of_messages
+from edge_tui.tui.knobs import Given
+from edge_tui.tui.prompt_history import PromptHistory
+from edge_tui.tui.screens.talking import Talking
+from edge_tui.tui.session import Meter, Run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edge_tui.history.runs import StoredRun
+    from edge_tui.history.store import Store
+    from edge_tui.presets import Preset
+    from edge_tui.transcript import Transcript
+    from edge_tui.tui.conversation import Conversation
+    from edge_tui.tui.screens.history import Wanted
+    from edge_tui.tui.widgets.prompt import Prompt
+
+_RECALLED = 500
+"""Prompts of earlier sessions that up and down go through."""
+
+
+class Crafting(Talking):
+    """What is done with prompts before they run, and with runs after they ended."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.past = PromptHistory(lambda: self._past_prompts("", _RECALLED))
+
+    def choose(self, name: str) -> None:
+        raise NotImplementedError
+
+    def _past_prompts(self, query: str, most: int) -> list[str]:
+        store = self.app.history()
+        return store.prompts(query, most) if store is not None else []
+
+    # Earlier prompts.
+
+    def on_prompt_recall(self, event: Prompt.Recall) -> None:
+        event.stop()
+        found = self.past.older(self.prompt.text) if event.step < 0 else self.past.newer()
+        if found is not None:
+            self.prompt.put(found, at_start=event.step < 0)
+
+    def action_past_prompts(self) -> None:
+        from edge_tui.tui.screens.prompts import PromptsScreen
+
+        if self.app.history() is None:
+            self.say("No history is kept; up and down in the prompt recall this session's.", "warning")
+            return
+        self.app.push_screen(PromptsScreen(self._past_prompts), self._put)
+
+    def _put(self, text: str | None) -> None:
+        if text is not None:
+            self.prompt.put(text)
+            self.prompt.focus()
+
+    # Elsewhere.
+
+    def action_editor(self) -> None:
+        from textual.app import SuspendNotSupported
+
+        from edge_tui.tui import editor
+
+        try:
+            editor.command()
+            with self.app.suspend():
+                text = editor.edit(self.prompt.text)
+        except editor.EditorError as error:
+            self.say(str(error), "error")
+        except SuspendNotSupported:
+            self.say("This terminal cannot be lent to an editor; ctrl+o loads a file instead.", "error")
+        else:
+            if text != self.prompt.text:
+                self._put(text)
+        # What the editor left on the screen is painted over.
+        self.app.refresh(layout=True)
+
+    def action_load_file(self) -> None:
+        from edge_tui.tui.screens.files import FilesScreen
+
+        self.app.push_screen(FilesScreen(), self._load)
+
+    def _load(self, path: Path | None) -> None:
+        from edge_tui.tui.editor import EditorError, read_text
+
+        if path is None:
+            return
+        try:
+            text = read_text(path)
+        except EditorError as error:
+            self.say(str(error), "error")
+        else:
+            self._put(text)
+            self.say(f"{path.name} is in the prompt; ctrl+z takes it out again.", "good")
+
+    # Presets.
+
+    def action_presets(self) -> None:
+        from edge_tui.tui.screens.presets import PresetsScreen
+
+        self.app.push_screen(PresetsScreen(), self._take_preset)
+
+    def _take_preset(self, preset: Preset | None) -> None:
+        if preset is None:
+            return
+        given = Given(
+            preset.parameters, preset.mode, preset.max_length, stop=preset.stop, system=preset.system
+        )
+        if self._take_values(preset.strategy, given):
+            self.say(f"{preset.title or preset.name}: ctrl+j runs the prompt with it.", "good")
+        if preset.prompt:
+            self._put(preset.prompt)
+
+    def _take_values(self, strategy: str, given: Given) -> bool:
+        """Takes a strategy with its values; False, and a sentence, where not all of it can be had."""
+        try:
+            decoder = registry.find(strategy)
+        except registry.UnknownStrategy as error:
+            self.say(str(error), "error")
+            return False
+        refused = self.knobs.take(decoder, given)
+        self.strategy_list.chosen = decoder.name
+        self.parameters.reload()
+        self._title_parameters()
+        self._title_model()
+        if refused:
+            self.say(f"{decoder.title} does not take {', '.join(refused)}; the rest is set.", "warning")
+        return not refused
+
+    def action_save_preset(self) -> None:
+        from edge_tui import presets
+        from edge_tui.tui.screens.presets import NameScreen
+
+        given = self.knobs.given()
+        strategy = self.knobs.decoder.name
+        values = (
+            " · ".join(f"{name} {value}" for name, value in given.values.items()) or "no values of its own"
+        )
+
+        def named(title: str | None) -> None:
+            if not title:
+                return
+            preset = presets.Preset(
+                presets.name_of(title),
+                strategy,
+                title=title,
+                parameters=given.values,
+                mode=given.mode,
+                max_length=given.max_length,
+                stop=given.stop,
+                system=given.system,
+            )
+            try:
+                path = presets.save(preset)
+            except presets.PresetError as error:
+                self.say(str(error), "error")
+            else:
+                self.say(f"Saved as {path}; d takes it again.", "good")
+
+        self.app.push_screen(NameScreen("save preset", f"{strategy}: {values}"), named)
+
+    # Runs that are kept.
+
+    def action_history(self) -> None:
+        from edge_tui.tui.screens.history import HistoryScreen
+
+        store = self.app.history()
+        if store is None:
+            why = self.session.recorder.problem if self.session.recorder is not None else ""
+            self.say(
+                why or "No history is kept: keep = true under [history] in config.toml starts one.", "warning"
+            )
+            return
+        titles = {decoder.name: decoder.title for decoder in self.decoders}
+        self.app.push_screen(HistoryScreen(store, titles), self._wanted)
+
+    def _wanted(self, wanted: Wanted | None) -> None:
+        if wanted is not None:
+            self.reopen(wanted.run, again=wanted.what == "again")
+
+    @work(exclusive=True, group="reopen")
+    async def reopen(self, run: int, again: bool = False) -> None:
+        """Shows a kept run as it was, with its settings; or runs its prompt again with them."""
+        from edge_tui.history.schema import HistoryError
+
+        store = self.app.history()
+        if store is None:
+            return
+        try:
+            kept = await asyncio.to_thread(_read, store, run)
+        except HistoryError as error:
+            self.say(str(error), "error")
+            return
+        stored = kept[0][0]
+        self._take_values(stored.entry.strategy, _values_of(stored))
+        loaded = self.session.loaded.get("model")
+        other = loaded is not None and bool(stored.model) and loaded.name != stored.model
+        talk = _talk_of(kept)
+        self._resume_talk(talk)
+        if talk is None:
+            self.prompt.put(stored.prompt)
+        if again:
+            seed = stored.started.seed if stored.started is not None else stored.request.seed
+            self._start(replace(stored.request, prefix=(), seed=seed))
+            if other and loaded is not None:
+                self.say(f"It was {stored.model} then; it is {loaded.name} now.", "warning")
+            return
+        self.look_at(talk.exchanges[-1].run if talk is not None else _run_of(*kept[0]))
+        self.pane.focus()
+        self._paint_talk()
+        ends = "it ended by itself; g runs its prompt again" if stored.entry.reason == "eos" else "c goes on"
+        self.say(
+            f"Written by {stored.model}; load that with m to go on from its last token."
+            if other
+            else f"Opened with its settings: {ends}.",
+            "warning" if other else "good",
+        )
+
+
+Kept = list[tuple["StoredRun", "Transcript", dict[int, str]]]
+
+
+def _read(store: Store, run: int) -> Kept:
+    """A run, and those that led to it in its conversation, newest first."""
+    from edge_tui.history.restore import transcript_of
+
+    found: Kept = []
+    pieces: dict[str, dict[int, str]] = {}
+    seen: set[int] = set()
+    # A file from elsewhere may name itself as what came before.
+    while run not in seen:
+        seen.add(run)
+        stored = store.load(run)
+        known = pieces.setdefault(stored.model, store.pieces(stored.model))
+        found.append((stored, transcript_of(stored), known))
+        before = store.find(stored.entry.parent)
+        run = before.id if before is not None else run
+    return found
+
+
+def _run_of(stored: StoredRun, transcript: Transcript, pieces: dict[int, str]) -> Run:
+    """A kept run as the screen sees runs."""
+    from edge_tui.history.restore import finished_of, started_of
+
+    finished = finished_of(stored)
+    run = Run(-stored.entry.id, stored.request, Meter(lambda: 0.0), phase="done", transcript=transcript)
+    run.started, run.finished = started_of(stored), finished
+    run.first_token = finished.time_to_first_token or None
+    run.meter.total = finished.new_tokens
+    run.uid, run.model, run.pieces = stored.entry.uid, stored.model, pieces
+    return run
+
+
+def _talk_of(kept: Kept) -> Conversation | None:
+    """The conversation that a run is the newest turn of."""
+    stored = kept[0][0]
+    if isinstance(stored.request.prompt, str):
+        return None
+    talk = of_messages(stored.request.prompt, stored.entry.conversation)
+    for exchange, each in zip(reversed(talk.exchanges), kept, strict=False):
+        # An answer that was changed since is not the one that was read.
+        run = _run_of(*each)
+        if each is kept[0] or Exchange("", run).answer == exchange.said:
+            exchange.run = run
+    return talk
+
+
+def _values_of(stored: StoredRun) -> Given:
+    """The settings of a run as it went."""
+    request, started = stored.request, stored.started
+    values = {name: each.value for name, each in started.values.items()} if started else request.values
+    return Given(
+        values,
+        mode=request.mode,
+        max_length=request.max_length,
+        stop=request.stop,
+        chat=request.chat,
+        system=request.system,
+    )

@@ -1,0 +1,25 @@
+"""Which kind of file."""
+
+from __future__ import annotations
+
+from textual.content import Content
+
+from edge_tui.history import formats
+from edge_tui.tui.screens.pick import Item, PickScreen
+
+
+class ExportScreen(PickScreen[str]):
+    """Returns one of `formats.FORMATS`."""
+
+    heading = "export"
+
+    def items(self) -> list[Item]:
+        items = []
+        for kind, about in formats.FORMATS.items():
+            name, _, what = about.partition(": ")
+            shown = Content.assemble((f"{name:<10}", "bold"), (what, "$text-muted"))
+            items.append(Item(kind, about, shown))
+        return items
+
+    def picked(self, id: str) -> None:
+        self.dismiss(id)

@@ -1,0 +1,72 @@
+"""A file to load: the path is typed, the list shows what there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from textual.content import Content
+from textual.widgets import Input, Static
+
+from edge_tui.sanitise import sanitise
+from edge_tui.tui.format import size
+from edge_tui.tui.screens.pick import Item, PickScreen
+
+_SHOWN = 500
+
+
+class FilesScreen(PickScreen[Path]):
+    """Returns the path of a file; choosing a folder goes into it."""
+
+    heading = "load into the prompt"
+    hint = "type a path · ↑↓ move · enter take · esc leave"
+
+    def items(self) -> list[Item]:
+        folder, start = self._typed()
+        try:
+            entries = sorted(folder.iterdir(), key=lambda path: (not path.is_dir(), path.name.lower()))
+        except OSError as error:
+            self.query_one(".hint", Static).update(Content(f"{(error.strerror or 'unreadable').lower()}"))
+            return []
+        hidden = start.startswith(".")
+        matching = [
+            path
+            for path in entries
+            if start.lower() in path.name.lower() and (hidden or not path.name.startswith("."))
+        ]
+        return [self._item(path) for path in matching[:_SHOWN]]
+
+    @staticmethod
+    def _item(path: Path) -> Item:
+        name = sanitise(path.name, keep_newlines=False)
+        try:
+            about = "" if path.is_dir() else f"  {size(path.stat().st_size)}"
+            shown = f"{name}/" if path.is_dir() else name
+        except OSError:
+            about, shown = "  unreadable", name
+        return Item(str(path), "", Content.assemble(shown, (about, "$text-muted")))
+
+    def _typed(self) -> tuple[Path, str]:
+        """The folder that is meant, and what of a name has been typed."""
+        typed = self.query_one(Input).value
+        folder, slash, start = typed.rpartition("/")
+        base = Path(f"{folder}{slash}" or ".").expanduser()
+        return base, start
+
+    def _filter(self, query: str) -> None:
+        """The path takes the place of the filter."""
+        hint = self.query_one(".hint", Static)
+        folder, _ = self._typed()
+        hint.update(Content(sanitise(str(folder.absolute()), keep_newlines=False)))
+        self._items = self.items()
+        super()._filter("")
+
+    def picked(self, id: str) -> None:
+        path = Path(id)
+        if not path.is_dir():
+            self.dismiss(path)
+            return
+        typed = self.query_one(Input).value
+        folder, slash, _ = typed.rpartition("/")
+        field = self.query_one(Input)
+        field.value = f"{folder}{slash}{path.name}/"
+        field.cursor_position = len(field.value)

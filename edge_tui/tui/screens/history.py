@@ -1,0 +1,279 @@
+"""The history: found as one types, looked at before it is opened."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from textual import work
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Input, Static
+
+from edge_tui.history import formats
+from edge_tui.history.formats.facts import ended
+from edge_tui.history.restore import transcript_of
+from edge_tui.history.schema import HistoryError
+from edge_tui.sanitise import sanitise
+from edge_tui.tui.actions import bindings
+from edge_tui.tui.format import rate
+from edge_tui.tui.widgets.run_list import RunList
+from edge_tui.tui.widgets.token_pane import TokenPane
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from textual.app import ComposeResult
+
+    from edge_tui.history.runs import Entry, StoredRun
+    from edge_tui.history.store import Store
+    from edge_tui.transcript import Transcript
+
+_PREVIEWED = 2
+"""Chunks of tokens that a preview reads: a screenful, and quick whatever the run's length."""
+_EMPTY = "Nothing has been kept yet: ctrl+j in the workbench runs a prompt, and it will be here."
+_NOTHING = "No run holds that."
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to do with a run: look at it, or run its prompt again."""
+
+    what: Literal["open", "again"]
+    run: int
+
+
+class HistoryScreen(ModalScreen[Wanted]):
+    """A search field, a list, and a preview in the run's colours. Deleting is done on the way out.
+
+    Args:
+        store: The history.
+        titles: Strategies' titles by name.
+    """
+
+    DEFAULT_CSS = """
+    HistoryScreen .dialog { width: 160; height: 92%; }
+    HistoryScreen RunList { height: 1fr; }
+    HistoryScreen #preview { height: 1fr; border-top: solid $border-blurred; }
+    HistoryScreen #about { height: 2; padding: 0 1; color: $text-muted; }
+    HistoryScreen TokenPane { height: 1fr; padding: 0 1; background: $surface; }
+    """
+    BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
+        *bindings("history"),
+        Binding("escape", "leave", "leave", tooltip="Back to the workbench."),
+        Binding("up", "move(-1)", show=False),
+        Binding("down", "move(1)", show=False),
+        Binding("pageup", "move(-10)", show=False),
+        Binding("pagedown", "move(10)", show=False),
+        Binding("ctrl+home", "move(-1000000)", show=False),
+        Binding("ctrl+end", "move(1000000)", show=False),
+    ]
+    AUTO_FOCUS = "Input"
+
+    def __init__(self, store: Store, titles: Mapping[str, str]) -> None:
+        super().__init__()
+        self._store = store
+        self._all: list[Entry] = []
+        self.list = RunList(titles, id="runs")
+        self.pane = TokenPane("", id="preview-tokens")
+        self.pane.can_focus = False
+        self.about = Static("", markup=False, id="about")
+        self._dialog = Vertical(classes="dialog")
+
+    def compose(self) -> ComposeResult:
+        with self._dialog:
+            self._dialog.border_title = "history"
+            self._dialog.border_subtitle = (
+                "↵ open · ^g again · ^d compare · ^s export · ^x delete · esc leave"
+            )
+            yield Input(placeholder="search prompts, answers, models", compact=True)
+            yield self.list
+            with Vertical(id="preview"):
+                yield self.about
+                yield self.pane
+
+    async def on_mount(self) -> None:
+        self._all = await asyncio.to_thread(self._store.runs)
+        self._show(self._all)
+        if not self._all:
+            self._say(_EMPTY)
+
+    # Searching.
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        self._search(event.value)
+
+    @work(exclusive=True, group="search")
+    async def _search(self, query: str) -> None:
+        found = await asyncio.to_thread(self._store.search, query) if query.strip() else None
+        entries = self._all if found is None else [entry for entry in self._all if entry.id in found]
+        self._show(entries)
+        if not entries:
+            self._say(_NOTHING if self._all else _EMPTY)
+
+    def _show(self, entries: Sequence[Entry]) -> None:
+        if not self.is_attached:
+            return
+        self.list.show(entries)
+        count = f"{len(entries):,} of " if len(entries) < len(self._all) else ""
+        self._dialog.border_title = f"history · {count}{len(self._all):,} runs"
+
+    def action_move(self, step: int) -> None:
+        self.list.cursor += step
+
+    # The run under the cursor.
+
+    def on_run_list_moved(self) -> None:
+        self._preview()
+
+    @work(exclusive=True, group="preview")
+    async def _preview(self) -> None:
+        entry = self.list.entry
+        if entry is None:
+            self.pane.show(None)
+            return
+        # Who holds an arrow key down passes by.
+        await asyncio.sleep(0.03)
+        try:
+            stored, transcript = await asyncio.to_thread(_read, self._store, entry.id)
+        except HistoryError as error:
+            self.pane.show(None)
+            self._say(str(error), "$error")
+            return
+        if self.is_attached:
+            self.about.update(_about(stored))
+            self.pane.show(transcript)
+            self.pane.action_cursor_first()
+            self.pane.cursor = None
+
+    def _say(self, sentence: str, style: str = "$text-muted") -> None:
+        self.about.update(Content.assemble((sanitise(sentence, keep_newlines=False), style)))
+
+    # What can be done with it.
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.action_open_run()
+
+    def on_run_list_opened(self) -> None:
+        self.action_open_run()
+
+    def action_open_run(self) -> None:
+        self._want("open")
+
+    def action_run_again(self) -> None:
+        self._want("again")
+
+    def _want(self, what: Literal["open", "again"]) -> None:
+        entry = self.list.entry
+        if entry is not None and entry.id not in self.list.doomed:
+            self._leave(Wanted(what, entry.id))
+
+    def action_mark(self) -> None:
+        """Marks a run; on another one, compares the two."""
+        entry, marked = self.list.entry, self.list.marked
+        if entry is None:
+            return
+        if marked is None or marked == entry.id:
+            self.list.marked = None if marked else entry.id
+            self._say("Marked: ^d on another run compares the two." if not marked else "No longer marked.")
+        else:
+            self._compare(marked, entry.id)
+            self.list.marked = None
+        self.list.update_lines()
+
+    @work
+    async def _compare(self, first: int, second: int) -> None:
+        from edge_tui.tui.screens.compare import CompareScreen
+
+        try:
+            pair = [await asyncio.to_thread(_read, self._store, run, None) for run in (first, second)]
+        except HistoryError as error:
+            self._say(str(error), "$error")
+            return
+        self.app.push_screen(CompareScreen(pair[0], pair[1]))
+
+    def action_export(self) -> None:
+        from edge_tui.tui.screens.export import ExportScreen
+
+        entry = self.list.entry
+        if entry is None:
+            return
+
+        def chosen(kind: str | None) -> None:
+            if kind:
+                self._export(entry.id, kind)
+
+        self.app.push_screen(ExportScreen(), chosen)
+
+    @work
+    async def _export(self, run: int, kind: str) -> None:
+        theme = self.app.theme if self.app.theme in formats.THEMES else formats.THEMES[0]
+        try:
+            path = await asyncio.to_thread(_write, self._store, run, kind, theme)
+        except HistoryError as error:
+            self._say(str(error), "$error")
+        except OSError as error:
+            self._say(f"{error.filename} cannot be written: {(error.strerror or '').lower()}.", "$error")
+        else:
+            self._say(f"Written to {path}.", "$success")
+
+    def action_delete(self) -> None:
+        entry = self.list.entry
+        if entry is None:
+            return
+        self.list.doomed ^= {entry.id}
+        self.list.update_lines()
+        gone = entry.id in self.list.doomed
+        self._say("Deleted as soon as you leave; ^x again keeps it." if gone else "It stays.")
+
+    def action_leave(self) -> None:
+        self._leave(None)
+
+    def _leave(self, wanted: Wanted | None) -> None:
+        doomed = sorted(self.list.doomed)
+        if doomed:
+            self.app.run_worker(asyncio.to_thread(_delete, self._store, doomed), exclusive=False)
+        self.dismiss(wanted)
+
+
+def _read(store: Store, run: int, chunks: int | None = _PREVIEWED) -> tuple[StoredRun, Transcript]:
+    stored = store.load(run, chunks)
+    return stored, transcript_of(stored)
+
+
+def _write(store: Store, run: int, kind: str, theme: str) -> Path:
+    """Writes an export into the working folder, readable by its owner alone; never over another file."""
+    stored, transcript = _read(store, run, None)
+    data = formats.render(kind, stored, transcript, store.pieces(stored.model), theme)
+    path = Path.cwd() / formats.file_name(stored, kind)
+    if path.exists():
+        return path
+    with path.open("xb") as file:
+        path.chmod(0o600)
+        file.write(data)
+    return path
+
+
+def _delete(store: Store, runs: Sequence[int]) -> None:
+    for run in runs:
+        store.delete(run)
+
+
+def _about(stored: StoredRun) -> Content:
+    """Two lines: what wrote it and how it ended; what was asked."""
+    entry, started, finished = stored.entry, stored.started, stored.finished
+    parts = [entry.model, ended(stored)]
+    if started is not None:
+        parts.insert(1, f"seed {started.seed}")
+    if finished is not None and finished.seconds:
+        parts.append(f"{rate(finished.tokens_per_second)} tok/s")
+    said = sanitise(" · ".join(part for part in parts if part), keep_newlines=False)
+    turn = f"turn {entry.turn + 1} · " if entry.conversation else ""
+    prompt = sanitise(" ".join(stored.prompt[:400].split()), keep_newlines=False)
+    return Content.assemble((said, "$text-muted"), "\n", (turn, "$primary"), (prompt, "$foreground"))

@@ -1,0 +1,120 @@
+"""Presets: strategies with their values, to take over or to save."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Input, OptionList, Static
+
+from edge_tui import presets
+from edge_tui.sanitise import sanitise
+from edge_tui.tui.actions import bindings
+from edge_tui.tui.screens.pick import Item, PickScreen
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+    from edge_tui.presets import Preset
+
+
+class PresetsScreen(PickScreen["Preset"]):
+    """Returns a preset. One of the user's own can be deleted, and brought back until one leaves."""
+
+    DEFAULT_CSS = """
+    PresetsScreen .hint { height: 5; border-top: solid $border-blurred; }
+    """
+    BINDINGS: ClassVar[list[Binding]] = bindings("presets")
+    heading = "presets"
+    hint = "enter take · ^x delete · esc leave"
+
+    def __init__(self) -> None:
+        super().__init__()
+        found, self._problems = presets.load()
+        self._presets = {preset.name: preset for preset in found}
+        self._doomed: set[str] = set()
+
+    def items(self) -> list[Item]:
+        return [self._item(preset) for preset in self._presets.values()]
+
+    def _item(self, preset: Preset) -> Item:
+        title = sanitise(preset.title or preset.name, keep_newlines=False)
+        gone = preset.name in self._doomed
+        content = Content.assemble(
+            (f"{title:<22}", "strike $text-muted" if gone else "bold"),
+            (f" {sanitise(preset.strategy, keep_newlines=False):<12}", "$primary"),
+            (" yours " if preset.own else "       ", "$accent"),
+            (sanitise(preset.summary, keep_newlines=False), "$text-muted"),
+        )
+        return Item(preset.name, f"{preset.name} {title} {preset.strategy} {preset.summary}", content)
+
+    def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        preset = self._presets[event.option_id or ""]
+        values = " · ".join(f"{name} {value}" for name, value in preset.parameters.items())
+        parts = [values or "no values of its own"]
+        named = ((name, getattr(preset, name)) for name in ("mode", "max_length", "system"))
+        parts += [f"{name} {value}" for name, value in named if value]
+        if preset.stop:
+            parts.append("stop " + " | ".join(map(repr, preset.stop)))
+        if preset.prompt:
+            parts.append("begins with a prompt")
+        said = "\n".join([" · ".join(parts), *self._problems])
+        self.query_one(".hint", Static).update(Content(sanitise(said)))
+
+    def picked(self, id: str) -> None:
+        self._leave(self._presets[id])
+
+    def action_leave(self) -> None:
+        self._leave(None)
+
+    def action_delete_preset(self) -> None:
+        name = self._highlighted()
+        if not name:
+            return
+        if not self._presets[name].own:
+            self.query_one(".hint", Static).update("It came with edge-tui and stays.")
+            self.app.bell()
+            return
+        self._doomed ^= {name}
+        self.reload()
+
+    def _leave(self, chosen: Preset | None) -> None:
+        for name in self._doomed:
+            try:
+                presets.remove(self._presets[name])
+            except presets.PresetError as error:
+                self.app.notify(sanitise(str(error)), severity="error", markup=False)
+        self.dismiss(chosen)
+
+
+class NameScreen(ModalScreen[str]):
+    """Asks for a name; returns it, or None."""
+
+    BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
+        Binding("escape", "leave", "leave", tooltip="Save nothing."),
+    ]
+
+    def __init__(self, heading: str, about: str) -> None:
+        super().__init__()
+        self._heading = heading
+        self._about = about
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog") as dialog:
+            dialog.border_title = self._heading
+            dialog.border_subtitle = "enter save · esc leave"
+            yield Input(placeholder="name", compact=True)
+            yield Static(sanitise(self._about), markup=False, classes="hint")
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        if presets.name_of(event.value):
+            self.dismiss(event.value)
+        else:
+            self.query_one(".hint", Static).update("A name has at least one letter or digit.")
+
+    def action_leave(self) -> None:
+        self.dismiss(None)

@@ -1,0 +1,59 @@
+"""Prompts that were run, searchable."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.content import Content
+from textual.widgets import OptionList, Static
+
+from edge_tui.sanitise import sanitise
+from edge_tui.tui.screens.pick import Item, PickScreen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_SHOWN = 200
+_PREVIEW = 6
+"""Lines of the prompt under the cursor."""
+
+
+class PromptsScreen(PickScreen[str]):
+    """Returns a prompt.
+
+    Args:
+        find: The prompts that hold a query, newest first, and how many at most.
+    """
+
+    DEFAULT_CSS = """
+    PromptsScreen .hint { height: 7; border-top: solid $border-blurred; color: $foreground; }
+    """
+    heading = "prompts"
+    hint = "type to search · ↑↓ move · enter take · esc leave"
+
+    def __init__(self, find: Callable[[str, int], list[str]]) -> None:
+        super().__init__()
+        self._find = find
+        self._prompts: list[str] = []
+
+    def items(self) -> list[Item]:
+        return [
+            Item(str(number), "", Content(sanitise(" ".join(prompt[:300].split()), keep_newlines=False)))
+            for number, prompt in enumerate(self._prompts)
+        ]
+
+    def _filter(self, query: str) -> None:
+        """The history's own search takes the place of the filter."""
+        self._prompts = self._find(query, _SHOWN)
+        self._items = self.items()
+        super()._filter("")
+        if not self._prompts:
+            said = "No prompt holds that." if query.strip() else "No prompt has been run yet."
+            self.query_one(".hint", Static).update(said)
+
+    def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        lines = sanitise(self._prompts[int(event.option_id or 0)][:2000]).splitlines()
+        self.query_one(".hint", Static).update(Content("\n".join(lines[:_PREVIEW])))
+
+    def picked(self, id: str) -> None:
+        self.dismiss(self._prompts[int(id)])

@@ -1,0 +1,175 @@
+"""Conversations on the main screen: what the keys about turns do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edge_tui.tui.conversation import Conversation
+from edge_tui.tui.screens.view import View
+
+if TYPE_CHECKING:
+    from edge_tui.engine.events import Event, Started
+    from edge_tui.engine.port import Message, Request
+    from edge_tui.transcript import Transcript
+    from edge_tui.tui.session import Place, Run
+    from edge_tui.tui.widgets.turns import Turns
+
+BASE_MODEL = "is a base model: it completes text, and has no chat template to talk in"
+
+
+class Talking(View):
+    """Keeps the conversation, if there is one; `talk` is None while prompts are completed on their own."""
+
+    talk: Conversation | None = None
+    _changing: int | None = None
+    """Number of the exchange whose prompt is being changed."""
+
+    def _start(self, request: Request, previous: Transcript | None = None) -> None:
+        raise NotImplementedError
+
+    # Beginning and ending.
+
+    def action_conversation(self) -> None:
+        if self.talk is not None:
+            self.talk = None
+            self._paint_talk()
+            self.say("Each prompt is completed on its own again.")
+        elif self._is_base_model:
+            self.say(f"{self.app.model_name} {BASE_MODEL}.", "warning")
+        else:
+            self.talk = Conversation()
+            self._paint_talk()
+            self.say("A conversation: each prompt goes on from the answers before it; v ends it.", "good")
+            self.prompt.focus()
+
+    def action_new_conversation(self) -> None:
+        if self._is_base_model:
+            self.say(f"{self.app.model_name} {BASE_MODEL}.", "warning")
+            return
+        self.talk = Conversation()
+        self.viewed = self._changing = None
+        self._cleared = self._shown
+        self._show(None)
+        self._paint_talk()
+        self.say("Another conversation begins.", "good")
+        self.prompt.focus()
+
+    @property
+    def _is_base_model(self) -> bool:
+        """Whether the main model is known to have no chat template."""
+        main = self.session.loaded.get("model")
+        return main is not None and not main.chat
+
+    def _resume_talk(self, talk: Conversation | None) -> None:
+        """Goes on with another conversation, or (None) with none."""
+        self.talk, self._changing = talk, None
+        self._paint_talk()
+
+    # Asking.
+
+    def _asked(self, text: str) -> str | tuple[Message, ...] | None:
+        """What a prompt makes the model read; None where a base model cannot be talked to."""
+        if self.talk is None:
+            return text
+        if self._is_base_model:
+            self.say(f"{self.app.model_name} {BASE_MODEL}; v completes prompts on their own.", "error")
+            return None
+        at, self._changing = self._changing, None
+        asked = self.talk.ask(text, at)
+        self.prompt.put("")
+        self._paint_talk()
+        return asked
+
+    def _place(self, request: Request) -> Place | None:
+        """The place of a run in the conversation. What came after it is left behind."""
+        place = self.talk.begin(request.prompt) if self.talk is not None else None
+        if place is not None:
+            self._paint_talk()
+        return place
+
+    def _started(self, event: Started) -> None:
+        super()._started(event)
+        run = self.session.run
+        if self.talk is not None and run is not None:
+            self.talk.answered(run)
+            self._paint_talk()
+
+    def _take(self, event: Event) -> None:
+        super()._take(event)
+        if self.talk is not None and getattr(event, "reason", None) is not None:
+            self._paint_talk()
+
+    # Looking.
+
+    def _paint_talk(self) -> None:
+        """Brings turns, titles and the prompt's own up to date. Changes the layout only with a turn."""
+        talk = self.talk
+        self.set_class(talk is not None and bool(talk.exchanges), "-talking")
+        if talk is not None:
+            self.turns.limit = 10 if self.has_class("-tall") else 4
+            self.turns.show(talk.exchanges, self._number(talk))
+        changing = self._changing
+        if talk is None:
+            title, hint = "prompt", "Type a prompt, ctrl+j runs it"
+        elif changing is not None:
+            title, hint = f"message {changing + 1}, changed · esc leaves it", "What you say instead"
+        else:
+            title = f"message {len(talk.exchanges) + 1}"
+            hint = "Type a message, ctrl+j sends it"
+        self.prompt.border_title, self.prompt.placeholder = title, hint
+
+    def _number(self, talk: Conversation) -> int:
+        """The exchange whose answer is shown."""
+        shown = self.current
+        numbers = [number for number, each in enumerate(talk.exchanges) if each.run is shown]
+        return numbers[0] if numbers and shown is not None else max(len(talk.exchanges) - 1, 0)
+
+    def action_focus_turns(self) -> None:
+        if self.talk is None or not self.talk.exchanges:
+            self.say("There is no conversation: v begins one.")
+        else:
+            self.turns.focus()
+
+    def on_turns_chosen(self, event: Turns.Chosen) -> None:
+        exchanges = self.talk.exchanges if self.talk is not None else []
+        if event.number < len(exchanges):
+            self.look_at(exchanges[event.number].run)
+
+    def look_at(self, run: Run | None) -> None:
+        """Shows another run than the newest one."""
+        self.viewed = run if run is not self.session.run else None
+        self._cleared = None
+        self._show(run.transcript if run is not None else None)
+        self._paint_gauge(self.gauge.sample)
+
+    def on_turns_read(self) -> None:
+        self.pane.focus()
+
+    def on_turns_edit(self, event: Turns.Edit) -> None:
+        if self.talk is None:
+            return
+        self._changing = event.number
+        self.prompt.put(self.talk.exchanges[event.number].prompt)
+        self._paint_talk()
+        self.prompt.focus()
+        later = len(self.talk.exchanges) - event.number - 1
+        gone = f"; the {later} after it go, but stay in the history" if later else ""
+        self.say(f"Change message {event.number + 1} and press ctrl+j{gone}.")
+
+    def leave_change(self) -> bool:
+        """Gives up changing an earlier message; False if none is being changed."""
+        if self._changing is None:
+            return False
+        self._changing = None
+        self.prompt.put("")
+        self._paint_talk()
+        return True
+
+    def action_fold(self) -> None:
+        self.pane.folding = not self.pane.folding
+        run = self.current
+        hidden = run.transcript.thoughts.hidden if run is not None and run.transcript is not None else 0
+        if self.pane.folding:
+            self.say(f"Thoughts are folded: {hidden:,} tokens; ←→ in the pane still reach them.")
+        else:
+            self.say("Thoughts are shown.")

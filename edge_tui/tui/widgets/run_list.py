@@ -1,0 +1,139 @@
+"""A list of kept runs. Only the lines in sight are ever made, so that ten thousand open at once."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.cells import cell_len
+from textual.message import Message
+from textual.reactive import reactive
+
+from edge_tui.sanitise import sanitise
+from edge_tui.tui.format import clip, number
+from edge_tui.tui.widgets.line_panel import LinePanel, fit_start, pad
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from textual import events
+
+    from edge_tui.history.runs import Entry
+    from edge_tui.tui.widgets.line_panel import Line
+
+_WIDE = 72
+"""From this width on the model is shown as well."""
+_MARKS = {"running": "…", "finished": " ", "failed": "✗", "interrupted": "↯"}
+
+
+class RunList(LinePanel):
+    """One line for each run: when, strategy, length, prompt. The owner moves the cursor."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "run-list--here",
+        "run-list--when",
+        "run-list--strategy",
+        "run-list--state",
+        "run-list--gone",
+    }
+
+    DEFAULT_CSS = """
+    RunList {
+        & > .run-list--here { background: $block-cursor-background; color: $block-cursor-foreground; }
+        & > .run-list--when { color: $text-muted; }
+        & > .run-list--strategy { color: $primary; }
+        & > .run-list--state { color: $warning; }
+        & > .run-list--gone { color: $text-muted; text-style: strike; }
+    }
+    """
+
+    cursor: reactive[int] = reactive(0, repaint=False)
+    """Line under the cursor."""
+
+    class Moved(Message):
+        """The cursor is on another run, or on none."""
+
+    class Opened(Message):
+        """The run under the cursor was clicked again."""
+
+    def __init__(self, titles: Mapping[str, str], *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._titles = titles
+        self.entries: Sequence[Entry] = ()
+        self.doomed: set[int] = set()
+        """Runs that are about to be deleted."""
+        self.marked: int | None = None
+        """The run that another one is to be compared with."""
+        self._top = 0
+
+    @property
+    def entry(self) -> Entry | None:
+        """The run under the cursor."""
+        return self.entries[self.cursor] if self.entries else None
+
+    def show(self, entries: Sequence[Entry]) -> None:
+        """Shows other runs; stays on the same one if it is among them."""
+        before = self.entry
+        ids = {entry.id: number for number, entry in enumerate(entries)}
+        self.entries = entries
+        self.set_reactive(RunList.cursor, ids.get(before.id, 0) if before is not None else 0)
+        self.update_lines()
+        if self.entry != before:
+            self.post_message(self.Moved())
+
+    def validate_cursor(self, cursor: int) -> int:
+        return min(max(cursor, 0), max(len(self.entries) - 1, 0))
+
+    def watch_cursor(self) -> None:
+        self.update_lines()
+        self.post_message(self.Moved())
+
+    def compose_lines(self, width: int, height: int) -> list[Line]:
+        self._top = max(min(self._top, self.cursor, len(self.entries) - height), self.cursor - height + 1, 0)
+        shown = self.entries[self._top : self._top + height]
+        return [self._line(entry, self._top + y == self.cursor, width) for y, entry in enumerate(shown)]
+
+    def _line(self, entry: Entry, here: bool, width: int) -> Line:
+        title = sanitise(self._titles.get(entry.strategy, entry.strategy), keep_newlines=False)
+        mark = "◆" if entry.id == self.marked else _MARKS[entry.state]
+        parts = [
+            (f"{mark} ", "run-list--state"),
+            (f"{when(entry.created)}  ", "run-list--when"),
+            (f"{fit_start(title, 11)} ", "run-list--strategy"),
+            (f"{number(entry.tokens):>5}  ", "run-list--when"),
+        ]
+        if width >= _WIDE:
+            model = sanitise(entry.model.rpartition("/")[2], keep_newlines=False)
+            parts.append((f"{fit_start(model, 16)}  ", "run-list--when"))
+        room = max(width - sum(cell_len(text) for text, _ in parts), 0)
+        prompt = pad(clip(sanitise(entry.prompt, keep_newlines=False), room), room)
+        gone = entry.id in self.doomed
+        parts.append((prompt, "run-list--gone" if gone else ""))
+        # Under the cursor all of it is one colour.
+        return tuple(
+            (text, "run-list--here" if here and style != "run-list--gone" else style) for text, style in parts
+        )
+
+    def on_click(self, event: events.Click) -> None:
+        offset = event.get_content_offset(self)
+        if offset is None or self._top + offset.y >= len(self.entries):
+            return
+        again = self.cursor == self._top + offset.y
+        self.cursor = self._top + offset.y
+        if again:
+            self.post_message(self.Opened())
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        event.stop()
+        self.cursor -= 3
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        event.stop()
+        self.cursor += 3
+
+
+def when(created: float, now: float | None = None) -> str:
+    """A moment in eleven cells: day and time within half a year, else the date."""
+    local = time.localtime(created)
+    recent = abs((time.time() if now is None else now) - created) < 183 * 86_400
+    return time.strftime("%m-%d %H:%M" if recent else "%Y-%m-%d ", local)

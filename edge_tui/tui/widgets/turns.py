@@ -1,0 +1,138 @@
+"""The turns of a conversation: two lines for each exchange, the chosen one's answer is in the token pane."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.cells import cell_len
+from textual.message import Message
+from textual.reactive import reactive
+
+from edge_tui.sanitise import sanitise
+from edge_tui.tui.actions import bindings
+from edge_tui.tui.widgets.line_panel import LinePanel, fit_start
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual import events
+    from textual.binding import Binding
+
+    from edge_tui.tui.conversation import Exchange
+    from edge_tui.tui.widgets.line_panel import Line
+
+_LEAD = 9
+"""Cells before what was said."""
+
+
+class Turns(LinePanel, can_focus=True):
+    """Grows by two lines with each exchange up to a limit, and never while an answer is written."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "turns--who",
+        "turns--said",
+        "turns--chosen",
+        "turns--mark",
+        "turns--count",
+    }
+
+    DEFAULT_CSS = """
+    Turns {
+        & > .turns--who { color: $text-muted; }
+        & > .turns--said { color: $text-muted; }
+        & > .turns--chosen { color: $foreground; }
+        & > .turns--mark { color: $primary; text-style: bold; }
+        & > .turns--count { color: $text-muted; }
+    }
+    """
+    BINDINGS: ClassVar[list[Binding]] = bindings("turns")  # type: ignore[assignment]
+
+    chosen: reactive[int] = reactive(0, repaint=False)
+    """Number of the exchange whose answer is shown."""
+
+    @dataclass
+    class Chosen(Message):
+        """Another exchange was chosen."""
+
+        number: int
+
+    @dataclass
+    class Edit(Message):
+        """The prompt of an exchange is to be changed."""
+
+        number: int
+
+    class Read(Message):
+        """The user wants to go to the tokens of the chosen answer."""
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._exchanges: Sequence[Exchange] = ()
+        self._top = 0
+        self.limit = 4
+
+    def show(self, exchanges: Sequence[Exchange], chosen: int) -> None:
+        """Shows other exchanges, or what has become of them."""
+        self._exchanges = exchanges
+        self.set_reactive(Turns.chosen, chosen)
+        # One line more is the rule below.
+        self.styles.height = min(2 * len(exchanges), self.limit) + 1
+        self.update_lines()
+
+    def compose_lines(self, width: int, height: int) -> list[Line]:
+        lines: list[Line] = []
+        for number, exchange in enumerate(self._exchanges):
+            here = number == self.chosen
+            mark = ("▸" if here else " ", "turns--mark")
+            style = "turns--chosen" if here else "turns--said"
+            prompt = fit_start(_one_line(exchange.prompt), max(width - _LEAD - 1, 0))
+            lines.append((mark, (f"{number + 1:<2}you  ", "turns--who"), ("  ", ""), (prompt, style)))
+            count = f" {exchange.tokens:,} tok" if exchange.tokens is not None else ""
+            if exchange.run is not None and exchange.run.active:
+                count, said = "", "writing …"
+            else:
+                said = _one_line(exchange.shown) or "no answer"
+            room = max(width - _LEAD - 1 - cell_len(count), 0)
+            shown = (fit_start(said, room), style)
+            lines.append((mark, ("  model", "turns--who"), (" ", ""), shown, (count, "turns--count")))
+        at = 2 * self.chosen
+        self._top = max(min(self._top, at), at + 2 - height, 0)
+        self._top = max(min(self._top, len(lines) - height), 0)
+        return lines[self._top : self._top + height]
+
+    def watch_chosen(self, chosen: int) -> None:
+        self.update_lines()
+        self.post_message(self.Chosen(chosen))
+
+    def validate_chosen(self, chosen: int) -> int:
+        return min(max(chosen, 0), max(len(self._exchanges) - 1, 0))
+
+    def action_choose(self, step: int) -> None:
+        self.chosen += step
+
+    def action_read(self) -> None:
+        self.post_message(self.Read())
+
+    def action_edit_turn(self) -> None:
+        if self._exchanges:
+            self.post_message(self.Edit(self.chosen))
+
+    def on_click(self, event: events.Click) -> None:
+        offset = event.get_content_offset(self)
+        if offset is not None and self._exchanges:
+            self.chosen = (self._top + offset.y) // 2
+            if event.chain == 2:
+                self.action_read()
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        event.stop()
+        self.chosen -= 1
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        event.stop()
+        self.chosen += 1
+
+
+def _one_line(text: str) -> str:
+    return sanitise(" ".join(text[:400].split()), keep_newlines=False)
