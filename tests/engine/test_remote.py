@@ -183,6 +183,24 @@ def test_models_of_a_server_are_its_own(remote: RemoteEngine) -> None:
     assert "its own" in _next(remote, Failed).message
 
 
+def test_a_laptop_needs_no_torch(served: Process) -> None:
+    code = (
+        "import sys, time\n"
+        "from edge_tui.engine.events import Finished\n"
+        "from edge_tui.engine.port import Request\n"
+        "from edge_tui.engine.remote import RemoteEngine\n"
+        "engine = RemoteEngine(sys.argv[1])\n"
+        "engine.submit(Request('def', strategy='top_p', max_length=4))\n"
+        "deadline, seen = time.monotonic() + 20, []\n"
+        "while not any(isinstance(e, Finished) for e in seen) and time.monotonic() < deadline:\n"
+        "    seen += engine.poll()\n"
+        "print(seen[-1].new_tokens, 'torch' in sys.modules, engine.close(2))\n"
+    )
+    command = [sys.executable, "-c", code, served.url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.split() == ["4", "False", "True"]
+
+
 def test_a_server_that_is_not_there_is_said_in_a_sentence(connect: Callable[..., RemoteEngine]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -12,7 +12,7 @@ from edge_tui.tui.screens.pick import Item, PickScreen
 from edge_tui.tui.widgets.strategy_list import DIGITS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from decoders.base import Decoder
 
@@ -22,8 +22,11 @@ class StrategiesScreen(PickScreen[str]):
 
     heading = "strategies"
 
-    def __init__(self, decoders: Sequence[Decoder], chosen: str) -> None:
+    def __init__(
+        self, decoders: Sequence[Decoder], chosen: str, refusals: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(chosen)
+        self._refusals = refusals or {}
         self._decoders = {decoder.name: decoder for decoder in decoders}
 
     def items(self) -> list[Item]:
@@ -31,11 +34,12 @@ class StrategiesScreen(PickScreen[str]):
         for index, decoder in enumerate(self._decoders.values(), 1):
             title = sanitise(decoder.title, keep_newlines=False)
             summary = sanitise(decoder.summary, keep_newlines=False)
+            refused = decoder.name in self._refusals
             here = decoder.name == self._chosen
             content = Content.assemble(
                 ("▸ " if here else "  ", "$primary"),
-                (f"{index} " if index <= DIGITS else "  ", "$text-muted"),
-                (f"{title:<12}", "$primary bold" if here else "bold"),
+                (f"{'–' if refused else index} " if index <= DIGITS else "  ", "$text-muted"),
+                (f"{title:<12}", "$text-disabled" if refused else "$primary bold" if here else "bold"),
                 (f" {summary}", "$text-muted"),
             )
             found.append(Item(decoder.name, f"{decoder.name} {title} {summary}", content))
@@ -45,9 +49,8 @@ class StrategiesScreen(PickScreen[str]):
         decoder = self._decoders[event.option_id or ""]
         roles = " and ".join(decoder.roles)
         params = ", ".join(param.title for param in decoder.params) or "none"
-        self.query_one(".hint", Static).update(
-            sanitise(f"{decoder.summary}\nNeeds: {roles}. Parameters: {params}.")
-        )
+        needs = self._refusals.get(decoder.name) or f"Needs: {roles}. Parameters: {params}."
+        self.query_one(".hint", Static).update(sanitise(f"{decoder.summary}\n{needs}"))
 
     def picked(self, id: str) -> None:
         self.dismiss(id)

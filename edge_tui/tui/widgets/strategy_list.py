@@ -35,6 +35,9 @@ class StrategyList(Widget):
     columns: reactive[int] = reactive(1, layout=True)
     """Two where height is scarce."""
 
+    refusals: reactive[dict[str, str]] = reactive({})
+    """Why the engine cannot run a strategy, by name; those are greyed out."""
+
     @dataclass
     class Picked(Message):
         """A strategy was clicked."""
@@ -74,9 +77,10 @@ class StrategyList(Widget):
                     continue
                 decoder = lines[index]
                 here = decoder.name == self.chosen
-                digit = str(index + 1) if index < DIGITS else " "
+                refused = decoder.name in self.refusals
+                digit = "–" if refused else str(index + 1) if index < DIGITS else " "
                 title = clip(sanitise(decoder.title, keep_newlines=False), max(cell - 3, 1))
-                style = "$primary bold" if here else "$foreground"
+                style = "$text-disabled" if refused else "$primary bold" if here else "$foreground"
                 parts += [
                     ("▸" if here else " ", "$primary bold"),
                     (digit, "$primary bold" if here else "$text-muted"),

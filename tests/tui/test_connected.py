@@ -1,0 +1,115 @@
+"""The workbench over a server: what it can do is there, what it cannot is grey and says why."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edge_tui import resources
+from edge_tui.engine.remote import RemoteEngine
+from edge_tui.engine.remote.wire import base_of
+from edge_tui.settings import Settings
+from edge_tui.tui.app import EdgeApp
+from tests.tui.engines import PictureEngine
+
+pytest.importorskip("fastapi", reason="the server's libraries are not installed")
+
+from tests.serve.serving import Running, serving
+from tests.tui.test_end_to_end import Terminal
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    with serving() as running:
+        yield running
+
+
+async def _until(pilot: object, done: object) -> None:
+    for _ in range(400):
+        if done():  # type: ignore[operator]
+            return
+        await pilot.pause(0.02)  # type: ignore[attr-defined]
+    raise AssertionError("it did not happen")
+
+
+async def test_what_an_engine_refuses_is_grey_and_says_why() -> None:
+    engine = PictureEngine()
+    engine.refusals = {"beam": "That server has no beams."}
+    app = EdgeApp(lambda: engine, Settings(), theme_folders=[resources.themes()])
+    async with app.run_test(size=(120, 40)) as pilot:
+        bench = app.workbench
+        await _until(pilot, lambda: bench.strategy_list.refusals)
+        listed = bench.strategy_list.render()
+        beam = next(span for span in listed.spans if listed.plain[span.start : span.end].strip() == "beam")
+        assert beam.style == "$text-disabled"
+        assert "–" in listed.plain, "and without colour it has no key"
+        before = bench.knobs.decoder.name
+        number = [decoder.name for decoder in bench.decoders].index("beam") + 1
+        bench.action_digit(number)
+        await pilot.pause()
+        assert bench.knobs.decoder.name == before
+        assert "no beams" in str(bench.messages.render())
+
+
+async def test_a_run_over_a_server_of_ours(server: Running) -> None:
+    app = EdgeApp(
+        lambda: RemoteEngine(base_of(server.url)),
+        replace(Settings(), strategy="greedy", max_length=12),
+        theme_folders=[resources.themes()],
+    )
+    async with app.run_test(size=(120, 40)) as pilot:
+        bench = app.workbench
+        await _until(pilot, lambda: "model" in app.session.loaded)
+        assert not bench.strategy_list.refusals
+        bench.prompt.text = "def main("
+        bench.action_run()
+        await _until(pilot, lambda: app.session.run is not None and app.session.run.finished is not None)
+        run = app.session.run
+        assert run is not None
+        assert run.transcript is not None
+        expected = server.post("/infer", {"prompt": "def main(", "max_length": 12}).json()["output"]
+        assert run.transcript.text == expected
+        token = run.transcript.token(3)
+        assert len(token.top) == 20
+        assert app.session.engine is not None
+        assert all(app.session.engine.decode([other.id for other in token.top]))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_the_flag_opens_the_workbench_over_a_server(server: Running, home: Path) -> None:
+    terminal = Terminal(
+        home, "--connect", server.url, "--strategy", "greedy", "--set", "repetition_penalty=1"
+    )
+    try:
+        terminal.see("demo/expert")
+        terminal.see("127.0.0.1")
+        terminal.press("import ")
+        terminal.press("\n")
+        expected = server.post("/infer", {"prompt": "import ", "max_length": 8}).json()["output"]
+        terminal.see(expected.split()[0])
+    finally:
+        terminal.child.close(force=True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--connect", "ftp://x"], "no address"),
+        (["--connect", "http://u:p@x"], "EDGE_TUI_API_KEY"),
+        (["--connect", "http://x", "run", "hi"], "run works on this machine"),
+    ],
+)
+def test_what_cannot_be_connected_to(
+    flags: list[str], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edge_tui import cli
+
+    monkeypatch.setattr(cli, "_need_terminal", lambda: None)
+    assert cli.main(flags) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert "u:p" not in said
