@@ -136,14 +136,15 @@ def test_no_step_waits_for_the_device(checkpoint: Path, strategy: str) -> None:
 
 @pytest.mark.gpu
 @needs_gpu
-@pytest.mark.parametrize("strategy", ["greedy", "top_p", "beam", "typical"])
+@pytest.mark.parametrize("strategy", [decoder.name for decoder in decoders.all()])
 def test_the_gpu_says_what_the_cpu_says(
     open_engine: Callable[..., LocalEngine], checkpoint: Path, strategy: str
 ) -> None:
     tokens = []
     for device in ("cpu", "cuda:0"):
         engine = open_engine()
-        engine.assign("model", ModelSpec(str(checkpoint), precision="float32", device=device))
+        for role in ("model", "amateur", "draft"):
+            engine.assign(role, ModelSpec(str(checkpoint), precision="float32", device=device))
         seen = watch(engine, Request(PROMPT, strategy=strategy, seed=3, max_length=40))
         tokens.append(seen.finished.answer or tuple(seen.ids))
     assert tokens[0] == tokens[1]

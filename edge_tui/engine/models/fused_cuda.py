@@ -48,7 +48,6 @@ class Buffers:
         qkv: `[T, (H + 2 Hkv) · D]`.
         heads: `[T, H · D]`, what attention returns.
         wide: `[T, intermediate]`.
-        logits: float32 `[T, V]`.
         scratch: Partial results of attention.
     """
 
@@ -56,7 +55,6 @@ class Buffers:
     qkv: Tensor
     heads: Tensor
     wide: Tensor
-    logits: Tensor
     scratch: Scratch
 
 
@@ -87,7 +85,7 @@ class FusedStep:
         """Appends `ids` int64 `[R, K]` to a context with room for them.
 
         Returns:
-            Logits float32 `[R, K, V]`, in a buffer that the next call with as many tokens writes over.
+            Logits float32 `[R, K, V]`.
         """
         c = self._config
         rows, k = ids.shape
@@ -116,9 +114,10 @@ class FusedStep:
             project(b.heads, m.out, b.x, residual=b.x)
             project(b.x, m.gate_up, b.wide, norm=layer.mlp_norm, eps=c.eps, gate=True)
             project(b.wide, m.down, b.x, residual=b.x)
-        project(b.x, self._head, b.logits, norm=self._norm, eps=c.eps)
+        logits = torch.empty(rows * k, self._head.rows, dtype=torch.float32, device=ids.device)
+        project(b.x, self._head, logits, norm=self._norm, eps=c.eps)
         ctx.advance(k)
-        return b.logits.view(rows, k, -1)
+        return logits.view(rows, k, -1)
 
     def _buffers_for(self, rows: int, k: int) -> Buffers:
         held = self._buffers.get((rows, k))
@@ -134,7 +133,6 @@ class FusedStep:
                 qkv=empty((c.heads + 2 * c.kv_heads) * c.head_dim),
                 heads=empty(c.heads * c.head_dim),
                 wide=empty(c.intermediate),
-                logits=torch.empty(tokens, self._head.rows, dtype=torch.float32, device=like.device),
                 scratch=Scratch(rows, k, c.heads, c.head_dim, like.device),
             )
         return held

@@ -1,0 +1,122 @@
+"""Captured steps: the same tokens as steps launched one by one, in every run, for every strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import decoders
+from edge_tui.engine.events import Finished, Noticed, ParamChanged
+from edge_tui.engine.generation import Generation
+from edge_tui.engine.local import LocalEngine
+from edge_tui.engine.port import ModelSpec, Request
+from tests.engine.watch import Watched, watch
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU"),
+]
+
+PROMPT = "the quick brown fox"
+STRATEGIES = [decoder.name for decoder in decoders.all()]
+
+
+@pytest.fixture
+def gpu(open_engine: Callable[..., LocalEngine], checkpoint: Path) -> LocalEngine:
+    engine = open_engine()
+    for role in ("model", "amateur", "draft"):
+        engine.assign(role, ModelSpec(str(checkpoint), precision="float32", device="cuda:0"))
+    return engine
+
+
+def _run(engine: LocalEngine, strategy: str, prompt: str = PROMPT, length: int = 60) -> Watched:
+    return watch(engine, Request(prompt, strategy=strategy, seed=5, max_length=length))
+
+
+def _tokens(seen: Watched) -> list[int]:
+    return list(seen.finished.answer or seen.ids)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_captured_says_what_eager_says(
+    gpu: LocalEngine, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captured = []
+    launch = Generation.launch
+
+    def watched(generation: Generation) -> None:
+        launch(generation)
+        captured.append(generation.captured)
+
+    monkeypatch.setattr(Generation, "launch", watched)
+    seen = _run(gpu, strategy)
+    assert not [n for n in seen.all(Noticed) if "uncaptured" in n.message]
+    assert captured[-1]
+    monkeypatch.setattr(Generation, "_try_capture", lambda generation: None)
+    gpu._residents.forget_contexts()  # type: ignore[attr-defined]
+    assert _tokens(_run(gpu, strategy)) == _tokens(seen)
+    assert not captured[-1]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_runs_repeat_and_do_not_disturb_one_another(gpu: LocalEngine, strategy: str) -> None:
+    """The second run reuses the first one's graphs, also after other strategies and other prompts."""
+    first = _tokens(_run(gpu, strategy))
+    for other in ("greedy", "beam", "top_p"):
+        _run(gpu, other, prompt="once upon a time there was a little river in the north", length=20)
+    again = _run(gpu, strategy)
+    assert _tokens(again) == first
+    assert _tokens(_run(gpu, strategy)) == first
+
+
+def test_a_change_is_live_within_four_tokens(gpu: LocalEngine) -> None:
+    """The host runs ahead of the device; parameters are read on the device, at each step."""
+    request = Request(PROMPT, "top_p", {"temperature": 1.0}, seed=1, max_length=200)
+    told: list[int] = []
+
+    def turn(run: int, events: list) -> None:
+        count = sum(len(e) for e in events if hasattr(e, "raw_logp"))
+        if count > 20 and not told:
+            told.append(count)
+            gpu.set(run, "temperature", 0.0)
+
+    seen = watch(gpu, request, during=turn)
+    (change,) = seen.all(ParamChanged)
+    assert change.index >= told[0] - 4
+    finals = seen.column("final_logp")[change.index :]
+    assert finals == pytest.approx([0.0] * len(finals), abs=1e-5)
+
+
+def test_cancelling_throws_away_what_ran_ahead(gpu: LocalEngine) -> None:
+    def stop(run: int, events: list) -> None:
+        if any(hasattr(e, "raw_logp") for e in events):
+            gpu.cancel(run)
+
+    seen = watch(gpu, Request(PROMPT, "top_p", seed=1, max_length=200), during=stop)
+    assert seen.all(Finished)[0].reason == "cancelled"
+    assert len(seen.ids) < 200
+    whole = _run(gpu, "top_p")
+    assert _tokens(whole) == _tokens(_run(gpu, "top_p"))
+
+
+def test_a_strategy_that_cannot_be_captured_runs_all_the_same(
+    gpu: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = decoders.find("beam")
+    step = type(decoder).step
+
+    def peeking(self: object, outs: object, s: object, p: object, rng: object) -> object:
+        result = step(self, outs, s, p, rng)  # type: ignore[arg-type]
+        assert result.chosen.tolist()
+        return result
+
+    wanted = _tokens(_run(gpu, "beam"))
+    gpu._residents.forget_contexts()  # type: ignore[attr-defined]
+    monkeypatch.setattr(type(decoder), "step", peeking)
+    monkeypatch.setattr("edge_tui.engine.rig.fused_step", lambda *args: None)
+    seen = _run(gpu, "beam")
+    assert [n for n in seen.all(Noticed) if "uncaptured" in n.message]
+    assert _tokens(seen) == wanted
