@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from edge_tui.tui.actions import Scope
 
 _KEY = re.compile(r"((ctrl|shift|alt|super|hyper|meta)\+)*([a-zA-Z0-9]|[a-z][a-z0-9_]+)")
-_SCREENS = frozenset({"models", "history"})
-"""Scopes of screens of their own: the workbench behind them hears nothing."""
+_WORKBENCH = frozenset({"main", "tokens", "inspector", "turns", "parameters"})
+"""Scopes of the main screen; behind any other screen it hears nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ def place(bound: Bound) -> str:
 def _heard_together(one: str, other: str) -> bool:
     if one == other or "app" in (one, other):
         return True
-    return "main" in (one, other) and not _SCREENS & {one, other}
+    return "main" in (one, other) and {one, other} <= _WORKBENCH
 
 
 def _clash(known: Mapping[str, Bound], chosen: Mapping[str, str]) -> tuple[Bound, str, Bound] | None:

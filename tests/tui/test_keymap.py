@@ -80,7 +80,9 @@ async def test_the_app_hears_the_users_keys(picture: Any) -> None:
     from dataclasses import replace
 
     app = picture()
-    app.settings = replace(app.settings, keys={"focus_prompt": "f6", "cursor_left": "comma", "rerun": "g"})
+    app.settings = replace(
+        app.settings, keys={"focus_prompt": "f6", "cursor_left": "semicolon", "rerun": "g"}
+    )
     async with app.run_test(size=(80, 24)) as pilot:
         bench = app.workbench
         await pilot.pause(0.1)
@@ -92,7 +94,7 @@ async def test_the_app_hears_the_users_keys(picture: Any) -> None:
             if bench.pane.transcript is not None:
                 break
         last = len(bench.pane.transcript) - 1
-        await pilot.press("comma", "comma")
+        await pilot.press("semicolon", "semicolon")
         assert bench.pane.cursor == last - 1
         await pilot.press("f6")
         assert app.focused is bench.prompt

@@ -1,0 +1,245 @@
+"""Every setting as the settings screen lists it, and how a change gets into the user's file. No widget.
+
+The list follows from the schema of settings, the strategies' parameters and the actions that have keys: what
+is added there is here without further words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+import decoders
+from edge_tui import resources
+from edge_tui.config_edit import change
+from edge_tui.config_file import comments
+from edge_tui.configuring import shared_parameters, toml, value_of
+from edge_tui.settings import user_config
+from edge_tui.settings_types import SCHEMA, Switch, Whole
+from edge_tui.settings_types import Literal as Written
+from edge_tui.tui.keymap import Bound, conflict, normal, place
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from decoders.base import Param
+    from edge_tui.config_file import Notice
+    from edge_tui.settings import Settings
+    from edge_tui.tui.keymap import Keymap
+
+_LIVE = {"strategy", "mode", "stream", "max_length", "seed", "stop", "chat", "system"}
+_LIVE_UI = {"ui.theme", "ui.sidebar"}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the settings screen.
+
+    Attributes:
+        key: Dotted, as in the file.
+        shown: Its value.
+        source: Where that comes from.
+        help: What it is about.
+        range: What it may be.
+        kind: What changing it means.
+        choices: All it may be, where those are few.
+        live: Whether a change holds at once; otherwise from the next start on.
+    """
+
+    key: str
+    shown: str
+    source: str
+    help: str
+    range: str
+    kind: Literal["setting", "parameter", "key"]
+    choices: tuple[str, ...] = ()
+    live: bool = True
+
+
+class Preferences:
+    """The settings, and the user's file behind them.
+
+    Args:
+        settings: As they are now.
+        bound: Every action that can have another key.
+        keymap: The keys that were given to actions.
+        themes: Names of the themes there are.
+    """
+
+    def __init__(
+        self, settings: Settings, bound: Sequence[Bound], keymap: Keymap, themes: Sequence[str] = ()
+    ) -> None:
+        self.settings = settings
+        self._bound = {each.name: each for each in bound}
+        self._keymap = keymap
+        self._themes = tuple(themes)
+
+    def entries(self) -> list[Entry]:
+        """Settings, then parameters, then keys, each in the order of the packaged file."""
+        return [*self._plain(), *self._parameters(), *self._keys()]
+
+    def _plain(self) -> list[Entry]:
+        texts = _comments()
+        return [
+            Entry(
+                key,
+                _text(value_of(self.settings, key)),
+                self.settings.source(key),
+                texts.get(key, ""),
+                kind.range,
+                "setting",
+                self._choices(key) or kind.choices,
+                key in _LIVE | _LIVE_UI,
+            )
+            for key, kind in SCHEMA.items()
+        ]
+
+    def _choices(self, key: str) -> tuple[str, ...]:
+        if key == "ui.theme":
+            return self._themes
+        return tuple(decoder.name for decoder in decoders.all()) if key == "strategy" else ()
+
+    def _parameters(self) -> list[Entry]:
+        found = []
+        for key, param in self._declared().items():
+            table, _, name = key.removeprefix("parameters.").rpartition(".")
+            value = self.settings.parameters.get(table, {}).get(name, param.default)
+            found.append(
+                Entry(
+                    key,
+                    param.format(value),
+                    self.settings.source(key),
+                    param.help,
+                    param.range(),
+                    "parameter",
+                    param.choices,
+                )
+            )
+        return found
+
+    def _declared(self) -> dict[str, Param]:
+        shared = shared_parameters()
+        found = {f"parameters.{name}": param for name, param in shared.items()}
+        for decoder in decoders.all():
+            own = (param for param in decoder.params if param.name not in shared)
+            found |= {f"parameters.{decoder.name}.{param.name}": param for param in own}
+        return found
+
+    def _keys(self) -> list[Entry]:
+        return [
+            Entry(
+                f"keys.{name}",
+                self._keymap.keys.get(bound.id, bound.keys).replace(",", " "),
+                self.settings.source(f"keys.{name}"),
+                f"{bound.help} ({place(bound)})",
+                "a key",
+                "key",
+            )
+            for name, bound in self._bound.items()
+        ]
+
+    def entry(self, key: str) -> Entry:
+        """The line of a key."""
+        return next(entry for entry in self.entries() if entry.key == key)
+
+    # Changing.
+
+    def check(self, key: str, text: str) -> Any:
+        """The TOML value that a typed text means.
+
+        Raises:
+            ValueError: it is none; a sentence.
+        """
+        if key.startswith("keys."):
+            return self._key(self._bound[key.removeprefix("keys.")], text)
+        if key.startswith("parameters."):
+            param = self._declared()[key]
+            number = param.parse(text if param.choices else _maybe_number(text))
+            return param.format(number) if param.choices else _plain_number(number)
+        try:
+            value = SCHEMA[key](Written(text))
+            if key == "strategy":
+                value = decoders.find(value).name
+        except (ValueError, decoders.UnknownStrategy) as error:
+            raise ValueError(f"{key} {error}" if str(error).startswith("must") else str(error)) from None
+        return "auto" if value is None else list(value) if isinstance(value, tuple) else value
+
+    def _key(self, bound: Bound, text: str) -> str:
+        keys, wrong = normal(text)
+        if wrong or not keys:
+            raise ValueError(f"{text!r} is no key; write one like ctrl+r, f5 or ?.")
+        for key in keys:
+            if other := conflict(bound.id, key, self._keymap.keys, self._bound.values()):
+                raise ValueError(
+                    f"{key} is the key of {other.name} ({place(other)}); give that another one first."
+                )
+        return ",".join(keys)
+
+    def set(self, key: str, text: str) -> list[Notice]:
+        """Writes a value into the user's file and reads all settings anew.
+
+        Raises:
+            ValueError: the value cannot be used; nothing was written.
+            ConfigError: the file cannot be changed.
+        """
+        return self._write(key, self.check(key, text))
+
+    def unset(self, key: str) -> list[Notice]:
+        """Takes a key out of the user's file, so that its default holds again.
+
+        Raises:
+            ConfigError: the file cannot be changed.
+        """
+        return self._write(key, None)
+
+    def _write(self, key: str, value: Any) -> list[Notice]:
+        change(self.settings.file or user_config(), {key: value})
+        self.settings, notices = self.settings.again()
+        return notices
+
+    def step(self, key: str, steps: int) -> str | None:
+        """The text that some steps up or down come to; None where there are no steps."""
+        entry = self.entry(key)
+        if entry.choices:
+            at = entry.choices.index(entry.shown) if entry.shown in entry.choices else -1
+            return entry.choices[(at + steps) % len(entry.choices)]
+        if entry.kind == "parameter":
+            param = self._declared()[key]
+            moved = min(max(param.parse(entry.shown) + steps * param.step, param.low), param.high)
+            moved = param.step if param.low_open and moved <= param.low else moved
+            return param.format(round(moved, 10))
+        kind = SCHEMA.get(key)
+        if isinstance(kind, Whole):
+            return str(min(max(int(entry.shown) + steps, kind.low), kind.high))
+        return None
+
+    def outranked(self, key: str) -> str:
+        """The variable or flag that wins over the file for this session, or ""."""
+        source = self.settings.source(key)
+        return source if source.startswith(("EDGE_TUI_", "--")) else ""
+
+
+@lru_cache(maxsize=1)
+def _comments() -> dict[str, str]:
+    return comments(resources.config_file())
+
+
+def _text(value: Any) -> str:
+    """A value as one types it: texts without quotes, lists as TOML."""
+    if isinstance(value, bool):
+        return Switch().choices[not value]
+    if isinstance(value, str | int):
+        return str(value)
+    return "auto" if value is None else toml(value)
+
+
+def _maybe_number(text: str) -> object:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _plain_number(number: float) -> int | float:
+    return int(number) if number == int(number) else number

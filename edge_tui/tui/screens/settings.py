@@ -1,0 +1,228 @@
+"""Every setting, parameter and key: seen with its source, changed, and kept in the user's own file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.cells import cell_len
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Input, OptionList, Static
+
+from edge_tui.config_edit import ConfigError
+from edge_tui.sanitise import sanitise
+from edge_tui.tui.actions import bindings
+from edge_tui.tui.format import clip
+from edge_tui.tui.screens.pick import Item, PickScreen
+
+if TYPE_CHECKING:
+    from textual import events
+    from textual.app import ComposeResult
+    from textual.binding import Binding
+
+    from edge_tui.tui.app import EdgeApp
+    from edge_tui.tui.preferences import Entry, Preferences
+
+_KEY, _SOURCE = 36, 15
+"""Cells of the first and last column."""
+
+
+class KeyScreen(ModalScreen[str | None]):
+    """Waits for one key and returns it; esc is never given away, so it leaves."""
+
+    def __init__(self, action: str) -> None:
+        super().__init__()
+        self._action = action
+
+    def compose(self) -> ComposeResult:
+        box = Static(Content(f"Press the key for “{self._action}”."), classes="dialog")
+        box.border_title = "a key of your own"
+        box.border_subtitle = "esc leave"
+        yield box
+
+    def on_key(self, event: events.Key) -> None:
+        event.stop()
+        event.prevent_default()
+        self.dismiss(None if event.key == "escape" else event.key)
+
+
+class SettingsScreen(PickScreen[None]):
+    """Stays open while settings change; esc leaves."""
+
+    app: EdgeApp
+    DEFAULT_CSS = """
+    SettingsScreen .hint { height: 6; padding: 1 0 0 0; border-top: solid $border-blurred; }
+    SettingsScreen Input.-editing { background: $primary 30%; }
+    """
+    BINDINGS: ClassVar[list[Binding]] = bindings("settings")
+    heading = "settings"
+    hint = "↵ change · ←→ step · ^x default · esc leave"
+
+    def __init__(self, preferences: Preferences) -> None:
+        super().__init__()
+        self._preferences = preferences
+        self._editing = ""
+        self._query = ""
+        self._said = ("", "", "")
+        """Key, sentence and style of what was said last."""
+
+    # The list.
+
+    def items(self) -> list[Item]:
+        room = max(self.query_one(OptionList).size.width - _KEY - _SOURCE - 4, 12)
+        return [self._item(entry, room) for entry in self._preferences.entries()]
+
+    @staticmethod
+    def _item(entry: Entry, room: int) -> Item:
+        own = entry.source != "default"
+        shown = clip(sanitise(entry.shown, keep_newlines=False) or '""', room)
+        source = clip(sanitise(entry.source, keep_newlines=False), _SOURCE) if own else ""
+        content = Content.assemble(
+            ("• " if own else "  ", "$accent"),
+            (f"{clip(sanitise(entry.key, keep_newlines=False), _KEY):<{_KEY}} ", "bold" if own else ""),
+            (shown + " " * (room - cell_len(shown) + 1), "$primary" if own else "$foreground"),
+            (source, "$text-muted"),
+        )
+        # Help says too much to be searched by letters, except what the key of an action is for.
+        return Item(entry.key, f"{entry.key} {entry.help if entry.kind == 'key' else ''}", content)
+
+    def on_resize(self) -> None:
+        self.reload()
+
+    def _filter(self, query: str) -> None:
+        if self._editing:
+            return
+        self._query = query
+        super()._filter(query)
+
+    def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        self._explain()
+
+    def _explain(self) -> None:
+        key = self._editing or self._highlighted()
+        hint = self.query_one(".hint", Static)
+        if not key:
+            hint.update("Nothing matches.")
+            return
+        entry = self._preferences.entry(key)
+        when = "" if entry.live else " · from the next start on"
+        about, said, style = self._said
+        facts = f"{entry.range} · {entry.source}{when}"
+        hint.update(
+            Content.assemble(
+                (sanitise(entry.help, keep_newlines=False) + "\n", "$foreground"),
+                (sanitise(facts, keep_newlines=False) + "\n", "$text-muted"),
+                (sanitise(said, keep_newlines=False) if about == key else "", style),
+            )
+        )
+
+    # Changing.
+
+    def picked(self, id: str) -> None:
+        entry = self._preferences.entry(id)
+        if entry.kind == "key":
+            self._ask_key(id)
+        elif entry.choices and len(entry.choices) <= 3:
+            self.action_step(1)
+        else:
+            self._edit(entry)
+
+    def _ask_key(self, id: str) -> None:
+        def pressed(key: str | None) -> None:
+            if key:
+                self._keep(id, key)
+
+        self.app.push_screen(KeyScreen(id.removeprefix("keys.")), pressed)
+
+    def _edit(self, entry: Entry) -> None:
+        """The filter's line becomes the value's for a while."""
+        self._editing = entry.key
+        field = self.query_one(Input)
+        field.add_class("-editing")
+        field.value = entry.shown
+        field.placeholder = entry.range
+        field.action_select_all()
+        self._subtitle("↵ keep · esc leave it as it was")
+        self._explain()
+
+    def _edited(self) -> None:
+        self._editing = ""
+        field = self.query_one(Input)
+        field.remove_class("-editing")
+        field.placeholder = "filter"
+        field.value = self._query
+        self._subtitle(self.hint)
+
+    def _subtitle(self, text: str) -> None:
+        self.query_one(".dialog").border_subtitle = text
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        if not self._editing:
+            return
+        # The list's own handlers would take it for the filter's.
+        event.prevent_default()
+        event.stop()
+        try:
+            self._preferences.check(self._editing, event.value)
+        except ValueError as error:
+            self._said = (self._editing, str(error), "$error")
+        else:
+            self._said = ("", "", "")
+        self._explain()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        if not self._editing:
+            return
+        event.prevent_default()
+        event.stop()
+        key = self._editing
+        if self._keep(key, event.value):
+            self._edited()
+            self.reload()
+
+    def action_step(self, steps: int) -> None:
+        if self._editing:
+            field = self.query_one(Input)
+            field.action_cursor_right() if steps > 0 else field.action_cursor_left()
+        elif (text := self._preferences.step(self._highlighted(), steps)) is not None:
+            self._keep(self._highlighted(), text)
+
+    def action_unset(self) -> None:
+        key = self._highlighted()
+        if key and not self._editing:
+            self._keep(key, None)
+
+    def action_leave(self) -> None:
+        if self._editing:
+            self._said = ("", "", "")
+            self._edited()
+            self._explain()
+        else:
+            super().action_leave()
+
+    def _keep(self, key: str, text: str | None) -> bool:
+        """Keeps a value, or (None) its default; False if it cannot be used."""
+        preferences = self._preferences
+        try:
+            notices = preferences.unset(key) if text is None else preferences.set(key, text)
+        except (ValueError, ConfigError) as error:
+            self._said = (key, str(error), "$error")
+            self._explain()
+            self.app.bell()
+            return False
+        self.app.take_settings(preferences.settings, key)
+        self._preferences = self.app.preferences()
+        where = preferences.settings.file
+        said, style = f"Kept in {where}." if text is not None else "The default holds again.", "$success"
+        if source := preferences.outranked(key):
+            said, style = f"Kept in {where}, but {source} wins over it in this session.", "$warning"
+        elif notices:
+            said, style = str(notices[0]), "$warning"
+        if not self._editing:
+            # The list is written anew; the cursor stays where it was.
+            at = self.query_one(OptionList).highlighted
+            self.reload()
+            self.query_one(OptionList).highlighted = at
+        self._said = (key, said, style)
+        self._explain()
+        return True
