@@ -100,7 +100,10 @@ class Generation:
         self._values, self._eos, self._width, self._seed = values, eos, width, seed
         self._device = models[decoder.roles[0]].info.device
         devices = {model.info.device for model in models.values()}
-        self._capture = len(devices) == 1 and all(model.caps.capture for model in models.values())
+        capturable = all(model.caps.capture for model in models.values())
+        self._capture = capturable and len(devices) == 1
+        if capturable and not self._capture:
+            self.trouble = f"its models sit on different devices ({' and '.join(sorted(devices))})"
         self._rig: Rig | None = None
         self._shelf: Cached | None = None
 

@@ -39,13 +39,12 @@ class TransformersModel:
         layers = self._new_cache().layers
         stuck = {type(layer).__name__ for layer in layers} - set(CROPPABLE)
         self.recurrent = bool(stuck)
-        self.caps = Caps(
-            rewind=not stuck,
-            hidden=True,
-            reason=f"{type(module).__name__} keeps a running state, which cannot be rewound."
-            if stuck
-            else "",
-        )
+        name, reasons = type(module).__name__, []
+        if stuck:
+            reasons.append(f"{name} keeps a running state, which cannot be rewound.")
+        if module.device.type == "cuda":
+            reasons.append(f"Steps of {name} are launched one by one, not captured, and so slower.")
+        self.caps = Caps(rewind=not stuck, hidden=True, reason=" ".join(reasons))
         self.info = info(self._probe())
 
     def open(self, rows: int, capacity: int) -> GroupedContext:
