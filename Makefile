@@ -1,7 +1,7 @@
 # `make run` starts the app, `make test` runs the suite; both install what they need into .venv first.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types contracts proof bench-tui wheel clean format
+.PHONY: help run test check lint types contracts proof bench-tui docs screenshots wheel clean format
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -38,6 +38,13 @@ proof: $(VENV)/.dev ## The long tests
 bench-tui: $(VENV)/.dev ## Measure the screen through a pseudo-terminal
 	$(BIN)/python -m edge_tui.tui.bench_app
 	$(BIN)/python -m edge_tui.tui.bench $(ARGS)
+
+docs: $(VENV)/.dev ## Write the generated parts of README.md and docs/ anew
+	$(BIN)/python -m tests.test_packaging
+	$(BIN)/python tools/write_docs.py
+
+screenshots: $(VENV)/.dev ## Take the README's picture anew
+	$(BIN)/python tools/take_screenshot.py
 
 wheel: $(VENV)/.dev ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel

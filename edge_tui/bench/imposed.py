@@ -24,9 +24,7 @@ class Imposed{percent}(Speculative):
     title = "{name}"
     summary = "Accepts {percent} % of the proposals, whatever they are."
     rank = 200
-
-    def accepts(self, p, q, luck):
-        return luck < {rate}
+    imposed = {rate}
 '''
 
 

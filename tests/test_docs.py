@@ -1,0 +1,72 @@
+"""The generated documents are fresh, and what they are generated from is read rightly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tomli
+
+import decoders
+from edge_tui.bench.report import Ledger
+from tools import write_docs
+
+
+def test_generated_documents_are_fresh() -> None:
+    for path, text in write_docs.documents().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name} is stale: write it anew with make docs"
+
+
+def test_every_strategy_and_parameter_is_told() -> None:
+    text = write_docs.strategies()
+    for decoder in decoders.Registry.load().all():
+        assert f"\n## {decoder.name}\n" in text
+        assert all(f"| `{param.name}` | {param.format(param.default)} |" in text for param in decoder.params)
+    assert "https://arxiv.org/abs/1904.09751" in text
+
+
+def test_every_setting_is_told() -> None:
+    document = tomli.loads((write_docs.ROOT / "config.toml").read_text(encoding="utf-8"))
+    rows = write_docs.settings()
+    for key, value in document.items():
+        if key in ("parameters", "keys"):
+            continue
+        names = [f"{key}.{name}" for name in value] if isinstance(value, dict) else [key]
+        for name in names:
+            (row,) = (row for row in rows.splitlines() if row.startswith(f"| `{name}` |"))
+            assert len(row.split("|")[3].strip()) > 5, f"config.toml does not say what {name} is"
+
+
+def test_kept_benches_become_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write_docs, "MEASURED", tmp_path)
+    assert write_docs.measured("figures") == "Not measured yet."
+    ledger = Ledger("figures", tmp_path / "figures-x.json")
+    ledger.head |= {
+        "device_name": "A GPU",
+        "date": "2030-01-02T03:04:05",
+        "command": "edge-tui bench figures",
+    }
+    ledger.head |= {"versions": {"torch": "9", "transformers": None}}
+    figure = {
+        "figure": "speed",
+        "value": 12.5,
+        "unit": "×",
+        "must": "≥ 3 ×",
+        "aim": "–",
+        "verdict": "reached",
+    }
+    ledger.head["figures"] = [figure, {**figure, "figure": "more", "value": None, "verdict": "not measured"}]
+    ledger.note("Something was in the way.")
+    text = write_docs.measured("figures")
+    assert "A GPU, torch 9, 2030-01-02: `edge-tui bench figures`" in text
+    assert "| speed | 12.500 × | ≥ 3 × | – | reached |" in text
+    assert "| more | – | ≥ 3 × | – | not measured |" in text
+    assert "- Something was in the way." in text
+    assert json.loads((tmp_path / "figures-x.json").read_text())["rows"] == []
+
+
+def test_a_document_without_its_markers_is_refused() -> None:
+    with pytest.raises(ValueError, match="no markers for x"):
+        write_docs.fill("<!-- x: begin -->", "x", "")
+    assert write_docs.fill("a<!-- x: begin -->old<!-- x: end -->b", "x", "new").count("new") == 1
