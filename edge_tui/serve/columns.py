@@ -68,6 +68,8 @@ async def chunks(name: str, batches: AsyncIterator[list[events.Event]], decode: 
 def tokens(batch: events.TokenBatch, known: set[int], decode: Decode) -> dict[str, Any]:
     """A batch, with the texts of the ids that were not told before."""
     said: dict[str, Any] = {name: stream.finite(getattr(batch, name).tolist()) for name in NUMBERS}
+    if batch.candidates is not None:
+        said["candidates"] = stream.finite(batch.candidates.tolist())
     fresh = {int(i) for ids in (batch.id, batch.top_ids, batch.final_ids) for i in ids.flat if i >= 0} - known
     known |= fresh
     ids = sorted(fresh)

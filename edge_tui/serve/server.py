@@ -91,21 +91,21 @@ class Loop(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Signals end the server in order; uvicorn would raise them anew once it has stopped."""
-        if threading.current_thread() is not threading.main_thread():
-            yield  # signals are for the main thread alone
-            return
         loop = asyncio.get_running_loop()
         watch = loop.create_task(self._watch_model())
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._leave, number)
+        # Only the main thread hears signals.
+        heard = (signal.SIGTERM, signal.SIGINT) if _in_main_thread() else ()
+        for number in heard:
+            loop.add_signal_handler(number, self.leave, number)
         try:
             yield
         finally:
             watch.cancel()
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in heard:
                 loop.remove_signal_handler(number)
 
-    def _leave(self, number: int) -> None:
+    def leave(self, number: int) -> None:
+        """A signal came: finishes what there is; a second one cuts it short."""
         self.status = 128 + number
         if self._leaving is None:
             self._leaving = asyncio.get_running_loop().create_task(self._drain())
@@ -139,6 +139,10 @@ class Loop(uvicorn.Server):
         for line in dispatcher.loaded["model"].notices if "model" in dispatcher.loaded else ():
             _say(line)
         _say("ready")
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _say(line: str) -> None:

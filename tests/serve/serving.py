@@ -67,6 +67,10 @@ class Running:
                 raise AssertionError(response.text)
             return list(events(response.iter_lines()))
 
+    def signal(self, number: int) -> None:
+        """What the main thread would do on a signal."""
+        self.loop.servers[0].get_loop().call_soon_threadsafe(self.loop.leave, number)
+
     def settle(self, seconds: float = 10.0) -> None:
         """Waits until nothing runs or waits."""
         until(lambda: not self.app.dispatcher.running and not self.app.dispatcher.waiting, seconds)
@@ -104,12 +108,11 @@ def serving(settings: Settings = DEMO, *, ready: bool = True, **options: Any) ->
     thread.start()
     key = {"Authorization": f"Bearer {chosen.key}"} if chosen.key else {}
     try:
-        until(lambda: loop.started, 20)
+        until(lambda: loop.started or not thread.is_alive(), 20)
         if ready:
             until(lambda: app.dispatcher.ready, 30)
         yield Running(app, engine, f"http://127.0.0.1:{listener.getsockname()[1]}", loop, key)
     finally:
         loop.should_exit = True
-        loop.force_exit = True
         thread.join(10)
         assert engine.close(10)

@@ -8,27 +8,24 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import pytest
 
+from edge_tui.settings import Models
 from tests.serve.conftest import SLOW
 from tests.serve.process import COMMAND, process, ready
-from tests.serve.serving import until
+from tests.serve.serving import DEMO, serving, until
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "slow.py").write_text(SLOW)
-    return tmp_path
-
-
-def _post(url: str, tokens: int, answers: list[Any]) -> threading.Thread:
+def _ask(url: str, tokens: int, answers: list[Any], key: str = "") -> threading.Thread:
     def ask() -> None:
         body = {"prompt": "def", "max_length": tokens, "strategy": "slow", "details": True}
-        answers.append(httpx.post(f"{url}/infer", json=body, timeout=30, trust_env=False))
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        answers.append(httpx.post(f"{url}/infer", json=body, headers=headers, timeout=30, trust_env=False))
 
     thread = threading.Thread(target=ask)
     thread.start()
@@ -39,15 +36,20 @@ def _health(url: str) -> httpx.Response:
     return httpx.get(f"{url}/health", trust_env=False)
 
 
-def test_term_lets_work_finish_and_refuses_new_work(folder: Path) -> None:
-    with ready("--decoders", str(folder)) as server:
+def test_term_lets_work_finish_and_refuses_new_work(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    environment = {"EDGE_TUI_API_KEY": "k1"}
+    with ready("--decoders", str(tmp_path), "--device", "cpu", environment=environment) as server:
+        assert not any("API_KEY" in line for line in server.lines), "it is no unknown setting"
+        assert httpx.get(f"{server.url}/v1/models", trust_env=False).status_code == 401
         answers: list[Any] = []
-        threads = [_post(server.url, 20, answers) for _ in range(2)]
+        threads = [_ask(server.url, 20, answers, "k1") for _ in range(2)]
         until(lambda: _health(server.url).json()["queue"]["length"] == 1)
         server.send(signal.SIGTERM)
         until(lambda: _health(server.url).status_code == 503, 2)
         assert _health(server.url).json()["status"] == "closing"
-        late = httpx.post(f"{server.url}/infer", json={"prompt": "a"}, trust_env=False)
+        key = {"Authorization": "Bearer k1"}
+        late = httpx.post(f"{server.url}/infer", json={"prompt": "a"}, headers=key, trust_env=False)
         assert late.status_code == 503
         assert late.json()["error"]["code"] == "shutting_down"
         assert server.wait(10) == 143
@@ -57,19 +59,19 @@ def test_term_lets_work_finish_and_refuses_new_work(folder: Path) -> None:
         assert [answer.json()["new_tokens"] for answer in answers] == [20, 20]
 
 
-def test_term_cuts_short_what_takes_longer_than_its_deadline(folder: Path) -> None:
-    with ready("--decoders", str(folder), "--drain-seconds", "0.3") as server:
+def test_term_cuts_short_what_takes_longer_than_its_deadline(slow: str) -> None:
+    with serving(drain=0.3) as server:
         answers: list[Any] = []
-        running = _post(server.url, 1900, answers)
-        until(lambda: _health(server.url).json()["running"] == 1)
-        waiting = _post(server.url, 1900, answers)
-        until(lambda: _health(server.url).json()["queue"]["length"] == 1)
-        server.send(signal.SIGTERM)
+        running = _ask(server.url, 1900, answers)
+        until(lambda: server.app.dispatcher.running)
+        waiting = _ask(server.url, 1900, answers)
+        until(lambda: server.app.dispatcher.waiting == 1)
         began = time.monotonic()
-        assert server.wait(10) == 143
+        server.signal(signal.SIGTERM)
+        running.join(5)
+        waiting.join(5)
         assert time.monotonic() - began < 5
-        running.join(2)
-        waiting.join(2)
+        assert server.loop.status == 143
         by_status = {answer.status_code: answer.json() for answer in answers}
         assert set(by_status) == {200, 503}
         assert by_status[200]["finish_reasons"] == ["cancelled"]
@@ -77,18 +79,17 @@ def test_term_cuts_short_what_takes_longer_than_its_deadline(folder: Path) -> No
         assert "shutting down" in by_status[503]["error"]["message"]
 
 
-@pytest.mark.proof
-def test_a_second_signal_does_not_wait(folder: Path) -> None:
-    with ready("--decoders", str(folder), "--drain-seconds", "60") as server:
+def test_a_second_signal_does_not_wait(slow: str) -> None:
+    with serving(drain=60) as server:
         answers: list[Any] = []
-        thread = _post(server.url, 1900, answers)
-        until(lambda: _health(server.url).json()["running"] == 1)
-        server.send(signal.SIGINT)
+        thread = _ask(server.url, 1900, answers)
+        until(lambda: server.app.dispatcher.running)
+        server.signal(signal.SIGINT)
         until(lambda: _health(server.url).status_code == 503, 2)
-        server.send(signal.SIGINT)
-        assert server.wait(5) == 130
-        thread.join(2)
+        server.signal(signal.SIGINT)
+        thread.join(5)
         assert answers[0].status_code == 200
+        assert server.loop.status == 130
 
 
 def _refused(*flags: str) -> tuple[int, str]:
@@ -126,22 +127,22 @@ def test_flags_that_cannot_be_served_with(flags: tuple[str, ...], words: str) ->
     assert "Traceback" not in said
 
 
-def test_a_model_that_is_not_there_ends_it(tmp_path: Path) -> None:
-    with process("--model", str(tmp_path / "nothing")) as server:
-        assert server.wait(40) == 1
-        assert any("nothing" in line for line in server.lines)
-        assert not any("Traceback" in line for line in server.lines)
+def test_a_model_that_is_not_there_ends_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    settings = replace(DEMO, models=Models(name=str(tmp_path / "nothing")))
+    with serving(settings, ready=False) as server:
+        until(lambda: server.loop.should_exit)
+        assert server.loop.status == 1
+    said = capfd.readouterr().err
+    assert "nothing" in said
+    assert "Traceback" not in said
 
 
-def test_the_key_of_the_environment_is_asked_for() -> None:
-    with process(environment={"EDGE_TUI_API_KEY": "k1"}) as server:
+@pytest.mark.proof
+def test_term_is_heeded_while_the_model_loads() -> None:
+    with process() as server:
         until(lambda: server.url, 30)
-        assert httpx.get(f"{server.url}/v1/models", trust_env=False).status_code == 401
-        key = {"Authorization": "Bearer k1"}
-        assert httpx.get(f"{server.url}/v1/models", headers=key, trust_env=False).status_code == 200
-        assert not any("API_KEY" in line for line in server.lines)
         server.send(signal.SIGTERM)
-        assert server.wait(10) == 143, "also while the model loads"
+        assert server.wait(10) == 143
 
 
 def test_help_is_quick_and_loads_nothing_heavy() -> None:
