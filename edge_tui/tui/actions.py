@@ -147,6 +147,8 @@ ACTIONS: tuple[Action, ...] = (
            palette=False),
     Action("parameter_down(10)", "shift+left", "much less", "Ten steps down.", "parameters", palette=False),
     Action("parameter_up(10)", "shift+right", "much more", "Ten steps up.", "parameters", palette=False),
+    Action("explain", "space", "explain", "What it does, in a picture of the token that you look at.",
+           "parameters", palette=False),
     Action("edit", "enter", "type", "Type the value.", "parameters", palette=False),
     Action("reset", "backspace,delete", "reset", "Back to the default.", "parameters", palette=False),
     Action("load('model')", "enter", "load", "Load the model under the cursor (the expert of a pair).",

@@ -262,6 +262,11 @@ class Workbench(Crafting):
             except ParamError as error:
                 self.parameters.refuse(event.key, str(error))
 
+    def on_parameter_table_explain(self) -> None:
+        from edge_tui.tui.screens.explain import ExplainScreen
+
+        self.app.push_screen(ExplainScreen(self))
+
     # Elsewhere.
 
     def action_strategies(self) -> None:

@@ -46,6 +46,9 @@ class ParameterTable(Widget, can_focus=True):
     class Edit(Message):
         """The value of the chosen line is to be typed."""
 
+    class Explain(Message):
+        """What the chosen parameter does is to be shown."""
+
     class Moved(Message):
         """Another line was chosen."""
 
@@ -177,6 +180,9 @@ class ParameterTable(Widget, can_focus=True):
             self._turn(1)
         else:
             self.post_message(self.Edit())
+
+    def action_explain(self) -> None:
+        self.post_message(self.Explain())
 
     def action_reset(self) -> None:
         self.knobs.reset(self.row.key)

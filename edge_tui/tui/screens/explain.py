@@ -1,0 +1,193 @@
+"""A parameter explained: what it does to the choice of the token one looks at, live while it is turned."""
+
+from __future__ import annotations
+
+from math import exp
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.cells import cell_len
+from textual.binding import Binding
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from edge_tui.sanitise import sanitise
+from edge_tui.tui import picture
+from edge_tui.tui.format import bar, clip
+from edge_tui.tui.widgets.inspector import visible
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+    from edge_tui.tui.app import EdgeApp
+    from edge_tui.tui.picture import Group
+    from edge_tui.tui.screens.workbench import Workbench
+
+_LINES = 9
+"""Tokens in the picture, besides the rest."""
+_TEXT = 16
+
+
+class ExplainScreen(ModalScreen[None]):
+    """Turns the workbench's own parameters, so that a run in progress follows; esc leaves.
+
+    Args:
+        workbench: Whose parameters and tokens these are.
+    """
+
+    app: EdgeApp
+    DEFAULT_CSS = """
+    ExplainScreen .dialog { height: auto; }
+    """
+    BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
+        Binding("escape,space,q", "dismiss", "leave", tooltip="Back to the workbench."),
+        Binding("left,h", "turn(-1)", show=False),
+        Binding("right,l", "turn(1)", show=False),
+        Binding("shift+left", "turn(-10)", show=False),
+        Binding("shift+right", "turn(10)", show=False),
+        Binding("up,k", "choose(-1)", show=False),
+        Binding("down,j", "choose(1)", show=False),
+        Binding("backspace,delete", "reset", show=False),
+    ]
+
+    def __init__(self, workbench: Workbench) -> None:
+        super().__init__()
+        self._workbench = workbench
+        self._box = Static(classes="dialog")
+
+    def compose(self) -> ComposeResult:
+        self._box.border_subtitle = "←→ turn · ↑↓ another · ⌫ default · esc leave"
+        yield self._box
+
+    def on_mount(self) -> None:
+        self.paint()
+        # The token in question is the newest one while a run goes on.
+        self.set_interval(0.25, self.paint)
+
+    def on_resize(self) -> None:
+        self.paint()
+
+    # Keys.
+
+    def action_turn(self, steps: int) -> None:
+        self._workbench.parameters.table.action_parameter_up(steps)
+        self.paint()
+
+    def action_choose(self, steps: int) -> None:
+        table = self._workbench.parameters.table
+        table.key_down() if steps > 0 else table.key_up()
+        self.paint()
+
+    def action_reset(self) -> None:
+        self._workbench.parameters.table.action_reset()
+        self.paint()
+
+    # The picture.
+
+    def paint(self) -> None:
+        """Draws everything anew."""
+        row = self._workbench.parameters.table.row
+        self._box.border_title = Content(sanitise(row.title, keep_newlines=False))
+        when = "takes effect at the next token" if row.live else "holds from the next run on"
+        facts = f"{row.shown} · {row.range} · {row.source} · {when}"
+        parts: list[tuple[str, str]] = [
+            (sanitise(row.help, keep_newlines=False) + "\n", "$foreground"),
+            (sanitise(facts, keep_newlines=False) + "\n\n", "$text-muted"),
+        ]
+        self._box.update(Content.assemble(*parts, *self._picture(row.key)))
+
+    def _picture(self, name: str) -> list[tuple[str, str]]:
+        bench = self._workbench
+        if name not in picture.PICTURED:
+            return [
+                (
+                    "It decides about whole runs, not within one token: there is no picture of it.",
+                    "$text-muted",
+                )
+            ]
+        transcript = bench.pane.transcript
+        if transcript is None or not len(transcript):
+            return [
+                ("Run a prompt first: the picture shows what it does to a token's choice.", "$text-muted")
+            ]
+        cursor = bench.pane.cursor
+        index = min(cursor if cursor is not None else len(transcript) - 1, len(transcript) - 1)
+        token = transcript.token(index)
+        top = [other for other in token.top if other.id >= 0]
+        if not top:
+            return [("Nothing was recorded of this token's alternatives.", "$text-muted")]
+        ids = [other.id for other in top]
+        answer = transcript.ids(index)
+        main = bench.session.loaded.get("model")
+        found = picture.groups(
+            [other.logp for other in top],
+            main.vocab if main is not None else 0,
+            [answer.count(each) for each in ids],
+            [other.extras.get("amateur") for other in top] if "formula" in self._values() else (),
+        )
+        if "formula" in self._values() and not any(group.amateur is not None for group in found):
+            return [("Run contrastive first: the picture needs what the amateur thinks.", "$text-muted")]
+        values = self._values()
+        before = picture.shares(picture.apply(found, picture.without(name, values)))
+        after = picture.shares(picture.apply(found, values))
+        texts = bench._decode(ids)
+        head = f"token #{index} {visible(token.text)}"
+        return self._bars(head, name, [visible(text) for text in texts], found, before, after)
+
+    def _values(self) -> dict[str, float]:
+        """What the next request would carry, as numbers."""
+        knobs = self._workbench.knobs
+        values = {param.name: knobs.value(param)[0] for param in knobs.decoder.params}
+        return values | ({"do_sample": 0.0} if knobs.decoder.name == "greedy" else {})
+
+    def _bars(
+        self,
+        head: str,
+        name: str,
+        texts: list[str],
+        found: list[Group],
+        before: list[float],
+        after: list[float],
+    ) -> list[tuple[str, str]]:
+        width = max((self._box.content_size.width or 74) - _TEXT - 17, 12)
+        room, ascii_only = width // 2, self.app.settings.ui.ascii
+        left = f"without {name.replace('_', ' ')}" if picture.has_neutral(name) else "now"
+        parts = [
+            (f"{clip(head, _TEXT + 12):<{_TEXT}} ", "$accent bold"),
+            ("\n" + " " * (_TEXT + 1), ""),
+            (f"{clip(left, room + 7):<{room + 8}} ", "$text-muted"),
+            ("with it\n", "$text-muted"),
+        ]
+        lines = list(zip(texts, before, after, strict=False))[:_LINES]
+        rest = (1 - sum(line[1] for line in lines), 1 - sum(line[2] for line in lines))
+        shown = [*lines, (f"{_others(found, len(lines))} others", *rest)]
+        # The longest bar is the whole width: it is the change that one looks for.
+        most = max(max(was, now) for _, was, now in shown) or 1.0
+        for text, was, now in shown:
+            gone = now <= 0 < was
+            label = clip(text, _TEXT)
+            parts += [
+                (
+                    label + " " * (_TEXT - cell_len(label) + 1),
+                    "$text-disabled strike" if gone else "$foreground",
+                ),
+                (bar(was / most, room, ascii_only), "$text-muted"),
+                (f"{max(was, 0):>6.1%}   ", "$text-muted"),
+                (bar(now / most, room, ascii_only), "$primary"),
+                (f"{max(now, 0):>6.1%}\n", "$text-disabled" if gone else "$foreground bold"),
+            ]
+        if name == "repetition_penalty":
+            parts.append(
+                ("Roughly: it acts on logits, of which only differences are recorded.", "$text-muted")
+            )
+        else:
+            kept = sum(group.many for group in picture.apply(found, self._values()) if exp(group.z) > 0)
+            parts.append(
+                (f"{kept:,} of {sum(group.many for group in found):,} tokens can be drawn.", "$text-muted")
+            )
+        return parts
+
+
+def _others(found: list[Group], listed: int) -> str:
+    count = sum(group.many for group in found[listed:])
+    return f"{count:,}"
