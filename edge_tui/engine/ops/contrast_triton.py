@@ -15,25 +15,23 @@ import torch
 import triton
 import triton.language as tl
 
-from decoders.base import Step
+from decoders.base import Edge, Step
 from decoders.contrastive import LI2022, SEED, SEED_HEAD, Contrastive
 from decoders.penalties import FREQUENCY, PRESENCE, REPETITION
 from decoders.temperature import TEMPERATURE
-from edge_tui.engine.ops.choose_triton import (
-    _BINS,
-    _GREEDY_BELOW,
-    _INDICES,
-    BINS,
-    _digit,
-    _edge,
-    _finish,
-    _gumbel,
-    _peak,
-    _penalised,
+from edge_tui.engine.ops.choose import Cut
+from edge_tui.engine.ops.choose_parts import (
+    INDICES,
+    INF,
     after_others,
     block_for,
+    gumbel,
     launch_options,
+    peak_of,
+    penalised,
 )
+from edge_tui.engine.ops.choose_search import _BINS, Searches, edge_of
+from edge_tui.engine.ops.choose_triton import _GREEDY_BELOW, _finish
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,22 +41,21 @@ if TYPE_CHECKING:
     from decoders.base import Output, Params, State
     from decoders.random import Rng
 
-_INF = tl.constexpr(float("inf"))
 _LI2022 = tl.constexpr(LI2022)
 _SEED = tl.constexpr(SEED)
 _HEAD = tl.constexpr(SEED_HEAD)
 _SUMS = tl.constexpr(6)
 """Left by each program: weight of the penalised expert; maximum and weight of the expert as it is; maximum,
 weight and weight at its own temperature of the amateur."""
-_READ = ("formula", "alpha", "strength", "amateur_temperature", "beta", "sample")
-"""Parameters that the scores depend on."""
-_INDEX = (*_INDICES, "formula", "alpha", "strength", "cooling", "beta", "sample")
+_TENTH = Cut(Edge("depth", "count", "wanted"), 0.0)
+"""The search for the likeliest few; how many stands in a table of its own, 0 where no formula wants them."""
+_INDEX = (*INDICES, "formula", "alpha", "strength", "cooling", "beta", "sample")
 
 
 @triton.jit
 def _weight(x, peak, tau):
     """Sum of `exp((x − peak) / τ)`, removed candidates aside."""
-    gone = x == -_INF
+    gone = x == -INF
     return tl.sum(tl.where(gone, 0.0, tl.exp(tl.where(gone, 0.0, x - peak) / tau)), 0)
 
 
@@ -75,7 +72,7 @@ def _read(
     peaks,
     parts,
     heads,
-    histograms,
+    tally,
     searched,
     V,
     R,
@@ -93,9 +90,9 @@ def _read(
     ids = block * BLOCK + tl.arange(0, BLOCK)
     inside = ids < V
     source = expert + row * expert_stride
-    x = _penalised(source, prompt, output, table, R, row, ids, V, repetition, presence, frequency)
-    plain = tl.load(source + ids, mask=inside, other=-_INF).to(tl.float32)
-    other = tl.load(amateur + row * amateur_stride + ids, mask=inside, other=-_INF).to(tl.float32)
+    x = penalised(source, prompt, output, table, R, row, ids, V, repetition, presence, frequency)
+    plain = tl.load(source + ids, mask=inside, other=-INF).to(tl.float32)
+    other = tl.load(amateur + row * amateur_stride + ids, mask=inside, other=-INF).to(tl.float32)
     peak, high, top = tl.max(x, 0), tl.max(plain, 0), tl.max(other, 0)
     tl.store(z + row * V + ids, x, mask=inside)
     tl.store(peaks + row * count + block, peak)
@@ -110,7 +107,7 @@ def _read(
         wanted = tl.load(table + formula * R + row) == _SEED
         tl.store(heads + row, tl.where(wanted, 1.0 * _HEAD, 0.0))
     for histogram in range(row * count + block, searched, R * count):
-        tl.store(histograms + histogram * _BINS + tl.arange(0, _BINS), tl.zeros((_BINS,), tl.int64))
+        tl.store(tally + histogram * _BINS + tl.arange(0, _BINS), tl.zeros((_BINS,), tl.int64))
 
 
 @triton.jit
@@ -118,10 +115,10 @@ def _normaliser(maxima, weights, count, tau, PARTS: tl.constexpr):
     """`log Σ exp(x / τ)` from its parts."""
     spots = tl.arange(0, PARTS)
     held = spots < count
-    peaks = tl.load(maxima + spots, mask=held, other=-_INF)
+    peaks = tl.load(maxima + spots, mask=held, other=-INF)
     weight = tl.load(weights + spots, mask=held, other=0.0)
     top = tl.max(peaks, 0)
-    gone = peaks == -_INF
+    gone = peaks == -INF
     scale = tl.where(gone, 0.0, tl.exp(tl.where(gone, 0.0, peaks - top) / tau))
     return top / tau + tl.log(tl.sum(weight * scale, 0))
 
@@ -155,8 +152,9 @@ def _choose(
     peaks,
     parts,
     heads,
-    histograms,
-    marks,
+    tally,
+    keys,
+    weights,
     key,
     lane,
     step,
@@ -182,22 +180,22 @@ def _choose(
     block, count, row = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
     ids = block * BLOCK + tl.arange(0, BLOCK)
     inside = ids < V
-    x = tl.load(z + row * V + ids, mask=inside, other=-_INF)
-    other = tl.load(amateur + row * amateur_stride + ids, mask=inside, other=-_INF).to(tl.float32)
+    x = tl.load(z + row * V + ids, mask=inside, other=-INF)
+    other = tl.load(amateur + row * amateur_stride + ids, mask=inside, other=-INF).to(tl.float32)
     mine = parts + row * _SUMS * count
     score = _score(x, other, table, peaks, mine, count, R, row, formula, strength, cooling, beta, PARTS)
     seed = tl.load(heads + row) > 0.0
-    bound = tl.where(seed, _edge(histograms, marks, R, row), -tl.log(tl.load(table + alpha * R + row)))
-    depth = _peak(peaks, row, count, PARTS) - x
-    held = (x > -_INF) & (depth <= bound) & (score == score)
+    bound = tl.where(seed, edge_of(tally, keys, weights, V, row), -tl.log(tl.load(table + alpha * R + row)))
+    depth = peak_of(peaks, row, count, PARTS) - x
+    held = (x > -INF) & (depth <= bound) & (score == score)
     drawn = tl.load(table + sample * R + row) > 0.0
     tau = tl.load(table + temperature * R + row)
     alone = drawn & (tau < _GREEDY_BELOW)
-    score = tl.where(held, score, -_INF)
+    score = tl.where(held, score, -INF)
     score = tl.div_rn(score, tl.where(drawn & (tau >= _GREEDY_BELOW), tau, 1.0))
-    tl.store(z + row * V + ids, tl.where(alone, -_INF, score), mask=inside)
+    tl.store(z + row * V + ids, tl.where(alone, -INF, score), mask=inside)
     if drawn & (tau >= _GREEDY_BELOW):
-        score = score + _gumbel(ids, tl.load(key + row), tl.load(lane + row), tl.load(step))
+        score = score + gumbel(ids, tl.load(key + row), tl.load(lane + row), tl.load(step))
     _finish(
         score,
         ids,
@@ -275,8 +273,7 @@ class FusedContrast:
         self._parts = empty(rows, _SUMS.value, self._blocks)
         self._heads = empty(1, rows)
         self._edges = empty(1, rows)
-        self._histograms = empty(3, rows, BINS, dtype=torch.int64)
-        self._marks = empty(4, rows, dtype=torch.int64)
+        self._search = Searches(1, device, width, rows, self._blocks)
         self._best = empty(rows, self._blocks)
         self._at = empty(rows, self._blocks, dtype=torch.int32)
         self._chosen = empty(rows, dtype=torch.int64)
@@ -302,8 +299,8 @@ class FusedContrast:
             self._peaks,
             self._parts,
             self._heads,
-            self._histograms,
-            3 * self.rows,
+            self._search.tallies,
+            self._search.histograms,
             *size,
             *(place[param.name] for param in (REPETITION, PRESENCE, FREQUENCY)),
             place["formula"],
@@ -311,29 +308,21 @@ class FusedContrast:
             BLOCK=self.block,
             **self._first,
         )
-        for digit in range(3):
-            _digit[grid](
-                self._final,
-                self._peaks,
-                self._parts,
-                self._edges,
-                self._heads,
-                self._histograms,
-                self._marks,
-                self._histograms,
-                self._marks,
-                *size,
-                0,
-                0.0,
-                BLOCK=self.block,
-                PASS=digit,
-                MASS=False,
-                SURPRISE=False,
-                EARLIER=0,
-                SETTLING=-1,
-                **shape,
-                **self._options,
-            )
+        self._search.find(
+            0,
+            _TENTH,
+            0,
+            self._final,
+            self._peaks,
+            self._parts,
+            self._edges,
+            self._heads,
+            0,
+            -1,
+            BLOCK=self.block,
+            **shape,
+            **self._options,
+        )
         _choose[grid](
             *pair,
             s["output_counts"],
@@ -342,8 +331,9 @@ class FusedContrast:
             self._peaks,
             self._parts,
             self._heads,
-            self._histograms,
-            self._marks,
+            self._search.tallies,
+            self._search.keys,
+            self._search.weights,
             rng.key,
             rng.row,
             rng.step,
@@ -375,6 +365,16 @@ class FusedContrast:
             **shape,
             **self._options,
         )
-        return Step(
-            self._chosen, self._final, extras=dict(zip(Contrastive.columns, self._extras, strict=True))
-        )
+        extras = dict(zip(Contrastive.columns, self._extras, strict=True))
+        return Step(self._chosen, self._final, extras=extras, candidates=self._candidates(outs, p))
+
+    def _candidates(self, outs: Mapping[str, Output], p: Params) -> dict[str, Tensor]:
+        """Each column for every token. Under a drawing temperature of 0 only the likeliest has a score."""
+        tau = p[TEMPERATURE.name]
+        tempered = (p["sample"] > 0) & (tau >= _GREEDY_BELOW.value)
+        logits = {stream: outs[stream].logits[:, -1, : self.width].float() for stream in ("model", "amateur")}
+        return {
+            "expert": logits["model"].log_softmax(-1),
+            "amateur": logits["amateur"].log_softmax(-1),
+            "score": self._final * tau.where(tempered, 1.0),
+        }

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 
 from edge_tui.engine.events import TOP
-from edge_tui.engine.ops.choose_triton import INTERPRETED, is_last
+from edge_tui.engine.ops.choose_parts import INTERPRETED, is_last
 
 if TYPE_CHECKING:
     from torch import Tensor

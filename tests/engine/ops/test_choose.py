@@ -24,8 +24,10 @@ from tests.decoders.edges import fits
 
 triton = pytest.importorskip("triton")
 choose_triton = pytest.importorskip("edge_tui.engine.ops.choose_triton")
+choose_search = pytest.importorskip("edge_tui.engine.ops.choose_search")
+choose_parts = pytest.importorskip("edge_tui.engine.ops.choose_parts")
 tl = triton.language
-DEVICE = "cpu" if choose_triton.INTERPRETED else "cuda"
+DEVICE = "cpu" if choose_parts.INTERPRETED else "cuda"
 NAMES = ("greedy", "top_k", "top_p", "min_p", "typical", "auto")
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, about infinities
 EACH = pytest.mark.parametrize("name", NAMES)
@@ -205,7 +207,7 @@ def test_what_stays_is_what_the_edge_says(
 @triton.jit
 def _noise(out, key, row, step, COUNT: tl.constexpr):
     ids = tl.program_id(0) * COUNT + tl.arange(0, COUNT)
-    noise = choose_triton._gumbel(ids, tl.load(key), tl.load(row), tl.load(step))
+    noise = choose_parts.gumbel(ids, tl.load(key), tl.load(row), tl.load(step))
     tl.store(out + ids, noise)
 
 
@@ -220,26 +222,29 @@ def test_noise_is_the_runs_own(seed: int) -> None:
 
 
 @triton.jit
-def _bins(bits, digits, floors, COUNT: tl.constexpr):
+def _bins(keys, wholes, parts, COUNT: tl.constexpr):
     spots = tl.arange(0, COUNT)
-    digit = choose_triton._first_digit(tl.load(bits + spots))
-    tl.store(digits + spots, digit)
-    tl.store(floors + spots, choose_triton._first_pattern(digit))
+    key = tl.load(keys + spots)
+    whole = choose_search.whole_of(key)
+    tl.store(wholes + spots, whole)
+    tl.store(parts + spots, choose_search.part_of(key, whole))
 
 
-def test_first_digits_keep_the_order_and_leave_22_bits() -> None:
-    around = torch.tensor([0.0, 2.0, 128.0, 1e-38, 1.0, 3e38]).view(torch.int32).tolist()
-    near = [bits + d for bits in around for d in (-1, 0, 1) if 0 <= bits + d <= 0x7F800000]
-    some = torch.randint(0, 0x7F800001, (8192 - len(near),), generator=torch.Generator().manual_seed(1))
-    bits = torch.cat((torch.tensor(near), some)).int().sort().values.to(DEVICE)
-    digits, floors = torch.zeros_like(bits), torch.zeros_like(bits)
-    _bins[(1,)](bits, digits, floors, COUNT=len(bits))
-    assert (digits[1:] >= digits[:-1]).all()
-    assert int(digits.min()) >= 0
-    assert int(digits.max()) < choose_triton.BINS
-    rest = bits - floors
-    assert int(rest.min()) >= 0
-    assert int(rest.max()) < 1 << 22
+def test_parts_of_nats_keep_the_order() -> None:
+    around = torch.tensor([0.0, 1.0, 2.0, 30.0, 31.0, 32.0, 1e-38, 3e38]).view(torch.int32).tolist()
+    near = [bits + d for bits in around for d in (-1, 0, 1) if bits + d >= 0]
+    some = torch.randint(0, 0x7F800001, (4096 - len(near),), generator=torch.Generator().manual_seed(1))
+    usual = torch.rand(4096, generator=torch.Generator().manual_seed(2)) * 33
+    patterns = torch.cat((torch.tensor(near), some)).int()
+    keys = torch.cat((patterns.view(torch.float32), usual)).sort().values.to(DEVICE)
+    wholes, parts = keys.int(), keys.int()
+    _bins[(1,)](keys, wholes, parts, COUNT=len(keys))
+    assert torch.equal(wholes, keys.clamp(max=31).int())
+    assert int(parts.min()) >= 0
+    assert int(parts.max()) < choose_search.BINS
+    places = wholes.long() * choose_search.BINS + parts
+    assert (places[1:] >= places[:-1]).all()
+    assert len(places[keys < 31].unique()) > 3000
 
 
 class Wider(TopP):

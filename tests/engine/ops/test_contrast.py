@@ -13,8 +13,8 @@ from decoders.random import Rng
 from tests.decoders.driver import numbers, settle, table
 
 contrast_triton = pytest.importorskip("edge_tui.engine.ops.contrast_triton")
-choose_triton = pytest.importorskip("edge_tui.engine.ops.choose_triton")
-DEVICE = "cpu" if choose_triton.INTERPRETED else "cuda"
+choose_parts = pytest.importorskip("edge_tui.engine.ops.choose_parts")
+DEVICE = "cpu" if choose_parts.INTERPRETED else "cuda"
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, about infinities
 SMALL = [(1, 71), (2, 33)]
 
@@ -46,6 +46,9 @@ def agree(rows: int, vocab: int, device: str, steps: int = 2, **values: object) 
         assert found.extras.keys() == expected.extras.keys()
         for name, column in expected.extras.items():
             assert torch.allclose(found.extras[name], column, rtol=1e-4, atol=1e-4), name
+        for name, column in expected.candidates.items():
+            if name != "score" or values.get("temperature") != 0.0:
+                assert torch.allclose(found.candidates[name], column, rtol=1e-4, atol=1e-4), name
         for name, tensor in states[0].items():
             assert torch.equal(states[1][name], tensor), name
 

@@ -1,0 +1,286 @@
+"""The search for a filter's edge among a whole vocabulary, in three kernels.
+
+Candidates are put in order by a key of so many nats. The first kernel adds up what those in each whole nat
+weigh, the second does the same for each 1024th of the nat that the edge lies in, and the third lists the few
+candidates of the part found. Whoever wants to know the edge then bisects the list, by bit patterns, since
+non-negative floats compare like them; what is equal stays together.
+
+The first sums are made by comparison, not by atomics: those of a vocabulary would queue up at the few
+hundred bins that nearly all candidates share. In the second, most lie outside the nat, and the others spread.
+
+Weights are integers (a probability in units of 2⁻⁴⁰ of the best one's), so sums are exact, whatever order
+atomics come in, and a run is the same run after run. A parameter at its neutral value leaves the list empty,
+which reads as an edge at infinity, so switching a filter off and on needs no other graph.
+"""
+
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import triton
+import triton.language as tl
+
+from edge_tui.engine.ops.choose_parts import INDICES, INF, after_others, peak_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from edge_tui.engine.ops.choose import Cut
+
+BINS = 1024
+"""Parts of a nat, and entries of one histogram."""
+NATS = 32
+"""Whole nats told apart; all keys beyond share the last."""
+_BINS = tl.constexpr(BINS)
+_NATS = tl.constexpr(NATS)
+_FAR = tl.constexpr(0x41F80000)
+"""Bit pattern of 31.0. From there on parts are no longer equal, but a sixteenth of an octave."""
+_FILLED = tl.constexpr(NATS)
+_MISSING = tl.constexpr(NATS + 1)
+"""Kept behind the sums of whole nats: length of the list, and what those before it leave to be reached."""
+_UNIT = tl.constexpr(float(1 << 40))
+"""Weight of the best candidate; 2¹⁸ of them still fit into 63 bits."""
+_CHUNK = tl.constexpr(512)
+"""Entries of the list looked at together."""
+
+
+@triton.jit
+def whole_of(key):
+    """Whole nats of a key."""
+    return tl.minimum(key, _NATS - 1.0).to(tl.int32)
+
+
+@triton.jit
+def part_of(key, whole):
+    """Which part of its whole nats a key lies in."""
+    near = ((key - whole.to(tl.float32)) * _BINS).to(tl.int32)
+    far = (key.to(tl.int32, bitcast=True) - _FAR) >> 20
+    return tl.where(whole < _NATS - 1, near, far)
+
+
+@triton.jit
+def _place(histogram, missing, SIZE: tl.constexpr):
+    """The bin in which a running sum reaches `missing`, and what is missing at its start."""
+    bins = tl.arange(0, SIZE)
+    weight = tl.load(histogram + bins)
+    upto = tl.cumsum(weight, 0)
+    missing = tl.minimum(missing, tl.max(upto, 0))
+    place = tl.sum((upto < missing).to(tl.int32), 0)
+    return place, missing - tl.sum(tl.where(bins < place, weight, 0), 0)
+
+
+@triton.jit
+def _target(histogram, value, MASS: tl.constexpr):
+    """What a parameter asks for, in units of weight."""
+    if MASS:
+        goal = value.to(tl.float64) * tl.sum(tl.load(histogram + tl.arange(0, _NATS)), 0).to(tl.float64)
+        target = goal.to(tl.int64)
+        target += (target.to(tl.float64) < goal).to(tl.int64)
+    else:
+        target = value.to(tl.int64)
+    return tl.maximum(target, 1)
+
+
+@triton.jit
+def edge_of(tally, keys, weights, V, row):
+    """A search's outcome from its list; infinity where nothing was counted."""
+    mine = tally + 2 * row * _BINS
+    found = tl.load(mine + _FILLED).to(tl.int32)
+    missing = tl.load(mine + _MISSING)
+    spots = tl.arange(0, _CHUNK)
+    low = tl.full((), 0x7FFFFFFF, tl.int32)
+    high = tl.full((), 0, tl.int32)
+    for start in range(0, found, _CHUNK):
+        held = start + spots < found
+        bits = tl.load(keys + row * V + start + spots, mask=held, other=0)
+        low = tl.minimum(low, tl.min(tl.where(held, bits, 0x7FFFFFFF), 0))
+        high = tl.maximum(high, tl.max(bits, 0))
+    while low < high:
+        middle = low + (high - low) // 2
+        reached = tl.full((), 0, tl.int64)
+        for start in range(0, found, _CHUNK):
+            held = start + spots < found
+            bits = tl.load(keys + row * V + start + spots, mask=held, other=0x7FFFFFFF)
+            weight = tl.load(weights + row * V + start + spots, mask=held & (bits <= middle), other=0)
+            reached += tl.sum(weight, 0)
+        low = tl.where(reached >= missing, low, middle + 1)
+        high = tl.where(reached >= missing, middle, high)
+    return tl.where(found > 0, low.to(tl.float32, bitcast=True), INF)
+
+
+@triton.jit
+def limit_of(edges, R, row, EARLIER: tl.constexpr, SETTLING: tl.constexpr):
+    """The least depth at which an earlier filter has cut, the one being settled aside."""
+    limit = tl.full((), float("inf"), tl.float32)
+    for i in tl.static_range(EARLIER):
+        if i != SETTLING:
+            limit = tl.minimum(limit, tl.load(edges + i * R + row))
+    return limit
+
+
+@triton.jit
+def key_of(depth, sums, row, count, SURPRISE: tl.constexpr, PARTS: tl.constexpr):
+    """What candidates are put in order by. Surprise less entropy is depth less the depth expected."""
+    if SURPRISE:
+        parts = tl.arange(0, PARTS)
+        held = parts < count
+        mass = tl.sum(tl.load(sums + 2 * row * count + parts, mask=held, other=0.0), 0)
+        moment = tl.sum(tl.load(sums + (2 * row + 1) * count + parts, mask=held, other=0.0), 0)
+        depth = tl.abs(depth - moment / mass)
+    return depth
+
+
+@triton.jit
+def _list(tally, keys, weights, key, weight, held, V, row):
+    """Appends what is held to the list, in any order."""
+    number = tl.sum(held.to(tl.int32), 0)
+    if number > 0:
+        first = tl.atomic_add(tally + 2 * row * _BINS + _FILLED, number.to(tl.int64), sem="relaxed")
+        spot = row * V + first.to(tl.int32) + tl.cumsum(held.to(tl.int32), 0) - 1
+        tl.store(keys + spot, key.to(tl.int32, bitcast=True), mask=held)
+        tl.store(weights + spot, weight, mask=held)
+
+
+@triton.jit(do_not_specialize=INDICES)
+def _search(
+    z,
+    peaks,
+    sums,
+    edges,
+    table,
+    tally,
+    settled,
+    keys,
+    weights,
+    V,
+    R,
+    param,
+    neutral,
+    BLOCK: tl.constexpr,
+    PARTS: tl.constexpr,
+    PASS: tl.constexpr,
+    MASS: tl.constexpr,
+    SURPRISE: tl.constexpr,
+    EARLIER: tl.constexpr,
+    SETTLING: tl.constexpr,
+    DEPENDENT: tl.constexpr,
+):
+    """One kernel of a search: sums of whole nats, sums of parts of one, or the list of one part."""
+    after_others(DEPENDENT)
+    block, count, row = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
+    limit = limit_of(edges, R, row, EARLIER, SETTLING)
+    if SETTLING >= 0:
+        last = edge_of(settled, keys, weights, V, row)
+        limit = tl.minimum(limit, last)
+        if block == 0:
+            tl.store(edges + SETTLING * R + row, last)
+    value = tl.load(table + param * R + row)
+    if value != neutral:
+        ids = block * BLOCK + tl.arange(0, BLOCK)
+        x = tl.load(z + row * V + ids, mask=ids < V, other=-INF)
+        depth = peak_of(peaks, row, count, PARTS) - x
+        held = (x > -INF) & (depth <= limit)
+        key = key_of(tl.where(held, depth, 0.0), sums, row, count, SURPRISE, PARTS)
+        held = held & (key >= 0.0)
+        if MASS:
+            weight = (tl.exp(-tl.where(held, depth, 0.0)) * _UNIT).to(tl.int64)
+            held = held & (weight > 0)
+        else:
+            weight = tl.full((BLOCK,), 1, tl.int64)
+        whole = whole_of(key)
+        mine = tally + 2 * row * _BINS
+        if PASS == 0:
+            nats = tl.arange(0, _NATS)
+            same = held[None, :] & (whole[None, :] == nats[:, None])
+            heavy = tl.sum(tl.where(same, weight[None, :], 0), 1)
+            tl.atomic_add(mine + nats, heavy, mask=heavy > 0, sem="relaxed")
+        else:
+            nat, missing = _place(mine, _target(mine, value, MASS), _NATS)
+            held = held & (whole == nat)
+            part = part_of(key, whole)
+            if PASS == 1:
+                tl.atomic_add(mine + _BINS + part, weight, mask=held, sem="relaxed")
+            else:
+                found, missing = _place(mine + _BINS, missing, _BINS)
+                if block == 0:
+                    tl.store(mine + _MISSING, missing)
+                _list(tally, keys, weights, key, weight, held & (part == found), V, row)
+
+
+class Searches:
+    """The buffers of a step's searches.
+
+    Args:
+        count: How many searches.
+        device: Where everything lies.
+        width: Vocabulary `V`.
+        rows: Number of rows `R`.
+        blocks: Programs a row.
+    """
+
+    def __init__(self, count: int, device: str, width: int, rows: int, blocks: int) -> None:
+        self.tallies = torch.empty(count, rows, 2, BINS, dtype=torch.int64, device=device)
+        """Histograms of whole nats and of parts. Whoever starts a step empties them."""
+        self.keys = torch.empty(rows, width, dtype=torch.int32, device=device)
+        self.weights = torch.empty(rows, width, dtype=torch.int64, device=device)
+        self._grid = (blocks, rows)
+        self._size = (width, rows)
+
+    @property
+    def histograms(self) -> int:
+        """How many histograms of `BINS` entries there are to empty."""
+        return self.tallies.numel() // BINS
+
+    def find(
+        self,
+        index: int,
+        cut: Cut,
+        place: int,
+        z: Tensor,
+        peaks: Tensor,
+        sums: Tensor,
+        edges: Tensor,
+        table: Tensor,
+        earlier: int,
+        settling: int,
+        **options: Any,
+    ) -> None:
+        """Searches for one edge.
+
+        Args:
+            index: Number of the search.
+            cut: What is looked for.
+            place: Where its parameter stands in the table.
+            z: float32 `[R, V]`, the candidates.
+            peaks: float32 `[R, blocks]`, each program's greatest candidate.
+            sums: float32 `[R, 2, blocks]`, for surprise: weights, and first moments over depth.
+            edges: float32 `[cuts, R]`, those of earlier cuts.
+            table: float32 `[P, R]`, parameters.
+            earlier: How many cuts come before.
+            settling: The one of them whose search has just ended, so that its edge is to be written; or −1.
+            **options: Of the launch.
+        """
+        for number in range(3):
+            _search[self._grid](
+                z,
+                peaks,
+                sums,
+                edges,
+                table,
+                self.tallies[index],
+                self.tallies[index - 1],
+                self.keys,
+                self.weights,
+                *self._size,
+                place,
+                float(cut.neutral),
+                PASS=number,
+                MASS=cut.edge.weight == "mass",
+                SURPRISE=cut.edge.key == "surprise",
+                EARLIER=earlier,
+                SETTLING=settling if number == 0 else -1,
+                **options,
+            )
