@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from decoders.base import Decoder, Env, Output
-from edge_tui.engine.graphs import Graphs
 from edge_tui.engine.lookahead import LookaheadRig
 from edge_tui.engine.rig import Rig
 from edge_tui.engine.ring import DEPTH
@@ -244,6 +243,8 @@ class Generation:
 
     def _try_capture(self) -> None:
         """Captures the rig; a strategy or model that cannot be captured goes on as before."""
+        from edge_tui.engine.graphs import Graphs
+
         try:
             self.rig.graphs = Graphs(self.rig, self.rig.feeds())
         except Exception as error:
