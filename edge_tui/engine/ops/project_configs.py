@@ -21,12 +21,15 @@ class Config:
             the tokens that it multiplies; below that they go through shared memory.
         warps: Warps a program runs on.
         lookup: How codes become numbers: "asm", or "table" for plain operations and loads.
+        tensor: Whether tensor cores multiply. Then `block_n` is 16 at least, and `block_k` a multiple of
+            `64 · warps` (of `32 · warps` for plain weights).
     """
 
     block_n: int
     block_k: int
     warps: int
     lookup: str = "asm"
+    tensor: bool = False
 
 
 Row = tuple[str, int, int, int, Config]
@@ -193,12 +196,13 @@ TABLE: tuple[Row, ...] = (
 
 
 @cache
-def choose(kind: str, tokens: int, rows: int, columns: int) -> Config:
-    """The configuration for a product; arguments as in `Row`."""
+def choose(kind: str, tokens: int, rows: int, columns: int, *, tensor: bool = True) -> Config:
+    """The configuration for a product, on tensor cores only if they may be taken; see `Row`."""
 
     def distance(row: Row) -> tuple[int, float]:
         _, t, n, k, _ = row
         # Too few tokens in the table is worse than too many: what each of them keeps in registers adds up.
         return (8 * (tokens - t) if t < tokens else t - tokens), abs(log(rows / n)) + abs(log(columns / k))
 
-    return min((row for row in TABLE if row[0] == kind), key=distance)[4]
+    fitting = (row for row in TABLE if row[0] == kind and (tensor or not row[4].tensor))
+    return min(fitting, key=distance)[4]

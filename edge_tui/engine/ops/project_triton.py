@@ -27,98 +27,15 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from triton.runtime.interpreter import InterpretedFunction
 
-from edge_tui.engine.ops.project import NF4_LEVELS
+from edge_tui.engine.ops.project import NF4_BLOCK, NF4_LEVELS
+from edge_tui.engine.ops.project_codes import CODES, INT8, NF4, PLAIN, lane_level, unpack
 from edge_tui.engine.ops.project_configs import Config, choose
+from edge_tui.engine.ops.project_tensor_triton import CHUNK, project_on_tensor_cores
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from edge_tui.engine.ops.project import Packed
-
-CODES = {"plain": 1, "int8": 4, "nf4": 8}
-"""Weights in one element of the matrix as a kernel loads it."""
-PLAIN, INT8, NF4 = (tl.constexpr(CODES[kind]) for kind in ("plain", "int8", "nf4"))
-
-_INT8_TO_FLOAT: tl.constexpr = tl.constexpr("""{
-    .reg .b32 biased, part;
-    xor.b32 biased, $4, 0x80808080;
-    prmt.b32 part, biased, 0x4B000000, 0x7540;
-    sub.f32 $0, part, 0f4B000080;
-    prmt.b32 part, biased, 0x4B000000, 0x7541;
-    sub.f32 $1, part, 0f4B000080;
-    prmt.b32 part, biased, 0x4B000000, 0x7542;
-    sub.f32 $2, part, 0f4B000080;
-    prmt.b32 part, biased, 0x4B000000, 0x7543;
-    sub.f32 $3, part, 0f4B000080;
-}""")
-"""Bytes become the low mantissa bits of 2²³, from which 2²³ + 128 is taken: cheaper than a conversion."""
-
-_NF4_TO_FLOAT: tl.constexpr = tl.constexpr("""{
-    .reg .b32 code;
-    shr.u32 code, $8, 4;
-    shfl.sync.idx.b32 $0, $9, code, 0x101f, 0xffffffff;
-    shfl.sync.idx.b32 $1, $9, $8, 0x101f, 0xffffffff;
-    shr.u32 code, $8, 12;
-    shfl.sync.idx.b32 $2, $9, code, 0x101f, 0xffffffff;
-    shr.u32 code, $8, 8;
-    shfl.sync.idx.b32 $3, $9, code, 0x101f, 0xffffffff;
-    shr.u32 code, $8, 20;
-    shfl.sync.idx.b32 $4, $9, code, 0x101f, 0xffffffff;
-    shr.u32 code, $8, 16;
-    shfl.sync.idx.b32 $5, $9, code, 0x101f, 0xffffffff;
-    shr.u32 code, $8, 28;
-    shfl.sync.idx.b32 $6, $9, code, 0x101f, 0xffffffff;
-    shr.u32 code, $8, 24;
-    shfl.sync.idx.b32 $7, $9, code, 0x101f, 0xffffffff;
-}""")
-"""Each half of a warp holds the 16 levels, one a lane; a code is the lane to read from."""
-
-
-@triton.jit
-def _lane_level(levels):
-    """This lane's of the 16 levels: one register a thread, though Triton takes it for a scalar."""
-    lane = tl.inline_asm_elementwise("mov.u32 $0, %laneid;", "=r", [], tl.int32, is_pure=True, pack=1)
-    return tl.load(levels + (lane & 15))
-
-
-@triton.jit
-def _unpack(tile, levels, level, CODES: tl.constexpr, LOOKUP: tl.constexpr):
-    """The weights of a tile as float32: one tensor for each place in an element."""
-    if CODES == PLAIN:
-        return (tile.to(tl.float32),)
-    elif CODES == INT8:
-        if LOOKUP == "table":
-            return (
-                ((tile << 24) >> 24).to(tl.float32),
-                ((tile << 16) >> 24).to(tl.float32),
-                ((tile << 8) >> 24).to(tl.float32),
-                (tile >> 24).to(tl.float32),
-            )
-        else:
-            return tl.inline_asm_elementwise(
-                _INT8_TO_FLOAT, "=f,=f,=f,=f,r", [tile], (tl.float32,) * 4, is_pure=True, pack=1
-            )
-    else:
-        if LOOKUP == "table":
-            return (
-                tl.load(levels + ((tile >> 4) & 15)),
-                tl.load(levels + (tile & 15)),
-                tl.load(levels + ((tile >> 12) & 15)),
-                tl.load(levels + ((tile >> 8) & 15)),
-                tl.load(levels + ((tile >> 20) & 15)),
-                tl.load(levels + ((tile >> 16) & 15)),
-                tl.load(levels + ((tile >> 28) & 15)),
-                tl.load(levels + ((tile >> 24) & 15)),
-            )
-        else:
-            return tl.inline_asm_elementwise(
-                _NF4_TO_FLOAT,
-                "=f,=f,=f,=f,=f,=f,=f,=f,r,f",
-                [tile, level],
-                (tl.float32,) * 8,
-                is_pure=True,
-                pack=1,
-            )
 
 
 @triton.jit
@@ -206,7 +123,7 @@ def _project(
         factor = tl.load(scales + block[None, :], mask=(word < SPAN)[None, :], other=0.0)
     level = 0.0
     if CODES == NF4 and LOOKUP != "table":
-        level = _lane_level(levels)
+        level = lane_level(levels)
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
@@ -227,7 +144,7 @@ def _project(
                 scales + k // 64 + WORDS // 8 + block[None, :], mask=(coming < SPAN)[None, :], other=0.0
             )
         inside = k + column < K
-        weights = _unpack(tile, levels, level, CODES, LOOKUP)
+        weights = unpack(tile, levels, level, CODES, LOOKUP)
         if norm is not None:
             gain = tl.load(norm + k + column, mask=inside, other=0.0).to(tl.float32)
         new_sums = ()
@@ -288,6 +205,12 @@ def _can_overlap(device: torch.device) -> bool:
 
 
 @cache
+def _has_tensor_cores(device: torch.device) -> bool:
+    """Whether they take both 16-bit types, and sixteen columns at once."""
+    return INTERPRETED or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+@cache
 def _levels(device: torch.device) -> Tensor:
     return torch.tensor(NF4_LEVELS, device=device)
 
@@ -311,31 +234,48 @@ def project(
     width = packed.rows // 2 if gate else packed.rows
     if config is None:
         config = choose(packed.kind, tokens, packed.rows, columns)
-    weight = packed.weight if packed.kind == "plain" else packed.weight.view(-1).view(torch.int32)
+    if config.tensor and not (
+        x.dtype != torch.float32 and columns % NF4_BLOCK == 0 and _has_tensor_cores(x.device)
+    ):
+        config = choose(packed.kind, tokens, packed.rows, columns, tensor=False)
     overlap = dependent_launch and _can_overlap(x.device)
-    launch: dict[str, Any] = {"num_warps": config.warps}
+    constants: dict[str, Any] = {
+        "K": columns,
+        "CODES": CODES[packed.kind],
+        "GATE": gate,
+        "LOOKUP": "table" if INTERPRETED else config.lookup,
+        "PDL": overlap,
+        "BLOCK_N": config.block_n,
+        "num_warps": config.warps,
+    }
     if overlap:
-        launch["launch_pdl"] = True
-    _project[(triton.cdiv(width, config.block_n // (2 if gate else 1)),)](
-        x,
-        weight,
+        constants["launch_pdl"] = True
+    arguments: tuple[Any, ...] = (eps, width)
+    if config.tensor:
+        kernel = project_on_tensor_cores
+        arguments = (eps, width, tokens)
+        constants["HALVES"] = triton.cdiv(tokens, 8)
+        constants["CHUNKS"] = config.block_k // (config.warps * CHUNK[packed.kind])
+        constants["WARPS"] = config.warps
+        constants["num_stages"] = 1
+        constants["DTYPE"] = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}[x.dtype]
+        constants["INTERPRETED"] = INTERPRETED
+    else:
+        kernel = _project
+        constants["T"] = tokens
+        constants["BLOCK_K"] = config.block_k
+    words = packed.kind != "plain" or config.tensor
+    kernel[(triton.cdiv(width, config.block_n // (2 if gate else 1)),)](
+        x.view(torch.int32) if config.tensor else x,
+        packed.weight.view(-1).view(torch.int32) if words else packed.weight,
         packed.scale,
         packed.bias,
-        norm,
+        norm.view(torch.int32) if config.tensor and norm is not None else norm,
         residual,
         out,
         _levels(x.device) if packed.kind == "nf4" else None,
-        eps,
-        width,
-        K=columns,
-        T=tokens,
-        CODES=CODES[packed.kind],
-        GATE=gate,
-        LOOKUP="table" if INTERPRETED else config.lookup,
-        PDL=overlap,
-        BLOCK_N=config.block_n,
-        BLOCK_K=config.block_k,
-        **launch,
+        *arguments,
+        **constants,
     )
 
 

@@ -1,5 +1,7 @@
 """Measures the matrix kernels at true shapes: `python -m tests.engine.ops.speed_project [--seconds 230]`.
 
+`--tensor` measures cuts for tensor cores alone, beside the plain cores' best in the table: a short sweep.
+
 Every product of three models is timed under several cuts, as replays of a graph over more copies of the
 matrix than the GPU's cache holds, dependent launches included. Then whole steps without attention are timed
 with the best cuts, with and without dependent launch. The last lines are a new table for `project_configs`.
@@ -97,6 +99,24 @@ def candidates(kind: str, tokens: int, product: Product) -> Iterator[Config]:
             yield Config(max(n, 1 + product.gate), k, warps)
     if kind != "plain":
         yield Config(8, 512, 2, "table")
+
+
+def tensor_candidates(kind: str, product: Product) -> Iterator[Config]:
+    """Cuts for tensor cores worth trying, the same for any number of tokens."""
+    unit = 128 if kind == "plain" else 256  # a warp's columns of a tile
+    if product.rows < 6000:
+        cuts = [(16, unit, 4), (16, unit, 8), (16, unit // 2, 8), (16, unit // 2, 16)]
+        if product.columns > 4096:
+            cuts += [(16, unit, 16), (32, unit // 2, 8)]
+    else:
+        cuts = [(16, unit, 1), (16, 2 * unit, 1), (32, unit, 1), (16, unit, 2), (32, unit // 2, 4)]
+    for n, k, warps in cuts:
+        if k * warps < 2 * product.columns:
+            yield Config(n, k * warps, warps, tensor=True)
+
+
+def listed(text: str) -> list[str]:
+    return text.split(",")
 
 
 class Bench:
@@ -219,9 +239,10 @@ def compile_ahead(kind: str, product: Product, tokens: int, config: Config, over
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=[model.name for model in MODELS])
-    parser.add_argument("--kinds", nargs="+", default=list(BYTES))
-    parser.add_argument("--tokens", nargs="+", type=int, default=[1, 4, 8, 5])
+    parser.add_argument("--models", type=listed, default=[model.name for model in MODELS])
+    parser.add_argument("--kinds", type=listed, default=list(BYTES))
+    parser.add_argument("--tokens", type=lambda text: [int(t) for t in listed(text)], default=[1, 4, 8, 5])
+    parser.add_argument("--tensor", action="store_true", help="tensor cores alone, beside the table")
     parser.add_argument("--seconds", type=float, default=230.0, help="starts no new case after this long")
     parser.add_argument("--processes", type=int, default=min(14, os.cpu_count() or 1))
     arguments = parser.parse_args()
@@ -253,16 +274,22 @@ def main() -> None:
     pool = ProcessPoolExecutor(arguments.processes, mp_context=context)
     builds: dict[object, Future[None]] = {}
 
-    def build(*what: object) -> Future[None]:
+    def build(kind: str, product: Product, tokens: int, config: Config, overlap: bool = True) -> Future[None]:
+        if config.tensor:  # one kernel serves eight tokens or fewer
+            tokens = 8 * ceil(tokens / 8)
+        what = (kind, product, tokens, config, overlap)
         if what not in builds:
-            builds[what] = pool.submit(compile_ahead, *what)  # type: ignore[arg-type]
+            builds[what] = pool.submit(compile_ahead, *what)
         return builds[what]
 
     def cuts(tokens: int, kind: str, product: Product) -> list[Config]:
-        found = list(dict.fromkeys(candidates(kind, tokens, product)))
-        if tokens == 5:  # between two measured ones: their winners suffice
-            found = [best[kind, other, product] for other in (4, 8) if (kind, other, product) in best]
-        return list(dict.fromkeys([*found, choose(kind, tokens, product.rows, product.columns)]))
+        shape = (kind, tokens, product.rows, product.columns)
+        found = [choose(*shape), choose(*shape, tensor=False)]
+        if tokens > 1:
+            found += tensor_candidates(kind, product)
+        if not arguments.tensor:
+            found += candidates(kind, tokens, product)
+        return list(dict.fromkeys(found))
 
     try:
         for tokens, kind, _, product in cases:
@@ -289,11 +316,12 @@ def main() -> None:
             best[kind, tokens, product] = config
             default = choose(kind, tokens, product.rows, product.columns)
             present = next((s for s, c in timed if c == default), float("nan"))
+            tensor = min((s for s, c in timed if c.tensor), default=float("nan"))
             rate = size / seconds
             print(
                 f"{kind:5} T={tokens} {model.name:12} {product.name:7} {seconds * 1e6:7.2f} µs "
-                f"{rate / 1e9:5.0f} GB/s {rate / bandwidth:4.0%} {astuple(config)!s:24} "
-                f"table {present * 1e6:7.2f} µs",
+                f"{rate / 1e9:5.0f} GB/s {rate / bandwidth:4.0%} {astuple(config)!s:32} "
+                f"table {present * 1e6:7.2f} µs, tensor cores {tensor * 1e6:7.2f} µs",
                 flush=True,
             )
             results.append(

@@ -26,6 +26,7 @@ project_triton = pytest.importorskip("edge_tui.engine.ops.project_triton")
 configs = pytest.importorskip("edge_tui.engine.ops.project_configs")
 DEVICE = "cpu" if project_triton.INTERPRETED else "cuda"
 TINY = configs.Config(block_n=8, block_k=64, warps=1)
+TENSOR = configs.Config(block_n=32, block_k=256, warps=2, tensor=True)
 KINDS = ("plain", "int8", "nf4")
 BOUND = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
@@ -146,6 +147,39 @@ def test_the_table_has_a_cut_for_every_product(kind: str, tokens: int) -> None:
     check(Case(kind, tokens, rows=12, columns=64, norm=True, gate=True), config=None)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tokens", [2, 5, 8, 13, MAX_TOKENS])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_tensor_cores_take_any_tokens(kind: str, tokens: int, dtype: torch.dtype) -> None:
+    check(Case(kind, tokens, 40, 320, dtype, norm=True, residual=True), TENSOR)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("gate", [False, True])
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_tensor_cores_fold_the_surroundings(
+    kind: str, norm: bool, gate: bool, residual: bool, bias: bool
+) -> None:
+    case = Case(kind, 3, 20, 128, norm=norm, gate=gate, residual=residual, bias=bias, wide=not residual)
+    check(case, configs.Config(block_n=16, block_k=256, warps=4, tensor=True))
+
+
+@pytest.mark.parametrize("rows", [1, 7, 16, 33])
+@pytest.mark.parametrize("columns", [64, 192, 448])
+def test_tensor_cores_take_sizes_that_blocks_do_not_divide(rows: int, columns: int) -> None:
+    for kind in KINDS:
+        check(Case(kind, 2, rows, columns, norm=True), TENSOR)
+        check(Case(kind, 2, 2 * rows, columns, gate=True), TENSOR)
+
+
+def test_what_tensor_cores_cannot_take_goes_to_plain_cores() -> None:
+    check(Case("plain", 2, columns=76, norm=True), TENSOR)
+    check(Case("int8", 2, columns=60), TENSOR)
+    check(Case("nf4", 2, dtype=torch.float32), TENSOR)
+
+
 def test_the_norm_bears_loud_and_silent_tokens() -> None:
     for size in (0.0, 1e-6, 3e4):
         x = torch.full((1, 64), size, device=DEVICE).half()
@@ -219,25 +253,14 @@ def test_kernels_are_available_or_say_why_not(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    ("hidden", "qkv", "inner", "tokens", "dtype"),
-    [
-        (896, 1152, 4864, 1, torch.float16),
-        *((896, 1152, 4864, tokens, torch.bfloat16) for tokens in (1, 3, 8, 16)),
-        (2048, 3072, 8192, 4, torch.bfloat16),
-        (3584, 4608, 18944, 1, torch.bfloat16),
-        (3584, 4608, 18944, 5, torch.bfloat16),
-    ],
-)
-def test_true_shapes(kind: str, hidden: int, qkv: int, inner: int, tokens: int, dtype: torch.dtype) -> None:
-    for case in (
-        Case(kind, tokens, qkv, hidden, dtype, norm=True, bias=True),
-        Case(kind, tokens, hidden, hidden, dtype, residual=True),
-        Case(kind, tokens, 2 * inner, hidden, dtype, norm=True, gate=True),
-        Case(kind, tokens, hidden, inner, dtype, residual=True),
-        Case(kind, tokens, 32003, hidden, dtype, norm=True, wide=True),
-    ):
-        check(case, config=None)
+@pytest.mark.parametrize("tokens", [1, 5])
+def test_true_shapes(kind: str, tokens: int) -> None:
+    tensor = configs.Config(block_n=16, block_k=1024, warps=4, tensor=True)
+    for config in (None, tensor) if tokens > 1 else (None,):
+        check(Case(kind, tokens, 4608, 3584, norm=True, bias=True), config)
+        check(Case(kind, tokens, 896, 4864, residual=True), config)
+        check(Case(kind, tokens, 9728, 896, norm=True, gate=True), config)
+    check(Case(kind, tokens, 32003, 896, torch.float16, norm=True, wide=True), config)
 
 
 @pytest.mark.gpu

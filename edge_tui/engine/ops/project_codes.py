@@ -1,0 +1,93 @@
+"""What a word of packed weights stands for, in registers: the part that all matrix kernels share."""
+
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment, possibly-undefined"
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+CODES = {"plain": 1, "int8": 4, "nf4": 8}
+"""Weights in one element of the matrix as a kernel loads it."""
+PLAIN, INT8, NF4 = (tl.constexpr(CODES[kind]) for kind in ("plain", "int8", "nf4"))
+
+_INT8_TO_FLOAT: tl.constexpr = tl.constexpr("""{
+    .reg .b32 biased, part;
+    xor.b32 biased, $4, 0x80808080;
+    prmt.b32 part, biased, 0x4B000000, 0x7540;
+    sub.f32 $0, part, 0f4B000080;
+    prmt.b32 part, biased, 0x4B000000, 0x7541;
+    sub.f32 $1, part, 0f4B000080;
+    prmt.b32 part, biased, 0x4B000000, 0x7542;
+    sub.f32 $2, part, 0f4B000080;
+    prmt.b32 part, biased, 0x4B000000, 0x7543;
+    sub.f32 $3, part, 0f4B000080;
+}""")
+"""Bytes become the low mantissa bits of 2²³, from which 2²³ + 128 is taken: cheaper than a conversion."""
+
+_NF4_TO_FLOAT: tl.constexpr = tl.constexpr("""{
+    .reg .b32 code;
+    shr.u32 code, $8, 4;
+    shfl.sync.idx.b32 $0, $9, code, 0x101f, 0xffffffff;
+    shfl.sync.idx.b32 $1, $9, $8, 0x101f, 0xffffffff;
+    shr.u32 code, $8, 12;
+    shfl.sync.idx.b32 $2, $9, code, 0x101f, 0xffffffff;
+    shr.u32 code, $8, 8;
+    shfl.sync.idx.b32 $3, $9, code, 0x101f, 0xffffffff;
+    shr.u32 code, $8, 20;
+    shfl.sync.idx.b32 $4, $9, code, 0x101f, 0xffffffff;
+    shr.u32 code, $8, 16;
+    shfl.sync.idx.b32 $5, $9, code, 0x101f, 0xffffffff;
+    shr.u32 code, $8, 28;
+    shfl.sync.idx.b32 $6, $9, code, 0x101f, 0xffffffff;
+    shr.u32 code, $8, 24;
+    shfl.sync.idx.b32 $7, $9, code, 0x101f, 0xffffffff;
+}""")
+"""Each half of a warp holds the 16 levels, one a lane; a code is the lane to read from."""
+
+
+@triton.jit
+def lane_level(levels):
+    """This lane's of the 16 levels: one register a thread, though Triton takes it for a scalar."""
+    lane = tl.inline_asm_elementwise("mov.u32 $0, %laneid;", "=r", [], tl.int32, is_pure=True, pack=1)
+    return tl.load(levels + (lane & 15))
+
+
+@triton.jit
+def unpack(tile, levels, level, CODES: tl.constexpr, LOOKUP: tl.constexpr):
+    """The weights of a tile as float32: one tensor for each place in an element."""
+    if CODES == PLAIN:
+        return (tile.to(tl.float32),)
+    elif CODES == INT8:
+        if LOOKUP == "table":
+            return (
+                ((tile << 24) >> 24).to(tl.float32),
+                ((tile << 16) >> 24).to(tl.float32),
+                ((tile << 8) >> 24).to(tl.float32),
+                (tile >> 24).to(tl.float32),
+            )
+        else:
+            return tl.inline_asm_elementwise(
+                _INT8_TO_FLOAT, "=f,=f,=f,=f,r", [tile], (tl.float32,) * 4, is_pure=True, pack=1
+            )
+    else:
+        if LOOKUP == "table":
+            return (
+                tl.load(levels + ((tile >> 4) & 15)),
+                tl.load(levels + (tile & 15)),
+                tl.load(levels + ((tile >> 12) & 15)),
+                tl.load(levels + ((tile >> 8) & 15)),
+                tl.load(levels + ((tile >> 20) & 15)),
+                tl.load(levels + ((tile >> 16) & 15)),
+                tl.load(levels + ((tile >> 28) & 15)),
+                tl.load(levels + ((tile >> 24) & 15)),
+            )
+        else:
+            return tl.inline_asm_elementwise(
+                _NF4_TO_FLOAT,
+                "=f,=f,=f,=f,=f,=f,=f,=f,r,f",
+                [tile, level],
+                (tl.float32,) * 8,
+                is_pure=True,
+                pack=1,
+            )

@@ -1,0 +1,200 @@
+"""The kernel behind `project` for several tokens: dot products on tensor cores.
+
+An `m16n8k16` product takes 16 matrix rows and 8 tokens, so up to eight tokens cost what one does. Neither
+operand passes through shared memory: a sum over columns may take them in any order, so each lane loads 16
+bytes of a row as they lie there and hands them on as the columns that the instruction expects from it. Four
+lanes share a row of such a chunk, eight rows lie side by side, and the tokens are laid out alike.
+
+The warps of a program share its rows and split the columns. Each chunk of a tile has sums of its own, which
+keeps the products independent and lets a chunk of 4-bit codes be one block with one absmax: its sums are
+scaled, not its weights. What is said in `project_triton` of the norm, of dependent launch and of
+reproducible sums holds here too.
+"""
+
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment, possibly-undefined"
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from edge_tui.engine.ops.project_codes import INT8, NF4, PLAIN, lane_level, unpack
+
+CHUNK = {"plain": 32, "int8": 64, "nf4": 64}
+"""Columns of a warp's smallest share of a tile."""
+
+
+@triton.jit
+def _pairs(words, DTYPE: tl.constexpr):
+    """Two 16-bit numbers of each word, side by side along a new last axis."""
+    low = words.to(tl.int16).to(DTYPE, bitcast=True)
+    return tl.join(low, (words >> 16).to(tl.int16).to(DTYPE, bitcast=True))
+
+
+@triton.jit
+def _matrix(
+    tile, levels, level, DTYPE: tl.constexpr, FLOAT: tl.constexpr, CODES: tl.constexpr, LOOKUP: tl.constexpr
+):
+    """The weights of a tile, the codes of a word side by side along the last axis."""
+    if CODES == PLAIN:
+        return _pairs(tile, DTYPE)
+    elif CODES == INT8:
+        w = unpack(tile, levels, level, CODES, LOOKUP)
+        even = tl.join(w[0].to(FLOAT), w[2].to(FLOAT))
+        odd = tl.join(w[1].to(FLOAT), w[3].to(FLOAT))
+        return tl.join(even, odd)
+    else:
+        w = unpack(tile, levels, level, CODES, LOOKUP)
+        even = tl.join(tl.join(w[0].to(FLOAT), w[4].to(FLOAT)), tl.join(w[2].to(FLOAT), w[6].to(FLOAT)))
+        odd = tl.join(tl.join(w[1].to(FLOAT), w[5].to(FLOAT)), tl.join(w[3].to(FLOAT), w[7].to(FLOAT)))
+        return tl.join(even, odd)
+
+
+@triton.jit(do_not_specialize=["tokens"])
+def project_on_tensor_cores(
+    x,
+    weight,
+    scale,
+    bias,
+    norm,
+    residual,
+    out,
+    levels,
+    eps,
+    width,  # of `out`
+    tokens,
+    K: tl.constexpr,
+    HALVES: tl.constexpr,  # of 16 tokens, whether there or not
+    DTYPE: tl.constexpr,  # of the tokens, which come as words of two
+    CODES: tl.constexpr,
+    GATE: tl.constexpr,
+    LOOKUP: tl.constexpr,
+    PDL: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    CHUNKS: tl.constexpr,  # of a warp in one tile
+    WARPS: tl.constexpr,
+):
+    # The interpreter rounds bfloat16 down, and multiplies its bits.
+    FLOAT: tl.constexpr = tl.float32 if INTERPRETED else DTYPE
+    TILES: tl.constexpr = BLOCK_N // 16
+    LANE: tl.constexpr = 8 if CODES == PLAIN else 16  # weights of a chunk that a lane holds
+    CHUNK: tl.constexpr = 4 * LANE
+    PACKED: tl.constexpr = 2 if CODES == PLAIN else CODES  # weights of a word
+    WORDS: tl.constexpr = LANE // PACKED
+    SPAN: tl.constexpr = K // PACKED
+    BLOCK_K: tl.constexpr = WARPS * CHUNKS * CHUNK
+    # An fp16 token times the norm's weight needs room above; its norm comes at the end.
+    ROOM: tl.constexpr = 1.0 / 32 if tl.float16 == DTYPE else 1.0
+
+    # A tile lies as [16 rows, half of them, chunk, warp, row; lane, word], folded into two axes: Triton
+    # spreads four lanes over the second and eight over the first, then warps over it, then registers.
+    line = tl.arange(0, BLOCK_N * CHUNKS * WARPS)
+    chunk = (line // 8) % (CHUNKS * WARPS)
+    if GATE:  # a gate row eight before its up row, which is in the same lane
+        row = line // (16 * CHUNKS * WARPS) * 8 + line % 8
+        row = tl.minimum(tl.program_id(0) * (BLOCK_N // 2) + row, width - 1)
+        row += line // (8 * CHUNKS * WARPS) % 2 * width
+    else:
+        row = line // (8 * CHUNKS * WARPS) * 8 + line % 8
+        row = tl.minimum(tl.program_id(0) * BLOCK_N + row, width - 1)
+    row = row.to(tl.int64)[:, None]
+    # What a lane holds of a chunk, no more.
+    word = tl.multiple_of(tl.arange(0, 4 * WORDS), WORDS)[None, :] + (chunk * (4 * WORDS))[:, None]
+    rows = weight + row * SPAN
+    tile = tl.load(rows + word, mask=word < SPAN, other=0, eviction_policy="evict_first")
+    factor = 0.0
+    if CODES == NF4:
+        # One absmax a row and chunk, the same for four lanes; said to be contiguous to lie along them.
+        block = chunk[:, None] + tl.max_contiguous(tl.multiple_of(tl.zeros((1, 4), tl.int32), (1, 1)), (1, 2))
+        scales = scale + row * (K // 64)
+        factor = tl.load(scales + block, mask=block < K // 64, other=0.0)
+    level = 0.0
+    if CODES == NF4 and LOOKUP != "table":
+        level = lane_level(levels)
+    if PDL:
+        gdc_launch_dependents()
+        gdc_wait()
+
+    # Tokens lie as [half, eight columns, chunk, warp, token; lane, word].
+    line = tl.arange(0, HALVES * (LANE // 8) * CHUNKS * WARPS * 8)
+    token = (line // (LANE * CHUNKS * WARPS) * 8 + line % 8)[:, None]
+    pair = line // 8 % (CHUNKS * WARPS) * (CHUNK // 2) + line // (8 * CHUNKS * WARPS) % (LANE // 8) * 4
+    pair = pair[:, None] + (tl.arange(0, 16) // 4 * (LANE // 2) + tl.arange(0, 16) % 4)[None, :]
+    value = tl.load(x + token * (K // 2) + pair, mask=(token < tokens) & (pair < K // 2), other=0)
+    gain = 0
+    squares = 0.0
+    if norm is not None:
+        gain = tl.load(norm + pair, mask=pair < K // 2, other=0)
+        squares = tl.zeros((HALVES, WARPS, 8, 4), tl.float32)
+    sums = tl.zeros((CHUNKS * WARPS, BLOCK_N, HALVES * 8), tl.float32)
+
+    for k in range(0, K, BLOCK_K):
+        coming = k // PACKED + BLOCK_K // PACKED + word
+        ahead = tl.load(rows + coming, mask=coming < SPAN, other=0, eviction_policy="evict_first")
+        factor_ahead = 0.0
+        if CODES == NF4:
+            coming_block = k // 64 + BLOCK_K // 64 + block
+            factor_ahead = tl.load(scales + coming_block, mask=coming_block < K // 64, other=0.0)
+        next_pair = k // 2 + BLOCK_K // 2 + pair
+        value_ahead = tl.load(
+            x + token * (K // 2) + next_pair, mask=(token < tokens) & (next_pair < K // 2), other=0
+        )
+        gain_ahead = 0
+        taken = _pairs(value, DTYPE)
+        if norm is not None:
+            gain_ahead = tl.load(norm + next_pair, mask=next_pair < K // 2, other=0)
+            loud = taken.to(tl.float32)
+            square = tl.reshape(loud * loud, (HALVES, LANE // 8 * CHUNKS, WARPS, 8, 4, 8))
+            squares += tl.sum(tl.sum(square, axis=5), axis=1)
+            taken = (loud * (_pairs(gain, DTYPE).to(tl.float32) * ROOM)).to(FLOAT)
+        matrix = _matrix(tile, levels, level, DTYPE, FLOAT, CODES, LOOKUP)
+        matrix = tl.reshape(matrix, (TILES, 2, CHUNKS, WARPS, 8, 4, LANE // 4, 4))
+        matrix = tl.permute(matrix, (2, 3, 0, 1, 4, 6, 5, 7))
+        matrix = tl.reshape(matrix, (CHUNKS * WARPS, BLOCK_N, CHUNK))
+        taken = tl.reshape(taken, (HALVES, LANE // 8, CHUNKS, WARPS, 8, 4, 2, 4))
+        taken = tl.permute(taken, (2, 3, 1, 6, 5, 7, 0, 4))
+        taken = tl.reshape(taken, (CHUNKS * WARPS, CHUNK, HALVES * 8))
+        if INTERPRETED:
+            matrix = matrix.to(tl.float32)
+            taken = taken.to(tl.float32)
+        if CODES == NF4:
+            absmax = tl.reshape(factor, (TILES, 2, CHUNKS, WARPS, 8, 1, 4, 1))
+            absmax = tl.broadcast_to(absmax, (TILES, 2, CHUNKS, WARPS, 8, HALVES, 4, 2))
+            absmax = tl.permute(absmax, (2, 3, 0, 1, 4, 5, 6, 7))
+            absmax = tl.reshape(absmax, (CHUNKS * WARPS, BLOCK_N, HALVES * 8))
+            sums += tl.dot(matrix, taken) * absmax
+        else:
+            sums = tl.dot(matrix, taken, sums)
+        tile = ahead
+        factor = factor_ahead
+        value = value_ahead
+        gain = gain_ahead
+
+    y = tl.sum(sums, axis=0)
+    r = tl.arange(0, BLOCK_N)
+    t = tl.arange(0, HALVES * 8)
+    if GATE:
+        at = tl.program_id(0) * (BLOCK_N // 2) + r // 16 * 8 + r % 8
+        own = tl.minimum(at, width - 1) + r % 16 // 8 * width
+    else:
+        at = tl.program_id(0) * BLOCK_N + r
+        own = tl.minimum(at, width - 1)
+    if CODES == INT8:
+        y *= (tl.load(scale + own) * (1.0 / 127.0))[:, None]
+    if norm is not None:
+        size = tl.reshape(tl.sum(tl.sum(squares, axis=3), axis=1), (HALVES * 8,))
+        y *= (tl.rsqrt(size / K + eps) * (1.0 / ROOM))[None, :]
+    if bias is not None:
+        y += tl.load(bias + own).to(tl.float32)[:, None]
+    if GATE:
+        pairs = tl.permute(tl.reshape(y, (TILES, 2, 8, HALVES * 8)), (0, 2, 3, 1))
+        gate, up = tl.split(pairs)
+        y = tl.reshape(gate * tl.sigmoid(gate) * up, (BLOCK_N // 2, HALVES * 8))
+        at = tl.program_id(0) * (BLOCK_N // 2) + tl.arange(0, BLOCK_N // 2)
+    place = t[None, :] * width + at[:, None]
+    inside = (t < tokens)[None, :] & (at < width)[:, None]
+    if residual is not None:
+        y += tl.load(residual + place, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + place, y.to(out.dtype.element_ty), mask=inside)
