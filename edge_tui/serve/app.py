@@ -89,6 +89,7 @@ class Server(FastAPI):
         return {
             "server": "edge-tui",
             "version": __version__,
+            "status": _status(self.dispatcher),
             "strategies": [decoder.name for decoder in decoders.all()],
             "manage": self.limits.manage,
             "limits": {"tokens": self.limits.tokens, "rows": self.limits.rows},
@@ -112,6 +113,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     assert isinstance(app, Server)
     pump = asyncio.create_task(app.dispatcher.serve())
     pump.add_done_callback(app.dispatcher.collapse)
-    app.dispatcher.engine.load("model")
+    for role in dict.fromkeys(("model", *decoders.find(app.settings.strategy).roles)):
+        app.dispatcher.engine.load(role)
     yield
     pump.cancel()

@@ -126,7 +126,7 @@ class Asked:
         decoder = self.decoder(strategy, standard)
         named = strategy is not None or not any(value is not None for value in standard.values())
         values, sources = self.values(decoder, params or {}, standard, named)
-        self._check_limits(tokens, field, n)
+        self._check_limits(tokens, 0 if prompt_logps else 1, field, n)
         search = decoder.owns_eos
         if search:
             self._widen(values, n, sources)
@@ -161,7 +161,9 @@ class Asked:
             )
         return request
 
-    def _check_limits(self, tokens: int, field: str, n: int) -> None:
+    def _check_limits(self, tokens: int, least: int, field: str, n: int) -> None:
+        if tokens < least:
+            raise ApiError(422, f"{field} is {tokens}, but must be at least {least}.", field, "invalid_value")
         if tokens > self._options.tokens:
             raise ApiError(
                 422,

@@ -87,7 +87,7 @@ def _wanted(body: Chat, asked: Asked) -> port.Request:
         strategy=body.strategy,
         params=body.params,
         standard=body.standard(),
-        tokens=asked.default_tokens if tokens is None else max(tokens, 1),
+        tokens=asked.default_tokens if tokens is None else tokens,
         n=body.n,
         seed=body.seed,
         stop=body.stop,

@@ -97,6 +97,11 @@ class Place:
                 return
 
     @property
+    def busy(self) -> bool:
+        """Whether the engine still owes it something."""
+        return self._turn is None or not self._turn.over
+
+    @property
     def timed_out(self) -> bool:
         """Whether the present generation was ended by the limit on its time."""
         return self._turn is not None and self._turn.timed_out
@@ -132,6 +137,8 @@ class Dispatcher:
         self.loading: dict[str, str] = {}
         self.problem = ""
         """Why the engine cannot decode, as far as it said so."""
+        self.trouble = ""
+        """What went wrong last that belongs to no generation."""
         self.closing = False
         self.served = 0
         self._seconds = seconds
@@ -152,7 +159,12 @@ class Dispatcher:
     def waiting(self) -> int:
         """Requests that were admitted and are not being decoded now."""
         listened = self._current is not None and not self._current.abandoned
-        return max(0, len(self._places) - listened)
+        return max(0, self._busy - listened)
+
+    @property
+    def _busy(self) -> int:
+        """Requests that are not decoded yet; one whose client is slow to read its answer is."""
+        return sum(place.busy for place in self._places)
 
     @property
     def ready(self) -> bool:
@@ -172,7 +184,7 @@ class Dispatcher:
             raise ApiError(503, "The server is shutting down; ask another one.", code="shutting_down")
         if not self.engine.alive():
             raise ApiError(503, self.problem or "The engine has stopped; restart the server.")
-        if len(self._places) > self.limit:
+        if self._busy > self.limit:
             seconds = self.retry_after()
             raise ApiError(
                 429,
@@ -281,6 +293,7 @@ class Dispatcher:
                 self.problem = event.message
             case events.Failed(run=None):
                 self.loading.clear()
+                self.trouble = event.message
                 if "model" not in self.loaded:
                     self.problem = event.message
             case _:

@@ -19,6 +19,7 @@ from edge_tui.serve.schemas import Load, Unload
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edge_tui.engine.events import Loaded
     from edge_tui.serve.dispatcher import Dispatcher
     from edge_tui.settings import Settings
 
@@ -62,14 +63,24 @@ def router(dispatcher: Dispatcher, settings: Settings, allowed: bool) -> APIRout
         if body.name is not None:
             await asyncio.to_thread(_known, body.name, settings)
         spec = ModelSpec(body.name or spec.name, body.precision or spec.precision, spec.device, spec.context)
+        # Weights are shared: what plays another role already will not be loaded, or told, again.
+        shared = [role for role, other in specs.items() if other == spec and role in dispatcher.loaded]
+        before = dispatcher.loaded.get(body.role)
         specs[body.role] = spec
-        dispatcher.problem = ""
+        dispatcher.problem = dispatcher.trouble = ""
         dispatcher.engine.assign(body.role, spec)
         dispatcher.engine.load(body.role)
-        await _until(lambda: _holds(dispatcher, body.role, spec.name) or bool(dispatcher.problem), dispatcher)
-        if not _holds(dispatcher, body.role, spec.name):
-            raise ApiError(500, dispatcher.problem or f"{spec.name} could not be loaded.", "name")
-        return {"role": body.role, "loaded": asdict(dispatcher.loaded[body.role])}
+        if shared:
+            return {"role": body.role, "loaded": asdict(dispatcher.loaded[shared[0]])}
+
+        def loaded() -> Loaded | None:
+            now = dispatcher.loaded.get(body.role)
+            return now if now is not before else None
+
+        await _until(lambda: loaded() is not None or bool(dispatcher.trouble), dispatcher)
+        if (now := loaded()) is None:
+            raise ApiError(500, dispatcher.trouble, "name")
+        return {"role": body.role, "loaded": asdict(now)}
 
     @routes.post("/unload", summary="Free a model's memory; it loads again on next use")
     async def unload(body: Unload) -> dict[str, Any]:
@@ -79,11 +90,6 @@ def router(dispatcher: Dispatcher, settings: Settings, allowed: bool) -> APIRout
         return {"role": body.role, "loaded": None}
 
     return routes
-
-
-def _holds(dispatcher: Dispatcher, role: str, name: str) -> bool:
-    loaded = dispatcher.loaded.get(role)
-    return loaded is not None and loaded.name == name
 
 
 def _known(name: str, settings: Settings) -> None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 3.0
 """What aborted answers get to reach their clients."""
+CONNECTIONS = 1000
+"""Connections besides those that wait; more are turned away before they cost anything."""
 CLOSE_SECONDS = 3.0
 """How long the engine's thread is waited for."""
 
@@ -78,8 +80,8 @@ class Loop(uvicorn.Server):
                 lifespan="on",
                 server_header=False,
                 timeout_keep_alive=30,
+                limit_concurrency=CONNECTIONS + options.queue,
                 timeout_graceful_shutdown=int(options.drain + GRACE_SECONDS),
-                # Every connection may hold a request; those beyond the queue are told so, not left hanging.
                 backlog=2048,
             )
         )

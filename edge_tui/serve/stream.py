@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Coroutine
+from contextlib import suppress
 from math import isfinite
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,11 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fastapi import Request
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 
     from edge_tui.serve.dispatcher import Place
 
 T = TypeVar("T")
+READ_SECONDS = 60.0
+"""How long a client may leave what was sent to it unread."""
 
 
 class Gone(Exception):
@@ -92,8 +95,13 @@ class Events(StreamingResponse):
         self._place = place
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def patient(message: Message) -> None:
+            async with asyncio.timeout(READ_SECONDS):
+                await send(message)
+
         try:
-            await super().__call__(scope, receive, send)
+            with suppress(TimeoutError):  # the server hangs up on it
+                await super().__call__(scope, receive, patient)
         finally:
             self._place.leave()
 

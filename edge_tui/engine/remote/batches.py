@@ -52,6 +52,8 @@ def of_columns(run: int, told: Mapping[str, Any], extras: int) -> TokenBatch:
         table = np.array(told[name], np.int32) if ids else _floats(told[name], -inf)
         columns[name] = table.reshape(n, TOP)
     columns["extras"] = _floats(told["extras"]).reshape(n, extras)
+    if told.get("candidates") is not None:
+        columns["candidates"] = _floats(told["candidates"], -inf).reshape(n, extras, 2, TOP)
     return TokenBatch(run=run, text=tuple(map(str, told["text"])), **columns)
 
 

@@ -7,6 +7,8 @@ log-probabilities come back, whether there is a chat template) is looked at.
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -79,15 +81,19 @@ async def probe(wire: Wire, model: str) -> Server:
     Raises:
         WireError: it cannot be reached, wants another key, or continues nothing.
     """
-    try:
-        about = await wire.get("/about")
-    except WireError as error:
-        if error.status in (0, 401, 403):
-            raise
-        about = None
-    if isinstance(about, dict) and about.get("server") == "edge-tui":
-        return _ours(wire, about)
-    return await _other(wire, model)
+    deadline = time.monotonic() + PROBE_SECONDS
+    while True:
+        try:
+            about = await wire.get("/about")
+        except WireError as error:
+            if error.status in (0, 401, 403):
+                raise
+            about = None
+        if not isinstance(about, dict) or about.get("server") != "edge-tui":
+            return await _other(wire, model)
+        if about.get("status") != "loading" or time.monotonic() > deadline:
+            return _ours(wire, about)
+        await asyncio.sleep(0.2)
 
 
 def _ours(wire: Wire, about: dict[str, Any]) -> Server:

@@ -199,6 +199,8 @@ class RemoteEngine:
         except asyncio.CancelledError:
             self._events.append(tally.cut_short(run))
         except (WireError, RequestError) as error:
+            if isinstance(error, WireError) and not error.status:
+                self._server = None  # when it is back it may be another one
             self._events.append(Failed(str(error), run, error.field))
         except Exception as error:
             self._events.append(_mistake(error, run))

@@ -157,13 +157,9 @@ class Wire:
 
     async def _refusal(self, response: Response) -> WireError:
         status = response.status_code
-        if status in (401, 403):
-            message, field = _reason(await _bounded(response))
-            said = f" ({message})" if message else ""
+        if status == 401:
             return WireError(
-                f"{self.host} lets nobody in without the right key{said}: put it into EDGE_TUI_API_KEY.",
-                status,
-                field,
+                f"{self.host} lets nobody in without the right key: put it into EDGE_TUI_API_KEY.", status
             )
         if status == 429:
             later = response.headers.get("Retry-After", "")
