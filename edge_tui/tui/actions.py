@@ -7,9 +7,12 @@ here and a method there. Keys can be remapped by id through Textual's keymap.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from textual.binding import Binding
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 Scope = Literal[
     "app", "main", "tokens", "inspector", "turns", "parameters", "models", "presets", "history", "settings"
@@ -59,7 +62,7 @@ class Action:
     @property
     def written(self) -> str:
         """The keys as help and footer write them."""
-        return self.display or " ".join(_written(key) for key in self.keys.split(",") if key)
+        return self.display or written(self.keys)
 
     def binding(self) -> Binding:
         """The Textual binding of this action."""
@@ -89,6 +92,11 @@ _WRITTEN = {
     "full_stop": ".",
     "comma": ",",
 }
+
+
+def written(keys: str) -> str:
+    """Keys separated by commas, as help and footer write them."""
+    return " ".join(_written(key) for key in keys.split(",") if key)
 
 
 def _written(key: str) -> str:
@@ -219,24 +227,42 @@ class KeyHelp:
     help: str
 
 
-def key_help(extra: dict[Scope, list[Binding]] | None = None) -> dict[str, list[KeyHelp]]:
+def key_help(
+    extra: Mapping[Scope, Sequence[Binding]] | None = None,
+    own: Mapping[str, str] | None = None,
+    first: Sequence[Scope] = (),
+) -> dict[str, list[KeyHelp]]:
     """Lines of help under their headings.
 
     Args:
         extra: Bindings that a widget declares itself, by scope.
+        own: The user's keys by binding id, where they are not the built-in ones.
+        first: Scopes to begin with.
     """
+    own = own or {}
     table: dict[str, list[KeyHelp]] = {}
-    for scope, heading in SCOPES.items():
-        lines = [KeyHelp(a.written, a.label, a.help) for a in ACTIONS if a.scope == scope]
+    for scope in (*first, *(scope for scope in SCOPES if scope not in first)):
+        lines = [
+            KeyHelp(_mapped(f"{scope}.{a.id}", own) or a.written, a.label, a.help)
+            for a in ACTIONS
+            if a.scope == scope
+        ]
         for binding in (extra or {}).get(scope, []):
-            keys = binding.key_display or " ".join(_written(key) for key in binding.key.split(","))
+            keys = _mapped(binding.id or "", own) or binding.key_display or written(binding.key)
             lines.append(KeyHelp(keys, binding.description, binding.tooltip))
         if lines:
-            table[heading] = lines
+            table[SCOPES[scope]] = lines
     return table
 
 
-def key_table(extra: dict[Scope, list[Binding]] | None = None) -> str:
+def _mapped(id: str, own: Mapping[str, str]) -> str:
+    """The user's keys of a binding, "" if they are the built-in ones; the nine of the digits together."""
+    if id == "main.digit":
+        return " ".join(written(own[f"{id}.{n}"]) for n in range(1, 10) if f"{id}.{n}" in own)
+    return written(own[id]) if id in own else ""
+
+
+def key_table(extra: Mapping[Scope, Sequence[Binding]] | None = None) -> str:
     """The keys as a Markdown table, for the README."""
     rows = ["| key | action | |", "|---|---|---|"]
     for heading, lines in key_help(extra).items():

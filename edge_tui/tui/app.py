@@ -21,7 +21,7 @@ from edge_tui.engine.events import Loaded
 from edge_tui.history.schema import HistoryError
 from edge_tui.sanitise import sanitise
 from edge_tui.tui import lifecycle, theme
-from edge_tui.tui.actions import ACTIONS, bindings
+from edge_tui.tui.actions import ACTIONS, SCOPES, bindings
 from edge_tui.tui.downloads import DownloadEnded, Downloads
 from edge_tui.tui.keymap import Keymap, catalog, resolve
 from edge_tui.tui.knobs import Knobs
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from edge_tui.history.store import Store
     from edge_tui.settings import Settings
     from edge_tui.telemetry import Sample, Telemetry
+    from edge_tui.tui.actions import Scope
     from edge_tui.tui.preferences import Preferences
     from edge_tui.tui.screens.models import ModelsScreen
 
@@ -323,6 +324,18 @@ class EdgeApp(App[int]):
 
         self._models = ModelsScreen(self.session, self.settings)
         self.push_screen(self._models)
+
+    def action_show_help(self) -> None:
+        """The keys of where the user is, then the others."""
+        from edge_tui.tui.screens.help import HelpScreen
+
+        heard: list[Scope] = []
+        for node in (self.screen.focused or self.screen).ancestors_with_self:
+            for binding in (each for found in node._bindings.key_to_bindings.values() for each in found):
+                scope = (binding.id or "").partition(".")[0]
+                if scope in SCOPES and scope not in heard:
+                    heard.append(scope)
+        self.push_screen(HelpScreen(heard, self.keymap.keys))
 
     def show_settings(self) -> None:
         from edge_tui.tui.screens.settings import SettingsScreen

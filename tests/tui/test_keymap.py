@@ -98,3 +98,34 @@ async def test_the_app_hears_the_users_keys(picture: Any) -> None:
         assert bench.pane.cursor == last - 1
         await pilot.press("f6")
         assert app.focused is bench.prompt
+
+
+async def test_help_begins_with_the_keys_of_where_one_is(picture: Any) -> None:
+    from dataclasses import replace
+
+    from edge_tui.tui.screens.help import HelpScreen
+
+    def headings(screen: Any) -> list[str]:
+        text = str(screen.query_one("#keys").render())
+        return [line.removeprefix("Here: ") for line in text.splitlines() if line.startswith("Here: ")]
+
+    app = picture()
+    app.settings = replace(app.settings, keys={"rerun": "f7"})
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause(0.1)
+        app.workbench.pane.focus()
+        await pilot.press("question_mark")
+        await pilot.pause(0.1)
+        assert isinstance(app.screen, HelpScreen)
+        found = headings(app.screen)
+        assert [name.partition(" (")[0] for name in found] == ["Token pane", "Workbench", "Everywhere"]
+        assert "f7           rerun" in str(app.screen.query_one("#keys").render())
+        await pilot.press("escape", "e", "question_mark")
+        await pilot.pause(0.1)
+        assert headings(app.screen)[0].startswith("Parameters")
+        await pilot.press("escape", "m")
+        await pilot.pause(0.1)
+        await pilot.press("f1")
+        await pilot.pause(0.1)
+        assert headings(app.screen)[0] == "Models"
+        assert len(headings(app.screen)) == 2

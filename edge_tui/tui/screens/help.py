@@ -17,6 +17,8 @@ from edge_tui.tui.widgets.inspector import Inspector
 from edge_tui.tui.widgets.token_pane import TokenPane
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from textual.app import ComposeResult
 
 EXTRA: dict[Scope, list[Binding]] = {"tokens": TokenPane.BINDINGS, "inspector": Inspector.BINDINGS}
@@ -31,18 +33,28 @@ def readme_table() -> str:
 
 
 class HelpScreen(ModalScreen[None]):
-    """Scrolls; any of esc, ?, q leaves."""
+    """Scrolls; any of esc, ?, q leaves.
+
+    Args:
+        heard: Scopes whose keys are heard where the user is, the nearest first.
+        own: The user's keys by binding id.
+    """
 
     BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
         Binding("escape,question_mark,f1,q", "dismiss", "leave", tooltip="Back to the workbench."),
     ]
 
+    def __init__(self, heard: Sequence[Scope] = (), own: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self._heard = heard
+        self._own = own or {}
+
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog") as dialog:
             dialog.border_title = "help"
             dialog.border_subtitle = "↑↓ scroll · esc leave"
-            yield Static(self._colours())
             yield Static(id="keys")
+            yield Static(self._colours())
 
     def on_resize(self) -> None:
         width = self.query_one("#keys").container_size.width
@@ -62,11 +74,13 @@ class HelpScreen(ModalScreen[None]):
         )
         return Content.assemble(*parts)
 
-    @staticmethod
-    def _keys(width: int) -> Content:
+    def _keys(self, width: int) -> Content:
         parts: list[tuple[str, str]] = []
-        for heading, lines in key_help(EXTRA).items():
-            parts.append((f"\n{heading}\n", "$primary bold"))
+        for number, (heading, lines) in enumerate(key_help(EXTRA, self._own, self._heard).items()):
+            if number == len(self._heard):
+                parts.append(("\nElsewhere\n", "$text-muted italic"))
+            here = ("Here: ", "$accent bold") if number < len(self._heard) else ("", "")
+            parts += [("\n" if number else "", ""), here, (f"{heading}\n", "$primary bold")]
             for line in lines:
                 indent = "\n" + " " * _LEAD
                 said = indent.join(wrap(line.help, width - _LEAD))

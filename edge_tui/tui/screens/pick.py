@@ -46,6 +46,7 @@ class PickScreen(ModalScreen[T | None], Generic[T]):
     """
     BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
         Binding("escape", "leave", "leave", tooltip="Leave everything as it was."),
+        Binding("f1", "app.show_help", "help", show=False, tooltip="The keys of where you are."),
         Binding("up", "move(-1)", show=False),
         Binding("down", "move(1)", show=False),
         Binding("pageup", "move(-8)", show=False),

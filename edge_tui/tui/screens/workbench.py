@@ -302,6 +302,4 @@ class Workbench(Crafting):
         self.app.show_themes()
 
     def action_help(self) -> None:
-        from edge_tui.tui.screens.help import HelpScreen
-
-        self.app.push_screen(HelpScreen())
+        self.app.action_show_help()
