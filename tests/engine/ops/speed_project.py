@@ -107,9 +107,10 @@ def tensor_candidates(kind: str, product: Product) -> Iterator[Config]:
     if product.rows < 6000:
         cuts = [(16, unit, 4), (16, unit, 8), (16, unit // 2, 8), (16, unit // 2, 16)]
         if product.columns > 4096:
-            cuts += [(16, unit, 16), (32, unit // 2, 8)]
+            cuts.append((32, unit // 2, 8))
     else:
-        cuts = [(16, unit, 1), (16, 2 * unit, 1), (32, unit, 1), (16, unit, 2), (32, unit // 2, 4)]
+        cuts = [(16, unit, 1), (16, unit // 2, 1), (16, unit, 2), (16, unit, 4)]
+        cuts += [(32, unit // 2, 1), (32, unit // 2, 2), (32, unit // 2, 4)]
     for n, k, warps in cuts:
         if k * warps < 2 * product.columns:
             yield Config(n, k * warps, warps, tensor=True)
