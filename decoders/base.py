@@ -259,6 +259,9 @@ class Step:
             then whatever.
         done: bool `[R]`, rows that the strategy itself declares finished; None leaves it to end-of-sequence.
         extras: float32 `[R]` for each name in `Decoder.columns`; after proposals `[R, K]`.
+        candidates: The same numbers for every token of the vocabulary, float32 `[R, V]` for each name in
+            `Decoder.columns` and with rows as in `final`; they are recorded of the alternatives. Empty where
+            nothing is to be told of them.
     """
 
     chosen: Tensor
@@ -268,6 +271,7 @@ class Step:
     tokens: Tensor | None = None
     done: Tensor | None = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    candidates: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,9 +109,9 @@ HEAD_PARAMETER = Param(
 class Contrastive(Decoder):
     """Expert against amateur.
 
-    Each token records `expert` and `amateur`, its log-probability under each model as it is (nats), and
-    `score`, what the formula makes of them before any temperature. The final distribution is the softmax of
-    the score over plausible tokens, also when its best is taken.
+    Each token and each alternative records `expert` and `amateur`, its log-probability under each model as it
+    is (nats), and `score`, what the formula makes of them before any temperature. The final distribution is
+    the softmax of the score over plausible tokens, also when its best is taken.
     """
 
     name = "contrastive"
@@ -137,12 +137,9 @@ class Contrastive(Decoder):
         chosen = draw(tempered, rng).where(sampled[:, 0], score.argmax(-1))
         self.chain.observe(s, chosen, final)
         taken = chosen[:, None]
-        extras = {
-            "expert": expert.log_softmax(-1).gather(-1, taken)[:, 0],
-            "amateur": amateur.log_softmax(-1).gather(-1, taken)[:, 0],
-            "score": score.gather(-1, taken)[:, 0],
-        }
-        return Step(chosen, final, extras=extras)
+        candidates = {"expert": expert.log_softmax(-1), "amateur": amateur.log_softmax(-1), "score": score}
+        extras = {name: column.gather(-1, taken)[:, 0] for name, column in candidates.items()}
+        return Step(chosen, final, extras=extras, candidates=candidates)
 
 
 def contrast(expert: Tensor, amateur: Tensor, p: Mapping[str, Tensor]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import nan
 from typing import TYPE_CHECKING, Literal
 
@@ -25,10 +25,17 @@ _UNKNOWN_IDS = ("rank", "top_ids", "final_ids")
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """A token that could have come instead; log-probability in nats."""
+    """A token that could have come instead.
+
+    Attributes:
+        id: Token id.
+        logp: Log-probability in nats.
+        extras: The strategy's own columns by name, where it tells them of alternatives.
+    """
 
     id: int
     logp: float
+    extras: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,8 @@ class Records:
         self.texts: list[str] = []
         self._np = np
         self._known: dict[str, str] = {}
+        self._told: NDArray[Any] | None = None
+        """What the strategy tells of alternatives, float32 `[records, columns, 2, TOP]`; None if nothing."""
         self._table: NDArray[Any] = np.empty(
             0,
             [
@@ -98,14 +107,16 @@ class Records:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the table."""
-        return int(self._table.nbytes)
+        """Memory of the numbers."""
+        return int(self._table.nbytes) + (self._told.nbytes if self._told is not None else 0)
 
     def extend(self, batch: TokenBatch) -> None:
         """Copies a batch."""
         fresh = self._grow(len(batch))
         for name in fresh.dtype.names or ():
             fresh[name] = getattr(batch, name)
+        if batch.candidates is not None:
+            self._tell(len(self), batch.candidates)
         # Tokens repeat; their texts need not.
         intern = self._known.setdefault
         self.texts.extend(intern(text, text) for text in batch.text)
@@ -117,7 +128,10 @@ class Records:
         for name in fresh.dtype.names or ():
             if name != "extras":
                 fresh[name] = source[name]
-        fresh["extras"] = source["extras"] if other.columns == self.columns else nan
+        alike = other.columns == self.columns
+        fresh["extras"] = source["extras"] if alike else nan
+        if alike and other._told is not None:
+            self._tell(len(self), other._told[list(numbers)])
         self.texts.extend(other.texts[number] for number in numbers)
 
     def add_unknown(self, token: int, text: str) -> None:
@@ -142,6 +156,12 @@ class Records:
         place = self._np.flatnonzero(old["final_ids"] == token)
         if len(place):
             new["final_logp"] = old["final_top_logp"][place[0]]
+        if other._told is not None and other.columns == self.columns:
+            told = other._told[number]
+            self._tell(len(self) - 1, told[None])
+            found = told[:, 0, rank[:1]] if len(rank) else told[:, 1, place[:1]]
+            if found.size:
+                new["extras"] = found[:, 0]
 
     def column(self, name: Column, numbers: Sequence[int]) -> NDArray[np.generic]:
         """One number of each of the records: a fresh array `[len(numbers)]`."""
@@ -171,9 +191,31 @@ class Records:
             entropy=float(record["entropy"]),
             version=int(record["version"]),
             extras=dict(zip(self.columns, record["extras"].tolist(), strict=True)),
-            top=_alternatives(record["top_ids"], record["top_logp"]),
-            final=_alternatives(record["final_ids"], record["final_top_logp"]),
+            top=self._alternatives(number, 0),
+            final=self._alternatives(number, 1),
         )
+
+    def _alternatives(self, number: int, side: int) -> tuple[Alternative, ...]:
+        """The alternatives of a record: the model's own (0) or those of the final distribution (1)."""
+        record = self._table[number]
+        names = (("top_ids", "top_logp"), ("final_ids", "final_top_logp"))[side]
+        ids, logps = (record[name].tolist() for name in names)
+        if self._told is None:
+            return tuple(
+                Alternative(token, logp) for token, logp in zip(ids, logps, strict=True) if token >= 0
+            )
+        told = self._told[number, :, side].T.tolist()
+        return tuple(
+            Alternative(token, logp, dict(zip(self.columns, own, strict=True)))
+            for token, logp, own in zip(ids, logps, told, strict=True)
+            if token >= 0
+        )
+
+    def _tell(self, first: int, told: NDArray[Any]) -> None:
+        """Keeps what the strategy told of the alternatives of the records from `first` on."""
+        if self._told is None:
+            self._told = self._room()
+        self._told[first : first + len(told)] = told
 
     def batch(self, numbers: Sequence[int], run: int) -> TokenBatch:
         """Records as one row of a run, as `extend` takes them."""
@@ -188,8 +230,16 @@ class Records:
             row=row,
             parent=row,
             text=tuple(self.texts[number] for number in numbers),
+            candidates=self._told[np.asarray(numbers, np.intp)] if self._told is not None else None,
             **{name: chosen[name] for name in chosen.dtype.names or ()},
         )
+
+    def _room(self, told: NDArray[Any] | None = None) -> NDArray[Any]:
+        """A place for what is told of each record in the table, with what was told so far."""
+        room = self._np.full((len(self._table), len(self.columns), 2, TOP), nan, self._np.float32)
+        if told is not None:
+            room[: len(told)] = told
+        return room
 
     def _grow(self, n: int) -> NDArray[Any]:
         """Room for `n` more. Grows by an eighth: little slack, few copies."""
@@ -198,10 +248,7 @@ class Records:
             grown = self._np.empty(count + n + count // 8 + 64, self._table.dtype)
             grown[:count] = self._table[:count]
             self._table = grown
+            if self._told is not None:
+                self._told = self._room(self._told[:count])
         fresh: NDArray[Any] = self._table[count : count + n]
         return fresh
-
-
-def _alternatives(ids: NDArray[Any], logps: NDArray[Any]) -> tuple[Alternative, ...]:
-    pairs = zip(ids.tolist(), logps.tolist(), strict=True)
-    return tuple(Alternative(token, logp) for token, logp in pairs if token >= 0)

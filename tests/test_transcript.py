@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from math import isnan, log, nan
 
 import numpy as np
@@ -78,6 +79,27 @@ def test_a_view_has_everything() -> None:
     assert token.final[1].logp == -1.0
     with pytest.raises(IndexError, match="has 1"):
         transcript.token(1)
+
+
+def test_alternatives_have_the_strategys_own_numbers() -> None:
+    told = np.random.default_rng(1).normal(size=(3, 2, 2, TOP)).astype(np.float32)
+    before = Transcript(started(columns=("expert", "score")))
+    tokens = [(i, 0, 0, 10 * i, "x") for i in range(3)]
+    before.extend(replace(batch(tokens, [(0.0, 1.0)] * 3), candidates=told))
+    before.extend(batch([(3, 0, 0, 40, "y")], [(0.0, 1.0)]))
+    top, final = before.token(1).top, before.token(1).final
+    assert [each.id for each in top] == [10, 11, 12, 13, 14]
+    assert top[3].extras == pytest.approx({"expert": told[1, 0, 0, 3], "score": told[1, 1, 0, 3]})
+    assert final[2].extras == pytest.approx({"expert": told[1, 0, 1, 2], "score": told[1, 1, 1, 2]})
+    assert all(isnan(each.extras["score"]) for each in before.token(3).top), "nothing was told"
+    # An alternative that is taken brings its own along.
+    after = Transcript(started(columns=("expert", "score"), prefix=2), before, (0, 13))
+    assert after.token(1).extras == pytest.approx(top[3].extras)
+    assert after.token(1).top == before.token(1).top
+    assert after.token(0).top[1].extras == before.token(0).top[1].extras
+    other = Transcript(started(columns=("margin",), prefix=2), before, (0, 13))
+    assert not other.token(0).top[0].extras
+    assert isnan(other.token(1).extras["margin"])
 
 
 def test_four_hundred_bytes_a_token() -> None:

@@ -43,6 +43,8 @@ class TokenBatch:
             Unused slots hold id −1.
         final_ids, final_top_logp: the same of the final distribution.
         extras: float32 `[n, E]`, the strategy's own columns, named in `Started.columns`.
+        candidates: float32 `[n, E, 2, TOP]`, the same numbers for the alternatives: those of `top_ids`, then
+            those of `final_ids`; NaN in unused slots. None where the strategy tells them of no alternative.
         text: `n` strings. Their concatenation along a row's path is its text; a token that leaves a
             character incomplete has "", the token that completes it has the whole character.
     """
@@ -63,6 +65,7 @@ class TokenBatch:
     final_top_logp: Floats
     extras: Floats
     text: tuple[str, ...]
+    candidates: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.text)

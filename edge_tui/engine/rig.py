@@ -20,7 +20,7 @@ from edge_tui.engine.ring import Ring
 from edge_tui.engine.table import ParamTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -40,6 +40,7 @@ class Decided:
     done: Tensor
     version: Tensor
     extras: list[Tensor]
+    candidates: Sequence[Tensor] = ()
 
 
 class Rig:
@@ -182,7 +183,10 @@ class Rig:
         # The next forward writes over its logits while they are still being recorded.
         raw = z.index_select(0, parent) if self._moves or self._asynchronous else z
         extras = [step.extras[name].float() for name in self.decoder.columns]
-        self.decided = Decided(raw, step.final, step.chosen, parent, done, self.table.version_row, extras)
+        told = [step.candidates[name].float() for name in self.decoder.columns] if step.candidates else ()
+        self.decided = Decided(
+            raw, step.final, step.chosen, parent, done, self.table.version_row, extras, told
+        )
         if self._moves:
             self._parent.copy_(parent)
         self.tokens.copy_(step.chosen[:, None])
@@ -192,7 +196,9 @@ class Rig:
         """The record of what was decided: integers and floats, as `ops.stats.record` lays them out."""
         d = self.decided
         assert d is not None, "nothing was decided yet"
-        return record(d.raw, d.final, d.chosen, d.parent, d.done, d.version, d.extras)
+        return record(
+            d.raw, d.final, d.chosen, d.parent, d.done, d.version, d.extras, candidates=d.candidates
+        )
 
     def write(self) -> None:
         """Records the decision for the host."""

@@ -23,7 +23,8 @@ _RAW_IDS = slice(len(INTS), len(INTS) + TOP)
 _FINAL_IDS = slice(len(INTS) + TOP, len(INTS) + 2 * TOP)
 _RAW_LOGPS = slice(len(FLOATS), len(FLOATS) + TOP)
 _FINAL_LOGPS = slice(len(FLOATS) + TOP, len(FLOATS) + 2 * TOP)
-_EXTRAS = slice(len(FLOATS) + 2 * TOP, None)
+_OWN = len(FLOATS) + 2 * TOP
+"""Where the strategy's own numbers begin."""
 
 Entry = tuple[int, int, "NDArray[Any]", "NDArray[Any]", list[str]]
 """A record that is certain: its index, its first row, the columns of its rows, and their texts."""
@@ -131,6 +132,7 @@ class Scribe:
         self.steps = 0
         """Records taken, all rows together counting once."""
         self._columns = decoder.columns
+        self._extras = slice(_OWN, _OWN + len(decoder.columns))
         self._searches = decoder.owns_eos
         self._proposes = proposes
         self._start = start
@@ -236,7 +238,7 @@ class Scribe:
         self.history.tokens.append(ids)
         self.history.parents.append(parents)
         for position, name in enumerate(self._columns):
-            self.history.extras[name].append(floats[:, _EXTRAS][:, position].tolist())
+            self.history.extras[name].append(floats[:, _OWN + position].tolist())
         self._ready.append((index, 0, ints, floats, texts))
         if self.steps >= self._max_new:
             self.reason = "length"  # a search that is cut off declares its rows done as well
@@ -277,9 +279,15 @@ class Scribe:
             top_logp=floats[:, _RAW_LOGPS],
             final_ids=ints[:, _FINAL_IDS],
             final_top_logp=floats[:, _FINAL_LOGPS],
-            extras=floats[:, _EXTRAS],
+            extras=floats[:, self._extras],
             text=tuple(text for *_, texts in ready for text in texts),
+            candidates=self._candidates(floats),
         )
+
+    def _candidates(self, floats: NDArray[Any]) -> NDArray[Any] | None:
+        """The strategy's numbers for the alternatives, if it tells them."""
+        told = floats[:, self._extras.stop :]
+        return told.reshape(len(told), len(self._columns), 2, TOP) if told.shape[1] else None
 
 
 def _of_row(row: int, entries: list[Entry]) -> list[Entry]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FORMAT = 1
+_WITH_CANDIDATES = 2
+"""The same with what the strategy tells of alternatives."""
 _HEAD = struct.Struct("<BIHH")
 """Format, records, alternatives, extra columns."""
 _LEVEL = 1
@@ -41,8 +43,11 @@ def pack(batch: TokenBatch) -> bytes:
     texts = [text.encode("utf-8", "surrogatepass") for text in batch.text]
     planes = [_planes(getattr(batch, name), "<i4") for name in (*INTS, *WIDE_INTS)]
     planes += [_planes(getattr(batch, name), "<f4") for name in (*FLOATS, *WIDE_FLOATS, "extras")]
+    if batch.candidates is not None:
+        planes.append(_planes(batch.candidates, "<f4"))
     planes.append(_planes(np.array([len(text) for text in texts]), "<i4"))
-    head = _HEAD.pack(_FORMAT, len(batch), batch.top_ids.shape[1], batch.extras.shape[1])
+    form = _FORMAT if batch.candidates is None else _WITH_CANDIDATES
+    head = _HEAD.pack(form, len(batch), batch.top_ids.shape[1], batch.extras.shape[1])
     return head + zlib.compress(b"".join((*planes, *texts)), _LEVEL)
 
 
@@ -61,14 +66,19 @@ def unpack(data: bytes, run: int = 0) -> TokenBatch:
         body = zlib.decompress(data[_HEAD.size :])
     except (struct.error, zlib.error) as error:
         raise DamagedColumns(f"the tokens cannot be read ({error})") from error
-    if form != _FORMAT:
-        raise DamagedColumns(f"the tokens are in format {form}, but this version reads {_FORMAT}")
+    if form not in (_FORMAT, _WITH_CANDIDATES):
+        raise DamagedColumns(
+            f"the tokens are in format {form}, but this version reads up to {_WITH_CANDIDATES}"
+        )
     reader = _Reader(body, n)
     columns: dict[str, Any] = {name: reader.take("<i4") for name in INTS}
     columns |= {name: _fit(reader.take("<i4", top), -1) for name in WIDE_INTS}
     columns |= {name: reader.take("<f4") for name in FLOATS}
     columns |= {name: _fit(reader.take("<f4", top), -float("inf")) for name in WIDE_FLOATS}
     columns["extras"] = reader.take("<f4", extras)
+    if form == _WITH_CANDIDATES:
+        told = reader.take("<f4", 2 * top * extras).reshape(-1, top)
+        columns["candidates"] = _fit(told, float("nan")).reshape(n, extras, 2, TOP)
     return TokenBatch(run=run, text=reader.texts(), **columns)
 
 
@@ -82,6 +92,9 @@ def join(batches: Sequence[TokenBatch]) -> TokenBatch:
     columns: dict[str, Any] = {
         name: np.concatenate([getattr(batch, name) for batch in batches]) for name in names
     }
+    told = [batch.candidates for batch in batches if batch.candidates is not None]
+    if len(told) == len(batches):
+        columns["candidates"] = np.concatenate(told)
     text = tuple(text for batch in batches for text in batch.text)
     return TokenBatch(run=batches[0].run, text=text, **columns)
 

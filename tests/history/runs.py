@@ -32,8 +32,15 @@ LOADED = Loaded(
 )  # fmt: skip
 
 
-def batch(texts: Sequence[str], start: int = 0, rows: int = 1, columns: int = 0, run: int = 1) -> TokenBatch:
-    """Tokens of all rows, step by step; ids are below 32,000, numbers random."""
+def batch(
+    texts: Sequence[str],
+    start: int = 0,
+    rows: int = 1,
+    columns: int = 0,
+    run: int = 1,
+    told: bool = False,
+) -> TokenBatch:
+    """Tokens of all rows, step by step; ids are below 32,000, numbers random. `told`: of alternatives too."""
     n = len(texts)
     rng = np.random.default_rng(start + 7 * n)
     at = np.arange(n)
@@ -66,6 +73,7 @@ def batch(texts: Sequence[str], start: int = 0, rows: int = 1, columns: int = 0,
         final_top_logp=final,
         extras=floats(n, columns),
         text=tuple(texts),
+        candidates=floats(n, columns, 2, TOP) if told else None,
     )
 
 

@@ -12,9 +12,9 @@ from tests.history.runs import WORDS, batch, same
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.text(st.characters(exclude_categories=())), max_size=9), st.integers(0, 3))
-def test_what_goes_in_comes_out(texts: list[str], extras: int) -> None:
-    before = batch(texts, start=3, columns=extras)
+@given(st.lists(st.text(st.characters(exclude_categories=())), max_size=9), st.integers(0, 3), st.booleans())
+def test_what_goes_in_comes_out(texts: list[str], extras: int, told: bool) -> None:
+    before = batch(texts, start=3, columns=extras, told=told)
     assert same(before, columns.unpack(columns.pack(before)))
 
 
@@ -29,6 +29,10 @@ def test_batches_join_in_their_order() -> None:
     joined = columns.join(parts)
     assert joined.text == tuple(WORDS)
     assert joined.id.tolist() == [i for part in parts for i in part.id.tolist()]
+    assert joined.candidates is None
+    told = columns.join([batch(WORDS[:4], columns=2, told=True), batch(WORDS[4:], 4, columns=2, told=True)])
+    assert told.candidates is not None
+    assert len(told.candidates) == len(WORDS)
 
 
 def test_a_token_takes_at_most_400_bytes_whatever_it_holds() -> None:

@@ -81,6 +81,15 @@ def test_json_loses_nothing(stored: StoredRun, tmp_path: Path) -> None:
         store.insert(back, "")
 
 
+def test_json_keeps_what_was_told_of_alternatives(stored: StoredRun) -> None:
+    told = batch(WORDS, 3, columns=2, told=True)
+    assert told.candidates is not None
+    told.candidates[0, 1, 0, :3] = [np.nan, -np.inf, -1e-30]
+    run = replace(stored, kept=None, batches=(told,))
+    (back,) = lossless.load(render("json", run, transcript_of(run), {})).batches
+    assert same(back, told)
+
+
 def test_json_is_strict_and_readable_by_others(stored: StoredRun) -> None:
     def refuse(word: str) -> None:
         raise AssertionError(word)

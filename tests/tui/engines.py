@@ -143,7 +143,16 @@ def _batch(run: int, step: int, rows: int, columns: int, rng: np.random.Generato
         final_top_logp=top,
         extras=extras,
         text=tuple(WORDS[i] for i in ids),
+        candidates=_candidates(top) if columns == 3 else None,
     )
+
+
+def _candidates(top: np.ndarray) -> np.ndarray:
+    """What an expert and an amateur who knows less say of the alternatives, and the difference."""
+    amateur = np.linspace(top[:, 0] - 1.5, top[:, -1] + 1, TOP, axis=1)
+    score = np.where(top > top[:, :1] - 2.3, top - amateur, -np.inf)
+    told = np.stack((top, amateur, score), 1)
+    return np.repeat(told[:, :, None], 2, axis=2).astype(np.float32)
 
 
 class FixedTelemetry:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from math import exp
+from math import exp, inf, nan
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,7 @@ from edge_tui.engine.events import Finished, ParamChanged
 from edge_tui.sanitise import sanitise
 from edge_tui.transcript import Transcript
 from edge_tui.tui.widgets.inspector import Inspector, visible
-from edge_tui.tui.widgets.line_panel import bar, fit_end, fit_start, percent
+from edge_tui.tui.widgets.line_panel import bar, figure, fit_end, fit_start, percent
 from edge_tui.tui.widgets.token_pane import TokenPane
 from tests.tui.transcripts import BEAM, batch, beam_step, started, transcript_of
 
@@ -214,3 +214,59 @@ def test_snapshot(snap_compare) -> None:  # type: ignore[no-untyped-def]
 
 def test_transcripts_of_one_token_work() -> None:
     assert transcript_of(["x"]).token(0).top[0].id == 100
+
+
+CONTRAST = ((-1.39, -2.5, -0.1, -12.34, -5.0, -130.0), (-0.2, -3.0, -4.0, -9.0, -8.5, -7.0))
+SCORES = (-1.19, 0.5, 3.9, -inf, -inf, -inf)
+
+
+@pytest.mark.parametrize("width", [30, 34, 44, 60])
+async def test_a_strategys_own_numbers_stand_beside_each_alternative(width: int) -> None:
+    app = InspectorApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.inspector.styles.width = width
+        await pilot.pause()
+        transcript = Transcript(started(columns=("expert", "amateur", "score")))
+        own = [(-1.39, -0.2, -1.19)]
+        transcript.extend(
+            batch(["sky"], probabilities=[0.25], extras=own, candidates=[*CONTRAST, SCORES]),
+        )
+        for final in (False, True):
+            app.inspector.show_final = final
+            app.inspector.show(transcript, 0)
+            lines = drawn(app.inspector)
+            assert all(cell_len(line) == width for line in lines)
+            head = next(i for i, line in enumerate(lines) if line.rstrip().endswith("expert amateur score"))
+            assert lines[head + 1].split()[-3:] == ["-1.39", "-0.20", "-1.19"]
+            assert "“ zer" in lines[head + 2]
+            assert lines[head + 2].split()[-3:] == ["-2.50", "-3.00", "0.50"]
+            assert lines[head + 4].split()[-3:] == ["-12.3", "-9.00", "-inf"]
+            assert ("%" in lines[head + 2]) is (width >= 39)
+
+
+async def test_a_token_that_is_no_alternative_keeps_its_numbers() -> None:
+    app = InspectorApp()
+    async with app.run_test(size=(80, 24)):
+        transcript = Transcript(started(columns=("expert", "amateur", "score")))
+        only = batch(["sky"], extras=[(-9.0, -0.2, -8.8)], candidates=[*CONTRAST, SCORES])
+        only.top_ids[:, 0] = 7
+        transcript.extend(only)
+        app.inspector.show(transcript, 0)
+        taken = next(line for line in drawn(app.inspector) if "●" in line)
+        assert taken.split()[-3:] == ["-9.00", "-0.20", "-8.80"]
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (-0.124, "-0.12"),
+        (9.999, "10.0"),
+        (-99.99, "-100"),
+        (1234.0, "1234"),
+        (-123456.0, "-1e+05"),
+        (-inf, "-inf"),
+        (nan, "n/a"),
+    ],
+)
+def test_figures_take_few_cells(value: float, written: str) -> None:
+    assert figure(value) == written

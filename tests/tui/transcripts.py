@@ -25,8 +25,12 @@ def batch(
     parents: Sequence[int] | None = None,
     rows: int = 1,
     extras: Sequence[Sequence[float]] | None = None,
+    candidates: Sequence[Sequence[float]] | None = None,
 ) -> TokenBatch:
-    """Tokens in the order of (step, row). Ids count from 100; alternatives are 0 to 4."""
+    """Tokens in the order of (step, row). Ids count from 100; alternatives are 0 to 4.
+
+    `candidates` holds the numbers of a token and its alternatives for each column, the same at every token.
+    """
     n = len(texts)
     numbers = np.arange(n)
     row = (numbers % rows).astype(np.int32)
@@ -53,7 +57,15 @@ def batch(
         final_top_logp=top_logp.astype(np.float32),
         extras=np.array(extras if extras is not None else [()] * n, np.float32).reshape(n, -1),
         text=tuple(texts),
+        candidates=_told(n, candidates) if candidates is not None else None,
     )
+
+
+def _told(n: int, candidates: Sequence[Sequence[float]]) -> np.ndarray:
+    told = np.full((n, len(candidates), 2, TOP), nan, np.float32)
+    for k, column in enumerate(candidates):
+        told[:, k, :, : len(column)] = column
+    return told
 
 
 def transcript_of(texts: Sequence[str], probabilities: Sequence[float] | None = None) -> Transcript:

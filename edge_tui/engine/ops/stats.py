@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 from edge_tui.engine.events import TOP
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 INTS = ("id", "parent", "rank", "done", "version")
 """Leading integer columns; the ids of `TOP` raw and `TOP` final alternatives follow."""
 FLOATS = ("raw_logp", "final_logp", "entropy")
-"""Leading float columns; the log-probabilities of the alternatives and the strategy's extras follow."""
+"""Leading float columns; the log-probabilities of the alternatives and the strategy's extras follow, and last
+those extras for each alternative, where the strategy tells them."""
 
 
 def summarise(z: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -62,6 +65,7 @@ def record(
     version: Tensor,
     extras: list[Tensor],
     moved: bool = False,
+    candidates: Sequence[Tensor] = (),
 ) -> tuple[Tensor, Tensor]:
     """One step's record.
 
@@ -77,10 +81,37 @@ def record(
         extras: float32 `[R]` each.
         moved: Whether the rows of `z` are still those of the step before, so that row `r` continues
             `z[parent[r]]`.
+        candidates: float32 `[R, V]` each, or none: the extras for every token.
 
     Returns:
-        int32 `[R, len(INTS) + 2·TOP]` and float32 `[R, len(FLOATS) + 2·TOP + len(extras)]`.
+        int32 `[R, len(INTS) + 2·TOP]` and float32
+        `[R, len(FLOATS) + 2·TOP + len(extras) + 2·TOP·len(candidates)]`.
     """
+    ints, floats = _record(z, final, chosen, parent, done, version, extras, moved)
+    if candidates:
+        import torch
+
+        floats = torch.cat((floats, *(_look_up(column, ints[:, len(INTS) :]) for column in candidates)), -1)
+    return ints, floats
+
+
+def _look_up(column: Tensor, ids: Tensor) -> Tensor:
+    """What a column float32 `[R, V]` says of the tokens `ids` int32 `[R, N]`; NaN where there is none."""
+    found = column.gather(-1, ids.clamp_min(0).long())
+    return found.masked_fill(ids < 0, float("nan"))
+
+
+def _record(
+    z: Tensor,
+    final: Tensor,
+    chosen: Tensor,
+    parent: Tensor,
+    done: Tensor,
+    version: Tensor,
+    extras: list[Tensor],
+    moved: bool,
+) -> tuple[Tensor, Tensor]:
+    """`record` without what is told of candidates."""
     from edge_tui.engine.ops.project import available
 
     if z.is_cuda and available() is None:

@@ -121,6 +121,8 @@ def _tokens(batch: TokenBatch) -> list[dict[str, Any]]:
                 pairs.pop()
             token[name] = pairs
         tokens.append(token | {"extras": listed["extras"][i]})
+        if batch.candidates is not None:
+            tokens[-1]["candidates"] = _shortest(batch.candidates[i].reshape(-1))
     return tokens
 
 
@@ -152,6 +154,9 @@ def _batch(tokens: list[dict[str, Any]], width: int) -> TokenBatch:
                 columns[ids][i, j], columns[logps][i, j] = each, float(logp)
     extras = [[float(value) for value in token["extras"]] for token in tokens]
     columns["extras"] = np.array(extras, np.float32).reshape(n, width)
+    if n and all("candidates" in token for token in tokens):
+        told = [[float(value) for value in token["candidates"]] for token in tokens]
+        columns["candidates"] = np.array(told, np.float32).reshape(n, width, 2, TOP)
     return TokenBatch(run=0, text=tuple(str(token["text"]) for token in tokens), **columns)
 
 

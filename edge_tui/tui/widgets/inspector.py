@@ -10,7 +10,7 @@ from textual.message import Message
 from textual.reactive import reactive
 
 from edge_tui.sanitise import sanitise
-from edge_tui.tui.widgets.line_panel import LinePanel, bar, fit_start, percent
+from edge_tui.tui.widgets.line_panel import LinePanel, bar, figure, fit_start, percent
 from edge_tui.tui.widgets.token_pane import TokenPane
 
 if TYPE_CHECKING:
@@ -25,7 +25,10 @@ _BESIDE = 64
 """From this width on, facts and alternatives stand side by side when the panel is low."""
 _FACTS = 30
 """Width of the facts then."""
-
+_SHORTEST_TEXT = 8
+"""Cells of an alternative's text, if there are as many."""
+_LONGEST_NAME = 9
+"""Cells of a column's name."""
 
 _HINT = ("Move onto a token (arrows,", "h j k l or a click) to see", "its alternatives.")
 
@@ -38,6 +41,8 @@ class Row(NamedTuple):
     raw: float
     final: float
     taken: bool
+    own: tuple[float, ...] = ()
+    """The strategy's numbers, in the order of its columns."""
 
 
 def _binding(keys: str, action: str, label: str, tooltip: str) -> Binding:
@@ -111,6 +116,7 @@ class Inspector(LinePanel, can_focus=True):
         self._token: TokenView | None = None
         self._record: int | None = None
         self._rows: list[Row] = []
+        self._columns: tuple[str, ...] = ()
         self._table_y = 0
         self._top = 0
 
@@ -141,20 +147,32 @@ class Inspector(LinePanel, can_focus=True):
 
     def _read(self) -> None:
         transcript, index = self._transcript, self._index
-        self._token, self._record, self._rows = None, None, []
+        self._token, self._record, self._rows, self._columns = None, None, [], ()
         if transcript is None or index is None or not 0 <= index < len(transcript):
             return
         token = self._token = transcript.token(index)
         self._record = transcript.record_at(index)
         raw = {other.id: other.logp for other in token.top} | {token.id: token.raw_logp}
         final = {other.id: other.logp for other in token.final} | {token.id: token.final_logp}
-        listed = [other.id for other in (token.final if self.show_final else token.top)]
+        others = token.final if self.show_final else token.top
+        told = {other.id: tuple(other.extras.values()) for other in others if other.extras}
+        if told:
+            self._columns = tuple(token.extras)
+            told[token.id] = tuple(token.extras.values())
+        listed = [other.id for other in others]
         if token.id not in listed:
             listed.append(token.id)
         texts = self._decode(listed)
         texts += [""] * (len(listed) - len(texts))
         self._rows = [
-            Row(each, visible(text), exp(raw.get(each, nan)), exp(final.get(each, nan)), each == token.id)
+            Row(
+                each,
+                visible(text),
+                exp(raw.get(each, nan)),
+                exp(final.get(each, nan)),
+                each == token.id,
+                told.get(each, ()),
+            )
             for each, text in zip(listed, texts, strict=True)
         ]
 
@@ -192,7 +210,7 @@ class Inspector(LinePanel, can_focus=True):
             self._fact(width, "raw", raw, "final", final),
             self._fact(width, "rank", rank, "H", _entropy(token)),
         ]
-        if token.extras:
+        if token.extras and not self._columns:  # else they stand in the table
             written = " · ".join(f"{sanitise(name)} {value:.3g}" for name, value in token.extras.items())
             lines.append(((fit_start(written, width), ""),))
         for change in transcript.changes_at(token.index):
@@ -211,23 +229,33 @@ class Inspector(LinePanel, can_focus=True):
         )
 
     def _table(self, width: int, height: int) -> list[Line]:
-        """The alternatives; both probabilities where there is room."""
-        both = width >= 40
-        used = 2 + 7 * (1 + both)
-        text_width = min(max((width - used) // 2, 8), 24)
+        """The alternatives with the strategy's own numbers; probabilities where there is room beside them."""
+        names = [sanitise(name, keep_newlines=False)[:_LONGEST_NAME] for name in self._columns]
+        cells = [max(len(name), 5) + 1 for name in names]
+        room = width - sum(cells)
+        heads: tuple[str, ...] = (
+            ("raw", "final") if room >= 40 else ("final",) if self.show_final else ("raw",)
+        )
+        if names and room < 2 + _SHORTEST_TEXT + 7:
+            heads = ()
+        used = 2 + sum(cells) + 7 * len(heads)
+        text_width = min(max((width - used) // 2, min(_SHORTEST_TEXT, width - used - 1)), 24)
         bar_width = max(width - used - text_width - 1, 0)
-        heads = ("raw", "final") if both else ("final",) if self.show_final else ("raw",)
         kind = "drawn from" if self.show_final else "the model's own"
+        if len(kind) > text_width + bar_width:
+            kind = "final" if self.show_final else "raw"
         head: Line = (
-            (fit_start(f"  {kind}", width - 7 * len(heads)), "inspector--label"),
+            (fit_start(f"  {kind}", 3 + text_width + bar_width), "inspector--label"),
             ("".join(f"{name:>7}" for name in heads), "inspector--label"),
+            ("".join(f"{name:>{n}}" for name, n in zip(names, cells, strict=True)), "inspector--label"),
         )
         room = max(height - 1, 0)
         top = min(max(self.marked - room // 2, 0), max(len(self._rows) - room, 0))
         self._top = top
         lines = [head]
         for i, row in enumerate(self._rows[top : top + room], top):
-            shares = (row.raw, row.final) if both else (row.final,) if self.show_final else (row.raw,)
+            shares = [row.final if name == "final" else row.raw for name in heads]
+            own = row.own or (nan,) * len(cells)
             share = row.final if self.show_final else row.raw
             style = "inspector--marked" if i == self.marked else "inspector--taken" if row.taken else ""
             lines.append(
@@ -236,6 +264,7 @@ class Inspector(LinePanel, can_focus=True):
                     (fit_start(row.text, text_width) + " ", style),
                     (bar(0.0 if isnan(share) else share, bar_width), "inspector--bar"),
                     ("".join(f" {percent(each)}" for each in shares), style),
+                    ("".join(f"{figure(each):>{n}}" for each, n in zip(own, cells, strict=True)), style),
                 )
             )
         return lines

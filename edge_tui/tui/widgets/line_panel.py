@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -114,11 +115,21 @@ def pad(text: str, cells: int) -> str:
 def bar(fraction: float, cells: int) -> str:
     """A horizontal bar in eighths of a cell; something that isn't nothing shows at least a sliver."""
     eighths = round(min(max(fraction, 0.0), 1.0) * cells * 8)
-    if fraction > 0 and not eighths:
+    if fraction > 0 and not eighths and cells > 0:
         eighths = 1
     full, rest = divmod(eighths, 8)
     drawn = "█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
     return drawn + " " * (cells - len(drawn))
+
+
+def figure(value: float) -> str:
+    """Mostly five cells: "-0.12", "-12.3", "1234", "-inf", "-1e+05"; "n/a" for NaN."""
+    if value != value:
+        return "n/a"
+    size = abs(value)
+    return (
+        f"{value:.{2 if size < 9.995 else 1 if size < 99.95 else 0}{'f' if not 9999.5 < size < inf else 'e'}}"
+    )
 
 
 def percent(fraction: float) -> str:
