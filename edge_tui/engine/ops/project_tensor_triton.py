@@ -106,8 +106,9 @@ def project_on_tensor_cores(
     tile = tl.load(rows + word, mask=word < SPAN, other=0, eviction_policy="evict_first")
     factor = 0.0
     if CODES == NF4:
-        # One absmax a row and chunk, the same for four lanes; said to be contiguous to lie along them.
-        block = chunk[:, None] + tl.max_contiguous(tl.multiple_of(tl.zeros((1, 4), tl.int32), (1, 1)), (1, 2))
+        # One absmax a row and chunk, for all four lanes: said to be contiguous so that they lie along it.
+        same = tl.max_contiguous(tl.multiple_of(tl.arange(0, 4) // 4, 1), 2)
+        block = chunk[:, None] + same[None, :]
         scales = scale + row * (K // 64)
         factor = tl.load(scales + block, mask=block < K // 64, other=0.0)
     level = 0.0

@@ -1,6 +1,7 @@
 """Measures the matrix kernels at true shapes: `python -m tests.engine.ops.speed_project [--seconds 230]`.
 
-`--tensor` measures cuts for tensor cores alone, beside the plain cores' best in the table: a short sweep.
+For several tokens, cuts for tensor cores are measured beside the plain cores' best in the table, and all cuts
+with `--full`.
 
 Every product of three models is timed under several cuts, as replays of a graph over more copies of the
 matrix than the GPU's cache holds, dependent launches included. Then whole steps without attention are timed
@@ -243,7 +244,7 @@ def main() -> None:
     parser.add_argument("--models", type=listed, default=[model.name for model in MODELS])
     parser.add_argument("--kinds", type=listed, default=list(BYTES))
     parser.add_argument("--tokens", type=lambda text: [int(t) for t in listed(text)], default=[1, 4, 8, 5])
-    parser.add_argument("--tensor", action="store_true", help="tensor cores alone, beside the table")
+    parser.add_argument("--full", action="store_true", help="several tokens on plain cores anew, too")
     parser.add_argument("--seconds", type=float, default=230.0, help="starts no new case after this long")
     parser.add_argument("--processes", type=int, default=min(14, os.cpu_count() or 1))
     arguments = parser.parse_args()
@@ -288,7 +289,7 @@ def main() -> None:
         found = [choose(*shape), choose(*shape, tensor=False)]
         if tokens > 1:
             found += tensor_candidates(kind, product)
-        if not arguments.tensor:
+        if tokens == 1 or arguments.full:
             found += candidates(kind, tokens, product)
         return list(dict.fromkeys(found))
 
