@@ -8,9 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
@@ -23,14 +26,15 @@ from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.locate import DEMO
 from edge_tui.engine.port import Message, ModelSpec, Request
 from edge_tui.engine.remote import RemoteEngine
+from edge_tui.engine.remote.capabilities import OPENAI, Server
 from edge_tui.engine.remote.wire import base_of
 from tests.engine.watch import Watched, settle, watch
 
 pytest.importorskip("fastapi", reason="the server's libraries are not installed")
 
 from tests.serve.conftest import SLOW
-from tests.serve.process import Process, ready
-from tests.serve.serving import until
+from tests.serve.process import Process, process, ready
+from tests.serve.serving import serving, until
 
 PROMPT = "def main("
 
@@ -284,6 +288,137 @@ def test_what_the_api_cannot_say_is_greyed_out_and_refused(
     with pytest.raises(ParamError, match="next one"):
         engine.set(run, "temperature", 0.5)
     assert watch(engine, Request(PROMPT, strategy="top_p", samples=2)).failed.field == "samples"
+
+
+# Servers that misbehave.
+
+
+@contextmanager
+def odd_server(stream: bytes, about: bytes = b"") -> Iterator[str]:
+    """Answers `/about` as told, every stream with these bytes, and hangs up."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._answer(about, "application/json") if about else self.send_error(404)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self._answer(stream, "text/event-stream")
+
+        def _answer(self, body: bytes, kind: str) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+OURS = b'{"server": "edge-tui", "status": "ok", "strategies": ["greedy"], "loaded": {}}'
+START = (
+    b'event: start\ndata: {"id": "a", "strategy": "greedy", "rows": 1, "columns": [], "prompt_tokens": 1, '
+    b'"prefix_tokens": 0, "reused_tokens": 0, "max_new_tokens": 5, "seed": 1, "params": {}, "notices": [], '
+    b'"thinking": false}\n\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("stream", "words"),
+    [
+        (b"", "ended early"),
+        (START, "ended early"),
+        (b"event: start\ndata: {nonsense\n\n", "not JSON"),
+        (b"event: start\ndata: []\n\n", "another edge-tui"),
+        (b"event: start\ndata: {}\n\n", "another edge-tui"),
+        (START + b'event: tokens\ndata: {"text": ["a"], "pieces": [[], []]}\n\n', "another edge-tui"),
+        (START + b'event: tokens\ndata: {"text": ["a"], "step": [[[]]]}\n\n', "another edge-tui"),
+        (START + b"event: end\ndata: 5\n\n", "another edge-tui"),
+        (b"data: " + b"[" * 100_000 + b"\n\n", "not JSON"),
+        (b"x" * (17 * 2**20), "too long"),
+        (b'event: error\ndata: {"error": {"message": "No.", "param": "top_p"}}\n\n', "No."),
+    ],
+)
+def test_nonsense_is_a_sentence(stream: bytes, words: str, connect: Callable[..., RemoteEngine]) -> None:
+    with odd_server(stream, OURS) as url:
+        engine = connect(url)
+        failed = watch(engine, Request(PROMPT, strategy="greedy", max_length=5)).failed
+        assert words in failed.message
+        assert not failed.detail, "it is no mistake of ours"
+        assert engine.alive()
+
+
+@pytest.mark.parametrize(
+    ("stream", "text"),
+    [
+        (b'data: {"choices": [{"text": "ab"}]}\n\ndata: {"choices": []}\n\ndata: [DONE]\n\n', "ab"),
+        (b'data:{"choices":[{"delta":{"content":"a"}}]}\r\n\r\ndata:{"choices":[{"delta":{}}]}\r\n\r\n', "a"),
+        (
+            b'data: {"choices": [{"text": "a", "logprobs": {"tokens": ["a"], "token_logprobs": null}}]}\n\n',
+            "a",
+        ),
+        (b'data: {"choices": [{"text": "xy", "logprobs": {"tokens": ["x", "?"]}}]}\n\n', "xy"),
+        (b'data: {"choices": [{"delta": {"reasoning_content": "hm", "content": "ok"}}]}\n\n', "hmok"),
+        (b': a comment\n\ndata: {"choices": null}\n\ndata: {"choices": [{"text": "z"}]}\n\n', "z"),
+    ],
+)
+def test_chunks_of_all_kinds_are_read(stream: bytes, text: str, connect: Callable[..., RemoteEngine]) -> None:
+    server = Server("odd", ours=False, strategies=OPENAI, chat=False)
+    with odd_server(stream) as url:
+        engine = connect(url)
+        engine._server = server
+        seen = watch(engine, Request(PROMPT, strategy="greedy", max_length=5))
+        assert "".join(_column(seen, "text")) == text
+        assert seen.finished.new_tokens == len(_column(seen, "id"))
+
+
+@pytest.mark.parametrize(
+    "stream", [b"data: 5\n\n", b'data: {"choices": 5}\n\n', b'data: {"error": "no"}\n\n']
+)
+def test_chunks_that_are_none(stream: bytes, connect: Callable[..., RemoteEngine]) -> None:
+    with odd_server(stream) as url:
+        engine = connect(url)
+        engine._server = Server("odd", ours=False, strategies=OPENAI, chat=False)
+        failed = watch(engine, Request(PROMPT, strategy="greedy", max_length=5)).failed
+        assert failed.message
+        assert not failed.detail
+
+
+def test_a_server_that_decodes_nothing_is_said(connect: Callable[..., RemoteEngine]) -> None:
+    with odd_server(b"{}") as url:
+        engine = connect(url)
+        engine.load("model")
+        assert "decodes nothing" in _next(engine, Failed).message
+
+
+def test_the_key_is_shown_and_a_wrong_one_is_said(connect: Callable[..., RemoteEngine]) -> None:
+    with serving(key="k1") as server:
+        engine = connect(server.url, key="k2")
+        engine.load("model")
+        assert "EDGE_TUI_API_KEY" in _next(engine, Failed).message
+        engine = connect(server.url, key="k1")
+        assert watch(engine, Request(PROMPT, strategy="greedy", max_length=2)).finished.new_tokens == 2
+
+
+def test_a_server_that_vanishes_ends_the_run_with_what_there_is(connect: Callable[..., RemoteEngine]) -> None:
+    with process("--device", "cpu") as server:
+        until(lambda: server.url, 30)
+        engine = connect(server.url)
+        run = engine.submit(Request(PROMPT, strategy="greedy", max_length=2000))
+        seen: list[object] = []
+        until(lambda: seen.extend(engine.poll()) or any(isinstance(event, TokenBatch) for event in seen), 40)
+        server.send(signal.SIGKILL)
+        until(lambda: seen.extend(engine.poll()) or any(isinstance(event, Failed) for event in seen))
+        failed = next(event for event in seen if isinstance(event, Failed))
+        assert failed.run == run
+        assert "what came so far is kept" in failed.message
+        assert engine.alive()
 
 
 # transformers serve: ignores logprobs, its list of models fails without a cache.

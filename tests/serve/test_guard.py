@@ -182,6 +182,14 @@ def test_models_are_managed_where_it_was_allowed(tmp_path: object) -> None:
             assert loaded["name"] == "demo/amateur"
             assert client.get("/v1/models").json()["data"][0]["id"] == "demo/amateur"
             assert client.get("/health").json()["model"] == "demo/amateur"
+            body = {"role": "expert", "name": "demo/amateur"}
+            shared = client.post("/models/load", json=body).json()
+            assert shared == {"role": "expert", "loaded": loaded}, "the same weights play two roles"
+            again = client.post("/models/load", json={"name": "demo/amateur", "precision": "bfloat16"})
+            assert again.json()["loaded"]["precision"] == "bfloat16"
+            broken = client.post("/models/load", json={"name": "demo/expert", "precision": "4bit"})
+            if broken.status_code != 200:  # where the device cannot do that
+                assert "4bit" in broken.json()["error"]["message"]
         assert server.post("/infer", {"prompt": "a", "max_length": 2}).status_code == 200
 
 

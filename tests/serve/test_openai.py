@@ -302,6 +302,7 @@ def test_samples_and_beams_of_a_conversation(client: openai.OpenAI) -> None:
         ({"n": 0}, "n"),
         ({"n": 1000}, "n"),
         ({"max_tokens": 10**9}, "max_tokens"),
+        ({"max_tokens": 0}, "max_tokens"),
         ({"temperature": -1}, "temperature"),
         ({"temperature": 1e9}, "temperature"),
         ({"top_p": 0}, "top_p"),

@@ -47,7 +47,7 @@ def test_200_clients_before_a_queue_of_64_all_get_an_answer_of_their_own() -> No
     wanted = {n: f"def function_{n}(" for n in range(200)}
 
     async def ask(client: httpx.AsyncClient, n: int) -> tuple[int, int, str, str]:
-        answer = await client.post("/infer", json={"prompt": wanted[n], "max_length": 6})
+        answer = await client.post("/infer", json={"prompt": wanted[n], "max_length": 4})
         text = answer.json().get("output", "")
         return n, answer.status_code, answer.headers.get("retry-after", ""), text
 
@@ -68,7 +68,7 @@ def test_200_clients_before_a_queue_of_64_all_get_an_answer_of_their_own() -> No
             if status == 429:
                 assert 1 <= int(retry) <= 60
             else:
-                alone = server.post("/infer", {"prompt": wanted[n], "max_length": 6})
+                alone = server.post("/infer", {"prompt": wanted[n], "max_length": 4})
                 assert alone.json()["output"] == text, n
 
 
@@ -123,6 +123,19 @@ def test_other_requests_are_decoded_when_one_client_reads_nothing(server: Runnin
     assert time.monotonic() - began < 20
     hanging.close()
     server.settle()
+
+
+def test_a_client_that_reads_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    from edge_tui.serve import stream
+
+    monkeypatch.setattr(stream, "READ_SECONDS", 0.3)
+    with serving(queue=0) as server:
+        body = {"prompt": PROMPT, "max_length": 1900, "strategy": "greedy", "format": "columns"}
+        hanging = _hang(server, body, "/infer/stream")
+        until(lambda: server.app.dispatcher.served == 1, 30)
+        assert server.post("/infer", {"prompt": "a", "max_length": 1}).status_code == 200, "its place is free"
+        until(lambda: not server.app.dispatcher._places, 5)
+        hanging.close()
 
 
 def test_a_generation_that_takes_too_long_is_answered_with_what_there_is(slow: str) -> None:
@@ -194,7 +207,11 @@ def _hang(server: Running, body: dict[str, Any], path: str = "/infer") -> socket
 
     raw = json.dumps(body).encode()
     host, port = server.url.removeprefix("http://").split(":")
-    connection = socket.create_connection((host, int(port)))
+    connection = socket.socket()
+    connection.setsockopt(
+        socket.SOL_SOCKET, socket.SO_RCVBUF, 4096
+    )  # what is left unread soon stops the sender
+    connection.connect((host, int(port)))
     head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
     connection.sendall(f"{head}Content-Length: {len(raw)}\r\n\r\n".encode() + raw)
     return connection

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import decoders
@@ -53,38 +54,31 @@ async def decode(
     began = time.perf_counter()
     first = last = 0.0
     reason: FinishReason = "done"
-    usage: dict[str, Any] = {}
+    count: int | None = None
     index = len(request.prefix)
     opened = False
     async with aclosing(wire.events(path, body)) as chunks:
-        async for _, chunk in chunks:
+        async for _, told in chunks:
             if not opened:
                 opened = True
                 post(_started(run, request, settled, server, path))
-            if "error" in chunk:
-                raise WireError(f"{wire.host} broke off: {_message(chunk['error'])}")
-            usage = chunk.get("usage") or usage
-            choice = next(iter(chunk.get("choices") or ()), None)
-            if choice is None:
-                continue
-            tokens = list(_tokens(choice, vocabulary))
-            if tokens:
+            chunk = _read(told, wire.host, vocabulary)
+            if chunk.tokens:
                 last = time.perf_counter()
-                post(of_tokens(run, index, tokens))
+                post(of_tokens(run, index, chunk.tokens))
                 if not first:
                     first = last
                     post(FirstToken(run, first - began))
-                index += len(tokens)
-            if choice.get("finish_reason"):
-                reason = _REASONS.get(choice["finish_reason"], "done")
+                index += len(chunk.tokens)
+            reason = chunk.reason or reason
+            count = chunk.count or count
     if not opened:
         raise WireError(f"{wire.host} answered with no events; it may not stream.")
-    count = usage.get("completion_tokens")
     post(
         Finished(
             run=run,
             reason=reason,
-            new_tokens=count if isinstance(count, int) else index - len(request.prefix),
+            new_tokens=index - len(request.prefix) if count is None else count,
             time_to_first_token=first - began if first else 0.0,
             seconds=last - first if first else 0.0,
             reasons=(reason,),
@@ -198,6 +192,42 @@ def _started(run: int, request: Request, settled: Settled, server: Server, path:
         values=settled.resolved,
         notices=tuple(notices),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """What an event of a stream says.
+
+    Attributes:
+        tokens: New ones, if any.
+        reason: Why the answer ended, if it has.
+        count: Tokens of the answer as the server counts them, where it does.
+    """
+
+    tokens: list[Said]
+    reason: FinishReason | None
+    count: int | None
+
+
+def _read(told: Any, host: str, vocabulary: Vocabulary) -> _Chunk:
+    """Reads an event of a stream.
+
+    Raises:
+        WireError: it tells of an error, or is not what the API says it is.
+    """
+    try:
+        if "error" in told:
+            raise WireError(f"{host} broke off: {_message(told['error'])}")
+        count = (told.get("usage") or {}).get("completion_tokens")
+        choice: dict[str, Any] = next(iter(told.get("choices") or ()), {})
+        end = choice.get("finish_reason")
+        return _Chunk(
+            list(_tokens(choice, vocabulary)),
+            _REASONS.get(end, "done") if end else None,
+            count if isinstance(count, int) else None,
+        )
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise WireError(f"{host} sent a chunk that is none of OpenAI's API; is it such a server?") from error
 
 
 def _tokens(choice: dict[str, Any], vocabulary: Vocabulary) -> Iterator[Said]:
