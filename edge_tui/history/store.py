@@ -311,12 +311,12 @@ class Store:
         texts = dict.fromkeys(row[0] for row in rows)
         return [text for text in texts if text and all(term in text.lower() for term in terms)][:limit]
 
-    def load(self, run: int, chunks: int | None = None) -> StoredRun:
+    def load(self, run: int, tokens: int | None = None) -> StoredRun:
         """Everything about a run.
 
         Args:
             run: Which.
-            chunks: How many chunks of tokens at most; all when None.
+            tokens: About how many are enough; all when None.
 
         Raises:
             HistoryError: there is none, or its tokens are damaged.
@@ -325,15 +325,11 @@ class Store:
         request, started, finished, models, versions, message = self._rows(
             "SELECT request, started, finished, models, versions, message FROM details WHERE run = ?", (run,)
         )[0]
-        packed = self._rows(
-            "SELECT number, data FROM chunks WHERE run = ? ORDER BY number LIMIT ?",
-            (run, -1 if chunks is None else chunks),
-        )
         changes = self._rows(
             "SELECT position, name, value, version FROM changes WHERE run = ? ORDER BY rowid", (run,)
         )
         try:
-            batches = {number: columns.unpack(data, run) for number, data in packed}
+            batches = self._batches(run, tokens)
             kept = batches.pop(_KEPT, None)
             return StoredRun(
                 entry=entry,
@@ -349,6 +345,19 @@ class Store:
             )
         except (TypeError, ValueError) as error:
             raise HistoryError(f"Run {entry.uid} cannot be read: {error}.") from error
+
+    def _batches(self, run: int, tokens: int | None) -> dict[int, TokenBatch]:
+        """Chunks by number, until there are tokens enough."""
+        found: dict[int, TokenBatch] = {}
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT number, data FROM chunks WHERE run = ? ORDER BY number", (run,)
+            )
+            for number, data in rows:
+                found[number] = columns.unpack(data, run)
+                if tokens is not None and (tokens := tokens - len(found[number])) <= 0:
+                    break
+        return found
 
     # What ids meant.
 

@@ -13,6 +13,7 @@ from textual.widgets import Static
 from edge_tui.history.compare import compare
 from edge_tui.sanitise import sanitise
 from edge_tui.tui.format import clip
+from edge_tui.tui.widgets.line_panel import fit_start
 from edge_tui.tui.widgets.run_list import when
 from edge_tui.tui.widgets.token_pane import TokenPane
 
@@ -38,14 +39,12 @@ class CompareScreen(ModalScreen[None]):
     """
 
     DEFAULT_CSS = """
-    CompareScreen .dialog { width: 96%; height: 94%; }
     CompareScreen #settings { height: auto; max-height: 8; padding: 0 1; }
     CompareScreen #pair { layout: vertical; height: 1fr; }
     CompareScreen.-beside #pair { layout: horizontal; }
     CompareScreen .side { height: 1fr; width: 1fr; border: round $border-blurred; padding: 0 0 0 1;
         border-title-color: $text-muted; border-subtitle-color: $text-muted; }
     CompareScreen .side:focus-within { border: round $border; border-title-color: $primary; }
-    CompareScreen TokenPane { background: $surface; }
     """
     BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
         Binding("escape,q", "dismiss", "leave", tooltip="Back to the history."),
@@ -82,15 +81,12 @@ class CompareScreen(ModalScreen[None]):
 
     def _settings(self, width: int) -> Content:
         parts: list[tuple[str, str]] = [(self.found.verdict, "$warning" if self.found.parted else "$success")]
-        room = max((width - 24) // 2, 8)
         shown = self.found.settings[:_SETTINGS]
+        room = min(max((width - 24) // 2, 8), max((len(each.first) for each in shown), default=0))
         for each in shown:
-            one, other = (
-                clip(sanitise(" ".join(value.split()), keep_newlines=False) or "–", room)
-                for value in (each.first, each.second)
-            )
             name = clip(sanitise(each.name, keep_newlines=False), 18)
-            parts += [(f"\n{name:<19}", "$text-muted"), (one, ""), ("  →  ", "$text-muted"), (other, "")]
+            parts += [(f"\n{name:<19}", "$text-muted"), (fit_start(_one_line(each.first), room), "")]
+            parts += [("  →  ", "$text-muted"), (clip(_one_line(each.second), width - 24 - room), "")]
         if more := len(self.found.settings) - len(shown):
             parts.append((f"  and {more} more", "$text-muted"))
         if not shown:
@@ -99,8 +95,11 @@ class CompareScreen(ModalScreen[None]):
 
     def action_difference(self) -> None:
         """Puts both cursors on the first token that differs."""
-        for (_, transcript), pane in zip(self._runs, self.panes, strict=True):
+        for pane in self.panes:
             pane.refresh_tail()
-            if len(transcript):
-                pane.cursor = min(self.found.shared, len(transcript) - 1) if self.found.parted else None
-                pane.refresh()
+            pane.action_cursor_first()
+            pane.cursor = self.found.shared if self.found.parted else None
+
+
+def _one_line(value: str) -> str:
+    return sanitise(" ".join(value.split()), keep_newlines=False) or "–"

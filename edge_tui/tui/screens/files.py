@@ -20,6 +20,10 @@ class FilesScreen(PickScreen[Path]):
     heading = "load into the prompt"
     hint = "type a path · ↑↓ move · enter take · esc leave"
 
+    def on_mount(self) -> None:
+        self.query_one(Input).placeholder = "path"
+        super().on_mount()
+
     def items(self) -> list[Item]:
         folder, start = self._typed()
         try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from textual import work
 from textual.binding import Binding
-from textual.containers import Vertical
+from textual.containers import Container, Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     from edge_tui.history.store import Store
     from edge_tui.transcript import Transcript
 
-_PREVIEWED = 2
-"""Chunks of tokens that a preview reads: a screenful, and quick whatever the run's length."""
+_PREVIEWED = 1000
+"""Tokens that a preview reads: a screenful, and quick whatever the run's length."""
+WIDE = 150
+"""From this width on list and preview stand side by side."""
 _EMPTY = "Nothing has been kept yet: ctrl+j in the workbench runs a prompt, and it will be here."
 _NOTHING = "No run holds that."
 
@@ -56,12 +58,14 @@ class HistoryScreen(ModalScreen[Wanted]):
     """
 
     DEFAULT_CSS = """
-    HistoryScreen .dialog { width: 160; height: 92%; }
-    HistoryScreen RunList { height: 1fr; }
-    HistoryScreen #preview { height: 1fr; border-top: solid $border-blurred; }
+    HistoryScreen #both { height: 1fr; layout: vertical; }
+    HistoryScreen RunList { height: 1fr; width: 1fr; }
+    HistoryScreen #preview { height: 1fr; width: 1fr; border-top: solid $border-blurred; }
     HistoryScreen #about { height: 2; padding: 0 1; color: $text-muted; }
-    HistoryScreen TokenPane { height: 1fr; padding: 0 1; background: $surface; }
+    HistoryScreen.-wide #both { layout: horizontal; }
+    HistoryScreen.-wide #preview { border-top: none; border-left: solid $border-blurred; height: 100%; }
     """
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 - Textual declares it so
     BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
         *bindings("history"),
         Binding("escape", "leave", "leave", tooltip="Back to the workbench."),
@@ -91,10 +95,11 @@ class HistoryScreen(ModalScreen[Wanted]):
                 "↵ open · ^g again · ^d compare · ^s export · ^x delete · esc leave"
             )
             yield Input(placeholder="search prompts, answers, models", compact=True)
-            yield self.list
-            with Vertical(id="preview"):
-                yield self.about
-                yield self.pane
+            with Container(id="both"):
+                yield self.list
+                with Vertical(id="preview"):
+                    yield self.about
+                    yield self.pane
 
     async def on_mount(self) -> None:
         self._all = await asyncio.to_thread(self._store.runs)
@@ -242,8 +247,8 @@ class HistoryScreen(ModalScreen[Wanted]):
         self.dismiss(wanted)
 
 
-def _read(store: Store, run: int, chunks: int | None = _PREVIEWED) -> tuple[StoredRun, Transcript]:
-    stored = store.load(run, chunks)
+def _read(store: Store, run: int, tokens: int | None = _PREVIEWED) -> tuple[StoredRun, Transcript]:
+    stored = store.load(run, tokens)
     return stored, transcript_of(stored)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from textual.content import Content
-from textual.widgets import OptionList, Static
+from textual.widgets import Input, OptionList, Static
 
 from edge_tui.sanitise import sanitise
 from edge_tui.tui.screens.pick import Item, PickScreen
@@ -35,6 +35,10 @@ class PromptsScreen(PickScreen[str]):
         super().__init__()
         self._find = find
         self._prompts: list[str] = []
+
+    def on_mount(self) -> None:
+        self.query_one(Input).placeholder = "search"
+        super().on_mount()
 
     def items(self) -> list[Item]:
         return [

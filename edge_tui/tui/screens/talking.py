@@ -153,8 +153,7 @@ class Talking(View):
         self._paint_talk()
         self.prompt.focus()
         later = len(self.talk.exchanges) - event.number - 1
-        gone = f"; the {later} after it go, but stay in the history" if later else ""
-        self.say(f"Change message {event.number + 1} and press ctrl+j{gone}.")
+        self.say("ctrl+j goes on from here" + ("; the history keeps what came after." if later else "."))
 
     def leave_change(self) -> bool:
         """Gives up changing an earlier message; False if none is being changed."""

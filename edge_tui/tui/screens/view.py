@@ -318,7 +318,7 @@ class View(Screen[None]):
             if other and role in self.knobs.decoder.roles:
                 name = f"{name} {sign} {other[0]}"
         header.model = sanitise(name, keep_newlines=False)
-        header.facts = (main.precision, main.device)
+        header.facts = (main.precision, main.device, *(() if main.chat else ("base model",)))
 
     def _title_output(self) -> None:
         run = self.current

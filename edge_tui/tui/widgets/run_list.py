@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edge_tui.history.runs import Entry
     from edge_tui.tui.widgets.line_panel import Line
 
-_WIDE = 72
+_WIDE = 84
 """From this width on the model is shown as well."""
 _MARKS = {"running": "…", "finished": " ", "failed": "✗", "interrupted": "↯"}
 

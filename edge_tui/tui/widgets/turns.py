@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edge_tui.tui.conversation import Exchange
     from edge_tui.tui.widgets.line_panel import Line
 
-_LEAD = 9
+_LEAD = 10
 """Cells before what was said."""
 
 
@@ -84,18 +84,17 @@ class Turns(LinePanel, can_focus=True):
         lines: list[Line] = []
         for number, exchange in enumerate(self._exchanges):
             here = number == self.chosen
-            mark = ("▸" if here else " ", "turns--mark")
             style = "turns--chosen" if here else "turns--said"
-            prompt = fit_start(_one_line(exchange.prompt), max(width - _LEAD - 1, 0))
-            lines.append((mark, (f"{number + 1:<2}you  ", "turns--who"), ("  ", ""), (prompt, style)))
+            prompt = fit_start(_one_line(exchange.prompt), max(width - _LEAD, 0))
+            mark = ("▸" if here else " ", "turns--mark")
+            lines.append((mark, (f"{number + 1:>2} you   ", "turns--who"), (prompt, style)))
             count = f" {exchange.tokens:,} tok" if exchange.tokens is not None else ""
             if exchange.run is not None and exchange.run.active:
                 count, said = "", "writing …"
             else:
                 said = _one_line(exchange.shown) or "no answer"
-            room = max(width - _LEAD - 1 - cell_len(count), 0)
-            shown = (fit_start(said, room), style)
-            lines.append((mark, ("  model", "turns--who"), (" ", ""), shown, (count, "turns--count")))
+            shown = fit_start(said, max(width - _LEAD - cell_len(count), 0))
+            lines.append((("    model ", "turns--who"), (shown, style), (count, "turns--count")))
         at = 2 * self.chosen
         self._top = max(min(self._top, at), at + 2 - height, 0)
         self._top = max(min(self._top, len(lines) - height), 0)

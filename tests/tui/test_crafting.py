@@ -1,0 +1,369 @@
+"""Prompts: recalled, written elsewhere, loaded; presets; and runs that come back from the history."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.widgets import Input, OptionList
+
+from edge_tui import presets
+from edge_tui.engine.local import LocalEngine
+from edge_tui.engine.port import ModelSpec, Request
+from edge_tui.history import owners
+from edge_tui.history.schema import default_path
+from edge_tui.history.store import Store
+from edge_tui.tui import editor
+from edge_tui.tui.prompt_history import PromptHistory
+from edge_tui.tui.screens.confirm import ConfirmScreen
+from tests.history.runs import LOADED, batch, started
+from tests.tui.engines import WORDS, PictureEngine
+from tests.tui.kept import PROMPTS, fill, keeping
+from tests.tui.test_workbench import bench, ended, press, until
+
+SIZE = (100, 30)
+
+
+async def at_prompt(pilot: Any) -> Any:
+    workbench = bench(pilot)
+    await until(pilot, lambda: workbench.session.loaded)
+    workbench.prompt.focus()
+    await until(pilot, lambda: workbench.focused is workbench.prompt)
+    return workbench
+
+
+async def at_tokens(pilot: Any) -> Any:
+    workbench = await at_prompt(pilot)
+    workbench.pane.focus()
+    await until(pilot, lambda: workbench.focused is workbench.pane)
+    return workbench
+
+
+# Earlier prompts.
+
+
+async def test_up_and_down_at_the_edges_go_through_earlier_prompts() -> None:
+    fill()
+    async with keeping().run_test(size=SIZE) as pilot:
+        workbench = await at_prompt(pilot)
+        prompt = workbench.prompt
+        prompt.insert("a draft\nof two lines")
+        await press(pilot, "up", "up")  # within the draft, then beyond it
+        await until(pilot, lambda: prompt.text == PROMPTS[-1])
+        await press(pilot, "up")
+        await until(pilot, lambda: prompt.text == PROMPTS[-2])
+        assert prompt.cursor_location == (0, 0)
+        await press(pilot, "down", "down")
+        await until(pilot, lambda: prompt.text == PROMPTS[-1])
+        await press(pilot, "down")
+        await until(pilot, lambda: prompt.text == "a draft\nof two lines")
+        await press(pilot, "down")
+        assert prompt.text == "a draft\nof two lines"
+
+
+async def test_prompts_are_searched() -> None:
+    fill()
+    async with keeping().run_test(size=SIZE) as pilot:
+        workbench = await at_prompt(pilot)
+        await press(pilot, "ctrl+r")
+        await until(pilot, lambda: pilot.app.screen is not workbench)
+        listing = pilot.app.screen.query_one(OptionList)
+        await until(pilot, lambda: listing.option_count == len(PROMPTS))
+        await press(pilot, *"onacci")
+        await until(pilot, lambda: listing.option_count == 1)
+        await press(pilot, "enter")
+        await until(pilot, lambda: workbench.prompt.text == "def fibonacci(n):")
+
+
+def test_recalling_keeps_the_draft_and_skips_what_is_there() -> None:
+    past = PromptHistory(lambda: ["b", "a"])
+    past.add("c")
+    assert past.older("draft") == "c"
+    assert past.older("c") == "b"
+    assert past.newer() == "c"
+    assert past.newer() == "draft"
+    assert past.newer() is None
+    past.add("a")
+    assert past.older("a") == "c"
+    assert [past.older("c"), past.older("b")] == ["b", None]
+
+
+# The editor and files.
+
+
+def script(tmp_path: Path, body: str) -> str:
+    path = tmp_path / "an editor.py"
+    path.write_text(f"import os, signal, sys, time\npath = sys.argv[-1]\n{body}\n")
+    return f"{sys.executable} '{path}'"
+
+
+async def test_the_editor_changes_the_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = "text = open(path).read()\nopen(path, 'w').write(text.upper() + ' é\\x1b[31m\\n')"
+    monkeypatch.setenv("EDITOR", script(tmp_path, body))
+    assert editor.edit("abc") == "ABC é\x1b[31m"
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("sys.exit(3)", "ended with status 3"),
+        ("open(path, 'wb').write(b'\\xff')", "not UTF-8"),
+        ("os.unlink(path)", "cannot be read"),
+    ],
+)
+async def test_an_editor_that_fails_leaves_the_prompt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, says: str
+) -> None:
+    monkeypatch.setenv("VISUAL", script(tmp_path, body))
+    with pytest.raises(editor.EditorError, match=says):
+        editor.edit("abc")
+
+
+@pytest.mark.parametrize(
+    ("command", "says"), [("", "No editor is set"), ("'", "No editor"), ("/no/ed", "started")]
+)
+async def test_an_editor_that_is_none(monkeypatch: pytest.MonkeyPatch, command: str, says: str) -> None:
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.setenv("EDITOR", command)
+    with pytest.raises(editor.EditorError, match=says):
+        editor.edit("abc")
+
+
+async def test_ctrl_c_in_the_editor_is_the_editors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import asyncio
+
+    left: list[int] = []
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, left.append, 1)
+    try:
+        monkeypatch.setenv(
+            "EDITOR", script(tmp_path, "os.kill(os.getppid(), signal.SIGINT); time.sleep(0.1)")
+        )
+        assert editor.edit("abc") == "abc"
+        await asyncio.sleep(0.05)
+        assert left == []
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(0.05)
+        assert left == [1]
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+async def test_without_an_editor_the_app_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.delenv("EDITOR", raising=False)
+    async with keeping().run_test(size=SIZE) as pilot:
+        workbench = await at_prompt(pilot)
+        await press(pilot, "ctrl+g")
+        await until(pilot, lambda: "EDITOR" in workbench.messages.message)
+
+
+async def test_a_file_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "note.txt").write_text("one\r\ntwo\x1b[2J\n")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    monkeypatch.chdir(tmp_path)
+    async with keeping().run_test(size=SIZE) as pilot:
+        workbench = await at_prompt(pilot)
+        await press(pilot, "ctrl+o")
+        await until(pilot, lambda: pilot.app.screen is not workbench)
+        field = pilot.app.screen.query_one(Input)
+        await press(pilot, *"fold", "enter")
+        await until(pilot, lambda: field.value == "folder/")
+        await press(pilot, "enter")
+        await until(pilot, lambda: workbench.prompt.text == "one\ntwo␛[2J\n")
+        await press(pilot, "ctrl+o")
+        await until(pilot, lambda: pilot.app.screen is not workbench)
+        await press(pilot, *"bin", "enter")
+        await until(pilot, lambda: "not UTF-8" in workbench.messages.message)
+        assert workbench.prompt.text == "one\ntwo␛[2J\n"
+
+
+# Presets.
+
+
+async def test_a_preset_sets_the_strategy_and_its_values() -> None:
+    engine = PictureEngine()
+    async with keeping(engine).run_test(size=SIZE) as pilot:
+        workbench = await at_tokens(pilot)
+        await press(pilot, "d")
+        await until(pilot, lambda: pilot.app.screen is not workbench)
+        await press(pilot, *"creat", "enter")
+        await until(pilot, lambda: workbench.knobs.decoder.name == "min_p")
+        workbench.prompt.insert("x")
+        await press(pilot, "ctrl+j")
+        await until(pilot, lambda: engine.requests)
+        assert engine.requests[0].strategy == "min_p"
+        assert engine.requests[0].values == {"temperature": 1.3, "min_p": 0.08}
+
+
+async def test_values_are_saved_under_a_name_and_taken_again() -> None:
+    async with keeping().run_test(size=SIZE) as pilot:
+        workbench = await at_tokens(pilot)
+        workbench.knobs.set("temperature", 0.33)
+        workbench.knobs.set("system", "Be brief.")
+        await press(pilot, "D")
+        await until(pilot, lambda: pilot.app.screen is not workbench)
+        await press(pilot, *"My own", "enter")
+        await until(pilot, lambda: "my-own.toml" in workbench.messages.message)
+        (mine,) = [each for each in presets.load()[0] if each.own]
+        assert mine.title == "My own"
+        assert mine.parameters == {"temperature": 0.33}
+        assert mine.system == "Be brief."
+        workbench.knobs.reset("temperature")
+        await press(pilot, "d")
+        await until(pilot, lambda: pilot.app.screen is not workbench)
+        await press(pilot, *"my own", "enter")
+        temperature = workbench.knobs.param("temperature")
+        await until(pilot, lambda: workbench.knobs.value(temperature)[0] == 0.33)
+        await press(pilot, "d")
+        await until(pilot, lambda: pilot.app.screen is not workbench)
+        await press(pilot, *"my own", "ctrl+x", "escape")
+        await until(pilot, lambda: not [each for each in presets.load()[0] if each.own])
+
+
+def test_the_presets_that_come_along_fit_their_strategies() -> None:
+    import decoders
+
+    found, problems = presets.load()
+    assert not problems
+    assert {each.name for each in found} == {"creative", "precise", "code", "checkpoint"}
+    for each in found:
+        own = {param.name: param for param in decoders.find(each.strategy).params}
+        for name, value in each.parameters.items():
+            own[name].parse(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("strategy = 3", "p.toml:1: strategy must be a text"),
+        ('title = "x"', "needs a strategy"),
+        ('strategy = "greedy"\nfrob = 1', "p.toml:2: frob is unknown"),
+        ('strategy = "greedy"\nmode = "wild"', "custom | exploratory"),
+        ('strategy = "greedy"\nmax_length = 0', "from 1"),
+        ('strategy = "greedy"\nmax_length = true', "whole number"),
+        ('strategy = "greedy"\nstop = "x"', "list of texts"),
+        ('strategy = "greedy"\n[parameters]\ntemperature = [1]', "number or a word"),
+        ("= 1", "not valid TOML"),
+    ],
+)
+def test_a_preset_that_cannot_be_used_is_named(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "p.toml").write_text(text)
+    found, problems = presets.load(tmp_path)
+    assert len(found) == 4
+    (problem,) = problems
+    assert says in problem
+
+
+@pytest.mark.parametrize("title", ["../../etc/x", "..", "/", "a\0b", "é", "Ünï code", "x" * 99])
+def test_names_stay_within_their_folder(tmp_path: Path, title: str) -> None:
+    name = presets.name_of(title)
+    if name:
+        path = presets.save(presets.Preset(name, "greedy", title=title), tmp_path / "presets")
+        assert path.parent == tmp_path / "presets"
+        assert presets.read_preset(path).title == title
+    else:
+        assert title in ("..", "/", "é")
+
+
+def test_a_preset_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(presets.PresetError, match="cannot be written"):
+        presets.save(presets.Preset("a", "greedy"), tmp_path / "file")
+
+
+# Runs that were cut off.
+
+
+async def test_an_interrupted_run_is_offered_and_goes_on_from_its_last_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = Store(default_path())
+    with monkeypatch.context() as patch:
+        patch.setattr(owners, "me", lambda: f"{owners._host()}/999999999/1.00")
+        run = store.begin("ab12", time.time(), Request("Why?", strategy="min_p", values={"min_p": 0.2}))
+    store.start(run, started(run, strategy="min_p", seed=77), {"model": LOADED}, {})
+    store.append(run, 0, batch(WORDS[:8]))
+    engine = PictureEngine()
+    async with keeping(engine).run_test(size=SIZE) as pilot:
+        workbench = bench(pilot)
+        await until(pilot, lambda: isinstance(pilot.app.screen, ConfirmScreen))
+        await press(pilot, "enter")
+        await until(pilot, lambda: workbench.viewed is not None)
+        await until(pilot, lambda: len(workbench.pane.transcript or ()) == 8)
+        assert workbench.knobs.decoder.name == "min_p"
+        assert workbench.prompt.text == "Why?"
+        assert workbench.focused is workbench.pane
+        # The other model has other tokens.
+        await press(pilot, "c")
+        await until(pilot, lambda: "wrote this: load it" in workbench.messages.message)
+        workbench.session.loaded["model"] = LOADED
+        await press(pilot, "c")
+        await until(pilot, lambda: engine.requests)
+        assert engine.requests[0].prefix == tuple(batch(WORDS[:8]).id.tolist())
+        assert engine.requests[0].seed == 77
+        assert engine.requests[0].prompt == "Why?"
+        await until(pilot, lambda: len(workbench.pane.transcript) == len(WORDS))
+        assert workbench.pane.transcript.token(3).raw_logp == pytest.approx(
+            float(batch(WORDS[:8]).raw_logp[3])
+        )
+    async with keeping().run_test(size=SIZE) as pilot:
+        await at_prompt(pilot)
+        assert pilot.app.screen is bench(pilot)
+
+
+async def test_quitting_in_the_middle_of_a_run_loses_nothing(demo: Any) -> None:
+    from edge_tui.history.recorder import Recorder
+
+    app = demo(max_length=1500, strategy="top_p", seed=2)
+    app.session.recorder = Recorder(lambda: Store(default_path()))
+    async with app.run_test(size=SIZE) as pilot:
+        workbench = bench(pilot)
+        await until(pilot, lambda: workbench.session.loaded)
+        workbench.prompt.insert("def f(x):")
+        await press(pilot, "ctrl+j")
+        await until(pilot, lambda: workbench.pane.transcript and len(workbench.pane.transcript) > 20)
+        await press(pilot, "ctrl+q")
+        await until(pilot, lambda: not app.is_running)
+    transcript = workbench.session.run.transcript
+    (entry,) = Store(default_path()).runs()
+    assert entry.state == "running"
+    assert entry.tokens >= len(transcript)
+
+
+async def test_a_kept_run_can_be_run_again_to_the_same_tokens(demo: Any) -> None:
+    from edge_tui.history.recorder import Recorder
+
+    app = demo(max_length=16, strategy="top_p")
+    app.session.recorder = Recorder(lambda: Store(default_path()))
+    async with app.run_test(size=SIZE) as pilot:
+        workbench = bench(pilot)
+        await until(pilot, lambda: workbench.session.loaded)
+        workbench.prompt.insert("def f(x):")
+        await press(pilot, "ctrl+j")
+        await until(pilot, lambda: workbench.session.run and ended(workbench))
+        first = workbench.session.run
+        store = app.history()
+        await until(pilot, lambda: [e.state for e in store.runs()] == ["finished"])
+        workbench.reopen(store.runs()[0].id, again=True)
+        await until(pilot, lambda: workbench.session.run is not first and ended(workbench))
+        assert workbench.session.run.transcript.ids() == first.transcript.ids()
+
+
+def test_the_engine_of_a_kept_app_is_the_real_one_underneath() -> None:
+    from edge_tui.history.recorder import Recorder
+
+    inner = LocalEngine({"model": ModelSpec("demo/expert")})
+    recorder = Recorder(lambda: Store(None))
+    engine = recorder.record(inner)
+    assert engine.alive()
+    assert engine.decode([1]) == [""]
+    assert engine.close(5.0)
+    assert not engine.alive()
+    assert recorder.close(5.0)

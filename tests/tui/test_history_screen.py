@@ -1,0 +1,163 @@
+"""The history's screen: finding, opening, comparing, exporting, deleting."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.widgets import Input
+
+from edge_tui.history.schema import default_path
+from edge_tui.history.store import Store
+from edge_tui.tui.screens.compare import CompareScreen
+from edge_tui.tui.screens.history import HistoryScreen
+from tests.history.runs import keep
+from tests.tui.engines import WORDS, PictureEngine
+from tests.tui.kept import PROMPTS, fill, keeping
+from tests.tui.test_crafting import at_tokens
+from tests.tui.test_workbench import press, until
+
+SIZE = (120, 40)
+
+
+async def opened(pilot: Any, runs: int = len(PROMPTS)) -> Any:
+    await at_tokens(pilot)
+    await press(pilot, "o")
+    await until(pilot, lambda: isinstance(pilot.app.screen, HistoryScreen))
+    screen = pilot.app.screen
+    await until(pilot, lambda: len(screen.list.entries) == runs)
+    return screen
+
+
+async def test_it_searches_as_one_types_and_previews() -> None:
+    fill()
+    async with keeping().run_test(size=SIZE) as pilot:
+        screen = await opened(pilot)
+        assert screen.list.entry.prompt == PROMPTS[-1]
+        await until(pilot, lambda: screen.pane.transcript is not None)
+        assert screen.pane.transcript.text == "".join(WORDS)
+        await press(pilot, *"fibo")
+        await until(pilot, lambda: [e.prompt for e in screen.list.entries] == [PROMPTS[1]])
+        await until(pilot, lambda: "1 of 5 runs" in str(screen._dialog.border_title))
+        await press(pilot, *"zz")
+        await until(pilot, lambda: "No run holds that" in str(screen.about.content))
+        assert screen.pane.transcript is None
+        screen.query_one(Input).value = ""
+        await until(pilot, lambda: len(screen.list.entries) == len(PROMPTS))
+
+
+async def test_a_run_is_opened_with_its_colours_settings_and_alternatives() -> None:
+    (run, *_) = fill()
+    store = Store(default_path())
+    store.add_pieces("some/model", {0: "Ein "})
+    async with keeping().run_test(size=SIZE) as pilot:
+        screen = await opened(pilot)
+        await press(pilot, "ctrl+end")
+        await until(pilot, lambda: screen.list.entry.id == run)
+        await press(pilot, "enter")
+        workbench = pilot.app.workbench
+        await until(pilot, lambda: workbench.viewed is not None)
+        assert workbench.pane.transcript.text == "".join(WORDS)
+        assert workbench.prompt.text == PROMPTS[0]
+        assert workbench._decode([0, 7]) == ["Ein ", "id 7"]
+        await until(pilot, lambda: workbench.gauge.speed.written == len(WORDS))
+        # The next run takes its place.
+        await press(pilot, "ctrl+j")
+        await until(pilot, lambda: workbench.viewed is None and workbench.pane.transcript is not None)
+
+
+async def test_running_again_takes_prompt_settings_and_seed() -> None:
+    fill()
+    engine = PictureEngine()
+    async with keeping(engine).run_test(size=SIZE) as pilot:
+        await opened(pilot)
+        await press(pilot, "down", "down", "ctrl+g")
+        await until(pilot, lambda: engine.requests)
+        assert engine.requests[0].prompt == PROMPTS[2]
+        assert engine.requests[0].strategy == "beam"
+        assert engine.requests[0].seed == 7
+
+
+async def test_two_runs_are_compared_at_their_first_differing_token() -> None:
+    store = Store(default_path())
+    first = keep(store, "a", ["one ", "two ", "three "], seed=1, created=time.time() - 9)
+    second = keep(store, "a", ["one ", "two ", "drei "], seed=2)
+    # The same ids but for the last.
+    one, two = store.load(first.id).batches[0], store.load(second.id).batches[0]
+    two.id[:2], two.id[2] = one.id[:2], one.id[2] + 1
+    store.append(second.id, 0, two, replacing=1)
+    async with keeping().run_test(size=SIZE) as pilot:
+        await opened(pilot, 2)
+        await press(pilot, "ctrl+d", "down", "ctrl+d")
+        await until(pilot, lambda: isinstance(pilot.app.screen, CompareScreen))
+        screen = pilot.app.screen
+        assert screen.found.shared == 2
+        assert screen.found.parted
+        assert [each.name for each in screen.found.settings] == ["seed"]
+        await until(pilot, lambda: [pane.cursor for pane in screen.panes] == [2, 2])
+        await press(pilot, "left", "d")
+        await until(pilot, lambda: [pane.cursor for pane in screen.panes] == [2, 2])
+        await press(pilot, "escape")
+        await until(pilot, lambda: isinstance(pilot.app.screen, HistoryScreen))
+
+
+@pytest.mark.parametrize("undone", [False, True])
+async def test_deleting_happens_on_the_way_out_and_can_be_undone(undone: bool) -> None:
+    fill()
+    async with keeping().run_test(size=SIZE) as pilot:
+        screen = await opened(pilot)
+        await press(pilot, "ctrl+x")
+        await until(pilot, lambda: screen.list.doomed)
+        assert len(pilot.app.history().runs()) == len(PROMPTS)
+        if undone:
+            await press(pilot, "ctrl+x")
+            await until(pilot, lambda: not screen.list.doomed)
+        await press(pilot, "escape")
+        left = len(PROMPTS) - (not undone)
+        await until(pilot, lambda: len(pilot.app.history().runs()) == left)
+    assert len(Store(default_path()).runs()) == left
+
+
+@pytest.mark.parametrize("kind", ["md", "json", "html", "svg"])
+async def test_exports_land_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    fill()
+    monkeypatch.chdir(tmp_path)
+    async with keeping(theme="light").run_test(size=SIZE) as pilot:
+        screen = await opened(pilot)
+        await press(pilot, "ctrl+s")
+        await until(pilot, lambda: pilot.app.screen is not screen)
+        await press(pilot, *{"md": "mark", "json": "imported", "html": "html", "svg": "svg"}[kind], "enter")
+        await until(pilot, lambda: "Written to" in str(screen.about.content))
+    (file,) = tmp_path.iterdir()
+    assert file.suffix == f".{kind}"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert "Rayleigh" in file.read_text()
+    if kind == "json":
+        assert json.loads(file.read_text())["run"]["prompt"] == PROMPTS[-1]
+
+
+async def test_nothing_kept_says_what_to_do(picture: Any) -> None:
+    async with keeping().run_test(size=SIZE) as pilot:
+        screen = await opened(pilot, 0)
+        await until(pilot, lambda: "Nothing has been kept yet" in str(screen.about.content))
+        await press(pilot, "enter", "ctrl+x", "ctrl+d", "ctrl+s", "escape")
+        await until(pilot, lambda: pilot.app.screen is pilot.app.workbench)
+    async with picture().run_test(size=SIZE) as pilot:
+        workbench = await at_tokens(pilot)
+        await press(pilot, "o")
+        await until(pilot, lambda: "No history is kept" in workbench.messages.message)
+
+
+async def test_a_run_that_cannot_be_read_is_one_sentence() -> None:
+    fill()
+    Store(default_path())._connection.execute("UPDATE chunks SET data = x'01'")
+    async with keeping().run_test(size=SIZE) as pilot:
+        screen = await opened(pilot)
+        await until(pilot, lambda: "cannot be read" in str(screen.about.content))
+        await press(pilot, "enter")
+        await until(pilot, lambda: "cannot be read" in pilot.app.workbench.messages.message)
