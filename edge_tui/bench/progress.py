@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from math import inf
 from typing import TextIO
+
+_BAR = 16
 
 
 class Progress:
@@ -27,6 +30,7 @@ class Progress:
         self._budget = budget
         self._out = sys.stderr if out is None else out
         self._quiet = quiet
+        self._what = ""
         self._width = 0
 
     @property
@@ -40,29 +44,41 @@ class Progress:
         return max(0.0, self._budget - self.elapsed)
 
     def step(self, what: str) -> None:
-        """Says what is measured next."""
-        self.say(f"[{min(self.done + 1, self.total)}/{self.total}] {what}{self._eta()}")
+        """Begins the next step."""
         self.done += 1
+        self._what = what
+        self._show(self._what)
 
-    def say(self, line: str) -> None:
-        """Rewrites the line; where there is no terminal, writes another."""
-        if self._quiet:
-            return
-        if self._out.isatty():
-            self._out.write(f"\r{line:<{self._width}}")
-            self._width = len(line)
-        else:
-            self._out.write(f"{line}\n")
-        self._out.flush()
+    def say(self, detail: str) -> None:
+        """Says what is being done within a step."""
+        self._show(f"{self._what} · {detail}" if self._what else detail)
 
     def end(self) -> None:
         """Leaves the line."""
         if not self._quiet and self._out.isatty() and self._width:
             self._out.write("\r" + " " * self._width + "\r")
             self._out.flush()
+            self._width = 0
+
+    def _show(self, what: str) -> None:
+        """Rewrites the line, with a bar; where there is no terminal, writes another."""
+        if self._quiet:
+            return
+        count = f"{min(self.done, self.total)}/{self.total} " if self.done else ""
+        if not self._out.isatty():
+            self._out.write(f"{count}{what}{self._eta()}\n")
+        else:
+            whole = round(_BAR * max(0, self.done - 1) / max(self.total, 1))
+            line = f"▕{'█' * whole}{' ' * (_BAR - whole)}▏ {count}{what}{self._eta()}"
+            line = line[: shutil.get_terminal_size().columns - 1]  # a wrapped line cannot be rewritten
+            self._out.write(f"\r{line:<{self._width}}")
+            self._width = len(line)
+        self._out.flush()
 
     def _eta(self) -> str:
-        if not self.done:
+        """How long it will take, judged by the steps that are over."""
+        over = self.done - 1
+        if over < 1:
             return ""
-        seconds = min(self.left, self.elapsed / self.done * max(0, self.total - self.done))
+        seconds = min(self.left, self.elapsed / over * (self.total - over))
         return f" · about {seconds:.0f} s left" if seconds >= 1 else ""

@@ -104,7 +104,7 @@ def measure(session: Session, target: Target, precision: Precision, jobs: Sequen
     ours.endless = False
     try:
         facts = ours.load()
-        session.progress.say(f"    {target.title} · {facts.info.precision} · perplexity")
+        session.progress.say("perplexity")
         ids = facts.codec.encode(exam.text)[: exam.tokens]
         window = min(exam.window, facts.context - 1)
         found, scored = perplexity(ours.score, ids, window, min(exam.stride, window))
@@ -142,7 +142,7 @@ def _ask(
     """Mean F1 in percent, and tokens per second of each answer."""
     scores, rates = [], []
     for place, question in enumerate(questions):
-        session.progress.say(f"    {job.title} · question {place + 1}/{len(questions)}")
+        session.progress.say(f"{job.title} · question {place + 1}/{len(questions)}")
         end = ours.ask(
             Request(
                 prompt=question.prompt,

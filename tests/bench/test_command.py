@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import time
 
 import pytest
 
 from edge_tui.bench import compare, report
 from edge_tui.bench.job import BenchError
+from edge_tui.bench.progress import Progress
 from edge_tui.cli import main
 
 
@@ -111,3 +114,24 @@ def test_unknown_numbers_are_null_in_files_and_dashes_in_tables(tmp_path):
     assert report.number(1234.5, 1, " %") == "1,234.5 %"
     assert report.parameters(494_032_768) == "494.0M"
     assert report.parameters(7_615_616_512) == "7.62B"
+
+
+def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    now = iter(float(second) for second in range(0, 1000, 10))
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    for out in (Terminal(), io.StringIO()):
+        progress = Progress(4, out=out)
+        progress.step("first")
+        progress.say("round 1/3")
+        progress.step("second")
+        progress.end()
+        text = out.getvalue()
+        assert "1/4 first" in text
+        assert "first · round 1/3" in text
+        assert "2/4 second · about" in text
+        assert ("▕████            ▏" in text) == out.isatty()
+        assert ("\r" in text) == out.isatty()
