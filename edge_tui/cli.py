@@ -277,6 +277,7 @@ def _workbench(
     settings: Settings, notices: list[Notice], connect: str | None = None, api_key_file: str | None = None
 ) -> int:
     """The screen, over an engine in this process or over a server."""
+    from edge_tui.history.recorder import recorder_of
     from edge_tui.telemetry import Telemetry
     from edge_tui.tui.app import EdgeApp
     from edge_tui.tui.app import run as start
@@ -286,17 +287,20 @@ def _workbench(
 
         return LocalEngine(settings.specs())
 
+    recorder = recorder_of(settings)
     if connect is not None:
         # The gauge watches this machine, and another one decodes.
-        return start(EdgeApp(_connection(connect, api_key_file, settings), settings, notices=notices))
-    from edge_tui.history.recorder import recorder_of
+        connection = _connection(connect, api_key_file, settings)
+        return start(EdgeApp(connection, settings, notices=notices, recorder=recorder))
+    from edge_tui.tui.widgets.tour import toured
 
     app = EdgeApp(
         engine,
         settings,
         notices=notices,
         telemetry=Telemetry(_watched(settings.device)),
-        recorder=recorder_of(settings),
+        recorder=recorder,
+        tour=settings.ui.tour and not toured(),
     )
     return start(app)
 

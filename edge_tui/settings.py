@@ -56,13 +56,16 @@ class Models:
 class Ui:
     """How the screen looks and reacts."""
 
-    theme: str = "dark"
+    theme: str = "auto"
+    """"auto" follows the terminal's light or dark."""
     frame_rate: int = 30
     """Most updates of the token pane a second; a slow terminal gets fewer by itself."""
     sidebar: bool = True
-    ascii: bool = False
-    """Plain ASCII for bars and borders."""
+    ascii: bool | None = None
+    """Plain ASCII for bars and borders: None means "if the terminal cannot do better"."""
     mouse: bool = True
+    tour: bool = True
+    """Offer the tour at the first start."""
 
 
 @dataclass(frozen=True, slots=True)

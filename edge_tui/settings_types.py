@@ -200,8 +200,9 @@ SCHEMA: dict[str, Kind] = {
     "ui.theme": text,
     "ui.frame_rate": Whole(1, 60),
     "ui.sidebar": Switch(),
-    "ui.ascii": Switch(),
+    "ui.ascii": Automatic(Switch()),
     "ui.mouse": Switch(),
+    "ui.tour": Switch(),
     "history.keep": Switch(),
 }
 """Every setting but the open tables `parameters` and `keys`, by dotted path."""

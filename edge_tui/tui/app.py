@@ -20,7 +20,7 @@ from edge_tui import resources
 from edge_tui.engine.events import Loaded
 from edge_tui.history.schema import HistoryError
 from edge_tui.sanitise import sanitise
-from edge_tui.tui import lifecycle, theme
+from edge_tui.tui import clipboard, lifecycle, theme
 from edge_tui.tui.actions import ACTIONS, SCOPES, bindings
 from edge_tui.tui.downloads import DownloadEnded, Downloads
 from edge_tui.tui.keymap import Keymap, catalog, resolve
@@ -29,6 +29,13 @@ from edge_tui.tui.pacing import Pacer
 from edge_tui.tui.reloading import StrategiesChanged, ThemesChanged, watch_strategies, watch_themes
 from edge_tui.tui.screens.workbench import Workbench
 from edge_tui.tui.session import Session
+from edge_tui.tui.terminal import (
+    BackgroundKnown,
+    ClipboardKnown,
+    WidthKnown,
+    guess_dark,
+    wants_ascii,
+)
 
 if TYPE_CHECKING:
     import threading
@@ -37,6 +44,7 @@ if TYPE_CHECKING:
 
     from textual.binding import Binding
     from textual.command import Hits
+    from textual.driver import Driver
     from textual.screen import Screen
 
     from decoders.base import Decoder
@@ -54,6 +62,10 @@ if TYPE_CHECKING:
 
 CLOSE_SECONDS = 0.8
 """How long a quit waits for the engine: a second at most is left of it in all."""
+
+
+AUTO = "auto"
+"""The theme that is the terminal's: light or dark."""
 
 
 class ActionsProvider(Provider):
@@ -95,6 +107,7 @@ class EdgeApp(App[int]):
         telemetry: Samples of the machine; None shows none.
         theme_folders: Where themes are looked for; the built-in ones and the user's when None.
         session: The state to start from; tests give one with a clock of their own.
+        tour: Whether to begin with the tour.
         recorder: Keeps the runs; None keeps nothing.
     """
 
@@ -113,10 +126,15 @@ class EdgeApp(App[int]):
         telemetry: Telemetry | None = None,
         theme_folders: Sequence[Path] | None = None,
         session: Session | None = None,
+        tour: bool = False,
         recorder: Recorder | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
+        self.ascii = wants_ascii(os.environ) if settings.ui.ascii is None else settings.ui.ascii
+        self._dark = guess_dark(os.environ)
+        self._clipboard_said: bool | None = None
+        self._tour = tour
         self.session = session or Session()
         self.session.recorder = recorder
         self._history: Store | None = None
@@ -141,6 +159,15 @@ class EdgeApp(App[int]):
         self.clean = True
         """Whether the engine ended in time; if not, the process must not wait for its thread."""
 
+    def get_driver_class(self) -> type[Driver]:
+        """Where Textual takes its driver for POSIX terminals, the one that also asks them."""
+        default = super().get_driver_class()
+        if default.__name__ != "LinuxDriver":
+            return default
+        from edge_tui.tui.driver import TerminalDriver
+
+        return TerminalDriver
+
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """The ladder of probabilities, and what Textual's own style sheets miss in ANSI themes."""
         plain = {"ansi-background": "ansi_default", "ansi-foreground": "ansi_default"}
@@ -148,10 +175,9 @@ class EdgeApp(App[int]):
 
     def on_mount(self) -> None:
         wanted = self.settings.ui.theme
-        if wanted not in self.themes.themes:
+        if wanted not in (AUTO, *self.themes.themes):
             self._notices.append(f"There is no theme {wanted!r}; t shows those there are.")
-            wanted = theme.DEFAULT
-        self.theme = wanted
+        self.choose_theme(wanted)
         if self.settings.keys:
             self.remap()
         knobs = Knobs(self.settings, _decoder(self.settings.strategy))
@@ -174,6 +200,8 @@ class EdgeApp(App[int]):
         if self._notices:
             self.workbench.say(self._notices[0], "warning")
         self.workbench.show_problem()
+        if self._tour:
+            self.workbench.tour.begin()
         for watch in self._watches:
             watch.start()
         self._pacer = Pacer(cast("App[object]", self))
@@ -235,7 +263,7 @@ class EdgeApp(App[int]):
         from edge_tui.tui.preferences import Preferences
         from edge_tui.tui.screens.help import EXTRA
 
-        return Preferences(self.settings, catalog(EXTRA), self.keymap, list(self.themes.themes))
+        return Preferences(self.settings, catalog(EXTRA), self.keymap, [AUTO, *self.themes.themes])
 
     def take_settings(self, settings: Settings, key: str) -> None:
         """Goes on with settings of which one has changed; what can hold at once does."""
@@ -248,7 +276,34 @@ class EdgeApp(App[int]):
 
     def choose_theme(self, name: str) -> None:
         """Shows a theme, or the default one where there is none of that name."""
+        if name == AUTO:
+            name = theme.DEFAULT if self._dark else theme.LIGHT
         self.theme = name if name in self.themes.themes else theme.DEFAULT
+
+    # What the terminal tells.
+
+    def on_background_known(self, event: BackgroundKnown) -> None:
+        self._dark = event.dark
+        if self.settings.ui.theme == AUTO:
+            self.choose_theme(AUTO)
+
+    def on_clipboard_known(self, event: ClipboardKnown) -> None:
+        self._clipboard_said = event.supported
+
+    def on_width_known(self, event: WidthKnown) -> None:
+        if event.wide and self.settings.ui.ascii is None and not self.ascii:
+            self.ascii = True
+            self.workbench.draw_ascii(True)
+
+    def copy_to_clipboard(self, text: str) -> None:
+        """Sends a text to the clipboard of the user's own machine."""
+        self._clipboard = text
+        if self._driver is not None:
+            self._driver.write(clipboard.sequence(text, os.environ))
+
+    def clipboard_outlook(self) -> clipboard.Clipboard:
+        """What can be expected of it."""
+        return clipboard.outlook(os.environ, self._clipboard_said)
 
     # Files of the user's own.
 
@@ -345,7 +400,8 @@ class EdgeApp(App[int]):
     def show_themes(self) -> None:
         from edge_tui.tui.screens.themes import ThemesScreen
 
-        self.push_screen(ThemesScreen(self.themes, self.theme), self._keep_theme)
+        screen = ThemesScreen(self.themes, self.settings.ui.theme, self.choose_theme)
+        self.push_screen(screen, self._keep_theme)
 
     def _keep_theme(self, name: str | None) -> None:
         """Writes the chosen theme into the user's file, so that the next start has it too."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LADDER = 8
 """Steps of the probability ladder."""
 DEFAULT = "dark"
+LIGHT = "light"
 _COLOURS = (
     "primary", "secondary", "accent", "foreground", "background", "surface", "panel", "boost", "success",
     "warning", "error",

@@ -27,7 +27,7 @@ def picture() -> Callable[..., EdgeApp]:
         engine: PictureEngine | None = None, *, gpu: bool = True, theme: str = "dark", **ui: Any
     ) -> EdgeApp:
         settings = Settings()
-        settings = replace(settings, ui=replace(settings.ui, theme=theme, **ui))
+        settings = replace(settings, ui=replace(settings.ui, **{"theme": theme, "ascii": False, **ui}))
         shown = engine or PictureEngine("cuda:0" if gpu else "cpu")
         return EdgeApp(
             lambda: shown,

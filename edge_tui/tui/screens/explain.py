@@ -150,7 +150,7 @@ class ExplainScreen(ModalScreen[None]):
         after: list[float],
     ) -> list[tuple[str, str]]:
         width = max((self._box.content_size.width or 74) - _TEXT - 17, 12)
-        room, ascii_only = width // 2, self.app.settings.ui.ascii
+        room, ascii_only = width // 2, self.app.ascii
         left = f"without {name.replace('_', ' ')}" if picture.has_neutral(name) else "now"
         parts = [
             (f"{clip(head, _TEXT + 12):<{_TEXT}} ", "$accent bold"),

@@ -11,23 +11,34 @@ from edge_tui.tui.screens.pick import Item, PickScreen
 from edge_tui.tui.theme import LADDER
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from textual.widgets import OptionList
 
     from edge_tui.tui.theme import Themes
 
+_AUTO = "auto"
+
 
 class ThemesScreen(PickScreen[str]):
-    """Returns the name of a theme; leaving brings back the one that was."""
+    """Returns the name of a theme; leaving brings back the one that was.
+
+    Args:
+        themes: What there is.
+        chosen: The one in use, "auto" where the terminal decides.
+        show: Puts a theme on the screen.
+    """
 
     heading = "theme"
     hint = "enter keep · esc leave"
 
-    def __init__(self, themes: Themes, chosen: str) -> None:
+    def __init__(self, themes: Themes, chosen: str, show: Callable[[str], None]) -> None:
         super().__init__(chosen)
         self._themes = themes
+        self._show = show
 
     def items(self) -> list[Item]:
-        found = []
+        found = [Item(_AUTO, "auto terminal", Content.assemble("As the terminal is"))]
         for name, title in self._themes.titles.items():
             ladder = self._themes.themes[name].variables
             dots = [("█", ladder[f"token-{i}"]) for i in range(LADDER)]
@@ -37,11 +48,11 @@ class ThemesScreen(PickScreen[str]):
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
         if event.option_id:
-            self.app.theme = event.option_id
+            self._show(event.option_id)
 
     def picked(self, id: str) -> None:
         self.dismiss(id)
 
     def action_leave(self) -> None:
-        self.app.theme = self._chosen
+        self._show(self._chosen)
         self.dismiss(None)

@@ -26,6 +26,7 @@ from edge_tui.tui.widgets.problem_panel import ProblemPanel, culprit
 from edge_tui.tui.widgets.prompt import Prompt
 from edge_tui.tui.widgets.strategy_list import StrategyList
 from edge_tui.tui.widgets.token_pane import TokenPane
+from edge_tui.tui.widgets.tour import TourCard
 from edge_tui.tui.widgets.turns import Turns
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class View(Screen[None]):
         self.gauge = Gauge()
         self.messages = MessageLine()
         self.problem = ProblemPanel()
+        self.tour = TourCard()
         self.turns = Turns(id="turns")
         self._output = Vertical(id="output")
         self._inspect: bool | None = None
@@ -121,18 +123,24 @@ class View(Screen[None]):
             yield self.gauge
             yield self.messages
             yield Footer(show_command_palette=False, compact=True)
+            yield self.tour
 
     def on_mount(self) -> None:
         ui = self.app.settings.ui
+        self.draw_ascii(self.app.ascii)
         self.set_class(not ui.sidebar, "-folded")
-        self.set_class(ui.ascii, "-ascii")
         self.inspector.border_title = "token"
-        self.gauge.ascii_only = self.parameters.table.ascii_only = ui.ascii
         self.strategy_list.chosen = self.knobs.decoder.name
         self.app.theme_changed_signal.subscribe(self, self._theme_changed)
         self._title_model()
         self._title_output()
         self._title_parameters()
+
+    def draw_ascii(self, plain: bool) -> None:
+        """Draws bars and borders with plain ASCII, or with lines."""
+        self.set_class(plain, "-ascii")
+        self.gauge.ascii_only = self.parameters.table.ascii_only = plain
+        self.parameters.table.refresh()
 
     def _theme_changed(self, theme: Theme) -> None:
         """Without hue the token pane needs other means than colour."""
@@ -242,6 +250,9 @@ class View(Screen[None]):
                 pass
 
     def _started(self, event: Started) -> None:
+        self.tour.done("run")
+        if event.strategy != self.app.settings.strategy:
+            self.tour.done("strategy")
         if self.problem.while_running:
             self.problem.show(None)
         self.knobs.learn(event.strategy, event.values)

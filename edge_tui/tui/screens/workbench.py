@@ -11,6 +11,7 @@ from textual.widgets import Input, TextArea
 
 import decoders as registry
 from decoders.base import ParamError
+from edge_tui.tui import clipboard
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.screens.crafting import Crafting
 from edge_tui.tui.widgets.inspector import Inspector
@@ -234,6 +235,8 @@ class Workbench(Crafting):
 
     def on_token_pane_cursor_moved(self, event: TokenPane.CursorMoved) -> None:
         self.inspector.show(self.pane.transcript, event.index)
+        if event.index is not None:
+            self.tour.done("token")
 
     def on_token_pane_opened(self, event: TokenPane.Opened) -> None:
         self._inspect = True
@@ -249,6 +252,7 @@ class Workbench(Crafting):
 
     def on_parameter_table_turned(self, event: ParameterTable.Turned) -> None:
         """A value was changed: at once where a run can take it."""
+        self.tour.done("parameter")
         run, engine = self.session.run, self.session.engine
         param = self.knobs.param(event.key)
         if run is None or engine is None or not run.active or param is None or not param.live:
@@ -302,4 +306,45 @@ class Workbench(Crafting):
         self.app.show_themes()
 
     def action_help(self) -> None:
+        self.tour.done("help")
         self.app.action_show_help()
+
+    def action_tour(self) -> None:
+        self.tour.toggle()
+
+    # Taking the text elsewhere.
+
+    def action_copy(self) -> None:
+        """Copies the answer through the terminal, and says what can be expected of that."""
+        if not (text := self._text()):
+            return
+        outlook = self.app.clipboard_outlook()
+        size = len(text.encode())
+        if outlook.works == "no":
+            self.say(f"{outlook.advice} Y writes the answer to a file.", "warning")
+            return
+        self.app.copy_to_clipboard(text)
+        limit = clipboard.LIMIT
+        long = f" It is long: some terminals take {limit:,} bytes at most." if size > limit else ""
+        if outlook.works == "yes":
+            self.say(f"Copied {len(text):,} characters.{long}", "good")
+        else:
+            sent = f"Sent {len(text):,} characters to the terminal."
+            self.say(f"{sent} {outlook.advice}{long} Y writes a file.")
+
+    def action_save(self) -> None:
+        """Writes the answer to a file in the folder that the app was started in."""
+        if not (text := self._text()):
+            return
+        try:
+            self.say(f"Written to {clipboard.save(text)}.", "good")
+        except OSError as error:
+            self.say(f"The answer could not be written: {(error.strerror or str(error)).lower()}.", "error")
+
+    def _text(self) -> str:
+        """The answer on the screen, as the model wrote it."""
+        transcript = self.pane.transcript
+        if transcript is None or not len(transcript):
+            self.say("There is no answer yet; ctrl+j runs the prompt.", "warning")
+            return ""
+        return transcript.text

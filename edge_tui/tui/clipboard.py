@@ -1,0 +1,113 @@
+"""Copying through the terminal (OSC 52), which also works over SSH, and what to do where it cannot.
+
+A program is never told whether a terminal took what it was sent. What is known beforehand (the terminal's
+own word, its name, tmux's options) decides what the user is told, and a file can always be written.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+LIMIT = 100_000
+"""Bytes that every terminal which takes a clipboard takes; some cut off what is longer."""
+_KNOWN = ("kitty", "ghostty", "foot", "alacritty", "wezterm", "contour", "rio")
+"""Beginnings of TERM and TERM_PROGRAM of terminals that take a clipboard as they come."""
+_CANNOT = {"Apple_Terminal": "macOS' Terminal"}
+
+
+@dataclass(frozen=True, slots=True)
+class Clipboard:
+    """What is known of the way to the user's clipboard.
+
+    Attributes:
+        works: "yes", "no", or "perhaps".
+        advice: What to do so that it works, one sentence; "" where it does.
+    """
+
+    works: Literal["yes", "no", "perhaps"]
+    advice: str = ""
+
+
+def outlook(
+    env: Mapping[str, str], said: bool | None = None, tmux: Callable[[str], str] | None = None
+) -> Clipboard:
+    """What can be expected.
+
+    Args:
+        env: The environment.
+        said: What the terminal itself said of it, None if nothing.
+        tmux: Gives an option of the tmux server; asks it when None.
+    """
+    term, program = env.get("TERM", ""), env.get("TERM_PROGRAM", "")
+    if env.get("TMUX"):
+        option = tmux or _tmux_option
+        if option("set-clipboard") == "on" or option("allow-passthrough") in ("on", "all"):
+            return Clipboard("perhaps", "If nothing arrives, the terminal around tmux does not allow it.")
+        return Clipboard(
+            "no",
+            "tmux keeps it to itself: run `tmux set -g set-clipboard on`, or `… allow-passthrough on`.",
+        )
+    if term.startswith("screen"):
+        return Clipboard("perhaps", "GNU screen passes on short texts only.")
+    if program in _CANNOT or term.startswith(("linux", "vt")):
+        name = _CANNOT.get(program, "the console")
+        return Clipboard("no", f"{name} has no clipboard that programs can write.")
+    if said or program.lower().startswith(_KNOWN) or term.removeprefix("xterm-").startswith(_KNOWN):
+        return Clipboard("yes")
+    if program == "iTerm.app":
+        return Clipboard(
+            "perhaps", "iTerm2 asks for it: Settings, General, Selection, allow clipboard access."
+        )
+    return Clipboard("perhaps", "If nothing arrives, this terminal does not allow it.")
+
+
+def sequence(text: str, env: Mapping[str, str]) -> str:
+    """What to send: OSC 52, wrapped for multiplexers so that the terminal around them gets it too."""
+    plain = f"\x1b]52;c;{base64.b64encode(text.encode()).decode()}\x07"
+    if env.get("TMUX"):
+        # Once for tmux itself, once through it: only one of them gets anywhere.
+        return plain + "\x1bPtmux;" + plain.replace("\x1b", "\x1b\x1b") + "\x1b\\"
+    if env.get("TERM", "").startswith("screen"):
+        return f"\x1bP{plain}\x1b\\"
+    return plain
+
+
+def save(text: str, folder: Path | None = None, now: float | None = None) -> Path:
+    """Writes a text to a new file of the folder that the app was started in.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder = folder or Path.cwd()
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
+    for number in range(100):
+        path = folder / f"edge-tui-{stamp}{f'-{number}' if number else ''}.txt"
+        try:
+            with os.fdopen(
+                os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
+            ) as file:
+                file.write(text)
+            return path
+        except FileExistsError:
+            continue
+    raise FileExistsError(f"{folder} has a hundred files of this second")
+
+
+def _tmux_option(name: str) -> str:
+    """An option of the tmux server that we run in, "" where it does not say."""
+    try:
+        asked = subprocess.run(
+            ["tmux", "show", "-gvq", name], capture_output=True, text=True, timeout=0.5, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return asked.stdout.strip()

@@ -1,0 +1,112 @@
+"""What the terminal is asked and tells: whether it is light or dark, and whether it takes a clipboard.
+
+Three questions go out when the app takes the screen, and a terminal that knows them answers in its own time:
+the colour of its background (OSC 11), its attributes (DA1), in which 52 stands for a clipboard, and where the
+cursor is after a line of one cell, which East Asian settings make two cells wide. One that changes between
+light and dark later says so (mode 2031). No answer is waited for.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from textual._xterm_parser import XTermParser
+from textual.message import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+QUESTIONS = "\x1b]11;?\x1b\\\x1b[c\x1b[2;1H─\x1b[6n"
+WATCH, UNWATCH = "\x1b[?2031h", "\x1b[?2031l"
+"""Begin and end being told of changes between light and dark."""
+_REPLY = re.compile(
+    r"\x1b\]11;(?:rgba?:(?P<red>[0-9a-f]{1,4})/(?P<green>[0-9a-f]{1,4})/(?P<blue>[0-9a-f]{1,4})[^\x07\x1b]*)?"
+    r"(?:\x07|\x1b\\)"
+    r"|\x1b\[\?(?P<attributes>[\d;]*)c"
+    r"|\x1b\[\?997;(?P<scheme>[12])n"
+    # In the second line, because in the first it would be what shift+f3 sends.
+    r"|\x1b\[2;(?P<column>[23])R",
+    re.IGNORECASE,
+)
+_UNFINISHED = re.compile(r"\x1b(?:\](?:1(?:1(?:;[^\x07\x1b]{0,40}\x1b?)?)?)?|\[\?[\d;]{0,30}|\[2;[23]?)\Z")
+_CLIPBOARD = "52"
+_DUMB = ("dumb", "linux", "vt", "ansi", "cygwin", "sun")
+
+
+@dataclass
+class BackgroundKnown(Message):
+    """The terminal said, or changed, how bright it is."""
+
+    dark: bool
+
+
+@dataclass
+class ClipboardKnown(Message):
+    """The terminal listed its attributes."""
+
+    supported: bool
+    """Whether it says that programs may write its clipboard; many can without saying so."""
+
+
+@dataclass
+class WidthKnown(Message):
+    """The terminal said how wide it paints a line's character."""
+
+    wide: bool
+
+
+class Replies(XTermParser):
+    """Takes the terminal's answers out of what was typed."""
+
+    def __init__(self, debug: bool = False) -> None:
+        super().__init__(debug)
+        self._held = ""
+
+    def feed(self, data: str) -> Iterable[Message]:
+        """Keys and other events, and a message for each answer."""
+        data, self._held = self._held + data, ""
+        if unfinished := _UNFINISHED.search(data):
+            data, self._held = data[: unfinished.start()], data[unfinished.start() :]
+        at = 0
+        for found in _REPLY.finditer(data):
+            yield from super().feed(data[at : found.start()]) if found.start() > at else ()
+            yield from _answers(found)
+            at = found.end()
+        # An empty text tells the parser that the input has ended, so it is passed on only as such.
+        if data[at:] or (not data and not self._held):
+            yield from super().feed(data[at:])
+
+
+def _answers(found: re.Match[str]) -> Iterable[Message]:
+    if found["red"] is not None:
+        yield BackgroundKnown(_dark(found["red"], found["green"], found["blue"]))
+    if found["attributes"] is not None:
+        yield ClipboardKnown(_CLIPBOARD in found["attributes"].split(";"))
+    if found["column"] is not None:
+        yield WidthKnown(found["column"] == "3")
+    if found["scheme"] is not None:
+        yield BackgroundKnown(found["scheme"] == "1")
+
+
+def _dark(*channels: str) -> bool:
+    """Whether a colour is nearer to black, as eyes see it; channels are hexadecimal, one to four digits."""
+    red, green, blue = (int(channel, 16) / (16 ** len(channel) - 1) for channel in channels)
+    return bool(0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5)
+
+
+def knows_questions(env: Mapping[str, str]) -> bool:
+    """Whether a terminal can be expected to swallow what it does not understand."""
+    return not env.get("TERM", "dumb").startswith(_DUMB)
+
+
+def guess_dark(env: Mapping[str, str]) -> bool:
+    """Light or dark before the terminal has answered: some say so in COLORFGBG, and most are dark."""
+    background = env.get("COLORFGBG", "").rpartition(";")[2]
+    return not (background.isdigit() and int(background) in (7, *range(9, 16)))
+
+
+def wants_ascii(env: Mapping[str, str]) -> bool:
+    """Whether a terminal is known to lack lines and blocks; others are asked how wide theirs are."""
+    return env.get("TERM", "").startswith(_DUMB)
