@@ -3,8 +3,8 @@
 A strategy's own `step` is some fifty operations on the vocabulary and a sort: as torch operations on a GPU
 that is 100 µs and more. Where the chain is penalties, temperature and filters that declare their `Edge`, the
 kernels of `choose_triton` do the same in a handful: the same states, random numbers, tokens and final
-distribution, up to candidates that only rounding tells apart. Contrastive decoding has its own
-(`contrast_triton`). `Decoder.step` is the reference.
+distribution, up to candidates that only rounding tells apart. Contrastive decoding and beam search have
+their own (`contrast_triton`, `beam_triton`). `Decoder.step` is the reference.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from decoders.auto import DO_SAMPLE, FILTERS, Auto
 from decoders.base import Decoder, Edge, Filter, Output, Params, Stage, Step
+from decoders.beam import Beam
 from decoders.contrastive import Contrastive
 from decoders.greedy import Greedy
 from decoders.sampling import Sampling
@@ -112,9 +113,14 @@ def fused_step(decoder: Decoder, device: str, width: int, rows: int) -> StepFunc
     """
     from edge_tui.engine.ops.project import available
 
-    how, contrasts = plan(decoder), type(decoder) is Contrastive
-    if not (how or contrasts) or not device.startswith("cuda") or available() is not None:
+    how, kind = plan(decoder), type(decoder)
+    known = how is not None or kind in (Beam, Contrastive)
+    if not known or not device.startswith("cuda") or available() is not None:
         return None
+    if kind is Beam:
+        from edge_tui.engine.ops.beam_triton import FusedBeam
+
+        return FusedBeam(device, width, rows)
     if how is None:
         from edge_tui.engine.ops.contrast_triton import FusedContrast
 

@@ -56,10 +56,9 @@ def is_last(counter, count):
 
 
 @triton.jit
-def penalised(logits, prompt, output, table, R, row, ids, V, repetition, presence, frequency):
-    """Logits after penalties, float32; −inf beyond the vocabulary and in place of NaN."""
+def penalise(x, prompt, output, table, R, row, ids, V, repetition, presence, frequency):
+    """Penalties on float32 `x`; −inf in place of NaN."""
     inside = ids < V
-    x = tl.load(logits + ids, mask=inside, other=-INF).to(tl.float32)
     theta = tl.load(table + repetition * R + row)
     flat = tl.load(table + presence * R + row)
     slope = tl.load(table + frequency * R + row)
@@ -74,6 +73,13 @@ def penalised(logits, prompt, output, table, R, row, ids, V, repetition, presenc
         x = x - tl.where(said > 0, flat, 0.0)
         x = x - slope * said.to(tl.float32)
     return tl.where(x == x, x, -INF)
+
+
+@triton.jit
+def penalised(logits, prompt, output, table, R, row, ids, V, repetition, presence, frequency):
+    """Logits after penalties, float32; −inf beyond the vocabulary and in place of NaN."""
+    x = tl.load(logits + ids, mask=ids < V, other=-INF).to(tl.float32)
+    return penalise(x, prompt, output, table, R, row, ids, V, repetition, presence, frequency)
 
 
 @triton.jit

@@ -1,4 +1,4 @@
-"""Measures what a token costs after the forward: `python -m tests.engine.ops.speed_choose [--seconds 140]`.
+"""Measures what a token costs after the forward: `python -m tests.engine.ops.speed_choose [--seconds 75]`.
 
 Each strategy's step is timed as replays of a graph, fused and as torch operations, on logits of a language
 model's spread at temperature 1.5, and so is the record. With `OUT` set, all of it goes to `$OUT/choose.json`.
@@ -19,9 +19,11 @@ import torch
 
 import decoders
 from decoders.base import Decoder, Env, Output, Params
+from decoders.beam import Beam
 from decoders.contrastive import Contrastive
 from decoders.random import Rng, key_of
 from edge_tui.engine.ops import stats, stats_triton
+from edge_tui.engine.ops.beam_triton import FusedBeam
 from edge_tui.engine.ops.choose import StepFunction, plan
 from edge_tui.engine.ops.choose_triton import Fused
 from edge_tui.engine.ops.contrast_triton import FusedContrast
@@ -111,6 +113,8 @@ class Bench:
     def fused(self, dependent: bool) -> StepFunction | None:
         if isinstance(self.decoder, Contrastive):
             return FusedContrast("cuda", self.vocabulary, self.rows, dependent)
+        if isinstance(self.decoder, Beam):
+            return FusedBeam("cuda", self.vocabulary, self.rows, dependent)
         how = plan(self.decoder)
         return how and Fused(how, "cuda", self.vocabulary, self.rows, dependent=dependent)
 
@@ -154,7 +158,7 @@ def record_figures(vocabulary: int) -> list[Figure]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=140.0, help="stop starting new measurements after")
+    parser.add_argument("--seconds", type=float, default=75.0, help="stop starting new measurements after")
     args = parser.parse_args()
     assert available() is None, available()
     start = time.monotonic()
