@@ -38,7 +38,6 @@ COPY edge_tui /build/edge_tui
 COPY themes /build/themes
 COPY presets /build/presets
 RUN pip install ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -c /build/constraints.txt "/build[serve]" \
-    && python -m compileall -q /opt/edge-tui/lib \
     && rm -rf /build
 
 USER edge

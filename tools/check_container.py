@@ -192,9 +192,8 @@ def _run(image: Image, words: Sequence[str], user: str, what: str) -> str:
         stdin=subprocess.DEVNULL,
     )
     if done.returncode:
-        raise StepFailed(
-            f"{what} ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-800:]}"
-        )
+        said = f"{done.stdout[-800:]}\n{done.stderr[-800:]}".strip()
+        raise StepFailed(f"{what} ended with {done.returncode}:\n{said}")
     return done.stdout
 
 

@@ -96,7 +96,12 @@ def _models(to: argparse.ArgumentParser, precisions: str = "auto") -> None:
         metavar="A,B",
         help=f"random weights of an architecture's true size: {ARCHITECTURES}",
     )
-    to.add_argument("--second", default="", metavar="NAME", help="amateur or draft; random if the models are")
+    to.add_argument(
+        "--second",
+        default="",
+        metavar="NAME",
+        help="amateur or draft, random if the models are (default: the model)",
+    )
     to.add_argument(
         "--precisions",
         default="" if precisions != "auto" else "auto",

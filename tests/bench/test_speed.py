@@ -192,7 +192,7 @@ def test_imposed_acceptance_gives_the_tokens_that_the_formula_says(session):
     from edge_tui.bench.imposed import LOOKAHEAD, RATES, name_of, tokens_a_step
 
     session.impose()
-    rows, vocab = 4000, 7
+    rows, vocab = 600, 7
     for rate in RATES:
         decoder = decoders.find(name_of(rate))
         state = {
@@ -202,4 +202,4 @@ def test_imposed_acceptance_gives_the_tokens_that_the_formula_says(session):
         rng = Rng(torch.arange(rows), torch.zeros(rows, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
         params = Params(["lookahead", "temperature"], torch.ones(2, rows))
         step = decoder.step({"model": Output(torch.zeros(rows, LOOKAHEAD + 1, vocab))}, state, params, rng)
-        assert (step.accepted + 1).float().mean().item() == pytest.approx(tokens_a_step(rate), rel=0.03)
+        assert (step.accepted + 1).float().mean().item() == pytest.approx(tokens_a_step(rate), rel=0.07)
