@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.devices import cpu_has_bfloat16, free_memory
 from edge_tui.engine.models.architectures import FlatConfig, UnsupportedError, flat_config
+from edge_tui.engine.models.branches import STEP
+from edge_tui.engine.rooms import ROOM, roomy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,9 +34,11 @@ UNLIMITED = 32_768
 SMALL = 1_000_000_000
 """Weights up to which float32 is the fastest on a CPU, measured on an AMX machine for a single row: 896²
 matrices run at 91 µs against 112 µs in bfloat16, 4096² ones at 2.1 ms against 1.5 ms."""
-_LOGIT_COPIES = 10
-"""Vocabulary-wide float32 rows that a sampling step holds at most: two sets of log-probabilities, a sort
-with its 64-bit indices, sums and masks."""
+_LOGIT_COPIES = 8
+"""Vocabulary-wide rows of four bytes that a decode step holds: logits and their copy for the record, the
+final distribution, counts of prompt and answer, a search's keys and its 64-bit weights."""
+_WORKSPACE = 2**25
+"""Bytes that cuBLAS keeps on Hopper."""
 _BUFFERS = re.compile(r"rotary_emb\.inv_freq$|\.attn\.bias$|\.masked_bias$")
 """Tensors that old checkpoints store and no loader reads."""
 _SCALES = re.compile(r"\.weight\.\w|\.SCB$|\.weight_format$")
@@ -69,7 +73,9 @@ class Forecast:
     sentence: str
 
 
-def forecast(checkpoint: Checkpoint, precision: str, context: int, rows: int, device: str) -> Forecast:
+def forecast(
+    checkpoint: Checkpoint, precision: str, context: int, rows: int, device: str, new: int = 0
+) -> Forecast:
     """Adds up what a model will take.
 
     Args:
@@ -78,12 +84,14 @@ def forecast(checkpoint: Checkpoint, precision: str, context: int, rows: int, de
         context: Positions to reserve; 0 means the model's own limit.
         rows: Sequences decoded side by side.
         device: "cuda:N", "cpu" or "mps".
+        new: How many of the positions come after the prompt, which several rows have for themselves; 0 means
+            all of them.
     """
     context = context or checkpoint.context
     return _judged(
         f"{checkpoint.name} in {resolve_precision(checkpoint, precision, device)[0]}",
         device,
-        _Need(checkpoint, precision, rows, device).at(context),
+        _Need(checkpoint, precision, rows, new, device).at(context),
         f"{rows:,} × {context:,} positions" if rows > 1 else f"{context:,} positions",
     )
 
@@ -121,7 +129,7 @@ def largest_context(checkpoint: Checkpoint, precision: str, device: str, rows: i
     free = free_memory(device)
     if free is None:
         return limit
-    need = _Need(checkpoint, precision, rows, device)
+    need = _Need(checkpoint, precision, rows, 0, device)
     return max(bisect_right(range(limit + 1), 0.9 * free, key=lambda n: sum(need.at(n))) - 1, 0)
 
 
@@ -175,44 +183,97 @@ def _judged(what: str, device: str, parts: tuple[int, int, int, int], positions:
 class _Need:
     """What a model needs as its context grows; weights are counted once."""
 
-    def __init__(self, checkpoint: Checkpoint, precision: str, rows: int, device: str) -> None:
+    def __init__(self, checkpoint: Checkpoint, precision: str, rows: int, new: int, device: str) -> None:
         self._config = checkpoint.text_config
         self._flat = _flat(checkpoint)
         self._precision, dtype = resolve_precision(checkpoint, precision, device)
         self._number = WIDTH[dtype]
-        self._rows = rows
+        self._rows, self._new = rows, new
         self._cuda = device.startswith("cuda")
         self._weights, self._largest = _weights(checkpoint, self._flat, self._precision, dtype, device)
-        self._kv = rows * _kv_bytes(checkpoint, self._flat, dtype)
-        self._logits = rows * checkpoint.vocab * (WIDTH[dtype] + 4 * _LOGIT_COPIES)
+        self._position = _kv_bytes(checkpoint, self._flat, dtype)
+        self._vocab = checkpoint.vocab
 
     def at(self, context: int) -> tuple[int, int, int, int]:
-        """Bytes of weights, cache, logits and overhead when `context` positions are reserved."""
-        return self._weights, context * self._kv, self._logits, self._overhead(context)
+        """Bytes of weights, cache, logits and overhead when `context` positions are reserved.
 
-    def _overhead(self, context: int) -> int:
-        """What a prefill chunk needs beyond weights and cache, at the end of a full context.
-
-        The terms are those of the code; the factors were fitted to the allocator's peaks on an H100 (models
-        of 0.5 and 3 billion weights in three precisions, contexts of 2,048 to 32,768, one row and four).
+        The peak is the worst of three moments: the last matrices being stored, the end of a long prompt being
+        read, and all rows decoding. What exceeds the last one is overhead.
         """
-        c, number, flat, cuda = self._config, self._number, self._flat, self._cuda
+        kv, root = self._caches(context)
+        logits = self._rows * self._vocab * 4 * _LOGIT_COPIES
+        fixed = self._tables(context) + (_WORKSPACE if self._cuda else 0)
+        storing = self._weights + self._storing()
+        reading = self._weights + fixed + root + self._reading(context)
+        decoding = self._weights + fixed + kv + logits
+        return self._weights, kv, logits, max(storing, reading, decoding) - self._weights - kv - logits
+
+    def _caches(self, context: int) -> tuple[int, int]:
+        """Keys and values of all rows, and of the one that the prompt is read into.
+
+        Rows of the flat tier on a GPU share the prompt and need room for what is new; elsewhere each is a
+        copy.
+        """
+        if not self._flat:
+            return (self._rows + (self._rows > 1)) * context * self._position, context * self._position
+        capacity = roomy(context + ROOM)
+        root = capacity * self._position
+        if self._rows == 1:
+            return root, root
+        start = context - self._new if self._new else 1
+        own = -(-(capacity - start) // STEP) * STEP if self._cuda else capacity
+        return root + self._rows * own * self._position, root
+
+    def _tables(self, context: int) -> int:
+        """Cosines and sines."""
+        return 2 * roomy(context + ROOM) * self._flat.rope.dim * self._number if self._flat else 0
+
+    def _storing(self) -> int:
+        """What exists beside the finished weights while the largest matrix is quantised."""
+        if not self._largest:
+            return 0
+        # As read; LLM.int8 takes it through another copy in 16 bit.
+        return self._largest * (self._number + (2 if self._precision == "int8" and self._cuda else 0))
+
+    def _reading(self, context: int) -> int:
+        """What reading a prompt makes beside weights and cache, which is most at its last two chunks."""
+        if not self._flat:
+            return self._reading_elsewhere(context)
+        whole, rest = divmod(context, CHUNK)
+        chunks = [(CHUNK, whole * CHUNK)] * (whole > 0) + [(rest, context)] * (rest > 0)
+        return max((self._chunk(self._flat, k, end) for k, end in chunks), default=0)
+
+    def _chunk(self, f: FlatConfig, k: int, end: int) -> int:
+        """What reading the `k` positions before `end` makes."""
+        n, start = self._number, end - k
+        heads, kv_heads, wide = f.heads * f.head_dim, f.kv_heads * f.head_dim, f.intermediate
+        windows = len(set(f.windows))
+        masked = start > 0 or any(0 < window < k for window in f.windows)
+        masks = n * k * end * windows if masked else 0
+        # A mask is made from int64 distances and booleans, while the chunk before still has its own.
+        before = n * CHUNK * start * windows if start > CHUNK else 0
+        making = masks + before + (9 + any(f.windows)) * k * end if masked else 0
+        x = n * k * f.hidden
+        # Each layer's gate and up stay until the next layer's are there.
+        attention = 2 * x + n * k * (2 * wide + heads + 2 * kv_heads + 2 * heads)
+        product = 4 * wide * n
+        if self._precision == "int8" and self._cuda:
+            # The old product, the new one as int32 and as 16 bit, and the input in 16 and in 8 bit.
+            product = (4 + 8 + 4) * wide + 3 * f.hidden
+        feed_forward = 2 * x + k * product
+        if self._precision == "4bit" or (self._precision == "int8" and not self._cuda):
+            feed_forward += 2 * self._largest  # one matrix at a time is widened to 16 bit
+        return max(making, masks + max(attention, feed_forward))
+
+    def _reading_elsewhere(self, context: int) -> int:
+        """The same for a model that transformers runs: every row at once, in eager attention's copies."""
+        c, n = self._config, self._number
         hidden = _number(c, "hidden_size", "n_embd", "d_model")
         wide = _number(c, "intermediate_size", "n_inner", "ffn_dim", default=4 * hidden)
-        chunk = min(CHUNK, context)
-        feed_forward = self._rows * chunk * 4 * (hidden + wide) * number
-        if self._precision == "int8" and cuda:
-            # The products of gate and up as int32, and as 16 bit before and after they are scaled.
-            feed_forward = max(feed_forward, self._rows * chunk * 16 * wide)
-        if self._precision in ("int8", "4bit"):
-            feed_forward += 2 * self._largest  # one matrix at a time is widened to 16 bit
-        groups = flat.heads // flat.kv_heads * len(set(flat.windows)) if flat else 1
-        masks = chunk * context * groups * number if context > CHUNK else 0
-        # A mask in use exists twice, beside the int64 distances that it was made from.
-        attention = self._rows * chunk * 4 * hidden * number + (masks + 9 * chunk * context if masks else 0)
-        tables = 2 * context * flat.rope.dim * number if flat else 0
-        workspace = 2**25 if cuda else 0  # cuBLAS keeps one on Hopper
-        return masks + max(feed_forward, attention) + tables + workspace
+        k = min(CHUNK, context)
+        widened = 2 * self._largest if self._precision in ("int8", "4bit") else 0
+        masks = k * context * n if context > CHUNK else 0
+        return 2 * masks + self._rows * k * 4 * (hidden + wide) * n + widened
 
 
 def _flat(checkpoint: Checkpoint) -> FlatConfig | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from decoders.base import Decoder, Env, Output
 from edge_tui.engine.lookahead import LookaheadRig
 from edge_tui.engine.rig import Rig
-from edge_tui.engine.ring import DEPTH
+from edge_tui.engine.rooms import ROOM, roomy
 
 if TYPE_CHECKING:
     from edge_tui.engine.models.base import Context, LanguageModel
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 Kept = dict[tuple[int, int], "Cached"]
 """Contexts kept between runs, by `id(model)` and how many streams of a run read that model before."""
-
-ROOM = DEPTH + 2
-"""Positions beyond the last token that steps launched ahead may still write to."""
 
 _RIGS = 8
 """Captured rigs kept with a context: one for each strategy and width used lately."""
@@ -292,11 +289,6 @@ def _common(a: list[int], b: list[int]) -> int:
         if x != y:
             return index
     return min(len(a), len(b))
-
-
-def roomy(need: int) -> int:
-    """Capacity for a context: rounded up, so that the next, longer run can take it over."""
-    return (need + 511) // 512 * 512
 
 
 def _silent(done: int, total: int) -> None:

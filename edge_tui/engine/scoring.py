@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.events import PromptRead
-from edge_tui.engine.generation import ROOM, Cached, Kept, roomy
+from edge_tui.engine.generation import Cached, Kept
 from edge_tui.engine.models.base import Cancelled
 from edge_tui.engine.ops.stats import summarise
+from edge_tui.engine.rooms import ROOM, roomy
 
 if TYPE_CHECKING:
     from edge_tui.engine.loader import LoadedModel

@@ -1,0 +1,14 @@
+"""How many positions are reserved: for one run, and for what may come after it."""
+
+from __future__ import annotations
+
+from edge_tui.engine.ring import DEPTH
+
+ROOM = DEPTH + 2
+"""Positions beyond the last token that steps launched ahead may still write to."""
+_STEP = 512
+
+
+def roomy(need: int) -> int:
+    """Capacity for a context: rounded up, so that the next, longer run can take it over."""
+    return (need + _STEP - 1) // _STEP * _STEP
