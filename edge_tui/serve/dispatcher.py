@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from edge_tui.engine.events import Event, Loaded
     from edge_tui.engine.port import Engine, Request
 
-POLL_SECONDS = 0.001
-"""How long news of a running generation may lie before it is passed on."""
+POLL_SECONDS = (0.001, 0.005)
+"""How long news of a running generation may lie before it is passed on, at its begin and later: looking
+takes time away from the decoding, and of a long generation a hundredth is not missed."""
 IDLE_SECONDS = 0.05
 """How often an idle engine is asked whether it lives, loads or has died."""
 
@@ -239,8 +240,9 @@ class Dispatcher:
             for event in self.engine.poll():
                 self._route(event)
             self._watch()
-            if self._current is not None:
-                await asyncio.sleep(POLL_SECONDS)
+            if (turn := self._current) is not None:
+                least, most = POLL_SECONDS
+                await asyncio.sleep(min(max(least, 0.01 * (time.monotonic() - turn.began)), most))
                 continue
             self._wake.clear()
             with suppress(TimeoutError):

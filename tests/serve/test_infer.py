@@ -199,6 +199,23 @@ def test_strange_text_is_survived(server: Running, prompt: str) -> None:
     assert server.post("/infer", {"prompt": "a", "max_length": 2}).status_code == 200
 
 
+def test_absurd_requests_cost_no_memory(server: Running) -> None:
+    import psutil
+
+    server.post("/infer", {"prompt": "a", "max_length": 1})
+    before = psutil.Process().memory_info().rss
+    for _ in range(5):
+        for more in (
+            {"max_length": 10**9},
+            {"n": 10**9},
+            {"params": {"num_beams": 10**9}, "strategy": "beam"},
+        ):
+            assert server.post("/infer", {"prompt": "a", **more}).status_code == 422
+        assert server.post("/v1/completions", {"prompt": "a", "logprobs": 10**9}).status_code == 422
+        assert server.post("/infer", {"prompt": "a" * 3 * 2**20}).status_code == 413
+    assert psutil.Process().memory_info().rss - before < 50e6
+
+
 def test_the_document_describes_every_parameter(server: Running) -> None:
     import decoders
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import decoders
@@ -49,7 +49,12 @@ async def decode(
         RequestError: the API cannot say what was asked for.
         WireError: the server refused or broke off.
     """
-    settled = settle(request, decoders.find(request.strategy), {})
+    try:
+        decoder = decoders.find(request.strategy)
+    except decoders.UnknownStrategy as error:
+        raise RequestError(str(error), "strategy") from error
+    request = replace(request, strategy=decoder.name)
+    settled = settle(request, decoder, {})
     path, body = body_of(request, settled, server, vocabulary)
     began = time.perf_counter()
     first = last = 0.0
