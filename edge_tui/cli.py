@@ -217,6 +217,10 @@ def _dispatch(args: argparse.Namespace) -> int:
         from edge_tui.hub.command import run as models
 
         return models(_settings({})[0], given)
+    if command == "doctor":
+        from edge_tui.doctor import run as examine
+
+        return examine(given)
     if command == "config":
         from edge_tui.configuring import run as configure
 

@@ -131,6 +131,15 @@ class Gpu:
         ]
         return sorted(others, key=lambda holder: -(holder.bytes or 0))
 
+    def driver(self) -> str:
+        """Version of the kernel's driver, "" where it is not told."""
+        return self._read(lambda: _text(self._nvml.nvmlSystemGetDriverVersion())) or ""
+
+    def cuda(self) -> str:
+        """The newest CUDA that the driver knows, "12.8"; "" where it is not told."""
+        number = self._read(lambda: int(self._nvml.nvmlSystemGetCudaDriverVersion_v2()))
+        return f"{number // 1000}.{number % 1000 // 10}" if number else ""
+
     def _program(self, pid: int) -> str:
         path = self._read(lambda: _text(self._nvml.nvmlSystemGetProcessName(pid)))
         return (path or "").partition(" ")[0].rpartition("/")[2]

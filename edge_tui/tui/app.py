@@ -145,11 +145,11 @@ class EdgeApp(App[int]):
             from edge_tui.settings import user_config
 
             theme_folders = (resources.themes(), user_config().parent / "themes")
-        self._watches = (watch_strategies(self), watch_themes(self, theme_folders))
         self.keymap = Keymap({})
         self.downloads = Downloads(self.post_message)
         self._models: ModelsScreen | None = None
         self.themes = theme.load(theme_folders)
+        self._watches = (watch_strategies(self), watch_themes(self, theme_folders, self.themes))
         for each in self.themes.themes.values():
             self.register_theme(each)
         self._notices += [*self.themes.notices, *map(str, decoders.problems())]

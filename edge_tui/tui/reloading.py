@@ -47,6 +47,12 @@ def watch_strategies(app: App[int]) -> Watch:
     return Watch(decoders.folders(), "[!_]*.py", changed)
 
 
-def watch_themes(app: App[int], folders: Sequence[Path]) -> Watch:
+def watch_themes(app: App[int], folders: Sequence[Path], last: Themes) -> Watch:
     """Reads the themes again whenever one of their files changes, and tells the app."""
-    return Watch(folders, "*.toml", lambda _: app.post_message(ThemesChanged(theme.load(folders))))
+
+    def changed(_: set[Path]) -> None:
+        nonlocal last
+        last = theme.load(folders, last)
+        app.post_message(ThemesChanged(last))
+
+    return Watch(folders, "*.toml", changed)

@@ -48,8 +48,13 @@ class Themes:
     notices: tuple[str, ...] = ()
 
 
-def load(folders: Iterable[Path]) -> Themes:
-    """Reads every `*.toml` of the folders; a later one replaces an earlier one of the same name."""
+def load(folders: Iterable[Path], last: Themes | None = None) -> Themes:
+    """Reads every `*.toml` of the folders; a later one replaces an earlier one of the same name.
+
+    Args:
+        folders: Missing ones are empty.
+        last: What was found before; a file that no longer works keeps the theme it had there.
+    """
     themes: dict[str, Theme] = {}
     titles: dict[str, str] = {}
     notices: list[str] = []
@@ -59,6 +64,8 @@ def load(folders: Iterable[Path]) -> Themes:
                 theme, title = read(path)
             except ThemeError as error:
                 notices.append(str(error))
+                if last is not None and path.stem in last.themes:
+                    themes[path.stem], titles[path.stem] = last.themes[path.stem], last.titles[path.stem]
             else:
                 themes[theme.name] = theme
                 titles[theme.name] = title

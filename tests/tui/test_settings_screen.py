@@ -158,8 +158,8 @@ async def test_changing_values_in_place(picture: Any, tmp_path: Path) -> None:
 
         field.value = "ui.theme"
         await pilot.pause()
-        await pilot.press("right")
-        assert app.theme == written()["ui"]["theme"] != "dark"
+        await pilot.press("right", "right")
+        assert app.theme == written()["ui"]["theme"] == "light"
         assert "# theme" not in user_config().read_text()
 
         field.value = "keys.rerun"

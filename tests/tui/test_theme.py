@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from textual.color import Color
 
 from edge_tui import resources
+from edge_tui.tui.reloading import watch_themes
 from edge_tui.tui.theme import DEFAULT, LADDER, ThemeError, load, read
 
 GOOD = (resources.themes() / "dark.toml").read_text()
@@ -68,3 +71,30 @@ def test_a_broken_file_leaves_the_default(tmp_path: Path) -> None:
 def test_the_users_file_replaces_a_built_in_one(tmp_path: Path) -> None:
     (tmp_path / "dark.toml").write_text(GOOD.replace('title = "Dark"', 'title = "Mine"'))
     assert load([resources.themes(), tmp_path]).titles["dark"] == "Mine"
+
+
+async def test_a_theme_of_ones_own_takes_effect_when_it_is_saved(tmp_path: Path, picture: Any) -> None:
+    source = (resources.themes() / "dark.toml").read_text()
+    app = picture()
+    app._watches = (watch_themes(app, [resources.themes(), tmp_path], app.themes),)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause(0.1)
+
+        async def until(look: Any) -> None:
+            for _ in range(200):
+                if look():
+                    return
+                await pilot.pause(0.025)
+            raise AssertionError(app.workbench.messages.message)
+
+        (tmp_path / "mine.toml").write_text(source)
+        await until(lambda: "mine" in app.themes.themes)
+        app.choose_theme("mine")
+        (tmp_path / "mine.toml").write_text(re.sub(r'background = "#\w+"', 'background = "#123456"', source))
+        await until(lambda: app.workbench.background_colors[1].hex == "#123456")
+        (tmp_path / "mine.toml").write_text("[colours")
+        await until(lambda: "mine.toml" in app.workbench.messages.message)
+        assert app.theme == "mine"
+        assert app.workbench.background_colors[1].hex == "#123456"
+        (tmp_path / "mine.toml").unlink()
+        await until(lambda: app.theme == "dark")

@@ -1,0 +1,320 @@
+"""`edge-tui doctor`: this machine and this terminal, each thing checked, with what to do about it.
+
+Torch, Triton and bitsandbytes are tried in a process of their own: what hangs or crashes there is a finding.
+"""
+
+from __future__ import annotations
+
+import json
+import locale
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from edge_tui.engine.devices import torch_has_cuda
+from edge_tui.engine.locate import cache_root, offline
+from edge_tui.nvml import Gpu, Holder, visible
+from edge_tui.sanitise import sanitise
+from edge_tui.settings import user_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+Status = Literal["ok", "warning", "error"]
+PATIENCE = 60.0
+"""Seconds that importing torch and trying the GPU may take."""
+_MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
+_COLOURS = {"ok": "32", "warning": "33", "error": "31"}
+_ROOM = 20e9
+"""Bytes of disk below which a download of a middling model fails."""
+
+_TRIAL = """
+import json, sys
+found = {}
+import torch
+found["torch"] = torch.__version__
+found["built"] = torch.version.cuda
+found["gpus"] = torch.cuda.device_count()
+if torch.cuda.is_available():
+    x = torch.ones(64, 64, device="cuda")
+    found["sum"] = float((x @ x).sum())
+    found["capability"] = list(torch.cuda.get_device_capability())
+for name in ("triton", "bitsandbytes"):
+    try:
+        found[name] = __import__(name).__version__
+    except Exception as error:
+        found[name + "_error"] = f"{type(error).__name__}: {error}"[:200]
+print("FOUND" + json.dumps(found))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding.
+
+    Attributes:
+        name: What was looked at.
+        status: How it is.
+        found: What was found.
+        advice: What to do, one sentence; "" where nothing is to be done.
+    """
+
+    name: str
+    status: Status
+    found: str
+    advice: str = ""
+
+
+def run(given: Mapping[str, Any]) -> int:
+    """Prints every check as it is done; returns 1 if one is an error, else 0."""
+    worst = 0
+    for check in checks():
+        if given.get("json"):
+            print(json.dumps(asdict(check)))
+        else:
+            print(written(check, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR")), flush=True)
+        worst = max(worst, int(check.status == "error"))
+    return worst
+
+
+def written(check: Check, colour: bool = False) -> str:
+    """A finding in one line, and its advice in another."""
+    mark = _MARKS[check.status]
+    if colour:
+        mark = f"\x1b[{_COLOURS[check.status]}m{mark}\x1b[0m"
+    line = f"{mark} {check.name:<13} {sanitise(check.found, keep_newlines=False)}"
+    return f"{line}\n  {'':<13} → {sanitise(check.advice, keep_newlines=False)}" if check.advice else line
+
+
+def checks() -> Iterator[Check]:
+    """Every check, the quick ones first."""
+    env = os.environ
+    yield _python(sys.version_info[:3])
+    yield _config(user_config())
+    yield from terminal(env, sys.stdout.isatty(), shutil.get_terminal_size())
+    yield _locale(locale.getpreferredencoding(False))
+    yield _cache(cache_root())
+    yield from _driver(env)
+    yield from _libraries(_try_torch)
+
+
+def _python(found: tuple[int, ...]) -> Check:
+    text = f"{'.'.join(map(str, found))} ({platform.machine()}, {platform.system()})"
+    if found < (3, 11):
+        return Check("Python", "error", text, "Install Python 3.11 or newer.")
+    return Check("Python", "ok", text)
+
+
+def _config(path: Path) -> Check:
+    from edge_tui.settings import load
+
+    _, notices = load()
+    if notices:
+        return Check(
+            "settings", "warning", str(notices[0]), "Mend that line; `edge-tui config` shows all values."
+        )
+    return Check("settings", "ok", f"{path}{'' if path.exists() else ' (not there; the defaults hold)'}")
+
+
+# The terminal.
+
+
+def terminal(env: Mapping[str, str], tty: bool, size: os.terminal_size) -> Iterator[Check]:
+    """Colours, size and clipboard, as far as the environment tells."""
+    from edge_tui.tui.clipboard import outlook
+    from edge_tui.tui.terminal import wants_ascii
+
+    term = env.get("TERM", "")
+    if not tty:
+        yield Check("terminal", "warning", "standard output is none", "Run it in the terminal in question.")
+        return
+    if term in ("", "dumb", "unknown"):
+        yield Check(
+            "terminal", "error", f"TERM is {term or 'not set'}", "Set TERM, for example to xterm-256color."
+        )
+        return
+    yield Check("terminal", "ok", f"{term}{' in tmux' if env.get('TMUX') else ''}")
+    yield _colours(env, term)
+    if size.columns < 60 or size.lines < 16:
+        yield Check(
+            "size", "error", f"{size.columns}×{size.lines}", "Enlarge it to 60×16 at least, 80×24 or more."
+        )
+    elif size.columns < 80 or size.lines < 24:
+        yield Check("size", "warning", f"{size.columns}×{size.lines}", "From 80×24 on, everything fits.")
+    else:
+        yield Check("size", "ok", f"{size.columns}×{size.lines}")
+    if wants_ascii(env):
+        yield Check(
+            "lines", "warning", f"{term} may lack them", "Bars and borders are drawn in ASCII (ui.ascii)."
+        )
+    found = outlook(env)
+    said = {"yes": "OSC 52 is taken", "no": "OSC 52 does not get through", "perhaps": "OSC 52 may be taken"}
+    advice = found.advice if found.works != "yes" else ""
+    yield Check("clipboard", "ok" if found.works == "yes" else "warning", said[found.works], advice)
+
+
+def _colours(env: Mapping[str, str], term: str) -> Check:
+    if "NO_COLOR" in env:
+        return Check("colours", "ok", "none, as NO_COLOR asks; likelihood is shown by other means")
+    if env.get("COLORTERM", "").lower() in ("truecolor", "24bit") or "direct" in term:
+        return Check("colours", "ok", "16 million")
+    if "256" in term or term.startswith(("xterm-", "alacritty", "foot")):
+        return Check(
+            "colours", "ok", "256", "" if env.get("TMUX") else "With COLORTERM=truecolor shades are finer."
+        )
+    return Check("colours", "warning", "16 or fewer", "Set TERM=xterm-256color, or choose the theme ansi-16.")
+
+
+def _locale(encoding: str) -> Check:
+    if "utf" in encoding.lower():
+        return Check("locale", "ok", encoding)
+    return Check(
+        "locale", "warning", f"{encoding}, but UTF-8 is written all the same", "Set LANG, e.g. to C.UTF-8."
+    )
+
+
+# Disk.
+
+
+def _cache(root: Path) -> Check:
+    place = root
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not os.access(place, os.W_OK):
+        return Check(
+            "model cache", "warning", f"{root} cannot be written to", "Set HF_HUB_CACHE to a folder that can."
+        )
+    free = shutil.disk_usage(place).free
+    text = f"{root}, {free / 1e9:.0f} GB free{', downloads forbidden (HF_HUB_OFFLINE)' if offline() else ''}"
+    if free < _ROOM:
+        return Check("model cache", "warning", text, "Make room, or set HF_HUB_CACHE to another disk.")
+    return Check("model cache", "ok", text)
+
+
+# The GPU.
+
+
+def _driver(env: Mapping[str, str]) -> Iterator[Check]:
+    try:
+        gpu = Gpu("cuda:0")
+    except OSError as error:
+        hidden = visible(env)
+        if hidden == []:
+            yield Check("GPU", "warning", "hidden by CUDA_VISIBLE_DEVICES", "Unset it to decode on the GPU.")
+        else:
+            status: Status = "warning" if torch_has_cuda() else "ok"
+            yield Check("GPU", status, f"none: {error}", _NO_GPU if torch_has_cuda() else "")
+        return
+    try:
+        seen, driver, cuda, holders = gpu.sample(), gpu.driver(), gpu.cuda(), gpu.holders()
+    finally:
+        gpu.close()
+    yield Check("NVML", "ok", f"driver {driver or 'n/a'}, CUDA up to {cuda or 'n/a'}")
+    memory = "memory n/a"
+    if seen.free is not None and seen.total is not None:
+        memory = f"{seen.free / 1e9:.1f} of {seen.total / 1e9:.1f} GB free"
+    crowded = seen.free is not None and seen.total is not None and seen.free < 0.2 * seen.total
+    yield Check(
+        "GPU",
+        "warning" if crowded else "ok",
+        f"{seen.name or 'cuda:0'}, {memory}",
+        f"Other processes hold the rest: {_names(holders)}." if crowded and holders else "",
+    )
+    yield _build(_built_for(), cuda)
+
+
+_NO_GPU = "The CPU decodes; for the GPU, install NVIDIA's driver and see that nvidia-smi works."
+
+
+def _names(holders: list[Holder]) -> str:
+    return ", ".join(f"{each.name or 'process'} {each.pid}" for each in holders[:4])
+
+
+def _build(built: str, driver: str) -> Check:
+    """Whether the driver knows the CUDA that torch was built for."""
+    if not built:
+        return Check(
+            "torch build",
+            "warning",
+            "for the CPU alone, but there is a GPU",
+            "Install a CUDA build: see pytorch.org.",
+        )
+    if driver and int(built.partition(".")[0]) > int(driver.partition(".")[0]):
+        return Check(
+            "torch build",
+            "error",
+            f"for CUDA {built}, but the driver knows {driver} at most",
+            "Update the driver, or install a torch for an older CUDA.",
+        )
+    return Check("torch build", "ok", f"for CUDA {built}, the driver knows {driver or 'n/a'}")
+
+
+def _built_for() -> str:
+    """The CUDA that the installed torch was built for, read without importing it; "" for none."""
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return ""
+    text = (Path(spec.origin).parent / "version.py").read_text(encoding="utf-8")
+    found = re.search(r"^cuda\b[^=\n]*=\s*['\"]([\d.]+)", text, re.MULTILINE)
+    return found[1] if found else ""
+
+
+# Libraries.
+
+
+def _try_torch() -> dict[str, Any] | str:
+    """What a process that imports torch and multiplies on the GPU finds, or why it found nothing."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _TRIAL], capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"it did not come back within {PATIENCE:.0f} s"
+    found = re.search(r"^FOUND(\{.*\})$", done.stdout, re.MULTILINE)
+    if found is not None:
+        return dict(json.loads(found[1]))
+    lines = done.stderr.strip().splitlines()
+    return lines[-1][:200] if lines else f"it ended with status {done.returncode}"
+
+
+def _libraries(attempt: Callable[[], dict[str, Any] | str]) -> Iterator[Check]:
+    found = attempt()
+    if isinstance(found, str):
+        yield Check(
+            "torch", "error", f"cannot be used: {found}", "Install it anew: make clean, then make run."
+        )
+        return
+    if found["gpus"] and found.get("sum") != 64.0**3:
+        yield Check(
+            "torch", "error", f"{found['torch']} computes wrongly on the GPU", "Reset or replace that GPU."
+        )
+    else:
+        where = f"{found['gpus']} GPU{'s' * (found['gpus'] != 1)}" if found["gpus"] else "the CPU"
+        yield Check("torch", "ok", f"{found['torch']}, computes on {where}")
+    yield _transformers()
+    if "triton" in found:
+        yield Check("Triton", "ok", str(found["triton"]))
+    else:
+        status: Status = "warning" if found["gpus"] else "ok"
+        advice = "Steps are slower without it: install triton." if found["gpus"] else ""
+        yield Check("Triton", status, "not here" + (": no GPU needs it" if not advice else ""), advice)
+    if "bitsandbytes" in found:
+        yield Check("bitsandbytes", "ok", str(found["bitsandbytes"]))
+    else:
+        why = found.get("bitsandbytes_error", "not installed")
+        yield Check("bitsandbytes", "warning", why, "int8 and 4bit need it: pip install bitsandbytes.")
+
+
+def _transformers() -> Check:
+    try:
+        return Check("transformers", "ok", version("transformers"))
+    except PackageNotFoundError:
+        return Check("transformers", "error", "not installed", "Install it: pip install transformers.")

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_tui import doctor
+from edge_tui.doctor import Check, terminal, written
+
+GOOD = {"TERM": "xterm-kitty", "COLORTERM": "truecolor"}
+
+
+def found(checks: Any, name: str) -> Check:
+    return next(check for check in checks if check.name == name)
+
+
+def test_every_finding_of_this_machine_is_ok_or_says_what_to_do() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_tui", "doctor", "--json"], capture_output=True, text=True, timeout=90
+    )
+    checks = [Check(**json.loads(line)) for line in done.stdout.splitlines()]
+    names = [check.name for check in checks]
+    assert {"Python", "settings", "terminal", "locale", "model cache", "GPU", "torch", "Triton"} <= set(names)
+    assert "bitsandbytes" in names
+    assert done.returncode == any(check.status == "error" for check in checks)
+    for check in checks:
+        assert check.status == "ok" or check.advice, check
+        assert not check.advice or check.advice.endswith("."), check
+
+
+@pytest.mark.parametrize(
+    ("env", "name", "status", "text"),
+    [
+        (GOOD, "colours", "ok", "16 million"),
+        ({"TERM": "xterm-256color"}, "colours", "ok", "256"),
+        ({"TERM": "xterm"}, "colours", "warning", "16 or fewer"),
+        (GOOD | {"NO_COLOR": "1"}, "colours", "ok", "NO_COLOR"),
+        ({"TERM": "dumb"}, "terminal", "error", "dumb"),
+        ({}, "terminal", "error", "not set"),
+        ({"TERM": "linux"}, "lines", "warning", "may lack"),
+        (GOOD, "clipboard", "ok", "is taken"),
+        (GOOD | {"TMUX": "x", "PATH": ""}, "clipboard", "warning", "does not get through"),
+    ],
+)
+def test_the_terminal(env: dict[str, str], name: str, status: str, text: str) -> None:
+    check = found(terminal(env, True, os.terminal_size((120, 40))), name)
+    assert (check.status, text in check.found) == (status, True), check
+
+
+@pytest.mark.parametrize(("size", "status"), [((50, 20), "error"), ((70, 20), "warning"), ((80, 24), "ok")])
+def test_its_size(size: tuple[int, int], status: str) -> None:
+    assert found(terminal(GOOD, True, os.terminal_size(size)), "size").status == status
+
+
+@pytest.mark.parametrize(
+    ("built", "driver", "status"),
+    [("13.0", "12.8", "error"), ("12.8", "13.0", "ok"), ("12.9", "12.4", "ok"), ("", "12.4", "warning")],
+)
+def test_torch_against_the_driver(built: str, driver: str, status: str) -> None:
+    assert doctor._build(built, driver).status == status
+
+
+def test_disk_and_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_ROOM", 1e18)
+    assert doctor._cache(tmp_path / "a" / "b").status == "warning"
+    monkeypatch.setattr(doctor, "_ROOM", 0)
+    assert doctor._cache(tmp_path / "a" / "b").status == "ok"
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("attempt", "name", "status"),
+    [
+        ("it crashed", "torch", "error"),
+        ({"torch": "2", "gpus": 1, "sum": 64.0**3, "triton": "3", "bitsandbytes": "1"}, "torch", "ok"),
+        ({"torch": "2", "gpus": 1, "sum": 7.0}, "torch", "error"),
+        ({"torch": "2", "gpus": 1, "sum": 64.0**3}, "Triton", "warning"),
+        ({"torch": "2", "gpus": 0}, "Triton", "ok"),
+        ({"torch": "2", "gpus": 0, "bitsandbytes_error": "OSError: libc"}, "bitsandbytes", "warning"),
+    ],
+)
+def test_libraries(attempt: Any, name: str, status: str) -> None:
+    assert found(doctor._libraries(lambda: attempt), name).status == status
+
+
+def test_what_hangs_or_crashes_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_TRIAL", "raise OSError('no libcudart')")
+    assert doctor._try_torch() == "OSError: no libcudart"
+    monkeypatch.setattr(doctor, "_TRIAL", "import os; os.abort()")
+    assert "status" in str(doctor._try_torch())
+    monkeypatch.setattr(doctor, "_TRIAL", "import time; time.sleep(9)")
+    monkeypatch.setattr(doctor, "PATIENCE", 0.3)
+    assert "did not come back" in str(doctor._try_torch())
+
+
+def test_how_it_is_written() -> None:
+    check = Check("disk", "warning", "full\x1b[2J", "Make room.")
+    assert written(check) == "! disk          full␛[2J\n                → Make room."
+    assert written(check, colour=True).startswith("\x1b[33m!")
