@@ -41,14 +41,15 @@ def pack(batch: TokenBatch) -> bytes:
     import numpy as np
 
     texts = [text.encode("utf-8", "surrogatepass") for text in batch.text]
-    planes = [_planes(getattr(batch, name), "<i4") for name in (*INTS, *WIDE_INTS)]
-    planes += [_planes(getattr(batch, name), "<f4") for name in (*FLOATS, *WIDE_FLOATS, "extras")]
+    n = len(batch)
+    lengths = np.array([len(text) for text in texts], np.int32)
+    narrow = np.stack([*(_bits(getattr(batch, name)) for name in (*INTS, *FLOATS)), lengths])
+    wide = [_bits(getattr(batch, name)).reshape(1, -1) for name in (*WIDE_INTS, *WIDE_FLOATS, "extras")]
     if batch.candidates is not None:
-        planes.append(_planes(batch.candidates, "<f4"))
-    planes.append(_planes(np.array([len(text) for text in texts]), "<i4"))
+        wide.append(_bits(batch.candidates).reshape(1, -1))
     form = _FORMAT if batch.candidates is None else _WITH_CANDIDATES
-    head = _HEAD.pack(form, len(batch), batch.top_ids.shape[1], batch.extras.shape[1])
-    return head + zlib.compress(b"".join((*planes, *texts)), _LEVEL)
+    head = _HEAD.pack(form, n, batch.top_ids.shape[1], batch.extras.shape[1])
+    return head + zlib.compress(b"".join((_planes(narrow), *map(_planes, wide), *texts)), _LEVEL)
 
 
 def unpack(data: bytes, run: int = 0) -> TokenBatch:
@@ -71,15 +72,16 @@ def unpack(data: bytes, run: int = 0) -> TokenBatch:
             f"the tokens are in format {form}, but this version reads up to {_WITH_CANDIDATES}"
         )
     reader = _Reader(body, n)
-    columns: dict[str, Any] = {name: reader.take("<i4") for name in INTS}
-    columns |= {name: _fit(reader.take("<i4", top), -1) for name in WIDE_INTS}
-    columns |= {name: reader.take("<f4") for name in FLOATS}
-    columns |= {name: _fit(reader.take("<f4", top), -float("inf")) for name in WIDE_FLOATS}
-    columns["extras"] = reader.take("<f4", extras)
+    narrow = reader.take(len(INTS) + len(FLOATS) + 1)
+    columns: dict[str, Any] = dict(zip(INTS, narrow, strict=False))
+    columns |= {name: row.view("<f4") for name, row in zip(FLOATS, narrow[len(INTS) :], strict=False)}
+    columns |= {name: _fit(reader.wide(top), -1) for name in WIDE_INTS}
+    columns |= {name: _fit(reader.wide(top).view("<f4"), -float("inf")) for name in WIDE_FLOATS}
+    columns["extras"] = reader.wide(extras).view("<f4")
     if form == _WITH_CANDIDATES:
-        told = reader.take("<f4", 2 * top * extras).reshape(-1, top)
+        told = reader.wide(2 * top * extras).view("<f4").reshape(-1, top)
         columns["candidates"] = _fit(told, float("nan")).reshape(n, extras, 2, TOP)
-    return TokenBatch(run=run, text=reader.texts(), **columns)
+    return TokenBatch(run=run, text=reader.texts(narrow[-1].tolist()), **columns)
 
 
 def join(batches: Sequence[TokenBatch]) -> TokenBatch:
@@ -99,11 +101,20 @@ def join(batches: Sequence[TokenBatch]) -> TokenBatch:
     return TokenBatch(run=batches[0].run, text=text, **columns)
 
 
-def _planes(column: NDArray[Any], kind: str) -> bytes:
+def _bits(column: NDArray[Any]) -> NDArray[Any]:
+    """Numbers as 32-bit patterns."""
     import numpy as np
 
-    flat = np.ascontiguousarray(column, kind).reshape(-1)
-    return flat.view(np.uint8).reshape(-1, 4).T.tobytes()
+    kind = "<i4" if column.dtype.kind == "i" else "<f4"
+    return np.ascontiguousarray(column, kind).view("<i4")
+
+
+def _planes(rows: NDArray[Any]) -> bytes:
+    """Row by row, and of each row first the lowest bytes of all its numbers, at last the highest."""
+    import numpy as np
+
+    height, width = rows.shape
+    return rows.view(np.uint8).reshape(height, width, 4).transpose(0, 2, 1).tobytes()
 
 
 def _fit(wide: NDArray[Any], empty: float) -> NDArray[Any]:
@@ -126,22 +137,27 @@ class _Reader:
         self._n = n
         self._at = 0
 
-    def take(self, kind: str, width: int | None = None) -> NDArray[Any]:
-        """The next column, `[n]` or `[n, width]`."""
+    def take(self, height: int, width: int | None = None) -> NDArray[Any]:
+        """So many rows of numbers, as `_planes` wrote them: int32 `[height, width]`, else `[height, n]`."""
         import numpy as np
 
-        size = 4 * self._n * (1 if width is None else width)
+        width = self._n if width is None else width
+        size = 4 * height * width
         if self._at + size > len(self._body):
             raise DamagedColumns("the tokens are cut off")
-        planes = np.frombuffer(self._body, np.uint8, size, self._at)
+        planes = np.frombuffer(self._body, np.uint8, size, self._at).reshape(height, 4, width)
         self._at += size
-        values: NDArray[np.generic] = np.ascontiguousarray(planes.reshape(4, -1).T).view(kind).reshape(-1)
-        return values if width is None else values.reshape(self._n, width)
+        rows: NDArray[np.generic] = np.ascontiguousarray(planes.transpose(0, 2, 1)).view("<i4")
+        return rows.reshape(height, width)
 
-    def texts(self) -> tuple[str, ...]:
-        """What is left: the texts, after their lengths in bytes."""
+    def wide(self, width: int) -> NDArray[Any]:
+        """The next wide column: int32 `[n, width]`."""
+        return self.take(1, self._n * width).reshape(self._n, width)
+
+    def texts(self, lengths: Sequence[int]) -> tuple[str, ...]:
+        """What is left: texts of so many bytes each."""
         texts = []
-        for length in self.take("<i4").tolist():
+        for length in lengths:
             raw = self._body[self._at : self._at + length]
             texts.append(raw.decode("utf-8", "surrogatepass"))
             self._at += length

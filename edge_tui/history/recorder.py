@@ -55,6 +55,7 @@ class _Live:
         id: Its number in the store; None until the store knows it.
         batches: What came since the last write.
         small: What the chunks hold that are not yet joined.
+        loose: How many tokens that are.
         number: Of the next chunk.
         texts: Of a single row, as much as has been written.
         ids: bool `[n]`, which tokens it chose or could have chosen.
@@ -68,6 +69,7 @@ class _Live:
     model: str = ""
     batches: list[TokenBatch] = field(default_factory=list)
     small: list[TokenBatch] = field(default_factory=list)
+    loose: int = 0
     number: int = 0
     tokens: int = 0
     texts: list[str] = field(default_factory=list)
@@ -229,6 +231,8 @@ class Recorder:
 
     def _write(self, store: Store) -> None:
         now = self._clock()
+        if not self._jobs and now - self._beat <= _BEAT:
+            return  # tokens come as jobs as well
         with store.transaction():
             for _ in range(len(self._jobs)):  # what these add waits for the next round
                 self._jobs.popleft()(store)
@@ -288,18 +292,23 @@ class Recorder:
         live.number += 1
         live.tokens += len(batch)
         live.small.append(batch)
+        live.loose += len(batch)
         if live.rows == 1:
             live.texts.append("".join(batch.text))
-        live.ids = _marked(live.ids, batch)
-        if sum(map(len, live.small)) >= CHUNK:
+        if live.loose >= CHUNK:
             self._join(store, live)
 
     @staticmethod
     def _join(store: Store, live: _Live) -> None:
         many = len(live.small)
-        if many > 1 and live.id is not None:
-            store.append(live.id, live.number - many, columns.join(live.small), replacing=many)
+        if not many or live.id is None:
+            return
+        batch = columns.join(live.small)
+        live.ids = _marked(live.ids, batch)
+        if many > 1:
+            store.append(live.id, live.number - many, batch, replacing=many)
         live.small.clear()
+        live.loose = 0
 
     def _end(
         self, store: Store, run: int, state: State, finished: Finished | None, message: str = ""

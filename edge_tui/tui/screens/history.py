@@ -81,7 +81,8 @@ class HistoryScreen(ModalScreen[Wanted]):
     def __init__(self, store: Store, titles: Mapping[str, str]) -> None:
         super().__init__()
         self._store = store
-        self._all: list[Entry] = []
+        self.entries: list[Entry] = []
+        """Every run, newest first."""
         self.list = RunList(titles, id="runs")
         self.pane = TokenPane("", id="preview-tokens")
         self.pane.can_focus = False
@@ -102,9 +103,9 @@ class HistoryScreen(ModalScreen[Wanted]):
                     yield self.pane
 
     async def on_mount(self) -> None:
-        self._all = await asyncio.to_thread(self._store.runs)
-        self._show(self._all)
-        if not self._all:
+        self.entries = await asyncio.to_thread(self._store.runs)
+        self.show(self.entries)
+        if not self.entries:
             self._say(_EMPTY)
 
     # Searching.
@@ -116,17 +117,18 @@ class HistoryScreen(ModalScreen[Wanted]):
     @work(exclusive=True, group="search")
     async def _search(self, query: str) -> None:
         found = await asyncio.to_thread(self._store.search, query) if query.strip() else None
-        entries = self._all if found is None else [entry for entry in self._all if entry.id in found]
-        self._show(entries)
+        entries = self.entries if found is None else [entry for entry in self.entries if entry.id in found]
+        self.show(entries)
         if not entries:
-            self._say(_NOTHING if self._all else _EMPTY)
+            self._say(_NOTHING if self.entries else _EMPTY)
 
-    def _show(self, entries: Sequence[Entry]) -> None:
+    def show(self, entries: Sequence[Entry]) -> None:
+        """Shows some of the runs."""
         if not self.is_attached:
             return
         self.list.show(entries)
-        count = f"{len(entries):,} of " if len(entries) < len(self._all) else ""
-        self._dialog.border_title = f"history · {count}{len(self._all):,} runs"
+        count = f"{len(entries):,} of " if len(entries) < len(self.entries) else ""
+        self._dialog.border_title = f"history · {count}{len(self.entries):,} runs"
 
     def action_move(self, step: int) -> None:
         self.list.cursor += step
