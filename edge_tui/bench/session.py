@@ -62,10 +62,7 @@ class Session:
         return str(self.ledger.head.get("device_name", self.device))
 
     def __enter__(self) -> Session:
-        self.progress.say(f"measuring the read bandwidth of {self.device}")
-        self.bandwidth = read_bandwidth(self.device)
-        self.free()
-        self.ledger.head["read_bandwidth"] = self.bandwidth
+        self.measure_bandwidth()
         return self
 
     def __exit__(
@@ -87,6 +84,13 @@ class Session:
             yield
         except BenchError as error:
             self.ledger.note(f"{', '.join(where)}: {error}")
+
+    def measure_bandwidth(self) -> None:
+        """Reads as fast as the device can; the fastest that this bench has seen is what counts."""
+        self.progress.say(f"measuring the read bandwidth of {self.device}")
+        self.bandwidth = max(self.bandwidth, read_bandwidth(self.device))
+        self.free()
+        self.ledger.head["read_bandwidth"] = self.bandwidth
 
     def target(self, name: str, invented: bool) -> Target:
         """A model by the name that the command line gives.

@@ -110,6 +110,7 @@ def measure(
     Raises:
         BenchError: the model cannot be loaded.
     """
+    session.measure_bandwidth()
     before = session.allocated()
     ours = session.ours(target, precision, second)
     peer: Peer | None = None

@@ -8,8 +8,9 @@ from edge_tui.bench.session import Session
 
 
 @pytest.fixture
-def session():
+def session(monkeypatch):
     """A bench on the processor whose bandwidth is taken for granted."""
+    monkeypatch.setattr(Session, "measure_bandwidth", lambda self: None)
     opened = Session("cpu", Ledger("speed"), Progress(1, quiet=True))
     opened.bandwidth = 1e10
     yield opened
