@@ -1,7 +1,7 @@
 # `make run` starts the app, `make test` runs the suite; both install what they need into .venv first.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types contracts proof bench-tui docs screenshots wheel clean format
+.PHONY: help run test check lint types contracts proof bench-tui bench-history docs screenshots wheel clean format
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -45,6 +45,9 @@ docs: $(VENV)/.dev ## Write the generated parts of README.md and docs/ anew
 
 screenshots: $(VENV)/.dev ## Take the README's picture anew
 	$(BIN)/python tools/take_screenshot.py
+
+bench-history: $(VENV)/.dev ## Measure the history: opening, searching, bytes and time of a token
+	$(BIN)/python -m edge_tui.history.bench $(ARGS)
 
 wheel: $(VENV)/.dev ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel
