@@ -56,7 +56,7 @@ class Graphs:
         models = list(rig.streams.values())
         self._parallel = len(set(map(id, models))) == len(models)
 
-        if rig.rows == 1 and rig.appends == 1:
+        if rig.rows == 1 and len(feeds) == len(rig.streams):
             for name, graph in zip(rig.streams, self._feed, strict=True):
                 rig.contexts[name].replay = partial(self._append, name, graph, rig.outputs[name].logits)
 
