@@ -1,0 +1,85 @@
+"""At a real terminal: a lost connection loses nothing, and the editor gets the terminal and gives it back."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge_tui.history.schema import default_path
+from edge_tui.history.store import Store
+from tests.tui.test_end_to_end import Terminal, out_tokens, terminal
+
+__all__ = ["terminal"]
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+NO_TOUR = {"EDGE_TUI_UI__TOUR": "false"}
+
+
+@pytest.fixture(autouse=True)
+def _no_tour(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in NO_TOUR.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("how", ["killed", "hung up"])
+def test_what_a_lost_connection_cut_off_goes_on_at_the_next_start(
+    terminal: Callable[..., Terminal], how: str
+) -> None:
+    flags = ("--strategy", "greedy", "--max-length", "1900")
+    first = terminal(*flags)
+    first.see(r"demo/expert .*ready", 40)
+    first.press("import os")
+    first.press("\n")
+    first.until(lambda: out_tokens(first) > 30, "thirty tokens")
+    seen = out_tokens(first)
+    first.child.kill(signal.SIGKILL if how == "killed" else signal.SIGHUP)
+    deadline = time.monotonic() + 10
+    while first.child.isalive() and time.monotonic() < deadline:
+        first.read()
+    assert not first.child.isalive()
+
+    second = terminal(*flags)
+    second.see(r"a run was interrupted", 40)
+    (entry,) = Store(default_path()).runs()
+    assert entry.state == "interrupted"
+    # The last 50 ms may be gone, at a thousand tokens a second.
+    assert entry.tokens >= seen - 50
+    second.press("\r")
+    second.see(r"Opened with its settings: c goes on")
+    second.see(r"demo/expert .*ready", 40)
+    second.press("c")
+    second.until(lambda: second.text.count("import") and out_tokens(second) > 5, "new tokens")
+    second.press("\x1b")
+    second.press("\x11")
+
+
+def test_the_editor_gets_the_terminal_and_gives_it_back(
+    terminal: Callable[..., Terminal], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    editor = tmp_path / "editor.py"
+    editor.write_text(
+        "import sys\n"
+        "text = open(sys.argv[-1]).read()\n"
+        "answer = input('EDITING ' + text + '> ')\n"
+        "open(sys.argv[-1], 'w').write(text + answer)\n"
+    )
+    monkeypatch.setenv("EDITOR", f"{sys.executable} {editor}")
+    sitting = terminal()
+    sitting.see(r"demo/expert .*ready", 40)
+    sitting.press("def f")
+    sitting.press("\x07")
+    sitting.see(r"EDITING def f>")
+    sitting.press("ibonacci(n):\r")
+    sitting.see(r"│ def fibonacci\(n\):")
+    sitting.press("\n")
+    sitting.until(lambda: out_tokens(sitting) > 3, "tokens")
+    sitting.press("\x11")
+    deadline = time.monotonic() + 5
+    while sitting.child.isalive() and time.monotonic() < deadline:
+        sitting.read()
+    assert sitting.child.exitstatus == 0
+    assert default_path().exists()
