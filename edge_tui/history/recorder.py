@@ -123,7 +123,11 @@ class Recorder:
         return recorded
 
     def reader(self, timeout: float = 2.0) -> Store | None:
-        """The history for reading, beside the writing; None where there is none. Waits until it is open."""
+        """The history for reading, beside the writing; None where there is none. Waits until it is open.
+
+        Raises:
+            HistoryError, sqlite3.Error, OSError: it was there, and is not any more.
+        """
         self._opened.wait(timeout)
         store = self._store
         if store is None or not store.lasting or store.path is None:
@@ -211,7 +215,7 @@ class Recorder:
                 self._engine.drain()
             try:
                 self._write(store)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, HistoryError) as error:
                 if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _PASSING:
                     # Full, or broken under our hands. What is there already will be found again.
                     self._give_up(f"The history cannot be written ({error}): what comes now is not kept.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import threading
 import time
 from contextlib import contextmanager
@@ -80,7 +81,10 @@ class Store:
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         with self._lock:
-            return self._connection.execute(query, values).fetchall()
+            try:
+                return self._connection.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                raise HistoryError(f"The history cannot be read: {error}.") from error
 
     def _run(self, query: str, values: Sequence[Any] = ()) -> int:
         """Executes a statement; returns the id of the row it added."""
@@ -350,11 +354,10 @@ class Store:
         """Chunks by number, until there are tokens enough."""
         found: dict[int, TokenBatch] = {}
         with self._lock:
-            rows = self._connection.execute(
-                "SELECT number, data FROM chunks WHERE run = ? ORDER BY number", (run,)
-            )
-            for number, data in rows:
-                found[number] = columns.unpack(data, run)
+            numbers = self._rows("SELECT number FROM chunks WHERE run = ? ORDER BY number", (run,))
+            for (number,) in numbers:
+                packed = self._rows("SELECT data FROM chunks WHERE run = ? AND number = ?", (run, number))
+                found[number] = columns.unpack(packed[0][0], run)
                 if tokens is not None and (tokens := tokens - len(found[number])) <= 0:
                     break
         return found

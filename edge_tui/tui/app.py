@@ -138,6 +138,7 @@ class EdgeApp(App[int]):
         self.session = session or Session()
         self.session.recorder = recorder
         self._history: Store | None = None
+        self._told = ""
         self.telemetry = telemetry
         self._factory = engine_factory
         self._notices = [str(notice) for notice in notices]
@@ -234,6 +235,7 @@ class EdgeApp(App[int]):
     def _tick(self) -> None:
         if self._leaving or not self.workbench.is_attached:
             return
+        self._tell_of_history()
         # Events are always taken, so that memory stays level; what they change waits for the terminal.
         news = self.session.pump()
         self._note_use(news)
@@ -341,18 +343,26 @@ class EdgeApp(App[int]):
 
     # What is kept.
 
+    def _tell_of_history(self) -> None:
+        """Says once that runs are not kept (any more)."""
+        problem = self.session.recorder.problem if self.session.recorder is not None else ""
+        if problem != self._told:
+            self._told = problem
+            self.notify(sanitise(problem), severity="warning", markup=False, timeout=10)
+
     def history(self) -> Store | None:
         """The kept runs; None where nothing is kept."""
         if self._history is None and self.session.recorder is not None:
-            self._history = self.session.recorder.reader()
+            try:
+                self._history = self.session.recorder.reader()
+            except (HistoryError, sqlite3.Error, OSError) as error:
+                self.workbench.say(f"The history cannot be opened: {error}.", "error")
         return self._history
 
     @work
     async def _offer_interrupted(self, recorder: Recorder) -> None:
         """Finds what a vanished process left behind, and offers the newest of it once."""
         found = await asyncio.to_thread(_interrupted, recorder)
-        if recorder.problem:
-            self.notify(sanitise(recorder.problem), severity="warning", markup=False, timeout=10)
         if found is None or self._leaving:
             return
         from edge_tui.tui.screens.confirm import ConfirmScreen
@@ -507,13 +517,13 @@ def _interrupted(recorder: Recorder) -> Entry | None:
     """The newest run that was cut off and has not been offered yet."""
     from edge_tui.history.restore import recover
 
-    store = recorder.reader()
-    if store is None:
-        return None
     try:
+        store = recorder.reader()
+        if store is None:
+            return None
         recover(store, time.time())
         return store.offer()
-    except (HistoryError, sqlite3.Error):
+    except (HistoryError, sqlite3.Error, OSError):
         # It will be there the next time; this start goes on.
         return None
 

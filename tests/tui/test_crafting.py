@@ -299,7 +299,7 @@ async def test_an_interrupted_run_is_offered_and_goes_on_from_its_last_token(
         await until(pilot, lambda: len(workbench.pane.transcript or ()) == 8)
         assert workbench.knobs.decoder.name == "min_p"
         assert workbench.prompt.text == "Why?"
-        assert workbench.focused is workbench.pane
+        await until(pilot, lambda: workbench.focused is workbench.pane)
         # The other model has other tokens.
         await press(pilot, "c")
         await until(pilot, lambda: "wrote this: load it" in workbench.messages.message)

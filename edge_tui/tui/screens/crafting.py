@@ -41,8 +41,14 @@ class Crafting(Talking):
         raise NotImplementedError
 
     def _past_prompts(self, query: str, most: int) -> list[str]:
+        from edge_tui.history.schema import HistoryError
+
         store = self.app.history()
-        return store.prompts(query, most) if store is not None else []
+        try:
+            return store.prompts(query, most) if store is not None else []
+        except HistoryError as error:
+            self.say(str(error), "error")
+            return []
 
     # Earlier prompts.
 
@@ -217,7 +223,8 @@ class Crafting(Talking):
                 self.say(f"It was {stored.model} then; it is {loaded.name} now.", "warning")
             return
         self.look_at(talk.exchanges[-1].run if talk is not None else _run_of(*kept[0]))
-        self.pane.focus()
+        # The dialog before this one gives the focus back to where it was.
+        self.call_after_refresh(self.pane.focus)
         self._paint_talk()
         ends = "it ended by itself; g runs its prompt again" if stored.entry.reason == "eos" else "c goes on"
         self.say(

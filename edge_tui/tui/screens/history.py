@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -27,7 +28,7 @@ from edge_tui.tui.widgets.token_pane import TokenPane
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from textual.app import ComposeResult
+    from textual.app import App, ComposeResult
 
     from edge_tui.history.runs import Entry, StoredRun
     from edge_tui.history.store import Store
@@ -103,7 +104,11 @@ class HistoryScreen(ModalScreen[Wanted]):
                     yield self.pane
 
     async def on_mount(self) -> None:
-        self.entries = await asyncio.to_thread(self._store.runs)
+        try:
+            self.entries = await asyncio.to_thread(self._store.runs)
+        except HistoryError as error:
+            self._say(str(error), "$error")
+            return
         self.show(self.entries)
         if not self.entries:
             self._say(_EMPTY)
@@ -116,7 +121,11 @@ class HistoryScreen(ModalScreen[Wanted]):
 
     @work(exclusive=True, group="search")
     async def _search(self, query: str) -> None:
-        found = await asyncio.to_thread(self._store.search, query) if query.strip() else None
+        try:
+            found = await asyncio.to_thread(self._store.search, query) if query.strip() else None
+        except HistoryError as error:
+            self._say(str(error), "$error")
+            return
         entries = self.entries if found is None else [entry for entry in self.entries if entry.id in found]
         self.show(entries)
         if not entries:
@@ -245,7 +254,7 @@ class HistoryScreen(ModalScreen[Wanted]):
     def _leave(self, wanted: Wanted | None) -> None:
         doomed = sorted(self.list.doomed)
         if doomed:
-            self.app.run_worker(asyncio.to_thread(_delete, self._store, doomed), exclusive=False)
+            self.app.run_worker(_delete(self.app, self._store, doomed), exclusive=False)
         self.dismiss(wanted)
 
 
@@ -267,9 +276,14 @@ def _write(store: Store, run: int, kind: str, theme: str) -> Path:
     return path
 
 
-def _delete(store: Store, runs: Sequence[int]) -> None:
-    for run in runs:
-        store.delete(run)
+async def _delete(app: App[object], store: Store, runs: Sequence[int]) -> None:
+    """Deletes runs behind the screen's back."""
+    try:
+        for run in runs:
+            await asyncio.to_thread(store.delete, run)
+    except (HistoryError, sqlite3.Error) as error:
+        said = sanitise(f"Not all could be deleted: {error}.", keep_newlines=False)
+        app.notify(said, severity="error", markup=False)
 
 
 def _about(stored: StoredRun) -> Content:

@@ -1,0 +1,32 @@
+"""The figures that the history is held to."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+
+from edge_tui.history import bench
+from edge_tui.transcript import Transcript
+from tests.history.runs import batch, started
+
+
+@pytest.mark.proof
+def test_ten_thousand_runs_open_and_search_in_time(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["--rounds", "0"]) == 0, capsys.readouterr().out
+
+
+def test_a_token_kept_on_the_screen_takes_at_most_400_bytes() -> None:
+    steps = [batch(["word ", "two "] * 32, 64 * i) for i in range(80)]
+    transcript = Transcript(started())
+    transcript.extend(steps[0])
+    tracemalloc.start()
+    try:
+        for step in steps[1:]:
+            transcript.extend(step)
+            assert len(transcript) == transcript.records
+        # Room ahead is an eighth at most; what counts is what stays once it is used.
+        taken = tracemalloc.get_traced_memory()[0] / (len(transcript) - 64)
+    finally:
+        tracemalloc.stop()
+    assert taken <= 400 * 9 / 8
