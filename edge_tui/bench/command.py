@@ -116,7 +116,8 @@ def _quality(options: Options, ledger: Ledger) -> None:
     jobs = [Job(name, _values(name, options["set"])) for name in _strategies(options)]
     exam = _exam(options, names)
     progress = _progress(options, 1)
-    with _session(options, ledger, progress, prompts=exam.text) as session:
+    asked = Path(options["qa"]).read_text(encoding="utf-8") if options["qa"] else ""
+    with _session(options, ledger, progress, prompts=exam.text + asked) as session:
         ledger.head |= {"window": exam.window, "stride": exam.stride, "remark": report.QUALITY_REMARK}
         targets = list(_targets(names, precisions or _usual(session.device)))
         progress.total = len(targets)

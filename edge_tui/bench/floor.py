@@ -71,11 +71,13 @@ def synchronise(device: str) -> None:
 def step_weights(info: ModelInfo, config: Mapping[str, Any]) -> int:
     """Bytes of weights that one step reads: all but the embedding, of which it reads a row.
 
-    A head that is the embedding is read in full.
+    A head that is the embedding is read in full. On a CPU quantised models have a head of their own, and
+    their embedding keeps 16 bits.
     """
-    if config.get("tie_word_embeddings"):
+    own = info.device == "cpu" and info.tier == "flat" and info.precision in ("int8", "4bit")
+    if config.get("tie_word_embeddings") and not own:
         return info.weight_bytes
-    width = {"float32": 4}.get(info.dtype, 2)
+    width = 4 if info.dtype == "float32" and not own else 2
     return info.weight_bytes - info.vocab * int(config["hidden_size"]) * width
 
 
