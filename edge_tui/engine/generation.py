@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from decoders.base import Decoder, Env, Output
 from edge_tui.engine.lookahead import LookaheadRig
 from edge_tui.engine.rig import Rig
+from edge_tui.engine.ring import DEPTH
 from edge_tui.engine.rooms import ROOM, roomy
 
 if TYPE_CHECKING:
@@ -31,11 +32,13 @@ class Cached:
         context: One row.
         ids: The ids whose keys and values it holds.
         rigs: Captured rigs whose main stream reads it, latest last.
+        costs: Of steps without proposals and with so many of them.
     """
 
     context: Context
     ids: list[int] = field(default_factory=list)
     rigs: list[Rig] = field(default_factory=list)
+    costs: dict[int, tuple[float, float]] = field(default_factory=dict)
 
     def find(self, decoder: Decoder, rows: int, eos: tuple[int, ...], roots: list[Context]) -> Rig | None:
         """A rig that fits a run, taken off the shelf; those that no run can fit again are dropped."""
@@ -90,6 +93,9 @@ class Generation:
         self.start = start
         self.rows = decoder.rows(values) * samples
         self.launched = 0
+        self.judged = 0
+        """Steps whose records have been read, for a strategy that proposes."""
+        self._rest = 0
         self.trouble = ""
         """Why steps are launched one operation at a time although the models could be captured."""
         self.lookahead = decoder.lookahead(values)
@@ -226,6 +232,8 @@ class Generation:
         import torch
 
         rig = self.rig
+        if self._rest and self.launched >= self._rest:
+            rig.proposing = False
         with torch.inference_mode():
             if self._capture and self.launched >= 2 and rig.graphs is None:
                 self._try_capture()
@@ -249,23 +257,31 @@ class Generation:
             reason = str(error).strip().splitlines()
             self.trouble = reason[0].rstrip(".") if reason else type(error).__name__
 
-    def seconds_without(self) -> float:
-        """How long a step would take if the draft rested; waits for the device."""
+    def costs(self) -> tuple[float, float]:
+        """Seconds of a step without proposals and of one with them, for a strategy that makes them.
+
+        Measured once for each pair of contexts, which waits for the device; the numbers of all later runs are
+        the same, so that what they decide is, too.
+        """
         import torch
 
-        rig = self.rig
+        rig, shelf = self.rig, self._shelf
         assert isinstance(rig, LookaheadRig)
+        assert shelf is not None
+        if (known := shelf.costs.get(self.lookahead)) is not None:
+            return known
         with torch.inference_mode():
             if rig.graphs is not None:
                 rig.proposing = False
                 if rig.graphs is None:
                     self._try_capture()
                 rig.proposing = True
-            return rig.seconds_without()
+            shelf.costs[self.lookahead] = costs = rig.costs()
+        return costs
 
     def stop_proposing(self) -> None:
-        """From the next step on the draft rests."""
-        self.rig.proposing = False
+        """Lets the draft rest, from a step on that does not depend on how far the host is ahead."""
+        self._rest = self.judged + DEPTH + 1
 
     def take_trouble(self) -> str:
         """`trouble`, told once."""

@@ -188,6 +188,7 @@ class _Decode:
         self._run, self._generation, self._scribe = run, generation, scribe
         self._post, self._stopped, self._began = post, stopped, began
         self._worth: Worth | None = None
+        self._resting = False
         self._flushed = 0.0
         self._version = 0
         self.first = 0.0
@@ -207,7 +208,7 @@ class _Decode:
                     if generation.trouble:
                         self._tell(generation.take_trouble())
                     if generation.lookahead and generation.launched == _WARM:
-                        self._worth = Worth(generation.seconds_without())
+                        self._worth = Worth(*generation.costs())
                 elif generation.ring.empty:
                     break
                 self._read(wait=generation.ring.full or generation.launched >= generation.max_new)
@@ -223,15 +224,15 @@ class _Decode:
         finally:
             scribe.end(reason)
             self._flush()
-            if (worth := self._worth) is not None and worth.proposed:
+            if (worth := self._worth) is not None and worth.proposed and not self._resting:
                 self._say(f"{worth.acceptance:.0%} of {worth.proposed} proposed tokens were accepted.")
 
     def _read(self, wait: bool) -> None:
         for ints, floats in self._generation.ring.read(wait):
             tokens = self._scribe.take(ints, floats)
             now = time.perf_counter()
-            if self._worth is not None:
-                self._judge(self._worth, len(ints) - 1, tokens, now)
+            if self._generation.lookahead:
+                self._judge(len(ints) - 1, tokens)
             if not self.first:
                 self.first = now
                 self._flush()
@@ -249,15 +250,19 @@ class _Decode:
     def _say(self, sentence: str) -> None:
         self._post(Noticed(self._run.id, sentence))
 
-    def _judge(self, worth: Worth, proposed: int, tokens: int, now: float) -> None:
+    def _judge(self, proposed: int, tokens: int) -> None:
         """Gives up proposing where it loses."""
-        if proposed and (gain := worth.saw(proposed, tokens, now)) is not None:
+        self._generation.judged += 1
+        if self._worth is None or not proposed:
+            return
+        gain = self._worth.saw(proposed, tokens)
+        if gain is not None and not self._resting:
+            self._resting = True
             self._generation.stop_proposing()
             self._say(
-                f"Speculation is off for the rest of this run: {worth.acceptance:.0%} of the proposals were "
-                f"accepted, which is {gain:.2f} times the speed without them."
+                f"Speculation is off for the rest of this run: {self._worth.acceptance:.0%} of the proposals "
+                f"were accepted, which is {gain:.2f} times the speed without them."
             )
-            self._worth = None
 
     def _note_change(self, version: int) -> None:
         table = self._generation.table

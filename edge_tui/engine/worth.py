@@ -1,53 +1,49 @@
-"""Whether proposing tokens is faster than not: it depends on the text, so it is measured while it runs."""
+"""Whether proposing tokens is faster than not: it depends on the text, so it is judged while it runs."""
 
 from __future__ import annotations
 
 _PATIENCE = 24
 """Steps before a judgement, and between two."""
-_LEAST_GAIN = 1.0
-"""Rate with proposals over rate without, below which proposing is given up."""
 
 
 class Worth:
-    """Compares a run's pace with what it would be without proposals.
+    """Compares what a run's steps give with what they cost.
+
+    It sees counts, not times: the same text is judged the same way in every run.
 
     Args:
-        plain: Seconds that a step without proposals takes.
+        without: Seconds that a step without proposals takes.
+        proposing: Seconds of a step with them.
     """
 
-    def __init__(self, plain: float) -> None:
-        self.plain = plain
+    def __init__(self, without: float, proposing: float) -> None:
         self.proposed = 0
         self.accepted = 0
+        self._ratio = without / proposing
         self._steps = 0
         self._tokens = 0
-        self._began = 0.0
 
     @property
     def acceptance(self) -> float:
         """Share of the proposals that were taken."""
         return self.accepted / self.proposed if self.proposed else 0.0
 
-    def saw(self, proposed: int, tokens: int, now: float) -> float | None:
+    def saw(self, proposed: int, tokens: int) -> float | None:
         """Takes one step.
 
         Args:
             proposed: Tokens that were proposed.
             tokens: Tokens that came out, the target's own included.
-            now: Monotonic seconds of its arrival.
 
         Returns:
             None while proposing pays or is not judged; else how many times as fast it is as not proposing.
         """
         self.proposed += proposed
         self.accepted += tokens - 1
-        if not self._began:
-            self._began = now
-            return None
         self._steps += 1
         self._tokens += tokens
         if self._steps < _PATIENCE:
             return None
-        gain = self._tokens * self.plain / max(now - self._began, 1e-9)
-        self._steps, self._tokens, self._began = 0, 0, now
-        return gain if gain < _LEAST_GAIN else None
+        gain = self._tokens / self._steps * self._ratio
+        self._steps = self._tokens = 0
+        return gain if gain < 1 else None

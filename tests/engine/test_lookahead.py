@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_tui.engine.events import Noticed, TokenBatch
+from edge_tui.engine.generation import Generation
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
 from edge_tui.engine.worth import Worth
@@ -60,10 +61,23 @@ def test_it_says_how_many_proposals_were_taken(demo: LocalEngine) -> None:
 
 
 def test_proposing_is_given_up_where_it_loses() -> None:
-    """Steps of 3 s that give one token each, where 1 s would do; and steps that give three."""
-    losing, winning = Worth(plain=1.0), Worth(plain=1.0)
-    verdicts = [losing.saw(4, 1, 3.0 * i) for i in range(1, 60)]
-    assert next(gain for gain in verdicts if gain is not None) == pytest.approx(1 / 3, rel=0.1)
-    assert all(winning.saw(4, 4, 3.0 * i) is None for i in range(1, 60))
+    """Steps that cost three times as much and give one token each; and steps that give four."""
+    losing, winning = Worth(1.0, 3.0), Worth(1.0, 3.0)
+    verdicts = [losing.saw(4, 1) for _ in range(60)]
+    assert next(gain for gain in verdicts if gain is not None) == pytest.approx(1 / 3)
+    assert all(winning.saw(4, 4) is None for _ in range(60))
     assert losing.acceptance == 0
     assert winning.acceptance == 0.75
+
+
+def test_a_run_goes_on_where_the_draft_rests(demo: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Greedy text does not change where the proposals end, and the end does not depend on the machine."""
+    greedy = watch(demo, Request("import os\n", "greedy", seed=1, max_length=150))
+    monkeypatch.setattr(Generation, "costs", lambda generation: (1.0, 100.0))
+    runs = [
+        watch(demo, Request("import os\n", "speculative", {"temperature": t}, seed=1, max_length=150))
+        for t in (0, 1, 1)
+    ]
+    assert all("Speculation is off" in run.all(Noticed)[0].message for run in runs)
+    assert runs[0].ids == greedy.ids
+    assert runs[1].ids == runs[2].ids
