@@ -35,7 +35,7 @@ LOOKAHEAD = Param(
     live=False,
     help="Tokens that the draft proposes before the target checks them: more pay if most are accepted.",
 )
-_CORRECTION = 128
+CORRECTION = 128
 """Added to a row's number for the draws that correct a proposal: their luck must not be the proposal's."""
 
 
@@ -106,7 +106,7 @@ class Speculative(Decoder):
         left = (target.gather(1, at)[:, 0] - spent).clamp_min(0)
         # Rounding may leave nothing of two equal distributions; then a proposal was rejected by a hair.
         left = left.where(left.sum(-1, keepdim=True) > 0, target.gather(1, at)[:, 0])
-        own = Rng(rng.key, rng.row + _CORRECTION, rng.step + accepted)
+        own = Rng(rng.key, rng.row + CORRECTION, rng.step + accepted)
         chosen = torch.cat([draw(left[r : r + 1].log(), _of_row(own, r)) for r in range(rows)])
 
         replaced = torch.cat((proposed, torch.full_like(chosen[:, None], -1)), 1)

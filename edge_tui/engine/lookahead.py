@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from decoders.base import Output, Step
+from edge_tui.engine.ops.choose import fused_lookahead
 from edge_tui.engine.rig import Decided, Rig
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class LookaheadRig(Rig):
 
         self.k = decoder.lookahead(values)
         self._main, self._draft = (stream.name for stream in decoder.streams)
+        self._fused = fused_lookahead(decoder, self.device, width, rows, self.k)
+        self._strategy = self._fused or decoder
         self._certain = torch.zeros(rows, dtype=torch.int64, device=self.device)
         """Positions of the main context that will stay."""
         self._block = torch.zeros(rows, self.k + 1, dtype=torch.int64, device=self.device)
@@ -84,25 +87,29 @@ class LookaheadRig(Rig):
         self._block[:, 0] = self._pair[:, 1]
         for at in range(self.k):
             out = self._cut(self.streams[self._draft].forward(self.contexts[self._draft], tokens))
-            proposed = self.decoder.propose(out, self._state, self.table.params, self._rng, at)
+            proposed = self._strategy.propose(out, self._state, self.table.params, self._rng, at)
             self._block[:, at + 1] = proposed
             tokens = proposed[:, None]
         self.outputs[self._main] = self.streams[self._main].forward(self.contexts[self._main], self._block)
 
-    def seconds_without(self, count: int = 3) -> float:
-        """How long a step takes that proposes nothing: the mean of `count`, which are taken back."""
-        self.proposing = False
+    def costs(self) -> tuple[float, float]:
+        """Seconds of the forwards of a step without proposals, and of one with them; both are taken back."""
+        seconds = []
+        for self.proposing in (False, True):
+            seconds.append(self._time())
+        return seconds[0], seconds[1]
+
+    def _time(self, count: int = 3) -> float:
+        """The mean of `count` steps after one that warms up."""
         feed = self.graphs.feed if self.graphs is not None else self.feed
-        main = self.contexts[self._main]
         began = 0.0
-        for i in range(count + 1):  # the first one warms up
+        for i in range(count + 1):
             feed()
-            main.truncate(self._certain)
+            self.contexts[self._main].truncate(self._certain)
             if i == 0:
                 self._wait()
                 began = time.perf_counter()
         self._wait()
-        self.proposing = True
         return (time.perf_counter() - began) / count
 
     def _wait(self) -> None:
@@ -114,7 +121,7 @@ class LookaheadRig(Rig):
     def choose(self) -> None:
         self.table.refresh()
         outs = {self._main: self._cut(self.outputs[self._main])}
-        step = self.decoder.step(outs, self._state, self.table.params, self._rng)
+        step = self._strategy.step(outs, self._state, self.table.params, self._rng)
         accepted, tokens = step.accepted, step.tokens
         assert accepted is not None, f"{self.decoder.name} says how many proposals it takes"
         assert tokens is not None, f"{self.decoder.name} says which tokens they are"
@@ -131,6 +138,12 @@ class LookaheadRig(Rig):
             version=self.table.version_row.expand(len(z)),
             extras=[step.extras[name][0].float() for name in self.decoder.columns],
         )
+
+    def _cut(self, output: Output) -> Output:
+        """As `Rig._cut`; fused kernels read every precision, so nothing is converted for them."""
+        if self._fused is None:
+            return super()._cut(output)
+        return Output(output.logits[..., : self._width].to(self.device, non_blocking=True))
 
     def _settle(self, step: Step, accepted: Tensor, tokens: Tensor) -> None:
         """Keeps the accepted tokens in both contexts' past, and moves on to the chosen one."""

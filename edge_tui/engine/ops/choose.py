@@ -3,15 +3,16 @@
 A strategy's own `step` is some fifty operations on the vocabulary and a sort: as torch operations on a GPU
 that is 100 µs and more. Where the chain is penalties, temperature and filters that declare their `Edge`, the
 kernels of `choose_triton` do the same in a handful: the same states, random numbers, tokens and final
-distribution, up to candidates that only rounding tells apart. Contrastive decoding and beam search have
-their own (`contrast_triton`, `beam_triton`). `Decoder.step` is the reference.
+distribution, up to candidates that only rounding tells apart. Contrastive decoding, beam search and
+speculative decoding have their own (`contrast_triton`, `beam_triton`, `speculate_triton`). `Decoder.step` is
+the reference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from decoders.auto import DO_SAMPLE, FILTERS, Auto
 from decoders.base import Decoder, Edge, Filter, Output, Params, Stage, Step
@@ -19,9 +20,12 @@ from decoders.beam import Beam
 from decoders.contrastive import Contrastive
 from decoders.greedy import Greedy
 from decoders.sampling import Sampling
+from decoders.speculative import Speculative
 from decoders.temperature import ORDER
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from decoders.base import State
     from decoders.random import Rng
 
@@ -128,3 +132,27 @@ def fused_step(decoder: Decoder, device: str, width: int, rows: int) -> StepFunc
     from edge_tui.engine.ops.choose_triton import Fused
 
     return Fused(how, device, width, rows)
+
+
+class Proposing(Protocol):
+    """What proposes tokens and checks them, as `decoders.base.Decoder` does."""
+
+    def propose(self, out: Output, s: State, p: Params, rng: Rng, at: int, /) -> Tensor: ...
+
+    def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng, /) -> Step: ...
+
+
+def fused_lookahead(decoder: Decoder, device: str, width: int, rows: int, lookahead: int) -> Proposing | None:
+    """As `fused_step`, for strategies that propose `lookahead` tokens a step."""
+    from edge_tui.engine.ops.project import available
+
+    own = ("init", "propose", "step", "accepts")
+    if not isinstance(decoder, Speculative) or any(
+        getattr(type(decoder), name) is not getattr(Speculative, name) for name in own
+    ):
+        return None
+    if not device.startswith("cuda") or available() is not None:
+        return None
+    from edge_tui.engine.ops.speculate_triton import FusedSpeculative
+
+    return FusedSpeculative(decoder, device, width, rows, lookahead)

@@ -83,8 +83,8 @@ def penalised(logits, prompt, output, table, R, row, ids, V, repetition, presenc
 
 
 @triton.jit
-def gumbel(ids, key, row, step):
-    """`decoders.random.Rng.gumbel`, bit for bit up to the logarithms."""
+def uniform(ids, key, row, step):
+    """`decoders.random.Rng.uniform`, bit for bit."""
     base = (((step << _ROW_BITS) + row) << _TOKEN_BITS) * key
     y = base + ids.to(tl.int64) * key
     z = y + key
@@ -96,7 +96,13 @@ def gumbel(ids, key, row, step):
     x = ((x >> 32) & _MASK32) | (x << 32)
     x = x * x + z
     u = (((x >> 32) & _MASK32).to(tl.float32) + 0.5) * 2.3283064365386963e-10
-    u = tl.minimum(u, 0.999999940395355225)
+    return tl.minimum(u, 0.999999940395355225)
+
+
+@triton.jit
+def gumbel(ids, key, row, step):
+    """`decoders.random.Rng.gumbel`, but for the rounding of logarithms."""
+    u = uniform(ids, key, row, step)
     # −log(1 − u): a series near 0; elsewhere the logarithm of the rounded difference, and what was rounded.
     series = u * (1.0 + u * (0.5 + u * (0.33333334 + u * (0.25 + u * (0.2 + u * 0.16666667)))))
     rest = 1.0 - u

@@ -1,7 +1,8 @@
 """Measures what a token costs after the forward: `python -m tests.engine.ops.speed_choose [--seconds 75]`.
 
 Each strategy's step is timed as replays of a graph, fused and as torch operations, on logits of a language
-model's spread at temperature 1.5, and so is the record. With `OUT` set, all of it goes to `$OUT/choose.json`.
+model's spread at temperature 1.5, and so are
+proposals, their check and the record. With `OUT` set, all of it goes to `$OUT/choose.json`.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from decoders.base import Decoder, Env, Output, Params
 from decoders.beam import Beam
 from decoders.contrastive import Contrastive
 from decoders.random import Rng, key_of
+from decoders.speculative import Speculative
 from edge_tui.engine.ops import stats, stats_triton
 from edge_tui.engine.ops.beam_triton import FusedBeam
 from edge_tui.engine.ops.choose import StepFunction, plan
 from edge_tui.engine.ops.choose_triton import Fused
 from edge_tui.engine.ops.contrast_triton import FusedContrast
 from edge_tui.engine.ops.project import available
+from edge_tui.engine.ops.speculate_triton import FusedSpeculative
 from tests.decoders.driver import settle
 
 STEPS: dict[str, dict[str, float]] = {
@@ -156,6 +159,28 @@ def record_figures(vocabulary: int) -> list[Figure]:
     return found
 
 
+def speculative_figures(vocabulary: int, lookahead: int = 4) -> list[Figure]:
+    """One proposal, and the check of all of a step."""
+    decoder, found = Speculative(), []
+    settled = settle(decoder, lookahead=lookahead, temperature=1.0)
+    with torch.device("cuda"):
+        params = Params(list(settled), torch.tensor(list(settled.values()))[:, None])
+        rng = Rng(torch.full((1,), key_of(1)), torch.arange(1), torch.zeros(1, dtype=torch.int64))
+        logits = Output(torch.randn(1, lookahead + 1, vocabulary) * 2.5)
+        prompt, none = torch.zeros(1, 1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
+        state = decoder.init(Env(1, vocabulary, "cuda", prompt, none, settled, 100))
+    fused = FusedSpeculative(decoder, "cuda", vocabulary, 1, lookahead)
+    for how, strategy, copies in (("fused", fused, ROUNDS), ("torch", decoder, 4)):
+        given = (state, params, rng)
+        propose = replayed(lambda one=strategy, given=given: one.propose(logits, *given, 0), copies)
+        check = replayed(lambda one=strategy, given=given: one.step({"model": logits}, *given), copies)
+        found += [
+            Figure(vocabulary, "proposal", how, propose * 1e6),
+            Figure(vocabulary, f"check of {lookahead + 1}", how, check * 1e6),
+        ]
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=75.0, help="stop starting new measurements after")
@@ -169,6 +194,7 @@ def main() -> None:
                 figures += Bench(name, vocabulary, values).figures()
         if time.monotonic() - start < args.seconds:
             figures += record_figures(vocabulary)
+            figures += speculative_figures(vocabulary)
         greedy = min(
             (
                 f.micros
@@ -180,7 +206,7 @@ def main() -> None:
         for figure in figures:
             if figure.vocabulary != vocabulary:
                 continue
-            if greedy is not None and not figure.what.startswith("record"):
+            if greedy is not None and figure.what in STEPS:
                 figure.over_greedy = figure.micros - greedy
             over = "" if figure.over_greedy is None else f"{figure.over_greedy:+8.1f} over greedy"
             kept = "" if figure.kept is None else f"  keeps {figure.kept}"
