@@ -152,7 +152,7 @@ def perform(
     finally:
         unsure = generation.lookahead + 2 if generation.lookahead else scribe.steps - generation.launched + 1
         generation.remember(residents.contexts, scribe.fed[: max(0, len(scribe.fed) - unsure)])
-    ranked = _rank(decoder, scribe, settled.values, main)
+    ranked = _rank(decoder, scribe, settled.values | decode.turned, main)
     best = ranked[0] if ranked else None
     post(
         Finished(
@@ -263,6 +263,11 @@ class _Decode:
                 f"Speculation is off for the rest of this run: {self._worth.acceptance:.0%} of the proposals "
                 f"were accepted, which is {gain:.2f} times the speed without them."
             )
+
+    @property
+    def turned(self) -> dict[str, float]:
+        """Parameters that were changed while it went on, as the last token was chosen."""
+        return self._generation.table.changes_between(0, self._version)
 
     def _note_change(self, version: int) -> None:
         table = self._generation.table

@@ -108,6 +108,23 @@ def test_a_parameter_turned_while_running_holds_from_the_recorded_token(engine: 
     assert any(logp < 0 for logp in seen.column("final_logp")[: change.index])
 
 
+def test_a_search_cut_short_is_judged_by_the_penalty_turned_last(engine: LocalEngine) -> None:
+    turned: list[str] = []
+
+    def turn(run: int, events: list) -> None:
+        if not turned and any(isinstance(event, FirstToken) for event in events):
+            engine.set(run, "length_penalty", 2.0)
+            turned.append("length_penalty")
+
+    values = {"num_beams": 3, "length_penalty": 0.0}
+    seen = watch(engine, Request(PROMPT, strategy="beam", values=values, max_length=60), during=turn)
+    assert [change.name for change in seen.changes] == ["length_penalty"]
+    totals = [seen.column("extras", row)[-1][0] for row in range(3)]
+    whole = [choice.score for choice in seen.finished.ranked if len(choice.tokens) == 60]
+    assert whole
+    assert all(any(math.isclose(score, total / 60**2, rel_tol=1e-5) for total in totals) for score in whole)
+
+
 def test_turning_what_cannot_be_turned_is_refused_in_words(engine: LocalEngine) -> None:
     refused: list[str] = []
 
