@@ -12,9 +12,11 @@ import pytest
 from edge_tui.history.schema import default_path
 from edge_tui.history.store import Store
 from edge_tui.presets import Preset, save
+from edge_tui.tui.screens.history import HistoryScreen
 from tests.tui.engines import PictureEngine
 from tests.tui.kept import fill, keeping
 from tests.tui.test_pictures import settle
+from tests.tui.test_workbench import until
 
 if TYPE_CHECKING:
     from textual.pilot import Pilot
@@ -45,11 +47,26 @@ def keys(*pressed: str) -> Callable[[Pilot[Any]], Any]:
         for key in pressed:
             await pilot.press(key)
             await pilot.pause(0.1)
+            if isinstance(app.screen, HistoryScreen):
+                await until(pilot, lambda: "runs" in str(app.screen._dialog.border_title))
         for field in app.screen.query("Input"):
             field.cursor_blink = False
         await settle(pilot)
 
     return before
+
+
+def answered(workbench: Any, exchanges: int) -> bool:
+    """Whether the newest of so many exchanges is on the screen with all its tokens."""
+    transcript = workbench.pane.transcript
+    return (
+        len(workbench.talk.exchanges) == exchanges
+        and workbench.talk.exchanges[-1].run is workbench.session.run
+        and transcript is not None
+        and transcript is workbench.session.run.transcript
+        and not workbench.session.busy
+        and workbench.pane.laid_out == len(transcript)
+    )
 
 
 def said(*turns: str, then: tuple[str, ...] = ()) -> Callable[[Pilot[Any]], Any]:
@@ -60,8 +77,9 @@ def said(*turns: str, then: tuple[str, ...] = ()) -> Callable[[Pilot[Any]], Any]
         await keys("v")(pilot)
         for turn in turns:
             app.workbench.prompt.insert(turn)
+            exchanges = len(app.workbench.talk.exchanges)
             await pilot.press("ctrl+j")
-            await pilot.pause(0.25)
+            await until(pilot, lambda known=exchanges: answered(app.workbench, known + 1))
         for key in then:
             await pilot.press(key)
             await pilot.pause(0.1)
