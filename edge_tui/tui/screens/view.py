@@ -280,6 +280,8 @@ class View(Screen[None]):
             said.append(f"score {event.score:.3f}")
         if run.started is not None:
             said.append(f"seed {run.started.seed}")
+            if run.started.reused_tokens:
+                said.append(f"{run.started.reused_tokens:,} reused")
         said += run.notices
         self.say(" · ".join(said), "good" if event.reason in ("eos", "stop", "done") else "info")
 
