@@ -101,6 +101,25 @@ async def test_switching_while_it_runs_cancels_and_runs_again(picture: Any) -> N
         assert len(engine.requests) == 2
 
 
+async def test_a_prompt_that_just_ran_runs_again_under_another_strategy(picture: Any) -> None:
+    engine = PictureEngine()
+    async with picture(engine).run_test(size=(80, 24)) as pilot:
+        workbench = await ran(pilot)
+        assert not workbench.session.busy
+        await pilot.press("2")
+        await pilot.pause(0.2)
+        assert [request.strategy for request in engine.requests] == ["top_p", "beam"]
+        assert engine.requests[1].prompt == engine.requests[0].prompt
+        await pilot.press("2")
+        await pilot.pause(0.1)
+        assert len(engine.requests) == 2, "it is that strategy already"
+        workbench.prompt.insert(" And the sea?")
+        await pilot.press("1")
+        await pilot.pause(0.1)
+        assert len(engine.requests) == 2, "another prompt waits to be finished"
+        assert workbench.knobs.decoder is workbench.decoders[0]
+
+
 async def test_no_second_run_before_the_first_has_wound_down(picture: Any) -> None:
     engine = PictureEngine()
     engine.held = True

@@ -95,7 +95,7 @@ class Workbench(Crafting):
         self.choose(event.name)
 
     def choose(self, name: str) -> None:
-        """Takes another strategy; a run in progress starts again under it."""
+        """Takes another strategy; the prompt that runs, or has just run, runs again under it."""
         if why := self.strategy_list.refusals.get(name):
             self.say(why, "warning")
             return
@@ -107,10 +107,15 @@ class Workbench(Crafting):
         self._title_parameters()
         self._title_model()
         run = self.session.run
-        if changed and self.session.busy and run is not None:
+        if changed and run is not None and (self.session.busy or self._has_just_run(run)):
             self._start(self.knobs.request(run.request.prompt))
         else:
             self.say(f"{self._name_of(name)}: {decoder.summary}")
+
+    def _has_just_run(self, run: Run) -> bool:
+        """Whether a run came to its own end and the prompt still is what it was."""
+        ended = run.finished is not None and run.finished.reason != "cancelled"
+        return ended and run is self.current and run.request.prompt == self.prompt.text
 
     def show_problem(self) -> None:
         """Shows what is wrong with the first of the user's own strategies that does not work, if any."""
