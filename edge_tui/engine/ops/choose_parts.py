@@ -125,10 +125,10 @@ def indices(place: Mapping[str, int], *names: str | None) -> tuple[int, ...]:
     return tuple(-1 if name is None else place[name] for name in names)
 
 
-def block_for(width: int) -> int:
+def block_for(width: int, most: int = 1024) -> int:
     """Candidates a program: enough programs for every multiprocessor, few enough to sum up in one go."""
     share: int = triton.next_power_of_2(triton.cdiv(width, 128))
-    return min(max(share, 32), 1024)
+    return min(max(share, 32), most)
 
 
 def launch_options(device: str, dependent: bool | None) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """The search for a filter's edge among a whole vocabulary, in three kernels.
 
-Candidates are put in order by a key of so many nats. The first kernel adds up what those in each whole nat
-weigh, the second does the same for each 1024th of the nat that the edge lies in, and the third lists the few
-candidates of the part found. Whoever wants to know the edge then bisects the list, by bit patterns, since
-non-negative floats compare like them; what is equal stays together.
+Candidates are put in order by a key in nats. The first kernel adds up what those in each of 16 stretches
+weigh (quarters of an octave, where a key lies in from 2 to 24 nats), the second does the same for each
+1024th of the stretch that the edge lies in, and the third lists the few candidates of the part found.
+Whoever wants to know the edge then searches the list by bit patterns, since non-negative floats compare like
+them; what is equal stays together.
 
 The first sums are made by comparison, not by atomics: those of a vocabulary would queue up at the few
-hundred bins that nearly all candidates share. In the second, most lie outside the nat, and the others spread.
+hundred bins that nearly all candidates share. In the second, most lie in other stretches, and the others
+spread.
 
 Weights are integers (a probability in units of 2⁻⁴⁰ of the best one's), so sums are exact, whatever order
 atomics come in, and a run is the same run after run. A parameter at its neutral value leaves the list empty,
@@ -31,52 +33,66 @@ if TYPE_CHECKING:
     from edge_tui.engine.ops.choose import Cut
 
 BINS = 1024
-"""Parts of a nat, and entries of one histogram."""
-NATS = 32
-"""Whole nats told apart; all keys beyond share the last."""
+"""Parts of a stretch, and entries of one histogram."""
+STRETCHES = 16
 _BINS = tl.constexpr(BINS)
-_NATS = tl.constexpr(NATS)
-_FAR = tl.constexpr(0x41F80000)
-"""Bit pattern of 31.0. From there on parts are no longer equal, but a sixteenth of an octave."""
-_FILLED = tl.constexpr(NATS)
-_MISSING = tl.constexpr(NATS + 1)
-"""Kept behind the sums of whole nats: length of the list, and what those before it leave to be reached."""
+_SIDE = tl.constexpr(32)
+_STRETCHES = tl.constexpr(STRETCHES)
+_NEAR = tl.constexpr((0x40000000 >> 21) - 1)
+"""Number of the quarter of an octave before 2.0: the first stretch ends with it."""
+_FAR = tl.constexpr(0x41C00000)
+"""Bit pattern of 24.0, where the last stretch begins."""
+_FILLED = tl.constexpr(STRETCHES)
+_MISSING = tl.constexpr(STRETCHES + 1)
+"""Kept behind the sums of stretches: length of the list, and what those before it leave to be reached."""
 _UNIT = tl.constexpr(float(1 << 40))
 """Weight of the best candidate; 2¹⁸ of them still fit into 63 bits."""
-_CHUNK = tl.constexpr(512)
+_CHUNK = tl.constexpr(128)
 """Entries of the list looked at together."""
+_WAYS = tl.constexpr(16)
+"""Into how many parts a search of the list cuts what is left."""
 
 
 @triton.jit
-def whole_of(key):
-    """Whole nats of a key."""
-    return tl.minimum(key, _NATS - 1.0).to(tl.int32)
+def stretch_of(key):
+    """Which stretch a key lies in."""
+    quarter = (key.to(tl.int32, bitcast=True) >> 21) - _NEAR
+    return tl.minimum(tl.maximum(quarter, 0), _STRETCHES - 1)
 
 
 @triton.jit
-def part_of(key, whole):
-    """Which part of its whole nats a key lies in."""
-    near = ((key - whole.to(tl.float32)) * _BINS).to(tl.int32)
-    far = (key.to(tl.int32, bitcast=True) - _FAR) >> 20
-    return tl.where(whole < _NATS - 1, near, far)
+def part_of(key, stretch):
+    """Which part of its stretch a key lies in."""
+    bits = key.to(tl.int32, bitcast=True)
+    near = (tl.minimum(key, 1.999) * (_BINS // 2)).to(tl.int32)
+    far = (bits - _FAR) >> 20
+    between = (bits >> 11) & (_BINS - 1)
+    return tl.where(stretch == 0, near, tl.where(stretch == _STRETCHES - 1, far, between))
 
 
 @triton.jit
-def _place(histogram, missing, SIZE: tl.constexpr):
+def _place(weight, missing):
     """The bin in which a running sum reaches `missing`, and what is missing at its start."""
-    bins = tl.arange(0, SIZE)
-    weight = tl.load(histogram + bins)
     upto = tl.cumsum(weight, 0)
     missing = tl.minimum(missing, tl.max(upto, 0))
     place = tl.sum((upto < missing).to(tl.int32), 0)
-    return place, missing - tl.sum(tl.where(bins < place, weight, 0), 0)
+    return place, missing - tl.max(tl.where(upto < missing, upto, 0), 0)
 
 
 @triton.jit
-def _target(histogram, value, MASS: tl.constexpr):
+def _place_in_two(parts, missing, SIDE: tl.constexpr):
+    """`_place` among `[SIDE, SIDE]` bins: first the row, then within it."""
+    sides = tl.arange(0, SIDE)
+    row, missing = _place(tl.sum(parts, 1), missing)
+    column, missing = _place(tl.sum(tl.where(sides[:, None] == row, parts, 0), 0), missing)
+    return row * SIDE + column, missing
+
+
+@triton.jit
+def _target(weight, value, MASS: tl.constexpr):
     """What a parameter asks for, in units of weight."""
     if MASS:
-        goal = value.to(tl.float64) * tl.sum(tl.load(histogram + tl.arange(0, _NATS)), 0).to(tl.float64)
+        goal = value.to(tl.float64) * tl.sum(weight, 0).to(tl.float64)
         target = goal.to(tl.int64)
         target += (target.to(tl.float64) < goal).to(tl.int64)
     else:
@@ -91,6 +107,7 @@ def edge_of(tally, keys, weights, V, row):
     found = tl.load(mine + _FILLED).to(tl.int32)
     missing = tl.load(mine + _MISSING)
     spots = tl.arange(0, _CHUNK)
+    ways = tl.arange(0, _WAYS)
     low = tl.full((), 0x7FFFFFFF, tl.int32)
     high = tl.full((), 0, tl.int32)
     for start in range(0, found, _CHUNK):
@@ -99,15 +116,16 @@ def edge_of(tally, keys, weights, V, row):
         low = tl.minimum(low, tl.min(tl.where(held, bits, 0x7FFFFFFF), 0))
         high = tl.maximum(high, tl.max(bits, 0))
     while low < high:
-        middle = low + (high - low) // 2
-        reached = tl.full((), 0, tl.int64)
+        width = (high - low) // _WAYS + 1
+        ends = low + width * (ways + 1) - 1
+        reached = tl.zeros((_WAYS,), tl.int64)
         for start in range(0, found, _CHUNK):
             held = start + spots < found
             bits = tl.load(keys + row * V + start + spots, mask=held, other=0x7FFFFFFF)
-            weight = tl.load(weights + row * V + start + spots, mask=held & (bits <= middle), other=0)
-            reached += tl.sum(weight, 0)
-        low = tl.where(reached >= missing, low, middle + 1)
-        high = tl.where(reached >= missing, middle, high)
+            weight = tl.load(weights + row * V + start + spots, mask=held, other=0)
+            reached += tl.sum(tl.where(bits[:, None] <= ends[None, :], weight[:, None], 0), 0)
+        low += width * tl.sum((reached < missing).to(tl.int32), 0)
+        high = tl.minimum(high, low + width - 1)
     return tl.where(found > 0, low.to(tl.float32, bitcast=True), INF)
 
 
@@ -122,14 +140,18 @@ def limit_of(edges, R, row, EARLIER: tl.constexpr, SETTLING: tl.constexpr):
 
 
 @triton.jit
-def key_of(depth, sums, row, count, SURPRISE: tl.constexpr, PARTS: tl.constexpr):
+def key_of(depth, peak, peaks, sums, row, count, SURPRISE: tl.constexpr, PARTS: tl.constexpr):
     """What candidates are put in order by. Surprise less entropy is depth less the depth expected."""
     if SURPRISE:
         parts = tl.arange(0, PARTS)
         held = parts < count
-        mass = tl.sum(tl.load(sums + 2 * row * count + parts, mask=held, other=0.0), 0)
-        moment = tl.sum(tl.load(sums + (2 * row + 1) * count + parts, mask=held, other=0.0), 0)
-        depth = tl.abs(depth - moment / mass)
+        weight = tl.load(sums + 2 * row * count + parts, mask=held, other=0.0)
+        moment = tl.load(sums + (2 * row + 1) * count + parts, mask=held, other=0.0)
+        gap = peak - tl.load(peaks + row * count + parts, mask=held, other=-INF)
+        weighs = weight > 0.0
+        gap = tl.where(weighs, gap, 0.0)
+        scale = tl.where(weighs, tl.exp(-gap), 0.0)
+        depth = tl.abs(depth - tl.sum((moment + gap * weight) * scale, 0) / tl.sum(weight * scale, 0))
     return depth
 
 
@@ -168,7 +190,7 @@ def _search(
     SETTLING: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
-    """One kernel of a search: sums of whole nats, sums of parts of one, or the list of one part."""
+    """One kernel of a search: sums of stretches, sums of parts of one, or the list of one part."""
     after_others(DEPENDENT)
     block, count, row = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
     limit = limit_of(edges, R, row, EARLIER, SETTLING)
@@ -177,34 +199,41 @@ def _search(
         limit = tl.minimum(limit, last)
         if block == 0:
             tl.store(edges + SETTLING * R + row, last)
+    ids = block * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(z + row * V + ids, mask=ids < V, other=-INF)
+    peak = peak_of(peaks, row, count, PARTS)
+    mine = tally + 2 * row * _BINS
+    stretches = tl.arange(0, _STRETCHES)
+    if PASS > 0:
+        heavy = tl.load(mine + stretches)
+    if PASS == 2:
+        sides = tl.arange(0, _SIDE)
+        parts = tl.load(mine + _BINS + sides[:, None] * _SIDE + sides[None, :])
     value = tl.load(table + param * R + row)
     if value != neutral:
-        ids = block * BLOCK + tl.arange(0, BLOCK)
-        x = tl.load(z + row * V + ids, mask=ids < V, other=-INF)
-        depth = peak_of(peaks, row, count, PARTS) - x
+        depth = peak - x
         held = (x > -INF) & (depth <= limit)
-        key = key_of(tl.where(held, depth, 0.0), sums, row, count, SURPRISE, PARTS)
+        depth = tl.where(held, depth, 0.0)
+        key = key_of(depth, peak, peaks, sums, row, count, SURPRISE, PARTS)
         held = held & (key >= 0.0)
         if MASS:
-            weight = (tl.exp(-tl.where(held, depth, 0.0)) * _UNIT).to(tl.int64)
+            weight = (tl.exp(-depth) * _UNIT).to(tl.int64)
             held = held & (weight > 0)
         else:
             weight = tl.full((BLOCK,), 1, tl.int64)
-        whole = whole_of(key)
-        mine = tally + 2 * row * _BINS
+        stretch = stretch_of(key)
         if PASS == 0:
-            nats = tl.arange(0, _NATS)
-            same = held[None, :] & (whole[None, :] == nats[:, None])
-            heavy = tl.sum(tl.where(same, weight[None, :], 0), 1)
-            tl.atomic_add(mine + nats, heavy, mask=heavy > 0, sem="relaxed")
+            stretch = tl.where(held, stretch, _STRETCHES)
+            heavy = tl.sum(tl.where(stretch[:, None] == stretches[None, :], weight[:, None], 0), 0)
+            tl.atomic_add(mine + stretches, heavy, mask=heavy > 0, sem="relaxed")
         else:
-            nat, missing = _place(mine, _target(mine, value, MASS), _NATS)
-            held = held & (whole == nat)
-            part = part_of(key, whole)
+            there, missing = _place(heavy, _target(heavy, value, MASS))
+            held = held & (stretch == there)
+            part = part_of(key, stretch)
             if PASS == 1:
                 tl.atomic_add(mine + _BINS + part, weight, mask=held, sem="relaxed")
             else:
-                found, missing = _place(mine + _BINS, missing, _BINS)
+                found, missing = _place_in_two(parts, missing, _SIDE)
                 if block == 0:
                     tl.store(mine + _MISSING, missing)
                 _list(tally, keys, weights, key, weight, held & (part == found), V, row)
@@ -223,7 +252,7 @@ class Searches:
 
     def __init__(self, count: int, device: str, width: int, rows: int, blocks: int) -> None:
         self.tallies = torch.empty(count, rows, 2, BINS, dtype=torch.int64, device=device)
-        """Histograms of whole nats and of parts. Whoever starts a step empties them."""
+        """Histograms of stretches and of parts. Whoever starts a step empties them."""
         self.keys = torch.empty(rows, width, dtype=torch.int32, device=device)
         self.weights = torch.empty(rows, width, dtype=torch.int64, device=device)
         self._grid = (blocks, rows)

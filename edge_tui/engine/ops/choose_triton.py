@@ -56,6 +56,15 @@ def _temperatures(table, R, row, temperature, order, switch):
     return tl.where(early, tau, 1.0), tl.where(early, 1.0, tau), greedy, greedy & early
 
 
+@triton.jit
+def _leave_parts(sums, depth, held, block, count, row):
+    """A program's part of the weights, and of their first moment over depth, both below its own maximum."""
+    depth = tl.where(held, depth, 0.0)
+    weight = tl.where(held, tl.exp(-depth), 0.0)
+    tl.store(sums + 2 * row * count + block, tl.sum(weight, 0))
+    tl.store(sums + (2 * row + 1) * count + block, tl.sum(weight * depth, 0))
+
+
 @triton.jit(do_not_specialize=INDICES)
 def _prepare(
     logits,
@@ -65,6 +74,7 @@ def _prepare(
     table,
     z,
     peaks,
+    sums,
     edges,
     tallies,
     searched,
@@ -79,9 +89,13 @@ def _prepare(
     ratio,
     slot,
     BLOCK: tl.constexpr,
+    CENTRED: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
-    """Penalties and the temperature, if it is its turn; each program's maximum; empty histograms."""
+    """Penalties and the temperature, if it is its turn; each program's maximum; empty histograms.
+
+    Where nothing is cut before a filter looks at surprise, the parts of the centre are left as well.
+    """
     after_others(DEPENDENT)
     block, count, row = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
     ids = block * BLOCK + tl.arange(0, BLOCK)
@@ -91,7 +105,10 @@ def _prepare(
     before, _, _, _ = _temperatures(table, R, row, temperature, order, switch)
     x = tl.div_rn(x, before)
     tl.store(z + row * V + ids, x, mask=ids < V)
-    tl.store(peaks + row * count + block, tl.max(x, 0))
+    peak = tl.max(x, 0)
+    tl.store(peaks + row * count + block, peak)
+    if CENTRED:
+        _leave_parts(sums, peak - x, x > -INF, block, count, row)
     if block == 0:
         least = tl.load(table + tl.maximum(ratio, 0) * R + row)
         bound = tl.where(least > 0.0, -tl.log(tl.maximum(least, 1e-37)), INF)
@@ -117,7 +134,7 @@ def _centre(
     SETTLING: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
-    """Each program's part of the weights of what is left, and of their first moment over depth."""
+    """The parts of the centre of what earlier cuts have left."""
     after_others(DEPENDENT)
     block, count, row = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
     limit = limit_of(edges, R, row, EARLIER, SETTLING)
@@ -128,12 +145,8 @@ def _centre(
             tl.store(edges + SETTLING * R + row, last)
     ids = block * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(z + row * V + ids, mask=ids < V, other=-INF)
-    depth = peak_of(peaks, row, count, PARTS) - x
-    held = (x > -INF) & (depth <= limit)
-    depth = tl.where(held, depth, 0.0)
-    weight = tl.where(held, tl.exp(-depth), 0.0)
-    tl.store(sums + 2 * row * count + block, tl.sum(weight, 0))
-    tl.store(sums + (2 * row + 1) * count + block, tl.sum(weight * depth, 0))
+    held = (x > -INF) & (peak_of(peaks, row, count, PARTS) - x <= limit)
+    _leave_parts(sums, tl.load(peaks + row * count + block) - x, held, block, count, row)
 
 
 @triton.jit
@@ -153,7 +166,12 @@ def _finish(
     BLOCK: tl.constexpr,
     PARTS: tl.constexpr,
 ):
-    """The best of all scores, the first of equals; counts it, and leaves it alone in `final` if so asked."""
+    """The best of all scores, the first of equals; counts it, and leaves it alone in `final` if so asked.
+
+    Returns:
+        The program that comes last: the token; the others: −1.
+    """
+    chose = tl.full((), -1, tl.int32)
     block, count = tl.program_id(0), tl.num_programs(0)
     mine, index = tl.max(score, 0, return_indices=True)
     tl.store(best + row * count + block, mine)
@@ -177,6 +195,8 @@ def _finish(
             tl.store(final + row * V + token, top)
         tl.store(chosen + row, token.to(tl.int64))
         tl.store(output + row * V + token, tl.load(output + row * V + token) + 1)
+        chose = token
+    return chose
 
 
 @triton.jit(do_not_specialize=INDICES)
@@ -218,11 +238,12 @@ def _draw(
     _, after, greedy, unfiltered = _temperatures(table, R, row, temperature, order, switch)
     ids = block * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(z + row * V + ids, mask=ids < V, other=-INF)
-    depth = peak_of(peaks, row, count, PARTS) - x
+    peak = peak_of(peaks, row, count, PARTS)
+    depth = peak - x
     held = (x > -INF) & (depth <= tl.where(unfiltered, INF, limit))
     if SETTLING >= 0:
         last = tl.where(unfiltered, INF, edge_of(settled, keys, weights, V, row))
-        held = held & (key_of(depth, sums, row, count, SURPRISE, PARTS) <= last)
+        held = held & (key_of(depth, peak, peaks, sums, row, count, SURPRISE, PARTS) <= last)
     x = tl.where(held, tl.div_rn(x, after), -INF)
     tl.store(z + row * V + ids, tl.where(greedy, -INF, x), mask=ids < V)
     if not greedy:
@@ -279,13 +300,15 @@ class Fused:
     ) -> None:
         self.plan = plan
         self.width, self.rows = width, rows
-        self.block = block or block_for(width)
+        self.block = block or block_for(width, 512 if plan.draws else 1024)
         blocks = triton.cdiv(width, self.block)
         self._grid = (blocks, rows)
         self._options = launch_options(device, dependent)
         # What comes before the first kernel are torch operations and copies, which are waited for in full.
         self._first = {**self._options, "launch_pdl": False} if self._options["DEPENDENT"] else self._options
         self._shape: dict[str, Any] = {"BLOCK": self.block, "PARTS": triton.next_power_of_2(blocks)}
+        self._centred = bool(plan.cuts) and plan.cuts[0].edge.key == "surprise"
+        """Whether the first kernel sees all that the centre is made of."""
         searches = sum(cut.edge.weight is not None for cut in plan.cuts)
 
         def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -340,6 +363,7 @@ class Fused:
             p.table,
             self._final,
             self._peaks,
+            self._sums,
             self._edges,
             self._searches.tallies,
             self._searches.histograms,
@@ -350,6 +374,7 @@ class Fused:
             place[self.plan.cuts[ratio].edge.param] if ratio >= 0 else -1,
             max(ratio, 0),
             BLOCK=self.block,
+            CENTRED=self._centred,
             **self._first,
         )
 
@@ -360,7 +385,7 @@ class Fused:
         for slot, cut in enumerate(self.plan.cuts):
             if cut.edge.weight is None:
                 continue
-            if cut.edge.key == "surprise":
+            if cut.edge.key == "surprise" and not self._centred:
                 _centre[self._grid](
                     self._final,
                     self._peaks,

@@ -1,8 +1,8 @@
-"""Contrastive decoding's step as six kernels, three of which are idle unless the formula is `seed`.
+"""Contrastive decoding's step as five kernels, three of which are idle unless the formula is `seed`.
 
 The first reads both models' logits and leaves, for each program's part, what their normalisers are made of;
-the search of `choose_triton` finds the expert's ten likeliest tokens; then scores, the draw, and what is
-recorded of the chosen token.
+the search of `choose_search` finds the expert's ten likeliest tokens; then scores, the draw, and what each
+model gives every token.
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from decoders.base import Edge, Step
-from decoders.contrastive import LI2022, SEED, SEED_HEAD, Contrastive
+from decoders.contrastive import LI2022, OBRIEN2023, SEED, SEED_HEAD, Contrastive
 from decoders.penalties import FREQUENCY, PRESENCE, REPETITION
 from decoders.temperature import TEMPERATURE
 from edge_tui.engine.ops.choose import Cut
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from decoders.random import Rng
 
 _LI2022 = tl.constexpr(LI2022)
+_OBRIEN = tl.constexpr(OBRIEN2023)
 _SEED = tl.constexpr(SEED)
 _HEAD = tl.constexpr(SEED_HEAD)
 _SUMS = tl.constexpr(6)
@@ -123,23 +124,6 @@ def _normaliser(maxima, weights, count, tau, PARTS: tl.constexpr):
     return top / tau + tl.log(tl.sum(weight * scale, 0))
 
 
-@triton.jit
-def _score(
-    x, other, table, peaks, mine, count, R, row, formula, strength, cooling, beta, PARTS: tl.constexpr
-):
-    """What a formula makes of the penalised expert's and the amateur's logits."""
-    kind = tl.load(table + formula * R + row)
-    tau = tl.load(table + cooling * R + row)
-    log_e = x - _normaliser(peaks + row * count, mine, count, 1.0, PARTS)
-    log_a = other - _normaliser(mine + 3 * count, mine + 4 * count, count, 1.0, PARTS)
-    cool = tl.div_rn(other, tau) - _normaliser(mine + 3 * count, mine + 5 * count, count, tau, PARTS)
-    li = log_e - tl.load(table + strength * R + row) * cool
-    weigh = tl.load(table + beta * R + row)
-    obrien = (1.0 + weigh) * x - weigh * other
-    seed = tl.div_rn(log_e, log_a + 1e-9)
-    return tl.where(kind == _LI2022, li, tl.where(kind == _SEED, seed, obrien))
-
-
 @triton.jit(do_not_specialize=_INDEX)
 def _choose(
     expert,
@@ -162,6 +146,8 @@ def _choose(
     at,
     arrived,
     chosen,
+    columns,
+    extras,
     V,
     R,
     temperature,
@@ -181,22 +167,41 @@ def _choose(
     ids = block * BLOCK + tl.arange(0, BLOCK)
     inside = ids < V
     x = tl.load(z + row * V + ids, mask=inside, other=-INF)
+    plain = tl.load(expert + row * expert_stride + ids, mask=inside, other=-INF).to(tl.float32)
     other = tl.load(amateur + row * amateur_stride + ids, mask=inside, other=-INF).to(tl.float32)
     mine = parts + row * _SUMS * count
-    score = _score(x, other, table, peaks, mine, count, R, row, formula, strength, cooling, beta, PARTS)
-    seed = tl.load(heads + row) > 0.0
-    bound = tl.where(seed, edge_of(tally, keys, weights, V, row), -tl.log(tl.load(table + alpha * R + row)))
+    said = plain - _normaliser(mine + count, mine + 2 * count, count, 1.0, PARTS)
+    log_a = other - _normaliser(mine + 3 * count, mine + 4 * count, count, 1.0, PARTS)
+    kind, chill = tl.load(table + formula * R + row), tl.load(table + cooling * R + row)
+    weigh = tl.load(table + beta * R + row)
+    score = (1.0 + weigh) * x - weigh * other
+    if kind != _OBRIEN:
+        log_e = x - _normaliser(peaks + row * count, mine, count, 1.0, PARTS)
+        if kind == _LI2022:
+            cool = tl.div_rn(other, tl.zeros_like(other) + chill)
+            cool -= _normaliser(mine + 3 * count, mine + 5 * count, count, chill, PARTS)
+            score = log_e - tl.load(table + strength * R + row) * cool
+        else:
+            score = tl.div_rn(log_e, log_a + 1e-9)
+    bound = -tl.log(tl.load(table + alpha * R + row))
+    if tl.load(heads + row) > 0.0:
+        bound = edge_of(tally, keys, weights, V, row)
     depth = peak_of(peaks, row, count, PARTS) - x
     held = (x > -INF) & (depth <= bound) & (score == score)
+    score = tl.where(held, score, -INF)
+    column = columns + row * V + ids
+    tl.store(column, said, mask=inside)
+    tl.store(column + R * V, log_a, mask=inside)
+    tl.store(column + 2 * R * V, score, mask=inside)
     drawn = tl.load(table + sample * R + row) > 0.0
     tau = tl.load(table + temperature * R + row)
     alone = drawn & (tau < _GREEDY_BELOW)
-    score = tl.where(held, score, -INF)
-    score = tl.div_rn(score, tl.where(drawn & (tau >= _GREEDY_BELOW), tau, 1.0))
+    if drawn & (tau >= _GREEDY_BELOW):
+        score = tl.where(held, tl.div_rn(tl.where(held, score, 0.0), tl.zeros_like(score) + tau), -INF)
     tl.store(z + row * V + ids, tl.where(alone, -INF, score), mask=inside)
     if drawn & (tau >= _GREEDY_BELOW):
         score = score + gumbel(ids, tl.load(key + row), tl.load(lane + row), tl.load(step))
-    _finish(
+    token = _finish(
         score,
         ids,
         best,
@@ -212,40 +217,10 @@ def _choose(
         BLOCK,
         PARTS,
     )
-
-
-@triton.jit(do_not_specialize=_INDEX)
-def _tell(
-    expert,
-    expert_stride,
-    amateur,
-    amateur_stride,
-    table,
-    final,
-    parts,
-    chosen,
-    extras,
-    V,
-    R,
-    count,
-    temperature,
-    sample,
-    PARTS: tl.constexpr,
-    DEPENDENT: tl.constexpr,
-):
-    """What each model gives the chosen token, and its score before any temperature."""
-    after_others(DEPENDENT)
-    row = tl.program_id(0)
-    token = tl.load(chosen + row)
-    mine = parts + row * _SUMS * count
-    said = tl.load(expert + row * expert_stride + token).to(tl.float32)
-    echo = tl.load(amateur + row * amateur_stride + token).to(tl.float32)
-    tau = tl.load(table + temperature * R + row)
-    tempered = (tl.load(table + sample * R + row) > 0.0) & (tau >= _GREEDY_BELOW)
-    score = tl.load(final + row * V + token) * tl.where(tempered, tau, 1.0)
-    tl.store(extras + row, said - _normaliser(mine + count, mine + 2 * count, count, 1.0, PARTS))
-    tl.store(extras + R + row, echo - _normaliser(mine + 3 * count, mine + 4 * count, count, 1.0, PARTS))
-    tl.store(extras + 2 * R + row, score)
+    if token >= 0:
+        for i in tl.static_range(3):
+            cell = columns + (i * R + row) * V + token
+            tl.store(extras + i * R + row, tl.load(cell, cache_modifier=".cg"))
 
 
 class FusedContrast:
@@ -259,7 +234,7 @@ class FusedContrast:
     """
 
     def __init__(self, device: str, width: int, rows: int, dependent: bool | None = None) -> None:
-        self.width, self.rows, self.block = width, rows, block_for(width)
+        self.width, self.rows, self.block = width, rows, block_for(width, 512)
         self._blocks: int = triton.cdiv(width, self.block)
         self._options = launch_options(device, dependent)
         # What comes before the first kernel are torch operations and copies, which are waited for in full.
@@ -277,6 +252,7 @@ class FusedContrast:
         self._best = empty(rows, self._blocks)
         self._at = empty(rows, self._blocks, dtype=torch.int32)
         self._chosen = empty(rows, dtype=torch.int64)
+        self._columns = empty(len(Contrastive.columns), rows, width)
         self._extras = empty(len(Contrastive.columns), rows)
         self._arrived = torch.zeros(rows, dtype=torch.int32, device=device)
 
@@ -341,6 +317,8 @@ class FusedContrast:
             self._at,
             self._arrived,
             self._chosen,
+            self._columns,
+            self._extras,
             *size,
             place[TEMPERATURE.name],
             *(
@@ -351,30 +329,6 @@ class FusedContrast:
             **shape,
             **self._options,
         )
-        _tell[(self.rows,)](
-            *pair,
-            p.table,
-            self._final,
-            self._parts,
-            self._chosen,
-            self._extras,
-            *size,
-            self._blocks,
-            place[TEMPERATURE.name],
-            place["sample"],
-            **shape,
-            **self._options,
-        )
         extras = dict(zip(Contrastive.columns, self._extras, strict=True))
-        return Step(self._chosen, self._final, extras=extras, candidates=self._candidates(outs, p))
-
-    def _candidates(self, outs: Mapping[str, Output], p: Params) -> dict[str, Tensor]:
-        """Each column for every token. Under a drawing temperature of 0 only the likeliest has a score."""
-        tau = p[TEMPERATURE.name]
-        tempered = (p["sample"] > 0) & (tau >= _GREEDY_BELOW.value)
-        logits = {stream: outs[stream].logits[:, -1, : self.width].float() for stream in ("model", "amateur")}
-        return {
-            "expert": logits["model"].log_softmax(-1),
-            "amateur": logits["amateur"].log_softmax(-1),
-            "score": self._final * tau.where(tempered, 1.0),
-        }
+        columns = dict(zip(Contrastive.columns, self._columns, strict=True))
+        return Step(self._chosen, self._final, extras=extras, candidates=columns)

@@ -87,38 +87,25 @@ def record(
         int32 `[R, len(INTS) + 2·TOP]` and float32
         `[R, len(FLOATS) + 2·TOP + len(extras) + 2·TOP·len(candidates)]`.
     """
-    ints, floats = _record(z, final, chosen, parent, done, version, extras, moved)
-    if candidates:
-        import torch
-
-        floats = torch.cat((floats, *(_look_up(column, ints[:, len(INTS) :]) for column in candidates)), -1)
-    return ints, floats
-
-
-def _look_up(column: Tensor, ids: Tensor) -> Tensor:
-    """What a column float32 `[R, V]` says of the tokens `ids` int32 `[R, N]`; NaN where there is none."""
-    found = column.gather(-1, ids.clamp_min(0).long())
-    return found.masked_fill(ids < 0, float("nan"))
-
-
-def _record(
-    z: Tensor,
-    final: Tensor,
-    chosen: Tensor,
-    parent: Tensor,
-    done: Tensor,
-    version: Tensor,
-    extras: list[Tensor],
-    moved: bool,
-) -> tuple[Tensor, Tensor]:
-    """`record` without what is told of candidates."""
     from edge_tui.engine.ops.project import available
 
+    given = (final, chosen, parent, done, version, extras)
     if z.is_cuda and available() is None:
         from edge_tui.engine.ops import stats_triton
 
-        return stats_triton.record(z, final, chosen, parent, done, version, extras, moved)
-    return reference(z.index_select(0, parent) if moved else z, final, chosen, parent, done, version, extras)
+        return stats_triton.record(z, *given, moved, candidates)
+    ints, floats = reference(z.index_select(0, parent) if moved else z, *given)
+    if candidates:
+        import torch
+
+        floats = torch.cat((floats, *(look_up(column, ints[:, len(INTS) :]) for column in candidates)), -1)
+    return ints, floats
+
+
+def look_up(column: Tensor, ids: Tensor) -> Tensor:
+    """What a column float32 `[R, V]` says of the tokens `ids` int32 `[R, N]`; NaN where there is none."""
+    found = column.gather(-1, ids.clamp_min(0).long())
+    return found.masked_fill(ids < 0, float("nan"))
 
 
 def reference(
@@ -130,7 +117,7 @@ def reference(
     version: Tensor,
     extras: list[Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """`record` in plain torch operations, on any device; the rows of `z` are in place."""
+    """`record` in plain torch operations, on any device; the rows of `z` are in place, no candidates."""
     import torch
 
     z = z.float()

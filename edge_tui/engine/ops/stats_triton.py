@@ -21,6 +21,8 @@ from edge_tui.engine.events import TOP
 from edge_tui.engine.ops.choose_parts import INTERPRETED, is_last
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 _INF = tl.constexpr(float("inf"))
@@ -198,6 +200,17 @@ def _pack(
             tl.store(head + 4, tl.load(version + row).to(tl.int32))
 
 
+@triton.jit
+def _look_up(column, ints, floats, V, floats_stride, start):
+    """What a column says of the alternatives of a row; NaN where there is none."""
+    row = tl.program_id(0)
+    slots = tl.arange(0, 64)
+    shown = slots < 2 * _TOP
+    token = tl.load(ints + row * (_LEAD_INTS + 2 * _TOP) + _LEAD_INTS + slots, mask=shown, other=-1)
+    told = tl.load(column + row * V + token, mask=token >= 0, other=float("nan"))
+    tl.store(floats + row * floats_stride + start + slots, told, mask=shown)
+
+
 class Scratch:
     """What passes between the two kernels, for one shape.
 
@@ -240,6 +253,7 @@ def record(
     version: Tensor,
     extras: list[Tensor],
     moved: bool,
+    candidates: Sequence[Tensor] = (),
 ) -> tuple[Tensor, Tensor]:
     """As `stats.record`. Records of one shape share their scratch, so they must follow one another."""
     rows, width = final.shape
@@ -248,7 +262,8 @@ def record(
     scratch = _scratch(z.device, rows, width)
     ints = torch.empty(rows, _LEAD_INTS.value + 2 * TOP, dtype=torch.int32, device=z.device)
     columns = _LEAD_FLOATS.value + 2 * TOP
-    floats = torch.empty(rows, columns + len(extras), dtype=torch.float32, device=z.device)
+    told = columns + len(extras)
+    floats = torch.empty(rows, told + 2 * TOP * len(candidates), dtype=torch.float32, device=z.device)
     for column, extra in enumerate(extras, columns):
         floats[:, column].copy_(extra)
     grid = (scratch.blocks, rows, 2)
@@ -294,4 +309,6 @@ def record(
         MOVED=moved,
         **options,
     )
+    for start, column in enumerate(candidates):
+        _look_up[(rows,)](column, ints, floats, width, floats.stride(0), told + 2 * TOP * start)
     return ints, floats

@@ -1,8 +1,8 @@
 """Measures what a token costs after the forward: `python -m tests.engine.ops.speed_choose [--seconds 75]`.
 
 Each strategy's step is timed as replays of a graph, fused and as torch operations, on logits of a language
-model's spread at temperature 1.5, and so are
-proposals, their check and the record. With `OUT` set, all of it goes to `$OUT/choose.json`.
+model's spread at temperature 1.5, and so are proposals, their check and the record. With `OUT` set, all of it
+goes to `$OUT/choose.json`.
 """
 
 from __future__ import annotations

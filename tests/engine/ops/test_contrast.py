@@ -47,8 +47,7 @@ def agree(rows: int, vocab: int, device: str, steps: int = 2, **values: object) 
         for name, column in expected.extras.items():
             assert torch.allclose(found.extras[name], column, rtol=1e-4, atol=1e-4), name
         for name, column in expected.candidates.items():
-            if name != "score" or values.get("temperature") != 0.0:
-                assert torch.allclose(found.candidates[name], column, rtol=1e-4, atol=1e-4), name
+            assert torch.allclose(found.candidates[name], column, rtol=1e-4, atol=1e-4), name
         for name, tensor in states[0].items():
             assert torch.equal(states[1][name], tensor), name
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from edge_tui.engine.events import TOP
-from edge_tui.engine.ops.stats import FLOATS, INTS, record, reference, summarise, top
+from edge_tui.engine.ops.stats import FLOATS, INTS, look_up, record, reference, summarise, top
 
 stats_triton = pytest.importorskip("edge_tui.engine.ops.stats_triton")
 DEVICE = "cpu" if stats_triton.INTERPRETED else "cuda"
@@ -84,7 +84,10 @@ def agree(z: Tensor, final: Tensor, moved: bool, extras: int = 1, device: str = 
     given = [tensor.to(device) for tensor in (chosen, parent, done, version)]
     on_device = [tensor.to(device) for tensor in more]
     ints, floats = reference(z[given[1]], final, *given, on_device)
-    found_ints, found_floats = stats_triton.record(z, final, *given, on_device, moved)
+    column = torch.randn(final.shape, generator=generator).to(device)
+    found_ints, found_floats = stats_triton.record(z, final, *given, on_device, moved, [column])
+    found_floats, told = found_floats[:, : -2 * TOP], found_floats[:, -2 * TOP :]
+    assert torch.equal(told.nan_to_num(9.0), look_up(column, found_ints[:, len(INTS) :]).nan_to_num(9.0))
     assert (found_ints.dtype, found_floats.dtype) == (ints.dtype, floats.dtype)
     assert torch.equal(found_ints[:, : len(INTS)], ints[:, : len(INTS)])
     assert torch.allclose(found_floats, floats, rtol=1e-5, atol=2e-5)
