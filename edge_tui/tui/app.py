@@ -20,7 +20,7 @@ from edge_tui import resources
 from edge_tui.engine.events import Loaded
 from edge_tui.history.schema import HistoryError
 from edge_tui.sanitise import sanitise
-from edge_tui.tui import clipboard, lifecycle, theme
+from edge_tui.tui import clipboard, lifecycle, plain, theme
 from edge_tui.tui.actions import ACTIONS, SCOPES, bindings
 from edge_tui.tui.downloads import DownloadEnded, Downloads
 from edge_tui.tui.keymap import Keymap, catalog, resolve
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from textual.binding import Binding
     from textual.command import Hits
     from textual.driver import Driver
+    from textual.filter import LineFilter
     from textual.screen import Screen
 
     from decoders.base import Decoder
@@ -168,6 +169,11 @@ class EdgeApp(App[int]):
         from edge_tui.tui.driver import TerminalDriver
 
         return TerminalDriver
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """What is drawn passes through these; the last one draws marks with ASCII, if that is asked for."""
+        filters = super().get_line_filters()
+        return [*filters, plain.ALL] if self.ascii else filters
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """The ladder of probabilities, and what Textual's own style sheets miss in ANSI themes."""

@@ -140,7 +140,7 @@ class View(Screen[None]):
         """Draws bars and borders with plain ASCII, or with lines."""
         self.set_class(plain, "-ascii")
         self.gauge.ascii_only = self.parameters.table.ascii_only = plain
-        self.parameters.table.refresh()
+        self.refresh()
 
     def _theme_changed(self, theme: Theme) -> None:
         """Without hue the token pane needs other means than colour."""

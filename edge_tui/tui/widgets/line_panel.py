@@ -11,12 +11,14 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
+from edge_tui.tui.plain import in_panel
 from edge_tui.tui.wrap import clusters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.style import Style
+    from textual.filter import LineFilter
 
 Line = tuple[tuple[str, str], ...]
 """What a line says: parts of text, each with the component class that it is painted in ("" for none)."""
@@ -62,6 +64,9 @@ class LinePanel(Widget):
             return Strip.blank(self.size.width, base)
         strip = Strip(Segment(text, self._style(part)) for text, part in self._lines[y] if text)
         return strip.adjust_cell_length(self.size.width, base)
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        return in_panel(super().get_line_filters())
 
     def notify_style_update(self) -> None:
         super().notify_style_update()

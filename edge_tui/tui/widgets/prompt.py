@@ -9,9 +9,13 @@ from textual.message import Message
 from textual.widgets import TextArea
 
 from edge_tui.sanitise import sanitise
+from edge_tui.tui.plain import in_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from textual import events
+    from textual.filter import LineFilter
 
 
 class Prompt(TextArea):
@@ -37,6 +41,9 @@ class Prompt(TextArea):
             **kwargs,
         )
         self.border_title = "prompt"
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        return in_text(super().get_line_filters())
 
     def on_paste(self, event: events.Paste) -> None:
         """A paste comes from outside: terminals would obey what it may hold. The text area then takes it."""

@@ -13,10 +13,14 @@ from textual.widget import Widget
 
 from edge_tui.sanitise import sanitise
 from edge_tui.tui.buckets import BUCKETS, ColourBy, buckets
+from edge_tui.tui.plain import in_text
 from edge_tui.tui.wrap import TAB, Piece, TokenText, Wrap
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.style import Style
+    from textual.filter import LineFilter
     from textual.selection import Selection
 
     from edge_tui.transcript import Transcript
@@ -317,6 +321,9 @@ class TokenLines(ScrollView):
     def selection_updated(self, selection: Selection | None) -> None:
         self._strips.clear()
         self.refresh()
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        return in_text(super().get_line_filters())
 
     def render_lines(self, crop: Region) -> list[Strip]:
         """Lines take along what has been made of them when they scroll: Textual keeps it by place."""

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from rich.cells import cell_len
+from rich.segment import Segment
+from textual.color import Color
+
+from edge_tui.tui.app import EdgeApp
+from edge_tui.tui.plain import ALL, ALONE, PLAIN
+from tests.tui.engines import WORDS
+
+WRITING = set("“”…·×−–→←↑↓↵⌫␛≥≤")
+"""What is writing rather than drawing, and in every font."""
+DRAWN = "─│█▸•✓"
+
+
+def lines(app: EdgeApp) -> list[str]:
+    strips = app.screen._compositor.render_strips()
+    return [strip.text for strip in strips]
+
+
+def test_every_mark_keeps_its_width() -> None:
+    assert all(cell_len(mark) == 1 and len(plain) == 1 and plain.isascii() for mark, plain in PLAIN.items())
+
+
+def test_marks_among_writing_are_somebodys() -> None:
+    black = Color(0, 0, 0)
+    segments = [Segment("▸ "), Segment("“─”"), Segment("↰2 ")]
+    assert [each.text for each in ALL.apply(segments, black)] == ["> ", "“-”", "<2 "]
+    assert [each.text for each in ALONE.apply(segments, black)] == ["> ", "“─”", "<2 "]
+
+
+@pytest.mark.parametrize("size", [(80, 24), (160, 45)])
+@pytest.mark.parametrize("keys", ["", "2", "7,h,enter", "m", "question_mark", "s"])
+async def test_ascii_draws_nothing_else(
+    picture: Callable[..., EdgeApp], size: tuple[int, int], keys: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.tui.engines.WORDS", [*WORDS[:-1], DRAWN])
+    app = picture(ascii=True)
+    async with app.run_test(size=size) as pilot:
+        app.workbench.prompt.insert("draw ─│█")
+        await pilot.press("ctrl+j")
+        await pilot.pause(0.2)
+        await pilot.press(*(key for key in keys.split(",") if key))
+        await pilot.pause(0.2)
+        seen = "\n".join(lines(app))
+        pane, prompt = app.workbench.pane, app.workbench.prompt
+        if not keys:
+            assert DRAWN in seen, "what the model wrote stays"
+            assert "draw ─│█" in seen
+        for y, line in enumerate(lines(app)):
+            for widget in (pane, prompt):
+                area = widget.content_region
+                if app.screen is app.workbench and y in area.line_range:
+                    line = line[: area.x] + " " * area.width + line[area.right :]
+            drawn = {each for each in line.replace(DRAWN, "") if not each.isascii()} - WRITING
+            assert not drawn, line
