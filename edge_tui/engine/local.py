@@ -43,15 +43,22 @@ class LocalEngine:
     Args:
         models: Model by role; loaded on first use.
         load: Brings a model into memory in place of `edge_tui.engine.loader.load` (benchmarks).
+        wake: Called on the owner thread when there is news, for whoever would rather not look all the time.
     """
 
-    def __init__(self, models: dict[str, ModelSpec] | None = None, load: Loader | None = None) -> None:
+    def __init__(
+        self,
+        models: dict[str, ModelSpec] | None = None,
+        load: Loader | None = None,
+        wake: Callable[[], None] | None = None,
+    ) -> None:
         self._events: deque[Event] = deque()
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._runs: dict[int, Run] = {}
         self._last = 0
         self._closing = False
-        self._residents = Residents(self._events.append, load)
+        self._wake = wake
+        self._residents = Residents(self._post, load)
         self._residents.roles.update(models or {})
         self._wanted = dict(self._residents.roles)
         self._thread = threading.Thread(target=self._own, name="engine", daemon=True)
@@ -139,6 +146,11 @@ class LocalEngine:
             if role in decoders.find(run.request.strategy).roles:
                 run.cancelled = True
 
+    def _post(self, event: Event) -> None:
+        self._events.append(event)
+        if self._wake is not None:
+            self._wake()
+
     def _own(self) -> None:
         """The owner thread's life: one command after another until `close`."""
         sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH))
@@ -155,15 +167,15 @@ class LocalEngine:
         try:
             command()
         except Exception as error:
-            self._events.append(explain(error, None))
+            self._post(explain(error, None))
 
     def _generate(self, run: Run) -> None:
         from edge_tui.engine.performance import perform
 
         try:
-            perform(run, self._residents, self._events.append, lambda: self._closing)
+            perform(run, self._residents, self._post, lambda: self._closing)
         except Exception as error:
-            self._events.append(explain(error, run.id))
+            self._post(explain(error, run.id))
             if _is_out_of_memory(error):
                 error.__traceback__ = None  # its frames hold the tensors that did not fit
                 self._residents.forget_contexts()

@@ -20,6 +20,7 @@ from edge_tui.serve.guard import Guard
 
 if TYPE_CHECKING:
     from edge_tui.engine.port import Engine
+    from edge_tui.serve.bell import Bell
     from edge_tui.serve.options import Options
     from edge_tui.settings import Settings
 
@@ -34,6 +35,7 @@ class Server(FastAPI):
 
     Args:
         engine: Decodes; the caller closes it.
+        bell: Rung by the engine when it has news.
         settings: Defaults of what requests leave out.
         options: Key, hosts and limits.
 
@@ -43,7 +45,7 @@ class Server(FastAPI):
         limits: The options.
     """
 
-    def __init__(self, engine: Engine, settings: Settings, options: Options) -> None:
+    def __init__(self, engine: Engine, bell: Bell, settings: Settings, options: Options) -> None:
         super().__init__(
             title="edge-tui",
             version=__version__,
@@ -52,7 +54,7 @@ class Server(FastAPI):
             docs_url=None,  # its page would fetch scripts from elsewhere
             redoc_url=None,
         )
-        self.dispatcher = Dispatcher(engine, options.queue, options.seconds)
+        self.dispatcher = Dispatcher(engine, bell, options.queue, options.seconds)
         self.settings = settings
         self.limits = options
         asked = Asked(settings, options)

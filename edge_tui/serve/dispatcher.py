@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from edge_tui.engine import events
+from edge_tui.serve.bell import Bell
 from edge_tui.serve.errors import SERVER, ApiError
 from edge_tui.serve.fair_queue import FairQueue
 
@@ -24,11 +24,8 @@ if TYPE_CHECKING:
     from edge_tui.engine.events import Event, Loaded
     from edge_tui.engine.port import Engine, Request
 
-POLL_SECONDS = (0.001, 0.005)
-"""How long news of a running generation may lie before it is passed on, at its begin and later: looking
-takes time away from the decoding, and of a long generation a hundredth is not missed."""
 IDLE_SECONDS = 0.05
-"""How often an idle engine is asked whether it lives, loads or has died."""
+"""How often is looked whether the engine lives and a generation takes too long, if nothing happens."""
 
 
 class Turn:
@@ -127,11 +124,12 @@ class Dispatcher:
 
     Args:
         engine: Decodes.
+        bell: Rung by the engine when it has news.
         limit: Requests that may wait besides the one that runs.
         seconds: Most seconds of one generation; what was decoded by then is its answer.
     """
 
-    def __init__(self, engine: Engine, limit: int, seconds: float) -> None:
+    def __init__(self, engine: Engine, bell: Bell, limit: int, seconds: float) -> None:
         self.engine = engine
         self.limit = limit
         self.loaded: dict[str, Loaded] = {}
@@ -146,7 +144,7 @@ class Dispatcher:
         self._queue: FairQueue[Turn] = FairQueue()
         self._places: set[Place] = set()
         self._current: Turn | None = None
-        self._wake = asyncio.Event()
+        self._bell = bell
         self._pace = 1.0
         """Seconds that a generation takes, a running mean."""
 
@@ -205,7 +203,6 @@ class Dispatcher:
         """Lets a turn wait for the engine."""
         self._queue.push(turn.lane, turn)
         self._next()
-        self._wake.set()
 
     def leave(self, place: Place) -> None:
         """Gives a place back; what it still wanted is dropped, or stopped within a step."""
@@ -236,17 +233,12 @@ class Dispatcher:
 
     async def serve(self) -> None:
         """Moves the engine's news to those who wait for it, for ever."""
+        self._bell.attach()
         while True:
             for event in self.engine.poll():
                 self._route(event)
             self._watch()
-            if (turn := self._current) is not None:
-                least, most = POLL_SECONDS
-                await asyncio.sleep(min(max(least, 0.01 * (time.monotonic() - turn.began)), most))
-                continue
-            self._wake.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), IDLE_SECONDS)
+            await self._bell.wait(IDLE_SECONDS)
 
     def collapse(self, pump: asyncio.Task[None]) -> None:
         """`serve` has ended. If that was a mistake of ours, nobody shall wait for ever."""

@@ -16,6 +16,7 @@ import uvicorn
 
 from edge_tui.sanitise import sanitise
 from edge_tui.serve.app import Server
+from edge_tui.serve.bell import Bell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,8 +46,9 @@ def serve(settings: Settings, notices: Sequence[Notice], options: Options, liste
 
     for notice in notices:
         _say(str(notice))
-    engine = LocalEngine(settings.specs())
-    app = Server(engine, settings, options)
+    bell = Bell()
+    engine = LocalEngine(settings.specs(), wake=bell.ring)
+    app = Server(engine, bell, settings, options)
     loop = Loop(app, options)
     address = listener.getsockname()
     host = f"[{address[0]}]" if listener.family == socket.AF_INET6 else address[0]

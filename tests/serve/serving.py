@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,6 +15,7 @@ import httpx2 as httpx
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
 from edge_tui.serve.app import Server
+from edge_tui.serve.bell import Bell
 from edge_tui.serve.listen import bind
 from edge_tui.serve.options import Options
 from edge_tui.serve.server import Loop
@@ -28,8 +29,8 @@ DEMO = Settings(
 class Watching(LocalEngine):
     """The real engine, which also remembers what it was asked for."""
 
-    def __init__(self, models: dict[str, ModelSpec]) -> None:
-        super().__init__(models)
+    def __init__(self, models: dict[str, ModelSpec], wake: Callable[[], None]) -> None:
+        super().__init__(models, wake=wake)
         self.requests: list[Request] = []
         self.cancelled: list[tuple[float, int | None]] = []
 
@@ -100,8 +101,9 @@ def until(done: Any, seconds: float = 10.0) -> None:
 def serving(settings: Settings = DEMO, *, ready: bool = True, **options: Any) -> Iterator[Running]:
     """Runs a server until the block ends."""
     chosen = replace(Options(), **options)
-    engine = Watching(settings.specs())
-    app = Server(engine, settings, chosen)
+    bell = Bell()
+    engine = Watching(settings.specs(), bell.ring)
+    app = Server(engine, bell, settings, chosen)
     loop = Loop(app, chosen)
     listener = bind(chosen.host, 0)
     thread = threading.Thread(target=loop.run, kwargs={"sockets": [listener]}, daemon=True)

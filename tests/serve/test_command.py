@@ -36,6 +36,12 @@ def _health(url: str) -> httpx.Response:
     return httpx.get(f"{url}/health", trust_env=False)
 
 
+def _queue(url: str) -> tuple[int, int]:
+    """Requests that run, and those that wait."""
+    said = _health(url).json()
+    return said["running"], said["queue"]["length"]
+
+
 def test_term_lets_work_finish_and_refuses_new_work(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
     environment = {"EDGE_TUI_API_KEY": "k1"}
@@ -44,7 +50,7 @@ def test_term_lets_work_finish_and_refuses_new_work(tmp_path: Path) -> None:
         assert httpx.get(f"{server.url}/v1/models", trust_env=False).status_code == 401
         answers: list[Any] = []
         threads = [_ask(server.url, 20, answers, "k1") for _ in range(2)]
-        until(lambda: _health(server.url).json()["queue"]["length"] == 1)
+        until(lambda: _queue(server.url) == (1, 1))
         server.send(signal.SIGTERM)
         until(lambda: _health(server.url).status_code == 503, 2)
         assert _health(server.url).json()["status"] == "closing"
@@ -55,7 +61,7 @@ def test_term_lets_work_finish_and_refuses_new_work(tmp_path: Path) -> None:
         assert server.wait(10) == 143
         for thread in threads:
             thread.join(2)
-        assert [answer.status_code for answer in answers] == [200, 200]
+        assert [answer.status_code for answer in answers] == [200, 200], [a.text for a in answers]
         assert [answer.json()["new_tokens"] for answer in answers] == [20, 20]
 
 
