@@ -43,8 +43,10 @@ docs: $(VENV)/.dev ## Write the generated parts of README.md and docs/ anew
 	$(BIN)/python -m tests.test_packaging
 	$(BIN)/python tools/write_docs.py
 
-screenshots: $(VENV)/.dev ## Take the README's picture anew
+screenshots: $(VENV)/.dev ## Take the README's pictures anew, and put every screen on one sheet
 	$(BIN)/python tools/take_screenshot.py
+	$(BIN)/python -m pytest -q tests/tui/test_screens.py --snapshot-update
+	$(BIN)/python tools/contact_sheet.py
 
 bench-history: $(VENV)/.dev ## Measure the history: opening, searching, bytes and time of a token
 	$(BIN)/python -m edge_tui.history.bench $(ARGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from textwrap import dedent
 from typing import TYPE_CHECKING
 
 from textual.content import Content
@@ -11,6 +12,7 @@ from textual.widgets import Static
 
 from decoders import Problem
 from edge_tui.sanitise import sanitise
+from edge_tui.tui.format import clip
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,19 +43,28 @@ class ProblemPanel(Static):
         """Shows a problem, or nothing."""
         self.problem, self.while_running = problem, while_running
         self.set_class(problem is not None, "-shown")
+        self._write()
+
+    def on_resize(self) -> None:
+        self._write()
+
+    def _write(self) -> None:
+        """Says what is wrong and shows the lines around it, those cut to the panel's width."""
+        problem = self.problem
         if problem is None:
             return
         place = Path(problem.source).name + (f", line {problem.line}" if problem.line else "")
         self.border_title = Content(sanitise(place, keep_newlines=False))
         self.border_subtitle = "esc hides"
         said = "Save the file to try again."
-        if not while_running:
+        if not self.while_running:
             said = "Its last good version stays in use, if it had one. " + said
         parts = [(sanitise(problem.sentence, keep_newlines=False) + "\n", "$error")]
+        room = max(self.content_size.width - 7, 20)
         for number, line in _excerpt(problem):
             here = number == problem.line
             mark, style = ("▸", "$foreground bold") if here else (" ", "$text-muted")
-            parts.append((f"{mark}{number:>4}  {sanitise(line, keep_newlines=False)}\n", style))
+            parts.append((f"{mark}{number:>4}  {clip(sanitise(line, keep_newlines=False), room)}\n", style))
         self.update(Content.assemble(*parts, (said, "$text-muted")))
 
 
@@ -68,7 +79,7 @@ def culprit(detail: str, folders: Sequence[Path]) -> Problem | None:
 
 
 def _excerpt(problem: Problem) -> list[tuple[int, str]]:
-    """The line at fault and its neighbours, numbered from 1."""
+    """The line at fault and its neighbours, numbered from 1, without the indentation that all have."""
     if not problem.line:
         return []
     try:
@@ -77,4 +88,5 @@ def _excerpt(problem: Problem) -> list[tuple[int, str]]:
     except OSError:
         return []
     first = max(problem.line - 1 - _AROUND, 0)
-    return list(enumerate(lines[first : problem.line + _AROUND], first + 1))
+    shown = dedent("\n".join(lines[first : problem.line + _AROUND])).split("\n")
+    return list(enumerate(shown, first + 1))

@@ -50,7 +50,7 @@ class TourCard(Static):
     """Lies over the tokens' lower corner and takes no keys; hidden unless the tour goes on."""
 
     DEFAULT_CSS = """
-    TourCard { layer: above; dock: bottom; display: none; width: 50; height: auto; margin: 0 0 5 3;
+    TourCard { layer: above; dock: bottom; display: none; width: 44; height: auto; margin: 0 0 5 2;
         padding: 0 1; background: $surface; border: round $accent; border-title-color: $accent;
         border-title-style: bold; border-subtitle-color: $text-muted; }
     TourCard.-shown { display: block; }
