@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import decoders
 from tests.tui.engines import PictureEngine
 
 
@@ -59,7 +60,8 @@ async def test_what_cannot_be_pictured_says_so(picture: Any) -> None:
         assert "Run a prompt first" in said(app.screen)
         await pilot.press("escape")
         await opened(pilot)
-        app.workbench.choose("contrastive")
+        app.workbench.knobs.decoder = decoders.find("contrastive")
+        app.workbench.parameters.reload()
         await pilot.press("up", "down")
         assert "needs what the amateur thinks" in said(app.screen)
         await pilot.press("escape")

@@ -63,9 +63,9 @@ def test_only_what_is_heard_together_is_in_conflict() -> None:
 
 
 def test_digits_are_nine_keys() -> None:
-    keymap = resolve({"digit": "f1,f2,f3,f4,f5,f6,f7,f8,f9", "help": "?"}, BOUND)
+    keymap = resolve({"digit": "f11,f12,f13,f14,f15,f16,f17,f18,f19", "help": "?"}, BOUND)
     assert keymap.notices == ()
-    assert keymap.keys["main.digit.9"] == "f9"
+    assert keymap.keys["main.digit.9"] == "f19"
     assert "nine keys" in resolve({"digit": "1,2"}, BOUND).notices[0]
 
 

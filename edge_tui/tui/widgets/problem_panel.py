@@ -60,7 +60,8 @@ class ProblemPanel(Static):
         if not self.while_running:
             said = "Its last good version stays in use, if it had one. " + said
         parts = [(sanitise(problem.sentence, keep_newlines=False) + "\n", "$error")]
-        room = max(self.content_size.width - 7, 20)
+        # While it is hidden it has no width; the resize that comes with showing it tells.
+        room = max(self.content_size.width - 7, 20) if self.content_size.width else _LIMIT
         for number, line in _excerpt(problem):
             here = number == problem.line
             mark, style = ("▸", "$foreground bold") if here else (" ", "$text-muted")
