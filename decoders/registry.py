@@ -66,6 +66,7 @@ class Registry:
         self.problems: list[Problem] = []
         self._decoders: dict[str, Decoder] = {}
         self._sources: dict[str, str] = {}
+        self._made: dict[type, Decoder] = {}
 
     @classmethod
     def load(cls, extra_folders: Sequence[Path] = (), last: Registry | None = None) -> Registry:
@@ -74,9 +75,12 @@ class Registry:
         Args:
             extra_folders: Folders whose `*.py` files are read, in order of name; a missing one is empty, and
                 files that start with an underscore are left alone.
-            last: An earlier search; a file that no longer works keeps the strategies that it had there.
+            last: An earlier search; a file that no longer works keeps the strategies that it had there, and
+                what did not change is the same object, so that what was captured of it stays good.
         """
         registry = cls()
+        if last is not None:
+            registry._made = dict(last._made)
         for path in sorted(Path(__file__).parent.glob("[!_]*.py")):
             registry._take(importlib.import_module(f"decoders.{path.stem}"), str(path))
         for entry in entry_points(group=GROUP):
@@ -89,6 +93,8 @@ class Registry:
                     registry._take(_run(path, f"decoders_user_{number}_{path.stem}"), str(path))
                 if last is not None and len(registry.problems) > problems:
                     registry._keep(last, str(path))
+        kept = set(map(id, registry._decoders.values()))
+        registry._made = {made: decoder for made, decoder in registry._made.items() if id(decoder) in kept}
         return registry
 
     def find(self, name: str) -> Decoder:
@@ -123,7 +129,8 @@ class Registry:
         for cls in _strategies(found):
             line = _line_of(cls)
             with _Reporting(self, source, line):
-                decoder = _instance(cls)
+                decoder = self._made.get(cls) or _instance(cls)
+                self._made[cls] = decoder
                 if decoder.name in self._decoders or decoder.name in ALIASES:
                     self.problems.append(Problem(source, line, f"the name {decoder.name} is taken."))
                 else:

@@ -76,7 +76,9 @@ def test_aliases_hyphens_and_case(given: str, name: str) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(UnknownStrategy, match=r"no strategy 'topk'; there are greedy, beam, .*, auto, speculative\."):
+    with pytest.raises(
+        UnknownStrategy, match=r"no strategy 'topk'; there are greedy, beam, .*, auto, speculative\."
+    ):
         decoders.find("topk")
 
 
@@ -189,3 +191,21 @@ def test_no_strategy_knows_what_runs_it() -> None:
         assert not {"transformers", "edge_tui", "textual"} & sys.modules.keys()
     """
     subprocess.run([sys.executable, "-c", dedent(code)], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_what_works_no_more_stays_as_it_was_and_what_did_not_change_is_the_same(tmp_path: Path) -> None:
+    good = write(tmp_path / "mine.py", EPSILON.format(name="mine"))
+    first = Registry.load([tmp_path])
+    good.write_text("def (")
+    second = Registry.load([tmp_path], first)
+    assert second.find("mine") is first.find("mine")
+    assert [problem.line for problem in second.problems] == [1]
+    good.write_text(EPSILON.format(name="mine").replace("0.02", "0.03"))
+    third = Registry.load([tmp_path], second)
+    assert third.find("mine") is not first.find("mine")
+    assert third.find("mine").params[0].default == 0.03
+    assert third.find("top_p") is first.find("top_p")
+    assert third.of(str(good)) == [third.find("mine")]
+    good.unlink()
+    with pytest.raises(UnknownStrategy):
+        Registry.load([tmp_path], third).find("mine")
