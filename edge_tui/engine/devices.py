@@ -17,7 +17,16 @@ from typing import Any
 
 from edge_tui.nvml import Gpu, GpuSample
 
-__all__ = ["Device", "best_device", "cpu_has_bfloat16", "devices", "free_memory", "resolve_device"]
+__all__ = [
+    "Device",
+    "best_device",
+    "cpu_has_bfloat16",
+    "cpu_has_int8",
+    "cpu_packs_int4",
+    "devices",
+    "free_memory",
+    "resolve_device",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +116,28 @@ def torch_has_cuda() -> bool:
 @lru_cache(maxsize=1)
 def cpu_has_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 natively (AMX, AVX-512 BF16, Arm's BF16 extension)."""
+    return _cpu_has("amx_bf16|avx512_bf16|bf16")
+
+
+@lru_cache(maxsize=1)
+def cpu_has_int8() -> bool:
+    """Whether the processor sums products of four bytes at once (VNNI, AMX)."""
+    return _cpu_has("avx512_vnni|avx_vnni|amx_int8")
+
+
+@lru_cache(maxsize=1)
+def cpu_packs_int4() -> bool:
+    """Whether torch has vector instructions to multiply packed int4 by on this processor."""
+    return _cpu_has("avx2")
+
+
+def _cpu_has(instructions: str) -> bool:
+    """Whether Linux says that the processor has one of these sets; False where nobody says."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
-    return re.search(r"\b(amx_bf16|avx512_bf16|bf16)\b", flags) is not None
+    return re.search(rf"\b({instructions})\b", flags) is not None
 
 
 def _torch_with_cuda() -> Any:

@@ -13,7 +13,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.engine.devices import cpu_has_bfloat16, free_memory
+from edge_tui.engine.devices import cpu_has_bfloat16, cpu_has_int8, cpu_packs_int4, free_memory
 from edge_tui.engine.models.architectures import FlatConfig, UnsupportedError, flat_config
 from edge_tui.engine.models.branches import STEP
 from edge_tui.engine.rooms import ROOM, roomy
@@ -34,6 +34,8 @@ UNLIMITED = 32_768
 SMALL = 1_000_000_000
 """Weights up to which float32 is the fastest on a CPU, measured on an AMX machine for a single row: 896²
 matrices run at 91 µs against 112 µs in bfloat16, 4096² ones at 2.1 ms against 1.5 ms."""
+BIG_MATRIX = 1 << 20
+"""Weights from which on an integer product repays on a CPU what preparing it costs, about 25 µs."""
 _LOGIT_COPIES = 8
 """Vocabulary-wide rows of four bytes that a decode step holds: logits and their copy for the record, the
 final distribution, counts of prompt and answer, a search's keys and its 64-bit weights."""
@@ -137,7 +139,9 @@ def resolve_precision(checkpoint: Checkpoint, precision: str, device: str) -> tu
     """What "auto" means for a model on a device, and the dtype to compute in.
 
     On a GPU the checkpoint's own dtype, on a CPU float32 for small models, and for large ones bfloat16 where
-    the processor multiplies it natively or float32 would not fit. Weights that are stored quantised stay so.
+    the processor multiplies it natively or float32 would not fit. It never quantises: probabilities are then
+    the checkpoint's own. Weights that are stored quantised stay so; a CPU's flat decoder computes with them
+    in float32, which costs a step nothing beside reading them.
 
     Returns:
         (precision, compute dtype): a dtype's name, "int8" or "4bit", and a dtype's name.
@@ -149,7 +153,9 @@ def resolve_precision(checkpoint: Checkpoint, precision: str, device: str) -> tu
     if precision in WIDTH:
         return precision, precision
     if precision in ("int8", "4bit"):
-        return precision, half if device != "cpu" else "bfloat16"
+        if device != "cpu":
+            return precision, half
+        return precision, "float32" if _flat(checkpoint) else "bfloat16"
     if device != "cpu":
         return own, own
     if checkpoint.parameters <= SMALL:
@@ -190,7 +196,9 @@ class _Need:
         self._number = WIDTH[dtype]
         self._rows, self._new = rows, new
         self._cuda = device.startswith("cuda")
-        self._weights, self._largest = _weights(checkpoint, self._flat, self._precision, dtype, device)
+        self._weights, self._inner, self._largest = _weights(
+            checkpoint, self._flat, self._precision, dtype, device
+        )
         self._position = _kv_bytes(checkpoint, self._flat, dtype)
         self._vocab = checkpoint.vocab
 
@@ -261,8 +269,7 @@ class _Need:
             # The old product, the new one as int32 and as 16 bit, and the input in 16 and in 8 bit.
             product = (4 + 8 + 4) * wide + 3 * f.hidden
         feed_forward = 2 * x + k * product
-        if self._precision == "4bit" or (self._precision == "int8" and not self._cuda):
-            feed_forward += 2 * self._largest  # one matrix at a time is widened to 16 bit
+        feed_forward += self._widened()
         return max(making, masks + max(attention, feed_forward))
 
     def _reading_elsewhere(self, context: int) -> int:
@@ -271,9 +278,20 @@ class _Need:
         hidden = _number(c, "hidden_size", "n_embd", "d_model")
         wide = _number(c, "intermediate_size", "n_inner", "ffn_dim", default=4 * hidden)
         k = min(CHUNK, context)
-        widened = 2 * self._largest if self._precision in ("int8", "4bit") else 0
         masks = k * context * n if context > CHUNK else 0
-        return 2 * masks + self._rows * k * 4 * (hidden + wide) * n + widened
+        return 2 * masks + self._rows * k * 4 * (hidden + wide) * n + self._widened()
+
+    def _widened(self) -> int:
+        """What one matrix takes that is widened to 16 bit for a chunk, the largest of the layers."""
+        if self._precision == "4bit":
+            return 2 * self._inner + (
+                self._inner // 2 if not self._cuda else 0
+            )  # codes are taken apart first
+        if self._precision == "int8" and not self._cuda:
+            return 2 * (
+                min(self._inner, BIG_MATRIX) if cpu_has_int8() else self._inner
+            )  # the product widens none
+        return 0
 
 
 def _flat(checkpoint: Checkpoint) -> FlatConfig | None:
@@ -286,36 +304,48 @@ def _flat(checkpoint: Checkpoint) -> FlatConfig | None:
 
 def _weights(
     checkpoint: Checkpoint, flat: FlatConfig | None, precision: str, dtype: str, device: str
-) -> tuple[int, int]:
-    """Bytes of the weights in memory, and elements of the largest quantised matrix."""
+) -> tuple[int, int, int]:
+    """Bytes of the weights in memory, and elements of the largest quantised matrix: of a layer, of all."""
     tied = bool(
         checkpoint.text_config.get("tie_word_embeddings", checkpoint.config.get("tie_word_embeddings"))
     )
     quantise = precision in ("int8", "4bit") and not checkpoint.quantization
+    narrow_head = quantise and flat is not None and device == "cpu"
     matrices: dict[str, list[Tensor]] = defaultdict(list)
-    total = 0
+    total = head = 0
     for name, tensor in checkpoint.tensors.items():
         if _BUFFERS.search(name) or (tied and name.endswith("lm_head.weight")):
             continue
-        if quantise and _is_matrix(name, tensor):
+        if narrow_head and name.endswith(("embed_tokens.weight", "lm_head.weight")):
+            if name.endswith("embed_tokens.weight"):
+                total += 2 * tensor.numel
+            if tied or name.endswith("lm_head.weight"):
+                head = tensor.numel
+                total += _stored("int8", tensor.shape[0], head, device)
+        elif quantise and _is_matrix(name, tensor):
             matrices[_fused(name) if flat else name].append(tensor)
         elif tensor.dtype in ("U8", "I8") or _SCALES.search(name):
             total += tensor.bytes  # stored quantised, or its scales
         else:
             total += tensor.numel * WIDTH[dtype]
-    largest = 0
+    inner = 0
     for parts in matrices.values():
         elements, outputs = sum(t.numel for t in parts), sum(t.shape[0] for t in parts)
-        largest = max(largest, elements)
-        if precision == "4bit":
-            total += (
-                -(-elements // 2) + 4 * -(-elements // 64) + 64
-            )  # two a byte, a scale for 64, the code book
-        else:
-            total += elements + outputs * (2 if device == "cpu" else 4)  # a scale for each row
+        inner = max(inner, elements)
+        total += _stored(precision, outputs, elements, device)
     if flat and flat.qk_norm:  # kept once for each head
         total += (flat.heads + flat.kv_heads - 2) * flat.head_dim * flat.layers * WIDTH[dtype]
-    return total, largest
+    return total, inner, max(inner, head)
+
+
+def _stored(precision: str, rows: int, elements: int, device: str) -> int:
+    """Bytes of a quantised matrix; `engine.models.linear` says which kinds there are."""
+    if precision == "int8":
+        return elements + 4 * rows  # a scale for each row
+    columns = elements // rows
+    if device == "cpu" and cpu_packs_int4() and rows % 32 == 0 and columns % 32 == 0:
+        return elements // 2 + elements // 8  # two a byte, a scale and a zero point for 32
+    return -(-elements // 2) + 4 * -(-elements // 64) + 64  # two a byte, a scale for 64, the code book
 
 
 def _is_matrix(name: str, tensor: Tensor) -> bool:

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
 from edge_tui.engine.checkpoint import Checkpoint, CheckpointError, open_checkpoint
-from edge_tui.engine.devices import best_device, free_memory, resolve_device
+from edge_tui.engine.devices import best_device, cpu_packs_int4, free_memory, resolve_device
 from edge_tui.engine.forecast import CHUNK, UNLIMITED, forecast, largest_context, resolve_precision, size
 from edge_tui.engine.models.architectures import supports
 from edge_tui.engine.text import Codec
@@ -104,9 +104,11 @@ def available_precisions(device: str) -> dict[str, str | None]:
     if device == "mps":
         reasons["int8"] = reasons["4bit"] = "bitsandbytes has no kernels for Apple GPUs: choose float16."
     elif find_spec("bitsandbytes") is None:
-        reasons["4bit"] = "bitsandbytes is not installed: choose bfloat16, or install it."
-        if device != "cpu":  # on a CPU int8 is our own
-            reasons["int8"] = reasons["4bit"]
+        missing = "bitsandbytes is not installed: choose bfloat16, or install it."
+        if device != "cpu":  # on a CPU int8 is our own, and so is 4bit where torch packs it
+            reasons["int8"] = missing
+        if device != "cpu" or not cpu_packs_int4():
+            reasons["4bit"] = missing
     return reasons
 
 

@@ -193,7 +193,7 @@ def test_auto_precision(made: Callable[..., Checkpoint], monkeypatch: pytest.Mon
     assert resolve_precision(full, "auto", "cuda:0") == ("float32", "float32")
     assert resolve_precision(half, "auto", "cpu") == ("float32", "float32")
     assert resolve_precision(half, "int8", "cuda:0") == ("int8", "float16")
-    assert resolve_precision(half, "4bit", "cpu") == ("4bit", "bfloat16")
+    assert resolve_precision(half, "4bit", "cpu") == ("4bit", "float32")
     monkeypatch.setattr(forecast, "SMALL", 1000)
     monkeypatch.setattr(forecast, "cpu_has_bfloat16", lambda: True)
     assert resolve_precision(half, "auto", "cpu") == ("bfloat16", "bfloat16")

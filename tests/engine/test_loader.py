@@ -148,6 +148,9 @@ def test_precisions_carry_the_reason_they_are_missing(monkeypatch: pytest.Monkey
     assert available_precisions("cpu") == dict.fromkeys(loader.PRECISIONS)
     assert "Apple" in (available_precisions("mps")["4bit"] or "")
     monkeypatch.setattr(loader, "find_spec", lambda _name: None)
+    monkeypatch.setattr(loader, "cpu_packs_int4", lambda: True)
+    assert available_precisions("cpu")["4bit"] is available_precisions("cpu")["int8"] is None, "our own"
+    monkeypatch.setattr(loader, "cpu_packs_int4", lambda: False)
     assert "bitsandbytes" in (available_precisions("cpu")["4bit"] or "")
     assert available_precisions("cpu")["int8"] is None, "our own kernel"
     assert "bitsandbytes" in (available_precisions("cuda:0")["int8"] or "")

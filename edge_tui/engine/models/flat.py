@@ -88,6 +88,7 @@ class FlatModel:
         self._embedding = embedding
         self._layers = layers
         self._norm = norm
+        self._dtype = norm.dtype
         self._head = head
         self._hidden = (config.hidden,)
         self._windows = tuple(set(config.windows))
@@ -105,7 +106,7 @@ class FlatModel:
         `capacity` also chooses the factors of a long rope: the short ones up to the length that the model
         was first trained on, the long ones beyond. They hold for the whole run.
         """
-        rope, device, dtype = self.config.rope, self._embedding.device, self._embedding.dtype
+        rope, device, dtype = self.config.rope, self._embedding.device, self._dtype
         far = rope.kind == "longrope" and capacity > rope.original
         held = self._tables.get(far)
         if held is None or len(held[0]) < capacity:
@@ -175,7 +176,7 @@ class FlatModel:
         if min(counts) == total and self._kernels is not None and self._kernels.fits(len(counts), total):
             return Output(self._kernels(ctx, ids[:, :total].contiguous())[:, -1:])
         level = min(starts) == max(starts)
-        last = torch.empty(len(counts), *self._hidden, dtype=self._embedding.dtype, device=ids.device)
+        last = torch.empty(len(counts), *self._hidden, dtype=self._dtype, device=ids.device)
         for done in range(0, total, chunk):
             if cancelled is not None and cancelled():
                 raise Cancelled
@@ -242,7 +243,7 @@ class FlatModel:
             unseen = distance < 0
             if window:
                 unseen |= distance >= window
-            mask = torch.zeros(wide, dtype=self._embedding.dtype, device=positions.device)[..., :span]
+            mask = torch.zeros(wide, dtype=self._dtype, device=positions.device)[..., :span]
             masks[window] = mask.masked_fill_(unseen, -math.inf)
         return masks
 
@@ -251,7 +252,7 @@ class FlatModel:
         if not self._layers:
             raise RuntimeError(f"{self.info.name} has been released.")
         eps = self.config.eps
-        x = F.embedding(ids, self._embedding).view(-1, *self._hidden)
+        x = F.embedding(ids, self._embedding).view(-1, *self._hidden).to(self._dtype)
         states: list[Tensor] = []
         for i, layer in enumerate(self._layers):
             if hidden:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edge_tui.engine.models.linear import Plain
+from edge_tui.engine.models.linear import OnCpu, Plain
+from edge_tui.engine.ops.project_cpu import project
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,13 +54,13 @@ class FusedStep:
 def fuse(
     config: FlatConfig, embedding: Tensor, layers: Sequence[Layer], norm: Tensor, head: Linear
 ) -> FusedStep | None:
-    """A model's fused step; None where it has none: off the CPU, or with quantised matrices.
+    """A model's fused step; None where it has none: off the CPU, or with matrices in bitsandbytes' format.
 
     Arguments are those of `FlatModel`.
     """
-    kinds = [[layer.qkv, layer.out, layer.gate_up, layer.down] for layer in layers]
-    plain = [[m for m in four if isinstance(m, Plain)] for four in kinds]
-    if embedding.device.type != "cpu" or not isinstance(head, Plain) or plain != kinds:
+    every = [m for layer in layers for m in (layer.qkv, layer.out, layer.gate_up, layer.down)] + [head]
+    matrices = [m for m in every if isinstance(m, Plain | OnCpu)]
+    if embedding.device.type != "cpu" or len(matrices) < len(every):
         return None
     run = _compiled()
     if run is None:
@@ -69,12 +70,12 @@ def fuse(
         [layer.attention_norm for layer in layers],
         [layer.qk_norm for layer in layers],
         [layer.mlp_norm for layer in layers],
-        [m.weight for four in plain for m in four],
-        [m.bias for four in plain for m in four],
+        [m.kind for m in matrices],
+        [m.weight for m in matrices],
+        [m.scales for m in matrices],
+        [m.bias for m in matrices],
         [layer.window for layer in layers],
         norm,
-        head.weight,
-        head.bias,
         config.heads,
         config.kv_heads,
         config.eps,
@@ -105,27 +106,27 @@ def _step(
     attention_norms: list[torch.Tensor],
     qk_norms: list[torch.Tensor | None],
     mlp_norms: list[torch.Tensor],
+    kinds: list[str],
     weights: list[torch.Tensor],
+    scales: list[torch.Tensor | None],
     biases: list[torch.Tensor | None],
     windows: list[int],
     norm: torch.Tensor,
-    head: torch.Tensor,
-    head_bias: torch.Tensor | None,
     heads: int,
     kv_heads: int,
     eps: float,
 ) -> torch.Tensor:
     """`FlatModel.forward` for `K = 1`, in the part of Python that TorchScript knows.
 
-    Matrices and biases come four a layer: QKV, output, gate and up, down.
+    Matrices come four a layer: QKV, output, gate and up, down; the last one is the head.
     """
     rows, hidden, head_dim, rotary = ids.size(0), embedding.size(1), kv[0].size(3), cos.size(1)
     cos, sin = cos.narrow(0, start, 1), sin.narrow(0, start, 1)
-    x = torch.embedding(embedding, ids).view(rows, hidden)
+    x = torch.embedding(embedding, ids).view(rows, hidden).to(norm.dtype)
     for i in range(len(kv)):
         m = 4 * i
         y = torch.rms_norm(x, [hidden], attention_norms[i], eps)
-        qkv = torch.nn.functional.linear(y, weights[m], biases[m]).view(rows, -1, head_dim)
+        qkv = project(y, kinds[m], weights[m], scales[m], biases[m]).view(rows, -1, head_dim)
         qk = qkv.narrow(1, 0, heads + kv_heads)
         qk_norm = qk_norms[i]
         if qk_norm is not None:
@@ -141,11 +142,14 @@ def _step(
             seen.narrow(1, 0, kv_heads),
             seen.narrow(1, kv_heads, kv_heads),
         )
-        x = torch.nn.functional.linear(y.reshape(rows, -1), weights[m + 1], biases[m + 1]).add_(x)
+        m += 1
+        x = project(y.reshape(rows, -1), kinds[m], weights[m], scales[m], biases[m]).add_(x)
         y = torch.rms_norm(x, [hidden], mlp_norms[i], eps)
-        gate, up = torch.nn.functional.linear(y, weights[m + 2], biases[m + 2]).chunk(2, -1)
+        m += 1
+        gate, up = project(y, kinds[m], weights[m], scales[m], biases[m]).chunk(2, -1)
         y = torch.ops.aten.silu(gate).mul_(up)
-        x = torch.nn.functional.linear(y, weights[m + 3], biases[m + 3]).add_(x)
+        m += 1
+        x = project(y, kinds[m], weights[m], scales[m], biases[m]).add_(x)
     length.add_(1)
     x = torch.rms_norm(x, [hidden], norm, eps)
-    return torch.nn.functional.linear(x, head, head_bias).view(rows, 1, -1)
+    return project(x, kinds[-1], weights[-1], scales[-1], biases[-1]).view(rows, 1, -1)

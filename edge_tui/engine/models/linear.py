@@ -1,19 +1,24 @@
-"""Matrices that know how they are stored: plain, LLM.int8 or NF4, all called the same way.
+"""Matrices that know how they are stored: plain, 8 bits wide or 4, all called the same way.
 
 A decode step reads every weight once, so the stored width is the speed. On a GPU both quantisations are
-those of bitsandbytes (arXiv 2208.07339 and 2305.14314). On a CPU, int8 keeps one scale per output row
-and multiplies in bfloat16, about twice as fast as bfloat16 weights.
+those of bitsandbytes (arXiv 2208.07339 and 2305.14314). Its NF4 takes several times as long as bfloat16 on a
+CPU; there both are those of `ops.project_cpu`: int8 with a scale for each row, and 4 bits with a scale and a
+zero point for each 32 weights, which come closer to the weights than NF4's 64 around one absmax.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch.nn import functional as F
 
+from edge_tui.engine.forecast import BIG_MATRIX
+from edge_tui.engine.ops import project_cpu
 from edge_tui.engine.ops.project import NF4_BLOCK, Packed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 
@@ -40,6 +45,9 @@ class Plain:
 
     __slots__ = ("bias", "nbytes", "parameters", "weight")
 
+    kind: ClassVar[str] = "plain"
+    scales: ClassVar[None] = None
+
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self.weight = weight
         self.bias = bias
@@ -52,37 +60,46 @@ class Plain:
         return Packed("plain", self.weight, None, self.bias, *self.weight.shape)
 
 
-class RowInt8:
-    """int8 with one absmax scale per output row, for CPUs; activations pass through bfloat16."""
+class OnCpu:
+    """A matrix packed for a CPU's kernels; the fused step reads the fields."""
 
     __slots__ = ("bias", "nbytes", "parameters", "scales", "weight")
 
-    MANY_ROWS = 8
-    """From here on widening the weights and one big product beat the packed kernel."""
+    kind: ClassVar[str]
+    """As `project_cpu.project` takes it."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        import torch
-
-        absmax = weight.float().abs().amax(1).clamp_(min=1e-12)
-        self.weight = (weight.float() * (127.0 / absmax)[:, None]).round_().to(torch.int8)
-        self.scales = (absmax / 127.0).to(torch.bfloat16)
+        self.weight, self.scales = project_cpu.PACK[self.kind](weight)
         self.bias = bias
         self.parameters = _count(weight, bias)[0]
         self.nbytes = _count(self.weight, self.scales, bias)[1]
 
     def __call__(self, x: Tensor) -> Tensor:
-        import torch
-
-        short = x.to(torch.bfloat16)
-        if len(x) < self.MANY_ROWS:
-            y = torch._weight_int8pack_mm(short, self.weight, self.scales)
-        else:
-            y = F.linear(short, self.weight.to(torch.bfloat16)).mul_(self.scales)
-        y = y.to(x.dtype)
-        return y if self.bias is None else y.add_(self.bias)
+        return project_cpu.project(x, self.kind, self.weight, self.scales, self.bias)
 
     def packed(self) -> Packed | None:
         return None
+
+
+class RowInt8(OnCpu):
+    """int8 with one scale per output row, times bfloat16."""
+
+    __slots__ = ()
+    kind = "int8"
+
+
+class DotInt8(OnCpu):
+    """The same numbers times int8, for processors that multiply integers fast."""
+
+    __slots__ = ()
+    kind = "int8 dot"
+
+
+class GroupInt4(OnCpu):
+    """int4 with a scale and a zero point for every 32 weights, times bfloat16."""
+
+    __slots__ = ()
+    kind = "int4"
 
 
 class LlmInt8:
@@ -140,24 +157,51 @@ class Nf4:
         return Packed("nf4", self.weight.t(), self.state.absmax, self.bias, rows, columns)
 
 
-def kind_of(precision: str, device: str) -> type[Plain] | type[RowInt8] | type[LlmInt8] | type[Nf4]:
-    """How matrices are stored for a precision on a device.
+def kind_of(precision: str, device: str) -> Callable[[Tensor, Tensor | None], Linear]:
+    """What makes a matrix of a layer from its weight and bias, for a precision on a device.
 
     Raises:
-        PrecisionError: the device cannot run it.
+        PrecisionError: the device cannot run it, or, when a matrix is made, not in this shape.
     """
-    on_cuda = device.startswith("cuda")
     if precision not in ("int8", "4bit"):
         return Plain
-    if precision == "int8" and device == "cpu":
-        return RowInt8
-    if device not in ("cpu",) and not on_cuda:
+    if device == "cpu":
+        return int8_on_cpu if precision == "int8" else int4_on_cpu
+    if not device.startswith("cuda"):
         raise PrecisionError(f"{precision} needs an NVIDIA GPU or a CPU, not {device}: choose bfloat16.")
+    _check_bitsandbytes(precision)
+    return LlmInt8 if precision == "int8" else Nf4
+
+
+def head_of(precision: str, device: str) -> Callable[[Tensor, Tensor | None], Linear]:
+    """The same for the head: a third of a small model's bytes, so a CPU keeps it in 8 bits."""
+    return int8_on_cpu if precision in ("int8", "4bit") and device == "cpu" else Plain
+
+
+def int8_on_cpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
+    """The faster of the two kinds of int8 for a matrix."""
+    dot = weight.numel() >= BIG_MATRIX and project_cpu.can_int8_dot()
+    return DotInt8(weight, bias) if dot else RowInt8(weight, bias)
+
+
+def int4_on_cpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
+    """Packed int4, or NF4 where torch cannot pack the matrix.
+
+    Raises:
+        PrecisionError: it cannot, and there is no bitsandbytes.
+    """
+    rows, columns = weight.shape
+    if project_cpu.fits_int4(rows, columns) and project_cpu.can_int4():
+        return GroupInt4(weight, bias)
+    _check_bitsandbytes("4bit")
+    return Nf4(weight, bias)
+
+
+def _check_bitsandbytes(precision: str) -> None:
     try:
         _bitsandbytes()
     except ImportError as error:
         raise PrecisionError(f"{precision} needs bitsandbytes, which cannot be imported: {error}.") from error
-    return LlmInt8 if precision == "int8" else Nf4
 
 
 def _bitsandbytes() -> Any:

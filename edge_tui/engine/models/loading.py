@@ -10,7 +10,7 @@ import torch
 from edge_tui.engine.models.architectures import FlatConfig, flat_config
 from edge_tui.engine.models.base import ModelInfo
 from edge_tui.engine.models.flat import FlatModel, Layer
-from edge_tui.engine.models.linear import Linear, Plain, kind_of
+from edge_tui.engine.models.linear import Linear, Plain, head_of, kind_of
 from edge_tui.engine.models.weights import Weights
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def load_flat(
         name: As the user names the model.
         device: "cpu", "cuda:0", "mps".
         dtype: Compute dtype, and that of what is not quantised.
-        precision: "int8" or "4bit" quantise the layers' matrices; anything else keeps `dtype`.
+        precision: "int8" or "4bit" quantise the layers' matrices, on a CPU the head too, and leave 16 bits
+            to the embedding there; anything else keeps `dtype`.
         context: Most positions to promise in `info.context`; 0 means the model's own limit.
         progress: Called with (bytes read, bytes in all).
         cancelled: Asked before each tensor.
@@ -56,15 +57,21 @@ def load_flat(
         Cancelled: `cancelled()` said so; nothing stays allocated.
     """
     flat = flat_config(config)
-    make = kind_of(precision, device)
+    make, make_head = kind_of(precision, device), head_of(precision, device)
     with closing(source(path, device, dtype, progress, cancelled)) as weights:
         embedding = weights.get("model.embed_tokens.weight", flat.vocab, flat.hidden)
+        # Both before the layers, because no other matrix is as wide before it is packed.
+        last = embedding if flat.tied else weights.get("lm_head.weight", flat.vocab, flat.hidden)
+        head = make_head(last, None)
+        del last
+        if not isinstance(head, Plain):
+            embedding = embedding.bfloat16()
         layers = tuple(_layer(weights, flat, i, make) for i in range(flat.layers))
         norm = weights.get("model.norm.weight", flat.hidden)
-        head = Plain(embedding if flat.tied else weights.get("lm_head.weight", flat.vocab, flat.hidden))
     loose = [embedding, norm, *(t for layer in layers for t in (layer.attention_norm, layer.mlp_norm))]
     matrices = [m for layer in layers for m in (layer.qkv, layer.out, layer.gate_up, layer.down)]
-    if not flat.tied:
+    shared = flat.tied and isinstance(head, Plain)
+    if not shared:
         matrices.append(head)
     head_norms = [layer.qk_norm for layer in layers if layer.qk_norm is not None]
     info = ModelInfo(
@@ -74,7 +81,7 @@ def load_flat(
         context=min(context, flat.context) if context else flat.context,
         layers=flat.layers,
         parameters=sum(t.numel() for t in loose)
-        + sum(m.parameters for m in matrices)
+        + sum(m.parameters for m in matrices if not (flat.tied and m is head))
         + 2 * flat.head_dim * len(head_norms),
         weight_bytes=sum(t.numel() * t.element_size() for t in (*loose, *head_norms))
         + sum(m.nbytes for m in matrices),

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from edge_tui.engine.models import fused_cpu
+from edge_tui.engine.models import fused_cpu, linear
 from edge_tui.engine.models.base import ContextFull
+from edge_tui.engine.models.linear import OnCpu
+from tests.engine.checkpoints import make_checkpoint
 from tests.engine.models.references import CASES, checkpoint, flat, one_by_one, random_ids
 
 if TYPE_CHECKING:
@@ -98,8 +100,27 @@ def test_full_context(tmp_path: Path) -> None:
     assert ctx.length.tolist() == [2]
 
 
-def test_quantised_matrices_are_not_fused(tmp_path: Path) -> None:
-    model = flat(checkpoint(tmp_path, "llama"), precision="int8")
+@pytest.mark.parametrize("precision", ["int8", "4bit"])
+@pytest.mark.parametrize("case", ["qwen2 old, tied", "qwen3 biased", "llama biased", "phi3 windowed"])
+@pytest.mark.parametrize("big", [False, True])
+def test_same_numbers_of_packed_matrices(
+    precision: str, case: str, big: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear, "BIG_MATRIX", 1 if big else 1 << 30)
+    model = flat(checkpoint(tmp_path, case), precision=precision)
+    spy = counted(model)
+    got = walk(model, 2)
+    if all(isinstance(m, OnCpu) for layer in model._layers for m in (layer.qkv, layer.down)):
+        assert spy.calls == 22
+    model._fused = None
+    assert torch.equal(got, walk(model, 2))
+
+
+def test_what_only_bitsandbytes_reads_is_not_fused(tmp_path: Path) -> None:
+    model = flat(checkpoint(tmp_path, "llama"), precision="4bit")
+    assert model._fused is not None
+    odd = make_checkpoint(tmp_path / "odd", "llama", hidden=72, heads=6, kv_heads=3)
+    model = flat(odd, precision="4bit")
     assert model._fused is None
     assert walk(model, 1).isfinite().all()
 

@@ -7,8 +7,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from edge_tui.engine.models import loading
-from edge_tui.engine.models.linear import LlmInt8, Nf4, Plain, PrecisionError, RowInt8, kind_of
+from edge_tui.engine.models import linear, loading
+from edge_tui.engine.models.linear import (
+    DotInt8,
+    LlmInt8,
+    Nf4,
+    Plain,
+    PrecisionError,
+    RowInt8,
+    head_of,
+    int4_on_cpu,
+    int8_on_cpu,
+    kind_of,
+)
+from edge_tui.engine.ops import project_cpu
 from tests.engine.checkpoints import make_checkpoint
 from tests.engine.models.references import deviation, flat, random_ids
 
@@ -18,50 +30,73 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+needs_int8 = pytest.mark.skipif(not project_cpu.can_int8_dot(), reason="no integer products here")
+needs_int4 = pytest.mark.skipif(not project_cpu.can_int4(), reason="no packed int4 here")
+
+
+@pytest.mark.parametrize("kind", [RowInt8, pytest.param(DotInt8, marks=needs_int8)])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("rows", [1, 5, 33])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_row_int8(bias: bool, rows: int, dtype: torch.dtype) -> None:
+def test_int8(kind: type[RowInt8 | DotInt8], bias: bool, rows: int, dtype: torch.dtype) -> None:
     rng = torch.Generator().manual_seed(0)
     weight = torch.randn(96, 64, generator=rng)
     weight[3] *= 100  # a loud row must not cost the others their resolution
     weight[4] = 0
     b = torch.randn(96, generator=rng).to(dtype) if bias else None
     x = torch.randn(rows, 64, generator=rng).to(dtype)
-    narrow, wide = RowInt8(weight, b), Plain(weight.to(dtype), b)
+    narrow, wide = kind(weight, b), Plain(weight.to(dtype), b)
     got, wanted = narrow(x), wide(x)
     assert got.dtype == dtype
     others = [i for i in range(96) if i != 3]
     assert deviation(got[:, others], wanted[:, others]) < 0.03
     assert deviation(got[:, 3], wanted[:, 3]) < 0.03
     assert narrow.parameters == wide.parameters == 96 * 64 + (96 if bias else 0)
-    assert narrow.nbytes == 96 * 64 + 2 * 96 + (96 * dtype.itemsize if bias else 0)
+    assert narrow.nbytes == 96 * 64 + 4 * 96 + (96 * dtype.itemsize if bias else 0)
 
 
-def test_few_and_many_rows_agree() -> None:
-    """Both of RowInt8's ways multiply by the same weights."""
-    rng = torch.Generator().manual_seed(1)
-    narrow = RowInt8(torch.randn(64, 64, generator=rng))
-    x = torch.randn(32, 64, generator=rng)
-    single = torch.cat([narrow(row[None]) for row in x])
-    assert deviation(narrow(x), single) < 0.01
-
-
-def test_kinds() -> None:
+def test_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kind_of("float32", "cpu") is Plain
-    assert kind_of("int8", "cpu") is RowInt8
+    assert kind_of("int8", "cpu") is int8_on_cpu
+    assert kind_of("4bit", "cpu") is int4_on_cpu
     assert kind_of("int8", "cuda:0") is LlmInt8
     assert kind_of("4bit", "cuda:1") is Nf4
     with pytest.raises(PrecisionError, match="not mps: choose bfloat16"):
         kind_of("4bit", "mps")
+    assert head_of("4bit", "cpu") is int8_on_cpu
+    assert head_of("4bit", "cuda:0") is head_of("bfloat16", "cpu") is Plain
 
 
-def rounded_nf4(weight: Tensor, bias: Tensor | None) -> Plain:
-    """Weights as NF4 would give them back."""
-    from bitsandbytes import functional as bnb
+def test_the_kind_of_int8_follows_size_and_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "BIG_MATRIX", 64 * 64)
+    monkeypatch.setattr(project_cpu, "can_int8_dot", lambda: True)
+    assert type(int8_on_cpu(torch.ones(64, 64))) is DotInt8
+    assert type(int8_on_cpu(torch.ones(63, 64))) is RowInt8
+    monkeypatch.setattr(project_cpu, "can_int8_dot", lambda: False)
+    assert type(int8_on_cpu(torch.ones(64, 64))) is RowInt8
 
-    packed, state = bnb.quantize_4bit(weight, blocksize=64, quant_type="nf4")
-    return Plain(bnb.dequantize_4bit(packed, state), bias)
+
+def test_what_torch_cannot_pack_is_nf4(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert type(int4_on_cpu(torch.ones(24, 64))) is Nf4
+    monkeypatch.setattr(project_cpu, "can_int4", lambda: False)
+    assert type(int4_on_cpu(torch.ones(64, 64))) is Nf4
+
+    def missing() -> None:
+        raise ImportError("no module")
+
+    monkeypatch.setattr(linear, "_bitsandbytes", missing)
+    with pytest.raises(PrecisionError, match="4bit needs bitsandbytes"):
+        int4_on_cpu(torch.ones(64, 64))
+
+
+def rounded_int4(weight: Tensor, bias: Tensor | None) -> Plain:
+    """Weights as 16 steps between the ends of each 32 would give them back."""
+    groups = weight.view(len(weight), -1, 32)
+    low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
+    scale = ((high - low) / 15).bfloat16().float()
+    zero = (low + 8 * scale).bfloat16().float()
+    codes = ((groups - zero) / scale).round().clamp(-8, 7)
+    return Plain((codes * scale + zero).flatten(1), bias)
 
 
 def rounded_int8(weight: Tensor, bias: Tensor | None) -> Plain:
@@ -70,7 +105,9 @@ def rounded_int8(weight: Tensor, bias: Tensor | None) -> Plain:
     return Plain((weight / scales).round() * scales, bias)
 
 
-@pytest.mark.parametrize(("precision", "rounded"), [("int8", rounded_int8), ("4bit", rounded_nf4)])
+@pytest.mark.parametrize(
+    ("precision", "rounded"), [("int8", rounded_int8), pytest.param("4bit", rounded_int4, marks=needs_int4)]
+)
 @pytest.mark.parametrize("arch", ["qwen2", "phi3"])
 def test_quantised_models_on_the_cpu(
     precision: str, rounded: Any, arch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -78,13 +115,14 @@ def test_quantised_models_on_the_cpu(
     path = make_checkpoint(tmp_path / arch, arch, std=0.1)
     wide, narrow = flat(path), flat(path, precision=precision)
     monkeypatch.setattr(loading, "kind_of", lambda precision, device: rounded)
+    monkeypatch.setattr(loading, "head_of", lambda precision, device: rounded_int8)
     same, ids = flat(path), random_ids(2, 14)
     ctx = narrow.open(2, 16)
     first = narrow.prefill(ctx, ids[:, :13], torch.tensor([13, 13])).logits
     got = torch.cat((first, narrow.forward(ctx, ids[:, 13:]).logits), 1)
     wanted, unrounded = (m.forward(m.open(2, 16), ids).logits[:, 12:] for m in (same, wide))
-    assert deviation(got, wanted) < 0.03
-    assert deviation(got, wanted) < deviation(got, unrounded) or precision == "int8"
+    assert deviation(got, wanted) < 0.01
+    assert deviation(got, wanted) < deviation(got, unrounded)
     assert not torch.equal(got, unrounded)
     assert narrow.info.precision == precision
     assert narrow.info.parameters == wide.info.parameters

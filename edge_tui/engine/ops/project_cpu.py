@@ -1,0 +1,195 @@
+"""Products with matrices packed for a CPU: int8 and int4, at the speed of the bytes they read.
+
+Which activations meet the packed weights decides the speed. int8 weights meet int8 activations, two of them
+for each number: `x ≈ (h + l / 254) · max|x| / 127`, `h` its nearest step and `l` what that leaves. Both are
+rows of one integer product, so weights are read once, and what is lost, at most 1 in 64,000 of the largest
+activation, is little. Where the processor has no such instructions int8 meets bfloat16, as int4 does
+everywhere; with float32 activations those kernels are many times slower.
+
+The functions that `project` leads to are in the part of Python that TorchScript knows: the fused step calls
+them too.
+
+Shapes: `T` tokens, `K` columns that a weight row spans, `N` rows.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+
+from edge_tui.engine.devices import cpu_has_int8, cpu_packs_int4
+
+GROUP = 32
+"""Weights of a row that share a scale and a zero point in int4."""
+BLOCK = 64 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 32
+"""Rows that torch interleaves in an int4 matrix."""
+_PIECE = 4096
+"""Rows quantised at once, which bounds the room for it; a multiple of `BLOCK`."""
+
+
+def project(
+    x: torch.Tensor,
+    kind: str,
+    weight: torch.Tensor,
+    scales: torch.Tensor | None,
+    bias: torch.Tensor | None,
+) -> torch.Tensor:
+    """`x Wᵀ + b`: `x` `[T, K]` to `[T, N]` in its dtype.
+
+    Args:
+        x: Activations, float32 or bfloat16.
+        kind: "plain", "int8", "int8 dot" or "int4".
+        weight: plain: `[N, K]` in the dtype of `x`; others: as the `pack_` function of that kind makes it.
+        scales: The same; None for plain.
+        bias: `[N]`, or None.
+    """
+    if scales is None:
+        return torch.nn.functional.linear(x, weight, bias)
+    if kind == "int8 dot":
+        y = _int8_dot(x, weight, scales)
+    elif kind == "int8":
+        y = _int8(x, weight, scales)
+    else:
+        y = _int4(x, weight, scales)
+    return y if bias is None else y.add_(bias)
+
+
+def _int8_dot(x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    most = 256  # twice as many rows of a wide matrix are memory that is mapped anew each time
+    if x.size(0) <= most:
+        return _split(x, weight, scales)
+    return torch.cat([_split(piece, weight, scales) for piece in torch.split(x, most)])
+
+
+def _split(x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """Each activation as two integers from -127 to 127, in one product."""
+    tokens = x.size(0)
+    wide = x.to(torch.float32)
+    largest = wide.abs().amax([-1], True).clamp_min_(1e-30)
+    rest = (wide / largest).mul_(127.0)
+    high = rest.round()
+    # Raised by 128, because all processors multiply unsigned by signed; cutting off half more rounds.
+    both = torch.cat([high, rest.sub_(high).mul_(254.0)]).add_(128.5).to(torch.uint8)
+    none = torch.jit.annotate(list[int | float | complex | None], [])  # type: ignore[no-untyped-call]
+    no_zeros = torch.zeros(1, dtype=torch.int32)
+    y: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
+        both, 1 / 127, 128, weight, scales, no_zeros, None, 1.0, 0, torch.float32, "none", none, ""
+    )
+    y = y.narrow(0, 0, tokens).add_(y.narrow(0, tokens, tokens), alpha=1 / 254).mul_(largest)
+    return y.to(x.dtype)
+
+
+def _int8(x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    short = x.to(torch.bfloat16)
+    if x.size(0) < 16:
+        return torch._weight_int8pack_mm(short, weight, scales.to(torch.bfloat16)).to(x.dtype)
+    return torch.nn.functional.linear(short, weight.to(torch.bfloat16)).to(x.dtype).mul_(scales)
+
+
+def _int4(x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    short = x.to(torch.bfloat16)
+    if x.size(0) < 128:
+        group = x.size(1) // scales.size(0)
+        return torch._weight_int4pack_mm_for_cpu(short, weight, group, scales).to(x.dtype)
+    return torch.mm(short, unpack_int4(weight, scales)).to(x.dtype)
+
+
+def unpack_int4(weight: torch.Tensor, scales: torch.Tensor, block: int = BLOCK) -> torch.Tensor:
+    """The matrix `[K, N]`, transposed, that a packed one stands for, in bfloat16.
+
+    Rows come in blocks; a byte holds, for one column, a row of a block's first half (low) and of its second.
+    In a last block that is not full it holds two neighbours.
+    """
+    rows, columns, half = weight.size(0), 2 * weight.size(1), block // 2
+    codes = torch.empty(columns, rows, dtype=torch.bfloat16)
+    whole = rows // block
+    if whole > 0:
+        pairs = weight.narrow(0, 0, whole * block).view(whole, columns, half).transpose(0, 1)
+        blocks = codes.narrow(1, 0, whole * block).view(columns, whole, 2, half)
+        blocks.select(2, 0).copy_(pairs & 15)
+        blocks.select(2, 1).copy_(pairs >> 4)
+    rest = rows - whole * block
+    if rest > 0:
+        pairs = weight.narrow(0, whole * block, rest).reshape(columns, rest // 2)
+        last = codes.narrow(1, whole * block, rest).view(columns, rest // 2, 2)
+        last.select(2, 0).copy_(pairs & 15)
+        last.select(2, 1).copy_(pairs >> 4)
+    scale, zero = scales.unsqueeze(1).unbind(-1)
+    grouped = codes.sub_(8.0).view(scales.size(0), -1, rows)
+    return torch.addcmul(zero, grouped, scale, out=grouped).view(columns, rows)
+
+
+def pack_int8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes int8 `[N, K]` from -127 to 127, and float32 `[N]`, what one step of each row is worth."""
+    codes = torch.empty(weight.shape, dtype=torch.int8)
+    scales = torch.empty(len(weight), dtype=torch.float32)
+    for at in range(0, len(weight), _PIECE):
+        piece = weight[at : at + _PIECE].float()
+        absmax = piece.abs().amax(1).clamp_(min=1e-12)
+        scales[at : at + _PIECE] = absmax / 127.0
+        codes[at : at + _PIECE] = (piece * (127.0 / absmax)[:, None]).round_()
+    return codes, scales
+
+
+def pack_int8_dot(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same as `pack_int8`, laid out for the integer product."""
+    codes, scales = pack_int8(weight)
+    return torch.ops.onednn.qlinear_prepack(codes, [2, weight.shape[1]]), scales
+
+
+def pack_int4(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes uint8 `[N, K/2]`, in torch's order, and bfloat16 `[K/GROUP, N, 2]`: scale and zero of each group.
+
+    A weight is `(code - 8) · scale + zero`; the ends of a group's range are met exactly up to rounding.
+    `N` and `K` must be `fits_int4`.
+    """
+    packed, scales = [], []
+    for at in range(0, len(weight), _PIECE):
+        piece = weight[at : at + _PIECE].float().view(-1, weight.shape[1] // GROUP, GROUP)
+        low, high = piece.amin(-1, keepdim=True), piece.amax(-1, keepdim=True)
+        scale = ((high - low) / 15.0).clamp_(min=1e-12).bfloat16()
+        zero = (low + 8.0 * scale.float()).bfloat16()
+        codes = ((piece - zero.float()) / scale.float()).round_().add_(8.0).clamp_(0.0, 15.0)
+        packed.append(torch._convert_weight_to_int4pack_for_cpu(codes.flatten(1).int(), 1))
+        scales.append(torch.cat((scale, zero), -1).transpose(0, 1))
+    return torch.cat(packed), torch.cat(scales, 1).contiguous()
+
+
+PACK = {"int8": pack_int8, "int8 dot": pack_int8_dot, "int4": pack_int4}
+"""What makes the weight and the scales of each kind that `project` takes."""
+
+
+def fits_int4(rows: int, columns: int) -> bool:
+    """Whether the int4 kernel takes a matrix of this shape."""
+    return rows % 32 == 0 and columns % GROUP == 0
+
+
+@cache
+def can_int8_dot() -> bool:
+    """Whether this processor and torch multiply integers fast, and without a sum that overflows."""
+    if not cpu_has_int8():
+        return False
+    try:
+        with torch.inference_mode():
+            weight = torch.ones(32, 64)
+            weight[1::2] = -1.0
+            y = _int8_dot(torch.ones(2, 64), *pack_int8_dot(weight))
+    except (RuntimeError, AttributeError, NotImplementedError):
+        return False
+    return bool(torch.allclose(y, 64.0 * weight[:, 0].expand(2, -1), rtol=1e-4))
+
+
+@cache
+def can_int4() -> bool:
+    """Whether torch packs int4 for this processor, in the order that `unpack_int4` knows."""
+    if not cpu_packs_int4():
+        return False
+    rng = torch.Generator().manual_seed(0)
+    weight = torch.randint(0, 16, (96, 64), generator=rng).float()
+    weight[:, ::GROUP], weight[:, 1::GROUP] = 0.0, 15.0  # so that codes are the weights
+    try:
+        with torch.inference_mode():
+            return bool(torch.equal(unpack_int4(*pack_int4(weight)).float(), weight.t()))
+    except (RuntimeError, AttributeError, NotImplementedError):
+        return False

@@ -1,0 +1,127 @@
+"""A CPU's packed products against plain float32 ones by the same numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from edge_tui.engine.ops import project_cpu
+from edge_tui.engine.ops.project_cpu import (
+    PACK,
+    can_int4,
+    can_int8_dot,
+    fits_int4,
+    pack_int4,
+    pack_int8,
+    pack_int8_dot,
+    project,
+    unpack_int4,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+needs_int8 = pytest.mark.skipif(not can_int8_dot(), reason="no integer products here")
+needs_int4 = pytest.mark.skipif(not can_int4(), reason="no packed int4 here")
+KINDS = ["int8", pytest.param("int8 dot", marks=needs_int8), pytest.param("int4", marks=needs_int4)]
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def widened(kind: str, weight: Tensor) -> Tensor:
+    """What a packed matrix stands for."""
+    if kind == "int4":
+        return unpack_int4(*pack_int4(weight)).float().t()
+    codes, scales = pack_int8(weight)
+    return codes.float() * scales[:, None]
+
+
+def relative(got: Tensor, wanted: Tensor) -> float:
+    return float((got.float() - wanted).norm() / wanted.norm())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tokens", [1, 3, 15, 16, 130, 600])
+@pytest.mark.parametrize("shape", [(64, 32), (160, 96), (96, 320)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products(kind: str, tokens: int, shape: tuple[int, int], dtype: torch.dtype) -> None:
+    weight, bias = normal(*shape), normal(shape[0], seed=1).to(dtype)
+    x = (normal(tokens, shape[1], seed=2) * torch.logspace(-1, 1, shape[1])).to(dtype)
+    before = x.clone()
+    got = project(x, kind, *PACK[kind](weight), bias)
+    wanted = x.float() @ widened(kind, weight).t() + bias.float()
+    assert got.dtype == dtype
+    assert torch.equal(x, before)
+    exact = kind == "int8 dot" and dtype == torch.float32
+    assert relative(got, wanted) < (2e-4 if exact else 6e-3)
+
+
+@needs_int8
+def test_loud_activations_cost_the_quiet_ones_nothing() -> None:
+    """One eight-bit step of an activation a thousand times the others would swallow them."""
+    weight, x = normal(64, 256), normal(2, 256, seed=1)
+    x[0, 7] = 1000.0
+    weight[:, 7] = 0.0
+    got = project(x, "int8 dot", *pack_int8_dot(weight), None)
+    assert relative(got, x @ widened("int8 dot", weight).t()) < 0.01
+
+
+@needs_int8
+def test_no_activation_is_no_answer() -> None:
+    weight, bias = normal(64, 32), normal(64, seed=1)
+    got = project(torch.zeros(2, 32), "int8 dot", *pack_int8_dot(weight), bias)
+    assert torch.equal(got, bias.expand(2, -1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tokens", [1, 20, 300])
+def test_scripted_is_the_same(kind: str, tokens: int) -> None:
+    packed, bias, x = PACK[kind](normal(96, 64)), normal(96, seed=1), normal(tokens, 64, seed=2)
+    assert torch.equal(torch.jit.script(project)(x, kind, *packed, bias), project(x, kind, *packed, bias))
+
+
+@needs_int4
+@pytest.mark.parametrize("rows", [32, 64, 96, 4096 + 160])
+def test_int4_gives_codes_back(rows: int) -> None:
+    """Whole numbers whose groups span 0 to 15 are their own codes, wherever packing puts them."""
+    weight = torch.randint(0, 16, (rows, 96), generator=torch.Generator().manual_seed(0)).float()
+    weight[:, ::32], weight[:, 1::32] = 0.0, 15.0
+    packed, scales = pack_int4(weight)
+    assert (packed.shape, packed.dtype) == ((rows, 48), torch.uint8)
+    assert (scales.shape, scales.dtype) == ((3, rows, 2), torch.bfloat16)
+    assert torch.equal(unpack_int4(packed, scales).float(), weight.t())
+
+
+@needs_int4
+def test_int4_is_closer_than_nf4() -> None:
+    from bitsandbytes import functional as bnb
+
+    weight = normal(256, 512)
+    theirs = bnb.dequantize_4bit(*bnb.quantize_4bit(weight, blocksize=64, quant_type="nf4"))
+    assert relative(widened("int4", weight), weight) < 0.9 * relative(theirs, weight)
+
+
+@needs_int4
+def test_a_group_of_one_value_is_that_value() -> None:
+    weight = torch.full((32, 64), 0.25)
+    assert torch.equal(unpack_int4(*pack_int4(weight)).float(), weight.t())
+
+
+def test_shapes_that_int4_takes() -> None:
+    assert fits_int4(96, 64)
+    assert not fits_int4(40, 64)
+    assert not fits_int4(64, 72)
+
+
+@pytest.mark.parametrize("ability", [can_int8_dot, can_int4])
+def test_an_operation_that_torch_lacks_is_not_used(ability: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_weight: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError("not compiled in")
+
+    monkeypatch.setattr(project_cpu, "pack_int8_dot", refuse)
+    monkeypatch.setattr(project_cpu, "pack_int4", refuse)
+    assert ability.__wrapped__() is False  # type: ignore[attr-defined]
