@@ -204,18 +204,17 @@ def _search(
     peak = peak_of(peaks, row, count, PARTS)
     mine = tally + 2 * row * _BINS
     stretches = tl.arange(0, _STRETCHES)
-    if PASS > 0:
-        heavy = tl.load(mine + stretches)
-    if PASS == 2:
-        sides = tl.arange(0, _SIDE)
-        parts = tl.load(mine + _BINS + sides[:, None] * _SIDE + sides[None, :])
+    heavy = tl.load(mine + stretches)
+    sides = tl.arange(0, _SIDE)
+    parts = tl.load(mine + _BINS + sides[:, None] * _SIDE + sides[None, :])
     value = tl.load(table + param * R + row)
     if value != neutral:
         depth = peak - x
         held = (x > -INF) & (depth <= limit)
         depth = tl.where(held, depth, 0.0)
-        key = key_of(depth, peak, peaks, sums, row, count, SURPRISE, PARTS)
-        held = held & (key >= 0.0)
+        # −0.0 is no pattern to be searched for, and NaN is no key.
+        key = tl.abs(key_of(depth, peak, peaks, sums, row, count, SURPRISE, PARTS))
+        held = held & (key == key)
         if MASS:
             weight = (tl.exp(-depth) * _UNIT).to(tl.int64)
             held = held & (weight > 0)

@@ -309,6 +309,6 @@ def record(
         MOVED=moved,
         **options,
     )
-    for start, column in enumerate(candidates):
-        _look_up[(rows,)](column, ints, floats, width, floats.stride(0), told + 2 * TOP * start)
+    for index, candidate in enumerate(candidates):
+        _look_up[(rows,)](candidate, ints, floats, width, floats.stride(0), told + 2 * TOP * index)
     return ints, floats

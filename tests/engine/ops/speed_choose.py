@@ -43,6 +43,8 @@ STEPS: dict[str, dict[str, float]] = {
     "beam": {"num_beams": 4},
     "contrastive": {},
 }
+TILED = ("min_p", "top_p", "typical")
+"""Strategies that are also measured with other tiles."""
 ROUNDS = 40
 """Steps in one graph."""
 
@@ -113,26 +115,28 @@ class Bench:
             env = Env(rows, vocabulary, "cuda", prompt, torch.tensor([0, 1]), settled, 10_000)
             self.state = self.decoder.init(env)
 
-    def fused(self, dependent: bool) -> StepFunction | None:
+    def fused(self, dependent: bool, block: int = 0) -> StepFunction | None:
         if isinstance(self.decoder, Contrastive):
             return FusedContrast("cuda", self.vocabulary, self.rows, dependent)
         if isinstance(self.decoder, Beam):
             return FusedBeam("cuda", self.vocabulary, self.rows, dependent)
         how = plan(self.decoder)
-        return how and Fused(how, "cuda", self.vocabulary, self.rows, dependent=dependent)
+        return how and Fused(how, "cuda", self.vocabulary, self.rows, block, dependent)
 
     def figures(self) -> list[Figure]:
         """Fused with and without dependent launch where there are kernels, and as torch operations."""
         found = []
-        for dependent in (True, False):
-            if fused := self.fused(dependent):
+        ways = [("fused, dependent", True, 0), ("fused", False, 0)]
+        if self.decoder.name in TILED:
+            ways += [(f"{block} a program", True, block) for block in (256, 1024)]
+        for how, dependent, block in ways:
+            if fused := self.fused(dependent, block):
                 step = fused(self.outs, self.state, self.params, self.rng)
                 kept = int((step.final[0] > -torch.inf).sum())
 
                 def work(fused: StepFunction = fused) -> object:
                     return fused(self.outs, self.state, self.params, self.rng)
 
-                how = "fused, dependent" if dependent else "fused"
                 seconds = replayed(work)
                 found.append(Figure(self.vocabulary, self.decoder.name, how, seconds * 1e6, kept=kept))
         seconds = replayed(lambda: self.decoder.step(self.outs, self.state, self.params, self.rng), 4)

@@ -90,9 +90,9 @@ def test_steps_agree(name: str, given: Mapping[str, float]) -> None:
     """Odd sizes, more programs than one, counts that grow, logits wider than the vocabulary."""
     values = {**given, "do_sample": 1, "top_k": 9, "top_p": 0.8, "min_p": 0.02, "typical_p": 0.7}
     known = {param.name for param in decoders.find(name).params}
-    pair = Pair.make(name, 2, 71, **{key: value for key, value in values.items() if key in known})
+    pair = Pair.make(name, 2, 39, **{key: value for key, value in values.items() if key in known})
     for number in range(2):
-        pair.agree(random(2, 80, number), number)
+        pair.agree(random(2, 45, number), number)
 
 
 @pytest.mark.parametrize("name", ["top_k", "typical", "auto"])
@@ -139,6 +139,15 @@ def test_ties_go_to_the_first_and_stay_together(name: str) -> None:
     pair.agree(torch.zeros(1, 1, 70))
     pair.agree(random(1, 70).round(), 1)
     pair.agree(random(1, 70).to(torch.bfloat16), 2)
+
+
+@pytest.mark.parametrize("name", ["top_k", "top_p", "typical"])
+def test_zeros_of_either_sign_are_equal(name: str) -> None:
+    z = torch.zeros(1, 1, 40)
+    z[..., ::3] = -0.0
+    z[..., 5] = -1.0
+    Pair.make(name, 1, 40).agree(z)
+    Pair.make(name, 1, 40).agree(-z)
 
 
 @EACH
