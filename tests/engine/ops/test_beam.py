@@ -58,8 +58,10 @@ def agree(
     return finished
 
 
-@pytest.mark.parametrize("early_stopping", ["off", "on", "never"])
-@pytest.mark.parametrize("length_penalty", [-1.0, 0.0, 1.5])
+@pytest.mark.parametrize(
+    ("early_stopping", "length_penalty"),
+    [("off", -1.0), ("off", 1.5), ("on", 0.0), ("never", -1.0), ("never", 1.5)],
+)
 def test_steps_agree_to_the_end(early_stopping: str, length_penalty: float) -> None:
     values = {"early_stopping": early_stopping, "length_penalty": length_penalty}
     finished = agree(40, 3, [4, 9], num_beams=3, **values)

@@ -16,7 +16,7 @@ contrast_triton = pytest.importorskip("edge_tui.engine.ops.contrast_triton")
 choose_parts = pytest.importorskip("edge_tui.engine.ops.choose_parts")
 DEVICE = "cpu" if choose_parts.INTERPRETED else "cuda"
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, about infinities
-SMALL = [(1, 71), (2, 33)]
+SMALL = [(1, 40), (2, 20)]
 
 
 def agree(rows: int, vocab: int, device: str, steps: int = 2, **values: object) -> None:
@@ -61,7 +61,7 @@ def test_steps_agree(formula: str, sample: str, temperature: float) -> None:
 
 def test_penalties_act_on_the_expert() -> None:
     given = {"repetition_penalty": 1.5, "presence_penalty": 0.7, "frequency_penalty": 0.2}
-    agree(2, 70, DEVICE, 3, formula="obrien2023", alpha=0.01, beta=1.0, **given)
+    agree(2, 34, DEVICE, 2, formula="obrien2023", alpha=0.01, beta=1.0, **given)
 
 
 def test_fewer_candidates_than_the_seed_wants() -> None:
