@@ -150,9 +150,7 @@ class Session:
         """Whether a run waits for an older one to wind down, or for the engine to exist."""
         return self._next is not None
 
-    def start(
-        self, request: Request, previous: Transcript | None = None, place: Place | None = None
-    ) -> None:
+    def start(self, request: Request, previous: Transcript | None = None, place: Place | None = None) -> None:
         """Runs a request; a run in progress is stopped first, and a waiting one gives way: the last wins."""
         self._next = (request, previous, place)
         if self.run is not None and self.run.active:

@@ -59,7 +59,8 @@ def test_a_draft_that_agrees_is_always_believed() -> None:
 
 def test_at_temperature_zero_it_is_greedy_whatever_is_proposed() -> None:
     target, draft = _logits(4), _logits(5)
-    step = _block(target, draft, table(DECODER, VOCAB, lookahead=LOOKAHEAD, temperature=0), torch.arange(VOCAB), 1)
+    values = table(DECODER, VOCAB, lookahead=LOOKAHEAD, temperature=0)
+    step = _block(target, draft, values, torch.arange(VOCAB), 1)
     last = torch.arange(VOCAB)
     for position in range(LOOKAHEAD + 1):
         valid = position <= step.accepted
