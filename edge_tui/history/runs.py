@@ -75,6 +75,7 @@ class StoredRun:
         kept: Tokens taken over from an earlier run, as one row.
         batches: Its own tokens, in the order in which they came.
         message: What went wrong, for a failed run.
+        pieces: Texts of ids, of a run that comes from elsewhere; a history keeps them for a whole model.
     """
 
     entry: Entry
@@ -87,6 +88,7 @@ class StoredRun:
     kept: TokenBatch | None = None
     batches: tuple[TokenBatch, ...] = ()
     message: str = ""
+    pieces: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def prompt(self) -> str:

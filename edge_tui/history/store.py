@@ -239,6 +239,11 @@ class Store:
             self.change(run, stored.changes)
             state: State = "interrupted" if entry.state == "running" else entry.state
             self.finish(run, state, answer, stored.finished, stored.message)
+            if stored.pieces:
+                # What this machine's own model says of an id is not a file's to change.
+                known = self.known_pieces(entry.model)
+                fresh = {id: text for id, text in stored.pieces.items() if id not in known}
+                self.add_pieces(entry.model, fresh)
         return self.entry(run)
 
     def delete(self, run: int) -> None:

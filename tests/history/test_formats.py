@@ -74,8 +74,8 @@ def test_json_loses_nothing(stored: StoredRun, tmp_path: Path) -> None:
     entry = store.insert(back, transcript_of(back).text)
     assert replace(entry, id=0, answer="", tokens=0) == replace(stored.entry, id=0, answer="", tokens=0)
     again = store.load(entry.id)
-    assert lossless.dump(replace(again, entry=stored.entry), transcript_of(again)) == lossless.dump(
-        replace(back, entry=stored.entry), transcript_of(back)
+    assert lossless.dump(replace(again, entry=stored.entry), transcript_of(again), {}) == lossless.dump(
+        replace(back, entry=stored.entry), transcript_of(back), {}
     )
     with pytest.raises(HistoryError, match="already"):
         store.insert(back, "")
@@ -88,6 +88,26 @@ def test_json_keeps_what_was_told_of_alternatives(stored: StoredRun) -> None:
     run = replace(stored, kept=None, batches=(told,))
     (back,) = lossless.load(render("json", run, transcript_of(run), {})).batches
     assert same(back, told)
+
+
+def test_json_says_what_alternatives_were_where_the_model_is_not(stored: StoredRun, tmp_path: Path) -> None:
+    ids = {each for each in stored.batches[0].top_ids.ravel().tolist() if each >= 0}
+    texts = {each: f"<{each}\ud83d>" for each in ids}
+    unused = max(ids) + 10**6
+    back = lossless.load(render("json", stored, transcript_of(stored), texts | {unused: "x"}))
+    assert back.pieces == texts
+    store = Store(tmp_path / "other.db")
+    known = min(ids)
+    store.add_pieces(stored.model, {known: "own"})
+    store.insert(back, "")
+    # No file rewrites what is known of a model.
+    assert store.pieces(stored.model) == {each: f"<{each}?>" for each in ids} | {known: "own"}
+
+
+def test_json_of_an_earlier_version_has_no_texts_of_ids(stored: StoredRun) -> None:
+    data = json.loads(text("json", stored))
+    del data["pieces"]
+    assert lossless.load(json.dumps(data).encode()).pieces == {}
 
 
 def test_json_is_strict_and_readable_by_others(stored: StoredRun) -> None:
@@ -118,6 +138,7 @@ def test_something_else_is_refused_in_a_sentence(data: bytes) -> None:
         ("run", "uid", "../../x"), ("run", "uid", "a" * 99), ("run", "state", "odd"), ("run", "created", "x"),
         ("run", "created", {"float": "inf"}), ("request", "prompt", 3), ("tokens", 0, {}), ("tokens", 0, 7),
         ("models", "model", 1), ("started", "values", []), ("changes", 0, {"index": 1}),
+        ("pieces", "x", "a"), ("pieces", "-1", "a"), ("pieces", str(2**63), "a"),
     ],
 )  # fmt: skip
 def test_spoiled_files_are_refused(stored: StoredRun, part: str, key: Any, value: Any) -> None:

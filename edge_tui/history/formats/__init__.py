@@ -78,7 +78,7 @@ def render(
 
     writers: dict[str, Callable[[], bytes]] = {
         "md": lambda: markdown.render(stored, transcript).encode(),
-        "json": lambda: lossless.dump(stored, transcript),
+        "json": lambda: lossless.dump(stored, transcript, pieces),
         "html": lambda: html.render(stored, transcript, pieces).encode(),
         "svg": lambda: svg.render(stored, transcript, palette(theme)).encode(),
     }

@@ -19,6 +19,8 @@ from edge_tui.history.schema import HistoryError
 from edge_tui.transcript import Change
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from edge_tui.transcript import Transcript
@@ -29,8 +31,14 @@ _STATES = ("running", "finished", "failed", "interrupted")
 _ALTERNATIVES = {"top": ("top_ids", "top_logp"), "final": ("final_ids", "final_top_logp")}
 
 
-def dump(stored: StoredRun, transcript: Transcript) -> bytes:
-    """The file's content. `text` and the texts of alternatives are for readers; importing ignores them."""
+def dump(stored: StoredRun, transcript: Transcript, pieces: Mapping[int, str]) -> bytes:
+    """The file's content. `text` is for readers; importing ignores it.
+
+    Args:
+        stored: The run.
+        transcript: Its tokens.
+        pieces: Texts of ids; those of its tokens and alternatives go with it.
+    """
     data = {
         "format": FORMAT,
         "version": VERSION,
@@ -43,6 +51,7 @@ def dump(stored: StoredRun, transcript: Transcript) -> bytes:
         "versions": dict(stored.versions),
         "message": stored.message,
         "changes": [asdict(change) for change in stored.changes],
+        "pieces": {str(each): pieces[each] for each in _ids(stored) if each in pieces},
         "kept": _tokens(stored.kept) if stored.kept is not None else None,
     }
     tokens = [token for batch in stored.batches for token in _tokens(batch)]
@@ -92,6 +101,7 @@ def load(data: bytes) -> StoredRun:
             kept=_batch(found["kept"], width) if found["kept"] else None,
             batches=(tokens,) if len(tokens) else (),
             message=str(found["message"]),
+            pieces=_pieces(found.get("pieces", {})),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise HistoryError("It is no run that edge-tui exported.") from error
@@ -106,6 +116,22 @@ def _entry(data: dict[str, Any]) -> Entry:
 
 
 _BLANK = Entry(0, "", 0.0, "finished", "", "", "", 0, 0.0, "", "")
+
+
+def _ids(stored: StoredRun) -> list[int]:
+    """Every id that was chosen or could have been, in their order; −1 where there was no alternative."""
+    import numpy as np
+
+    batches = stored.batches if stored.kept is None else (stored.kept, *stored.batches)
+    columns = [column.ravel() for each in batches for column in (each.id, each.top_ids, each.final_ids)]
+    return np.unique(np.concatenate(columns)).tolist() if columns else []
+
+
+def _pieces(data: dict[str, Any]) -> dict[int, str]:
+    found = {int(number): str(text) for number, text in data.items()}
+    if not all(0 <= number < 2**31 for number in found):
+        raise ValueError("an id is out of range")
+    return found
 
 
 def _tokens(batch: TokenBatch) -> list[dict[str, Any]]:
