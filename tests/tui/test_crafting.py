@@ -13,11 +13,13 @@ import pytest
 from textual.widgets import Input, OptionList
 
 from edge_tui import presets
+from edge_tui.engine.events import Resolved
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
 from edge_tui.history import owners
 from edge_tui.history.schema import default_path
 from edge_tui.history.store import Store
+from edge_tui.transcript import Change
 from edge_tui.tui import editor
 from edge_tui.tui.prompt_history import PromptHistory
 from edge_tui.tui.screens.confirm import ConfirmScreen
@@ -354,6 +356,51 @@ async def test_a_kept_run_can_be_run_again_to_the_same_tokens(demo: Any) -> None
         workbench.reopen(store.runs()[0].id, again=True)
         await until(pilot, lambda: workbench.session.run is not first and ended(workbench))
         assert workbench.session.run.transcript.ids() == first.transcript.ids()
+
+
+def cut_off(changes: list[Change], **request: Any) -> int:
+    """A kept run that was broken off, with parameters turned on the way."""
+    store = Store(default_path())
+    run = store.begin("ab12", time.time(), Request("Why?", strategy="min_p", **request))
+    values = {"min_p": Resolved(0.2, "user"), "temperature": Resolved(1.5, "mode")}
+    store.start(run, started(run, strategy="min_p", values=values), {"model": LOADED}, {})
+    store.append(run, 0, batch(WORDS[:8]))
+    store.change(run, changes)
+    store.interrupt(store.entry(run), "")
+    store.offer()
+    return run
+
+
+async def test_a_reopened_run_goes_on_with_what_was_turned_and_runs_again_without() -> None:
+    run = cut_off([Change(2, "temperature", 0.7, 1), Change(5, "temperature", 0.4, 2)], mode="exploratory")
+    engine = PictureEngine()
+    async with keeping(engine).run_test(size=SIZE) as pilot:
+        workbench = await at_tokens(pilot)
+        workbench.session.loaded["model"] = LOADED
+        workbench.reopen(run)
+        await until(pilot, lambda: workbench.viewed is not None)
+        await until(pilot, lambda: workbench.focused is workbench.pane)
+        await press(pilot, "c")
+        await until(pilot, lambda: engine.requests)
+        assert engine.requests[0].values["temperature"] == pytest.approx(0.4)
+        assert engine.requests[0].values["min_p"] == pytest.approx(0.2)
+        assert engine.requests[0].mode == "custom"
+        workbench.reopen(run, again=True)
+        await until(pilot, lambda: len(engine.requests) == 2)
+        assert engine.requests[1].mode == "exploratory"
+        assert workbench.knobs.mode == "exploratory"
+
+
+async def test_alternatives_of_a_run_that_was_cut_off_are_asked_of_its_model() -> None:
+    run = cut_off([])
+    Store(default_path()).add_pieces(LOADED.name, {1: "known"})
+    async with keeping().run_test(size=SIZE) as pilot:
+        workbench = await at_tokens(pilot)
+        workbench.reopen(run)
+        await until(pilot, lambda: workbench.viewed is not None)
+        assert workbench._decode([1, 2]) == ["known", "id 2"]
+        workbench.session.loaded["model"] = LOADED
+        assert workbench._decode([1, 2]) == workbench.session.engine.decode([1, 2])
 
 
 def test_the_engine_of_a_kept_app_is_the_real_one_underneath() -> None:

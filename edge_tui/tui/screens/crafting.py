@@ -10,12 +10,13 @@ from textual import work
 
 import decoders as registry
 from edge_tui.tui.conversation import Exchange, of_messages
-from edge_tui.tui.knobs import Given
+from edge_tui.tui.knobs import TEMPERATURE, Given
 from edge_tui.tui.prompt_history import PromptHistory
 from edge_tui.tui.screens.talking import Talking
 from edge_tui.tui.session import Meter, Run
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from edge_tui.history.runs import StoredRun
@@ -39,6 +40,13 @@ class Crafting(Talking):
 
     def choose(self, name: str) -> None:
         raise NotImplementedError
+
+    def _decode(self, ids: Sequence[int]) -> list[str]:
+        """What ids mean. A run that was cut off never learnt all of its own; its model knows them."""
+        run, engine = self.current, self.session.engine
+        loaded = self.session.loaded.get("model")
+        at_hand = run is not None and loaded is not None and loaded.name == run.model
+        return engine.decode(ids) if engine is not None and at_hand else super()._decode(ids)
 
     def _past_prompts(self, query: str, most: int) -> list[str]:
         from edge_tui.history.schema import HistoryError
@@ -209,7 +217,7 @@ class Crafting(Talking):
             self.say(str(error), "error")
             return
         stored = kept[0][0]
-        self._take_values(stored.entry.strategy, _values_of(stored))
+        self._take_values(stored.entry.strategy, _values_of(stored, at_end=not again))
         loaded = self.session.loaded.get("model")
         other = loaded is not None and bool(stored.model) and loaded.name != stored.model
         talk = _talk_of(kept)
@@ -283,13 +291,14 @@ def _talk_of(kept: Kept) -> Conversation | None:
     return talk
 
 
-def _values_of(stored: StoredRun) -> Given:
-    """The settings of a run as it went."""
+def _values_of(stored: StoredRun, at_end: bool) -> Given:
+    """The settings of a run as it began, or as they were turned by its last token."""
     request, started = stored.request, stored.started
     values = {name: each.value for name, each in started.values.items()} if started else request.values
+    turned = {each.name: each.value for each in stored.changes} if at_end else {}
     return Given(
-        values,
-        mode=request.mode,
+        {**values, **turned},
+        mode="custom" if TEMPERATURE in turned else request.mode,
         max_length=request.max_length,
         stop=request.stop,
         chat=request.chat,
