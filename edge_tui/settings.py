@@ -325,7 +325,9 @@ class _Builder:
         else:
             declared = _declared(decoders.all())
         if name not in declared:
-            raise ValueError(f"unknown parameter{_nearest(name, declared)}")
+            # Whoever types it has no file with all of them before the eyes.
+            listed = f" There is {', '.join(declared)}." if place.session else ""
+            raise ValueError(f"unknown parameter{_nearest(name, declared)}{listed}")
         number = declared[name].parse(value)
         if place.packaged and number == declared[name].default:
             return

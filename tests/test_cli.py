@@ -42,13 +42,14 @@ def error(done: subprocess.CompletedProcess[bytes]) -> str:
 
 def test_version_and_help_are_quick() -> None:
     edge("--help")  # writes the compiled files
-    begun = time.perf_counter()
-    done = edge("--help")
-    seconds = time.perf_counter() - begun
+    taken = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        done = edge("--help")
+        taken.append(time.perf_counter() - begun)
     assert done.returncode == 0
     assert all(word in done.stdout.decode() for word in ("run", "--strategy", "--set", "--decoders"))
-    # 0.25 s is the aim on a quiet machine; the test leaves room for a neighbour on the core.
-    assert seconds < 0.75
+    assert min(taken) <= 0.25, "the quickest is the one that no neighbour on the core held up"
     assert edge("--version").stdout.decode().strip() == f"edge-tui {__version__}"
 
 
@@ -66,7 +67,9 @@ def test_version_and_help_are_quick() -> None:
         (("run", "x", "--strategy", "dice"), "greedy"),
         (("run", "x", "--set", "temperature"), "NAME=VALUE"),
         (("run", "x", "--set", "temperature=99"), "from 0 to 5"),
-        (("run", "x", "--set", "tempratur=1"), "temperature"),
+        (("run", "x", "--set", "tempratur=1"), 'did you mean "temperature"? There is'),
+        (("run", "x", "--set", "nonsense=1"), "There is repetition_penalty, presence_penalty,"),
+        (("run", "x", "--set", "top_k.nonsense=1"), "There is top_k, temperature"),
         (("run", "x", "--strategy", "greedy", "--set", "top_p=0.5"), "greedy has no parameter"),
         (("run", ""), "empty"),
         (("run", "x", "-f", "y"), "two prompts"),
@@ -183,10 +186,10 @@ def test_beams_print_the_answer_once(model: str) -> None:
 def test_configuration_and_its_notices_reach_run(home: Path, model: str) -> None:
     path = home / "config" / "edge-tui" / "config.toml"
     path.parent.mkdir(parents=True)
-    path.write_text(f'max_length = 4\nmodee = "x"\n[models]\nname = "{model}"\n')
+    path.write_text(f'max_length = 4\nseed = 3\nmodee = "x"\n[models]\nname = "{model}"\n')
     done = edge("run", "Hello", "--json")
     assert json.loads(done.stdout.splitlines()[-1])["new_tokens"] == 4
-    assert f"{path}:2: modee".encode() in done.stderr
+    assert f"{path}:3: modee".encode() in done.stderr
 
 
 # The seed is fixed: a random model may well end its text with the first token.
