@@ -136,6 +136,20 @@ def test_help_tells_every_parameter_of_every_strategy(capsys) -> None:
             assert param.range() in text
 
 
+@pytest.mark.parametrize("strategy", ["greedy", "contrastive"])
+def test_the_demo_pairs_first_word_comes_within_four_seconds(strategy) -> None:
+    """From the start of the process; tried again, because a neighbour on the core may hold it up."""
+    order = [*COMMAND, "run", "def fibonacci(n):", "--strategy", strategy, "--max-new-tokens", "4", "-q"]
+    taken = []
+    while len(taken) < 3 and min(taken, default=9.0) > 4:
+        begun = time.monotonic()
+        with subprocess.Popen(order, stdout=subprocess.PIPE, env=dict(os.environ)) as child:
+            assert child.stdout is not None
+            assert child.stdout.read(1)
+            taken.append(time.monotonic() - begun)
+    assert min(taken) <= 4, taken
+
+
 def test_ctrl_c_hands_over_what_there_is(model) -> None:
     order = [*COMMAND, "run", "Hello", "--no-chat", "--model", model, "--max-new-tokens", "1900", "--json"]
     order += ["--strategy", "top_k", "--seed", "1"]
