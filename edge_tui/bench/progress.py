@@ -26,6 +26,7 @@ class Progress:
     ) -> None:
         self.total = total
         self.done = 0
+        self._share = 0.0
         self._began = time.monotonic()
         self._budget = budget
         self._out = sys.stderr if out is None else out
@@ -46,11 +47,16 @@ class Progress:
     def step(self, what: str) -> None:
         """Begins the next step."""
         self.done += 1
+        self._share = 0.0
         self._what = what
         self._show(self._what)
 
-    def say(self, detail: str) -> None:
-        """Says what is being done within a step."""
+    def say(self, detail: str, share: float | None = None) -> None:
+        """Says what is being done within a step, and which share of the step is over, where that is known."""
+        if (
+            share is not None
+        ):  # a step of several measurements counts up anew in each: the bar never goes back
+            self._share = max(share, self._share)
         self._show(f"{self._what} · {detail}" if self._what else detail)
 
     def end(self) -> None:
@@ -68,17 +74,21 @@ class Progress:
         if not self._out.isatty():
             self._out.write(f"{count}{what}{self._eta()}\n")
         else:
-            whole = round(_BAR * max(0, self.done - 1) / max(self.total, 1))
+            whole = round(_BAR * self._over / max(self.total, 1))
             line = f"▕{'█' * whole}{' ' * (_BAR - whole)}▏ {count}{what}{self._eta()}"
             line = line[: shutil.get_terminal_size().columns - 1]  # a wrapped line cannot be rewritten
             self._out.write(f"\r{line:<{self._width}}")
             self._width = len(line)
         self._out.flush()
 
+    @property
+    def _over(self) -> float:
+        """Steps that are over, and the share of the present one."""
+        return min(max(0, self.done - 1) + self._share, self.total)
+
     def _eta(self) -> str:
-        """How long it will take, judged by the steps that are over."""
-        over = self.done - 1
-        if over < 1:
+        """How long it will take, judged by what is over."""
+        if not self._over:
             return ""
-        seconds = min(self.left, self.elapsed / over * (self.total - over))
+        seconds = min(self.left, self.elapsed / self._over * (self.total - self._over))
         return f" · about {seconds:.0f} s left" if seconds >= 1 else ""

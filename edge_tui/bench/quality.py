@@ -109,11 +109,11 @@ def measure(session: Session, target: Target, precision: Precision, jobs: Sequen
         window = min(exam.window, facts.context - 1)
         found, scored = perplexity(ours.score, ids, window, min(exam.stride, window))
         questions = exam.questions(facts.codec)
-        for job in jobs:
+        for number, job in enumerate(jobs):
             session.reset_peak()
             f1, rates = nan, [nan]
             try:
-                f1, rates = _ask(session, ours, job, questions, exam)
+                f1, rates = _ask(session, ours, job, questions, exam, (number, len(jobs)))
             except BenchError as error:
                 session.ledger.note(f"{target.title}, {facts.info.precision}, {job.title}: {error}")
             grade = Grade(
@@ -137,12 +137,18 @@ def measure(session: Session, target: Target, precision: Precision, jobs: Sequen
 
 
 def _ask(
-    session: Session, ours: Ours, job: Job, questions: Sequence[Question], exam: Exam
+    session: Session,
+    ours: Ours,
+    job: Job,
+    questions: Sequence[Question],
+    exam: Exam,
+    turn: tuple[int, int],
 ) -> tuple[float, list[float]]:
-    """Mean F1 in percent, and tokens per second of each answer."""
+    """Mean F1 in percent, and tokens per second of each answer; `turn` is the job's place among so many."""
     scores, rates = [], []
     for place, question in enumerate(questions):
-        session.progress.say(f"{job.title} · question {place + 1}/{len(questions)}")
+        share = (turn[0] + place / len(questions)) / turn[1]
+        session.progress.say(f"{job.title} · question {place + 1}/{len(questions)}", share)
         end = ours.ask(
             Request(
                 prompt=question.prompt,

@@ -208,7 +208,7 @@ def _take_turns(
     order = {key: i for i, key in enumerate(dict.fromkeys(id(entry.job) for entry in entries))}
     try:
         for number in range(rounds):
-            session.progress.say(f"round {number + 1}/{rounds}")
+            session.progress.say(f"round {number + 1}/{rounds}", number / rounds)
             for entry in entries:
                 if entry.taken and session.progress.left <= 0:
                     continue

@@ -6,7 +6,9 @@ import hashlib
 import json
 import math
 import runpy
+import sys
 import sysconfig
+import types
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from edge_tui.bench.quality import (
     Exam,
     Question,
     continuations,
+    dataset_text,
     f1,
     held_out,
     measure,
@@ -151,3 +154,28 @@ def test_held_out_text_is_what_training_left_out():
         source = (library / name).read_text(encoding="utf-8", errors="replace")
         if len(source) > 2000:
             assert (source in text) == (split_of(name) == "heldout"), name
+
+
+def test_a_dataset_is_its_texts_with_blank_lines_between(monkeypatch):
+    asked = []
+
+    def load_dataset(path, configuration, split):
+        asked.append((path, configuration, split))
+        if path == "gone":
+            raise ConnectionError("no network\nhere.")
+        return [{"text": "one"}, {"text": "two"}]
+
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
+    assert dataset_text("wikitext:wikitext-2-raw-v1") == "one\n\ntwo"
+    dataset_text("plain")
+    dataset_text("a/b:c:train")
+    assert asked == [
+        ("wikitext", "wikitext-2-raw-v1", "test"),
+        ("plain", None, "test"),
+        ("a/b", "c", "train"),
+    ]
+    with pytest.raises(BenchError, match=r"gone cannot be read \(no network here\); give --text"):
+        dataset_text("gone")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(BenchError, match="install it, or give --text"):
+        dataset_text("plain")
