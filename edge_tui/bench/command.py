@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -43,6 +44,7 @@ def run(options: Options) -> int:
             raise UsageError(f"there is no folder {file.parent} for the results; make it, or name another.")
     ledger = Ledger(str(options["bench"]), files.get("json"))
     bench, columns = _BENCHES[ledger.kind]
+    own = _own_file(ledger) if ledger.file is None and bench is not _compare else None
     status = 0
     try:
         columns = bench(options, ledger) or columns
@@ -53,7 +55,25 @@ def run(options: Options) -> int:
         ledger.note(str(error))
         status = 1
     _show(files, ledger, columns)
+    if own is not None and ledger.rows:
+        print(f"Kept in {own}; edge-tui bench compare tells the ratios of two.", file=sys.stderr)
+    elif own is not None:
+        own.unlink(missing_ok=True)
     return status or (0 if ledger.rows else 1)
+
+
+def _own_file(ledger: Ledger) -> Path | None:
+    """Gives a ledger a file in the data folder: what took minutes is not lost for want of a flag."""
+    import platformdirs
+
+    folder = platformdirs.user_data_path("edge-tui", appauthor=False) / "bench"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        ledger.note(f"Results cannot be kept in {folder} ({error.strerror}): name a file with --json.")
+    else:
+        ledger.file = folder / f"{ledger.kind}-{datetime.now():%Y%m%d-%H%M%S}.json"
+    return ledger.file
 
 
 _FILES = {"json": "json_file", "markdown": "markdown", "csv": "csv"}

@@ -32,7 +32,7 @@ class Run:
 
 
 def read(file: Path) -> Run:
-    """Reads what `--json` kept.
+    """Reads what a bench kept.
 
     Raises:
         BenchError: it is no such file.
@@ -41,7 +41,7 @@ def read(file: Path) -> Run:
         whole = json.loads(file.read_text(encoding="utf-8"))
         return Run(file.name, whole, [dict(row) for row in whole["rows"]])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BenchError(f"{file} is no kept bench ({error}); give a file written by --json.") from error
+        raise BenchError(f"{file} is no kept bench ({error}); give a file that a bench kept.") from error
 
 
 def compare(a: Run, b: Run) -> tuple[list[dict[str, Any]], list[str]]:

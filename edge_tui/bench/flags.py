@@ -69,9 +69,9 @@ def add(commands: Any, parser: type[argparse.ArgumentParser]) -> None:
     _common(quality)
 
     compare = _kind(kinds, "compare", "the ratios of two kept benches")
-    compare.add_argument("a", metavar="A", help="a file written by --json")
+    compare.add_argument("a", metavar="A", help="a file that a bench kept")
     compare.add_argument("b", metavar="B", help="another")
-    _files(compare)
+    _files(compare, "write the ratios there")
 
     figures = _kind(kinds, "figures", "the whole table of figures that the engine is held to")
     figures.add_argument("--only", default="", metavar="TEXT", help="scenarios whose name holds this text")
@@ -137,7 +137,9 @@ def _common(to: argparse.ArgumentParser) -> None:
     _files(to)
 
 
-def _files(to: argparse.ArgumentParser) -> None:
-    to.add_argument("--json", dest="json_file", default="", metavar="FILE", help="keep results there")
+def _files(
+    to: argparse.ArgumentParser, json: str = "keep results there (default: a new file in the data folder)"
+) -> None:
+    to.add_argument("--json", dest="json_file", default="", metavar="FILE", help=json)
     to.add_argument("--markdown", default="", metavar="FILE", help="write the table there at the end")
     to.add_argument("--csv", default="", metavar="FILE", help="the same for spreadsheets")

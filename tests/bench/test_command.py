@@ -100,6 +100,26 @@ def test_comparing_pairs_rows_and_names_the_rest(tmp_path, capsys):
     assert "Only b.json has m · new." in captured.err
 
 
+def test_results_are_kept_without_a_flag_and_can_be_compared(home, capsys):
+    order = ["speed", "--random", "tiny", "--tokens", "8", "--rounds", "1", "--peers", "none"]
+    assert bench(*order) == 0
+    (file,) = (home / "data" / "edge-tui" / "bench").glob("speed-*.json")
+    assert f"Kept in {file}" in capsys.readouterr().err
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+    assert main(["bench", "compare", str(file), str(file)]) == 0
+    assert "1.000×" in capsys.readouterr().out
+    assert bench("speed", "--models", "nobody/nothing") == 1
+    assert list(file.parent.iterdir()) == [file], "nothing was measured, nor compared anew: nothing is kept"
+
+
+def test_no_place_to_keep_results_is_said(home, monkeypatch, capsys):
+    (home / "file").touch()
+    monkeypatch.setenv("XDG_DATA_HOME", str(home / "file"))
+    order = ["speed", "--random", "tiny", "--tokens", "8", "--rounds", "1", "--peers", "none"]
+    assert bench(*order) == 0
+    assert "name a file with --json" in capsys.readouterr().err
+
+
 def test_comparing_what_is_no_bench_is_refused(tmp_path):
     file = tmp_path / "x.json"
     file.write_text("[]")
@@ -135,3 +155,17 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch):
         assert "2/4 second · about" in text
         assert ("▕████            ▏" in text) == out.isatty()
         assert ("\r" in text) == out.isatty()
+
+
+def test_a_single_step_has_a_bar_and_an_end_in_sight_too(monkeypatch):
+    now = iter(float(second) for second in range(0, 1000, 10))
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    out = io.StringIO()
+    progress = Progress(1, out=out)
+    progress.step("only")
+    progress.say("question 1/2", 0.0)
+    progress.say("question 2/2", 0.5)
+    progress.say("round 1/3", 0.0)
+    lines = out.getvalue().splitlines()
+    assert [" · about" in line for line in lines] == [False, False, True, True]
+    assert progress._over == 0.5, "it never goes back"
