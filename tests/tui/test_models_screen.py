@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,25 @@ async def test_a_download_goes_on_behind_other_screens(hub: StandIn, picture: An
         await pilot.press("enter", "escape")
         assert app.screen is app.workbench
         await until(pilot, lambda: "here: m lists it" in app.workbench.messages.message, "fetched")
+
+
+async def test_what_is_being_left_is_painted_no_more(
+    hub: StandIn, picture: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = picture()
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(pilot)
+        hub.bytes_per_second = 60_000
+        app.downloads.start(NAME)
+        monkeypatch.setattr(app._pacer, "ready", lambda: True)
+        app.pop_screen()
+        bare = 0
+        while screen.is_attached:
+            bare += not screen.query(OptionList)
+            app._tick()
+            await asyncio.sleep(0)
+        assert bare, "its parts go before it does"
+        assert app.downloads.cancel(NAME)
 
 
 async def test_what_the_hub_refuses_is_said_in_place(

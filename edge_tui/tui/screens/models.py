@@ -63,6 +63,11 @@ class ModelsScreen(PickScreen[None]):
         self._remotes: dict[str, Remote] = {}
         self._refused: dict[str, str] = {}
 
+    @property
+    def opened(self) -> bool:
+        """Whether it is shown, or below what is; one that is left stays attached while its parts go."""
+        return self in self.app.screen_stack
+
     def on_mount(self) -> None:
         self.query_one(Input).placeholder = "filter, or a repository of the hub, like Qwen/Qwen2.5-0.5B"
         self.query_one(OptionList).loading = True
@@ -80,7 +85,7 @@ class ModelsScreen(PickScreen[None]):
         self.app.call_from_thread(self._found, listings, names)
 
     def _found(self, listings: Sequence[Listing], devices: list[str]) -> None:
-        if not self.is_attached:
+        if not self.opened:
             return
         self._listings = {listing.name: listing for listing in listings}
         self._devices = devices
@@ -165,7 +170,7 @@ class ModelsScreen(PickScreen[None]):
 
     def _ask(self, name: str) -> None:
         """Asks the hub, if the cursor has stayed."""
-        if self.is_attached and self._highlighted() == name and self._outlook is None:
+        if self.opened and self._highlighted() == name and self._outlook is None:
             self._forecast(name, self._device)
 
     @work(thread=True, exclusive=True, group="forecast")
@@ -192,12 +197,12 @@ class ModelsScreen(PickScreen[None]):
             self._remotes[name] = remote
         if why:
             self._refused[name] = why
-        if self.is_attached and self._highlighted() == name:
+        if self.opened and self._highlighted() == name:
             self._outlook = seen
             self._paint()
 
     def _paint(self) -> None:
-        if not self.is_attached:
+        if not self.opened:
             return
         listing, name = self._listing(), self._highlighted()
         progress = self.app.downloads.progress(name)
