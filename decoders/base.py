@@ -304,7 +304,7 @@ class Decoder(ABC):
     rank: ClassVar[int] = 100
     params: tuple[Param, ...] = ()
     roles: ClassVar[tuple[str, ...]] = ("model",)
-    """Model roles it needs, the main one first: ("model",), ("model", "amateur"), ("model", "draft")."""
+    """Model roles it needs, the main one first: ("model",), ("expert", "amateur"), ("model", "draft")."""
     columns: ClassVar[tuple[str, ...]] = ()
     """Names of the extra numbers recorded for each token."""
     owns_eos: ClassVar[bool] = False

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from decoders.base import Decoder, Env, Output, Param, Params, Step
+from decoders.base import Decoder, Env, Output, Param, Params, Step, Stream
 from decoders.best import best
 from decoders.chain import Chain, last_logits, merge
 from decoders.penalties import penalties
@@ -118,12 +118,16 @@ class Contrastive(Decoder):
     title = "contrastive"
     summary = "Prefers what a strong model says and a weak one does not."
     rank = 7
-    roles = ("model", "amateur")
+    roles = ("expert", "amateur")
     columns = ("expert", "amateur", "score")
 
     def __init__(self) -> None:
         self.chain = Chain(penalties())
         self.params = merge((*PARAMS, *self.chain.params, HEAD_PARAMETER))
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        return Stream("model", "expert"), Stream("amateur", "amateur")
 
     def init(self, env: Env) -> State:
         return self.chain.init(env)

@@ -58,9 +58,8 @@ class LocalEngine:
         self._last = 0
         self._closing = False
         self._wake = wake
-        self._residents = Residents(self._post, load)
-        self._residents.roles.update(models or {})
-        self._wanted = dict(self._residents.roles)
+        self._residents = Residents(self._post, load, models)
+        self._wanted = dict(models or {})
         self._thread = threading.Thread(target=self._own, name="engine", daemon=True)
         self._thread.start()
 
@@ -120,8 +119,10 @@ class LocalEngine:
         return events
 
     def decode(self, ids: Sequence[int]) -> list[str]:
-        loaded = self._residents.peek("model")
-        return loaded.codec.pieces(ids) if loaded else [""] * len(ids)
+        codec = self._residents.codec
+        if codec is None and (loaded := self._residents.peek("model")) is not None:
+            codec = loaded.codec
+        return codec.pieces(ids) if codec is not None else [""] * len(ids)
 
     def count(self, text: str) -> int | None:
         loaded = self._residents.peek("model")
@@ -142,8 +143,11 @@ class LocalEngine:
         return not self._thread.is_alive()
 
     def _cancel_users(self, role: str) -> None:
+        """Cancels the runs that the role's model takes part in, whatever it plays there."""
+        spec = self._residents.spec(role)
         for run in list(self._runs.values()):
-            if role in decoders.find(run.request.strategy).roles:
+            roles = decoders.find(run.request.strategy).roles
+            if role in roles or (spec and spec in map(self._residents.spec, roles)):
                 run.cancelled = True
 
     def _post(self, event: Event) -> None:

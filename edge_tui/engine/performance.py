@@ -76,6 +76,7 @@ def perform(
         return
     loaded = {role: residents.get(role, stopped) for role in decoder.roles}
     main = loaded[decoder.roles[0]]
+    residents.codec = main.codec
     request = run.request  # parameters may have been turned while the model was loading
     prompt_ids, notices = read_prompt(request, main)
     ids = [*prompt_ids, *request.prefix]

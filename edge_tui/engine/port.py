@@ -123,7 +123,10 @@ class Engine(Protocol):
         """Takes everything that happened since the last call, in order. Never blocks."""
 
     def decode(self, ids: Sequence[int]) -> list[str]:
-        """The text of single tokens, for alternatives; "" for ids outside the vocabulary."""
+        """The text of single tokens, for alternatives; "" for ids outside the vocabulary.
+
+        The vocabulary is that of the run that began last, whatever has been loaded since.
+        """
 
     def count(self, text: str) -> int | None:
         """Tokens in a text under the main role's tokenizer; None before one is loaded."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from edge_tui.engine.checkpoint import open_checkpoint, pair_refusal
+from edge_tui.engine.checkpoint import Checkpoint, open_checkpoint, pair_refusal
 from edge_tui.engine.events import Event, Loaded, Loading, Progress, Unloaded
 from edge_tui.engine.generation import Kept
 from edge_tui.engine.port import Memory, ModelSpec
@@ -17,6 +17,7 @@ from edge_tui.engine.threads import probe
 
 if TYPE_CHECKING:
     from edge_tui.engine.loader import LoadedModel
+    from edge_tui.engine.text import Codec
 
 Loader = Callable[..., "LoadedModel"]
 """`load(spec, progress, cancelled)`, as `edge_tui.engine.loader.load` documents it."""
@@ -28,10 +29,19 @@ class Residents:
     Args:
         post: Where events go.
         load: Brings a model into memory in place of `edge_tui.engine.loader.load`, called as that is.
+        roles: Model by role.
     """
 
-    def __init__(self, post: Callable[[Event], None], load: Loader | None = None) -> None:
-        self.roles: dict[str, ModelSpec] = {}
+    def __init__(
+        self,
+        post: Callable[[Event], None],
+        load: Loader | None = None,
+        roles: Mapping[str, ModelSpec] | None = None,
+    ) -> None:
+        self.roles: dict[str, ModelSpec] = dict(roles or {})
+        self._settle_expert()
+        self.codec: Codec | None = None
+        """Of the run that began last; it can be asked when the model is gone."""
         self.contexts: Kept = {}
         """Kept between runs: the unchanged part of a prompt is not read again."""
         self._loaded: dict[ModelSpec, LoadedModel] = {}
@@ -40,9 +50,20 @@ class Residents:
 
     def assign(self, role: str, spec: ModelSpec) -> None:
         """Gives a role to a model; models that no role wants any longer leave memory."""
+        before = dict(self.roles)
         self.roles[role] = spec
+        self._settle_expert()
         for orphan in [spec for spec in self._loaded if spec not in self.roles.values()]:
-            self._drop(orphan)
+            self._drop(orphan, before)
+
+    def _settle_expert(self) -> None:
+        """An expert that is the main model is no role of its own: it goes with that when it changes."""
+        if self.roles.get("expert") == self.roles.get("model"):
+            self.roles.pop("expert", None)
+
+    def spec(self, role: str) -> ModelSpec | None:
+        """The model of a role, None if nobody said; the main model is the expert unless another one is."""
+        return self.roles.get(role) or (self.roles.get("model") if role == "expert" else None)
 
     def check_pair(self, roles: tuple[str, ...]) -> None:
         """Refuses models that cannot decode together, before anything is loaded.
@@ -50,13 +71,17 @@ class Residents:
         Raises:
             RequestError: a role has no model, or two vocabularies differ.
         """
+        main: Checkpoint | None = None
         for role in roles:
-            if role not in self.roles:
-                raise RequestError(f"No model is chosen for the role {role}: choose one under models.", role)
-        main = open_checkpoint(self.roles[roles[0]].name)
-        for role in roles[1:]:
-            if sentence := pair_refusal(main, open_checkpoint(self.roles[role].name)):
+            checkpoint = open_checkpoint(self._chosen(role).name)
+            main = main or checkpoint
+            if checkpoint is not main and (sentence := pair_refusal(main, checkpoint)):
                 raise RequestError(sentence, role)
+
+    def _chosen(self, role: str) -> ModelSpec:
+        if (spec := self.spec(role)) is None:
+            raise RequestError(f"No model is chosen for the role {role}: choose one under models.", role)
+        return spec
 
     def get(self, role: str, cancelled: Callable[[], bool]) -> LoadedModel:
         """The role's model, loaded if it is not there yet.
@@ -64,9 +89,10 @@ class Residents:
         Raises:
             CheckpointError, LoadError: with one sentence for the user.
         """
-        spec = self.roles[role]
+        spec = self._chosen(role)
         if spec in self._loaded:
             return self._loaded[spec]
+        role = role if role in self.roles else "model"
         from edge_tui.engine.loader import load
 
         load = self._load or load
@@ -108,26 +134,26 @@ class Residents:
 
     def peek(self, role: str) -> LoadedModel | None:
         """The role's model if it is in memory."""
-        spec = self.roles.get(role)
+        spec = self.spec(role)
         return self._loaded.get(spec) if spec else None
 
     def unload(self, role: str) -> None:
         """Frees the role's model; the role keeps its assignment."""
-        if (spec := self.roles.get(role)) in self._loaded:
+        if (spec := self.spec(role)) in self._loaded:
             assert spec is not None
-            self._drop(spec)
+            self._drop(spec, self.roles)
 
     def clear(self) -> None:
         """Frees everything."""
         for spec in list(self._loaded):
-            self._drop(spec)
+            self._drop(spec, self.roles)
 
     def forget_contexts(self) -> None:
         """Gives the kept contexts' memory back."""
         self.contexts.clear()
         release_cached_memory()
 
-    def _drop(self, spec: ModelSpec) -> None:
+    def _drop(self, spec: ModelSpec, played: Mapping[str, ModelSpec]) -> None:
         loaded = self._loaded.pop(spec)
         device = loaded.model.info.device
         before = memory_of(device).allocated or 0
@@ -138,7 +164,7 @@ class Residents:
         loaded.model.release()
         del loaded
         release_cached_memory()
-        roles = tuple(role for role, other in self.roles.items() if other == spec)
+        roles = tuple(role for role, other in played.items() if other == spec)
         self._post(Unloaded(roles, spec.name, before, memory_of(device).allocated or 0))
 
 

@@ -269,8 +269,11 @@ class Recorder:
         assert live.id is not None
         match event:
             case events.Started():
-                roles = _roles(event.strategy)
-                models = {role: model for role, model in self._loaded.items() if role in roles}
+                models = {
+                    role: model
+                    for role in _roles(event.strategy)
+                    if (model := self._player(role)) is not None
+                }
                 live.rows = event.rows
                 live.model = next(iter(models.values())).name if models else ""
                 store.start(live.id, replace(event, notices=()), models, self._of_programs())
@@ -285,6 +288,10 @@ class Recorder:
                 self._end(store, event.run or 0, "failed", None, event.message)
             case _:
                 pass
+
+    def _player(self, role: str) -> events.Loaded | None:
+        """The model that plays a role; the main one is the expert unless there is another."""
+        return self._loaded.get(role) or (self._loaded.get("model") if role == "expert" else None)
 
     def _flush(self, store: Store, live: _Live) -> None:
         """Writes the tokens that came; joins chunks that have become many."""

@@ -250,7 +250,7 @@ class EdgeApp(App[int]):
             return
         news, self._news = self._news, []
         self.workbench.tick(news, self._sample())
-        if self._models is not None and self._models.is_attached:
+        if self._models is not None and self._models.opened:
             self._models.tick(news)
 
     def _sample(self) -> Sample | None:
@@ -344,7 +344,7 @@ class EdgeApp(App[int]):
             self.workbench.say(f"{name} is here: m lists it.", "good")
         elif progress.phase == "failed":
             self.workbench.say(progress.sentence, "error")
-        if self._models is not None and self._models.is_attached:
+        if self._models is not None and self._models.opened:
             self._models.fetched(name)
 
     # What is kept.
@@ -458,6 +458,8 @@ class EdgeApp(App[int]):
             engine.assign(role, spec)
             if role == "amateur" and not self.settings.models.draft:
                 engine.assign("draft", spec)
+            if role == "model" and self.settings.models.expert:
+                engine.assign("expert", spec)  # one of its own; else it is the main model anyway
             engine.load(role)
 
     # Leaving.

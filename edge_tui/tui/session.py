@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+import decoders
 from edge_tui.engine import events
 from edge_tui.transcript import Transcript
 
@@ -109,7 +110,7 @@ class Run:
     pieces: Mapping[int, str] | None = None
     """What ids mean, of a run from the history; the engine's model may be another one."""
     model: str = ""
-    """Name of the model that wrote it, of a run from the history."""
+    """Name of the model that wrote it."""
 
     @property
     def active(self) -> bool:
@@ -139,6 +140,14 @@ class Session:
     dead: str = ""
     recorder: Recorder | None = None
     _next: tuple[Request, Transcript | None, Place | None] | None = None
+
+    def main(self, strategy: str) -> Loaded | None:
+        """The loaded model whose tokens a strategy writes."""
+        try:
+            role = decoders.find(strategy).roles[0]
+        except decoders.UnknownStrategy:
+            role = "model"
+        return self.loaded.get(role) or self.loaded.get("model")
 
     @property
     def busy(self) -> bool:
@@ -234,6 +243,8 @@ class Session:
             case events.Started():
                 decode = self.engine.decode if self.engine is not None else None
                 run.started = event
+                writer = self.main(event.strategy)
+                run.model = writer.name if writer is not None else ""
                 run.transcript = Transcript(event, run.previous, run.request.prefix, decode)
                 run.previous = None
                 kept = run.transcript.kept() if self.recorder is not None else None

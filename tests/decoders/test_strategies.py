@@ -158,17 +158,17 @@ def test_obrien_with_beta_chooses_as_li_with_its_lambda() -> None:
 
 
 def test_contrastive_records_expert_amateur_and_score(models: list[LlamaForCausalLM]) -> None:
-    pair = {"model": logits_of(models[0]), "amateur": logits_of(models[1])}
+    pair = {"expert": logits_of(models[0]), "amateur": logits_of(models[1])}
     decoder = decoders.find("contrastive")
     found = run(decoder, pair, PROMPT, 6, VOCAB, amateur_temperature=1, strength=0.8)
     for step, token in enumerate(found.answer):
         ids = torch.tensor([PROMPT + found.answer[:step]])
-        expert, amateur = (pair[role](ids).log_softmax(-1)[0, token].item() for role in ("model", "amateur"))
+        expert, amateur = (pair[role](ids).log_softmax(-1)[0, token].item() for role in decoder.roles)
         assert found.extras["expert"][step][0] == pytest.approx(expert, abs=1e-5)
         assert found.extras["amateur"][step][0] == pytest.approx(amateur, abs=1e-5)
         assert found.extras["score"][step][0] == pytest.approx(expert - 0.8 * amateur, abs=1e-4)
         assert found.finals[step].argmax() == token
-    greedy = run(decoders.find("greedy"), {"model": pair["model"]}, PROMPT, 6, VOCAB).answer
+    greedy = run(decoders.find("greedy"), {"model": pair["expert"]}, PROMPT, 6, VOCAB).answer
     assert run(decoder, pair, PROMPT, 6, VOCAB, strength=0).answer == greedy
     assert run(decoder, pair, PROMPT, 6, VOCAB, alpha=1).answer == greedy
     assert found.answer != greedy
@@ -213,7 +213,7 @@ def test_penalties_work_in_every_strategy(decoder: Any, penalty: str) -> None:
         return torch.zeros(ids.shape[0], 4)
 
     certain = {param.name: 0 for param in decoder.params if param.name == "temperature"}
-    logits = {"model": stubborn, "amateur": flat}
+    logits = {"model": stubborn, "expert": stubborn, "amateur": flat}
     plain = run(decoder, logits, [3], 3, 4, **certain)
     penalised = run(decoder, logits, [3], 3, 4, **certain, **{penalty: 2})
     assert plain.answer == [0, 0, 0]

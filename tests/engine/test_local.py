@@ -225,10 +225,11 @@ def test_nan_logits_are_noticed_and_name_the_token(
 
 def test_unload_frees_and_the_next_run_loads_again(engine: LocalEngine) -> None:
     watch(engine, Request(PROMPT, strategy="greedy", max_length=2))
+    known = engine.decode([250])
     engine.unload("model")
     (gone,) = [event for event in settle(engine, Unloaded) if isinstance(event, Unloaded)]
     assert gone.roles == ("model",)
-    assert engine.decode([1]) == [""]
+    assert engine.decode([250]) == known != [""], "its tokens are on the screen still"
     again = watch(engine, Request(PROMPT, strategy="greedy", max_length=2))
     assert again.all(Loaded)
 
@@ -317,6 +318,67 @@ def test_pairs_with_other_vocabularies_are_refused_before_anything_loads(
     assert not seen.all(Loaded)
     assert "vocabular" in seen.failed.message
     assert isinstance(seen.failed, Failed)
+
+
+def test_an_expert_of_its_own_plays_in_pairs_and_nowhere_else(
+    open_engine: Callable[..., LocalEngine], checkpoint: Path, tmp_path: Path
+) -> None:
+    expert = make_checkpoint(tmp_path / "expert", arch="llama", seed=5)
+    engine = open_engine(model=checkpoint, expert=expert, amateur=checkpoint)
+    alone = watch(engine, Request(PROMPT, strategy="greedy", max_length=4))
+    pair = watch(engine, Request(PROMPT, strategy="contrastive", max_length=4))
+    assert [event.role for event in alone.all(Loaded)] == ["model"]
+    assert [(event.role, event.architecture) for event in pair.all(Loaded)] == [
+        ("expert", "LlamaForCausalLM")
+    ]
+    own = open_engine(model=expert)
+    assert (
+        pair.column("raw_logp")[0]
+        in watch(own, Request(PROMPT, strategy="greedy", max_length=1)).column("top_logp")[0]
+    )
+
+
+def test_without_an_expert_of_its_own_the_main_model_is_it(
+    open_engine: Callable[..., LocalEngine], checkpoint: Path, tmp_path: Path
+) -> None:
+    other = make_checkpoint(tmp_path / "other", arch="llama", seed=5)
+    engine = open_engine(model=checkpoint, expert=checkpoint, amateur=checkpoint)
+    watch(engine, Request(PROMPT, strategy="contrastive", max_length=2))
+    engine.assign("model", ModelSpec(str(other), device="cpu"))
+    seen = watch(engine, Request(PROMPT, strategy="contrastive", max_length=2))
+    assert [(event.role, event.architecture) for event in seen.all(Loaded)] == [("model", "LlamaForCausalLM")]
+
+
+def test_unloading_cancels_a_run_that_knows_the_model_by_another_role(
+    open_engine: Callable[..., LocalEngine], checkpoint: Path
+) -> None:
+    engine = open_engine(model=checkpoint, amateur=checkpoint)
+    asked: list[bool] = []
+
+    def unload(run: int, events: list) -> None:
+        if not asked and any(isinstance(event, FirstToken) for event in events):
+            engine.unload("model")
+            asked.append(True)
+
+    seen = watch(engine, Request(PROMPT, strategy="contrastive", max_length=100_000), during=unload)
+    assert seen.finished.reason == "cancelled"
+    (gone,) = [event for event in settle(engine, Unloaded) if isinstance(event, Unloaded)]
+    assert gone.roles == ("model", "amateur")
+
+
+def test_tokens_stay_those_of_the_model_that_wrote_them(
+    open_engine: Callable[..., LocalEngine], checkpoint: Path
+) -> None:
+    engine = open_engine(model=checkpoint)
+    watch(engine, Request(PROMPT, strategy="greedy", max_length=2))
+    known = engine.decode(range(20, 40))
+    engine.assign("model", ModelSpec("demo/amateur", device="cpu"))
+    engine.load("model")
+    gone, _ = [e for e in settle(engine, Loaded) if isinstance(e, Unloaded | Loaded)]
+    assert gone.roles == ("model",)
+    assert engine.decode(range(20, 40)) == known
+    watch(engine, Request(PROMPT, strategy="greedy", max_length=2))
+    assert engine.decode(range(20, 40)) != known
 
 
 def test_changes_name_only_what_changed(engine: LocalEngine) -> None:

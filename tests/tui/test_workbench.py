@@ -274,6 +274,25 @@ async def test_missing_model_is_one_sentence_and_the_app_lives(demo: Any) -> Non
         await until(pilot, lambda: workbench.header.model == "demo/amateur")
 
 
+async def test_another_model_goes_on_with_no_foreign_tokens(demo: Any) -> None:
+    app = demo(max_length=5)
+    async with app.run_test(size=SIZE) as pilot:
+        workbench = await start(pilot)
+        await until(pilot, lambda: ended(workbench))
+        from edge_tui.engine.port import ModelSpec
+
+        app.assign("model", ModelSpec("demo/amateur"))
+        await until(pilot, lambda: workbench.header.model == "demo/amateur")
+        run = workbench.session.run
+        await press(pilot, "c", "k", "a")
+        assert workbench.session.run is run
+        assert workbench.messages.message.startswith("demo/expert wrote this")
+        await press(pilot, "r")
+        await until(pilot, lambda: workbench.session.run is not run and ended(workbench))
+        await press(pilot, "c")
+        await until(pilot, lambda: shown(workbench) == 10)
+
+
 async def test_models_screen_lists_loads_and_forecasts(demo: Any) -> None:
     app = demo()
     async with app.run_test(size=SIZE) as pilot:
@@ -287,7 +306,7 @@ async def test_models_screen_lists_loads_and_forecasts(demo: Any) -> None:
         await until(pilot, lambda: screen._highlighted() == "demo/amateur" and screen._outlook is not None)
         assert screen._outlook.forecasts["auto"].fits
         await press(pilot, "enter")
-        await until(pilot, lambda: workbench.session.loaded["model"].name == "demo/amateur")
+        await until(pilot, lambda: workbench.header.model == "demo/amateur" and workbench.session.loaded)
         await press(pilot, "escape")
         await until(pilot, lambda: app.screen is workbench)
 

@@ -320,13 +320,13 @@ class View(Screen[None]):
 
     def _title_model(self) -> None:
         loaded = self.session.loaded
-        main = loaded.get("model")
+        main = self.session.main(self.knobs.decoder.name)
         header = self.header
         if main is None:
             header.model, header.facts = self.app.model_name, ()
             return
         name = main.name
-        other = [event.name for role, event in loaded.items() if role != "model"]
+        other = [event.name for role, event in loaded.items() if role not in ("model", "expert")]
         for role, sign in (("amateur", "−"), ("draft", "+")):
             if other and role in self.knobs.decoder.roles:
                 name = f"{name} {sign} {other[0]}"

@@ -145,8 +145,8 @@ class Workbench(Crafting):
             self.say(f"{written} was read again, but something in it is wrong.", "error")
 
     def _foreign(self, run: Run) -> bool:
-        """Whether a run was written by another model than the loaded one, which cannot go on with it."""
-        loaded = self.session.loaded.get("model")
+        """Whether another model wrote a run than would go on with it: there the same ids are other tokens."""
+        loaded = self.session.main(self.knobs.decoder.name)
         if not run.model or loaded is None or loaded.name == run.model:
             return False
         self.say(f"{run.model} wrote this: load it (m) to go on from its tokens.", "warning")
