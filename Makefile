@@ -32,7 +32,7 @@ types: $(VENV)/.dev ## Static types
 contracts: $(VENV)/.dev ## Which part may import which
 	$(BIN)/lint-imports
 
-proof: $(VENV)/.dev ## The long tests
+proof: $(VENV)/.proof ## The long tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m proof $(ARGS)
 
 bench-tui: $(VENV)/.dev ## Measure the screen through a pseudo-terminal
@@ -77,3 +77,8 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing edge-tui, what it needs and the test tools into $(VENV) (once; some minutes, mostly torch)."
 	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.app
+
+$(VENV)/.proof: pyproject.toml constraints.txt | $(VENV)/.dev
+	@echo "Installing what the long tests compare with into $(VENV) (once; lm-evaluation-harness brings several hundred MB)."
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,proof]'
+	@touch $@

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -107,9 +108,9 @@ def test_every_dependency_is_pinned_within_its_bounds() -> None:
     project = tomli.loads((ROOT / "pyproject.toml").read_text())["project"]
     pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split())
     pins = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pins.items()}
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    wanted = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
     for requirement in wanted:
-        found = re.fullmatch(r"([\w.-]+)(?:>=([\d.]+))?(?:;.*)?", requirement)
+        found = re.fullmatch(r"([\w.-]+)(?:\[\w+\])?(?:>=([\d.]+))?(?:;.*)?", requirement)
         assert found, requirement
         pinned = pins[re.sub(r"[-_.]+", "-", found[1]).lower()]
         if found[2]:

@@ -1,6 +1,6 @@
-"""lm-evaluation-harness against the server, where it is installed (`pip install 'lm-eval[api]'`).
+"""lm-evaluation-harness against the server: `make proof` installs it.
 
-What it asks for is also asked by hand in `test_openai.py`, so nothing rests on this file alone.
+What it asks for is also asked by hand in `test_openai.py`, which runs with every change.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from edge_tui.engine.locate import DEMO
 from tests.serve.serving import Running, serving
 
 pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed")
+
+pytestmark = pytest.mark.proof
 
 PAIRS = [
     ("def main(", "argv):\n    return 0"),
