@@ -45,7 +45,7 @@ docs: $(VENV)/.dev ## Write the generated parts of README.md and docs/ anew
 
 screenshots: $(VENV)/.dev ## Take the README's pictures anew, and put every screen on one sheet
 	$(BIN)/python tools/take_screenshot.py
-	$(BIN)/python -m pytest -q tests/tui/test_screens.py --snapshot-update
+	$(BIN)/python -m pytest -q tests/tui/test_screens.py tests/tui/test_kept_screens.py --snapshot-update
 	$(BIN)/python tools/contact_sheet.py
 
 bench-history: $(VENV)/.dev ## Measure the history: opening, searching, bytes and time of a token

@@ -1,6 +1,7 @@
 """Put the screens of the app on one sheet, `docs/screens.svg`: part of `make screenshots`.
 
-The pictures are those that `tests/tui/test_screens.py` holds the app to, so the sheet shows what was tested.
+The pictures are those that `tests/tui/test_screens.py` and `test_kept_screens.py` hold the app to, so the
+sheet shows what was tested.
 """
 
 from __future__ import annotations
@@ -9,20 +10,28 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PICTURES = ROOT / "tests" / "tui" / "__snapshots__" / "test_screens"
+PICTURES = ROOT / "tests" / "tui" / "__snapshots__"
+MAIN, KEPT = "test_screens/test_every_screen", "test_kept_screens/test_every_kept_screen"
 SHEET = ROOT / "docs" / "screens.svg"
 SHOWN = (
     *(
-        ("80x24-dark", name)
+        (MAIN, "80x24-dark", name)
         for name in (
             "first start", "token", "beams", "parameter", "strategies", "models", "settings", "themes",
             "problem", "help",
         )
     ),
-    ("80x24-light", "token"),
-    ("80x24-no colour", "token"),
+    (MAIN, "80x24-light", "token"),
+    (MAIN, "80x24-no colour", "token"),
+    *(
+        (KEPT, "80x24-dark", name)
+        for name in (
+            "conversation", "history", "comparison", "interrupted", "export", "prompts", "files", "presets",
+            "save preset",
+        )
+    ),
 )  # fmt: skip
-"""Size and look, and the screen, row by row."""
+"""Test, size and look, and the screen, row by row."""
 COLUMNS = 3
 GAP = 40
 """Between pictures, in the units of their own view boxes."""
@@ -32,8 +41,8 @@ def sheet() -> str:
     """The sheet as SVG; its width follows the page that shows it."""
     drawn: list[str] = []
     width = height = 0.0
-    for number, (look, name) in enumerate(SHOWN):
-        text = (PICTURES / f"test_every_screen[{look}][{name}].svg").read_text(encoding="utf-8")
+    for number, (test, look, name) in enumerate(SHOWN):
+        text = (PICTURES / f"{test}[{look}][{name}].svg").read_text(encoding="utf-8")
         found = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
         if found is None:
             raise ValueError(f"{name} in {look} has no size")

@@ -28,6 +28,8 @@ PROMPTS = (
     "import numpy as np\nimport torch",
     "Write a haiku about the garbage collector",
 )
+ASKED = ("Why is the sky blue?", "And at sunset?", "And on Mars?")
+"""Turns of a conversation."""
 _STRATEGIES = ("top_p", "greedy", "beam", "min_p", "contrastive")
 
 
@@ -83,4 +85,17 @@ def keeping(
         theme_folders=[resources.themes()],
         session=Session(ticking()),
         recorder=Recorder(opens),
+    )
+
+
+def answered(workbench: Any, exchanges: int) -> bool:
+    """Whether the newest of so many exchanges is on the screen with all its tokens."""
+    transcript = workbench.pane.transcript
+    return (
+        len(workbench.talk.exchanges) == exchanges
+        and workbench.talk.exchanges[-1].run is workbench.session.run
+        and transcript is not None
+        and transcript is workbench.session.run.transcript
+        and not workbench.session.busy
+        and workbench.pane.laid_out == len(transcript)
     )

@@ -181,6 +181,22 @@ async def test_changing_values_in_place(picture: Any, tmp_path: Path) -> None:
         assert "Nothing matches" in hint(app)
 
 
+async def test_the_list_stands_still_whatever_is_said_below_it(picture: Any) -> None:
+    app = picture()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause(0.2)
+        app.workbench.pane.focus()
+        await pilot.press("comma")
+        await pilot.pause(0.1)
+        listing, below = app.screen.query_one(OptionList), app.screen.query_one(".hint", Static)
+        seen = set()
+        for _ in range(listing.option_count):
+            await pilot.press("down")
+            seen.add(listing.region)
+            assert below.get_content_height(below.size, below.size, below.size.width) <= below.size.height
+        assert len(seen) == 1
+
+
 async def test_the_chosen_theme_is_there_at_the_next_start(picture: Any) -> None:
     app = picture()
     async with app.run_test(size=(100, 40)) as pilot:

@@ -51,7 +51,7 @@ class SettingsScreen(PickScreen[None]):
 
     app: EdgeApp
     DEFAULT_CSS = """
-    SettingsScreen .hint { height: 6; padding: 1 0 0 0; border-top: solid $border-blurred; }
+    SettingsScreen .hint { height: 8; padding: 1 0 0 0; border-top: solid $border-blurred; }
     SettingsScreen Input.-editing { background: $primary 30%; }
     """
     BINDINGS: ClassVar[list[Binding]] = bindings("settings")
