@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from edge_tui.engine import forecast, loader
+from edge_tui.engine.checkpoint import open_checkpoint
+from edge_tui.engine.port import ModelSpec
 from edge_tui.hub import Listing, local_models
+from edge_tui.hub.outlook import outlook
 from tests.engine.checkpoints import make_checkpoint
 
 if TYPE_CHECKING:
@@ -97,6 +101,28 @@ def test_a_full_cache_is_listed_quickly(cache: Path) -> None:
     began = time.perf_counter()
     assert sum(model.ready for model in local_models()) == 32
     assert time.perf_counter() - began < 1.0
+
+
+def test_the_outlook_reserves_what_a_load_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = open_checkpoint(str(make_checkpoint(tmp_path / "long", context=100_000_000)))
+    for module in (forecast, loader):
+        monkeypatch.setattr(module, "free_memory", lambda _device: 200 * 2**20)
+    seen = outlook(checkpoint, "cpu", 0)
+    assert not {"auto", "float32"} & set(seen.reasons), "it can be loaded with less"
+    loaded = loader.load(ModelSpec(checkpoint.name, "float32", "cpu"))
+    assert seen.contexts["float32"] == loaded.context < 1_000_000
+    asked = outlook(checkpoint, "cpu", 100_000_000)
+    assert "100,000,000 positions" in asked.reasons["float32"]
+
+
+def test_the_outlook_of_a_pair(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint("demo/expert")
+    seen = outlook(checkpoint, "cpu", 1024, 4, 64, ModelSpec("demo/amateur", context=1024))
+    one = forecast.forecast(checkpoint, "float32", 1024, 4, "cpu", 64)
+    other = forecast.forecast(open_checkpoint("demo/amateur"), "auto", 1024, 4, "cpu", 64)
+    (together,) = seen.together["float32"]
+    assert (together.weights, together.kv) == (one.weights + other.weights, one.kv + other.kv)
+    assert not outlook(checkpoint, "cpu", 1024, other=ModelSpec(str(tmp_path / "none"))).together
 
 
 def test_listing_loads_no_torch() -> None:

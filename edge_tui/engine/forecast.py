@@ -23,7 +23,15 @@ if TYPE_CHECKING:
 
     from edge_tui.engine.checkpoint import Checkpoint, Tensor
 
-__all__ = ["Forecast", "forecast", "forecast_pair", "largest_context", "resolve_precision", "size"]
+__all__ = [
+    "Forecast",
+    "forecast",
+    "forecast_pair",
+    "largest_context",
+    "reserved",
+    "resolve_precision",
+    "size",
+]
 
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of one number."""
@@ -133,6 +141,15 @@ def largest_context(checkpoint: Checkpoint, precision: str, device: str, rows: i
         return limit
     need = _Need(checkpoint, precision, rows, 0, device)
     return max(bisect_right(range(limit + 1), 0.9 * free, key=lambda n: sum(need.at(n))) - 1, 0)
+
+
+def reserved(checkpoint: Checkpoint, asked: int, precision: str, device: str) -> int:
+    """Positions that loading a model reserves: `asked`, or its own limit as far as memory allows.
+
+    Where not even the weights fit, a few: that it does not fit is then for `forecast` to say.
+    """
+    limit = checkpoint.context or UNLIMITED
+    return min(asked or largest_context(checkpoint, precision, device) or CHUNK, limit)
 
 
 def resolve_precision(checkpoint: Checkpoint, precision: str, device: str) -> tuple[str, str]:

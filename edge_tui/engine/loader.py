@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edge_tui.engine.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from edge_tui.engine.devices import best_device, cpu_packs_int4, free_memory, resolve_device
-from edge_tui.engine.forecast import CHUNK, UNLIMITED, forecast, largest_context, resolve_precision, size
+from edge_tui.engine.forecast import UNLIMITED, forecast, reserved, resolve_precision, size
 from edge_tui.engine.models.architectures import supports
 from edge_tui.engine.text import Codec
 
@@ -152,7 +152,7 @@ def _context(checkpoint: Checkpoint, spec: ModelSpec, precision: str, device: st
         LoadError: more memory is needed than is free.
     """
     limit = checkpoint.context or UNLIMITED
-    context = min(spec.context or largest_context(checkpoint, precision, device) or CHUNK, limit)
+    context = reserved(checkpoint, spec.context, precision, device)
     if spec.context > limit:
         notices.append(f"The context is {limit:,} positions, the most that {checkpoint.name} was made for.")
     elif not spec.context and context < limit:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, get_args
 
+from edge_tui.engine.checkpoint import CheckpointError, open_checkpoint
 from edge_tui.engine.devices import devices
-from edge_tui.engine.forecast import Forecast, forecast
+from edge_tui.engine.forecast import Forecast, forecast, forecast_pair, reserved
 from edge_tui.engine.loader import available_precisions
 from edge_tui.engine.port import Precision
 from edge_tui.nvml import Holder, holders
@@ -14,6 +15,7 @@ from edge_tui.nvml import Holder, holders
 if TYPE_CHECKING:
     from edge_tui.engine.checkpoint import Checkpoint
     from edge_tui.engine.devices import Device
+    from edge_tui.engine.port import ModelSpec
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
@@ -25,36 +27,71 @@ class Outlook:
     Attributes:
         name: The model's.
         device: Where it would go.
+        rows: Sequences decoded side by side that `forecasts` counts.
         forecasts: By precision.
+        contexts: Positions that would be reserved, by precision.
+        together: With the other model, by precision: one forecast for each device.
         reasons: Why a precision cannot be had; one that does not fit has both.
         others: Processes that hold memory of the device now.
     """
 
     name: str
     device: Device
+    rows: int = 1
     forecasts: dict[str, Forecast] = field(default_factory=dict)
+    contexts: dict[str, int] = field(default_factory=dict)
+    together: dict[str, tuple[Forecast, ...]] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     others: list[Holder] = field(default_factory=list)
 
 
-def outlook(checkpoint: Checkpoint, asked: str, context: int) -> Outlook:
+def outlook(
+    checkpoint: Checkpoint,
+    asked: str,
+    context: int,
+    rows: int = 1,
+    new: int = 0,
+    other: ModelSpec | None = None,
+) -> Outlook:
     """Forecasts every precision.
 
     Args:
         checkpoint: The model; it need not be here yet.
         asked: "auto", or a device; one that is not there counts as "auto".
-        context: Positions to reserve; 0 means the model's own limit.
+        context: Positions to reserve; 0 means the model's own limit, as far as memory allows.
+        rows: Sequences decoded side by side.
+        new: New tokens of each; 0 means the whole context.
+        other: The model that it would play with.
     """
     there = {device.name: device for device in devices()}
     best = max(there.values(), key=lambda d: (d.name != "cpu", d.name != "mps", d.free or 0))
     device = there.get(asked, best)
-    seen = Outlook(checkpoint.name, device, others=holders(device.name) if "cuda" in device.name else [])
+    seen = Outlook(
+        checkpoint.name, device, rows, others=holders(device.name) if "cuda" in device.name else []
+    )
     seen.reasons = {precision: why for precision, why in available_precisions(device.name).items() if why}
     for precision in PRECISIONS:
         if checkpoint.quantization and precision not in ("auto", checkpoint.quantization):
             seen.reasons[precision] = f"Its weights are stored in {checkpoint.quantization}."
         if precision not in seen.reasons:
-            found = seen.forecasts[precision] = forecast(checkpoint, precision, context, 1, device.name)
+            positions = seen.contexts[precision] = reserved(checkpoint, context, precision, device.name)
+            found = forecast(checkpoint, precision, positions, 1, device.name)
             if not found.fits:
                 seen.reasons[precision] = found.sentence
+            if rows > 1:
+                found = forecast(checkpoint, precision, positions, rows, device.name, new)
+            seen.forecasts[precision] = found
+    if other is not None and (beside := _beside(other, seen, rows, new)) is not None:
+        seen.together = {name: forecast_pair([found, beside]) for name, found in seen.forecasts.items()}
     return seen
+
+
+def _beside(spec: ModelSpec, seen: Outlook, rows: int, new: int) -> Forecast | None:
+    """What the other model takes, None if it is not there; unless it says so, it shares the device."""
+    try:
+        checkpoint = open_checkpoint(spec.name)
+    except CheckpointError:
+        return None
+    device = seen.device.name if spec.device == "auto" else spec.device
+    positions = reserved(checkpoint, spec.context, spec.precision, device)
+    return forecast(checkpoint, spec.precision, positions, rows, device, new)

@@ -393,7 +393,7 @@ class EdgeApp(App[int]):
     def show_models(self) -> None:
         from edge_tui.tui.screens.models import ModelsScreen
 
-        self._models = ModelsScreen(self.session, self.settings)
+        self._models = ModelsScreen(self.session, self.settings, self.workbench.knobs)
         self.push_screen(self._models)
 
     def action_show_help(self) -> None:

@@ -87,6 +87,17 @@ def spark(values: Sequence[float], width: int, ascii_only: bool = False) -> str:
     return "".join(marks).rjust(width)
 
 
+def clip_path(name: str, width: int) -> str:
+    """A name of at most `width` cells; of a path the end is kept, which tells it from its neighbours."""
+    from rich.cells import cell_len
+
+    if name.startswith("/") and cell_len(name) > width > 0:
+        while cell_len(name) > width - 1:
+            name = name[1:]
+        return f"…{name}"
+    return clip(name, width)
+
+
 def clip(text: str, width: int) -> str:
     """Text of at most `width` cells; what is cut off is replaced by an ellipsis."""
     from rich.cells import cell_len, set_cell_size

@@ -82,3 +82,9 @@ def test_clipped_text_fits(text: str, width: int) -> None:
     from rich.cells import cell_len
 
     assert cell_len(format.clip(text, width)) <= width
+
+
+def test_a_path_keeps_its_end() -> None:
+    assert format.clip_path("/a/b/models/qwen", 12) == "…models/qwen"
+    assert format.clip_path("Qwen/Qwen2.5-0.5B", 12) == "Qwen/Qwen2.…"
+    assert format.clip_path("/模型/模型", 7) == "…/模型"

@@ -11,6 +11,8 @@ import pytest
 from textual.widgets import Input, OptionList
 
 from edge_tui.engine import events
+from edge_tui.engine.port import ModelSpec
+from edge_tui.tui.format import size
 from edge_tui.tui.screens.help import HelpScreen
 from edge_tui.tui.screens.models import ModelsScreen
 from edge_tui.tui.screens.workbench import Workbench
@@ -264,8 +266,6 @@ async def test_missing_model_is_one_sentence_and_the_app_lives(demo: Any) -> Non
     app = demo(max_length=5)
     async with app.run_test(size=SIZE) as pilot:
         workbench = await start(pilot)
-        from edge_tui.engine.port import ModelSpec
-
         app.assign("model", ModelSpec("nobody/[bold]nothing[/bold]"))
         await until(pilot, lambda: workbench.messages.kind == "error")
         assert "nobody/[bold]nothing[/bold]" in workbench.messages.message
@@ -279,8 +279,6 @@ async def test_another_model_goes_on_with_no_foreign_tokens(demo: Any) -> None:
     async with app.run_test(size=SIZE) as pilot:
         workbench = await start(pilot)
         await until(pilot, lambda: ended(workbench))
-        from edge_tui.engine.port import ModelSpec
-
         app.assign("model", ModelSpec("demo/amateur"))
         await until(pilot, lambda: workbench.header.model == "demo/amateur")
         run = workbench.session.run
@@ -309,6 +307,34 @@ async def test_models_screen_lists_loads_and_forecasts(demo: Any) -> None:
         await until(pilot, lambda: workbench.header.model == "demo/amateur" and workbench.session.loaded)
         await press(pilot, "escape")
         await until(pilot, lambda: app.screen is workbench)
+
+
+async def test_forecasts_count_the_strategys_rows_and_the_other_model(demo: Any) -> None:
+    app = demo(strategy="contrastive")
+    async with app.run_test(size=(80, 24)) as pilot:
+        workbench = bench(pilot)
+        await until(pilot, lambda: workbench.session.loaded)
+        await press(pilot, "tab", "m")
+        await until(pilot, lambda: isinstance(app.screen, ModelsScreen) and app.screen._outlook is not None)
+        screen: Any = app.screen
+        found, (together,) = (of["auto"] for of in (screen._outlook.forecasts, screen._outlook.together))
+        assert found.weights < together.weights < 1.2 * found.weights
+        await until(pilot, lambda: f"with demo/amateur {size(together.total)} of" in told(screen))
+        app.assign("amateur", ModelSpec("demo/amateur"))
+        await until(pilot, lambda: "with demo/amateur" not in told(screen))
+        await press(pilot, "escape", "2", "m")
+        await until(pilot, lambda: app.screen is not screen and isinstance(app.screen, ModelsScreen))
+        screen = app.screen
+        await until(pilot, lambda: screen.query_one(OptionList).option_count)
+        await press(pilot, *"expert")
+        await until(pilot, lambda: getattr(screen._outlook, "name", "") == "demo/expert")
+        beams = screen._outlook.forecasts["auto"]
+        assert beams.kv > 4 * found.kv
+        await until(pilot, lambda: f"KV {size(beams.kv)} for 4 rows" in told(screen))
+
+
+def told(screen: Any) -> str:
+    return str(screen.query_one(".hint").render())
 
 
 async def test_nothing_of_a_hostile_prompt_reaches_the_screen(demo: Any) -> None:

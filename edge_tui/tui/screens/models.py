@@ -15,7 +15,7 @@ from edge_tui.hub.outlook import PRECISIONS
 from edge_tui.hub.remote import repository_id
 from edge_tui.sanitise import sanitise
 from edge_tui.tui.actions import bindings
-from edge_tui.tui.format import bar, clip, number, size
+from edge_tui.tui.format import bar, clip, clip_path, number, size
 from edge_tui.tui.screens.pick import Item, PickScreen
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edge_tui.hub.remote import Progress, Remote
     from edge_tui.settings import Settings
     from edge_tui.tui.app import EdgeApp
+    from edge_tui.tui.knobs import Knobs
     from edge_tui.tui.session import Session
 
 _COLUMNS = 8 + 9 + 10 + 13
@@ -49,10 +50,11 @@ class ModelsScreen(PickScreen[None]):
     heading = "models"
     hint = "↵ load · ^a amateur · ^x unload · ←→ precision · ^d device · esc leave"
 
-    def __init__(self, session: Session, settings: Settings) -> None:
+    def __init__(self, session: Session, settings: Settings, knobs: Knobs) -> None:
         super().__init__()
         self._session = session
         self._settings = settings
+        self._knobs = knobs
         self._listings: dict[str, Listing] | None = None
         self._devices = ["auto"]
         self._device = settings.device
@@ -123,7 +125,7 @@ class ModelsScreen(PickScreen[None]):
 
     def _item(self, listing: Listing, room: int) -> Item:
         name = sanitise(listing.name, keep_newlines=False)
-        shown = clip(name, room)
+        shown = clip_path(name, room)
         roles = [role for role, loaded in self._session.loaded.items() if _same(loaded, listing.name)]
         mark = "●" if roles else " "
         progress = self.app.downloads.progress(listing.name)
@@ -187,10 +189,21 @@ class ModelsScreen(PickScreen[None]):
             else:
                 checkpoint = open_checkpoint(name)
             if checkpoint is not None:
-                seen = outlook(checkpoint, asked, self._settings.context)
+                knobs, other = self._knobs, self._other(name)
+                rows = knobs.decoder.rows({p.name: knobs.value(p)[0] for p in knobs.decoder.params})
+                seen = outlook(checkpoint, asked, self._settings.context, rows, knobs.max_length, other)
         except (CheckpointError, HubError) as error:
             why = str(error)
         self.app.call_from_thread(self._foreseen, name, remote, seen, why)
+
+    def _other(self, name: str) -> ModelSpec | None:
+        """The model that the chosen strategy would have it play with, if that is not in memory yet."""
+        specs = self._settings.specs()
+        pair = [specs[role] for role in self._knobs.decoder.roles if role in specs]
+        other = next((spec for spec in reversed(pair) if spec.name != name), None) if len(pair) > 1 else None
+        if other is None or any(_same(loaded, other.name) for loaded in self._session.loaded.values()):
+            return None
+        return other
 
     def _foreseen(self, name: str, remote: Remote | None, seen: Outlook | None, why: str) -> None:
         if remote is not None:
@@ -250,11 +263,14 @@ class ModelsScreen(PickScreen[None]):
         ]
 
     def _facts(self, listing: Listing) -> list[tuple[str, str]]:
+        outlook = self._outlook
         context = f"{listing.context:,} positions" if listing.context else "no stated limit"
+        held = outlook.contexts.get(self._precision, 0) if outlook is not None else 0
+        if 0 < held < listing.context:
+            context = f"{held:,} of {context}"
         chat = "chat template" if listing.chat else "no chat template"
         facts = f"{sanitise(listing.architecture)} · {listing.tier} · {context} · {chat}\n"
         parts = [(facts, "$foreground"), ("device     ", "$text-muted")]
-        outlook = self._outlook
         if outlook is None:
             parts.append((f"{self._device}\n", "$primary bold"))
         else:
@@ -274,6 +290,7 @@ class ModelsScreen(PickScreen[None]):
         seen = outlook.forecasts[self._precision]
         free = f"of {size(seen.free)} free" if seen.free is not None else "free memory unknown"
         share = seen.total / seen.free if seen.free else None
+        rows = f" for {outlook.rows} rows" if outlook.rows > 1 else ""
         parts += [
             ("forecast   ", "$text-muted"),
             (f"{size(seen.total)} ", "$foreground bold"),
@@ -283,11 +300,19 @@ class ModelsScreen(PickScreen[None]):
             ("▏\n", "$text-muted"),
             ("           ", ""),
             (
-                f"weights {size(seen.weights)} · KV {size(seen.kv)} · logits {size(seen.logits)}",
+                f"weights {size(seen.weights)} · KV {size(seen.kv)}{rows} · logits {size(seen.logits)}",
                 "$text-muted",
             ),
             (f" · working {size(seen.overhead)}\n", "$text-muted"),
         ]
+        if (other := self._other(listing.name)) is not None and self._precision in outlook.together:
+            together = outlook.together[self._precision]
+            said = ", ".join(
+                f"{size(each.total)} of {size(each.free)} free on {each.device}" for each in together
+            )
+            name = clip_path(sanitise(other.name, keep_newlines=False), 30)
+            style = "$foreground" if all(each.fits for each in together) else "$warning"
+            parts += [(f"           with {name} ", "$text-muted"), (f"{said}\n", style)]
         return parts
 
     def _where(self, outlook: Outlook) -> list[tuple[str, str]]:
