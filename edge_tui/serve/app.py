@@ -19,7 +19,7 @@ from edge_tui.serve.dispatcher import Dispatcher
 from edge_tui.serve.guard import Guard
 
 if TYPE_CHECKING:
-    from edge_tui.engine.port import Engine
+    from edge_tui.engine.port import Engine, ModelSpec
     from edge_tui.serve.bell import Bell
     from edge_tui.serve.options import Options
     from edge_tui.settings import Settings
@@ -115,7 +115,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     assert isinstance(app, Server)
     pump = asyncio.create_task(app.dispatcher.serve())
     pump.add_done_callback(app.dispatcher.collapse)
-    for role in dict.fromkeys(("model", *decoders.find(app.settings.strategy).roles)):
-        app.dispatcher.engine.load(role)
+    app.dispatcher.start(_roles(app.settings))
     yield
     pump.cancel()
+
+
+def _roles(settings: Settings) -> list[str]:
+    """The main model's role, and those that the strategy needs other models for."""
+    specs = settings.specs()
+    first: dict[ModelSpec, str] = {}
+    for role in ("model", *decoders.find(settings.strategy).roles):
+        if role in specs:
+            first.setdefault(specs[role], role)
+    return list(first.values())

@@ -18,11 +18,11 @@ from edge_tui.serve.errors import SERVER, ApiError
 from edge_tui.serve.fair_queue import FairQueue
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
     from types import TracebackType
 
     from edge_tui.engine.events import Event, Loaded
-    from edge_tui.engine.port import Engine, Request
+    from edge_tui.engine.port import Engine, ModelSpec, Request
 
 IDLE_SECONDS = 0.05
 """How often is looked whether the engine lives and a generation takes too long, if nothing happens."""
@@ -134,13 +134,16 @@ class Dispatcher:
         self.limit = limit
         self.loaded: dict[str, Loaded] = {}
         self.loading: dict[str, str] = {}
-        self.problem = ""
-        """Why the engine cannot decode, as far as it said so."""
+        self.missing: dict[str, str] = {}
+        """Roles that are needed and have no model, with the reason."""
         self.trouble = ""
         """What went wrong last that belongs to no generation."""
         self.closing = False
         self.served = 0
         self._seconds = seconds
+        self._needed: frozenset[str] = frozenset(("model",))
+        self._starting: set[str] = set()
+        self._fault = ""
         self._queue: FairQueue[Turn] = FairQueue()
         self._places: set[Place] = set()
         self._current: Turn | None = None
@@ -166,9 +169,33 @@ class Dispatcher:
         return sum(place.busy for place in self._places)
 
     @property
+    def problem(self) -> str:
+        """Why the engine cannot decode, as far as it said so."""
+        return self._fault or next(iter(self.missing.values()), "")
+
+    @property
     def ready(self) -> bool:
-        """Whether a request would be decoded: the engine lives and holds its main model."""
-        return self.engine.alive() and not self.problem and "model" in self.loaded
+        """Whether a request would be decoded: the engine lives, and no model is missing or on its way."""
+        return self.engine.alive() and not (self.problem or self._starting) and "model" in self.loaded
+
+    def start(self, roles: Iterable[str]) -> None:
+        """Loads what requests need that say nothing.
+
+        Args:
+            roles: Of models that differ: what plays a second role is not told twice.
+        """
+        self._starting = set(roles)
+        self._needed |= self._starting
+        for role in roles:
+            self.engine.load(role)
+
+    def choose(self, role: str, spec: ModelSpec) -> None:
+        """Loads another model for a role: what was wrong with the one before is over."""
+        self.missing.pop(role, None)
+        self._starting.discard(role)
+        self.trouble = ""
+        self.engine.assign(role, spec)
+        self.engine.load(role)
 
     def admit(self, lane: str) -> Place:
         """A place for one request.
@@ -247,7 +274,7 @@ class Dispatcher:
         from edge_tui import logs
 
         logs.crash(error)
-        self.problem = "The server lost touch with its engine; restart it (its log has the details)."
+        self._fault = "The server lost touch with its engine; restart it (its log has the details)."
         self.abort()
         if self._current is not None:
             self._fail(self._current, self.problem)
@@ -278,24 +305,27 @@ class Dispatcher:
                 self.loading[event.role] = event.name
             case events.Loaded():
                 self.loading.pop(event.role, None)
+                self.missing.pop(event.role, None)
+                self._starting.discard(event.role)
                 self.loaded[event.role] = event
-                self.problem = ""
             case events.Unloaded():
                 for role in event.roles:
                     self.loaded.pop(role, None)
             case events.Died():
-                self.problem = event.message
+                self._fault = event.message
             case events.Failed(run=None):
-                self.loading.clear()
                 self.trouble = event.message
-                if "model" not in self.loaded:
-                    self.problem = event.message
+                for role in self.loading.keys() & self._needed:
+                    self.missing[role] = event.message
+                    self._starting.discard(role)
+                self.loading.clear()
             case _:
                 turn = self._current
                 if turn is not None and getattr(event, "run", None) == turn.run:
                     turn.put(event)
                     # A failure in the middle of a run is followed by the run's end.
                     if isinstance(event, events.Finished | events.Failed):
+                        self.loading.clear()  # what it may have begun to load, it does not go on with
                         self._end(turn)
 
     def _end(self, turn: Turn) -> None:

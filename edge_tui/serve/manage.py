@@ -67,9 +67,7 @@ def router(dispatcher: Dispatcher, settings: Settings, allowed: bool) -> APIRout
         shared = [role for role, other in specs.items() if other == spec and role in dispatcher.loaded]
         before = dispatcher.loaded.get(body.role)
         specs[body.role] = spec
-        dispatcher.problem = dispatcher.trouble = ""
-        dispatcher.engine.assign(body.role, spec)
-        dispatcher.engine.load(body.role)
+        dispatcher.choose(body.role, spec)
         if shared:
             return {"role": body.role, "loaded": asdict(dispatcher.loaded[shared[0]])}
 

@@ -133,14 +133,14 @@ class Loop(uvicorn.Server):
     async def _watch_model(self) -> None:
         """A server whose model cannot be loaded is of no use, unless somebody may load another one."""
         dispatcher = self._app.dispatcher
-        while not dispatcher.loaded:
+        while not dispatcher.ready:
             if dispatcher.problem and not self._options.manage:
                 _say(f"edge-tui: {dispatcher.problem}")
                 self.status = 1
                 self.should_exit = True
                 return
             await asyncio.sleep(0.05)
-        for line in dispatcher.loaded["model"].notices if "model" in dispatcher.loaded else ():
+        for line in dispatcher.loaded["model"].notices:
             _say(line)
         _say("ready")
 

@@ -143,6 +143,35 @@ def test_a_model_that_is_not_there_ends_it(tmp_path: Path, capfd: pytest.Capture
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("role", ["expert", "amateur"])
+def test_so_does_one_that_its_own_strategy_needs(
+    role: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    models = replace(DEMO.models, **{role: str(tmp_path / "nothing")})
+    with serving(replace(DEMO, models=models, strategy="contrastive"), ready=False) as server:
+        until(lambda: server.loop.should_exit)
+        assert server.loop.status == 1
+    said = capfd.readouterr().err
+    assert "nothing" in said
+    assert "ready" not in said
+
+
+def test_where_models_can_be_loaded_it_waits_for_another(tmp_path: Path) -> None:
+    settings = replace(DEMO, strategy="contrastive")
+    settings = replace(settings, models=replace(DEMO.models, amateur=str(tmp_path / "nothing")))
+    with serving(settings, ready=False, manage=True) as server:
+        until(lambda: _health(server.url).json()["status"] == "failed")
+        assert "nothing" in _health(server.url).json()["problem"]
+        body = {"prompt": "def", "max_length": 2}
+        assert server.post("/infer", body).status_code == 500
+        assert server.post("/infer", {**body, "strategy": "greedy"}).status_code == 200
+        assert _health(server.url).status_code == 503, "what says nothing of a strategy is not decoded"
+        loaded = server.post("/models/load", {"role": "amateur", "name": "demo/amateur"})
+        assert loaded.json()["loaded"]["name"] == "demo/amateur"
+        assert _health(server.url).status_code == 200
+        assert server.post("/infer", body).status_code == 200
+
+
 @pytest.mark.proof
 def test_term_is_heeded_while_the_model_loads() -> None:
     with process() as server:
