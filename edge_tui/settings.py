@@ -297,7 +297,10 @@ class _Builder:
         if key not in SCHEMA:
             if any(known.startswith(f"{key}.") for known in [*SCHEMA, "parameters.", "keys."]):
                 raise ValueError(f"is a table: write [{key}] and its keys below it.")
-            raise ValueError(f"unknown key{_nearest(key, [*SCHEMA, 'quantization'])}")
+            import decoders
+
+            parameters = (f"parameters.{name}" for name in _declared(decoders.all()))
+            raise ValueError(f"unknown key{_nearest(key, [*SCHEMA, 'quantization', *parameters])}")
         checked = SCHEMA[key](value)
         if not (place.packaged and checked == _default(key)):
             self.flat[key] = checked

@@ -141,6 +141,7 @@ def test_common_values_of_a_file_leave_auto_to_the_checkpoint() -> None:
         ("strategy = \n", 1, "", "column"),
         ('\n\nstrategi = "greedy"\n', 3, "strategi", '"strategy"'),
         ('[models]\n\nnam = "x"\n', 3, "models.nam", '"models.name"'),
+        ("temperature = 0.5\n", 1, "temperature", '"parameters.temperature"'),
         ("max_length = 0\n", 1, "max_length", "from 1 to"),
         ("max_length = 2.5\n", 1, "max_length", "whole number"),
         ('stream = "yes"\n', 1, "stream", "true or false"),

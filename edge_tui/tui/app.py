@@ -64,7 +64,8 @@ if TYPE_CHECKING:
 CLOSE_SECONDS = 0.8
 """How long a quit waits for the engine: a second at most is left of it in all."""
 
-
+NOTICES = 3
+"""Sentences about the start that are shown at once."""
 AUTO = "auto"
 """The theme that is the terminal's: light or dark."""
 
@@ -202,9 +203,8 @@ class EdgeApp(App[int]):
             self._offer_interrupted(self.session.recorder)
         if self.telemetry is not None:
             self.telemetry.start()
-        for notice in self._notices:
-            self.notify(sanitise(notice), severity="warning", markup=False, timeout=10)
         if self._notices:
+            self._notify_of(self._notices)
             self.workbench.say(self._notices[0], "warning")
         self.workbench.show_problem()
         if self._tour:
@@ -213,6 +213,13 @@ class EdgeApp(App[int]):
             watch.start()
         self._pacer = Pacer(cast("App[object]", self))
         self.set_interval(max(1 / max(self.settings.ui.frame_rate, 1), Pacer.TICK), self._tick)
+
+    def _notify_of(self, notices: Sequence[str]) -> None:
+        """Shows what was wrong at the start in one place: many would cover the screen, and each other."""
+        shown = [sanitise(notice) for notice in notices[:NOTICES]]
+        if (more := len(notices) - NOTICES) > 0:
+            shown.append(f"And {more} more: `edge-tui config` names every setting that cannot be used.")
+        self.notify("\n".join(shown), severity="warning", markup=False, timeout=10)
 
     def _make_engine(self) -> None:
         if self.session.engine is not None:

@@ -285,6 +285,16 @@ async def test_a_theme_nobody_has_and_a_broken_one_are_notices(picture: Any, tmp
         assert any("neon" in notice.message for notice in app._notifications)
 
 
+async def test_many_notices_share_one_place(picture: Any) -> None:
+    app = picture(theme="neon")
+    app._notices = [f"config.toml:{line}: a[b]c: must be true or false." for line in range(1, 7)]
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause(0.1)
+        (notice,) = app._notifications
+        assert all(f"config.toml:{line}: a[b]c" in notice.message for line in (1, 2, 3))
+        assert "And 4 more: `edge-tui config`" in notice.message
+
+
 async def test_header_survives_any_model_name(picture: Any) -> None:
     async with picture().run_test(size=(60, 16)) as pilot:
         workbench = await ran(pilot)
