@@ -19,7 +19,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from math import log
 from pathlib import Path
-from time import monotonic, process_time, sleep
+from time import monotonic, process_time, sleep, thread_time
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.events import TOP, Started, TokenBatch
@@ -47,6 +47,7 @@ class Scene:
         limit: Key to echo, 95th percentile, in seconds.
         preload: Tokens already in the pane when the measurement starts.
         one_line: Whether those tokens hold neither space nor line break.
+        scrolls: Whether somebody pages through them meanwhile, with every frame.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Scene:
     limit: float
     preload: int = 0
     one_line: bool = False
+    scrolls: bool = False
 
 
 SCENES = (
@@ -64,13 +66,14 @@ SCENES = (
     Scene("125 kB/s", 80, 24, SLOW_RATE, SLOW_LIMIT),
     Scene("125 kB/s", 120, 40, SLOW_RATE, SLOW_LIMIT),
     Scene("100k tokens", 120, 40, 0, LOCAL_LIMIT, preload=100_000),
+    Scene("100k paged", 120, 40, 0, LOCAL_LIMIT, preload=100_000, scrolls=True),
     Scene("1 MB line", 80, 24, 0, LOCAL_LIMIT, preload=250_000, one_line=True),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the child saw of itself."""
+    """What the child saw of itself. A frame is all that its thread does from one flush to the next."""
 
     made: int
     shown: int
@@ -168,24 +171,34 @@ def child(scene: Scene, rate: float, seconds: float, report: Path) -> None:
             self.pane.show(self.transcript)
             self.query_one(Echo).focus()
             self.begun = 0.0
+            self.upwards = True
             self.set_interval(Pacer.TICK, self.tick)
 
         def tick(self) -> None:
             if not self.begun:
                 if self.pane.laid_out < scene.preload:
                     return
-                self.begun, self.cpu = monotonic(), process_time()
+                self.begun, self.cpu, self.spent = monotonic(), process_time(), thread_time()
                 report.with_suffix(".go").touch()
             due = scene.preload + int(min(monotonic() - self.begun, seconds) * rate)
             if due > self.made:
                 self.transcript.extend(synthetic(1, self.made, due - self.made, one_line=scene.one_line))
                 self.made = due
             if self.pacer.ready():
-                before = monotonic()
+                before, self.spent = self.spent, thread_time()
+                self.frames.append(self.spent - before)
                 self.pane.refresh_tail()
-                self.frames.append(monotonic() - before)
+                if scene.scrolls:
+                    self.page()
             if monotonic() - self.begun > seconds + 1.0 and self.pane.laid_out == self.made:
                 self.exit()
+
+        def page(self) -> None:
+            """A screen up; from the top on, down again."""
+            at = self.pane.scroll_offset.y
+            self.upwards = at > 0 and (self.upwards or at >= self.pane.max_scroll_y)
+            step = self.pane.scroll_page_up if self.upwards else self.pane.scroll_page_down
+            step(animate=False)
 
     app = Bench()
     app.run()

@@ -29,8 +29,8 @@ _SLICE = 0.008
 """Seconds of wrapping at a time, so that a long transcript never holds up a key."""
 _AT_ONCE = 8_000
 """Tokens that are taken over at a time."""
-_CACHED = 4_096
-"""Lines kept drawn."""
+_CACHED = 256
+"""Lines kept drawn, some screens full; each is a hundred objects that the garbage collector walks."""
 _BLANK = -1
 """Where the line is kept that stands below the text."""
 
