@@ -50,6 +50,39 @@ def test_a_table_is_written_in_every_form(tmp_path, capsys):
     assert "Tokens/sec" in capsys.readouterr().out
 
 
+def test_quality_has_its_columns_and_says_whose_perplexity_it_is(tmp_path, capsys):
+    files = {kind: tmp_path / f"quality.{kind}" for kind in ("json", "markdown", "csv")}
+    flags = [part for kind, file in files.items() for part in (f"--{kind}", str(file))]
+    order = [
+        "quality",
+        "--models",
+        "demo/amateur",
+        "--text-tokens",
+        "48",
+        "--questions",
+        "1",
+        "--answer",
+        "3",
+    ]
+    assert bench(*order, *flags) == 0
+    head, *rows = csv.reader(files["csv"].read_text().splitlines())
+    assert head == [
+        "Model", "Quantization", "Decoding", "Speed (tok/s)", "Perplexity", "F1", "Peak VRAM (GB)",
+    ]  # fmt: skip
+    # What processors compute fast stands in for FP16 there.
+    assert [row[1:3] for row in rows] == [
+        [quantisation, decoding]
+        for quantisation in ("FP32", "INT8", "INT4")
+        for decoding in ("greedy", "beam")
+    ]
+    assert len({row[4] for row in rows[:2]}) == 1
+    remark = report.QUALITY_REMARK
+    assert "repeat it" in remark
+    assert remark in files["markdown"].read_text()
+    assert remark in capsys.readouterr().out
+    assert json.loads(files["json"].read_text())["remark"] == remark
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [

@@ -15,6 +15,8 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
+from edge_tui.cli import UsageError
+from edge_tui.serve import command
 from edge_tui.settings import Models
 from tests.serve.conftest import SLOW
 from tests.serve.process import COMMAND, process, ready
@@ -131,6 +133,12 @@ def test_flags_that_cannot_be_served_with(flags: tuple[str, ...], words: str) ->
     assert status == 2
     assert words in said
     assert "Traceback" not in said
+
+
+def test_libraries_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "uvicorn" else object())
+    with pytest.raises(UsageError, match=r"needs uvicorn; .*edge-tui\[serve\]"):
+        command.run(DEMO, [], {})
 
 
 def test_a_model_that_is_not_there_ends_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
