@@ -488,8 +488,10 @@ class EdgeApp(App[int]):
             self.telemetry.stop()
         engine = self.session.engine
         if engine is not None:
-            # Waiting in a thread keeps the loop alive; the thread itself ends with `close`.
-            self.clean = await asyncio.to_thread(engine.close, CLOSE_SECONDS)
+            # Waiting in a thread keeps the loop alive; the thread itself ends with `close`. Before there is a
+            # model it imports or reads, which nothing stops, and has nothing to give back.
+            seconds = CLOSE_SECONDS if self.session.loaded else 0.0
+            self.clean = await asyncio.to_thread(engine.close, seconds)
         if self.session.recorder is not None:
             await asyncio.to_thread(self.session.recorder.close, CLOSE_SECONDS)
         self.exit(code, return_code=code)
