@@ -1,5 +1,8 @@
 """Drawing without lines, blocks and marks, for terminals whose font has none or draws them twice as wide.
 
+Those that draw lines twice as wide do so with dots, arrows and quotes as well: what East Asian fonts and
+others disagree about.
+
 One filter does it on the way to the screen, so that no widget needs to know. What a model or the user wrote
 is left as it is: panes of their text take no part, and in panels only what consists of marks alone changes.
 """
@@ -36,7 +39,20 @@ PLAIN = {
     "↯": "!",
 }
 """What stands for each mark; all are one cell wide."""
-_TABLE = str.maketrans(PLAIN)
+WRITTEN = {
+    **dict.fromkeys("·–—", "-"),
+    **dict.fromkeys("“”", '"'),
+    **dict.fromkeys("→≥", ">"),
+    **dict.fromkeys("←≤", "<"),
+    "…": "~",
+    "↑": "^",
+    "↓": "v",
+    "×": "x",
+}
+"""What stands for writing whose width is as unsure."""
+_TABLE = str.maketrans(PLAIN | WRITTEN)
+_EDGES = str.maketrans({edge: WRITTEN[edge] for edge in "“”…"})
+"""What panels put around somebody's text."""
 _MARKS = frozenset(PLAIN) | frozenset(" 0123456789")
 
 
@@ -44,7 +60,8 @@ class PlainMarks(LineFilter):
     """Replaces marks by ASCII.
 
     Args:
-        alone: Leave them where they stand among other characters, which may be somebody's text.
+        alone: Leave them where they stand among other characters, which may be somebody's text; but not the
+            quotes and the sign of a cut around it.
     """
 
     def __init__(self, alone: bool = False) -> None:
@@ -54,10 +71,17 @@ class PlainMarks(LineFilter):
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         return [
             segment
-            if segment.text.isascii() or (self._alone and not _MARKS.issuperset(segment.text))
-            else Segment(segment.text.translate(_TABLE), segment.style, segment.control)
+            if segment.text.isascii()
+            else Segment(self._plain(segment.text), segment.style, segment.control)
             for segment in segments
         ]
+
+    def _plain(self, text: str) -> str:
+        if not self._alone or _MARKS.issuperset(text):
+            return text.translate(_TABLE)
+        shown = text.strip(" ")
+        first, inner, last = shown[:1], shown[1:-1], shown[1:][-1:]
+        return text.replace(shown, f"{first.translate(_EDGES)}{inner}{last.translate(_EDGES)}")
 
 
 ALL, ALONE = PlainMarks(), PlainMarks(alone=True)

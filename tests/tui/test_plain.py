@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from unicodedata import east_asian_width
 
 import pytest
 from rich.cells import cell_len
@@ -8,12 +9,13 @@ from rich.segment import Segment
 from textual.color import Color
 
 from edge_tui.tui.app import EdgeApp
-from edge_tui.tui.plain import ALL, ALONE, PLAIN
+from edge_tui.tui.plain import ALL, ALONE, PLAIN, WRITTEN
 from tests.tui.engines import WORDS
 
-WRITING = set("“”…·×−–→←↑↓↵⌫␛≥≤")
-"""What is writing rather than drawing, and in every font."""
+WRITING = set("−↵⌫␛")
+"""What is writing rather than drawing: in every font, and one cell wide in all of them."""
 DRAWN = "─│█▸•✓"
+ALL_PLAIN = PLAIN | WRITTEN
 
 
 def lines(app: EdgeApp) -> list[str]:
@@ -22,18 +24,24 @@ def lines(app: EdgeApp) -> list[str]:
 
 
 def test_every_mark_keeps_its_width() -> None:
-    assert all(cell_len(mark) == 1 and len(plain) == 1 and plain.isascii() for mark, plain in PLAIN.items())
+    assert all(
+        cell_len(mark) == 1 and len(plain) == 1 and plain.isascii() for mark, plain in ALL_PLAIN.items()
+    )
+    assert {east_asian_width(mark) for mark in WRITTEN} == {"A"}
+    assert "A" not in map(east_asian_width, WRITING)
 
 
 def test_marks_among_writing_are_somebodys() -> None:
     black = Color(0, 0, 0)
     segments = [Segment("▸ "), Segment("“─”"), Segment("↰2 ")]
-    assert [each.text for each in ALL.apply(segments, black)] == ["> ", "“-”", "<2 "]
-    assert [each.text for each in ALONE.apply(segments, black)] == ["> ", "“─”", "<2 "]
+    assert [each.text for each in ALL.apply(segments, black)] == ["> ", '"-"', "<2 "]
+    assert [each.text for each in ALONE.apply(segments, black)] == ["> ", '"─"', "<2 "]
+    theirs = [Segment("…a → b…"), Segment("“…” "), Segment("→"), Segment(" · "), Segment("…")]
+    assert [each.text for each in ALONE.apply(theirs, black)] == ["~a → b~", '"…" ', "→", " · ", "~"]
 
 
 @pytest.mark.parametrize("size", [(80, 24), (160, 45)])
-@pytest.mark.parametrize("keys", ["", "2", "7,h,enter", "m", "question_mark", "s"])
+@pytest.mark.parametrize("keys", ["", "2", "7,h,enter", "m", "question_mark", "s", "comma", "d", "t"])
 async def test_ascii_draws_nothing_else(
     picture: Callable[..., EdgeApp], size: tuple[int, int], keys: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
