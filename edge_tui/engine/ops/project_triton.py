@@ -285,4 +285,5 @@ def embed(ids: Tensor, table: Tensor, out: Tensor) -> None:
     overlap = dependent_launch and _can_overlap(table.device)
     launch: dict[str, Any] = {"launch_pdl": True} if overlap else {}
     grid = (len(ids), triton.cdiv(columns, 1024))
-    _embed[grid](ids, table, out, K=columns, PDL=overlap, BLOCK_K=1024, **launch)
+    # Ids may be a column of longer rows, whose neighbours in memory are no ids of this call.
+    _embed[grid](ids.contiguous(), table, out, K=columns, PDL=overlap, BLOCK_K=1024, **launch)

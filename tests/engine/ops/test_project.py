@@ -216,11 +216,13 @@ def test_int8_reads_every_code() -> None:
 @pytest.mark.parametrize("columns", [64, 1500])
 def test_embedding(columns: int) -> None:
     table = torch.randn(9, columns, device=DEVICE).bfloat16()
-    ids = torch.tensor([8, 0, 3], device=DEVICE)
-    for operation in (project_triton.embed, embed):
-        out = torch.full((3, columns), torch.nan, device=DEVICE).bfloat16()
-        operation(ids, table, out)
-        assert torch.equal(out, table[ids])
+    apart = torch.tensor([[8, 1], [0, 1], [3, 1]], device=DEVICE)[:, :1].reshape(-1)
+    assert apart.stride() == (2,)
+    for ids in (torch.tensor([8, 0, 3], device=DEVICE), apart):
+        for operation in (project_triton.embed, embed):
+            out = torch.full((3, columns), torch.nan, device=DEVICE).bfloat16()
+            operation(ids, table, out)
+            assert torch.equal(out, table[ids])
 
 
 def test_a_cpu_takes_the_reference() -> None:
