@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import decoders
-from edge_tui.engine.events import Finished, Noticed, ParamChanged
+from edge_tui.engine.events import Finished, Noticed
 from edge_tui.engine.generation import Generation
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
@@ -74,7 +74,6 @@ def test_runs_repeat_and_do_not_disturb_one_another(gpu: LocalEngine, strategy: 
 
 def test_a_change_is_live_within_four_tokens(gpu: LocalEngine) -> None:
     """The host runs ahead of the device; parameters are read on the device, at each step."""
-    request = Request(PROMPT, "top_p", {"temperature": 1.0}, seed=1, max_length=200)
     told: list[int] = []
 
     def turn(run: int, events: list) -> None:
@@ -83,8 +82,13 @@ def test_a_change_is_live_within_four_tokens(gpu: LocalEngine) -> None:
             told.append(count)
             gpu.set(run, "temperature", 0.0)
 
-    seen = watch(gpu, request, during=turn)
-    (change,) = seen.all(ParamChanged)
+    for seed in range(20):  # a tiny model on a GPU may have ended its text before the change comes
+        told.clear()
+        request = Request(PROMPT, "top_p", {"temperature": 1.0}, seed=seed, max_length=200)
+        seen = watch(gpu, request, during=turn)
+        if seen.changes:
+            break
+    (change,) = seen.changes
     assert change.index >= told[0] - 4
     finals = seen.column("final_logp")[change.index :]
     assert finals == pytest.approx([0.0] * len(finals), abs=1e-5)

@@ -405,8 +405,8 @@ def tuned(matrix_units: bool, wide: bool, k: int) -> Tuning:
     """What runs fast, as measured on an NVIDIA H100 and an H200.
 
     Shared memory is what the first-level cache is not. Where kernels overlap, what this one takes is missing
-    from the products before and after it, which read every token from that cache: two stages of wide keys made
-    a step of five rows of a 7B model a third slower.
+    from the products before and after it, which read every token from that cache: two stages of wide keys
+    made a step of five rows of a 7B model a third slower.
 
     Args:
         matrix_units: Whether the GPU has some that Triton uses for the dtype.

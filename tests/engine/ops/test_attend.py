@@ -243,7 +243,9 @@ class TestOnAGpu:
     def test_true_shapes(self, name: str) -> None:
         check(true_case(name))
 
-    @pytest.mark.parametrize("tuning", [attend_triton.tuned(True, True, 1), attend_triton.tuned(False, False, 1)])
+    @pytest.mark.parametrize(
+        "tuning", [attend_triton.tuned(True, True, 1), attend_triton.tuned(False, False, 1)]
+    )
     def test_both_tunings(self, tuning: Any) -> None:
         check(true_case("qwen2-7b, 4 beams"), tuning)
         check(true_case("qwen2-0.5b, 5 positions"), tuning)
