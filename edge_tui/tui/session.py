@@ -126,6 +126,7 @@ class Session:
         clock: Monotonic seconds; tests give their own.
         engine: None until it was created.
         run: The newest run.
+        written: The newest run that began; its tokens stay when one after it is refused.
         loaded: Models by role.
         loading: Role → (name, done, total) of models on their way.
         dead: Why the engine's thread ended, "" while it lives.
@@ -135,6 +136,7 @@ class Session:
     clock: Callable[[], float] = time.monotonic
     engine: Engine | None = None
     run: Run | None = None
+    written: Run | None = None
     loaded: dict[str, Loaded] = field(default_factory=dict)
     loading: dict[str, tuple[str, int, int]] = field(default_factory=dict)
     dead: str = ""
@@ -243,6 +245,7 @@ class Session:
             case events.Started():
                 decode = self.engine.decode if self.engine is not None else None
                 run.started = event
+                self.written = run
                 writer = self.main(event.strategy)
                 run.model = writer.name if writer is not None else ""
                 run.transcript = Transcript(event, run.previous, run.request.prefix, decode)

@@ -238,6 +238,21 @@ async def test_clear_keeps_the_prompt_and_can_be_undone(demo: Any) -> None:
         await until(pilot, lambda: workbench.pane.transcript is before)
 
 
+async def test_what_is_shown_can_go_on_after_a_refusal(demo: Any) -> None:
+    app = demo(max_length=6)
+    async with app.run_test(size=SIZE) as pilot:
+        workbench = await start(pilot)
+        await until(pilot, lambda: ended(workbench))
+        kept = workbench.pane.transcript.ids()
+        workbench.prompt.put("word " * 3000)
+        await press(pilot, "ctrl+j")
+        await until(pilot, lambda: "context holds" in workbench.messages.message)
+        assert workbench.pane.transcript.ids() == kept
+        await press(pilot, "c")
+        await until(pilot, lambda: shown(workbench) == 12)
+        assert workbench.pane.transcript.ids(6) == kept
+
+
 async def test_too_long_a_prompt_is_refused_and_kept(demo: Any) -> None:
     app = demo()
     async with app.run_test(size=SIZE) as pilot:

@@ -148,8 +148,10 @@ class View(Screen[None]):
 
     @property
     def current(self) -> Run | None:
-        """The run that is looked at."""
-        return self.viewed or self.session.run
+        """The run that is looked at; one that was refused has nothing to look at."""
+        run = self.session.run
+        refused = run is not None and run.phase == "failed" and run.transcript is None
+        return self.viewed or (self.session.written if refused else None) or run
 
     def _decode(self, ids: Sequence[int]) -> list[str]:
         pieces = self.current.pieces if self.current is not None else None
