@@ -79,6 +79,19 @@ class Store:
                 raise
             self._connection.execute("COMMIT")
 
+    @contextmanager
+    def _still(self) -> Iterator[None]:
+        """What is read within is of one moment, whatever others write or delete meanwhile."""
+        with self._lock:
+            if self._connection.in_transaction:
+                yield
+                return
+            self._connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._connection.execute("COMMIT")
+
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         with self._lock:
             try:
@@ -330,6 +343,10 @@ class Store:
         Raises:
             HistoryError: there is none, or its tokens are damaged.
         """
+        with self._still():
+            return self._load(run, tokens)
+
+    def _load(self, run: int, tokens: int | None) -> StoredRun:
         entry = self.entry(run)
         request, started, finished, models, versions, message = self._rows(
             "SELECT request, started, finished, models, versions, message FROM details WHERE run = ?", (run,)
@@ -358,13 +375,12 @@ class Store:
     def _batches(self, run: int, tokens: int | None) -> dict[int, TokenBatch]:
         """Chunks by number, until there are tokens enough."""
         found: dict[int, TokenBatch] = {}
-        with self._lock:
-            numbers = self._rows("SELECT number FROM chunks WHERE run = ? ORDER BY number", (run,))
-            for (number,) in numbers:
-                packed = self._rows("SELECT data FROM chunks WHERE run = ? AND number = ?", (run, number))
-                found[number] = columns.unpack(packed[0][0], run)
-                if tokens is not None and (tokens := tokens - len(found[number])) <= 0:
-                    break
+        numbers = self._rows("SELECT number FROM chunks WHERE run = ? ORDER BY number", (run,))
+        for (number,) in numbers:
+            packed = self._rows("SELECT data FROM chunks WHERE run = ? AND number = ?", (run, number))
+            found[number] = columns.unpack(packed[0][0], run)
+            if tokens is not None and (tokens := tokens - len(found[number])) <= 0:
+                break
         return found
 
     # What ids meant.

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,6 +112,36 @@ def test_deleting_leaves_nothing_behind(path: Path) -> None:
         store.load(entry.id)
     store.close()
     assert b"secret" not in b"".join(file.read_bytes() for file in path.parent.iterdir())
+
+
+@pytest.mark.parametrize("meanwhile", ["deleted", "joined"])
+def test_a_run_is_read_as_it_was_at_one_moment(
+    path: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    """Its reader is in the middle of it when another connection deletes it, or joins its chunks."""
+    store, other = Store(path), Store(path)
+    run = keep(store).id
+    store.append(run, 1, batch(WORDS[:4]))
+    rows = store._rows
+
+    def slowly(query: str, values: Any = ()) -> list[Any]:
+        found = rows(query, values)
+        if "FROM chunks" in query and "number = ?" not in query:
+            if meanwhile == "joined":
+                other.append(run, 0, batch(WORDS + WORDS[:4]), replacing=2)
+            elif other.runs():
+                other.delete(run)
+        return found
+
+    monkeypatch.setattr(store, "_rows", slowly)
+    stored = store.load(run)
+    assert [len(each) for each in stored.batches] == [len(WORDS), 4]
+    monkeypatch.undo()
+    if meanwhile == "deleted":
+        with pytest.raises(HistoryError, match="no run"):
+            store.load(run)
+    else:
+        assert [len(each) for each in store.load(run).batches] == [len(WORDS) + 4]
 
 
 def test_the_listing_is_newest_first(path: Path) -> None:
