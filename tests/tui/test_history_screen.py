@@ -14,7 +14,8 @@ from edge_tui.history.schema import default_path
 from edge_tui.history.store import Store
 from edge_tui.tui.screens.compare import CompareScreen
 from edge_tui.tui.screens.history import HistoryScreen
-from tests.history.runs import keep
+from edge_tui.tui.screens.history import _write as export
+from tests.history.runs import batch, keep
 from tests.tui.engines import WORDS, PictureEngine
 from tests.tui.kept import PROMPTS, fill, keeping
 from tests.tui.test_crafting import at_tokens
@@ -139,6 +140,23 @@ async def test_exports_land_in_the_working_folder(
     assert "Rayleigh" in file.read_text()
     if kind == "json":
         assert json.loads(file.read_text())["run"]["prompt"] == PROMPTS[-1]
+
+
+def test_an_export_is_written_over_no_other_and_not_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Store(default_path())
+    run = keep(store).id
+    first = export(store, run, "md", "dark")
+    assert export(store, run, "md", "dark") == first
+    store.append(run, 1, batch(["more"]))  # it had been under way
+    second = export(store, run, "md", "dark")
+    assert second != first
+    assert "more" in second.read_text()
+    assert "more" not in first.read_text()
+    assert export(store, run, "md", "dark") == second
+    assert len(list(tmp_path.glob("*.md"))) == 2
 
 
 async def test_nothing_kept_says_what_to_do(picture: Any) -> None:

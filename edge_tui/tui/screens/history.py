@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +139,8 @@ class HistoryScreen(ModalScreen[Wanted]):
             return
         self.list.show(entries)
         count = f"{len(entries):,} of " if len(entries) < len(self.entries) else ""
-        self._dialog.border_title = f"history · {count}{len(self.entries):,} runs"
+        runs = "run" if len(self.entries) == 1 else "runs"
+        self._dialog.border_title = f"history · {count}{len(self.entries):,} {runs}"
 
     def action_move(self, step: int) -> None:
         self.list.cursor += step
@@ -267,13 +270,18 @@ def _write(store: Store, run: int, kind: str, theme: str) -> Path:
     """Writes an export into the working folder, readable by its owner alone; never over another file."""
     stored, transcript = _read(store, run, None)
     data = formats.render(kind, stored, transcript, store.pieces(stored.model), theme)
-    path = Path.cwd() / formats.file_name(stored, kind)
-    if path.exists():
-        return path
-    with path.open("xb") as file:
-        path.chmod(0o600)
-        file.write(data)
-    return path
+    path = name = Path.cwd() / formats.file_name(stored, kind)
+    for number in range(1, 100):
+        try:
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(data)
+            return path
+        except FileExistsError:
+            # The same export once more is there already; a run that has gone on since is another one.
+            if path.is_file() and path.read_bytes() == data:
+                return path
+            path = name.with_stem(f"{name.stem}-{number}")
+    raise FileExistsError(errno.EEXIST, "there are a hundred of it", str(name))
 
 
 async def _delete(app: App[object], store: Store, runs: Sequence[int]) -> None:
