@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -57,13 +58,17 @@ def test_kept_benches_become_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "verdict": "reached",
     }
     ledger.head["figures"] = [figure, {**figure, "figure": "more", "value": None, "verdict": "not measured"}]
+    unknown = dict.fromkeys(("of_floor", "ratio", "peak", "setup"), math.nan)
+    known = {"model": "m", "precision": "int8", "strategy": "s", "who": "w", "step": 0.002}
+    ledger.rows.append({**known, "tokens_per_second": 500.0, "spread": 0.01, "first": 0.03, **unknown})
     ledger.note("Something was in the way.")
     text = write_docs.measured("figures")
     assert "A GPU, torch 9, 2030-01-02: `edge-tui bench figures`" in text
     assert "| speed | 12.500 × | ≥ 3 × | – | reached |" in text
     assert "| more | – | ≥ 3 × | – | not measured |" in text
     assert "- Something was in the way." in text
-    assert json.loads((tmp_path / "figures-x.json").read_text())["rows"] == []
+    assert "| m | int8 | s | w | 500.0 | 2.000 | 1.0 % | – | 30.0 | – | – | – |" in text
+    assert json.loads((tmp_path / "figures-x.json").read_text())["rows"][0]["of_floor"] is None
 
 
 def test_a_document_without_its_markers_is_refused() -> None:

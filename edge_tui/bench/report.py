@@ -183,11 +183,11 @@ def comma_separated(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]
     return out.getvalue()
 
 
-def number(value: float | None, digits: int = 1, unit: str = "") -> str:
-    """A number for people; a dash where it is not known."""
+def number(value: float | None, digits: int = 1, unit: str = "", times: float = 1.0) -> str:
+    """A number for people, in a unit `times` smaller; a dash where it is not known."""
     if value is None or not isfinite(value):
         return "–"
-    return f"{value:,.{digits}f}{unit}"
+    return f"{value * times:,.{digits}f}{unit}"
 
 
 def gib(value: int | None) -> str:
@@ -219,10 +219,10 @@ SPEED = (
     Column("strategy", lambda r: r["strategy"], right=False),
     Column("who", lambda r: r["who"], right=False),
     Column("tok/s", lambda r: number(r["tokens_per_second"])),
-    Column("ms/token", lambda r: number(r["step"] * 1e3, 3)),
-    Column("±", lambda r: number(r["spread"] * 100, 1, " %")),
-    Column("of floor", lambda r: number(r["of_floor"] * 100, 1, " %")),
-    Column("TTFT ms", lambda r: number(r["first"] * 1e3)),
+    Column("ms/token", lambda r: number(r["step"], 3, times=1e3)),
+    Column("±", lambda r: number(r["spread"], 1, " %", times=100)),
+    Column("of floor", lambda r: number(r["of_floor"], 1, " %", times=100)),
+    Column("TTFT ms", lambda r: number(r["first"], times=1e3)),
     Column("peak GiB", lambda r: gib(r["peak"])),
     Column("set-up s", lambda r: number(r["setup"])),
     Column("ours is", lambda r: number(r["ratio"], 2, "×")),
