@@ -311,10 +311,7 @@ async def test_models_screen_lists_loads_and_forecasts(demo: Any) -> None:
     async with app.run_test(size=SIZE) as pilot:
         workbench = bench(pilot)
         await until(pilot, lambda: workbench.session.loaded)
-        await press(pilot, "tab", "m")
-        await until(pilot, lambda: isinstance(app.screen, ModelsScreen))
-        screen: Any = app.screen
-        await until(pilot, lambda: screen.query_one(OptionList).option_count >= 2)
+        screen = await open_models(pilot)
         await press(pilot, *"amat")
         await until(pilot, lambda: screen._highlighted() == "demo/amateur" and screen._outlook is not None)
         assert screen._outlook.forecasts["auto"].fits
@@ -329,23 +326,34 @@ async def test_forecasts_count_the_strategys_rows_and_the_other_model(demo: Any)
     async with app.run_test(size=(80, 24)) as pilot:
         workbench = bench(pilot)
         await until(pilot, lambda: workbench.session.loaded)
-        await press(pilot, "tab", "m")
-        await until(pilot, lambda: isinstance(app.screen, ModelsScreen) and app.screen._outlook is not None)
-        screen: Any = app.screen
+        screen = await open_models(pilot)
+        await until(pilot, lambda: getattr(screen._outlook, "name", "") == "demo/expert")
         found, (together,) = (of["auto"] for of in (screen._outlook.forecasts, screen._outlook.together))
         assert found.weights < together.weights < 1.2 * found.weights
         await until(pilot, lambda: f"with demo/amateur {size(together.total)} of" in told(screen))
         app.assign("amateur", ModelSpec("demo/amateur"))
         await until(pilot, lambda: "with demo/amateur" not in told(screen))
-        await press(pilot, "escape", "2", "m")
-        await until(pilot, lambda: app.screen is not screen and isinstance(app.screen, ModelsScreen))
-        screen = app.screen
-        await until(pilot, lambda: screen.query_one(OptionList).option_count)
+        await press(pilot, "escape")
+        await until(pilot, lambda: app.screen is workbench)
+        workbench.choose("beam")
+        screen = await open_models(pilot)
         await press(pilot, *"expert")
         await until(pilot, lambda: getattr(screen._outlook, "name", "") == "demo/expert")
         beams = screen._outlook.forecasts["auto"]
         assert beams.kv > 4 * found.kv
         await until(pilot, lambda: f"KV {size(beams.kv)} for 4 rows" in told(screen))
+
+
+async def open_models(pilot: Pilot[Any]) -> Any:
+    """The models screen with its list; the key that opens it waits for the focus to have left the prompt."""
+    workbench = bench(pilot)
+    workbench.pane.focus()
+    await until(pilot, lambda: workbench.focused is workbench.pane)
+    await press(pilot, "m")
+    await until(pilot, lambda: isinstance(pilot.app.screen, ModelsScreen))
+    screen: Any = pilot.app.screen
+    await until(pilot, lambda: sum(each.option_count for each in screen.query(OptionList)) >= 2)
+    return screen
 
 
 def told(screen: Any) -> str:

@@ -16,6 +16,7 @@ from edge_tui.hub.remote import repository_id
 from edge_tui.sanitise import sanitise
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.format import bar, clip, clip_path, number, size
+from edge_tui.tui.screens.model_facts import downloading, facts, share
 from edge_tui.tui.screens.pick import Item, PickScreen
 
 if TYPE_CHECKING:
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
     from edge_tui.engine.port import Precision
     from edge_tui.hub import Listing
     from edge_tui.hub.outlook import Outlook
-    from edge_tui.hub.remote import Progress, Remote
+    from edge_tui.hub.remote import Remote
     from edge_tui.settings import Settings
     from edge_tui.tui.app import EdgeApp
     from edge_tui.tui.knobs import Knobs
+    from edge_tui.tui.screens.model_facts import Parts
     from edge_tui.tui.session import Session
 
 _COLUMNS = 8 + 9 + 10 + 13
@@ -117,7 +119,7 @@ class ModelsScreen(PickScreen[None]):
         shown = clip(name, room)
         progress = self.app.downloads.progress(name)
         if progress is not None and progress.active:
-            said, style = (f"{_share(progress):>4.0%} fetched", "$warning") if progress.total else ("…", "")
+            said, style = (f"{share(progress):>4.0%} fetched", "$warning") if progress.total else ("…", "")
         else:
             said, style = "on the hub", "$text-muted"
         lead = (f"⇣ {shown}{' ' * (room - cell_len(shown) + 1)}", "$foreground")
@@ -219,11 +221,11 @@ class ModelsScreen(PickScreen[None]):
             return
         listing, name = self._listing(), self._highlighted()
         progress = self.app.downloads.progress(name)
-        parts: list[tuple[str, str]] = []
+        parts: Parts = []
         if self._listings is None:
             parts.append(("Looking for models …", "$text-muted"))
         elif progress is not None and progress.active:
-            parts += self._download(name, progress)
+            parts += downloading(name, progress)
         elif why := self._refused.get(name) or (listing.refusal if listing is not None else ""):
             parts.append((sanitise(why), "$warning"))
             if listing is not None and _resumable(listing) and name not in self._refused:
@@ -241,102 +243,16 @@ class ModelsScreen(PickScreen[None]):
         parts += self._progress()
         self.query_one(".hint", Static).update(Content.assemble(*parts))
 
-    @staticmethod
-    def _download(name: str, progress: Progress) -> list[tuple[str, str]]:
-        if not progress.total:
-            return [(f"Asking the hub for the files of {name} …\n", "$text-muted")]
-        rate = f"{size(progress.rate)}/s" if progress.rate is not None else "…"
-        return [
-            (f"Downloading {name}\n\n", "$foreground bold"),
-            ("▕", "$text-muted"),
-            (bar(_share(progress), 40), "$primary"),
-            ("▏", "$text-muted"),
-            (f" {_share(progress):>4.0%}\n\n", "$foreground"),
-            (
-                f"{size(progress.done)} of {size(progress.total)} · {rate} · {progress.left}\n\n",
-                "$foreground",
-            ),
-            (
-                "It goes on when this screen is left; ^x gives it up, and what has come whole stays.",
-                "$text-muted",
-            ),
-        ]
+    def _facts(self, listing: Listing) -> Parts:
+        other = self._other(listing.name)
+        name = other.name if other is not None else ""
+        return facts(listing, self._outlook, self._device, self._precision, name)
 
-    def _facts(self, listing: Listing) -> list[tuple[str, str]]:
-        outlook = self._outlook
-        context = f"{listing.context:,} positions" if listing.context else "no stated limit"
-        held = outlook.contexts.get(self._precision, 0) if outlook is not None else 0
-        if 0 < held < listing.context:
-            context = f"{held:,} of {context}"
-        chat = "chat template" if listing.chat else "no chat template"
-        facts = f"{sanitise(listing.architecture)} · {listing.tier} · {context} · {chat}\n"
-        parts = [(facts, "$foreground"), ("device     ", "$text-muted")]
-        if outlook is None:
-            parts.append((f"{self._device}\n", "$primary bold"))
-        else:
-            parts += self._where(outlook)
-        parts.append(("precision ", "$text-muted"))
-        for precision in PRECISIONS:
-            why = outlook.reasons.get(precision) if outlook is not None else None
-            style = "$text-disabled strike" if why else "$foreground"
-            if precision == self._precision:
-                style = "reverse bold" + (" strike" if why else "")
-            parts += [(f" {precision} ", style), (" ", "")]
-        parts.append(("\n", ""))
-        if outlook is None:
-            return [*parts, ("forecast   …\n", "$text-muted")]
-        if why := outlook.reasons.get(self._precision):
-            return [*parts, (sanitise(why) + "\n", "$warning")]
-        seen = outlook.forecasts[self._precision]
-        free = f"of {size(seen.free)} free" if seen.free is not None else "free memory unknown"
-        share = seen.total / seen.free if seen.free else None
-        rows = f" for {outlook.rows} rows" if outlook.rows > 1 else ""
-        parts += [
-            ("forecast   ", "$text-muted"),
-            (f"{size(seen.total)} ", "$foreground bold"),
-            (f"{free} ", "$foreground"),
-            ("▕", "$text-muted"),
-            (bar(share, 16), "$primary" if (share or 0) < 0.85 else "$warning"),
-            ("▏\n", "$text-muted"),
-            ("           ", ""),
-            (
-                f"weights {size(seen.weights)} · KV {size(seen.kv)}{rows} · logits {size(seen.logits)}",
-                "$text-muted",
-            ),
-            (f" · working {size(seen.overhead)}\n", "$text-muted"),
-        ]
-        if (other := self._other(listing.name)) is not None and self._precision in outlook.together:
-            together = outlook.together[self._precision]
-            said = ", ".join(
-                f"{size(each.total)} of {size(each.free)} free on {each.device}" for each in together
-            )
-            name = clip_path(sanitise(other.name, keep_newlines=False), 30)
-            style = "$foreground" if all(each.fits for each in together) else "$warning"
-            parts += [(f"           with {name} ", "$text-muted"), (f"{said}\n", style)]
-        return parts
-
-    def _where(self, outlook: Outlook) -> list[tuple[str, str]]:
-        """The device, what is free there, and who holds the rest."""
-        device = outlook.device
-        name = f"auto: {device.name}" if self._device == "auto" else device.name
-        facts = [sanitise(device.title, keep_newlines=False)] if device.title != device.name else []
-        if device.free is not None and device.total is not None:
-            facts.append(f"{size(device.free)} of {size(device.total)} free")
-        parts = [(f"{name} ", "$primary bold"), (" · ".join(facts) + "\n", "$foreground")]
-        if outlook.others:
-            held = [
-                f"{sanitise(each.name, keep_newlines=False) or 'a process'} ({each.pid}) {size(each.bytes)}"
-                for each in outlook.others[:3]
-            ]
-            more = f" and {len(outlook.others) - 3} more" if len(outlook.others) > 3 else ""
-            parts += [("           ", ""), (f"held by {', '.join(held)}{more}\n", "$warning")]
-        return parts
-
-    def _progress(self) -> list[tuple[str, str]]:
+    def _progress(self) -> Parts:
         for role, (name, done, total) in self._session.loading.items():
-            share = done / total if total else 0.0
+            come = done / total if total else 0.0
             said = f"loading {sanitise(name, keep_newlines=False)} as {role} "
-            return [(said, "$warning"), (bar(share, 24), "$warning"), (f" {share:>4.0%}", "$warning")]
+            return [(said, "$warning"), (bar(come, 24), "$warning"), (f" {come:>4.0%}", "$warning")]
         return [(self._said, "$error")] if self._said else []
 
     # What happens.
@@ -444,10 +360,6 @@ def _resumable(listing: Listing) -> bool:
         and not listing.ready
         and re.search("complete|download|fetch", listing.refusal) is not None
     )
-
-
-def _share(progress: Progress) -> float:
-    return progress.done / progress.total if progress.total else 0.0
 
 
 def _same(loaded: Loaded, name: str) -> bool:

@@ -1,0 +1,129 @@
+"""What the models screen tells of one model: its kind, where it would go, what it would take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edge_tui.hub.outlook import PRECISIONS
+from edge_tui.sanitise import sanitise
+from edge_tui.tui.format import bar, clip_path, size
+
+if TYPE_CHECKING:
+    from edge_tui.engine.forecast import Forecast
+    from edge_tui.engine.port import Precision
+    from edge_tui.hub import Listing
+    from edge_tui.hub.outlook import Outlook
+    from edge_tui.hub.remote import Progress
+
+Parts = list[tuple[str, str]]
+"""Texts with their styles."""
+_INDENT = " " * 11
+
+
+def facts(
+    listing: Listing, outlook: Outlook | None, device: str, precision: Precision, other: str = ""
+) -> Parts:
+    """All of it.
+
+    Args:
+        listing: The model.
+        outlook: What is to be expected of it, None while that is being found out.
+        device: As chosen.
+        precision: As chosen.
+        other: The model that it would play with, "" where there is none to be loaded.
+    """
+    context = f"{listing.context:,} positions" if listing.context else "no stated limit"
+    held = outlook.contexts.get(precision, 0) if outlook is not None else 0
+    if 0 < held < listing.context:
+        context = f"{held:,} of {context}"
+    chat = "chat template" if listing.chat else "no chat template"
+    kind = f"{sanitise(listing.architecture)} · {listing.tier} · {context} · {chat}\n"
+    parts = [(kind, "$foreground"), ("device     ", "$text-muted")]
+    parts += [(f"{device}\n", "$primary bold")] if outlook is None else _where(outlook, device)
+    parts.append(("precision ", "$text-muted"))
+    for each in PRECISIONS:
+        why = outlook.reasons.get(each) if outlook is not None else None
+        style = "$text-disabled strike" if why else "$foreground"
+        if each == precision:
+            style = "reverse bold" + (" strike" if why else "")
+        parts += [(f" {each} ", style), (" ", "")]
+    parts.append(("\n", ""))
+    if outlook is None:
+        return [*parts, ("forecast   …\n", "$text-muted")]
+    if why := outlook.reasons.get(precision):
+        return [*parts, (sanitise(why) + "\n", "$warning")]
+    parts += _forecast(outlook.forecasts[precision], outlook.rows)
+    if other and precision in outlook.together:
+        parts += _together(outlook.together[precision], other)
+    return parts
+
+
+def _where(outlook: Outlook, asked: str) -> Parts:
+    """The device, what is free there, and who holds the rest."""
+    device = outlook.device
+    name = f"auto: {device.name}" if asked == "auto" else device.name
+    about = [sanitise(device.title, keep_newlines=False)] if device.title != device.name else []
+    if device.free is not None and device.total is not None:
+        about.append(f"{size(device.free)} of {size(device.total)} free")
+    parts = [(f"{name} ", "$primary bold"), (" · ".join(about) + "\n", "$foreground")]
+    if outlook.others:
+        held = [
+            f"{sanitise(each.name, keep_newlines=False) or 'a process'} ({each.pid}) {size(each.bytes)}"
+            for each in outlook.others[:3]
+        ]
+        more = f" and {len(outlook.others) - 3} more" if len(outlook.others) > 3 else ""
+        parts += [(_INDENT, ""), (f"held by {', '.join(held)}{more}\n", "$warning")]
+    return parts
+
+
+def _forecast(seen: Forecast, count: int) -> Parts:
+    free = f"of {size(seen.free)} free" if seen.free is not None else "free memory unknown"
+    share = seen.total / seen.free if seen.free else None
+    rows = f" for {count} rows" if count > 1 else ""
+    return [
+        ("forecast   ", "$text-muted"),
+        (f"{size(seen.total)} ", "$foreground bold"),
+        (f"{free} ", "$foreground"),
+        ("▕", "$text-muted"),
+        (bar(share, 16), "$primary" if (share or 0) < 0.85 else "$warning"),
+        ("▏\n", "$text-muted"),
+        (_INDENT, ""),
+        (
+            f"weights {size(seen.weights)} · KV {size(seen.kv)}{rows} · logits {size(seen.logits)}",
+            "$text-muted",
+        ),
+        (f" · working {size(seen.overhead)}\n", "$text-muted"),
+    ]
+
+
+def _together(devices: tuple[Forecast, ...], other: str) -> Parts:
+    """The pair's forecast on each device that it would be on."""
+    said = ", ".join(f"{size(each.total)} of {size(each.free)} free on {each.device}" for each in devices)
+    name = clip_path(sanitise(other, keep_newlines=False), 30)
+    style = "$foreground" if all(each.fits for each in devices) else "$warning"
+    return [(f"{_INDENT}with {name} ", "$text-muted"), (f"{said}\n", style)]
+
+
+def downloading(name: str, progress: Progress) -> Parts:
+    """How far a download is."""
+    if not progress.total:
+        return [(f"Asking the hub for the files of {name} …\n", "$text-muted")]
+    rate = f"{size(progress.rate)}/s" if progress.rate is not None else "…"
+    come = f"{size(progress.done)} of {size(progress.total)} · {rate} · {progress.left}\n\n"
+    return [
+        (f"Downloading {name}\n\n", "$foreground bold"),
+        ("▕", "$text-muted"),
+        (bar(share(progress), 40), "$primary"),
+        ("▏", "$text-muted"),
+        (f" {share(progress):>4.0%}\n\n", "$foreground"),
+        (come, "$foreground"),
+        (
+            "It goes on when this screen is left; ^x gives it up, and what has come whole stays.",
+            "$text-muted",
+        ),
+    ]
+
+
+def share(progress: Progress) -> float:
+    """How much of a download has come."""
+    return progress.done / progress.total if progress.total else 0.0
