@@ -24,6 +24,7 @@ from edge_tui.history.schema import HistoryError
 from edge_tui.sanitise import sanitise
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.format import rate
+from edge_tui.tui.widgets.field import Field
 from edge_tui.tui.widgets.run_list import RunList
 from edge_tui.tui.widgets.token_pane import TokenPane
 
@@ -98,7 +99,7 @@ class HistoryScreen(ModalScreen[Wanted]):
             self._dialog.border_subtitle = (
                 "↵ open · ^g again · ^d compare · ^s export · ^x delete · esc leave"
             )
-            yield Input(placeholder="search prompts, answers, models", compact=True)
+            yield Field("search prompts, answers, models")
             with Container(id="both"):
                 yield self.list
                 with Vertical(id="preview"):

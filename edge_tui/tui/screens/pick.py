@@ -12,6 +12,8 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
+from edge_tui.tui.widgets.field import Field
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -69,7 +71,7 @@ class PickScreen(ModalScreen[T | None], Generic[T]):
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = self.heading
             dialog.border_subtitle = self.hint
-            yield Input(placeholder="filter", compact=True)
+            yield Field("filter")
             yield OptionList(markup=False)
             yield Static("", markup=False, classes="hint")
 

@@ -14,6 +14,7 @@ from edge_tui import presets
 from edge_tui.sanitise import sanitise
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.screens.pick import Item, PickScreen
+from edge_tui.tui.widgets.field import Field
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -106,7 +107,7 @@ class NameScreen(ModalScreen[str]):
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = self._heading
             dialog.border_subtitle = "enter save · esc leave"
-            yield Input(placeholder="name", compact=True)
+            yield Field("name")
             yield Static(sanitise(self._about), markup=False, classes="hint")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:

@@ -226,6 +226,7 @@ class ValueInput(Input):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(compact=True, select_on_focus=True, **kwargs)
+        self.set_reactive(Input.cursor_blink, False)
 
     def on_key(self, event: events.Key) -> None:
         """Esc is ours; all else goes on to the input."""

@@ -40,6 +40,8 @@ class Prompt(TextArea):
             placeholder="Type a prompt, ctrl+j runs it",
             **kwargs,
         )
+        # What moves on the screen is what a model writes.
+        self.set_reactive(TextArea.cursor_blink, False)
         self.border_title = "prompt"
 
     def get_line_filters(self) -> Sequence[LineFilter]:

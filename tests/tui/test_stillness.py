@@ -1,0 +1,73 @@
+"""Nothing blinks, jumps or reflows: what a model writes is all that moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from textual.geometry import Region
+
+from edge_tui.engine.events import Event, TokenBatch
+from edge_tui.tui.app import EdgeApp
+from tests.tui.engines import PictureEngine
+from tests.tui.kept import keeping
+
+
+class Trickling(PictureEngine):
+    """Gives one token, or whatever else comes next, at each poll."""
+
+    def poll(self) -> list[Event]:
+        news: list[Event] = []
+        while self._events and not any(isinstance(each, TokenBatch) for each in news):
+            news.append(self._events.pop(0))
+        return news
+
+
+def regions(app: EdgeApp) -> dict[str, Region]:
+    """Where everything of the workbench stands."""
+    return {
+        f"{type(widget).__name__} {widget.id}": widget.region
+        for widget in app.workbench.walk_children()
+        if widget.display
+    }
+
+
+@pytest.mark.parametrize("size", [(80, 24), (160, 45)])
+@pytest.mark.parametrize("strategy", ["top_p", "beam", "contrastive"])
+async def test_nothing_moves_while_tokens_come(
+    picture: Callable[..., EdgeApp], size: tuple[int, int], strategy: str
+) -> None:
+    app = picture(Trickling())
+    async with app.run_test(size=size) as pilot:
+        await pilot.pause(0.1)
+        bench = app.workbench
+        bench.choose(strategy)
+        bench.prompt.insert("Why is the sky blue?")
+        await pilot.press("ctrl+j")
+        while bench.pane.transcript is None or not bench.pane.laid_out:
+            await pilot.pause(0.02)
+        await pilot.pause(0.05)
+        first, widths, seen = regions(app), bench.pane._wrap.width, 0
+        while app.session.busy:
+            assert regions(app) == first
+            seen += 1
+            await pilot.pause(0.02)
+        await pilot.pause(0.1)
+        assert seen > 10
+        # The end of a run moves nothing either.
+        assert regions(app) == first
+        assert bench.pane._wrap.width == widths
+
+
+@pytest.mark.parametrize("keys", ["p", "o", "ctrl+r", "m", "D", "e,enter"])
+async def test_nothing_blinks(keys: str) -> None:
+    app = keeping()
+    async with app.run_test(size=(100, 30)) as pilot:
+        await pilot.pause(0.1)
+        app.workbench.pane.focus()
+        await pilot.press(*keys.split(","))
+        await pilot.pause(0.3)
+        first = app.export_screenshot()
+        for _ in range(7):
+            await pilot.pause(0.1)
+            assert app.export_screenshot() == first
