@@ -140,19 +140,17 @@ def limit_of(edges, R, row, EARLIER: tl.constexpr, SETTLING: tl.constexpr):
 
 
 @triton.jit
-def key_of(depth, peak, peaks, sums, row, count, SURPRISE: tl.constexpr, PARTS: tl.constexpr):
-    """What candidates are put in order by. Surprise less entropy is depth less the depth expected."""
-    if SURPRISE:
-        parts = tl.arange(0, PARTS)
-        held = parts < count
-        weight = tl.load(sums + 2 * row * count + parts, mask=held, other=0.0)
-        moment = tl.load(sums + (2 * row + 1) * count + parts, mask=held, other=0.0)
-        gap = peak - tl.load(peaks + row * count + parts, mask=held, other=-INF)
-        weighs = weight > 0.0
-        gap = tl.where(weighs, gap, 0.0)
-        scale = tl.where(weighs, tl.exp(-gap), 0.0)
-        depth = tl.abs(depth - tl.sum((moment + gap * weight) * scale, 0) / tl.sum(weight * scale, 0))
-    return depth
+def expected_depth(peak, peaks, sums, row, count, PARTS: tl.constexpr):
+    """The mean depth by weight, put together from the programs' parts."""
+    parts = tl.arange(0, PARTS)
+    held = parts < count
+    weight = tl.load(sums + 2 * row * count + parts, mask=held, other=0.0)
+    moment = tl.load(sums + (2 * row + 1) * count + parts, mask=held, other=0.0)
+    gap = peak - tl.load(peaks + row * count + parts, mask=held, other=-INF)
+    weighs = weight > 0.0
+    gap = tl.where(weighs, gap, 0.0)
+    scale = tl.where(weighs, tl.exp(-gap), 0.0)
+    return tl.sum((moment + gap * weight) * scale, 0) / tl.sum(weight * scale, 0)
 
 
 @triton.jit
@@ -171,6 +169,7 @@ def _search(
     z,
     peaks,
     sums,
+    centres,
     edges,
     table,
     tally,
@@ -212,8 +211,16 @@ def _search(
         depth = peak - x
         held = (x > -INF) & (depth <= limit)
         depth = tl.where(held, depth, 0.0)
+        key = depth
+        if SURPRISE:  # less entropy, it is depth less the depth expected
+            if PASS == 0:
+                centre = expected_depth(peak, peaks, sums, row, count, PARTS)
+                tl.store(centres + row, centre, mask=block == 0)
+            else:
+                centre = tl.load(centres + row)
+            key = depth - centre
         # −0.0 is no pattern to be searched for, and NaN is no key.
-        key = tl.abs(key_of(depth, peak, peaks, sums, row, count, SURPRISE, PARTS))
+        key = tl.abs(key)
         held = held & (key == key)
         if MASS:
             weight = (tl.exp(-depth) * _UNIT).to(tl.int64)
@@ -254,6 +261,8 @@ class Searches:
         """Histograms of stretches and of parts. Whoever starts a step empties them."""
         self.keys = torch.empty(rows, width, dtype=torch.int32, device=device)
         self.weights = torch.empty(rows, width, dtype=torch.int64, device=device)
+        self.centres = torch.empty(rows, dtype=torch.float32, device=device)
+        """The depth expected of each row, once a search by surprise has begun."""
         self._grid = (blocks, rows)
         self._size = (width, rows)
 
@@ -296,6 +305,7 @@ class Searches:
                 z,
                 peaks,
                 sums,
+                self.centres,
                 edges,
                 table,
                 self.tallies[index],

@@ -30,7 +30,7 @@ from edge_tui.engine.ops.choose_parts import (
     peak_of,
     penalised,
 )
-from edge_tui.engine.ops.choose_search import _BINS, Searches, edge_of, key_of, limit_of
+from edge_tui.engine.ops.choose_search import _BINS, Searches, edge_of, limit_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -207,7 +207,7 @@ def _draw(
     table,
     z,
     peaks,
-    sums,
+    centres,
     edges,
     settled,
     keys,
@@ -243,7 +243,9 @@ def _draw(
     held = (x > -INF) & (depth <= tl.where(unfiltered, INF, limit))
     if SETTLING >= 0:
         last = tl.where(unfiltered, INF, edge_of(settled, keys, weights, V, row))
-        held = held & (key_of(depth, peak, peaks, sums, row, count, SURPRISE, PARTS) <= last)
+        if SURPRISE:
+            depth = tl.abs(depth - tl.load(centres + row))
+        held = held & ~(depth > last)  # so put because a filter at its neutral value leaves no centre
     x = tl.where(held, tl.div_rn(x, after), -INF)
     tl.store(z + row * V + ids, tl.where(greedy, -INF, x), mask=ids < V)
     if not greedy:
@@ -425,7 +427,7 @@ class Fused:
             p.table,
             self._final,
             self._peaks,
-            self._sums,
+            self._searches.centres,
             self._edges,
             self._searches.tallies[search],
             self._searches.keys,
