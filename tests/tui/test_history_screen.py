@@ -92,7 +92,8 @@ async def test_two_runs_are_compared_at_their_first_differing_token() -> None:
     store.append(second.id, 0, two, replacing=1)
     async with keeping().run_test(size=SIZE) as pilot:
         await opened(pilot, 2)
-        await press(pilot, "ctrl+d", "down", "ctrl+d")
+        # At once: none overtakes another.
+        await press(pilot, "ctrl+d", "down", "ctrl+d", between=0)
         await until(pilot, lambda: isinstance(pilot.app.screen, CompareScreen))
         screen = pilot.app.screen
         assert screen.found.shared == 2

@@ -73,12 +73,13 @@ class HistoryScreen(ModalScreen[Wanted]):
     BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
         *bindings("history"),
         Binding("escape", "leave", "leave", tooltip="Back to the workbench."),
-        Binding("up", "move(-1)", show=False),
-        Binding("down", "move(1)", show=False),
-        Binding("pageup", "move(-10)", show=False),
-        Binding("pagedown", "move(10)", show=False),
-        Binding("ctrl+home", "move(-1000000)", show=False),
-        Binding("ctrl+end", "move(1000000)", show=False),
+        # As the keys that act on the line under the cursor, which would overtake them else.
+        Binding("up", "move(-1)", show=False, priority=True),
+        Binding("down", "move(1)", show=False, priority=True),
+        Binding("pageup", "move(-10)", show=False, priority=True),
+        Binding("pagedown", "move(10)", show=False, priority=True),
+        Binding("ctrl+home", "move(-1000000)", show=False, priority=True),
+        Binding("ctrl+end", "move(1000000)", show=False, priority=True),
     ]
     AUTO_FOCUS = "Input"
 

@@ -49,10 +49,11 @@ class PickScreen(ModalScreen[T | None], Generic[T]):
     BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
         Binding("escape", "leave", "leave", tooltip="Leave everything as it was."),
         Binding("f1", "app.show_help", "help", show=False, tooltip="The keys of where you are."),
-        Binding("up", "move(-1)", show=False),
-        Binding("down", "move(1)", show=False),
-        Binding("pageup", "move(-8)", show=False),
-        Binding("pagedown", "move(8)", show=False),
+        # As the keys that act on the line under the cursor, which would overtake them else.
+        Binding("up", "move(-1)", show=False, priority=True),
+        Binding("down", "move(1)", show=False, priority=True),
+        Binding("pageup", "move(-8)", show=False, priority=True),
+        Binding("pagedown", "move(8)", show=False, priority=True),
     ]
     AUTO_FOCUS = "Input"
     heading = ""
