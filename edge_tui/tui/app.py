@@ -480,12 +480,16 @@ class EdgeApp(App[int]):
         self._leaving = True
         self.run_worker(self._close(code), exclusive=False)
 
-    async def _close(self, code: int) -> None:
+    def _stop_looking(self) -> None:
+        """Ends downloads and the threads that look at files and at the machine."""
         self.downloads.close()
         for watch in self._watches:
             watch.stop()
         if self.telemetry is not None:
             self.telemetry.stop()
+
+    async def _close(self, code: int) -> None:
+        self._stop_looking()
         engine = self.session.engine
         if engine is not None:
             # Waiting in a thread keeps the loop alive; the thread itself ends with `close`. Before there is a
@@ -497,8 +501,11 @@ class EdgeApp(App[int]):
         self.exit(code, return_code=code)
 
     async def on_unmount(self) -> None:
-        """Whatever ended the app: the engine's thread must not outlive it."""
-        if not self._leaving and self.session.engine is not None:
+        """Whatever ended the app: no thread of its own may outlive it."""
+        if self._leaving:
+            return
+        self._stop_looking()
+        if self.session.engine is not None:
             self.clean = await asyncio.to_thread(self.session.engine.close, CLOSE_SECONDS)
             if self.session.recorder is not None:
                 await asyncio.to_thread(self.session.recorder.close, CLOSE_SECONDS)

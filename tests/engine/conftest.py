@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +19,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("models") / "tiny", arch="qwen2", seed=3)
 
 
+def _whereabouts(engine: LocalEngine) -> str:
+    """What the engine's thread is at."""
+    frame = sys._current_frames().get(engine._thread.ident or 0)
+    return "".join(traceback.format_stack(frame)) if frame else "its thread has ended by now"
+
+
 @pytest.fixture
 def open_engine() -> Iterator[Callable[..., LocalEngine]]:
     """Opens engines on the given models, by role, and closes them all afterwards."""
@@ -29,7 +37,7 @@ def open_engine() -> Iterator[Callable[..., LocalEngine]]:
 
     yield open_one
     for engine in engines:
-        assert engine.close(10.0)
+        assert engine.close(10.0), _whereabouts(engine)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -387,6 +388,17 @@ async def test_quit_in_the_middle_of_a_run_takes_less_than_a_second(demo: Any) -
         assert time.monotonic() - began < 1.0
     assert app.return_code == 0
     assert app.clean
+
+
+async def test_no_thread_outlives_an_app_that_was_not_quit(demo: Any) -> None:
+    before = set(threading.enumerate())
+    async with demo(max_length=6).run_test(size=SIZE) as pilot:
+        await start(pilot)
+        assert {thread.name for thread in threading.enumerate()} >= {"watch *.toml", "watch [!_]*.py"}
+    patience = time.monotonic() + 5.0
+    while (left := set(threading.enumerate()) - before) and time.monotonic() < patience:
+        time.sleep(0.02)
+    assert not [thread.name for thread in left if not thread.name.startswith("asyncio")]
 
 
 async def test_engine_death_offers_a_restart(demo: Any) -> None:
