@@ -17,7 +17,19 @@ if TYPE_CHECKING:
 
     from decoders.base import Decoder
 
-__all__ = ["Problem", "Registry", "UnknownStrategy", "all", "find", "folders", "load", "problems", "reload"]
+__all__ = [
+    "Problem",
+    "Registry",
+    "UnknownStrategy",
+    "all",
+    "find",
+    "folders",
+    "load",
+    "problems",
+    "prove",
+    "reload",
+    "revert",
+]
 
 _registry: Registry | None = None
 _folders: tuple[Path, ...] = ()
@@ -60,3 +72,13 @@ def all() -> list[Decoder]:
 def problems() -> tuple[Problem, ...]:
     """What kept files or packages from being strategies."""
     return tuple((_registry or load()).problems)
+
+
+def prove(decoder: Decoder) -> None:
+    """Notes that a strategy has decoded something."""
+    (_registry or load()).prove(decoder)
+
+
+def revert(name: str) -> bool:
+    """Goes back to the version of a strategy that last decoded something, if that is another one."""
+    return (_registry or load()).revert(name)

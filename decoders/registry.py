@@ -67,6 +67,7 @@ class Registry:
         self._decoders: dict[str, Decoder] = {}
         self._sources: dict[str, str] = {}
         self._made: dict[type, Decoder] = {}
+        self._proven: dict[str, Decoder] = {}
 
     @classmethod
     def load(cls, extra_folders: Sequence[Path] = (), last: Registry | None = None) -> Registry:
@@ -81,6 +82,7 @@ class Registry:
         registry = cls()
         if last is not None:
             registry._made = dict(last._made)
+            registry._proven = dict(last._proven)
         for path in sorted(Path(__file__).parent.glob("[!_]*.py")):
             registry._take(importlib.import_module(f"decoders.{path.stem}"), str(path))
         for entry in entry_points(group=GROUP):
@@ -117,6 +119,17 @@ class Registry:
     def of(self, source: str) -> list[Decoder]:
         """The strategies that a file (or entry point) defines."""
         return [decoder for decoder in self.all() if self._sources[decoder.name] == source]
+
+    def prove(self, decoder: Decoder) -> None:
+        """Notes that a strategy has decoded something."""
+        self._proven[decoder.name] = decoder
+
+    def revert(self, name: str) -> bool:
+        """Goes back to the version of a strategy that last decoded something, if that is another one."""
+        decoder = self.find(name)
+        proven = self._proven.get(decoder.name, decoder)
+        self._decoders[decoder.name] = proven
+        return proven is not decoder
 
     def _keep(self, last: Registry, source: str) -> None:
         """Takes over what a file gave the last time, unless it gave as much this time."""

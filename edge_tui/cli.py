@@ -281,7 +281,10 @@ def _workbench(
     settings: Settings, notices: list[Notice], connect: str | None = None, api_key_file: str | None = None
 ) -> int:
     """The screen, over an engine in this process or over a server."""
-    from edge_tui.history.recorder import recorder_of
+    import gc
+
+    # Nothing that is made before the first frame becomes garbage, and looking for some takes a tenth of it.
+    gc.disable()
     from edge_tui.telemetry import Telemetry
     from edge_tui.tui.app import EdgeApp
     from edge_tui.tui.app import run as start
@@ -291,7 +294,11 @@ def _workbench(
 
         return LocalEngine(settings.specs())
 
-    recorder = recorder_of(settings)
+    def recorder() -> Any:
+        from edge_tui.history.recorder import recorder_of
+
+        return recorder_of(settings)
+
     if connect is not None:
         # The gauge watches this machine, and another one decodes.
         connection = _connection(connect, api_key_file, settings)

@@ -71,7 +71,7 @@ async def opened(path: Path, runs: int) -> tuple[list[float], list[float]]:
         def __getattr__(self, name: str) -> Any:
             return lambda *_: [] if name == "poll" else None
 
-    app = EdgeApp(Silent, Settings(), recorder=Recorder(lambda: Store(path)))
+    app = EdgeApp(Silent, Settings(), recorder=lambda: Recorder(lambda: Store(path)))
     opening, searching = [], []
     async with app.run_test(size=(120, 40)) as pilot:
         await pilot.pause(0.3)

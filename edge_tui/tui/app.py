@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import sqlite3
@@ -110,7 +111,7 @@ class EdgeApp(App[int]):
         theme_folders: Where themes are looked for; the built-in ones and the user's when None.
         session: The state to start from; tests give one with a clock of their own.
         tour: Whether to begin with the tour.
-        recorder: Keeps the runs; None keeps nothing.
+        recorder: Makes what keeps the runs, once the first frame is on the screen; None keeps nothing.
     """
 
     CSS_PATH = "app.tcss"
@@ -129,7 +130,7 @@ class EdgeApp(App[int]):
         theme_folders: Sequence[Path] | None = None,
         session: Session | None = None,
         tour: bool = False,
-        recorder: Recorder | None = None,
+        recorder: Callable[[], Recorder | None] | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
@@ -138,7 +139,7 @@ class EdgeApp(App[int]):
         self._clipboard_said: bool | None = None
         self._tour = tour
         self.session = session or Session()
-        self.session.recorder = recorder
+        self._make_recorder = recorder
         self._history: Store | None = None
         self._told = ""
         self.telemetry = telemetry
@@ -198,6 +199,9 @@ class EdgeApp(App[int]):
         self.workbench.call_after_refresh(self._begin)
 
     def _begin(self) -> None:
+        gc.enable()
+        if self._make_recorder is not None:
+            self.session.recorder = self._make_recorder()
         self._make_engine()
         if self.session.recorder is not None:
             self._offer_interrupted(self.session.recorder)

@@ -132,6 +132,7 @@ def measure(rounds: int, invented: str = "") -> dict[str, Any]:
         master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", *_SIZE, 0, 0))
         environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "HOME": folder}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # or each start would compile the app anew
         order = [sys.executable, "-m", "edge_tui.tui.bench_app", "--child", str(report)]
         order += ["--rounds", str(rounds), "--random", invented]
         began = time.time()

@@ -17,6 +17,7 @@ from edge_tui.transcript import Transcript
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from decoders.base import Decoder
     from edge_tui.engine.events import Event, Loaded
     from edge_tui.engine.port import Engine, Request
     from edge_tui.history.recorder import Recorder
@@ -100,6 +101,8 @@ class Run:
     transcript: Transcript | None = None
     started: events.Started | None = None
     finished: events.Finished | None = None
+    decoder: Decoder | None = None
+    """The strategy, as it was when the run began."""
     first_token: float | None = None
     read: tuple[int, int] = (0, 0)
     steps: int = 0

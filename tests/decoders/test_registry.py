@@ -209,3 +209,17 @@ def test_what_works_no_more_stays_as_it_was_and_what_did_not_change_is_the_same(
     good.unlink()
     with pytest.raises(UnknownStrategy):
         Registry.load([tmp_path], third).find("mine")
+
+
+def test_a_version_that_fails_gives_way_to_the_last_that_decoded(tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.py", EPSILON.format(name="mine"))
+    first = Registry.load([tmp_path])
+    good = first.find("mine")
+    assert not first.revert("mine"), "nothing has decoded yet"
+    first.prove(good)
+    assert not first.revert("mine"), "it is in use"
+    write(file, EPSILON.format(name="mine") + "# saved again")
+    second = Registry.load([tmp_path], first)
+    assert second.find("mine") is not good
+    assert second.revert("mine")
+    assert second.find("mine") is good

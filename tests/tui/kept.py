@@ -84,7 +84,7 @@ def keeping(
         telemetry=FixedTelemetry(),  # type: ignore[arg-type]
         theme_folders=[resources.themes()],
         session=Session(ticking()),
-        recorder=Recorder(opens),
+        recorder=lambda: Recorder(opens),
     )
 
 

@@ -38,7 +38,7 @@ def talker(model: str, request: pytest.FixtureRequest) -> Callable[..., EdgeApp]
             lambda: LocalEngine({"model": ModelSpec(model)}),
             settings,
             theme_folders=[resources.themes()],
-            recorder=Recorder(lambda: Store(default_path())),
+            recorder=lambda: Recorder(lambda: Store(default_path())),
         )
         request.addfinalizer(lambda: app.session.engine and app.session.engine.close(2.0))
         return app

@@ -396,9 +396,12 @@ async def test_no_thread_outlives_an_app_that_was_not_quit(demo: Any) -> None:
         await start(pilot)
         assert {thread.name for thread in threading.enumerate()} >= {"watch *.toml", "watch [!_]*.py"}
     patience = time.monotonic() + 5.0
-    while (left := set(threading.enumerate()) - before) and time.monotonic() < patience:
-        time.sleep(0.02)
-    assert not [thread.name for thread in left if not thread.name.startswith("asyncio")]
+    left = ["?"]
+    while left and time.monotonic() < patience:
+        await asyncio.sleep(0.02)
+        new = set(threading.enumerate()) - before
+        left = [thread.name for thread in new if not thread.name.startswith("asyncio")]
+    assert not left
 
 
 async def test_engine_death_offers_a_restart(demo: Any) -> None:

@@ -91,6 +91,9 @@ async def test_in_the_app(folder: Path, demo: Any) -> None:
         for line in TEXT.partition("```text\n")[2].partition("```")[0].splitlines():
             shown = f"{bench.problem.border_title}\n{bench.problem.render()}"
             assert line.rstrip() in shown, shown
+        failed = app.session.run.id
+        await pilot.press("r")
+        await until(pilot, lambda: app.session.run.id > failed and done(0.9)(), "the last version that ran")
 
         edit(file, "prob.amaxx(", "prob.amax(")
         await until(pilot, lambda: not bench.problem.has_class("-shown"), "the panel closes")

@@ -257,6 +257,8 @@ class View(Screen[None]):
             self.tour.done("strategy")
         if self.problem.while_running:
             self.problem.show(None)
+        if (run := self.session.run) is not None and run.id == event.run:
+            run.decoder = next((d for d in self.decoders if d.name == event.strategy), None)
         self.knobs.learn(event.strategy, event.values)
         self.parameters.reload()
         self._title_output()
@@ -285,6 +287,8 @@ class View(Screen[None]):
             if run.started.reused_tokens:
                 said.append(f"{run.started.reused_tokens:,} reused")
         said += run.notices
+        if run.decoder is not None and event.new_tokens:
+            registry.prove(run.decoder)
         self.say(" · ".join(said), "good" if event.reason in ("eos", "stop", "done") else "info")
 
     def _failed(self, event: Failed) -> None:
@@ -293,9 +297,17 @@ class View(Screen[None]):
         if event.detail:
             logs.detail(event.detail)
             if fault := culprit(event.detail, registry.folders()):
-                self.problem.show(fault, while_running=True)
+                self.problem.show(fault, while_running=True, reverted=self._reverted(event.run))
         if event.field:
             self.parameters.refuse(event.field, event.message)
+
+    def _reverted(self, failed: int | None) -> bool:
+        """Goes back to the version of a failed run's strategy that last decoded, if there is one."""
+        run = self.session.run
+        if run is None or run.id != failed or not registry.revert(run.request.strategy):
+            return False
+        self.app.workbench.take_strategies(set())
+        return True
 
     def _loaded(self, event: Loaded) -> None:
         self.knobs.forget()

@@ -124,7 +124,7 @@ class Workbench(Crafting):
         self.problem.show(next(faults, None))
 
     def take_strategies(self, files: set[Path]) -> None:
-        """The strategies were read again, because of these files: goes on with what there is now."""
+        """The strategies are others, because of these files or none: goes on with what there is now."""
         chosen, known = self.knobs.decoder.name, {decoder.name for decoder in self.decoders}
         self.decoders = self.strategy_list.decoders = registry.all()
         names = {decoder.name for decoder in self.decoders}
@@ -138,6 +138,8 @@ class Workbench(Crafting):
         self.parameters.reload()
         self._title_parameters()
         self.show_problem()
+        if not files:
+            return
         written = ", ".join(sorted(file.name for file in files))
         if self.problem.problem is None:
             self.say(f"{written} was read again: r runs the same prompt with it.", "good")

@@ -38,10 +38,12 @@ class ProblemPanel(Static):
         self.problem: Problem | None = None
         self.while_running = False
         """Whether it was a step that failed, rather than the reading of the file."""
+        self.reverted = False
+        """Whether the version before, which has run, is in use again."""
 
-    def show(self, problem: Problem | None, *, while_running: bool = False) -> None:
+    def show(self, problem: Problem | None, *, while_running: bool = False, reverted: bool = False) -> None:
         """Shows a problem, or nothing."""
-        self.problem, self.while_running = problem, while_running
+        self.problem, self.while_running, self.reverted = problem, while_running, reverted
         self.set_class(problem is not None, "-shown")
         self._write()
 
@@ -57,7 +59,9 @@ class ProblemPanel(Static):
         self.border_title = Content(sanitise(place, keep_newlines=False))
         self.border_subtitle = "esc hides"
         said = "Save the file to try again."
-        if not self.while_running:
+        if self.reverted:
+            said = "The last version that ran is in use again. " + said
+        elif not self.while_running:
             said = "Its last good version stays in use, if it had one. " + said
         parts = [(sanitise(problem.sentence, keep_newlines=False) + "\n", "$error")]
         # While it is hidden it has no width; the resize that comes with showing it tells.
