@@ -178,7 +178,11 @@ class ExplainScreen(ModalScreen[None]):
             ]
         if name == "repetition_penalty":
             parts.append(
-                ("Roughly: it acts on logits, of which only differences are recorded.", "$text-muted")
+                (
+                    "Roughly: it acts on logits, of which only differences are recorded; it also acts on the "
+                    "prompt's tokens, which are not shown.",
+                    "$text-muted",
+                )
             )
         else:
             kept = sum(group.many for group in picture.apply(found, self._values()) if exp(group.z) > 0)
