@@ -79,6 +79,6 @@ def prove(decoder: Decoder) -> None:
     (_registry or load()).prove(decoder)
 
 
-def revert(name: str) -> bool:
-    """Goes back to the version of a strategy that last decoded something, if that is another one."""
-    return (_registry or load()).revert(name)
+def revert(failed: Decoder) -> bool:
+    """Goes back from a strategy to the version of it that last decoded something, if that is another one."""
+    return (_registry or load()).revert(failed)

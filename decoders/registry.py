@@ -124,12 +124,17 @@ class Registry:
         """Notes that a strategy has decoded something."""
         self._proven[decoder.name] = decoder
 
-    def revert(self, name: str) -> bool:
-        """Goes back to the version of a strategy that last decoded something, if that is another one."""
-        decoder = self.find(name)
-        proven = self._proven.get(decoder.name, decoder)
-        self._decoders[decoder.name] = proven
-        return proven is not decoder
+    def revert(self, failed: Decoder) -> bool:
+        """Goes back from a strategy to the version of it that last decoded something.
+
+        Returns:
+            False, and nothing is done, where there is no other version, or a newer one has been read by now.
+        """
+        proven = self._proven.get(failed.name, failed)
+        if proven is failed or self._decoders.get(failed.name) is not failed:
+            return False
+        self._decoders[failed.name] = proven
+        return True
 
     def _keep(self, last: Registry, source: str) -> None:
         """Takes over what a file gave the last time, unless it gave as much this time."""

@@ -215,11 +215,14 @@ def test_a_version_that_fails_gives_way_to_the_last_that_decoded(tmp_path: Path)
     file = write(tmp_path / "mine.py", EPSILON.format(name="mine"))
     first = Registry.load([tmp_path])
     good = first.find("mine")
-    assert not first.revert("mine"), "nothing has decoded yet"
+    assert not first.revert(good), "nothing has decoded yet"
     first.prove(good)
-    assert not first.revert("mine"), "it is in use"
+    assert not first.revert(good), "it is in use"
     write(file, EPSILON.format(name="mine") + "# saved again")
     second = Registry.load([tmp_path], first)
-    assert second.find("mine") is not good
-    assert second.revert("mine")
+    bad = second.find("mine")
+    assert bad is not good
+    newer = Registry.load([tmp_path], second)
+    assert not newer.revert(bad), "what failed is in use no more"
+    assert second.revert(bad)
     assert second.find("mine") is good

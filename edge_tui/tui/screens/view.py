@@ -304,7 +304,7 @@ class View(Screen[None]):
     def _reverted(self, failed: int | None) -> bool:
         """Goes back to the version of a failed run's strategy that last decoded, if there is one."""
         run = self.session.run
-        if run is None or run.id != failed or not registry.revert(run.request.strategy):
+        if run is None or run.id != failed or run.decoder is None or not registry.revert(run.decoder):
             return False
         self.app.workbench.take_strategies(set())
         return True
