@@ -31,6 +31,14 @@ def greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
+def theme(look: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The theme of a look; without colour it is the environment that says so."""
+    if look == "no colour":
+        monkeypatch.setenv("NO_COLOR", "1")
+    return "light" if look == "light" else "dark"
+
+
+@pytest.fixture
 def picture() -> Callable[..., EdgeApp]:
     """An app whose every pixel is fixed."""
 

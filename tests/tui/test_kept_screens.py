@@ -18,7 +18,7 @@ from edge_tui.tui.screens.compare import CompareScreen
 from edge_tui.tui.screens.confirm import ConfirmScreen
 from edge_tui.tui.screens.history import HistoryScreen
 from tests.tui.kept import ASKED, answered, fill, keeping
-from tests.tui.test_screens import SIZES, Sheet
+from tests.tui.test_screens import AT_EACH_SIZE, LOOKS, Sheet, walk
 
 pytestmark = pytest.mark.usefixtures("greenwich")
 
@@ -126,23 +126,16 @@ def furnish(home: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("look", ["dark", "light", "no colour"])
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@LOOKS
+@AT_EACH_SIZE
 async def test_every_kept_screen(
     size: tuple[int, int],
-    look: str,
+    theme: str,
     snapshot: Any,
     home: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(furnish(home))
-    if look == "no colour":
-        monkeypatch.setenv("NO_COLOR", "1")
-    app = keeping(theme="light" if look == "light" else "dark", ascii=False)
-    async with app.run_test(size=size) as pilot:
-        await pilot.pause(0.1)
-        sheet = Sheet(pilot, snapshot, tmp_path)
-        for screen in SCREENS:
-            await screen(sheet)
-    assert not sheet.different, f"look at {', '.join(sheet.different)}"
+    app = keeping(theme=theme, ascii=False)
+    await walk(app, SCREENS, size, lambda pilot: Sheet(pilot, snapshot, tmp_path))

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from edge_tui.engine import forecast
 from edge_tui.engine.devices import Device
 from edge_tui.hub import outlook
 from edge_tui.nvml import Holder
+from edge_tui.tui.app import EdgeApp
 
 SIZES = [(80, 24), (120, 40), (200, 50)]
 GPU = Device("cuda:0", "NVIDIA RTX A2000", 0, 6_000_000_000, 2_900_000_000)
@@ -161,22 +162,25 @@ SCREENS: tuple[Callable[[Sheet], Awaitable[None]], ...] = (
 )
 
 
-@pytest.mark.parametrize("look", ["dark", "light", "no colour"])
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
-async def test_every_screen(
-    size: tuple[int, int],
-    look: str,
-    picture: Any,
-    snapshot: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+async def walk(
+    app: EdgeApp, screens: Sequence[Callable[[Sheet], Awaitable[None]]], size: tuple[int, int], sheet: Any
 ) -> None:
-    if look == "no colour":
-        monkeypatch.setenv("NO_COLOR", "1")
-    app = picture(theme="light" if look == "light" else "dark")
+    """Takes an app through screens, and holds each to its picture; `sheet` makes one of a pilot."""
     async with app.run_test(size=size) as pilot:
         await pilot.pause(0.1)
-        sheet = Sheet(pilot, snapshot, tmp_path)
-        for screen in SCREENS:
-            await screen(sheet)
-    assert not sheet.different, f"look at {', '.join(sheet.different)}"
+        pictures = sheet(pilot)
+        for screen in screens:
+            await screen(pictures)
+    assert not pictures.different, f"look at {', '.join(pictures.different)}"
+
+
+LOOKS = pytest.mark.parametrize("look", ["dark", "light", "no colour"])
+AT_EACH_SIZE = pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+
+
+@LOOKS
+@AT_EACH_SIZE
+async def test_every_screen(
+    size: tuple[int, int], theme: str, picture: Any, snapshot: Any, tmp_path: Path
+) -> None:
+    await walk(picture(theme=theme), SCREENS, size, lambda pilot: Sheet(pilot, snapshot, tmp_path))

@@ -33,7 +33,6 @@ INDICES = (
     "neutral",
 )
 """Arguments whose values make no other kernel."""
-"""Arguments whose values make no other kernel."""
 
 
 @triton.jit
