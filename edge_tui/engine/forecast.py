@@ -357,11 +357,13 @@ def _weights(
 
 def _stored(precision: str, rows: int, elements: int, device: str) -> int:
     """Bytes of a quantised matrix; `engine.models.linear` says which kinds there are."""
-    if precision == "int8":
-        return elements + 4 * rows  # a scale for each row
     columns = elements // rows
+    if precision == "int8":
+        filled = -columns % 16 if device == "cpu" else 0
+        return elements + rows * filled + 4 * rows  # a scale for each row
     if device == "cpu" and cpu_packs_int4() and rows % 32 == 0 and columns % 32 == 0:
         return elements // 2 + elements // 8  # two a byte, a scale and a zero point for 32
+    elements += rows * (-columns % 64) if device == "cpu" else 0
     return -(-elements // 2) + 4 * -(-elements // 64) + 64  # two a byte, a scale for 64, the code book
 
 

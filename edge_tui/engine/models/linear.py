@@ -135,11 +135,15 @@ class LlmInt8:
 class Nf4:
     """4-bit normal floats of bitsandbytes, one absmax for every 64 weights."""
 
-    __slots__ = ("_matmul", "bias", "nbytes", "parameters", "state", "weight")
+    __slots__ = ("_matmul", "_padding", "bias", "nbytes", "parameters", "state", "weight")
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         bnb = _bitsandbytes()
         self.parameters = _count(weight, bias)[0]
+        # On a CPU with AVX-512, bitsandbytes 0.50 takes each row to begin a new block: where it does not,
+        # numbers come out under another row's absmax, or under what lies beyond the last one.
+        self._padding = 0 if weight.is_cuda else -weight.shape[1] % NF4_BLOCK
+        weight = F.pad(weight, (0, self._padding)) if self._padding else weight
         packed, self.state = bnb.functional.quantize_4bit(weight, blocksize=64, quant_type="nf4")
         self.weight = packed.t()
         self.bias = bias
@@ -147,6 +151,7 @@ class Nf4:
         self.nbytes = _count(packed, self.state.absmax, self.state.code, bias)[1]
 
     def __call__(self, x: Tensor) -> Tensor:
+        x = F.pad(x, (0, self._padding)) if self._padding else x
         y: Tensor = self._matmul(x, self.weight, bias=self.bias, quant_state=self.state)
         return y
 

@@ -24,6 +24,8 @@ GROUP = 32
 """Weights of a row that share a scale and a zero point in int4."""
 BLOCK = 64 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 32
 """Rows that torch interleaves in an int4 matrix."""
+_STEP = 16
+"""Columns that torch's int8 kernel takes at once; of a row that ends before, it reads what lies behind."""
 _PIECE = 4096
 """Rows quantised at once, which bounds the room for it; a multiple of `BLOCK`."""
 
@@ -82,6 +84,8 @@ def _split(x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor) -> torch
 
 def _int8(x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     short = x.to(torch.bfloat16)
+    if x.size(1) < weight.size(1):
+        short = torch.constant_pad_nd(short, [0, weight.size(1) - x.size(1)])
     if x.size(0) < 16:
         return torch._weight_int8pack_mm(short, weight, scales.to(torch.bfloat16)).to(x.dtype)
     return torch.nn.functional.linear(short, weight.to(torch.bfloat16)).to(x.dtype).mul_(scales)
@@ -121,21 +125,29 @@ def unpack_int4(weight: torch.Tensor, scales: torch.Tensor, block: int = BLOCK) 
 
 
 def pack_int8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Codes int8 `[N, K]` from -127 to 127, and float32 `[N]`, what one step of each row is worth."""
-    codes = torch.empty(weight.shape, dtype=torch.int8)
-    scales = torch.empty(len(weight), dtype=torch.float32)
-    for at in range(0, len(weight), _PIECE):
-        piece = weight[at : at + _PIECE].float()
-        absmax = piece.abs().amax(1).clamp_(min=1e-12)
-        scales[at : at + _PIECE] = absmax / 127.0
-        codes[at : at + _PIECE] = (piece * (127.0 / absmax)[:, None]).round_()
-    return codes, scales
+    """Codes int8 from -127 to 127, and float32 `[N]`, what one step of each row is worth.
+
+    Codes are `[N, K]`, with columns of 0 up to the next multiple of 16.
+    """
+    return _int8_codes(weight, -weight.shape[1] % _STEP)
 
 
 def pack_int8_dot(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same as `pack_int8`, laid out for the integer product."""
-    codes, scales = pack_int8(weight)
+    """The same without the columns of 0, laid out for the integer product."""
+    codes, scales = _int8_codes(weight, 0)
     return torch.ops.onednn.qlinear_prepack(codes, [2, weight.shape[1]]), scales
+
+
+def _int8_codes(weight: torch.Tensor, padding: int) -> tuple[torch.Tensor, torch.Tensor]:
+    rows, columns = weight.shape
+    codes = torch.zeros(rows, columns + padding, dtype=torch.int8)
+    scales = torch.empty(rows, dtype=torch.float32)
+    for at in range(0, rows, _PIECE):
+        piece = weight[at : at + _PIECE].float()
+        absmax = piece.abs().amax(1).clamp_(min=1e-12)
+        scales[at : at + _PIECE] = absmax / 127.0
+        codes[at : at + _PIECE, :columns] = (piece * (127.0 / absmax)[:, None]).round_()
+    return codes, scales
 
 
 def pack_int4(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -89,6 +89,17 @@ def test_what_torch_cannot_pack_is_nf4(monkeypatch: pytest.MonkeyPatch) -> None:
         int4_on_cpu(torch.ones(64, 64))
 
 
+@pytest.mark.parametrize("columns", [16, 64, 72, 96, 200, 400])
+@pytest.mark.parametrize("n", [1, 3])
+def test_nf4_of_every_width_on_the_cpu(columns: int, n: int) -> None:
+    torch.manual_seed(columns)
+    weight, bias, x = torch.randn(40, columns), torch.randn(40), torch.randn(n, columns)
+    narrow = Nf4(weight, bias)
+    got, wanted = narrow(x), x @ weight.T + bias
+    assert float((got - wanted).norm() / wanted.norm()) < 0.15
+    assert narrow.parameters == 40 * columns + 40
+
+
 def rounded_int4(weight: Tensor, bias: Tensor | None) -> Plain:
     """Weights as 16 steps between the ends of each 32 would give them back."""
     groups = weight.view(len(weight), -1, 32)

@@ -60,6 +60,19 @@ def test_products(kind: str, tokens: int, shape: tuple[int, int], dtype: torch.d
     assert relative(got, wanted) < (2e-4 if exact else 6e-3)
 
 
+@pytest.mark.parametrize("kind", KINDS[:2])
+@pytest.mark.parametrize("tokens", [1, 5, 20])
+@pytest.mark.parametrize("columns", [7, 24, 72, 104])
+def test_columns_of_any_number(kind: str, tokens: int, columns: int) -> None:
+    """torch's int8 kernel takes 16 at once and, given fewer, reads what lies behind the matrix."""
+    weight, x = normal(40, columns), normal(tokens, columns, seed=2)
+    behind = [torch.full((n,), torch.nan) for n in range(16, 4096, 16)]
+    del behind  # memory that is handed out next holds no numbers
+    got = project(x, kind, *PACK[kind](weight), None)
+    wanted = x @ widened(kind, weight)[:, :columns].t()
+    assert relative(got, wanted) < 6e-3
+
+
 @needs_int8
 def test_loud_activations_cost_the_quiet_ones_nothing() -> None:
     """One eight-bit step of an activation a thousand times the others would swallow them."""
