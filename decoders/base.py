@@ -170,6 +170,13 @@ class Params(Mapping[str, "Tensor"]):
     def __len__(self) -> int:
         return len(self._views)
 
+    def is_neutral(self, param: Param) -> bool:
+        """Whether a parameter has, in all rows, the value at which it does nothing.
+
+        Looks at the table, which on an accelerator is a wait: for steps on a CPU.
+        """
+        return param.neutral is not None and bool((self[param.name] == param.neutral).all())
+
 
 class Stage(ABC):
     """One link of the chain between a model's logits and the choice of a token."""

@@ -97,9 +97,7 @@ class Chain:
 
 def _is_neutral(stage: Stage, p: Params) -> bool:
     """Whether every parameter of a stage has, in all rows, the value at which it does nothing."""
-    return bool(stage.params) and all(
-        param.neutral is not None and bool((p[param.name] == param.neutral).all()) for param in stage.params
-    )
+    return bool(stage.params) and all(p.is_neutral(param) for param in stage.params)
 
 
 def _count(ids: Tensor, vocab: int) -> Tensor:

@@ -106,10 +106,7 @@ def draw(z: Tensor, rng: Rng) -> Tensor:
     import torch
 
     if z.device.type == "cpu":
-        rows, ids = (z > -torch.inf).nonzero(as_tuple=True)
-        if ids.numel() * 4 < z.numel():
-            noisy = torch.full_like(z, -torch.inf)
-            noisy[rows, ids] = z[rows, ids] + rng.gumbel(ids, rows)
-            return noisy.argmax(-1)
+        kept = (z > -torch.inf).nonzero(as_tuple=True)
+        return z.index_put(kept, z[kept] + rng.gumbel(kept[1], kept[0])).argmax(-1)
     ids = torch.arange(z.shape[-1], device=z.device).expand_as(z)
     return (z + rng.gumbel(ids)).argmax(-1)

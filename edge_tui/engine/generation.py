@@ -242,8 +242,7 @@ class Generation:
             else:
                 if self.launched:
                     rig.feed()
-                rig.choose()
-                rig.write()
+                rig.settle()
         self.launched += 1
 
     def _try_capture(self) -> None:

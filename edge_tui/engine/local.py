@@ -21,7 +21,7 @@ from edge_tui.engine.port import Memory, ModelSpec, Request
 from edge_tui.engine.residents import Loader, Residents, memory_of
 from edge_tui.engine.table import ParamTable
 
-_SWITCH = 0.0005
+_SWITCH = 0.0001
 """Seconds that painting may keep the interpreter while a step waits to be launched (Python: 0.005)."""
 
 

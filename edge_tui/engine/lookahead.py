@@ -14,8 +14,10 @@ import time
 from typing import TYPE_CHECKING
 
 from decoders.base import Output, Step
+from decoders.random import Rng
+from edge_tui.engine.decision import Decided
 from edge_tui.engine.ops.choose import fused_lookahead
-from edge_tui.engine.rig import Decided, Rig
+from edge_tui.engine.rig import Rig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,6 +57,8 @@ class LookaheadRig(Rig):
         """The token chosen last and the proposals after it."""
         self._pair = torch.zeros(rows, 2, dtype=torch.int64, device=self.device)
         """The last two tokens."""
+        self._rng = Rng(self.desk.key, self.desk.rows, self.desk.step)
+        self._traceable = False
         self._positions = torch.arange(self.k + 1, device=self.device)
 
     def begin(self, env: Env, outputs: Mapping[str, Output], seed: int) -> None:
@@ -128,7 +132,7 @@ class LookaheadRig(Rig):
         self._settle(step, accepted, tokens)
         z = outs[self._main].logits[0]
         positions = self._positions[: len(z)]
-        done = (tokens[0, :, None] == self._eos).any(-1) if self._eos.numel() else positions < 0
+        done = (tokens[0, :, None] == self.desk.eos).any(-1) if self.desk.eos.numel() else positions < 0
         self.decided = Decided(
             raw=z.clone(),
             final=step.final[0],
@@ -155,4 +159,4 @@ class LookaheadRig(Rig):
         main = self.contexts[self._main]
         self._certain.copy_(torch.minimum(main.length, self._certain + 1 + accepted))
         main.truncate(self._certain)
-        self._step += accepted + 1
+        self.desk.step.add_(accepted + 1)

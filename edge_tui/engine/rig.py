@@ -8,39 +8,25 @@ tensors that stay where they are, so the pieces can be run as they stand or capt
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from decoders.base import Decoder, Env, Output
-from decoders.random import Rng, key_of
+from decoders.random import key_of
+from edge_tui.engine.decision import Decided, Desk, decide
 from edge_tui.engine.ops.choose import fused_step
-from edge_tui.engine.ops.stats import record
 from edge_tui.engine.ring import Ring
 from edge_tui.engine.table import ParamTable
+from edge_tui.engine.traced import TracedChoice, is_steady
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
     from decoders.base import State
     from edge_tui.engine.graphs import Graphs
     from edge_tui.engine.models.base import Context, LanguageModel
-
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """What `write` needs of a step; the arguments of `ops.stats.record`."""
-
-    raw: Tensor
-    final: Tensor
-    chosen: Tensor
-    parent: Tensor
-    done: Tensor
-    version: Tensor
-    extras: list[Tensor]
-    candidates: Sequence[Tensor] = ()
 
 
 class Rig:
@@ -84,17 +70,22 @@ class Rig:
         self.ring = Ring(self.device)
         self._width = width
         self._decide = fused_step(decoder, self.device, width, rows) or decoder.step
-        self._rows = torch.arange(rows, device=self.device)
-        self._step = torch.zeros(1, dtype=torch.int64, device=self.device)
-        self._key = torch.zeros(rows, dtype=torch.int64, device=self.device)
-        self._rng = Rng(self._key, self._rows, self._step)
-        self._eos = torch.tensor(eos, dtype=torch.int64, device=self.device)
-        self._never = torch.zeros(rows, dtype=torch.bool, device=self.device)
+        zeros = partial(torch.zeros, device=self.device)
+        self.desk = Desk(
+            block=self.table.block,
+            key=zeros(rows, dtype=torch.int64),
+            rows=torch.arange(rows, device=self.device),
+            step=zeros(1, dtype=torch.int64),
+            eos=torch.tensor(eos, dtype=torch.int64, device=self.device),
+            never=zeros(rows, dtype=torch.bool),
+            tokens=zeros(rows, 1, dtype=torch.int64),
+            parent=torch.arange(rows, device=self.device),
+        )
         self._state: State = {}
-        self.tokens = torch.zeros(rows, 1, dtype=torch.int64, device=self.device)
-        self._parent = torch.arange(rows, device=self.device)
         self._moves = False
         self._asynchronous = self.device.startswith("cuda")
+        self._traced: TracedChoice | None = None
+        self._traceable = self.device == "cpu" and is_steady(decoder)
 
     @property
     def graphs(self) -> Graphs | None:
@@ -115,8 +106,9 @@ class Rig:
         """
         self.table.restart(env.values)
         self.ring.restart()
-        self._step.fill_(env.prefix)
-        self._key.fill_(key_of(seed))
+        self._traced = None
+        self.desk.step.fill_(env.prefix)
+        self.desk.key.fill_(key_of(seed))
         state = self.decoder.init(env)
         if self.graphs is not None and _alike(state, self._state):
             for name, tensor in state.items():
@@ -132,6 +124,11 @@ class Rig:
             self.outputs = spread
         for name, root in zip(self.streams, self.roots, strict=True):
             self.contexts[name] = self._spread_context(root, self.contexts.get(name))
+
+    @property
+    def tokens(self) -> Tensor:
+        """int64 `[R, 1]`, the tokens chosen last."""
+        return self.desk.tokens
 
     def _spread_context(self, root: Context, before: Context | None) -> Context:
         """The root itself, or a fork of it: that of the run before, if graphs know its addresses."""
@@ -166,51 +163,53 @@ class Rig:
         context, model = self.contexts[name], self.streams[name]
         device = model.info.device
         if self._moves:
-            context.reorder(self._parent.to(device, non_blocking=True))
-        self.outputs[name] = model.forward(context, self.tokens.to(device, non_blocking=True))
+            context.reorder(self.desk.parent.to(device, non_blocking=True))
+        tokens = self.desk.tokens
+        if device != self.device:
+            tokens = tokens.to(device, non_blocking=True)
+        self.outputs[name] = model.forward(context, tokens)
 
     def choose(self) -> None:
         """Lets the strategy decide, and keeps what `write` and the next `feed` need of the decision."""
         self.table.refresh()
         outs = {name: self._cut(output) for name, output in self.outputs.items()}
-        step = self._decide(outs, self._state, self.table.params, self._rng)
-        z = outs[self.decoder.streams[0].name].logits[:, -1]
-        self._moves = step.parent is not None
-        done = self._never if step.done is None else step.done
-        if not self.decoder.owns_eos and self._eos.numel():
-            done = done | (step.chosen[:, None] == self._eos).any(-1)
-        parent = self._rows if step.parent is None else step.parent
-        # The next forward writes over its logits while they are still being recorded.
-        raw = z.index_select(0, parent) if self._moves or self._asynchronous else z
-        extras = [step.extras[name].float() for name in self.decoder.columns]
-        told = [step.candidates[name].float() for name in self.decoder.columns] if step.candidates else ()
-        self.decided = Decided(
-            raw, step.final, step.chosen, parent, done, self.table.version_row, extras, told
+        self.decided, self._moves = decide(
+            self.decoder, self._decide, outs, self._state, self.table.params, self.desk, self._asynchronous
         )
-        if self._moves:
-            self._parent.copy_(parent)
-        self.tokens.copy_(step.chosen[:, None])
-        self._step += 1
 
     def note(self) -> tuple[Tensor, Tensor]:
         """The record of what was decided: integers and floats, as `ops.stats.record` lays them out."""
-        d = self.decided
-        assert d is not None, "nothing was decided yet"
-        return record(
-            d.raw, d.final, d.chosen, d.parent, d.done, d.version, d.extras, candidates=d.candidates
-        )
+        assert self.decided is not None, "nothing was decided yet"
+        return self.decided.note()
 
     def write(self) -> None:
         """Records the decision for the host."""
         self.ring.write(*self.note())
+
+    def settle(self) -> None:
+        """`choose` and `write`, from a run's second step on in one call where that can be."""
+        if self._traced is not None:
+            self.table.refresh()
+            record = self._traced({name: self._here(output.logits) for name, output in self.outputs.items()})
+            if record is not None:
+                self.ring.write(*record)
+                return
+            self._traced, self._traceable = None, False
+        self.choose()
+        self.write()
+        if self._traceable:
+            self._traced = TracedChoice(self.decoder, self._state, self.table, self.desk, self._width)
 
     def _cut(self, output: Output) -> Output:
         """The part of the logits that all streams share, in float32 on the strategy's device.
 
         Embeddings are often padded to a round number; padded entries belong to no token.
         """
-        logits = output.logits[..., : self._width].to(self.device, non_blocking=True).float()
-        return Output(logits, output.hidden)
+        return Output(self._here(output.logits)[..., : self._width].float(), output.hidden)
+
+    def _here(self, logits: Tensor) -> Tensor:
+        """Logits on the strategy's device."""
+        return logits if str(logits.device) == self.device else logits.to(self.device, non_blocking=True)
 
 
 def _spread(output: Output, rows: int) -> Output:

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from decoders.base import Param, ParamError, Params
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+class Known(Params):
+    """Parameters on a CPU, which are looked at without a torch operation.
+
+    Args:
+        names: Of the parameters, in order.
+        block: float32 `[P + 1, R]`, one column repeated, a version in the last row.
+    """
+
+    def __init__(self, names: Iterable[str], block: Tensor) -> None:
+        super().__init__(list(names), block[:-1])
+        self._values = dict(zip(names, block.numpy(), strict=False))
+
+    def is_neutral(self, param: Param) -> bool:
+        return bool(self._values[param.name][0] == param.neutral)
 
 
 class ParamTable:
@@ -38,12 +54,18 @@ class ParamTable:
         # Other threads write through numpy: it knows no inference mode, and needs no torch call.
         self._block = self._host.numpy()
         self._staging = self._host.to(device, copy=True)
-        self._table = self._staging[:, None].repeat(1, rows)
-        self.version_row: Tensor = self._table[-1]
-        """float32 `[R]` on the device: the version this step uses."""
-        self.params = Params(list(self._params), self._table[:-1])
+        self.block = self._staging[:, None].repeat(1, rows)
+        """float32 `[P + 1, R]` on the device: what this step uses, the version in the last row."""
+        self.version_row: Tensor = self.block[-1]
+        """float32 `[R]`, a view of it."""
+        self._here = self.block.numpy() if self.block.device.type == "cpu" else None
+        self.params = self.params_of(self.block)
         self.version = 0
         self._changes: list[tuple[str, float]] = []
+
+    def params_of(self, block: Tensor) -> Params:
+        """The parameters in a table of the same shape: the run's own, or a copy of it."""
+        return Params(list(self._params), block[:-1]) if self._here is None else Known(self._params, block)
 
     def restart(self, values: Mapping[str, float]) -> None:
         """Takes another run's starting values; versions count from 0 again."""
@@ -76,8 +98,16 @@ class ParamTable:
         with self._lock:
             return dict(self._changes[old:new])
 
+    def version_here(self) -> float:
+        """The version that this step uses, on a CPU, where the host knows it."""
+        assert self._here is not None, "an accelerator's table is not read by the host"
+        return float(self._here[-1, 0])
+
     def refresh(self) -> None:
         """Brings the host's values to the device, in stream order, without waiting."""
         with self._lock:
+            if self._here is not None:
+                self._here[:] = self._block[:, None]
+                return
             self._staging.copy_(self._host, non_blocking=True)
-        self._table.copy_(self._staging[:, None].expand_as(self._table))
+        self.block.copy_(self._staging[:, None].expand_as(self.block))

@@ -1,7 +1,7 @@
 """When to flush: 30 times a second where that is free, 5 on a slow terminal, never onto a full wire.
 
-Painting and decoding share one interpreter: on a machine that decodes on its CPU, every millisecond of
-painting is one in which no step is launched. So the pace also follows what a flush costs.
+Painting and decoding share one interpreter: on a machine that decodes on its CPU, a step that needs it waits
+while the screen is painted. So the pace also follows what a flush costs.
 
 Textual writes through a thread with a queue of 30 entries; when that is full, the event loop itself
 blocks and keys wait behind output that nobody can read any more. So whoever polls the engine asks first:
@@ -38,7 +38,7 @@ class Pacer:
     """Seconds between flushes on a terminal that is slow but not stuck."""
     SHARE: ClassVar[float] = 0.025
     """How much of the interpreter painting may take before it slows down …"""
-    CALM: ClassVar[float] = 1 / 7
+    CALM: ClassVar[float] = 1 / 15
     """… and the slowest pace, in seconds, that it slows down to for that reason."""
 
     def __init__(self, app: App[object]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edge_tui.engine.held import hold
 from edge_tui.engine.models.base import ContextFull
 from edge_tui.engine.models.branches import Branches
 
@@ -82,6 +83,12 @@ class FlatContext:
         self._allocate()
         if parent is not None:
             self._copy(parent)
+
+    @property
+    def block(self) -> Tensor:
+        """All layers in one, `[layers, R, 2 * Hkv, capacity, D]`. Settles a fork that shares."""
+        self.settle()
+        return self._block
 
     @property
     def kv(self) -> tuple[Tensor, ...]:
@@ -272,6 +279,8 @@ class FlatContext:
         self._kv: tuple[Tensor, ...] = tuple(self._block)
         self._keys = tuple(layer[:, :half] for layer in self._kv)
         self._values = tuple(layer[:, half:] for layer in self._kv)
+        if self.on_host:  # compiled steps read these
+            self._held = hold((self._block, self.length, self.cos, self.sin))
 
     def _copy(self, parent: FlatContext) -> None:
         """Fills every row with the parent's row 0."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from edge_tui.engine.held import hold
 from edge_tui.engine.models.linear import OnCpu, Plain
 from edge_tui.engine.ops.project_cpu import project
 
@@ -36,17 +37,18 @@ class FusedStep:
         weights: Its arguments that are the same in every call, in order.
     """
 
-    __slots__ = ("_run", "_weights")
+    __slots__ = ("_held", "_run", "_weights")
 
     def __init__(self, run: Callable[..., Tensor], weights: tuple[Any, ...]) -> None:
         self._run = run
         self._weights = weights
+        self._held = hold(_tensors(weights))
 
     def __call__(self, ctx: FlatContext, ids: Tensor) -> Tensor:
         """Appends `ids` int64 `[R, 1]` to a uniform context with room for them; logits `[R, 1, V]`."""
         # As written: recording shapes first, to rewrite the operations for them, costs more than it gains.
         with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-            logits = self._run(ids, ctx.length, ctx.kv, ctx.cos, ctx.sin, ctx.bound, *self._weights)
+            logits = self._run(ids, ctx.length, ctx.block, ctx.cos, ctx.sin, ctx.bound, *self._weights)
         ctx.note(1)
         return logits
 
@@ -83,6 +85,12 @@ def fuse(
     return FusedStep(run, weights)
 
 
+def _tensors(weights: tuple[Any, ...]) -> list[Tensor]:
+    """The tensors among arguments and in lists of them."""
+    flat = [one for w in weights for one in (w if isinstance(w, list) else [w])]
+    return [one for one in flat if isinstance(one, torch.Tensor)]
+
+
 @cache
 def _compiled() -> Callable[..., Tensor] | None:
     """`_step` as TorchScript, compiled once a process; None where this torch cannot."""
@@ -98,7 +106,7 @@ def _compiled() -> Callable[..., Tensor] | None:
 def _step(
     ids: torch.Tensor,
     length: torch.Tensor,
-    kv: list[torch.Tensor],
+    block: torch.Tensor,
     cos: torch.Tensor,
     sin: torch.Tensor,
     start: int,
@@ -120,11 +128,11 @@ def _step(
 
     Matrices come four a layer: QKV, output, gate and up, down; the last one is the head.
     """
-    rows, hidden, head_dim, rotary = ids.size(0), embedding.size(1), kv[0].size(3), cos.size(1)
+    rows, hidden, head_dim, rotary = ids.size(0), embedding.size(1), block.size(4), cos.size(1)
     cos, sin = cos.narrow(0, start, 1), sin.narrow(0, start, 1)
     x = torch.embedding(embedding, ids).view(rows, hidden).to(norm.dtype)
-    for i in range(len(kv)):
-        m = 4 * i
+    for i in range(block.size(0)):
+        m, kv = 4 * i, block.select(0, i)
         y = torch.rms_norm(x, [hidden], attention_norms[i], eps)
         qkv = project(y, kinds[m], weights[m], scales[m], biases[m]).view(rows, -1, head_dim)
         qk = qkv.narrow(1, 0, heads + kv_heads)
@@ -134,9 +142,9 @@ def _step(
         turning = qk.narrow(2, 0, rotary)
         half = turning.roll(rotary // 2, -1)
         turning.mul_(cos).addcmul_(half, sin)
-        kv[i].select(2, start).copy_(qkv.narrow(1, heads, 2 * kv_heads))
+        kv.select(2, start).copy_(qkv.narrow(1, heads, 2 * kv_heads))
         first = max(0, start + 1 - windows[i]) if windows[i] > 0 else 0
-        seen = kv[i].narrow(2, first, start + 1 - first)
+        seen = kv.narrow(2, first, start + 1 - first)
         y = torch.nn.functional.scaled_dot_product_attention(
             qkv.narrow(1, 0, heads).view(rows, kv_heads, heads // kv_heads, head_dim),
             seen.narrow(1, 0, kv_heads),

@@ -1,0 +1,110 @@
+"""What choosing a token comes to: the strategy's step, and what is recorded and fed of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edge_tui.engine.ops.stats import record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor
+
+    from decoders.base import Decoder, Output, Params, State, Step
+    from decoders.random import Rng
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What is recorded of a step; the arguments of `ops.stats.record`."""
+
+    raw: Tensor
+    final: Tensor
+    chosen: Tensor
+    parent: Tensor
+    done: Tensor
+    version: Tensor
+    extras: list[Tensor]
+    candidates: Sequence[Tensor] = ()
+
+    def note(self) -> tuple[Tensor, Tensor]:
+        """The record: integers and floats, as `ops.stats.record` lays them out."""
+        return record(
+            self.raw,
+            self.final,
+            self.chosen,
+            self.parent,
+            self.done,
+            self.version,
+            self.extras,
+            candidates=self.candidates,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """The tensors that stay where they are while a run decides.
+
+    Attributes:
+        block: float32 `[P + 1, R]`, the parameters and in the last row their version.
+        key: int64 `[R]`, of the random numbers.
+        rows: int64 `[R]`, 0 … R − 1.
+        step: int64 `[1]`, the index of the token being chosen; raised by each decision.
+        eos: int64 `[E]`, ids that end a sequence.
+        never: bool `[R]`, False.
+        tokens: int64 `[R, 1]`, the tokens chosen last; written.
+        parent: int64 `[R]`, the rows they continue; written where rows move.
+    """
+
+    block: Tensor
+    key: Tensor
+    rows: Tensor
+    step: Tensor
+    eos: Tensor
+    never: Tensor
+    tokens: Tensor
+    parent: Tensor
+
+
+def decide(
+    decoder: Decoder,
+    step: Callable[[Mapping[str, Output], State, Params, Rng], Step],
+    outs: Mapping[str, Output],
+    state: State,
+    params: Params,
+    desk: Desk,
+    keep: bool,
+) -> tuple[Decided, bool]:
+    """Chooses the next token of each row and puts down on the desk what the next forward needs.
+
+    Args:
+        decoder: The strategy.
+        step: Its step, or one that does the same.
+        outs: Logits by stream, float32 `[R, 1, V]`.
+        state: The strategy's.
+        params: Of this step.
+        desk: Read and written.
+        keep: Whether the logits are overwritten before they have been recorded, so that a copy is needed.
+
+    Returns:
+        What was decided, and whether rows continue others than themselves.
+    """
+    from decoders.random import Rng
+
+    took = step(outs, state, params, Rng(desk.key, desk.rows, desk.step))
+    z = outs[decoder.streams[0].name].logits[:, -1]
+    moves = took.parent is not None
+    done = desk.never if took.done is None else took.done
+    if not decoder.owns_eos and desk.eos.numel():
+        done = done | (took.chosen[:, None] == desk.eos).any(-1)
+    parent = desk.rows if took.parent is None else took.parent
+    raw = z.index_select(0, parent) if moves or keep else z
+    extras = [took.extras[name].float() for name in decoder.columns]
+    told = [took.candidates[name].float() for name in decoder.columns] if took.candidates else ()
+    if moves:
+        desk.parent.copy_(parent)
+    desk.tokens.copy_(took.chosen[:, None])
+    desk.step.add_(1)
+    return Decided(raw, took.final, took.chosen, parent, done, desk.block[-1], extras, told), moves

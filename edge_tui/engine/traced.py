@@ -1,0 +1,119 @@
+"""Choosing and recording a token as one compiled call, for a CPU.
+
+A choice is some fifty operations on the vocabulary. Called from Python, each of them gives the interpreter's
+lock away and takes it back, and beside a screen that paints it may have to wait for it each time. Traced,
+they are one call that runs without the lock from the first to the last: the same operations in the same
+order, so that tokens and numbers are the same to the last bit.
+
+A trace writes down what was done once, not why. So only strategies are traced that do the same whatever the
+numbers are, and once for each set of parameters that do nothing, since stages whose parameters do nothing
+are left out.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from decoders.auto import FILTERS, Auto
+from decoders.base import Decoder, Output
+from decoders.beam import Beam
+from decoders.contrastive import Contrastive
+from decoders.greedy import Greedy
+from decoders.sampling import Sampling
+from edge_tui.engine.decision import Desk, decide
+from edge_tui.engine.held import hold
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor
+
+    from decoders.base import State
+    from edge_tui.engine.table import ParamTable
+
+_log = logging.getLogger(__name__)
+_STEADY = (Greedy, Auto, Beam, Contrastive)
+_TRACES: WeakKeyDictionary[Decoder, dict[tuple[Any, ...], Callable[..., tuple[Tensor, Tensor]] | None]]
+_TRACES = WeakKeyDictionary()
+"""Each strategy's traces by what they depend on; None where there can be none."""
+
+
+def is_steady(decoder: Decoder) -> bool:
+    """Whether a strategy does the same operations whatever the numbers are; of users' own nobody knows."""
+    kind = type(decoder)
+    return kind in _STEADY or (isinstance(decoder, Sampling) and type(decoder.filter) in FILTERS)
+
+
+class TracedChoice:
+    """`decide` and `note` of one run, compiled.
+
+    Args:
+        decoder: A steady strategy.
+        state: Its state.
+        table: The run's parameters.
+        desk: The run's desk.
+        width: Vocabulary `V` that logits are cut to.
+    """
+
+    def __init__(self, decoder: Decoder, state: State, table: ParamTable, desk: Desk, width: int) -> None:
+        self._decoder, self._state, self._table, self._width = decoder, state, table, width
+        self._tensors = [getattr(desk, name) for name in Desk.__slots__] + list(state.values())
+        self._held = hold(self._tensors)
+        self._traces = _TRACES.setdefault(decoder, {})
+        self._version: float | None = None
+        self._neutral: tuple[bool, ...] = ()
+
+    def __call__(self, logits: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
+        """Decides one step with the parameters that the table holds now.
+
+        Args:
+            logits: By stream, `[R, 1, V]` or wider, in any precision.
+
+        Returns:
+            The record, as `ops.stats.record` lays it out; None, and nothing done, where there is no trace.
+        """
+        import torch
+
+        if (version := self._table.version_here()) != self._version:
+            self._version = version
+            self._neutral = tuple(self._table.params.is_neutral(param) for param in self._decoder.params)
+        tensors = (*self._tensors, *logits.values())
+        layout = (self._neutral, self._width, *((t.dtype, t.shape) for t in tensors))
+        if layout not in self._traces:
+            self._traces[layout] = self._trace(list(logits), [t.clone() for t in tensors])
+        trace = self._traces[layout]
+        if trace is None:
+            return None
+        # As written: recording shapes first, to rewrite the operations for them, costs more than it gains.
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+            return trace(*tensors)
+
+    def _trace(
+        self, streams: list[str], tensors: list[Tensor]
+    ) -> Callable[..., tuple[Tensor, Tensor]] | None:
+        """Writes down a step, done on copies, which it changes."""
+        import torch
+
+        decoder, names, width = self._decoder, list(self._state), self._width
+        params = self._table.params_of
+        ends = len(Desk.__slots__), len(Desk.__slots__) + len(names)
+
+        def step(*given: Tensor) -> tuple[Tensor, Tensor]:
+            desk = Desk(*given[: ends[0]])
+            state = dict(zip(names, given[ends[0] : ends[1]], strict=True))
+            outs = {n: Output(z[..., :width].float()) for n, z in zip(streams, given[ends[1] :], strict=True)}
+            return decide(decoder, decoder.step, outs, state, params(desk.block), desk, False)[0].note()
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                trace: Callable[..., tuple[Tensor, Tensor]] = torch.jit.trace(  # type: ignore[no-untyped-call]
+                    step, tuple(tensors), check_trace=False
+                )
+        except Exception:  # whatever it is, the step runs as well operation by operation
+            _log.warning("%s is not traced.", decoder.name, exc_info=True)
+            return None
+        return trace

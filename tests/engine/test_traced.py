@@ -1,0 +1,228 @@
+"""A choice as one compiled call: the same tokens and numbers, and nobody waited for in between."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+import decoders
+from decoders.min_p import MinP
+from decoders.sampling import Sampling
+from edge_tui.engine import rig, traced
+from edge_tui.engine.generation import Generation
+from edge_tui.engine.loader import load
+from edge_tui.engine.port import ModelSpec
+from edge_tui.engine.traced import TracedChoice, is_steady
+from tests.engine.checkpoints import make_checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from decoders.base import Decoder
+    from edge_tui.engine.models.base import LanguageModel
+
+STEADY = [d.name for d in decoders.all() if d.lookahead({}) == 0]
+TURNED = {
+    "temperature": 0.8,
+    "repetition_penalty": 1.3,
+    "presence_penalty": 0.4,
+    "frequency_penalty": 0.2,
+    "do_sample": 1.0,
+    "top_k": 40.0,
+    "top_p": 0.8,
+    "min_p": 0.05,
+    "sample": 1.0,
+}
+STEPS = 24
+Records = list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
+
+
+@cache
+def model(folder: Path, vocab: int) -> LanguageModel:
+    path = make_checkpoint(folder / str(vocab), vocab=vocab, std=0.1)
+    return load(ModelSpec(str(path), device="cpu"), lambda done, total: None, lambda: False).model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("traced")
+
+
+def generation(
+    decoder: Decoder, one: LanguageModel, turned: Mapping[str, float], samples: int = 1, eos: int = 7
+) -> Generation:
+    values = {p.name: turned.get(p.name, p.default) for p in decoder.params}
+    models = dict.fromkeys(decoder.roles, one)
+    width = one.info.vocab - 3
+    made = Generation(decoder, models, values, [5, 6, 5, 9], 0, STEPS, (eos,), width, 3, samples)
+    made.prefill({}, lambda done, total: None, lambda: False)
+    return made
+
+
+def records(of: Generation, turn: Callable[[Generation, int], None] = lambda g, i: None) -> Records:
+    """What every step wrote; `turn` is called before each."""
+    seen: Records = []
+    for i in range(STEPS):
+        turn(of, i)
+        of.launch()
+        seen += [(ints.copy(), floats.copy()) for ints, floats in of.ring.read(wait=True)]
+    return seen
+
+
+def same(a: Records, b: Records) -> bool:
+    return len(a) == len(b) == STEPS and all(
+        np.array_equal(x, y, equal_nan=True)
+        for p, q in zip(a, b, strict=True)
+        for x, y in zip(p, q, strict=True)
+    )
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """For each call of a traced choice, whether it was one."""
+    made: list[bool] = []
+    original = TracedChoice.__call__
+
+    def spy(self: TracedChoice, logits: Mapping[str, torch.Tensor]) -> Any:
+        record = original(self, logits)
+        made.append(record is not None)
+        return record
+
+    monkeypatch.setattr(TracedChoice, "__call__", spy)
+    return made
+
+
+def both(monkeypatch: pytest.MonkeyPatch, run: Callable[[], Records]) -> tuple[Records, Records]:
+    """The same run traced, and operation by operation."""
+    compiled = run()
+    with monkeypatch.context() as patched:
+        patched.setattr(rig, "is_steady", lambda decoder: False)
+        return compiled, run()
+
+
+@pytest.mark.parametrize("vocab", [320, 5000])
+@pytest.mark.parametrize("turned", [{}, TURNED], ids=["neutral", "turned"])
+@pytest.mark.parametrize("name", STEADY)
+def test_the_same_to_the_last_bit(
+    name: str,
+    turned: dict[str, float],
+    vocab: int,
+    folder: Path,
+    calls: list[bool],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoder, one = decoders.find(name), model(folder, vocab)
+    assert is_steady(decoder)
+    compiled, plain = both(monkeypatch, lambda: records(generation(decoder, one, turned)))
+    assert calls == [True] * (STEPS - 1)
+    assert same(compiled, plain)
+
+
+@pytest.mark.parametrize("name", ["top_p", "typical"])
+def test_rows_of_samples(name: str, folder: Path, calls: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder, one = decoders.find(name), model(folder, 5000)
+    compiled, plain = both(monkeypatch, lambda: records(generation(decoder, one, {}, samples=3)))
+    assert all(calls)
+    assert same(compiled, plain)
+    assert len({tuple(int(ints[row, 0]) for ints, _ in compiled) for row in range(3)}) == 3
+
+
+def test_parameters_turned_on_the_way(
+    folder: Path, calls: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Away from neutral, to another value, and back: a trace for the first holds no other."""
+
+    def turn(of: Generation, i: int) -> None:
+        if i in (5, 9, 14):
+            of.table.set("temperature", {5: 0.3, 9: 2.5, 14: 1.0}[i])
+            of.table.set("repetition_penalty", {5: 1.0, 9: 1.8, 14: 1.0}[i])
+
+    decoder, one = decoders.find("top_p"), model(folder, 320)
+    compiled, plain = both(monkeypatch, lambda: records(generation(decoder, one, {}), turn))
+    still = records(generation(decoder, one, {}))
+    assert all(calls)
+    assert same(compiled, plain)
+    assert not same(compiled, still)
+    assert [int(ints[0, 4]) for ints, _ in compiled] == [0] * 5 + [2] * 4 + [4] * 5 + [6] * (STEPS - 14)
+
+
+def test_a_step_is_written_down_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder, one = Sampling(MinP()), model(folder, 320)
+    made = 0
+    original = TracedChoice._trace
+
+    def count(self: TracedChoice, *arguments: Any) -> Any:
+        nonlocal made
+        made += 1
+        return original(self, *arguments)
+
+    monkeypatch.setattr(TracedChoice, "_trace", count)
+    for turned, total in (({}, 1), ({}, 1), ({"min_p": 0.2}, 1), ({"temperature": 0.5}, 2), ({}, 2)):
+        records(generation(decoder, one, turned))
+        assert made == total
+
+
+def test_what_cannot_be_traced_runs_all_the_same(
+    folder: Path, calls: list[bool], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    decoder, one = decoders.find("greedy"), model(folder, 320)
+    plain = records(generation(decoder, one, {}))
+    calls.clear()
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise RuntimeError("no such compiler")
+
+    monkeypatch.setattr(torch.jit, "trace", refuse)
+    monkeypatch.setattr(traced, "_TRACES", type(traced._TRACES)())
+    assert same(records(generation(decoder, one, {})), plain)
+    assert calls == [False]  # asked once
+    assert "greedy is not traced" in caplog.text
+
+
+def test_nothing_is_known_of_a_strategy_of_ones_own(folder: Path, calls: list[bool]) -> None:
+    class Own(MinP):
+        """Looks at the numbers, as a step on a CPU may."""
+
+        def apply(self, z: torch.Tensor, p: Any, s: Any, rng: Any) -> torch.Tensor:
+            return super().apply(z, p, s, rng) if z.amax() > 0 else z
+
+    assert not is_steady(Sampling(Own()))
+    records(generation(Sampling(Own()), model(folder, 320), {}))
+    assert calls == []
+
+
+@pytest.mark.parametrize("name", ["greedy", "top_p", "contrastive", "beam"])
+def test_a_step_hardly_waits_for_the_interpreter(name: str, folder: Path) -> None:
+    """Beside a thread that always has it, giving the lock away costs a switch interval each time."""
+    made = generation(decoders.find(name), model(folder, 320), {})
+    for _ in range(3):
+        made.launch()
+        made.ring.read(wait=True)
+    interval, before, stop = 0.01, sys.getswitchinterval(), threading.Event()
+
+    def hog() -> None:
+        while not stop.is_set():
+            pass
+
+    thread = threading.Thread(target=hog)
+    sys.setswitchinterval(interval)
+    thread.start()
+    began = time.perf_counter()
+    try:
+        for _ in range(5):
+            made.launch()
+            made.ring.read(wait=True)
+    finally:
+        took = time.perf_counter() - began
+        stop.set()
+        sys.setswitchinterval(before)
+        thread.join()
+    assert took / 5 / interval < 20  # 4 to 13; operation by operation, or with one owner, 28 to 60
