@@ -127,6 +127,13 @@ class Generation:
         """Whether steps are replayed from graphs by now."""
         return self._rig is not None and self._rig.graphs is not None
 
+    @property
+    def computes_here(self) -> bool:
+        """Whether it is the calling thread, and it alone, that computes the steps."""
+        import torch
+
+        return self._device == "cpu" and torch.get_num_threads() == 1
+
     def prefill(
         self,
         cache: Kept,

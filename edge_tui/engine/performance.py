@@ -27,6 +27,7 @@ from edge_tui.engine.port import Message, Request
 from edge_tui.engine.residents import Residents, memory_of
 from edge_tui.engine.resolve import RequestError, room, settle
 from edge_tui.engine.scribe import NotANumber, Scribe
+from edge_tui.engine.seat import Seat
 from edge_tui.engine.worth import Worth
 
 if TYPE_CHECKING:
@@ -190,6 +191,8 @@ class _Decode:
         self._post, self._stopped, self._began = post, stopped, began
         self._worth: Worth | None = None
         self._resting = False
+        self._seat = Seat()
+        self._sits = generation.computes_here
         self._flushed = 0.0
         self._version = 0
         self.first = 0.0
@@ -197,6 +200,10 @@ class _Decode:
 
     def go(self) -> None:
         """Runs until the text ends; on the way out everything certain has been posted."""
+        with self._seat:
+            self._go()
+
+    def _go(self) -> None:
         generation, scribe = self._generation, self._scribe
         reason: FinishReason = "length"
         try:
@@ -279,6 +286,8 @@ class _Decode:
 
     def _flush(self) -> None:
         self._flushed = time.perf_counter()
+        if self._sits:
+            self._seat.look(self._flushed)
         if (batch := self._scribe.batch()) is not None:
             self._post(batch)
 
