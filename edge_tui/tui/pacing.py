@@ -38,7 +38,7 @@ class Pacer:
     """Seconds between flushes on a terminal that is slow but not stuck."""
     SHARE: ClassVar[float] = 0.025
     """How much of the interpreter painting may take before it slows down …"""
-    CALM: ClassVar[float] = 1 / 10
+    CALM: ClassVar[float] = 1 / 7
     """… and the slowest pace, in seconds, that it slows down to for that reason."""
 
     def __init__(self, app: App[object]) -> None:
