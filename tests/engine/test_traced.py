@@ -199,8 +199,8 @@ def test_nothing_is_known_of_a_strategy_of_ones_own(folder: Path, calls: list[bo
     assert calls == []
 
 
-@pytest.mark.parametrize("name", ["greedy", "top_p", "contrastive"])
-def test_a_step_hardly_waits_for_the_interpreter(name: str, folder: Path) -> None:
+@pytest.mark.parametrize(("name", "most"), [("greedy", 10), ("top_p", 10), ("contrastive", 14), ("beam", 24)])
+def test_a_step_hardly_waits_for_the_interpreter(name: str, most: float, folder: Path) -> None:
     """Beside a thread that always has it, giving the lock away costs a switch interval each time."""
     made = generation(decoders.find(name), model(folder, 320), {})
     for _ in range(3):
@@ -225,4 +225,4 @@ def test_a_step_hardly_waits_for_the_interpreter(name: str, folder: Path) -> Non
         stop.set()
         sys.setswitchinterval(before)
         thread.join()
-    assert took / 5 / interval < 18  # 4 to 6; operation by operation, or with one owner, 28 to 60
+    assert took / 5 / interval < most  # half of it; operation by operation, or with one owner, 28 to 60
