@@ -145,12 +145,12 @@ class Registry:
     def _take(self, found: object, source: str) -> None:
         """Adds the strategies that a module defines, or one class."""
         for cls in _strategies(found):
-            line = _line_of(cls)
-            with _Reporting(self, source, line):
+            with _Reporting(self, source, cls):
                 decoder = self._made.get(cls) or _instance(cls)
                 self._made[cls] = decoder
                 if decoder.name in self._decoders or decoder.name in ALIASES:
-                    self.problems.append(Problem(source, line, f"the name {decoder.name} is taken."))
+                    taken = f"the name {decoder.name} is taken."
+                    self.problems.append(Problem(source, _line_of(cls), taken))
                 else:
                     self._decoders[decoder.name] = decoder
                     self._sources[decoder.name] = source
@@ -183,8 +183,8 @@ def _entry_points() -> Iterable[EntryPoint]:
 class _Reporting:
     """Turns whatever is raised inside into a problem of the registry."""
 
-    def __init__(self, registry: Registry, source: str, line: int = 0) -> None:
-        self.registry, self.source, self.line = registry, source, line
+    def __init__(self, registry: Registry, source: str, cls: type | None = None) -> None:
+        self.registry, self.source, self.cls = registry, source, cls
 
     def __enter__(self) -> None:
         return None
@@ -198,7 +198,7 @@ class _Reporting:
             frames = [
                 f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == self.source
             ]
-            line = (frames[-1] if frames else None) or self.line
+            line = (frames[-1] if frames else None) or _line_of(self.cls)
             declared = isinstance(error, _Malformed | ParamError)
             sentence = str(error) if declared else " ".join(f"{type(error).__name__}: {error}".split())
         self.registry.problems.append(Problem(self.source, line, sentence))
@@ -258,9 +258,12 @@ def _instance(cls: type[Filter] | type[Decoder]) -> Decoder:
     return decoder
 
 
-def _line_of(cls: type) -> int:
-    """The line where a class is defined, 0 where there is no source."""
+def _line_of(cls: type | None) -> int:
+    """The line where a class is defined, 0 where there is no source.
+
+    Its whole file is read and parsed for that: only what has a problem is looked for.
+    """
     try:
-        return inspect.getsourcelines(cls)[1]
+        return inspect.getsourcelines(cls)[1] if cls else 0
     except (OSError, TypeError):
         return 0

@@ -9,7 +9,7 @@ import os
 import sqlite3
 import sys
 import time
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from rich.text import Text
 from textual import work
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
+    from rich.console import RenderableType
     from textual.binding import Binding
     from textual.command import Hits
     from textual.driver import Driver
@@ -160,6 +161,7 @@ class EdgeApp(App[int]):
         self._news: list[Event] = []
         self.watching: threading.Event | None = None
         self._leaving = False
+        self._painted = False
         self.clean = True
         """Whether the engine ended in time; if not, the process must not wait for its thread."""
 
@@ -190,13 +192,29 @@ class EdgeApp(App[int]):
         if self.settings.keys:
             self.remap()
         knobs = Knobs(self.settings, _decoder(self.settings.strategy))
-        self.workbench = Workbench(self.session, knobs, decoders.all())
+        self.workbench = Workbench(self.session, knobs, decoders.all(), self.size)
         self.push_screen(self.workbench)
+        self.call_later(self.workbench.refresh)
         if not self.is_headless:
             lifecycle.on_signals(self._leave)
             self.watching = lifecycle.watch_terminal(self._terminal_gone)
-        # The engine's thread imports torch, which takes the interpreter for a while: paint first.
-        self.workbench.call_after_refresh(self._begin)
+
+    @property
+    def gathering(self) -> bool:
+        """Whether changes are gathered, to be painted together."""
+        return self._batch_count > 0
+
+    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
+        """Paints, and begins once the workbench was painted.
+
+        The engine's thread imports torch, which takes the interpreter for a while. Textual's own hooks after
+        a refresh come too early: what is rendered during its start is not painted yet.
+        """
+        super()._display(screen, renderable)
+        if not self._painted and renderable is not None and not self.gathering:
+            self._painted = screen is self.workbench
+            if self._painted:
+                self.call_later(self._begin)
 
     def _begin(self) -> None:
         gc.enable()

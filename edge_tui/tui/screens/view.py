@@ -30,10 +30,11 @@ from edge_tui.tui.widgets.tour import TourCard
 from edge_tui.tui.widgets.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from textual import events
     from textual.app import ComposeResult
+    from textual.geometry import Size
     from textual.theme import Theme
 
     from decoders.base import Decoder
@@ -76,8 +77,9 @@ class View(Screen[None]):
         (TALL, "-tall"),
     ]
 
-    def __init__(self, session: Session, knobs: Knobs, decoders: Sequence[Decoder]) -> None:
-        super().__init__()
+    def __init__(self, session: Session, knobs: Knobs, decoders: Sequence[Decoder], size: Size) -> None:
+        # Textual tells the size only after it has styled everything, and then would style all of it again.
+        super().__init__(classes=" ".join(self._classes_at(size)))
         self._compositor = RowCompositor()
         self.session = session
         self.knobs = knobs
@@ -102,6 +104,19 @@ class View(Screen[None]):
         self._shown: Transcript | None = None
         self._ticks = 0
         self._counted = ""
+
+    @classmethod
+    def _classes_at(cls, size: Size) -> Iterator[str]:
+        """What the screen is in a terminal of that size, while nobody has folded or opened anything."""
+        for length, points in zip(size, (cls.HORIZONTAL_BREAKPOINTS, cls.VERTICAL_BREAKPOINTS), strict=True):
+            yield max(point for point in points if point[0] <= length)[1]
+        if size.width >= WIDE:
+            yield "-inspecting"
+
+    def _compositor_refresh(self) -> None:
+        """Renders what has changed, but not while changes are gathered: it would only be thrown away."""
+        if not self.app.gathering:
+            super()._compositor_refresh()
 
     def compose(self) -> ComposeResult:
         yield Static(id="too-small")
