@@ -155,6 +155,9 @@ def fuse(
         if any(m is None for m in packed):
             return "A matrix of this model is stored in a way that the fused kernels cannot read."
         matrices.append(Matrices(*packed))  # type: ignore[arg-type]
+    from edge_tui.engine.ops.project_triton import levels
+
+    levels(embedding.device)  # now, since no step may wait for the device
     packed_head = head.packed()
     assert packed_head is not None, "the head keeps the compute dtype"
     return FusedStep(config, embedding, layers, matrices, norm, packed_head)

@@ -6,6 +6,10 @@ queries that share a key head ride along, so each key is read once. The last pie
 new positions: it writes their keys and values and attends to them from its registers. Whoever finishes last
 joins the results, in the order of the pieces, so the same input gives the same bits.
 
+Between two products of one token there is little to compute and much to wait for, so what does not depend on
+the kernel before is fetched while that one still runs: the length, the angles, and a hint about old keys and
+values. What does depend on it is asked for together, before any of it is used.
+
 Source: Flash-Decoding (arXiv 2307.08691 for the tiles; the split over keys is its sequel for decoding).
 """
 
@@ -38,7 +42,7 @@ class Tuning:
     """What only changes speed.
 
     Attributes:
-        block: Keys of one tile.
+        block: Keys of one tile; what one program takes at once.
         least: Fewest tiles worth a program of their own.
         warps: Warps of a program.
         stages: Tiles being loaded at once.
@@ -53,16 +57,20 @@ class Tuning:
 
 
 @triton.jit
-def _cut(held, split, splits, least, WINDOW: tl.constexpr, BLOCK: tl.constexpr):
-    """Where a piece of the old positions starts, where it ends, and how many pieces there are."""
+def _cut(held, limit, split, splits, least, OWN: tl.constexpr, WINDOW: tl.constexpr, BLOCK: tl.constexpr):
+    """Where a piece of the positions starts, where it ends, and how many pieces there are.
+
+    With `OWN` the new position, the first after `held`, is one of them.
+    """
     first = 0
     if WINDOW > 0:
-        first = tl.maximum(held - WINDOW + 1, 0)
-    tiles = tl.cdiv(held - first, BLOCK)
+        first = tl.maximum(tl.minimum(held, limit) - WINDOW + 1, 0)
+    last = tl.minimum(held + 1, limit) if OWN else tl.minimum(held, limit)
+    tiles = tl.cdiv(last - first, BLOCK)
     share = tl.maximum(tl.cdiv(tiles, splits), least)
     pieces = tl.maximum(tl.cdiv(tiles, share), 1)
     start = first + split * share * BLOCK
-    return start, tl.minimum(start + share * BLOCK, held), pieces
+    return start, tl.minimum(start + share * BLOCK, last), pieces
 
 
 @triton.jit
@@ -78,39 +86,68 @@ def _fetch(keys, values, start, end, D: tl.constexpr):
 
 
 @triton.jit
-def _turned(
-    source,
-    live,
-    weight,
-    position,
-    cos,
-    sin,
-    eps,
-    D: tl.constexpr,
-    DP: tl.constexpr,
-    ROTARY: tl.constexpr,
-    NORM: tl.constexpr,
-):
-    """Heads under their norm and rotary, float32 `[N, DP]`.
+def _angles(cos, sin, position, reach, DP: tl.constexpr, ROTARY: tl.constexpr):
+    """Cosines and signed sines of positions `[N]`, float32 `[N, DP]`: 1 and 0 for columns that stay."""
+    d = tl.arange(0, DP)
+    at = tl.minimum(position, reach - 1)[:, None] * ROTARY + d[None, :]
+    turning = (d < ROTARY)[None, :] & (position >= 0)[:, None]
+    c = tl.load(cos + at, mask=turning, other=1.0).to(tl.float32)
+    s = tl.load(sin + at, mask=turning, other=0.0).to(tl.float32)
+    return c, s
 
-    `source` and `weight` point to each head's first column; rows that are not `live` come out zero.
+
+@triton.jit
+def _heads(source, live, D: tl.constexpr, DP: tl.constexpr, ROTARY: tl.constexpr):
+    """Heads `[N, DP]` whose first columns `source` points to, and the partner of each number in the rotary.
+
+    Rows that are not `live` are zero.
     """
     d = tl.arange(0, DP)
     partner = tl.where(d < ROTARY, (d + ROTARY // 2) % ROTARY, d)
     if ROTARY % 16 == 0:
         partner = tl.max_contiguous(tl.multiple_of(partner, 8), 8)
     inside = live[:, None] & (d < D)[None, :]
-    x = tl.load(source[:, None] + d[None, :], mask=inside, other=0.0).to(tl.float32)
-    y = tl.load(source[:, None] + partner[None, :], mask=inside, other=0.0).to(tl.float32)
+    x = tl.load(source[:, None] + d[None, :], mask=inside, other=0.0)
+    return x, tl.load(source[:, None] + partner[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def _gains(weight, live, D: tl.constexpr, DP: tl.constexpr, ROTARY: tl.constexpr, NORM: tl.constexpr):
+    """What a norm multiplies heads, and their partners, by; `weight` points to each head's first column."""
+    if NORM:
+        return _heads(weight, live, D, DP, ROTARY)
+    else:
+        return 1.0, 1.0
+
+
+@triton.jit
+def _turned(x, y, gain, partner_gain, c, s, eps, D: tl.constexpr, NORM: tl.constexpr):
+    """Heads `x` with partners `y` under their norm and rotary, float32; `c` and `s` are `_angles`."""
+    x = x.to(tl.float32)
+    y = y.to(tl.float32)
     if NORM:
         scale = tl.rsqrt(tl.sum(x * x, 1) / D + eps)[:, None]
-        x *= scale * tl.load(weight[:, None] + d[None, :], mask=inside, other=0.0).to(tl.float32)
-        y *= scale * tl.load(weight[:, None] + partner[None, :], mask=inside, other=0.0).to(tl.float32)
-    turning = live[:, None] & (d < ROTARY)[None, :]
-    row = position[:, None] * ROTARY + d[None, :]
-    c = tl.load(cos + row, mask=turning, other=1.0).to(tl.float32)
-    s = tl.load(sin + row, mask=turning, other=0.0).to(tl.float32)
+        x *= scale * gain.to(tl.float32)
+        y *= scale * partner_gain.to(tl.float32)
     return x * c + y * s
+
+
+@triton.jit
+def _weigh(q, key, seen, scale, top, total, BLIND: tl.constexpr):
+    """Takes a tile's keys into the running softmax.
+
+    With `BLIND` a query may have seen nothing yet.
+
+    Returns:
+        The tile's shares `[MP, N]`, what earlier ones are to be multiplied by, the new peak and the new sum.
+    """
+    scores = tl.dot(q, tl.trans(key), input_precision="ieee") * scale
+    scores = tl.where(seen, scores, float("-inf"))
+    peak = tl.maximum(top, tl.max(scores, 1))
+    calm = tl.where(peak == float("-inf"), 0.0, peak) if BLIND else peak  # −∞ less −∞ is no number
+    share = tl.exp2(scores - calm[:, None])
+    fade = tl.exp2(top - calm)
+    return share, fade, peak, total * fade + tl.sum(share, 1)
 
 
 @triton.jit
@@ -199,6 +236,7 @@ def _attend(
     GROUP: tl.constexpr = HEADS // KV_HEADS
     WIDTH: tl.constexpr = (HEADS + 2 * KV_HEADS) * D
     NEVER: tl.constexpr = float("-inf")
+    OWN: tl.constexpr = K == 1  # the new position is one of a tile, and needs no product of its own
     dtype = root.dtype.element_ty
     row, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     plane = capacity.to(tl.int64) * D
@@ -208,50 +246,60 @@ def _attend(
     if not FORK:
         keys += row * (2 * KV_HEADS * plane)
     values = keys + KV_HEADS * plane
+    m = tl.arange(0, MP)
+    d = tl.arange(0, DP)
+    step = m // GROUP
+    ahead = tl.arange(0, 1) if OWN else step
+    tile = tl.arange(0, BLOCK)
     if DEPEND:
         gdc_launch_dependents()
+    # Before the wait a length may be that of a step ago. It is looked at again.
+    early = tl.load(length + row, cache_modifier=".cg").to(tl.int32)
+    start, end, pieces = _cut(early, capacity, split, splits, least, OWN, WINDOW, BLOCK)
+    c, s = _angles(cos, sin, early + ahead, reach, DP, ROTARY)
     if PREFETCH:
-        # Before the wait, so the length may be that of a step ago: good enough for a hint.
-        soon = tl.minimum(tl.load(length + row, cache_modifier=".cg"), capacity).to(tl.int32)
-        start, end, pieces = _cut(soon, split, splits, least, WINDOW, BLOCK)
+        old = tl.minimum(end, early)
         if FORK:
-            end = tl.minimum(end, tl.load(base, cache_modifier=".cg").to(tl.int32))
-        _fetch(keys, values, start, end, D)
+            old = tl.minimum(old, tl.load(base, cache_modifier=".cg").to(tl.int32))
+        _fetch(keys, values, start, old, D)
+    query = head * GROUP + m % GROUP
+    real = m < M
+    n = tl.arange(0, NP)
+    new = n < K
+    gain, partner_gain = _gains(norm + query * D, real, D, DP, ROTARY, NORM)
+    new_gain, new_partner_gain = _gains(norm + (HEADS + head) * D + n * 0, new, D, DP, ROTARY, NORM)
+    columns = (d < D)[None, :]
+    raw = qkv + (row * K + n) * WIDTH + (HEADS + head) * D
     if DEPEND:
         gdc_wait()
+    # What comes from the kernel before is asked for together.
     held = tl.load(length + row, cache_modifier=".cg").to(tl.int32)
+    x, y = _heads(qkv + (row * K + step) * WIDTH + query * D, real, D, DP, ROTARY)
+    new_x, new_y = _heads(raw, new, D, DP, ROTARY)
+    new_value_at = (raw + KV_HEADS * D)[:, None] + d[None, :]
+    new_value = tl.load(new_value_at, mask=new[:, None] & columns, other=0.0)
     origin = 0
     limit = capacity
     if FORK:
         origin = tl.load(base, cache_modifier=".cg").to(tl.int32)
         limit = tl.minimum(capacity, origin + room)
-    start, end, pieces = _cut(tl.minimum(held, limit), split, splits, least, WINDOW, BLOCK)
+    if (held != early) | FORK:
+        start, end, pieces = _cut(held, limit, split, splits, least, OWN, WINDOW, BLOCK)
+        c, s = _angles(cos, sin, held + ahead, reach, DP, ROTARY)
     if split >= pieces:
         return
 
-    m = tl.arange(0, MP)
-    d = tl.arange(0, DP)
-    step = m // GROUP
-    query = head * GROUP + m % GROUP
-    real = m < M
-    columns = (d < D)[None, :]
-    at = tl.minimum(held + step, reach - 1)
-    source = qkv + (row * K + step) * WIDTH + query * D
-    q = _turned(source, real, norm + query * D, at, cos, sin, eps, D, DP, ROTARY, NORM).to(dtype)
+    q = _turned(x, y, gain, partner_gain, c, s, eps, D, NORM).to(dtype)
+    now = held + n
+    new_c, new_s = c, s
+    if not OWN:
+        new_c, new_s = _angles(cos, sin, now, reach, DP, ROTARY)
+    new_key = _turned(new_x, new_y, new_gain, new_partner_gain, new_c, new_s, eps, D, NORM).to(dtype)
     top = tl.full([MP], NEVER, tl.float32)
     total = tl.zeros([MP], tl.float32)
     mixed = tl.zeros([MP, DP], tl.float32)
 
     if split == pieces - 1:
-        n = tl.arange(0, NP)
-        new = n < K
-        now = held + n
-        raw = qkv + (row * K + n) * WIDTH + (HEADS + head) * D
-        gains = norm + (HEADS + head) * D + n * 0
-        now_at = tl.minimum(now, reach - 1)
-        new_key = _turned(raw, new, gains, now_at, cos, sin, eps, D, DP, ROTARY, NORM).to(dtype)
-        new_value_at = (raw + KV_HEADS * D)[:, None] + d[None, :]
-        new_value = tl.load(new_value_at, mask=new[:, None] & columns, other=0.0)
         put = new & (now >= origin) & (now < limit)
         if FORK:
             slot = now - origin
@@ -264,19 +312,16 @@ def _attend(
             gap = KV_HEADS * plane
         tl.store(target[:, None] + d[None, :], new_key, mask=put[:, None] & columns)
         tl.store((target + gap)[:, None] + d[None, :], new_value, mask=put[:, None] & columns)
-        before = (n[None, :] <= step[:, None]) & new[None, :]
-        if WINDOW > 0:
-            before = before & (n[None, :] > step[:, None] - WINDOW)
-        first_scores = tl.dot(q, tl.trans(new_key), input_precision="ieee") * scale
-        first_scores = tl.where(before, first_scores, NEVER)
-        top = tl.max(first_scores, 1)
-        first_share = tl.exp2(first_scores - top[:, None])
-        total = tl.sum(first_share, 1)
-        mixed = tl.dot(first_share.to(dtype), new_value, input_precision="ieee")
+        if not OWN:
+            before = (n[None, :] <= step[:, None]) & new[None, :]
+            if WINDOW > 0:
+                before = before & (n[None, :] > step[:, None] - WINDOW)
+            share, _, top, total = _weigh(q, new_key, before, scale, top, total, False)
+            mixed = tl.dot(share.to(dtype), new_value, input_precision="ieee")
 
     for begin in range(start, end, BLOCK):
-        position = begin + tl.arange(0, BLOCK)
-        live = position < end
+        position = begin + tile
+        live = position < tl.minimum(end, held)
         key_at = keys + position * D
         value_at = values + position * D
         if FORK:
@@ -287,35 +332,36 @@ def _attend(
             value_at = tl.where(later >= 0, there + KV_HEADS * fork_plane, value_at)
         inside = live[:, None] & columns
         key = tl.load(key_at[:, None] + d[None, :], mask=inside, other=0.0)
-        seen = live[None, :]
+        seen = (position < end)[None, :]
         if WINDOW > 0:
             seen = seen & (position[None, :] > (held + step - WINDOW)[:, None])
-        scores = tl.dot(q, tl.trans(key), input_precision="ieee") * scale
-        scores = tl.where(seen, scores, NEVER)
-        peak = tl.maximum(top, tl.max(scores, 1))
-        # A query may see nothing yet where windows differ; −∞ less −∞ is no number.
-        calm = tl.where(peak == NEVER, 0.0, peak) if WINDOW > 0 else peak
-        share = tl.exp2(scores - calm[:, None])
-        fade = tl.exp2(top - calm)
-        value = tl.load(value_at[:, None] + d[None, :], mask=inside, other=0.0)
-        total = total * fade + tl.sum(share, 1)
+        # Values take the shared memory that keys took, so they must not lie there before these are used:
+        # what this kernel takes is missing from the cache of those around it.
+        if OWN:
+            own = (position == held)[:, None]
+            key = tl.where(own, new_key, key)
+            value = tl.load(value_at[:, None] + d[None, :], mask=inside, other=0.0)
+            share, fade, top, total = _weigh(q, key, seen, scale, top, total, WINDOW > 0)
+            value = tl.where(own, new_value, value)
+        else:
+            share, fade, top, total = _weigh(q, key, seen, scale, top, total, WINDOW > 0)
+            value = tl.load(value_at[:, None] + d[None, :], mask=inside, other=0.0)
         mixed = tl.dot(share.to(dtype), value, mixed * fade[:, None], input_precision="ieee")
-        top = peak
 
     mixed /= tl.where(total == 0.0, 1.0, total)[:, None]
-    mine = row * KV_HEADS + head
+    whose = row * KV_HEADS + head
     kept = real[:, None] & columns
     if pieces == 1:
         result = out + (row * K + step) * (HEADS * D) + query * D
         tl.store(result[:, None] + d[None, :], mixed.to(out.dtype.element_ty), mask=kept)
     else:
-        place = (mine * splits + split) * M + m
+        place = (whose * splits + split) * M + m
         tl.store(partial + place[:, None] * D + d[None, :], mixed, mask=kept)
         tl.store(weight + place, top + tl.log2(total), mask=real)
         tl.debug_barrier()  # the count must not run ahead of what other threads of this program store
-        if tl.atomic_add(arrived + mine, 1, sem="acq_rel") == pieces - 1:
-            tl.store(arrived + mine, 0)
-            first = mine * splits * M
+        if tl.atomic_add(arrived + whose, 1, sem="acq_rel") == pieces - 1:
+            tl.store(arrived + whose, 0)
+            first = whose * splits * M
             results, weights = partial + first * D, weight + first
             _join(out, results, weights, pieces, row * K, head, HEADS, GROUP, M, D, TILE, AHEAD)
 
@@ -392,7 +438,7 @@ def attend(
         M=queries,
         MP=_padded(queries),
         DP=_padded(d),
-        NP=_padded(k),
+        NP=1 if k == 1 else _padded(k),
         TILE=min(_padded(queries * d), 1024),
         AHEAD=t.warps,
         PREFETCH=t.prefetch and not INTERPRETED,
@@ -402,9 +448,10 @@ def attend(
 
 
 def tuned(matrix_units: bool, wide: bool, k: int) -> Tuning:
-    """What runs fast, as measured on an NVIDIA H100 and an H200.
+    """What runs fast, as measured on an NVIDIA H100.
 
-    Shared memory is what the first-level cache is not. Where kernels overlap, what this one takes is missing
+    With one position the time between two products counts: results of pieces that have to be joined come two
+    microseconds later than those of one, so a piece is as long as registers allow. Shared memory is what the first-level cache is not. Where kernels overlap, what this one takes is missing
     from the products before and after it, which read every token from that cache: two stages of wide keys
     made a step of five rows of a 7B model a third slower.
 
@@ -413,8 +460,10 @@ def tuned(matrix_units: bool, wide: bool, k: int) -> Tuning:
         wide: Whether a key has more than 64 numbers.
         k: New positions of a row; with few queries, loading is most of the work.
     """
+    if matrix_units and k == 1:
+        return Tuning(block=64 if wide else 256, warps=8, stages=1)
     if matrix_units:
-        return Tuning(warps=8 if wide and k == 1 else 4, stages=1 if wide else 2)
+        return Tuning(stages=1 if wide else 2)
     # Products on plain cores want every operand in registers: small tiles, spread over more warps.
     return Tuning(block=16, least=4, warps=8, stages=1)
 

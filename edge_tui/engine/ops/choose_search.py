@@ -1,14 +1,14 @@
 """The search for a filter's edge among a whole vocabulary, in three kernels.
 
-Candidates are put in order by a key in nats. The first kernel adds up what those in each of 16 stretches
-weigh (quarters of an octave, where a key lies in from 2 to 24 nats), the second does the same for each
-1024th of the stretch that the edge lies in, and the third lists the few candidates of the part found.
+Candidates are put in order by a key in nats. The first kernel adds up what those in each of 31 stretches
+weigh (eighths of a nat below 2, then quarters of an octave, and all from 24 on), the second does the same for
+each 1024th of the stretch that the edge lies in, and the third lists the few candidates of the part found.
 Whoever wants to know the edge then searches the list by bit patterns, since non-negative floats compare like
 them; what is equal stays together.
 
 The first sums are made by comparison, not by atomics: those of a vocabulary would queue up at the few
 hundred bins that nearly all candidates share. In the second, most lie in other stretches, and the others
-spread.
+spread; so stretches have to be narrow where a flat distribution has all its candidates.
 
 Weights are integers (a probability in units of 2⁻⁴⁰ of the best one's), so sums are exact, whatever order
 atomics come in, and a run is the same run after run. A parameter at its neutral value leaves the list empty,
@@ -34,16 +34,20 @@ if TYPE_CHECKING:
 
 BINS = 1024
 """Parts of a stretch, and entries of one histogram."""
-STRETCHES = 16
+STRETCHES = 31
 _BINS = tl.constexpr(BINS)
 _SIDE = tl.constexpr(32)
-_STRETCHES = tl.constexpr(STRETCHES)
-_NEAR = tl.constexpr((0x40000000 >> 21) - 1)
-"""Number of the quarter of an octave before 2.0: the first stretch ends with it."""
+_ROOM = tl.constexpr(32)
+"""Sums of stretches that are kept: a power of two."""
+_EIGHTHS = tl.constexpr(16)
+"""Stretches below 2.0."""
+_NEAR = tl.constexpr((0x40000000 >> 21) - 16)
+"""What the number of a quarter of an octave exceeds its stretch by: 2.0 begins the one after the eighths."""
 _FAR = tl.constexpr(0x41C00000)
 """Bit pattern of 24.0, where the last stretch begins."""
-_FILLED = tl.constexpr(STRETCHES)
-_MISSING = tl.constexpr(STRETCHES + 1)
+_LAST = tl.constexpr((0x41C00000 >> 21) - (0x40000000 >> 21) + 16)
+_FILLED = tl.constexpr(32)
+_MISSING = tl.constexpr(33)
 """Kept behind the sums of stretches: length of the list, and what those before it leave to be reached."""
 _UNIT = tl.constexpr(float(1 << 40))
 """Weight of the best candidate; 2¹⁸ of them still fit into 63 bits."""
@@ -56,18 +60,19 @@ _WAYS = tl.constexpr(16)
 @triton.jit
 def stretch_of(key):
     """Which stretch a key lies in."""
+    eighth = (tl.minimum(key, 2.0) * (_EIGHTHS // 2)).to(tl.int32)
     quarter = (key.to(tl.int32, bitcast=True) >> 21) - _NEAR
-    return tl.minimum(tl.maximum(quarter, 0), _STRETCHES - 1)
+    return tl.where(key < 2.0, eighth, tl.minimum(quarter, _LAST))
 
 
 @triton.jit
 def part_of(key, stretch):
     """Which part of its stretch a key lies in."""
     bits = key.to(tl.int32, bitcast=True)
-    near = (tl.minimum(key, 1.999) * (_BINS // 2)).to(tl.int32)
+    near = ((tl.minimum(key, 2.0) * (_EIGHTHS // 2) - stretch.to(tl.float32)) * _BINS).to(tl.int32)
     far = (bits - _FAR) >> 20
     between = (bits >> 11) & (_BINS - 1)
-    return tl.where(stretch == 0, near, tl.where(stretch == _STRETCHES - 1, far, between))
+    return tl.where(stretch < _EIGHTHS, near, tl.where(stretch == _LAST, far, between))
 
 
 @triton.jit
@@ -202,7 +207,7 @@ def _search(
     x = tl.load(z + row * V + ids, mask=ids < V, other=-INF)
     peak = peak_of(peaks, row, count, PARTS)
     mine = tally + 2 * row * _BINS
-    stretches = tl.arange(0, _STRETCHES)
+    stretches = tl.arange(0, _ROOM)
     heavy = tl.load(mine + stretches)
     sides = tl.arange(0, _SIDE)
     parts = tl.load(mine + _BINS + sides[:, None] * _SIDE + sides[None, :])
@@ -229,7 +234,7 @@ def _search(
             weight = tl.full((BLOCK,), 1, tl.int64)
         stretch = stretch_of(key)
         if PASS == 0:
-            stretch = tl.where(held, stretch, _STRETCHES)
+            stretch = tl.where(held, stretch, _ROOM)
             heavy = tl.sum(tl.where(stretch[:, None] == stretches[None, :], weight[:, None], 0), 0)
             tl.atomic_add(mine + stretches, heavy, mask=heavy > 0, sem="relaxed")
         else:

@@ -211,7 +211,8 @@ def _has_tensor_cores(device: torch.device) -> bool:
 
 
 @cache
-def _levels(device: torch.device) -> Tensor:
+def levels(device: torch.device) -> Tensor:
+    """The 16 levels of NF4, float32; the first call on a device waits for it."""
     return torch.tensor(NF4_LEVELS, device=device)
 
 
@@ -228,7 +229,7 @@ def project(
 ) -> None:
     """`project.project` as one kernel; `config` overrides the table's choice.
 
-    Run once before it is captured in a graph: it compiles, and brings the NF4 levels to the device.
+    Run once before it is captured in a graph: it compiles.
     """
     tokens, columns = x.shape
     width = packed.rows // 2 if gate else packed.rows
@@ -273,7 +274,7 @@ def project(
         norm.view(torch.int32) if config.tensor and norm is not None else norm,
         residual,
         out,
-        _levels(x.device) if packed.kind == "nf4" else None,
+        levels(x.device) if packed.kind == "nf4" else None,
         *arguments,
         **constants,
     )
