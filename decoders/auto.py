@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from decoders.base import Decoder, Env, Output, Param, ParamError, Params, Step
+from decoders.best import argmax
 from decoders.chain import Chain, last_logits, merge
 from decoders.min_p import MinP
 from decoders.penalties import REPETITION, penalties
@@ -98,7 +99,7 @@ class Auto(Decoder):
     def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
         z = last_logits(outs["model"], s)
         penalised = self.penalties.apply(z, p, s, rng)
-        best = only(penalised, penalised.argmax(-1, keepdim=True))
+        best = only(penalised, argmax(penalised))
         final = self.chain.apply(penalised, p, s, rng).where(p["do_sample"] > 0, best)
         chosen = draw(final, rng)
         self.penalties.observe(s, chosen, final)

@@ -8,14 +8,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SHARE = 1024
-"""Candidates among which a first choice is made."""
+"""Candidates among which a first choice is made on a GPU."""
+_BLOCK = 128
+"""Candidates of which a CPU first looks at the greatest alone."""
 
 
 def best(z: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The greatest entries of each row and where they are, best first.
 
     To select from one long row keeps a corner of a GPU busy for as long as a sort. So the best of each of
-    many short shares are taken first, which occupies all of it, and the best of those after.
+    many short shares are taken first, which occupies all of it, and the best of those after. A CPU finds the
+    greatest of a block with vectors, but the best few one entry after another: it does so only in those
+    blocks whose greatest are the best.
 
     Args:
         z: float `[R, V]`; −inf means removed.
@@ -25,10 +29,53 @@ def best(z: Tensor, count: int) -> tuple[Tensor, Tensor]:
         values float `[R, count]` and ids int64 `[R, count]`. Where too few are left, the values of the rest
         are −inf and their ids are any.
     """
+    if z.device.type == "cpu" and z.shape[-1] >= 4 * _BLOCK * count:
+        return _in_blocks(z, count)
     if z.device.type == "cpu" or z.shape[-1] < 4 * _SHARE or count > _SHARE // 8:
         values, ids = z.topk(count, -1)
         return values, ids
     return _in_shares(z, count)
+
+
+def argmax(z: Tensor) -> Tensor:
+    """Where the greatest entry of each row is, the first of equals.
+
+    Args:
+        z: float `[R, V]`.
+
+    Returns:
+        int64 `[R, 1]`.
+    """
+    if z.device.type != "cpu" or z.shape[-1] < 4 * _BLOCK:
+        return z.argmax(-1, keepdim=True)
+    ids, values = _blocks(z, _peaks(z).argmax(-1, keepdim=True))
+    return ids.gather(-1, values.argmax(-1, keepdim=True))
+
+
+def _in_blocks(z: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    ids, values = _blocks(z, _peaks(z).topk(count, -1, sorted=False).indices)
+    values, order = values.topk(count, -1)
+    return values, ids.gather(-1, order)
+
+
+def _peaks(z: Tensor) -> Tensor:
+    """The greatest of each block, `[R, ⌈V / _BLOCK⌉]`."""
+    import torch
+
+    whole = z.shape[-1] - z.shape[-1] % _BLOCK
+    peaks = z.narrow(-1, 0, whole).view(len(z), -1, _BLOCK).amax(-1)
+    if whole == z.shape[-1]:
+        return peaks
+    return torch.cat((peaks, z.narrow(-1, whole, z.shape[-1] - whole).amax(-1, keepdim=True)), -1)
+
+
+def _blocks(z: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Ids and values of some blocks, `[R, N · _BLOCK]`; −inf behind the end of a row."""
+    import torch
+
+    ids = (numbers[..., None] * _BLOCK + torch.arange(_BLOCK)).flatten(-2)
+    within = ids.clamp(max=z.shape[-1] - 1)
+    return within, z.gather(-1, within).masked_fill(ids != within, -torch.inf)
 
 
 def _in_shares(z: Tensor, count: int) -> tuple[Tensor, Tensor]:

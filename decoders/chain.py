@@ -10,6 +10,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from decoders.base import Env, Output, Param, Params, Stage
+from decoders.best import argmax
 from decoders.temperature import only
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Chain:
             # looking at a parameter waits for nothing.
             if z.device.type != "cpu" or not _is_neutral(stage, p):
                 out = stage.apply(out, p, self._own(i, s), rng)
-        return only(z, z.argmax(-1, keepdim=True)).where(out.amax(-1, keepdim=True) == -inf, out)
+        return only(z, argmax(z)).where(out.amax(-1, keepdim=True) == -inf, out)
 
     def observe(self, s: State, chosen: Tensor, final: Tensor) -> None:
         """Counts the tokens taken, int64 `[R]`, and tells the stages that learn from them.

@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from decoders.base import Decoder, Env, Output, Param, Params, Step, Stream
-from decoders.best import best
+from decoders.best import argmax, best
 from decoders.chain import Chain, last_logits, merge
 from decoders.penalties import penalties
 from decoders.random import draw
@@ -138,7 +138,7 @@ class Contrastive(Decoder):
         tempered = scale(score, p["temperature"])
         sampled = p["sample"] > 0
         final = tempered.where(sampled, score)
-        chosen = draw(tempered, rng).where(sampled[:, 0], score.argmax(-1))
+        chosen = draw(tempered, rng).where(sampled[:, 0], argmax(score)[:, 0])
         self.chain.observe(s, chosen, final)
         taken = chosen[:, None]
         candidates = {"expert": expert.log_softmax(-1), "amateur": amateur.log_softmax(-1), "score": score}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from decoders.base import Decoder, Env, Output, Params, Step
+from decoders.best import argmax
 from decoders.chain import Chain, last_logits
 from decoders.penalties import penalties
 from decoders.temperature import only
@@ -37,7 +38,7 @@ class Greedy(Decoder):
 
     def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
         z = self.chain.apply(last_logits(outs["model"], s), p, s, rng)
-        taken = z.argmax(-1, keepdim=True)
+        taken = argmax(z)
         final = only(z, taken)
         self.chain.observe(s, taken[:, 0], final)
         return Step(taken[:, 0], final)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from decoders.best import argmax
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -107,6 +109,6 @@ def draw(z: Tensor, rng: Rng) -> Tensor:
 
     if z.device.type == "cpu":
         kept = (z > -torch.inf).nonzero(as_tuple=True)
-        return z.index_put(kept, z[kept] + rng.gumbel(kept[1], kept[0])).argmax(-1)
+        return argmax(z.index_put(kept, z[kept] + rng.gumbel(kept[1], kept[0])))[:, 0]
     ids = torch.arange(z.shape[-1], device=z.device).expand_as(z)
-    return (z + rng.gumbel(ids)).argmax(-1)
+    return argmax(z + rng.gumbel(ids))[:, 0]

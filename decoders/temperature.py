@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from decoders.base import Param, Params, Stage
+from decoders.best import argmax
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +62,7 @@ class Temperature(Stage):
 def scale(z: Tensor, tau: Tensor) -> Tensor:
     """`z / τ` for float32 `z [R, V]` and `τ [R, 1]`; τ = 0 keeps the (first) argmax alone."""
     greedy = tau < GREEDY_BELOW
-    return only(z, z.argmax(-1, keepdim=True)).where(greedy, z / tau.masked_fill(greedy, 1.0))
+    return only(z, argmax(z)).where(greedy, z / tau.masked_fill(greedy, 1.0))
 
 
 def only(z: Tensor, ids: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ __all__ = [
     "best_device",
     "cpu_has_bfloat16",
     "cpu_has_int8",
+    "cpu_has_wide_int8",
     "cpu_packs_int4",
     "devices",
     "free_memory",
@@ -123,6 +124,12 @@ def cpu_has_bfloat16() -> bool:
 def cpu_has_int8() -> bool:
     """Whether the processor sums products of four bytes at once (VNNI, AMX)."""
     return _cpu_has("avx512_vnni|avx_vnni|amx_int8")
+
+
+@lru_cache(maxsize=1)
+def cpu_has_wide_int8() -> bool:
+    """Whether it does so in vectors of 512 bits."""
+    return _cpu_has("avx512_vnni")
 
 
 @lru_cache(maxsize=1)

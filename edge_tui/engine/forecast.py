@@ -13,7 +13,13 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.engine.devices import cpu_has_bfloat16, cpu_has_int8, cpu_packs_int4, free_memory
+from edge_tui.engine.devices import (
+    cpu_has_bfloat16,
+    cpu_has_int8,
+    cpu_has_wide_int8,
+    cpu_packs_int4,
+    free_memory,
+)
 from edge_tui.engine.models.architectures import FlatConfig, UnsupportedError, flat_config
 from edge_tui.engine.models.branches import STEP
 from edge_tui.engine.rooms import ROOM, roomy
@@ -359,6 +365,8 @@ def _stored(precision: str, rows: int, elements: int, device: str) -> int:
     """Bytes of a quantised matrix; `engine.models.linear` says which kinds there are."""
     columns = elements // rows
     if precision == "int8":
+        if device == "cpu" and elements >= BIG_MATRIX and cpu_has_wide_int8():
+            return elements + rows * (-columns % 512) + 16 * rows  # of each row a sum and a zero point, too
         filled = -columns % 16 if device == "cpu" else 0
         return elements + rows * filled + 4 * rows  # a scale for each row
     if device == "cpu" and cpu_packs_int4() and rows % 32 == 0 and columns % 32 == 0:

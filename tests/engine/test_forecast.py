@@ -12,7 +12,10 @@ from edge_tui.engine.checkpoint import Checkpoint, open_checkpoint
 from edge_tui.engine.devices import Device, best_device, free_memory, resolve_device
 from edge_tui.engine.forecast import Forecast, forecast_pair, largest_context, resolve_precision, size
 from edge_tui.engine.loader import load
+from edge_tui.engine.models import linear
 from edge_tui.engine.models.branches import Branches
+from edge_tui.engine.models.flat import FlatModel
+from edge_tui.engine.ops.project_cpu import can_int8_vector
 from edge_tui.engine.port import ModelSpec
 from edge_tui.engine.rooms import ROOM, roomy
 from edge_tui.nvml import GpuSample
@@ -46,6 +49,21 @@ def test_weights_are_forecast_to_the_byte(
     info = load(ModelSpec(checkpoint.name, precision, "cpu", 64)).model.info
     assert expected.weights == info.weight_bytes
     assert expected.kv == roomy(64 + ROOM) * info.kv_bytes
+
+
+@pytest.mark.skipif(not can_int8_vector(), reason="no integer products in wide vectors here")
+@pytest.mark.parametrize("precision", ["int8", "4bit"])
+def test_matrices_that_are_packed_wider_are_forecast_to_the_byte(
+    made: Callable[..., Checkpoint], precision: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (forecast, linear):
+        monkeypatch.setattr(module, "BIG_MATRIX", 72 * 96)
+    checkpoint = made("qwen2", hidden=72, intermediate=600, heads=6, kv_heads=3)
+    expected = forecast.forecast(checkpoint, precision, 64, 1, "cpu")
+    model = load(ModelSpec(checkpoint.name, precision, "cpu", 64)).model
+    assert isinstance(model, FlatModel)
+    assert isinstance(model._head, linear.VectorInt8)
+    assert expected.weights == model.info.weight_bytes
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8", "4bit"])

@@ -16,7 +16,7 @@ import torch
 
 from edge_tui.engine.held import hold
 from edge_tui.engine.models.linear import OnCpu, Plain
-from edge_tui.engine.ops.project_cpu import project
+from edge_tui.engine.ops.project_cpu import Opaque, project
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,6 +76,7 @@ def fuse(
         [m.weight for m in matrices],
         [m.scales for m in matrices],
         [m.bias for m in matrices],
+        [m.opaque if isinstance(m, OnCpu) else None for m in matrices],
         [layer.window for layer in layers],
         norm,
         config.heads,
@@ -118,6 +119,7 @@ def _step(
     weights: list[torch.Tensor],
     scales: list[torch.Tensor | None],
     biases: list[torch.Tensor | None],
+    opaque: list[Opaque | None],
     windows: list[int],
     norm: torch.Tensor,
     heads: int,
@@ -134,7 +136,7 @@ def _step(
     for i in range(block.size(0)):
         m, kv = 4 * i, block.select(0, i)
         y = torch.rms_norm(x, [hidden], attention_norms[i], eps)
-        qkv = project(y, kinds[m], weights[m], scales[m], biases[m]).view(rows, -1, head_dim)
+        qkv = project(y, kinds[m], weights[m], scales[m], biases[m], opaque[m]).view(rows, -1, head_dim)
         qk = qkv.narrow(1, 0, heads + kv_heads)
         qk_norm = qk_norms[i]
         if qk_norm is not None:
@@ -151,13 +153,13 @@ def _step(
             seen.narrow(1, kv_heads, kv_heads),
         )
         m += 1
-        x = project(y.reshape(rows, -1), kinds[m], weights[m], scales[m], biases[m]).add_(x)
+        x = project(y.reshape(rows, -1), kinds[m], weights[m], scales[m], biases[m], opaque[m]).add_(x)
         y = torch.rms_norm(x, [hidden], mlp_norms[i], eps)
         m += 1
-        gate, up = project(y, kinds[m], weights[m], scales[m], biases[m]).chunk(2, -1)
+        gate, up = project(y, kinds[m], weights[m], scales[m], biases[m], opaque[m]).chunk(2, -1)
         y = torch.ops.aten.silu(gate).mul_(up)
         m += 1
-        x = project(y, kinds[m], weights[m], scales[m], biases[m]).add_(x)
+        x = project(y, kinds[m], weights[m], scales[m], biases[m], opaque[m]).add_(x)
     length.add_(1)
     x = torch.rms_norm(x, [hidden], norm, eps)
-    return project(x, kinds[-1], weights[-1], scales[-1], biases[-1]).view(rows, 1, -1)
+    return project(x, kinds[-1], weights[-1], scales[-1], biases[-1], opaque[-1]).view(rows, 1, -1)

@@ -450,10 +450,11 @@ def attend(
 def tuned(matrix_units: bool, wide: bool, k: int) -> Tuning:
     """What runs fast, as measured on an NVIDIA H100.
 
-    With one position the time between two products counts: results of pieces that have to be joined come two
-    microseconds later than those of one, so a piece is as long as registers allow. Shared memory is what the first-level cache is not. Where kernels overlap, what this one takes is missing
-    from the products before and after it, which read every token from that cache: two stages of wide keys
-    made a step of five rows of a 7B model a third slower.
+    With one position the time between two products counts. Pieces that have to be joined give their result
+    two microseconds later than one alone, so a piece is as long as registers allow. Shared memory is what the
+    first-level cache is not. Where kernels overlap, what this one takes is missing from the products before
+    and after it, which read every token from that cache: two stages of wide keys made a step of five rows of
+    a 7B model a third slower.
 
     Args:
         matrix_units: Whether the GPU has some that Triton uses for the dtype.
@@ -461,7 +462,7 @@ def tuned(matrix_units: bool, wide: bool, k: int) -> Tuning:
         k: New positions of a row; with few queries, loading is most of the work.
     """
     if matrix_units and k == 1:
-        return Tuning(block=64 if wide else 256, warps=8, stages=1)
+        return Tuning(block=128 if wide else 256, warps=8, stages=1)
     if matrix_units:
         return Tuning(stages=1 if wide else 2)
     # Products on plain cores want every operand in registers: small tiles, spread over more warps.

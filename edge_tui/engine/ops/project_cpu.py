@@ -6,6 +6,11 @@ rows of one integer product, so weights are read once, and what is lost, at most
 activation, is little. Where the processor has no such instructions int8 meets bfloat16, as int4 does
 everywhere; with float32 activations those kernels are many times slower.
 
+The integer product is FBGEMM's where it has the instructions. oneDNN's takes the matrix unit of processors
+that have one, and while the other half of a core is busy (with another guest of the host, say) that needs 2.6
+times as long: 25 ms instead of 10 for Qwen2-0.5B's head, where vectors need 15 instead of 12, and float32 a
+fifth more. FBGEMM's packed matrices are no tensors, so they have a place of their own in the arguments.
+
 The functions that `project` leads to are in the part of Python that TorchScript knows: the fused step calls
 them too.
 
@@ -14,20 +19,35 @@ Shapes: `T` tokens, `K` columns that a weight row spans, `N` rows.
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edge_tui.engine.devices import cpu_has_int8, cpu_packs_int4
+from edge_tui.engine.devices import cpu_has_int8, cpu_has_wide_int8, cpu_packs_int4
 
 GROUP = 32
 """Weights of a row that share a scale and a zero point in int4."""
 BLOCK = 64 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 32
 """Rows that torch interleaves in an int4 matrix."""
+VECTOR_BLOCK = 512
+"""Columns that FBGEMM lays out together; it reads the last ones only as far as the matrix goes."""
 _STEP = 16
 """Columns that torch's int8 kernel takes at once; of a row that ends before, it reads what lies behind."""
 _PIECE = 4096
 """Rows quantised at once, which bounds the room for it; a multiple of `BLOCK`."""
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Opaque = Any
+else:
+    try:
+        Opaque = torch.classes.quantized.LinearPackedParamsBase
+    except (RuntimeError, AttributeError):  # built without: nothing makes any
+        Opaque = torch.Tensor
+"""A matrix as FBGEMM packs it."""
 
 
 def project(
@@ -36,20 +56,22 @@ def project(
     weight: torch.Tensor,
     scales: torch.Tensor | None,
     bias: torch.Tensor | None,
+    opaque: Opaque | None = None,
 ) -> torch.Tensor:
     """`x Wᵀ + b`: `x` `[T, K]` to `[T, N]` in its dtype.
 
     Args:
         x: Activations, float32 or bfloat16.
-        kind: "plain", "int8", "int8 dot" or "int4".
+        kind: "plain", "int8", "int8 dot", "int8 vector" or "int4".
         weight: plain: `[N, K]` in the dtype of `x`; others: as the `pack_` function of that kind makes it.
         scales: The same; None for plain.
         bias: `[N]`, or None.
+        opaque: The weight of kind "int8 vector", as `pack_int8_vector` makes it; None for others.
     """
     if scales is None:
         return torch.nn.functional.linear(x, weight, bias)
-    if kind == "int8 dot":
-        y = _int8_dot(x, weight, scales)
+    if kind == "int8 dot" or kind == "int8 vector":
+        y = _int8_dot(x, weight, scales, opaque)
     elif kind == "int8":
         y = _int8(x, weight, scales)
     else:
@@ -57,29 +79,44 @@ def project(
     return y if bias is None else y.add_(bias)
 
 
-def _int8_dot(x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+def _int8_dot(
+    x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, opaque: Opaque | None
+) -> torch.Tensor:
     most = 256  # twice as many rows of a wide matrix are memory that is mapped anew each time
     if x.size(0) <= most:
-        return _split(x, weight, scales)
-    return torch.cat([_split(piece, weight, scales) for piece in torch.split(x, most)])
+        return _split(x, weight, scales, opaque)
+    return torch.cat([_split(piece, weight, scales, opaque) for piece in torch.split(x, most)])
 
 
-def _split(x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+def _split(
+    x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, opaque: Opaque | None
+) -> torch.Tensor:
     """Each activation as two integers from -127 to 127, in one product."""
     tokens = x.size(0)
     wide = x.to(torch.float32)
     largest = wide.abs().amax([-1], True).clamp_min_(1e-30)
     rest = (wide / largest).mul_(127.0)
     high = rest.round()
+    both = torch.cat([high, rest.sub_(high).mul_(254.0)])
+    if opaque is not None:  # it rounds by itself
+        y: torch.Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+            both, 1.0, 128, opaque
+        )
+    else:
+        y = _onednn(both, weight, scales)
+    y = y.narrow(0, 0, tokens).add_(y.narrow(0, tokens, tokens), alpha=1 / 254).mul_(largest.mul_(1 / 127))
+    return y.to(x.dtype)
+
+
+def _onednn(both: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     # Raised by 128, because all processors multiply unsigned by signed; cutting off half more rounds.
-    both = torch.cat([high, rest.sub_(high).mul_(254.0)]).add_(128.5).to(torch.uint8)
+    both = both.add_(128.5).to(torch.uint8)
     none = torch.jit.annotate(list[int | float | complex | None], [])  # type: ignore[no-untyped-call]
     no_zeros = torch.zeros(1, dtype=torch.int32)
     y: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-        both, 1 / 127, 128, weight, scales, no_zeros, None, 1.0, 0, torch.float32, "none", none, ""
+        both, 1.0, 128, weight, scales, no_zeros, None, 1.0, 0, torch.float32, "none", none, ""
     )
-    y = y.narrow(0, 0, tokens).add_(y.narrow(0, tokens, tokens), alpha=1 / 254).mul_(largest)
-    return y.to(x.dtype)
+    return y
 
 
 def _int8(x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
@@ -138,6 +175,26 @@ def pack_int8_dot(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.ops.onednn.qlinear_prepack(codes, [2, weight.shape[1]]), scales
 
 
+def pack_int8_vector(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Opaque]:
+    """The same again, as FBGEMM packs it: no codes, the scales, and the packed matrix.
+
+    It keeps three numbers of four bytes for each row, and fills rows up to multiples of `VECTOR_BLOCK`.
+    """
+    codes, scales = _int8_codes(weight, 0)
+    before = torch.backends.quantized.engine
+    torch.backends.quantized.engine = "fbgemm"
+    try:
+        with warnings.catch_warnings():
+            # The way into it will be another one some day; `can_int8_vector` is to notice.
+            warnings.simplefilter("ignore")
+            no_zeros = torch.zeros(len(codes), dtype=torch.int64)
+            matrix = torch._make_per_channel_quantized_tensor(codes, scales.double(), no_zeros, 0)
+            packed = torch.ops.quantized.linear_prepack(matrix, None)
+    finally:
+        torch.backends.quantized.engine = before
+    return codes.new_empty(0), scales, packed
+
+
 def _int8_codes(weight: torch.Tensor, padding: int) -> tuple[torch.Tensor, torch.Tensor]:
     rows, columns = weight.shape
     codes = torch.zeros(rows, columns + padding, dtype=torch.int8)
@@ -169,7 +226,7 @@ def pack_int4(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 PACK = {"int8": pack_int8, "int8 dot": pack_int8_dot, "int4": pack_int4}
-"""What makes the weight and the scales of each kind that `project` takes."""
+"""What makes the weight and the scales of each kind that `project` takes, if it packs tensors."""
 
 
 def fits_int4(rows: int, columns: int) -> bool:
@@ -180,13 +237,21 @@ def fits_int4(rows: int, columns: int) -> bool:
 @cache
 def can_int8_dot() -> bool:
     """Whether this processor and torch multiply integers fast, and without a sum that overflows."""
-    if not cpu_has_int8():
-        return False
+    return cpu_has_int8() and _multiplies(lambda x, weight: _int8_dot(x, *pack_int8_dot(weight), None))
+
+
+@cache
+def can_int8_vector() -> bool:
+    """The same of FBGEMM, whose sums overflow where vectors are half as wide."""
+    return cpu_has_wide_int8() and _multiplies(lambda x, weight: _int8_dot(x, *pack_int8_vector(weight)))
+
+
+def _multiplies(product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> bool:
     try:
         with torch.inference_mode():
             weight = torch.ones(32, 64)
             weight[1::2] = -1.0
-            y = _int8_dot(torch.ones(2, 64), *pack_int8_dot(weight))
+            y = product(torch.ones(2, 64), weight)
     except (RuntimeError, AttributeError, NotImplementedError):
         return False
     return bool(torch.allclose(y, 64.0 * weight[:, 0].expand(2, -1), rtol=1e-4))

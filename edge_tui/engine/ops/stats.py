@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from decoders.best import best
 from edge_tui.engine.events import TOP
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def top(logp: Tensor) -> tuple[Tensor, Tensor]:
     import torch
     from torch.nn.functional import pad
 
-    values, ids = logp.topk(min(TOP, logp.shape[-1]), dim=-1)
+    values, ids = best(logp, min(TOP, logp.shape[-1]))
     ids = torch.where(values == -torch.inf, -1, ids)
     if values.shape[-1] < TOP:
         missing = (0, TOP - values.shape[-1])

@@ -10,6 +10,7 @@ import torch
 from edge_tui.engine.models import fused_cpu, linear
 from edge_tui.engine.models.base import ContextFull
 from edge_tui.engine.models.linear import OnCpu
+from edge_tui.engine.ops import project_cpu
 from tests.engine.checkpoints import make_checkpoint
 from tests.engine.models.references import CASES, checkpoint, flat, one_by_one, random_ids
 
@@ -102,11 +103,13 @@ def test_full_context(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["int8", "4bit"])
 @pytest.mark.parametrize("case", ["qwen2 old, tied", "qwen3 biased", "llama biased", "phi3 windowed"])
-@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize(("big", "wide"), [(False, False), (True, False), (True, True)])
 def test_same_numbers_of_packed_matrices(
-    precision: str, case: str, big: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    precision: str, case: str, big: bool, wide: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(linear, "BIG_MATRIX", 1 if big else 1 << 30)
+    if not wide:
+        monkeypatch.setattr(project_cpu, "can_int8_vector", lambda: False)
     model = flat(checkpoint(tmp_path, case), precision=precision)
     spy = counted(model)
     got = walk(model, 2)

@@ -15,6 +15,7 @@ from edge_tui.engine.models.linear import (
     Plain,
     PrecisionError,
     RowInt8,
+    VectorInt8,
     head_of,
     int4_on_cpu,
     int8_on_cpu,
@@ -31,14 +32,22 @@ if TYPE_CHECKING:
 
 
 needs_int8 = pytest.mark.skipif(not project_cpu.can_int8_dot(), reason="no integer products here")
+needs_vectors = pytest.mark.skipif(not project_cpu.can_int8_vector(), reason="no wide integer products here")
 needs_int4 = pytest.mark.skipif(not project_cpu.can_int4(), reason="no packed int4 here")
 
 
-@pytest.mark.parametrize("kind", [RowInt8, pytest.param(DotInt8, marks=needs_int8)])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        RowInt8,
+        pytest.param(DotInt8, marks=needs_int8),
+        pytest.param(VectorInt8, marks=needs_vectors),
+    ],
+)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("rows", [1, 5, 33])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_int8(kind: type[RowInt8 | DotInt8], bias: bool, rows: int, dtype: torch.dtype) -> None:
+def test_int8(kind: type[RowInt8 | DotInt8 | VectorInt8], bias: bool, rows: int, dtype: torch.dtype) -> None:
     rng = torch.Generator().manual_seed(0)
     weight = torch.randn(96, 64, generator=rng)
     weight[3] *= 100  # a loud row must not cost the others their resolution
@@ -52,7 +61,8 @@ def test_int8(kind: type[RowInt8 | DotInt8], bias: bool, rows: int, dtype: torch
     assert deviation(got[:, others], wanted[:, others]) < 0.03
     assert deviation(got[:, 3], wanted[:, 3]) < 0.03
     assert narrow.parameters == wide.parameters == 96 * 64 + (96 if bias else 0)
-    assert narrow.nbytes == 96 * 64 + 4 * 96 + (96 * dtype.itemsize if bias else 0)
+    stored = 96 * (512 + 12) if kind is VectorInt8 else 96 * 64
+    assert narrow.nbytes == stored + 4 * 96 + (96 * dtype.itemsize if bias else 0)
 
 
 def test_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +79,10 @@ def test_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_kind_of_int8_follows_size_and_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "BIG_MATRIX", 64 * 64)
+    monkeypatch.setattr(project_cpu, "can_int8_vector", lambda: True)
+    assert type(int8_on_cpu(torch.ones(64, 64))) is VectorInt8
+    assert type(int8_on_cpu(torch.ones(63, 64))) is RowInt8
+    monkeypatch.setattr(project_cpu, "can_int8_vector", lambda: False)
     monkeypatch.setattr(project_cpu, "can_int8_dot", lambda: True)
     assert type(int8_on_cpu(torch.ones(64, 64))) is DotInt8
     assert type(int8_on_cpu(torch.ones(63, 64))) is RowInt8

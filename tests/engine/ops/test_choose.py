@@ -239,7 +239,8 @@ def _bins(keys, stretches, parts, COUNT: tl.constexpr):
 
 
 def test_stretches_and_their_parts_keep_the_order() -> None:
-    around = torch.tensor([0.0, 0.125, 1.0, 1.875, 2.0, 4.0, 14.0, 24.0, 1e-38, 3e38]).view(torch.int32).tolist()
+    edges = torch.tensor([0.0, 0.125, 1.0, 1.875, 2.0, 4.0, 14.0, 24.0, 1e-38, 3e38])
+    around = edges.view(torch.int32).tolist()
     near = [bits + d for bits in around for d in (-1, 0, 1) if bits + d >= 0]
     some = torch.randint(0, 0x7F800001, (4096 - len(near),), generator=torch.Generator().manual_seed(1))
     usual = torch.rand(4096, generator=torch.Generator().manual_seed(2)) * 26

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import warnings
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -12,10 +13,11 @@ from edge_tui.engine.ops.project_cpu import (
     PACK,
     can_int4,
     can_int8_dot,
+    can_int8_vector,
     fits_int4,
     pack_int4,
     pack_int8,
-    pack_int8_dot,
+    pack_int8_vector,
     project,
     unpack_int4,
 )
@@ -25,7 +27,14 @@ if TYPE_CHECKING:
 
 needs_int8 = pytest.mark.skipif(not can_int8_dot(), reason="no integer products here")
 needs_int4 = pytest.mark.skipif(not can_int4(), reason="no packed int4 here")
-KINDS = ["int8", pytest.param("int8 dot", marks=needs_int8), pytest.param("int4", marks=needs_int4)]
+needs_vectors = pytest.mark.skipif(not can_int8_vector(), reason="no integer products in wide vectors here")
+INT8 = [
+    "int8",
+    pytest.param("int8 dot", marks=needs_int8),
+    pytest.param("int8 vector", marks=needs_vectors),
+]
+KINDS = [*INT8, pytest.param("int4", marks=needs_int4)]
+DOT = INT8[1:]
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -40,6 +49,14 @@ def widened(kind: str, weight: Tensor) -> Tensor:
     return codes.float() * scales[:, None]
 
 
+def packed(kind: str, weight: Tensor, bias: Tensor | None) -> tuple[Any, ...]:
+    """`project`'s arguments after the kind."""
+    if kind == "int8 vector":
+        codes, scales, opaque = pack_int8_vector(weight)
+        return codes, scales, bias, opaque
+    return *PACK[kind](weight), bias
+
+
 def relative(got: Tensor, wanted: Tensor) -> float:
     return float((got.float() - wanted).norm() / wanted.norm())
 
@@ -52,15 +69,15 @@ def test_products(kind: str, tokens: int, shape: tuple[int, int], dtype: torch.d
     weight, bias = normal(*shape), normal(shape[0], seed=1).to(dtype)
     x = (normal(tokens, shape[1], seed=2) * torch.logspace(-1, 1, shape[1])).to(dtype)
     before = x.clone()
-    got = project(x, kind, *PACK[kind](weight), bias)
+    got = project(x, kind, *packed(kind, weight, bias))
     wanted = x.float() @ widened(kind, weight).t() + bias.float()
     assert got.dtype == dtype
     assert torch.equal(x, before)
-    exact = kind == "int8 dot" and dtype == torch.float32
+    exact = kind in ("int8 dot", "int8 vector") and dtype == torch.float32
     assert relative(got, wanted) < (2e-4 if exact else 6e-3)
 
 
-@pytest.mark.parametrize("kind", KINDS[:2])
+@pytest.mark.parametrize("kind", INT8)
 @pytest.mark.parametrize("tokens", [1, 5, 20])
 @pytest.mark.parametrize("columns", [7, 24, 72, 104])
 def test_columns_of_any_number(kind: str, tokens: int, columns: int) -> None:
@@ -68,33 +85,51 @@ def test_columns_of_any_number(kind: str, tokens: int, columns: int) -> None:
     weight, x = normal(40, columns), normal(tokens, columns, seed=2)
     behind = [torch.full((n,), torch.nan) for n in range(16, 4096, 16)]
     del behind  # memory that is handed out next holds no numbers
-    got = project(x, kind, *PACK[kind](weight), None)
+    got = project(x, kind, *packed(kind, weight, None))
     wanted = x @ widened(kind, weight)[:, :columns].t()
     assert relative(got, wanted) < 6e-3
 
 
-@needs_int8
-def test_loud_activations_cost_the_quiet_ones_nothing() -> None:
+@pytest.mark.parametrize("kind", DOT)
+def test_loud_activations_cost_the_quiet_ones_nothing(kind: str) -> None:
     """One eight-bit step of an activation a thousand times the others would swallow them."""
     weight, x = normal(64, 256), normal(2, 256, seed=1)
     x[0, 7] = 1000.0
     weight[:, 7] = 0.0
-    got = project(x, "int8 dot", *pack_int8_dot(weight), None)
-    assert relative(got, x @ widened("int8 dot", weight).t()) < 0.01
+    got = project(x, kind, *packed(kind, weight, None))
+    assert relative(got, x @ widened(kind, weight).t()) < 0.01
 
 
-@needs_int8
-def test_no_activation_is_no_answer() -> None:
+@pytest.mark.parametrize("kind", DOT)
+def test_no_activation_is_no_answer(kind: str) -> None:
     weight, bias = normal(64, 32), normal(64, seed=1)
-    got = project(torch.zeros(2, 32), "int8 dot", *pack_int8_dot(weight), bias)
+    got = project(torch.zeros(2, 32), kind, *packed(kind, weight, bias))
     assert torch.equal(got, bias.expand(2, -1))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tokens", [1, 20, 300])
 def test_scripted_is_the_same(kind: str, tokens: int) -> None:
-    packed, bias, x = PACK[kind](normal(96, 64)), normal(96, seed=1), normal(tokens, 64, seed=2)
-    assert torch.equal(torch.jit.script(project)(x, kind, *packed, bias), project(x, kind, *packed, bias))
+    arguments, x = packed(kind, normal(96, 64), normal(96, seed=1)), normal(tokens, 64, seed=2)
+    assert torch.equal(torch.jit.script(project)(x, kind, *arguments), project(x, kind, *arguments))
+
+
+@needs_int8
+@needs_vectors
+def test_both_integer_products_are_one() -> None:
+    """The same codes of the same activations, summed exactly."""
+    weight, x = normal(160, 320), normal(5, 320, seed=1)
+    one, other = (project(x, kind, *packed(kind, weight, None)) for kind in ("int8 dot", "int8 vector"))
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
+
+
+@needs_vectors
+def test_packing_leaves_the_engine_of_others_alone() -> None:
+    before = torch.backends.quantized.engine
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pack_int8_vector(normal(32, 64))
+    assert torch.backends.quantized.engine == before
 
 
 @needs_int4
@@ -130,11 +165,12 @@ def test_shapes_that_int4_takes() -> None:
     assert not fits_int4(64, 72)
 
 
-@pytest.mark.parametrize("ability", [can_int8_dot, can_int4])
+@pytest.mark.parametrize("ability", [can_int8_dot, can_int8_vector, can_int4])
 def test_an_operation_that_torch_lacks_is_not_used(ability: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_weight: Tensor) -> tuple[Tensor, Tensor]:
+    def refuse(_weight: Tensor) -> tuple[Tensor, ...]:
         raise NotImplementedError("not compiled in")
 
     monkeypatch.setattr(project_cpu, "pack_int8_dot", refuse)
+    monkeypatch.setattr(project_cpu, "pack_int8_vector", refuse)
     monkeypatch.setattr(project_cpu, "pack_int4", refuse)
     assert ability.__wrapped__() is False  # type: ignore[attr-defined]

@@ -1,0 +1,95 @@
+"""How many threads a step takes: worth it or not, and at what cost it is found out."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from edge_tui.engine import threads
+from edge_tui.engine.threads import choose, probe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Model:
+    """Steps that take as long as they are told to for the number of threads that torch is left at."""
+
+    def __init__(self, *seconds: float) -> None:
+        self.seconds = seconds
+        self.capacity = self.length = 0
+        self.steps = 0
+
+    def open(self, rows: int, capacity: int) -> Model:
+        self.capacity = capacity
+        return self
+
+    def prefill(self, context: Any, ids: Any, lengths: Any) -> None:
+        self.length += 1
+
+    def forward(self, context: Any, ids: Any) -> None:
+        self.length += 1
+        self.steps += 1
+        assert self.length <= self.capacity
+        time.sleep(self.seconds[min(torch.get_num_threads(), len(self.seconds)) - 1])
+
+
+@pytest.fixture
+def free(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """A machine of two processors where nobody said how many threads to take; afterwards as before."""
+    before = torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "_candidates", lambda cores: [1, 2])
+    yield monkeypatch
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "wanted"),
+    [
+        ({1: 0.0015, 2: 0.00114}, 1),  # the demo: the screen would take more than that brings
+        ({1: 0.0015, 2: 0.0009}, 2),
+        ({1: 0.050, 2: 0.035}, 2),  # a large model leaves the screen little to do
+        ({1: 0.050, 2: 0.045}, 1),
+        ({1: 0.050, 2: 0.030, 4: 0.020, 8: 0.019}, 4),
+        ({1: 0.050, 2: 0.060, 4: 0.030}, 4),
+        ({1: 0.050}, 1),
+    ],
+)
+def test_choosing(seconds: dict[int, float], wanted: int) -> None:
+    assert choose(seconds) == wanted
+
+
+@pytest.mark.parametrize(
+    ("seconds", "wanted"), [((0.02, 0.014), 2), ((0.014, 0.02), 1), ((0.002, 0.0016), 1)]
+)
+def test_measured_and_left_so(seconds: tuple[float, float], wanted: int, free: pytest.MonkeyPatch) -> None:
+    assert probe(Model(*seconds)) == wanted  # type: ignore[arg-type]
+    assert torch.get_num_threads() == wanted
+
+
+def test_a_slow_model_is_not_held_up(free: pytest.MonkeyPatch) -> None:
+    free.setattr(threads, "_BUDGET", 0.2)
+    model = Model(0.08, 0.06)
+    probe(model)  # type: ignore[arg-type]
+    assert model.steps == 4  # two rounds of one step each
+
+
+def test_many_processors_find_room(free: pytest.MonkeyPatch) -> None:
+    free.setattr(threads, "_candidates", lambda cores: [1] * 10)
+    model = Model(0.0)
+    probe(model)  # type: ignore[arg-type]
+    assert model.steps <= model.capacity
+
+
+def test_what_the_user_said_is_not_questioned(free: pytest.MonkeyPatch) -> None:
+    free.setenv("OMP_NUM_THREADS", "3")
+    assert probe(Model()) == 3  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("cores", "wanted"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
+def test_candidates(cores: int, wanted: list[int]) -> None:
+    assert threads._candidates(cores) == wanted
