@@ -125,12 +125,17 @@ def settings() -> str:
 def measured(kind: str) -> str:
     """The table of a kept bench, and where it was measured; a sentence if there is none."""
     parts = []
-    for file in sorted(MEASURED.glob(f"{kind}*.json")):
-        kept = json.loads(file.read_text(encoding="utf-8"))
+    files = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(MEASURED.glob(f"{kind}*.json"))]
+    reached = {row["figure"] for kept in files for row in kept.get("figures", ()) if row["value"] is not None}
+    for kept in files:
         versions = kept["versions"]
         used = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers") if versions[name])
         parts.append(f"{kept['device_name']}, {used}, {kept['date'][:10]}: `{kept['command']}`")
-        rows = kept["figures"] if kind == "figures" else kept["rows"]
+        rows = kept["rows"]
+        if kind == "figures":  # what this device could not give, and another has given, is said there
+            rows = [
+                row for row in kept["figures"] if row["value"] is not None or row["figure"] not in reached
+            ]
         parts.append(report.markdown(TABLES[kind], rows))
         if kind == "figures":
             parts.append(report.markdown(report.SPEED, kept["rows"]))

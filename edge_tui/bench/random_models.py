@@ -141,6 +141,8 @@ class RandomWeights(Weights):
         else:
             tensor = torch.empty(shape, dtype=self.dtype, device=self.device)
             fill(tensor, self._rng)
+            if self.dtype == torch.float32:
+                tensor = tensor.bfloat16().float()  # as if they had been read from a file in 16 bits
         if tensor.is_cuda:
             torch.cuda.synchronize(tensor.device)
         self.seconds += time.perf_counter() - began

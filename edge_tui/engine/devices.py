@@ -21,6 +21,7 @@ __all__ = [
     "Device",
     "best_device",
     "cpu_has_bfloat16",
+    "cpu_has_half",
     "cpu_has_int8",
     "cpu_has_wide_int8",
     "cpu_packs_int4",
@@ -124,6 +125,12 @@ def cpu_has_bfloat16() -> bool:
 def cpu_has_int8() -> bool:
     """Whether the processor sums products of four bytes at once (VNNI, AMX)."""
     return _cpu_has("avx512_vnni|avx_vnni|amx_int8")
+
+
+@lru_cache(maxsize=1)
+def cpu_has_half() -> bool:
+    """Whether the processor widens float16 in vectors, as FBGEMM needs it."""
+    return _cpu_has("f16c") and _cpu_has("avx2")
 
 
 @lru_cache(maxsize=1)

@@ -7,6 +7,7 @@ widths of the model. Importing this module loads no torch.
 
 from __future__ import annotations
 
+import os
 import re
 from bisect import bisect_right
 from collections import defaultdict
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.devices import (
     cpu_has_bfloat16,
+    cpu_has_half,
     cpu_has_int8,
     cpu_has_wide_int8,
     cpu_packs_int4,
@@ -50,6 +52,11 @@ SMALL = 1_000_000_000
 matrices run at 91 µs against 112 µs in bfloat16, 4096² ones at 2.1 ms against 1.5 ms."""
 BIG_MATRIX = 1 << 20
 """Weights from which on an integer product repays on a CPU what preparing it costs, about 25 µs."""
+MANY_ROWS = 2048
+"""Rows from which on it does, too: it gives each thread a share of them, and few are not shared."""
+HALF_MATRIX = 1 << 19
+"""Weights from which on a CPU multiplies float32 by float16 faster than by float32: those that its caches
+do not hold beside everything else. Measured with one and two threads."""
 _LOGIT_COPIES = 8
 """Vocabulary-wide rows of four bytes that a decode step holds: logits and their copy for the record, the
 final distribution, counts of prompt and answer, a search's keys and its 64-bit weights."""
@@ -219,7 +226,7 @@ class _Need:
         self._number = WIDTH[dtype]
         self._rows, self._new = rows, new
         self._cuda = device.startswith("cuda")
-        self._weights, self._inner, self._largest = _weights(
+        self._weights, self._inner, self._first = _weights(
             checkpoint, self._flat, self._precision, dtype, device
         )
         self._position = _kv_bytes(checkpoint, self._flat, dtype)
@@ -260,11 +267,10 @@ class _Need:
         return 2 * roomy(context + ROOM) * self._flat.rope.dim * self._number if self._flat else 0
 
     def _storing(self) -> int:
-        """What exists beside the finished weights while the largest matrix is quantised."""
-        if not self._largest:
-            return 0
+        """What exists beside the finished weights while the largest matrix is packed."""
         # As read; LLM.int8 takes it through another copy in 16 bit.
-        return self._largest * (self._number + (2 if self._precision == "int8" and self._cuda else 0))
+        one = self._inner * (self._number + (2 if self._precision == "int8" and self._cuda else 0))
+        return max(one * (packers() if self._precision == "float32" else 1), self._first - self._weights)
 
     def _reading(self, context: int) -> int:
         """What reading a prompt makes beside weights and cache, which is most at its last two chunks."""
@@ -311,9 +317,16 @@ class _Need:
                 self._inner // 2 if not self._cuda else 0
             )  # codes are taken apart first
         if self._precision == "int8" and not self._cuda:
-            return 2 * (
-                min(self._inner, BIG_MATRIX) if cpu_has_int8() else self._inner
-            )  # the product widens none
+            if self._flat is None or not cpu_has_int8():
+                return 2 * self._inner
+            f, heads = self._flat, self._flat.heads * self._flat.head_dim
+            shapes = (
+                (heads + 2 * f.kv_heads * f.head_dim, f.hidden),
+                (f.hidden, heads),
+                (2 * f.intermediate, f.hidden),
+                (f.hidden, f.intermediate),
+            )
+            return 2 * max((n * k for n, k in shapes if not integers_repay(n, n * k)), default=0)
         return 0
 
 
@@ -328,24 +341,34 @@ def _flat(checkpoint: Checkpoint) -> FlatConfig | None:
 def _weights(
     checkpoint: Checkpoint, flat: FlatConfig | None, precision: str, dtype: str, device: str
 ) -> tuple[int, int, int]:
-    """Bytes of the weights in memory, and elements of the largest quantised matrix: of a layer, of all."""
+    """What a model's weights take.
+
+    Returns:
+        Bytes in memory in the end; elements of the largest packed matrix of a layer; and bytes once the head
+        is packed, which is done while nothing else is there.
+    """
     tied = bool(
         checkpoint.text_config.get("tie_word_embeddings", checkpoint.config.get("tie_word_embeddings"))
     )
     quantise = precision in ("int8", "4bit") and not checkpoint.quantization
-    narrow_head = quantise and flat is not None and device == "cpu"
+    halve = precision == "float32" and flat is not None and device == "cpu" and cpu_has_half()
+    last = checkpoint.tensors.get("model.embed_tokens.weight" if tied else "lm_head.weight")
+    narrow_head = flat is not None and device == "cpu" and (quantise or (halve and _halved([last])))
     matrices: dict[str, list[Tensor]] = defaultdict(list)
-    total = head = 0
+    total = first = 0
     for name, tensor in checkpoint.tensors.items():
         if _BUFFERS.search(name) or (tied and name.endswith("lm_head.weight")):
             continue
         if narrow_head and name.endswith(("embed_tokens.weight", "lm_head.weight")):
+            # Both as they are read, and the packed one; or, of a single one, its 16 bits.
+            first += WIDTH[dtype] * tensor.numel
             if name.endswith("embed_tokens.weight"):
                 total += 2 * tensor.numel
+                first += 2 * tensor.numel * tied
             if tied or name.endswith("lm_head.weight"):
-                head = tensor.numel
-                total += _stored("int8", tensor.shape[0], head, device)
-        elif quantise and _is_matrix(name, tensor):
+                packed = _stored("int8" if quantise else precision, tensor.shape[0], tensor.numel, device)
+                total, first = total + packed, first + packed
+        elif (quantise or halve) and _is_matrix(name, tensor):
             matrices[_fused(name) if flat else name].append(tensor)
         elif tensor.dtype in ("U8", "I8") or _SCALES.search(name):
             total += tensor.bytes  # stored quantised, or its scales
@@ -354,18 +377,30 @@ def _weights(
     inner = 0
     for parts in matrices.values():
         elements, outputs = sum(t.numel for t in parts), sum(t.shape[0] for t in parts)
+        if halve and not _halved(parts):
+            total += elements * WIDTH[dtype]
+            continue
         inner = max(inner, elements)
         total += _stored(precision, outputs, elements, device)
     if flat and flat.qk_norm:  # kept once for each head
         total += (flat.heads + flat.kv_heads - 2) * flat.head_dim * flat.layers * WIDTH[dtype]
-    return total, inner, max(inner, head)
+    return total, inner, first
+
+
+def _halved(parts: Sequence[Tensor | None]) -> bool:
+    """Whether a CPU that computes in float32 keeps the matrix of these parts as float16."""
+    there = [part for part in parts if part is not None]
+    exact = bool(there) and all(part.dtype in ("BF16", "F16") for part in there)
+    return exact and sum(part.numel for part in there) >= HALF_MATRIX
 
 
 def _stored(precision: str, rows: int, elements: int, device: str) -> int:
-    """Bytes of a quantised matrix; `engine.models.linear` says which kinds there are."""
+    """Bytes of a matrix that is packed; `engine.models.linear` says which kinds there are."""
     columns = elements // rows
+    if precision == "float32":
+        return half_bytes(rows, columns)
     if precision == "int8":
-        if device == "cpu" and elements >= BIG_MATRIX and cpu_has_wide_int8():
+        if device == "cpu" and integers_repay(rows, elements) and cpu_has_wide_int8():
             return elements + rows * (-columns % 512) + 16 * rows  # of each row a sum and a zero point, too
         filled = -columns % 16 if device == "cpu" else 0
         return elements + rows * filled + 4 * rows  # a scale for each row
@@ -373,6 +408,21 @@ def _stored(precision: str, rows: int, elements: int, device: str) -> int:
         return elements // 2 + elements // 8  # two a byte, a scale and a zero point for 32
     elements += rows * (-columns % 64) if device == "cpu" else 0
     return -(-elements // 2) + 4 * -(-elements // 64) + 64  # two a byte, a scale for 64, the code book
+
+
+def integers_repay(rows: int, elements: int) -> bool:
+    """Whether a CPU that can multiplies a matrix in int8 as integers, and not by bfloat16."""
+    return elements >= BIG_MATRIX and rows >= MANY_ROWS
+
+
+def packers() -> int:
+    """How many matrices are packed at once where each is a single thread's work."""
+    return min(os.cpu_count() or 1, 4)
+
+
+def half_bytes(rows: int, columns: int) -> int:
+    """Bytes of a matrix that a CPU packs as float16."""
+    return 2 * (rows + -rows % 16) * (columns + -columns % 512)
 
 
 def _is_matrix(name: str, tensor: Tensor) -> bool:

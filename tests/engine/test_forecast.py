@@ -15,7 +15,7 @@ from edge_tui.engine.loader import load
 from edge_tui.engine.models import linear
 from edge_tui.engine.models.branches import Branches
 from edge_tui.engine.models.flat import FlatModel
-from edge_tui.engine.ops.project_cpu import can_int8_vector
+from edge_tui.engine.ops.project_cpu import can_half, can_int8_vector
 from edge_tui.engine.port import ModelSpec
 from edge_tui.engine.rooms import ROOM, roomy
 from edge_tui.nvml import GpuSample
@@ -56,13 +56,29 @@ def test_weights_are_forecast_to_the_byte(
 def test_matrices_that_are_packed_wider_are_forecast_to_the_byte(
     made: Callable[..., Checkpoint], precision: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (forecast, linear):
-        monkeypatch.setattr(module, "BIG_MATRIX", 72 * 96)
+    monkeypatch.setattr(forecast, "BIG_MATRIX", 72 * 96)
+    monkeypatch.setattr(forecast, "MANY_ROWS", 96)
     checkpoint = made("qwen2", hidden=72, intermediate=600, heads=6, kv_heads=3)
     expected = forecast.forecast(checkpoint, precision, 64, 1, "cpu")
     model = load(ModelSpec(checkpoint.name, precision, "cpu", 64)).model
     assert isinstance(model, FlatModel)
     assert isinstance(model._head, linear.VectorInt8)
+    assert expected.weights == model.info.weight_bytes
+
+
+@pytest.mark.skipif(not can_half(), reason="no packed float16 here")
+@pytest.mark.parametrize("tie", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_halves_are_forecast_to_the_byte(
+    made: Callable[..., Checkpoint], tie: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (forecast, linear):
+        monkeypatch.setattr(module, "HALF_MATRIX", 72 * 96)
+    checkpoint = made("qwen2", tie=tie, hidden=72, intermediate=600, heads=6, kv_heads=3, dtype=dtype)
+    expected = forecast.forecast(checkpoint, "float32", 64, 1, "cpu")
+    model = load(ModelSpec(checkpoint.name, "float32", "cpu", 64)).model
+    assert isinstance(model, FlatModel)
+    assert isinstance(model._head, linear.Half) == (dtype == torch.bfloat16)
     assert expected.weights == model.info.weight_bytes
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch.nn import functional as F
 
-from edge_tui.engine.forecast import BIG_MATRIX
+from edge_tui.engine.forecast import HALF_MATRIX, half_bytes, integers_repay
 from edge_tui.engine.ops import project_cpu
 from edge_tui.engine.ops.project import NF4_BLOCK, Packed
 
@@ -113,6 +113,19 @@ class VectorInt8(OnCpu):
         self.nbytes = rows * (columns + filled + 12) + _count(self.scales, bias)[1]
 
 
+class Half(OnCpu):
+    """float16 times float32, for matrices that lose nothing by it; `float32_on_cpu` makes it."""
+
+    __slots__ = ()
+    kind = "half"
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, opaque: project_cpu.Opaque) -> None:
+        self.weight, self.scales, self.opaque = weight.new_empty(0), weight.new_empty(0), opaque
+        self.bias = bias
+        self.parameters = _count(weight, bias)[0]
+        self.nbytes = half_bytes(*weight.shape) + (_count(bias)[1] if bias is not None else 0)
+
+
 class GroupInt4(OnCpu):
     """int4 with a scale and a zero point for every 32 weights, times bfloat16."""
 
@@ -187,7 +200,7 @@ def kind_of(precision: str, device: str) -> Callable[[Tensor, Tensor | None], Li
         PrecisionError: the device cannot run it, or, when a matrix is made, not in this shape.
     """
     if precision not in ("int8", "4bit"):
-        return Plain
+        return float32_on_cpu if precision == "float32" and device == "cpu" else Plain
     if device == "cpu":
         return int8_on_cpu if precision == "int8" else int4_on_cpu
     if not device.startswith("cuda"):
@@ -197,13 +210,24 @@ def kind_of(precision: str, device: str) -> Callable[[Tensor, Tensor | None], Li
 
 
 def head_of(precision: str, device: str) -> Callable[[Tensor, Tensor | None], Linear]:
-    """The same for the head: a third of a small model's bytes, so a CPU keeps it in 8 bits."""
-    return int8_on_cpu if precision in ("int8", "4bit") and device == "cpu" else Plain
+    """The same for the head: a third of a small model's bytes, so a CPU quantises it, too, but to 8 bits."""
+    if device != "cpu":
+        return Plain
+    return int8_on_cpu if precision in ("int8", "4bit") else kind_of(precision, device)
+
+
+def float32_on_cpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
+    """float16 where that holds what the file held, and is read faster; else as it is."""
+    if weight.numel() >= HALF_MATRIX and project_cpu.can_half():
+        opaque = project_cpu.pack_half(weight)
+        if opaque is not None:
+            return Half(weight, bias, opaque)
+    return Plain(weight, bias)
 
 
 def int8_on_cpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
     """The fastest of the three kinds of int8 for a matrix."""
-    if weight.numel() >= BIG_MATRIX:
+    if integers_repay(len(weight), weight.numel()):
         if project_cpu.can_int8_vector():
             return VectorInt8(weight, bias)
         if project_cpu.can_int8_dot():

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from threading import BoundedSemaphore
 from typing import TYPE_CHECKING
 
 import torch
 
+from edge_tui.engine.forecast import packers
 from edge_tui.engine.models.architectures import FlatConfig, flat_config
 from edge_tui.engine.models.base import ModelInfo
 from edge_tui.engine.models.flat import FlatModel, Layer
-from edge_tui.engine.models.linear import Linear, Plain, head_of, kind_of
+from edge_tui.engine.models.linear import Half, Linear, Plain, float32_on_cpu, head_of, kind_of
 from edge_tui.engine.models.weights import Weights
 
 if TYPE_CHECKING:
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from torch import Tensor
+
+_PIECE = 4096
+"""Rows compared at once, which bounds the room for it."""
 
 
 @torch.no_grad()
@@ -44,7 +50,8 @@ def load_flat(
         device: "cpu", "cuda:0", "mps".
         dtype: Compute dtype, and that of what is not quantised.
         precision: "int8" or "4bit" quantise the layers' matrices, on a CPU the head too, and leave 16 bits
-            to the embedding there; anything else keeps `dtype`.
+            to the embedding there; anything else keeps `dtype`, except that large matrices which 16 bits hold
+            are kept in 16 bits by a CPU that computes in float32.
         context: Most positions to promise in `info.context`; 0 means the model's own limit.
         progress: Called with (bytes read, bytes in all).
         cancelled: Asked before each tensor.
@@ -57,16 +64,17 @@ def load_flat(
         Cancelled: `cancelled()` said so; nothing stays allocated.
     """
     flat = flat_config(config)
-    make, make_head = kind_of(precision, device), head_of(precision, device)
-    with closing(source(path, device, dtype, progress, cancelled)) as weights:
+    kind, head_kind = kind_of(precision, device), head_of(precision, device)
+    with closing(source(path, device, dtype, progress, cancelled)) as weights, _Packers(kind) as packers:
         embedding = weights.get("model.embed_tokens.weight", flat.vocab, flat.hidden)
         # Both before the layers, because no other matrix is as wide before it is packed.
         last = embedding if flat.tied else weights.get("lm_head.weight", flat.vocab, flat.hidden)
-        head = make_head(last, None)
+        head = head_kind(last, None)
         del last
         if not isinstance(head, Plain):
-            embedding = embedding.bfloat16()
-        layers = tuple(_layer(weights, flat, i, make) for i in range(flat.layers))
+            embedding = _narrow(embedding, exactly=isinstance(head, Half))
+        promised = [_layer(weights, flat, i, packers) for i in range(flat.layers)]
+        layers = tuple(layer() for layer in promised)
         norm = weights.get("model.norm.weight", flat.hidden)
     loose = [embedding, norm, *(t for layer in layers for t in (layer.attention_norm, layer.mlp_norm))]
     matrices = [m for layer in layers for m in (layer.qkv, layer.out, layer.gate_up, layer.down)]
@@ -94,14 +102,59 @@ def load_flat(
     return FlatModel(flat, info, embedding, layers, norm, head)
 
 
-def _layer(weights: Weights, c: FlatConfig, i: int, make: Callable[[Tensor, Tensor | None], Linear]) -> Layer:
+def _narrow(embedding: Tensor, exactly: bool) -> Tensor:
+    """The embedding in 16 bits; where nothing may be lost, in those that hold it, if there are such."""
+    if not exactly:
+        return embedding.bfloat16()
+    for dtype in (torch.bfloat16, torch.float16):
+        kept = embedding.to(dtype)
+        pieces = (slice(at, at + _PIECE) for at in range(0, len(kept), _PIECE))
+        if all(torch.equal(kept[piece].float(), embedding[piece]) for piece in pieces):
+            return kept
+    return embedding
+
+
+class _Packers:
+    """Makes matrices of a kind, several at once where making one is a single thread's work."""
+
+    def __init__(self, kind: Callable[[Tensor, Tensor | None], Linear]) -> None:
+        self._kind = kind
+        workers = packers()
+        several = kind is float32_on_cpu and workers > 1
+        self._pool = ThreadPoolExecutor(workers, "packing") if several else None
+        self._free = BoundedSemaphore(workers)
+
+    def __enter__(self) -> _Packers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def make(self, weight: Tensor, bias: Tensor | None) -> Callable[[], Linear]:
+        """Begins a matrix, once fewer than all are at work; what is returned waits for it."""
+        if self._pool is None:
+            made = self._kind(weight, bias)
+            return lambda: made
+        self._free.acquire()
+        return self._pool.submit(self._one, weight, bias).result
+
+    def _one(self, weight: Tensor, bias: Tensor | None) -> Linear:
+        try:
+            return self._kind(weight, bias)
+        finally:
+            self._free.release()
+
+
+def _layer(weights: Weights, c: FlatConfig, i: int, packers: _Packers) -> Callable[[], Layer]:
+    """Reads a layer; what is returned waits for its matrices."""
     attention, mlp = f"model.layers.{i}.self_attn.", f"model.layers.{i}.mlp."
     q, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
 
-    def matrix(where: str, parts: dict[str, int], columns: int, bias: bool) -> Linear:
+    def matrix(where: str, parts: dict[str, int], columns: int, bias: bool) -> Callable[[], Linear]:
         names, rows = [where + part for part in parts], list(parts.values())
         weight = weights.stack([n + ".weight" for n in names], rows, columns)
-        return make(weight, weights.stack([n + ".bias" for n in names], rows) if bias else None)
+        return packers.make(weight, weights.stack([n + ".bias" for n in names], rows) if bias else None)
 
     qkv = {"qkv_proj": q + 2 * kv} if c.fused else {"q_proj": q, "k_proj": kv, "v_proj": kv}
     wide = c.intermediate
@@ -110,13 +163,25 @@ def _layer(weights: Weights, c: FlatConfig, i: int, make: Callable[[Tensor, Tens
     if c.qk_norm:
         of_q, of_k = (weights.get(f"{attention}{part}_norm.weight", c.head_dim) for part in "qk")
         qk_norm = torch.cat((of_q.expand(c.heads, -1), of_k.expand(c.kv_heads, -1)))
-    return Layer(
-        attention_norm=weights.get(f"model.layers.{i}.input_layernorm.weight", c.hidden),
-        qkv=matrix(attention, qkv, c.hidden, c.qkv_bias),
-        qk_norm=qk_norm,
-        out=matrix(attention, {"o_proj": c.hidden}, q, c.out_bias),
-        mlp_norm=weights.get(f"model.layers.{i}.post_attention_layernorm.weight", c.hidden),
-        gate_up=matrix(mlp, gate_up, c.hidden, c.mlp_bias),
-        down=matrix(mlp, {"down_proj": c.hidden}, wide, c.mlp_bias),
-        window=c.windows[i],
-    )
+    matrices = {
+        "qkv": matrix(attention, qkv, c.hidden, c.qkv_bias),
+        "out": matrix(attention, {"o_proj": c.hidden}, q, c.out_bias),
+        "gate_up": matrix(mlp, gate_up, c.hidden, c.mlp_bias),
+        "down": matrix(mlp, {"down_proj": c.hidden}, wide, c.mlp_bias),
+    }
+    attention_norm = weights.get(f"model.layers.{i}.input_layernorm.weight", c.hidden)
+    mlp_norm = weights.get(f"model.layers.{i}.post_attention_layernorm.weight", c.hidden)
+
+    def layer() -> Layer:
+        return Layer(
+            attention_norm=attention_norm,
+            qkv=matrices["qkv"](),
+            qk_norm=qk_norm,
+            out=matrices["out"](),
+            mlp_norm=mlp_norm,
+            gate_up=matrices["gate_up"](),
+            down=matrices["down"](),
+            window=c.windows[i],
+        )
+
+    return layer

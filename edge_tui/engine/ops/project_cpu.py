@@ -11,6 +11,9 @@ that have one, and while the other half of a core is busy (with another guest of
 times as long: 25 ms instead of 10 for Qwen2-0.5B's head, where vectors need 15 instead of 12, and float32 a
 fifth more. FBGEMM's packed matrices are no tensors, so they have a place of their own in the arguments.
 
+float32 activations meet float16 weights, where those hold what the file holds: half the bytes, the same
+numbers.
+
 The functions that `project` leads to are in the part of Python that TorchScript knows: the fused step calls
 them too.
 
@@ -25,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edge_tui.engine.devices import cpu_has_int8, cpu_has_wide_int8, cpu_packs_int4
+from edge_tui.engine.devices import cpu_has_half, cpu_has_int8, cpu_has_wide_int8, cpu_packs_int4
 
 GROUP = 32
 """Weights of a row that share a scale and a zero point in int4."""
@@ -35,6 +38,10 @@ VECTOR_BLOCK = 512
 """Columns that FBGEMM lays out together; it reads the last ones only as far as the matrix goes."""
 _STEP = 16
 """Columns that torch's int8 kernel takes at once; of a row that ends before, it reads what lies behind."""
+_LOST = 2.0**-25
+"""By how much float16 may miss a weight: it is what the smallest numbers of a bfloat16 file are missed by."""
+_FEW = 64
+"""Rows compared at once, so few that their copies leave no holes between packed matrices."""
 _PIECE = 4096
 """Rows quantised at once, which bounds the room for it; a multiple of `BLOCK`."""
 
@@ -62,12 +69,15 @@ def project(
 
     Args:
         x: Activations, float32 or bfloat16.
-        kind: "plain", "int8", "int8 dot", "int8 vector" or "int4".
+        kind: "plain", "half", "int8", "int8 dot", "int8 vector" or "int4".
         weight: plain: `[N, K]` in the dtype of `x`; others: as the `pack_` function of that kind makes it.
         scales: The same; None for plain.
         bias: `[N]`, or None.
-        opaque: The weight of kind "int8 vector", as `pack_int8_vector` makes it; None for others.
+        opaque: The weight of kinds "half" and "int8 vector", as their functions make it; None for others.
     """
+    if kind == "half" and opaque is not None:
+        y: torch.Tensor = torch.ops.quantized.linear_dynamic_fp16(x, opaque)
+        return y if bias is None else y.add_(bias)
     if scales is None:
         return torch.nn.functional.linear(x, weight, bias)
     if kind == "int8 dot" or kind == "int8 vector":
@@ -195,6 +205,20 @@ def pack_int8_vector(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, 
     return codes.new_empty(0), scales, packed
 
 
+def pack_half(weight: torch.Tensor) -> Opaque | None:
+    """float16 as FBGEMM packs it, for float32 activations; None for a matrix `[N, K]` that it does not hold.
+
+    It fills up `N` to a multiple of 16, and `K` to one of `VECTOR_BLOCK`.
+    """
+    for at in range(0, len(weight), _FEW):
+        piece = weight[at : at + _FEW]
+        if not bool(((piece.half().float() - piece).abs() <= _LOST).all()):
+            return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as in `pack_int8_vector`
+        return torch.ops.quantized.linear_prepack_fp16(weight, None)
+
+
 def _int8_codes(weight: torch.Tensor, padding: int) -> tuple[torch.Tensor, torch.Tensor]:
     rows, columns = weight.shape
     codes = torch.zeros(rows, columns + padding, dtype=torch.int8)
@@ -244,6 +268,17 @@ def can_int8_dot() -> bool:
 def can_int8_vector() -> bool:
     """The same of FBGEMM, whose sums overflow where vectors are half as wide."""
     return cpu_has_wide_int8() and _multiplies(lambda x, weight: _int8_dot(x, *pack_int8_vector(weight)))
+
+
+@cache
+def can_half() -> bool:
+    """Whether torch multiplies float32 by packed float16 on this processor."""
+
+    def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = torch.ops.quantized.linear_dynamic_fp16(x, pack_half(weight))
+        return y
+
+    return cpu_has_half() and _multiplies(product)
 
 
 def _multiplies(product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from edge_tui.engine import forecast
 from edge_tui.engine.models import fused_cpu, linear
 from edge_tui.engine.models.base import ContextFull
 from edge_tui.engine.models.linear import OnCpu
@@ -107,7 +108,8 @@ def test_full_context(tmp_path: Path) -> None:
 def test_same_numbers_of_packed_matrices(
     precision: str, case: str, big: bool, wide: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linear, "BIG_MATRIX", 1 if big else 1 << 30)
+    monkeypatch.setattr(forecast, "BIG_MATRIX", 1 if big else 1 << 30)
+    monkeypatch.setattr(forecast, "MANY_ROWS", 1)
     if not wide:
         monkeypatch.setattr(project_cpu, "can_int8_vector", lambda: False)
     model = flat(checkpoint(tmp_path, case), precision=precision)
@@ -115,6 +117,20 @@ def test_same_numbers_of_packed_matrices(
     got = walk(model, 2)
     if all(isinstance(m, OnCpu) for layer in model._layers for m in (layer.qkv, layer.down)):
         assert spy.calls == 22
+    model._fused = None
+    assert torch.equal(got, walk(model, 2))
+
+
+@pytest.mark.skipif(not project_cpu.can_half(), reason="no packed float16 here")
+@pytest.mark.parametrize("case", ["qwen2 old, tied", "phi3 windowed"])
+def test_same_numbers_of_halves(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "HALF_MATRIX", 1)
+    monkeypatch.setattr(project_cpu, "_LOST", 1.0)  # whatever the checkpoint is stored in
+    model = flat(checkpoint(tmp_path, case))
+    assert isinstance(model._head, linear.Half)
+    spy = counted(model)
+    got = walk(model, 2)
+    assert spy.calls == 22
     model._fused = None
     assert torch.equal(got, walk(model, 2))
 

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from edge_tui.engine import forecast
 from edge_tui.engine.models import linear, loading
 from edge_tui.engine.models.linear import (
     DotInt8,
+    Half,
     LlmInt8,
     Nf4,
     Plain,
     PrecisionError,
     RowInt8,
     VectorInt8,
+    float32_on_cpu,
     head_of,
     int4_on_cpu,
     int8_on_cpu,
@@ -66,7 +69,8 @@ def test_int8(kind: type[RowInt8 | DotInt8 | VectorInt8], bias: bool, rows: int,
 
 
 def test_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert kind_of("float32", "cpu") is Plain
+    assert kind_of("float32", "cpu") is head_of("float32", "cpu") is float32_on_cpu
+    assert kind_of("float32", "cuda:0") is kind_of("float32", "mps") is kind_of("bfloat16", "cpu") is Plain
     assert kind_of("int8", "cpu") is int8_on_cpu
     assert kind_of("4bit", "cpu") is int4_on_cpu
     assert kind_of("int8", "cuda:0") is LlmInt8
@@ -75,11 +79,57 @@ def test_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
         kind_of("4bit", "mps")
     assert head_of("4bit", "cpu") is int8_on_cpu
     assert head_of("4bit", "cuda:0") is head_of("bfloat16", "cpu") is Plain
+    with pytest.raises(PrecisionError, match="not mps"):
+        kind_of("int8", "mps")
+
+
+@pytest.mark.skipif(not project_cpu.can_half(), reason="no packed float16 here")
+def test_large_matrices_of_16_bit_are_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "HALF_MATRIX", 64 * 64)
+    rng = torch.Generator().manual_seed(0)
+    weight, bias = torch.randn(64, 64, generator=rng), torch.randn(64, generator=rng)
+    assert type(float32_on_cpu(weight)) is Plain
+    weight = weight.bfloat16().float()
+    half, plain = float32_on_cpu(weight, bias), Plain(weight, bias)
+    assert type(half) is Half
+    assert half.packed() is None
+    assert half.parameters == plain.parameters
+    assert half.nbytes == 2 * 64 * 512 + 4 * 64
+    x = torch.randn(3, 64, generator=rng)
+    assert deviation(half(x), plain(x)) < 1e-5
+    assert type(float32_on_cpu(weight[:63])) is Plain
+    monkeypatch.setattr(project_cpu, "can_half", lambda: False)
+    assert type(float32_on_cpu(weight)) is Plain
+
+
+@pytest.mark.skipif(not project_cpu.can_half(), reason="no packed float16 here")
+@pytest.mark.parametrize("tie", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_of_halves_is_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, tie: bool
+) -> None:
+    folder = make_checkpoint(tmp_path, tie=tie, dtype=dtype)
+    plain = flat(folder)
+    monkeypatch.setattr(linear, "HALF_MATRIX", 1)
+    halves = flat(folder)
+    assert isinstance(halves._head, Half)
+    assert halves._embedding.dtype == dtype
+    assert torch.equal(halves._embedding.float(), plain._embedding)
+    assert halves.info.parameters == plain.info.parameters
+    ids = random_ids(1, 9)
+    logits = []
+    for model in (plain, halves):
+        ctx = model.open(1, 16)
+        model.prefill(ctx, ids[:, :7], torch.tensor([7]))
+        logits.append(torch.cat([model.forward(ctx, ids[:, i : i + 1]).logits for i in (7, 8)], 1))
+    assert deviation(logits[1], logits[0]) < 1e-4
 
 
 def test_the_kind_of_int8_follows_size_and_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "BIG_MATRIX", 64 * 64)
+    monkeypatch.setattr(forecast, "BIG_MATRIX", 64 * 64)
+    monkeypatch.setattr(forecast, "MANY_ROWS", 64)
     monkeypatch.setattr(project_cpu, "can_int8_vector", lambda: True)
+    assert type(int8_on_cpu(torch.ones(32, 128))) is RowInt8
     assert type(int8_on_cpu(torch.ones(64, 64))) is VectorInt8
     assert type(int8_on_cpu(torch.ones(63, 64))) is RowInt8
     monkeypatch.setattr(project_cpu, "can_int8_vector", lambda: False)

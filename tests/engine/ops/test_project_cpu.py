@@ -11,10 +11,12 @@ import torch
 from edge_tui.engine.ops import project_cpu
 from edge_tui.engine.ops.project_cpu import (
     PACK,
+    can_half,
     can_int4,
     can_int8_dot,
     can_int8_vector,
     fits_int4,
+    pack_half,
     pack_int4,
     pack_int8,
     pack_int8_vector,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 needs_int8 = pytest.mark.skipif(not can_int8_dot(), reason="no integer products here")
 needs_int4 = pytest.mark.skipif(not can_int4(), reason="no packed int4 here")
 needs_vectors = pytest.mark.skipif(not can_int8_vector(), reason="no integer products in wide vectors here")
+needs_half = pytest.mark.skipif(not can_half(), reason="no packed float16 here")
 INT8 = [
     "int8",
     pytest.param("int8 dot", marks=needs_int8),
@@ -121,6 +124,33 @@ def test_both_integer_products_are_one() -> None:
     weight, x = normal(160, 320), normal(5, 320, seed=1)
     one, other = (project(x, kind, *packed(kind, weight, None)) for kind in ("int8 dot", "int8 vector"))
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
+
+
+@needs_half
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("tokens", [1, 2, 9, 130])
+@pytest.mark.parametrize("shape", [(64, 32), (161, 96), (15, 700)])
+def test_halves_of_a_file_in_16_bit_lose_nothing(
+    stored: torch.dtype, tokens: int, shape: tuple[int, int]
+) -> None:
+    weight = (normal(*shape) * 0.02).to(stored).float()
+    weight[0, 0] = 1e-30  # less than float16 has, and less than anyone would notice
+    if stored == torch.float16:
+        weight[0, 0] = 0.0
+    bias, x, none = normal(shape[0], seed=1), normal(tokens, shape[1], seed=2), torch.empty(0)
+    got = project(x, "half", none, none, bias, pack_half(weight))
+    assert relative(got, x.double() @ weight.double().t() + bias.double()) < 1e-6
+    scripted = torch.jit.script(project)(x, "half", none, none, bias, pack_half(weight))
+    assert torch.equal(scripted, got)
+
+
+@needs_half
+@pytest.mark.parametrize("odd", [1.0 + 2.0**-20, 1e5, float("inf"), float("nan")])
+def test_what_float16_does_not_hold_is_not_packed(odd: float) -> None:
+    weight = normal(4100, 8).half().float()
+    assert pack_half(weight) is not None
+    weight[4099, 3] = odd
+    assert pack_half(weight) is None
 
 
 @needs_vectors
