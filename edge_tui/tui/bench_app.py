@@ -114,14 +114,35 @@ def child(report: Path, rounds: int, invented: str) -> None:
 
 
 def measure(rounds: int, invented: str = "") -> dict[str, Any]:
-    """Runs the child in a pseudo-terminal of 160×45.
+    """Runs the child.
 
     Args:
         rounds: Of each kind.
         invented: Architecture of a model with random weights, in place of the demo pair.
 
     Returns:
-        `frame` and `ready` in seconds after the process was started, `rates` by kind of round.
+        `ready` in seconds after the process was started, `rates` by kind of round.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        order = ["edge_tui.tui.bench_app", "--child", str(report), "--rounds", str(rounds)]
+        began = time.time()
+        _started([*order, "--random", invented], folder, to_the_end=True)
+        result = json.loads(report.read_text())
+        return {"ready": result["ready"] - began, "rates": result["rates"]}
+
+
+def first_frame() -> float:
+    """Seconds from the start of the app, as users start it, to its first frame."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _started(["edge_tui"], folder, to_the_end=False)
+
+
+def _started(module: list[str], home: str, to_the_end: bool) -> float:
+    """Runs a module in a pseudo-terminal of 160×45, to its end or its first frame.
+
+    Returns:
+        Seconds to the first frame, 0 if there was none.
     """
     import fcntl
     import pty
@@ -129,39 +150,37 @@ def measure(rounds: int, invented: str = "") -> dict[str, Any]:
     import struct
     import termios
 
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.json"
-        master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", *_SIZE, 0, 0))
-        environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "HOME": folder}
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # or each start would compile the app anew
-        order = [sys.executable, "-m", "edge_tui.tui.bench_app", "--child", str(report)]
-        order += ["--rounds", str(rounds), "--random", invented]
-        began = time.time()
-        process = subprocess.Popen(
-            order, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
-        )
-        os.close(slave)
-        frame, seen = 0.0, b""
-        try:
-            while process.poll() is None and time.time() - began < 300:
-                if not select.select([master], [], [], 0.05)[0]:
-                    continue
-                try:
-                    data = os.read(master, 65536)
-                except OSError:
-                    break
-                if not frame:
-                    seen += data
-                    if b"strategy" in seen and b"prompt" in seen:
-                        frame = time.time() - began
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", *_SIZE, 0, 0))
+    environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "HOME": home}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # or each start would compile the app anew
+    began = time.time()
+    process = subprocess.Popen(
+        [sys.executable, "-m", *module],
+        stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True,
+    )  # fmt: skip
+    os.close(slave)
+    frame, seen = 0.0, b""
+    try:
+        while process.poll() is None and time.time() - began < 300 and (to_the_end or not frame):
+            if not select.select([master], [], [], 0.05)[0]:
+                continue
+            try:
+                data = os.read(master, 65536)
+            except OSError:
+                break
+            if not frame:
+                seen += data
+                if b"strategy" in seen and b"prompt" in seen:
+                    frame = time.time() - began
+        if to_the_end:
             process.wait(10)
-        finally:
-            os.close(master)
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-        result = json.loads(report.read_text())
-        return {"frame": frame, "ready": result["ready"] - began, "rates": result["rates"]}
+    finally:
+        os.close(master)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    return frame
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -177,8 +196,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         child(arguments.child, arguments.rounds, arguments.random)
         return 0
     result = measure(arguments.rounds, arguments.random)
-    starts = [result] + [measure(0) for _ in range(0 if arguments.random else arguments.starts - 1)]
-    result |= {name: statistics.median(start[name] for start in starts) for name in ("frame", "ready")}
+    others = range(0 if arguments.random else arguments.starts - 1)
+    result["ready"] = statistics.median([result["ready"], *(measure(0)["ready"] for _ in others)])
+    result["frame"] = statistics.median(first_frame() for _ in range(max(arguments.starts, 1)))
     streamed, headless = (statistics.median(result["rates"][kind]) for kind in ("streamed", "headless"))
     pairs = zip(result["rates"]["streamed"], result["rates"]["headless"], strict=True)
     ratio = statistics.median(a / b for a, b in pairs)
