@@ -27,6 +27,7 @@ __all__ = [
     "cpu_packs_int4",
     "devices",
     "free_memory",
+    "give_back_freed",
     "resolve_device",
 ]
 
@@ -125,6 +126,23 @@ def cpu_has_bfloat16() -> bool:
 def cpu_has_int8() -> bool:
     """Whether the processor sums products of four bytes at once (VNNI, AMX)."""
     return _cpu_has("avx512_vnni|avx_vnni|amx_int8")
+
+
+def give_back_freed() -> None:
+    """Has the C library give what is free between what is in use back to the system, where it can (glibc)."""
+    if (trim := _trim()) is not None:
+        trim(0)
+
+
+@lru_cache(maxsize=1)
+def _trim() -> Any:
+    """The function of glibc for it, or None."""
+    import ctypes
+
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return None
 
 
 @lru_cache(maxsize=1)

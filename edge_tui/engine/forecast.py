@@ -326,7 +326,10 @@ class _Need:
                 (2 * f.intermediate, f.hidden),
                 (f.hidden, f.intermediate),
             )
-            return 2 * max((n * k for n, k in shapes if not integers_repay(n, n * k)), default=0)
+            widened = max((n * k for n, k in shapes if not integers_repay(n, n * k)), default=0)
+            # Integer products are made for 128 tokens at once, two rows for each, and summed as int32 first.
+            summed = max((n for n, k in shapes if integers_repay(n, n * k)), default=0)
+            return 2 * max(widened, 128 * (4 + 4) * summed)
         return 0
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from edge_tui.engine.devices import give_back_freed
 from edge_tui.engine.forecast import packers
 from edge_tui.engine.models.architectures import FlatConfig, flat_config
 from edge_tui.engine.models.base import ModelInfo
@@ -73,7 +74,11 @@ def load_flat(
         del last
         if not isinstance(head, Plain):
             embedding = _narrow(embedding, exactly=isinstance(head, Half))
-        promised = [_layer(weights, flat, i, packers) for i in range(flat.layers)]
+        promised = []
+        for i in range(flat.layers):
+            promised.append(_layer(weights, flat, i, packers))
+            if device == "cpu" and kind is not Plain:
+                give_back_freed()  # packing leaves holes, which would be as much again as the weights
         layers = tuple(layer() for layer in promised)
         norm = weights.get("model.norm.weight", flat.hidden)
     loose = [embedding, norm, *(t for layer in layers for t in (layer.attention_norm, layer.mlp_norm))]

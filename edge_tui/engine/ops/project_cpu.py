@@ -92,10 +92,14 @@ def project(
 def _int8_dot(
     x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, opaque: Opaque | None
 ) -> torch.Tensor:
-    most = 256  # twice as many rows of a wide matrix are memory that is mapped anew each time
-    if x.size(0) <= most:
+    tokens, most = x.size(0), 128  # of more, a wide matrix makes memory that is mapped anew each time
+    if tokens <= most:
         return _split(x, weight, scales, opaque)
-    return torch.cat([_split(piece, weight, scales, opaque) for piece in torch.split(x, most)])
+    y = torch.empty([tokens, scales.size(0)], dtype=x.dtype)
+    for at in range(0, tokens, most):
+        count = min(most, tokens - at)
+        y.narrow(0, at, count).copy_(_split(x.narrow(0, at, count), weight, scales, opaque))
+    return y
 
 
 def _split(
