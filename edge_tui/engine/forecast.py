@@ -242,7 +242,8 @@ class _Need:
         logits = self._rows * self._vocab * 4 * _LOGIT_COPIES
         fixed = self._tables(context) + (_WORKSPACE if self._cuda else 0)
         storing = self._weights + self._storing()
-        reading = self._weights + fixed + root + self._reading(context)
+        # A CPU's heap keeps as much again: what was freed and does not fit what comes next.
+        reading = self._weights + fixed + root + self._reading(context) * (1 if self._cuda else 2)
         decoding = self._weights + fixed + kv + logits
         return self._weights, kv, logits, max(storing, reading, decoding) - self._weights - kv - logits
 

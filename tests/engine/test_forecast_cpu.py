@@ -1,0 +1,88 @@
+"""The forecast against the measured peak on a CPU: loading, a long prompt and some tokens, at a true size.
+
+`pytest -s -m proof tests/engine/test_forecast_cpu.py` prints both.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.engine.checkpoints import make_checkpoint
+
+STATUS = Path("/proc/self/smaps_rollup")
+
+pytestmark = [
+    pytest.mark.proof,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(not STATUS.exists(), reason="the memory of a process is told by Linux"),
+]
+
+PROCESS = """
+import sys, threading, time
+import torch
+import decoders
+from edge_tui.engine import events, forecast
+from edge_tui.engine.checkpoint import open_checkpoint
+from edge_tui.engine.devices import give_back_freed
+from edge_tui.engine.local import LocalEngine
+from edge_tui.engine.models import flat, fused_cpu
+from edge_tui.engine.port import ModelSpec, Request
+
+def held():
+    with open("/proc/self/smaps_rollup") as file:
+        return 1024 * next(int(line.split()[1]) for line in file if line.startswith("Anonymous"))
+
+def wait(kind):
+    while True:
+        for event in engine.poll():
+            assert not isinstance(event, events.Failed | events.Died), event
+            if isinstance(event, kind):
+                return
+        time.sleep(0.01)
+
+def watch():
+    global peak
+    while True:
+        peak = max(peak, held() - before)
+        time.sleep(0.01)
+
+path, precision = sys.argv[1:]
+decoders.all()
+torch.ones(64, 64) @ torch.ones(64, 64)
+engine = LocalEngine({"model": ModelSpec(path, precision, "cpu", 1024)})
+time.sleep(1)
+give_back_freed()
+before, peak = held(), 0
+threading.Thread(target=watch, daemon=True).start()
+engine.load("model")
+wait(events.Loaded)
+ids = tuple(i % 200 + 10 for i in range(900))
+engine.submit(Request(prompt="", ids=ids, strategy="greedy", max_length=20))
+wait(events.Finished)
+print(forecast.forecast(open_checkpoint(path), precision, 1024, 1, "cpu").total, peak, flush=True)
+engine.close(5)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Qwen2-0.5B's shapes."""
+    return make_checkpoint(
+        tmp_path_factory.mktemp("size"), "qwen2", vocab=151_936, layers=24, hidden=896, heads=14, kv_heads=2,
+        intermediate=4864, context=4096, tie=True, dtype=torch.bfloat16, std=0.02,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8", "4bit"])
+def test_the_forecast_is_within_five_percent_of_the_peak(folder: Path, precision: str) -> None:
+    order = [sys.executable, "-c", PROCESS, str(folder), precision]
+    done = subprocess.run(order, capture_output=True, text=True, timeout=250, check=False)
+    assert done.returncode == 0, done.stderr
+    expected, peak = map(int, done.stdout.split())
+    print(f"{precision}: forecast {expected >> 20} MB, peak {peak >> 20} MB, {expected / peak:.3f}")
+    assert expected == pytest.approx(peak, rel=0.05)
