@@ -28,6 +28,7 @@ class Decided:
     version: Tensor
     extras: list[Tensor]
     candidates: Sequence[Tensor] = ()
+    moved: bool = False
 
     def note(self) -> tuple[Tensor, Tensor]:
         """The record: integers and floats, as `ops.stats.record` lays them out."""
@@ -39,7 +40,8 @@ class Decided:
             self.done,
             self.version,
             self.extras,
-            candidates=self.candidates,
+            self.moved,
+            self.candidates,
         )
 
 
@@ -54,7 +56,7 @@ class Desk:
         step: int64 `[1]`, the index of the token being chosen; raised by each decision.
         eos: int64 `[E]`, ids that end a sequence.
         never: bool `[R]`, False.
-        tokens: int64 `[R, 1]`, the tokens chosen last; written.
+        tokens: int64 `[R]`, the tokens chosen last; written.
         parent: int64 `[R]`, the rows they continue; written where rows move.
     """
 
@@ -68,15 +70,14 @@ class Desk:
     parent: Tensor
 
 
-def decide(
+def pick(
     decoder: Decoder,
     step: Callable[[Mapping[str, Output], State, Params, Rng], Step],
     outs: Mapping[str, Output],
     state: State,
     params: Params,
     desk: Desk,
-    keep: bool,
-) -> tuple[Decided, bool]:
+) -> Step:
     """Chooses the next token of each row and puts down on the desk what the next forward needs.
 
     Args:
@@ -85,26 +86,35 @@ def decide(
         outs: Logits by stream, float32 `[R, 1, V]`.
         state: The strategy's.
         params: Of this step.
-        desk: Read and written.
-        keep: Whether the logits are overwritten before they have been recorded, so that a copy is needed.
-
-    Returns:
-        What was decided, and whether rows continue others than themselves.
+        desk: Read, and `tokens` and `parent` written.
     """
     from decoders.random import Rng
 
     took = step(outs, state, params, Rng(desk.key, desk.rows, desk.step))
-    z = outs[decoder.streams[0].name].logits[:, -1]
-    moves = took.parent is not None
+    # Fused steps write to the desk themselves.
+    if took.parent is not None and took.parent is not desk.parent:
+        desk.parent.copy_(took.parent)
+    if took.chosen is not desk.tokens:
+        desk.tokens.copy_(took.chosen)
+    return took
+
+
+def tell(decoder: Decoder, took: Step, raw: Tensor, desk: Desk) -> Decided:
+    """What is recorded of a step; nothing that the next forward waits for.
+
+    Args:
+        decoder: The strategy.
+        took: What `pick` gave.
+        raw: float32 `[R, V]`, the main stream's logits that it read.
+        desk: Read, and `step` raised.
+    """
     done = desk.never if took.done is None else took.done
     if not decoder.owns_eos and desk.eos.numel():
         done = done | (took.chosen[:, None] == desk.eos).any(-1)
     parent = desk.rows if took.parent is None else took.parent
-    raw = z.index_select(0, parent) if moves or keep else z
     extras = [took.extras[name].float() for name in decoder.columns]
     told = [took.candidates[name].float() for name in decoder.columns] if took.candidates else ()
-    if moves:
-        desk.parent.copy_(parent)
-    desk.tokens.copy_(took.chosen[:, None])
     desk.step.add_(1)
-    return Decided(raw, took.final, took.chosen, parent, done, desk.block[-1], extras, told), moves
+    version = desk.block[-1]
+    moved = took.parent is not None
+    return Decided(raw, took.final, took.chosen, parent, done, version, extras, told, moved)

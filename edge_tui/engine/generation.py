@@ -245,9 +245,9 @@ class Generation:
             if self._capture and self.launched >= 2 and rig.graphs is None:
                 self._try_capture()
             if rig.graphs is not None and (self.launched or rig.starts_captured):
-                rig.graphs.replay(feed=self.launched > 0)
+                rig.graphs.replay(alone=self.launched in (0, self.max_new - 1))
             else:
-                if self.launched:
+                if not rig.has_read:
                     rig.feed()
                 rig.settle()
         self.launched += 1
@@ -257,7 +257,7 @@ class Generation:
         from edge_tui.engine.graphs import Graphs
 
         try:
-            self.rig.graphs = Graphs(self.rig, self.rig.feeds())
+            self.rig.graphs = Graphs(self.rig)
         except Exception as error:
             self._capture = False
             reason = str(error).strip().splitlines()

@@ -1,47 +1,52 @@
-"""A step as three kinds of CUDA graph: forward of each stream, choice, record.
+"""A step as one CUDA graph: the choice, and its record beside the models' next forward.
 
 Replaying a graph costs the host a few microseconds instead of a hundred launches, so it can stay many steps
-ahead of the device and need not be quick about it. Forwards and choice follow one another; the record runs
-on a stream of its own, beside the next forward, since only the host waits for it.
+ahead of the device and need not be quick about it. Inside, only what the next token depends on stands in
+line: logits, choice, forward. What the host is told, and parameters on their way from it, run beside the
+forward.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
+from edge_tui.engine.capture import beside, capture, fork
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
+    import torch
     from torch import Tensor
 
     from edge_tui.engine.rig import Rig
 
-_cuda: Any = torch.cuda
-"""Streams and events, whose constructors carry no types."""
-
 
 class Graphs:
-    """The captured pieces of a rig.
+    """The captured pieces of a rig: its forwards, its choice, and a choice with the forwards after it.
+
+    A run begins with a choice alone, on the prompt's logits, whose record is there at once. It ends with one
+    too, since after the last token there is nothing to be read.
 
     Args:
         rig: Has run its pieces before, in their true shapes.
-        feeds: The pieces of its `feed`; those after the first may run beside it.
 
     Raises:
         RuntimeError: something in a piece cannot be captured; the rig is as it was.
     """
 
-    def __init__(self, rig: Rig, feeds: list[Callable[[], None]]) -> None:
+    def __init__(self, rig: Rig) -> None:
         self._rig = rig
         before = dict(rig.outputs), rig.decided, {name: c.bound for name, c in rig.contexts.items()}
-        self._record: tuple[Any, Any] = (None, None)
+        self._step: torch.cuda.CUDAGraph | None = None
         try:
-            self._feed = [_capture(feed) for feed in feeds]
-            self._choose = _capture(rig.choose)
-            self._note = _capture(self._take_note)
+            with self._landings():
+                self._feeds = [capture(feed) for feed in rig.feeds()]
+            landed = all(out.logits is before[0][name].logits for name, out in rig.outputs.items())
+            self._choose = capture(self._choose_alone)
+            if rig.reads_at_once and landed:
+                self._step = capture(self._choose_and_feed)
         except BaseException:
             rig.outputs, rig.decided = before[:2]
             raise
@@ -49,16 +54,37 @@ class Graphs:
             for name, bound in before[2].items():
                 # A capture counts positions on the host, but computes none.
                 rig.contexts[name].note(bound - rig.contexts[name].bound)
-        self._side: Any = _cuda.Stream(rig.device)
-        self._chosen, self._recorded, self._forked = (_cuda.Event() for _ in range(3))
-        self._lanes = [_cuda.Stream(rig.device) for _ in feeds[1:]]
-        self._joined = [_cuda.Event() for _ in self._lanes]
-        models = list(rig.streams.values())
-        self._parallel = len(set(map(id, models))) == len(models)
-
-        if rig.rows == 1 and len(feeds) == len(rig.streams):
-            for name, graph in zip(rig.streams, self._feed, strict=True):
+        if rig.rows == 1 and len(self._feeds) == len(rig.streams):
+            for name, graph in zip(rig.streams, self._feeds, strict=True):
                 rig.contexts[name].replay = partial(self._append, name, graph, rig.outputs[name].logits)
+
+    def replay(self, alone: bool) -> None:
+        """Issues one step.
+
+        Args:
+            alone: Whether the choice comes alone: it is the last one, or its record is wanted at once.
+        """
+        rig = self._rig
+        if not rig.has_read:
+            self.feed()
+        rig.has_read = self._step is not None and not alone
+        if self._step is None or alone:
+            self._choose.replay()
+        else:
+            self._count()
+            self._step.replay()
+        self._expect()
+
+    def feed(self) -> None:
+        """Forwards alone."""
+        self._count()
+        for graph in self._feeds:
+            graph.replay()
+
+    def _count(self) -> None:
+        for context in self._rig.contexts.values():
+            context.reserve(self._rig.appends)
+            context.note(self._rig.appends)
 
     def _append(self, name: str, graph: torch.cuda.CUDAGraph, logits: Tensor, ids: Tensor) -> Tensor:
         """One stream's forward on an id of one's own: the last of a prompt whose others are known."""
@@ -67,59 +93,40 @@ class Graphs:
         self._rig.contexts[name].note(1)
         return logits
 
-    def _take_note(self) -> None:
-        self._record = self._rig.note()
+    def _choose_alone(self) -> None:
+        self._rig.pick()
+        self._tell()
 
-    def replay(self, feed: bool = True) -> None:
-        """Issues one step; the first of a run has nothing to feed, its logits are the prompt's."""
+    def _tell(self) -> None:
+        """What no later piece of the step waits for."""
         rig = self._rig
-        main = torch.cuda.current_stream()
-        if feed:
-            self.feed()
-        main.wait_event(self._recorded)  # the choice overwrites what the last record reads
-        self._choose.replay()
-        self._chosen.record(main)
-        with torch.cuda.stream(self._side):
-            self._side.wait_event(self._chosen)
-            self._note.replay()
-            rig.ring.write(*self._record)
-            self._recorded.record(self._side)
+        rig.tell()
+        self._expect = rig.ring.post(*rig.note())
+        rig.table.refresh()
 
-    def feed(self) -> None:
-        """Forwards alone. Those of different models go side by side: while one waits, another computes."""
-        main = torch.cuda.current_stream()
-        for context in self._rig.contexts.values():
-            context.reserve(self._rig.appends)
-            context.note(self._rig.appends)
-        if not self._lanes or not self._parallel:
-            for graph in self._feed:
-                graph.replay()
-            return
-        self._forked.record(main)
-        for lane, graph, joined in zip(self._lanes, self._feed[1:], self._joined, strict=True):
-            with torch.cuda.stream(lane):
-                lane.wait_event(self._forked)
-                graph.replay()
-                joined.record(lane)
-        self._feed[0].replay()
-        for joined in self._joined:
-            main.wait_event(joined)
+    def _choose_and_feed(self) -> None:
+        """Forwards of different models go side by side: while one waits, another computes."""
+        rig = self._rig
+        rig.pick(keep=True)
+        chosen = fork()
+        apart = len(set(map(id, rig.streams.values()))) == len(rig.streams)
+        with self._landings():
+            first, *others = rig.feeds()
+            first()
+            for feed in others:
+                with beside(chosen if apart else None):
+                    feed()
+        with beside(chosen):
+            self._tell()
 
-
-def _capture(piece: Callable[[], None]) -> torch.cuda.CUDAGraph:
-    """One piece as a graph.
-
-    Other threads may use the device meanwhile, as telemetry does. `torch.cuda.graph` would run a garbage
-    collection and give cached memory back first, which takes longer than the capture.
-    """
-    graph = torch.cuda.CUDAGraph()
-    main, aside = torch.cuda.current_stream(), _cuda.Stream()
-    aside.wait_stream(main)
-    with torch.cuda.stream(aside):
-        graph.capture_begin(capture_error_mode="thread_local")
+    @contextmanager
+    def _landings(self) -> Iterator[None]:
+        """Lets each stream's forward put its logits where the last ones lie."""
+        rig = self._rig
+        for name, output in rig.outputs.items() if rig.reads_at_once else ():
+            rig.contexts[name].landing = output.logits
         try:
-            piece()
+            yield
         finally:
-            graph.capture_end()
-    main.wait_stream(aside)
-    return graph
+            for context in rig.contexts.values():
+                context.landing = None

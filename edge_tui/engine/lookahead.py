@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from decoders.base import Output, Step
+from decoders.base import Output
 from decoders.random import Rng
 from edge_tui.engine.decision import Decided
 from edge_tui.engine.ops.choose import fused_lookahead
@@ -49,8 +49,8 @@ class LookaheadRig(Rig):
 
         self.k = decoder.lookahead(values)
         self._main, self._draft = (stream.name for stream in decoder.streams)
-        self._fused = fused_lookahead(decoder, self.device, width, rows, self.k)
-        self._strategy = self._fused or decoder
+        self._kernels = fused_lookahead(decoder, self.device, width, rows, self.k)
+        self._strategy = self._kernels or decoder
         self._certain = torch.zeros(rows, dtype=torch.int64, device=self.device)
         """Positions of the main context that will stay."""
         self._block = torch.zeros(rows, self.k + 1, dtype=torch.int64, device=self.device)
@@ -72,6 +72,10 @@ class LookaheadRig(Rig):
     @property
     def appends(self) -> int:
         return self.k + 1 if self.proposing else 1
+
+    @property
+    def reads_at_once(self) -> bool:
+        return False  # whether to propose is said before each feed
 
     @property
     def starts_captured(self) -> bool:
@@ -117,27 +121,33 @@ class LookaheadRig(Rig):
         return (time.perf_counter() - began) / count
 
     def _wait(self) -> None:
-        if self._asynchronous:
+        if self.device.startswith("cuda"):
             import torch
 
             torch.cuda.synchronize(self.device)
 
-    def choose(self) -> None:
-        self.table.refresh()
+    def pick(self, keep: bool = False) -> None:
         outs = {self._main: self._cut(self.outputs[self._main])}
         step = self._strategy.step(outs, self._state, self.table.params, self._rng)
         accepted, tokens = step.accepted, step.tokens
         assert accepted is not None, f"{self.decoder.name} says how many proposals it takes"
         assert tokens is not None, f"{self.decoder.name} says which tokens they are"
-        self._settle(step, accepted, tokens)
-        z = outs[self._main].logits[0]
+        self._took = step, outs[self._main].logits[0]
+        self._settle(step.chosen, accepted, tokens)
+
+    def tell(self) -> None:
+        assert self._took is not None, "nothing was picked yet"
+        step, z = self._took
+        assert step.accepted is not None
+        assert step.tokens is not None
+        tokens = step.tokens
         positions = self._positions[: len(z)]
         done = (tokens[0, :, None] == self.desk.eos).any(-1) if self.desk.eos.numel() else positions < 0
         self.decided = Decided(
-            raw=z.clone(),
+            raw=z,
             final=step.final[0],
             chosen=tokens[0],
-            parent=(positions <= accepted).long() - 1,
+            parent=(positions <= step.accepted).long() - 1,
             done=done,
             version=self.table.version_row.expand(len(z)),
             extras=[step.extras[name][0].float() for name in self.decoder.columns],
@@ -145,16 +155,16 @@ class LookaheadRig(Rig):
 
     def _cut(self, output: Output) -> Output:
         """As `Rig._cut`; fused kernels read every precision, so nothing is converted for them."""
-        if self._fused is None:
+        if self._kernels is None:
             return super()._cut(output)
         return Output(output.logits[..., : self._width].to(self.device, non_blocking=True))
 
-    def _settle(self, step: Step, accepted: Tensor, tokens: Tensor) -> None:
+    def _settle(self, chosen: Tensor, accepted: Tensor, tokens: Tensor) -> None:
         """Keeps the accepted tokens in both contexts' past, and moves on to the chosen one."""
         import torch
 
         before = torch.cat((self._pair[:, 1:], tokens), 1)  # `accepted` is the index of the last but one
-        self._pair.copy_(torch.cat((before.gather(1, accepted[:, None]), step.chosen[:, None]), 1))
+        self._pair.copy_(torch.cat((before.gather(1, accepted[:, None]), chosen[:, None]), 1))
         # Before the first feed the prompt is all there is; afterwards each step leaves what it has taken.
         main = self.contexts[self._main]
         self._certain.copy_(torch.minimum(main.length, self._certain + 1 + accepted))

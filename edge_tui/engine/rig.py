@@ -1,9 +1,9 @@
 """What a step consists of, at fixed addresses on the device.
 
-A step is three pieces: `feed` runs every stream's forward on the tokens chosen last, `choose` refreshes the
-parameters and lets the strategy decide, `write` records the decision for the host. Each reads and writes
-tensors that stay where they are, so the pieces can be run as they stand or captured as graphs
-(`edge_tui.engine.graphs`), once for all runs that decode the same way.
+A step is two pieces: `feed` runs every stream's forward on the tokens chosen last; `settle` refreshes the
+parameters, lets the strategy `pick` and records what there is to `tell`. Each reads and writes tensors that
+stay where they are, so the pieces can be run as they stand or captured as graphs (`edge_tui.engine.graphs`),
+once for all runs that decode the same way.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from decoders.base import Decoder, Env, Output
 from decoders.random import key_of
-from edge_tui.engine.decision import Decided, Desk, decide
+from edge_tui.engine.decision import Decided, Desk, pick, tell
 from edge_tui.engine.ops.choose import fused_step
 from edge_tui.engine.ring import Ring
 from edge_tui.engine.table import ParamTable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from decoders.base import State
+    from decoders.base import State, Step
     from edge_tui.engine.graphs import Graphs
     from edge_tui.engine.models.base import Context, LanguageModel
 
@@ -60,6 +60,8 @@ class Rig:
         self.eos = eos
         self.proposing = True
         """Whether a strategy that proposes tokens may do so; others do not care."""
+        self.has_read = True
+        """Whether the models have read the tokens chosen last."""
         self._graphs: dict[bool, Graphs] = {}
         self.streams = {stream.name: models[stream.role] for stream in decoder.streams}
         self.device = models[decoder.roles[0]].info.device
@@ -69,7 +71,6 @@ class Rig:
         self.table = ParamTable(decoder.params, values, rows, self.device)
         self.ring = Ring(self.device)
         self._width = width
-        self._decide = fused_step(decoder, self.device, width, rows) or decoder.step
         zeros = partial(torch.zeros, device=self.device)
         self.desk = Desk(
             block=self.table.block,
@@ -78,12 +79,14 @@ class Rig:
             step=zeros(1, dtype=torch.int64),
             eos=torch.tensor(eos, dtype=torch.int64, device=self.device),
             never=zeros(rows, dtype=torch.bool),
-            tokens=zeros(rows, 1, dtype=torch.int64),
+            tokens=zeros(rows, dtype=torch.int64),
             parent=torch.arange(rows, device=self.device),
         )
+        self._fused = fused_step(decoder, width, self.desk.tokens, self.desk.parent)
+        self._took: tuple[Step, Tensor] | None = None
+        """What was picked last, and from which of the main stream's logits `[R, V]`."""
         self._state: State = {}
         self._moves = False
-        self._asynchronous = self.device.startswith("cuda")
         self._traced: TracedChoice | None = None
         self._traceable = self.device == "cpu" and is_steady(decoder)
 
@@ -106,6 +109,7 @@ class Rig:
         """
         self.table.restart(env.values)
         self.ring.restart()
+        self.has_read = True
         self._traced = None
         self.desk.step.fill_(env.prefix)
         self.desk.key.fill_(key_of(seed))
@@ -118,6 +122,7 @@ class Rig:
             self._graphs.clear()
         spread = {name: _spread(output, self.rows) for name, output in outputs.items()}
         if self.graphs is not None:
+            self.table.refresh()  # captured steps do it for those after them
             for name, output in spread.items():
                 self.outputs[name].logits.copy_(output.logits)
         else:
@@ -128,7 +133,7 @@ class Rig:
     @property
     def tokens(self) -> Tensor:
         """int64 `[R, 1]`, the tokens chosen last."""
-        return self.desk.tokens
+        return self.desk.tokens[:, None]
 
     def _spread_context(self, root: Context, before: Context | None) -> Context:
         """The root itself, or a fork of it: that of the run before, if graphs know its addresses."""
@@ -143,6 +148,11 @@ class Rig:
     def appends(self) -> int:
         """Positions that one `feed` adds to each context."""
         return 1
+
+    @property
+    def reads_at_once(self) -> bool:
+        """Whether `feed` can follow a choice without having to know what the next one will be like."""
+        return True
 
     @property
     def starts_captured(self) -> bool:
@@ -164,30 +174,37 @@ class Rig:
         device = model.info.device
         if self._moves:
             context.reorder(self.desk.parent.to(device, non_blocking=True))
-        tokens = self.desk.tokens
+        tokens = self.tokens
         if device != self.device:
             tokens = tokens.to(device, non_blocking=True)
         self.outputs[name] = model.forward(context, tokens)
 
-    def choose(self) -> None:
-        """Lets the strategy decide, and keeps what `write` and the next `feed` need of the decision."""
-        self.table.refresh()
+    def pick(self, keep: bool = False) -> None:
+        """Lets the strategy decide, and keeps what the next `feed` needs of the decision.
+
+        Args:
+            keep: Whether that `feed` may come before what there is to `tell` has been recorded.
+        """
         outs = {name: self._cut(output) for name, output in self.outputs.items()}
-        self.decided, self._moves = decide(
-            self.decoder, self._decide, outs, self._state, self.table.params, self.desk, self._asynchronous
-        )
+        step = self._fused or self.decoder.step
+        took = pick(self.decoder, step, outs, self._state, self.table.params, self.desk)
+        raw = outs[self.decoder.streams[0].name].logits[:, -1] if self._fused is None else self._fused.raw
+        self._took = took, raw.clone() if keep and self._fused is None else raw
+        self._moves = took.parent is not None
+
+    def tell(self) -> None:
+        """Keeps what `note` needs of the decision."""
+        assert self._took is not None, "nothing was picked yet"
+        self.decided = tell(self.decoder, *self._took, self.desk)
 
     def note(self) -> tuple[Tensor, Tensor]:
         """The record of what was decided: integers and floats, as `ops.stats.record` lays them out."""
         assert self.decided is not None, "nothing was decided yet"
         return self.decided.note()
 
-    def write(self) -> None:
-        """Records the decision for the host."""
-        self.ring.write(*self.note())
-
     def settle(self) -> None:
-        """`choose` and `write`, from a run's second step on in one call where that can be."""
+        """Chooses and records, from a run's second step on in one call where that can be."""
+        self.has_read = False
         if self._traced is not None:
             self.table.refresh()
             record = self._traced({name: self._here(output.logits) for name, output in self.outputs.items()})
@@ -195,8 +212,10 @@ class Rig:
                 self.ring.write(*record)
                 return
             self._traced, self._traceable = None, False
-        self.choose()
-        self.write()
+        self.table.refresh()
+        self.pick()
+        self.tell()
+        self.ring.write(*self.note())
         if self._traceable:
             self._traced = TracedChoice(self.decoder, self._state, self.table, self.desk, self._width)
 

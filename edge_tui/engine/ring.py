@@ -7,6 +7,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -22,8 +24,10 @@ _LEAST = 4
 class Ring:
     """A bounded queue of step records.
 
-    On a GPU each record is copied to pinned memory behind the computation and an event marks its
-    arrival; the host reads what has arrived. On a CPU a record is there as soon as it is written.
+    On a GPU each record goes to a slot in pinned memory behind the computation and an event marks its
+    arrival; the host reads what has arrived. Steps that are launched one operation at a time `write` theirs;
+    a graph is the same each time, so what it is to `post` is counted on the device. On a CPU a record is
+    there as soon as it is written.
 
     How many steps may be under way follows from how long they take: enough that the device never runs dry
     while the interpreter is busy elsewhere, no more than can be thrown away when the user stops.
@@ -36,9 +40,17 @@ class Ring:
     def __init__(self, device: str, depth: int = DEPTH) -> None:
         self._asynchronous = device.startswith("cuda")
         self.depth = depth if self._asynchronous else 1
-        self._slots: list[tuple[Any, Tensor, Tensor] | None] = [None] * self.depth
+        self._slots: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
+        """Pinned memory for `depth` records, by their shapes: integers and floats."""
+        self._events: list[Any] = []
         self._waiting: deque[tuple[Any, Tensor, Tensor]] = deque()
         self._next = 0
+        if self._asynchronous:
+            import torch
+
+            self._turn = torch.zeros(1, dtype=torch.int64, device=device)
+            """`_next` as the device counts it, without beginning again after the last slot."""
+            self._events = [torch.cuda.Event(blocking=True) for _ in range(depth)]  # type: ignore[no-untyped-call]
         self._allowed = min(_LEAST, self.depth)
         self._last = 0.0
         self._since = 0
@@ -49,6 +61,9 @@ class Ring:
         self._waiting.clear()
         self._allowed, self._last, self._pace = min(_LEAST, self.depth), 0.0, 0.0
         self._since = 0
+        self._next = 0
+        if self._asynchronous:
+            self._turn.zero_()
 
     @property
     def full(self) -> bool:
@@ -64,22 +79,41 @@ class Ring:
         if not self._asynchronous:
             self._waiting.append((None, ints, floats))
             return
-        import torch
+        slots = self._slots_of(ints, floats)
+        slots[0][self._next].copy_(ints, non_blocking=True)
+        slots[1][self._next].copy_(floats, non_blocking=True)
+        self._turn.add_(1)
+        self._await(slots)
 
-        slot = self._slots[self._next]
-        if slot is None or slot[1].shape != ints.shape:
-            slot = (
-                torch.cuda.Event(blocking=True),  # type: ignore[no-untyped-call]
-                torch.empty(ints.shape, dtype=ints.dtype, pin_memory=True),
-                torch.empty(floats.shape, dtype=floats.dtype, pin_memory=True),
-            )
-            self._slots[self._next] = slot
-        event, host_ints, host_floats = slot
-        host_ints.copy_(ints, non_blocking=True)
-        host_floats.copy_(floats, non_blocking=True)
+    def post(self, ints: Tensor, floats: Tensor) -> Callable[[], None]:
+        """`write` as part of a graph, for records of a shape that was written before.
+
+        Returns:
+            To be called after each replay.
+        """
+        from edge_tui.engine.ops.stats_triton import post
+
+        slots = self._slots[ints.shape + floats.shape]
+        post(ints, floats, *slots, self._turn)
+        return lambda: self._await(slots)
+
+    def _await(self, slots: tuple[Tensor, Tensor]) -> None:
+        """Takes what is under way to fill the next slot."""
+        event = self._events[self._next]
         event.record()
-        self._waiting.append(slot)
+        self._waiting.append((event, slots[0][self._next], slots[1][self._next]))
         self._next = (self._next + 1) % self.depth
+
+    def _slots_of(self, ints: Tensor, floats: Tensor) -> tuple[Tensor, Tensor]:
+        shape = ints.shape + floats.shape
+        if shape not in self._slots:
+            import torch
+
+            self._slots[shape] = (
+                torch.empty(self.depth, *ints.shape, dtype=ints.dtype, pin_memory=True),
+                torch.empty(self.depth, *floats.shape, dtype=floats.dtype, pin_memory=True),
+            )
+        return self._slots[shape]
 
     def read(self, wait: bool = False) -> list[tuple[NDArray[Any], NDArray[Any]]]:
         """Takes the records that have arrived, oldest first.

@@ -23,7 +23,7 @@ from decoders.beam import Beam
 from decoders.contrastive import Contrastive
 from decoders.greedy import Greedy
 from decoders.sampling import Sampling
-from edge_tui.engine.decision import Desk, decide
+from edge_tui.engine.decision import Desk, pick, tell
 from edge_tui.engine.held import hold
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def is_steady(decoder: Decoder) -> bool:
 
 
 class TracedChoice:
-    """`decide` and `note` of one run, compiled.
+    """`pick`, `tell` and `note` of one run, compiled.
 
     Args:
         decoder: A steady strategy.
@@ -105,7 +105,8 @@ class TracedChoice:
             desk = Desk(*given[: ends[0]])
             state = dict(zip(names, given[ends[0] : ends[1]], strict=True))
             outs = {n: Output(z[..., :width].float()) for n, z in zip(streams, given[ends[1] :], strict=True)}
-            return decide(decoder, decoder.step, outs, state, params(desk.block), desk, False)[0].note()
+            took = pick(decoder, decoder.step, outs, state, params(desk.block), desk)
+            return tell(decoder, took, outs[streams[0]].logits[:, -1], desk).note()
 
         try:
             with warnings.catch_warnings():

@@ -15,11 +15,12 @@ from edge_tui.engine.worth import Worth
 from tests.engine.watch import Watched, watch
 
 PROMPT = "the quick brown fox"
+PAIR = {"model": "expert", "draft": "amateur"}
 
 
 @pytest.fixture(scope="module")
 def demo() -> LocalEngine:
-    return LocalEngine({"model": ModelSpec("demo/expert"), "draft": ModelSpec("demo/amateur")})
+    return LocalEngine({role: ModelSpec(f"demo/{name}", "float32") for role, name in PAIR.items()})
 
 
 def _run(engine: LocalEngine, strategy: str, **values: float) -> Watched:

@@ -38,6 +38,7 @@ class FlatContext:
         uniform: Whether the host knows that every row is exactly `bound` long.
         share: Whether forks share what this context holds instead of copying it.
         branches: What a fork holds that shares; None in a plain context.
+        landing: Where a forward puts its logits, `[R, K, V]`; None where it makes room for them.
         replay: Appends one id `[1, 1]` by replaying a captured step and returns the logits `[1, 1, V]`; None
             before one has been captured.
     """
@@ -71,6 +72,7 @@ class FlatContext:
         self.on_host = self.length.device.type == "cpu"
         self.share = share
         self.branches: Branches | None = None
+        self.landing: Tensor | None = None
         self.replay: Callable[[Tensor], Tensor] | None = None
         self._parent = parent
         self._shape = (layers, rows, 2 * kv_heads, capacity, head_dim)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from edge_tui.engine.capture import beside, fork
 from edge_tui.engine.ops.attend import Scratch, attend
 from edge_tui.engine.ops.project import MAX_TOKENS, Packed, available, embed, project
 
@@ -91,6 +92,7 @@ class FusedStep:
         rows, k = ids.shape
         b = self._buffers_for(rows, k)
         embed(ids.reshape(-1), self._embedding, b.x)
+        attended = None
         for i, (layer, m) in enumerate(self._layers):
             project(b.x, m.qkv, b.qkv, norm=layer.attention_norm, eps=c.eps)
             attend(
@@ -111,13 +113,18 @@ class FusedStep:
                 eps=c.eps,
                 window=layer.window,
             )
+            if i == len(self._layers) - 1:
+                attended = fork()
             project(b.heads, m.out, b.x, residual=b.x)
             project(b.x, m.gate_up, b.wide, norm=layer.mlp_norm, eps=c.eps, gate=True)
             project(b.wide, m.down, b.x, residual=b.x)
-        logits = torch.empty(rows * k, self._head.rows, dtype=torch.float32, device=ids.device)
-        project(b.x, self._head, logits, norm=self._norm, eps=c.eps)
-        ctx.advance(k)
-        return logits.view(rows, k, -1)
+        logits = ctx.landing
+        if logits is None:
+            logits = torch.empty(rows, k, self._head.rows, dtype=torch.float32, device=ids.device)
+        project(b.x, self._head, logits.view(rows * k, -1), norm=self._norm, eps=c.eps)
+        with beside(attended):
+            ctx.advance(k)
+        return logits
 
     def _buffers_for(self, rows: int, k: int) -> Buffers:
         held = self._buffers.get((rows, k))

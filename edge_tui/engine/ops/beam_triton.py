@@ -49,12 +49,13 @@ _INDEX = ("repetition", "presence", "frequency", "early", "penalty", "R", "C", "
 
 
 @triton.jit
-def _scan(logits, stride, peaks, weights, V, BLOCK: tl.constexpr, DEPENDENT: tl.constexpr):
+def _scan(logits, stride, raw, peaks, weights, V, BLOCK: tl.constexpr, DEPENDENT: tl.constexpr):
     """Each program's maximum, and what its candidates weigh against it."""
     after_others(DEPENDENT)
     block, count, row = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
     ids = block * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(logits + row * stride + ids, mask=ids < V, other=-INF).to(tl.float32)
+    tl.store(raw + row * V + ids, x, mask=ids < V)
     peak = tl.max(x, 0)
     gone = x == -INF
     tl.store(peaks + row * count + block, peak)
@@ -300,9 +301,19 @@ class FusedBeam:
         width: Vocabulary `V`.
         rows: Number of beams `R`.
         dependent: Whether kernels get ready while the ones before them end; None where the device can.
+        chosen: int64 `[R]`, takes the tokens; a buffer of its own if None.
+        parent: int64 `[R]`, takes the rows that each row continues; the same.
     """
 
-    def __init__(self, device: str, width: int, rows: int, dependent: bool | None = None) -> None:
+    def __init__(
+        self,
+        device: str,
+        width: int,
+        rows: int,
+        dependent: bool | None = None,
+        chosen: Tensor | None = None,
+        parent: Tensor | None = None,
+    ) -> None:
         self.width, self.rows, self.block = width, rows, block_for(width)
         self._blocks: int = triton.cdiv(width, self.block)
         self._reference = Beam()
@@ -313,13 +324,16 @@ class FusedBeam:
         def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.empty(shape, dtype=dtype, device=device)
 
+        self.raw = empty(rows, width)
+        """float32 `[R, V]`, a copy of the logits that the last step read."""
         self._logp, self._final = empty(rows, width), empty(rows, width)
         self._peaks, self._weights, self._tops = empty(3, rows, self._blocks)
         self._values, self._flats = empty(rows, width), empty(rows, width, dtype=torch.int32)
         self._totals, self._places = empty(_MOST), empty(_MOST, dtype=torch.int32)
         self._merged = empty(2 * rows)
         self._counters = torch.zeros(2, dtype=torch.int32, device=device)
-        self._chosen, self._parent = empty(2, rows, dtype=torch.int64)
+        self._chosen = empty(rows, dtype=torch.int64) if chosen is None else chosen
+        self._parent = empty(rows, dtype=torch.int64) if parent is None else parent
         self._over = empty(rows, dtype=torch.bool)
         self._extras = empty(len(Beam.columns), rows)
 
@@ -335,7 +349,14 @@ class FusedBeam:
         grid, size = (self._blocks, self.rows), (self.width, self.rows)
         rows: int = triton.next_power_of_2(self.rows)
         _scan[grid](
-            logits, logits.stride(0), self._peaks, self._weights, self.width, BLOCK=self.block, **self._first
+            logits,
+            logits.stride(0),
+            self.raw,
+            self._peaks,
+            self._weights,
+            self.width,
+            BLOCK=self.block,
+            **self._first,
         )
         _extend[grid](
             logits,

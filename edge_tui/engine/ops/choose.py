@@ -10,7 +10,7 @@ the reference.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -29,8 +29,15 @@ if TYPE_CHECKING:
     from decoders.base import State
     from decoders.random import Rng
 
-StepFunction = Callable[[Mapping[str, Output], "State", Params, "Rng"], Step]
-"""As `Decoder.step`; the tensors `chosen` and `final` of a fused one are the same each time."""
+
+class FusedStep(Protocol):
+    """A strategy's step as kernels. The tensors that it gives are the same each time."""
+
+    raw: Tensor
+    """float32 `[R, V]`, a copy of the main stream's logits that the last step read."""
+
+    def __call__(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
+        """As `Decoder.step`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +107,7 @@ def _edge(filter: Filter) -> Edge | None:
     return filter.edge if "edge" in vars(closest) and not learns else None
 
 
-def fused_step(decoder: Decoder, device: str, width: int, rows: int) -> StepFunction | None:
+def fused_step(decoder: Decoder, width: int, chosen: Tensor, parent: Tensor) -> FusedStep | None:
     """The strategy's step as fused kernels, to be called in place of `decoder.step`.
 
     It may be captured in a CUDA graph: it never waits, its buffers stay where they are, and parameters, the
@@ -108,30 +115,31 @@ def fused_step(decoder: Decoder, device: str, width: int, rows: int) -> StepFunc
 
     Args:
         decoder: The strategy.
-        device: Where logits, state and parameters are.
         width: Vocabulary `V`; logits may be wider.
-        rows: Number of rows `R`.
+        chosen: int64 `[R]`, where logits, state and parameters are; takes the tokens, and is the step's
+            `chosen`.
+        parent: int64 `[R]`; the same for rows that move.
 
     Returns:
         None where the strategy or the device has none; `decoder.step` itself does it there.
     """
     from edge_tui.engine.ops.project import available
 
-    how, kind = plan(decoder), type(decoder)
+    how, kind, device, rows = plan(decoder), type(decoder), str(chosen.device), len(chosen)
     known = how is not None or kind in (Beam, Contrastive)
     if not known or not device.startswith("cuda") or available() is not None:
         return None
     if kind is Beam:
         from edge_tui.engine.ops.beam_triton import FusedBeam
 
-        return FusedBeam(device, width, rows)
+        return FusedBeam(device, width, rows, chosen=chosen, parent=parent)
     if how is None:
         from edge_tui.engine.ops.contrast_triton import FusedContrast
 
-        return FusedContrast(device, width, rows)
+        return FusedContrast(device, width, rows, chosen=chosen)
     from edge_tui.engine.ops.choose_triton import Fused
 
-    return Fused(how, device, width, rows)
+    return Fused(how, device, width, rows, chosen=chosen)
 
 
 class Proposing(Protocol):

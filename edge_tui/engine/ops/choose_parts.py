@@ -75,6 +75,12 @@ def penalise(x, prompt, output, table, R, row, ids, V, repetition, presence, fre
 
 
 @triton.jit
+def keep_raw(logits, raw, row, ids, V):
+    """Copies logits, so that what computes the next ones need not wait until these have been recorded."""
+    tl.store(raw + row * V + ids, tl.load(logits + ids, mask=ids < V).to(tl.float32), mask=ids < V)
+
+
+@triton.jit
 def penalised(logits, prompt, output, table, R, row, ids, V, repetition, presence, frequency):
     """Logits after penalties, float32; −inf beyond the vocabulary and in place of NaN."""
     x = tl.load(logits + ids, mask=ids < V, other=-INF).to(tl.float32)

@@ -26,6 +26,7 @@ from edge_tui.engine.ops.choose_parts import (
     gumbel,
     indices,
     is_last,
+    keep_raw,
     launch_options,
     peak_of,
     penalised,
@@ -69,6 +70,7 @@ def _leave_parts(sums, depth, held, block, count, row):
 def _prepare(
     logits,
     stride,
+    raw,
     prompt,
     output,
     table,
@@ -99,9 +101,9 @@ def _prepare(
     after_others(DEPENDENT)
     block, count, row = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
     ids = block * BLOCK + tl.arange(0, BLOCK)
-    x = penalised(
-        logits + row * stride, prompt, output, table, R, row, ids, V, repetition, presence, frequency
-    )
+    source = logits + row * stride
+    keep_raw(source, raw, row, ids, V)
+    x = penalised(source, prompt, output, table, R, row, ids, V, repetition, presence, frequency)
     before, _, _, _ = _temperatures(table, R, row, temperature, order, switch)
     x = tl.div_rn(x, before)
     tl.store(z + row * V + ids, x, mask=ids < V)
@@ -257,6 +259,7 @@ def _draw(
 def _greedy(
     logits,
     stride,
+    raw,
     prompt,
     output,
     table,
@@ -279,6 +282,7 @@ def _greedy(
     row = tl.program_id(1)
     ids = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     source = logits + row * stride
+    keep_raw(source, raw, row, ids, V)
     x = penalised(source, prompt, output, table, R, row, ids, V, repetition, presence, frequency)
     tl.store(final + row * V + ids, tl.full((BLOCK,), float("-inf"), tl.float32), mask=ids < V)
     alone = tl.full((), 1, tl.int1)
@@ -295,10 +299,18 @@ class Fused:
         rows: Number of rows `R`.
         block: Candidates a program; chosen by `V` if 0.
         dependent: Whether kernels get ready while the ones before them end; None where the device can.
+        chosen: int64 `[R]`, takes the tokens; a buffer of its own if None.
     """
 
     def __init__(
-        self, plan: Plan, device: str, width: int, rows: int, block: int = 0, dependent: bool | None = None
+        self,
+        plan: Plan,
+        device: str,
+        width: int,
+        rows: int,
+        block: int = 0,
+        dependent: bool | None = None,
+        chosen: Tensor | None = None,
     ) -> None:
         self.plan = plan
         self.width, self.rows = width, rows
@@ -316,6 +328,8 @@ class Fused:
         def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.empty(shape, dtype=dtype, device=device)
 
+        self.raw = empty(rows, width)
+        """float32 `[R, V]`, a copy of the logits that the last step read."""
         self._final = empty(rows, width)
         self._peaks = empty(rows, blocks)
         self._sums = empty(rows, 2, blocks)
@@ -323,7 +337,7 @@ class Fused:
         self._searches = Searches(max(searches, 1), device, width, rows, blocks)
         self._best = empty(rows, blocks)
         self._at = empty(rows, blocks, dtype=torch.int32)
-        self._chosen = empty(rows, dtype=torch.int64)
+        self._chosen = empty(rows, dtype=torch.int64) if chosen is None else chosen
         self._arrived = torch.zeros(rows, dtype=torch.int32, device=device)
 
     def __call__(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
@@ -339,6 +353,7 @@ class Fused:
             _greedy[self._grid](
                 logits,
                 logits.stride(0),
+                self.raw,
                 s["prompt_counts"],
                 s["output_counts"],
                 p.table,
@@ -360,6 +375,7 @@ class Fused:
         _prepare[self._grid](
             logits,
             logits.stride(0),
+            self.raw,
             s["prompt_counts"],
             s["output_counts"],
             p.table,

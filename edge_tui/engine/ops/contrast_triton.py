@@ -26,6 +26,7 @@ from edge_tui.engine.ops.choose_parts import (
     after_others,
     block_for,
     gumbel,
+    keep_raw,
     launch_options,
     peak_of,
     penalised,
@@ -66,6 +67,7 @@ def _read(
     expert_stride,
     amateur,
     amateur_stride,
+    raw,
     prompt,
     output,
     table,
@@ -91,6 +93,7 @@ def _read(
     ids = block * BLOCK + tl.arange(0, BLOCK)
     inside = ids < V
     source = expert + row * expert_stride
+    keep_raw(source, raw, row, ids, V)
     x = penalised(source, prompt, output, table, R, row, ids, V, repetition, presence, frequency)
     plain = tl.load(source + ids, mask=inside, other=-INF).to(tl.float32)
     other = tl.load(amateur + row * amateur_stride + ids, mask=inside, other=-INF).to(tl.float32)
@@ -231,9 +234,17 @@ class FusedContrast:
         width: Vocabulary `V`.
         rows: Number of rows `R`.
         dependent: Whether kernels get ready while the ones before them end; None where the device can.
+        chosen: int64 `[R]`, takes the tokens; a buffer of its own if None.
     """
 
-    def __init__(self, device: str, width: int, rows: int, dependent: bool | None = None) -> None:
+    def __init__(
+        self,
+        device: str,
+        width: int,
+        rows: int,
+        dependent: bool | None = None,
+        chosen: Tensor | None = None,
+    ) -> None:
         self.width, self.rows, self.block = width, rows, block_for(width, 512)
         self._blocks: int = triton.cdiv(width, self.block)
         self._options = launch_options(device, dependent)
@@ -243,6 +254,8 @@ class FusedContrast:
         def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.empty(shape, dtype=dtype, device=device)
 
+        self.raw = empty(rows, width)
+        """float32 `[R, V]`, a copy of the logits that the last step read."""
         self._final = empty(rows, width)
         self._peaks = empty(rows, self._blocks)
         self._parts = empty(rows, _SUMS.value, self._blocks)
@@ -251,7 +264,7 @@ class FusedContrast:
         self._search = Searches(1, device, width, rows, self._blocks)
         self._best = empty(rows, self._blocks)
         self._at = empty(rows, self._blocks, dtype=torch.int32)
-        self._chosen = empty(rows, dtype=torch.int64)
+        self._chosen = empty(rows, dtype=torch.int64) if chosen is None else chosen
         self._columns = empty(len(Contrastive.columns), rows, width)
         self._extras = empty(len(Contrastive.columns), rows)
         self._arrived = torch.zeros(rows, dtype=torch.int32, device=device)
@@ -268,6 +281,7 @@ class FusedContrast:
         size = (self.width, self.rows)
         _read[grid](
             *pair,
+            self.raw,
             s["prompt_counts"],
             s["output_counts"],
             p.table,

@@ -312,3 +312,35 @@ def record(
     for index, candidate in enumerate(candidates):
         _look_up[(rows,)](candidate, ints, floats, width, floats.stride(0), told + 2 * TOP * index)
     return ints, floats
+
+
+@triton.jit
+def _copy(source, goal, size, BLOCK: tl.constexpr):
+    for start in range(0, size, BLOCK):
+        spot = start + tl.arange(0, BLOCK)
+        tl.store(goal + spot, tl.load(source + spot, mask=spot < size), mask=spot < size)
+
+
+@triton.jit
+def _post(ints, floats, int_slots, float_slots, turn, int_size, float_size, depth, BLOCK: tl.constexpr):
+    """One program, so that the turn is counted once."""
+    now = tl.load(turn)
+    slot = (now % depth).to(tl.int32)
+    _copy(ints, int_slots + slot * int_size, int_size, BLOCK)
+    _copy(floats, float_slots + slot * float_size, float_size, BLOCK)
+    tl.debug_barrier()  # every lane has read the turn
+    tl.store(turn, now + 1)
+
+
+def post(ints: Tensor, floats: Tensor, int_slots: Tensor, float_slots: Tensor, turn: Tensor) -> None:
+    """Puts a record into the slot whose turn it is, and counts.
+
+    Args:
+        ints: `[R, I]`.
+        floats: float32 `[R, F]`.
+        int_slots: `[depth, R, I]`, where the device can write: its own memory or pinned memory of the host.
+        float_slots: `[depth, R, F]`.
+        turn: int64 `[1]`; the slot is its rest by `depth`. Raised by 1.
+    """
+    depth = len(int_slots)
+    _post[(1,)](ints, floats, int_slots, float_slots, turn, ints.numel(), floats.numel(), depth, BLOCK=256)

@@ -68,6 +68,8 @@ class Pair:
         outs = {"model": Output(logits.to(self.device))}
         expected = self.decoder.step(outs, self.states[0], self.params, rng)
         found = self.fused(outs, self.states[1], self.params, rng)
+        raw = outs["model"].logits[:, -1, : self.fused.width].float()
+        assert torch.equal(self.fused.raw.nan_to_num(9e9), raw.nan_to_num(9e9))
         return expected, Step(found.chosen.clone(), found.final.clone()), rng
 
     def agree(self, logits: Tensor, number: int = 0, seed: int = 3) -> None:
@@ -281,7 +283,8 @@ def test_only_what_is_declared_is_fused() -> None:
         decoders.find("contrastive"),
     ):
         assert plan(decoder) is None
-    assert fused_step(decoders.find("greedy"), "cpu", 50, 1) is None
+    here = torch.zeros(1, dtype=torch.int64)
+    assert fused_step(decoders.find("greedy"), 50, here, here) is None
 
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")

@@ -122,6 +122,27 @@ def test_kernels_record_what_the_reference_does(rows: int, vocab: int, moved: bo
 
 
 @interpreted
+@pytest.mark.parametrize("width", [3, 300])
+def test_records_go_round_the_slots(width: int) -> None:
+    """Each to the slot whose turn it is, and nothing beside it."""
+    ints = torch.full((3, 2, width), -1, dtype=torch.int32, device=DEVICE)
+    floats = torch.full((3, 2, width + 4), -1.0, device=DEVICE)
+    turn = torch.ones(1, dtype=torch.int64, device=DEVICE)
+    kept = ints.clone(), floats.clone()
+    for number in range(1, 6):
+        record = (
+            torch.randint(99, ints.shape[1:], device=DEVICE).int(),
+            torch.rand(floats[0].shape).to(DEVICE),
+        )
+        stats_triton.post(*record, ints, floats, turn)
+        for slots, part in zip(kept, record, strict=True):
+            slots[number % 3] = part
+        assert torch.equal(ints, kept[0])
+        assert torch.equal(floats, kept[1])
+        assert turn.item() == number + 1
+
+
+@interpreted
 def test_kernels_order_ties_by_id_and_read_padded_half_precision() -> None:
     z = (torch.randn(2, 300, generator=torch.Generator().manual_seed(3)) * 2).round().to(torch.bfloat16)
     final = torch.zeros(2, 290)

@@ -1,0 +1,64 @@
+"""What CUDA graphs are made with: the capture of a piece of work, and branches inside one."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_cuda: Any = torch.cuda
+"""Streams and events, whose constructors carry no types."""
+
+
+def capture(piece: Callable[[], None]) -> torch.cuda.CUDAGraph:
+    """One piece as a graph.
+
+    Other threads may use the device meanwhile, as telemetry does. `torch.cuda.graph` would run a garbage
+    collection and give cached memory back first, which takes longer than the capture.
+
+    Raises:
+        RuntimeError: something in it cannot be captured.
+    """
+    graph = torch.cuda.CUDAGraph()
+    main, aside = torch.cuda.current_stream(), _cuda.Stream()
+    aside.wait_stream(main)
+    with torch.cuda.stream(aside):
+        graph.capture_begin(capture_error_mode="thread_local")
+        try:
+            piece()
+        finally:
+            graph.capture_end()
+    main.wait_stream(aside)
+    return graph
+
+
+def fork() -> Any:
+    """Where a branch may begin: behind all that is captured by now. None where nothing is being captured."""
+    return torch.cuda.current_stream().record_event() if torch.cuda.is_current_stream_capturing() else None
+
+
+@contextmanager
+def beside(start: Any) -> Iterator[None]:
+    """Captures what is done inside as a branch of the graph, which what comes after waits for.
+
+    A graph's first path through a fork goes on at once, others some microseconds later: what is waited for
+    should be captured before its branches.
+
+    Memory that the branch reads must stay referenced until its end. What was captured since `start` runs
+    beside it, and could be given what is given back.
+
+    Args:
+        start: What `fork` gave; None to do the work in line.
+    """
+    if start is None:
+        yield
+        return
+    main, side = torch.cuda.current_stream(), _cuda.Stream()
+    side.wait_event(start)
+    with torch.cuda.stream(side):
+        yield
+    main.wait_stream(side)
