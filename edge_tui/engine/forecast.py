@@ -50,10 +50,8 @@ UNLIMITED = 32_768
 SMALL = 1_000_000_000
 """Weights up to which float32 is the fastest on a CPU, measured on an AMX machine for a single row: 896²
 matrices run at 91 µs against 112 µs in bfloat16, 4096² ones at 2.1 ms against 1.5 ms."""
-BIG_MATRIX = 1 << 20
+BIG_MATRIX = 1 << 19
 """Weights from which on an integer product repays on a CPU what preparing it costs, about 25 µs."""
-MANY_ROWS = 2048
-"""Rows from which on it does, too: it gives each thread a share of them, and few are not shared."""
 HALF_MATRIX = 1 << 19
 """Weights from which on a CPU multiplies float32 by float16 faster than by float32: those that its caches
 do not hold beside everything else. Measured with one and two threads."""
@@ -327,9 +325,9 @@ class _Need:
                 (2 * f.intermediate, f.hidden),
                 (f.hidden, f.intermediate),
             )
-            widened = max((n * k for n, k in shapes if not integers_repay(n, n * k)), default=0)
+            widened = max((n * k for n, k in shapes if not integers_repay(n * k)), default=0)
             # Integer products are made for 128 tokens at once, two rows for each, and summed as int32 first.
-            summed = max((n for n, k in shapes if integers_repay(n, n * k)), default=0)
+            summed = max((n for n, k in shapes if integers_repay(n * k)), default=0)
             return 2 * max(widened, 128 * (4 + 4) * summed)
         return 0
 
@@ -404,19 +402,20 @@ def _stored(precision: str, rows: int, elements: int, device: str) -> int:
     if precision == "float32":
         return half_bytes(rows, columns)
     if precision == "int8":
-        if device == "cpu" and integers_repay(rows, elements) and cpu_has_wide_int8():
+        if device == "cpu" and integers_repay(elements) and cpu_has_wide_int8():
             return elements + rows * (-columns % 512) + 16 * rows  # of each row a sum and a zero point, too
-        filled = -columns % 16 if device == "cpu" else 0
-        return elements + rows * filled + 4 * rows  # a scale for each row
+        if device == "cpu":
+            return elements + rows * (-columns % 16) + 2 * rows
+        return elements + 4 * rows  # a scale for each row
     if device == "cpu" and cpu_packs_int4() and rows % 32 == 0 and columns % 32 == 0:
         return elements // 2 + elements // 8  # two a byte, a scale and a zero point for 32
     elements += rows * (-columns % 64) if device == "cpu" else 0
     return -(-elements // 2) + 4 * -(-elements // 64) + 64  # two a byte, a scale for 64, the code book
 
 
-def integers_repay(rows: int, elements: int) -> bool:
+def integers_repay(elements: int) -> bool:
     """Whether a CPU that can multiplies a matrix in int8 as integers, and not by bfloat16."""
-    return elements >= BIG_MATRIX and rows >= MANY_ROWS
+    return elements >= BIG_MATRIX
 
 
 def packers() -> int:

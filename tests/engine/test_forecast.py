@@ -57,7 +57,6 @@ def test_matrices_that_are_packed_wider_are_forecast_to_the_byte(
     made: Callable[..., Checkpoint], precision: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forecast, "BIG_MATRIX", 72 * 96)
-    monkeypatch.setattr(forecast, "MANY_ROWS", 96)
     checkpoint = made("qwen2", hidden=72, intermediate=600, heads=6, kv_heads=3)
     expected = forecast.forecast(checkpoint, precision, 64, 1, "cpu")
     model = load(ModelSpec(checkpoint.name, precision, "cpu", 64)).model

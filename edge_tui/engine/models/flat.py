@@ -23,6 +23,7 @@ from edge_tui.engine.models.cache import FlatContext
 from edge_tui.engine.models.fused_cpu import fuse
 from edge_tui.engine.models.fused_cuda import fuse as fuse_cuda
 from edge_tui.engine.models.rope import tables
+from edge_tui.engine.ops.norm import rms_norm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -92,6 +93,7 @@ class FlatModel:
         self._head = head
         self._hidden = (config.hidden,)
         self._windows = tuple(set(config.windows))
+        self._eps = torch.full((1, 1), config.eps) if norm.device.type == "cpu" else None
         self._tables: dict[bool, tuple[Tensor, Tensor]] = {}
         self._fused = fuse(config, embedding, layers, norm, head)
         kernels = fuse_cuda(config, embedding, layers, norm, head)
@@ -142,7 +144,7 @@ class FlatModel:
         start = ctx.bound if ctx.uniform and ctx.on_host else None
         x, states = self._run(ctx, ids, self._place(ctx, k, start), hidden)
         ctx.advance(k)
-        x = F.rms_norm(x, self._hidden, self._norm, self.config.eps)
+        x = self._normed(x, self._norm)
         logits = self._head(x).view(rows, k, -1)
         if not hidden:
             return Output(logits)
@@ -192,7 +194,7 @@ class FlatModel:
             ctx.extend(fresh)
             if progress is not None:
                 progress(done + k, total)
-        return Output(self._head(F.rms_norm(last, self._hidden, self._norm, self.config.eps))[:, None])
+        return Output(self._head(self._normed(last, self._norm))[:, None])
 
     def release(self) -> None:
         """Drops the weights. The model is unusable afterwards."""
@@ -251,19 +253,24 @@ class FlatModel:
         """The layers: returns the residual stream `[N, hidden]`, and what went into each layer if asked."""
         if not self._layers:
             raise RuntimeError(f"{self.info.name} has been released.")
-        eps = self.config.eps
         x = F.embedding(ids, self._embedding).view(-1, *self._hidden).to(self._dtype)
         states: list[Tensor] = []
         for i, layer in enumerate(self._layers):
             if hidden:
                 states.append(x)
-            y = F.rms_norm(x, self._hidden, layer.attention_norm, eps)
+            y = self._normed(x, layer.attention_norm)
             y = self._attention(ctx, i, layer, layer.qkv(y).view(*ids.shape, -1, self.config.head_dim), place)
             x = layer.out(y).add_(x)
-            y = F.rms_norm(x, self._hidden, layer.mlp_norm, eps)
+            y = self._normed(x, layer.mlp_norm)
             gate, up = layer.gate_up(y).chunk(2, -1)
             x = layer.down(F.silu(gate).mul_(up)).add_(x)
         return x, states
+
+    def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
+        """`[N, hidden]` under a root mean square norm."""
+        if self._eps is None:
+            return F.rms_norm(x, self._hidden, weight, self.config.eps)
+        return rms_norm(x, weight, self._eps)
 
     def _attention(self, ctx: FlatContext, i: int, layer: Layer, qkv: Tensor, place: Place) -> Tensor:
         """Stores the new keys and values and attends. `qkv`: `[R, K, H + 2 Hkv, D]`, overwritten."""

@@ -16,6 +16,7 @@ import torch
 
 from edge_tui.engine.held import hold
 from edge_tui.engine.models.linear import OnCpu, Plain
+from edge_tui.engine.ops.norm import rms_norm
 from edge_tui.engine.ops.project_cpu import Opaque, project
 
 if TYPE_CHECKING:
@@ -133,9 +134,10 @@ def _step(
     rows, hidden, head_dim, rotary = ids.size(0), embedding.size(1), block.size(4), cos.size(1)
     cos, sin = cos.narrow(0, start, 1), sin.narrow(0, start, 1)
     x = torch.embedding(embedding, ids).view(rows, hidden).to(norm.dtype)
+    tiny = torch.full([1, 1], eps)
     for i in range(block.size(0)):
         m, kv = 4 * i, block.select(0, i)
-        y = torch.rms_norm(x, [hidden], attention_norms[i], eps)
+        y = rms_norm(x, attention_norms[i], tiny)
         qkv = project(y, kinds[m], weights[m], scales[m], biases[m], opaque[m]).view(rows, -1, head_dim)
         qk = qkv.narrow(1, 0, heads + kv_heads)
         qk_norm = qk_norms[i]
@@ -154,12 +156,12 @@ def _step(
         )
         m += 1
         x = project(y.reshape(rows, -1), kinds[m], weights[m], scales[m], biases[m], opaque[m]).add_(x)
-        y = torch.rms_norm(x, [hidden], mlp_norms[i], eps)
+        y = rms_norm(x, mlp_norms[i], tiny)
         m += 1
         gate, up = project(y, kinds[m], weights[m], scales[m], biases[m], opaque[m]).chunk(2, -1)
         y = torch.ops.aten.silu(gate).mul_(up)
         m += 1
         x = project(y, kinds[m], weights[m], scales[m], biases[m], opaque[m]).add_(x)
     length.add_(1)
-    x = torch.rms_norm(x, [hidden], norm, eps)
+    x = rms_norm(x, norm, tiny)
     return project(x, kinds[-1], weights[-1], scales[-1], biases[-1], opaque[-1]).view(rows, 1, -1)

@@ -227,7 +227,7 @@ def float32_on_cpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
 
 def int8_on_cpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
     """The fastest of the three kinds of int8 for a matrix."""
-    if integers_repay(len(weight), weight.numel()):
+    if integers_repay(weight.numel()):
         if project_cpu.can_int8_vector():
             return VectorInt8(weight, bias)
         if project_cpu.can_int8_dot():

@@ -107,9 +107,9 @@ def _split(
 ) -> torch.Tensor:
     """Each activation as two integers from -127 to 127, in one product."""
     tokens = x.size(0)
-    wide = x.to(torch.float32)
-    largest = wide.abs().amax([-1], True).clamp_min_(1e-30)
-    rest = (wide / largest).mul_(127.0)
+    wide = x if x.dtype == torch.float32 else x.to(torch.float32)  # one that does nothing is 1 % of a step
+    step = wide.abs().amax([-1], True).clamp_min_(1e-30).mul_(1 / 127)
+    rest = wide / step
     high = rest.round()
     both = torch.cat([high, rest.sub_(high).mul_(254.0)])
     if opaque is not None:  # it rounds by itself
@@ -118,8 +118,8 @@ def _split(
         )
     else:
         y = _onednn(both, weight, scales)
-    y = y.narrow(0, 0, tokens).add_(y.narrow(0, tokens, tokens), alpha=1 / 254).mul_(largest.mul_(1 / 127))
-    return y.to(x.dtype)
+    y = y.narrow(0, 0, tokens).add_(y.narrow(0, tokens, tokens), alpha=1 / 254).mul_(step)
+    return y if x.dtype == torch.float32 else y.to(x.dtype)
 
 
 def _onednn(both: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
@@ -138,7 +138,7 @@ def _int8(x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor) -> torch.
     if x.size(1) < weight.size(1):
         short = torch.constant_pad_nd(short, [0, weight.size(1) - x.size(1)])
     if x.size(0) < 16:
-        return torch._weight_int8pack_mm(short, weight, scales.to(torch.bfloat16)).to(x.dtype)
+        return torch._weight_int8pack_mm(short, weight, scales).to(x.dtype)
     return torch.nn.functional.linear(short, weight.to(torch.bfloat16)).to(x.dtype).mul_(scales)
 
 
@@ -176,16 +176,16 @@ def unpack_int4(weight: torch.Tensor, scales: torch.Tensor, block: int = BLOCK) 
 
 
 def pack_int8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Codes int8 from -127 to 127, and float32 `[N]`, what one step of each row is worth.
+    """Codes int8 from -127 to 127, and bfloat16 `[N]`, what one step of each row is worth.
 
     Codes are `[N, K]`, with columns of 0 up to the next multiple of 16.
     """
-    return _int8_codes(weight, -weight.shape[1] % _STEP)
+    return _int8_codes(weight, -weight.shape[1] % _STEP, torch.bfloat16)
 
 
 def pack_int8_dot(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same without the columns of 0, laid out for the integer product."""
-    codes, scales = _int8_codes(weight, 0)
+    """The same without the columns of 0 and with float32 steps, laid out for the integer product."""
+    codes, scales = _int8_codes(weight)
     return torch.ops.onednn.qlinear_prepack(codes, [2, weight.shape[1]]), scales
 
 
@@ -194,7 +194,7 @@ def pack_int8_vector(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, 
 
     It keeps three numbers of four bytes for each row, and fills rows up to multiples of `VECTOR_BLOCK`.
     """
-    codes, scales = _int8_codes(weight, 0)
+    codes, scales = _int8_codes(weight)
     before = torch.backends.quantized.engine
     torch.backends.quantized.engine = "fbgemm"
     try:
@@ -223,15 +223,18 @@ def pack_half(weight: torch.Tensor) -> Opaque | None:
         return torch.ops.quantized.linear_prepack_fp16(weight, None)
 
 
-def _int8_codes(weight: torch.Tensor, padding: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _int8_codes(
+    weight: torch.Tensor, padding: int = 0, dtype: torch.dtype = torch.float32
+) -> tuple[torch.Tensor, torch.Tensor]:
     rows, columns = weight.shape
     codes = torch.zeros(rows, columns + padding, dtype=torch.int8)
-    scales = torch.empty(rows, dtype=torch.float32)
+    scales = torch.empty(rows, dtype=dtype)
     for at in range(0, rows, _PIECE):
         piece = weight[at : at + _PIECE].float()
-        absmax = piece.abs().amax(1).clamp_(min=1e-12)
-        scales[at : at + _PIECE] = absmax / 127.0
-        codes[at : at + _PIECE, :columns] = (piece * (127.0 / absmax)[:, None]).round_()
+        steps = (piece.abs().amax(1).clamp_(min=1e-12) / 127.0).to(dtype)
+        scales[at : at + _PIECE] = steps
+        # By the steps as they are kept: one that was rounded down would have the largest weight be 128.
+        codes[at : at + _PIECE, :columns] = (piece / steps.float()[:, None]).round_().clamp_(-127.0, 127.0)
     return codes, scales
 
 

@@ -19,6 +19,10 @@ FLOATS = ("raw_logp", "final_logp", "entropy")
 those extras for each alternative, where the strategy tells them."""
 
 
+_LEAST = -1e30
+"""Stands for −inf where that would make NaN of 0."""
+
+
 def summarise(z: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Statistics of the model's own distribution.
 
@@ -31,25 +35,27 @@ def summarise(z: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor
         `TOP` most likely ids and log-probabilities `[R, TOP]`. NaN or +inf among the logits makes the
         entropy non-finite, which is how the host notices without a wait.
     """
-    import torch
-
-    lse = z.logsumexp(-1, keepdim=True)
-    logp = z - lse
-    p = logp.exp()
+    # As few passes over the vocabulary as will do: on a CPU they are what a record costs.
+    peak = z.amax(-1, keepdim=True)
+    depth = z - peak
+    weight = depth.exp()
+    total = weight.sum(-1, keepdim=True)
+    lse = peak + total.log()
     # 0 · −inf is 0 here: removed tokens carry no surprise.
-    entropy = -(p * logp.clamp_min(torch.finfo(torch.float32).min)).sum(-1)
-    picked = logp.gather(-1, chosen[:, None])
-    rank = (logp > picked).sum(-1)
-    values, ids = top(logp)
-    return picked[:, 0], rank, entropy, ids, values
+    surprise = depth.clamp_min_(_LEAST).mul_(weight).sum(-1, keepdim=True)
+    entropy = (total.log() - surprise / total)[:, 0]
+    picked = z.gather(-1, chosen[:, None])
+    rank = (z - picked).gt_(0).sum(-1).long()
+    values, ids = top(z)
+    return (picked - lse)[:, 0], rank, entropy, ids, values - lse
 
 
-def top(logp: Tensor) -> tuple[Tensor, Tensor]:
-    """The `TOP` largest entries and their ids `[R, TOP]`, best first; −1 where nothing is left."""
+def top(z: Tensor) -> tuple[Tensor, Tensor]:
+    """The `TOP` largest entries and their ids `[R, TOP]`, best first; −inf and −1 where nothing is left."""
     import torch
     from torch.nn.functional import pad
 
-    values, ids = best(logp, min(TOP, logp.shape[-1]))
+    values, ids = best(z, min(TOP, z.shape[-1]))
     ids = torch.where(values == -torch.inf, -1, ids)
     if values.shape[-1] < TOP:
         missing = (0, TOP - values.shape[-1])
@@ -123,12 +129,13 @@ def reference(
 
     z = z.float()
     raw_logp, rank, entropy, ids, logps = summarise(z, chosen)
-    final_all = final.log_softmax(-1)
-    final_values, final_ids = top(final_all)
+    final_values, final_ids = top(final)
+    final_peak = final_values[:, :1]
+    final_lse = final_peak + (final - final_peak).exp_().sum(-1, keepdim=True).log()
     lead = torch.stack((chosen, parent, rank, done.long(), version.long()), -1)
     ints = torch.cat((lead, ids, final_ids), -1).int()
-    columns = (raw_logp, final_all.gather(-1, chosen[:, None])[:, 0], entropy)
-    floats = [torch.stack(columns, -1), logps, final_values]
+    columns = (raw_logp, (final.gather(-1, chosen[:, None]) - final_lse)[:, 0], entropy)
+    floats = [torch.stack(columns, -1), logps, final_values - final_lse]
     if extras:
         floats.append(torch.stack(extras, -1).float())
     return ints, torch.cat(floats, -1)

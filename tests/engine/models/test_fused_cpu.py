@@ -109,7 +109,6 @@ def test_same_numbers_of_packed_matrices(
     precision: str, case: str, big: bool, wide: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forecast, "BIG_MATRIX", 1 if big else 1 << 30)
-    monkeypatch.setattr(forecast, "MANY_ROWS", 1)
     if not wide:
         monkeypatch.setattr(project_cpu, "can_int8_vector", lambda: False)
     model = flat(checkpoint(tmp_path, case), precision=precision)

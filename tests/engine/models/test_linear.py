@@ -65,7 +65,8 @@ def test_int8(kind: type[RowInt8 | DotInt8 | VectorInt8], bias: bool, rows: int,
     assert deviation(got[:, 3], wanted[:, 3]) < 0.03
     assert narrow.parameters == wide.parameters == 96 * 64 + (96 if bias else 0)
     stored = 96 * (512 + 12) if kind is VectorInt8 else 96 * 64
-    assert narrow.nbytes == stored + 4 * 96 + (96 * dtype.itemsize if bias else 0)
+    scales = 96 * (2 if kind is RowInt8 else 4)
+    assert narrow.nbytes == stored + scales + (96 * dtype.itemsize if bias else 0)
 
 
 def test_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,9 +128,7 @@ def test_a_model_of_halves_is_the_model(
 
 def test_the_kind_of_int8_follows_size_and_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forecast, "BIG_MATRIX", 64 * 64)
-    monkeypatch.setattr(forecast, "MANY_ROWS", 64)
     monkeypatch.setattr(project_cpu, "can_int8_vector", lambda: True)
-    assert type(int8_on_cpu(torch.ones(32, 128))) is RowInt8
     assert type(int8_on_cpu(torch.ones(64, 64))) is VectorInt8
     assert type(int8_on_cpu(torch.ones(63, 64))) is RowInt8
     monkeypatch.setattr(project_cpu, "can_int8_vector", lambda: False)
@@ -175,9 +174,9 @@ def rounded_int4(weight: Tensor, bias: Tensor | None) -> Plain:
 
 
 def rounded_int8(weight: Tensor, bias: Tensor | None) -> Plain:
-    """Weights as one scale a row would give them back."""
-    scales = weight.abs().amax(1, keepdim=True) / 127
-    return Plain((weight / scales).round() * scales, bias)
+    """Weights as one scale a row would give them back; small matrices have scales of 16 bits."""
+    scales = (weight.abs().amax(1, keepdim=True) / 127).bfloat16().float()
+    return Plain((weight / scales).round().clamp(-127, 127) * scales, bias)
 
 
 @pytest.mark.parametrize(

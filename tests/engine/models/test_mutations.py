@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from torch.nn import functional
 
 from edge_tui.engine.models import flat as flat_module
 from edge_tui.engine.models import loading
@@ -79,8 +78,8 @@ def no_attention_factor(patch: pytest.MonkeyPatch) -> None:
 
 def layer_norm(patch: pytest.MonkeyPatch) -> None:
     """Centres before scaling, as LayerNorm does."""
-    right = functional.rms_norm
-    patch.setattr(functional, "rms_norm", lambda x, *rest: right(x - x.mean(-1, keepdim=True), *rest))
+    right = flat_module.rms_norm
+    patch.setattr(flat_module, "rms_norm", lambda x, *rest: right(x - x.mean(-1, keepdim=True), *rest))
 
 
 def off_by_one(patch: pytest.MonkeyPatch) -> None:

@@ -48,8 +48,11 @@ def widened(kind: str, weight: Tensor) -> Tensor:
     """What a packed matrix stands for."""
     if kind == "int4":
         return unpack_int4(*pack_int4(weight)).float().t()
-    codes, scales = pack_int8(weight)
-    return codes.float() * scales[:, None]
+    if kind == "int8":
+        codes, scales = pack_int8(weight)
+        return codes.float() * scales[:, None]
+    step = weight.float().abs().amax(1, keepdim=True) / 127
+    return (weight / step).round() * step
 
 
 def packed(kind: str, weight: Tensor, bias: Tensor | None) -> tuple[Any, ...]:
