@@ -196,8 +196,8 @@ def gib(value: int | None) -> str:
 
 
 def gigabytes(value: int | None) -> str:
-    """Bytes in GB of 10⁹."""
-    return "–" if value is None else f"{value / 1e9:.2f}"
+    """Bytes in GB of 10⁹; of small models, which take a few megabytes, to the tenth of one."""
+    return "–" if value is None else f"{value / 1e9:.{2 if value >= 1e8 else 4}f}"
 
 
 def parameters(count: int) -> str:

@@ -90,9 +90,10 @@ def check(case: Case, config: object | None = TINY, device: str = DEVICE) -> Non
     exact = Packed("plain", dequantise(packed, torch.float32), None, None, case.rows, case.columns)
     wanted = torch.empty(case.tokens, width, device=device)
     y = x.float() if norm is None else F.rms_norm(x.float(), (case.columns,), norm.float(), 1e-5)
+    terms = F.linear(y.double().square(), exact.weight.double().square()).sqrt()
     y = F.linear(y.double(), exact.weight.double(), None if bias is None else bias.double())
     if case.gate:
-        y = F.silu(y[:, :width]) * y[:, width:]
+        y, terms = F.silu(y[:, :width]) * y[:, width:], terms[:, :width] * terms[:, width:]
     wanted = y if before is None else y + before.double()
     # About one for each element: where few cancel to nearly nothing, rounding is not relative to that.
     size = max(float(wanted.norm()), wanted.numel() ** 0.5)
@@ -102,6 +103,7 @@ def check(case: Case, config: object | None = TINY, device: str = DEVICE) -> Non
 
     plain = torch.full_like(out, torch.nan)
     reference(x, packed, plain, norm=norm, eps=1e-5, gate=case.gate, residual=before)
+    size = max(size, float(terms.norm()))  # it rounds what it adds up to 16 bit
     assert float((plain.double() - wanted).norm()) / size < BOUND[case.dtype]
 
 
