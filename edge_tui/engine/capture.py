@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,8 +30,11 @@ def capture(piece: Callable[[], None]) -> torch.cuda.CUDAGraph:
         graph.capture_begin(capture_error_mode="thread_local")
         try:
             piece()
-        finally:
-            graph.capture_end()
+        except BaseException:
+            with suppress(RuntimeError):  # what it says is that a piece is missing
+                graph.capture_end()
+            raise
+        graph.capture_end()
     main.wait_stream(aside)
     return graph
 

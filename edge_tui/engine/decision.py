@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.ops.stats import record
@@ -97,6 +97,21 @@ def pick(
     if took.chosen is not desk.tokens:
         desk.tokens.copy_(took.chosen)
     return took
+
+
+def apart(took: Step, outs: Mapping[str, Output]) -> Step:
+    """A step none of whose tensors lies where the logits do, which the next forward overwrites."""
+    places = {out.logits.untyped_storage().data_ptr() for out in outs.values()}
+
+    def own(tensor: Tensor) -> Tensor:
+        return tensor.clone() if tensor.untyped_storage().data_ptr() in places else tensor
+
+    def own_all(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: own(tensor) for name, tensor in tensors.items()}
+
+    return replace(
+        took, final=own(took.final), extras=own_all(took.extras), candidates=own_all(took.candidates)
+    )
 
 
 def tell(decoder: Decoder, took: Step, raw: Tensor, desk: Desk) -> Decided:

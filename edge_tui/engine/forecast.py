@@ -404,7 +404,7 @@ def _stored(precision: str, rows: int, elements: int, device: str) -> int:
     if precision == "int8":
         if device == "cpu" and integers_repay(elements) and cpu_has_wide_int8():
             return elements + rows * (-columns % 512) + 16 * rows  # of each row a sum and a zero point, too
-        if device == "cpu":
+        if device == "cpu" and not (integers_repay(elements) and cpu_has_int8()):
             return elements + rows * (-columns % 16) + 2 * rows
         return elements + 4 * rows  # a scale for each row
     if device == "cpu" and cpu_packs_int4() and rows % 32 == 0 and columns % 32 == 0:

@@ -245,6 +245,8 @@ class Generation:
             if self._capture and self.launched >= 2 and rig.graphs is None:
                 self._try_capture()
             if rig.graphs is not None and (self.launched or rig.starts_captured):
+                if not self.launched:
+                    rig.table.refresh()  # captured steps do it for those after them
                 rig.graphs.replay(alone=self.launched in (0, self.max_new - 1))
             else:
                 if not rig.has_read:

@@ -3,7 +3,8 @@
 Replaying a graph costs the host a few microseconds instead of a hundred launches, so it can stay many steps
 ahead of the device and need not be quick about it. Inside, only what the next token depends on stands in
 line: logits, choice, forward. What the host is told, and parameters on their way from it, run beside the
-forward.
+forward. (Of a strategy that proposes, forwards and choice stay two graphs, because before each forward the
+host may say whether to propose. One step of it is many tokens.)
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from decoders.base import Decoder, Env, Output
 from decoders.random import key_of
-from edge_tui.engine.decision import Decided, Desk, pick, tell
+from edge_tui.engine.decision import Decided, Desk, apart, pick, tell
 from edge_tui.engine.ops.choose import fused_step
 from edge_tui.engine.ring import Ring
 from edge_tui.engine.table import ParamTable
@@ -122,7 +122,6 @@ class Rig:
             self._graphs.clear()
         spread = {name: _spread(output, self.rows) for name, output in outputs.items()}
         if self.graphs is not None:
-            self.table.refresh()  # captured steps do it for those after them
             for name, output in spread.items():
                 self.outputs[name].logits.copy_(output.logits)
         else:
@@ -156,7 +155,7 @@ class Rig:
 
     @property
     def starts_captured(self) -> bool:
-        """Whether the first `choose` of a run, on the prompt's logits, is like all others."""
+        """Whether the first choice of a run, on the prompt's logits, is like all others."""
         return True
 
     def feeds(self) -> list[Callable[[], None]]:
@@ -188,8 +187,11 @@ class Rig:
         outs = {name: self._cut(output) for name, output in self.outputs.items()}
         step = self._fused or self.decoder.step
         took = pick(self.decoder, step, outs, self._state, self.table.params, self.desk)
-        raw = outs[self.decoder.streams[0].name].logits[:, -1] if self._fused is None else self._fused.raw
-        self._took = took, raw.clone() if keep and self._fused is None else raw
+        if self._fused is not None:
+            self._took = took, self._fused.raw
+        else:
+            raw = outs[self.decoder.streams[0].name].logits[:, -1]
+            self._took = (apart(took, outs), raw.clone()) if keep else (took, raw)
         self._moves = took.parent is not None
 
     def tell(self) -> None:

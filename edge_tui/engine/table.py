@@ -1,4 +1,4 @@
-"""The parameter table: written by any thread on the host, read by the device at the next step."""
+"""The parameter table: written by any thread on the host, read by the device within the next two steps."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ class Known(Params):
 class ParamTable:
     """Live parameters of one run.
 
-    A pinned host block `float32[P + 1]` ends in a version number. Each step copies the block to the device
-    and echoes the version in its record, so the host knows the exact token from which a change held, at
-    any queue depth, and a captured graph sees changes without being captured again.
+    A pinned host block `float32[P + 1]` ends in a version number. Each step copies the block to the device,
+    a captured one for the step after it, and echoes the version that it used in its record, so the host
+    knows the exact token from which a change held, at any queue depth, and a captured graph sees changes
+    without being captured again.
 
     Args:
         params: The strategy's parameters, in order.

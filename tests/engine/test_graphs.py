@@ -57,8 +57,11 @@ def test_captured_says_what_eager_says(
     assert captured[-1]
     monkeypatch.setattr(Generation, "_try_capture", lambda generation: None)
     gpu._residents.forget_contexts()  # type: ignore[attr-defined]
-    assert _tokens(_run(gpu, strategy)) == _tokens(seen)
+    eager = _run(gpu, strategy)
     assert not captured[-1]
+    assert _tokens(eager) == _tokens(seen)
+    for number in ("raw_logp", "final_logp", "entropy"):
+        assert seen.column(number) == pytest.approx(eager.column(number), abs=1e-3), number
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -233,8 +233,8 @@ def _int8_codes(
         piece = weight[at : at + _PIECE].float()
         steps = (piece.abs().amax(1).clamp_(min=1e-12) / 127.0).to(dtype)
         scales[at : at + _PIECE] = steps
-        # By the steps as they are kept: one that was rounded down would have the largest weight be 128.
-        codes[at : at + _PIECE, :columns] = (piece / steps.float()[:, None]).round_().clamp_(-127.0, 127.0)
+        # By the steps as they are kept, which are rounded by so little that 127 stays 127.
+        codes[at : at + _PIECE, :columns] = (piece / steps.float()[:, None]).round_()
     return codes, scales
 
 

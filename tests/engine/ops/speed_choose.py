@@ -26,7 +26,7 @@ from decoders.random import Rng, key_of
 from decoders.speculative import Speculative
 from edge_tui.engine.ops import stats, stats_triton
 from edge_tui.engine.ops.beam_triton import FusedBeam
-from edge_tui.engine.ops.choose import StepFunction, plan
+from edge_tui.engine.ops.choose import FusedStep, plan
 from edge_tui.engine.ops.choose_triton import Fused
 from edge_tui.engine.ops.contrast_triton import FusedContrast
 from edge_tui.engine.ops.project import available
@@ -115,7 +115,7 @@ class Bench:
             env = Env(rows, vocabulary, "cuda", prompt, torch.tensor([0, 1]), settled, 10_000)
             self.state = self.decoder.init(env)
 
-    def fused(self, dependent: bool, block: int = 0) -> StepFunction | None:
+    def fused(self, dependent: bool, block: int = 0) -> FusedStep | None:
         if isinstance(self.decoder, Contrastive):
             return FusedContrast("cuda", self.vocabulary, self.rows, dependent)
         if isinstance(self.decoder, Beam):
@@ -134,7 +134,7 @@ class Bench:
                 step = fused(self.outs, self.state, self.params, self.rng)
                 kept = int((step.final[0] > -torch.inf).sum())
 
-                def work(fused: StepFunction = fused) -> object:
+                def work(fused: FusedStep = fused) -> object:
                     return fused(self.outs, self.state, self.params, self.rng)
 
                 seconds = replayed(work)

@@ -75,6 +75,10 @@ def test_any_number_of_beams(beams: int) -> None:
     agree(20, 1, [], num_beams=beams)
 
 
+def test_more_candidates_than_the_kernels_hold_are_left_to_the_strategy() -> None:
+    agree(40, 2, list(range(8)), num_beams=16)
+
+
 def test_penalties_act_on_log_probabilities() -> None:
     given = {"repetition_penalty": 1.5, "presence_penalty": 0.7, "frequency_penalty": 0.2}
     agree(40, 3, [0], num_beams=3, **given)
