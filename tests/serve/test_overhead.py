@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 
@@ -54,9 +53,4 @@ def test_infer_costs_at_most_3_ms_and_1_percent(tokens: int) -> None:
     alone = statistics.median(first for first, _ in pairs)
     more = statistics.median(second - first for first, second in pairs)
     print(f"{tokens} tokens: headless {alone * 1e3:.2f} ms, /infer {more * 1e3:+.2f} ms")
-    # On a busy machine a median of long requests is some 10 ms off. It lies above the bound for certain (19
-    # times in 20) where clearly more than half of the pairs do.
-    bound = 0.003 + 0.01 * alone
-    above = sum(second - first > bound for first, second in pairs)
-    assert above <= PAIRS / 2 + 1.645 * math.sqrt(PAIRS) / 2
-    assert more <= 3 * bound
+    assert more <= 0.003 + 0.01 * alone
