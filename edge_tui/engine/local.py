@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import decoders
 from decoders.base import Param, ParamError
-from edge_tui.engine.events import Died, Event, Failed, Queued
+from edge_tui.engine.events import Died, Event, Failed, Finished, Queued
 from edge_tui.engine.port import Memory, ModelSpec, Request
 from edge_tui.engine.residents import Loader, Residents, memory_of
 from edge_tui.engine.table import ParamTable
@@ -43,7 +43,8 @@ class LocalEngine:
     Args:
         models: Model by role; loaded on first use.
         load: Brings a model into memory in place of `edge_tui.engine.loader.load` (benchmarks).
-        wake: Called on the owner thread when there is news, for whoever would rather not look all the time.
+        wake: Called on the owner thread when there is news, for whoever would rather not look all the time;
+            while a run goes on that nobody watches, its end is the only news.
     """
 
     def __init__(
@@ -155,6 +156,13 @@ class LocalEngine:
         if self._wake is not None:
             self._wake()
 
+    def _post_end(self, event: Event) -> None:
+        """`_post` for a run that nobody watches."""
+        if isinstance(event, Finished | Failed):
+            self._post(event)
+        else:
+            self._events.append(event)
+
     def _own(self) -> None:
         """The owner thread's life: one command after another until `close`."""
         sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH))
@@ -176,8 +184,9 @@ class LocalEngine:
     def _generate(self, run: Run) -> None:
         from edge_tui.engine.performance import perform
 
+        post = self._post if run.request.watched else self._post_end
         try:
-            perform(run, self._residents, self._post, lambda: self._closing)
+            perform(run, self._residents, post, lambda: self._closing)
         except Exception as error:
             self._post(explain(error, run.id))
             if _is_out_of_memory(error):

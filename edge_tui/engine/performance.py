@@ -231,7 +231,7 @@ class _Decode:
             reason = "cancelled"
         finally:
             scribe.end(reason)
-            self._flush()
+            self._hand_over()
             if (worth := self._worth) is not None and worth.proposed and not self._resting:
                 self._say(f"{worth.acceptance:.0%} of {worth.proposed} proposed tokens were accepted.")
 
@@ -285,9 +285,15 @@ class _Decode:
         self._version = version
 
     def _flush(self) -> None:
+        """What is due some hundred times a second."""
         self._flushed = time.perf_counter()
         if self._sits:
             self._seat.look(self._flushed)
+        if self._run.request.watched:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Posts the tokens that have become certain."""
         if (batch := self._scribe.batch()) is not None:
             self._post(batch)
 

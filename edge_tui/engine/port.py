@@ -64,6 +64,8 @@ class Request:
         ids: The prompt as token ids, in place of `prompt`.
         prompt_logps: Whether to tell how likely the prompt's own tokens are (`PromptRead`). With it
             `max_length` may be 0.
+        watched: Whether tokens are wanted as they come. Else all of them come at once, with the end, and
+            nobody is woken for a part of them.
     """
 
     prompt: str | tuple[Message, ...]
@@ -80,6 +82,7 @@ class Request:
     samples: int = 1
     ids: tuple[int, ...] = ()
     prompt_logps: bool = False
+    watched: bool = True
 
 
 @dataclass(frozen=True, slots=True)

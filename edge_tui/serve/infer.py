@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
@@ -95,12 +96,12 @@ def router(dispatcher: Dispatcher, asked: Asked) -> APIRouter:
 
 
 async def decode(place: Place, wanted: port.Request, answer: Answer) -> Answer:
-    """Decodes one request to its end, into `answer`.
+    """Decodes one request to its end, into `answer`; nobody watches it on the way.
 
     Raises:
         ApiError: the engine refused it, or failed.
     """
-    async for batch in place.run(wanted):
+    async for batch in place.run(replace(wanted, watched=False)):
         for event in batch:
             for _ in answer.feed(event):
                 pass

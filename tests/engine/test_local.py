@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,23 @@ def test_cancel_takes_effect_within_a_step(engine: LocalEngine) -> None:
     assert seen.finished.reason == "cancelled"
     assert 1 <= seen.finished.new_tokens == len(seen.ids) < 400
     assert watch(engine, Request(PROMPT, strategy="greedy", max_length=2)).finished.reason == "length"
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_what_nobody_watches_comes_at_once_and_whole(engine: LocalEngine, cut: bool) -> None:
+    def stop(run: int, events: list) -> None:
+        if cut and any(isinstance(event, FirstToken) for event in events):
+            time.sleep(0.05)  # several times what a batch takes otherwise
+            engine.cancel(run)
+
+    asked = Request(PROMPT, strategy="top_p", seed=1, max_length=100_000 if cut else 300, watched=False)
+    seen = watch(engine, asked, during=stop)
+    assert len(seen.all(TokenBatch)) == 1
+    assert 10 < len(seen.ids) == seen.finished.new_tokens
+    watched = watch(engine, replace(asked, watched=True, max_length=seen.finished.new_tokens))
+    assert len(watched.all(TokenBatch)) > 1
+    assert watched.ids == seen.ids
+    assert watched.text == seen.text
 
 
 def test_runs_are_decoded_one_after_the_other(engine: LocalEngine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -240,8 +241,11 @@ def test_the_document_describes_every_parameter(server: Running) -> None:
 
 def test_requests_reach_the_engine_whole(server: Running) -> None:
     body = {"prompt": "a", "max_length": 2, "mode": "focused", "system": "be brief", "chat": True, "seed": 5}
-    server.post("/infer", {**body, "strategy": "top_p", "stop": ["x", "y"]})
-    request = server.engine.requests[-1]
+    body |= {"strategy": "top_p", "stop": ["x", "y"]}
+    server.stream("/infer/stream", body)
+    server.post("/infer", body)
+    streamed, request = server.engine.requests[-2:]
+    assert streamed == replace(request, watched=True), "nobody waits for tokens one by one"
     assert request == Request(
         prompt="a",
         strategy="top_p",
@@ -253,4 +257,5 @@ def test_requests_reach_the_engine_whole(server: Running) -> None:
         system="be brief",
         values=request.values,
         sources=request.sources,
+        watched=False,
     )

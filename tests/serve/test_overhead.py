@@ -1,38 +1,33 @@
-"""What `/infer` adds to the engine: the same requests headless and over HTTP, in turn, in one measurement."""
+"""What `/infer` adds to the engine: the same requests to the same engine, past the server and through it."""
 
 from __future__ import annotations
 
 import statistics
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import httpx2 as httpx
 import pytest
 
-from edge_tui.engine.events import Finished
-from edge_tui.engine.local import LocalEngine
-from edge_tui.engine.port import Request
-from tests.serve.process import ready
-from tests.serve.serving import DEMO
-
-PROMPT = "def main("
-PAIRS = 40
+from tests.serve.asked_both_ways import PROMPT
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("tokens", [1, 64, 256])
-def test_infer_costs_at_most_3_ms_and_1_percent(tokens: int) -> None:
-    import httpx2 as httpx
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("tokens", "pairs"), [(1, 200), (64, 100), (256, 150)])
+def test_infer_costs_at_most_3_ms_and_1_percent(tokens: int, pairs: int) -> None:
+    with _asked_both_ways() as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        asks, answers = process.stdin, process.stdout
+        client = httpx.Client(base_url=answers.readline().strip(), trust_env=False, timeout=60)
 
-    engine = LocalEngine(DEMO.specs())
-
-    def headless() -> float:
-        began = time.perf_counter()
-        engine.submit(Request(PROMPT, strategy="greedy", max_length=tokens))
-        while not any(isinstance(event, Finished) for event in engine.poll()):
-            time.sleep(0.0005)
-        return time.perf_counter() - began
-
-    with ready("--strategy", "greedy", "--device", "cpu") as server:
-        client = httpx.Client(base_url=server.url, trust_env=False, timeout=60)
+        def headless() -> float:
+            print(tokens, file=asks, flush=True)
+            return float(answers.readline())
 
         def served() -> float:
             began = time.perf_counter()
@@ -44,13 +39,21 @@ def test_infer_costs_at_most_3_ms_and_1_percent(tokens: int) -> None:
             headless(), served()
         # Each pair shares its moment, and who is first takes turns, so that whatever else the machine does
         # counts on both sides.
-        pairs = []
-        for number in range(PAIRS):
+        taken = []
+        for number in range(pairs):
             one, other = (headless, served) if number % 2 else (served, headless)
             times = {one: one(), other: other()}
-            pairs.append((times[headless], times[served]))
-    assert engine.close(10)
-    alone = statistics.median(first for first, _ in pairs)
-    more = statistics.median(second - first for first, second in pairs)
+            taken.append((times[headless], times[served]))
+    alone = statistics.median(first for first, _ in taken)
+    more = statistics.median(second - first for first, second in taken)
     print(f"{tokens} tokens: headless {alone * 1e3:.2f} ms, /infer {more * 1e3:+.2f} ms")
     assert more <= 0.003 + 0.01 * alone
+
+
+@contextmanager
+def _asked_both_ways() -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "tests.serve.asked_both_ways"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as process:
+        yield process
+        process.terminate()
