@@ -197,6 +197,8 @@ class Rig:
     def tell(self) -> None:
         """Keeps what `note` needs of the decision."""
         assert self._took is not None, "nothing was picked yet"
+        if self._fused is not None:
+            self._fused.finish()
         self.decided = tell(self.decoder, *self._took, self.desk)
 
     def note(self) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,8 @@
 The first leaves what each row's normaliser is made of. The second makes penalised log-probabilities, and
 leaves each program's best continuation. From these every program of the third works out a bound that no less
 of them reach than are wanted, and lists what else does; the one that comes last puts the few in order and
-decides which hypotheses finish and which live on. The fourth moves rows behind their new parents.
+decides which hypotheses finish and which live on. The fourth moves rows behind their new parents; a forward
+need not wait for it.
 Equal continuations are ordered by row and id.
 """
 
@@ -318,7 +319,8 @@ class FusedBeam:
         self._blocks: int = triton.cdiv(width, self.block)
         self._reference = Beam()
         self._options = launch_options(device, dependent)
-        # What comes before the first kernel are torch operations and copies, which are waited for in full.
+        # What comes before the first kernel are torch operations and copies, which are waited for in full; so
+        # is what comes before a branch.
         self._first = {**self._options, "launch_pdl": False} if self._options["DEPENDENT"] else self._options
 
         def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -336,13 +338,16 @@ class FusedBeam:
         self._parent = empty(rows, dtype=torch.int64) if parent is None else parent
         self._over = empty(rows, dtype=torch.bool)
         self._extras = empty(len(Beam.columns), rows)
+        self._counts: tuple[Tensor, ...] = ()
+        """Of the prompt and of the output, int32 `[R, V]`, if rows have still to be moved."""
 
     def __call__(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
-        """As `decoders.base.Decoder.step`."""
+        """As `decoders.base.Decoder.step`, but that rows move in `finish`."""
         ends = s["eos"].shape[-1]
         wanted = min(max(2, 1 + ends) * self.rows, self.rows * self.width)
         if wanted > _MOST:
             self.raw.copy_(outs["model"].logits[:, -1])
+            self._counts = ()
             return self._reference.step(outs, s, p, rng)
         logits = outs["model"].logits[:, -1]
         logits = logits if logits.stride(-1) == 1 else logits.contiguous()
@@ -407,18 +412,25 @@ class FusedBeam:
             ROWS=rows,
             **self._options,
         )
+        self._counts = s["prompt_counts"], s["output_counts"]
+        extras = dict(zip(Beam.columns, self._extras, strict=True))
+        return Step(self._chosen, self._final, parent=self._parent, done=self._over, extras=extras)
+
+    def finish(self) -> None:
+        """Moves rows: the step's `final`, and counts in its state."""
+        if not self._counts:
+            return
+        rows: int = triton.next_power_of_2(self.rows)
         block = min(max(2048 // rows, 32), 512)
         _move[(triton.cdiv(self.width, block),)](
             self._logp,
             self._final,
-            s["prompt_counts"],
-            s["output_counts"],
+            *self._counts,
             self._chosen,
             self._parent,
-            *size,
+            self.width,
+            self.rows,
             ROWS=rows,
             BLOCK=block,
-            **self._options,
+            **self._first,
         )
-        extras = dict(zip(Beam.columns, self._extras, strict=True))
-        return Step(self._chosen, self._final, parent=self._parent, done=self._over, extras=extras)

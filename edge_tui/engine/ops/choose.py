@@ -37,7 +37,10 @@ class FusedStep(Protocol):
     """float32 `[R, V]`, a copy of the main stream's logits that the last step read."""
 
     def __call__(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
-        """As `Decoder.step`."""
+        """As `Decoder.step`; `chosen` and `parent` are there at once, the rest of it after `finish`."""
+
+    def finish(self) -> None:
+        """What is left of the last step, since the next forward does not wait for it."""
 
 
 @dataclass(frozen=True, slots=True)

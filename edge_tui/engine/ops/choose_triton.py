@@ -340,6 +340,9 @@ class Fused:
         self._chosen = empty(rows, dtype=torch.int64) if chosen is None else chosen
         self._arrived = torch.zeros(rows, dtype=torch.int32, device=device)
 
+    def finish(self) -> None:
+        """Nothing is left of a step."""
+
     def __call__(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
         """As `decoders.base.Decoder.step`."""
         logits = outs["model"].logits[:, -1]

@@ -269,6 +269,9 @@ class FusedContrast:
         self._extras = empty(len(Contrastive.columns), rows)
         self._arrived = torch.zeros(rows, dtype=torch.int32, device=device)
 
+    def finish(self) -> None:
+        """Nothing is left of a step."""
+
     def __call__(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
         """As `decoders.base.Decoder.step`."""
         place = {name: index for index, name in enumerate(p)}

@@ -45,6 +45,7 @@ def agree(
         outs = {"model": Output(logits.to(device)[..., :vocab])}
         expected = decoder.step(outs, states[0], params, numbers(rows))
         found = fused(outs, states[1], params, numbers(rows))
+        fused.finish()
         assert torch.equal(fused.raw, outs["model"].logits[:, -1])
         assert found.chosen.tolist() == expected.chosen.tolist(), step
         assert found.parent.tolist() == expected.parent.tolist()
