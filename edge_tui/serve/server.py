@@ -49,10 +49,9 @@ def serve(settings: Settings, notices: Sequence[Notice], options: Options, liste
     bell = Bell()
     engine = LocalEngine(settings.specs(), wake=bell.ring)
     app = Server(engine, bell, settings, options)
-    loop = Loop(app, options)
     address = listener.getsockname()
     host = f"[{address[0]}]" if listener.family == socket.AF_INET6 else address[0]
-    _say(f"edge-tui serves {settings.models.name} at http://{host}:{address[1]}")
+    loop = Loop(app, options, f"edge-tui serves {settings.models.name} at http://{host}:{address[1]}")
     try:
         loop.run(sockets=[listener])
     finally:
@@ -71,9 +70,10 @@ class Loop(uvicorn.Server):
     Args:
         app: The application.
         options: Limits.
+        greeting: Said once signals are heeded.
     """
 
-    def __init__(self, app: Server, options: Options) -> None:
+    def __init__(self, app: Server, options: Options, greeting: str = "") -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -90,6 +90,7 @@ class Loop(uvicorn.Server):
         self.status = 0
         self._app = app
         self._options = options
+        self._greeting = greeting
         self._leaving: asyncio.Task[None] | None = None
 
     @contextmanager
@@ -101,6 +102,8 @@ class Loop(uvicorn.Server):
         heard = (signal.SIGTERM, signal.SIGINT) if _in_main_thread() else ()
         for number in heard:
             loop.add_signal_handler(number, self.leave, number)
+        if self._greeting:
+            _say(self._greeting)
         try:
             yield
         finally:
