@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 WAIT_SECONDS = 600.0
 """Longest that a request waits for a model to be loaded or gone."""
+_FOLLOWERS = {"model": "expert", "amateur": "draft"}
+"""Roles that go with another one's model as long as they have none of their own."""
 
 
 def router(dispatcher: Dispatcher, settings: Settings, allowed: bool) -> APIRouter:
@@ -66,6 +68,10 @@ def router(dispatcher: Dispatcher, settings: Settings, allowed: bool) -> APIRout
         # Weights are shared: what plays another role already will not be loaded, or told, again.
         shared = [role for role, other in specs.items() if other == spec and role in dispatcher.loaded]
         before = dispatcher.loaded.get(body.role)
+        follower = _FOLLOWERS.get(body.role, "")
+        if specs.get(follower) == specs[body.role]:
+            specs[follower] = spec
+            dispatcher.engine.assign(follower, spec)
         specs[body.role] = spec
         dispatcher.choose(body.role, spec)
         if shared:

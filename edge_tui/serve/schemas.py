@@ -166,10 +166,13 @@ class SetParameter(Closed):
     value: float | str
 
 
+Role = Literal["model", "expert", "amateur", "draft"]
+
+
 class Load(Closed):
     """Which model is to play which role."""
 
-    role: Literal["model", "expert", "amateur"] = "model"
+    role: Role = "model"
     name: str | None = Field(None, description="A name of the list of models; null loads what is assigned.")
     precision: Literal["auto", "float32", "bfloat16", "float16", "int8", "4bit"] | None = None
 
@@ -177,7 +180,7 @@ class Load(Closed):
 class Unload(Closed):
     """Which role's model is to leave memory."""
 
-    role: Literal["model", "expert", "amateur"] = "model"
+    role: Role = "model"
 
 
 def describe(openapi: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from edge_tui.serve import command
 from edge_tui.settings import Models
 from tests.serve.conftest import SLOW
 from tests.serve.process import COMMAND, process, ready
-from tests.serve.serving import DEMO, serving, until
+from tests.serve.serving import DEMO, Running, serving, until
 
 
 def _ask(url: str, tokens: int, answers: list[Any], key: str = "") -> threading.Thread:
@@ -164,6 +164,9 @@ def test_so_does_one_that_its_own_strategy_needs(
     assert "ready" not in said
 
 
+SWAPPED = {"model": "amateur", "expert": "amateur", "amateur": "amateur", "draft": "expert"}
+
+
 def test_where_models_can_be_loaded_it_waits_for_another(tmp_path: Path) -> None:
     settings = replace(DEMO, strategy="contrastive")
     settings = replace(settings, models=replace(DEMO.models, amateur=str(tmp_path / "nothing")))
@@ -178,6 +181,17 @@ def test_where_models_can_be_loaded_it_waits_for_another(tmp_path: Path) -> None
         assert loaded.json()["loaded"]["name"] == "demo/amateur"
         assert _health(server.url).status_code == 200
         assert server.post("/infer", body).status_code == 200
+        assert _roles(server)["draft"] == "demo/amateur", "it has no model of its own"
+        assert server.post("/infer", {**body, "strategy": "speculative"}).status_code == 200
+        server.post("/models/load", {"role": "draft", "name": "demo/expert"})
+        server.post("/models/load", {"role": "model", "name": "demo/amateur"})
+        assert _roles(server) == {role: f"demo/{name}" for role, name in SWAPPED.items()}
+
+
+def _roles(server: Running) -> dict[str, str]:
+    with server.client() as client:
+        roles: dict[str, str] = client.get("/models").json()["roles"]
+        return roles
 
 
 @pytest.mark.proof
