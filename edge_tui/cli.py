@@ -285,7 +285,7 @@ def _workbench(
 
     # Nothing that is made before the first frame becomes garbage, and looking for some takes a tenth of it.
     gc.disable()
-    from edge_tui.telemetry import Telemetry
+    from edge_tui.telemetry import Telemetry, watched
     from edge_tui.tui.app import EdgeApp
     from edge_tui.tui.app import run as start
 
@@ -300,31 +300,38 @@ def _workbench(
         return recorder_of(settings)
 
     if connect is not None:
-        # The gauge watches this machine, and another one decodes.
-        connection = _connection(connect, api_key_file, settings)
-        return start(EdgeApp(connection, settings, notices=notices, recorder=recorder))
+        from edge_tui.engine.remote.machine import RemoteTelemetry
+
+        base, key = _server(connect, api_key_file)
+        remote = _connection(base, key, settings)
+        telemetry = RemoteTelemetry(base, key)
+        return start(EdgeApp(remote, settings, notices=notices, telemetry=telemetry, recorder=recorder))
     from edge_tui.tui.widgets.tour import toured
 
     app = EdgeApp(
         engine,
         settings,
         notices=notices,
-        telemetry=Telemetry(_watched(settings.device)),
+        telemetry=Telemetry(watched(settings.device)),
         recorder=recorder,
         tour=settings.ui.tour and not toured(),
     )
     return start(app)
 
 
-def _connection(url: str, api_key_file: str | None, settings: Settings) -> Callable[[], Any]:
-    """Makes engines over a server. What is wrong with the address is told before the screen opens."""
+def _server(url: str, api_key_file: str | None) -> tuple[str, str]:
+    """A server's address and key. What is wrong with them is told before the screen opens."""
     from edge_tui.engine.remote.wire import base_of
     from edge_tui.serve.options import OptionError, read_key
 
     try:
-        base, key = base_of(url), read_key(api_key_file)
+        return base_of(url), read_key(api_key_file)
     except (ValueError, OptionError) as error:
         raise UsageError(str(error)) from error
+
+
+def _connection(base: str, key: str, settings: Settings) -> Callable[[], Any]:
+    """Makes engines over a server."""
     model = settings.models.name if settings.source("models.name") == "--model" else ""
 
     def engine() -> Any:
@@ -333,11 +340,6 @@ def _connection(url: str, api_key_file: str | None, settings: Settings) -> Calla
         return RemoteEngine(base, key, model)
 
     return engine
-
-
-def _watched(device: str) -> str:
-    """The GPU that the gauge starts with; the engine's own choice is known only once a model is loaded."""
-    return device if device.startswith("cuda:") else "cuda:0"
 
 
 def _need_terminal() -> None:

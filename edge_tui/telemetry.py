@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from edge_tui.nvml import Gpu, GpuSample
 
-__all__ = ["GpuSample", "Sample", "Telemetry"]
+__all__ = ["GpuSample", "Sample", "Telemetry", "watched"]
 
 RETRY_SECONDS = 30.0
 """How long a GPU that could not be read is left alone."""
@@ -38,6 +38,11 @@ class Sample:
     ram_total: int
 
 
+def watched(device: str) -> str:
+    """The GPU to begin with; the engine's own choice is known only once a model is loaded."""
+    return device if device.startswith("cuda:") else "cuda:0"
+
+
 class Telemetry:
     """Samples the machine in the background. No method blocks.
 
@@ -52,6 +57,10 @@ class Telemetry:
         self._latest: Sample | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self.host = ""
+        """The machine's name, if it is another one than this."""
+        self.refusal = ""
+        """Why there will be no sample, one sentence: there always will."""
 
     def start(self) -> None:
         """Begins to sample; a second call does nothing."""

@@ -17,6 +17,7 @@ from edge_tui.serve import errors, infer, manage, openai, schemas
 from edge_tui.serve.asked import Asked
 from edge_tui.serve.dispatcher import Dispatcher
 from edge_tui.serve.guard import Guard
+from edge_tui.telemetry import Telemetry, watched
 
 if TYPE_CHECKING:
     from edge_tui.engine.port import Engine, ModelSpec
@@ -43,6 +44,7 @@ class Server(FastAPI):
         dispatcher: The queue before the engine.
         settings: As given.
         limits: The options.
+        sampler: Looks at the machine, once somebody has asked about it.
     """
 
     def __init__(self, engine: Engine, bell: Bell, settings: Settings, options: Options) -> None:
@@ -62,6 +64,10 @@ class Server(FastAPI):
         self.include_router(infer.router(self.dispatcher, asked))
         self.include_router(openai.router(self.dispatcher, asked, options))
         self.include_router(manage.router(self.dispatcher, settings, options.manage))
+        self.sampler = Telemetry(watched(settings.device))
+        self.get("/machine", tags=["server"], summary="What this machine has, and how much of it is in use")(
+            self.machine
+        )
         self.get("/about", tags=["server"], summary="What this server can do")(self.about)
         self.get("/health", tags=["server"], summary="Whether a request would be decoded")(self.health)
         self.add_middleware(Guard, options=options)
@@ -98,6 +104,18 @@ class Server(FastAPI):
             "loaded": {role: asdict(loaded) for role, loaded in self.dispatcher.loaded.items()},
         }
 
+    async def machine(self) -> dict[str, Any]:
+        """A sample of processor, memory and GPU, at most a second old; the first request begins to sample."""
+        main = self.dispatcher.loaded.get("model")
+        if main is not None and main.device.startswith("cuda"):
+            self.sampler.watch(main.device)
+        self.sampler.start()
+        while (sample := self.sampler.latest()) is None:
+            await asyncio.sleep(0.02)
+        told = asdict(sample)
+        del told["time"]  # of this machine's own clock
+        return told
+
 
 def _status(state: Dispatcher) -> str:
     if state.closing:
@@ -118,6 +136,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.dispatcher.start(_roles(app.settings))
     yield
     pump.cancel()
+    app.sampler.stop()
 
 
 def _roles(settings: Settings) -> list[str]:

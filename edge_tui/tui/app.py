@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from edge_tui.config_file import Notice
     from edge_tui.engine.events import Died, Event
     from edge_tui.engine.port import Engine, ModelSpec
+    from edge_tui.engine.remote.machine import RemoteTelemetry
     from edge_tui.history.recorder import Recorder
     from edge_tui.history.runs import Entry
     from edge_tui.history.store import Store
@@ -108,7 +109,7 @@ class EdgeApp(App[int]):
             engine died. Must return at once.
         settings: Where everything starts.
         notices: What was wrong with the settings.
-        telemetry: Samples of the machine; None shows none.
+        telemetry: Samples of the machine that decodes; None shows none.
         theme_folders: Where themes are looked for; the built-in ones and the user's when None.
         session: The state to start from; tests give one with a clock of their own.
         tour: Whether to begin with the tour.
@@ -127,7 +128,7 @@ class EdgeApp(App[int]):
         settings: Settings,
         *,
         notices: Sequence[Notice | str] = (),
-        telemetry: Telemetry | None = None,
+        telemetry: Telemetry | RemoteTelemetry | None = None,
         theme_folders: Sequence[Path] | None = None,
         session: Session | None = None,
         tour: bool = False,

@@ -35,6 +35,8 @@ class Meter:
     """
 
     SLOT = 0.25
+    LEAST = 0.05
+    """Seconds under which there is no rate: what arrives in one piece tells of the way it came, no more."""
 
     def __init__(self, clock: Callable[[], float], window: float = 1.0, slots: int = 24) -> None:
         self._clock = clock
@@ -70,12 +72,12 @@ class Meter:
         if self._begun is None or not self._seen:
             return None
         span = self._last - max(self._begun, self._last - self._window)
-        return sum(n for _, n in self._seen) / span if span > 0 else None
+        return sum(n for _, n in self._seen) / span if span >= self.LEAST else None
 
     @property
     def mean(self) -> float | None:
         """Tokens per second since the first token."""
-        if self._begun is None or self._last <= self._begun:
+        if self._begun is None or self._last - self._begun < self.LEAST:
             return None
         return (self.total - self._first) / (self._last - self._begun)
 

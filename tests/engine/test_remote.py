@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 import decoders
@@ -26,7 +27,9 @@ from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.locate import DEMO
 from edge_tui.engine.port import Message, ModelSpec, Request
 from edge_tui.engine.remote import RemoteEngine
+from edge_tui.engine.remote import machine as machine_there
 from edge_tui.engine.remote.capabilities import OPENAI, Server
+from edge_tui.engine.remote.machine import RemoteTelemetry
 from edge_tui.engine.remote.wire import base_of
 from tests.engine.watch import Watched, settle, watch
 
@@ -395,6 +398,39 @@ def test_a_server_that_decodes_nothing_is_said(connect: Callable[..., RemoteEngi
         engine = connect(url)
         engine.load("model")
         assert "decodes nothing" in _next(engine, Failed).message
+
+
+def test_the_machine_there_is_watched(served: Process) -> None:
+    watched = RemoteTelemetry(base_of(served.url), interval=0.02)
+    watched.start()
+    until(lambda: watched.latest() is not None, 10)
+    first = watched.latest()
+    assert first is not None
+    assert first.gpu is None or first.gpu.total
+    assert 10e6 < first.process_rss < first.ram_used < first.ram_total == psutil.virtual_memory().total
+    until(lambda: watched.latest() is not first, 5)
+    watched.stop()
+
+
+@pytest.mark.parametrize(
+    "machine", [b"", OURS, b"[]", b'{"gpu": 3, "process_rss": 1}', b'{"gpu": null, "process_rss": Infinity}']
+)
+def test_a_server_that_tells_nothing_of_its_machine_is_asked_once(machine: bytes) -> None:
+    with odd_server(b"", machine) as url:
+        watched = RemoteTelemetry(base_of(url), interval=0.0)
+        watched.start()
+        until(lambda: watched.refusal, 10)
+        assert watched.host in watched.refusal
+        assert watched.latest() is None
+
+
+def test_a_name_from_outside_is_made_harmless() -> None:
+    told = {"gpu": {"name": "H200\x1b[2J" + "x" * 500}, "process_rss": 1, "cpu_percent": 2, "ram_used": 3}
+    sample = machine_there._sample(told | {"ram_total": 4})
+    assert sample.gpu is not None
+    assert sample.gpu.name is not None
+    assert "\x1b" not in sample.gpu.name
+    assert len(sample.gpu.name) <= 60
 
 
 def test_the_key_is_shown_and_a_wrong_one_is_said(connect: Callable[..., RemoteEngine]) -> None:

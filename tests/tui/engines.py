@@ -164,6 +164,8 @@ class FixedTelemetry:
         )
         self.sample = Sample(0.0, card if gpu else None, 1_200_000_000, 23.0, 5_400_000_000, 16_000_000_000)
 
+    host = refusal = ""
+
     def start(self) -> None: ...
 
     def stop(self) -> None: ...

@@ -66,6 +66,19 @@ def test_the_first_arrival_belongs_to_the_prefill() -> None:
     assert all(abs(rate - 50) < 1e-6 for rate in meter.history)
 
 
+def test_what_arrives_in_one_piece_has_no_rate() -> None:
+    now = 100.0
+    meter = Meter(lambda: now)
+    for _ in range(3):
+        now += 1e-5
+        meter.add(2)
+    assert meter.now is None
+    assert meter.mean is None
+    now += 0.1
+    meter.add(6)
+    assert abs((meter.now or 0) - 100) < 1
+
+
 @given(st.floats(-1, 2), st.integers(0, 40), st.booleans())
 def test_bars_have_their_width(fraction: float, width: int, ascii_only: bool) -> None:
     assert len(format.bar(fraction, width, ascii_only)) == width

@@ -154,6 +154,8 @@ class View(Screen[None]):
     def draw_ascii(self, plain: bool) -> None:
         """Draws bars and borders with plain ASCII, or with lines."""
         self.set_class(plain, "-ascii")
+        if self.app.telemetry is not None and self.app.telemetry.host:
+            self.gauge.border_title = f"gauge of {self.app.telemetry.host}"
         self.gauge.ascii_only = self.parameters.table.ascii_only = plain
         self.refresh()
 
@@ -225,6 +227,8 @@ class View(Screen[None]):
         seen = sample is not None and sample.gpu is not None and sample.gpu.total is not None
         gauge.on_gpu = device.startswith("cuda") or (not device and seen)
         gauge.sample = sample
+        if sample is None and self.app.telemetry is not None:
+            gauge.absent = self.app.telemetry.refusal or "measuring …"
         if run is None:
             return
         meter = run.meter

@@ -46,6 +46,8 @@ class Gauge(Widget):
     speed: reactive[Speed] = reactive(Speed())
     on_gpu: reactive[bool] = reactive(False)
     """Whether the model sits on the watched GPU; else the machine's own memory is shown."""
+    absent = reactive("measuring …")
+    """What is said while there is no sample."""
     ascii_only = False
 
     def on_mount(self) -> None:
@@ -59,7 +61,7 @@ class Gauge(Widget):
     def _machine(self, width: int) -> list[list[Part]]:
         sample = self.sample
         if sample is None:
-            return [[("measuring …", "$text-muted")]]
+            return [[(self.absent, "$text-muted")]]
         if sample.gpu is not None and self.on_gpu:
             return self._gpu(sample.gpu, width)
         long = 20 if width > 110 else 10
