@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
@@ -29,6 +30,8 @@ DESCRIPTION = (
     "Decoding strategies of language models over HTTP. One request decodes at a time, the others wait in a "
     "bounded queue; beyond it the answer is 429 with Retry-After."
 )
+SAMPLE_SECONDS = 4.0
+"""Longest that a sample of the machine is waited for, and its greatest age; a driver may never answer."""
 
 
 class Server(FastAPI):
@@ -105,12 +108,15 @@ class Server(FastAPI):
         }
 
     async def machine(self) -> dict[str, Any]:
-        """A sample of processor, memory and GPU, at most a second old; the first request begins to sample."""
+        """A sample of processor, memory and GPU, a second old or so; the first request begins to sample."""
         main = self.dispatcher.loaded.get("model")
         if main is not None and main.device.startswith("cuda"):
             self.sampler.watch(main.device)
         self.sampler.start()
-        while (sample := self.sampler.latest()) is None:
+        began = time.monotonic()
+        while (sample := self.sampler.latest()) is None or began - sample.time > SAMPLE_SECONDS:
+            if time.monotonic() - began > SAMPLE_SECONDS:
+                raise errors.ApiError(503, "The GPU's driver does not answer; try again later.")
             await asyncio.sleep(0.02)
         told = asdict(sample)
         del told["time"]  # of this machine's own clock

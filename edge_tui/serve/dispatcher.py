@@ -197,6 +197,13 @@ class Dispatcher:
         self.engine.assign(role, spec)
         self.engine.load(role)
 
+    def follow(self, role: str, spec: ModelSpec) -> None:
+        """Gives a role another model, to be loaded when it is needed; what was wrong is over."""
+        self.missing.pop(role, None)
+        self._starting.discard(role)
+        self.loaded.pop(role, None)
+        self.engine.assign(role, spec)
+
     def admit(self, lane: str) -> Place:
         """A place for one request.
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 WAIT_SECONDS = 600.0
 """Longest that a request waits for a model to be loaded or gone."""
 _FOLLOWERS = {"model": "expert", "amateur": "draft"}
-"""Roles that go with another one's model as long as they have none of their own."""
+"""Roles that go with another one's model as long as it is theirs, too."""
 
 
 def router(dispatcher: Dispatcher, settings: Settings, allowed: bool) -> APIRouter:
@@ -71,7 +71,7 @@ def router(dispatcher: Dispatcher, settings: Settings, allowed: bool) -> APIRout
         follower = _FOLLOWERS.get(body.role, "")
         if specs.get(follower) == specs[body.role]:
             specs[follower] = spec
-            dispatcher.engine.assign(follower, spec)
+            dispatcher.follow(follower, spec)
         specs[body.role] = spec
         dispatcher.choose(body.role, spec)
         if shared:

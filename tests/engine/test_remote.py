@@ -31,6 +31,7 @@ from edge_tui.engine.remote import machine as machine_there
 from edge_tui.engine.remote.capabilities import OPENAI, Server
 from edge_tui.engine.remote.machine import RemoteTelemetry
 from edge_tui.engine.remote.wire import base_of
+from edge_tui.telemetry import GpuSample
 from tests.engine.watch import Watched, settle, watch
 
 pytest.importorskip("fastapi", reason="the server's libraries are not installed")
@@ -297,7 +298,7 @@ def test_what_the_api_cannot_say_is_greyed_out_and_refused(
 
 
 @contextmanager
-def odd_server(stream: bytes, about: bytes = b"") -> Iterator[str]:
+def odd_server(stream: bytes, about: bytes = b"", port: int = 0) -> Iterator[str]:
     """Answers `/about` as told, every stream with these bytes, and hangs up."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -316,7 +317,7 @@ def odd_server(stream: bytes, about: bytes = b"") -> Iterator[str]:
 
         def log_message(self, *_: object) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -412,16 +413,46 @@ def test_the_machine_there_is_watched(served: Process) -> None:
     watched.stop()
 
 
+MACHINE = b'{"gpu": %s, "process_rss": %s, "cpu_percent": %s, "ram_used": 3, "ram_total": 4}'
+LONG = b"9" * 400
+
+
 @pytest.mark.parametrize(
-    "machine", [b"", OURS, b"[]", b'{"gpu": 3, "process_rss": 1}', b'{"gpu": null, "process_rss": Infinity}']
+    "machine",
+    [
+        b"",
+        OURS,
+        b"[]",
+        b"<html>",
+        MACHINE % (b"3", b"1", b"2"),
+        MACHINE % (b"null", b"Infinity", b"2"),
+        MACHINE % (b"null", LONG, b"2"),
+        MACHINE % (b"null", b"-1", b"2"),
+        MACHINE % (b"null", b"1", b"NaN"),
+        MACHINE % (b"null", b"1", b'"nan"'),
+        MACHINE % (b'{"used": %s}' % LONG, b"1", b"2"),
+    ],
 )
 def test_a_server_that_tells_nothing_of_its_machine_is_asked_once(machine: bytes) -> None:
     with odd_server(b"", machine) as url:
         watched = RemoteTelemetry(base_of(url), interval=0.0)
         watched.start()
         until(lambda: watched.refusal, 10)
-        assert watched.host in watched.refusal
         assert watched.latest() is None
+
+
+def test_a_server_that_is_away_is_asked_again() -> None:
+    with odd_server(b"") as url:
+        pass
+    watched = RemoteTelemetry(base_of(url), interval=0.0)
+    watched.start()
+    time.sleep(0.2)
+    port = int(url.rpartition(":")[2])
+    assert not watched.refusal
+    with odd_server(b"", MACHINE % (b'{"used": 5}', b"1", b"2"), port):
+        until(lambda: watched.latest() is not None, 10)
+    assert watched.latest().gpu == GpuSample(used=5)  # type: ignore[union-attr]
+    watched.stop()
 
 
 def test_a_name_from_outside_is_made_harmless() -> None:

@@ -181,17 +181,37 @@ def test_where_models_can_be_loaded_it_waits_for_another(tmp_path: Path) -> None
         assert loaded.json()["loaded"]["name"] == "demo/amateur"
         assert _health(server.url).status_code == 200
         assert server.post("/infer", body).status_code == 200
-        assert _roles(server)["draft"] == "demo/amateur", "it has no model of its own"
+        assert _roles(server)["draft"] == "demo/amateur", "it goes with the amateur"
         assert server.post("/infer", {**body, "strategy": "speculative"}).status_code == 200
+        # A draft of before goes with the amateur it was, also from the list of what is in memory.
+        server.post("/models/load", {"role": "draft"})
+        server.post("/models/load", {"role": "amateur", "name": "demo/expert"})
+        assert _roles(server)["draft"] == "demo/expert"
+        assert "draft" not in _models(server)["loaded"]
+        server.post("/models/load", {"role": "amateur", "name": "demo/amateur", "precision": "float32"})
         server.post("/models/load", {"role": "draft", "name": "demo/expert"})
         server.post("/models/load", {"role": "model", "name": "demo/amateur"})
         assert _roles(server) == {role: f"demo/{name}" for role, name in SWAPPED.items()}
 
 
+def test_a_draft_that_failed_is_replaced_with_the_amateur_it_was(tmp_path: Path) -> None:
+    models = replace(DEMO.models, amateur=str(tmp_path / "nothing"))
+    settings = replace(DEMO, strategy="speculative", models=models)
+    with serving(settings, ready=False, manage=True) as server:
+        until(lambda: _health(server.url).json()["status"] == "failed")
+        server.post("/models/load", {"role": "amateur", "name": "demo/amateur"})
+        assert _health(server.url).status_code == 200
+        assert server.post("/infer", {"prompt": "def", "max_length": 2}).status_code == 200
+
+
 def _roles(server: Running) -> dict[str, str]:
+    roles: dict[str, str] = _models(server)["roles"]
+    return roles
+
+
+def _models(server: Running) -> Any:
     with server.client() as client:
-        roles: dict[str, str] = client.get("/models").json()["roles"]
-        return roles
+        return client.get("/models").json()
 
 
 @pytest.mark.proof

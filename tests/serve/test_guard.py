@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import socket
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from fastapi.routing import APIRoute
@@ -241,3 +244,34 @@ def test_nothing_a_client_sends_is_logged(locked: Running, caplog: pytest.LogCap
         locked.post("/infer", {"prompt": "canary-prompt", "max_length": 1})
     ours = [record.getMessage() for record in caplog.records if not record.name.startswith(("http", "hpack"))]
     assert not [line for line in ours if "canary-prompt" in line or KEY in line]
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /health HTTP/1.1\r\nHost: local"])
+def test_a_head_that_does_not_come_is_not_waited_for(
+    locked: Running, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    monkeypatch.setattr("edge_tui.serve.heads.HEAD_SECONDS", 0.3)
+    host, port = locked.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as wire:
+        wire.sendall(said)
+        assert wire.recv(1000) == b"", "it has hung up"
+    with socket.create_connection((host, int(port)), timeout=10) as wire:
+        for _ in range(2):
+            wire.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert wire.recv(1000).startswith(b"HTTP/1.1 200")
+            time.sleep(0.4)
+
+
+@pytest.mark.parametrize("head", ["lines", "one line"])
+def test_a_head_without_end_is_hung_up_on(locked: Running, head: str) -> None:
+    host, port = locked.url.removeprefix("http://").split(":")
+    piece = b"x-more: " + b"x" * 1000 + (b"\r\n" if head == "lines" else b"")
+    with socket.create_connection((host, int(port)), timeout=10) as wire:
+        wire.sendall(b"POST /infer HTTP/1.1\r\nHost: localhost\r\n")
+        sent = 0
+        with suppress(ConnectionError):
+            while sent < 50e6:
+                wire.sendall(piece)
+                sent += len(piece)
+        assert sent < 20e6, "what fits into the sockets' buffers at most"
+    assert locked.post("/infer", {"prompt": "a", "max_length": 1}).status_code == 200

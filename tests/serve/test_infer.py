@@ -213,6 +213,7 @@ def test_absurd_requests_cost_no_memory(server: Running) -> None:
         ):
             assert server.post("/infer", {"prompt": "a", **more}).status_code == 422
         assert server.post("/v1/completions", {"prompt": "a", "logprobs": 10**9}).status_code == 422
+        assert server.post("/infer", {"prompt": "a" * 2**20, "max_length": 0}).status_code == 422
         assert server.post("/infer", {"prompt": "a" * 3 * 2**20}).status_code == 413
     assert psutil.Process().memory_info().rss - before < 50e6
 

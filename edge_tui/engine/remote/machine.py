@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from edge_tui.engine.remote.wire import Wire, WireError
 from edge_tui.sanitise import sanitise
 from edge_tui.telemetry import GpuSample, Sample
 
+T = TypeVar("T")
 ANSWER_SECONDS = 5.0
 """A server that takes longer to tell is asked again a second later."""
 _NAME = 60
 """Most characters of a GPU's name."""
+_MOST = 2.0**60
+"""More than any number of these can be."""
 
 
 class RemoteTelemetry:
@@ -44,7 +48,7 @@ class RemoteTelemetry:
             self._thread.start()
 
     def stop(self) -> None:
-        """Tells the thread to end; it may still be waiting for the server."""
+        """Tells the thread to end, which it does when it wakes next."""
         self._stop.set()
 
     def watch(self, device: str) -> None:
@@ -62,17 +66,22 @@ class RemoteTelemetry:
         try:
             while not self._stop.is_set() and not self.refusal:
                 try:
-                    self._latest = _sample(await wire.get("/machine", ANSWER_SECONDS))
-                except WireError as error:
+                    async with asyncio.timeout(ANSWER_SECONDS):
+                        self._latest = _sample(await wire.get("/machine"))
+                except Exception as error:  # it comes from outside, and may be anything
                     self._latest = None
-                    if 400 <= error.status < 500:
-                        self.refusal = f"{self.host} does not tell how much memory it has."
-                except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
-                    self._latest = None
-                    self.refusal = f"{self.host} tells something else than how much memory it has."
-                await asyncio.to_thread(self._stop.wait, self._interval)
+                    if not _may_pass(error):
+                        self.refusal = "How much memory is in use there is not told."
+                await asyncio.sleep(self._interval)
         finally:
             await wire.close()
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the server may answer the next time: it is away, or busy."""
+    if isinstance(error, WireError):
+        return not error.garbled and error.status in (0, 408, 429, 500, 502, 503, 504)
+    return isinstance(error, TimeoutError)
 
 
 def _sample(told: Any) -> Sample:
@@ -81,34 +90,41 @@ def _sample(told: Any) -> Sample:
     Raises:
         LookupError, TypeError, ValueError, AttributeError, ArithmeticError: it says something else.
     """
-    gpu = told["gpu"]
     return Sample(
         time=time.monotonic(),
-        gpu=None if gpu is None else _gpu(gpu),
-        process_rss=int(told["process_rss"]),
-        cpu_percent=float(told["cpu_percent"]),
-        ram_used=int(told["ram_used"]),
-        ram_total=int(told["ram_total"]),
+        gpu=None if told["gpu"] is None else _gpu(told["gpu"]),
+        process_rss=_bytes(told["process_rss"]),
+        cpu_percent=_number(told["cpu_percent"]),
+        ram_used=_bytes(told["ram_used"]),
+        ram_total=_bytes(told["ram_total"]),
     )
 
 
 def _gpu(told: Any) -> GpuSample:
-    def number(name: str) -> float | None:
-        value = told.get(name)
-        return None if value is None else float(value)
+    def of(name: str, kind: Callable[[Any], T]) -> T | None:
+        return None if (value := told.get(name)) is None else kind(value)
 
-    def whole(name: str) -> int | None:
-        value = told.get(name)
-        return None if value is None else int(value)
-
-    name = told.get("name")
     return GpuSample(
-        None if name is None else sanitise(str(name)[:_NAME], keep_newlines=False),
-        whole("used"),
-        whole("free"),
-        whole("total"),
-        number("utilisation"),
-        number("power_watts"),
-        number("power_limit"),
-        number("temperature"),
+        name=of("name", _name),
+        used=of("used", _bytes),
+        free=of("free", _bytes),
+        total=of("total", _bytes),
+        utilisation=of("utilisation", _number),
+        power_watts=of("power_watts", _number),
+        power_limit=of("power_limit", _number),
+        temperature=of("temperature", _number),
     )
+
+
+def _number(value: Any) -> float:
+    if not 0 <= (number := float(value)) < _MOST:  # NaN compares false
+        raise ValueError(f"{value!r} is no such number")
+    return number
+
+
+def _bytes(value: Any) -> int:
+    return int(_number(value))
+
+
+def _name(value: Any) -> str:
+    return sanitise(str(value)[:_NAME], keep_newlines=False)

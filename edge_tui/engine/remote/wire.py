@@ -24,12 +24,14 @@ class WireError(Exception):
     Attributes:
         status: HTTP status; 0 if there was none.
         field: The field of the request that the server found at fault, if it said so.
+        garbled: Whether something came that is no answer at all.
     """
 
-    def __init__(self, message: str, status: int = 0, field: str = "") -> None:
+    def __init__(self, message: str, status: int = 0, field: str = "", garbled: bool = False) -> None:
         super().__init__(message)
         self.status = status
         self.field = field
+        self.garbled = garbled
 
 
 def base_of(url: str) -> str:
@@ -153,7 +155,9 @@ class Wire:
         try:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise WireError(f"{self.host} sent something that is not JSON; is it such a server?") from error
+            raise WireError(
+                f"{self.host} sent something that is not JSON; is it such a server?", garbled=True
+            ) from error
 
     async def _refusal(self, response: Response) -> WireError:
         status = response.status_code
