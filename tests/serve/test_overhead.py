@@ -17,7 +17,7 @@ from tests.serve.asked_both_ways import PROMPT
 
 @pytest.mark.proof
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("tokens", "pairs"), [(1, 200), (64, 100), (256, 150)])
+@pytest.mark.parametrize(("tokens", "pairs"), [(1, 400), (64, 300), (256, 150)])
 def test_infer_costs_at_most_3_ms_and_1_percent(tokens: int, pairs: int) -> None:
     with _asked_both_ways() as process:
         assert process.stdin is not None
