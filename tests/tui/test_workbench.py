@@ -384,7 +384,7 @@ async def test_quit_in_the_middle_of_a_run_takes_less_than_a_second(demo: Any) -
         await start(pilot)
         began = time.monotonic()
         await press(pilot, "ctrl+q")
-        await until(pilot, lambda: not app.is_running or app.session.engine.alive() is False)
+        await until(pilot, lambda: app.return_code is not None)
         assert time.monotonic() - began < 1.0
     assert app.return_code == 0
     assert app.clean
