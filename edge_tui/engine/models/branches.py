@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge_tui.engine.ops.attend import branched
+from edge_tui.engine.ops.attend import branched, follow
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +60,7 @@ class Branches:
 
     def reorder(self, parent: Tensor) -> None:
         """Row `r` becomes what row `parent[r]` was. `parent`: int64 `[R]` on the device."""
-        self.owner.copy_(self.owner.index_select(0, parent))
+        follow(self.owner, parent)
 
     def layer(self, i: int) -> Tensor:
         """Keys and values as a plain context holds them, `[R, 2 * Hkv, capacity, D]`; a copy."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from edge_tui.engine.capture import beside, fork
+from edge_tui.engine.fetching import fetch_whole_lines
 from edge_tui.engine.ops.attend import Scratch, attend
 from edge_tui.engine.ops.project import MAX_TOKENS, Packed, available, embed, project
 
@@ -164,6 +165,7 @@ def fuse(
         matrices.append(Matrices(*packed))  # type: ignore[arg-type]
     from edge_tui.engine.ops.project_triton import levels
 
+    fetch_whole_lines(embedding.device)
     levels(embedding.device)  # now, since no step may wait for the device
     packed_head = head.packed()
     assert packed_head is not None, "the head keeps the compute dtype"

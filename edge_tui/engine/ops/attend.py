@@ -212,6 +212,21 @@ def branched(root: Tensor, fork: Tensor, base: Tensor, owner: Tensor) -> Tensor:
     return torch.where((at < base)[:, None], root[:1], grown)
 
 
+def follow(owner: Tensor, parent: Tensor) -> None:
+    """Gives each row of a forked context the past of another.
+
+    Args:
+        owner: int32 `[R, room]`, as in `attend`; row `r` becomes what row `parent[r]` was.
+        parent: int64 `[R]`.
+    """
+    if owner.is_cuda and available() is None:
+        from edge_tui.engine.ops import attend_triton
+
+        attend_triton.follow(owner, parent)
+    else:
+        owner.copy_(owner.index_select(0, parent))
+
+
 def _append(cache: Tensor, new: Tensor, start: Tensor) -> None:
     """Writes `new` `[R, C, K, D]` at positions from `start[r]` on of `cache` `[R, C, P, D]`, what fits."""
     import torch

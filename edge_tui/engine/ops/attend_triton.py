@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from edge_tui.engine.ops.attend import Scratch
 
+_FOLLOWED = 1024
+"""Entries of the table of owners that a program moves."""
 DEPENDENT = True
 """Let the next kernel start while this one ends, and start so itself, on GPUs that can (Hopper on)."""
 
@@ -366,6 +368,21 @@ def _attend(
             _join(out, results, weights, pieces, row * K, head, HEADS, GROUP, M, D, TILE, AHEAD)
 
 
+@triton.jit
+def _follow(owner, parent, room, R, ROWS: tl.constexpr, BLOCK: tl.constexpr, DEPEND: tl.constexpr):
+    """One program takes all rows of its positions, so that none is written before all are read."""
+    slot = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    row = tl.arange(0, ROWS)
+    if DEPEND:
+        gdc_launch_dependents()
+        gdc_wait()
+    origin = tl.load(parent + row, mask=row < R, other=0)
+    inside = (row < R)[:, None] & (slot < room)[None, :]
+    taken = tl.load(owner + origin[:, None] * room + slot[None, :], mask=inside, other=0)
+    tl.debug_barrier()
+    tl.store(owner + row[:, None] * room + slot[None, :], taken, mask=inside)
+
+
 INTERPRETED = isinstance(_attend, InterpretedFunction)
 
 
@@ -444,6 +461,18 @@ def attend(
         PREFETCH=t.prefetch and not INTERPRETED,
         DEPEND=depend,
         **options,
+    )
+
+
+def follow(owner: Tensor, parent: Tensor) -> None:
+    """`attend.follow` as a kernel."""
+    rows, room = owner.shape
+    depend = DEPENDENT and not INTERPRETED and _generation(owner.device.index) >= 9
+    options = {} if INTERPRETED else {"launch_pdl": depend}
+    padded = int(triton.next_power_of_2(rows))
+    block = max(_FOLLOWED // padded, 16)
+    _follow[(triton.cdiv(room, block),)](
+        owner, parent, room, rows, ROWS=padded, BLOCK=block, DEPEND=depend, **options
     )
 
 

@@ -43,7 +43,6 @@ _ON = tl.constexpr(ON)
 _NEVER = tl.constexpr(NEVER)
 _CHUNK = tl.constexpr(64)
 """Continuations compared with each other at a time; seldom more reach the bound."""
-_HALVINGS = tl.constexpr(13)
 _MOST = 128
 """Most continuations that are put in order; with more the reference is no slower."""
 _INDEX = ("repetition", "presence", "frequency", "early", "penalty", "R", "C", "E")
@@ -102,22 +101,20 @@ def _extend(
 
 
 @triton.jit
-def _bound(tops, programs, C, TOPS: tl.constexpr):
-    """What at least `C` programs' best continuations reach, and few others; −inf where fewer have any."""
+def _bound(tops, programs, C, TOPS: tl.constexpr, GROUPS: tl.constexpr):
+    """What at least `C` programs' best continuations reach, and few others; −inf where fewer have any.
+
+    Programs fall into groups, neighbours into different ones. The best of `C` groups do, and seldom more:
+    where two of the best programs share a group.
+    """
     spots = tl.arange(0, TOPS)
     best = tl.load(tops + spots, mask=spots < programs, other=-INF)
-    high = tl.max(best, 0)
-    reach = tl.full((), 64.0, tl.float32)
-    while (tl.sum((best >= high - reach).to(tl.int32), 0) < C) & (reach < 1e38):
-        reach *= 8.0
-    low = high - reach
-    enough = tl.sum((best >= low).to(tl.int32), 0) >= C
-    for _ in range(_HALVINGS):
-        middle = 0.5 * (low + high)
-        reached = tl.sum((best >= middle).to(tl.int32), 0) >= C
-        low = tl.where(reached, middle, low)
-        high = tl.where(reached, high, middle)
-    return tl.where(enough, low, -INF)
+    best = tl.max(tl.reshape(best, (TOPS // GROUPS, GROUPS)), 0)
+    group = tl.arange(0, GROUPS)
+    ahead = (best[None, :] > best[:, None]) | (
+        (best[None, :] == best[:, None]) & (group[None, :] < group[:, None])
+    )
+    return tl.max(tl.where(tl.sum(ahead.to(tl.int32), 1) == C - 1, best, -INF), 0)
 
 
 @triton.jit
@@ -181,6 +178,7 @@ def _decide(
     penalty,
     BLOCK: tl.constexpr,
     TOPS: tl.constexpr,
+    GROUPS: tl.constexpr,
     COUNT: tl.constexpr,
     ROWS: tl.constexpr,
     DEPENDENT: tl.constexpr,
@@ -192,7 +190,7 @@ def _decide(
     ids = block * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(logp + row * V + ids, mask=ids < V, other=-INF)
     offer = tl.load(score + row) + x
-    held = (offer >= _bound(tops, programs, C, TOPS)) & (offer > -INF)
+    held = (offer >= _bound(tops, programs, C, TOPS, GROUPS)) & (offer > -INF)
     offer = tl.where(held, offer, -INF)
     number = tl.minimum(tl.sum(held.to(tl.int32), 0), C)
     if number > 0:
@@ -354,6 +352,8 @@ class FusedBeam:
         place = {name: index for index, name in enumerate(p)}
         grid, size = (self._blocks, self.rows), (self.width, self.rows)
         rows: int = triton.next_power_of_2(self.rows)
+        tops: int = triton.next_power_of_2(self._blocks * self.rows)
+        count = max(triton.next_power_of_2(wanted), rows)
         _scan[grid](
             logits,
             logits.stride(0),
@@ -407,8 +407,9 @@ class FusedBeam:
             ends,
             *indices(place, EARLY_STOPPING.name, LENGTH_PENALTY.name),
             BLOCK=self.block,
-            TOPS=triton.next_power_of_2(self._blocks * self.rows),
-            COUNT=max(triton.next_power_of_2(wanted), rows),
+            TOPS=tops,
+            GROUPS=min(tops, max(64, 4 * count)),
+            COUNT=count,
             ROWS=rows,
             **self._options,
         )

@@ -98,6 +98,7 @@ def _project(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
+    EVICT: tl.constexpr = "evict_first" if CODES == PLAIN else ""  # no weight is read twice
     WORDS: tl.constexpr = BLOCK_K // CODES
     SPAN: tl.constexpr = K // CODES
     SUMS: tl.constexpr = BLOCK_K // 8 if CODES == PLAIN else WORDS
@@ -117,10 +118,11 @@ def _project(
     scales = scale
     if CODES == NF4:
         scales = scale + row.to(tl.int64)[:, None] * (K // 64)
-    tile = tl.load(rows + word[None, :], mask=(word < SPAN)[None, :], other=0.0)
+    there = (word < SPAN)[None, :]
+    tile = tl.load(rows + word[None, :], mask=there, other=0.0, eviction_policy=EVICT)
     factor = 0.0
     if CODES == NF4:
-        factor = tl.load(scales + block[None, :], mask=(word < SPAN)[None, :], other=0.0)
+        factor = tl.load(scales + block[None, :], mask=there, other=0.0)
     level = 0.0
     if CODES == NF4 and LOOKUP != "table":
         level = lane_level(levels)
@@ -136,13 +138,12 @@ def _project(
             squares = squares + (tl.zeros((BLOCK_K // 8,), tl.float32),)  # noqa: RUF005
 
     for k in range(0, K, BLOCK_K):
-        coming = k // CODES + WORDS + word
-        ahead = tl.load(rows + coming[None, :], mask=(coming < SPAN)[None, :], other=0.0)
+        coming = (k // CODES + WORDS + word)[None, :]
+        ahead = tl.load(rows + coming, mask=coming < SPAN, other=0.0, eviction_policy=EVICT)
         factor_ahead = 0.0
         if CODES == NF4:
-            factor_ahead = tl.load(
-                scales + k // 64 + WORDS // 8 + block[None, :], mask=(coming < SPAN)[None, :], other=0.0
-            )
+            coming_block = (k // 64 + WORDS // 8 + block)[None, :]
+            factor_ahead = tl.load(scales + coming_block, mask=coming < SPAN, other=0.0)
         inside = k + column < K
         weights = unpack(tile, levels, level, CODES, LOOKUP)
         if norm is not None:

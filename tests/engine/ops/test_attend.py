@@ -166,6 +166,16 @@ def test_past_the_end_nothing_is_written(base: int) -> None:
         assert torch.equal(given["owner"], wanted["owner"])
 
 
+@pytest.mark.parametrize(("rows", "room"), [(1, 5), (3, 700), (4, 512), (8, 130)])
+def test_rows_follow_their_parents(rows: int, room: int) -> None:
+    gen = torch.Generator().manual_seed(rows)
+    owner = torch.randint(rows, (rows, room), generator=gen, dtype=torch.int32).to(DEVICE)
+    parent = torch.randint(rows, (rows,), generator=gen).to(DEVICE)
+    wanted = owner[parent]
+    attend_triton.follow(owner, parent)
+    assert torch.equal(owner, wanted)
+
+
 def test_the_reference_is_attention() -> None:
     """The reference itself against torch's own attention over keys that were rotated one by one."""
     case = Case((9, 5), k=3, heads=4, norm=True, rotary=8, capacity=16)

@@ -76,6 +76,12 @@ def test_any_number_of_beams(beams: int) -> None:
     agree(20, 1, [], num_beams=beams)
 
 
+def test_the_best_may_come_from_few_programs() -> None:
+    """More programs than the bound has groups, and all that matters in two of them."""
+    agree(1100, 3, [5], num_beams=4)
+    agree(1100, 3, [5, 37, 1061], num_beams=4, scale=0.1)
+
+
 def test_more_candidates_than_the_kernels_hold_are_left_to_the_strategy() -> None:
     agree(40, 2, list(range(8)), num_beams=16)
 
