@@ -18,6 +18,7 @@ from edge_tui.serve import errors, infer, manage, openai, schemas
 from edge_tui.serve.asked import Asked
 from edge_tui.serve.dispatcher import Dispatcher
 from edge_tui.serve.guard import Guard
+from edge_tui.serve.shortcut import Shortcut, endpoints
 from edge_tui.telemetry import Telemetry, watched
 
 if TYPE_CHECKING:
@@ -64,8 +65,9 @@ class Server(FastAPI):
         self.limits = options
         asked = Asked(settings, options)
         errors.install(self)
-        self.include_router(infer.router(self.dispatcher, asked))
-        self.include_router(openai.router(self.dispatcher, asked, options))
+        decoding = infer.router(self.dispatcher, asked), openai.router(self.dispatcher, asked, options)
+        for routes in decoding:
+            self.include_router(routes)
         self.include_router(manage.router(self.dispatcher, settings, options.manage))
         self.sampler = Telemetry(watched(settings.device))
         self.get("/machine", tags=["server"], summary="What this machine has, and how much of it is in use")(
@@ -73,6 +75,7 @@ class Server(FastAPI):
         )
         self.get("/about", tags=["server"], summary="What this server can do")(self.about)
         self.get("/health", tags=["server"], summary="Whether a request would be decoded")(self.health)
+        self.add_middleware(Shortcut, endpoints=endpoints(*decoding))
         self.add_middleware(Guard, options=options)
 
     def openapi(self) -> dict[str, Any]:
