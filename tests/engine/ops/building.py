@@ -1,0 +1,136 @@
+"""`python -m tests.engine.ops.building`: builds every kernel for a Hopper GPU, which need not be there.
+
+Triton's interpreter takes what its compiler refuses, such as a variable whose shape changes in a loop. So
+each is launched as the engine launches it, but for the launch itself, and those that were built are named.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+import decoders
+from decoders.base import Env, Output, Params
+from decoders.speculative import Speculative
+from edge_tui.engine.ops import (
+    attend_triton,
+    beam_triton,
+    choose_triton,
+    contrast_triton,
+    project_triton,
+    speculate_triton,
+    stats_triton,
+)
+from edge_tui.engine.ops.attend import Scratch
+from edge_tui.engine.ops.choose import plan
+from edge_tui.engine.ops.project import NF4_BLOCK, Packed
+from tests.decoders.driver import numbers, settle, table
+
+HOPPER = 9, 0
+VOCABULARY = 151_936
+
+
+class Absent:
+    """What Triton asks about a GPU that is not there."""
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", 10 * HOPPER[0] + HOPPER[1], 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+class Start(NamedTuple):
+    """What a fused step is given."""
+
+    outs: dict[str, Output]
+    state: dict[str, torch.Tensor]
+    params: Params
+    rng: Any
+
+
+def start(name: str, rows: int, *streams: str) -> Start:
+    decoder = decoders.find(name)
+    prompt, ends = torch.zeros(rows, 3, dtype=torch.int64), torch.ones(1, dtype=torch.int64)
+    env = Env(rows, VOCABULARY, "cpu", prompt, ends, settle(decoder), 9)
+    outs = {stream: Output(torch.zeros(rows, 1, VOCABULARY)) for stream in streams}
+    return Start(outs, decoder.init(env), table(decoder, rows), numbers(rows))
+
+
+def products() -> None:
+    rows, columns = 1152, 896
+    norm = torch.ones(columns, dtype=torch.bfloat16)
+    for kind, bits in (("plain", 16), ("int8", 8), ("nf4", 4)):
+        dtype = {"plain": torch.bfloat16, "int8": torch.int8, "nf4": torch.uint8}[kind]
+        weight = torch.zeros(rows * columns * bits // 8 // dtype.itemsize, dtype=dtype)
+        scale = torch.ones(rows * columns // NF4_BLOCK) if kind != "plain" else None
+        packed = Packed(kind, weight, scale, None, rows, columns)
+        for tokens in (1, 4):
+            x = torch.zeros(tokens, columns, dtype=torch.bfloat16)
+            gated = torch.zeros(tokens, rows // 2, dtype=torch.bfloat16)
+            project_triton.project(x, packed, gated, norm=norm, eps=1e-6, gate=True)
+    project_triton.embed(torch.zeros(4, dtype=torch.int64), weight.view(torch.bfloat16).view(-1, 8), x)
+
+
+def attention() -> None:
+    rows, heads, kv_heads, d, room = 4, 8, 2, 128, 512
+    cache = torch.zeros(rows, 2 * kv_heads, room, d, dtype=torch.bfloat16)
+    owner, length = torch.zeros(rows, room, dtype=torch.int32), torch.zeros(rows, dtype=torch.int64)
+    angles = torch.zeros(room, d, dtype=torch.bfloat16)
+    plain, fork = (None, None, None), (cache, length[:1], owner)
+    for k, given in ((1, fork), (5, plain)):
+        qkv = torch.zeros(rows * k, (heads + 2 * kv_heads) * d, dtype=torch.bfloat16)
+        out = torch.zeros(rows * k, heads * d, dtype=torch.bfloat16)
+        scratch = Scratch(rows, k, heads, d, "cpu", 132)
+        how = {"heads": heads, "kv_heads": kv_heads, "k": k}
+        attend_triton.attend(qkv, cache, *given, length, angles, angles, out, scratch, **how)
+    attend_triton.follow(owner, length)
+
+
+def choices() -> None:
+    for name in ("greedy", "auto"):
+        how = plan(decoders.find(name))
+        assert how is not None
+        choose_triton.Fused(how, "cpu", VOCABULARY, 1)(*start(name, 1, "model"))
+    contrast_triton.FusedContrast("cpu", VOCABULARY, 1)(*start("contrastive", 1, "model", "amateur"))
+    beam = beam_triton.FusedBeam("cpu", VOCABULARY, 4)
+    beam(*start("beam", 4, "model"))
+    beam.finish()
+    speculative = speculate_triton.FusedSpeculative(Speculative(), "cpu", VOCABULARY, 1, 1)
+    outs, state, params, rng = start("speculative", 1, "model")
+    speculative.propose(outs["model"], state, params, rng, 0)
+    speculative.step({"model": Output(torch.zeros(1, 2, VOCABULARY))}, state, params, rng)
+
+
+def records() -> None:
+    logits, row = torch.zeros(4, VOCABULARY), torch.zeros(4, dtype=torch.int64)
+    record = stats_triton.record(logits, logits, row, row, row == 0, logits[:, 0], [], True, [logits])
+    slots = (part.expand(3, *part.shape).contiguous() for part in record)
+    stats_triton.post(*record, *slots, row[:1])
+
+
+def main() -> None:
+    built = JITFunction.run
+
+    def build(kernel: Any, *given: Any, grid: Any, warmup: bool, **options: Any) -> Any:
+        print(kernel.__name__, flush=True)
+        return built(kernel, *given, grid=grid, warmup=True, **options)
+
+    driver.set_active(Absent())
+    JITFunction.run = build  # type: ignore[method-assign]
+    torch.cuda.get_device_capability = lambda *_: HOPPER  # type: ignore[assignment]
+    products()
+    attention()
+    choices()
+    records()
+
+
+if __name__ == "__main__":
+    main()
