@@ -11,6 +11,7 @@ import io
 import os
 import sys
 import textwrap
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the `edge-tui` command; returns the exit status."""
     _force_utf8()
     try:
-        return _dispatch(parser().parse_args(argv))
+        return _dispatch(parser(argv).parse_args(argv))
     except UsageError as error:
         return _say(str(error), 2)
     except KeyboardInterrupt:
@@ -62,8 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(f"something went wrong ({type(error).__name__}: {logs.scrub(str(error))}); {where}.", 1)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The flags. What is not given does not appear in the result, so that it overrides nothing."""
+def parser(argv: Sequence[str] | None = None) -> argparse.ArgumentParser:
+    """The flags. What is not given does not appear in the result, so that it overrides nothing.
+
+    `argv` is what will be parsed; the help on strategies looks in it for where the user's own are.
+    """
     top = _Parser(
         prog=PROGRAM,
         description="Watch a language model decode, token by token, under one strategy or another.",
@@ -86,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    run.format_help = partial(_help_with_parameters, run.format_help)  # type: ignore[method-assign]
+    run.format_help = partial(_help_with_parameters, run.format_help, argv)  # type: ignore[method-assign]
     run.add_argument(
         "prompt", nargs="?", metavar="PROMPT", help="the prompt; without it, standard input is read"
     )
@@ -179,10 +183,15 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _help_with_parameters(plain: Callable[[], str]) -> str:
+def _help_with_parameters(plain: Callable[[], str], argv: Sequence[str] | None) -> str:
     """The help, and what each strategy declares about its parameters, each told once."""
     import decoders
 
+    places = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    places.add_argument("--config", default=None)
+    places.add_argument("--decoders", dest="decoder_folders", action="append", default=[])
+    with suppress(UsageError):  # strategies of the user's own are where the settings say
+        _settings(vars(places.parse_known_args(argv)[0]))
     lines = ["parameters of each strategy, for --set:"]
     told: set[tuple[str, str, float]] = set()
     for decoder in decoders.all():

@@ -73,6 +73,8 @@ def run(
     for name in asked:
         if "." not in name and name not in names:
             raise UsageError(f"{decoder.name} has no parameter {name!r}; it has {', '.join(names)}.")
+    if logprobs > events.TOP:
+        raise UsageError(f"--logprobs is {logprobs}, but at most {events.TOP} are told of each token.")
     if logprobs and not json:
         raise UsageError(
             "--logprobs tells numbers of each token, which only --json has room for; add --json."
@@ -127,6 +129,7 @@ class _Terminated(BaseException):
 
 
 def _terminated(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `timeout` sends it twice
     raise _Terminated
 
 

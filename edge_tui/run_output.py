@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.engine.events import TOP
 from edge_tui.sanitise import sanitise
 
 if TYPE_CHECKING:
@@ -131,9 +130,9 @@ class Json(Text):
             "peak_bytes": event.peak_bytes,
         }
         if self.samples > 1:
-            reasons = event.reasons or (event.reason,) * len(texts)
+            of_rows = () if event.ranked else event.reasons  # a search ends for all it found at once
             summary["texts"] = texts
-            summary["finish_reasons"] = list(reasons[: len(texts)])
+            summary["finish_reasons"] = list(of_rows[: len(texts)] or [event.reason] * len(texts))
         if event.ranked:
             summary["scores"] = [answer.score for answer in event.ranked[: self.samples]]
         if (begin := self.started) is not None:
@@ -176,7 +175,7 @@ class Json(Text):
             yield record
 
     def _top(self, ids: Any, logps: Any) -> list[dict[str, Any]]:
-        wanted = [int(i) for i in ids[: min(self.logprobs, TOP)] if i >= 0]
+        wanted = [int(i) for i in ids[: self.logprobs] if i >= 0]
         texts = self.decode(wanted)
         return [
             {"id": token, "text": text, "logp": float(logp)}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import decoders
+from decoders.base import ParamError
 from edge_tui.bench import report
 from edge_tui.bench.job import BenchError, Job
 from edge_tui.bench.progress import Progress
@@ -82,8 +83,8 @@ _FILES = {"json": "json_file", "markdown": "markdown", "csv": "csv"}
 def _speed(options: Options, ledger: Ledger) -> None:
     prompts = [_whole(text, "--context") for text in _list(options["context"])]
     jobs = [
-        Job(name, _values(name, options["set"]), prompt, int(options["tokens"]))
-        for name in _strategies(options)
+        Job(name, values, prompt, int(options["tokens"]))
+        for name, values in _strategies(options).items()
         for prompt in prompts
     ]
     _measure(options, ledger, [jobs])
@@ -93,8 +94,8 @@ def _table(options: Options, ledger: Ledger) -> None:
     batches = [_whole(text, "--batches") for text in _list(options["batches"])]
     prompt = _whole(str(options["context"]), "--context")
     jobs = [
-        Job(name, _values(name, options["set"]), prompt, int(options["tokens"]), batch=batch)
-        for name in _strategies(options)
+        Job(name, values, prompt, int(options["tokens"]), batch=batch)
+        for name, values in _strategies(options).items()
         for batch in batches
     ]
     # Each in a fresh engine: what an earlier one keeps would count as the next one's memory.
@@ -133,7 +134,7 @@ def _quality(options: Options, ledger: Ledger) -> None:
     from edge_tui.bench.quality import measure
 
     names, precisions = _names(options), _precisions(options)
-    jobs = [Job(name, _values(name, options["set"])) for name in _strategies(options)]
+    jobs = [Job(name, values) for name, values in _strategies(options).items()]
     exam = _exam(options, names)
     progress = _progress(options, 1)
     asked = Path(options["qa"]).read_text(encoding="utf-8") if options["qa"] else ""
@@ -261,11 +262,33 @@ def _usual(device: str) -> list[Precision]:
     return ["float32" if device == "cpu" else "float16", "int8", "4bit"]
 
 
-def _strategies(options: Options) -> list[str]:
+def _strategies(options: Options) -> dict[str, dict[str, float | str]]:
+    """The strategies that were asked for, each with what was set of its parameters.
+
+    Raises:
+        UsageError: one of them, or a parameter, is unknown, or a value is not for it.
+    """
     try:
-        return [decoders.find(name).name for name in _list(options["strategies"])]
+        asked = [decoders.find(name) for name in _list(options["strategies"])]
     except decoders.UnknownStrategy as error:
         raise UsageError(str(error)) from error
+    values: dict[str, dict[str, float | str]] = {decoder.name: {} for decoder in asked}
+    for pair in options["set"]:
+        name, equals, value = (part.strip() for part in pair.partition("="))
+        if not equals:
+            raise UsageError(f"--set takes NAME=VALUE, for example --set temperature=0.7, not {pair!r}.")
+        params = [(decoder.name, param) for decoder in asked for param in decoder.params]
+        known = dict.fromkeys(param.name for _, param in params)
+        if name not in known:
+            raise UsageError(f"{', '.join(values)}: none has {name!r}; there is {', '.join(known)}.")
+        for strategy, param in params:
+            if param.name == name:
+                try:
+                    number = param.parse(value)
+                except ParamError as error:
+                    raise UsageError(str(error)) from error
+                values[strategy][name] = param.format(number) if param.choices else number
+    return values
 
 
 def _list(text: str) -> list[str]:
@@ -276,20 +299,6 @@ def _whole(text: str, flag: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise UsageError(f"{flag} takes whole numbers above 0, not {text!r}.")
     return int(text)
-
-
-def _values(strategy: str, pairs: Sequence[str]) -> dict[str, float | str]:
-    """What was set and this strategy has."""
-    known = {param.name: param for param in decoders.find(strategy).params}
-    values: dict[str, float | str] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise UsageError(f"--set takes NAME=VALUE, for example --set temperature=0.7, not {pair!r}.")
-        if param := known.get(name.strip()):
-            number = param.parse(value.strip())
-            values[param.name] = param.format(number) if param.choices else number
-    return values
 
 
 def _show(files: Mapping[str, Path], ledger: Ledger, columns: Sequence[Column]) -> None:

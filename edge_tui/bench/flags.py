@@ -48,7 +48,7 @@ def add(commands: Any, parser: type[argparse.ArgumentParser]) -> None:
     _common(table)
 
     quality = _kind(kinds, "quality", "perplexity, F1 and speed by precision and strategy")
-    _models(quality, "FP16, INT8 and INT4")
+    _models(quality, "fp16, on a CPU float32, then int8 and 4bit")
     quality.add_argument(
         "--strategies", default="greedy,beam", metavar="A,B", help="strategies (default: greedy,beam)"
     )

@@ -14,20 +14,18 @@ GRANULARITY = 5
 """CUDA's name for it, `CU_LIMIT_MAX_L2_FETCH_GRANULARITY`."""
 
 
-def fetch_whole_lines(where: device) -> bool:
+def fetch_whole_lines(where: device) -> None:
     """Has a GPU bring whole lines into its cache, where the driver's default is half of one.
 
     A matrix product on tensor cores reads 64 bytes of a row at a time and the rest of the line a little
-    later, which costs the memory two accesses for one. It holds for all that this process does on the device.
-
-    Returns:
-        Whether the driver took it; it is a hint, and without it everything is a little slower.
+    later, which costs the memory two accesses for one. It holds for all that this process does on the device,
+    and is a hint: where the driver does not take it, steps are a little slower.
     """
     import torch
 
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:  # no driver by that name
-        return False
+        return
     with torch.cuda.device(where):
-        return bool(driver.cuCtxSetLimit(GRANULARITY, ctypes.c_size_t(LINE)) == 0)
+        driver.cuCtxSetLimit(GRANULARITY, ctypes.c_size_t(LINE))

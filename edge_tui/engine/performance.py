@@ -67,7 +67,7 @@ def perform(
     alone = decoder.owns_eos or "draft" in decoder.roles
     if request.samples < 1 or (request.samples > 1 and alone):
         raise RequestError(
-            f"samples is {request.samples}, but must be 1 for {decoder.title}, which returns one answer."
+            f"samples is {request.samples}, but must be 1 for {decoder.title}: its rows serve one answer."
             if alone
             else f"samples is {request.samples}, but must be at least 1.",
             "samples",

@@ -74,8 +74,9 @@ def of_failure(failure: Failed) -> ApiError:
         return ApiError(503, failure.message, code="unavailable")
     if failure.field == "prompt":
         return ApiError(400, failure.message, "prompt", "context_length_exceeded")
-    if failure.field:
-        return ApiError(422, failure.message, failure.field, "invalid_value")
+    if failure.field:  # clients have one field for texts and ids
+        field = "prompt" if failure.field == "ids" else failure.field
+        return ApiError(422, failure.message, field, "invalid_value")
     return ApiError(500, failure.message)
 
 

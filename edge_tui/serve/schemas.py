@@ -27,10 +27,12 @@ def _listed(value: Any) -> Any:
 
 
 Token = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Tokens = Annotated[list[Token], Field(min_length=1)]
+# One complaint is told; a million of them would take seconds.
+Tokens = Annotated[list[Token], Field(min_length=1, fail_fast=True)]
+Texts = Annotated[list[str], Field(fail_fast=True)]
 Stop = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=256)]],
-    Field(max_length=MAX_STOPS),
+    Field(max_length=MAX_STOPS, fail_fast=True),
     BeforeValidator(_listed),
 ]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
@@ -56,7 +58,7 @@ class Turn(Closed):
     """One turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)]
     name: str | None = None
 
     def message(self) -> Message:
@@ -65,10 +67,13 @@ class Turn(Closed):
         return Message("system" if self.role == "developer" else self.role, parts)
 
 
+Turns = Annotated[list[Turn], Field(fail_fast=True)]
+
+
 class Infer(Closed):
     """A generation. `prompt` alone is enough."""
 
-    prompt: str | Tokens | list[Turn] = Field(description="Text, token ids, or turns of a conversation.")
+    prompt: str | Tokens | Turns = Field(description="Text, token ids, or turns of a conversation.")
     max_length: Whole = Field(100, ge=1, description="Most new tokens.")
     strategy: str | None = Field(None, description="How tokens are chosen; the server's own choice without.")
     params: Parameters = Field(default_factory=dict, description="The strategy's parameters.")
@@ -81,7 +86,9 @@ class Infer(Closed):
         description="Use the model's chat template; null: if it has one and the prompt is not token ids.",
     )
     system: str = Field("", description="System prompt for the chat template.")
-    prefix: list[Token] = Field(default_factory=list, description="Ids the answer is to begin with.")
+    prefix: list[Token] = Field(
+        default_factory=list, fail_fast=True, description="Ids the answer is to begin with."
+    )
     details: bool = Field(False, description="Tell more than the output: seed, counts, speed, reasons.")
 
 
@@ -134,7 +141,7 @@ class OpenAi(Closed):
 class Completion(OpenAi):
     """OpenAI's request for completions."""
 
-    prompt: str | Tokens | list[str] | list[Tokens]
+    prompt: str | Tokens | Texts | Annotated[list[Tokens], Field(fail_fast=True)]
     max_tokens: Whole | None = 16
     echo: bool = False
     logprobs: int | None = Field(None, ge=0, le=TOP)
@@ -145,7 +152,7 @@ class Completion(OpenAi):
 class Chat(OpenAi):
     """OpenAI's request for a turn of a conversation."""
 
-    messages: list[Turn] = Field(min_length=1)
+    messages: list[Turn] = Field(min_length=1, fail_fast=True)
     max_tokens: Whole | None = None
     max_completion_tokens: Whole | None = None
     logprobs: bool | None = None

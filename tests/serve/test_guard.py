@@ -135,6 +135,16 @@ def test_a_form_is_no_request(locked: Running) -> None:
     assert answer.status_code == 422
 
 
+def test_half_a_million_mistakes_are_refused_at_the_first(server: Running) -> None:
+    """Each of them told would keep the loop for many seconds."""
+    raw = b'{"prompt": [' + b"-1," * 500_000 + b"0]}"
+    began = time.monotonic()
+    with server.client() as client:
+        answer = client.post("/infer", content=raw, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert time.monotonic() - began < 4
+
+
 def test_bodies_are_bounded_announced_or_not(locked: Running) -> None:
     def pieces() -> Iterator[bytes]:
         for _ in range(64):

@@ -57,6 +57,13 @@ def test_what_is_well_asked_passes_no_route(server: Running, monkeypatch: pytest
     assert ask(server, "/infer", raw, LONG)[0] == 500
 
 
+def test_the_first_of_several_kinds_counts_as_it_does_for_the_long_way(server: Running) -> None:
+    with server.client() as client:
+        kinds = [("Content-Type", "text/plain"), ("Content-Type", SHORT)]
+        answer = client.post("/infer", content=json.dumps(GREEDY).encode(), headers=kinds)
+    assert answer.status_code == 422
+
+
 def test_a_refusal_of_the_endpoint_is_told(server: Running) -> None:
     status, said = ask(server, "/infer", json.dumps({**GREEDY, "strategy": "none"}).encode(), SHORT)
     assert (status, said["error"]["code"]) == (422, "unknown_strategy")

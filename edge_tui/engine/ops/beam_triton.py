@@ -97,15 +97,16 @@ def _extend(
     x = (x - top) - tl.log(total)
     x = penalise(x, prompt, output, table, R, row, ids, V, repetition, presence, frequency)
     tl.store(logp + row * V + ids, x, mask=ids < V)
-    tl.store(tops + row * count + block, tl.max(tl.load(score + row) + x, 0))
+    # Rows agree on what is likely, so a part's programs lie side by side: neighbours are in different groups.
+    tl.store(tops + block * tl.num_programs(1) + row, tl.max(tl.load(score + row) + x, 0))
 
 
 @triton.jit
 def _bound(tops, programs, C, TOPS: tl.constexpr, GROUPS: tl.constexpr):
     """What at least `C` programs' best continuations reach, and few others; −inf where fewer have any.
 
-    Programs fall into groups, neighbours into different ones. The best of `C` groups do, and seldom more:
-    where two of the best programs share a group.
+    Programs fall into groups, neighbours into different ones. The best of `C` groups do, and more where some
+    of the best programs share a group.
     """
     spots = tl.arange(0, TOPS)
     best = tl.load(tops + spots, mask=spots < programs, other=-INF)
@@ -408,7 +409,7 @@ class FusedBeam:
             *indices(place, EARLY_STOPPING.name, LENGTH_PENALTY.name),
             BLOCK=self.block,
             TOPS=tops,
-            GROUPS=min(tops, max(64, 4 * count)),
+            GROUPS=min(tops, max(64, 2 * count)),
             COUNT=count,
             ROWS=rows,
             **self._options,
