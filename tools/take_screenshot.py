@@ -30,7 +30,7 @@ PICTURES: dict[str, tuple[str, int, tuple[str, ...]]] = {
 """Pictures by name: strategy, new tokens, and the keys pressed when the text is there."""
 
 
-async def take(name: str, settings: Settings, keys: tuple[str, ...]) -> Path:
+async def take(name: str, settings: Settings, keys: tuple[str, ...], folder: Path = DOCS) -> Path:
     """Runs the app and writes one picture."""
     from edge_tui.engine.local import LocalEngine
     from edge_tui.telemetry import Telemetry
@@ -57,28 +57,33 @@ async def take(name: str, settings: Settings, keys: tuple[str, ...]) -> Path:
         for key in keys:
             await pilot.press(key)
             await pilot.pause(0.1)
-        picture = DOCS / f"{name}.svg"
+        picture = folder / f"{name}.svg"
         picture.write_text(app.export_screenshot(title="edge-tui"), encoding="utf-8")
         if app.session.engine is not None:
             app.session.engine.close(2.0)
     return picture
 
 
-def main() -> None:
-    """Take all pictures."""
+def settings_of(name: str) -> Settings:
+    """What a picture's run is told."""
     from edge_tui.settings import COMMON, Settings
 
+    strategy, tokens, _ = PICTURES[name]
+    return replace(
+        Settings(),
+        strategy=strategy,
+        parameters={COMMON: {"temperature": 0.85}},
+        max_length=tokens,
+        seed=2,
+        device="cpu",  # every machine has one
+    )
+
+
+def main() -> None:
+    """Take all pictures."""
     os.environ.pop("NO_COLOR", None)
-    for name, (strategy, tokens, keys) in PICTURES.items():
-        settings = replace(
-            Settings(),
-            strategy=strategy,
-            parameters={COMMON: {"temperature": 0.85}},
-            max_length=tokens,
-            seed=2,
-            device="cpu",  # every machine has one
-        )
-        print(asyncio.run(take(name, settings, keys)))
+    for name, (_, _, keys) in PICTURES.items():
+        print(asyncio.run(take(name, settings_of(name), keys)))
 
 
 if __name__ == "__main__":

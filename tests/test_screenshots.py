@@ -1,0 +1,33 @@
+"""The pictures of the README show the app as it is."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from tools.take_screenshot import DOCS, PICTURES, settings_of, take
+
+TEXT = re.compile(r'<text class="[^"]*" x="([\d.]+)" y="([\d.]+)"[^>]*>(.*?)</text>')
+
+
+def said(picture: Path) -> list[str]:
+    """The first line, every panel's title, and the line of keys: what a machine's speed does not change."""
+    rows: dict[float, list[tuple[float, str]]] = defaultdict(list)
+    for x, y, text in TEXT.findall(picture.read_text(encoding="utf-8")):
+        rows[float(y)].append((float(x), html.unescape(text).replace("\xa0", " ")))
+    lines = ["".join(text for _, text in sorted(rows[y])) for y in sorted(rows)]
+    titles = [title for line in lines for title in re.findall(r"╭─ (.+?) ─", line)]
+    return [lines[0], *titles, lines[-1]]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("name", PICTURES)
+async def test_a_picture_is_of_this_app(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    fresh = said(await take(name, settings_of(name), PICTURES[name][2], tmp_path))
+    assert len(fresh) > 5
+    assert said(DOCS / f"{name}.svg") == fresh, "take the pictures anew: make screenshots"
