@@ -62,6 +62,7 @@ def test_a_search_gives_its_best_answers(model, capfdbinary) -> None:
     _, out, _ = run(capfdbinary, *flags, "--n", "3", "--json")
     summary = lines(out)[-1]
     assert len(summary["texts"]) == 3
+    assert len(summary["finish_reasons"]) == 3
     assert summary["scores"] == sorted(summary["scores"], reverse=True)
     _, best, _ = run(capfdbinary, *flags)
     assert best == summary["texts"][0]
@@ -114,6 +115,7 @@ def test_raw_and_no_stream_change_nothing_but_what_they_say(model, capfdbinary) 
         (("--n", "0"), "from 1 to"),
         (("--n", "many"), "from 1 to"),
         (("--logprobs", "3"), "--json"),
+        (("--logprobs", "21", "--json"), "at most 20"),
     ],
 )
 def test_what_cannot_be_is_one_line(flags, says, capfdbinary) -> None:
@@ -134,6 +136,15 @@ def test_help_tells_every_parameter_of_every_strategy(capsys) -> None:
             assert param.name in text
             assert param.help in text
             assert param.range() in text
+
+
+def test_help_tells_of_strategies_of_ones_own(tmp_path, capsys) -> None:
+    own = "from decoders.greedy import Greedy as _G\nclass Own(_G):\n    name, summary = 'own', 'Mine.'\n"
+    (tmp_path / "own.py").write_text(own)
+    with pytest.raises(SystemExit):
+        main(["run", "--decoders", str(tmp_path), "--help"])
+    decoders.load()
+    assert "own: Mine." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("strategy", ["greedy", "contrastive"])

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from typing import Any
 
 from edge_tui import __version__
 
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3})")
 PACKAGES = ("torch", "transformers", "triton", "bitsandbytes", "tokenizers", "safetensors", "numpy")
 
 
@@ -177,9 +179,11 @@ def markdown(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> st
 
 
 def comma_separated(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table for spreadsheets."""
+    """A table for spreadsheets: numbers without commas, nothing where nothing is known."""
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(cells(columns, rows))
+    head, *body = cells(columns, rows)
+    plain = [["" if cell == "–" else _THOUSANDS.sub("", cell) for cell in line] for line in body]
+    csv.writer(out, lineterminator="\n").writerows([head, *plain])
     return out.getvalue()
 
 

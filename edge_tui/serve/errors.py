@@ -6,6 +6,7 @@ right exception. A message is one sentence; tracebacks go to the log.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from fastapi.exceptions import RequestValidationError
@@ -26,6 +27,8 @@ _TYPES = {
     429: "rate_limit_error",
 }
 
+_KIND = re.compile(r"(str|int|float|(list|constrained|function)\b.*)$")
+"""What a complaint's place has besides names and numbers: which of several kinds it is of."""
 SERVER = "server"
 """`Failed.field` of a generation that was well asked for, but that nobody can decode any more."""
 
@@ -108,9 +111,14 @@ def install(app: FastAPI) -> None:
 
 
 def _of_validation(error: RequestValidationError) -> ApiError:
-    """The first complaint. What was sent is not repeated: it may be huge, or a number JSON does not know."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"] if part != "body")
+    """The first complaint. What was sent is not repeated: it may be huge, or a number JSON does not know.
+
+    Where a field may be of several kinds, each complains; the one that got farthest is what was meant.
+    """
+    complaints = error.errors()
+    field = complaints[0]["loc"][:2]
+    first = max((one for one in complaints if one["loc"][:2] == field), key=lambda one: len(one["loc"]))
+    place = ".".join(str(part) for part in first["loc"] if part != "body" and not _KIND.match(str(part)))
     if first["type"] == "json_invalid":
         return ApiError(400, "The body is not JSON.", code="invalid_json")
     message = f"{place}: {first['msg']}." if place else f"The body: {first['msg']}."

@@ -46,6 +46,7 @@ def test_a_table_is_written_in_every_form(tmp_path, capsys):
         "Batch Size", "Tokens/sec", "Peak GPU RAM (GB)", "Time-to-First-Token (s)",
     ]  # fmt: skip
     assert (first[3], first[4], second[4]) == ("greedy", "1", "2")
+    assert float(second[5]) > 0
     assert files["markdown"].read_text().startswith("| Model | Params |")
     assert "Tokens/sec" in capsys.readouterr().out
 
@@ -92,6 +93,8 @@ def test_quality_has_its_columns_and_says_whose_perplexity_it_is(tmp_path, capsy
         (("speed", "--context", "0"), "--context"),
         (("speed", "--json", "/nowhere/at/all.json"), "no folder"),
         (("speed", "--set", "temperature"), "NAME=VALUE"),
+        (("table", "--set", "top_kk=5"), "none has 'top_kk'"),
+        (("quality", "--strategies", "top_k", "--set", "top_k=-5"), "from 0 to 1000"),
         (("table", "--batches", "x"), "--batches"),
         (("quality", "--random", "tiny"), "--text FILE"),
         (("quality", "--stride", "0"), "--stride"),
@@ -103,6 +106,12 @@ def test_what_does_not_exist_is_refused_in_one_line(flags, sentence, capsys):
     error = capsys.readouterr().err
     assert sentence in error
     assert error.count("\n") == 1
+
+
+def test_numbers_for_spreadsheets_have_no_commas():
+    columns = [report.Column(name, lambda row, name=name: row[name]) for name in ("a", "b", "c")]
+    text = report.comma_separated(columns, [{"a": "1,234,567.8", "b": "–", "c": "greedy, batch 4"}])
+    assert text == 'a,b,c\n1234567.8,,"greedy, batch 4"\n'
 
 
 def test_a_model_that_is_not_there_is_said(capsys):

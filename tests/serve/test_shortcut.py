@@ -64,6 +64,25 @@ def test_the_first_of_several_kinds_counts_as_it_does_for_the_long_way(server: R
     assert answer.status_code == 422
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "told"),
+    [
+        ("/v1/completions", {"prompt": [-1]}, "prompt.0: Input should be greater than or equal to 0."),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "a"}]}]},
+            "messages.0.content.0.type: Input should be 'text'.",
+        ),
+        ("/infer", {"prompt": {}}, "prompt: Input should be a valid string."),
+    ],
+)
+def test_of_several_kinds_the_one_that_was_meant_complains(
+    server: Running, path: str, body: dict[str, Any], told: str
+) -> None:
+    status, said = ask(server, path, json.dumps(body).encode(), SHORT)
+    assert (status, said["error"]["message"]) == (422, told)
+
+
 def test_a_refusal_of_the_endpoint_is_told(server: Running) -> None:
     status, said = ask(server, "/infer", json.dumps({**GREEDY, "strategy": "none"}).encode(), SHORT)
     assert (status, said["error"]["code"]) == (422, "unknown_strategy")
