@@ -193,6 +193,7 @@ class _Follower:
     def __init__(self, engine: Engine, writer: Text, quiet: bool) -> None:
         self._engine, self._writer, self._quiet = engine, writer, quiet
         self._bar = not quiet and sys.stderr.isatty()
+        self._told: set[str] = set()
         self._drawn = 0
         self._interrupted = False
 
@@ -254,9 +255,12 @@ class _Follower:
         return None
 
     def _tell_all(self, lines: Sequence[str]) -> None:
+        """Each only once: two models may have the same to say."""
         self._erase()
         for line in () if self._quiet else lines:
-            _tell(line)
+            if line not in self._told:
+                self._told.add(line)
+                _tell(line)
 
     def _draw(self, event: events.Progress) -> None:
         """A bar on the terminal while a model loads or a long prompt is read."""

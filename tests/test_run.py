@@ -109,6 +109,13 @@ def test_raw_and_no_stream_change_nothing_but_what_they_say(model, capfdbinary) 
     assert run(capfdbinary, *SHORT, "--model", model, "--no-stream") == plain
 
 
+def test_a_system_prompt_without_a_place_is_said_once(model, capfdbinary) -> None:
+    flags = tuple(flag for flag in SHORT if flag not in ("-q", "--quiet"))
+    _, _, error = run(capfdbinary, *flags, "--model", model, "--system", "Be brief.", "--strategy", "greedy")
+    assert error.count("it is left out") == 1
+    assert error.count("No chat template") == 1
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [

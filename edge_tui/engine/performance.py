@@ -326,6 +326,8 @@ def read_prompt(request: Request, main: LoadedModel) -> tuple[list[int], tuple[s
         return main.codec.encode(rendered, special=False), notices
     if request.chat is True:
         notices = ("This model has no chat template: the prompt is completed as raw text.",)
+    if request.system:
+        notices += ("Outside a chat template there is no place for the system prompt: it is left out.",)
     ids = main.codec.encode(text, special=True)
     if not ids:
         raise RequestError("The prompt has no tokens: type something to decode.", "prompt")

@@ -364,7 +364,8 @@ class View(Screen[None]):
             if other and role in self.knobs.decoder.roles:
                 name = f"{name} {sign} {other[0]}"
         header.model = sanitise(name, keep_newlines=False)
-        header.facts = (main.precision, main.device, *(() if main.chat else ("base model",)))
+        facts = (main.precision, main.device, "" if main.chat else "base model")
+        header.facts = tuple(filter(None, facts))  # a server may not tell its precision
 
     def _title_output(self) -> None:
         run = self.current
