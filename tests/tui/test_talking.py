@@ -186,7 +186,8 @@ async def test_leaving_the_conversation_completes_prompts_on_their_own(talker: A
 async def test_a_base_model_says_that_it_is_one(demo: Any) -> None:
     async with demo().run_test(size=SIZE) as pilot:
         workbench = bench(pilot)
-        await until(pilot, lambda: workbench.session.loaded)
+        # Said a moment after the model is known, in place of what was said before.
+        await until(pilot, lambda: "ready as model" in workbench.messages.message)
         workbench.pane.focus()
         await until(pilot, lambda: workbench.focused is workbench.pane)
         await press(pilot, "v")
