@@ -96,7 +96,9 @@ class ActionsProvider(Provider):
     async def search(self, query: str) -> Hits:
         matcher = self.matcher(query)
         for label, help_text, command in self._offers():
-            score = max(matcher.match(label), 0.5 * matcher.match(help_text))
+            # Letters strewn over a sentence are in every sentence; "svg" is not to find how to quit.
+            said = all(word in help_text.casefold() for word in query.casefold().split())
+            score = max(matcher.match(label), 0.5 * said)
             if score > 0:
                 yield Hit(score, matcher.highlight(label), command, help=help_text)
 

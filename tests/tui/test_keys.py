@@ -11,6 +11,7 @@ import pytest
 
 from edge_tui.engine.events import Failed
 from edge_tui.tui.actions import ACTIONS, SCOPES, bindings, key_help
+from edge_tui.tui.app import ActionsProvider
 from edge_tui.tui.screens.help import readme_table
 from edge_tui.tui.screens.workbench import Workbench
 from tests.tui.engines import PictureEngine
@@ -246,6 +247,20 @@ async def test_palette_knows_every_offered_action(picture: Any) -> None:
         await pilot.press("enter")
         await pilot.pause(0.5)
         assert workbench.knobs.decoder.name == "beam"
+
+
+async def test_the_palette_finds_words_and_not_letters_here_and_there(picture: Any) -> None:
+    app = picture()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await ran(pilot)
+        palette = ActionsProvider(app.screen)
+
+        async def found(query: str) -> list[str]:
+            return [str(hit.match_display) async for hit in palette.search(query)]
+
+        assert not await found("svg")  # "Stop everything and leave" has these letters in this order
+        assert "quit" in await found("leave everything")
+        assert "quit" in await found("qit")
 
 
 async def test_errors_are_text_kept_and_shown_at_the_field(picture: Any) -> None:
