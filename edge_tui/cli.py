@@ -187,9 +187,9 @@ def _help_with_parameters(plain: Callable[[], str], argv: Sequence[str] | None) 
     """The help, and what each strategy declares about its parameters, each told once."""
     import decoders
 
-    places = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    places.add_argument("--config", default=None)
-    places.add_argument("--decoders", dest="decoder_folders", action="append", default=[])
+    places = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    places.add_argument("--config")
+    places.add_argument("--decoders", dest="decoder_folders", action="append")
     with suppress(UsageError):  # strategies of the user's own are where the settings say
         _settings(vars(places.parse_known_args(argv)[0]))
     lines = ["parameters of each strategy, for --set:"]

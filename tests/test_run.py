@@ -145,11 +145,15 @@ def test_help_tells_every_parameter_of_every_strategy(capsys) -> None:
             assert param.range() in text
 
 
-def test_help_tells_of_strategies_of_ones_own(tmp_path, capsys) -> None:
+@pytest.mark.parametrize("place", ["flag", "config"])
+def test_help_tells_of_strategies_of_ones_own(place, tmp_path, capsys) -> None:
     own = "from decoders.greedy import Greedy as _G\nclass Own(_G):\n    name, summary = 'own', 'Mine.'\n"
     (tmp_path / "own.py").write_text(own)
+    config = tmp_path / "config.toml"
+    config.write_text(f"decoder_folders = ['{tmp_path}']\n")
+    flags = {"flag": ("--decoders", str(tmp_path)), "config": ("--config", str(config))}[place]
     with pytest.raises(SystemExit):
-        main(["run", "--decoders", str(tmp_path), "--help"])
+        main(["run", *flags, "--help"])
     decoders.load()
     assert "own: Mine." in capsys.readouterr().out
 
