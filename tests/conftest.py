@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import TYPE_CHECKING
 
@@ -45,3 +46,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if wanted and not torch.cuda.is_available():
         for item in wanted:
             item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU here"))
+
+
+def pytest_collection_finish() -> None:
+    """Does for what the tests import what the app does for torch: see `settle_imports`."""
+    gc.collect()
+    gc.freeze()

@@ -144,9 +144,11 @@ class Residents:
             self._drop(spec, self.roles)
 
     def clear(self) -> None:
-        """Frees everything."""
-        for spec in list(self._loaded):
-            self._drop(spec, self.roles)
+        """Frees everything at once: whoever closes the engine wants to be gone, and no report."""
+        while self._loaded:
+            self._loaded.popitem()[1].model.release()
+        self.contexts.clear()
+        release_cached_memory()
 
     def forget_contexts(self) -> None:
         """Gives the kept contexts' memory back."""
