@@ -15,6 +15,7 @@ from rich.text import Text
 from textual import work
 from textual.app import App
 from textual.command import DiscoveryHit, Hit, Provider
+from textual.events import Key
 
 import decoders
 from edge_tui import resources
@@ -37,12 +38,14 @@ from edge_tui.tui.terminal import (
     guess_dark,
     wants_ascii,
 )
+from edge_tui.tui.typeahead import Follower, Typeahead
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
+    import textual.events
     from rich.console import RenderableType
     from textual.binding import Binding
     from textual.command import Hits
@@ -154,6 +157,7 @@ class EdgeApp(App[int]):
 
             theme_folders = (resources.themes(), user_config().parent / "themes")
         self.keymap = Keymap({})
+        self._typeahead = Typeahead(cast("App[object]", self), super().on_event)
         self.downloads = Downloads(self.post_message)
         self._models: ModelsScreen | None = None
         self.themes = theme.load(theme_folders)
@@ -321,6 +325,19 @@ class EdgeApp(App[int]):
         self.theme = name if name in self.themes.themes else theme.DEFAULT
 
     # What the terminal tells.
+
+    async def on_event(self, event: textual.events.Event) -> None:
+        """Keys that arrive together take turns; on the way out nobody hears them any more."""
+        if isinstance(event, Key) and not self.screen_stack:
+            return
+        if isinstance(event, Key) and not event.is_forwarded:
+            await self._typeahead.take(event)
+        else:
+            await super().on_event(event)
+
+    def on_follower(self, event: Follower) -> None:
+        if self.screen_stack:
+            self._typeahead.returned(event)
 
     def on_background_known(self, event: BackgroundKnown) -> None:
         self._dark = event.dark

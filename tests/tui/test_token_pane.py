@@ -23,6 +23,7 @@ from tests.tui.transcripts import BEAM, batch, beam_step, started, transcript_of
 if TYPE_CHECKING:
     import pytest
     from textual import events
+    from textual.pilot import Pilot
 
 PROSE = ["The", " sky", " appears", " blue", " because", " of", " Ray", "leigh", " scattering", ".", "\n"]
 
@@ -63,6 +64,12 @@ def drawn(pane: TokenPane) -> list[str]:
     return [pane.render_line(y).text.rstrip() for y in range(pane.size.height)]
 
 
+async def laid_out(pane: TokenPane, pilot: Pilot[None]) -> None:
+    """Waits until every token has its place: the pane does a slice of that at a time."""
+    while pane.transcript is not None and pane.laid_out < len(pane.transcript):
+        await pilot.pause(0.01)
+
+
 def prose(lines: int) -> list[str]:
     return PROSE * lines
 
@@ -90,9 +97,11 @@ async def test_streamed_is_the_same_as_shown_at_once() -> None:
             at += n
             app.pane.refresh_tail()
             await pilot.pause()
+        await laid_out(app.pane, pilot)
         await pilot.press("home")
         before = [app.pane._draw(line, 49).text for line in range(len(app.pane._wrap))]
         app.pane.show(transcript_of(texts))
+        await laid_out(app.pane, pilot)
         assert [app.pane._draw(line, 49).text for line in range(len(app.pane._wrap))] == before
 
 

@@ -186,7 +186,8 @@ class Workbench(Crafting):
         """Cuts before a token, puts another one there, goes on."""
         event.stop()
         run = self.current
-        if run is None or run.transcript is None or self._foreign(run):
+        # The screen may be a moment behind: what was pointed at must be what is cut.
+        if run is None or run.transcript is None or run.transcript is not self._shown or self._foreign(run):
             return
         transcript = run.transcript
         seed = run.started.seed if run.started is not None else None

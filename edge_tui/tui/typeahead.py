@@ -1,0 +1,111 @@
+"""Keys that arrive together are worked off one after another.
+
+A slow line delivers what was typed during a stall in one piece. Textual hands each key to whatever has the
+focus when it arrives, before the key in front of it has moved that: `e` and then an arrow would turn no
+parameter, but move through the tokens. So a key waits here until the one before it has had its effect.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from textual.message import Message
+from textual.widgets import TextArea
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from textual.app import App
+    from textual.events import Key
+    from textual.timer import Timer
+    from textual.widget import Widget
+
+LAPS = 2
+"""A key's action may only post a message; what that leads to is behind the second lap's end."""
+HELD = frozenset(("left", "right", "up", "down", "pageup", "pagedown", "backspace", "delete", *"hjkl"))
+"""Keys that are held down: what repeats itself without moving the focus need not wait for the screen."""
+PATIENCE = 0.5
+"""Seconds after which a key no longer waits: a widget that is removed takes the follower with it."""
+
+
+class Follower(Message, verbose=True):
+    """Goes the way of a key from the focus up to the app, right behind it."""
+
+    def __init__(self, number: int, lap: int) -> None:
+        super().__init__()
+        self.number = number
+        self.lap = lap
+
+
+class Typeahead:
+    """The keys that wait for the one before them.
+
+    Args:
+        app: The app, which passes every `Follower` that reaches it to `returned`.
+        hand_on: Gives a key to Textual.
+    """
+
+    def __init__(self, app: App[object], hand_on: Callable[[Key], Awaitable[None]]) -> None:
+        self._app = app
+        self._hand_on = hand_on
+        self._waiting: deque[Key] = deque()
+        self._number = 0
+        self._key = ""
+        self._target: Widget | None = None
+        self._busy = False
+        self._patience: Timer | None = None
+
+    async def take(self, key: Key) -> None:
+        """Hands a key on, now or when its turn comes."""
+        if self._busy:
+            self._waiting.append(key)
+            if self._patience is None:
+                self._patience = self._app.set_timer(PATIENCE, self._give_up)
+            return
+        target = self._receiver
+        await self._hand_on(key)
+        if key.is_printable and isinstance(target, TextArea):
+            return  # what is typed moves nothing: a paste that is not bracketed goes through at full speed
+        self._number += 1
+        self._key, self._target, self._busy = key.key, target, True
+        if not target.post_message(Follower(self._number, 1)):
+            self._app.call_later(self._next, self._number)
+
+    def returned(self, follower: Follower) -> None:
+        """A follower has come as far as the app: all that its key did on the way is done."""
+        if follower.number != self._number:
+            return
+        repeated = bool(self._waiting) and self._waiting[0].key == self._key and self._key in HELD
+        if repeated and self._receiver is self._target:
+            self._app.call_later(self._next, follower.number)
+        elif follower.lap < LAPS:
+            self._app.call_later(self._follow, follower.number, follower.lap + 1)
+        else:
+            # A screen that was just opened takes its focus with its first refresh.
+            self._receiver.call_after_refresh(self._app.call_later, self._next, follower.number)
+
+    @property
+    def _receiver(self) -> Widget:
+        """Who is given the next key."""
+        return self._app.focused or self._app.screen
+
+    def _follow(self, number: int, lap: int) -> None:
+        if number == self._number and not self._receiver.post_message(Follower(number, lap)):
+            self._app.call_later(self._next, number)
+
+    async def _give_up(self) -> None:
+        self._patience = None
+        await self._next(self._number)
+
+    async def _next(self, number: int) -> None:
+        if number != self._number or not self._busy:
+            return
+        self._busy = False
+        if self._patience is not None:
+            self._patience.stop()
+            self._patience = None
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        for key in waiting:
+            await self.take(key)

@@ -1,0 +1,74 @@
+"""Keys that a slow line delivers in one piece do what they would have done one by one."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from textual.widgets import Input
+
+from edge_tui.tui.screens.strategies import StrategiesScreen
+from tests.tui.test_keys import bench, ran
+
+if TYPE_CHECKING:
+    from textual.pilot import Pilot
+
+
+async def arrive(pilot: Pilot[Any], *keys: str) -> None:
+    """Keys in one piece, until they are worked off."""
+    app: Any = pilot.app
+    for key in keys:
+        app.simulate_key(key)
+    await pilot.pause()
+    while app._typeahead._busy:
+        await asyncio.sleep(0.01)
+    await pilot.pause()
+
+
+async def test_keys_behind_a_move_of_the_focus_follow_it(picture: Any) -> None:
+    async with picture().run_test(size=(120, 40)) as pilot:
+        workbench = await ran(pilot)
+        table = workbench.parameters.table
+        await arrive(pilot, "e", "home", "down", "right")
+        assert workbench.focused is table
+        assert table.row.changed, "the second parameter was turned"
+        assert workbench.pane.cursor is None
+        await arrive(pilot, "p", "x", "y")
+        assert workbench.prompt.text == "Why is the sky blue?xy"
+        await arrive(pilot, "escape", "h", "enter", "down")
+        assert workbench.focused is workbench.inspector
+        assert workbench.pane.cursor is not None
+
+
+async def test_keys_behind_one_that_opens_a_screen_are_the_screens(picture: Any) -> None:
+    async with picture().run_test(size=(120, 40)) as pilot:
+        workbench = await ran(pilot)
+        await arrive(pilot, "s", *"min")
+        assert isinstance(pilot.app.screen, StrategiesScreen)
+        assert pilot.app.screen.query_one(Input).value == "min"
+        await arrive(pilot, "enter", "p", "?")
+        assert pilot.app.screen is workbench
+        assert workbench.knobs.decoder.name == "min_p"
+        assert workbench.prompt.text.endswith("??")
+
+
+async def test_what_is_held_down_or_typed_keeps_its_number(picture: Any) -> None:
+    async with picture().run_test(size=(120, 40)) as pilot:
+        workbench = await ran(pilot)
+        await arrive(pilot, "home", *["right"] * 12)
+        assert workbench.pane.cursor == 12
+        workbench.prompt.focus()
+        await arrive(pilot, *"a b c" * 40, "left", "backspace", "Z")
+        assert workbench.prompt.text == "Why is the sky blue?" + "a b c" * 39 + "a bZc"
+
+
+async def test_keys_on_the_way_out_are_heard_by_nobody(picture: Any) -> None:
+    app = picture()
+    async with app.run_test(size=(80, 24)) as pilot:
+        workbench = await ran(pilot)
+        for key in ("q", *["right"] * 200):
+            app.simulate_key(key)
+        app.exit(0)
+        await asyncio.sleep(0)
+        assert workbench is bench(pilot)
+    assert app.return_code == 0
