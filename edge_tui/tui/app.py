@@ -12,10 +12,9 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from rich.text import Text
-from textual import work
+from textual import events, work
 from textual.app import App
 from textual.command import DiscoveryHit, Hit, Provider
-from textual.events import Key
 
 import decoders
 from edge_tui import resources
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    import textual.events
     from rich.console import RenderableType
     from textual.binding import Binding
     from textual.command import Hits
@@ -326,11 +324,11 @@ class EdgeApp(App[int]):
 
     # What the terminal tells.
 
-    async def on_event(self, event: textual.events.Event) -> None:
+    async def on_event(self, event: events.Event) -> None:
         """Keys that arrive together take turns; on the way out nobody hears them any more."""
-        if isinstance(event, Key) and not self.screen_stack:
+        if isinstance(event, (events.InputEvent, events.Paste)) and not self.screen_stack:
             return
-        if isinstance(event, Key) and not event.is_forwarded:
+        if isinstance(event, (events.Key, events.Paste)) and not event.is_forwarded:
             await self._typeahead.take(event)
         else:
             await super().on_event(event)

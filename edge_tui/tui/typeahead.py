@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from textual.events import Key, Paste
 from textual.message import Message
 from textual.widgets import TextArea
 
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from textual.app import App
-    from textual.events import Key
+    from textual.message_pump import MessagePump
     from textual.timer import Timer
-    from textual.widget import Widget
 
 LAPS = 2
 """A key's action may only post a message; what that leads to is behind the second lap's end."""
@@ -43,32 +43,33 @@ class Typeahead:
 
     Args:
         app: The app, which passes every `Follower` that reaches it to `returned`.
-        hand_on: Gives a key to Textual.
+        hand_on: Gives a key, or a paste, to Textual.
     """
 
-    def __init__(self, app: App[object], hand_on: Callable[[Key], Awaitable[None]]) -> None:
+    def __init__(self, app: App[object], hand_on: Callable[[Key | Paste], Awaitable[None]]) -> None:
         self._app = app
         self._hand_on = hand_on
-        self._waiting: deque[Key] = deque()
+        self._waiting: deque[Key | Paste] = deque()
         self._number = 0
         self._key = ""
-        self._target: Widget | None = None
+        self._target: MessagePump | None = None
         self._busy = False
         self._patience: Timer | None = None
 
-    async def take(self, key: Key) -> None:
-        """Hands a key on, now or when its turn comes."""
+    async def take(self, event: Key | Paste) -> None:
+        """Hands a key, or a paste, on, now or when its turn comes."""
         if self._busy:
-            self._waiting.append(key)
+            self._waiting.append(event)
             if self._patience is None:
                 self._patience = self._app.set_timer(PATIENCE, self._give_up)
             return
         target = self._receiver
-        await self._hand_on(key)
-        if key.is_printable and isinstance(target, TextArea):
+        await self._hand_on(event)
+        if isinstance(target, TextArea) and (isinstance(event, Paste) or event.is_printable):
             return  # what is typed moves nothing: a paste that is not bracketed goes through at full speed
         self._number += 1
-        self._key, self._target, self._busy = key.key, target, True
+        self._key = event.key if isinstance(event, Key) else ""
+        self._target, self._busy = target, True
         if not target.post_message(Follower(self._number, 1)):
             self._app.call_later(self._next, self._number)
 
@@ -76,8 +77,7 @@ class Typeahead:
         """A follower has come as far as the app: all that its key did on the way is done."""
         if follower.number != self._number:
             return
-        repeated = bool(self._waiting) and self._waiting[0].key == self._key and self._key in HELD
-        if repeated and self._receiver is self._target:
+        if self._is_held() and self._receiver is self._target:
             self._app.call_later(self._next, follower.number)
         elif follower.lap < LAPS:
             self._app.call_later(self._follow, follower.number, follower.lap + 1)
@@ -85,10 +85,15 @@ class Typeahead:
             # A screen that was just opened takes its focus with its first refresh.
             self._receiver.call_after_refresh(self._app.call_later, self._next, follower.number)
 
+    def _is_held(self) -> bool:
+        """Whether the next key is the same again, of those that are held down."""
+        following = self._waiting[0] if self._waiting else None
+        return isinstance(following, Key) and following.key == self._key and self._key in HELD
+
     @property
-    def _receiver(self) -> Widget:
-        """Who is given the next key."""
-        return self._app.focused or self._app.screen
+    def _receiver(self) -> MessagePump:
+        """Who is given the next key; on the way out there is only the app."""
+        return (self._app.focused or self._app.screen) if self._app.screen_stack else self._app
 
     def _follow(self, number: int, lap: int) -> None:
         if number == self._number and not self._receiver.post_message(Follower(number, lap)):
@@ -99,7 +104,7 @@ class Typeahead:
         await self._next(self._number)
 
     async def _next(self, number: int) -> None:
-        if number != self._number or not self._busy:
+        if number != self._number or not self._busy or not self._app.screen_stack:
             return
         self._busy = False
         if self._patience is not None:
@@ -107,5 +112,5 @@ class Typeahead:
             self._patience = None
         waiting = list(self._waiting)
         self._waiting.clear()
-        for key in waiting:
-            await self.take(key)
+        for event in waiting:
+            await self.take(event)

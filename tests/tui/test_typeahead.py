@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from textual.events import Paste
 from textual.widgets import Input
 
 from edge_tui.tui.screens.strategies import StrategiesScreen
@@ -33,8 +34,10 @@ async def test_keys_behind_a_move_of_the_focus_follow_it(picture: Any) -> None:
         assert workbench.focused is table
         assert table.row.changed, "the second parameter was turned"
         assert workbench.pane.cursor is None
-        await arrive(pilot, "p", "x", "y")
-        assert workbench.prompt.text == "Why is the sky blue?xy"
+        pilot.app.simulate_key("p")
+        pilot.app.post_message(Paste(" And the sea?"))
+        await arrive(pilot, "x", "y")
+        assert workbench.prompt.text == "Why is the sky blue? And the sea?xy"
         await arrive(pilot, "escape", "h", "enter", "down")
         assert workbench.focused is workbench.inspector
         assert workbench.pane.cursor is not None
