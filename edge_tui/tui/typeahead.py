@@ -8,11 +8,12 @@ parameter, but move through the tokens. So a key waits here until the one before
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 from textual.events import Key, Paste
 from textual.message import Message
-from textual.widgets import TextArea
+from textual.widgets import Input, TextArea
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -25,7 +26,7 @@ LAPS = 2
 """A key's action may only post a message; what that leads to is behind the second lap's end."""
 HELD = frozenset(("left", "right", "up", "down", "pageup", "pagedown", "backspace", "delete", *"hjkl"))
 """Keys that are held down: what repeats itself without moving the focus need not wait for the screen."""
-PATIENCE = 0.5
+PATIENCE = 1.0
 """Seconds after which a key no longer waits: a widget that is removed takes the follower with it."""
 
 
@@ -52,6 +53,7 @@ class Typeahead:
         self._waiting: deque[Key | Paste] = deque()
         self._number = 0
         self._key = ""
+        self._typed = False
         self._target: MessagePump | None = None
         self._busy = False
         self._patience: Timer | None = None
@@ -60,15 +62,16 @@ class Typeahead:
         """Hands a key, or a paste, on, now or when its turn comes."""
         if self._busy:
             self._waiting.append(event)
-            if self._patience is None:
-                self._patience = self._app.set_timer(PATIENCE, self._give_up)
+            self._be_patient()
             return
         target = self._receiver
         await self._hand_on(event)
-        if isinstance(target, TextArea) and (isinstance(event, Paste) or event.is_printable):
+        if not event.is_forwarded:
+            target = self._receiver  # a binding with priority took it, and may have closed a screen
+        elif isinstance(target, TextArea) and _is_text(event):
             return  # what is typed moves nothing: a paste that is not bracketed goes through at full speed
         self._number += 1
-        self._key = event.key if isinstance(event, Key) else ""
+        self._key, self._typed = (event.key, event.is_printable) if isinstance(event, Key) else ("", False)
         self._target, self._busy = target, True
         if not target.post_message(Follower(self._number, 1)):
             self._app.call_later(self._next, self._number)
@@ -86,9 +89,13 @@ class Typeahead:
             self._receiver.call_after_refresh(self._app.call_later, self._next, follower.number)
 
     def _is_held(self) -> bool:
-        """Whether the next key is the same again, of those that are held down."""
+        """Whether the next key goes on with what this one does: held down, or typed into a line."""
         following = self._waiting[0] if self._waiting else None
-        return isinstance(following, Key) and following.key == self._key and self._key in HELD
+        if not isinstance(following, Key):
+            return False
+        if isinstance(self._target, Input) and self._typed:
+            return following.is_printable
+        return following.key == self._key and self._key in HELD
 
     @property
     def _receiver(self) -> MessagePump:
@@ -99,10 +106,6 @@ class Typeahead:
         if number == self._number and not self._receiver.post_message(Follower(number, lap)):
             self._app.call_later(self._next, number)
 
-    async def _give_up(self) -> None:
-        self._patience = None
-        await self._next(self._number)
-
     async def _next(self, number: int) -> None:
         if number != self._number or not self._busy or not self._app.screen_stack:
             return
@@ -110,7 +113,16 @@ class Typeahead:
         if self._patience is not None:
             self._patience.stop()
             self._patience = None
-        waiting = list(self._waiting)
-        self._waiting.clear()
-        for event in waiting:
-            await self.take(event)
+        while self._waiting and not self._busy:
+            await self.take(self._waiting.popleft())
+        if self._waiting:
+            self._be_patient()
+
+    def _be_patient(self) -> None:
+        if self._patience is None:
+            self._patience = self._app.set_timer(PATIENCE, partial(self._next, self._number))
+
+
+def _is_text(event: Key | Paste) -> bool:
+    """Whether a text area only takes it in."""
+    return isinstance(event, Paste) or event.is_printable or event.key == "enter"

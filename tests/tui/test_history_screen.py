@@ -180,3 +180,31 @@ async def test_a_run_that_cannot_be_read_is_one_sentence() -> None:
         await until(pilot, lambda: "cannot be read" in str(screen.about.content))
         await press(pilot, "enter")
         await until(pilot, lambda: "cannot be read" in pilot.app.workbench.messages.message)
+
+
+async def test_a_run_in_progress_is_found_again() -> None:
+    fill()
+    engine = PictureEngine()
+    engine.held = True
+    async with keeping(engine).run_test(size=SIZE) as pilot:
+        app: Any = pilot.app
+        bench = app.workbench
+        await at_tokens(pilot)
+        bench.prompt.insert("Why?")
+        await press(pilot, "ctrl+j")
+        await until(pilot, lambda: bench.session.run is not None and bench.session.run.transcript is not None)
+        run = bench.session.run
+        await until(pilot, lambda: bench.pane.transcript is run.transcript)
+        await press(pilot, "o")
+        await until(pilot, lambda: isinstance(app.screen, HistoryScreen))
+        await until(pilot, lambda: len(app.screen.list.entries) == len(PROMPTS) + 1)
+        await press(pilot, "down", "enter")
+        await until(pilot, lambda: "o leads back to it" in bench.messages.message)
+        assert bench.pane.transcript is not run.transcript
+        await press(pilot, "o")
+        await until(pilot, lambda: isinstance(app.screen, HistoryScreen))
+        await until(pilot, lambda: len(app.screen.list.entries) == len(PROMPTS) + 1)
+        await press(pilot, "enter")
+        await until(pilot, lambda: bench.pane.transcript is run.transcript)
+        assert bench.viewed is None
+        assert bench.session.busy

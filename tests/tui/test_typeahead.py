@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from typing import TYPE_CHECKING, Any
 
 from textual.events import Paste
 from textual.widgets import Input
 
 from edge_tui.tui.screens.strategies import StrategiesScreen
+from edge_tui.tui.typeahead import PATIENCE
+from tests.tui.kept import fill, keeping
+from tests.tui.test_history_screen import opened
 from tests.tui.test_keys import bench, ran
+from tests.tui.test_workbench import until
 
 if TYPE_CHECKING:
+    import pytest
     from textual.pilot import Pilot
 
 
@@ -75,3 +82,44 @@ async def test_keys_on_the_way_out_are_heard_by_nobody(picture: Any) -> None:
         await asyncio.sleep(0)
         assert workbench is bench(pilot)
     assert app.return_code == 0
+
+
+async def test_a_pasted_text_without_brackets_keeps_its_lines(picture: Any) -> None:
+    async with picture().run_test(size=(120, 40)) as pilot:
+        workbench = bench(pilot)
+        workbench.prompt.focus()
+        await pilot.pause(0.1)
+        text = "\n".join("one two three"[: 3 + n % 10] for n in range(60))
+        began = time.monotonic()
+        await arrive(pilot, *("enter" if each == "\n" else each for each in text), "home", "Z")
+        spent = time.monotonic() - began
+        written = text.splitlines()
+        assert workbench.prompt.text.splitlines() == [*written[:-1], "Z" + written[-1]]
+        assert spent < 2.5, "new lines do not wait for the screen"
+
+
+async def test_a_key_that_closes_a_dialog_keeps_none_waiting() -> None:
+    fill()
+    app = keeping()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await opened(pilot)
+        app.simulate_key("enter")
+        began = time.monotonic()
+        await until(pilot, lambda: app.screen is app.workbench and not app._typeahead._busy)
+        assert time.monotonic() - began < PATIENCE
+        await arrive(pilot, "p", "Z")
+        assert app.workbench.prompt.text.endswith("Z")
+
+
+async def test_the_editor_is_given_what_was_just_typed(picture: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+    monkeypatch.setattr("edge_tui.tui.editor.command", lambda: ["vi"])
+    monkeypatch.setattr("edge_tui.tui.editor.edit", lambda text: given.append(text) or f"{text}!")
+    app = picture()
+    app.suspend = contextlib.nullcontext
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause(0.1)
+        await arrive(pilot, *"abc", "ctrl+g", "x")
+        await pilot.pause(0.1)
+        assert given == ["abc"]
+        assert app.workbench.prompt.text == "abc!x"

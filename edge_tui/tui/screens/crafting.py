@@ -82,6 +82,10 @@ class Crafting(Talking):
     # Elsewhere.
 
     def action_editor(self) -> None:
+        # This key overtakes those before it, which may still wait to be typed into the prompt.
+        self.prompt.call_later(self._edit)
+
+    def _edit(self) -> None:
         from textual.app import SuspendNotSupported
 
         from edge_tui.tui import editor
@@ -217,6 +221,12 @@ class Crafting(Talking):
             self.say(str(error), "error")
             return
         stored = kept[0][0]
+        running = self.session.run
+        if running is not None and running.uid == stored.entry.uid and running.active and not again:
+            self.look_at(running)
+            self.call_after_refresh(self.pane.focus)
+            self.say("This is the run in progress.")
+            return
         self._take_values(stored.entry.strategy, _values_of(stored, at_end=not again))
         loaded = self.session.loaded.get("model")
         other = loaded is not None and bool(stored.model) and loaded.name != stored.model
@@ -235,12 +245,12 @@ class Crafting(Talking):
         self.call_after_refresh(self.pane.focus)
         self._paint_talk()
         ends = "it ended by itself; g runs its prompt again" if stored.entry.reason == "eos" else "c goes on"
-        self.say(
-            f"Written by {stored.model}; load that with m to go on from its last token."
-            if other
-            else f"Opened with its settings: {ends}.",
-            "warning" if other else "good",
-        )
+        said = f"Opened with its settings: {ends}."
+        if other:
+            said = f"Written by {stored.model}; load that with m to go on from its last token."
+        if self.session.busy:
+            said = f"The run in progress goes on: o leads back to it. {said}"
+        self.say(said, "warning" if other else "good")
 
 
 Kept = list[tuple["StoredRun", "Transcript", dict[int, str]]]

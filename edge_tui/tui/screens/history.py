@@ -217,7 +217,8 @@ class HistoryScreen(ModalScreen[Wanted]):
         except HistoryError as error:
             self._say(str(error), "$error")
             return
-        self.app.push_screen(CompareScreen(pair[0], pair[1]))
+        if self.app.screen is self:  # and was not left while the two were read
+            self.app.push_screen(CompareScreen(pair[0], pair[1]))
 
     def action_export(self) -> None:
         from edge_tui.tui.screens.export import ExportScreen
