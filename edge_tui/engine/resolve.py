@@ -90,10 +90,10 @@ def room(prompt: int, asked: int, context: int, least: int = 1) -> tuple[int, st
     left = context - prompt
     if left < least:
         raise RequestError(
-            f"The prompt has {prompt} tokens, but the context holds {context} with at least one new token:"
-            f" shorten it by {least - left} or load the model with a larger context.",
+            f"The prompt has {prompt:,} tokens, but the context holds {context:,} with at least one new"
+            f" token: shorten it by {least - left:,} or load the model with a larger context.",
             "prompt",
         )
     if asked > left:
-        return left, f"Only {left} of {asked} new tokens fit: the prompt takes {prompt} of {context}."
+        return left, f"Only {left:,} of {asked:,} new tokens fit: {prompt:,} of {context:,} are taken."
     return asked, ""

@@ -39,9 +39,12 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """One sentence."""
-        if self.parted:
-            return f"The first {self.shared:,} tokens are the same; token {self.shared:,} differs."
-        return f"No token differs in the {self.shared:,} that both have."
+        if not self.parted:
+            return f"No token differs in the {self.shared:,} that both have."
+        if not self.shared:
+            return "They differ from the first token on."
+        same = "first token is" if self.shared == 1 else f"first {self.shared:,} tokens are"
+        return f"The {same} the same; they part at #{self.shared:,}."
 
 
 def compare(first: StoredRun, one: Transcript, second: StoredRun, other: Transcript) -> Comparison:

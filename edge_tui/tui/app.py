@@ -95,11 +95,11 @@ class ActionsProvider(Provider):
             yield DiscoveryHit(label, command, help=help_text)
 
     async def search(self, query: str) -> Hits:
+        from edge_tui.tui.screens.pick import says
+
         matcher = self.matcher(query)
         for label, help_text, command in self._offers():
-            # Letters strewn over a sentence are in every sentence; "svg" is not to find how to quit.
-            said = all(word in help_text.casefold() for word in query.casefold().split())
-            score = max(matcher.match(label), 0.5 * said)
+            score = max(matcher.match(label), 0.5 * says(help_text, query))
             if score > 0:
                 yield Hit(score, matcher.highlight(label), command, help=help_text)
 

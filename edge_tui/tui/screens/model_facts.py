@@ -62,7 +62,8 @@ def _where(outlook: Outlook, asked: str) -> Parts:
     """The device, what is free there, and who holds the rest."""
     device = outlook.device
     name = f"auto: {device.name}" if asked == "auto" else device.name
-    about = [sanitise(device.title, keep_newlines=False)] if device.title != device.name else []
+    known = device.title.casefold() == device.name
+    about = [] if known else [sanitise(device.title, keep_newlines=False)]
     if device.free is not None and device.total is not None:
         about.append(f"{size(device.free)} of {size(device.total)} free")
     parts = [(f"{name} ", "$primary bold"), (" · ".join(about) + "\n", "$foreground")]

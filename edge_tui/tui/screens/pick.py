@@ -29,15 +29,22 @@ class Item:
 
     Attributes:
         id: What choosing it returns.
-        search: Text that the filter looks at.
+        search: Text that the filter looks at, letter by letter.
         content: What is shown; already sanitised.
         disabled: Shown, but not to be chosen.
+        help: What is said about it; the filter looks for words there.
     """
 
     id: str
     search: str
     content: Content
     disabled: bool = False
+    help: str = ""
+
+
+def says(text: str, query: str) -> bool:
+    """Whether all words of a query are in a sentence. Its letters, strewn over it, are in every sentence."""
+    return all(word in text.casefold() for word in query.casefold().split())
 
 
 class PickScreen(ModalScreen[T | None], Generic[T]):
@@ -90,7 +97,10 @@ class PickScreen(ModalScreen[T | None], Generic[T]):
         items = self._items
         if query.strip():
             matcher = Matcher(query)
-            scored = [(matcher.match(item.search), item) for item in items]
+            scored = [
+                (max(matcher.match(item.search), 0.5 * bool(item.help and says(item.help, query))), item)
+                for item in items
+            ]
             items = [item for score, item in sorted(scored, key=lambda pair: -pair[0]) if score > 0]
             highlighted = ""
         listing.clear_options()

@@ -83,8 +83,8 @@ class SettingsScreen(PickScreen[None]):
             (shown + " " * (room - cell_len(shown) + 1), "$primary" if own else "$foreground"),
             (source, "$text-muted"),
         )
-        # Help says too much to be searched by letters, except what the key of an action is for.
-        return Item(entry.key, f"{entry.key} {entry.help if entry.kind == 'key' else ''}", content)
+        # Of what help says, only what the key of an action is for is looked for.
+        return Item(entry.key, entry.key, content, help=entry.help if entry.kind == "key" else "")
 
     def on_resize(self) -> None:
         self.reload()

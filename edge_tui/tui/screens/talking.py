@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edge_tui.tui.session import Place, Run
     from edge_tui.tui.widgets.turns import Turns
 
-BASE_MODEL = "is a base model: it completes text, and has no chat template to talk in"
+BASE_MODEL = "is a base model, without a chat template to talk in"
 
 
 class Talking(View):

@@ -218,7 +218,7 @@ class View(Screen[None]):
         if cursor is not None and transcript is not None and transcript.started.prefix_tokens:
             # Continuing from a token: stay on it.
             at = min(cursor, transcript.started.prefix_tokens - 1)
-            self.call_after_refresh(setattr, self.pane, "cursor", at)
+            self.call_after_refresh(self.pane.put_cursor, at)
         self._title_output()
 
     def _paint_gauge(self, sample: Sample | None) -> None:

@@ -110,7 +110,8 @@ class Workbench(Crafting):
         if changed and run is not None and (self.session.busy or self._has_just_run(run)):
             self._start(self.knobs.request(run.request.prompt))
         else:
-            self.say(f"{self._name_of(name)}: {decoder.summary}")
+            hint = "^j runs it. " if changed and run is not None and self.prompt.text.strip() else ""
+            self.say(f"{self._name_of(name)}: {hint}{decoder.summary}")
 
     def _has_just_run(self, run: Run) -> bool:
         """Whether a run came to its own end and the prompt still is what it was."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from math import exp, isnan, log, nan
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -29,6 +30,8 @@ _SHORTEST_TEXT = 8
 """Cells of an alternative's text, if there are as many."""
 _LONGEST_NAME = 9
 """Cells of a column's name."""
+
+_INDENTATION = re.compile(" {5,}")
 
 _HINT = ("Move onto a token (arrows,", "h j k l or a click) to see", "its alternatives.")
 
@@ -314,8 +317,9 @@ class Inspector(LinePanel, can_focus=True):
 
 
 def visible(text: str) -> str:
-    """A token's text in quotes, with everything in it to be seen."""
-    return f"“{sanitise(text, keep_newlines=False, tab='→').replace('␤', '↵')}”"
+    """A token's text in quotes, with everything in it to be seen; indentations differ by length alone."""
+    shown = sanitise(text, keep_newlines=False, tab="→").replace("␤", "↵")
+    return f"“{_INDENTATION.sub(lambda found: f'({len(found[0])} spaces)', shown)}”"
 
 
 def _entropy(token: TokenView) -> str:

@@ -144,6 +144,6 @@ def percent(fraction: float) -> str:
         return "   n/a"
     if 0 < value < 0.001:
         return "<.001%"
-    digits = 1 if value >= 1 or value == 0 else 2 if value >= 0.01 else 3
+    digits = 1 if value >= 1 or value == 0 else 2 if value >= 0.0095 else 3
     written = f"{value:.{digits}f}%"
     return f"{written.removeprefix('0') if digits == 3 else written:>6}"

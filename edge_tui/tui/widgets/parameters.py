@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -256,6 +257,7 @@ class Parameters(Vertical):
         self.field = ValueInput()
         self.help_line = Static("", markup=False, id="parameter-help")
         self._editing = ""
+        self._said = ""
 
     def compose(self) -> ComposeResult:
         yield self.table
@@ -275,16 +277,30 @@ class Parameters(Vertical):
         row = self.table.row
         when = "" if row.live else " · next run"
         self.border_subtitle = Content(sanitise(f"{row.range} · {row.source}{when}", keep_newlines=False))
-        self.help_line.update(sanitise(row.help, keep_newlines=False))
+        self._say(row.help)
+
+    def _say(self, sentence: str) -> None:
+        """Shows a sentence, as much of it as there is room for."""
+        self._said = sentence
+        width, height = self.help_line.size
+        said = sanitise(sentence, keep_newlines=False)
+        lines = textwrap.wrap(said, width) if width and height else []
+        if len(lines) > height:
+            said = "\n".join(lines[:height])[: -2 if len(lines[height - 1]) > width - 2 else None]
+            said = said.rstrip(" ,;.:") + " …"
+        self.help_line.update(said)
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(lambda: self._say(self._said))
 
     def refuse(self, key: str, message: str) -> None:
         """Says at the field why a value cannot be used."""
         self.table.choose(key)
-        self.call_after_refresh(self._show_refusal, sanitise(message, keep_newlines=False))
+        self.call_after_refresh(self._show_refusal, message)
 
     def _show_refusal(self, message: str) -> None:
         self.add_class("-refused")
-        self.help_line.update(message)
+        self._say(message)
 
     def on_parameter_table_moved(self) -> None:
         if not self._editing:

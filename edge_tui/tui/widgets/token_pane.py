@@ -86,10 +86,20 @@ class TokenPane(TokenLines, can_focus=True):
 
     _goal_x: int | None = None
     """Column that going up and down aims for."""
+    _stays: bool = False
+    """Whether the cursor is put somewhere without going there."""
 
     def show(self, transcript: Transcript | None) -> None:
         super().show(transcript)
         self.cursor = None
+
+    def put_cursor(self, index: int) -> None:
+        """Puts the cursor on a token. What is in sight stays in sight, the newest token above all."""
+        self._stays = True
+        try:
+            self.cursor = index
+        finally:
+            self._stays = False
 
     def refresh_tail(self) -> None:
         super().refresh_tail()
@@ -117,7 +127,7 @@ class TokenPane(TokenLines, can_focus=True):
                 for line in range(first, last + 1):
                     self._strips.pop(line, None)
                 self._refresh_lines(first, last + 1)
-        if new is not None and new < len(self._text):
+        if new is not None and new < len(self._text) and not self._stays:
             self._scroll_into_view(self._wrap.line_of(new))
         if self.is_mounted:
             self.post_message(self.CursorMoved(self, new))
