@@ -161,7 +161,13 @@ async def test_unknown_numbers_are_not_invented() -> None:
 
 @pytest.mark.parametrize(
     ("text", "shown"),
-    [(" sky", "“ sky”"), ("\n\t", "“↵→”"), ("\x1b", "“␛”"), ("\u202e", "“”")],
+    [
+        (" sky", "“ sky”"),
+        ("\n\t", "“↵→”"),
+        ("\n" + 24 * " ", "“↵(24 spaces)”"),
+        ("\x1b", "“␛”"),
+        ("\u202e", "“”"),
+    ],
 )
 def test_visible(text: str, shown: str) -> None:
     assert visible(text) == shown
@@ -173,6 +179,7 @@ def test_visible(text: str, shown: str) -> None:
         (1.0, "100.0%"),
         (0.8312, " 83.1%"),
         (0.0004, " 0.04%"),
+        (0.00009996, " 0.01%"),
         (1e-9, "<.001%"),
         (0.0, "  0.0%"),
         (exp(-9.7), " .006%"),

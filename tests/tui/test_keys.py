@@ -118,6 +118,7 @@ async def test_a_prompt_that_just_ran_runs_again_under_another_strategy(picture:
         await pilot.press("1")
         await pilot.pause(0.1)
         assert len(engine.requests) == 2, "another prompt waits to be finished"
+        assert "^j runs it" in workbench.messages.message
         assert workbench.knobs.decoder is workbench.decoders[0]
 
 

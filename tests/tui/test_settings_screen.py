@@ -156,6 +156,12 @@ async def test_changing_values_in_place(picture: Any, tmp_path: Path) -> None:
         assert written() == {"ui": {}, "parameters": {}}
         assert user_config().read_text().startswith("# mine\n")
 
+        field.value = "seed"
+        await pilot.pause()
+        found = [option.id for option in app.screen.query_one(OptionList).options]
+        assert found[0] == "seed"
+        assert "keys.quit" not in found, "its letters are in many a sentence"
+
         field.value = "ui.theme"
         await pilot.pause()
         await pilot.press("right", "right")

@@ -105,6 +105,18 @@ async def test_streamed_is_the_same_as_shown_at_once() -> None:
         assert [app.pane._draw(line, 49).text for line in range(len(app.pane._wrap))] == before
 
 
+async def test_a_cursor_that_is_put_far_above_leaves_the_newest_token_in_sight() -> None:
+    app = PaneApp()
+    async with app.run_test(size=(40, 10)) as pilot:
+        app.pane.show(transcript_of(prose(40)))
+        await laid_out(app.pane, pilot)
+        app.pane.put_cursor(2)
+        assert app.pane.following
+        await pilot.press("left")
+        assert not app.pane.following
+        assert app.pane.cursor == 1
+
+
 async def test_only_changed_lines_are_drawn_again() -> None:
     app = PaneApp()
     async with app.run_test(size=(40, 20)) as pilot:
