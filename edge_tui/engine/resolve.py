@@ -90,8 +90,8 @@ def room(prompt: int, asked: int, context: int, least: int = 1) -> tuple[int, st
     left = context - prompt
     if left < least:
         raise RequestError(
-            f"The prompt has {prompt:,} tokens, but the context holds {context:,} with at least one new"
-            f" token: shorten it by {least - left:,} or load the model with a larger context.",
+            f"The prompt has {prompt} tokens, but the context holds {context} with at least one new token:"
+            f" shorten it by {least - left} or load the model with a larger context.",
             "prompt",
         )
     if asked > left:

@@ -167,7 +167,7 @@ def test_a_parameter_is_turned_while_tokens_come(server: Running, slow: str) -> 
         ({"prompt": "a", "strategy": "top_p", "params": {"temperature": 1e9}}, 422, "temperature", "to 5"),
         ({"prompt": "a", "maxlength": 5}, 422, "maxlength", "no field"),
         ({"prompt": "a", "seed": -1}, 422, "seed", "greater"),
-        ({"prompt": "a " * 5000, "max_length": 5}, 400, "prompt", "context holds 2,048"),
+        ({"prompt": "a " * 5000, "max_length": 5}, 400, "prompt", "context holds 2048"),
     ],
 )
 def test_what_is_wrong_is_said_by_field(
