@@ -26,14 +26,14 @@ from edge_tui.tui.screens.confirm import ConfirmScreen
 from tests.history.runs import LOADED, batch, started
 from tests.tui.engines import WORDS, PictureEngine
 from tests.tui.kept import PROMPTS, fill, keeping
-from tests.tui.test_workbench import bench, ended, press, until
+from tests.tui.test_workbench import bench, ended, press, ready, until
 
 SIZE = (100, 30)
 
 
 async def at_prompt(pilot: Any) -> Any:
     workbench = bench(pilot)
-    await until(pilot, lambda: workbench.session.loaded)
+    await until(pilot, lambda: ready(workbench))
     workbench.prompt.focus()
     await until(pilot, lambda: workbench.focused is workbench.prompt)
     return workbench
@@ -327,7 +327,7 @@ async def test_quitting_in_the_middle_of_a_run_loses_nothing(demo: Any) -> None:
     app.session.recorder = Recorder(lambda: Store(default_path()))
     async with app.run_test(size=SIZE) as pilot:
         workbench = bench(pilot)
-        await until(pilot, lambda: workbench.session.loaded)
+        await until(pilot, lambda: ready(workbench))
         workbench.prompt.insert("def f(x):")
         await press(pilot, "ctrl+j")
         await until(pilot, lambda: workbench.pane.transcript and len(workbench.pane.transcript) > 20)
@@ -346,7 +346,7 @@ async def test_a_kept_run_can_be_run_again_to_the_same_tokens(demo: Any) -> None
     app.session.recorder = Recorder(lambda: Store(default_path()))
     async with app.run_test(size=SIZE) as pilot:
         workbench = bench(pilot)
-        await until(pilot, lambda: workbench.session.loaded)
+        await until(pilot, lambda: ready(workbench))
         workbench.prompt.insert("def f(x):")
         await press(pilot, "ctrl+j")
         await until(pilot, lambda: workbench.session.run and ended(workbench))

@@ -20,7 +20,7 @@ from edge_tui.tui.app import EdgeApp
 from edge_tui.tui.conversation import Conversation, of_messages
 from edge_tui.tui.session import Meter, Run
 from tests.engine.checkpoints import make_checkpoint
-from tests.tui.test_workbench import SIZE, bench, ended, press, until
+from tests.tui.test_workbench import SIZE, bench, ended, press, ready, until
 from tests.tui.transcripts import transcript_of
 
 
@@ -59,7 +59,7 @@ async def say(pilot: Any, text: str) -> Any:
 
 async def talking(pilot: Any) -> Any:
     workbench = bench(pilot)
-    await until(pilot, lambda: workbench.session.loaded)
+    await until(pilot, lambda: ready(workbench))
     workbench.pane.focus()
     await until(pilot, lambda: workbench.focused is workbench.pane)
     await press(pilot, "v")

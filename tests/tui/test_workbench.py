@@ -47,7 +47,7 @@ def bench(pilot: Pilot[Any]) -> Workbench:
 async def start(pilot: Pilot[Any], prompt: str = PROMPT) -> Workbench:
     """Waits for the model, types, runs, waits for the first tokens."""
     workbench = bench(pilot)
-    await until(pilot, lambda: workbench.session.loaded)
+    await until(pilot, lambda: ready(workbench))
     workbench.prompt.insert(prompt)
     await press(pilot, "ctrl+j")
     await until(pilot, lambda: shown(workbench) > 3)
@@ -57,6 +57,11 @@ async def start(pilot: Pilot[Any], prompt: str = PROMPT) -> Workbench:
 def shown(workbench: Workbench) -> int:
     transcript = workbench.pane.transcript
     return len(transcript) if transcript is not None else 0
+
+
+def ready(workbench: Workbench) -> bool:
+    """Whether the model is there and the screen has said so, over whatever is said after a key."""
+    return bool(workbench.session.loaded) and not workbench.app._news
 
 
 def ended(workbench: Workbench) -> bool:
@@ -260,7 +265,7 @@ async def test_too_long_a_prompt_is_refused_and_kept(demo: Any) -> None:
     app = demo()
     async with app.run_test(size=SIZE) as pilot:
         workbench = bench(pilot)
-        await until(pilot, lambda: workbench.session.loaded)
+        await until(pilot, lambda: ready(workbench))
         text = "x = 1\n" * 3000
         workbench.prompt.insert(text)
         await press(pilot, "ctrl+j")
@@ -275,7 +280,7 @@ async def test_too_long_a_prompt_is_refused_and_kept(demo: Any) -> None:
 async def test_empty_prompt_says_so(demo: Any) -> None:
     app = demo()
     async with app.run_test(size=SIZE) as pilot:
-        await until(pilot, lambda: bench(pilot).session.loaded)
+        await until(pilot, lambda: ready(bench(pilot)))
         await press(pilot, "ctrl+j")
         await until(pilot, lambda: "empty" in bench(pilot).messages.message)
 
@@ -313,13 +318,13 @@ async def test_models_screen_lists_loads_and_forecasts(demo: Any) -> None:
     app = demo()
     async with app.run_test(size=SIZE) as pilot:
         workbench = bench(pilot)
-        await until(pilot, lambda: workbench.session.loaded)
+        await until(pilot, lambda: ready(workbench))
         screen = await open_models(pilot)
         await press(pilot, *"amat")
         await until(pilot, lambda: screen._highlighted() == "demo/amateur" and screen._outlook is not None)
         assert screen._outlook.forecasts["auto"].fits
         await press(pilot, "enter")
-        await until(pilot, lambda: workbench.header.model == "demo/amateur" and workbench.session.loaded)
+        await until(pilot, lambda: workbench.header.model == "demo/amateur" and ready(workbench))
         await press(pilot, "escape")
         await until(pilot, lambda: app.screen is workbench)
 
@@ -328,7 +333,7 @@ async def test_forecasts_count_the_strategys_rows_and_the_other_model(demo: Any)
     app = demo(strategy="contrastive")
     async with app.run_test(size=(80, 24)) as pilot:
         workbench = bench(pilot)
-        await until(pilot, lambda: workbench.session.loaded)
+        await until(pilot, lambda: ready(workbench))
         screen = await open_models(pilot)
         await until(pilot, lambda: getattr(screen._outlook, "name", "") == "demo/expert")
         found, (together,) = (of["auto"] for of in (screen._outlook.forecasts, screen._outlook.together))
@@ -367,7 +372,7 @@ async def test_nothing_of_a_hostile_prompt_reaches_the_screen(demo: Any) -> None
     app = demo(max_length=4)
     async with app.run_test(size=SIZE) as pilot:
         workbench = bench(pilot)
-        await until(pilot, lambda: workbench.session.loaded)
+        await until(pilot, lambda: ready(workbench))
         from textual import events as textual_events
 
         workbench.prompt.post_message(
@@ -417,7 +422,7 @@ async def test_engine_death_offers_a_restart(demo: Any) -> None:
         workbench.session.dead = "ended"
         await until(pilot, lambda: app.screen is not workbench)
         await press(pilot, "enter")
-        await until(pilot, lambda: workbench.session.engine is not old and workbench.session.loaded)
+        await until(pilot, lambda: workbench.session.engine is not old and ready(workbench))
         assert workbench.prompt.text == PROMPT
         await press(pilot, "ctrl+j")
         await until(pilot, lambda: ended(workbench) and shown(workbench) == 6)
