@@ -97,10 +97,7 @@ class PickScreen(ModalScreen[T | None], Generic[T]):
         items = self._items
         if query.strip():
             matcher = Matcher(query)
-            scored = [
-                (max(matcher.match(item.search), 0.5 * bool(item.help and says(item.help, query))), item)
-                for item in items
-            ]
+            scored = [(max(matcher.match(item.search), 0.5 * says(item.help, query)), item) for item in items]
             items = [item for score, item in sorted(scored, key=lambda pair: -pair[0]) if score > 0]
             highlighted = ""
         listing.clear_options()
