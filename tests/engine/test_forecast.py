@@ -241,7 +241,7 @@ def test_auto_precision(made: Callable[..., Checkpoint], monkeypatch: pytest.Mon
 
 
 def gpus(monkeypatch: pytest.MonkeyPatch, *free: int) -> None:
-    """A machine with GPUs as the driver would report them."""
+    """A machine with GPUs as the driver would report them, where torch holds nothing back."""
 
     def sample(index: int) -> GpuSample:
         return (
@@ -250,6 +250,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch, *free: int) -> None:
 
     monkeypatch.setattr(devices, "torch_has_cuda", lambda: True)
     monkeypatch.setattr(devices, "_sample", sample)
+    monkeypatch.setattr(devices, "_torch_with_cuda", lambda: None)
 
 
 def test_the_gpu_with_most_free_memory_is_best(monkeypatch: pytest.MonkeyPatch) -> None:
