@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from edge_tui import __version__, command_flags
 from edge_tui.bench import flags
+from edge_tui.errors import UsageError
 from edge_tui.history import flags as history_flags
 from edge_tui.serve import flags as serve_flags
 
@@ -31,10 +32,6 @@ PROGRAM = "edge-tui"
 _MOST = 256
 """Upper bound of counts that cost memory each."""
 _CONFIG_HELP = "read this file instead of your own config.toml"
-
-
-class UsageError(Exception):
-    """What was asked for cannot be done; the message is one sentence."""
 
 
 class _Parser(argparse.ArgumentParser):

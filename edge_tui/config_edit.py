@@ -10,6 +10,8 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
+from edge_tui.errors import EdgeError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
 _HEADING = re.compile(r"^\s*\[([^\[\]]+)\]\s*(#.*)?$")
 
 
-class ConfigError(Exception):
+class ConfigError(EdgeError):
     """The file could not be changed; one sentence for the user."""
+
+    code = "config"
 
 
 def change(path: Path, values: Mapping[str, Any]) -> None:

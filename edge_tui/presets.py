@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from edge_tui import resources
 from edge_tui.config_file import read
 from edge_tui.engine.port import Mode
+from edge_tui.errors import EdgeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,8 +29,10 @@ _KINDS: dict[str, type] = {
 }  # fmt: skip
 
 
-class PresetError(ValueError):
+class PresetError(EdgeError, ValueError):
     """A preset that cannot be read or written; one sentence."""
+
+    code = "preset"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from edge_tui.errors import EdgeError
 
-class BenchError(Exception):
+
+class BenchError(EdgeError):
     """Something cannot be measured here; one sentence: the thing, the limit, the way out."""
+
+    code = "bench"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from edge_tui.errors import EdgeError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import FrameType
@@ -38,8 +40,10 @@ _WIDTH = 10_000
 _THINKING = re.compile(r"<(think|thinking|reasoning)>\s*\Z")
 
 
-class ChatError(Exception):
+class ChatError(EdgeError):
     """A conversation that cannot be rendered; one sentence: the thing, the limit, the way out."""
+
+    code = "chat_template"
 
 
 class _BoundError(Exception):

@@ -16,6 +16,7 @@ from edge_tui.engine.devices import best_device, cpu_packs_int4, free_memory, re
 from edge_tui.engine.forecast import UNLIMITED, forecast, reserved, resolve_precision, size
 from edge_tui.engine.models.architectures import supports
 from edge_tui.engine.text import Codec
+from edge_tui.errors import EdgeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +32,10 @@ _BF16_CAPABILITY = (8, 0)
 """First NVIDIA generation (Ampere) that computes bfloat16."""
 
 
-class LoadError(Exception):
+class LoadError(EdgeError):
     """A model that cannot be loaded here and now; one sentence: the thing, the limit, the way out."""
+
+    code = "load"
 
 
 @dataclass(frozen=True, slots=True)

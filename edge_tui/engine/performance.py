@@ -25,10 +25,11 @@ from edge_tui.engine.generation import Generation
 from edge_tui.engine.models.base import Cancelled
 from edge_tui.engine.port import Message, Request
 from edge_tui.engine.residents import Residents, memory_of
-from edge_tui.engine.resolve import RequestError, room, settle
+from edge_tui.engine.resolve import room, settle
 from edge_tui.engine.scribe import NotANumber, Scribe
 from edge_tui.engine.seat import Seat
 from edge_tui.engine.worth import Worth
+from edge_tui.errors import RequestError
 
 if TYPE_CHECKING:
     from edge_tui.engine.loader import LoadedModel

@@ -12,8 +12,8 @@ from edge_tui.engine.checkpoint import Checkpoint, open_checkpoint, pair_refusal
 from edge_tui.engine.events import Event, Loaded, Loading, Progress, Unloaded
 from edge_tui.engine.generation import Kept
 from edge_tui.engine.port import Memory, ModelSpec
-from edge_tui.engine.resolve import RequestError
 from edge_tui.engine.threads import probe
+from edge_tui.errors import RequestError
 
 if TYPE_CHECKING:
     from edge_tui.engine.loader import LoadedModel

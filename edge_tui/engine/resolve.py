@@ -9,14 +9,7 @@ from dataclasses import dataclass
 from decoders.base import Decoder, ParamError
 from edge_tui.engine.events import Resolved
 from edge_tui.engine.port import MODE_TEMPERATURE, Request
-
-
-class RequestError(ValueError):
-    """A request that cannot run; one sentence, and the field at fault if there is one."""
-
-    def __init__(self, message: str, field: str = "") -> None:
-        super().__init__(message)
-        self.field = field
+from edge_tui.errors import RequestError
 
 
 @dataclass(frozen=True, slots=True)

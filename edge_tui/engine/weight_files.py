@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from edge_tui.errors import EdgeError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -23,8 +25,10 @@ _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
-class CheckpointError(Exception):
+class CheckpointError(EdgeError):
     """A checkpoint that cannot be used; one sentence: the thing, the limit, the way out."""
+
+    code = "checkpoint"
 
 
 @dataclass(frozen=True, slots=True)

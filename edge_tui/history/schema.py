@@ -12,6 +12,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from edge_tui.errors import EdgeError
+
 VERSION = 1
 """Of the tables; in the file as `user_version`."""
 BUSY_SECONDS = 2.0
@@ -86,8 +88,10 @@ _MIGRATIONS: tuple[str, ...] = (_V1,)
 """What leads from each version to the next; the first makes an empty file version 1."""
 
 
-class HistoryError(Exception):
+class HistoryError(EdgeError):
     """The history cannot be used; one sentence."""
+
+    code = "history"
 
 
 def default_path() -> Path:

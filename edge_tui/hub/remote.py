@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edge_tui.engine.checkpoint import Checkpoint, CheckpointError, Tensor, describe
 from edge_tui.engine.weight_files import without_safetensors
+from edge_tui.errors import EdgeError
 from edge_tui.hub.listing import Listing, listing_of
 
 if TYPE_CHECKING:
@@ -69,8 +70,10 @@ class Remote:
         return replace(listing_of(self.checkpoint), origin="hub")
 
 
-class HubError(Exception):
+class HubError(EdgeError):
     """The hub did not do what was asked; one sentence for the user."""
+
+    code = "hub"
 
 
 def look(name: str) -> Remote:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.cli import UsageError
+from edge_tui.errors import UsageError
 from edge_tui.serve.listen import bind
 from edge_tui.serve.options import OptionError, Options, read_key
 

@@ -8,11 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_tui.errors import EdgeError
+
 KEY_VARIABLE = "EDGE_TUI_API_KEY"
 
 
-class OptionError(ValueError):
+class OptionError(EdgeError, ValueError):
     """Options that cannot be served with; one sentence."""
+
+    code = "option"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_tui.errors import EdgeError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MOST_BYTES = 4_000_000
 
 
-class EditorError(Exception):
+class EditorError(EdgeError):
     """The editor could not be used; one sentence."""
+
+    code = "editor"
 
 
 def command() -> list[str]:

@@ -14,6 +14,8 @@ import tomli
 from textual.color import Color, ColorParseError
 from textual.theme import Theme
 
+from edge_tui.errors import EdgeError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -29,8 +31,10 @@ _COLOURS = (
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 
-class ThemeError(ValueError):
+class ThemeError(EdgeError, ValueError):
     """A theme file that cannot be used; the message names file and key."""
+
+    code = "theme"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from edge_tui.cli import UsageError
+from edge_tui.errors import UsageError
 from edge_tui.serve import command
 from edge_tui.settings import Models
 from tests.serve.conftest import SLOW

@@ -34,7 +34,7 @@ from edge_tui.engine.remote import generic, ours
 from edge_tui.engine.remote.capabilities import probe
 from edge_tui.engine.remote.vocabulary import Vocabulary
 from edge_tui.engine.remote.wire import Wire, WireError
-from edge_tui.engine.resolve import RequestError
+from edge_tui.errors import RequestError
 
 if TYPE_CHECKING:
     from edge_tui.engine.remote.capabilities import Server

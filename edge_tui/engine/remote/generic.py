@@ -13,7 +13,8 @@ from edge_tui.engine.events import Event, Finished, FinishReason, FirstToken, St
 from edge_tui.engine.remote.batches import Said, number, of_tokens
 from edge_tui.engine.remote.capabilities import ALTERNATIVES
 from edge_tui.engine.remote.wire import WireError
-from edge_tui.engine.resolve import RequestError, Settled, settle
+from edge_tui.engine.resolve import Settled, settle
+from edge_tui.errors import RequestError
 
 if TYPE_CHECKING:
     from decoders.base import Param

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from edge_tui.errors import EdgeError
+
 if TYPE_CHECKING:
     from httpx2 import AsyncClient, Response
 
@@ -18,7 +20,7 @@ LINE_BYTES = 16 * 2**20
 """Longest line that a server may send."""
 
 
-class WireError(Exception):
+class WireError(EdgeError):
     """A server that gave no answer; one sentence.
 
     Attributes:
@@ -26,6 +28,8 @@ class WireError(Exception):
         field: The field of the request that the server found at fault, if it said so.
         garbled: Whether something came that is no answer at all.
     """
+
+    code = "connection"
 
     def __init__(self, message: str, status: int = 0, field: str = "", garbled: bool = False) -> None:
         super().__init__(message)

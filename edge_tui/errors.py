@@ -1,0 +1,35 @@
+"""Defines the base of every error that a user can read: a code for programs, a sentence for people."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EdgeError(Exception):
+    """Carries one sentence that names the thing, the limit and the way out.
+
+    Programs branch on `code`, on `field` or on the class, never on the sentence.
+    """
+
+    code: ClassVar[str] = "error"
+
+
+class UsageError(EdgeError):
+    """Refuses a command line: its flags, its arguments or what they name."""
+
+    code = "usage"
+
+
+class RequestError(EdgeError, ValueError):
+    """Refuses a request that cannot run.
+
+    Args:
+        message: One sentence.
+        field: The request's field at fault; empty if none is.
+    """
+
+    code = "request"
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
