@@ -43,5 +43,5 @@ RUN pip install ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -c /build/const
 USER edge
 WORKDIR /home/edge
 EXPOSE 8000
-HEALTHCHECK --interval=30s --timeout=6s --start-period=60s CMD ["python", "-m", "edge_tui.health"]
+HEALTHCHECK --interval=30s --timeout=6s --start-period=60s CMD ["python", "-m", "edge_tui.cli.health"]
 ENTRYPOINT ["edge-tui"]

@@ -2,6 +2,6 @@
 
 import sys
 
-from edge_tui.cli import main
+from edge_tui.cli.main import main
 
 sys.exit(main())

@@ -13,7 +13,8 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from edge_tui import __version__, cli, logs
+from edge_tui import __version__, logs
+from edge_tui.cli import main
 from tests.engine.checkpoints import make_checkpoint
 
 COMMAND = [sys.executable, "-m", "edge_tui"]
@@ -228,7 +229,7 @@ def test_a_reader_that_leaves_ends_it_silently(model: str) -> None:
 
 def test_terminal_sees_escapes_and_pipes_get_them() -> None:
     """The writer's two faces, on the same text."""
-    from edge_tui.run_output import Text
+    from edge_tui.cli.run_output import Text
 
     read, write = os.pipe()
     leader, follower = os.openpty()
@@ -242,7 +243,7 @@ def test_terminal_sees_escapes_and_pipes_get_them() -> None:
 
 
 def test_latin1_locale_still_gets_utf8() -> None:
-    code = "import sys; from edge_tui.cli import _force_utf8; _force_utf8(); print('é‹')"
+    code = "import sys; from edge_tui.cli.main import _force_utf8; _force_utf8(); print('é‹')"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -264,8 +265,8 @@ def test_crash_is_one_line_and_a_log_without_secrets(
     def broken(*_: object) -> int:
         raise RuntimeError(f"sent {canary} and canary-value-1 to http://me:pass@host/")
 
-    monkeypatch.setattr(cli, "_dispatch", broken)
-    assert cli.main(["run", "x"]) == 1
+    monkeypatch.setattr(main, "_dispatch", broken)
+    assert main.main(["run", "x"]) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     (log,) = (home / "state" / "edge-tui").glob("crash-*.log")
@@ -286,8 +287,8 @@ def test_crash_without_a_place_for_the_log(
     def broken(*_: object) -> int:
         raise RuntimeError("oh")
 
-    monkeypatch.setattr(cli, "_dispatch", broken)
-    assert cli.main([]) == 1
+    monkeypatch.setattr(main, "_dispatch", broken)
+    assert main.main([]) == 1
     assert "no log could be written" in capsys.readouterr().err
 
 

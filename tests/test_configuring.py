@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tomli
 
-from edge_tui.configuring import show, template, translate, value_of
+from edge_tui.cli.config import show, template, translate, value_of
 from edge_tui.settings import load, user_config
 from edge_tui.settings_types import SCHEMA
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tomli
 
-from edge_tui import health
+from edge_tui.cli import health
 from tools import check_container as checker
 
 ROOT = Path(__file__).parent.parent
@@ -25,7 +25,7 @@ def test_it_ends_as_a_user_with_a_health_check_and_the_entry_point() -> None:
     assert steps("USER") == ["edge"]
     assert names.index("USER") > max(i for i, name in enumerate(names) if name in ("RUN", "COPY"))
     assert steps("ENTRYPOINT") == ['["edge-tui"]']
-    assert "edge_tui.health" in steps("HEALTHCHECK")[0]
+    assert "edge_tui.cli.health" in steps("HEALTHCHECK")[0]
     assert steps("ARG")[0] == "BASE=debian:bookworm-slim"
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from edge_tui import doctor
-from edge_tui.doctor import Check, terminal, written
+from edge_tui.cli import doctor
+from edge_tui.cli.doctor import Check, terminal, written
 
 GOOD = {"TERM": "xterm-kitty", "COLORTERM": "truecolor"}
 

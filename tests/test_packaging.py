@@ -14,7 +14,7 @@ import tomli
 
 import decoders
 from edge_tui import __version__
-from edge_tui.cli import parser
+from edge_tui.cli.main import parser
 from edge_tui.tui.screens.help import readme_table
 
 ROOT = Path(__file__).parent.parent

@@ -13,7 +13,7 @@ import pexpect
 import pytest
 
 import decoders
-from edge_tui.cli import main
+from edge_tui.cli.main import main
 from tests.engine.checkpoints import make_checkpoint
 
 COMMAND = [sys.executable, "-m", "edge_tui"]

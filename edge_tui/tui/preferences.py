@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import decoders
 from edge_tui import resources
+from edge_tui.cli.config import shared_parameters, toml, value_of
 from edge_tui.config_edit import change
 from edge_tui.config_file import comments
-from edge_tui.configuring import shared_parameters, toml, value_of
 from edge_tui.settings import user_config
 from edge_tui.settings_types import SCHEMA, Switch, Whole
 from edge_tui.settings_types import Literal as Written

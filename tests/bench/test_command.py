@@ -12,7 +12,7 @@ import pytest
 from edge_tui.bench import compare, report
 from edge_tui.bench.job import BenchError
 from edge_tui.bench.progress import Progress
-from edge_tui.cli import main
+from edge_tui.cli.main import main
 
 
 def bench(*flags: str) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_tui import cli
+from edge_tui.cli import main
 from edge_tui.history import owners
 from edge_tui.history.schema import default_path
 from edge_tui.history.store import Store
@@ -15,7 +15,7 @@ from tests.history.runs import WORDS, keep
 
 
 def history(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
-    status = cli.main(["history", *args])
+    status = main.main(["history", *args])
     said = capsys.readouterr()
     return status, said.out, said.err
 
@@ -83,9 +83,9 @@ def test_a_file_that_is_no_run_is_named(capsys: pytest.CaptureFixture[str], tmp_
 
 def test_a_run_is_kept_unless_it_is_private(capsys: pytest.CaptureFixture[str]) -> None:
     order = ["run", "def f(x):", "--max-length", "5", "--strategy", "greedy", "-q"]
-    assert cli.main([*order, "--no-history"]) == 0
+    assert main.main([*order, "--no-history"]) == 0
     assert not default_path().exists()
-    assert cli.main(order) == 0
+    assert main.main(order) == 0
     text = capsys.readouterr().out
     store = Store(default_path())
     (entry,) = store.runs()
@@ -100,7 +100,7 @@ def test_secrets_of_the_environment_never_get_into_it(
 ) -> None:
     canary = "hf_" + "c4n4ry" * 5
     monkeypatch.setenv("HF_TOKEN", canary)
-    assert cli.main(["run", "def f(x):", "--max-length", "4", "-q"]) == 0
+    assert main.main(["run", "def f(x):", "--max-length", "4", "-q"]) == 0
     assert history(capsys, "export", "last", "-o", str(tmp_path / "x.json"))[0] == 0
     written = b"".join(file.read_bytes() for file in default_path().parent.iterdir())
     assert canary.encode() not in written + (tmp_path / "x.json").read_bytes()

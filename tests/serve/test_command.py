@@ -15,8 +15,8 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
+from edge_tui.cli import serve
 from edge_tui.errors import UsageError
-from edge_tui.serve import command
 from edge_tui.settings import Models
 from tests.serve.conftest import SLOW
 from tests.serve.process import COMMAND, process, ready
@@ -136,9 +136,9 @@ def test_flags_that_cannot_be_served_with(flags: tuple[str, ...], words: str) ->
 
 
 def test_libraries_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "uvicorn" else object())
+    monkeypatch.setattr(serve, "find_spec", lambda name: None if name == "uvicorn" else object())
     with pytest.raises(UsageError, match=r"needs uvicorn; .*edge-tui\[serve\]"):
-        command.run(DEMO, [], {})
+        serve.run(DEMO, [], {})
 
 
 def test_a_model_that_is_not_there_ends_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -225,7 +225,7 @@ def test_term_is_heeded_while_the_model_loads() -> None:
 def test_help_is_quick_and_loads_nothing_heavy() -> None:
     code = (
         "import sys\n"
-        "from edge_tui.cli import main\n"
+        "from edge_tui.cli.main import main\n"
         "try:\n    main(['serve', '--help'])\nexcept SystemExit:\n    pass\n"
         "print(sorted({'torch', 'fastapi', 'uvicorn', 'httpx2'} & set(sys.modules)))\n"
     )

@@ -111,10 +111,10 @@ def test_the_flag_opens_the_workbench_over_a_server(server: Running, home: Path)
 def test_what_cannot_be_connected_to(
     flags: list[str], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edge_tui import cli
+    from edge_tui.cli import main
 
-    monkeypatch.setattr(cli, "_need_terminal", lambda: None)
-    assert cli.main(flags) == 2
+    monkeypatch.setattr(main, "_need_terminal", lambda: None)
+    assert main.main(flags) == 2
     said = capsys.readouterr().err
     assert words in said
     assert "u:p" not in said

@@ -16,11 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from edge_tui import __version__, command_flags
-from edge_tui.bench import flags
+from edge_tui import __version__
+from edge_tui.cli import bench_flags, flags, history_flags, serve_flags
 from edge_tui.errors import UsageError
-from edge_tui.history import flags as history_flags
-from edge_tui.serve import flags as serve_flags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -104,8 +102,8 @@ def parser(argv: Sequence[str] | None = None) -> argparse.ArgumentParser:
     )
     run.add_argument("-q", "--quiet", action="store_true", help="nothing on standard error but errors")
     _add_settings(run)
+    bench_flags.add(commands, _Parser)
     flags.add(commands, _Parser)
-    command_flags.add(commands, _Parser)
     serve_flags.add(commands, _Parser, _add_settings)
     history_flags.add(commands, _Parser)
     for each in (top, run):
@@ -216,31 +214,31 @@ def _dispatch(args: argparse.Namespace) -> int:
     if command is not None and "connect" in given:
         raise UsageError(f"--connect opens the workbench over a server; {command} works on this machine.")
     if command == "bench":
-        from edge_tui.bench.command import run as bench
+        from edge_tui.cli.bench import run as bench
 
         return bench(given)
     if command == "models":
-        from edge_tui.hub.command import run as models
+        from edge_tui.cli.models import run as models
 
         return models(_settings({})[0], given)
     if command == "doctor":
-        from edge_tui.doctor import run as examine
+        from edge_tui.cli.doctor import run as examine
 
         return examine(given)
     if command == "config":
-        from edge_tui.configuring import run as configure
+        from edge_tui.cli.config import run as configure
 
         asked: dict[str, Any] = {name: given.pop(name) for name in ("what", "old") if name in given}
         return configure(asked, *_settings(given))
     if command == "history":
-        from edge_tui.history.command import run as history
+        from edge_tui.cli.history import run as history
 
         return history(given)
     if command == "serve":
-        from edge_tui.serve import command as serve
+        from edge_tui.cli import serve
 
-        flags = serve.take(given)
-        return serve.run(*_settings(given), flags)
+        options = serve.take(given)
+        return serve.run(*_settings(given), options)
     own = {
         name: given.pop(name)
         for name in ("prompt", "file", "json", "quiet", "n", "logprobs")
@@ -251,7 +249,7 @@ def _dispatch(args: argparse.Namespace) -> int:
         _need_terminal()
     settings, notices = _settings(given)
     if command == "run":
-        from edge_tui.run import run
+        from edge_tui.cli.run import run
 
         return run(settings, notices, asked=_set_names(given), **own)
     return _workbench(settings, notices, **connect)

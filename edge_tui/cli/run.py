@@ -12,11 +12,11 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_tui.cli.run_output import Json, Text
 from edge_tui.engine import events
 from edge_tui.engine.port import Request
 from edge_tui.errors import UsageError
 from edge_tui.history.recorder import recorder_of
-from edge_tui.run_output import Json, Text
 from edge_tui.sanitise import sanitise
 
 if TYPE_CHECKING:

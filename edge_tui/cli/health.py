@@ -1,4 +1,4 @@
-"""Whether the edge-tui of this container is well: `python -m edge_tui.health`, for its health check.
+"""Whether the edge-tui of this container is well: `python -m edge_tui.cli.health`, for its health check.
 
 The container's first process says by its command line what it is. A server is well when its /health answers
 200, and anything else while it runs.
