@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_tui.cli.config import template
-from edge_tui.config_edit import ConfigError, change
+from edge_tui.config.writer import ConfigError, change
 
 MINE = """# My own settings.
 strategy = "beam"  # it is the best

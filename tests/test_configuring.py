@@ -10,8 +10,8 @@ import pytest
 import tomli
 
 from edge_tui.cli.config import show, template, translate, value_of
-from edge_tui.settings import load, user_config
-from edge_tui.settings_types import SCHEMA
+from edge_tui.config.schema import SCHEMA
+from edge_tui.config.settings import load, user_config
 
 OLD = """
 models:

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import decoders
-from edge_tui import resources
-from edge_tui.config_file import flatten, read
-from edge_tui.settings import Settings, load, user_config
-from edge_tui.settings_types import SCHEMA
+from edge_tui.config import resources
+from edge_tui.config.reader import flatten, read
+from edge_tui.config.schema import SCHEMA
+from edge_tui.config.settings import Settings, load, user_config
 
 
 def write(text: str | bytes) -> Path:

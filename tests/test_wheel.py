@@ -70,7 +70,7 @@ def test_finds_everything_where_it_is_installed(python: Path, tmp_path: Path) ->
 import decoders, edge_tui
 from edge_tui import resources
 from edge_tui.hub import local_models
-from edge_tui.settings import Settings, load
+from edge_tui.config.settings import Settings, load
 from pathlib import Path
 home = Path(edge_tui.__file__).parents[1]
 found = [Path(decoders.__file__), resources.config_file(), resources.themes(), resources.demo("expert")]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edge_tui.settings import Settings
+    from edge_tui.config.settings import Settings
 
 DOCS = Path(__file__).parent.parent / "docs"
 SIZE = (120, 34)
@@ -66,7 +66,7 @@ async def take(name: str, settings: Settings, keys: tuple[str, ...], folder: Pat
 
 def settings_of(name: str) -> Settings:
     """What a picture's run is told."""
-    from edge_tui.settings import COMMON, Settings
+    from edge_tui.config.settings import COMMON, Settings
 
     strategy, tokens, _ = PICTURES[name]
     return replace(

@@ -15,9 +15,9 @@ from edge_tui.bench import report
 from edge_tui.bench.job import BenchError, Job
 from edge_tui.bench.progress import Progress
 from edge_tui.bench.report import Column, Ledger
+from edge_tui.config.schema import QUANTIZATION
 from edge_tui.engine.port import Precision
 from edge_tui.errors import UsageError
-from edge_tui.settings_types import QUANTIZATION
 
 if TYPE_CHECKING:
     from edge_tui.bench.quality import Exam

@@ -9,19 +9,19 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import decoders
-from edge_tui import resources
-from edge_tui.config_edit import ConfigError, change, write
-from edge_tui.config_file import flatten, read
+from edge_tui.config import resources
+from edge_tui.config.reader import flatten, read
+from edge_tui.config.schema import QUANTIZATION, SCHEMA, Literal
+from edge_tui.config.settings import COMMON, Settings, parameters_of, user_config
+from edge_tui.config.writer import ConfigError, change, write
 from edge_tui.sanitise import sanitise
-from edge_tui.settings import COMMON, Settings, parameters_of, user_config
-from edge_tui.settings_types import QUANTIZATION, SCHEMA, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from decoders.base import Param
-    from edge_tui.config_file import Notice
+    from edge_tui.config.reader import Notice
 
 _ALIASES = {
     "models.name": ("model", "model_name", "model_id", "model_path", "default_model", "base_model"),

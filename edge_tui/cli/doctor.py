@@ -19,11 +19,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from edge_tui.config.settings import user_config
 from edge_tui.engine.devices import torch_has_cuda
 from edge_tui.engine.locate import cache_root, offline
 from edge_tui.nvml import Gpu, Holder, visible
 from edge_tui.sanitise import sanitise
-from edge_tui.settings import user_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -114,7 +114,7 @@ def _python(found: tuple[int, ...]) -> Check:
 
 
 def _config(path: Path) -> Check:
-    from edge_tui.settings import load
+    from edge_tui.config.settings import load
 
     _, notices = load()
     if notices:

@@ -23,8 +23,8 @@ from edge_tui.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from edge_tui.config_file import Notice
-    from edge_tui.settings import Settings
+    from edge_tui.config.reader import Notice
+    from edge_tui.config.settings import Settings
 
 PROGRAM = "edge-tui"
 _MOST = 256
@@ -257,8 +257,8 @@ def _dispatch(args: argparse.Namespace) -> int:
 
 def _settings(given: dict[str, Any]) -> tuple[Settings, list[Notice]]:
     """All layers; what a flag says wrongly is refused here, while the user looks at the command line."""
-    from edge_tui.settings import load
-    from edge_tui.settings_types import Literal
+    from edge_tui.config.schema import Literal
+    from edge_tui.config.settings import load
 
     overrides: dict[str, Any] = {}
     for key, value in given.items():

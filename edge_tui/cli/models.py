@@ -14,8 +14,8 @@ from edge_tui.sanitise import sanitise
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from edge_tui.config.settings import Settings
     from edge_tui.hub.listing import Listing
-    from edge_tui.settings import Settings
 
 
 def run(settings: Settings, given: Mapping[str, Any]) -> int:

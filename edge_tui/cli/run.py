@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from decoders.base import Decoder
-    from edge_tui.config_file import Notice
+    from edge_tui.config.reader import Notice
+    from edge_tui.config.settings import Settings
     from edge_tui.engine.port import Engine
-    from edge_tui.settings import Settings
 
 POLL_SECONDS = 0.005
 STOP_SECONDS = 1.0

@@ -12,8 +12,8 @@ from edge_tui.serve.options import OptionError, Options, read_key
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edge_tui.config_file import Notice
-    from edge_tui.settings import Settings
+    from edge_tui.config.reader import Notice
+    from edge_tui.config.settings import Settings
 
 OWN = ("host", "port", "hosts", "queue", "tokens", "rows", "prompts", "seconds", "drain", "manage")
 """Flags that are fields of `Options`."""

@@ -61,7 +61,7 @@ async def opened(path: Path, runs: int) -> tuple[list[float], list[float]]:
     Returns:
         Seconds until the list was there, and until each query's runs were.
     """
-    from edge_tui.settings import Settings
+    from edge_tui.config.settings import Settings
     from edge_tui.tui.app import EdgeApp
     from edge_tui.tui.screens.history import HistoryScreen
 

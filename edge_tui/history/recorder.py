@@ -26,11 +26,11 @@ from edge_tui.transcript import Change
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from edge_tui.config.settings import Settings
     from edge_tui.engine.events import Event, Finished, Loaded, TokenBatch
     from edge_tui.engine.port import Engine, Memory, ModelSpec, Request
     from edge_tui.history.runs import State
     from edge_tui.history.store import Store
-    from edge_tui.settings import Settings
 
 PERIOD = 0.030
 """Seconds between looks at the engine while a run is under way."""

@@ -22,10 +22,10 @@ from edge_tui.serve.shortcut import Shortcut, endpoints
 from edge_tui.telemetry import Telemetry, watched
 
 if TYPE_CHECKING:
+    from edge_tui.config.settings import Settings
     from edge_tui.engine.port import Engine, ModelSpec
     from edge_tui.serve.bell import Bell
     from edge_tui.serve.options import Options
-    from edge_tui.settings import Settings
 
 DESCRIPTION = (
     "Decoding strategies of language models over HTTP. One request decodes at a time, the others wait in a "

@@ -14,8 +14,8 @@ from edge_tui.serve.errors import ApiError
 
 if TYPE_CHECKING:
     from decoders.base import Decoder
+    from edge_tui.config.settings import Settings
     from edge_tui.serve.options import Options
-    from edge_tui.settings import Settings
 
 Value = float | str
 STANDARD = {"temperature": 1.0, "top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}

@@ -19,9 +19,9 @@ from edge_tui.serve.schemas import Load, Unload
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edge_tui.config.settings import Settings
     from edge_tui.engine.events import Loaded
     from edge_tui.serve.dispatcher import Dispatcher
-    from edge_tui.settings import Settings
 
 WAIT_SECONDS = 600.0
 """Longest that a request waits for a model to be loaded or gone."""

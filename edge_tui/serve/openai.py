@@ -18,11 +18,11 @@ from edge_tui.serve.errors import ApiError
 from edge_tui.serve.schemas import Chat, Completion
 
 if TYPE_CHECKING:
+    from edge_tui.config.settings import Settings
     from edge_tui.serve.asked import Asked
     from edge_tui.serve.dispatcher import Dispatcher
     from edge_tui.serve.options import Options
     from edge_tui.serve.schemas import OpenAi
-    from edge_tui.settings import Settings
 
 _STREAMED: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/json": {}, "text/event-stream": {}}, "description": "The answer."}

@@ -22,9 +22,9 @@ from edge_tui.serve.heads import protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from edge_tui.config_file import Notice
+    from edge_tui.config.reader import Notice
+    from edge_tui.config.settings import Settings
     from edge_tui.serve.options import Options
-    from edge_tui.settings import Settings
 
 GRACE_SECONDS = 3.0
 """What aborted answers get to reach their clients."""

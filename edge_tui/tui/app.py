@@ -17,7 +17,7 @@ from textual.app import App
 from textual.command import DiscoveryHit, Hit, Provider
 
 import decoders
-from edge_tui import resources
+from edge_tui.config import resources
 from edge_tui.engine.events import Loaded
 from edge_tui.history.schema import HistoryError
 from edge_tui.sanitise import sanitise
@@ -52,14 +52,14 @@ if TYPE_CHECKING:
     from textual.screen import Screen
 
     from decoders.base import Decoder
-    from edge_tui.config_file import Notice
+    from edge_tui.config.reader import Notice
+    from edge_tui.config.settings import Settings
     from edge_tui.engine.events import Died, Event
     from edge_tui.engine.port import Engine, ModelSpec
     from edge_tui.engine.remote.machine import RemoteTelemetry
     from edge_tui.history.recorder import Recorder
     from edge_tui.history.runs import Entry
     from edge_tui.history.store import Store
-    from edge_tui.settings import Settings
     from edge_tui.telemetry import Sample, Telemetry
     from edge_tui.tui.actions import Scope
     from edge_tui.tui.preferences import Preferences
@@ -151,7 +151,7 @@ class EdgeApp(App[int]):
         self._factory = engine_factory
         self._notices = [str(notice) for notice in notices]
         if theme_folders is None:
-            from edge_tui.settings import user_config
+            from edge_tui.config.settings import user_config
 
             theme_folders = (resources.themes(), user_config().parent / "themes")
         self.keymap = Keymap({})
@@ -468,7 +468,7 @@ class EdgeApp(App[int]):
 
     def _keep_theme(self, name: str | None) -> None:
         """Writes the chosen theme into the user's file, so that the next start has it too."""
-        from edge_tui.config_edit import ConfigError
+        from edge_tui.config.writer import ConfigError
 
         if not name or name == self.settings.ui.theme:
             return

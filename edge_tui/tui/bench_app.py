@@ -39,7 +39,7 @@ _KINDS = ("headless", "streamed", "streamed", "headless")
 
 def child(report: Path, rounds: int, invented: str) -> None:
     """The app itself, driven from within: alternates headless and streamed rounds, then leaves."""
-    from edge_tui.settings import Models, Settings
+    from edge_tui.config.settings import Models, Settings
     from edge_tui.tui.app import EdgeApp
 
     settings = Settings()

@@ -17,8 +17,8 @@ from edge_tui.engine.port import MODE_TEMPERATURE, Message, Request
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from edge_tui.config.settings import Settings
     from edge_tui.engine.events import Resolved
-    from edge_tui.settings import Settings
 
 TEMPERATURE = "temperature"
 MODES: tuple[Literal["custom", "exploratory", "focused"], ...] = ("custom", "exploratory", "focused")

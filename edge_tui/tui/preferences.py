@@ -11,21 +11,21 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import decoders
-from edge_tui import resources
 from edge_tui.cli.config import shared_parameters, toml, value_of
-from edge_tui.config_edit import change
-from edge_tui.config_file import comments
-from edge_tui.settings import user_config
-from edge_tui.settings_types import SCHEMA, Switch, Whole
-from edge_tui.settings_types import Literal as Written
+from edge_tui.config import resources
+from edge_tui.config.reader import comments
+from edge_tui.config.schema import SCHEMA, Switch, Whole
+from edge_tui.config.schema import Literal as Written
+from edge_tui.config.settings import user_config
+from edge_tui.config.writer import change
 from edge_tui.tui.keymap import Bound, conflict, normal, place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from decoders.base import Param
-    from edge_tui.config_file import Notice
-    from edge_tui.settings import Settings
+    from edge_tui.config.reader import Notice
+    from edge_tui.config.settings import Settings
     from edge_tui.tui.keymap import Keymap
 
 _LIVE = {"strategy", "mode", "stream", "max_length", "seed", "stop", "chat", "system"}

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx2 as httpx
 
+from edge_tui.config.settings import Models, Settings
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
 from edge_tui.serve.app import Server
@@ -19,7 +20,6 @@ from edge_tui.serve.bell import Bell
 from edge_tui.serve.listen import bind
 from edge_tui.serve.options import Options
 from edge_tui.serve.server import Loop
-from edge_tui.settings import Models, Settings
 
 DEMO = Settings(
     models=Models(name="demo/expert", amateur="demo/amateur"), device="cpu", strategy="greedy", max_length=32

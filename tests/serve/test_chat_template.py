@@ -8,9 +8,9 @@ from dataclasses import replace
 import openai
 import pytest
 
+from edge_tui.config.settings import Models
 from edge_tui.engine import chat
 from edge_tui.engine.port import Message
-from edge_tui.settings import Models
 from tests.engine.checkpoints import make_checkpoint
 from tests.serve.serving import DEMO, Running, serving
 

@@ -16,8 +16,8 @@ import httpx2 as httpx
 import pytest
 
 from edge_tui.cli import serve
+from edge_tui.config.settings import Models
 from edge_tui.errors import UsageError
-from edge_tui.settings import Models
 from tests.serve.conftest import SLOW
 from tests.serve.process import COMMAND, process, ready
 from tests.serve.serving import DEMO, Running, serving, until

@@ -35,7 +35,7 @@ def test_log_likelihoods_are_those_of_transformers(which: str, batch: int) -> No
     from lm_eval.models.huggingface import HFLM
     from lm_eval.models.openai_completions import LocalCompletionsAPI
 
-    from edge_tui.settings import Models
+    from edge_tui.config.settings import Models
     from tests.serve.serving import DEMO as SETTINGS
 
     def requests() -> list[Any]:

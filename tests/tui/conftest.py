@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from edge_tui import resources
+from edge_tui.config import resources
+from edge_tui.config.settings import Settings
 from edge_tui.engine.port import ModelSpec
-from edge_tui.settings import Settings
 from edge_tui.tui.app import EdgeApp
 from edge_tui.tui.session import Session
 from tests.tui.engines import FixedTelemetry, PictureEngine, ticking

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edge_tui import resources
+from edge_tui.config import resources
+from edge_tui.config.settings import Settings
 from edge_tui.engine.events import Finished, Started, TokenBatch
 from edge_tui.engine.port import Message, Request
 from edge_tui.history import columns
 from edge_tui.history.recorder import Recorder
 from edge_tui.history.schema import default_path
 from edge_tui.history.store import Store
-from edge_tui.settings import Settings
 from edge_tui.tui.app import EdgeApp
 from edge_tui.tui.session import Session
 from tests.history.runs import LOADED

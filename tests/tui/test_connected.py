@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from edge_tui import resources
+from edge_tui.config import resources
+from edge_tui.config.settings import Settings
 from edge_tui.engine.remote import RemoteEngine
 from edge_tui.engine.remote.machine import RemoteTelemetry
 from edge_tui.engine.remote.wire import base_of
-from edge_tui.settings import Settings
 from edge_tui.tui.app import EdgeApp
 from tests.tui.engines import PictureEngine
 

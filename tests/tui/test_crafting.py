@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from textual.widgets import Input, OptionList
 
-from edge_tui import presets
+from edge_tui.config import presets
 from edge_tui.engine.events import Resolved
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request

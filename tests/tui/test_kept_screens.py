@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from edge_tui.config.presets import Preset, save
 from edge_tui.history.schema import default_path
 from edge_tui.history.store import Store
-from edge_tui.presets import Preset, save
 from edge_tui.tui.screens.compare import CompareScreen
 from edge_tui.tui.screens.confirm import ConfirmScreen
 from edge_tui.tui.screens.history import HistoryScreen

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 import decoders
 from decoders.base import ParamError
+from edge_tui.config.settings import Settings
 from edge_tui.engine.events import Resolved
-from edge_tui.settings import Settings
 from edge_tui.tui.knobs import Knobs
 
 

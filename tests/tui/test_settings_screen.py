@@ -10,9 +10,9 @@ import tomli
 from textual.widgets import Input, OptionList, Static
 
 import decoders
-from edge_tui.config_edit import ConfigError
-from edge_tui.settings import load, user_config
-from edge_tui.settings_types import SCHEMA
+from edge_tui.config.schema import SCHEMA
+from edge_tui.config.settings import load, user_config
+from edge_tui.config.writer import ConfigError
 from edge_tui.tui.keymap import Keymap, catalog
 from edge_tui.tui.preferences import Preferences
 from edge_tui.tui.screens.help import EXTRA

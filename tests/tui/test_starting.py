@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from textual.css.stylesheet import Stylesheet
 
-from edge_tui import resources
-from edge_tui.settings import Settings
+from edge_tui.config import resources
+from edge_tui.config.settings import Settings
 from edge_tui.tui.app import EdgeApp
 from edge_tui.tui.compositor import RowCompositor
 from tests.tui.engines import PictureEngine

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from edge_tui import resources
+from edge_tui.config import resources
+from edge_tui.config.settings import Settings
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import Message, ModelSpec
 from edge_tui.history.recorder import Recorder
 from edge_tui.history.schema import default_path
 from edge_tui.history.store import Store
-from edge_tui.settings import Settings
 from edge_tui.tui.app import EdgeApp
 from edge_tui.tui.conversation import Conversation, of_messages
 from edge_tui.tui.session import Meter, Run

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from textual.color import Color
 
-from edge_tui import resources
+from edge_tui.config import resources
 from edge_tui.tui.reloading import watch_themes
 from edge_tui.tui.theme import DEFAULT, LADDER, ThemeError, load, read
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge_tui import resources
+from edge_tui.config import resources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from edge_tui.config.presets import Preset
     from edge_tui.history.runs import StoredRun
     from edge_tui.history.store import Store
-    from edge_tui.presets import Preset
     from edge_tui.transcript import Transcript
     from edge_tui.tui.conversation import Conversation
     from edge_tui.tui.screens.history import Wanted
@@ -157,7 +157,7 @@ class Crafting(Talking):
         return not refused
 
     def action_save_preset(self) -> None:
-        from edge_tui import presets
+        from edge_tui.config import presets
         from edge_tui.tui.screens.presets import NameScreen
 
         given = self.knobs.given()

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     from textual.binding import Binding
 
+    from edge_tui.config.settings import Settings
     from edge_tui.engine.events import Event, Loaded
     from edge_tui.engine.port import Precision
     from edge_tui.hub import Listing
     from edge_tui.hub.outlook import Outlook
     from edge_tui.hub.remote import Remote
-    from edge_tui.settings import Settings
     from edge_tui.tui.app import EdgeApp
     from edge_tui.tui.knobs import Knobs
     from edge_tui.tui.screens.model_facts import Parts

@@ -10,7 +10,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 
-from edge_tui import presets
+from edge_tui.config import presets
 from edge_tui.sanitise import sanitise
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.screens.pick import Item, PickScreen
@@ -19,7 +19,7 @@ from edge_tui.tui.widgets.field import Field
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
-    from edge_tui.presets import Preset
+    from edge_tui.config.presets import Preset
 
 
 class PresetsScreen(PickScreen["Preset"]):

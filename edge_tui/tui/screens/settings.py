@@ -9,7 +9,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 
-from edge_tui.config_edit import ConfigError
+from edge_tui.config.writer import ConfigError
 from edge_tui.sanitise import sanitise
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.format import clip

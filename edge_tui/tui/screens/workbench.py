@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from textual import events
     from textual.binding import Binding
 
+    from edge_tui.config.settings import Settings
     from edge_tui.engine.port import Request
-    from edge_tui.settings import Settings
     from edge_tui.transcript import Transcript
     from edge_tui.tui.session import Run
     from edge_tui.tui.widgets.strategy_list import StrategyList

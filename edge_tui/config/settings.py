@@ -17,10 +17,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_tui import resources
-from edge_tui.config_file import Document, Notice, read
+from edge_tui.config import resources
+from edge_tui.config.reader import Document, Notice, read
+from edge_tui.config.schema import QUANTIZATION, SCHEMA, Literal, text
 from edge_tui.engine.port import ModelSpec
-from edge_tui.settings_types import QUANTIZATION, SCHEMA, Literal, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from edge_tui import resources
-from edge_tui.config_file import read
+from edge_tui.config import resources
+from edge_tui.config.reader import read
 from edge_tui.engine.port import Mode
 from edge_tui.errors import EdgeError
 
@@ -68,7 +68,7 @@ class Preset:
 
 def user_folder() -> Path:
     """Where the user's own presets lie."""
-    from edge_tui.settings import user_config
+    from edge_tui.config.settings import user_config
 
     return user_config().parent / "presets"
 
