@@ -13,8 +13,9 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from edge_tui import __version__, logs
+from edge_tui import __version__
 from edge_tui.cli import main
+from edge_tui.util import logs
 from tests.engine.checkpoints import make_checkpoint
 
 COMMAND = [sys.executable, "-m", "edge_tui"]

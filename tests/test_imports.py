@@ -18,7 +18,7 @@ HEAVY = ("torch", "transformers", "bitsandbytes", "numpy.testing")
         ("import edge_tui.cli.main", (*HEAVY, "textual", "numpy", "rich", "psutil", "pynvml", "decoders")),
         ("import edge_tui.config.settings as s; s.load()", (*HEAVY, "textual", "numpy", "rich")),
         ("import edge_tui.cli.run", (*HEAVY, "textual", "numpy")),
-        ("import edge_tui.telemetry", (*HEAVY, "textual", "numpy", "psutil", "pynvml")),
+        ("import edge_tui.machine.telemetry", (*HEAVY, "textual", "numpy", "psutil", "pynvml")),
         ("import edge_tui.engine.port, edge_tui.engine.events", (*HEAVY, "textual", "numpy")),
         ("import edge_tui.engine.local", (*HEAVY, "textual")),
         ("import edge_tui.hub", (*HEAVY, "textual")),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_tui.sanitise import sanitise
+from edge_tui.util.sanitise import sanitise
 
 HOSTILE = st.sampled_from(
     [

@@ -11,9 +11,9 @@ from typing import Any
 import psutil
 import pytest
 
-from edge_tui import telemetry
-from edge_tui.nvml import Gpu, GpuSample, holders, visible
-from edge_tui.telemetry import Sample, Telemetry
+from edge_tui.machine import telemetry
+from edge_tui.machine.nvml import Gpu, GpuSample, holders, visible
+from edge_tui.machine.telemetry import Sample, Telemetry
 
 UUIDS = ["GPU-aaaa1111-0000", "GPU-bbbb2222-0000", "GPU-cccc3333-0000"]
 SLICES = {1: ["MIG-dddd4444-0000", "MIG-eeee5555-0000"]}

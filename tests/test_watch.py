@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from edge_tui.watch import Watch
+from edge_tui.util.file_watcher import Watch
 
 if TYPE_CHECKING:
     from pathlib import Path

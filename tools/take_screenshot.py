@@ -33,7 +33,7 @@ PICTURES: dict[str, tuple[str, int, tuple[str, ...]]] = {
 async def take(name: str, settings: Settings, keys: tuple[str, ...], folder: Path = DOCS) -> Path:
     """Runs the app and writes one picture."""
     from edge_tui.engine.local import LocalEngine
-    from edge_tui.telemetry import Telemetry
+    from edge_tui.machine.telemetry import Telemetry
     from edge_tui.tui.app import EdgeApp
     from edge_tui.tui.screens.workbench import Workbench
 

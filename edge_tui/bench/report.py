@@ -79,7 +79,7 @@ def manifest(device: str, seed: int, prompts: str) -> dict[str, Any]:
     """What someone needs to repeat a bench: versions, device, driver, seed, a hash of the prompts."""
     import psutil
 
-    from edge_tui.engine.devices import devices
+    from edge_tui.machine.devices import devices
 
     title = next((d.title for d in devices() if d.name == device), device)
     return {

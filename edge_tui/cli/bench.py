@@ -208,8 +208,8 @@ def _session(options: Options, ledger: Ledger, progress: Progress, prompts: str 
     import random
 
     from edge_tui.bench.session import Session
-    from edge_tui.engine.devices import resolve_device
     from edge_tui.engine.residents import settle_imports
+    from edge_tui.machine.devices import resolve_device
 
     try:
         device = resolve_device(str(options["device"]))

@@ -14,7 +14,7 @@ from edge_tui.config.reader import flatten, read
 from edge_tui.config.schema import QUANTIZATION, SCHEMA, Literal
 from edge_tui.config.settings import COMMON, Settings, parameters_of, user_config
 from edge_tui.config.writer import ConfigError, change, write
-from edge_tui.sanitise import sanitise
+from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

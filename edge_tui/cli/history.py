@@ -16,7 +16,7 @@ from edge_tui.history.formats import facts, lossless
 from edge_tui.history.restore import recover, transcript_of
 from edge_tui.history.schema import HistoryError, default_path
 from edge_tui.history.store import Store
-from edge_tui.sanitise import sanitise
+from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

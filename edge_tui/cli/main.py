@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
-        from edge_tui import logs
+        from edge_tui.util import logs
 
         kept = logs.crash(error)
         where = f"details are in {kept}" if kept else "no log could be written"
@@ -289,7 +289,7 @@ def _workbench(
 
     # Nothing that is made before the first frame becomes garbage, and looking for some takes a tenth of it.
     gc.disable()
-    from edge_tui.telemetry import Telemetry, watched
+    from edge_tui.machine.telemetry import Telemetry, watched
     from edge_tui.tui.app import EdgeApp
     from edge_tui.tui.app import run as start
 
@@ -372,7 +372,7 @@ def _force_utf8() -> None:
 
 
 def _say(sentence: str, status: int) -> int:
-    from edge_tui.sanitise import sanitise
+    from edge_tui.util.sanitise import sanitise
 
     print(f"{PROGRAM}: {sanitise(sentence, keep_newlines=False)}", file=sys.stderr)
     return status

@@ -9,7 +9,7 @@ from edge_tui.engine.forecast import size
 from edge_tui.hub import local_models
 from edge_tui.hub.outlook import PRECISIONS, outlook
 from edge_tui.hub.remote import HubError, Progress, Pull, Remote, look, repository_id
-from edge_tui.sanitise import sanitise
+from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

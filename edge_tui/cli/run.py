@@ -17,7 +17,7 @@ from edge_tui.engine import events
 from edge_tui.engine.port import Request
 from edge_tui.errors import UsageError
 from edge_tui.history.recorder import recorder_of
-from edge_tui.sanitise import sanitise
+from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -298,6 +298,6 @@ def _tell(line: str) -> None:
 
 
 def _log(detail: str) -> None:
-    from edge_tui import logs
+    from edge_tui.util import logs
 
     logs.detail(detail)

@@ -14,7 +14,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.engine.devices import (
+from edge_tui.engine.models.architectures import FlatConfig, UnsupportedError, flat_config
+from edge_tui.engine.models.branches import STEP
+from edge_tui.engine.rooms import ROOM, roomy
+from edge_tui.machine.devices import (
     cpu_has_bfloat16,
     cpu_has_half,
     cpu_has_int8,
@@ -22,9 +25,6 @@ from edge_tui.engine.devices import (
     cpu_packs_int4,
     free_memory,
 )
-from edge_tui.engine.models.architectures import FlatConfig, UnsupportedError, flat_config
-from edge_tui.engine.models.branches import STEP
-from edge_tui.engine.rooms import ROOM, roomy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,11 +12,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
 from edge_tui.engine.checkpoint import Checkpoint, CheckpointError, open_checkpoint
-from edge_tui.engine.devices import best_device, cpu_packs_int4, free_memory, resolve_device
 from edge_tui.engine.forecast import UNLIMITED, forecast, reserved, resolve_precision, size
 from edge_tui.engine.models.architectures import supports
 from edge_tui.engine.text import Codec
 from edge_tui.errors import EdgeError
+from edge_tui.machine.devices import best_device, cpu_packs_int4, free_memory, resolve_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from edge_tui.logs import state_folder
+from edge_tui.util.logs import state_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

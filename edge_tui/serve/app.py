@@ -14,12 +14,12 @@ from fastapi.responses import JSONResponse
 
 import decoders
 from edge_tui import __version__
+from edge_tui.machine.telemetry import Telemetry, watched
 from edge_tui.serve import errors, infer, manage, openai, schemas
 from edge_tui.serve.asked import Asked
 from edge_tui.serve.dispatcher import Dispatcher
 from edge_tui.serve.guard import Guard
 from edge_tui.serve.shortcut import Shortcut, endpoints
-from edge_tui.telemetry import Telemetry, watched
 
 if TYPE_CHECKING:
     from edge_tui.config.settings import Settings

@@ -278,7 +278,7 @@ class Dispatcher:
         """`serve` has ended. If that was a mistake of ours, nobody shall wait for ever."""
         if pump.cancelled() or (error := pump.exception()) is None:
             return
-        from edge_tui import logs
+        from edge_tui.util import logs
 
         logs.crash(error)
         self._fault = "The server lost touch with its engine; restart it (its log has the details)."

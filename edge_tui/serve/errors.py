@@ -130,6 +130,6 @@ def _of_validation(error: RequestValidationError) -> ApiError:
 
 
 def _log(detail: str) -> None:
-    from edge_tui import logs
+    from edge_tui.util import logs
 
     logs.detail(detail)

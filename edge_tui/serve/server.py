@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from edge_tui.sanitise import sanitise
 from edge_tui.serve.app import Server
 from edge_tui.serve.bell import Bell
 from edge_tui.serve.heads import protocol
+from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -20,7 +20,6 @@ import decoders
 from edge_tui.config import resources
 from edge_tui.engine.events import Loaded
 from edge_tui.history.schema import HistoryError
-from edge_tui.sanitise import sanitise
 from edge_tui.tui import clipboard, lifecycle, plain, theme
 from edge_tui.tui.actions import ACTIONS, SCOPES, bindings
 from edge_tui.tui.downloads import DownloadEnded, Downloads
@@ -38,6 +37,7 @@ from edge_tui.tui.terminal import (
     wants_ascii,
 )
 from edge_tui.tui.typeahead import Follower, Typeahead
+from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     import threading
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from edge_tui.history.recorder import Recorder
     from edge_tui.history.runs import Entry
     from edge_tui.history.store import Store
-    from edge_tui.telemetry import Sample, Telemetry
+    from edge_tui.machine.telemetry import Sample, Telemetry
     from edge_tui.tui.actions import Scope
     from edge_tui.tui.preferences import Preferences
     from edge_tui.tui.screens.models import ModelsScreen
@@ -552,7 +552,7 @@ class EdgeApp(App[int]):
 
     def _fatal_error(self) -> None:
         """A mistake of ours: one line for the user, the traceback for the log, the terminal restored."""
-        from edge_tui import logs
+        from edge_tui.util import logs
 
         error = sys.exception()
         if error is None:

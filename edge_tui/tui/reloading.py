@@ -9,7 +9,7 @@ from textual.message import Message
 
 import decoders
 from edge_tui.tui import theme
-from edge_tui.watch import Watch
+from edge_tui.util.file_watcher import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rich.cells import cell_len, split_graphemes
 
-from edge_tui.sanitise import PICTOGRAPH, sanitise
+from edge_tui.util.sanitise import PICTOGRAPH, sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from edge_tui.engine import devices, forecast
+from edge_tui.engine import forecast
 from edge_tui.engine.checkpoint import Checkpoint, open_checkpoint
-from edge_tui.engine.devices import Device, best_device, free_memory, resolve_device
 from edge_tui.engine.forecast import Forecast, forecast_pair, largest_context, resolve_precision, size
 from edge_tui.engine.loader import load
 from edge_tui.engine.models import linear
@@ -18,7 +17,9 @@ from edge_tui.engine.models.flat import FlatModel
 from edge_tui.engine.ops.project_cpu import can_half, can_int8_vector
 from edge_tui.engine.port import ModelSpec
 from edge_tui.engine.rooms import ROOM, roomy
-from edge_tui.nvml import GpuSample
+from edge_tui.machine import devices
+from edge_tui.machine.devices import Device, best_device, free_memory, resolve_device
+from edge_tui.machine.nvml import GpuSample
 from tests.engine.checkpoints import make_checkpoint, save_tokenizer
 
 if TYPE_CHECKING:

@@ -102,7 +102,7 @@ def test_half_precision_says_what_float32_says_up_to_ties(
 
 
 def test_the_gauge_agrees_with_nvidia_smi() -> None:
-    from edge_tui.nvml import Gpu
+    from edge_tui.machine.nvml import Gpu
 
     held = torch.empty(1 << 30, dtype=torch.uint8, device="cuda:0")
     query = ["nvidia-smi", "--query-gpu=memory.used,memory.total", "--format=csv,noheader,nounits"]

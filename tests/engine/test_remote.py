@@ -31,7 +31,7 @@ from edge_tui.engine.remote import machine as machine_there
 from edge_tui.engine.remote.capabilities import OPENAI, Server
 from edge_tui.engine.remote.machine import RemoteTelemetry
 from edge_tui.engine.remote.wire import base_of
-from edge_tui.telemetry import GpuSample
+from edge_tui.machine.telemetry import GpuSample
 from tests.engine.watch import Watched, settle, watch
 
 pytest.importorskip("fastapi", reason="the server's libraries are not installed")

@@ -20,8 +20,8 @@ from edge_tui.engine.events import (
     TokenBatch,
 )
 from edge_tui.engine.port import Memory, ModelSpec, Request
-from edge_tui.nvml import GpuSample
-from edge_tui.telemetry import Sample
+from edge_tui.machine.nvml import GpuSample
+from edge_tui.machine.telemetry import Sample
 
 TEXT = (
     "The sky appears blue because of Rayleigh scattering: air molecules scatter short wavelengths of "

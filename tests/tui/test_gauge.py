@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from textual.app import App, ComposeResult
 
-from edge_tui.nvml import GpuSample
+from edge_tui.machine.nvml import GpuSample
 from edge_tui.tui import format
 from edge_tui.tui.session import Meter
 from edge_tui.tui.widgets.gauge import Gauge, Speed

@@ -9,11 +9,11 @@ from rich.cells import cell_len
 from textual.app import App, ComposeResult
 
 from edge_tui.engine.events import Finished, ParamChanged
-from edge_tui.sanitise import sanitise
 from edge_tui.transcript import Transcript
 from edge_tui.tui.widgets.inspector import Inspector, visible
 from edge_tui.tui.widgets.line_panel import bar, figure, fit_end, fit_start, percent
 from edge_tui.tui.widgets.token_pane import TokenPane
+from edge_tui.util.sanitise import sanitise
 from tests.tui.transcripts import BEAM, batch, beam_step, started, transcript_of
 
 NAMES = {0: " zero", 1: "\x1b[31mone", 2: "[/]", 3: "", 4: "日本", 102: " blue"}

@@ -15,9 +15,9 @@ from textual.widgets import Input, OptionList, TextArea
 
 from decoders import Problem
 from edge_tui.engine import forecast
-from edge_tui.engine.devices import Device
 from edge_tui.hub import outlook
-from edge_tui.nvml import Holder
+from edge_tui.machine.devices import Device
+from edge_tui.machine.nvml import Holder
 from edge_tui.tui.app import EdgeApp
 
 SIZES = [(80, 24), (120, 40), (200, 50)]

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edge_tui.engine.devices import cpu_has_half, cpu_has_int8, cpu_has_wide_int8, cpu_packs_int4
+from edge_tui.machine.devices import cpu_has_half, cpu_has_int8, cpu_has_wide_int8, cpu_packs_int4
 
 GROUP = 32
 """Weights of a row that share a scale and a zero point in int4."""

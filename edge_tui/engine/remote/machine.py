@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from edge_tui.engine.remote.wire import Wire, WireError
-from edge_tui.sanitise import sanitise
-from edge_tui.telemetry import GpuSample, Sample
+from edge_tui.machine.telemetry import GpuSample, Sample
+from edge_tui.util.sanitise import sanitise
 
 T = TypeVar("T")
 ANSWER_SECONDS = 5.0
@@ -23,7 +23,7 @@ _MOST = 2.0**60
 
 
 class RemoteTelemetry:
-    """`edge_tui.telemetry.Telemetry` of a server of ours. Others tell nothing, and are asked once.
+    """`edge_tui.machine.telemetry.Telemetry` of a server of ours. Others tell nothing, and are asked once.
 
     Args:
         base: Its address, as `edge_tui.engine.remote.wire.base_of` gives it.

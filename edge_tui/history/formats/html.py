@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from edge_tui.history.formats import Palette, palette
 from edge_tui.history.formats.facts import SPEAKERS, facts, turns
-from edge_tui.sanitise import sanitise
 from edge_tui.tui.buckets import LEGENDS, buckets
 from edge_tui.tui.wrap import TokenText
+from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

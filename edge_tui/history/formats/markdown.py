@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from edge_tui.history.formats.facts import SPEAKERS, facts, turns
-from edge_tui.sanitise import sanitise
+from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from edge_tui.history.runs import StoredRun

@@ -6,10 +6,10 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from edge_tui.history.formats.facts import ended, turns
-from edge_tui.sanitise import sanitise
 from edge_tui.tui.buckets import LEGENDS, buckets
 from edge_tui.tui.format import clip
 from edge_tui.tui.wrap import TAB, TokenText, Wrap
+from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,10 +11,10 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from edge_tui.sanitise import sanitise
 from edge_tui.tui import picture
 from edge_tui.tui.format import bar, clip
 from edge_tui.tui.widgets.inspector import visible
+from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult

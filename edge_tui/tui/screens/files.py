@@ -7,9 +7,9 @@ from pathlib import Path
 from textual.content import Content
 from textual.widgets import Input, Static
 
-from edge_tui.sanitise import sanitise
 from edge_tui.tui.format import size
 from edge_tui.tui.screens.pick import Item, PickScreen
+from edge_tui.util.sanitise import sanitise
 
 _SHOWN = 500
 

@@ -21,12 +21,12 @@ from edge_tui.history import formats
 from edge_tui.history.formats.facts import ended
 from edge_tui.history.restore import transcript_of
 from edge_tui.history.schema import HistoryError
-from edge_tui.sanitise import sanitise
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.format import rate
 from edge_tui.tui.widgets.field import Field
 from edge_tui.tui.widgets.run_list import RunList
 from edge_tui.tui.widgets.token_pane import TokenPane
+from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge_tui.hub.outlook import PRECISIONS
-from edge_tui.sanitise import sanitise
 from edge_tui.tui.format import bar, clip_path, size
+from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from edge_tui.engine.forecast import Forecast

@@ -13,11 +13,11 @@ from textual.widgets import Input, OptionList, Static
 from edge_tui.engine.port import ModelSpec
 from edge_tui.hub.outlook import PRECISIONS
 from edge_tui.hub.remote import repository_id
-from edge_tui.sanitise import sanitise
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.format import bar, clip, clip_path, number, size
 from edge_tui.tui.screens.model_facts import downloading, facts, share
 from edge_tui.tui.screens.pick import Item, PickScreen
+from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,8 +79,8 @@ class ModelsScreen(PickScreen[None]):
 
     @work(thread=True)
     def _scan(self) -> None:
-        from edge_tui.engine.devices import devices
         from edge_tui.hub import local_models, recent
+        from edge_tui.machine.devices import devices
 
         last = recent.names()
         listings = local_models(self._settings.models.folders)

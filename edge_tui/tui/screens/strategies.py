@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 from textual.widgets import OptionList, Static
 
-from edge_tui.sanitise import sanitise
 from edge_tui.tui.screens.pick import Item, PickScreen
 from edge_tui.tui.widgets.strategy_list import DIGITS
+from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from edge_tui.sanitise import sanitise
 from edge_tui.tui.screens.pick import Item, PickScreen
 from edge_tui.tui.theme import LADDER
+from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Callable

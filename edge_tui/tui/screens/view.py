@@ -10,9 +10,7 @@ from textual.screen import Screen
 from textual.widgets import Footer, Static, TextArea
 
 import decoders as registry
-from edge_tui import logs
 from edge_tui.engine import events as engine_events
-from edge_tui.sanitise import sanitise
 from edge_tui.tui import format
 from edge_tui.tui.buckets import BUCKETS
 from edge_tui.tui.compositor import RowCompositor
@@ -28,6 +26,8 @@ from edge_tui.tui.widgets.strategy_list import StrategyList
 from edge_tui.tui.widgets.token_pane import TokenPane
 from edge_tui.tui.widgets.tour import TourCard
 from edge_tui.tui.widgets.turns import Turns
+from edge_tui.util import logs
+from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from decoders.base import Decoder
     from edge_tui.engine.events import Event, Failed, Finished, Loaded, Started
-    from edge_tui.telemetry import Sample
+    from edge_tui.machine.telemetry import Sample
     from edge_tui.transcript import Transcript
     from edge_tui.tui.app import EdgeApp
     from edge_tui.tui.knobs import Knobs

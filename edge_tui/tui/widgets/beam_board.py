@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rich.cells import cell_len
 
-from edge_tui.sanitise import sanitise
 from edge_tui.tui.widgets.line_panel import LinePanel, fit_end, fit_start, pad, tail_start
+from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from edge_tui.transcript import Hypothesis, Transcript

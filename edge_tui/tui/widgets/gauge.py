@@ -13,8 +13,8 @@ from textual.widget import Widget
 from edge_tui.tui.format import NA, bar, number, rate, seconds, size, spark
 
 if TYPE_CHECKING:
-    from edge_tui.nvml import GpuSample
-    from edge_tui.telemetry import Sample
+    from edge_tui.machine.nvml import GpuSample
+    from edge_tui.machine.telemetry import Sample
 
 Part = tuple[str, str]
 

@@ -10,9 +10,9 @@ from textual.binding import Binding
 from textual.message import Message
 from textual.reactive import reactive
 
-from edge_tui.sanitise import sanitise
 from edge_tui.tui.widgets.line_panel import LinePanel, bar, figure, fit_start, percent
 from edge_tui.tui.widgets.token_pane import TokenPane
+from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

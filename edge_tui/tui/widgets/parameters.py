@@ -15,10 +15,10 @@ from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from decoders.base import ParamError
-from edge_tui.sanitise import sanitise
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.format import clip
 from edge_tui.tui.format import line as thin_bar
+from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from textual import events

@@ -11,8 +11,8 @@ from textual.content import Content
 from textual.widgets import Static
 
 from decoders import Problem
-from edge_tui.sanitise import sanitise
 from edge_tui.tui.format import clip
+from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

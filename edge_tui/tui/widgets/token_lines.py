@@ -11,10 +11,10 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widget import Widget
 
-from edge_tui.sanitise import sanitise
 from edge_tui.tui.buckets import BUCKETS, ColourBy, buckets
 from edge_tui.tui.plain import in_text
 from edge_tui.tui.wrap import TAB, Piece, TokenText, Wrap
+from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from textual.content import Content
 from textual.widgets import Static
 
-from edge_tui.logs import state_folder
+from edge_tui.util.logs import state_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

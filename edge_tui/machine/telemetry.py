@@ -9,7 +9,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from edge_tui.nvml import Gpu, GpuSample
+from edge_tui.machine.nvml import Gpu, GpuSample
 
 __all__ = ["GpuSample", "Sample", "Telemetry", "watched"]
 

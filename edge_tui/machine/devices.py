@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from edge_tui.nvml import Gpu, GpuSample
+from edge_tui.machine.nvml import Gpu, GpuSample
 
 __all__ = [
     "Device",
