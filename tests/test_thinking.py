@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_tui.thinking import FOLD, Thoughts, visible
-from edge_tui.transcript import Transcript
+from edge_tui.transcript.thinking import FOLD, Thoughts, visible
+from edge_tui.transcript.transcript import Transcript
 from tests.tui.transcripts import batch, beam_step, started, transcript_of
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_tui.engine.events import TOP, Finished, ParamChanged, Resolved, Started, TokenBatch
-from edge_tui.transcript import Transcript
+from edge_tui.transcript.transcript import Transcript
 
 BEAM = ("score", "finished", "finished_parent", "finished_id", "over")
 NONE = (nan, -1.0, -1.0)

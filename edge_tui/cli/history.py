@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from edge_tui.history.runs import Entry, StoredRun
-    from edge_tui.transcript import Transcript
+    from edge_tui.transcript.transcript import Transcript
 
 
 def run(given: Mapping[str, Any]) -> int:

@@ -10,7 +10,7 @@ from edge_tui.history.runs import prompt_of
 if TYPE_CHECKING:
     from edge_tui.engine.port import Request
     from edge_tui.history.runs import StoredRun
-    from edge_tui.transcript import Transcript
+    from edge_tui.transcript.transcript import Transcript
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from edge_tui.engine import events
 from edge_tui.history import columns
 from edge_tui.history.restore import transcript_of
 from edge_tui.history.schema import HistoryError
-from edge_tui.transcript import Change
+from edge_tui.transcript.transcript import Change
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.events import Finished, ParamChanged, Started
-from edge_tui.transcript import Transcript
+from edge_tui.transcript.transcript import Transcript
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

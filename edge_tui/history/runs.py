@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from edge_tui.engine.events import Finished, Loaded, Started, TokenBatch
 from edge_tui.engine.port import Request
-from edge_tui.transcript import Change
+from edge_tui.transcript.transcript import Change
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from edge_tui.engine.port import Request
 from edge_tui.history import columns, owners
 from edge_tui.history.runs import Entry, StoredRun, build, preview, prompt_of, to_json
 from edge_tui.history.schema import HistoryError, connect, open_safely
-from edge_tui.transcript import Change
+from edge_tui.transcript.transcript import Change
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -132,7 +132,7 @@ def child(scene: Scene, rate: float, seconds: float, report: Path) -> None:
     from textual.containers import Horizontal
     from textual.widgets import Static
 
-    from edge_tui.transcript import Transcript
+    from edge_tui.transcript.transcript import Transcript
     from edge_tui.tui.pacing import Pacer
     from edge_tui.tui.widgets.inspector import Inspector
     from edge_tui.tui.widgets.token_pane import TokenPane

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.port import Message
-from edge_tui.thinking import visible
+from edge_tui.transcript.thinking import visible
 from edge_tui.tui.session import Place
 
 if TYPE_CHECKING:

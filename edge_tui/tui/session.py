@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import decoders
 from edge_tui.engine import events
-from edge_tui.transcript import Transcript
+from edge_tui.transcript.transcript import Transcript
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from edge_tui.history import bench
-from edge_tui.transcript import Transcript
+from edge_tui.transcript.transcript import Transcript
 from tests.history.runs import batch, started
 
 

@@ -19,7 +19,7 @@ from edge_tui.history.restore import transcript_of
 from edge_tui.history.runs import StoredRun
 from edge_tui.history.schema import HistoryError
 from edge_tui.history.store import Store
-from edge_tui.transcript import Change
+from edge_tui.transcript.transcript import Change
 from tests.history.runs import WORDS, batch, keep, same
 
 HOSTILE = [

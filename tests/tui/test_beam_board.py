@@ -4,7 +4,7 @@ from rich.cells import cell_len
 from textual.app import App, ComposeResult
 
 from edge_tui.engine.events import Finished
-from edge_tui.transcript import Transcript
+from edge_tui.transcript.transcript import Transcript
 from edge_tui.tui.widgets.beam_board import BeamBoard
 from tests.tui.transcripts import BEAM, beam_step, started
 

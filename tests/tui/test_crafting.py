@@ -19,7 +19,7 @@ from edge_tui.engine.port import ModelSpec, Request
 from edge_tui.history import owners
 from edge_tui.history.schema import default_path
 from edge_tui.history.store import Store
-from edge_tui.transcript import Change
+from edge_tui.transcript.transcript import Change
 from edge_tui.tui import editor
 from edge_tui.tui.prompt_history import PromptHistory
 from edge_tui.tui.screens.confirm import ConfirmScreen

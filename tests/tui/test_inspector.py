@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from textual.app import App, ComposeResult
 
 from edge_tui.engine.events import Finished, ParamChanged
-from edge_tui.transcript import Transcript
+from edge_tui.transcript.transcript import Transcript
 from edge_tui.tui.widgets.inspector import Inspector, visible
 from edge_tui.tui.widgets.line_panel import bar, figure, fit_end, fit_start, percent
 from edge_tui.tui.widgets.token_pane import TokenPane

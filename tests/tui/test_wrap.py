@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from edge_tui.tui.wrap import TAB, TokenText, Wrap
+from edge_tui.transcript.wrapping import TAB, TokenText, Wrap
 
 PLAIN = ["\n", "\n\n", "\t", " ", "  ", " the", " sky", "abcdefghijklmnop", ",", "a\nb", "x \n y", ""]
 WIDE = [

@@ -8,7 +8,7 @@ from math import nan
 import numpy as np
 
 from edge_tui.engine.events import TOP, Started, TokenBatch
-from edge_tui.transcript import Transcript
+from edge_tui.transcript.transcript import Transcript
 
 BEAM = ("score", "finished", "finished_parent", "finished_id", "over")
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from edge_tui.history.runs import StoredRun
-    from edge_tui.transcript import Transcript
+    from edge_tui.transcript.transcript import Transcript
 
 FORMATS = {
     "md": "Markdown: prompt, answer and settings, to be read",

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from edge_tui.history.formats import Palette, palette
 from edge_tui.history.formats.facts import SPEAKERS, facts, turns
-from edge_tui.tui.buckets import LEGENDS, buckets
-from edge_tui.tui.wrap import TokenText
+from edge_tui.transcript.colour_buckets import LEGENDS, buckets
+from edge_tui.transcript.wrapping import TokenText
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from edge_tui.history.runs import StoredRun
-    from edge_tui.transcript import TokenView, Transcript
+    from edge_tui.transcript.transcript import TokenView, Transcript
 
 _SHOWN = 6
 """Alternatives under the pointer."""

@@ -16,14 +16,14 @@ from edge_tui.engine.port import Request
 from edge_tui.history.columns import FLOATS, INTS, WIDE_FLOATS, WIDE_INTS
 from edge_tui.history.runs import Entry, StoredRun, build
 from edge_tui.history.schema import HistoryError
-from edge_tui.transcript import Change
+from edge_tui.transcript.transcript import Change
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from edge_tui.transcript import Transcript
+    from edge_tui.transcript.transcript import Transcript
 
 FORMAT = "edge-tui run"
 VERSION = 1

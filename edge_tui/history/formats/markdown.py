@@ -10,7 +10,7 @@ from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from edge_tui.history.runs import StoredRun
-    from edge_tui.transcript import Transcript
+    from edge_tui.transcript.transcript import Transcript
 
 
 def render(stored: StoredRun, transcript: Transcript) -> str:

@@ -6,9 +6,9 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from edge_tui.history.formats.facts import ended, turns
-from edge_tui.tui.buckets import LEGENDS, buckets
+from edge_tui.transcript.colour_buckets import LEGENDS, buckets
+from edge_tui.transcript.wrapping import TAB, TokenText, Wrap
 from edge_tui.tui.format import clip
-from edge_tui.tui.wrap import TAB, TokenText, Wrap
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from edge_tui.history.formats import Palette
     from edge_tui.history.runs import StoredRun
-    from edge_tui.transcript import Transcript
+    from edge_tui.transcript.transcript import Transcript
 
 COLUMNS = 88
 """Cells of a line."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
     from edge_tui.history.runs import StoredRun
-    from edge_tui.transcript import Transcript
+    from edge_tui.transcript.transcript import Transcript
 
 BESIDE = 110
 """From this width on the runs stand beside each other, else one above the other."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edge_tui.config.presets import Preset
     from edge_tui.history.runs import StoredRun
     from edge_tui.history.store import Store
-    from edge_tui.transcript import Transcript
+    from edge_tui.transcript.transcript import Transcript
     from edge_tui.tui.conversation import Conversation
     from edge_tui.tui.screens.history import Wanted
     from edge_tui.tui.widgets.prompt import Prompt

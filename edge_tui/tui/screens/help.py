@@ -11,8 +11,8 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from edge_tui.transcript.colour_buckets import LEGENDS
 from edge_tui.tui.actions import Scope, key_help, key_table
-from edge_tui.tui.buckets import LEGENDS
 from edge_tui.tui.widgets.inspector import Inspector
 from edge_tui.tui.widgets.token_pane import TokenPane
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from edge_tui.history.runs import Entry, StoredRun
     from edge_tui.history.store import Store
-    from edge_tui.transcript import Transcript
+    from edge_tui.transcript.transcript import Transcript
 
 _PREVIEWED = 1000
 """Tokens that a preview reads: a screenful, and quick whatever the run's length."""

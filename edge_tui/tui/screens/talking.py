@@ -10,7 +10,7 @@ from edge_tui.tui.screens.view import View
 if TYPE_CHECKING:
     from edge_tui.engine.events import Event, Started
     from edge_tui.engine.port import Message, Request
-    from edge_tui.transcript import Transcript
+    from edge_tui.transcript.transcript import Transcript
     from edge_tui.tui.session import Place, Run
     from edge_tui.tui.widgets.turns import Turns
 

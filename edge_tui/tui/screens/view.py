@@ -11,8 +11,8 @@ from textual.widgets import Footer, Static, TextArea
 
 import decoders as registry
 from edge_tui.engine import events as engine_events
+from edge_tui.transcript.colour_buckets import BUCKETS
 from edge_tui.tui import format
-from edge_tui.tui.buckets import BUCKETS
 from edge_tui.tui.compositor import RowCompositor
 from edge_tui.tui.widgets.beam_board import BeamBoard
 from edge_tui.tui.widgets.gauge import Gauge, Speed
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from decoders.base import Decoder
     from edge_tui.engine.events import Event, Failed, Finished, Loaded, Started
     from edge_tui.machine.telemetry import Sample
-    from edge_tui.transcript import Transcript
+    from edge_tui.transcript.transcript import Transcript
     from edge_tui.tui.app import EdgeApp
     from edge_tui.tui.knobs import Knobs
     from edge_tui.tui.session import Run, Session

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from edge_tui.config.settings import Settings
     from edge_tui.engine.port import Request
-    from edge_tui.transcript import Transcript
+    from edge_tui.transcript.transcript import Transcript
     from edge_tui.tui.session import Run
     from edge_tui.tui.widgets.strategy_list import StrategyList
     from edge_tui.tui.widgets.token_pane import TokenPane

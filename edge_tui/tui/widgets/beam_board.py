@@ -11,7 +11,7 @@ from edge_tui.tui.widgets.line_panel import LinePanel, fit_end, fit_start, pad, 
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
-    from edge_tui.transcript import Hypothesis, Transcript
+    from edge_tui.transcript.transcript import Hypothesis, Transcript
     from edge_tui.tui.widgets.line_panel import Line
 
 _WIDE = 70

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from textual import events
 
-    from edge_tui.transcript import TokenView, Transcript
+    from edge_tui.transcript.transcript import TokenView, Transcript
     from edge_tui.tui.widgets.line_panel import Line
 
 _BESIDE = 64

@@ -11,8 +11,8 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
+from edge_tui.transcript.wrapping import clusters
 from edge_tui.tui.plain import in_panel
-from edge_tui.tui.wrap import clusters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

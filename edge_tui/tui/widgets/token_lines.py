@@ -11,9 +11,9 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widget import Widget
 
-from edge_tui.tui.buckets import BUCKETS, ColourBy, buckets
+from edge_tui.transcript.colour_buckets import BUCKETS, ColourBy, buckets
+from edge_tui.transcript.wrapping import TAB, Piece, TokenText, Wrap
 from edge_tui.tui.plain import in_text
-from edge_tui.tui.wrap import TAB, Piece, TokenText, Wrap
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from textual.filter import LineFilter
     from textual.selection import Selection
 
-    from edge_tui.transcript import Transcript
+    from edge_tui.transcript.transcript import Transcript
 
 _SLICE = 0.008
 """Seconds of wrapping at a time, so that a long transcript never holds up a key."""

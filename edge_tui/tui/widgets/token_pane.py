@@ -8,13 +8,13 @@ from textual.binding import Binding
 from textual.message import Message
 from textual.reactive import reactive
 
-from edge_tui.tui.buckets import SURPRISING, buckets
+from edge_tui.transcript.colour_buckets import SURPRISING, buckets
 from edge_tui.tui.widgets.token_lines import TokenLines
 
 if TYPE_CHECKING:
     from textual import events
 
-    from edge_tui.transcript import Transcript
+    from edge_tui.transcript.transcript import Transcript
 
 
 def _binding(keys: str, action: str, label: str, tooltip: str) -> Binding:

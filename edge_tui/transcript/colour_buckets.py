@@ -6,7 +6,7 @@ from math import log
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from edge_tui.transcript import Transcript
+    from edge_tui.transcript.transcript import Transcript
 
 ColourBy = Literal["probability", "rank", "entropy"]
 

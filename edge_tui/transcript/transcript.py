@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from math import inf, isnan, nan
 from typing import TYPE_CHECKING
 
-from edge_tui.records import Alternative, Column, Records, TokenView
-from edge_tui.thinking import Thoughts
-from edge_tui.tree import Tree
+from edge_tui.transcript.thinking import Thoughts
+from edge_tui.transcript.token_table import Alternative, Column, Records, TokenView
+from edge_tui.transcript.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
