@@ -36,8 +36,8 @@ proof: $(VENV)/.proof ## The long tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m proof $(ARGS)
 
 bench-tui: $(VENV)/.dev ## Measure the screen through a pseudo-terminal
-	$(BIN)/python -m edge_tui.tui.bench_app
-	$(BIN)/python -m edge_tui.tui.bench $(ARGS)
+	$(BIN)/python -m edge_tui.bench.app
+	$(BIN)/python -m edge_tui.bench.screen $(ARGS)
 
 docs: $(VENV)/.dev ## Write the generated parts of README.md and docs/ anew
 	$(BIN)/python -m tests.test_packaging
@@ -49,7 +49,7 @@ screenshots: $(VENV)/.dev ## Take the README's pictures anew, and put every scre
 	$(BIN)/python tools/contact_sheet.py
 
 bench-history: $(VENV)/.dev ## Measure the history: opening, searching, bytes and time of a token
-	$(BIN)/python -m edge_tui.history.bench $(ARGS)
+	$(BIN)/python -m edge_tui.bench.history $(ARGS)
 
 wheel: $(VENV)/.dev ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel

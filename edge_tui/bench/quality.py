@@ -22,8 +22,8 @@ from dataclasses import asdict, dataclass
 from math import nan
 from pathlib import Path
 
+from edge_tui.bench.edge_runner import Ours
 from edge_tui.bench.job import BenchError, Job
-from edge_tui.bench.ours import Ours
 from edge_tui.bench.session import Session, Target
 from edge_tui.engine.port import Precision, Request
 from edge_tui.engine.text import Codec

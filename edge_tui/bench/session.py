@@ -11,14 +11,14 @@ from pathlib import Path
 from types import TracebackType
 
 import decoders
-from edge_tui.bench.floor import read_bandwidth
-from edge_tui.bench.imposed import register
+from edge_tui.bench.edge_runner import Ours
+from edge_tui.bench.forced_acceptance import register
 from edge_tui.bench.job import BenchError
-from edge_tui.bench.ours import Ours
-from edge_tui.bench.peers import Peer
 from edge_tui.bench.progress import Progress
 from edge_tui.bench.random_models import CONFIGS, write_random
 from edge_tui.bench.report import Ledger
+from edge_tui.bench.roofline import read_bandwidth
+from edge_tui.bench.transformers_runner import Peer
 from edge_tui.engine.port import ModelSpec, Precision
 
 

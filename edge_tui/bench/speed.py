@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, field, replace
 from math import nan
 
 import decoders
+from edge_tui.bench.edge_runner import NAME, Ours, prompt_ids
 from edge_tui.bench.job import Job, Summary, Timing
-from edge_tui.bench.ours import NAME, Ours, prompt_ids
-from edge_tui.bench.peers import KINDS, Peer, can_run
 from edge_tui.bench.session import Session, Target
+from edge_tui.bench.transformers_runner import KINDS, Peer, can_run
 from edge_tui.engine.port import Precision
 
 Decode = Callable[[Job, int], Timing]
@@ -103,7 +103,7 @@ def measure(
         precision: To load it in.
         jobs: What to decode.
         second: The amateur or draft of strategies with two models.
-        peers: Keys of `edge_tui.bench.peers.KINDS`.
+        peers: Keys of `edge_tui.bench.transformers_runner.KINDS`.
         rounds: Counted decodes of each contestant.
         seconds: Most time for one decode; a slow contestant writes fewer tokens.
 

@@ -192,7 +192,7 @@ def _compare(options: Options, ledger: Ledger) -> Sequence[Column]:
 
 
 def _figures(options: Options, ledger: Ledger) -> None:
-    from edge_tui.bench.figures import run as measure_figures
+    from edge_tui.bench.targets import run as measure_figures
 
     with _session(options, ledger, _progress(options, 1)) as session:
         measure_figures(

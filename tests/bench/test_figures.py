@@ -6,25 +6,25 @@ from math import inf, isfinite
 
 import pytest
 
-from edge_tui.bench import figures
-from edge_tui.bench.book import Book, Goal
+from edge_tui.bench import targets
+from edge_tui.bench.figure_table import Book, Goal
 from edge_tui.bench.job import BenchError
 
 
 @pytest.mark.parametrize(
-    "scenario", [s for s in figures.SCENARIOS if s.device == "cuda"], ids=lambda s: s.name
+    "scenario", [s for s in targets.SCENARIOS if s.device == "cuda"], ids=lambda s: s.name
 )
 def test_each_scenario_gives_its_figures(scenario, session, monkeypatch):
-    monkeypatch.setattr(figures, "SMALL", "tiny")
-    monkeypatch.setattr(figures, "LARGE", "tiny")
-    monkeypatch.setattr(figures, "MIDDLE", "tiny")
+    monkeypatch.setattr(targets, "SMALL", "tiny")
+    monkeypatch.setattr(targets, "LARGE", "tiny")
+    monkeypatch.setattr(targets, "MIDDLE", "tiny")
     book = Book(session)
     if scenario.name in ("7B 4bit", "7B int8"):
-        figures._large(book, {"rounds": 1, "seconds": 0.05})
+        targets._large(book, {"rounds": 1, "seconds": 0.05})
     if scenario.name == "greedy 0.5B":  # compiling takes half a minute
         measure = Book.measure
         monkeypatch.setattr(Book, "measure", lambda *a, peers=(), **o: measure(*a, peers=("eager",), **o))
-        monkeypatch.setattr(figures, "STATIC", figures.EAGER)
+        monkeypatch.setattr(targets, "STATIC", targets.EAGER)
     if scenario.name == "screen":
         pytest.skip("starts the app in a terminal of its own: tests/tui measure that")
     scenario.work(book, {"rounds": 1, "seconds": 0.05})

@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import pytest
 
-from edge_tui.bench import peers, speed
-from edge_tui.bench.floor import read_bandwidth, step_cache, step_weights
+from edge_tui.bench import speed, transformers_runner
+from edge_tui.bench.edge_runner import prompt_ids
 from edge_tui.bench.job import BenchError, Job, Summary, Timing
-from edge_tui.bench.ours import prompt_ids
 from edge_tui.bench.random_models import CONFIGS, tensor_shapes, write_random
+from edge_tui.bench.roofline import read_bandwidth, step_cache, step_weights
 from edge_tui.engine.checkpoint import open_checkpoint, pair_refusal
 from edge_tui.engine.models.architectures import flat_config
 from edge_tui.engine.text import Codec
@@ -135,12 +135,12 @@ def test_what_cannot_be_measured_is_said_and_the_rest_goes_on(session):
 
 
 def test_generate_gets_our_defaults():
-    assert peers.generate_options(Job("greedy")) == {"do_sample": False}
-    assert peers.generate_options(Job("beam", {"num_beams": 3.0}))["num_beams"] == 3
-    options = peers.generate_options(Job("top_p", {"temperature": 1.5}))
+    assert transformers_runner.generate_options(Job("greedy")) == {"do_sample": False}
+    assert transformers_runner.generate_options(Job("beam", {"num_beams": 3.0}))["num_beams"] == 3
+    options = transformers_runner.generate_options(Job("top_p", {"temperature": 1.5}))
     assert options == {"do_sample": True, "top_k": 0, "temperature": 1.5, "top_p": 0.9}
-    assert not peers.can_run("static", "beam", "bfloat16")
-    assert not peers.can_run("eager", "contrastive", "bfloat16")
+    assert not transformers_runner.can_run("static", "beam", "bfloat16")
+    assert not transformers_runner.can_run("eager", "contrastive", "bfloat16")
 
 
 def test_a_peer_decodes_what_it_is_told_to(session):
@@ -189,7 +189,7 @@ def test_imposed_acceptance_gives_the_tokens_that_the_formula_says(session):
     import decoders
     from decoders.base import Output, Params
     from decoders.random import Rng
-    from edge_tui.bench.imposed import LOOKAHEAD, RATES, name_of, tokens_a_step
+    from edge_tui.bench.forced_acceptance import LOOKAHEAD, RATES, name_of, tokens_a_step
 
     session.impose()
     rows, vocab = 600, 7

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from edge_tui.bench import random_models
-from edge_tui.bench.ours import load
+from edge_tui.bench.edge_runner import load
 from edge_tui.engine.checkpoint import Checkpoint, open_checkpoint
 from edge_tui.engine.events import Event, FirstToken, Loaded
 from edge_tui.engine.forecast import Forecast, forecast

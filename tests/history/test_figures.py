@@ -6,14 +6,14 @@ import tracemalloc
 
 import pytest
 
-from edge_tui.history import bench
+from edge_tui.bench import history
 from edge_tui.transcript.transcript import Transcript
 from tests.history.runs import batch, started
 
 
 @pytest.mark.proof
 def test_ten_thousand_runs_open_and_search_in_time(capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench.main(["--rounds", "0"]) == 0, capsys.readouterr().out
+    assert history.main(["--rounds", "0"]) == 0, capsys.readouterr().out
 
 
 def test_a_token_kept_on_the_screen_takes_at_most_400_bytes() -> None:

@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from edge_tui.bench.floor import read_bandwidth
+from edge_tui.bench.roofline import read_bandwidth
 from edge_tui.engine.ops import attend_triton
 from edge_tui.engine.ops.attend import Scratch
 from edge_tui.engine.ops.attend_triton import Tuning

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import astuple, replace
 from pathlib import Path
 
-from edge_tui.bench.ours import Ours, prompt_ids
+from edge_tui.bench.edge_runner import Ours, prompt_ids
 from edge_tui.bench.random_models import write_random
 from edge_tui.engine.ops import project_triton
 from edge_tui.engine.ops.project_configs import Config, choose

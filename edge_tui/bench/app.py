@@ -1,4 +1,4 @@
-"""Measures the whole app, on the demo pair if nothing else is named: `python -m edge_tui.tui.bench_app`.
+"""Measures the whole app, on the demo pair if nothing else is named: `python -m edge_tui.bench.app`.
 
 Three figures through a pseudo-terminal: seconds from process start to the first painted frame and to the
 model being ready (the medians of some starts), and tokens per second streamed to the screen as a fraction of
@@ -54,7 +54,7 @@ def child(report: Path, rounds: int, invented: str) -> None:
 
         if not invented:
             return LocalEngine(settings.specs())
-        from edge_tui.bench.ours import load
+        from edge_tui.bench.edge_runner import load
 
         return LocalEngine(settings.specs(), lambda *call: load(*call, invented=True)[0])
 
@@ -125,7 +125,7 @@ def measure(rounds: int, invented: str = "") -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        order = ["edge_tui.tui.bench_app", "--child", str(report), "--rounds", str(rounds)]
+        order = ["edge_tui.bench.app", "--child", str(report), "--rounds", str(rounds)]
         began = time.time()
         _started([*order, "--random", invented], folder, to_the_end=True)
         result = json.loads(report.read_text())
@@ -185,7 +185,7 @@ def _started(module: list[str], home: str, to_the_end: bool) -> float:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the figures; 0 when all hold."""
-    parser = argparse.ArgumentParser(prog="python -m edge_tui.tui.bench_app", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m edge_tui.bench.app", description=__doc__)
     parser.add_argument("--rounds", type=int, default=20, help="rounds of each kind")
     parser.add_argument("--starts", type=int, default=5, help="of the app, to its first frame")
     parser.add_argument("--random", default="", help="random weights of an architecture's true size")

@@ -1,4 +1,4 @@
-"""Measures the history: `python -m edge_tui.history.bench`.
+"""Measures the history: `python -m edge_tui.bench.history`.
 
 A history of ten thousand runs is made, opened on the screen and searched; tokens are kept and counted in
 bytes; and the demo pair decodes in turns with and without a recorder, so that a busy machine slows both.
@@ -156,7 +156,7 @@ def recorded(path: Path, rounds: int, tokens: int) -> tuple[list[float], float, 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the figures; 0 when all hold."""
-    parser = argparse.ArgumentParser(prog="python -m edge_tui.history.bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m edge_tui.bench.history", description=__doc__)
     parser.add_argument("--runs", type=int, default=10_000, help="runs in the history")
     parser.add_argument("--rounds", type=int, default=7, help="rounds of decoding; 0 leaves that out")
     arguments = parser.parse_args(argv)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from math import nan
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.bench.floor import step_cache, step_weights
 from edge_tui.bench.job import BenchError, Job, Timing
 from edge_tui.bench.random_models import RandomWeights
+from edge_tui.bench.roofline import step_cache, step_weights
 from edge_tui.engine import events
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request

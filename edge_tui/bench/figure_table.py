@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edge_tui.bench.edge_runner import NAME, prompt_ids
 from edge_tui.bench.job import BenchError, Job
-from edge_tui.bench.ours import NAME, prompt_ids
 from edge_tui.bench.session import Session
 from edge_tui.bench.speed import Row, measure
 from edge_tui.engine.port import Precision

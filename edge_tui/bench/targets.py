@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_tui.bench.book import Book, Goal
-from edge_tui.bench.imposed import LOOKAHEAD, RATES, name_of, tokens_a_step
+from edge_tui.bench.figure_table import Book, Goal
+from edge_tui.bench.forced_acceptance import LOOKAHEAD, RATES, name_of, tokens_a_step
 from edge_tui.bench.job import BenchError, Job
-from edge_tui.bench.peers import KINDS
 from edge_tui.bench.session import Session
+from edge_tui.bench.transformers_runner import KINDS
 
 EAGER, STATIC = KINDS["eager"], KINDS["static"]
 SMALL, MIDDLE, LARGE, DEMO = "qwen2-0.5b", "llama-3.2-1b", "qwen2-7b", "demo/expert"
@@ -122,7 +122,7 @@ def _of_ideal(rate: float) -> Goal:
 def _screen(book: Book, options: Options) -> None:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        order = [sys.executable, "-m", "edge_tui.tui.bench_app", "--random", SMALL, "--json", str(report)]
+        order = [sys.executable, "-m", "edge_tui.bench.app", "--random", SMALL, "--json", str(report)]
         done = subprocess.run(order, capture_output=True, text=True, timeout=300, check=False)
         if not report.exists():
             raise BenchError(f"The app under test ended with {done.returncode}: {done.stderr.strip()[-200:]}")

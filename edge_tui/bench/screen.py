@@ -1,4 +1,4 @@
-"""Measures the screen through a pseudo-terminal: `python -m edge_tui.tui.bench`.
+"""Measures the screen through a pseudo-terminal: `python -m edge_tui.bench.screen`.
 
 A child process runs a small Textual app with the token pane, the inspector and a line that echoes keys,
 and feeds itself 2,000 tokens a second. The parent reads its output, as fast as it comes or at 125 kB/s as
@@ -238,7 +238,7 @@ def measure(scene: Scene, rate: float, seconds: float) -> tuple[Outcome, list[fl
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", scene.rows, scene.columns, 0, 0))
         environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
         environment.pop("NO_COLOR", None)
-        order = [sys.executable, "-m", "edge_tui.tui.bench", "--child", json.dumps(asdict(scene))]
+        order = [sys.executable, "-m", "edge_tui.bench.screen", "--child", json.dumps(asdict(scene))]
         order += ["--rate", str(rate), "--seconds", str(seconds), "--report", str(report)]
         process = subprocess.Popen(
             order, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
@@ -301,7 +301,7 @@ def _watch(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table; 0 when every figure holds."""
-    parser = argparse.ArgumentParser(prog="python -m edge_tui.tui.bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m edge_tui.bench.screen", description=__doc__)
     parser.add_argument("--rate", type=float, default=2000.0, help="tokens per second")
     parser.add_argument("--seconds", type=float, default=8.0, help="length of each measurement")
     parser.add_argument("--only", default="", help="measure scenes whose name holds this")

@@ -14,8 +14,8 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.bench.floor import synchronise
 from edge_tui.bench.job import BenchError, Job, Timing
+from edge_tui.bench.roofline import synchronise
 
 if TYPE_CHECKING:
     from pathlib import Path
