@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edge_tui.engine import forecast, loader
-from edge_tui.engine.checkpoint import open_checkpoint
+from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
+from edge_tui.engine.models import loader, memory_estimate
 from edge_tui.engine.port import ModelSpec
 from edge_tui.hub import Listing, local_models
 from edge_tui.hub.outlook import outlook
@@ -105,7 +105,7 @@ def test_a_full_cache_is_listed_quickly(cache: Path) -> None:
 
 def test_the_outlook_reserves_what_a_load_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = open_checkpoint(str(make_checkpoint(tmp_path / "long", context=100_000_000)))
-    for module in (forecast, loader):
+    for module in (memory_estimate, loader):
         monkeypatch.setattr(module, "free_memory", lambda _device: 200 * 2**20)
     seen = outlook(checkpoint, "cpu", 0)
     assert not {"auto", "float32"} & set(seen.reasons), "it can be loaded with less"
@@ -118,8 +118,8 @@ def test_the_outlook_reserves_what_a_load_would(tmp_path: Path, monkeypatch: pyt
 def test_the_outlook_of_a_pair(tmp_path: Path) -> None:
     checkpoint = open_checkpoint("demo/expert")
     seen = outlook(checkpoint, "cpu", 1024, 4, 64, ModelSpec("demo/amateur", context=1024))
-    one = forecast.forecast(checkpoint, "float32", 1024, 4, "cpu", 64)
-    other = forecast.forecast(open_checkpoint("demo/amateur"), "auto", 1024, 4, "cpu", 64)
+    one = memory_estimate.forecast(checkpoint, "float32", 1024, 4, "cpu", 64)
+    other = memory_estimate.forecast(open_checkpoint("demo/amateur"), "auto", 1024, 4, "cpu", 64)
     (together,) = seen.together["float32"]
     assert (together.weights, together.kv) == (one.weights + other.weights, one.kv + other.kv)
     assert not outlook(checkpoint, "cpu", 1024, other=ModelSpec(str(tmp_path / "none"))).together

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from edge_tui.engine.checkpoint import open_checkpoint
-from edge_tui.engine.forecast import forecast
+from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
+from edge_tui.engine.models.memory_estimate import forecast
 from edge_tui.hub import Listing, local_models, recent
 from edge_tui.hub.remote import HubError, Pull, Remote, look, repository_id
 from tests.engine.checkpoints import make_checkpoint

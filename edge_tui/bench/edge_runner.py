@@ -18,10 +18,10 @@ from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
 
 if TYPE_CHECKING:
-    from edge_tui.engine.checkpoint import Checkpoint
-    from edge_tui.engine.loader import LoadedModel
+    from edge_tui.engine.checkpoints.checkpoint import Checkpoint
     from edge_tui.engine.models.base import ModelInfo
-    from edge_tui.engine.text import Codec
+    from edge_tui.engine.models.loader import LoadedModel
+    from edge_tui.engine.text.tokenizer import Codec
 
 NAME = "edge-tui"
 _POLL = 0.002
@@ -194,7 +194,7 @@ def load(
     Returns:
         The model, and the seconds that making its weights took: NaN where they were read.
     """
-    from edge_tui.engine import loader
+    from edge_tui.engine.models import loader
 
     made: list[RandomWeights] = []
 

@@ -26,7 +26,7 @@ from edge_tui.bench.edge_runner import Ours
 from edge_tui.bench.job import BenchError, Job
 from edge_tui.bench.session import Session, Target
 from edge_tui.engine.port import Precision, Request
-from edge_tui.engine.text import Codec
+from edge_tui.engine.text.tokenizer import Codec
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)

@@ -12,9 +12,9 @@ import time
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from edge_tui.engine.checkpoints.weights import SINGLE, Weights
 from edge_tui.engine.models.architectures import FlatConfig, flat_config
 from edge_tui.engine.models.base import Cancelled
-from edge_tui.engine.models.weights import SINGLE, Weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -108,7 +108,7 @@ CONFIGS: dict[str, tuple[Config, int]] = {
 class RandomWeights(Weights):
     """Tensors of the shapes asked for, filled with random numbers on the device.
 
-    Norms are 1 and biases 0; takes the place of a folder's files in `edge_tui.engine.loader.load`.
+    Norms are 1 and biases 0; takes the place of a folder's files in `edge_tui.engine.models.loader.load`.
 
     Attributes:
         seconds: Spent making tensors: what stands for reading them.

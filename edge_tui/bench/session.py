@@ -128,7 +128,7 @@ class Session:
         Raises:
             BenchError: it cannot be built.
         """
-        from edge_tui.engine.checkpoint import CheckpointError, open_checkpoint
+        from edge_tui.engine.checkpoints.checkpoint import CheckpointError, open_checkpoint
 
         try:
             folder = open_checkpoint(target.name).path
@@ -138,7 +138,7 @@ class Session:
 
     def allocated(self) -> int:
         """Bytes of GPU memory in use, as the allocator counts; 0 on a CPU."""
-        from edge_tui.engine.residents import memory_of
+        from edge_tui.engine.models.manager import memory_of
 
         return memory_of(self.device).allocated or 0 if self.device.startswith("cuda") else 0
 
@@ -147,7 +147,7 @@ class Session:
 
         None on a CPU: what malloc keeps from one model for the next makes a process's size no measure.
         """
-        from edge_tui.engine.residents import memory_of
+        from edge_tui.engine.models.manager import memory_of
 
         peak = memory_of(self.device).peak
         return None if peak is None else peak - before

@@ -208,7 +208,7 @@ def _session(options: Options, ledger: Ledger, progress: Progress, prompts: str 
     import random
 
     from edge_tui.bench.session import Session
-    from edge_tui.engine.residents import settle_imports
+    from edge_tui.engine.models.manager import settle_imports
     from edge_tui.machine.devices import resolve_device
 
     try:

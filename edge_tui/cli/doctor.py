@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edge_tui.config.settings import user_config
-from edge_tui.engine.locate import cache_root, offline
+from edge_tui.engine.checkpoints.locate import cache_root, offline
 from edge_tui.machine.devices import torch_has_cuda
 from edge_tui.machine.nvml import Gpu, Holder, visible
 from edge_tui.util.sanitise import sanitise

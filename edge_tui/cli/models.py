@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.engine.forecast import size
+from edge_tui.engine.models.memory_estimate import size
 from edge_tui.hub import local_models
 from edge_tui.hub.outlook import PRECISIONS, outlook
 from edge_tui.hub.remote import HubError, Progress, Pull, Remote, look, repository_id

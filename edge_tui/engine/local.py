@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 
 import decoders
 from decoders.base import Param, ParamError
+from edge_tui.engine.decode.param_table import ParamTable
 from edge_tui.engine.events import Died, Event, Failed, Finished, Queued
+from edge_tui.engine.models.manager import Loader, Residents, memory_of
 from edge_tui.engine.port import Memory, ModelSpec, Request
-from edge_tui.engine.residents import Loader, Residents, memory_of
-from edge_tui.engine.table import ParamTable
 
 _SWITCH = 0.0001
 """Seconds that painting may keep the interpreter while a step waits to be launched (Python: 0.005)."""
@@ -42,7 +42,7 @@ class LocalEngine:
 
     Args:
         models: Model by role; loaded on first use.
-        load: Brings a model into memory in place of `edge_tui.engine.loader.load` (benchmarks).
+        load: Brings a model into memory in place of `edge_tui.engine.models.loader.load` (benchmarks).
         wake: Called on the owner thread when there is news, for whoever would rather not look all the time;
             while a run goes on that nobody watches, its end is the only news.
     """
@@ -182,7 +182,7 @@ class LocalEngine:
             self._post(explain(error, None))
 
     def _generate(self, run: Run) -> None:
-        from edge_tui.engine.performance import perform
+        from edge_tui.engine.decode.run import perform
 
         post = self._post if run.request.watched else self._post_end
         try:

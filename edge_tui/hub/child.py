@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from edge_tui.engine.locate import cache_root
+from edge_tui.engine.checkpoints.locate import cache_root
 from edge_tui.hub.sentences import NoRoom, sentence
 
 SMALL = 16_000_000

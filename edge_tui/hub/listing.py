@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_tui.engine.checkpoint import Checkpoint, CheckpointError, open_checkpoint
-from edge_tui.engine.locate import DEMO_MODELS, cache_root
+from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from edge_tui.engine.checkpoints.locate import DEMO_MODELS, cache_root
 from edge_tui.engine.models.architectures import supports
 
 if TYPE_CHECKING:

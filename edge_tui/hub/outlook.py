@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, get_args
 
-from edge_tui.engine.checkpoint import CheckpointError, open_checkpoint
-from edge_tui.engine.forecast import Forecast, forecast, forecast_pair, reserved
-from edge_tui.engine.loader import available_precisions
+from edge_tui.engine.checkpoints.checkpoint import CheckpointError, open_checkpoint
+from edge_tui.engine.models.loader import available_precisions
+from edge_tui.engine.models.memory_estimate import Forecast, forecast, forecast_pair, reserved
 from edge_tui.engine.port import Precision
 from edge_tui.machine.devices import devices
 from edge_tui.machine.nvml import Holder, holders
 
 if TYPE_CHECKING:
-    from edge_tui.engine.checkpoint import Checkpoint
+    from edge_tui.engine.checkpoints.checkpoint import Checkpoint
     from edge_tui.engine.port import ModelSpec
     from edge_tui.machine.devices import Device
 

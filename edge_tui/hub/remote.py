@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from edge_tui.engine.checkpoint import Checkpoint, CheckpointError, Tensor, describe
-from edge_tui.engine.weight_files import without_safetensors
+from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, Tensor, describe
+from edge_tui.engine.checkpoints.weight_files import without_safetensors
 from edge_tui.errors import EdgeError
 from edge_tui.hub.listing import Listing, listing_of
 

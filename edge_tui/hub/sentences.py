@@ -6,8 +6,8 @@ import errno
 import os
 from urllib.parse import urlsplit
 
-from edge_tui.engine.locate import cache_root
-from edge_tui.engine.weight_files import CheckpointError
+from edge_tui.engine.checkpoints.locate import cache_root
+from edge_tui.engine.checkpoints.weight_files import CheckpointError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 

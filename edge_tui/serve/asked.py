@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import decoders
 from decoders.beam import NUM_BEAMS
+from edge_tui.engine.decode.resolve import settle
 from edge_tui.engine.port import MODE_TEMPERATURE, Message, Mode, Request
-from edge_tui.engine.resolve import settle
 from edge_tui.errors import RequestError
 from edge_tui.serve.errors import ApiError
 

@@ -1,1 +1,1 @@
-"""Holds helpers that know nothing of decoding: text for terminals, logs, watched files. Imports nothing of ours."""
+"""Holds helpers that know nothing of decoding: text for terminals, logs, files. Imports nothing of ours."""

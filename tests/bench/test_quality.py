@@ -25,8 +25,8 @@ from edge_tui.bench.quality import (
     perplexity,
     read_questions,
 )
-from edge_tui.engine.checkpoint import open_checkpoint
-from edge_tui.engine.text import Codec
+from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
+from edge_tui.engine.text.tokenizer import Codec
 
 WINDOW, STRIDE, TOKENS = 96, 40, 300
 

@@ -17,9 +17,9 @@ from edge_tui.bench.edge_runner import prompt_ids
 from edge_tui.bench.job import BenchError, Job, Summary, Timing
 from edge_tui.bench.random_models import CONFIGS, tensor_shapes, write_random
 from edge_tui.bench.roofline import read_bandwidth, step_cache, step_weights
-from edge_tui.engine.checkpoint import open_checkpoint, pair_refusal
+from edge_tui.engine.checkpoints.checkpoint import open_checkpoint, pair_refusal
 from edge_tui.engine.models.architectures import flat_config
-from edge_tui.engine.text import Codec
+from edge_tui.engine.text.tokenizer import Codec
 
 KNOWN = {
     "qwen2-0.5b": 494_032_768,

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_tui.engine.chat import SECONDS, ChatError, render, thinking_open
-from edge_tui.engine.checkpoint import Checkpoint
+from edge_tui.engine.checkpoints.checkpoint import Checkpoint
 from edge_tui.engine.port import Message
+from edge_tui.engine.text.chat_template import SECONDS, ChatError, render, thinking_open
 
 CHATML = (
     "{%- for message in messages %}{%- if loop.first and messages[0]['role'] != 'system' %}"

@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from edge_tui.engine.checkpoint import CheckpointError, open_checkpoint, pair_refusal, same_vocabulary
-from edge_tui.engine.locate import cache_root
+from edge_tui.engine.checkpoints.checkpoint import (
+    CheckpointError,
+    open_checkpoint,
+    pair_refusal,
+    same_vocabulary,
+)
+from edge_tui.engine.checkpoints.locate import cache_root
 from tests.engine.checkpoints import make_checkpoint
 
 if TYPE_CHECKING:
@@ -130,7 +135,8 @@ def test_named_chat_templates_take_the_default(folder: Path) -> None:
 
 def test_importing_it_loads_neither_torch_nor_transformers() -> None:
     code = (
-        "import sys, edge_tui.hub, edge_tui.engine.loader, edge_tui.engine.text, edge_tui.engine.chat\n"
+        "import sys, edge_tui.hub, edge_tui.engine.models.loader\n"
+        "import edge_tui.engine.text.tokenizer, edge_tui.engine.text.chat_template\n"
         "from edge_tui.hub import local_models; local_models()\n"
         "sys.exit(bool({'torch', 'transformers', 'huggingface_hub'} & set(sys.modules)))"
     )

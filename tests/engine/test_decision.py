@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from decoders.base import Output, Step
-from edge_tui.engine.decision import apart
+from edge_tui.engine.decode.step_record import apart
 
 
 def test_what_lies_among_the_logits_is_copied_and_nothing_else() -> None:

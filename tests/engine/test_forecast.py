@@ -7,16 +7,21 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from edge_tui.engine import forecast
-from edge_tui.engine.checkpoint import Checkpoint, open_checkpoint
-from edge_tui.engine.forecast import Forecast, forecast_pair, largest_context, resolve_precision, size
-from edge_tui.engine.loader import load
-from edge_tui.engine.models import linear
+from edge_tui.engine.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from edge_tui.engine.models import linear, memory_estimate
 from edge_tui.engine.models.branches import Branches
+from edge_tui.engine.models.capacity import ROOM, roomy
 from edge_tui.engine.models.flat import FlatModel
+from edge_tui.engine.models.loader import load
+from edge_tui.engine.models.memory_estimate import (
+    Forecast,
+    forecast_pair,
+    largest_context,
+    resolve_precision,
+    size,
+)
 from edge_tui.engine.ops.project_cpu import can_half, can_int8_vector
 from edge_tui.engine.port import ModelSpec
-from edge_tui.engine.rooms import ROOM, roomy
 from edge_tui.machine import devices
 from edge_tui.machine.devices import Device, best_device, free_memory, resolve_device
 from edge_tui.machine.nvml import GpuSample
@@ -46,7 +51,7 @@ def test_weights_are_forecast_to_the_byte(
     made: Callable[..., Checkpoint], arch: str, precision: Any, tie: bool
 ) -> None:
     checkpoint = made(arch, tie=tie, hidden=72, intermediate=88, heads=6, kv_heads=3, dtype=torch.bfloat16)
-    expected = forecast.forecast(checkpoint, precision, 64, 1, "cpu")
+    expected = memory_estimate.forecast(checkpoint, precision, 64, 1, "cpu")
     info = load(ModelSpec(checkpoint.name, precision, "cpu", 64)).model.info
     assert expected.weights == info.weight_bytes
     assert expected.kv == roomy(64 + ROOM) * info.kv_bytes
@@ -57,9 +62,9 @@ def test_weights_are_forecast_to_the_byte(
 def test_matrices_that_are_packed_wider_are_forecast_to_the_byte(
     made: Callable[..., Checkpoint], precision: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forecast, "BIG_MATRIX", 72 * 96)
+    monkeypatch.setattr(memory_estimate, "BIG_MATRIX", 72 * 96)
     checkpoint = made("qwen2", hidden=72, intermediate=600, heads=6, kv_heads=3)
-    expected = forecast.forecast(checkpoint, precision, 64, 1, "cpu")
+    expected = memory_estimate.forecast(checkpoint, precision, 64, 1, "cpu")
     model = load(ModelSpec(checkpoint.name, precision, "cpu", 64)).model
     assert isinstance(model, FlatModel)
     assert isinstance(model._head, linear.VectorInt8)
@@ -72,10 +77,10 @@ def test_matrices_that_are_packed_wider_are_forecast_to_the_byte(
 def test_halves_are_forecast_to_the_byte(
     made: Callable[..., Checkpoint], tie: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (forecast, linear):
+    for module in (memory_estimate, linear):
         monkeypatch.setattr(module, "HALF_MATRIX", 72 * 96)
     checkpoint = made("qwen2", tie=tie, hidden=72, intermediate=600, heads=6, kv_heads=3, dtype=dtype)
-    expected = forecast.forecast(checkpoint, "float32", 64, 1, "cpu")
+    expected = memory_estimate.forecast(checkpoint, "float32", 64, 1, "cpu")
     model = load(ModelSpec(checkpoint.name, "float32", "cpu", 64)).model
     assert isinstance(model, FlatModel)
     assert isinstance(model._head, linear.Half) == (dtype == torch.bfloat16)
@@ -93,7 +98,7 @@ def test_the_other_tiers_weights_are_forecast_to_the_byte(tmp_path: Path, precis
     GemmaForCausalLM(config).save_pretrained(tmp_path)
     save_tokenizer(tmp_path)
     loaded = load(ModelSpec(str(tmp_path), precision, "cpu"))
-    expected = forecast.forecast(loaded.checkpoint, precision, 128, 1, "cpu")
+    expected = memory_estimate.forecast(loaded.checkpoint, precision, 128, 1, "cpu")
     assert loaded.model.info.tier == "transformers"
     assert expected.weights == loaded.model.info.weight_bytes
     assert expected.kv == 128 * loaded.model.info.kv_bytes
@@ -102,14 +107,17 @@ def test_the_other_tiers_weights_are_forecast_to_the_byte(tmp_path: Path, precis
 def test_kv_grows_with_context_and_rows(made: Callable[..., Checkpoint]) -> None:
     checkpoint = made(layers=3, heads=4, kv_heads=2, hidden=64)
     position = 3 * 2 * 2 * 16 * 4
-    one = forecast.forecast(checkpoint, "float32", 1000, 1, "cpu")
+    one = memory_estimate.forecast(checkpoint, "float32", 1000, 1, "cpu")
     assert one.kv == 1536 * position, "steps launched ahead need room, and contexts are rounded up"
-    assert forecast.forecast(checkpoint, "bfloat16", 1000, 1, "cpu").kv == one.kv // 2
-    assert forecast.forecast(checkpoint, "float32", 0, 1, "cpu").kv == 512 * position
+    assert memory_estimate.forecast(checkpoint, "bfloat16", 1000, 1, "cpu").kv == one.kv // 2
+    assert memory_estimate.forecast(checkpoint, "float32", 0, 1, "cpu").kv == 512 * position
     # Copies of the row that read the prompt; on a GPU rows share that and have room for what is new.
-    assert forecast.forecast(checkpoint, "float32", 1000, 4, "cpu").kv == 5 * one.kv
-    assert forecast.forecast(checkpoint, "float32", 1000, 4, "cuda:0").kv == 5 * one.kv
-    assert forecast.forecast(checkpoint, "float32", 4000, 4, "cuda:0", 200).kv == (4096 + 4 * 512) * position
+    assert memory_estimate.forecast(checkpoint, "float32", 1000, 4, "cpu").kv == 5 * one.kv
+    assert memory_estimate.forecast(checkpoint, "float32", 1000, 4, "cuda:0").kv == 5 * one.kv
+    assert (
+        memory_estimate.forecast(checkpoint, "float32", 4000, 4, "cuda:0", 200).kv
+        == (4096 + 4 * 512) * position
+    )
 
 
 def test_kv_is_what_contexts_and_their_forks_hold(made: Callable[..., Checkpoint]) -> None:
@@ -122,10 +130,10 @@ def test_kv_is_what_contexts_and_their_forks_hold(made: Callable[..., Checkpoint
         return sum(block.numel() * block.element_size() for block in blocks)
 
     copied = root.fork(3)
-    expected = forecast.forecast(checkpoint, "float32", 1200, 3, "cpu", 100)
+    expected = memory_estimate.forecast(checkpoint, "float32", 1200, 3, "cpu", 100)
     assert held(root._block, copied._block) == expected.kv
     shared = Branches(root._block, 3, 1100)
-    expected = forecast.forecast(checkpoint, "float32", 1200, 3, "cuda:0", 100)
+    expected = memory_estimate.forecast(checkpoint, "float32", 1200, 3, "cuda:0", 100)
     assert held(root._block, *shared.grown) == expected.kv
 
 
@@ -147,7 +155,7 @@ def test_reading_a_prompt_takes_what_is_forecast(
     )
     model = load(ModelSpec(checkpoint.name, precision, "cpu", context)).model
     room = model.open(1, roomy(context + ROOM))
-    start = context - 2 * forecast.CHUNK
+    start = context - 2 * memory_estimate.CHUNK
     ids = torch.randint(0, 300, (1, context - 8))
     if start:
         model.prefill(room, ids[:, :start], torch.tensor([start]))
@@ -156,7 +164,7 @@ def test_reading_a_prompt_takes_what_is_forecast(
     assert seen.profiler is not None
     events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
     held = accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns()))
-    expected = forecast._Need(checkpoint, precision, 1, 0, "cpu")._reading(context)
+    expected = memory_estimate._Need(checkpoint, precision, 1, 0, "cpu")._reading(context)
     assert max(held) == pytest.approx(expected, rel=0.05)
 
 
@@ -166,7 +174,7 @@ def test_kv_of_other_architectures(made: Callable[..., Checkpoint]) -> None:
         other = {"architectures": ["X"], "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 3}
         stated = {"max_position_embeddings": 10, "vocab_size": 320} | other | config
         made_up = Checkpoint("x", base.path, stated, "X", base.tensors)
-        return forecast.forecast(made_up, "float32", 1, 1, "cpu").kv
+        return memory_estimate.forecast(made_up, "float32", 1, 1, "cpu").kv
 
     assert kv() == 3 * 4 * 32 * 4, "every head has its own keys"
     assert kv(multi_query=True) == 3 * 1 * 32 * 4, "Falcon: one for all"
@@ -184,13 +192,13 @@ def test_what_does_not_fit_says_needed_and_free(
     made: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = made()
-    monkeypatch.setattr(forecast, "free_memory", lambda _device: 100_000)
-    tight = forecast.forecast(checkpoint, "float32", 256, 1, "cuda:1")
+    monkeypatch.setattr(memory_estimate, "free_memory", lambda _device: 100_000)
+    tight = memory_estimate.forecast(checkpoint, "float32", 256, 1, "cuda:1")
     assert not tight.fits
     for part in ("float32", "cuda:1", size(tight.total), size(100_000), "256 positions"):
         assert part in tight.sentence
-    monkeypatch.setattr(forecast, "free_memory", lambda _device: None)
-    unknown = forecast.forecast(checkpoint, "float32", 256, 1, "cuda:1")
+    monkeypatch.setattr(memory_estimate, "free_memory", lambda _device: None)
+    unknown = memory_estimate.forecast(checkpoint, "float32", 256, 1, "cuda:1")
     assert unknown.fits
     assert "free" not in unknown.sentence
 
@@ -199,7 +207,7 @@ def test_a_pair_shares_a_device_or_does_not(monkeypatch: pytest.MonkeyPatch) -> 
     def one(device: str, total: int) -> Forecast:
         return Forecast(device, total - 3, 1, 1, 1, total, 10 * GB, True, "")
 
-    monkeypatch.setattr(forecast, "free_memory", lambda _device: 10 * GB)
+    monkeypatch.setattr(memory_estimate, "free_memory", lambda _device: 10 * GB)
     (both,) = forecast_pair([one("cuda:0", 6 * GB), one("cuda:0", 5 * GB)])
     assert not both.fits
     assert both.weights == 11 * GB - 6
@@ -210,14 +218,14 @@ def test_the_context_shrinks_to_what_memory_holds(
     made: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = made(context=1_000_000)
-    need = forecast.forecast(checkpoint, "float32", 100_000, 1, "cpu").total
-    monkeypatch.setattr(forecast, "free_memory", lambda _device: need)
+    need = memory_estimate.forecast(checkpoint, "float32", 100_000, 1, "cpu").total
+    monkeypatch.setattr(memory_estimate, "free_memory", lambda _device: need)
     largest = largest_context(checkpoint, "float32", "cpu")
     assert 80_000 < largest < 95_000
-    assert forecast.forecast(checkpoint, "float32", largest, 1, "cpu").total <= 0.9 * need
-    monkeypatch.setattr(forecast, "free_memory", lambda _device: 1000)
+    assert memory_estimate.forecast(checkpoint, "float32", largest, 1, "cpu").total <= 0.9 * need
+    monkeypatch.setattr(memory_estimate, "free_memory", lambda _device: 1000)
     assert largest_context(checkpoint, "float32", "cpu") == 0
-    monkeypatch.setattr(forecast, "free_memory", lambda _device: 100 * GB)
+    monkeypatch.setattr(memory_estimate, "free_memory", lambda _device: 100 * GB)
     assert largest_context(checkpoint, "float32", "cpu") == 1_000_000
 
 
@@ -228,13 +236,13 @@ def test_auto_precision(made: Callable[..., Checkpoint], monkeypatch: pytest.Mon
     assert resolve_precision(half, "auto", "cpu") == ("float32", "float32")
     assert resolve_precision(half, "int8", "cuda:0") == ("int8", "float16")
     assert resolve_precision(half, "4bit", "cpu") == ("4bit", "float32")
-    monkeypatch.setattr(forecast, "SMALL", 1000)
-    monkeypatch.setattr(forecast, "cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(memory_estimate, "SMALL", 1000)
+    monkeypatch.setattr(memory_estimate, "cpu_has_bfloat16", lambda: True)
     assert resolve_precision(half, "auto", "cpu") == ("bfloat16", "bfloat16")
-    monkeypatch.setattr(forecast, "cpu_has_bfloat16", lambda: False)
-    monkeypatch.setattr(forecast, "free_memory", lambda _device: 100 * GB)
+    monkeypatch.setattr(memory_estimate, "cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(memory_estimate, "free_memory", lambda _device: 100 * GB)
     assert resolve_precision(half, "auto", "cpu") == ("float32", "float32")
-    monkeypatch.setattr(forecast, "free_memory", lambda _device: 4 * half.parameters)
+    monkeypatch.setattr(memory_estimate, "free_memory", lambda _device: 4 * half.parameters)
     assert resolve_precision(half, "auto", "cpu") == ("bfloat16", "bfloat16")
 
 

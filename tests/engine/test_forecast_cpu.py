@@ -27,7 +27,7 @@ import sys, threading, time
 import torch
 import decoders
 from edge_tui.engine import events, forecast
-from edge_tui.engine.checkpoint import open_checkpoint
+from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 from edge_tui.machine.devices import give_back_freed
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.models import flat, fused_cpu

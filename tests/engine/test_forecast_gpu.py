@@ -19,10 +19,10 @@ import torch
 
 from edge_tui.bench import random_models
 from edge_tui.bench.edge_runner import load
-from edge_tui.engine.checkpoint import Checkpoint, open_checkpoint
+from edge_tui.engine.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from edge_tui.engine.events import Event, FirstToken, Loaded
-from edge_tui.engine.forecast import Forecast, forecast
 from edge_tui.engine.local import LocalEngine
+from edge_tui.engine.models.memory_estimate import Forecast, forecast
 from edge_tui.engine.port import ModelSpec, Precision, Request
 from tests.engine.watch import settle, watch
 

@@ -11,13 +11,13 @@ import torch
 
 import decoders
 from decoders.base import Param, ParamError
+from edge_tui.engine.decode.generation import Generation
+from edge_tui.engine.decode.param_table import ParamTable
+from edge_tui.engine.decode.ring import Ring
 from edge_tui.engine.events import Died, Event, Failed, Finished, TokenBatch
-from edge_tui.engine.generation import Generation
-from edge_tui.engine.loader import load
 from edge_tui.engine.local import LocalEngine
+from edge_tui.engine.models.loader import load
 from edge_tui.engine.port import ModelSpec, Request
-from edge_tui.engine.ring import Ring
-from edge_tui.engine.table import ParamTable
 from tests.engine.watch import settle, watch
 
 PROMPT = "the quick brown fox"

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import decoders
+from edge_tui.engine.decode.generation import Generation
 from edge_tui.engine.events import Finished, Noticed
-from edge_tui.engine.generation import Generation
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
 from tests.engine.watch import Watched, watch
@@ -123,7 +123,7 @@ def test_a_strategy_that_cannot_be_captured_runs_all_the_same(
     wanted = _tokens(_run(gpu, "beam"))
     gpu._residents.forget_contexts()  # type: ignore[attr-defined]
     monkeypatch.setattr(type(decoder), "step", peeking)
-    monkeypatch.setattr("edge_tui.engine.rig.fused_step", lambda *args: None)
+    monkeypatch.setattr("edge_tui.engine.decode.step_runner.fused_step", lambda *args: None)
     seen = _run(gpu, "beam")
     assert [n for n in seen.all(Noticed) if "uncaptured" in n.message]
     assert _tokens(seen) == wanted

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from edge_tui.engine import forecast, loader
-from edge_tui.engine.checkpoint import CheckpointError
-from edge_tui.engine.loader import LoadError, available_precisions, load
+from edge_tui.engine.checkpoints.checkpoint import CheckpointError
+from edge_tui.engine.models import loader, memory_estimate
 from edge_tui.engine.models.base import Cancelled
+from edge_tui.engine.models.loader import LoadError, available_precisions, load
 from edge_tui.engine.port import ModelSpec
 from tests.engine.checkpoints import make_checkpoint
 
@@ -50,7 +50,7 @@ def test_the_context_is_at_most_the_models_own(folder: Path, asked: int, given: 
 
 def test_the_context_is_cut_to_memory_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_checkpoint(tmp_path / "m", context=10_000_000)
-    monkeypatch.setattr(forecast, "free_memory", lambda _device: 200 * 2**20)
+    monkeypatch.setattr(memory_estimate, "free_memory", lambda _device: 200 * 2**20)
     loaded = load(ModelSpec(str(folder), device="cpu"))
     assert 1000 < loaded.context < 1_000_000
     assert any("does not fit in memory" in notice for notice in loaded.notices)
@@ -64,7 +64,7 @@ def test_no_template_is_said(tmp_path: Path) -> None:
 def test_too_little_memory_is_refused_before_the_weights_are_read(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forecast, "free_memory", lambda _device: 50_000)
+    monkeypatch.setattr(memory_estimate, "free_memory", lambda _device: 50_000)
 
     def read(*_args: object, **_kwargs: object) -> None:
         raise AssertionError("read although it does not fit")
@@ -79,7 +79,7 @@ def test_running_out_of_memory_gives_it_back(
     folder: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
     """What was already there must not be kept alive by the error's traceback."""
-    from edge_tui.engine.models import weights
+    from edge_tui.engine.checkpoints import weights
 
     read = weights.Weights.stack
     calls = iter(range(100))

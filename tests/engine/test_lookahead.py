@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from edge_tui.engine.decode.generation import Generation
+from edge_tui.engine.decode.speculation_gate import Worth
 from edge_tui.engine.events import Noticed, TokenBatch
-from edge_tui.engine.generation import Generation
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
-from edge_tui.engine.worth import Worth
 from tests.engine.watch import Watched, watch
 
 PROMPT = "the quick brown fox"

@@ -22,9 +22,9 @@ import pytest
 
 import decoders
 from decoders.base import ParamError
+from edge_tui.engine.checkpoints.locate import DEMO
 from edge_tui.engine.events import Failed, Finished, Loaded, ParamChanged, TokenBatch
 from edge_tui.engine.local import LocalEngine
-from edge_tui.engine.locate import DEMO
 from edge_tui.engine.port import Message, ModelSpec, Request
 from edge_tui.engine.remote import RemoteEngine
 from edge_tui.engine.remote import machine as machine_there

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edge_tui.engine import seat
-from edge_tui.engine.seat import Seat
+from edge_tui.engine.decode import cpu_pinning
+from edge_tui.engine.decode.cpu_pinning import Seat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 several = pytest.mark.skipif(
-    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2 or not seat._SCHEDSTAT.exists(),
+    not hasattr(os, "sched_getaffinity")
+    or len(os.sched_getaffinity(0)) < 2
+    or not cpu_pinning._SCHEDSTAT.exists(),
     reason="needs Linux and two processors",
 )
 
@@ -43,7 +45,7 @@ def test_it_stays_and_gives_back(allowed: set[int]) -> None:
     with Seat() as place:
         assert os.sched_getaffinity(0) == allowed
         work(place, 2.0, until_taken=True)
-        assert os.sched_getaffinity(0) == {seat._here()}
+        assert os.sched_getaffinity(0) == {cpu_pinning._here()}
     assert os.sched_getaffinity(0) == allowed
     assert not place.taken
 
@@ -74,7 +76,7 @@ def test_one_processor_is_no_choice(allowed: set[int]) -> None:
 
 
 def test_where_the_system_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seat, "_SCHEDSTAT", tmp_path / "none")
+    monkeypatch.setattr(cpu_pinning, "_SCHEDSTAT", tmp_path / "none")
     with Seat() as place:
         work(place, 0.2)
         assert not place.taken

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from edge_tui.engine import threads
-from edge_tui.engine.threads import choose, probe
+from edge_tui.engine.ops.cpu import threads
+from edge_tui.engine.ops.cpu.threads import choose, probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,11 +15,11 @@ import torch
 import decoders
 from decoders.min_p import MinP
 from decoders.sampling import Sampling
-from edge_tui.engine import rig, traced
-from edge_tui.engine.generation import Generation
-from edge_tui.engine.loader import load
+from edge_tui.engine.decode import cpu_trace, step_runner
+from edge_tui.engine.decode.cpu_trace import TracedChoice, is_steady
+from edge_tui.engine.decode.generation import Generation
+from edge_tui.engine.models.loader import load
 from edge_tui.engine.port import ModelSpec
-from edge_tui.engine.traced import TracedChoice, is_steady
 from tests.engine.checkpoints import make_checkpoint
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def both(monkeypatch: pytest.MonkeyPatch, run: Callable[[], Records]) -> tuple[R
     """The same run traced, and operation by operation."""
     compiled = run()
     with monkeypatch.context() as patched:
-        patched.setattr(rig, "is_steady", lambda decoder: False)
+        patched.setattr(step_runner, "is_steady", lambda decoder: False)
         return compiled, run()
 
 
@@ -181,7 +181,7 @@ def test_what_cannot_be_traced_runs_all_the_same(
         raise RuntimeError("no such compiler")
 
     monkeypatch.setattr(torch.jit, "trace", refuse)
-    monkeypatch.setattr(traced, "_TRACES", type(traced._TRACES)())
+    monkeypatch.setattr(cpu_trace, "_TRACES", type(cpu_trace._TRACES)())
     assert same(records(generation(decoder, one, {})), plain)
     assert calls == [False]  # asked once
     assert "greedy is not traced" in caplog.text

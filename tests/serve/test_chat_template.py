@@ -9,8 +9,8 @@ import openai
 import pytest
 
 from edge_tui.config.settings import Models
-from edge_tui.engine import chat
 from edge_tui.engine.port import Message
+from edge_tui.engine.text import chat_template
 from tests.engine.checkpoints import make_checkpoint
 from tests.serve.serving import DEMO, Running, serving
 
@@ -27,7 +27,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def test_a_conversation_is_the_rendered_prompt(server: Running) -> None:
     loaded = server.engine._residents.peek("model")
     assert loaded is not None
-    rendered = chat.render(loaded.checkpoint, [Message(role, text) for role, text in TURNS])  # type: ignore[arg-type]
+    rendered = chat_template.render(loaded.checkpoint, [Message(role, text) for role, text in TURNS])  # type: ignore[arg-type]
     assert rendered is not None
     ids = loaded.codec.encode(rendered, special=False)
     client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)

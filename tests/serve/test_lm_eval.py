@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edge_tui.engine.locate import DEMO
+from edge_tui.engine.checkpoints.locate import DEMO
 from tests.serve.serving import Running, serving
 
 pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed")

@@ -374,7 +374,7 @@ def _reference_logps(which: str, ids: list[int]) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from edge_tui.engine.locate import DEMO
+    from edge_tui.engine.checkpoints.locate import DEMO
 
     if which not in _references:
         _references[which] = AutoModelForCausalLM.from_pretrained(DEMO / which, dtype=torch.float32)

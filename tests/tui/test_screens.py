@@ -14,7 +14,7 @@ from pytest_textual_snapshot import SVGImageExtension
 from textual.widgets import Input, OptionList, TextArea
 
 from decoders import Problem
-from edge_tui.engine import forecast
+from edge_tui.engine.models import memory_estimate
 from edge_tui.hub import outlook
 from edge_tui.machine.devices import Device
 from edge_tui.machine.nvml import Holder
@@ -37,8 +37,8 @@ def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same GPU, and the same neighbours on it, wherever this runs."""
     monkeypatch.setattr(outlook, "devices", lambda: [GPU])
     monkeypatch.setattr(outlook, "holders", lambda name: [Holder(4242, "vllm", 1_500_000_000)])
-    monkeypatch.setattr(forecast, "free_memory", lambda device: GPU.free)
-    monkeypatch.setattr("edge_tui.engine.loader.find_spec", lambda name: object())
+    monkeypatch.setattr(memory_estimate, "free_memory", lambda device: GPU.free)
+    monkeypatch.setattr("edge_tui.engine.models.loader.find_spec", lambda name: object())
 
 
 class Sheet:

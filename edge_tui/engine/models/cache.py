@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge_tui.engine.held import hold
 from edge_tui.engine.models.base import ContextFull
 from edge_tui.engine.models.branches import Branches
+from edge_tui.engine.ops.cpu.cpp_owner import hold
 
 if TYPE_CHECKING:
     from collections.abc import Callable

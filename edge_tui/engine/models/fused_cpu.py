@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edge_tui.engine.held import hold
 from edge_tui.engine.models.linear import OnCpu, Plain
+from edge_tui.engine.ops.cpu.cpp_owner import hold
 from edge_tui.engine.ops.norm import rms_norm
 from edge_tui.engine.ops.project_cpu import Opaque, project
 

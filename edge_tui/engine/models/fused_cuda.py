@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from edge_tui.engine.capture import beside, fork
 from edge_tui.engine.fetching import fetch_whole_lines
 from edge_tui.engine.ops.attend import Scratch, attend
+from edge_tui.engine.ops.cuda_capture import beside, fork
 from edge_tui.engine.ops.project import MAX_TOKENS, Packed, available, embed, project
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from edge_tui.engine.forecast import packers
+from edge_tui.engine.checkpoints.weights import Weights
 from edge_tui.engine.models.architectures import FlatConfig, flat_config
 from edge_tui.engine.models.base import ModelInfo
 from edge_tui.engine.models.flat import FlatModel, Layer
 from edge_tui.engine.models.linear import Half, Linear, Plain, float32_on_cpu, head_of, kind_of
-from edge_tui.engine.models.weights import Weights
+from edge_tui.engine.models.memory_estimate import packers
 from edge_tui.machine.devices import give_back_freed
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import decoders
+from edge_tui.engine.decode.resolve import Settled, settle
 from edge_tui.engine.events import Event, Finished, FinishReason, FirstToken, Started
 from edge_tui.engine.remote.batches import Said, number, of_tokens
 from edge_tui.engine.remote.capabilities import ALTERNATIVES
 from edge_tui.engine.remote.wire import WireError
-from edge_tui.engine.resolve import Settled, settle
 from edge_tui.errors import RequestError
 
 if TYPE_CHECKING:

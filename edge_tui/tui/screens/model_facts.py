@@ -9,7 +9,7 @@ from edge_tui.tui.format import bar, clip_path, size
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
-    from edge_tui.engine.forecast import Forecast
+    from edge_tui.engine.models.memory_estimate import Forecast
     from edge_tui.engine.port import Precision
     from edge_tui.hub import Listing
     from edge_tui.hub.outlook import Outlook

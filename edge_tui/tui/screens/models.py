@@ -179,7 +179,7 @@ class ModelsScreen(PickScreen[None]):
 
     @work(thread=True, exclusive=True, group="forecast")
     def _forecast(self, name: str, asked: str) -> None:
-        from edge_tui.engine.checkpoint import CheckpointError, open_checkpoint
+        from edge_tui.engine.checkpoints.checkpoint import CheckpointError, open_checkpoint
         from edge_tui.hub.outlook import outlook
         from edge_tui.hub.remote import HubError, look
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from edge_tui.engine import forecast
-from edge_tui.engine.models import fused_cpu, linear
+from edge_tui.engine.models import fused_cpu, linear, memory_estimate
 from edge_tui.engine.models.base import ContextFull
 from edge_tui.engine.models.linear import OnCpu
 from edge_tui.engine.ops import project_cpu
@@ -108,7 +107,7 @@ def test_full_context(tmp_path: Path) -> None:
 def test_same_numbers_of_packed_matrices(
     precision: str, case: str, big: bool, wide: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forecast, "BIG_MATRIX", 1 if big else 1 << 30)
+    monkeypatch.setattr(memory_estimate, "BIG_MATRIX", 1 if big else 1 << 30)
     if not wide:
         monkeypatch.setattr(project_cpu, "can_int8_vector", lambda: False)
     model = flat(checkpoint(tmp_path, case), precision=precision)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from edge_tui.engine import forecast
-from edge_tui.engine.models import linear, loading
+from edge_tui.engine.models import linear, loading, memory_estimate
 from edge_tui.engine.models.linear import (
     DotInt8,
     Half,
@@ -127,7 +126,7 @@ def test_a_model_of_halves_is_the_model(
 
 
 def test_the_kind_of_int8_follows_size_and_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forecast, "BIG_MATRIX", 64 * 64)
+    monkeypatch.setattr(memory_estimate, "BIG_MATRIX", 64 * 64)
     monkeypatch.setattr(project_cpu, "can_int8_vector", lambda: True)
     assert type(int8_on_cpu(torch.ones(64, 64))) is VectorInt8
     assert type(int8_on_cpu(torch.ones(63, 64))) is RowInt8

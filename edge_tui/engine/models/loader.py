@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
-from edge_tui.engine.checkpoint import Checkpoint, CheckpointError, open_checkpoint
-from edge_tui.engine.forecast import UNLIMITED, forecast, reserved, resolve_precision, size
+from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from edge_tui.engine.models.architectures import supports
-from edge_tui.engine.text import Codec
+from edge_tui.engine.models.memory_estimate import UNLIMITED, forecast, reserved, resolve_precision, size
+from edge_tui.engine.text.tokenizer import Codec
 from edge_tui.errors import EdgeError
 from edge_tui.machine.devices import best_device, cpu_packs_int4, free_memory, resolve_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edge_tui.engine.checkpoints.weights import Weights
     from edge_tui.engine.models.base import LanguageModel
-    from edge_tui.engine.models.weights import Weights
     from edge_tui.engine.port import ModelSpec
 
 __all__ = ["CheckpointError", "LoadError", "LoadedModel", "available_precisions", "load"]
@@ -178,9 +178,9 @@ def _read(
 ) -> LanguageModel:
     import torch
 
+    from edge_tui.engine.checkpoints.weights import WeightsError
     from edge_tui.engine.models.base import Cancelled
     from edge_tui.engine.models.linear import PrecisionError
-    from edge_tui.engine.models.weights import WeightsError
 
     load_tier = _tier(checkpoint)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_tui.engine.ring import DEPTH
+from edge_tui.engine.decode.ring import DEPTH
 
 ROOM = DEPTH + 2
 """Positions beyond the last token that steps launched ahead may still write to."""

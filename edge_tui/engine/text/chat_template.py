@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from jinja2 import Template
 
-    from edge_tui.engine.checkpoint import Checkpoint
+    from edge_tui.engine.checkpoints.checkpoint import Checkpoint
     from edge_tui.engine.port import Message
 
 __all__ = ["NO_TEMPLATE", "ChatError", "render", "thinking_open"]

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from decoders.base import Decoder, Env, Output
-from edge_tui.engine.lookahead import LookaheadRig
-from edge_tui.engine.rig import Rig
-from edge_tui.engine.ring import DEPTH
-from edge_tui.engine.rooms import ROOM, roomy
+from edge_tui.engine.decode.ring import DEPTH
+from edge_tui.engine.decode.speculative_runner import LookaheadRig
+from edge_tui.engine.decode.step_runner import Rig
+from edge_tui.engine.models.capacity import ROOM, roomy
 
 if TYPE_CHECKING:
+    from edge_tui.engine.decode.param_table import ParamTable
+    from edge_tui.engine.decode.ring import Ring
     from edge_tui.engine.models.base import Context, LanguageModel
-    from edge_tui.engine.ring import Ring
-    from edge_tui.engine.table import ParamTable
 
 Kept = dict[tuple[int, int], "Cached"]
 """Contexts kept between runs, by `id(model)` and how many streams of a run read that model before."""
@@ -256,7 +256,7 @@ class Generation:
 
     def _try_capture(self) -> None:
         """Captures the rig; a strategy or model that cannot be captured goes on as before."""
-        from edge_tui.engine.graphs import Graphs
+        from edge_tui.engine.decode.cuda_graphs import Graphs
 
         try:
             self.rig.graphs = Graphs(self.rig)

@@ -6,9 +6,9 @@ import os
 import re
 from pathlib import Path
 
-from edge_tui.engine.weight_files import CheckpointError
+from edge_tui.engine.checkpoints.weight_files import CheckpointError
 
-DEMO = Path(__file__).parent.parent / "demo"
+DEMO = Path(__file__).parents[2] / "demo"
 DEMO_MODELS = ("expert", "amateur")
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,95})?")

@@ -17,8 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.engine.locate import find
-from edge_tui.engine.weight_files import CheckpointError, Tensor, foreign, read_json, read_tensors
+from edge_tui.engine.checkpoints.locate import find
+from edge_tui.engine.checkpoints.weight_files import CheckpointError, Tensor, foreign, read_json, read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.models.architectures import FlatConfig, UnsupportedError, flat_config
 from edge_tui.engine.models.branches import STEP
-from edge_tui.engine.rooms import ROOM, roomy
+from edge_tui.engine.models.capacity import ROOM, roomy
 from edge_tui.machine.devices import (
     cpu_has_bfloat16,
     cpu_has_half,
@@ -29,7 +29,7 @@ from edge_tui.machine.devices import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from edge_tui.engine.checkpoint import Checkpoint, Tensor
+    from edge_tui.engine.checkpoints.checkpoint import Checkpoint, Tensor
 
 __all__ = [
     "Forecast",

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.events import TOP, FinishReason, TokenBatch
 from edge_tui.engine.ops.stats import FLOATS, INTS
-from edge_tui.engine.text import StopScanner
+from edge_tui.engine.text.tokenizer import StopScanner
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from decoders.base import Decoder
-    from edge_tui.engine.text import Codec, Detokenizer
+    from edge_tui.engine.text.tokenizer import Codec, Detokenizer
 
 _RAW_IDS = slice(len(INTS), len(INTS) + TOP)
 _FINAL_IDS = slice(len(INTS) + TOP, len(INTS) + 2 * TOP)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from edge_tui.engine.capture import beside, capture, fork
+from edge_tui.engine.ops.cuda_capture import beside, capture, fork
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from edge_tui.engine.rig import Rig
+    from edge_tui.engine.decode.step_runner import Rig
 
 
 class Graphs:

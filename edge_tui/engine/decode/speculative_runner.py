@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from decoders.base import Output
 from decoders.random import Rng
-from edge_tui.engine.decision import Decided
+from edge_tui.engine.decode.step_record import Decided
+from edge_tui.engine.decode.step_runner import Rig
 from edge_tui.engine.ops.choose import fused_lookahead
-from edge_tui.engine.rig import Rig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

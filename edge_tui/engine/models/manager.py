@@ -8,19 +8,19 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from edge_tui.engine.checkpoint import Checkpoint, open_checkpoint, pair_refusal
+from edge_tui.engine.checkpoints.checkpoint import Checkpoint, open_checkpoint, pair_refusal
+from edge_tui.engine.decode.generation import Kept
 from edge_tui.engine.events import Event, Loaded, Loading, Progress, Unloaded
-from edge_tui.engine.generation import Kept
+from edge_tui.engine.ops.cpu.threads import probe
 from edge_tui.engine.port import Memory, ModelSpec
-from edge_tui.engine.threads import probe
 from edge_tui.errors import RequestError
 
 if TYPE_CHECKING:
-    from edge_tui.engine.loader import LoadedModel
-    from edge_tui.engine.text import Codec
+    from edge_tui.engine.models.loader import LoadedModel
+    from edge_tui.engine.text.tokenizer import Codec
 
 Loader = Callable[..., "LoadedModel"]
-"""`load(spec, progress, cancelled)`, as `edge_tui.engine.loader.load` documents it."""
+"""`load(spec, progress, cancelled)`, as `edge_tui.engine.models.loader.load` documents it."""
 
 
 class Residents:
@@ -28,7 +28,7 @@ class Residents:
 
     Args:
         post: Where events go.
-        load: Brings a model into memory in place of `edge_tui.engine.loader.load`, called as that is.
+        load: Brings a model into memory in place of `edge_tui.engine.models.loader.load`, called as that is.
         roles: Model by role.
     """
 
@@ -93,7 +93,7 @@ class Residents:
         if spec in self._loaded:
             return self._loaded[spec]
         role = role if role in self.roles else "model"
-        from edge_tui.engine.loader import load
+        from edge_tui.engine.models.loader import load
 
         load = self._load or load
         self._post(Loading(role, spec.name))

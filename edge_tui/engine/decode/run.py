@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 
 import decoders.auto
 from decoders.base import Decoder, Records
-from edge_tui.engine import chat, scoring
+from edge_tui.engine.decode import scoring
+from edge_tui.engine.decode.cpu_pinning import Seat
+from edge_tui.engine.decode.generation import Generation
+from edge_tui.engine.decode.output_processor import NotANumber, Scribe
+from edge_tui.engine.decode.resolve import room, settle
+from edge_tui.engine.decode.speculation_gate import Worth
 from edge_tui.engine.events import (
     Event,
     Failed,
@@ -21,19 +26,15 @@ from edge_tui.engine.events import (
     Ranked,
     Started,
 )
-from edge_tui.engine.generation import Generation
 from edge_tui.engine.models.base import Cancelled
+from edge_tui.engine.models.manager import Residents, memory_of
 from edge_tui.engine.port import Message, Request
-from edge_tui.engine.residents import Residents, memory_of
-from edge_tui.engine.resolve import room, settle
-from edge_tui.engine.scribe import NotANumber, Scribe
-from edge_tui.engine.seat import Seat
-from edge_tui.engine.worth import Worth
+from edge_tui.engine.text import chat_template
 from edge_tui.errors import RequestError
 
 if TYPE_CHECKING:
-    from edge_tui.engine.loader import LoadedModel
     from edge_tui.engine.local import Run
+    from edge_tui.engine.models.loader import LoadedModel
 
 _TAIL = 8
 """Tokens at the end of a prompt among which its template may open a thought."""
@@ -133,7 +134,7 @@ def perform(
             seed=settled.seed,
             values=settled.resolved,
             notices=(*notices, *extra),
-            thinking=chat.thinking_open("".join(main.codec.pieces(prompt_ids[-_TAIL:]))),
+            thinking=chat_template.thinking_open("".join(main.codec.pieces(prompt_ids[-_TAIL:]))),
         )
 
     try:
@@ -322,7 +323,7 @@ def read_prompt(request: Request, main: LoadedModel) -> tuple[list[int], tuple[s
         messages = [Message("user", turns)] if isinstance(turns, str) else list(turns)
         if request.system:
             messages.insert(0, Message("system", request.system))
-        rendered = chat.render(main.checkpoint, messages)
+        rendered = chat_template.render(main.checkpoint, messages)
         assert rendered is not None
         return main.codec.encode(rendered, special=False), notices
     if request.chat is True:

@@ -21,14 +21,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.engine.checkpoint import CheckpointError
+from edge_tui.engine.checkpoints.checkpoint import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from tokenizers import Tokenizer
 
-    from edge_tui.engine.checkpoint import Checkpoint
+    from edge_tui.engine.checkpoints.checkpoint import Checkpoint
 
 __all__ = ["Codec", "Detokenizer", "StopScanner"]
 

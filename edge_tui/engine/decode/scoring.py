@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from edge_tui.engine.decode.generation import Cached, Kept
 from edge_tui.engine.events import PromptRead
-from edge_tui.engine.generation import Cached, Kept
 from edge_tui.engine.models.base import Cancelled
+from edge_tui.engine.models.capacity import ROOM, roomy
 from edge_tui.engine.ops.stats import summarise
-from edge_tui.engine.rooms import ROOM, roomy
 
 if TYPE_CHECKING:
-    from edge_tui.engine.loader import LoadedModel
+    from edge_tui.engine.models.loader import LoadedModel
 
 _CHUNK = 64
 """Positions of one forward: each has logits over the whole vocabulary."""

@@ -23,8 +23,8 @@ from decoders.beam import Beam
 from decoders.contrastive import Contrastive
 from decoders.greedy import Greedy
 from decoders.sampling import Sampling
-from edge_tui.engine.decision import Desk, pick, tell
-from edge_tui.engine.held import hold
+from edge_tui.engine.decode.step_record import Desk, pick, tell
+from edge_tui.engine.ops.cpu.cpp_owner import hold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from decoders.base import State
-    from edge_tui.engine.table import ParamTable
+    from edge_tui.engine.decode.param_table import ParamTable
 
 _log = logging.getLogger(__name__)
 _STEADY = (Greedy, Auto, Beam, Contrastive)

@@ -2,8 +2,8 @@
 
 A step is two pieces: `feed` runs every stream's forward on the tokens chosen last; `settle` refreshes the
 parameters, lets the strategy `pick` and records what there is to `tell`. Each reads and writes tensors that
-stay where they are, so the pieces can be run as they stand or captured as graphs (`edge_tui.engine.graphs`),
-once for all runs that decode the same way.
+stay where they are, so the pieces can be run as they stand or captured as graphs
+(`edge_tui.engine.decode.cuda_graphs`), once for all runs that decode the same way.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from decoders.base import Decoder, Env, Output
 from decoders.random import key_of
-from edge_tui.engine.decision import Decided, Desk, apart, pick, tell
+from edge_tui.engine.decode.cpu_trace import TracedChoice, is_steady
+from edge_tui.engine.decode.param_table import ParamTable
+from edge_tui.engine.decode.ring import Ring
+from edge_tui.engine.decode.step_record import Decided, Desk, apart, pick, tell
 from edge_tui.engine.ops.choose import fused_step
-from edge_tui.engine.ring import Ring
-from edge_tui.engine.table import ParamTable
-from edge_tui.engine.traced import TracedChoice, is_steady
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from decoders.base import State, Step
-    from edge_tui.engine.graphs import Graphs
+    from edge_tui.engine.decode.cuda_graphs import Graphs
     from edge_tui.engine.models.base import Context, LanguageModel
 
 

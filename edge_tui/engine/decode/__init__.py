@@ -1,0 +1,1 @@
+"""Decodes one request: reads the prompt, launches steps, turns records into tokens."""

@@ -1,0 +1,1 @@
+"""Computes products and measures threads on a CPU."""
