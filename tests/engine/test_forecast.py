@@ -20,7 +20,7 @@ from edge_tui.engine.models.memory_estimate import (
     resolve_precision,
     size,
 )
-from edge_tui.engine.ops.project_cpu import can_half, can_int8_vector
+from edge_tui.engine.ops.cpu.project import can_half, can_int8_vector
 from edge_tui.engine.port import ModelSpec
 from edge_tui.machine import devices
 from edge_tui.machine.devices import Device, best_device, free_memory, resolve_device

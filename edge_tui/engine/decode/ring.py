@@ -91,7 +91,7 @@ class Ring:
         Returns:
             To be called after each replay.
         """
-        from edge_tui.engine.ops.stats_triton import post
+        from edge_tui.engine.ops.triton.stats import post
 
         slots = self._slots[ints.shape + floats.shape]
         post(ints, floats, *slots, self._turn)

@@ -16,8 +16,8 @@ import torch
 
 from edge_tui.engine.models.linear import OnCpu, Plain
 from edge_tui.engine.ops.cpu.cpp_owner import hold
+from edge_tui.engine.ops.cpu.project import Opaque, project
 from edge_tui.engine.ops.norm import rms_norm
-from edge_tui.engine.ops.project_cpu import Opaque, project
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

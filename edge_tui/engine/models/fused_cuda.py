@@ -163,7 +163,7 @@ def fuse(
         if any(m is None for m in packed):
             return "A matrix of this model is stored in a way that the fused kernels cannot read."
         matrices.append(Matrices(*packed))  # type: ignore[arg-type]
-    from edge_tui.engine.ops.project_triton import levels
+    from edge_tui.engine.ops.triton.project import levels
 
     fetch_whole_lines(embedding.device)
     levels(embedding.device)  # now, since no step may wait for the device

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from torch.nn import functional as F
 
 from edge_tui.engine.models.memory_estimate import HALF_MATRIX, half_bytes, integers_repay
-from edge_tui.engine.ops import project_cpu
+from edge_tui.engine.ops.cpu import project as project_cpu
 from edge_tui.engine.ops.project import NF4_BLOCK, Packed
 
 if TYPE_CHECKING:

@@ -117,7 +117,7 @@ def attend(
     """
     run: Callable[..., None] = reference
     if qkv.is_cuda and available() is None:
-        from edge_tui.engine.ops import attend_triton
+        from edge_tui.engine.ops.triton import attend as attend_triton
 
         run = attend_triton.attend
     run(
@@ -220,7 +220,7 @@ def follow(owner: Tensor, parent: Tensor) -> None:
         parent: int64 `[R]`.
     """
     if owner.is_cuda and available() is None:
-        from edge_tui.engine.ops import attend_triton
+        from edge_tui.engine.ops.triton import attend as attend_triton
 
         attend_triton.follow(owner, parent)
     else:

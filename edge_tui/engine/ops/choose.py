@@ -133,14 +133,14 @@ def fused_step(decoder: Decoder, width: int, chosen: Tensor, parent: Tensor) -> 
     if not known or not device.startswith("cuda") or available() is not None:
         return None
     if kind is Beam:
-        from edge_tui.engine.ops.beam_triton import FusedBeam
+        from edge_tui.engine.ops.triton.beam import FusedBeam
 
         return FusedBeam(device, width, rows, chosen=chosen, parent=parent)
     if how is None:
-        from edge_tui.engine.ops.contrast_triton import FusedContrast
+        from edge_tui.engine.ops.triton.contrast import FusedContrast
 
         return FusedContrast(device, width, rows, chosen=chosen)
-    from edge_tui.engine.ops.choose_triton import Fused
+    from edge_tui.engine.ops.triton.choose import Fused
 
     return Fused(how, device, width, rows, chosen=chosen)
 
@@ -164,6 +164,6 @@ def fused_lookahead(decoder: Decoder, device: str, width: int, rows: int, lookah
         return None
     if not device.startswith("cuda") or available() is not None:
         return None
-    from edge_tui.engine.ops.speculate_triton import FusedSpeculative
+    from edge_tui.engine.ops.triton.speculate import FusedSpeculative
 
     return FusedSpeculative(decoder, device, width, rows, lookahead)

@@ -91,7 +91,7 @@ def project(
         residual: `[T, N]`, added at the end; may be `out` itself.
     """
     if x.is_cuda and len(x) <= MAX_TOKENS and available() is None:
-        from edge_tui.engine.ops import project_triton
+        from edge_tui.engine.ops.triton import project as project_triton
 
         project_triton.project(x, packed, out, norm=norm, eps=eps, gate=gate, residual=residual)
     else:
@@ -144,7 +144,7 @@ def embed(ids: Tensor, table: Tensor, out: Tensor) -> None:
         out: `[T, K]`, contiguous.
     """
     if ids.is_cuda and available() is None:
-        from edge_tui.engine.ops import project_triton
+        from edge_tui.engine.ops.triton import project as project_triton
 
         project_triton.embed(ids, table, out)
     else:
@@ -164,7 +164,7 @@ def available() -> str | None:
         return "The fused kernels need Triton, which is not installed: pip install triton."
     import torch
 
-    from edge_tui.engine.ops import project_triton
+    from edge_tui.engine.ops.triton import project as project_triton
 
     if not project_triton.INTERPRETED and not torch.cuda.is_available():
         return "The fused kernels need an NVIDIA GPU, and torch finds none."

@@ -98,7 +98,7 @@ def record(
 
     given = (final, chosen, parent, done, version, extras)
     if z.is_cuda and available() is None:
-        from edge_tui.engine.ops import stats_triton
+        from edge_tui.engine.ops.triton import stats as stats_triton
 
         return stats_triton.record(z, *given, moved, candidates)
     ints, floats = reference(z.index_select(0, parent) if moved else z, *given)

@@ -23,7 +23,7 @@ from edge_tui.engine.models.linear import (
     int8_on_cpu,
     kind_of,
 )
-from edge_tui.engine.ops import project_cpu
+from edge_tui.engine.ops.cpu import project as project_cpu
 from tests.engine.checkpoints import make_checkpoint
 from tests.engine.models.references import deviation, flat, random_ids
 

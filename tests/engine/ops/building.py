@@ -16,18 +16,16 @@ from triton.runtime.jit import JITFunction
 import decoders
 from decoders.base import Env, Output, Params
 from decoders.speculative import Speculative
-from edge_tui.engine.ops import (
-    attend_triton,
-    beam_triton,
-    choose_triton,
-    contrast_triton,
-    project_triton,
-    speculate_triton,
-    stats_triton,
-)
 from edge_tui.engine.ops.attend import Scratch
 from edge_tui.engine.ops.choose import plan
 from edge_tui.engine.ops.project import NF4_BLOCK, Packed
+from edge_tui.engine.ops.triton import attend as attend_triton
+from edge_tui.engine.ops.triton import beam as beam_triton
+from edge_tui.engine.ops.triton import choose as choose_triton
+from edge_tui.engine.ops.triton import contrast as contrast_triton
+from edge_tui.engine.ops.triton import project as project_triton
+from edge_tui.engine.ops.triton import speculate as speculate_triton
+from edge_tui.engine.ops.triton import stats as stats_triton
 from tests.decoders.driver import numbers, settle, table
 
 HOPPER = 9, 0

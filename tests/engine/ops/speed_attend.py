@@ -28,9 +28,9 @@ from typing import Any
 import torch
 
 from edge_tui.bench.roofline import read_bandwidth
-from edge_tui.engine.ops import attend_triton
 from edge_tui.engine.ops.attend import Scratch
-from edge_tui.engine.ops.attend_triton import Tuning
+from edge_tui.engine.ops.triton import attend as attend_triton
+from edge_tui.engine.ops.triton.attend import Tuning
 
 DTYPE = torch.bfloat16
 DISTINCT = 200e6

@@ -24,13 +24,14 @@ from decoders.beam import Beam
 from decoders.contrastive import Contrastive
 from decoders.random import Rng, key_of
 from decoders.speculative import Speculative
-from edge_tui.engine.ops import stats, stats_triton
-from edge_tui.engine.ops.beam_triton import FusedBeam
+from edge_tui.engine.ops import stats
 from edge_tui.engine.ops.choose import FusedStep, plan
-from edge_tui.engine.ops.choose_triton import Fused
-from edge_tui.engine.ops.contrast_triton import FusedContrast
 from edge_tui.engine.ops.project import available
-from edge_tui.engine.ops.speculate_triton import FusedSpeculative
+from edge_tui.engine.ops.triton import stats as stats_triton
+from edge_tui.engine.ops.triton.beam import FusedBeam
+from edge_tui.engine.ops.triton.choose import Fused
+from edge_tui.engine.ops.triton.contrast import FusedContrast
+from edge_tui.engine.ops.triton.speculate import FusedSpeculative
 from tests.decoders.driver import settle
 
 STEPS: dict[str, dict[str, float]] = {

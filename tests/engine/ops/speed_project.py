@@ -194,7 +194,7 @@ def random_matrix(kind: str, product: Product) -> Packed:
 def run(
     product: Product, x: torch.Tensor, packed: Packed, out: torch.Tensor, gain: torch.Tensor, config: Config
 ) -> None:
-    from edge_tui.engine.ops import project_triton
+    from edge_tui.engine.ops.triton import project as project_triton
 
     project_triton.project(
         x,
@@ -228,7 +228,7 @@ def replayed(work: Callable[[], None], rounds: int = 7) -> float:
 
 def compile_ahead(kind: str, product: Product, tokens: int, config: Config, overlap: bool = True) -> None:
     """Builds one kernel by running it on a few rows of the matrix."""
-    from edge_tui.engine.ops import project_triton
+    from edge_tui.engine.ops.triton import project as project_triton
 
     project_triton.dependent_launch = overlap
     few = Product(product.name, 64, *astuple(product)[2:])
@@ -357,7 +357,7 @@ def step(
     build: Callable[..., Future[None]],
 ) -> dict[str, object]:
     """Times a step with and without dependent launch, and prints both."""
-    from edge_tui.engine.ops import project_triton
+    from edge_tui.engine.ops.triton import project as project_triton
 
     seconds = {}
     for overlap in (True, False) if tokens == 1 else (True,):

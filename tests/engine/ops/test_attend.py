@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from edge_tui.engine.models.rope import RopeConfig, tables
 from edge_tui.engine.ops.attend import Scratch, branched, reference
 
-attend_triton = pytest.importorskip("edge_tui.engine.ops.attend_triton")
+attend_triton = pytest.importorskip("edge_tui.engine.ops.triton.attend")
 DEVICE = "cpu" if attend_triton.INTERPRETED else "cuda"
 TINY = attend_triton.Tuning(block=16, stages=1)
 

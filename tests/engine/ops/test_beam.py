@@ -13,7 +13,7 @@ import decoders
 from decoders.base import Env, Output, Params
 from tests.decoders.driver import numbers, settle, table
 
-beam_triton = pytest.importorskip("edge_tui.engine.ops.beam_triton")
+beam_triton = pytest.importorskip("edge_tui.engine.ops.triton.beam")
 choose_parts = pytest.importorskip("edge_tui.engine.ops.choose_parts")
 DEVICE = "cpu" if choose_parts.INTERPRETED else "cuda"
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, about infinities

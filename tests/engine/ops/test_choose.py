@@ -23,8 +23,8 @@ from tests.decoders.driver import numbers, settle, table
 from tests.decoders.edges import fits
 
 triton = pytest.importorskip("triton")
-choose_triton = pytest.importorskip("edge_tui.engine.ops.choose_triton")
-choose_search = pytest.importorskip("edge_tui.engine.ops.choose_search")
+choose_triton = pytest.importorskip("edge_tui.engine.ops.triton.choose")
+choose_search = pytest.importorskip("edge_tui.engine.ops.triton.choose_search")
 choose_parts = pytest.importorskip("edge_tui.engine.ops.choose_parts")
 tl = triton.language
 DEVICE = "cpu" if choose_parts.INTERPRETED else "cuda"

@@ -12,7 +12,7 @@ from decoders.base import Env, Output, Params
 from decoders.random import Rng
 from tests.decoders.driver import numbers, settle, table
 
-contrast_triton = pytest.importorskip("edge_tui.engine.ops.contrast_triton")
+contrast_triton = pytest.importorskip("edge_tui.engine.ops.triton.contrast")
 choose_parts = pytest.importorskip("edge_tui.engine.ops.choose_parts")
 DEVICE = "cpu" if choose_parts.INTERPRETED else "cuda"
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, about infinities

@@ -22,7 +22,7 @@ from edge_tui.engine.ops.project import (
     reference,
 )
 
-project_triton = pytest.importorskip("edge_tui.engine.ops.project_triton")
+project_triton = pytest.importorskip("edge_tui.engine.ops.triton.project")
 configs = pytest.importorskip("edge_tui.engine.ops.project_configs")
 DEVICE = "cpu" if project_triton.INTERPRETED else "cuda"
 TINY = configs.Config(block_n=8, block_k=64, warps=1)

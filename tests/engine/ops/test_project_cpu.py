@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from edge_tui.engine.ops import project_cpu
-from edge_tui.engine.ops.project_cpu import (
+from edge_tui.engine.ops.cpu import project as project_cpu
+from edge_tui.engine.ops.cpu.project import (
     PACK,
     can_half,
     can_int4,

@@ -12,7 +12,7 @@ from decoders.random import Rng
 from decoders.speculative import Speculative
 from tests.decoders.driver import numbers, settle, table
 
-speculate_triton = pytest.importorskip("edge_tui.engine.ops.speculate_triton")
+speculate_triton = pytest.importorskip("edge_tui.engine.ops.triton.speculate")
 choose_parts = pytest.importorskip("edge_tui.engine.ops.choose_parts")
 DEVICE = "cpu" if choose_parts.INTERPRETED else "cuda"
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, about infinities

@@ -11,7 +11,7 @@ from torch import Tensor
 from edge_tui.engine.events import TOP
 from edge_tui.engine.ops.stats import FLOATS, INTS, look_up, record, reference, summarise, top
 
-stats_triton = pytest.importorskip("edge_tui.engine.ops.stats_triton")
+stats_triton = pytest.importorskip("edge_tui.engine.ops.triton.stats")
 DEVICE = "cpu" if stats_triton.INTERPRETED else "cuda"
 interpreted = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, about infinities
 

@@ -31,8 +31,8 @@ from edge_tui.engine.ops.choose_parts import (
     peak_of,
     penalised,
 )
-from edge_tui.engine.ops.choose_search import _BINS, Searches, edge_of
-from edge_tui.engine.ops.choose_triton import _GREEDY_BELOW, _finish
+from edge_tui.engine.ops.triton.choose import _GREEDY_BELOW, _finish
+from edge_tui.engine.ops.triton.choose_search import _BINS, Searches, edge_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -31,7 +31,7 @@ from edge_tui.engine.ops.choose_parts import (
     peak_of,
     penalised,
 )
-from edge_tui.engine.ops.choose_search import _BINS, Searches, edge_of, limit_of
+from edge_tui.engine.ops.triton.choose_search import _BINS, Searches, edge_of, limit_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -30,7 +30,7 @@ from triton.runtime.interpreter import InterpretedFunction
 from edge_tui.engine.ops.project import NF4_BLOCK, NF4_LEVELS
 from edge_tui.engine.ops.project_codes import CODES, INT8, NF4, PLAIN, lane_level, unpack
 from edge_tui.engine.ops.project_configs import Config, choose
-from edge_tui.engine.ops.project_tensor_triton import CHUNK, project_on_tensor_cores
+from edge_tui.engine.ops.triton.project_tensor import CHUNK, project_on_tensor_cores
 
 if TYPE_CHECKING:
     from torch import Tensor

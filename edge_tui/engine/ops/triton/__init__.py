@@ -1,0 +1,1 @@
+"""Holds the kernels for NVIDIA GPUs, written in Triton."""
