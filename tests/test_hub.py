@@ -11,7 +11,7 @@ from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 from edge_tui.engine.models import loader, memory_estimate
 from edge_tui.engine.port import ModelSpec
 from edge_tui.hub import Listing, local_models
-from edge_tui.hub.outlook import outlook
+from edge_tui.hub.memory_estimate import outlook
 from tests.engine.checkpoints import make_checkpoint
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import pytest
 
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 from edge_tui.engine.models.memory_estimate import forecast
-from edge_tui.hub import Listing, local_models, recent
+from edge_tui.hub import Listing, local_models, recent_models
 from edge_tui.hub.remote import HubError, Pull, Remote, look, repository_id
 from tests.engine.checkpoints import make_checkpoint
 from tests.hub_stand_in import TOKEN, Repository, StandIn, serving
@@ -258,7 +258,7 @@ def test_a_disk_that_fills_up_is_a_sentence_and_leaves_nothing_half(hub: StandIn
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest // 2, largest // 2))
 
     done = subprocess.run(
-        [sys.executable, "-m", "edge_tui.hub.child", "pull", NAME],
+        [sys.executable, "-m", "edge_tui.hub.download_worker", "pull", NAME],
         capture_output=True,
         text=True,
         timeout=60,
@@ -291,9 +291,9 @@ def test_the_command_says_what_it_would_take_then_fetches_then_lists(hub: StandI
 
 
 def test_the_last_used_come_first(home: Path) -> None:
-    assert recent.names() == []
+    assert recent_models.names() == []
     for name in ("a/b", "c/d", "a/b"):
-        recent.remember(name)
-    assert recent.names() == ["a/b", "c/d"]
-    recent._file().write_text("{")
-    assert recent.names() == []
+        recent_models.remember(name)
+    assert recent_models.names() == ["a/b", "c/d"]
+    recent_models._file().write_text("{")
+    assert recent_models.names() == []

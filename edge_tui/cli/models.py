@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.models.memory_estimate import size
 from edge_tui.hub import local_models
-from edge_tui.hub.outlook import PRECISIONS, outlook
+from edge_tui.hub.memory_estimate import PRECISIONS, outlook
 from edge_tui.hub.remote import HubError, Progress, Pull, Remote, look, repository_id
 from edge_tui.util.sanitise import sanitise
 

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.errors import UsageError
-from edge_tui.serve.listen import bind
+from edge_tui.serve.bind_socket import bind
 from edge_tui.serve.options import OptionError, Options, read_key
 
 if TYPE_CHECKING:

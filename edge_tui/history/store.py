@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.events import Finished, Loaded, Started, TokenBatch
 from edge_tui.engine.port import Request
-from edge_tui.history import columns, owners
+from edge_tui.history import columns, process_identity
 from edge_tui.history.runs import Entry, StoredRun, build, preview, prompt_of, to_json
 from edge_tui.history.schema import HistoryError, connect, open_safely
 from edge_tui.transcript.transcript import Change
@@ -123,7 +123,15 @@ class Store:
             run = self._run(
                 "INSERT INTO runs (uid, created, state, strategy, prompt, owner, beat)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (uid, created, state, request.strategy, _clean(preview(prompt)), owners.me(), time.time()),
+                (
+                    uid,
+                    created,
+                    state,
+                    request.strategy,
+                    _clean(preview(prompt)),
+                    process_identity.me(),
+                    time.time(),
+                ),
             )
             self._run("INSERT INTO details (run, request) VALUES (?, ?)", (run, to_json(request)))
             self._run(
@@ -411,7 +419,7 @@ class Store:
         rows = self._rows(
             f"SELECT owner, beat, {_ENTRY} FROM runs WHERE state = 'running' ORDER BY created DESC, id DESC"
         )
-        return [Entry(*row[2:]) for row in rows if not owners.alive(row[0], row[1], now)]
+        return [Entry(*row[2:]) for row in rows if not process_identity.alive(row[0], row[1], now)]
 
     def interrupt(self, entry: Entry, answer: str) -> Entry:
         """Marks such a run as what it is, to be offered once."""

@@ -227,7 +227,7 @@ class Pull:
 
 def _child(what: str, name: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "edge_tui.hub.child", what, name],
+        [sys.executable, "-m", "edge_tui.hub.download_worker", what, name],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

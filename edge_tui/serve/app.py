@@ -16,15 +16,15 @@ import decoders
 from edge_tui import __version__
 from edge_tui.machine.telemetry import Telemetry, watched
 from edge_tui.serve import errors, infer, manage, openai, schemas
-from edge_tui.serve.asked import Asked
 from edge_tui.serve.dispatcher import Dispatcher
 from edge_tui.serve.guard import Guard
+from edge_tui.serve.request_builder import Asked
 from edge_tui.serve.shortcut import Shortcut, endpoints
 
 if TYPE_CHECKING:
     from edge_tui.config.settings import Settings
     from edge_tui.engine.port import Engine, ModelSpec
-    from edge_tui.serve.bell import Bell
+    from edge_tui.serve.loop_notifier import Bell
     from edge_tui.serve.options import Options
 
 DESCRIPTION = (

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import decoders
 from edge_tui.engine import events, port
 from edge_tui.serve import stream
-from edge_tui.serve.answer import Answer, Token
 from edge_tui.serve.errors import ApiError, of_failure
 from edge_tui.serve.infer import decode, headers, lane, opened
-from edge_tui.serve.wording import Wording, bytes_of, finish_reason, ours, usage
+from edge_tui.serve.openai_format import Wording, bytes_of, finish_reason, ours, usage
+from edge_tui.serve.response_accumulator import Answer, Token
 
 if TYPE_CHECKING:
     from fastapi import Request
     from fastapi.responses import Response
 
-    from edge_tui.serve.asked import Asked
     from edge_tui.serve.dispatcher import Dispatcher, Place
+    from edge_tui.serve.request_builder import Asked
     from edge_tui.serve.schemas import Chat
 
 

@@ -13,9 +13,9 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from edge_tui.engine import events
-from edge_tui.serve.bell import Bell
 from edge_tui.serve.errors import SERVER, ApiError
 from edge_tui.serve.fair_queue import FairQueue
+from edge_tui.serve.loop_notifier import Bell
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable

@@ -13,14 +13,14 @@ from fastapi.responses import Response
 from decoders.base import ParamError
 from edge_tui.engine import events
 from edge_tui.serve import columns, stream
-from edge_tui.serve.answer import Answer, tokens_of
 from edge_tui.serve.errors import ApiError, of_failure
+from edge_tui.serve.response_accumulator import Answer, tokens_of
 from edge_tui.serve.schemas import Infer, InferStream, SetParameter
 
 if TYPE_CHECKING:
     from edge_tui.engine import port
-    from edge_tui.serve.asked import Asked
     from edge_tui.serve.dispatcher import Dispatcher, Place
+    from edge_tui.serve.request_builder import Asked
 
 
 def router(dispatcher: Dispatcher, asked: Asked) -> APIRouter:

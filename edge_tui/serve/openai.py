@@ -19,9 +19,9 @@ from edge_tui.serve.schemas import Chat, Completion
 
 if TYPE_CHECKING:
     from edge_tui.config.settings import Settings
-    from edge_tui.serve.asked import Asked
     from edge_tui.serve.dispatcher import Dispatcher
     from edge_tui.serve.options import Options
+    from edge_tui.serve.request_builder import Asked
     from edge_tui.serve.schemas import OpenAi
 
 _STREAMED: dict[int | str, dict[str, Any]] = {

@@ -1,7 +1,7 @@
 """What requests may hold. Unknown fields are refused: an answer must not look as if they had been used.
 
-Limits that depend on how the server was started are checked in `edge_tui.serve.asked`; those here only keep
-a request from being absurd.
+Limits that depend on how the server was started are checked in `edge_tui.serve.request_builder`; those here
+only keep a request from being absurd.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from edge_tui.serve.app import Server
-from edge_tui.serve.bell import Bell
-from edge_tui.serve.heads import protocol
+from edge_tui.serve.header_limits import protocol
+from edge_tui.serve.loop_notifier import Bell
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:

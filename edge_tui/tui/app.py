@@ -20,13 +20,14 @@ import decoders
 from edge_tui.config import resources
 from edge_tui.engine.events import Loaded
 from edge_tui.history.schema import HistoryError
-from edge_tui.tui import clipboard, lifecycle, plain, theme
+from edge_tui.tui import ascii_filter, clipboard, lifecycle, theme
 from edge_tui.tui.actions import ACTIONS, SCOPES, bindings
 from edge_tui.tui.downloads import DownloadEnded, Downloads
+from edge_tui.tui.key_queue import Follower, Typeahead
 from edge_tui.tui.keymap import Keymap, catalog, resolve
-from edge_tui.tui.knobs import Knobs
 from edge_tui.tui.pacing import Pacer
 from edge_tui.tui.reloading import StrategiesChanged, ThemesChanged, watch_strategies, watch_themes
+from edge_tui.tui.run_params import Knobs
 from edge_tui.tui.screens.workbench import Workbench
 from edge_tui.tui.session import Session
 from edge_tui.tui.terminal import (
@@ -36,7 +37,6 @@ from edge_tui.tui.terminal import (
     guess_dark,
     wants_ascii,
 )
-from edge_tui.tui.typeahead import Follower, Typeahead
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class ActionsProvider(Provider):
             yield DiscoveryHit(label, command, help=help_text)
 
     async def search(self, query: str) -> Hits:
-        from edge_tui.tui.screens.pick import says
+        from edge_tui.tui.screens.filter_list import says
 
         matcher = self.matcher(query)
         for label, help_text, command in self._offers():
@@ -182,12 +182,12 @@ class EdgeApp(App[int]):
     def get_line_filters(self) -> Sequence[LineFilter]:
         """What is drawn passes through these; the last one draws marks with ASCII, if that is asked for."""
         filters = super().get_line_filters()
-        return [*filters, plain.ALL] if self.ascii else filters
+        return [*filters, ascii_filter.ALL] if self.ascii else filters
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """The ladder of probabilities, and what Textual's own style sheets miss in ANSI themes."""
-        plain = {"ansi-background": "ansi_default", "ansi-foreground": "ansi_default"}
-        return {**theme.FALLBACK.variables, **plain}
+        ascii_filter = {"ansi-background": "ansi_default", "ansi-foreground": "ansi_default"}
+        return {**theme.FALLBACK.variables, **ascii_filter}
 
     def on_mount(self) -> None:
         wanted = self.settings.ui.theme
@@ -268,9 +268,9 @@ class EdgeApp(App[int]):
         """Remembers which models were used, for the order of their list."""
         for event in news:
             if isinstance(event, Loaded):
-                from edge_tui.hub import recent
+                from edge_tui.hub import recent_models
 
-                recent.remember(event.name)
+                recent_models.remember(event.name)
 
     def _tick(self) -> None:
         if self._leaving or not self.workbench.is_attached:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_tui.cli import main
-from edge_tui.history import owners
+from edge_tui.history import process_identity
 from edge_tui.history.schema import default_path
 from edge_tui.history.store import Store
 from tests.history.runs import WORDS, keep
@@ -111,6 +111,6 @@ def test_what_a_killed_process_left_is_listed_as_interrupted(
 ) -> None:
     store = Store(default_path())
     entry = keep(store)
-    store._run("UPDATE runs SET state = 'running', owner = ?", (f"{owners._host()}/999999999/1.0",))
+    store._run("UPDATE runs SET state = 'running', owner = ?", (f"{process_identity._host()}/999999999/1.0",))
     assert "interrupted" in history(capsys, "list")[1]
     assert store.offer() == store.entry(entry.id)

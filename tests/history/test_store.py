@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edge_tui.engine.port import Message, Request
-from edge_tui.history import owners, schema
+from edge_tui.history import process_identity, schema
 from edge_tui.history.restore import recover, transcript_of
 from edge_tui.history.store import HistoryError, Store
 from tests.history.runs import WORDS, batch, keep, same, started
@@ -200,7 +200,7 @@ def test_two_instances_write_at_once(path: Path) -> None:
 def test_a_run_whose_process_is_gone_is_found_again_and_offered_once(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(owners, "me", lambda: f"{owners._host()}/999999999/1.00")
+    monkeypatch.setattr(process_identity, "me", lambda: f"{process_identity._host()}/999999999/1.00")
     store = Store(path)
     run = store.begin("ab", time.time(), Request("Go on"))
     store.start(run, started(), {}, {})
@@ -226,9 +226,9 @@ def test_a_run_of_a_living_process_is_left_alone(path: Path) -> None:
 
 def test_on_another_machine_a_sign_of_life_decides() -> None:
     owner = "elsewhere/12/3.00"
-    assert owners.alive(owner, beat=1000.0, now=1010.0)
-    assert not owners.alive(owner, beat=1000.0, now=1000.0 + owners.SILENCE)
-    assert not owners.alive("nonsense", 0.0, 1e9)
+    assert process_identity.alive(owner, beat=1000.0, now=1010.0)
+    assert not process_identity.alive(owner, beat=1000.0, now=1000.0 + process_identity.SILENCE)
+    assert not process_identity.alive("nonsense", 0.0, 1e9)
 
 
 # Files that cannot be used.

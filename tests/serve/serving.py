@@ -16,8 +16,8 @@ from edge_tui.config.settings import Models, Settings
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
 from edge_tui.serve.app import Server
-from edge_tui.serve.bell import Bell
-from edge_tui.serve.listen import bind
+from edge_tui.serve.bind_socket import bind
+from edge_tui.serve.loop_notifier import Bell
 from edge_tui.serve.options import Options
 from edge_tui.serve.server import Loop
 

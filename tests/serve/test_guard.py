@@ -260,7 +260,7 @@ def test_nothing_a_client_sends_is_logged(locked: Running, caplog: pytest.LogCap
 def test_a_head_that_does_not_come_is_not_waited_for(
     locked: Running, monkeypatch: pytest.MonkeyPatch, said: bytes
 ) -> None:
-    monkeypatch.setattr("edge_tui.serve.heads.HEAD_SECONDS", 0.3)
+    monkeypatch.setattr("edge_tui.serve.header_limits.HEAD_SECONDS", 0.3)
     host, port = locked.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as wire:
         wire.sendall(said)

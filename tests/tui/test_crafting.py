@@ -16,7 +16,7 @@ from edge_tui.config import presets
 from edge_tui.engine.events import Resolved
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
-from edge_tui.history import owners
+from edge_tui.history import process_identity
 from edge_tui.history.schema import default_path
 from edge_tui.history.store import Store
 from edge_tui.transcript.transcript import Change
@@ -288,7 +288,7 @@ async def test_an_interrupted_run_is_offered_and_goes_on_from_its_last_token(
 ) -> None:
     store = Store(default_path())
     with monkeypatch.context() as patch:
-        patch.setattr(owners, "me", lambda: f"{owners._host()}/999999999/1.00")
+        patch.setattr(process_identity, "me", lambda: f"{process_identity._host()}/999999999/1.00")
         run = store.begin("ab12", time.time(), Request("Why?", strategy="min_p", values={"min_p": 0.2}))
     store.start(run, started(run, strategy="min_p", seed=77), {"model": LOADED}, {})
     store.append(run, 0, batch(WORDS[:8]))

@@ -10,7 +10,7 @@ import decoders
 from decoders.base import ParamError
 from edge_tui.config.settings import Settings
 from edge_tui.engine.events import Resolved
-from edge_tui.tui.knobs import Knobs
+from edge_tui.tui.run_params import Knobs
 
 
 def knobs(strategy: str = "top_p", **changes: object) -> Knobs:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from textual.widgets import Input, OptionList, Static
 
-from edge_tui.hub import recent
+from edge_tui.hub import recent_models
 from edge_tui.tui.screens.models import ModelsScreen
 from tests.engine.checkpoints import make_checkpoint
 from tests.hub_stand_in import Repository, StandIn, serving
@@ -76,7 +76,7 @@ async def test_from_a_typed_name_to_a_loaded_model(hub: StandIn, demo: Any) -> N
         await pilot.press("enter")
         await until(pilot, lambda: "model" in app.session.loaded, "loaded")
         assert app.session.loaded["model"].name == NAME
-        assert recent.names()[0] == NAME
+        assert recent_models.names()[0] == NAME
         await pilot.press("escape")
         await pilot.pause(0.1)
         await pilot.press("m")

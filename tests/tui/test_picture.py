@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import decoders
 from decoders.base import Env, Output
-from edge_tui.tui.picture import PICTURED, apply, groups, shares, without
+from edge_tui.tui.param_preview import PICTURED, apply, groups, shares, without
 from tests.decoders.driver import numbers, settle, table
 
 V = 20

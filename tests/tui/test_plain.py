@@ -9,7 +9,7 @@ from rich.segment import Segment
 from textual.color import Color
 
 from edge_tui.tui.app import EdgeApp
-from edge_tui.tui.plain import ALL, ALONE, PLAIN, WRITTEN
+from edge_tui.tui.ascii_filter import ALL, ALONE, PLAIN, WRITTEN
 from tests.tui.engines import WORDS
 
 WRITING = set("−↵⌫␛")

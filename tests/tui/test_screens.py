@@ -15,7 +15,7 @@ from textual.widgets import Input, OptionList, TextArea
 
 from decoders import Problem
 from edge_tui.engine.models import memory_estimate
-from edge_tui.hub import outlook
+from edge_tui.hub import memory_estimate as hub_estimate
 from edge_tui.machine.devices import Device
 from edge_tui.machine.nvml import Holder
 from edge_tui.tui.app import EdgeApp
@@ -35,8 +35,8 @@ class TopA(Filter):
 @pytest.fixture(autouse=True)
 def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same GPU, and the same neighbours on it, wherever this runs."""
-    monkeypatch.setattr(outlook, "devices", lambda: [GPU])
-    monkeypatch.setattr(outlook, "holders", lambda name: [Holder(4242, "vllm", 1_500_000_000)])
+    monkeypatch.setattr(hub_estimate, "devices", lambda: [GPU])
+    monkeypatch.setattr(hub_estimate, "holders", lambda name: [Holder(4242, "vllm", 1_500_000_000)])
     monkeypatch.setattr(memory_estimate, "free_memory", lambda device: GPU.free)
     monkeypatch.setattr("edge_tui.engine.models.loader.find_spec", lambda name: object())
 

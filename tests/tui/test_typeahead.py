@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from textual.events import Paste
 from textual.widgets import Input
 
+from edge_tui.tui.key_queue import PATIENCE
 from edge_tui.tui.screens.strategies import StrategiesScreen
-from edge_tui.tui.typeahead import PATIENCE
 from tests.tui.kept import fill, keeping
 from tests.tui.test_history_screen import opened
 from tests.tui.test_keys import bench, ran

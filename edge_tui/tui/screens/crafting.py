@@ -10,8 +10,8 @@ from textual import work
 
 import decoders as registry
 from edge_tui.tui.conversation import Exchange, of_messages
-from edge_tui.tui.knobs import TEMPERATURE, Given
 from edge_tui.tui.prompt_history import PromptHistory
+from edge_tui.tui.run_params import TEMPERATURE, Given
 from edge_tui.tui.screens.talking import Talking
 from edge_tui.tui.session import Meter, Run
 

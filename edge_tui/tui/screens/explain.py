@@ -11,7 +11,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from edge_tui.tui import picture
+from edge_tui.tui import param_preview
 from edge_tui.tui.format import bar, clip
 from edge_tui.tui.widgets.inspector import visible
 from edge_tui.util.sanitise import sanitise
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
 
     from edge_tui.tui.app import EdgeApp
-    from edge_tui.tui.picture import Group
+    from edge_tui.tui.param_preview import Group
     from edge_tui.tui.screens.workbench import Workbench
 
 _LINES = 9
@@ -98,7 +98,7 @@ class ExplainScreen(ModalScreen[None]):
 
     def _picture(self, name: str) -> list[tuple[str, str]]:
         bench = self._workbench
-        if name not in picture.PICTURED:
+        if name not in param_preview.PICTURED:
             return [
                 (
                     "It decides about whole runs, not within one token: there is no picture of it.",
@@ -119,7 +119,7 @@ class ExplainScreen(ModalScreen[None]):
         ids = [other.id for other in top]
         answer = transcript.ids(index)
         main = bench.session.loaded.get("model")
-        found = picture.groups(
+        found = param_preview.groups(
             [other.logp for other in top],
             main.vocab if main is not None else 0,
             [answer.count(each) for each in ids],
@@ -128,8 +128,8 @@ class ExplainScreen(ModalScreen[None]):
         if "formula" in self._values() and not any(group.amateur is not None for group in found):
             return [("Run contrastive first: the picture needs what the amateur thinks.", "$text-muted")]
         values = self._values()
-        before = picture.shares(picture.apply(found, picture.without(name, values)))
-        after = picture.shares(picture.apply(found, values))
+        before = param_preview.shares(param_preview.apply(found, param_preview.without(name, values)))
+        after = param_preview.shares(param_preview.apply(found, values))
         texts = bench._decode(ids)
         head = f"token #{index} {visible(token.text)}"
         return self._bars(head, name, [visible(text) for text in texts], found, before, after)
@@ -151,7 +151,7 @@ class ExplainScreen(ModalScreen[None]):
     ) -> list[tuple[str, str]]:
         width = max((self._box.content_size.width or 74) - _TEXT - 17, 12)
         room, ascii_only = width // 2, self.app.ascii
-        left = f"without {name.replace('_', ' ')}" if picture.has_neutral(name) else "now"
+        left = f"without {name.replace('_', ' ')}" if param_preview.has_neutral(name) else "now"
         parts = [
             (f"{clip(head, _TEXT + 12):<{_TEXT}} ", "$accent bold"),
             ("\n" + " " * (_TEXT + 1), ""),
@@ -185,7 +185,7 @@ class ExplainScreen(ModalScreen[None]):
                 )
             )
         else:
-            kept = sum(group.many for group in picture.apply(found, self._values()) if exp(group.z) > 0)
+            kept = sum(group.many for group in param_preview.apply(found, self._values()) if exp(group.z) > 0)
             parts.append(
                 (f"{kept:,} of {sum(group.many for group in found):,} tokens can be drawn.", "$text-muted")
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textual.content import Content
 
 from edge_tui.history import formats
-from edge_tui.tui.screens.pick import Item, PickScreen
+from edge_tui.tui.screens.filter_list import Item, PickScreen
 
 
 class ExportScreen(PickScreen[str]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge_tui.hub.outlook import PRECISIONS
+from edge_tui.hub.memory_estimate import PRECISIONS
 from edge_tui.tui.format import bar, clip_path, size
 from edge_tui.util.sanitise import sanitise
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from edge_tui.engine.models.memory_estimate import Forecast
     from edge_tui.engine.port import Precision
     from edge_tui.hub import Listing
-    from edge_tui.hub.outlook import Outlook
+    from edge_tui.hub.memory_estimate import Outlook
     from edge_tui.hub.remote import Progress
 
 Parts = list[tuple[str, str]]

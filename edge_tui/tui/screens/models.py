@@ -11,12 +11,12 @@ from textual.content import Content
 from textual.widgets import Input, OptionList, Static
 
 from edge_tui.engine.port import ModelSpec
-from edge_tui.hub.outlook import PRECISIONS
+from edge_tui.hub.memory_estimate import PRECISIONS
 from edge_tui.hub.remote import repository_id
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.format import bar, clip, clip_path, number, size
+from edge_tui.tui.screens.filter_list import Item, PickScreen
 from edge_tui.tui.screens.model_facts import downloading, facts, share
-from edge_tui.tui.screens.pick import Item, PickScreen
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from edge_tui.engine.events import Event, Loaded
     from edge_tui.engine.port import Precision
     from edge_tui.hub import Listing
-    from edge_tui.hub.outlook import Outlook
+    from edge_tui.hub.memory_estimate import Outlook
     from edge_tui.hub.remote import Remote
     from edge_tui.tui.app import EdgeApp
-    from edge_tui.tui.knobs import Knobs
+    from edge_tui.tui.run_params import Knobs
     from edge_tui.tui.screens.model_facts import Parts
     from edge_tui.tui.session import Session
 
@@ -79,10 +79,10 @@ class ModelsScreen(PickScreen[None]):
 
     @work(thread=True)
     def _scan(self) -> None:
-        from edge_tui.hub import local_models, recent
+        from edge_tui.hub import local_models, recent_models
         from edge_tui.machine.devices import devices
 
-        last = recent.names()
+        last = recent_models.names()
         listings = local_models(self._settings.models.folders)
         listings.sort(key=lambda listing: last.index(listing.name) if listing.name in last else len(last))
         names = ["auto", *(device.name for device in devices())]
@@ -180,7 +180,7 @@ class ModelsScreen(PickScreen[None]):
     @work(thread=True, exclusive=True, group="forecast")
     def _forecast(self, name: str, asked: str) -> None:
         from edge_tui.engine.checkpoints.checkpoint import CheckpointError, open_checkpoint
-        from edge_tui.hub.outlook import outlook
+        from edge_tui.hub.memory_estimate import outlook
         from edge_tui.hub.remote import HubError, look
 
         remote, why, seen = self._remotes.get(name), "", None

@@ -12,7 +12,7 @@ from textual.widgets import Input, OptionList, Static
 
 from edge_tui.config import presets
 from edge_tui.tui.actions import bindings
-from edge_tui.tui.screens.pick import Item, PickScreen
+from edge_tui.tui.screens.filter_list import Item, PickScreen
 from edge_tui.tui.widgets.field import Field
 from edge_tui.util.sanitise import sanitise
 

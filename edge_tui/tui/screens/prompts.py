@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 from textual.widgets import Input, OptionList, Static
 
-from edge_tui.tui.screens.pick import Item, PickScreen
+from edge_tui.tui.screens.filter_list import Item, PickScreen
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:

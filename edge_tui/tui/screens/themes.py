@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from edge_tui.tui.screens.pick import Item, PickScreen
+from edge_tui.tui.screens.filter_list import Item, PickScreen
 from edge_tui.tui.theme import LADDER
 from edge_tui.util.sanitise import sanitise
 

@@ -20,8 +20,8 @@ from edge_tui.tui.widgets.header import HeaderBar
 from edge_tui.tui.widgets.inspector import Inspector
 from edge_tui.tui.widgets.message_line import MessageLine
 from edge_tui.tui.widgets.parameters import Parameters
-from edge_tui.tui.widgets.problem_panel import ProblemPanel, culprit
 from edge_tui.tui.widgets.prompt import Prompt
+from edge_tui.tui.widgets.strategy_error_panel import ProblemPanel, culprit
 from edge_tui.tui.widgets.strategy_list import StrategyList
 from edge_tui.tui.widgets.token_pane import TokenPane
 from edge_tui.tui.widgets.tour import TourCard
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from edge_tui.machine.telemetry import Sample
     from edge_tui.transcript.transcript import Transcript
     from edge_tui.tui.app import EdgeApp
-    from edge_tui.tui.knobs import Knobs
+    from edge_tui.tui.run_params import Knobs
     from edge_tui.tui.session import Run, Session
 
 MINIMUM = (60, 16)

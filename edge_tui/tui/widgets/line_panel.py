@@ -12,7 +12,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from edge_tui.transcript.wrapping import clusters
-from edge_tui.tui.plain import in_panel
+from edge_tui.tui.ascii_filter import in_panel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.binding import Binding
 
-    from edge_tui.tui.knobs import Knobs, Row
+    from edge_tui.tui.run_params import Knobs, Row
 
 
 class ParameterTable(Widget, can_focus=True):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from textual.message import Message
 from textual.widgets import TextArea
 
-from edge_tui.tui.plain import in_text
+from edge_tui.tui.ascii_filter import in_text
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:

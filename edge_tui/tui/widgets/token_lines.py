@@ -13,7 +13,7 @@ from textual.widget import Widget
 
 from edge_tui.transcript.colour_buckets import BUCKETS, ColourBy, buckets
 from edge_tui.transcript.wrapping import TAB, Piece, TokenText, Wrap
-from edge_tui.tui.plain import in_text
+from edge_tui.tui.ascii_filter import in_text
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from edge_tui.engine.events import FinishReason
-    from edge_tui.serve.answer import Answer
     from edge_tui.serve.dispatcher import Place
+    from edge_tui.serve.response_accumulator import Answer
 
 _BYTE = re.compile(r"⟨([0-9A-F]{2})⟩")
 _REASONS: dict[str, str] = {

@@ -1,4 +1,4 @@
-"""What talks to the hub, in a process of its own: `python -m edge_tui.hub.child look|pull REPOSITORY`.
+"""Talks to the hub in a process of its own: `python -m edge_tui.hub.download_worker look|pull REPO`.
 
 The decode loop shares its interpreter with nothing that waits for a network, and a kill ends a download for
 certain. It speaks in lines of JSON on standard output, each with the key "event"; `look` says what a
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_tui.engine.checkpoints.locate import cache_root
-from edge_tui.hub.sentences import NoRoom, sentence
+from edge_tui.hub.error_messages import NoRoom, sentence
 
 SMALL = 16_000_000
 """Bytes up to which a JSON file counts as small enough to look at before the download."""
