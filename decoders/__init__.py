@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from decoders.registry import Problem, Registry, UnknownStrategy
+from edge_tui.decoders.registry import Problem, Registry, UnknownStrategy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from decoders.base import Decoder
+    from edge_tui.decoders.base import Decoder
 
 __all__ = [
     "Problem",
@@ -25,6 +25,7 @@ __all__ = [
     "find",
     "folders",
     "load",
+    "notices",
     "problems",
     "prove",
     "reload",
@@ -72,6 +73,11 @@ def all() -> list[Decoder]:
 def problems() -> tuple[Problem, ...]:
     """What kept files or packages from being strategies."""
     return tuple((_registry or load()).problems)
+
+
+def notices() -> tuple[str, ...]:
+    """Sentences for authors of strategies whose files work, but will not for ever."""
+    return tuple((_registry or load()).notices)
 
 
 def prove(decoder: Decoder) -> None:

@@ -11,22 +11,22 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from decoders.base import Decoder, Env, Output, Param, ParamError, Params, Step
-from decoders.best import argmax
-from decoders.chain import Chain, last_logits, merge
-from decoders.min_p import MinP
-from decoders.penalties import REPETITION, penalties
-from decoders.random import draw
-from decoders.temperature import TEMPERATURE, Temperature, only
-from decoders.top_k import TopK
-from decoders.top_p import TopP
-from decoders.typical import Typical
+from edge_tui.decoders.base import Decoder, Env, Output, Param, ParamError, Params, Step
+from edge_tui.decoders.best import argmax
+from edge_tui.decoders.chain import Chain, last_logits, merge
+from edge_tui.decoders.min_p import MinP
+from edge_tui.decoders.penalties import REPETITION, penalties
+from edge_tui.decoders.random import draw
+from edge_tui.decoders.temperature import TEMPERATURE, Temperature, only
+from edge_tui.decoders.top_k import TopK
+from edge_tui.decoders.top_p import TopP
+from edge_tui.decoders.typical import Typical
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from decoders.base import State
-    from decoders.random import Rng
+    from edge_tui.decoders.base import State
+    from edge_tui.decoders.random import Rng
 
 DO_SAMPLE = Param(
     "do_sample",

@@ -21,18 +21,18 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from decoders.base import Choice, Decoder, Env, Output, Param, Params, Records, Step
-from decoders.best import best
-from decoders.chain import COUNTS, Chain, last_logits, merge
-from decoders.penalties import penalties
+from edge_tui.decoders.base import Choice, Decoder, Env, Output, Param, Params, Records, Step
+from edge_tui.decoders.best import best
+from edge_tui.decoders.chain import COUNTS, Chain, last_logits, merge
+from edge_tui.decoders.penalties import penalties
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
 
-    from decoders.base import State
-    from decoders.random import Rng
+    from edge_tui.decoders.base import State
+    from edge_tui.decoders.random import Rng
 
 NUM_BEAMS = Param(
     "num_beams",

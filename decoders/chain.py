@@ -1,7 +1,7 @@
 """Stages in a row: from a model's logits to the distribution that a token is drawn from.
 
 The order is explicit, because it is part of a definition: the same numbers in another order are another
-distribution. `decoders.sampling` builds the two orders in use.
+distribution. `edge_tui.decoders.sampling` builds the two orders in use.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from decoders.base import Env, Output, Param, Params, Stage
-from decoders.best import argmax
-from decoders.temperature import only
+from edge_tui.decoders.base import Env, Output, Param, Params, Stage
+from edge_tui.decoders.best import argmax
+from edge_tui.decoders.temperature import only
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from torch import Tensor
 
-    from decoders.base import State
-    from decoders.random import Rng
+    from edge_tui.decoders.base import State
+    from edge_tui.decoders.random import Rng
 
 COUNTS = ("prompt_counts", "output_counts")
 """Keys of the shared token counts in a chain's state."""

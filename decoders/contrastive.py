@@ -19,20 +19,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from decoders.base import Decoder, Env, Output, Param, Params, Step, Stream
-from decoders.best import argmax, best
-from decoders.chain import Chain, last_logits, merge
-from decoders.penalties import penalties
-from decoders.random import draw
-from decoders.temperature import TEMPERATURE, scale
+from edge_tui.decoders.base import Decoder, Env, Output, Param, Params, Step, Stream
+from edge_tui.decoders.best import argmax, best
+from edge_tui.decoders.chain import Chain, last_logits, merge
+from edge_tui.decoders.penalties import penalties
+from edge_tui.decoders.random import draw
+from edge_tui.decoders.temperature import TEMPERATURE, scale
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
 
-    from decoders.base import State
-    from decoders.random import Rng
+    from edge_tui.decoders.base import State
+    from edge_tui.decoders.random import Rng
 
 LI2022, OBRIEN2023, SEED = range(3)
 SEED_HEAD = 10

@@ -1,24 +1,24 @@
 """Greedy: always the likeliest token, `argmax z`.
 
-Really greedy: no temperature, no inherited `do_sample`. Penalties (`decoders.penalties`) are at hand, and
-neutral unless asked for. Reference: transformers' `generate(do_sample=False)`, token for token.
+Really greedy: no temperature, no inherited `do_sample`. Penalties (`edge_tui.decoders.penalties`) are at
+hand, and neutral unless asked for. Reference: transformers' `generate(do_sample=False)`, token for token.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from decoders.base import Decoder, Env, Output, Params, Step
-from decoders.best import argmax
-from decoders.chain import Chain, last_logits
-from decoders.penalties import penalties
-from decoders.temperature import only
+from edge_tui.decoders.base import Decoder, Env, Output, Params, Step
+from edge_tui.decoders.best import argmax
+from edge_tui.decoders.chain import Chain, last_logits
+from edge_tui.decoders.penalties import penalties
+from edge_tui.decoders.temperature import only
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from decoders.base import State
-    from decoders.random import Rng
+    from edge_tui.decoders.base import State
+    from edge_tui.decoders.random import Rng
 
 
 class Greedy(Decoder):

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from decoders.base import Needs, Param, Params, Stage
+from edge_tui.decoders.base import Needs, Param, Params, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from decoders.base import State
-    from decoders.random import Rng
+    from edge_tui.decoders.base import State
+    from edge_tui.decoders.random import Rng
 
 REPETITION = Param(
     "repetition_penalty",

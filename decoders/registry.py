@@ -17,7 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from decoders.base import Decoder, Filter, ParamError
+from edge_tui.decoders.base import Decoder, Filter, ParamError
+from edge_tui.decoders.core import old_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -60,10 +61,12 @@ class Registry:
 
     Attributes:
         problems: What went wrong on the search.
+        notices: What an author should know although nothing is wrong.
     """
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
+        self.notices: list[str] = []
         self._decoders: dict[str, Decoder] = {}
         self._sources: dict[str, str] = {}
         self._made: dict[type, Decoder] = {}
@@ -84,10 +87,13 @@ class Registry:
             registry._made = dict(last._made)
             registry._proven = dict(last._proven)
         for path in sorted(Path(__file__).parent.glob("[!_]*.py")):
-            registry._take(importlib.import_module(f"decoders.{path.stem}"), str(path))
+            registry._take(importlib.import_module(f"edge_tui.decoders.{path.stem}"), str(path))
+        before = len(old_names.install().used)
         for entry in _entry_points():
-            with _Reporting(registry, f"entry point {entry.name} = {entry.value}"):
-                registry._take(entry.load(), f"entry point {entry.name} = {entry.value}")
+            source = f"entry point {entry.name} = {entry.value}"
+            with _Reporting(registry, source):
+                registry._take(entry.load(), source)
+            registry._note_old_name(before, source)
         for number, folder in enumerate(extra_folders):
             for path in sorted(folder.glob("[!_]*.py")):
                 problems = len(registry.problems)
@@ -95,6 +101,7 @@ class Registry:
                     registry._take(_run(path, f"decoders_user_{number}_{path.stem}"), str(path))
                 if last is not None and len(registry.problems) > problems:
                     registry._keep(last, str(path))
+                registry._note_old_name(before, str(path))
         kept = set(map(id, registry._decoders.values()))
         registry._made = {made: decoder for made, decoder in registry._made.items() if id(decoder) in kept}
         return registry
@@ -141,6 +148,15 @@ class Registry:
         for decoder in last.of(source):
             if self._decoders.setdefault(decoder.name, decoder) is decoder:
                 self._sources[decoder.name] = source
+
+    def _note_old_name(self, before: int, source: str) -> None:
+        """Notes the first source that imports our package by its old name."""
+        used = old_names.install().used
+        if len(used) > before == 0 and not self.notices:
+            name = next((name for name in used if name != old_names.OLD), old_names.OLD)
+            self.notices.append(
+                f"{source} imports {name}: write edge_tui.{name}; the old name still works, for now."
+            )
 
     def _take(self, found: object, source: str) -> None:
         """Adds the strategies that a module defines, or one class."""
@@ -242,7 +258,7 @@ def _instance(cls: type[Filter] | type[Decoder]) -> Decoder:
     Raises:
         _Malformed: a declaration is missing or malformed.
     """
-    from decoders.sampling import Sampling
+    from edge_tui.decoders.sampling import Sampling
 
     for attribute in ("name", "title", "summary"):
         if not isinstance(getattr(cls, attribute, None), str):

@@ -14,16 +14,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from decoders.base import Decoder, Env, Output, Param, Params, Step
-from decoders.random import Rng, draw
-from decoders.temperature import TEMPERATURE, scale
+from edge_tui.decoders.base import Decoder, Env, Output, Param, Params, Step
+from edge_tui.decoders.random import Rng, draw
+from edge_tui.decoders.temperature import TEMPERATURE, scale
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
 
-    from decoders.base import State
+    from edge_tui.decoders.base import State
 
 LOOKAHEAD = Param(
     "lookahead",

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from decoders.base import Edge, Filter, Param, Params
-from decoders.prefix import cutoff
+from edge_tui.decoders.base import Edge, Filter, Param, Params
+from edge_tui.decoders.prefix import cutoff
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from decoders.base import State
-    from decoders.random import Rng
+    from edge_tui.decoders.base import State
+    from edge_tui.decoders.random import Rng
 
 
 class Typical(Filter):

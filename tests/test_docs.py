@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tomli
 
-import decoders
+from edge_tui import decoders
 from edge_tui.bench.report import Ledger
 from tools import write_docs
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 import tomli
 
-import decoders
-from edge_tui import __version__
+from edge_tui import __version__, decoders
 from edge_tui.cli.main import parser
 from edge_tui.tui.screens.help import readme_table
 

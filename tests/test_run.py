@@ -12,7 +12,7 @@ import time
 import pexpect
 import pytest
 
-import decoders
+from edge_tui import decoders
 from edge_tui.cli.main import main
 from tests.engine.checkpoints import make_checkpoint
 
@@ -147,7 +147,8 @@ def test_help_tells_every_parameter_of_every_strategy(capsys) -> None:
 
 @pytest.mark.parametrize("place", ["flag", "config"])
 def test_help_tells_of_strategies_of_ones_own(place, tmp_path, capsys) -> None:
-    own = "from decoders.greedy import Greedy as _G\nclass Own(_G):\n    name, summary = 'own', 'Mine.'\n"
+    own = "from edge_tui.decoders.greedy import Greedy as _G\n"
+    own += "class Own(_G):\n    name, summary = 'own', 'Mine.'\n"
     (tmp_path / "own.py").write_text(own)
     config = tmp_path / "config.toml"
     config.write_text(f"decoder_folders = ['{tmp_path}']\n")

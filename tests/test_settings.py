@@ -11,7 +11,7 @@ import tomli
 from hypothesis import given
 from hypothesis import strategies as st
 
-import decoders
+from edge_tui import decoders
 from edge_tui.config import resources
 from edge_tui.config.reader import flatten, read
 from edge_tui.config.schema import SCHEMA
@@ -249,7 +249,7 @@ def test_strategies_of_the_users_folder_take_parameters() -> None:
     folder = user_config().parent / "decoders"
     folder.mkdir(parents=True)
     (folder / "mine.py").write_text(
-        "from decoders.base import Filter, Param\n"
+        "from edge_tui.decoders.base import Filter, Param\n"
         "class Mine(Filter):\n"
         "    name, title, summary = 'mine', 'mine', 'mine'\n"
         "    params = (Param('knob', 1, 0, 2, 'turns'),)\n"

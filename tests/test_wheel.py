@@ -49,15 +49,14 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_holds_the_program_and_its_data_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.partition("/")[0] for name in names}
-    assert tops == {"edge_tui", "decoders", f"edge_tui-{__version__}.dist-info"}
+    assert tops == {"edge_tui", f"edge_tui-{__version__}.dist-info"}
     wanted = {
         "edge_tui/_data/config.toml",
         "edge_tui/py.typed",
-        "decoders/py.typed",
         "edge_tui/tui/app.tcss",
         *(f"edge_tui/_data/themes/{path.name}" for path in (CHECKOUT / "themes").glob("*.toml")),
         *(f"edge_tui/_data/presets/{path.name}" for path in (CHECKOUT / "presets").glob("*.toml")),
-        *(f"decoders/{path.name}" for path in (CHECKOUT / "decoders").glob("*.py")),
+        *(f"edge_tui/{path.relative_to(CHECKOUT)}" for path in (CHECKOUT / "decoders").rglob("*.py")),
         *(f"edge_tui/demo/{role}/model.safetensors" for role in ("expert", "amateur")),
         *(f"edge_tui/demo/{role}/tokenizer.json" for role in ("expert", "amateur")),
     }
@@ -67,8 +66,9 @@ def test_holds_the_program_and_its_data_and_nothing_else(wheel: Path) -> None:
 
 def test_finds_everything_where_it_is_installed(python: Path, tmp_path: Path) -> None:
     code = """
-import decoders, edge_tui
-from edge_tui import resources
+import edge_tui
+from edge_tui import decoders
+from edge_tui.config import resources
 from edge_tui.hub import local_models
 from edge_tui.config.settings import Settings, load
 from pathlib import Path

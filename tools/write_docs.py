@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import tomli
 
-import decoders
-from decoders import chain, penalties, random, temperature
-from decoders.base import Decoder, Param
-from decoders.sampling import Sampling
+from edge_tui import decoders
 from edge_tui.bench import report
+from edge_tui.decoders import chain, penalties, random, temperature
+from edge_tui.decoders.base import Decoder, Param
+from edge_tui.decoders.sampling import Sampling
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

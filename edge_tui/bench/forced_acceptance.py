@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import decoders
+from edge_tui import decoders
 
 RATES = (0.6, 0.8, 0.95)
 LOOKAHEAD = 4
 
 _SOURCE = '''"""Speculative decoding whose proposals are accepted by chance alone."""
 
-from decoders.speculative import Speculative
+from edge_tui.decoders.speculative import Speculative
 
 
 class Imposed{percent}(Speculative):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-import decoders
+from edge_tui import decoders
 from edge_tui.bench.edge_runner import Ours
 from edge_tui.bench.forced_acceptance import register
 from edge_tui.bench.job import BenchError

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import nan
 
-import decoders
+from edge_tui import decoders
 from edge_tui.bench.edge_runner import NAME, Ours, prompt_ids
 from edge_tui.bench.job import Job, Summary, Timing
 from edge_tui.bench.session import Session, Target

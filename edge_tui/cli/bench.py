@@ -9,13 +9,13 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import decoders
-from decoders.base import ParamError
+from edge_tui import decoders
 from edge_tui.bench import report
 from edge_tui.bench.job import BenchError, Job
 from edge_tui.bench.progress import Progress
 from edge_tui.bench.report import Column, Ledger
 from edge_tui.config.schema import QUANTIZATION
+from edge_tui.decoders.base import ParamError
 from edge_tui.engine.port import Precision
 from edge_tui.errors import UsageError
 

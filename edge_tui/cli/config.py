@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-import decoders
+from edge_tui import decoders
 from edge_tui.config import resources
 from edge_tui.config.reader import flatten, read
 from edge_tui.config.schema import QUANTIZATION, SCHEMA, Literal
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from decoders.base import Param
     from edge_tui.config.reader import Notice
+    from edge_tui.decoders.base import Param
 
 _ALIASES = {
     "models.name": ("model", "model_name", "model_id", "model_path", "default_model", "base_model"),

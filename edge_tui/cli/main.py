@@ -180,7 +180,7 @@ def _count(text: str) -> int:
 
 def _help_with_parameters(plain: Callable[[], str], argv: Sequence[str] | None) -> str:
     """The help, and what each strategy declares about its parameters, each told once."""
-    import decoders
+    from edge_tui import decoders
 
     places = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     places.add_argument("--config")

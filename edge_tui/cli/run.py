@@ -22,9 +22,9 @@ from edge_tui.util.sanitise import sanitise
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from decoders.base import Decoder
     from edge_tui.config.reader import Notice
     from edge_tui.config.settings import Settings
+    from edge_tui.decoders.base import Decoder
     from edge_tui.engine.port import Engine
 
 POLL_SECONDS = 0.005
@@ -64,7 +64,7 @@ def run(
     Raises:
         UsageError: the prompt or a parameter is not usable.
     """
-    import decoders
+    from edge_tui import decoders
     from edge_tui.engine.local import LocalEngine
 
     text = _prompt(prompt, file)
@@ -80,7 +80,7 @@ def run(
             "--logprobs tells numbers of each token, which only --json has room for; add --json."
         )
     searches = _check_answers(decoder, settings, n)
-    for notice in () if quiet else (*notices, *decoders.problems()):
+    for notice in () if quiet else (*notices, *decoders.problems(), *decoders.notices()):
         _tell(str(notice))
 
     request = Request(

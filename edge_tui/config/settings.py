@@ -25,7 +25,7 @@ from edge_tui.engine.port import ModelSpec
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from decoders.base import Decoder, Param
+    from edge_tui.decoders.base import Decoder, Param
     from edge_tui.engine.port import Mode, Precision
 
 __all__ = ["COMMON", "Models", "Notice", "Settings", "Ui", "load", "user_config"]
@@ -192,7 +192,7 @@ def load(
 
 def canonical(strategy: str) -> str:
     """A strategy's registry name; a name nobody knows stays as it is."""
-    import decoders
+    from edge_tui import decoders
 
     try:
         return decoders.find(strategy).name
@@ -202,7 +202,7 @@ def canonical(strategy: str) -> str:
 
 def parameters_of(strategy: str) -> tuple[Param, ...]:
     """What can be set for a strategy; nothing for a name nobody knows."""
-    import decoders
+    from edge_tui import decoders
 
     try:
         return tuple(decoders.find(strategy).params)
@@ -297,7 +297,7 @@ class _Builder:
         if key not in SCHEMA:
             if any(known.startswith(f"{key}.") for known in [*SCHEMA, "parameters.", "keys."]):
                 raise ValueError(f"is a table: write [{key}] and its keys below it.")
-            import decoders
+            from edge_tui import decoders
 
             parameters = (f"parameters.{name}" for name in _declared(decoders.all()))
             raise ValueError(f"unknown key{_nearest(key, [*SCHEMA, 'quantization', *parameters])}")
@@ -307,7 +307,7 @@ class _Builder:
             self.sources[key] = place.source
 
     def _strategy(self, key: str, value: Any, place: _Place) -> None:
-        import decoders
+        from edge_tui import decoders
 
         try:
             name = decoders.find(text(value)).name
@@ -316,7 +316,7 @@ class _Builder:
         self._plain(key, name, place)
 
     def _parameter(self, key: str, value: Any, place: _Place) -> None:
-        import decoders
+        from edge_tui import decoders
 
         strategy, _, name = key.removeprefix("parameters.").rpartition(".")
         if strategy:
@@ -345,7 +345,7 @@ class _Builder:
 
     def settings(self) -> Settings:
         """The layers' sum."""
-        import decoders
+        from edge_tui import decoders
 
         folders = [user_config().parent / "decoders", *map(_folder, self.flat.get("decoder_folders", ()))]
         decoders.load(folders)

@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import decoders
-from decoders.base import Param, ParamError
+from edge_tui import decoders
+from edge_tui.decoders.base import Param, ParamError
 from edge_tui.engine.decode.param_table import ParamTable
 from edge_tui.engine.events import Died, Event, Failed, Finished, Queued
 from edge_tui.engine.models.manager import Loader, Residents, memory_of
@@ -204,7 +204,7 @@ def explain(error: Exception, run: int | None) -> Failed:
             "The device ran out of memory: what was written so far is kept."
             " Choose a shorter context, fewer beams, or a smaller precision."
         )
-    elif type(error).__module__.startswith(("edge_tui", "decoders")):
+    elif type(error).__module__.startswith(("edge_tui", "decoders_user_")):
         message = str(error)
     else:
         message = f"That failed: {_line(error)}. The log has the details."

@@ -104,7 +104,7 @@ class Engine(Protocol):
         """Turns a live parameter of a running generation; `ParamChanged` tells from which token on.
 
         Raises:
-            decoders.base.ParamError: the value is out of range, or the parameter is fixed for a run.
+            edge_tui.decoders.base.ParamError: the value is out of range, or the parameter is fixed for a run.
         """
 
     def cancel(self, run: int | None = None) -> None:

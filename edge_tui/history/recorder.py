@@ -406,7 +406,7 @@ def _marked(ids: Any, batch: TokenBatch) -> Any:
 
 
 def _roles(strategy: str) -> tuple[str, ...]:
-    import decoders
+    from edge_tui import decoders
 
     try:
         return decoders.find(strategy).roles

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
-import decoders
-from edge_tui import __version__
+from edge_tui import __version__, decoders
 from edge_tui.machine.telemetry import Telemetry, watched
 from edge_tui.serve import errors, infer, manage, openai, schemas
 from edge_tui.serve.dispatcher import Dispatcher

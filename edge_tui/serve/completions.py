@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-import decoders
+from edge_tui import decoders
 from edge_tui.engine import events, port
 from edge_tui.serve import stream
 from edge_tui.serve.errors import ApiError, of_failure

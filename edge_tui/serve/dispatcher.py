@@ -108,7 +108,7 @@ class Place:
         """Turns a live parameter of the generation in progress.
 
         Raises:
-            decoders.base.ParamError: see `Engine.set`.
+            edge_tui.decoders.base.ParamError: see `Engine.set`.
         """
         if self._turn is not None and self._turn.run is not None and not self._turn.over:
             self._dispatcher.engine.set(self._turn.run, name, value)

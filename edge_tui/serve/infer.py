@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from decoders.base import ParamError
+from edge_tui.decoders.base import ParamError
 from edge_tui.engine import events
 from edge_tui.serve import columns, stream
 from edge_tui.serve.errors import ApiError, of_failure

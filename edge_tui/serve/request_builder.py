@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import decoders
-from decoders.beam import NUM_BEAMS
+from edge_tui import decoders
+from edge_tui.decoders.beam import NUM_BEAMS
 from edge_tui.engine.decode.resolve import settle
 from edge_tui.engine.port import MODE_TEMPERATURE, Message, Mode, Request
 from edge_tui.errors import RequestError
 from edge_tui.serve.errors import ApiError
 
 if TYPE_CHECKING:
-    from decoders.base import Decoder
     from edge_tui.config.settings import Settings
+    from edge_tui.decoders.base import Decoder
     from edge_tui.serve.options import Options
 
 Value = float | str

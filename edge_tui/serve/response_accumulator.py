@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import decoders
+from edge_tui import decoders
 from edge_tui.engine import events
 from edge_tui.engine.events import FinishReason, TokenBatch
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-import decoders
+from edge_tui import decoders
 from edge_tui.engine.port import Message, Mode
 
 if TYPE_CHECKING:
-    from decoders.base import Param
+    from edge_tui.decoders.base import Param
 
 MAX_STOPS = 16
 TOP = 20

@@ -16,7 +16,7 @@ from textual import events, work
 from textual.app import App
 from textual.command import DiscoveryHit, Hit, Provider
 
-import decoders
+from edge_tui import decoders
 from edge_tui.config import resources
 from edge_tui.engine.events import Loaded
 from edge_tui.history.schema import HistoryError
@@ -51,9 +51,9 @@ if TYPE_CHECKING:
     from textual.filter import LineFilter
     from textual.screen import Screen
 
-    from decoders.base import Decoder
     from edge_tui.config.reader import Notice
     from edge_tui.config.settings import Settings
+    from edge_tui.decoders.base import Decoder
     from edge_tui.engine.events import Died, Event
     from edge_tui.engine.port import Engine, ModelSpec
     from edge_tui.engine.remote.machine import RemoteTelemetry
@@ -162,7 +162,7 @@ class EdgeApp(App[int]):
         self._watches = (watch_strategies(self), watch_themes(self, theme_folders, self.themes))
         for each in self.themes.themes.values():
             self.register_theme(each)
-        self._notices += [*self.themes.notices, *map(str, decoders.problems())]
+        self._notices += [*self.themes.notices, *map(str, decoders.problems()), *decoders.notices()]
         self._news: list[Event] = []
         self.watching: threading.Event | None = None
         self._leaving = False

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
-import decoders
+from edge_tui import decoders
 from edge_tui.cli.config import shared_parameters, toml, value_of
 from edge_tui.config import resources
 from edge_tui.config.reader import comments
@@ -23,9 +23,9 @@ from edge_tui.tui.keymap import Bound, conflict, normal, place
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from decoders.base import Param
     from edge_tui.config.reader import Notice
     from edge_tui.config.settings import Settings
+    from edge_tui.decoders.base import Param
     from edge_tui.tui.keymap import Keymap
 
 _LIVE = {"strategy", "mode", "stream", "max_length", "seed", "stop", "chat", "system"}

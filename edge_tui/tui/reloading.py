@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from textual.message import Message
 
-import decoders
+from edge_tui import decoders
 from edge_tui.tui import theme
 from edge_tui.util.file_watcher import Watch
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from math import isclose, log1p
 from typing import TYPE_CHECKING, Literal
 
-from decoders.base import Decoder, Param, ParamError
+from edge_tui.decoders.base import Decoder, Param, ParamError
 from edge_tui.engine.port import MODE_TEMPERATURE, Message, Request
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-import decoders
+from edge_tui import decoders
 from edge_tui.engine import events
 from edge_tui.transcript.transcript import Transcript
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from decoders.base import Decoder
+    from edge_tui.decoders.base import Decoder
     from edge_tui.engine.events import Event, Loaded
     from edge_tui.engine.port import Engine, Request
     from edge_tui.history.recorder import Recorder

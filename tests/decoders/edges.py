@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from decoders.base import Edge
+from edge_tui.decoders.base import Edge
 
 SUM = 1e-5
 """Rounded sums of the same probabilities may land on either side of a bound this close."""

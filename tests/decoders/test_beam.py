@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-import decoders
+from edge_tui import decoders
 from tests.decoders.conftest import VOCAB, logits_of
 from tests.decoders.driver import Run, run
 
@@ -116,7 +116,7 @@ def test_finds_the_best_of_all_sequences_when_wide_enough() -> None:
 def test_live_scores_are_the_sums_along_the_recorded_paths(models: list[LlamaForCausalLM]) -> None:
     logits = logits_of(models[0])
     found = ours(models[0], 8, [], num_beams=4)
-    from decoders.base import Records
+    from edge_tui.decoders.base import Records
 
     records = Records(found.tokens, found.parents, found.extras, found.values)
     for step, row in itertools.product(range(8), range(4)):
@@ -143,7 +143,7 @@ def test_finished_hypotheses_are_reported_once_with_their_end(models: list[Llama
 
 
 def test_a_search_cut_short_still_has_an_answer(models: list[LlamaForCausalLM]) -> None:
-    from decoders.base import Records
+    from edge_tui.decoders.base import Records
 
     found = ours(models[0], 12, [], num_beams=3)
     cut = 5

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import decoders
-from decoders.base import Filter, Params
-from decoders.sampling import Sampling
+from edge_tui import decoders
+from edge_tui.decoders.base import Filter, Params
+from edge_tui.decoders.sampling import Sampling
 from tests.decoders.driver import numbers
 from tests.decoders.edges import cut, fits
 from tests.decoders.test_filters import rows

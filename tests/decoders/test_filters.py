@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, TypicalLogitsWarper
 
-from decoders.base import Filter, Params
-from decoders.min_p import MinP
-from decoders.prefix import _select, _sort
-from decoders.top_k import TopK
-from decoders.top_p import TopP
-from decoders.typical import Typical
+from edge_tui.decoders.base import Filter, Params
+from edge_tui.decoders.min_p import MinP
+from edge_tui.decoders.prefix import _select, _sort
+from edge_tui.decoders.top_k import TopK
+from edge_tui.decoders.top_p import TopP
+from edge_tui.decoders.typical import Typical
 from tests.decoders.driver import numbers
 
 EDGE = 1e-5

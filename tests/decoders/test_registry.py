@@ -10,15 +10,15 @@ from textwrap import dedent
 import pytest
 import torch
 
-import decoders
-from decoders.base import Env, Output
-from decoders.registry import Registry, UnknownStrategy
+from edge_tui import decoders
+from edge_tui.decoders.base import Env, Output
+from edge_tui.decoders.registry import Registry, UnknownStrategy
 from tests.decoders.driver import numbers, settle, table
 
 EPSILON = '''
 """Epsilon sampling (Hewitt et al., arXiv 2210.15191): keep p ≥ ε."""
 
-from decoders.base import Filter, Param
+from edge_tui.decoders.base import Filter, Param
 
 
 class Epsilon(Filter):
@@ -105,12 +105,16 @@ def test_an_installed_package_announces_a_strategy(
 
 
 BROKEN = {
-    "syntax.py": ("from decoders.base import Filter\n\nclass A(Filter)\n    pass\n", 3, "expected ':'"),
+    "syntax.py": (
+        "from edge_tui.decoders.base import Filter\n\nclass A(Filter)\n    pass\n",
+        3,
+        "expected ':'",
+    ),
     "raises.py": ("import os\n\nos.no_such_thing\n", 3, "no_such_thing"),
     "exits.py": ("x = 1\nraise SystemExit(3)\n", 2, "SystemExit"),
     "latin.py": (b"x = 1\nname = '\xe9'\n", 2, "utf-8"),
     "untitled.py": (
-        "from decoders.base import Filter\n\nclass A(Filter):\n    name = 'untitled'\n"
+        "from edge_tui.decoders.base import Filter\n\nclass A(Filter):\n    name = 'untitled'\n"
         "    def apply(self, z, p, s, rng):\n        return z\n",
         3,
         "A has no title.",
@@ -162,13 +166,15 @@ def test_loading_again_makes_the_users_strategies_known_everywhere(tmp_path: Pat
 def test_finding_strategies_and_reading_parameters_loads_no_torch() -> None:
     code = """
         import sys
-        import decoders
+        from edge_tui import decoders
         read = [param.range() + param.help for decoder in decoders.all() for param in decoder.params]
         assert len(read) > 40, read
         for decoder in decoders.all():
             decoder.rows({}), decoder.streams
         decoders.find("auto").from_checkpoint({"do_sample": True})
-        heavy = {"torch", "numpy", "transformers", "edge_tui", "textual"} & sys.modules.keys()
+        ours = {name for name in sys.modules if name.startswith("edge_tui.")}
+        heavy = {"torch", "numpy", "transformers", "textual"} & sys.modules.keys()
+        heavy |= {name for name in ours if not name.startswith("edge_tui.decoders")}
         assert not heavy, heavy
     """
     subprocess.run([sys.executable, "-c", dedent(code)], check=True, cwd=Path(__file__).parents[2])
@@ -177,9 +183,10 @@ def test_finding_strategies_and_reading_parameters_loads_no_torch() -> None:
 def test_no_strategy_knows_what_runs_it() -> None:
     """Even after a step: neither edge_tui nor transformers is imported by any of them."""
     code = """
-        import sys, torch, decoders
-        from decoders.base import Env, Output, Params
-        from decoders.random import Rng
+        import sys, torch
+        from edge_tui import decoders
+        from edge_tui.decoders.base import Env, Output, Params
+        from edge_tui.decoders.random import Rng
         for decoder in decoders.all():
             values = {param.name: param.default for param in decoder.params}
             rows = decoder.rows(values)
@@ -188,7 +195,8 @@ def test_no_strategy_knows_what_runs_it() -> None:
             params = Params(list(values), torch.tensor(list(values.values()))[:, None].repeat(1, rows))
             outs = {stream.name: Output(torch.rand(rows, 1, 9)) for stream in decoder.streams}
             decoder.step(outs, state, params, Rng(ids[:, 0], ids[:, 0], ids[0, :1]))
-        assert not {"transformers", "edge_tui", "textual"} & sys.modules.keys()
+        assert not {"transformers", "textual"} & sys.modules.keys()
+        assert not [name for name in sys.modules if name.startswith("edge_tui.e")]
     """
     subprocess.run([sys.executable, "-c", dedent(code)], check=True, cwd=Path(__file__).parents[2])
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import decoders
-from decoders.base import Env, Output
-from decoders.random import Rng, draw, key_of
+from edge_tui import decoders
+from edge_tui.decoders.base import Env, Output
+from edge_tui.decoders.random import Rng, draw, key_of
 from tests.decoders.driver import numbers, run, settle, table
 
 Z = torch.tensor([2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -1.5])

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LlamaForCausalLM
 
-import decoders
-from decoders.auto import from_generation_config, unsupported
-from decoders.base import Env, Output, ParamError
-from decoders.contrastive import contrast
+from edge_tui import decoders
+from edge_tui.decoders.auto import from_generation_config, unsupported
+from edge_tui.decoders.base import Env, Output, ParamError
+from edge_tui.decoders.contrastive import contrast
 from tests.decoders.conftest import VOCAB, logits_of, tiny
 from tests.decoders.driver import numbers, run, settle, table
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import decoders
-from decoders.base import Decoder, Env, Output, Params, Step
-from decoders.random import Rng, key_of
+from edge_tui import decoders
+from edge_tui.decoders.base import Decoder, Env, Output, Params, Step
+from edge_tui.decoders.random import Rng, key_of
 from tests.decoders.driver import settle
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from decoders.base import State
+    from edge_tui.decoders.base import State
 
 VOCAB = 6000
 EACH = pytest.mark.parametrize("decoder", decoders.all(), ids=lambda decoder: decoder.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from decoders.base import Output, Step
+from edge_tui.decoders.base import Output, Step
 from edge_tui.engine.decode.step_record import apart
 
 

@@ -25,7 +25,7 @@ pytestmark = [
 PROCESS = """
 import sys, threading, time
 import torch
-import decoders
+from edge_tui import decoders
 from edge_tui.engine import events, forecast
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 from edge_tui.machine.devices import give_back_freed

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import decoders
-from decoders.base import Param, ParamError
+from edge_tui import decoders
+from edge_tui.decoders.base import Param, ParamError
 from edge_tui.engine.decode.generation import Generation
 from edge_tui.engine.decode.param_table import ParamTable
 from edge_tui.engine.decode.ring import Ring

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import decoders
+from edge_tui import decoders
 from edge_tui.engine.decode.generation import Generation
 from edge_tui.engine.events import Finished, Noticed
 from edge_tui.engine.local import LocalEngine

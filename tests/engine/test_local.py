@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from decoders.base import ParamError
+from edge_tui.decoders.base import ParamError
 from edge_tui.engine.events import (
     Failed,
     Finished,

@@ -20,8 +20,8 @@ import numpy as np
 import psutil
 import pytest
 
-import decoders
-from decoders.base import ParamError
+from edge_tui import decoders
+from edge_tui.decoders.base import ParamError
 from edge_tui.engine.checkpoints.locate import DEMO
 from edge_tui.engine.events import Failed, Finished, Loaded, ParamChanged, TokenBatch
 from edge_tui.engine.local import LocalEngine

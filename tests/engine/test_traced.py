@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-import decoders
-from decoders.min_p import MinP
-from decoders.sampling import Sampling
+from edge_tui import decoders
+from edge_tui.decoders.min_p import MinP
+from edge_tui.decoders.sampling import Sampling
 from edge_tui.engine.decode import cpu_trace, step_runner
 from edge_tui.engine.decode.cpu_trace import TracedChoice, is_steady
 from edge_tui.engine.decode.generation import Generation
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from decoders.base import Decoder
+    from edge_tui.decoders.base import Decoder
     from edge_tui.engine.models.base import LanguageModel
 
 STEADY = [d.name for d in decoders.all() if d.lookahead({}) == 0]

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-import decoders
+from edge_tui import decoders
 from tests.serve.serving import Running, serving
 
 SLOW = '''"""Takes the likeliest token, after a while."""
 import time
-from decoders.greedy import Greedy as _Greedy
+from edge_tui.decoders.greedy import Greedy as _Greedy
 
 class Slow(_Greedy):
     name = "slow"

@@ -219,7 +219,7 @@ def test_absurd_requests_cost_no_memory(server: Running) -> None:
 
 
 def test_the_document_describes_every_parameter(server: Running) -> None:
-    import decoders
+    from edge_tui import decoders
 
     with server.client() as client:
         document = client.get("/openapi.json").json()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from decoders.base import ParamError
+from edge_tui.decoders.base import ParamError
 from edge_tui.engine.events import (
     TOP,
     Event,

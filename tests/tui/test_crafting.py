@@ -230,7 +230,7 @@ async def test_values_are_saved_under_a_name_and_taken_again() -> None:
 
 
 def test_the_presets_that_come_along_fit_their_strategies() -> None:
-    import decoders
+    from edge_tui import decoders
 
     found, problems = presets.load()
     assert not problems

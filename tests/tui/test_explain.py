@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import decoders
+from edge_tui import decoders
 from tests.tui.engines import PictureEngine
 
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import decoders
-from decoders.base import ParamError
+from edge_tui import decoders
 from edge_tui.config.settings import Settings
+from edge_tui.decoders.base import ParamError
 from edge_tui.engine.events import Resolved
 from edge_tui.tui.run_params import Knobs
 

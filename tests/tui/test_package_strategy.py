@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from textual.widgets import OptionList
 
-import decoders
+from edge_tui import decoders
 from tests.decoders.test_registry import EPSILON, package
 
 

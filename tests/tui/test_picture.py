@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import decoders
-from decoders.base import Env, Output
+from edge_tui import decoders
+from edge_tui.decoders.base import Env, Output
 from edge_tui.tui.param_preview import PICTURED, apply, groups, shares, without
 from tests.decoders.driver import numbers, settle, table
 

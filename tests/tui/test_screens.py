@@ -13,7 +13,7 @@ import pytest
 from pytest_textual_snapshot import SVGImageExtension
 from textual.widgets import Input, OptionList, TextArea
 
-from decoders import Problem
+from edge_tui.decoders import Problem
 from edge_tui.engine.models import memory_estimate
 from edge_tui.hub import memory_estimate as hub_estimate
 from edge_tui.machine.devices import Device

@@ -9,7 +9,7 @@ import pytest
 import tomli
 from textual.widgets import Input, OptionList, Static
 
-import decoders
+from edge_tui import decoders
 from edge_tui.config.schema import SCHEMA
 from edge_tui.config.settings import load, user_config
 from edge_tui.config.writer import ConfigError

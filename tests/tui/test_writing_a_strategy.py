@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-import decoders
+from edge_tui import decoders
 
 TEXT = (Path(__file__).parent.parent.parent / "docs" / "writing-a-strategy.md").read_text()
 CODE = TEXT.partition("```python\n")[2].partition("```")[0]

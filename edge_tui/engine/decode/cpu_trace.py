@@ -17,12 +17,12 @@ import warnings
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from decoders.auto import FILTERS, Auto
-from decoders.base import Decoder, Output
-from decoders.beam import Beam
-from decoders.contrastive import Contrastive
-from decoders.greedy import Greedy
-from decoders.sampling import Sampling
+from edge_tui.decoders.auto import FILTERS, Auto
+from edge_tui.decoders.base import Decoder, Output
+from edge_tui.decoders.beam import Beam
+from edge_tui.decoders.contrastive import Contrastive
+from edge_tui.decoders.greedy import Greedy
+from edge_tui.decoders.sampling import Sampling
 from edge_tui.engine.decode.step_record import Desk, pick, tell
 from edge_tui.engine.ops.cpu.cpp_owner import hold
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from decoders.base import State
+    from edge_tui.decoders.base import State
     from edge_tui.engine.decode.param_table import ParamTable
 
 _log = logging.getLogger(__name__)

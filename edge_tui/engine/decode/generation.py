@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from decoders.base import Decoder, Env, Output
+from edge_tui.decoders.base import Decoder, Env, Output
 from edge_tui.engine.decode.ring import DEPTH
 from edge_tui.engine.decode.speculative_runner import LookaheadRig
 from edge_tui.engine.decode.step_runner import Rig

@@ -16,7 +16,7 @@ from edge_tui.engine.text.tokenizer import StopScanner
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from decoders.base import Decoder
+    from edge_tui.decoders.base import Decoder
     from edge_tui.engine.text.tokenizer import Codec, Detokenizer
 
 _RAW_IDS = slice(len(INTS), len(INTS) + TOP)

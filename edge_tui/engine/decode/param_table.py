@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from decoders.base import Param, ParamError, Params
+from edge_tui.decoders.base import Param, ParamError, Params
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from decoders.base import Decoder, ParamError
+from edge_tui.decoders.base import Decoder, ParamError
 from edge_tui.engine.events import Resolved
 from edge_tui.engine.port import MODE_TEMPERATURE, Request
 from edge_tui.errors import RequestError

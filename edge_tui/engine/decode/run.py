@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import decoders.auto
-from decoders.base import Decoder, Records
+from edge_tui import decoders
+from edge_tui.decoders import auto
+from edge_tui.decoders.base import Decoder, Records
 from edge_tui.engine.decode import scoring
 from edge_tui.engine.decode.cpu_pinning import Seat
 from edge_tui.engine.decode.generation import Generation
@@ -116,7 +117,7 @@ def perform(
     if request.stop and decoder.owns_eos:
         extra += ("Stop strings do not end a beam search; they are ignored here.",)
     if decoder.name == "auto":
-        extra += decoders.auto.unsupported(main.checkpoint.generation_config)
+        extra += auto.unsupported(main.checkpoint.generation_config)
 
     def reading(done: int, total: int) -> None:
         post(Progress("prefill", done, total, main.model.info.name, run.id))

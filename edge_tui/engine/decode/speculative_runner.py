@@ -13,8 +13,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from decoders.base import Output
-from decoders.random import Rng
+from edge_tui.decoders.base import Output
+from edge_tui.decoders.random import Rng
 from edge_tui.engine.decode.step_record import Decided
 from edge_tui.engine.decode.step_runner import Rig
 from edge_tui.engine.ops.choose import fused_lookahead
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from decoders.base import Decoder, Env
+    from edge_tui.decoders.base import Decoder, Env
     from edge_tui.engine.models.base import Context, LanguageModel
 
 TAKEN, BEYOND = 0, -1

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from decoders.base import Decoder, Output, Params, State, Step
-    from decoders.random import Rng
+    from edge_tui.decoders.base import Decoder, Output, Params, State, Step
+    from edge_tui.decoders.random import Rng
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def pick(
         params: Of this step.
         desk: Read, and `tokens` and `parent` written.
     """
-    from decoders.random import Rng
+    from edge_tui.decoders.random import Rng
 
     took = step(outs, state, params, Rng(desk.key, desk.rows, desk.step))
     # Fused steps write to the desk themselves.

@@ -11,8 +11,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from decoders.base import Decoder, Env, Output
-from decoders.random import key_of
+from edge_tui.decoders.base import Decoder, Env, Output
+from edge_tui.decoders.random import key_of
 from edge_tui.engine.decode.cpu_trace import TracedChoice, is_steady
 from edge_tui.engine.decode.param_table import ParamTable
 from edge_tui.engine.decode.ring import Ring
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from decoders.base import State, Step
+    from edge_tui.decoders.base import State, Step
     from edge_tui.engine.decode.cuda_graphs import Graphs
     from edge_tui.engine.models.base import Context, LanguageModel
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from decoders.base import Output
+from edge_tui.decoders.base import Output
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
-from decoders.base import Output
+from edge_tui.decoders.base import Output
 from edge_tui.engine.models.base import Cancelled, Caps, ContextFull, ModelInfo
 from edge_tui.engine.models.cache import FlatContext
 from edge_tui.engine.models.fused_cpu import fuse

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from decoders.base import Output
+from edge_tui.decoders.base import Output
 from edge_tui.engine.checkpoints.weights import WeightsError, check_shards
 from edge_tui.engine.models.base import Cancelled, Caps, ModelInfo
 from edge_tui.engine.models.groups import Group, GroupedContext

@@ -14,20 +14,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from decoders.auto import DO_SAMPLE, FILTERS, Auto
-from decoders.base import Decoder, Edge, Filter, Output, Params, Stage, Step
-from decoders.beam import Beam
-from decoders.contrastive import Contrastive
-from decoders.greedy import Greedy
-from decoders.sampling import Sampling
-from decoders.speculative import Speculative
-from decoders.temperature import ORDER
+from edge_tui.decoders.auto import DO_SAMPLE, FILTERS, Auto
+from edge_tui.decoders.base import Decoder, Edge, Filter, Output, Params, Stage, Step
+from edge_tui.decoders.beam import Beam
+from edge_tui.decoders.contrastive import Contrastive
+from edge_tui.decoders.greedy import Greedy
+from edge_tui.decoders.sampling import Sampling
+from edge_tui.decoders.speculative import Speculative
+from edge_tui.decoders.temperature import ORDER
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from decoders.base import State
-    from decoders.random import Rng
+    from edge_tui.decoders.base import State
+    from edge_tui.decoders.random import Rng
 
 
 class FusedStep(Protocol):
@@ -146,7 +146,7 @@ def fused_step(decoder: Decoder, width: int, chosen: Tensor, parent: Tensor) -> 
 
 
 class Proposing(Protocol):
-    """What proposes tokens and checks them, as `decoders.base.Decoder` does."""
+    """What proposes tokens and checks them, as `edge_tui.decoders.base.Decoder` does."""
 
     def propose(self, out: Output, s: State, p: Params, rng: Rng, at: int, /) -> Tensor: ...
 

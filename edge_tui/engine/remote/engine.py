@@ -15,8 +15,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import decoders
-from decoders.base import ParamError
+from edge_tui import decoders
+from edge_tui.decoders.base import ParamError
 from edge_tui.engine.events import (
     Died,
     Event,

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import decoders
+from edge_tui import decoders
 from edge_tui.engine.decode.resolve import Settled, settle
 from edge_tui.engine.events import Event, Finished, FinishReason, FirstToken, Started
 from edge_tui.engine.remote.batches import Said, number, of_tokens
@@ -17,7 +17,7 @@ from edge_tui.engine.remote.wire import WireError
 from edge_tui.errors import RequestError
 
 if TYPE_CHECKING:
-    from decoders.base import Param
+    from edge_tui.decoders.base import Param
     from edge_tui.engine.port import Request
     from edge_tui.engine.remote.capabilities import Server
     from edge_tui.engine.remote.vocabulary import Vocabulary

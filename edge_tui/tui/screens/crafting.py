@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from textual import work
 
-import decoders as registry
+from edge_tui import decoders as registry
 from edge_tui.tui.conversation import Exchange, of_messages
 from edge_tui.tui.prompt_history import PromptHistory
 from edge_tui.tui.run_params import TEMPERATURE, Given

@@ -14,7 +14,7 @@ from edge_tui.util.sanitise import sanitise
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from decoders.base import Decoder
+    from edge_tui.decoders.base import Decoder
 
 
 class StrategiesScreen(PickScreen[str]):

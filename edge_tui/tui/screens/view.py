@@ -9,7 +9,7 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Footer, Static, TextArea
 
-import decoders as registry
+from edge_tui import decoders as registry
 from edge_tui.engine import events as engine_events
 from edge_tui.transcript.colour_buckets import BUCKETS
 from edge_tui.tui import format
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from textual.geometry import Size
     from textual.theme import Theme
 
-    from decoders.base import Decoder
+    from edge_tui.decoders.base import Decoder
     from edge_tui.engine.events import Event, Failed, Finished, Loaded, Started
     from edge_tui.machine.telemetry import Sample
     from edge_tui.transcript.transcript import Transcript

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.widgets import Input, TextArea
 
-import decoders as registry
-from decoders.base import ParamError
+from edge_tui import decoders as registry
+from edge_tui.decoders.base import ParamError
 from edge_tui.tui import clipboard
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.screens.crafting import Crafting

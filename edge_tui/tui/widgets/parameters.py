@@ -14,7 +14,7 @@ from textual.reactive import reactive
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
-from decoders.base import ParamError
+from edge_tui.decoders.base import ParamError
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.format import clip
 from edge_tui.tui.format import line as thin_bar

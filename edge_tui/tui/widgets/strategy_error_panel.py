@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 from textual.widgets import Static
 
-from decoders import Problem
+from edge_tui.decoders import Problem
 from edge_tui.tui.format import clip
 from edge_tui.util.sanitise import sanitise
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from textual import events
 
-    from decoders.base import Decoder
+    from edge_tui.decoders.base import Decoder
 
 DIGITS = 9
 

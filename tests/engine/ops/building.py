@@ -13,9 +13,9 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-import decoders
-from decoders.base import Env, Output, Params
-from decoders.speculative import Speculative
+from edge_tui import decoders
+from edge_tui.decoders.base import Env, Output, Params
+from edge_tui.decoders.speculative import Speculative
 from edge_tui.engine.ops.attend import Scratch
 from edge_tui.engine.ops.choose import plan
 from edge_tui.engine.ops.project import NF4_BLOCK, Packed

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import torch
 
-import decoders
-from decoders.base import Decoder, Env, Output, Params
-from decoders.beam import Beam
-from decoders.contrastive import Contrastive
-from decoders.random import Rng, key_of
-from decoders.speculative import Speculative
+from edge_tui import decoders
+from edge_tui.decoders.base import Decoder, Env, Output, Params
+from edge_tui.decoders.beam import Beam
+from edge_tui.decoders.contrastive import Contrastive
+from edge_tui.decoders.random import Rng, key_of
+from edge_tui.decoders.speculative import Speculative
 from edge_tui.engine.ops import stats
 from edge_tui.engine.ops.choose import FusedStep, plan
 from edge_tui.engine.ops.project import available

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import decoders
-from decoders.base import Env, Output, Params
+from edge_tui import decoders
+from edge_tui.decoders.base import Env, Output, Params
 from tests.decoders.driver import numbers, settle, table
 
 beam_triton = pytest.importorskip("edge_tui.engine.ops.triton.beam")

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import decoders
-from decoders.base import Decoder, Env, Output, Params, Step
-from decoders.random import Rng, key_of
-from decoders.sampling import Sampling
-from decoders.top_p import TopP
+from edge_tui import decoders
+from edge_tui.decoders.base import Decoder, Env, Output, Params, Step
+from edge_tui.decoders.random import Rng, key_of
+from edge_tui.decoders.sampling import Sampling
+from edge_tui.decoders.top_p import TopP
 from edge_tui.engine.ops.choose import fused_step, plan
 from tests.decoders.driver import numbers, settle, table
 from tests.decoders.edges import fits

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from decoders.base import Env, Output, Params
-from decoders.random import Rng
-from decoders.speculative import Speculative
+from edge_tui.decoders.base import Env, Output, Params
+from edge_tui.decoders.random import Rng
+from edge_tui.decoders.speculative import Speculative
 from tests.decoders.driver import numbers, settle, table
 
 speculate_triton = pytest.importorskip("edge_tui.engine.ops.triton.speculate")

@@ -18,9 +18,9 @@ import torch
 import triton
 import triton.language as tl
 
-from decoders.base import Step
-from decoders.beam import EARLY_STOPPING, LENGTH_PENALTY, NEVER, ON, Beam
-from decoders.penalties import FREQUENCY, PRESENCE, REPETITION
+from edge_tui.decoders.base import Step
+from edge_tui.decoders.beam import EARLY_STOPPING, LENGTH_PENALTY, NEVER, ON, Beam
+from edge_tui.decoders.penalties import FREQUENCY, PRESENCE, REPETITION
 from edge_tui.engine.ops.choose_parts import (
     INF,
     after_others,
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from decoders.base import Output, Params, State
-    from decoders.random import Rng
+    from edge_tui.decoders.base import Output, Params, State
+    from edge_tui.decoders.random import Rng
 
 _ON = tl.constexpr(ON)
 _NEVER = tl.constexpr(NEVER)
@@ -294,7 +294,7 @@ def _move(
 
 
 class FusedBeam:
-    """`decoders.beam.Beam.step` as kernels, with the buffers that pass between them.
+    """`edge_tui.decoders.beam.Beam.step` as kernels, with the buffers that pass between them.
 
     Args:
         device: Where everything lies.
@@ -341,7 +341,7 @@ class FusedBeam:
         """Of the prompt and of the output, int32 `[R, V]`, if rows have still to be moved."""
 
     def __call__(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
-        """As `decoders.base.Decoder.step`, but that rows move in `finish`."""
+        """As `edge_tui.decoders.base.Decoder.step`, but that rows move in `finish`."""
         ends = s["eos"].shape[-1]
         wanted = min(max(2, 1 + ends) * self.rows, self.rows * self.width)
         if wanted > _MOST:

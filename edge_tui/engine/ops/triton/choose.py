@@ -15,9 +15,9 @@ import torch
 import triton
 import triton.language as tl
 
-from decoders.base import Step
-from decoders.penalties import FREQUENCY, PRESENCE, REPETITION
-from decoders.temperature import GREEDY_BELOW, TEMPERATURE
+from edge_tui.decoders.base import Step
+from edge_tui.decoders.penalties import FREQUENCY, PRESENCE, REPETITION
+from edge_tui.decoders.temperature import GREEDY_BELOW, TEMPERATURE
 from edge_tui.engine.ops.choose_parts import (
     INDICES,
     INF,
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from decoders.base import Output, Params, State
-    from decoders.random import Rng
+    from edge_tui.decoders.base import Output, Params, State
+    from edge_tui.decoders.random import Rng
     from edge_tui.engine.ops.choose import Plan
 
 _GREEDY_BELOW = tl.constexpr(GREEDY_BELOW)
@@ -344,7 +344,7 @@ class Fused:
         """Nothing is left of a step."""
 
     def __call__(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
-        """As `decoders.base.Decoder.step`."""
+        """As `edge_tui.decoders.base.Decoder.step`."""
         logits = outs["model"].logits[:, -1]
         if logits.stride(-1) != 1:
             logits = logits.contiguous()

@@ -15,10 +15,10 @@ import torch
 import triton
 import triton.language as tl
 
-from decoders.base import Edge, Step
-from decoders.contrastive import LI2022, OBRIEN2023, SEED, SEED_HEAD, Contrastive
-from decoders.penalties import FREQUENCY, PRESENCE, REPETITION
-from decoders.temperature import TEMPERATURE
+from edge_tui.decoders.base import Edge, Step
+from edge_tui.decoders.contrastive import LI2022, OBRIEN2023, SEED, SEED_HEAD, Contrastive
+from edge_tui.decoders.penalties import FREQUENCY, PRESENCE, REPETITION
+from edge_tui.decoders.temperature import TEMPERATURE
 from edge_tui.engine.ops.choose import Cut
 from edge_tui.engine.ops.choose_parts import (
     INDICES,
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from decoders.base import Output, Params, State
-    from decoders.random import Rng
+    from edge_tui.decoders.base import Output, Params, State
+    from edge_tui.decoders.random import Rng
 
 _LI2022 = tl.constexpr(LI2022)
 _OBRIEN = tl.constexpr(OBRIEN2023)
@@ -227,7 +227,7 @@ def _choose(
 
 
 class FusedContrast:
-    """`decoders.contrastive.Contrastive.step` as kernels, with the buffers that pass between them.
+    """`edge_tui.decoders.contrastive.Contrastive.step` as kernels, with the buffers that pass between them.
 
     Args:
         device: Where everything lies.
@@ -273,7 +273,7 @@ class FusedContrast:
         """Nothing is left of a step."""
 
     def __call__(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
-        """As `decoders.base.Decoder.step`."""
+        """As `edge_tui.decoders.base.Decoder.step`."""
         place = {name: index for index, name in enumerate(p)}
         grid, shape = (self._blocks, self.rows), {"PARTS": triton.next_power_of_2(self._blocks)}
         pair: list[Tensor | int] = []

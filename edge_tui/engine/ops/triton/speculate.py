@@ -1,9 +1,9 @@
 """Speculative decoding's kernels: one that proposes a token, two that check all proposals.
 
-What `decoders.speculative` keeps as distributions, these keep as logits with their maximum and normaliser, so
-that nothing is written twice. Of the two that check, the first prepares the target's distribution at every
-position; in the second each program works out for itself how many proposals are taken, and looks for the
-token that follows among its part of the corrected distribution.
+What `edge_tui.decoders.speculative` keeps as distributions, these keep as logits with their maximum and
+normaliser, so that nothing is written twice. Of the two that check, the first prepares the target's
+distribution at every position; in the second each program works out for itself how many proposals are taken,
+and looks for the token that follows among its part of the corrected distribution.
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
@@ -16,10 +16,10 @@ import torch
 import triton
 import triton.language as tl
 
-from decoders.base import Step
-from decoders.random import TOKEN_BITS
-from decoders.speculative import CORRECTION, Speculative
-from decoders.temperature import GREEDY_BELOW, TEMPERATURE
+from edge_tui.decoders.base import Step
+from edge_tui.decoders.random import TOKEN_BITS
+from edge_tui.decoders.speculative import CORRECTION, Speculative
+from edge_tui.decoders.temperature import GREEDY_BELOW, TEMPERATURE
 from edge_tui.engine.ops.choose_parts import (
     INF,
     after_others,
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from decoders.base import Output, Params, State
-    from decoders.random import Rng
+    from edge_tui.decoders.base import Output, Params, State
+    from edge_tui.decoders.random import Rng
 
 _GREEDY_BELOW = tl.constexpr(GREEDY_BELOW)
 _LANE = tl.constexpr((1 << TOKEN_BITS) - 1)
@@ -252,7 +252,7 @@ def _check(
 
 
 class FusedSpeculative:
-    """`propose` and `step` of `decoders.speculative.Speculative` as kernels.
+    """`propose` and `step` of `edge_tui.decoders.speculative.Speculative` as kernels.
 
     Args:
         decoder: The strategy; what a subclass imposes is respected.
@@ -296,7 +296,7 @@ class FusedSpeculative:
         self._extras = empty(len(Speculative.columns), rows, positions)
 
     def propose(self, out: Output, s: State, p: Params, rng: Rng, at: int) -> Tensor:
-        """As `decoders.base.Decoder.propose`."""
+        """As `edge_tui.decoders.base.Decoder.propose`."""
         logits = out.logits[:, -1]
         logits = logits if logits.stride(-1) == 1 else logits.contiguous()
         _propose[(self._blocks, self.rows)](
@@ -325,7 +325,7 @@ class FusedSpeculative:
         return s["proposed"][:, at]
 
     def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
-        """As `decoders.base.Decoder.step`."""
+        """As `edge_tui.decoders.base.Decoder.step`."""
         logits = outs["model"].logits
         logits = logits if logits.stride(-1) == 1 else logits.contiguous()
         positions = logits.shape[1]

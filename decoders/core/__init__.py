@@ -1,0 +1,1 @@
+"""Holds the machinery of strategies, apart from the strategies themselves."""

@@ -1,0 +1,64 @@
+"""Finds `decoders.base` as `edge_tui.decoders.base`, for strategy files written before the package moved."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+OLD = "decoders"
+NEW = "edge_tui.decoders"
+
+
+class OldNames(MetaPathFinder):
+    """Answers for `decoders` and each module of ours below it, before any other package of that name.
+
+    A package called `decoders` is on the registry, and an author's own folder may be called so. A name that
+    is not ours is left to the finders that follow.
+
+    Attributes:
+        used: Names that were asked for, in order.
+    """
+
+    def __init__(self) -> None:
+        self.used: list[str] = []
+
+    def find_spec(
+        self, fullname: str, path: object = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Gives a spec that loads our own module, or None where the name is not ours."""
+        if fullname != OLD and not fullname.startswith(OLD + "."):
+            return None
+        name = NEW + fullname.removeprefix(OLD)
+        if name not in sys.modules and importlib.util.find_spec(name) is None:
+            return None
+        self.used.append(fullname)
+        return ModuleSpec(fullname, _SameModule(name))
+
+
+class _SameModule(Loader):
+    """Loads a module under an old name: the same object, so that classes are the same classes."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._spec: ModuleSpec | None = None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = importlib.import_module(self.name)
+        self._spec = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self._spec  # the import system has just put the old name's in its place
+
+
+def install() -> OldNames:
+    """Puts the finder first among the interpreter's finders, once; returns it."""
+    for finder in sys.meta_path:
+        if isinstance(finder, OldNames):
+            return finder
+    finder = OldNames()
+    sys.meta_path.insert(0, finder)
+    return finder
