@@ -32,7 +32,7 @@ def edge_tui(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_an_old_file_works_beside_a_foreign_package_and_is_noticed_once(tmp_path: Path) -> None:
-    """The author's folder is called `decoders` and lies where Python looks first, as another's package may."""
+    """The author's folder is called `decoders` and lies where Python looks first."""
     folder = tmp_path / "decoders"
     folder.mkdir()
     (folder / "__init__.py").write_text(FOREIGN)
