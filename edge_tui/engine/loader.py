@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
+from edge_tui.engine import chat
 from edge_tui.engine.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from edge_tui.engine.devices import best_device, cpu_packs_int4, free_memory, resolve_device
 from edge_tui.engine.forecast import UNLIMITED, forecast, reserved, resolve_precision, size
@@ -74,6 +75,7 @@ def load(
         Cancelled: `cancelled()` said so; the memory is free again.
     """
     checkpoint = open_checkpoint(spec.name)
+    chat.prepare(checkpoint)
     codec = Codec.open(checkpoint)
     device, notices = _device(spec.device)
     refusal = _precision_refusal(checkpoint, spec.precision, device)
