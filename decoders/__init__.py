@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from decoders.registry import Problem, Registry, UnknownStrategy
+from decoders.errors import Problem, StrategyError
+from decoders.registry import Registry, UnknownStrategy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Problem",
     "Registry",
+    "StrategyError",
     "UnknownStrategy",
     "all",
     "find",
     "folders",
+    "is_strategy_file",
     "load",
     "problems",
     "prove",
@@ -38,7 +41,7 @@ _folders: tuple[Path, ...] = ()
 def load(extra_folders: Sequence[Path] = ()) -> Registry:
     """Finds every strategy, again, and makes the result what `find` and `all` answer from."""
     global _registry, _folders
-    _folders = tuple(extra_folders)
+    _folders = tuple(folder.absolute() for folder in extra_folders)
     _registry = Registry.load(_folders, _registry)
     return _registry
 
@@ -72,6 +75,11 @@ def all() -> list[Decoder]:
 def problems() -> tuple[Problem, ...]:
     """What kept files or packages from being strategies."""
     return tuple((_registry or load()).problems)
+
+
+def is_strategy_file(file: str) -> bool:
+    """Tells whether strategies from outside this package were read from a file or its folder."""
+    return (_registry or load()).is_strategy_file(file)
 
 
 def prove(decoder: Decoder) -> None:
