@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.registry import Problem, Registry, UnknownStrategy
+from edge_tui.decoders.errors import Problem, StrategyError
+from edge_tui.decoders.registry import Registry, UnknownStrategy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Problem",
     "Registry",
+    "StrategyError",
     "UnknownStrategy",
     "all",
     "find",
     "folders",
+    "is_strategy_file",
     "load",
     "notices",
     "problems",
@@ -39,7 +42,7 @@ _folders: tuple[Path, ...] = ()
 def load(extra_folders: Sequence[Path] = ()) -> Registry:
     """Finds every strategy, again, and makes the result what `find` and `all` answer from."""
     global _registry, _folders
-    _folders = tuple(extra_folders)
+    _folders = tuple(folder.absolute() for folder in extra_folders)
     _registry = Registry.load(_folders, _registry)
     return _registry
 
@@ -78,6 +81,11 @@ def problems() -> tuple[Problem, ...]:
 def notices() -> tuple[str, ...]:
     """Sentences for authors of strategies whose files work, but will not for ever."""
     return tuple((_registry or load()).notices)
+
+
+def is_strategy_file(file: str) -> bool:
+    """Tells whether strategies from outside this package were read from a file or its folder."""
+    return (_registry or load()).is_strategy_file(file)
 
 
 def prove(decoder: Decoder) -> None:

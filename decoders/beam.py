@@ -11,9 +11,10 @@ and the prompt's not. The B best finished ones are kept. The search ends by `ear
   reach, which is what makes the bound a true one.
 
 At the greatest length every live candidate counts as finished. Penalties act on log-probabilities. One beam
-is greedy search and stops at its first end. All of this is transformers' `generate(num_beams=B)` (5.23,
-`_beam_search`), sequence for sequence and score for score. (vLLM differs: it divides by prompt + output
-length.)
+is greedy search: it stops at its first end, and penalties act on its logits, whose sign the repetition
+penalty asks for. All of this is transformers' `generate(num_beams=B)` (5.23, `_beam_search`, and
+`do_sample=False` for one beam), sequence for sequence and score for score. (vLLM differs: it divides by
+prompt + output length.)
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Choice, Decoder, Env, Output, Param, Params, Records, Step
-from edge_tui.decoders.best import best
+from edge_tui.decoders.best import argmax, best
 from edge_tui.decoders.chain import COUNTS, Chain, last_logits, merge
 from edge_tui.decoders.penalties import penalties
 
@@ -115,16 +116,26 @@ class Beam(Decoder):
     def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
         import torch
 
-        logp = self.chain.apply(last_logits(outs["model"], s).log_softmax(-1), p, s, rng)
-        beams, vocab = logp.shape
+        z = last_logits(outs["model"], s)
+        beams, vocab = z.shape
         count = min(max(2, 1 + s["eos"].shape[-1]) * beams, beams * vocab)
-        totals, flat = (row[0] for row in best((s["score"][:, None] + logp).view(1, -1), count))
+        if beams == 1:
+            z = self.chain.apply(z, p, s, rng)
+            logp = z.log_softmax(-1)
+            # By logits, first of equals first: the rounded sum of a long answer would hide small differences.
+            first = argmax(z)
+            rest = best(z.scatter(-1, first, -torch.inf), count - 1)[1]
+            flat = torch.cat((first, rest), -1)[0]
+            totals = s["score"] + logp[0, flat]
+        else:
+            logp = self.chain.apply(z.log_softmax(-1), p, s, rng)
+            totals, flat = (row[0] for row in best((s["score"][:, None] + logp).view(1, -1), count))
         parent, token = flat // vocab, flat % vocab
         ends = (token[:, None] == s["eos"][:1]).any(-1)
         s["length"] += 1
         finished = self._finish_best(s, p, totals[:beams], ends[:beams])
 
-        live = totals.masked_fill(ends, -torch.inf).topk(beams).indices
+        live = ends.byte().argsort(stable=True)[:beams]  # the best that go on: candidates come best first
         chosen, kept = token[live], parent[live]
         s["score"].copy_(totals[live])
         over = self._is_over(s, p)

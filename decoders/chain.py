@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.base import Env, Output, Param, Params, Stage
+from edge_tui.decoders.base import Env, Output, Param, ParamError, Params, Stage
 from edge_tui.decoders.best import argmax
 from edge_tui.decoders.temperature import only
 
@@ -115,12 +115,14 @@ def merge(params: Iterable[Param]) -> tuple[Param, ...]:
     """Parameters in order of first appearance, each name once.
 
     Raises:
-        ValueError: two stages declare one name differently.
+        ParamError: two stages declare one name differently.
     """
     merged: dict[str, Param] = {}
     for param in params:
         if merged.setdefault(param.name, param) != param:
-            raise ValueError(f"Two stages declare the parameter {param.name} differently.")
+            raise ParamError(
+                f"Two stages declare the parameter {param.name} differently; give one another name."
+            )
     return tuple(merged.values())
 
 

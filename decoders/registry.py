@@ -12,13 +12,14 @@ import inspect
 import re
 import sys
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Decoder, Filter, ParamError
 from edge_tui.decoders.core import old_names
+from edge_tui.decoders.declarations import check_class, check_decoder
+from edge_tui.decoders.errors import Problem, StrategyError, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -31,29 +32,6 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 class UnknownStrategy(LookupError):
     """No strategy has that name; the message lists the names there are."""
-
-
-class _Malformed(ValueError):
-    """A class does not declare what a strategy declares; the message is a sentence for its author."""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Why something that should be a strategy is none.
-
-    Attributes:
-        source: The file, or the entry point.
-        line: Line of the file, 0 where unknown.
-        sentence: What is wrong, without the place.
-    """
-
-    source: str
-    line: int
-    sentence: str
-
-    def __str__(self) -> str:
-        place = f"{self.source}, line {self.line}" if self.line else self.source
-        return f"{place}: {self.sentence}"
 
 
 class Registry:
@@ -69,6 +47,8 @@ class Registry:
         self.notices: list[str] = []
         self._decoders: dict[str, Decoder] = {}
         self._sources: dict[str, str] = {}
+        self._files: set[str] = set()
+        self._broken: dict[str, Problem] = {}
         self._made: dict[type, Decoder] = {}
         self._proven: dict[str, Decoder] = {}
 
@@ -95,13 +75,16 @@ class Registry:
                 registry._take(entry.load(), source)
             registry._note_old_name(before, source)
         for number, folder in enumerate(extra_folders):
-            for path in sorted(folder.glob("[!_]*.py")):
+            for path in sorted(folder.absolute().glob("[!_]*.py")):
                 problems = len(registry.problems)
                 with _Reporting(registry, str(path)):
-                    registry._take(_run(path, f"decoders_user_{number}_{path.stem}"), str(path))
+                    module = _run(path, f"decoders_user_{number}_{path.stem}")
+                    if not registry._take(module, str(path)):
+                        raise StrategyError("it holds no strategy: no Filter or Decoder with a name.")
                 if last is not None and len(registry.problems) > problems:
                     registry._keep(last, str(path))
                 registry._note_old_name(before, str(path))
+        registry._files.update(str(folder.absolute()) for folder in extra_folders)
         kept = set(map(id, registry._decoders.values()))
         registry._made = {made: decoder for made, decoder in registry._made.items() if id(decoder) in kept}
         return registry
@@ -117,7 +100,10 @@ class Registry:
             return self._decoders[ALIASES.get(key, key)]
         except KeyError:
             known = ", ".join(decoder.name for decoder in self.all())
-            raise UnknownStrategy(f"There is no strategy {name!r}; there are {known}.") from None
+            sentence = f"There is no strategy {name!r}; there are {known}."
+            if broken := self._broken.get(key):
+                sentence = f"The strategy {name!r} cannot be used. {broken}"
+            raise UnknownStrategy(sentence) from None
 
     def all(self) -> list[Decoder]:
         """Every strategy, by rank, then by name."""
@@ -158,18 +144,26 @@ class Registry:
                 f"{source} imports {name}: write edge_tui.{name}; the old name still works, for now."
             )
 
-    def _take(self, found: object, source: str) -> None:
-        """Adds the strategies that a module defines, or one class."""
+    def is_strategy_file(self, file: str) -> bool:
+        """Tells whether strategies from outside this package were read from a file or its folder."""
+        return file in self._files or str(Path(file).parent) in self._files
+
+    def _take(self, found: object, source: str) -> int:
+        """Adds the strategies that a module defines, or one class; returns how many it saw."""
+        count = 0
         for cls in _strategies(found):
+            count += 1
             with _Reporting(self, source, cls):
                 decoder = self._made.get(cls) or _instance(cls)
                 self._made[cls] = decoder
                 if decoder.name in self._decoders or decoder.name in ALIASES:
-                    taken = f"the name {decoder.name} is taken."
-                    self.problems.append(Problem(source, _line_of(cls), taken))
-                else:
-                    self._decoders[decoder.name] = decoder
-                    self._sources[decoder.name] = source
+                    owner = Path(self._sources.get(ALIASES.get(decoder.name, decoder.name), "")).name
+                    raise StrategyError(f"the name {decoder.name} is taken by {owner}; choose another.", cls)
+                self._decoders[decoder.name] = decoder
+                self._sources[decoder.name] = source
+                if cls.__module__.partition(".")[0] != __package__:
+                    self._files.add(place_of(cls)[0])
+        return count
 
 
 def _mentions(file: Path) -> bool:
@@ -215,9 +209,15 @@ class _Reporting:
                 f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == self.source
             ]
             line = (frames[-1] if frames else None) or _line_of(self.cls)
-            declared = isinstance(error, _Malformed | ParamError)
-            sentence = str(error) if declared else " ".join(f"{type(error).__name__}: {error}".split())
-        self.registry.problems.append(Problem(self.source, line, sentence))
+            sentence = " ".join(f"{type(error).__name__}: {error}".split())
+            if isinstance(error, ParamError):
+                sentence = str(error)
+            elif isinstance(error, StrategyError):
+                line, sentence = error.problem.line, error.problem.sentence
+        problem = Problem(self.source, line, sentence)
+        self.registry.problems.append(problem)
+        names = {str(getattr(self.cls, "name", "")), Path(self.source).stem}
+        self.registry._broken.update(dict.fromkeys(names, problem))
         return True
 
 
@@ -240,37 +240,37 @@ def _run(path: Path, name: str) -> ModuleType:
 
 
 def _strategies(found: object) -> Iterator[type[Filter] | type[Decoder]]:
-    """The named filters and decoders that a module defines itself; a class stands for itself."""
-    classes = vars(found).values() if isinstance(found, ModuleType) else (found,)
-    for cls in tuple(classes):
+    """The named filters and decoders that a module defines itself; a class stands for itself.
+
+    Raises:
+        StrategyError: the object is no strategy.
+    """
+    if not isinstance(found, ModuleType):
+        if not (isinstance(found, type) and issubclass(found, Filter | Decoder) and hasattr(found, "name")):
+            raise StrategyError(f"{found!r} is neither a named Filter nor a named Decoder.")
+        yield found
+        return
+    for cls in tuple(vars(found).values()):
         named = isinstance(cls, type) and issubclass(cls, Filter | Decoder) and hasattr(cls, "name")
-        if named and not inspect.isabstract(cls):
-            home = not isinstance(found, ModuleType) or cls.__module__ == found.__name__
-            if home:
-                yield cls
-        elif not isinstance(found, ModuleType):
-            raise _Malformed(f"{found!r} is neither a named Filter nor a named Decoder.")
+        # A class that only others inherit from says no name of its own.
+        base = named and inspect.isabstract(cls) and "name" not in vars(cls)
+        if named and not base and cls.__module__ == found.__name__:
+            yield cls
 
 
 def _instance(cls: type[Filter] | type[Decoder]) -> Decoder:
     """A strategy object of a class, its declarations checked.
 
     Raises:
-        _Malformed: a declaration is missing or malformed.
+        StrategyError, ParamError: a declaration is missing or malformed.
     """
     from edge_tui.decoders.sampling import Sampling
 
-    for attribute in ("name", "title", "summary"):
-        if not isinstance(getattr(cls, attribute, None), str):
-            raise _Malformed(f"{cls.__name__} has no {attribute}.")
+    check_class(cls)
     if not _NAME.fullmatch(cls.name):
-        raise _Malformed(f"the name {cls.name!r} is not lower case letters, digits and underscores.")
+        raise StrategyError(f"the name {cls.name!r} is not lower case letters, digits and underscores.", cls)
     decoder = Sampling(cls()) if issubclass(cls, Filter) else cls()
-    names = [param.name for param in decoder.params]
-    for param in decoder.params:
-        if names.count(param.name) > 1:
-            raise _Malformed(f"{cls.__name__} declares the parameter {param.name} twice.")
-        param.parse(param.default)
+    check_decoder(decoder, cls)
     return decoder
 
 

@@ -15,8 +15,10 @@ import pytest
 
 from edge_tui import __version__
 from edge_tui.cli import main
+from edge_tui.history.store import Store
 from edge_tui.util import logs
 from tests.engine.checkpoints import make_checkpoint
+from tests.history.runs import keep
 
 COMMAND = [sys.executable, "-m", "edge_tui"]
 RED = "\x1b[31m"
@@ -228,6 +230,44 @@ def test_a_reader_that_leaves_ends_it_silently(model: str) -> None:
     assert b"Traceback" not in child.stderr.read()
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["--help", "run --help", "models", "models list", "config", "doctor", "history list", "history show last"]
+    + [f"history export last --format {kind}" for kind in ("md", "html", "json", "svg")]
+    + ["history diff last last", "history search river", "bench --help"],
+)
+def test_every_command_that_prints_ends_quietly_where_nobody_reads(command: str, tmp_path: Path) -> None:
+    keep(Store(tmp_path / "edge-tui" / "history.db"), "the river")
+    read, write = os.pipe()
+    os.close(read)
+    env = {**os.environ, "XDG_DATA_HOME": str(tmp_path)}
+    env.pop("PYTHONUNBUFFERED", None)  # what is held until the end is the harder case
+    with os.fdopen(write, "wb") as pipe:
+        done = subprocess.run(
+            [*COMMAND, *command.split()], stdout=pipe, stderr=subprocess.PIPE, timeout=60, env=env
+        )
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_output_that_cannot_be_written_is_one_sentence_and_closed_streams_are_nothing() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([*COMMAND, "models"], stdout=full, stderr=subprocess.PIPE, timeout=60)
+    assert done.returncode == 1
+    assert "No space left" in error(done) or "no space left" in error(done)
+    for command in ("models", "config", "--help"):
+        shell = subprocess.run(
+            ["sh", "-c", f"{sys.executable} -m edge_tui {command} <&- >&-"],
+            stderr=subprocess.PIPE,
+            timeout=60,
+        )
+        assert (shell.returncode, shell.stderr) == (0, b"")
+
+
+def test_models_alone_lists_them() -> None:
+    assert edge("models").stdout == edge("models", "list").stdout
+    assert b"demo/expert" in edge("models").stdout
+
+
 def test_terminal_sees_escapes_and_pipes_get_them() -> None:
     """The writer's two faces, on the same text."""
     from edge_tui.cli.run_output import Text
@@ -244,7 +284,7 @@ def test_terminal_sees_escapes_and_pipes_get_them() -> None:
 
 
 def test_latin1_locale_still_gets_utf8() -> None:
-    code = "import sys; from edge_tui.cli.main import _force_utf8; _force_utf8(); print('é‹')"
+    code = "from edge_tui.cli.standard_streams import prepare; prepare(); print('é‹')"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

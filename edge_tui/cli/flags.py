@@ -26,9 +26,7 @@ def _models(commands: Any, parser: type[argparse.ArgumentParser]) -> None:
         description="The models of this machine and of the hub; HF_TOKEN and HF_ENDPOINT are honoured.",
         allow_abbrev=False,
     )
-    kinds = models.add_subparsers(
-        dest="models", metavar="WHAT", title="what", required=True, parser_class=parser
-    )
+    kinds = models.add_subparsers(dest="models", metavar="[list]", title="what", parser_class=parser)
     kinds.add_parser("list", help="what is here", description="Lists the models of this machine.")
     for name, said in (
         ("look", "what a model on the hub would take, before a download"),

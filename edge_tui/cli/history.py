@@ -39,6 +39,8 @@ def run(given: Mapping[str, Any]) -> int:
     except sqlite3.Error as error:
         return _fail(f"the history {default_path()} cannot be used ({error}).")
     except OSError as error:
+        if error.filename is None:  # one of the streams, not a file that was named
+            raise
         return _fail(f"{error.filename} cannot be used: {(error.strerror or '').lower()}.")
 
 

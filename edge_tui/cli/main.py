@@ -1,13 +1,13 @@
 """The command line: `edge-tui` opens the workbench, `edge-tui run` streams to standard output.
 
 Whatever goes wrong is one line on standard error and a return code: 2 for what was asked, 1 for what
-failed, 130 after ctrl-c. Loads neither torch nor Textual before it must.
+failed, 130 after ctrl-c, 141 when the reader of the output has left. Loads neither torch nor Textual before
+it must.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import sys
 import textwrap
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edge_tui import __version__
-from edge_tui.cli import bench_flags, flags, history_flags, serve_flags
+from edge_tui.cli import bench_flags, flags, history_flags, serve_flags, standard_streams
 from edge_tui.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,17 +39,13 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the `edge-tui` command; returns the exit status."""
-    _force_utf8()
+    standard_streams.prepare()
     try:
-        return _dispatch(parser(argv).parse_args(argv))
+        return standard_streams.flushed(lambda: _dispatch(parser(argv).parse_args(argv)))
     except UsageError as error:
         return _say(str(error), 2)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has left; the interpreter must not complain about it on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except Exception as error:
         from edge_tui.util import logs
 
@@ -359,16 +355,6 @@ def _need_terminal() -> None:
             f"the workbench needs a terminal that can move its cursor, but TERM is"
             f" {os.environ.get('TERM') or 'not set'}; set TERM, or use `{PROGRAM} run`."
         )
-
-
-def _force_utf8() -> None:
-    """Whatever the locale says: half of what a model writes cannot be said in Latin-1.
-
-    Standard input needs none of it: `run` reads its bytes, and so does Textual.
-    """
-    for stream in {sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__}:
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="replace")
 
 
 def _say(sentence: str, status: int) -> int:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def run(settings: Settings, given: Mapping[str, Any]) -> int:
     """Does what `edge-tui models …` asks; returns the exit status."""
-    if given["models"] == "list":
+    if given.get("models") in (None, "list"):
         return _list(settings)
     name = repository_id(given["repository"])
     if not name:

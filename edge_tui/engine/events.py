@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from edge_tui.decoders.errors import Problem
+
     Ints = NDArray[np.int32]
     Floats = NDArray[np.float32]
 
@@ -236,12 +238,14 @@ class Failed:
         run: The run it ended, or None.
         field: The setting or parameter at fault, if one is.
         detail: A traceback for the log; never shown.
+        problem: File, line and sentence where a strategy of the user's is at fault.
     """
 
     message: str
     run: int | None = None
     field: str = ""
     detail: str = ""
+    problem: Problem | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from edge_tui import decoders
 from edge_tui.decoders.base import Param, ParamError
+from edge_tui.decoders.errors import problem_of
 from edge_tui.engine.decode.param_table import ParamTable
 from edge_tui.engine.events import Died, Event, Failed, Finished, Queued
 from edge_tui.engine.models.manager import Loader, Residents, memory_of
@@ -187,7 +188,7 @@ class LocalEngine:
         post = self._post if run.request.watched else self._post_end
         try:
             perform(run, self._residents, post, lambda: self._closing)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a strategy of the user's may raise either
             self._post(explain(error, run.id))
             if _is_out_of_memory(error):
                 error.__traceback__ = None  # its frames hold the tensors that did not fit
@@ -196,7 +197,7 @@ class LocalEngine:
             self._runs.pop(run.id, None)
 
 
-def explain(error: Exception, run: int | None) -> Failed:
+def explain(error: BaseException, run: int | None) -> Failed:
     """An error as one sentence for the user; its traceback goes to the log only."""
     detail = "".join(traceback.format_exception(error))
     if _is_out_of_memory(error):
@@ -204,6 +205,8 @@ def explain(error: Exception, run: int | None) -> Failed:
             "The device ran out of memory: what was written so far is kept."
             " Choose a shorter context, fewer beams, or a smaller precision."
         )
+    elif (problem := problem_of(error, decoders.is_strategy_file)) is not None:
+        return Failed(problem.short, run, "", detail, problem)
     elif type(error).__module__.startswith(("edge_tui", "decoders_user_")):
         message = str(error)
     else:

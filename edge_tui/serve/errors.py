@@ -80,7 +80,7 @@ def of_failure(failure: Failed) -> ApiError:
     if failure.field:  # clients have one field for texts and ids
         field = "prompt" if failure.field == "ids" else failure.field
         return ApiError(422, failure.message, field, "invalid_value")
-    return ApiError(500, failure.message)
+    return ApiError(500, failure.message, code="strategy_error" if failure.problem else None)
 
 
 def install(app: FastAPI) -> None:

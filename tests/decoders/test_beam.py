@@ -83,6 +83,38 @@ def test_repetition_penalty_acts_on_log_probabilities_as_in_generate(
         assert found.choice.score == pytest.approx(score, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    "penalties",
+    [
+        {},
+        {"repetition_penalty": 1.3},
+        {"repetition_penalty": 0.8},
+        {"presence_penalty": 0.7, "frequency_penalty": 0.4},
+        {"repetition_penalty": 1.7, "presence_penalty": -0.5, "frequency_penalty": 1.5},
+    ],
+)
+def test_one_beam_is_greedy_under_every_penalty(
+    models: list[LlamaForCausalLM], penalties: dict[str, float]
+) -> None:
+    for model, ends in itertools.product(models, (0, 1, 2)):
+        eos = likely_ends(model, ends)
+        model_of = {"model": logits_of(model)}
+        greedy = run(decoders.find("greedy"), model_of, PROMPT, 14, VOCAB, eos, **penalties)
+        assert ours(model, 14, eos, num_beams=1, **penalties).answer == greedy.answer
+        if penalties.keys() <= {"repetition_penalty"}:  # generate() knows no other
+            assert greedy.answer == theirs(model, 14, eos, "off", num_beams=1, **penalties)[0]
+
+
+def test_one_beam_sees_differences_that_a_long_sum_would_round_away() -> None:
+    close = torch.tensor([1.0, 1.0, 1.0 + 2**-22, 1.0, -40.0])
+
+    def logits(ids: torch.Tensor) -> torch.Tensor:
+        return close.expand(len(ids), -1)
+
+    found = run(decoders.find("beam"), {"model": logits}, [0], 300, 5, num_beams=1)
+    assert found.answer == [2] * 300
+
+
 def test_the_golden_cases_do_end_early_and_at_the_limit(models: list[LlamaForCausalLM]) -> None:
     """Otherwise the comparison above would look at one branch only."""
     lengths = {

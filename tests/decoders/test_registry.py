@@ -32,6 +32,35 @@ class Epsilon(Filter):
 '''
 
 
+DECODER = """from edge_tui.decoders.base import Decoder, Needs, Param, Step, Stream
+
+
+class Mine(Decoder):
+    name = "mine"
+    title = "mine"
+    summary = "Takes the first token."
+    {body}
+
+    def init(self, env):
+        return {{}}
+
+    def step(self, outs, s, p, rng):
+        raise NotImplementedError
+"""
+
+
+def epsilon(name: str, old: str, new: str) -> str:
+    """The file with one mistake."""
+    text = EPSILON.format(name=name).replace("Filter, Param", "Edge, Filter, Needs, Param")
+    assert text.count(old) >= 1
+    head, found, rest = text.partition("class Epsilon")
+    return head + found + rest.replace(old, new, 1)
+
+
+def decoder_of(body: str) -> str:
+    return DECODER.format(body=body)
+
+
 def write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(dedent(text))
@@ -119,9 +148,58 @@ BROKEN = {
         3,
         "A has no title.",
     ),
-    "taken.py": (EPSILON.format(name="top_p"), 7, "the name top_p is taken."),
+    "taken.py": (EPSILON.format(name="top_p"), 7, "the name top_p is taken by top_p.py"),
     "shouting.py": (EPSILON.format(name="Not A Name"), 7, "lower case"),
     "default.py": (EPSILON.format(name="bad_default").replace("0.02", "7"), 7, "epsilon is 7"),
+    "neutral.py": (
+        epsilon("bad_neutral", ", help", ", neutral=2, help"),
+        7,
+        "the neutral value of epsilon is 2",
+    ),
+    "bounds.py": (epsilon("bad_bounds", "low=0", "low=1"), 7, "epsilon goes from 1 to 0.5"),
+    "step.py": (epsilon("bad_step", ", help", ", step=0, help"), 7, "epsilon has the step 0"),
+    "label.py": (epsilon("bad_param", '"epsilon",', '"ep silon",'), 7, "'ep silon' is no identifier"),
+    "twice.py": (epsilon("twice", "params = (", "params = 2 * ("), 7, "declares the parameter epsilon twice"),
+    "clash.py": (epsilon("clash", '"epsilon",', '"temperature",'), 7, "parameter temperature differently"),
+    "tuple.py": (epsilon("no_tuple", "),)", "))"), 7, "Epsilon.params must be a tuple of Param"),
+    "rank.py": (epsilon("bad_rank", "params", "rank = None\n    params"), 7, "Epsilon.rank is None"),
+    "hidden.py": (epsilon("hidden", "params", "needs = Needs(hidden=True)\n    params"), 7, "hidden states"),
+    "edge.py": (
+        epsilon("bad_edge", "params", "edge = Edge('depth', None, 'e')\n    params"),
+        7,
+        "Epsilon.edge",
+    ),
+    "takes.py": (epsilon("takes", "z, p, s, rng", "z, p"), 13, "Epsilon.apply must take (z, p, s, rng)"),
+    "spelt.py": (epsilon("spelt", "def apply", "def aply"), 7, "Epsilon has no apply"),
+    "nothing.py": ("from edge_tui.decoders.base import Filter\n", 0, "holds no strategy"),
+    "init.py": (
+        epsilon("in_init", "def apply", "def __init__(self):\n        1 / 0\n\n    def apply"),
+        14,
+        "Zero",
+    ),
+    "params.py": (decoder_of("@property\n    def params(self):\n        return 1 / 0"), 10, "ZeroDivision"),
+    "prompt.py": (
+        decoder_of("streams = Stream('model', 'model', prompt='negative'),"),
+        4,
+        "every stream reads",
+    ),
+    "role.py": (decoder_of("streams = Stream('model', 'expert'),"), 4, "'expert', which is no role"),
+    "roles.py": (decoder_of("roles = 'model'"), 4, "roles must be a tuple of str"),
+    "unread.py": (
+        decoder_of("roles = 'model', 'draft'\n    streams = Stream('model', 'model'),"),
+        4,
+        "no stream reads",
+    ),
+    "names.py": (decoder_of("roles = 'model', 'model'"), 4, "two streams with the name"),
+    "columns.py": (decoder_of("columns = 'mu'"), 4, "columns must be a tuple of str"),
+    "needs.py": (decoder_of("needs = Needs(counts=True)"), 4, "is read of stages alone"),
+    "rows.py": (decoder_of("def rows(self, values):\n        return 4"), 4, "must set owns_eos"),
+    "odd_rows.py": (decoder_of("def rows(self, values):\n        return 2.5"), 8, "rows returned 2.5"),
+    "ahead.py": (
+        decoder_of("def lookahead(self, values):\n        return 3"),
+        4,
+        "must have one row, two streams",
+    ),
 }
 
 
@@ -138,6 +216,39 @@ def test_a_broken_file_is_reported_with_its_line_and_stops_no_other(tmp_path: Pa
         assert words in reported[name].sentence, reported[name]
         assert reported[name].line == line, reported[name]
         assert "\n" not in str(reported[name])
+
+
+def test_whoever_asks_for_a_strategy_that_cannot_be_read_is_told_why(tmp_path: Path) -> None:
+    write(tmp_path / "cfg.py", decoder_of("streams = Stream('model', 'model', prompt='negative'),"))
+    write(tmp_path / "spelt_wrong.py", "from edge_tui.decoders.base import Filtre\n")
+    registry = Registry.load([tmp_path])
+    with pytest.raises(
+        UnknownStrategy, match=r"cfg\.py, line 4: the stream 'model' reads the prompt 'negative'"
+    ):
+        registry.find("mine")
+    with pytest.raises(UnknownStrategy, match=r"spelt_wrong\.py, line 1: ImportError"):
+        registry.find("spelt-wrong")
+
+
+def test_a_name_is_held_by_one_file(tmp_path: Path) -> None:
+    for file in ("a.py", "b.py"):
+        write(tmp_path / file, EPSILON.format(name="one"))
+    (problem,) = Registry.load([tmp_path]).problems
+    assert str(problem).endswith("b.py, line 7: the name one is taken by a.py; choose another.")
+
+
+def test_a_relative_folder_is_the_same_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "strategies" / "twice.py", epsilon("twice", "params = (", "params = 2 * ("))
+    write(tmp_path / "strategies" / "fine.py", EPSILON.format(name="fine"))
+    monkeypatch.chdir(tmp_path)
+    try:
+        decoders.load([Path("strategies")])
+        (problem,) = decoders.problems()
+        assert Path(problem.source) == tmp_path / "strategies" / "twice.py"
+        assert decoders.folders() == (tmp_path / "strategies",)
+        assert decoders.is_strategy_file(str(tmp_path / "strategies" / "fine.py"))
+    finally:
+        decoders.load()
 
 
 def test_a_broken_package_is_reported_and_stops_no_other(

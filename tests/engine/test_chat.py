@@ -1,7 +1,6 @@
 # ruff: noqa: E501 — templates stand as they are published
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 
@@ -11,7 +10,8 @@ from hypothesis import strategies as st
 
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint
 from edge_tui.engine.port import Message
-from edge_tui.engine.text.chat_template import SECONDS, ChatError, render, thinking_open
+from edge_tui.engine.text.chat_template import ChatError, render, thinking_open
+from edge_tui.engine.text.template_process import SECONDS
 
 CHATML = (
     "{%- for message in messages %}{%- if loop.first and messages[0]['role'] != 'system' %}"
@@ -235,20 +235,17 @@ def test_what_a_template_may_not_do_is_one_sentence(template: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_rendering_leaves_the_threads_tracer_alone() -> None:
-    seen = []
-
-    def tracer(_frame: object, event: str, _argument: object) -> None:
-        seen.append(event)
-
-    before = sys.gettrace()
-    sys.settrace(tracer)
-    try:
-        render(checkpoint(CHATML), [Message("user", "x")])
-        after = sys.gettrace()
-    finally:
-        sys.settrace(before)
-    assert after is tracer
+def test_variables_reach_the_template_and_cannot_stand_for_the_conversation() -> None:
+    turns = [Message("user", "x")]
+    wanted = {"enable_thinking": False, "list": [1, {"a": None}], "2": "é\ud800"}
+    template = "{{ enable_thinking }}{{ list }}{{ date is defined }}"
+    assert render(checkpoint(template), turns, variables=wanted) == "False[1, {'a': None}]False"
+    assert str(render(checkpoint(QWEN3), turns, variables=wanted)).endswith("<think>\n\n</think>\n\n")
+    for name in ("messages", "tools", "documents", "add_generation_prompt", "bos_token", "pad_token"):
+        with pytest.raises(ChatError, match=f"variable '{name}' is set from"):
+            render(checkpoint(CHATML), turns, variables={name: "x"})
+    with pytest.raises(ChatError, match="JSON cannot hold it"):
+        render(checkpoint(CHATML), turns, variables={"x": object()})
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,11 @@ def perform(
     main = loaded[decoder.roles[0]]
     residents.codec = main.codec
     request = run.request  # parameters may have been turned while the model was loading
-    prompt_ids, notices = read_prompt(request, main)
+    try:
+        prompt_ids, notices = read_prompt(request, main, stopped)
+    except Cancelled:
+        post(Finished(run.id, "cancelled", 0, 0.0, 0.0))
+        return
     ids = [*prompt_ids, *request.prefix]
     settled = settle(request, decoder, decoder.from_checkpoint(main.checkpoint.generation_config))
     context = min(model.context for model in loaded.values())
@@ -301,11 +305,15 @@ class _Decode:
             self._post(batch)
 
 
-def read_prompt(request: Request, main: LoadedModel) -> tuple[list[int], tuple[str, ...]]:
+def read_prompt(
+    request: Request, main: LoadedModel, cancelled: Callable[[], bool]
+) -> tuple[list[int], tuple[str, ...]]:
     """The prompt's ids, and what the user should know about how it was wrapped.
 
     Raises:
         RequestError: the prompt is empty, or has ids that the tokenizer does not know.
+        ChatError: the chat template cannot render it.
+        Cancelled: `cancelled()` said so while the template was rendered.
     """
     if request.ids:
         if unknown := [token for token in request.ids if not 0 <= token < main.codec.size]:
@@ -324,7 +332,7 @@ def read_prompt(request: Request, main: LoadedModel) -> tuple[list[int], tuple[s
         messages = [Message("user", turns)] if isinstance(turns, str) else list(turns)
         if request.system:
             messages.insert(0, Message("system", request.system))
-        rendered = chat_template.render(main.checkpoint, messages)
+        rendered = chat_template.render(main.checkpoint, messages, cancelled=cancelled)
         assert rendered is not None
         return main.codec.encode(rendered, special=False), notices
     if request.chat is True:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from edge_tui.engine.models.architectures import supports
 from edge_tui.engine.models.memory_estimate import UNLIMITED, forecast, reserved, resolve_precision, size
+from edge_tui.engine.text import chat_template
 from edge_tui.engine.text.tokenizer import Codec
 from edge_tui.errors import EdgeError
 from edge_tui.machine.devices import best_device, cpu_packs_int4, free_memory, resolve_device
@@ -77,6 +78,7 @@ def load(
         Cancelled: `cancelled()` said so; the memory is free again.
     """
     checkpoint = open_checkpoint(spec.name)
+    chat_template.prepare(checkpoint)
     codec = Codec.open(checkpoint)
     device, notices = _device(spec.device)
     refusal = _precision_refusal(checkpoint, spec.precision, device)

@@ -67,9 +67,9 @@ def load_flat(
     flat = flat_config(config)
     kind, head_kind = kind_of(precision, device), head_of(precision, device)
     with closing(source(path, device, dtype, progress, cancelled)) as weights, _Packers(kind) as packers:
-        embedding = weights.get("model.embed_tokens.weight", flat.vocab, flat.hidden)
         # Both before the layers, because no other matrix is as wide before it is packed.
-        last = embedding if flat.tied else weights.get("lm_head.weight", flat.vocab, flat.hidden)
+        embedding, last = _ends(weights, flat)
+        tied = last is embedding
         head = head_kind(last, None)
         del last
         if not isinstance(head, Plain):
@@ -83,7 +83,7 @@ def load_flat(
         norm = weights.get("model.norm.weight", flat.hidden)
     loose = [embedding, norm, *(t for layer in layers for t in (layer.attention_norm, layer.mlp_norm))]
     matrices = [m for layer in layers for m in (layer.qkv, layer.out, layer.gate_up, layer.down)]
-    shared = flat.tied and isinstance(head, Plain)
+    shared = tied and isinstance(head, Plain)
     if not shared:
         matrices.append(head)
     head_norms = [layer.qk_norm for layer in layers if layer.qk_norm is not None]
@@ -94,7 +94,7 @@ def load_flat(
         context=min(context, flat.context) if context else flat.context,
         layers=flat.layers,
         parameters=sum(t.numel() for t in loose)
-        + sum(m.parameters for m in matrices if not (flat.tied and m is head))
+        + sum(m.parameters for m in matrices if not (tied and m is head))
         + 2 * flat.head_dim * len(head_norms),
         weight_bytes=sum(t.numel() * t.element_size() for t in (*loose, *head_norms))
         + sum(m.nbytes for m in matrices),
@@ -105,6 +105,20 @@ def load_flat(
         tier="flat",
     )
     return FlatModel(flat, info, embedding, layers, norm, head)
+
+
+def _ends(weights: Weights, flat: FlatConfig) -> tuple[Tensor, Tensor]:
+    """The embedding and the head, one and the same tensor where they are tied.
+
+    As in transformers, what the file holds counts for more than the config's word that they are tied: two
+    that differ stay two, and one alone serves as both.
+    """
+    shape = flat.vocab, flat.hidden
+    names = [
+        name for name in ("model.embed_tokens.weight", "lm_head.weight") if name in weights or not flat.tied
+    ]
+    first, *other = [weights.get(name, *shape) for name in names or ["model.embed_tokens.weight"]]
+    return first, first if not other or (flat.tied and torch.equal(first, other[0])) else other[0]
 
 
 def _narrow(embedding: Tensor, exactly: bool) -> Tensor:

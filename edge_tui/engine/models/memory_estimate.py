@@ -349,22 +349,23 @@ def _weights(
         Bytes in memory in the end; elements of the largest packed matrix of a layer; and bytes once the head
         is packed, which is done while nothing else is there.
     """
-    tied = bool(
+    ends = [t for t in map(checkpoint.tensors.get, ("model.embed_tokens.weight", "lm_head.weight")) if t]
+    # Of two that are stored, nothing but their values says whether they are one.
+    tied = len(ends) < 2 and bool(
         checkpoint.text_config.get("tie_word_embeddings", checkpoint.config.get("tie_word_embeddings"))
     )
     quantise = precision in ("int8", "4bit") and not checkpoint.quantization
     halve = precision == "float32" and flat is not None and device == "cpu" and cpu_has_half()
-    last = checkpoint.tensors.get("model.embed_tokens.weight" if tied else "lm_head.weight")
-    narrow_head = flat is not None and device == "cpu" and (quantise or (halve and _halved([last])))
+    narrow_head = flat is not None and device == "cpu" and (quantise or (halve and _halved(ends[-1:])))
     matrices: dict[str, list[Tensor]] = defaultdict(list)
     total = first = 0
     for name, tensor in checkpoint.tensors.items():
-        if _BUFFERS.search(name) or (tied and name.endswith("lm_head.weight")):
+        if _BUFFERS.search(name):
             continue
         if narrow_head and name.endswith(("embed_tokens.weight", "lm_head.weight")):
             # Both as they are read, and the packed one; or, of a single one, its 16 bits.
             first += WIDTH[dtype] * tensor.numel
-            if name.endswith("embed_tokens.weight"):
+            if tied or name.endswith("embed_tokens.weight"):
                 total += 2 * tensor.numel
                 first += 2 * tensor.numel * tied
             if tied or name.endswith("lm_head.weight"):

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-KINDS = ("default", "linear", "llama3", "longrope", "yarn")
-"""Types of rotary scaling implemented here."""
+KINDS = ("default", "linear", "llama3", "longrope", "yarn", "dynamic")
+"""Types of rotary scaling implemented here. The dynamic one changes nothing up to the model's own limit,
+which no run exceeds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from edge_tui.tui.widgets.inspector import Inspector
 from edge_tui.tui.widgets.message_line import MessageLine
 from edge_tui.tui.widgets.parameters import Parameters
 from edge_tui.tui.widgets.prompt import Prompt
-from edge_tui.tui.widgets.strategy_error_panel import ProblemPanel, culprit
+from edge_tui.tui.widgets.strategy_error_panel import ProblemPanel
 from edge_tui.tui.widgets.strategy_list import StrategyList
 from edge_tui.tui.widgets.token_pane import TokenPane
 from edge_tui.tui.widgets.tour import TourCard
@@ -315,8 +315,8 @@ class View(Screen[None]):
         self.app.notify(sanitise(event.message), severity="error", markup=False, timeout=8)
         if event.detail:
             logs.detail(event.detail)
-            if fault := culprit(event.detail, registry.folders()):
-                self.problem.show(fault, while_running=True, reverted=self._reverted(event.run))
+        if event.problem is not None:
+            self.problem.show(event.problem, while_running=True, reverted=self._reverted(event.run))
         if event.field:
             self.parameters.refuse(event.field, event.message)
 

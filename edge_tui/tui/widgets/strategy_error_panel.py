@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from textwrap import dedent
-from typing import TYPE_CHECKING
 
 from textual.content import Content
 from textual.widgets import Static
@@ -14,14 +12,10 @@ from edge_tui.decoders import Problem
 from edge_tui.tui.format import clip
 from edge_tui.util.sanitise import sanitise
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 _AROUND = 1
 """Lines of the file that are shown before and after the one at fault."""
 _LIMIT = 1_000_000
 """Bytes of a file that are looked at."""
-_FRAME = re.compile(r'^\s*File "(.+)", line (\d+)', re.MULTILINE)
 
 
 class ProblemPanel(Static):
@@ -71,16 +65,6 @@ class ProblemPanel(Static):
             mark, style = ("▸", "$foreground bold") if here else (" ", "$text-muted")
             parts.append((f"{mark}{number:>4}  {clip(sanitise(line, keep_newlines=False), room)}\n", style))
         self.update(Content.assemble(*parts, (said, "$text-muted")))
-
-
-def culprit(detail: str, folders: Sequence[Path]) -> Problem | None:
-    """The deepest line of a traceback that lies in one of the folders, if any does."""
-    frames = [(name, int(line)) for name, line in _FRAME.findall(detail)]
-    own = [(name, line) for name, line in frames if Path(name).parent in folders]
-    if not own:
-        return None
-    lines = detail.strip().splitlines()
-    return Problem(*own[-1], lines[-1] if lines else "it failed.")
 
 
 def _excerpt(problem: Problem) -> list[tuple[int, str]]:

@@ -1,0 +1,223 @@
+"""Checks what a strategy's class declares, when its file is read. Loads no torch."""
+
+from __future__ import annotations
+
+import inspect
+from keyword import iskeyword
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from edge_tui.decoders.base import Decoder, Edge, Filter, Needs, Param, ParamError, Stage, Stream
+from edge_tui.decoders.errors import StrategyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_METHODS = {
+    Stage: {"init": 1, "apply": 4, "observe": 3},
+    Decoder: {
+        "init": 1,
+        "step": 4,
+        "propose": 5,
+        "rows": 1,
+        "lookahead": 1,
+        "finish": 1,
+        "ranked": 1,
+        "from_checkpoint": 1,
+    },
+}
+"""Methods that the engine calls, and with how many arguments."""
+
+
+def check_class(cls: type) -> None:
+    """Checks a class before it is made an object.
+
+    Raises:
+        StrategyError: a name, a method or a tuple is missing or malformed.
+    """
+    for attribute in ("name", "title", "summary"):
+        if not isinstance(getattr(cls, attribute, None), str):
+            raise StrategyError(f"{cls.__name__} has no {attribute}.", cls)
+    if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+        raise StrategyError(f"{cls.__name__} has no {' and no '.join(missing)}.", cls)
+    rank = getattr(cls, "rank", 0)
+    if isinstance(rank, bool) or not isinstance(rank, int | float):
+        raise StrategyError(f"{cls.__name__}.rank is {rank!r}, but must be a number.", cls)
+    for attribute, kind in (("params", Param), ("roles", str), ("columns", str)):
+        declared = getattr(cls, attribute, ())
+        if isinstance(declared, property):
+            continue
+        if not isinstance(declared, tuple) or not all(isinstance(each, kind) for each in declared):
+            raise StrategyError(f"{cls.__name__}.{attribute} must be a tuple of {kind.__name__}.", cls)
+    _check_methods(cls)
+
+
+def _check_methods(cls: type) -> None:
+    """Checks that the engine can call each method as it does."""
+    for base, methods in _METHODS.items():
+        for name, count in methods.items() if issubclass(cls, base) else ():
+            method = inspect.getattr_static(cls, name)
+            bound = count if isinstance(method, staticmethod | classmethod) else count + 1
+            function = getattr(method, "__func__", method)
+            try:
+                inspect.signature(function).bind(*range(bound))
+            except TypeError:
+                wanted = ", ".join(list(inspect.signature(getattr(base, name)).parameters)[1:])
+                raise StrategyError(f"{cls.__name__}.{name} must take ({wanted}).", function) from None
+            except ValueError:
+                continue  # no signature to be had: a method written in C
+
+
+def check_decoder(decoder: Decoder, cls: type) -> None:
+    """Checks a strategy object: parameters, streams, stages.
+
+    Args:
+        decoder: The strategy; of a filter, what wraps it.
+        cls: The class in the user's file.
+
+    Raises:
+        StrategyError, ParamError: one sentence.
+    """
+    stages = [stage for stage in _stages(decoder) if isinstance(stage, Stage)]
+    owners: list[Decoder | Stage] = [decoder, *stages]
+    for owner in owners:
+        _check_params(owner)
+        _check_needs(owner)
+    for stage in stages:
+        if isinstance(stage, Filter) and isinstance(stage.edge, Edge):
+            named = next((param for param in stage.params if param.name == stage.edge.param), None)
+            if named is None or named.neutral is None:
+                raise StrategyError(
+                    f"{type(stage).__name__}.edge names the parameter {stage.edge.param!r}, which must be one"
+                    " of its own with a neutral value.",
+                    type(stage),
+                )
+    _check_streams(decoder, cls)
+    _check_rows(decoder, cls)
+
+
+def _stages(owner: object, depth: int = 4) -> Iterator[object]:
+    """Every stage that an object holds, in its attributes and their lists."""
+    if isinstance(owner, Stage):
+        yield owner
+    if depth:
+        held: list[object] = []
+        if isinstance(owner, list | tuple):
+            held = list(owner)
+        elif isinstance(owner, dict):
+            held = list(owner.values())
+        elif hasattr(owner, "__dict__") and not isinstance(owner, type | Param):
+            held = list(vars(owner).values())
+        if isinstance(owner, Decoder):
+            held += [each for kind in type(owner).__mro__ for each in vars(kind).values()]
+        for each in held:
+            yield from _stages(each, depth - 1)
+
+
+def _check_params(owner: Decoder | Stage) -> None:
+    """Names, bounds and defaults."""
+    kind = type(owner).__name__
+    names = [param.name for param in owner.params]
+    for param in owner.params:
+        if names.count(param.name) > 1:
+            raise ParamError(f"{kind} declares the parameter {param.name} twice.")
+        if not param.name.isidentifier() or iskeyword(param.name):
+            raise ParamError(f"the parameter name {param.name!r} is no identifier, as in Python.")
+        if param.choices and (param.low, param.high) != (0, len(param.choices) - 1):
+            last = len(param.choices) - 1
+            raise ParamError(f"{param.name} has {last + 1} choices, so low must be 0 and high {last}.")
+        if not (isfinite(param.low) and isfinite(param.high) and param.low <= param.high):
+            raise ParamError(
+                f"{param.name} goes from {param.low} to {param.high}; low must be below high, both finite."
+            )
+        if not (isfinite(param.step) and param.step > 0):
+            raise ParamError(f"{param.name} has the step {param.step}, but must have one above 0.")
+        param.parse(param.default)
+        if param.neutral is not None:
+            try:
+                param.parse(param.neutral)
+            except ParamError as error:
+                raise ParamError(f"the neutral value of {error}") from None
+
+
+def _check_needs(owner: Decoder | Stage) -> None:
+    """Refuses needs that nothing provides."""
+    needs, kind = getattr(owner, "needs", Needs()), type(owner)
+    if not isinstance(needs, Needs):
+        raise StrategyError(f"{kind.__name__}.needs is {needs!r}, but must be Needs(…).", kind)
+    if needs.hidden:
+        raise StrategyError(
+            f"{kind.__name__} needs hidden states, which no model gives to a strategy yet; use its logits.",
+            kind,
+        )
+    if needs.counts and not isinstance(owner, Stage):
+        raise StrategyError(
+            f"{kind.__name__}.needs is read of stages alone: put what needs counts into a Stage of a Chain.",
+            kind,
+        )
+
+
+def _check_streams(decoder: Decoder, cls: type) -> None:
+    """Streams that can be read, each by a name of its own."""
+    kind = cls.__name__
+    streams: Any = decoder.streams
+    if not isinstance(streams, tuple) or not all(isinstance(stream, Stream) for stream in streams):
+        raise StrategyError(f"{kind}.streams must be a tuple of Stream.", cls)
+    if not streams or not decoder.roles:
+        raise StrategyError(f"{kind} reads no stream; it must have a role and a stream of it.", cls)
+    names = [stream.name for stream in streams]
+    for stream in streams:
+        if stream.prompt != "main":
+            raise StrategyError(
+                f"the stream {stream.name!r} reads the prompt {stream.prompt!r}, but every stream reads"
+                ' "main" as yet: leave it out.',
+                cls,
+            )
+        if stream.role not in decoder.roles:
+            raise StrategyError(f"the stream {stream.name!r} reads {stream.role!r}, which is no role.", cls)
+        if names.count(stream.name) > 1:
+            raise StrategyError(f"{kind} has two streams with the name {stream.name!r}.", cls)
+    if unread := [role for role in decoder.roles if role not in [stream.role for stream in streams]]:
+        raise StrategyError(f"{kind} has the role {unread[0]!r}, which no stream reads.", cls)
+    if streams[0].role != decoder.roles[0]:
+        raise StrategyError(f"the first stream must read the first role, {decoder.roles[0]!r}.", cls)
+    if len(set(decoder.columns)) < len(decoder.columns):
+        raise StrategyError(f"{kind}.columns has one name twice.", cls)
+
+
+def _check_rows(decoder: Decoder, cls: type) -> None:
+    """Rows and proposals with the default parameters."""
+    values = {param.name: param.default for param in decoder.params}
+    check_shape(decoder, decoder.rows(values), decoder.lookahead(values), cls)
+
+
+def check_shape(decoder: Decoder, rows: object, lookahead: object, cls: type | None = None) -> None:
+    """Checks how many rows and proposals a strategy asks for.
+
+    Raises:
+        StrategyError: they are no whole numbers, or no face could show them.
+    """
+    kind = type(decoder)
+    if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
+        raise StrategyError(
+            f"{kind.__name__}.rows returned {rows!r}; it must return a whole number of 1 or more.", kind.rows
+        )
+    if isinstance(lookahead, bool) or not isinstance(lookahead, int) or lookahead < 0:
+        raise StrategyError(
+            f"{kind.__name__}.lookahead returned {lookahead!r}; it must return a whole number of 0 or more.",
+            kind.lookahead,
+        )
+    if rows > 1 and not decoder.owns_eos:
+        raise StrategyError(
+            f"{kind.__name__} has {rows} rows for one answer, so it must set owns_eos and say itself, by"
+            " Step.done, when it ends.",
+            cls or kind,
+        )
+    if lookahead and (rows > 1 or decoder.owns_eos or len(decoder.streams) != 2):
+        raise StrategyError(
+            f"{kind.__name__} proposes tokens, so it must have one row, two streams, the draft's last, and no"
+            " owns_eos.",
+            cls or kind,
+        )
+    if lookahead and kind.propose is Decoder.propose:
+        raise StrategyError(f"{kind.__name__} looks ahead, so it must have propose.", cls or kind)

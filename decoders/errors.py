@@ -1,0 +1,93 @@
+"""Errors of a strategy, and the file and line at fault. Loads no torch."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An error of a strategy with its place.
+
+    Attributes:
+        source: The file, or the entry point.
+        line: Line of the file, 0 where unknown.
+        sentence: The error, without the place.
+    """
+
+    source: str
+    line: int
+    sentence: str
+
+    def __str__(self) -> str:
+        place = f"{self.source}, line {self.line}" if self.line else self.source
+        return f"{place}: {self.sentence}"
+
+    @property
+    def short(self) -> str:
+        """The same with the file's name in place of its path."""
+        name = Path(self.source).name
+        return f"{name}, line {self.line}: {self.sentence}" if self.line else f"{name}: {self.sentence}"
+
+
+class StrategyError(RuntimeError):
+    """A strategy broke its contract.
+
+    Attributes:
+        problem: The file, the line, and a sentence that names the stage.
+    """
+
+    def __init__(self, sentence: str, at: object = None, problem: Problem | None = None) -> None:
+        """Builds the error.
+
+        Args:
+            sentence: Names the stage, what it did and what it must do.
+            at: The function or class at fault, whose file and line are looked up.
+            problem: The place where it is known better.
+        """
+        self.problem = problem or Problem(*place_of(at), sentence)
+        super().__init__(self.problem.short)
+
+
+def place_of(at: object) -> tuple[str, int]:
+    """The file and first line of a function, method or class; ("", 0) where it has no source."""
+    code = getattr(inspect.unwrap(at), "__code__", None) if callable(at) else None
+    if code is not None:
+        return code.co_filename, code.co_firstlineno
+    try:
+        kind = at if isinstance(at, type) else type(at)
+        return inspect.getsourcefile(kind) or "", inspect.getsourcelines(kind)[1]
+    except (OSError, TypeError):
+        return "", 0
+
+
+def problem_of(error: BaseException, is_strategy: Callable[[str], bool]) -> Problem | None:
+    """The problem behind an error: its own, or the deepest line of its traceback in a strategy's file.
+
+    Args:
+        error: What was raised while a strategy decoded.
+        is_strategy: Tells of a file's path whether strategies are read from it.
+
+    Returns:
+        None where no strategy is at fault.
+    """
+    if isinstance(error, StrategyError):
+        return error.problem
+    frames = [
+        (frame.f_code, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if is_strategy(frame.f_code.co_filename)
+    ]
+    if not frames:
+        return None
+    code, line = frames[-1]
+    lines = str(error).strip().splitlines()
+    said = f": {lines[0].rstrip('.')}" if lines else ""
+    return Problem(code.co_filename, line, f"{code.co_qualname} raised {type(error).__name__}{said}.")

@@ -1,0 +1,92 @@
+"""Standard output and error of a command: UTF-8, and a quiet end when nobody reads them any more."""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CLOSED = 141
+"""Exit status after the reader of a pipe has left: 128 and the number of SIGPIPE, as shells know it."""
+
+
+def prepare() -> None:
+    """Opens the streams that a shell has closed (`>&-`), and makes the outputs UTF-8 whatever the locale.
+
+    Half of what a model writes cannot be said in Latin-1. Standard input needs no encoding: `run` reads its
+    bytes, and so does Textual.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+    for stream in {sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__}:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+
+
+def flushed(command: Callable[[], int]) -> int:
+    """Runs a command and writes out what its streams still hold.
+
+    What is held until the interpreter ends would fail there, where nothing can say it in a sentence.
+
+    Returns:
+        The command's exit status; `CLOSED` if a reader has left.
+
+    Raises:
+        OSError: one of the command's own; never one of the two streams.
+    """
+    try:
+        try:
+            return command()
+        finally:
+            _flush()
+    except BrokenPipeError:
+        if not (gone := [stream for stream in (sys.stdout, sys.stderr) if _is_closed(stream)]):
+            raise
+        for stream in gone:
+            _discard(stream)
+        return CLOSED
+    except _UnwritableError as error:
+        _discard(sys.stdout)
+        print(f"edge-tui: standard output cannot be written ({error}).", file=sys.stderr)
+        return 1
+
+
+class _UnwritableError(Exception):
+    """Standard output refuses what was written; the message is the reason."""
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _UnwritableError((error.strerror or type(error).__name__).lower()) from error
+    sys.stderr.flush()
+
+
+def _is_closed(stream: TextIO) -> bool:
+    """Whether a stream's reader has left: only then is a broken pipe no fault of the command's own."""
+    try:
+        number = stream.fileno()
+    except (OSError, ValueError):
+        return False
+    if not hasattr(select, "poll"):
+        return True
+    watch = select.poll()
+    watch.register(number, 0)
+    return any(seen & (select.POLLERR | select.POLLHUP) for _, seen in watch.poll(0))
+
+
+def _discard(stream: TextIO) -> None:
+    """Sends what a stream still holds nowhere: the interpreter must not complain about it on its way out."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
