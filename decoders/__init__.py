@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.errors import Problem, StrategyError
-from edge_tui.decoders.registry import Registry, UnknownStrategy
+from edge_tui.decoders.core.errors import Problem, StrategyError
+from edge_tui.decoders.core.registry import Registry, UnknownStrategy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

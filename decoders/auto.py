@@ -12,11 +12,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.decoders.base import Decoder, Env, Output, Param, ParamError, Params, Step
-from edge_tui.decoders.best import argmax
-from edge_tui.decoders.chain import Chain, last_logits, merge
+from edge_tui.decoders.core.best import argmax
+from edge_tui.decoders.core.chain import Chain, last_logits, merge
+from edge_tui.decoders.core.random import draw
 from edge_tui.decoders.min_p import MinP
 from edge_tui.decoders.penalties import REPETITION, penalties
-from edge_tui.decoders.random import draw
 from edge_tui.decoders.temperature import TEMPERATURE, Temperature, only
 from edge_tui.decoders.top_k import TopK
 from edge_tui.decoders.top_p import TopP
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edge_tui.decoders.base import State
-    from edge_tui.decoders.random import Rng
+    from edge_tui.decoders.core.random import Rng
 
 DO_SAMPLE = Param(
     "do_sample",

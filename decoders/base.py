@@ -6,7 +6,7 @@ graph, a widget or a socket, so it can be read next to its paper and tested with
 Two kinds of class make a strategy:
 
 * a `Filter` removes or reshapes candidates (top-k, nucleus, min-p …). One file with one filter *is* a
-  strategy: `edge_tui.decoders.sampling.Sampling` wraps it and adds penalties, temperature and the draw.
+  strategy: `edge_tui.decoders.core.sampling.Sampling` wraps it and adds penalties, temperature and the draw.
 * a `Decoder` owns the whole step (greedy, beam, contrastive).
 
 Shapes are written `R` rows (sequences decoded side by side), `K` positions, `V` vocabulary,
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edge_tui.decoders.random import Rng
+    from edge_tui.decoders.core.random import Rng
 
     State = dict[str, Tensor]
     """What a stage or decoder remembers between steps.

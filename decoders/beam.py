@@ -23,8 +23,8 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Choice, Decoder, Env, Output, Param, Params, Records, Step
-from edge_tui.decoders.best import argmax, best
-from edge_tui.decoders.chain import COUNTS, Chain, last_logits, merge
+from edge_tui.decoders.core.best import argmax, best
+from edge_tui.decoders.core.chain import COUNTS, Chain, last_logits, merge
 from edge_tui.decoders.penalties import penalties
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edge_tui.decoders.base import State
-    from edge_tui.decoders.random import Rng
+    from edge_tui.decoders.core.random import Rng
 
 NUM_BEAMS = Param(
     "num_beams",

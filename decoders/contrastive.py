@@ -20,10 +20,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Decoder, Env, Output, Param, Params, Step, Stream
-from edge_tui.decoders.best import argmax, best
-from edge_tui.decoders.chain import Chain, last_logits, merge
+from edge_tui.decoders.core.best import argmax, best
+from edge_tui.decoders.core.chain import Chain, last_logits, merge
+from edge_tui.decoders.core.random import draw
 from edge_tui.decoders.penalties import penalties
-from edge_tui.decoders.random import draw
 from edge_tui.decoders.temperature import TEMPERATURE, scale
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edge_tui.decoders.base import State
-    from edge_tui.decoders.random import Rng
+    from edge_tui.decoders.core.random import Rng
 
 LI2022, OBRIEN2023, SEED = range(3)
 SEED_HEAD = 10

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Decoder, Env, Output, Params, Step
-from edge_tui.decoders.best import argmax
-from edge_tui.decoders.chain import Chain, last_logits
+from edge_tui.decoders.core.best import argmax
+from edge_tui.decoders.core.chain import Chain, last_logits
 from edge_tui.decoders.penalties import penalties
 from edge_tui.decoders.temperature import only
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edge_tui.decoders.base import State
-    from edge_tui.decoders.random import Rng
+    from edge_tui.decoders.core.random import Rng
 
 
 class Greedy(Decoder):

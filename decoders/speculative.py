@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Decoder, Env, Output, Param, Params, Step
-from edge_tui.decoders.random import Rng, draw
+from edge_tui.decoders.core.random import Rng, draw
 from edge_tui.decoders.temperature import TEMPERATURE, scale
 
 if TYPE_CHECKING:

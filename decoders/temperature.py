@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Param, Params, Stage
-from edge_tui.decoders.best import argmax
+from edge_tui.decoders.core.best import argmax
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from edge_tui.decoders.base import State
-    from edge_tui.decoders.random import Rng
+    from edge_tui.decoders.core.random import Rng
 
 GREEDY_BELOW = 1e-5
 """Temperatures under this are greedy: dividing by them leaves nothing else, and could overflow."""

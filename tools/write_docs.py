@@ -20,9 +20,10 @@ import tomli
 
 from edge_tui import decoders
 from edge_tui.bench import report
-from edge_tui.decoders import chain, penalties, random, temperature
+from edge_tui.decoders import penalties, temperature
 from edge_tui.decoders.base import Decoder, Param
-from edge_tui.decoders.sampling import Sampling
+from edge_tui.decoders.core import chain, random
+from edge_tui.decoders.core.sampling import Sampling
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,6 +10,7 @@ from types import ModuleType
 
 OLD = "decoders"
 NEW = "edge_tui.decoders"
+CORE = "edge_tui.decoders.core"
 
 
 class OldNames(MetaPathFinder):
@@ -19,11 +20,11 @@ class OldNames(MetaPathFinder):
     is not ours is left to the finders that follow.
 
     Attributes:
-        used: Names that were asked for, in order.
+        used: Names that were asked for and the ones they stand for, in order.
     """
 
     def __init__(self) -> None:
-        self.used: list[str] = []
+        self.used: list[tuple[str, str]] = []
 
     def find_spec(
         self, fullname: str, path: object = None, target: ModuleType | None = None
@@ -31,11 +32,12 @@ class OldNames(MetaPathFinder):
         """Gives a spec that loads our own module, or None where the name is not ours."""
         if fullname != OLD and not fullname.startswith(OLD + "."):
             return None
-        name = NEW + fullname.removeprefix(OLD)
-        if name not in sys.modules and importlib.util.find_spec(name) is None:
-            return None
-        self.used.append(fullname)
-        return ModuleSpec(fullname, _SameModule(name))
+        rest = fullname.removeprefix(OLD)
+        for name in (NEW + rest, CORE + rest):
+            if name in sys.modules or importlib.util.find_spec(name) is not None:
+                self.used.append((fullname, name))
+                return ModuleSpec(fullname, _SameModule(name))
+        return None
 
 
 class _SameModule(Loader):

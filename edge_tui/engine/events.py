@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edge_tui.decoders.errors import Problem
+    from edge_tui.decoders.core.errors import Problem
 
     Ints = NDArray[np.int32]
     Floats = NDArray[np.float32]

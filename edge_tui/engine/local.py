@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from edge_tui import decoders
 from edge_tui.decoders.base import Param, ParamError
-from edge_tui.decoders.errors import problem_of
+from edge_tui.decoders.core.errors import problem_of
 from edge_tui.engine.decode.param_table import ParamTable
 from edge_tui.engine.events import Died, Event, Failed, Finished, Queued
 from edge_tui.engine.models.manager import Loader, Residents, memory_of

@@ -189,7 +189,7 @@ def test_imposed_acceptance_gives_the_tokens_that_the_formula_says(session):
     from edge_tui import decoders
     from edge_tui.bench.forced_acceptance import LOOKAHEAD, RATES, name_of, tokens_a_step
     from edge_tui.decoders.base import Output, Params
-    from edge_tui.decoders.random import Rng
+    from edge_tui.decoders.core.random import Rng
 
     session.impose()
     rows, vocab = 600, 7

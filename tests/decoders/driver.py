@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from edge_tui.decoders.base import Choice, Decoder, Env, Output, Params, Records
-from edge_tui.decoders.random import Rng, key_of
+from edge_tui.decoders.core.random import Rng, key_of
 
 Logits = Callable[[Tensor], Tensor]
 """Next-token logits: int64 `[R, T]` → float `[R, V]`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from edge_tui.decoders.best import _in_blocks, _in_shares, argmax, best
+from edge_tui.decoders.core.best import _in_blocks, _in_shares, argmax, best
 
 
 @pytest.mark.parametrize(("width", "count"), [(4096, 1), (5001, 8), (9000, 100), (1025, 12)])

@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, TypicalLogitsWarper
 
 from edge_tui.decoders.base import Filter, Params
+from edge_tui.decoders.core.prefix import _select, _sort
 from edge_tui.decoders.min_p import MinP
-from edge_tui.decoders.prefix import _select, _sort
 from edge_tui.decoders.top_k import TopK
 from edge_tui.decoders.top_p import TopP
 from edge_tui.decoders.typical import Typical

@@ -12,7 +12,7 @@ import torch
 
 from edge_tui import decoders
 from edge_tui.decoders.base import Env, Output
-from edge_tui.decoders.registry import Registry, UnknownStrategy
+from edge_tui.decoders.core.registry import Registry, UnknownStrategy
 from tests.decoders.driver import numbers, settle, table
 
 EPSILON = '''
@@ -297,7 +297,7 @@ def test_no_strategy_knows_what_runs_it() -> None:
         import sys, torch
         from edge_tui import decoders
         from edge_tui.decoders.base import Env, Output, Params
-        from edge_tui.decoders.random import Rng
+        from edge_tui.decoders.core.random import Rng
         for decoder in decoders.all():
             values = {param.name: param.default for param in decoder.params}
             rows = decoder.rows(values)

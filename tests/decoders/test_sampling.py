@@ -8,7 +8,7 @@ from torch import Tensor
 
 from edge_tui import decoders
 from edge_tui.decoders.base import Env, Output
-from edge_tui.decoders.random import Rng, draw, key_of
+from edge_tui.decoders.core.random import Rng, draw, key_of
 from tests.decoders.driver import numbers, run, settle, table
 
 Z = torch.tensor([2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -1.5])

@@ -6,7 +6,7 @@ import torch
 
 from edge_tui import decoders
 from edge_tui.decoders.base import Env, Output, Params, Step
-from edge_tui.decoders.random import Rng, key_of
+from edge_tui.decoders.core.random import Rng, key_of
 from tests.decoders.driver import table
 from tests.decoders.test_sampling import chi_squared, limit
 

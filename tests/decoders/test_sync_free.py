@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from edge_tui import decoders
 from edge_tui.decoders.base import Decoder, Env, Output, Params, Step
-from edge_tui.decoders.random import Rng, key_of
+from edge_tui.decoders.core.random import Rng, key_of
 from tests.decoders.driver import settle
 
 if TYPE_CHECKING:

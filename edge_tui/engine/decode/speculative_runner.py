@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Output
-from edge_tui.decoders.random import Rng
+from edge_tui.decoders.core.random import Rng
 from edge_tui.engine.decode.step_record import Decided
 from edge_tui.engine.decode.step_runner import Rig
 from edge_tui.engine.ops.choose import fused_lookahead

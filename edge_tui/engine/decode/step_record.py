@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edge_tui.decoders.base import Decoder, Output, Params, State, Step
-    from edge_tui.decoders.random import Rng
+    from edge_tui.decoders.core.random import Rng
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def pick(
         params: Of this step.
         desk: Read, and `tokens` and `parent` written.
     """
-    from edge_tui.decoders.random import Rng
+    from edge_tui.decoders.core.random import Rng
 
     took = step(outs, state, params, Rng(desk.key, desk.rows, desk.step))
     # Fused steps write to the desk themselves.

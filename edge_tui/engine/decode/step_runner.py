@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Decoder, Env, Output
-from edge_tui.decoders.random import key_of
+from edge_tui.decoders.core.random import key_of
 from edge_tui.engine.decode.cpu_trace import TracedChoice, is_steady
 from edge_tui.engine.decode.param_table import ParamTable
 from edge_tui.engine.decode.ring import Ring

@@ -18,8 +18,8 @@ from edge_tui.decoders.auto import DO_SAMPLE, FILTERS, Auto
 from edge_tui.decoders.base import Decoder, Edge, Filter, Output, Params, Stage, Step
 from edge_tui.decoders.beam import Beam
 from edge_tui.decoders.contrastive import Contrastive
+from edge_tui.decoders.core.sampling import Sampling
 from edge_tui.decoders.greedy import Greedy
-from edge_tui.decoders.sampling import Sampling
 from edge_tui.decoders.speculative import Speculative
 from edge_tui.decoders.temperature import ORDER
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edge_tui.decoders.base import State
-    from edge_tui.decoders.random import Rng
+    from edge_tui.decoders.core.random import Rng
 
 
 class FusedStep(Protocol):

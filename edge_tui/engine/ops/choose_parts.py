@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from triton.runtime.interpreter import InterpretedFunction
 
-from edge_tui.decoders.random import ROW_BITS, TOKEN_BITS
+from edge_tui.decoders.core.random import ROW_BITS, TOKEN_BITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,7 +89,7 @@ def penalised(logits, prompt, output, table, R, row, ids, V, repetition, presenc
 
 @triton.jit
 def uniform(ids, key, row, step):
-    """`edge_tui.decoders.random.Rng.uniform`, bit for bit."""
+    """`edge_tui.decoders.core.random.Rng.uniform`, bit for bit."""
     base = (((step << _ROW_BITS) + row) << _TOKEN_BITS) * key
     y = base + ids.to(tl.int64) * key
     z = y + key
@@ -106,7 +106,7 @@ def uniform(ids, key, row, step):
 
 @triton.jit
 def gumbel(ids, key, row, step):
-    """`edge_tui.decoders.random.Rng.gumbel`, but for the rounding of logarithms."""
+    """`edge_tui.decoders.core.random.Rng.gumbel`, but for the rounding of logarithms."""
     u = uniform(ids, key, row, step)
     # −log(1 − u): a series near 0; elsewhere the logarithm of the rounded difference, and what was rounded.
     series = u * (1.0 + u * (0.5 + u * (0.33333334 + u * (0.25 + u * (0.2 + u * 0.16666667)))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.best import best
+from edge_tui.decoders.core.best import best
 from edge_tui.engine.events import TOP
 
 if TYPE_CHECKING:

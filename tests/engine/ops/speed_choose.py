@@ -22,7 +22,7 @@ from edge_tui import decoders
 from edge_tui.decoders.base import Decoder, Env, Output, Params
 from edge_tui.decoders.beam import Beam
 from edge_tui.decoders.contrastive import Contrastive
-from edge_tui.decoders.random import Rng, key_of
+from edge_tui.decoders.core.random import Rng, key_of
 from edge_tui.decoders.speculative import Speculative
 from edge_tui.engine.ops import stats
 from edge_tui.engine.ops.choose import FusedStep, plan

@@ -9,7 +9,7 @@ import torch
 
 from edge_tui import decoders
 from edge_tui.decoders.base import Env, Output, Params
-from edge_tui.decoders.random import Rng
+from edge_tui.decoders.core.random import Rng
 from tests.decoders.driver import numbers, settle, table
 
 contrast_triton = pytest.importorskip("edge_tui.engine.ops.triton.contrast")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from edge_tui.decoders.base import Env, Output, Params
-from edge_tui.decoders.random import Rng
+from edge_tui.decoders.core.random import Rng
 from edge_tui.decoders.speculative import Speculative
 from tests.decoders.driver import numbers, settle, table
 

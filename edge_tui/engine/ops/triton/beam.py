@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edge_tui.decoders.base import Output, Params, State
-    from edge_tui.decoders.random import Rng
+    from edge_tui.decoders.core.random import Rng
 
 _ON = tl.constexpr(ON)
 _NEVER = tl.constexpr(NEVER)

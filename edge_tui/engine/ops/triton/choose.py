@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edge_tui.decoders.base import Output, Params, State
-    from edge_tui.decoders.random import Rng
+    from edge_tui.decoders.core.random import Rng
     from edge_tui.engine.ops.choose import Plan
 
 _GREEDY_BELOW = tl.constexpr(GREEDY_BELOW)

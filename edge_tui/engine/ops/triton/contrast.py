@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edge_tui.decoders.base import Output, Params, State
-    from edge_tui.decoders.random import Rng
+    from edge_tui.decoders.core.random import Rng
 
 _LI2022 = tl.constexpr(LI2022)
 _OBRIEN = tl.constexpr(OBRIEN2023)

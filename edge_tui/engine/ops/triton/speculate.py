@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 
 from edge_tui.decoders.base import Step
-from edge_tui.decoders.random import TOKEN_BITS
+from edge_tui.decoders.core.random import TOKEN_BITS
 from edge_tui.decoders.speculative import CORRECTION, Speculative
 from edge_tui.decoders.temperature import GREEDY_BELOW, TEMPERATURE
 from edge_tui.engine.ops.choose_parts import (
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edge_tui.decoders.base import Output, Params, State
-    from edge_tui.decoders.random import Rng
+    from edge_tui.decoders.core.random import Rng
 
 _GREEDY_BELOW = tl.constexpr(GREEDY_BELOW)
 _LANE = tl.constexpr((1 << TOKEN_BITS) - 1)

@@ -1,7 +1,7 @@
 """Stages in a row: from a model's logits to the distribution that a token is drawn from.
 
 The order is explicit, because it is part of a definition: the same numbers in another order are another
-distribution. `edge_tui.decoders.sampling` builds the two orders in use.
+distribution. `edge_tui.decoders.core.sampling` builds the two orders in use.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Env, Output, Param, ParamError, Params, Stage
-from edge_tui.decoders.best import argmax
+from edge_tui.decoders.core.best import argmax
 from edge_tui.decoders.temperature import only
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edge_tui.decoders.base import State
-    from edge_tui.decoders.random import Rng
+    from edge_tui.decoders.core.random import Rng
 
 COUNTS = ("prompt_counts", "output_counts")
 """Keys of the shared token counts in a chain's state."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.best import argmax
+from edge_tui.decoders.core.best import argmax
 
 if TYPE_CHECKING:
     from torch import Tensor

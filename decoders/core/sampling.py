@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Decoder, Env, Filter, Output, Params, Stage, Step
-from edge_tui.decoders.chain import Chain, last_logits, merge
+from edge_tui.decoders.core.chain import Chain, last_logits, merge
+from edge_tui.decoders.core.random import draw
 from edge_tui.decoders.penalties import FREQUENCY, PRESENCE, REPETITION, penalties
-from edge_tui.decoders.random import draw
 from edge_tui.decoders.temperature import ORDER, TEMPERATURE, Temperature
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edge_tui.decoders.base import State
-    from edge_tui.decoders.random import Rng
+    from edge_tui.decoders.core.random import Rng
 
 
 class Sampling(Decoder):

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Decoder, Filter, ParamError
 from edge_tui.decoders.core import old_names
-from edge_tui.decoders.declarations import check_class, check_decoder
-from edge_tui.decoders.errors import Problem, StrategyError, place_of
+from edge_tui.decoders.core.declarations import check_class, check_decoder
+from edge_tui.decoders.core.errors import Problem, StrategyError, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -66,7 +66,7 @@ class Registry:
         if last is not None:
             registry._made = dict(last._made)
             registry._proven = dict(last._proven)
-        for path in sorted(Path(__file__).parent.glob("[!_]*.py")):
+        for path in sorted(Path(__file__).parents[1].glob("[!_]*.py")):
             registry._take(importlib.import_module(f"edge_tui.decoders.{path.stem}"), str(path))
         before = len(old_names.install().used)
         for entry in _entry_points():
@@ -139,10 +139,8 @@ class Registry:
         """Notes the first source that imports our package by its old name."""
         used = old_names.install().used
         if len(used) > before == 0 and not self.notices:
-            name = next((name for name in used if name != old_names.OLD), old_names.OLD)
-            self.notices.append(
-                f"{source} imports {name}: write edge_tui.{name}; the old name still works, for now."
-            )
+            old, new = next((pair for pair in used if pair[0] != old_names.OLD), used[0])
+            self.notices.append(f"{source} imports {old}: write {new}; the old name still works, for now.")
 
     def is_strategy_file(self, file: str) -> bool:
         """Tells whether strategies from outside this package were read from a file or its folder."""
@@ -264,7 +262,7 @@ def _instance(cls: type[Filter] | type[Decoder]) -> Decoder:
     Raises:
         StrategyError, ParamError: a declaration is missing or malformed.
     """
-    from edge_tui.decoders.sampling import Sampling
+    from edge_tui.decoders.core.sampling import Sampling
 
     check_class(cls)
     if not _NAME.fullmatch(cls.name):

@@ -8,7 +8,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.decoders.base import Decoder, Edge, Filter, Needs, Param, ParamError, Stage, Stream
-from edge_tui.decoders.errors import StrategyError
+from edge_tui.decoders.core.errors import StrategyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
