@@ -194,11 +194,6 @@ def number(value: float | None, digits: int = 1, unit: str = "", times: float = 
     return f"{value * times:,.{digits}f}{unit}"
 
 
-def gib(value: int | None) -> str:
-    """Bytes in GiB."""
-    return "–" if value is None else f"{value / 2**30:.2f}"
-
-
 def gigabytes(value: int | None) -> str:
     """Bytes in GB of 10⁹; of small models, which take a few megabytes, to the tenth of one."""
     return "–" if value is None else f"{value / 1e9:.{2 if value >= 1e8 else 4}f}"
@@ -227,7 +222,7 @@ SPEED = (
     Column("±", lambda r: number(r["spread"], 1, " %", times=100)),
     Column("of floor", lambda r: number(r["of_floor"], 1, " %", times=100)),
     Column("TTFT ms", lambda r: number(r["first"], times=1e3)),
-    Column("peak GiB", lambda r: gib(r["peak"])),
+    Column("peak GB", lambda r: gigabytes(r["peak"])),
     Column("set-up s", lambda r: number(r["setup"])),
     Column("ours is", lambda r: number(r["ratio"], 2, "×")),
 )

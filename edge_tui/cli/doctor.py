@@ -23,6 +23,7 @@ from edge_tui.config.settings import user_config
 from edge_tui.engine.checkpoints.locate import cache_root, offline
 from edge_tui.machine.devices import torch_has_cuda
 from edge_tui.machine.nvml import Gpu, Holder, visible
+from edge_tui.util.format import size
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def _cache(root: Path) -> Check:
             "model cache", "warning", f"{root} cannot be written to", "Set HF_HUB_CACHE to a folder that can."
         )
     free = shutil.disk_usage(place).free
-    text = f"{root}, {free / 1e9:.0f} GB free{', downloads forbidden (HF_HUB_OFFLINE)' if offline() else ''}"
+    text = f"{root}, {size(free)} free{', downloads forbidden (HF_HUB_OFFLINE)' if offline() else ''}"
     if free < _ROOM:
         return Check("model cache", "warning", text, "Make room, or set HF_HUB_CACHE to another disk.")
     return Check("model cache", "ok", text)
@@ -220,7 +221,7 @@ def _driver(env: Mapping[str, str]) -> Iterator[Check]:
     yield Check("NVML", "ok", f"driver {driver or 'n/a'}, CUDA up to {cuda or 'n/a'}")
     memory = "memory n/a"
     if seen.free is not None and seen.total is not None:
-        memory = f"{seen.free / 1e9:.1f} of {seen.total / 1e9:.1f} GB free"
+        memory = f"{size(seen.free)} of {size(seen.total)} free"
     crowded = seen.free is not None and seen.total is not None and seen.free < 0.2 * seen.total
     yield Check(
         "GPU",

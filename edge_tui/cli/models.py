@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.engine.models.memory_estimate import size
 from edge_tui.hub import local_models
 from edge_tui.hub.memory_estimate import PRECISIONS, outlook
 from edge_tui.hub.remote import HubError, Progress, Pull, Remote, look, repository_id
+from edge_tui.util.format import size
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:

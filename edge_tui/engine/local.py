@@ -12,28 +12,18 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from edge_tui import decoders
 from edge_tui.decoders.base import Param, ParamError
 from edge_tui.decoders.core.errors import problem_of
-from edge_tui.engine.decode.param_table import ParamTable
+from edge_tui.engine.decode.run_state import Run
 from edge_tui.engine.events import Died, Event, Failed, Finished, Queued
 from edge_tui.engine.models.manager import Loader, Residents, memory_of
 from edge_tui.engine.port import Memory, ModelSpec, Request
 
 _SWITCH = 0.0001
 """Seconds that painting may keep the interpreter while a step waits to be launched (Python: 0.005)."""
-
-
-@dataclass(slots=True)
-class Run:
-    """What other threads may reach of a queued or running generation."""
-
-    id: int
-    request: Request
-    cancelled: bool = False
-    table: ParamTable | None = None
 
 
 class LocalEngine:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from edge_tui.engine.checkpoints.locate import cache_root
 from edge_tui.engine.checkpoints.weight_files import CheckpointError
+from edge_tui.util.format import size
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -31,7 +32,7 @@ def sentence(error: BaseException, repository: str) -> str:
     """What the user reads. Errors' own texts are left out: they hold URLs, and those may hold secrets."""
     if isinstance(error, NoRoom):
         return (
-            f"{repository} needs {error.need / 1e9:.1f} GB more, but only {error.free / 1e9:.1f} GB are free "
+            f"{repository} needs {size(error.need)} more, but only {size(error.free)} are free "
             f"in {cache_root()}: make room, or set HF_HUB_CACHE to another disk."
         )
     if isinstance(error, CheckpointError):

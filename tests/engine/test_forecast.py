@@ -13,18 +13,13 @@ from edge_tui.engine.models.branches import Branches
 from edge_tui.engine.models.capacity import ROOM, roomy
 from edge_tui.engine.models.flat import FlatModel
 from edge_tui.engine.models.loader import load
-from edge_tui.engine.models.memory_estimate import (
-    Forecast,
-    forecast_pair,
-    largest_context,
-    resolve_precision,
-    size,
-)
+from edge_tui.engine.models.memory_estimate import Forecast, forecast_pair, largest_context, resolve_precision
 from edge_tui.engine.ops.cpu.project import can_half, can_int8_vector
 from edge_tui.engine.port import ModelSpec
 from edge_tui.machine import devices
 from edge_tui.machine.devices import Device, best_device, free_memory, resolve_device
 from edge_tui.machine.nvml import GpuSample
+from edge_tui.util.format import size
 from tests.engine.checkpoints import make_checkpoint, save_tokenizer
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ import pytest
 
 from edge_tui.engine.events import Finished, Ranked
 from edge_tui.engine.port import Message, Request
-from edge_tui.history.formats import FORMATS, file_name, lossless, palette, render
+from edge_tui.history.formats import FORMATS, file_name, lossless, render
+from edge_tui.history.formats.palette import palette
 from edge_tui.history.restore import transcript_of
 from edge_tui.history.runs import StoredRun
 from edge_tui.history.schema import HistoryError

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from textual.app import App, ComposeResult
 
 from edge_tui.machine.nvml import GpuSample
-from edge_tui.tui import format
 from edge_tui.tui.session import Meter
 from edge_tui.tui.widgets.gauge import Gauge, Speed
+from edge_tui.util import format
 from tests.tui.engines import FixedTelemetry
 
 

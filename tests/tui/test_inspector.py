@@ -11,8 +11,9 @@ from textual.app import App, ComposeResult
 from edge_tui.engine.events import Finished, ParamChanged
 from edge_tui.transcript.transcript import Transcript
 from edge_tui.tui.widgets.inspector import Inspector, visible
-from edge_tui.tui.widgets.line_panel import bar, figure, fit_end, fit_start, percent
+from edge_tui.tui.widgets.line_panel import fit_end, fit_start
 from edge_tui.tui.widgets.token_pane import TokenPane
+from edge_tui.util.format import bar, figure, percent
 from edge_tui.util.sanitise import sanitise
 from tests.tui.transcripts import BEAM, batch, beam_step, started, transcript_of
 

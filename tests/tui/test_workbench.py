@@ -13,10 +13,10 @@ from textual.widgets import Input, OptionList
 
 from edge_tui.engine import events
 from edge_tui.engine.port import ModelSpec
-from edge_tui.tui.format import size
 from edge_tui.tui.screens.help import HelpScreen
 from edge_tui.tui.screens.models import ModelsScreen
 from edge_tui.tui.screens.workbench import Workbench
+from edge_tui.util.format import size
 
 if TYPE_CHECKING:
     from textual.pilot import Pilot

@@ -34,7 +34,7 @@ from edge_tui.engine.text import chat_template
 from edge_tui.errors import RequestError
 
 if TYPE_CHECKING:
-    from edge_tui.engine.local import Run
+    from edge_tui.engine.decode.run_state import Run
     from edge_tui.engine.models.loader import LoadedModel
 
 _TAIL = 8

@@ -31,23 +31,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edge_tui.engine.models.architectures import FlatConfig
+    from edge_tui.engine.models.layers import Layer
     from edge_tui.engine.models.linear import Linear
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """Weights of one decoder layer."""
-
-    attention_norm: Tensor
-    qkv: Linear
-    qk_norm: Tensor | None
-    """`[H + Hkv, D]`, the norms of each head's query and key; None where the family has none."""
-    out: Linear
-    mlp_norm: Tensor
-    gate_up: Linear
-    down: Linear
-    window: int
-    """Positions that a query sees, its own included; 0 means all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from edge_tui.engine.models.architectures import FlatConfig
     from edge_tui.engine.models.cache import FlatContext
-    from edge_tui.engine.models.flat import Layer
+    from edge_tui.engine.models.layers import Layer
     from edge_tui.engine.models.linear import Linear
 
 

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from edge_tui.engine.fetching import fetch_whole_lines
-from edge_tui.engine.ops.attend import Scratch, attend
+from edge_tui.engine.ops.attend import attend
+from edge_tui.engine.ops.attend_scratch import Scratch
 from edge_tui.engine.ops.cuda_capture import beside, fork
-from edge_tui.engine.ops.project import MAX_TOKENS, Packed, available, embed, project
+from edge_tui.engine.ops.packed import Packed
+from edge_tui.engine.ops.project import MAX_TOKENS, embed, project
+from edge_tui.engine.ops.triton.availability import available
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
     from edge_tui.engine.models.architectures import FlatConfig
     from edge_tui.engine.models.cache import FlatContext
-    from edge_tui.engine.models.flat import Layer
+    from edge_tui.engine.models.layers import Layer
     from edge_tui.engine.models.linear import Linear
 
 MAX_POSITIONS = 8

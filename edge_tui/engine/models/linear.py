@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from edge_tui.engine.models.memory_estimate import HALF_MATRIX, half_bytes, integers_repay
 from edge_tui.engine.ops.cpu import project as project_cpu
-from edge_tui.engine.ops.project import NF4_BLOCK, Packed
+from edge_tui.engine.ops.packed import NF4_BLOCK, Packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

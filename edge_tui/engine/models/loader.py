@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from edge_tui.engine.models.architectures import supports
-from edge_tui.engine.models.memory_estimate import UNLIMITED, forecast, reserved, resolve_precision, size
+from edge_tui.engine.models.memory_estimate import UNLIMITED, forecast, reserved, resolve_precision
 from edge_tui.engine.text import chat_template
 from edge_tui.engine.text.tokenizer import Codec
 from edge_tui.errors import EdgeError
 from edge_tui.machine.devices import best_device, cpu_packs_int4, free_memory, resolve_device
+from edge_tui.util.format import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable

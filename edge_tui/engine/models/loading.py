@@ -12,7 +12,8 @@ import torch
 from edge_tui.engine.checkpoints.weights import Weights
 from edge_tui.engine.models.architectures import FlatConfig, flat_config
 from edge_tui.engine.models.base import ModelInfo
-from edge_tui.engine.models.flat import FlatModel, Layer
+from edge_tui.engine.models.flat import FlatModel
+from edge_tui.engine.models.layers import Layer
 from edge_tui.engine.models.linear import Half, Linear, Plain, float32_on_cpu, head_of, kind_of
 from edge_tui.engine.models.memory_estimate import packers
 from edge_tui.machine.devices import give_back_freed

@@ -25,6 +25,7 @@ from edge_tui.machine.devices import (
     cpu_packs_int4,
     free_memory,
 )
+from edge_tui.util.format import size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -192,13 +193,6 @@ def resolve_precision(checkpoint: Checkpoint, precision: str, device: str) -> tu
     tight = free is not None and 4 * checkpoint.parameters > 0.8 * free
     dtype = "bfloat16" if cpu_has_bfloat16() or tight else "float32"
     return dtype, dtype
-
-
-def size(count: int) -> str:
-    """Bytes as people read them: "3.1 GB" (2³⁰), "640 MB" (2²⁰), "12 kB" (2¹⁰)."""
-    if count >= 2**30:
-        return f"{count / 2**30:.1f} GB"
-    return f"{count / 2**20:.0f} MB" if count >= 2**20 else f"{count / 2**10:.0f} kB"
 
 
 def _judged(what: str, device: str, parts: tuple[int, int, int, int], positions: str) -> Forecast:

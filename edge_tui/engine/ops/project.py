@@ -10,59 +10,16 @@ gate and up lie in one matrix.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
+
+from edge_tui.engine.ops.packed import NF4_BLOCK, NF4_LEVELS, Packed
+from edge_tui.engine.ops.triton.availability import available
 
 if TYPE_CHECKING:
     from torch import Tensor, dtype
 
 MAX_TOKENS = 16
 """Above it the product is bound by arithmetic, which is a matter for cuBLAS."""
-NF4_BLOCK = 64
-"""Weights that share one absmax."""
-NF4_LEVELS = (
-    -1.0,
-    -0.6961928009986877,
-    -0.5250730514526367,
-    -0.39491748809814453,
-    -0.28444138169288635,
-    -0.18477343022823334,
-    -0.09105003625154495,
-    0.0,
-    0.07958029955625534,
-    0.16093020141124725,
-    0.24611230194568634,
-    0.33791524171829224,
-    0.44070982933044434,
-    0.5626170039176941,
-    0.7229568362236023,
-    1.0,
-)
-"""The 16 values of a 4-bit normal float (QLoRA, arXiv 2305.14314), as bitsandbytes rounds them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """A matrix `[N, K]` as it lies in memory.
-
-    Attributes:
-        kind: "plain", "int8" or "nf4".
-        weight: plain: `[N, K]` bfloat16, float16 or float32; int8: int8 `[N, K]`; nf4: uint8 with `N·K/2`
-            elements, row after row, two codes a byte, the first in the high half. All contiguous.
-        scale: int8: float32 `[N]`, absmax of each row, `w = q · scale / 127`; nf4: float32 `[N·K/64]`,
-            absmax of each 64 weights, `w = level[q] · scale`; plain: None.
-        bias: `[N]` in the compute dtype, or None.
-        rows: `N`.
-        columns: `K`; a multiple of 64 for nf4, of 4 for int8.
-    """
-
-    kind: str
-    weight: Tensor
-    scale: Tensor | None
-    bias: Tensor | None
-    rows: int
-    columns: int
 
 
 def project(
@@ -149,32 +106,3 @@ def embed(ids: Tensor, table: Tensor, out: Tensor) -> None:
         project_triton.embed(ids, table, out)
     else:
         out.copy_(table[ids])
-
-
-@cache
-def available() -> str | None:
-    """None if Triton's kernels run here, else why not, in one sentence.
-
-    The answer comes from running one: Triton needs a C compiler and CUDA's assembler at first use, and only
-    a try tells. Under Triton's interpreter (`TRITON_INTERPRET=1`) kernels take tensors of the CPU.
-    """
-    try:
-        import triton  # noqa: F401
-    except ImportError:
-        return "The fused kernels need Triton, which is not installed: pip install triton."
-    import torch
-
-    from edge_tui.engine.ops.triton import project as project_triton
-
-    if not project_triton.INTERPRETED and not torch.cuda.is_available():
-        return "The fused kernels need an NVIDIA GPU, and torch finds none."
-    device = "cpu" if project_triton.INTERPRETED else "cuda"
-    try:
-        table = torch.arange(8.0, device=device).view(2, 4)
-        out = torch.zeros(1, 4, device=device)
-        project_triton.embed(torch.ones(1, dtype=torch.int64, device=device), table, out)
-        works = bool((out == table[1]).all())
-    except Exception as error:
-        first = str(error).strip().splitlines() or [type(error).__name__]
-        return f"Triton could not build a kernel here ({first[0]}): check that a C compiler is installed."
-    return None if works else "Triton's kernels give wrong results here: update Triton and the driver."

@@ -94,7 +94,7 @@ def record(
         int32 `[R, len(INTS) + 2·TOP]` and float32
         `[R, len(FLOATS) + 2·TOP + len(extras) + 2·TOP·len(candidates)]`.
     """
-    from edge_tui.engine.ops.project import available
+    from edge_tui.engine.ops.triton.availability import available
 
     given = (final, chosen, parent, done, version, extras)
     if z.is_cuda and available() is None:

@@ -6,8 +6,8 @@ from html import escape
 from math import exp, isnan, log
 from typing import TYPE_CHECKING
 
-from edge_tui.history.formats import Palette, palette
 from edge_tui.history.formats.facts import SPEAKERS, facts, turns
+from edge_tui.history.formats.palette import Palette, palette
 from edge_tui.transcript.colour_buckets import LEGENDS, buckets
 from edge_tui.transcript.wrapping import TokenText
 from edge_tui.util.sanitise import sanitise

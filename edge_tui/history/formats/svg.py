@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from edge_tui.history.formats.facts import ended, turns
 from edge_tui.transcript.colour_buckets import LEGENDS, buckets
 from edge_tui.transcript.wrapping import TAB, TokenText, Wrap
-from edge_tui.tui.format import clip
+from edge_tui.util.format import clip
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edge_tui.history.formats import Palette
+    from edge_tui.history.formats.palette import Palette
     from edge_tui.history.runs import StoredRun
     from edge_tui.transcript.transcript import Transcript
 

@@ -11,10 +11,10 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from edge_tui.history.compare import compare
-from edge_tui.tui.format import clip
 from edge_tui.tui.widgets.line_panel import fit_start
 from edge_tui.tui.widgets.run_list import when
 from edge_tui.tui.widgets.token_pane import TokenPane
+from edge_tui.util.format import clip
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from edge_tui.tui import param_preview
-from edge_tui.tui.format import bar, clip
 from edge_tui.tui.widgets.inspector import visible
+from edge_tui.util.format import bar, clip
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from pathlib import Path
 from textual.content import Content
 from textual.widgets import Input, Static
 
-from edge_tui.tui.format import size
 from edge_tui.tui.screens.filter_list import Item, PickScreen
+from edge_tui.util.format import size
 from edge_tui.util.sanitise import sanitise
 
 _SHOWN = 500

@@ -19,13 +19,14 @@ from textual.widgets import Input, Static
 
 from edge_tui.history import formats
 from edge_tui.history.formats.facts import ended
+from edge_tui.history.formats.palette import THEMES
 from edge_tui.history.restore import transcript_of
 from edge_tui.history.schema import HistoryError
 from edge_tui.tui.actions import bindings
-from edge_tui.tui.format import rate
 from edge_tui.tui.widgets.field import Field
 from edge_tui.tui.widgets.run_list import RunList
 from edge_tui.tui.widgets.token_pane import TokenPane
+from edge_tui.util.format import rate
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
@@ -235,7 +236,7 @@ class HistoryScreen(ModalScreen[Wanted]):
 
     @work
     async def _export(self, run: int, kind: str) -> None:
-        theme = self.app.theme if self.app.theme in formats.THEMES else formats.THEMES[0]
+        theme = self.app.theme if self.app.theme in THEMES else THEMES[0]
         try:
             path = await asyncio.to_thread(_write, self._store, run, kind, theme)
         except HistoryError as error:

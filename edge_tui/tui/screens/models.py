@@ -14,9 +14,9 @@ from edge_tui.engine.port import ModelSpec
 from edge_tui.hub.memory_estimate import PRECISIONS
 from edge_tui.hub.remote import repository_id
 from edge_tui.tui.actions import bindings
-from edge_tui.tui.format import bar, clip, clip_path, number, size
 from edge_tui.tui.screens.filter_list import Item, PickScreen
 from edge_tui.tui.screens.model_facts import downloading, facts, share
+from edge_tui.util.format import bar, clip, clip_path, number, size
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:

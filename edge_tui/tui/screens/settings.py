@@ -11,8 +11,8 @@ from textual.widgets import Input, OptionList, Static
 
 from edge_tui.config.writer import ConfigError
 from edge_tui.tui.actions import bindings
-from edge_tui.tui.format import clip
 from edge_tui.tui.screens.filter_list import Item, PickScreen
+from edge_tui.util.format import clip
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from textual.widgets import Footer, Static, TextArea
 from edge_tui import decoders as registry
 from edge_tui.engine import events as engine_events
 from edge_tui.transcript.colour_buckets import BUCKETS
-from edge_tui.tui import format
 from edge_tui.tui.compositor import RowCompositor
 from edge_tui.tui.widgets.beam_board import BeamBoard
 from edge_tui.tui.widgets.gauge import Gauge, Speed
@@ -26,7 +25,7 @@ from edge_tui.tui.widgets.strategy_list import StrategyList
 from edge_tui.tui.widgets.token_pane import TokenPane
 from edge_tui.tui.widgets.tour import TourCard
 from edge_tui.tui.widgets.turns import Turns
-from edge_tui.util import logs
+from edge_tui.util import format, logs
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from edge_tui.tui.format import NA, bar, number, rate, seconds, size, spark
+from edge_tui.util.format import NA, bar, number, rate, seconds, size, spark
 
 if TYPE_CHECKING:
     from edge_tui.machine.nvml import GpuSample

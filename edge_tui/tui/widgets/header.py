@@ -7,7 +7,7 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from edge_tui.tui.format import clip
+from edge_tui.util.format import clip
 
 _DOT = {"idle": "$success", "busy": "$warning", "error": "$error"}
 

@@ -10,8 +10,9 @@ from textual.binding import Binding
 from textual.message import Message
 from textual.reactive import reactive
 
-from edge_tui.tui.widgets.line_panel import LinePanel, bar, figure, fit_start, percent
+from edge_tui.tui.widgets.line_panel import LinePanel, fit_start
 from edge_tui.tui.widgets.token_pane import TokenPane
+from edge_tui.util.format import bar, figure, percent
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:

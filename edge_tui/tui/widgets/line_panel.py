@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import inf
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -115,35 +114,3 @@ def tail_start(text: str, cells: int) -> int:
 def pad(text: str, cells: int) -> str:
     """Fills up with spaces."""
     return text + " " * (cells - cell_len(text))
-
-
-def bar(fraction: float, cells: int) -> str:
-    """A horizontal bar in eighths of a cell; something that isn't nothing shows at least a sliver."""
-    eighths = round(min(max(fraction, 0.0), 1.0) * cells * 8)
-    if fraction > 0 and not eighths and cells > 0:
-        eighths = 1
-    full, rest = divmod(eighths, 8)
-    drawn = "█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
-    return drawn + " " * (cells - len(drawn))
-
-
-def figure(value: float) -> str:
-    """Mostly five cells: "-0.12", "-12.3", "1234", "-inf", "-1e+05"; "n/a" for NaN."""
-    if value != value:
-        return "n/a"
-    size = abs(value)
-    return (
-        f"{value:.{2 if size < 9.995 else 1 if size < 99.95 else 0}{'f' if not 9999.5 < size < inf else 'e'}}"
-    )
-
-
-def percent(fraction: float) -> str:
-    """Six cells: "100.0%", " 83.1%", " 0.04%", "<.001%"; "   n/a" for NaN."""
-    value = 100 * fraction
-    if value != value:
-        return "   n/a"
-    if 0 < value < 0.001:
-        return "<.001%"
-    digits = 1 if value >= 1 or value == 0 else 2 if value >= 0.0095 else 3
-    written = f"{value:.{digits}f}%"
-    return f"{written.removeprefix('0') if digits == 3 else written:>6}"

@@ -16,8 +16,8 @@ from textual.widgets import Input, Static
 
 from edge_tui.decoders.base import ParamError
 from edge_tui.tui.actions import bindings
-from edge_tui.tui.format import clip
-from edge_tui.tui.format import line as thin_bar
+from edge_tui.util.format import clip
+from edge_tui.util.format import line as thin_bar
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:

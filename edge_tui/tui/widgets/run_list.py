@@ -9,8 +9,8 @@ from rich.cells import cell_len
 from textual.message import Message
 from textual.reactive import reactive
 
-from edge_tui.tui.format import clip, number
 from edge_tui.tui.widgets.line_panel import LinePanel, fit_start, pad
+from edge_tui.util.format import clip, number
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from edge_tui.decoders import Problem
-from edge_tui.tui.format import clip
+from edge_tui.util.format import clip
 from edge_tui.util.sanitise import sanitise
 
 _AROUND = 1

@@ -16,9 +16,9 @@ from triton.runtime.jit import JITFunction
 from edge_tui import decoders
 from edge_tui.decoders.base import Env, Output, Params
 from edge_tui.decoders.speculative import Speculative
-from edge_tui.engine.ops.attend import Scratch
-from edge_tui.engine.ops.choose import plan
-from edge_tui.engine.ops.project import NF4_BLOCK, Packed
+from edge_tui.engine.ops.attend_scratch import Scratch
+from edge_tui.engine.ops.choose_plan import plan
+from edge_tui.engine.ops.packed import NF4_BLOCK, Packed
 from edge_tui.engine.ops.triton import attend as attend_triton
 from edge_tui.engine.ops.triton import beam as beam_triton
 from edge_tui.engine.ops.triton import choose as choose_triton

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from edge_tui.bench.roofline import read_bandwidth
-from edge_tui.engine.ops.attend import Scratch
+from edge_tui.engine.ops.attend_scratch import Scratch
 from edge_tui.engine.ops.triton import attend as attend_triton
 from edge_tui.engine.ops.triton.attend import Tuning
 

@@ -25,9 +25,10 @@ from edge_tui.decoders.contrastive import Contrastive
 from edge_tui.decoders.core.random import Rng, key_of
 from edge_tui.decoders.speculative import Speculative
 from edge_tui.engine.ops import stats
-from edge_tui.engine.ops.choose import FusedStep, plan
-from edge_tui.engine.ops.project import available
+from edge_tui.engine.ops.choose import FusedStep
+from edge_tui.engine.ops.choose_plan import plan
 from edge_tui.engine.ops.triton import stats as stats_triton
+from edge_tui.engine.ops.triton.availability import available
 from edge_tui.engine.ops.triton.beam import FusedBeam
 from edge_tui.engine.ops.triton.choose import Fused
 from edge_tui.engine.ops.triton.contrast import FusedContrast

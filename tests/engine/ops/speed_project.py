@@ -28,7 +28,8 @@ from pathlib import Path
 import torch
 
 from edge_tui.bench.roofline import read_bandwidth
-from edge_tui.engine.ops.project import MAX_TOKENS, NF4_BLOCK, Packed
+from edge_tui.engine.ops.packed import NF4_BLOCK, Packed
+from edge_tui.engine.ops.project import MAX_TOKENS
 from edge_tui.engine.ops.project_configs import Config, choose
 
 DTYPE = torch.bfloat16

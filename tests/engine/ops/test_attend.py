@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edge_tui.engine.models.rope import RopeConfig, tables
-from edge_tui.engine.ops.attend import Scratch, branched, reference
+from edge_tui.engine.ops.attend import branched, reference
+from edge_tui.engine.ops.attend_scratch import Scratch
 
 attend_triton = pytest.importorskip("edge_tui.engine.ops.triton.attend")
 DEVICE = "cpu" if attend_triton.INTERPRETED else "cuda"

@@ -10,17 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from edge_tui.engine.ops.project import (
-    MAX_TOKENS,
-    NF4_BLOCK,
-    NF4_LEVELS,
-    Packed,
-    available,
-    dequantise,
-    embed,
-    project,
-    reference,
-)
+from edge_tui.engine.ops.packed import NF4_BLOCK, NF4_LEVELS, Packed
+from edge_tui.engine.ops.project import MAX_TOKENS, dequantise, embed, project, reference
+from edge_tui.engine.ops.triton.availability import available
 
 project_triton = pytest.importorskip("edge_tui.engine.ops.triton.project")
 configs = pytest.importorskip("edge_tui.engine.ops.project_configs")

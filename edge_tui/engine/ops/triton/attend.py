@@ -31,7 +31,7 @@ from triton.runtime.interpreter import InterpretedFunction
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edge_tui.engine.ops.attend import Scratch
+    from edge_tui.engine.ops.attend_scratch import Scratch
 
 _FOLLOWED = 1024
 """Entries of the table of owners that a program moves."""

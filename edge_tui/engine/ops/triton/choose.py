@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from edge_tui.decoders.base import Output, Params, State
     from edge_tui.decoders.core.random import Rng
-    from edge_tui.engine.ops.choose import Plan
+    from edge_tui.engine.ops.choose_plan import Plan
 
 _GREEDY_BELOW = tl.constexpr(GREEDY_BELOW)
 

@@ -30,7 +30,7 @@ from edge_tui.engine.ops.choose_parts import INDICES, INF, after_others, peak_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edge_tui.engine.ops.choose import Cut
+    from edge_tui.engine.ops.choose_plan import Cut
 
 BINS = 1024
 """Parts of a stretch, and entries of one histogram."""

@@ -19,7 +19,6 @@ from edge_tui.decoders.base import Edge, Step
 from edge_tui.decoders.contrastive import LI2022, OBRIEN2023, SEED, SEED_HEAD, Contrastive
 from edge_tui.decoders.penalties import FREQUENCY, PRESENCE, REPETITION
 from edge_tui.decoders.temperature import TEMPERATURE
-from edge_tui.engine.ops.choose import Cut
 from edge_tui.engine.ops.choose_parts import (
     INDICES,
     INF,
@@ -31,6 +30,7 @@ from edge_tui.engine.ops.choose_parts import (
     peak_of,
     penalised,
 )
+from edge_tui.engine.ops.choose_plan import Cut
 from edge_tui.engine.ops.triton.choose import _GREEDY_BELOW, _finish
 from edge_tui.engine.ops.triton.choose_search import _BINS, Searches, edge_of
 

@@ -27,7 +27,7 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from triton.runtime.interpreter import InterpretedFunction
 
-from edge_tui.engine.ops.project import NF4_BLOCK, NF4_LEVELS
+from edge_tui.engine.ops.packed import NF4_BLOCK, NF4_LEVELS
 from edge_tui.engine.ops.project_codes import CODES, INT8, NF4, PLAIN, lane_level, unpack
 from edge_tui.engine.ops.project_configs import Config, choose
 from edge_tui.engine.ops.triton.project_tensor import CHUNK, project_on_tensor_cores
@@ -35,7 +35,7 @@ from edge_tui.engine.ops.triton.project_tensor import CHUNK, project_on_tensor_c
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edge_tui.engine.ops.project import Packed
+    from edge_tui.engine.ops.packed import Packed
 
 
 @triton.jit

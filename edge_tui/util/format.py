@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -56,12 +57,12 @@ def seconds(value: float | None) -> str:
 
 
 def bar(fraction: float | None, width: int, ascii_only: bool = False) -> str:
-    """The filled part and the rest of a bar, `width` cells in all."""
+    """The filled part and the rest of a bar, `width` cells in all; any part of nothing shows a sliver."""
     fraction = min(max(fraction or 0.0, 0.0), 1.0)
     if ascii_only:
         full = round(fraction * width)
         return "#" * full + "." * (width - full)
-    eighths = round(fraction * width * 8)
+    eighths = max(round(fraction * width * 8), 1 if fraction and width else 0)
     full, part = divmod(eighths, 8)
     text = "█" * full + (_EIGHTHS[part] if part else "")
     return text.ljust(width)
@@ -105,3 +106,25 @@ def clip(text: str, width: int) -> str:
     if cell_len(text) <= width:
         return text
     return set_cell_size(text, max(width - 1, 0)).rstrip() + "…" if width > 0 else ""
+
+
+def figure(value: float) -> str:
+    """Mostly five cells: "-0.12", "-12.3", "1234", "-inf", "-1e+05"; "n/a" for NaN."""
+    if value != value:
+        return "n/a"
+    size = abs(value)
+    return (
+        f"{value:.{2 if size < 9.995 else 1 if size < 99.95 else 0}{'f' if not 9999.5 < size < inf else 'e'}}"
+    )
+
+
+def percent(fraction: float) -> str:
+    """Six cells: "100.0%", " 83.1%", " 0.04%", "<.001%"; "   n/a" for NaN."""
+    value = 100 * fraction
+    if value != value:
+        return "   n/a"
+    if 0 < value < 0.001:
+        return "<.001%"
+    digits = 1 if value >= 1 or value == 0 else 2 if value >= 0.0095 else 3
+    written = f"{value:.{digits}f}%"
+    return f"{written.removeprefix('0') if digits == 3 else written:>6}"

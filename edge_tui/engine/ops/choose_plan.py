@@ -1,0 +1,78 @@
+"""Plans a fused step: which chains the kernels know, and what the kernels must compute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge_tui.decoders.auto import DO_SAMPLE, FILTERS, Auto
+from edge_tui.decoders.base import Decoder, Edge, Filter, Stage
+from edge_tui.decoders.core.sampling import Sampling
+from edge_tui.decoders.greedy import Greedy
+from edge_tui.decoders.temperature import ORDER
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """One filter of a plan: its edge, and the parameter's value at which everything stays."""
+
+    edge: Edge
+    neutral: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A chain after its penalties, as the kernels read it.
+
+    Attributes:
+        draws: Whether it samples at all; else it takes the argmax.
+        cuts: Filters, first to last. At most one looks at surprise, and it is the last; at most one adds
+            nothing up.
+        order: Name of the parameter that puts the temperature before (0) or after (1) the filters; None
+            puts it before.
+        switch: Name of the parameter that turns sampling on; None is always on.
+    """
+
+    draws: bool
+    cuts: tuple[Cut, ...] = ()
+    order: str | None = None
+    switch: str | None = None
+
+
+def plan(decoder: Decoder) -> Plan | None:
+    """How the step of a strategy that reads one model is fused; None if it cannot be."""
+    kind = type(decoder)
+    if kind is Greedy:
+        return Plan(draws=False)
+    if isinstance(decoder, Sampling) and kind is Sampling:
+        cuts = _cuts((decoder.filter,))
+        return None if cuts is None else Plan(True, cuts, order=ORDER.name)
+    if kind is Auto:
+        cuts = _cuts(tuple(cls() for cls in FILTERS))
+        return None if cuts is None else Plan(True, cuts, switch=DO_SAMPLE.name)
+    return None
+
+
+def _cuts(filters: tuple[Filter, ...]) -> tuple[Cut, ...] | None:
+    """What the filters declare; None where one does not, or where the kernels do not know the combination."""
+    cuts = []
+    for filter in filters:
+        edge = _edge(filter)
+        neutral = next((p.neutral for p in filter.params if edge and p.name == edge.param), None)
+        if edge is None or neutral is None:
+            return None
+        cuts.append(Cut(edge, neutral))
+    surprises = [cut.edge.key == "surprise" for cut in cuts]
+    unknown = (
+        any(surprises[:-1])
+        or sum(cut.edge.weight is None for cut in cuts) > 1
+        or any(cut.edge.key == "surprise" and cut.edge.weight != "mass" for cut in cuts)
+    )
+    return None if unknown else tuple(cuts)
+
+
+def _edge(filter: Filter) -> Edge | None:
+    """The filter's declaration, unless a subclass took it over from a parent and cuts otherwise."""
+    kind = type(filter)
+    closest = next(cls for cls in kind.__mro__ if "edge" in vars(cls) or "apply" in vars(cls))
+    learns = kind.observe is not Stage.observe
+    return filter.edge if "edge" in vars(closest) and not learns else None
