@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.geometry import Size
     from textual.theme import Theme
+    from textual.widget import Widget
 
     from decoders.base import Decoder
     from edge_tui.engine.events import Event, Failed, Finished, Loaded, Started
@@ -139,6 +140,20 @@ class View(Screen[None]):
             yield self.messages
             yield Footer(show_command_palette=False, compact=True)
             yield self.tour
+
+    @property
+    def too_small(self) -> bool:
+        """Whether the terminal has no room for the workbench."""
+        return self.has_class("-tiny") or self.has_class("-flat")
+
+    def _reset_focus(self, widget: Widget, avoiding: list[Widget] | None = None) -> None:
+        """Takes the focus from a widget that is removed or hidden, but not for want of room.
+
+        Keys would become commands. A terminal may have room again before the widget hears that it is hidden.
+        """
+        hidden = any(not node.display and node.id != "workbench" for node in widget.ancestors_with_self)
+        if avoiding or hidden or not widget.focusable:
+            super()._reset_focus(widget, avoiding)
 
     def on_mount(self) -> None:
         ui = self.app.settings.ui

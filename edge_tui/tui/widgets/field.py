@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from textual.widgets import Input
+
+if TYPE_CHECKING:
+    from textual import events
 
 
 class Field(Input):
@@ -11,3 +16,9 @@ class Field(Input):
     def __init__(self, placeholder: str = "", *, id: str | None = None) -> None:
         super().__init__(placeholder=placeholder, compact=True, id=id)
         self.set_reactive(Input.cursor_blink, False)
+
+    def on_paste(self, event: events.Paste) -> None:
+        """Says what a line leaves out of several."""
+        if (lines := len(event.text.splitlines())) > 1:
+            sentence = f"This field takes one line: the first of {lines:,} pasted ones is in it."
+            self.notify(sentence, severity="warning", markup=False)
