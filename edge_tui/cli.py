@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from edge_tui import __version__, command_flags, standard_streams
 from edge_tui.bench import flags
 from edge_tui.history import flags as history_flags
+from edge_tui.safe_stream import guard_terminal
+from edge_tui.sanitise import sanitise
 from edge_tui.serve import flags as serve_flags
 
 if TYPE_CHECKING:
@@ -41,10 +43,15 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Prints a help, which quotes titles and sentences of the user's own strategies."""
+        super()._print_message(sanitise(message), file)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the `edge-tui` command; returns the exit status."""
     standard_streams.prepare()
+    guard_terminal()
     try:
         return standard_streams.flushed(lambda: _dispatch(parser(argv).parse_args(argv)))
     except UsageError as error:
@@ -183,7 +190,7 @@ def _help_with_parameters(plain: Callable[[], str], argv: Sequence[str] | None) 
     """The help, and what each strategy declares about its parameters, each told once."""
     import decoders
 
-    places = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    places = _Parser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     places.add_argument("--config")
     places.add_argument("--decoders", dest="decoder_folders", action="append")
     with suppress(UsageError):  # strategies of the user's own are where the settings say
@@ -363,7 +370,5 @@ def _need_terminal() -> None:
 
 
 def _say(sentence: str, status: int) -> int:
-    from edge_tui.sanitise import sanitise
-
     print(f"{PROGRAM}: {sanitise(sentence, keep_newlines=False)}", file=sys.stderr)
     return status

@@ -17,6 +17,7 @@ from edge_tui.engine import events
 from edge_tui.engine.port import Request
 from edge_tui.history.recorder import recorder_of
 from edge_tui.run_output import Json, Text
+from edge_tui.safe_stream import control
 from edge_tui.sanitise import sanitise
 
 if TYPE_CHECKING:
@@ -270,14 +271,12 @@ class _Follower:
         what = "loading" if event.what == "load" else "reading the prompt of"
         line = f"{what} {sanitise(event.name, keep_newlines=False)} "
         line += f"▕{'█' * round(share * _BAR):<{_BAR}}▏ {share:4.0%}"
-        sys.stderr.write(f"\r{line:<{self._drawn}}")
-        sys.stderr.flush()
+        control(sys.stderr, f"\r{line:<{self._drawn}}")
         self._drawn = len(line)
 
     def _erase(self) -> None:
         if self._drawn:
-            sys.stderr.write("\r" + " " * self._drawn + "\r")
-            sys.stderr.flush()
+            control(sys.stderr, "\r" + " " * self._drawn + "\r")
             self._drawn = 0
 
 

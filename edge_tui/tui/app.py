@@ -23,6 +23,7 @@ from edge_tui.history.schema import HistoryError
 from edge_tui.sanitise import sanitise
 from edge_tui.tui import clipboard, lifecycle, pastes, plain, theme
 from edge_tui.tui.actions import ACTIONS, SCOPES, bindings
+from edge_tui.tui.control_filter import CONTROLS
 from edge_tui.tui.downloads import DownloadEnded, Downloads
 from edge_tui.tui.keymap import Keymap, catalog, resolve
 from edge_tui.tui.knobs import Knobs
@@ -181,8 +182,8 @@ class EdgeApp(App[int]):
         return TerminalDriver
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        """What is drawn passes through these; the last one draws marks with ASCII, if that is asked for."""
-        filters = super().get_line_filters()
+        """Filters that every painted line passes: controls out; marks as ASCII, if that is asked for."""
+        filters = [*super().get_line_filters(), CONTROLS]
         return [*filters, plain.ALL] if self.ascii else filters
 
     def get_theme_variable_defaults(self) -> dict[str, str]:

@@ -170,7 +170,8 @@ class View(Screen[None]):
         """Draws bars and borders with plain ASCII, or with lines."""
         self.set_class(plain, "-ascii")
         if self.app.telemetry is not None and self.app.telemetry.host:
-            self.gauge.border_title = f"gauge of {self.app.telemetry.host}"
+            host = sanitise(self.app.telemetry.host, keep_newlines=False)
+            self.gauge.border_title = Content(f"gauge of {host}")
         self.gauge.ascii_only = self.parameters.table.ascii_only = plain
         self.refresh()
 
