@@ -48,7 +48,7 @@ class ChatError(Exception):
         field: The request's field at fault, or "server".
     """
 
-    def __init__(self, message: str, field: str = "messages") -> None:
+    def __init__(self, message: str, field: str = "chat") -> None:
         super().__init__(message)
         self.field = field
 
