@@ -95,6 +95,7 @@ def run(
         stop=settings.stop,
         chat=settings.chat,
         system=settings.system,
+        template=settings.template,
         samples=1 if searches else n,
     )
     engine: Engine = LocalEngine(settings.specs())
@@ -161,6 +162,7 @@ def _shown(settings: Settings) -> dict[str, object]:
         "stop": list(settings.stop),
         "chat": settings.chat,
         "system": settings.system,
+        "template": dict(settings.template),
     }
 
 

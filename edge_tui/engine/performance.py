@@ -329,13 +329,18 @@ def read_prompt(
         messages = [Message("user", turns)] if isinstance(turns, str) else list(turns)
         if request.system:
             messages.insert(0, Message("system", request.system))
-        rendered = chat.render(main.checkpoint, messages, cancelled=cancelled)
+        rendered = chat.render(main.checkpoint, messages, variables=request.template, cancelled=cancelled)
         assert rendered is not None
         return main.codec.encode(rendered, special=False), notices
     if request.chat is True:
         notices = ("This model has no chat template: the prompt is completed as raw text.",)
     if request.system:
         notices += ("Outside a chat template there is no place for the system prompt: it is left out.",)
+    if request.template:
+        names = ", ".join(request.template)
+        notices += (
+            f"Outside a chat template there is no place for template variables: {names} is left out.",
+        )
     ids = main.codec.encode(text, special=True)
     if not ids:
         raise RequestError("The prompt has no tokens: type something to decode.", "prompt")

@@ -24,6 +24,7 @@ TURNS = [("system", "be brief"), ("user", "the quick fox"), ("assistant", "jumps
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = make_checkpoint(tmp_path_factory.mktemp("models") / "chatty", chat_template=True, seed=3)
     template = "{% if messages[-1].content == 'bomb' %}" + BOMBS["equal"] + "{% endif %}" + CHAT_TEMPLATE
+    template += "{% if wordy %}in many words{% endif %}"
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     with serving(replace(DEMO, models=Models(name=str(folder)))) as running:
         yield running
@@ -82,3 +83,19 @@ def test_a_client_that_leaves_ends_its_template(server: Running) -> None:
     with pytest.raises(httpx.TimeoutException), server.client() as client:
         client.post("/infer", json={"prompt": "bomb"}, timeout=0.5)
     server.settle(1.4)  # the template would go on for longer
+
+
+@pytest.mark.parametrize("path", ["/infer", "/v1/chat/completions"])
+def test_template_variables_reach_the_template(server: Running, path: str) -> None:
+    turns = [{"role": "user", "content": "a"}]
+    said = {"prompt": turns, "max_length": 1, "details": True} if path == "/infer" else {"messages": turns}
+
+    def length(variables: dict[str, object]) -> int:
+        answer = server.post(path, {**said, "chat_template_kwargs": variables})
+        answer.raise_for_status()
+        told = answer.json()
+        return int(told["prompt_tokens"] if path == "/infer" else told["usage"]["prompt_tokens"])
+
+    assert length({"wordy": True}) > length({}) == length({"wordy": False})
+    refused = server.post(path, {**said, "chat_template_kwargs": {"bos_token": "x"}})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "chat_template_kwargs")
