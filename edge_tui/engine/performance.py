@@ -22,11 +22,12 @@ from edge_tui.engine.events import (
     Started,
 )
 from edge_tui.engine.generation import Generation
+from edge_tui.engine.inspection import check_request
 from edge_tui.engine.models.base import Cancelled
 from edge_tui.engine.port import Message, Request
 from edge_tui.engine.residents import Residents, memory_of
 from edge_tui.engine.resolve import RequestError, room, settle
-from edge_tui.engine.scribe import NotANumber, Scribe
+from edge_tui.engine.scribe import BrokenStep, NotANumber, Scribe
 from edge_tui.engine.seat import Seat
 from edge_tui.engine.worth import Worth
 
@@ -101,6 +102,7 @@ def perform(
         settled.seed,
         request.samples,
     )
+    check_request(decoder, decoder.rows(settled.values), generation.lookahead, len(request.prefix))
     scribe = Scribe(
         run.id,
         decoder,
@@ -233,6 +235,9 @@ class _Decode:
                 )
             )
             reason = "cancelled"
+        except BrokenStep as error:
+            reason = "cancelled"
+            raise generation.rig.diagnose(error.index, error.is_astray) from None
         finally:
             scribe.end(reason)
             self._hand_over()
