@@ -60,7 +60,7 @@ class Checkpoint:
         tensors: Stored tensors by name.
         quantization: "" or, for weights stored by bitsandbytes, "int8" or "4bit".
         generation_config: generation_config.json, {} without one.
-        tokenizer_config: tokenizer_config.json, {} without one.
+        tokenizer_config: tokenizer_config.json with the special tokens of older files, {} without one.
         chat_template: Jinja source, None if the checkpoint has no template.
     """
 
@@ -199,9 +199,11 @@ def describe(
     if any(tensor.endswith(".qweight") for tensor in stored):
         raise CheckpointError(foreign(name, "GPTQ or AWQ"))
     _check_tokenizer(name, path, has)
-    tokenizer_config = (read_json(name, path / "special_tokens_map.json") or {}) | (
-        read_json(name, path / "tokenizer_config.json") or {}
-    )
+    tokenizer_config = read_json(name, path / "tokenizer_config.json") or {}
+    if (
+        "added_tokens_decoder" not in tokenizer_config
+    ):  # as in transformers: newer checkpoints say it all there
+        tokenizer_config |= read_json(name, path / "special_tokens_map.json") or {}
     return Checkpoint(
         name=name,
         path=path,

@@ -1,6 +1,7 @@
 # ruff: noqa: E501 — templates stand as they are published
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -9,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_tui.engine.chat import ChatError, render, thinking_open
-from edge_tui.engine.checkpoint import Checkpoint
+from edge_tui.engine.checkpoint import Checkpoint, open_checkpoint
 from edge_tui.engine.port import Message
+from tests.engine.checkpoints import make_checkpoint
 from tests.engine.template_bombs import BOMBS
 
 CHATML = (
@@ -174,6 +176,39 @@ def test_templates_render_as_transformers_renders_them(
 def test_any_content_is_passed_on(content: str) -> None:
     turns = [Message("user", content)]
     assert render(checkpoint(CHATML), turns) == reference(CHATML, turns, True)
+
+
+@pytest.mark.parametrize(
+    ("config", "older"),
+    [
+        ({}, {}),
+        ({"bos_token": None, "eos_token": "<e>"}, {}),
+        ({"bos_token": "<b>", "pad_token": {"__type": "AddedToken", "content": "<p>"}}, {}),
+        ({}, {"bos_token": "<a>", "eos_token": {"content": "<e>", "lstrip": False}}),
+        ({"bos_token": "<b>"}, {"bos_token": "<a>", "eos_token": "<e>"}),
+        ({"bos_token": "<b>", "added_tokens_decoder": {}}, {"bos_token": "<a>", "eos_token": "<e>"}),
+        ({"image_token": "<i>", "add_bos_token": True}, {}),
+        ({"extra_special_tokens": {"boi": "<boi>", "image_token": "<i>"}}, {}),
+        ({"extra_special_tokens": ["<boi>"]}, {"mask_token": "<m>"}),
+        ({"model_specific_special_tokens": {"boi": "<boi>"}}, {}),
+        ({"tokenizer_class": "GPT2Tokenizer"}, {}),
+        ({"tokenizer_class": "Qwen2Tokenizer", "pad_token": "<p>"}, {}),
+    ],
+)
+def test_special_tokens_are_those_of_transformers(
+    tmp_path: Path, config: dict[str, object], older: dict[str, object]
+) -> None:
+    from transformers import AutoTokenizer
+
+    folder = make_checkpoint(tmp_path / "m")
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", **config}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "special_tokens_map.json").write_text(json.dumps(older))
+    names = "bos_token, eos_token, unk_token, pad_token, mask_token, image_token, boi, add_bos_token"
+    (folder / "chat_template.jinja").write_text(f"{{{{ [{names}] }}}}")
+    turns = [{"role": "user", "content": "x"}]
+    expected = AutoTokenizer.from_pretrained(folder).apply_chat_template(turns, tokenize=False)
+    assert render(open_checkpoint(str(folder)), [Message("user", "x")]) == expected
 
 
 def test_without_a_template_there_is_nothing_to_render() -> None:
