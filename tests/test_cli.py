@@ -66,7 +66,8 @@ def test_version_and_help_are_quick() -> None:
         ((), "edge-tui run"),
         (("--frob",), "--frob"),
         (("run", "x", "--mode", "wild"), "exploratory"),
-        (("run", "x", "--seed", "-1"), "whole number"),
+        (("run", "x", "--seed", "-2"), "whole number"),
+        (("run", "x", "--seed", str(2**63)), f"to {2**63 - 1}"),
         (("run", "x", "--max-new-tokens", "0"), "from 1"),
         (("run", "x", "--strategy", "dice"), "greedy"),
         (("run", "x", "--set", "temperature"), "NAME=VALUE"),
@@ -150,6 +151,44 @@ def test_flags_before_the_command_count(model: str) -> None:
     args = ("--model", model, "--max-new-tokens", "3")
     done = edge(*args, "run", "Hello", "--json", "-q", "--seed", "3")  # another might end the text sooner
     assert len(done.stdout.splitlines()) == 4, done.stderr
+
+
+def test_a_repeated_flag_counts_on_both_sides_of_the_command() -> None:
+    before = ("--set", "temperature=0.5", "--stop", "a", "--template", "x=1", "--seed", "4")
+    after = ("--set", "top_p=0.8", "--stop", "b", "--template", "y=2", "--seed", "5")
+    done = edge(*before, "run", "Hello", "--json", "-q", "--max-new-tokens", "2", *after)
+    summary = json.loads(done.stdout.splitlines()[-1])
+    parameters = {name: each["value"] for name, each in summary["parameters"].items()}
+    assert (parameters["temperature"], parameters["top_p"]) == (pytest.approx(0.5), pytest.approx(0.8))
+    assert (summary["settings"]["stop"], summary["settings"]["template"]) == (["a", "b"], {"x": 1, "y": 2})
+    assert summary["seed"] == 5
+
+
+@pytest.mark.parametrize(
+    "command", [("models", "list"), ("doctor",), ("history", "list"), ("bench", "speed")]
+)
+def test_flags_before_a_command_that_has_none_are_refused(command: tuple[str, ...]) -> None:
+    done = edge("--seed", "7", *command)
+    assert done.returncode == 2
+    assert f"--seed has no meaning for {command[0]}" in error(done)
+
+
+@pytest.mark.parametrize(
+    ("pair", "says"),
+    [
+        ("enable_thinking", "NAME=VALUE"),
+        ("x=high", "with its quotes"),
+        ("x=False", "with its quotes"),
+        ("x=1\ny=2", "must be a value"),
+        ("tools=[]", "by edge-tui itself"),
+        ("a-b=1", "letters, digits and _"),
+        ("x=NaN", "finite"),
+    ],
+)
+def test_template_variables_that_cannot_be_used_are_refused(pair: str, says: str) -> None:
+    done = edge("run", "Hello", "--template", pair)
+    assert done.returncode == 2
+    assert says in error(done)
 
 
 def test_json_is_one_object_a_token_and_a_summary(model: str) -> None:

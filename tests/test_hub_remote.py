@@ -103,7 +103,7 @@ def test_what_cannot_run_is_known_before_the_download(hub: StandIn, tmp_path: Pa
     (repository.folder / "pytorch_model.bin").rename(repository.folder / "model.gguf")
     assert "GGUF" in look(NAME).refusal
     (repository.folder / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
-    assert "not a causal" in look(NAME).refusal
+    assert "an encoder" in look(NAME).refusal
 
 
 def test_pull_fetches_what_is_needed_and_nothing_else(hub: StandIn, tmp_path: Path) -> None:

@@ -200,3 +200,14 @@ def test_a_terminal_sees_a_bar_while_the_model_loads() -> None:
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0
+
+
+def test_a_template_that_breaks_a_limit_is_one_sentence(tmp_path, capfdbinary) -> None:
+    folder = make_checkpoint(tmp_path / "chatty", chat_template=True)
+    (folder / "chat_template.jinja").write_text("{{ 'a' * 9999999999 }}")
+    flags = ("Hello", "-q", "--model", str(folder), "--max-new-tokens", "2", "--strategy", "greedy")
+    status, out, error = run(capfdbinary, *flags)
+    assert (status, out) == (1, "")
+    assert error.count("\n") == 1
+    assert "chatty cannot render this conversation (it takes more than 256 MB of memory); " in error
+    assert run(capfdbinary, *flags, "--no-chat")[0] == 0

@@ -45,7 +45,7 @@ def test_packaged_file_holds_exactly_the_defaults() -> None:
 
 def test_packaged_file_names_every_setting_and_no_other() -> None:
     data = tomli.loads(resources.config_file().read_text())
-    tables = {"parameters", "keys"}
+    tables = {"parameters", "keys", "template"}
     named = {key for key, _ in flatten({k: v for k, v in data.items() if k not in tables})}
     assert named == set(SCHEMA) == leaves(Settings()) - tables - {"sources", "file", "flags"}
     assert tables <= set(data)
@@ -93,6 +93,10 @@ def test_layers_win_in_order_and_keep_their_source() -> None:
     [
         ("SEED", "7", "seed", 7),
         ("SEED", "auto", "seed", None),
+        ("SEED", "-1", "seed", None),
+        ("SEED", str(2**63 - 1), "seed", 2**63 - 1),
+        ("TEMPLATE__ENABLE_THINKING", "false", "template", {"enable_thinking": False}),
+        ("TEMPLATE__EFFORT", '"high"', "template", {"effort": "high"}),
         ("CHAT", "no", "chat", False),
         ("STREAM", "0", "stream", False),
         ("STOP", '["a", "b"]', "stop", ("a", "b")),
@@ -106,6 +110,15 @@ def test_environment_is_text_for_every_type(name: str, value: str, key: str, exp
     settings, notices = load(env={f"EDGE_TUI_{name}": value})
     assert notices == []
     assert getattr(settings, key) == expected
+
+
+def test_template_variables_are_laid_on_top_of_each_other_one_by_one() -> None:
+    write('[template]\nenable_thinking = true\neffort = "low"\ndoc = {a = [1, 2.5]}\n')
+    settings, notices = load({"template.enable_thinking": False}, {"EDGE_TUI_TEMPLATE__EFFORT": '"high"'})
+    assert notices == []
+    assert settings.template == {"enable_thinking": False, "effort": "high", "doc": {"a": [1, 2.5]}}
+    sources = [settings.source(f"template.{name}") for name in settings.template]
+    assert sources == ["--template", "EDGE_TUI_TEMPLATE__EFFORT", "config.toml:4"]
 
 
 def test_config_variable_names_the_file(tmp_path: Path) -> None:
@@ -148,7 +161,16 @@ def test_common_values_of_a_file_leave_auto_to_the_checkpoint() -> None:
         ("stop = [1]\n", 1, "stop", "list of texts"),
         ('mode = "wild"\n', 1, "mode", "exploratory"),
         ('device = "gpu"\n', 1, "device", "cuda:N"),
-        ('seed = "x"\n', 1, "seed", '"auto" or a whole number'),
+        ('seed = "x"\n', 1, "seed", '"auto" or -1'),
+        ("seed = -2\n", 1, "seed", "not -2"),
+        (f"seed = {2**64}\n", 1, "seed", f"to {2**63 - 1}"),
+        ("[template]\nmessages = 3\n", 2, "template.messages", "by edge-tui itself"),
+        ("[template]\nx = 1979-05-27\n", 2, "template.x", "a list or a table"),
+        ("[template]\nx = nan\n", 2, "template.x", "finite"),
+        ('[template]\n"a b" = 1\n', 2, "template.a b", "letters, digits and _"),
+        (f"[template]\nx = {'[' * 20}{']' * 20}\n", 2, "template.x", "flatter"),
+        (f"[template]\nx = '{'y' * 17_000}'\n", 2, "template.x", "16,384"),
+        ("template = 3\n", 1, "template", "[template]"),
         ('strategy = "dice"\n', 1, "strategy", "there are"),
         ('models = "x"\n', 1, "models", "[models]"),
         ("[parameters]\ntemperature = 9\n", 2, "parameters", "from 0 to 5"),

@@ -6,9 +6,12 @@ distribution. `edge_tui.decoders.core.sampling` builds the two orders in use.
 
 from __future__ import annotations
 
+from functools import reduce
 from math import inf
+from operator import or_
 from typing import TYPE_CHECKING
 
+from edge_tui.decoders import checks
 from edge_tui.decoders.base import Env, Output, Param, ParamError, Params, Stage
 from edge_tui.decoders.core.best import argmax
 from edge_tui.decoders.temperature import only
@@ -21,8 +24,7 @@ if TYPE_CHECKING:
     from edge_tui.decoders.base import State
     from edge_tui.decoders.core.random import Rng
 
-COUNTS = ("prompt_counts", "output_counts")
-"""Keys of the shared token counts in a chain's state."""
+COUNTS = checks.COUNTS
 
 
 class Chain:
@@ -45,7 +47,7 @@ class Chain:
         state: State = {
             f"{i}.{key}": tensor
             for i, stage in enumerate(self.stages)
-            for key, tensor in stage.init(env).items()
+            for key, tensor in checks.init(stage, env).items()
         }
         length = env.prompt.shape[1] - env.prefix
         state["prompt_counts"] = _count(env.prompt[:, :length], env.vocab)
@@ -55,14 +57,22 @@ class Chain:
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
         """Runs logits float32 `[R, V]` through the stages.
 
-        A row that loses its last candidate on the way keeps the one that was likeliest at the start.
+        A row that loses its last candidate on the way keeps the one that was likeliest at the start. A stage
+        whose parameters are neutral changes nothing: it is left out on a CPU, where looking at a parameter
+        waits for nothing, and what it makes is left out elsewhere.
+
+        Raises:
+            StrategyError: a stage breaks the contract.
         """
         out = z
         for i, stage in enumerate(self.stages):
-            # Neutral stages change no bit, so leaving them out shows in nothing but the time; on a CPU, where
-            # looking at a parameter waits for nothing.
-            if z.device.type != "cpu" or not _is_neutral(stage, p):
-                out = stage.apply(out, p, self._own(i, s), rng)
+            own = self._own(i, s)
+            if z.device.type != "cpu":
+                out = unless_neutral(stage, p, out, checks.apply(stage, out, p, own, rng))
+            elif not _is_neutral(stage, p):
+                out = checks.apply(stage, out, p, own, rng)
+            elif any(name not in COUNTS for name in own):
+                checks.apply(stage, out, p, own, rng)  # what it remembers goes on, as on a GPU
         return only(z, argmax(z)).where(out.amax(-1, keepdim=True) == -inf, out)
 
     def observe(self, s: State, chosen: Tensor, final: Tensor) -> None:
@@ -80,7 +90,7 @@ class Chain:
         if self._learners:
             logp = final.gather(-1, taken)[:, 0] - final.logsumexp(-1)
             for i, stage in enumerate(self.stages):
-                stage.observe(self._own(i, s), chosen, logp)
+                checks.observe(stage, self._own(i, s), chosen, logp)
 
     def reorder(self, s: State, parent: Tensor) -> None:
         """Makes row `r` what row `parent[r]` was, for every tensor of the state; `parent` int64 `[R]`."""
@@ -99,6 +109,17 @@ class Chain:
 def _is_neutral(stage: Stage, p: Params) -> bool:
     """Whether every parameter of a stage has, in all rows, the value at which it does nothing."""
     return bool(stage.params) and all(p.is_neutral(param) for param in stage.params)
+
+
+def unless_neutral(stage: Stage, p: Params, z: Tensor, applied: Tensor) -> Tensor:
+    """What a stage made of logits float32 `[R, V]`, or in rows where it is neutral the logits themselves.
+
+    Stages of this package change no bit there, which is tested.
+    """
+    if not stage.params or checks.is_own(type(stage)) or any(q.neutral is None for q in stage.params):
+        return applied
+    acts = [p[param.name].ne(param.neutral or 0.0) for param in stage.params]
+    return applied.where(reduce(or_, acts), z)
 
 
 def _count(ids: Tensor, vocab: int) -> Tensor:

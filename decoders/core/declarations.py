@@ -78,7 +78,7 @@ def check_decoder(decoder: Decoder, cls: type) -> None:
     Raises:
         StrategyError, ParamError: one sentence.
     """
-    stages = [stage for stage in _stages(decoder) if isinstance(stage, Stage)]
+    stages = stages_of(decoder)
     owners: list[Decoder | Stage] = [decoder, *stages]
     for owner in owners:
         _check_params(owner)
@@ -96,7 +96,12 @@ def check_decoder(decoder: Decoder, cls: type) -> None:
     _check_rows(decoder, cls)
 
 
-def _stages(owner: object, depth: int = 4) -> Iterator[object]:
+def stages_of(decoder: Decoder) -> list[Stage]:
+    """Every stage that a strategy holds, each once."""
+    return list({id(stage): stage for stage in _stages(decoder)}.values())
+
+
+def _stages(owner: object, depth: int = 4) -> Iterator[Stage]:
     """Every stage that an object holds, in its attributes and their lists."""
     if isinstance(owner, Stage):
         yield owner

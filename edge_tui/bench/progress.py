@@ -8,6 +8,9 @@ import time
 from math import inf
 from typing import TextIO
 
+from edge_tui.safe_stream import control
+from edge_tui.util.sanitise import sanitise
+
 _BAR = 16
 
 
@@ -62,14 +65,14 @@ class Progress:
     def end(self) -> None:
         """Leaves the line."""
         if not self._quiet and self._out.isatty() and self._width:
-            self._out.write("\r" + " " * self._width + "\r")
-            self._out.flush()
+            control(self._out, "\r" + " " * self._width + "\r")
             self._width = 0
 
     def _show(self, what: str) -> None:
         """Rewrites the line, with a bar; where there is no terminal, writes another."""
         if self._quiet:
             return
+        what = sanitise(what, keep_newlines=False)
         count = f"{min(self.done, self.total)}/{self.total} " if self.done else ""
         if not self._out.isatty():
             self._out.write(f"{count}{what}{self._eta()}\n")
@@ -77,7 +80,7 @@ class Progress:
             whole = round(_BAR * self._over / max(self.total, 1))
             line = f"▕{'█' * whole}{' ' * (_BAR - whole)}▏ {count}{what}{self._eta()}"
             line = line[: shutil.get_terminal_size().columns - 1]  # a wrapped line cannot be rewritten
-            self._out.write(f"\r{line:<{self._width}}")
+            control(self._out, f"\r{line:<{self._width}}")
             self._width = len(line)
         self._out.flush()
 

@@ -18,6 +18,7 @@ from edge_tui.config.schema import QUANTIZATION
 from edge_tui.decoders.base import ParamError
 from edge_tui.engine.port import Precision
 from edge_tui.errors import UsageError
+from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from edge_tui.bench.quality import Exam
@@ -57,7 +58,8 @@ def run(options: Options) -> int:
         status = 1
     _show(files, ledger, columns)
     if own is not None and ledger.rows:
-        print(f"Kept in {own}; edge-tui bench compare tells the ratios of two.", file=sys.stderr)
+        said = f"Kept in {own}; edge-tui bench compare tells the ratios of two."
+        print(sanitise(said, keep_newlines=False), file=sys.stderr)
     elif own is not None:
         own.unlink(missing_ok=True)
     return status or (0 if ledger.rows else 1)
@@ -311,13 +313,13 @@ def _show(files: Mapping[str, Path], ledger: Ledger, columns: Sequence[Column]) 
     if "csv" in files:
         files["csv"].write_text(report.comma_separated(columns, ledger.rows), encoding="utf-8")
     if bandwidth := ledger.head.get("read_bandwidth"):
-        print(f"{ledger.head.get('device_name')}, reads {report.number(bandwidth / 1e9)} GB/s")
+        print(f"{sanitise(str(ledger.head.get('device_name')))}, reads {report.number(bandwidth / 1e9)} GB/s")
     if figures:
-        print(report.plain(report.FIGURES, figures) + "\n")
+        print(sanitise(report.plain(report.FIGURES, figures)) + "\n")
     if ledger.rows:
-        print("\n".join([report.plain(columns, ledger.rows), *remark]))
+        print(sanitise("\n".join([report.plain(columns, ledger.rows), *remark])))
     for sentence in ledger.notes:
-        print(sentence, file=sys.stderr)
+        print(sanitise(sentence, keep_newlines=False), file=sys.stderr)
 
 
 _BENCHES: dict[str, tuple[Callable[[Options, Ledger], Sequence[Column] | None], Sequence[Column]]] = {

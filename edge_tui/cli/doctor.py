@@ -23,6 +23,7 @@ from edge_tui.config.settings import user_config
 from edge_tui.engine.checkpoints.locate import cache_root, offline
 from edge_tui.machine.devices import torch_has_cuda
 from edge_tui.machine.nvml import Gpu, Holder, visible
+from edge_tui.safe_stream import control
 from edge_tui.util.format import size
 from edge_tui.util.sanitise import sanitise
 
@@ -79,9 +80,10 @@ def run(given: Mapping[str, Any]) -> int:
     worst = 0
     for check in checks():
         if given.get("json"):
-            print(json.dumps(asdict(check)))
+            print(json.dumps(asdict(check)).replace("\x7f", "\\u007f"))
         else:
-            print(written(check, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR")), flush=True)
+            coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+            control(sys.stdout, written(check, colour=coloured) + "\n")
         worst = max(worst, int(check.status == "error"))
     return worst
 

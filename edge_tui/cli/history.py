@@ -50,10 +50,14 @@ def _list(store: Store, given: Mapping[str, Any]) -> int:
         found = store.search(" ".join(given["query"]))
         entries = [entry for entry in entries if entry.id in found]
     for entry in entries[: given["most"] or None]:
-        print(json.dumps(asdict(entry)) if given["json"] else _line(entry))
+        print(_json(entry) if given["json"] else _line(entry))
     if not entries and not given["json"]:
         print("No run holds that." if "query" in given else "No run has been kept yet.", file=sys.stderr)
     return 0
+
+
+def _json(entry: Entry) -> str:
+    return json.dumps(asdict(entry)).replace("\x7f", "\\u007f")
 
 
 def _line(entry: Entry) -> str:

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from edge_tui import __version__
 from edge_tui.cli import bench_flags, flags, history_flags, serve_flags, standard_streams
 from edge_tui.errors import UsageError
+from edge_tui.safe_stream import guard_terminal
+from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,12 +38,40 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Prints a help, which quotes titles and sentences of the user's own strategies."""
+        super()._print_message(sanitise(message), file)
+
+
+class _Append(argparse.Action):
+    """Appends a repeated flag's value to a list, past `_Namespace.__setattr__`."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        vars(namespace)[self.dest] = [*vars(namespace).get(self.dest, ()), values]
+
+
+class _Namespace(argparse.Namespace):
+    """Keeps both halves of a flag that is repeated before the command and after it.
+
+    argparse parses what follows the command into a namespace of its own and copies that over this one. Lists
+    are joined then, and the names of the flags before the command are kept in `before`.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "command" and value is not None:
+            vars(self)["before"] = tuple(each for each in vars(self) if each != name)
+        earlier = vars(self).get(name)
+        if isinstance(earlier, list) and isinstance(value, list):
+            value = [*earlier, *value]
+        super().__setattr__(name, value)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the `edge-tui` command; returns the exit status."""
     standard_streams.prepare()
+    guard_terminal()
     try:
-        return standard_streams.flushed(lambda: _dispatch(parser(argv).parse_args(argv)))
+        return standard_streams.flushed(lambda: _dispatch(parser(argv).parse_args(argv, _Namespace())))
     except UsageError as error:
         return _say(str(error), 2)
     except KeyboardInterrupt:
@@ -135,16 +165,16 @@ def _add_settings(to: argparse.ArgumentParser) -> None:
     decoding.add_argument(
         "--set",
         dest="set",
-        action="append",
+        action=_Append,
         metavar="NAME=VALUE",
         help="a strategy's parameter; may be repeated",
     )
     decoding.add_argument("--mode", metavar="MODE", help="custom, exploratory or focused")
-    decoding.add_argument("--seed", metavar="N", help="a whole number, or auto")
+    decoding.add_argument("--seed", metavar="N", help="a whole number; auto or -1 draws one")
     decoding.add_argument(
         "--max-new-tokens", "--max-length", dest="max_length", metavar="N", help="most new tokens"
     )
-    decoding.add_argument("--stop", action="append", metavar="TEXT", help="end at this text; may be repeated")
+    decoding.add_argument("--stop", action=_Append, metavar="TEXT", help="end at this text; may be repeated")
     decoding.add_argument(
         "--chat", action=argparse.BooleanOptionalAction, help="use the model's chat template"
     )
@@ -152,6 +182,12 @@ def _add_settings(to: argparse.ArgumentParser) -> None:
         "--raw", dest="chat", action="store_false", help="complete the prompt as it stands (--no-chat)"
     )
     decoding.add_argument("--system", metavar="TEXT", help="system prompt for the chat template")
+    decoding.add_argument(
+        "--template",
+        action=_Append,
+        metavar="NAME=VALUE",
+        help="a variable of the chat template, as in enable_thinking=false; may be repeated",
+    )
 
     rest = to.add_argument_group("the rest")
     rest.add_argument(
@@ -162,7 +198,7 @@ def _add_settings(to: argparse.ArgumentParser) -> None:
     rest.add_argument(
         "--decoders",
         dest="decoder_folders",
-        action="append",
+        action=_Append,
         metavar="DIR",
         help="a folder with strategies of your own",
     )
@@ -178,7 +214,7 @@ def _help_with_parameters(plain: Callable[[], str], argv: Sequence[str] | None) 
     """The help, and what each strategy declares about its parameters, each told once."""
     from edge_tui import decoders
 
-    places = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    places = _Parser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     places.add_argument("--config")
     places.add_argument("--decoders", dest="decoder_folders", action="append")
     with suppress(UsageError):  # strategies of the user's own are where the settings say
@@ -206,9 +242,16 @@ def _help_with_parameters(plain: Callable[[], str], argv: Sequence[str] | None) 
 
 def _dispatch(args: argparse.Namespace) -> int:
     given = vars(args)
-    command = given.pop("command", None)
+    command, before = given.pop("command", None), given.pop("before", ())
     if command is not None and "connect" in given:
         raise UsageError(f"--connect opens the workbench over a server; {command} works on this machine.")
+    if before and command not in ("run", "serve", "config"):
+        from edge_tui.config.settings import flag_of
+
+        raise UsageError(
+            f"{flag_of(before[0])} has no meaning for {command}: leave it out"
+            f" (see {PROGRAM} {command} --help)."
+        )
     if command == "bench":
         from edge_tui.cli.bench import run as bench
 
@@ -258,8 +301,16 @@ def _settings(given: dict[str, Any]) -> tuple[Settings, list[Notice]]:
 
     overrides: dict[str, Any] = {}
     for key, value in given.items():
-        if key not in ("config", "set"):
+        if key not in ("config", "set", "template"):
             overrides[key] = Literal(value) if isinstance(value, str) else value
+    from edge_tui.engine.template_variables import assignment
+
+    for pair in given.get("template", []):
+        try:
+            name, variable = assignment(pair)
+        except ValueError as error:
+            raise UsageError(f"--template: {error}") from error
+        overrides[f"template.{name}"] = variable
     for pair in given.get("set", []):
         name, equals, value = pair.partition("=")
         if not equals:
@@ -358,7 +409,5 @@ def _need_terminal() -> None:
 
 
 def _say(sentence: str, status: int) -> int:
-    from edge_tui.util.sanitise import sanitise
-
     print(f"{PROGRAM}: {sanitise(sentence, keep_newlines=False)}", file=sys.stderr)
     return status

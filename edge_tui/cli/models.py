@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from edge_tui.hub import local_models
 from edge_tui.hub.memory_estimate import PRECISIONS, outlook
 from edge_tui.hub.remote import HubError, Progress, Pull, Remote, look, repository_id
+from edge_tui.safe_stream import control
 from edge_tui.util.format import size
 from edge_tui.util.sanitise import sanitise
 
@@ -55,13 +56,14 @@ def _describe(remote: Remote, settings: Settings) -> None:
     if checkpoint is None:
         return
     count = f"{listing.parameters / 1e9:.3g}B parameters"
-    print(f"{remote.name}: {listing.architecture}, {count}, {listing.dtype}")
+    said = f"{remote.name}: {listing.architecture}, {count}, {listing.dtype}"
+    print(sanitise(said, keep_newlines=False))
     print(f"  download  {size(remote.bytes)} in {len(remote.files)} files")
     print(f"  tier      {listing.tier}")
     seen = outlook(checkpoint, settings.device, settings.context)
     for precision in PRECISIONS:
         if precision in seen.reasons:
-            print(f"  {precision:<9} {seen.reasons[precision]}")
+            print(sanitise(f"  {precision:<9} {seen.reasons[precision]}", keep_newlines=False))
         else:
             print(f"  {precision:<9} {size(seen.forecasts[precision].total)} on {seen.device.name}")
 
@@ -73,7 +75,7 @@ def _pull(name: str) -> int:
         while pull.progress.active:
             pull.wait(0.2)
             if shown:
-                print(f"\r\x1b[K{written(pull.progress)}", end="", file=sys.stderr, flush=True)
+                control(sys.stderr, f"\r\x1b[K{written(pull.progress)}")
     except KeyboardInterrupt:
         pull.cancel()
         pull.wait(3)

@@ -17,6 +17,7 @@ from edge_tui.engine import events
 from edge_tui.engine.port import Request
 from edge_tui.errors import UsageError
 from edge_tui.history.recorder import recorder_of
+from edge_tui.safe_stream import control
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def run(
         stop=settings.stop,
         chat=settings.chat,
         system=settings.system,
+        template=settings.template,
         samples=1 if searches else n,
     )
     engine: Engine = LocalEngine(settings.specs())
@@ -160,6 +162,7 @@ def _shown(settings: Settings) -> dict[str, object]:
         "stop": list(settings.stop),
         "chat": settings.chat,
         "system": settings.system,
+        "template": dict(settings.template),
     }
 
 
@@ -270,14 +273,12 @@ class _Follower:
         what = "loading" if event.what == "load" else "reading the prompt of"
         line = f"{what} {sanitise(event.name, keep_newlines=False)} "
         line += f"▕{'█' * round(share * _BAR):<{_BAR}}▏ {share:4.0%}"
-        sys.stderr.write(f"\r{line:<{self._drawn}}")
-        sys.stderr.flush()
+        control(sys.stderr, f"\r{line:<{self._drawn}}")
         self._drawn = len(line)
 
     def _erase(self) -> None:
         if self._drawn:
-            sys.stderr.write("\r" + " " * self._drawn + "\r")
-            sys.stderr.flush()
+            control(sys.stderr, "\r" + " " * self._drawn + "\r")
             self._drawn = 0
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+TEMPLATE = "template."
+"""Path under which the chat template's variables stand."""
 _PART = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
 _KEY = rf"{_PART}(?:\s*\.\s*{_PART})*"
 _TABLE_LINE = re.compile(rf"^\s*\[\s*({_KEY})\s*\]")
@@ -46,7 +48,7 @@ class Document:
 
     Attributes:
         path: Where it was read from.
-        values: Leaves by dotted path; arrays are leaves, tables are not.
+        values: Leaves by dotted path; arrays are leaves, tables are not, but for those inside `[template]`.
         lines: 1-based line of each key that stands at the start of a line.
     """
 
@@ -106,9 +108,9 @@ def read(path: Path, *, required: bool = False) -> tuple[Document, list[Notice]]
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of nested tables as (dotted path, value)."""
+    """Leaves of nested tables as (dotted path, value). A template variable is a leaf, also as a table."""
     for name, value in table.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and prefix != TEMPLATE:
             yield from flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

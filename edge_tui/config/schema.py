@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Protocol, get_args
 
+from edge_tui.engine import seeds
 from edge_tui.engine.port import Mode, Precision
 
 
@@ -93,7 +94,7 @@ class Whole:
         return f"a whole number from {self.low} to {self.high}"
 
     def __call__(self, value: Any) -> int:
-        number = int(value) if isinstance(value, Literal) and re.fullmatch(r"[+-]?\d{1,18}", value) else value
+        number = int(value) if isinstance(value, Literal) and re.fullmatch(r"[+-]?\d{1,40}", value) else value
         if not isinstance(number, int) or isinstance(number, bool) or not self.low <= number <= self.high:
             raise ValueError(f"must be {self.range}, not {_shown(value)}.")
         return number
@@ -173,6 +174,23 @@ class Automatic:
             raise ValueError(str(error).replace("must be ", 'must be "auto" or ', 1)) from None
 
 
+@dataclass(frozen=True)
+class Seed:
+    """A seed; "auto" and -1 draw one for each run (None)."""
+
+    range: str = f'"auto" or -1 (draws one), or a whole number from 0 to {seeds.MOST}'
+    choices: tuple[str, ...] = ()
+
+    def __call__(self, value: Any) -> int | None:
+        if value == "auto":
+            return None
+        try:
+            number = Whole(-1, seeds.MOST)(value)
+        except ValueError:
+            raise ValueError(f"must be {self.range}, not {_shown(value)}.") from None
+        return None if number == -1 else number
+
+
 def _shown(value: Any) -> str:
     shown = repr(str(value) if isinstance(value, Literal) else value)
     return shown if len(shown) <= 60 else f"{shown[:57]}…"
@@ -192,7 +210,7 @@ SCHEMA: dict[str, Kind] = {
     "mode": OneOf(get_args(Mode)),
     "stream": Switch(),
     "max_length": Whole(1, 2**20),
-    "seed": Automatic(Whole(0, 2**63 - 1)),
+    "seed": Seed(),
     "stop": Texts(),
     "chat": Automatic(Switch()),
     "system": text,
@@ -205,4 +223,4 @@ SCHEMA: dict[str, Kind] = {
     "ui.tour": Switch(),
     "history.keep": Switch(),
 }
-"""Every setting but the open tables `parameters` and `keys`, by dotted path."""
+"""Every setting but the open tables `parameters`, `template` and `keys`, by dotted path."""

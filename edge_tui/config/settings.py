@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.config import resources
-from edge_tui.config.reader import Document, Notice, read
+from edge_tui.config.reader import TEMPLATE, Document, Notice, read
 from edge_tui.config.schema import QUANTIZATION, SCHEMA, Literal, text
+from edge_tui.engine import template_variables
 from edge_tui.engine.port import ModelSpec
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ class Settings:
     chat: bool | None = None
     """Use the chat template: None means "if the checkpoint has one"."""
     system: str = ""
+    template: Mapping[str, object] = field(default_factory=dict)
+    """Variables of the chat template by name."""
     decoder_folders: tuple[str, ...] = ()
     """Folders with strategies of the user's own, besides `decoders` in the configuration folder."""
     ui: Ui = field(default_factory=Ui)
@@ -211,13 +214,18 @@ def parameters_of(strategy: str) -> tuple[Param, ...]:
 
 
 _FLAGS = {
-    "models.name": "model",
-    "models.expert": "expert",
-    "models.amateur": "amateur",
-    "models.draft": "draft",
-    "ui.theme": "theme",
-    "history.keep": "no-history",
+    "decoder_folders": "--decoders",
+    "history.keep": "--no-history",
+    "models.name": "--model",
+    "stream": "--no-stream",
 }
+_TABLE_FLAGS = {"parameters": "--set", "template": "--template"}
+
+
+def flag_of(key: str) -> str:
+    """The flag that sets a key."""
+    plain = f"--{key.rpartition('.')[2].replace('_', '-')}"
+    return _FLAGS.get(key) or _TABLE_FLAGS.get(key.partition(".")[0], plain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +255,7 @@ class _Builder:
         self.flat: dict[str, Any] = {}
         self.parameters: dict[str, dict[str, float]] = {}
         self.keys: dict[str, str] = {}
+        self.template: dict[str, object] = {}
         self.sources: dict[str, str] = {}
         self.notices: list[Notice] = []
         self._deferred: list[tuple[str, Any, _Place]] = []
@@ -265,7 +274,7 @@ class _Builder:
 
     def flags(self, overrides: Mapping[str, Any]) -> None:
         for key, value in overrides.items():
-            flag = "--set" if key.startswith("parameters.") else f"--{_FLAGS.get(key, key.replace('_', '-'))}"
+            flag = flag_of(key)
             self.put(key, value, _Place(flag, flag, session=True))
 
     def put(self, key: str, value: Any, place: _Place) -> None:
@@ -292,10 +301,17 @@ class _Builder:
             self.keys[key.removeprefix("keys.")] = text(value)
             self.sources[key] = place.source
             return
+        if key.startswith(TEMPLATE):
+            if isinstance(value, Literal):
+                value = template_variables.parse(value)
+            name = key.removeprefix(TEMPLATE)
+            self.template[name] = template_variables.check(name, value)
+            self.sources[key] = place.source
+            return
         if key == "quantization":
             key, value = "precision", QUANTIZATION.get(str(value), value)
         if key not in SCHEMA:
-            if any(known.startswith(f"{key}.") for known in [*SCHEMA, "parameters.", "keys."]):
+            if any(known.startswith(f"{key}.") for known in [*SCHEMA, "parameters.", "keys.", TEMPLATE]):
                 raise ValueError(f"is a table: write [{key}] and its keys below it.")
             from edge_tui import decoders
 
@@ -353,6 +369,7 @@ class _Builder:
             self._attempt(self._strategy if key == "strategy" else self._parameter, key, value, place)
         settings = Settings(
             keys=self.keys,
+            template=self.template,
             parameters={strategy: table for strategy, table in self.parameters.items() if table},
             sources=self.sources,
         )

@@ -59,6 +59,7 @@ class Request:
         stop: Strings that end the text; they are not part of it.
         chat: Wrap the prompt in the checkpoint's chat template: True, False, or None for "if it has one".
         system: System prompt for the chat template.
+        template: Variables of the chat template by name, values as JSON has them (`enable_thinking`).
         prefix: Ids of generated tokens to keep (continue, take an alternative); part of the answer.
         samples: Answers decoded side by side in one batch, each a row with its own luck.
         ids: The prompt as token ids, in place of `prompt`.
@@ -78,6 +79,7 @@ class Request:
     stop: tuple[str, ...] = ()
     chat: bool | None = None
     system: str = ""
+    template: Mapping[str, object] = field(default_factory=dict)
     prefix: tuple[int, ...] = ()
     samples: int = 1
     ids: tuple[int, ...] = ()

@@ -138,6 +138,8 @@ def _fit(hint: Any, value: Any) -> Any:
         TypeError: it is something else.
     """
     origin, parts = get_origin(hint), get_args(hint)
+    if hint is object:
+        return value
     if origin in (Union, UnionType):
         for part in parts:
             with suppress(TypeError):

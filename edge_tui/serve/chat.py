@@ -92,6 +92,7 @@ def _wanted(body: Chat, asked: Asked) -> port.Request:
         seed=body.seed,
         stop=body.stop,
         chat=None,
+        template=body.chat_template_kwargs,
     )
     if body.logprobs and decoders.find(wanted.strategy).owns_eos:
         raise ApiError(

@@ -33,6 +33,10 @@ SERVER = "server"
 """`Failed.field` of a generation that was well asked for, but that nobody can decode any more."""
 
 
+_FIELDS = {"ids": "prompt", "variables": "chat_template_kwargs"}
+"""A request's fields as the engine names them, where clients have another name."""
+
+
 class ApiError(HTTPException):
     """A request that gets no answer.
 
@@ -77,9 +81,8 @@ def of_failure(failure: Failed) -> ApiError:
         return ApiError(503, failure.message, code="unavailable")
     if failure.field == "prompt":
         return ApiError(400, failure.message, "prompt", "context_length_exceeded")
-    if failure.field:  # clients have one field for texts and ids
-        field = "prompt" if failure.field == "ids" else failure.field
-        return ApiError(422, failure.message, field, "invalid_value")
+    if failure.field:
+        return ApiError(422, failure.message, _FIELDS.get(failure.field, failure.field), "invalid_value")
     return ApiError(500, failure.message, code="strategy_error" if failure.problem else None)
 
 

@@ -170,6 +170,7 @@ def _wanted(asked: Asked, body: Infer) -> port.Request:
         stop=body.stop,
         chat=body.chat if body.chat is not None else asked.settings.chat,
         system=body.system or asked.settings.system,
+        template=body.chat_template_kwargs,
         mode=body.mode,
         prefix=body.prefix,
     )

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from edge_tui import decoders
 from edge_tui.decoders.beam import NUM_BEAMS
+from edge_tui.engine import seeds
 from edge_tui.engine.decode.resolve import settle
 from edge_tui.engine.port import MODE_TEMPERATURE, Message, Mode, Request
+from edge_tui.engine.template_variables import check_all
 from edge_tui.errors import RequestError
 from edge_tui.serve.errors import ApiError
 
@@ -112,6 +114,7 @@ class Asked:
         stop: Sequence[str] = (),
         chat: bool | None = False,
         system: str = "",
+        template: Mapping[str, object] | None = None,
         mode: Mode = "custom",
         prefix: Sequence[int] = (),
         prompt_logps: bool = False,
@@ -138,11 +141,12 @@ class Asked:
             values=values,
             sources=sources,
             mode=mode,
-            seed=self.settings.seed if seed is None else seed,
+            seed=self._seed(seed, prompt),
             max_length=tokens,
             stop=tuple(stop) or (() if search else self.settings.stop),
             chat=chat,
             system=system,
+            template=self.template(template or {}),
             prefix=tuple(prefix),
             samples=1 if search else n,
             ids=ids,
@@ -161,6 +165,24 @@ class Asked:
                 422, f"{rows} rows were asked for, but this server decodes at most {self._options.rows}.", "n"
             )
         return request
+
+    def _seed(self, asked: int | None, prompt: str | Sequence[int] | Sequence[Message]) -> int | None:
+        """The client's seed as it is, or the server's, from which a conversation's turns derive theirs."""
+        if asked is not None or self.settings.seed is None:
+            return asked
+        turns = prompt if isinstance(prompt, str) else [each for each in prompt if isinstance(each, Message)]
+        return seeds.of_prompt(self.settings.seed, turns)
+
+    def template(self, wanted: Mapping[str, object]) -> dict[str, object]:
+        """The chat template's variables: the client's over those that the server was started with.
+
+        Raises:
+            ApiError: one cannot be used.
+        """
+        try:
+            return check_all({**self.settings.template, **wanted})
+        except ValueError as error:
+            raise ApiError(422, str(error), "chat_template_kwargs", "invalid_value") from error
 
     def _check_limits(self, tokens: int, least: int, field: str, n: int) -> None:
         if tokens < least:

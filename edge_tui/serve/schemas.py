@@ -39,6 +39,10 @@ Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Whole = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Parameters = dict[str, float | str]
+Template = Annotated[
+    dict[str, Any],
+    Field(default_factory=dict, description="Variables of the chat template, such as enable_thinking."),
+]
 
 
 class Closed(BaseModel):
@@ -86,6 +90,7 @@ class Infer(Closed):
         description="Use the model's chat template; null: if it has one and the prompt is not token ids.",
     )
     system: str = Field("", description="System prompt for the chat template.")
+    chat_template_kwargs: Template
     prefix: list[Token] = Field(
         default_factory=list, fail_fast=True, description="Ids the answer is to begin with."
     )
@@ -153,6 +158,7 @@ class Chat(OpenAi):
     """OpenAI's request for a turn of a conversation."""
 
     messages: list[Turn] = Field(min_length=1, fail_fast=True)
+    chat_template_kwargs: Template
     max_tokens: Whole | None = None
     max_completion_tokens: Whole | None = None
     logprobs: bool | None = None

@@ -115,7 +115,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("run", "ctrl+j", "run", "Decode the prompt under the chosen strategy.", shown=True, priority=True),
     Action("stop", "escape", "stop", "Stop the run, or leave what is open.", shown=True),
     Action("digit", "1,2,3,4,5,6,7,8,9", "strategy",
-           "Choose one of the first nine strategies; the prompt that runs or just ran runs again under it.",
+           "Choose one of the first nine strategies; the prompt that runs, or has run to its end, "
+           "runs again under it with the same seed. After esc it only chooses.",
            palette=False, display="1-9"),
     Action("strategies", "s", "strategies", "Search the list of all strategies.", shown=True),
     Action("models", "m", "models", "Choose, load and unload models.", shown=True),

@@ -20,8 +20,9 @@ from edge_tui import decoders
 from edge_tui.config import resources
 from edge_tui.engine.events import Loaded
 from edge_tui.history.schema import HistoryError
-from edge_tui.tui import ascii_filter, clipboard, lifecycle, theme
+from edge_tui.tui import ascii_filter, clipboard, lifecycle, pastes, theme
 from edge_tui.tui.actions import ACTIONS, SCOPES, bindings
+from edge_tui.tui.control_filter import CONTROLS
 from edge_tui.tui.downloads import DownloadEnded, Downloads
 from edge_tui.tui.key_queue import Follower, Typeahead
 from edge_tui.tui.keymap import Keymap, catalog, resolve
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from edge_tui.history.store import Store
     from edge_tui.machine.telemetry import Sample, Telemetry
     from edge_tui.tui.actions import Scope
+    from edge_tui.tui.input_parser import PasteRefused
     from edge_tui.tui.preferences import Preferences
     from edge_tui.tui.screens.models import ModelsScreen
 
@@ -180,8 +182,8 @@ class EdgeApp(App[int]):
         return TerminalDriver
 
     def get_line_filters(self) -> Sequence[LineFilter]:
-        """What is drawn passes through these; the last one draws marks with ASCII, if that is asked for."""
-        filters = super().get_line_filters()
+        """Filters that every painted line passes: controls out; marks as ASCII, if that is asked for."""
+        filters = [*super().get_line_filters(), CONTROLS]
         return [*filters, ascii_filter.ALL] if self.ascii else filters
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
@@ -329,6 +331,11 @@ class EdgeApp(App[int]):
         if isinstance(event, (events.InputEvent, events.Paste)) and not self.screen_stack:
             return
         if isinstance(event, (events.Key, events.Paste)) and not event.is_forwarded:
+            if isinstance(event, events.Paste):
+                self.app_focus = (
+                    True  # what is pasted goes where the focus was before the terminal lost its own
+                )
+                event.text = pastes.clean(event.text)
             await self._typeahead.take(event)
         else:
             await super().on_event(event)
@@ -336,6 +343,17 @@ class EdgeApp(App[int]):
     def on_follower(self, event: Follower) -> None:
         if self.screen_stack:
             self._typeahead.returned(event)
+
+    def on_paste(self, event: events.Paste) -> None:
+        """No field took it."""
+        if sentence := pastes.into_prompt(self.workbench, event.text):
+            self.notify(sentence, markup=False)
+
+    def on_paste_open(self) -> None:
+        self.workbench.say(pastes.PAUSED, "warning")
+
+    def on_paste_refused(self, event: PasteRefused) -> None:
+        self.notify(pastes.refusal(event.length), severity="error", markup=False)
 
     def on_background_known(self, event: BackgroundKnown) -> None:
         self._dark = event.dark

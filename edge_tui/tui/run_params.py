@@ -12,6 +12,7 @@ from math import isclose, log1p
 from typing import TYPE_CHECKING, Literal
 
 from edge_tui.decoders.base import Decoder, Param, ParamError
+from edge_tui.engine import seeds
 from edge_tui.engine.port import MODE_TEMPERATURE, Message, Request
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 TEMPERATURE = "temperature"
 MODES: tuple[Literal["custom", "exploratory", "focused"], ...] = ("custom", "exploratory", "focused")
-SEED_MAX = 2**53 - 1
-"""Largest whole number that a float holds exactly."""
 
 MAX_LENGTH = Param(
     "max_length", 256, 1, 1_000_000, "Most new tokens of one answer.", step=32, integer=True, live=False,
@@ -38,9 +37,12 @@ CHAT = Param(
     choices=("auto", "on", "off"), live=False,
 )  # fmt: skip
 SEED = Param(
-    "seed", -1, 0, SEED_MAX, "Same seed, same tokens; empty draws a new one for each run.",
+    "seed", -1, 0, seeds.MOST,
+    "Same seed, same tokens; empty or -1 draws one for each run. Turns of a conversation derive theirs.",
     step=1, integer=True, live=False,
 )  # fmt: skip
+_DRAWN = ("", "-1", "random", "auto")
+"""What is typed for a seed that is drawn for each run."""
 _TEXTS = {
     "stop": "Texts that end the answer, separated by ' | '; \\n is a new line.",
     "system": "System prompt for the chat template.",
@@ -221,7 +223,7 @@ class Knobs:
         elif key == "stop":
             self.stop = tuple(_unescape(part) for part in str(raw).split(" | ") if part)
         elif key == "seed":
-            self.seed = None if str(raw).strip() in ("", "random", "auto") else _seed(raw)
+            self.seed = None if str(raw).strip() in _DRAWN else _seed(raw)
         elif (param := self.param(key)) is not None:
             if not param.choices:
                 # So that the message says "is 7" and not "is '7'".
@@ -340,7 +342,16 @@ class Knobs:
     def request(
         self, prompt: str | tuple[Message, ...], prefix: tuple[int, ...] = (), seed: int | None = None
     ) -> Request:
-        """The request that these values make."""
+        """The request that these values make.
+
+        Args:
+            prompt: Text, or turns of a conversation.
+            prefix: Ids of generated tokens to keep.
+            seed: The run's own; without it the one that is set, of this turn in a conversation, else one that
+                is drawn here, so that what is asked for while the run still waits can keep it.
+        """
+        if seed is None:
+            seed = seeds.draw() if self.seed is None else seeds.of_prompt(self.seed, prompt)
         name = self.decoder.name
         values: dict[str, float | str] = dict(self.settings.values(name))
         sources = dict(self.settings.value_sources(name))
@@ -353,11 +364,13 @@ class Knobs:
             values=values,
             sources=sources,
             mode=self.mode,
-            seed=self.seed if seed is None else seed,
+            seed=seed,
             max_length=self.max_length,
             stop=self.stop,
-            chat=self.chat,
+            # Turns are nothing without a template, whatever is said about single prompts.
+            chat=self.chat if isinstance(prompt, str) else None,
             system=self.system,
+            template=self.settings.template,
             prefix=prefix,
         )
 
@@ -405,8 +418,8 @@ def _seed(raw: str | float) -> int:
         seed = int(raw)
     except (TypeError, ValueError):
         seed = -1
-    if not 0 <= seed <= SEED_MAX:
-        raise ParamError(f"seed is {raw!r}, but must be empty or {SEED.range()}.")
+    if not 0 <= seed <= seeds.MOST:
+        raise ParamError(f"seed is {raw!r}, but must be empty or a whole number from 0 to {seeds.MOST}.")
     return seed
 
 

@@ -12,11 +12,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from textual._xterm_parser import XTermParser
 from textual.message import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 QUESTIONS = "\x1b]11;?\x1b\\\x1b[c\x1b[2;1H─\x1b[6n"
 WATCH, UNWATCH = "\x1b[?2031h", "\x1b[?2031l"
@@ -30,7 +29,6 @@ _REPLY = re.compile(
     r"|\x1b\[2;(?P<column>[23])R",
     re.IGNORECASE,
 )
-_UNFINISHED = re.compile(r"\x1b(?:\](?:1(?:1(?:;[^\x07\x1b]{0,40}\x1b?)?)?)?|\[\?[\d;]{0,30}|\[2;[23]?)\Z")
 _CLIPBOARD = "52"
 _DUMB = ("dumb", "linux", "vt", "ansi", "cygwin", "sun")
 
@@ -57,37 +55,21 @@ class WidthKnown(Message):
     wide: bool
 
 
-class Replies(XTermParser):
-    """Takes the terminal's answers out of what was typed."""
-
-    def __init__(self, debug: bool = False) -> None:
-        super().__init__(debug)
-        self._held = ""
-
-    def feed(self, data: str) -> Iterable[Message]:
-        """Keys and other events, and a message for each answer."""
-        data, self._held = self._held + data, ""
-        if unfinished := _UNFINISHED.search(data):
-            data, self._held = data[: unfinished.start()], data[unfinished.start() :]
-        at = 0
-        for found in _REPLY.finditer(data):
-            yield from super().feed(data[at : found.start()]) if found.start() > at else ()
-            yield from _answers(found)
-            at = found.end()
-        # An empty text tells the parser that the input has ended, so it is passed on only as such.
-        if data[at:] or (not data and not self._held):
-            yield from super().feed(data[at:])
-
-
-def _answers(found: re.Match[str]) -> Iterable[Message]:
+def answers(sequence: str) -> list[Message] | None:
+    """The messages for what a terminal answered; None for a sequence that is no answer of these."""
+    found = _REPLY.fullmatch(sequence)
+    if found is None:
+        return None
+    said: list[Message] = []
     if found["red"] is not None:
-        yield BackgroundKnown(_dark(found["red"], found["green"], found["blue"]))
+        said.append(BackgroundKnown(_dark(found["red"], found["green"], found["blue"])))
     if found["attributes"] is not None:
-        yield ClipboardKnown(_CLIPBOARD in found["attributes"].split(";"))
+        said.append(ClipboardKnown(_CLIPBOARD in found["attributes"].split(";")))
     if found["column"] is not None:
-        yield WidthKnown(found["column"] == "3")
+        said.append(WidthKnown(found["column"] == "3"))
     if found["scheme"] is not None:
-        yield BackgroundKnown(found["scheme"] == "1")
+        said.append(BackgroundKnown(found["scheme"] == "1"))
+    return said
 
 
 def _dark(*channels: str) -> bool:

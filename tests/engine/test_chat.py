@@ -1,17 +1,19 @@
 # ruff: noqa: E501 — templates stand as they are published
 from __future__ import annotations
 
-import time
+import json
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_tui.engine.checkpoints.checkpoint import Checkpoint
+from edge_tui.engine.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from edge_tui.engine.port import Message
 from edge_tui.engine.text.chat_template import ChatError, render, thinking_open
-from edge_tui.engine.text.template_process import SECONDS
+from tests.engine.checkpoints import make_checkpoint
+from tests.engine.template_bombs import BOMBS
 
 CHATML = (
     "{%- for message in messages %}{%- if loop.first and messages[0]['role'] != 'system' %}"
@@ -176,38 +178,67 @@ def test_any_content_is_passed_on(content: str) -> None:
     assert render(checkpoint(CHATML), turns) == reference(CHATML, turns, True)
 
 
+@pytest.mark.parametrize(
+    ("config", "older"),
+    [
+        ({}, {}),
+        ({"bos_token": None, "eos_token": "<e>"}, {}),
+        ({"bos_token": "<b>", "pad_token": {"__type": "AddedToken", "content": "<p>"}}, {}),
+        ({}, {"bos_token": "<a>", "eos_token": {"content": "<e>", "lstrip": False}}),
+        ({"bos_token": "<b>"}, {"bos_token": "<a>", "eos_token": "<e>"}),
+        ({"bos_token": "<b>", "added_tokens_decoder": {}}, {"bos_token": "<a>", "eos_token": "<e>"}),
+        ({"image_token": "<i>", "add_bos_token": True}, {}),
+        ({"extra_special_tokens": {"boi": "<boi>", "image_token": "<i>"}}, {}),
+        ({"extra_special_tokens": ["<boi>"]}, {"mask_token": "<m>"}),
+        ({"model_specific_special_tokens": {"boi": "<boi>"}}, {}),
+        ({"tokenizer_class": "GPT2Tokenizer"}, {}),
+        ({"tokenizer_class": "Qwen2Tokenizer", "pad_token": "<p>"}, {}),
+    ],
+)
+def test_special_tokens_are_those_of_transformers(
+    tmp_path: Path, config: dict[str, object], older: dict[str, object]
+) -> None:
+    from transformers import AutoTokenizer
+
+    folder = make_checkpoint(tmp_path / "m")
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", **config}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "special_tokens_map.json").write_text(json.dumps(older))
+    names = "bos_token, eos_token, unk_token, pad_token, mask_token, image_token, boi, add_bos_token"
+    (folder / "chat_template.jinja").write_text(f"{{{{ [{names}] }}}}")
+    turns = [{"role": "user", "content": "x"}]
+    expected = AutoTokenizer.from_pretrained(folder).apply_chat_template(turns, tokenize=False)
+    assert render(open_checkpoint(str(folder)), [Message("user", "x")]) == expected
+
+
 def test_without_a_template_there_is_nothing_to_render() -> None:
     assert render(checkpoint(None), [Message("user", "x")]) is None
 
 
-BOMBS = {
-    "nested loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-    "output": "{% for a in range(99999) %}{% for b in range(999) %}{{ 'aaaaaaaaaa' }}{% endfor %}{% endfor %}",
-    "repetition": "{{ 'a' * 999999999 }}",
-    "list repetition": "{{ ([0] * 999999999)|length }}",
-    "doubling by +": "{% set n=namespace(s='aa') %}{% for a in range(99) %}{% set n.s = n.s + n.s %}{% endfor %}",
-    "doubling by ~": "{% set n=namespace(s='aa') %}{% for a in range(99) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
-    "doubling by join": "{% set n=namespace(s='aa') %}{% for a in range(99) %}{% set n.s=[n.s,n.s]|join %}{% endfor %}",
-    "join": "{{ ('a' * 999999).join(range(99999)|map('string')|list) }}",
-    "replace": "{{ ('a' * 999999).replace('a', 'b' * 999999) }}",
-    "replace filter": "{{ ('a' * 999999)|replace('a', 'b' * 999999) }}",
-    "ljust": "{{ 'a'.ljust(999999999) }}",
-    "center": "{{ 'a'|center(999999999) }}",
-    "indent": "{{ messages|tojson(indent=999999999) }}",
-    "format": "{{ '{:>999999999}'.format(3) }}",
-    "percent": "{{ '%999999999d' % 3 }}",
-    "power": "{{ 9 ** 99999999 }}",
-    "recursion": "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}",
+LIMITS = {
+    "takes more than 2 s": BOMBS["equal"],
+    "takes more than 256 MB of memory": BOMBS["repetition"],
+    "writes more than 4,000,000 characters": BOMBS["output"],
+    "nested too deeply": BOMBS["endless macro"],
 }
 
 
-@pytest.mark.parametrize("name", BOMBS)
-def test_bombs_go_off_in_a_box(name: str) -> None:
-    began = time.monotonic()
-    with pytest.raises(ChatError) as caught:
-        render(checkpoint(BOMBS[name]), [Message("user", "x")])
-    assert time.monotonic() - began < SECONDS + 2
-    assert "org/model" in str(caught.value)
+@pytest.mark.parametrize("limit", LIMITS)
+def test_a_limit_is_one_sentence_and_the_next_template_renders(limit: str) -> None:
+    with pytest.raises(ChatError, match=limit) as caught:
+        render(checkpoint(LIMITS[limit]), [Message("user", "x")])
+    assert str(caught.value).startswith("The chat template of org/model cannot render this conversation (")
+    assert str(caught.value).endswith("or switch the template off to complete raw text.")
+    assert render(checkpoint("{{ messages[0].content }}"), [Message("user", "x")]) == "x"
+
+
+def test_a_process_that_does_not_start_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    render(checkpoint(CHATML), [Message("user", "x")])
+    monkeypatch.setattr(sys, "executable", "/no/python")
+    with pytest.raises(ChatError, match="more than 4,000,000"):  # ends the process there is
+        render(checkpoint(BOMBS["output"]), [Message("user", "x")])
+    with pytest.raises(ChatError, match="does not start") as caught:
+        render(checkpoint(CHATML), [Message("user", "x")])
     assert "\n" not in str(caught.value)
 
 

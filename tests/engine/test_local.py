@@ -26,6 +26,7 @@ from edge_tui.engine.events import (
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
 from tests.engine.checkpoints import make_checkpoint
+from tests.engine.template_bombs import BOMBS
 from tests.engine.watch import settle, watch
 
 PROMPT = "the quick brown fox"
@@ -156,6 +157,18 @@ def test_cancel_takes_effect_within_a_step(engine: LocalEngine) -> None:
     assert seen.finished.reason == "cancelled"
     assert 1 <= seen.finished.new_tokens == len(seen.ids) < 400
     assert watch(engine, Request(PROMPT, strategy="greedy", max_length=2)).finished.reason == "length"
+
+
+def test_cancel_ends_a_chat_template(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "chatty", chat_template=True)
+    (folder / "chat_template.jinja").write_text(BOMBS["equal"])
+    engine = LocalEngine({"model": ModelSpec(str(folder), device="cpu")})
+    engine.load("model")
+    settle(engine, Loaded)
+    seen = watch(engine, Request(PROMPT, max_length=2), during=lambda run, events: engine.cancel(run))
+    assert seen.finished.reason == "cancelled"
+    engine.submit(Request(PROMPT, max_length=2))
+    assert engine.close(1.5)
 
 
 @pytest.mark.parametrize("cut", [False, True])

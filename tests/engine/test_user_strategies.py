@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import linecache
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from textwrap import dedent, indent
+from typing import Any
 
 import pytest
 
 from edge_tui import decoders
+from edge_tui.engine.events import Finished, TokenBatch
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import Request
 from tests.engine.watch import Watched, watch
@@ -35,11 +39,15 @@ def apply(self, z, p, s, rng):
 def run(tmp_path: Path, engine: LocalEngine) -> Iterator[Callable[..., Watched]]:
     """Decodes with a file of strategies."""
 
-    def one(text: str, length: int = 12, **request: object) -> Watched:
+    def one(
+        text: str, length: int = 12, during: Callable[..., None] = lambda *_: None, **request: Any
+    ) -> Watched:
         (tmp_path / "mine.py").write_text(text)
+        linecache.clearcache()
         decoders.load([tmp_path])
         assert not decoders.problems()
-        return watch(engine, Request(PROMPT, "mine", seed=3, max_length=length, **request))  # type: ignore[arg-type]
+        asked = Request(PROMPT, "mine", seed=3, max_length=length, **request)
+        return watch(engine, asked, during=partial(during, engine))
 
     yield one
     decoders.load()
@@ -60,3 +68,197 @@ def test_what_a_step_raises_names_its_file_line_and_type(run: Callable[..., Watc
         "mine.py, line 11: Mine.apply raised SystemExit"
         in run(filter_of("def apply(self, z, p, s, rng):\n    raise SystemExit(3)")).failed.message
     )
+
+
+DECODER = """import torch
+
+from edge_tui.decoders.base import Decoder, Param, Step
+from edge_tui.decoders.core.chain import Chain, last_logits
+from edge_tui.decoders.penalties import penalties
+
+
+class Mine(Decoder):
+    name = "mine"
+    title = "mine"
+    summary = "A strategy with a mistake."
+    params = (Param("a", 0.5, 0.0, 1.0, "Does little."),)
+{extra}
+
+    def init(self, env):
+        state = Chain(penalties()).init(env)
+        {init}
+        return state
+
+    def step(self, outs, s, p, rng):
+        z = last_logits(outs["model"], s)
+        chosen, final = z.argmax(-1), z
+        {step}
+        return Step({result})
+"""
+
+
+COUNTER = 'state["n"] = torch.zeros(env.rows, 1, dtype=torch.int64)'
+
+
+def decoder_of(step: str = "pass", result: str = "chosen, final", init: str = "pass", extra: str = "") -> str:
+    return DECODER.format(extra=indent(dedent(extra), "    "), init=init, step=step, result=result)
+
+
+LEARNER = """
+def init(self, env):
+    import torch
+    return {{"n": torch.zeros(env.rows, 1, device=env.device)}}
+
+def apply(self, z, p, s, rng):
+    {apply}
+    return z
+
+def observe(self, s, chosen, logp):
+    {observe}
+"""
+
+
+def learner(apply: str = "pass", observe: str = "pass") -> str:
+    return filter_of(LEARNER.format(apply=apply, observe=observe))
+
+
+LATER = 's["n"] += 1; z = z.masked_fill(s["n"] == 5, float("{}"))'
+# fmt: off
+STAGES = {
+    "none": (filter_of(APPLY.format(value="None")), 10, "Mine.apply returned None; it must be float32 [1, "),
+    "shape": (filter_of(APPLY.format(value="z[:, :-1]")), 10, "Mine.apply returned float32 [1, "),
+    "rows": (filter_of(APPLY.format(value="z.expand(2, -1)")), 10, "Mine.apply returned float32 [2, "),
+    "dtype": (filter_of(APPLY.format(value="z.double()")), 10, "Mine.apply returned float64 [1, "),
+    "device": (filter_of(APPLY.format(value="z.to('meta')")), 10, "on meta; it must be float32 [1, "),
+    "nan": (filter_of(APPLY.format(value="z * float('nan')")), 10, "Mine.apply gave NaN or +inf"),
+    "one nan": (learner('z = z.clone(); z[:, 7] = float("nan")'), 14, "Mine.apply gave NaN or +inf"),
+    "inf": (learner('z = z.clone(); z[:, 7] = float("inf")'), 14, "Mine.apply gave NaN or +inf"),
+    "later nan": (learner(LATER.format("nan")), 14, "At token 4, Mine.apply gave NaN or +inf"),
+    "later inf": (learner(LATER.format("inf")), 14, "At token 4, Mine.apply gave NaN or +inf"),
+    "rebound": (learner('s["n"] = s["n"] + 1'), 14, "puts another tensor under s['n'], which is lost"),
+    "rebound in observe": (
+        learner(observe='s["n"] = s["n"] + 1'), 18, "Mine.observe puts another tensor under s['n']"
+    ),
+    "new name": (learner('s["m"] = s["n"]'), 14, "Mine.apply adds or removes s['m']"),
+    "written": (learner("z[:, 3] = 0.0"), 15, "Mine.apply writes to z, which is not its own"),
+    "written with nothing": (learner("z.mul_(1.0)"), 15, "Mine.apply writes to z"),
+    "written through numpy": (learner("z.numpy()[0, 3] = 9"), 14, "Mine.apply writes to z"),
+    "parameters": (learner('p["a"].fill_(0.1)'), 15, "Mine.apply writes to the parameters"),
+    "random numbers": (learner("rng.step.add_(1)"), 15, "Mine.apply writes to rng.step"),
+    "on itself": (learner('self.n = s["n"]'), 14, "Mine.apply puts a tensor into self.n"),
+    "counter": (learner('self.n = getattr(self, "n", 0) + 1'), 14, "Mine.apply changes self.n"),
+    "list": (learner("SEEN.append(1)").replace("class", "SEEN = []\n\n\nclass"), 17, "changes SEEN[0]"),
+    "in init": (
+        learner().replace("import torch", "import torch; self.n = torch.ones(9)"),
+        10,
+        "Mine.init puts a tensor into self.n",
+    ),
+    "init gives none": (learner().replace("return {", "0, {"), 10, "Mine.init returned None"),
+    "init has no rows": (learner().replace("(env.rows, 1", "(3, 1"), 10, "init returned n float32 [3, 1]"),
+    "init has no tensor": (learner().replace('{"n": ', '{"n": 3, "m": '), 10, "Mine.init returned n a int"),
+    "init raises": (learner().replace("import torch", "1 / 0"), 11, "Mine.init raised ZeroDivisionError"),
+}
+# fmt: on
+
+
+@pytest.mark.parametrize(("text", "line", "words"), STAGES.values(), ids=STAGES)
+def test_a_stage_that_breaks_the_contract(
+    run: Callable[..., Watched], text: str, line: int, words: str
+) -> None:
+    seen = run(text)
+    assert words in seen.failed.message
+    assert seen.failed.message.startswith(f"mine.py, line {line}: ")
+
+
+# fmt: off
+DECODERS = {
+    "none": (decoder_of(result="chosen, final) and (None"), "Mine.step returned None"),
+    "dtype": (decoder_of(result="chosen.int(), final"), "returned Step.chosen int32 [1]"),
+    "rows": (decoder_of(result="chosen.repeat(2), final"), "returned Step.chosen int64 [2]"),
+    "final": (decoder_of(result="chosen, final[0]"), "returned Step.final float32 ["),
+    "parent": (decoder_of(result="chosen, final, parent=chosen * 0"), "gave Step.parent, which only"),
+    "unread": (decoder_of(result="chosen, final, accepted=chosen"), "gave Step.accepted, which"),
+    "column": (decoder_of(extra='columns = ("mu",)'), "gave Step.extras named []"),
+    "no column": (decoder_of(result='chosen, final, extras={"mu": final[:, 0]}'), "Step.extras named ['mu']"),
+    "id": (decoder_of(result="chosen * 0 - 1, final"), "Mine.step gave the id -1"),
+    "large id": (decoder_of(result="chosen * 0 + 999999, final"), "Mine.step gave the id 999999"),
+    "later id": (
+        decoder_of('s["n"] += 1', 'chosen + 999999 * (s["n"][:, 0] > 4), final', COUNTER),
+        "At token 4, Mine.step gave the id",
+    ),
+    "later rows": (
+        decoder_of('s["n"] += 1', 'chosen[: 5 - int(s["n"])], final', COUNTER), "Step.chosen int64 [0]"
+    ),
+    "nan": (decoder_of("final = z * float('nan')"), "Mine.step gave NaN or +inf"),
+    "removed": (decoder_of("final = -1 / (z - z.amax()).ne(0)"), "that its own Step.final removes"),
+    "nothing left": (
+        decoder_of('s["n"] += 1; final = z.masked_fill(s["n"] > 4, -float("inf"))', init=COUNTER),
+        "At token 4, Mine.step ",
+    ),
+    "written": (decoder_of("z[:, 0] = 9.0"), "Mine.step writes to the logits of model"),
+    "rebound": (decoder_of('s["n"] = s["n"] + 1', init=COUNTER), "puts another tensor under s['n']"),
+    "search": (
+        decoder_of("p", "chosen, final, parent=chosen * 0 + 4", extra="owns_eos = True"), "gave the parent 4"
+    ),
+}
+# fmt: on
+
+
+@pytest.mark.parametrize(("text", "words"), DECODERS.values(), ids=DECODERS)
+def test_a_decoder_that_breaks_the_contract(run: Callable[..., Watched], text: str, words: str) -> None:
+    seen = run(text)
+    assert words in seen.failed.message
+    line = text.splitlines().index("    def step(self, outs, s, p, rng):") + 1
+    assert seen.failed.problem is not None
+    assert line <= seen.failed.problem.line <= line + 3
+
+
+def test_what_a_stage_may_do(run: Callable[..., Watched]) -> None:
+    """State updated in place, temporary tensors written to, tensors made once, late imports."""
+    body = """
+    def __init__(self):
+        import torch
+        self.table = torch.ones(1)
+
+    def init(self, env):
+        import torch
+        return {"n": torch.zeros(env.rows, 1), "same": self.table.expand(env.rows), "ids": env.prompt}
+
+    def apply(self, z, p, s, rng):
+        global math
+        import math
+        out = z.clone()
+        out[:, 0] = -math.inf
+        s["n"] += 1
+        s["same"].mul_(0.5)
+        return out * self.table
+
+    def observe(self, s, chosen, logp):
+        s["ids"][:, 0] = chosen
+        s["n"].copy_(s["n"] + logp[:, None])
+    """
+    seen = run(filter_of(body))
+    assert len(seen.ids) == 12
+    assert run(filter_of(body)).ids == seen.ids
+
+
+def test_what_came_before_a_mistake_is_kept(run: Callable[..., Watched]) -> None:
+    seen = run(learner(LATER.format("nan")))
+    assert len(seen.ids) == 4
+    assert not seen.all(Finished)
+
+
+def test_a_stage_that_wakes_up_while_a_run_goes_on_is_inspected_too(run: Callable[..., Watched]) -> None:
+    """Neutral stages are left out on a CPU: the first step in which one acts comes later."""
+    text = filter_of("def apply(self, z, p, s, rng):\n    z[:, 0] = 1.0\n    return z").replace("0.5", "0.0")
+    turned: list[int] = []
+
+    def turn(engine: LocalEngine, run: int, events: list[object]) -> None:
+        if not turned and any(isinstance(event, TokenBatch) for event in events):
+            turned.append(run)
+            engine.set(run, "a", 0.5)
+
+    seen = run(text, 300, during=turn)
+    assert turned
+    assert "line 11: Mine.apply writes to z" in seen.failed.message
+    assert len(seen.ids) > 0

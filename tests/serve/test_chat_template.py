@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import httpx2 as httpx
 import openai
 import pytest
 
 from edge_tui.config.settings import Models
 from edge_tui.engine.port import Message
 from edge_tui.engine.text import chat_template
-from tests.engine.checkpoints import make_checkpoint
+from tests.engine.checkpoints import CHAT_TEMPLATE, make_checkpoint
+from tests.engine.template_bombs import BOMBS
 from tests.serve.serving import DEMO, Running, serving
 
 TURNS = [("system", "be brief"), ("user", "the quick fox"), ("assistant", "jumps"), ("user", "over")]
@@ -20,6 +23,9 @@ TURNS = [("system", "be brief"), ("user", "the quick fox"), ("assistant", "jumps
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = make_checkpoint(tmp_path_factory.mktemp("models") / "chatty", chat_template=True, seed=3)
+    template = "{% if messages[-1].content == 'bomb' %}" + BOMBS["equal"] + "{% endif %}" + CHAT_TEMPLATE
+    template += "{% if wordy %}in many words{% endif %}"
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     with serving(replace(DEMO, models=Models(name=str(folder)))) as running:
         yield running
 
@@ -48,3 +54,48 @@ def test_a_conversation_is_the_rendered_prompt(server: Running) -> None:
     raw = server.post("/infer", {"prompt": "over", "chat": False, "max_length": 2, "details": True}).json()
     wrapped = server.post("/infer", {"prompt": "over", "max_length": 2, "details": True}).json()
     assert wrapped["prompt_tokens"] > raw["prompt_tokens"] == len(loaded.codec.encode("over"))
+
+
+def test_a_template_that_never_ends_holds_up_nobody_for_long(server: Running) -> None:
+    with ThreadPoolExecutor() as pool, server.client() as client:
+        asked = [
+            pool.submit(server.post, "/infer", {"prompt": "bomb", "max_length": 2}),
+            pool.submit(
+                server.post,
+                "/v1/chat/completions",
+                {"messages": [{"role": "user", "content": "bomb"}], "max_tokens": 2},
+            ),
+        ]
+        looked = 0
+        while not all(one.done() for one in asked):
+            assert client.get("/health", timeout=1).status_code == 200
+            looked += 1
+    assert looked > 10
+    for one in asked:
+        error = one.result().json()["error"]
+        assert one.result().status_code == 422  # a client that may repeat a request repeats no such one
+        assert "chatty cannot render this conversation (it takes more than 2 s)" in error["message"]
+    assert server.post("/infer", {"prompt": "over", "max_length": 2}).status_code == 200
+    assert server.post("/infer", {"prompt": "bomb", "chat": False, "max_length": 2}).status_code == 200
+
+
+def test_a_client_that_leaves_ends_its_template(server: Running) -> None:
+    with pytest.raises(httpx.TimeoutException), server.client() as client:
+        client.post("/infer", json={"prompt": "bomb"}, timeout=0.5)
+    server.settle(1.4)  # the template would go on for longer
+
+
+@pytest.mark.parametrize("path", ["/infer", "/v1/chat/completions"])
+def test_template_variables_reach_the_template(server: Running, path: str) -> None:
+    turns = [{"role": "user", "content": "a"}]
+    said = {"prompt": turns, "max_length": 1, "details": True} if path == "/infer" else {"messages": turns}
+
+    def length(variables: dict[str, object]) -> int:
+        answer = server.post(path, {**said, "chat_template_kwargs": variables})
+        answer.raise_for_status()
+        told = answer.json()
+        return int(told["prompt_tokens"] if path == "/infer" else told["usage"]["prompt_tokens"])
+
+    assert length({"wordy": True}) > length({}) == length({"wordy": False})
+    refused = server.post(path, {**said, "chat_template_kwargs": {"bos_token": "x"}})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "chat_template_kwargs")

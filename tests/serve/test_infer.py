@@ -240,9 +240,18 @@ def test_the_document_describes_every_parameter(server: Running) -> None:
         assert schemas[schema]["properties"]["strategy"]["anyOf"][0]["enum"] == names
 
 
+@pytest.mark.parametrize("path", ["/infer", "/v1/chat/completions"])
+def test_template_variables_are_checked_before_anything_waits(server: Running, path: str) -> None:
+    said = {"prompt": "a"} if path == "/infer" else {"messages": [{"role": "user", "content": "a"}]}
+    for variables in ({"messages": []}, {"a b": 1}, {"x": "y" * 20_000}, {f"x{i}": 1 for i in range(40)}):
+        answer = server.post(path, {**said, "chat_template_kwargs": variables})
+        assert answer.status_code == 422
+        assert answer.json()["error"]["param"] == "chat_template_kwargs"
+
+
 def test_requests_reach_the_engine_whole(server: Running) -> None:
     body = {"prompt": "a", "max_length": 2, "mode": "focused", "system": "be brief", "chat": True, "seed": 5}
-    body |= {"strategy": "top_p", "stop": ["x", "y"]}
+    body |= {"strategy": "top_p", "stop": ["x", "y"], "chat_template_kwargs": {"enable_thinking": False}}
     server.stream("/infer/stream", body)
     server.post("/infer", body)
     streamed, request = server.engine.requests[-2:]
@@ -256,6 +265,7 @@ def test_requests_reach_the_engine_whole(server: Running) -> None:
         stop=("x", "y"),
         chat=True,
         system="be brief",
+        template={"enable_thinking": False},
         values=request.values,
         sources=request.sources,
         watched=False,

@@ -99,7 +99,12 @@ async def test_switching_while_it_runs_cancels_and_runs_again(picture: Any) -> N
         assert not workbench.session.busy
         await pilot.press("2")
         await pilot.pause(0.1)
-        assert len(engine.requests) == 2
+        assert len(engine.requests) == 2, "what was stopped stays so, as the help says"
+        assert "After esc it only chooses" in readme_table()
+        assert "r runs the prompt again with its seed" in workbench.messages.message
+        await pilot.press("r")
+        await pilot.pause(0.2)
+        assert engine.requests[2].seed == engine.requests[1].seed
 
 
 async def test_a_prompt_that_just_ran_runs_again_under_another_strategy(picture: Any) -> None:
@@ -111,6 +116,7 @@ async def test_a_prompt_that_just_ran_runs_again_under_another_strategy(picture:
         await pilot.pause(0.2)
         assert [request.strategy for request in engine.requests] == ["top_p", "beam"]
         assert engine.requests[1].prompt == engine.requests[0].prompt
+        assert engine.requests[1].seed == workbench.session.run.started.seed  # type: ignore[union-attr]
         await pilot.press("2")
         await pilot.pause(0.1)
         assert len(engine.requests) == 2, "it is that strategy already"

@@ -82,6 +82,12 @@ def test_texts_survive_the_way_through_the_field() -> None:
     assert k.seed is None
     k.set("seed", "12")
     assert k.request("x").seed == 12
+    k.set("seed", "-1")
+    assert k.seed is None
+    k.set("seed", str(2**63 - 1))
+    assert k.request("x").seed == 2**63 - 1
+    with pytest.raises(ParamError, match=str(2**63 - 1)):
+        k.set("seed", str(2**63))
 
 
 @given(st.sampled_from(["top_p", "beam", "contrastive", "typical", "top_k", "min_p"]), st.data())

@@ -11,6 +11,7 @@ import pytest
 
 from edge_tui.config import resources
 from edge_tui.config.settings import Settings
+from edge_tui.engine import seeds
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import Message, ModelSpec
 from edge_tui.history.recorder import Recorder
@@ -85,6 +86,25 @@ async def test_each_message_goes_on_from_the_answers_before(talker: Any) -> None
         await until(pilot, lambda: f"{second.started.reused_tokens} reused" in workbench.messages.message)
         assert [each.run for each in workbench.talk.exchanges] == [first, second]
         assert workbench.turns.display
+
+
+async def test_turns_have_seeds_of_their_own_that_digits_keep(talker: Any) -> None:
+    async with talker(strategy="top_p", seed=7, chat=False).run_test(size=SIZE) as pilot:
+        workbench = await talking(pilot)
+        first = await say(pilot, "the quick brown fox")
+        second = await say(pilot, "and the dog")
+        assert (first.started.seed, second.started.seed) == (7, seeds.of_turn(7, 1))
+        workbench.pane.focus()
+        await until(pilot, lambda: workbench.focused is workbench.pane)
+        await press(pilot, "1")
+        await until(pilot, lambda: workbench.session.run is not second and ended(workbench))
+        again = workbench.session.run
+        assert (again.request.strategy, again.started.seed) == ("greedy", second.started.seed)
+        assert again.request.prompt == second.request.prompt
+        assert again.request.chat is None, "turns are nothing without a template"
+        await press(pilot, "g")
+        await until(pilot, lambda: workbench.session.run is not again and ended(workbench))
+        assert workbench.session.run.started.seed != second.started.seed
 
 
 async def test_the_reused_count_is_said(talker: Any) -> None:

@@ -125,6 +125,11 @@ async def test_digit_during_a_run_runs_the_same_prompt_under_that_strategy(demo:
         assert run is not None
         assert run.request.strategy == "greedy"
         assert run.request.prompt == PROMPT
+        await until(pilot, lambda: workbench.session.run.started is not None)  # type: ignore[union-attr]
+        assert run.started is not None
+        assert first is not None
+        assert first.started is not None
+        assert run.started.seed == first.started.seed, "so that one sees what the strategy did"
         assert first is not None
         assert first.finished is not None
         assert first.finished.reason == "cancelled"

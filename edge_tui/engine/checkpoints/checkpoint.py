@@ -18,7 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.checkpoints.locate import find
-from edge_tui.engine.checkpoints.weight_files import CheckpointError, Tensor, foreign, read_json, read_tensors
+from edge_tui.engine.checkpoints.weight_files import (
+    CheckpointError,
+    Tensor,
+    check_pointer,
+    foreign,
+    read_json,
+    read_tensors,
+    without_config,
+)
+from edge_tui.engine.model_classes import architecture_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -35,6 +44,7 @@ __all__ = [
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 """Files of which a tokenizer has at least one."""
+_SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 
 
@@ -50,7 +60,7 @@ class Checkpoint:
         tensors: Stored tensors by name.
         quantization: "" or, for weights stored by bitsandbytes, "int8" or "4bit".
         generation_config: generation_config.json, {} without one.
-        tokenizer_config: tokenizer_config.json, {} without one.
+        tokenizer_config: tokenizer_config.json with the special tokens of older files, {} without one.
         chat_template: Jinja source, None if the checkpoint has no template.
     """
 
@@ -180,19 +190,20 @@ def describe(
     """
     config = read_json(name, path / "config.json")
     if config is None:
-        raise CheckpointError(
-            f"{name} has no config.json in {path}; give the folder that holds the model's files."
-        )
+        raise without_config(name, path)
     quantization = _quantization(name, config)
-    architecture = _architecture(name, config)
+    architecture = architecture_of(name, config)
     stored = tensors()
     if any(tensor.dtype.startswith("F8") for tensor in stored.values()):
         raise CheckpointError(foreign(name, "FP8"))
-    if not any(has(file) for file in TOKENIZERS):
-        raise CheckpointError(f"{name} has no tokenizer (tokenizer.json) in {path}; finish its download.")
-    tokenizer_config = (read_json(name, path / "special_tokens_map.json") or {}) | (
-        read_json(name, path / "tokenizer_config.json") or {}
-    )
+    if any(tensor.endswith(".qweight") for tensor in stored):
+        raise CheckpointError(foreign(name, "GPTQ or AWQ"))
+    _check_tokenizer(name, path, has)
+    tokenizer_config = read_json(name, path / "tokenizer_config.json") or {}
+    if (
+        "added_tokens_decoder" not in tokenizer_config
+    ):  # as in transformers: newer checkpoints say it all there
+        tokenizer_config |= read_json(name, path / "special_tokens_map.json") or {}
     return Checkpoint(
         name=name,
         path=path,
@@ -221,10 +232,25 @@ def pair_refusal(a: Checkpoint, b: Checkpoint) -> str | None:
     )
 
 
+def _check_tokenizer(name: str, path: Path, has: Callable[[str], bool]) -> None:
+    if not any(has(file) for file in TOKENIZERS):
+        raise CheckpointError(f"{name} has no tokenizer (tokenizer.json) in {path}; finish its download.")
+    check_pointer(name, path / "tokenizer.json")
+    pieces = [file for file in _SENTENCEPIECE if has(file)]
+    if has("tokenizer.json") or not pieces or has("vocab.json"):
+        return
+    check_pointer(name, path / pieces[0])
+    if find_spec("sentencepiece") is None:
+        raise CheckpointError(
+            f"{name} has no tokenizer.json, and its {pieces[0]} needs the package sentencepiece, which is "
+            "missing; install it with 'pip install sentencepiece', or take a revision with tokenizer.json."
+        )
+
+
 def _quantization(name: str, config: Mapping[str, Any]) -> str:
     if isinstance(config.get("quantization"), dict):
         raise CheckpointError(foreign(name, "MLX"))
-    stored = config.get("quantization_config")
+    stored = config.get("quantization_config") or config.get("compression_config")
     if not isinstance(stored, dict):
         return ""
     four = bool(stored.get("load_in_4bit") or stored.get("_load_in_4bit"))
@@ -235,39 +261,6 @@ def _quantization(name: str, config: Mapping[str, Any]) -> str:
             foreign(name, method.upper() if method.isascii() and " " not in method else method)
         )
     return "4bit" if four else "int8"
-
-
-@lru_cache(maxsize=1)
-def _causal_models() -> dict[str, str]:
-    """Model types and classes that transformers' AutoModelForCausalLM knows, read from its source.
-
-    Importing the table would take seconds and load torch.
-    """
-    spec = find_spec("transformers")
-    if spec is None or spec.origin is None:
-        return {}
-    source = (Path(spec.origin).parent / "models" / "auto" / "modeling_auto.py").read_text(encoding="utf-8")
-    table = source.partition("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES = ")[2].partition("\n)")[0]
-    return dict(re.findall(r'\("([\w.-]+)",\s*"(\w+)"\)', table))
-
-
-def _architecture(name: str, config: Mapping[str, Any]) -> str:
-    known = _causal_models()
-    listed = config.get("architectures")
-    model_type = str(config.get("model_type", ""))
-    architecture = str(listed[0]) if isinstance(listed, list) and listed else known.get(model_type, "")
-    if architecture in known.values() and model_type in known:
-        return architecture
-    auto_map = config.get("auto_map")
-    if isinstance(auto_map, dict) and "AutoModelForCausalLM" in auto_map:
-        raise CheckpointError(
-            f"{name} needs Python code of its own to run, which is never executed; "
-            "choose a checkpoint of an architecture that transformers has built in."
-        )
-    raise CheckpointError(
-        f"{name} is a {architecture or model_type or 'model without an architecture'}, not a causal "
-        "language model that transformers knows; choose one that writes text, such as Qwen or Llama."
-    )
 
 
 def _is_scale(name: str) -> bool:

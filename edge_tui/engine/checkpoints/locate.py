@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from edge_tui.engine.checkpoints.weight_files import CheckpointError
+from edge_tui.engine.checkpoints.weight_files import CheckpointError, lone_file
 
 DEMO = Path(__file__).parents[2] / "demo"
 DEMO_MODELS = ("expert", "amateur")
@@ -52,9 +52,17 @@ def find(name: str) -> Path:
         raise CheckpointError(
             "A model's name cannot contain a NUL character; choose it from the models screen."
         )
-    folder = Path(name).expanduser() if name else Path()
-    if name and folder.is_dir():
-        return folder.absolute()
+    try:
+        folder = Path(name).expanduser()
+        if name and folder.is_dir():
+            return folder.absolute()
+        if name and folder.is_file():
+            raise lone_file(name, folder.absolute())
+    except (OSError, RuntimeError) as error:  # no right to look, a name too long, no such home
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise CheckpointError(
+            f"{name[:200]} cannot be looked at ({reason}); give a folder that can be read."
+        ) from error
     if name.startswith(("/", ".", "~")) or not _REPOSITORY.fullmatch(name) or ".." in name:
         raise CheckpointError(
             f"There is no folder {name!r}, and it is not a repository id; "

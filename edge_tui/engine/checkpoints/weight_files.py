@@ -23,6 +23,7 @@ _HEADER_LIMIT = 100_000_000
 """The safetensors format's own bound of a header, in bytes."""
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8}
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_POINTER = b"version https://git-lfs"
 
 
 class CheckpointError(EdgeError):
@@ -53,10 +54,21 @@ class Tensor:
 def read_json(name: str, file: Path) -> dict[str, Any] | None:
     """A JSON object; None if there is no such file."""
     try:
-        value = json.loads(file.read_text(encoding="utf-8-sig"))
+        text = file.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except PermissionError as error:
+        raise CheckpointError(
+            f"{file.name} of {name} cannot be read ({error.strerror}); check its permissions."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{file.name} of {name} cannot be read ({error}); fetch the checkpoint again."
+        ) from error
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        check_pointer(name, file)
         raise CheckpointError(
             f"{file.name} of {name} cannot be read ({error}); fetch the checkpoint again."
         ) from error
@@ -70,6 +82,69 @@ def foreign(name: str, method: str) -> str:
         f"{name} is quantised as {method}, which is not supported; "
         "take the 16-bit checkpoint and load it as int8 or 4bit."
     )
+
+
+def check_pointer(name: str, file: Path) -> None:
+    """Refuses a Git LFS pointer that lies in a file's place; other files, and none, pass.
+
+    Raises:
+        CheckpointError: it is one.
+    """
+    try:
+        with file.open("rb") as stream:
+            pointer = stream.read(len(_POINTER)) == _POINTER
+    except OSError:
+        return
+    if pointer:
+        raise CheckpointError(
+            f"{file.name} of {name} is a Git LFS pointer, not the file itself; "
+            "run 'git lfs pull' in its folder."
+        )
+
+
+def without_config(name: str, path: Path) -> CheckpointError:
+    """What a folder without config.json is instead."""
+    try:
+        present = sorted(file.name for file in path.iterdir())
+    except OSError as error:
+        return CheckpointError(f"{name} cannot be read ({error.strerror}); check the folder's permissions.")
+    if not present:
+        return CheckpointError(f"{name} is an empty folder; give one that holds a model's files.")
+    if "model_index.json" in present:
+        return CheckpointError(f"{name} is a diffusion pipeline, which makes images; choose a text model.")
+    weights = any(file.endswith(".safetensors") for file in present)
+    other = None if weights and "adapter_config.json" not in present else without_safetensors(name, present)
+    return other or CheckpointError(
+        f"{name} has no config.json in {path}; give the folder that holds the model's files."
+    )
+
+
+def lone_file(name: str, path: Path) -> CheckpointError:
+    """What a file is that was given in the place of a checkpoint's folder."""
+    try:
+        with path.open("rb") as stream:
+            magic = stream.read(4)
+    except OSError as error:
+        return CheckpointError(f"{name} cannot be read ({error.strerror}); check the file's permissions.")
+    if magic == b"GGUF" or path.suffix.lower() == ".gguf":
+        return CheckpointError(_gguf(name))
+    if path.suffix.lower() in _PICKLES:
+        return CheckpointError(
+            f"{name} is a pickled weight file, a format that can run code when it is read; "
+            "give a folder with safetensors."
+        )
+    if (path.parent / "config.json").is_file():
+        return CheckpointError(
+            f"{name} is one file of a checkpoint, which is read as a whole; give its folder, {path.parent}."
+        )
+    return CheckpointError(
+        f"{name} is a file, not a folder with a checkpoint; give a folder with config.json, safetensors and "
+        "a tokenizer."
+    )
+
+
+def _gguf(name: str) -> str:
+    return f"{name} is in GGUF, a format that is not read; take the safetensors checkpoint of the same model."
 
 
 def _weight_files(name: str, path: Path) -> list[Path]:
@@ -100,10 +175,10 @@ def without_safetensors(name: str, present: Iterable[str]) -> CheckpointError | 
     present = sorted(present)
     if "adapter_config.json" in present:
         return CheckpointError(
-            f"{name} is a LoRA adapter without its base model; merge it and load the result."
+            f"{name} is a LoRA adapter without its base model; merge it into that and load the result."
         )
     if any(file.endswith(".gguf") for file in present):
-        return CheckpointError(foreign(name, "GGUF"))
+        return CheckpointError(_gguf(name))
     pickles = [file for file in present if file.endswith(_PICKLES) and file != "training_args.bin"]
     if pickles:
         return CheckpointError(
@@ -138,6 +213,7 @@ def _header(name: str, file: Path) -> dict[str, Tensor]:
             f"{file.name} of {name} cannot be read ({error}); check its permissions."
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        check_pointer(name, file)
         raise CheckpointError(
             f"{file.name} of {name} has a broken header ({size:,} bytes); fetch that file again."
         ) from error

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.events import TOP, FinishReason, TokenBatch
-from edge_tui.engine.ops.stats import FLOATS, INTS
+from edge_tui.engine.ops.stats import ASTRAY, FLOATS, INTS
 from edge_tui.engine.text.tokenizer import StopScanner
 
 if TYPE_CHECKING:
@@ -36,6 +36,36 @@ class NotANumber(ArithmeticError):
     def __init__(self, index: int) -> None:
         super().__init__(f"logits of token {index} are not finite")
         self.index = index
+
+
+class BrokenStep(ArithmeticError):
+    """The strategy's numbers stopped being numbers, or it gave an id that there is not.
+
+    Attributes:
+        index: The token that could not be chosen.
+        is_astray: Whether it was an id.
+    """
+
+    def __init__(self, index: int, is_astray: bool) -> None:
+        super().__init__(f"the choice of token {index} is broken")
+        self.index, self.is_astray = index, is_astray
+
+
+def _check(ints: NDArray[Any], floats: NDArray[Any], index: int) -> None:
+    """Looks at the numbers of a record's rows that tell of faults.
+
+    Raises:
+        NotANumber: the model's logits were not finite.
+        BrokenStep: the strategy's were not, or it gave a token or a parent that there is not.
+    """
+    if not (abs(floats[:, FLOATS.index("entropy")]) < 1e30).all():  # NaN compares false
+        raise NotANumber(index)
+    if (ints[:, INTS.index("done")] & ASTRAY).any():
+        raise BrokenStep(index, is_astray=True)
+    # NaN or +inf among the final logits, or nothing left of them, makes NaN of their normaliser.
+    final = floats[:, FLOATS.index("final_logp")]
+    if (final != final).any():
+        raise BrokenStep(index, is_astray=False)
 
 
 @dataclass(slots=True)
@@ -179,15 +209,14 @@ class Scribe:
 
         Raises:
             NotANumber: the model's logits were not finite.
+            BrokenStep: the strategy broke them, or gave an id that there is not.
         """
         if self.reason is not None:
             return 0
         if self._proposes:
             return self._take_positions(ints, floats)
         index = self._start + self.steps
-        entropy = floats[:, FLOATS.index("entropy")]
-        if not (abs(entropy) < 1e30).all():  # NaN compares false
-            raise NotANumber(index)
+        _check(ints, floats, index)
         self.steps += 1
         self.fed.append(int(ints[0, 0]))
         if self._searches:
@@ -200,13 +229,11 @@ class Scribe:
         """Takes the positions of one text that count, up to its end."""
         voice = self._voices[0]
         taken = int((ints[:, INTS.index("parent")] >= 0).sum())
-        entropy = floats[:, FLOATS.index("entropy")]
         for position in range(taken):
             if voice.has_ended():
                 break
-            if not abs(entropy[position]) < 1e30:
-                raise NotANumber(self._start + self.steps)
             row = slice(position, position + 1)
+            _check(ints[row], floats[row], self._start + self.steps)
             self._ready += voice.take(self._start + self.steps, ints[row], floats[row])
             self.steps += 1
             self.fed.append(int(ints[position, 0]))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge_tui.decoders.base import Decoder, ParamError
+from edge_tui.engine import seeds
 from edge_tui.engine.events import Resolved
 from edge_tui.engine.port import MODE_TEMPERATURE, Request
 from edge_tui.errors import RequestError
@@ -62,7 +62,7 @@ def settle(request: Request, decoder: Decoder, checkpoint_values: Mapping[str, f
         name: Resolved(known[name].format(value) if known[name].choices else value, sources[name])
         for name, value in values.items()
     }
-    seed = secrets.randbits(31) if request.seed is None else request.seed
+    seed = seeds.draw() if request.seed is None else request.seed
     return Settled(values, resolved, seed)
 
 

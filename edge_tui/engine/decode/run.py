@@ -12,7 +12,7 @@ from edge_tui.decoders.base import Decoder, Records
 from edge_tui.engine.decode import scoring
 from edge_tui.engine.decode.cpu_pinning import Seat
 from edge_tui.engine.decode.generation import Generation
-from edge_tui.engine.decode.output_processor import NotANumber, Scribe
+from edge_tui.engine.decode.output_processor import BrokenStep, NotANumber, Scribe
 from edge_tui.engine.decode.resolve import room, settle
 from edge_tui.engine.decode.speculation_gate import Worth
 from edge_tui.engine.events import (
@@ -27,6 +27,7 @@ from edge_tui.engine.events import (
     Ranked,
     Started,
 )
+from edge_tui.engine.inspection import check_request
 from edge_tui.engine.models.base import Cancelled
 from edge_tui.engine.models.manager import Residents, memory_of
 from edge_tui.engine.port import Message, Request
@@ -104,6 +105,7 @@ def perform(
         settled.seed,
         request.samples,
     )
+    check_request(decoder, decoder.rows(settled.values), generation.lookahead, len(request.prefix))
     scribe = Scribe(
         run.id,
         decoder,
@@ -236,6 +238,9 @@ class _Decode:
                 )
             )
             reason = "cancelled"
+        except BrokenStep as error:
+            reason = "cancelled"
+            raise generation.rig.diagnose(error.index, error.is_astray) from None
         finally:
             scribe.end(reason)
             self._hand_over()
@@ -332,13 +337,20 @@ def read_prompt(
         messages = [Message("user", turns)] if isinstance(turns, str) else list(turns)
         if request.system:
             messages.insert(0, Message("system", request.system))
-        rendered = chat_template.render(main.checkpoint, messages, cancelled=cancelled)
+        rendered = chat_template.render(
+            main.checkpoint, messages, variables=request.template, cancelled=cancelled
+        )
         assert rendered is not None
         return main.codec.encode(rendered, special=False), notices
     if request.chat is True:
         notices = ("This model has no chat template: the prompt is completed as raw text.",)
     if request.system:
         notices += ("Outside a chat template there is no place for the system prompt: it is left out.",)
+    if request.template:
+        names = ", ".join(request.template)
+        notices += (
+            f"Outside a chat template there is no place for template variables: {names} is left out.",
+        )
     ids = main.codec.encode(text, special=True)
     if not ids:
         raise RequestError("The prompt has no tokens: type something to decode.", "prompt")

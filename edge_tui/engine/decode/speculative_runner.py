@@ -11,20 +11,24 @@ last but one yet, else it reads it twice; either way the shapes are the same, as
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Output
+from edge_tui.decoders.checks import check_proposal, is_own
 from edge_tui.decoders.core.random import Rng
-from edge_tui.engine.decode.step_record import Decided
+from edge_tui.engine.decode.step_record import Decided, within
 from edge_tui.engine.decode.step_runner import Rig
+from edge_tui.engine.inspection import Inspector
 from edge_tui.engine.ops.choose import fused_lookahead
+from edge_tui.engine.ops.stats import ASTRAY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
-    from edge_tui.decoders.base import Decoder, Env
+    from edge_tui.decoders.base import Decoder, Env, Step
     from edge_tui.engine.models.base import Context, LanguageModel
 
 TAKEN, BEYOND = 0, -1
@@ -50,7 +54,10 @@ class LookaheadRig(Rig):
         self.k = decoder.lookahead(values)
         self._main, self._draft = (stream.name for stream in decoder.streams)
         self._kernels = fused_lookahead(decoder, self.device, width, rows, self.k)
-        self._strategy = self._kernels or decoder
+        self._inspector = Inspector(decoder, proposes=True)
+        self._is_own = is_own(type(decoder))
+        self._astray = torch.zeros(self.k + 1, dtype=torch.int64, device=self.device)
+        """1 where a proposal or a token of a step was an id that there is not."""
         self._certain = torch.zeros(rows, dtype=torch.int64, device=self.device)
         """Positions of the main context that will stay."""
         self._block = torch.zeros(rows, self.k + 1, dtype=torch.int64, device=self.device)
@@ -64,6 +71,7 @@ class LookaheadRig(Rig):
     def begin(self, env: Env, outputs: Mapping[str, Output], seed: int) -> None:
         self.proposing = True
         super().begin(env, outputs, seed)
+        self._astray.zero_()
         self._certain.fill_(env.prompt.shape[1])
         self._pair[:, 1] = env.prompt[:, -1]
 
@@ -86,6 +94,8 @@ class LookaheadRig(Rig):
 
     def feed(self) -> None:
         """The draft proposes and the main model reads; or it reads the last token alone."""
+        if not self._is_own:
+            self._astray.zero_()
         if not self.proposing:
             tokens = self._pair[:, 1:].contiguous()
             self.outputs[self._main] = self.streams[self._main].forward(self.contexts[self._main], tokens)
@@ -95,10 +105,21 @@ class LookaheadRig(Rig):
         self._block[:, 0] = self._pair[:, 1]
         for at in range(self.k):
             out = self._cut(self.streams[self._draft].forward(self.contexts[self._draft], tokens))
-            proposed = self._strategy.propose(out, self._state, self.table.params, self._rng, at)
+            proposed = self._propose(out, at)
             self._block[:, at + 1] = proposed
             tokens = proposed[:, None]
         self.outputs[self._main] = self.streams[self._main].forward(self.contexts[self._main], self._block)
+
+    def _propose(self, out: Output, at: int) -> Tensor:
+        """The proposal at a position, an id that there is."""
+        strategy = self._kernels or self.decoder
+        proposed = strategy.propose(out, self._state, self.table.params, self._rng, at)
+        if self._is_own:
+            return proposed
+        check_proposal(self.decoder, proposed, self.rows, self.device)
+        proposed, astray = within(proposed, self._width)
+        self._astray[:1] |= astray
+        return proposed
 
     def costs(self) -> tuple[float, float]:
         """Seconds of the forwards of a step without proposals, and of one with them; both are taken back."""
@@ -128,12 +149,27 @@ class LookaheadRig(Rig):
 
     def pick(self, keep: bool = False) -> None:
         outs = {self._main: self._cut(self.outputs[self._main])}
-        step = self._strategy.step(outs, self._state, self.table.params, self._rng)
+        choose = self._kernels.step if self._kernels else self._inspector.step
+        step = choose(outs, self._state, self.table.params, self._rng)
+        if not self._is_own:
+            step = self._in_range(step)
         accepted, tokens = step.accepted, step.tokens
         assert accepted is not None, f"{self.decoder.name} says how many proposals it takes"
         assert tokens is not None, f"{self.decoder.name} says which tokens they are"
         self._took = step, outs[self._main].logits[0]
         self._settle(step.chosen, accepted, tokens)
+
+    def _in_range(self, step: Step) -> Step:
+        """A step of a user's strategy with its ids brought into range; `_astray` says where they were not."""
+        assert step.accepted is not None
+        assert step.tokens is not None
+        positions = step.tokens.shape[1]
+        accepted, astray = within(step.accepted, positions)
+        tokens, lost = within(step.tokens, step.final.shape[-1])
+        chosen, missed = within(step.chosen, step.final.shape[-1])
+        counts = self._positions[:positions] <= accepted[:, None]
+        self._astray[:positions] |= ((lost[0] + astray + missed) * counts[0]).clamp(max=1)
+        return replace(step, chosen=chosen, tokens=tokens, accepted=accepted)
 
     def tell(self) -> None:
         assert self._took is not None, "nothing was picked yet"
@@ -148,7 +184,7 @@ class LookaheadRig(Rig):
             final=step.final[0],
             chosen=tokens[0],
             parent=(positions <= step.accepted).long() - 1,
-            done=done,
+            done=done if self._is_own else done + ASTRAY * self._astray[: len(z)],
             version=self.table.version_row.expand(len(z)),
             extras=[step.extras[name][0].float() for name in self.decoder.columns],
         )

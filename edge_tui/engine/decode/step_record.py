@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edge_tui.engine.ops.stats import record
+from edge_tui.decoders.checks import is_own
+from edge_tui.engine.ops.stats import ASTRAY, record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -91,12 +92,34 @@ def pick(
     from edge_tui.decoders.core.random import Rng
 
     took = step(outs, state, params, Rng(desk.key, desk.rows, desk.step))
+    if not is_own(type(decoder)):
+        took = _in_range(took, desk)
     # Fused steps write to the desk themselves.
     if took.parent is not None and took.parent is not desk.parent:
         desk.parent.copy_(took.parent)
     if took.chosen is not desk.tokens:
         desk.tokens.copy_(took.chosen)
     return took
+
+
+def _in_range(took: Step, desk: Desk) -> Step:
+    """A step of a user's strategy with its ids brought into range; where they were not, `done` says so.
+
+    An id that there is not would be read beyond the vocabulary, which costs a GPU its context.
+    """
+    chosen, astray = within(took.chosen, took.final.shape[-1])
+    parent = took.parent
+    if parent is not None:
+        parent, lost = within(parent, len(desk.tokens))
+        astray = astray | lost
+    ended = desk.never if took.done is None else took.done
+    return replace(took, chosen=chosen, parent=parent, done=ended + ASTRAY * astray)
+
+
+def within(ids: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Ids int64 of any shape brought into `0 … size − 1`, and which of them were not there, int64 0 or 1."""
+    safe = ids.clamp(0, size - 1)
+    return safe, (safe != ids).long()
 
 
 def apart(took: Step, outs: Mapping[str, Output]) -> Step:

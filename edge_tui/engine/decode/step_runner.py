@@ -12,11 +12,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Decoder, Env, Output
-from edge_tui.decoders.core.random import key_of
+from edge_tui.decoders.core.random import Rng, key_of
 from edge_tui.engine.decode.cpu_trace import TracedChoice, is_steady
 from edge_tui.engine.decode.param_table import ParamTable
 from edge_tui.engine.decode.ring import Ring
 from edge_tui.engine.decode.step_record import Decided, Desk, apart, pick, tell
+from edge_tui.engine.inspection import Inspector
 from edge_tui.engine.ops.choose import fused_step
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edge_tui.decoders.base import State, Step
+    from edge_tui.decoders.core.errors import StrategyError
     from edge_tui.engine.decode.cuda_graphs import Graphs
     from edge_tui.engine.models.base import Context, LanguageModel
 
@@ -86,6 +88,7 @@ class Rig:
         self._took: tuple[Step, Tensor] | None = None
         """What was picked last, and from which of the main stream's logits `[R, V]`."""
         self._state: State = {}
+        self._inspector = Inspector(decoder)
         self._moves = False
         self._traced: TracedChoice | None = None
         self._traceable = self.device == "cpu" and is_steady(decoder)
@@ -113,7 +116,7 @@ class Rig:
         self._traced = None
         self.desk.step.fill_(env.prefix)
         self.desk.key.fill_(key_of(seed))
-        state = self.decoder.init(env)
+        state = self._inspector.begin(env, self.graphs is not None)
         if self.graphs is not None and _alike(state, self._state):
             for name, tensor in state.items():
                 self._state[name].copy_(tensor)
@@ -185,7 +188,7 @@ class Rig:
             keep: Whether that `feed` may come before what there is to `tell` has been recorded.
         """
         outs = {name: self._cut(output) for name, output in self.outputs.items()}
-        step = self._fused or self.decoder.step
+        step = self._fused or self._inspector.step
         took = pick(self.decoder, step, outs, self._state, self.table.params, self.desk)
         if self._fused is not None:
             self._took = took, self._fused.raw
@@ -200,6 +203,21 @@ class Rig:
         if self._fused is not None:
             self._fused.finish()
         self.decided = tell(self.decoder, *self._took, self.desk)
+
+    def diagnose(self, index: int, is_astray: bool) -> StrategyError:
+        """Finds out what broke the choice of token `index`; see `Inspector.diagnose`."""
+        import torch
+
+        desk = self.desk
+        with torch.inference_mode():
+            return self._inspector.diagnose(
+                {name: self._cut(output) for name, output in self.outputs.items()},
+                self._state,
+                self.table.params,
+                Rng(desk.key, desk.rows, desk.step),
+                index,
+                is_astray,
+            )
 
     def note(self) -> tuple[Tensor, Tensor]:
         """The record of what was decided: integers and floats, as `ops.stats.record` lays them out."""

@@ -129,6 +129,8 @@ def body_of(
             )
         if "chat" in server.logprobs:
             body |= {"logprobs": True, "top_logprobs": ALTERNATIVES}
+        if request.template:
+            body["chat_template_kwargs"] = dict(request.template)
         return "/v1/chat/completions", {**body, "messages": _messages(request)}
     if request.chat is True:
         raise RequestError(f"{server.host} has no chat for this model: switch the chat template off.", "chat")
@@ -183,6 +185,13 @@ def _started(run: int, request: Request, settled: Settled, server: Server, path:
     used = [name for name in _UNCHECKED if settled.values.get(name)]
     if used:
         notices.append(f"Whether {server.host} uses {' and '.join(used)} cannot be seen from here.")
+    if "chat" not in path:
+        left = [
+            name
+            for name, said in (("system prompt", request.system), ("template variables", request.template))
+            if said
+        ]
+        notices += [f"Outside a chat template there is no place for the {name}: left out." for name in left]
     if request.strategy == "auto":
         notices.append(f"{server.host} samples as it likes: nothing was sent that says how.")
     return Started(

@@ -85,7 +85,7 @@ def body_of(request: Request) -> dict[str, Any]:
         prompt = list(request.ids)
     elif not isinstance(prompt, str):
         prompt = [{"role": turn.role, "content": turn.content} for turn in prompt]
-    return {
+    body = {
         "prompt": prompt,
         "max_length": request.max_length,
         "strategy": request.strategy,
@@ -99,6 +99,8 @@ def body_of(request: Request) -> dict[str, Any]:
         "prefix": list(request.prefix),
         "format": "columns",
     }
+    # An older server refuses fields that it does not know.
+    return body | {"chat_template_kwargs": dict(request.template)} if request.template else body
 
 
 def _started(run: int, told: dict[str, Any], sources: Mapping[str, str]) -> Started:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.models.base import Cancelled
@@ -51,7 +53,7 @@ class ChatError(EdgeError):
 
     code = "chat_template"
 
-    def __init__(self, message: str, field: str = "messages") -> None:
+    def __init__(self, message: str, field: str = "chat") -> None:
         super().__init__(message)
         self.field = field
 
@@ -135,9 +137,29 @@ def thinking_open(text: str) -> bool:
 
 
 def _special_tokens(checkpoint: Checkpoint) -> dict[str, str]:
-    return {
+    """The tokens that a template can name, as transformers' `special_tokens_map` has them."""
+    config = checkpoint.tokenizer_config
+    found = {key: value for key, value in config.items() if key.endswith("_token")}
+    for names in (config.get("model_specific_special_tokens"), config.get("extra_special_tokens")):
+        if isinstance(names, dict):
+            found |= names
+    texts = {
         key: text
-        for key, value in checkpoint.tokenizer_config.items()
-        if key.endswith("_token") and (text := value.get("content") if isinstance(value, dict) else value)
-        if isinstance(text, str)
+        for key, value in found.items()
+        if (text := value.get("content") if isinstance(value, dict) else value) and isinstance(text, str)
     }
+    unsaid = [name for name in _TOKENS if name not in config and name in (checkpoint.chat_template or "")]
+    return {**(_class_tokens(checkpoint.path) if unsaid else {}), **texts}
+
+
+@lru_cache(maxsize=8)
+def _class_tokens(folder: Path) -> dict[str, str]:
+    """The special tokens of a checkpoint whose files leave some to the tokenizer's class, e.g. GPT-2's."""
+    from transformers import AutoTokenizer, logging
+
+    logging.set_verbosity_error()  # it would write into the screen
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return dict(tokenizer.special_tokens_map)
+    except Exception:  # transformers has no such class, or cannot make it: then nobody knows a default
+        return {}

@@ -126,7 +126,8 @@ class TemplateProcess:
             with contextlib.suppress(RenderError):
                 self.render(template, None)
 
-        threading.Thread(target=compile_template, name="chat template", daemon=True).start()
+        with contextlib.suppress(RuntimeError):  # no more threads
+            threading.Thread(target=compile_template, name="chat template", daemon=True).start()
 
     def close(self) -> None:
         """Ends the child; another call of `render` starts one anew."""
@@ -197,7 +198,10 @@ class TemplateProcess:
         deadline = time.monotonic() + seconds
         # In a thread, since neither writing nor reading can be given up; the end of the child ends both.
         thread = threading.Thread(target=exchange, name="chat template", daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise RenderError("start", str(error)) from error
         while True:
             thread.join(_GLANCE)
             if not thread.is_alive():

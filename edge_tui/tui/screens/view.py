@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.geometry import Size
     from textual.theme import Theme
+    from textual.widget import Widget
 
     from edge_tui.decoders.base import Decoder
     from edge_tui.engine.events import Event, Failed, Finished, Loaded, Started
@@ -139,6 +140,20 @@ class View(Screen[None]):
             yield Footer(show_command_palette=False, compact=True)
             yield self.tour
 
+    @property
+    def too_small(self) -> bool:
+        """Whether the terminal has no room for the workbench."""
+        return self.has_class("-tiny") or self.has_class("-flat")
+
+    def _reset_focus(self, widget: Widget, avoiding: list[Widget] | None = None) -> None:
+        """Takes the focus from a widget that is removed or hidden, but not for want of room.
+
+        Keys would become commands. A terminal may have room again before the widget hears that it is hidden.
+        """
+        hidden = any(not node.display and node.id != "workbench" for node in widget.ancestors_with_self)
+        if avoiding or hidden or not widget.focusable:
+            super()._reset_focus(widget, avoiding)
+
     def on_mount(self) -> None:
         ui = self.app.settings.ui
         self.draw_ascii(self.app.ascii)
@@ -154,7 +169,8 @@ class View(Screen[None]):
         """Draws bars and borders with plain ASCII, or with lines."""
         self.set_class(plain, "-ascii")
         if self.app.telemetry is not None and self.app.telemetry.host:
-            self.gauge.border_title = f"gauge of {self.app.telemetry.host}"
+            host = sanitise(self.app.telemetry.host, keep_newlines=False)
+            self.gauge.border_title = Content(f"gauge of {host}")
         self.gauge.ascii_only = self.parameters.table.ascii_only = plain
         self.refresh()
 

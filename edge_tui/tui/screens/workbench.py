@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from random import getrandbits
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.widgets import Input, TextArea
 
 from edge_tui import decoders as registry
 from edge_tui.decoders.base import ParamError
+from edge_tui.engine import seeds
 from edge_tui.tui import clipboard
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.screens.crafting import Crafting
@@ -59,9 +58,7 @@ class Workbench(Crafting):
         if asked is None:
             return
         self.past.add(prompt)
-        request = self.knobs.request(asked)
-        # Turns are nothing without a template, whatever is said about single prompts.
-        self._start(request if isinstance(asked, str) else replace(request, chat=None))
+        self._start(self.knobs.request(asked))
 
     def _start(self, request: Request, previous: Transcript | None = None) -> None:
         if self.parameters.has_class("-editing") and self.focused is not self.parameters.field:
@@ -108,15 +105,24 @@ class Workbench(Crafting):
         self._title_model()
         run = self.session.run
         if changed and run is not None and (self.session.busy or self._has_just_run(run)):
-            self._start(self.knobs.request(run.request.prompt))
+            self._start(self.knobs.request(run.request.prompt, seed=_seed_of(run)))
         else:
-            hint = "^j runs it. " if changed and run is not None and self.prompt.text.strip() else ""
+            hint = ""
+            if changed and run is not None and run is self.current and self._is_as_sent(run):
+                hint = "r runs the prompt again with its seed. "
+            elif changed and run is not None and self.prompt.text.strip():
+                hint = "^j runs it. "
             self.say(f"{self._name_of(name)}: {hint}{decoder.summary}")
 
     def _has_just_run(self, run: Run) -> bool:
-        """Whether a run came to its own end and the prompt still is what it was."""
+        """Whether a run came to its own end, and nothing was typed since. One that was stopped stays so."""
         ended = run.finished is not None and run.finished.reason != "cancelled"
-        return ended and run is self.current and run.request.prompt == self.prompt.text
+        return ended and run is self.current and self._is_as_sent(run)
+
+    def _is_as_sent(self, run: Run) -> bool:
+        """Whether the prompt still is what a run was asked with; a conversation clears what it has sent."""
+        prompt = run.request.prompt
+        return self.prompt.text == (prompt if isinstance(prompt, str) else "")
 
     def show_problem(self) -> None:
         """Shows what is wrong with the first of the user's own strategies that does not work, if any."""
@@ -164,8 +170,7 @@ class Workbench(Crafting):
         elif run.finished is not None and run.finished.reason == "eos":
             self.say("The model ended its answer; g runs the prompt again with another seed.", "warning")
         elif not self._foreign(run):
-            seed = run.started.seed if run.started is not None else None
-            request = self.knobs.request(run.request.prompt, run.transcript.ids(), seed)
+            request = self.knobs.request(run.request.prompt, run.transcript.ids(), _seed_of(run))
             self._start(request, run.transcript)
 
     def action_rerun(self) -> None:
@@ -173,15 +178,14 @@ class Workbench(Crafting):
         if run is None:
             self.action_run()
             return
-        seed = run.started.seed if run.started is not None else run.request.seed
-        self._start(self.knobs.request(run.request.prompt, seed=seed))
+        self._start(self.knobs.request(run.request.prompt, seed=_seed_of(run)))
 
     def action_again(self) -> None:
         run = self.current
         if run is None:
             self.action_run()
             return
-        self._start(self.knobs.request(run.request.prompt, seed=getrandbits(32)))
+        self._start(self.knobs.request(run.request.prompt, seed=seeds.draw()))
 
     def on_token_pane_take_alternative(self, event: TokenPane.TakeAlternative) -> None:
         """Cuts before a token, puts another one there, goes on."""
@@ -191,9 +195,8 @@ class Workbench(Crafting):
         if run is None or run.transcript is None or run.transcript is not self._shown or self._foreign(run):
             return
         transcript = run.transcript
-        seed = run.started.seed if run.started is not None else None
         prefix = (*transcript.ids(event.index), event.token_id)
-        self._start(self.knobs.request(run.request.prompt, prefix, seed), transcript)
+        self._start(self.knobs.request(run.request.prompt, prefix, _seed_of(run)), transcript)
 
     def action_clear(self) -> None:
         if self._shown is None and self._cleared is not None:
@@ -357,3 +360,8 @@ class Workbench(Crafting):
             self.say("There is no answer yet; ctrl+j runs the prompt.", "warning")
             return ""
         return transcript.text
+
+
+def _seed_of(run: Run) -> int | None:
+    """The seed of a run, also of one that has not begun."""
+    return run.started.seed if run.started is not None else run.request.seed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.cells import cell_len
 from textual.containers import Vertical
@@ -16,6 +16,7 @@ from textual.widgets import Input, Static
 
 from edge_tui.decoders.base import ParamError
 from edge_tui.tui.actions import bindings
+from edge_tui.tui.widgets.field import Field
 from edge_tui.util.format import clip
 from edge_tui.util.format import line as thin_bar
 from edge_tui.util.sanitise import sanitise
@@ -214,7 +215,7 @@ class ParameterTable(Widget, can_focus=True):
         self.index = min(self.index + 1, len(self._rows) - 1)
 
 
-class ValueInput(Input):
+class ValueInput(Field):
     """The field in which a value is typed; esc leaves everything as it was."""
 
     DEFAULT_CSS = """
@@ -225,9 +226,8 @@ class ValueInput(Input):
     class Left(Message):
         """Typing was given up."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(compact=True, select_on_focus=True, **kwargs)
-        self.set_reactive(Input.cursor_blink, False)
+    def __init__(self) -> None:
+        super().__init__(select_on_focus=True)
 
     def on_key(self, event: events.Key) -> None:
         """Esc is ours; all else goes on to the input."""

@@ -48,11 +48,8 @@ class Prompt(TextArea):
         return in_text(super().get_line_filters())
 
     def on_paste(self, event: events.Paste) -> None:
-        """A paste comes from outside: terminals would obey what it may hold. The text area then takes it."""
+        """The text area takes it; nobody else shall."""
         event.stop()
-        # Windows' line ends; a lone carriage return is how terminals send a pasted new line.
-        text = event.text.replace("\r\n", "\n").replace("\r", "\n")
-        event.text = sanitise(text, tab="\t")
 
     def action_cursor_up(self, select: bool = False) -> None:
         if not select and self.navigator.is_first_wrapped_line(self.cursor_location):
@@ -71,8 +68,8 @@ class Prompt(TextArea):
         self.replace(sanitise(text, tab="\t"), self.document.start, self.document.end)
         self.move_cursor(self.document.start if at_start else self.document.end)
 
-    def type(self, character: str) -> None:
-        """A character typed elsewhere that belongs here."""
+    def type(self, text: str) -> None:
+        """Adds what was typed or pasted elsewhere and belongs here."""
         self.focus()
         self.move_cursor(self.document.end)
-        self.insert(character)
+        self.insert(text)

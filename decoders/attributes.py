@@ -1,0 +1,133 @@
+"""Remembers the attributes of a strategy's objects, to see whether a run changes them."""
+
+from __future__ import annotations
+
+import sys
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+from edge_tui.decoders.checks import is_own, name_of
+from edge_tui.decoders.core.errors import StrategyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from edge_tui.decoders.base import Decoder
+
+_DEPTH = 5
+_STILL = (ModuleType, FunctionType, MethodType, BuiltinFunctionType, type)
+"""Kinds of values that are no state: importing late or defining a function changes nothing."""
+_PLAIN = (int, float, complex, str, bytes, bool, type(None))
+
+
+class Attributes:
+    """The attributes of a strategy, of its stages, their classes and files, as they are now.
+
+    Args:
+        decoder: The strategy.
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._before = self._look()
+
+    def check(self, method: str) -> None:
+        """Looks again.
+
+        Args:
+            method: "init" or "step": what ran in between.
+
+        Raises:
+            StrategyError: something changed; a strategy object keeps nothing of a run.
+        """
+        import torch
+
+        now = self._look()
+        for key in self._before.keys() | now.keys():
+            known, found = self._before.get(key), now.get(key)
+            if known is not None and found is not None and _is_same(known, found[1]):
+                continue
+            owner, value, _ = found or known or (None, None, None)
+            at, path = _method(owner, method), key[1]
+            said = f"{name_of(at)} puts a tensor into {path}" if isinstance(value, torch.Tensor) else (
+                f"{name_of(at)} changes {path}")  # fmt: skip
+            raise StrategyError(
+                f"{said}, which outlives the run and is not seen by captured steps; let init return it in the"
+                " state, and update it in place.", at)  # fmt: skip
+
+    def _look(self) -> dict[tuple[int, str], tuple[object, Any, Any]]:
+        """By owner and path: the owner, the value, and a copy where the value is a tensor."""
+        import torch
+
+        found: dict[tuple[int, str], tuple[object, Any, Any]] = {}
+        for owner, path, value in _walk(self._decoder):
+            copy = value.clone() if isinstance(value, torch.Tensor) else None
+            found[id(owner), path] = (owner, value, copy)
+        return found
+
+
+def _is_same(known: tuple[object, Any, Any], value: Any) -> bool:
+    _, before, copy = known
+    if isinstance(value, _PLAIN):
+        return type(before) is type(value) and (before == value or value != value)
+    if copy is not None and before is value:
+        import torch
+
+        return bool(torch.equal(copy.nan_to_num(), value.nan_to_num()))
+    return before is value
+
+
+def _method(owner: object, method: str) -> Callable[..., object]:
+    """The method of an object that `method` of its decoder calls."""
+    found: Callable[..., object] | None = getattr(owner, method, None)
+    return found if found is not None else getattr(owner, "apply")  # noqa: B009 — a stage's step
+
+
+def _walk(decoder: Decoder) -> Iterator[tuple[object, str, Any]]:
+    """Owner, path and value of everything that hangs on a strategy."""
+    from edge_tui.decoders.base import Decoder, Stage
+
+    seen: set[int] = set()
+
+    def down(owner: object, path: str, value: Any, depth: int) -> Iterator[tuple[object, str, Any]]:
+        if isinstance(value, _STILL):
+            return
+        is_part = isinstance(value, Decoder | Stage)
+        if not is_part:
+            yield owner, path, value
+        if isinstance(value, _PLAIN) or not depth or id(value) in seen or _is_foreign(value):
+            return
+        seen.add(id(value))
+        inside: list[tuple[str, Any]] = []
+        if is_part:
+            owner, path = value, "self"
+            inside = [(f"self.{name}", each) for name, each in vars(value).items()]
+            for kind in type(value).__mro__:
+                if not is_own(kind) and kind.__module__ not in ("builtins", "abc"):
+                    inside += [(f"{kind.__name__}.{n}", each) for n, each in _plain(vars(kind))]
+                    module = sys.modules.get(kind.__module__)
+                    inside += [(n, each) for n, each in _plain(vars(module) if module else {})]
+        elif isinstance(value, dict):
+            inside = [(f"{path}[{name!r}]", each) for name, each in list(value.items())]
+        elif isinstance(value, list | tuple | set | frozenset):
+            inside = [(f"{path}[{place}]", each) for place, each in enumerate(value)]
+        elif hasattr(value, "__dict__"):
+            inside = [(f"{path}.{name}", each) for name, each in vars(value).items()]
+        for name, each in inside:
+            yield from down(owner, name, each, depth - 1)
+
+    yield from down(decoder, "self", decoder, _DEPTH)
+
+
+def _plain(names: Any) -> list[tuple[str, Any]]:
+    """What a class or a module holds, without what Python puts there."""
+    return [
+        (name, each)
+        for name, each in list(names.items())
+        if not name.startswith("__") and name != "_abc_impl"
+    ]
+
+
+def _is_foreign(value: Any) -> bool:
+    """Tells whether a value's insides are its library's matter."""
+    return type(value).__module__.partition(".")[0] in ("torch", "numpy", "functools", "typing", "re")

@@ -1,0 +1,306 @@
+"""Checks what stages and decoders do with their tensors while they decode.
+
+Types, shapes and the names of a state are looked at in every step that runs operation by operation, which
+costs a few microseconds. An `Inspection` looks at everything else in a run's first step: it sees each
+operation that writes, and the numbers themselves. Captured and traced steps are copies of steps that passed.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from edge_tui.decoders.core.errors import Problem, StrategyError, place_of
+from edge_tui.decoders.writes import watch_writes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from types import FrameType
+
+    from torch import Tensor
+
+    from edge_tui.decoders.base import Decoder, Env, Params, Stage, State, Step
+    from edge_tui.decoders.core.random import Rng
+
+COUNTS = ("prompt_counts", "output_counts")
+"""Keys of the shared token counts in a chain's state."""
+_active: ContextVar[Inspection | None] = ContextVar("inspection", default=None)
+
+
+def is_own(kind: type) -> bool:
+    """Tells whether a class belongs to this package, whose strategies are tested against references."""
+    return kind.__module__.partition(".")[0] == __package__
+
+
+def apply(stage: Stage, z: Tensor, p: Params, own: State, rng: Rng) -> Tensor:
+    """Calls `stage.apply`.
+
+    Raises:
+        StrategyError: it gave no logits of the same kind, or changed what it must not.
+    """
+    inspection = _active.get()
+    if inspection is None and is_own(type(stage)):
+        return stage.apply(z, p, own, rng)
+    held = dict(own)
+    if inspection is None:
+        out = stage.apply(z, p, own, rng)
+    else:
+        with inspection.guard(stage.apply, _lent(own, z=z)):
+            out = stage.apply(z, p, own, rng)
+    _check_tensor(stage.apply, "", out, z.shape, z.dtype, z.device)
+    _check_names(stage.apply, held, own)
+    if inspection is not None and not has_broken(z) and has_broken(out):
+        raise StrategyError(f"{name_of(stage.apply)} {BROKEN}", stage.apply)
+    return out
+
+
+def observe(stage: Stage, own: State, chosen: Tensor, logp: Tensor) -> None:
+    """Calls `stage.observe`.
+
+    Raises:
+        StrategyError: it changed what it must not.
+    """
+    held, inspection = dict(own), _active.get()
+    if inspection is None:
+        stage.observe(own, chosen, logp)
+    else:
+        with inspection.guard(stage.observe, _lent(own, chosen=chosen, logp=logp)):
+            stage.observe(own, chosen, logp)
+    _check_names(stage.observe, held, own)
+
+
+def init(owner: Stage | Decoder, env: Env) -> State:
+    """Calls `owner.init`.
+
+    Raises:
+        StrategyError: it gave no state: row-first tensors by name, on the run's device.
+    """
+    state: object = owner.init(env)
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise StrategyError(f"{name_of(owner.init)} returned {_said(state)}; it must return a dictionary of"
+                            " tensors by name.", owner.init)  # fmt: skip
+    for name, tensor in state.items():
+        shape = (env.rows, *getattr(tensor, "shape", ())[1:])
+        _check_tensor(owner.init, name, tensor, shape, None, env.device)
+    return state
+
+
+BROKEN = "gave NaN or +inf; it must give finite logits, and −inf for what it removes."
+
+
+def has_broken(z: Tensor) -> bool:
+    """Tells whether logits hold NaN or +inf; waits for the device."""
+    peak = z.amax()
+    return not bool(peak < float("inf"))  # NaN spreads, and compares false
+
+
+def name_of(method: Callable[..., object]) -> str:
+    """`Class.method`, with the class whose object it was called on."""
+    owner = getattr(method, "__self__", None)
+    return f"{type(owner).__name__}.{method.__name__}" if owner is not None else method.__qualname__
+
+
+def check_step(decoder: Decoder, step: Step, rows: int, width: int, positions: int, device: object) -> None:
+    """Checks what a decoder's step gave, without looking at numbers.
+
+    Args:
+        decoder: The strategy.
+        step: What it gave.
+        rows: Rows `R`.
+        width: Vocabulary `V`.
+        positions: Positions `K` that were read at once; 0 where a strategy proposes nothing.
+        device: Where the logits are.
+
+    Raises:
+        StrategyError: a tensor is missing, of another shape or type, or would be read by nobody.
+    """
+    import torch
+
+    from edge_tui.decoders.base import Step
+
+    at = decoder.step
+    if not isinstance(step, Step):
+        raise StrategyError(f"{name_of(at)} returned {_said(step)}; it must return a Step.", at)
+    places = (rows, positions) if positions else (rows,)
+    wanted: dict[str, tuple[tuple[int, ...], torch.dtype | None]] = {
+        "chosen": ((rows,), torch.int64),
+        "final": ((*places, width), torch.float32),
+    }
+    unread = ["accepted", "tokens"]
+    if positions:
+        wanted |= {"accepted": ((rows,), torch.int64), "tokens": (places, torch.int64)}
+        unread = ["parent", "done", "candidates"]
+    if step.parent is not None and not positions:
+        if not decoder.owns_eos:
+            raise StrategyError(
+                f"{name_of(at)} gave Step.parent, which only a strategy with owns_eos may.", at
+            )
+        wanted["parent"] = ((rows,), torch.int64)
+    if step.done is not None and not positions:
+        wanted["done"] = ((rows,), torch.bool)
+    for name in unread:
+        if getattr(step, name) not in (None, {}):
+            raise StrategyError(f"{name_of(at)} gave Step.{name}, which nothing reads of it.", at)
+    for name, (shape, dtype) in wanted.items():
+        _check_tensor(at, f"Step.{name}", getattr(step, name), shape, dtype, device)
+    for field, shape in (("extras", places), ("candidates", (rows, width))):
+        given: Mapping[str, Tensor] = getattr(step, field)
+        if given.keys() != set(decoder.columns) and (given or field == "extras"):
+            raise StrategyError(
+                f"{name_of(at)} gave Step.{field} named {sorted(given)}; they must be its columns,"
+                f" {sorted(decoder.columns)}.", at)  # fmt: skip
+        for name, tensor in given.items():
+            _check_tensor(at, f"Step.{field} {name!r}", tensor, shape, None, device)
+
+
+def check_proposal(decoder: Decoder, proposed: Tensor, rows: int, device: object) -> None:
+    """Checks what `propose` gave: int64 `[R]`."""
+    import torch
+
+    _check_tensor(decoder.propose, "", proposed, (rows,), torch.int64, device)
+
+
+def check_numbers(decoder: Decoder, step: Step, rows: int, raw: Tensor) -> None:
+    """Checks the numbers of a step; waits for the device.
+
+    Raises:
+        StrategyError: an id or a row that there is not, NaN or +inf, or a token that is not in `final`.
+    """
+    import torch
+
+    at, final = decoder.step, step.final
+    ids = step.chosen
+    if step.tokens is not None and step.accepted is not None:  # what lies beyond those accepted is any
+        count = int(step.accepted.clamp(0, step.tokens.shape[1] - 1)[0])
+        ids = torch.cat((step.tokens[0, : count + 1], step.chosen))
+    for what, given, size in (("the id", ids, final.shape[-1]), ("the parent", step.parent, rows)):
+        if given is not None and bool(((given < 0) | (given >= size)).any()):
+            worst = int(given[(given < 0) | (given >= size)][0])
+            raise StrategyError(f"{name_of(at)} gave {what} {worst}; it must be from 0 to {size - 1}.", at)
+    if has_broken(raw):
+        return  # the model's own fault, which is told as such
+    if has_broken(final):
+        raise StrategyError(f"{name_of(at)} {BROKEN}", at)
+    if step.tokens is None and step.parent is None:
+        kept = final.gather(-1, step.chosen[:, None])
+        if not bool((kept > -float("inf")).all()):
+            raise StrategyError(f"{name_of(at)} chose a token that its own Step.final removes.", at)
+
+
+class Inspection:
+    """One step under full inspection, as a context.
+
+    Args:
+        decoder: The strategy.
+        state: Its state.
+
+    Attributes:
+        written: Names of the state's tensors that the step wrote to, the token counts aside.
+    """
+
+    def __init__(self, decoder: Decoder, state: State) -> None:
+        self.written: set[str] = set()
+        self._decoder = decoder
+        self._names = {place(tensor): name for name, tensor in state.items() if name not in COUNTS}
+        self._guarded: list[tuple[Callable[..., object], Mapping[str, Tensor]]] = []
+
+    @contextmanager
+    def watching(self, lent: Mapping[str, Tensor]) -> Iterator[None]:
+        """Watches `decoder.step`, which may read `lent` and write to its state alone.
+
+        Raises:
+            StrategyError: at the line that writes to something else.
+        """
+        token = _active.set(self)
+        try:
+            with watch_writes(self._note), self.guard(self._decoder.step, lent):
+                yield
+        finally:
+            _active.reset(token)
+
+    @contextmanager
+    def guard(self, method: Callable[..., object], lent: Mapping[str, Tensor]) -> Iterator[None]:
+        """Lends tensors to a method; it must not write to them."""
+        copies = {name: tensor.clone() for name, tensor in lent.items()}
+        self._guarded.append((method, lent))
+        try:
+            yield
+        finally:
+            self._guarded.pop()
+        for name, tensor in lent.items():  # by ways that are no operation of torch, as through numpy
+            same = (tensor == copies[name]) | ((tensor != tensor) & (copies[name] != copies[name]))
+            if not bool(same.all()):
+                raise StrategyError(_writes(method, name), method)
+
+    def _note(self, tensor: Tensor) -> None:
+        """Takes note of a tensor that is about to be written to."""
+        spot = place(tensor)
+        if spot in self._names:
+            self.written.add(self._names[spot])
+        for _, lent in reversed(self._guarded):
+            for name, other in lent.items():
+                if spot and place(other) == spot:
+                    method = self._guarded[-1][0]  # the innermost is at work, whoever lent it
+                    sentence = _writes(method, name)
+                    raise StrategyError(sentence, problem=Problem(*_line(method), sentence))
+
+
+def place(tensor: Tensor) -> int:
+    """Where a tensor's memory begins, the same for all its views."""
+    return tensor.untyped_storage().data_ptr()
+
+
+def _line(method: Callable[..., object]) -> tuple[str, int]:
+    """The line that a method is at, on the stack; its first one where it is not to be found."""
+    file, line = place_of(method)
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_filename != file:
+        frame = frame.f_back
+    return (file, frame.f_lineno) if frame is not None else (file, line)
+
+
+def _writes(method: Callable[..., object], name: str) -> str:
+    return f"{name_of(method)} writes to {name}, which is not its own; it must make a new tensor."
+
+
+def _lent(own: State, **others: Tensor) -> dict[str, Tensor]:
+    return others | {name: own[name] for name in COUNTS if name in own}
+
+
+def _check_names(method: Callable[..., object], held: State, own: State) -> None:
+    """Refuses names of a state that mean another tensor than before, which nobody would see again."""
+    for name in held.keys() | own.keys():
+        if own.get(name) is held.get(name):
+            continue
+        said = f"adds or removes s[{name!r}]; init must return all of a state."
+        if name in held and name in own:
+            said = f"puts another tensor under s[{name!r}], which is lost; it must update it in place."
+        raise StrategyError(f"{name_of(method)} {said}", method)
+
+
+def check_state(decoder: Decoder, held: State, state: State) -> None:
+    """Refuses a step after which names of the decoder's state mean other tensors than before."""
+    _check_names(decoder.step, held, state)
+
+
+def _check_tensor(
+    method: Callable[..., object], name: str, given: Any, shape: tuple[int, ...], dtype: Any, device: object
+) -> None:
+    import torch
+
+    what = f" {name}" if name else ""
+    kind = str(dtype).removeprefix("torch.") if dtype is not None else "a tensor"
+    wanted = f"{kind} {list(shape)} on {device}"
+    if not isinstance(given, torch.Tensor):
+        found = _said(given)
+    elif given.shape == shape and dtype in (None, given.dtype) and str(given.device) == str(device):
+        return
+    else:
+        found = f"{str(given.dtype).removeprefix('torch.')} {list(given.shape)} on {given.device}"
+    raise StrategyError(f"{name_of(method)} returned{what} {found}; it must be {wanted}.", method)
+
+
+def _said(given: object) -> str:
+    return "None" if given is None else f"a {type(given).__name__}"

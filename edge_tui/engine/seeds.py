@@ -1,0 +1,39 @@
+"""Draws seeds, and derives those of a conversation's turns. Loads no torch."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edge_tui.engine.port import Message
+
+MOST = 2**63 - 1
+"""Largest seed."""
+BITS = 31
+"""Length of a seed that is drawn or derived: short enough to be typed."""
+
+
+def draw() -> int:
+    """Draws a seed from the system's randomness."""
+    return secrets.randbits(BITS)
+
+
+def of_turn(seed: int, turn: int) -> int:
+    """Derives the seed of a conversation's turn; turn 0 has the conversation's own.
+
+    A hash and not a sum: turn 1 of seed 7 must not share its luck with turn 0 of seed 8.
+    """
+    if turn == 0:
+        return seed
+    digest = blake2b(f"{seed}:{turn}".encode(), digest_size=8, person=b"edge-tui turn").digest()
+    return int.from_bytes(digest, "big") >> (64 - BITS)
+
+
+def of_prompt(seed: int, prompt: str | Sequence[Message]) -> int:
+    """Derives the seed of a run from a fixed one: of a conversation's newest turn, else the seed itself."""
+    if isinstance(prompt, str):
+        return seed
+    return of_turn(seed, max(sum(message.role == "user" for message in prompt) - 1, 0))

@@ -1,0 +1,44 @@
+"""The last door before a terminal for whatever is printed, by libraries too.
+
+What a program prints about text from outside it sanitises itself. This stream holds where something else
+prints: a library's warning that quotes a model's config, a line of ours that forgot.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import TextIO
+
+from edge_tui.util.sanitise import sanitise
+
+
+class SafeStream(io.TextIOWrapper):
+    """Sanitises every text that is written, so that a terminal obeys none of it."""
+
+    def write(self, text: str, /) -> int:
+        super().write(sanitise(text, tab="\t"))
+        return len(text)
+
+    def control(self, text: str) -> None:
+        """Writes a text with control sequences of our own."""
+        super().write(text)
+
+
+def guard_terminal() -> None:
+    """Replaces standard output and standard error by safe ones where they are terminals."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper) and not isinstance(stream, SafeStream) and stream.isatty():
+            stream.flush()
+            safe = SafeStream(stream.buffer, "utf-8", "replace", line_buffering=True)
+            setattr(sys, name, safe)
+
+
+def control(stream: TextIO, text: str) -> None:
+    """Writes a text with control sequences of our own (line starts, colours) to a stream and flushes it."""
+    if isinstance(stream, SafeStream):
+        stream.control(text)
+    else:
+        stream.write(text)
+    stream.flush()

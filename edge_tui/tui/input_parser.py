@@ -1,0 +1,258 @@
+"""Splits a terminal's input into pastes, escape sequences and text before anything of it becomes a key.
+
+Textual's parser knows what each sequence means, but takes whatever follows an Esc for part of one, also
+inside a paste, and dies of numbers that it does not expect. So it is given one whole sequence at a time, and
+never a paste. Both ends of a paste are found however the input is cut.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from textual import constants, events
+from textual._xterm_parser import XTermParser
+from textual.message import Message
+
+from edge_tui.tui.terminal import answers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator
+
+START, END = "\x1b[200~", "\x1b[201~"
+"""The brackets that a terminal puts around a paste."""
+PASTE_PAUSE = 2.0
+"""Seconds of silence inside a paste after which what has come is handed on."""
+LONGEST_PASTE = 4_000_000
+"""Characters; more is refused, so that a paste without an end cannot fill the memory."""
+_TORN_SECONDS = 1.0
+"""How long the beginning of a sequence waits for its rest before a single key counts as one."""
+_SEQUENCE = re.compile(
+    r"\x1b(?:"
+    r"\[(?:M[\s\S]{3}|\[[A-E]|\d{1,2}\$|[\x20-\x3f]{0,64}[\x40-\x4c\x4e-\x5a\x5c-\x7e]|[\x20-\x3f]{1,64}M)"
+    r"|O[A-DFHMP-Sa-dj-y]"
+    r"|\]\d{1,4};[^\x07\x1b]{0,4096}(?:\x07|\x1b\\)"
+    r")"
+)
+_BEGUN = re.compile(
+    r"\x1b(?:\[(?:M[\s\S]{0,2}|\[|[\x20-\x3f]{0,64})|O|\](?:\d{0,4}|\d{1,4};[^\x07\x1b]{0,4096}\x1b?))?\Z"
+)
+_CUT = re.compile(r"\x1b\[[\x20-\x3f]{1,64}(?=[\x00-\x1f])")
+"""The beginning of a sequence that something else interrupts."""
+_MOST = 32
+"""Characters of the longest sequence that Textual knows; it makes keys of longer ones."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class PasteOpen(Message):
+    """A paste has paused without its end; what had come was handed on."""
+
+
+@dataclass
+class PasteRefused(Message):
+    """A paste was longer than `LONGEST_PASTE` characters; nothing of it was handed on."""
+
+    length: int
+
+
+class InputParser:
+    """Turns decoded input into Textual's messages. Never raises.
+
+    An Esc and what follows it are two keys unless both together are a sequence that terminals send. A
+    sequence of which no sense can be made is left out.
+
+    Args:
+        clock: Seconds, from anywhere.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._sequences = _SequenceParser()
+        self._held = ""
+        self._emitted = 0
+        """Characters at the beginning of `_held` that have already become keys."""
+        self._last = 0.0
+        self._paste: list[str] | None = None
+        self._tail = ""
+        """The end of what came of a paste, as far as it may be the beginning of its end."""
+        self._length = 0
+        self._paused = False
+
+    def feed(self, data: str) -> Iterator[Message]:
+        """Takes in what has arrived; yields keys, pastes, mouse events and answers."""
+        if not data:
+            return
+        now = self._clock()
+        late, self._last = now - self._last > _TORN_SECONDS, now
+        if self._paused and not END.startswith(self._tail + data) and _leaves(data):
+            yield from self._end_paste()
+        while data:
+            if self._paste is not None:
+                data = yield from self._take_paste(data)
+            else:
+                data = yield from self._take(data, late)
+                late = False
+
+    def tick(self) -> Iterator[Message]:
+        """Ends what has waited long enough: an Esc that nothing followed, a paste that has paused."""
+        waited, pending = self._clock() - self._last, self._held[self._emitted :]
+        if self._paste is not None:
+            if self._paused and self._tail == "\x1b" and waited >= constants.ESCAPE_DELAY:
+                self._tail = ""
+                yield from self._end_paste()
+                yield from self._keys("\x1b")
+            elif waited >= PASTE_PAUSE and not self._paused:
+                self._paused = True
+                yield from self._hand_on()
+                yield PasteOpen()
+        elif pending and waited >= self._patience(len(pending)):
+            # It may still be the beginning of a paste: the keys go out, but it is not forgotten.
+            yield from self._keys(pending)
+            self._emitted = len(self._held)
+
+    def _patience(self, pending: int) -> float:
+        """Seconds after which so many held characters become keys; a sequence that was cut never does."""
+        if self._emitted:
+            return constants.ESCAPE_DELAY if pending == 1 else _TORN_SECONDS
+        return constants.ESCAPE_DELAY if pending <= 2 else math.inf
+
+    def _take(self, data: str, late: bool) -> Generator[Message, None, str]:
+        """Hands on what stands before the next paste; returns what stands behind that one's beginning."""
+        held, self._held = self._held, ""
+        emitted, self._emitted = self._emitted, 0
+        if emitted and not (START.startswith(held + data) or (held + data).startswith(START)):
+            held = held[emitted:]
+            emitted = 0
+        elif late and len(held) > 2 and len(data) == 1 and held + data != START:
+            held = ""
+        data = held + data
+        at = 0
+        while at < len(data):
+            escape = data.find("\x1b", at)
+            if escape < 0:
+                escape = len(data)
+            yield from self._sequences.convert(data[at:escape])
+            at = escape
+            if data.startswith(START, at):
+                self._paste, self._tail, self._length, self._paused = [], "", 0, False
+                return data[at + len(START) :]
+            if sequence := _SEQUENCE.match(data, at):
+                yield from self._sequences.convert(sequence.group())
+                at = sequence.end()
+            elif _BEGUN.match(data, at):
+                self._held, self._emitted = data[at:], emitted
+                return ""
+            elif cut := _CUT.match(data, at):
+                at = cut.end()
+            elif at < len(data):
+                yield from self._keys("\x1b")
+                at += 1
+        return ""
+
+    def _keys(self, text: str) -> Iterator[Message]:
+        """Keys of which none is part of a sequence."""
+        for character in text:
+            if character == "\x1b":
+                yield events.Key("escape", character)
+            else:
+                yield from self._sequences.convert(character)
+
+    # Pastes.
+
+    def _take_paste(self, data: str) -> Generator[Message, None, str]:
+        """Gathers a paste; returns what stands behind its end."""
+        data = self._tail + data
+        end = data.find(END)
+        if end < 0:
+            self._tail = _begun_end(data)
+            self._gather(data[: len(data) - len(self._tail)])
+            self._paused = self._paused and data == "\x1b"
+            return ""
+        self._tail = ""
+        self._gather(data[:end])
+        yield from self._end_paste()
+        return data[end + len(END) :]
+
+    def _gather(self, text: str) -> None:
+        self._length += len(text)
+        if self._paste is not None:
+            self._paste.append(text)
+            if self._length > LONGEST_PASTE:
+                self._paste.clear()
+
+    def _hand_on(self) -> Iterator[Message]:
+        """What has come of the paste since the last time."""
+        gathered, self._paste = self._paste, []
+        if self._length <= LONGEST_PASTE:
+            self._length = 0
+            if text := "".join(gathered or ()):
+                yield events.Paste(text)
+
+    def _end_paste(self) -> Iterator[Message]:
+        if self._tail:
+            self._gather(self._tail)
+            self._tail = ""
+        yield from self._hand_on()
+        self._paste, self._paused = None, False
+        if self._length > LONGEST_PASTE:
+            yield PasteRefused(self._length)
+
+
+class _SequenceParser(XTermParser):
+    """Textual's parser, which outlives what it cannot read."""
+
+    def convert(self, data: str) -> Iterable[Message]:
+        """The messages of one whole sequence, or of a text without any."""
+        if not data:
+            return ()
+        if (answer := answers(data)) is not None:
+            return answer
+        if data.startswith("\x1b") and (data[1] == "]" or len(data) > _MOST):
+            return ()
+        try:
+            found = list(self.feed(data))
+        except Exception:
+            # Numbers out of every range, kinds of key events that were not asked for.
+            _log.debug("not understood: %r", data, exc_info=True)
+            found = []
+            self._restart()
+        if self._awaiting.timeout is not None:
+            self._restart()
+        return [each for each in found if not _is_broken(each)]
+
+    def _restart(self) -> None:
+        """Forgets an unknown sequence, of which more would be awaited, but not the terminal's modes."""
+        self._tokens.clear()
+        self._gen = self.parse(self._tokens.append)
+        self._awaiting = next(self._gen)
+        self._timeout_time = None
+
+
+def _is_broken(message: Message) -> bool:
+    """Whether it is a key for half a character, which no encoding can write."""
+    return (
+        isinstance(message, events.Key)
+        and message.character is not None
+        and any("\ud800" <= each <= "\udfff" for each in message.character)
+    )
+
+
+def _leaves(data: str) -> bool:
+    """Whether an input ends a paste that has paused: a key or a click that comes alone, or another paste.
+
+    A terminal sends the rest of a paste in larger pieces than a person types.
+    """
+    return len(data) == 1 or _SEQUENCE.fullmatch(data) is not None or data.startswith(START)
+
+
+def _begun_end(data: str) -> str:
+    """The longest end of a text that may be the beginning of a paste's end."""
+    for length in range(min(len(END) - 1, len(data)), 0, -1):
+        if data.endswith(END[:length]):
+            return data[-length:]
+    return ""
