@@ -15,7 +15,7 @@ import pytest
 from edge_tui import decoders
 from edge_tui.cli import main
 from edge_tui.config.settings import user_config
-from edge_tui.safe_stream import SafeStream, control
+from edge_tui.util.safe_stream import SafeStream, control
 from tests.hostile import ONE_LINE, TEXT, controls, write_files
 
 NAME = TEXT.replace("/", "")

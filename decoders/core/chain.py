@@ -11,8 +11,8 @@ from math import inf
 from operator import or_
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders import checks
 from edge_tui.decoders.base import Env, Output, Param, ParamError, Params, Stage
+from edge_tui.decoders.core import checks
 from edge_tui.decoders.core.best import argmax
 from edge_tui.decoders.temperature import only
 

@@ -8,7 +8,7 @@ import time
 from math import inf
 from typing import TextIO
 
-from edge_tui.safe_stream import control
+from edge_tui.util.safe_stream import control
 from edge_tui.util.sanitise import sanitise
 
 _BAR = 16

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from edge_tui import __version__
 from edge_tui.cli import bench_flags, flags, history_flags, serve_flags, standard_streams
 from edge_tui.errors import UsageError
-from edge_tui.safe_stream import guard_terminal
+from edge_tui.util.safe_stream import guard_terminal
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
@@ -303,7 +303,7 @@ def _settings(given: dict[str, Any]) -> tuple[Settings, list[Notice]]:
     for key, value in given.items():
         if key not in ("config", "set", "template"):
             overrides[key] = Literal(value) if isinstance(value, str) else value
-    from edge_tui.engine.template_variables import assignment
+    from edge_tui.engine.text.template_variables import assignment
 
     for pair in given.get("template", []):
         try:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from edge_tui.hub import local_models
 from edge_tui.hub.memory_estimate import PRECISIONS, outlook
 from edge_tui.hub.remote import HubError, Progress, Pull, Remote, look, repository_id
-from edge_tui.safe_stream import control
 from edge_tui.util.format import size
+from edge_tui.util.safe_stream import control
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:

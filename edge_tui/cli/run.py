@@ -17,7 +17,7 @@ from edge_tui.engine import events
 from edge_tui.engine.port import Request
 from edge_tui.errors import UsageError
 from edge_tui.history.recorder import recorder_of
-from edge_tui.safe_stream import control
+from edge_tui.util.safe_stream import control
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from edge_tui.config import resources
 from edge_tui.config.reader import TEMPLATE, Document, Notice, read
 from edge_tui.config.schema import QUANTIZATION, SCHEMA, Literal, text
-from edge_tui.engine import template_variables
 from edge_tui.engine.port import ModelSpec
+from edge_tui.engine.text import template_variables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -10,7 +10,7 @@ from edge_tui.decoders.beam import NUM_BEAMS
 from edge_tui.engine import seeds
 from edge_tui.engine.decode.resolve import settle
 from edge_tui.engine.port import MODE_TEMPERATURE, Message, Mode, Request
-from edge_tui.engine.template_variables import check_all
+from edge_tui.engine.text.template_variables import check_all
 from edge_tui.errors import RequestError
 from edge_tui.serve.errors import ApiError
 

@@ -27,7 +27,7 @@ from edge_tui.engine.checkpoints.weight_files import (
     read_tensors,
     without_config,
 )
-from edge_tui.engine.model_classes import architecture_of
+from edge_tui.engine.models.model_classes import architecture_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

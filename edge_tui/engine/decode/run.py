@@ -12,6 +12,7 @@ from edge_tui.decoders.base import Decoder, Records
 from edge_tui.engine.decode import scoring
 from edge_tui.engine.decode.cpu_pinning import Seat
 from edge_tui.engine.decode.generation import Generation
+from edge_tui.engine.decode.inspection import check_request
 from edge_tui.engine.decode.output_processor import BrokenStep, NotANumber, Scribe
 from edge_tui.engine.decode.resolve import room, settle
 from edge_tui.engine.decode.speculation_gate import Worth
@@ -27,7 +28,6 @@ from edge_tui.engine.events import (
     Ranked,
     Started,
 )
-from edge_tui.engine.inspection import check_request
 from edge_tui.engine.models.base import Cancelled
 from edge_tui.engine.models.manager import Residents, memory_of
 from edge_tui.engine.port import Message, Request

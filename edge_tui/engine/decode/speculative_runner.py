@@ -15,11 +15,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Output
-from edge_tui.decoders.checks import check_proposal, is_own
+from edge_tui.decoders.core.checks import check_proposal, is_own
 from edge_tui.decoders.core.random import Rng
+from edge_tui.engine.decode.inspection import Inspector
 from edge_tui.engine.decode.step_record import Decided, within
 from edge_tui.engine.decode.step_runner import Rig
-from edge_tui.engine.inspection import Inspector
 from edge_tui.engine.ops.choose import fused_lookahead
 from edge_tui.engine.ops.stats import ASTRAY
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.checks import is_own
+from edge_tui.decoders.core.checks import is_own
 from edge_tui.engine.ops.stats import ASTRAY, record
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from edge_tui.decoders.base import Decoder, Env, Output
 from edge_tui.decoders.core.random import Rng, key_of
 from edge_tui.engine.decode.cpu_trace import TracedChoice, is_steady
+from edge_tui.engine.decode.inspection import Inspector
 from edge_tui.engine.decode.param_table import ParamTable
 from edge_tui.engine.decode.ring import Ring
 from edge_tui.engine.decode.step_record import Decided, Desk, apart, pick, tell
-from edge_tui.engine.inspection import Inspector
 from edge_tui.engine.ops.choose import fused_step
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import sys
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.decoders.checks import is_own, name_of
+from edge_tui.decoders.core.checks import is_own, name_of
 from edge_tui.decoders.core.errors import StrategyError
 
 if TYPE_CHECKING:

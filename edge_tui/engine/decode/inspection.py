@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.attributes import Attributes
 from edge_tui.decoders.base import Decoder, Stage
-from edge_tui.decoders.checks import (
+from edge_tui.decoders.core.attributes import Attributes
+from edge_tui.decoders.core.checks import (
     BROKEN,
     Inspection,
     check_numbers,

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.decoders.core.errors import Problem, StrategyError, place_of
-from edge_tui.decoders.writes import watch_writes
+from edge_tui.decoders.core.writes import watch_writes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
