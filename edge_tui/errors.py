@@ -33,3 +33,7 @@ class RequestError(EdgeError, ValueError):
     def __init__(self, message: str, field: str = "") -> None:
         super().__init__(message)
         self.field = field
+
+
+class Cancelled(Exception):
+    """Ends work that the user stopped: a load, a prompt being read, a template being rendered."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.checkpoints.weights import SINGLE, Weights
 from edge_tui.engine.models.architectures import FlatConfig, flat_config
-from edge_tui.engine.models.base import Cancelled
+from edge_tui.errors import Cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

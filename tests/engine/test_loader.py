@@ -8,9 +8,9 @@ import torch
 
 from edge_tui.engine.checkpoints.checkpoint import CheckpointError
 from edge_tui.engine.models import loader, memory_estimate
-from edge_tui.engine.models.base import Cancelled
 from edge_tui.engine.models.loader import LoadError, available_precisions, load
 from edge_tui.engine.port import ModelSpec
+from edge_tui.errors import Cancelled
 from tests.engine.checkpoints import make_checkpoint
 
 if TYPE_CHECKING:

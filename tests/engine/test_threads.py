@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from edge_tui.engine.ops.cpu import threads
-from edge_tui.engine.ops.cpu.threads import choose, probe
+from edge_tui.engine.models import cpu_threads
+from edge_tui.engine.models.cpu_threads import choose, probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +42,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """A machine of two processors where nobody said how many threads to take; afterwards as before."""
     before = torch.get_num_threads()
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(threads, "_candidates", lambda cores: [1, 2])
+    monkeypatch.setattr(cpu_threads, "_candidates", lambda cores: [1, 2])
     yield monkeypatch
     torch.set_num_threads(before)
 
@@ -72,14 +72,14 @@ def test_measured_and_left_so(seconds: tuple[float, float], wanted: int, free: p
 
 
 def test_a_slow_model_is_not_held_up(free: pytest.MonkeyPatch) -> None:
-    free.setattr(threads, "_BUDGET", 0.2)
+    free.setattr(cpu_threads, "_BUDGET", 0.2)
     model = Model(0.08, 0.06)
     probe(model)  # type: ignore[arg-type]
     assert model.steps == 4  # two rounds of one step each
 
 
 def test_many_processors_find_room(free: pytest.MonkeyPatch) -> None:
-    free.setattr(threads, "_candidates", lambda cores: [1] * 10)
+    free.setattr(cpu_threads, "_candidates", lambda cores: [1] * 10)
     model = Model(0.0)
     probe(model)  # type: ignore[arg-type]
     assert model.steps <= model.capacity
@@ -92,4 +92,4 @@ def test_what_the_user_said_is_not_questioned(free: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("cores", "wanted"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
 def test_candidates(cores: int, wanted: list[int]) -> None:
-    assert threads._candidates(cores) == wanted
+    assert cpu_threads._candidates(cores) == wanted

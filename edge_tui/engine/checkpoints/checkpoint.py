@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.checkpoints.locate import find
+from edge_tui.engine.checkpoints.model_classes import architecture_of
 from edge_tui.engine.checkpoints.weight_files import (
     CheckpointError,
     Tensor,
@@ -27,7 +28,6 @@ from edge_tui.engine.checkpoints.weight_files import (
     read_tensors,
     without_config,
 )
-from edge_tui.engine.models.model_classes import architecture_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -11,7 +11,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.engine.models.base import Cancelled
+from edge_tui.errors import Cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Decoder, Env, Output
-from edge_tui.engine.decode.ring import DEPTH
 from edge_tui.engine.decode.speculative_runner import LookaheadRig
 from edge_tui.engine.decode.step_runner import Rig
-from edge_tui.engine.models.capacity import ROOM, roomy
+from edge_tui.engine.models.capacity import DEPTH, ROOM, roomy
 
 if TYPE_CHECKING:
     from edge_tui.engine.decode.param_table import ParamTable

@@ -6,15 +6,14 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from edge_tui.engine.models.capacity import DEPTH
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
     from torch import Tensor
 
-
-DEPTH = 32
-"""Most steps under way on an accelerator."""
 
 _AHEAD = 0.025
 """Seconds of work to keep queued: longer than painting holds the interpreter, short enough to throw away."""

@@ -28,11 +28,10 @@ from edge_tui.engine.events import (
     Ranked,
     Started,
 )
-from edge_tui.engine.models.base import Cancelled
 from edge_tui.engine.models.manager import Residents, memory_of
 from edge_tui.engine.port import Message, Request
 from edge_tui.engine.text import chat_template
-from edge_tui.errors import RequestError
+from edge_tui.errors import Cancelled, RequestError
 
 if TYPE_CHECKING:
     from edge_tui.engine.decode.run_state import Run

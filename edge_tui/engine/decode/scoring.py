@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from edge_tui.engine.decode.generation import Cached, Kept
 from edge_tui.engine.events import PromptRead
-from edge_tui.engine.models.base import Cancelled
 from edge_tui.engine.models.capacity import ROOM, roomy
 from edge_tui.engine.ops.stats import summarise
+from edge_tui.errors import Cancelled
 
 if TYPE_CHECKING:
     from edge_tui.engine.models.loader import LoadedModel

@@ -15,11 +15,7 @@ from edge_tui.decoders.base import Output
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Cancelled", "Caps", "Context", "ContextFull", "LanguageModel", "ModelInfo", "Output"]
-
-
-class Cancelled(Exception):
-    """The user stopped the run while the model was still reading the prompt."""
+__all__ = ["Caps", "Context", "ContextFull", "LanguageModel", "ModelInfo", "Output"]
 
 
 class ContextFull(Exception):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edge_tui.engine.decode.ring import DEPTH
+DEPTH = 32
+"""Most steps under way on an accelerator."""
 
 ROOM = DEPTH + 2
 """Positions beyond the last token that steps launched ahead may still write to."""

@@ -18,12 +18,13 @@ import torch
 from torch.nn import functional as F
 
 from edge_tui.decoders.base import Output
-from edge_tui.engine.models.base import Cancelled, Caps, ContextFull, ModelInfo
+from edge_tui.engine.models.base import Caps, ContextFull, ModelInfo
 from edge_tui.engine.models.cache import FlatContext
 from edge_tui.engine.models.fused_cpu import fuse
 from edge_tui.engine.models.fused_cuda import fuse as fuse_cuda
 from edge_tui.engine.models.rope import tables
 from edge_tui.engine.ops.norm import rms_norm
+from edge_tui.errors import Cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

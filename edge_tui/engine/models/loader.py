@@ -182,8 +182,8 @@ def _read(
     import torch
 
     from edge_tui.engine.checkpoints.weights import WeightsError
-    from edge_tui.engine.models.base import Cancelled
     from edge_tui.engine.models.linear import PrecisionError
+    from edge_tui.errors import Cancelled
 
     load_tier = _tier(checkpoint)
     try:

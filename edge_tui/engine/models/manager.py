@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, open_checkpoint, pair_refusal
 from edge_tui.engine.decode.generation import Kept
 from edge_tui.engine.events import Event, Loaded, Loading, Progress, Unloaded
-from edge_tui.engine.ops.cpu.threads import probe
+from edge_tui.engine.models.cpu_threads import probe
 from edge_tui.engine.port import Memory, ModelSpec
 from edge_tui.errors import RequestError
 

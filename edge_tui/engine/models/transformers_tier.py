@@ -14,9 +14,10 @@ from torch import nn
 
 from edge_tui.decoders.base import Output
 from edge_tui.engine.checkpoints.weights import WeightsError, check_shards
-from edge_tui.engine.models.base import Cancelled, Caps, ModelInfo
+from edge_tui.engine.models.base import Caps, ModelInfo
 from edge_tui.engine.models.groups import Group, GroupedContext
 from edge_tui.engine.models.linear import Linear, PrecisionError, kind_of
+from edge_tui.errors import Cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

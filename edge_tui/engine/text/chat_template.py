@@ -8,7 +8,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_tui.engine.models.base import Cancelled
 from edge_tui.engine.text.template_process import (
     CHARACTERS,
     MEMORY,
@@ -17,7 +16,7 @@ from edge_tui.engine.text.template_process import (
     RenderError,
     TemplateProcess,
 )
-from edge_tui.errors import EdgeError
+from edge_tui.errors import Cancelled, EdgeError
 
 if TYPE_CHECKING:
     from edge_tui.engine.checkpoints.checkpoint import Checkpoint

@@ -9,9 +9,10 @@ import torch
 
 from edge_tui.engine.models import branches as branches_module
 from edge_tui.engine.models import cache as cache_module
-from edge_tui.engine.models.base import Cancelled, ContextFull
+from edge_tui.engine.models.base import ContextFull
 from edge_tui.engine.models.cache import FlatContext
 from edge_tui.engine.ops.attend import reference
+from edge_tui.errors import Cancelled
 from tests.engine.models.references import TOLERANCE, checkpoint, deviation, flat, one_by_one, random_ids
 
 if TYPE_CHECKING:

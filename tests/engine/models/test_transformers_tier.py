@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from edge_tui.engine.checkpoints.weights import WeightsError
-from edge_tui.engine.models.base import Cancelled, ContextFull
+from edge_tui.engine.models.base import ContextFull
 from edge_tui.engine.models.transformers_tier import TransformersModel, load_transformers
+from edge_tui.errors import Cancelled
 from tests.engine.checkpoints import make_checkpoint
 from tests.engine.models.references import (
     TOLERANCE,

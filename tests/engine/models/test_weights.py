@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from edge_tui.engine.checkpoints.weights import INDEX, WeightsError
-from edge_tui.engine.models.base import Cancelled
+from edge_tui.errors import Cancelled
 from tests.engine.checkpoints import make_checkpoint
 from tests.engine.models.references import flat, random_ids
 
