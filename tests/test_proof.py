@@ -61,7 +61,7 @@ def test_twenty_failures_in_a_row_leave_the_engine_working(
 
     engine = LocalEngine({"model": ModelSpec(str(make_checkpoint(tmp_path / "m")), device="cpu")})
     good = watch(engine, Request("the quick brown fox", strategy="greedy", max_length=8)).ids
-    model = type(engine._residents.peek("model").model)  # type: ignore[union-attr]
+    model = type(engine._manager.peek("model").model)  # type: ignore[union-attr]
 
     def fail(*args: object, **kwargs: object) -> object:
         raise torch.OutOfMemoryError("out of memory")

@@ -43,7 +43,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Exam:
+class EvalSpec:
     """What models are asked.
 
     Attributes:
@@ -67,7 +67,7 @@ class Exam:
 
 
 @dataclass(frozen=True, slots=True)
-class Grade:
+class EvalRow:
     """A row of the table; NaN: not measured.
 
     Attributes:
@@ -93,7 +93,9 @@ class Grade:
     peak: int | None
 
 
-def measure(session: Session, target: Target, precision: Precision, jobs: Sequence[Job], exam: Exam) -> None:
+def measure(
+    session: Session, target: Target, precision: Precision, jobs: Sequence[Job], exam: EvalSpec
+) -> None:
     """Examines one model at one precision under each strategy; rows are in the ledger as they come.
 
     Raises:
@@ -116,7 +118,7 @@ def measure(session: Session, target: Target, precision: Precision, jobs: Sequen
                 f1, rates = _ask(session, ours, job, questions, exam, (number, len(jobs)))
             except BenchError as error:
                 session.ledger.note(f"{target.title}, {facts.info.precision}, {job.title}: {error}")
-            grade = Grade(
+            grade = EvalRow(
                 model=target.title,
                 parameters=facts.info.parameters,
                 device=session.device,
@@ -141,7 +143,7 @@ def _ask(
     ours: Ours,
     job: Job,
     questions: Sequence[Question],
-    exam: Exam,
+    exam: EvalSpec,
     turn: tuple[int, int],
 ) -> tuple[float, list[float]]:
     """Mean F1 in percent, and tokens per second of each answer; `turn` is the job's place among so many."""

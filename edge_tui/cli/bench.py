@@ -21,7 +21,7 @@ from edge_tui.errors import UsageError
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
-    from edge_tui.bench.quality import Exam
+    from edge_tui.bench.quality import EvalSpec
     from edge_tui.bench.session import Session
 
 _PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8", "4bit")
@@ -150,8 +150,8 @@ def _quality(options: Options, ledger: Ledger) -> None:
                     measure(session, session.target(name, invented), precision, jobs, exam)
 
 
-def _exam(options: Options, names: Sequence[tuple[str, bool]]) -> Exam:
-    from edge_tui.bench.quality import Exam, continuations, dataset_text, held_out, read_questions
+def _exam(options: Options, names: Sequence[tuple[str, bool]]) -> EvalSpec:
+    from edge_tui.bench.quality import EvalSpec, continuations, dataset_text, held_out, read_questions
 
     if not 1 <= options["stride"] <= options["window"]:
         raise UsageError("--stride must lie between 1 and --window.")
@@ -169,7 +169,7 @@ def _exam(options: Options, names: Sequence[tuple[str, bool]]) -> Exam:
     else:
         raise UsageError("there is no text for the perplexity; give --text FILE or --dataset NAME.")
     questions = read_questions(Path(options["qa"]), count) if options["qa"] else []
-    return Exam(
+    return EvalSpec(
         text,
         lambda codec: questions or continuations(codec, text, count, answer=answer),
         window=int(options["window"]),

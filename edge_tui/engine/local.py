@@ -19,7 +19,7 @@ from edge_tui.decoders.base import Param, ParamError
 from edge_tui.decoders.core.errors import problem_of
 from edge_tui.engine.decode.run_state import Run
 from edge_tui.engine.events import Died, Event, Failed, Finished, Queued
-from edge_tui.engine.models.manager import Loader, Residents, memory_of
+from edge_tui.engine.models.manager import Loader, ModelManager, memory_of
 from edge_tui.engine.port import Memory, ModelSpec, Request
 
 _SWITCH = 0.0001
@@ -50,7 +50,7 @@ class LocalEngine:
         self._last = 0
         self._closing = False
         self._wake = wake
-        self._residents = Residents(self._post, load, models)
+        self._manager = ModelManager(self._post, load, models)
         self._wanted = dict(models or {})
         self._thread = threading.Thread(target=self._own, name="engine", daemon=True)
         self._thread.start()
@@ -84,7 +84,7 @@ class LocalEngine:
         if self._wanted.get(role) != spec:
             self._cancel_users(role)
         self._wanted[role] = spec
-        self._commands.put(lambda: self._residents.assign(role, self._wanted[role]))
+        self._commands.put(lambda: self._manager.assign(role, self._wanted[role]))
 
     def load(self, role: str) -> None:
         wanted = self._wanted.get(role)
@@ -92,13 +92,13 @@ class LocalEngine:
         def work() -> None:
             # A later choice for the role makes this load pointless: the last one wins.
             if self._wanted.get(role) == wanted and wanted is not None:
-                self._residents.get(role, lambda: self._closing or self._wanted.get(role) != wanted)
+                self._manager.get(role, lambda: self._closing or self._wanted.get(role) != wanted)
 
         self._commands.put(work)
 
     def unload(self, role: str) -> None:
         self._cancel_users(role)
-        self._commands.put(lambda: self._residents.unload(role))
+        self._commands.put(lambda: self._manager.unload(role))
 
     def refusal(self, strategy: str) -> str:
         """See the port. What is registered runs here."""
@@ -111,17 +111,17 @@ class LocalEngine:
         return events
 
     def decode(self, ids: Sequence[int]) -> list[str]:
-        codec = self._residents.codec
-        if codec is None and (loaded := self._residents.peek("model")) is not None:
+        codec = self._manager.codec
+        if codec is None and (loaded := self._manager.peek("model")) is not None:
             codec = loaded.codec
         return codec.pieces(ids) if codec is not None else [""] * len(ids)
 
     def count(self, text: str) -> int | None:
-        loaded = self._residents.peek("model")
+        loaded = self._manager.peek("model")
         return len(loaded.codec.encode(text)) if loaded else None
 
     def memory(self) -> Memory:
-        loaded = self._residents.peek("model")
+        loaded = self._manager.peek("model")
         return memory_of(loaded.model.info.device) if loaded else Memory("", None, None)
 
     def alive(self) -> bool:
@@ -136,10 +136,10 @@ class LocalEngine:
 
     def _cancel_users(self, role: str) -> None:
         """Cancels the runs that the role's model takes part in, whatever it plays there."""
-        spec = self._residents.spec(role)
+        spec = self._manager.spec(role)
         for run in list(self._runs.values()):
             roles = decoders.find(run.request.strategy).roles
-            if role in roles or (spec and spec in map(self._residents.spec, roles)):
+            if role in roles or (spec and spec in map(self._manager.spec, roles)):
                 run.cancelled = True
 
     def _post(self, event: Event) -> None:
@@ -160,7 +160,7 @@ class LocalEngine:
         try:
             while (command := self._commands.get()) is not None and not self._closing:
                 self._perform(command)
-            self._residents.clear()
+            self._manager.clear()
         except BaseException as error:
             self._events.append(
                 Died(f"The engine stopped: {_line(error)}. Restart it to go on.", traceback.format_exc())
@@ -173,16 +173,16 @@ class LocalEngine:
             self._post(explain(error, None))
 
     def _generate(self, run: Run) -> None:
-        from edge_tui.engine.decode.run import perform
+        from edge_tui.engine.decode.run import run_request
 
         post = self._post if run.request.watched else self._post_end
         try:
-            perform(run, self._residents, post, lambda: self._closing)
+            run_request(run, self._manager, post, lambda: self._closing)
         except (Exception, SystemExit) as error:  # a strategy of the user's may raise either
             self._post(explain(error, run.id))
             if _is_out_of_memory(error):
                 error.__traceback__ = None  # its frames hold the tensors that did not fit
-                self._residents.forget_contexts()
+                self._manager.clear_prefix_cache()
         finally:
             self._runs.pop(run.id, None)
 

@@ -244,7 +244,7 @@ class Recorder:
                 self._flush(store, live)
             if self._live and now - self._beat > _BEAT:
                 self._beat = now
-                store.beat([live.id for live in self._live.values() if live.id is not None], now)
+                store.heartbeat([live.id for live in self._live.values() if live.id is not None], now)
 
     def _begin(self, store: Store, run: int, live: _Live) -> None:
         live.id = store.begin(live.uid, live.created, live.request)

@@ -168,7 +168,7 @@ class Store:
             self._put(run, _KEPT, kept)
             self._run("UPDATE runs SET tokens = tokens + ? WHERE id = ?", (len(kept), run))
 
-    def beat(self, runs: Iterable[int], now: float) -> None:
+    def heartbeat(self, runs: Iterable[int], now: float) -> None:
         """Signs of life of runs under way."""
         with self.transaction():
             for run in runs:

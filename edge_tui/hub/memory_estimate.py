@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, get_args
 
 from edge_tui.engine.checkpoints.checkpoint import CheckpointError, open_checkpoint
 from edge_tui.engine.models.loader import available_precisions
-from edge_tui.engine.models.memory_estimate import Forecast, forecast, forecast_pair, reserved
+from edge_tui.engine.models.memory_estimate import MemoryEstimate, forecast, forecast_pair, reserved
 from edge_tui.engine.port import Precision
 from edge_tui.machine.devices import devices
 from edge_tui.machine.nvml import Holder, holders
@@ -38,9 +38,9 @@ class Outlook:
     name: str
     device: Device
     rows: int = 1
-    forecasts: dict[str, Forecast] = field(default_factory=dict)
+    forecasts: dict[str, MemoryEstimate] = field(default_factory=dict)
     contexts: dict[str, int] = field(default_factory=dict)
-    together: dict[str, tuple[Forecast, ...]] = field(default_factory=dict)
+    together: dict[str, tuple[MemoryEstimate, ...]] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     others: list[Holder] = field(default_factory=list)
 
@@ -86,7 +86,7 @@ def outlook(
     return seen
 
 
-def _beside(spec: ModelSpec, seen: Outlook, rows: int, new: int) -> Forecast | None:
+def _beside(spec: ModelSpec, seen: Outlook, rows: int, new: int) -> MemoryEstimate | None:
     """What the other model takes, None if it is not there; unless it says so, it shares the device."""
     try:
         checkpoint = open_checkpoint(spec.name)

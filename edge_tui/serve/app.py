@@ -23,7 +23,7 @@ from edge_tui.serve.shortcut import Shortcut, endpoints
 if TYPE_CHECKING:
     from edge_tui.config.settings import Settings
     from edge_tui.engine.port import Engine, ModelSpec
-    from edge_tui.serve.loop_notifier import Bell
+    from edge_tui.serve.loop_notifier import LoopNotifier
     from edge_tui.serve.options import Options
 
 DESCRIPTION = (
@@ -50,7 +50,7 @@ class Server(FastAPI):
         sampler: Looks at the machine, once somebody has asked about it.
     """
 
-    def __init__(self, engine: Engine, bell: Bell, settings: Settings, options: Options) -> None:
+    def __init__(self, engine: Engine, bell: LoopNotifier, settings: Settings, options: Options) -> None:
         super().__init__(
             title="edge-tui",
             version=__version__,

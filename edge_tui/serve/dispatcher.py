@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from edge_tui.engine import events
 from edge_tui.serve.errors import SERVER, ApiError
 from edge_tui.serve.fair_queue import FairQueue
-from edge_tui.serve.loop_notifier import Bell
+from edge_tui.serve.loop_notifier import LoopNotifier
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -129,7 +129,7 @@ class Dispatcher:
         seconds: Most seconds of one generation; what was decoded by then is its answer.
     """
 
-    def __init__(self, engine: Engine, bell: Bell, limit: int, seconds: float) -> None:
+    def __init__(self, engine: Engine, bell: LoopNotifier, limit: int, seconds: float) -> None:
         self.engine = engine
         self.limit = limit
         self.loaded: dict[str, Loaded] = {}

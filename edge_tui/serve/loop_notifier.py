@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 
 
-class Bell:
+class LoopNotifier:
     """Rung from any thread, heard on one event loop.
 
     Looking every millisecond instead would take the interpreter from the thread that decodes.

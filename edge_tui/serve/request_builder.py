@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edge_tui import decoders
 from edge_tui.decoders.beam import NUM_BEAMS
 from edge_tui.engine import seeds
-from edge_tui.engine.decode.resolve import settle
+from edge_tui.engine.decode.resolve import resolve_params
 from edge_tui.engine.port import MODE_TEMPERATURE, Message, Mode, Request
 from edge_tui.engine.text.template_variables import check_all
 from edge_tui.errors import RequestError
@@ -157,7 +157,7 @@ class Asked:
         if search and stop:
             raise ApiError(422, f"Stop strings do not end {decoder.title}: leave them out.", "stop")
         try:
-            rows = decoder.rows(settle(request, decoder, {}).values) * request.samples
+            rows = decoder.rows(resolve_params(request, decoder, {}).values) * request.samples
         except RequestError as error:
             raise ApiError(422, str(error), error.field or None, "invalid_value") from error
         if rows > self._options.rows:

@@ -16,7 +16,7 @@ import uvicorn
 
 from edge_tui.serve.app import Server
 from edge_tui.serve.header_limits import protocol
-from edge_tui.serve.loop_notifier import Bell
+from edge_tui.serve.loop_notifier import LoopNotifier
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def serve(settings: Settings, notices: Sequence[Notice], options: Options, liste
 
     for notice in notices:
         _say(str(notice))
-    bell = Bell()
+    bell = LoopNotifier()
     engine = LocalEngine(settings.specs(), wake=bell.ring)
     app = Server(engine, bell, settings, options)
     address = listener.getsockname()

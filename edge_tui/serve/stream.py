@@ -85,7 +85,7 @@ class Events(StreamingResponse):
 
     Args:
         chunks: The events, as `message` writes them.
-        place: Given back when the response ends, however it does.
+        place: ParamPatch back when the response ends, however it does.
         headers: Of the response.
     """
 

@@ -24,11 +24,11 @@ from edge_tui.tui import ascii_filter, clipboard, lifecycle, pastes, theme
 from edge_tui.tui.actions import ACTIONS, SCOPES, bindings
 from edge_tui.tui.control_filter import CONTROLS
 from edge_tui.tui.downloads import DownloadEnded, Downloads
-from edge_tui.tui.key_queue import Follower, Typeahead
+from edge_tui.tui.key_queue import Follower, KeyQueue
 from edge_tui.tui.keymap import Keymap, catalog, resolve
 from edge_tui.tui.pacing import Pacer
 from edge_tui.tui.reloading import StrategiesChanged, ThemesChanged, watch_strategies, watch_themes
-from edge_tui.tui.run_params import Knobs
+from edge_tui.tui.run_params import RunParams
 from edge_tui.tui.screens.workbench import Workbench
 from edge_tui.tui.session import Session
 from edge_tui.tui.terminal import (
@@ -157,7 +157,7 @@ class EdgeApp(App[int]):
 
             theme_folders = (resources.themes(), user_config().parent / "themes")
         self.keymap = Keymap({})
-        self._typeahead = Typeahead(cast("App[object]", self), super().on_event)
+        self._typeahead = KeyQueue(cast("App[object]", self), super().on_event)
         self.downloads = Downloads(self.post_message)
         self._models: ModelsScreen | None = None
         self.themes = theme.load(theme_folders)
@@ -198,8 +198,8 @@ class EdgeApp(App[int]):
         self.choose_theme(wanted)
         if self.settings.keys:
             self.remap()
-        knobs = Knobs(self.settings, _decoder(self.settings.strategy))
-        self.workbench = Workbench(self.session, knobs, decoders.all(), self.size)
+        run_params = RunParams(self.settings, _decoder(self.settings.strategy))
+        self.workbench = Workbench(self.session, run_params, decoders.all(), self.size)
         self.push_screen(self.workbench)
         self.call_later(self.workbench.refresh)
         if not self.is_headless:
@@ -458,7 +458,7 @@ class EdgeApp(App[int]):
     def show_models(self) -> None:
         from edge_tui.tui.screens.models import ModelsScreen
 
-        self._models = ModelsScreen(self.session, self.settings, self.workbench.knobs)
+        self._models = ModelsScreen(self.session, self.settings, self.workbench.run_params)
         self.push_screen(self._models)
 
     def action_show_help(self) -> None:

@@ -39,7 +39,7 @@ class Follower(Message, verbose=True):
         self.lap = lap
 
 
-class Typeahead:
+class KeyQueue:
     """The keys that wait for the one before them.
 
     Args:

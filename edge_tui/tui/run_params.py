@@ -54,7 +54,7 @@ class Row:
     """One line of the sidebar.
 
     Attributes:
-        key: What `Knobs.set` takes.
+        key: What `RunParams.set` takes.
         title: Name as shown.
         shown: Value as shown.
         fraction: Position within the range, 0–1; None where a bar means nothing.
@@ -79,7 +79,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class ParamPatch:
     """Values to take over, as a preset or a kept run has them.
 
     Attributes:
@@ -101,7 +101,7 @@ class Given:
     system: str | None = None
 
 
-class Knobs:
+class RunParams:
     """Every value that the next request will carry.
 
     Args:
@@ -285,7 +285,7 @@ class Knobs:
             return _tristate(self.chat)
         return self.value(param)[0]
 
-    def take(self, decoder: Decoder, given: Given) -> tuple[str, ...]:
+    def take(self, decoder: Decoder, given: ParamPatch) -> tuple[str, ...]:
         """Takes over a strategy with values that were saved, all at once.
 
         Args:
@@ -321,7 +321,7 @@ class Knobs:
             self.seed = given.seed if given.seed >= 0 else None
         return tuple(refused)
 
-    def given(self) -> Given:
+    def given(self) -> ParamPatch:
         """The chosen strategy's values that are not what they would be without the user's doing."""
         values: dict[str, float | str] = {}
         for param in self.decoder.params:
@@ -329,7 +329,7 @@ class Knobs:
                 value = self._turned[param]
                 values[param.name] = param.format(value) if param.choices else value
         settings = self.settings
-        return Given(
+        return ParamPatch(
             values,
             mode=self.mode if self.mode != settings.mode else None,
             max_length=self.max_length if self.max_length != settings.max_length else None,

@@ -15,7 +15,7 @@ import pytest
 
 from edge_tui.bench.job import BenchError, Job
 from edge_tui.bench.quality import (
-    Exam,
+    EvalSpec,
     Question,
     continuations,
     dataset_text,
@@ -55,7 +55,7 @@ def transformers_perplexity(ids: list[int]) -> float:
 def test_perplexity_is_that_of_transformers(session):
     text = held_out()
     codec = Codec.open(open_checkpoint("demo/expert"))
-    exam = Exam(
+    exam = EvalSpec(
         text,
         lambda codec: continuations(codec, text, 2, answer=8),
         window=WINDOW,

@@ -10,10 +10,15 @@ from torch.profiler import ProfilerActivity, profile
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from edge_tui.engine.models import linear, memory_estimate
 from edge_tui.engine.models.branches import Branches
-from edge_tui.engine.models.capacity import ROOM, roomy
+from edge_tui.engine.models.capacity import SLACK, round_up
 from edge_tui.engine.models.flat import FlatModel
 from edge_tui.engine.models.loader import load
-from edge_tui.engine.models.memory_estimate import Forecast, forecast_pair, largest_context, resolve_precision
+from edge_tui.engine.models.memory_estimate import (
+    MemoryEstimate,
+    forecast_pair,
+    largest_context,
+    resolve_precision,
+)
 from edge_tui.engine.ops.cpu.project import can_half, can_int8_vector
 from edge_tui.engine.port import ModelSpec
 from edge_tui.machine import devices
@@ -49,7 +54,7 @@ def test_weights_are_forecast_to_the_byte(
     expected = memory_estimate.forecast(checkpoint, precision, 64, 1, "cpu")
     info = load(ModelSpec(checkpoint.name, precision, "cpu", 64)).model.info
     assert expected.weights == info.weight_bytes
-    assert expected.kv == roomy(64 + ROOM) * info.kv_bytes
+    assert expected.kv == round_up(64 + SLACK) * info.kv_bytes
 
 
 @pytest.mark.skipif(not can_int8_vector(), reason="no integer products in wide vectors here")
@@ -118,7 +123,7 @@ def test_kv_grows_with_context_and_rows(made: Callable[..., Checkpoint]) -> None
 def test_kv_is_what_contexts_and_their_forks_hold(made: Callable[..., Checkpoint]) -> None:
     checkpoint = made(layers=3, heads=4, kv_heads=2, hidden=64, context=2048)
     model: Any = load(ModelSpec(checkpoint.name, "float32", "cpu", 1200)).model
-    root = model.open(1, roomy(1200 + ROOM))
+    root = model.open(1, round_up(1200 + SLACK))
     model.prefill(root, torch.ones(1, 1100, dtype=torch.int64), torch.tensor([1100]))
 
     def held(*blocks: torch.Tensor) -> int:
@@ -149,7 +154,7 @@ def test_reading_a_prompt_takes_what_is_forecast(
         arch, layers=2, hidden=512, heads=8, kv_heads=2, intermediate=wide, vocab=999, context=context
     )
     model = load(ModelSpec(checkpoint.name, precision, "cpu", context)).model
-    room = model.open(1, roomy(context + ROOM))
+    room = model.open(1, round_up(context + SLACK))
     start = context - 2 * memory_estimate.CHUNK
     ids = torch.randint(0, 300, (1, context - 8))
     if start:
@@ -199,8 +204,8 @@ def test_what_does_not_fit_says_needed_and_free(
 
 
 def test_a_pair_shares_a_device_or_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    def one(device: str, total: int) -> Forecast:
-        return Forecast(device, total - 3, 1, 1, 1, total, 10 * GB, True, "")
+    def one(device: str, total: int) -> MemoryEstimate:
+        return MemoryEstimate(device, total - 3, 1, 1, 1, total, 10 * GB, True, "")
 
     monkeypatch.setattr(memory_estimate, "free_memory", lambda _device: 10 * GB)
     (both,) = forecast_pair([one("cuda:0", 6 * GB), one("cuda:0", 5 * GB)])

@@ -22,7 +22,7 @@ from edge_tui.bench.edge_runner import load
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from edge_tui.engine.events import Event, FirstToken, Loaded
 from edge_tui.engine.local import LocalEngine
-from edge_tui.engine.models.memory_estimate import Forecast, forecast
+from edge_tui.engine.models.memory_estimate import MemoryEstimate, forecast
 from edge_tui.engine.port import ModelSpec, Precision, Request
 from tests.engine.watch import settle, watch
 
@@ -109,7 +109,7 @@ HEAD = (
 )  # fmt: skip
 
 
-def line(name: str, precision: str, context: int, rows: int, f: Forecast, m: Measured) -> str:
+def line(name: str, precision: str, context: int, rows: int, f: MemoryEstimate, m: Measured) -> str:
     facts = [name, precision, str(context), str(rows)]
     told = [f.weights, f.kv, f.logits, f.overhead, f.total, m.weights, m.storing, m.reading, m.total]
     return row([*facts, *told, f"{f.total / m.total:.3f}"])

@@ -56,7 +56,7 @@ def test_running_out_of_memory_keeps_the_text_and_the_engine(
     engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     watch(engine, Request(PROMPT, strategy="greedy", max_length=2))
-    model = engine._residents.peek("model").model  # type: ignore[union-attr]
+    model = engine._manager.peek("model").model  # type: ignore[union-attr]
     name, count = ("prefill" if at == 0 else "forward"), 0
     original = getattr(type(model), name)
 

@@ -38,7 +38,7 @@ def test_greedy_equals_generate_token_for_token(engine: LocalEngine, checkpoint:
     seen = watch(engine, Request(PROMPT, strategy="greedy", max_length=64))
     assert seen.all(Loaded)[0].tier == "flat"
     reference = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
-    codec = engine._residents.peek("model").codec  # type: ignore[union-attr]
+    codec = engine._manager.peek("model").codec  # type: ignore[union-attr]
     prompt = torch.tensor([codec.encode(PROMPT)])
     out = reference.generate(
         prompt,
@@ -287,7 +287,7 @@ def test_the_last_of_two_loads_wins_and_one_model_is_resident(
     engine.load("model")
     seen = watch(engine, Request(PROMPT, strategy="greedy", max_length=2))
     assert [event.architecture for event in seen.all(Loaded)][-1] == "LlamaForCausalLM"
-    assert len(engine._residents._loaded) == 1
+    assert len(engine._manager._loaded) == 1
 
 
 def test_loading_reports_progress_in_bytes(engine: LocalEngine) -> None:

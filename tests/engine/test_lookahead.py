@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_tui.engine.decode.generation import Generation
-from edge_tui.engine.decode.speculation_gate import Worth
+from edge_tui.engine.decode.speculation_gate import SpeculationGate
 from edge_tui.engine.events import Noticed, TokenBatch
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
@@ -63,10 +63,10 @@ def test_it_says_how_many_proposals_were_taken(demo: LocalEngine) -> None:
 
 def test_proposing_is_given_up_where_it_loses() -> None:
     """Steps that cost three times as much and give one token each; and steps that give four."""
-    losing, winning = Worth(1.0, 3.0), Worth(1.0, 3.0)
-    verdicts = [losing.saw(4, 1) for _ in range(60)]
+    losing, winning = SpeculationGate(1.0, 3.0), SpeculationGate(1.0, 3.0)
+    verdicts = [losing.update(4, 1) for _ in range(60)]
     assert next(gain for gain in verdicts if gain is not None) == pytest.approx(1 / 3)
-    assert all(winning.saw(4, 4) is None for _ in range(60))
+    assert all(winning.update(4, 4) is None for _ in range(60))
     assert losing.acceptance == 0
     assert winning.acceptance == 0.75
 

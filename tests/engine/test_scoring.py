@@ -25,7 +25,7 @@ def test_log_probabilities_are_those_of_transformers(engine: LocalEngine, checkp
     assert len(read.ids) > 128, "several chunks"
     assert "".join(read.text) == TEXT
     ids = torch.tensor([read.ids])
-    codec = engine._residents.peek("model").codec  # type: ignore[union-attr]
+    codec = engine._manager.peek("model").codec  # type: ignore[union-attr]
     with torch.no_grad():
         logits = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)(ids).logits[0]
     expected = logits[:, : codec.size].log_softmax(-1)
@@ -37,7 +37,7 @@ def test_log_probabilities_are_those_of_transformers(engine: LocalEngine, checkp
 
 def test_decoding_goes_on_from_what_was_scored(engine: LocalEngine) -> None:
     plain = watch(engine, Request(TEXT, strategy="greedy", max_length=8))
-    engine._residents.contexts.clear()
+    engine._manager.contexts.clear()
     scored = watch(engine, Request(TEXT, strategy="greedy", max_length=8, prompt_logps=True))
     assert scored.ids == plain.ids
     assert scored.started.reused_tokens == scored.started.prompt_tokens - 1

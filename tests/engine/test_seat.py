@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edge_tui.engine.decode import cpu_pinning
-from edge_tui.engine.decode.cpu_pinning import Seat
+from edge_tui.engine.decode.cpu_pinning import CpuPinning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ def allowed() -> Iterator[set[int]]:
     os.sched_setaffinity(0, before)
 
 
-def work(place: Seat, seconds: float, *, until_taken: bool | None = None) -> None:
+def work(place: CpuPinning, seconds: float, *, until_taken: bool | None = None) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end and place.taken is not until_taken:
         sum(range(1000))
@@ -42,7 +42,7 @@ def work(place: Seat, seconds: float, *, until_taken: bool | None = None) -> Non
 
 @several
 def test_it_stays_and_gives_back(allowed: set[int]) -> None:
-    with Seat() as place:
+    with CpuPinning() as place:
         assert os.sched_getaffinity(0) == allowed
         work(place, 2.0, until_taken=True)
         assert os.sched_getaffinity(0) == {cpu_pinning._here()}
@@ -52,8 +52,8 @@ def test_it_stays_and_gives_back(allowed: set[int]) -> None:
 
 @several
 def test_it_leaves_a_processor_that_others_use(allowed: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Seat, "AWAY", 30.0)
-    with Seat() as place:
+    monkeypatch.setattr(CpuPinning, "AWAY", 30.0)
+    with CpuPinning() as place:
         work(place, 2.0, until_taken=True)
         (mine,) = os.sched_getaffinity(0)
         order = f"import os\nos.sched_setaffinity(0, {{{mine}}})\nwhile True: pass"
@@ -70,13 +70,13 @@ def test_it_leaves_a_processor_that_others_use(allowed: set[int], monkeypatch: p
 @several
 def test_one_processor_is_no_choice(allowed: set[int]) -> None:
     os.sched_setaffinity(0, {min(allowed)})
-    with Seat() as place:
+    with CpuPinning() as place:
         work(place, 0.2)
         assert not place.taken
 
 
 def test_where_the_system_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_pinning, "_SCHEDSTAT", tmp_path / "none")
-    with Seat() as place:
+    with CpuPinning() as place:
         work(place, 0.2)
         assert not place.taken

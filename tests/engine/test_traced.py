@@ -16,7 +16,7 @@ from edge_tui import decoders
 from edge_tui.decoders.core.sampling import Sampling
 from edge_tui.decoders.min_p import MinP
 from edge_tui.engine.decode import cpu_trace, step_runner
-from edge_tui.engine.decode.cpu_trace import TracedChoice, is_steady
+from edge_tui.engine.decode.cpu_trace import TracedChoice, is_traceable
 from edge_tui.engine.decode.generation import Generation
 from edge_tui.engine.models.loader import load
 from edge_tui.engine.port import ModelSpec
@@ -104,7 +104,7 @@ def both(monkeypatch: pytest.MonkeyPatch, run: Callable[[], Records]) -> tuple[R
     """The same run traced, and operation by operation."""
     compiled = run()
     with monkeypatch.context() as patched:
-        patched.setattr(step_runner, "is_steady", lambda decoder: False)
+        patched.setattr(step_runner, "is_traceable", lambda decoder: False)
         return compiled, run()
 
 
@@ -120,7 +120,7 @@ def test_the_same_to_the_last_bit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     decoder, one = decoders.find(name), model(folder, vocab)
-    assert is_steady(decoder)
+    assert is_traceable(decoder)
     compiled, plain = both(monkeypatch, lambda: records(generation(decoder, one, turned)))
     assert calls == [True] * (STEPS - 1)
     assert same(compiled, plain)
@@ -194,7 +194,7 @@ def test_nothing_is_known_of_a_strategy_of_ones_own(folder: Path, calls: list[bo
         def apply(self, z: torch.Tensor, p: Any, s: Any, rng: Any) -> torch.Tensor:
             return super().apply(z, p, s, rng) if z.amax() > 0 else z
 
-    assert not is_steady(Sampling(Own()))
+    assert not is_traceable(Sampling(Own()))
     records(generation(Sampling(Own()), model(folder, 320), {}))
     assert calls == []
 

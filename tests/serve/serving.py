@@ -17,7 +17,7 @@ from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
 from edge_tui.serve.app import Server
 from edge_tui.serve.bind_socket import bind
-from edge_tui.serve.loop_notifier import Bell
+from edge_tui.serve.loop_notifier import LoopNotifier
 from edge_tui.serve.options import Options
 from edge_tui.serve.server import Loop
 
@@ -101,7 +101,7 @@ def until(done: Any, seconds: float = 10.0) -> None:
 def serving(settings: Settings = DEMO, *, ready: bool = True, **options: Any) -> Iterator[Running]:
     """Runs a server until the block ends."""
     chosen = replace(Options(), **options)
-    bell = Bell()
+    bell = LoopNotifier()
     engine = Watching(settings.specs(), bell.ring)
     app = Server(engine, bell, settings, chosen)
     loop = Loop(app, chosen)

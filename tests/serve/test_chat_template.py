@@ -31,7 +31,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def test_a_conversation_is_the_rendered_prompt(server: Running) -> None:
-    loaded = server.engine._residents.peek("model")
+    loaded = server.engine._manager.peek("model")
     assert loaded is not None
     rendered = chat_template.render(loaded.checkpoint, [Message(role, text) for role, text in TURNS])  # type: ignore[arg-type]
     assert rendered is not None

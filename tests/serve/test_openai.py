@@ -21,7 +21,7 @@ def client(server: Running) -> openai.OpenAI:
 
 
 def _codec(server: Running) -> Any:
-    return server.engine._residents.peek("model").codec  # type: ignore[union-attr]
+    return server.engine._manager.peek("model").codec  # type: ignore[union-attr]
 
 
 def test_the_model_is_listed(client: openai.OpenAI) -> None:

@@ -48,11 +48,11 @@ async def test_what_an_engine_refuses_is_grey_and_says_why() -> None:
         beam = next(span for span in listed.spans if listed.plain[span.start : span.end].strip() == "beam")
         assert beam.style == "$text-disabled"
         assert "–" in listed.plain, "and without colour it has no key"
-        before = bench.knobs.decoder.name
+        before = bench.run_params.decoder.name
         number = [decoder.name for decoder in bench.decoders].index("beam") + 1
         bench.action_digit(number)
         await pilot.pause()
-        assert bench.knobs.decoder.name == before
+        assert bench.run_params.decoder.name == before
         assert "no beams" in str(bench.messages.render())
 
 

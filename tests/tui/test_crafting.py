@@ -196,7 +196,7 @@ async def test_a_preset_sets_the_strategy_and_its_values() -> None:
         await press(pilot, "d")
         await until(pilot, lambda: pilot.app.screen is not workbench)
         await press(pilot, *"creat", "enter")
-        await until(pilot, lambda: workbench.knobs.decoder.name == "min_p")
+        await until(pilot, lambda: workbench.run_params.decoder.name == "min_p")
         workbench.prompt.insert("x")
         await press(pilot, "ctrl+j")
         await until(pilot, lambda: engine.requests)
@@ -207,8 +207,8 @@ async def test_a_preset_sets_the_strategy_and_its_values() -> None:
 async def test_values_are_saved_under_a_name_and_taken_again() -> None:
     async with keeping().run_test(size=SIZE) as pilot:
         workbench = await at_tokens(pilot)
-        workbench.knobs.set("temperature", 0.33)
-        workbench.knobs.set("system", "Be brief.")
+        workbench.run_params.set("temperature", 0.33)
+        workbench.run_params.set("system", "Be brief.")
         await press(pilot, "D")
         await until(pilot, lambda: pilot.app.screen is not workbench)
         await press(pilot, *"My own", "enter")
@@ -217,12 +217,12 @@ async def test_values_are_saved_under_a_name_and_taken_again() -> None:
         assert mine.title == "My own"
         assert mine.parameters == {"temperature": 0.33}
         assert mine.system == "Be brief."
-        workbench.knobs.reset("temperature")
+        workbench.run_params.reset("temperature")
         await press(pilot, "d")
         await until(pilot, lambda: pilot.app.screen is not workbench)
         await press(pilot, *"my own", "enter")
-        temperature = workbench.knobs.param("temperature")
-        await until(pilot, lambda: workbench.knobs.value(temperature)[0] == 0.33)
+        temperature = workbench.run_params.param("temperature")
+        await until(pilot, lambda: workbench.run_params.value(temperature)[0] == 0.33)
         await press(pilot, "d")
         await until(pilot, lambda: pilot.app.screen is not workbench)
         await press(pilot, *"my own", "ctrl+x", "escape")
@@ -299,7 +299,7 @@ async def test_an_interrupted_run_is_offered_and_goes_on_from_its_last_token(
         await press(pilot, "enter")
         await until(pilot, lambda: workbench.viewed is not None)
         await until(pilot, lambda: len(workbench.pane.transcript or ()) == 8)
-        assert workbench.knobs.decoder.name == "min_p"
+        assert workbench.run_params.decoder.name == "min_p"
         assert workbench.prompt.text == "Why?"
         await until(pilot, lambda: workbench.focused is workbench.pane)
         # The other model has other tokens.
@@ -388,7 +388,7 @@ async def test_a_reopened_run_goes_on_with_what_was_turned_and_runs_again_withou
         workbench.reopen(run, again=True)
         await until(pilot, lambda: len(engine.requests) == 2)
         assert engine.requests[1].mode == "exploratory"
-        assert workbench.knobs.mode == "exploratory"
+        assert workbench.run_params.mode == "exploratory"
 
 
 async def test_alternatives_of_a_run_that_was_cut_off_are_asked_of_its_model() -> None:

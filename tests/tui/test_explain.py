@@ -38,7 +38,7 @@ async def test_bars_follow_the_value(picture: Any) -> None:
         assert "tokens can be drawn" in before
         await pilot.press("shift+left", "shift+left")
         assert engine.turned[-1] == (1, "temperature", 0)
-        assert app.workbench.knobs.rows()[1].shown == "0"
+        assert app.workbench.run_params.rows()[1].shown == "0"
         assert "100.0%" in said(screen)
         assert "\n1 of " in said(screen)
         await pilot.press("backspace")
@@ -60,7 +60,7 @@ async def test_what_cannot_be_pictured_says_so(picture: Any) -> None:
         assert "Run a prompt first" in said(app.screen)
         await pilot.press("escape")
         await opened(pilot)
-        app.workbench.knobs.decoder = decoders.find("contrastive")
+        app.workbench.run_params.decoder = decoders.find("contrastive")
         app.workbench.parameters.reload()
         await pilot.press("up", "down")
         assert "needs what the amateur thinks" in said(app.screen)

@@ -112,11 +112,11 @@ async def test_deleting_happens_on_the_way_out_and_can_be_undone(undone: bool) -
     async with keeping().run_test(size=SIZE) as pilot:
         screen = await opened(pilot)
         await press(pilot, "ctrl+x")
-        await until(pilot, lambda: screen.list.doomed)
+        await until(pilot, lambda: screen.list.marked_for_delete)
         assert len(pilot.app.history().runs()) == len(PROMPTS)
         if undone:
             await press(pilot, "ctrl+x")
-            await until(pilot, lambda: not screen.list.doomed)
+            await until(pilot, lambda: not screen.list.marked_for_delete)
         await press(pilot, "escape")
         left = len(PROMPTS) - (not undone)
         await until(pilot, lambda: len(pilot.app.history().runs()) == left)

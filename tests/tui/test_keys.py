@@ -66,10 +66,10 @@ async def test_digits_choose_where_no_text_is_typed(picture: Any) -> None:
     async with picture().run_test(size=(80, 24)) as pilot:
         workbench = await ran(pilot)
         await pilot.press("5")
-        assert workbench.knobs.decoder is workbench.decoders[4]
+        assert workbench.run_params.decoder is workbench.decoders[4]
         workbench.prompt.focus()
         await pilot.press("1")
-        assert workbench.knobs.decoder is workbench.decoders[4]
+        assert workbench.run_params.decoder is workbench.decoders[4]
         assert workbench.prompt.text.endswith("1")
 
 
@@ -125,7 +125,7 @@ async def test_a_prompt_that_just_ran_runs_again_under_another_strategy(picture:
         await pilot.pause(0.1)
         assert len(engine.requests) == 2, "another prompt waits to be finished"
         assert "^j runs it" in workbench.messages.message
-        assert workbench.knobs.decoder is workbench.decoders[0]
+        assert workbench.run_params.decoder is workbench.decoders[0]
 
 
 async def test_no_second_run_before_the_first_has_wound_down(picture: Any) -> None:
@@ -155,7 +155,7 @@ async def test_parameters_by_arrows_and_by_typing(picture: Any) -> None:
         assert workbench.focused is table
         table.choose("top_p")
         await pilot.press("left")
-        assert workbench.knobs.rows()[0].shown == "0.89"
+        assert workbench.run_params.rows()[0].shown == "0.89"
         assert engine.turned == [(1, "top_p", 0.89)]
         await pilot.press("enter")
         assert workbench.focused is workbench.parameters.field
@@ -178,10 +178,10 @@ async def test_typing_in_a_field_is_no_command(picture: Any) -> None:
         workbench.parameters.table.focus()
         workbench.parameters.table.choose("system")
         await pilot.press("enter", *"sm1", "escape")
-        assert workbench.knobs.system == ""
+        assert workbench.run_params.system == ""
         await pilot.press("enter", *"You x.", "enter")
-        assert workbench.knobs.system == "You x."
-        assert workbench.knobs.decoder.name == "top_p"
+        assert workbench.run_params.system == "You x."
+        assert workbench.run_params.decoder.name == "top_p"
 
 
 @pytest.mark.parametrize("size", [(60, 16), (80, 24), (120, 40), (200, 50)])
@@ -253,7 +253,7 @@ async def test_palette_knows_every_offered_action(picture: Any) -> None:
         await pilot.pause(0.5)
         await pilot.press("enter")
         await pilot.pause(0.5)
-        assert workbench.knobs.decoder.name == "beam"
+        assert workbench.run_params.decoder.name == "beam"
 
 
 async def test_the_palette_finds_words_and_not_letters_here_and_there(picture: Any) -> None:

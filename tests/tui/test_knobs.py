@@ -10,19 +10,19 @@ from edge_tui import decoders
 from edge_tui.config.settings import Settings
 from edge_tui.decoders.base import ParamError
 from edge_tui.engine.events import Resolved
-from edge_tui.tui.run_params import Knobs
+from edge_tui.tui.run_params import RunParams
 
 
-def knobs(strategy: str = "top_p", **changes: object) -> Knobs:
-    return Knobs(replace(Settings(), **changes), decoders.find(strategy))  # type: ignore[arg-type]
+def run_params(strategy: str = "top_p", **changes: object) -> RunParams:
+    return RunParams(replace(Settings(), **changes), decoders.find(strategy))  # type: ignore[arg-type]
 
 
-def row(k: Knobs, key: str):  # type: ignore[no-untyped-def]
+def row(k: RunParams, key: str):  # type: ignore[no-untyped-def]
     return next(r for r in k.rows() if r.key == key)
 
 
 def test_a_shared_stage_keeps_the_value_across_strategies() -> None:
-    k = knobs("top_p")
+    k = run_params("top_p")
     k.set("temperature", 0.4)
     k.set("top_p", 0.5)
     k.decoder = decoders.find("top_k")
@@ -32,19 +32,19 @@ def test_a_shared_stage_keeps_the_value_across_strategies() -> None:
 
 
 def test_out_of_range_changes_nothing_and_names_the_range() -> None:
-    k = knobs()
+    k = run_params()
     with pytest.raises(ParamError, match=r"top_p is 7.*to 1"):
         k.set("top_p", "7")
     with pytest.raises(ParamError, match="seed"):
         k.set("seed", "-3")
-    assert k.request("x").values == knobs().request("x").values
+    assert k.request("x").values == run_params().request("x").values
 
 
 def test_settings_come_through_with_their_source() -> None:
     settings = Settings(
         parameters={"top_p": {"top_p": 0.8}}, sources={"parameters.top_p.top_p": "config.toml:9"}
     )
-    k = Knobs(settings, decoders.find("top_p"))
+    k = RunParams(settings, decoders.find("top_p"))
     assert row(k, "top_p").source == "config.toml:9"
     assert not row(k, "top_p").changed
     k.set("top_p", 0.9)
@@ -55,14 +55,14 @@ def test_settings_come_through_with_their_source() -> None:
 
 
 def test_modes_set_the_temperature_and_turning_it_leaves_them() -> None:
-    k = knobs(mode="exploratory")
+    k = run_params(mode="exploratory")
     assert (row(k, "temperature").shown, row(k, "temperature").source) == ("1.5", "mode")
     k.turn("temperature", 1)
     assert k.mode == "custom"
 
 
 def test_auto_shows_what_the_checkpoint_said() -> None:
-    k = knobs("auto")
+    k = run_params("auto")
     name = "temperature"
     k.learn("auto", {name: Resolved(0.25, "generation_config.json"), "do_sample": Resolved(0.3, "nonsense")})
     assert row(k, "do_sample").source == "default"
@@ -73,7 +73,7 @@ def test_auto_shows_what_the_checkpoint_said() -> None:
 
 
 def test_texts_survive_the_way_through_the_field() -> None:
-    k = knobs()
+    k = run_params()
     k.set("stop", r"\n\n | END | a\\n")
     assert k.stop == ("\n\n", "END", "a\\n")
     k.set("stop", k.text("stop"))
@@ -92,7 +92,7 @@ def test_texts_survive_the_way_through_the_field() -> None:
 
 @given(st.sampled_from(["top_p", "beam", "contrastive", "typical", "top_k", "min_p"]), st.data())
 def test_turning_never_leaves_the_range(strategy: str, data: st.DataObject) -> None:
-    k = knobs(strategy)
+    k = run_params(strategy)
     for _ in range(6):
         param = data.draw(st.sampled_from(k.decoder.params))
         k.turn(param.name, data.draw(st.sampled_from([-10, -1, 1, 10])))
@@ -103,7 +103,7 @@ def test_turning_never_leaves_the_range(strategy: str, data: st.DataObject) -> N
 
 
 def test_up_then_down_is_where_it_was() -> None:
-    k = knobs("top_k")
+    k = run_params("top_k")
     before = row(k, "top_k").shown
     k.turn("top_k", 3)
     k.turn("top_k", -3)

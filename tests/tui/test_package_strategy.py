@@ -34,7 +34,7 @@ async def test_it_is_in_the_registry_the_sidebar_and_the_list(announced: str, de
         assert bench.strategy_list.chosen == announced
         assert "epsilon" in [decoder.title for decoder in bench.strategy_list.decoders]
         assert bench.parameters.border_title == "epsilon"
-        assert [row.key for row in bench.knobs.rows()][:2] == ["epsilon", "temperature"]
+        assert [row.key for row in bench.run_params.rows()][:2] == ["epsilon", "temperature"]
         shown = "\n".join(strip.text for strip in app.screen._compositor.render_strips())
         assert "▸  epsilon" in shown, shown
         bench.prompt.insert("import os")

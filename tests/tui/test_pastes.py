@@ -77,7 +77,7 @@ async def test_shrinking_and_back_keeps_the_focus(picture: Any) -> None:
             assert workbench.focused is workbench.prompt
             await arrive(pilot, "2", "q")
         assert workbench.prompt.text == "Why is the sky blue?" + "2q" * 6
-        assert workbench.knobs.decoder.name == "top_p"
+        assert workbench.run_params.decoder.name == "top_p"
         await pilot.resize_terminal(*SMALL)
         await pilot.pause(0.05)
         workbench.set_focus(None)

@@ -138,7 +138,7 @@ async def test_changing_values_in_place(picture: Any, tmp_path: Path) -> None:
         assert at(app) == "parameters.temperature"
         await pilot.press("right", "right")
         assert written()["parameters"] == {"temperature": 1.1}
-        assert app.workbench.knobs.settings.parameters[""] == {"temperature": 1.1}
+        assert app.workbench.run_params.settings.parameters[""] == {"temperature": 1.1}
         await pilot.press("enter")
         field = app.screen.query_one(Input)
         assert field.value == "1.1"

@@ -58,7 +58,7 @@ async def test_keys_behind_one_that_opens_a_screen_are_the_screens(picture: Any)
         assert pilot.app.screen.query_one(Input).value == "min"
         await arrive(pilot, "enter", "p", "?")
         assert pilot.app.screen is workbench
-        assert workbench.knobs.decoder.name == "min_p"
+        assert workbench.run_params.decoder.name == "min_p"
         assert workbench.prompt.text.endswith("??")
 
 

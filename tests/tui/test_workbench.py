@@ -198,7 +198,9 @@ async def test_turning_a_parameter_during_a_run_holds_within_four_tokens(demo: A
         await until(pilot, lambda: transcript.changes)
         change = transcript.changes[0]
         assert change.name == "temperature"
-        assert change.value == pytest.approx(workbench.knobs.value(workbench.knobs.param("temperature"))[0])  # type: ignore[arg-type]
+        assert change.value == pytest.approx(
+            workbench.run_params.value(workbench.run_params.param("temperature"))[0]
+        )  # type: ignore[arg-type]
         assert change.index >= before - 4
         assert table.row.changed
 
@@ -450,4 +452,4 @@ async def test_filter_is_typed_while_arrows_move(demo: Any) -> None:
         await press(pilot, *"contra")
         await until(pilot, lambda: app.screen.query_one(Input).value == "contra")
         await press(pilot, "enter")
-        await until(pilot, lambda: bench(pilot).knobs.decoder.name == "contrastive")
+        await until(pilot, lambda: bench(pilot).run_params.decoder.name == "contrastive")

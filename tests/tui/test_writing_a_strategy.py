@@ -58,8 +58,8 @@ async def test_in_the_app(folder: Path, demo: Any) -> None:
         await until(pilot, lambda: "top_a.py was read" in bench.messages.message, "read")
         bench.pane.focus()
         await pilot.press("s", *"top-a", "enter")
-        await until(pilot, lambda: bench.knobs.decoder.name == "top_a", "chosen")
-        names = [row.key for row in bench.knobs.rows()]
+        await until(pilot, lambda: bench.run_params.decoder.name == "top_a", "chosen")
+        names = [row.key for row in bench.run_params.rows()]
         assert names[:2] == ["a", "temperature"]
         bench.prompt.text = "def fibonacci(n):"
         await pilot.press("ctrl+j")
@@ -78,7 +78,7 @@ async def test_in_the_app(folder: Path, demo: Any) -> None:
         seed = app.session.run.started.seed
 
         edit(file, "0.2", "0.9")
-        await until(pilot, lambda: bench.knobs.rows()[0].shown == "0.9", "the new default")
+        await until(pilot, lambda: bench.run_params.rows()[0].shown == "0.9", "the new default")
         await pilot.press("r")
         await until(pilot, done(0.9), "the same prompt again")
         assert app.session.run.started.seed == seed

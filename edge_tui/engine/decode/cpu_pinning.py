@@ -17,7 +17,7 @@ _STAT = Path("/proc/thread-self/stat")
 _SCHEDSTAT = Path("/proc/thread-self/schedstat")
 
 
-class Seat:
+class CpuPinning:
     """Keeps the calling thread on a processor, inside a `with` block in which `look` is called often.
 
     Elsewhere than on Linux, and where there is one processor only, it does nothing.
@@ -38,7 +38,7 @@ class Seat:
         self.taken = False
         """Whether the thread stays on one processor at present."""
 
-    def __enter__(self) -> Seat:
+    def __enter__(self) -> CpuPinning:
         try:
             _here(), _waited()
             self._allowed = os.sched_getaffinity(0)

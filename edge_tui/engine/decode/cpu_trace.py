@@ -23,8 +23,8 @@ from edge_tui.decoders.beam import Beam
 from edge_tui.decoders.contrastive import Contrastive
 from edge_tui.decoders.core.sampling import Sampling
 from edge_tui.decoders.greedy import Greedy
-from edge_tui.engine.decode.step_record import Desk, pick, tell
-from edge_tui.engine.ops.cpu.cpp_owner import hold
+from edge_tui.engine.decode.step_record import StepBuffers, build_record, sample
+from edge_tui.engine.ops.cpu.cpp_owner import own_in_cpp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,27 +41,29 @@ _TRACES = WeakKeyDictionary()
 """Each strategy's traces by what they depend on; None where there can be none."""
 
 
-def is_steady(decoder: Decoder) -> bool:
+def is_traceable(decoder: Decoder) -> bool:
     """Whether a strategy does the same operations whatever the numbers are; of users' own nobody knows."""
     kind = type(decoder)
     return kind in _STEADY or (isinstance(decoder, Sampling) and type(decoder.filter) in FILTERS)
 
 
 class TracedChoice:
-    """`pick`, `tell` and `note` of one run, compiled.
+    """`sample`, `build_record` and `record` of one run, compiled.
 
     Args:
         decoder: A steady strategy.
         state: Its state.
         table: The run's parameters.
-        desk: The run's desk.
+        buffers: The run's buffers.
         width: Vocabulary `V` that logits are cut to.
     """
 
-    def __init__(self, decoder: Decoder, state: State, table: ParamTable, desk: Desk, width: int) -> None:
+    def __init__(
+        self, decoder: Decoder, state: State, table: ParamTable, buffers: StepBuffers, width: int
+    ) -> None:
         self._decoder, self._state, self._table, self._width = decoder, state, table, width
-        self._tensors = [getattr(desk, name) for name in Desk.__slots__] + list(state.values())
-        self._held = hold(self._tensors)
+        self._tensors = [getattr(buffers, name) for name in StepBuffers.__slots__] + list(state.values())
+        self._held = own_in_cpp(self._tensors)
         self._traces = _TRACES.setdefault(decoder, {})
         self._version: float | None = None
         self._neutral: tuple[bool, ...] = ()
@@ -99,14 +101,14 @@ class TracedChoice:
 
         decoder, names, width = self._decoder, list(self._state), self._width
         params = self._table.params_of
-        ends = len(Desk.__slots__), len(Desk.__slots__) + len(names)
+        ends = len(StepBuffers.__slots__), len(StepBuffers.__slots__) + len(names)
 
         def step(*given: Tensor) -> tuple[Tensor, Tensor]:
-            desk = Desk(*given[: ends[0]])
+            buffers = StepBuffers(*given[: ends[0]])
             state = dict(zip(names, given[ends[0] : ends[1]], strict=True))
             outs = {n: Output(z[..., :width].float()) for n, z in zip(streams, given[ends[1] :], strict=True)}
-            took = pick(decoder, decoder.step, outs, state, params(desk.block), desk)
-            return tell(decoder, took, outs[streams[0]].logits[:, -1], desk).note()
+            took = sample(decoder, decoder.step, outs, state, params(buffers.block), buffers)
+            return build_record(decoder, took, outs[streams[0]].logits[:, -1], buffers).record()
 
         try:
             with warnings.catch_warnings():

@@ -21,43 +21,43 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from edge_tui.engine.decode.step_runner import Rig
+    from edge_tui.engine.decode.step_runner import StepRunner
 
 
 class Graphs:
-    """The captured pieces of a rig: its forwards, its choice, and a choice with the forwards after it.
+    """The captured pieces of a runner: its forwards, its choice, and a choice with the forwards after it.
 
     A run begins with a choice alone, on the prompt's logits, whose record is there at once. It ends with one
     too, since after the last token there is nothing to be read.
 
     Args:
-        rig: Has run its pieces before, in their true shapes.
+        runner: Has run its pieces before, in their true shapes.
 
     Raises:
-        RuntimeError: something in a piece cannot be captured; the rig is as it was.
+        RuntimeError: something in a piece cannot be captured; the runner is as it was.
     """
 
-    def __init__(self, rig: Rig) -> None:
-        self._rig = rig
-        before = dict(rig.outputs), rig.decided, {name: c.bound for name, c in rig.contexts.items()}
+    def __init__(self, runner: StepRunner) -> None:
+        self._runner = runner
+        before = dict(runner.outputs), runner.decided, {name: c.bound for name, c in runner.contexts.items()}
         self._step: torch.cuda.CUDAGraph | None = None
         try:
-            with self._landings():
-                self._feeds = [capture(feed) for feed in rig.feeds()]
-            landed = all(out.logits is before[0][name].logits for name, out in rig.outputs.items())
+            with self._logits_out():
+                self._forwards = [capture(forward) for forward in runner.forwards()]
+            landed = all(out.logits is before[0][name].logits for name, out in runner.outputs.items())
             self._choose = capture(self._choose_alone)
-            if rig.reads_at_once and landed:
+            if runner.reads_at_once and landed:
                 self._step = capture(self._choose_and_feed)
         except BaseException:
-            rig.outputs, rig.decided = before[:2]
+            runner.outputs, runner.decided = before[:2]
             raise
         finally:
             for name, bound in before[2].items():
                 # A capture counts positions on the host, but computes none.
-                rig.contexts[name].note(bound - rig.contexts[name].bound)
-        if rig.rows == 1 and len(self._feeds) == len(rig.streams):
-            for name, graph in zip(rig.streams, self._feeds, strict=True):
-                rig.contexts[name].replay = partial(self._append, name, graph, rig.outputs[name].logits)
+                runner.contexts[name].note(bound - runner.contexts[name].bound)
+        if runner.rows == 1 and len(self._forwards) == len(runner.streams):
+            for name, graph in zip(runner.streams, self._forwards, strict=True):
+                runner.contexts[name].replay = partial(self._append, name, graph, runner.outputs[name].logits)
 
     def replay(self, alone: bool) -> None:
         """Issues one step.
@@ -65,10 +65,10 @@ class Graphs:
         Args:
             alone: Whether the choice comes alone: it is the last one, or its record is wanted at once.
         """
-        rig = self._rig
-        if not rig.has_read:
-            self.feed()
-        rig.has_read = self._step is not None and not alone
+        runner = self._runner
+        if not runner.has_read:
+            self.forward()
+        runner.has_read = self._step is not None and not alone
         if self._step is None or alone:
             self._choose.replay()
         else:
@@ -76,58 +76,58 @@ class Graphs:
             self._step.replay()
         self._expect()
 
-    def feed(self) -> None:
+    def forward(self) -> None:
         """Forwards alone."""
         self._count()
-        for graph in self._feeds:
+        for graph in self._forwards:
             graph.replay()
 
     def _count(self) -> None:
-        for context in self._rig.contexts.values():
-            context.reserve(self._rig.appends)
-            context.note(self._rig.appends)
+        for context in self._runner.contexts.values():
+            context.reserve(self._runner.tokens_per_step)
+            context.note(self._runner.tokens_per_step)
 
     def _append(self, name: str, graph: torch.cuda.CUDAGraph, logits: Tensor, ids: Tensor) -> Tensor:
         """One stream's forward on an id of one's own: the last of a prompt whose others are known."""
-        self._rig.tokens.copy_(ids)
+        self._runner.tokens.copy_(ids)
         graph.replay()
-        self._rig.contexts[name].note(1)
+        self._runner.contexts[name].note(1)
         return logits
 
     def _choose_alone(self) -> None:
-        self._rig.pick()
-        self._tell()
+        self._runner.sample()
+        self._build_record()
 
-    def _tell(self) -> None:
+    def _build_record(self) -> None:
         """What no later piece of the step waits for."""
-        rig = self._rig
-        rig.tell()
-        self._expect = rig.ring.post(*rig.note())
-        rig.table.refresh()
+        runner = self._runner
+        runner.build_record()
+        self._expect = runner.ring.post(*runner.record())
+        runner.table.refresh()
 
     def _choose_and_feed(self) -> None:
         """Forwards of different models go side by side: while one waits, another computes."""
-        rig = self._rig
-        rig.pick(keep=True)
+        runner = self._runner
+        runner.sample(keep_logits=True)
         chosen = fork()
-        apart = len(set(map(id, rig.streams.values()))) == len(rig.streams)
-        with self._landings():
-            first, *others = rig.feeds()
+        apart = len(set(map(id, runner.streams.values()))) == len(runner.streams)
+        with self._logits_out():
+            first, *others = runner.forwards()
             first()
-            for feed in others:
+            for forward in others:
                 with beside(chosen if apart else None):
-                    feed()
+                    forward()
         with beside(chosen):
-            self._tell()
+            self._build_record()
 
     @contextmanager
-    def _landings(self) -> Iterator[None]:
+    def _logits_out(self) -> Iterator[None]:
         """Lets each stream's forward put its logits where the last ones lie."""
-        rig = self._rig
-        for name, output in rig.outputs.items() if rig.reads_at_once else ():
-            rig.contexts[name].landing = output.logits
+        runner = self._runner
+        for name, output in runner.outputs.items() if runner.reads_at_once else ():
+            runner.contexts[name].logits_out = output.logits
         try:
             yield
         finally:
-            for context in rig.contexts.values():
-                context.landing = None
+            for context in runner.contexts.values():
+                context.logits_out = None

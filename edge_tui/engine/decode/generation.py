@@ -7,49 +7,53 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Decoder, Env, Output
-from edge_tui.engine.decode.speculative_runner import LookaheadRig
-from edge_tui.engine.decode.step_runner import Rig
-from edge_tui.engine.models.capacity import DEPTH, ROOM, roomy
+from edge_tui.engine.decode.speculative_runner import SpeculativeRunner
+from edge_tui.engine.decode.step_runner import StepRunner
+from edge_tui.engine.models.capacity import DEPTH, SLACK, round_up
 
 if TYPE_CHECKING:
     from edge_tui.engine.decode.param_table import ParamTable
     from edge_tui.engine.decode.ring import Ring
     from edge_tui.engine.models.base import Context, LanguageModel
 
-Kept = dict[tuple[int, int], "Cached"]
+PrefixCache = dict[tuple[int, int], "PrefixEntry"]
 """Contexts kept between runs, by `id(model)` and how many streams of a run read that model before."""
 
-_RIGS = 8
-"""Captured rigs kept with a context: one for each strategy and width used lately."""
+_RUNNERS = 8
+"""Captured runners kept with a context: one for each strategy and width used lately."""
 
 
 @dataclass(slots=True)
-class Cached:
+class PrefixEntry:
     """A context kept between runs.
 
     Attributes:
         context: One row.
         ids: The ids whose keys and values it holds.
-        rigs: Captured rigs whose main stream reads it, latest last.
+        runners: Captured runners whose main stream reads it, latest last.
         costs: Of steps without proposals and with so many of them.
     """
 
     context: Context
     ids: list[int] = field(default_factory=list)
-    rigs: list[Rig] = field(default_factory=list)
+    runners: list[StepRunner] = field(default_factory=list)
     costs: dict[int, tuple[float, float]] = field(default_factory=dict)
 
-    def find(self, decoder: Decoder, rows: int, eos: tuple[int, ...], roots: list[Context]) -> Rig | None:
-        """A rig that fits a run, taken off the shelf; those that no run can fit again are dropped."""
-        self.rigs = [rig for rig in self.rigs if rig.decoder is not decoder or rig.roots == roots]
-        for rig in self.rigs:
-            if (rig.decoder, rig.rows, rig.eos) == (decoder, rows, eos):
-                self.rigs.remove(rig)
-                return rig
+    def find(
+        self, decoder: Decoder, rows: int, eos: tuple[int, ...], roots: list[Context]
+    ) -> StepRunner | None:
+        """A runner that fits a run, taken off the shelf; those that no run can fit again are dropped."""
+        self.runners = [
+            runner for runner in self.runners if runner.decoder is not decoder or runner.roots == roots
+        ]
+        for runner in self.runners:
+            if (runner.decoder, runner.rows, runner.eos) == (decoder, rows, eos):
+                self.runners.remove(runner)
+                return runner
         return None
 
-    def keep(self, rig: Rig) -> None:
-        self.rigs = [*self.rigs[1 - _RIGS :], rig]
+    def keep(self, runner: StepRunner) -> None:
+        self.runners = [*self.runners[1 - _RUNNERS :], runner]
 
 
 class Generation:
@@ -105,26 +109,26 @@ class Generation:
         self._capture = capturable and len(devices) == 1
         if capturable and not self._capture:
             self.trouble = f"its models sit on different devices ({' and '.join(sorted(devices))})"
-        self._rig: Rig | None = None
-        self._shelf: Cached | None = None
+        self._runner: StepRunner | None = None
+        self._entry: PrefixEntry | None = None
 
     @property
-    def rig(self) -> Rig:
-        assert self._rig is not None, "prefill comes first"
-        return self._rig
+    def runner(self) -> StepRunner:
+        assert self._runner is not None, "prefill comes first"
+        return self._runner
 
     @property
     def ring(self) -> Ring:
-        return self.rig.ring
+        return self.runner.ring
 
     @property
     def table(self) -> ParamTable:
-        return self.rig.table
+        return self.runner.table
 
     @property
     def captured(self) -> bool:
         """Whether steps are replayed from graphs by now."""
-        return self._rig is not None and self._rig.graphs is not None
+        return self._runner is not None and self._runner.graphs is not None
 
     @property
     def computes_here(self) -> bool:
@@ -135,7 +139,7 @@ class Generation:
 
     def prefill(
         self,
-        cache: Kept,
+        cache: PrefixCache,
         progress: Callable[[int, int], None],
         cancelled: Callable[[], bool],
     ) -> int:
@@ -166,22 +170,24 @@ class Generation:
             self._prepare(cache, keys, outputs)
         return reused
 
-    def _prepare(self, cache: Kept, keys: Mapping[str, tuple[int, int]], outputs: dict[str, Output]) -> None:
-        """Finds or makes the rig, and starts it."""
+    def _prepare(
+        self, cache: PrefixCache, keys: Mapping[str, tuple[int, int]], outputs: dict[str, Output]
+    ) -> None:
+        """Finds or makes the runner, and starts it."""
         import torch
 
         roots = [cache[key].context for key in keys.values()]
-        self._shelf = cache[next(iter(keys.values()))]
-        rig = self._shelf.find(self.decoder, self.rows, self._eos, roots) if self._capture else None
-        if rig is None:
-            make = LookaheadRig if self.lookahead else Rig
-            rig = make(self.decoder, self.models, roots, self._values, self.rows, self._eos, self._width)
+        self._entry = cache[next(iter(keys.values()))]
+        runner = self._entry.find(self.decoder, self.rows, self._eos, roots) if self._capture else None
+        if runner is None:
+            make = SpeculativeRunner if self.lookahead else StepRunner
+            runner = make(self.decoder, self.models, roots, self._values, self.rows, self._eos, self._width)
         device = self._device
         prompt = torch.tensor([self.ids], dtype=torch.int64, device=device).expand(self.rows, -1)
         eos = torch.tensor(self._eos, dtype=torch.int64, device=device)
         env = Env(self.rows, self._width, device, prompt, eos, self._values, self.max_new, prefix=self.start)
-        rig.begin(env, outputs, self._seed)
-        self._rig = rig
+        runner.begin(env, outputs, self._seed)
+        self._runner = runner
 
     def _keys(self) -> dict[str, tuple[int, int]]:
         """Where each stream's context is kept. Two streams over one model must not share a context."""
@@ -195,19 +201,19 @@ class Generation:
         self,
         model: LanguageModel,
         key: tuple[int, int],
-        cache: Kept,
+        cache: PrefixCache,
         progress: Callable[[int, int], None],
         cancelled: Callable[[], bool],
     ) -> tuple[int, Output]:
         import torch
 
-        need = len(self.ids) + self.max_new + ROOM * (self.lookahead + 1)
+        need = len(self.ids) + self.max_new + SLACK * (self.lookahead + 1)
         held = cache.get(key)
         # At least one id is read again: its logits are what the first step chooses from.
         kept = min(_common(held.ids, self.ids), len(self.ids) - 1) if held else 0
         if held is None or held.context.capacity < need or (kept < len(held.ids) and not model.caps.rewind):
             cache.pop(key, None)
-            held = cache[key] = Cached(model.open(1, roomy(need)))
+            held = cache[key] = PrefixEntry(model.open(1, round_up(need)))
             kept = 0
         device = model.info.device
         held.context.truncate(torch.tensor([kept], dtype=torch.int64, device=device))
@@ -237,28 +243,28 @@ class Generation:
         """
         import torch
 
-        rig = self.rig
+        runner = self.runner
         if self._rest and self.launched >= self._rest:
-            rig.proposing = False
+            runner.proposing = False
         with torch.inference_mode():
-            if self._capture and self.launched >= 2 and rig.graphs is None:
+            if self._capture and self.launched >= 2 and runner.graphs is None:
                 self._try_capture()
-            if rig.graphs is not None and (self.launched or rig.starts_captured):
+            if runner.graphs is not None and (self.launched or runner.starts_captured):
                 if not self.launched:
-                    rig.table.refresh()  # captured steps do it for those after them
-                rig.graphs.replay(alone=self.launched in (0, self.max_new - 1))
+                    runner.table.refresh()  # captured steps do it for those after them
+                runner.graphs.replay(alone=self.launched in (0, self.max_new - 1))
             else:
-                if not rig.has_read:
-                    rig.feed()
-                rig.settle()
+                if not runner.has_read:
+                    runner.forward()
+                runner.sample_and_record()
         self.launched += 1
 
     def _try_capture(self) -> None:
-        """Captures the rig; a strategy or model that cannot be captured goes on as before."""
+        """Captures the runner; a strategy or model that cannot be captured goes on as before."""
         from edge_tui.engine.decode.cuda_graphs import Graphs
 
         try:
-            self.rig.graphs = Graphs(self.rig)
+            self.runner.graphs = Graphs(self.runner)
         except Exception as error:
             self._capture = False
             reason = str(error).strip().splitlines()
@@ -272,18 +278,18 @@ class Generation:
         """
         import torch
 
-        rig, shelf = self.rig, self._shelf
-        assert isinstance(rig, LookaheadRig)
+        runner, shelf = self.runner, self._entry
+        assert isinstance(runner, SpeculativeRunner)
         assert shelf is not None
         if (known := shelf.costs.get(self.lookahead)) is not None:
             return known
         with torch.inference_mode():
-            if rig.graphs is not None:
-                rig.proposing = False
-                if rig.graphs is None:
+            if runner.graphs is not None:
+                runner.proposing = False
+                if runner.graphs is None:
                     self._try_capture()
-                rig.proposing = True
-            shelf.costs[self.lookahead] = costs = rig.costs()
+                runner.proposing = True
+            shelf.costs[self.lookahead] = costs = runner.costs()
         return costs
 
     def stop_proposing(self) -> None:
@@ -295,15 +301,15 @@ class Generation:
         trouble, self.trouble = self.trouble, ""
         return trouble
 
-    def remember(self, cache: Kept, fed: list[int]) -> None:
-        """Notes which generated ids the cached one-row contexts now hold as well, and keeps the rig."""
+    def remember(self, cache: PrefixCache, fed: list[int]) -> None:
+        """Notes which generated ids the cached one-row contexts now hold as well, and keeps the runner."""
         if self.rows == 1:
             for position, key in enumerate(self._keys().values()):
                 if held := cache.get(key):
                     # What a draft has read of its own proposals, nobody here knows.
                     held.ids = [*self.ids, *([] if self.lookahead and position else fed)]
-        if self.captured and self._shelf is not None:
-            self._shelf.keep(self.rig)
+        if self.captured and self._entry is not None:
+            self._entry.keep(self.runner)
 
 
 def _common(a: list[int], b: list[int]) -> int:

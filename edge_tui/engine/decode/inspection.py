@@ -47,7 +47,7 @@ def check_request(decoder: Decoder, rows: int, lookahead: int, prefix: int) -> N
 
 
 class Inspector:
-    """The strategy of one rig, as the rig calls it.
+    """The strategy of one runner, as the runner calls it.
 
     Strategies of our own are called as they are: tests compare them with references.
 

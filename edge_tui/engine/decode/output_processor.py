@@ -69,7 +69,7 @@ def _check(ints: NDArray[Any], floats: NDArray[Any], index: int) -> None:
 
 
 @dataclass(slots=True)
-class History:
+class BeamHistory:
     """A run's steps on the host, indexed `[step][row]`, for strategies that choose among rows."""
 
     tokens: list[list[int]] = field(default_factory=list)
@@ -78,7 +78,7 @@ class History:
 
 
 @dataclass(slots=True)
-class Voice:
+class SequenceState:
     """One row's text while it is written.
 
     Attributes:
@@ -124,7 +124,7 @@ class Voice:
         return [(index, 0, *self.held.pop(index), [text]) for index, text in released]
 
 
-class Scribe:
+class OutputProcessor:
     """Turns one run's records into batches.
 
     Rows are either samples, each with a text and an end of its own, or the hypotheses of a search, whose
@@ -157,7 +157,7 @@ class Scribe:
         self.run = run
         self.fed: list[int] = []
         """Row 0's tokens that reached the screen or were held; what the cached context holds as well."""
-        self.history = History(extras={name: [] for name in decoder.columns})
+        self.history = BeamHistory(extras={name: [] for name in decoder.columns})
         self.reason: FinishReason | None = None
         self.steps = 0
         """Records taken, all rows together counting once."""
@@ -169,13 +169,13 @@ class Scribe:
         self._max_new = max_new
         self._texts: list[Detokenizer] = []
         """Of a search, by row."""
-        self._voices: list[Voice] = []
+        self._voices: list[SequenceState] = []
         """Of samples, by row."""
         if self._searches:
             self._texts = [codec.detokenizer(context_ids) for _ in range(rows)]
         else:
             self._voices = [
-                Voice(codec.detokenizer(context_ids), StopScanner(stops) if stops else None)
+                SequenceState(codec.detokenizer(context_ids), StopScanner(stops) if stops else None)
                 for _ in range(rows)
             ]
         self._ready: list[Entry] = []

@@ -13,7 +13,7 @@ from edge_tui.errors import RequestError
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class ResolvedParams:
     """A request's parameters as they will be used.
 
     Attributes:
@@ -27,7 +27,9 @@ class Settled:
     seed: int
 
 
-def settle(request: Request, decoder: Decoder, checkpoint_values: Mapping[str, float]) -> Settled:
+def resolve_params(
+    request: Request, decoder: Decoder, checkpoint_values: Mapping[str, float]
+) -> ResolvedParams:
     """Resolves parameters: default < the checkpoint's own (`auto`) < the request's < the mode's temperature.
 
     Args:
@@ -63,7 +65,7 @@ def settle(request: Request, decoder: Decoder, checkpoint_values: Mapping[str, f
         for name, value in values.items()
     }
     seed = seeds.draw() if request.seed is None else request.seed
-    return Settled(values, resolved, seed)
+    return ResolvedParams(values, resolved, seed)
 
 
 def room(prompt: int, asked: int, context: int, least: int = 1) -> tuple[int, str]:

@@ -10,12 +10,12 @@ from edge_tui import decoders
 from edge_tui.decoders import auto
 from edge_tui.decoders.base import Decoder, Records
 from edge_tui.engine.decode import scoring
-from edge_tui.engine.decode.cpu_pinning import Seat
+from edge_tui.engine.decode.cpu_pinning import CpuPinning
 from edge_tui.engine.decode.generation import Generation
 from edge_tui.engine.decode.inspection import check_request
-from edge_tui.engine.decode.output_processor import BrokenStep, NotANumber, Scribe
-from edge_tui.engine.decode.resolve import room, settle
-from edge_tui.engine.decode.speculation_gate import Worth
+from edge_tui.engine.decode.output_processor import BrokenStep, NotANumber, OutputProcessor
+from edge_tui.engine.decode.resolve import resolve_params, room
+from edge_tui.engine.decode.speculation_gate import SpeculationGate
 from edge_tui.engine.events import (
     Event,
     Failed,
@@ -28,7 +28,7 @@ from edge_tui.engine.events import (
     Ranked,
     Started,
 )
-from edge_tui.engine.models.manager import Residents, memory_of
+from edge_tui.engine.models.manager import ModelManager, memory_of
 from edge_tui.engine.port import Message, Request
 from edge_tui.engine.text import chat_template
 from edge_tui.errors import Cancelled, RequestError
@@ -45,14 +45,14 @@ _WARM = 3
 """Steps until everything has been captured."""
 
 
-def perform(
-    run: Run, residents: Residents, post: Callable[[Event], None], closing: Callable[[], bool]
+def run_request(
+    run: Run, manager: ModelManager, post: Callable[[Event], None], closing: Callable[[], bool]
 ) -> None:
     """Decodes one request to its end, posting what happens.
 
     Args:
         run: The request, and the words other threads may change (cancelled, parameters).
-        residents: Models and kept contexts.
+        manager: Models and kept contexts.
         post: Where events go.
         closing: Whether the engine shuts down.
 
@@ -66,7 +66,7 @@ def perform(
     began = time.perf_counter()
     request = run.request
     decoder = decoders.find(request.strategy)
-    residents.check_pair(decoder.roles)
+    manager.check_pair(decoder.roles)
     alone = decoder.owns_eos or "draft" in decoder.roles
     if request.samples < 1 or (request.samples > 1 and alone):
         raise RequestError(
@@ -78,9 +78,9 @@ def perform(
     if stopped():
         post(Finished(run.id, "cancelled", 0, 0.0, 0.0))
         return
-    loaded = {role: residents.get(role, stopped) for role in decoder.roles}
+    loaded = {role: manager.get(role, stopped) for role in decoder.roles}
     main = loaded[decoder.roles[0]]
-    residents.codec = main.codec
+    manager.codec = main.codec
     request = run.request  # parameters may have been turned while the model was loading
     try:
         prompt_ids, notices = read_prompt(request, main, stopped)
@@ -88,24 +88,24 @@ def perform(
         post(Finished(run.id, "cancelled", 0, 0.0, 0.0))
         return
     ids = [*prompt_ids, *request.prefix]
-    settled = settle(request, decoder, decoder.from_checkpoint(main.checkpoint.generation_config))
+    resolved = resolve_params(request, decoder, decoder.from_checkpoint(main.checkpoint.generation_config))
     context = min(model.context for model in loaded.values())
     max_new, clamped = room(len(ids), request.max_length, context, least=0 if request.prompt_logps else 1)
     eos = tuple(sorted({i for i in main.checkpoint.eos_ids if i < main.codec.size}))
     generation = Generation(
         decoder,
         {role: model.model for role, model in loaded.items()},
-        settled.values,
+        resolved.values,
         ids,
         len(request.prefix),
         max_new,
         eos,
         min(main.codec.size, *(model.model.info.vocab for model in loaded.values())),
-        settled.seed,
+        resolved.seed,
         request.samples,
     )
-    check_request(decoder, decoder.rows(settled.values), generation.lookahead, len(request.prefix))
-    scribe = Scribe(
+    check_request(decoder, decoder.rows(resolved.values), generation.lookahead, len(request.prefix))
+    processor = OutputProcessor(
         run.id,
         decoder,
         main.codec,
@@ -137,16 +137,16 @@ def perform(
             prefix_tokens=len(request.prefix),
             reused_tokens=reused,
             max_new_tokens=max_new,
-            seed=settled.seed,
-            values=settled.resolved,
+            seed=resolved.seed,
+            values=resolved.resolved,
             notices=(*notices, *extra),
             thinking=chat_template.thinking_open("".join(main.codec.pieces(prompt_ids[-_TAIL:]))),
         )
 
     try:
         if request.prompt_logps:
-            post(scoring.score(run.id, ids, main, residents.contexts, max_new, stopped))
-        reused = generation.prefill(residents.contexts, reading, stopped)
+            post(scoring.score(run.id, ids, main, manager.contexts, max_new, stopped))
+        reused = generation.prefill(manager.contexts, reading, stopped)
     except Cancelled:
         post(started(0))
         post(Finished(run.id, "cancelled", 0, 0.0, 0.0))
@@ -156,28 +156,30 @@ def perform(
         if request.values.get(name) != value:
             generation.table.set(name, value)
     post(started(reused))
-    decode = _Decode(run, generation, scribe, post, stopped, began)
+    decode = _Decode(run, generation, processor, post, stopped, began)
     try:
         decode.go()
     finally:
-        unsure = generation.lookahead + 2 if generation.lookahead else scribe.steps - generation.launched + 1
-        generation.remember(residents.contexts, scribe.fed[: max(0, len(scribe.fed) - unsure)])
-    ranked = _rank(decoder, scribe, settled.values | decode.turned, main)
+        unsure = (
+            generation.lookahead + 2 if generation.lookahead else processor.steps - generation.launched + 1
+        )
+        generation.remember(manager.contexts, processor.fed[: max(0, len(processor.fed) - unsure)])
+    ranked = _rank(decoder, processor, resolved.values | decode.turned, main)
     best = ranked[0] if ranked else None
     post(
         Finished(
             run=run.id,
-            reason=scribe.reason or "cancelled",
-            new_tokens=len(best.tokens) if best else scribe.count,
+            reason=processor.reason or "cancelled",
+            new_tokens=len(best.tokens) if best else processor.count,
             time_to_first_token=decode.first - began if decode.first else 0.0,
             seconds=decode.last - decode.first if decode.first else 0.0,
             answer=best.tokens if best else None,
             answer_text=best.text if best else None,
             score=best.score if best else None,
             peak_bytes=memory_of(device).peak,
-            tail=scribe.tail,
-            reasons=scribe.reasons,
-            tails=scribe.tails,
+            tail=processor.tail,
+            reasons=processor.reasons,
+            tails=processor.tails,
             ranked=ranked,
         )
     )
@@ -190,17 +192,17 @@ class _Decode:
         self,
         run: Run,
         generation: Generation,
-        scribe: Scribe,
+        processor: OutputProcessor,
         post: Callable[[Event], None],
         stopped: Callable[[], bool],
         began: float,
     ) -> None:
-        self._run, self._generation, self._scribe = run, generation, scribe
+        self._run, self._generation, self._processor = run, generation, processor
         self._post, self._stopped, self._began = post, stopped, began
-        self._worth: Worth | None = None
+        self._gate: SpeculationGate | None = None
         self._resting = False
-        self._seat = Seat()
-        self._sits = generation.computes_here
+        self._pinning = CpuPinning()
+        self._pins = generation.computes_here
         self._flushed = 0.0
         self._version = 0
         self.first = 0.0
@@ -208,14 +210,14 @@ class _Decode:
 
     def go(self) -> None:
         """Runs until the text ends; on the way out everything certain has been posted."""
-        with self._seat:
+        with self._pinning:
             self._go()
 
     def _go(self) -> None:
-        generation, scribe = self._generation, self._scribe
+        generation, processor = self._generation, self._processor
         reason: FinishReason = "length"
         try:
-            while scribe.reason is None:
+            while processor.reason is None:
                 if self._stopped():
                     reason = "cancelled"
                     break
@@ -224,7 +226,7 @@ class _Decode:
                     if generation.trouble:
                         self._tell(generation.take_trouble())
                     if generation.lookahead and generation.launched == _WARM:
-                        self._worth = Worth(*generation.costs())
+                        self._gate = SpeculationGate(*generation.costs())
                 elif generation.ring.empty:
                     break
                 self._read(wait=generation.ring.full or generation.launched >= generation.max_new)
@@ -239,16 +241,16 @@ class _Decode:
             reason = "cancelled"
         except BrokenStep as error:
             reason = "cancelled"
-            raise generation.rig.diagnose(error.index, error.is_astray) from None
+            raise generation.runner.diagnose(error.index, error.is_astray) from None
         finally:
-            scribe.end(reason)
+            processor.end(reason)
             self._hand_over()
-            if (worth := self._worth) is not None and worth.proposed and not self._resting:
-                self._say(f"{worth.acceptance:.0%} of {worth.proposed} proposed tokens were accepted.")
+            if (gate := self._gate) is not None and gate.proposed and not self._resting:
+                self._say(f"{gate.acceptance:.0%} of {gate.proposed} proposed tokens were accepted.")
 
     def _read(self, wait: bool) -> None:
         for ints, floats in self._generation.ring.read(wait):
-            tokens = self._scribe.take(ints, floats)
+            tokens = self._processor.take(ints, floats)
             now = time.perf_counter()
             if self._generation.lookahead:
                 self._judge(len(ints) - 1, tokens)
@@ -272,14 +274,14 @@ class _Decode:
     def _judge(self, proposed: int, tokens: int) -> None:
         """Gives up proposing where it loses."""
         self._generation.judged += 1
-        if self._worth is None or not proposed:
+        if self._gate is None or not proposed:
             return
-        gain = self._worth.saw(proposed, tokens)
+        gain = self._gate.update(proposed, tokens)
         if gain is not None and not self._resting:
             self._resting = True
             self._generation.stop_proposing()
             self._say(
-                f"Speculation is off for the rest of this run: {self._worth.acceptance:.0%} of the proposals "
+                f"Speculation is off for the rest of this run: {self._gate.acceptance:.0%} of the proposals "
                 f"were accepted, which is {gain:.2f} times the speed without them."
             )
 
@@ -290,7 +292,7 @@ class _Decode:
 
     def _note_change(self, version: int) -> None:
         table = self._generation.table
-        index = self._generation.start + self._scribe.steps - 1
+        index = self._generation.start + self._processor.steps - 1
         for name, value in table.changes_between(self._version, version).items():
             self._post(ParamChanged(self._run.id, name, value, version, index))
         self._version = version
@@ -298,14 +300,14 @@ class _Decode:
     def _flush(self) -> None:
         """What is due some hundred times a second."""
         self._flushed = time.perf_counter()
-        if self._sits:
-            self._seat.look(self._flushed)
+        if self._pins:
+            self._pinning.look(self._flushed)
         if self._run.request.watched:
             self._hand_over()
 
     def _hand_over(self) -> None:
         """Posts the tokens that have become certain."""
-        if (batch := self._scribe.batch()) is not None:
+        if (batch := self._processor.batch()) is not None:
             self._post(batch)
 
 
@@ -357,9 +359,9 @@ def read_prompt(
 
 
 def _rank(
-    decoder: Decoder, scribe: Scribe, values: dict[str, float], main: LoadedModel
+    decoder: Decoder, processor: OutputProcessor, values: dict[str, float], main: LoadedModel
 ) -> tuple[Ranked, ...]:
-    history = scribe.history
+    history = processor.history
     if not history.tokens:
         return ()
     choices = decoder.ranked(Records(history.tokens, history.parents, history.extras, values))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from edge_tui.engine.decode.generation import Cached, Kept
+from edge_tui.engine.decode.generation import PrefixCache, PrefixEntry
 from edge_tui.engine.events import PromptRead
-from edge_tui.engine.models.capacity import ROOM, roomy
+from edge_tui.engine.models.capacity import SLACK, round_up
 from edge_tui.engine.ops.stats import summarise
 from edge_tui.errors import Cancelled
 
@@ -19,7 +19,12 @@ _CHUNK = 64
 
 
 def score(
-    run: int, ids: list[int], main: LoadedModel, contexts: Kept, ahead: int, cancelled: Callable[[], bool]
+    run: int,
+    ids: list[int],
+    main: LoadedModel,
+    contexts: PrefixCache,
+    ahead: int,
+    cancelled: Callable[[], bool],
 ) -> PromptRead:
     """Reads a text and tells the log-probability of each token given those before it.
 
@@ -39,11 +44,11 @@ def score(
     import torch
 
     model, device = main.model, main.model.info.device
-    need, key = len(ids) + ahead + ROOM, (id(model), 0)
+    need, key = len(ids) + ahead + SLACK, (id(model), 0)
     held = contexts.get(key)
     if held is None or held.context.capacity < need or not model.caps.rewind:
         contexts.pop(key, None)
-        held = contexts[key] = Cached(model.open(1, roomy(need)))
+        held = contexts[key] = PrefixEntry(model.open(1, round_up(need)))
     held.ids = []
     columns = []
     width = min(main.codec.size, model.info.vocab)

@@ -6,7 +6,7 @@ _PATIENCE = 24
 """Steps before a judgement, and between two."""
 
 
-class Worth:
+class SpeculationGate:
     """Compares what a run's steps give with what they cost.
 
     It sees counts, not times: the same text is judged the same way in every run.
@@ -28,7 +28,7 @@ class Worth:
         """Share of the proposals that were taken."""
         return self.accepted / self.proposed if self.proposed else 0.0
 
-    def saw(self, proposed: int, tokens: int) -> float | None:
+    def update(self, proposed: int, tokens: int) -> float | None:
         """Takes one step.
 
         Args:

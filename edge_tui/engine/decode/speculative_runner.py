@@ -1,4 +1,4 @@
-"""A rig for strategies that propose tokens with one model and check them with another.
+"""A runner for strategies that propose tokens with one model and check them with another.
 
 A step feeds the draft k times, one proposal after the other, then the main model once with the token chosen
 last and all k proposals, and lets the strategy say how many it takes. What was not taken is rewound on the
@@ -18,8 +18,8 @@ from edge_tui.decoders.base import Output
 from edge_tui.decoders.core.checks import check_proposal, is_own
 from edge_tui.decoders.core.random import Rng
 from edge_tui.engine.decode.inspection import Inspector
-from edge_tui.engine.decode.step_record import Decided, within
-from edge_tui.engine.decode.step_runner import Rig
+from edge_tui.engine.decode.step_record import StepRecord, within
+from edge_tui.engine.decode.step_runner import StepRunner
 from edge_tui.engine.ops.choose import fused_lookahead
 from edge_tui.engine.ops.stats import ASTRAY
 
@@ -35,8 +35,8 @@ TAKEN, BEYOND = 0, -1
 """What stands in a record's `parent` column: this position counts, or it lies behind the accepted ones."""
 
 
-class LookaheadRig(Rig):
-    """A rig of one row whose record has `K` rows, one for each position of a step. Arguments: as `Rig`."""
+class SpeculativeRunner(StepRunner):
+    """Runs steps of one row whose record has `K` rows, one for each position. Arguments: as `StepRunner`."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class LookaheadRig(Rig):
         """The token chosen last and the proposals after it."""
         self._pair = torch.zeros(rows, 2, dtype=torch.int64, device=self.device)
         """The last two tokens."""
-        self._rng = Rng(self.desk.key, self.desk.rows, self.desk.step)
+        self._rng = Rng(self.buffers.key, self.buffers.rows, self.buffers.step)
         self._traceable = False
         self._positions = torch.arange(self.k + 1, device=self.device)
 
@@ -78,7 +78,7 @@ class LookaheadRig(Rig):
         self.outputs = dict(outputs)  # at one position, not at the `K` of a captured step
 
     @property
-    def appends(self) -> int:
+    def tokens_per_step(self) -> int:
         return self.k + 1 if self.proposing else 1
 
     @property
@@ -89,10 +89,10 @@ class LookaheadRig(Rig):
     def starts_captured(self) -> bool:
         return False
 
-    def feeds(self) -> list[Callable[[], None]]:
-        return [self.feed]
+    def forwards(self) -> list[Callable[[], None]]:
+        return [self.forward]
 
-    def feed(self) -> None:
+    def forward(self) -> None:
         """The draft proposes and the main model reads; or it reads the last token alone."""
         if not self._is_own:
             self._astray.zero_()
@@ -130,10 +130,10 @@ class LookaheadRig(Rig):
 
     def _time(self, count: int = 3) -> float:
         """The mean of `count` steps after one that warms up."""
-        feed = self.graphs.feed if self.graphs is not None else self.feed
+        forward = self.graphs.forward if self.graphs is not None else self.forward
         began = 0.0
         for i in range(count + 1):
-            feed()
+            forward()
             self.contexts[self._main].truncate(self._certain)
             if i == 0:
                 self._wait()
@@ -147,7 +147,7 @@ class LookaheadRig(Rig):
 
             torch.cuda.synchronize(self.device)
 
-    def pick(self, keep: bool = False) -> None:
+    def sample(self, keep_logits: bool = False) -> None:
         outs = {self._main: self._cut(self.outputs[self._main])}
         choose = self._kernels.step if self._kernels else self._inspector.step
         step = choose(outs, self._state, self.table.params, self._rng)
@@ -171,15 +171,15 @@ class LookaheadRig(Rig):
         self._astray[:positions] |= ((lost[0] + astray + missed) * counts[0]).clamp(max=1)
         return replace(step, chosen=chosen, tokens=tokens, accepted=accepted)
 
-    def tell(self) -> None:
+    def build_record(self) -> None:
         assert self._took is not None, "nothing was picked yet"
         step, z = self._took
         assert step.accepted is not None
         assert step.tokens is not None
         tokens = step.tokens
         positions = self._positions[: len(z)]
-        done = (tokens[0, :, None] == self.desk.eos).any(-1) if self.desk.eos.numel() else positions < 0
-        self.decided = Decided(
+        done = (tokens[0, :, None] == self.buffers.eos).any(-1) if self.buffers.eos.numel() else positions < 0
+        self.decided = StepRecord(
             raw=z,
             final=step.final[0],
             chosen=tokens[0],
@@ -190,7 +190,7 @@ class LookaheadRig(Rig):
         )
 
     def _cut(self, output: Output) -> Output:
-        """As `Rig._cut`; fused kernels read every precision, so nothing is converted for them."""
+        """As `StepRunner._cut`; fused kernels read every precision, so nothing is converted for them."""
         if self._kernels is None:
             return super()._cut(output)
         return Output(output.logits[..., : self._width].to(self.device, non_blocking=True))
@@ -205,4 +205,4 @@ class LookaheadRig(Rig):
         main = self.contexts[self._main]
         self._certain.copy_(torch.minimum(main.length, self._certain + 1 + accepted))
         main.truncate(self._certain)
-        self.desk.step.add_(accepted + 1)
+        self.buffers.step.add_(accepted + 1)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
+class StepRecord:
     """What is recorded of a step; the arguments of `ops.stats.record`."""
 
     raw: Tensor
@@ -31,7 +31,7 @@ class Decided:
     candidates: Sequence[Tensor] = ()
     moved: bool = False
 
-    def note(self) -> tuple[Tensor, Tensor]:
+    def record(self) -> tuple[Tensor, Tensor]:
         """The record: integers and floats, as `ops.stats.record` lays them out."""
         return record(
             self.raw,
@@ -47,7 +47,7 @@ class Decided:
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class StepBuffers:
     """The tensors that stay where they are while a run decides.
 
     Attributes:
@@ -71,15 +71,15 @@ class Desk:
     parent: Tensor
 
 
-def pick(
+def sample(
     decoder: Decoder,
     step: Callable[[Mapping[str, Output], State, Params, Rng], Step],
     outs: Mapping[str, Output],
     state: State,
     params: Params,
-    desk: Desk,
+    buffers: StepBuffers,
 ) -> Step:
-    """Chooses the next token of each row and puts down on the desk what the next forward needs.
+    """Chooses the next token of each row and puts down on the buffers what the next forward needs.
 
     Args:
         decoder: The strategy.
@@ -87,22 +87,22 @@ def pick(
         outs: Logits by stream, float32 `[R, 1, V]`.
         state: The strategy's.
         params: Of this step.
-        desk: Read, and `tokens` and `parent` written.
+        buffers: Read, and `tokens` and `parent` written.
     """
     from edge_tui.decoders.core.random import Rng
 
-    took = step(outs, state, params, Rng(desk.key, desk.rows, desk.step))
+    took = step(outs, state, params, Rng(buffers.key, buffers.rows, buffers.step))
     if not is_own(type(decoder)):
-        took = _in_range(took, desk)
-    # Fused steps write to the desk themselves.
-    if took.parent is not None and took.parent is not desk.parent:
-        desk.parent.copy_(took.parent)
-    if took.chosen is not desk.tokens:
-        desk.tokens.copy_(took.chosen)
+        took = _in_range(took, buffers)
+    # Fused steps write to the buffers themselves.
+    if took.parent is not None and took.parent is not buffers.parent:
+        buffers.parent.copy_(took.parent)
+    if took.chosen is not buffers.tokens:
+        buffers.tokens.copy_(took.chosen)
     return took
 
 
-def _in_range(took: Step, desk: Desk) -> Step:
+def _in_range(took: Step, buffers: StepBuffers) -> Step:
     """A step of a user's strategy with its ids brought into range; where they were not, `done` says so.
 
     An id that there is not would be read beyond the vocabulary, which costs a GPU its context.
@@ -110,9 +110,9 @@ def _in_range(took: Step, desk: Desk) -> Step:
     chosen, astray = within(took.chosen, took.final.shape[-1])
     parent = took.parent
     if parent is not None:
-        parent, lost = within(parent, len(desk.tokens))
+        parent, lost = within(parent, len(buffers.tokens))
         astray = astray | lost
-    ended = desk.never if took.done is None else took.done
+    ended = buffers.never if took.done is None else took.done
     return replace(took, chosen=chosen, parent=parent, done=ended + ASTRAY * astray)
 
 
@@ -137,22 +137,22 @@ def apart(took: Step, outs: Mapping[str, Output]) -> Step:
     )
 
 
-def tell(decoder: Decoder, took: Step, raw: Tensor, desk: Desk) -> Decided:
+def build_record(decoder: Decoder, took: Step, raw: Tensor, buffers: StepBuffers) -> StepRecord:
     """What is recorded of a step; nothing that the next forward waits for.
 
     Args:
         decoder: The strategy.
-        took: What `pick` gave.
+        took: What `sample` gave.
         raw: float32 `[R, V]`, the main stream's logits that it read.
-        desk: Read, and `step` raised.
+        buffers: Read, and `step` raised.
     """
-    done = desk.never if took.done is None else took.done
-    if not decoder.owns_eos and desk.eos.numel():
-        done = done | (took.chosen[:, None] == desk.eos).any(-1)
-    parent = desk.rows if took.parent is None else took.parent
+    done = buffers.never if took.done is None else took.done
+    if not decoder.owns_eos and buffers.eos.numel():
+        done = done | (took.chosen[:, None] == buffers.eos).any(-1)
+    parent = buffers.rows if took.parent is None else took.parent
     extras = [took.extras[name].float() for name in decoder.columns]
     told = [took.candidates[name].float() for name in decoder.columns] if took.candidates else ()
-    desk.step.add_(1)
-    version = desk.block[-1]
+    buffers.step.add_(1)
+    version = buffers.block[-1]
     moved = took.parent is not None
-    return Decided(raw, took.final, took.chosen, parent, done, version, extras, told, moved)
+    return StepRecord(raw, took.final, took.chosen, parent, done, version, extras, told, moved)

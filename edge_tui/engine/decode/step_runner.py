@@ -1,8 +1,8 @@
-"""What a step consists of, at fixed addresses on the device.
+"""Runs decode steps on tensors that keep their addresses: a forward of every stream, then a choice.
 
-A step is two pieces: `feed` runs every stream's forward on the tokens chosen last; `settle` refreshes the
-parameters, lets the strategy `pick` and records what there is to `tell`. Each reads and writes tensors that
-stay where they are, so the pieces can be run as they stand or captured as graphs
+`forward` appends the tokens chosen last to every stream and computes its next logits. `sample_and_record`
+refreshes the parameters, calls the strategy (`sample`) and lays out the record of its decision
+(`build_record`). Each piece runs as it stands or captured as a CUDA graph
 (`edge_tui.engine.decode.cuda_graphs`), once for all runs that decode the same way.
 """
 
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Decoder, Env, Output
 from edge_tui.decoders.core.random import Rng, key_of
-from edge_tui.engine.decode.cpu_trace import TracedChoice, is_steady
+from edge_tui.engine.decode.cpu_trace import TracedChoice, is_traceable
 from edge_tui.engine.decode.inspection import Inspector
 from edge_tui.engine.decode.param_table import ParamTable
 from edge_tui.engine.decode.ring import Ring
-from edge_tui.engine.decode.step_record import Decided, Desk, apart, pick, tell
+from edge_tui.engine.decode.step_record import StepBuffers, StepRecord, apart, build_record, sample
 from edge_tui.engine.ops.choose import fused_step
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from edge_tui.engine.models.base import Context, LanguageModel
 
 
-class Rig:
+class StepRunner:
     """Parameters, random numbers, contexts and the strategy's state of one way to decode.
 
     Args:
@@ -69,12 +69,12 @@ class Rig:
         self.device = models[decoder.roles[0]].info.device
         self.contexts: dict[str, Context] = {}
         self.outputs: dict[str, Output] = {}
-        self.decided: Decided | None = None
+        self.decided: StepRecord | None = None
         self.table = ParamTable(decoder.params, values, rows, self.device)
         self.ring = Ring(self.device)
         self._width = width
         zeros = partial(torch.zeros, device=self.device)
-        self.desk = Desk(
+        self.buffers = StepBuffers(
             block=self.table.block,
             key=zeros(rows, dtype=torch.int64),
             rows=torch.arange(rows, device=self.device),
@@ -84,14 +84,14 @@ class Rig:
             tokens=zeros(rows, dtype=torch.int64),
             parent=torch.arange(rows, device=self.device),
         )
-        self._fused = fused_step(decoder, width, self.desk.tokens, self.desk.parent)
+        self._fused = fused_step(decoder, width, self.buffers.tokens, self.buffers.parent)
         self._took: tuple[Step, Tensor] | None = None
         """What was picked last, and from which of the main stream's logits `[R, V]`."""
         self._state: State = {}
         self._inspector = Inspector(decoder)
         self._moves = False
         self._traced: TracedChoice | None = None
-        self._traceable = self.device == "cpu" and is_steady(decoder)
+        self._traceable = self.device == "cpu" and is_traceable(decoder)
 
     @property
     def graphs(self) -> Graphs | None:
@@ -114,8 +114,8 @@ class Rig:
         self.ring.restart()
         self.has_read = True
         self._traced = None
-        self.desk.step.fill_(env.prefix)
-        self.desk.key.fill_(key_of(seed))
+        self.buffers.step.fill_(env.prefix)
+        self.buffers.key.fill_(key_of(seed))
         state = self._inspector.begin(env, self.graphs is not None)
         if self.graphs is not None and _alike(state, self._state):
             for name, tensor in state.items():
@@ -135,7 +135,7 @@ class Rig:
     @property
     def tokens(self) -> Tensor:
         """int64 `[R, 1]`, the tokens chosen last."""
-        return self.desk.tokens[:, None]
+        return self.buffers.tokens[:, None]
 
     def _spread_context(self, root: Context, before: Context | None) -> Context:
         """The root itself, or a fork of it: that of the run before, if graphs know its addresses."""
@@ -147,13 +147,13 @@ class Rig:
         return root.fork(self.rows)
 
     @property
-    def appends(self) -> int:
-        """Positions that one `feed` adds to each context."""
+    def tokens_per_step(self) -> int:
+        """Positions that one `forward` adds to each context."""
         return 1
 
     @property
     def reads_at_once(self) -> bool:
-        """Whether `feed` can follow a choice without having to know what the next one will be like."""
+        """Whether `forward` can follow a choice without having to know what the next one will be like."""
         return True
 
     @property
@@ -161,70 +161,70 @@ class Rig:
         """Whether the first choice of a run, on the prompt's logits, is like all others."""
         return True
 
-    def feeds(self) -> list[Callable[[], None]]:
-        """`feed` in pieces, which touch different contexts."""
-        return [partial(self.feed_stream, name) for name in self.streams]
+    def forwards(self) -> list[Callable[[], None]]:
+        """`forward` in pieces, which touch different contexts."""
+        return [partial(self.forward_stream, name) for name in self.streams]
 
-    def feed(self) -> None:
+    def forward(self) -> None:
         """Appends the tokens chosen last to every stream and computes its next logits."""
         for name in self.streams:
-            self.feed_stream(name)
+            self.forward_stream(name)
 
-    def feed_stream(self, name: str) -> None:
-        """`feed` for one stream."""
+    def forward_stream(self, name: str) -> None:
+        """`forward` for one stream."""
         context, model = self.contexts[name], self.streams[name]
         device = model.info.device
         if self._moves:
-            context.reorder(self.desk.parent.to(device, non_blocking=True))
+            context.reorder(self.buffers.parent.to(device, non_blocking=True))
         tokens = self.tokens
         if device != self.device:
             tokens = tokens.to(device, non_blocking=True)
         self.outputs[name] = model.forward(context, tokens)
 
-    def pick(self, keep: bool = False) -> None:
-        """Lets the strategy decide, and keeps what the next `feed` needs of the decision.
+    def sample(self, keep_logits: bool = False) -> None:
+        """Lets the strategy decide, and keeps what the next `forward` needs of the decision.
 
         Args:
-            keep: Whether that `feed` may come before what there is to `tell` has been recorded.
+            keep_logits: Clone what the record needs, because the next forward overwrites the logits.
         """
         outs = {name: self._cut(output) for name, output in self.outputs.items()}
         step = self._fused or self._inspector.step
-        took = pick(self.decoder, step, outs, self._state, self.table.params, self.desk)
+        took = sample(self.decoder, step, outs, self._state, self.table.params, self.buffers)
         if self._fused is not None:
             self._took = took, self._fused.raw
         else:
             raw = outs[self.decoder.streams[0].name].logits[:, -1]
-            self._took = (apart(took, outs), raw.clone()) if keep else (took, raw)
+            self._took = (apart(took, outs), raw.clone()) if keep_logits else (took, raw)
         self._moves = took.parent is not None
 
-    def tell(self) -> None:
-        """Keeps what `note` needs of the decision."""
+    def build_record(self) -> None:
+        """Keeps what `record` needs of the decision."""
         assert self._took is not None, "nothing was picked yet"
         if self._fused is not None:
             self._fused.finish()
-        self.decided = tell(self.decoder, *self._took, self.desk)
+        self.decided = build_record(self.decoder, *self._took, self.buffers)
 
     def diagnose(self, index: int, is_astray: bool) -> StrategyError:
         """Finds out what broke the choice of token `index`; see `Inspector.diagnose`."""
         import torch
 
-        desk = self.desk
+        buffers = self.buffers
         with torch.inference_mode():
             return self._inspector.diagnose(
                 {name: self._cut(output) for name, output in self.outputs.items()},
                 self._state,
                 self.table.params,
-                Rng(desk.key, desk.rows, desk.step),
+                Rng(buffers.key, buffers.rows, buffers.step),
                 index,
                 is_astray,
             )
 
-    def note(self) -> tuple[Tensor, Tensor]:
+    def record(self) -> tuple[Tensor, Tensor]:
         """The record of what was decided: integers and floats, as `ops.stats.record` lays them out."""
         assert self.decided is not None, "nothing was decided yet"
-        return self.decided.note()
+        return self.decided.record()
 
-    def settle(self) -> None:
+    def sample_and_record(self) -> None:
         """Chooses and records, from a run's second step on in one call where that can be."""
         self.has_read = False
         if self._traced is not None:
@@ -235,11 +235,11 @@ class Rig:
                 return
             self._traced, self._traceable = None, False
         self.table.refresh()
-        self.pick()
-        self.tell()
-        self.ring.write(*self.note())
+        self.sample()
+        self.build_record()
+        self.ring.write(*self.record())
         if self._traceable:
-            self._traced = TracedChoice(self.decoder, self._state, self.table, self.desk, self._width)
+            self._traced = TracedChoice(self.decoder, self._state, self.table, self.buffers, self._width)
 
     def _cut(self, output: Output) -> Output:
         """The part of the logits that all streams share, in float32 on the strategy's device.

@@ -79,7 +79,7 @@ class Context(Protocol):
     capacity: int
     length: Tensor
     """int64 `[R]` on the device: positions held by each row."""
-    landing: Tensor | None
+    logits_out: Tensor | None
     """Where a forward puts its logits, `[R, K, V]`; None where it makes room for them."""
     replay: Callable[[Tensor], Tensor] | None
     """Appends one id `[1, 1]` by replaying a captured step and returns its logits; None before one is."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from edge_tui.engine.models.base import ContextFull
 from edge_tui.engine.models.branches import Branches
-from edge_tui.engine.ops.cpu.cpp_owner import hold
+from edge_tui.engine.ops.cpu.cpp_owner import own_in_cpp
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ class FlatContext:
         uniform: Whether the host knows that every row is exactly `bound` long.
         share: Whether forks share what this context holds instead of copying it.
         branches: What a fork holds that shares; None in a plain context.
-        landing: Where a forward puts its logits, `[R, K, V]`; None where it makes room for them.
+        logits_out: Where a forward puts its logits, `[R, K, V]`; None where it makes room for them.
         replay: Appends one id `[1, 1]` by replaying a captured step and returns the logits `[1, 1, V]`; None
             before one has been captured.
     """
@@ -72,7 +72,7 @@ class FlatContext:
         self.on_host = self.length.device.type == "cpu"
         self.share = share
         self.branches: Branches | None = None
-        self.landing: Tensor | None = None
+        self.logits_out: Tensor | None = None
         self.replay: Callable[[Tensor], Tensor] | None = None
         self._parent = parent
         self._shape = (layers, rows, 2 * kv_heads, capacity, head_dim)
@@ -89,25 +89,25 @@ class FlatContext:
     @property
     def block(self) -> Tensor:
         """All layers in one, `[layers, R, 2 * Hkv, capacity, D]`. Settles a fork that shares."""
-        self.settle()
+        self.materialise()
         return self._block
 
     @property
     def kv(self) -> tuple[Tensor, ...]:
         """For each layer `[R, 2 * Hkv, capacity, D]`, keys first. Settles a fork that shares."""
-        self.settle()
+        self.materialise()
         return self._kv
 
     @property
     def keys(self) -> tuple[Tensor, ...]:
         """For each layer the view `[R, Hkv, capacity, D]`. Settles a fork that shares."""
-        self.settle()
+        self.materialise()
         return self._keys
 
     @property
     def values(self) -> tuple[Tensor, ...]:
         """The same for values. Settles a fork that shares."""
-        self.settle()
+        self.materialise()
         return self._values
 
     def root(self, layer: int) -> Tensor:
@@ -219,7 +219,7 @@ class FlatContext:
         if self.branches is not None:
             left: list[int] = self.length.minimum(length).tolist()
             if min(left) != max(left) or left[0] < self.branches.start:
-                self.settle()
+                self.materialise()
             else:
                 self._start(left[0])
                 return
@@ -261,7 +261,7 @@ class FlatContext:
         self._start(start)
         return True
 
-    def settle(self) -> None:
+    def materialise(self) -> None:
         """Turns a fork that shares into a plain context. What was captured of it is void then."""
         branches = self.branches
         if branches is None:
@@ -282,7 +282,7 @@ class FlatContext:
         self._keys = tuple(layer[:, :half] for layer in self._kv)
         self._values = tuple(layer[:, half:] for layer in self._kv)
         if self.on_host:  # compiled steps read these
-            self._held = hold((self._block, self.length, self.cos, self.sin))
+            self._held = own_in_cpp((self._block, self.length, self.cos, self.sin))
 
     def _copy(self, parent: FlatContext) -> None:
         """Fills every row with the parent's row 0."""

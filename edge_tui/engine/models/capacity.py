@@ -5,11 +5,11 @@ from __future__ import annotations
 DEPTH = 32
 """Most steps under way on an accelerator."""
 
-ROOM = DEPTH + 2
+SLACK = DEPTH + 2
 """Positions beyond the last token that steps launched ahead may still write to."""
 _STEP = 512
 
 
-def roomy(need: int) -> int:
+def round_up(need: int) -> int:
     """Capacity for a context: rounded up, so that the next, longer run can take it over."""
     return (need + _STEP - 1) // _STEP * _STEP

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from edge_tui.engine.models.linear import OnCpu, Plain
-from edge_tui.engine.ops.cpu.cpp_owner import hold
+from edge_tui.engine.ops.cpu.cpp_owner import own_in_cpp
 from edge_tui.engine.ops.cpu.project import Opaque, project
 from edge_tui.engine.ops.norm import rms_norm
 
@@ -43,7 +43,7 @@ class FusedStep:
     def __init__(self, run: Callable[..., Tensor], weights: tuple[Any, ...]) -> None:
         self._run = run
         self._weights = weights
-        self._held = hold(_tensors(weights))
+        self._held = own_in_cpp(_tensors(weights))
 
     def __call__(self, ctx: FlatContext, ids: Tensor) -> Tensor:
         """Appends `ids` int64 `[R, 1]` to a uniform context with room for them; logits `[R, 1, V]`."""

@@ -122,7 +122,7 @@ class FusedStep:
             project(b.heads, m.out, b.x, residual=b.x)
             project(b.x, m.gate_up, b.wide, norm=layer.mlp_norm, eps=c.eps, gate=True)
             project(b.wide, m.down, b.x, residual=b.x)
-        logits = ctx.landing
+        logits = ctx.logits_out
         if logits is None:
             logits = torch.empty(rows, k, self._head.rows, dtype=torch.float32, device=ids.device)
         project(b.x, self._head, logits.view(rows * k, -1), norm=self._norm, eps=c.eps)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, open_checkpoint, pair_refusal
-from edge_tui.engine.decode.generation import Kept
+from edge_tui.engine.decode.generation import PrefixCache
 from edge_tui.engine.events import Event, Loaded, Loading, Progress, Unloaded
 from edge_tui.engine.models.cpu_threads import probe
 from edge_tui.engine.port import Memory, ModelSpec
@@ -23,7 +23,7 @@ Loader = Callable[..., "LoadedModel"]
 """`load(spec, progress, cancelled)`, as `edge_tui.engine.models.loader.load` documents it."""
 
 
-class Residents:
+class ModelManager:
     """The models in memory.
 
     Args:
@@ -42,8 +42,8 @@ class Residents:
         self._settle_expert()
         self.codec: Codec | None = None
         """Of the run that began last; it can be asked when the model is gone."""
-        self.contexts: Kept = {}
-        """Kept between runs: the unchanged part of a prompt is not read again."""
+        self.contexts: PrefixCache = {}
+        """PrefixCache between runs: the unchanged part of a prompt is not read again."""
         self._loaded: dict[ModelSpec, LoadedModel] = {}
         self._post = post
         self._load = load
@@ -155,7 +155,7 @@ class Residents:
         if on_gpu:
             release_cached_memory()
 
-    def forget_contexts(self) -> None:
+    def clear_prefix_cache(self) -> None:
         """Gives the kept contexts' memory back."""
         self.contexts.clear()
         release_cached_memory()
@@ -166,8 +166,8 @@ class Residents:
         before = memory_of(device).allocated or 0
         for key in [key for key in self.contexts if key[0] == id(loaded.model)]:
             del self.contexts[key]
-        for held in self.contexts.values():  # rigs of pairs stand on the other model's shelf
-            held.rigs = [rig for rig in held.rigs if loaded.model not in rig.streams.values()]
+        for held in self.contexts.values():  # runners of pairs stand on the other model's shelf
+            held.runners = [runner for runner in held.runners if loaded.model not in runner.streams.values()]
         loaded.model.release()
         del loaded
         release_cached_memory()

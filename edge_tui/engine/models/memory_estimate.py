@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.models.architectures import FlatConfig, UnsupportedError, flat_config
 from edge_tui.engine.models.branches import STEP
-from edge_tui.engine.models.capacity import ROOM, roomy
+from edge_tui.engine.models.capacity import SLACK, round_up
 from edge_tui.machine.devices import (
     cpu_has_bfloat16,
     cpu_has_half,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from edge_tui.engine.checkpoints.checkpoint import Checkpoint, Tensor
 
 __all__ = [
-    "Forecast",
+    "MemoryEstimate",
     "forecast",
     "forecast_pair",
     "largest_context",
@@ -69,7 +69,7 @@ _ATTENTION = ("full_attention", "sliding_attention", "chunked_attention", "atten
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
+class MemoryEstimate:
     """Memory in bytes that a model will take on one device.
 
     Attributes:
@@ -97,7 +97,7 @@ class Forecast:
 
 def forecast(
     checkpoint: Checkpoint, precision: str, context: int, rows: int, device: str, new: int = 0
-) -> Forecast:
+) -> MemoryEstimate:
     """Adds up what a model will take.
 
     Args:
@@ -118,9 +118,9 @@ def forecast(
     )
 
 
-def forecast_pair(forecasts: Sequence[Forecast]) -> tuple[Forecast, ...]:
+def forecast_pair(forecasts: Sequence[MemoryEstimate]) -> tuple[MemoryEstimate, ...]:
     """Sums the forecasts of models that are loaded together: one for each device they share."""
-    devices: dict[str, list[Forecast]] = defaultdict(list)
+    devices: dict[str, list[MemoryEstimate]] = defaultdict(list)
     for one in forecasts:
         devices[one.device].append(one)
     return tuple(
@@ -195,7 +195,7 @@ def resolve_precision(checkpoint: Checkpoint, precision: str, device: str) -> tu
     return dtype, dtype
 
 
-def _judged(what: str, device: str, parts: tuple[int, int, int, int], positions: str) -> Forecast:
+def _judged(what: str, device: str, parts: tuple[int, int, int, int], positions: str) -> MemoryEstimate:
     weights, kv, logits, overhead = parts
     total = sum(parts)
     free = free_memory(device)
@@ -205,7 +205,7 @@ def _judged(what: str, device: str, parts: tuple[int, int, int, int], positions:
     if free is not None:
         sentence += f"; {size(free)} {'is' if fits else 'are'} free"
     sentence += "." if fits else ": choose a smaller precision, a shorter context or another device."
-    return Forecast(device, weights, kv, logits, overhead, total, free, fits, sentence)
+    return MemoryEstimate(device, weights, kv, logits, overhead, total, free, fits, sentence)
 
 
 class _Need:
@@ -247,7 +247,7 @@ class _Need:
         """
         if not self._flat:
             return (self._rows + (self._rows > 1)) * context * self._position, context * self._position
-        capacity = roomy(context + ROOM)
+        capacity = round_up(context + SLACK)
         root = capacity * self._position
         if self._rows == 1:
             return root, root
@@ -257,7 +257,7 @@ class _Need:
 
     def _tables(self, context: int) -> int:
         """Cosines and sines."""
-        return 2 * roomy(context + ROOM) * self._flat.rope.dim * self._number if self._flat else 0
+        return 2 * round_up(context + SLACK) * self._flat.rope.dim * self._number if self._flat else 0
 
     def _storing(self) -> int:
         """What exists beside the finished weights while the largest matrix is packed."""

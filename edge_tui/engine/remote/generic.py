@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edge_tui import decoders
-from edge_tui.engine.decode.resolve import Settled, settle
+from edge_tui.engine.decode.resolve import ResolvedParams, resolve_params
 from edge_tui.engine.events import Event, Finished, FinishReason, FirstToken, Started
 from edge_tui.engine.remote.batches import Said, number, of_tokens
 from edge_tui.engine.remote.capabilities import ALTERNATIVES
@@ -55,8 +55,8 @@ async def decode(
     except decoders.UnknownStrategy as error:
         raise RequestError(str(error), "strategy") from error
     request = replace(request, strategy=decoder.name)
-    settled = settle(request, decoder, {})
-    path, body = body_of(request, settled, server, vocabulary)
+    resolved = resolve_params(request, decoder, {})
+    path, body = body_of(request, resolved, server, vocabulary)
     began = time.perf_counter()
     first = last = 0.0
     reason: FinishReason = "done"
@@ -67,7 +67,7 @@ async def decode(
         async for _, told in chunks:
             if not opened:
                 opened = True
-                post(_started(run, request, settled, server, path))
+                post(_started(run, request, resolved, server, path))
             chunk = _read(told, wire.host, vocabulary)
             if chunk.tokens:
                 last = time.perf_counter()
@@ -94,7 +94,7 @@ async def decode(
 
 
 def body_of(
-    request: Request, settled: Settled, server: Server, vocabulary: Vocabulary
+    request: Request, resolved: ResolvedParams, server: Server, vocabulary: Vocabulary
 ) -> tuple[str, dict[str, Any]]:
     """The endpoint and what to send there; fields that change nothing are left out, as some servers refuse
     what they do not know.
@@ -111,14 +111,14 @@ def body_of(
     body: dict[str, Any] = {
         "max_tokens": request.max_length,
         "stream": True,
-        **_sampling(request, settled, server),
+        **_sampling(request, resolved, server),
     }
     if server.model:
         body["model"] = server.model
     if request.stop:
         body["stop"] = list(request.stop)
     if request.strategy != "greedy":
-        body["seed"] = settled.seed
+        body["seed"] = resolved.seed
     kept = vocabulary.join(request.prefix)
     if server.chat and (request.chat is not False or not server.completions):
         if kept:
@@ -141,7 +141,7 @@ def body_of(
     return "/v1/completions", {**body, "prompt": text + kept}
 
 
-def _sampling(request: Request, settled: Settled, server: Server) -> dict[str, Any]:
+def _sampling(request: Request, resolved: ResolvedParams, server: Server) -> dict[str, Any]:
     """The strategy in the API's words.
 
     Raises:
@@ -149,7 +149,7 @@ def _sampling(request: Request, settled: Settled, server: Server) -> dict[str, A
     """
     known = server.strategies[request.strategy] or frozenset()
     for param in decoders.find(request.strategy).params:
-        value = settled.values[param.name]
+        value = resolved.values[param.name]
         if param.name not in known and value != _quiet(param) and param.name in request.values:
             raise RequestError(
                 f"{param.title} cannot be told to {server.host}: OpenAI's API has no word for it; "
@@ -160,7 +160,7 @@ def _sampling(request: Request, settled: Settled, server: Server) -> dict[str, A
         return {}
     sent: dict[str, Any] = {"temperature": 0} if request.strategy == "greedy" else {}
     for name in sorted(known):
-        value = settled.values[name]
+        value = resolved.values[name]
         if name in ("temperature", "top_p") or value:
             sent[name] = round(value, 6)
     return sent
@@ -178,11 +178,11 @@ def _messages(request: Request) -> list[dict[str, str]]:
     return [*system, *({"role": turn.role, "content": turn.content} for turn in request.prompt)]
 
 
-def _started(run: int, request: Request, settled: Settled, server: Server, path: str) -> Started:
+def _started(run: int, request: Request, resolved: ResolvedParams, server: Server, path: str) -> Started:
     notices = []
     if ("chat" if "chat" in path else "completions") not in server.logprobs:
         notices.append(f"{server.host} tells no log-probabilities: there are no alternatives to look at.")
-    used = [name for name in _UNCHECKED if settled.values.get(name)]
+    used = [name for name in _UNCHECKED if resolved.values.get(name)]
     if used:
         notices.append(f"Whether {server.host} uses {' and '.join(used)} cannot be seen from here.")
     if "chat" not in path:
@@ -203,8 +203,8 @@ def _started(run: int, request: Request, settled: Settled, server: Server, path:
         prefix_tokens=len(request.prefix),
         reused_tokens=0,
         max_new_tokens=request.max_length,
-        seed=settled.seed,
-        values=settled.resolved,
+        seed=resolved.seed,
+        values=resolved.resolved,
         notices=tuple(notices),
     )
 

@@ -11,7 +11,7 @@ from textual import work
 from edge_tui import decoders as registry
 from edge_tui.tui.conversation import Exchange, of_messages
 from edge_tui.tui.prompt_history import PromptHistory
-from edge_tui.tui.run_params import TEMPERATURE, Given
+from edge_tui.tui.run_params import TEMPERATURE, ParamPatch
 from edge_tui.tui.screens.talking import Talking
 from edge_tui.tui.session import Meter, Run
 
@@ -132,7 +132,7 @@ class Crafting(Talking):
     def _take_preset(self, preset: Preset | None) -> None:
         if preset is None:
             return
-        given = Given(
+        given = ParamPatch(
             preset.parameters, preset.mode, preset.max_length, stop=preset.stop, system=preset.system
         )
         if self._take_values(preset.strategy, given):
@@ -140,14 +140,14 @@ class Crafting(Talking):
         if preset.prompt:
             self._put(preset.prompt)
 
-    def _take_values(self, strategy: str, given: Given) -> bool:
+    def _take_values(self, strategy: str, given: ParamPatch) -> bool:
         """Takes a strategy with its values; False, and a sentence, where not all of it can be had."""
         try:
             decoder = registry.find(strategy)
         except registry.UnknownStrategy as error:
             self.say(str(error), "error")
             return False
-        refused = self.knobs.take(decoder, given)
+        refused = self.run_params.take(decoder, given)
         self.strategy_list.chosen = decoder.name
         self.parameters.reload()
         self._title_parameters()
@@ -160,8 +160,8 @@ class Crafting(Talking):
         from edge_tui.config import presets
         from edge_tui.tui.screens.presets import NameScreen
 
-        given = self.knobs.given()
-        strategy = self.knobs.decoder.name
+        given = self.run_params.given()
+        strategy = self.run_params.decoder.name
         values = (
             " · ".join(f"{name} {value}" for name, value in given.values.items()) or "no values of its own"
         )
@@ -301,12 +301,12 @@ def _talk_of(kept: Kept) -> Conversation | None:
     return talk
 
 
-def _values_of(stored: StoredRun, at_end: bool) -> Given:
+def _values_of(stored: StoredRun, at_end: bool) -> ParamPatch:
     """The settings of a run as it began, or as they were turned by its last token."""
     request, started = stored.request, stored.started
     values = {name: each.value for name, each in started.values.items()} if started else request.values
     turned = {each.name: each.value for each in stored.changes} if at_end else {}
-    return Given(
+    return ParamPatch(
         {**values, **turned},
         mode="custom" if TEMPERATURE in turned else request.mode,
         max_length=request.max_length,

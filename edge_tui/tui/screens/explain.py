@@ -136,9 +136,9 @@ class ExplainScreen(ModalScreen[None]):
 
     def _values(self) -> dict[str, float]:
         """What the next request would carry, as numbers."""
-        knobs = self._workbench.knobs
-        values = {param.name: knobs.value(param)[0] for param in knobs.decoder.params}
-        return values | ({"do_sample": 0.0} if knobs.decoder.name == "greedy" else {})
+        run_params = self._workbench.run_params
+        values = {param.name: run_params.value(param)[0] for param in run_params.decoder.params}
+        return values | ({"do_sample": 0.0} if run_params.decoder.name == "greedy" else {})
 
     def _bars(
         self,

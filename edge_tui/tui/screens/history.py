@@ -193,7 +193,7 @@ class HistoryScreen(ModalScreen[Wanted]):
 
     def _want(self, what: Literal["open", "again"]) -> None:
         entry = self.list.entry
-        if entry is not None and entry.id not in self.list.doomed:
+        if entry is not None and entry.id not in self.list.marked_for_delete:
             self._leave(Wanted(what, entry.id))
 
     def action_mark(self) -> None:
@@ -250,18 +250,18 @@ class HistoryScreen(ModalScreen[Wanted]):
         entry = self.list.entry
         if entry is None:
             return
-        self.list.doomed ^= {entry.id}
+        self.list.marked_for_delete ^= {entry.id}
         self.list.update_lines()
-        gone = entry.id in self.list.doomed
+        gone = entry.id in self.list.marked_for_delete
         self._say("Deleted as soon as you leave; ^x again keeps it." if gone else "It stays.")
 
     def action_leave(self) -> None:
         self._leave(None)
 
     def _leave(self, wanted: Wanted | None) -> None:
-        doomed = sorted(self.list.doomed)
-        if doomed:
-            self.app.run_worker(_delete(self.app, self._store, doomed), exclusive=False)
+        marked_for_delete = sorted(self.list.marked_for_delete)
+        if marked_for_delete:
+            self.app.run_worker(_delete(self.app, self._store, marked_for_delete), exclusive=False)
         self.dismiss(wanted)
 
 

@@ -9,7 +9,7 @@ from edge_tui.util.format import bar, clip_path, size
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
-    from edge_tui.engine.models.memory_estimate import Forecast
+    from edge_tui.engine.models.memory_estimate import MemoryEstimate
     from edge_tui.engine.port import Precision
     from edge_tui.hub import Listing
     from edge_tui.hub.memory_estimate import Outlook
@@ -77,7 +77,7 @@ def _where(outlook: Outlook, asked: str) -> Parts:
     return parts
 
 
-def _forecast(seen: Forecast, count: int) -> Parts:
+def _forecast(seen: MemoryEstimate, count: int) -> Parts:
     free = f"of {size(seen.free)} free" if seen.free is not None else "free memory unknown"
     share = seen.total / seen.free if seen.free else None
     rows = f" for {count} rows" if count > 1 else ""
@@ -97,7 +97,7 @@ def _forecast(seen: Forecast, count: int) -> Parts:
     ]
 
 
-def _together(devices: tuple[Forecast, ...], other: str) -> Parts:
+def _together(devices: tuple[MemoryEstimate, ...], other: str) -> Parts:
     """The pair's forecast on each device that it would be on."""
     said = ", ".join(f"{size(each.total)} of {size(each.free)} free on {each.device}" for each in devices)
     name = clip_path(sanitise(other, keep_newlines=False), 30)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from edge_tui.hub.memory_estimate import Outlook
     from edge_tui.hub.remote import Remote
     from edge_tui.tui.app import EdgeApp
-    from edge_tui.tui.run_params import Knobs
+    from edge_tui.tui.run_params import RunParams
     from edge_tui.tui.screens.model_facts import Parts
     from edge_tui.tui.session import Session
 
@@ -52,11 +52,11 @@ class ModelsScreen(PickScreen[None]):
     heading = "models"
     hint = "↵ load · ^a amateur · ^x unload · ←→ precision · ^d device · esc leave"
 
-    def __init__(self, session: Session, settings: Settings, knobs: Knobs) -> None:
+    def __init__(self, session: Session, settings: Settings, run_params: RunParams) -> None:
         super().__init__()
         self._session = session
         self._settings = settings
-        self._knobs = knobs
+        self._run_params = run_params
         self._listings: dict[str, Listing] | None = None
         self._devices = ["auto"]
         self._device = settings.device
@@ -191,9 +191,11 @@ class ModelsScreen(PickScreen[None]):
             else:
                 checkpoint = open_checkpoint(name)
             if checkpoint is not None:
-                knobs, other = self._knobs, self._other(name)
-                rows = knobs.decoder.rows({p.name: knobs.value(p)[0] for p in knobs.decoder.params})
-                seen = outlook(checkpoint, asked, self._settings.context, rows, knobs.max_length, other)
+                run_params, other = self._run_params, self._other(name)
+                rows = run_params.decoder.rows(
+                    {p.name: run_params.value(p)[0] for p in run_params.decoder.params}
+                )
+                seen = outlook(checkpoint, asked, self._settings.context, rows, run_params.max_length, other)
         except (CheckpointError, HubError) as error:
             why = str(error)
         self.app.call_from_thread(self._foreseen, name, remote, seen, why)
@@ -201,7 +203,7 @@ class ModelsScreen(PickScreen[None]):
     def _other(self, name: str) -> ModelSpec | None:
         """The model that the chosen strategy would have it play with, if that is not in memory yet."""
         specs = self._settings.specs()
-        pair = [specs[role] for role in self._knobs.decoder.roles if role in specs]
+        pair = [specs[role] for role in self._run_params.decoder.roles if role in specs]
         other = next((spec for spec in reversed(pair) if spec.name != name), None) if len(pair) > 1 else None
         if other is None or any(_same(loaded, other.name) for loaded in self._session.loaded.values()):
             return None

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from edge_tui.machine.telemetry import Sample
     from edge_tui.transcript.transcript import Transcript
     from edge_tui.tui.app import EdgeApp
-    from edge_tui.tui.run_params import Knobs
+    from edge_tui.tui.run_params import RunParams
     from edge_tui.tui.session import Run, Session
 
 MINIMUM = (60, 16)
@@ -77,19 +77,21 @@ class View(Screen[None]):
         (TALL, "-tall"),
     ]
 
-    def __init__(self, session: Session, knobs: Knobs, decoders: Sequence[Decoder], size: Size) -> None:
+    def __init__(
+        self, session: Session, run_params: RunParams, decoders: Sequence[Decoder], size: Size
+    ) -> None:
         # Textual tells the size only after it has styled everything, and then would style all of it again.
         super().__init__(classes=" ".join(self._classes_at(size)))
         self._compositor = RowCompositor()
         self.session = session
-        self.knobs = knobs
+        self.run_params = run_params
         self.decoders = list(decoders)
         self.header = HeaderBar()
         self.prompt = Prompt(id="prompt")
         self.board = BeamBoard(id="beam-board")
         self.pane = TokenPane(_EMPTY, id="tokens")
         self.strategy_list = StrategyList(self.decoders, id="strategies")
-        self.parameters = Parameters(knobs, id="parameters")
+        self.parameters = Parameters(run_params, id="parameters")
         self.inspector = Inspector(self._decode, id="inspector")
         self.gauge = Gauge()
         self.messages = MessageLine()
@@ -159,7 +161,7 @@ class View(Screen[None]):
         self.draw_ascii(self.app.ascii)
         self.set_class(not ui.sidebar, "-folded")
         self.inspector.border_title = "token"
-        self.strategy_list.chosen = self.knobs.decoder.name
+        self.strategy_list.chosen = self.run_params.decoder.name
         self.app.theme_changed_signal.subscribe(self, self._theme_changed)
         self._title_model()
         self._title_output()
@@ -293,7 +295,7 @@ class View(Screen[None]):
             self.problem.show(None)
         if (run := self.session.run) is not None and run.id == event.run:
             run.decoder = next((d for d in self.decoders if d.name == event.strategy), None)
-        self.knobs.learn(event.strategy, event.values)
+        self.run_params.learn(event.strategy, event.values)
         self.parameters.reload()
         self._title_output()
         if event.notices:
@@ -344,7 +346,7 @@ class View(Screen[None]):
         return True
 
     def _loaded(self, event: Loaded) -> None:
-        self.knobs.forget()
+        self.run_params.forget()
         self._title_model()
         self._count_prompt()
         if self.app.telemetry is not None and event.device.startswith("cuda"):
@@ -368,7 +370,7 @@ class View(Screen[None]):
 
     def _title_model(self) -> None:
         loaded = self.session.loaded
-        main = self.session.main(self.knobs.decoder.name)
+        main = self.session.main(self.run_params.decoder.name)
         header = self.header
         if main is None:
             header.model, header.facts = self.app.model_name, ()
@@ -376,7 +378,7 @@ class View(Screen[None]):
         name = main.name
         other = [event.name for role, event in loaded.items() if role not in ("model", "expert")]
         for role, sign in (("amateur", "−"), ("draft", "+")):
-            if other and role in self.knobs.decoder.roles:
+            if other and role in self.run_params.decoder.roles:
                 name = f"{name} {sign} {other[0]}"
         header.model = sanitise(name, keep_newlines=False)
         facts = (main.precision, main.device, "" if main.chat else "base model")
@@ -394,7 +396,7 @@ class View(Screen[None]):
         output.border_subtitle = Content.assemble(f"{kind} p <1% ", *ladder, " ≥90%")
 
     def _title_parameters(self) -> None:
-        self.parameters.border_title = Content(sanitise(self.knobs.decoder.title, keep_newlines=False))
+        self.parameters.border_title = Content(sanitise(self.run_params.decoder.title, keep_newlines=False))
 
     def _name_of(self, strategy: str) -> str:
         found = next((d.title for d in self.decoders if d.name == strategy), strategy)

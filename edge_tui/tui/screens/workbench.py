@@ -58,7 +58,7 @@ class Workbench(Crafting):
         if asked is None:
             return
         self.past.add(prompt)
-        self._start(self.knobs.request(asked))
+        self._start(self.run_params.request(asked))
 
     def _start(self, request: Request, previous: Transcript | None = None) -> None:
         if self.parameters.has_class("-editing") and self.focused is not self.parameters.field:
@@ -97,15 +97,15 @@ class Workbench(Crafting):
             self.say(why, "warning")
             return
         decoder = next(d for d in self.decoders if d.name == name)
-        changed = decoder is not self.knobs.decoder
-        self.knobs.decoder = decoder
+        changed = decoder is not self.run_params.decoder
+        self.run_params.decoder = decoder
         self.strategy_list.chosen = name
         self.parameters.reload()
         self._title_parameters()
         self._title_model()
         run = self.session.run
         if changed and run is not None and (self.session.busy or self._has_just_run(run)):
-            self._start(self.knobs.request(run.request.prompt, seed=_seed_of(run)))
+            self._start(self.run_params.request(run.request.prompt, seed=_seed_of(run)))
         else:
             hint = ""
             if changed and run is not None and run is self.current and self._is_as_sent(run):
@@ -132,15 +132,15 @@ class Workbench(Crafting):
 
     def take_strategies(self, files: set[Path]) -> None:
         """The strategies are others, because of these files or none: goes on with what there is now."""
-        chosen, known = self.knobs.decoder.name, {decoder.name for decoder in self.decoders}
+        chosen, known = self.run_params.decoder.name, {decoder.name for decoder in self.decoders}
         self.decoders = self.strategy_list.decoders = registry.all()
         names = {decoder.name for decoder in self.decoders}
         if chosen not in names and self.session.busy:
             self.session.stop()
         # A strategy that was renamed is found again by its file; one that is gone gives way to the first.
         fresh = next((d.name for d in self.decoders if d.name not in known), self.decoders[0].name)
-        self.knobs.decoder = registry.find(chosen if chosen in names else fresh)
-        self.strategy_list.chosen = self.knobs.decoder.name
+        self.run_params.decoder = registry.find(chosen if chosen in names else fresh)
+        self.strategy_list.chosen = self.run_params.decoder.name
         self.strategy_list.refresh(layout=True)
         self.parameters.reload()
         self._title_parameters()
@@ -155,7 +155,7 @@ class Workbench(Crafting):
 
     def _foreign(self, run: Run) -> bool:
         """Whether another model wrote a run than would go on with it: there the same ids are other tokens."""
-        loaded = self.session.main(self.knobs.decoder.name)
+        loaded = self.session.main(self.run_params.decoder.name)
         if not run.model or loaded is None or loaded.name == run.model:
             return False
         self.say(f"{run.model} wrote this: load it (m) to go on from its tokens.", "warning")
@@ -170,7 +170,7 @@ class Workbench(Crafting):
         elif run.finished is not None and run.finished.reason == "eos":
             self.say("The model ended its answer; g runs the prompt again with another seed.", "warning")
         elif not self._foreign(run):
-            request = self.knobs.request(run.request.prompt, run.transcript.ids(), _seed_of(run))
+            request = self.run_params.request(run.request.prompt, run.transcript.ids(), _seed_of(run))
             self._start(request, run.transcript)
 
     def action_rerun(self) -> None:
@@ -178,14 +178,14 @@ class Workbench(Crafting):
         if run is None:
             self.action_run()
             return
-        self._start(self.knobs.request(run.request.prompt, seed=_seed_of(run)))
+        self._start(self.run_params.request(run.request.prompt, seed=_seed_of(run)))
 
     def action_again(self) -> None:
         run = self.current
         if run is None:
             self.action_run()
             return
-        self._start(self.knobs.request(run.request.prompt, seed=seeds.draw()))
+        self._start(self.run_params.request(run.request.prompt, seed=seeds.draw()))
 
     def on_token_pane_take_alternative(self, event: TokenPane.TakeAlternative) -> None:
         """Cuts before a token, puts another one there, goes on."""
@@ -196,7 +196,7 @@ class Workbench(Crafting):
             return
         transcript = run.transcript
         prefix = (*transcript.ids(event.index), event.token_id)
-        self._start(self.knobs.request(run.request.prompt, prefix, _seed_of(run)), transcript)
+        self._start(self.run_params.request(run.request.prompt, prefix, _seed_of(run)), transcript)
 
     def action_clear(self) -> None:
         if self._shown is None and self._cleared is not None:
@@ -266,15 +266,15 @@ class Workbench(Crafting):
         """A value was changed: at once where a run can take it."""
         self.tour.done("parameter")
         run, engine = self.session.run, self.session.engine
-        param = self.knobs.param(event.key)
+        param = self.run_params.param(event.key)
         if run is None or engine is None or not run.active or param is None or not param.live:
             return
-        if run.request.strategy != self.knobs.decoder.name:
+        if run.request.strategy != self.run_params.decoder.name:
             return
-        own = {p.name for p in self.knobs.decoder.params}
+        own = {p.name for p in self.run_params.decoder.params}
         if event.key in own:
             try:
-                engine.set(run.id, event.key, self.knobs.value(param)[0])
+                engine.set(run.id, event.key, self.run_params.value(param)[0])
             except ParamError as error:
                 self.parameters.refuse(event.key, str(error))
 
@@ -293,7 +293,7 @@ class Workbench(Crafting):
                 self.choose(name)
 
         refusals = self.strategy_list.refusals
-        self.app.push_screen(StrategiesScreen(self.decoders, self.knobs.decoder.name, refusals), picked)
+        self.app.push_screen(StrategiesScreen(self.decoders, self.run_params.decoder.name, refusals), picked)
 
     def action_models(self) -> None:
         self.app.show_models()
@@ -303,15 +303,15 @@ class Workbench(Crafting):
 
     def take_settings(self, settings: Settings, key: str) -> None:
         """The settings were read again because one has changed: what can hold at once does."""
-        self.knobs.settings = settings
+        self.run_params.settings = settings
         self.decoders = self.strategy_list.decoders = registry.all()
-        self.knobs.decoder = registry.find(self.knobs.decoder.name)
+        self.run_params.decoder = registry.find(self.run_params.decoder.name)
         if key == "strategy":
             self.choose(settings.strategy)
         elif key == "ui.sidebar":
             self.set_class(not settings.ui.sidebar, "-folded")
         elif key.startswith("parameters.") or "." not in key:
-            self.knobs.reset(key.rpartition(".")[2])
+            self.run_params.reset(key.rpartition(".")[2])
         self.parameters.reload()
 
     def action_themes(self) -> None:

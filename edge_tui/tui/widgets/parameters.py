@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.binding import Binding
 
-    from edge_tui.tui.run_params import Knobs, Row
+    from edge_tui.tui.run_params import Row, RunParams
 
 
 class ParameterTable(Widget, can_focus=True):
@@ -54,10 +54,10 @@ class ParameterTable(Widget, can_focus=True):
     class Moved(Message):
         """Another line was chosen."""
 
-    def __init__(self, knobs: Knobs) -> None:
+    def __init__(self, run_params: RunParams) -> None:
         super().__init__()
-        self.knobs = knobs
-        self._rows: list[Row] = knobs.rows()
+        self.run_params = run_params
+        self._rows: list[Row] = run_params.rows()
         self._top = 0
         self.ascii_only = False
 
@@ -68,7 +68,7 @@ class ParameterTable(Widget, can_focus=True):
     def reload(self) -> None:
         """Reads the values anew; stays on the same key where it still exists."""
         key = self.row.key
-        self._rows = self.knobs.rows()
+        self._rows = self.run_params.rows()
         keys = [row.key for row in self._rows]
         self.index = keys.index(key) if key in keys else 0
         self.refresh()
@@ -177,7 +177,7 @@ class ParameterTable(Widget, can_focus=True):
         self._turn(-steps)
 
     def action_edit(self) -> None:
-        param = self.knobs.param(self.row.key)
+        param = self.run_params.param(self.row.key)
         if param is not None and param.choices:
             self._turn(1)
         else:
@@ -187,11 +187,11 @@ class ParameterTable(Widget, can_focus=True):
         self.post_message(self.Explain())
 
     def action_reset(self) -> None:
-        self.knobs.reset(self.row.key)
+        self.run_params.reset(self.row.key)
         self._tell()
 
     def _turn(self, steps: int) -> None:
-        if self.knobs.turn(self.row.key, steps):
+        if self.run_params.turn(self.row.key, steps):
             self._tell()
 
     def _tell(self) -> None:
@@ -249,11 +249,11 @@ class Parameters(Vertical):
     Parameters.-refused > #parameter-help { color: $error; }
     """
 
-    def __init__(self, knobs: Knobs, *, id: str | None = None) -> None:
+    def __init__(self, run_params: RunParams, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.knobs = knobs
+        self.run_params = run_params
         self.border_title = "parameters"
-        self.table = ParameterTable(knobs)
+        self.table = ParameterTable(run_params)
         self.field = ValueInput()
         self.help_line = Static("", markup=False, id="parameter-help")
         self._editing = ""
@@ -268,7 +268,7 @@ class Parameters(Vertical):
         self.explain()
 
     def reload(self) -> None:
-        """Shows the knobs' values as they are now."""
+        """Shows the run_params' values as they are now."""
         self.table.reload()
 
     def explain(self) -> None:
@@ -310,14 +310,14 @@ class Parameters(Vertical):
         key = self.table.row.key
         self._editing = key
         self.border_subtitle = "enter take · esc leave"
-        self.field.value = self.knobs.text(key)
+        self.field.value = self.run_params.text(key)
         self.add_class("-editing")
         self.field.focus()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
         try:
-            self.knobs.set(self._editing, event.value)
+            self.run_params.set(self._editing, event.value)
         except ParamError as error:
             self._show_refusal(sanitise(str(error), keep_newlines=False))
             return

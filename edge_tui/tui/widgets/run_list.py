@@ -60,7 +60,7 @@ class RunList(LinePanel):
         super().__init__(id=id)
         self._titles = titles
         self.entries: Sequence[Entry] = ()
-        self.doomed: set[int] = set()
+        self.marked_for_delete: set[int] = set()
         """Runs that are about to be deleted."""
         self.marked: int | None = None
         """The run that another one is to be compared with."""
@@ -107,7 +107,7 @@ class RunList(LinePanel):
             parts.append((f"{fit_start(model, 16)}  ", "run-list--when"))
         room = max(width - sum(cell_len(text) for text, _ in parts), 0)
         prompt = pad(clip(sanitise(entry.prompt, keep_newlines=False), room), room)
-        gone = entry.id in self.doomed
+        gone = entry.id in self.marked_for_delete
         parts.append((prompt, "run-list--gone" if gone else ""))
         # Under the cursor all of it is one colour.
         return tuple(

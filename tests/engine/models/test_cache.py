@@ -229,7 +229,7 @@ def test_a_fork_refuses_what_it_has_no_room_for(monkeypatch: pytest.MonkeyPatch)
     parent.truncate(torch.tensor([3]))
     assert not ctx.refork()
     assert ctx.lengths() == [4, 4]
-    ctx.settle()
+    ctx.materialise()
     assert not ctx.refork()
 
 

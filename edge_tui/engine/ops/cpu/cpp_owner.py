@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def hold(tensors: Iterable[Tensor]) -> object | None:
+def own_in_cpp(tensors: Iterable[Tensor]) -> object | None:
     """Owns tensors in C++, as long as what it returns lives.
 
     A tensor that Python made has an object there. Each time that C++ begins or ceases to own such a tensor
