@@ -68,6 +68,8 @@ class Param:
     """The value at which it does nothing, if there is one."""
     label: str = ""
     """Short name for narrow sidebars; defaults to `name` with spaces."""
+    greedy: float | None = None
+    """The value that leaves the likeliest token alone, if there is one: the temperature is then 0."""
 
     @property
     def title(self) -> str:

@@ -199,7 +199,9 @@ class LocalEngine:
 
 def explain(error: BaseException, run: int | None) -> Failed:
     """An error as one sentence for the user; its traceback goes to the log only."""
-    detail = "".join(traceback.format_exception(error))
+    field = getattr(error, "field", "")
+    # A mistake in a request is no fault of the program: there is nothing to look up.
+    detail = "" if field not in ("", "server") else "".join(traceback.format_exception(error))
     if _is_out_of_memory(error):
         message = (
             "The device ran out of memory: what was written so far is kept."
@@ -211,7 +213,7 @@ def explain(error: BaseException, run: int | None) -> Failed:
         message = str(error)
     else:
         message = f"That failed: {_line(error)}. The log has the details."
-    return Failed(message, run, getattr(error, "field", ""), detail)
+    return Failed(message, run, field, detail)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -26,7 +26,7 @@ from edge_tui.engine.inspection import check_request
 from edge_tui.engine.models.base import Cancelled
 from edge_tui.engine.port import Message, Request
 from edge_tui.engine.residents import Residents, memory_of
-from edge_tui.engine.resolve import RequestError, room, settle
+from edge_tui.engine.resolve import RequestError, check_ids, room, settle
 from edge_tui.engine.scribe import BrokenStep, NotANumber, Scribe
 from edge_tui.engine.seat import Seat
 from edge_tui.engine.worth import Worth
@@ -80,6 +80,9 @@ def perform(
     main = loaded[decoder.roles[0]]
     residents.codec = main.codec
     request = run.request  # parameters may have been turned while the model was loading
+    vocab = min(main.codec.size, *(model.model.info.vocab for model in loaded.values()))
+    check_ids(request.ids, vocab, "ids")
+    check_ids(request.prefix, vocab, "prefix")
     try:
         prompt_ids, notices = read_prompt(request, main, stopped)
     except Cancelled:
@@ -88,7 +91,13 @@ def perform(
     ids = [*prompt_ids, *request.prefix]
     settled = settle(request, decoder, decoder.from_checkpoint(main.checkpoint.generation_config))
     context = min(model.context for model in loaded.values())
-    max_new, clamped = room(len(ids), request.max_length, context, least=0 if request.prompt_logps else 1)
+    max_new, clamped = room(
+        len(prompt_ids),
+        len(request.prefix),
+        request.max_length,
+        context,
+        least=0 if request.prompt_logps else 1,
+    )
     eos = tuple(sorted({i for i in main.checkpoint.eos_ids if i < main.codec.size}))
     generation = Generation(
         decoder,
@@ -98,7 +107,7 @@ def perform(
         len(request.prefix),
         max_new,
         eos,
-        min(main.codec.size, *(model.model.info.vocab for model in loaded.values())),
+        vocab,
         settled.seed,
         request.samples,
     )
@@ -313,16 +322,11 @@ def read_prompt(
     """The prompt's ids, and what the user should know about how it was wrapped.
 
     Raises:
-        RequestError: the prompt is empty, or has ids that the tokenizer does not know.
+        RequestError: the prompt is empty.
         ChatError: the chat template cannot render it.
         Cancelled: `cancelled()` said so while the template was rendered.
     """
     if request.ids:
-        if unknown := [token for token in request.ids if not 0 <= token < main.codec.size]:
-            raise RequestError(
-                f"The prompt has the token id {unknown[0]}, but ids go from 0 to {main.codec.size - 1}.",
-                "ids",
-            )
         return list(request.ids), ()
     turns = request.prompt
     text = turns if isinstance(turns, str) else "\n".join(turn.content for turn in turns)

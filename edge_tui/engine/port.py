@@ -54,7 +54,7 @@ class Request:
         values: Parameters by name; what is missing takes its default. Unknown names are refused.
         sources: Where each of `values` came from, for display ("config.toml", "flag", "user").
         mode: "exploratory" and "focused" set the temperature.
-        seed: None draws one, which `Started` then tells.
+        seed: None or −1 draws one, which `Started` then tells.
         max_length: Most *new* tokens.
         stop: Strings that end the text; they are not part of it.
         chat: Wrap the prompt in the checkpoint's chat template: True, False, or None for "if it has one".
