@@ -357,7 +357,7 @@ class Decoder(ABC):
         """Decides the next token of each row from the last position of each stream's logits."""
 
     def finish(self, records: Records) -> Choice | None:
-        """Chooses the answer among rows once the run has ended, on the host; None keeps row 0."""
+        """Chooses the answer among rows once the run has ended, on the host; None where there is one row."""
         return None
 
     def ranked(self, records: Records) -> list[Choice]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import decoders.auto
+from decoders import checks
 from decoders.base import Decoder, Records
 from edge_tui.engine import chat, scoring
 from edge_tui.engine.events import (
@@ -362,7 +363,8 @@ def _rank(
     history = scribe.history
     if not history.tokens:
         return ()
-    choices = decoder.ranked(Records(history.tokens, history.parents, history.extras, values))
+    records = Records(history.tokens, history.parents, history.extras, values)
+    choices = checks.ranked(decoder, records, len(history.tokens[-1]), main.codec.size)
     return tuple(Ranked(choice.tokens, main.codec.decode(choice.tokens), choice.score) for choice in choices)
 
 
