@@ -193,6 +193,11 @@ def _add_settings(to: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="a variable of the chat template, as in enable_thinking=false; may be repeated",
     )
+    decoding.add_argument(
+        "--control-tokens",
+        action=argparse.BooleanOptionalAction,
+        help="a control token's name in the prompt is that token, not text",
+    )
 
     rest = to.add_argument_group("the rest")
     rest.add_argument(

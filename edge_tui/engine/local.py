@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import decoders
 from decoders.base import Param, ParamError
 from decoders.errors import problem_of
+from edge_tui.engine.checkpoint import CheckpointError
 from edge_tui.engine.events import Died, Event, Failed, Finished, Queued
 from edge_tui.engine.port import Memory, ModelSpec, Request
 from edge_tui.engine.residents import Loader, Residents, memory_of
@@ -126,9 +127,12 @@ class LocalEngine:
             codec = loaded.codec
         return codec.pieces(ids) if codec is not None else [""] * len(ids)
 
-    def count(self, text: str) -> int | None:
+    def count(self, text: str, control_tokens: bool = False) -> int | None:
         loaded = self._residents.peek("model")
-        return len(loaded.codec.encode(text)) if loaded else None
+        try:
+            return len(loaded.codec.encode(text, control=control_tokens)) if loaded else None
+        except CheckpointError:  # the run will say it
+            return None
 
     def memory(self) -> Memory:
         loaded = self._residents.peek("model")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import decoders.auto
 from decoders import checks
 from decoders.base import Decoder, Records
-from edge_tui.engine import chat, scoring
+from edge_tui.engine import prompt as prompts
+from edge_tui.engine import scoring
 from edge_tui.engine.events import (
     Event,
     Failed,
@@ -25,7 +26,6 @@ from edge_tui.engine.events import (
 from edge_tui.engine.generation import Generation
 from edge_tui.engine.inspection import check_request
 from edge_tui.engine.models.base import Cancelled
-from edge_tui.engine.port import Message, Request
 from edge_tui.engine.residents import Residents, memory_of
 from edge_tui.engine.resolve import RequestError, check_ids, room, settle
 from edge_tui.engine.scribe import BrokenStep, NotANumber, Scribe
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from edge_tui.engine.loader import LoadedModel
     from edge_tui.engine.local import Run
 
-_TAIL = 8
-"""Tokens at the end of a prompt among which its template may open a thought."""
 _FLUSH = 0.010
 """Seconds between batches: fast enough for any screen, slow enough to cost the decode loop nothing."""
 _WARM = 3
@@ -85,21 +83,20 @@ def perform(
     check_ids(request.ids, vocab, "ids")
     check_ids(request.prefix, vocab, "prefix")
     try:
-        prompt_ids, notices = read_prompt(request, main, stopped)
+        prompt = prompts.read(request, main, stopped)
     except Cancelled:
         post(Finished(run.id, "cancelled", 0, 0.0, 0.0))
         return
-    ids = [*prompt_ids, *request.prefix]
+    ids = [*prompt.ids, *request.prefix]
     settled = settle(request, decoder, decoder.from_checkpoint(main.checkpoint.generation_config))
     context = min(model.context for model in loaded.values())
     max_new, clamped = room(
-        len(prompt_ids),
+        len(prompt.ids),
         len(request.prefix),
         request.max_length,
         context,
         least=0 if request.prompt_logps else 1,
     )
-    eos = tuple(sorted({i for i in main.checkpoint.eos_ids if i < main.codec.size}))
     generation = Generation(
         decoder,
         {role: model.model for role, model in loaded.items()},
@@ -107,7 +104,7 @@ def perform(
         ids,
         len(request.prefix),
         max_new,
-        eos,
+        main.codec.end_ids,
         vocab,
         settled.seed,
         request.samples,
@@ -141,14 +138,14 @@ def perform(
             strategy=decoder.name,
             rows=generation.rows,
             columns=decoder.columns,
-            prompt_tokens=len(prompt_ids),
+            prompt_tokens=len(prompt.ids),
             prefix_tokens=len(request.prefix),
             reused_tokens=reused,
             max_new_tokens=max_new,
             seed=settled.seed,
             values=settled.resolved,
-            notices=(*notices, *extra),
-            thinking=chat.thinking_open("".join(main.codec.pieces(prompt_ids[-_TAIL:]))),
+            notices=(*prompt.notices, *extra),
+            thinking=prompt.thinking,
         )
 
     try:
@@ -170,7 +167,7 @@ def perform(
     finally:
         unsure = generation.lookahead + 2 if generation.lookahead else scribe.steps - generation.launched + 1
         generation.remember(residents.contexts, scribe.fed[: max(0, len(scribe.fed) - unsure)])
-    ranked = _rank(decoder, scribe, settled.values | decode.turned, main)
+    ranked = _rank(decoder, scribe, settled.values | decode.turned, main, ids)
     best = ranked[0] if ranked else None
     post(
         Finished(
@@ -317,55 +314,18 @@ class _Decode:
             self._post(batch)
 
 
-def read_prompt(
-    request: Request, main: LoadedModel, cancelled: Callable[[], bool]
-) -> tuple[list[int], tuple[str, ...]]:
-    """The prompt's ids, and what the user should know about how it was wrapped.
-
-    Raises:
-        RequestError: the prompt is empty.
-        ChatError: the chat template cannot render it.
-        Cancelled: `cancelled()` said so while the template was rendered.
-    """
-    if request.ids:
-        return list(request.ids), ()
-    turns = request.prompt
-    text = turns if isinstance(turns, str) else "\n".join(turn.content for turn in turns)
-    if not text.strip():
-        raise RequestError("The prompt is empty: type something to decode.", "prompt")
-    has_template = main.checkpoint.chat_template is not None
-    notices: tuple[str, ...] = ()
-    if request.chat is not False and has_template:
-        messages = [Message("user", turns)] if isinstance(turns, str) else list(turns)
-        if request.system:
-            messages.insert(0, Message("system", request.system))
-        rendered = chat.render(main.checkpoint, messages, variables=request.template, cancelled=cancelled)
-        assert rendered is not None
-        return main.codec.encode(rendered, special=False), notices
-    if request.chat is True:
-        notices = ("This model has no chat template: the prompt is completed as raw text.",)
-    if request.system:
-        notices += ("Outside a chat template there is no place for the system prompt: it is left out.",)
-    if request.template:
-        names = ", ".join(request.template)
-        notices += (
-            f"Outside a chat template there is no place for template variables: {names} is left out.",
-        )
-    ids = main.codec.encode(text, special=True)
-    if not ids:
-        raise RequestError("The prompt has no tokens: type something to decode.", "prompt")
-    return ids, notices
-
-
 def _rank(
-    decoder: Decoder, scribe: Scribe, values: dict[str, float], main: LoadedModel
+    decoder: Decoder, scribe: Scribe, values: dict[str, float], main: LoadedModel, ids: list[int]
 ) -> tuple[Ranked, ...]:
+    """The finished sequences that a strategy chooses among, best first, after a prompt of these ids."""
     history = scribe.history
     if not history.tokens:
         return ()
     records = Records(history.tokens, history.parents, history.extras, values)
     choices = checks.ranked(decoder, records, len(history.tokens[-1]), main.codec.size)
-    return tuple(Ranked(choice.tokens, main.codec.decode(choice.tokens), choice.score) for choice in choices)
+    return tuple(
+        Ranked(choice.tokens, main.codec.answer(ids, choice.tokens), choice.score) for choice in choices
+    )
 
 
 def _reset_peak(device: str) -> None:

@@ -476,8 +476,8 @@ class Recorded:
     def decode(self, ids: Sequence[int]) -> list[str]:
         return self.inner.decode(ids)
 
-    def count(self, text: str) -> int | None:
-        return self.inner.count(text)
+    def count(self, text: str, control_tokens: bool = False) -> int | None:
+        return self.inner.count(text, control_tokens)
 
     def memory(self) -> Memory:
         return self.inner.memory()

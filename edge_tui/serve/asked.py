@@ -123,6 +123,7 @@ class Asked:
         chat: bool | None = False,
         system: str | None = None,
         template: Mapping[str, object] | None = None,
+        control_tokens: bool | None = None,
         mode: Mode | None = None,
         prefix: Sequence[int] = (),
         prompt_logps: bool = False,
@@ -158,6 +159,7 @@ class Asked:
             chat=chat,
             system=self._system(prompt, chat) if system is None else system,
             template=self.template(template or {}),
+            control_tokens=self.settings.control_tokens if control_tokens is None else control_tokens,
             prefix=tuple(prefix),
             samples=1 if search else n,
             ids=ids,
@@ -239,13 +241,13 @@ def _prompt(
         ApiError: it is empty.
     """
     if isinstance(prompt, str):
-        if not prompt.strip():
-            raise ApiError(400, "The prompt is empty: give at least one word.", "prompt", "empty_prompt")
         return prompt, ()
     turns = tuple(turn for turn in prompt if isinstance(turn, Message))
     if turns:
-        if not any(turn.content.strip() for turn in turns):
-            raise ApiError(400, "The messages are empty: give at least one word.", "messages", "empty_prompt")
+        if not any(turn.content for turn in turns):
+            raise ApiError(
+                400, "The messages are empty: give at least one character.", "messages", "empty_prompt"
+            )
         return turns, ()
     ids = tuple(token for token in prompt if isinstance(token, int))
     if not ids:

@@ -74,6 +74,7 @@ def _wanted(body: Chat, asked: Asked) -> port.Request:
         tokens=asked.tokens(tokens),
         n=body.n,
         seed=body.seed,
+        control_tokens=body.control_tokens,
         stop=body.stop,
         chat=None,
         template=body.chat_template_kwargs,

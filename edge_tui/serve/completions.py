@@ -89,6 +89,7 @@ def _wanted(body: Completion, asked: Asked, options: Options) -> list[port.Reque
             tokens=tokens,
             n=body.n,
             seed=body.seed,
+            control_tokens=body.control_tokens,
             stop=body.stop,
             prompt_logps=body.echo
             and (tokens == 0 or body.logprobs is not None or not isinstance(prompt, str)),

@@ -102,3 +102,7 @@ Template = Annotated[
     dict[str, Any],
     Field(default_factory=dict, description="Variables of the chat template, such as enable_thinking."),
 ]
+ControlTokens = Annotated[
+    StrictBool | None,
+    Field(description="A control token's name in the prompt is that token, not text; null: as served."),
+]

@@ -174,6 +174,7 @@ def _wanted(asked: Asked, body: Infer) -> port.Request:
         chat=body.chat if body.chat is not None else asked.settings.chat,
         system=body.system,
         template=body.chat_template_kwargs,
+        control_tokens=body.control_tokens,
         mode=body.mode,
         prefix=body.prefix,
     )

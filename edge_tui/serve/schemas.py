@@ -16,6 +16,7 @@ from edge_tui.engine.port import Message, Mode
 from edge_tui.serve.fields import (
     TOP,
     Closed,
+    ControlTokens,
     Hint,
     Number,
     Parameters,
@@ -92,6 +93,7 @@ class Infer(Closed):
     )
     system: str | None = Field(None, description="System prompt for the chat template.")
     chat_template_kwargs: Template
+    control_tokens: ControlTokens = None
     prefix: list[Token] = Field(
         default_factory=list, fail_fast=True, description="Ids the answer is to begin with."
     )
@@ -137,6 +139,7 @@ class OpenAi(Closed):
     prompt_cache_key: Hint = None
     prompt_cache_options: Hint = None
     prompt_cache_retention: Hint = None
+    control_tokens: ControlTokens = None
     strategy: str | None = Field(None, description="How tokens are chosen.")
     params: Parameters = Field(default_factory=dict, description="The strategy's parameters.")
 

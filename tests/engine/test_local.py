@@ -220,8 +220,6 @@ def test_max_length_is_new_tokens_and_clamped_to_the_context(engine: LocalEngine
 @pytest.mark.parametrize(
     ("request_", "words"),
     [
-        (Request("", strategy="greedy"), ["empty"]),
-        (Request("  \n", strategy="greedy"), ["empty"]),
         (Request("fox " * 5000, strategy="greedy"), ["prompt has", "context holds"]),
         (Request(PROMPT, strategy="banana"), ["banana", "greedy"]),
         (Request(PROMPT, strategy="top_p", values={"top_p": 2}), ["top_p", "2", "1"]),

@@ -96,6 +96,7 @@ def body_of(request: Request) -> dict[str, Any]:
         "n": request.samples,
         "chat": request.chat,
         "system": request.system,
+        "control_tokens": request.control_tokens,
         "prefix": list(request.prefix),
         "format": "columns",
     }
