@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         kept = logs.crash(error)
         where = f"details are in {kept}" if kept else "no log could be written"
-        return _say(f"something went wrong ({type(error).__name__}: {logs.scrub(str(error))}); {where}.", 1)
+        return _say(f"something went wrong ({logs.summary(error)}); {where}.", 1)
 
 
 def parser(argv: Sequence[str] | None = None) -> argparse.ArgumentParser:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import decoders
 from decoders.base import Param, ParamError
 from decoders.errors import problem_of
+from edge_tui import logs
 from edge_tui.engine.checkpoint import CheckpointError
 from edge_tui.engine.events import Died, Event, Failed, Finished, Queued
 from edge_tui.engine.port import Memory, ModelSpec, Request
@@ -225,7 +226,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
+    text = logs.scrub(str(error)).strip().splitlines()
     return text[0].rstrip(".") if text else type(error).__name__
 
 

@@ -201,6 +201,14 @@ class Recorder:
 
     def _work(self) -> None:
         try:
+            self._keep()
+        except Exception as error:
+            self._give_up(f"The history stopped ({type(error).__name__}): what comes now is not kept.")
+            self._opened.set()
+            raise
+
+    def _keep(self) -> None:
+        try:
             self._store = store = self._open()
         except (HistoryError, sqlite3.Error, OSError) as error:
             self._give_up(f"Runs are not kept: {error}")

@@ -282,6 +282,7 @@ class View(Screen[None]):
             case engine_events.ParamChanged():
                 self.say(f"{event.name} is {event.value:.4g} from token {event.index} on.")
             case engine_events.Died():
+                logs.detail(event.detail)
                 self.app.offer_restart(event)
             case _:
                 pass
