@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import decoders.auto
@@ -110,6 +110,7 @@ def perform(
         request.samples,
     )
     check_request(decoder, decoder.rows(settled.values), generation.lookahead, len(request.prefix))
+    _check_rows(generation, loaded, request.samples)
     scribe = Scribe(
         run.id,
         decoder,
@@ -186,6 +187,25 @@ def perform(
             ranked=ranked,
         )
     )
+
+
+def _check_rows(generation: Generation, loaded: Mapping[str, LoadedModel], samples: int) -> None:
+    """Refuses a run that a model cannot hold apart.
+
+    Raises:
+        RequestError: a model of one row is to decode several, or two streams.
+    """
+    decoder = generation.decoder
+    for model in loaded.values():
+        streams = sum(loaded[stream.role].model is model.model for stream in decoder.streams)
+        if model.model.caps.fork or (generation.rows == 1 and streams == 1):
+            continue
+        what = f"{generation.rows} rows side by side" if generation.rows > 1 else f"{streams} texts at once"
+        raise RequestError(
+            f"{decoder.title} decodes {what}, but {model.model.info.name} can hold one only: "
+            "choose a strategy of one row and one sample, or another model.",
+            "samples" if samples > 1 else "strategy",
+        )
 
 
 class _Decode:
