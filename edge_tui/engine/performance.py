@@ -147,6 +147,8 @@ def perform(
             values=settled.resolved,
             notices=(*prompt.notices, *extra),
             thinking=prompt.thinking,
+            control_tokens=prompt.control_tokens,
+            end_ids=main.codec.end_ids,
         )
 
     try:

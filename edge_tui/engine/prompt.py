@@ -30,11 +30,13 @@ class Prompt:
         ids: Its tokens, at least one.
         notices: Sentences the user should read about how it was read.
         thinking: Whether the chat template has opened a thought.
+        control_tokens: Names in what users wrote that are control tokens.
     """
 
     ids: list[int]
     notices: tuple[str, ...] = ()
     thinking: bool = False
+    control_tokens: tuple[str, ...] = ()
 
 
 def read(request: Request, main: LoadedModel, cancelled: Callable[[], bool]) -> Prompt:
@@ -51,7 +53,7 @@ def read(request: Request, main: LoadedModel, cancelled: Callable[[], bool]) -> 
     """
     codec, checkpoint = main.codec, main.checkpoint
     if request.ids:
-        return _prompt(codec, list(request.ids), ())
+        return _prompt(codec, list(request.ids), (), request)
     turns = request.prompt
     if request.chat is not False and checkpoint.chat_template is not None:
         return _conversation(request, main, cancelled)
@@ -78,7 +80,7 @@ def read(request: Request, main: LoadedModel, cancelled: Callable[[], bool]) -> 
             " type something to decode.",
             "prompt",
         )
-    return _prompt(codec, ids, notices + _told(codec.control_in([text]), request))
+    return _prompt(codec, ids, notices, request, codec.control_in([text]))
 
 
 def _conversation(request: Request, main: LoadedModel, cancelled: Callable[[], bool]) -> Prompt:
@@ -110,11 +112,24 @@ def _conversation(request: Request, main: LoadedModel, cancelled: Callable[[], b
             f"The chat template of {checkpoint.name} wrote nothing: switch it off to complete raw text.",
             "prompt",
         )
-    return _prompt(codec, ids, _told(found, request))
+    return _prompt(codec, ids, (), request, found)
 
 
-def _prompt(codec: Codec, ids: list[int], notices: tuple[str, ...]) -> Prompt:
-    return Prompt(ids, notices, chat.thinking_open("".join(codec.pieces(ids[-_TAIL:]))))
+def _prompt(
+    codec: Codec,
+    ids: list[int],
+    notices: tuple[str, ...],
+    request: Request,
+    found: Mapping[str, int] | None = None,
+) -> Prompt:
+    """A prompt in which users wrote some names of control tokens so often."""
+    found = found or {}
+    return Prompt(
+        ids,
+        notices + _told(found, request),
+        chat.thinking_open("".join(codec.pieces(ids[-_TAIL:]))),
+        tuple(found) if request.control_tokens else (),
+    )
 
 
 def _told(found: Mapping[str, int], request: Request) -> tuple[str, ...]:

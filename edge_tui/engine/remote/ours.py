@@ -122,6 +122,8 @@ def _started(run: int, told: dict[str, Any], sources: Mapping[str, str]) -> Star
         },
         notices=tuple(map(str, told["notices"])),
         thinking=told["thinking"] is True,
+        control_tokens=tuple(map(str, told.get("control_tokens", ()))),
+        end_ids=tuple(map(int, told.get("end_ids", ()))),
     )
 
 
