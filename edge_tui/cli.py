@@ -13,7 +13,6 @@ import sys
 import textwrap
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edge_tui import __version__, command_flags, standard_streams
@@ -22,6 +21,7 @@ from edge_tui.history import flags as history_flags
 from edge_tui.safe_stream import guard_terminal
 from edge_tui.sanitise import sanitise
 from edge_tui.serve import flags as serve_flags
+from edge_tui.user_file import expand
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         kept = logs.crash(error)
         where = f"details are in {kept}" if kept else "no log could be written"
-        return _say(f"something went wrong ({logs.summary(error)}); {where}.", 1)
+        return _say(f"something went wrong ({type(error).__name__}: {logs.scrub(str(error))}); {where}.", 1)
 
 
 def parser(argv: Sequence[str] | None = None) -> argparse.ArgumentParser:
@@ -192,11 +192,6 @@ def _add_settings(to: argparse.ArgumentParser) -> None:
         action=_Append,
         metavar="NAME=VALUE",
         help="a variable of the chat template, as in enable_thinking=false; may be repeated",
-    )
-    decoding.add_argument(
-        "--control-tokens",
-        action=argparse.BooleanOptionalAction,
-        help="a control token's name in the prompt is that token, not text",
     )
 
     rest = to.add_argument_group("the rest")
@@ -327,7 +322,7 @@ def _settings(given: dict[str, Any]) -> tuple[Settings, list[Notice]]:
             raise UsageError(f"--set takes NAME=VALUE, for example --set temperature=0.7, not {pair!r}.")
         overrides[f"parameters.{name.strip()}"] = Literal(value.strip())
     config = given.get("config")
-    settings, notices = load(overrides, user_file=Path(config).expanduser() if config else None)
+    settings, notices = load(overrides, user_file=expand(config) if config else None)
     for notice in notices:
         if notice.origin.startswith("--"):
             raise UsageError(str(notice))

@@ -25,6 +25,7 @@ from edge_tui.nvml import Gpu, Holder, visible
 from edge_tui.safe_stream import control
 from edge_tui.sanitise import sanitise
 from edge_tui.settings import user_config
+from edge_tui.user_file import exists
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -123,7 +124,7 @@ def _config(path: Path) -> Check:
         return Check(
             "settings", "warning", str(notices[0]), "Mend that line; `edge-tui config` shows all values."
         )
-    return Check("settings", "ok", f"{path}{'' if path.exists() else ' (not there; the defaults hold)'}")
+    return Check("settings", "ok", f"{path}{'' if exists(path) else ' (not there; the defaults hold)'}")
 
 
 # The terminal.

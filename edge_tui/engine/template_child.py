@@ -70,9 +70,7 @@ def limit_resources(memory: int) -> None:
     if memory:
         limits[resource.RLIMIT_AS] = memory
     for kind, limit in limits.items():
-        _, most = resource.getrlimit(kind)
-        least = limit if most == resource.RLIM_INFINITY else min(limit, most)
-        resource.setrlimit(kind, (least, least))
+        resource.setrlimit(kind, (limit, limit))
 
 
 def read_frame(stream: IO[bytes]) -> Any:

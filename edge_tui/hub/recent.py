@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from edge_tui.logs import state_folder
+from edge_tui.user_file import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,8 +22,8 @@ KEEP = 50
 def names() -> list[str]:
     """Models by the names that they were loaded by, the last one first."""
     try:
-        stored = json.loads(_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        stored = json.loads(read_text(_file()))
+    except (OSError, ValueError, RecursionError):
         return []
     return [name for name in stored if isinstance(name, str)] if isinstance(stored, list) else []
 

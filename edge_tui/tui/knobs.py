@@ -371,7 +371,6 @@ class Knobs:
             chat=self.chat if isinstance(prompt, str) else None,
             system=self.system,
             template=self.settings.template,
-            control_tokens=self.settings.control_tokens,
             prefix=prefix,
         )
 

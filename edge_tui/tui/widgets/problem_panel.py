@@ -11,6 +11,7 @@ from textual.widgets import Static
 from decoders import Problem
 from edge_tui.sanitise import sanitise
 from edge_tui.tui.format import clip
+from edge_tui.user_file import read_bytes
 
 _AROUND = 1
 """Lines of the file that are shown before and after the one at fault."""
@@ -72,8 +73,7 @@ def _excerpt(problem: Problem) -> list[tuple[int, str]]:
     if not problem.line:
         return []
     try:
-        with Path(problem.source).open("rb") as file:
-            lines = file.read(_LIMIT).decode(errors="replace").splitlines()
+        lines = read_bytes(Path(problem.source)).decode(errors="replace").splitlines()
     except OSError:
         return []
     first = max(problem.line - 1 - _AROUND, 0)

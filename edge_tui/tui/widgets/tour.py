@@ -9,6 +9,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from edge_tui.logs import state_folder
+from edge_tui.user_file import exists
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,7 +106,7 @@ class TourCard(Static):
 
 def toured() -> bool:
     """Whether the tour was seen to its end, or left."""
-    return _mark().exists()
+    return exists(_mark())
 
 
 def remember() -> None:
