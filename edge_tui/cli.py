@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         kept = logs.crash(error)
         where = f"details are in {kept}" if kept else "no log could be written"
-        return _say(f"something went wrong ({type(error).__name__}: {logs.scrub(str(error))}); {where}.", 1)
+        return _say(f"something went wrong ({logs.summary(error)}); {where}.", 1)
 
 
 def parser(argv: Sequence[str] | None = None) -> argparse.ArgumentParser:
@@ -192,6 +192,11 @@ def _add_settings(to: argparse.ArgumentParser) -> None:
         action=_Append,
         metavar="NAME=VALUE",
         help="a variable of the chat template, as in enable_thinking=false; may be repeated",
+    )
+    decoding.add_argument(
+        "--control-tokens",
+        action=argparse.BooleanOptionalAction,
+        help="a control token's name in the prompt is that token, not text",
     )
 
     rest = to.add_argument_group("the rest")

@@ -149,7 +149,7 @@ class Transcript:
         """Notes the end. Where the strategy chose an answer among rows, the path becomes that answer."""
         self._sync()
         self.finished = event
-        if event.answer is not None and self.started.rows > 1:
+        if event.answer is not None:
             leaf = self._find(event.answer)
             if leaf is not None:
                 self._walk(leaf)

@@ -46,6 +46,8 @@ __all__ = [
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 """Files of which a tokenizer has at least one."""
 _SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+_TEMPLATE_BYTES = 4_000_000
+"""Most bytes of a chat template; the longest that are published have some 50,000."""
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 
 
@@ -214,9 +216,7 @@ def describe(
         raise CheckpointError(foreign(name, "GPTQ or AWQ"))
     _check_tokenizer(name, path, has)
     tokenizer_config = read_json(name, path / "tokenizer_config.json") or {}
-    if (
-        "added_tokens_decoder" not in tokenizer_config
-    ):  # as in transformers: newer checkpoints say it all there
+    if "added_tokens_decoder" not in tokenizer_config:  # newer ones say it all there
         tokenizer_config |= read_json(name, path / "special_tokens_map.json") or {}
     return Checkpoint(
         name=name,
@@ -292,6 +292,10 @@ def _chat_template(name: str, path: Path, tokenizer_config: Mapping[str, Any]) -
     file = path / "chat_template.jinja"
     if file.exists():
         try:
+            if file.stat().st_size > _TEMPLATE_BYTES:
+                raise CheckpointError(
+                    f"{file.name} of {name} has more than {_TEMPLATE_BYTES:,} bytes; take another checkpoint."
+                )
             return file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(

@@ -40,11 +40,13 @@ class Cached:
     rigs: list[Rig] = field(default_factory=list)
     costs: dict[int, tuple[float, float]] = field(default_factory=dict)
 
-    def find(self, decoder: Decoder, rows: int, eos: tuple[int, ...], roots: list[Context]) -> Rig | None:
+    def find(
+        self, decoder: Decoder, rows: int, proposals: int, eos: tuple[int, ...], roots: list[Context]
+    ) -> Rig | None:
         """A rig that fits a run, taken off the shelf; those that no run can fit again are dropped."""
         self.rigs = [rig for rig in self.rigs if rig.decoder is not decoder or rig.roots == roots]
         for rig in self.rigs:
-            if (rig.decoder, rig.rows, rig.eos) == (decoder, rows, eos):
+            if (rig.decoder, rig.rows, rig.k, rig.eos) == (decoder, rows, proposals, eos):
                 self.rigs.remove(rig)
                 return rig
         return None
@@ -173,7 +175,9 @@ class Generation:
 
         roots = [cache[key].context for key in keys.values()]
         self._shelf = cache[next(iter(keys.values()))]
-        rig = self._shelf.find(self.decoder, self.rows, self._eos, roots) if self._capture else None
+        rig = None
+        if self._capture:
+            rig = self._shelf.find(self.decoder, self.rows, self.lookahead, self._eos, roots)
         if rig is None:
             make = LookaheadRig if self.lookahead else Rig
             rig = make(self.decoder, self.models, roots, self._values, self.rows, self._eos, self._width)

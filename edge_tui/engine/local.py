@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 import decoders
 from decoders.base import Param, ParamError
 from decoders.errors import problem_of
+from edge_tui import logs
+from edge_tui.engine.checkpoint import CheckpointError
 from edge_tui.engine.events import Died, Event, Failed, Finished, Queued
 from edge_tui.engine.port import Memory, ModelSpec, Request
 from edge_tui.engine.residents import Loader, Residents, memory_of
@@ -126,9 +128,12 @@ class LocalEngine:
             codec = loaded.codec
         return codec.pieces(ids) if codec is not None else [""] * len(ids)
 
-    def count(self, text: str) -> int | None:
+    def count(self, text: str, control_tokens: bool = False) -> int | None:
         loaded = self._residents.peek("model")
-        return len(loaded.codec.encode(text)) if loaded else None
+        try:
+            return len(loaded.codec.encode(text, control=control_tokens)) if loaded else None
+        except CheckpointError:  # the run will say it
+            return None
 
     def memory(self) -> Memory:
         loaded = self._residents.peek("model")
@@ -199,7 +204,9 @@ class LocalEngine:
 
 def explain(error: BaseException, run: int | None) -> Failed:
     """An error as one sentence for the user; its traceback goes to the log only."""
-    detail = "".join(traceback.format_exception(error))
+    field = getattr(error, "field", "")
+    # A mistake in a request is no fault of the program: there is nothing to look up.
+    detail = "" if field not in ("", "server") else "".join(traceback.format_exception(error))
     if _is_out_of_memory(error):
         message = (
             "The device ran out of memory: what was written so far is kept."
@@ -211,7 +218,7 @@ def explain(error: BaseException, run: int | None) -> Failed:
         message = str(error)
     else:
         message = f"That failed: {_line(error)}. The log has the details."
-    return Failed(message, run, getattr(error, "field", ""), detail)
+    return Failed(message, run, field, detail)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -219,7 +226,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
+    text = logs.scrub(str(error)).strip().splitlines()
     return text[0].rstrip(".") if text else type(error).__name__
 
 

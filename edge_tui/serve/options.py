@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edge_tui import logs
 from edge_tui.user_file import expand
 
 KEY_VARIABLE = "EDGE_TUI_API_KEY"
@@ -93,6 +94,7 @@ def read_key(file: str | None, environment: Mapping[str, str] | None = None) -> 
             raise OptionError(f"The key file {file} is empty: write the key into it.")
     if not key.isascii() or not key.isprintable() or " " in key:
         raise OptionError(f"The key in {origin} must be one word of ASCII characters.")
+    logs.hide(key)
     return key
 
 

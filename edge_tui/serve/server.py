@@ -17,7 +17,7 @@ import uvicorn
 from edge_tui.sanitise import sanitise
 from edge_tui.serve.app import Server
 from edge_tui.serve.bell import Bell
-from edge_tui.serve.heads import protocol
+from edge_tui.serve.heads import Bounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -78,7 +78,7 @@ class Loop(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=protocol(),
+                http=Bounded,
                 log_config=None,
                 access_log=False,
                 lifespan="on",
