@@ -347,7 +347,10 @@ class Transcript:
             self._records.take_over(previous._records, previous._path[:agreed])
             self.changes.extend(change for change in previous.changes if change.index < agreed)
         rest = prefix[agreed:]
-        texts = decode(rest) if decode is not None and rest else [""] * len(rest)
+        if len(self.started.kept_texts) == len(prefix):
+            texts = list(self.started.kept_texts[agreed:])
+        else:
+            texts = decode(rest) if decode is not None and rest else [""] * len(rest)
         for i, (token, text) in enumerate(zip(rest, texts, strict=True)):
             if not i and previous is not None and agreed < len(previous):
                 self._records.add_alternative(previous._records, previous._path[agreed], token, text)

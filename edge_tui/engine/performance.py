@@ -82,6 +82,12 @@ def perform(
     vocab = min(main.codec.size, *(model.model.info.vocab for model in loaded.values()))
     check_ids(request.ids, vocab, "ids")
     check_ids(request.prefix, vocab, "prefix")
+    if ended := [token for token in request.prefix if token in main.codec.end_ids]:
+        raise RequestError(
+            f"The kept tokens hold {main.codec.pieces(ended)[0]!r}, which ends an answer:"
+            " keep only what comes before it.",
+            "prefix",
+        )
     try:
         prompt = prompts.read(request, main, stopped)
     except Cancelled:
@@ -149,6 +155,7 @@ def perform(
             thinking=prompt.thinking,
             control_tokens=prompt.control_tokens,
             end_ids=main.codec.end_ids,
+            kept_texts=main.codec.texts(prompt.ids, request.prefix),
         )
 
     try:

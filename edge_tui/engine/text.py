@@ -192,6 +192,11 @@ class Codec:
         stream = self.detokenizer(prompt_ids)
         return "".join(stream.push(i) for i in ids if i not in self.end_ids) + stream.flush()
 
+    def texts(self, prompt_ids: Sequence[int], ids: Sequence[int]) -> tuple[str, ...]:
+        """Texts of single tokens that follow a prompt: a character comes with the token that completes it."""
+        stream = self.detokenizer(prompt_ids)
+        return tuple(stream.push(i) for i in ids)
+
     def token_bytes(self, token: int) -> bytes:
         """What one token spells, as bytes; empty for ids outside the vocabulary."""
         piece = self._pieces.get(token)

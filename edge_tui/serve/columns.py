@@ -99,6 +99,7 @@ def started(event: events.Started) -> dict[str, Any]:
         "thinking": event.thinking,
         "control_tokens": event.control_tokens,
         "end_ids": event.end_ids,
+        "kept_texts": event.kept_texts,
     }
 
 

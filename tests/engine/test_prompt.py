@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edge_tui.engine.events import Failed, PromptRead
+from edge_tui.engine.events import Failed, PromptRead, TokenBatch
 from edge_tui.engine.port import Message, Request
 from edge_tui.engine.text import Codec
+from edge_tui.transcript import Transcript
 from tests.engine.checkpoints import EOS_ID, IM_END_ID, IM_START_ID, TOKENS, make_checkpoint
 from tests.engine.endings import END, KINDS, ending, endless, place
 from tests.engine.watch import watch
@@ -93,6 +94,20 @@ def _opened(engine: LocalEngine):  # type: ignore[no-untyped-def]
     from edge_tui.engine.checkpoint import open_checkpoint
 
     return open_checkpoint(engine._wanted["model"].name)
+
+
+def test_kept_tokens_have_the_texts_of_an_answer(engine: LocalEngine) -> None:
+    codec = Codec.open(_opened(engine))
+    prefix = (*codec.encode("é"), IM_END_ID, *codec.encode("a"))
+    seen = watch(engine, Request(PROMPT, strategy="greedy", max_length=4, prefix=prefix))
+    assert seen.started.kept_texts == ("", "é", "", "a")
+    transcript = Transcript(seen.started, prefix=prefix, decode=engine.decode)
+    for batch in seen.all(TokenBatch):
+        transcript.extend(batch)
+    transcript.finish(seen.finished)
+    assert transcript.text == "éa" + seen.text
+    refused = watch(engine, Request(PROMPT, strategy="greedy", prefix=(*prefix, EOS_ID))).all(Failed)[0]
+    assert (refused.field, "ends an answer" in refused.message) == ("prefix", True)
 
 
 # --------------------------------------------------------------------------------- the token that ends

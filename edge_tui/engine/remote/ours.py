@@ -124,6 +124,7 @@ def _started(run: int, told: dict[str, Any], sources: Mapping[str, str]) -> Star
         thinking=told["thinking"] is True,
         control_tokens=tuple(map(str, told.get("control_tokens", ()))),
         end_ids=tuple(map(int, told.get("end_ids", ()))),
+        kept_texts=tuple(map(str, told.get("kept_texts", ()))),
     )
 
 
