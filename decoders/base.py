@@ -68,6 +68,8 @@ class Param:
     """The value at which it does nothing, if there is one."""
     label: str = ""
     """Short name for narrow sidebars; defaults to `name` with spaces."""
+    greedy: float | None = None
+    """The value that leaves the likeliest token alone, if there is one: the temperature is then 0."""
 
     @property
     def title(self) -> str:
@@ -355,7 +357,7 @@ class Decoder(ABC):
         """Decides the next token of each row from the last position of each stream's logits."""
 
     def finish(self, records: Records) -> Choice | None:
-        """Chooses the answer among rows once the run has ended, on the host; None keeps row 0."""
+        """Chooses the answer among rows once the run has ended, on the host; None where there is one row."""
         return None
 
     def ranked(self, records: Records) -> list[Choice]:

@@ -2,7 +2,7 @@
 
 Keeps the shortest prefix of the tokens sorted by probability with `Σ p_i ≥ p`, at least one token, as
 transformers' `TopPLogitsWarper` does (which breaks ties at the edge by sort order; here they stay together).
-Default 0.9; 1 keeps everything.
+Default 0.9; 1 keeps everything, 0 is greedy.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class TopP(Filter):
             "top_p",
             default=0.9,
             low=0.0,
-            low_open=True,
             high=1.0,
             step=0.01,
             neutral=1.0,
+            greedy=0.0,
             help="Probability that the kept tokens hold together; 1 keeps all.",
         ),
     )

@@ -76,7 +76,6 @@ def test_version_and_help_are_quick() -> None:
         (("run", "x", "--set", "nonsense=1"), "There is repetition_penalty, presence_penalty,"),
         (("run", "x", "--set", "top_k.nonsense=1"), "There is top_k, temperature"),
         (("run", "x", "--strategy", "greedy", "--set", "top_p=0.5"), "greedy has no parameter"),
-        (("run", ""), "empty"),
         (("run", "x", "-f", "y"), "two prompts"),
         (("run", "-f", "/nowhere/at/all"), "/nowhere/at/all"),
     ],

@@ -102,6 +102,15 @@ def test_the_summary_holds_what_is_needed_to_repeat_the_run(model, capfdbinary) 
         assert name in summary
 
 
+def test_a_seed_below_zero_draws_and_a_nucleus_of_nothing_is_greedy(model, capfdbinary) -> None:
+    flags = ("Hello", "--no-chat", "--max-new-tokens", "6", "--model", model, "--strategy")
+    summaries = [lines(run(capfdbinary, *flags, "top_p", "--seed", "-1", "--json")[1])[-1] for _ in range(2)]
+    assert summaries[0]["seed"] != summaries[1]["seed"]
+    greedy = run(capfdbinary, *flags, "greedy", "-q")
+    for cold in ("top_p=0", "temperature=0"):
+        assert run(capfdbinary, *flags, "top_p", "--set", cold, "--seed", "9", "-q") == greedy
+
+
 def test_raw_and_no_stream_change_nothing_but_what_they_say(model, capfdbinary) -> None:
     plain = run(capfdbinary, *SHORT, "--model", model)
     raw = tuple(flag.replace("--no-chat", "--raw") for flag in SHORT)

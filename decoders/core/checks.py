@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from contextlib import contextmanager
 from contextvars import ContextVar
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.decoders.core.errors import Problem, StrategyError, place_of
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from edge_tui.decoders.base import Decoder, Env, Params, Stage, State, Step
+    from edge_tui.decoders.base import Choice, Decoder, Env, Params, Records, Stage, State, Step
     from edge_tui.decoders.core.random import Rng
 
 COUNTS = ("prompt_counts", "output_counts")
@@ -29,8 +30,8 @@ COUNTS = ("prompt_counts", "output_counts")
 _active: ContextVar[Inspection | None] = ContextVar("inspection", default=None)
 
 
-def is_own(kind: type) -> bool:
-    """Tells whether a class belongs to this package, whose strategies are tested against references."""
+def is_own(kind: type | Callable[..., object]) -> bool:
+    """Tells whether a class or method belongs to this package, whose strategies have references."""
     return kind.__module__.partition(".")[0] == __package__
 
 
@@ -187,6 +188,36 @@ def check_numbers(decoder: Decoder, step: Step, rows: int, raw: Tensor) -> None:
         kept = final.gather(-1, step.chosen[:, None])
         if not bool((kept > -float("inf")).all()):
             raise StrategyError(f"{name_of(at)} chose a token that its own Step.final removes.", at)
+
+
+def ranked(decoder: Decoder, records: Records, rows: int, width: int) -> list[Choice]:
+    """Calls `decoder.ranked`.
+
+    Args:
+        decoder: The strategy.
+        records: At least one step.
+        rows: Rows that were decoded for one answer.
+        width: Vocabulary `V`.
+
+    Raises:
+        StrategyError: it chose nothing among several rows, or something that is no sequence of tokens.
+    """
+    from edge_tui.decoders.base import Choice
+
+    found: object = decoder.ranked(records)
+    at = decoder.finish if is_own(type(decoder).ranked) else decoder.ranked
+    if not isinstance(found, list) or not all(isinstance(choice, Choice) for choice in found):
+        raise StrategyError(f"{name_of(at)} returned {_said(found)}; it must return a Choice.", at)
+    if rows > 1 and not found:
+        raise StrategyError(f"{name_of(at)} chose none of {rows} rows; it must return a Choice.", at)
+    for choice in found:
+        if not all(isinstance(token, int) and 0 <= token < width for token in choice.tokens):
+            raise StrategyError(
+                f"{name_of(at)} chose tokens that there are not; they must be from 0 to {width - 1}.", at
+            )
+        if not isfinite(choice.score):
+            raise StrategyError(f"{name_of(at)} gave the score {choice.score}; it must be finite.", at)
+    return found
 
 
 class Inspection:

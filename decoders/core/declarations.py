@@ -218,6 +218,11 @@ def check_shape(decoder: Decoder, rows: object, lookahead: object, cls: type | N
             " Step.done, when it ends.",
             cls or kind,
         )
+    if rows > 1 and kind.finish is Decoder.finish and kind.ranked is Decoder.ranked:
+        raise StrategyError(
+            f"{kind.__name__} has {rows} rows for one answer, so it must have finish, which chooses one.",
+            cls or kind,
+        )
     if lookahead and (rows > 1 or decoder.owns_eos or len(decoder.streams) != 2):
         raise StrategyError(
             f"{kind.__name__} proposes tokens, so it must have one row, two streams, the draft's last, and no"

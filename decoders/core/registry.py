@@ -10,8 +10,11 @@ import importlib
 import importlib.util
 import inspect
 import re
+import stat
 import sys
 import traceback
+from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
 GROUP = "edge_tui.decoders"
 ALIASES = {"beam_search": "beam", "nucleus": "top_p", "contrastive_decoding": "contrastive"}
+_LIMIT = 1_000_000
+"""Bytes of the largest file that is run."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
@@ -75,7 +80,10 @@ class Registry:
                 registry._take(entry.load(), source)
             registry._note_old_name(before, source)
         for number, folder in enumerate(extra_folders):
-            for path in sorted(folder.absolute().glob("[!_]*.py")):
+            paths: list[Path] = []
+            with _Reporting(registry, str(folder)):
+                paths = _files(folder.absolute())
+            for path in paths:
                 problems = len(registry.problems)
                 with _Reporting(registry, str(path)):
                     module = _run(path, f"decoders_user_{number}_{path.stem}")
@@ -179,8 +187,12 @@ def _entry_points() -> Iterable[EntryPoint]:
     nothing, so files are asked first whether it could.
     """
     places = [Path(entry or ".") for entry in sys.path]
-    files = [file for place in places for file in place.glob("*.*-info/entry_points.txt")]
-    packed = any(place.is_file() for place in places)  # an archive, which it alone looks into
+    files: list[Path] = []
+    packed = False
+    for place in places:
+        with suppress(OSError):  # a place that nobody may look into holds nothing
+            packed = packed or place.is_file()  # an archive, which it alone looks into
+            files += place.glob("*.*-info/entry_points.txt")
     if not packed and not any(map(_mentions, files)):
         return ()
     from importlib.metadata import entry_points
@@ -219,8 +231,39 @@ class _Reporting:
         return True
 
 
+def _files(folder: Path) -> list[Path]:
+    """The files of a folder that may hold strategies; none where there is no folder.
+
+    Raises:
+        StrategyError: the folder cannot be read.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if fnmatchcase(path.name, "[!_]*.py"))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StrategyError(f"it cannot be read ({error.strerror}), so nothing in it is used.") from error
+
+
+def _check_file(path: Path) -> None:
+    """Refuses what would hang its reader (a pipe, a device) or fill the memory.
+
+    Raises:
+        StrategyError: it is no file, too large, or cannot be read.
+    """
+    try:
+        seen = path.stat()
+    except OSError as error:
+        raise StrategyError(f"it cannot be read ({error.strerror}).") from error
+    if not stat.S_ISREG(seen.st_mode):
+        raise StrategyError("it is no file; a strategy is a file of Python code.")
+    if seen.st_size > _LIMIT:
+        raise StrategyError(f"it has {seen.st_size:,} bytes; a strategy takes at most {_LIMIT:,}.")
+
+
 def _run(path: Path, name: str) -> ModuleType:
     """Runs a file as a module, without leaving compiled files in the user's folder."""
+    _check_file(path)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError("it cannot be read as Python.")

@@ -14,6 +14,7 @@ from edge_tui.config.reader import flatten, read
 from edge_tui.config.schema import QUANTIZATION, SCHEMA, Literal
 from edge_tui.config.settings import COMMON, Settings, parameters_of, user_config
 from edge_tui.config.writer import ConfigError, change, write
+from edge_tui.user_file import exists, expand, read_text, reason
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
@@ -49,9 +50,7 @@ def run(given: Mapping[str, Any], settings: Settings, notices: Sequence[Notice])
         if what == "init":
             return _init(settings.file or user_config())
         if what == "import":
-            from pathlib import Path
-
-            return _import(Path(given["old"]).expanduser(), settings.file or user_config())
+            return _import(expand(given["old"]), settings.file or user_config())
     except ConfigError as error:
         return _fail(str(error))
     for line in show(settings):
@@ -131,7 +130,7 @@ def _number(param: Param, shown: str) -> Any:
 
 
 def _init(path: Path) -> int:
-    if path.exists():
+    if exists(path):
         return _fail(f"{path} is there already and stays as it is; `edge-tui config` shows what it says.")
     write(path, template())
     print(
@@ -169,9 +168,9 @@ def _yaml(path: Path) -> Mapping[str, Any]:
     import yaml
 
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        data = yaml.safe_load(read_text(path))
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({(error.strerror or '').lower()}).") from error
+        raise ConfigError(f"{path} cannot be read ({reason(error)}).") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark is not None else str(path)

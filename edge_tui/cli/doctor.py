@@ -23,6 +23,7 @@ from edge_tui.config.settings import user_config
 from edge_tui.engine.checkpoints.locate import cache_root, offline
 from edge_tui.machine.devices import torch_has_cuda
 from edge_tui.machine.nvml import Gpu, Holder, visible
+from edge_tui.user_file import exists
 from edge_tui.util.format import size
 from edge_tui.util.safe_stream import control
 from edge_tui.util.sanitise import sanitise
@@ -124,7 +125,7 @@ def _config(path: Path) -> Check:
         return Check(
             "settings", "warning", str(notices[0]), "Mend that line; `edge-tui config` shows all values."
         )
-    return Check("settings", "ok", f"{path}{'' if path.exists() else ' (not there; the defaults hold)'}")
+    return Check("settings", "ok", f"{path}{'' if exists(path) else ' (not there; the defaults hold)'}")
 
 
 # The terminal.

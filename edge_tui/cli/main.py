@@ -13,12 +13,12 @@ import sys
 import textwrap
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edge_tui import __version__
 from edge_tui.cli import bench_flags, flags, history_flags, serve_flags, standard_streams
 from edge_tui.errors import UsageError
+from edge_tui.user_file import expand
 from edge_tui.util.safe_stream import guard_terminal
 from edge_tui.util.sanitise import sanitise
 
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         kept = logs.crash(error)
         where = f"details are in {kept}" if kept else "no log could be written"
-        return _say(f"something went wrong ({type(error).__name__}: {logs.scrub(str(error))}); {where}.", 1)
+        return _say(f"something went wrong ({logs.summary(error)}); {where}.", 1)
 
 
 def parser(argv: Sequence[str] | None = None) -> argparse.ArgumentParser:
@@ -187,6 +187,11 @@ def _add_settings(to: argparse.ArgumentParser) -> None:
         action=_Append,
         metavar="NAME=VALUE",
         help="a variable of the chat template, as in enable_thinking=false; may be repeated",
+    )
+    decoding.add_argument(
+        "--control-tokens",
+        action=argparse.BooleanOptionalAction,
+        help="a control token's name in the prompt is that token, not text",
     )
 
     rest = to.add_argument_group("the rest")
@@ -317,7 +322,7 @@ def _settings(given: dict[str, Any]) -> tuple[Settings, list[Notice]]:
             raise UsageError(f"--set takes NAME=VALUE, for example --set temperature=0.7, not {pair!r}.")
         overrides[f"parameters.{name.strip()}"] = Literal(value.strip())
     config = given.get("config")
-    settings, notices = load(overrides, user_file=Path(config).expanduser() if config else None)
+    settings, notices = load(overrides, user_file=expand(config) if config else None)
     for notice in notices:
         if notice.origin.startswith("--"):
             raise UsageError(str(notice))

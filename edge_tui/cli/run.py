@@ -96,6 +96,7 @@ def run(
         chat=settings.chat,
         system=settings.system,
         template=settings.template,
+        control_tokens=settings.control_tokens,
         samples=1 if searches else n,
     )
     engine: Engine = LocalEngine(settings.specs())
@@ -163,6 +164,7 @@ def _shown(settings: Settings) -> dict[str, object]:
         "chat": settings.chat,
         "system": settings.system,
         "template": dict(settings.template),
+        "control_tokens": settings.control_tokens,
     }
 
 
@@ -179,8 +181,6 @@ def _prompt(prompt: str | None, file: str | None) -> str:
             raise UsageError(f"the prompt is not UTF-8 (byte {error.start}).") from error
         except OSError as error:
             raise UsageError(f"{file} cannot be read: {error.strerror}.") from error
-    if not prompt.strip():
-        raise UsageError("the prompt is empty; give at least one word.")
     return prompt
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+from edge_tui import decoders
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
@@ -84,8 +85,8 @@ class Text:
 
     @property
     def _competing(self) -> bool:
-        """Whether rows are hypotheses of which only some become answers."""
-        return self.started is not None and self.started.rows > self.samples
+        """Whether rows are hypotheses of which only some become answers, even where there is one row."""
+        return self.started is not None and decoders.find(self.started.strategy).owns_eos
 
     def _write(self, text: str) -> None:
         self.out.write(sanitise(text) if self.out.isatty() else text)

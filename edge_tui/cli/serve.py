@@ -30,7 +30,7 @@ def run(settings: Settings, notices: Sequence[Notice], own: dict[str, Any]) -> i
     Raises:
         UsageError: the flags cannot be served with, or a library is missing.
     """
-    missing = [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]
+    missing = [name for name in ("fastapi", "uvicorn", "httptools") if find_spec(name) is None]
     if missing:
         raise UsageError(
             f"serving needs {' and '.join(missing)}; install them with pip install 'edge-tui[serve]'."

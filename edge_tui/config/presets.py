@@ -18,6 +18,7 @@ from edge_tui.config import resources
 from edge_tui.config.reader import read
 from edge_tui.engine.port import Mode
 from edge_tui.errors import EdgeError
+from edge_tui.user_file import list_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,7 +80,9 @@ def load(own: Path | None = None) -> tuple[list[Preset], list[str]]:
     found: dict[str, Preset] = {}
     problems: list[str] = []
     for folder in (own, resources.presets()):
-        for path in sorted(folder.glob("*.toml")) if folder.is_dir() else ():
+        paths, problem = list_files(folder, "*.toml")
+        problems += [problem] if problem else []
+        for path in paths:
             try:
                 found.setdefault(path.stem, read_preset(path, own=folder == own))
             except PresetError as error:

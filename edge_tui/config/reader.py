@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from edge_tui import user_file
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
@@ -80,13 +82,13 @@ def read(path: Path, *, required: bool = False) -> tuple[Document, list[Notice]]
         return Document(path), [Notice(f"{reason}; the defaults are used.", str(path), line)]
 
     try:
-        raw = path.read_bytes()
+        raw = user_file.read_bytes(path)
     except FileNotFoundError:
         return refused("there is no such file") if required else (Document(path), [])
     except IsADirectoryError:
         return refused("this is a folder, but a TOML file was expected")
     except OSError as error:
-        return refused(f"cannot be read ({(error.strerror or type(error).__name__).lower()})")
+        return refused(f"cannot be read ({user_file.reason(error)})")
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         return refused("is encoded as UTF-16, but TOML must be UTF-8")
     # Windows editors put a UTF-8 byte order mark in front; the content is sound.
@@ -143,7 +145,7 @@ def comments(path: Path) -> dict[str, str]:
     document, notices = read(path)
     if notices:
         return {}
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    lines = user_file.read_text(path).splitlines()
     found = {}
     for key, number in document.lines.items():
         start = number - 1

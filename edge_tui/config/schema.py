@@ -214,6 +214,7 @@ SCHEMA: dict[str, Kind] = {
     "stop": Texts(),
     "chat": Automatic(Switch()),
     "system": text,
+    "control_tokens": Switch(),
     "decoder_folders": Texts(),
     "ui.theme": text,
     "ui.frame_rate": Whole(1, 60),

@@ -22,6 +22,7 @@ from edge_tui.config.reader import TEMPLATE, Document, Notice, read
 from edge_tui.config.schema import QUANTIZATION, SCHEMA, Literal, text
 from edge_tui.engine.port import ModelSpec
 from edge_tui.engine.text import template_variables
+from edge_tui.user_file import exists, expand
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -99,6 +100,8 @@ class Settings:
     system: str = ""
     template: Mapping[str, object] = field(default_factory=dict)
     """Variables of the chat template by name."""
+    control_tokens: bool = False
+    """Whether a control token's name in a prompt is that token; else it is text."""
     decoder_folders: tuple[str, ...] = ()
     """Folders with strategies of the user's own, besides `decoders` in the configuration folder."""
     ui: Ui = field(default_factory=Ui)
@@ -115,7 +118,7 @@ class Settings:
 
     def again(self) -> tuple[Settings, list[Notice]]:
         """Reads all layers anew, after the user's file was changed."""
-        return load(self.flags, user_file=self.file if self.file and self.file.exists() else None)
+        return load(self.flags, user_file=self.file if self.file and exists(self.file) else None)
 
     @property
     def expert(self) -> str:
@@ -180,7 +183,7 @@ def load(
     """
     env = os.environ if env is None else env
     if user_file is None and env.get("EDGE_TUI_CONFIG"):
-        user_file = Path(env["EDGE_TUI_CONFIG"]).expanduser()
+        user_file = expand(env["EDGE_TUI_CONFIG"])
     builder = _Builder()
     packaged, notices = read(resources.config_file())
     builder.file(packaged, packaged=True)
@@ -386,7 +389,7 @@ def _declared(strategies: Iterable[Decoder]) -> dict[str, Param]:
 
 
 def _folder(name: str) -> Path:
-    return Path(name).expanduser()
+    return expand(name)
 
 
 def _default(key: str) -> Any:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_tui import user_file
 from edge_tui.errors import EdgeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from tomlkit import TOMLDocument
     from tomlkit.container import Container
@@ -44,11 +45,13 @@ def change(path: Path, values: Mapping[str, Any]) -> None:
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
 
-    path = path.resolve()
+    path = Path(os.path.realpath(path))  # `resolve` fails at a link to itself
     try:
-        raw = path.read_text(encoding="utf-8-sig") if path.exists() else ""
+        raw = user_file.read_text(path)
+    except FileNotFoundError:
+        raw = ""
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read ({_reason(error)}); mend it first.") from error
+        raise ConfigError(f"{path} cannot be read ({user_file.reason(error)}); mend it first.") from error
     for key, value in values.items():
         raw = _uncommented(raw, key) if value is not None else raw
     try:
@@ -82,7 +85,9 @@ def write(path: Path, text: str) -> None:
         fresh.replace(path)
     except OSError as error:
         fresh.unlink(missing_ok=True)
-        raise ConfigError(f"{path} cannot be written ({_reason(error)}); nothing was changed.") from error
+        raise ConfigError(
+            f"{path} cannot be written ({user_file.reason(error)}); nothing was changed."
+        ) from error
 
 
 def _put(document: TOMLDocument, parts: list[str], value: Any) -> None:
@@ -118,7 +123,3 @@ def _uncommented(text: str, key: str) -> str:
         return text
     lines[found] = re.sub(r"^#\s?", "", lines[found])
     return "".join(lines)
-
-
-def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or type(error).__name__).lower()

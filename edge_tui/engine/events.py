@@ -106,6 +106,9 @@ class Started:
         values: Every parameter, with its source.
         notices: Sentences the user should read ("No chat template: raw completion.").
         thinking: Whether the chat template has opened a thought: the answer begins inside it.
+        control_tokens: Names in what users wrote that are control tokens and obeyed by the model.
+        end_ids: Ids that end an answer and are no part of its text.
+        kept_texts: Texts of the kept tokens, as in `TokenBatch`; empty where they are not known.
     """
 
     run: int
@@ -120,6 +123,9 @@ class Started:
     values: dict[str, Resolved]
     notices: tuple[str, ...] = ()
     thinking: bool = False
+    control_tokens: tuple[str, ...] = ()
+    end_ids: tuple[int, ...] = ()
+    kept_texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

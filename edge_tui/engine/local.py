@@ -17,10 +17,12 @@ from dataclasses import replace
 from edge_tui import decoders
 from edge_tui.decoders.base import Param, ParamError
 from edge_tui.decoders.core.errors import problem_of
+from edge_tui.engine.checkpoints.checkpoint import CheckpointError
 from edge_tui.engine.decode.run_state import Run
 from edge_tui.engine.events import Died, Event, Failed, Finished, Queued
 from edge_tui.engine.models.manager import Loader, ModelManager, memory_of
 from edge_tui.engine.port import Memory, ModelSpec, Request
+from edge_tui.util import logs
 
 _SWITCH = 0.0001
 """Seconds that painting may keep the interpreter while a step waits to be launched (Python: 0.005)."""
@@ -116,9 +118,12 @@ class LocalEngine:
             codec = loaded.codec
         return codec.pieces(ids) if codec is not None else [""] * len(ids)
 
-    def count(self, text: str) -> int | None:
+    def count(self, text: str, control_tokens: bool = False) -> int | None:
         loaded = self._manager.peek("model")
-        return len(loaded.codec.encode(text)) if loaded else None
+        try:
+            return len(loaded.codec.encode(text, control=control_tokens)) if loaded else None
+        except CheckpointError:  # the run will say it
+            return None
 
     def memory(self) -> Memory:
         loaded = self._manager.peek("model")
@@ -189,7 +194,9 @@ class LocalEngine:
 
 def explain(error: BaseException, run: int | None) -> Failed:
     """An error as one sentence for the user; its traceback goes to the log only."""
-    detail = "".join(traceback.format_exception(error))
+    field = getattr(error, "field", "")
+    # A mistake in a request is no fault of the program: there is nothing to look up.
+    detail = "" if field not in ("", "server") else "".join(traceback.format_exception(error))
     if _is_out_of_memory(error):
         message = (
             "The device ran out of memory: what was written so far is kept."
@@ -201,7 +208,7 @@ def explain(error: BaseException, run: int | None) -> Failed:
         message = str(error)
     else:
         message = f"That failed: {_line(error)}. The log has the details."
-    return Failed(message, run, getattr(error, "field", ""), detail)
+    return Failed(message, run, field, detail)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -209,7 +216,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
+    text = logs.scrub(str(error)).strip().splitlines()
     return text[0].rstrip(".") if text else type(error).__name__
 
 

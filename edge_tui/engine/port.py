@@ -54,12 +54,14 @@ class Request:
         values: Parameters by name; what is missing takes its default. Unknown names are refused.
         sources: Where each of `values` came from, for display ("config.toml", "flag", "user").
         mode: "exploratory" and "focused" set the temperature.
-        seed: None draws one, which `Started` then tells.
+        seed: None or −1 draws one, which `Started` then tells.
         max_length: Most *new* tokens.
         stop: Strings that end the text; they are not part of it.
         chat: Wrap the prompt in the checkpoint's chat template: True, False, or None for "if it has one".
         system: System prompt for the chat template.
         template: Variables of the chat template by name, values as JSON has them (`enable_thinking`).
+        control_tokens: Whether a control token's name in the prompt (`<|im_end|>`) is that token; else it is
+            text like any other.
         prefix: Ids of generated tokens to keep (continue, take an alternative); part of the answer.
         samples: Answers decoded side by side in one batch, each a row with its own luck.
         ids: The prompt as token ids, in place of `prompt`.
@@ -80,6 +82,7 @@ class Request:
     chat: bool | None = None
     system: str = ""
     template: Mapping[str, object] = field(default_factory=dict)
+    control_tokens: bool = False
     prefix: tuple[int, ...] = ()
     samples: int = 1
     ids: tuple[int, ...] = ()
@@ -133,8 +136,8 @@ class Engine(Protocol):
         The vocabulary is that of the run that began last, whatever has been loaded since.
         """
 
-    def count(self, text: str) -> int | None:
-        """Tokens in a text under the main role's tokenizer; None before one is loaded."""
+    def count(self, text: str, control_tokens: bool = False) -> int | None:
+        """Tokens in a prompt under the main role's tokenizer; None before one is loaded."""
 
     def memory(self) -> Memory:
         """Memory of the decode device, for the gauge."""

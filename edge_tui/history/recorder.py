@@ -201,6 +201,14 @@ class Recorder:
 
     def _work(self) -> None:
         try:
+            self._keep()
+        except Exception as error:
+            self._give_up(f"The history stopped ({type(error).__name__}): what comes now is not kept.")
+            self._opened.set()
+            raise
+
+    def _keep(self) -> None:
+        try:
             self._store = store = self._open()
         except (HistoryError, sqlite3.Error, OSError) as error:
             self._give_up(f"Runs are not kept: {error}")
@@ -476,8 +484,8 @@ class Recorded:
     def decode(self, ids: Sequence[int]) -> list[str]:
         return self.inner.decode(ids)
 
-    def count(self, text: str) -> int | None:
-        return self.inner.count(text)
+    def count(self, text: str, control_tokens: bool = False) -> int | None:
+        return self.inner.count(text, control_tokens)
 
     def memory(self) -> Memory:
         return self.inner.memory()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from edge_tui.engine.checkpoints.locate import DEMO_MODELS, cache_root
 from edge_tui.engine.models.architectures import supports
+from edge_tui.user_file import exists, expand
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -62,7 +63,7 @@ def local_models(folders: Iterable[str | Path] = ()) -> list[Listing]:
     """
     found = [_listing(f"demo/{which}", "demo") for which in DEMO_MODELS]
     found += [_listing(name, "cache") for name in _cached()]
-    paths = dict.fromkeys(path for folder in folders for path in _checkpoints(Path(folder).expanduser()))
+    paths = dict.fromkeys(path for folder in folders for path in _checkpoints(expand(folder)))
     return found + [_listing(str(path), "folder") for path in paths]
 
 
@@ -95,24 +96,36 @@ def _listing(name: str, origin: str) -> Listing:
 
 def _cached() -> Iterator[str]:
     """Repository ids of the models in the cache, in alphabetical order."""
-    for folder in _subfolders(cache_root()):
+    try:
+        cached = _subfolders(cache_root())
+    except OSError:
+        return
+    for folder in cached:
         kind, _, name = folder.name.partition("--")
         if kind == "models" and name:
             yield name.replace("--", "/", 1)
 
 
 def _checkpoints(folder: Path, depth: int = 2) -> Iterator[Path]:
-    """Folders with a config.json, in alphabetical order."""
-    if (folder / "config.json").exists():
+    """Folders with a config.json, and folders that cannot be read, in alphabetical order."""
+    if exists(folder / "config.json"):
         yield folder
     elif depth:
-        for inner in _subfolders(folder):
+        try:
+            inside = _subfolders(folder)
+        except FileNotFoundError:
+            return
+        except OSError:
+            yield folder  # its line in the list says why it cannot be read
+            return
+        for inner in inside:
             yield from _checkpoints(inner, depth - 1)
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    """What a folder holds; nothing if it cannot be read."""
-    try:
-        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    except OSError:
-        return []
+    """The folders in a folder, by name.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

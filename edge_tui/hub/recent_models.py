@@ -10,6 +10,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from edge_tui.user_file import read_text
 from edge_tui.util.logs import state_folder
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ KEEP = 50
 def names() -> list[str]:
     """Models by the names that they were loaded by, the last one first."""
     try:
-        stored = json.loads(_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        stored = json.loads(read_text(_file()))
+    except (OSError, ValueError, RecursionError):
         return []
     return [name for name in stored if isinstance(name, str)] if isinstance(stored, list) else []
 

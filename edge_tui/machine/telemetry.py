@@ -60,7 +60,7 @@ class Telemetry:
         self.host = ""
         """The machine's name, if it is another one than this."""
         self.refusal = ""
-        """Why there will be no sample, one sentence: there always will."""
+        """Why there will be no sample, one sentence; "" as long as there may be one."""
 
     def start(self) -> None:
         """Begins to sample; a second call does nothing."""
@@ -81,6 +81,14 @@ class Telemetry:
         return self._latest
 
     def _run(self) -> None:
+        try:
+            self._measure()
+        except BaseException:
+            # A sample that stands still would look like a machine that does.
+            self._latest, self.refusal = None, "the machine is no longer measured"
+            raise
+
+    def _measure(self) -> None:
         import psutil
 
         process = psutil.Process()

@@ -63,33 +63,18 @@ def _wanted(body: Chat, asked: Asked) -> port.Request:
     Raises:
         ApiError: something cannot be honoured.
     """
-    kind = (body.response_format or {}).get("type", "text")
-    if kind != "text":
-        raise ApiError(
-            422,
-            f"response_format {kind!r} is not supported, because nothing here constrains what is decoded; "
-            "leave it out and ask for the format in the prompt.",
-            "response_format",
-            "unsupported",
-        )
-    for name in ("tools", "functions", "reasoning_effort"):
-        if getattr(body, name):
-            raise ApiError(422, f"{name} is not supported: leave it out.", name, "unsupported")
-    if body.tool_choice not in (None, "none", "auto"):
-        raise ApiError(422, "tool_choice is not supported: leave it out.", "tool_choice", "unsupported")
-    if body.modalities not in (None, ["text"]):
-        raise ApiError(422, "Only text can be answered: leave modalities out.", "modalities", "unsupported")
     if body.top_logprobs is not None and not body.logprobs:
         raise ApiError(422, "top_logprobs needs logprobs: true.", "top_logprobs")
-    tokens = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
+    tokens = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     wanted = asked.request(
         [turn.message() for turn in body.messages],
         strategy=body.strategy,
         params=body.params,
         standard=body.standard(),
-        tokens=asked.default_tokens if tokens is None else tokens,
+        tokens=asked.tokens(tokens),
         n=body.n,
         seed=body.seed,
+        control_tokens=body.control_tokens,
         stop=body.stop,
         chat=None,
         template=body.chat_template_kwargs,

@@ -97,6 +97,9 @@ def started(event: events.Started) -> dict[str, Any]:
         "params": {name: {"value": it.value, "source": it.source} for name, it in event.values.items()},
         "notices": event.notices,
         "thinking": event.thinking,
+        "control_tokens": event.control_tokens,
+        "end_ids": event.end_ids,
+        "kept_texts": event.kept_texts,
     }
 
 

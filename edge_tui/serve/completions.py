@@ -77,9 +77,7 @@ def _wanted(body: Completion, asked: Asked, options: Options) -> list[port.Reque
         )
     if body.best_of not in (None, body.n):
         raise ApiError(422, "best_of other than n is not supported: leave it out.", "best_of", "unsupported")
-    if body.suffix:
-        raise ApiError(422, "suffix is not supported: leave it out.", "suffix", "unsupported")
-    tokens = DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
+    tokens = asked.tokens(body.max_tokens, DEFAULT_TOKENS)
     if tokens == 0 and not body.echo:
         raise ApiError(422, "max_tokens is 0, which only means something with echo: true.", "max_tokens")
     wanted = [
@@ -91,6 +89,7 @@ def _wanted(body: Completion, asked: Asked, options: Options) -> list[port.Reque
             tokens=tokens,
             n=body.n,
             seed=body.seed,
+            control_tokens=body.control_tokens,
             stop=body.stop,
             prompt_logps=body.echo
             and (tokens == 0 or body.logprobs is not None or not isinstance(prompt, str)),

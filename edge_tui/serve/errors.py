@@ -93,8 +93,11 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, ApiError)
         return error.response()
 
-    async def invalid(_: Request, error: Exception) -> JSONResponse:
+    async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if not (kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))):
+            return _no_json(kind).response()
         return _of_validation(error).response()
 
     async def http(_: Request, error: Exception) -> JSONResponse:
@@ -111,6 +114,14 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(Exception, broken)
+
+
+def _no_json(kind: str) -> ApiError:
+    """The answer to a body that is not announced as JSON: a form of a web page could have sent it."""
+    said = f"it says {kind[:80]!r}" if kind else "there is none"
+    return ApiError(
+        415, f"The body must come with the header Content-Type: application/json; {said}.", code="no_json"
+    )
 
 
 def _of_validation(error: RequestValidationError) -> ApiError:

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 from edge_tui.serve.errors import ApiError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from edge_tui.serve.options import Options
@@ -24,6 +26,9 @@ OPEN = frozenset({"/health"})
 """Paths that need no key."""
 BODY_SECONDS = 30.0
 """How long a body may take to arrive."""
+_SINGLE = frozenset({b"host", b"origin", b"authorization", b"content-length", b"content-type"})
+"""Headers that two readers of one request must not understand differently."""
+_PORTS = {"http": 80, "https": 443}
 
 
 class Guard:
@@ -51,8 +56,9 @@ class Guard:
             await send(message)
 
         try:
-            headers = {name.lower(): value for name, value in scope["headers"]}
-            self._check(scope["path"], headers)
+            self._check(scope["path"], scope["headers"])
+            if scope["method"] == "HEAD":  # answered as GET is; the server leaves the body out
+                scope = {**scope, "method": "GET"}
             await self._app(scope, self._bounded(receive), note)
         except ApiError as error:
             if started:  # the answer is on its way; what is left is to end it
@@ -62,28 +68,36 @@ class Guard:
                 response.headers["Connection"] = "close"
             await response(scope, receive, send)
 
-    def _check(self, path: str, headers: dict[bytes, bytes]) -> None:
+    def _check(self, path: str, sent: Iterable[tuple[bytes, bytes]]) -> None:
         """Looks at everything but the body.
 
         Raises:
             ApiError: the request is refused.
         """
-        host = _name(headers.get(b"host", b"").decode("latin-1"))
-        if not self._options.knows(host):
+        headers: dict[bytes, bytes] = {}
+        for key, value in sent:
+            if headers.setdefault(key, value) != value and key in _SINGLE:
+                raise ApiError(400, f"The header {key.decode('latin-1')} is there twice; send it once.")
+        host = headers.get(b"host", b"").decode("latin-1")
+        name = _place(f"//{host}")[0]
+        if not self._options.knows(name):
             raise ApiError(
-                403, f"This server is not called {host!r}; name it with --allow-host to let that in."
+                403, f"This server is not called {name!r}; name it with --allow-host to let that in."
             )
-        origin = headers.get(b"origin")
-        if origin is not None and _name(urlsplit(origin.decode("latin-1")).netloc) != host:
-            raise ApiError(403, "Requests from web pages of other sites are refused.")
+        if (origin := headers.get(b"origin")) is not None:
+            place = origin.decode("latin-1")
+            scheme = place.partition(":")[0]
+            # Another port of this machine is another site: its pages are none of ours.
+            if not _place(place)[0] or _place(place) != _place(f"{scheme}://{host}"):
+                raise ApiError(403, "Requests from web pages of other sites are refused.")
         length = headers.get(b"content-length", b"0")
         if not length.isdigit():
             raise ApiError(400, "The length of the body is not a number.")
         if len(length) > 18 or int(length) > self._options.body:
             raise self._too_large()
         if self._key and path not in OPEN:
-            scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
-            if scheme.lower() != b"bearer" or not hmac.compare_digest(key.strip(), self._key):
+            kind, _, shown = headers.get(b"authorization", b"").partition(b" ")
+            if kind.lower() != b"bearer" or not hmac.compare_digest(shown.strip(), self._key):
                 raise ApiError(
                     401,
                     "A key is needed: send it as 'Authorization: Bearer KEY'.",
@@ -119,9 +133,13 @@ class Guard:
         return ApiError(413, f"A body may have at most {self._options.body:,} bytes.")
 
 
-def _name(netloc: str) -> str:
-    """The host of `host:port`, lower case, without brackets; "" where there is none."""
+def _place(origin: str) -> tuple[str, int | None]:
+    """Host (lower case, without brackets; "" where there is none) and port of `scheme://host:port`.
+
+    Without a port it is the scheme's own.
+    """
     try:
-        return urlsplit(f"//{netloc}").hostname or ""
+        parts = urlsplit(origin)
+        return parts.hostname or "", parts.port or _PORTS.get(parts.scheme)
     except ValueError:
-        return ""
+        return "", None

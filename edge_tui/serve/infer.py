@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from edge_tui.serve.dispatcher import Dispatcher, Place
     from edge_tui.serve.request_builder import Asked
 
+DEFAULT_TOKENS = 100
+"""New tokens where neither a request nor the operator names a number: what `/infer` has always given."""
+
 
 def router(dispatcher: Dispatcher, asked: Asked) -> APIRouter:
     """The routes.
@@ -163,14 +166,15 @@ def _wanted(asked: Asked, body: Infer) -> port.Request:
         prompt if isinstance(prompt, str) else turns or [token for token in prompt if isinstance(token, int)],
         strategy=body.strategy,
         params=body.params,
-        tokens=body.max_length,
+        tokens=asked.tokens(body.max_length, DEFAULT_TOKENS),
         field="max_length",
         n=body.n,
         seed=body.seed,
         stop=body.stop,
         chat=body.chat if body.chat is not None else asked.settings.chat,
-        system=body.system or asked.settings.system,
+        system=body.system,
         template=body.chat_template_kwargs,
+        control_tokens=body.control_tokens,
         mode=body.mode,
         prefix=body.prefix,
     )

@@ -97,7 +97,5 @@ def check_common(body: OpenAi) -> None:
     Raises:
         ApiError: which field, and what to do.
     """
-    if body.logit_bias:
-        raise ApiError(422, "logit_bias is not supported: leave it out.", "logit_bias", "unsupported")
     if body.stream_options is not None and not body.stream:
         raise ApiError(422, "stream_options only means something with stream: true.", "stream_options")

@@ -6,9 +6,10 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from edge_tui.errors import EdgeError
+from edge_tui.user_file import expand
+from edge_tui.util import logs
 
 KEY_VARIABLE = "EDGE_TUI_API_KEY"
 
@@ -89,13 +90,14 @@ def read_key(file: str | None, environment: Mapping[str, str] | None = None) -> 
     if file is not None:
         origin = file
         try:
-            key = Path(file).expanduser().read_text(encoding="utf-8").strip()
+            key = expand(file).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise OptionError(f"The key file {file} cannot be read: {error}.") from error
         if not key:
             raise OptionError(f"The key file {file} is empty: write the key into it.")
     if not key.isascii() or not key.isprintable() or " " in key:
         raise OptionError(f"The key in {origin} must be one word of ASCII characters.")
+    logs.hide(key)
     return key
 
 

@@ -36,10 +36,18 @@ class Asked:
         self.settings = settings
         self._options = options
 
-    @property
-    def default_tokens(self) -> int:
-        """New tokens where a request names no number and its API has no default."""
-        return min(self.settings.max_length, self._options.tokens)
+    def tokens(self, given: int | None, usual: int | None = None) -> int:
+        """New tokens of a request.
+
+        Args:
+            given: The number that the request names.
+            usual: The number that its API has always meant by none; what the operator has set comes first.
+        """
+        if given is not None:
+            return given
+        if usual is None or self.settings.source("max_length") != "default":
+            usual = self.settings.max_length
+        return min(usual, self._options.tokens)
 
     def decoder(self, strategy: str | None, standard: Mapping[str, float | None]) -> Decoder:
         """The strategy that is meant.
@@ -75,15 +83,16 @@ class Asked:
             decoder: The strategy.
             params: Ours, by name; they win.
             standard: OpenAI's; one that the strategy does not have is refused unless it does nothing.
-            named: Whether the client or the operator chose the strategy, whose set values then hold.
+            named: Whether the client or the operator chose the strategy; else the nucleus is OpenAI's, which
+                keeps all, unless the operator has set another.
 
         Raises:
             ApiError: a parameter that would not be used.
         """
         names = {param.name for param in decoder.params}
-        values: dict[str, Value] = dict(self.settings.values(decoder.name)) if named else {"top_p": 1.0}
-        sources = self.settings.value_sources(decoder.name) if named else {"top_p": "default"}
-        values = {name: value for name, value in values.items() if name in names}
+        values: dict[str, Value] = {} if named or "top_p" not in names else {"top_p": 1.0}
+        values |= self.settings.values(decoder.name)
+        sources = self.settings.value_sources(decoder.name)
         for name, value in standard.items():
             if value is None:
                 continue
@@ -111,17 +120,19 @@ class Asked:
         field: str = "max_tokens",
         n: int = 1,
         seed: int | None = None,
-        stop: Sequence[str] = (),
+        stop: Sequence[str] | None = None,
         chat: bool | None = False,
-        system: str = "",
+        system: str | None = None,
         template: Mapping[str, object] | None = None,
-        mode: Mode = "custom",
+        control_tokens: bool | None = None,
+        mode: Mode | None = None,
         prefix: Sequence[int] = (),
         prompt_logps: bool = False,
     ) -> Request:
         """One generation as the engine takes it, checked as far as that needs no model.
 
         `field` is what the client calls the number of `tokens`; the rest is `edge_tui.engine.port.Request`.
+        None takes what the server was started with.
 
         Raises:
             ApiError: something in it is out of range, unknown, or would not be used.
@@ -135,6 +146,8 @@ class Asked:
         if search:
             self._widen(values, n, sources)
         text, ids = _prompt(prompt)
+        if mode is None:  # an operator's mode does not turn over a client's own number
+            mode = "custom" if sources.get("temperature") == "request" else self.settings.mode
         request = Request(
             prompt=text,
             strategy=decoder.name,
@@ -143,10 +156,11 @@ class Asked:
             mode=mode,
             seed=self._seed(seed, prompt),
             max_length=tokens,
-            stop=tuple(stop) or (() if search else self.settings.stop),
+            stop=tuple((() if search else self.settings.stop) if stop is None else stop),
             chat=chat,
-            system=system,
+            system=self._system(prompt, chat) if system is None else system,
             template=self.template(template or {}),
+            control_tokens=self.settings.control_tokens if control_tokens is None else control_tokens,
             prefix=tuple(prefix),
             samples=1 if search else n,
             ids=ids,
@@ -183,6 +197,13 @@ class Asked:
             return check_all({**self.settings.template, **wanted})
         except ValueError as error:
             raise ApiError(422, str(error), "chat_template_kwargs", "invalid_value") from error
+
+    def _system(self, prompt: str | Sequence[int] | Sequence[Message], chat: bool | None) -> str:
+        """The operator's system prompt, where the client's prompt has a place for it and none of its own."""
+        if chat is False or not (isinstance(prompt, str) or isinstance(prompt[0], Message)):
+            return ""
+        own = any(isinstance(turn, Message) and turn.role == "system" for turn in prompt)
+        return "" if own else self.settings.system
 
     def _check_limits(self, tokens: int, least: int, field: str, n: int) -> None:
         if tokens < least:
@@ -221,13 +242,13 @@ def _prompt(
         ApiError: it is empty.
     """
     if isinstance(prompt, str):
-        if not prompt.strip():
-            raise ApiError(400, "The prompt is empty: give at least one word.", "prompt", "empty_prompt")
         return prompt, ()
     turns = tuple(turn for turn in prompt if isinstance(turn, Message))
     if turns:
-        if not any(turn.content.strip() for turn in turns):
-            raise ApiError(400, "The messages are empty: give at least one word.", "messages", "empty_prompt")
+        if not any(turn.content for turn in turns):
+            raise ApiError(
+                400, "The messages are empty: give at least one character.", "messages", "empty_prompt"
+            )
         return turns, ()
     ids = tuple(token for token in prompt if isinstance(token, int))
     if not ids:

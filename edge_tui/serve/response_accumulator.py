@@ -75,6 +75,7 @@ class Answer:
         self._keep = keep
         self._top = top
         self._searches = False
+        self._ends: frozenset[int] = frozenset()
 
     @property
     def streams(self) -> bool:
@@ -96,6 +97,7 @@ class Answer:
             case events.Started():
                 self.started = event
                 self.notices += event.notices
+                self._ends = frozenset(event.end_ids)
                 self._searches = decoders.find(event.strategy).owns_eos
                 self.texts = [Text() for _ in range(1 if self._searches else event.rows)]
             case events.Noticed():
@@ -115,8 +117,10 @@ class Answer:
     def _take(self, batch: TokenBatch) -> Iterator[Token]:
         for token in tokens_of(batch, self._top):
             text = self.texts[token.row]
-            text.parts.append(token.text)
             text.count += 1
+            if token.id in self._ends:
+                continue  # no part of the answer
+            text.parts.append(token.text)
             if self._keep:
                 text.tokens.append(token)
             yield token

@@ -8,47 +8,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Field, StrictBool, model_validator
+from pydantic_core import PydanticCustomError
 
 from edge_tui import decoders
 from edge_tui.engine.port import Message, Mode
+from edge_tui.serve.fields import (
+    TOP,
+    Closed,
+    ControlTokens,
+    Hint,
+    Number,
+    Parameters,
+    Seed,
+    Stop,
+    Template,
+    Texts,
+    Token,
+    Tokens,
+    Unsupported,
+    Whole,
+)
 
 if TYPE_CHECKING:
     from edge_tui.decoders.base import Param
 
-MAX_STOPS = 16
-TOP = 20
-"""Most alternatives of a token."""
-
-
-def _listed(value: Any) -> Any:
-    """One stop string is a list of one; none is an empty list."""
-    return [] if value is None else [value] if isinstance(value, str) else value
-
-
-Token = Annotated[int, Field(ge=0, le=2**31 - 1)]
-# One complaint is told; a million of them would take seconds.
-Tokens = Annotated[list[Token], Field(min_length=1, fail_fast=True)]
-Texts = Annotated[list[str], Field(fail_fast=True)]
-Stop = Annotated[
-    list[Annotated[str, Field(min_length=1, max_length=256)]],
-    Field(max_length=MAX_STOPS, fail_fast=True),
-    BeforeValidator(_listed),
-]
-Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
-Whole = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Parameters = dict[str, float | str]
-Template = Annotated[
-    dict[str, Any],
-    Field(default_factory=dict, description="Variables of the chat template, such as enable_thinking."),
-]
-
-
-class Closed(BaseModel):
-    """An object without room for anything else."""
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+_Tools = Annotated[Any, Unsupported("no tools are called here; leave it out")]
 
 
 class TextPart(Closed):
@@ -56,19 +41,36 @@ class TextPart(Closed):
 
     type: Literal["text"]
     text: str
+    prompt_cache_breakpoint: Hint = None
 
 
 class Turn(Closed):
-    """One turn of a conversation."""
+    """One turn of a conversation. Answers of OpenAI's kind may be sent back as they came."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[TextPart], Field(fail_fast=True)]
-    name: str | None = None
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)] | None = None
+    name: Hint = None
+    annotations: Hint = None
+    reasoning: Hint = None
+    reasoning_content: Hint = None
+    refusal: Annotated[Any, Unsupported("a refusal is no text of the conversation; send it as content")] = (
+        None
+    )
+    tool_calls: _Tools = None
+    function_call: _Tools = None
+    audio: Annotated[Any, Unsupported("only text is understood; leave it out")] = None
+
+    @model_validator(mode="after")
+    def _needs_content(self) -> Turn:
+        if self.content is None and self.role != "assistant":
+            raise PydanticCustomError("missing", "A turn needs a field content with its text")
+        return self
 
     def message(self) -> Message:
         """As the engine knows it."""
-        parts = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return Message("system" if self.role == "developer" else self.role, parts)
+        content = self.content or ""
+        text = content if isinstance(content, str) else "".join(part.text for part in content)
+        return Message("system" if self.role == "developer" else self.role, text)
 
 
 Turns = Annotated[list[Turn], Field(fail_fast=True)]
@@ -78,19 +80,20 @@ class Infer(Closed):
     """A generation. `prompt` alone is enough."""
 
     prompt: str | Tokens | Turns = Field(description="Text, token ids, or turns of a conversation.")
-    max_length: Whole = Field(100, ge=1, description="Most new tokens.")
+    max_length: Whole | None = Field(None, description="Most new tokens; 100 without.")
     strategy: str | None = Field(None, description="How tokens are chosen; the server's own choice without.")
     params: Parameters = Field(default_factory=dict, description="The strategy's parameters.")
-    mode: Mode = Field("custom", description="exploratory and focused set the temperature.")
-    seed: Seed | None = Field(None, description="Makes the answer repeatable.")
-    stop: Stop = Field(default_factory=list, description="Texts that end the answer; not part of it.")
+    mode: Mode | None = Field(None, description="exploratory and focused set the temperature.")
+    seed: Seed | None = None
+    stop: Stop | None = Field(None, description="Texts that end the answer; not part of it.")
     n: Whole = Field(1, description="Answers, decoded as one batch.")
     chat: bool | None = Field(
         None,
         description="Use the model's chat template; null: if it has one and the prompt is not token ids.",
     )
-    system: str = Field("", description="System prompt for the chat template.")
+    system: str | None = Field(None, description="System prompt for the chat template.")
     chat_template_kwargs: Template
+    control_tokens: ControlTokens = None
     prefix: list[Token] = Field(
         default_factory=list, fail_fast=True, description="Ids the answer is to begin with."
     )
@@ -110,14 +113,12 @@ class StreamOptions(Closed):
     """OpenAI's options of a stream."""
 
     include_usage: bool = False
-    include_obfuscation: bool = False
+    include_obfuscation: Hint = None
+    continuous_usage_stats: Hint = None
 
 
 class OpenAi(Closed):
-    """What both of OpenAI's requests share, ours beside it.
-
-    Fields that change nothing here are taken and ignored: `user`, `metadata`, `store`, `service_tier`.
-    """
+    """The fields that both of OpenAI's requests share, ours beside them."""
 
     model: str | None = None
     temperature: Number | None = None
@@ -125,15 +126,20 @@ class OpenAi(Closed):
     presence_penalty: Number | None = None
     frequency_penalty: Number | None = None
     seed: Seed | None = None
-    stop: Stop = Field(default_factory=list)
+    stop: Stop | None = None
     n: Whole = 1
     stream: bool = False
     stream_options: StreamOptions | None = None
-    logit_bias: dict[str, float] | None = None
-    user: str | None = None
-    metadata: dict[str, Any] | None = None
-    store: bool | None = None
-    service_tier: str | None = None
+    logit_bias: Annotated[Any, Unsupported("single tokens cannot be favoured here; leave it out")] = None
+    user: Hint = None
+    metadata: Hint = None
+    store: Hint = None
+    service_tier: Hint = None
+    safety_identifier: Hint = None
+    prompt_cache_key: Hint = None
+    prompt_cache_options: Hint = None
+    prompt_cache_retention: Hint = None
+    control_tokens: ControlTokens = None
     strategy: str | None = Field(None, description="How tokens are chosen.")
     params: Parameters = Field(default_factory=dict, description="The strategy's parameters.")
 
@@ -147,11 +153,11 @@ class Completion(OpenAi):
     """OpenAI's request for completions."""
 
     prompt: str | Tokens | Texts | Annotated[list[Tokens], Field(fail_fast=True)]
-    max_tokens: Whole | None = 16
+    max_tokens: Whole | None = Field(None, description="Most new tokens; 16 without.")
     echo: bool = False
-    logprobs: int | None = Field(None, ge=0, le=TOP)
+    logprobs: Annotated[Whole, Field(le=TOP)] | None = None
     best_of: Whole | None = None
-    suffix: str | None = None
+    suffix: Annotated[Any, Unsupported("texts are continued at their end alone; leave it out")] = None
 
 
 class Chat(OpenAi):
@@ -161,22 +167,38 @@ class Chat(OpenAi):
     chat_template_kwargs: Template
     max_tokens: Whole | None = None
     max_completion_tokens: Whole | None = None
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=TOP)
-    response_format: dict[str, Any] | None = None
-    tools: list[Any] | None = None
-    tool_choice: Any = None
-    functions: list[Any] | None = None
-    modalities: list[str] | None = None
-    reasoning_effort: str | None = None
-    parallel_tool_calls: bool | None = None
+    logprobs: bool = False
+    top_logprobs: Annotated[Whole, Field(le=TOP)] | None = None
+    response_format: Annotated[
+        Any,
+        Unsupported(
+            "nothing here constrains what is decoded; leave it out and ask for the format in the prompt",
+            {"type": "text"},
+        ),
+    ] = None
+    tools: _Tools = None
+    tool_choice: Annotated[Any, Unsupported("no tools are called here; leave it out", "none", "auto")] = None
+    functions: _Tools = None
+    function_call: Annotated[
+        Any, Unsupported("no functions are called here; leave it out", "none", "auto")
+    ] = None
+    modalities: Annotated[Any, Unsupported("only text can be answered; leave it out", ["text"])] = None
+    audio: Annotated[Any, Unsupported("only text can be answered; leave it out")] = None
+    reasoning_effort: Annotated[
+        Any, Unsupported("how long a model thinks cannot be set here; leave it out")
+    ] = None
+    web_search_options: Annotated[Any, Unsupported("nothing is searched here; leave it out")] = None
+    moderation: Annotated[Any, Unsupported("nothing is moderated here; leave it out")] = None
+    parallel_tool_calls: Hint = None
+    prediction: Hint = None
+    verbosity: Hint = None
 
 
 class SetParameter(Closed):
     """A live parameter of a generation in progress."""
 
     name: str
-    value: float | str
+    value: StrictBool | float | str
 
 
 Role = Literal["model", "expert", "amateur", "draft"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from edge_tui.serve.app import Server
-from edge_tui.serve.header_limits import protocol
+from edge_tui.serve.header_limits import Bounded
 from edge_tui.serve.loop_notifier import LoopNotifier
 from edge_tui.util.sanitise import sanitise
 
@@ -78,7 +78,7 @@ class Loop(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=protocol(),
+                http=Bounded,
                 log_config=None,
                 access_log=False,
                 lifespan="on",

@@ -149,7 +149,7 @@ class Transcript:
         """Notes the end. Where the strategy chose an answer among rows, the path becomes that answer."""
         self._sync()
         self.finished = event
-        if event.answer is not None and self.started.rows > 1:
+        if event.answer is not None:
             leaf = self._find(event.answer)
             if leaf is not None:
                 self._walk(leaf)
@@ -347,7 +347,10 @@ class Transcript:
             self._records.take_over(previous._records, previous._path[:agreed])
             self.changes.extend(change for change in previous.changes if change.index < agreed)
         rest = prefix[agreed:]
-        texts = decode(rest) if decode is not None and rest else [""] * len(rest)
+        if len(self.started.kept_texts) == len(prefix):
+            texts = list(self.started.kept_texts[agreed:])
+        else:
+            texts = decode(rest) if decode is not None and rest else [""] * len(rest)
         for i, (token, text) in enumerate(zip(rest, texts, strict=True)):
             if not i and previous is not None and agreed < len(previous):
                 self._records.add_alternative(previous._records, previous._path[agreed], token, text)

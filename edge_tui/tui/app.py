@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -11,7 +12,6 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from rich.text import Text
 from textual import events, work
 from textual.app import App
 from textual.command import DiscoveryHit, Hit, Provider
@@ -20,7 +20,7 @@ from edge_tui import decoders
 from edge_tui.config import resources
 from edge_tui.engine.events import Loaded
 from edge_tui.history.schema import HistoryError
-from edge_tui.tui import ascii_filter, clipboard, lifecycle, pastes, theme
+from edge_tui.tui import ascii_filter, clipboard, crash, lifecycle, pastes, theme, unsaved
 from edge_tui.tui.actions import ACTIONS, SCOPES, bindings
 from edge_tui.tui.control_filter import CONTROLS
 from edge_tui.tui.downloads import DownloadEnded, Downloads
@@ -38,6 +38,7 @@ from edge_tui.tui.terminal import (
     guess_dark,
     wants_ascii,
 )
+from edge_tui.util import logs
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
@@ -72,8 +73,8 @@ CLOSE_SECONDS = 0.8
 
 NOTICES = 3
 """Sentences about the start that are shown at once."""
-AUTO = "auto"
-"""The theme that is the terminal's: light or dark."""
+OUTPUT_THREAD = "textual-output"
+"""Textual's name for the thread that writes to the terminal."""
 
 
 class ActionsProvider(Provider):
@@ -169,6 +170,9 @@ class EdgeApp(App[int]):
         self.watching: threading.Event | None = None
         self._leaving = False
         self._painted = False
+        self._taken = ""
+        self.crash = ""
+        """What the shell is told about an exception that ended the app; "" without one."""
         self.clean = True
         """Whether the engine ended in time; if not, the process must not wait for its thread."""
 
@@ -193,7 +197,7 @@ class EdgeApp(App[int]):
 
     def on_mount(self) -> None:
         wanted = self.settings.ui.theme
-        if wanted not in (AUTO, *self.themes.themes):
+        if wanted not in (theme.AUTO, *self.themes.themes):
             self._notices.append(f"There is no theme {wanted!r}; t shows those there are.")
         self.choose_theme(wanted)
         if self.settings.keys:
@@ -205,6 +209,7 @@ class EdgeApp(App[int]):
         if not self.is_headless:
             lifecycle.on_signals(self._leave)
             self.watching = lifecycle.watch_terminal(self._terminal_gone)
+            asyncio.get_running_loop().set_exception_handler(self._loop_failed)
 
     @property
     def gathering(self) -> bool:
@@ -235,6 +240,7 @@ class EdgeApp(App[int]):
         if self._notices:
             self._notify_of(self._notices)
             self.workbench.say(self._notices[0], "warning")
+        self._restore_prompt()
         self.workbench.show_problem()
         if self._tour:
             self.workbench.tour.begin()
@@ -307,7 +313,7 @@ class EdgeApp(App[int]):
         from edge_tui.tui.preferences import Preferences
         from edge_tui.tui.screens.help import EXTRA
 
-        return Preferences(self.settings, catalog(EXTRA), self.keymap, [AUTO, *self.themes.themes])
+        return Preferences(self.settings, catalog(EXTRA), self.keymap, [theme.AUTO, *self.themes.themes])
 
     def take_settings(self, settings: Settings, key: str) -> None:
         """Goes on with settings of which one has changed; what can hold at once does."""
@@ -320,7 +326,7 @@ class EdgeApp(App[int]):
 
     def choose_theme(self, name: str) -> None:
         """Shows a theme, or the default one where there is none of that name."""
-        if name == AUTO:
+        if name == theme.AUTO:
             name = theme.DEFAULT if self._dark else theme.LIGHT
         self.theme = name if name in self.themes.themes else theme.DEFAULT
 
@@ -332,9 +338,7 @@ class EdgeApp(App[int]):
             return
         if isinstance(event, (events.Key, events.Paste)) and not event.is_forwarded:
             if isinstance(event, events.Paste):
-                self.app_focus = (
-                    True  # what is pasted goes where the focus was before the terminal lost its own
-                )
+                self.app_focus = True  # a terminal may paste while another one has the focus
                 event.text = pastes.clean(event.text)
             await self._typeahead.take(event)
         else:
@@ -357,8 +361,8 @@ class EdgeApp(App[int]):
 
     def on_background_known(self, event: BackgroundKnown) -> None:
         self._dark = event.dark
-        if self.settings.ui.theme == AUTO:
-            self.choose_theme(AUTO)
+        if self.settings.ui.theme == theme.AUTO:
+            self.choose_theme(theme.AUTO)
 
     def on_clipboard_known(self, event: ClipboardKnown) -> None:
         self._clipboard_said = event.supported
@@ -536,6 +540,8 @@ class EdgeApp(App[int]):
         if self._leaving:
             return
         self._leaving = True
+        if code and (text := self._unsaved()):
+            unsaved.keep(text)  # a signal asked for it, not the user
         self.run_worker(self._close(code), exclusive=False)
 
     def _stop_looking(self) -> None:
@@ -568,23 +574,66 @@ class EdgeApp(App[int]):
             if self.session.recorder is not None:
                 await asyncio.to_thread(self.session.recorder.close, CLOSE_SECONDS)
 
-    def _fatal_error(self) -> None:
-        """A mistake of ours: one line for the user, the traceback for the log, the terminal restored."""
-        from edge_tui.util import logs
+    def _handle_exception(self, error: BaseException) -> None:
+        """Leaves because of what nobody caught: with a log, the prompt kept, and a sentence for the shell."""
+        self._return_code = 1
+        if self._exception is None:
+            self._exception = error  # type: ignore[assignment] # only an Exception says so much to Textual
+            self._exception_event.set()
+            self.crash = crash.report(error, self._unsaved(), taken=self._unsaved() == self._taken)
+        else:
+            logs.crash(error)
+        self._close_messages_no_wait()
 
-        error = sys.exception()
-        if error is None:
-            super()._fatal_error()
-            return
-        kept = logs.crash(error)
-        where = f"details are in {kept}" if kept else "no log could be written"
-        name = type(error).__name__
-        self.panic(
-            Text(f"edge-tui: something went wrong ({name}: {sanitise(logs.scrub(str(error)))}); {where}.")
-        )
+    def thread_failed(self, thread: str, error: BaseException) -> None:
+        """Says that something in the background has stopped. Called from its thread."""
+        if thread == OUTPUT_THREAD:
+            # Whatever paints next would wait for ever.
+            self.crash = crash.report(error, self._unsaved(), taken=self._unsaved() == self._taken)
+            lifecycle.restore(self._driver)
+            with contextlib.suppress(OSError):
+                print(self.crash, file=sys.__stderr__, flush=True)
+            self._break_off(1)
+        self.post_message(crash.BackgroundFailed(crash.stopped(thread, error)))
+
+    def _loop_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What a callback of the loop, or a task that nobody awaits, has raised."""
+        if (error := context.get("exception")) is not None:
+            self.thread_failed("a task in the background", error)
+        else:
+            loop.default_exception_handler(context)
+
+    def on_background_failed(self, event: crash.BackgroundFailed) -> None:
+        self.notify(event.sentence, severity="error", markup=False, timeout=10)
+
+    def _unsaved(self) -> str:
+        """The text in the prompt that nothing else keeps."""
+        if not hasattr(self, "workbench"):
+            return ""
+        text = self.workbench.prompt.text
+        run, recorder = self.session.run, self.session.recorder
+        recorded = recorder is not None and not recorder.problem
+        if not text.strip() or (recorded and run is not None and run.request.prompt == text):
+            return ""
+        return text
+
+    def _restore_prompt(self) -> None:
+        """Brings back the prompt of a session that crashed, or lost its terminal."""
+        text, more = unsaved.take()
+        if text:
+            self._taken = text
+            self.workbench.prompt.put(text + self.workbench.prompt.text)
+            waiting = f" {more:,} more: the next starts have them." if more else ""
+            self.notify(f"The prompt of a session that ended unasked is back.{waiting}", timeout=10)
 
     def _terminal_gone(self) -> None:
         """Nothing can be painted or restored any more, and nobody is there to see it."""
+        if text := self._unsaved():
+            unsaved.keep(text)
+        self._break_off(128 + 1)
+
+    def _break_off(self, status: int) -> None:
+        """Ends the process at once, with what the run in progress has written kept."""
         recorder = self.session.recorder
         if recorder is not None:
             recorder.leave()
@@ -592,7 +641,7 @@ class EdgeApp(App[int]):
             self.session.engine.cancel()
         if recorder is not None:
             recorder.close(CLOSE_SECONDS)
-        os._exit(128 + 1)
+        os._exit(status)
 
 
 def _interrupted(recorder: Recorder) -> Entry | None:
@@ -619,12 +668,20 @@ def _decoder(name: str) -> Decoder:
 
 def run(app: EdgeApp) -> int:
     """Runs the app and returns its exit status, or ends the process itself where that would take long."""
-    code = app.run(mouse=app.settings.ui.mouse)
+    code: int | None = None
+    with lifecycle.on_thread_errors(app.thread_failed):
+        try:
+            code = app.run(mouse=app.settings.ui.mouse)
+        except BaseException as error:  # leaving itself failed, or somebody asked for the interpreter's end
+            app._handle_exception(error)
     # Not before: restoring a terminal that is gone can hang.
     if app.watching is not None:
         app.watching.set()
-    status = code if isinstance(code, int) else app.return_code or 0
-    if not app.clean or "torch" in sys.modules:
+    lifecycle.restore(app._driver)
+    status = 1 if app.crash else code if isinstance(code, int) else app.return_code or 0
+    if app.crash:
+        print(app.crash, file=sys.stderr)
+    if app.crash or not app.clean or "torch" in sys.modules:
         # A thread may be inside the driver still, and taking torch down costs most of a second.
         logging.shutdown()
         sys.stdout.flush()

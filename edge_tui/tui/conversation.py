@@ -106,6 +106,13 @@ class Conversation:
         before = self.exchanges[at - 1].run if at else None
         return Place(self.uid, at, before.uid if before is not None else "")
 
+    def take_back(self, prompt: str | tuple[Message, ...]) -> str:
+        """Removes the newest prompt if a run was to answer it and has not begun; returns its text, or ""."""
+        at = self.number(prompt)
+        if at is None or at < len(self.exchanges) - 1 or self.exchanges[at].answer:
+            return ""
+        return self.exchanges.pop().prompt
+
     def number(self, prompt: str | tuple[Message, ...]) -> int | None:
         """Which exchange has this prompt as everything up to it."""
         if isinstance(prompt, str):

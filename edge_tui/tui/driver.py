@@ -6,6 +6,8 @@ import codecs
 import contextlib
 import os
 import selectors
+import termios
+from typing import Any
 
 from textual.drivers import linux_driver
 
@@ -15,12 +17,22 @@ from edge_tui.tui.terminal import QUESTIONS, UNWATCH, WATCH, knows_questions
 
 _CHUNK = 4096
 _LOOK_SECONDS = 0.1
+_RESTORE = (
+    "\x1b[?2004l\x1b[?7h\x1b[?2048l\x1b[?2031l\x1b[?1000l\x1b[?1003l\x1b[?1015l\x1b[?1006l\x1b[?1016l\x1b[?1004l"
+    "\x1b[?2026l\x1b[<u\x1b[?1049l\x1b[?25h\x1b[0m"
+)
+"""Undoes all that the app asks of a terminal."""
 
 
 class TerminalDriver(linux_driver.LinuxDriver):
     """Sends the questions when the app takes the screen; `InputParser` takes the answers out of the input."""
 
+    _attributes: list[Any] | None = None
+    """The terminal's attributes before the app took it; None while it has not."""
+
     def start_application_mode(self) -> None:
+        with contextlib.suppress(termios.error):
+            self._attributes = termios.tcgetattr(self.fileno)
         # Terminals are shared: an editor, say, may have left this one in a state in which writes fail.
         with contextlib.suppress(OSError):
             os.set_blocking(self.fileno, True)
@@ -33,6 +45,18 @@ class TerminalDriver(linux_driver.LinuxDriver):
         if knows_questions(os.environ):
             self.write(UNWATCH)
         super().stop_application_mode()
+        self._attributes = None
+
+    def restore(self) -> None:
+        """Gives the terminal back by hand, if leaving it in order has failed or nothing can be written so."""
+        if self._attributes is None or self._file is None:
+            return
+        self.exit_event.set()
+        with contextlib.suppress(OSError):
+            os.write(self._file.fileno(), _RESTORE.encode())
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(self.fileno, termios.TCSANOW, self._attributes)
+        self._attributes = None
 
     def _run_input_thread(self) -> None:
         """Without input nobody could even leave: its end is a crash of the app."""

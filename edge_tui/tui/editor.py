@@ -12,12 +12,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_tui import user_file
 from edge_tui.errors import EdgeError
+from edge_tui.user_file import LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_MOST_BYTES = 4_000_000
 
 
 class EditorError(EdgeError):
@@ -71,9 +71,9 @@ def read_text(path: Path) -> str:
     """
     try:
         size = path.stat().st_size
-        if size > _MOST_BYTES:
-            raise EditorError(f"{path.name} has {size:,} bytes; a prompt takes at most {_MOST_BYTES:,}.")
-        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        if size > LIMIT:
+            raise EditorError(f"{path.name} has {size:,} bytes; a prompt takes at most {LIMIT:,}.")
+        return user_file.read_text(path).replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise EditorError(f"{path.name} is not UTF-8 (byte {error.start}).") from error
     except OSError as error:

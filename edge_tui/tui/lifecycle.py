@@ -7,10 +7,11 @@ import os
 import signal
 import sys
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 SIGNALS = ("SIGTERM", "SIGHUP", "SIGINT")
 CHECK_SECONDS = 1.0
@@ -59,3 +60,27 @@ def terminal_gone() -> bool:
         return stream is None or not os.isatty(stream.fileno())
     except (OSError, ValueError):
         return True
+
+
+@contextmanager
+def on_thread_errors(failed: Callable[[str, BaseException], None]) -> Iterator[None]:
+    """Calls `failed` with the name and the exception of a thread that ends by one, from that thread.
+
+    Python would print a traceback, which nobody sees while the app has the screen.
+    """
+
+    def heard(args: threading.ExceptHookArgs) -> None:
+        if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
+            failed(args.thread.name if args.thread is not None else "", args.exc_value)
+
+    before, threading.excepthook = threading.excepthook, heard
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
+def restore(driver: object) -> None:
+    """Gives the terminal back where the driver could not do it in order."""
+    if (by_hand := getattr(driver, "restore", None)) is not None:
+        by_hand()

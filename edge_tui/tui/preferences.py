@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edge_tui.decoders.base import Param
     from edge_tui.tui.keymap import Keymap
 
-_LIVE = {"strategy", "mode", "stream", "max_length", "seed", "stop", "chat", "system"}
+_LIVE = {"strategy", "mode", "stream", "max_length", "seed", "stop", "chat", "system", "control_tokens"}
 _LIVE_UI = {"ui.theme", "ui.sidebar"}
 
 

@@ -371,6 +371,7 @@ class RunParams:
             chat=self.chat if isinstance(prompt, str) else None,
             system=self.system,
             template=self.settings.template,
+            control_tokens=self.settings.control_tokens,
             prefix=prefix,
         )
 

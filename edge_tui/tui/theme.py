@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import tomli
@@ -15,6 +16,7 @@ from textual.color import Color, ColorParseError
 from textual.theme import Theme
 
 from edge_tui.errors import EdgeError
+from edge_tui.user_file import list_files, read_text, reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,12 +24,17 @@ if TYPE_CHECKING:
 
 LADDER = 8
 """Steps of the probability ladder."""
+AUTO = "auto"
+"""The theme that is the terminal's: light or dark."""
 DEFAULT = "dark"
 LIGHT = "light"
 _COLOURS = (
     "primary", "secondary", "accent", "foreground", "background", "surface", "panel", "boost", "success",
     "warning", "error",
 )  # fmt: skip
+_STYLES = frozenset(("none", "not", "bold", "dim", "italic", "underline", "strike", "reverse", "b", "i", "u"))
+_AUTO = re.compile(r"auto( \d{1,3}%)?")
+"""A colour that Textual chooses for its background."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 
@@ -63,7 +70,9 @@ def load(folders: Iterable[Path], last: Themes | None = None) -> Themes:
     titles: dict[str, str] = {}
     notices: list[str] = []
     for folder in folders:
-        for path in sorted(folder.glob("*.toml")) if folder.is_dir() else ():
+        paths, problem = list_files(folder, "*.toml")
+        notices += [problem] if problem else []
+        for path in paths:
             try:
                 theme, title = read(path)
             except ThemeError as error:
@@ -92,11 +101,23 @@ def read(path: Path) -> tuple[Theme, str]:
         ThemeError: naming the file and, where one is at fault, the key.
     """
     try:
-        data = tomli.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError) as error:
+        data = tomli.loads(read_text(path))
+    except OSError as error:
+        raise ThemeError(f"Theme {path.name}: it cannot be read ({reason(error)}).") from error
+    except UnicodeDecodeError as error:
+        raise ThemeError(f"Theme {path.name}: it is not UTF-8 (byte {error.start}).") from error
+    except tomli.TOMLDecodeError as error:
         raise ThemeError(f"Theme {path.name}: {error}.") from error
-    if not _NAME.fullmatch(path.stem):
-        raise ThemeError(f"Theme {path.name}: a theme's file name is lower case letters, digits, - and _.")
+    except RecursionError as error:
+        raise ThemeError(f"Theme {path.name}: it is nested too deeply.") from error
+    if not _NAME.fullmatch(path.stem) or path.stem == AUTO:
+        raise ThemeError(
+            f"Theme {path.name}: a theme's file name is lower case letters, digits, - and _, and not {AUTO}."
+        )
+    for key in ("dark", "ansi"):
+        if not isinstance(data.get(key, False), bool):
+            raise ThemeError(f"Theme {path.name}: {key} must be true or false.")
+    ansi: bool = data.get("ansi", False)
     colours, tokens = data.get("colours"), data.get("tokens")
     if not isinstance(colours, dict) or not isinstance(tokens, dict):
         raise ThemeError(f"Theme {path.name}: needs the tables [colours] and [tokens].")
@@ -107,26 +128,55 @@ def read(path: Path) -> tuple[Theme, str]:
     if "primary" not in colours:
         raise ThemeError(f"Theme {path.name}: [colours] needs primary.")
     for key, value in colours.items():
-        _colour(path, f"colours.{key}", value)
+        _colour(path, f"colours.{key}", value, ansi)
     ladder = tokens.get("ladder")
     if not isinstance(ladder, list) or len(ladder) != LADDER:
         raise ThemeError(f"Theme {path.name}: tokens.ladder needs {LADDER} colours, least likely first.")
     for index, value in enumerate(ladder):
-        _colour(path, f"tokens.ladder[{index}]", value)
-    variables = {} if data.get("ansi") else _derived(colours)
+        _colour(path, f"tokens.ladder[{index}]", value, ansi)
+    variables = {} if ansi else _derived(colours)
     variables |= {f"token-{index}": value for index, value in enumerate(ladder)}
-    for key, value in data.get("variables", {}).items():
-        if not isinstance(value, str):
-            raise ThemeError(f"Theme {path.name}: variables.{key} must be a string.")
-        variables[key] = value
+    variables |= _variables(path, data.get("variables", {}), ansi)
+    # A text area asks the theme itself for it where a background is transparent.
+    surface = "ansi_default" if ansi else _defaults()["surface"]
     theme = Theme(
         name=path.stem,
-        dark=bool(data.get("dark", True)),
-        ansi=bool(data.get("ansi", False)),
+        dark=data.get("dark", True),
+        ansi=ansi,
         variables=variables,
-        **colours,
+        **{"surface": surface, **colours},
     )
     return theme, str(data.get("title", path.stem))
+
+
+def _variables(path: Path, given: Any, ansi: bool) -> dict[str, str]:
+    """Checks each variable against what Textual has in its place: a colour, or a style of text.
+
+    Textual reads them when a widget is styled, where a wrong one ends the app.
+    """
+    if not isinstance(given, dict):
+        raise ThemeError(f"Theme {path.name}: variables must be a table, [variables].")
+    known = _defaults() if given else {}
+    for key, value in given.items():
+        default = known.get(key)
+        if default is None:
+            raise ThemeError(f"Theme {path.name}: there is no variables.{key}; leave it out.")
+        if key.endswith(("-style", "-style-hover")):
+            if not isinstance(value, str) or not value.split() or not _STYLES.issuperset(value.split()):
+                raise ThemeError(
+                    f"Theme {path.name}: variables.{key} is {value!r}, which is no style of text"
+                    " (write bold, italic, underline or none)."
+                )
+        elif not (isinstance(value, str) and default.startswith("auto") and _AUTO.fullmatch(value)):
+            _colour(path, f"variables.{key}", value, ansi)
+    return given
+
+
+@cache
+def _defaults() -> dict[str, str]:
+    """Every variable that a style sheet may ask for, with the value it has in the built-in theme."""
+    ansi = dict.fromkeys(("ansi-background", "ansi-foreground"), "ansi_default")
+    return {**ansi, **FALLBACK.variables, **FALLBACK.to_color_system().generate()}
 
 
 def _derived(colours: dict[str, str]) -> dict[str, str]:
@@ -153,9 +203,10 @@ def _derived(colours: dict[str, str]) -> dict[str, str]:
     }
 
 
-def _colour(path: Path, key: str, value: Any) -> None:
+def _colour(path: Path, key: str, value: Any, ansi: bool) -> None:
     try:
-        Color.parse(value)
+        if Color.parse(value).a == 0 and not ansi:  # Textual refuses it only when it paints
+            raise ThemeError(f"Theme {path.name}: {key} is transparent; write a colour that covers, #rrggbb.")
     except (ColorParseError, TypeError, AttributeError) as error:
         raise ThemeError(
             f"Theme {path.name}: {key} is {value!r}, which is no colour (write #rrggbb)."

@@ -7,7 +7,10 @@ kernel's notifications stay silent), and needs no folder to exist yet.
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from edge_tui.user_file import list_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -65,11 +68,9 @@ class Watch:
     def _look(self) -> Dates:
         dates: Dates = {}
         for folder in self._folders:
-            try:
-                for file in folder.glob(self._pattern):
+            for file in list_files(folder, self._pattern)[0]:
+                # A link to nothing, or a file that vanished under our eyes, is not there.
+                with suppress(OSError):
                     seen = file.stat()
                     dates[file] = (seen.st_mtime_ns, seen.st_size)
-            except OSError:
-                # The folder is out of reach, or a file vanished under our eyes: look again next time.
-                continue
         return dates

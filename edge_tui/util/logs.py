@@ -9,18 +9,23 @@ import os
 import re
 import time
 import traceback
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from edge_tui.util.sanitise import sanitise
 
 KEEP = 10
 """Crash logs that stay; older ones are removed."""
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_KEY|AUTH", re.IGNORECASE)
 _SECRET = re.compile(
-    r"\bhf_[A-Za-z0-9]{8,}|\bsk-[A-Za-z0-9_-]{8,}|\bgh[pousr]_[A-Za-z0-9]{8,}"
-    r"|(?i:(?<=bearer )\S+)|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
+    r"\b(?:hf|api_org|github_pat)_[A-Za-z0-9_]{8,}|\b(?:sk|xox[a-z])-[A-Za-z0-9_-]{8,}"
+    r"|\bgh[pousr]_[A-Za-z0-9]{8,}|\bAKIA[A-Z0-9]{12,}|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
+    r"|(?i:(?<=bearer )[^\s'\"]+)|(?i:(?<=basic )[A-Za-z0-9+/=]{8,})|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
+    r"|(?i:(?<=token=)|(?<=api_key=)|(?<=apikey=)|(?<=secret=)|(?<=password=)|(?<=access_key=))"
+    r"['\"]?(?!\d+\b)[^\s'\"&,;)]{6,}"
 )
+_hidden: set[str] = set()
+SHORT = 300
+"""Characters of an error's message in a sentence; the log has all of it."""
 
 
 def state_folder() -> Path:
@@ -32,10 +37,37 @@ def state_folder() -> Path:
 
 def scrub(text: str) -> str:
     """The text without what looks like a secret, or is the value of a variable that is named like one."""
-    for name, value in os.environ.items():
-        if _SECRET_NAME.search(name) and len(value) >= 6:
+    named = (value for name, value in os.environ.items() if _SECRET_NAME.search(name))
+    # The longest first: one may be a part of another.
+    for value in sorted({*named, *_hidden, _hub_token()}, key=len, reverse=True):
+        if len(value) >= 6:
             text = text.replace(value, "‹removed›")
     return _SECRET.sub("‹removed›", text)
+
+
+def hide(secret: str) -> None:
+    """Leaves a secret of any form, such as a key from a file, out of all that is written here."""
+    _hidden.add(secret)
+
+
+def _hub_token() -> str:
+    """The token that Hugging Face's libraries read from its file; "" without one."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+    file = os.environ.get("HF_TOKEN_PATH") or Path(os.environ.get("HF_HOME") or cache) / "token"
+    try:
+        return Path(file).expanduser().read_text(encoding="utf-8", errors="replace").strip()
+    except (OSError, ValueError, RuntimeError):
+        return ""
+
+
+def summary(error: BaseException) -> str:
+    """An error's kind and the first line of what it says, without secrets."""
+    try:
+        said = scrub(str(error)).strip().partition("\n")[0]
+    except Exception:
+        said = "it cannot say why"
+    short = said if len(said) <= SHORT else f"{said[:SHORT]} …"
+    return f"{type(error).__name__}: {short}" if short else type(error).__name__
 
 
 def crash(error: BaseException, now: float | None = None) -> Path | None:
@@ -56,9 +88,12 @@ def detail(text: str, now: float | None = None) -> Path | None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with os.fdopen(
-            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w", encoding="utf-8"
+            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+            "w",
+            encoding="utf-8",
+            errors="replace",
         ) as file:
-            file.write(f"edge-tui {__version__}\n{scrub(text)}\n")
+            file.write(f"edge-tui {__version__}\n{sanitise(scrub(text))}\n")
         for old in sorted(path.parent.glob("crash-*.log"))[:-KEEP]:
             old.unlink(missing_ok=True)
     except OSError:

@@ -194,6 +194,11 @@ BROKEN = {
     "columns.py": (decoder_of("columns = 'mu'"), 4, "columns must be a tuple of str"),
     "needs.py": (decoder_of("needs = Needs(counts=True)"), 4, "is read of stages alone"),
     "rows.py": (decoder_of("def rows(self, values):\n        return 4"), 4, "must set owns_eos"),
+    "finish.py": (
+        decoder_of("owns_eos = True\n\n    def rows(self, values):\n        return 4"),
+        4,
+        "must have finish",
+    ),
     "odd_rows.py": (decoder_of("def rows(self, values):\n        return 2.5"), 8, "rows returned 2.5"),
     "ahead.py": (
         decoder_of("def lookahead(self, values):\n        return 3"),

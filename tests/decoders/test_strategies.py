@@ -238,11 +238,12 @@ def test_parameters_are_well_declared(decoder: Any) -> None:
                 param.parse(param.low)
 
 
-def test_temperature_zero_is_allowed_and_top_p_zero_is_not() -> None:
+def test_temperature_and_top_p_may_be_zero_and_typical_p_may_not() -> None:
     params = {param.name: param for param in decoders.find("top-p").params}
     assert params["temperature"].parse(0) == 0
-    with pytest.raises(ParamError, match=r"top_p is 0, but must be a number above 0 to 1\."):
-        params["top_p"].parse(0)
+    assert params["top_p"].parse(0) == 0
+    with pytest.raises(ParamError, match=r"typical_p is 0, but must be a number above 0 to 1\."):
+        next(param for param in decoders.find("typical").params if param.name == "typical_p").parse(0)
 
 
 def test_one_parameter_means_one_thing_in_every_strategy() -> None:

@@ -252,6 +252,7 @@ def test_a_process_that_does_not_start_is_one_sentence(monkeypatch: pytest.Monke
         "{% include '/etc/passwd' %}",
         "{% import 'os' as os %}",
         "{% if %}",
+        "",
         "{{ messages[9].content }}",
         "{{ 1 / 0 }}",
         "{{ nothing() }}",

@@ -124,6 +124,16 @@ def test_eos_of_special_tokens_map_counts(folder: Path) -> None:
     assert 2 in open_checkpoint(str(folder)).eos_ids
 
 
+def test_a_chat_template_of_megabytes_is_not_read(folder: Path) -> None:
+    with (folder / "chat_template.jinja").open("wb") as file:
+        file.truncate(4_000_000)
+    assert len(open_checkpoint(str(folder)).chat_template or "") == 4_000_000
+    with (folder / "chat_template.jinja").open("wb") as file:
+        file.truncate(50_000_000_000)  # a hole, which takes no room on the disk
+    with pytest.raises(CheckpointError, match=r"chat_template.jinja of .* has more than 4,000,000 bytes"):
+        open_checkpoint(str(folder))
+
+
 def test_named_chat_templates_take_the_default(folder: Path) -> None:
     (folder / "chat_template.jinja").unlink()
     named = [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]

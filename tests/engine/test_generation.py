@@ -40,6 +40,27 @@ def test_the_table_carries_a_version_to_the_device() -> None:
             table.set(name, value)
 
 
+def test_a_greedy_parameter_freezes_the_temperature_until_it_is_turned_back() -> None:
+    params = decoders.find("top_p").params
+    values = {param.name: param.default for param in params} | {"top_p": 0.0, "temperature": 1.5}
+    table = ParamTable(params, values, rows=2, device="cpu")
+    heat = table.params["temperature"]
+
+    def now() -> float:
+        table.refresh()
+        return float(heat[0])
+
+    assert now() == 0
+    table.set("temperature", 2.0)
+    assert now() == 0
+    table.set("top_p", 0.5)
+    assert now() == 2
+    table.set("top_p", 0)
+    assert now() == 0
+    table.restart(values | {"top_p": 1.0})
+    assert now() == 1.5
+
+
 def test_the_ring_keeps_order_on_the_cpu() -> None:
     ring = Ring("cpu")
     assert ring.empty

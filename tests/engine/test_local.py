@@ -220,8 +220,6 @@ def test_max_length_is_new_tokens_and_clamped_to_the_context(engine: LocalEngine
 @pytest.mark.parametrize(
     ("request_", "words"),
     [
-        (Request("", strategy="greedy"), ["empty"]),
-        (Request("  \n", strategy="greedy"), ["empty"]),
         (Request("fox " * 5000, strategy="greedy"), ["prompt has", "context holds"]),
         (Request(PROMPT, strategy="banana"), ["banana", "greedy"]),
         (Request(PROMPT, strategy="top_p", values={"top_p": 2}), ["top_p", "2", "1"]),
@@ -415,3 +413,17 @@ def test_tokens_stay_those_of_the_model_that_wrote_them(
 def test_changes_name_only_what_changed(engine: LocalEngine) -> None:
     seen = watch(engine, Request(PROMPT, strategy="top_p", max_length=4))
     assert not seen.all(ParamChanged)
+
+
+@pytest.mark.parametrize("field", ["ids", "prefix"])
+@pytest.mark.parametrize("bad", [-1, 10**6, 2**40, True, 1.0, "1"])
+def test_ids_outside_the_vocabulary_never_reach_the_model(
+    engine: LocalEngine, field: str, bad: object
+) -> None:
+    good = {"ids": (1,), "prefix": (2,)}
+    seen = watch(engine, Request("", strategy="greedy", max_length=2, **{**good, field: (3, bad)}))
+    assert seen.failed is not None
+    assert seen.failed.field == field
+    assert "ids are whole numbers from 0 to" in seen.failed.message
+    assert seen.failed.detail == "", "a mistake in a request is none of the program"
+    assert watch(engine, Request(PROMPT, strategy="greedy", max_length=1)).finished

@@ -14,7 +14,7 @@ import pytest
 from edge_tui import decoders
 from edge_tui.engine.events import Finished, TokenBatch
 from edge_tui.engine.local import LocalEngine
-from edge_tui.engine.port import Request
+from edge_tui.engine.port import ModelSpec, Request
 from tests.engine.watch import Watched, watch
 
 PROMPT = "the quick brown fox"
@@ -262,3 +262,142 @@ def test_a_stage_that_wakes_up_while_a_run_goes_on_is_inspected_too(run: Callabl
     assert turned
     assert "line 11: Mine.apply writes to z" in seen.failed.message
     assert len(seen.ids) > 0
+
+
+MIROSTAT = """
+def init(self, env):
+    import torch
+    return {"mu": torch.full((env.rows, 1), 6.0, device=env.device)}
+
+def apply(self, z, p, s, rng):
+    surprise = -z.log_softmax(-1)
+    return z.masked_fill((surprise > s["mu"]) & (surprise > surprise.amin(-1, keepdim=True)), -float("inf"))
+
+def observe(self, s, chosen, logp):
+    s["mu"].sub_(0.3 * (-logp[:, None] - 3.0))
+"""
+COUNTS_STEPS = """
+def init(self, env):
+    import torch
+    return {"n": torch.zeros(env.rows, 1, device=env.device)}
+
+def apply(self, z, p, s, rng):
+    s["n"] += 1
+    return z / s["n"]
+"""
+CONSTANT = """
+def init(self, env):
+    import torch
+    return {"even": (torch.arange(env.vocab, device=env.device) % 2 == 0).repeat(env.rows, 1)}
+
+def apply(self, z, p, s, rng):
+    return z.masked_fill(s["even"], -float("inf"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (filter_of(MIROSTAT), "mine keeps what it learns from step to step (Mine.observe)"),
+        (filter_of(COUNTS_STEPS), "mine keeps what it learns from step to step (s['n'])"),
+        (decoder_of('s["n"] += 1', init=COUNTER), "mine keeps what it learns from step to step (s['n'])"),
+    ],
+    ids=("stage", "apply", "decoder"),
+)
+def test_a_strategy_that_learns_is_not_gone_on_from(
+    run: Callable[..., Watched], text: str, words: str
+) -> None:
+    whole = run(text)
+    assert len(whole.ids) == 12
+    assert run(text).ids == whole.ids
+    refused = run(text, prefix=tuple(whole.ids[:5]))
+    assert refused.failed.message.startswith(words)
+    assert "run the prompt from its start" in refused.failed.message
+    assert refused.failed.field == "prefix"
+    assert refused.failed.problem is None
+    assert not refused.ids
+
+
+def test_a_strategy_whose_state_is_constant_is_gone_on_from(run: Callable[..., Watched]) -> None:
+    whole = run(filter_of(CONSTANT))
+    assert run(filter_of(CONSTANT), 7, prefix=tuple(whole.ids[:5])).ids == whole.ids[5:]
+
+
+@pytest.mark.parametrize("name", [d.name for d in decoders.all() if len(d.roles) == 1 and not d.owns_eos])
+def test_our_own_go_on_with_what_the_penalties_counted(engine: LocalEngine, name: str) -> None:
+    values = {"repetition_penalty": 1.4, "presence_penalty": 0.5, "frequency_penalty": 0.4}
+
+    def go(length: int, prefix: tuple[int, ...] = ()) -> Watched:
+        asked = Request(PROMPT, name, dict(values), seed=5, max_length=length, prefix=prefix)
+        return watch(engine, asked)
+
+    whole = go(16)
+    assert go(10, tuple(whole.ids[:6])).ids == whole.ids[6:]
+
+
+FINISHES = {
+    "return None": "Mine.finish chose none of 3 rows",
+    "return (1, 2)": "Mine.finish returned",
+    "return Choice((1, 999999), 0.0)": "Mine.finish chose tokens that there are not",
+    "return Choice((1,), float('nan'))": "Mine.finish gave the score nan",
+    "raise KeyError('x')": "Mine.finish raised KeyError",
+}
+
+
+@pytest.mark.parametrize("finish", FINISHES)
+def test_a_search_that_chooses_badly(run: Callable[..., Watched], finish: str) -> None:
+    extra = f"""
+    owns_eos = True
+
+    def rows(self, values):
+        return 3
+
+    def finish(self, records):
+        from edge_tui.decoders.base import Choice
+
+        {finish}
+    """
+    seen = run(decoder_of("chosen = z.topk(3).indices.diagonal()", extra=extra), 6)
+    assert FINISHES[finish] in seen.failed.message
+    assert seen.failed.message.startswith("mine.py, line ")
+    assert len(seen.ids) == 6
+
+
+PROPOSER = """from edge_tui.decoders.base import Decoder, Step
+from edge_tui.decoders.speculative import Speculative
+
+
+class Mine(Speculative):
+    name = "mine"
+    title = "mine"
+    summary = "Proposes with a mistake."
+
+    def propose(self, out, s, p, rng, at):
+        {propose}
+
+    def step(self, outs, s, p, rng):
+        took = super().step(outs, s, p, rng)
+        {step}
+"""
+RIGHT = "return super().propose(out, s, p, rng, at)"
+# fmt: off
+PROPOSERS = {
+    "shape": ("return out.logits[:, :, 0]", "return took", "it must be int64 [1] on cpu."),
+    "id": (RIGHT + " - 999999", "return took", "gave an id that there is not"),
+    "done": (RIGHT, "return replace(took, done=took.chosen > 0)", "Mine.step gave Step.done, which"),
+    "tokens": (RIGHT, "return replace(took, tokens=took.tokens * 0 - 5)", "Mine.step gave the id -5"),
+    "columns": (RIGHT, "return replace(took, extras={})", "gave Step.extras named []"),
+}
+# fmt: on
+
+
+@pytest.mark.parametrize(("propose", "step", "words"), PROPOSERS.values(), ids=PROPOSERS)
+def test_a_strategy_that_proposes(
+    run: Callable[..., Watched], engine: LocalEngine, checkpoint: Path, propose: str, step: str, words: str
+) -> None:
+    engine.assign("draft", ModelSpec(str(checkpoint), device="cpu"))
+    text = PROPOSER.format(propose=propose, step=step)
+    seen = run("from dataclasses import replace\n\n" + text)
+    assert words in seen.failed.message
+    assert seen.failed.message.startswith("mine.py, line ")
+    assert len(run(PROPOSER.format(propose=RIGHT, step="return took")).ids) == 12

@@ -152,7 +152,7 @@ class ScriptedEngine:
     def decode(self, ids: Sequence[int]) -> list[str]:
         return [f"<{i}>" for i in ids]
 
-    def count(self, text: str) -> int | None:
+    def count(self, text: str, control_tokens: bool = False) -> int | None:
         return len(text.split())
 
     def memory(self) -> Memory:

@@ -113,10 +113,22 @@ def test_only_names_that_are_its_own_reach_it(locked: Running, host: str, status
 
 @pytest.mark.parametrize(
     ("origin", "status"),
-    [(None, 200), ("https://evil.example", 403), ("null", 403), ("http://127.0.0.1:9", 200)],
+    [
+        (None, 200),
+        ("https://evil.example", 403),
+        ("null", 403),
+        ("", 403),
+        ("http://127.0.0.1:PORT", 200),
+        ("HTTP://127.0.0.1:PORT", 200),
+        ("http://127.0.0.1", 403),
+        ("http://127.0.0.1:9", 403),
+        ("http://localhost:PORT", 403),
+        ("http://127.0.0.1:PORT.evil.example", 403),
+        ("http://[", 403),
+    ],
 )
 def test_web_pages_of_others_are_refused(locked: Running, origin: str | None, status: int) -> None:
-    headers = {} if origin is None else {"Origin": origin}
+    headers = {} if origin is None else {"Origin": origin.replace("PORT", locked.url.rsplit(":")[-1])}
     with locked.client() as client:
         answer = client.post("/infer", json={"prompt": "a", "max_length": 1}, headers=headers)
         preflight = client.options(
@@ -128,11 +140,43 @@ def test_web_pages_of_others_are_refused(locked: Running, origin: str | None, st
         assert not [name for name in each.headers if name.startswith("access-control")]
 
 
-def test_a_form_is_no_request(locked: Running) -> None:
-    raw = '{"prompt": "a", "max_length": 1}'
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        ("decoder.example", "https://decoder.example", 200),
+        ("decoder.example:443", "https://decoder.example", 200),
+        ("decoder.example", "https://decoder.example:8443", 403),
+        ("decoder.example:8000", "http://decoder.example:8000", 200),
+        ("decoder.example:8000", "http://decoder.example", 403),
+        ("decoder.example", "http://decoder.example:80", 200),
+        ("[::1]:8000", "http://[::1]:8000", 200),
+        ("[::1]:8000", "http://[::1]:8001", 403),
+    ],
+)
+def test_an_origin_is_its_own_with_its_port(locked: Running, host: str, origin: str, status: int) -> None:
     with locked.client() as client:
-        answer = client.post("/infer", content=raw, headers={"Content-Type": "text/plain"})
-    assert answer.status_code == 422
+        assert client.get("/health", headers={"Host": host, "Origin": origin}).status_code == status
+
+
+@pytest.mark.parametrize("path", ["/infer", "/infer/stream", "/v1/completions", "/v1/chat/completions"])
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "", "application/xjson"])
+def test_a_body_without_the_header_of_json_is_told_which_it_needs(
+    locked: Running, path: str, kind: str
+) -> None:
+    raw = b'{"prompt": "a", "max_length": 1}'
+    with locked.client() as client:
+        answer = client.post(path, content=raw, headers={"Content-Type": kind} if kind else {})
+    assert answer.status_code == 415
+    assert "Content-Type: application/json" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json; charset=utf-8", "Application/JSON", "application/a+json"]
+)
+def test_other_spellings_of_the_header_are_json(locked: Running, kind: str) -> None:
+    raw = b'{"prompt": "a", "max_length": 1}'
+    with locked.client() as client:
+        assert client.post("/infer", content=raw, headers={"Content-Type": kind}).status_code == 200
 
 
 def test_half_a_million_mistakes_are_refused_at_the_first(server: Running) -> None:
@@ -264,7 +308,8 @@ def test_a_head_that_does_not_come_is_not_waited_for(
     host, port = locked.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as wire:
         wire.sendall(said)
-        assert wire.recv(1000) == b"", "it has hung up"
+        late = b"".join(iter(lambda: wire.recv(1000), b""))  # until it has hung up
+        assert late[:12] == (b"HTTP/1.1 408" if said else b"")
     with socket.create_connection((host, int(port)), timeout=10) as wire:
         for _ in range(2):
             wire.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")

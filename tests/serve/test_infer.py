@@ -153,7 +153,6 @@ def test_a_parameter_is_turned_while_tokens_come(server: Running, slow: str) -> 
     [
         ({}, 422, "prompt", "required"),
         ({"prompt": ""}, 400, "prompt", "empty"),
-        ({"prompt": " \n"}, 400, "prompt", "empty"),
         ({"prompt": []}, 400, "prompt", "empty"),
         ({"prompt": "a", "max_length": 0}, 422, "max_length", "at least 1"),
         ({"prompt": "a", "max_length": 10**9}, 422, "max_length", "at most 4096"),
@@ -161,12 +160,16 @@ def test_a_parameter_is_turned_while_tokens_come(server: Running, slow: str) -> 
         ({"prompt": "a", "strategy": "beam", "params": {"num_beams": 10**9}}, 422, "num_beams", "to 16"),
         ({"prompt": "a", "strategy": "bean"}, 422, "strategy", "contrastive"),
         ({"prompt": "a", "strategy": "top_k", "params": {"top_p": 1}}, 422, "top_p", "it has top_k"),
-        ({"prompt": "a", "strategy": "top_p", "params": {"top_p": 0}}, 422, "top_p", "above 0 to 1"),
+        ({"prompt": "a", "strategy": "top_p", "params": {"top_p": -0.1}}, 422, "top_p", "from 0 to 1"),
+        ({"prompt": "a", "strategy": "top_k", "params": {"top_k": True}}, 422, "top_k", "whole number"),
+        ({"prompt": "a", "n": True}, 422, "n", "true or false"),
+        ({"prompt": [True]}, 422, "prompt", "integer"),
+        ({"prompt": [1.0]}, 422, "prompt", "integer"),
         ({"prompt": "a", "strategy": "top_k", "params": {"top_k": 1.5}}, 422, "top_k", "whole number"),
         ({"prompt": "a", "strategy": "top_p", "params": {"temperature": -1}}, 422, "temperature", "from 0"),
         ({"prompt": "a", "strategy": "top_p", "params": {"temperature": 1e9}}, 422, "temperature", "to 5"),
         ({"prompt": "a", "maxlength": 5}, 422, "maxlength", "no field"),
-        ({"prompt": "a", "seed": -1}, 422, "seed", "greater"),
+        ({"prompt": "a", "seed": -2}, 422, "seed", "greater"),
         ({"prompt": "a " * 5000, "max_length": 5}, 400, "prompt", "context holds 2048"),
     ],
 )
@@ -270,3 +273,42 @@ def test_requests_reach_the_engine_whole(server: Running) -> None:
         sources=request.sources,
         watched=False,
     )
+
+
+@pytest.mark.parametrize("field", ["prompt", "prefix"])
+@pytest.mark.parametrize(
+    ("ids", "words"),
+    [
+        ([4096], "0 to 4095"),
+        ([2**31 - 1], "0 to 4095"),
+        ([5, 2**40], "2147483647"),
+        ([-1], "greater than or equal to 0"),
+        ([True], "integer"),
+        ([1.0], "integer"),
+        ([1.5], "integer"),
+        (["1"], "integer"),
+        ([[1]], ""),
+        ([1] * 5000, "the context holds 2048"),
+    ],
+)
+def test_ids_that_are_none_are_refused(server: Running, field: str, ids: list[object], words: str) -> None:
+    body = {"prompt": PROMPT, "max_length": 4, "strategy": "contrastive", field: ids}
+    for path in ("/infer", "/infer/stream"):
+        answer = server.post(path, body)
+        error = answer.json()["error"]
+        assert answer.status_code in (400, 422), error
+        assert error["param"].split(".")[0] == field
+        assert words in error["message"]
+    assert server.post("/infer", {"prompt": PROMPT, "max_length": 1}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "prompt", [[4095], [4096], [True], [-1], [1.0], [[3], [4096]], [[3], [True]], ["a", 3]]
+)
+def test_so_are_those_of_openais_prompts(server: Running, prompt: list[object]) -> None:
+    for more in ({}, {"echo": True, "logprobs": 1, "max_tokens": 0}, {"stream": True}):
+        answer = server.post("/v1/completions", {"prompt": prompt, "max_tokens": 1, **more})
+        if prompt == [[3], [4096]] and "stream" in more:  # the first of them has been told by then
+            assert "token id 4096" in answer.text
+        else:
+            assert answer.status_code == (200 if prompt == [4095] else 422), answer.text

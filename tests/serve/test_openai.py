@@ -305,7 +305,7 @@ def test_samples_and_beams_of_a_conversation(client: openai.OpenAI) -> None:
         ({"max_tokens": 0}, "max_tokens"),
         ({"temperature": -1}, "temperature"),
         ({"temperature": 1e9}, "temperature"),
-        ({"top_p": 0}, "top_p"),
+        ({"top_p": -0.1}, "top_p"),
         ({"extra_body": {"params": {"nonsense": 1}}}, "nonsense"),
         ({"extra_body": {"guided_json": {}}}, "guided_json"),
         ({"logprobs": True, "extra_body": {"strategy": "beam"}}, "logprobs"),

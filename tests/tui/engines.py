@@ -97,7 +97,7 @@ class PictureEngine:
     def decode(self, ids: Sequence[int]) -> list[str]:
         return [WORDS[i % len(WORDS)] for i in ids]
 
-    def count(self, text: str) -> int | None:
+    def count(self, text: str, control_tokens: bool = False) -> int | None:
         return len(text.split())
 
     def memory(self) -> Memory:

@@ -192,6 +192,26 @@ async def test_a_conversation_comes_back_from_the_history(talker: Any) -> None:
         assert run.started.reused_tokens > 0
 
 
+async def test_a_message_that_the_template_refuses_comes_back_to_the_prompt(talker: Any, model: str) -> None:
+    file = Path(model) / "chat_template.jinja"
+    honest = file.read_text()
+    file.write_text("{% if messages[-1].content == 'no' %}{{ 'a' * 9999999999 }}{% endif %}" + honest)
+    try:
+        async with talker().run_test(size=SIZE) as pilot:
+            workbench = await talking(pilot)
+            await say(pilot, "hello")
+            workbench.prompt.insert("no")
+            await press(pilot, "ctrl+j")
+            await until(pilot, lambda: workbench.session.run.phase == "failed" and ended(workbench))
+            assert workbench.prompt.text == "no"
+            assert [each.prompt for each in workbench.talk.exchanges] == ["hello"]
+            last = await say(pilot, "w")
+            assert [turn.content for turn in last.request.prompt if turn.role == "user"] == ["hello", "now"]
+            assert last.phase == "done"
+    finally:
+        file.write_text(honest)
+
+
 async def test_leaving_the_conversation_completes_prompts_on_their_own(talker: Any) -> None:
     async with talker().run_test(size=SIZE) as pilot:
         workbench = await talking(pilot)

@@ -382,9 +382,8 @@ async def test_nothing_of_a_hostile_prompt_reaches_the_screen(demo: Any) -> None
         await until(pilot, lambda: ready(workbench))
         from textual import events as textual_events
 
-        workbench.prompt.post_message(
-            textual_events.Paste("a\x1b[31m\x9b2J\u202eb [@click=app.quit]c[/]\r\nd")
-        )
+        workbench.prompt.focus()
+        app.post_message(textual_events.Paste("a\x1b[31m\x9b2J\u202eb [@click=app.quit]c[/]\r\nd"))
         await until(pilot, lambda: "[@click" in workbench.prompt.text)
         assert "\x1b" not in workbench.prompt.text
         assert "\x9b" not in workbench.prompt.text

@@ -28,6 +28,7 @@ from edge_tui.engine.checkpoints.weight_files import (
     read_tensors,
     without_config,
 )
+from edge_tui.user_file import reason, special_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -45,6 +46,8 @@ __all__ = [
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 """Files of which a tokenizer has at least one."""
 _SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+_TEMPLATE_BYTES = 4_000_000
+"""Most bytes of a chat template; the longest that are published have some 50,000."""
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 
 
@@ -171,7 +174,20 @@ def open_checkpoint(name: str) -> Checkpoint:
         CheckpointError: it is not there, incomplete, or of a kind that is not supported.
     """
     path = find(name)
+    _check_files(name, path)
     return describe(name, path, lambda: read_tensors(name, path), lambda file: (path / file).exists())
+
+
+def _check_files(name: str, path: Path) -> None:
+    """Refuses a folder that cannot be listed, or that holds what hangs its reader."""
+    try:
+        special = special_file(path)
+    except OSError as error:
+        raise CheckpointError(
+            f"The folder {path} cannot be read ({reason(error)}); check its permissions."
+        ) from error
+    if special is not None:
+        raise CheckpointError(f"{special.name} of {name} is no file but a pipe or a device; remove it.")
 
 
 def describe(
@@ -200,9 +216,7 @@ def describe(
         raise CheckpointError(foreign(name, "GPTQ or AWQ"))
     _check_tokenizer(name, path, has)
     tokenizer_config = read_json(name, path / "tokenizer_config.json") or {}
-    if (
-        "added_tokens_decoder" not in tokenizer_config
-    ):  # as in transformers: newer checkpoints say it all there
+    if "added_tokens_decoder" not in tokenizer_config:  # newer ones say it all there
         tokenizer_config |= read_json(name, path / "special_tokens_map.json") or {}
     return Checkpoint(
         name=name,
@@ -278,6 +292,10 @@ def _chat_template(name: str, path: Path, tokenizer_config: Mapping[str, Any]) -
     file = path / "chat_template.jinja"
     if file.exists():
         try:
+            if file.stat().st_size > _TEMPLATE_BYTES:
+                raise CheckpointError(
+                    f"{file.name} of {name} has more than {_TEMPLATE_BYTES:,} bytes; take another checkpoint."
+                )
             return file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(
@@ -295,7 +313,7 @@ def _vocabulary(path: Path) -> tuple[str, dict[str, int]]:
     file = path / "tokenizer.json"
     try:
         return _read_vocabulary(file, file.stat().st_mtime_ns)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         others = (path / other for other in ("tokenizer.model", "vocab.json", "merges.txt", "spiece.model"))
         return _digest(other.read_bytes() for other in others if other.exists()), {}
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from edge_tui.engine.checkpoints.weight_files import CheckpointError, lone_file
+from edge_tui.user_file import expand
 
 DEMO = Path(__file__).parents[2] / "demo"
 DEMO_MODELS = ("expert", "amateur")
@@ -19,9 +20,9 @@ def cache_root() -> Path:
     """The Hugging Face cache, from the environment as it is now (its own library freezes it on import)."""
     env = os.environ
     if cache := env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE"):
-        return Path(cache).expanduser()
+        return expand(cache)
     home = env.get("HF_HOME") or os.path.join(env.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")  # noqa: PTH118
-    return Path(home).expanduser() / "hub"
+    return expand(home) / "hub"
 
 
 def offline() -> bool:

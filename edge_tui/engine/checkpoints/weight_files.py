@@ -13,6 +13,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.errors import EdgeError
+from edge_tui.user_file import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
 _HEADER_LIMIT = 100_000_000
 """The safetensors format's own bound of a header, in bytes."""
+_JSON_LIMIT = 100_000_000
+"""Bytes of the largest JSON file that is read: the index of a model's shards has some megabytes."""
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U8": 8}
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _POINTER = b"version https://git-lfs"
@@ -54,7 +57,7 @@ class Tensor:
 def read_json(name: str, file: Path) -> dict[str, Any] | None:
     """A JSON object; None if there is no such file."""
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = read_text(file, _JSON_LIMIT)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError as error:

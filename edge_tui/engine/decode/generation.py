@@ -40,14 +40,14 @@ class PrefixEntry:
     costs: dict[int, tuple[float, float]] = field(default_factory=dict)
 
     def find(
-        self, decoder: Decoder, rows: int, eos: tuple[int, ...], roots: list[Context]
+        self, decoder: Decoder, rows: int, proposals: int, eos: tuple[int, ...], roots: list[Context]
     ) -> StepRunner | None:
         """A runner that fits a run, taken off the shelf; those that no run can fit again are dropped."""
         self.runners = [
             runner for runner in self.runners if runner.decoder is not decoder or runner.roots == roots
         ]
         for runner in self.runners:
-            if (runner.decoder, runner.rows, runner.eos) == (decoder, rows, eos):
+            if (runner.decoder, runner.rows, runner.k, runner.eos) == (decoder, rows, proposals, eos):
                 self.runners.remove(runner)
                 return runner
         return None
@@ -178,7 +178,9 @@ class Generation:
 
         roots = [cache[key].context for key in keys.values()]
         self._entry = cache[next(iter(keys.values()))]
-        runner = self._entry.find(self.decoder, self.rows, self._eos, roots) if self._capture else None
+        runner = None
+        if self._capture:
+            runner = self._entry.find(self.decoder, self.rows, self.lookahead, self._eos, roots)
         if runner is None:
             make = SpeculativeRunner if self.lookahead else StepRunner
             runner = make(self.decoder, self.models, roots, self._values, self.rows, self._eos, self._width)

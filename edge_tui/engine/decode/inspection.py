@@ -161,7 +161,8 @@ class Inspector:
 
     def _check_prefix(self) -> None:
         if self._prefix and self._written:
-            raise _forgets(self._decoder, ", ".join(f"s[{name!r}]" for name in sorted(self._written)))
+            names = sorted({name.rpartition(".")[2] for name in self._written})  # a chain's have a number
+            raise _forgets(self._decoder, ", ".join(f"s[{name!r}]" for name in names))
 
 
 def _forgets(decoder: Decoder, what: str) -> RequestError:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.events import TOP, FinishReason, TokenBatch
 from edge_tui.engine.ops.stats import ASTRAY, FLOATS, INTS
-from edge_tui.engine.text.tokenizer import StopScanner
+from edge_tui.engine.stop_scanner import StopScanner
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,6 +83,7 @@ class SequenceState:
 
     Attributes:
         text: Turns its ids into characters.
+        ends: Ids that end it; their characters are not part of it.
         scanner: Looks for stop strings, if there are any.
         held: Records whose text may still become a stop string, by index.
         count: Tokens taken.
@@ -91,6 +92,7 @@ class SequenceState:
     """
 
     text: Detokenizer
+    ends: frozenset[int]
     scanner: StopScanner | None
     held: dict[int, tuple[NDArray[Any], NDArray[Any]]] = field(default_factory=dict)
     count: int = 0
@@ -102,12 +104,14 @@ class SequenceState:
 
     def take(self, index: int, ints: NDArray[Any], floats: NDArray[Any]) -> list[Entry]:
         """Takes one token, int32 and float32 `[1, …]`; returns the records that became certain."""
-        text = self.text.push(int(ints[0, 0]))
+        token = int(ints[0, 0])
+        shown = token not in self.ends
+        text = self.text.push(token) if shown or self.scanner is not None else ""
         self.count += 1
         if self.scanner is None:
             return [(index, 0, ints, floats, [text])]
         self.held[index] = (ints, floats)
-        released, stopped = self.scanner.push(index, text)
+        released, stopped = self.scanner.push(index, text, token, shown)
         entries = self._release(released)
         if stopped:
             self.reason = "stop"
@@ -167,6 +171,7 @@ class OutputProcessor:
         self._proposes = proposes
         self._start = start
         self._max_new = max_new
+        self._ends = frozenset(codec.end_ids)
         self._texts: list[Detokenizer] = []
         """Of a search, by row."""
         self._voices: list[SequenceState] = []
@@ -175,7 +180,11 @@ class OutputProcessor:
             self._texts = [codec.detokenizer(context_ids) for _ in range(rows)]
         else:
             self._voices = [
-                SequenceState(codec.detokenizer(context_ids), StopScanner(stops) if stops else None)
+                SequenceState(
+                    codec.detokenizer(context_ids),
+                    self._ends,
+                    StopScanner(stops, codec.control) if stops else None,
+                )
                 for _ in range(rows)
             ]
         self._ready: list[Entry] = []
@@ -261,7 +270,10 @@ class OutputProcessor:
             self._texts[parent] if parent == row else self._texts[parent].fork()
             for row, parent in enumerate(parents)
         ]
-        texts = [text.push(token) for text, token in zip(self._texts, ids, strict=True)]
+        texts = [
+            "" if token in self._ends else text.push(token)
+            for text, token in zip(self._texts, ids, strict=True)
+        ]
         self.history.tokens.append(ids)
         self.history.parents.append(parents)
         for position, name in enumerate(self._columns):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Param, ParamError, Params
+from edge_tui.decoders.temperature import TEMPERATURE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,8 +49,8 @@ class ParamTable:
 
         self._params = {param.name: (index, param) for index, param in enumerate(params)}
         self._lock = threading.Lock()
-        block = [*(values[param.name] for param in params), 0.0]
-        self._host = torch.tensor(block, dtype=torch.float32)
+        self._values = {param.name: values[param.name] for param in params}
+        self._host = torch.tensor([*self._effective(), 0.0], dtype=torch.float32)
         if device.startswith("cuda"):
             self._host = self._host.pin_memory()
         # Other threads write through numpy: it knows no inference mode, and needs no torch call.
@@ -73,7 +74,8 @@ class ParamTable:
         with self._lock:
             self.version = 0
             self._changes.clear()
-            self._block[:] = [*(values[name] for name in self._params), 0.0]
+            self._values = {name: values[name] for name in self._params}
+            self._block[:] = [*self._effective(), 0.0]
 
     def set(self, name: str, value: float | str) -> tuple[float, int]:
         """Takes a new value; returns it as a float with the version that carries it.
@@ -83,16 +85,25 @@ class ParamTable:
         """
         if name not in self._params:
             raise ParamError(f"There is no parameter {name!r} here; there are {', '.join(self._params)}.")
-        index, param = self._params[name]
+        _, param = self._params[name]
         number = param.parse(value)
         if not param.live:
             raise ParamError(f"{name} is fixed while a run goes on; it applies to the next run.")
         with self._lock:
             self.version += 1
             self._changes.append((name, number))
-            self._block[index] = number
-            self._block[-1] = self.version
+            self._values[name] = number
+            self._block[:] = [*self._effective(), self.version]
             return number, self.version
+
+    def _effective(self) -> list[float]:
+        """The values as steps use them: a greedy parameter makes the temperature 0.
+
+        A filter alone would keep every token that is as likely as the likeliest, and draw among them.
+        """
+        values = self._values
+        cold = any(param.greedy == values[name] for name, (_, param) in self._params.items())
+        return [0.0 if cold and name == TEMPERATURE.name else value for name, value in values.items()]
 
     def changes_between(self, old: int, new: int) -> dict[str, float]:
         """The parameters that versions `old + 1 … new` changed, with their last values."""

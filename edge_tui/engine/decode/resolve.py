@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edge_tui.decoders.base import Decoder, ParamError
@@ -64,31 +64,56 @@ def resolve_params(
         name: Resolved(known[name].format(value) if known[name].choices else value, sources[name])
         for name, value in values.items()
     }
-    seed = seeds.draw() if request.seed is None else request.seed
+    seed = seeds.draw() if request.seed is None or request.seed < 0 else request.seed
     return ResolvedParams(values, resolved, seed)
 
 
-def room(prompt: int, asked: int, context: int, least: int = 1) -> tuple[int, str]:
+def check_ids(ids: Sequence[int], size: int, field: str) -> None:
+    """Refuses what is no token of a model, which a device could only answer with a fault.
+
+    Args:
+        ids: Token ids that a request holds.
+        size: Ids go from 0 to one below it.
+        field: The request's field that they come from.
+
+    Raises:
+        RequestError: one of them is no whole number, or out of range.
+    """
+    for token in ids:
+        if type(token) is not int or not 0 <= token < size:
+            place = "prompt" if field == "ids" else field
+            raise RequestError(
+                f"The {place} has the token id {repr(token)[:40]}, but ids are whole numbers from 0 to"
+                f" {size - 1}.",
+                field,
+            )
+
+
+def room(prompt: int, prefix: int, asked: int, context: int, least: int = 1) -> tuple[int, str]:
     """How many new tokens fit, and a sentence if that is fewer than asked for.
 
     Args:
-        prompt: Tokens already spoken for (prompt and kept prefix).
+        prompt: Tokens of the prompt.
+        prefix: Generated tokens that are kept.
         asked: New tokens wanted.
         context: The model's limit in tokens.
         least: New tokens that make a run; 0 where the prompt itself is what is asked about.
 
     Raises:
-        RequestError: the prompt alone fills the context, or nothing is left of it.
+        RequestError: prompt and prefix fill the context, or nothing is left of it.
     """
     if asked < least:
         raise RequestError(f"max_length is {asked}, but must be at least {least} new token.", "max_length")
-    left = context - prompt
+    taken = prompt + prefix
+    left = context - taken
     if left < least:
+        field = "prompt" if prompt + least > context else "prefix"
+        both = f" and the prefix {prefix}" if prefix else ""
         raise RequestError(
-            f"The prompt has {prompt} tokens, but the context holds {context} with at least one new token:"
-            f" shorten it by {least - left} or load the model with a larger context.",
-            "prompt",
+            f"The prompt has {prompt} tokens{both}, but the context holds {context} with at least one new"
+            f" token: shorten the {field} by {least - left} or load the model with a larger context.",
+            field,
         )
     if asked > left:
-        return left, f"Only {left:,} of {asked:,} new tokens fit: {prompt:,} of {context:,} are taken."
+        return left, f"Only {left:,} of {asked:,} new tokens fit: {taken:,} of {context:,} are taken."
     return asked, ""

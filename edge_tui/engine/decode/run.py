@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from edge_tui import decoders
 from edge_tui.decoders import auto
 from edge_tui.decoders.base import Decoder, Records
+from edge_tui.decoders.core import checks
+from edge_tui.engine import prompt as prompts
 from edge_tui.engine.decode import scoring
 from edge_tui.engine.decode.cpu_pinning import CpuPinning
 from edge_tui.engine.decode.generation import Generation
 from edge_tui.engine.decode.inspection import check_request
 from edge_tui.engine.decode.output_processor import BrokenStep, NotANumber, OutputProcessor
-from edge_tui.engine.decode.resolve import resolve_params, room
+from edge_tui.engine.decode.resolve import check_ids, resolve_params, room
 from edge_tui.engine.decode.speculation_gate import SpeculationGate
 from edge_tui.engine.events import (
     Event,
@@ -29,16 +31,12 @@ from edge_tui.engine.events import (
     Started,
 )
 from edge_tui.engine.models.manager import ModelManager, memory_of
-from edge_tui.engine.port import Message, Request
-from edge_tui.engine.text import chat_template
 from edge_tui.errors import Cancelled, RequestError
 
 if TYPE_CHECKING:
     from edge_tui.engine.decode.run_state import Run
     from edge_tui.engine.models.loader import LoadedModel
 
-_TAIL = 8
-"""Tokens at the end of a prompt among which its template may open a thought."""
 _FLUSH = 0.010
 """Seconds between batches: fast enough for any screen, slow enough to cost the decode loop nothing."""
 _WARM = 3
@@ -82,16 +80,30 @@ def run_request(
     main = loaded[decoder.roles[0]]
     manager.codec = main.codec
     request = run.request  # parameters may have been turned while the model was loading
+    vocab = min(main.codec.size, *(model.model.info.vocab for model in loaded.values()))
+    check_ids(request.ids, vocab, "ids")
+    check_ids(request.prefix, vocab, "prefix")
+    if ended := [token for token in request.prefix if token in main.codec.end_ids]:
+        raise RequestError(
+            f"The kept tokens hold {main.codec.pieces(ended)[0]!r}, which ends an answer:"
+            " keep only what comes before it.",
+            "prefix",
+        )
     try:
-        prompt_ids, notices = read_prompt(request, main, stopped)
+        prompt = prompts.read(request, main, stopped)
     except Cancelled:
         post(Finished(run.id, "cancelled", 0, 0.0, 0.0))
         return
-    ids = [*prompt_ids, *request.prefix]
+    ids = [*prompt.ids, *request.prefix]
     resolved = resolve_params(request, decoder, decoder.from_checkpoint(main.checkpoint.generation_config))
     context = min(model.context for model in loaded.values())
-    max_new, clamped = room(len(ids), request.max_length, context, least=0 if request.prompt_logps else 1)
-    eos = tuple(sorted({i for i in main.checkpoint.eos_ids if i < main.codec.size}))
+    max_new, clamped = room(
+        len(prompt.ids),
+        len(request.prefix),
+        request.max_length,
+        context,
+        least=0 if request.prompt_logps else 1,
+    )
     generation = Generation(
         decoder,
         {role: model.model for role, model in loaded.items()},
@@ -99,12 +111,13 @@ def run_request(
         ids,
         len(request.prefix),
         max_new,
-        eos,
-        min(main.codec.size, *(model.model.info.vocab for model in loaded.values())),
+        main.codec.end_ids,
+        vocab,
         resolved.seed,
         request.samples,
     )
     check_request(decoder, decoder.rows(resolved.values), generation.lookahead, len(request.prefix))
+    _check_rows(generation, loaded, request.samples)
     processor = OutputProcessor(
         run.id,
         decoder,
@@ -133,14 +146,17 @@ def run_request(
             strategy=decoder.name,
             rows=generation.rows,
             columns=decoder.columns,
-            prompt_tokens=len(prompt_ids),
+            prompt_tokens=len(prompt.ids),
             prefix_tokens=len(request.prefix),
             reused_tokens=reused,
             max_new_tokens=max_new,
             seed=resolved.seed,
             values=resolved.resolved,
-            notices=(*notices, *extra),
-            thinking=chat_template.thinking_open("".join(main.codec.pieces(prompt_ids[-_TAIL:]))),
+            notices=(*prompt.notices, *extra),
+            thinking=prompt.thinking,
+            control_tokens=prompt.control_tokens,
+            end_ids=main.codec.end_ids,
+            kept_texts=main.codec.texts(prompt.ids, request.prefix),
         )
 
     try:
@@ -164,7 +180,7 @@ def run_request(
             generation.lookahead + 2 if generation.lookahead else processor.steps - generation.launched + 1
         )
         generation.remember(manager.contexts, processor.fed[: max(0, len(processor.fed) - unsure)])
-    ranked = _rank(decoder, processor, resolved.values | decode.turned, main)
+    ranked = _rank(decoder, processor, resolved.values | decode.turned, main, ids)
     best = ranked[0] if ranked else None
     post(
         Finished(
@@ -183,6 +199,25 @@ def run_request(
             ranked=ranked,
         )
     )
+
+
+def _check_rows(generation: Generation, loaded: Mapping[str, LoadedModel], samples: int) -> None:
+    """Refuses a run that a model cannot hold apart.
+
+    Raises:
+        RequestError: a model of one row is to decode several, or two streams.
+    """
+    decoder = generation.decoder
+    for model in loaded.values():
+        streams = sum(loaded[stream.role].model is model.model for stream in decoder.streams)
+        if model.model.caps.fork or (generation.rows == 1 and streams == 1):
+            continue
+        what = f"{generation.rows} rows side by side" if generation.rows > 1 else f"{streams} texts at once"
+        raise RequestError(
+            f"{decoder.title} decodes {what}, but {model.model.info.name} can hold one only: "
+            "choose a strategy of one row and one sample, or another model.",
+            "samples" if samples > 1 else "strategy",
+        )
 
 
 class _Decode:
@@ -311,61 +346,18 @@ class _Decode:
             self._post(batch)
 
 
-def read_prompt(
-    request: Request, main: LoadedModel, cancelled: Callable[[], bool]
-) -> tuple[list[int], tuple[str, ...]]:
-    """The prompt's ids, and what the user should know about how it was wrapped.
-
-    Raises:
-        RequestError: the prompt is empty, or has ids that the tokenizer does not know.
-        ChatError: the chat template cannot render it.
-        Cancelled: `cancelled()` said so while the template was rendered.
-    """
-    if request.ids:
-        if unknown := [token for token in request.ids if not 0 <= token < main.codec.size]:
-            raise RequestError(
-                f"The prompt has the token id {unknown[0]}, but ids go from 0 to {main.codec.size - 1}.",
-                "ids",
-            )
-        return list(request.ids), ()
-    turns = request.prompt
-    text = turns if isinstance(turns, str) else "\n".join(turn.content for turn in turns)
-    if not text.strip():
-        raise RequestError("The prompt is empty: type something to decode.", "prompt")
-    has_template = main.checkpoint.chat_template is not None
-    notices: tuple[str, ...] = ()
-    if request.chat is not False and has_template:
-        messages = [Message("user", turns)] if isinstance(turns, str) else list(turns)
-        if request.system:
-            messages.insert(0, Message("system", request.system))
-        rendered = chat_template.render(
-            main.checkpoint, messages, variables=request.template, cancelled=cancelled
-        )
-        assert rendered is not None
-        return main.codec.encode(rendered, special=False), notices
-    if request.chat is True:
-        notices = ("This model has no chat template: the prompt is completed as raw text.",)
-    if request.system:
-        notices += ("Outside a chat template there is no place for the system prompt: it is left out.",)
-    if request.template:
-        names = ", ".join(request.template)
-        notices += (
-            f"Outside a chat template there is no place for template variables: {names} is left out.",
-        )
-    ids = main.codec.encode(text, special=True)
-    if not ids:
-        raise RequestError("The prompt has no tokens: type something to decode.", "prompt")
-    return ids, notices
-
-
 def _rank(
-    decoder: Decoder, processor: OutputProcessor, values: dict[str, float], main: LoadedModel
+    decoder: Decoder, processor: OutputProcessor, values: dict[str, float], main: LoadedModel, ids: list[int]
 ) -> tuple[Ranked, ...]:
+    """The finished sequences that a strategy chooses among, best first, after a prompt of these ids."""
     history = processor.history
     if not history.tokens:
         return ()
-    choices = decoder.ranked(Records(history.tokens, history.parents, history.extras, values))
-    return tuple(Ranked(choice.tokens, main.codec.decode(choice.tokens), choice.score) for choice in choices)
+    records = Records(history.tokens, history.parents, history.extras, values)
+    choices = checks.ranked(decoder, records, len(history.tokens[-1]), main.codec.size)
+    return tuple(
+        Ranked(choice.tokens, main.codec.answer(ids, choice.tokens), choice.score) for choice in choices
+    )
 
 
 def _reset_peak(device: str) -> None:

@@ -60,6 +60,8 @@ class StepRunner:
         self.roots = roots
         self.rows = rows
         self.eos = eos
+        self.k = 0
+        """Tokens that a step proposes."""
         self.proposing = True
         """Whether a strategy that proposes tokens may do so; others do not care."""
         self.has_read = True

@@ -17,6 +17,7 @@ from edge_tui.engine.checkpoints.weights import WeightsError, check_shards
 from edge_tui.engine.models.base import Caps, ModelInfo
 from edge_tui.engine.models.groups import Group, GroupedContext
 from edge_tui.engine.models.linear import Linear, PrecisionError, kind_of
+from edge_tui.engine.models.self_check import Deviation, deviation
 from edge_tui.errors import Cancelled
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class TransformersModel:
         inputs = inspect.signature(module.forward).parameters
         self._cache_name = "past_key_values" if "past_key_values" in inputs else "cache_params"
         self._keeps = "logits_to_keep" in inputs
+        self._places = "position_ids" in inputs
         layers = self._new_cache().layers
         stuck = {type(layer).__name__ for layer in layers} - set(CROPPABLE)
         self.recurrent = bool(stuck)
@@ -45,8 +47,18 @@ class TransformersModel:
             reasons.append(f"{name} keeps a running state, which cannot be rewound.")
         if module.device.type == "cuda":
             reasons.append(f"Steps of {name} are launched one by one, not captured, and so slower.")
-        self.caps = Caps(rewind=not stuck, hidden=True, reason=" ".join(reasons))
+        self.caps = Caps(rewind=not stuck, hidden=True)
         self.info = info(self._probe())
+        off = self._check(name)
+        if off.two > off.limit:
+            reasons.append(
+                f"{name} decodes one row at a time: as two rows its logits are {off.two:.2g} of their spread "
+                f"off what one full forward gives ({off.one:.2g} as one row, {off.limit:.2g} is rounding)."
+            )
+        several = off.two <= off.limit
+        self.caps = Caps(
+            rewind=not stuck, fork=several, reorder=several, hidden=True, reason=" ".join(reasons)
+        )
 
     def open(self, rows: int, capacity: int) -> GroupedContext:
         """An empty context for `rows` sequences of at most `capacity` positions."""
@@ -122,7 +134,10 @@ class TransformersModel:
             return Output(torch.cat([s.logits for s in steps], 1), torch.cat(states, 1) if hidden else None)
         if self._module is None:
             raise RuntimeError(f"{self.info.name} has been released.")
-        extra = {"logits_to_keep": 1} if last and self._keeps else {}
+        extra: dict[str, Any] = {"logits_to_keep": 1} if last and self._keeps else {}
+        if self._places:
+            ends = group.length, group.length + ids.shape[1]
+            extra["position_ids"] = torch.arange(*ends, device=ids.device).expand(ids.shape)
         out = self._module(
             input_ids=ids,
             use_cache=True,
@@ -133,6 +148,26 @@ class TransformersModel:
         group.length += ids.shape[1]
         logits = out.logits[:, -1:] if last else out.logits
         return Output(logits, torch.stack(out.hidden_states, 2) if hidden else None)
+
+    def _check(self, name: str) -> Deviation:
+        """Holds cached steps against one uncached forward, with positions said and, if need be, without.
+
+        Raises:
+            WeightsError: a single row comes out wrong.
+        """
+        off = deviation(self, self._module)
+        if self._places and max(off.one, off.two) > off.limit:
+            self._places = False
+            without = deviation(self, self._module)
+            off = min(off, without, key=lambda each: (each.one > each.limit, each.two > each.limit))
+            self._places = off is not without
+        if off.one > off.limit:
+            raise WeightsError(
+                f"{name} cannot be decoded step by step: with its cache the logits are {off.one:.2g} of "
+                f"their spread off what one full forward gives (as two rows {off.two:.2g}), where "
+                f"{off.limit:.2g} is rounding; choose a model of another architecture."
+            )
+        return off
 
     def _new_cache(self) -> Any:
         """An empty cache; windowed layers keep everything, so that they can be rewound (masks hide it)."""

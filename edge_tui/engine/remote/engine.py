@@ -115,7 +115,7 @@ class RemoteEngine:
     def decode(self, ids: Sequence[int]) -> list[str]:
         return self._vocabulary.texts(ids)
 
-    def count(self, text: str) -> int | None:
+    def count(self, text: str, control_tokens: bool = False) -> int | None:
         """Unknown: the tokenizer is on the other side."""
         return None
 

@@ -96,6 +96,7 @@ def body_of(request: Request) -> dict[str, Any]:
         "n": request.samples,
         "chat": request.chat,
         "system": request.system,
+        "control_tokens": request.control_tokens,
         "prefix": list(request.prefix),
         "format": "columns",
     }
@@ -121,6 +122,9 @@ def _started(run: int, told: dict[str, Any], sources: Mapping[str, str]) -> Star
         },
         notices=tuple(map(str, told["notices"])),
         thinking=told["thinking"] is True,
+        control_tokens=tuple(map(str, told.get("control_tokens", ()))),
+        end_ids=tuple(map(int, told.get("end_ids", ()))),
+        kept_texts=tuple(map(str, told.get("kept_texts", ()))),
     )
 
 

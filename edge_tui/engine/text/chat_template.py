@@ -80,8 +80,8 @@ def render(
         The prompt; None if the checkpoint has no chat template.
 
     Raises:
-        ChatError: the template is broken, refuses the conversation or breaks a limit; a variable has a
-            reserved name or is no JSON value; or the child process cannot be started.
+        ChatError: the template is broken, refuses the conversation, writes nothing or breaks a limit; a
+            variable has a reserved name or is no JSON value; or the child process cannot be started.
         Cancelled: `cancelled()` said so.
     """
     if checkpoint.chat_template is None:
@@ -99,10 +99,9 @@ def render(
         "documents": None,
         "add_generation_prompt": add_generation_prompt,
     }
+    names = {**variables, **conversation, **_special_tokens(checkpoint)}
     try:
-        return _PROCESS.render(
-            checkpoint.chat_template, {**variables, **conversation, **_special_tokens(checkpoint)}, cancelled
-        )
+        text = _PROCESS.render(checkpoint.chat_template, names, cancelled)
     except RenderCancelled:
         raise Cancelled from None
     except RenderError as error:
@@ -113,10 +112,10 @@ def render(
                 "switch the template off to complete raw text.",
                 "server",
             ) from error
-        raise ChatError(
-            f"The chat template of {checkpoint.name} cannot render this conversation ({reason}); "
-            "change the turns, or switch the template off to complete raw text."
-        ) from error
+        raise _refusal(checkpoint, reason) from error
+    if not text:
+        raise _refusal(checkpoint, "it writes nothing")
+    return text
 
 
 def prepare(checkpoint: Checkpoint) -> None:
@@ -133,6 +132,13 @@ def reserved_names(checkpoint: Checkpoint) -> frozenset[str]:
 def thinking_open(text: str) -> bool:
     """Whether a rendered prompt ends inside an opened `<think>`: what follows is then a thought."""
     return _THINKING.search(text) is not None
+
+
+def _refusal(checkpoint: Checkpoint, reason: str) -> ChatError:
+    return ChatError(
+        f"The chat template of {checkpoint.name} cannot render this conversation ({reason}); "
+        "change the turns, or switch the template off to complete raw text."
+    )
 
 
 def _special_tokens(checkpoint: Checkpoint) -> dict[str, str]:

@@ -70,7 +70,9 @@ def limit_resources(memory: int) -> None:
     if memory:
         limits[resource.RLIMIT_AS] = memory
     for kind, limit in limits.items():
-        resource.setrlimit(kind, (limit, limit))
+        _, most = resource.getrlimit(kind)
+        least = limit if most == resource.RLIM_INFINITY else min(limit, most)
+        resource.setrlimit(kind, (least, least))
 
 
 def read_frame(stream: IO[bytes]) -> Any:

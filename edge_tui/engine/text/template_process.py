@@ -142,7 +142,7 @@ class TemplateProcess:
         if self._child is not None and self._child.poll() is None:
             return
         self._end()
-        if not sys.executable or getattr(sys, "frozen", False):
+        if not _interpreter() or getattr(sys, "frozen", False):
             raise RenderError("start", "this program has no Python interpreter of its own")
         places = [str(Path(place).absolute()) for place in sys.path if place]
         home = str(Path(edge_tui.__file__).absolute().parents[1])
@@ -151,7 +151,7 @@ class TemplateProcess:
         try:
             self._child = subprocess.Popen(
                 # -P and -S: nothing is imported from the working directory, and sys.path is known already.
-                [sys.executable, "-P", "-S", "-m", "edge_tui.engine.text.template_child", *limits],
+                [_interpreter(), "-P", "-S", "-m", "edge_tui.engine.text.template_child", *limits],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -218,6 +218,11 @@ class TemplateProcess:
         if answer.get("error", "template") != "template":
             raise RenderError(str(answer["error"]))
         return answer
+
+
+def _interpreter() -> str:
+    """Path of Python; on Windows not the virtual environment's, which only starts the real one and waits."""
+    return str(getattr(sys, "_base_executable", "")) if sys.platform == "win32" else sys.executable
 
 
 def _resident(pid: int) -> int:

@@ -1,4 +1,4 @@
-"""Between token ids and text: encoding, incremental decoding, stop strings.
+"""Between token ids and text: encoding and incremental decoding.
 
 Decoding single ids and joining the strings breaks every character that spans tokens. The two families of
 tokenizer that nearly all checkpoints use are therefore decoded as *bytes*: each token stands for some
@@ -14,96 +14,29 @@ module loads no torch; slow-only tokenizers pull in transformers when one is ope
 from __future__ import annotations
 
 import codecs
-import json
 import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from edge_tui.engine.checkpoints.checkpoint import CheckpointError
+from edge_tui.engine.control_tokens import Masked, PlainTokenizer, named
+from edge_tui.engine.token_bytes import BYTE_PIECE, Scheme, scheme_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from tokenizers import Tokenizer
 
     from edge_tui.engine.checkpoints.checkpoint import Checkpoint
 
-__all__ = ["Codec", "Detokenizer", "StopScanner"]
+__all__ = ["Codec", "Detokenizer"]
 
-_BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 _SEED = 16
 """Prompt tokens that a detokenizer reads to know whether the prompt ends inside a character."""
 _ESCAPE = {0xDC00 + byte: f"⟨{byte:02X}⟩" for byte in range(0x80, 0x100)}
 _REPLACE = dict.fromkeys(_ESCAPE, "\ufffd")
-
-
-@lru_cache(maxsize=1)
-def _alphabet() -> dict[str, int]:
-    """GPT-2's bijection between characters and bytes: printable Latin-1 as is, the rest from U+0100 on."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    table = {chr(byte): byte for byte in printable}
-    rest = (byte for byte in range(0x100) if byte not in set(printable))
-    return table | {chr(0x100 + n): byte for n, byte in enumerate(rest)}
-
-
-def _byte_level(piece: str) -> bytes:
-    alphabet = _alphabet()
-    try:
-        return bytes([alphabet[char] for char in piece])
-    except KeyError:  # an added token, spelt as plain text
-        return piece.encode()
-
-
-def _sentencepiece(piece: str) -> bytes:
-    byte = _BYTE_PIECE.fullmatch(piece)
-    return bytes([int(byte[1], 16)]) if byte else piece.replace("▁", " ").encode()
-
-
-@dataclass(frozen=True, slots=True)
-class _Scheme:
-    """How a tokenizer's pieces spell bytes.
-
-    Attributes:
-        spell: Bytes of one piece.
-        errors: UTF-8 error handler: byte-level decoders replace a broken sequence by one U+FFFD, byte
-            fallback replaces every broken byte.
-        strip: What the decoder takes off the front of the text: "" nothing, "space" one space,
-            "piece" every "▁" of the first piece.
-        fallback: Whether whole characters end a run of bytes.
-    """
-
-    spell: Callable[[str], bytes]
-    errors: str
-    strip: str = ""
-    fallback: bool = False
-
-
-def _scheme(decoder: dict[str, Any] | None) -> _Scheme | None:
-    """Reads the decoder section of tokenizer.json; None if it is neither of the two families."""
-    if decoder is None:
-        return None
-    parts = decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
-    kinds = [part["type"] for part in parts if part["type"] != "Fuse"]
-    if kinds == ["ByteLevel"]:
-        return _Scheme(_byte_level, "replace")
-    if kinds == ["Metaspace"] and parts[0].get("replacement") == "▁":
-        never = parts[0].get("prepend_scheme", "always") == "never"
-        return _Scheme(lambda piece: piece.replace("▁", " ").encode(), "replace", "" if never else "piece")
-    spaces = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
-    if kinds[:2] == ["Replace", "ByteFallback"] and parts[0] == spaces:
-        if kinds[2:] == []:
-            return _Scheme(_sentencepiece, "surrogateescape", fallback=True)
-        if parts[-1] == {"type": "Strip", "content": " ", "start": 1, "stop": 0}:
-            return _Scheme(_sentencepiece, "surrogateescape", "space", fallback=True)
-    return None
-
-
-def _decoder(tokenizer: Tokenizer) -> dict[str, Any] | None:
-    """The decoder section alone; serialising the whole tokenizer would take 0.1 s."""
-    state = None if tokenizer.decoder is None else tokenizer.decoder.__getstate__()
-    return None if state is None else dict(json.loads(state))
 
 
 class Codec:
@@ -111,26 +44,51 @@ class Codec:
 
     Attributes:
         size: One more than the highest id the tokenizer knows; the logits may be wider (padding).
+        bos_id: The beginning-of-sequence id, if there is one.
+        end_ids: Ids that end a sequence, ascending; one may be an ordinary piece of text.
         special: Ids of control tokens, which have no text.
+        control: Names of the control tokens, and their ids.
     """
 
-    def __init__(self, tokenizer: Tokenizer, bos_id: int | None = None, add_bos: bool | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        bos_id: int | None = None,
+        add_bos: bool | None = None,
+        end_ids: Iterable[int] = (),
+        roles: frozenset[str] = frozenset(),
+    ) -> None:
         """Wraps a tokenizer; its own truncation and padding are switched off, or prompts would lose text.
 
         Args:
             tokenizer: From tokenizer.json.
             bos_id: The beginning-of-sequence id, so that it is never put there twice.
             add_bos: Whether a raw text begins with it; None leaves that to the tokenizer.
+            end_ids: Ids that end a sequence; those that the tokenizer does not know are left out.
+            roles: Tokens that the checkpoint calls special by their role, whatever the tokenizer's flags.
         """
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
-        self._bos = bos_id
+        self.bos_id = bos_id
         self._add_bos = add_bos
         self._pieces = {i: piece for piece, i in tokenizer.get_vocab(with_added_tokens=True).items()}
         self.size = max(self._pieces, default=-1) + 1
-        self.special = frozenset(i for i, t in tokenizer.get_added_tokens_decoder().items() if t.special)
-        self._scheme = _scheme(_decoder(tokenizer))
+        self.end_ids = tuple(sorted({i for i in end_ids if i in self._pieces}))
+        added = tokenizer.get_added_tokens_decoder()
+        # A checkpoint may flag its end token as ordinary; a line break with a role still is text.
+        self.control = {
+            token.content: i
+            for i, token in added.items()
+            if token.special
+            or (token.content.strip() and (token.content in roles or i == bos_id or i in self.end_ids))
+        }
+        self.special = frozenset(self.control.values())
+        self._added = _any_of(token.content for token in added.values())
+        self._words = _any_of(self.control)
+        # A normalizer can make a control token's name out of other text.
+        self._normalizes = tokenizer.normalizer is not None and any(added[i].normalized for i in self.special)
+        self._scheme = scheme_of(tokenizer)
 
     @classmethod
     def open(cls, checkpoint: Checkpoint) -> Codec:
@@ -143,37 +101,101 @@ class Codec:
 
         file = checkpoint.path / "tokenizer.json"
         add_bos = checkpoint.tokenizer_config.get("add_bos_token")
-        bos = (checkpoint.bos_id, add_bos if isinstance(add_bos, bool) else None)
-        if not file.exists():
-            return cls(_converted(checkpoint), *bos)
-        try:
-            return cls(Tokenizer.from_file(str(file)), *bos)
-        except Exception as error:  # the library raises bare Exception for anything wrong with the file
-            raise CheckpointError(
-                f"The tokenizer of {checkpoint.name} cannot be read ({error}); fetch tokenizer.json again."
-            ) from error
+        if file.exists():
+            try:
+                tokenizer = Tokenizer.from_file(str(file))
+            except Exception as error:  # the library raises bare Exception for anything wrong with the file
+                raise CheckpointError(
+                    f"The tokenizer of {checkpoint.name} cannot be read ({error});"
+                    " fetch tokenizer.json again."
+                ) from error
+        else:
+            tokenizer = _converted(checkpoint)
+        # The token by its name may be an ordinary piece, which no table of added tokens lists.
+        end = tokenizer.token_to_id(checkpoint.eos_token) if checkpoint.eos_token else None
+        return cls(
+            tokenizer,
+            checkpoint.bos_id,
+            add_bos if isinstance(add_bos, bool) else None,
+            (*checkpoint.eos_ids, *(() if end is None else (end,))),
+            named(checkpoint.tokenizer_config),
+        )
 
-    def encode(self, text: str, special: bool = True) -> list[int]:
+    def encode(self, text: str, special: bool = True, control: bool = True) -> list[int]:
         """Ids of a text. Lone surrogates, which no tokenizer takes, become U+FFFD.
 
         Args:
             text: Any string.
             special: Add what the tokenizer adds to a raw text (BOS). False for text out of a chat template,
                 which writes its own.
+            control: Whether a control token's name in it is that token; else it is text like any other.
+
+        Raises:
+            CheckpointError: the tokenizer cannot take such a name as text.
         """
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        text = _whole(text)
         special = special and self._add_bos is not False
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
-        if special and self._bos is not None:
-            if self._add_bos and ids[:1] != [self._bos]:
-                return [self._bos, *ids]
-            if ids[:2] == [self._bos, self._bos]:
+        ids: list[int]
+        if not control and self.control_in([text]):
+            ids = self._plain.encode(text, special)
+        else:
+            ids = self._tokenizer.encode(text, add_special_tokens=special).ids
+        if special and self.bos_id is not None:
+            if self._add_bos and ids[:1] != [self.bos_id]:
+                return [self.bos_id, *ids]
+            if ids[:2] == [self.bos_id, self.bos_id]:
                 return ids[1:]
         return ids
 
+    def encode_rendered(self, text: str, masked: Masked) -> list[int]:
+        """Ids of a rendered conversation, in which control tokens' names are text where users wrote them.
+
+        Args:
+            text: As the template wrote it from `masked` contents.
+            masked: The marks that stand for control tokens' names.
+
+        Raises:
+            CheckpointError: the tokenizer cannot take such a name as text.
+        """
+        return self._plain.encode_rendered(_whole(text), self._added, masked.marks)
+
+    def mask(self, values: Iterable[object], source: str) -> Masked:
+        """Hides control tokens' names in what users wrote from a chat template with that source."""
+        return Masked(self._words, values, source)
+
+    def control_in(self, texts: Iterable[str]) -> Counter[str]:
+        """Returns how often each control token would be read out of the texts."""
+        texts = list(texts)
+        found = Counter(word for text in texts for word in self._words.findall(text))
+        if self._normalizes:
+            ids = [i for text in texts for i in self._tokenizer.encode(text, add_special_tokens=False).ids]
+            found |= Counter(self._pieces[i] for i in ids if i in self.special)
+        return found
+
+    @cached_property
+    def _plain(self) -> PlainTokenizer:
+        try:
+            return PlainTokenizer(self._tokenizer, self.control)
+        except ValueError as error:
+            raise CheckpointError(
+                f"The tokenizer cannot read control tokens as text ({error}); "
+                "take them out of the prompt, or allow them with control_tokens."
+            ) from error
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of a whole sequence as the tokenizer decodes it, without control tokens and unknown ids."""
-        return self._tokenizer.decode([i for i in ids if i in self._pieces], skip_special_tokens=True)
+        known = [i for i in ids if i in self._pieces and i not in self.special]
+        return self._tokenizer.decode(known, skip_special_tokens=True)
+
+    def answer(self, prompt_ids: Sequence[int], ids: Sequence[int]) -> str:
+        """Text of an answer that follows a prompt, without the token that ends it."""
+        stream = self.detokenizer(prompt_ids)
+        return "".join(stream.push(i) for i in ids if i not in self.end_ids) + stream.flush()
+
+    def texts(self, prompt_ids: Sequence[int], ids: Sequence[int]) -> tuple[str, ...]:
+        """Texts of single tokens that follow a prompt: a character comes with the token that completes it."""
+        stream = self.detokenizer(prompt_ids)
+        return tuple(stream.push(i) for i in ids)
 
     def token_bytes(self, token: int) -> bytes:
         """What one token spells, as bytes; empty for ids outside the vocabulary."""
@@ -205,6 +227,17 @@ class Codec:
         for token in known[-_SEED:]:
             stream.push(token)
         return stream
+
+
+def _any_of(names: Iterable[str]) -> re.Pattern[str]:
+    """Matches any of the names, the longest first; nothing if there are none."""
+    ordered = sorted(filter(None, names), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
+
+
+def _whole(text: str) -> str:
+    """Replaces lone surrogates by U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _converted(checkpoint: Checkpoint) -> Tokenizer:
@@ -246,7 +279,7 @@ class Detokenizer(ABC):
 class _Bytewise(Detokenizer):
     """Decodes the bytes that tokens spell."""
 
-    def __init__(self, codec: Codec, scheme: _Scheme, started: bool) -> None:
+    def __init__(self, codec: Codec, scheme: Scheme, started: bool) -> None:
         self._codec = codec
         self._scheme = scheme
         self._started = started
@@ -259,7 +292,7 @@ class _Bytewise(Detokenizer):
         if piece is None or token in codec.special:
             return ""
         spelt = scheme.spell(piece)
-        if scheme.fallback and not _BYTE_PIECE.fullmatch(piece):
+        if scheme.fallback and not BYTE_PIECE.fullmatch(piece):
             text = self._utf8.decode(b"", final=True) + spelt.decode()
         else:
             text = self._utf8.decode(spelt)
@@ -320,71 +353,3 @@ class _Windowed(Detokenizer):
         if self._pending:
             self._context, self._pending = self._pending, ()
         return text
-
-
-class StopScanner:
-    """Finds stop strings in a stream of tokens and lets nothing of them through.
-
-    Text that may still become a stop string is held back. The stop string that *ends* first wins, the
-    longest one if several end together, so the result does not depend on how the text is cut into tokens.
-    """
-
-    def __init__(self, stops: Iterable[str]) -> None:
-        self._stops = tuple(stop for stop in stops if stop)
-        self._longest = max(map(len, self._stops), default=0)
-        self._held: list[tuple[int, str]] = []
-
-    def push(self, index: int, text: str) -> tuple[list[tuple[int, str]], bool]:
-        """Takes one token's text.
-
-        Args:
-            index: The token's index, given back with its text.
-            text: May be empty.
-
-        Returns:
-            Tokens that can no longer be part of a stop string, in order, and whether one was found. Then the
-            last token's text is cut before it, and tokens that lie wholly inside it are gone.
-        """
-        self._held.append((index, text))
-        joined = "".join(piece for _, piece in self._held)
-        found = [(at + len(stop), at) for stop in self._stops if (at := joined.find(stop)) >= 0]
-        if found:
-            return self._cut(min(found)[1]), True
-        safe = len(joined) - self._undecided(joined)
-        released, position = 0, 0
-        for _, piece in self._held:
-            position += len(piece)
-            if position > safe:
-                break
-            released += 1
-        out, self._held = self._held[:released], self._held[released:]
-        return out, False
-
-    def flush(self) -> list[tuple[int, str]]:
-        """Gives back what was held, when the text has ended without a stop string."""
-        out, self._held = self._held, []
-        return out
-
-    def fork(self) -> StopScanner:
-        """An independent copy, for a beam that splits."""
-        twin = StopScanner(self._stops)
-        twin._held = list(self._held)
-        return twin
-
-    def _undecided(self, text: str) -> int:
-        """Length of the longest end of `text` that some stop string begins with."""
-        for n in range(min(self._longest - 1, len(text)), 0, -1):
-            if any(stop.startswith(text[-n:]) for stop in self._stops):
-                return n
-        return 0
-
-    def _cut(self, at: int) -> list[tuple[int, str]]:
-        out: list[tuple[int, str]] = []
-        position = 0
-        for index, piece in self._held:
-            if position >= at:
-                break
-            out.append((index, piece[: at - position]))
-            position += len(piece)
-        self._held = []
-        return out

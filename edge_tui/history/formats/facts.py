@@ -34,6 +34,7 @@ def facts(stored: StoredRun) -> list[tuple[str, str]]:
             value = resolved.value if isinstance(resolved.value, str) else f"{resolved.value:.6g}"
             lines.append((name, f"{value} ({resolved.source})"))
         lines.append(("seed", str(started.seed)))
+        lines.append(("control tokens", " ".join(started.control_tokens)))
     lines += [(f"{each.name} from token {each.index}", f"{each.value:.6g}") for each in stored.changes]
     lines.append(("tokens", f"{entry.tokens:,}"))
     if finished is not None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from textual.content import Content
 from textual.widgets import Input, Static
 
 from edge_tui.tui.screens.filter_list import Item, PickScreen
+from edge_tui.user_file import expand
 from edge_tui.util.format import size
 from edge_tui.util.sanitise import sanitise
 
@@ -53,20 +55,22 @@ class FilesScreen(PickScreen[Path]):
         """The folder that is meant, and what of a name has been typed."""
         typed = self.query_one(Input).value
         folder, slash, start = typed.rpartition("/")
-        base = Path(f"{folder}{slash}" or ".").expanduser()
+        base = expand(f"{folder}{slash}" or ".")
         return base, start
 
     def _filter(self, query: str) -> None:
         """The path takes the place of the filter."""
         hint = self.query_one(".hint", Static)
         folder, _ = self._typed()
-        hint.update(Content(sanitise(str(folder.absolute()), keep_newlines=False)))
+        # Not `absolute`, which fails where the working folder has been removed.
+        shown = folder if folder.is_absolute() else Path(os.environ.get("PWD", "")) / folder
+        hint.update(Content(sanitise(str(shown), keep_newlines=False)))
         self._items = self.items()
         super()._filter("")
 
     def picked(self, id: str) -> None:
         path = Path(id)
-        if not path.is_dir():
+        if not os.path.isdir(path):  # noqa: PTH112 - it fails nowhere
             self.dismiss(path)
             return
         typed = self.query_one(Input).value

@@ -8,7 +8,7 @@ from edge_tui.tui.conversation import Conversation
 from edge_tui.tui.screens.view import View
 
 if TYPE_CHECKING:
-    from edge_tui.engine.events import Event, Started
+    from edge_tui.engine.events import Event, Failed, Started
     from edge_tui.engine.port import Message, Request
     from edge_tui.transcript.transcript import Transcript
     from edge_tui.tui.session import Place, Run
@@ -92,6 +92,14 @@ class Talking(View):
         run = self.session.run
         if self.talk is not None and run is not None:
             self.talk.answered(run)
+            self._paint_talk()
+
+    def _failed(self, event: Failed) -> None:
+        super()._failed(event)
+        run = self.session.run
+        refused = run is not None and run.id == event.run and run.started is None
+        if run is not None and refused and self.talk is not None and not self.prompt.text:
+            self.prompt.put(self.talk.take_back(run.request.prompt))
             self._paint_talk()
 
     def _take(self, event: Event) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from edge_tui.tui.screens.filter_list import Item, PickScreen
-from edge_tui.tui.theme import LADDER
+from edge_tui.tui.theme import AUTO, LADDER
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from textual.widgets import OptionList
 
     from edge_tui.tui.theme import Themes
-
-_AUTO = "auto"
 
 
 class ThemesScreen(PickScreen[str]):
@@ -38,7 +36,7 @@ class ThemesScreen(PickScreen[str]):
         self._show = show
 
     def items(self) -> list[Item]:
-        found = [Item(_AUTO, "auto terminal", Content.assemble("As the terminal is"))]
+        found = [Item(AUTO, "auto terminal", Content.assemble("As the terminal is"))]
         for name, title in self._themes.titles.items():
             ladder = self._themes.themes[name].variables
             dots = [("█", ladder[f"token-{i}"]) for i in range(LADDER)]

@@ -283,6 +283,7 @@ class View(Screen[None]):
             case engine_events.ParamChanged():
                 self.say(f"{event.name} is {event.value:.4g} from token {event.index} on.")
             case engine_events.Died():
+                logs.detail(event.detail)
                 self.app.offer_restart(event)
             case _:
                 pass
@@ -411,7 +412,7 @@ class View(Screen[None]):
         if len(text) > 200_000:
             self.prompt.border_subtitle = f"{len(text):,} characters"
             return
-        count = engine.count(text) if engine is not None and text else None
+        count = engine.count(text, self.app.settings.control_tokens) if engine is not None and text else None
         main = self.session.loaded.get("model")
         room = f" of {main.context:,}" if main is not None else ""
         self.prompt.border_subtitle = "" if count is None else f"{count:,}{room} tokens"

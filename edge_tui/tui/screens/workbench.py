@@ -50,10 +50,6 @@ class Workbench(Crafting):
 
     def _run_prompt(self) -> None:
         prompt = self.prompt.text
-        if not prompt.strip():
-            self.say("The prompt is empty: type something, then ctrl+j.", "error")
-            self.prompt.focus()
-            return
         asked = self._asked(prompt)
         if asked is None:
             return

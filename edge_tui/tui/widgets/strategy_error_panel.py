@@ -9,6 +9,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from edge_tui.decoders import Problem
+from edge_tui.user_file import read_bytes
 from edge_tui.util.format import clip
 from edge_tui.util.sanitise import sanitise
 
@@ -72,8 +73,7 @@ def _excerpt(problem: Problem) -> list[tuple[int, str]]:
     if not problem.line:
         return []
     try:
-        with Path(problem.source).open("rb") as file:
-            lines = file.read(_LIMIT).decode(errors="replace").splitlines()
+        lines = read_bytes(Path(problem.source)).decode(errors="replace").splitlines()
     except OSError:
         return []
     first = max(problem.line - 1 - _AROUND, 0)

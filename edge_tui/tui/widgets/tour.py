@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from textual.content import Content
 from textual.widgets import Static
 
+from edge_tui.user_file import exists
 from edge_tui.util.logs import state_folder
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class TourCard(Static):
 
 def toured() -> bool:
     """Whether the tour was seen to its end, or left."""
-    return _mark().exists()
+    return exists(_mark())
 
 
 def remember() -> None:

@@ -1,0 +1,166 @@
+"""Keeps the control tokens that a chat template writes apart from the same words typed by a user.
+
+A tokenizer turns `<|im_end|>` into the control token wherever it stands, so that a message could end its own
+turn and open another's. Two things prevent that. What users wrote goes through the template with a private
+character in the place of each such word (`Masked`), so that the words in the rendered text are the
+template's own. And the rendered text is encoded by a copy of the tokenizer in which every control token has
+a random name (`PlainTokenizer`): the template's words get these names, the users' words have become ordinary
+text. Normalisation, pieces between tokens and the marks at the front of a text stay those of the checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+__all__ = ["Masked", "PlainTokenizer", "named", "texts"]
+
+_PRIVATE = range(0xF0000, 0xFFFFE)
+"""Code points that stand for a control token inside a template: no case, no width, never part of a word."""
+_NAMES = re.compile(r"\w+_tokens?\Z")
+"""Keys of tokenizer_config.json that name tokens: `eos_token`, `additional_special_tokens`."""
+
+
+def named(tokenizer_config: Mapping[str, Any]) -> frozenset[str]:
+    """Returns the tokens that a checkpoint's tokenizer_config.json calls special by their role."""
+
+    def content(value: object) -> Iterable[str]:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, Mapping):
+            yield from content(value["content"]) if "content" in value else map(_text, value.values())
+        elif isinstance(value, list):
+            for item in value:
+                yield from content(item)
+
+    return frozenset(
+        text
+        for key, value in tokenizer_config.items()
+        if _NAMES.match(key)
+        for text in content(value)
+        if text
+    )
+
+
+class Masked:
+    """Hides the control tokens in what users wrote from a chat template.
+
+    Args:
+        words: Matches a control token's name.
+        values: All texts that users wrote, also nested in lists and tables.
+        source: The template, whose characters are not used as marks.
+    """
+
+    def __init__(self, words: re.Pattern[str], values: Iterable[object], source: str) -> None:
+        said = [text for value in values for text in texts(value)]
+        self.found = Counter(word for text in said for word in words.findall(text))
+        """How often users wrote each name."""
+        used = set(source).union(*said)
+        free = (char for char in map(chr, _PRIVATE) if char not in used)
+        self.marks = dict(zip(self.found, free, strict=False))
+        """The character that stands for each name."""
+        self._words = words
+
+    def hide(self, value: Any) -> Any:
+        """Returns the value with marks for names; tables keep their keys."""
+        if isinstance(value, str):
+            return self._words.sub(lambda match: self.marks[match[0]], value)
+        if isinstance(value, Mapping):
+            return {key: self.hide(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.hide(item) for item in value]
+        return value
+
+
+class PlainTokenizer:
+    """Encodes text in which control tokens' names are ordinary text.
+
+    Args:
+        tokenizer: The checkpoint's.
+        control: Names of its control tokens, and their ids.
+
+    Raises:
+        ValueError: the tokenizer cannot be copied with other names for them.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, control: Mapping[str, int]) -> None:
+        from tokenizers import Tokenizer
+
+        nonce = secrets.token_hex(8)
+        # Lower-case letters and digits: no normalizer changes them.
+        self._aliases = {name: f"x{nonce}x{index}x" for name, index in control.items()}
+        try:
+            state = _renamed(json.loads(tokenizer.to_str()), self._aliases)
+            self._tokenizer = Tokenizer.from_str(json.dumps(state))
+        except Exception as error:  # the library raises bare Exception
+            raise ValueError(str(error)) from error
+        if any(self._tokenizer.token_to_id(self._aliases[name]) != i for name, i in control.items()):
+            raise ValueError("its control tokens would get other ids")
+
+    def encode(self, text: str, special: bool) -> list[int]:
+        """Ids of a text that a user wrote; `special` adds what the tokenizer adds to a raw text."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
+        return ids
+
+    def encode_rendered(self, text: str, words: re.Pattern[str], marks: Mapping[str, str]) -> list[int]:
+        """Ids of a rendered conversation.
+
+        Args:
+            text: As the template wrote it, with a mark where a user wrote a control token's name.
+            words: Matches every added token's name.
+            marks: The mark of each name.
+        """
+        text = words.sub(lambda match: self._aliases.get(match[0], match[0]), text)
+        for name, mark in marks.items():
+            text = text.replace(mark, name)
+        return self.encode(text, special=False)
+
+
+def _renamed(state: dict[str, Any], aliases: Mapping[str, str]) -> dict[str, Any]:
+    """Gives tokens other names in a tokenizer's serialised state."""
+
+    def renamed(name: str) -> str:
+        return aliases.get(name, name)
+
+    for token in state["added_tokens"]:
+        token["content"] = renamed(token["content"])
+    model = state["model"]
+    vocab = model["vocab"]
+    if isinstance(vocab, dict):
+        model["vocab"] = {renamed(piece): index for piece, index in vocab.items()}
+    else:  # unigram: pieces with their scores
+        model["vocab"] = [[renamed(piece), score] for piece, score in vocab]
+    if isinstance(model.get("unk_token"), str):
+        model["unk_token"] = renamed(model["unk_token"])
+    if "merges" in model:  # ordinary text must not be merged into a control token
+        model["merges"] = [merge for merge in model["merges"] if aliases.keys().isdisjoint(_parts(merge))]
+    return state
+
+
+def _parts(merge: str | list[str]) -> tuple[str, str, str]:
+    """The two pieces of a merge, and what they make."""
+    left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
+    return left, right, left + right
+
+
+def texts(value: object) -> Iterable[str]:
+    """Yields every text in a value, also nested in lists and tables."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from texts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from texts(item)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,139 @@
+"""Checks at load that an architecture decodes step by step as it reads in one piece.
+
+transformers has models whose state a caller cannot hold: under another argument's name, inside the module, or
+not at all. They run without an error and answer wrongly. A dozen tokens tell: what a context gives, step by
+step, as one row and as two rows that fork and change places, against one forward without any cache.
+
+The measure is the distance of two logit vectors over the spread of the true one, `|a − b| / |b − mean b|`; of
+a row's positions the median counts, because a router of experts may turn over at a single one. 16 bits round,
+and deep or random weights enlarge that: the limit is 1e-2, or eight times what one rounding of the embeddings
+moves the logits, if that is more. In float32 it is always the former.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from edge_tui.engine.models.transformers_tier import TransformersModel
+
+LIMIT = 1e-2
+"""Distance that is put down to rounding, whatever the precision."""
+_ROUNDINGS = 8
+_BOUND = 1e15
+"""Size that no logit has but those of ids that are ruled out; its square is still a number."""
+_PREFIX, _PIECE, _STEPS, _APART = 2, 2, 3, 3
+"""Tokens read first, then in one piece, then one by one as one row, and then as two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """Distances from one uncached forward, in shares of the logits' spread.
+
+    Attributes:
+        one: Of a single row.
+        two: Of two rows that were forked and reordered, and of the row they came from.
+        limit: What rounding explains.
+    """
+
+    one: float
+    two: float
+    limit: float
+
+
+@torch.inference_mode()
+def deviation(model: TransformersModel, module: Any) -> Deviation:
+    """Decodes a few tokens both ways.
+
+    Args:
+        model: What is to be checked.
+        module: The transformers module in it.
+    """
+    ids = _tokens(model.info.vocab, module.device)
+    true = _uncached(module, ids)
+    eps = torch.finfo(module.dtype).eps
+    rounding = _distances(_uncached(module, ids, eps / 2), true).median().item()
+    start = _PREFIX + _PIECE
+    context = model.open(1, ids.shape[1])
+    lengths = torch.tensor([_PREFIX], device=ids.device)
+    read = [model.prefill(context, ids[:1, :_PREFIX], lengths).logits]
+    read.append(model.forward(context, ids[:1, _PREFIX:start]).logits)
+    steps = [model.forward(context, ids[:1, i : i + 1]).logits for i in range(start, start + _STEPS)]
+    one = max(_worst(read, true[:1, _PREFIX - 1 : start]), _worst(steps, true[:1, start : start + _STEPS]))
+    return Deviation(one, _as_two_rows(model, context, ids, true), max(LIMIT, _ROUNDINGS * rounding))
+
+
+def _as_two_rows(model: TransformersModel, context: Any, ids: Tensor, true: Tensor) -> float:
+    """Forks the row, feeds both, lets them change places, feeds them again, and goes on with the first.
+
+    Infinite where the module itself cannot run two rows.
+    """
+    try:
+        return _forked(model, context, ids, true)
+    except (AttributeError, IndexError, TypeError, ValueError):
+        return torch.inf
+
+
+def _forked(model: TransformersModel, context: Any, ids: Tensor, true: Tensor) -> float:
+    at = _PREFIX + _PIECE + _STEPS
+    rows = context.fork(2)
+    before = [model.forward(rows, ids[:, at : at + 1]).logits]
+    swapped = torch.tensor([1, 0], device=ids.device)
+    rows.reorder(swapped)
+    after = [model.forward(rows, ids[swapped, i : i + 1]).logits for i in range(at + 1, at + _APART)]
+    root = [model.forward(context, ids[:1, at : at + 1]).logits]
+    return max(
+        _worst(before, true[:, at : at + 1]),
+        _worst(after, true[swapped, at + 1 : at + _APART]),
+        _worst(root, true[:1, at : at + 1]),
+    )
+
+
+def _tokens(vocab: int, device: Any) -> Tensor:
+    """int64 `[2, T]`: two rows that part near their end, of ids spread over the vocabulary."""
+    shared = _PREFIX + _PIECE + _STEPS
+    count = shared + 2 * _APART
+    ids = torch.arange(1, count + 1, device=device) * (vocab - 1) // (count + 1)
+    ids = ids[torch.arange(count, device=device) * 5 % count]  # 5 and the count have no common divisor
+    return torch.stack((ids[: shared + _APART], torch.cat((ids[:shared], ids[shared + _APART :]))))
+
+
+def _uncached(module: Any, ids: Tensor, noise: float = 0.0) -> Tensor:
+    """Logits float32 `[R, T, V]` of one forward; with `noise` each embedded number is off by such a share."""
+    handle = None
+    if noise:
+        random = torch.Generator("cpu").manual_seed(0)
+
+        def disturb(_module: Any, _inputs: Any, out: Tensor) -> Tensor:
+            unit = torch.randn(out.shape, generator=random).to(out.device, out.dtype)
+            return out + out * unit * noise
+
+        handle = module.get_input_embeddings().register_forward_hook(disturb)
+    try:
+        logits: Tensor = module(input_ids=ids, use_cache=False).logits
+    finally:
+        if handle is not None:
+            handle.remove()
+    return logits.float()
+
+
+def _worst(pieces: list[Tensor], true: Tensor) -> float:
+    """Of each row the median over its positions, of these the largest; infinite where shapes are others."""
+    got = torch.cat(pieces, 1).float()
+    return float(_distances(got, true).quantile(0.5, dim=1).max()) if got.shape == true.shape else torch.inf
+
+
+def _distances(a: Tensor, b: Tensor) -> Tensor:
+    """`|a − b| / |b − mean b|` of logits float32 `[R, K, V]`, as `[R, K]`; infinite where one is no number.
+
+    Ids that the model itself rules out, with logits beyond all bounds, are left out.
+    """
+    known = b.abs() < _BOUND
+    mean = b.where(known, 0).sum(-1, keepdim=True) / known.sum(-1, keepdim=True)
+    spread = (b - mean).where(known, 0).norm(dim=-1).clamp(min=1 / _BOUND)
+    return torch.nan_to_num((a - b).where(known, 0).norm(dim=-1) / spread, nan=torch.inf)

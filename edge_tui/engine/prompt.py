@@ -1,0 +1,142 @@
+"""Reads a request's prompt into token ids, through the chat template where there is one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edge_tui.engine.checkpoints.checkpoint import CheckpointError
+from edge_tui.engine.control_tokens import texts
+from edge_tui.engine.port import Message
+from edge_tui.engine.text import chat_template
+from edge_tui.errors import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from edge_tui.engine.models.loader import LoadedModel
+    from edge_tui.engine.port import Request
+    from edge_tui.engine.text.tokenizer import Codec
+
+_TAIL = 8
+"""Tokens at the end of a prompt among which its template may open a thought."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt as the model reads it.
+
+    Attributes:
+        ids: Its tokens, at least one.
+        notices: Sentences the user should read about how it was read.
+        thinking: Whether the chat template has opened a thought.
+        control_tokens: Names in what users wrote that are control tokens.
+    """
+
+    ids: list[int]
+    notices: tuple[str, ...] = ()
+    thinking: bool = False
+    control_tokens: tuple[str, ...] = ()
+
+
+def read(request: Request, main: LoadedModel, cancelled: Callable[[], bool]) -> Prompt:
+    """Reads a prompt.
+
+    White space is a prompt like any other. An empty one is the token that begins a sequence, where the model
+    has one. A control token's name in it is text, unless the request allows control tokens.
+
+    Raises:
+        RequestError: there is nothing to decode from, or a control token's name that the tokenizer cannot
+            take as text.
+        ChatError: the chat template cannot render it.
+        Cancelled: `cancelled()` said so while the template was rendered.
+    """
+    codec, checkpoint = main.codec, main.checkpoint
+    if request.ids:
+        return _prompt(codec, list(request.ids), (), request)
+    turns = request.prompt
+    if request.chat is not False and checkpoint.chat_template is not None:
+        return _conversation(request, main, cancelled)
+    text = turns if isinstance(turns, str) else "\n".join(turn.content for turn in turns)
+    notices: tuple[str, ...] = ()
+    if request.chat is True:
+        notices = ("This model has no chat template: the prompt is completed as raw text.",)
+    if request.system:
+        notices += ("Outside a chat template there is no place for the system prompt: it is left out.",)
+    if request.template:
+        names = ", ".join(request.template)
+        notices += (
+            f"Outside a chat template there is no place for template variables: {names} is left out.",
+        )
+    try:
+        ids = codec.encode(text, control=request.control_tokens)
+    except CheckpointError as error:
+        raise RequestError(str(error), "prompt") from error
+    if not ids and codec.bos_id is not None:
+        ids = [codec.bos_id]
+    if not ids:
+        raise RequestError(
+            f"The prompt is empty, and {main.model.info.name} has no token to begin a text with:"
+            " type something to decode.",
+            "prompt",
+        )
+    return _prompt(codec, ids, notices, request, codec.control_in([text]))
+
+
+def _conversation(request: Request, main: LoadedModel, cancelled: Callable[[], bool]) -> Prompt:
+    codec, checkpoint = main.codec, main.checkpoint
+    turns = request.prompt
+    messages = [Message("user", turns)] if isinstance(turns, str) else list(turns)
+    if not any(turn.content for turn in messages):
+        raise RequestError(
+            "The message is empty: type something, or switch the chat template off to decode from nothing.",
+            "prompt",
+        )
+    if request.system:
+        messages.insert(0, Message("system", request.system))
+    variables = request.template
+    said = list(texts([[turn.content for turn in messages], variables]))
+    found = codec.control_in(said)
+    masked = None
+    if found and not request.control_tokens:
+        masked = codec.mask(said, checkpoint.chat_template or "")
+        messages = [Message(turn.role, masked.hide(turn.content)) for turn in messages]
+        variables = masked.hide(variables)
+    rendered = chat_template.render(checkpoint, messages, variables=variables, cancelled=cancelled) or ""
+    try:
+        ids = codec.encode_rendered(rendered, masked) if masked else codec.encode(rendered, special=False)
+    except CheckpointError as error:
+        raise RequestError(str(error), "prompt") from error
+    if not ids:
+        raise RequestError(
+            f"The chat template of {checkpoint.name} wrote nothing: switch it off to complete raw text.",
+            "prompt",
+        )
+    return _prompt(codec, ids, (), request, found)
+
+
+def _prompt(
+    codec: Codec,
+    ids: list[int],
+    notices: tuple[str, ...],
+    request: Request,
+    found: Mapping[str, int] | None = None,
+) -> Prompt:
+    """A prompt in which users wrote some names of control tokens so often."""
+    found = found or {}
+    return Prompt(
+        ids,
+        notices + _told(found, request),
+        chat_template.thinking_open("".join(codec.pieces(ids[-_TAIL:]))),
+        tuple(found) if request.control_tokens else (),
+    )
+
+
+def _told(found: Mapping[str, int], request: Request) -> tuple[str, ...]:
+    """What to say about control tokens in the prompt."""
+    if not found:
+        return ()
+    names = ", ".join(name if count == 1 else f"{name} ({count} times)" for name, count in found.items())
+    if request.control_tokens:
+        return (f"The prompt holds control tokens, which the model obeys: {names}.",)
+    return (f"The prompt is read as text, control tokens in it too: {names}; control_tokens allows them.",)

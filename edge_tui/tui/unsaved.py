@@ -1,0 +1,66 @@
+"""Keeps the prompt of a session that ended unasked in a file, until the next start takes it."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from edge_tui.util.logs import state_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_PREFIX, _ASIDE = "prompt-", "aside-"
+"""Beginnings of file names: what the next start takes, and what already was in a session that crashed."""
+
+
+def keep(text: str, *, aside: bool = False) -> Path | None:
+    """Writes a prompt to a file that only its owner can read.
+
+    Args:
+        text: The prompt, as it stands in the field.
+        aside: Leave it to the user to load it again: a prompt that a start has already taken, and that
+            has not been changed since, may be what the session died of.
+
+    Returns:
+        The file, or None where none could be written.
+    """
+    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09}-{os.getpid()}"
+    path = state_folder() / f"{_ASIDE if aside else _PREFIX}{stamp}.txt"
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8", errors="replace", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        return None
+    return path
+
+
+def take() -> tuple[str, int]:
+    """Takes the newest prompt that was kept, and removes its file.
+
+    Returns:
+        The prompt, "" where there is none, and how many wait for later starts.
+    """
+    try:
+        found = sorted(state_folder().glob(f"{_PREFIX}*.txt"))
+    except OSError:
+        return "", 0
+    while found:
+        path = found.pop()
+        mine = path.with_suffix(f".{os.getpid()}")
+        try:
+            path.rename(mine)  # two starts at once take two prompts
+            text = mine.read_text(encoding="utf-8", errors="replace")
+            mine.unlink()
+        except OSError:
+            continue
+        return text, len(found)
+    return "", 0

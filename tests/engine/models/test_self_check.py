@@ -1,0 +1,165 @@
+"""What a transformers model must show at load, over as many architectures as can be made tiny."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from transformers import GPT2Model
+from transformers.cache_utils import DynamicLayer
+
+from edge_tui.engine.checkpoints.weights import WeightsError
+from edge_tui.engine.events import Loaded
+from edge_tui.engine.local import LocalEngine
+from edge_tui.engine.models.groups import GroupedContext
+from edge_tui.engine.models.transformers_tier import TransformersModel, load_transformers
+from edge_tui.engine.port import Request
+from tests.engine.checkpoints import save_tokenizer
+from tests.engine.models.architectures import NotTiny, make_tiny
+from tests.engine.models.references import config_of, deviation, one_by_one, random_ids, reference
+from tests.engine.watch import watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+LOOSE = 5e-3
+"""Scans in chunks, as hybrids have them, sum in another order than their steps do."""
+RIGHT = (
+    "bamba",
+    "cohere2",
+    "deepseek_v3",
+    "falcon",
+    "falcon_h1",
+    "falcon_mamba",
+    "gptj",
+    "granitemoehybrid",
+    "jamba",
+    "mpt",
+    "qwen3_next",
+    "zamba2",
+)
+"""Architectures that ask for positions, keep a running state, both or neither."""
+
+
+def load(path: Path, dtype: torch.dtype = torch.float32) -> TransformersModel:
+    precision = str(dtype).removeprefix("torch.")
+    return load_transformers(
+        path, config_of(path), name=path.name, device="cpu", dtype=dtype, precision=precision
+    )
+
+
+def is_right(path: Path, model: TransformersModel) -> None:
+    """Holds a longer decode, as one row and as three that change places, against one forward."""
+    ids = random_ids(3, 20, vocab=96)
+    with torch.inference_mode():
+        true = reference(path)(input_ids=ids, use_cache=False).logits
+    ctx = model.open(1, 24)
+    got = [model.prefill(ctx, ids[:1, :8], torch.tensor([8])).logits, one_by_one(model, ctx, ids[:1, 8:])]
+    assert deviation(torch.cat(got, 1), true[:1, 7:]) < LOOSE
+    if not model.caps.fork:
+        return
+    ctx, parent = model.open(3, 24), torch.tensor([2, 0, 1])
+    model.prefill(ctx, ids[:, :8], torch.tensor([8] * 3))
+    assert deviation(one_by_one(model, ctx, ids[:, 8:14]), true[:, 8:14]) < LOOSE
+    ctx.reorder(parent)
+    assert deviation(one_by_one(model, ctx, ids[parent, 14:]), true[parent, 14:]) < LOOSE
+
+
+@pytest.mark.parametrize("kind", RIGHT)
+def test_architectures_that_decode(kind: str, tmp_path: Path) -> None:
+    model = load(make_tiny(tmp_path / kind, kind))
+    assert model.caps.fork
+    is_right(tmp_path / kind, model)
+
+
+@pytest.mark.parametrize("kind", ["rwkv", "openai-gpt", "bert"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_architectures_that_forget_or_look_ahead_are_refused(
+    kind: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    path = make_tiny(tmp_path / kind, kind)
+    with pytest.raises(
+        WeightsError, match=r"cannot be decoded step by step: .*\(as two rows .*\), where 0\.\d+ is"
+    ):
+        load(path, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ["gpt2", "jamba", "mixtral", "gemma2", "recurrent_gemma"])
+def test_16_bits_are_not_refused_for_their_rounding(kind: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    model = load(make_tiny(tmp_path / kind, kind), dtype)
+    assert model.caps.fork == (kind != "recurrent_gemma")
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "jamba"])
+def test_a_reordering_that_does_nothing_is_seen(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_tiny(tmp_path / kind, kind)
+    monkeypatch.setattr(GroupedContext, "reorder", lambda _self, _parent: None)
+    assert not load(path).caps.fork
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "jamba"])
+def test_a_cache_that_keeps_nothing_is_seen(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_tiny(tmp_path / kind, kind)
+    monkeypatch.setattr(DynamicLayer, "update", lambda _self, keys, values, *_args, **_kwargs: (keys, values))
+    with pytest.raises(WeightsError, match="cannot be decoded step by step"):
+        load(path)
+
+
+def test_positions_that_are_off_by_one_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, right = make_tiny(tmp_path / "gpt2", "gpt2"), GPT2Model.forward
+
+    def shifted(self: GPT2Model, ids: torch.Tensor, *, past_key_values: Any = None, **kwargs: Any) -> Any:
+        held = past_key_values.get_seq_length() if past_key_values is not None else 0
+        kwargs["position_ids"] = torch.arange(held, held + ids.shape[1])[None] + (held > 0)
+        return right(self, ids, past_key_values=past_key_values, **kwargs)
+
+    monkeypatch.setattr(GPT2Model, "forward", shifted)
+    with pytest.raises(WeightsError, match="cannot be decoded step by step"):
+        load(path)
+
+
+def test_a_model_of_one_row_decodes_and_refuses_several(
+    tmp_path: Path, open_engine: Callable[..., LocalEngine]
+) -> None:
+    path = make_tiny(tmp_path / "recurrent_gemma", "recurrent_gemma", vocab_size=320)
+    save_tokenizer(path)
+    engine = open_engine(model=path)
+    seen = watch(engine, Request("the fox", strategy="greedy", max_length=8))
+    assert len(seen.ids) == 8
+    assert "one row" in " ".join(seen.all(Loaded)[0].notices)
+    for request in (
+        Request("the fox", strategy="beam", max_length=4),
+        Request("the fox", strategy="top_p", samples=2, max_length=4),
+    ):
+        assert "can hold one only" in watch(engine, request).failed.message
+    assert watch(engine, Request("the fox", strategy="greedy", max_length=8)).ids == seen.ids
+
+
+@pytest.mark.proof
+def test_every_architecture_is_right_or_refused(tmp_path: Path) -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    right, refused, large = [], [], []
+    for kind in sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
+        try:
+            path = make_tiny(tmp_path / kind, kind)
+        except NotTiny:
+            large.append(kind)
+            continue
+        try:
+            model = load(path)
+        except Exception:  # the loader makes a sentence of whatever it is
+            refused.append(kind)
+            continue
+        is_right(path, model)
+        right.append(kind)
+    print(f"\nright {right}\nrefused {refused}\nnot tiny {large}")
+    assert len(right) >= 60
+    assert {"rwkv", "bert", "openai-gpt"} <= set(refused)

@@ -1,0 +1,185 @@
+"""Control tokens that users type are text, in the layouts of tokenizers that the hub holds."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from edge_tui.engine.control_tokens import named
+from edge_tui.engine.text.tokenizer import Codec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CORPUS = ["the quick brown fox jumps over the lazy dog", "user and assistant say: hello <|> /s [x]"]
+START, END = "<|im_start|>", "<|im_end|>"
+BYTES = {f"<0x{byte:02X}>": 3 + byte for byte in range(256)}
+
+
+def chatml(roles_and_contents: list[tuple[str, str]]) -> str:
+    return "".join(f"{START}{role}\n{content}{END}\n" for role, content in roles_and_contents)
+
+
+@cache
+def byte_level() -> Codec:
+    """As Qwen's: byte-level BPE, a normalizer, added tokens of which some are ordinary."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=320, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.add_special_tokens(["<|endoftext|>", START])
+    tokenizer.add_tokens([AddedToken(END, special=False, normalized=False), AddedToken("<think>")])
+    return Codec(tokenizer, end_ids=[tokenizer.token_to_id(END)])
+
+
+def _sentencepiece(*, legacy: bool, front: bool, strip: bool) -> Codec:
+    pieces = [*"▁abcdefghijklmnopqrstuvwxyz<>|_/:", "▁t", "▁th", "he", "▁▁"]
+    vocab = {"<unk>": 0, "<s>": 1, "</s>": 2} | BYTES
+    vocab |= {piece: 259 + n for n, piece in enumerate(pieces)}
+    merges = [("▁", "t"), ("▁t", "h"), ("h", "e"), ("▁", "▁")]
+    tokenizer = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    if legacy:
+        prepend = [normalizers.Prepend("▁")] if front else []
+        tokenizer.normalizer = normalizers.Sequence([*prepend, normalizers.Replace(" ", "▁")])
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    tokenizer.decoder = decoders.Sequence([*parts, *([decoders.Strip(" ", 1, 0)] if strip else [])])
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>", AddedToken(START, rstrip=True), END])
+    return Codec(tokenizer, bos_id=1)
+
+
+@cache
+def unigram() -> Codec:
+    """As T5's and XGLM's: the model itself has pieces that are spelt like its control tokens."""
+    pieces = [*"▁abcdefghijklmnopqrstuvwxyz<>|_/:", "▁th", "he", "user"]
+    vocab = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), *((piece, -9.0) for piece in BYTES)]
+    vocab += [(piece, -3.0 - len(piece) / 9) for piece in pieces]
+    vocab += [(START, -1.0), (END, -1.0)]
+    tokenizer = Tokenizer(models.Unigram(vocab, unk_id=0, byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>", START, END])
+    return Codec(tokenizer, bos_id=1)
+
+
+@cache
+def lowered() -> Codec:
+    """A normalizer that makes control tokens' names out of other text: these tokens are normalized."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    alphabet = sorted({char for text in CORPUS for char in text} | set("\n_"))
+    trainer = trainers.BpeTrainer(vocab_size=90, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.add_special_tokens([AddedToken(name, normalized=True) for name in (START, END)])
+    return Codec(tokenizer)
+
+
+CODECS: dict[str, Callable[[], Codec]] = {
+    "byte-level": byte_level,
+    "llama": cache(lambda: _sentencepiece(legacy=True, front=True, strip=True)),
+    "mistral": cache(lambda: _sentencepiece(legacy=False, front=True, strip=True)),
+    "gemma": cache(lambda: _sentencepiece(legacy=True, front=False, strip=False)),
+    "unigram": unigram,
+    "lowered": lowered,
+}
+said = st.lists(
+    st.sampled_from(
+        [START, END, "<|im_", "end|>", "</s>", "<s>", "the user", " ", "\n", "x", "<think>", "é"]
+    ),
+    max_size=6,
+).map("".join)
+turns = st.lists(st.tuples(st.sampled_from(["user", "assistant", "system"]), said), min_size=1, max_size=3)
+
+
+def encoded(codec: Codec, conversation: list[tuple[str, str]]) -> list[int]:
+    masked = codec.mask([content for _, content in conversation], "")
+    return codec.encode_rendered(chatml([(role, masked.hide(text)) for role, text in conversation]), masked)
+
+
+@pytest.mark.parametrize("name", CODECS)
+@given(conversation=turns)
+@settings(max_examples=80, deadline=None)
+def test_only_the_template_writes_control_tokens(name: str, conversation: list[tuple[str, str]]) -> None:
+    codec = CODECS[name]()
+    ids = encoded(codec, conversation)
+    pair = [codec.control[START], codec.control[END]]
+    unknown = {codec.control.get("<unk>")}  # stands for any character that the tokenizer lacks
+    assert [i for i in ids if i in codec.special - unknown] == pair * len(conversation)
+
+
+@pytest.mark.parametrize("name", CODECS)
+@given(conversation=turns)
+@settings(max_examples=60, deadline=None)
+def test_what_has_no_control_tokens_is_encoded_as_ever(
+    name: str, conversation: list[tuple[str, str]]
+) -> None:
+    codec = CODECS[name]()
+    plain = [
+        (role, text.replace(START, "a").replace(END, "b").replace("</s>", "c").replace("<s>", "d"))
+        for role, text in conversation
+    ]
+    assert not codec.control_in([text for _, text in plain])
+    assert encoded(codec, plain) == codec.encode(chatml(plain), special=False)
+
+
+@pytest.mark.parametrize("name", ["byte-level", "gemma"])
+@given(text=said)
+@settings(max_examples=60, deadline=None)
+def test_the_text_is_what_was_typed(name: str, text: str) -> None:
+    codec = CODECS[name]()
+    ids = codec.encode(text, special=False, control=False)
+    assert codec.decode(ids) == text
+    assert codec.special.isdisjoint(ids)
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_a_switch_allows_them(name: str) -> None:
+    codec = CODECS[name]()
+    text = f"the {START}user{END}"
+    assert codec.control_in([text]) == {START: 1, END: 1}
+    allowed = codec.encode(text, special=False)
+    assert [i for i in allowed if i in codec.special] == [codec.control[START], codec.control[END]]
+
+
+def test_a_name_that_a_normalizer_makes_is_text_as_well() -> None:
+    codec = lowered()
+    assert codec.control_in(["a <|IM_END|>"]) == {END: 1}
+    assert codec.control[END] in codec.encode("a <|IM_END|>")
+    assert codec.special.isdisjoint(codec.encode("a <|IM_END|>", control=False))
+
+
+def test_split_as_transformers_splits_it() -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    for name in ("llama", "mistral", "gemma"):
+        codec = CODECS[name]()
+        reference = PreTrainedTokenizerFast(tokenizer_object=codec._tokenizer, split_special_tokens=True)
+        for text in (f"the{END}", f"{START} user\n</s>x<s>", f"{END}{END}"):
+            expected = reference(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            assert codec.encode(text, special=False, control=False) == expected
+
+
+def test_tokens_with_a_role_are_control_tokens() -> None:
+    roles = named(
+        {
+            "eos_token": {"content": "<end>"},
+            "bos_token": "<begin>",
+            "additional_special_tokens": ["<a>", {"content": "<b>"}],
+            "extra_special_tokens": {"image_token": "<c>"},
+            "add_bos_token": True,
+            "model_max_length": 9,
+            "chat_template": "<d>",
+        }
+    )
+    assert roles == {"<end>", "<begin>", "<a>", "<b>", "<c>"}
