@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_tui import decoders, user_file
+from edge_tui import decoders
 from edge_tui.config import presets, reader
 from edge_tui.config.settings import Settings, load, user_config
 from edge_tui.config.writer import ConfigError, change
@@ -23,6 +23,7 @@ from edge_tui.hub.listing import local_models
 from edge_tui.tui import theme
 from edge_tui.tui.app import EdgeApp
 from edge_tui.tui.editor import EditorError, read_text
+from edge_tui.util import user_file
 from edge_tui.util.file_watcher import Watch
 from edge_tui.util.logs import state_folder
 from tests.engine.checkpoints import make_checkpoint

@@ -14,8 +14,8 @@ from edge_tui.config.reader import flatten, read
 from edge_tui.config.schema import QUANTIZATION, SCHEMA, Literal
 from edge_tui.config.settings import COMMON, Settings, parameters_of, user_config
 from edge_tui.config.writer import ConfigError, change, write
-from edge_tui.user_file import exists, expand, read_text, reason
 from edge_tui.util.sanitise import sanitise
+from edge_tui.util.user_file import exists, expand, read_text, reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -23,10 +23,10 @@ from edge_tui.config.settings import user_config
 from edge_tui.engine.checkpoints.locate import cache_root, offline
 from edge_tui.machine.devices import torch_has_cuda
 from edge_tui.machine.nvml import Gpu, Holder, visible
-from edge_tui.user_file import exists
 from edge_tui.util.format import size
 from edge_tui.util.safe_stream import control
 from edge_tui.util.sanitise import sanitise
+from edge_tui.util.user_file import exists
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from edge_tui import __version__
 from edge_tui.cli import bench_flags, flags, history_flags, serve_flags, standard_streams
 from edge_tui.errors import UsageError
-from edge_tui.user_file import expand
 from edge_tui.util.safe_stream import guard_terminal
 from edge_tui.util.sanitise import sanitise
+from edge_tui.util.user_file import expand
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -18,7 +18,7 @@ from edge_tui.config import resources
 from edge_tui.config.reader import read
 from edge_tui.engine.port import Mode
 from edge_tui.errors import EdgeError
-from edge_tui.user_file import list_files
+from edge_tui.util.user_file import list_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from edge_tui import user_file
+from edge_tui.util import user_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

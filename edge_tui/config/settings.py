@@ -22,7 +22,7 @@ from edge_tui.config.reader import TEMPLATE, Document, Notice, read
 from edge_tui.config.schema import QUANTIZATION, SCHEMA, Literal, text
 from edge_tui.engine.port import ModelSpec
 from edge_tui.engine.text import template_variables
-from edge_tui.user_file import exists, expand
+from edge_tui.util.user_file import exists, expand
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

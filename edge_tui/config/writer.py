@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_tui import user_file
 from edge_tui.errors import EdgeError
+from edge_tui.util import user_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

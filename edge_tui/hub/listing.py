@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from edge_tui.engine.checkpoints.locate import DEMO_MODELS, cache_root
 from edge_tui.engine.models.architectures import supports
-from edge_tui.user_file import exists, expand
+from edge_tui.util.user_file import exists, expand
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

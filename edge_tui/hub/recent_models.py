@@ -10,8 +10,8 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from edge_tui.user_file import read_text
 from edge_tui.util.logs import state_folder
+from edge_tui.util.user_file import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge_tui.errors import EdgeError
-from edge_tui.user_file import expand
 from edge_tui.util import logs
+from edge_tui.util.user_file import expand
 
 KEY_VARIABLE = "EDGE_TUI_API_KEY"
 

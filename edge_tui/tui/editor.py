@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_tui import user_file
 from edge_tui.errors import EdgeError
-from edge_tui.user_file import LIMIT
+from edge_tui.util import user_file
+from edge_tui.util.user_file import LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,7 @@ from textual.color import Color, ColorParseError
 from textual.theme import Theme
 
 from edge_tui.errors import EdgeError
-from edge_tui.user_file import list_files, read_text, reason
+from edge_tui.util.user_file import list_files, read_text, reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,7 +10,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from edge_tui.user_file import list_files
+from edge_tui.util.user_file import list_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

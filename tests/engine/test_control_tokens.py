@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from edge_tui.engine.control_tokens import named
+from edge_tui.engine.text.control_tokens import named
 from edge_tui.engine.text.tokenizer import Codec
 
 if TYPE_CHECKING:

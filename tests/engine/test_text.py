@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError
-from edge_tui.engine.stop_scanner import StopScanner
+from edge_tui.engine.text.stop_scanner import StopScanner
 from edge_tui.engine.text.tokenizer import Codec, Detokenizer
 from tests.engine.checkpoints import save_tokenizer
 

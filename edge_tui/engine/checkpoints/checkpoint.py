@@ -28,7 +28,7 @@ from edge_tui.engine.checkpoints.weight_files import (
     read_tensors,
     without_config,
 )
-from edge_tui.user_file import reason, special_file
+from edge_tui.util.user_file import reason, special_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

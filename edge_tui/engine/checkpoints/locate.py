@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from edge_tui.engine.checkpoints.weight_files import CheckpointError, lone_file
-from edge_tui.user_file import expand
+from edge_tui.util.user_file import expand
 
 DEMO = Path(__file__).parents[2] / "demo"
 DEMO_MODELS = ("expert", "amateur")

@@ -13,7 +13,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.errors import EdgeError
-from edge_tui.user_file import read_text
+from edge_tui.util.user_file import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

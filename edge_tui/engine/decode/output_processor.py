@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.events import TOP, FinishReason, TokenBatch
 from edge_tui.engine.ops.stats import ASTRAY, FLOATS, INTS
-from edge_tui.engine.stop_scanner import StopScanner
+from edge_tui.engine.text.stop_scanner import StopScanner
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,7 +10,7 @@ from edge_tui import decoders
 from edge_tui.decoders import auto
 from edge_tui.decoders.base import Decoder, Records
 from edge_tui.decoders.core import checks
-from edge_tui.engine import prompt as prompts
+from edge_tui.engine.decode import prompt as prompts
 from edge_tui.engine.decode import scoring
 from edge_tui.engine.decode.cpu_pinning import CpuPinning
 from edge_tui.engine.decode.generation import Generation

@@ -21,8 +21,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.checkpoints.checkpoint import CheckpointError
-from edge_tui.engine.control_tokens import Masked, PlainTokenizer, named
-from edge_tui.engine.token_bytes import BYTE_PIECE, Scheme, scheme_of
+from edge_tui.engine.text.control_tokens import Masked, PlainTokenizer, named
+from edge_tui.engine.text.token_bytes import BYTE_PIECE, Scheme, scheme_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

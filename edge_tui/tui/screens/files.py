@@ -9,9 +9,9 @@ from textual.content import Content
 from textual.widgets import Input, Static
 
 from edge_tui.tui.screens.filter_list import Item, PickScreen
-from edge_tui.user_file import expand
 from edge_tui.util.format import size
 from edge_tui.util.sanitise import sanitise
+from edge_tui.util.user_file import expand
 
 _SHOWN = 500
 

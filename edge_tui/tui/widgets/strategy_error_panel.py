@@ -9,9 +9,9 @@ from textual.content import Content
 from textual.widgets import Static
 
 from edge_tui.decoders import Problem
-from edge_tui.user_file import read_bytes
 from edge_tui.util.format import clip
 from edge_tui.util.sanitise import sanitise
+from edge_tui.util.user_file import read_bytes
 
 _AROUND = 1
 """Lines of the file that are shown before and after the one at fault."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from textual.content import Content
 from textual.widgets import Static
 
-from edge_tui.user_file import exists
 from edge_tui.util.logs import state_folder
+from edge_tui.util.user_file import exists
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.checkpoints.checkpoint import CheckpointError
-from edge_tui.engine.control_tokens import texts
 from edge_tui.engine.port import Message
 from edge_tui.engine.text import chat_template
+from edge_tui.engine.text.control_tokens import texts
 from edge_tui.errors import RequestError
 
 if TYPE_CHECKING:
