@@ -350,7 +350,7 @@ class EdgeApp(App[int]):
 
     def on_paste(self, event: events.Paste) -> None:
         """No field took it."""
-        if sentence := pastes.into_prompt(self.workbench, event.text):
+        if sentence := pastes.into_prompt(self.workbench, self.screen is self.workbench, event.text):
             self.notify(sentence, markup=False)
 
     def on_paste_open(self) -> None:

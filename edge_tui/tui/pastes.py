@@ -8,7 +8,7 @@ from edge_tui.tui.input_parser import LONGEST_PASTE, PASTE_PAUSE
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
-    from edge_tui.tui.screens.workbench import Workbench
+    from edge_tui.tui.services import WorkbenchParts
 
 PAUSED = (
     f"The paste has paused for {PASTE_PAUSE:.0f} s without its end; what has come is there."
@@ -30,11 +30,11 @@ def refusal(length: int) -> str:
     )
 
 
-def into_prompt(workbench: Workbench, text: str) -> str:
+def into_prompt(workbench: WorkbenchParts, is_shown: bool, text: str) -> str:
     """Puts a paste that no field took at the prompt's end; returns a sentence where that is not seen."""
     if not text:
         return ""
     workbench.prompt.type(text)
-    if workbench.app.screen is workbench and not workbench.too_small:
+    if is_shown and not workbench.too_small:
         return ""
     return f"The paste is in the prompt: {len(text):,} characters."

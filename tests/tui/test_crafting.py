@@ -398,9 +398,9 @@ async def test_alternatives_of_a_run_that_was_cut_off_are_asked_of_its_model() -
         workbench = await at_tokens(pilot)
         workbench.reopen(run)
         await until(pilot, lambda: workbench.viewed is not None)
-        assert workbench._decode([1, 2]) == ["known", "id 2"]
+        assert workbench.texts_of([1, 2]) == ["known", "id 2"]
         workbench.session.loaded["model"] = LOADED
-        assert workbench._decode([1, 2]) == workbench.session.engine.decode([1, 2])
+        assert workbench.texts_of([1, 2]) == workbench.session.engine.decode([1, 2])
 
 
 def test_the_engine_of_a_kept_app_is_the_real_one_underneath() -> None:

@@ -63,7 +63,7 @@ async def test_a_run_is_opened_with_its_colours_settings_and_alternatives() -> N
         await until(pilot, lambda: workbench.viewed is not None)
         assert workbench.pane.transcript.text == "".join(WORDS)
         assert workbench.prompt.text == PROMPTS[0]
-        assert workbench._decode([0, 7]) == ["Ein ", "id 7"]
+        assert workbench.texts_of([0, 7]) == ["Ein ", "id 7"]
         await until(pilot, lambda: workbench.gauge.speed.written == len(WORDS))
         # The next run takes its place.
         await press(pilot, "ctrl+j")

@@ -9,7 +9,7 @@ refreshes the parameters, calls the strategy (`sample`) and lays out the record 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from edge_tui.decoders.base import Decoder, Env, Output
 from edge_tui.decoders.core.random import Rng, key_of
@@ -27,8 +27,15 @@ if TYPE_CHECKING:
 
     from edge_tui.decoders.base import State, Step
     from edge_tui.decoders.core.errors import StrategyError
-    from edge_tui.engine.decode.cuda_graphs import Graphs
     from edge_tui.engine.models.base import Context, LanguageModel
+
+
+class CapturedStep(Protocol):
+    """A step's pieces as graphs; `edge_tui.engine.decode.cuda_graphs.Graphs` makes them."""
+
+    def replay(self, alone: bool) -> None: ...
+
+    def forward(self) -> None: ...
 
 
 class StepRunner:
@@ -66,7 +73,7 @@ class StepRunner:
         """Whether a strategy that proposes tokens may do so; others do not care."""
         self.has_read = True
         """Whether the models have read the tokens chosen last."""
-        self._graphs: dict[bool, Graphs] = {}
+        self._graphs: dict[bool, CapturedStep] = {}
         self.streams = {stream.name: models[stream.role] for stream in decoder.streams}
         self.device = models[decoder.roles[0]].info.device
         self.contexts: dict[str, Context] = {}
@@ -96,12 +103,12 @@ class StepRunner:
         self._traceable = self.device == "cpu" and is_traceable(decoder)
 
     @property
-    def graphs(self) -> Graphs | None:
+    def graphs(self) -> CapturedStep | None:
         """The pieces, once they have been captured."""
         return self._graphs.get(self.proposing)
 
     @graphs.setter
-    def graphs(self, graphs: Graphs) -> None:
+    def graphs(self, graphs: CapturedStep) -> None:
         self._graphs[self.proposing] = graphs
 
     def begin(self, env: Env, outputs: Mapping[str, Output], seed: int) -> None:

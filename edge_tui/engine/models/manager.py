@@ -43,7 +43,7 @@ class ModelManager:
         self.codec: Codec | None = None
         """Of the run that began last; it can be asked when the model is gone."""
         self.contexts: PrefixCache = {}
-        """PrefixCache between runs: the unchanged part of a prompt is not read again."""
+        """Kept between runs: the unchanged part of a prompt is not read again."""
         self._loaded: dict[ModelSpec, LoadedModel] = {}
         self._post = post
         self._load = load

@@ -13,6 +13,7 @@ from edge_tui.tui.conversation import Exchange, of_messages
 from edge_tui.tui.prompt_history import PromptHistory
 from edge_tui.tui.run_params import TEMPERATURE, ParamPatch
 from edge_tui.tui.screens.talking import Talking
+from edge_tui.tui.services import services
 from edge_tui.tui.session import Meter, Run
 
 if TYPE_CHECKING:
@@ -41,17 +42,17 @@ class Crafting(Talking):
     def choose(self, name: str) -> None:
         raise NotImplementedError
 
-    def _decode(self, ids: Sequence[int]) -> list[str]:
+    def texts_of(self, ids: Sequence[int]) -> list[str]:
         """What ids mean. A run that was cut off never learnt all of its own; its model knows them."""
         run, engine = self.current, self.session.engine
         loaded = self.session.loaded.get("model")
         at_hand = run is not None and loaded is not None and loaded.name == run.model
-        return engine.decode(ids) if engine is not None and at_hand else super()._decode(ids)
+        return engine.decode(ids) if engine is not None and at_hand else super().texts_of(ids)
 
     def _past_prompts(self, query: str, most: int) -> list[str]:
         from edge_tui.history.schema import HistoryError
 
-        store = self.app.history()
+        store = services(self).history()
         try:
             return store.prompts(query, most) if store is not None else []
         except HistoryError as error:
@@ -69,7 +70,7 @@ class Crafting(Talking):
     def action_past_prompts(self) -> None:
         from edge_tui.tui.screens.prompts import PromptsScreen
 
-        if self.app.history() is None:
+        if services(self).history() is None:
             self.say("No history is kept; up and down in the prompt recall this session's.", "warning")
             return
         self.app.push_screen(PromptsScreen(self._past_prompts), self._put)
@@ -193,7 +194,7 @@ class Crafting(Talking):
     def action_history(self) -> None:
         from edge_tui.tui.screens.history import HistoryScreen
 
-        store = self.app.history()
+        store = services(self).history()
         if store is None:
             why = self.session.recorder.problem if self.session.recorder is not None else ""
             self.say(
@@ -212,7 +213,7 @@ class Crafting(Talking):
         """Shows a kept run as it was, with its settings; or runs its prompt again with them."""
         from edge_tui.history.schema import HistoryError
 
-        store = self.app.history()
+        store = services(self).history()
         if store is None:
             return
         try:

@@ -12,6 +12,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from edge_tui.tui import param_preview
+from edge_tui.tui.services import services
 from edge_tui.tui.widgets.inspector import visible
 from edge_tui.util.format import bar, clip
 from edge_tui.util.sanitise import sanitise
@@ -19,9 +20,8 @@ from edge_tui.util.sanitise import sanitise
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
-    from edge_tui.tui.app import EdgeApp
     from edge_tui.tui.param_preview import Group
-    from edge_tui.tui.screens.workbench import Workbench
+    from edge_tui.tui.services import WorkbenchParts
 
 _LINES = 9
 """Tokens in the picture, besides the rest."""
@@ -35,7 +35,6 @@ class ExplainScreen(ModalScreen[None]):
         workbench: Whose parameters and tokens these are.
     """
 
-    app: EdgeApp
     DEFAULT_CSS = """
     ExplainScreen .dialog { height: auto; }
     """
@@ -50,7 +49,7 @@ class ExplainScreen(ModalScreen[None]):
         Binding("backspace,delete", "reset", show=False),
     ]
 
-    def __init__(self, workbench: Workbench) -> None:
+    def __init__(self, workbench: WorkbenchParts) -> None:
         super().__init__()
         self._workbench = workbench
         self._box = Static(classes="dialog")
@@ -130,7 +129,7 @@ class ExplainScreen(ModalScreen[None]):
         values = self._values()
         before = param_preview.shares(param_preview.apply(found, param_preview.without(name, values)))
         after = param_preview.shares(param_preview.apply(found, values))
-        texts = bench._decode(ids)
+        texts = bench.texts_of(ids)
         head = f"token #{index} {visible(token.text)}"
         return self._bars(head, name, [visible(text) for text in texts], found, before, after)
 
@@ -150,7 +149,7 @@ class ExplainScreen(ModalScreen[None]):
         after: list[float],
     ) -> list[tuple[str, str]]:
         width = max((self._box.content_size.width or 74) - _TEXT - 17, 12)
-        room, ascii_only = width // 2, self.app.ascii
+        room, ascii_only = width // 2, services(self).ascii
         left = f"without {name.replace('_', ' ')}" if param_preview.has_neutral(name) else "now"
         parts = [
             (f"{clip(head, _TEXT + 12):<{_TEXT}} ", "$accent bold"),

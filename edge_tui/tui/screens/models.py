@@ -16,6 +16,7 @@ from edge_tui.hub.remote import repository_id
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.screens.filter_list import Item, PickScreen
 from edge_tui.tui.screens.model_facts import downloading, facts, share
+from edge_tui.tui.services import services
 from edge_tui.util.format import bar, clip, clip_path, number, size
 from edge_tui.util.sanitise import sanitise
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from edge_tui.hub import Listing
     from edge_tui.hub.memory_estimate import Outlook
     from edge_tui.hub.remote import Remote
-    from edge_tui.tui.app import EdgeApp
     from edge_tui.tui.run_params import RunParams
     from edge_tui.tui.screens.model_facts import Parts
     from edge_tui.tui.session import Session
@@ -43,7 +43,6 @@ _PAUSE = 0.4
 class ModelsScreen(PickScreen[None]):
     """Stays open while models load; esc leaves."""
 
-    app: EdgeApp
     DEFAULT_CSS = """
     ModelsScreen OptionList { height: 1fr; max-height: 100%; }
     ModelsScreen .hint { height: 10; padding: 1 0 0 0; border-top: solid $border-blurred; }
@@ -103,7 +102,7 @@ class ModelsScreen(PickScreen[None]):
     def items(self) -> list[Item]:
         room = max(self.query_one(OptionList).size.width - _COLUMNS - 5, 16)
         listings = self._listings or {}
-        coming = [name for name in self.app.downloads.active if name not in listings]
+        coming = [name for name in services(self).downloads.active if name not in listings]
         offered = [self._offer] if self._offer and self._offer not in coming else []
         found = [self._item(listing, room) for listing in listings.values()]
         return found + [self._hub_item(name, room) for name in coming + offered]
@@ -117,7 +116,7 @@ class ModelsScreen(PickScreen[None]):
 
     def _hub_item(self, name: str, room: int) -> Item:
         shown = clip(name, room)
-        progress = self.app.downloads.progress(name)
+        progress = services(self).downloads.progress(name)
         if progress is not None and progress.active:
             said, style = (f"{share(progress):>4.0%} fetched", "$warning") if progress.total else ("…", "")
         else:
@@ -130,7 +129,7 @@ class ModelsScreen(PickScreen[None]):
         shown = clip_path(name, room)
         roles = [role for role, loaded in self._session.loaded.items() if _same(loaded, listing.name)]
         mark = "●" if roles else " "
-        progress = self.app.downloads.progress(listing.name)
+        progress = services(self).downloads.progress(listing.name)
         if progress is not None and progress.active:
             return self._hub_item(listing.name, room)
         lead = [
@@ -222,7 +221,7 @@ class ModelsScreen(PickScreen[None]):
         if not self.opened:
             return
         listing, name = self._listing(), self._highlighted()
-        progress = self.app.downloads.progress(name)
+        progress = services(self).downloads.progress(name)
         parts: Parts = []
         if self._listings is None:
             parts.append(("Looking for models …", "$text-muted"))
@@ -263,7 +262,7 @@ class ModelsScreen(PickScreen[None]):
         """The engine did something: roles and progress may have changed."""
         if self._listings is None:
             return
-        if self.app.downloads.active:
+        if services(self).downloads.active:
             self._refresh_downloads()
         if not news:
             return
@@ -282,14 +281,14 @@ class ModelsScreen(PickScreen[None]):
         options = self.query_one(OptionList)
         names = {option.id for option in options.options}
         for item in self.items():
-            if item.id in names and item.id in self.app.downloads.active:
+            if item.id in names and item.id in services(self).downloads.active:
                 options.replace_option_prompt(item.id, item.content)
         self._paint()
 
     def fetched(self, name: str) -> None:
         """A download is over: looks again at what is here."""
         self._remotes.pop(name, None)
-        progress = self.app.downloads.progress(name)
+        progress = services(self).downloads.progress(name)
         self._said = sanitise(progress.sentence) if progress is not None else ""
         self._scan()
 
@@ -301,7 +300,7 @@ class ModelsScreen(PickScreen[None]):
 
     def action_load(self, role: str) -> None:
         listing, name = self._listing(), self._highlighted()
-        if name in self.app.downloads.active:
+        if name in services(self).downloads.active:
             return
         if listing is None or _resumable(listing):
             self._fetch(name)
@@ -316,7 +315,7 @@ class ModelsScreen(PickScreen[None]):
             return
         self._said = ""
         spec = ModelSpec(listing.name, self._precision, self._device, self._settings.context)
-        self.app.assign(role, spec)
+        services(self).assign(role, spec)
 
     def _fetch(self, name: str) -> None:
         """Downloads a repository, unless the hub has said already that it cannot be used."""
@@ -326,12 +325,12 @@ class ModelsScreen(PickScreen[None]):
             return
         self._refused.pop(name, None)
         self._said = ""
-        self.app.downloads.start(name)
+        services(self).downloads.start(name)
         self.reload()
         self._paint()
 
     def action_unload(self) -> None:
-        if self.app.downloads.cancel(self._highlighted()):
+        if services(self).downloads.cancel(self._highlighted()):
             self._paint()
             return
         listing, engine = self._listing(), self._session.engine

@@ -12,6 +12,7 @@ from textual.widgets import Input, OptionList, Static
 from edge_tui.config.writer import ConfigError
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.screens.filter_list import Item, PickScreen
+from edge_tui.tui.services import services
 from edge_tui.util.format import clip
 from edge_tui.util.sanitise import sanitise
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.binding import Binding
 
-    from edge_tui.tui.app import EdgeApp
     from edge_tui.tui.preferences import Entry, Preferences
 
 _KEY, _SOURCE = 36, 15
@@ -49,7 +49,6 @@ class KeyScreen(ModalScreen[str | None]):
 class SettingsScreen(PickScreen[None]):
     """Stays open while settings change; esc leaves."""
 
-    app: EdgeApp
     DEFAULT_CSS = """
     SettingsScreen .hint { height: 8; padding: 1 0 0 0; border-top: solid $border-blurred; }
     SettingsScreen Input.-editing { background: $primary 30%; }
@@ -210,8 +209,8 @@ class SettingsScreen(PickScreen[None]):
             self._explain()
             self.app.bell()
             return False
-        self.app.take_settings(preferences.settings, key)
-        self._preferences = self.app.preferences()
+        services(self).take_settings(preferences.settings, key)
+        self._preferences = services(self).preferences()
         where = preferences.settings.file
         said, style = f"Kept in {where}." if text is not None else "The default holds again.", "$success"
         if source := preferences.outranked(key):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from edge_tui.tui.conversation import Conversation
 from edge_tui.tui.screens.view import View
+from edge_tui.tui.services import services
 
 if TYPE_CHECKING:
     from edge_tui.engine.events import Event, Failed, Started
@@ -35,7 +36,7 @@ class Talking(View):
             self._paint_talk()
             self.say("Each prompt is completed on its own again.")
         elif self._is_base_model:
-            self.say(f"{self.app.model_name} {BASE_MODEL}.", "warning")
+            self.say(f"{services(self).model_name} {BASE_MODEL}.", "warning")
         else:
             self.talk = Conversation()
             self._paint_talk()
@@ -44,7 +45,7 @@ class Talking(View):
 
     def action_new_conversation(self) -> None:
         if self._is_base_model:
-            self.say(f"{self.app.model_name} {BASE_MODEL}.", "warning")
+            self.say(f"{services(self).model_name} {BASE_MODEL}.", "warning")
             return
         self.talk = Conversation()
         self.viewed = self._changing = None
@@ -72,7 +73,7 @@ class Talking(View):
         if self.talk is None:
             return text
         if self._is_base_model:
-            self.say(f"{self.app.model_name} {BASE_MODEL}; v completes prompts on their own.", "error")
+            self.say(f"{services(self).model_name} {BASE_MODEL}; v completes prompts on their own.", "error")
             return None
         at, self._changing = self._changing, None
         asked = self.talk.ask(text, at)

@@ -13,6 +13,7 @@ from edge_tui import decoders as registry
 from edge_tui.engine import events as engine_events
 from edge_tui.transcript.colour_buckets import BUCKETS
 from edge_tui.tui.compositor import RowCompositor
+from edge_tui.tui.services import services
 from edge_tui.tui.widgets.beam_board import BeamBoard
 from edge_tui.tui.widgets.gauge import Gauge, Speed
 from edge_tui.tui.widgets.header import HeaderBar
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from edge_tui.engine.events import Event, Failed, Finished, Loaded, Started
     from edge_tui.machine.telemetry import Sample
     from edge_tui.transcript.transcript import Transcript
-    from edge_tui.tui.app import EdgeApp
     from edge_tui.tui.run_params import RunParams
     from edge_tui.tui.session import Run, Session
 
@@ -63,7 +63,6 @@ _EMPTY = "ctrl+j runs the prompt.\n1-9 choose a strategy, ? shows every key."
 class View(Screen[None]):
     """Paints; what keys and clicks do is `Workbench`'s."""
 
-    app: EdgeApp
     AUTO_FOCUS = "#prompt"
     HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012 - Textual declares it so
         (0, "-tiny"),
@@ -92,7 +91,7 @@ class View(Screen[None]):
         self.pane = TokenPane(_EMPTY, id="tokens")
         self.strategy_list = StrategyList(self.decoders, id="strategies")
         self.parameters = Parameters(run_params, id="parameters")
-        self.inspector = Inspector(self._decode, id="inspector")
+        self.inspector = Inspector(self.texts_of, id="inspector")
         self.gauge = Gauge()
         self.messages = MessageLine()
         self.problem = ProblemPanel()
@@ -117,7 +116,7 @@ class View(Screen[None]):
 
     def _compositor_refresh(self) -> None:
         """Renders what has changed, but not while changes are gathered: it would only be thrown away."""
-        if not self.app.gathering:
+        if not services(self).gathering:
             super()._compositor_refresh()
 
     def compose(self) -> ComposeResult:
@@ -157,8 +156,8 @@ class View(Screen[None]):
             super()._reset_focus(widget, avoiding)
 
     def on_mount(self) -> None:
-        ui = self.app.settings.ui
-        self.draw_ascii(self.app.ascii)
+        ui = services(self).settings.ui
+        self.draw_ascii(services(self).ascii)
         self.set_class(not ui.sidebar, "-folded")
         self.inspector.border_title = "token"
         self.strategy_list.chosen = self.run_params.decoder.name
@@ -170,8 +169,9 @@ class View(Screen[None]):
     def draw_ascii(self, plain: bool) -> None:
         """Draws bars and borders with plain ASCII, or with lines."""
         self.set_class(plain, "-ascii")
-        if self.app.telemetry is not None and self.app.telemetry.host:
-            host = sanitise(self.app.telemetry.host, keep_newlines=False)
+        telemetry = services(self).telemetry
+        if telemetry is not None and telemetry.host:
+            host = sanitise(telemetry.host, keep_newlines=False)
             self.gauge.border_title = Content(f"gauge of {host}")
         self.gauge.ascii_only = self.parameters.table.ascii_only = plain
         self.refresh()
@@ -187,7 +187,7 @@ class View(Screen[None]):
         refused = run is not None and run.phase == "failed" and run.transcript is None
         return self.viewed or (self.session.written if refused else None) or run
 
-    def _decode(self, ids: Sequence[int]) -> list[str]:
+    def texts_of(self, ids: Sequence[int]) -> list[str]:
         pieces = self.current.pieces if self.current is not None else None
         if pieces is not None:
             return [pieces.get(each, f"id {each}") for each in ids]
@@ -201,7 +201,7 @@ class View(Screen[None]):
         for event in news:
             self._take(event)
         run = self.current
-        if run is not None and (news or run.active) and (self.app.settings.stream or not run.active):
+        if run is not None and (news or run.active) and (services(self).settings.stream or not run.active):
             self._paint_tokens()
         self.header.state, self.header.kind = self.session.state()
         self._ticks += 1
@@ -213,7 +213,7 @@ class View(Screen[None]):
         if run is None or run.transcript is None or run.transcript is self._cleared:
             return
         if run.transcript is not self._shown:
-            if self.app.settings.stream or not run.active:
+            if services(self).settings.stream or not run.active:
                 self._show(run.transcript)
             return
         self.pane.refresh_tail()
@@ -244,8 +244,9 @@ class View(Screen[None]):
         seen = sample is not None and sample.gpu is not None and sample.gpu.total is not None
         gauge.on_gpu = device.startswith("cuda") or (not device and seen)
         gauge.sample = sample
-        if sample is None and self.app.telemetry is not None:
-            gauge.absent = self.app.telemetry.refusal or "measuring …"
+        telemetry = services(self).telemetry
+        if sample is None and telemetry is not None:
+            gauge.absent = telemetry.refusal or "measuring …"
         if run is None:
             return
         meter = run.meter
@@ -284,13 +285,13 @@ class View(Screen[None]):
                 self.say(f"{event.name} is {event.value:.4g} from token {event.index} on.")
             case engine_events.Died():
                 logs.detail(event.detail)
-                self.app.offer_restart(event)
+                services(self).offer_restart(event)
             case _:
                 pass
 
     def _started(self, event: Started) -> None:
         self.tour.done("run")
-        if event.strategy != self.app.settings.strategy:
+        if event.strategy != services(self).settings.strategy:
             self.tour.done("strategy")
         if self.problem.while_running:
             self.problem.show(None)
@@ -343,15 +344,16 @@ class View(Screen[None]):
         run = self.session.run
         if run is None or run.id != failed or run.decoder is None or not registry.revert(run.decoder):
             return False
-        self.app.workbench.take_strategies(set())
+        services(self).workbench.take_strategies(set())
         return True
 
     def _loaded(self, event: Loaded) -> None:
         self.run_params.forget()
         self._title_model()
         self._count_prompt()
-        if self.app.telemetry is not None and event.device.startswith("cuda"):
-            self.app.telemetry.watch(event.device)
+        telemetry = services(self).telemetry
+        if telemetry is not None and event.device.startswith("cuda"):
+            telemetry.watch(event.device)
         if (engine := self.session.engine) is not None:
             refusals = {decoder.name: engine.refusal(decoder.name) for decoder in self.decoders}
             self.strategy_list.refusals = {name: why for name, why in refusals.items() if why}
@@ -374,7 +376,7 @@ class View(Screen[None]):
         main = self.session.main(self.run_params.decoder.name)
         header = self.header
         if main is None:
-            header.model, header.facts = self.app.model_name, ()
+            header.model, header.facts = services(self).model_name, ()
             return
         name = main.name
         other = [event.name for role, event in loaded.items() if role not in ("model", "expert")]
@@ -412,7 +414,11 @@ class View(Screen[None]):
         if len(text) > 200_000:
             self.prompt.border_subtitle = f"{len(text):,} characters"
             return
-        count = engine.count(text, self.app.settings.control_tokens) if engine is not None and text else None
+        count = (
+            engine.count(text, services(self).settings.control_tokens)
+            if engine is not None and text
+            else None
+        )
         main = self.session.loaded.get("model")
         room = f" of {main.context:,}" if main is not None else ""
         self.prompt.border_subtitle = "" if count is None else f"{count:,}{room} tokens"

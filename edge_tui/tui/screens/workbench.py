@@ -13,6 +13,7 @@ from edge_tui.engine import seeds
 from edge_tui.tui import clipboard
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.screens.crafting import Crafting
+from edge_tui.tui.services import services
 from edge_tui.tui.widgets.inspector import Inspector
 from edge_tui.tui.widgets.parameters import ParameterTable
 
@@ -292,10 +293,10 @@ class Workbench(Crafting):
         self.app.push_screen(StrategiesScreen(self.decoders, self.run_params.decoder.name, refusals), picked)
 
     def action_models(self) -> None:
-        self.app.show_models()
+        services(self).show_models()
 
     def action_settings(self) -> None:
-        self.app.show_settings()
+        services(self).show_settings()
 
     def take_settings(self, settings: Settings, key: str) -> None:
         """The settings were read again because one has changed: what can hold at once does."""
@@ -311,11 +312,11 @@ class Workbench(Crafting):
         self.parameters.reload()
 
     def action_themes(self) -> None:
-        self.app.show_themes()
+        services(self).show_themes()
 
     def action_help(self) -> None:
         self.tour.done("help")
-        self.app.action_show_help()
+        services(self).action_show_help()
 
     def action_tour(self) -> None:
         self.tour.toggle()
@@ -326,7 +327,7 @@ class Workbench(Crafting):
         """Copies the answer through the terminal, and says what can be expected of that."""
         if not (text := self._text()):
             return
-        outlook = self.app.clipboard_outlook()
+        outlook = services(self).clipboard_outlook()
         size = len(text.encode())
         if outlook.works == "no":
             self.say(f"{outlook.advice} Y writes the answer to a file.", "warning")

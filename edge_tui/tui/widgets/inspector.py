@@ -114,7 +114,7 @@ class Inspector(LinePanel, can_focus=True):
         disabled: bool = False,
     ) -> None:
         super().__init__(name=name, id=id, classes=classes, disabled=disabled)
-        self._decode = decode
+        self._texts_of = decode
         self._transcript: Transcript | None = None
         self._index: int | None = None
         self._token: TokenView | None = None
@@ -166,7 +166,7 @@ class Inspector(LinePanel, can_focus=True):
         listed = [other.id for other in others]
         if token.id not in listed:
             listed.append(token.id)
-        texts = self._decode(listed)
+        texts = self._texts_of(listed)
         texts += [""] * (len(listed) - len(texts))
         self._rows = [
             Row(
