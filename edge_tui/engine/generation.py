@@ -51,6 +51,10 @@ class Cached:
                 return rig
         return None
 
+    def fits(self, need: int, total: int) -> bool:
+        """Whether a run can take the context over that needs room and reaches `total` positions in all."""
+        return self.context.capacity >= need and total in self.context.totals
+
     def keep(self, rig: Rig) -> None:
         self.rigs = [*self.rigs[1 - _RIGS :], rig]
 
@@ -110,6 +114,11 @@ class Generation:
             self.trouble = f"its models sit on different devices ({' and '.join(sorted(devices))})"
         self._rig: Rig | None = None
         self._shelf: Cached | None = None
+
+    @property
+    def total(self) -> int:
+        """Positions that the run reaches, prompt and new tokens."""
+        return len(self.ids) + self.max_new
 
     @property
     def rig(self) -> Rig:
@@ -206,13 +215,13 @@ class Generation:
     ) -> tuple[int, Output]:
         import torch
 
-        need = len(self.ids) + self.max_new + ROOM * (self.lookahead + 1)
+        need, total = self.total + ROOM * (self.lookahead + 1), self.total
         held = cache.get(key)
         # At least one id is read again: its logits are what the first step chooses from.
         kept = min(_common(held.ids, self.ids), len(self.ids) - 1) if held else 0
-        if held is None or held.context.capacity < need or (kept < len(held.ids) and not model.caps.rewind):
+        if held is None or not held.fits(need, total) or (kept < len(held.ids) and not model.caps.rewind):
             cache.pop(key, None)
-            held = cache[key] = Cached(model.open(1, roomy(need)))
+            held = cache[key] = Cached(model.open(1, roomy(need), total))
             kept = 0
         device = model.info.device
         held.context.truncate(torch.tensor([kept], dtype=torch.int64, device=device))

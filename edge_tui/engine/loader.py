@@ -87,6 +87,7 @@ def load(
         notices.append(f"{device} has no bfloat16: computing in float16.")
     context = _context(checkpoint, spec, precision, device, notices)
     model = _read(checkpoint, device, precision, dtype, context, progress, cancelled, source)
+    context = min(context, model.info.context)
     if checkpoint.chat_template is None:
         notices.append("No chat template: prompts are completed as they stand.")
     if model.caps.reason:

@@ -133,6 +133,8 @@ def perform(
     extra: tuple[str, ...] = (clamped,) if clamped else ()
     if request.stop and decoder.owns_eos:
         extra += ("Stop strings do not end a beam search; they are ignored here.",)
+    held = (model.model.notice(generation.total) for model in loaded.values())
+    extra += tuple(dict.fromkeys(sentence for sentence in held if sentence))
     if decoder.name == "auto":
         extra += decoders.auto.unsupported(main.checkpoint.generation_config)
 
