@@ -103,6 +103,8 @@ def _conversation(request: Request, main: LoadedModel, cancelled: Callable[[], b
         messages = [Message(turn.role, masked.hide(turn.content)) for turn in messages]
         variables = masked.hide(variables)
     rendered = chat.render(checkpoint, messages, variables=variables, cancelled=cancelled) or ""
+    unread = chat.unread(checkpoint, variables, cancelled)
+    notices = (f"The chat template does not read {', '.join(unread)}: no effect.",) if unread else ()
     try:
         ids = codec.encode_rendered(rendered, masked) if masked else codec.encode(rendered, special=False)
     except CheckpointError as error:
@@ -112,7 +114,7 @@ def _conversation(request: Request, main: LoadedModel, cancelled: Callable[[], b
             f"The chat template of {checkpoint.name} wrote nothing: switch it off to complete raw text.",
             "prompt",
         )
-    return _prompt(codec, ids, (), request, found)
+    return _prompt(codec, ids, notices, request, found)
 
 
 def _prompt(
