@@ -97,6 +97,7 @@ async def test_control_tokens_that_are_obeyed_stand_out(talker: Any, allowed: bo
         marked = [text for line in lines for text, style in line if style == "turns--control"]
         assert marked == (["<|im_end|>"] if allowed else [])
         assert any("<|im_end|>" in notice for notice in run.started.notices)
+        await until(pilot, lambda: "<|im_end|>" in workbench.messages.message)
 
 
 async def test_turns_have_seeds_of_their_own_that_digits_keep(talker: Any) -> None:

@@ -322,6 +322,7 @@ class View(Screen[None]):
             said.append(f"seed {run.started.seed}")
             if run.started.reused_tokens:
                 said.append(f"{run.started.reused_tokens:,} reused")
+            said += run.started.notices  # a short run has passed before they could be read
         said += run.notices
         if run.decoder is not None and event.new_tokens:
             registry.prove(run.decoder)
