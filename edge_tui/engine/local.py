@@ -213,6 +213,7 @@ def explain(error: BaseException, run: int | None) -> Failed:
             " Choose a shorter context, fewer beams, or a smaller precision."
         )
     elif (problem := problem_of(error, decoders.is_strategy_file)) is not None:
+        problem = replace(problem, sentence=logs.scrub(problem.sentence))
         return Failed(problem.short, run, "", detail, problem)
     elif type(error).__module__.startswith(("edge_tui", "decoders")):
         message = str(error)
