@@ -16,6 +16,7 @@ from edge_tui.engine.checkpoint import Checkpoint, CheckpointError, open_checkpo
 from edge_tui.engine.devices import best_device, cpu_packs_int4, free_memory, resolve_device
 from edge_tui.engine.forecast import UNLIMITED, forecast, reserved, resolve_precision, size
 from edge_tui.engine.models.architectures import supports
+from edge_tui.engine.out_of_memory import is_out_of_memory
 from edge_tui.engine.text import Codec
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ def _read(
     except Cancelled:
         raise
     except Exception as error:  # whatever else a modelling library raises
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise LoadError(
                 f"{checkpoint.name} cannot be loaded as {precision} on {device} ({reason}); "
@@ -237,14 +238,3 @@ def give_back(device: str) -> None:
         torch.cuda.empty_cache()
     elif torch is not None and device == "mps":
         torch.mps.empty_cache()
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Torch raises a type of its own on GPUs and a plain RuntimeError on CPUs."""
-    text = str(error).lower()
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "out of memory" in text
-        or "allocate memory" in text
-    )

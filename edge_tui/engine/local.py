@@ -20,6 +20,7 @@ from decoders.errors import problem_of
 from edge_tui import logs
 from edge_tui.engine.checkpoint import CheckpointError
 from edge_tui.engine.events import Died, Event, Failed, Finished, Queued
+from edge_tui.engine.out_of_memory import is_out_of_memory, release
 from edge_tui.engine.port import Memory, ModelSpec, Request
 from edge_tui.engine.residents import Loader, Residents, memory_of
 from edge_tui.engine.table import ParamTable
@@ -186,6 +187,9 @@ class LocalEngine:
             command()
         except Exception as error:
             self._post(explain(error, None))
+            if is_out_of_memory(error):
+                release(error)
+                self._residents.forget_contexts()
 
     def _generate(self, run: Run) -> None:
         from edge_tui.engine.performance import perform
@@ -195,8 +199,8 @@ class LocalEngine:
             perform(run, self._residents, post, lambda: self._closing)
         except (Exception, SystemExit) as error:  # a strategy of the user's may raise either
             self._post(explain(error, run.id))
-            if _is_out_of_memory(error):
-                error.__traceback__ = None  # its frames hold the tensors that did not fit
+            if is_out_of_memory(error):
+                release(error)
                 self._residents.forget_contexts()
         finally:
             self._runs.pop(run.id, None)
@@ -207,10 +211,12 @@ def explain(error: BaseException, run: int | None) -> Failed:
     field = getattr(error, "field", "")
     # A mistake in a request is no fault of the program: there is nothing to look up.
     detail = "" if field not in ("", "server") else "".join(traceback.format_exception(error))
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         message = (
             "The device ran out of memory: what was written so far is kept."
             " Choose a shorter context, fewer beams, or a smaller precision."
+            if run is not None
+            else "The device ran out of memory: choose a shorter context, or a smaller precision or model."
         )
     elif (problem := problem_of(error, decoders.is_strategy_file)) is not None:
         problem = replace(problem, sentence=logs.scrub(problem.sentence))
@@ -220,10 +226,6 @@ def explain(error: BaseException, run: int | None) -> Failed:
     else:
         message = f"That failed: {_line(error)}. The log has the details."
     return Failed(message, run, field, detail)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def _line(error: BaseException) -> str:
