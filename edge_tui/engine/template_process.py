@@ -2,7 +2,7 @@
 
 The child (`template_child.py`) is started once and kept, so that a template costs a millisecond and not the
 start of an interpreter. A child that breaks a limit is killed, and another takes its place. On Linux the
-kernel limits the child's address space; elsewhere its resident memory is looked at every `_GLANCE` seconds.
+kernel limits the child's address space; everywhere its resident memory is looked at every `_GLANCE` seconds.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class TemplateProcess:
     Args:
         seconds: Time limit of one template.
         memory: Memory limit of the child, in bytes.
-        kernel: The kernel enforces the memory limit; else this process looks at it.
+        kernel: Ask the kernel to enforce the memory limit, too; this process looks at it in any case.
     """
 
     def __init__(
@@ -223,7 +223,7 @@ class TemplateProcess:
                 raise RenderCancelled
             if time.monotonic() > deadline:
                 raise RenderError("time" if self._ready else failure, f"no answer within {seconds:g} s")
-            if not self._kernel and _resident(child.pid) > self._memory:
+            if _resident(child.pid) > self._memory:
                 raise RenderError("memory")
         answer = answers[0] if answers else None
         if not isinstance(answer, dict):
