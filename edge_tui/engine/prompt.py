@@ -98,14 +98,14 @@ def _conversation(request: Request, main: LoadedModel, cancelled: Callable[[], b
     said = list(texts([[turn.content for turn in messages], variables]))
     found = codec.control_in(said)
     masked = None
-    if found and not request.control_tokens:
-        masked = codec.mask(said, checkpoint.chat_template or "")
-        messages = [Message(turn.role, masked.hide(turn.content)) for turn in messages]
-        variables = masked.hide(variables)
-    rendered = chat.render(checkpoint, messages, variables=variables, cancelled=cancelled) or ""
-    unread = chat.unread(checkpoint, variables, cancelled)
-    notices = (f"The chat template does not read {', '.join(unread)}: no effect.",) if unread else ()
     try:
+        if found and not request.control_tokens:
+            masked = codec.mask(said, checkpoint.chat_template or "")
+            messages = [Message(turn.role, masked.hide(turn.content)) for turn in messages]
+            variables = masked.hide(variables)
+        rendered = chat.render(checkpoint, messages, variables=variables, cancelled=cancelled) or ""
+        unread = chat.unread(checkpoint, variables, cancelled)
+        notices = (f"The chat template does not read {', '.join(unread)}: no effect.",) if unread else ()
         ids = codec.encode_rendered(rendered, masked) if masked else codec.encode(rendered, special=False)
     except CheckpointError as error:
         raise RequestError(str(error), "prompt") from error
