@@ -19,7 +19,7 @@ from decoders.base import Param, ParamError
 from decoders.errors import problem_of
 from edge_tui import logs
 from edge_tui.engine.checkpoint import CheckpointError
-from edge_tui.engine.events import Died, Event, Failed, Finished, Queued
+from edge_tui.engine.events import Died, Event, Failed, Finished, Loaded, Queued
 from edge_tui.engine.out_of_memory import is_out_of_memory, release
 from edge_tui.engine.port import Memory, ModelSpec, Request
 from edge_tui.engine.residents import Loader, Residents, memory_of
@@ -104,10 +104,19 @@ class LocalEngine:
 
         def work() -> None:
             # A later choice for the role makes this load pointless: the last one wins.
-            if self._wanted.get(role) == wanted and wanted is not None:
+            if self._wanted.get(role) != wanted or wanted is None:
+                return
+            try:
                 self._residents.get(role, lambda: self._closing or self._wanted.get(role) != wanted)
+            except Exception as error:
+                current = self._wanted.get(role) == wanted
+                self._post(replace(explain(error, None), role=role if current else ""))
 
         self._commands.put(work)
+
+    def loaded(self) -> dict[ModelSpec, Loaded]:
+        """The models in memory; each has the role that it was loaded for."""
+        return self._residents.facts()
 
     def unload(self, role: str) -> None:
         self._cancel_users(role)

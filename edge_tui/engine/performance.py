@@ -158,6 +158,7 @@ def perform(
             control_tokens=prompt.control_tokens,
             end_ids=main.codec.end_ids,
             kept_texts=main.codec.texts(prompt.ids, request.prefix),
+            model=main.model.info.name,
         )
 
     try:

@@ -205,6 +205,7 @@ def _started(run: int, request: Request, settled: Settled, server: Server, path:
         seed=settled.seed,
         values=settled.resolved,
         notices=tuple(notices),
+        model=server.title,
     )
 
 
