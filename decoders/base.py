@@ -316,6 +316,8 @@ class Decoder(ABC):
     """Model roles it needs, the main one first: ("model",), ("expert", "amateur"), ("model", "draft")."""
     columns: ClassVar[tuple[str, ...]] = ()
     """Names of the extra numbers recorded for each token."""
+    id_columns: ClassVar[tuple[str, ...]] = ()
+    """Those of them that are ids of tokens, −1 for none."""
     owns_eos: ClassVar[bool] = False
     """Whether the strategy decides itself what an end-of-sequence token means (beam search does)."""
 
@@ -343,6 +345,10 @@ class Decoder(ABC):
             int64 `[R]`.
         """
         raise NotImplementedError(f"{self.name} proposes nothing")
+
+    def cut_by(self, values: Mapping[str, float]) -> str:
+        """Names what made a candidate's number −inf in the last column, for readers: "alpha"."""
+        return ""
 
     def from_checkpoint(self, generation_config: Mapping[str, Any]) -> Mapping[str, float]:
         """Parameter values that a checkpoint's own generation_config.json asks for; most ask not."""

@@ -87,6 +87,7 @@ class Beam(Decoder):
     summary = "Keeps the B best hypotheses and returns the best that finishes."
     rank = 2
     columns = ("score", "finished", "finished_parent", "finished_id", "over")
+    id_columns = ("finished_id",)
     owns_eos = True
 
     def __init__(self) -> None:

@@ -109,9 +109,11 @@ HEAD_PARAMETER = Param(
 class Contrastive(Decoder):
     """Expert against amateur.
 
-    Each token and each alternative records `expert` and `amateur`, its log-probability under each model as it
-    is (nats), and `score`, what the formula makes of them before any temperature. The final distribution is
-    the softmax of the score over plausible tokens, also when its best is taken.
+    Each token and each alternative records the numbers that its score is made of, after penalties, in nats:
+    `expert` and `amateur` are log-probabilities, under li2022 the amateur's at its own temperature, and under
+    obrien2023 logits; `score` is what the formula makes of them before any temperature, −inf outside the
+    head. The final distribution is the softmax of the score over plausible tokens, also when its best is
+    taken.
     """
 
     name = "contrastive"
@@ -129,25 +131,28 @@ class Contrastive(Decoder):
     def streams(self) -> tuple[Stream, ...]:
         return Stream("model", "expert"), Stream("amateur", "amateur")
 
+    def cut_by(self, values: Mapping[str, float]) -> str:
+        return "rank" if values.get("formula") == SEED else "alpha"
+
     def init(self, env: Env) -> State:
         return self.chain.init(env)
 
     def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
-        expert, amateur = last_logits(outs["model"], s), last_logits(outs["amateur"], s)
-        score = contrast(self.chain.apply(expert, p, s, rng), amateur, p)
+        expert = self.chain.apply(last_logits(outs["model"], s), p, s, rng)
+        candidates = contrast(expert, last_logits(outs["amateur"], s), p)
+        score = candidates["score"]
         tempered = scale(score, p["temperature"])
         sampled = p["sample"] > 0
         final = tempered.where(sampled, score)
         chosen = draw(tempered, rng).where(sampled[:, 0], argmax(score)[:, 0])
         self.chain.observe(s, chosen, final)
         taken = chosen[:, None]
-        candidates = {"expert": expert.log_softmax(-1), "amateur": amateur.log_softmax(-1), "score": score}
         extras = {name: column.gather(-1, taken)[:, 0] for name, column in candidates.items()}
         return Step(chosen, final, extras=extras, candidates=candidates)
 
 
-def contrast(expert: Tensor, amateur: Tensor, p: Mapping[str, Tensor]) -> Tensor:
-    """The score of each token, −inf outside the head.
+def contrast(expert: Tensor, amateur: Tensor, p: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The score of each token, −inf outside the head, and the two numbers that it is made of.
 
     Args:
         expert: float32 `[R, V]` logits.
@@ -155,20 +160,23 @@ def contrast(expert: Tensor, amateur: Tensor, p: Mapping[str, Tensor]) -> Tensor
         p: `formula`, `alpha`, `strength`, `amateur_temperature`, `beta`, each float32 `[R, 1]`.
 
     Returns:
-        float32 `[R, V]`.
+        `expert`, `amateur` and `score`, float32 `[R, V]` each.
     """
     import torch
 
-    log_e = expert.log_softmax(-1)
-    log_a = amateur.log_softmax(-1)
-    li = log_e - p["strength"] * (amateur / p["amateur_temperature"]).log_softmax(-1)
+    by_li, by_obrien = p["formula"] == LI2022, p["formula"] == OBRIEN2023
+    tempered = amateur / p["amateur_temperature"].where(by_li, 1.0)
+    said = expert.where(by_obrien, expert.log_softmax(-1))
+    heard = amateur.where(by_obrien, tempered.log_softmax(-1))
+    li = said - p["strength"] * heard
     obrien = (1 + p["beta"]) * expert - p["beta"] * amateur
     below = expert.amax(-1, keepdim=True) - expert
     outside = below > -p["alpha"].log()
 
     nearest = best(-below, min(SEED_HEAD, below.shape[-1]))[0]
     ten = -nearest.masked_fill(nearest == -torch.inf, 0.0).amin(-1, keepdim=True)
-    seed = log_e / (log_a + 1e-9)
+    seed = said / (heard + 1e-9)
 
-    published = li.where(p["formula"] == LI2022, obrien).masked_fill(outside, -torch.inf)
-    return seed.masked_fill(below > ten, -torch.inf).where(p["formula"] == SEED, published)
+    published = li.where(by_li, obrien).masked_fill(outside, -torch.inf)
+    score = published.where(by_li | by_obrien, seed.masked_fill(below > ten, -torch.inf))
+    return {"expert": said, "amateur": heard, "score": score}

@@ -52,6 +52,7 @@ class Speculative(Decoder):
     rank = 10
     roles = ("model", "draft")
     columns = ("drafted", "rejected")
+    id_columns = ("rejected",)
     params = (LOOKAHEAD, TEMPERATURE)
     imposed: float | None = None
     """Share of proposals to take whatever the models say: for benches, which want a known acceptance."""

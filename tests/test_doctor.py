@@ -26,11 +26,19 @@ def test_every_finding_of_this_machine_is_ok_or_says_what_to_do() -> None:
     checks = [Check(**json.loads(line)) for line in done.stdout.splitlines()]
     names = [check.name for check in checks]
     assert {"Python", "settings", "terminal", "locale", "model cache", "GPU", "torch", "Triton"} <= set(names)
-    assert "bitsandbytes" in names
+    assert {"bitsandbytes", "chat templates"} <= set(names)
     assert done.returncode == any(check.status == "error" for check in checks)
     for check in checks:
         assert check.status == "ok" or check.advice, check
         assert not check.advice or check.advice.endswith("."), check
+
+
+def test_chat_templates_have_a_process_that_keeps_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (doctor.templates().status, doctor.templates().advice) == ("ok", "")
+    monkeypatch.setattr(sys, "executable", "/no/python")
+    broken = doctor.templates()
+    assert (broken.status, "/no/python" in broken.found) == ("warning", True)
+    assert broken.advice
 
 
 @pytest.mark.parametrize(

@@ -220,3 +220,13 @@ def test_a_template_that_breaks_a_limit_is_one_sentence(tmp_path, capfdbinary) -
     assert error.count("\n") == 1
     assert "chatty cannot render this conversation (it takes more than 256 MB of memory); " in error
     assert run(capfdbinary, *flags, "--no-chat")[0] == 0
+
+
+def test_a_run_that_is_not_kept_says_so(model, capfdbinary, home) -> None:
+    (home / "data").write_text("a file where the folder should be")
+    order = ("--model", model, "--max-new-tokens", "2", "x")
+    status, _, said = run(capfdbinary, *order)
+    assert status == 0
+    assert "is not kept" in said.splitlines()[-1]
+    assert run(capfdbinary, "--quiet", *order)[2] == ""
+    assert "is not kept" not in run(capfdbinary, "--no-history", *order)[2]

@@ -39,6 +39,8 @@ _COLOURS = {"ok": "32", "warning": "33", "error": "31"}
 _ROOM = 20e9
 """Bytes of disk below which a download of a middling model fails."""
 
+_GROWING = "{% set n = namespace(s=[]) %}{% for i in x %}{% set n.s = n.s + [x|list] %}{% endfor %}"
+"""A chat template that takes more and more memory."""
 _TRIAL = """
 import json, sys
 found = {}
@@ -105,6 +107,7 @@ def checks() -> Iterator[Check]:
     yield _config(user_config())
     yield from terminal(env, sys.stdout.isatty(), shutil.get_terminal_size())
     yield _locale(locale.getpreferredencoding(False))
+    yield templates()
     yield _cache(cache_root())
     yield from _driver(env)
     yield from _libraries(_try_torch)
@@ -186,6 +189,27 @@ def _locale(encoding: str) -> Check:
 
 
 # Disk.
+
+
+def templates() -> Check:
+    """Tries the process that renders chat templates, and its memory limit."""
+    from edge_tui.engine.text.template_process import MEMORY, SECONDS, RenderError, TemplateProcess
+
+    limits = f"{SECONDS:g} s and {MEMORY / 1e6:.0f} MB"
+    process = TemplateProcess()
+    try:
+        process.render(_GROWING, {"x": "a" * 9999})
+    except RenderError as error:
+        if error.code in ("memory", "time"):
+            return Check("chat templates", "ok", f"rendered in a process of their own, within {limits}")
+        reason = error.detail or error.code
+    else:
+        reason = "the system does not hold its limits"
+    finally:
+        process.close()
+    return Check(
+        "chat templates", "warning", f"their process does not work: {reason}", "Complete raw text (`--raw`)."
+    )
 
 
 def _cache(root: Path) -> Check:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edge_tui.config.settings import Settings
     from edge_tui.decoders.base import Decoder
     from edge_tui.engine.port import Engine
+    from edge_tui.history.recorder import Recorder
 
 POLL_SECONDS = 0.005
 STOP_SECONDS = 1.0
@@ -122,7 +123,9 @@ def run(
     finally:
         engine.close()
         if recorder is not None:
-            recorder.close()
+            written = recorder.close()
+            if not quiet:
+                _tell_of_history(recorder, written)
         for number, handler in previous.items():
             signal.signal(number, handler)
 
@@ -296,6 +299,14 @@ def _summary(end: events.Finished, begin: events.Started | None) -> str:
 
 def _tell(line: str) -> None:
     print(sanitise(line, keep_newlines=False), file=sys.stderr)
+
+
+def _tell_of_history(recorder: Recorder, written: bool) -> None:
+    """Says why this run is not in the history, if it is not."""
+    if recorder.problem:
+        _tell(recorder.problem)
+    elif not written:
+        _tell("The history could not be written in time: the end of this run may be missing there.")
 
 
 def _log(detail: str) -> None:

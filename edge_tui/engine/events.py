@@ -109,6 +109,7 @@ class Started:
         control_tokens: Names in what users wrote that are control tokens and obeyed by the model.
         end_ids: Ids that end an answer and are no part of its text.
         kept_texts: Texts of the kept tokens, as in `TokenBatch`; empty where they are not known.
+        model: Name of the model that writes it; "" where that is not known.
     """
 
     run: int
@@ -126,6 +127,7 @@ class Started:
     control_tokens: tuple[str, ...] = ()
     end_ids: tuple[int, ...] = ()
     kept_texts: tuple[str, ...] = ()
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +247,7 @@ class Failed:
         field: The setting or parameter at fault, if one is.
         detail: A traceback for the log; never shown.
         problem: File, line and sentence where a strategy of the user's is at fault.
+        role: The role whose model could not be loaded, if `load` was asked for it.
     """
 
     message: str
@@ -252,6 +255,7 @@ class Failed:
     field: str = ""
     detail: str = ""
     problem: Problem | None = None
+    role: str = ""
 
 
 @dataclass(frozen=True, slots=True)

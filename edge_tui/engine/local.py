@@ -19,8 +19,9 @@ from edge_tui.decoders.base import Param, ParamError
 from edge_tui.decoders.core.errors import problem_of
 from edge_tui.engine.checkpoints.checkpoint import CheckpointError
 from edge_tui.engine.decode.run_state import Run
-from edge_tui.engine.events import Died, Event, Failed, Finished, Queued
+from edge_tui.engine.events import Died, Event, Failed, Finished, Loaded, Queued
 from edge_tui.engine.models.manager import Loader, ModelManager, memory_of
+from edge_tui.engine.out_of_memory import is_out_of_memory, release
 from edge_tui.engine.port import Memory, ModelSpec, Request
 from edge_tui.util import logs
 
@@ -93,10 +94,19 @@ class LocalEngine:
 
         def work() -> None:
             # A later choice for the role makes this load pointless: the last one wins.
-            if self._wanted.get(role) == wanted and wanted is not None:
+            if self._wanted.get(role) != wanted or wanted is None:
+                return
+            try:
                 self._manager.get(role, lambda: self._closing or self._wanted.get(role) != wanted)
+            except Exception as error:
+                current = self._wanted.get(role) == wanted
+                self._post(replace(explain(error, None), role=role if current else ""))
 
         self._commands.put(work)
+
+    def loaded(self) -> dict[ModelSpec, Loaded]:
+        """The models in memory; each has the role that it was loaded for."""
+        return self._manager.facts()
 
     def unload(self, role: str) -> None:
         self._cancel_users(role)
@@ -176,6 +186,9 @@ class LocalEngine:
             command()
         except Exception as error:
             self._post(explain(error, None))
+            if is_out_of_memory(error):
+                release(error)
+                self._manager.clear_prefix_cache()
 
     def _generate(self, run: Run) -> None:
         from edge_tui.engine.decode.run import run_request
@@ -185,8 +198,8 @@ class LocalEngine:
             run_request(run, self._manager, post, lambda: self._closing)
         except (Exception, SystemExit) as error:  # a strategy of the user's may raise either
             self._post(explain(error, run.id))
-            if _is_out_of_memory(error):
-                error.__traceback__ = None  # its frames hold the tensors that did not fit
+            if is_out_of_memory(error):
+                release(error)
                 self._manager.clear_prefix_cache()
         finally:
             self._runs.pop(run.id, None)
@@ -197,22 +210,21 @@ def explain(error: BaseException, run: int | None) -> Failed:
     field = getattr(error, "field", "")
     # A mistake in a request is no fault of the program: there is nothing to look up.
     detail = "" if field not in ("", "server") else "".join(traceback.format_exception(error))
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         message = (
             "The device ran out of memory: what was written so far is kept."
             " Choose a shorter context, fewer beams, or a smaller precision."
+            if run is not None
+            else "The device ran out of memory: choose a shorter context, or a smaller precision or model."
         )
     elif (problem := problem_of(error, decoders.is_strategy_file)) is not None:
+        problem = replace(problem, sentence=logs.scrub(problem.sentence))
         return Failed(problem.short, run, "", detail, problem)
     elif type(error).__module__.startswith(("edge_tui", "decoders_user_")):
         message = str(error)
     else:
         message = f"That failed: {_line(error)}. The log has the details."
     return Failed(message, run, field, detail)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def _line(error: BaseException) -> str:

@@ -80,6 +80,7 @@ def _settings(stored: StoredRun) -> dict[str, str]:
         found |= {name: _written(resolved.value) for name, resolved in started.values.items()}
         found["seed"] = str(started.seed)
     found |= {"max_length": str(request.max_length), "stop": " | ".join(map(repr, request.stop))}
+    found["control_tokens"] = str(request.control_tokens)
     turned = [f"{each.name} {_written(each.value)} from {each.index}" for each in stored.changes]
     return found | {"turned": ", ".join(turned)}
 

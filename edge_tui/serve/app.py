@@ -18,13 +18,15 @@ from edge_tui.serve import errors, infer, manage, openai, schemas
 from edge_tui.serve.dispatcher import Dispatcher
 from edge_tui.serve.guard import Guard
 from edge_tui.serve.request_builder import Asked
+from edge_tui.serve.roles import Roles
 from edge_tui.serve.shortcut import Shortcut, endpoints
 
 if TYPE_CHECKING:
     from edge_tui.config.settings import Settings
-    from edge_tui.engine.port import Engine, ModelSpec
+    from edge_tui.engine.port import ModelSpec
     from edge_tui.serve.loop_notifier import LoopNotifier
     from edge_tui.serve.options import Options
+    from edge_tui.serve.roles import Resident
 
 DESCRIPTION = (
     "Decoding strategies of language models over HTTP. One request decodes at a time, the others wait in a "
@@ -50,7 +52,7 @@ class Server(FastAPI):
         sampler: Looks at the machine, once somebody has asked about it.
     """
 
-    def __init__(self, engine: Engine, bell: LoopNotifier, settings: Settings, options: Options) -> None:
+    def __init__(self, engine: Resident, bell: LoopNotifier, settings: Settings, options: Options) -> None:
         super().__init__(
             title="edge-tui",
             version=__version__,
@@ -59,7 +61,8 @@ class Server(FastAPI):
             docs_url=None,  # its page would fetch scripts from elsewhere
             redoc_url=None,
         )
-        self.dispatcher = Dispatcher(engine, bell, options.queue, options.seconds)
+        roles = Roles(engine, settings.specs())
+        self.dispatcher = Dispatcher(engine, roles, bell, options.queue, options.seconds)
         self.settings = settings
         self.limits = options
         asked = Asked(settings, options)
@@ -89,7 +92,7 @@ class Server(FastAPI):
             "status": _status(state),
             "server": "edge-tui",
             "version": __version__,
-            "model": state.loaded["model"].name if "model" in state.loaded else None,
+            "model": state.roles.name if "model" in state.roles.loaded else None,
             "running": state.running,
             "queue": {"length": state.waiting, "limit": state.limit},
         }
@@ -106,12 +109,12 @@ class Server(FastAPI):
             "strategies": [decoder.name for decoder in decoders.all()],
             "manage": self.limits.manage,
             "limits": {"tokens": self.limits.tokens, "rows": self.limits.rows},
-            "loaded": {role: asdict(loaded) for role, loaded in self.dispatcher.loaded.items()},
+            "loaded": {role: asdict(loaded) for role, loaded in self.dispatcher.roles.loaded.items()},
         }
 
     async def machine(self) -> dict[str, Any]:
         """A sample of processor, memory and GPU, a second old or so; the first request begins to sample."""
-        main = self.dispatcher.loaded.get("model")
+        main = self.dispatcher.roles.loaded.get("model")
         if main is not None and main.device.startswith("cuda"):
             self.sampler.watch(main.device)
         self.sampler.start()
@@ -132,7 +135,7 @@ def _status(state: Dispatcher) -> str:
         return "ok"
     if not state.engine.alive() or state.problem:
         return "failed"
-    return "loading" if state.loading else "unloaded"
+    return "loading" if state.roles.loading else "unloaded"
 
 
 @asynccontextmanager
@@ -141,7 +144,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     assert isinstance(app, Server)
     pump = asyncio.create_task(app.dispatcher.serve())
     pump.add_done_callback(app.dispatcher.collapse)
-    app.dispatcher.start(_roles(app.settings))
+    app.dispatcher.roles.start(_roles(app.settings))
     yield
     pump.cancel()
     app.sampler.stop()

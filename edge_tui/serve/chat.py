@@ -29,8 +29,8 @@ async def respond(body: Chat, request: Request, dispatcher: Dispatcher, asked: A
         ApiError: it is refused, or failed before its first token.
     """
     wanted = _wanted(body, asked)
-    wording = Wording("chatcmpl", body.model or asked.settings.models.name, dispatcher.engine.decode)
-    place = dispatcher.admit(lane(request))
+    wording = Wording("chatcmpl", dispatcher.roles.name, dispatcher.engine.decode)
+    place = dispatcher.admit(lane(request), body.model)
     if body.stream:
         try:
             batches = await stream.unless_gone(request, opened(place, wanted))
@@ -44,6 +44,7 @@ async def respond(body: Chat, request: Request, dispatcher: Dispatcher, asked: A
             )
         except stream.Gone:
             return stream.gone()
+    wording.written_by(answer.started)
     choices = [
         {
             "index": row,
@@ -121,11 +122,13 @@ async def _chunks(
         choice = {"index": row, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
         return stream.message(wording.body("chat.completion.chunk", [choice], **more))
 
-    yield "".join(chunk(row, {"role": "assistant", "content": ""}, []) for row in range(body.n))
     async for batch in batches:
         parts = []
         for event in batch:
             parts += [chunk(token.row, {"content": token.text}, [token]) for token in answer.feed(event)]
+            if isinstance(event, events.Started):
+                wording.written_by(event)
+                parts += [chunk(row, {"role": "assistant", "content": ""}, []) for row in range(body.n)]
             if isinstance(event, events.Finished):
                 for row, text in enumerate(answer.texts):
                     if not answer.streams:

@@ -100,6 +100,7 @@ def started(event: events.Started) -> dict[str, Any]:
         "control_tokens": event.control_tokens,
         "end_ids": event.end_ids,
         "kept_texts": event.kept_texts,
+        "model": event.model,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from edge_tui import decoders
@@ -36,8 +37,8 @@ async def respond(
         ApiError: it is refused, or failed before its first token.
     """
     wanted = _wanted(body, asked, options)
-    wording = Wording("cmpl", body.model or asked.settings.models.name, dispatcher.engine.decode)
-    place = dispatcher.admit(lane(request))
+    wording = Wording("cmpl", dispatcher.roles.name, dispatcher.engine.decode)
+    place = dispatcher.admit(lane(request), body.model)
     if body.stream:
         try:
             first = await stream.unless_gone(request, opened(place, wanted[0]))
@@ -50,13 +51,16 @@ async def respond(
         except stream.Gone:
             return stream.gone()
     choices = []
+    wording.written_by(answers[0].started)
     for index, answer in enumerate(answers):
+        echoed, judged, places = _echo(body, wanted[index], answer, wording)
         for row, text in enumerate(answer.texts):
+            all_places = [*places, *_running(text.tokens, len(echoed))]
             choices.append(
                 {
                     "index": index * body.n + row,
-                    "text": _echoed(body, wanted[index], answer) + text.text,
-                    "logprobs": _logprobs(body, [*_prompt_tokens(body, answer), *text.tokens], wording),
+                    "text": echoed + text.text,
+                    "logprobs": _logprobs(body, [*judged, *text.tokens], all_places, wording),
                     "finish_reason": finish_reason(text.reason, place),
                 }
             )
@@ -120,36 +124,54 @@ async def _all(body: Completion, wanted: list[port.Request], place: Place) -> li
     return [await decode(place, each, Answer(body.n, keep, body.logprobs or 0)) for each in wanted]
 
 
-def _echoed(body: Completion, wanted: port.Request, answer: Answer) -> str:
-    """The prompt's own text, if it was asked for."""
+def _echo(
+    body: Completion, wanted: port.Request, answer: Answer, wording: Wording
+) -> tuple[str, list[Token], list[int]]:
+    """The prompt's text, its tokens, and where each of them begins in the text; as far as it is asked for."""
     if not body.echo:
-        return ""
+        return "", [], []
+    judged = body.logprobs is not None and answer.prompt is not None
+    tokens = list(tokens_of_prompt(answer.prompt, body.logprobs or 0)) if judged and answer.prompt else []
     if isinstance(wanted.prompt, str) and not wanted.ids:
-        return wanted.prompt
-    return "".join(answer.prompt.text) if answer.prompt is not None else ""
+        return wanted.prompt, tokens, _places_in(wanted.prompt, tokens, wording)
+    return "".join(answer.prompt.text) if answer.prompt is not None else "", tokens, _running(tokens, 0)
 
 
-def _prompt_tokens(body: Completion, answer: Answer) -> list[Token]:
-    if not body.echo or body.logprobs is None or answer.prompt is None:
-        return []
-    return list(tokens_of_prompt(answer.prompt, body.logprobs))
+def _running(tokens: list[Token], start: int) -> list[int]:
+    """Where tokens begin whose texts follow each other."""
+    return list(accumulate((len(token.text) for token in tokens[:-1]), initial=start)) if tokens else []
 
 
-def _logprobs(body: Completion, tokens: list[Token], wording: Wording, offset: int = 0) -> Any:
+def _places_in(text: str, tokens: list[Token], wording: Wording) -> list[int]:
+    """Where the tokens of a text begin in it.
+
+    Control tokens have no text of their own, but a client may have spelt them; one that the tokenizer added
+    takes no room. A tokenizer may drop spaces around them.
+    """
+    wording.learn(token.id for token in tokens)
+    places, end = [], 0
+    for token in tokens:
+        spelt, start = token.text or wording.text(token.id), end
+        while start < len(text) and text[start].isspace() and not text.startswith(spelt, start):
+            start += 1
+        found = bool(spelt) and text.startswith(spelt, start)
+        places.append(start if found else end)
+        end = min(len(text), places[-1] + (len(spelt) if found else len(token.text)))
+    return places
+
+
+def _logprobs(body: Completion, tokens: list[Token], places: list[int], wording: Wording) -> Any:
     """OpenAI's four lists: one entry for each token, offsets in characters of the text."""
     if body.logprobs is None:
         return None
-    tokens = [token for token in tokens if token.id >= 0]
+    kept = [(token, place) for token, place in zip(tokens, places, strict=True) if token.id >= 0]
+    tokens = [token for token, _ in kept]
     wording.learn({token.id for token in tokens} | {other for token in tokens for other, _ in token.top})
-    offsets = []
-    for token in tokens:
-        offsets.append(offset)
-        offset += len(token.text)
     return {
         "tokens": [wording.text(token.id) for token in tokens],
         "token_logprobs": [token.logp for token in tokens],
         "top_logprobs": [_top(token, wording) for token in tokens],
-        "text_offset": offsets,
+        "text_offset": [place for _, place in kept],
     }
 
 
@@ -175,8 +197,10 @@ async def _chunks(
     more = {"usage": None} if body.stream_options is not None and body.stream_options.include_usage else {}
     answers = []
 
-    def chunk(index: int, text: str, tokens: list[Token], offset: int, reason: str | None = None) -> str:
-        logprobs = _logprobs(body, tokens, wording, offset) if tokens or reason is None else None
+    def chunk(
+        index: int, text: str, tokens: list[Token], places: list[int], reason: str | None = None
+    ) -> str:
+        logprobs = _logprobs(body, tokens, places, wording) if tokens or reason is None else None
         choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
         return stream.message(wording.body(OBJECT, [choice], **more))
 
@@ -190,18 +214,19 @@ async def _chunks(
             for event in batch:
                 for token in answer.feed(event):
                     shown = [token] if body.logprobs is not None else []
-                    parts.append(chunk(begin + token.row, token.text, shown, offsets[token.row]))
+                    parts.append(chunk(begin + token.row, token.text, shown, [offsets[token.row]]))
                     offsets[token.row] += len(token.text)
+                if isinstance(event, events.Started):
+                    wording.written_by(event)
                 if isinstance(event, events.Started) and body.echo:
-                    text = _echoed(body, request, answer)
-                    said = _prompt_tokens(body, answer)
-                    parts += [chunk(begin + row, text, said, 0) for row in range(body.n)]
+                    text, judged, places = _echo(body, request, answer, wording)
+                    parts += [chunk(begin + row, text, judged, places) for row in range(body.n)]
                     offsets = [len(text)] * body.n
                 if isinstance(event, events.Finished):
                     for row, text_ in enumerate(answer.texts):
                         rest = "" if answer.streams else text_.text
                         reason = finish_reason(text_.reason, place)
-                        parts.append(chunk(begin + row, rest, [], 0, reason))
+                        parts.append(chunk(begin + row, rest, [], [], reason))
             if parts:
                 yield "".join(parts)
         if answer.failed is not None:

@@ -13,16 +13,17 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from edge_tui.engine import events
-from edge_tui.serve.errors import SERVER, ApiError
+from edge_tui.serve.errors import GONE, SERVER, ApiError, no_model
 from edge_tui.serve.fair_queue import FairQueue
 from edge_tui.serve.loop_notifier import LoopNotifier
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator
     from types import TracebackType
 
-    from edge_tui.engine.events import Event, Loaded
-    from edge_tui.engine.port import Engine, ModelSpec, Request
+    from edge_tui.engine.events import Event
+    from edge_tui.engine.port import Request
+    from edge_tui.serve.roles import Resident, Roles
 
 IDLE_SECONDS = 0.05
 """How often is looked whether the engine lives and a generation takes too long, if nothing happens."""
@@ -31,9 +32,11 @@ IDLE_SECONDS = 0.05
 class Turn:
     """One generation: waits, runs, and yields its events."""
 
-    def __init__(self, request: Request, lane: str) -> None:
+    def __init__(self, request: Request, lane: str, model: str | None = None) -> None:
         self.request = request
         self.lane = lane
+        self.model = model
+        """The name of the model that was asked for; None takes any."""
         self.run: int | None = None
         self.over = False
         """Whether the engine owes it nothing any more."""
@@ -65,9 +68,10 @@ class Place:
     A request with several prompts holds one place and queues up anew for each of them.
     """
 
-    def __init__(self, dispatcher: Dispatcher, lane: str) -> None:
+    def __init__(self, dispatcher: Dispatcher, lane: str, model: str | None = None) -> None:
         self._dispatcher = dispatcher
         self._lane = lane
+        self._model = model
         self._turn: Turn | None = None
         self.ahead = dispatcher.waiting
         """Requests that were waiting when this one came."""
@@ -86,7 +90,7 @@ class Place:
 
     async def run(self, request: Request) -> AsyncIterator[list[Event]]:
         """Decodes one request; yields the engine's events in batches, a `Finished` or `Failed` last."""
-        turn = self._turn = Turn(request, self._lane)
+        turn = self._turn = Turn(request, self._lane, self._model)
         self._dispatcher.enqueue(turn)
         while True:
             batch = await turn.take()
@@ -124,25 +128,21 @@ class Dispatcher:
 
     Args:
         engine: Decodes.
+        roles: Its models.
         bell: Rung by the engine when it has news.
         limit: Requests that may wait besides the one that runs.
         seconds: Most seconds of one generation; what was decoded by then is its answer.
     """
 
-    def __init__(self, engine: Engine, bell: LoopNotifier, limit: int, seconds: float) -> None:
+    def __init__(
+        self, engine: Resident, roles: Roles, bell: LoopNotifier, limit: int, seconds: float
+    ) -> None:
         self.engine = engine
+        self.roles = roles
         self.limit = limit
-        self.loaded: dict[str, Loaded] = {}
-        self.loading: dict[str, str] = {}
-        self.missing: dict[str, str] = {}
-        """Roles that are needed and have no model, with the reason."""
-        self.trouble = ""
-        """What went wrong last that belongs to no generation."""
         self.closing = False
         self.served = 0
         self._seconds = seconds
-        self._needed: frozenset[str] = frozenset(("model",))
-        self._starting: set[str] = set()
         self._fault = ""
         self._queue: FairQueue[Turn] = FairQueue()
         self._places: set[Place] = set()
@@ -171,44 +171,19 @@ class Dispatcher:
     @property
     def problem(self) -> str:
         """Why the engine cannot decode, as far as it said so."""
-        return self._fault or next(iter(self.missing.values()), "")
+        return self._fault or next(iter(self.roles.missing.values()), "")
 
     @property
     def ready(self) -> bool:
         """Whether a request would be decoded: the engine lives, and no model is missing or on its way."""
-        return self.engine.alive() and not (self.problem or self._starting) and "model" in self.loaded
+        return self.engine.alive() and not self._fault and self.roles.ready
 
-    def start(self, roles: Iterable[str]) -> None:
-        """Loads what requests need that say nothing.
-
-        Args:
-            roles: Of models that differ: what plays a second role is not told twice.
-        """
-        self._starting = set(roles)
-        self._needed |= self._starting
-        for role in roles:
-            self.engine.load(role)
-
-    def choose(self, role: str, spec: ModelSpec) -> None:
-        """Loads another model for a role: what was wrong with the one before is over."""
-        self.missing.pop(role, None)
-        self._starting.discard(role)
-        self.trouble = ""
-        self.engine.assign(role, spec)
-        self.engine.load(role)
-
-    def follow(self, role: str, spec: ModelSpec) -> None:
-        """Gives a role another model, to be loaded when it is needed; what was wrong is over."""
-        self.missing.pop(role, None)
-        self._starting.discard(role)
-        self.loaded.pop(role, None)
-        self.engine.assign(role, spec)
-
-    def admit(self, lane: str) -> Place:
+    def admit(self, lane: str, model: str | None = None) -> Place:
         """A place for one request.
 
         Args:
             lane: Who asks; each lane gets its turn.
+            model: The name of the model that is to answer; another one may be loaded while it waits.
 
         Raises:
             ApiError: 429 if too many wait, 503 if nothing can be decoded.
@@ -225,7 +200,7 @@ class Dispatcher:
                 code="queue_full",
                 headers={"Retry-After": str(seconds)},
             )
-        place = Place(self, lane)
+        place = Place(self, lane, model)
         self._places.add(place)
         return place
 
@@ -287,8 +262,12 @@ class Dispatcher:
             self._fail(self._current, self.problem)
 
     def _next(self) -> None:
-        if self._current is None and len(self._queue):
-            turn = self._current = self._queue.pop()
+        while self._current is None and len(self._queue):
+            turn = self._queue.pop()
+            if turn.model is not None and turn.model not in self.roles.names:
+                self._fail(turn, no_model(turn.model, self.roles.name), GONE)
+                continue
+            self._current = turn
             turn.began = time.monotonic()
             turn.run = self.engine.submit(turn.request)
 
@@ -307,33 +286,17 @@ class Dispatcher:
             self.engine.cancel(turn.run)
 
     def _route(self, event: Event) -> None:
-        match event:
-            case events.Loading():
-                self.loading[event.role] = event.name
-            case events.Loaded():
-                self.loading.pop(event.role, None)
-                self.missing.pop(event.role, None)
-                self._starting.discard(event.role)
-                self.loaded[event.role] = event
-            case events.Unloaded():
-                for role in event.roles:
-                    self.loaded.pop(role, None)
-            case events.Died():
-                self._fault = event.message
-            case events.Failed(run=None):
-                self.trouble = event.message
-                for role in self.loading.keys() & self._needed:
-                    self.missing[role] = event.message
-                    self._starting.discard(role)
-                self.loading.clear()
-            case _:
-                turn = self._current
-                if turn is not None and getattr(event, "run", None) == turn.run:
-                    turn.put(event)
-                    # A failure in the middle of a run is followed by the run's end.
-                    if isinstance(event, events.Finished | events.Failed):
-                        self.loading.clear()  # what it may have begun to load, it does not go on with
-                        self._end(turn)
+        if self.roles.take(event):
+            return
+        if isinstance(event, events.Died):
+            self._fault = event.message
+        turn = self._current
+        if turn is not None and getattr(event, "run", None) == turn.run:
+            turn.put(event)
+            # A failure in the middle of a run is followed by the run's end.
+            if isinstance(event, events.Finished | events.Failed):
+                self.roles.loading.clear()  # what it may have begun to load, it does not go on with
+                self._end(turn)
 
     def _end(self, turn: Turn) -> None:
         turn.over = True
@@ -343,6 +306,6 @@ class Dispatcher:
         self._next()
 
     @staticmethod
-    def _fail(turn: Turn, message: str) -> None:
+    def _fail(turn: Turn, message: str, field: str = SERVER) -> None:
         turn.over = True
-        turn.put(events.Failed(message, turn.run, SERVER))
+        turn.put(events.Failed(message, turn.run, field))

@@ -37,6 +37,15 @@ _FIELDS = {"ids": "prompt", "variables": "chat_template_kwargs"}
 """A request's fields as the engine names them, where clients have another name."""
 
 
+GONE = "gone"
+"""`Failed.field` of a generation for a model that was taken away while it waited."""
+
+
+def no_model(name: str, here: str) -> str:
+    """The sentence about a name that no model here has."""
+    return f"There is no model {name!r} here; this server answers with {here}."
+
+
 class ApiError(HTTPException):
     """A request that gets no answer.
 
@@ -79,6 +88,8 @@ def of_failure(failure: Failed) -> ApiError:
         _log(failure.detail)
     if failure.field == SERVER:
         return ApiError(503, failure.message, code="unavailable")
+    if failure.field == GONE:
+        return ApiError(404, failure.message, "model", "model_not_found")
     if failure.field == "prompt":
         return ApiError(400, failure.message, "prompt", "context_length_exceeded")
     if failure.field:

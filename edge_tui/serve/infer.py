@@ -195,6 +195,7 @@ def _details(answer: Answer, place: Place) -> dict[str, Any]:
         said["scores"] = [text.score for text in answer.texts]
     if started is not None:
         said |= {
+            "model": started.model,
             "strategy": started.strategy,
             "seed": started.seed,
             "prompt_tokens": started.prompt_tokens,

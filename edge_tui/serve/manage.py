@@ -20,13 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edge_tui.config.settings import Settings
-    from edge_tui.engine.events import Loaded
     from edge_tui.serve.dispatcher import Dispatcher
 
 WAIT_SECONDS = 600.0
 """Longest that a request waits for a model to be loaded or gone."""
-_FOLLOWERS = {"model": "expert", "amateur": "draft"}
-"""Roles that go with another one's model as long as it is theirs, too."""
 
 
 def router(dispatcher: Dispatcher, settings: Settings, allowed: bool) -> APIRouter:
@@ -34,11 +31,13 @@ def router(dispatcher: Dispatcher, settings: Settings, allowed: bool) -> APIRout
 
     Args:
         dispatcher: Has the engine.
-        settings: Which models play which role, and the folders that are listed.
+        settings: The folders that are listed.
         allowed: Whether the server was started with `--allow-model-management`.
     """
     routes = APIRouter(tags=["models"], prefix="/models")
-    specs = settings.specs()
+    roles = dispatcher.roles
+    turn = asyncio.Lock()
+    """Held while the engine is waited for: the next change begins with what this one has left."""
 
     def check() -> None:
         if not allowed:
@@ -53,45 +52,38 @@ def router(dispatcher: Dispatcher, settings: Settings, allowed: bool) -> APIRout
 
         found = await asyncio.to_thread(local_models, settings.models.folders)
         return {
-            "roles": {role: spec.name for role, spec in specs.items()},
-            "loaded": {role: asdict(loaded) for role, loaded in dispatcher.loaded.items()},
+            "roles": {role: spec.name for role, spec in roles.specs.items()},
+            "loaded": {role: asdict(loaded) for role, loaded in roles.loaded.items()},
             "available": [asdict(listing) for listing in found],
         }
 
     @routes.post("/load", summary="Load a model")
     async def load(body: Load) -> dict[str, Any]:
         check()
-        spec = specs[body.role]
         if body.name is not None:
             await asyncio.to_thread(_known, body.name, settings)
-        spec = ModelSpec(body.name or spec.name, body.precision or spec.precision, spec.device, spec.context)
-        # Weights are shared: what plays another role already will not be loaded, or told, again.
-        shared = [role for role, other in specs.items() if other == spec and role in dispatcher.loaded]
-        before = dispatcher.loaded.get(body.role)
-        follower = _FOLLOWERS.get(body.role, "")
-        if specs.get(follower) == specs[body.role]:
-            specs[follower] = spec
-            dispatcher.follow(follower, spec)
-        specs[body.role] = spec
-        dispatcher.choose(body.role, spec)
-        if shared:
-            return {"role": body.role, "loaded": asdict(dispatcher.loaded[shared[0]])}
-
-        def loaded() -> Loaded | None:
-            now = dispatcher.loaded.get(body.role)
-            return now if now is not before else None
-
-        await _until(lambda: loaded() is not None or bool(dispatcher.trouble), dispatcher)
-        if (now := loaded()) is None:
-            raise ApiError(500, dispatcher.trouble, "name")
+        async with turn:
+            was = roles.specs[body.role]
+            spec = ModelSpec(body.name or was.name, body.precision or was.precision, was.device, was.context)
+            before = roles.choose(body.role, spec)
+            await _until(lambda: body.role in roles.loaded or body.role in roles.failed, dispatcher)
+            if (now := roles.loaded.get(body.role)) is None:
+                reason = roles.failed[body.role]
+                if spec != was:  # what could be used before can be used again
+                    roles.assign(before)
+                    dispatcher.engine.load(body.role)
+                raise ApiError(500, reason, "name")
         return {"role": body.role, "loaded": asdict(now)}
 
     @routes.post("/unload", summary="Free a model's memory; it loads again on next use")
     async def unload(body: Unload) -> dict[str, Any]:
         check()
-        dispatcher.engine.unload(body.role)
-        await _until(lambda: body.role not in dispatcher.loaded, dispatcher)
-        return {"role": body.role, "loaded": None}
+        async with turn:
+            spec = roles.specs[body.role]
+            dispatcher.engine.unload(body.role)
+            await _until(lambda: body.role not in roles.loaded, dispatcher)
+            freed = [role for role, other in roles.specs.items() if other == spec]
+        return {"role": body.role, "loaded": None, "roles": freed}
 
     return routes
 

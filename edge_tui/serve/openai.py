@@ -14,14 +14,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from edge_tui.serve import chat, completions
-from edge_tui.serve.errors import ApiError
+from edge_tui.serve.errors import ApiError, no_model
 from edge_tui.serve.schemas import Chat, Completion
 
 if TYPE_CHECKING:
-    from edge_tui.config.settings import Settings
     from edge_tui.serve.dispatcher import Dispatcher
     from edge_tui.serve.options import Options
     from edge_tui.serve.request_builder import Asked
+    from edge_tui.serve.roles import Roles
     from edge_tui.serve.schemas import OpenAi
 
 _STREAMED: dict[int | str, dict[str, Any]] = {
@@ -35,8 +35,8 @@ def router(dispatcher: Dispatcher, asked: Asked, options: Options) -> APIRouter:
     since = int(time.time())
 
     def model() -> dict[str, Any]:
-        loaded = dispatcher.loaded.get("model")
-        said = {"id": served(dispatcher, asked.settings), "object": "model", "created": since}
+        loaded = dispatcher.roles.loaded.get("model")
+        said = {"id": dispatcher.roles.name, "object": "model", "created": since}
         limit = {"max_model_len": loaded.context} if loaded is not None else {}
         return {**said, "owned_by": "edge-tui", **limit}
 
@@ -46,12 +46,12 @@ def router(dispatcher: Dispatcher, asked: Asked, options: Options) -> APIRouter:
 
     @routes.get("/models/{name:path}", summary="The same by name")
     async def one_model(name: str) -> dict[str, Any]:
-        check_model(name, dispatcher, asked.settings)
+        check_model(name, dispatcher.roles)
         return model()
 
     @routes.post("/completions", summary="Continue texts", response_class=Response, responses=_STREAMED)
     async def complete(body: Completion, request: Request) -> Response:
-        check_model(body.model, dispatcher, asked.settings)
+        check_model(body.model, dispatcher.roles)
         check_common(body)
         return await completions.respond(body, request, dispatcher, asked, options)
 
@@ -62,33 +62,21 @@ def router(dispatcher: Dispatcher, asked: Asked, options: Options) -> APIRouter:
         responses=_STREAMED,
     )
     async def answer(body: Chat, request: Request) -> Response:
-        check_model(body.model, dispatcher, asked.settings)
+        check_model(body.model, dispatcher.roles)
         check_common(body)
         return await chat.respond(body, request, dispatcher, asked)
 
     return routes
 
 
-def served(dispatcher: Dispatcher, settings: Settings) -> str:
-    """The name of the model that answers."""
-    loaded = dispatcher.loaded.get("model")
-    return loaded.name if loaded is not None else settings.models.name
-
-
-def check_model(name: str | None, dispatcher: Dispatcher, settings: Settings) -> None:
+def check_model(name: str | None, roles: Roles) -> None:
     """Refuses a model that is not here; naming none is fine.
 
     Raises:
         ApiError: 404, with the name of the one there is.
     """
-    here = served(dispatcher, settings)
-    if name not in (None, here, settings.models.name):
-        raise ApiError(
-            404,
-            f"There is no model {name!r} here; this server answers with {here}.",
-            "model",
-            "model_not_found",
-        )
+    if name is not None and name not in roles.names:
+        raise ApiError(404, no_model(name, roles.name), "model", "model_not_found")
 
 
 def check_common(body: OpenAi) -> None:

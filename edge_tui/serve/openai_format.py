@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from edge_tui.engine.events import FinishReason
+    from edge_tui.engine.events import FinishReason, Started
     from edge_tui.serve.dispatcher import Place
     from edge_tui.serve.response_accumulator import Answer
 
@@ -34,7 +34,7 @@ class Wording:
 
     Args:
         kind: Prefix of its id: "cmpl" or "chatcmpl".
-        model: The model's name.
+        model: The model's name until `written_by` tells another.
         decode: Display text of token ids.
     """
 
@@ -46,6 +46,11 @@ class Wording:
         }
         self._decode = decode
         self._texts: dict[int, str] = {}
+
+    def written_by(self, started: Started | None) -> None:
+        """Takes the name of the model that writes an answer, once it has started."""
+        if started is not None and started.model:
+            self._head["model"] = started.model
 
     def body(self, what: str, choices: list[Any], **more: Any) -> dict[str, Any]:
         """An answer, or a part of one; `what` is its kind of object."""
@@ -87,6 +92,7 @@ def ours(answers: Sequence[Answer]) -> dict[str, Any]:
         if (started := answer.started) is None:
             continue
         run: dict[str, Any] = {
+            "model": started.model,
             "strategy": started.strategy,
             "seed": started.seed,
             "params": {name: it.value for name, it in started.values.items()},

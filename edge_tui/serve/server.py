@@ -145,7 +145,7 @@ class Loop(uvicorn.Server):
                 self.should_exit = True
                 return
             await asyncio.sleep(0.05)
-        for line in dispatcher.loaded["model"].notices:
+        for line in dispatcher.roles.loaded["model"].notices:
             _say(line)
         _say("ready")
 

@@ -43,7 +43,7 @@ from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from rich.console import RenderableType
@@ -606,11 +606,31 @@ class EdgeApp(App[int]):
     def on_background_failed(self, event: crash.BackgroundFailed) -> None:
         self.notify(event.sentence, severity="error", markup=False, timeout=10)
 
+    @contextlib.contextmanager
+    def suspend(self) -> Iterator[None]:
+        """Lends the terminal; takes it again also after an exception, with which Textual would leave it."""
+        problem: Exception | None = None
+        with super().suspend():
+            try:
+                yield
+            except Exception as error:
+                problem = error
+        if problem is not None:
+            raise problem
+
+    def is_bound(self, key: str) -> bool:
+        """Whether the user has given a key to an action."""
+        return any(key in keys.split(",") for keys in self.keymap.keys.values())
+
     def _unsaved(self) -> str:
         """The text in the prompt that nothing else keeps."""
         if not hasattr(self, "workbench"):
             return ""
-        text = self.workbench.prompt.text
+        try:
+            text = self.workbench.prompt.text
+        except Exception as error:  # the prompt itself may be what is broken
+            logs.crash(error)
+            return ""
         run, recorder = self.session.run, self.session.recorder
         recorded = recorder is not None and not recorder.problem
         if not text.strip() or (recorded and run is not None and run.request.prompt == text):

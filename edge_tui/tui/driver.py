@@ -72,7 +72,7 @@ class TerminalDriver(linux_driver.LinuxDriver):
         Raises:
             OSError: The terminal is there, and cannot be read.
         """
-        parser = InputParser()
+        parser = InputParser(is_bound=getattr(self._app, "is_bound", None))
         decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         with selectors.SelectSelector() as selector:
             selector.register(self.fileno, selectors.EVENT_READ)

@@ -33,18 +33,18 @@ _TORN_SECONDS = 1.0
 """How long the beginning of a sequence waits for its rest before a single key counts as one."""
 _SEQUENCE = re.compile(
     r"\x1b(?:"
-    r"\[(?:M[\s\S]{3}|\[[A-E]|\d{1,2}\$|[\x20-\x3f]{0,64}[\x40-\x4c\x4e-\x5a\x5c-\x7e]|[\x20-\x3f]{1,64}M)"
+    r"\[(?:M[\s\S]{3}|\[[A-E]|\d{1,2}\$|[\x20-\x3f]{0,1024}[\x40-\x4c\x4e-\x5a\x5c-\x7e]|[\x20-\x3f]{1,1024}M)"
     r"|O[A-DFHMP-Sa-dj-y]"
     r"|\]\d{1,4};[^\x07\x1b]{0,4096}(?:\x07|\x1b\\)"
     r")"
 )
 _BEGUN = re.compile(
-    r"\x1b(?:\[(?:M[\s\S]{0,2}|\[|[\x20-\x3f]{0,64})|O|\](?:\d{0,4}|\d{1,4};[^\x07\x1b]{0,4096}\x1b?))?\Z"
+    r"\x1b(?:\[(?:M[\s\S]{0,2}|\[|[\x20-\x3f]{0,1024})|O|\](?:\d{0,4}|\d{1,4};[^\x07\x1b]{0,4096}\x1b?))?\Z"
 )
-_CUT = re.compile(r"\x1b\[[\x20-\x3f]{1,64}(?=[\x00-\x1f])")
+_CUT = re.compile(r"\x1b\[[\x20-\x3f]{1,1024}(?=[\x00-\x1f])")
 """The beginning of a sequence that something else interrupts."""
 _MOST = 32
-"""Characters of the longest sequence that Textual knows; it makes keys of longer ones."""
+"""Characters of the longest sequence that Textual takes from its input; it makes keys of longer ones."""
 _log = logging.getLogger(__name__)
 
 
@@ -68,10 +68,17 @@ class InputParser:
 
     Args:
         clock: Seconds, from anywhere.
+        is_bound: Whether the user has given a key, such as "alt+x", to an action. Most terminals send Esc
+            and x for it, which then is no longer two keys.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        is_bound: Callable[[str], bool] | None = None,
+    ) -> None:
         self._clock = clock
+        self._is_bound = is_bound
         self._sequences = _SequenceParser()
         self._held = ""
         self._emitted = 0
@@ -150,8 +157,8 @@ class InputParser:
             elif cut := _CUT.match(data, at):
                 at = cut.end()
             elif at < len(data):
-                yield from self._keys("\x1b")
-                at += 1
+                yield from (alt := self._alt(data[at + 1 : at + 2])) or self._keys("\x1b")
+                at += 2 if alt else 1
         return ""
 
     def _keys(self, text: str) -> Iterator[Message]:
@@ -161,6 +168,13 @@ class InputParser:
                 yield events.Key("escape", character)
             else:
                 yield from self._sequences.convert(character)
+
+    def _alt(self, character: str) -> list[events.Key]:
+        """The key of alt and a letter or digit, if the user has bound it."""
+        if self._is_bound is None or not character.isascii() or not character.isalnum():
+            return []
+        key = f"alt+shift+{character.lower()}" if character.isupper() else f"alt+{character}"
+        return [events.Key(key, None)] if self._is_bound(key) else []
 
     # Pastes.
 
@@ -212,10 +226,12 @@ class _SequenceParser(XTermParser):
             return ()
         if (answer := answers(data)) is not None:
             return answer
-        if data.startswith("\x1b") and (data[1] == "]" or len(data) > _MOST):
+        if data.startswith("\x1b]"):
             return ()
+        long = data.startswith("\x1b") and len(data) > _MOST
         try:
-            found = list(self.feed(data))
+            # A long one can only be the text that an input method has composed.
+            found = list(self._sequence_to_key_events(data) if long else self.feed(data))
         except Exception:
             # Numbers out of every range, kinds of key events that were not asked for.
             _log.debug("not understood: %r", data, exc_info=True)

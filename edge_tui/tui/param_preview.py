@@ -46,7 +46,7 @@ class Group:
         many: How many tokens.
         said: How often the answer holds it.
         seen: Whether prompt or answer hold it.
-        amateur: Log-probability under the amateur, where that is known.
+        amateur: Log-probability under the amateur, up to a constant, where that is known.
     """
 
     z: float
@@ -83,6 +83,17 @@ def groups(
     if (many := vocab - len(found)) > 0 and left > 1e-9:
         found.append(Group(log(left / many), many))
     return found
+
+
+def amateur_as_it_is(logp: float, recorded: Mapping[str, float]) -> float:
+    """The amateur's number of a token at temperature 1, up to a constant that all tokens share.
+
+    Args:
+        logp: As it was recorded, with the score that it went into.
+        recorded: The parameters then.
+    """
+    tempered = recorded.get("formula", 0.0) == 0
+    return logp * recorded.get("amateur_temperature", 0.5) if tempered else logp
 
 
 def shares(found: Sequence[Group]) -> list[float]:

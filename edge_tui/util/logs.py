@@ -20,9 +20,13 @@ _SECRET = re.compile(
     r"\b(?:hf|api_org|github_pat)_[A-Za-z0-9_]{8,}|\b(?:sk|xox[a-z])-[A-Za-z0-9_-]{8,}"
     r"|\bgh[pousr]_[A-Za-z0-9]{8,}|\bAKIA[A-Z0-9]{12,}|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
     r"|(?i:(?<=bearer )[^\s'\"]+)|(?i:(?<=basic )[A-Za-z0-9+/=]{8,})|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
-    r"|(?i:(?<=token=)|(?<=api_key=)|(?<=apikey=)|(?<=secret=)|(?<=password=)|(?<=access_key=))"
-    r"['\"]?(?!\d+\b)[^\s'\"&,;)]{6,}"
 )
+_ASSIGNED = re.compile(
+    r"\b((?:access_|auth_|hf_|api_)?token|api_?key|access_key|secret|password)"
+    r"(=['\"]?|['\"]\s*:\s*['\"])[^\s'\"<>&,;)}]{6,}",
+    re.IGNORECASE,
+)
+"""A secret after its name; a control token such as <|endoftext|> is none."""
 _hidden: set[str] = set()
 SHORT = 300
 """Characters of an error's message in a sentence; the log has all of it."""
@@ -42,7 +46,7 @@ def scrub(text: str) -> str:
     for value in sorted({*named, *_hidden, _hub_token()}, key=len, reverse=True):
         if len(value) >= 6:
             text = text.replace(value, "‹removed›")
-    return _SECRET.sub("‹removed›", text)
+    return _ASSIGNED.sub(r"\1\2‹removed›", _SECRET.sub("‹removed›", text))
 
 
 def hide(secret: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 LIMIT = 4_000_000
 """Bytes of the largest file that is read: what people write by hand is a thousand times smaller."""
+_CHUNK = 2**18
 _KINDS = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
@@ -40,10 +41,12 @@ def read_bytes(path: Path, limit: int = LIMIT) -> bytes:
         os.close(handle)
         raise
     with os.fdopen(handle, "rb") as file:
-        raw = file.read(limit + 1)
-    if len(raw) > limit:
-        raise OSError(errno.EFBIG, f"it has more than {limit:,} bytes", str(path))
-    return raw
+        raw = bytearray()
+        while chunk := file.read(_CHUNK):
+            raw += chunk
+            if len(raw) > limit:
+                raise OSError(errno.EFBIG, f"it has more than {limit:,} bytes", str(path))
+    return bytes(raw)
 
 
 def read_text(path: Path, limit: int = LIMIT) -> str:

@@ -122,21 +122,21 @@ def values(**given: object) -> Any:
     ],
 )
 def test_contrastive_scores_by_hand(formula: str, expected: tuple[float, ...]) -> None:
-    scores = contrast(EXPERT, AMATEUR, values(formula=formula, alpha=0.001))
+    scores = contrast(EXPERT, AMATEUR, values(formula=formula, alpha=0.001))["score"]
     assert scores[0, :3].tolist() == pytest.approx(expected, abs=0.006)
 
 
 def test_contrastive_head_and_amateur_temperature_by_hand() -> None:
-    head = contrast(EXPERT, AMATEUR, values(alpha=0.1)) > -torch.inf
+    head = contrast(EXPERT, AMATEUR, values(alpha=0.1))["score"] > -torch.inf
     assert head.tolist() == [[True, True, False, False]]  # 0.1 · 0.80 = 0.08
-    sharp = contrast(EXPERT, AMATEUR, table(decoders.find("contrastive"), amateur_temperature=0.5))
+    sharp = contrast(EXPERT, AMATEUR, table(decoders.find("contrastive"), amateur_temperature=0.5))["score"]
     squares = [p**2 for p in (0.10, 0.60, 0.25, 0.05)]
     assert sharp[0, 0].item() == pytest.approx(math.log(0.80) - math.log(squares[0] / sum(squares)), abs=1e-5)
 
 
 def test_seed_formula_looks_at_the_experts_ten_best() -> None:
     expert = torch.arange(30.0)[None]
-    scores = contrast(expert, torch.zeros(1, 30), values(formula="seed"))
+    scores = contrast(expert, torch.zeros(1, 30), values(formula="seed"))["score"]
     assert (scores > -torch.inf).nonzero()[:, 1].tolist() == list(range(20, 30))
 
 
@@ -148,12 +148,12 @@ def test_obrien_with_beta_chooses_as_li_with_its_lambda() -> None:
     )
     for beta in (0.25, 0.5, 1.0):
         decoder = decoders.find("contrastive")
-        a = contrast(expert, amateur, table(decoder, 200, formula="obrien2023", beta=beta))
+        a = contrast(expert, amateur, table(decoder, 200, formula="obrien2023", beta=beta))["score"]
         b = contrast(
             expert,
             amateur,
             table(decoder, 200, formula="li2022", strength=beta / (1 + beta), amateur_temperature=1),
-        )
+        )["score"]
         assert torch.equal(a.argmax(-1), b.argmax(-1))
 
 
@@ -172,6 +172,34 @@ def test_contrastive_records_expert_amateur_and_score(models: list[LlamaForCausa
     assert run(decoder, pair, PROMPT, 6, VOCAB, strength=0).answer == greedy
     assert run(decoder, pair, PROMPT, 6, VOCAB, alpha=1).answer == greedy
     assert found.answer != greedy
+
+
+@pytest.mark.parametrize("formula", ["li2022", "obrien2023", "seed"])
+def test_contrastive_records_the_numbers_that_add_up_to_the_score(formula: str) -> None:
+    """With penalties, and with the amateur at its own temperature."""
+    generator = torch.Generator().manual_seed(3)
+    decoder = decoders.find("contrastive")
+    params = table(decoder, formula=formula, repetition_penalty=1.3, frequency_penalty=0.4)
+    env = Env(1, 30, "cpu", torch.tensor([[4, 5]]), torch.tensor([0]), settle(decoder), 9)
+    state = decoder.init(env)
+    for step in range(3):
+        outs = {
+            stream.name: Output(3 * torch.randn(1, 1, 30, generator=generator)) for stream in decoder.streams
+        }
+        took = decoder.step(outs, state, params, numbers(step=step))
+        said, heard, score = (took.candidates[name] for name in decoder.columns)
+        made = {
+            "li2022": said - heard,
+            "obrien2023": 1.5 * said - 0.5 * heard,
+            "seed": said / (heard + 1e-9),
+        }[formula]
+        kept = score > -torch.inf
+        assert 1 <= kept.sum() < 30
+        assert torch.allclose(made[kept], score[kept], atol=1e-5)
+        assert torch.equal(took.final[kept], score[kept])
+        if formula == "li2022":
+            assert torch.allclose(heard.exp().sum(), torch.ones(()))
+            assert torch.allclose(heard, (outs["amateur"].logits[:, 0] / 0.5).log_softmax(-1))
 
 
 def test_padded_vocabularies_are_cut_to_the_common_one() -> None:

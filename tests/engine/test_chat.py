@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from edge_tui.engine.port import Message
-from edge_tui.engine.text.chat_template import ChatError, render, thinking_open
+from edge_tui.engine.text.chat_template import ChatError, render, thinking_open, unread
 from tests.engine.checkpoints import make_checkpoint
 from tests.engine.template_bombs import BOMBS
 
@@ -176,6 +176,16 @@ def test_templates_render_as_transformers_renders_them(
 def test_any_content_is_passed_on(content: str) -> None:
     turns = [Message("user", content)]
     assert render(checkpoint(CHATML), turns) == reference(CHATML, turns, True)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_variables_that_a_template_does_not_read_are_known(name: str) -> None:
+    read = {
+        "llama3": {"messages", "date_string", "custom_tools"},
+        "qwen3": {"messages", "enable_thinking", "add_generation_prompt"},
+    }.get(name, {"messages"})
+    variables = dict.fromkeys([*sorted(read), "enable_thinkng"])
+    assert unread(checkpoint(TEMPLATES[name]), variables) == ("enable_thinkng",)
 
 
 @pytest.mark.parametrize(

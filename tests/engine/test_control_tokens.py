@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from edge_tui.engine.text.control_tokens import named
+from edge_tui.engine.checkpoints.checkpoint import CheckpointError
+from edge_tui.engine.text.control_tokens import any_of, named
 from edge_tui.engine.text.tokenizer import Codec
 
 if TYPE_CHECKING:
@@ -168,6 +170,24 @@ def test_split_as_transformers_splits_it() -> None:
         for text in (f"the{END}", f"{START} user\n</s>x<s>", f"{END}{END}"):
             expected = reference(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
             assert codec.encode(text, special=False, control=False) == expected
+
+
+@given(names=st.lists(st.text("ab<>", max_size=4), max_size=6), text=st.text("ab<>", max_size=12))
+@settings(max_examples=200, deadline=None)
+def test_the_longest_name_is_found(names: list[str], text: str) -> None:
+    longest_first = sorted(filter(None, names), key=len, reverse=True)
+    plain = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+    assert any_of(names).findall(text) == plain.findall(text)
+
+
+def test_private_characters_in_a_prompt_stay_what_they_are() -> None:
+    codec = byte_level()
+    first = chr(0xF0000)
+    ids = encoded(codec, [("user", f"{first}{END}{first}")])
+    assert codec.decode(ids) == f"user\n{first}{END}{first}\n"
+    every = "".join(map(chr, (*range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE))))
+    with pytest.raises(CheckpointError, match="private character"):
+        codec.mask([every, END], "")
 
 
 def test_tokens_with_a_role_are_control_tokens() -> None:

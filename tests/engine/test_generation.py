@@ -72,9 +72,29 @@ def test_the_ring_keeps_order_on_the_cpu() -> None:
     assert ring.empty
 
 
+def _gpu_is_full() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def _cpu_is_full() -> None:
+    torch.empty(2**60, dtype=torch.uint8)
+
+
+def _python_is_full() -> None:
+    b"x" * 2**62
+
+
+def _strategy_is_full() -> None:
+    try:
+        _cpu_is_full()
+    except RuntimeError as error:
+        raise ValueError("a library's own word for it") from error
+
+
 @pytest.mark.parametrize("at", [0, 5])
+@pytest.mark.parametrize("lack", [_gpu_is_full, _cpu_is_full, _python_is_full, _strategy_is_full])
 def test_running_out_of_memory_keeps_the_text_and_the_engine(
-    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, at: int
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, at: int, lack: Callable[[], None]
 ) -> None:
     watch(engine, Request(PROMPT, strategy="greedy", max_length=2))
     model = engine._manager.peek("model").model  # type: ignore[union-attr]
@@ -85,7 +105,7 @@ def test_running_out_of_memory_keeps_the_text_and_the_engine(
         nonlocal count
         count += 1
         if count >= max(at, 1):
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            lack()
         return original(self, *args, **kwargs)
 
     monkeypatch.setattr(type(model), name, fail)

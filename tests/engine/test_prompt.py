@@ -96,6 +96,15 @@ def _opened(engine: LocalEngine):  # type: ignore[no-untyped-def]
     return open_checkpoint(engine._wanted["model"].name)
 
 
+def test_a_variable_that_the_template_does_not_read_is_said(
+    open_engine: Callable[..., LocalEngine], chat_folder: Path
+) -> None:
+    engine = open_engine(model=chat_folder)
+    _, notices = prompt_ids(engine, asked("hi", template={"enable_thinkng": False}))
+    assert "The chat template does not read enable_thinkng: no effect." in notices
+    assert prompt_ids(engine, asked("hi"))[1] == ()
+
+
 def test_kept_tokens_have_the_texts_of_an_answer(engine: LocalEngine) -> None:
     codec = Codec.open(_opened(engine))
     prefix = (*codec.encode("é"), IM_END_ID, *codec.encode("a"))

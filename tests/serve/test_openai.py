@@ -367,6 +367,29 @@ def test_a_prompt_beyond_the_context_is_refused_with_both_counts(client: openai.
         assert refused.value.code == "context_length_exceeded"
 
 
+@pytest.mark.parametrize("control", [True, False])
+def test_offsets_point_into_the_echoed_text(client: openai.OpenAI, control: bool) -> None:
+    text = "import os<|endoftext|>def é(<|endoftext|>"
+    common: dict[str, Any] = {"model": MODEL, "prompt": text, "echo": True, "logprobs": 0, "temperature": 0}
+    common["extra_body"] = {"control_tokens": control}
+    for new in (0, 3):
+        choice = client.completions.create(**common, max_tokens=new).choices[0]
+        told = choice.logprobs
+        assert told is not None
+        assert told.tokens is not None
+        assert told.text_offset is not None
+        assert told.tokens.count("<|endoftext|>") == 2 * control
+        for token, offset in zip(told.tokens, told.text_offset, strict=True):
+            assert "⟨" in token or choice.text[offset:].startswith(token), (token, offset)
+        assert told.text_offset == sorted(told.text_offset)
+        streamed: list[int] = []
+        for chunk in client.completions.create(**common, max_tokens=new, stream=True):
+            for part in chunk.choices:
+                if part.logprobs is not None:
+                    streamed += part.logprobs.text_offset or []
+        assert streamed == told.text_offset
+
+
 _references: dict[str, Any] = {}
 
 

@@ -9,12 +9,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pexpect
 import pytest
 
+from edge_tui.engine.events import Died
+from edge_tui.engine.local import explain
 from edge_tui.tui import unsaved
+from edge_tui.tui.screens.confirm import ConfirmScreen
 from edge_tui.util import logs
+from tests.tui.engines import PictureEngine
+from tests.tui.test_workbench import until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 ALTERNATE_OFF, CURSOR_ON, MOUSE_OFF = "\x1b[?1049l", "\x1b[?25h", "\x1b[?1003l"
@@ -227,3 +233,26 @@ def test_an_exception_that_cannot_say_why_is_still_one() -> None:
     assert logs.summary(Mute()) == "Mute: it cannot say why"
     assert logs.summary(ValueError("x" * 1000)).endswith("x …")
     assert logs.crash(ValueError("half \ud800")) is not None
+
+
+async def test_an_engine_that_died_is_logged_and_the_prompt_stays(picture: Any) -> None:
+    engine = PictureEngine()
+    app = picture(engine)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause(0.1)
+        await pilot.press(*"kept")
+        engine._events.append(Died("The engine stopped: bad.", "Traceback of hf_C4n4ryC4n4ry"))
+        await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
+        (log,) = logs.state_folder().glob("crash-*.log")
+        assert "Traceback of ‹removed›" in log.read_text()
+        await pilot.press("enter")
+        await pilot.pause()
+        assert app.workbench.prompt.text == "kept"
+
+
+def test_what_a_run_failed_of_is_said_without_secrets() -> None:
+    failed = explain(RuntimeError("asked with token=c4n4ry-c4n4ry and password='12345678'"), 1)
+    assert "asked with token=‹removed›" in failed.message
+    assert "12345678" not in failed.message
+    said = "eos_token=<|endoftext|> is token=<pad>"
+    assert logs.scrub(said) == said, "control tokens are none"

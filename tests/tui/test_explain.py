@@ -86,7 +86,8 @@ async def test_contrastive_on_real_models(demo: Any) -> None:
         await pilot.press("e", "space")
         await pilot.pause(0.2)
         few = said(app.screen)
-        assert "tokens can be drawn" in few
+        assert "tokens compete; the best is taken." in few
+        assert "can be drawn" not in few
         for _ in range(9):
             await pilot.press("shift+right")
         assert "\n1 of " in said(app.screen)  # α = 1 leaves the expert's best alone

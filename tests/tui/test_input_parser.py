@@ -160,6 +160,19 @@ def test_an_escape_and_a_key_are_two_keys_unless_a_terminal_sends_both(packet: s
     assert heard(packet) == keys
 
 
+def test_alt_and_a_key_that_the_user_has_bound_are_one_key() -> None:
+    parser = InputParser(lambda: 0.0, {"alt+x", "alt+shift+r", "alt+2"}.__contains__)
+    keys = [each.key for each in parser.feed("\x1bx\x1bR\x1b2\x1by") if isinstance(each, events.Key)]
+    assert keys == ["alt+x", "alt+shift+r", "alt+2", "escape", "y"]
+
+
+def test_what_an_input_method_composes_arrives_whole() -> None:
+    text = "今日は良い天気ですね"
+    parser = InputParser(lambda: 0.0)
+    keys = [*parser.feed(f"\x1b[0;;{':'.join(str(ord(each)) for each in text)}u")]
+    assert "".join(each.character or "" for each in keys if isinstance(each, events.Key)) == text
+
+
 @pytest.mark.parametrize(
     "nonsense",
     [

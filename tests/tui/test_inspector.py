@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from math import exp, inf, nan
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from textual.app import App, ComposeResult
 
-from edge_tui.engine.events import Finished, ParamChanged
+from edge_tui.engine.events import Finished, ParamChanged, Resolved
 from edge_tui.transcript.transcript import Transcript
 from edge_tui.tui.widgets.inspector import Inspector, visible
 from edge_tui.tui.widgets.line_panel import fit_end, fit_start
@@ -248,8 +249,42 @@ async def test_a_strategys_own_numbers_stand_beside_each_alternative(width: int)
             assert lines[head + 1].split()[-3:] == ["-1.39", "-0.20", "-1.19"]
             assert "“ zer" in lines[head + 2]
             assert lines[head + 2].split()[-3:] == ["-2.50", "-3.00", "0.50"]
-            assert lines[head + 4].split()[-3:] == ["-12.3", "-9.00", "-inf"]
+            assert lines[head + 4].split()[-3:] == ["-12.3", "-9.00", "cut"]
             assert ("%" in lines[head + 2]) is (width >= 39)
+
+
+@pytest.mark.parametrize(("formula", "cut"), [("li2022", "cut by alpha"), ("seed", "cut by rank")])
+async def test_what_was_removed_says_by_what(formula: str, cut: str) -> None:
+    app = InspectorApp()
+    async with app.run_test(size=(80, 24)):
+        begun = started(columns=("expert", "amateur", "score"))
+        values = {"formula": Resolved(formula, "user")}
+        transcript = Transcript(replace(begun, strategy="contrastive", values=values))
+        own = [(-1.39, -0.2, -1.19)] * 2
+        transcript.extend(batch(["sky", "blue"], extras=own, candidates=[*CONTRAST, SCORES]))
+        transcript.change(ParamChanged(1, "formula", 1.0, 2, 1))
+        app.inspector.show(transcript, 0)
+        lines = drawn(app.inspector)
+        assert [line.endswith(cut) for line in lines].count(True) == 3, lines
+        assert any(line.split()[-4:] == ["-12.3", *cut.split()] for line in lines)
+        assert all(cell_len(line) == 34 for line in lines)
+        assert "inf" not in "".join(lines)
+        app.inspector.show(transcript, 1)
+        assert any(line.endswith("cut by alpha") for line in drawn(app.inspector)), "formula was changed here"
+
+
+async def test_a_rejected_proposal_is_shown_as_its_text() -> None:
+    app = InspectorApp()
+    async with app.run_test(size=(80, 24)):
+        begun = replace(started(columns=("drafted", "rejected")), strategy="speculative")
+        transcript = Transcript(begun)
+        transcript.extend(batch(["sky", "sea"], extras=[(0.0, 102.0), (1.0, -1.0)]))
+        app.inspector.show(transcript, 0)
+        assert any("drafted 0 · rejected “ blue”" in line for line in drawn(app.inspector))
+        app.inspector.show(transcript, 1)
+        shown = "".join(drawn(app.inspector))
+        assert "drafted 1" in shown
+        assert "rejected" not in shown
 
 
 async def test_a_token_that_is_no_alternative_keeps_its_numbers() -> None:

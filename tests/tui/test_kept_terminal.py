@@ -57,6 +57,19 @@ def test_what_a_lost_connection_cut_off_goes_on_at_the_next_start(
     second.press("\x11")
 
 
+def test_an_editor_that_fails_gives_the_terminal_back(
+    terminal: Callable[..., Terminal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDITOR", "false")
+    sitting = terminal()
+    sitting.see(r"demo/expert .*ready", 40)
+    sitting.press("def f")
+    sitting.press("\x07")
+    sitting.see(r"false ended with status 1")
+    sitting.press("ib")
+    sitting.see(r"│ def fib")
+
+
 def test_the_editor_gets_the_terminal_and_gives_it_back(
     terminal: Callable[..., Terminal], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

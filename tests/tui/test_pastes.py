@@ -99,6 +99,28 @@ async def test_the_focus_outlives_many_sizes(picture: Any, where: str) -> None:
         assert workbench.focused is focused
 
 
+async def test_what_is_hidden_below_a_width_has_the_focus_again_above_it(picture: Any) -> None:
+    async with picture().run_test(size=(160, 40)) as pilot:
+        workbench = await ran(pilot)
+        workbench.inspector.focus()
+        await pilot.pause()
+        for size in (SMALL, LARGE, (160, 40)):
+            await pilot.resize_terminal(*size)
+            await pilot.pause(0.1)
+        assert workbench.focused is workbench.inspector
+
+
+async def test_a_start_without_room_begins_in_the_prompt(picture: Any) -> None:
+    async with picture().run_test(size=SMALL) as pilot:
+        workbench = bench(pilot)
+        await pilot.pause(0.1)
+        await arrive(pilot, "q")
+        await pilot.resize_terminal(*LARGE)
+        await pilot.pause(0.1)
+        await arrive(pilot, "2")
+        assert workbench.prompt.text == "q2"
+
+
 async def test_what_is_hidden_for_another_reason_loses_the_focus(picture: Any) -> None:
     async with picture().run_test(size=(160, 40)) as pilot:
         workbench = await ran(pilot)

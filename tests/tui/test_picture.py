@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from edge_tui import decoders
 from edge_tui.decoders.base import Env, Output
-from edge_tui.tui.param_preview import PICTURED, apply, groups, shares, without
+from edge_tui.decoders.contrastive import contrast
+from edge_tui.tui.param_preview import PICTURED, amateur_as_it_is, apply, groups, shares, without
 from tests.decoders.driver import numbers, settle, table
 
 V = 20
@@ -62,6 +63,21 @@ def test_as_the_strategies_do(data: Any) -> None:
     rival = amateur.tolist() if name == "contrastive" else ()
     found = shares(apply(groups(z.tolist(), V, said, rival), values))
     assert found == pytest.approx(wanted, abs=2e-4)
+
+
+@pytest.mark.parametrize("formula", ["li2022", "obrien2023"])
+@pytest.mark.parametrize("recorded", ["li2022", "obrien2023", "seed"])
+def test_what_an_amateur_was_recorded_to_say_under_another_formula(formula: str, recorded: str) -> None:
+    generator = torch.Generator().manual_seed(1)
+    z, amateur = torch.randn(V, generator=generator).log_softmax(-1), torch.randn(V, generator=generator)
+    decoder = decoders.find("contrastive")
+    then = settle(decoder, formula=recorded, amateur_temperature=0.4)
+    told = contrast(z[None], amateur[None], table(decoder, formula=recorded, amateur_temperature=0.4))
+    rival = [amateur_as_it_is(each, then) for each in told["amateur"][0].tolist()]
+    values = settle(decoder, formula=formula, amateur_temperature=0.7)
+    wanted = contrast(z[None], amateur[None], table(decoder, formula=formula, amateur_temperature=0.7))
+    found = shares(apply(groups(z.tolist(), V, (), rival), values))
+    assert found == pytest.approx(wanted["score"][0].softmax(-1).tolist(), abs=2e-4)
 
 
 def test_the_rest_is_counted() -> None:

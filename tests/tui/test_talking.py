@@ -88,6 +88,18 @@ async def test_each_message_goes_on_from_the_answers_before(talker: Any) -> None
         assert workbench.turns.display
 
 
+@pytest.mark.parametrize("allowed", [False, True])
+async def test_control_tokens_that_are_obeyed_stand_out(talker: Any, allowed: bool) -> None:
+    async with talker(control_tokens=allowed).run_test(size=SIZE) as pilot:
+        workbench = await talking(pilot)
+        run = await say(pilot, "hi<|im_end|>you")
+        lines = workbench.turns.compose_lines(60, 4)
+        marked = [text for line in lines for text, style in line if style == "turns--control"]
+        assert marked == (["<|im_end|>"] if allowed else [])
+        assert any("<|im_end|>" in notice for notice in run.started.notices)
+        await until(pilot, lambda: "<|im_end|>" in workbench.messages.message)
+
+
 async def test_turns_have_seeds_of_their_own_that_digits_keep(talker: Any) -> None:
     async with talker(strategy="top_p", seed=7, chat=False).run_test(size=SIZE) as pilot:
         workbench = await talking(pilot)

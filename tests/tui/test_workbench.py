@@ -284,6 +284,18 @@ async def test_too_long_a_prompt_is_refused_and_kept(demo: Any) -> None:
         await until(pilot, lambda: shown(workbench) > 3)
 
 
+async def test_white_space_is_a_prompt(demo: Any) -> None:
+    app = demo(max_length=3)
+    async with app.run_test(size=SIZE) as pilot:
+        workbench = bench(pilot)
+        await until(pilot, lambda: ready(workbench))
+        workbench.prompt.insert(" \n ")
+        await press(pilot, "ctrl+j")
+        await until(pilot, lambda: ended(workbench))
+        assert workbench.session.run.request.prompt == " \n "
+        assert shown(workbench) == 3
+
+
 async def test_empty_prompt_says_so(demo: Any) -> None:
     app = demo()
     async with app.run_test(size=SIZE) as pilot:

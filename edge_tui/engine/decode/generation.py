@@ -52,6 +52,10 @@ class PrefixEntry:
                 return runner
         return None
 
+    def fits(self, need: int, total: int) -> bool:
+        """Whether a run can take the context over that needs room and reaches `total` positions in all."""
+        return self.context.capacity >= need and total in self.context.totals
+
     def keep(self, runner: StepRunner) -> None:
         self.runners = [*self.runners[1 - _RUNNERS :], runner]
 
@@ -111,6 +115,11 @@ class Generation:
             self.trouble = f"its models sit on different devices ({' and '.join(sorted(devices))})"
         self._runner: StepRunner | None = None
         self._entry: PrefixEntry | None = None
+
+    @property
+    def total(self) -> int:
+        """Positions that the run reaches, prompt and new tokens."""
+        return len(self.ids) + self.max_new
 
     @property
     def runner(self) -> StepRunner:
@@ -209,13 +218,13 @@ class Generation:
     ) -> tuple[int, Output]:
         import torch
 
-        need = len(self.ids) + self.max_new + SLACK * (self.lookahead + 1)
+        need, total = self.total + SLACK * (self.lookahead + 1), self.total
         held = cache.get(key)
         # At least one id is read again: its logits are what the first step chooses from.
         kept = min(_common(held.ids, self.ids), len(self.ids) - 1) if held else 0
-        if held is None or held.context.capacity < need or (kept < len(held.ids) and not model.caps.rewind):
+        if held is None or not held.fits(need, total) or (kept < len(held.ids) and not model.caps.rewind):
             cache.pop(key, None)
-            held = cache[key] = PrefixEntry(model.open(1, round_up(need)))
+            held = cache[key] = PrefixEntry(model.open(1, round_up(need), total))
             kept = 0
         device = model.info.device
         held.context.truncate(torch.tensor([kept], dtype=torch.int64, device=device))

@@ -98,12 +98,14 @@ def _conversation(request: Request, main: LoadedModel, cancelled: Callable[[], b
     said = list(texts([[turn.content for turn in messages], variables]))
     found = codec.control_in(said)
     masked = None
-    if found and not request.control_tokens:
-        masked = codec.mask(said, checkpoint.chat_template or "")
-        messages = [Message(turn.role, masked.hide(turn.content)) for turn in messages]
-        variables = masked.hide(variables)
-    rendered = chat_template.render(checkpoint, messages, variables=variables, cancelled=cancelled) or ""
     try:
+        if found and not request.control_tokens:
+            masked = codec.mask(said, checkpoint.chat_template or "")
+            messages = [Message(turn.role, masked.hide(turn.content)) for turn in messages]
+            variables = masked.hide(variables)
+        rendered = chat_template.render(checkpoint, messages, variables=variables, cancelled=cancelled) or ""
+        unread = chat_template.unread(checkpoint, variables, cancelled)
+        notices = (f"The chat template does not read {', '.join(unread)}: no effect.",) if unread else ()
         ids = codec.encode_rendered(rendered, masked) if masked else codec.encode(rendered, special=False)
     except CheckpointError as error:
         raise RequestError(str(error), "prompt") from error
@@ -112,7 +114,7 @@ def _conversation(request: Request, main: LoadedModel, cancelled: Callable[[], b
             f"The chat template of {checkpoint.name} wrote nothing: switch it off to complete raw text.",
             "prompt",
         )
-    return _prompt(codec, ids, (), request, found)
+    return _prompt(codec, ids, notices, request, found)
 
 
 def _prompt(

@@ -134,6 +134,8 @@ def run_request(
     extra: tuple[str, ...] = (clamped,) if clamped else ()
     if request.stop and decoder.owns_eos:
         extra += ("Stop strings do not end a beam search; they are ignored here.",)
+    held = (model.model.notice(generation.total) for model in loaded.values())
+    extra += tuple(dict.fromkeys(sentence for sentence in held if sentence))
     if decoder.name == "auto":
         extra += auto.unsupported(main.checkpoint.generation_config)
 
@@ -157,6 +159,7 @@ def run_request(
             control_tokens=prompt.control_tokens,
             end_ids=main.codec.end_ids,
             kept_texts=main.codec.texts(prompt.ids, request.prefix),
+            model=main.model.info.name,
         )
 
     try:

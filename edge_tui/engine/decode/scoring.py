@@ -46,9 +46,10 @@ def score(
     model, device = main.model, main.model.info.device
     need, key = len(ids) + ahead + SLACK, (id(model), 0)
     held = contexts.get(key)
-    if held is None or held.context.capacity < need or not model.caps.rewind:
+    total = len(ids) + ahead
+    if held is None or not held.fits(need, total) or not model.caps.rewind:
         contexts.pop(key, None)
-        held = contexts[key] = PrefixEntry(model.open(1, round_up(need)))
+        held = contexts[key] = PrefixEntry(model.open(1, round_up(need), total))
     held.ids = []
     columns = []
     width = min(main.codec.size, model.info.vocab)

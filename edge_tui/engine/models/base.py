@@ -85,6 +85,8 @@ class Context(Protocol):
     """Appends one id `[1, 1]` by replaying a captured step and returns its logits; None before one is."""
     bound: int
     """Upper bound of `length` that the host knows without asking the device."""
+    totals: range
+    """Lengths of a run, prompt and new tokens, whose rotary factors are this context's."""
 
     def reorder(self, parent: Tensor) -> None:
         """Row `r` becomes what row `parent[r]` was. `parent`: int64 `[R]` on the device."""
@@ -115,8 +117,18 @@ class LanguageModel(Protocol):
     info: ModelInfo
     caps: Caps
 
-    def open(self, rows: int, capacity: int) -> Context:
-        """An empty context for `rows` sequences of at most `capacity` positions."""
+    def open(self, rows: int, capacity: int, total: int = 0) -> Context:
+        """An empty context for `rows` sequences of at most `capacity` positions.
+
+        Args:
+            rows: Number of rows.
+            capacity: Positions to make room for.
+            total: Positions that the run reaches, prompt and new tokens, which choose a long rope's factors;
+                0 means `capacity`.
+        """
+
+    def notice(self, total: int) -> str:
+        """What holds for a run that reaches `total` positions and not for every run; "" if nothing."""
 
     def prefill(
         self,

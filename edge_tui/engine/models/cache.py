@@ -9,6 +9,7 @@ A fork copies its parent's row, or shares it (`branches`) where attention can re
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.models.base import ContextFull
@@ -36,6 +37,7 @@ class FlatContext:
         sin: The same for signed sines.
         bound: Upper bound of `length` that the host knows without asking the device.
         uniform: Whether the host knows that every row is exactly `bound` long.
+        totals: Lengths of a run for which `cos` and `sin` are right.
         share: Whether forks share what this context holds instead of copying it.
         branches: What a fork holds that shares; None in a plain context.
         logits_out: Where a forward puts its logits, `[R, K, V]`; None where it makes room for them.
@@ -57,6 +59,7 @@ class FlatContext:
         dtype: torch.dtype,
         share: bool = False,
         parent: FlatContext | None = None,
+        totals: range = range(sys.maxsize),
     ) -> None:
         """Makes an empty context, or a fork of `parent`, which must be of the same shape but for the rows."""
         import torch
@@ -71,6 +74,7 @@ class FlatContext:
         self._known: list[int] | None = None
         self.on_host = self.length.device.type == "cpu"
         self.share = share
+        self.totals = totals
         self.branches: Branches | None = None
         self.logits_out: Tensor | None = None
         self.replay: Callable[[Tensor], Tensor] | None = None
@@ -245,6 +249,7 @@ class FlatContext:
             dtype=self._dtype,
             share=self.share,
             parent=self,
+            totals=self.totals,
         )
 
     def refork(self) -> bool:

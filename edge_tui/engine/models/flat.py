@@ -80,7 +80,7 @@ class FlatModel:
         self._hidden = (config.hidden,)
         self._windows = tuple(set(config.windows))
         self._eps = torch.full((1, 1), config.eps) if norm.device.type == "cpu" else None
-        self._tables: dict[bool, tuple[Tensor, Tensor]] = {}
+        self._tables: dict[range, tuple[Tensor, Tensor]] = {}
         self._fused = fuse(config, embedding, layers, norm, head)
         kernels = fuse_cuda(config, embedding, layers, norm, head)
         self._kernels = None if isinstance(kernels, str) else kernels
@@ -88,17 +88,18 @@ class FlatModel:
         reason = kernels if isinstance(kernels, str) and info.device.startswith("cuda") else ""
         self.caps = Caps(hidden=True, capture=self._kernels is not None, reason=reason)
 
-    def open(self, rows: int, capacity: int) -> FlatContext:
+    def open(self, rows: int, capacity: int, total: int = 0) -> FlatContext:
         """An empty context for `rows` sequences of at most `capacity` positions.
 
-        `capacity` also chooses the factors of a long rope: the short ones up to the length that the model
-        was first trained on, the long ones beyond. They hold for the whole run.
+        `total`, the positions that the run reaches, chooses the factors of a long rope: the short ones up to
+        the length that the model was first trained on, the long ones beyond. They hold for the whole run,
+        however much room there is.
         """
         rope, device, dtype = self.config.rope, self._embedding.device, self._dtype
-        far = rope.kind == "longrope" and capacity > rope.original
-        held = self._tables.get(far)
+        totals = rope.totals(total or capacity)
+        held = self._tables.get(totals)
         if held is None or len(held[0]) < capacity:
-            held = self._tables[far] = tables(rope, capacity, device, dtype)
+            held = self._tables[totals] = tables(rope, capacity, device, dtype, totals.start)
         return FlatContext(
             rows,
             capacity,
@@ -110,6 +111,20 @@ class FlatModel:
             device=device,
             dtype=dtype,
             share=self._kernels is not None,
+            totals=totals,
+        )
+
+    def notice(self, total: int) -> str:
+        """Which factors of a long rope hold for a run that reaches `total` positions."""
+        rope = self.config.rope
+        if rope.kind != "longrope":
+            return ""
+        return (
+            f"The long rotary factors of {self.info.name} hold for this run: prompt and new tokens reach "
+            f"{total:,} positions, beyond {rope.original:,}."
+            if total > rope.original
+            else f"The short rotary factors of {self.info.name} hold for this run: prompt and new tokens "
+            f"stay within {rope.original:,} positions."
         )
 
     @torch.inference_mode()

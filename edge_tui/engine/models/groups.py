@@ -9,6 +9,7 @@ split. Ordinary decoding and beams stay one group.
 from __future__ import annotations
 
 import copy
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,10 @@ class GroupedContext:
         capacity: Most positions of a row.
         length: int64 `[R]` on the device; updated in place.
         groups: Each row is in exactly one.
+        totals: Every length of a run: rotary factors never change within this tier's contexts.
     """
+
+    totals = range(sys.maxsize)
 
     def __init__(self, rows: int, capacity: int, device: str, make: Callable[[], Any], rewind: bool) -> None:
         import torch

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from edge_tui.engine.models.architectures import supports
 from edge_tui.engine.models.memory_estimate import UNLIMITED, forecast, reserved, resolve_precision
+from edge_tui.engine.out_of_memory import is_out_of_memory
 from edge_tui.engine.text import chat_template
 from edge_tui.engine.text.tokenizer import Codec
 from edge_tui.errors import EdgeError
@@ -91,6 +92,7 @@ def load(
         notices.append(f"{device} has no bfloat16: computing in float16.")
     context = _context(checkpoint, spec, precision, device, notices)
     model = _read(checkpoint, device, precision, dtype, context, progress, cancelled, source)
+    context = min(context, model.info.context)
     if checkpoint.chat_template is None:
         notices.append("No chat template: prompts are completed as they stand.")
     if model.caps.reason:
@@ -204,7 +206,7 @@ def _read(
     except Cancelled:
         raise
     except Exception as error:  # whatever else a modelling library raises
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise LoadError(
                 f"{checkpoint.name} cannot be loaded as {precision} on {device} ({reason}); "
@@ -240,14 +242,3 @@ def give_back(device: str) -> None:
         torch.cuda.empty_cache()
     elif torch is not None and device == "mps":
         torch.mps.empty_cache()
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Torch raises a type of its own on GPUs and a plain RuntimeError on CPUs."""
-    text = str(error).lower()
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "out of memory" in text
-        or "allocate memory" in text
-    )

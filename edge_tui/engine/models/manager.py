@@ -45,6 +45,7 @@ class ModelManager:
         self.contexts: PrefixCache = {}
         """Kept between runs: the unchanged part of a prompt is not read again."""
         self._loaded: dict[ModelSpec, LoadedModel] = {}
+        self._facts: dict[ModelSpec, Loaded] = {}
         self._post = post
         self._load = load
 
@@ -112,25 +113,28 @@ class ModelManager:
         if loaded.model.info.device == "cpu":
             probe(loaded.model)
         info = loaded.model.info
-        self._post(
-            Loaded(
-                role=role,
-                name=info.name,
-                architecture=info.architecture,
-                tier=info.tier,
-                device=info.device,
-                precision=info.precision,
-                dtype=info.dtype,
-                vocab=loaded.codec.size,
-                context=loaded.context,
-                parameters=info.parameters,
-                weight_bytes=info.weight_bytes,
-                seconds=time.perf_counter() - began,
-                chat=loaded.checkpoint.chat_template is not None,
-                notices=loaded.notices,
-            )
+        self._facts[spec] = Loaded(
+            role=role,
+            name=info.name,
+            architecture=info.architecture,
+            tier=info.tier,
+            device=info.device,
+            precision=info.precision,
+            dtype=info.dtype,
+            vocab=loaded.codec.size,
+            context=loaded.context,
+            parameters=info.parameters,
+            weight_bytes=info.weight_bytes,
+            seconds=time.perf_counter() - began,
+            chat=loaded.checkpoint.chat_template is not None,
+            notices=loaded.notices,
         )
+        self._post(self._facts[spec])
         return loaded
+
+    def facts(self) -> dict[ModelSpec, Loaded]:
+        """What is in memory, as it was told; any thread may ask."""
+        return dict(self._facts)
 
     def peek(self, role: str) -> LoadedModel | None:
         """The role's model if it is in memory."""
@@ -162,6 +166,7 @@ class ModelManager:
 
     def _drop(self, spec: ModelSpec, played: Mapping[str, ModelSpec]) -> None:
         loaded = self._loaded.pop(spec)
+        self._facts.pop(spec, None)
         device = loaded.model.info.device
         before = memory_of(device).allocated or 0
         for key in [key for key in self.contexts if key[0] == id(loaded.model)]:

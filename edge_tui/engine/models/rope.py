@@ -2,8 +2,8 @@
 
 Frequencies are computed once, for the length a run can reach, so a decode step only looks rows up. The
 long rope of Phi-3 has two sets of factors, chosen by sequence length; here the choice is made per run, by
-the positions the run reserves, because keys that were rotated under one set cannot be compared with
-queries rotated under the other.
+the positions that prompt and new tokens may reach, because keys that were rotated under one set cannot be
+compared with queries rotated under the other.
 
 Sources: RoPE arXiv 2104.09864, YaRN 2309.00071, LongRoPE 2402.13753, Llama 3.1 2407.21783.
 """
@@ -11,6 +11,7 @@ Sources: RoPE arXiv 2104.09864, YaRN 2309.00071, LongRoPE 2402.13753, Llama 3.1 
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,13 @@ class RopeConfig:
     context: int
     scaling: Mapping[str, Any] = field(default_factory=dict)
 
+    def totals(self, total: int) -> range:
+        """The lengths of a run that have the same factors as one that reaches `total` positions."""
+        if self.kind != "longrope":
+            return range(sys.maxsize)
+        beyond = self.original + 1
+        return range(beyond, sys.maxsize) if total >= beyond else range(beyond)
+
 
 def inverse_frequencies(rope: RopeConfig, length: int) -> tuple[Tensor, float]:
     """Radians per position, float32 `[dim / 2]`, and the factor on cosines and sines.
@@ -74,16 +82,18 @@ def inverse_frequencies(rope: RopeConfig, length: int) -> tuple[Tensor, float]:
 
 
 def tables(
-    rope: RopeConfig, length: int, device: str | torch.device, dtype: torch.dtype
+    rope: RopeConfig, length: int, device: str | torch.device, dtype: torch.dtype, total: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Cosines and signed sines for positions 0 … length − 1, each `[length, dim]`.
+
+    `total` is what `inverse_frequencies` takes as the run's length.
 
     The sines of the first half are negated: a head is rotated by
     `x * cos + roll(x, dim / 2) * sin`, which needs no copy of its negated half.
     """
     import torch
 
-    frequencies, scale = inverse_frequencies(rope, length)
+    frequencies, scale = inverse_frequencies(rope, total)
     angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
     cos, sin = angles.cos() * scale, angles.sin() * scale
     return (

@@ -7,6 +7,7 @@ run and weights come from safetensors alone.
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -60,9 +61,13 @@ class TransformersModel:
             rewind=not stuck, fork=several, reorder=several, hidden=True, reason=" ".join(reasons)
         )
 
-    def open(self, rows: int, capacity: int) -> GroupedContext:
-        """An empty context for `rows` sequences of at most `capacity` positions."""
+    def open(self, rows: int, capacity: int, total: int = 0) -> GroupedContext:
+        """An empty context for `rows` sequences of at most `capacity` positions, whatever run it is for."""
         return GroupedContext(rows, capacity, str(self._module.device), self._new_cache, self.caps.rewind)
+
+    def notice(self, total: int) -> str:
+        """Nothing: contexts end where a rotary embedding would change."""
+        return ""
 
     @torch.inference_mode()
     def forward(self, ctx: GroupedContext, ids: Tensor, hidden: bool = False) -> Output:
@@ -222,6 +227,7 @@ def load_transformers(
         module.to(device)
     text = module.config.get_text_config(decoder=True)
     limit = int(getattr(text, "max_position_embeddings", 0) or context or 2048)
+    steady = _steady(text) or limit
     own = [m for m in module.modules() if isinstance(m, Quantised)]
     architectures = config.get("architectures") or [type(module).__name__]
 
@@ -230,7 +236,7 @@ def load_transformers(
             name=name,
             architecture=str(architectures[0]),
             vocab=int(text.vocab_size),
-            context=min(context, limit) if context else limit,
+            context=min(context or limit, limit, steady),
             layers=int(text.num_hidden_layers),
             parameters=int(module.num_parameters()) + sum(m.parameters_held for m in own),
             weight_bytes=sum(_stored_bytes(p) for p in module.parameters()) + sum(m.bytes_held for m in own),
@@ -252,9 +258,27 @@ def load_transformers(
         raise WeightsError(
             f"{architectures[0]} keeps its state in a way that is not supported ({error})."
         ) from error
+    if steady < limit:
+        said = f"Rotary factors of {architectures[0]} change beyond {steady:,} positions:"
+        reason = f"{model.caps.reason} {said} its context ends there.".strip()
+        model.caps = replace(model.caps, reason=reason)
     if progress is not None:
         progress(total, total)
     return model
+
+
+def _steady(text: Any) -> int:
+    """Positions up to which no rotary factor changes with the length of what was read; 0 without a bound.
+
+    transformers would change those of a long rope in the midst of a run, under the keys that are kept. The
+    dynamic ones change at the model's own limit, where every context ends.
+    """
+    said = getattr(text, "rope_parameters", None) or {}
+    kinds = [said] if "rope_type" in said else [kind for kind in said.values() if isinstance(kind, dict)]
+    bounds = [
+        kind["original_max_position_embeddings"] for kind in kinds if kind.get("rope_type") == "longrope"
+    ]
+    return int(min(bounds, default=0))
 
 
 class Quantised(nn.Module):

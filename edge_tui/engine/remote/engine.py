@@ -274,8 +274,9 @@ class RemoteEngine:
         server = await self._known()
         if not server.manage:
             raise WireError(f"The models of {server.host} are its own to unload.")
-        await self._wire.post("/models/unload", {"role": role})
-        self._events.append(Unloaded((role,), server.title, 0, 0))
+        answer = await self._wire.post("/models/unload", {"role": role})
+        roles = tuple(map(str, answer.get("roles", (role,))))  # weights may play several
+        self._events.append(Unloaded(roles, server.title, 0, 0))
 
 
 class _Tally:

@@ -206,6 +206,7 @@ def _started(run: int, request: Request, resolved: ResolvedParams, server: Serve
         seed=resolved.seed,
         values=resolved.resolved,
         notices=tuple(notices),
+        model=server.title,
     )
 
 

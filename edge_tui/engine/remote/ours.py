@@ -125,6 +125,7 @@ def _started(run: int, told: dict[str, Any], sources: Mapping[str, str]) -> Star
         control_tokens=tuple(map(str, told.get("control_tokens", ()))),
         end_ids=tuple(map(int, told.get("end_ids", ()))),
         kept_texts=tuple(map(str, told.get("kept_texts", ()))),
+        model=str(told.get("model", "")),
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from edge_tui.engine.checkpoints.checkpoint import Checkpoint
     from edge_tui.engine.port import Message
 
-__all__ = ["NO_TEMPLATE", "ChatError", "prepare", "render", "reserved_names", "thinking_open"]
+__all__ = ["NO_TEMPLATE", "ChatError", "prepare", "render", "reserved_names", "thinking_open", "unread"]
 
 NO_TEMPLATE = "The checkpoint has no chat template: the prompt is completed as it stands."
 """Notice for a run that would have used one."""
@@ -100,8 +101,33 @@ def render(
         "add_generation_prompt": add_generation_prompt,
     }
     names = {**variables, **conversation, **_special_tokens(checkpoint)}
-    try:
+    with _explained(checkpoint):
         text = _PROCESS.render(checkpoint.chat_template, names, cancelled)
+    if not text:
+        raise _refusal(checkpoint, "it writes nothing")
+    return text
+
+
+def unread(
+    checkpoint: Checkpoint, variables: Mapping[str, object], cancelled: Callable[[], bool] = lambda: False
+) -> tuple[str, ...]:
+    """Returns the variables that the checkpoint's chat template does not read.
+
+    Raises:
+        ChatError, Cancelled: see `render`.
+    """
+    if not variables or checkpoint.chat_template is None:
+        return tuple(variables)
+    with _explained(checkpoint):
+        names = _PROCESS.names(checkpoint.chat_template, cancelled)
+    return tuple(name for name in variables if name not in names)
+
+
+@contextmanager
+def _explained(checkpoint: Checkpoint) -> Iterator[None]:
+    """Turns errors of the process into sentences about the checkpoint."""
+    try:
+        yield
     except RenderCancelled:
         raise Cancelled from None
     except RenderError as error:
@@ -113,9 +139,6 @@ def render(
                 "server",
             ) from error
         raise _refusal(checkpoint, reason) from error
-    if not text:
-        raise _refusal(checkpoint, "it writes nothing")
-    return text
 
 
 def prepare(checkpoint: Checkpoint) -> None:

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["Masked", "PlainTokenizer", "named", "texts"]
+__all__ = ["Masked", "PlainTokenizer", "any_of", "named", "texts"]
 
-_PRIVATE = range(0xF0000, 0xFFFFE)
+_PRIVATE = (*range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE))
 """Code points that stand for a control token inside a template: no case, no width, never part of a word."""
 _NAMES = re.compile(r"\w+_tokens?\Z")
 """Keys of tokenizer_config.json that name tokens: `eos_token`, `additional_special_tokens`."""
@@ -49,6 +49,29 @@ def named(tokenizer_config: Mapping[str, Any]) -> frozenset[str]:
     )
 
 
+def any_of(names: Iterable[str]) -> re.Pattern[str]:
+    """Compiles a pattern that matches any of the names, the longest that fits; nothing if there are none.
+
+    Names are laid out as a tree of characters: a plain alternation of some thousand names tries each of them
+    at each place, which takes a minute for a megabyte of "<".
+    """
+    root: dict[str, Any] = {}
+    for name in filter(None, names):
+        node = root
+        for char in name:
+            node = node.setdefault(char, {})
+        node[""] = {}
+
+    def pattern(node: dict[str, Any]) -> str:
+        parts = [re.escape(char) + pattern(child) for char, child in node.items() if char]
+        if not parts:
+            return ""
+        whole = parts[0] if len(parts) == 1 and "" not in node else f"(?:{'|'.join(parts)})"
+        return f"{whole}?" if "" in node else whole
+
+    return re.compile(pattern(root) or r"(?!)")
+
+
 class Masked:
     """Hides the control tokens in what users wrote from a chat template.
 
@@ -56,6 +79,9 @@ class Masked:
         words: Matches a control token's name.
         values: All texts that users wrote, also nested in lists and tables.
         source: The template, whose characters are not used as marks.
+
+    Raises:
+        ValueError: every private character is taken; a whole sentence.
     """
 
     def __init__(self, words: re.Pattern[str], values: Iterable[object], source: str) -> None:
@@ -66,6 +92,10 @@ class Masked:
         free = (char for char in map(chr, _PRIVATE) if char not in used)
         self.marks = dict(zip(self.found, free, strict=False))
         """The character that stands for each name."""
+        if len(self.marks) < len(self.found):
+            raise ValueError(
+                "The prompt holds control tokens and every private character of Unicode: take the latter out."
+            )
         self._words = words
 
     def hide(self, value: Any) -> Any:

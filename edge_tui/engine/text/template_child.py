@@ -118,18 +118,22 @@ def write_frame(stream: IO[bytes], value: object) -> None:
     stream.flush()
 
 
-def answer(request: dict[str, Any]) -> dict[str, str]:
+def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Renders one request.
 
     Args:
         request: `template`, Jinja source; `variables` by name, or None to compile only.
 
     Returns:
-        `text`, the prompt; or `error`, one of "output", "template", "memory", "recursion", and its `detail`.
+        `text`, the prompt; without variables `names`, the variables that the template reads; or `error`, one
+        of "output", "template", "memory", "recursion", and its `detail`.
     """
     try:
         try:
-            return _render(compile_template(request["template"]), request["variables"])
+            template = compile_template(request["template"])
+            if request["variables"] is None:
+                return {"names": read_names(request["template"])}
+            return _render(template, request["variables"])
         except (MemoryError, RecursionError):
             raise
         except Exception as error:
@@ -140,10 +144,10 @@ def answer(request: dict[str, Any]) -> dict[str, str]:
         return {"error": "recursion", "detail": ""}
 
 
-def _render(template: Template, variables: dict[str, Any] | None) -> dict[str, str]:
+def _render(template: Template, variables: dict[str, Any]) -> dict[str, str]:
     chunks: list[str] = []
     length = 0
-    for chunk in template.generate(variables) if variables is not None else ():
+    for chunk in template.generate(variables):
         chunks.append(chunk)
         length += len(chunk)
         if length > CHARACTERS:
@@ -163,6 +167,14 @@ def _describe(error: Exception) -> str:
 def compile_template(source: str) -> Template:
     """Compiles a template; the last eight are kept."""
     return environment().from_string(source)
+
+
+@lru_cache(maxsize=8)
+def read_names(source: str) -> list[str]:
+    """Lists the variables that a template takes from outside."""
+    from jinja2 import meta
+
+    return sorted(meta.find_undeclared_variables(environment().parse(source)))
 
 
 @lru_cache(maxsize=1)

@@ -2,7 +2,7 @@
 
 The child (`template_child.py`) is started once and kept, so that a template costs a millisecond and not the
 start of an interpreter. A child that breaks a limit is killed, and another takes its place. On Linux the
-kernel limits the child's address space; elsewhere its resident memory is looked at every `_GLANCE` seconds.
+kernel limits the child's address space; everywhere its resident memory is looked at every `_GLANCE` seconds.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class TemplateProcess:
     Args:
         seconds: Time limit of one template.
         memory: Memory limit of the child, in bytes.
-        kernel: The kernel enforces the memory limit; else this process looks at it.
+        kernel: Ask the kernel to enforce the memory limit, too; this process looks at it in any case.
     """
 
     def __init__(
@@ -79,19 +79,46 @@ class TemplateProcess:
         atexit.register(self.close)
 
     def render(
-        self, template: str, variables: dict[str, Any] | None, cancelled: Callable[[], bool] = lambda: False
+        self, template: str, variables: dict[str, Any], cancelled: Callable[[], bool] = lambda: False
     ) -> str:
         """Compiles a template, unless it is known, and renders it.
 
         Args:
             template: Jinja source.
-            variables: JSON values by the names that the template has for them. None only compiles it.
+            variables: JSON values by the names that the template has for them.
             cancelled: Called every `_GLANCE` seconds; true ends the child.
 
         Raises:
             RenderError: the template failed or broke a limit.
             RenderCancelled: `cancelled()` said so.
         """
+        return str(self._answer(template, variables, cancelled).get("text"))
+
+    def names(self, template: str, cancelled: Callable[[], bool] = lambda: False) -> frozenset[str]:
+        """Returns the variables that a template reads, special tokens and functions among them.
+
+        Raises:
+            RenderError, RenderCancelled: see `render`.
+        """
+        return frozenset(map(str, self._answer(template, None, cancelled).get("names", ())))
+
+    def prepare(self, template: str) -> None:
+        """Starts the child and compiles a template, in the background; errors wait until it is rendered."""
+
+        def compile_template() -> None:
+            with contextlib.suppress(RenderError):
+                self.names(template)
+
+        with contextlib.suppress(RuntimeError):  # no more threads
+            threading.Thread(target=compile_template, name="chat template", daemon=True).start()
+
+    def close(self) -> None:
+        """Ends the child; another call of `render` starts one anew."""
+        self._end()
+
+    def _answer(
+        self, template: str, variables: dict[str, Any] | None, cancelled: Callable[[], bool]
+    ) -> dict[str, Any]:
         try:
             request = pack({"template": template, "variables": variables})
         except ValueError as error:
@@ -117,21 +144,7 @@ class TemplateProcess:
             self._lock.release()
         if "detail" in answer:
             raise RenderError("template", str(answer["detail"]))
-        return str(answer["text"])
-
-    def prepare(self, template: str) -> None:
-        """Starts the child and compiles a template, in the background; errors wait until it is rendered."""
-
-        def compile_template() -> None:
-            with contextlib.suppress(RenderError):
-                self.render(template, None)
-
-        with contextlib.suppress(RuntimeError):  # no more threads
-            threading.Thread(target=compile_template, name="chat template", daemon=True).start()
-
-    def close(self) -> None:
-        """Ends the child; another call of `render` starts one anew."""
-        self._end()
+        return answer
 
     def _start(self) -> None:
         """Starts a child if none is alive.
@@ -210,7 +223,7 @@ class TemplateProcess:
                 raise RenderCancelled
             if time.monotonic() > deadline:
                 raise RenderError("time" if self._ready else failure, f"no answer within {seconds:g} s")
-            if not self._kernel and _resident(child.pid) > self._memory:
+            if _resident(child.pid) > self._memory:
                 raise RenderError("memory")
         answer = answers[0] if answers else None
         if not isinstance(answer, dict):

@@ -21,7 +21,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.checkpoints.checkpoint import CheckpointError
-from edge_tui.engine.text.control_tokens import Masked, PlainTokenizer, named
+from edge_tui.engine.text.control_tokens import Masked, PlainTokenizer, any_of, named
 from edge_tui.engine.text.token_bytes import BYTE_PIECE, Scheme, scheme_of
 
 if TYPE_CHECKING:
@@ -70,9 +70,9 @@ class Codec:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
-        self.bos_id = bos_id
         self._add_bos = add_bos
         self._pieces = {i: piece for piece, i in tokenizer.get_vocab(with_added_tokens=True).items()}
+        self.bos_id = bos_id if bos_id in self._pieces else None
         self.size = max(self._pieces, default=-1) + 1
         self.end_ids = tuple(sorted({i for i in end_ids if i in self._pieces}))
         added = tokenizer.get_added_tokens_decoder()
@@ -84,8 +84,7 @@ class Codec:
             or (token.content.strip() and (token.content in roles or i == bos_id or i in self.end_ids))
         }
         self.special = frozenset(self.control.values())
-        self._added = _any_of(token.content for token in added.values())
-        self._words = _any_of(self.control)
+        self._added = tuple(token.content for token in added.values())
         # A normalizer can make a control token's name out of other text.
         self._normalizes = tokenizer.normalizer is not None and any(added[i].normalized for i in self.special)
         self._scheme = scheme_of(tokenizer)
@@ -157,11 +156,18 @@ class Codec:
         Raises:
             CheckpointError: the tokenizer cannot take such a name as text.
         """
-        return self._plain.encode_rendered(_whole(text), self._added, masked.marks)
+        return self._plain.encode_rendered(_whole(text), any_of(self._added), masked.marks)
 
     def mask(self, values: Iterable[object], source: str) -> Masked:
-        """Hides control tokens' names in what users wrote from a chat template with that source."""
-        return Masked(self._words, values, source)
+        """Hides control tokens' names in what users wrote from a chat template with that source.
+
+        Raises:
+            CheckpointError: nothing is left to hide them behind.
+        """
+        try:
+            return Masked(self._words, values, source)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
 
     def control_in(self, texts: Iterable[str]) -> Counter[str]:
         """Returns how often each control token would be read out of the texts."""
@@ -171,6 +177,10 @@ class Codec:
             ids = [i for text in texts for i in self._tokenizer.encode(text, add_special_tokens=False).ids]
             found |= Counter(self._pieces[i] for i in ids if i in self.special)
         return found
+
+    @cached_property
+    def _words(self) -> re.Pattern[str]:
+        return any_of(self.control)
 
     @cached_property
     def _plain(self) -> PlainTokenizer:
@@ -227,12 +237,6 @@ class Codec:
         for token in known[-_SEED:]:
             stream.push(token)
         return stream
-
-
-def _any_of(names: Iterable[str]) -> re.Pattern[str]:
-    """Matches any of the names, the longest first; nothing if there are none."""
-    ordered = sorted(filter(None, names), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
 
 
 def _whole(text: str) -> str:

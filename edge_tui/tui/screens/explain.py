@@ -11,7 +11,9 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from edge_tui.decoders.contrastive import SEED
 from edge_tui.tui import param_preview
+from edge_tui.tui.recorded import values_at
 from edge_tui.tui.services import services
 from edge_tui.tui.widgets.inspector import visible
 from edge_tui.util.format import bar, clip
@@ -118,15 +120,21 @@ class ExplainScreen(ModalScreen[None]):
         ids = [other.id for other in top]
         answer = transcript.ids(index)
         main = bench.session.loaded.get("model")
+        values = self._values()
+        heard: list[float | None] = [other.extras.get("amateur") for other in top]
+        if "formula" in values:
+            if all(each is None for each in heard):
+                return [("Run contrastive first: the picture needs what the amateur thinks.", "$text-muted")]
+            recorded = values_at(transcript, index)
+            if values["formula"] == SEED != recorded.get("formula"):
+                return [("Run it with the formula seed first: the picture needs its numbers.", "$text-muted")]
+            heard = [None if e is None else param_preview.amateur_as_it_is(e, recorded) for e in heard]
         found = param_preview.groups(
             [other.logp for other in top],
             main.vocab if main is not None else 0,
             [answer.count(each) for each in ids],
-            [other.extras.get("amateur") for other in top] if "formula" in self._values() else (),
+            heard if "formula" in values else (),
         )
-        if "formula" in self._values() and not any(group.amateur is not None for group in found):
-            return [("Run contrastive first: the picture needs what the amateur thinks.", "$text-muted")]
-        values = self._values()
         before = param_preview.shares(param_preview.apply(found, param_preview.without(name, values)))
         after = param_preview.shares(param_preview.apply(found, values))
         texts = bench.texts_of(ids)
@@ -184,10 +192,15 @@ class ExplainScreen(ModalScreen[None]):
                 )
             )
         else:
-            kept = sum(group.many for group in param_preview.apply(found, self._values()) if exp(group.z) > 0)
-            parts.append(
-                (f"{kept:,} of {sum(group.many for group in found):,} tokens can be drawn.", "$text-muted")
+            values = self._values()
+            kept = sum(group.many for group in param_preview.apply(found, values) if exp(group.z) > 0)
+            # Of a choice without a draw the picture shows what competes.
+            said = (
+                "tokens can be drawn."
+                if values.get("sample", 1.0) > 0
+                else "tokens compete; the best is taken."
             )
+            parts.append((f"{kept:,} of {sum(group.many for group in found):,} {said}", "$text-muted"))
         return parts
 
 

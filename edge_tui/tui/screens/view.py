@@ -103,6 +103,8 @@ class View(Screen[None]):
         """An earlier run that is looked at; None follows the newest."""
         self._cleared: Transcript | None = None
         self._shown: Transcript | None = None
+        self._unfocused: Widget | None = None
+        """What had the focus until it was hidden."""
         self._ticks = 0
         self._counted = ""
 
@@ -154,6 +156,16 @@ class View(Screen[None]):
         hidden = any(not node.display and node.id != "workbench" for node in widget.ancestors_with_self)
         if avoiding or hidden or not widget.focusable:
             super()._reset_focus(widget, avoiding)
+            self._unfocused = widget if hidden and self.focused is None else None
+
+    def _refocus(self) -> None:
+        """Gives the focus back to what another size had hidden, if nothing has taken it since."""
+        widget, self._unfocused = self._unfocused, None
+        if widget is not None and self.focused is None:
+            if widget.region:
+                widget.focus()
+            else:
+                self._unfocused = widget
 
     def on_mount(self) -> None:
         ui = services(self).settings.ui
@@ -324,6 +336,7 @@ class View(Screen[None]):
             said.append(f"seed {run.started.seed}")
             if run.started.reused_tokens:
                 said.append(f"{run.started.reused_tokens:,} reused")
+            said += run.started.notices  # a short run has passed before they could be read
         said += run.notices
         if run.decoder is not None and event.new_tokens:
             registry.prove(run.decoder)
@@ -432,6 +445,7 @@ class View(Screen[None]):
             )
         )
         self.strategy_list.columns = 2 if height < TALL else 1
+        self.call_after_refresh(self._refocus)
         if self._inspect is None:
             # Where there is room it is there; once the user has said what they want, that holds.
             self.set_class(width >= WIDE, "-inspecting")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from math import exp, isnan, log, nan
+from math import exp, inf, isnan, log, nan
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from textual.binding import Binding
 from textual.message import Message
 from textual.reactive import reactive
 
+from edge_tui.tui.recorded import strategy_of, values_at
 from edge_tui.tui.widgets.line_panel import LinePanel, fit_start
 from edge_tui.tui.widgets.token_pane import TokenPane
 from edge_tui.util.format import bar, figure, percent
@@ -121,6 +122,7 @@ class Inspector(LinePanel, can_focus=True):
         self._record: int | None = None
         self._rows: list[Row] = []
         self._columns: tuple[str, ...] = ()
+        self._cut_by = ""
         self._table_y = 0
         self._top = 0
 
@@ -161,6 +163,8 @@ class Inspector(LinePanel, can_focus=True):
         others = token.final if self.show_final else token.top
         told = {other.id: tuple(other.extras.values()) for other in others if other.extras}
         if told:
+            decoder = strategy_of(transcript)
+            self._cut_by = decoder.cut_by(values_at(transcript, index)) if decoder is not None else ""
             self._columns = tuple(token.extras)
             told[token.id] = tuple(token.extras.values())
         listed = [other.id for other in others]
@@ -215,12 +219,24 @@ class Inspector(LinePanel, can_focus=True):
             self._fact(width, "rank", rank, "H", _entropy(token)),
         ]
         if token.extras and not self._columns:  # else they stand in the table
-            written = " · ".join(f"{sanitise(name)} {value:.3g}" for name, value in token.extras.items())
-            lines.append(((fit_start(written, width), ""),))
+            lines.append(((fit_start(self._numbers(token, transcript), width), ""),))
         for change in transcript.changes_at(token.index):
             said = f"▸ {sanitise(change.name)} = {change.value:.4g} from here"
             lines.append(((fit_start(said, width), "inspector--change"),))
         return lines
+
+    def _numbers(self, token: TokenView, transcript: Transcript) -> str:
+        """The strategy's own numbers of a token; ids as the text of what they stand for."""
+        decoder = strategy_of(transcript)
+        written = []
+        for name, value in token.extras.items():
+            shown = f"{value:.3g}"
+            if decoder is not None and name in decoder.id_columns:
+                if not value >= 0:
+                    continue
+                shown = visible(next(iter(self._texts_of([int(value)])), ""))
+            written.append(f"{sanitise(name, keep_newlines=False)} {shown}")
+        return " · ".join(written)
 
     @staticmethod
     def _fact(width: int, left: str, first: str, right: str, second: str) -> Line:
@@ -259,7 +275,6 @@ class Inspector(LinePanel, can_focus=True):
         lines = [head]
         for i, row in enumerate(self._rows[top : top + room], top):
             shares = [row.final if name == "final" else row.raw for name in heads]
-            own = row.own or (nan,) * len(cells)
             share = row.final if self.show_final else row.raw
             style = "inspector--marked" if i == self.marked else "inspector--taken" if row.taken else ""
             lines.append(
@@ -268,10 +283,23 @@ class Inspector(LinePanel, can_focus=True):
                     (fit_start(row.text, text_width) + " ", style),
                     (bar(0.0 if isnan(share) else share, bar_width), "inspector--bar"),
                     ("".join(f" {percent(each)}" for each in shares), style),
-                    ("".join(f"{figure(each):>{n}}" for each, n in zip(own, cells, strict=True)), style),
+                    (self._own_numbers(row, cells), style),
                 )
             )
         return lines
+
+    def _own_numbers(self, row: Row, cells: Sequence[int]) -> str:
+        """The strategy's numbers of an alternative; where it was removed, by what, over as many as needed."""
+        own = row.own or (nan,) * len(cells)
+        shown = "".join(f"{figure(each):>{n}}" for each, n in zip(own, cells, strict=True))
+        if not own or own[-1] != -inf:
+            return shown
+        cut = f" cut by {self._cut_by}" if self._cut_by else " cut"
+        kept, room = len(cells), 0
+        while kept and room < len(cut):
+            kept -= 1
+            room += cells[kept]
+        return shown[: sum(cells[:kept])] + f"{cut:>{room}}"[:room]
 
     # Keys.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -33,6 +34,7 @@ class Turns(LinePanel, can_focus=True):
         "turns--who",
         "turns--said",
         "turns--chosen",
+        "turns--control",
         "turns--mark",
         "turns--count",
     }
@@ -42,6 +44,7 @@ class Turns(LinePanel, can_focus=True):
         & > .turns--who { color: $text-muted; }
         & > .turns--said { color: $text-muted; }
         & > .turns--chosen { color: $foreground; }
+        & > .turns--control { color: $warning; text-style: reverse; }
         & > .turns--mark { color: $primary; text-style: bold; }
         & > .turns--count { color: $text-muted; }
     }
@@ -87,7 +90,9 @@ class Turns(LinePanel, can_focus=True):
             style = "turns--chosen" if here else "turns--said"
             prompt = fit_start(_one_line(exchange.prompt), max(width - _LEAD, 0))
             mark = ("▸" if here else " ", "turns--mark")
-            lines.append((mark, (f"{number + 1:>2} you   ", "turns--who"), (prompt, style)))
+            control = exchange.run.started.control_tokens if exchange.run and exchange.run.started else ()
+            said_by_user = _marked(prompt, control, style)
+            lines.append((mark, (f"{number + 1:>2} you   ", "turns--who"), *said_by_user))
             count = f" {exchange.tokens:,} tok" if exchange.tokens is not None else ""
             if exchange.run is not None and exchange.run.active:
                 count, said = "", "writing …"
@@ -131,6 +136,14 @@ class Turns(LinePanel, can_focus=True):
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
         event.stop()
         self.chosen += 1
+
+
+def _marked(text: str, names: Sequence[str], style: str) -> list[tuple[str, str]]:
+    """A text in pieces, each with its style: names of control tokens that the model obeyed stand out."""
+    shown = sorted((_one_line(name) for name in names), key=len, reverse=True)
+    words = re.compile(f"({'|'.join(map(re.escape, shown))})") if shown else None
+    parts = words.split(text) if words else [text]
+    return [(part, "turns--control" if n % 2 else style) for n, part in enumerate(parts) if part]
 
 
 def _one_line(text: str) -> str:

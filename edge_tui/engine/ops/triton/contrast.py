@@ -1,8 +1,8 @@
 """Contrastive decoding's step as five kernels, three of which are idle unless the formula is `seed`.
 
 The first reads both models' logits and leaves, for each program's part, what their normalisers are made of;
-the search of `choose_search` finds the expert's ten likeliest tokens; then scores, the draw, and what each
-model gives every token.
+the search of `choose_search` finds the expert's ten likeliest tokens; then scores, what they are made of, and
+the draw.
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
@@ -46,9 +46,9 @@ _LI2022 = tl.constexpr(LI2022)
 _OBRIEN = tl.constexpr(OBRIEN2023)
 _SEED = tl.constexpr(SEED)
 _HEAD = tl.constexpr(SEED_HEAD)
-_SUMS = tl.constexpr(6)
-"""Left by each program: weight of the penalised expert; maximum and weight of the expert as it is; maximum,
-weight and weight at its own temperature of the amateur."""
+_SUMS = tl.constexpr(4)
+"""Left by each program: weight of the penalised expert; maximum, weight and weight at its own temperature of
+the amateur."""
 _TENTH = Cut(Edge("depth", "count", "wanted"), 0.0)
 """The search for the likeliest few; how many stands in a table of its own, 0 where no formula wants them."""
 _INDEX = (*INDICES, "formula", "alpha", "strength", "cooling", "beta", "sample")
@@ -95,18 +95,15 @@ def _read(
     source = expert + row * expert_stride
     keep_raw(source, raw, row, ids, V)
     x = penalised(source, prompt, output, table, R, row, ids, V, repetition, presence, frequency)
-    plain = tl.load(source + ids, mask=inside, other=-INF).to(tl.float32)
     other = tl.load(amateur + row * amateur_stride + ids, mask=inside, other=-INF).to(tl.float32)
-    peak, high, top = tl.max(x, 0), tl.max(plain, 0), tl.max(other, 0)
+    peak, top = tl.max(x, 0), tl.max(other, 0)
     tl.store(z + row * V + ids, x, mask=inside)
     tl.store(peaks + row * count + block, peak)
     mine = parts + row * _SUMS * count + block
     tl.store(mine, _weight(x, peak, 1.0))
-    tl.store(mine + count, high)
-    tl.store(mine + 2 * count, _weight(plain, high, 1.0))
-    tl.store(mine + 3 * count, top)
-    tl.store(mine + 4 * count, _weight(other, top, 1.0))
-    tl.store(mine + 5 * count, _weight(other, top, tl.load(table + cooling * R + row)))
+    tl.store(mine + count, top)
+    tl.store(mine + 2 * count, _weight(other, top, 1.0))
+    tl.store(mine + 3 * count, _weight(other, top, tl.load(table + cooling * R + row)))
     if block == 0:
         wanted = tl.load(table + formula * R + row) == _SEED
         tl.store(heads + row, tl.where(wanted, 1.0 * _HEAD, 0.0))
@@ -170,22 +167,20 @@ def _choose(
     ids = block * BLOCK + tl.arange(0, BLOCK)
     inside = ids < V
     x = tl.load(z + row * V + ids, mask=inside, other=-INF)
-    plain = tl.load(expert + row * expert_stride + ids, mask=inside, other=-INF).to(tl.float32)
     other = tl.load(amateur + row * amateur_stride + ids, mask=inside, other=-INF).to(tl.float32)
     mine = parts + row * _SUMS * count
-    said = plain - _normaliser(mine + count, mine + 2 * count, count, 1.0, PARTS)
-    log_a = other - _normaliser(mine + 3 * count, mine + 4 * count, count, 1.0, PARTS)
     kind, chill = tl.load(table + formula * R + row), tl.load(table + cooling * R + row)
     weigh = tl.load(table + beta * R + row)
-    score = (1.0 + weigh) * x - weigh * other
+    score, said, heard = (1.0 + weigh) * x - weigh * other, x, other
     if kind != _OBRIEN:
-        log_e = x - _normaliser(peaks + row * count, mine, count, 1.0, PARTS)
+        said = x - _normaliser(peaks + row * count, mine, count, 1.0, PARTS)
         if kind == _LI2022:
-            cool = tl.div_rn(other, tl.zeros_like(other) + chill)
-            cool -= _normaliser(mine + 3 * count, mine + 5 * count, count, chill, PARTS)
-            score = log_e - tl.load(table + strength * R + row) * cool
+            heard = tl.div_rn(other, tl.zeros_like(other) + chill)
+            heard -= _normaliser(mine + count, mine + 3 * count, count, chill, PARTS)
+            score = said - tl.load(table + strength * R + row) * heard
         else:
-            score = tl.div_rn(log_e, log_a + 1e-9)
+            heard = other - _normaliser(mine + count, mine + 2 * count, count, 1.0, PARTS)
+            score = tl.div_rn(said, heard + 1e-9)
     bound = -tl.log(tl.load(table + alpha * R + row))
     if tl.load(heads + row) > 0.0:
         bound = edge_of(tally, keys, weights, V, row)
@@ -194,7 +189,7 @@ def _choose(
     score = tl.where(held, score, -INF)
     column = columns + row * V + ids
     tl.store(column, said, mask=inside)
-    tl.store(column + R * V, log_a, mask=inside)
+    tl.store(column + R * V, heard, mask=inside)
     tl.store(column + 2 * R * V, score, mask=inside)
     drawn = tl.load(table + sample * R + row) > 0.0
     tau = tl.load(table + temperature * R + row)
