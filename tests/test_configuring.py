@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import tomli
 
-from edge_tui.cli.config import show, template, translate, value_of
+from edge_tui.cli.config import show, template, translate
+from edge_tui.config.entries import value_of
 from edge_tui.config.schema import SCHEMA
 from edge_tui.config.settings import load, user_config
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from edge_tui import decoders
 from edge_tui.config import resources
+from edge_tui.config.entries import shared_parameters, toml, value_of
 from edge_tui.config.reader import flatten, read
 from edge_tui.config.schema import QUANTIZATION, SCHEMA, Literal
 from edge_tui.config.settings import COMMON, Settings, parameters_of, user_config
@@ -96,28 +96,6 @@ def _entries(settings: Settings) -> Iterator[tuple[str, str, Any, str]]:
                 yield f"parameters.{decoder.name}", param.name, _number(param, shown), where
     for action, key in settings.keys.items():
         yield "keys", action, key, settings.source(f"keys.{action}")
-
-
-def shared_parameters() -> dict[str, Param]:
-    """Parameters that several strategies declare alike: temperature, penalties."""
-    counted = Counter(param for decoder in decoders.all() for param in decoder.params)
-    return {param.name: param for param, count in counted.items() if count > 2}
-
-
-def value_of(settings: Settings, dotted: str) -> Any:
-    """A setting by its dotted key."""
-    value: Any = settings
-    for part in dotted.split("."):
-        value = getattr(value, part)
-    return value
-
-
-def toml(value: Any) -> str:
-    """A value as TOML writes it; None is "auto", as in `seed`."""
-    import tomlkit
-
-    value = "auto" if value is None else list(value) if isinstance(value, tuple) else value
-    return str(tomlkit.item(value).as_string())
 
 
 def _number(param: Param, shown: str) -> Any:

@@ -18,9 +18,10 @@ from edge_tui import decoders
 from edge_tui.decoders.base import Param, ParamError
 from edge_tui.decoders.core.errors import problem_of
 from edge_tui.engine.checkpoints.checkpoint import CheckpointError
+from edge_tui.engine.decode.prefix_cache import PrefixCache
 from edge_tui.engine.decode.run_state import Run
 from edge_tui.engine.events import Died, Event, Failed, Finished, Loaded, Queued
-from edge_tui.engine.models.manager import Loader, ModelManager, memory_of
+from edge_tui.engine.models.manager import Loader, ModelManager, memory_of, release_cached_memory
 from edge_tui.engine.out_of_memory import is_out_of_memory, release
 from edge_tui.engine.port import Memory, ModelSpec, Request
 from edge_tui.util import logs
@@ -53,7 +54,8 @@ class LocalEngine:
         self._last = 0
         self._closing = False
         self._wake = wake
-        self._manager = ModelManager(self._post, load, models)
+        self._prefix_cache = PrefixCache()
+        self._manager = ModelManager(self._post, load, models, self._prefix_cache.drop_model)
         self._wanted = dict(models or {})
         self._thread = threading.Thread(target=self._own, name="engine", daemon=True)
         self._thread.start()
@@ -188,19 +190,21 @@ class LocalEngine:
             self._post(explain(error, None))
             if is_out_of_memory(error):
                 release(error)
-                self._manager.clear_prefix_cache()
+                self._prefix_cache.clear()
+                release_cached_memory()
 
     def _generate(self, run: Run) -> None:
         from edge_tui.engine.decode.run import run_request
 
         post = self._post if run.request.watched else self._post_end
         try:
-            run_request(run, self._manager, post, lambda: self._closing)
+            run_request(run, self._manager, self._prefix_cache, post, lambda: self._closing)
         except (Exception, SystemExit) as error:  # a strategy of the user's may raise either
             self._post(explain(error, run.id))
             if is_out_of_memory(error):
                 release(error)
-                self._manager.clear_prefix_cache()
+                self._prefix_cache.clear()
+                release_cached_memory()
         finally:
             self._runs.pop(run.id, None)
 

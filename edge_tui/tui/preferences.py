@@ -11,8 +11,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from edge_tui import decoders
-from edge_tui.cli.config import shared_parameters, toml, value_of
 from edge_tui.config import resources
+from edge_tui.config.entries import shared_parameters, toml, value_of
 from edge_tui.config.reader import comments
 from edge_tui.config.schema import SCHEMA, Switch, Whole
 from edge_tui.config.schema import Literal as Written

@@ -37,7 +37,7 @@ def test_log_probabilities_are_those_of_transformers(engine: LocalEngine, checkp
 
 def test_decoding_goes_on_from_what_was_scored(engine: LocalEngine) -> None:
     plain = watch(engine, Request(TEXT, strategy="greedy", max_length=8))
-    engine._manager.contexts.clear()
+    engine._prefix_cache.clear()
     scored = watch(engine, Request(TEXT, strategy="greedy", max_length=8, prompt_logps=True))
     assert scored.ids == plain.ids
     assert scored.started.reused_tokens == scored.started.prompt_tokens - 1

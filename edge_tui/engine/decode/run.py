@@ -16,6 +16,7 @@ from edge_tui.engine.decode.cpu_pinning import CpuPinning
 from edge_tui.engine.decode.generation import Generation
 from edge_tui.engine.decode.inspection import check_request
 from edge_tui.engine.decode.output_processor import BrokenStep, NotANumber, OutputProcessor
+from edge_tui.engine.decode.prefix_cache import PrefixCache
 from edge_tui.engine.decode.resolve import check_ids, resolve_params, room
 from edge_tui.engine.decode.speculation_gate import SpeculationGate
 from edge_tui.engine.events import (
@@ -44,13 +45,18 @@ _WARM = 3
 
 
 def run_request(
-    run: Run, manager: ModelManager, post: Callable[[Event], None], closing: Callable[[], bool]
+    run: Run,
+    manager: ModelManager,
+    prefix_cache: PrefixCache,
+    post: Callable[[Event], None],
+    closing: Callable[[], bool],
 ) -> None:
     """Decodes one request to its end, posting what happens.
 
     Args:
         run: The request, and the words other threads may change (cancelled, parameters).
-        manager: Models and kept contexts.
+        manager: The models.
+        prefix_cache: Contexts of earlier runs; updated.
         post: Where events go.
         closing: Whether the engine shuts down.
 
@@ -164,8 +170,8 @@ def run_request(
 
     try:
         if request.prompt_logps:
-            post(scoring.score(run.id, ids, main, manager.contexts, max_new, stopped))
-        reused = generation.prefill(manager.contexts, reading, stopped)
+            post(scoring.score(run.id, ids, main, prefix_cache, max_new, stopped))
+        reused = generation.prefill(prefix_cache, reading, stopped)
     except Cancelled:
         post(started(0))
         post(Finished(run.id, "cancelled", 0, 0.0, 0.0))
@@ -182,7 +188,7 @@ def run_request(
         unsure = (
             generation.lookahead + 2 if generation.lookahead else processor.steps - generation.launched + 1
         )
-        generation.remember(manager.contexts, processor.fed[: max(0, len(processor.fed) - unsure)])
+        generation.remember(prefix_cache, processor.fed[: max(0, len(processor.fed) - unsure)])
     ranked = _rank(decoder, processor, resolved.values | decode.turned, main, ids)
     best = ranked[0] if ranked else None
     post(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from edge_tui.engine.decode.generation import PrefixCache, PrefixEntry
+from edge_tui.engine.decode.prefix_cache import PrefixCache, PrefixEntry
 from edge_tui.engine.events import PromptRead
 from edge_tui.engine.models.capacity import SLACK, round_up
 from edge_tui.engine.ops.stats import summarise

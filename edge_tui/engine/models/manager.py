@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, open_checkpoint, pair_refusal
-from edge_tui.engine.decode.generation import PrefixCache
 from edge_tui.engine.events import Event, Loaded, Loading, Progress, Unloaded
 from edge_tui.engine.models.cpu_threads import probe
 from edge_tui.engine.port import Memory, ModelSpec
 from edge_tui.errors import RequestError
 
 if TYPE_CHECKING:
+    from edge_tui.engine.models.base import LanguageModel
     from edge_tui.engine.models.loader import LoadedModel
     from edge_tui.engine.text.tokenizer import Codec
 
@@ -30,6 +30,7 @@ class ModelManager:
         post: Where events go.
         load: Brings a model into memory in place of `edge_tui.engine.models.loader.load`, called as that is.
         roles: Model by role.
+        on_drop: Called with a model before its memory is given back.
     """
 
     def __init__(
@@ -37,13 +38,13 @@ class ModelManager:
         post: Callable[[Event], None],
         load: Loader | None = None,
         roles: Mapping[str, ModelSpec] | None = None,
+        on_drop: Callable[[LanguageModel], None] | None = None,
     ) -> None:
         self.roles: dict[str, ModelSpec] = dict(roles or {})
         self._settle_expert()
         self.codec: Codec | None = None
         """Of the run that began last; it can be asked when the model is gone."""
-        self.contexts: PrefixCache = {}
-        """Kept between runs: the unchanged part of a prompt is not read again."""
+        self._on_drop = on_drop or (lambda _: None)
         self._loaded: dict[ModelSpec, LoadedModel] = {}
         self._facts: dict[ModelSpec, Loaded] = {}
         self._post = post
@@ -154,25 +155,18 @@ class ModelManager:
         """
         on_gpu = any(loaded.model.info.device.startswith("cuda") for loaded in self._loaded.values())
         while self._loaded:
-            self._loaded.popitem()[1].model.release()
-        self.contexts.clear()
+            model = self._loaded.popitem()[1].model
+            self._on_drop(model)
+            model.release()
         if on_gpu:
             release_cached_memory()
-
-    def clear_prefix_cache(self) -> None:
-        """Gives the kept contexts' memory back."""
-        self.contexts.clear()
-        release_cached_memory()
 
     def _drop(self, spec: ModelSpec, played: Mapping[str, ModelSpec]) -> None:
         loaded = self._loaded.pop(spec)
         self._facts.pop(spec, None)
         device = loaded.model.info.device
         before = memory_of(device).allocated or 0
-        for key in [key for key in self.contexts if key[0] == id(loaded.model)]:
-            del self.contexts[key]
-        for held in self.contexts.values():  # runners of pairs stand on the other model's shelf
-            held.runners = [runner for runner in held.runners if loaded.model not in runner.streams.values()]
+        self._on_drop(loaded.model)
         loaded.model.release()
         del loaded
         release_cached_memory()

@@ -71,7 +71,7 @@ class Steps:
 
     def milliseconds(self, rounds: int = 3) -> float:
         """Of the quickest of some runs with the cuts as they are."""
-        self._ours._engine._manager.clear_prefix_cache()  # and with them what was captured
+        self._ours._engine._prefix_cache.clear()  # and with them what was captured
         self._run(40)
         return min(self._run(160) for _ in range(rounds))
 
