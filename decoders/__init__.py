@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.core.errors import Problem, StrategyError
-from edge_tui.decoders.core.registry import Registry, UnknownStrategy
+from edge_tui.decoders.registry.registry import Registry, UnknownStrategy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,12 +12,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.decoders.base import Decoder, Env, Output, Param, ParamError, Params, Step
-from edge_tui.decoders.core.best import argmax
+from edge_tui.decoders.core.best import argmax, only
 from edge_tui.decoders.core.chain import Chain, last_logits, merge
 from edge_tui.decoders.core.random import draw
 from edge_tui.decoders.min_p import MinP
 from edge_tui.decoders.penalties import REPETITION, penalties
-from edge_tui.decoders.temperature import TEMPERATURE, Temperature, only
+from edge_tui.decoders.temperature import TEMPERATURE, Temperature
 from edge_tui.decoders.top_k import TopK
 from edge_tui.decoders.top_p import TopP
 from edge_tui.decoders.typical import Typical

@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Decoder, Env, Output, Params, Step
-from edge_tui.decoders.core.best import argmax
+from edge_tui.decoders.core.best import argmax, only
 from edge_tui.decoders.core.chain import Chain, last_logits
 from edge_tui.decoders.penalties import penalties
-from edge_tui.decoders.temperature import only
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

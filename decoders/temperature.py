@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Param, Params, Stage
-from edge_tui.decoders.core.best import argmax
+from edge_tui.decoders.core.best import argmax, only
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,10 +63,3 @@ def scale(z: Tensor, tau: Tensor) -> Tensor:
     """`z / τ` for float32 `z [R, V]` and `τ [R, 1]`; τ = 0 keeps the (first) argmax alone."""
     greedy = tau < GREEDY_BELOW
     return only(z, argmax(z)).where(greedy, z / tau.masked_fill(greedy, 1.0))
-
-
-def only(z: Tensor, ids: Tensor) -> Tensor:
-    """Logits `[R, V]` with nothing left but the candidates `ids`, int64 `[R, N]`."""
-    import torch
-
-    return torch.full_like(z, -torch.inf).scatter_(-1, ids, z.gather(-1, ids))

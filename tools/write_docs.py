@@ -23,7 +23,7 @@ from edge_tui.bench import report
 from edge_tui.decoders import penalties, temperature
 from edge_tui.decoders.base import Decoder, Param
 from edge_tui.decoders.core import chain, random
-from edge_tui.decoders.core.sampling import Sampling
+from edge_tui.decoders.registry.sampling import Sampling
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,1 +1,1 @@
-"""Holds the machinery of strategies, apart from the strategies themselves."""
+"""Holds what strategies are made of: parameters, stages, decoders, chains, random numbers."""

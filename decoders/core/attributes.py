@@ -12,7 +12,7 @@ from edge_tui.decoders.core.errors import StrategyError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from edge_tui.decoders.base import Decoder
+    from edge_tui.decoders.core.decoder import Decoder
 
 _DEPTH = 5
 _STILL = (ModuleType, FunctionType, MethodType, BuiltinFunctionType, type)
@@ -85,7 +85,8 @@ def _method(owner: object, method: str) -> Callable[..., object]:
 
 def _walk(decoder: Decoder) -> Iterator[tuple[object, str, Any]]:
     """Owner, path and value of everything that hangs on a strategy."""
-    from edge_tui.decoders.base import Decoder, Stage
+    from edge_tui.decoders.core.decoder import Decoder
+    from edge_tui.decoders.core.stage import Stage
 
     seen: set[int] = set()
 

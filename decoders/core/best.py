@@ -52,6 +52,13 @@ def argmax(z: Tensor) -> Tensor:
     return ids.gather(-1, values.argmax(-1, keepdim=True))
 
 
+def only(z: Tensor, ids: Tensor) -> Tensor:
+    """Logits `[R, V]` with nothing left but the candidates `ids`, int64 `[R, N]`."""
+    import torch
+
+    return torch.full_like(z, -torch.inf).scatter_(-1, ids, z.gather(-1, ids))
+
+
 def _in_blocks(z: Tensor, count: int) -> tuple[Tensor, Tensor]:
     ids, values = _blocks(z, _peaks(z).topk(count, -1, sorted=False).indices)
     values, order = values.topk(count, -1)

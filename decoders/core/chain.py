@@ -1,7 +1,7 @@
 """Stages in a row: from a model's logits to the distribution that a token is drawn from.
 
 The order is explicit, because it is part of a definition: the same numbers in another order are another
-distribution. `edge_tui.decoders.core.sampling` builds the two orders in use.
+distribution. `edge_tui.decoders.registry.sampling` builds the two orders in use.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ from math import inf
 from operator import or_
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.base import Env, Output, Param, ParamError, Params, Stage
 from edge_tui.decoders.core import checks
-from edge_tui.decoders.core.best import argmax
-from edge_tui.decoders.temperature import only
+from edge_tui.decoders.core.best import argmax, only
+from edge_tui.decoders.core.decoder import Output
+from edge_tui.decoders.core.params import Param, ParamError, Params
+from edge_tui.decoders.core.stage import Env, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from torch import Tensor
 
-    from edge_tui.decoders.base import State
     from edge_tui.decoders.core.random import Rng
+    from edge_tui.decoders.core.stage import State
 
 COUNTS = checks.COUNTS
 

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from edge_tui.decoders.base import Choice, Decoder, Env, Params, Records, Stage, State, Step
+    from edge_tui.decoders.core.decoder import Choice, Decoder, Records, Step
+    from edge_tui.decoders.core.params import Params
     from edge_tui.decoders.core.random import Rng
+    from edge_tui.decoders.core.stage import Env, Stage, State
 
 COUNTS = ("prompt_counts", "output_counts")
 """Keys of the shared token counts in a chain's state."""
@@ -119,7 +121,7 @@ def check_step(decoder: Decoder, step: Step, rows: int, width: int, positions: i
     """
     import torch
 
-    from edge_tui.decoders.base import Step
+    from edge_tui.decoders.core.decoder import Step
 
     at = decoder.step
     if not isinstance(step, Step):
@@ -202,7 +204,7 @@ def ranked(decoder: Decoder, records: Records, rows: int, width: int) -> list[Ch
     Raises:
         StrategyError: it chose nothing among several rows, or something that is no sequence of tokens.
     """
-    from edge_tui.decoders.base import Choice
+    from edge_tui.decoders.core.decoder import Choice
 
     found: object = decoder.ranked(records)
     at = decoder.finish if is_own(type(decoder).ranked) else decoder.ranked

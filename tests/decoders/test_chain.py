@@ -14,8 +14,8 @@ from transformers import LlamaForCausalLM, RepetitionPenaltyLogitsProcessor
 from edge_tui import decoders
 from edge_tui.decoders.base import Env, Filter, Needs, Output, Param, Params, Stage
 from edge_tui.decoders.core.chain import Chain
-from edge_tui.decoders.core.sampling import Sampling
 from edge_tui.decoders.penalties import penalties
+from edge_tui.decoders.registry.sampling import Sampling
 from edge_tui.decoders.temperature import Temperature, scale
 from tests.decoders.conftest import VOCAB, logits_of
 from tests.decoders.driver import numbers, run, settle, table

@@ -50,7 +50,7 @@ def test_names_that_are_not_ours_are_left_to_others(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "__init__.py").write_text("")
     (folder / "jpeg.py").write_text("QUALITY = 90\n")
-    code = "from edge_tui.decoders.core.registry import Registry; Registry.load()\n"
+    code = "from edge_tui.decoders.registry.registry import Registry; Registry.load()\n"
     code += "import importlib.util; print(importlib.util.find_spec('decoders.jpeg_of_nobody'))\n"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60

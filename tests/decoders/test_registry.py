@@ -12,7 +12,7 @@ import torch
 
 from edge_tui import decoders
 from edge_tui.decoders.base import Env, Output
-from edge_tui.decoders.core.registry import Registry, UnknownStrategy
+from edge_tui.decoders.registry.registry import Registry, UnknownStrategy
 from tests.decoders.driver import numbers, settle, table
 
 EPSILON = '''

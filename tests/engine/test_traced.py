@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from edge_tui import decoders
-from edge_tui.decoders.core.sampling import Sampling
 from edge_tui.decoders.min_p import MinP
+from edge_tui.decoders.registry.sampling import Sampling
 from edge_tui.engine.decode import cpu_trace, step_runner
 from edge_tui.engine.decode.cpu_trace import TracedChoice, is_traceable
 from edge_tui.engine.decode.generation import Generation

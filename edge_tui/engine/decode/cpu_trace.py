@@ -21,8 +21,8 @@ from edge_tui.decoders.auto import FILTERS, Auto
 from edge_tui.decoders.base import Decoder, Output
 from edge_tui.decoders.beam import Beam
 from edge_tui.decoders.contrastive import Contrastive
-from edge_tui.decoders.core.sampling import Sampling
 from edge_tui.decoders.greedy import Greedy
+from edge_tui.decoders.registry.sampling import Sampling
 from edge_tui.engine.decode.step_record import StepBuffers, build_record, sample
 from edge_tui.engine.ops.cpu.cpp_owner import own_in_cpp
 

@@ -18,8 +18,8 @@ from edge_tui.decoders.core.checks import (
     is_own,
     name_of,
 )
-from edge_tui.decoders.core.declarations import check_shape, stages_of
 from edge_tui.decoders.core.errors import StrategyError
+from edge_tui.decoders.registry.declarations import check_shape, stages_of
 from edge_tui.errors import RequestError
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from edge_tui.decoders.auto import DO_SAMPLE, FILTERS, Auto
 from edge_tui.decoders.base import Decoder, Edge, Filter, Stage
-from edge_tui.decoders.core.sampling import Sampling
 from edge_tui.decoders.greedy import Greedy
+from edge_tui.decoders.registry.sampling import Sampling
 from edge_tui.decoders.temperature import ORDER
 
 

@@ -19,10 +19,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.base import Decoder, Filter, ParamError
-from edge_tui.decoders.core import old_names
-from edge_tui.decoders.core.declarations import check_class, check_decoder
+from edge_tui.decoders.core.decoder import Decoder
 from edge_tui.decoders.core.errors import Problem, StrategyError, place_of
+from edge_tui.decoders.core.params import ParamError
+from edge_tui.decoders.core.stage import Filter
+from edge_tui.decoders.registry import old_names
+from edge_tui.decoders.registry.declarations import check_class, check_decoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -305,7 +307,7 @@ def _instance(cls: type[Filter] | type[Decoder]) -> Decoder:
     Raises:
         StrategyError, ParamError: a declaration is missing or malformed.
     """
-    from edge_tui.decoders.core.sampling import Sampling
+    from edge_tui.decoders.registry.sampling import Sampling
 
     check_class(cls)
     if not _NAME.fullmatch(cls.name):

@@ -10,7 +10,7 @@ from types import ModuleType
 
 OLD = "decoders"
 NEW = "edge_tui.decoders"
-CORE = "edge_tui.decoders.core"
+PLACES = (NEW, "edge_tui.decoders.core", "edge_tui.decoders.registry")
 
 
 class OldNames(MetaPathFinder):
@@ -33,7 +33,7 @@ class OldNames(MetaPathFinder):
         if fullname != OLD and not fullname.startswith(OLD + "."):
             return None
         rest = fullname.removeprefix(OLD)
-        for name in (NEW + rest, CORE + rest):
+        for name in [place + rest for place in PLACES]:
             if name in sys.modules or importlib.util.find_spec(name) is not None:
                 self.used.append((fullname, name))
                 return ModuleSpec(fullname, _SameModule(name))

@@ -7,8 +7,10 @@ from keyword import iskeyword
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.decoders.base import Decoder, Edge, Filter, Needs, Param, ParamError, Stage, Stream
+from edge_tui.decoders.core.decoder import Decoder, Stream
 from edge_tui.decoders.core.errors import StrategyError
+from edge_tui.decoders.core.params import Param, ParamError
+from edge_tui.decoders.core.stage import Edge, Filter, Needs, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

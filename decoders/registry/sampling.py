@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.base import Decoder, Env, Filter, Output, Params, Stage, Step
 from edge_tui.decoders.core.chain import Chain, last_logits, merge
+from edge_tui.decoders.core.decoder import Decoder, Output, Step
+from edge_tui.decoders.core.params import Params
 from edge_tui.decoders.core.random import draw
+from edge_tui.decoders.core.stage import Env, Filter, Stage
 from edge_tui.decoders.penalties import FREQUENCY, PRESENCE, REPETITION, penalties
 from edge_tui.decoders.temperature import ORDER, TEMPERATURE, Temperature
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edge_tui.decoders.base import State
     from edge_tui.decoders.core.random import Rng
+    from edge_tui.decoders.core.stage import State
 
 
 class Sampling(Decoder):

@@ -1,0 +1,165 @@
+"""Defines a decoder: a whole strategy, from the models' logits to the next token of each row."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from edge_tui.decoders.core.params import Param, Params
+    from edge_tui.decoders.core.random import Rng
+    from edge_tui.decoders.core.stage import Env, State
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a model's forward returns.
+
+    Attributes:
+        logits: float `[R, K, V]` in the model's own precision or float32.
+        hidden: float `[R, K, layers + 1, D]` when asked for.
+    """
+
+    logits: Tensor
+    hidden: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a strategy decided.
+
+    Attributes:
+        chosen: int64 `[R]`, the next token of each row.
+        final: float32 `[R, V]`, logits of the distribution that the choice was made from; −inf means
+            removed. Greedy leaves one candidate, so its final probability is 1. After proposals
+            `[R, K, V]`, one distribution a position.
+        parent: int64 `[R]`, the row that each new row continues; None where every row continues itself.
+        accepted: int64 `[R]`, how many of the proposals were taken; None where none are made.
+        tokens: int64 `[R, K]`, after proposals the tokens of all positions: those accepted, then `chosen`,
+            then whatever.
+        done: bool `[R]`, rows that the strategy itself declares finished; None leaves it to end-of-sequence.
+        extras: float32 `[R]` for each name in `Decoder.columns`; after proposals `[R, K]`.
+        candidates: The same numbers for every token of the vocabulary, float32 `[R, V]` for each name in
+            `Decoder.columns` and with rows as in `final`; they are recorded of the alternatives. Empty where
+            nothing is to be told of them.
+    """
+
+    chosen: Tensor
+    final: Tensor
+    parent: Tensor | None = None
+    accepted: Tensor | None = None
+    tokens: Tensor | None = None
+    done: Tensor | None = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    candidates: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One flow of logits that a strategy reads: a model role over a variant of the prompt."""
+
+    name: str
+    role: str
+    prompt: str = "main"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which of several finished sequences is the answer, and its score."""
+
+    tokens: tuple[int, ...]
+    score: float
+
+
+class Decoder(ABC):
+    """A whole strategy: from the models' logits to the next token of each row.
+
+    A decoder object holds no state of a run; `init` allocates it. `params` is what the sidebar shows, own
+    parameters first.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    summary: ClassVar[str]
+    rank: ClassVar[int] = 100
+    params: tuple[Param, ...] = ()
+    roles: ClassVar[tuple[str, ...]] = ("model",)
+    """Model roles it needs, the main one first: ("model",), ("expert", "amateur"), ("model", "draft")."""
+    columns: ClassVar[tuple[str, ...]] = ()
+    """Names of the extra numbers recorded for each token."""
+    id_columns: ClassVar[tuple[str, ...]] = ()
+    """Those of them that are ids of tokens, −1 for none."""
+    owns_eos: ClassVar[bool] = False
+    """Whether the strategy decides itself what an end-of-sequence token means (beam search does)."""
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The flows of logits it reads; by default one per role, over the same prompt."""
+        return tuple(Stream(role, role) for role in self.roles)
+
+    def rows(self, values: Mapping[str, float]) -> int:
+        """How many rows it decodes side by side for one answer (a beam's width)."""
+        return 1
+
+    def lookahead(self, values: Mapping[str, float]) -> int:
+        """How many tokens are proposed before the main model reads them all at once; 0 for most.
+
+        The last role then is the draft's: its logits go to `propose` alone, and `step` gets the main
+        model's at `K = lookahead + 1` positions (1 at the start of a run, when nothing is proposed yet).
+        """
+        return 0
+
+    def propose(self, out: Output, s: State, p: Params, rng: Rng, at: int) -> Tensor:
+        """Proposes the token at position `at` from the draft's logits after the one before it.
+
+        Returns:
+            int64 `[R]`.
+        """
+        raise NotImplementedError(f"{self.name} proposes nothing")
+
+    def cut_by(self, values: Mapping[str, float]) -> str:
+        """Names what made a candidate's number −inf in the last column, for readers: "alpha"."""
+        return ""
+
+    def from_checkpoint(self, generation_config: Mapping[str, Any]) -> Mapping[str, float]:
+        """Parameter values that a checkpoint's own generation_config.json asks for; most ask not."""
+        return {}
+
+    @abstractmethod
+    def init(self, env: Env) -> State:
+        """Allocates the run's state; row-first tensors, updated in place by `step`."""
+
+    @abstractmethod
+    def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
+        """Decides the next token of each row from the last position of each stream's logits."""
+
+    def finish(self, records: Records) -> Choice | None:
+        """Chooses the answer among rows once the run has ended, on the host; None where there is one row."""
+        return None
+
+    def ranked(self, records: Records) -> list[Choice]:
+        """Every finished sequence of a strategy that chooses, best first: the first is the answer."""
+        choice = self.finish(records)
+        return [] if choice is None else [choice]
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """A run's steps on the host, for `Decoder.finish`: lists indexed `[step][row]`."""
+
+    tokens: Sequence[Sequence[int]]
+    parents: Sequence[Sequence[int]]
+    extras: Mapping[str, Sequence[Sequence[float]]]
+    values: Mapping[str, float]
+
+    def path(self, step: int, row: int) -> tuple[int, ...]:
+        """The tokens of the sequence that ends at `(step, row)`, following parents back to the prompt."""
+        tokens: list[int] = []
+        for t in range(step, -1, -1):
+            tokens.append(int(self.tokens[t][row]))
+            row = int(self.parents[t][row])
+        return tuple(reversed(tokens))

@@ -1,0 +1,118 @@
+"""Defines parameters: numbers that a user turns, and their table on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class ParamError(ValueError):
+    """A parameter value that cannot be used; the message names the parameter and its range."""
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """One number that a user can turn, declared once for sidebar, command line, HTTP and docs.
+
+    Every value is a float on the device. Integers are whole floats, a choice is the index into
+    `choices`, a switch is 0 or 1 (`choices=("off", "on")`).
+    """
+
+    name: str
+    """Identifier; unique within a strategy's chain, and the name in config.toml and on the command line."""
+    default: float
+    low: float
+    high: float
+    help: str
+    """One line: what turning it up does."""
+    step: float = 0.05
+    """One press of an arrow key."""
+    integer: bool = False
+    choices: tuple[str, ...] = ()
+    low_open: bool = False
+    """Whether `low` itself is excluded."""
+    live: bool = True
+    """Whether a running generation can take a new value; otherwise it applies to the next run."""
+    neutral: float | None = None
+    """The value at which it does nothing, if there is one."""
+    label: str = ""
+    """Short name for narrow sidebars; defaults to `name` with spaces."""
+    greedy: float | None = None
+    """The value that leaves the likeliest token alone, if there is one: the temperature is then 0."""
+
+    @property
+    def title(self) -> str:
+        return self.label or self.name.replace("_", " ")
+
+    def range(self) -> str:
+        """The allowed values in words, as error messages and help show them."""
+        if self.choices:
+            return " | ".join(self.choices)
+        kind = "a whole number" if self.integer else "a number"
+        bound = "above" if self.low_open else "from"
+        return f"{kind} {bound} {self.format(self.low)} to {self.format(self.high)}"
+
+    def parse(self, value: object) -> float:
+        """Turns what a user typed or a config holds into the device's float.
+
+        Raises:
+            ParamError: naming the parameter, the value and the range.
+        """
+        if self.choices:
+            if isinstance(value, bool) and self.choices == ("off", "on"):
+                return float(value)
+            if isinstance(value, str) and value.strip() in self.choices:
+                return float(self.choices.index(value.strip()))
+            if isinstance(value, int | float) and value in range(len(self.choices)):
+                return float(value)
+            raise ParamError(f"{self.name} is {value!r}, but must be {self.range()}.")
+        try:
+            number = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            number = float("nan")
+        whole = not self.integer or number == int(number) if isfinite(number) else False
+        low_ok = number > self.low if self.low_open else number >= self.low
+        if not (whole and low_ok and number <= self.high) or isinstance(value, bool):
+            shown = value if isinstance(value, int | float) else repr(value)
+            raise ParamError(f"{self.name} is {shown}, but must be {self.range()}.")
+        return number
+
+    def format(self, value: float) -> str:
+        """The value as the user reads it."""
+        if self.choices:
+            return self.choices[int(value)]
+        if self.integer or value == int(value):
+            return str(int(value))
+        return f"{value:.4g}"
+
+
+class Params(Mapping[str, "Tensor"]):
+    """The run's parameter table on the device: `p["top_p"]` is float32 `[R, 1]`, ready to broadcast.
+
+    The views alias the table (float32 `[P, R]`), so a refresh of the table is seen without rebuilding them.
+    """
+
+    def __init__(self, names: Sequence[str], table: Tensor) -> None:
+        self.table = table
+        self._views = {name: table[i].unsqueeze(-1) for i, name in enumerate(names)}
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._views[name]
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def is_neutral(self, param: Param) -> bool:
+        """Whether a parameter has, in all rows, the value at which it does nothing.
+
+        Looks at the table, which on an accelerator is a wait: for steps on a CPU.
+        """
+        return param.neutral is not None and bool((self[param.name] == param.neutral).all())
