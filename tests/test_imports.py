@@ -13,9 +13,12 @@ HEAVY = ("torch", "transformers", "bitsandbytes", "numpy.testing")
 @pytest.mark.parametrize(
     ("statement", "forbidden"),
     [
-        ("import decoders", ("torch", "numpy", "transformers", "edge_tui", "textual")),
-        ("import decoders; decoders.all()", ("torch", "transformers", "edge_tui", "textual")),
-        ("import edge_tui.cli.main", (*HEAVY, "textual", "numpy", "rich", "psutil", "pynvml", "decoders")),
+        ("from edge_tui import decoders", ("torch", "numpy", "transformers", "edge_tui.engine", "textual")),
+        ("from edge_tui.decoders import all; all()", ("torch", "transformers", "edge_tui.engine", "textual")),
+        (
+            "import edge_tui.cli.main",
+            (*HEAVY, "textual", "numpy", "rich", "psutil", "pynvml", "edge_tui.decoders"),
+        ),
         ("import edge_tui.config.settings as s; s.load()", (*HEAVY, "textual", "numpy", "rich")),
         ("import edge_tui.cli.run", (*HEAVY, "textual", "numpy")),
         ("import edge_tui.machine.telemetry", (*HEAVY, "textual", "numpy", "psutil", "pynvml")),
