@@ -15,7 +15,16 @@ from decoders.base import Output
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Cancelled", "Caps", "Context", "ContextFull", "LanguageModel", "ModelInfo", "Output"]
+__all__ = [
+    "Cancelled",
+    "Caps",
+    "Context",
+    "ContextFull",
+    "LanguageModel",
+    "ModelInfo",
+    "Output",
+    "WeightsError",
+]
 
 
 class Cancelled(Exception):
@@ -24,6 +33,10 @@ class Cancelled(Exception):
 
 class ContextFull(Exception):
     """More positions were asked for than the context holds."""
+
+
+class WeightsError(ValueError):
+    """A checkpoint that cannot be loaded; the message is one sentence that names what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edge_tui.engine.models.transformers_tier import TransformersModel
+    from edge_tui.engine.models.transformers_model import TransformersModel
 
 LIMIT = 1e-2
 """Distance that is put down to rounding, whatever the precision."""
