@@ -75,18 +75,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the `edge-tui` command; returns the exit status."""
     standard_streams.prepare()
     guard_terminal()
+    return standard_streams.flushed(lambda: _status(argv))
+
+
+def _status(argv: Sequence[str] | None) -> int:
+    """Does what the arguments say; whatever goes wrong but a closed pipe is said and becomes a status."""
     try:
-        return standard_streams.flushed(lambda: _dispatch(parser(argv).parse_args(argv, _Namespace())))
+        return _dispatch(parser(argv).parse_args(argv, _Namespace()))
     except UsageError as error:
         return _say(str(error), 2)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError as error:
+        if standard_streams.are_read():
+            return _crashed(error)
+        raise
     except Exception as error:
-        from edge_tui import logs
+        return _crashed(error)
 
-        kept = logs.crash(error)
-        where = f"details are in {kept}" if kept else "no log could be written"
-        return _say(f"something went wrong ({logs.summary(error)}); {where}.", 1)
+
+def _crashed(error: Exception) -> int:
+    from edge_tui import logs
+
+    kept = logs.crash(error)
+    where = f"details are in {kept}" if kept else "no log could be written"
+    return _say(f"something went wrong ({logs.summary(error)}); {where}.", 1)
 
 
 def parser(argv: Sequence[str] | None = None) -> argparse.ArgumentParser:

@@ -285,6 +285,15 @@ def test_every_command_that_prints_ends_quietly_where_nobody_reads(command: str,
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+@pytest.mark.parametrize("command", ["nothing-of-this-name", "config --no-such-flag", "run x -f y"])
+def test_a_refusal_that_nobody_reads_ends_quietly(command: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as pipe:
+        done = subprocess.run([*COMMAND, *command.split()], stdout=pipe, stderr=pipe, timeout=60)
+    assert done.returncode == 141
+
+
 def test_output_that_cannot_be_written_is_one_sentence_and_closed_streams_are_nothing() -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run([*COMMAND, "models"], stdout=full, stderr=subprocess.PIPE, timeout=60)
