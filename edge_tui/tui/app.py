@@ -422,6 +422,7 @@ class EdgeApp(App[int]):
         problem = self.session.recorder.problem if self.session.recorder is not None else ""
         if problem != self._told:
             self._told = problem
+            self._history = None  # a damaged file has made way for another one
             self.notify(sanitise(problem), severity="warning", markup=False, timeout=10)
 
     def history(self) -> Store | None:
