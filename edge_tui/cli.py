@@ -157,7 +157,8 @@ def parser(argv: Sequence[str] | None = None) -> argparse.ArgumentParser:
     return top
 
 
-def _add_settings(to: argparse.ArgumentParser) -> None:
+def _add_settings(to: argparse.ArgumentParser, screen: bool = True) -> None:
+    """Adds the flags of settings; those of a screen or a stream of text only where there is one."""
     model = to.add_argument_group("model")
     model.add_argument(
         "--model",
@@ -213,10 +214,11 @@ def _add_settings(to: argparse.ArgumentParser) -> None:
     )
 
     rest = to.add_argument_group("the rest")
-    rest.add_argument(
-        "--no-stream", dest="stream", action="store_false", help="show the text when it is finished"
-    )
-    rest.add_argument("--theme", dest="ui.theme", metavar="NAME", help="theme of the workbench")
+    if screen:
+        rest.add_argument(
+            "--no-stream", dest="stream", action="store_false", help="show the text when it is finished"
+        )
+        rest.add_argument("--theme", dest="ui.theme", metavar="NAME", help="theme of the workbench")
     rest.add_argument("--config", metavar="FILE", help=_CONFIG_HELP)
     rest.add_argument(
         "--decoders",
