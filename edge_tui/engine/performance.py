@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import decoders.auto
 from decoders import checks
 from decoders.base import Decoder, Records
+from decoders.errors import problem_of
 from edge_tui.engine import prompt as prompts
 from edge_tui.engine import scoring
 from edge_tui.engine.events import (
@@ -169,6 +170,10 @@ def perform(
         post(started(0))
         post(Finished(run.id, "cancelled", 0, 0.0, 0.0))
         return
+    except Exception as error:
+        if problem_of(error, decoders.is_strategy_file) is not None:
+            post(started(0))  # so that histories keep it, as they do where a step fails
+        raise
     run.table = generation.table
     for name, value in run.request.values.items():  # turned while the prompt was read
         if request.values.get(name) != value:

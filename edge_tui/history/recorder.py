@@ -323,7 +323,8 @@ class Recorder:
             case events.Finished():
                 self._end(store, event.run, "finished", event)
             case events.Failed():
-                self._end(store, event.run or 0, "failed", None, event.message)
+                at_fault = event.problem is not None  # its author wants to look at it, whenever it failed
+                self._end(store, event.run or 0, "failed", None, event.message, keep=at_fault)
             case _:
                 pass
 
@@ -360,13 +361,20 @@ class Recorder:
         live.loose = 0
 
     def _end(
-        self, store: Store, run: int, state: State, finished: Finished | None, message: str = ""
+        self,
+        store: Store,
+        run: int,
+        state: State,
+        finished: Finished | None,
+        message: str = "",
+        keep: bool = False,
     ) -> None:
+        """Ends a run; one without tokens is forgotten unless `keep`."""
         if (live := self._live.pop(run, None)) is None or live.id is None:
             return
         self._flush(store, live)
         self._join(store, live)
-        if not live.tokens:
+        if not live.tokens and not keep:
             store.delete(live.id)
             return
         if self._leaving and finished is not None and finished.reason == "cancelled":
