@@ -271,7 +271,7 @@ def _dispatch(args: argparse.Namespace) -> int:
     if command is not None and "connect" in given:
         raise UsageError(f"--connect opens the workbench over a server; {command} works on this machine.")
     if before and command not in ("run", "serve", "config"):
-        from edge_tui.settings import flag_of
+        from edge_tui.settings_names import flag_of
 
         raise UsageError(
             f"{flag_of(before[0])} has no meaning for {command}: leave it out"
@@ -293,7 +293,8 @@ def _dispatch(args: argparse.Namespace) -> int:
         from edge_tui.configuring import run as configure
 
         asked: dict[str, Any] = {name: given.pop(name) for name in ("what", "old") if name in given}
-        return configure(asked, *_settings(given))
+        settings, notices = _settings(given)
+        return configure(asked, settings, [notice for notice in notices if notice.origin])
     if command == "history":
         from edge_tui.history.command import run as history
 
@@ -325,6 +326,7 @@ def _settings(given: dict[str, Any]) -> tuple[Settings, list[Notice]]:
     from edge_tui.settings_types import Literal
 
     overrides: dict[str, Any] = {}
+    repeated: list[Notice] = []
     for key, value in given.items():
         if key not in ("config", "set", "template"):
             overrides[key] = Literal(value) if isinstance(value, str) else value
@@ -335,18 +337,30 @@ def _settings(given: dict[str, Any]) -> tuple[Settings, list[Notice]]:
             name, variable = assignment(pair)
         except ValueError as error:
             raise UsageError(f"--template: {error}") from error
-        overrides[f"template.{name}"] = variable
+        repeated += _replaced(overrides, f"template.{name}", variable)
     for pair in given.get("set", []):
         name, equals, value = pair.partition("=")
         if not equals:
             raise UsageError(f"--set takes NAME=VALUE, for example --set temperature=0.7, not {pair!r}.")
-        overrides[f"parameters.{name.strip()}"] = Literal(value.strip())
+        repeated += _replaced(overrides, f"parameters.{name.strip()}", Literal(value.strip()))
     config = given.get("config")
     settings, notices = load(overrides, user_file=expand(config) if config else None)
     for notice in notices:
         if notice.origin.startswith("--"):
             raise UsageError(str(notice))
-    return settings, notices
+    return settings, [*notices, *repeated, *settings.ties()]
+
+
+def _replaced(overrides: dict[str, Any], key: str, value: Any) -> list[Notice]:
+    """Takes a flag's value; a notice if it takes the place of another one of the same name."""
+    from edge_tui.config_file import Notice
+    from edge_tui.settings_names import flag_of
+
+    before = overrides.get(key, value)
+    overrides[key] = value
+    name = key.partition(".")[2]
+    said = f"{flag_of(key)} {name} was given twice: {value} holds, {before} does not count."
+    return [] if before == value else [Notice(said)]
 
 
 def _set_names(given: dict[str, Any]) -> tuple[str, ...]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from textual import work
 
 import decoders as registry
+from edge_tui.precedence import TEMPERATURE
 from edge_tui.tui.conversation import Exchange, of_messages
-from edge_tui.tui.knobs import TEMPERATURE, Given
+from edge_tui.tui.knobs import Given
 from edge_tui.tui.prompt_history import PromptHistory
 from edge_tui.tui.screens.talking import Talking
 from edge_tui.tui.session import Meter, Run
@@ -135,19 +136,21 @@ class Crafting(Talking):
         given = Given(
             preset.parameters, preset.mode, preset.max_length, stop=preset.stop, system=preset.system
         )
-        if self._take_values(preset.strategy, given):
-            self.say(f"{preset.title or preset.name}: ctrl+j runs the prompt with it.", "good")
+        if self._take_values(preset.strategy, given, preset.name):
+            said = f"{preset.title or preset.name}: ctrl+j runs the prompt with it."
+            lost = self.knobs.outranked()
+            self.say(f"{said} {lost}" if lost else said, "warning" if lost else "good")
         if preset.prompt:
             self._put(preset.prompt)
 
-    def _take_values(self, strategy: str, given: Given) -> bool:
+    def _take_values(self, strategy: str, given: Given, preset: str = "") -> bool:
         """Takes a strategy with its values; False, and a sentence, where not all of it can be had."""
         try:
             decoder = registry.find(strategy)
         except registry.UnknownStrategy as error:
             self.say(str(error), "error")
             return False
-        refused = self.knobs.take(decoder, given)
+        refused = self.knobs.take(decoder, given, preset)
         self.strategy_list.chosen = decoder.name
         self.parameters.reload()
         self._title_parameters()
@@ -236,7 +239,8 @@ class Crafting(Talking):
             self.prompt.put(stored.prompt)
         if again:
             seed = stored.started.seed if stored.started is not None else stored.request.seed
-            self._start(replace(stored.request, prefix=(), seed=seed))
+            sources = dict.fromkeys(stored.request.sources, f"run {stored.entry.id}")
+            self._start(replace(stored.request, prefix=(), seed=seed, sources=sources))
             if other and loaded is not None:
                 self.say(f"It was {stored.model} then; it is {loaded.name} now.", "warning")
             return
@@ -313,4 +317,5 @@ def _values_of(stored: StoredRun, at_end: bool) -> Given:
         stop=request.stop,
         chat=request.chat,
         system=request.system,
+        template=request.template,
     )
