@@ -163,6 +163,26 @@ def test_a_repeated_flag_counts_on_both_sides_of_the_command() -> None:
     assert summary["seed"] == 5
 
 
+def test_json_tells_where_each_value_came_from_and_who_lost(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text('mode = "exploratory"\nseed = 3\n')
+    args = ("run", "Hello", "--json", "--max-new-tokens", "1", "--config", str(tmp_path / "c.toml"))
+    done = edge(*args, "--set", "temperature=0.9", "--set", "temperature=0.7", EDGE_TUI_SEED="4")
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert summary["parameters"]["temperature"] == {
+        "value": pytest.approx(0.7),
+        "source": "--set",
+        "lost": [{"key": "mode", "value": 1.5, "source": "c.toml:1", "mode": "exploratory"}],
+    }
+    assert summary["parameters"]["top_p"] == {"value": 0.9, "source": "default"}
+    assert (summary["seed"], summary["sources"]["seed"], summary["sources"]["device"]) == (
+        4,
+        "EDGE_TUI_SEED",
+        "default",
+    )
+    assert summary["lost"] == {"seed": [{"key": "seed", "value": 3, "source": "c.toml:2"}]}
+    assert b"--set temperature was given twice: 0.7 holds, 0.9 does not count." in done.stderr
+
+
 @pytest.mark.parametrize(
     "command", [("models", "list"), ("doctor",), ("history", "list"), ("bench", "speed")]
 )
@@ -285,6 +305,15 @@ def test_every_command_that_prints_ends_quietly_where_nobody_reads(command: str,
             [*COMMAND, *command.split()], stdout=pipe, stderr=subprocess.PIPE, timeout=60, env=env
         )
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("command", ["nothing-of-this-name", "config --no-such-flag", "run x -f y"])
+def test_a_refusal_that_nobody_reads_ends_quietly(command: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as pipe:
+        done = subprocess.run([*COMMAND, *command.split()], stdout=pipe, stderr=pipe, timeout=60)
+    assert done.returncode == 141
 
 
 def test_output_that_cannot_be_written_is_one_sentence_and_closed_streams_are_nothing() -> None:

@@ -76,6 +76,20 @@ def _written(text: str) -> Path:
     return path
 
 
+def test_bad_keys_are_named_and_count_as_a_failure() -> None:
+    path = _written("[ui]\n  mouse = 3\n[parameters]\ntemperature = 0.5\n")
+    done = command()
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"edge-tui: {path}:2:3: ui.mouse: must be true or false, not 3.\n",
+    )
+    assert "mouse = true" in done.stdout
+    _written('mode = "exploratory"\n[parameters]\ntemperature = 0.5\n')
+    done = command()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "mode exploratory, config.toml:1; config.toml:3's parameters.temperature = 0.5 lost" in done.stdout
+
+
 def test_init_writes_once_and_changes_nothing() -> None:
     done = command("init")
     assert done.returncode == 0, done.stderr

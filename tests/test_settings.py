@@ -47,7 +47,7 @@ def test_packaged_file_names_every_setting_and_no_other() -> None:
     data = tomli.loads(resources.config_file().read_text())
     tables = {"parameters", "keys", "template"}
     named = {key for key, _ in flatten({k: v for k, v in data.items() if k not in tables})}
-    assert named == set(SCHEMA) == leaves(Settings()) - tables - {"sources", "file", "flags"}
+    assert named == set(SCHEMA) == leaves(Settings()) - tables - {"sources", "claims", "file", "flags"}
     assert tables <= set(data)
 
 

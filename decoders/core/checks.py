@@ -328,11 +328,19 @@ def _check_tensor(
     wanted = f"{kind} {list(shape)} on {device}"
     if not isinstance(given, torch.Tensor):
         found = _said(given)
-    elif given.shape == shape and dtype in (None, given.dtype) and str(given.device) == str(device):
+    elif given.shape == shape and dtype in (None, given.dtype) and _is_on(given, device):
         return
     else:
         found = f"{str(given.dtype).removeprefix('torch.')} {list(given.shape)} on {given.device}"
     raise StrategyError(f"{name_of(method)} returned{what} {found}; it must be {wanted}.", method)
+
+
+def _is_on(tensor: Tensor, device: Any) -> bool:
+    import torch
+
+    if not isinstance(device, torch.device):
+        device = torch.device(device)
+    return tensor.device.type == device.type and device.index in (None, tensor.device.index)
 
 
 def _said(given: object) -> str:

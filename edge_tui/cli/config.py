@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from edge_tui import decoders
@@ -12,8 +13,10 @@ from edge_tui.config import resources
 from edge_tui.config.entries import shared_parameters, toml, value_of
 from edge_tui.config.reader import flatten, read
 from edge_tui.config.schema import QUANTIZATION, SCHEMA, Literal
-from edge_tui.config.settings import COMMON, Settings, parameters_of, user_config
+from edge_tui.config.settings import COMMON, Settings, user_config
 from edge_tui.config.writer import ConfigError, change, write
+from edge_tui.precedence import Decision
+from edge_tui.settings_names import parameters_of
 from edge_tui.util.sanitise import sanitise
 from edge_tui.util.user_file import exists, expand, read_text, reason
 
@@ -44,7 +47,7 @@ _ALIASES = {
 
 
 def run(given: Mapping[str, Any], settings: Settings, notices: Sequence[Notice]) -> int:
-    """Does what `edge-tui config …` asks; returns the exit status."""
+    """Does what `edge-tui config …` asks; returns the exit status: 1 where a value cannot be used."""
     what = given.get("what", "show")
     try:
         if what == "init":
@@ -56,8 +59,8 @@ def run(given: Mapping[str, Any], settings: Settings, notices: Sequence[Notice])
     for line in show(settings):
         print(sanitise(line, keep_newlines=False))
     for notice in notices:
-        print(f"edge-tui: {sanitise(str(notice), keep_newlines=False)}", file=sys.stderr)
-    return 0
+        print(f"edge-tui: {sanitise(notice.precise(), keep_newlines=False)}", file=sys.stderr)
+    return 1 if notices else 0
 
 
 # Showing.
@@ -73,29 +76,58 @@ def show(settings: Settings) -> Iterator[str]:
             yield ""
             yield f"[{here}]"
             table = here
-        yield f"{f'{key} = {toml(value)}':<{width}}  # {source}"
+        # TOML has no null; a variable that JSON gave it cannot be written as one.
+        written = f"# {key} = null" if value is None and table == "template" else f"{key} = {toml(value)}"
+        yield f"{written:<{width}}  # {source}"
 
 
 def _entries(settings: Settings) -> Iterator[tuple[str, str, Any, str]]:
-    """(table, key, value, source) of everything, those outside a table first."""
+    """(table, key, value, source and who lost) of everything, those outside a table first."""
     for dotted in sorted(SCHEMA, key=lambda key: key.count(".")):
         table, _, name = dotted.rpartition(".")
-        yield table, name, value_of(settings, dotted), settings.source(dotted)
+        yield table, name, value_of(settings, dotted), _said(settings, dotted)
+    for name, value in settings.template.items():
+        yield "template", name, value, _said(settings, f"template.{name}")
     shared = shared_parameters()
     given = settings.parameters.get(COMMON, {})
     for name, param in shared.items():
-        value = param.format(given.get(name, param.default))
-        yield "parameters", name, _number(param, value), settings.source(f"parameters.{name}")
+        decision = settings.decision(COMMON, name)
+        number = decision.winner.value if decision is not None else given.get(name, param.default)
+        yield "parameters", name, _number(param, param.format(number)), _reason(param, decision)
     for decoder in decoders.all():
-        values, sources = settings.values(decoder.name), settings.value_sources(decoder.name)
+        decisions = settings.decisions(decoder.name)
         for param in parameters_of(decoder.name):
             own = settings.parameters.get(decoder.name, {})
             if param.name not in shared or param.name in own:
-                shown = param.format(values.get(param.name, param.default))
-                where = sources.get(param.name, "default")
-                yield f"parameters.{decoder.name}", param.name, _number(param, shown), where
+                decision = decisions.get(param.name)
+                shown = param.format(decision.winner.value if decision is not None else param.default)
+                yield (
+                    f"parameters.{decoder.name}",
+                    param.name,
+                    _number(param, shown),
+                    _reason(param, decision),
+                )
     for action, key in settings.keys.items():
-        yield "keys", action, key, settings.source(f"keys.{action}")
+        yield "keys", action, key, _said(settings, f"keys.{action}")
+
+
+def _said(settings: Settings, key: str) -> str:
+    """Where a setting came from, and which other values lost."""
+    claims = settings.claims_of(key)
+    return _with_losers(settings.source(key), Decision(claims[-1], claims[-2::-1]) if claims else None)
+
+
+def _reason(param: Param, decision: Decision | None) -> str:
+    if decision is None:
+        return "default"
+    shown = tuple(replace(claim, value=param.format(claim.value)) for claim in decision.lost)
+    word = f"mode {decision.winner.word}, " if decision.winner.word else ""
+    return _with_losers(f"{word}{decision.winner.source}", replace(decision, lost=shown))
+
+
+def _with_losers(source: str, decision: Decision | None) -> str:
+    losers = decision.losers() if decision is not None else ""
+    return f"{source}; {losers}" if losers else source
 
 
 def _number(param: Param, shown: str) -> Any:

@@ -14,21 +14,24 @@ from edge_tui.history import formats
 from edge_tui.history.compare import compare
 from edge_tui.history.formats import facts, lossless
 from edge_tui.history.restore import recover, transcript_of
+from edge_tui.history.salvage import open_whole
 from edge_tui.history.schema import HistoryError, default_path
-from edge_tui.history.store import Store
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from edge_tui.history.runs import Entry, StoredRun
+    from edge_tui.history.store import Store
     from edge_tui.transcript.transcript import Transcript
 
 
 def run(given: Mapping[str, Any]) -> int:
     """Does what `edge-tui history …` asks; returns the exit status."""
     try:
-        store = Store(default_path())
+        store = open_whole(default_path())
+        if store.problem:
+            _fail(store.problem)
         try:
             recover(store, time.time())
             return _COMMANDS[given["what"]](store, given)

@@ -70,18 +70,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the `edge-tui` command; returns the exit status."""
     standard_streams.prepare()
     guard_terminal()
+    return standard_streams.flushed(lambda: _status(argv))
+
+
+def _status(argv: Sequence[str] | None) -> int:
+    """Does what the arguments say; whatever goes wrong but a closed pipe is said and becomes a status."""
     try:
-        return standard_streams.flushed(lambda: _dispatch(parser(argv).parse_args(argv, _Namespace())))
+        return _dispatch(parser(argv).parse_args(argv, _Namespace()))
     except UsageError as error:
         return _say(str(error), 2)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError as error:
+        if standard_streams.are_read():
+            return _crashed(error)
+        raise
     except Exception as error:
-        from edge_tui.util import logs
+        return _crashed(error)
 
-        kept = logs.crash(error)
-        where = f"details are in {kept}" if kept else "no log could be written"
-        return _say(f"something went wrong ({logs.summary(error)}); {where}.", 1)
+
+def _crashed(error: Exception) -> int:
+    from edge_tui.util import logs
+
+    kept = logs.crash(error)
+    where = f"details are in {kept}" if kept else "no log could be written"
+    return _say(f"something went wrong ({logs.summary(error)}); {where}.", 1)
 
 
 def parser(argv: Sequence[str] | None = None) -> argparse.ArgumentParser:
@@ -139,7 +152,8 @@ def parser(argv: Sequence[str] | None = None) -> argparse.ArgumentParser:
     return top
 
 
-def _add_settings(to: argparse.ArgumentParser) -> None:
+def _add_settings(to: argparse.ArgumentParser, screen: bool = True) -> None:
+    """Adds the flags of settings; those of a screen or a stream of text only where there is one."""
     model = to.add_argument_group("model")
     model.add_argument(
         "--model",
@@ -195,10 +209,11 @@ def _add_settings(to: argparse.ArgumentParser) -> None:
     )
 
     rest = to.add_argument_group("the rest")
-    rest.add_argument(
-        "--no-stream", dest="stream", action="store_false", help="show the text when it is finished"
-    )
-    rest.add_argument("--theme", dest="ui.theme", metavar="NAME", help="theme of the workbench")
+    if screen:
+        rest.add_argument(
+            "--no-stream", dest="stream", action="store_false", help="show the text when it is finished"
+        )
+        rest.add_argument("--theme", dest="ui.theme", metavar="NAME", help="theme of the workbench")
     rest.add_argument("--config", metavar="FILE", help=_CONFIG_HELP)
     rest.add_argument(
         "--decoders",
@@ -251,7 +266,7 @@ def _dispatch(args: argparse.Namespace) -> int:
     if command is not None and "connect" in given:
         raise UsageError(f"--connect opens the workbench over a server; {command} works on this machine.")
     if before and command not in ("run", "serve", "config"):
-        from edge_tui.config.settings import flag_of
+        from edge_tui.settings_names import flag_of
 
         raise UsageError(
             f"{flag_of(before[0])} has no meaning for {command}: leave it out"
@@ -273,7 +288,8 @@ def _dispatch(args: argparse.Namespace) -> int:
         from edge_tui.cli.config import run as configure
 
         asked: dict[str, Any] = {name: given.pop(name) for name in ("what", "old") if name in given}
-        return configure(asked, *_settings(given))
+        settings, notices = _settings(given)
+        return configure(asked, settings, [notice for notice in notices if notice.origin])
     if command == "history":
         from edge_tui.cli.history import run as history
 
@@ -305,6 +321,7 @@ def _settings(given: dict[str, Any]) -> tuple[Settings, list[Notice]]:
     from edge_tui.config.settings import load
 
     overrides: dict[str, Any] = {}
+    repeated: list[Notice] = []
     for key, value in given.items():
         if key not in ("config", "set", "template"):
             overrides[key] = Literal(value) if isinstance(value, str) else value
@@ -315,18 +332,30 @@ def _settings(given: dict[str, Any]) -> tuple[Settings, list[Notice]]:
             name, variable = assignment(pair)
         except ValueError as error:
             raise UsageError(f"--template: {error}") from error
-        overrides[f"template.{name}"] = variable
+        repeated += _replaced(overrides, f"template.{name}", variable)
     for pair in given.get("set", []):
         name, equals, value = pair.partition("=")
         if not equals:
             raise UsageError(f"--set takes NAME=VALUE, for example --set temperature=0.7, not {pair!r}.")
-        overrides[f"parameters.{name.strip()}"] = Literal(value.strip())
+        repeated += _replaced(overrides, f"parameters.{name.strip()}", Literal(value.strip()))
     config = given.get("config")
     settings, notices = load(overrides, user_file=expand(config) if config else None)
     for notice in notices:
         if notice.origin.startswith("--"):
             raise UsageError(str(notice))
-    return settings, notices
+    return settings, [*notices, *repeated, *settings.ties()]
+
+
+def _replaced(overrides: dict[str, Any], key: str, value: Any) -> list[Notice]:
+    """Takes a flag's value; a notice if it takes the place of another one of the same name."""
+    from edge_tui.config.reader import Notice
+    from edge_tui.settings_names import flag_of
+
+    before = overrides.get(key, value)
+    overrides[key] = value
+    name = key.partition(".")[2]
+    said = f"{flag_of(key)} {name} was given twice: {value} holds, {before} does not count."
+    return [] if before == value else [Notice(said)]
 
 
 def _set_names(given: dict[str, Any]) -> tuple[str, ...]:

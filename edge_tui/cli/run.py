@@ -17,6 +17,7 @@ from edge_tui.engine import events
 from edge_tui.engine.port import Request
 from edge_tui.errors import UsageError
 from edge_tui.history.recorder import recorder_of
+from edge_tui.precedence import told
 from edge_tui.util.safe_stream import control
 from edge_tui.util.sanitise import sanitise
 
@@ -85,12 +86,13 @@ def run(
     for notice in () if quiet else (*notices, *decoders.problems(), *decoders.notices()):
         _tell(str(notice))
 
+    values, sources, mode = settings.for_run(decoder.name)
     request = Request(
         prompt=text,
         strategy=decoder.name,
-        values=settings.values(decoder.name),
-        sources=settings.value_sources(decoder.name),
-        mode=settings.mode,
+        values=values,
+        sources=sources,
+        mode=mode,
         seed=settings.seed,
         max_length=settings.max_length,
         stop=settings.stop,
@@ -107,7 +109,13 @@ def run(
     writer: Text = Text(sys.stdout, settings.stream, n)
     if json:
         writer = Json(
-            sys.stdout, samples=n, logprobs=logprobs, decode=engine.decode, settings=_shown(settings)
+            sys.stdout,
+            samples=n,
+            logprobs=logprobs,
+            decode=engine.decode,
+            settings=_shown(settings),
+            provenance=_provenance(settings),
+            lost={name: told(each.lost) for name, each in settings.decisions(decoder.name).items()},
         )
     follower = _Follower(engine, writer, quiet)
     handlers = {signal.SIGINT: follower.interrupt, signal.SIGTERM: _terminated}
@@ -154,6 +162,13 @@ def _check_answers(decoder: Decoder, settings: Settings, n: int) -> bool:
     return True
 
 
+_KEYS = (
+    "models.name", "precision", "device", "context", "strategy", "mode", "seed", "max_length", "stop", "chat",
+    "system",
+)  # fmt: skip
+"""The settings that a run depends on, besides parameters and template variables."""
+
+
 def _shown(settings: Settings) -> dict[str, object]:
     """The settings that a run depends on, for the summary."""
     return {
@@ -168,6 +183,16 @@ def _shown(settings: Settings) -> dict[str, object]:
         "system": settings.system,
         "template": dict(settings.template),
         "control_tokens": settings.control_tokens,
+    }
+
+
+def _provenance(settings: Settings) -> dict[str, object]:
+    """Where each of those settings came from, and the values that lost, for the summary."""
+    keys = [*_KEYS, *(f"template.{name}" for name in settings.template)]
+    lost = {key: told(reversed(settings.claims_of(key)[:-1])) for key in keys}
+    return {
+        "sources": {key: settings.source(key) for key in keys},
+        "lost": {key: claims for key, claims in lost.items() if claims},
     }
 
 

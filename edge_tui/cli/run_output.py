@@ -100,12 +100,16 @@ class Json(Text):
         logprobs: Alternatives told for each token.
         decode: Text of single tokens.
         settings: What the summary repeats of the settings.
+        provenance: Where they came from, and what lost to them.
+        lost: What lost to the value of each parameter.
         loaded: Models that were loaded, by role.
     """
 
     logprobs: int = 0
     decode: Callable[[Sequence[int]], list[str]] = lambda ids: [""] * len(ids)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    lost: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
     loaded: dict[str, Loaded] = field(default_factory=dict)
 
     def tokens(self, batch: TokenBatch) -> None:
@@ -141,13 +145,17 @@ class Json(Text):
                 "strategy": begin.strategy,
                 "seed": begin.seed,
                 "prompt_tokens": begin.prompt_tokens,
-                "parameters": {n: {"value": r.value, "source": r.source} for n, r in begin.values.items()},
+                "parameters": {
+                    name: {"value": each.value, "source": each.source}
+                    | ({"lost": self.lost[name]} if self.lost.get(name) else {})
+                    for name, each in begin.values.items()
+                },
             }
         models = {
             role: {"name": m.name, "precision": m.precision, "device": m.device, "tier": m.tier}
             for role, m in self.loaded.items()
         }
-        self._line(summary | {"settings": dict(self.settings), "models": models})
+        self._line(summary | {"settings": dict(self.settings), **self.provenance, "models": models})
         self.end()
 
     def end(self) -> None:

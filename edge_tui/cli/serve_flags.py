@@ -64,4 +64,4 @@ def add(commands: Any, parser: type[argparse.ArgumentParser], add_settings: Any)
         action="store_true",
         help="let clients load and unload models",
     )
-    add_settings(serve)
+    add_settings(serve, screen=False)

@@ -37,9 +37,6 @@ def flushed(command: Callable[[], int]) -> int:
 
     Returns:
         The command's exit status; `CLOSED` if a reader has left.
-
-    Raises:
-        OSError: one of the command's own; never one of the two streams.
     """
     try:
         try:
@@ -47,15 +44,18 @@ def flushed(command: Callable[[], int]) -> int:
         finally:
             _flush()
     except BrokenPipeError:
-        if not (gone := [stream for stream in (sys.stdout, sys.stderr) if _is_closed(stream)]):
-            raise
-        for stream in gone:
+        for stream in filter(_is_closed, (sys.stdout, sys.stderr)):
             _discard(stream)
         return CLOSED
     except _UnwritableError as error:
         _discard(sys.stdout)
         print(f"edge-tui: standard output cannot be written ({error}).", file=sys.stderr)
         return 1
+
+
+def are_read() -> bool:
+    """Whether both streams still have readers: a broken pipe is then a fault of the command's own."""
+    return not any(map(_is_closed, (sys.stdout, sys.stderr)))
 
 
 class _UnwritableError(Exception):
@@ -73,7 +73,7 @@ def _flush() -> None:
 
 
 def _is_closed(stream: TextIO) -> bool:
-    """Whether a stream's reader has left: only then is a broken pipe no fault of the command's own."""
+    """Whether a stream's reader has left."""
     try:
         number = stream.fileno()
     except (OSError, ValueError):

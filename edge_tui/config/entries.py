@@ -31,4 +31,6 @@ def toml(value: Any) -> str:
     import tomlkit
 
     value = "auto" if value is None else list(value) if isinstance(value, tuple) else value
+    if isinstance(value, dict):
+        value = tomlkit.inline_table() | {name: each for name, each in value.items() if each is not None}
     return str(tomlkit.item(value).as_string())

@@ -32,15 +32,24 @@ class Notice:
         origin: Where it was said: a file's path, an environment variable, a flag.
         line: 1-based line in the file, 0 where it has none.
         key: Dotted path of the setting, "" where the file as a whole is meant.
+        column: 1-based column of the key in that line, 0 where it has none.
     """
 
     message: str
     origin: str = ""
     line: int = 0
     key: str = ""
+    column: int = 0
 
     def __str__(self) -> str:
-        place = f"{self.origin}:{self.line}" if self.line else self.origin
+        return self._placed(self.line)
+
+    def precise(self) -> str:
+        """The same with the column, for who is about to mend it."""
+        return self._placed(self.line, self.column)
+
+    def _placed(self, *numbers: int) -> str:
+        place = ":".join([self.origin, *(str(number) for number in numbers if number)])
         return ": ".join(part for part in (place, self.key, self.message) if part)
 
 
@@ -52,11 +61,13 @@ class Document:
         path: Where it was read from.
         values: Leaves by dotted path; arrays are leaves, tables are not, but for those inside `[template]`.
         lines: 1-based line of each key that stands at the start of a line.
+        texts: The file's lines.
     """
 
     path: Path
     values: Mapping[str, Any] = field(default_factory=dict)
     lines: Mapping[str, int] = field(default_factory=dict)
+    texts: tuple[str, ...] = field(default=(), repr=False)
 
     def line(self, key: str) -> int:
         """The line of a dotted key; of the table that holds it, where it stands inside an inline table."""
@@ -65,6 +76,22 @@ class Document:
                 return self.lines[key]
             key = key.rpartition(".")[0]
         return 0
+
+    def place(self, key: str) -> tuple[int, int]:
+        """The line and column of a dotted key, 1-based; zeros where it stands nowhere."""
+        line = self.line(key)
+        if not line:
+            return 0, 0
+        text = self.texts[line - 1]
+        start = len(text) - len(text.lstrip())
+        if key not in self.lines and (found := re.search(_name(key) + r"\s*=", text)):
+            start = found.start()  # inside an inline table
+        return line, start + 1
+
+
+def _name(key: str) -> str:
+    """A pattern for the last part of a dotted key, as it is written."""
+    return rf"""(?<![\w"'-])["']?{re.escape(key.rpartition(".")[2])}["']?"""
 
 
 def read(path: Path, *, required: bool = False) -> tuple[Document, list[Notice]]:
@@ -78,8 +105,9 @@ def read(path: Path, *, required: bool = False) -> tuple[Document, list[Notice]]
         The document, empty when unusable, and what went wrong.
     """
 
-    def refused(reason: str, line: int = 0) -> tuple[Document, list[Notice]]:
-        return Document(path), [Notice(f"{reason}; the defaults are used.", str(path), line)]
+    def refused(reason: str, line: int = 0, column: int = 0) -> tuple[Document, list[Notice]]:
+        notice = Notice(f"{reason}; the defaults are used.", str(path), line, column=column)
+        return Document(path), [notice]
 
     try:
         raw = user_file.read_bytes(path)
@@ -103,10 +131,14 @@ def read(path: Path, *, required: bool = False) -> tuple[Document, list[Notice]]
     try:
         data = tomli.loads(text)
     except tomli.TOMLDecodeError as error:
-        return refused(f"not valid TOML at column {error.colno} ({error.msg})", error.lineno)
+        # "Overwrite" and "declare … twice" are its words for a key or a table that stands there already.
+        again = error.msg.startswith(("Cannot overwrite", "Cannot declare", "Cannot mutate"))
+        stated = text.split("\n")[error.lineno - 1].split("=")[0].strip() if again and error.lineno else ""
+        reason = f"{stated} stands in the file twice; keep one of them" if stated else error.msg
+        return refused(f"not valid TOML at column {error.colno} ({reason})", error.lineno, error.colno)
     except RecursionError:
         return refused("nested too deeply")
-    return Document(path, dict(flatten(data)), _lines(text)), []
+    return Document(path, dict(flatten(data)), _lines(text), tuple(text.split("\n"))), []
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -122,7 +154,7 @@ def _lines(text: str) -> dict[str, int]:
     """Where each key stands. tomli keeps no positions; keys of valid TOML begin a line, which is enough."""
     lines: dict[str, int] = {}
     table, quote = "", ""
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if quote:
             if line.count(quote) % 2:
                 quote = ""

@@ -55,14 +55,17 @@ class Literal(str):
 
 @dataclass(frozen=True)
 class Text:
-    """Any string."""
+    """Any string, or any but the empty one."""
 
     range: str = "a text"
     choices: tuple[str, ...] = ()
+    empty: bool = True
 
     def __call__(self, value: Any) -> str:
         if not isinstance(value, str):
             raise ValueError(f"must be a text in quotes, not {_shown(value)}.")
+        if not value.strip() and not self.empty:
+            raise ValueError("must not be empty.")
         return str(value)
 
 
@@ -198,7 +201,7 @@ def _shown(value: Any) -> str:
 
 text = Text()
 SCHEMA: dict[str, Kind] = {
-    "models.name": text,
+    "models.name": Text(empty=False),
     "models.expert": text,
     "models.amateur": text,
     "models.draft": text,
@@ -216,7 +219,7 @@ SCHEMA: dict[str, Kind] = {
     "system": text,
     "control_tokens": Switch(),
     "decoder_folders": Texts(),
-    "ui.theme": text,
+    "ui.theme": Text(empty=False),
     "ui.frame_rate": Whole(1, 60),
     "ui.sidebar": Switch(),
     "ui.ascii": Automatic(Switch()),

@@ -2,8 +2,8 @@
 
 The layers, later ones win key by key: the built-in defaults (equal to the packaged `config.toml`), the
 user's own `config.toml`, the environment (`EDGE_TUI_STRATEGY`, `EDGE_TUI_MODELS__NAME`: a double underscore
-stands for the dot), the command line. A value that cannot be used leaves the layer below in force and yields
-one `Notice`; nothing here raises, and no file is ever written.
+stands for the dot), the command line; `precedence` has their order. A value that cannot be used leaves the
+layer below in force and yields one `Notice`; nothing here raises, and no file is ever written.
 
 Strategies' own parameters are checked against their declarations, so the ranges in the sidebar, on the
 command line and here are the same. Loads no torch.
@@ -11,33 +11,28 @@ command line and here are the same. Loads no torch.
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.config import resources
-from edge_tui.config.reader import TEMPLATE, Document, Notice, read
-from edge_tui.config.schema import QUANTIZATION, SCHEMA, Literal, text
-from edge_tui.engine.port import ModelSpec
-from edge_tui.engine.text import template_variables
+from edge_tui.config.reader import Notice, read
+from edge_tui.engine.port import MODE_TEMPERATURE, ModelSpec
+from edge_tui.precedence import TEMPERATURE, Claim, Layer, Rank, decide, temperature_of
+from edge_tui.settings_layers import COMMON, Layers
+from edge_tui.settings_names import canonical, parameters_of
 from edge_tui.util.user_file import exists, expand
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from edge_tui.decoders.base import Decoder, Param
     from edge_tui.engine.port import Mode, Precision
+    from edge_tui.precedence import Decision
 
 __all__ = ["COMMON", "Models", "Notice", "Settings", "Ui", "load", "user_config"]
 
-ENVIRONMENT = "EDGE_TUI_"
-RESERVED = {"EDGE_TUI_CONFIG", "EDGE_TUI_API_KEY"}
-"""Variables that are no setting: the path of the user's file, the key of a server."""
 AUTO = "auto"
-COMMON = ""
-"""The table of `Settings.parameters` that holds for every strategy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +106,9 @@ class Settings:
     parameters: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Strategy → parameter → value, only what was set; `COMMON` holds for every strategy."""
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """Dotted key → where its value came from; what is missing is a default."""
+    claims: Mapping[str, Sequence[Claim]] = field(default_factory=dict, compare=False, repr=False)
+    """Dotted key → every value that was given for it, the one that holds last."""
     file: Path | None = field(default=None, compare=False, repr=False)
     """The user's own file, whether it is there or not; None where there is none to write to."""
     flags: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
@@ -141,22 +139,109 @@ class Settings:
         """Where a value came from: "default", "config.toml:12", "EDGE_TUI_STRATEGY" or "--strategy"."""
         return self.sources.get(key, "default")
 
+    def claims_of(self, key: str) -> tuple[Claim, ...]:
+        """Every value that was given for a key, the one that holds last."""
+        value = self._value(key)
+        found = tuple(self.claims.get(key, ()))
+        if found and found[-1].value == value:
+            return found
+        if value is None or (not key.startswith("parameters.") and value == _default(key)):
+            return ()
+        rank = Rank.OWN if key.count(".") == 2 else Rank.COMMON
+        return (Claim(key, value, self.source(key), Layer.FILE, rank),)
+
+    def _value(self, key: str) -> Any:
+        if key.startswith("parameters."):
+            strategy, _, name = key.removeprefix("parameters.").rpartition(".")
+            return self.parameters.get(strategy, {}).get(name)
+        table, _, name = key.partition(".")
+        value = getattr(self, table)
+        if not name:
+            return value
+        return value.get(name) if isinstance(value, dict) else getattr(value, name)
+
+    def decision(
+        self, strategy: str, name: str, more: Sequence[Claim] = (), modes: Sequence[Claim] = ()
+    ) -> Decision | None:
+        """Decides which value of a strategy's parameter holds; None leaves it to the strategy.
+
+        Args:
+            strategy: Its name; `COMMON` decides what holds for a strategy without a table of its own.
+            name: The parameter's.
+            more: Claims of this session on the parameter: a preset's, what was turned.
+            modes: Its claims on the mode.
+        """
+        strategy = canonical(strategy)
+        common = self.claims_of(f"parameters.{name}")
+        modes = (*self.claims_of("mode"), *modes)
+        if strategy == AUTO:
+            # It is what the checkpoint's generation_config.json says: a common default would silence it.
+            common, modes = _of_session(common), _of_session(modes)
+        own = self.claims_of(f"parameters.{strategy}.{name}") if strategy != COMMON else ()
+        claims = [*common, *own, *more]
+        return decide([*claims, *temperature_of(modes)] if name == TEMPERATURE else claims)
+
+    def decisions(self, strategy: str) -> dict[str, Decision]:
+        """What was set for a strategy's parameters, the mode's temperature included."""
+        decided = {param.name: self.decision(strategy, param.name) for param in parameters_of(strategy)}
+        return {name: decision for name, decision in decided.items() if decision is not None}
+
     def values(self, strategy: str) -> dict[str, float]:
-        """What was set for a strategy's parameters; what is missing takes the strategy's own default."""
-        return {name: value for name, (value, _) in self._resolved(strategy).items()}
+        """What was set for a strategy's parameters, whatever the mode; what is missing takes its default."""
+        return {claim.key.rpartition(".")[2]: claim.value for claim in self._without_mode(strategy)}
 
     def value_sources(self, strategy: str) -> dict[str, str]:
         """Where each of `values(strategy)` came from."""
-        return {name: source for name, (_, source) in self._resolved(strategy).items()}
+        return {claim.key.rpartition(".")[2]: claim.source for claim in self._without_mode(strategy)}
 
-    def _resolved(self, strategy: str) -> dict[str, tuple[float, str]]:
-        strategy = canonical(strategy)
-        own = self.parameters.get(strategy, {})
-        # "auto" is what the checkpoint's generation_config.json says: a common default would silence it.
-        common = self.parameters.get(COMMON, {}) if strategy != AUTO else {}
-        found = {name: (value, self.source(f"parameters.{name}")) for name, value in common.items()}
-        found |= {name: (value, self.source(f"parameters.{strategy}.{name}")) for name, value in own.items()}
-        return {param.name: found[param.name] for param in parameters_of(strategy) if param.name in found}
+    def ties(self) -> list[Notice]:
+        """One notice for each parameter of the strategy that two flags set: which of them holds."""
+        return [
+            Notice(f"{name} is {decision.winner.value:.6g}, as {_named(decision.winner)} says; {losers}")
+            for name, decision in self.decisions(self.strategy).items()
+            if decision.winner.layer is Layer.FLAG
+            and (losers := _sentence(each for each in decision.lost if each.layer is Layer.FLAG))
+        ]
+
+    def for_run(self, strategy: str) -> tuple[dict[str, float], dict[str, str], Mode]:
+        """The values, sources and mode of a `Request`: a mode that holds takes the place of a temperature."""
+        decisions, mode = self.decisions(strategy), self.mode_for(strategy)
+        values = {n: d.winner.value for n, d in decisions.items() if d.winner.rank is not Rank.MODE}
+        sources = {n: d.winner.source for n, d in decisions.items()}
+        if mode in MODE_TEMPERATURE and TEMPERATURE in decisions:
+            sources[TEMPERATURE] = f"mode {mode}, {sources[TEMPERATURE]}"
+        return values, sources, mode
+
+    def _without_mode(self, strategy: str) -> list[Claim]:
+        decisions = self.decisions(strategy).values()
+        claims = ((decision.winner, *decision.lost) for decision in decisions)
+        return [each for all_of in claims if (each := _first_of_parameters(all_of)) is not None]
+
+    def mode_for(self, strategy: str) -> Mode:
+        """The mode, if it decides the strategy's temperature; "custom" where something above it does."""
+        decision = self.decision(strategy, TEMPERATURE)
+        if decision is None or decision.winner.rank is Rank.MODE:
+            return self.mode if decision is not None or self.mode not in MODE_TEMPERATURE else "custom"
+        return "custom"
+
+
+def _named(claim: Claim) -> str:
+    """A flag with its value: `--mode exploratory`."""
+    name = claim.key.removeprefix("parameters.")
+    return f"{claim.source} {claim.word}" if claim.word else f"{claim.source} {name}={claim.value:.6g}"
+
+
+def _sentence(claims: Iterable[Claim]) -> str:
+    named = ", ".join(map(_named, claims))
+    return f"{named} does not count." if named else ""
+
+
+def _of_session(claims: Sequence[Claim]) -> tuple[Claim, ...]:
+    return tuple(claim for claim in claims if claim.layer > Layer.FILE)
+
+
+def _first_of_parameters(claims: Sequence[Claim]) -> Claim | None:
+    return next((claim for claim in claims if claim.rank is not Rank.MODE), None)
 
 
 def user_config() -> Path:
@@ -184,212 +269,33 @@ def load(
     env = os.environ if env is None else env
     if user_file is None and env.get("EDGE_TUI_CONFIG"):
         user_file = expand(env["EDGE_TUI_CONFIG"])
-    builder = _Builder()
+    layers = Layers(_default)
     packaged, notices = read(resources.config_file())
-    builder.file(packaged, packaged=True)
+    layers.file(packaged, packaged=True)
     own = user_file or user_config()
     document, unread = read(own, required=user_file is not None)
-    builder.file(document)
-    builder.environment(env)
-    builder.flags(overrides or {})
-    settings = replace(builder.settings(), file=own, flags=dict(overrides or {}))
-    return settings, [*notices, *unread, *builder.notices]
+    layers.file(document)
+    layers.environment(env)
+    layers.flags(overrides or {})
+    layers.finish(user_config().parent / "decoders")
+    settings = replace(_assemble(layers), file=own, flags=dict(overrides or {}))
+    return settings, [*notices, *unread, *layers.notices]
 
 
-def canonical(strategy: str) -> str:
-    """A strategy's registry name; a name nobody knows stays as it is."""
-    from edge_tui import decoders
-
-    try:
-        return decoders.find(strategy).name
-    except decoders.UnknownStrategy:
-        return strategy
-
-
-def parameters_of(strategy: str) -> tuple[Param, ...]:
-    """What can be set for a strategy; nothing for a name nobody knows."""
-    from edge_tui import decoders
-
-    try:
-        return tuple(decoders.find(strategy).params)
-    except decoders.UnknownStrategy:
-        return ()
-
-
-_FLAGS = {
-    "decoder_folders": "--decoders",
-    "history.keep": "--no-history",
-    "models.name": "--model",
-    "stream": "--no-stream",
-}
-_TABLE_FLAGS = {"parameters": "--set", "template": "--template"}
-
-
-def flag_of(key: str) -> str:
-    """The flag that sets a key."""
-    plain = f"--{key.rpartition('.')[2].replace('_', '-')}"
-    return _FLAGS.get(key) or _TABLE_FLAGS.get(key.partition(".")[0], plain)
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a value was said.
-
-    Attributes:
-        source: What `Settings.source` will say.
-        origin: The same for a notice: a file with its whole path.
-        line: The line in that file.
-        session: Meant for this session (environment, command line), so it also wins over what a file says
-            about a single strategy.
-        packaged: In the shipped file: what equals a built-in default stays a default.
-    """
-
-    source: str
-    origin: str
-    line: int = 0
-    session: bool = False
-    packaged: bool = False
-
-
-class _Builder:
-    """Collects values layer by layer, each checked as it comes."""
-
-    def __init__(self) -> None:
-        self.flat: dict[str, Any] = {}
-        self.parameters: dict[str, dict[str, float]] = {}
-        self.keys: dict[str, str] = {}
-        self.template: dict[str, object] = {}
-        self.sources: dict[str, str] = {}
-        self.notices: list[Notice] = []
-        self._deferred: list[tuple[str, Any, _Place]] = []
-
-    def file(self, document: Document, *, packaged: bool = False) -> None:
-        for key, value in document.values.items():
-            line = document.line(key)
-            place = _Place(f"{document.path.name}:{line}", str(document.path), line, packaged=packaged)
-            self.put(key, value, place)
-
-    def environment(self, env: Mapping[str, str]) -> None:
-        for name in sorted(env):
-            if name.startswith(ENVIRONMENT) and name not in RESERVED:
-                key = name.removeprefix(ENVIRONMENT).lower().replace("__", ".")
-                self.put(key, Literal(env[name]), _Place(name, name, session=True))
-
-    def flags(self, overrides: Mapping[str, Any]) -> None:
-        for key, value in overrides.items():
-            flag = flag_of(key)
-            self.put(key, value, _Place(flag, flag, session=True))
-
-    def put(self, key: str, value: Any, place: _Place) -> None:
-        """Checks one value (as parsed from TOML, a `Literal` where it came as text) and lays it on top."""
-        if key == "strategy" or key.startswith("parameters."):
-            # Which strategies there are is known only once every layer has named its folders.
-            self._deferred.append((key, value, place))
-        else:
-            self._attempt(self._plain, key, value, place)
-
-    def _attempt(
-        self, action: Callable[[str, Any, _Place], None], key: str, value: Any, place: _Place
-    ) -> None:
-        try:
-            action(key, value, place)
-        except ValueError as error:
-            # A parameter's own error already begins with its name.
-            named = key.rpartition(".")[2] if str(error).startswith(key.rpartition(".")[2]) else ""
-            shown = key.rpartition(".")[0] if named and key.startswith("parameters.") else key
-            self.notices.append(Notice(str(error), place.origin, place.line, shown))
-
-    def _plain(self, key: str, value: Any, place: _Place) -> None:
-        if key.startswith("keys."):
-            self.keys[key.removeprefix("keys.")] = text(value)
-            self.sources[key] = place.source
-            return
-        if key.startswith(TEMPLATE):
-            if isinstance(value, Literal):
-                value = template_variables.parse(value)
-            name = key.removeprefix(TEMPLATE)
-            self.template[name] = template_variables.check(name, value)
-            self.sources[key] = place.source
-            return
-        if key == "quantization":
-            key, value = "precision", QUANTIZATION.get(str(value), value)
-        if key not in SCHEMA:
-            if any(known.startswith(f"{key}.") for known in [*SCHEMA, "parameters.", "keys.", TEMPLATE]):
-                raise ValueError(f"is a table: write [{key}] and its keys below it.")
-            from edge_tui import decoders
-
-            parameters = (f"parameters.{name}" for name in _declared(decoders.all()))
-            raise ValueError(f"unknown key{_nearest(key, [*SCHEMA, 'quantization', *parameters])}")
-        checked = SCHEMA[key](value)
-        if not (place.packaged and checked == _default(key)):
-            self.flat[key] = checked
-            self.sources[key] = place.source
-
-    def _strategy(self, key: str, value: Any, place: _Place) -> None:
-        from edge_tui import decoders
-
-        try:
-            name = decoders.find(text(value)).name
-        except decoders.UnknownStrategy as error:
-            raise ValueError(str(error)) from None
-        self._plain(key, name, place)
-
-    def _parameter(self, key: str, value: Any, place: _Place) -> None:
-        from edge_tui import decoders
-
-        strategy, _, name = key.removeprefix("parameters.").rpartition(".")
-        if strategy:
-            try:
-                strategy, declared = canonical(strategy), _declared([decoders.find(strategy)])
-            except decoders.UnknownStrategy:
-                known = [decoder.name for decoder in decoders.all()]
-                raise ValueError(f"unknown strategy{_nearest(strategy, known)}") from None
-        else:
-            declared = _declared(decoders.all())
-        if name not in declared:
-            # Whoever types it has no file with all of them before the eyes.
-            listed = f" There is {', '.join(declared)}." if place.session else ""
-            raise ValueError(f"unknown parameter{_nearest(name, declared)}{listed}")
-        number = declared[name].parse(value)
-        if place.packaged and number == declared[name].default:
-            return
-        targets = [strategy]
-        if place.session and strategy == COMMON:
-            for table in self.parameters.values():
-                table.pop(name, None)
-            targets.append(AUTO)
-        for target in targets:
-            self.parameters.setdefault(target, {})[name] = number
-            self.sources[f"parameters.{target}.{name}" if target else f"parameters.{name}"] = place.source
-
-    def settings(self) -> Settings:
-        """The layers' sum."""
-        from edge_tui import decoders
-
-        folders = [user_config().parent / "decoders", *map(_folder, self.flat.get("decoder_folders", ()))]
-        decoders.load(folders)
-        for key, value, place in self._deferred:
-            self._attempt(self._strategy if key == "strategy" else self._parameter, key, value, place)
-        settings = Settings(
-            keys=self.keys,
-            template=self.template,
-            parameters={strategy: table for strategy, table in self.parameters.items() if table},
-            sources=self.sources,
-        )
-        for key, value in self.flat.items():
-            head, _, tail = key.partition(".")
-            if tail:
-                value = replace(getattr(settings, head), **{tail: value})
-            settings = replace(settings, **{head: value})
-        return settings
-
-
-def _declared(strategies: Iterable[Decoder]) -> dict[str, Param]:
-    return {param.name: param for decoder in strategies for param in decoder.params}
-
-
-def _folder(name: str) -> Path:
-    return expand(name)
+def _assemble(layers: Layers) -> Settings:
+    settings = Settings(
+        keys=layers.keys,
+        template=layers.template,
+        parameters={strategy: table for strategy, table in layers.parameters.items() if table},
+        sources={key: claims[-1].source for key, claims in layers.claims.items()},
+        claims=layers.claims,
+    )
+    for key, value in layers.flat.items():
+        head, _, tail = key.partition(".")
+        if tail:
+            value = replace(getattr(settings, head), **{tail: value})
+        settings = replace(settings, **{head: value})
+    return settings
 
 
 def _default(key: str) -> Any:
@@ -397,12 +303,3 @@ def _default(key: str) -> Any:
     for part in key.split("."):
         value = getattr(value, part)
     return value
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean "x"?`, or nothing when no known name is close."""
-    known = list(known)
-    # Someone who forgets the table writes only the last part.
-    tails = {option.rpartition(".")[2]: option for option in known}
-    close = difflib.get_close_matches(name, [*known, *tails], n=1, cutoff=0.6)
-    return f'; did you mean "{tails.get(close[0], close[0])}"?' if close else "."

@@ -75,6 +75,14 @@ class _Live:
     texts: list[str] = field(default_factory=list)
     ids: Any = None
 
+    def move(self, store: Store) -> None:
+        """Goes on in another store, which may hold the run's beginning."""
+        entry = store.find(self.uid)
+        self.id = entry.id if entry is not None else store.begin(self.uid, self.created, self.request)
+        self.number = len(store.load(self.id).batches)
+        self.small.clear()
+        self.loose = 0
+
 
 class Recorder:
     """Keeps what runs on an engine.
@@ -108,6 +116,7 @@ class Recorder:
         self._writing = True
         self._versions: dict[str, str] = {}
         self._leaving = False
+        self._mended = False
         self.problem = ""
         """Why the history is not (or no longer) written, "" while it is."""
         self._thread = threading.Thread(target=self._work, name="history", daemon=True)
@@ -225,6 +234,9 @@ class Recorder:
                 self._write(store)
             except (sqlite3.Error, HistoryError) as error:
                 if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _PASSING:
+                    if (mended := self._mend(store, error)) is not None:
+                        store = mended
+                        continue
                     # Full, or broken under our hands. What is there already will be found again.
                     self._give_up(f"The history cannot be written ({error}): what comes now is not kept.")
                     break
@@ -235,6 +247,24 @@ class Recorder:
             else:
                 self._wake.wait()
         store.close()
+
+    def _mend(self, store: Store, error: Exception) -> Store | None:
+        """Saves what can be read of a history that turns out to be damaged; None where that cannot be."""
+        from edge_tui.history.salvage import is_damage, rebuild
+
+        if store.path is None or self._mended or not is_damage(error):
+            return None
+        self._mended = True  # what breaks twice does so for a reason that no copy removes
+        store.close()
+        try:
+            self._store = fresh = rebuild(store.path)
+            for live in self._live.values():
+                live.move(fresh)
+        except (sqlite3.Error, HistoryError, OSError):
+            return None
+        self._ended.clear()  # their numbers were those of the old file
+        self.problem = fresh.problem
+        return fresh
 
     def _give_up(self, problem: str) -> None:
         self._writing = False
@@ -293,7 +323,8 @@ class Recorder:
             case events.Finished():
                 self._end(store, event.run, "finished", event)
             case events.Failed():
-                self._end(store, event.run or 0, "failed", None, event.message)
+                at_fault = event.problem is not None  # its author wants to look at it, whenever it failed
+                self._end(store, event.run or 0, "failed", None, event.message, keep=at_fault)
             case _:
                 pass
 
@@ -306,8 +337,8 @@ class Recorder:
         if not live.batches or live.id is None:
             return
         batch = columns.join(live.batches)
-        live.batches.clear()
         store.append(live.id, live.number, batch)
+        live.batches.clear()
         live.number += 1
         live.tokens += len(batch)
         live.small.append(batch)
@@ -330,13 +361,20 @@ class Recorder:
         live.loose = 0
 
     def _end(
-        self, store: Store, run: int, state: State, finished: Finished | None, message: str = ""
+        self,
+        store: Store,
+        run: int,
+        state: State,
+        finished: Finished | None,
+        message: str = "",
+        keep: bool = False,
     ) -> None:
+        """Ends a run; one without tokens is forgotten unless `keep`."""
         if (live := self._live.pop(run, None)) is None or live.id is None:
             return
         self._flush(store, live)
         self._join(store, live)
-        if not live.tokens:
+        if not live.tokens and not keep:
             store.delete(live.id)
             return
         if self._leaving and finished is not None and finished.reason == "cancelled":
@@ -391,10 +429,10 @@ def recorder_of(settings: Settings, *, offers: bool = True) -> Recorder | None:
     """A recorder of the user's history, unless the settings switch it off."""
     if not settings.history.keep:
         return None
+    from edge_tui.history.salvage import open_store
     from edge_tui.history.schema import default_path
-    from edge_tui.history.store import Store
 
-    return Recorder(lambda: Store(default_path(), safely=True), offers=offers)
+    return Recorder(lambda: open_store(default_path()), offers=offers)
 
 
 def _marked(ids: Any, batch: TokenBatch) -> Any:

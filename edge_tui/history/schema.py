@@ -1,15 +1,12 @@
 """The history's file: where it lies, its tables, how an older one is brought up to date.
 
-A file that is damaged is set aside under another name and a new one begun; one that cannot be written is
-replaced by a history in memory. Either way the app starts, and says so in a sentence.
+What becomes of a file that is damaged or cannot be written is `salvage`'s to say.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-import time
-from contextlib import suppress
 from pathlib import Path
 
 from edge_tui.errors import EdgeError
@@ -177,42 +174,3 @@ def _statements(script: str) -> list[str]:
             found.append(statement)
             statement = ""
     return found
-
-
-def open_safely(path: Path) -> tuple[sqlite3.Connection, str]:
-    """Opens a history whatever state its file is in.
-
-    Returns:
-        The connection, and a sentence where the user should know something, else "".
-
-    Raises:
-        HistoryError: SQLite is too old even for a history in memory.
-    """
-    try:
-        return connect(path), ""
-    except HistoryError as error:
-        return connect(None), str(error)
-    except sqlite3.OperationalError as error:
-        # Locked, read-only, full: the file may be sound.
-        return connect(None), f"The history {path} cannot be used ({error}): this session's is not kept."
-    except sqlite3.DatabaseError:
-        aside = _set_aside(path)
-        if aside is None:
-            return connect(None), f"The history {path} is damaged: this session's is not kept."
-        return connect(path), f"The history was damaged; it lies in {aside.name} now and a new one begins."
-    except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        return connect(None), f"The history {path} cannot be used ({reason}): this session's is not kept."
-
-
-def _set_aside(path: Path) -> Path | None:
-    """Renames a damaged file and its side files; None where that cannot be done."""
-    aside = path.with_name(f"{path.stem}-damaged-{time.strftime('%Y%m%d-%H%M%S')}{path.suffix}")
-    try:
-        path.rename(aside)
-    except OSError:
-        return None
-    for suffix in ("-wal", "-shm"):
-        with suppress(OSError):
-            path.with_name(path.name + suffix).unlink()
-    return aside

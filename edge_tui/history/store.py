@@ -14,7 +14,7 @@ from edge_tui.engine.events import Finished, Loaded, Started, TokenBatch
 from edge_tui.engine.port import Request
 from edge_tui.history import columns, process_identity
 from edge_tui.history.runs import Entry, StoredRun, build, preview, prompt_of, to_json
-from edge_tui.history.schema import HistoryError, connect, open_safely
+from edge_tui.history.schema import HistoryError, connect
 from edge_tui.transcript.transcript import Change
 
 if TYPE_CHECKING:
@@ -40,20 +40,20 @@ class Store:
 
     Args:
         path: The file; None for a history in memory.
-        safely: Whether to put up with a file that cannot be used; `problem` then says what is wrong.
+        problem: What the user should know about it, a sentence.
+        connection: Used as it is, instead of one that is opened and brought up to date.
 
     Raises:
-        HistoryError, sqlite3.Error, OSError: the file cannot be used, unless `safely`.
+        HistoryError, sqlite3.Error, OSError: the file cannot be used; see `salvage.open_store`.
     """
 
-    def __init__(self, path: Path | None = None, *, safely: bool = False) -> None:
+    def __init__(
+        self, path: Path | None = None, *, problem: str = "", connection: sqlite3.Connection | None = None
+    ) -> None:
         self.path = path
-        self.problem = ""
+        self.problem = problem
         """A sentence for the user, "" where all is well."""
-        if path is not None and safely:
-            self._connection, self.problem = open_safely(path)
-        else:
-            self._connection = connect(path)
+        self._connection = connect(path) if connection is None else connection
         self._lock = threading.RLock()
         file = self._connection.execute("PRAGMA database_list").fetchone()[2]
         self.lasting = bool(file)
@@ -63,6 +63,24 @@ class Store:
         """Ends the connection."""
         with self._lock:
             self._connection.close()
+
+    def is_damaged(self, seconds: float, steps: int) -> bool:
+        """Looks through the file for damage.
+
+        Args:
+            seconds: After which the rest is taken for sound.
+            steps: Instructions of SQLite's machine between two looks at the clock.
+        """
+        end = time.monotonic() + seconds
+        with self._lock:
+            self._connection.set_progress_handler(lambda: time.monotonic() > end, steps)
+            try:
+                found = self._connection.execute("PRAGMA quick_check(1)").fetchone()
+            except sqlite3.OperationalError:
+                return False  # the time is up
+            finally:
+                self._connection.set_progress_handler(None, 0)
+        return bool(found[0] != "ok")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

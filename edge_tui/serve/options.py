@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,17 @@ from edge_tui.util import logs
 from edge_tui.util.user_file import expand
 
 KEY_VARIABLE = "EDGE_TUI_API_KEY"
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_RANGES = {
+    "queue": ("--max-queue", 0, 10**6),
+    "tokens": ("--max-tokens", 1, 2**20),
+    "rows": ("--max-rows", 1, 4096),
+    "prompts": ("--max-prompts", 1, 10**6),
+    "seconds": ("--max-seconds", 1, 10**6),
+    "drain": ("--drain-seconds", 0, 10**6),
+    "body": ("the limit of bodies", 1024, 2**30),
+}
+"""Flag, least and most of each limit."""
 
 
 class OptionError(EdgeError, ValueError):
@@ -63,10 +75,12 @@ class Options:
                 f"{self.host} can be reached from other machines, so a key is needed: put one into "
                 f"{KEY_VARIABLE} or a file for --api-key-file, or stay on 127.0.0.1."
             )
-        least = {"queue": 0, "tokens": 1, "rows": 1, "prompts": 1, "seconds": 1, "body": 1024, "drain": 0}
-        for name, low in least.items():
-            if not getattr(self, name) >= low:
-                raise OptionError(f"--max-{name} is {getattr(self, name)}, but must be at least {low}.")
+        for name, (flag, low, high) in _RANGES.items():
+            if not low <= getattr(self, name) <= high:
+                raise OptionError(f"{flag} is {getattr(self, name)}, but must be from {low} to {high}.")
+        for host in self.hosts:
+            if not (_NAME.fullmatch(host) or _is_address(host)):
+                raise OptionError(f"--allow-host is {host!r}, but must be a name without scheme and port.")
         if not 0 <= self.port <= 65535:
             raise OptionError(f"--port is {self.port}, but must be from 0 to 65535.")
 

@@ -146,8 +146,13 @@ class Asked:
         if search:
             self._widen(values, n, sources)
         text, ids = _prompt(prompt)
+        origin = "request" if mode is not None else self.settings.source("mode")
         if mode is None:  # an operator's mode does not turn over a client's own number
-            mode = "custom" if sources.get("temperature") == "request" else self.settings.mode
+            own = sources.get("temperature") == "request"
+            mode = "custom" if own else self.settings.mode_for(decoder.name)
+        if mode in MODE_TEMPERATURE:
+            values.pop("temperature", None)
+            sources["temperature"] = f"mode {mode}, {origin}"
         request = Request(
             prompt=text,
             strategy=decoder.name,
@@ -166,8 +171,6 @@ class Asked:
             ids=ids,
             prompt_logps=prompt_logps,
         )
-        if mode in MODE_TEMPERATURE and "temperature" in values:
-            sources["temperature"] = f"mode {mode}"
         if search and stop:
             raise ApiError(422, f"Stop strings do not end {decoder.title}: leave them out.", "stop")
         try:

@@ -423,6 +423,7 @@ class EdgeApp(App[int]):
         problem = self.session.recorder.problem if self.session.recorder is not None else ""
         if problem != self._told:
             self._told = problem
+            self._history = None  # a damaged file has made way for another one
             self.notify(sanitise(problem), severity="warning", markup=False, timeout=10)
 
     def history(self) -> Store | None:
@@ -574,22 +575,34 @@ class EdgeApp(App[int]):
             if self.session.recorder is not None:
                 await asyncio.to_thread(self.session.recorder.close, CLOSE_SECONDS)
 
-    def _handle_exception(self, error: BaseException) -> None:
+    def _handle_exception(self, error: Exception) -> None:
+        self.end(error)
+
+    def end(self, error: BaseException) -> None:
         """Leaves because of what nobody caught: with a log, the prompt kept, and a sentence for the shell."""
         self._return_code = 1
         if self._exception is None:
             self._exception = error  # type: ignore[assignment] # only an Exception says so much to Textual
             self._exception_event.set()
-            self.crash = crash.report(error, self._unsaved(), taken=self._unsaved() == self._taken)
+            self._report(error)
         else:
             logs.crash(error)
         self._close_messages_no_wait()
+
+    def _report(self, error: BaseException) -> None:
+        prompt = self._unsaved()
+        self.crash = crash.report(error, prompt, taken=prompt == self._taken)
+
+    @property
+    def asked_to_exit(self) -> bool:
+        """Whether the app was told to end, by the user, a signal or a test."""
+        return self._exit
 
     def thread_failed(self, thread: str, error: BaseException) -> None:
         """Says that something in the background has stopped. Called from its thread."""
         if thread == OUTPUT_THREAD:
             # Whatever paints next would wait for ever.
-            self.crash = crash.report(error, self._unsaved(), taken=self._unsaved() == self._taken)
+            self._report(error)
             lifecycle.restore(self._driver)
             with contextlib.suppress(OSError):
                 print(self.crash, file=sys.__stderr__, flush=True)
@@ -687,17 +700,26 @@ def _decoder(name: str) -> Decoder:
 
 
 def run(app: EdgeApp) -> int:
-    """Runs the app and returns its exit status, or ends the process itself where that would take long."""
+    """Runs the app and returns its exit status, or ends the process itself where that would take long.
+
+    Raises:
+        KeyboardInterrupt: The user interrupted the start; the terminal is as it was.
+    """
     code: int | None = None
-    with lifecycle.on_thread_errors(app.thread_failed):
-        try:
+    try:
+        with lifecycle.on_thread_errors(app.thread_failed):
             code = app.run(mouse=app.settings.ui.mouse)
-        except BaseException as error:  # leaving itself failed, or somebody asked for the interpreter's end
-            app._handle_exception(error)
+        if not app.asked_to_exit and not app.crash:
+            app.end(RuntimeError("the app's event loop has ended"))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # leaving itself failed, or somebody asked for the interpreter's end
+        app.end(error)
+    finally:
+        lifecycle.restore(app._driver)
     # Not before: restoring a terminal that is gone can hang.
     if app.watching is not None:
         app.watching.set()
-    lifecycle.restore(app._driver)
     status = 1 if app.crash else code if isinstance(code, int) else app.return_code or 0
     if app.crash:
         print(app.crash, file=sys.stderr)

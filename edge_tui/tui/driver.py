@@ -7,7 +7,7 @@ import contextlib
 import os
 import selectors
 import termios
-from typing import Any
+from typing import Any, cast
 
 from textual.drivers import linux_driver
 
@@ -62,9 +62,9 @@ class TerminalDriver(linux_driver.LinuxDriver):
         """Without input nobody could even leave: its end is a crash of the app."""
         try:
             self.run_input_thread()
-        except Exception as error:
+        except BaseException as error:
             with contextlib.suppress(RuntimeError):  # the app has left before
-                self._loop.call_soon_threadsafe(self._app._handle_exception, error)
+                self._loop.call_soon_threadsafe(self._app._handle_exception, cast("Exception", error))
 
     def run_input_thread(self) -> None:
         """Reads, decodes and hands on what is typed, until the app leaves the screen.

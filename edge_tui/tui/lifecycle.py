@@ -70,7 +70,7 @@ def on_thread_errors(failed: Callable[[str, BaseException], None]) -> Iterator[N
     """
 
     def heard(args: threading.ExceptHookArgs) -> None:
-        if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
+        if args.exc_value is not None:
             failed(args.thread.name if args.thread is not None else "", args.exc_value)
 
     before, threading.excepthook = threading.excepthook, heard

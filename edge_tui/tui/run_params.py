@@ -9,19 +9,23 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import isclose, log1p
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from edge_tui.decoders.base import Decoder, Param, ParamError
 from edge_tui.engine import seeds
 from edge_tui.engine.port import MODE_TEMPERATURE, Message, Request
+from edge_tui.engine.text.template_variables import assignments
+from edge_tui.engine.text.template_variables import written as written_variables
+from edge_tui.precedence import TEMPERATURE, Claim, Layer, Rank, decide
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edge_tui.config.settings import Settings
     from edge_tui.engine.events import Resolved
+    from edge_tui.engine.port import Mode
+    from edge_tui.precedence import Decision
 
-TEMPERATURE = "temperature"
 MODES: tuple[Literal["custom", "exploratory", "focused"], ...] = ("custom", "exploratory", "focused")
 
 MAX_LENGTH = Param(
@@ -46,7 +50,10 @@ _DRAWN = ("", "-1", "random", "auto")
 _TEXTS = {
     "stop": "Texts that end the answer, separated by ' | '; \\n is a new line.",
     "system": "System prompt for the chat template.",
+    "template": "Variables of the chat template, as in enable_thinking=false; separated by spaces.",
 }
+YOU = "you"
+"""The source of what the user turned or typed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +97,7 @@ class ParamPatch:
         stop: None leaves it.
         chat: None leaves it.
         system: None leaves it.
+        template: None leaves it.
     """
 
     values: Mapping[str, float | str]
@@ -99,10 +107,14 @@ class ParamPatch:
     stop: tuple[str, ...] | None = None
     chat: bool | None = None
     system: str | None = None
+    template: Mapping[str, object] | None = None
 
 
 class RunParams:
     """Every value that the next request will carry.
+
+    A value of this session lies on top of the settings: a preset's under the flags, the user's own over
+    everything (`edge_tui.precedence`).
 
     Args:
         settings: Where values start.
@@ -113,13 +125,11 @@ class RunParams:
         self.settings = settings
         self.decoder = decoder
         self._turned: dict[Param, float] = {}
+        self._own: dict[str, Any] = {}
+        self._preset = ""
+        self._preset_values: dict[Param, float] = {}
+        self._preset_own: dict[str, Any] = {}
         self._resolved: dict[str, Mapping[str, Resolved]] = {}
-        self.mode: Literal["custom", "exploratory", "focused"] = settings.mode
-        self.max_length = settings.max_length
-        self.seed = settings.seed
-        self.chat = settings.chat
-        self.stop = settings.stop
-        self.system = settings.system
 
     def learn(self, strategy: str, values: Mapping[str, Resolved]) -> None:
         """Remembers what a run really used (the checkpoint's own values under "auto")."""
@@ -131,20 +141,94 @@ class RunParams:
 
     # Reading.
 
+    def _claims(self, key: str, *, live: bool = True) -> list[Claim]:
+        """The claims of this session on a setting of the run: a preset's, and the user's own if `live`."""
+        found = []
+        if key in self._preset_own:
+            found.append(Claim(key, self._preset_own[key], self._preset, Layer.PRESET))
+        if live and key in self._own:
+            found.append(Claim(key, self._own[key], YOU, Layer.LIVE))
+        return found
+
+    def _decided(self, key: str, *, live: bool = True) -> tuple[Any, str]:
+        """A setting of the run, and where it comes from."""
+        claims = [*self.settings.claims_of(key), *self._claims(key, live=live)]
+        if (decision := decide(claims)) is None:
+            return getattr(self.settings, key), self.settings.source(key)
+        return decision.winner.value, decision.winner.source
+
+    def decision(self, param: Param, *, live: bool = True) -> Decision | None:
+        """Which value of a parameter holds, the mode's temperature included; None leaves it to the model."""
+        name = f"parameters.{param.name}"
+        more = []
+        if param in self._preset_values:
+            more.append(Claim(name, self._preset_values[param], self._preset, Layer.PRESET))
+        if live and param in self._turned:
+            more.append(Claim(name, self._turned[param], YOU, Layer.LIVE))
+        modes = self._claims("mode", live=live)
+        return self.settings.decision(self.decoder.name, param.name, more, modes)
+
+    @property
+    def mode(self) -> Mode:
+        """The mode; "custom" where something above it decides the temperature."""
+        mode: Mode = self._decided("mode")[0]
+        param = next((param for param in self.decoder.params if param.name == TEMPERATURE), None)
+        if mode not in MODE_TEMPERATURE or param is None:
+            return mode
+        decision = self.decision(param)
+        return mode if decision is not None and decision.winner.rank is Rank.MODE else "custom"
+
+    @property
+    def max_length(self) -> int:
+        """Most new tokens."""
+        return int(self._decided("max_length")[0])
+
+    @max_length.setter
+    def max_length(self, value: int) -> None:
+        self._own["max_length"] = value
+
+    @property
+    def seed(self) -> int | None:
+        """The seed that is set; None draws one for each run."""
+        seed: int | None = self._decided("seed")[0]
+        return seed
+
+    @property
+    def chat(self) -> bool | None:
+        """Whether prompts are wrapped in the chat template."""
+        chat: bool | None = self._decided("chat")[0]
+        return chat
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Texts that end the answer."""
+        return tuple(self._decided("stop")[0])
+
+    @property
+    def system(self) -> str:
+        """The system prompt."""
+        return str(self._decided("system")[0])
+
+    @property
+    def template(self) -> dict[str, object]:
+        """The chat template's variables."""
+        own: Mapping[str, object] = self._own.get("template", self.settings.template)
+        return dict(own)
+
     def value(self, param: Param) -> tuple[float, str]:
         """A parameter's value and where it comes from."""
-        if param.name == TEMPERATURE and self.mode in MODE_TEMPERATURE and self.decoder.name != "auto":
-            return MODE_TEMPERATURE[self.mode], "mode"
-        if param in self._turned:
-            return self._turned[param], "you"
-        return self._given(param)
+        return self._value(param, live=True)
 
     def _given(self, param: Param) -> tuple[float, str]:
-        name = self.decoder.name
-        values = self.settings.values(name)
-        if param.name in values:
-            return values[param.name], self.settings.value_sources(name).get(param.name, "config.toml")
-        learned = self._resolved.get(name, {}).get(param.name)
+        """What a parameter is without the user's doing."""
+        return self._value(param, live=False)
+
+    def _value(self, param: Param, *, live: bool) -> tuple[float, str]:
+        decision = self.decision(param, live=live)
+        if decision is not None:
+            winner = decision.winner
+            return winner.value, "mode" if winner.rank is Rank.MODE else winner.source
+        learned = self._resolved.get(self.decoder.name, {}).get(param.name)
         if learned is not None and learned.source not in ("user", "default"):
             with suppress(ParamError):
                 return param.parse(learned.value), learned.source
@@ -155,12 +239,18 @@ class RunParams:
         found = []
         for param in self.decoder.params:
             value, source = self.value(param)
-            changed = not isclose(value, self._given(param)[0], rel_tol=1e-6, abs_tol=1e-9)
+            before = self.settings.decision(self.decoder.name, param.name)
+            set_before = before.winner.value if before is not None else self._given(param)[0]
+            changed = not isclose(value, set_before, rel_tol=1e-6, abs_tol=1e-9)
             found.append(_row(param, value, source, changed, "strategy"))
         settings = self.settings
+        mode, given_mode = (
+            float(MODES.index(self.mode)),
+            float(MODES.index(settings.mode_for(self.decoder.name))),
+        )
         found += [
             self._plain(MAX_LENGTH, float(self.max_length), float(settings.max_length)),
-            self._plain(MODE, float(MODES.index(self.mode)), float(MODES.index(settings.mode))),
+            self._plain(MODE, mode, given_mode),
             replace(
                 self._plain(SEED, float(self.seed or 0), float(settings.seed or 0)),
                 shown="random" if self.seed is None else str(self.seed),
@@ -173,27 +263,23 @@ class RunParams:
         for key, written, given in (
             ("stop", " | ".join(map(_escape, self.stop)), " | ".join(map(_escape, settings.stop))),
             ("system", self.system, settings.system),
+            ("template", written_variables(self.template), written_variables(settings.template)),
         ):
-            source = "you" if written != given else settings.source(key)
+            changed = written != given
+            source = self._source(key)
             found.append(
-                Row(
-                    key,
-                    key,
-                    written or "none",
-                    None,
-                    written != given,
-                    False,
-                    source,
-                    _TEXTS[key],
-                    "text",
-                    "run",
-                )
+                Row(key, key, written or "none", None, changed, False, source, _TEXTS[key], "text", "run")
             )
         return found
 
+    def _source(self, key: str) -> str:
+        if key == "template":
+            own = {self.settings.source(f"template.{name}") for name in self.settings.template}
+            return YOU if key in self._own else ", ".join(sorted(own)) or "default"
+        return self._decided(key)[1]
+
     def _plain(self, param: Param, value: float, given: float) -> Row:
-        source = "you" if value != given else self.settings.source(param.name)
-        return _row(param, value, source, value != given, "run")
+        return _row(param, value, self._source(param.name), value != given, "run")
 
     def text(self, key: str) -> str:
         """A value as its field holds it while it is typed."""
@@ -201,6 +287,8 @@ class RunParams:
             return "" if self.seed is None else str(self.seed)
         if key == "system":
             return self.system
+        if key == "template":
+            return written_variables(self.template)
         if key == "stop":
             return " | ".join(map(_escape, self.stop))
         return next(row.shown for row in self.rows() if row.key == key)
@@ -219,11 +307,13 @@ class RunParams:
             ParamError: naming the parameter and its range; nothing is changed then.
         """
         if key == "system":
-            self.system = str(raw)
+            self._own[key] = str(raw)
         elif key == "stop":
-            self.stop = tuple(_unescape(part) for part in str(raw).split(" | ") if part)
+            self._own[key] = tuple(_unescape(part) for part in str(raw).split(" | ") if part)
+        elif key == "template":
+            self._own[key] = _variables(str(raw))
         elif key == "seed":
-            self.seed = None if str(raw).strip() in _DRAWN else _seed(raw)
+            self._own[key] = None if str(raw).strip() in _DRAWN else _seed(raw)
         elif (param := self.param(key)) is not None:
             if not param.choices:
                 # So that the message says "is 7" and not "is '7'".
@@ -233,15 +323,15 @@ class RunParams:
 
     def _store(self, param: Param, number: float) -> None:
         if param is MAX_LENGTH:
-            self.max_length = int(number)
+            self._own["max_length"] = int(number)
         elif param is MODE:
-            self.mode = MODES[int(number)]
+            self._own["mode"] = MODES[int(number)]
         elif param is CHAT:
-            self.chat = (None, True, False)[int(number)]
+            self._own["chat"] = (None, True, False)[int(number)]
         else:
             self._turned[param] = number
             if param.name == TEMPERATURE:
-                self.mode = "custom"
+                self._own.pop("mode", None)
 
     def turn(self, key: str, steps: int) -> bool:
         """Moves a value by steps, stopping at the ends of its range; False where nothing moved."""
@@ -249,7 +339,7 @@ class RunParams:
         if param is None:
             return False
         if param is SEED:
-            self.seed = max(0, (self.seed if self.seed is not None else -1) + steps)
+            self._own["seed"] = max(0, (self.seed if self.seed is not None else -1) + steps)
             return True
         value = self._number(param)
         if param.choices:
@@ -267,14 +357,20 @@ class RunParams:
         return True
 
     def reset(self, key: str) -> None:
-        """Back to what the value is without the user's doing."""
-        settings = self.settings
-        if key in ("max_length", "mode", "seed", "chat", "stop", "system"):
-            setattr(self, key, getattr(settings, key))
-        elif (param := self.param(key)) is not None:
-            self._turned.pop(param, None)
+        """Takes back what was turned; once more, or where nothing was, what the preset says."""
+        param = self.param(key)
+        if param is not None and param in self.decoder.params:
+            if not _drop(self._turned, param):
+                self._preset_values.pop(param, None)
             if param.name == TEMPERATURE:
-                self.mode = "custom"
+                self._own.pop("mode", None)
+        elif not _drop(self._own, key):
+            self._preset_own.pop(key, None)
+
+    def follow(self, key: str) -> None:
+        """Lets the settings decide a key again, because the user has changed it there."""
+        for _ in range(2):
+            self.reset(key)
 
     def _number(self, param: Param) -> float:
         if param is MAX_LENGTH:
@@ -285,12 +381,14 @@ class RunParams:
             return _tristate(self.chat)
         return self.value(param)[0]
 
-    def take(self, decoder: Decoder, given: ParamPatch) -> tuple[str, ...]:
+    def take(self, decoder: Decoder, given: ParamPatch, preset: str = "") -> tuple[str, ...]:
         """Takes over a strategy with values that were saved, all at once.
 
         Args:
             decoder: The strategy.
             given: The values; what is None stays as it is.
+            preset: Name of the preset that they are, which then takes the place of the one before and lies
+                under the flags. Without it they are the user's own, as of a kept run.
 
         Returns:
             Names of parameters that the strategy does not have (any more), or whose value is out of range.
@@ -299,39 +397,60 @@ class RunParams:
         own = {param.name: param for param in decoder.params}
         for each in own.values():
             self._turned.pop(each, None)
+        if preset:
+            self._preset, self._preset_values, self._preset_own = f"preset {preset}", {}, {}
+        values, settings = (self._preset_values, self._preset_own) if preset else (self._turned, self._own)
         if given.mode is not None or TEMPERATURE in given.values:
-            self.mode = given.mode or "custom"
+            self._own.pop("mode", None)
+            settings["mode"] = given.mode or "custom"
         refused = []
         for name, value in given.values.items():
-            if name not in own:
-                refused.append(name)
-                continue
             try:
                 number = own[name].parse(value)
-            except ParamError:
+            except (KeyError, ParamError):
                 refused.append(name)
                 continue
-            by_mode = name == TEMPERATURE and self.mode in MODE_TEMPERATURE
-            if not by_mode and not isclose(number, self._given(own[name])[0], rel_tol=1e-6, abs_tol=1e-9):
-                self._store(own[name], number)
-        for name in ("max_length", "stop", "chat", "system"):
+            by_mode = name == TEMPERATURE and given.mode in MODE_TEMPERATURE
+            same = isclose(number, self._given(own[name])[0], rel_tol=1e-6, abs_tol=1e-9)
+            if not by_mode and (preset or not same):
+                values[own[name]] = number
+        for name in ("max_length", "stop", "chat", "system", "template"):
             if getattr(given, name) is not None:
-                setattr(self, name, getattr(given, name))
+                self._own.pop(name, None)
+                settings[name] = getattr(given, name)
         if given.seed is not None:
-            self.seed = given.seed if given.seed >= 0 else None
+            settings["seed"] = given.seed if given.seed >= 0 else None
         return tuple(refused)
+
+    def outranked(self) -> str:
+        """Says which flags win over the preset's values; "" where none does."""
+        decisions = [decision for param in self._preset_values if (decision := self.decision(param))]
+        decisions += [
+            decision
+            for key in self._preset_own
+            if key != "mode" and (decision := decide([*self.settings.claims_of(key), *self._claims(key)]))
+        ]
+        winners = [
+            f"{each.winner.source} {each.winner.key.rpartition('.')[2]}"
+            for each in decisions
+            if each.winner.layer is Layer.FLAG
+        ]
+        return f"{', '.join(dict.fromkeys(winners))} stays as the command line says." if winners else ""
 
     def given(self) -> ParamPatch:
         """The chosen strategy's values that are not what they would be without the user's doing."""
         values: dict[str, float | str] = {}
         for param in self.decoder.params:
-            if param in self._turned:
-                value = self._turned[param]
+            decision = self.decision(param)
+            mine = param in self._turned or param in self._preset_values
+            if mine and decision is not None and decision.winner.rank is not Rank.MODE:
+                value = decision.winner.value
                 values[param.name] = param.format(value) if param.choices else value
         settings = self.settings
+        mode = self.mode
         return ParamPatch(
             values,
-            mode=self.mode if self.mode != settings.mode else None,
+            mode=mode if mode != settings.mode_for(self.decoder.name) else None,
             max_length=self.max_length if self.max_length != settings.max_length else None,
             stop=self.stop if self.stop != settings.stop else None,
             system=self.system if self.system != settings.system else None,
@@ -352,25 +471,31 @@ class RunParams:
         """
         if seed is None:
             seed = seeds.draw() if self.seed is None else seeds.of_prompt(self.seed, prompt)
-        name = self.decoder.name
-        values: dict[str, float | str] = dict(self.settings.values(name))
-        sources = dict(self.settings.value_sources(name))
+        values: dict[str, float | str] = {}
+        sources: dict[str, str] = {}
+        mode = self.mode
         for param in self.decoder.params:
-            if param in self._turned:
-                values[param.name], sources[param.name] = self._turned[param], "user"
+            decision = self.decision(param)
+            if decision is None:
+                continue
+            source = decision.winner.source.replace(YOU, "user")
+            if decision.winner.rank is Rank.MODE:
+                sources[param.name] = f"mode {mode}, {source}"
+            else:
+                values[param.name], sources[param.name] = decision.winner.value, source
         return Request(
             prompt=prompt,
-            strategy=name,
+            strategy=self.decoder.name,
             values=values,
             sources=sources,
-            mode=self.mode,
+            mode=mode,
             seed=seed,
             max_length=self.max_length,
             stop=self.stop,
             # Turns are nothing without a template, whatever is said about single prompts.
             chat=self.chat if isinstance(prompt, str) else None,
             system=self.system,
-            template=self.settings.template,
+            template=self.template,
             control_tokens=self.settings.control_tokens,
             prefix=prefix,
         )
@@ -422,6 +547,25 @@ def _seed(raw: str | float) -> int:
     if not 0 <= seed <= seeds.MOST:
         raise ParamError(f"seed is {raw!r}, but must be empty or a whole number from 0 to {seeds.MOST}.")
     return seed
+
+
+def _drop(table: dict[Any, Any], key: object) -> bool:
+    """Takes a key out of a table; False where it was not there."""
+    there = key in table
+    table.pop(key, None)
+    return there
+
+
+def _variables(raw: str) -> dict[str, object]:
+    """Template variables as they were typed.
+
+    Raises:
+        ParamError: one cannot be used; a sentence.
+    """
+    try:
+        return assignments(raw)
+    except ValueError as error:
+        raise ParamError(str(error)) from error
 
 
 def _escape(text: str) -> str:

@@ -13,10 +13,14 @@ from transformers import LlamaForCausalLM, RepetitionPenaltyLogitsProcessor
 
 from edge_tui import decoders
 from edge_tui.decoders.base import Env, Filter, Needs, Output, Param, Params, Stage
-from edge_tui.decoders.core.chain import Chain
+from edge_tui.decoders.core.chain import Chain, unless_neutral
+from edge_tui.decoders.min_p import MinP
 from edge_tui.decoders.penalties import penalties
 from edge_tui.decoders.registry.sampling import Sampling
 from edge_tui.decoders.temperature import Temperature, scale
+from edge_tui.decoders.top_k import TopK
+from edge_tui.decoders.top_p import TopP
+from edge_tui.decoders.typical import Typical
 from tests.decoders.conftest import VOCAB, logits_of
 from tests.decoders.driver import numbers, run, settle, table
 
@@ -111,6 +115,50 @@ def test_a_stage_is_left_out_only_while_it_is_neutral_in_every_row() -> None:
     table[0, 1] = 2
     assert chain.apply(z, p, state, numbers(2)).tolist() == [[0.0] * 3, [2.0] * 3]
     assert stage.ran == 1
+
+
+@pytest.mark.parametrize("filter", [TopK, TopP, MinP, Typical])
+def test_neutral_filters_keep_every_bit(filter: type[Filter]) -> None:
+    chain = Chain((stage := filter(),))
+    z = torch.randn(2, 5000, generator=torch.Generator().manual_seed(0)) * 30
+    z[0, 7] = -torch.inf
+    neutral = {param.name: param.neutral for param in stage.params}
+    assert torch.equal(
+        stage.apply(z, params(chain, 2, **neutral), start(chain, [[0], [0]], 5000), numbers(2)), z
+    )
+
+
+class Steps(Stage):
+    """Counts its steps, and adds something even where it says that it does nothing."""
+
+    params = (
+        Param("steps", 0, 0, 9, "Adds to logits.", neutral=0),
+        Param("more", 1, 0, 9, "More.", neutral=1),
+    )
+
+    def init(self, env: Env) -> State:
+        return {"n": torch.zeros(env.rows, 1)}
+
+    def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
+        s["n"] += 1
+        return z + 1
+
+
+def test_what_a_neutral_stage_remembers_goes_on_and_what_it_makes_is_left_out() -> None:
+    chain = Chain((Steps(),))
+    state, z = start(chain, [[0]], 3), torch.zeros(1, 3)
+    assert torch.equal(chain.apply(z, params(chain), state, numbers()), z)
+    assert state["0.n"].tolist() == [[1.0]]
+    assert chain.apply(z, params(chain, steps=1), state, numbers()).tolist() == [[1.0] * 3]
+    assert state["0.n"].tolist() == [[2.0]]
+
+
+def test_rows_in_which_a_stage_is_neutral_stay_as_on_a_cpu() -> None:
+    """What a captured step does with a stage that it cannot leave out."""
+    stage, z = Steps(), torch.zeros(4, 2)
+    table = torch.tensor([[0.0, 0.0, 3.0, 3.0], [1.0, 2.0, 1.0, 2.0]])
+    kept = unless_neutral(stage, Params(["steps", "more"], table), z, z + 1)
+    assert kept[:, 0].tolist() == [0.0, 1.0, 1.0, 1.0]
 
 
 def test_temperature_zero_keeps_one_token_even_among_ties() -> None:

@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
 
@@ -238,3 +238,44 @@ def _tokenizer_json() -> str:
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2), encoding="utf-8")
+
+
+def store_bitsandbytes(
+    folder: Path, kind: str, *, nested: bool = False, skip: tuple[str, ...] = (), blocksize: int = 64
+) -> Path:
+    """Quantises a checkpoint's matrices in place as transformers and bitsandbytes save them.
+
+    Args:
+        folder: Holds `model.safetensors`.
+        kind: "nf4", "fp4" or "int8".
+        nested: Whether the scales of 4 bits are quantised themselves.
+        skip: Parts of names that stay as they are, besides the head's.
+        blocksize: Weights that share a scale of 4 bits.
+    """
+    import logging
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    from bitsandbytes import functional
+
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        plain = tensor.dim() != 2 or any(part in name for part in ("embed", "wte", "wpe", "lm_head", *skip))
+        if plain:
+            tensors[name] = tensor
+        elif kind == "int8":
+            codes, scales, _ = functional.int8_vectorwise_quant(tensor.half())
+            base = name.removesuffix("weight")
+            tensors |= {name: codes, base + "SCB": scales, base + "weight_format": torch.tensor(0).byte()}
+        else:
+            codes, state = functional.quantize_4bit(
+                tensor, blocksize=blocksize, compress_statistics=nested, quant_type=kind
+            )
+            parts = state.as_dict(packed=True)
+            tensors |= {name: codes} | {f"{name}.{part}": value.clone() for part, value in parts.items()}
+    save_tensors(folder, tensors)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    stored = {"quant_method": "bitsandbytes", "load_in_8bit": kind == "int8", "load_in_4bit": kind != "int8"}
+    if kind != "int8":
+        stored |= {"bnb_4bit_quant_type": kind, "bnb_4bit_use_double_quant": nested}
+    _write_json(folder / "config.json", config | {"quantization_config": stored})
+    return folder

@@ -156,7 +156,7 @@ def test_a_switch_allows_them(name: str) -> None:
 
 def test_a_name_that_a_normalizer_makes_is_text_as_well() -> None:
     codec = lowered()
-    assert codec.control_in(["a <|IM_END|>"]) == {END: 1}
+    assert codec.control_in(["a <|IM_END|>", "\ud800"]) == {END: 1}
     assert codec.control[END] in codec.encode("a <|IM_END|>")
     assert codec.special.isdisjoint(codec.encode("a <|IM_END|>", control=False))
 

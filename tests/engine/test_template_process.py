@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from edge_tui.engine.text.template_child import pack, read_frame
 from edge_tui.engine.text.template_process import (
     MEMORY,
     SECONDS,
@@ -223,3 +225,14 @@ def test_a_process_that_cannot_be_started_is_an_error(
 def test_a_conversation_beyond_the_limit_is_an_error(process: TemplateProcess) -> None:
     assert outcome(process, HONEST + "{# #}" * 10_000_000) == "size"
     assert outcome(process, HONEST) == "<user>x"
+
+
+def test_frames_are_bounded_and_whole_or_nothing() -> None:
+    value = {"text": "é\ud800👋\n", "list": [1, None]}
+    frame = pack(value)
+    assert read_frame(io.BytesIO(frame)) == value
+    assert [read_frame(io.BytesIO(frame[:length])) for length in range(len(frame))] == [None] * len(frame)
+    with pytest.raises(ValueError, match="a frame of"):
+        read_frame(io.BytesIO(b"\xff" * 9))
+    with pytest.raises(ValueError, match="JSON cannot hold it"):
+        pack(object())

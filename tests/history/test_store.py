@@ -14,6 +14,7 @@ import pytest
 from edge_tui.engine.port import Message, Request
 from edge_tui.history import process_identity, schema
 from edge_tui.history.restore import recover, transcript_of
+from edge_tui.history.salvage import open_store
 from edge_tui.history.store import HistoryError, Store
 from tests.history.runs import WORDS, batch, keep, same, started
 
@@ -237,7 +238,7 @@ def test_on_another_machine_a_sign_of_life_decides() -> None:
 def test_a_damaged_file_is_set_aside(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"this is no database, however long one looks at it" * 100)
-    store = Store(path, safely=True)
+    store = open_store(path)
     assert "damaged" in store.problem
     assert store.lasting
     keep(store)
@@ -251,7 +252,7 @@ def test_a_locked_file_leaves_a_history_in_memory(path: Path, monkeypatch: pytes
     path.parent.mkdir()
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
-    store = Store(path, safely=True)
+    store = open_store(path)
     assert "locked" in store.problem
     assert not store.lasting
     assert store.load(keep(store).id).prompt == "Why is the sky blue?"
@@ -259,7 +260,7 @@ def test_a_locked_file_leaves_a_history_in_memory(path: Path, monkeypatch: pytes
 
 def test_a_folder_that_cannot_be_made_leaves_a_history_in_memory(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    store = Store(tmp_path / "file" / "history.db", safely=True)
+    store = open_store(tmp_path / "file" / "history.db")
     assert "not kept" in store.problem
     assert not store.lasting
 
@@ -269,7 +270,7 @@ def test_a_newer_format_is_left_alone(path: Path) -> None:
     store._connection.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
     store.close()
     before = path.read_bytes()
-    later = Store(path, safely=True)
+    later = open_store(path)
     assert "newer edge-tui" in later.problem
     assert not later.lasting
     assert path.read_bytes() == before
@@ -289,7 +290,7 @@ def test_an_older_format_is_brought_up_to_date(path: Path, monkeypatch: pytest.M
 def test_sqlite_that_is_too_old_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 26, 0))
     with pytest.raises(HistoryError, match=r"SQLite 3\.34"):
-        Store(path, safely=True)
+        open_store(path)
 
 
 def test_damaged_tokens_are_one_sentence(path: Path) -> None:

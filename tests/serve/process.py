@@ -39,6 +39,10 @@ class Process:
         found = [match[0] for line in self.lines if (match := re.search(r"http://\S+", line))]
         return found[0] if found else ""
 
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
     def send(self, number: int) -> None:
         self._process.send_signal(number)
 
@@ -67,5 +71,6 @@ def process(*flags: str, environment: dict[str, str] | None = None) -> Iterator[
 def ready(*flags: str, environment: dict[str, str] | None = None) -> Iterator[Process]:
     """The same, once the model is there."""
     with process(*flags, environment=environment) as running:
-        until(lambda: "ready\n" in running.lines, 40)
+        until(lambda: "ready\n" in running.lines or running.ended, 40)
+        assert "ready\n" in running.lines, running.lines
         yield running

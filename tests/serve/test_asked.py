@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
+from edge_tui import decoders
+from edge_tui.config.settings import load, user_config
+from edge_tui.config.writer import change
 from edge_tui.engine import seeds
+from edge_tui.engine.decode.resolve import settle
 from edge_tui.engine.port import Message, Request
 from edge_tui.serve.options import Options
 from edge_tui.serve.request_builder import Asked
@@ -31,3 +37,30 @@ def test_template_variables_of_a_request_lie_on_top_of_the_servers() -> None:
         "enable_thinking": False,
         "effort": "low",
     }
+
+
+@pytest.mark.parametrize(
+    ("of_server", "request_", "expected"),
+    [
+        ({"mode": "focused"}, {}, (0.7, "mode focused, config.toml:1")),
+        ({"mode": "focused"}, {"params": {"temperature": 0.3}}, (0.3, "request")),
+        ({"mode": "focused"}, {"standard": {"temperature": 0.3}}, (0.3, "request")),
+        ({"mode": "focused"}, {"mode": "custom"}, (0.9, "config.toml:3")),
+        ({}, {"mode": "exploratory"}, (1.5, "mode exploratory, request")),
+        ({}, {"mode": "exploratory", "params": {"temperature": 0.3}}, (1.5, "mode exploratory, request")),
+        ({"flag": True, "mode": "focused"}, {}, (0.4, "--set")),
+        ({"flag": True, "mode": "focused"}, {"mode": "focused"}, (0.7, "mode focused, request")),
+    ],
+)
+def test_a_request_wins_over_the_servers_settings(
+    of_server: dict[str, Any], request_: dict[str, Any], expected: tuple[float, str]
+) -> None:
+    file = {"mode": of_server.get("mode", "custom"), "parameters.temperature": 0.9}
+    user_config().unlink(missing_ok=True)
+    change(user_config(), file)
+    settings, notices = load({"parameters.temperature": 0.4} if of_server.get("flag") else {}, {})
+    assert notices == []
+    request = Asked(replace(settings, strategy="top_p"), Options()).request("a", tokens=4, **request_)
+    resolved = settle(request, decoders.find("top_p"), {}).resolved["temperature"]
+    where = resolved.source.replace("config.toml:4", "config.toml:3")
+    assert (pytest.approx(resolved.value), where) == expected

@@ -50,6 +50,10 @@ def leave(*_: Any) -> None:
     sys.exit(0)
 
 
+def cancel(*_: Any) -> None:
+    raise asyncio.CancelledError
+
+
 def _on_mount(app: EdgeApp) -> None:
     EdgeApp.on_mount = boom  # type: ignore[method-assign]
 
@@ -123,6 +127,7 @@ FAULTS: dict[str, Callable[[EdgeApp], object]] = {
     "tick": lambda app: setattr(Session, "pump", boom),
     "worker": lambda app: app.run_worker(boom, thread=True),
     "later": lambda app: app.call_later(boom),
+    "cancelled": lambda app: app.call_later(cancel),
     "exit": lambda app: app.set_timer(0.01, leave),
     "closing": _closing,
     "unmounting": _unmounting,

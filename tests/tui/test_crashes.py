@@ -132,7 +132,7 @@ def test_an_exception_at_the_start_leaves_the_terminal_and_a_log(
 
 
 @pytest.mark.parametrize(
-    "fault", ["output", *(pytest.param(each, marks=proof) for each in ("exit", "unmounting"))]
+    "fault", ["output", *(pytest.param(each, marks=proof) for each in ("exit", "cancelled", "unmounting"))]
 )
 def test_other_ends_are_crashes_too(faulty: Callable[[str], Faulty], fault: str) -> None:
     app = faulty(fault)

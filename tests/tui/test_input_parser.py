@@ -160,6 +160,18 @@ def test_an_escape_and_a_key_are_two_keys_unless_a_terminal_sends_both(packet: s
     assert heard(packet) == keys
 
 
+def test_keys_in_turn_are_heard_once_each() -> None:
+    assert heard("\x1b", "a", "\x1b", "[", "\x1b", "O", "q", pause=0.15) == [
+        *("escape", "a", "escape", "left_square_bracket"),
+        *("escape", "O", "q"),
+    ]
+
+
+def test_a_key_after_a_sequence_that_never_ended_is_a_key() -> None:
+    assert heard("\x1b[<35;1", "q", pause=1.5) == ["q"]
+    assert heard("\x1b[<35;1", "0;5M", pause=1.5) == ["MouseMove"]
+
+
 def test_alt_and_a_key_that_the_user_has_bound_are_one_key() -> None:
     parser = InputParser(lambda: 0.0, {"alt+x", "alt+shift+r", "alt+2"}.__contains__)
     keys = [each.key for each in parser.feed("\x1bx\x1bR\x1b2\x1by") if isinstance(each, events.Key)]

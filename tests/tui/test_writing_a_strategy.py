@@ -125,3 +125,38 @@ def test_in_pipes(folder: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "        prob =",
+            "        z[:, 0] = 0.0\n        prob =",
+            "TopA.apply writes to z, which is not its own",
+        ),
+        ("-math.inf)", "math.inf)", "TopA.apply gave NaN or +inf"),
+        ("return z", "z", "TopA.apply returned None"),
+        ('title = "top-a"', "title = 3", "TopA has no title."),
+    ],
+)
+async def test_a_relative_folder_has_its_panel(
+    folder: Path, demo: Any, monkeypatch: pytest.MonkeyPatch, old: str, new: str, said: str
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    file = folder / "top_a.py"
+    file.write_text(CODE.replace(old, new))
+    decoders.load([Path(folder.name)])
+    app = demo(max_length=24, strategy="greedy")
+    async with app.run_test(size=(120, 40)) as pilot:
+        bench = app.workbench
+        if "top_a" in [decoder.name for decoder in bench.decoders]:
+            bench.choose("top_a")
+            bench.prompt.text = "def fibonacci(n):"
+            bench.prompt.focus()
+            await pilot.press("ctrl+j")
+        await until(pilot, lambda: bench.problem.has_class("-shown"), "the panel")
+        shown = f"{bench.problem.border_title}\n{bench.problem.render()}"
+        assert said in shown
+        assert "▸" in shown
+        assert shown.startswith("top_a.py, line ")

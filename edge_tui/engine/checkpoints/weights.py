@@ -11,6 +11,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_tui.engine.models.base import WeightsError
+from edge_tui.engine.models.stored_bits import StoredBits
 from edge_tui.errors import Cancelled
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+__all__ = ["INDEX", "SINGLE", "Weights", "WeightsError", "check_shards", "shard_files"]
+
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 _LARGE = 1 << 20
@@ -26,10 +30,6 @@ _LARGE = 1 << 20
 _PRIVATE: dict[str, int] = (
     {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
 )
-
-
-class WeightsError(ValueError):
-    """A checkpoint that cannot be loaded; the message is one sentence that names what is wrong."""
 
 
 class Weights:
@@ -65,6 +65,7 @@ class Weights:
             for name in handle.keys():  # noqa: SIM118 — a handle is not a mapping
                 self._where[name] = file
         self._folder = folder
+        self.bits = StoredBits(self._where, self.stored)
         self._read = 0
         self._total = sum(file.stat().st_size for file in self._open)
 
@@ -109,13 +110,16 @@ class Weights:
         room = mmap.mmap(-1, count * self.dtype.itemsize, **_PRIVATE)
         return torch.frombuffer(room, dtype=self.dtype, count=count).view(shape)
 
-    def close(self) -> None:
-        """Unmaps the shards."""
-        self._open.clear()
+    def names(self) -> list[str]:
+        """Names of the weights; scales of quantised ones are none."""
+        return [name for name in self._where if name not in self.bits.scales]
 
-    def _tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        if self._cancelled is not None and self._cancelled():
-            raise Cancelled
+    def stored(self, name: str) -> Tensor:
+        """A tensor as it lies in its file.
+
+        Raises:
+            WeightsError: it is missing or unreadable.
+        """
         file = self._where.get(name)
         if file is None:
             raise WeightsError(f"{self._folder.name} has no tensor {name}: its shards are incomplete.")
@@ -123,9 +127,20 @@ class Weights:
             tensor: Tensor = self._open[file].get_tensor(name)
         except Exception as error:
             raise WeightsError(f"{file.name} cannot be read at {name} ({error}): fetch it again.") from error
+        return tensor
+
+    def close(self) -> None:
+        """Unmaps the shards."""
+        self._open.clear()
+
+    def _tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        if self._cancelled is not None and self._cancelled():
+            raise Cancelled
+        tensor = self.bits.read(name) if name in self.bits else self.stored(name)
         if tuple(tensor.shape) != shape:
             raise WeightsError(
-                f"{name} in {file.name} has shape {list(tensor.shape)}, but config.json wants {list(shape)}."
+                f"{name} in {self._where[name].name} has shape {list(tensor.shape)}, "
+                f"but config.json wants {list(shape)}."
             )
         self._read += tensor.numel() * tensor.element_size()
         if self._progress is not None:

@@ -100,7 +100,7 @@ class Inspector:
             return self._decoder.step(outs, s, p, rng)
         held, kind = dict(s), self._kind(outs, p)
         inspection = None
-        if kind in self._seen:
+        if kind in self._seen or _is_capturing():
             took = self._decoder.step(outs, s, p, rng)
         else:
             lent = {f"the logits of {name}": output.logits for name, output in outs.items()}
@@ -163,6 +163,12 @@ class Inspector:
         if self._prefix and self._written:
             names = sorted({name.rpartition(".")[2] for name in self._written})  # a chain's have a number
             raise _forgets(self._decoder, ", ".join(f"s[{name!r}]" for name in names))
+
+
+def _is_capturing() -> bool:
+    import torch
+
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def _forgets(decoder: Decoder, what: str) -> RequestError:

@@ -32,6 +32,8 @@ def resolve_params(
 ) -> ResolvedParams:
     """Resolves parameters: default < the checkpoint's own (`auto`) < the request's < the mode's temperature.
 
+    A request has a mode only where that decides; `Settings.for_run` has weighed it against temperatures.
+
     Args:
         request: What was asked for.
         decoder: The strategy; its parameters are the ones that exist.
@@ -59,7 +61,8 @@ def resolve_params(
         sources[name] = request.sources.get(name, "user")
     if request.mode in MODE_TEMPERATURE and "temperature" in known:
         values["temperature"] = MODE_TEMPERATURE[request.mode]
-        sources["temperature"] = f"mode {request.mode}"
+        own = None if "temperature" in request.values else request.sources.get("temperature")
+        sources["temperature"] = own or f"mode {request.mode}"
     resolved = {
         name: Resolved(known[name].format(value) if known[name].choices else value, sources[name])
         for name, value in values.items()

@@ -10,6 +10,7 @@ from edge_tui import decoders
 from edge_tui.decoders import auto
 from edge_tui.decoders.base import Decoder, Records
 from edge_tui.decoders.core import checks
+from edge_tui.decoders.core.errors import problem_of
 from edge_tui.engine.decode import prompt as prompts
 from edge_tui.engine.decode import scoring
 from edge_tui.engine.decode.cpu_pinning import CpuPinning
@@ -176,6 +177,10 @@ def run_request(
         post(started(0))
         post(Finished(run.id, "cancelled", 0, 0.0, 0.0))
         return
+    except Exception as error:
+        if problem_of(error, decoders.is_strategy_file) is not None:
+            post(started(0))  # so that histories keep it, as they do where a step fails
+        raise
     run.table = generation.table
     for name, value in run.request.values.items():  # turned while the prompt was read
         if request.values.get(name) != value:

@@ -168,6 +168,9 @@ class Nf4:
 
     __slots__ = ("_matmul", "_padding", "bias", "nbytes", "parameters", "state", "weight")
 
+    levels: ClassVar[str] = "nf4"
+    """The 16 numbers in use, as bitsandbytes names them."""
+
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         bnb = _bitsandbytes()
         self.parameters = _count(weight, bias)[0]
@@ -175,7 +178,7 @@ class Nf4:
         # numbers come out under another row's absmax, or under what lies beyond the last one.
         self._padding = 0 if weight.is_cuda else -weight.shape[1] % NF4_BLOCK
         weight = F.pad(weight, (0, self._padding)) if self._padding else weight
-        packed, self.state = bnb.functional.quantize_4bit(weight, blocksize=64, quant_type="nf4")
+        packed, self.state = bnb.functional.quantize_4bit(weight, blocksize=64, quant_type=self.levels)
         self.weight = packed.t()
         self.bias = bias
         self._matmul: Any = bnb.matmul_4bit
@@ -188,9 +191,16 @@ class Nf4:
 
     def packed(self) -> Packed | None:
         rows, columns = self.state.shape
-        if columns % NF4_BLOCK or self.state.nested:
+        if columns % NF4_BLOCK or self.state.nested or self.levels != "nf4":
             return None
         return Packed("nf4", self.weight.t(), self.state.absmax, self.bias, rows, columns)
+
+
+class Fp4(Nf4):
+    """4-bit floats of bitsandbytes, which checkpoints may be stored in."""
+
+    __slots__ = ()
+    levels = "fp4"
 
 
 def kind_of(precision: str, device: str) -> Callable[[Tensor, Tensor | None], Linear]:
@@ -207,6 +217,23 @@ def kind_of(precision: str, device: str) -> Callable[[Tensor, Tensor | None], Li
         raise PrecisionError(f"{precision} needs an NVIDIA GPU or a CPU, not {device}: choose bfloat16.")
     _check_bitsandbytes(precision)
     return LlmInt8 if precision == "int8" else Nf4
+
+
+def kind_stored(kind: str, device: str) -> Callable[[Tensor, Tensor | None], Linear]:
+    """The same for a matrix that was stored quantised, so that none of its numbers changes.
+
+    Args:
+        kind: As `StoredBits.kind` says.
+        device: Where it is to lie.
+    """
+    if kind == "plain":
+        return kind_of("", device)
+    if kind == "int8":
+        return kind_of("int8", device)
+    if not device.startswith("cuda") and device != "cpu":
+        raise PrecisionError(f"4bit needs an NVIDIA GPU or a CPU, not {device}.")
+    _check_bitsandbytes("4bit")
+    return {"nf4": Nf4, "fp4": Fp4}[kind]
 
 
 def head_of(precision: str, device: str) -> Callable[[Tensor, Tensor | None], Linear]:

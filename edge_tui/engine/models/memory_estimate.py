@@ -367,8 +367,10 @@ def _weights(
                 total, first = total + packed, first + packed
         elif (quantise or halve) and _is_matrix(name, tensor):
             matrices[_fused(name) if flat else name].append(tensor)
-        elif tensor.dtype in ("U8", "I8") or _SCALES.search(name):
-            total += tensor.bytes  # stored quantised, or its scales
+        elif _SCALES.search(name):
+            continue  # counted with their matrix
+        elif tensor.dtype in ("U8", "I8"):
+            total += _again(checkpoint, name, tensor, WIDTH[dtype], device)
         else:
             total += tensor.numel * WIDTH[dtype]
     inner = 0
@@ -406,6 +408,17 @@ def _stored(precision: str, rows: int, elements: int, device: str) -> int:
         return elements // 2 + elements // 8  # two a byte, a scale and a zero point for 32
     elements += rows * (-columns % 64) if device == "cpu" else 0
     return -(-elements // 2) + 4 * -(-elements // 64) + 64  # two a byte, a scale for 64, the code book
+
+
+def _again(checkpoint: Checkpoint, name: str, tensor: Tensor, number: int, device: str) -> int:
+    """Bytes of a matrix that was stored quantised; `StoredBits.kind` says which are packed again."""
+    if tensor.dtype == "I8":
+        return _stored("int8", tensor.shape[0], tensor.numel, device)
+    scales = checkpoint.tensors.get(name + ".absmax")
+    elements = 2 * tensor.numel
+    if scales is None or elements != 64 * scales.numel:
+        return elements * number
+    return _stored("4bit", 1, elements, "cuda")
 
 
 def integers_repay(elements: int) -> bool:

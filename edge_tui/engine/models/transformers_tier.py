@@ -1,25 +1,25 @@
-"""Any other causal language model, run by transformers' own code over its own cache.
+"""Any other causal language model: reads a checkpoint folder into a module of transformers, and quantises it.
 
-Slower than the flat decoder, but it knows every architecture that transformers knows. Remote code is never
-run and weights come from safetensors alone.
+Remote code is never run and weights come from safetensors alone.
 """
 
 from __future__ import annotations
 
-import inspect
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from edge_tui.decoders.base import Output
-from edge_tui.engine.checkpoints.weights import WeightsError, check_shards
-from edge_tui.engine.models.base import Caps, ModelInfo
-from edge_tui.engine.models.groups import Group, GroupedContext
-from edge_tui.engine.models.linear import Linear, PrecisionError, kind_of
-from edge_tui.engine.models.self_check import Deviation, deviation
+from edge_tui.engine.checkpoints.weights import Weights, WeightsError, check_shards
+from edge_tui.engine.models.architectures import FAMILIES, supports
+from edge_tui.engine.models.base import ModelInfo
+from edge_tui.engine.models.linear import Linear, PrecisionError, kind_of, kind_stored
+from edge_tui.engine.models.transformers_model import TransformersModel
 from edge_tui.errors import Cancelled
+
+__all__ = ["TransformersModel", "load_transformers", "quantise"]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,171 +27,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-CROPPABLE = ("DynamicLayer", "DynamicIndexedLayer", "DummyLayer")
-"""Cache layers that can forget their last positions."""
-
-
-class TransformersModel:
-    """A `LanguageModel` around a transformers module; see `load_transformers`."""
-
-    def __init__(self, module: Any, info: Callable[[int], ModelInfo]) -> None:
-        self._module = module
-        inputs = inspect.signature(module.forward).parameters
-        self._cache_name = "past_key_values" if "past_key_values" in inputs else "cache_params"
-        self._keeps = "logits_to_keep" in inputs
-        self._places = "position_ids" in inputs
-        layers = self._new_cache().layers
-        stuck = {type(layer).__name__ for layer in layers} - set(CROPPABLE)
-        self.recurrent = bool(stuck)
-        name, reasons = type(module).__name__, []
-        if stuck:
-            reasons.append(f"{name} keeps a running state, which cannot be rewound.")
-        if module.device.type == "cuda":
-            reasons.append(f"Steps of {name} are launched one by one, not captured, and so slower.")
-        self.caps = Caps(rewind=not stuck, hidden=True)
-        self.info = info(self._probe())
-        off = self._check(name)
-        if off.two > off.limit:
-            reasons.append(
-                f"{name} decodes one row at a time: as two rows its logits are {off.two:.2g} of their spread "
-                f"off what one full forward gives ({off.one:.2g} as one row, {off.limit:.2g} is rounding)."
-            )
-        several = off.two <= off.limit
-        self.caps = Caps(
-            rewind=not stuck, fork=several, reorder=several, hidden=True, reason=" ".join(reasons)
-        )
-
-    def open(self, rows: int, capacity: int, total: int = 0) -> GroupedContext:
-        """An empty context for `rows` sequences of at most `capacity` positions, whatever run it is for."""
-        return GroupedContext(rows, capacity, str(self._module.device), self._new_cache, self.caps.rewind)
-
-    def notice(self, total: int) -> str:
-        """Nothing: contexts end where a rotary embedding would change."""
-        return ""
-
-    @torch.inference_mode()
-    def forward(self, ctx: GroupedContext, ids: Tensor, hidden: bool = False) -> Output:
-        """One step: appends `ids` int64 `[R, K]` to the context and returns logits `[R, K, V]`.
-
-        Raises:
-            ContextFull: they do not fit.
-        """
-        k = ids.shape[1]
-        ctx.reserve([k] * ctx.rows)
-        outputs = [self._feed(group, _rows(ids, group, ctx.rows), hidden) for group in ctx.groups]
-        ctx.length += k
-        return _gather(ctx, outputs)
-
-    @torch.inference_mode()
-    def prefill(
-        self,
-        ctx: GroupedContext,
-        ids: Tensor,
-        lengths: Tensor,
-        chunk: int = 512,
-        progress: Callable[[int, int], None] | None = None,
-        cancelled: Callable[[], bool] | None = None,
-    ) -> Output:
-        """Reads prompts, in chunks, on top of what the context already holds.
-
-        Arguments, result and errors are those of `LanguageModel.prefill`. Rows of different lengths are read
-        one length after another, and `progress` counts all of them. A recurrent model reads a fresh prompt
-        in one piece, because its scan cannot start from a state.
-        """
-        counts: list[int] = lengths.tolist()
-        if min(counts) < 1 or max(counts) > ids.shape[1]:
-            raise ValueError(f"Prompt lengths must lie in 1 … {ids.shape[1]}, not {counts}.")
-        ctx.reserve(counts)
-        ctx.part(counts)
-        total, read = sum(counts[group.rows[0]] for group in ctx.groups), 0
-        outputs = []
-        for group in ctx.groups:
-            count = counts[group.rows[0]]
-            prompt = _rows(ids, group, ctx.rows)[:, :count]
-            size = count if self.recurrent and not group.length else chunk
-            out = None
-            for done in range(0, count, size):
-                if cancelled is not None and cancelled():
-                    raise Cancelled
-                piece = prompt[:, done : done + size]
-                out = self._feed(group, piece, False, last=True)
-                ctx.length[group.rows] += piece.shape[1]
-                read += piece.shape[1]
-                if progress is not None:
-                    progress(read, total)
-            assert out is not None
-            outputs.append(out)
-        return _gather(ctx, outputs)
-
-    def release(self) -> None:
-        """Drops the weights. The model is unusable afterwards."""
-        self._module = None
-        if self.info.device.startswith("cuda"):
-            torch.cuda.empty_cache()
-
-    def _feed(self, group: Group, ids: Tensor, hidden: bool, last: bool = False) -> Output:
-        """Appends ids to a group's cache; `last` asks for the last position's logits only."""
-        if self.recurrent and group.length and ids.shape[1] > 1:
-            steps = [self._feed(group, ids[:, i : i + 1], hidden) for i in range(ids.shape[1])]
-            if last:
-                return steps[-1]
-            states = [s.hidden for s in steps if s.hidden is not None]
-            return Output(torch.cat([s.logits for s in steps], 1), torch.cat(states, 1) if hidden else None)
-        if self._module is None:
-            raise RuntimeError(f"{self.info.name} has been released.")
-        extra: dict[str, Any] = {"logits_to_keep": 1} if last and self._keeps else {}
-        if self._places:
-            ends = group.length, group.length + ids.shape[1]
-            extra["position_ids"] = torch.arange(*ends, device=ids.device).expand(ids.shape)
-        out = self._module(
-            input_ids=ids,
-            use_cache=True,
-            output_hidden_states=hidden,
-            **{self._cache_name: group.cache},
-            **extra,
-        )
-        group.length += ids.shape[1]
-        logits = out.logits[:, -1:] if last else out.logits
-        return Output(logits, torch.stack(out.hidden_states, 2) if hidden else None)
-
-    def _check(self, name: str) -> Deviation:
-        """Holds cached steps against one uncached forward, with positions said and, if need be, without.
-
-        Raises:
-            WeightsError: a single row comes out wrong.
-        """
-        off = deviation(self, self._module)
-        if self._places and max(off.one, off.two) > off.limit:
-            self._places = False
-            without = deviation(self, self._module)
-            off = min(off, without, key=lambda each: (each.one > each.limit, each.two > each.limit))
-            self._places = off is not without
-        if off.one > off.limit:
-            raise WeightsError(
-                f"{name} cannot be decoded step by step: with its cache the logits are {off.one:.2g} of "
-                f"their spread off what one full forward gives (as two rows {off.two:.2g}), where "
-                f"{off.limit:.2g} is rounding; choose a model of another architecture."
-            )
-        return off
-
-    def _new_cache(self) -> Any:
-        """An empty cache; windowed layers keep everything, so that they can be rewound (masks hide it)."""
-        from transformers import DynamicCache
-        from transformers.cache_utils import DynamicLayer
-
-        cache = DynamicCache(config=self._module.config)
-        for i, layer in enumerate(cache.layers):
-            if type(layer).__name__ == "DynamicSlidingWindowLayer":
-                cache.layers[i] = DynamicLayer()
-        return cache
-
-    @torch.inference_mode()
-    def _probe(self) -> int:
-        """Runs one token and returns the bytes that a position takes in the cache."""
-        group = Group([0], 0, self._new_cache())
-        self._feed(group, torch.zeros(1, 1, dtype=torch.int64, device=self._module.device), False)
-        kept = [getattr(layer, name, None) for layer in group.cache.layers for name in ("keys", "values")]
-        return sum(t.numel() * t.element_size() for t in kept if t is not None)
+    Kind = Callable[[Tensor, Tensor | None], Linear]
 
 
 def load_transformers(
@@ -217,14 +53,14 @@ def load_transformers(
         raise Cancelled
     if progress is not None:
         progress(0, total)
-    quantised = bool(config.get("quantization_config"))
-    module = _read(path, dtype, device if quantised else None)
+    module, kinds = _read(path, config, dtype)
     if cancelled is not None and cancelled():
         raise Cancelled
-    if not quantised:
-        if precision in ("int8", "4bit"):
-            quantise(module, make, device)
-        module.to(device)
+    if kinds:
+        quantise(module, lambda name: _stored_kind(name, kinds, device), device)
+    elif precision in ("int8", "4bit"):
+        quantise(module, lambda _name: make, device)
+    module.to(device)
     text = module.config.get_text_config(decoder=True)
     limit = int(getattr(text, "max_position_embeddings", 0) or context or 2048)
     steady = _steady(text) or limit
@@ -239,7 +75,7 @@ def load_transformers(
             context=min(context or limit, limit, steady),
             layers=int(text.num_hidden_layers),
             parameters=int(module.num_parameters()) + sum(m.parameters_held for m in own),
-            weight_bytes=sum(_stored_bytes(p) for p in module.parameters()) + sum(m.bytes_held for m in own),
+            weight_bytes=sum(p.nbytes for p in module.parameters()) + sum(m.bytes_held for m in own),
             kv_bytes=kv_bytes,
             dtype=str(dtype).removeprefix("torch."),
             precision=precision if precision in ("int8", "4bit") else str(dtype).removeprefix("torch."),
@@ -294,14 +130,22 @@ class Quantised(nn.Module):
         return self._linear(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
 
 
-def quantise(module: nn.Module, make: Callable[[Tensor, Tensor | None], Linear], device: str) -> None:
+def _stored_kind(name: str, kinds: Mapping[str, str], device: str) -> Kind | None:
+    """What packs a matrix as it was stored; None leaves one alone that was not quantised."""
+    # transformers renames some matrices while it loads them, at the beginning of their names.
+    same = (kind for stored, kind in kinds.items() if stored.endswith(name) or name.endswith(stored))
+    kind = next(same, "plain")
+    return None if kind == "plain" else kind_stored(kind, device)
+
+
+def quantise(module: nn.Module, kind: Callable[[str], Kind | None], device: str) -> None:
     """Replaces every matrix but the head, one at a time, so that the device never holds them all wide."""
     from transformers.pytorch_utils import Conv1D
 
     get_head = getattr(module, "get_output_embeddings", None)
     head = get_head() if get_head is not None else None
     for name, child in list(module.named_modules()):
-        if child is head or not isinstance(child, nn.Linear | Conv1D):
+        if child is head or not isinstance(child, nn.Linear | Conv1D) or (make := kind(name)) is None:
             continue
         weight, bias = child.weight.detach(), child.bias
         if isinstance(child, Conv1D):  # GPT-2 stores its matrices the other way round
@@ -310,58 +154,65 @@ def quantise(module: nn.Module, make: Callable[[Tensor, Tensor | None], Linear],
         module.set_submodule(name, Quantised(make(weight.to(device), bias)))
 
 
-def _read(path: Path, dtype: torch.dtype, device: str | None) -> Any:
-    """Reads the module; straight to `device` where the checkpoint is quantised and cannot be moved later."""
+def _read(path: Path, config: Mapping[str, Any], dtype: torch.dtype) -> tuple[Any, dict[str, str]]:
+    """Reads the module, and what packs those of its matrices again that were stored quantised, by name."""
     import transformers
 
     # Both write to the terminal that the screen is drawn on.
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    own: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+    options: dict[str, Any] = {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
-        module, report = transformers.AutoModelForCausalLM.from_pretrained(
-            path,
-            dtype=dtype,
-            device_map=None if device is None else {"": device},
-            trust_remote_code=False,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        if config.get("quantization_config"):
+            plain = transformers.AutoConfig.from_pretrained(path, **own)
+            del plain.quantization_config
+            with torch.device("meta"):
+                skeleton = transformers.AutoModelForCausalLM.from_config(plain)
+            with closing(Weights(path, "cpu", dtype)) as weights:
+                kinds = {name.removesuffix(".weight"): weights.bits.kind(name) for name in weights.bits}
+                tensors = {name: _unpacked(weights, name, skeleton) for name in weights.names()}
+            made = type(skeleton)
+            module, report = made.from_pretrained(None, config=plain, state_dict=tensors, **options)
+        else:
+            kinds, made = {}, transformers.AutoModelForCausalLM
+            module, report = made.from_pretrained(path, use_safetensors=True, **own, **options)
     except ImportError as error:
         raise PrecisionError(f"{path.name} needs a package that is not installed: {_line(error)}") from error
-    except (OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"transformers cannot load {path.name}: {_line(error)}") from error
-    missing = sorted(report["missing_keys"])
-    if missing:
+    except WeightsError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"transformers cannot load {path.name}: {_reason(config, error)}") from error
+    if missing := sorted(report["missing_keys"]):
         raise WeightsError(f"{path.name} has no tensor {missing[0]}: its shards are incomplete.")
-    return module.eval().requires_grad_(False)
+    if others := sorted(report["mismatched_keys"]):
+        name, stored, wanted = others[0]
+        raise WeightsError(
+            f"{name} of {path.name} has shape {list(stored)}, but config.json wants {list(wanted)}."
+        )
+    return module.eval().requires_grad_(False), kinds
 
 
-def _stored_bytes(parameter: Any) -> int:
-    """Bytes of a parameter, with the scales that bitsandbytes keeps beside its own."""
-    scales = [getattr(parameter, "SCB", None)]
-    state = getattr(parameter, "quant_state", None)
-    if state is not None:
-        scales += [state.absmax, state.code]
-    held = [parameter, *(t for t in scales if t is not None)]
-    return sum(int(t.numel() * t.element_size()) for t in held)
+def _unpacked(weights: Weights, name: str, skeleton: nn.Module) -> Tensor:
+    """A stored tensor as the module wants it, in the compute dtype where it was quantised."""
+    if name not in weights.bits:
+        return weights.stored(name)
+    matrix = weights.bits.read(name).to(weights.dtype)
+    owner = dict(skeleton.named_modules()).get(name.removesuffix(".weight"))
+    return matrix.t().contiguous() if type(owner).__name__ == "Conv1D" else matrix
+
+
+def _reason(config: Mapping[str, Any], error: BaseException) -> str:
+    """Why transformers could not load a checkpoint: of a family that we know, what its config lacks."""
+    said = config.get("architectures") or [""]
+    if said[0] in FAMILIES and not config.get("quantization_config") and (reason := supports(config)):
+        return f"{reason}."
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if isinstance(error, KeyError) and error.args and error.args[0] in dict(rope).values():
+        return f"its rotary scaling {error.args[0]!r} is unknown."
+    return f"{_line(error)}."
 
 
 def _line(error: BaseException) -> str:
     """An error's first line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _rows(ids: Tensor, group: Group, rows: int) -> Tensor:
-    return ids if group.rows == list(range(rows)) else ids[group.rows]
-
-
-def _gather(ctx: GroupedContext, outputs: list[Output]) -> Output:
-    """One output from the groups' outputs, rows in their order."""
-    order = [row for group in ctx.groups for row in group.rows]
-    if len(outputs) == 1 and order == list(range(ctx.rows)):
-        return outputs[0]
-    back = sorted(range(ctx.rows), key=order.__getitem__)
-    logits = torch.cat([out.logits for out in outputs])[back]
-    states = [out.hidden for out in outputs if out.hidden is not None]
-    return Output(logits, torch.cat(states)[back] if states else None)

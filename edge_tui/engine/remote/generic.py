@@ -185,6 +185,10 @@ def _started(run: int, request: Request, resolved: ResolvedParams, server: Serve
     used = [name for name in _UNCHECKED if resolved.values.get(name)]
     if used:
         notices.append(f"Whether {server.host} uses {' and '.join(used)} cannot be seen from here.")
+    if request.control_tokens:
+        notices.append(
+            f"Whether {server.host} reads control tokens in a prompt as such cannot be seen from here."
+        )
     if "chat" not in path:
         left = [
             name

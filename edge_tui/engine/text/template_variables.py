@@ -99,6 +99,29 @@ def assignment(pair: str) -> tuple[str, object]:
         raise ValueError(f"{name[:60]!r} {error}") from error
 
 
+def assignments(text: str) -> dict[str, object]:
+    """Reads assignments that are separated by spaces, as `written` writes them.
+
+    Raises:
+        ValueError: a whole sentence.
+    """
+    # A name and "=" begin the next one; inside a value they stand in quotes or brackets.
+    found: dict[str, object] = {}
+    pieces, begun = text.split(" "), ""
+    for position, piece in enumerate(pieces):
+        begun = f"{begun} {piece}" if begun else piece
+        if not begun:
+            continue
+        try:
+            name, value = assignment(begun)
+        except ValueError:
+            if position == len(pieces) - 1:
+                raise
+            continue
+        found[name], begun = value, ""
+    return found
+
+
 def written(variables: Mapping[str, object]) -> str:
     """Writes variables on one line, `name=value` with JSON values, as `assignment` reads each."""
     return " ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in variables.items())

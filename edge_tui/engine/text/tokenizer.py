@@ -171,7 +171,7 @@ class Codec:
 
     def control_in(self, texts: Iterable[str]) -> Counter[str]:
         """Returns how often each control token would be read out of the texts."""
-        texts = list(texts)
+        texts = list(map(_whole, texts))
         found = Counter(word for text in texts for word in self._words.findall(text))
         if self._normalizes:
             ids = [i for text in texts for i in self._tokenizer.encode(text, add_special_tokens=False).ids]

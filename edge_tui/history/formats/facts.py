@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.port import Message
+from edge_tui.engine.text.template_variables import written
 
 if TYPE_CHECKING:
     from edge_tui.history.runs import StoredRun
@@ -35,6 +36,7 @@ def facts(stored: StoredRun) -> list[tuple[str, str]]:
             lines.append((name, f"{value} ({resolved.source})"))
         lines.append(("seed", str(started.seed)))
         lines.append(("control tokens", " ".join(started.control_tokens)))
+    lines.append(("template", written(stored.request.template)))
     lines += [(f"{each.name} from token {each.index}", f"{each.value:.6g}") for each in stored.changes]
     lines.append(("tokens", f"{entry.tokens:,}"))
     if finished is not None:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from textual import work
 
 from edge_tui import decoders as registry
+from edge_tui.precedence import TEMPERATURE
 from edge_tui.tui.conversation import Exchange, of_messages
 from edge_tui.tui.prompt_history import PromptHistory
-from edge_tui.tui.run_params import TEMPERATURE, ParamPatch
+from edge_tui.tui.run_params import ParamPatch
 from edge_tui.tui.screens.talking import Talking
 from edge_tui.tui.services import services
 from edge_tui.tui.session import Meter, Run
@@ -136,19 +137,21 @@ class Crafting(Talking):
         given = ParamPatch(
             preset.parameters, preset.mode, preset.max_length, stop=preset.stop, system=preset.system
         )
-        if self._take_values(preset.strategy, given):
-            self.say(f"{preset.title or preset.name}: ctrl+j runs the prompt with it.", "good")
+        if self._take_values(preset.strategy, given, preset.name):
+            said = f"{preset.title or preset.name}: ctrl+j runs the prompt with it."
+            lost = self.run_params.outranked()
+            self.say(f"{said} {lost}" if lost else said, "warning" if lost else "good")
         if preset.prompt:
             self._put(preset.prompt)
 
-    def _take_values(self, strategy: str, given: ParamPatch) -> bool:
+    def _take_values(self, strategy: str, given: ParamPatch, preset: str = "") -> bool:
         """Takes a strategy with its values; False, and a sentence, where not all of it can be had."""
         try:
             decoder = registry.find(strategy)
         except registry.UnknownStrategy as error:
             self.say(str(error), "error")
             return False
-        refused = self.run_params.take(decoder, given)
+        refused = self.run_params.take(decoder, given, preset)
         self.strategy_list.chosen = decoder.name
         self.parameters.reload()
         self._title_parameters()
@@ -237,7 +240,8 @@ class Crafting(Talking):
             self.prompt.put(stored.prompt)
         if again:
             seed = stored.started.seed if stored.started is not None else stored.request.seed
-            self._start(replace(stored.request, prefix=(), seed=seed))
+            sources = dict.fromkeys(stored.request.sources, f"run {stored.entry.id}")
+            self._start(replace(stored.request, prefix=(), seed=seed, sources=sources))
             if other and loaded is not None:
                 self.say(f"It was {stored.model} then; it is {loaded.name} now.", "warning")
             return
@@ -314,4 +318,5 @@ def _values_of(stored: StoredRun, at_end: bool) -> ParamPatch:
         stop=request.stop,
         chat=request.chat,
         system=request.system,
+        template=request.template,
     )

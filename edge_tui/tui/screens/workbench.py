@@ -308,7 +308,7 @@ class Workbench(Crafting):
         elif key == "ui.sidebar":
             self.set_class(not settings.ui.sidebar, "-folded")
         elif key.startswith("parameters.") or "." not in key:
-            self.run_params.reset(key.rpartition(".")[2])
+            self.run_params.follow(key.rpartition(".")[2])
         self.parameters.reload()
 
     def action_themes(self) -> None:

@@ -1,0 +1,204 @@
+"""Runs a causal language model by transformers' own code over its own cache.
+
+Slower than the flat decoder, but it knows every architecture that transformers knows.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from edge_tui.decoders.base import Output
+from edge_tui.engine.checkpoints.weights import WeightsError
+from edge_tui.engine.models.base import Caps, ModelInfo
+from edge_tui.engine.models.groups import Group, GroupedContext
+from edge_tui.engine.models.self_check import Deviation, deviation
+from edge_tui.errors import Cancelled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+CROPPABLE = ("DynamicLayer", "DynamicIndexedLayer", "DummyLayer")
+"""Cache layers that can forget their last positions."""
+
+
+class TransformersModel:
+    """A `LanguageModel` around a transformers module; see `load_transformers`."""
+
+    def __init__(self, module: Any, info: Callable[[int], ModelInfo]) -> None:
+        self._module = module
+        inputs = inspect.signature(module.forward).parameters
+        self._cache_name = "past_key_values" if "past_key_values" in inputs else "cache_params"
+        self._keeps = "logits_to_keep" in inputs
+        self._places = "position_ids" in inputs
+        layers = self._new_cache().layers
+        stuck = {type(layer).__name__ for layer in layers} - set(CROPPABLE)
+        self.recurrent = bool(stuck)
+        name, reasons = type(module).__name__, []
+        if stuck:
+            reasons.append(f"{name} keeps a running state, which cannot be rewound.")
+        if module.device.type == "cuda":
+            reasons.append(f"Steps of {name} are launched one by one, not captured, and so slower.")
+        self.caps = Caps(rewind=not stuck, hidden=True)
+        self.info = info(self._probe())
+        off = self._check(name)
+        if off.two > off.limit:
+            reasons.append(
+                f"{name} decodes one row at a time: as two rows its logits are {off.two:.2g} of their spread "
+                f"off what one full forward gives ({off.one:.2g} as one row, {off.limit:.2g} is rounding)."
+            )
+        several = off.two <= off.limit
+        self.caps = Caps(
+            rewind=not stuck, fork=several, reorder=several, hidden=True, reason=" ".join(reasons)
+        )
+
+    def open(self, rows: int, capacity: int, total: int = 0) -> GroupedContext:
+        """An empty context for `rows` sequences of at most `capacity` positions, whatever run it is for."""
+        return GroupedContext(rows, capacity, str(self._module.device), self._new_cache, self.caps.rewind)
+
+    def notice(self, total: int) -> str:
+        """Nothing: contexts end where a rotary embedding would change."""
+        return ""
+
+    @torch.inference_mode()
+    def forward(self, ctx: GroupedContext, ids: Tensor, hidden: bool = False) -> Output:
+        """One step: appends `ids` int64 `[R, K]` to the context and returns logits `[R, K, V]`.
+
+        Raises:
+            ContextFull: they do not fit.
+        """
+        k = ids.shape[1]
+        ctx.reserve([k] * ctx.rows)
+        outputs = [self._feed(group, _rows(ids, group, ctx.rows), hidden) for group in ctx.groups]
+        ctx.length += k
+        return _gather(ctx, outputs)
+
+    @torch.inference_mode()
+    def prefill(
+        self,
+        ctx: GroupedContext,
+        ids: Tensor,
+        lengths: Tensor,
+        chunk: int = 512,
+        progress: Callable[[int, int], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Output:
+        """Reads prompts, in chunks, on top of what the context already holds.
+
+        Arguments, result and errors are those of `LanguageModel.prefill`. Rows of different lengths are read
+        one length after another, and `progress` counts all of them. A recurrent model reads a fresh prompt
+        in one piece, because its scan cannot start from a state.
+        """
+        counts: list[int] = lengths.tolist()
+        if min(counts) < 1 or max(counts) > ids.shape[1]:
+            raise ValueError(f"Prompt lengths must lie in 1 … {ids.shape[1]}, not {counts}.")
+        ctx.reserve(counts)
+        ctx.part(counts)
+        total, read = sum(counts[group.rows[0]] for group in ctx.groups), 0
+        outputs = []
+        for group in ctx.groups:
+            count = counts[group.rows[0]]
+            prompt = _rows(ids, group, ctx.rows)[:, :count]
+            size = count if self.recurrent and not group.length else chunk
+            out = None
+            for done in range(0, count, size):
+                if cancelled is not None and cancelled():
+                    raise Cancelled
+                piece = prompt[:, done : done + size]
+                out = self._feed(group, piece, False, last=True)
+                ctx.length[group.rows] += piece.shape[1]
+                read += piece.shape[1]
+                if progress is not None:
+                    progress(read, total)
+            assert out is not None
+            outputs.append(out)
+        return _gather(ctx, outputs)
+
+    def release(self) -> None:
+        """Drops the weights. The model is unusable afterwards."""
+        self._module = None
+        if self.info.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+    def _feed(self, group: Group, ids: Tensor, hidden: bool, last: bool = False) -> Output:
+        """Appends ids to a group's cache; `last` asks for the last position's logits only."""
+        if self.recurrent and group.length and ids.shape[1] > 1:
+            steps = [self._feed(group, ids[:, i : i + 1], hidden) for i in range(ids.shape[1])]
+            if last:
+                return steps[-1]
+            states = [s.hidden for s in steps if s.hidden is not None]
+            return Output(torch.cat([s.logits for s in steps], 1), torch.cat(states, 1) if hidden else None)
+        if self._module is None:
+            raise RuntimeError(f"{self.info.name} has been released.")
+        extra: dict[str, Any] = {"logits_to_keep": 1} if last and self._keeps else {}
+        if self._places:
+            ends = group.length, group.length + ids.shape[1]
+            extra["position_ids"] = torch.arange(*ends, device=ids.device).expand(ids.shape)
+        out = self._module(
+            input_ids=ids,
+            use_cache=True,
+            output_hidden_states=hidden,
+            **{self._cache_name: group.cache},
+            **extra,
+        )
+        group.length += ids.shape[1]
+        logits = out.logits[:, -1:] if last else out.logits
+        return Output(logits, torch.stack(out.hidden_states, 2) if hidden else None)
+
+    def _check(self, name: str) -> Deviation:
+        """Holds cached steps against one uncached forward, with positions said and, if need be, without.
+
+        Raises:
+            WeightsError: a single row comes out wrong.
+        """
+        off = deviation(self, self._module)
+        if self._places and max(off.one, off.two) > off.limit:
+            self._places = False
+            without = deviation(self, self._module)
+            off = min(off, without, key=lambda each: (each.one > each.limit, each.two > each.limit))
+            self._places = off is not without
+        if off.one > off.limit:
+            raise WeightsError(
+                f"{name} cannot be decoded step by step: with its cache the logits are {off.one:.2g} of "
+                f"their spread off what one full forward gives (as two rows {off.two:.2g}), where "
+                f"{off.limit:.2g} is rounding; choose a model of another architecture."
+            )
+        return off
+
+    def _new_cache(self) -> Any:
+        """An empty cache; windowed layers keep everything, so that they can be rewound (masks hide it)."""
+        from transformers import DynamicCache
+        from transformers.cache_utils import DynamicLayer
+
+        cache = DynamicCache(config=self._module.config)
+        for i, layer in enumerate(cache.layers):
+            if type(layer).__name__ == "DynamicSlidingWindowLayer":
+                cache.layers[i] = DynamicLayer()
+        return cache
+
+    @torch.inference_mode()
+    def _probe(self) -> int:
+        """Runs one token and returns the bytes that a position takes in the cache."""
+        group = Group([0], 0, self._new_cache())
+        self._feed(group, torch.zeros(1, 1, dtype=torch.int64, device=self._module.device), False)
+        kept = [getattr(layer, name, None) for layer in group.cache.layers for name in ("keys", "values")]
+        return sum(t.numel() * t.element_size() for t in kept if t is not None)
+
+
+def _rows(ids: Tensor, group: Group, rows: int) -> Tensor:
+    return ids if group.rows == list(range(rows)) else ids[group.rows]
+
+
+def _gather(ctx: GroupedContext, outputs: list[Output]) -> Output:
+    """One output from the groups' outputs, rows in their order."""
+    order = [row for group in ctx.groups for row in group.rows]
+    if len(outputs) == 1 and order == list(range(ctx.rows)):
+        return outputs[0]
+    back = sorted(range(ctx.rows), key=order.__getitem__)
+    logits = torch.cat([out.logits for out in outputs])[back]
+    states = [out.hidden for out in outputs if out.hidden is not None]
+    return Output(logits, torch.cat(states)[back] if states else None)

@@ -1,0 +1,258 @@
+"""Opens a history whatever state its file is in; of a damaged one it saves what can be read.
+
+SQLite notices damage where it reads, so a file is looked through when it is opened. What can be read of a
+damaged one is copied into a new file, run by run, and only then do the two change places: a process that is
+killed meanwhile leaves all as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import sqlite3
+import struct
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_tui.engine.port import Request
+from edge_tui.history import columns
+from edge_tui.history.restore import transcript_of
+from edge_tui.history.runs import Entry, StoredRun, build, preview, prompt_of
+from edge_tui.history.schema import HistoryError
+from edge_tui.history.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+CHECK_SECONDS = 1.0
+"""How long the search for damage may take; a file of many gigabytes is looked through in part."""
+_PAGE = 4096
+"""Bytes of a page, of every history that was ever made."""
+_STEPS = 10_000
+"""Instructions of SQLite's machine between two looks at the clock."""
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_IDS = (
+    "SELECT id FROM runs",
+    "SELECT id FROM runs ORDER BY id DESC",
+    "SELECT id FROM runs INDEXED BY runs_by_age ORDER BY created",
+    "SELECT id FROM runs INDEXED BY runs_by_age ORDER BY created DESC",
+    "SELECT run FROM details",
+    "SELECT run FROM details ORDER BY run DESC",
+    "SELECT run FROM chunks ORDER BY run, number",
+    "SELECT run FROM chunks ORDER BY run DESC, number DESC",
+)
+"""Where ids of runs stand, from both ends: what lies behind a damaged page is reached from the other."""
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """Tells whether an error, or its cause, means that the file's content is not what SQLite wrote."""
+    return error is not None and (
+        getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE or is_damage(error.__cause__)
+    )
+
+
+def open_store(path: Path) -> Store:
+    """Opens a history, or one in memory where its file cannot be used; `problem` then says why.
+
+    Raises:
+        HistoryError: SQLite is too old even for a history in memory.
+    """
+    try:
+        return open_whole(path)
+    except HistoryError as error:
+        return Store(problem=str(error))
+    except sqlite3.Error as error:
+        # Locked, read-only, full: the file may be sound.
+        return Store(problem=f"The history {path} cannot be used ({error}): this session's is not kept.")
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        return Store(problem=f"The history {path} cannot be used ({reason}): this session's is not kept.")
+
+
+def open_whole(path: Path) -> Store:
+    """Opens a history; of a damaged one, a new one with what can be read of it, and `problem` says so.
+
+    Raises:
+        HistoryError: SQLite is too old, or the file was written by a newer version.
+        sqlite3.Error, OSError: it cannot be used, or is damaged and cannot be set aside.
+    """
+    store = None
+    try:
+        store = Store(path)
+        if not store.is_damaged(CHECK_SECONDS, _STEPS):
+            return store
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+    if store is not None:
+        store.close()
+    return rebuild(path)
+
+
+def rebuild(path: Path) -> Store:
+    """Puts a new history with what can be read in a damaged one's place; `problem` of it says so.
+
+    Raises:
+        HistoryError, sqlite3.Error, OSError: the new one cannot be written, or the old one not be renamed.
+    """
+    problem = _replace(path)
+    return Store(path, problem=problem)
+
+
+def _replace(path: Path) -> str:
+    before = path.stat().st_ino
+    fresh = path.with_name(f"{path.stem}-rebuilt-{os.getpid()}{path.suffix}")
+    copy = path.with_name(f"{path.stem}-copy-{os.getpid()}{path.suffix}")
+    try:
+        Store(fresh).close()
+        saved = lost = 0
+        with fresh.open("rb") as file:
+            first_page = file.read(_PAGE)
+        with closing(Store(fresh)) as new:
+            for graft in (b"", first_page):
+                if not saved:
+                    _copy_file(path, copy, graft)
+                    saved, lost = _copy(copy, new)
+        if path.stat().st_ino != before:
+            return ""  # another process was quicker
+        aside = path.with_name(f"{path.stem}-damaged-{time.strftime('%Y%m%d-%H%M%S')}{path.suffix}")
+        for suffix in ("-wal", "-shm"):  # its newest runs may be there alone
+            with suppress(FileNotFoundError):
+                path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+        path.rename(aside)
+        fresh.rename(path)
+    finally:
+        for name in (fresh.name, copy.name):
+            for suffix in ("", "-wal", "-shm"):
+                path.with_name(name + suffix).unlink(missing_ok=True)
+    if not saved:
+        return f"The history was damaged; it lies in {aside.name} now and a new one begins."
+    missing = f"; {lost:,} could not be read, or not whole" if lost else ""
+    runs = "1 run is" if saved == 1 else f"{saved:,} runs are"
+    return f"The history was damaged: {runs} in a new one{missing}. The damaged file is {aside.name} now."
+
+
+def _copy_file(path: Path, copy: Path, first_page: bytes) -> None:
+    """Copies a damaged file with what lies beside it, its header mended.
+
+    Args:
+        path: The file.
+        copy: Where to.
+        first_page: Of a history of this version, put in the first page's place: every history has its tables
+            at the same pages. Nothing to leave the page as it is.
+    """
+    copy.unlink(missing_ok=True)
+    shutil.copyfile(path, copy)
+    with suppress(FileNotFoundError):
+        shutil.copyfile(path.with_name(path.name + "-wal"), copy.with_name(copy.name + "-wal"))
+    with copy.open("r+b") as file:
+        file.write(first_page)
+        file.seek(0, os.SEEK_END)
+        count = file.tell() // _PAGE
+        # A file that is shorter than its header says is not even opened. No page is free.
+        file.seek(28)
+        file.write(struct.pack(">III", count, 0, 0))
+        file.seek(24)
+        change = file.read(4)
+        file.seek(92)
+        file.write(change)
+
+
+def _copy(path: Path, new: Store) -> tuple[int, int]:
+    """Copies what can be read; returns how many runs came over, and how many not or not whole."""
+    saved = lost = 0
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error:
+        return 0, 0
+    with closing(Store(connection=connection)) as old:
+        for run in _ids(connection, path):
+            stored, whole = _read(old, connection, run)
+            lost += not whole
+            if stored is not None:
+                with suppress(HistoryError, sqlite3.IntegrityError):
+                    new.insert(stored, _answer(stored))
+                    saved += 1
+        vocabularies = _tolerant(connection, "SELECT id, model FROM vocabularies")
+        for vocabulary, model in vocabularies:
+            pieces = "SELECT token, text FROM pieces WHERE vocabulary = ? ORDER BY token"
+            found = dict(_tolerant(connection, pieces, vocabulary))
+            found |= dict(_tolerant(connection, f"{pieces} DESC", vocabulary))
+            with suppress(sqlite3.IntegrityError):
+                new.add_pieces(str(model), {id: text for id, text in found.items() if isinstance(text, str)})
+    return saved, lost
+
+
+def _ids(connection: sqlite3.Connection, path: Path) -> list[int]:
+    """The ids that any table or index still knows, in the order in which the runs began."""
+    most = path.stat().st_size  # a run takes more than a byte: what is beyond is no id but damage
+    known = {id for query in _IDS for (id,) in _tolerant(connection, query) if isinstance(id, int)}
+    return sorted(id for id in known if 0 < id <= most)
+
+
+def _tolerant(connection: sqlite3.Connection, query: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+    """Rows of a query up to the first that cannot be read."""
+    with suppress(sqlite3.Error, OverflowError):
+        yield from connection.execute(query, values)
+
+
+def _read(old: Store, connection: sqlite3.Connection, run: int) -> tuple[StoredRun | None, bool]:
+    """A run as far as it can be read, None if nothing can, and whether that is all of it."""
+    try:
+        return old.load(run), True
+    except (HistoryError, sqlite3.Error, LookupError, TypeError, ValueError):
+        pass
+    details = next(
+        _tolerant(connection, "SELECT request, started, finished FROM details WHERE run = ?", run), ()
+    )
+    request, started, finished = (_json(text) for text in details or ("", "", ""))
+    entry = _attempt(lambda: old.entry(run))
+    asked = _attempt(lambda: build(Request, request)) if request else None
+    if entry is None and asked is None:
+        return None, False
+    if asked is None:
+        assert entry is not None
+        asked = Request(entry.prompt, strategy=entry.strategy)
+    batches = tuple(_batches(connection, run))
+    if entry is None:
+        prompt, tokens = preview(prompt_of(asked)), sum(map(len, batches))
+        uid = secrets.token_hex(8)
+        entry = Entry(run, uid, 0.0, "interrupted", "", "", asked.strategy, tokens, 0.0, prompt, "")
+    from edge_tui.engine.events import Finished, Started
+
+    begun = _attempt(lambda: build(Started, started)) if started else None
+    ended = _attempt(lambda: build(Finished, finished)) if finished else None
+    return StoredRun(entry, asked, begun, ended, batches=batches), False
+
+
+def _batches(connection: sqlite3.Connection, run: int) -> Iterator[Any]:
+    """The chunks of a run's own tokens up to the first that is missing or cannot be read."""
+    for number in range(2**31):
+        found = list(
+            _tolerant(connection, "SELECT data FROM chunks WHERE run = ? AND number = ?", run, number)
+        )
+        batch = _attempt(lambda: columns.unpack(found[0][0], run))  # noqa: B023 - called at once
+        if batch is None:
+            return
+        yield batch
+
+
+def _answer(stored: StoredRun) -> str:
+    return _attempt(lambda: transcript_of(stored).text) or stored.entry.answer
+
+
+def _json(text: object) -> dict[str, Any]:
+    found = _attempt(lambda: json.loads(str(text)))
+    return found if isinstance(found, dict) else {}
+
+
+def _attempt(read: Callable[[], Any]) -> Any:
+    """What a reader gives; None where damage lets it fail, in whatever way."""
+    try:
+        return read()
+    except Exception:
+        return None

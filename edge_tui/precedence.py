@@ -1,0 +1,108 @@
+"""Orders the places that a value may come from: the highest layer holds, and those below are told as lost.
+
+`mode` is a second name for a temperature. It competes with `parameters.temperature` by its layer; within one
+layer it wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Any
+
+from edge_tui.engine.port import MODE_TEMPERATURE
+
+TEMPERATURE = "temperature"
+"""The parameter that modes set."""
+
+
+class Layer(IntEnum):
+    """Where a value was said, lowest first."""
+
+    DEFAULT = 0
+    FILE = 1
+    ENVIRONMENT = 2
+    PRESET = 3
+    FLAG = 4
+    LIVE = 5
+
+
+class Rank(IntEnum):
+    """How closely a key means a parameter, within one layer."""
+
+    COMMON = 0
+    """A key of `[parameters]`."""
+    OWN = 1
+    """A key of `[parameters.<strategy>]`."""
+    MODE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A value that one place gives.
+
+    Attributes:
+        key: Dotted path under which it was said.
+        value: What it comes to.
+        source: "config.toml:12", "EDGE_TUI_SEED", "--set", …
+        layer: Of the source.
+        rank: Within the layer.
+        word: What was said, where that is not the value itself: a mode.
+    """
+
+    key: str
+    value: Any
+    source: str
+    layer: Layer
+    rank: Rank = Rank.COMMON
+    word: str = ""
+
+    def __str__(self) -> str:
+        """As in `config.toml:1's mode = exploratory (1.5)`."""
+        shown = _shown(self.value)
+        return f"{self.source}'s {self.key} = {f'{self.word} ({shown})' if self.word else shown}"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The claim that holds, and those that lost to it, the strongest first."""
+
+    winner: Claim
+    lost: tuple[Claim, ...] = ()
+
+    def losers(self) -> str:
+        """Says who lost: `config.toml:1's mode = exploratory (1.5) lost`; "" where nobody did."""
+        return f"{'; '.join(map(str, self.lost))} lost" if self.lost else ""
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return str(list(value))
+    return "auto" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def told(claims: Iterable[Claim]) -> list[dict[str, Any]]:
+    """Claims as JSON: key, value, source, and the mode where one was said."""
+    return [
+        {"key": claim.key, "value": claim.value, "source": claim.source}
+        | ({"mode": claim.word} if claim.word else {})
+        for claim in claims
+    ]
+
+
+def decide(claims: Iterable[Claim]) -> Decision | None:
+    """Returns the claim of the highest layer, by rank within it, the last one of equals; None without any."""
+    *lost, winner = sorted(claims, key=lambda claim: (claim.layer, claim.rank)) or (None,)
+    return None if winner is None else Decision(winner, tuple(reversed(lost)))
+
+
+def temperature_of(modes: Sequence[Claim]) -> tuple[Claim, ...]:
+    """The temperature that the mode in force claims; none under "custom"."""
+    decision = decide(modes)
+    if decision is None or decision.winner.value not in MODE_TEMPERATURE:
+        return ()
+    mode = decision.winner
+    return (replace(mode, value=MODE_TEMPERATURE[mode.value], rank=Rank.MODE, word=mode.value),)
