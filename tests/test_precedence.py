@@ -13,11 +13,11 @@ import pytest
 
 from edge_tui import decoders
 from edge_tui.cli.config import value_of
+from edge_tui.config.precedence import Layer
 from edge_tui.config.schema import SCHEMA, Literal
 from edge_tui.config.settings import Settings, load, user_config
 from edge_tui.config.writer import change
 from edge_tui.engine.decode.resolve import settle
-from edge_tui.precedence import Layer
 from edge_tui.tui.run_params import ParamPatch, RunParams
 
 FILE, ENVIRONMENT, PRESET, FLAG, LIVE = Layer.FILE, Layer.ENVIRONMENT, Layer.PRESET, Layer.FLAG, Layer.LIVE

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from edge_tui import decoders
 from edge_tui.config import resources
 from edge_tui.config.entries import shared_parameters, toml, value_of
+from edge_tui.config.names import parameters_of
+from edge_tui.config.precedence import Decision
 from edge_tui.config.reader import flatten, read
 from edge_tui.config.schema import QUANTIZATION, SCHEMA, Literal
 from edge_tui.config.settings import COMMON, Settings, user_config
 from edge_tui.config.writer import ConfigError, change, write
-from edge_tui.precedence import Decision
-from edge_tui.settings_names import parameters_of
 from edge_tui.util.sanitise import sanitise
 from edge_tui.util.user_file import exists, expand, read_text, reason
 

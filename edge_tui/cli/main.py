@@ -266,7 +266,7 @@ def _dispatch(args: argparse.Namespace) -> int:
     if command is not None and "connect" in given:
         raise UsageError(f"--connect opens the workbench over a server; {command} works on this machine.")
     if before and command not in ("run", "serve", "config"):
-        from edge_tui.settings_names import flag_of
+        from edge_tui.config.names import flag_of
 
         raise UsageError(
             f"{flag_of(before[0])} has no meaning for {command}: leave it out"
@@ -348,8 +348,8 @@ def _settings(given: dict[str, Any]) -> tuple[Settings, list[Notice]]:
 
 def _replaced(overrides: dict[str, Any], key: str, value: Any) -> list[Notice]:
     """Takes a flag's value; a notice if it takes the place of another one of the same name."""
+    from edge_tui.config.names import flag_of
     from edge_tui.config.reader import Notice
-    from edge_tui.settings_names import flag_of
 
     before = overrides.get(key, value)
     overrides[key] = value

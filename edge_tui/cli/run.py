@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_tui.cli.run_output import Json, Text
+from edge_tui.config.precedence import told
 from edge_tui.engine import events
 from edge_tui.engine.port import Request
 from edge_tui.errors import UsageError
 from edge_tui.history.recorder import recorder_of
-from edge_tui.precedence import told
 from edge_tui.util.safe_stream import control
 from edge_tui.util.sanitise import sanitise
 

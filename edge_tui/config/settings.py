@@ -17,18 +17,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.config import resources
+from edge_tui.config.layers import COMMON, Layers
+from edge_tui.config.names import canonical, parameters_of
+from edge_tui.config.precedence import TEMPERATURE, Claim, Layer, Rank, decide, temperature_of
 from edge_tui.config.reader import Notice, read
 from edge_tui.engine.port import MODE_TEMPERATURE, ModelSpec
-from edge_tui.precedence import TEMPERATURE, Claim, Layer, Rank, decide, temperature_of
-from edge_tui.settings_layers import COMMON, Layers
-from edge_tui.settings_names import canonical, parameters_of
 from edge_tui.util.user_file import exists, expand
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from edge_tui.config.precedence import Decision
     from edge_tui.engine.port import Mode, Precision
-    from edge_tui.precedence import Decision
 
 __all__ = ["COMMON", "Models", "Notice", "Settings", "Ui", "load", "user_config"]
 

@@ -11,20 +11,20 @@ from dataclasses import dataclass, replace
 from math import isclose, log1p
 from typing import TYPE_CHECKING, Any, Literal
 
+from edge_tui.config.precedence import TEMPERATURE, Claim, Layer, Rank, decide
 from edge_tui.decoders.base import Decoder, Param, ParamError
 from edge_tui.engine import seeds
 from edge_tui.engine.port import MODE_TEMPERATURE, Message, Request
 from edge_tui.engine.text.template_variables import assignments
 from edge_tui.engine.text.template_variables import written as written_variables
-from edge_tui.precedence import TEMPERATURE, Claim, Layer, Rank, decide
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from edge_tui.config.precedence import Decision
     from edge_tui.config.settings import Settings
     from edge_tui.engine.events import Resolved
     from edge_tui.engine.port import Mode
-    from edge_tui.precedence import Decision
 
 MODES: tuple[Literal["custom", "exploratory", "focused"], ...] = ("custom", "exploratory", "focused")
 
@@ -114,7 +114,7 @@ class RunParams:
     """Every value that the next request will carry.
 
     A value of this session lies on top of the settings: a preset's under the flags, the user's own over
-    everything (`edge_tui.precedence`).
+    everything (`edge_tui.config.precedence`).
 
     Args:
         settings: Where values start.

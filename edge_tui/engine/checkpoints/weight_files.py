@@ -35,6 +35,10 @@ class CheckpointError(EdgeError):
     code = "checkpoint"
 
 
+class WeightsError(ValueError):
+    """A checkpoint that cannot be loaded; the message is one sentence that names what is wrong."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """One stored tensor, as its file's header describes it.

@@ -11,8 +11,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.engine.models.base import WeightsError
-from edge_tui.engine.models.stored_bits import StoredBits
+from edge_tui.engine.checkpoints.stored_bits import StoredBits
+from edge_tui.engine.checkpoints.weight_files import WeightsError
 from edge_tui.errors import Cancelled
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["INDEX", "SINGLE", "Weights", "WeightsError", "check_shards", "shard_files"]
+__all__ = ["INDEX", "SINGLE", "Weights", "check_shards", "shard_files"]
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

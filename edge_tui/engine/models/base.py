@@ -15,15 +15,11 @@ from edge_tui.decoders.base import Output
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Caps", "Context", "ContextFull", "LanguageModel", "ModelInfo", "Output", "WeightsError"]
+__all__ = ["Caps", "Context", "ContextFull", "LanguageModel", "ModelInfo", "Output"]
 
 
 class ContextFull(Exception):
     """More positions were asked for than the context holds."""
-
-
-class WeightsError(ValueError):
-    """A checkpoint that cannot be loaded; the message is one sentence that names what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,7 +183,7 @@ def _read(
 ) -> LanguageModel:
     import torch
 
-    from edge_tui.engine.checkpoints.weights import WeightsError
+    from edge_tui.engine.checkpoints.weight_files import WeightsError
     from edge_tui.engine.models.linear import PrecisionError
     from edge_tui.errors import Cancelled
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from edge_tui.decoders.base import Output
-from edge_tui.engine.checkpoints.weights import WeightsError
+from edge_tui.engine.checkpoints.weight_files import WeightsError
 from edge_tui.engine.models.base import Caps, ModelInfo
 from edge_tui.engine.models.groups import Group, GroupedContext
 from edge_tui.engine.models.self_check import Deviation, deviation

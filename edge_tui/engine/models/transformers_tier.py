@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from edge_tui.engine.checkpoints.weights import Weights, WeightsError, check_shards
+from edge_tui.engine.checkpoints.weight_files import WeightsError
+from edge_tui.engine.checkpoints.weights import Weights, check_shards
 from edge_tui.engine.models.architectures import FAMILIES, supports
 from edge_tui.engine.models.base import ModelInfo
 from edge_tui.engine.models.linear import Linear, PrecisionError, kind_of, kind_stored

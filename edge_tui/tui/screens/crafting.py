@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from textual import work
 
 from edge_tui import decoders as registry
-from edge_tui.precedence import TEMPERATURE
+from edge_tui.config.precedence import TEMPERATURE
 from edge_tui.tui.conversation import Exchange, of_messages
 from edge_tui.tui.prompt_history import PromptHistory
 from edge_tui.tui.run_params import ParamPatch

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
-from edge_tui.engine.checkpoints.weights import WeightsError
+from edge_tui.engine.checkpoints.weight_files import WeightsError
 from edge_tui.engine.models.architectures import DEFAULTS, UnsupportedError, flat_config
 from edge_tui.engine.models.memory_estimate import forecast
 from tests.engine.checkpoints import make_checkpoint

@@ -9,7 +9,7 @@ import torch
 from transformers import GPT2Model
 from transformers.cache_utils import DynamicLayer
 
-from edge_tui.engine.checkpoints.weights import WeightsError
+from edge_tui.engine.checkpoints.weight_files import WeightsError
 from edge_tui.engine.events import Loaded
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.models.groups import GroupedContext

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import torch
 
-from edge_tui.engine.checkpoints.weights import WeightsError
+from edge_tui.engine.checkpoints.weight_files import WeightsError
 from edge_tui.engine.models.base import ContextFull
 from edge_tui.engine.models.transformers_tier import TransformersModel, load_transformers
 from edge_tui.errors import Cancelled

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_tui.config.names import canonical, declared, flag_of, nearest
+from edge_tui.config.precedence import Claim, Layer, Rank
 from edge_tui.config.reader import TEMPLATE, Document, Notice
 from edge_tui.config.schema import QUANTIZATION, SCHEMA, Literal, text
 from edge_tui.engine.text import template_variables
-from edge_tui.precedence import Claim, Layer, Rank
-from edge_tui.settings_names import canonical, declared, flag_of, nearest
 from edge_tui.util.user_file import expand
 
 if TYPE_CHECKING:
