@@ -18,7 +18,6 @@ import decoders
 from decoders.base import Param, ParamError
 from decoders.errors import problem_of
 from edge_tui import logs
-from edge_tui.engine.checkpoint import CheckpointError
 from edge_tui.engine.events import Died, Event, Failed, Finished, Loaded, Queued
 from edge_tui.engine.out_of_memory import is_out_of_memory, release
 from edge_tui.engine.port import Memory, ModelSpec, Request
@@ -140,10 +139,13 @@ class LocalEngine:
 
     def count(self, text: str, control_tokens: bool = False) -> int | None:
         loaded = self._residents.peek("model")
-        try:
-            return len(loaded.codec.encode(text, control=control_tokens)) if loaded else None
-        except CheckpointError:  # the run will say it
+        if loaded is None:
             return None
+        codec = loaded.codec
+        if not control_tokens and not codec.reads_names and codec.control_in([text]):
+            self._commands.put(codec.prepare_names)  # whoever waits for a number paints
+            return None
+        return len(codec.encode(text, control=control_tokens))
 
     def memory(self) -> Memory:
         loaded = self._residents.peek("model")
