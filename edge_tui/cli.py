@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from edge_tui import __version__, command_flags, standard_streams
+from edge_tui import __version__, command_flags, library_output, standard_streams
 from edge_tui.bench import flags
 from edge_tui.history import flags as history_flags
 from edge_tui.safe_stream import guard_terminal
@@ -74,6 +74,7 @@ class _Namespace(argparse.Namespace):
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the `edge-tui` command; returns the exit status."""
     standard_streams.prepare()
+    library_output.silence()
     guard_terminal()
     return standard_streams.flushed(lambda: _status(argv))
 
