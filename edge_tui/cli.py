@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from edge_tui import __version__, command_flags, library_output, standard_streams
 from edge_tui.bench import flags
 from edge_tui.history import flags as history_flags
+from edge_tui.repeated_flags import Append, Namespace
 from edge_tui.safe_stream import guard_terminal
 from edge_tui.sanitise import sanitise
 from edge_tui.serve import flags as serve_flags
@@ -48,29 +49,6 @@ class _Parser(argparse.ArgumentParser):
         super()._print_message(sanitise(message), file)
 
 
-class _Append(argparse.Action):
-    """Appends a repeated flag's value to a list, past `_Namespace.__setattr__`."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        vars(namespace)[self.dest] = [*vars(namespace).get(self.dest, ()), values]
-
-
-class _Namespace(argparse.Namespace):
-    """Keeps both halves of a flag that is repeated before the command and after it.
-
-    argparse parses what follows the command into a namespace of its own and copies that over this one. Lists
-    are joined then, and the names of the flags before the command are kept in `before`.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "command" and value is not None:
-            vars(self)["before"] = tuple(each for each in vars(self) if each != name)
-        earlier = vars(self).get(name)
-        if isinstance(earlier, list) and isinstance(value, list):
-            value = [*earlier, *value]
-        super().__setattr__(name, value)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the `edge-tui` command; returns the exit status."""
     standard_streams.prepare()
@@ -82,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _status(argv: Sequence[str] | None) -> int:
     """Does what the arguments say; whatever goes wrong but a closed pipe is said and becomes a status."""
     try:
-        return _dispatch(parser(argv).parse_args(argv, _Namespace()))
+        return _dispatch(parser(argv).parse_args(argv, Namespace()))
     except UsageError as error:
         return _say(str(error), 2)
     except KeyboardInterrupt:
@@ -185,7 +163,7 @@ def _add_settings(to: argparse.ArgumentParser, screen: bool = True) -> None:
     decoding.add_argument(
         "--set",
         dest="set",
-        action=_Append,
+        action=Append,
         metavar="NAME=VALUE",
         help="a strategy's parameter; may be repeated",
     )
@@ -194,7 +172,7 @@ def _add_settings(to: argparse.ArgumentParser, screen: bool = True) -> None:
     decoding.add_argument(
         "--max-new-tokens", "--max-length", dest="max_length", metavar="N", help="most new tokens"
     )
-    decoding.add_argument("--stop", action=_Append, metavar="TEXT", help="end at this text; may be repeated")
+    decoding.add_argument("--stop", action=Append, metavar="TEXT", help="end at this text; may be repeated")
     decoding.add_argument(
         "--chat", action=argparse.BooleanOptionalAction, help="use the model's chat template"
     )
@@ -204,7 +182,7 @@ def _add_settings(to: argparse.ArgumentParser, screen: bool = True) -> None:
     decoding.add_argument("--system", metavar="TEXT", help="system prompt for the chat template")
     decoding.add_argument(
         "--template",
-        action=_Append,
+        action=Append,
         metavar="NAME=VALUE",
         help="a variable of the chat template, as in enable_thinking=false; may be repeated",
     )
@@ -224,7 +202,7 @@ def _add_settings(to: argparse.ArgumentParser, screen: bool = True) -> None:
     rest.add_argument(
         "--decoders",
         dest="decoder_folders",
-        action=_Append,
+        action=Append,
         metavar="DIR",
         help="a folder with strategies of your own",
     )

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.binding import Binding
 
-    from edge_tui.tui.knobs import Knobs, Row
+    from edge_tui.tui.knobs import Knobs
+    from edge_tui.tui.run_settings import Row
 
 
 class ParameterTable(Widget, can_focus=True):
