@@ -169,7 +169,8 @@ def _renamed(state: dict[str, Any], aliases: Mapping[str, str]) -> dict[str, Any
         return aliases.get(name, name)
 
     for token in state["added_tokens"]:
-        token["content"] = renamed(token["content"])
+        if token["content"] in aliases:  # where the template writes it, it is the token, also inside a word
+            token |= {"content": renamed(token["content"]), "single_word": False}
     model = state["model"]
     vocab = model["vocab"]
     if isinstance(vocab, dict):
