@@ -208,7 +208,7 @@ class LocalEngine:
         post = self._post if run.request.watched else self._post_end
         try:
             perform(run, self._residents, post, lambda: self._closing)
-        except (Exception, SystemExit) as error:  # a strategy of the user's may raise either
+        except BaseException as error:  # a strategy of the user's may raise any, SystemExit too
             self._post(explain(error, run.id))
             if is_out_of_memory(error):
                 release(error)

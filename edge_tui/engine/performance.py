@@ -95,7 +95,8 @@ def perform(
         post(Finished(run.id, "cancelled", 0, 0.0, 0.0))
         return
     ids = [*prompt.ids, *request.prefix]
-    settled = settle(request, decoder, decoder.from_checkpoint(main.checkpoint.generation_config))
+    own_values = checks.from_checkpoint(decoder, main.checkpoint.generation_config)
+    settled = settle(request, decoder, own_values)
     context = min(model.context for model in loaded.values())
     max_new, clamped = room(
         len(prompt.ids),
