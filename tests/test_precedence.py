@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edge_tui import decoders
-from edge_tui.cli.config import value_of
+from edge_tui.config.entries import value_of
 from edge_tui.config.precedence import Layer
 from edge_tui.config.schema import SCHEMA, Literal
 from edge_tui.config.settings import Settings, load, user_config

@@ -49,11 +49,16 @@ class Attributes:
                 continue
             owner, value, _ = found or known or (None, None, None)
             at, path = _method(owner, method), key[1]
-            said = f"{name_of(at)} puts a tensor into {path}" if isinstance(value, torch.Tensor) else (
-                f"{name_of(at)} changes {path}")  # fmt: skip
+            does = (
+                "changes"
+                if known is not None or not isinstance(value, torch.Tensor)
+                else "puts a tensor into"
+            )
             raise StrategyError(
-                f"{said}, which outlives the run and is not seen by captured steps; let init return it in the"
-                " state, and update it in place.", at)  # fmt: skip
+                f"{name_of(at)} {does} {path}, which outlives the run and is not seen by captured steps; let"
+                " init return it in the state, and update it in place.",
+                at,
+            )
 
     def _look(self) -> dict[tuple[int, str], tuple[object, Any, Any]]:
         """By owner and path: the owner, the value, and a copy where the value is a tensor."""

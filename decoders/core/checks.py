@@ -8,6 +8,7 @@ operation that writes, and the numbers themselves. Captured and traced steps are
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from math import isfinite
@@ -17,7 +18,7 @@ from edge_tui.decoders.core.errors import Problem, StrategyError, place_of
 from edge_tui.decoders.core.writes import watch_writes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     from torch import Tensor
@@ -80,7 +81,12 @@ def init(owner: Stage | Decoder, env: Env) -> State:
     Raises:
         StrategyError: it gave no state: row-first tensors by name, on the run's device.
     """
+    lent = {} if is_own(type(owner)) else {"env.prompt": env.prompt, "env.eos": env.eos}
+    copies = {name: tensor.clone() for name, tensor in lent.items()}
     state: object = owner.init(env)
+    for name, tensor in lent.items():
+        if not bool((tensor == copies[name]).all()):
+            raise StrategyError(_writes(owner.init, name), owner.init)
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise StrategyError(f"{name_of(owner.init)} returned {_said(state)}; it must return a dictionary of"
                             " tensors by name.", owner.init)  # fmt: skip
@@ -190,6 +196,27 @@ def check_numbers(decoder: Decoder, step: Step, rows: int, raw: Tensor) -> None:
         kept = final.gather(-1, step.chosen[:, None])
         if not bool((kept > -float("inf")).all()):
             raise StrategyError(f"{name_of(at)} chose a token that its own Step.final removes.", at)
+
+
+def from_checkpoint(decoder: Decoder, generation_config: Mapping[str, Any]) -> dict[str, float]:
+    """Calls `decoder.from_checkpoint`.
+
+    Raises:
+        StrategyError: it gave a name that is no parameter of its own, or a value out of range.
+    """
+    from edge_tui.decoders.base import ParamError
+
+    at = decoder.from_checkpoint
+    found: object = at(generation_config)
+    if not isinstance(found, Mapping):
+        raise StrategyError(f"{name_of(at)} returned {_said(found)}; it must return values by name.", at)
+    known = {param.name: param for param in decoder.params}
+    if unknown := [name for name in found if name not in known]:
+        raise StrategyError(f"{name_of(at)} gave {unknown[0]!r}, which is no parameter of its own.", at)
+    try:
+        return {name: known[name].parse(value) for name, value in found.items()}
+    except ParamError as error:
+        raise StrategyError(f"{name_of(at)} gave a value that cannot be: {error}", at) from None
 
 
 def ranked(decoder: Decoder, records: Records, rows: int, width: int) -> list[Choice]:

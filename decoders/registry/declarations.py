@@ -128,7 +128,7 @@ def _check_params(owner: Decoder | Stage) -> None:
     for param in owner.params:
         if names.count(param.name) > 1:
             raise ParamError(f"{kind} declares the parameter {param.name} twice.")
-        if not param.name.isidentifier() or iskeyword(param.name):
+        if not str(param.name).isidentifier() or iskeyword(param.name):
             raise ParamError(f"the parameter name {param.name!r} is no identifier, as in Python.")
         if param.choices and (param.low, param.high) != (0, len(param.choices) - 1):
             last = len(param.choices) - 1

@@ -15,9 +15,10 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from edge_tui import __version__
+from edge_tui import __version__, library_output
 from edge_tui.cli import bench_flags, flags, history_flags, serve_flags, standard_streams
 from edge_tui.errors import UsageError
+from edge_tui.repeated_flags import Append, Namespace
 from edge_tui.util.safe_stream import guard_terminal
 from edge_tui.util.sanitise import sanitise
 from edge_tui.util.user_file import expand
@@ -43,32 +44,10 @@ class _Parser(argparse.ArgumentParser):
         super()._print_message(sanitise(message), file)
 
 
-class _Append(argparse.Action):
-    """Appends a repeated flag's value to a list, past `_Namespace.__setattr__`."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        vars(namespace)[self.dest] = [*vars(namespace).get(self.dest, ()), values]
-
-
-class _Namespace(argparse.Namespace):
-    """Keeps both halves of a flag that is repeated before the command and after it.
-
-    argparse parses what follows the command into a namespace of its own and copies that over this one. Lists
-    are joined then, and the names of the flags before the command are kept in `before`.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "command" and value is not None:
-            vars(self)["before"] = tuple(each for each in vars(self) if each != name)
-        earlier = vars(self).get(name)
-        if isinstance(earlier, list) and isinstance(value, list):
-            value = [*earlier, *value]
-        super().__setattr__(name, value)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the `edge-tui` command; returns the exit status."""
     standard_streams.prepare()
+    library_output.silence()
     guard_terminal()
     return standard_streams.flushed(lambda: _status(argv))
 
@@ -76,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _status(argv: Sequence[str] | None) -> int:
     """Does what the arguments say; whatever goes wrong but a closed pipe is said and becomes a status."""
     try:
-        return _dispatch(parser(argv).parse_args(argv, _Namespace()))
+        return _dispatch(parser(argv).parse_args(argv, Namespace()))
     except UsageError as error:
         return _say(str(error), 2)
     except KeyboardInterrupt:
@@ -179,7 +158,7 @@ def _add_settings(to: argparse.ArgumentParser, screen: bool = True) -> None:
     decoding.add_argument(
         "--set",
         dest="set",
-        action=_Append,
+        action=Append,
         metavar="NAME=VALUE",
         help="a strategy's parameter; may be repeated",
     )
@@ -188,7 +167,7 @@ def _add_settings(to: argparse.ArgumentParser, screen: bool = True) -> None:
     decoding.add_argument(
         "--max-new-tokens", "--max-length", dest="max_length", metavar="N", help="most new tokens"
     )
-    decoding.add_argument("--stop", action=_Append, metavar="TEXT", help="end at this text; may be repeated")
+    decoding.add_argument("--stop", action=Append, metavar="TEXT", help="end at this text; may be repeated")
     decoding.add_argument(
         "--chat", action=argparse.BooleanOptionalAction, help="use the model's chat template"
     )
@@ -198,7 +177,7 @@ def _add_settings(to: argparse.ArgumentParser, screen: bool = True) -> None:
     decoding.add_argument("--system", metavar="TEXT", help="system prompt for the chat template")
     decoding.add_argument(
         "--template",
-        action=_Append,
+        action=Append,
         metavar="NAME=VALUE",
         help="a variable of the chat template, as in enable_thinking=false; may be repeated",
     )
@@ -218,7 +197,7 @@ def _add_settings(to: argparse.ArgumentParser, screen: bool = True) -> None:
     rest.add_argument(
         "--decoders",
         dest="decoder_folders",
-        action=_Append,
+        action=Append,
         metavar="DIR",
         help="a folder with strategies of your own",
     )

@@ -17,7 +17,6 @@ from dataclasses import replace
 from edge_tui import decoders
 from edge_tui.decoders.base import Param, ParamError
 from edge_tui.decoders.core.errors import problem_of
-from edge_tui.engine.checkpoints.checkpoint import CheckpointError
 from edge_tui.engine.decode.prefix_cache import PrefixCache
 from edge_tui.engine.decode.run_state import Run
 from edge_tui.engine.events import Died, Event, Failed, Finished, Loaded, Queued
@@ -132,10 +131,13 @@ class LocalEngine:
 
     def count(self, text: str, control_tokens: bool = False) -> int | None:
         loaded = self._manager.peek("model")
-        try:
-            return len(loaded.codec.encode(text, control=control_tokens)) if loaded else None
-        except CheckpointError:  # the run will say it
+        if loaded is None:
             return None
+        codec = loaded.codec
+        if not control_tokens and not codec.reads_names and codec.control_in([text]):
+            self._commands.put(codec.prepare_names)  # whoever waits for a number paints
+            return None
+        return len(codec.encode(text, control=control_tokens))
 
     def memory(self) -> Memory:
         loaded = self._manager.peek("model")
@@ -199,7 +201,7 @@ class LocalEngine:
         post = self._post if run.request.watched else self._post_end
         try:
             run_request(run, self._manager, self._prefix_cache, post, lambda: self._closing)
-        except (Exception, SystemExit) as error:  # a strategy of the user's may raise either
+        except BaseException as error:  # a strategy of the user's may raise any, SystemExit too
             self._post(explain(error, run.id))
             if is_out_of_memory(error):
                 release(error)

@@ -137,7 +137,7 @@ class Engine(Protocol):
         """
 
     def count(self, text: str, control_tokens: bool = False) -> int | None:
-        """Tokens in a prompt under the main role's tokenizer; None before one is loaded."""
+        """Tokens in a prompt under the main role's tokenizer; None while that is not known."""
 
     def memory(self) -> Memory:
         """Memory of the decode device, for the gauge."""

@@ -27,7 +27,7 @@ _TYPES = {
     429: "rate_limit_error",
 }
 
-_KIND = re.compile(r"(str|int|float|(list|constrained|function)\b.*)$")
+_KIND = re.compile(r"(str|int|float|bool|(list|constrained|function)\b.*)$")
 """What a complaint's place has besides names and numbers: which of several kinds it is of."""
 SERVER = "server"
 """`Failed.field` of a generation that was well asked for, but that nobody can decode any more."""

@@ -97,7 +97,7 @@ Seed = Annotated[
 ]
 Whole = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(_number)]
 Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
-Parameters = Annotated[dict[str, StrictBool | float | str], BeforeValidator(_without_nulls)]
+Parameters = Annotated[dict[str, float | str | StrictBool], BeforeValidator(_without_nulls)]
 Template = Annotated[
     dict[str, Any],
     Field(default_factory=dict, description="Variables of the chat template, such as enable_thinking."),

@@ -73,7 +73,7 @@ def router(dispatcher: Dispatcher, settings: Settings, allowed: bool) -> APIRout
                     roles.assign(before)
                     dispatcher.engine.load(body.role)
                 raise ApiError(500, reason, "name")
-        return {"role": body.role, "loaded": asdict(now)}
+        return {"role": body.role, "loaded": asdict(now), "roles": list(before)}
 
     @routes.post("/unload", summary="Free a model's memory; it loads again on next use")
     async def unload(body: Unload) -> dict[str, Any]:

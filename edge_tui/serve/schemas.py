@@ -198,7 +198,7 @@ class SetParameter(Closed):
     """A live parameter of a generation in progress."""
 
     name: str
-    value: StrictBool | float | str
+    value: float | str | StrictBool
 
 
 Role = Literal["model", "expert", "amateur", "draft"]

@@ -79,6 +79,7 @@ class Loop(uvicorn.Server):
             uvicorn.Config(
                 app,
                 http=Bounded,
+                ws="none",
                 log_config=None,
                 access_log=False,
                 lifespan="on",

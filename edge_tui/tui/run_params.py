@@ -8,15 +8,32 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from math import isclose, log1p
+from math import isclose
 from typing import TYPE_CHECKING, Any, Literal
 
 from edge_tui.config.precedence import TEMPERATURE, Claim, Layer, Rank, decide
 from edge_tui.decoders.base import Decoder, Param, ParamError
 from edge_tui.engine import seeds
 from edge_tui.engine.port import MODE_TEMPERATURE, Message, Request
-from edge_tui.engine.text.template_variables import assignments
 from edge_tui.engine.text.template_variables import written as written_variables
+from edge_tui.tui.run_settings import (
+    CHAT,
+    DRAWN,
+    MAX_LENGTH,
+    MODE,
+    MODES,
+    SEED,
+    TEXTS,
+    YOU,
+    Row,
+    escape,
+    row_of,
+    seed_of,
+    toward,
+    tristate,
+    unescape,
+    variables_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,64 +42,6 @@ if TYPE_CHECKING:
     from edge_tui.config.settings import Settings
     from edge_tui.engine.events import Resolved
     from edge_tui.engine.port import Mode
-
-MODES: tuple[Literal["custom", "exploratory", "focused"], ...] = ("custom", "exploratory", "focused")
-
-MAX_LENGTH = Param(
-    "max_length", 256, 1, 1_000_000, "Most new tokens of one answer.", step=32, integer=True, live=False,
-    label="new tokens",
-)  # fmt: skip
-MODE = Param(
-    "mode", 0, 0, 2, "exploratory sets temperature 1.5, focused 0.7; custom leaves it to you.",
-    step=1, choices=MODES, live=False,
-)  # fmt: skip
-CHAT = Param(
-    "chat", 0, 0, 2, "Wrap the prompt in the chat template; auto: if the model has one.", step=1,
-    choices=("auto", "on", "off"), live=False,
-)  # fmt: skip
-SEED = Param(
-    "seed", -1, 0, seeds.MOST,
-    "Same seed, same tokens; empty or -1 draws one for each run. Turns of a conversation derive theirs.",
-    step=1, integer=True, live=False,
-)  # fmt: skip
-_DRAWN = ("", "-1", "random", "auto")
-"""What is typed for a seed that is drawn for each run."""
-_TEXTS = {
-    "stop": "Texts that end the answer, separated by ' | '; \\n is a new line.",
-    "system": "System prompt for the chat template.",
-    "template": "Variables of the chat template, as in enable_thinking=false; separated by spaces.",
-}
-YOU = "you"
-"""The source of what the user turned or typed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the sidebar.
-
-    Attributes:
-        key: What `RunParams.set` takes.
-        title: Name as shown.
-        shown: Value as shown.
-        fraction: Position within the range, 0–1; None where a bar means nothing.
-        changed: Whether it differs from what it is without the user's doing.
-        live: Whether a running generation takes a new value.
-        source: Where the value comes from.
-        help: One line.
-        range: Allowed values, as short as can be.
-        group: "strategy" or "run".
-    """
-
-    key: str
-    title: str
-    shown: str
-    fraction: float | None
-    changed: bool
-    live: bool
-    source: str
-    help: str
-    range: str
-    group: Literal["strategy", "run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +201,7 @@ class RunParams:
             before = self.settings.decision(self.decoder.name, param.name)
             set_before = before.winner.value if before is not None else self._given(param)[0]
             changed = not isclose(value, set_before, rel_tol=1e-6, abs_tol=1e-9)
-            found.append(_row(param, value, source, changed, "strategy"))
+            found.append(row_of(param, value, source, changed, "strategy"))
         settings = self.settings
         mode, given_mode = (
             float(MODES.index(self.mode)),
@@ -258,17 +217,17 @@ class RunParams:
                 fraction=None,
                 range="empty, 0, 1, …",
             ),
-            self._plain(CHAT, _tristate(self.chat), _tristate(settings.chat)),
+            self._plain(CHAT, tristate(self.chat), tristate(settings.chat)),
         ]
         for key, written, given in (
-            ("stop", " | ".join(map(_escape, self.stop)), " | ".join(map(_escape, settings.stop))),
+            ("stop", " | ".join(map(escape, self.stop)), " | ".join(map(escape, settings.stop))),
             ("system", self.system, settings.system),
             ("template", written_variables(self.template), written_variables(settings.template)),
         ):
             changed = written != given
             source = self._source(key)
             found.append(
-                Row(key, key, written or "none", None, changed, False, source, _TEXTS[key], "text", "run")
+                Row(key, key, written or "none", None, changed, False, source, TEXTS[key], "text", "run")
             )
         return found
 
@@ -279,7 +238,7 @@ class RunParams:
         return self._decided(key)[1]
 
     def _plain(self, param: Param, value: float, given: float) -> Row:
-        return _row(param, value, self._source(param.name), value != given, "run")
+        return row_of(param, value, self._source(param.name), value != given, "run")
 
     def text(self, key: str) -> str:
         """A value as its field holds it while it is typed."""
@@ -290,7 +249,7 @@ class RunParams:
         if key == "template":
             return written_variables(self.template)
         if key == "stop":
-            return " | ".join(map(_escape, self.stop))
+            return " | ".join(map(escape, self.stop))
         return next(row.shown for row in self.rows() if row.key == key)
 
     def param(self, key: str) -> Param | None:
@@ -309,11 +268,11 @@ class RunParams:
         if key == "system":
             self._own[key] = str(raw)
         elif key == "stop":
-            self._own[key] = tuple(_unescape(part) for part in str(raw).split(" | ") if part)
+            self._own[key] = tuple(unescape(part) for part in str(raw).split(" | ") if part)
         elif key == "template":
-            self._own[key] = _variables(str(raw))
+            self._own[key] = variables_of(str(raw))
         elif key == "seed":
-            self._own[key] = None if str(raw).strip() in _DRAWN else _seed(raw)
+            self._own[key] = None if str(raw).strip() in DRAWN else seed_of(raw)
         elif (param := self.param(key)) is not None:
             if not param.choices:
                 # So that the message says "is 7" and not "is '7'".
@@ -347,7 +306,7 @@ class RunParams:
         else:
             # Multiples of the step, so that 0.93 goes to 0.95 and not to 0.98.
             at = value / param.step
-            target = round(at) + steps if isclose(at, round(at), abs_tol=1e-6) else _toward(at, steps)
+            target = round(at) + steps if isclose(at, round(at), abs_tol=1e-6) else toward(at, steps)
             moved = min(max(round(target * param.step, 10), param.low), param.high)
             if param.low_open and moved <= param.low:
                 moved = value if value < param.step else param.step
@@ -378,7 +337,7 @@ class RunParams:
         if param is MODE:
             return float(MODES.index(self.mode))
         if param is CHAT:
-            return _tristate(self.chat)
+            return tristate(self.chat)
         return self.value(param)[0]
 
     def take(self, decoder: Decoder, given: ParamPatch, preset: str = "") -> tuple[str, ...]:
@@ -501,78 +460,8 @@ class RunParams:
         )
 
 
-def _row(param: Param, value: float, source: str, changed: bool, group: Literal["strategy", "run"]) -> Row:
-    span = param.high - param.low
-    fraction = None
-    if not param.choices and span > 0:
-        # A range that spans decades is shown on a logarithmic scale, or the bar would never move.
-        wide = span / param.step > 400
-        at = log1p(value - param.low) / log1p(span) if wide else (value - param.low) / span
-        fraction = min(max(at, 0.0), 1.0)
-    return Row(
-        key=param.name,
-        title=param.title,
-        shown=param.format(value),
-        fraction=fraction,
-        changed=changed,
-        live=param.live,
-        source=source,
-        help=param.help,
-        range=short_range(param),
-        group=group,
-    )
-
-
-def short_range(param: Param) -> str:
-    """A parameter's range in a few cells: "1–64", ">0–1", "off | on"."""
-    if param.choices:
-        return f"{len(param.choices)} choices" if len(param.choices) > 2 else " | ".join(param.choices)
-    return f"{'>' if param.low_open else ''}{param.format(param.low)}–{param.format(param.high)}"
-
-
-def _toward(at: float, steps: int) -> int:
-    """The grid point reached from between two of them."""
-    return int(at // 1) + (steps if steps > 0 else steps + 1)
-
-
-def _tristate(value: bool | None) -> float:
-    return 0.0 if value is None else 1.0 if value else 2.0
-
-
-def _seed(raw: str | float) -> int:
-    try:
-        seed = int(raw)
-    except (TypeError, ValueError):
-        seed = -1
-    if not 0 <= seed <= seeds.MOST:
-        raise ParamError(f"seed is {raw!r}, but must be empty or a whole number from 0 to {seeds.MOST}.")
-    return seed
-
-
 def _drop(table: dict[Any, Any], key: object) -> bool:
     """Takes a key out of a table; False where it was not there."""
     there = key in table
     table.pop(key, None)
     return there
-
-
-def _variables(raw: str) -> dict[str, object]:
-    """Template variables as they were typed.
-
-    Raises:
-        ParamError: one cannot be used; a sentence.
-    """
-    try:
-        return assignments(raw)
-    except ValueError as error:
-        raise ParamError(str(error)) from error
-
-
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
-
-
-def _unescape(text: str) -> str:
-    marker = "\0"
-    text = text.replace("\\\\", marker).replace("\\n", "\n").replace("\\t", "\t")
-    return text.replace(marker, "\\")

@@ -180,6 +180,16 @@ def test_the_longest_name_is_found(names: list[str], text: str) -> None:
     assert any_of(names).findall(text) == plain.findall(text)
 
 
+def test_a_token_that_wants_to_stand_alone_is_one_where_the_template_writes_it() -> None:
+    tokenizer = Tokenizer.from_str(byte_level()._tokenizer.to_str())
+    tokenizer.add_special_tokens([AddedToken("<alone>", single_word=True, normalized=False)])
+    codec = Codec(tokenizer)
+    masked = codec.mask([f"a{END}"], "")
+    ids = codec.encode_rendered(f"<alone>x<alone><alone>{masked.hide(f'a{END}')}", masked)
+    assert ids.count(codec.control["<alone>"]) == 3
+    assert codec.decode(ids) == f"xa{END}"
+
+
 def test_private_characters_in_a_prompt_stay_what_they_are() -> None:
     codec = byte_level()
     first = chr(0xF0000)

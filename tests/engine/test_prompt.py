@@ -12,7 +12,7 @@ from edge_tui.engine.events import Failed, PromptRead, TokenBatch
 from edge_tui.engine.port import Message, Request
 from edge_tui.engine.text.tokenizer import Codec
 from edge_tui.transcript.transcript import Transcript
-from tests.engine.checkpoints import EOS_ID, IM_END_ID, IM_START_ID, TOKENS, make_checkpoint
+from tests.engine.checkpoints import CHAT_TEMPLATE, EOS_ID, IM_END_ID, IM_START_ID, TOKENS, make_checkpoint
 from tests.engine.endings import END, KINDS, ending, endless, place
 from tests.engine.watch import watch
 
@@ -59,6 +59,20 @@ def test_no_message_writes_control_tokens(
     allowed, notices = prompt_ids(engine, asked(prompt, system=system, control_tokens=True))
     assert (allowed.count(IM_START_ID), allowed.count(IM_END_ID)) == (turns + 2, turns + 1)
     assert any(END in notice and "obeys" in notice for notice in notices)
+
+
+def test_no_template_variable_writes_control_tokens_and_templates_may_trim(
+    open_engine: Callable[..., LocalEngine], tmp_path: Path
+) -> None:
+    folder = make_checkpoint(tmp_path / "chat", seed=3)
+    template = CHAT_TEMPLATE.replace("message['content']", "message['content'] | trim | upper")
+    (folder / "chat_template.jinja").write_text("{{ note }}" + template, encoding="utf-8")
+    engine = open_engine(model=folder)
+    request = asked(f"  {END} x{END} ", template={"note": [f"a{END}"]})
+    ids, _ = prompt_ids(engine, request)
+    assert (ids.count(IM_START_ID), ids.count(IM_END_ID)) == (2, 1)
+    text = Codec.open(_opened(engine)).decode(ids)
+    assert text == f"['a{END}']user\n{END} X{END}\nassistant\n"
 
 
 def test_no_raw_prompt_writes_control_tokens_and_the_count_agrees(engine: LocalEngine) -> None:

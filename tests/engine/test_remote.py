@@ -23,13 +23,16 @@ import pytest
 from edge_tui import decoders
 from edge_tui.decoders.base import ParamError
 from edge_tui.engine.checkpoints.locate import DEMO
+from edge_tui.engine.decode.resolve import settle as resolve
 from edge_tui.engine.events import Failed, Finished, Loaded, ParamChanged, TokenBatch
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import Message, ModelSpec, Request
 from edge_tui.engine.remote import RemoteEngine
 from edge_tui.engine.remote import machine as machine_there
 from edge_tui.engine.remote.capabilities import OPENAI, Server
+from edge_tui.engine.remote.generic import body_of
 from edge_tui.engine.remote.machine import RemoteTelemetry
+from edge_tui.engine.remote.vocabulary import Vocabulary
 from edge_tui.engine.remote.wire import base_of
 from edge_tui.machine.telemetry import GpuSample
 from tests.engine.watch import Watched, settle, watch
@@ -292,6 +295,33 @@ def test_what_the_api_cannot_say_is_greyed_out_and_refused(
     with pytest.raises(ParamError, match="next one"):
         engine.set(run, "temperature", 0.5)
     assert watch(engine, Request(PROMPT, strategy="top_p", samples=2)).failed.field == "samples"
+
+
+def test_a_nucleus_of_nothing_is_sent_as_a_temperature_of_nothing() -> None:
+    request = Request(PROMPT, "top_p", {"top_p": 0, "temperature": 0.7, "presence_penalty": 0.5}, seed=1)
+    server = Server("there", ours=False, strategies=OPENAI, chat=False)
+    settled = resolve(request, decoders.find("top_p"), {})
+    body = body_of(request, settled, server, Vocabulary())[1]
+    sampling = {name: body[name] for name in body.keys() & {"temperature", "top_p", "presence_penalty"}}
+    assert sampling == {"temperature": 0, "presence_penalty": 0.5}
+
+
+def test_a_model_is_chosen_there_with_its_precision(connect: Callable[..., RemoteEngine]) -> None:
+    with serving(manage=True) as server:
+        engine = connect(server.url)
+        engine.assign("amateur", ModelSpec("demo/expert", "bfloat16"))
+        engine.load("amateur")
+        until(lambda: server.app.dispatcher.roles.specs["draft"].precision == "bfloat16")
+        told: dict[str, Loaded] = {}
+
+        def take() -> bool:
+            told.update({event.role: event for event in engine.poll() if isinstance(event, Loaded)})
+            return {role for role, event in told.items() if event.precision == "bfloat16"} == {
+                "amateur",
+                "draft",
+            }
+
+        until(take, 30)
 
 
 # Servers that misbehave.

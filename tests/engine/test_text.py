@@ -323,6 +323,35 @@ def test_released_text_never_overlaps_a_later_match(stops: list[str], texts: lis
             break
 
 
+pieces = st.lists(st.sampled_from(["a", "b", "<t>"]), max_size=4)
+
+
+@given(stops=st.lists(pieces.map("".join), max_size=3), stream=st.lists(st.sampled_from("abT"), max_size=12))
+@settings(max_examples=400, deadline=None)
+def test_control_tokens_in_stop_strings_are_tokens(stops: list[str], stream: list[str]) -> None:
+    scanner, shown, stopped = StopScanner(stops, {"<t>": 7}), "", False
+    for index, token in enumerate(stream):
+        is_control = token == "T"
+        released, stopped = scanner.push(index, "" if is_control else token, 7 if is_control else 1)
+        shown += "".join(text for _, text in released)
+        if stopped:
+            break
+    shown += "" if stopped else "".join(text for _, text in scanner.flush())
+    plain = [stop for stop in stops if stop and "<t>" not in stop]
+    marked = [stop.replace("<t>", "T") for stop in stops if "<t>" in stop]
+    for end in range(1, len(stream) + 1):
+        seen = "".join(stream[:end])
+        text = seen.replace("T", "")
+        starts = [len(text) - len(stop) for stop in plain if stream[end - 1] != "T" and text.endswith(stop)]
+        starts += [
+            len(seen[: -len(stop)].replace("T", "")) for stop in marked if stop and seen.endswith(stop)
+        ]
+        if starts:
+            assert (stopped, shown) == (True, text[: min(starts)])
+            return
+    assert (stopped, shown) == (False, "".join(stream).replace("T", ""))
+
+
 def test_only_what_may_match_is_held() -> None:
     scanner = StopScanner(["\n\nUser:"])
     assert scanner.push(0, "Hello") == ([(0, "Hello")], False)

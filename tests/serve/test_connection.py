@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -189,3 +190,29 @@ def test_a_header_that_is_there_twice_is_refused(server: Running) -> None:
         status, said = _answer(wire)
     assert status == 400
     assert "host" in said["error"]["message"]
+
+
+def test_no_other_protocol_is_spoken(server: Running) -> None:
+    upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: YQ==\r\n"
+    with _connect(server) as wire:
+        wire.sendall(_request("/health", method="GET", headers=upgrade))
+        assert _answer(wire)[0] == 200, "as if nothing else had been asked for"
+
+
+@pytest.mark.parametrize("path", ["/infer", "/models/load", "/v1/chat/completions"])
+def test_a_body_that_breaks_off_leaves_no_crash_log(
+    server: Running, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    raw = _request(path, {"prompt": PROMPT})
+    with _connect(server) as wire:
+        wire.sendall(raw[:-5])
+    with _connect(server) as wire:
+        wire.sendall(_request(path, "[" * 100_000))
+        assert _answer(wire)[0] == 422
+    deep = b"[" * 100_000
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with _connect(server) as wire:
+        wire.sendall(f"{head}Content-Length: {len(deep)}\r\n\r\n".encode() + deep)
+        assert _answer(wire)[0] in (400, 422)
+    assert not list(tmp_path.rglob("*.log"))

@@ -160,7 +160,7 @@ async def test_parameters_by_arrows_and_by_typing(picture: Any) -> None:
         await pilot.press("enter")
         assert workbench.focused is workbench.parameters.field
         await pilot.press(*"1.7", "enter")
-        assert "1.7, but must be a number above 0 to 1" in str(workbench.parameters.help_line.content)
+        assert "1.7, but must be a number from 0 to 1" in str(workbench.parameters.help_line.content)
         assert workbench.parameters.has_class("-refused")
         assert workbench.parameters.field.value == "1.7"
         await pilot.press("backspace", "backspace", "backspace", *".5", "enter")

@@ -102,7 +102,8 @@ def run_request(
         post(Finished(run.id, "cancelled", 0, 0.0, 0.0))
         return
     ids = [*prompt.ids, *request.prefix]
-    resolved = resolve_params(request, decoder, decoder.from_checkpoint(main.checkpoint.generation_config))
+    own_values = checks.from_checkpoint(decoder, main.checkpoint.generation_config)
+    resolved = resolve_params(request, decoder, own_values)
     context = min(model.context for model in loaded.values())
     max_new, clamped = room(
         len(prompt.ids),

@@ -276,7 +276,7 @@ def _windows(config: Config, family: str, layers: int) -> tuple[int, ...]:
         raise UnsupportedError(f"its window is {window}")
     if family in ("mistral", "phi3"):
         if "layer_types" in config:
-            raise UnsupportedError("it mixes layer types")
+            raise UnsupportedError("its config.json lists layer types, which its family does not have")
         return (window,) * layers
     if not config["use_sliding_window"]:
         window = 0

@@ -267,8 +267,11 @@ class RemoteEngine:
             raise WireError(f"The models of {server.host} are its own to choose; this one decodes there.")
         self._events.append(Loading(role, spec.name))
         body = {"role": role, "name": spec.name}
-        facts = (await self._wire.post("/models/load", body))["loaded"]
-        self._events.append(_loaded(role, facts, server))
+        if spec.precision != "auto":  # else the server's own choice holds
+            body["precision"] = spec.precision
+        answer = await self._wire.post("/models/load", body)
+        for each in answer.get("roles", (role,)):  # another role may go with this one
+            self._events.append(_loaded(str(each), answer["loaded"], server))
 
     async def _unload(self, role: str) -> None:
         server = await self._known()

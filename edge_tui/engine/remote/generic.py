@@ -158,8 +158,11 @@ def _sampling(request: Request, resolved: ResolvedParams, server: Server) -> dic
             )
     if request.strategy == "auto":
         return {}
-    sent: dict[str, Any] = {"temperature": 0} if request.strategy == "greedy" else {}
-    for name in sorted(known):
+    params = {param.name: param for param in decoders.find(request.strategy).params}
+    # Many servers refuse a top_p of 0; the temperature says the same.
+    cold = {name for name, param in params.items() if param.greedy == resolved.values[name]}
+    sent: dict[str, Any] = {"temperature": 0} if cold or request.strategy == "greedy" else {}
+    for name in sorted(known - cold - sent.keys()):
         value = resolved.values[name]
         if name in ("temperature", "top_p") or value:
             sent[name] = round(value, 6)

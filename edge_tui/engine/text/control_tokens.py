@@ -24,6 +24,8 @@ __all__ = ["Masked", "PlainTokenizer", "any_of", "named", "texts"]
 
 _PRIVATE = (*range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE))
 """Code points that stand for a control token inside a template: no case, no width, never part of a word."""
+_ESCAPED = re.compile(r"\\U[0-9a-f]{8}|(?:\\u[0-9a-f]{4}){2}")
+"""Private characters as `_forms` writes them."""
 _NAMES = re.compile(r"\w+_tokens?\Z")
 """Keys of tokenizer_config.json that name tokens: `eos_token`, `additional_special_tokens`."""
 
@@ -89,7 +91,8 @@ class Masked:
         self.found = Counter(word for text in said for word in words.findall(text))
         """How often users wrote each name."""
         used = set(source).union(*said)
-        free = (char for char in map(chr, _PRIVATE) if char not in used)
+        escaped = {form for text in (source, *said) for form in _ESCAPED.findall(text)}
+        free = (c for c in map(chr, _PRIVATE) if c not in used and escaped.isdisjoint(_forms(c)))
         self.marks = dict(zip(self.found, free, strict=False))
         """The character that stands for each name."""
         if len(self.marks) < len(self.found):
@@ -149,8 +152,14 @@ class PlainTokenizer:
         """
         text = words.sub(lambda match: self._aliases.get(match[0], match[0]), text)
         for name, mark in marks.items():
-            text = text.replace(mark, name)
+            for form in _forms(mark):
+                text = text.replace(form, name)
         return self.encode(text, special=False)
+
+
+def _forms(char: str) -> tuple[str, str, str]:
+    """A private character as a template may write it: itself, in Python's repr, in ASCII JSON."""
+    return char, repr(char)[1:-1], json.dumps(char)[1:-1]
 
 
 def _renamed(state: dict[str, Any], aliases: Mapping[str, str]) -> dict[str, Any]:
@@ -160,7 +169,8 @@ def _renamed(state: dict[str, Any], aliases: Mapping[str, str]) -> dict[str, Any
         return aliases.get(name, name)
 
     for token in state["added_tokens"]:
-        token["content"] = renamed(token["content"])
+        if token["content"] in aliases:  # where the template writes it, it is the token, also inside a word
+            token |= {"content": renamed(token["content"]), "single_word": False}
     model = state["model"]
     vocab = model["vocab"]
     if isinstance(vocab, dict):

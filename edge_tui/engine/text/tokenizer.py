@@ -17,6 +17,7 @@ import codecs
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -177,6 +178,16 @@ class Codec:
             ids = [i for text in texts for i in self._tokenizer.encode(text, add_special_tokens=False).ids]
             found |= Counter(self._pieces[i] for i in ids if i in self.special)
         return found
+
+    @property
+    def reads_names(self) -> bool:
+        """Whether control tokens' names can be encoded as text at once; the first time takes seconds."""
+        return "_plain" in self.__dict__
+
+    def prepare_names(self) -> None:
+        """Makes ready for names as text. A tokenizer that cannot will say so when it is to encode one."""
+        with suppress(CheckpointError):
+            _ = self._plain
 
     @cached_property
     def _words(self) -> re.Pattern[str]:

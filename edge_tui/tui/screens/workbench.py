@@ -54,7 +54,8 @@ class Workbench(Crafting):
         asked = self._asked(prompt)
         if asked is None:
             return
-        self.past.add(prompt)
+        if prompt:
+            self.past.add(prompt)
         self._start(self.run_params.request(asked))
 
     def _start(self, request: Request, previous: Transcript | None = None) -> None:

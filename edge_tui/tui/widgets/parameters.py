@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.binding import Binding
 
-    from edge_tui.tui.run_params import Row, RunParams
+    from edge_tui.tui.run_params import RunParams
+    from edge_tui.tui.run_settings import Row
 
 
 class ParameterTable(Widget, can_focus=True):
