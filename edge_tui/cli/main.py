@@ -15,10 +15,10 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from edge_tui import __version__, library_output
-from edge_tui.cli import bench_flags, flags, history_flags, serve_flags, standard_streams
+from edge_tui import __version__
+from edge_tui.cli import bench_flags, flags, history_flags, library_output, serve_flags, standard_streams
+from edge_tui.cli.repeated_flags import Append, Namespace
 from edge_tui.errors import UsageError
-from edge_tui.repeated_flags import Append, Namespace
 from edge_tui.util.safe_stream import guard_terminal
 from edge_tui.util.sanitise import sanitise
 from edge_tui.util.user_file import expand
