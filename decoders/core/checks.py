@@ -204,7 +204,7 @@ def from_checkpoint(decoder: Decoder, generation_config: Mapping[str, Any]) -> d
     Raises:
         StrategyError: it gave a name that is no parameter of its own, or a value out of range.
     """
-    from edge_tui.decoders.base import ParamError
+    from edge_tui.decoders.core.params import ParamError
 
     at = decoder.from_checkpoint
     found: object = at(generation_config)
