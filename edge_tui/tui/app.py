@@ -600,13 +600,18 @@ class EdgeApp(App[int]):
     def thread_failed(self, thread: str, error: BaseException) -> None:
         """Says that something in the background has stopped. Called from its thread."""
         if thread == OUTPUT_THREAD:
-            # Whatever paints next would wait for ever.
-            self._report(error)
-            lifecycle.restore(self._driver)
-            with contextlib.suppress(OSError):
-                print(self.crash, file=sys.__stderr__, flush=True)
-            self._break_off(1)
+            self._output_failed(error)
         self.post_message(crash.BackgroundFailed(crash.stopped(thread, error)))
+
+    def _output_failed(self, error: BaseException) -> None:
+        """Ends the process: what would be painted next would wait for ever."""
+        if lifecycle.terminal_gone():
+            self._terminal_gone()
+        self._report(error)
+        lifecycle.restore(self._driver)
+        with contextlib.suppress(OSError):
+            print(self.crash, file=sys.__stderr__, flush=True)
+        self._break_off(1)
 
     def _loop_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """What a callback of the loop, or a task that nobody awaits, has raised."""
