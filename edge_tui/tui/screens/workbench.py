@@ -309,6 +309,8 @@ class Workbench(Crafting):
             self.set_class(not settings.ui.sidebar, "-folded")
         elif key.startswith("parameters.") or "." not in key:
             self.knobs.follow(key.rpartition(".")[2])
+        elif key.startswith("template."):
+            self.knobs.follow("template")
         self.parameters.reload()
 
     def action_themes(self) -> None:
