@@ -145,6 +145,7 @@ class Json(Text):
                 "strategy": begin.strategy,
                 "seed": begin.seed,
                 "prompt_tokens": begin.prompt_tokens,
+                "control_tokens": list(begin.control_tokens),
                 "parameters": {
                     name: {"value": each.value, "source": each.source}
                     | ({"lost": self.lost[name]} if self.lost.get(name) else {})
