@@ -164,12 +164,15 @@ async def test_the_app_runs_and_says_so_once(kind: Callable[[Path], None]) -> No
         assert app.is_running
 
 
-def test_folders_that_nobody_may_read_are_named(tmp_path: Path) -> None:
+def test_folders_that_nobody_may_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shut = tmp_path / "shut"
     shut.mkdir()
     with nobody(tmp_path if os.geteuid() == 0 else shut):
         listed = [each for each in local_models([shut]) if each.origin == "folder"]
         assert ["cannot be" in each.refusal and str(shut) in each.refusal for each in listed] == [True]
+        monkeypatch.setenv("HF_HUB_CACHE", str(shut))
+        (cache,) = [each for each in local_models() if each.origin == "cache"]
+        assert "cannot be" in cache.refusal
         assert "cannot be read" in theme.load([shut]).notices[0]
         assert any("cannot be read" in problem for problem in presets.load(shut)[1])
         decoders.load([shut])
