@@ -208,13 +208,19 @@ def perform(
 
 
 def _check_rows(generation: Generation, loaded: Mapping[str, LoadedModel], samples: int) -> None:
-    """Refuses a run that a model cannot hold apart.
+    """Refuses a run that a model cannot hold apart or take back.
 
     Raises:
-        RequestError: a model of one row is to decode several, or two streams.
+        RequestError: a model of one row is to decode several or two streams, or one to forget that cannot.
     """
     decoder = generation.decoder
-    for model in loaded.values():
+    for role, model in loaded.items():
+        if generation.lookahead and not model.model.caps.rewind:
+            raise RequestError(
+                f"{decoder.title} takes rejected proposals back, but {model.model.info.name} keeps a running "
+                "state, which cannot be rewound: choose another strategy or another model.",
+                role,
+            )
         streams = sum(loaded[stream.role].model is model.model for stream in decoder.streams)
         if model.model.caps.fork or (generation.rows == 1 and streams == 1):
             continue
