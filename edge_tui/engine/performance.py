@@ -167,6 +167,12 @@ def perform(
         if request.prompt_logps:
             post(scoring.score(run.id, ids, main, residents.contexts, max_new, stopped))
         reused = generation.prefill(residents.contexts, reading, stopped)
+        run.table = generation.table
+        for name, value in run.request.values.items():  # turned while the prompt was read
+            if request.values.get(name) != value:
+                generation.table.set(name, value)
+        if request.prefix:
+            generation.launch()  # a strategy that learns is refused here, before screens drop the old answer
     except Cancelled:
         post(started(0))
         post(Finished(run.id, "cancelled", 0, 0.0, 0.0))
@@ -175,10 +181,6 @@ def perform(
         if problem_of(error, decoders.is_strategy_file) is not None:
             post(started(0))  # so that histories keep it, as they do where a step fails
         raise
-    run.table = generation.table
-    for name, value in run.request.values.items():  # turned while the prompt was read
-        if request.values.get(name) != value:
-            generation.table.set(name, value)
     post(started(reused))
     decode = _Decode(run, generation, scribe, post, stopped, began)
     try:

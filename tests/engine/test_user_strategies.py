@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import decoders
-from edge_tui.engine.events import Finished, TokenBatch
+from edge_tui.engine.events import Finished, Started, TokenBatch
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
 from tests.engine.watch import Watched, watch
@@ -321,6 +321,7 @@ def test_a_strategy_that_learns_is_not_gone_on_from(
     assert refused.failed.field == "prefix"
     assert refused.failed.problem is None
     assert not refused.ids
+    assert not refused.all(Started), "screens would take the old answer away"
 
 
 def test_a_strategy_whose_state_is_constant_is_gone_on_from(run: Callable[..., Watched]) -> None:
