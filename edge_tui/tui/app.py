@@ -184,6 +184,12 @@ class EdgeApp(App[int]):
 
         return TerminalDriver
 
+    def _build_driver(self, headless: bool, *args: Any, **kwargs: Any) -> Driver:
+        """Makes the driver, and heeds signals before it takes the screen."""
+        if not headless:
+            lifecycle.on_signals(self._leave)
+        return super()._build_driver(headless, *args, **kwargs)
+
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Filters that every painted line passes: controls out; marks as ASCII, if that is asked for."""
         filters = [*super().get_line_filters(), CONTROLS]
@@ -206,7 +212,6 @@ class EdgeApp(App[int]):
         self.push_screen(self.workbench)
         self.call_later(self.workbench.refresh)
         if not self.is_headless:
-            lifecycle.on_signals(self._leave)
             self.watching = lifecycle.watch_terminal(self._terminal_gone)
             asyncio.get_running_loop().set_exception_handler(self._loop_failed)
 
