@@ -152,7 +152,7 @@ class Contrastive(Decoder):
 
 
 def contrast(expert: Tensor, amateur: Tensor, p: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The score of each token, −inf outside the head, and the two numbers that it is made of.
+    """Computes the score of each token, −inf outside the head, and the two numbers that it is made of.
 
     Args:
         expert: float32 `[R, V]` logits.

@@ -141,7 +141,9 @@ def test_control_tokens_are_allowed_by_one_name(
         assert f"text, control tokens in it too: {END}" in notices[0]
         assert f"control tokens, which the model obeys: {END}" in notices[1]
     shared = ["run", content, "--model", str(case.folder), "--max-new-tokens", "1", "--device", "cpu"]
-    assert main.main([*shared, "--control-tokens"]) == 0
-    assert f"obeys: {END}" in capsys.readouterr().err
+    assert main.main([*shared, "--control-tokens", "--json"]) == 0
+    said = capsys.readouterr()
+    assert f"obeys: {END}" in said.err
+    assert json.loads(said.out.splitlines()[-1])["control_tokens"] == [END]
     assert main.main(["history", "show", "last"]) == 0
     assert f"control tokens     {END}" in capsys.readouterr().out

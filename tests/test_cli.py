@@ -78,6 +78,7 @@ def test_version_and_help_are_quick() -> None:
         (("run", "x", "--strategy", "greedy", "--set", "top_p=0.5"), "greedy has no parameter"),
         (("run", "x", "-f", "y"), "two prompts"),
         (("run", "-f", "/nowhere/at/all"), "/nowhere/at/all"),
+        (("run", "-f", "/dev/zero"), "64,000,000 bytes"),
     ],
 )
 def test_what_cannot_be_is_one_line_and_status_2(args: tuple[str, ...], says: str) -> None:

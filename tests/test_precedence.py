@@ -175,6 +175,7 @@ def test_auto_asks_the_checkpoint_unless_it_is_told_itself_or_for_this_session(
     knobs = Said().put(layer, key, "exploratory" if key == "mode" else 0.25).knobs("auto")
     settled = settle(knobs.request("x"), knobs.decoder, {"temperature": 0.6})
     assert settled.values["temperature"] == pytest.approx(expected)
+    assert settled.resolved["temperature"].checkpoint == (None if expected == 0.6 else 0.6)
     if layer in AT_START:
         values, _, mode = knobs.settings.for_run("auto")
         assert (mode == "exploratory") == (expected == 1.5)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from textual.widgets import Input, OptionList
 
 from edge_tui import decoders
 from edge_tui.config import presets, reader
@@ -165,12 +166,15 @@ async def test_the_app_runs_and_says_so_once(kind: Callable[[Path], None]) -> No
         assert app.is_running
 
 
-def test_folders_that_nobody_may_read_are_named(tmp_path: Path) -> None:
+def test_folders_that_nobody_may_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shut = tmp_path / "shut"
     shut.mkdir()
     with nobody(tmp_path if os.geteuid() == 0 else shut):
         listed = [each for each in local_models([shut]) if each.origin == "folder"]
         assert ["cannot be" in each.refusal and str(shut) in each.refusal for each in listed] == [True]
+        monkeypatch.setenv("HF_HUB_CACHE", str(shut))
+        (cache,) = [each for each in local_models() if each.origin == "cache"]
+        assert "cannot be" in cache.refusal
         assert "cannot be read" in theme.load([shut]).notices[0]
         assert any("cannot be read" in problem for problem in presets.load(shut)[1])
         decoders.load([shut])
@@ -311,4 +315,31 @@ async def test_what_the_check_lets_pass_is_painted(tmp_path: Path) -> None:
             await pilot.pause(0.025)
         assert "variables.border" in app.workbench.messages.message
         assert app.theme == "mine"
+        assert app.is_running
+
+
+async def test_the_list_of_files_bears_a_folder_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [tmp_path / "gone", tmp_path / "shown"]
+    for each in folders:
+        each.mkdir()
+    monkeypatch.chdir(folders[0])
+    app = EdgeApp(PictureEngine, Settings())
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.pause(0.3)
+        folders[0].rmdir()
+        await pilot.press("ctrl+o", *"~nosuchuser/")
+        await pilot.pause(0.2)
+        field = app.screen.query_one(Input)
+        assert field.value == "~nosuchuser/"
+        (folders[1] / "file.txt").write_text("x")
+        field.value = f"{folders[1]}/"
+        await pilot.pause(0.2)
+        assert app.screen.query_one(OptionList).option_count == 1
+        (folders[1] / "file.txt").unlink()
+        folders[1].rmdir()
+        await pilot.press("enter")
+        await pilot.pause(0.2)
+        assert "cannot be read" in app.workbench.messages.message
         assert app.is_running

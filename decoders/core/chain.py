@@ -113,7 +113,7 @@ def _is_neutral(stage: Stage, p: Params) -> bool:
 
 
 def unless_neutral(stage: Stage, p: Params, z: Tensor, applied: Tensor) -> Tensor:
-    """What a stage made of logits float32 `[R, V]`, or in rows where it is neutral the logits themselves.
+    """Takes what a stage made of logits float32 `[R, V]`, and keeps `z` in rows where it is neutral.
 
     Stages of this package change no bit there, which is tested.
     """

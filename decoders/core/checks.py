@@ -1,4 +1,4 @@
-"""Checks what stages and decoders do with their tensors while they decode.
+"""Checks the tensors that stages and decoders read, return and write to while they decode.
 
 Types, shapes and the names of a state are looked at in every step that runs operation by operation, which
 costs a few microseconds. An `Inspection` looks at everything else in a run's first step: it sees each
@@ -106,13 +106,13 @@ def has_broken(z: Tensor) -> bool:
 
 
 def name_of(method: Callable[..., object]) -> str:
-    """`Class.method`, with the class whose object it was called on."""
+    """Writes `Class.method`, with the class whose object it was called on."""
     owner = getattr(method, "__self__", None)
     return f"{type(owner).__name__}.{method.__name__}" if owner is not None else method.__qualname__
 
 
 def check_step(decoder: Decoder, step: Step, rows: int, width: int, positions: int, device: object) -> None:
-    """Checks what a decoder's step gave, without looking at numbers.
+    """Checks types, shapes and names of a decoder's step, without looking at numbers.
 
     Args:
         decoder: The strategy.
@@ -165,7 +165,7 @@ def check_step(decoder: Decoder, step: Step, rows: int, width: int, positions: i
 
 
 def check_proposal(decoder: Decoder, proposed: Tensor, rows: int, device: object) -> None:
-    """Checks what `propose` gave: int64 `[R]`."""
+    """Checks a proposal: int64 `[R]`."""
     import torch
 
     _check_tensor(decoder.propose, "", proposed, (rows,), torch.int64, device)
@@ -308,12 +308,12 @@ class Inspection:
 
 
 def place(tensor: Tensor) -> int:
-    """Where a tensor's memory begins, the same for all its views."""
+    """Returns the address of a tensor's memory, the same for all its views."""
     return tensor.untyped_storage().data_ptr()
 
 
 def _line(method: Callable[..., object]) -> tuple[str, int]:
-    """The line that a method is at, on the stack; its first one where it is not to be found."""
+    """Finds the line that a method is at, on the stack; its first one where it is not there."""
     file, line = place_of(method)
     frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_code.co_filename != file:

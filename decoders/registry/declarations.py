@@ -1,4 +1,4 @@
-"""Checks what a strategy's class declares, when its file is read. Loads no torch."""
+"""Checks the declarations of a strategy's class, when its file is read. Loads no torch."""
 
 from __future__ import annotations
 
@@ -99,12 +99,12 @@ def check_decoder(decoder: Decoder, cls: type) -> None:
 
 
 def stages_of(decoder: Decoder) -> list[Stage]:
-    """Every stage that a strategy holds, each once."""
+    """Lists every stage that a strategy holds, each once."""
     return list({id(stage): stage for stage in _stages(decoder)}.values())
 
 
 def _stages(owner: object, depth: int = 4) -> Iterator[Stage]:
-    """Every stage that an object holds, in its attributes and their lists."""
+    """Yields every stage that an object holds, in its attributes and their lists."""
     if isinstance(owner, Stage):
         yield owner
     if depth:
@@ -122,7 +122,7 @@ def _stages(owner: object, depth: int = 4) -> Iterator[Stage]:
 
 
 def _check_params(owner: Decoder | Stage) -> None:
-    """Names, bounds and defaults."""
+    """Checks names, bounds and defaults."""
     kind = type(owner).__name__
     names = [param.name for param in owner.params]
     for param in owner.params:
@@ -165,7 +165,7 @@ def _check_needs(owner: Decoder | Stage) -> None:
 
 
 def _check_streams(decoder: Decoder, cls: type) -> None:
-    """Streams that can be read, each by a name of its own."""
+    """Checks that every stream can be read, by a name of its own."""
     kind = cls.__name__
     streams: Any = decoder.streams
     if not isinstance(streams, tuple) or not all(isinstance(stream, Stream) for stream in streams):
@@ -193,7 +193,7 @@ def _check_streams(decoder: Decoder, cls: type) -> None:
 
 
 def _check_rows(decoder: Decoder, cls: type) -> None:
-    """Rows and proposals with the default parameters."""
+    """Checks rows and proposals with the default parameters."""
     values = {param.name: param.default for param in decoder.params}
     check_shape(decoder, decoder.rows(values), decoder.lookahead(values), cls)
 

@@ -34,7 +34,7 @@ def run(given: Mapping[str, Any]) -> int:
             _fail(store.problem)
         try:
             recover(store, time.time())
-            return _COMMANDS[given["what"]](store, given)
+            return _COMMANDS[given["what"] or "list"](store, given)
         finally:
             store.close()
     except HistoryError as error:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+_MOST = 20
+"""Runs that a list shows where no number is named."""
+
 
 def add(commands: Any, parser: type[argparse.ArgumentParser]) -> None:
     """Adds the command."""
@@ -15,9 +18,8 @@ def add(commands: Any, parser: type[argparse.ArgumentParser]) -> None:
         " shows them, or `last`.",
         allow_abbrev=False,
     )
-    kinds = history.add_subparsers(
-        dest="what", metavar="WHAT", title="what", required=True, parser_class=parser
-    )
+    history.set_defaults(most=_MOST, json=False)  # for the list that no word asks for
+    kinds = history.add_subparsers(dest="what", metavar="[list]", title="what", parser_class=parser)
 
     def kind(name: str, said: str) -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = kinds.add_parser(name, help=said, description=f"{said.capitalize()}.")
@@ -27,7 +29,7 @@ def add(commands: Any, parser: type[argparse.ArgumentParser]) -> None:
         one = kind(name, said)
         if name == "search":
             one.add_argument("query", metavar="QUERY", nargs="+", help="words, or parts of them")
-        one.add_argument("-n", dest="most", metavar="N", type=int, default=20, help="how many; 0 is all")
+        one.add_argument("-n", dest="most", metavar="N", type=int, default=_MOST, help="how many; 0 is all")
         one.add_argument("--json", action="store_true", help="one JSON object per run")
     kind("show", "one run: settings, prompt and answer").add_argument("run", metavar="RUN")
     diff = kind("diff", "two runs: what was set differently, and the first token that differs")

@@ -34,6 +34,8 @@ POLL_SECONDS = 0.005
 STOP_SECONDS = 1.0
 """How long a stopped run may take to hand over what it has."""
 _BAR = 24
+_MOST_BYTES = 64_000_000
+"""Of a prompt: no context holds as much, and a pipe may never end."""
 
 
 def run(
@@ -203,7 +205,13 @@ def _prompt(prompt: str | None, file: str | None) -> str:
         if file is None and sys.stdin.isatty():
             raise UsageError("there is no prompt; give it as argument, with -f FILE, or on standard input.")
         try:
-            raw = sys.stdin.buffer.read() if file in (None, "-") else Path(str(file)).read_bytes()
+            if file in (None, "-"):
+                raw = sys.stdin.buffer.read(_MOST_BYTES + 1)
+            else:
+                with Path(str(file)).open("rb") as opened:  # a pipe too, which shells make of <(…)
+                    raw = opened.read(_MOST_BYTES + 1)
+            if len(raw) > _MOST_BYTES:
+                raise UsageError(f"the prompt has more than {_MOST_BYTES:,} bytes; give a shorter one.")
             prompt = raw.decode().removesuffix("\n")
         except UnicodeDecodeError as error:
             raise UsageError(f"the prompt is not UTF-8 (byte {error.start}).") from error

@@ -9,12 +9,13 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from edge_tui import decoders
+from edge_tui.engine.decode.resolve import CHECKPOINT
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from typing import TextIO
 
-    from edge_tui.engine.events import Finished, Loaded, Started, TokenBatch
+    from edge_tui.engine.events import Finished, Loaded, Resolved, Started, TokenBatch
 
 SEPARATOR = "---"
 """The line between two samples."""
@@ -145,9 +146,10 @@ class Json(Text):
                 "strategy": begin.strategy,
                 "seed": begin.seed,
                 "prompt_tokens": begin.prompt_tokens,
+                "control_tokens": list(begin.control_tokens),
                 "parameters": {
                     name: {"value": each.value, "source": each.source}
-                    | ({"lost": self.lost[name]} if self.lost.get(name) else {})
+                    | ({"lost": lost} if (lost := self._lost(name, each)) else {})
                     for name, each in begin.values.items()
                 },
             }
@@ -157,6 +159,11 @@ class Json(Text):
         }
         self._line(summary | {"settings": dict(self.settings), **self.provenance, "models": models})
         self.end()
+
+    def _lost(self, name: str, value: Resolved) -> list[dict[str, Any]]:
+        """The values that lost to a parameter's, the checkpoint's own last."""
+        own = {"key": name, "value": value.checkpoint, "source": CHECKPOINT}
+        return [*self.lost.get(name, ()), *([own] if value.checkpoint is not None else [])]
 
     def end(self) -> None:
         """Every line is whole already."""

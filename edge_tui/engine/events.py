@@ -80,6 +80,8 @@ class Resolved:
     value: float | str
     source: str
     """"default", "config.toml", "environment", "flag", "generation_config.json", "mode", "user"."""
+    checkpoint: float | str | None = None
+    """What the checkpoint's generation_config.json says, where something above it holds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,8 @@ def _replace(path: Path) -> str:
         with fresh.open("rb") as file:
             first_page = file.read(_PAGE)
         with closing(Store(fresh)) as new:
-            for graft in (b"", first_page):
+            room = shutil.disk_usage(path.parent).free > 2 * path.stat().st_size  # for a copy and the new one
+            for graft in (b"", first_page) if room else ():
                 if not saved:
                     _copy_file(path, copy, graft)
                     saved, lost = _copy(copy, new)
@@ -129,6 +130,8 @@ def _replace(path: Path) -> str:
         for name in (fresh.name, copy.name):
             for suffix in ("", "-wal", "-shm"):
                 path.with_name(name + suffix).unlink(missing_ok=True)
+    if not room:
+        return f"The history was damaged, and the disk has no room to save it: it lies in {aside.name} now."
     if not saved:
         return f"The history was damaged; it lies in {aside.name} now and a new one begins."
     missing = f"; {lost:,} could not be read, or not whole" if lost else ""

@@ -95,10 +95,13 @@ def _listing(name: str, origin: str) -> Listing:
 
 
 def _cached() -> Iterator[str]:
-    """Repository ids of the models in the cache, in alphabetical order."""
+    """Repository ids of the models in the cache, in alphabetical order; the cache if it cannot be read."""
     try:
         cached = _subfolders(cache_root())
+    except (FileNotFoundError, NotADirectoryError):
+        return
     except OSError:
+        yield str(cache_root())  # its line in the list says why it cannot be read
         return
     for folder in cached:
         kind, _, name = folder.name.partition("--")

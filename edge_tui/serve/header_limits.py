@@ -119,6 +119,10 @@ class Bounded(HttpToolsProtocol):
             self._late = None
 
     def _give_up(self) -> None:
+        self._late = None
+        if self._answering():  # the next head has time; some clients send an empty line after a body
+            self._wait()
+            return
         if self._spent:
             seconds = f"{HEAD_SECONDS:g}"
             self._refuse(ApiError(408, f"The head of the request did not arrive within {seconds} s."))

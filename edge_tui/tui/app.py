@@ -185,6 +185,12 @@ class EdgeApp(App[int]):
 
         return TerminalDriver
 
+    def _build_driver(self, headless: bool, *args: Any, **kwargs: Any) -> Driver:
+        """Makes the driver, and heeds signals before it takes the screen."""
+        if not headless:
+            lifecycle.on_signals(self._leave)
+        return super()._build_driver(headless, *args, **kwargs)
+
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Filters that every painted line passes: controls out; marks as ASCII, if that is asked for."""
         filters = [*super().get_line_filters(), CONTROLS]
@@ -207,7 +213,6 @@ class EdgeApp(App[int]):
         self.push_screen(self.workbench)
         self.call_later(self.workbench.refresh)
         if not self.is_headless:
-            lifecycle.on_signals(self._leave)
             self.watching = lifecycle.watch_terminal(self._terminal_gone)
             asyncio.get_running_loop().set_exception_handler(self._loop_failed)
 
@@ -601,13 +606,18 @@ class EdgeApp(App[int]):
     def thread_failed(self, thread: str, error: BaseException) -> None:
         """Says that something in the background has stopped. Called from its thread."""
         if thread == OUTPUT_THREAD:
-            # Whatever paints next would wait for ever.
-            self._report(error)
-            lifecycle.restore(self._driver)
-            with contextlib.suppress(OSError):
-                print(self.crash, file=sys.__stderr__, flush=True)
-            self._break_off(1)
+            self._output_failed(error)
         self.post_message(crash.BackgroundFailed(crash.stopped(thread, error)))
+
+    def _output_failed(self, error: BaseException) -> None:
+        """Ends the process: what would be painted next would wait for ever."""
+        if lifecycle.terminal_gone():
+            self._terminal_gone()
+        self._report(error)
+        lifecycle.restore(self._driver)
+        with contextlib.suppress(OSError):
+            print(self.crash, file=sys.__stderr__, flush=True)
+        self._break_off(1)
 
     def _loop_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """What a callback of the loop, or a task that nobody awaits, has raised."""

@@ -6,6 +6,7 @@ is added there is here without further words.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,16 +14,18 @@ from typing import TYPE_CHECKING, Any, Literal
 from edge_tui import decoders
 from edge_tui.config import resources
 from edge_tui.config.entries import shared_parameters, toml, value_of
-from edge_tui.config.reader import comments
+from edge_tui.config.reader import TEMPLATE, comments
 from edge_tui.config.schema import SCHEMA, Switch, Whole
 from edge_tui.config.schema import Literal as Written
-from edge_tui.config.settings import user_config
+from edge_tui.config.settings import COMMON, user_config
 from edge_tui.config.writer import change
+from edge_tui.engine.text import template_variables
 from edge_tui.tui.keymap import Bound, conflict, normal, place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from edge_tui.config.precedence import Decision
     from edge_tui.config.reader import Notice
     from edge_tui.config.settings import Settings
     from edge_tui.decoders.base import Param
@@ -76,8 +79,8 @@ class Preferences:
         self._themes = tuple(themes)
 
     def entries(self) -> list[Entry]:
-        """Settings, then parameters, then keys, each in the order of the packaged file."""
-        return [*self._plain(), *self._parameters(), *self._keys()]
+        """Settings, then template variables, parameters and keys, each in the order of the file."""
+        return [*self._plain(), *self._template(), *self._parameters(), *self._keys()]
 
     def _plain(self) -> list[Entry]:
         texts = _comments()
@@ -100,16 +103,34 @@ class Preferences:
             return self._themes
         return tuple(decoder.name for decoder in decoders.all()) if key == "strategy" else ()
 
+    def _template(self) -> list[Entry]:
+        return [
+            Entry(
+                f"{TEMPLATE}{name}",
+                json.dumps(value, ensure_ascii=False),
+                self.settings.source(f"{TEMPLATE}{name}"),
+                "A variable of the chat template.",
+                'as in TOML: false, 3, "text"',
+                "setting",
+            )
+            for name, value in self.settings.template.items()
+        ]
+
+    def _decision(self, key: str) -> Decision | None:
+        """What holds where a parameter's key says something; None leaves it to the strategy."""
+        table, _, name = key.removeprefix("parameters.").rpartition(".")
+        return self.settings.decision(table or COMMON, name)
+
     def _parameters(self) -> list[Entry]:
         found = []
         for key, param in self._declared().items():
-            table, _, name = key.removeprefix("parameters.").rpartition(".")
-            value = self.settings.parameters.get(table, {}).get(name, param.default)
+            decision = self._decision(key)
+            winner = decision.winner if decision is not None else None
             found.append(
                 Entry(
                     key,
-                    param.format(value),
-                    self.settings.source(key),
+                    param.format(winner.value if winner is not None else param.default),
+                    winner.source if winner is not None else "default",
                     param.help,
                     param.range(),
                     "parameter",
@@ -153,6 +174,11 @@ class Preferences:
         """
         if key.startswith("keys."):
             return self._key(self._bound[key.removeprefix("keys.")], text)
+        if key.startswith(TEMPLATE):
+            try:
+                return template_variables.check(key.removeprefix(TEMPLATE), template_variables.parse(text))
+            except ValueError as error:
+                raise ValueError(f"{key} {error}") from None
         if key.startswith("parameters."):
             param = self._declared()[key]
             number = param.parse(text if param.choices else _maybe_number(text))
@@ -215,8 +241,12 @@ class Preferences:
         return None
 
     def outranked(self, key: str) -> str:
-        """The variable or flag that wins over the file for this session, or ""."""
+        """What wins over a key of the file: a variable, a flag, for a temperature also the mode; or ""."""
         source = self.settings.source(key)
+        if key.startswith("parameters.") and (decision := self._decision(key)) is not None:
+            winner = decision.winner
+            if winner.key != key:
+                return f"mode = {winner.word}" if winner.word else winner.source
         return source if source.startswith(("EDGE_TUI_", "--")) else ""
 
 

@@ -7,27 +7,28 @@ share a stage (temperature, penalties) share the user's value, while two that me
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from math import isclose
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from edge_tui.config.precedence import TEMPERATURE, Claim, Layer, Rank, decide
 from edge_tui.decoders.base import Decoder, Param, ParamError
 from edge_tui.engine import seeds
 from edge_tui.engine.port import MODE_TEMPERATURE, Message, Request
 from edge_tui.engine.text.template_variables import written as written_variables
-from edge_tui.tui.run_settings import (
+from edge_tui.tui.run_settings import (  # fmt: skip
     CHAT,
     DRAWN,
     MAX_LENGTH,
     MODE,
     MODES,
     SEED,
-    TEXTS,
     YOU,
+    ParamPatch,
     Row,
+    RunValues,
     escape,
     row_of,
+    run_rows,
     seed_of,
     toward,
     tristate,
@@ -43,30 +44,7 @@ if TYPE_CHECKING:
     from edge_tui.engine.events import Resolved
     from edge_tui.engine.port import Mode
 
-
-@dataclass(frozen=True, slots=True)
-class ParamPatch:
-    """Values to take over, as a preset or a kept run has them.
-
-    Attributes:
-        values: A strategy's parameters by name.
-        mode: None leaves it.
-        max_length: None leaves it.
-        seed: None leaves it; below 0 draws a new one for each run.
-        stop: None leaves it.
-        chat: None leaves it.
-        system: None leaves it.
-        template: None leaves it.
-    """
-
-    values: Mapping[str, float | str]
-    mode: Literal["custom", "exploratory", "focused"] | None = None
-    max_length: int | None = None
-    seed: int | None = None
-    stop: tuple[str, ...] | None = None
-    chat: bool | None = None
-    system: str | None = None
-    template: Mapping[str, object] | None = None
+__all__ = ["ParamPatch", "RunParams"]
 
 
 class RunParams:
@@ -198,47 +176,30 @@ class RunParams:
         found = []
         for param in self.decoder.params:
             value, source = self.value(param)
-            before = self.settings.decision(self.decoder.name, param.name)
-            set_before = before.winner.value if before is not None else self._given(param)[0]
+            decided = self.settings.decision(self.decoder.name, param.name)
+            set_before = decided.winner.value if decided is not None else self._given(param)[0]
             changed = not isclose(value, set_before, rel_tol=1e-6, abs_tol=1e-9)
             found.append(row_of(param, value, source, changed, "strategy"))
         settings = self.settings
-        mode, given_mode = (
-            float(MODES.index(self.mode)),
-            float(MODES.index(settings.mode_for(self.decoder.name))),
+        before = RunValues(
+            settings.max_length,
+            settings.mode_for(self.decoder.name),
+            settings.seed,
+            settings.chat,
+            settings.stop,
+            settings.system,
+            settings.template,
         )
-        found += [
-            self._plain(MAX_LENGTH, float(self.max_length), float(settings.max_length)),
-            self._plain(MODE, mode, given_mode),
-            replace(
-                self._plain(SEED, float(self.seed or 0), float(settings.seed or 0)),
-                shown="random" if self.seed is None else str(self.seed),
-                changed=self.seed != settings.seed,
-                fraction=None,
-                range="empty, 0, 1, …",
-            ),
-            self._plain(CHAT, tristate(self.chat), tristate(settings.chat)),
-        ]
-        for key, written, given in (
-            ("stop", " | ".join(map(escape, self.stop)), " | ".join(map(escape, settings.stop))),
-            ("system", self.system, settings.system),
-            ("template", written_variables(self.template), written_variables(settings.template)),
-        ):
-            changed = written != given
-            source = self._source(key)
-            found.append(
-                Row(key, key, written or "none", None, changed, False, source, TEXTS[key], "text", "run")
-            )
-        return found
+        now = RunValues(
+            self.max_length, self.mode, self.seed, self.chat, self.stop, self.system, self.template
+        )
+        return [*found, *run_rows(now, before, self._source)]
 
     def _source(self, key: str) -> str:
         if key == "template":
             own = {self.settings.source(f"template.{name}") for name in self.settings.template}
             return YOU if key in self._own else ", ".join(sorted(own)) or "default"
         return self._decided(key)[1]
-
-    def _plain(self, param: Param, value: float, given: float) -> Row:
-        return row_of(param, value, self._source(param.name), value != given, "run")
 
     def text(self, key: str) -> str:
         """A value as its field holds it while it is typed."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from math import log1p
 from typing import Literal, get_args
 
 from edge_tui.decoders.base import Param, ParamError
 from edge_tui.engine import seeds
 from edge_tui.engine.port import Mode
-from edge_tui.engine.text.template_variables import assignments
+from edge_tui.engine.text.template_variables import assignments, written
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 MAX_LENGTH = Param(
@@ -67,6 +68,80 @@ class Row:
     help: str
     range: str
     group: Literal["strategy", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class ParamPatch:
+    """Values to take over, as a preset or a kept run has them.
+
+    Attributes:
+        values: A strategy's parameters by name.
+        mode: None leaves it.
+        max_length: None leaves it.
+        seed: None leaves it; below 0 draws a new one for each run.
+        stop: None leaves it.
+        chat: None leaves it.
+        system: None leaves it.
+        template: None leaves it.
+    """
+
+    values: Mapping[str, float | str]
+    mode: Literal["custom", "exploratory", "focused"] | None = None
+    max_length: int | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] | None = None
+    chat: bool | None = None
+    system: str | None = None
+    template: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunValues:
+    """The settings of a run besides parameters, as `Settings` has them."""
+
+    max_length: int
+    mode: Mode
+    seed: int | None
+    chat: bool | None
+    stop: tuple[str, ...]
+    system: str
+    template: Mapping[str, object]
+
+
+def run_rows(now: RunValues, before: RunValues, source: Callable[[str], str]) -> list[Row]:
+    """Makes the lines of a run's settings.
+
+    Args:
+        now: The values.
+        before: What they are without the user's doing.
+        source: Where the value of a key comes from.
+    """
+
+    def plain(param: Param, value: float, given: float) -> Row:
+        return row_of(param, value, source(param.name), value != given, "run")
+
+    rows = [
+        plain(MAX_LENGTH, float(now.max_length), float(before.max_length)),
+        plain(MODE, float(MODES.index(now.mode)), float(MODES.index(before.mode))),
+        replace(
+            plain(SEED, float(now.seed or 0), float(before.seed or 0)),
+            shown="random" if now.seed is None else str(now.seed),
+            changed=now.seed != before.seed,
+            fraction=None,
+            range="empty, 0, 1, …",
+        ),
+        plain(CHAT, tristate(now.chat), tristate(before.chat)),
+    ]
+    for key, text, given in (
+        ("stop", " | ".join(map(escape, now.stop)), " | ".join(map(escape, before.stop))),
+        ("system", now.system, before.system),
+        ("template", written(now.template), written(before.template)),
+    ):
+        changed = text != given
+        rows.append(
+            Row(key, key, text or "none", None, changed, False, source(key), TEXTS[key], "text", "run")
+        )
+    return rows
 
 
 def row_of(param: Param, value: float, source: str, changed: bool, group: Literal["strategy", "run"]) -> Row:

@@ -618,3 +618,17 @@ def _column(seen: Watched, name: str) -> list:
 
 def _table(seen: Watched, name: str) -> np.ndarray:
     return np.concatenate([getattr(batch, name) for batch in seen.all(TokenBatch)])
+
+
+def test_template_variables_go_along_in_the_field_that_servers_know() -> None:
+    from edge_tui.engine.decode.resolve import settle as settle_request
+    from edge_tui.engine.remote import generic, ours
+    from edge_tui.engine.remote.vocabulary import Vocabulary
+
+    request = Request("a", "greedy", template={"enable_thinking": False})
+    assert ours.body_of(request)["chat_template_kwargs"] == {"enable_thinking": False}
+    assert "chat_template_kwargs" not in ours.body_of(replace(request, template={}))
+    server = Server("h", False, {"greedy": frozenset()}, chat=True)
+    settled = settle_request(request, decoders.find("greedy"), {})
+    path, body = generic.body_of(request, settled, server, Vocabulary())
+    assert (path, body["chat_template_kwargs"]) == ("/v1/chat/completions", {"enable_thinking": False})

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edge_tui import decoders
-from edge_tui.engine.events import Finished, TokenBatch
+from edge_tui.engine.events import Finished, Started, TokenBatch
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
 from tests.engine.watch import Watched, watch
@@ -253,6 +253,28 @@ def test_what_came_before_a_mistake_is_kept(run: Callable[..., Watched]) -> None
     assert not seen.all(Finished)
 
 
+ENDS = """
+def init(self, env):
+    import torch
+    return {"n": torch.zeros(env.rows, 1), "eos": env.eos[:1].expand(env.rows, 1)}
+
+def apply(self, z, p, s, rng):
+    import torch
+    s["n"] += 1
+    second = torch.arange(len(z))[:, None] == 1
+    ends = torch.full_like(z, -float("inf")).scatter(-1, s["eos"], 0.0)
+    others = z.scatter(-1, s["eos"], -float("inf"))
+    z = ends.where(second & (s["n"] == 2), others)
+    return z.masked_fill(second & (s["n"] == 4), float("nan"))
+"""
+
+
+def test_what_becomes_of_a_sample_that_has_ended_ends_no_other(run: Callable[..., Watched]) -> None:
+    seen = run(filter_of(ENDS), samples=2)
+    assert seen.finished.reasons == ("length", "eos")
+    assert len(seen.ids) == 12
+
+
 def test_a_stage_that_wakes_up_while_a_run_goes_on_is_inspected_too(run: Callable[..., Watched]) -> None:
     """Neutral stages are left out on a CPU: the first step in which one acts comes later."""
     text = filter_of("def apply(self, z, p, s, rng):\n    z[:, 0] = 1.0\n    return z").replace("0.5", "0.0")
@@ -321,6 +343,7 @@ def test_a_strategy_that_learns_is_not_gone_on_from(
     assert refused.failed.field == "prefix"
     assert refused.failed.problem is None
     assert not refused.ids
+    assert not refused.all(Started), "screens would take the old answer away"
 
 
 def test_a_strategy_whose_state_is_constant_is_gone_on_from(run: Callable[..., Watched]) -> None:

@@ -29,6 +29,7 @@ def test_list_search_show_diff(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[0] for line in out.splitlines()] == [str(second.id), str(first.id)]
     assert "\x1b" not in out
     assert len(history(capsys, "search", "molecules")[1].splitlines()) == 1
+    assert history(capsys) == history(capsys, "list")
     assert json.loads(history(capsys, "list", "--json", "-n", "1")[1])["uid"] == second.uid
     shown = history(capsys, "show", first.uid[:9])[1]
     assert "seed               1" in shown

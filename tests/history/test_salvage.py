@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sqlite3
 import time
 from contextlib import suppress
@@ -45,6 +46,16 @@ def damage(path: Path, sound: bytes, first: int, pages: int, seed: int = 0) -> N
 
 def pages(sound: bytes) -> int:
     return len(sound) // 4096
+
+
+def test_a_file_larger_than_the_disk_is_only_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    with path.open("wb") as file:
+        file.truncate(2 * shutil.disk_usage(tmp_path).total)
+    store = open_store(path)
+    assert "no room" in store.problem
+    keep(store)
+    assert store.lasting
 
 
 def test_a_header_that_is_lost_costs_no_run(tmp_path: Path, sound: bytes) -> None:

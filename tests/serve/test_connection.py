@@ -106,6 +106,18 @@ def test_who_closes_both_sides_is_forgotten(slow: str) -> None:
         assert len(server.engine.requests) == 1, "the one that waited never started"
 
 
+def test_an_empty_line_after_a_body_cuts_no_answer(
+    server: Running, slow: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_tui.serve.header_limits.HEAD_SECONDS", 0.2)
+    body = {"prompt": PROMPT, "strategy": slow, "max_length": 20}
+    with _connect(server) as wire:
+        wire.sendall(_request("/infer", body))
+        until(lambda: server.app.dispatcher.running)
+        wire.sendall(b"\r\n")
+        assert _answer(wire)[0] == 200
+
+
 @pytest.mark.parametrize(
     "sent", [b"", b"POST /infer HTTP/1.1\r\nHost: lo", _request("/infer", {"a": 1})[:-1]]
 )

@@ -50,7 +50,7 @@ def test_a_draft_before_its_amateur_is_no_trouble(managed: Running) -> None:
             assert answer.json()["loaded"]["role"] == role
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_any_order_of_loads_and_unloads_leaves_what_was_asked_for(managed: Running, seed: int) -> None:
     luck = random.Random(seed)
     _reset(managed)

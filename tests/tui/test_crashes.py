@@ -104,10 +104,9 @@ def check(child: pexpect.spawn, output: str) -> None:
     [
         "render",
         "input",
-        "closing",
         *(
             pytest.param(each, marks=proof)
-            for each in ("screen", "key", "timer", "tick", "worker", "later", "stopping")
+            for each in ("closing", "screen", "key", "timer", "tick", "worker", "later", "stopping")
         ),
     ],
 )

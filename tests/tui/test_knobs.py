@@ -90,6 +90,22 @@ def test_texts_survive_the_way_through_the_field() -> None:
         k.set("seed", str(2**63))
 
 
+def test_template_variables_are_typed_on_one_line() -> None:
+    k = RunParams(Settings(template={"enable_thinking": True}), decoders.find("top_p"))
+    assert row(k, "template").shown == "enable_thinking=true"
+    k.set("template", 'enable_thinking=false  note="a  =b" list=[1, {"x": 2}]')
+    wanted = {"enable_thinking": False, "note": "a  =b", "list": [1, {"x": 2}]}
+    assert k.request("x").template == wanted
+    k.set("template", k.text("template"))
+    assert k.request("x").template == wanted
+    for wrong in ("enable_thinking", "x=no", "messages=1", 'x="open'):
+        with pytest.raises(ParamError):
+            k.set("template", wrong)
+    assert k.request("x").template == wanted
+    k.reset("template")
+    assert k.request("x").template == {"enable_thinking": True}
+
+
 @given(st.sampled_from(["top_p", "beam", "contrastive", "typical", "top_k", "min_p"]), st.data())
 def test_turning_never_leaves_the_range(strategy: str, data: st.DataObject) -> None:
     k = run_params(strategy)

@@ -12,7 +12,7 @@ from textual.widgets import Input, OptionList, Static
 from edge_tui import decoders
 from edge_tui.config.schema import SCHEMA
 from edge_tui.config.settings import load, user_config
-from edge_tui.config.writer import ConfigError
+from edge_tui.config.writer import ConfigError, change
 from edge_tui.tui.keymap import Keymap, catalog
 from edge_tui.tui.preferences import Preferences
 from edge_tui.tui.screens.help import EXTRA
@@ -114,6 +114,29 @@ def test_what_wins_over_the_file_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     at.set("mode", "exploratory")
     assert at.outranked("mode") == "EDGE_TUI_MODE"
     assert at.settings.mode == "focused"
+
+
+def test_what_wins_over_a_parameter_is_named() -> None:
+    change(user_config(), {"mode": "focused", "parameters.top_p.top_p": 0.8})
+    settings, _ = load({"parameters.top_p": 0.6})
+    at = Preferences(settings, catalog(EXTRA), Keymap({}))
+    assert (at.entry("parameters.top_p.top_p").shown, at.outranked("parameters.top_p.top_p")) == (
+        "0.6",
+        "--set",
+    )
+    assert at.entry("parameters.temperature").shown == "0.7"
+    assert at.outranked("parameters.temperature") == "mode = focused"
+    assert at.outranked("parameters.top_k.top_k") == ""
+
+
+def test_template_variables_are_changed_as_toml() -> None:
+    change(user_config(), {"template.enable_thinking": True})
+    at = preferences()
+    assert at.set("template.enable_thinking", "false") == []
+    assert at.entry("template.enable_thinking").shown == "false"
+    assert written()["template"] == {"enable_thinking": False}
+    with pytest.raises(ValueError, match="with its quotes"):
+        at.set("template.enable_thinking", "no")
 
 
 # The screen.

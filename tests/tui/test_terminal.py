@@ -107,6 +107,14 @@ def test_signals_restore_the_terminal(start: Callable[..., pexpect.spawn], numbe
     assert "Traceback" not in rest
 
 
+def test_a_signal_right_after_the_screen_was_taken_restores_it(start: Callable[..., pexpect.spawn]) -> None:
+    child = start()
+    child.expect_exact(ALTERNATE_ON)
+    child.kill(signal.SIGTERM)
+    assert ALTERNATE_OFF in left(child)
+    assert child.exitstatus == 128 + signal.SIGTERM
+
+
 def test_a_vanished_terminal_ends_it(start: Callable[..., pexpect.spawn]) -> None:
     child = start(ignore_hangup=True)
     child.expect("ready", timeout=40)

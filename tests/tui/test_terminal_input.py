@@ -55,6 +55,7 @@ def test_pastes_are_data_and_keys_are_keys(sitting: Terminal) -> None:
     assert quit_(sitting) == 0
 
 
+@pytest.mark.proof
 def test_a_megabyte_is_taken_whole_and_a_paste_without_an_end_can_be_left(sitting: Terminal) -> None:
     line = b"0123456789 \x1b[32m\xc3\xa9 to the end\x1b[0m 0123456789\n"
     text = START + line * (1_000_000 // len(line)) + b"last line" + END

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from edge_tui import decoders
+from edge_tui.tui.widgets.token_pane import TokenPane
 
 TEXT = (Path(__file__).parent.parent.parent / "docs" / "writing-a-strategy.md").read_text()
 CODE = TEXT.partition("```python\n")[2].partition("```")[0]
@@ -160,3 +161,25 @@ async def test_a_relative_folder_has_its_panel(
         assert said in shown
         assert "▸" in shown
         assert shown.startswith("top_a.py, line ")
+
+
+async def test_an_answer_of_a_strategy_that_learns_stays_where_it_cannot_be_gone_on_from(
+    folder: Path, demo: Any
+) -> None:
+    learns = "    def observe(self, s, chosen, logp):\n        pass\n\n    def apply("
+    (folder / "top_a.py").write_text(CODE.replace("    def apply(", learns))
+    decoders.reload()
+    app = demo(max_length=12, strategy="top_a")
+    async with app.run_test(size=(120, 40)) as pilot:
+        bench = app.workbench
+        bench.prompt.text = "def fibonacci(n):"
+        bench.prompt.focus()
+        await pilot.press("ctrl+j")
+        await until(pilot, lambda: app.session.run is not None and app.session.run.phase == "done", "a run")
+        text = bench.pane.transcript.text
+        bench.pane.post_message(TokenPane.TakeAlternative(3, 7))
+        await until(pilot, lambda: "run the prompt from its start" in bench.messages.message, "the refusal")
+        await pilot.pause(0.1)
+        assert bench.pane.transcript.text == text
+        await pilot.press("r")
+        await until(pilot, lambda: app.session.run.phase == "done", "the run from its start")

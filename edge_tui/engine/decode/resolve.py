@@ -11,6 +11,9 @@ from edge_tui.engine.events import Resolved
 from edge_tui.engine.port import MODE_TEMPERATURE, Request
 from edge_tui.errors import RequestError
 
+CHECKPOINT = "generation_config.json"
+"""The source of what a checkpoint asks for."""
+
 
 @dataclass(frozen=True, slots=True)
 class ResolvedParams:
@@ -52,7 +55,7 @@ def resolve_params(
     sources = dict.fromkeys(known, "default")
     for name, value in checkpoint_values.items():
         if name in known:
-            values[name], sources[name] = value, "generation_config.json"
+            values[name], sources[name] = value, CHECKPOINT
     for name, given in request.values.items():
         try:
             values[name] = known[name].parse(given)
@@ -63,8 +66,17 @@ def resolve_params(
         values["temperature"] = MODE_TEMPERATURE[request.mode]
         own = None if "temperature" in request.values else request.sources.get("temperature")
         sources["temperature"] = own or f"mode {request.mode}"
+
+    def shown(name: str, value: float) -> float | str:
+        return known[name].format(value) if known[name].choices else value
+
+    lost = {name for name in checkpoint_values if sources.get(name) not in (None, CHECKPOINT)}
     resolved = {
-        name: Resolved(known[name].format(value) if known[name].choices else value, sources[name])
+        name: Resolved(
+            shown(name, value),
+            sources[name],
+            shown(name, checkpoint_values[name]) if name in lost else None,
+        )
         for name, value in values.items()
     }
     seed = seeds.draw() if request.seed is None or request.seed < 0 else request.seed

@@ -174,6 +174,12 @@ def run_request(
         if request.prompt_logps:
             post(scoring.score(run.id, ids, main, prefix_cache, max_new, stopped))
         reused = generation.prefill(prefix_cache, reading, stopped)
+        run.table = generation.table
+        for name, value in run.request.values.items():  # turned while the prompt was read
+            if request.values.get(name) != value:
+                generation.table.set(name, value)
+        if request.prefix:
+            generation.launch()  # a strategy that learns is refused here, before screens drop the old answer
     except Cancelled:
         post(started(0))
         post(Finished(run.id, "cancelled", 0, 0.0, 0.0))
@@ -182,10 +188,6 @@ def run_request(
         if problem_of(error, decoders.is_strategy_file) is not None:
             post(started(0))  # so that histories keep it, as they do where a step fails
         raise
-    run.table = generation.table
-    for name, value in run.request.values.items():  # turned while the prompt was read
-        if request.values.get(name) != value:
-            generation.table.set(name, value)
     post(started(reused))
     decode = _Decode(run, generation, processor, post, stopped, began)
     try:
@@ -217,13 +219,19 @@ def run_request(
 
 
 def _check_rows(generation: Generation, loaded: Mapping[str, LoadedModel], samples: int) -> None:
-    """Refuses a run that a model cannot hold apart.
+    """Refuses a run that a model cannot hold apart or take back.
 
     Raises:
-        RequestError: a model of one row is to decode several, or two streams.
+        RequestError: a model of one row is to decode several or two streams, or one to forget that cannot.
     """
     decoder = generation.decoder
-    for model in loaded.values():
+    for role, model in loaded.items():
+        if generation.lookahead and not model.model.caps.rewind:
+            raise RequestError(
+                f"{decoder.title} takes rejected proposals back, but {model.model.info.name} keeps a running "
+                "state, which cannot be rewound: choose another strategy or another model.",
+                role,
+            )
         streams = sum(loaded[stream.role].model is model.model for stream in decoder.streams)
         if model.model.caps.fork or (generation.rows == 1 and streams == 1):
             continue

@@ -55,7 +55,7 @@ class SpeculativeRunner(StepRunner):
         self._main, self._draft = (stream.name for stream in decoder.streams)
         self._kernels = fused_lookahead(decoder, self.device, width, rows, self.k)
         self._inspector = Inspector(decoder, proposes=True)
-        self._is_own = is_own(type(decoder))
+        self._is_own = self._kernels is not None or is_own(type(decoder))
         self._astray = torch.zeros(self.k + 1, dtype=torch.int64, device=self.device)
         """1 where a proposal or a token of a step was an id that there is not."""
         self._certain = torch.zeros(rows, dtype=torch.int64, device=self.device)
@@ -111,7 +111,7 @@ class SpeculativeRunner(StepRunner):
         self.outputs[self._main] = self.streams[self._main].forward(self.contexts[self._main], self._block)
 
     def _propose(self, out: Output, at: int) -> Tensor:
-        """The proposal at a position, an id that there is."""
+        """Proposes the token at a position; an id out of range is brought into it and marked."""
         strategy = self._kernels or self.decoder
         proposed = strategy.propose(out, self._state, self.table.params, self._rng, at)
         if self._is_own:
@@ -160,7 +160,7 @@ class SpeculativeRunner(StepRunner):
         self._settle(step.chosen, accepted, tokens)
 
     def _in_range(self, step: Step) -> Step:
-        """A step of a user's strategy with its ids brought into range; `_astray` says where they were not."""
+        """Brings the ids of a user's step into range; `_astray` marks the positions where they were not."""
         assert step.accepted is not None
         assert step.tokens is not None
         positions = step.tokens.shape[1]

@@ -103,7 +103,7 @@ def sample(
 
 
 def _in_range(took: Step, buffers: StepBuffers) -> Step:
-    """A step of a user's strategy with its ids brought into range; where they were not, `done` says so.
+    """Brings the ids of a user's step into range; `done` marks the rows where they were not.
 
     An id that there is not would be read beyond the vocabulary, which costs a GPU its context.
     """
@@ -117,7 +117,7 @@ def _in_range(took: Step, buffers: StepBuffers) -> Step:
 
 
 def within(ids: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Ids int64 of any shape brought into `0 … size − 1`, and which of them were not there, int64 0 or 1."""
+    """Brings ids int64 of any shape into `0 … size − 1`; returns too which were not there, int64 0 or 1."""
     safe = ids.clamp(0, size - 1)
     return safe, (safe != ids).long()
 

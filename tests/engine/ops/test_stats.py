@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from edge_tui.engine.events import TOP
-from edge_tui.engine.ops.stats import FLOATS, INTS, look_up, record, reference, summarise, top
+from edge_tui.engine.ops.stats import ASTRAY, ENDED, FLOATS, INTS, look_up, record, reference, summarise, top
 
 stats_triton = pytest.importorskip("edge_tui.engine.ops.triton.stats")
 DEVICE = "cpu" if stats_triton.INTERPRETED else "cuda"
@@ -47,6 +48,32 @@ def test_broken_logits_show_in_the_entropy() -> None:
         z = torch.zeros(1, 30)
         z[0, 7] = broken
         assert not torch.isfinite(summarise(z, torch.tensor([0]))[2]).any()
+
+
+BROKEN_FINALS = {"nan": (7, math.nan), "inf": (7, math.inf), "nothing": (slice(None), -math.inf)}
+
+
+def _broken(record: Callable[..., tuple[Tensor, Tensor]], kind: str, device: str) -> None:
+    """A choice from broken logits has no final log-probability; codes in `done` come through."""
+    z = torch.randn(2, 300, device=device)
+    final = z.clone()
+    final[1, BROKEN_FINALS[kind][0]] = BROKEN_FINALS[kind][1]
+    rows, done = torch.arange(2, device=device), torch.tensor([ENDED, ENDED | ASTRAY], device=device)
+    ints, floats = record(z, final, rows, rows, done, torch.ones(2, device=device), [])
+    assert torch.isfinite(floats[:, FLOATS.index("entropy")]).all()
+    assert floats[:, FLOATS.index("final_logp")].isnan().tolist() == [False, True]
+    assert ints[:, INTS.index("done")].tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("kind", BROKEN_FINALS)
+def test_broken_choices_show_in_the_final_log_probability(kind: str) -> None:
+    _broken(reference, kind, "cpu")
+
+
+@interpreted
+@pytest.mark.parametrize("kind", BROKEN_FINALS)
+def test_broken_choices_show_in_what_kernels_record(kind: str) -> None:
+    _broken(lambda *given: stats_triton.record(*given, moved=False), kind, DEVICE)
 
 
 def test_small_vocabularies_are_padded() -> None:
