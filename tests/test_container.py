@@ -36,7 +36,7 @@ def test_what_it_copies_is_there_and_passes_dockerignore() -> None:
         assert (ROOT / source).exists()
         inside = source if (ROOT / source).is_file() else f"{source}/x.py"
         assert not checker.ignored(inside, patterns)
-    for path in (".git/config", ".venv/bin/python", "tests/test_cli.py", "edge_tui/__pycache__/cli.pyc"):
+    for path in (".git/config", ".venv/bin/python", "tests/cli/test_main.py", "edge_tui/__pycache__/cli.pyc"):
         assert checker.ignored(path, patterns)
     wheel = tomli.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert {*wheel["packages"], *wheel["force-include"]} <= set(copied)

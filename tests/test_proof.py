@@ -14,7 +14,7 @@ from edge_tui.engine.events import Unloaded
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
 from edge_tui.util.sanitise import sanitise
-from tests.engine.checkpoints import make_checkpoint
+from tests.engine.random_checkpoints import make_checkpoint
 from tests.engine.watch import settle, watch
 
 if TYPE_CHECKING:

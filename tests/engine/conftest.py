@@ -11,7 +11,7 @@ import pytest
 
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec
-from tests.engine.checkpoints import make_checkpoint
+from tests.engine.random_checkpoints import make_checkpoint
 
 
 @pytest.fixture(scope="session")

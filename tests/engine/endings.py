@@ -8,7 +8,7 @@ from pathlib import Path
 from edge_tui.engine.events import PromptRead
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
-from tests.engine.checkpoints import EOS_ID, IM_END_ID, TOKENS, make_checkpoint
+from tests.engine.random_checkpoints import EOS_ID, IM_END_ID, TOKENS, make_checkpoint
 from tests.engine.watch import watch
 
 END = "<|im_end|>"

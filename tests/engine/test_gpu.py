@@ -12,7 +12,7 @@ import torch
 from edge_tui.engine.events import Loaded, Unloaded
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Precision, Request
-from tests.engine.checkpoints import make_checkpoint
+from tests.engine.random_checkpoints import make_checkpoint
 from tests.engine.watch import settle, watch
 
 pytestmark = [

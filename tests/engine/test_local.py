@@ -25,7 +25,7 @@ from edge_tui.engine.events import (
 )
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
-from tests.engine.checkpoints import make_checkpoint
+from tests.engine.random_checkpoints import make_checkpoint
 from tests.engine.template_bombs import BOMBS
 from tests.engine.watch import settle, watch
 

@@ -13,7 +13,7 @@ import pytest
 from edge_tui.config.settings import Models
 from edge_tui.engine.port import Message
 from edge_tui.engine.text import chat_template
-from tests.engine.checkpoints import CHAT_TEMPLATE, make_checkpoint
+from tests.engine.random_checkpoints import CHAT_TEMPLATE, make_checkpoint
 from tests.engine.template_bombs import BOMBS
 from tests.serve.serving import DEMO, Running, serving
 

@@ -12,7 +12,7 @@ from textual.widgets import Input, OptionList, Static
 
 from edge_tui.hub import recent_models
 from edge_tui.tui.screens.models import ModelsScreen
-from tests.engine.checkpoints import make_checkpoint
+from tests.engine.random_checkpoints import make_checkpoint
 from tests.hub_stand_in import Repository, StandIn, serving
 
 NAME = "org/tiny"

@@ -9,8 +9,8 @@ from textual.events import AppBlur, AppFocus, Paste
 from textual.widgets import Input
 
 from edge_tui.tui.input_parser import LONGEST_PASTE, PasteOpen, PasteRefused
+from tests.tui.test_key_queue import arrive
 from tests.tui.test_keys import bench, ran
-from tests.tui.test_typeahead import arrive
 
 SMALL, LARGE = (59, 15), (80, 24)
 

@@ -20,7 +20,7 @@ from edge_tui.history.store import Store
 from edge_tui.tui.app import EdgeApp
 from edge_tui.tui.conversation import Conversation, of_messages
 from edge_tui.tui.session import Meter, Run
-from tests.engine.checkpoints import make_checkpoint
+from tests.engine.random_checkpoints import make_checkpoint
 from tests.tui.test_workbench import SIZE, bench, ended, press, ready, until
 from tests.tui.transcripts import transcript_of
 

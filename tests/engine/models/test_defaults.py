@@ -13,7 +13,6 @@ from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 from edge_tui.engine.checkpoints.weight_files import WeightsError
 from edge_tui.engine.models.architectures import DEFAULTS, UnsupportedError, flat_config
 from edge_tui.engine.models.memory_estimate import forecast
-from tests.engine.checkpoints import make_checkpoint
 from tests.engine.models.references import (
     LLAMA3,
     LONG,
@@ -23,6 +22,7 @@ from tests.engine.models.references import (
     flat,
     random_ids,
 )
+from tests.engine.random_checkpoints import make_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

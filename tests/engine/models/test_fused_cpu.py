@@ -11,8 +11,8 @@ from edge_tui.engine.models import fused_cpu, linear, memory_estimate
 from edge_tui.engine.models.base import ContextFull
 from edge_tui.engine.models.linear import OnCpu
 from edge_tui.engine.ops.cpu import project as project_cpu
-from tests.engine.checkpoints import make_checkpoint
 from tests.engine.models.references import CASES, checkpoint, flat, one_by_one, random_ids
+from tests.engine.random_checkpoints import make_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from edge_tui.engine.fetching import GRANULARITY, LINE
-from tests.engine.checkpoints import make_checkpoint
 from tests.engine.models.references import CASES, checkpoint, deviation, flat, one_by_one, random_ids
 from tests.engine.models.test_transformers_tier import load, make_other
+from tests.engine.random_checkpoints import make_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path

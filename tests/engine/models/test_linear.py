@@ -24,8 +24,8 @@ from edge_tui.engine.models.linear import (
     kind_of,
 )
 from edge_tui.engine.ops.cpu import project as project_cpu
-from tests.engine.checkpoints import make_checkpoint
 from tests.engine.models.references import deviation, flat, random_ids
+from tests.engine.random_checkpoints import make_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,6 @@ import torch
 
 from edge_tui.engine.models.transformers_tier import load_transformers
 from edge_tui.engine.port import Request
-from tests.engine.checkpoints import make_checkpoint
 from tests.engine.models.references import (
     LONG,
     TOLERANCE,
@@ -20,6 +19,7 @@ from tests.engine.models.references import (
     random_ids,
     reference,
 )
+from tests.engine.random_checkpoints import make_checkpoint
 from tests.engine.watch import watch
 
 if TYPE_CHECKING:

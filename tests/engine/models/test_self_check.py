@@ -15,9 +15,9 @@ from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.models.groups import GroupedContext
 from edge_tui.engine.models.transformers_tier import TransformersModel, load_transformers
 from edge_tui.engine.port import Request
-from tests.engine.checkpoints import save_tokenizer
 from tests.engine.models.architectures import NotTiny, make_tiny
 from tests.engine.models.references import config_of, deviation, one_by_one, random_ids, reference
+from tests.engine.random_checkpoints import save_tokenizer
 from tests.engine.watch import watch
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from edge_tui.engine.checkpoints.weight_files import WeightsError
 from edge_tui.engine.models.base import ContextFull
 from edge_tui.engine.models.transformers_tier import TransformersModel, load_transformers
 from edge_tui.errors import Cancelled
-from tests.engine.checkpoints import make_checkpoint
 from tests.engine.models.references import (
     TOLERANCE,
     config_of,
@@ -22,6 +21,7 @@ from tests.engine.models.references import (
     random_ids,
     reference,
 )
+from tests.engine.random_checkpoints import make_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path

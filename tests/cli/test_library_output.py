@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.checkpoints import make_checkpoint, save_tokenizer, store_bitsandbytes
 from tests.engine.models.architectures import make_tiny
+from tests.engine.random_checkpoints import make_checkpoint, save_tokenizer, store_bitsandbytes
 
 CHATTER = """
 import sys

@@ -12,7 +12,7 @@ from edge_tui.engine.models import loader, memory_estimate
 from edge_tui.engine.port import ModelSpec
 from edge_tui.hub import Listing, local_models
 from edge_tui.hub.memory_estimate import outlook
-from tests.engine.checkpoints import make_checkpoint
+from tests.engine.random_checkpoints import make_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,7 @@ from edge_tui.engine.decode.generation import Generation
 from edge_tui.engine.events import Finished, Noticed
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
-from tests.engine.test_user_strategies import (
+from tests.engine.decode.test_user_strategies import (
     COUNTER,
     COUNTS_STEPS,
     MIROSTAT,

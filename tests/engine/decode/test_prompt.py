@@ -12,8 +12,15 @@ from edge_tui.engine.events import Failed, PromptRead, TokenBatch
 from edge_tui.engine.port import Message, Request
 from edge_tui.engine.text.tokenizer import Codec
 from edge_tui.transcript.transcript import Transcript
-from tests.engine.checkpoints import CHAT_TEMPLATE, EOS_ID, IM_END_ID, IM_START_ID, TOKENS, make_checkpoint
 from tests.engine.endings import END, KINDS, ending, endless, place
+from tests.engine.random_checkpoints import (
+    CHAT_TEMPLATE,
+    EOS_ID,
+    IM_END_ID,
+    IM_START_ID,
+    TOKENS,
+    make_checkpoint,
+)
 from tests.engine.watch import watch
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from edge_tui import __version__
 from edge_tui.cli import main
 from edge_tui.history.store import Store
 from edge_tui.util import logs
-from tests.engine.checkpoints import make_checkpoint
+from tests.engine.random_checkpoints import make_checkpoint
 from tests.history.runs import keep
 
 COMMAND = [sys.executable, "-m", "edge_tui"]

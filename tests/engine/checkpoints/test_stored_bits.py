@@ -14,9 +14,9 @@ from edge_tui.engine.checkpoints.weights import Weights
 from edge_tui.engine.models.loader import LoadError, load
 from edge_tui.engine.models.memory_estimate import forecast
 from edge_tui.engine.port import ModelSpec
-from tests.engine.checkpoints import make_checkpoint, save_tensors, save_tokenizer, store_bitsandbytes
 from tests.engine.models.architectures import make_tiny
 from tests.engine.models.references import config_of, deviation, one_by_one, random_ids, reference
+from tests.engine.random_checkpoints import make_checkpoint, save_tensors, save_tokenizer, store_bitsandbytes
 
 if TYPE_CHECKING:
     from pathlib import Path

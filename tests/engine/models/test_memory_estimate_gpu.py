@@ -1,6 +1,6 @@
 """The forecast against the allocator's peak, over models, precisions, contexts and rows: one run, one table.
 
-    python -m pytest tests/engine/test_forecast_gpu.py -m gpu
+    python -m pytest tests/engine/models/test_memory_estimate_gpu.py -m gpu
 
 The models are of shapes that nothing was fitted to, with random weights that no disk holds. Each case is a
 run of the engine as a user makes one: load, read a prompt that fills the context, decode.

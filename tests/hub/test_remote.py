@@ -17,7 +17,7 @@ from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 from edge_tui.engine.models.memory_estimate import forecast
 from edge_tui.hub import Listing, local_models, recent_models
 from edge_tui.hub.remote import HubError, Pull, Remote, look, repository_id
-from tests.engine.checkpoints import make_checkpoint
+from tests.engine.random_checkpoints import make_checkpoint
 from tests.hub_stand_in import TOKEN, Repository, StandIn, serving
 
 NAME = "org/tiny"

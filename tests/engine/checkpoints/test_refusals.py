@@ -9,7 +9,7 @@ import pytest
 
 from edge_tui.engine.checkpoints import checkpoint as checkpoints
 from edge_tui.engine.checkpoints.checkpoint import CheckpointError, open_checkpoint
-from tests.engine.checkpoints import make_checkpoint
+from tests.engine.random_checkpoints import make_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from edge_tui.engine.models import loader, memory_estimate
 from edge_tui.engine.models.loader import LoadError, available_precisions, load
 from edge_tui.engine.port import ModelSpec
 from edge_tui.errors import Cancelled
-from tests.engine.checkpoints import make_checkpoint
+from tests.engine.random_checkpoints import make_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path

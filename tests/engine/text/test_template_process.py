@@ -28,7 +28,7 @@ from edge_tui.engine.text.template_process import (
     TemplateProcess,
 )
 from tests.engine.template_bombs import BOMBS
-from tests.engine.test_chat import LLAMA3
+from tests.engine.text.test_chat_template import LLAMA3
 
 HONEST = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
 VARIABLES = {

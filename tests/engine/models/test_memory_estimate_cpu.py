@@ -1,6 +1,6 @@
 """The forecast against the measured peak on a CPU: loading, a long prompt and some tokens, at a true size.
 
-`pytest -s -m proof tests/engine/test_forecast_cpu.py` prints both.
+`pytest -s -m proof tests/engine/models/test_memory_estimate_cpu.py` prints both.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.engine.checkpoints import make_checkpoint
+from tests.engine.random_checkpoints import make_checkpoint
 
 STATUS = Path("/proc/self/smaps_rollup")
 

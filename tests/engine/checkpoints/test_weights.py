@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from edge_tui.engine.checkpoints.weight_files import WeightsError
 from edge_tui.engine.checkpoints.weights import INDEX
 from edge_tui.errors import Cancelled
-from tests.engine.checkpoints import make_checkpoint
 from tests.engine.models.references import flat, random_ids
+from tests.engine.random_checkpoints import make_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ from edge_tui.engine.checkpoints.checkpoint import (
     same_vocabulary,
 )
 from edge_tui.engine.checkpoints.locate import cache_root
-from tests.engine.checkpoints import make_checkpoint
+from tests.engine.random_checkpoints import make_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from edge_tui.engine.port import Message
 from edge_tui.engine.text.chat_template import ChatError, render, thinking_open, unread
-from tests.engine.checkpoints import make_checkpoint
+from tests.engine.random_checkpoints import make_checkpoint
 from tests.engine.template_bombs import BOMBS
 
 CHATML = (

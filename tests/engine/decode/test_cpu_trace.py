@@ -20,7 +20,7 @@ from edge_tui.engine.decode.cpu_trace import TracedChoice, is_traceable
 from edge_tui.engine.decode.generation import Generation
 from edge_tui.engine.models.loader import load
 from edge_tui.engine.port import ModelSpec
-from tests.engine.checkpoints import make_checkpoint
+from tests.engine.random_checkpoints import make_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

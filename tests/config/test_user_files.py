@@ -27,7 +27,7 @@ from edge_tui.tui.editor import EditorError, read_text
 from edge_tui.util import user_file
 from edge_tui.util.file_watcher import Watch
 from edge_tui.util.logs import state_folder
-from tests.engine.checkpoints import make_checkpoint
+from tests.engine.random_checkpoints import make_checkpoint
 from tests.tui.engines import PictureEngine
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs pipes with names")

@@ -14,7 +14,7 @@ import pytest
 
 from edge_tui import decoders
 from edge_tui.cli.main import main
-from tests.engine.checkpoints import make_checkpoint
+from tests.engine.random_checkpoints import make_checkpoint
 
 COMMAND = [sys.executable, "-m", "edge_tui"]
 

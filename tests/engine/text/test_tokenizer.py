@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError
 from edge_tui.engine.text.stop_scanner import StopScanner
 from edge_tui.engine.text.tokenizer import Codec, Detokenizer
-from tests.engine.checkpoints import save_tokenizer
+from tests.engine.random_checkpoints import save_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
