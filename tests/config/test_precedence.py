@@ -17,7 +17,7 @@ from edge_tui.config.precedence import Layer
 from edge_tui.config.schema import SCHEMA, Literal
 from edge_tui.config.settings import Settings, load, user_config
 from edge_tui.config.writer import change
-from edge_tui.engine.decode.resolve import settle
+from edge_tui.engine.decode.resolve import resolve_params
 from edge_tui.tui.run_params import ParamPatch, RunParams
 
 FILE, ENVIRONMENT, PRESET, FLAG, LIVE = Layer.FILE, Layer.ENVIRONMENT, Layer.PRESET, Layer.FLAG, Layer.LIVE
@@ -141,7 +141,7 @@ def test_mode_and_temperature_win_by_their_place(
     expected = 0.25 if of_temperature > of_mode else TEMPERATURES[mode]
     knobs = said.knobs("top_p")
     request = knobs.request("x")
-    resolved = settle(request, knobs.decoder, {}).resolved["temperature"]
+    resolved = resolve_params(request, knobs.decoder, {}).resolved["temperature"]
     assert resolved.value == pytest.approx(expected)
     assert (request.mode == mode) == (of_temperature <= of_mode) == ("mode" in resolved.source)
     shown = next(row for row in knobs.rows() if row.key == "temperature")
@@ -156,7 +156,7 @@ def test_mode_and_temperature_win_by_their_place(
 @pytest.mark.parametrize(("below", "above"), list(combinations(ALL, 2)))
 def test_custom_above_takes_a_mode_back(below: Layer, above: Layer) -> None:
     knobs = Said().put(below, "mode", "focused").put(above, "mode", "custom").knobs("top_p")
-    assert settle(knobs.request("x"), knobs.decoder, {}).values["temperature"] == 1.0
+    assert resolve_params(knobs.request("x"), knobs.decoder, {}).values["temperature"] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -173,9 +173,9 @@ def test_auto_asks_the_checkpoint_unless_it_is_told_itself_or_for_this_session(
     layer: Layer, key: str, expected: float
 ) -> None:
     knobs = Said().put(layer, key, "exploratory" if key == "mode" else 0.25).knobs("auto")
-    settled = settle(knobs.request("x"), knobs.decoder, {"temperature": 0.6})
-    assert settled.values["temperature"] == pytest.approx(expected)
-    assert settled.resolved["temperature"].checkpoint == (None if expected == 0.6 else 0.6)
+    resolved = resolve_params(knobs.request("x"), knobs.decoder, {"temperature": 0.6})
+    assert resolved.values["temperature"] == pytest.approx(expected)
+    assert resolved.resolved["temperature"].checkpoint == (None if expected == 0.6 else 0.6)
     if layer in AT_START:
         values, _, mode = knobs.settings.for_run("auto")
         assert (mode == "exploratory") == (expected == 1.5)

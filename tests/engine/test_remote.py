@@ -23,7 +23,7 @@ import pytest
 from edge_tui import decoders
 from edge_tui.decoders.base import ParamError
 from edge_tui.engine.checkpoints.locate import DEMO
-from edge_tui.engine.decode.resolve import settle as resolve
+from edge_tui.engine.decode.resolve import resolve_params as resolve
 from edge_tui.engine.events import Failed, Finished, Loaded, ParamChanged, TokenBatch
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import Message, ModelSpec, Request
@@ -621,7 +621,7 @@ def _table(seen: Watched, name: str) -> np.ndarray:
 
 
 def test_template_variables_go_along_in_the_field_that_servers_know() -> None:
-    from edge_tui.engine.decode.resolve import settle as settle_request
+    from edge_tui.engine.decode.resolve import resolve_params as settle_request
     from edge_tui.engine.remote import generic, ours
     from edge_tui.engine.remote.vocabulary import Vocabulary
 

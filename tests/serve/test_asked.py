@@ -11,7 +11,7 @@ from edge_tui import decoders
 from edge_tui.config.settings import load, user_config
 from edge_tui.config.writer import change
 from edge_tui.engine import seeds
-from edge_tui.engine.decode.resolve import settle
+from edge_tui.engine.decode.resolve import resolve_params
 from edge_tui.engine.port import Message, Request
 from edge_tui.serve.options import Options
 from edge_tui.serve.request_builder import Asked
@@ -61,6 +61,6 @@ def test_a_request_wins_over_the_servers_settings(
     settings, notices = load({"parameters.temperature": 0.4} if of_server.get("flag") else {}, {})
     assert notices == []
     request = Asked(replace(settings, strategy="top_p"), Options()).request("a", tokens=4, **request_)
-    resolved = settle(request, decoders.find("top_p"), {}).resolved["temperature"]
+    resolved = resolve_params(request, decoders.find("top_p"), {}).resolved["temperature"]
     where = resolved.source.replace("config.toml:4", "config.toml:3")
     assert (pytest.approx(resolved.value), where) == expected
