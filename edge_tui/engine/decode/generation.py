@@ -96,13 +96,6 @@ class Generation:
         """Whether steps are replayed from graphs by now."""
         return self._runner is not None and self._runner.graphs is not None
 
-    @property
-    def computes_here(self) -> bool:
-        """Whether it is the calling thread, and it alone, that computes the steps."""
-        import torch
-
-        return self._device == "cpu" and torch.get_num_threads() == 1
-
     def prefill(
         self,
         cache: PrefixCache,

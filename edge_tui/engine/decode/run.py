@@ -13,7 +13,6 @@ from edge_tui.decoders.core import checks
 from edge_tui.decoders.core.errors import problem_of
 from edge_tui.engine.decode import prompt as prompts
 from edge_tui.engine.decode import scoring
-from edge_tui.engine.decode.cpu_pinning import CpuPinning
 from edge_tui.engine.decode.generation import Generation
 from edge_tui.engine.decode.inspection import check_request
 from edge_tui.engine.decode.output_processor import BrokenStep, NotANumber, OutputProcessor
@@ -259,8 +258,6 @@ class _Decode:
         self._post, self._stopped, self._began = post, stopped, began
         self._gate: SpeculationGate | None = None
         self._resting = False
-        self._pinning = CpuPinning()
-        self._pins = generation.computes_here
         self._flushed = 0.0
         self._version = 0
         self.first = 0.0
@@ -268,10 +265,6 @@ class _Decode:
 
     def go(self) -> None:
         """Runs until the text ends; on the way out everything certain has been posted."""
-        with self._pinning:
-            self._go()
-
-    def _go(self) -> None:
         generation, processor = self._generation, self._processor
         reason: FinishReason = "length"
         try:
@@ -358,8 +351,6 @@ class _Decode:
     def _flush(self) -> None:
         """What is due some hundred times a second."""
         self._flushed = time.perf_counter()
-        if self._pins:
-            self._pinning.look(self._flushed)
         if self._run.request.watched:
             self._hand_over()
 
