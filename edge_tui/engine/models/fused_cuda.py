@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from edge_tui.engine.fetching import fetch_whole_lines
 from edge_tui.engine.ops.attend import attend
 from edge_tui.engine.ops.attend_scratch import Scratch
 from edge_tui.engine.ops.cuda_capture import beside, fork
@@ -168,7 +167,6 @@ def fuse(
         matrices.append(Matrices(*packed))  # type: ignore[arg-type]
     from edge_tui.engine.ops.triton.project import levels
 
-    fetch_whole_lines(embedding.device)
     levels(embedding.device)  # now, since no step may wait for the device
     packed_head = head.packed()
     assert packed_head is not None, "the head keeps the compute dtype"
