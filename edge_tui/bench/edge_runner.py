@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edge_tui.engine.checkpoints.checkpoint import Checkpoint
     from edge_tui.engine.models.base import ModelInfo
     from edge_tui.engine.models.loader import LoadedModel
-    from edge_tui.engine.text.tokenizer import Codec
+    from edge_tui.engine.text.tokenizer import Tokenizer
 
 NAME = "edge-tui"
 _POLL = 0.002
@@ -34,7 +34,7 @@ class Facts:
 
     info: ModelInfo
     config: Mapping[str, Any]
-    codec: Codec
+    tokenizer: Tokenizer
     context: int
     making: float
     """Seconds that making random weights took; NaN where they were read."""
@@ -149,7 +149,7 @@ class Ours:
     def _load(self, spec: ModelSpec, *callbacks: Any) -> LoadedModel:
         loaded, making = load(spec, *callbacks, invented=spec.name in self.invented)
         info, config = loaded.model.info, loaded.checkpoint.config
-        self.facts[spec.name] = Facts(info, config, loaded.codec, loaded.context, making)
+        self.facts[spec.name] = Facts(info, config, loaded.tokenizer, loaded.context, making)
         return replace(loaded, checkpoint=unending(loaded.checkpoint)) if self.endless else loaded
 
     def _wait(self, kind: type[Any]) -> Any:
@@ -220,7 +220,7 @@ def unending(checkpoint: Checkpoint) -> Checkpoint:
     )
 
 
-def prompt_ids(codec: Codec, tokens: int, number: int) -> list[int]:
+def prompt_ids(tokenizer: Tokenizer, tokens: int, number: int) -> list[int]:
     """A prompt of so many tokens; another `number` begins otherwise, so that nothing read is used again."""
     rng = random.Random(number)
     source = inspect.getsource(random)
@@ -229,4 +229,4 @@ def prompt_ids(codec: Codec, tokens: int, number: int) -> list[int]:
     while len(body) < 12 * tokens:
         body += source
     lead = _LETTERS[number % len(_LETTERS)]
-    return codec.encode(f"{lead} {body[: 12 * tokens]}")[:tokens]
+    return tokenizer.encode(f"{lead} {body[: 12 * tokens]}")[:tokens]

@@ -119,14 +119,14 @@ class Book:
         ours = session.ours(target, "bfloat16")
         try:
             job = Job("greedy", tokens=64)
-            codec = ours.load().codec
-            ours.run(job, prompt_ids(codec, job.prompt, 0))
+            tokenizer = ours.load().tokenizer
+            ours.run(job, prompt_ids(tokenizer, job.prompt, 0))
             ours.unload()
             began = time.perf_counter()
             facts = ours.load()
             loading = time.perf_counter() - began
-            cold = ours.run(job, prompt_ids(codec, job.prompt, 1))
-            steady = ours.run(job, prompt_ids(codec, job.prompt, 2))
+            cold = ours.run(job, prompt_ids(tokenizer, job.prompt, 1))
+            steady = ours.run(job, prompt_ids(tokenizer, job.prompt, 2))
             once = max(0.0, cold.decode - steady.decode)
             self.values[f"start {model}"] = loading - facts.making + cold.first + once
         finally:

@@ -26,7 +26,7 @@ from edge_tui.bench.edge_runner import Ours
 from edge_tui.bench.job import BenchError, Job
 from edge_tui.bench.session import Session, Target
 from edge_tui.engine.port import Precision, Request
-from edge_tui.engine.text.tokenizer import Codec
+from edge_tui.engine.text.tokenizer import Tokenizer
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -48,7 +48,7 @@ class EvalSpec:
 
     Attributes:
         text: For perplexity.
-        questions: For F1; a function of the codec, since continuations are cut by tokens.
+        questions: For F1; a function of the tokenizer, since continuations are cut by tokens.
         window, stride: Tokens that the model sees at once, and how far the window moves.
         tokens: Most tokens of the text.
         answer: Most tokens of an answer.
@@ -57,7 +57,7 @@ class EvalSpec:
     """
 
     text: str
-    questions: Callable[[Codec], Sequence[Question]]
+    questions: Callable[[Tokenizer], Sequence[Question]]
     window: int = 1024
     stride: int = 512
     tokens: int = 16384
@@ -107,10 +107,10 @@ def measure(
     try:
         facts = ours.load()
         session.progress.say("perplexity")
-        ids = facts.codec.encode(exam.text)[: exam.tokens]
+        ids = facts.tokenizer.encode(exam.text)[: exam.tokens]
         window = min(exam.window, facts.context - 1)
         found, scored = perplexity(ours.score, ids, window, min(exam.stride, window))
-        questions = exam.questions(facts.codec)
+        questions = exam.questions(facts.tokenizer)
         for number, job in enumerate(jobs):
             session.reset_peak()
             f1, rates = nan, [nan]
@@ -248,9 +248,11 @@ def read_questions(file: Path, limit: int) -> list[Question]:
     return questions[:limit]
 
 
-def continuations(codec: Codec, text: str, count: int, prompt: int = 96, answer: int = 32) -> list[Question]:
+def continuations(
+    tokenizer: Tokenizer, text: str, count: int, prompt: int = 96, answer: int = 32
+) -> list[Question]:
     """Places of a text, evenly spread: what stands before them, and what comes next."""
-    ids = codec.encode(text)
+    ids = tokenizer.encode(text)
     last = len(ids) - prompt - answer
     if last < 0:
         return []
@@ -258,8 +260,8 @@ def continuations(codec: Codec, text: str, count: int, prompt: int = 96, answer:
     starts = range(0, last + 1, step)
     return [
         Question(
-            codec.decode(ids[at : at + prompt]),
-            (codec.decode(ids[at + prompt : at + prompt + answer]),),
+            tokenizer.decode(ids[at : at + prompt]),
+            (tokenizer.decode(ids[at + prompt : at + prompt + answer]),),
         )
         for at in starts
     ][:count]

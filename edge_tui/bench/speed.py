@@ -163,16 +163,16 @@ def _peer_precision(session: Session, precision: str) -> str:
 
 def _decode(ours: Ours) -> Decode:
     def decode(job: Job, number: int) -> Timing:
-        return ours.run(job, prompt_ids(ours.facts[ours.specs["model"].name].codec, job.prompt, number))
+        return ours.run(job, prompt_ids(ours.facts[ours.specs["model"].name].tokenizer, job.prompt, number))
 
     return decode
 
 
 def _generate(peer: Peer, kind: str, ours: Ours, target: Target) -> Decode:
-    codec = ours.facts[target.name].codec
+    tokenizer = ours.facts[target.name].tokenizer
 
     def decode(job: Job, number: int) -> Timing:
-        return peer.run(kind, job, [prompt_ids(codec, job.prompt, number)] * job.batch)
+        return peer.run(kind, job, [prompt_ids(tokenizer, job.prompt, number)] * job.batch)
 
     return decode
 

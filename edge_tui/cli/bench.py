@@ -171,7 +171,7 @@ def _exam(options: Options, names: Sequence[tuple[str, bool]]) -> EvalSpec:
     questions = read_questions(Path(options["qa"]), count) if options["qa"] else []
     return EvalSpec(
         text,
-        lambda codec: questions or continuations(codec, text, count, answer=answer),
+        lambda tokenizer: questions or continuations(tokenizer, text, count, answer=answer),
         window=int(options["window"]),
         stride=int(options["stride"]),
         tokens=int(options["text_tokens"]),

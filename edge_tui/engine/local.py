@@ -124,20 +124,20 @@ class LocalEngine:
         return events
 
     def decode(self, ids: Sequence[int]) -> list[str]:
-        codec = self._manager.codec
-        if codec is None and (loaded := self._manager.peek("model")) is not None:
-            codec = loaded.codec
-        return codec.pieces(ids) if codec is not None else [""] * len(ids)
+        tokenizer = self._manager.tokenizer
+        if tokenizer is None and (loaded := self._manager.peek("model")) is not None:
+            tokenizer = loaded.tokenizer
+        return tokenizer.token_strings(ids) if tokenizer is not None else [""] * len(ids)
 
     def count(self, text: str, control_tokens: bool = False) -> int | None:
         loaded = self._manager.peek("model")
         if loaded is None:
             return None
-        codec = loaded.codec
-        if not control_tokens and not codec.reads_names and codec.control_in([text]):
-            self._commands.put(codec.prepare_names)  # whoever waits for a number paints
+        tokenizer = loaded.tokenizer
+        if not control_tokens and not tokenizer.reads_names and tokenizer.control_in([text]):
+            self._commands.put(tokenizer.prepare_names)  # whoever waits for a number paints
             return None
-        return len(codec.encode(text, control=control_tokens))
+        return len(tokenizer.encode(text, control=control_tokens))
 
     def memory(self) -> Memory:
         loaded = self._manager.peek("model")

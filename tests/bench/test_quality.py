@@ -26,7 +26,7 @@ from edge_tui.bench.quality import (
     read_questions,
 )
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
-from edge_tui.engine.text.tokenizer import Codec
+from edge_tui.engine.text.tokenizer import Tokenizer
 
 WINDOW, STRIDE, TOKENS = 96, 40, 300
 
@@ -54,10 +54,10 @@ def transformers_perplexity(ids: list[int]) -> float:
 
 def test_perplexity_is_that_of_transformers(session):
     text = held_out()
-    codec = Codec.open(open_checkpoint("demo/expert"))
+    tokenizer = Tokenizer.open(open_checkpoint("demo/expert"))
     exam = EvalSpec(
         text,
-        lambda codec: continuations(codec, text, 2, answer=8),
+        lambda tokenizer: continuations(tokenizer, text, 2, answer=8),
         window=WINDOW,
         stride=STRIDE,
         tokens=TOKENS,
@@ -72,7 +72,7 @@ def test_perplexity_is_that_of_transformers(session):
     assert rows[0]["perplexity"] == rows[1]["perplexity"]
     assert rows[0]["scored"] == TOKENS - 1
     assert rows[0]["perplexity"] == pytest.approx(
-        transformers_perplexity(codec.encode(text)[:TOKENS]), rel=1e-4
+        transformers_perplexity(tokenizer.encode(text)[:TOKENS]), rel=1e-4
     )
     assert all(0 <= row["f1"] <= 100 and row["tokens_per_second"] > 0 for row in rows)
 

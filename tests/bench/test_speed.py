@@ -19,7 +19,7 @@ from edge_tui.bench.random_models import CONFIGS, tensor_shapes, write_random
 from edge_tui.bench.roofline import read_bandwidth, step_cache, step_weights
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint, pair_refusal
 from edge_tui.engine.models.architectures import flat_config
-from edge_tui.engine.text.tokenizer import Codec
+from edge_tui.engine.text.tokenizer import Tokenizer
 
 KNOWN = {
     "qwen2-0.5b": 494_032_768,
@@ -38,7 +38,7 @@ def test_random_models_have_the_true_size(name, tmp_path):
     checkpoint = open_checkpoint(str(folder))
     assert checkpoint.parameters == KNOWN[name]
     assert checkpoint.eos_ids == ()
-    assert Codec.open(checkpoint).size == CONFIGS[name][1]
+    assert Tokenizer.open(checkpoint).size == CONFIGS[name][1]
     on_disk = sum(file.stat().st_blocks * 512 for file in folder.iterdir())
     assert on_disk < 20_000_000
 
@@ -64,8 +64,8 @@ def test_random_qwens_decode_together(tmp_path):
 
 
 def test_prompts_have_their_length_and_share_no_beginning():
-    codec = Codec.open(open_checkpoint("demo/expert"))
-    prompts = [prompt_ids(codec, 300, number) for number in range(6)]
+    tokenizer = Tokenizer.open(open_checkpoint("demo/expert"))
+    prompts = [prompt_ids(tokenizer, 300, number) for number in range(6)]
     assert {len(ids) for ids in prompts} == {300}
     assert len({tuple(ids[:2]) for ids in prompts}) == len(prompts)
 

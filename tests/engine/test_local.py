@@ -38,15 +38,15 @@ def test_greedy_equals_generate_token_for_token(engine: LocalEngine, checkpoint:
     seen = watch(engine, Request(PROMPT, strategy="greedy", max_length=64))
     assert seen.all(Loaded)[0].tier == "flat"
     reference = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
-    codec = engine._manager.peek("model").codec  # type: ignore[union-attr]
-    prompt = torch.tensor([codec.encode(PROMPT)])
+    tokenizer = engine._manager.peek("model").tokenizer  # type: ignore[union-attr]
+    prompt = torch.tensor([tokenizer.encode(PROMPT)])
     out = reference.generate(
         prompt,
         attention_mask=torch.ones_like(prompt),
         do_sample=False,
         max_new_tokens=64,
         pad_token_id=0,
-        suppress_tokens=list(range(codec.size, reference.config.vocab_size)) or None,
+        suppress_tokens=list(range(tokenizer.size, reference.config.vocab_size)) or None,
     )
     assert seen.ids == out[0, prompt.shape[1] :].tolist()
     assert seen.finished.new_tokens == len(seen.ids)

@@ -35,7 +35,7 @@ def test_a_conversation_is_the_rendered_prompt(server: Running) -> None:
     assert loaded is not None
     rendered = chat_template.render(loaded.checkpoint, [Message(role, text) for role, text in TURNS])  # type: ignore[arg-type]
     assert rendered is not None
-    ids = loaded.codec.encode(rendered, special=False)
+    ids = loaded.tokenizer.encode(rendered, special=False)
     client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
     name = client.models.list().data[0].id
     answer = client.chat.completions.create(
@@ -53,7 +53,7 @@ def test_a_conversation_is_the_rendered_prompt(server: Running) -> None:
     assert server.post("/infer", body).json()["output"] == same.choices[0].text
     raw = server.post("/infer", {"prompt": "over", "chat": False, "max_length": 2, "details": True}).json()
     wrapped = server.post("/infer", {"prompt": "over", "max_length": 2, "details": True}).json()
-    assert wrapped["prompt_tokens"] > raw["prompt_tokens"] == len(loaded.codec.encode("over"))
+    assert wrapped["prompt_tokens"] > raw["prompt_tokens"] == len(loaded.tokenizer.encode("over"))
 
 
 def test_a_template_that_never_ends_holds_up_nobody_for_long(server: Running) -> None:

@@ -94,7 +94,7 @@ def test_a_stop_string_ends_the_answer_and_is_not_part_of_it(server: Running) ->
 
 
 def test_token_ids_and_turns_are_prompts_too(server: Running) -> None:
-    ids = server.engine._manager.peek("model").codec.encode(PROMPT)  # type: ignore[union-attr]
+    ids = server.engine._manager.peek("model").tokenizer.encode(PROMPT)  # type: ignore[union-attr]
     text = server.post("/infer", {"prompt": PROMPT, "max_length": 8}).json()
     assert server.post("/infer", {"prompt": ids, "max_length": 8}).json() == text
     turns = [{"role": "user", "content": PROMPT}]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edge_tui.decoders.base import Decoder
-    from edge_tui.engine.text.tokenizer import Codec, Detokenizer
+    from edge_tui.engine.text.tokenizer import Detokenizer, Tokenizer
 
 _RAW_IDS = slice(len(INTS), len(INTS) + TOP)
 _FINAL_IDS = slice(len(INTS) + TOP, len(INTS) + 2 * TOP)
@@ -137,7 +137,7 @@ class OutputProcessor:
     Args:
         run: The run's id.
         decoder: Its strategy.
-        codec: The main model's tokenizer.
+        tokenizer: The main model's tokenizer.
         context_ids: Prompt and kept prefix, so that the first piece joins them correctly.
         start: Index of the first new token.
         max_new: Bound of new tokens.
@@ -150,7 +150,7 @@ class OutputProcessor:
         self,
         run: int,
         decoder: Decoder,
-        codec: Codec,
+        tokenizer: Tokenizer,
         context_ids: list[int],
         start: int,
         max_new: int,
@@ -171,19 +171,19 @@ class OutputProcessor:
         self._proposes = proposes
         self._start = start
         self._max_new = max_new
-        self._ends = frozenset(codec.end_ids)
+        self._ends = frozenset(tokenizer.end_ids)
         self._texts: list[Detokenizer] = []
         """Of a search, by row."""
         self._voices: list[SequenceState] = []
         """Of samples, by row."""
         if self._searches:
-            self._texts = [codec.detokenizer(context_ids) for _ in range(rows)]
+            self._texts = [tokenizer.detokenizer(context_ids) for _ in range(rows)]
         else:
             self._voices = [
                 SequenceState(
-                    codec.detokenizer(context_ids),
+                    tokenizer.detokenizer(context_ids),
                     self._ends,
-                    StopScanner(stops, codec.control) if stops else None,
+                    StopScanner(stops, tokenizer.control) if stops else None,
                 )
                 for _ in range(rows)
             ]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from edge_tui.engine.models.loader import LoadedModel
     from edge_tui.engine.port import Request
-    from edge_tui.engine.text.tokenizer import Codec
+    from edge_tui.engine.text.tokenizer import Tokenizer
 
 _TAIL = 8
 """Tokens at the end of a prompt among which its template may open a thought."""
@@ -51,9 +51,9 @@ def read(request: Request, main: LoadedModel, cancelled: Callable[[], bool]) -> 
         ChatError: the chat template cannot render it.
         Cancelled: `cancelled()` said so while the template was rendered.
     """
-    codec, checkpoint = main.codec, main.checkpoint
+    tokenizer, checkpoint = main.tokenizer, main.checkpoint
     if request.ids:
-        return _prompt(codec, list(request.ids), (), request)
+        return _prompt(tokenizer, list(request.ids), (), request)
     turns = request.prompt
     if request.chat is not False and checkpoint.chat_template is not None:
         return _conversation(request, main, cancelled)
@@ -69,22 +69,22 @@ def read(request: Request, main: LoadedModel, cancelled: Callable[[], bool]) -> 
             f"Outside a chat template there is no place for template variables: {names} is left out.",
         )
     try:
-        ids = codec.encode(text, control=request.control_tokens)
+        ids = tokenizer.encode(text, control=request.control_tokens)
     except CheckpointError as error:
         raise RequestError(str(error), "prompt") from error
-    if not ids and codec.bos_id is not None:
-        ids = [codec.bos_id]
+    if not ids and tokenizer.bos_id is not None:
+        ids = [tokenizer.bos_id]
     if not ids:
         raise RequestError(
             f"The prompt is empty, and {main.model.info.name} has no token to begin a text with:"
             " type something to decode.",
             "prompt",
         )
-    return _prompt(codec, ids, notices, request, codec.control_in([text]))
+    return _prompt(tokenizer, ids, notices, request, tokenizer.control_in([text]))
 
 
 def _conversation(request: Request, main: LoadedModel, cancelled: Callable[[], bool]) -> Prompt:
-    codec, checkpoint = main.codec, main.checkpoint
+    tokenizer, checkpoint = main.tokenizer, main.checkpoint
     turns = request.prompt
     messages = [Message("user", turns)] if isinstance(turns, str) else list(turns)
     if not any(turn.content for turn in messages):
@@ -96,17 +96,21 @@ def _conversation(request: Request, main: LoadedModel, cancelled: Callable[[], b
         messages.insert(0, Message("system", request.system))
     variables = request.template
     said = list(texts([[turn.content for turn in messages], variables]))
-    found = codec.control_in(said)
+    found = tokenizer.control_in(said)
     masked = None
     try:
         if found and not request.control_tokens:
-            masked = codec.mask(said, checkpoint.chat_template or "")
+            masked = tokenizer.mask(said, checkpoint.chat_template or "")
             messages = [Message(turn.role, masked.hide(turn.content)) for turn in messages]
             variables = masked.hide(variables)
         rendered = chat_template.render(checkpoint, messages, variables=variables, cancelled=cancelled) or ""
         unread = chat_template.unread(checkpoint, variables, cancelled)
         notices = (f"The chat template does not read {', '.join(unread)}: no effect.",) if unread else ()
-        ids = codec.encode_rendered(rendered, masked) if masked else codec.encode(rendered, special=False)
+        ids = (
+            tokenizer.encode_rendered(rendered, masked)
+            if masked
+            else tokenizer.encode(rendered, special=False)
+        )
     except CheckpointError as error:
         raise RequestError(str(error), "prompt") from error
     if not ids:
@@ -114,11 +118,11 @@ def _conversation(request: Request, main: LoadedModel, cancelled: Callable[[], b
             f"The chat template of {checkpoint.name} wrote nothing: switch it off to complete raw text.",
             "prompt",
         )
-    return _prompt(codec, ids, notices, request, found)
+    return _prompt(tokenizer, ids, notices, request, found)
 
 
 def _prompt(
-    codec: Codec,
+    tokenizer: Tokenizer,
     ids: list[int],
     notices: tuple[str, ...],
     request: Request,
@@ -129,7 +133,7 @@ def _prompt(
     return Prompt(
         ids,
         notices + _told(found, request),
-        chat_template.thinking_open("".join(codec.pieces(ids[-_TAIL:]))),
+        chat_template.thinking_open("".join(tokenizer.token_strings(ids[-_TAIL:]))),
         tuple(found) if request.control_tokens else (),
     )
 

@@ -84,14 +84,14 @@ def run_request(
         return
     loaded = {role: manager.get(role, stopped) for role in decoder.roles}
     main = loaded[decoder.roles[0]]
-    manager.codec = main.codec
+    manager.tokenizer = main.tokenizer
     request = run.request  # parameters may have been turned while the model was loading
-    vocab = min(main.codec.size, *(model.model.info.vocab for model in loaded.values()))
+    vocab = min(main.tokenizer.size, *(model.model.info.vocab for model in loaded.values()))
     check_ids(request.ids, vocab, "ids")
     check_ids(request.prefix, vocab, "prefix")
-    if ended := [token for token in request.prefix if token in main.codec.end_ids]:
+    if ended := [token for token in request.prefix if token in main.tokenizer.end_ids]:
         raise RequestError(
-            f"The kept tokens hold {main.codec.pieces(ended)[0]!r}, which ends an answer:"
+            f"The kept tokens hold {main.tokenizer.token_strings(ended)[0]!r}, which ends an answer:"
             " keep only what comes before it.",
             "prefix",
         )
@@ -118,7 +118,7 @@ def run_request(
         ids,
         len(request.prefix),
         max_new,
-        main.codec.end_ids,
+        main.tokenizer.end_ids,
         vocab,
         resolved.seed,
         request.samples,
@@ -128,7 +128,7 @@ def run_request(
     processor = OutputProcessor(
         run.id,
         decoder,
-        main.codec,
+        main.tokenizer,
         ids,
         len(request.prefix),
         max_new,
@@ -164,8 +164,8 @@ def run_request(
             notices=(*prompt.notices, *extra),
             thinking=prompt.thinking,
             control_tokens=prompt.control_tokens,
-            end_ids=main.codec.end_ids,
-            kept_texts=main.codec.texts(prompt.ids, request.prefix),
+            end_ids=main.tokenizer.end_ids,
+            kept_texts=main.tokenizer.texts(prompt.ids, request.prefix),
             model=main.model.info.name,
         )
 
@@ -368,9 +368,9 @@ def _rank(
     if not history.tokens:
         return ()
     records = Records(history.tokens, history.parents, history.extras, values)
-    choices = checks.ranked(decoder, records, len(history.tokens[-1]), main.codec.size)
+    choices = checks.ranked(decoder, records, len(history.tokens[-1]), main.tokenizer.size)
     return tuple(
-        Ranked(choice.tokens, main.codec.answer(ids, choice.tokens), choice.score) for choice in choices
+        Ranked(choice.tokens, main.tokenizer.answer(ids, choice.tokens), choice.score) for choice in choices
     )
 
 

@@ -52,7 +52,7 @@ def score(
         held = contexts[key] = PrefixEntry(model.open(1, round_up(need), total))
     held.ids = []
     columns = []
-    width = min(main.codec.size, model.info.vocab)
+    width = min(main.tokenizer.size, model.info.vocab)
     with torch.inference_mode():
         held.context.truncate(torch.zeros(1, dtype=torch.int64, device=device))
         text = torch.tensor([ids], dtype=torch.int64, device=device)
@@ -69,7 +69,7 @@ def score(
     nothing = summarise(torch.zeros(1, width), torch.zeros(1, dtype=torch.int64))
     columns.insert(0, (nothing[0] * torch.nan, nothing[3].int() * 0 - 1, nothing[4] * torch.nan))
     logp, top_ids, top_logp = (torch.cat(column) for column in zip(*columns, strict=True))
-    detokenizer = main.codec.detokenizer()
+    detokenizer = main.tokenizer.detokenizer()
     # A character that the prompt leaves unfinished comes with the token that completes it, which follows.
     pieces = tuple(detokenizer.push(token) for token in ids)
     return PromptRead(run, tuple(ids), logp.numpy(), top_ids.numpy(), top_logp.numpy(), pieces)

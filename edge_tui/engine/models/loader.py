@@ -16,7 +16,7 @@ from edge_tui.engine.models.architectures import supports
 from edge_tui.engine.models.memory_estimate import UNLIMITED, forecast, reserved, resolve_precision
 from edge_tui.engine.out_of_memory import is_out_of_memory
 from edge_tui.engine.text import chat_template
-from edge_tui.engine.text.tokenizer import Codec
+from edge_tui.engine.text.tokenizer import Tokenizer
 from edge_tui.errors import EdgeError
 from edge_tui.machine.devices import best_device, cpu_packs_int4, free_memory, resolve_device
 from edge_tui.util.format import size
@@ -47,14 +47,14 @@ class LoadedModel:
 
     Attributes:
         model: The weights behind the tier's interface.
-        codec: The tokenizer.
+        tokenizer: The tokenizer.
         checkpoint: What the folder says about itself.
         context: Positions to reserve: as asked for, or the model's own limit as far as memory allows.
         notices: What the user should know: what the tier cannot do, what was chosen for them.
     """
 
     model: LanguageModel
-    codec: Codec
+    tokenizer: Tokenizer
     checkpoint: Checkpoint
     context: int
     notices: tuple[str, ...] = ()
@@ -81,7 +81,7 @@ def load(
     """
     checkpoint = open_checkpoint(spec.name)
     chat_template.prepare(checkpoint)
-    codec = Codec.open(checkpoint)
+    tokenizer = Tokenizer.open(checkpoint)
     device, notices = _device(spec.device)
     refusal = _precision_refusal(checkpoint, spec.precision, device)
     if refusal:
@@ -97,7 +97,7 @@ def load(
         notices.append("No chat template: prompts are completed as they stand.")
     if model.caps.reason:
         notices.append(model.caps.reason)
-    return LoadedModel(model, codec, checkpoint, context, tuple(notices))
+    return LoadedModel(model, tokenizer, checkpoint, context, tuple(notices))
 
 
 def available_precisions(device: str) -> dict[str, str | None]:

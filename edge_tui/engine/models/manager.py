@@ -17,7 +17,7 @@ from edge_tui.errors import RequestError
 if TYPE_CHECKING:
     from edge_tui.engine.models.base import LanguageModel
     from edge_tui.engine.models.loader import LoadedModel
-    from edge_tui.engine.text.tokenizer import Codec
+    from edge_tui.engine.text.tokenizer import Tokenizer
 
 Loader = Callable[..., "LoadedModel"]
 """`load(spec, progress, cancelled)`, as `edge_tui.engine.models.loader.load` documents it."""
@@ -42,7 +42,7 @@ class ModelManager:
     ) -> None:
         self.roles: dict[str, ModelSpec] = dict(roles or {})
         self._settle_expert()
-        self.codec: Codec | None = None
+        self.tokenizer: Tokenizer | None = None
         """Of the run that began last; it can be asked when the model is gone."""
         self._on_drop = on_drop or (lambda _: None)
         self._loaded: dict[ModelSpec, LoadedModel] = {}
@@ -122,7 +122,7 @@ class ModelManager:
             device=info.device,
             precision=info.precision,
             dtype=info.dtype,
-            vocab=loaded.codec.size,
+            vocab=loaded.tokenizer.size,
             context=loaded.context,
             parameters=info.parameters,
             weight_bytes=info.weight_bytes,

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer as FastTokenizer
 
 __all__ = ["Masked", "PlainTokenizer", "any_of", "named", "texts"]
 
@@ -116,30 +116,30 @@ class PlainTokenizer:
     """Encodes text in which control tokens' names are ordinary text.
 
     Args:
-        tokenizer: The checkpoint's.
+        fast: The checkpoint's tokenizer.
         control: Names of its control tokens, and their ids.
 
     Raises:
         ValueError: the tokenizer cannot be copied with other names for them.
     """
 
-    def __init__(self, tokenizer: Tokenizer, control: Mapping[str, int]) -> None:
-        from tokenizers import Tokenizer
+    def __init__(self, fast: FastTokenizer, control: Mapping[str, int]) -> None:
+        from tokenizers import Tokenizer as FastTokenizer
 
         nonce = secrets.token_hex(8)
         # Lower-case letters and digits: no normalizer changes them.
         self._aliases = {name: f"x{nonce}x{index}x" for name, index in control.items()}
         try:
-            state = _renamed(json.loads(tokenizer.to_str()), self._aliases)
-            self._tokenizer = Tokenizer.from_str(json.dumps(state))
+            state = _renamed(json.loads(fast.to_str()), self._aliases)
+            self._fast = FastTokenizer.from_str(json.dumps(state))
         except Exception as error:  # the library raises bare Exception
             raise ValueError(str(error)) from error
-        if any(self._tokenizer.token_to_id(self._aliases[name]) != i for name, i in control.items()):
+        if any(self._fast.token_to_id(self._aliases[name]) != i for name, i in control.items()):
             raise ValueError("its control tokens would get other ids")
 
     def encode(self, text: str, special: bool) -> list[int]:
         """Ids of a text that a user wrote; `special` adds what the tokenizer adds to a raw text."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=special).ids
+        ids: list[int] = self._fast.encode(text, add_special_tokens=special).ids
         return ids
 
     def encode_rendered(self, text: str, words: re.Pattern[str], marks: Mapping[str, str]) -> list[int]:

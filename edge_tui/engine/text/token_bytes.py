@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer as FastTokenizer
 
 __all__ = ["BYTE_PIECE", "Scheme", "scheme_of"]
 
@@ -83,8 +83,8 @@ def _read(decoder: dict[str, Any] | None) -> Scheme | None:
     return None
 
 
-def scheme_of(tokenizer: Tokenizer) -> Scheme | None:
+def scheme_of(fast: FastTokenizer) -> Scheme | None:
     """Returns how a tokenizer's pieces spell bytes; None if it is neither of the two families."""
     # The decoder section alone: serialising the whole tokenizer would take 0.1 s.
-    state = None if tokenizer.decoder is None else tokenizer.decoder.__getstate__()
+    state = None if fast.decoder is None else fast.decoder.__getstate__()
     return _read(None if state is None else dict(json.loads(state)))

@@ -28,11 +28,11 @@ from edge_tui.engine.text.token_bytes import BYTE_PIECE, Scheme, scheme_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer as FastTokenizer
 
     from edge_tui.engine.checkpoints.checkpoint import Checkpoint
 
-__all__ = ["Codec", "Detokenizer"]
+__all__ = ["Detokenizer", "Tokenizer"]
 
 _SEED = 16
 """Prompt tokens that a detokenizer reads to know whether the prompt ends inside a character."""
@@ -40,7 +40,7 @@ _ESCAPE = {0xDC00 + byte: f"⟨{byte:02X}⟩" for byte in range(0x80, 0x100)}
 _REPLACE = dict.fromkeys(_ESCAPE, "\ufffd")
 
 
-class Codec:
+class Tokenizer:
     """A checkpoint's tokenizer.
 
     Attributes:
@@ -53,7 +53,7 @@ class Codec:
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        fast: FastTokenizer,
         bos_id: int | None = None,
         add_bos: bool | None = None,
         end_ids: Iterable[int] = (),
@@ -62,21 +62,21 @@ class Codec:
         """Wraps a tokenizer; its own truncation and padding are switched off, or prompts would lose text.
 
         Args:
-            tokenizer: From tokenizer.json.
+            fast: The tokenizers library's, from tokenizer.json.
             bos_id: The beginning-of-sequence id, so that it is never put there twice.
             add_bos: Whether a raw text begins with it; None leaves that to the tokenizer.
             end_ids: Ids that end a sequence; those that the tokenizer does not know are left out.
             roles: Tokens that the checkpoint calls special by their role, whatever the tokenizer's flags.
         """
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        self._tokenizer = tokenizer
+        fast.no_truncation()
+        fast.no_padding()
+        self._fast = fast
         self._add_bos = add_bos
-        self._pieces = {i: piece for piece, i in tokenizer.get_vocab(with_added_tokens=True).items()}
+        self._pieces = {i: piece for piece, i in fast.get_vocab(with_added_tokens=True).items()}
         self.bos_id = bos_id if bos_id in self._pieces else None
         self.size = max(self._pieces, default=-1) + 1
         self.end_ids = tuple(sorted({i for i in end_ids if i in self._pieces}))
-        added = tokenizer.get_added_tokens_decoder()
+        added = fast.get_added_tokens_decoder()
         # A checkpoint may flag its end token as ordinary; a line break with a role still is text.
         self.control = {
             token.content: i
@@ -87,34 +87,34 @@ class Codec:
         self.special = frozenset(self.control.values())
         self._added = tuple(token.content for token in added.values())
         # A normalizer can make a control token's name out of other text.
-        self._normalizes = tokenizer.normalizer is not None and any(added[i].normalized for i in self.special)
-        self._scheme = scheme_of(tokenizer)
+        self._normalizes = fast.normalizer is not None and any(added[i].normalized for i in self.special)
+        self._scheme = scheme_of(fast)
 
     @classmethod
-    def open(cls, checkpoint: Checkpoint) -> Codec:
+    def open(cls, checkpoint: Checkpoint) -> Tokenizer:
         """Reads a checkpoint's tokenizer: tokenizer.json, or files that transformers converts to one.
 
         Raises:
             CheckpointError: there is no tokenizer, or it is broken.
         """
-        from tokenizers import Tokenizer
+        from tokenizers import Tokenizer as FastTokenizer
 
         file = checkpoint.path / "tokenizer.json"
         add_bos = checkpoint.tokenizer_config.get("add_bos_token")
         if file.exists():
             try:
-                tokenizer = Tokenizer.from_file(str(file))
+                fast = FastTokenizer.from_file(str(file))
             except Exception as error:  # the library raises bare Exception for anything wrong with the file
                 raise CheckpointError(
                     f"The tokenizer of {checkpoint.name} cannot be read ({error});"
                     " fetch tokenizer.json again."
                 ) from error
         else:
-            tokenizer = _converted(checkpoint)
+            fast = _converted(checkpoint)
         # The token by its name may be an ordinary piece, which no table of added tokens lists.
-        end = tokenizer.token_to_id(checkpoint.eos_token) if checkpoint.eos_token else None
+        end = fast.token_to_id(checkpoint.eos_token) if checkpoint.eos_token else None
         return cls(
-            tokenizer,
+            fast,
             checkpoint.bos_id,
             add_bos if isinstance(add_bos, bool) else None,
             (*checkpoint.eos_ids, *(() if end is None else (end,))),
@@ -139,7 +139,7 @@ class Codec:
         if not control and self.control_in([text]):
             ids = self._plain.encode(text, special)
         else:
-            ids = self._tokenizer.encode(text, add_special_tokens=special).ids
+            ids = self._fast.encode(text, add_special_tokens=special).ids
         if special and self.bos_id is not None:
             if self._add_bos and ids[:1] != [self.bos_id]:
                 return [self.bos_id, *ids]
@@ -175,7 +175,7 @@ class Codec:
         texts = list(map(_whole, texts))
         found = Counter(word for text in texts for word in self._words.findall(text))
         if self._normalizes:
-            ids = [i for text in texts for i in self._tokenizer.encode(text, add_special_tokens=False).ids]
+            ids = [i for text in texts for i in self._fast.encode(text, add_special_tokens=False).ids]
             found |= Counter(self._pieces[i] for i in ids if i in self.special)
         return found
 
@@ -196,7 +196,7 @@ class Codec:
     @cached_property
     def _plain(self) -> PlainTokenizer:
         try:
-            return PlainTokenizer(self._tokenizer, self.control)
+            return PlainTokenizer(self._fast, self.control)
         except ValueError as error:
             raise CheckpointError(
                 f"The tokenizer cannot read control tokens as text ({error}); "
@@ -206,7 +206,7 @@ class Codec:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of a whole sequence as the tokenizer decodes it, without control tokens and unknown ids."""
         known = [i for i in ids if i in self._pieces and i not in self.special]
-        return self._tokenizer.decode(known, skip_special_tokens=True)
+        return self._fast.decode(known, skip_special_tokens=True)
 
     def answer(self, prompt_ids: Sequence[int], ids: Sequence[int]) -> str:
         """Text of an answer that follows a prompt, without the token that ends it."""
@@ -227,7 +227,7 @@ class Codec:
             return piece.encode()
         return self._scheme.spell(piece)
 
-    def pieces(self, ids: Iterable[int]) -> list[str]:
+    def token_strings(self, ids: Iterable[int]) -> list[str]:
         """Display text of single tokens, for lists of alternatives.
 
         Spaces are kept, control tokens show their name, bytes that make no character show as ⟨E2⟩, and ids
@@ -255,15 +255,13 @@ def _whole(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _converted(checkpoint: Checkpoint) -> Tokenizer:
+def _converted(checkpoint: Checkpoint) -> FastTokenizer:
     """A tokenizer without tokenizer.json, through transformers' converter."""
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            checkpoint.path, local_files_only=True, trust_remote_code=False
-        )
-        backend: Tokenizer = tokenizer.backend_tokenizer
+        slow = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
+        backend: FastTokenizer = slow.backend_tokenizer
     except (
         Exception
     ) as error:  # each slow tokenizer raises its own kinds, ImportError of its library included
@@ -294,17 +292,17 @@ class Detokenizer(ABC):
 class _Bytewise(Detokenizer):
     """Decodes the bytes that tokens spell."""
 
-    def __init__(self, codec: Codec, scheme: Scheme, started: bool) -> None:
-        self._codec = codec
+    def __init__(self, tokenizer: Tokenizer, scheme: Scheme, started: bool) -> None:
+        self._tokenizer = tokenizer
         self._scheme = scheme
         self._started = started
         """Whether some text came before, so that nothing is stripped from the front."""
         self._utf8 = codecs.getincrementaldecoder("utf-8")(scheme.errors)
 
     def push(self, token: int) -> str:
-        codec, scheme = self._codec, self._scheme
-        piece = codec._pieces.get(token)
-        if piece is None or token in codec.special:
+        tokenizer, scheme = self._tokenizer, self._scheme
+        piece = tokenizer._pieces.get(token)
+        if piece is None or token in tokenizer.special:
             return ""
         spelt = scheme.spell(piece)
         if scheme.fallback and not BYTE_PIECE.fullmatch(piece):
@@ -327,7 +325,7 @@ class _Bytewise(Detokenizer):
         return text.translate(_REPLACE)
 
     def fork(self) -> _Bytewise:
-        twin = _Bytewise(self._codec, self._scheme, self._started)
+        twin = _Bytewise(self._tokenizer, self._scheme, self._started)
         twin._utf8.setstate(self._utf8.getstate())
         return twin
 
@@ -338,13 +336,13 @@ class _Windowed(Detokenizer):
     _PATIENCE = 8
     """Tokens that may end in U+FFFD before it is taken for real."""
 
-    def __init__(self, codec: Codec) -> None:
-        self._codec = codec
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
         self._context: tuple[int, ...] = ()
         self._pending: tuple[int, ...] = ()
 
     def push(self, token: int) -> str:
-        if token not in self._codec._pieces or token in self._codec.special:
+        if token not in self._tokenizer._pieces or token in self._tokenizer.special:
             return ""
         self._pending += (token,)
         text = self._difference()
@@ -356,13 +354,13 @@ class _Windowed(Detokenizer):
         return self._settle(self._difference())
 
     def fork(self) -> _Windowed:
-        twin = _Windowed(self._codec)
+        twin = _Windowed(self._tokenizer)
         twin._context, twin._pending = self._context, self._pending
         return twin
 
     def _difference(self) -> str:
-        before = self._codec.decode(self._context)
-        return self._codec.decode(self._context + self._pending)[len(before) :]
+        before = self._tokenizer.decode(self._context)
+        return self._tokenizer.decode(self._context + self._pending)[len(before) :]
 
     def _settle(self, text: str) -> str:
         if self._pending:

@@ -151,9 +151,9 @@ def _generation(spec: ModelSpec, strategy: str, amateur: ModelSpec | None = None
     loaded = load(spec, lambda done, total: None, lambda: False)
     decoder = decoders.find(strategy)
     models = dict.fromkeys(decoder.roles, loaded.model)
-    ids = loaded.codec.encode(PROMPT)
+    ids = loaded.tokenizer.encode(PROMPT)
     values = {param.name: param.default for param in decoder.params}
-    width = min(loaded.codec.size, loaded.model.info.vocab)
+    width = min(loaded.tokenizer.size, loaded.model.info.vocab)
     return Generation(decoder, models, values, ids, 0, 40, loaded.checkpoint.eos_ids, width, 1)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from edge_tui.engine.events import Failed, PromptRead, TokenBatch
 from edge_tui.engine.port import Message, Request
-from edge_tui.engine.text.tokenizer import Codec
+from edge_tui.engine.text.tokenizer import Tokenizer
 from edge_tui.transcript.transcript import Transcript
 from tests.engine.endings import END, KINDS, ending, endless, place
 from tests.engine.random_checkpoints import (
@@ -78,7 +78,7 @@ def test_no_template_variable_writes_control_tokens_and_templates_may_trim(
     request = asked(f"  {END} x{END} ", template={"note": [f"a{END}"]})
     ids, _ = prompt_ids(engine, request)
     assert (ids.count(IM_START_ID), ids.count(IM_END_ID)) == (2, 1)
-    text = Codec.open(_opened(engine)).decode(ids)
+    text = Tokenizer.open(_opened(engine)).decode(ids)
     assert text == f"['a{END}']user\n{END} X{END}\nassistant\n"
 
 
@@ -94,8 +94,8 @@ def test_no_raw_prompt_writes_control_tokens_and_the_count_agrees(engine: LocalE
 @pytest.mark.parametrize("prompt", [" ", "   ", "\n", "\t\n ", "\x00"])
 def test_white_space_is_a_prompt(engine: LocalEngine, prompt: str) -> None:
     ids, _ = prompt_ids(engine, asked(prompt))
-    codec = Codec.open(_opened(engine))
-    assert codec.decode(ids) == prompt
+    tokenizer = Tokenizer.open(_opened(engine))
+    assert tokenizer.decode(ids) == prompt
 
 
 def test_nothing_is_decoded_from_the_token_that_begins_a_text(
@@ -127,8 +127,8 @@ def test_a_variable_that_the_template_does_not_read_is_said(
 
 
 def test_kept_tokens_have_the_texts_of_an_answer(engine: LocalEngine) -> None:
-    codec = Codec.open(_opened(engine))
-    prefix = (*codec.encode("é"), IM_END_ID, *codec.encode("a"))
+    tokenizer = Tokenizer.open(_opened(engine))
+    prefix = (*tokenizer.encode("é"), IM_END_ID, *tokenizer.encode("a"))
     seen = watch(engine, Request(PROMPT, strategy="greedy", max_length=4, prefix=prefix))
     assert seen.started.kept_texts == ("", "é", "", "a")
     transcript = Transcript(seen.started, prefix=prefix, decode=engine.decode)

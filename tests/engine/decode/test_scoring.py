@@ -25,10 +25,10 @@ def test_log_probabilities_are_those_of_transformers(engine: LocalEngine, checkp
     assert len(read.ids) > 128, "several chunks"
     assert "".join(read.text) == TEXT
     ids = torch.tensor([read.ids])
-    codec = engine._manager.peek("model").codec  # type: ignore[union-attr]
+    tokenizer = engine._manager.peek("model").tokenizer  # type: ignore[union-attr]
     with torch.no_grad():
         logits = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)(ids).logits[0]
-    expected = logits[:, : codec.size].log_softmax(-1)
+    expected = logits[:, : tokenizer.size].log_softmax(-1)
     assert np.isnan(read.logp[0])
     theirs = expected[:-1].gather(1, ids[0, 1:, None])[:, 0].numpy()
     np.testing.assert_allclose(read.logp[1:], theirs, atol=1e-3)

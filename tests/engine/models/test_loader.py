@@ -28,8 +28,8 @@ def test_a_model_is_loaded_with_its_tokenizer(folder: Path) -> None:
     assert loaded.model.info.tier == "flat"
     assert (loaded.model.info.device, loaded.model.info.precision) == ("cpu", "float32")
     assert loaded.context == 256
-    ids = loaded.codec.encode("the fox")
-    assert loaded.codec.decode(ids) == "the fox"
+    ids = loaded.tokenizer.encode("the fox")
+    assert loaded.tokenizer.decode(ids) == "the fox"
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert seen[-1][0] >= 0.99 * loaded.checkpoint.bytes
     assert seen[-1][1] >= seen[-1][0]
@@ -37,7 +37,7 @@ def test_a_model_is_loaded_with_its_tokenizer(folder: Path) -> None:
 
 def test_the_demo_pair_loads() -> None:
     expert, amateur = (load(ModelSpec(f"demo/{which}", device="cpu")) for which in ("expert", "amateur"))
-    assert expert.codec.size == amateur.codec.size
+    assert expert.tokenizer.size == amateur.tokenizer.size
     assert expert.model.info.parameters > amateur.model.info.parameters
 
 

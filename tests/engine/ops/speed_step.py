@@ -62,7 +62,7 @@ class Steps:
         self.cuts: dict[Place, Config] = {}
         self._rows, self._runs = rows, 0
         self._ours = Ours({"model": ModelSpec(str(folder), precision, device)}, frozenset((str(folder),)))
-        self._codec = self._ours.load().codec
+        self._tokenizer = self._ours.load().tokenizer
         project_triton.choose = self._choose  # type: ignore[assignment]
 
     def _choose(self, kind: str, tokens: int, rows: int, columns: int, *, tensor: bool = True) -> Config:
@@ -77,7 +77,7 @@ class Steps:
 
     def _run(self, tokens: int) -> float:
         self._runs += 1
-        ids = tuple(prompt_ids(self._codec, 64, self._runs))
+        ids = tuple(prompt_ids(self._tokenizer, 64, self._runs))
         end = self._ours.ask(Request("", ids=ids, strategy="greedy", max_length=tokens, samples=self._rows))
         return end.seconds / (self._ours.steps - 1) * 1e3
 

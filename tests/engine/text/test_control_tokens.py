@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer as FastTokenizer
 
 from edge_tui.engine.checkpoints.checkpoint import CheckpointError
 from edge_tui.engine.text.control_tokens import any_of, named
-from edge_tui.engine.text.tokenizer import Codec
+from edge_tui.engine.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,66 +29,66 @@ def chatml(roles_and_contents: list[tuple[str, str]]) -> str:
 
 
 @cache
-def byte_level() -> Codec:
+def byte_level() -> Tokenizer:
     """As Qwen's: byte-level BPE, a normalizer, added tokens of which some are ordinary."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+    fast = FastTokenizer(models.BPE())
+    fast.normalizer = normalizers.NFC()
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    fast.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=320, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    tokenizer.add_special_tokens(["<|endoftext|>", START])
-    tokenizer.add_tokens([AddedToken(END, special=False, normalized=False), AddedToken("<think>")])
-    return Codec(tokenizer, end_ids=[tokenizer.token_to_id(END)])
+    fast.train_from_iterator(CORPUS, trainer)
+    fast.add_special_tokens(["<|endoftext|>", START])
+    fast.add_tokens([AddedToken(END, special=False, normalized=False), AddedToken("<think>")])
+    return Tokenizer(fast, end_ids=[fast.token_to_id(END)])
 
 
-def _sentencepiece(*, legacy: bool, front: bool, strip: bool) -> Codec:
+def _sentencepiece(*, legacy: bool, front: bool, strip: bool) -> Tokenizer:
     pieces = [*"▁abcdefghijklmnopqrstuvwxyz<>|_/:", "▁t", "▁th", "he", "▁▁"]
     vocab = {"<unk>": 0, "<s>": 1, "</s>": 2} | BYTES
     vocab |= {piece: 259 + n for n, piece in enumerate(pieces)}
     merges = [("▁", "t"), ("▁t", "h"), ("h", "e"), ("▁", "▁")]
-    tokenizer = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    fast = FastTokenizer(models.BPE(vocab, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     if legacy:
         prepend = [normalizers.Prepend("▁")] if front else []
-        tokenizer.normalizer = normalizers.Sequence([*prepend, normalizers.Replace(" ", "▁")])
+        fast.normalizer = normalizers.Sequence([*prepend, normalizers.Replace(" ", "▁")])
     else:
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+        fast.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    tokenizer.decoder = decoders.Sequence([*parts, *([decoders.Strip(" ", 1, 0)] if strip else [])])
-    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>", AddedToken(START, rstrip=True), END])
-    return Codec(tokenizer, bos_id=1)
+    fast.decoder = decoders.Sequence([*parts, *([decoders.Strip(" ", 1, 0)] if strip else [])])
+    fast.add_special_tokens(["<unk>", "<s>", "</s>", AddedToken(START, rstrip=True), END])
+    return Tokenizer(fast, bos_id=1)
 
 
 @cache
-def unigram() -> Codec:
+def unigram() -> Tokenizer:
     """As T5's and XGLM's: the model itself has pieces that are spelt like its control tokens."""
     pieces = [*"▁abcdefghijklmnopqrstuvwxyz<>|_/:", "▁th", "he", "user"]
     vocab = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), *((piece, -9.0) for piece in BYTES)]
     vocab += [(piece, -3.0 - len(piece) / 9) for piece in pieces]
     vocab += [(START, -1.0), (END, -1.0)]
-    tokenizer = Tokenizer(models.Unigram(vocab, unk_id=0, byte_fallback=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
-    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>", START, END])
-    return Codec(tokenizer, bos_id=1)
+    fast = FastTokenizer(models.Unigram(vocab, unk_id=0, byte_fallback=True))
+    fast.pre_tokenizer = pre_tokenizers.Metaspace()
+    fast.decoder = decoders.Metaspace()
+    fast.add_special_tokens(["<unk>", "<s>", "</s>", START, END])
+    return Tokenizer(fast, bos_id=1)
 
 
 @cache
-def lowered() -> Codec:
+def lowered() -> Tokenizer:
     """A normalizer that makes control tokens' names out of other text: these tokens are normalized."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s"), "isolated")
-    tokenizer.decoder = decoders.Fuse()
+    fast = FastTokenizer(models.BPE())
+    fast.normalizer = normalizers.Lowercase()
+    fast.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s"), "isolated")
+    fast.decoder = decoders.Fuse()
     alphabet = sorted({char for text in CORPUS for char in text} | set("\n_"))
     trainer = trainers.BpeTrainer(vocab_size=90, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    tokenizer.add_special_tokens([AddedToken(name, normalized=True) for name in (START, END)])
-    return Codec(tokenizer)
+    fast.train_from_iterator(CORPUS, trainer)
+    fast.add_special_tokens([AddedToken(name, normalized=True) for name in (START, END)])
+    return Tokenizer(fast)
 
 
-CODECS: dict[str, Callable[[], Codec]] = {
+TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
     "byte-level": byte_level,
     "llama": cache(lambda: _sentencepiece(legacy=True, front=True, strip=True)),
     "mistral": cache(lambda: _sentencepiece(legacy=False, front=True, strip=True)),
@@ -104,72 +105,77 @@ said = st.lists(
 turns = st.lists(st.tuples(st.sampled_from(["user", "assistant", "system"]), said), min_size=1, max_size=3)
 
 
-def encoded(codec: Codec, conversation: list[tuple[str, str]]) -> list[int]:
-    masked = codec.mask([content for _, content in conversation], "")
-    return codec.encode_rendered(chatml([(role, masked.hide(text)) for role, text in conversation]), masked)
+def encoded(tokenizer: Tokenizer, conversation: list[tuple[str, str]]) -> list[int]:
+    masked = tokenizer.mask([content for _, content in conversation], "")
+    return tokenizer.encode_rendered(
+        chatml([(role, masked.hide(text)) for role, text in conversation]), masked
+    )
 
 
-@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("name", TOKENIZERS)
 @given(conversation=turns)
 @settings(max_examples=80, deadline=None)
 def test_only_the_template_writes_control_tokens(name: str, conversation: list[tuple[str, str]]) -> None:
-    codec = CODECS[name]()
-    ids = encoded(codec, conversation)
-    pair = [codec.control[START], codec.control[END]]
-    unknown = {codec.control.get("<unk>")}  # stands for any character that the tokenizer lacks
-    assert [i for i in ids if i in codec.special - unknown] == pair * len(conversation)
+    tokenizer = TOKENIZERS[name]()
+    ids = encoded(tokenizer, conversation)
+    pair = [tokenizer.control[START], tokenizer.control[END]]
+    unknown = {tokenizer.control.get("<unk>")}  # stands for any character that the tokenizer lacks
+    assert [i for i in ids if i in tokenizer.special - unknown] == pair * len(conversation)
 
 
-@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("name", TOKENIZERS)
 @given(conversation=turns)
 @settings(max_examples=60, deadline=None)
 def test_what_has_no_control_tokens_is_encoded_as_ever(
     name: str, conversation: list[tuple[str, str]]
 ) -> None:
-    codec = CODECS[name]()
+    tokenizer = TOKENIZERS[name]()
     plain = [
         (role, text.replace(START, "a").replace(END, "b").replace("</s>", "c").replace("<s>", "d"))
         for role, text in conversation
     ]
-    assert not codec.control_in([text for _, text in plain])
-    assert encoded(codec, plain) == codec.encode(chatml(plain), special=False)
+    assert not tokenizer.control_in([text for _, text in plain])
+    assert encoded(tokenizer, plain) == tokenizer.encode(chatml(plain), special=False)
 
 
 @pytest.mark.parametrize("name", ["byte-level", "gemma"])
 @given(text=said)
 @settings(max_examples=60, deadline=None)
 def test_the_text_is_what_was_typed(name: str, text: str) -> None:
-    codec = CODECS[name]()
-    ids = codec.encode(text, special=False, control=False)
-    assert codec.decode(ids) == text
-    assert codec.special.isdisjoint(ids)
+    tokenizer = TOKENIZERS[name]()
+    ids = tokenizer.encode(text, special=False, control=False)
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.special.isdisjoint(ids)
 
 
-@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("name", TOKENIZERS)
 def test_a_switch_allows_them(name: str) -> None:
-    codec = CODECS[name]()
+    tokenizer = TOKENIZERS[name]()
     text = f"the {START}user{END}"
-    assert codec.control_in([text]) == {START: 1, END: 1}
-    allowed = codec.encode(text, special=False)
-    assert [i for i in allowed if i in codec.special] == [codec.control[START], codec.control[END]]
+    assert tokenizer.control_in([text]) == {START: 1, END: 1}
+    allowed = tokenizer.encode(text, special=False)
+    assert [i for i in allowed if i in tokenizer.special] == [
+        tokenizer.control[START],
+        tokenizer.control[END],
+    ]
 
 
 def test_a_name_that_a_normalizer_makes_is_text_as_well() -> None:
-    codec = lowered()
-    assert codec.control_in(["a <|IM_END|>", "\ud800"]) == {END: 1}
-    assert codec.control[END] in codec.encode("a <|IM_END|>")
-    assert codec.special.isdisjoint(codec.encode("a <|IM_END|>", control=False))
+    tokenizer = lowered()
+    assert tokenizer.control_in(["a <|IM_END|>", "\ud800"]) == {END: 1}
+    assert tokenizer.control[END] in tokenizer.encode("a <|IM_END|>")
+    assert tokenizer.special.isdisjoint(tokenizer.encode("a <|IM_END|>", control=False))
 
 
 def test_split_as_transformers_splits_it() -> None:
     from transformers import PreTrainedTokenizerFast
 
     for name in ("llama", "mistral", "gemma"):
-        codec = CODECS[name]()
-        reference = PreTrainedTokenizerFast(tokenizer_object=codec._tokenizer, split_special_tokens=True)
+        tokenizer = TOKENIZERS[name]()
+        reference = PreTrainedTokenizerFast(tokenizer_object=tokenizer._fast, split_special_tokens=True)
         for text in (f"the{END}", f"{START} user\n</s>x<s>", f"{END}{END}"):
             expected = reference(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-            assert codec.encode(text, special=False, control=False) == expected
+            assert tokenizer.encode(text, special=False, control=False) == expected
 
 
 @given(names=st.lists(st.text("ab<>", max_size=4), max_size=6), text=st.text("ab<>", max_size=12))
@@ -181,23 +187,23 @@ def test_the_longest_name_is_found(names: list[str], text: str) -> None:
 
 
 def test_a_token_that_wants_to_stand_alone_is_one_where_the_template_writes_it() -> None:
-    tokenizer = Tokenizer.from_str(byte_level()._tokenizer.to_str())
-    tokenizer.add_special_tokens([AddedToken("<alone>", single_word=True, normalized=False)])
-    codec = Codec(tokenizer)
-    masked = codec.mask([f"a{END}"], "")
-    ids = codec.encode_rendered(f"<alone>x<alone><alone>{masked.hide(f'a{END}')}", masked)
-    assert ids.count(codec.control["<alone>"]) == 3
-    assert codec.decode(ids) == f"xa{END}"
+    fast = FastTokenizer.from_str(byte_level()._fast.to_str())
+    fast.add_special_tokens([AddedToken("<alone>", single_word=True, normalized=False)])
+    tokenizer = Tokenizer(fast)
+    masked = tokenizer.mask([f"a{END}"], "")
+    ids = tokenizer.encode_rendered(f"<alone>x<alone><alone>{masked.hide(f'a{END}')}", masked)
+    assert ids.count(tokenizer.control["<alone>"]) == 3
+    assert tokenizer.decode(ids) == f"xa{END}"
 
 
 def test_private_characters_in_a_prompt_stay_what_they_are() -> None:
-    codec = byte_level()
+    tokenizer = byte_level()
     first = chr(0xF0000)
-    ids = encoded(codec, [("user", f"{first}{END}{first}")])
-    assert codec.decode(ids) == f"user\n{first}{END}{first}\n"
+    ids = encoded(tokenizer, [("user", f"{first}{END}{first}")])
+    assert tokenizer.decode(ids) == f"user\n{first}{END}{first}\n"
     every = "".join(map(chr, (*range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE))))
     with pytest.raises(CheckpointError, match="private character"):
-        codec.mask([every, END], "")
+        tokenizer.mask([every, END], "")
 
 
 def test_tokens_with_a_role_are_control_tokens() -> None:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer as FastTokenizer
 
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError
 from edge_tui.engine.text.stop_scanner import StopScanner
-from edge_tui.engine.text.tokenizer import Codec, Detokenizer
+from edge_tui.engine.text.tokenizer import Detokenizer, Tokenizer
 from tests.engine.random_checkpoints import save_tokenizer
 
 if TYPE_CHECKING:
@@ -23,57 +24,57 @@ STRANGE = "👩‍👩‍👧‍👦 🇫🇷 👍🏽 你好世界 שלום é\
 
 
 @cache
-def byte_level() -> Codec:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+def byte_level() -> Tokenizer:
+    fast = FastTokenizer(models.BPE())
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    fast.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=320, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    tokenizer.add_special_tokens(["<|end|>"])
-    tokenizer.add_tokens([AddedToken("<tool call>", special=False), AddedToken("日本", special=False)])
-    return Codec(tokenizer)
+    fast.train_from_iterator(CORPUS, trainer)
+    fast.add_special_tokens(["<|end|>"])
+    fast.add_tokens([AddedToken("<tool call>", special=False), AddedToken("日本", special=False)])
+    return Tokenizer(fast)
 
 
 @cache
-def sentencepiece(*, strip: bool = True) -> Codec:
+def sentencepiece(*, strip: bool = True) -> Tokenizer:
     """As Llama 2's: spaces as "▁", bytes for what has no piece."""
     pieces = [*"▁abcdefghijklmnopqrstuvwxyz", "é", "你", "▁t", "▁th", "he", "▁▁"]
     vocab = {"<unk>": 0, "<s>": 1, "</s>": 2}
     vocab |= {f"<0x{byte:02X}>": 3 + byte for byte in range(256)}
     vocab |= {piece: 259 + n for n, piece in enumerate(pieces)}
     merges = [("▁", "t"), ("▁t", "h"), ("h", "e"), ("▁", "▁")]
-    tokenizer = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    tokenizer.normalizer = normalizers.Sequence(
+    fast = FastTokenizer(models.BPE(vocab, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    fast.normalizer = normalizers.Sequence(
         [*([normalizers.Prepend("▁")] if strip else []), normalizers.Replace(" ", "▁")]
     )
     parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    tokenizer.decoder = decoders.Sequence([*parts, *([decoders.Strip(" ", 1, 0)] if strip else [])])
-    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
-    return Codec(tokenizer)
+    fast.decoder = decoders.Sequence([*parts, *([decoders.Strip(" ", 1, 0)] if strip else [])])
+    fast.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return Tokenizer(fast)
 
 
 @cache
-def metaspace() -> Codec:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
-    tokenizer.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=120, show_progress=False))
-    return Codec(tokenizer)
+def metaspace() -> Tokenizer:
+    fast = FastTokenizer(models.BPE())
+    fast.pre_tokenizer = pre_tokenizers.Metaspace()
+    fast.decoder = decoders.Metaspace()
+    fast.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=120, show_progress=False))
+    return Tokenizer(fast)
 
 
 @cache
-def words() -> Codec:
+def words() -> Tokenizer:
     """A tokenizer of neither family: whole words, joined by spaces."""
-    tokenizer = Tokenizer(
+    fast = FastTokenizer(
         models.WordPiece({"[UNK]": 0, "the": 1, "fox": 2, "##es": 3, ",": 4}, unk_token="[UNK]")
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.decoder = decoders.WordPiece(cleanup=False)
-    return Codec(tokenizer)
+    fast.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast.decoder = decoders.WordPiece(cleanup=False)
+    return Tokenizer(fast)
 
 
-CODECS = {
+TOKENIZERS = {
     "byte-level": byte_level,
     "sentencepiece": sentencepiece,
     "gemma": lambda: sentencepiece(strip=False),
@@ -86,26 +87,26 @@ def streamed(detokenizer: Detokenizer, ids: Sequence[int]) -> str:
     return "".join(detokenizer.push(token) for token in ids) + detokenizer.flush()
 
 
-def ids_of(codec: Codec) -> st.SearchStrategy[list[int]]:
-    return st.lists(st.integers(0, codec.size - 1), max_size=30)
+def ids_of(tokenizer: Tokenizer) -> st.SearchStrategy[list[int]]:
+    return st.lists(st.integers(0, tokenizer.size - 1), max_size=30)
 
 
-@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("name", TOKENIZERS)
 @given(text=st.text(max_size=40) | st.sampled_from([STRANGE, *CORPUS]))
 @settings(max_examples=60, deadline=None)
 def test_streamed_text_is_the_decoded_text(name: str, text: str) -> None:
-    codec = CODECS[name]()
-    ids = codec.encode(text)
-    assert streamed(codec.detokenizer(), ids) == codec.decode(ids)
+    tokenizer = TOKENIZERS[name]()
+    ids = tokenizer.encode(text)
+    assert streamed(tokenizer.detokenizer(), ids) == tokenizer.decode(ids)
 
 
 @pytest.mark.parametrize("name", ["byte-level", "metaspace", "words"])
 @given(data=st.data())
 @settings(max_examples=80, deadline=None)
 def test_streamed_random_ids_are_the_decoded_ids(name: str, data: st.DataObject) -> None:
-    codec = CODECS[name]()
-    ids = data.draw(ids_of(codec))
-    assert streamed(codec.detokenizer(), ids) == codec.decode(ids)
+    tokenizer = TOKENIZERS[name]()
+    ids = data.draw(ids_of(tokenizer))
+    assert streamed(tokenizer.detokenizer(), ids) == tokenizer.decode(ids)
 
 
 @pytest.mark.parametrize("strip", [True, False])
@@ -113,13 +114,13 @@ def test_streamed_random_ids_are_the_decoded_ids(name: str, data: st.DataObject)
 @settings(max_examples=80, deadline=None)
 def test_byte_fallback_loses_no_valid_character(strip: bool, data: st.DataObject) -> None:
     """The library turns a whole run of bytes into U+FFFD for one bad byte; here the good ones stay."""
-    codec = sentencepiece(strip=strip)
-    ids = [i for i in data.draw(ids_of(codec)) if i not in codec.special]
+    tokenizer = sentencepiece(strip=strip)
+    ids = [i for i in data.draw(ids_of(tokenizer)) if i not in tokenizer.special]
     runs: list[bytes] = [b""]
     for token in ids:
         is_byte = 3 <= token < 259
         runs += [] if is_byte and len(runs) % 2 else [b""] if len(runs) % 2 or is_byte else []
-        runs[-1] += codec.token_bytes(token)
+        runs[-1] += tokenizer.token_bytes(token)
     expected = "".join(
         "".join(
             "\ufffd" if "\udc80" <= char <= "\udcff" else char
@@ -128,9 +129,9 @@ def test_byte_fallback_loses_no_valid_character(strip: bool, data: st.DataObject
         for run in runs
     )
     expected = expected.removeprefix(" ") if strip else expected
-    assert streamed(codec.detokenizer(), ids) == expected
+    assert streamed(tokenizer.detokenizer(), ids) == expected
     if "\ufffd" not in expected:
-        assert expected == codec.decode(ids)
+        assert expected == tokenizer.decode(ids)
 
 
 @pytest.mark.parametrize("name", ["byte-level", "sentencepiece", "gemma", "metaspace"])
@@ -138,79 +139,79 @@ def test_byte_fallback_loses_no_valid_character(strip: bool, data: st.DataObject
 @settings(max_examples=50, deadline=None)
 def test_text_after_a_prompt_continues_it(name: str, before: str, data: st.DataObject) -> None:
     """Cut anywhere, even inside a character, prompt and answer make the whole text."""
-    codec = CODECS[name]()
-    ids = codec.encode(before + STRANGE)
+    tokenizer = TOKENIZERS[name]()
+    ids = tokenizer.encode(before + STRANGE)
     cut = data.draw(st.integers(1, len(ids)))
-    spelt = [codec.token_bytes(token) for token in ids]
+    spelt = [tokenizer.token_bytes(token) for token in ids]
     shown = b"".join(spelt[:cut]).decode(errors="ignore")
-    assert streamed(codec.detokenizer(ids[:cut]), ids[cut:]) == b"".join(spelt).decode()[len(shown) :]
+    assert streamed(tokenizer.detokenizer(ids[:cut]), ids[cut:]) == b"".join(spelt).decode()[len(shown) :]
 
 
 @pytest.mark.parametrize("name", ["byte-level", "sentencepiece"])
 def test_a_split_emoji_comes_whole_with_its_last_byte(name: str) -> None:
-    codec = CODECS[name]()
-    ids = [token for token in codec.encode("😀") if codec.token_bytes(token) != b" "]
-    detokenizer = codec.detokenizer(codec.encode("x"))
+    tokenizer = TOKENIZERS[name]()
+    ids = [token for token in tokenizer.encode("😀") if tokenizer.token_bytes(token) != b" "]
+    detokenizer = tokenizer.detokenizer(tokenizer.encode("x"))
     assert [detokenizer.push(token) for token in ids] == ["", "", "", "😀"]
     assert detokenizer.flush() == ""
 
 
 def test_sentencepiece_emoji_row_streams() -> None:
     """A run of byte pieces is not held until it ends."""
-    codec = sentencepiece()
-    detokenizer = codec.detokenizer(codec.encode("x"))
+    tokenizer = sentencepiece()
+    detokenizer = tokenizer.detokenizer(tokenizer.encode("x"))
     texts = [detokenizer.push(3 + byte) for byte in "😀😀".encode()]
     assert texts == ["", "", "", "😀"] * 2
 
 
 def test_an_unfinished_character_is_flushed_once() -> None:
-    codec = byte_level()
-    detokenizer = codec.detokenizer()
-    for token in codec.encode("😀")[:3]:
+    tokenizer = byte_level()
+    detokenizer = tokenizer.detokenizer()
+    for token in tokenizer.encode("😀")[:3]:
         assert detokenizer.push(token) == ""
     assert (detokenizer.flush(), detokenizer.flush()) == ("\ufffd", "")
 
 
-@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("name", TOKENIZERS)
 def test_forks_do_not_share_state(name: str) -> None:
-    codec = CODECS[name]()
-    ids = codec.encode("the 😀 fox")
+    tokenizer = TOKENIZERS[name]()
+    ids = tokenizer.encode("the 😀 fox")
     for cut in range(len(ids)):
-        one = codec.detokenizer()
+        one = tokenizer.detokenizer()
         head = "".join(one.push(token) for token in ids[:cut])
         two = one.fork()
-        assert head + streamed(one, ids[cut:]) == codec.decode(ids)
-        assert head + streamed(two, ids[cut:]) == codec.decode(ids)
+        assert head + streamed(one, ids[cut:]) == tokenizer.decode(ids)
+        assert head + streamed(two, ids[cut:]) == tokenizer.decode(ids)
 
 
-@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("name", TOKENIZERS)
 def test_control_tokens_and_unknown_ids_have_no_text(name: str) -> None:
-    codec = CODECS[name]()
-    detokenizer = codec.detokenizer()
-    for token in (*codec.special, -1, codec.size, 10**9):
+    tokenizer = TOKENIZERS[name]()
+    detokenizer = tokenizer.detokenizer()
+    for token in (*tokenizer.special, -1, tokenizer.size, 10**9):
         assert detokenizer.push(token) == ""
-    assert codec.pieces([-1, codec.size]) == ["", ""]
-    assert codec.decode([-1, codec.size, 10**9]) == ""
+    assert tokenizer.token_strings([-1, tokenizer.size]) == ["", ""]
+    assert tokenizer.decode([-1, tokenizer.size, 10**9]) == ""
 
 
 def test_pieces_show_spaces_control_tokens_and_loose_bytes() -> None:
-    codec = byte_level()
-    ids = codec.encode("😀")
-    end = next(iter(codec.special))
-    assert codec.pieces([*ids, end]) == ["⟨F0⟩", "⟨9F⟩", "⟨98⟩", "⟨80⟩", "<|end|>"]
+    tokenizer = byte_level()
+    ids = tokenizer.encode("😀")
+    end = next(iter(tokenizer.special))
+    assert tokenizer.token_strings([*ids, end]) == ["⟨F0⟩", "⟨9F⟩", "⟨98⟩", "⟨80⟩", "<|end|>"]
     llama = sentencepiece()
-    assert llama.pieces([259 + 29, 3 + 0xE2, 1]) == [" t", "⟨E2⟩", "<s>"]
+    assert llama.token_strings([259 + 29, 3 + 0xE2, 1]) == [" t", "⟨E2⟩", "<s>"]
 
 
 def test_added_tokens_are_spelt_as_they_are_decoded() -> None:
-    codec = byte_level()
-    ids = codec.encode("a<tool call>日本b")
-    assert streamed(codec.detokenizer(), ids) == "a<tool call>日本b" == codec.decode(ids)
+    tokenizer = byte_level()
+    ids = tokenizer.encode("a<tool call>日本b")
+    assert streamed(tokenizer.detokenizer(), ids) == "a<tool call>日本b" == tokenizer.decode(ids)
 
 
 def test_lone_surrogates_do_not_break_encoding() -> None:
-    codec = byte_level()
-    assert codec.decode(codec.encode("a\ud800b\U0001f600")) == "a\ufffdb😀"
+    tokenizer = byte_level()
+    assert tokenizer.decode(tokenizer.encode("a\ud800b\U0001f600")) == "a\ufffdb😀"
 
 
 def checkpoint(folder: Path, **tokenizer_config: object) -> Checkpoint:
@@ -227,25 +228,25 @@ def test_encoding_neither_truncates_nor_pads(tmp_path: Path) -> None:
         "pad_id": 0, "pad_type_id": 0, "pad_token": "x",
     }  # fmt: skip
     file.write_text(json.dumps(stored))
-    codec = Codec.open(checkpoint(tmp_path))
+    tokenizer = Tokenizer.open(checkpoint(tmp_path))
     text = "over the hills and far away"
-    assert codec.decode(codec.encode(text)) == text
+    assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def with_bos() -> Tokenizer:
+def with_bos() -> FastTokenizer:
     from tokenizers.processors import TemplateProcessing
 
-    tokenizer = Tokenizer.from_str(sentencepiece()._tokenizer.to_str())
-    tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    return tokenizer
+    fast = FastTokenizer.from_str(sentencepiece()._fast.to_str())
+    fast.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return fast
 
 
 def test_bos_comes_once() -> None:
-    codec = Codec(with_bos(), bos_id=1)
-    assert codec.encode("the").count(1) == 1
-    assert codec.encode("<s>the").count(1) == 1, "a prompt that brings its own"
-    assert codec.encode("<s>the", special=False).count(1) == 1, "a rendered chat template"
-    assert codec.encode("the", special=False).count(1) == 0
+    tokenizer = Tokenizer(with_bos(), bos_id=1)
+    assert tokenizer.encode("the").count(1) == 1
+    assert tokenizer.encode("<s>the").count(1) == 1, "a prompt that brings its own"
+    assert tokenizer.encode("<s>the", special=False).count(1) == 1, "a rendered chat template"
+    assert tokenizer.encode("the", special=False).count(1) == 0
 
 
 @pytest.mark.parametrize("add_bos", [None, True, False])
@@ -254,25 +255,25 @@ def test_bos_is_added_as_transformers_adds_it(tmp_path: Path, add_bos: bool | No
     from tokenizers import processors
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = with_bos()
+    fast = with_bos()
     if not template:
-        tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
+        fast.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+    fast.save(str(tmp_path / "tokenizer.json"))
     config = {"bos_token": "<s>"} | ({} if add_bos is None else {"add_bos_token": add_bos})
     reference = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"), **config)
-    codec = Codec.open(checkpoint(tmp_path, **config))
+    tokenizer = Tokenizer.open(checkpoint(tmp_path, **config))
     for text in ("the quick", ""):
-        assert codec.encode(text) == reference(text)["input_ids"]
-        assert codec.encode(text, special=False) == reference(text, add_special_tokens=False)["input_ids"]
+        assert tokenizer.encode(text) == reference(text)["input_ids"]
+        assert tokenizer.encode(text, special=False) == reference(text, add_special_tokens=False)["input_ids"]
 
 
 def test_a_broken_tokenizer_is_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(CheckpointError, match="a/b"):
-        Codec.open(checkpoint(tmp_path))
+        Tokenizer.open(checkpoint(tmp_path))
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"no tokenizer\.json"):
-        Codec.open(checkpoint(tmp_path))
+        Tokenizer.open(checkpoint(tmp_path))
 
 
 # ------------------------------------------------------------------------------------------ stop strings
