@@ -1,7 +1,7 @@
-"""Decoding strategies: tensors in, tokens out.
+"""Finds decoding strategies: `find("top_p")` returns one, `strategies()` lists them.
 
-`find("top_p")` gives a strategy, `all()` lists them. One strategy is one file of this folder, of an installed
-package that announces itself under the entry points `edge_tui.decoders`, or of the user's folder.
+A strategy is a file of this folder, of an installed package that announces itself under the entry points
+`edge_tui.decoders`, or of the user's folder. Users and the API say "strategy"; its class is `Decoder`.
 Importing this package, finding strategies and reading their parameters loads no torch.
 """
 
@@ -23,7 +23,6 @@ __all__ = [
     "Registry",
     "StrategyError",
     "UnknownStrategy",
-    "all",
     "find",
     "folders",
     "is_strategy_file",
@@ -33,6 +32,7 @@ __all__ = [
     "prove",
     "reload",
     "revert",
+    "strategies",
 ]
 
 _registry: Registry | None = None
@@ -40,7 +40,7 @@ _folders: tuple[Path, ...] = ()
 
 
 def load(extra_folders: Sequence[Path] = ()) -> Registry:
-    """Finds every strategy, again, and makes the result what `find` and `all` answer from."""
+    """Finds every strategy, again, and makes the result what `find` and `strategies` answer from."""
     global _registry, _folders
     _folders = tuple(folder.absolute() for folder in extra_folders)
     _registry = Registry.load(_folders, _registry)
@@ -68,9 +68,9 @@ def find(name: str) -> Decoder:
     return (_registry or load()).find(name)
 
 
-def all() -> list[Decoder]:
+def strategies() -> list[Decoder]:
     """Every strategy, in the order of lists and digit keys."""
-    return (_registry or load()).all()
+    return (_registry or load()).strategies()
 
 
 def problems() -> tuple[Problem, ...]:

@@ -26,7 +26,7 @@ ELSEWHERE = {"curl", "docker", "mkdir", "pip", "python", "ssh"}
 def strategies_table() -> str:
     rows = ["| strategy | | parameters of its own |", "|---|---|---|"]
     shared = {"temperature", "repetition_penalty", "presence_penalty", "frequency_penalty", "order"}
-    for decoder in decoders.all():
+    for decoder in decoders.strategies():
         own = [f"`{param.name}`" for param in decoder.params if param.name not in shared]
         rows.append(f"| `{decoder.name}` | {decoder.summary} | {' '.join(own)} |")
     return "\n".join(rows)

@@ -79,7 +79,7 @@ assert load()[0] == Settings() and not load()[1]
 assert len(list(resources.themes().glob("*.toml"))) == 5
 assert {m.name for m in local_models() if m.ready} >= {"demo/expert", "demo/amateur"}
 print(home)
-print(len(decoders.all()))
+print(len(decoders.strategies()))
 """
     done = subprocess.run(
         [str(python), "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=60

@@ -48,7 +48,7 @@ model's logits for the next token, `p = softmax(z)`. The command line takes a pa
 
 def strategies() -> str:
     """All of `strategies.md`."""
-    known = decoders.Registry.load().all()
+    known = decoders.Registry.load().strategies()
     listed = ", ".join(f"[{decoder.name}](#{decoder.name})" for decoder in known)
     parts = [_STRATEGIES + f"{listed}.\n"]
     parts += [_strategy(decoder) for decoder in known]

@@ -109,19 +109,19 @@ class Registry:
         try:
             return self._decoders[ALIASES.get(key, key)]
         except KeyError:
-            known = ", ".join(decoder.name for decoder in self.all())
+            known = ", ".join(decoder.name for decoder in self.strategies())
             sentence = f"There is no strategy {name!r}; there are {known}."
             if broken := self._broken.get(key):
                 sentence = f"The strategy {name!r} cannot be used. {broken}"
             raise UnknownStrategy(sentence) from None
 
-    def all(self) -> list[Decoder]:
+    def strategies(self) -> list[Decoder]:
         """Every strategy, by rank, then by name."""
         return sorted(self._decoders.values(), key=lambda decoder: (decoder.rank, decoder.name))
 
     def of(self, source: str) -> list[Decoder]:
         """The strategies that a file (or entry point) defines."""
-        return [decoder for decoder in self.all() if self._sources[decoder.name] == source]
+        return [decoder for decoder in self.strategies() if self._sources[decoder.name] == source]
 
     def prove(self, decoder: Decoder) -> None:
         """Notes that a strategy has decoded something."""

@@ -116,7 +116,7 @@ class Session:
         main = ModelSpec(target.name, precision, self.device)
         other = main if second is None else ModelSpec(second.name, precision, self.device)
         specs = {"model": main}
-        for decoder in decoders.all():
+        for decoder in decoders.strategies():
             for place, role in enumerate(decoder.roles):
                 specs.setdefault(role, other if place else main)
         invented = frozenset(t.name for t in (target, second) if t is not None and t.invented)

@@ -94,7 +94,7 @@ def _entries(settings: Settings) -> Iterator[tuple[str, str, Any, str]]:
         decision = settings.decision(COMMON, name)
         number = decision.winner.value if decision is not None else given.get(name, param.default)
         yield "parameters", name, _number(param, param.format(number)), _reason(param, decision)
-    for decoder in decoders.all():
+    for decoder in decoders.strategies():
         decisions = settings.decisions(decoder.name)
         for param in parameters_of(decoder.name):
             own = settings.parameters.get(decoder.name, {})
@@ -250,7 +250,9 @@ def _setting(old: str, name: str, value: Any) -> tuple[str, Any] | None:
 
 def _parameter(old: str, name: str, value: Any) -> tuple[str, Any] | None:
     """A strategy's parameter; the table it stood in says whose, where several have it."""
-    owners = [decoder for decoder in decoders.all() if any(param.name == name for param in decoder.params)]
+    owners = [
+        decoder for decoder in decoders.strategies() if any(param.name == name for param in decoder.params)
+    ]
     if not owners:
         return None
     tables = [part.lower() for part in old.split(".")[:-1]]

@@ -220,7 +220,7 @@ def _help_with_parameters(plain: Callable[[], str], argv: Sequence[str] | None) 
         _settings(vars(places.parse_known_args(argv)[0]))
     lines = ["parameters of each strategy, for --set:"]
     told: set[tuple[str, str, float]] = set()
-    for decoder in decoders.all():
+    for decoder in decoders.strategies():
         lines += ["", f"  {decoder.name}: {decoder.summary}"]
         shared = []
         for param in decoder.params:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def shared_parameters() -> dict[str, Param]:
     """Parameters that several strategies declare alike: temperature, penalties."""
-    counted = Counter(param for decoder in decoders.all() for param in decoder.params)
+    counted = Counter(param for decoder in decoders.strategies() for param in decoder.params)
     return {param.name: param for param, count in counted.items() if count > 2}
 
 

@@ -119,7 +119,7 @@ class Layers:
                 raise ValueError(f"is a table: write [{key}] and its keys below it.")
             from edge_tui import decoders
 
-            parameters = (f"parameters.{name}" for name in declared(decoders.all()))
+            parameters = (f"parameters.{name}" for name in declared(decoders.strategies()))
             raise ValueError(f"unknown key{nearest(key, [*SCHEMA, 'quantization', *parameters])}")
         checked = SCHEMA[key](value)
         if not (place.packaged and checked == self._default(key)):
@@ -143,10 +143,10 @@ class Layers:
             try:
                 strategy, known_here = canonical(strategy), declared([decoders.find(strategy)])
             except decoders.UnknownStrategy:
-                known = [decoder.name for decoder in decoders.all()]
+                known = [decoder.name for decoder in decoders.strategies()]
                 raise ValueError(f"unknown strategy{nearest(strategy, known)}") from None
         else:
-            known_here = declared(decoders.all())
+            known_here = declared(decoders.strategies())
         if name not in known_here:
             # Whoever types it has no file with all of them before the eyes.
             listed = f" There is {', '.join(known_here)}." if place.layer > Layer.FILE else ""

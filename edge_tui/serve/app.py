@@ -106,7 +106,7 @@ class Server(FastAPI):
             "server": "edge-tui",
             "version": __version__,
             "status": _status(self.dispatcher),
-            "strategies": [decoder.name for decoder in decoders.all()],
+            "strategies": [decoder.name for decoder in decoders.strategies()],
             "manage": self.limits.manage,
             "limits": {"tokens": self.limits.tokens, "rows": self.limits.rows},
             "loaded": {role: asdict(loaded) for role, loaded in self.dispatcher.roles.loaded.items()},

@@ -221,7 +221,7 @@ class Unload(Closed):
 def describe(openapi: dict[str, Any]) -> dict[str, Any]:
     """Completes an OpenAPI document with the strategies that are there and the ranges of their parameters."""
     schemas = openapi["components"]["schemas"]
-    strategies = decoders.all()
+    strategies = decoders.strategies()
     references = []
     for decoder in strategies:
         name = f"{decoder.name.title().replace('_', '')}Params"

@@ -209,7 +209,7 @@ class EdgeApp(App[int]):
         if self.settings.keys:
             self.remap()
         run_params = RunParams(self.settings, _decoder(self.settings.strategy))
-        self.workbench = Workbench(self.session, run_params, decoders.all(), self.size)
+        self.workbench = Workbench(self.session, run_params, decoders.strategies(), self.size)
         self.push_screen(self.workbench)
         self.call_later(self.workbench.refresh)
         if not self.is_headless:
@@ -706,7 +706,7 @@ def _decoder(name: str) -> Decoder:
     try:
         return decoders.find(name)
     except LookupError:
-        return decoders.all()[0]
+        return decoders.strategies()[0]
 
 
 def run(app: EdgeApp) -> int:

@@ -101,7 +101,7 @@ class Preferences:
     def _choices(self, key: str) -> tuple[str, ...]:
         if key == "ui.theme":
             return self._themes
-        return tuple(decoder.name for decoder in decoders.all()) if key == "strategy" else ()
+        return tuple(decoder.name for decoder in decoders.strategies()) if key == "strategy" else ()
 
     def _template(self) -> list[Entry]:
         return [
@@ -142,7 +142,7 @@ class Preferences:
     def _declared(self) -> dict[str, Param]:
         shared = shared_parameters()
         found = {f"parameters.{name}": param for name, param in shared.items()}
-        for decoder in decoders.all():
+        for decoder in decoders.strategies():
             own = (param for param in decoder.params if param.name not in shared)
             found |= {f"parameters.{decoder.name}.{param.name}": param for param in own}
         return found

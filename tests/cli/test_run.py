@@ -146,7 +146,7 @@ def test_help_tells_every_parameter_of_every_strategy(capsys) -> None:
         main(["run", "--help"])
     assert left.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    for decoder in decoders.all():
+    for decoder in decoders.strategies():
         assert f"{decoder.name}: {decoder.summary}" in text
         for param in decoder.params:
             assert param.name in text

@@ -82,7 +82,7 @@ def two_of(key: str) -> tuple[Any, Any]:
 
 def parameters() -> Iterator[tuple[str, str, Any, Any]]:
     """(strategy, dotted key, one value, another) of every parameter, in the common table and in its own."""
-    for decoder in decoders.all():
+    for decoder in decoders.strategies():
         for param in decoder.params:
             values = list(param.choices) or sorted(
                 {min(param.low + n * param.step, param.high) for n in (1, 2)}

@@ -54,7 +54,7 @@ def test_packaged_file_names_every_setting_and_no_other() -> None:
 def test_packaged_file_names_every_strategy_with_its_own_defaults() -> None:
     tables = tomli.loads(resources.config_file().read_text())["parameters"]
     shared = {name for name, value in tables.items() if not isinstance(value, dict)}
-    for decoder in decoders.all():
+    for decoder in decoders.strategies():
         if decoder.name == "auto":
             continue  # its values are the checkpoint's own
         own = {param.name: param for param in decoder.params if param.name not in shared}
@@ -141,7 +141,7 @@ def test_own_table_wins_over_common_in_a_file_and_the_session_over_both() -> Non
 def test_common_values_of_a_file_leave_auto_to_the_checkpoint() -> None:
     write("[parameters]\ntemperature = 0.5\n")
     assert load(env={})[0].values("auto") == {}
-    if any(decoder.name == "auto" for decoder in decoders.all()):
+    if any(decoder.name == "auto" for decoder in decoders.strategies()):
         assert load({"parameters.temperature": "0.9"}, {})[0].values("auto") == {"temperature": 0.9}
 
 

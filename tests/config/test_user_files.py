@@ -132,7 +132,7 @@ def test_each_reader_says_what_is_wrong(kind: Callable[[Path], None]) -> None:
     _, problems = presets.load()
     assert [problem.startswith("Preset mine.toml") for problem in problems] == [True]
     assert [problem.source for problem in decoders.problems()] == [str(home / "decoders" / "mine.py")]
-    assert "greedy" in [decoder.name for decoder in decoders.all()]
+    assert "greedy" in [decoder.name for decoder in decoders.strategies()]
     assert recent_models.names() == []
     with pytest.raises(ConfigError, match=r"config\.toml|/dev/zero"):
         change(user_config(), {"seed": 7})

@@ -16,7 +16,9 @@ from tests.decoders.edges import cut, fits
 from tests.decoders.test_filters import rows
 
 FILTERS = [
-    decoder.filter for decoder in decoders.all() if isinstance(decoder, Sampling) and decoder.filter.edge
+    decoder.filter
+    for decoder in decoders.strategies()
+    if isinstance(decoder, Sampling) and decoder.filter.edge
 ]
 
 

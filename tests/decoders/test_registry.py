@@ -85,9 +85,9 @@ def works(registry: Registry, name: str) -> None:
 
 
 def test_the_strategies_in_the_order_of_their_keys() -> None:
-    names = [decoder.name for decoder in decoders.all()]
+    names = [decoder.name for decoder in decoders.strategies()]
     assert names[:8] == ["greedy", "beam", "top_k", "top_p", "min_p", "typical", "contrastive", "auto"]
-    assert [decoder.title for decoder in decoders.all()][2:5] == ["top-k", "top-p", "min-p"]
+    assert [decoder.title for decoder in decoders.strategies()][2:5] == ["top-k", "top-p", "min-p"]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_file_in_the_users_folder_is_a_strategy(tmp_path: Path) -> None:
     registry = Registry.load([tmp_path, tmp_path / "missing"])
     assert not registry.problems
     works(registry, "my-epsilon")
-    assert registry.all()[-1].name == "my_epsilon"
+    assert registry.strategies()[-1].name == "my_epsilon"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["_helper.py", "my_epsilon.py"]
 
 
@@ -263,7 +263,7 @@ def test_a_broken_package_is_reported_and_stops_no_other(
     package(tmp_path, "edge_not_one", "edge_not_one:x", "x = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
     registry = Registry.load()
-    assert len(registry.all()) >= 8
+    assert len(registry.strategies()) >= 8
     assert {problem.source.split()[2] for problem in registry.problems} == {"edge_broken", "edge_not_one"}
 
 
@@ -283,9 +283,9 @@ def test_finding_strategies_and_reading_parameters_loads_no_torch() -> None:
     code = """
         import sys
         from edge_tui import decoders
-        read = [param.range() + param.help for decoder in decoders.all() for param in decoder.params]
+        read = [param.range() + param.help for decoder in decoders.strategies() for param in decoder.params]
         assert len(read) > 40, read
-        for decoder in decoders.all():
+        for decoder in decoders.strategies():
             decoder.rows({}), decoder.streams
         decoders.find("auto").from_checkpoint({"do_sample": True})
         ours = {name for name in sys.modules if name.startswith("edge_tui.")}
@@ -303,7 +303,7 @@ def test_no_strategy_knows_what_runs_it() -> None:
         from edge_tui import decoders
         from edge_tui.decoders.base import Env, Output, Params
         from edge_tui.decoders.core.random import Rng
-        for decoder in decoders.all():
+        for decoder in decoders.strategies():
             values = {param.name: param.default for param in decoder.params}
             rows = decoder.rows(values)
             ids = torch.zeros(rows, 2, dtype=torch.int64)

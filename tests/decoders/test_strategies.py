@@ -222,12 +222,12 @@ def test_a_changed_parameter_holds_from_the_very_next_step(models: list[LlamaFor
     assert [int((final > -torch.inf).sum()) for final in found.finals] == [48, 48, 48, 2, 2, 2]
 
 
-EACH = pytest.mark.parametrize("decoder", decoders.all(), ids=lambda decoder: decoder.name)
+EACH = pytest.mark.parametrize("decoder", decoders.strategies(), ids=lambda decoder: decoder.name)
 
 
 @pytest.mark.parametrize(
     "decoder",
-    [decoder for decoder in decoders.all() if not decoder.lookahead({})],
+    [decoder for decoder in decoders.strategies() if not decoder.lookahead({})],
     ids=lambda decoder: decoder.name,
 )
 @pytest.mark.parametrize("penalty", ["repetition_penalty", "presence_penalty", "frequency_penalty"])
@@ -277,7 +277,7 @@ def test_temperature_and_top_p_may_be_zero_and_typical_p_may_not() -> None:
 def test_one_parameter_means_one_thing_in_every_strategy() -> None:
     """Defaults may differ (auto's are neutral), the range and the sense may not."""
     known: dict[str, Any] = {}
-    for param in itertools.chain.from_iterable(decoder.params for decoder in decoders.all()):
+    for param in itertools.chain.from_iterable(decoder.params for decoder in decoders.strategies()):
         other = known.setdefault(param.name, param)
         assert (param.low, param.high, param.choices, param.help) == (
             other.low,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edge_tui.decoders.base import State
 
 VOCAB = 6000
-EACH = pytest.mark.parametrize("decoder", decoders.all(), ids=lambda decoder: decoder.name)
+EACH = pytest.mark.parametrize("decoder", decoders.strategies(), ids=lambda decoder: decoder.name)
 
 
 @dataclass

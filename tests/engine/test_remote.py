@@ -285,7 +285,11 @@ def test_what_the_api_cannot_say_is_greyed_out_and_refused(
     engine = _generic(connect, served)
     engine.load("model")
     assert _next(engine, Loaded).name == "demo/expert"
-    assert [d.name for d in decoders.all() if not engine.refusal(d.name)] == ["greedy", "top_p", "auto"]
+    assert [d.name for d in decoders.strategies() if not engine.refusal(d.name)] == [
+        "greedy",
+        "top_p",
+        "auto",
+    ]
     assert "OpenAI" in engine.refusal("beam")
     assert watch(engine, Request(PROMPT, strategy="beam")).failed.field == "strategy"
     told = watch(engine, Request(PROMPT, strategy="greedy", values={"repetition_penalty": 1.3})).failed

@@ -227,7 +227,7 @@ def test_the_document_describes_every_parameter(server: Running) -> None:
     with server.client() as client:
         document = client.get("/openapi.json").json()
     schemas = document["components"]["schemas"]
-    for decoder in decoders.all():
+    for decoder in decoders.strategies():
         name = f"{decoder.name.title().replace('_', '')}Params"
         properties = schemas[name]["properties"]
         assert list(properties) == [param.name for param in decoder.params]
@@ -238,7 +238,7 @@ def test_the_document_describes_every_parameter(server: Running) -> None:
                 assert told["enum"] == list(param.choices)
             else:
                 assert (told["maximum"], told["default"]) == (param.high, param.default)
-    names = [decoder.name for decoder in decoders.all()]
+    names = [decoder.name for decoder in decoders.strategies()]
     for schema in ("Infer", "InferStream", "Completion", "Chat"):
         assert schemas[schema]["properties"]["strategy"]["anyOf"][0]["enum"] == names
 

@@ -37,7 +37,7 @@ def test_everything_is_listed_with_help_range_and_source() -> None:
         assert entry.help, entry.key
         assert entry.range, entry.key
     assert entries["strategy"].source == "--strategy"
-    assert entries["strategy"].choices == tuple(decoder.name for decoder in decoders.all())
+    assert entries["strategy"].choices == tuple(decoder.name for decoder in decoders.strategies())
     assert entries["ui.theme"].choices == ("dark", "light")
     assert not entries["device"].live
 

@@ -131,7 +131,7 @@ class Workbench(Crafting):
     def take_strategies(self, files: set[Path]) -> None:
         """The strategies are others, because of these files or none: goes on with what there is now."""
         chosen, known = self.run_params.decoder.name, {decoder.name for decoder in self.decoders}
-        self.decoders = self.strategy_list.decoders = registry.all()
+        self.decoders = self.strategy_list.decoders = registry.strategies()
         names = {decoder.name for decoder in self.decoders}
         if chosen not in names and self.session.busy:
             self.session.stop()
@@ -302,7 +302,7 @@ class Workbench(Crafting):
     def take_settings(self, settings: Settings, key: str) -> None:
         """The settings were read again because one has changed: what can hold at once does."""
         self.run_params.settings = settings
-        self.decoders = self.strategy_list.decoders = registry.all()
+        self.decoders = self.strategy_list.decoders = registry.strategies()
         self.run_params.decoder = registry.find(self.run_params.decoder.name)
         if key == "strategy":
             self.choose(settings.strategy)

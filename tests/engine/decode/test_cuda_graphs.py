@@ -21,7 +21,7 @@ pytestmark = [
 ]
 
 PROMPT = "the quick brown fox"
-STRATEGIES = [decoder.name for decoder in decoders.all()]
+STRATEGIES = [decoder.name for decoder in decoders.strategies()]
 
 
 @pytest.fixture

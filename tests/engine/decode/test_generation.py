@@ -159,7 +159,7 @@ def _generation(spec: ModelSpec, strategy: str, amateur: ModelSpec | None = None
 
 @pytest.mark.gpu
 @needs_gpu
-@pytest.mark.parametrize("strategy", [decoder.name for decoder in decoders.all()])
+@pytest.mark.parametrize("strategy", [decoder.name for decoder in decoders.strategies()])
 def test_no_step_waits_for_the_device(checkpoint: Path, strategy: str) -> None:
     generation = _generation(ModelSpec(str(checkpoint), device="cuda:0"), strategy)
     generation.prefill({}, lambda done, total: None, lambda: False)
@@ -177,7 +177,7 @@ def test_no_step_waits_for_the_device(checkpoint: Path, strategy: str) -> None:
 
 @pytest.mark.gpu
 @needs_gpu
-@pytest.mark.parametrize("strategy", [decoder.name for decoder in decoders.all()])
+@pytest.mark.parametrize("strategy", [decoder.name for decoder in decoders.strategies()])
 def test_the_gpu_says_what_the_cpu_says(
     open_engine: Callable[..., LocalEngine], checkpoint: Path, strategy: str
 ) -> None:

@@ -351,7 +351,9 @@ def test_a_strategy_whose_state_is_constant_is_gone_on_from(run: Callable[..., W
     assert run(filter_of(CONSTANT), 7, prefix=tuple(whole.ids[:5])).ids == whole.ids[5:]
 
 
-@pytest.mark.parametrize("name", [d.name for d in decoders.all() if len(d.roles) == 1 and not d.owns_eos])
+@pytest.mark.parametrize(
+    "name", [d.name for d in decoders.strategies() if len(d.roles) == 1 and not d.owns_eos]
+)
 def test_our_own_go_on_with_what_the_penalties_counted(engine: LocalEngine, name: str) -> None:
     values = {"repetition_penalty": 1.4, "presence_penalty": 0.5, "frequency_penalty": 0.4}
 
