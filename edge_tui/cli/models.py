@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.hub import local_models
-from edge_tui.hub.memory_estimate import PRECISIONS, outlook
+from edge_tui.hub.memory_estimate import PRECISIONS, estimate_model
 from edge_tui.hub.remote import HubError, Progress, Pull, Remote, look, repository_id
 from edge_tui.util.format import size
 from edge_tui.util.safe_stream import control
@@ -60,12 +60,12 @@ def _describe(remote: Remote, settings: Settings) -> None:
     print(sanitise(said, keep_newlines=False))
     print(f"  download  {size(remote.bytes)} in {len(remote.files)} files")
     print(f"  tier      {listing.tier}")
-    seen = outlook(checkpoint, settings.device, settings.context)
+    seen = estimate_model(checkpoint, settings.device, settings.context)
     for precision in PRECISIONS:
         if precision in seen.reasons:
             print(sanitise(f"  {precision:<9} {seen.reasons[precision]}", keep_newlines=False))
         else:
-            print(f"  {precision:<9} {size(seen.forecasts[precision].total)} on {seen.device.name}")
+            print(f"  {precision:<9} {size(seen.estimates[precision].total)} on {seen.device.name}")
 
 
 def _pull(name: str) -> int:

@@ -1,4 +1,4 @@
-"""What a model would take on a device, in each precision, before any of it is read."""
+"""Estimates the memory that a model would take on a device in each precision, from its headers alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, get_args
 
 from edge_tui.engine.checkpoints.checkpoint import CheckpointError, open_checkpoint
 from edge_tui.engine.models.loader import available_precisions
-from edge_tui.engine.models.memory_estimate import MemoryEstimate, forecast, forecast_pair, reserved
+from edge_tui.engine.models.memory_estimate import MemoryEstimate, estimate, estimate_pair, reserved
 from edge_tui.engine.port import Precision
 from edge_tui.machine.devices import devices
 from edge_tui.machine.nvml import Holder, holders
@@ -21,16 +21,16 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(slots=True)
-class Outlook:
-    """What is to be expected of a model.
+class ModelEstimate:
+    """The memory that a model would take, in every precision.
 
     Attributes:
         name: The model's.
         device: Where it would go.
-        rows: Sequences decoded side by side that `forecasts` counts.
-        forecasts: By precision.
+        rows: Sequences decoded side by side that `estimates` counts.
+        estimates: By precision.
         contexts: Positions that would be reserved, by precision.
-        together: With the other model, by precision: one forecast for each device.
+        together: With the other model, by precision: one estimate for each device.
         reasons: Why a precision cannot be had; one that does not fit has both.
         others: Processes that hold memory of the device now.
     """
@@ -38,22 +38,22 @@ class Outlook:
     name: str
     device: Device
     rows: int = 1
-    forecasts: dict[str, MemoryEstimate] = field(default_factory=dict)
+    estimates: dict[str, MemoryEstimate] = field(default_factory=dict)
     contexts: dict[str, int] = field(default_factory=dict)
     together: dict[str, tuple[MemoryEstimate, ...]] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     others: list[Holder] = field(default_factory=list)
 
 
-def outlook(
+def estimate_model(
     checkpoint: Checkpoint,
     asked: str,
     context: int,
     rows: int = 1,
     new: int = 0,
     other: ModelSpec | None = None,
-) -> Outlook:
-    """Forecasts every precision.
+) -> ModelEstimate:
+    """Estimates the memory in every precision.
 
     Args:
         checkpoint: The model; it need not be here yet.
@@ -66,7 +66,7 @@ def outlook(
     there = {device.name: device for device in devices()}
     best = max(there.values(), key=lambda d: (d.name != "cpu", d.name != "mps", d.free or 0))
     device = there.get(asked, best)
-    seen = Outlook(
+    seen = ModelEstimate(
         checkpoint.name, device, rows, others=holders(device.name) if "cuda" in device.name else []
     )
     seen.reasons = {precision: why for precision, why in available_precisions(device.name).items() if why}
@@ -75,23 +75,23 @@ def outlook(
             seen.reasons[precision] = f"Its weights are stored in {checkpoint.quantization}."
         if precision not in seen.reasons:
             positions = seen.contexts[precision] = reserved(checkpoint, context, precision, device.name)
-            found = forecast(checkpoint, precision, positions, 1, device.name)
+            found = estimate(checkpoint, precision, positions, 1, device.name)
             if not found.fits:
                 seen.reasons[precision] = found.sentence
             if rows > 1:
-                found = forecast(checkpoint, precision, positions, rows, device.name, new)
-            seen.forecasts[precision] = found
+                found = estimate(checkpoint, precision, positions, rows, device.name, new)
+            seen.estimates[precision] = found
     if other is not None and (beside := _beside(other, seen, rows, new)) is not None:
-        seen.together = {name: forecast_pair([found, beside]) for name, found in seen.forecasts.items()}
+        seen.together = {name: estimate_pair([found, beside]) for name, found in seen.estimates.items()}
     return seen
 
 
-def _beside(spec: ModelSpec, seen: Outlook, rows: int, new: int) -> MemoryEstimate | None:
-    """What the other model takes, None if it is not there; unless it says so, it shares the device."""
+def _beside(spec: ModelSpec, seen: ModelEstimate, rows: int, new: int) -> MemoryEstimate | None:
+    """Estimates the other model, None if it is not here; "auto" puts it on the same device."""
     try:
         checkpoint = open_checkpoint(spec.name)
     except CheckpointError:
         return None
     device = seen.device.name if spec.device == "auto" else spec.device
     positions = reserved(checkpoint, spec.context, spec.precision, device)
-    return forecast(checkpoint, spec.precision, positions, rows, device, new)
+    return estimate(checkpoint, spec.precision, positions, rows, device, new)

@@ -1,7 +1,7 @@
 """The devices of this machine and their free memory, asked of the driver rather than of torch.
 
-The models screen shows forecasts before torch is imported, so memory comes from NVML and psutil. Once torch
-is there, what its allocator holds but does not use counts as free.
+The models screen shows memory estimates before torch is imported, so memory comes from NVML and psutil. Once
+torch is there, what its allocator holds but does not use counts as free.
 """
 
 from __future__ import annotations

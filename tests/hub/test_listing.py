@@ -11,7 +11,7 @@ from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 from edge_tui.engine.models import loader, memory_estimate
 from edge_tui.engine.port import ModelSpec
 from edge_tui.hub import Listing, local_models
-from edge_tui.hub.memory_estimate import outlook
+from edge_tui.hub.memory_estimate import estimate_model
 from tests.engine.random_checkpoints import make_checkpoint
 
 if TYPE_CHECKING:
@@ -103,26 +103,26 @@ def test_a_full_cache_is_listed_quickly(cache: Path) -> None:
     assert time.perf_counter() - began < 1.0
 
 
-def test_the_outlook_reserves_what_a_load_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_estimate_reserves_what_a_load_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = open_checkpoint(str(make_checkpoint(tmp_path / "long", context=100_000_000)))
     for module in (memory_estimate, loader):
         monkeypatch.setattr(module, "free_memory", lambda _device: 200 * 2**20)
-    seen = outlook(checkpoint, "cpu", 0)
+    seen = estimate_model(checkpoint, "cpu", 0)
     assert not {"auto", "float32"} & set(seen.reasons), "it can be loaded with less"
     loaded = loader.load(ModelSpec(checkpoint.name, "float32", "cpu"))
     assert seen.contexts["float32"] == loaded.context < 1_000_000
-    asked = outlook(checkpoint, "cpu", 100_000_000)
+    asked = estimate_model(checkpoint, "cpu", 100_000_000)
     assert "100,000,000 positions" in asked.reasons["float32"]
 
 
-def test_the_outlook_of_a_pair(tmp_path: Path) -> None:
+def test_the_estimate_of_a_pair(tmp_path: Path) -> None:
     checkpoint = open_checkpoint("demo/expert")
-    seen = outlook(checkpoint, "cpu", 1024, 4, 64, ModelSpec("demo/amateur", context=1024))
-    one = memory_estimate.forecast(checkpoint, "float32", 1024, 4, "cpu", 64)
-    other = memory_estimate.forecast(open_checkpoint("demo/amateur"), "auto", 1024, 4, "cpu", 64)
+    seen = estimate_model(checkpoint, "cpu", 1024, 4, 64, ModelSpec("demo/amateur", context=1024))
+    one = memory_estimate.estimate(checkpoint, "float32", 1024, 4, "cpu", 64)
+    other = memory_estimate.estimate(open_checkpoint("demo/amateur"), "auto", 1024, 4, "cpu", 64)
     (together,) = seen.together["float32"]
     assert (together.weights, together.kv) == (one.weights + other.weights, one.kv + other.kv)
-    assert not outlook(checkpoint, "cpu", 1024, other=ModelSpec(str(tmp_path / "none"))).together
+    assert not estimate_model(checkpoint, "cpu", 1024, other=ModelSpec(str(tmp_path / "none"))).together
 
 
 def test_listing_loads_no_torch() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
-from edge_tui.engine.models.memory_estimate import forecast
+from edge_tui.engine.models.memory_estimate import estimate
 from edge_tui.hub import Listing, local_models, recent_models
 from edge_tui.hub.remote import HubError, Pull, Remote, look, repository_id
 from tests.engine.random_checkpoints import make_checkpoint
@@ -76,7 +76,7 @@ def test_what_is_a_repository(text: str, name: str) -> None:
     assert repository_id(text) == name
 
 
-def test_size_architecture_tier_and_forecast_are_known_before_the_download(
+def test_size_architecture_tier_and_estimate_are_known_before_the_download(
     hub: StandIn, tmp_path: Path
 ) -> None:
     repository = shelve(hub, tmp_path)
@@ -87,7 +87,7 @@ def test_size_architecture_tier_and_forecast_are_known_before_the_download(
     assert (seen.listing.bytes, seen.listing.parameters) == (here.bytes, here.parameters)
     assert (seen.listing.chat, seen.listing.context, seen.listing.dtype) == (True, 256, "float32")
     for precision in ("auto", "bfloat16", "int8", "4bit"):
-        before, after = (forecast(c, precision, 0, 1, "cpu") for c in (seen.checkpoint, here))
+        before, after = (estimate(c, precision, 0, 1, "cpu") for c in (seen.checkpoint, here))
         assert (before.weights, before.total) == (after.weights, after.total)
     assert not any(name.endswith(".safetensors") for name in hub.fetched)
     assert listed() is None

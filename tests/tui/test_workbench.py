@@ -333,29 +333,29 @@ async def test_another_model_goes_on_with_no_foreign_tokens(demo: Any) -> None:
         await until(pilot, lambda: shown(workbench) == 10)
 
 
-async def test_models_screen_lists_loads_and_forecasts(demo: Any) -> None:
+async def test_models_screen_lists_loads_and_estimates(demo: Any) -> None:
     app = demo()
     async with app.run_test(size=SIZE) as pilot:
         workbench = bench(pilot)
         await until(pilot, lambda: ready(workbench))
         screen = await open_models(pilot)
         await press(pilot, *"amat")
-        await until(pilot, lambda: screen._highlighted() == "demo/amateur" and screen._outlook is not None)
-        assert screen._outlook.forecasts["auto"].fits
+        await until(pilot, lambda: screen._highlighted() == "demo/amateur" and screen._estimate is not None)
+        assert screen._estimate.estimates["auto"].fits
         await press(pilot, "enter")
         await until(pilot, lambda: workbench.header.model == "demo/amateur" and ready(workbench))
         await press(pilot, "escape")
         await until(pilot, lambda: app.screen is workbench)
 
 
-async def test_forecasts_count_the_strategys_rows_and_the_other_model(demo: Any) -> None:
+async def test_estimates_count_the_strategys_rows_and_the_other_model(demo: Any) -> None:
     app = demo(strategy="contrastive")
     async with app.run_test(size=(80, 24)) as pilot:
         workbench = bench(pilot)
         await until(pilot, lambda: ready(workbench))
         screen = await open_models(pilot)
-        await until(pilot, lambda: getattr(screen._outlook, "name", "") == "demo/expert")
-        found, (together,) = (of["auto"] for of in (screen._outlook.forecasts, screen._outlook.together))
+        await until(pilot, lambda: getattr(screen._estimate, "name", "") == "demo/expert")
+        found, (together,) = (of["auto"] for of in (screen._estimate.estimates, screen._estimate.together))
         assert found.weights < together.weights < 1.2 * found.weights
         await until(pilot, lambda: f"with demo/amateur {size(together.total)} of" in told(screen))
         app.assign("amateur", ModelSpec("demo/amateur"))
@@ -365,8 +365,8 @@ async def test_forecasts_count_the_strategys_rows_and_the_other_model(demo: Any)
         workbench.choose("beam")
         screen = await open_models(pilot)
         await press(pilot, *"expert")
-        await until(pilot, lambda: getattr(screen._outlook, "name", "") == "demo/expert")
-        beams = screen._outlook.forecasts["auto"]
+        await until(pilot, lambda: getattr(screen._estimate, "name", "") == "demo/expert")
+        beams = screen._estimate.estimates["auto"]
         assert beams.kv > 4 * found.kv
         await until(pilot, lambda: f"KV {size(beams.kv)} for 4 rows" in told(screen))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from edge_tui.engine.models.architectures import supports
-from edge_tui.engine.models.memory_estimate import UNLIMITED, forecast, reserved, resolve_precision
+from edge_tui.engine.models.memory_estimate import UNLIMITED, estimate, reserved, resolve_precision
 from edge_tui.engine.out_of_memory import is_out_of_memory
 from edge_tui.engine.text import chat_template
 from edge_tui.engine.text.tokenizer import Tokenizer
@@ -165,7 +165,7 @@ def _context(checkpoint: Checkpoint, spec: ModelSpec, precision: str, device: st
         notices.append(f"The context is {limit:,} positions, the most that {checkpoint.name} was made for.")
     elif not spec.context and context < limit:
         notices.append(f"The context is {context:,} of {limit:,} positions: more does not fit in memory.")
-    needed = forecast(checkpoint, precision, context, 1, device)
+    needed = estimate(checkpoint, precision, context, 1, device)
     if not needed.fits:
         raise LoadError(needed.sentence)
     return context
@@ -214,7 +214,7 @@ def _read(
             ) from error
     # Only here, with the error and its traceback gone, is nothing left that holds the tensors.
     give_back(device)
-    needed = forecast(checkpoint, precision, context, 1, device)
+    needed = estimate(checkpoint, precision, context, 1, device)
     free = free_memory(device)
     raise LoadError(
         f"{device} ran out of memory while {checkpoint.name} loaded: it needs {size(needed.weights)} for the "

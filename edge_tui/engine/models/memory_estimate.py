@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MemoryEstimate",
-    "forecast",
-    "forecast_pair",
+    "estimate",
+    "estimate_pair",
     "largest_context",
     "reserved",
     "resolve_precision",
@@ -95,7 +95,7 @@ class MemoryEstimate:
     sentence: str
 
 
-def forecast(
+def estimate(
     checkpoint: Checkpoint, precision: str, context: int, rows: int, device: str, new: int = 0
 ) -> MemoryEstimate:
     """Adds up what a model will take.
@@ -118,10 +118,10 @@ def forecast(
     )
 
 
-def forecast_pair(forecasts: Sequence[MemoryEstimate]) -> tuple[MemoryEstimate, ...]:
-    """Sums the forecasts of models that are loaded together: one for each device they share."""
+def estimate_pair(estimates: Sequence[MemoryEstimate]) -> tuple[MemoryEstimate, ...]:
+    """Sums the estimates of models that are loaded together: one for each device they share."""
     devices: dict[str, list[MemoryEstimate]] = defaultdict(list)
-    for one in forecasts:
+    for one in estimates:
         devices[one.device].append(one)
     return tuple(
         group[0]
@@ -158,7 +158,7 @@ def largest_context(checkpoint: Checkpoint, precision: str, device: str, rows: i
 def reserved(checkpoint: Checkpoint, asked: int, precision: str, device: str) -> int:
     """Positions that loading a model reserves: `asked`, or its own limit as far as memory allows.
 
-    Where not even the weights fit, a few: that it does not fit is then for `forecast` to say.
+    Where not even the weights fit, a few: that it does not fit is then for `estimate` to say.
     """
     limit = checkpoint.context or UNLIMITED
     return min(asked or largest_context(checkpoint, precision, device) or CHUNK, limit)

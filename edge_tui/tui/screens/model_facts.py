@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from edge_tui.engine.models.memory_estimate import MemoryEstimate
     from edge_tui.engine.port import Precision
     from edge_tui.hub import Listing
-    from edge_tui.hub.memory_estimate import Outlook
+    from edge_tui.hub.memory_estimate import ModelEstimate
     from edge_tui.hub.remote import Progress
 
 Parts = list[tuple[str, str]]
@@ -21,63 +21,63 @@ _INDENT = " " * 11
 
 
 def facts(
-    listing: Listing, outlook: Outlook | None, device: str, precision: Precision, other: str = ""
+    listing: Listing, estimate: ModelEstimate | None, device: str, precision: Precision, other: str = ""
 ) -> Parts:
     """All of it.
 
     Args:
         listing: The model.
-        outlook: What is to be expected of it, None while that is being found out.
+        estimate: The memory that it would take; None while that is being found out.
         device: As chosen.
         precision: As chosen.
         other: The model that it would play with, "" where there is none to be loaded.
     """
     context = f"{listing.context:,} positions" if listing.context else "no stated limit"
-    held = outlook.contexts.get(precision, 0) if outlook is not None else 0
+    held = estimate.contexts.get(precision, 0) if estimate is not None else 0
     if 0 < held < listing.context:
         context = f"{held:,} of {context}"
     chat = "chat template" if listing.chat else "no chat template"
     kind = f"{sanitise(listing.architecture)} · {listing.tier} · {context} · {chat}\n"
     parts = [(kind, "$foreground"), ("device     ", "$text-muted")]
-    parts += [(f"{device}\n", "$primary bold")] if outlook is None else _where(outlook, device)
+    parts += [(f"{device}\n", "$primary bold")] if estimate is None else _where(estimate, device)
     parts.append(("precision ", "$text-muted"))
     for each in PRECISIONS:
-        why = outlook.reasons.get(each) if outlook is not None else None
+        why = estimate.reasons.get(each) if estimate is not None else None
         style = "$text-disabled strike" if why else "$foreground"
         if each == precision:
             style = "reverse bold" + (" strike" if why else "")
         parts += [(f" {each} ", style), (" ", "")]
     parts.append(("\n", ""))
-    if outlook is None:
+    if estimate is None:
         return [*parts, ("forecast   …\n", "$text-muted")]
-    if why := outlook.reasons.get(precision):
+    if why := estimate.reasons.get(precision):
         return [*parts, (sanitise(why) + "\n", "$warning")]
-    parts += _forecast(outlook.forecasts[precision], outlook.rows)
-    if other and precision in outlook.together:
-        parts += _together(outlook.together[precision], other)
+    parts += _memory(estimate.estimates[precision], estimate.rows)
+    if other and precision in estimate.together:
+        parts += _together(estimate.together[precision], other)
     return parts
 
 
-def _where(outlook: Outlook, asked: str) -> Parts:
+def _where(estimate: ModelEstimate, asked: str) -> Parts:
     """The device, what is free there, and who holds the rest."""
-    device = outlook.device
+    device = estimate.device
     name = f"auto: {device.name}" if asked == "auto" else device.name
     known = device.title.casefold() == device.name
     about = [] if known else [sanitise(device.title, keep_newlines=False)]
     if device.free is not None and device.total is not None:
         about.append(f"{size(device.free)} of {size(device.total)} free")
     parts = [(f"{name} ", "$primary bold"), (" · ".join(about) + "\n", "$foreground")]
-    if outlook.others:
+    if estimate.others:
         held = [
             f"{sanitise(each.name, keep_newlines=False) or 'a process'} ({each.pid}) {size(each.bytes)}"
-            for each in outlook.others[:3]
+            for each in estimate.others[:3]
         ]
-        more = f" and {len(outlook.others) - 3} more" if len(outlook.others) > 3 else ""
+        more = f" and {len(estimate.others) - 3} more" if len(estimate.others) > 3 else ""
         parts += [(_INDENT, ""), (f"held by {', '.join(held)}{more}\n", "$warning")]
     return parts
 
 
-def _forecast(seen: MemoryEstimate, count: int) -> Parts:
+def _memory(seen: MemoryEstimate, count: int) -> Parts:
     free = f"of {size(seen.free)} free" if seen.free is not None else "free memory unknown"
     share = seen.total / seen.free if seen.free else None
     rows = f" for {count} rows" if count > 1 else ""
@@ -98,7 +98,7 @@ def _forecast(seen: MemoryEstimate, count: int) -> Parts:
 
 
 def _together(devices: tuple[MemoryEstimate, ...], other: str) -> Parts:
-    """The pair's forecast on each device that it would be on."""
+    """The pair's memory on each device that it would be on."""
     said = ", ".join(f"{size(each.total)} of {size(each.free)} free on {each.device}" for each in devices)
     name = clip_path(sanitise(other, keep_newlines=False), 30)
     style = "$foreground" if all(each.fits for each in devices) else "$warning"

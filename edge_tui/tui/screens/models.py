@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from edge_tui.engine.events import Event, Loaded
     from edge_tui.engine.port import Precision
     from edge_tui.hub import Listing
-    from edge_tui.hub.memory_estimate import Outlook
+    from edge_tui.hub.memory_estimate import ModelEstimate
     from edge_tui.hub.remote import Remote
     from edge_tui.tui.run_params import RunParams
     from edge_tui.tui.screens.model_facts import Parts
@@ -60,7 +60,7 @@ class ModelsScreen(PickScreen[None]):
         self._devices = ["auto"]
         self._device = settings.device
         self._precision: Precision = settings.precision
-        self._outlook: Outlook | None = None
+        self._estimate: ModelEstimate | None = None
         self._said = ""
         self._offer = ""
         self._remotes: dict[str, Remote] = {}
@@ -159,27 +159,27 @@ class ModelsScreen(PickScreen[None]):
         self._said = ""
         self._look()
 
-    # The outlook.
+    # The memory estimate.
 
     def _look(self) -> None:
         listing, name = self._listing(), self._highlighted()
-        self._outlook = None
+        self._estimate = None
         self._paint()
         if listing is not None and listing.ready:
-            self._forecast(name, self._device)
+            self._start_estimate(name, self._device)
         elif name and name == self._offer:
             self._refused.pop(name, None)
             self.set_timer(_PAUSE, lambda: self._ask(name))
 
     def _ask(self, name: str) -> None:
         """Asks the hub, if the cursor has stayed."""
-        if self.opened and self._highlighted() == name and self._outlook is None:
-            self._forecast(name, self._device)
+        if self.opened and self._highlighted() == name and self._estimate is None:
+            self._start_estimate(name, self._device)
 
-    @work(thread=True, exclusive=True, group="forecast")
-    def _forecast(self, name: str, asked: str) -> None:
+    @work(thread=True, exclusive=True, group="estimate")
+    def _start_estimate(self, name: str, asked: str) -> None:
         from edge_tui.engine.checkpoints.checkpoint import CheckpointError, open_checkpoint
-        from edge_tui.hub.memory_estimate import outlook
+        from edge_tui.hub.memory_estimate import estimate_model
         from edge_tui.hub.remote import HubError, look
 
         remote, why, seen = self._remotes.get(name), "", None
@@ -194,10 +194,12 @@ class ModelsScreen(PickScreen[None]):
                 rows = run_params.decoder.rows(
                     {p.name: run_params.value(p)[0] for p in run_params.decoder.params}
                 )
-                seen = outlook(checkpoint, asked, self._settings.context, rows, run_params.max_length, other)
+                seen = estimate_model(
+                    checkpoint, asked, self._settings.context, rows, run_params.max_length, other
+                )
         except (CheckpointError, HubError) as error:
             why = str(error)
-        self.app.call_from_thread(self._foreseen, name, remote, seen, why)
+        self.app.call_from_thread(self._show_estimate, name, remote, seen, why)
 
     def _other(self, name: str) -> ModelSpec | None:
         """The model that the chosen strategy would have it play with, if that is not in memory yet."""
@@ -208,13 +210,13 @@ class ModelsScreen(PickScreen[None]):
             return None
         return other
 
-    def _foreseen(self, name: str, remote: Remote | None, seen: Outlook | None, why: str) -> None:
+    def _show_estimate(self, name: str, remote: Remote | None, seen: ModelEstimate | None, why: str) -> None:
         if remote is not None:
             self._remotes[name] = remote
         if why:
             self._refused[name] = why
         if self.opened and self._highlighted() == name:
-            self._outlook = seen
+            self._estimate = seen
             self._paint()
 
     def _paint(self) -> None:
@@ -247,7 +249,7 @@ class ModelsScreen(PickScreen[None]):
     def _facts(self, listing: Listing) -> Parts:
         other = self._other(listing.name)
         name = other.name if other is not None else ""
-        return facts(listing, self._outlook, self._device, self._precision, name)
+        return facts(listing, self._estimate, self._device, self._precision, name)
 
     def _progress(self) -> Parts:
         for role, (name, done, total) in self._session.loading.items():
@@ -306,8 +308,8 @@ class ModelsScreen(PickScreen[None]):
             self._fetch(name)
             return
         why = listing.refusal
-        if not why and self._outlook is not None:
-            why = self._outlook.reasons.get(self._precision, "")
+        if not why and self._estimate is not None:
+            why = self._estimate.reasons.get(self._precision, "")
         if why:
             self._said = sanitise(why)
             self._paint()

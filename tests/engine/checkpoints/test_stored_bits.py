@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 from edge_tui.engine.checkpoints.weights import Weights
 from edge_tui.engine.models.loader import LoadError, load
-from edge_tui.engine.models.memory_estimate import forecast
+from edge_tui.engine.models.memory_estimate import estimate
 from edge_tui.engine.port import ModelSpec
 from tests.engine.models.architectures import make_tiny
 from tests.engine.models.references import config_of, deviation, one_by_one, random_ids, reference
@@ -120,8 +120,8 @@ def test_a_layout_that_is_unknown_is_refused(change: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("case", KINDS)
-def test_no_less_is_forecast_than_it_takes(case: str, tmp_path: Path) -> None:
+def test_no_less_is_estimated_than_it_takes(case: str, tmp_path: Path) -> None:
     path = store_bitsandbytes(make_checkpoint(tmp_path / "m", "llama", **SHAPE), **KINDS[case])
-    needed = forecast(open_checkpoint(str(path)), "auto", 64, 1, "cpu")
+    needed = estimate(open_checkpoint(str(path)), "auto", 64, 1, "cpu")
     held = load(ModelSpec(str(path), device="cpu")).model.info.weight_bytes
     assert held <= needed.weights <= 1.7 * held

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 from edge_tui.engine.checkpoints.weight_files import WeightsError
 from edge_tui.engine.models.architectures import DEFAULTS, UnsupportedError, flat_config
-from edge_tui.engine.models.memory_estimate import forecast
+from edge_tui.engine.models.memory_estimate import estimate
 from tests.engine.models.references import (
     LLAMA3,
     LONG,
@@ -182,7 +182,7 @@ def test_what_is_stored_counts_for_more_than_a_config_that_ties(
     save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
     assert compare(path, stored) == (tie or stored in ("both", "equal"))
     checkpoint = open_checkpoint(str(path))
-    needed = forecast(checkpoint, "float32", 64, 1, "cpu")
+    needed = estimate(checkpoint, "float32", 64, 1, "cpu")
     if tie or stored in ("both", "equal"):
         held = flat(path).info.weight_bytes
         again = 4 * tensors["lm_head.weight"].numel() if tie and stored == "equal" else 0

@@ -15,7 +15,7 @@ from edge_tui.engine.models.flat import FlatModel
 from edge_tui.engine.models.loader import load
 from edge_tui.engine.models.memory_estimate import (
     MemoryEstimate,
-    forecast_pair,
+    estimate_pair,
     largest_context,
     resolve_precision,
 )
@@ -47,11 +47,11 @@ def made(tmp_path: Path) -> Callable[..., Checkpoint]:
 @pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16", "int8", "4bit"])
 @pytest.mark.parametrize("arch", ["qwen2", "qwen3", "llama", "mistral", "phi3"])
 @pytest.mark.parametrize("tie", [True, False], ids=["tied", "untied"])
-def test_weights_are_forecast_to_the_byte(
+def test_weights_are_estimated_to_the_byte(
     made: Callable[..., Checkpoint], arch: str, precision: Any, tie: bool
 ) -> None:
     checkpoint = made(arch, tie=tie, hidden=72, intermediate=88, heads=6, kv_heads=3, dtype=torch.bfloat16)
-    expected = memory_estimate.forecast(checkpoint, precision, 64, 1, "cpu")
+    expected = memory_estimate.estimate(checkpoint, precision, 64, 1, "cpu")
     info = load(ModelSpec(checkpoint.name, precision, "cpu", 64)).model.info
     assert expected.weights == info.weight_bytes
     assert expected.kv == round_up(64 + SLACK) * info.kv_bytes
@@ -59,12 +59,12 @@ def test_weights_are_forecast_to_the_byte(
 
 @pytest.mark.skipif(not can_int8_vector(), reason="no integer products in wide vectors here")
 @pytest.mark.parametrize("precision", ["int8", "4bit"])
-def test_matrices_that_are_packed_wider_are_forecast_to_the_byte(
+def test_matrices_that_are_packed_wider_are_estimated_to_the_byte(
     made: Callable[..., Checkpoint], precision: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory_estimate, "BIG_MATRIX", 72 * 96)
     checkpoint = made("qwen2", hidden=72, intermediate=600, heads=6, kv_heads=3)
-    expected = memory_estimate.forecast(checkpoint, precision, 64, 1, "cpu")
+    expected = memory_estimate.estimate(checkpoint, precision, 64, 1, "cpu")
     model = load(ModelSpec(checkpoint.name, precision, "cpu", 64)).model
     assert isinstance(model, FlatModel)
     assert isinstance(model._head, linear.VectorInt8)
@@ -74,13 +74,13 @@ def test_matrices_that_are_packed_wider_are_forecast_to_the_byte(
 @pytest.mark.skipif(not can_half(), reason="no packed float16 here")
 @pytest.mark.parametrize("tie", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_halves_are_forecast_to_the_byte(
+def test_halves_are_estimated_to_the_byte(
     made: Callable[..., Checkpoint], tie: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (memory_estimate, linear):
         monkeypatch.setattr(module, "HALF_MATRIX", 72 * 96)
     checkpoint = made("qwen2", tie=tie, hidden=72, intermediate=600, heads=6, kv_heads=3, dtype=dtype)
-    expected = memory_estimate.forecast(checkpoint, "float32", 64, 1, "cpu")
+    expected = memory_estimate.estimate(checkpoint, "float32", 64, 1, "cpu")
     model = load(ModelSpec(checkpoint.name, "float32", "cpu", 64)).model
     assert isinstance(model, FlatModel)
     assert isinstance(model._head, linear.Half) == (dtype == torch.bfloat16)
@@ -88,7 +88,7 @@ def test_halves_are_forecast_to_the_byte(
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8", "4bit"])
-def test_the_other_tiers_weights_are_forecast_to_the_byte(tmp_path: Path, precision: Any) -> None:
+def test_the_other_tiers_weights_are_estimated_to_the_byte(tmp_path: Path, precision: Any) -> None:
     from transformers import GemmaConfig, GemmaForCausalLM
 
     config = GemmaConfig(
@@ -98,7 +98,7 @@ def test_the_other_tiers_weights_are_forecast_to_the_byte(tmp_path: Path, precis
     GemmaForCausalLM(config).save_pretrained(tmp_path)
     save_tokenizer(tmp_path)
     loaded = load(ModelSpec(str(tmp_path), precision, "cpu"))
-    expected = memory_estimate.forecast(loaded.checkpoint, precision, 128, 1, "cpu")
+    expected = memory_estimate.estimate(loaded.checkpoint, precision, 128, 1, "cpu")
     assert loaded.model.info.tier == "transformers"
     assert expected.weights == loaded.model.info.weight_bytes
     assert expected.kv == 128 * loaded.model.info.kv_bytes
@@ -107,15 +107,15 @@ def test_the_other_tiers_weights_are_forecast_to_the_byte(tmp_path: Path, precis
 def test_kv_grows_with_context_and_rows(made: Callable[..., Checkpoint]) -> None:
     checkpoint = made(layers=3, heads=4, kv_heads=2, hidden=64)
     position = 3 * 2 * 2 * 16 * 4
-    one = memory_estimate.forecast(checkpoint, "float32", 1000, 1, "cpu")
+    one = memory_estimate.estimate(checkpoint, "float32", 1000, 1, "cpu")
     assert one.kv == 1536 * position, "steps launched ahead need room, and contexts are rounded up"
-    assert memory_estimate.forecast(checkpoint, "bfloat16", 1000, 1, "cpu").kv == one.kv // 2
-    assert memory_estimate.forecast(checkpoint, "float32", 0, 1, "cpu").kv == 512 * position
+    assert memory_estimate.estimate(checkpoint, "bfloat16", 1000, 1, "cpu").kv == one.kv // 2
+    assert memory_estimate.estimate(checkpoint, "float32", 0, 1, "cpu").kv == 512 * position
     # Copies of the row that read the prompt; on a GPU rows share that and have room for what is new.
-    assert memory_estimate.forecast(checkpoint, "float32", 1000, 4, "cpu").kv == 5 * one.kv
-    assert memory_estimate.forecast(checkpoint, "float32", 1000, 4, "cuda:0").kv == 5 * one.kv
+    assert memory_estimate.estimate(checkpoint, "float32", 1000, 4, "cpu").kv == 5 * one.kv
+    assert memory_estimate.estimate(checkpoint, "float32", 1000, 4, "cuda:0").kv == 5 * one.kv
     assert (
-        memory_estimate.forecast(checkpoint, "float32", 4000, 4, "cuda:0", 200).kv
+        memory_estimate.estimate(checkpoint, "float32", 4000, 4, "cuda:0", 200).kv
         == (4096 + 4 * 512) * position
     )
 
@@ -130,10 +130,10 @@ def test_kv_is_what_contexts_and_their_forks_hold(made: Callable[..., Checkpoint
         return sum(block.numel() * block.element_size() for block in blocks)
 
     copied = root.fork(3)
-    expected = memory_estimate.forecast(checkpoint, "float32", 1200, 3, "cpu", 100)
+    expected = memory_estimate.estimate(checkpoint, "float32", 1200, 3, "cpu", 100)
     assert held(root._block, copied._block) == expected.kv
     shared = Branches(root._block, 3, 1100)
-    expected = memory_estimate.forecast(checkpoint, "float32", 1200, 3, "cuda:0", 100)
+    expected = memory_estimate.estimate(checkpoint, "float32", 1200, 3, "cuda:0", 100)
     assert held(root._block, *shared.grown) == expected.kv
 
 
@@ -146,7 +146,7 @@ def test_kv_is_what_contexts_and_their_forks_hold(made: Callable[..., Checkpoint
         ("llama", 1024, 4096, "float32"),
     ],
 )
-def test_reading_a_prompt_takes_what_is_forecast(
+def test_reading_a_prompt_takes_what_is_estimated(
     made: Callable[..., Checkpoint], arch: str, context: int, wide: int, precision: Any
 ) -> None:
     """Every allocation of a long prompt's last chunks, counted by torch's profiler."""
@@ -174,7 +174,7 @@ def test_kv_of_other_architectures(made: Callable[..., Checkpoint]) -> None:
         other = {"architectures": ["X"], "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 3}
         stated = {"max_position_embeddings": 10, "vocab_size": 320} | other | config
         made_up = Checkpoint("x", base.path, stated, "X", base.tensors)
-        return memory_estimate.forecast(made_up, "float32", 1, 1, "cpu").kv
+        return memory_estimate.estimate(made_up, "float32", 1, 1, "cpu").kv
 
     assert kv() == 3 * 4 * 32 * 4, "every head has its own keys"
     assert kv(multi_query=True) == 3 * 1 * 32 * 4, "Falcon: one for all"
@@ -193,12 +193,12 @@ def test_what_does_not_fit_says_needed_and_free(
 ) -> None:
     checkpoint = made()
     monkeypatch.setattr(memory_estimate, "free_memory", lambda _device: 100_000)
-    tight = memory_estimate.forecast(checkpoint, "float32", 256, 1, "cuda:1")
+    tight = memory_estimate.estimate(checkpoint, "float32", 256, 1, "cuda:1")
     assert not tight.fits
     for part in ("float32", "cuda:1", size(tight.total), size(100_000), "256 positions"):
         assert part in tight.sentence
     monkeypatch.setattr(memory_estimate, "free_memory", lambda _device: None)
-    unknown = memory_estimate.forecast(checkpoint, "float32", 256, 1, "cuda:1")
+    unknown = memory_estimate.estimate(checkpoint, "float32", 256, 1, "cuda:1")
     assert unknown.fits
     assert "free" not in unknown.sentence
 
@@ -208,21 +208,21 @@ def test_a_pair_shares_a_device_or_does_not(monkeypatch: pytest.MonkeyPatch) -> 
         return MemoryEstimate(device, total - 3, 1, 1, 1, total, 10 * GB, True, "")
 
     monkeypatch.setattr(memory_estimate, "free_memory", lambda _device: 10 * GB)
-    (both,) = forecast_pair([one("cuda:0", 6 * GB), one("cuda:0", 5 * GB)])
+    (both,) = estimate_pair([one("cuda:0", 6 * GB), one("cuda:0", 5 * GB)])
     assert not both.fits
     assert both.weights == 11 * GB - 6
-    assert [f.fits for f in forecast_pair([one("cuda:0", 6 * GB), one("cpu", 5 * GB)])] == [True, True]
+    assert [f.fits for f in estimate_pair([one("cuda:0", 6 * GB), one("cpu", 5 * GB)])] == [True, True]
 
 
 def test_the_context_shrinks_to_what_memory_holds(
     made: Callable[..., Checkpoint], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = made(context=1_000_000)
-    need = memory_estimate.forecast(checkpoint, "float32", 100_000, 1, "cpu").total
+    need = memory_estimate.estimate(checkpoint, "float32", 100_000, 1, "cpu").total
     monkeypatch.setattr(memory_estimate, "free_memory", lambda _device: need)
     largest = largest_context(checkpoint, "float32", "cpu")
     assert 80_000 < largest < 95_000
-    assert memory_estimate.forecast(checkpoint, "float32", largest, 1, "cpu").total <= 0.9 * need
+    assert memory_estimate.estimate(checkpoint, "float32", largest, 1, "cpu").total <= 0.9 * need
     monkeypatch.setattr(memory_estimate, "free_memory", lambda _device: 1000)
     assert largest_context(checkpoint, "float32", "cpu") == 0
     monkeypatch.setattr(memory_estimate, "free_memory", lambda _device: 100 * GB)

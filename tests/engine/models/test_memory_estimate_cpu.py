@@ -1,4 +1,4 @@
-"""The forecast against the measured peak on a CPU: loading, a long prompt and some tokens, at a true size.
+"""The estimate against the measured peak on a CPU: loading, a long prompt and some tokens, at a true size.
 
 `pytest -s -m proof tests/engine/models/test_memory_estimate_cpu.py` prints both.
 """
@@ -26,7 +26,8 @@ PROCESS = """
 import sys, threading, time
 import torch
 from edge_tui import decoders
-from edge_tui.engine import events, forecast
+from edge_tui.engine import events
+from edge_tui.engine.models import memory_estimate
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 from edge_tui.machine.devices import give_back_freed
 from edge_tui.engine.local import LocalEngine
@@ -64,7 +65,7 @@ wait(events.Loaded)
 ids = tuple(i % 200 + 10 for i in range(900))
 engine.submit(Request(prompt="", ids=ids, strategy="greedy", max_length=20))
 wait(events.Finished)
-print(forecast.forecast(open_checkpoint(path), precision, 1024, 1, "cpu").total, peak, flush=True)
+print(memory_estimate.estimate(open_checkpoint(path), precision, 1024, 1, "cpu").total, peak, flush=True)
 engine.close(5)
 """
 
@@ -79,10 +80,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8", "4bit"])
-def test_the_forecast_is_within_five_percent_of_the_peak(folder: Path, precision: str) -> None:
+def test_the_estimate_is_within_five_percent_of_the_peak(folder: Path, precision: str) -> None:
     order = [sys.executable, "-c", PROCESS, str(folder), precision]
     done = subprocess.run(order, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stderr
     expected, peak = map(int, done.stdout.split())
-    print(f"{precision}: forecast {expected >> 20} MB, peak {peak >> 20} MB, {expected / peak:.3f}")
+    print(f"{precision}: estimate {expected >> 20} MB, peak {peak >> 20} MB, {expected / peak:.3f}")
     assert expected == pytest.approx(peak, rel=0.05)

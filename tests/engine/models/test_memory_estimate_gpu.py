@@ -1,4 +1,4 @@
-"""The forecast against the allocator's peak, over models, precisions, contexts and rows: one run, one table.
+"""The estimate against the allocator's peak, over models, precisions, contexts and rows: one run, one table.
 
     python -m pytest tests/engine/models/test_memory_estimate_gpu.py -m gpu
 
@@ -22,7 +22,7 @@ from edge_tui.bench.edge_runner import load
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from edge_tui.engine.events import Event, FirstToken, Loaded
 from edge_tui.engine.local import LocalEngine
-from edge_tui.engine.models.memory_estimate import MemoryEstimate, forecast
+from edge_tui.engine.models.memory_estimate import MemoryEstimate, estimate
 from edge_tui.engine.port import ModelSpec, Precision, Request
 from tests.engine.watch import settle, watch
 
@@ -104,8 +104,8 @@ def row(cells: list[Any]) -> str:
 
 
 HEAD = (
-    "model", "weights", "context", "rows", "F:weight", "F:kv", "F:logits", "F:over", "F:total",
-    "M:weight", "M:store", "M:read", "M:total", "F/M",
+    "model", "weights", "context", "rows", "E:weight", "E:kv", "E:logits", "E:over", "E:total",
+    "M:weight", "M:store", "M:read", "M:total", "E/M",
 )  # fmt: skip
 
 
@@ -124,20 +124,20 @@ def invented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Check
     return made
 
 
-def test_the_forecast_is_within_five_percent_of_the_peak_everywhere(
+def test_the_estimate_is_within_five_percent_of_the_peak_everywhere(
     invented: dict[str, Checkpoint], capsys: pytest.CaptureFixture[str]
 ) -> None:
     missed = []
     # What is allocated once a process (the driver's tables, compiled kernels' scratch) is no model's.
     measure(invented["narrow"], "bfloat16", 2048, 1)
     with capsys.disabled():
-        print(f"\nMB on {torch.cuda.get_device_name()}, torch {torch.__version__}; F forecast, M measured")
+        print(f"\nMB on {torch.cuda.get_device_name()}, torch {torch.__version__}; E estimate, M measured")
         print(row(list(HEAD)), flush=True)
         for name, checkpoint in invented.items():
             for precision in PRECISIONS:
                 for context in CONTEXTS:
                     for rows in ROWS:
-                        expected = forecast(checkpoint, precision, context, rows, DEVICE, NEW)
+                        expected = estimate(checkpoint, precision, context, rows, DEVICE, NEW)
                         found = measure(checkpoint, precision, context, rows)
                         told = line(name, precision, context, rows, expected, found)
                         print(told, flush=True)
