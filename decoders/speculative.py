@@ -57,14 +57,14 @@ class Speculative(Decoder):
     imposed: float | None = None
     """Share of proposals to take whatever the models say: for benches, which want a known acceptance."""
 
-    def lookahead(self, values: Mapping[str, float]) -> int:
+    def num_draft_tokens(self, values: Mapping[str, float]) -> int:
         return int(values.get("lookahead", LOOKAHEAD.default))
 
     def init(self, env: Env) -> State:
         """The last proposals and the distributions that they were drawn from."""
         import torch
 
-        k = self.lookahead(env.values)
+        k = self.num_draft_tokens(env.values)
         return {
             "proposed": torch.full((env.rows, k), -1, dtype=torch.int64, device=env.device),
             "q": torch.zeros(env.rows, k, env.vocab, device=env.device),

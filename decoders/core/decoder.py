@@ -105,13 +105,23 @@ class Decoder(ABC):
         """How many rows it decodes side by side for one answer (a beam's width)."""
         return 1
 
-    def lookahead(self, values: Mapping[str, float]) -> int:
-        """How many tokens are proposed before the main model reads them all at once; 0 for most.
+    def num_draft_tokens(self, values: Mapping[str, float]) -> int:
+        """Gives the number of tokens proposed before the main model reads them all at once; 0 for most.
 
-        The last role then is the draft's: its logits go to `propose` alone, and `step` gets the main
-        model's at `K = lookahead + 1` positions (1 at the start of a run, when nothing is proposed yet).
+        The last role then is the draft's: its logits go to `propose` alone, and `step` gets the main model's
+        at `K = num_draft_tokens + 1` positions (1 at the start of a run, when nothing is proposed yet).
         """
         return 0
+
+    lookahead = num_draft_tokens
+    """The old name of `num_draft_tokens`, which strategy files may define or call."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        names = ("num_draft_tokens", "lookahead")
+        for name, other in (names, names[::-1]):
+            if name in vars(cls) and other not in vars(cls):
+                setattr(cls, other, vars(cls)[name])
 
     def propose(self, out: Output, s: State, p: Params, rng: Rng, at: int) -> Tensor:
         """Proposes the token at position `at` from the draft's logits after the one before it.

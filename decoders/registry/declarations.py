@@ -22,7 +22,7 @@ _METHODS = {
         "step": 4,
         "propose": 5,
         "rows": 1,
-        "lookahead": 1,
+        "num_draft_tokens": 1,
         "finish": 1,
         "ranked": 1,
         "from_checkpoint": 1,
@@ -195,10 +195,10 @@ def _check_streams(decoder: Decoder, cls: type) -> None:
 def _check_rows(decoder: Decoder, cls: type) -> None:
     """Checks rows and proposals with the default parameters."""
     values = {param.name: param.default for param in decoder.params}
-    check_shape(decoder, decoder.rows(values), decoder.lookahead(values), cls)
+    check_shape(decoder, decoder.rows(values), decoder.num_draft_tokens(values), cls)
 
 
-def check_shape(decoder: Decoder, rows: object, lookahead: object, cls: type | None = None) -> None:
+def check_shape(decoder: Decoder, rows: object, draft_tokens: object, cls: type | None = None) -> None:
     """Checks how many rows and proposals a strategy asks for.
 
     Raises:
@@ -209,10 +209,12 @@ def check_shape(decoder: Decoder, rows: object, lookahead: object, cls: type | N
         raise StrategyError(
             f"{kind.__name__}.rows returned {rows!r}; it must return a whole number of 1 or more.", kind.rows
         )
-    if isinstance(lookahead, bool) or not isinstance(lookahead, int) or lookahead < 0:
+    if isinstance(draft_tokens, bool) or not isinstance(draft_tokens, int) or draft_tokens < 0:
+        method = kind.num_draft_tokens
         raise StrategyError(
-            f"{kind.__name__}.lookahead returned {lookahead!r}; it must return a whole number of 0 or more.",
-            kind.lookahead,
+            f"{kind.__name__}.{method.__name__} returned {draft_tokens!r}; it must return a whole number of 0"
+            " or more.",
+            method,
         )
     if rows > 1 and not decoder.owns_eos:
         raise StrategyError(
@@ -225,11 +227,11 @@ def check_shape(decoder: Decoder, rows: object, lookahead: object, cls: type | N
             f"{kind.__name__} has {rows} rows for one answer, so it must have finish, which chooses one.",
             cls or kind,
         )
-    if lookahead and (rows > 1 or decoder.owns_eos or len(decoder.streams) != 2):
+    if draft_tokens and (rows > 1 or decoder.owns_eos or len(decoder.streams) != 2):
         raise StrategyError(
             f"{kind.__name__} proposes tokens, so it must have one row, two streams, the draft's last, and no"
             " owns_eos.",
             cls or kind,
         )
-    if lookahead and kind.propose is Decoder.propose:
-        raise StrategyError(f"{kind.__name__} looks ahead, so it must have propose.", cls or kind)
+    if draft_tokens and kind.propose is Decoder.propose:
+        raise StrategyError(f"{kind.__name__} proposes tokens, so it must have propose.", cls or kind)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from edge_tui import decoders
 from edge_tui.decoders.base import Env, Output, Params, Step
 from edge_tui.decoders.core.random import Rng, key_of
+from edge_tui.decoders.speculative import Speculative
 from tests.decoders.driver import table
 from tests.decoders.test_sampling import chi_squared, limit
 
@@ -72,3 +75,18 @@ def test_at_temperature_zero_it_is_greedy_whatever_is_proposed() -> None:
     rejected = step.extras["rejected"][corrected].gather(1, at)
     assert (rejected >= 0).all()
     assert (rejected != step.tokens[corrected].gather(1, at)).all()
+
+
+def test_lookahead_is_the_old_name_of_num_draft_tokens() -> None:
+    class Old(Speculative):
+        def lookahead(self, values: Mapping[str, float]) -> int:
+            return super().lookahead(values) + 1
+
+    class New(Old):
+        def num_draft_tokens(self, values: Mapping[str, float]) -> int:
+            return self.lookahead({}) if values else 9
+
+    old, new = Old(), New()
+    assert old.num_draft_tokens({"lookahead": 2}) == old.lookahead({"lookahead": 2}) == 3
+    assert new.num_draft_tokens({"lookahead": 2}) == new.lookahead({}) == 9
+    assert decoders.find("greedy").lookahead({}) == 0

@@ -227,7 +227,7 @@ EACH = pytest.mark.parametrize("decoder", decoders.strategies(), ids=lambda deco
 
 @pytest.mark.parametrize(
     "decoder",
-    [decoder for decoder in decoders.strategies() if not decoder.lookahead({})],
+    [decoder for decoder in decoders.strategies() if not decoder.num_draft_tokens({})],
     ids=lambda decoder: decoder.name,
 )
 @pytest.mark.parametrize("penalty", ["repetition_penalty", "presence_penalty", "frequency_penalty"])

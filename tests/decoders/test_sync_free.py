@@ -85,7 +85,7 @@ def test_no_step_reads_a_value(decoder: Decoder) -> None:
             step = run.step()
     rows = run.outs["model"].logits.shape[0]
     assert step.chosen.shape == (rows,)
-    shape = (rows, 1) if decoder.lookahead({}) else (rows,)
+    shape = (rows, 1) if decoder.num_draft_tokens({}) else (rows,)
     assert step.final.shape == (*shape, VOCAB)
     assert step.final.dtype == torch.float32
     assert step.extras.keys() == set(decoder.columns)

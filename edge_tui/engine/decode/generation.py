@@ -62,7 +62,7 @@ class Generation:
         self._rest = 0
         self.trouble = ""
         """Why steps are launched one operation at a time although the models could be captured."""
-        self.lookahead = decoder.lookahead(values)
+        self.num_draft_tokens = decoder.num_draft_tokens(values)
         self._values, self._eos, self._width, self._seed = values, eos, width, seed
         self._device = models[decoder.roles[0]].info.device
         devices = {model.info.device for model in models.values()}
@@ -139,9 +139,9 @@ class Generation:
         self._entry = cache[next(iter(keys.values()))]
         runner = None
         if self._capture:
-            runner = self._entry.find(self.decoder, self.rows, self.lookahead, self._eos, roots)
+            runner = self._entry.find(self.decoder, self.rows, self.num_draft_tokens, self._eos, roots)
         if runner is None:
-            make = SpeculativeRunner if self.lookahead else StepRunner
+            make = SpeculativeRunner if self.num_draft_tokens else StepRunner
             runner = make(self.decoder, self.models, roots, self._values, self.rows, self._eos, self._width)
         device = self._device
         prompt = torch.tensor([self.ids], dtype=torch.int64, device=device).expand(self.rows, -1)
@@ -168,7 +168,7 @@ class Generation:
     ) -> tuple[int, Output]:
         import torch
 
-        need, total = self.total + SLACK * (self.lookahead + 1), self.total
+        need, total = self.total + SLACK * (self.num_draft_tokens + 1), self.total
         held = cache.get(key)
         # At least one id is read again: its logits are what the first step chooses from.
         kept = min(_common(held.ids, self.ids), len(self.ids) - 1) if held else 0
@@ -242,7 +242,7 @@ class Generation:
         runner, shelf = self.runner, self._entry
         assert isinstance(runner, SpeculativeRunner)
         assert shelf is not None
-        if (known := shelf.costs.get(self.lookahead)) is not None:
+        if (known := shelf.costs.get(self.num_draft_tokens)) is not None:
             return known
         with torch.inference_mode():
             if runner.graphs is not None:
@@ -250,7 +250,7 @@ class Generation:
                 if runner.graphs is None:
                     self._try_capture()
                 runner.proposing = True
-            shelf.costs[self.lookahead] = costs = runner.costs()
+            shelf.costs[self.num_draft_tokens] = costs = runner.costs()
         return costs
 
     def stop_proposing(self) -> None:
@@ -268,7 +268,7 @@ class Generation:
             for position, key in enumerate(self._keys().values()):
                 if held := cache.get(key):
                     # What a draft has read of its own proposals, nobody here knows.
-                    held.ids = [*self.ids, *([] if self.lookahead and position else fed)]
+                    held.ids = [*self.ids, *([] if self.num_draft_tokens and position else fed)]
         if self.captured and self._entry is not None:
             self._entry.keep(self.runner)
 

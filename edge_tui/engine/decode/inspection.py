@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from edge_tui.decoders.core.random import Rng
 
 
-def check_request(decoder: Decoder, rows: int, lookahead: int, prefix: int) -> None:
+def check_request(decoder: Decoder, rows: int, num_draft_tokens: int, prefix: int) -> None:
     """Refuses a run that a strategy cannot decode, before its prompt is read.
 
     Args:
         decoder: The strategy.
         rows: What `decoder.rows` gave.
-        lookahead: What `decoder.lookahead` gave.
+        num_draft_tokens: What `decoder.num_draft_tokens` gave.
         prefix: Tokens that are kept of an earlier run.
 
     Raises:
         StrategyError: rows or proposals that no face could show.
         RequestError: the run would go on without what the strategy has learned.
     """
-    check_shape(decoder, rows, lookahead)
+    check_shape(decoder, rows, num_draft_tokens)
     for stage in stages_of(decoder) if prefix else ():
         if type(stage).observe is not Stage.observe and not is_own(type(stage)):
             raise _forgets(decoder, name_of(stage.observe))

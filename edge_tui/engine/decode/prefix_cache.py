@@ -38,7 +38,12 @@ class PrefixEntry:
             runner for runner in self.runners if runner.decoder is not decoder or runner.roots == roots
         ]
         for runner in self.runners:
-            if (runner.decoder, runner.rows, runner.k, runner.eos) == (decoder, rows, proposals, eos):
+            if (runner.decoder, runner.rows, runner.num_draft_tokens, runner.eos) == (
+                decoder,
+                rows,
+                proposals,
+                eos,
+            ):
                 self.runners.remove(runner)
                 return runner
         return None

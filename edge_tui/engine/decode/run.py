@@ -123,7 +123,7 @@ def run_request(
         resolved.seed,
         request.samples,
     )
-    check_request(decoder, decoder.rows(resolved.values), generation.lookahead, len(request.prefix))
+    check_request(decoder, decoder.rows(resolved.values), generation.num_draft_tokens, len(request.prefix))
     _check_rows(generation, loaded, request.samples)
     processor = OutputProcessor(
         run.id,
@@ -134,7 +134,7 @@ def run_request(
         max_new,
         request.stop,
         generation.rows,
-        proposes=generation.lookahead > 0,
+        proposes=generation.num_draft_tokens > 0,
     )
     device = main.model.info.device
     _reset_peak(device)
@@ -193,7 +193,9 @@ def run_request(
         decode.go()
     finally:
         unsure = (
-            generation.lookahead + 2 if generation.lookahead else processor.steps - generation.launched + 1
+            generation.num_draft_tokens + 2
+            if generation.num_draft_tokens
+            else processor.steps - generation.launched + 1
         )
         generation.remember(prefix_cache, processor.fed[: max(0, len(processor.fed) - unsure)])
     ranked = _rank(decoder, processor, resolved.values | decode.turned, main, ids)
@@ -225,7 +227,7 @@ def _check_rows(generation: Generation, loaded: Mapping[str, LoadedModel], sampl
     """
     decoder = generation.decoder
     for role, model in loaded.items():
-        if generation.lookahead and not model.model.caps.rewind:
+        if generation.num_draft_tokens and not model.model.caps.rewind:
             raise RequestError(
                 f"{decoder.title} takes rejected proposals back, but {model.model.info.name} keeps a running "
                 "state, which cannot be rewound: choose another strategy or another model.",
@@ -276,7 +278,7 @@ class _Decode:
                     generation.launch()
                     if generation.trouble:
                         self._tell(generation.take_trouble())
-                    if generation.lookahead and generation.launched == _WARM:
+                    if generation.num_draft_tokens and generation.launched == _WARM:
                         self._gate = SpeculationGate(*generation.costs())
                 elif generation.ring.empty:
                     break
@@ -303,7 +305,7 @@ class _Decode:
         for ints, floats in self._generation.ring.read(wait):
             tokens = self._processor.take(ints, floats)
             now = time.perf_counter()
-            if self._generation.lookahead:
+            if self._generation.num_draft_tokens:
                 self._judge(len(ints) - 1, tokens)
             if not self.first:
                 self.first = now

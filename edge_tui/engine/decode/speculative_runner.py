@@ -20,7 +20,7 @@ from edge_tui.decoders.core.random import Rng
 from edge_tui.engine.decode.inspection import Inspector
 from edge_tui.engine.decode.step_record import StepRecord, within
 from edge_tui.engine.decode.step_runner import StepRunner
-from edge_tui.engine.ops.choose import fused_lookahead
+from edge_tui.engine.ops.choose import fused_speculation
 from edge_tui.engine.ops.stats import ASTRAY
 
 if TYPE_CHECKING:
@@ -51,22 +51,22 @@ class SpeculativeRunner(StepRunner):
         super().__init__(decoder, models, roots, values, rows, eos, width)
         import torch
 
-        self.k = decoder.lookahead(values)
+        self.num_draft_tokens = decoder.num_draft_tokens(values)
         self._main, self._draft = (stream.name for stream in decoder.streams)
-        self._kernels = fused_lookahead(decoder, self.device, width, rows, self.k)
+        self._kernels = fused_speculation(decoder, self.device, width, rows, self.num_draft_tokens)
         self._inspector = Inspector(decoder, proposes=True)
         self._is_own = self._kernels is not None or is_own(type(decoder))
-        self._astray = torch.zeros(self.k + 1, dtype=torch.int64, device=self.device)
+        self._astray = torch.zeros(self.num_draft_tokens + 1, dtype=torch.int64, device=self.device)
         """1 where a proposal or a token of a step was an id that there is not."""
         self._certain = torch.zeros(rows, dtype=torch.int64, device=self.device)
         """Positions of the main context that will stay."""
-        self._block = torch.zeros(rows, self.k + 1, dtype=torch.int64, device=self.device)
+        self._block = torch.zeros(rows, self.num_draft_tokens + 1, dtype=torch.int64, device=self.device)
         """The token chosen last and the proposals after it."""
         self._pair = torch.zeros(rows, 2, dtype=torch.int64, device=self.device)
         """The last two tokens."""
         self._rng = Rng(self.buffers.key, self.buffers.rows, self.buffers.step)
         self._traceable = False
-        self._positions = torch.arange(self.k + 1, device=self.device)
+        self._positions = torch.arange(self.num_draft_tokens + 1, device=self.device)
 
     def begin(self, env: Env, outputs: Mapping[str, Output], seed: int) -> None:
         self.proposing = True
@@ -79,7 +79,7 @@ class SpeculativeRunner(StepRunner):
 
     @property
     def tokens_per_step(self) -> int:
-        return self.k + 1 if self.proposing else 1
+        return self.num_draft_tokens + 1 if self.proposing else 1
 
     @property
     def reads_at_once(self) -> bool:
@@ -103,7 +103,7 @@ class SpeculativeRunner(StepRunner):
         self.contexts[self._draft].truncate(self._certain - 1)
         tokens = self._pair
         self._block[:, 0] = self._pair[:, 1]
-        for at in range(self.k):
+        for at in range(self.num_draft_tokens):
             out = self._cut(self.streams[self._draft].forward(self.contexts[self._draft], tokens))
             proposed = self._propose(out, at)
             self._block[:, at + 1] = proposed

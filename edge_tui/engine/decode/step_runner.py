@@ -67,7 +67,7 @@ class StepRunner:
         self.roots = roots
         self.rows = rows
         self.eos = eos
-        self.k = 0
+        self.num_draft_tokens = 0
         """Tokens that a step proposes."""
         self.proposing = True
         """Whether a strategy that proposes tokens may do so; others do not care."""

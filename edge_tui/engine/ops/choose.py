@@ -82,8 +82,10 @@ class Proposing(Protocol):
     def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng, /) -> Step: ...
 
 
-def fused_lookahead(decoder: Decoder, device: str, width: int, rows: int, lookahead: int) -> Proposing | None:
-    """As `fused_step`, for strategies that propose `lookahead` tokens a step."""
+def fused_speculation(
+    decoder: Decoder, device: str, width: int, rows: int, num_draft_tokens: int
+) -> Proposing | None:
+    """As `fused_step`, for strategies that propose tokens."""
     from edge_tui.engine.ops.triton.availability import available
 
     own = ("init", "propose", "step", "accepts")
@@ -95,4 +97,4 @@ def fused_lookahead(decoder: Decoder, device: str, width: int, rows: int, lookah
         return None
     from edge_tui.engine.ops.triton.speculate import FusedSpeculative
 
-    return FusedSpeculative(decoder, device, width, rows, lookahead)
+    return FusedSpeculative(decoder, device, width, rows, num_draft_tokens)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from edge_tui.decoders.base import Decoder
     from edge_tui.engine.models.base import LanguageModel
 
-STEADY = [d.name for d in decoders.strategies() if d.lookahead({}) == 0]
+STEADY = [d.name for d in decoders.strategies() if d.num_draft_tokens({}) == 0]
 TURNED = {
     "temperature": 0.8,
     "repetition_penalty": 1.3,

@@ -259,7 +259,7 @@ class FusedSpeculative:
         device: Where everything lies.
         width: Vocabulary `V`.
         rows: Number of rows `R`.
-        lookahead: Proposals a step.
+        num_draft_tokens: Proposals a step.
         dependent: Whether kernels get ready while the ones before them end; None where the device can.
     """
 
@@ -269,24 +269,24 @@ class FusedSpeculative:
         device: str,
         width: int,
         rows: int,
-        lookahead: int,
+        num_draft_tokens: int,
         dependent: bool | None = None,
     ) -> None:
         self.width, self.rows, self.block = width, rows, block_for(width)
-        self.lookahead = lookahead
+        self.num_draft_tokens = num_draft_tokens
         self._imposed = -1.0 if decoder.imposed is None else float(decoder.imposed)
         self._blocks: int = triton.cdiv(width, self.block)
         self._shape: dict[str, Any] = {"BLOCK": self.block, "PARTS": triton.next_power_of_2(self._blocks)}
         self._options = launch_options(device, dependent)
         # What comes before the first kernel are torch operations and copies, which are waited for in full.
         self._first = {**self._options, "launch_pdl": False} if self._options["DEPENDENT"] else self._options
-        positions = lookahead + 1
+        positions = num_draft_tokens + 1
 
         def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.empty(shape, dtype=dtype, device=device)
 
-        self._drafts, self._final = empty(rows, lookahead, width), empty(rows, positions, width)
-        self._draft_facts, self._facts = empty(rows, lookahead, 2), empty(rows, positions, 2)
+        self._drafts, self._final = empty(rows, num_draft_tokens, width), empty(rows, positions, width)
+        self._draft_facts, self._facts = empty(rows, num_draft_tokens, 2), empty(rows, positions, 2)
         lines = rows * max(positions, 2)
         self._peaks, self._weights, self._best = empty(3, lines, self._blocks)
         self._at = empty(lines, self._blocks, dtype=torch.int32)
@@ -316,7 +316,7 @@ class FusedSpeculative:
             rng.step,
             self.width,
             self.rows,
-            self.lookahead,
+            self.num_draft_tokens,
             at,
             list(p).index(TEMPERATURE.name),
             **self._shape,
@@ -371,7 +371,7 @@ class FusedSpeculative:
             columns,
             self.width,
             self.rows,
-            self.lookahead,
+            self.num_draft_tokens,
             self._imposed,
             K=positions,
             **self._shape,
