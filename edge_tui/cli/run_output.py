@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_tui import decoders
 from edge_tui.engine.decode.resolve import CHECKPOINT
+from edge_tui.engine.token_fields import TOKEN_FIELDS
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
@@ -171,19 +172,12 @@ class Json(Text):
 
     def _records(self, batch: TokenBatch) -> Iterator[dict[str, Any]]:
         columns = self.started.columns if self.started else ()
+        numbers = {
+            each.json_line: getattr(batch, each.name).tolist() for each in TOKEN_FIELDS if each.json_line
+        }
         for i, text in enumerate(batch.text):
-            record: dict[str, Any] = {
-                "type": "token",
-                "step": int(batch.step[i]),
-                "row": int(batch.row[i]),
-                "parent": int(batch.parent[i]),
-                "id": int(batch.id[i]),
-                "text": text,
-                "logp": float(batch.raw_logp[i]),
-                "final_logp": float(batch.final_logp[i]),
-                "rank": int(batch.rank[i]),
-                "entropy": float(batch.entropy[i]),
-            }
+            record: dict[str, Any] = {"type": "token", "text": text}
+            record |= {key: column[i] for key, column in numbers.items()}
             record |= {name: float(batch.extras[i, k]) for k, name in enumerate(columns)}
             if self.logprobs:
                 record["top"] = self._top(batch.top_ids[i], batch.top_logp[i])

@@ -1,4 +1,4 @@
-"""What leaves the engine: columns of tokens, and changes of state.
+"""Defines what an engine reports: columns of tokens, and changes of state.
 
 Everything here is plain data (numpy columns, strings, numbers), so that a screen, a pipe, a server or a
 file can consume it without knowing torch. Importing it loads neither torch nor numpy.
@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from edge_tui.engine.token_fields import TOP as TOP
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -18,9 +20,6 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int32]
     Floats = NDArray[np.float32]
 
-TOP = 20
-"""How many alternatives are recorded for each token."""
-
 FinishReason = Literal["eos", "stop", "length", "cancelled", "context", "done"]
 """Why a run ended: end-of-sequence token, stop string, max_length, the user, context full, or the
 strategy itself (all beams finished)."""
@@ -28,7 +27,9 @@ strategy itself (all beams finished)."""
 
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
-    """`n` consecutive records of one run, in order of (step, row). One record is one token of one row.
+    """Holds `n` consecutive records of one run, in order of (step, row). One record is one token of one row.
+
+    `TOKEN_FIELDS` lists the columns with their types and shapes.
 
     Attributes:
         run: The run's id.

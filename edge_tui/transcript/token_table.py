@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from math import nan
 from typing import TYPE_CHECKING, Literal
 
-from edge_tui.engine.events import TOP
+from edge_tui.engine.token_fields import token_fields
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 Column = Literal["id", "raw_logp", "final_logp", "rank", "entropy", "version"]
 
-_UNKNOWN_NUMBERS = ("raw_logp", "final_logp", "entropy", "extras", "top_logp", "final_top_logp")
-_UNKNOWN_IDS = ("rank", "top_ids", "final_ids")
+_FIELDS = token_fields("number", "alternatives", "extras")
+"""Columns of the table; positions are the tree's, candidates have an array of their own."""
+(_CANDIDATES,) = token_fields("candidates")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +88,7 @@ class Records:
         """What the strategy tells of alternatives, float32 `[records, columns, 2, TOP]`; None if nothing."""
         self._table: NDArray[Any] = np.empty(
             0,
-            [
-                ("id", "i4"),
-                ("raw_logp", "f4"),
-                ("final_logp", "f4"),
-                ("rank", "i4"),
-                ("entropy", "f4"),
-                ("version", "i4"),
-                ("top_ids", "i4", (TOP,)),
-                ("top_logp", "f4", (TOP,)),
-                ("final_ids", "i4", (TOP,)),
-                ("final_top_logp", "f4", (TOP,)),
-                ("extras", "f4", (len(columns),)),
-            ],
+            [(each.name, each.dtype, each.shape(len(columns))) for each in _FIELDS],
         )
 
     def __len__(self) -> int:
@@ -113,8 +102,8 @@ class Records:
     def extend(self, batch: TokenBatch) -> None:
         """Copies a batch."""
         fresh = self._grow(len(batch))
-        for name in fresh.dtype.names or ():
-            fresh[name] = getattr(batch, name)
+        for each in _FIELDS:
+            fresh[each.name] = getattr(batch, each.name)
         if batch.candidates is not None:
             self._tell(len(self), batch.candidates)
         # Tokens repeat; their texts need not.
@@ -125,9 +114,9 @@ class Records:
         """Copies records of another run; its extras only where they mean the same."""
         fresh = self._grow(len(numbers))
         source = other._table[list(numbers)]
-        for name in fresh.dtype.names or ():
-            if name != "extras":
-                fresh[name] = source[name]
+        for each in _FIELDS:
+            if each.kind != "extras":
+                fresh[each.name] = source[each.name]
         alike = other.columns == self.columns
         fresh["extras"] = source["extras"] if alike else nan
         if alike and other._told is not None:
@@ -137,11 +126,9 @@ class Records:
     def add_unknown(self, token: int, text: str) -> None:
         """Adds a token of which nothing but its id is known."""
         fresh = self._grow(1)[0]
-        for name in _UNKNOWN_NUMBERS:
-            fresh[name] = nan
-        for name in _UNKNOWN_IDS:
-            fresh[name] = -1
-        fresh["id"], fresh["version"] = token, 0
+        for each in _FIELDS:
+            fresh[each.name] = each.empty
+        fresh["id"] = token
         self.texts.append(text)
 
     def add_alternative(self, other: Records, number: int, token: int, text: str) -> None:
@@ -231,12 +218,13 @@ class Records:
             parent=row,
             text=tuple(self.texts[number] for number in numbers),
             candidates=self._told[np.asarray(numbers, np.intp)] if self._told is not None else None,
-            **{name: chosen[name] for name in chosen.dtype.names or ()},
+            **{each.name: chosen[each.name] for each in _FIELDS},
         )
 
     def _room(self, told: NDArray[Any] | None = None) -> NDArray[Any]:
         """A place for what is told of each record in the table, with what was told so far."""
-        room = self._np.full((len(self._table), len(self.columns), 2, TOP), nan, self._np.float32)
+        shape = (len(self._table), *_CANDIDATES.shape(len(self.columns)))
+        room = self._np.full(shape, _CANDIDATES.empty, _CANDIDATES.dtype)
         if told is not None:
             room[: len(told)] = told
         return room

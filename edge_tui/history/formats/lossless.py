@@ -11,9 +11,9 @@ from dataclasses import asdict, fields, replace
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.engine.events import TOP, Finished, Loaded, Started, TokenBatch
+from edge_tui.engine.events import Finished, Loaded, Started, TokenBatch
 from edge_tui.engine.port import Request
-from edge_tui.history.columns import FLOATS, INTS, WIDE_FLOATS, WIDE_INTS
+from edge_tui.engine.token_fields import TOP, token_fields
 from edge_tui.history.runs import Entry, StoredRun, build
 from edge_tui.history.schema import HistoryError
 from edge_tui.transcript.transcript import Change
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 FORMAT = "edge-tui run"
 VERSION = 1
 _STATES = ("running", "finished", "failed", "interrupted")
+_NUMBERS = (*token_fields("position", "number", dtype="i4"), *token_fields("number", dtype="f4"))
+_FIELDS = (*_NUMBERS, *token_fields("alternatives", "extras"))
 _ALTERNATIVES = {"top": ("top_ids", "top_logp"), "final": ("final_ids", "final_top_logp")}
 
 
@@ -136,11 +138,13 @@ def _pieces(data: dict[str, Any]) -> dict[int, str]:
 
 def _tokens(batch: TokenBatch) -> list[dict[str, Any]]:
     """One object for each record."""
-    listed: dict[str, list[Any]] = {name: getattr(batch, name).tolist() for name in (*INTS, *WIDE_INTS)}
-    listed |= {name: _shortest(getattr(batch, name)) for name in (*FLOATS, *WIDE_FLOATS, "extras")}
+    listed: dict[str, list[Any]] = {}
+    for each in _FIELDS:
+        column = getattr(batch, each.name)
+        listed[each.name] = column.tolist() if each.dtype == "i4" else _shortest(column)
     tokens = []
     for i, text in enumerate(batch.text):
-        token: dict[str, Any] = {"text": text} | {name: listed[name][i] for name in (*INTS, *FLOATS)}
+        token: dict[str, Any] = {"text": text} | {each.name: listed[each.name][i] for each in _NUMBERS}
         for name, (ids, logps) in _ALTERNATIVES.items():
             pairs = list(zip(listed[ids][i], listed[logps][i], strict=True))
             while pairs and pairs[-1] == (-1, "-inf"):
@@ -166,12 +170,11 @@ def _batch(tokens: list[dict[str, Any]], width: int) -> TokenBatch:
     import numpy as np
 
     n = len(tokens)
-    columns: dict[str, Any] = {
-        name: np.array([token[name] for token in tokens], np.int32).reshape(n) for name in INTS
-    }
-    columns |= {
-        name: np.array([float(token[name]) for token in tokens], np.float32).reshape(n) for name in FLOATS
-    }
+    columns: dict[str, Any] = {}
+    for each in _NUMBERS:
+        # A float may be a word, an integer may not.
+        values = [float(token[each.name]) if each.dtype == "f4" else token[each.name] for token in tokens]
+        columns[each.name] = np.array(values, each.dtype).reshape(n)
     for name, (ids, logps) in _ALTERNATIVES.items():
         columns[ids] = np.full((n, TOP), -1, np.int32)
         columns[logps] = np.full((n, TOP), -np.inf, np.float32)

@@ -1,0 +1,79 @@
+"""Lists the fields of a token's record once: name, type, shape, empty value, and their name in JSON lines.
+
+`TokenBatch` (engine/events.py) has one attribute for each field. The transcript's table, the history's chunks
+and exports, the wire between two edge-tui and `edge-tui run --json` take their columns from here, in this
+order. Importing this loads no numpy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf, nan
+from typing import Literal
+
+TOP = 20
+"""How many alternatives are recorded for each token."""
+
+Kind = Literal["position", "number", "alternatives", "extras", "candidates"]
+"""A field's shape and its owner.
+
+"position": one number, the token's place among steps and rows; the transcript keeps it as a tree.
+"number": one number that says something about the token.
+"alternatives": `TOP` numbers, best alternative first.
+"extras": one number for each column of the strategy (`Started.columns`).
+"candidates": the extras of each alternative, by column and distribution; absent where the strategy has none.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenField:
+    """Describes one column of a `TokenBatch`.
+
+    Attributes:
+        name: Of the attribute, of the key on the wire and of the transcript's column.
+        dtype: "i4" (int32) or "f4" (float32).
+        kind: Shape and owner.
+        empty: Stands in unused slots and for numbers that are not known; JSON's null is read as this.
+        json_line: Key in `edge-tui run --json`; "" where the lines do not have it.
+    """
+
+    name: str
+    dtype: Literal["i4", "f4"]
+    kind: Kind
+    empty: float
+    json_line: str = ""
+
+    def shape(self, extras: int) -> tuple[int, ...]:
+        """Shape of one record's entry, for a strategy with so many columns."""
+        shapes: dict[Kind, tuple[int, ...]] = {
+            "alternatives": (TOP,),
+            "extras": (extras,),
+            "candidates": (extras, 2, TOP),
+        }
+        return shapes.get(self.kind, ())
+
+
+TOKEN_FIELDS = (
+    TokenField("step", "i4", "position", 0, "step"),
+    TokenField("row", "i4", "position", 0, "row"),
+    TokenField("parent", "i4", "position", 0, "parent"),
+    TokenField("id", "i4", "number", -1, "id"),
+    TokenField("raw_logp", "f4", "number", nan, "logp"),
+    TokenField("final_logp", "f4", "number", nan, "final_logp"),
+    TokenField("rank", "i4", "number", -1, "rank"),
+    TokenField("entropy", "f4", "number", nan, "entropy"),
+    TokenField("version", "i4", "number", 0),
+    TokenField("top_ids", "i4", "alternatives", -1),
+    TokenField("top_logp", "f4", "alternatives", -inf),
+    TokenField("final_ids", "i4", "alternatives", -1),
+    TokenField("final_top_logp", "f4", "alternatives", -inf),
+    TokenField("extras", "f4", "extras", nan),
+    TokenField("candidates", "f4", "candidates", nan),
+)
+
+
+def token_fields(*kinds: Kind, dtype: str = "") -> tuple[TokenField, ...]:
+    """Selects fields by kind and, if given, by type, in the order of the table."""
+    return tuple(
+        field for field in TOKEN_FIELDS if field.kind in kinds and (not dtype or field.dtype == dtype)
+    )
