@@ -54,8 +54,6 @@ class Speculative(Decoder):
     columns = ("drafted", "rejected")
     id_columns = ("rejected",)
     params = (LOOKAHEAD, TEMPERATURE)
-    imposed: float | None = None
-    """Share of proposals to take whatever the models say: for benches, which want a known acceptance."""
 
     def num_draft_tokens(self, values: Mapping[str, float]) -> int:
         return int(values.get("lookahead", LOOKAHEAD.default))
@@ -97,7 +95,7 @@ class Speculative(Decoder):
         proposed, q = s["proposed"][:, :count], s["q"][:, :count]
         ids = proposed.clamp_min(0)[..., None]
         likely, drafted = target[:, :count].gather(-1, ids)[..., 0], q.gather(-1, ids)[..., 0]
-        taken = [self.accepts(likely[:, i], drafted[:, i], _luck(rng, i)) for i in range(count)]
+        taken = [_luck(rng, i) * drafted[:, i] < likely[:, i] for i in range(count)]
         steps = torch.stack([torch.ones_like(s["proposed"][:, 0]), *(t.long() for t in taken)], 1).cumprod(1)
         accepted = steps.sum(1) - 1
 
@@ -119,19 +117,6 @@ class Speculative(Decoder):
             "rejected": replaced.masked_fill(~here, -1).float(),
         }
         return Step(chosen, final, accepted=accepted, tokens=tokens, extras=extras)
-
-    def accepts(self, p: Tensor, q: Tensor, luck: Tensor) -> Tensor:
-        """Whether a proposal is taken.
-
-        Args:
-            p: float32 `[R]`, its probability under the target.
-            q: float32 `[R]`, under the draft.
-            luck: float32 `[R]`, uniform in (0, 1).
-
-        Returns:
-            bool `[R]`.
-        """
-        return luck * q < p if self.imposed is None else luck < self.imposed
 
 
 def _luck(rng: Rng, at: int) -> Tensor:

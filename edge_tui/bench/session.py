@@ -12,7 +12,6 @@ from types import TracebackType
 
 from edge_tui import decoders
 from edge_tui.bench.edge_runner import Ours
-from edge_tui.bench.forced_acceptance import register
 from edge_tui.bench.job import BenchError
 from edge_tui.bench.progress import Progress
 from edge_tui.bench.random_models import CONFIGS, write_random
@@ -69,13 +68,7 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.progress.end()
-        if self._imposed in decoders.folders():
-            decoders.load([folder for folder in decoders.folders() if folder != self._imposed])
         self._folder.cleanup()
-
-    @property
-    def _imposed(self) -> Path:
-        return Path(self._folder.name) / "decoders"
 
     @contextmanager
     def noting(self, *where: str) -> Iterator[None]:
@@ -106,10 +99,6 @@ class Session:
         if not folder.exists():
             write_random(folder, name)
         return Target(f"{name} (random)", str(folder), True)
-
-    def impose(self) -> None:
-        """Makes strategies known whose drafts are accepted at a known rate."""
-        register(self._imposed)
 
     def ours(self, target: Target, precision: Precision, second: Target | None = None) -> Ours:
         """An engine whose strategies all find their models: `target` first, `second` beside it."""

@@ -12,12 +12,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import sqrt
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 from edge_tui.bench.figure_table import Book, Goal
-from edge_tui.bench.forced_acceptance import LOOKAHEAD, RATES, name_of, tokens_a_step
 from edge_tui.bench.job import BenchError, Job
+from edge_tui.bench.random_models import CONFIGS, STD
 from edge_tui.bench.session import Session
 from edge_tui.bench.transformers_runner import KINDS
 
@@ -25,6 +27,9 @@ EAGER, STATIC = KINDS["eager"], KINDS["static"]
 SMALL, MIDDLE, LARGE, DEMO = "qwen2-0.5b", "llama-3.2-1b", "qwen2-7b", "demo/expert"
 BF16 = "bfloat16"
 GREEDY, BEAM = Job("greedy"), Job("beam", tokens=128)
+LOOKAHEAD = 4
+RATES = (0.6, 0.8, 0.89)
+"""Acceptances at which speculation is measured; the last is about the most that a temperature of 5 gives."""
 VERIFY = Job("greedy", batch=LOOKAHEAD + 1)
 FAR, NEAR = Job("greedy", prompt=4096), Job("greedy", prompt=256)
 WIDE = [Job(strategy, {"temperature": 1.5}) for strategy in ("top_p", "top_k", "min_p", "typical")]
@@ -101,18 +106,33 @@ def _both(book: Book) -> float:
 
 
 def _speculative(book: Book, options: Options) -> None:
-    book.session.impose()
-    jobs = [Job(name_of(rate), {"lookahead": LOOKAHEAD}) for rate in RATES]
     book.measure(SMALL, "bfloat16", [GREEDY], **options)
-    book.measure(LARGE, "bfloat16", [VERIFY, *jobs], second=SMALL, **options)
+    book.measure(LARGE, "bfloat16", [VERIFY, *map(_at_acceptance, RATES)], second=SMALL, **options)
+
+
+def _at_acceptance(rate: float) -> Job:
+    """Speculation whose proposals are accepted at a rate, by its temperature.
+
+    A proposal is accepted with probability `Σ min(p, q)`. Logits of random weights are independent normal
+    numbers of deviation `STD · √hidden`, so with both models' hidden sizes `a` and `b` and temperature `T`
+    that sum is `2 Φ(−s / 2)`, where `s = STD · √(a + b) / T`.
+    """
+    hidden = sum(int(CONFIGS[name][0]["hidden_size"]) for name in (SMALL, LARGE))
+    temperature = STD * sqrt(hidden) / (-2 * NormalDist().inv_cdf(rate / 2))
+    return Job("speculative", {"lookahead": LOOKAHEAD, "temperature": round(temperature, 3)})
+
+
+def tokens_per_step(rate: float) -> float:
+    """Computes the mean number of tokens of a step: the accepted proposals, and the token after them."""
+    return (1 - rate ** (LOOKAHEAD + 1)) / (1 - rate)
 
 
 def _of_ideal(rate: float) -> Goal:
     def value(book: Book) -> float:
         # Checking k proposals reads what a batch of k + 1 reads, and one more.
         ideal = LOOKAHEAD * _greedy(book, SMALL) + book.row(LARGE, BF16, VERIFY.title).step
-        job = Job(name_of(rate), {"lookahead": LOOKAHEAD})
-        return book.row(LARGE, BF16, job.title).tokens_per_second * ideal / tokens_a_step(rate)
+        rows_per_second = book.row(LARGE, BF16, _at_acceptance(rate).title).tokens_per_second
+        return rows_per_second * ideal / tokens_per_step(rate)
 
     return Goal(
         f"speculative, k = {LOOKAHEAD}, acceptance {rate:g}, share of the ideal", "", 0.85, 0.93, value

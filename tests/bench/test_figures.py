@@ -28,7 +28,7 @@ def test_each_scenario_gives_its_figures(scenario, session, monkeypatch):
     if scenario.name == "screen":
         pytest.skip("starts the app in a terminal of its own: tests/tui measure that")
     scenario.work(book, {"rounds": 1, "seconds": 0.05})
-    assert [note for note in session.ledger.notes if "imposed" not in note] == []
+    assert [note for note in session.ledger.notes if "were accepted" not in note] == []
     for goal in scenario.goals:
         if scenario.name != "start":
             assert isfinite(goal.value(book)), goal.figure

@@ -11,12 +11,16 @@ import time
 from dataclasses import replace
 
 import pytest
+import torch
 
-from edge_tui.bench import speed, transformers_runner
+from edge_tui import decoders
+from edge_tui.bench import speed, targets, transformers_runner
 from edge_tui.bench.edge_runner import prompt_ids
 from edge_tui.bench.job import BenchError, Job, Summary, Timing
-from edge_tui.bench.random_models import CONFIGS, tensor_shapes, write_random
+from edge_tui.bench.random_models import CONFIGS, STD, tensor_shapes, write_random
 from edge_tui.bench.roofline import read_bandwidth, step_cache, step_weights
+from edge_tui.decoders.base import Env, Output, Params
+from edge_tui.decoders.core.random import Rng, key_of
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint, pair_refusal
 from edge_tui.engine.models.architectures import flat_config
 from edge_tui.engine.text.tokenizer import Tokenizer
@@ -44,7 +48,6 @@ def test_random_models_have_the_true_size(name, tmp_path):
 
 
 def test_transformers_builds_the_same_tensors(tmp_path):
-    import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     for name in ("tiny", "phi-3-mini", "llama-3.2-1b"):
@@ -182,24 +185,24 @@ def test_an_interrupted_bench_keeps_what_it_has(tmp_path):
     assert b"Traceback" not in error
 
 
-def test_imposed_acceptance_gives_the_tokens_that_the_formula_says(session):
-    """A step yields one token more than it accepts; the mean over many is the geometric sum."""
-    import torch
-
-    from edge_tui import decoders
-    from edge_tui.bench.forced_acceptance import LOOKAHEAD, RATES, name_of, tokens_a_step
-    from edge_tui.decoders.base import Output, Params
-    from edge_tui.decoders.core.random import Rng
-
-    session.impose()
-    rows, vocab = 600, 7
-    for rate in RATES:
-        decoder = decoders.find(name_of(rate))
-        state = {
-            "proposed": torch.zeros(rows, LOOKAHEAD, dtype=torch.int64),
-            "q": torch.full((rows, LOOKAHEAD, vocab), 1 / vocab),
-        }
-        rng = Rng(torch.arange(rows), torch.zeros(rows, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
-        params = Params(["lookahead", "temperature"], torch.ones(2, rows))
-        step = decoder.step({"model": Output(torch.zeros(rows, LOOKAHEAD + 1, vocab))}, state, params, rng)
-        assert (step.accepted + 1).float().mean().item() == pytest.approx(tokens_a_step(rate), rel=0.07)
+@pytest.mark.parametrize("rate", targets.RATES)
+def test_a_temperature_gives_the_acceptance_that_a_figure_names(rate):
+    """Normal logits of random weights; a step gives one token more than it accepts."""
+    job = targets._at_acceptance(rate)
+    rows, vocab, k = 400, 2000, targets.LOOKAHEAD
+    decoder = decoders.find("speculative")
+    keys = torch.tensor([key_of(seed) for seed in range(rows)])
+    rng = Rng(keys, torch.zeros_like(keys), torch.zeros(1, dtype=torch.int64))
+    table = torch.tensor([[float(k)], [job.values["temperature"]]]).expand(2, rows)
+    params = Params(["lookahead", "temperature"], table)
+    generator = torch.Generator().manual_seed(1)
+    draft, target = (
+        STD * CONFIGS[name][0]["hidden_size"] ** 0.5 * torch.randn(rows, count, vocab, generator=generator)
+        for name, count in ((targets.SMALL, k), (targets.LARGE, k + 1))
+    )
+    prompt = torch.zeros(rows, 1, dtype=torch.int64)
+    state = decoder.init(Env(rows, vocab, "cpu", prompt, prompt[0, :0], dict(job.values), 8))
+    for at in range(k):
+        decoder.propose(Output(draft[:, at : at + 1]), state, params, rng, at)
+    step = decoder.step({"model": Output(target)}, state, params, rng)
+    assert (step.accepted + 1).float().mean().item() == pytest.approx(targets.tokens_per_step(rate), rel=0.05)

@@ -88,7 +88,7 @@ def fused_speculation(
     """As `fused_step`, for strategies that propose tokens."""
     from edge_tui.engine.ops.triton.availability import available
 
-    own = ("init", "propose", "step", "accepts")
+    own = ("init", "propose", "step")
     if not isinstance(decoder, Speculative) or any(
         getattr(type(decoder), name) is not getattr(Speculative, name) for name in own
     ):
@@ -97,4 +97,4 @@ def fused_speculation(
         return None
     from edge_tui.engine.ops.triton.speculate import FusedSpeculative
 
-    return FusedSpeculative(decoder, device, width, rows, num_draft_tokens)
+    return FusedSpeculative(device, width, rows, num_draft_tokens)

@@ -15,7 +15,6 @@ from triton.runtime.jit import JITFunction
 
 from edge_tui import decoders
 from edge_tui.decoders.base import Env, Output, Params
-from edge_tui.decoders.speculative import Speculative
 from edge_tui.engine.ops.attend_scratch import Scratch
 from edge_tui.engine.ops.choose_plan import plan
 from edge_tui.engine.ops.packed import NF4_BLOCK, Packed
@@ -101,7 +100,7 @@ def choices() -> None:
     beam = beam_triton.FusedBeam("cpu", VOCABULARY, 4)
     beam(*start("beam", 4, "model"))
     beam.finish()
-    speculative = speculate_triton.FusedSpeculative(Speculative(), "cpu", VOCABULARY, 1, 1)
+    speculative = speculate_triton.FusedSpeculative("cpu", VOCABULARY, 1, 1)
     outs, state, params, rng = start("speculative", 1, "model")
     speculative.propose(outs["model"], state, params, rng, 0)
     speculative.step({"model": Output(torch.zeros(1, 2, VOCABULARY))}, state, params, rng)

@@ -176,7 +176,7 @@ def speculative_figures(vocabulary: int, lookahead: int = 4) -> list[Figure]:
         logits = Output(torch.randn(1, lookahead + 1, vocabulary) * 2.5)
         prompt, none = torch.zeros(1, 1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
         state = decoder.init(Env(1, vocabulary, "cuda", prompt, none, settled, 100))
-    fused = FusedSpeculative(decoder, "cuda", vocabulary, 1, lookahead)
+    fused = FusedSpeculative("cuda", vocabulary, 1, lookahead)
     for how, strategy, copies in (("fused", fused, ROUNDS), ("torch", decoder, 4)):
         given = (state, params, rng)
         propose = replayed(lambda one=strategy, given=given: one.propose(logits, *given, 0), copies)

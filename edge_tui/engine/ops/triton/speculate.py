@@ -196,7 +196,6 @@ def _check(
     V,
     R,
     positions,
-    imposed,
     K: tl.constexpr,
     BLOCK: tl.constexpr,
     PARTS: tl.constexpr,
@@ -213,8 +212,7 @@ def _check(
         p = _probability(tl.load(final + line * V + token), facts, line)
         q = _probability(tl.load(drafts + draft * V + token), draft_facts, draft)
         luck = uniform(tl.full((), _LANE, tl.int64), seed, number, now + i)
-        good = tl.where(imposed >= 0.0, luck < imposed, luck * q < p)
-        taken += tl.where(good & (taken == i), 1, 0)
+        taken += tl.where((luck * q < p) & (taken == i), 1, 0)
 
     ids = block * BLOCK + tl.arange(0, BLOCK)
     inside = ids < V
@@ -255,7 +253,6 @@ class FusedSpeculative:
     """`propose` and `step` of `edge_tui.decoders.speculative.Speculative` as kernels.
 
     Args:
-        decoder: The strategy; what a subclass imposes is respected.
         device: Where everything lies.
         width: Vocabulary `V`.
         rows: Number of rows `R`.
@@ -265,7 +262,6 @@ class FusedSpeculative:
 
     def __init__(
         self,
-        decoder: Speculative,
         device: str,
         width: int,
         rows: int,
@@ -274,7 +270,6 @@ class FusedSpeculative:
     ) -> None:
         self.width, self.rows, self.block = width, rows, block_for(width)
         self.num_draft_tokens = num_draft_tokens
-        self._imposed = -1.0 if decoder.imposed is None else float(decoder.imposed)
         self._blocks: int = triton.cdiv(width, self.block)
         self._shape: dict[str, Any] = {"BLOCK": self.block, "PARTS": triton.next_power_of_2(self._blocks)}
         self._options = launch_options(device, dependent)
@@ -372,7 +367,6 @@ class FusedSpeculative:
             self.width,
             self.rows,
             self.num_draft_tokens,
-            self._imposed,
             K=positions,
             **self._shape,
             **self._options,
