@@ -1,9 +1,8 @@
 """Auto: decodes as the checkpoint's own `generation_config.json` says, like `generate()` without arguments.
 
 Chain, in transformers' order: penalties → temperature → top-k → top-p → min-p → typical; each neutral
-unless the file sets it. Without `do_sample` it is greedy. `from_generation_config` reads the file's keys;
-`unsupported` names those that ask for something else (beams, n-gram bans …), so that the user is told
-rather than misled.
+unless the file sets it. Without `do_sample` it is greedy. Settings of the file that ask for something else
+(beams, n-gram bans …) are named in a notice, so that nobody is misled.
 """
 
 from __future__ import annotations
@@ -84,6 +83,8 @@ class Auto(Decoder):
     title = "auto"
     summary = "As the checkpoint's own generation settings say."
     rank = 8
+    openai = True
+    traceable = True
 
     def __init__(self) -> None:
         self.penalties = Chain(penalties())
@@ -91,7 +92,19 @@ class Auto(Decoder):
         self.params = merge((*_READ, *self.penalties.params))
 
     def from_checkpoint(self, generation_config: Mapping[str, Any]) -> dict[str, float]:
-        return from_generation_config(generation_config)
+        """Reads the file's keys that are parameters, as far as they are in range.
+
+        A file that samples without naming `top_k` gets 50, because that is what `generate()` does.
+        """
+        return _read(generation_config)[0]
+
+    def ignored_settings(self, generation_config: Mapping[str, Any]) -> tuple[str, ...]:
+        sentences = [
+            f"generation_config.json sets {key} = {generation_config[key]!r}, which auto does not follow."
+            for key, inert in _INERT.items()
+            if generation_config.get(key) is not None and generation_config[key] not in inert
+        ]
+        return (*sentences, *_read(generation_config)[1])
 
     def init(self, env: Env) -> State:
         return self.penalties.init(env)
@@ -104,25 +117,6 @@ class Auto(Decoder):
         chosen = draw(final, rng)
         self.penalties.observe(s, chosen, final)
         return Step(chosen, final)
-
-
-def from_generation_config(config: Mapping[str, Any]) -> dict[str, float]:
-    """The parameters that a `generation_config.json` sets, by this strategy's names.
-
-    A file that samples without naming `top_k` gets 50, because that is what `generate()` does. Values out
-    of range are left out; `unsupported` names them.
-    """
-    return _read(config)[0]
-
-
-def unsupported(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """One sentence for each setting of a `generation_config.json` that this strategy does not follow."""
-    sentences = [
-        f"generation_config.json sets {key} = {config[key]!r}, which auto does not follow."
-        for key, inert in _INERT.items()
-        if config.get(key) is not None and config[key] not in inert
-    ]
-    return (*sentences, *_read(config)[1])
 
 
 def _read(config: Mapping[str, Any]) -> tuple[dict[str, float], tuple[str, ...]]:

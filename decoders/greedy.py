@@ -27,6 +27,9 @@ class Greedy(Decoder):
     title = "greedy"
     summary = "Always the likeliest token."
     rank = 1
+    openai = True
+    takes_argmax = True
+    traceable = True
 
     def __init__(self) -> None:
         self.chain = Chain(penalties())

@@ -26,6 +26,8 @@ class TopP(Filter):
     title = "top-p"
     summary = "Draws from the smallest set of tokens that holds probability p."
     rank = 4
+    openai = True
+    traceable = True
     params = (
         Param(
             "top_p",

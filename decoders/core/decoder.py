@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from edge_tui.decoders.core.declaration import Declaration, Kind
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -75,17 +77,13 @@ class Choice:
     score: float
 
 
-class Decoder(ABC):
-    """A whole strategy: from the models' logits to the next token of each row.
+class Decoder(Declaration, ABC):
+    """Decides the next token of each row from the models' logits: a whole strategy.
 
     A decoder object holds no state of a run; `init` allocates it. `params` is what the sidebar shows, own
     parameters first.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
-    summary: ClassVar[str]
-    rank: ClassVar[int] = 100
     params: tuple[Param, ...] = ()
     roles: ClassVar[tuple[str, ...]] = ("model",)
     """Model roles it needs, the main one first: ("model",), ("expert", "amateur"), ("model", "draft")."""
@@ -94,7 +92,19 @@ class Decoder(ABC):
     id_columns: ClassVar[tuple[str, ...]] = ()
     """Those of them that are ids of tokens, −1 for none."""
     owns_eos: ClassVar[bool] = False
-    """Whether the strategy decides itself what an end-of-sequence token means (beam search does)."""
+    """True where `step` itself decides what an end-of-sequence token means (beam search does)."""
+
+    @property
+    def kind(self) -> Kind:
+        """How it decodes, by what its class defines."""
+        if self.owns_eos:
+            return "search"
+        return "sample" if type(self).propose is Decoder.propose else "propose"
+
+    @property
+    def reads_checkpoint(self) -> bool:
+        """True where a checkpoint's own settings give it its parameters."""
+        return type(self).from_checkpoint is not Decoder.from_checkpoint
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -136,8 +146,12 @@ class Decoder(ABC):
         return ""
 
     def from_checkpoint(self, generation_config: Mapping[str, Any]) -> Mapping[str, float]:
-        """Parameter values that a checkpoint's own generation_config.json asks for; most ask not."""
+        """Reads parameter values from a checkpoint's own generation_config.json; most read none."""
         return {}
+
+    def ignored_settings(self, generation_config: Mapping[str, Any]) -> tuple[str, ...]:
+        """Names, one sentence each, the settings of that file that are not followed."""
+        return ()
 
     @abstractmethod
     def init(self, env: Env) -> State:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
+from edge_tui.decoders.core.declaration import Declaration
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -102,16 +104,8 @@ class Edge:
     param: str
 
 
-class Filter(Stage):
+class Filter(Declaration, Stage):
     """A stage that makes a sampling strategy of its own (one file, one filter, one strategy)."""
 
-    name: ClassVar[str]
-    """Registry name, as in config.toml: lower case, underscores."""
-    title: ClassVar[str]
-    """As the sidebar shows it."""
-    summary: ClassVar[str]
-    """One line for lists and help."""
-    rank: ClassVar[int] = 100
-    """Position in lists; the first nine get the digit keys."""
     edge: ClassVar[Edge | None] = None
     """How it cuts, if it can be said so; then it runs fused on a GPU. Optional."""

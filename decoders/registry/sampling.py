@@ -31,12 +31,7 @@ class Sampling(Decoder):
     """
 
     def __init__(self, filter: Filter) -> None:
-        cls = type(filter)
-        # One class serves every filter, so what other strategies declare on the class is the object's here.
-        self.name = cls.name  # type: ignore[misc]
-        self.title = cls.title  # type: ignore[misc]
-        self.summary = cls.summary  # type: ignore[misc]
-        self.rank = cls.rank  # type: ignore[misc]
+        self.declare_as(filter)  # one class serves every filter
         self.filter = filter
         stages: tuple[Stage, ...] = (*penalties(), Temperature(turn=0), filter, Temperature(turn=1))
         self.chain = Chain(stages)

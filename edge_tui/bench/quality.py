@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from math import nan
 from pathlib import Path
 
+from edge_tui import decoders
 from edge_tui.bench.edge_runner import Ours
 from edge_tui.bench.job import BenchError, Job
 from edge_tui.bench.session import Session, Target
@@ -158,7 +159,7 @@ def _ask(
                 values=dict(job.values),
                 seed=job.seed,
                 max_length=exam.answer,
-                stop=() if job.strategy == "beam" or not exam.line else ("\n",),
+                stop=() if decoders.find(job.strategy).kind == "search" or not exam.line else ("\n",),
                 chat=False if exam.raw else None,
             )
         )

@@ -234,7 +234,7 @@ def _row(session: Session, ours: Ours, target: Target, entry: _Entry, own: float
     facts = ours.facts[target.name]
     floor = nan
     # What a step of speculation reads is known, but not how many tokens come of it.
-    if entry.precision == facts.info.precision and "draft" not in decoder.roles:
+    if entry.precision == facts.info.precision and decoder.kind != "propose":
         side_by_side = decoder.rows(_numbers(done)) * done.batch
         floor = ours.floor_bytes(decoder.roles, done, side_by_side) / session.bandwidth
     return Row(

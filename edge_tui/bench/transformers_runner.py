@@ -25,13 +25,16 @@ if TYPE_CHECKING:
 KINDS = {"eager": "generate()", "static": "generate() static + compile"}
 """Contestants by the name that `--peers` takes."""
 
-_SAMPLED: dict[str, dict[str, float]] = {
-    "top_p": {"top_p": 0.9},
-    "top_k": {"top_k": 50},
-    "min_p": {"min_p": 0.05},
-    "typical": {"typical_p": 0.95},
+_DRAW = {"do_sample": True, "top_k": 0, "temperature": 1.0}
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "greedy": {"do_sample": False},
+    "beam": {"do_sample": False, "num_beams": 4},
+    "top_p": {**_DRAW, "top_p": 0.9},
+    "top_k": {**_DRAW, "top_k": 50},
+    "min_p": {**_DRAW, "min_p": 0.05},
+    "typical": {**_DRAW, "typical_p": 0.95},
 }
-"""Strategies that `generate()` has as well, with our defaults."""
+"""Strategies that `generate()` has as well, and its arguments for our defaults."""
 
 
 class Peer:
@@ -150,27 +153,22 @@ class _Clock:
 
 
 def can_run(kind: str, strategy: str, precision: str) -> bool:
-    """Whether `generate()` has a strategy in that form: it compiles neither quantised models nor beams."""
-    if kind == "static" and (strategy == "beam" or precision in ("int8", "4bit")):
-        return False
-    return strategy in ("greedy", "beam", *_SAMPLED)
+    """Tells whether `generate()` has a strategy in that form; it compiles no quantised model and no beams."""
+    options = _OPTIONS.get(strategy)
+    compiles = options is not None and "num_beams" not in options and precision not in ("int8", "4bit")
+    return options is not None and (compiles or kind != "static")
 
 
 def generate_options(job: Job) -> dict[str, Any]:
-    """`generate()`'s arguments for a strategy.
+    """Returns `generate()`'s arguments for a strategy.
 
     Raises:
         BenchError: it has no such strategy.
     """
-    values = dict(job.values)
-    if job.strategy == "greedy":
-        return {"do_sample": False}
-    if job.strategy == "beam":
-        return {"do_sample": False, "num_beams": int(float(values.get("num_beams", 4)))}
-    if job.strategy not in _SAMPLED:
+    if job.strategy not in _OPTIONS:
         raise BenchError(f"generate() has no {job.strategy}.")
-    chosen = {name: values.get(name, default) for name, default in _SAMPLED[job.strategy].items()}
-    return {"do_sample": True, "top_k": 0, "temperature": float(values.get("temperature", 1.0)), **chosen}
+    values, options = dict(job.values), _OPTIONS[job.strategy]
+    return {name: type(default)(float(values.get(name, default))) for name, default in options.items()}
 
 
 def quantise(model: Any, precision: str, device: str) -> None:

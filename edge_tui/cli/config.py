@@ -258,7 +258,7 @@ def _parameter(old: str, name: str, value: Any) -> tuple[str, Any] | None:
     tables = [part.lower() for part in old.split(".")[:-1]]
     named = [decoder for decoder in owners if decoder.name in tables]
     shared = shared_parameters()
-    decoder = (named or [each for each in owners if each.name != "auto"] or owners)[0]
+    decoder = (named or [each for each in owners if not each.reads_checkpoint] or owners)[0]
     param = next(param for param in decoder.params if param.name == name)
     number = param.parse(value)
     if not math.isfinite(number):

@@ -155,7 +155,7 @@ def _check_answers(decoder: Decoder, settings: Settings, n: int) -> bool:
     Raises:
         UsageError: the search does not keep so many.
     """
-    if not decoder.owns_eos:
+    if decoder.kind != "search":
         return False
     defaults = {param.name: param.default for param in decoder.params}
     beams = decoder.rows(defaults | settings.values(decoder.name))

@@ -88,7 +88,7 @@ class Text:
     @property
     def _competing(self) -> bool:
         """Whether rows are hypotheses of which only some become answers, even where there is one row."""
-        return self.started is not None and decoders.find(self.started.strategy).owns_eos
+        return self.started is not None and decoders.find(self.started.strategy).kind == "search"
 
     def _write(self, text: str) -> None:
         self.out.write(sanitise(text) if self.out.isatty() else text)

@@ -80,7 +80,7 @@ def _wanted(body: Chat, asked: Asked) -> port.Request:
         chat=None,
         template=body.chat_template_kwargs,
     )
-    if body.logprobs and decoders.find(wanted.strategy).owns_eos:
+    if body.logprobs and decoders.find(wanted.strategy).kind == "search":
         raise ApiError(
             422, "A search's answers come without logprobs: leave them out.", "logprobs", "unsupported"
         )

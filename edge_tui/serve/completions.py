@@ -100,7 +100,7 @@ def _wanted(body: Completion, asked: Asked, options: Options) -> list[port.Reque
         )
         for prompt in prompts
     ]
-    if body.logprobs is not None and decoders.find(wanted[0].strategy).owns_eos:
+    if body.logprobs is not None and decoders.find(wanted[0].strategy).kind == "search":
         raise ApiError(
             422, "A search's answers come without logprobs: leave them out.", "logprobs", "unsupported"
         )

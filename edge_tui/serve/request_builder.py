@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edge_tui import decoders
 from edge_tui.decoders.beam import NUM_BEAMS
+from edge_tui.decoders.core.declaration import OPENAI_PARAMS
 from edge_tui.engine import seeds
 from edge_tui.engine.decode.resolve import resolve_params
 from edge_tui.engine.port import MODE_TEMPERATURE, Message, Mode, Request
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from edge_tui.serve.options import Options
 
 Value = float | str
-STANDARD = {"temperature": 1.0, "top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
-"""Parameters of OpenAI's requests, with the value at which each does nothing."""
 
 
 class Asked:
@@ -98,7 +97,9 @@ class Asked:
                 continue
             if name in names:
                 values[name], sources[name] = value, "request"
-            elif value != STANDARD[name] and (decoder.name, name, value) != ("greedy", "temperature", 0):
+            elif value != OPENAI_PARAMS[name] and not (
+                decoder.takes_argmax and (name, value) == ("temperature", 0)
+            ):
                 raise ApiError(
                     422,
                     f"{decoder.title} has no {name}: leave it out, or choose a strategy that has it.",
@@ -142,7 +143,7 @@ class Asked:
         named = strategy is not None or not any(value is not None for value in standard.values())
         values, sources = self.values(decoder, params or {}, standard, named)
         self._check_limits(tokens, 0 if prompt_logps else 1, field, n)
-        search = decoder.owns_eos
+        search = decoder.kind == "search"
         if search:
             self._widen(values, n, sources)
         text, ids = _prompt(prompt)

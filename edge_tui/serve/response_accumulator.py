@@ -98,7 +98,7 @@ class Answer:
                 self.started = event
                 self.notices += event.notices
                 self._ends = frozenset(event.end_ids)
-                self._searches = decoders.find(event.strategy).owns_eos
+                self._searches = decoders.find(event.strategy).kind == "search"
                 self.texts = [Text() for _ in range(1 if self._searches else event.rows)]
             case events.Noticed():
                 self.notices.append(event.message)

@@ -12,7 +12,6 @@ from torch import Tensor
 from transformers import GenerationConfig, LlamaForCausalLM
 
 from edge_tui import decoders
-from edge_tui.decoders.auto import from_generation_config, unsupported
 from edge_tui.decoders.base import Env, Output, ParamError
 from edge_tui.decoders.contrastive import contrast
 from tests.decoders.conftest import VOCAB, logits_of, tiny
@@ -64,8 +63,8 @@ def test_auto_has_the_distribution_of_generate_without_arguments(config: dict[st
     model.generation_config = GenerationConfig(**config)
     out = generate(model, max_new_tokens=8)
     tokens = out.sequences[0, len(PROMPT) :].tolist()
-    decoder, values = decoders.find("auto"), from_generation_config(config)
-    assert decoder.from_checkpoint(config) == values
+    decoder = decoders.find("auto")
+    values = decoder.from_checkpoint(config)
 
     def forced(step: int) -> Tensor:
         """The final distribution after generate()'s own first tokens."""
@@ -97,12 +96,13 @@ def test_auto_says_what_it_does_not_follow() -> None:
         "eos_token_id": [1, 2],
         "transformers_version": "4.40.0",
     }
-    sentences = unsupported(config)
+    auto = decoders.find("auto")
+    sentences = auto.ignored_settings(config)
     assert len(sentences) == 3
     for word in ("num_beams", "no_repeat_ngram_size", "min_p"):
         assert any(word in sentence for sentence in sentences)
-    assert from_generation_config(config) == {"do_sample": 0.0}
-    assert unsupported({"do_sample": True, "num_beams": 1, "temperature": 0.6}) == ()
+    assert auto.from_checkpoint(config) == {"do_sample": 0.0}
+    assert auto.ignored_settings({"do_sample": True, "num_beams": 1, "temperature": 0.6}) == ()
 
 
 EXPERT = torch.tensor([[0.80, 0.15, 0.02, 0.03]]).log()

@@ -29,7 +29,7 @@ from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import Message, ModelSpec, Request
 from edge_tui.engine.remote import RemoteEngine
 from edge_tui.engine.remote import machine as machine_there
-from edge_tui.engine.remote.capabilities import OPENAI, Server
+from edge_tui.engine.remote.capabilities import Server, openai_strategies
 from edge_tui.engine.remote.generic import body_of
 from edge_tui.engine.remote.machine import RemoteTelemetry
 from edge_tui.engine.remote.vocabulary import Vocabulary
@@ -303,7 +303,7 @@ def test_what_the_api_cannot_say_is_greyed_out_and_refused(
 
 def test_a_nucleus_of_nothing_is_sent_as_a_temperature_of_nothing() -> None:
     request = Request(PROMPT, "top_p", {"top_p": 0, "temperature": 0.7, "presence_penalty": 0.5}, seed=1)
-    server = Server("there", ours=False, strategies=OPENAI, chat=False)
+    server = Server("there", ours=False, strategies=openai_strategies(), chat=False)
     settled = resolve(request, decoders.find("top_p"), {})
     body = body_of(request, settled, server, Vocabulary())[1]
     sampling = {name: body[name] for name in body.keys() & {"temperature", "top_p", "presence_penalty"}}
@@ -407,7 +407,7 @@ def test_nonsense_is_a_sentence(stream: bytes, words: str, connect: Callable[...
     ],
 )
 def test_chunks_of_all_kinds_are_read(stream: bytes, text: str, connect: Callable[..., RemoteEngine]) -> None:
-    server = Server("odd", ours=False, strategies=OPENAI, chat=False)
+    server = Server("odd", ours=False, strategies=openai_strategies(), chat=False)
     with odd_server(stream) as url:
         engine = connect(url)
         engine._server = server
@@ -422,7 +422,7 @@ def test_chunks_of_all_kinds_are_read(stream: bytes, text: str, connect: Callabl
 def test_chunks_that_are_none(stream: bytes, connect: Callable[..., RemoteEngine]) -> None:
     with odd_server(stream) as url:
         engine = connect(url)
-        engine._server = Server("odd", ours=False, strategies=OPENAI, chat=False)
+        engine._server = Server("odd", ours=False, strategies=openai_strategies(), chat=False)
         failed = watch(engine, Request(PROMPT, strategy="greedy", max_length=5)).failed
         assert failed.message
         assert not failed.detail

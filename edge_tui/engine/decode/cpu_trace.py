@@ -5,8 +5,8 @@ lock away and takes it back, and beside a screen that paints it may have to wait
 they are one call that runs without the lock from the first to the last: the same operations in the same
 order, so that tokens and numbers are the same to the last bit.
 
-A trace writes down what was done once, not why. So only strategies are traced that do the same whatever the
-numbers are, and once for each set of parameters that do nothing, since stages whose parameters do nothing
+A trace writes down what was done once, not why. So only strategies are traced whose class says that it is
+`traceable`, and once for each set of parameters that do nothing, since stages whose parameters do nothing
 are left out.
 """
 
@@ -17,12 +17,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from edge_tui.decoders.auto import FILTERS, Auto
 from edge_tui.decoders.base import Decoder, Output
-from edge_tui.decoders.beam import Beam
-from edge_tui.decoders.contrastive import Contrastive
-from edge_tui.decoders.greedy import Greedy
-from edge_tui.decoders.registry.sampling import Sampling
 from edge_tui.engine.decode.step_record import StepBuffers, build_record, sample
 from edge_tui.engine.ops.cpu.cpp_owner import own_in_cpp
 
@@ -35,23 +30,16 @@ if TYPE_CHECKING:
     from edge_tui.engine.decode.param_table import ParamTable
 
 _log = logging.getLogger(__name__)
-_STEADY = (Greedy, Auto, Beam, Contrastive)
 _TRACES: WeakKeyDictionary[Decoder, dict[tuple[Any, ...], Callable[..., tuple[Tensor, Tensor]] | None]]
 _TRACES = WeakKeyDictionary()
 """Each strategy's traces by what they depend on; None where there can be none."""
-
-
-def is_traceable(decoder: Decoder) -> bool:
-    """Whether a strategy does the same operations whatever the numbers are; of users' own nobody knows."""
-    kind = type(decoder)
-    return kind in _STEADY or (isinstance(decoder, Sampling) and type(decoder.filter) in FILTERS)
 
 
 class TracedChoice:
     """`sample`, `build_record` and `record` of one run, compiled.
 
     Args:
-        decoder: A steady strategy.
+        decoder: A traceable strategy.
         state: Its state.
         table: The run's parameters.
         buffers: The run's buffers.

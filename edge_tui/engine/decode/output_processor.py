@@ -167,7 +167,7 @@ class OutputProcessor:
         """Records taken, all rows together counting once."""
         self._columns = decoder.columns
         self._extras = slice(_OWN, _OWN + len(decoder.columns))
-        self._searches = decoder.owns_eos
+        self._searches = decoder.kind == "search"
         self._proposes = proposes
         self._start = start
         self._max_new = max_new

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from edge_tui import decoders
-from edge_tui.decoders import auto
 from edge_tui.decoders.base import Decoder, Records
 from edge_tui.decoders.core import checks
 from edge_tui.decoders.core.errors import problem_of
@@ -71,7 +70,7 @@ def run_request(
     request = run.request
     decoder = decoders.find(request.strategy)
     manager.check_pair(decoder.roles)
-    alone = decoder.owns_eos or "draft" in decoder.roles
+    alone = decoder.kind != "sample"
     if request.samples < 1 or (request.samples > 1 and alone):
         raise RequestError(
             f"samples is {request.samples}, but must be 1 for {decoder.title}: its rows serve one answer."
@@ -139,12 +138,11 @@ def run_request(
     device = main.model.info.device
     _reset_peak(device)
     extra: tuple[str, ...] = (clamped,) if clamped else ()
-    if request.stop and decoder.owns_eos:
+    if request.stop and decoder.kind == "search":
         extra += ("Stop strings do not end a beam search; they are ignored here.",)
     held = (model.model.notice(generation.total) for model in loaded.values())
     extra += tuple(dict.fromkeys(sentence for sentence in held if sentence))
-    if decoder.name == "auto":
-        extra += auto.unsupported(main.checkpoint.generation_config)
+    extra += decoder.ignored_settings(main.checkpoint.generation_config)
 
     def reading(done: int, total: int) -> None:
         post(Progress("prefill", done, total, main.model.info.name, run.id))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from edge_tui.decoders.base import Decoder, Env, Output
 from edge_tui.decoders.core.random import Rng, key_of
-from edge_tui.engine.decode.cpu_trace import TracedChoice, is_traceable
+from edge_tui.engine.decode.cpu_trace import TracedChoice
 from edge_tui.engine.decode.inspection import Inspector
 from edge_tui.engine.decode.param_table import ParamTable
 from edge_tui.engine.decode.ring import Ring
@@ -100,7 +100,7 @@ class StepRunner:
         self._inspector = Inspector(decoder)
         self._moves = False
         self._traced: TracedChoice | None = None
-        self._traceable = self.device == "cpu" and is_traceable(decoder)
+        self._traceable = self.device == "cpu" and decoder.traceable
 
     @property
     def graphs(self) -> CapturedStep | None:

@@ -40,6 +40,7 @@ class Plan:
 
 def plan(decoder: Decoder) -> Plan | None:
     """How the step of a strategy that reads one model is fused; None if it cannot be."""
+    # Kernels repeat the step of these classes, which a subclass may change: so exact classes.
     kind = type(decoder)
     if kind is Greedy:
         return Plan(draws=False)

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from edge_tui import decoders
+from edge_tui.decoders.core.declaration import OPENAI_PARAMS
 from edge_tui.engine.remote.wire import WireError
 
 if TYPE_CHECKING:
@@ -23,13 +25,19 @@ ALTERNATIVES = 5
 PROBE_SECONDS = 120.0
 """Longest wait for a single token: the model may have to be loaded first."""
 
-OPENAI: Mapping[str, frozenset[str]] = {
-    "greedy": frozenset({"presence_penalty", "frequency_penalty"}),
-    "top_p": frozenset({"top_p", "temperature", "presence_penalty", "frequency_penalty"}),
-    "auto": frozenset(),
-}
-"""Strategies that OpenAI's API can express, with the parameters that it has names for. Greedy is a
-temperature of 0; `auto` sends nothing, which leaves the choice to the server."""
+
+def openai_strategies() -> dict[str, frozenset[str]]:
+    """Lists the strategies that OpenAI's API can express, with the parameters that it has names for.
+
+    A strategy that reads the checkpoint's settings sends none, which leaves the choice to the server.
+    """
+    return {
+        decoder.name: frozenset()
+        if decoder.reads_checkpoint
+        else frozenset(param.name for param in decoder.params if param.name in OPENAI_PARAMS)
+        for decoder in decoders.strategies()
+        if decoder.openai
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +147,7 @@ async def _other(wire: Wire, model: str) -> Server:
     return Server(
         host=wire.host,
         ours=False,
-        strategies=OPENAI,
+        strategies=openai_strategies(),
         model=model,
         title=model or _model_of(completions) or _model_of(chat),
         context=context,

@@ -117,7 +117,7 @@ def body_of(
         body["model"] = server.model
     if request.stop:
         body["stop"] = list(request.stop)
-    if request.strategy != "greedy":
+    if not decoders.find(request.strategy).takes_argmax:
         body["seed"] = resolved.seed
     kept = vocabulary.join(request.prefix)
     if server.chat and (request.chat is not False or not server.completions):
@@ -148,7 +148,8 @@ def _sampling(request: Request, resolved: ResolvedParams, server: Server) -> dic
         RequestError: a parameter that the API has no word for is set to something.
     """
     known = server.strategies[request.strategy] or frozenset()
-    for param in decoders.find(request.strategy).params:
+    decoder = decoders.find(request.strategy)
+    for param in decoder.params:
         value = resolved.values[param.name]
         if param.name not in known and value != _quiet(param) and param.name in request.values:
             raise RequestError(
@@ -156,12 +157,9 @@ def _sampling(request: Request, resolved: ResolvedParams, server: Server) -> dic
                 f"set it back to {param.format(_quiet(param))}.",
                 param.name,
             )
-    if request.strategy == "auto":
-        return {}
-    params = {param.name: param for param in decoders.find(request.strategy).params}
     # Many servers refuse a top_p of 0; the temperature says the same.
-    cold = {name for name, param in params.items() if param.greedy == resolved.values[name]}
-    sent: dict[str, Any] = {"temperature": 0} if cold or request.strategy == "greedy" else {}
+    cold = {p.name for p in decoder.params if p.name in known and p.greedy == resolved.values[p.name]}
+    sent: dict[str, Any] = {"temperature": 0} if cold or decoder.takes_argmax else {}
     for name in sorted(known - cold - sent.keys()):
         value = resolved.values[name]
         if name in ("temperature", "top_p") or value:
@@ -199,7 +197,7 @@ def _started(run: int, request: Request, resolved: ResolvedParams, server: Serve
             if said
         ]
         notices += [f"Outside a chat template there is no place for the {name}: left out." for name in left]
-    if request.strategy == "auto":
+    if decoders.find(request.strategy).reads_checkpoint:
         notices.append(f"{server.host} samples as it likes: nothing was sent that says how.")
     return Started(
         run=run,

@@ -145,7 +145,7 @@ class ExplainScreen(ModalScreen[None]):
         """What the next request would carry, as numbers."""
         run_params = self._workbench.run_params
         values = {param.name: run_params.value(param)[0] for param in run_params.decoder.params}
-        return values | ({"do_sample": 0.0} if run_params.decoder.name == "greedy" else {})
+        return values | ({"do_sample": 0.0} if run_params.decoder.takes_argmax else {})
 
     def _bars(
         self,

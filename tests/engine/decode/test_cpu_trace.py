@@ -15,8 +15,8 @@ import torch
 from edge_tui import decoders
 from edge_tui.decoders.min_p import MinP
 from edge_tui.decoders.registry.sampling import Sampling
-from edge_tui.engine.decode import cpu_trace, step_runner
-from edge_tui.engine.decode.cpu_trace import TracedChoice, is_traceable
+from edge_tui.engine.decode import cpu_trace
+from edge_tui.engine.decode.cpu_trace import TracedChoice
 from edge_tui.engine.decode.generation import Generation
 from edge_tui.engine.models.loader import load
 from edge_tui.engine.port import ModelSpec
@@ -100,11 +100,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return made
 
 
-def both(monkeypatch: pytest.MonkeyPatch, run: Callable[[], Records]) -> tuple[Records, Records]:
-    """The same run traced, and operation by operation."""
+def both(
+    monkeypatch: pytest.MonkeyPatch, decoder: Decoder, run: Callable[[], Records]
+) -> tuple[Records, Records]:
+    """Runs the same traced, and operation by operation."""
     compiled = run()
     with monkeypatch.context() as patched:
-        patched.setattr(step_runner, "is_traceable", lambda decoder: False)
+        patched.setattr(decoder, "traceable", False)
         return compiled, run()
 
 
@@ -120,8 +122,8 @@ def test_the_same_to_the_last_bit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     decoder, one = decoders.find(name), model(folder, vocab)
-    assert is_traceable(decoder)
-    compiled, plain = both(monkeypatch, lambda: records(generation(decoder, one, turned)))
+    assert decoder.traceable
+    compiled, plain = both(monkeypatch, decoder, lambda: records(generation(decoder, one, turned)))
     assert calls == [True] * (STEPS - 1)
     assert same(compiled, plain)
 
@@ -129,7 +131,7 @@ def test_the_same_to_the_last_bit(
 @pytest.mark.parametrize("name", ["top_p", "typical"])
 def test_rows_of_samples(name: str, folder: Path, calls: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
     decoder, one = decoders.find(name), model(folder, 5000)
-    compiled, plain = both(monkeypatch, lambda: records(generation(decoder, one, {}, samples=3)))
+    compiled, plain = both(monkeypatch, decoder, lambda: records(generation(decoder, one, {}, samples=3)))
     assert all(calls)
     assert same(compiled, plain)
     assert len({tuple(int(ints[row, 0]) for ints, _ in compiled) for row in range(3)}) == 3
@@ -146,7 +148,7 @@ def test_parameters_turned_on_the_way(
             of.table.set("repetition_penalty", {5: 1.0, 9: 1.8, 14: 1.0}[i])
 
     decoder, one = decoders.find("top_p"), model(folder, 320)
-    compiled, plain = both(monkeypatch, lambda: records(generation(decoder, one, {}), turn))
+    compiled, plain = both(monkeypatch, decoder, lambda: records(generation(decoder, one, {}), turn))
     still = records(generation(decoder, one, {}))
     assert all(calls)
     assert same(compiled, plain)
@@ -194,7 +196,7 @@ def test_nothing_is_known_of_a_strategy_of_ones_own(folder: Path, calls: list[bo
         def apply(self, z: torch.Tensor, p: Any, s: Any, rng: Any) -> torch.Tensor:
             return super().apply(z, p, s, rng) if z.amax() > 0 else z
 
-    assert not is_traceable(Sampling(Own()))
+    assert not Sampling(Own()).traceable
     records(generation(Sampling(Own()), model(folder, 320), {}))
     assert calls == []
 
