@@ -158,7 +158,7 @@ class EdgeApp(App[int]):
 
             theme_folders = (resources.themes(), user_config().parent / "themes")
         self.keymap = Keymap({})
-        self._typeahead = KeyQueue(cast("App[object]", self), super().on_event)
+        self._key_queue = KeyQueue(cast("App[object]", self), super().on_event)
         self.downloads = Downloads(self.post_message)
         self._models: ModelsScreen | None = None
         self.themes = theme.load(theme_folders)
@@ -246,7 +246,7 @@ class EdgeApp(App[int]):
             self._notify_of(self._notices)
             self.workbench.say(self._notices[0], "warning")
         self._restore_prompt()
-        self.workbench.show_problem()
+        self.workbench.show_strategy_error()
         if self._tour:
             self.workbench.tour.begin()
         for watch in self._watches:
@@ -345,13 +345,13 @@ class EdgeApp(App[int]):
             if isinstance(event, events.Paste):
                 self.app_focus = True  # a terminal may paste while another one has the focus
                 event.text = pastes.clean(event.text)
-            await self._typeahead.take(event)
+            await self._key_queue.take(event)
         else:
             await super().on_event(event)
 
     def on_follower(self, event: Follower) -> None:
         if self.screen_stack:
-            self._typeahead.returned(event)
+            self._key_queue.returned(event)
 
     def on_paste(self, event: events.Paste) -> None:
         """No field took it."""

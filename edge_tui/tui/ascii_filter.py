@@ -56,7 +56,7 @@ _EDGES = str.maketrans({edge: WRITTEN[edge] for edge in "“”…"})
 _MARKS = frozenset(PLAIN) | frozenset(" 0123456789")
 
 
-class PlainMarks(LineFilter):
+class AsciiFilter(LineFilter):
     """Replaces marks by ASCII.
 
     Args:
@@ -84,7 +84,7 @@ class PlainMarks(LineFilter):
         return text.replace(shown, f"{first.translate(_EDGES)}{inner}{last.translate(_EDGES)}")
 
 
-ALL, ALONE = PlainMarks(), PlainMarks(alone=True)
+ALL, ALONE = AsciiFilter(), AsciiFilter(alone=True)
 
 
 def in_panel(filters: Sequence[LineFilter]) -> list[LineFilter]:

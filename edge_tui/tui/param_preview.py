@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 _FILTERS = ("top_k", "top_p", "min_p", "typical_p")
 _CONTRAST = ("formula", "alpha", "strength", "amateur_temperature", "beta", "sample")
-PICTURED = frozenset({"temperature", "order", "do_sample", *_PENALTIES, *_FILTERS, *_CONTRAST})
+PREVIEWABLE = frozenset({"temperature", "order", "do_sample", *_PENALTIES, *_FILTERS, *_CONTRAST})
 """Parameters whose effect can be shown on a single token's distribution."""
 _NEUTRAL = {
     "temperature": 1.0,

@@ -1,11 +1,11 @@
-"""Declares the settings of a run as the sidebar shows them, and reads what is typed for them. No widget."""
+"""Declares the settings of a run as the sidebar shows them, and reads their typed values. No widget."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from math import log1p
-from typing import Literal, get_args
+from math import isclose, log1p
+from typing import Any, Literal, get_args
 
 from edge_tui.decoders.base import Param, ParamError
 from edge_tui.engine import seeds
@@ -30,29 +30,35 @@ SEED = Param(
     "Same seed, same tokens; empty or -1 draws one for each run. Turns of a conversation derive theirs.",
     step=1, integer=True, live=False,
 )  # fmt: skip
+RUN_PARAMS = (MAX_LENGTH, MODE, CHAT)
+"""Settings of a run that step like a parameter."""
+_CHAT_VALUES = (None, True, False)
+"""Values of the setting in the order of the choices of `CHAT`."""
 DRAWN = ("", "-1", "random", "auto")
-"""What is typed for a seed that is drawn for each run."""
+"""Texts that stand for a seed that is drawn for each run."""
 TEXTS = {
     "stop": "Texts that end the answer, separated by ' | '; \\n is a new line.",
     "system": "System prompt for the chat template.",
     "template": "Variables of the chat template, as in enable_thinking=false; separated by spaces.",
 }
+TYPED = ("seed", *TEXTS)
+"""Settings of a run that are typed as a text."""
 YOU = "you"
-"""The source of what the user turned or typed."""
+"""Source of a value that the user has set on the screen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the sidebar.
+    """Describes one line of the sidebar.
 
     Attributes:
-        key: What `RunParams.set` takes.
+        key: Key for `RunParams.set`.
         title: Name as shown.
         shown: Value as shown.
         fraction: Position within the range, 0–1; None where a bar means nothing.
-        changed: Whether it differs from what it is without the user's doing.
-        live: Whether a running generation takes a new value.
-        source: Where the value comes from.
+        changed: True where it differs from the settings' value.
+        live: True where a running generation takes a new value.
+        source: Source of the value.
         help: One line.
         range: Allowed values, as short as can be.
         group: "strategy" or "run".
@@ -72,7 +78,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class ParamPatch:
-    """Values to take over, as a preset or a kept run has them.
+    """Holds values to take over, as a preset or a stored run has them.
 
     Attributes:
         values: A strategy's parameters by name.
@@ -97,7 +103,7 @@ class ParamPatch:
 
 @dataclass(frozen=True, slots=True)
 class RunValues:
-    """The settings of a run besides parameters, as `Settings` has them."""
+    """Holds the settings of a run besides parameters, as `Settings` has them."""
 
     max_length: int
     mode: Mode
@@ -109,43 +115,39 @@ class RunValues:
 
 
 def run_rows(now: RunValues, before: RunValues, source: Callable[[str], str]) -> list[Row]:
-    """Makes the lines of a run's settings.
+    """Builds the lines of a run's settings.
 
     Args:
         now: The values.
-        before: What they are without the user's doing.
-        source: Where the value of a key comes from.
+        before: The values of the settings alone.
+        source: Gives the source of a key's value.
     """
 
-    def plain(param: Param, value: float, given: float) -> Row:
-        return row_of(param, value, source(param.name), value != given, "run")
+    def number_row(param: Param) -> Row:
+        value, configured = (to_number(param, getattr(run, param.name)) for run in (now, before))
+        return row_of(param, value, source(param.name), value != configured, "run")
 
     rows = [
-        plain(MAX_LENGTH, float(now.max_length), float(before.max_length)),
-        plain(MODE, float(MODES.index(now.mode)), float(MODES.index(before.mode))),
+        number_row(MAX_LENGTH),
+        number_row(MODE),
         replace(
-            plain(SEED, float(now.seed or 0), float(before.seed or 0)),
+            number_row(SEED),
             shown="random" if now.seed is None else str(now.seed),
             changed=now.seed != before.seed,
             fraction=None,
             range="empty, 0, 1, …",
         ),
-        plain(CHAT, tristate(now.chat), tristate(before.chat)),
+        number_row(CHAT),
     ]
-    for key, text, given in (
-        ("stop", " | ".join(map(escape, now.stop)), " | ".join(map(escape, before.stop))),
-        ("system", now.system, before.system),
-        ("template", written(now.template), written(before.template)),
-    ):
-        changed = text != given
-        rows.append(
-            Row(key, key, text or "none", None, changed, False, source(key), TEXTS[key], "text", "run")
-        )
+    for key, about in TEXTS.items():
+        text = write_typed(key, getattr(now, key))
+        changed = text != write_typed(key, getattr(before, key))
+        rows.append(Row(key, key, text or "none", None, changed, False, source(key), about, "text", "run"))
     return rows
 
 
 def row_of(param: Param, value: float, source: str, changed: bool, group: Literal["strategy", "run"]) -> Row:
-    """Makes a parameter's line, with its place in the range."""
+    """Builds a parameter's line, with its position in the range."""
     span = param.high - param.low
     fraction = None
     if not param.choices and span > 0:
@@ -168,56 +170,87 @@ def row_of(param: Param, value: float, source: str, changed: bool, group: Litera
 
 
 def short_range(param: Param) -> str:
-    """A parameter's range in a few cells: "1–64", ">0–1", "off | on"."""
+    """Writes a parameter's range in a few cells: "1–64", ">0–1", "off | on"."""
     if param.choices:
         return f"{len(param.choices)} choices" if len(param.choices) > 2 else " | ".join(param.choices)
     return f"{'>' if param.low_open else ''}{param.format(param.low)}–{param.format(param.high)}"
 
 
-def toward(at: float, steps: int) -> int:
-    """The grid point reached from between two of them."""
-    return int(at // 1) + (steps if steps > 0 else steps + 1)
+def step_value(param: Param, value: float, steps: int) -> float:
+    """Moves a value by steps: choices go round, numbers stop at the ends of their range.
+
+    Numbers become multiples of the step, so that 0.93 goes to 0.95 and not to 0.98.
+    """
+    if param.choices:
+        return float((int(value) + steps) % len(param.choices))
+    position = value / param.step
+    if isclose(position, round(position), abs_tol=1e-6):
+        target = round(position) + steps
+    else:
+        target = int(position // 1) + (steps if steps > 0 else steps + 1)
+    moved = min(max(round(target * param.step, 10), param.low), param.high)
+    if param.low_open and moved <= param.low:
+        return value if value < param.step else param.step
+    return moved
 
 
-def tristate(value: bool | None) -> float:
-    """Turns None, True and False into the index of `CHAT`'s choices."""
-    return 0.0 if value is None else 1.0 if value else 2.0
+def to_number(param: Param, value: Any) -> float:
+    """Converts a setting of the run to its parameter's number."""
+    if param is CHAT:
+        return float(_CHAT_VALUES.index(value))
+    return float(MODES.index(value) if param is MODE else value or 0)
 
 
-def seed_of(raw: str | float) -> int:
-    """Reads a seed as it was typed.
+def from_number(param: Param, number: float) -> Any:
+    """Converts a parameter's number to the setting of the run."""
+    index = int(number)
+    return _CHAT_VALUES[index] if param is CHAT else MODES[index] if param is MODE else index
+
+
+def read_typed(key: str, text: str) -> Any:
+    """Reads the value that is typed for one of the keys in `TYPED`.
 
     Raises:
         ParamError: it is none.
     """
+    if key == "seed":
+        return None if text.strip() in DRAWN else _read_seed(text)
+    if key == "stop":
+        return tuple(_unescape(part) for part in text.split(" | ") if part)
+    if key == "template":
+        try:
+            return assignments(text)
+        except ValueError as error:
+            raise ParamError(str(error)) from error
+    return text
+
+
+def write_typed(key: str, value: Any) -> str:
+    """Writes a value as `read_typed` reads it."""
+    if key == "seed":
+        return "" if value is None else str(value)
+    if key == "stop":
+        return " | ".join(map(_escape, value))
+    return written(value) if key == "template" else str(value)
+
+
+def _read_seed(text: str) -> int:
     try:
-        seed = int(raw)
-    except (TypeError, ValueError):
+        seed = int(text)
+    except ValueError:
         seed = -1
     if not 0 <= seed <= seeds.MOST:
-        raise ParamError(f"seed is {raw!r}, but must be empty or a whole number from 0 to {seeds.MOST}.")
+        raise ParamError(f"seed is {text!r}; it must be empty or a whole number from 0 to {seeds.MOST}.")
     return seed
 
 
-def variables_of(raw: str) -> dict[str, object]:
-    """Template variables as they were typed.
-
-    Raises:
-        ParamError: one cannot be used; a sentence.
-    """
-    try:
-        return assignments(raw)
-    except ValueError as error:
-        raise ParamError(str(error)) from error
-
-
-def escape(text: str) -> str:
+def _escape(text: str) -> str:
     """Writes backslashes, line breaks and tabs as they are typed."""
     return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
 
 
-def unescape(text: str) -> str:
-    """Reads what `escape` writes."""
+def _unescape(text: str) -> str:
+    """Reads what `_escape` writes."""
     marker = "\0"
     text = text.replace("\\\\", marker).replace("\\n", "\n").replace("\\t", "\t")
     return text.replace(marker, "\\")

@@ -47,15 +47,15 @@ class Said:
         assert notices == []
         return settings
 
-    def knobs(self, strategy: str) -> RunParams:
-        knobs = RunParams(self.settings(), decoders.find(strategy))
+    def run_params(self, strategy: str) -> RunParams:
+        run_params = RunParams(self.settings(), decoders.find(strategy))
         if preset := self.layers.get(PRESET):
             values = {key.rpartition(".")[2]: value for key, value in preset.items() if "." in key}
             rest = {key: value for key, value in preset.items() if "." not in key}
-            assert knobs.take(knobs.decoder, ParamPatch(values, **rest), "mine") == ()
+            assert run_params.take(run_params.decoder, ParamPatch(values, **rest), "mine") == ()
         for key, value in self.layers.get(LIVE, {}).items():
-            knobs.set(key.rpartition(".")[2], value)
-        return knobs
+            run_params.set(key.rpartition(".")[2], value)
+        return run_params
 
 
 def text(value: Any) -> str:
@@ -139,14 +139,14 @@ def test_mode_and_temperature_win_by_their_place(
 ) -> None:
     said = Said().put(of_temperature, key, 0.25).put(of_mode, "mode", mode)
     expected = 0.25 if of_temperature > of_mode else TEMPERATURES[mode]
-    knobs = said.knobs("top_p")
-    request = knobs.request("x")
-    resolved = resolve_params(request, knobs.decoder, {}).resolved["temperature"]
+    run_params = said.run_params("top_p")
+    request = run_params.request("x")
+    resolved = resolve_params(request, run_params.decoder, {}).resolved["temperature"]
     assert resolved.value == pytest.approx(expected)
     assert (request.mode == mode) == (of_temperature <= of_mode) == ("mode" in resolved.source)
-    shown = next(row for row in knobs.rows() if row.key == "temperature")
+    shown = next(row for row in run_params.rows() if row.key == "temperature")
     assert float(shown.shown) == pytest.approx(expected)
-    assert knobs.mode == request.mode
+    assert run_params.mode == request.mode
     if of_mode in AT_START and of_temperature in AT_START:
         values, sources, own = said.settings().for_run("top_p")
         assert (values.get("temperature", TEMPERATURES[mode]), own) == (pytest.approx(expected), request.mode)
@@ -155,8 +155,8 @@ def test_mode_and_temperature_win_by_their_place(
 
 @pytest.mark.parametrize(("below", "above"), list(combinations(ALL, 2)))
 def test_custom_above_takes_a_mode_back(below: Layer, above: Layer) -> None:
-    knobs = Said().put(below, "mode", "focused").put(above, "mode", "custom").knobs("top_p")
-    assert resolve_params(knobs.request("x"), knobs.decoder, {}).values["temperature"] == 1.0
+    run_params = Said().put(below, "mode", "focused").put(above, "mode", "custom").run_params("top_p")
+    assert resolve_params(run_params.request("x"), run_params.decoder, {}).values["temperature"] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -172,12 +172,12 @@ def test_custom_above_takes_a_mode_back(below: Layer, above: Layer) -> None:
 def test_auto_asks_the_checkpoint_unless_it_is_told_itself_or_for_this_session(
     layer: Layer, key: str, expected: float
 ) -> None:
-    knobs = Said().put(layer, key, "exploratory" if key == "mode" else 0.25).knobs("auto")
-    resolved = resolve_params(knobs.request("x"), knobs.decoder, {"temperature": 0.6})
+    run_params = Said().put(layer, key, "exploratory" if key == "mode" else 0.25).run_params("auto")
+    resolved = resolve_params(run_params.request("x"), run_params.decoder, {"temperature": 0.6})
     assert resolved.values["temperature"] == pytest.approx(expected)
     assert resolved.resolved["temperature"].checkpoint == (None if expected == 0.6 else 0.6)
     if layer in AT_START:
-        values, _, mode = knobs.settings.for_run("auto")
+        values, _, mode = run_params.settings.for_run("auto")
         assert (mode == "exploratory") == (expected == 1.5)
         assert ("temperature" in values) == (expected == 0.25)
 
@@ -190,32 +190,34 @@ def test_presets_lie_between_the_environment_and_flags(key: str, one: Any, other
         return (value,) if key == "stop" else value
 
     for layer in (FILE, ENVIRONMENT, FLAG, LIVE):
-        knobs = Said().put(layer, key, one).put(PRESET, key, wrapped(other)).knobs("top_p")
-        assert getattr(knobs.request("x"), key) == wrapped(one if layer > PRESET else other)
-        assert ("the command line" in knobs.outranked()) == (layer == FLAG)
+        run_params = Said().put(layer, key, one).put(PRESET, key, wrapped(other)).run_params("top_p")
+        assert getattr(run_params.request("x"), key) == wrapped(one if layer > PRESET else other)
+        assert ("the command line" in run_params.outranked()) == (layer == FLAG)
 
 
 def test_a_second_preset_takes_the_place_of_the_first() -> None:
-    knobs = Said().put(FILE, "parameters.temperature", 0.9).knobs("top_p")
-    knobs.take(knobs.decoder, ParamPatch({"temperature": 0.4, "top_p": 0.5}, max_length=7, system="s"), "one")
-    knobs.take(knobs.decoder, ParamPatch({"top_p": 0.6}), "two")
-    request = knobs.request("x")
+    run_params = Said().put(FILE, "parameters.temperature", 0.9).run_params("top_p")
+    run_params.take(
+        run_params.decoder, ParamPatch({"temperature": 0.4, "top_p": 0.5}, max_length=7, system="s"), "one"
+    )
+    run_params.take(run_params.decoder, ParamPatch({"top_p": 0.6}), "two")
+    request = run_params.request("x")
     assert request.values == {"temperature": pytest.approx(0.9), "top_p": pytest.approx(0.6)}
     assert (request.sources["top_p"], request.max_length, request.system) == ("preset two", 256, "")
-    knobs.set("top_p", 0.7)
-    assert knobs.given().values == {"top_p": pytest.approx(0.7)}
-    knobs.reset("top_p")
-    assert knobs.request("x").values["top_p"] == pytest.approx(0.6)
-    knobs.reset("top_p")
-    assert "top_p" not in knobs.request("x").values
+    run_params.set("top_p", 0.7)
+    assert run_params.overrides().values == {"top_p": pytest.approx(0.7)}
+    run_params.reset("top_p")
+    assert run_params.request("x").values["top_p"] == pytest.approx(0.6)
+    run_params.reset("top_p")
+    assert "top_p" not in run_params.request("x").values
 
 
 def test_a_kept_run_wins_over_flags() -> None:
     said = Said().put(FLAG, "parameters.temperature", 0.9).put(FLAG, "mode", "focused")
-    knobs = said.knobs("top_p")
-    knobs.take(knobs.decoder, ParamPatch({"temperature": 1.0}, mode="custom"))
-    assert knobs.request("x").values["temperature"] == 1.0
-    assert knobs.request("x").mode == "custom"
+    run_params = said.run_params("top_p")
+    run_params.take(run_params.decoder, ParamPatch({"temperature": 1.0}, mode="custom"))
+    assert run_params.request("x").values["temperature"] == 1.0
+    assert run_params.request("x").mode == "custom"
 
 
 # What is told.

@@ -28,7 +28,7 @@ async def arrive(pilot: Pilot[Any], *keys: str) -> None:
     for key in keys:
         app.simulate_key(key)
     await pilot.pause()
-    while app._typeahead._busy:
+    while app._key_queue._busy:
         await asyncio.sleep(0.01)
     await pilot.pause()
 
@@ -105,7 +105,7 @@ async def test_a_key_that_closes_a_dialog_keeps_none_waiting() -> None:
         await opened(pilot)
         app.simulate_key("enter")
         began = time.monotonic()
-        await until(pilot, lambda: app.screen is app.workbench and not app._typeahead._busy)
+        await until(pilot, lambda: app.screen is app.workbench and not app._key_queue._busy)
         assert time.monotonic() - began < PATIENCE
         await arrive(pilot, "p", "Z")
         assert app.workbench.prompt.text.endswith("Z")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edge_tui import decoders
 from edge_tui.decoders.base import Env, Output
 from edge_tui.decoders.contrastive import contrast
-from edge_tui.tui.param_preview import PICTURED, amateur_as_it_is, apply, groups, shares, without
+from edge_tui.tui.param_preview import PREVIEWABLE, amateur_as_it_is, apply, groups, shares, without
 from tests.decoders.driver import numbers, settle, table
 
 V = 20
@@ -35,7 +35,7 @@ _NAMES = ("top_k", "top_p", "min_p", "typical", "auto", "contrastive")
 def _values(draw: Any, name: str) -> dict[str, float]:
     values = {}
     for param in decoders.find(name).params:
-        if param.name not in PICTURED:
+        if param.name not in PREVIEWABLE:
             continue
         if param.choices:
             values[param.name] = float(draw(st.integers(0, len(param.choices) - 1)))

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import overrides
 from hypothesis import strategies as st
 
 from edge_tui import decoders
@@ -57,7 +57,7 @@ def test_settings_come_through_with_their_source() -> None:
 def test_modes_set_the_temperature_and_turning_it_leaves_them() -> None:
     k = run_params(mode="exploratory")
     assert (row(k, "temperature").shown, row(k, "temperature").source) == ("1.5", "mode")
-    k.turn("temperature", 1)
+    k.step("temperature", 1)
     assert k.mode == "custom"
 
 
@@ -106,12 +106,12 @@ def test_template_variables_are_typed_on_one_line() -> None:
     assert k.request("x").template == {"enable_thinking": True}
 
 
-@given(st.sampled_from(["top_p", "beam", "contrastive", "typical", "top_k", "min_p"]), st.data())
+@overrides(st.sampled_from(["top_p", "beam", "contrastive", "typical", "top_k", "min_p"]), st.data())
 def test_turning_never_leaves_the_range(strategy: str, data: st.DataObject) -> None:
     k = run_params(strategy)
     for _ in range(6):
         param = data.draw(st.sampled_from(k.decoder.params))
-        k.turn(param.name, data.draw(st.sampled_from([-10, -1, 1, 10])))
+        k.step(param.name, data.draw(st.sampled_from([-10, -1, 1, 10])))
         value, _ = k.value(param)
         assert param.parse(value) == value
     for each in k.rows():
@@ -121,6 +121,6 @@ def test_turning_never_leaves_the_range(strategy: str, data: st.DataObject) -> N
 def test_up_then_down_is_where_it_was() -> None:
     k = run_params("top_k")
     before = row(k, "top_k").shown
-    k.turn("top_k", 3)
-    k.turn("top_k", -3)
+    k.step("top_k", 3)
+    k.step("top_k", -3)
     assert row(k, "top_k").shown == before

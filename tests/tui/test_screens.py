@@ -138,9 +138,9 @@ async def problem(sheet: Sheet) -> None:
     file = sheet.folder / "top_a.py"
     file.write_text(CODE)
     said = "AttributeError: 'Tensor' object has no attribute 'amaxx'"
-    sheet.bench.problem.show(Problem(str(file), 6, said))
+    sheet.bench.error_panel.show(Problem(str(file), 6, said))
     await sheet.take("problem")
-    sheet.bench.problem.show(None)
+    sheet.bench.error_panel.show(None)
 
 
 async def beams(sheet: Sheet) -> None:

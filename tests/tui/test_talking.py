@@ -122,7 +122,7 @@ async def test_turns_have_seeds_of_their_own_that_digits_keep(talker: Any) -> No
 async def test_the_reused_count_is_said(talker: Any) -> None:
     async with talker(max_length=200).run_test(size=SIZE) as pilot:
         workbench = await talking(pilot)
-        workbench.run_params.max_length = 4
+        workbench.run_params.set("max_length", 4)
         await say(pilot, "the quick brown fox")
         said: list[str] = []
         workbench.messages.watch(workbench.messages, "message", lambda text: said.append(text), init=False)

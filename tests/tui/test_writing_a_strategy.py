@@ -88,30 +88,30 @@ async def test_in_the_app(folder: Path, demo: Any) -> None:
         await until(pilot, lambda: bench.messages.message.startswith("top_a.py was read again"), "read")
         await pilot.pause(0.6)
         await pilot.press("r")
-        await until(pilot, lambda: bench.problem.has_class("-shown"), "the panel")
+        await until(pilot, lambda: bench.error_panel.has_class("-shown"), "the panel")
         for line in TEXT.partition("```text\n")[2].partition("```")[0].splitlines():
-            shown = f"{bench.problem.border_title}\n{bench.problem.render()}"
+            shown = f"{bench.error_panel.border_title}\n{bench.error_panel.render()}"
             assert line.rstrip() in shown, shown
         failed = app.session.run.id
         await pilot.press("r")
         await until(pilot, lambda: app.session.run.id > failed and done(0.9)(), "the last version that ran")
 
         edit(file, "prob.amaxx(", "prob.amax(")
-        await until(pilot, lambda: not bench.problem.has_class("-shown"), "the panel closes")
+        await until(pilot, lambda: not bench.error_panel.has_class("-shown"), "the panel closes")
         await pilot.press("r")
         await until(pilot, done(0.9), "it works again")
 
         # A mistake that keeps the file from being read leaves the last good version in use.
         edit(file, "z.softmax(-1)", "z.softmax(-1")
-        await until(pilot, lambda: bench.problem.has_class("-shown"), "the panel")
-        assert bench.problem.problem.line == 17
-        assert "was never closed" in bench.problem.problem.sentence
+        await until(pilot, lambda: bench.error_panel.has_class("-shown"), "the panel")
+        assert bench.error_panel.problem.line == 17
+        assert "was never closed" in bench.error_panel.problem.sentence
         await pilot.press("r")
         before = app.session.run.id
         await until(pilot, lambda: app.session.run.id >= before and done(0.9)(), "the last good version")
         file.unlink()
         await until(pilot, lambda: "top_a" not in [d.name for d in bench.decoders], "gone")
-        assert not bench.problem.has_class("-shown")
+        assert not bench.error_panel.has_class("-shown")
 
 
 def test_in_pipes(folder: Path) -> None:
@@ -156,8 +156,8 @@ async def test_a_relative_folder_has_its_panel(
             bench.prompt.text = "def fibonacci(n):"
             bench.prompt.focus()
             await pilot.press("ctrl+j")
-        await until(pilot, lambda: bench.problem.has_class("-shown"), "the panel")
-        shown = f"{bench.problem.border_title}\n{bench.problem.render()}"
+        await until(pilot, lambda: bench.error_panel.has_class("-shown"), "the panel")
+        shown = f"{bench.error_panel.border_title}\n{bench.error_panel.render()}"
         assert said in shown
         assert "▸" in shown
         assert shown.startswith("top_a.py, line ")

@@ -134,24 +134,24 @@ class Crafting(Talking):
     def _take_preset(self, preset: Preset | None) -> None:
         if preset is None:
             return
-        given = ParamPatch(
+        patch = ParamPatch(
             preset.parameters, preset.mode, preset.max_length, stop=preset.stop, system=preset.system
         )
-        if self._take_values(preset.strategy, given, preset.name):
+        if self._take_values(preset.strategy, patch, preset.name):
             said = f"{preset.title or preset.name}: ctrl+j runs the prompt with it."
             lost = self.run_params.outranked()
             self.say(f"{said} {lost}" if lost else said, "warning" if lost else "good")
         if preset.prompt:
             self._put(preset.prompt)
 
-    def _take_values(self, strategy: str, given: ParamPatch, preset: str = "") -> bool:
+    def _take_values(self, strategy: str, patch: ParamPatch, preset: str = "") -> bool:
         """Takes a strategy with its values; False, and a sentence, where not all of it can be had."""
         try:
             decoder = registry.find(strategy)
         except registry.UnknownStrategy as error:
             self.say(str(error), "error")
             return False
-        refused = self.run_params.take(decoder, given, preset)
+        refused = self.run_params.take(decoder, patch, preset)
         self.strategy_list.chosen = decoder.name
         self.parameters.reload()
         self._title_parameters()
@@ -164,10 +164,11 @@ class Crafting(Talking):
         from edge_tui.config import presets
         from edge_tui.tui.screens.presets import NameScreen
 
-        given = self.run_params.given()
+        overrides = self.run_params.overrides()
         strategy = self.run_params.decoder.name
         values = (
-            " · ".join(f"{name} {value}" for name, value in given.values.items()) or "no values of its own"
+            " · ".join(f"{name} {value}" for name, value in overrides.values.items())
+            or "no values of its own"
         )
 
         def named(title: str | None) -> None:
@@ -177,11 +178,11 @@ class Crafting(Talking):
                 presets.name_of(title),
                 strategy,
                 title=title,
-                parameters=given.values,
-                mode=given.mode,
-                max_length=given.max_length,
-                stop=given.stop,
-                system=given.system,
+                parameters=overrides.values,
+                mode=overrides.mode,
+                max_length=overrides.max_length,
+                stop=overrides.stop,
+                system=overrides.system,
             )
             try:
                 path = presets.save(preset)

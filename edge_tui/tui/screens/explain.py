@@ -95,11 +95,11 @@ class ExplainScreen(ModalScreen[None]):
             (sanitise(row.help, keep_newlines=False) + "\n", "$foreground"),
             (sanitise(facts, keep_newlines=False) + "\n\n", "$text-muted"),
         ]
-        self._box.update(Content.assemble(*parts, *self._picture(row.key)))
+        self._box.update(Content.assemble(*parts, *self._preview(row.key)))
 
-    def _picture(self, name: str) -> list[tuple[str, str]]:
+    def _preview(self, name: str) -> list[tuple[str, str]]:
         bench = self._workbench
-        if name not in param_preview.PICTURED:
+        if name not in param_preview.PREVIEWABLE:
             return [
                 (
                     "It decides about whole runs, not within one token: there is no picture of it.",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from textual.content import Content
 
 from edge_tui.history import formats
-from edge_tui.tui.screens.filter_list import Item, PickScreen
+from edge_tui.tui.screens.filter_list import FilterListScreen, Item
 
 
-class ExportScreen(PickScreen[str]):
+class ExportScreen(FilterListScreen[str]):
     """Returns one of `formats.FORMATS`."""
 
     heading = "export"
@@ -21,5 +21,5 @@ class ExportScreen(PickScreen[str]):
             items.append(Item(kind, about, shown))
         return items
 
-    def picked(self, id: str) -> None:
+    def choose(self, id: str) -> None:
         self.dismiss(id)

@@ -8,7 +8,7 @@ from pathlib import Path
 from textual.content import Content
 from textual.widgets import Input, Static
 
-from edge_tui.tui.screens.filter_list import Item, PickScreen
+from edge_tui.tui.screens.filter_list import FilterListScreen, Item
 from edge_tui.util.format import size
 from edge_tui.util.sanitise import sanitise
 from edge_tui.util.user_file import expand
@@ -16,7 +16,7 @@ from edge_tui.util.user_file import expand
 _SHOWN = 500
 
 
-class FilesScreen(PickScreen[Path]):
+class FilesScreen(FilterListScreen[Path]):
     """Returns the path of a file; choosing a folder goes into it."""
 
     heading = "load into the prompt"
@@ -68,7 +68,7 @@ class FilesScreen(PickScreen[Path]):
         self._items = self.items()
         super()._filter("")
 
-    def picked(self, id: str) -> None:
+    def choose(self, id: str) -> None:
         path = Path(id)
         if not os.path.isdir(path):  # noqa: PTH112 - it fails nowhere
             self.dismiss(path)

@@ -47,11 +47,11 @@ def says(text: str, query: str) -> bool:
     return all(word in text.casefold() for word in query.casefold().split())
 
 
-class PickScreen(ModalScreen[T | None], Generic[T]):
+class FilterListScreen(ModalScreen[T | None], Generic[T]):
     """A filter above a list; the arrow keys move in the list while the filter has the focus."""
 
     DEFAULT_CSS = """
-    PickScreen OptionList { max-height: 18; }
+    FilterListScreen OptionList { max-height: 18; }
     """
     BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
         Binding("escape", "leave", "leave", tooltip="Leave everything as it was."),
@@ -124,12 +124,12 @@ class PickScreen(ModalScreen[T | None], Generic[T]):
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
         if chosen := self._highlighted():
-            self.picked(chosen)
+            self.choose(chosen)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         event.stop()
         if event.option_id:
-            self.picked(event.option_id)
+            self.choose(event.option_id)
 
     def action_move(self, step: int) -> None:
         listing = self.query_one(OptionList)
@@ -142,6 +142,6 @@ class PickScreen(ModalScreen[T | None], Generic[T]):
     def action_leave(self) -> None:
         self.dismiss(None)
 
-    def picked(self, id: str) -> None:
+    def choose(self, id: str) -> None:
         """An item was chosen."""
         raise NotImplementedError

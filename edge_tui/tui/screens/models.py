@@ -14,7 +14,7 @@ from edge_tui.engine.port import ModelSpec
 from edge_tui.hub.memory_estimate import PRECISIONS
 from edge_tui.hub.remote import repository_id
 from edge_tui.tui.actions import bindings
-from edge_tui.tui.screens.filter_list import Item, PickScreen
+from edge_tui.tui.screens.filter_list import FilterListScreen, Item
 from edge_tui.tui.screens.model_facts import downloading, facts, share
 from edge_tui.tui.services import services
 from edge_tui.util.format import bar, clip, clip_path, number, size
@@ -40,7 +40,7 @@ _PAUSE = 0.4
 """Seconds without a key before the hub is asked about what was typed."""
 
 
-class ModelsScreen(PickScreen[None]):
+class ModelsScreen(FilterListScreen[None]):
     """Stays open while models load; esc leaves."""
 
     DEFAULT_CSS = """
@@ -297,7 +297,7 @@ class ModelsScreen(PickScreen[None]):
     def _listing(self) -> Listing | None:
         return (self._listings or {}).get(self._highlighted())
 
-    def picked(self, id: str) -> None:
+    def choose(self, id: str) -> None:
         self.action_load("model")
 
     def action_load(self, role: str) -> None:

@@ -12,7 +12,7 @@ from textual.widgets import Input, OptionList, Static
 
 from edge_tui.config import presets
 from edge_tui.tui.actions import bindings
-from edge_tui.tui.screens.filter_list import Item, PickScreen
+from edge_tui.tui.screens.filter_list import FilterListScreen, Item
 from edge_tui.tui.widgets.field import Field
 from edge_tui.util.sanitise import sanitise
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edge_tui.config.presets import Preset
 
 
-class PresetsScreen(PickScreen["Preset"]):
+class PresetsScreen(FilterListScreen["Preset"]):
     """Returns a preset. One of the user's own can be deleted, and brought back until one leaves."""
 
     DEFAULT_CSS = """
@@ -36,14 +36,14 @@ class PresetsScreen(PickScreen["Preset"]):
         super().__init__()
         found, self._problems = presets.load()
         self._presets = {preset.name: preset for preset in found}
-        self._doomed: set[str] = set()
+        self._marked_for_delete: set[str] = set()
 
     def items(self) -> list[Item]:
         return [self._item(preset) for preset in self._presets.values()]
 
     def _item(self, preset: Preset) -> Item:
         title = sanitise(preset.title or preset.name, keep_newlines=False)
-        gone = preset.name in self._doomed
+        gone = preset.name in self._marked_for_delete
         content = Content.assemble(
             (f"{title:<22}", "strike $text-muted" if gone else "bold"),
             (f" {sanitise(preset.strategy, keep_newlines=False):<12}", "$primary"),
@@ -65,7 +65,7 @@ class PresetsScreen(PickScreen["Preset"]):
         said = "\n".join([" · ".join(parts), *self._problems])
         self.query_one(".hint", Static).update(Content(sanitise(said)))
 
-    def picked(self, id: str) -> None:
+    def choose(self, id: str) -> None:
         self._leave(self._presets[id])
 
     def action_leave(self) -> None:
@@ -79,11 +79,11 @@ class PresetsScreen(PickScreen["Preset"]):
             self.query_one(".hint", Static).update("It came with edge-tui and stays.")
             self.app.bell()
             return
-        self._doomed ^= {name}
+        self._marked_for_delete ^= {name}
         self.reload()
 
     def _leave(self, chosen: Preset | None) -> None:
-        for name in self._doomed:
+        for name in self._marked_for_delete:
             try:
                 presets.remove(self._presets[name])
             except presets.PresetError as error:

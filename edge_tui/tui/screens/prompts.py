@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 from textual.widgets import Input, OptionList, Static
 
-from edge_tui.tui.screens.filter_list import Item, PickScreen
+from edge_tui.tui.screens.filter_list import FilterListScreen, Item
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _PREVIEW = 6
 """Lines of the prompt under the cursor."""
 
 
-class PromptsScreen(PickScreen[str]):
+class PromptsScreen(FilterListScreen[str]):
     """Returns a prompt.
 
     Args:
@@ -59,5 +59,5 @@ class PromptsScreen(PickScreen[str]):
         lines = sanitise(self._prompts[int(event.option_id or 0)][:2000]).splitlines()
         self.query_one(".hint", Static).update(Content("\n".join(lines[:_PREVIEW])))
 
-    def picked(self, id: str) -> None:
+    def choose(self, id: str) -> None:
         self.dismiss(self._prompts[int(id)])

@@ -11,7 +11,7 @@ from textual.widgets import Input, OptionList, Static
 
 from edge_tui.config.writer import ConfigError
 from edge_tui.tui.actions import bindings
-from edge_tui.tui.screens.filter_list import Item, PickScreen
+from edge_tui.tui.screens.filter_list import FilterListScreen, Item
 from edge_tui.tui.services import services
 from edge_tui.util.format import clip
 from edge_tui.util.sanitise import sanitise
@@ -46,7 +46,7 @@ class KeyScreen(ModalScreen[str | None]):
         self.dismiss(None if event.key == "escape" else event.key)
 
 
-class SettingsScreen(PickScreen[None]):
+class SettingsScreen(FilterListScreen[None]):
     """Stays open while settings change; esc leaves."""
 
     DEFAULT_CSS = """
@@ -117,7 +117,7 @@ class SettingsScreen(PickScreen[None]):
 
     # Changing.
 
-    def picked(self, id: str) -> None:
+    def choose(self, id: str) -> None:
         entry = self._preferences.entry(id)
         if entry.kind == "key":
             self._ask_key(id)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 from textual.widgets import OptionList, Static
 
-from edge_tui.tui.screens.filter_list import Item, PickScreen
+from edge_tui.tui.screens.filter_list import FilterListScreen, Item
 from edge_tui.tui.widgets.strategy_list import DIGITS
 from edge_tui.util.sanitise import sanitise
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edge_tui.decoders.base import Decoder
 
 
-class StrategiesScreen(PickScreen[str]):
+class StrategiesScreen(FilterListScreen[str]):
     """Returns the name of a strategy."""
 
     heading = "strategies"
@@ -52,5 +52,5 @@ class StrategiesScreen(PickScreen[str]):
         needs = self._refusals.get(decoder.name) or f"Needs: {roles}. Parameters: {params}."
         self.query_one(".hint", Static).update(sanitise(f"{decoder.summary}\n{needs}"))
 
-    def picked(self, id: str) -> None:
+    def choose(self, id: str) -> None:
         self.dismiss(id)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
-from edge_tui.tui.screens.filter_list import Item, PickScreen
+from edge_tui.tui.screens.filter_list import FilterListScreen, Item
 from edge_tui.tui.theme import AUTO, LADDER
 from edge_tui.util.sanitise import sanitise
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edge_tui.tui.theme import Themes
 
 
-class ThemesScreen(PickScreen[str]):
+class ThemesScreen(FilterListScreen[str]):
     """Returns the name of a theme; leaving brings back the one that was.
 
     Args:
@@ -48,7 +48,7 @@ class ThemesScreen(PickScreen[str]):
         if event.option_id:
             self._show(event.option_id)
 
-    def picked(self, id: str) -> None:
+    def choose(self, id: str) -> None:
         self.dismiss(id)
 
     def action_leave(self) -> None:

@@ -21,7 +21,7 @@ from edge_tui.tui.widgets.inspector import Inspector
 from edge_tui.tui.widgets.message_line import MessageLine
 from edge_tui.tui.widgets.parameters import Parameters
 from edge_tui.tui.widgets.prompt import Prompt
-from edge_tui.tui.widgets.strategy_error_panel import ProblemPanel
+from edge_tui.tui.widgets.strategy_error_panel import StrategyErrorPanel
 from edge_tui.tui.widgets.strategy_list import StrategyList
 from edge_tui.tui.widgets.token_pane import TokenPane
 from edge_tui.tui.widgets.tour import TourCard
@@ -94,7 +94,7 @@ class View(Screen[None]):
         self.inspector = Inspector(self.texts_of, id="inspector")
         self.gauge = Gauge()
         self.messages = MessageLine()
-        self.problem = ProblemPanel()
+        self.error_panel = StrategyErrorPanel()
         self.tour = TourCard()
         self.turns = Turns(id="turns")
         self._output = Vertical(id="output")
@@ -132,7 +132,7 @@ class View(Screen[None]):
                         yield self.turns
                         yield self.board
                         yield self.pane
-                    yield self.problem
+                    yield self.error_panel
                 with Vertical(id="right"):
                     with Vertical(id="sidebar"):
                         yield self.strategy_list
@@ -305,8 +305,8 @@ class View(Screen[None]):
         self.tour.done("run")
         if event.strategy != services(self).settings.strategy:
             self.tour.done("strategy")
-        if self.problem.while_running:
-            self.problem.show(None)
+        if self.error_panel.while_running:
+            self.error_panel.show(None)
         if (run := self.session.run) is not None and run.id == event.run:
             run.decoder = next((d for d in self.decoders if d.name == event.strategy), None)
         self.run_params.learn(event.strategy, event.values)
@@ -348,7 +348,7 @@ class View(Screen[None]):
         if event.detail:
             logs.detail(event.detail)
         if event.problem is not None:
-            self.problem.show(event.problem, while_running=True, reverted=self._reverted(event.run))
+            self.error_panel.show(event.problem, while_running=True, reverted=self._reverted(event.run))
         if event.field:
             self.parameters.refuse(event.field, event.message)
 

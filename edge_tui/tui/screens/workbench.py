@@ -77,8 +77,8 @@ class Workbench(Crafting):
             self.say("Stopping …")
         elif self.leave_change():
             self.say("It stays as it was.")
-        elif self.problem.problem is not None:
-            self.problem.show(None)
+        elif self.error_panel.problem is not None:
+            self.error_panel.show(None)
         elif isinstance(self.focused, (TextArea, ParameterTable, Inspector)):
             self.pane.focus()
 
@@ -86,7 +86,7 @@ class Workbench(Crafting):
         if number <= len(self.decoders):
             self.choose(self.decoders[number - 1].name)
 
-    def on_strategy_list_picked(self, event: StrategyList.Picked) -> None:
+    def on_strategy_list_selected(self, event: StrategyList.Selected) -> None:
         self.choose(event.name)
 
     def choose(self, name: str) -> None:
@@ -122,11 +122,11 @@ class Workbench(Crafting):
         prompt = run.request.prompt
         return self.prompt.text == (prompt if isinstance(prompt, str) else "")
 
-    def show_problem(self) -> None:
+    def show_strategy_error(self) -> None:
         """Shows what is wrong with the first of the user's own strategies that does not work, if any."""
         folders = registry.folders()
         faults = (fault for fault in registry.problems() if Path(fault.source).parent in folders)
-        self.problem.show(next(faults, None))
+        self.error_panel.show(next(faults, None))
 
     def take_strategies(self, files: set[Path]) -> None:
         """The strategies are others, because of these files or none: goes on with what there is now."""
@@ -142,11 +142,11 @@ class Workbench(Crafting):
         self.strategy_list.refresh(layout=True)
         self.parameters.reload()
         self._title_parameters()
-        self.show_problem()
+        self.show_strategy_error()
         if not files:
             return
         written = ", ".join(sorted(file.name for file in files))
-        if self.problem.problem is None:
+        if self.error_panel.problem is None:
             self.say(f"{written} was read again: r runs the same prompt with it.", "good")
         else:
             self.say(f"{written} was read again, but something in it is wrong.", "error")
@@ -260,7 +260,7 @@ class Workbench(Crafting):
         else:
             self.pane.action_cursor_right()
 
-    def on_parameter_table_turned(self, event: ParameterTable.Turned) -> None:
+    def on_parameter_table_changed(self, event: ParameterTable.Changed) -> None:
         """A value was changed: at once where a run can take it."""
         self.tour.done("parameter")
         run, engine = self.session.run, self.session.engine
@@ -286,12 +286,12 @@ class Workbench(Crafting):
     def action_strategies(self) -> None:
         from edge_tui.tui.screens.strategies import StrategiesScreen
 
-        def picked(name: str | None) -> None:
+        def take(name: str | None) -> None:
             if name:
                 self.choose(name)
 
         refusals = self.strategy_list.refusals
-        self.app.push_screen(StrategiesScreen(self.decoders, self.run_params.decoder.name, refusals), picked)
+        self.app.push_screen(StrategiesScreen(self.decoders, self.run_params.decoder.name, refusals), take)
 
     def action_models(self) -> None:
         services(self).show_models()

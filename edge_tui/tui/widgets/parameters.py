@@ -41,7 +41,7 @@ class ParameterTable(Widget, can_focus=True):
     index: reactive[int] = reactive(0)
 
     @dataclass
-    class Turned(Message):
+    class Changed(Message):
         """A value was changed by key."""
 
         key: str
@@ -172,15 +172,15 @@ class ParameterTable(Widget, can_focus=True):
         self.index = len(self._rows) - 1
 
     def action_parameter_up(self, steps: int = 1) -> None:
-        self._turn(steps)
+        self._step(steps)
 
     def action_parameter_down(self, steps: int = 1) -> None:
-        self._turn(-steps)
+        self._step(-steps)
 
     def action_edit(self) -> None:
         param = self.run_params.param(self.row.key)
         if param is not None and param.choices:
-            self._turn(1)
+            self._step(1)
         else:
             self.post_message(self.Edit())
 
@@ -189,15 +189,15 @@ class ParameterTable(Widget, can_focus=True):
 
     def action_reset(self) -> None:
         self.run_params.reset(self.row.key)
-        self._tell()
+        self._announce()
 
-    def _turn(self, steps: int) -> None:
-        if self.run_params.turn(self.row.key, steps):
-            self._tell()
+    def _step(self, steps: int) -> None:
+        if self.run_params.step(self.row.key, steps):
+            self._announce()
 
-    def _tell(self) -> None:
+    def _announce(self) -> None:
         self.reload()
-        self.post_message(self.Turned(self.row.key))
+        self.post_message(self.Changed(self.row.key))
 
     def on_click(self, event: events.Click) -> None:
         lines = self._lines()
@@ -325,7 +325,7 @@ class Parameters(Vertical):
         key = self._editing
         self.close()
         self.table.reload()
-        self.post_message(ParameterTable.Turned(key))
+        self.post_message(ParameterTable.Changed(key))
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()

@@ -19,13 +19,13 @@ _LIMIT = 1_000_000
 """Bytes of a file that are looked at."""
 
 
-class ProblemPanel(Static):
+class StrategyErrorPanel(Static):
     """Hidden while all is well."""
 
     DEFAULT_CSS = """
-    ProblemPanel { display: none; height: auto; border: round $error; border-title-color: $error;
+    StrategyErrorPanel { display: none; height: auto; border: round $error; border-title-color: $error;
         border-subtitle-color: $text-muted; padding: 0 1; }
-    ProblemPanel.-shown { display: block; }
+    StrategyErrorPanel.-shown { display: block; }
     """
 
     def __init__(self) -> None:

@@ -39,7 +39,7 @@ class StrategyList(Widget):
     """Why the engine cannot run a strategy, by name; those are greyed out."""
 
     @dataclass
-    class Picked(Message):
+    class Selected(Message):
         """A strategy was clicked."""
 
         name: str
@@ -98,4 +98,4 @@ class StrategyList(Widget):
         column = min(offset.x * self.columns // max(self.content_size.width, 1), self.columns - 1)
         index = offset.y + column * rows
         if offset.y < rows and index < len(self.lines):
-            self.post_message(self.Picked(self.lines[index].name))
+            self.post_message(self.Selected(self.lines[index].name))
