@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from edge_tui.engine.models.base import CapturableContext
 from edge_tui.engine.ops.cuda_capture import beside, capture, fork
 
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ class Graphs:
 
     def __init__(self, runner: StepRunner) -> None:
         self._runner = runner
-        before = dict(runner.outputs), runner.decided, {name: c.bound for name, c in runner.contexts.items()}
+        self._contexts = {n: c for n, c in runner.contexts.items() if isinstance(c, CapturableContext)}
+        if len(self._contexts) < len(runner.contexts):
+            raise RuntimeError("a context moves its tensors")
+        before = dict(runner.outputs), runner.decided, {name: c.bound for name, c in self._contexts.items()}
         self._step: torch.cuda.CUDAGraph | None = None
         try:
             with self._logits_out():
@@ -54,10 +58,10 @@ class Graphs:
         finally:
             for name, bound in before[2].items():
                 # A capture counts positions on the host, but computes none.
-                runner.contexts[name].note(bound - runner.contexts[name].bound)
+                self._contexts[name].count_on_host(bound - self._contexts[name].bound)
         if runner.rows == 1 and len(self._forwards) == len(runner.streams):
             for name, graph in zip(runner.streams, self._forwards, strict=True):
-                runner.contexts[name].replay = partial(self._append, name, graph, runner.outputs[name].logits)
+                self._contexts[name].replay = partial(self._append, name, graph, runner.outputs[name].logits)
 
     def replay(self, alone: bool) -> None:
         """Issues one step.
@@ -83,15 +87,15 @@ class Graphs:
             graph.replay()
 
     def _count(self) -> None:
-        for context in self._runner.contexts.values():
+        for context in self._contexts.values():
             context.reserve(self._runner.tokens_per_step)
-            context.note(self._runner.tokens_per_step)
+            context.count_on_host(self._runner.tokens_per_step)
 
     def _append(self, name: str, graph: torch.cuda.CUDAGraph, logits: Tensor, ids: Tensor) -> Tensor:
         """One stream's forward on an id of one's own: the last of a prompt whose others are known."""
         self._runner.tokens.copy_(ids)
         graph.replay()
-        self._runner.contexts[name].note(1)
+        self._contexts[name].count_on_host(1)
         return logits
 
     def _choose_alone(self) -> None:
@@ -125,9 +129,9 @@ class Graphs:
         """Lets each stream's forward put its logits where the last ones lie."""
         runner = self._runner
         for name, output in runner.outputs.items() if runner.reads_at_once else ():
-            runner.contexts[name].logits_out = output.logits
+            self._contexts[name].logits_out = output.logits
         try:
             yield
         finally:
-            for context in runner.contexts.values():
+            for context in self._contexts.values():
                 context.logits_out = None

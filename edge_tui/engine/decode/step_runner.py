@@ -18,6 +18,7 @@ from edge_tui.engine.decode.inspection import Inspector
 from edge_tui.engine.decode.param_table import ParamTable
 from edge_tui.engine.decode.ring import Ring
 from edge_tui.engine.decode.step_record import StepBuffers, StepRecord, apart, build_record, sample
+from edge_tui.engine.models.base import CapturableContext
 from edge_tui.engine.ops.choose import fused_step
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class StepRunner:
         """The root itself, or a fork of it: that of the run before, if graphs know its addresses."""
         if self.rows == 1:
             return root
-        if before is not None and self.graphs is not None and before.refork():
+        if isinstance(before, CapturableContext) and self.graphs is not None and before.refork():
             return before
         self._graphs.clear()
         return root.fork(self.rows)

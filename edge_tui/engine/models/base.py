@@ -1,30 +1,31 @@
-"""What a language model is to the engine: weights on one side, the state of a decode on the other.
+"""Defines a language model for the engine: weights (`LanguageModel`) apart from a decode's state (`Context`).
 
-Weights are shared; several contexts (beams, forks, negative prompts, races) read one set. Shapes: `R`
-rows, `K` positions of one call, `T` positions of a prompt, `V` vocabulary.
+Weights are shared: several contexts (beams, forks, negative prompts, races) read one set. A model feeds the
+contexts that it opened itself, and asserts it. Shapes: `R` rows, `K` positions of one call, `T` positions of
+a prompt, `V` vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from edge_tui.decoders.base import Output
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Caps", "Context", "ContextFull", "LanguageModel", "ModelInfo", "Output"]
+__all__ = ["Caps", "CapturableContext", "Context", "ContextFull", "LanguageModel", "ModelInfo", "Output"]
 
 
 class ContextFull(Exception):
-    """More positions were asked for than the context holds."""
+    """Says that more positions were asked for than the context has room for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """What a tier can do with a model. What it cannot is shown to the user, with `reason`."""
+    """Lists what a tier can do with a model; `reason` tells the user what it cannot."""
 
     rewind: bool = True
     """Drop the last tokens without recomputing (recurrent models cannot)."""
@@ -41,7 +42,7 @@ class Caps:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """Facts about loaded weights.
+    """Describes loaded weights.
 
     Attributes:
         name: As the user names it (repository id or folder name).
@@ -73,18 +74,13 @@ class ModelInfo:
 
 
 class Context(Protocol):
-    """The state of a decode: how far each row has got, and its keys and values."""
+    """Holds the state of a decode: how many positions each row has, and their keys and values."""
 
     rows: int
     capacity: int
+    """Most positions of a row."""
     length: Tensor
-    """int64 `[R]` on the device: positions held by each row."""
-    logits_out: Tensor | None
-    """Where a forward puts its logits, `[R, K, V]`; None where it makes room for them."""
-    replay: Callable[[Tensor], Tensor] | None
-    """Appends one id `[1, 1]` by replaying a captured step and returns its logits; None before one is."""
-    bound: int
-    """Upper bound of `length` that the host knows without asking the device."""
+    """int64 `[R]` on the device: positions of each row."""
     totals: range
     """Lengths of a run, prompt and new tokens, whose rotary factors are this context's."""
 
@@ -95,7 +91,22 @@ class Context(Protocol):
         """Forgets positions from `length[r]` on. A tensor, so that no host round trip is needed."""
 
     def fork(self, rows: int) -> Context:
-        """A new context of `rows` rows, each a copy of row 0."""
+        """Makes a new context of `rows` rows, each a copy of row 0."""
+
+
+@runtime_checkable
+class CapturableContext(Context, Protocol):
+    """A context whose addresses never change, so that a CUDA graph of a forward can be replayed on it.
+
+    A replay raises `length` on the device; the host counts along in `bound`.
+    """
+
+    logits_out: Tensor | None
+    """Where a forward puts its logits, `[R, K, V]`; None where it allocates them."""
+    replay: Callable[[Tensor], Tensor] | None
+    """Appends one id `[1, 1]` by replaying a captured step and returns its logits; None before one is."""
+    bound: int
+    """Upper bound of `length` that the host knows without asking the device."""
 
     def refork(self) -> bool:
         """Makes a fork, at its old addresses, what forking its parent anew would give; False if it cannot."""
@@ -107,18 +118,18 @@ class Context(Protocol):
             ContextFull: they do not.
         """
 
-    def note(self, count: int) -> None:
-        """Counts positions, on the host, that a replayed graph appends."""
+    def count_on_host(self, count: int) -> None:
+        """Counts positions, on the host alone, that a replayed graph appends."""
 
 
 class LanguageModel(Protocol):
-    """Weights that turn token ids into logits."""
+    """Turns token ids into logits: weights, shared by every context that the model opens."""
 
     info: ModelInfo
     caps: Caps
 
     def open(self, rows: int, capacity: int, total: int = 0) -> Context:
-        """An empty context for `rows` sequences of at most `capacity` positions.
+        """Opens an empty context for `rows` sequences of at most `capacity` positions.
 
         Args:
             rows: Number of rows.
@@ -128,7 +139,7 @@ class LanguageModel(Protocol):
         """
 
     def notice(self, total: int) -> str:
-        """What holds for a run that reaches `total` positions and not for every run; "" if nothing."""
+        """Tells the user what is special about a run that reaches `total` positions; "" if nothing is."""
 
     def prefill(
         self,
@@ -147,8 +158,8 @@ class LanguageModel(Protocol):
             lengths: int64 `[R]`, how many of each row's ids count, at least 1.
             chunk: Positions per forward call; between chunks `progress(done, T)` is called and
                 `cancelled()` asked.
-            progress: Told about finished positions.
-            cancelled: Asked between chunks.
+            progress: Called with finished positions.
+            cancelled: Called between chunks.
 
         Returns:
             Logits `[R, 1, V]` after each row's last id.
@@ -159,7 +170,7 @@ class LanguageModel(Protocol):
         """
 
     def forward(self, ctx: Context, ids: Tensor, hidden: bool = False) -> Output:
-        """One step: appends `ids` int64 `[R, K]` to the context and returns logits `[R, K, V]`."""
+        """Appends `ids` int64 `[R, K]` to the context and returns logits `[R, K, V]`: one step."""
 
     def release(self) -> None:
         """Drops the weights. The model is unusable afterwards."""

@@ -156,9 +156,9 @@ class FlatContext:
     def advance(self, count: int) -> None:
         """Counts `count` appended positions in every row."""
         self.length += count
-        self.note(count)
+        self.count_on_host(count)
 
-    def note(self, count: int) -> None:
+    def count_on_host(self, count: int) -> None:
         """The host's half of `advance`, for when `length` has been raised already."""
         self.bound += count
         self._known = None

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edge_tui.engine.models.architectures import FlatConfig
+    from edge_tui.engine.models.base import Context
     from edge_tui.engine.models.layers import Layer
     from edge_tui.engine.models.linear import Linear
 
@@ -128,7 +129,7 @@ class FlatModel:
         )
 
     @torch.inference_mode()
-    def forward(self, ctx: FlatContext, ids: Tensor, hidden: bool = False) -> Output:
+    def forward(self, ctx: Context, ids: Tensor, hidden: bool = False) -> Output:
         """One step: appends `ids` int64 `[R, K]` to the context and returns logits `[R, K, V]`.
 
         Hidden states are the embedding, the output of each layer, and after the last one the final norm.
@@ -136,6 +137,7 @@ class FlatModel:
         Raises:
             ContextFull: they do not fit.
         """
+        assert isinstance(ctx, FlatContext), "a context of another model"
         rows, k = ids.shape
         ctx.reserve(k)
         if self._fused is not None and k == 1 and ctx.uniform and not hidden:
@@ -154,7 +156,7 @@ class FlatModel:
     @torch.inference_mode()
     def prefill(
         self,
-        ctx: FlatContext,
+        ctx: Context,
         ids: Tensor,
         lengths: Tensor,
         chunk: int = 512,
@@ -165,6 +167,7 @@ class FlatModel:
 
         Arguments, result and errors are those of `LanguageModel.prefill`.
         """
+        assert isinstance(ctx, FlatContext), "a context of another model"
         counts: list[int] = lengths.tolist()
         total = max(counts)
         if min(counts) < 1 or total > ids.shape[1]:

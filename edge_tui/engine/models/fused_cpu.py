@@ -50,7 +50,7 @@ class FusedStep:
         # As written: recording shapes first, to rewrite the operations for them, costs more than it gains.
         with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             logits = self._run(ids, ctx.length, ctx.block, ctx.cos, ctx.sin, ctx.bound, *self._weights)
-        ctx.note(1)
+        ctx.count_on_host(1)
         return logits
 
 

@@ -9,7 +9,7 @@ import gc
 import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from edge_tui.engine.models.architectures import supports
@@ -224,14 +224,14 @@ def _read(
 
 
 def _tier(checkpoint: Checkpoint) -> Callable[..., LanguageModel]:
-    """The loader that covers a checkpoint; each tier's model takes only contexts that it opened itself."""
+    """Chooses the loader that covers a checkpoint."""
     if supports(checkpoint.config) is None:
         from edge_tui.engine.models.loading import load_flat
 
-        return cast("Callable[..., LanguageModel]", load_flat)
+        return load_flat
     from edge_tui.engine.models.transformers_tier import load_transformers
 
-    return cast("Callable[..., LanguageModel]", load_transformers)
+    return load_transformers
 
 
 def give_back(device: str) -> None:

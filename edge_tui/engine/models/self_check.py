@@ -13,16 +13,14 @@ moves the logits, if that is more. In float32 it is always the former.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edge_tui.decoders.base import Output
-    from edge_tui.engine.models.base import ModelInfo
-    from edge_tui.engine.models.groups import GroupedContext
+    from edge_tui.engine.models.base import Context, LanguageModel
 
 LIMIT = 1e-2
 """Distance that is put down to rounding, whatever the precision."""
@@ -31,18 +29,6 @@ _BOUND = 1e15
 """Size that no logit has but those of ids that are ruled out; its square is still a number."""
 _PREFIX, _PIECE, _STEPS, _APART = 2, 2, 3, 3
 """Tokens read first, then in one piece, then one by one as one row, and then as two."""
-
-
-class CheckedModel(Protocol):
-    """A model of the transformers tier, as far as the check uses it."""
-
-    info: ModelInfo
-
-    def open(self, rows: int, capacity: int) -> GroupedContext: ...
-
-    def prefill(self, ctx: GroupedContext, ids: Tensor, lengths: Tensor) -> Output: ...
-
-    def forward(self, ctx: GroupedContext, ids: Tensor, hidden: bool = False) -> Output: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +47,7 @@ class Deviation:
 
 
 @torch.inference_mode()
-def deviation(model: CheckedModel, module: Any) -> Deviation:
+def deviation(model: LanguageModel, module: Any) -> Deviation:
     """Decodes a few tokens both ways.
 
     Args:
@@ -82,7 +68,7 @@ def deviation(model: CheckedModel, module: Any) -> Deviation:
     return Deviation(one, _as_two_rows(model, context, ids, true), max(LIMIT, _ROUNDINGS * rounding))
 
 
-def _as_two_rows(model: CheckedModel, context: Any, ids: Tensor, true: Tensor) -> float:
+def _as_two_rows(model: LanguageModel, context: Context, ids: Tensor, true: Tensor) -> float:
     """Forks the row, feeds both, lets them change places, feeds them again, and goes on with the first.
 
     Infinite where the module itself cannot run two rows.
@@ -93,7 +79,7 @@ def _as_two_rows(model: CheckedModel, context: Any, ids: Tensor, true: Tensor) -
         return torch.inf
 
 
-def _forked(model: CheckedModel, context: Any, ids: Tensor, true: Tensor) -> float:
+def _forked(model: LanguageModel, context: Context, ids: Tensor, true: Tensor) -> float:
     at = _PREFIX + _PIECE + _STEPS
     rows = context.fork(2)
     before = [model.forward(rows, ids[:, at : at + 1]).logits]

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from edge_tui.engine.models.base import Context
+
 CROPPABLE = ("DynamicLayer", "DynamicIndexedLayer", "DummyLayer")
 """Cache layers that can forget their last positions."""
 
@@ -68,12 +70,13 @@ class TransformersModel:
         return ""
 
     @torch.inference_mode()
-    def forward(self, ctx: GroupedContext, ids: Tensor, hidden: bool = False) -> Output:
+    def forward(self, ctx: Context, ids: Tensor, hidden: bool = False) -> Output:
         """One step: appends `ids` int64 `[R, K]` to the context and returns logits `[R, K, V]`.
 
         Raises:
             ContextFull: they do not fit.
         """
+        assert isinstance(ctx, GroupedContext), "a context of another model"
         k = ids.shape[1]
         ctx.reserve([k] * ctx.rows)
         outputs = [self._feed(group, _rows(ids, group, ctx.rows), hidden) for group in ctx.groups]
@@ -83,7 +86,7 @@ class TransformersModel:
     @torch.inference_mode()
     def prefill(
         self,
-        ctx: GroupedContext,
+        ctx: Context,
         ids: Tensor,
         lengths: Tensor,
         chunk: int = 512,
@@ -96,6 +99,7 @@ class TransformersModel:
         one length after another, and `progress` counts all of them. A recurrent model reads a fresh prompt
         in one piece, because its scan cannot start from a state.
         """
+        assert isinstance(ctx, GroupedContext), "a context of another model"
         counts: list[int] = lengths.tolist()
         if min(counts) < 1 or max(counts) > ids.shape[1]:
             raise ValueError(f"Prompt lengths must lie in 1 … {ids.shape[1]}, not {counts}.")
