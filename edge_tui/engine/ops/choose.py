@@ -61,6 +61,8 @@ def fused_step(decoder: Decoder, width: int, chosen: Tensor, parent: Tensor) -> 
     known = how is not None or kind in (Beam, Contrastive)
     if not known or not device.startswith("cuda") or available() is not None:
         return None
+    if kind is Beam and rows == 1:
+        return None  # one beam penalises logits, as greedy does; the kernels penalise log-probabilities
     # A kernel repeats one class's step, which a subclass may change: so exact classes, not what they declare.
     if kind is Beam:
         from edge_tui.engine.ops.triton.beam import FusedBeam
