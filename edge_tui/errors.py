@@ -9,9 +9,13 @@ class EdgeError(Exception):
     """Carries one sentence that names the thing, the limit and the way out.
 
     Programs branch on `code`, on `field` or on the class, never on the sentence.
+
+    Attributes:
+        field: The request's field at fault; empty if none is.
     """
 
     code: ClassVar[str] = "error"
+    field: str = ""
 
 
 class UsageError(EdgeError):

@@ -21,8 +21,16 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 FinishReason = Literal["eos", "stop", "length", "cancelled", "context", "done"]
-"""Why a run ended: end-of-sequence token, stop string, max_length, the user, context full, or the
-strategy itself (all beams finished)."""
+"""Codes of why a run ended."""
+FINISH_REASONS: dict[str, str] = {
+    "eos": "end of sequence",
+    "stop": "stop string",
+    "length": "max_length reached",
+    "cancelled": "stopped",
+    "context": "context full",
+    "done": "every hypothesis finished",
+}
+"""The codes in words, for readers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,15 +250,17 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Something could not be done. `message` is one sentence: the thing, the limit, the way out.
+    """Reports what could not be done.
 
     Attributes:
-        message: For the user.
+        message: For the user, one sentence: the thing, the limit, the way out.
         run: The run it ended, or None.
         field: The setting or parameter at fault, if one is.
         detail: A traceback for the log; never shown.
         problem: File, line and sentence where a strategy of the user's is at fault.
         role: The role whose model could not be loaded, if `load` was asked for it.
+        code: For programs: the `code` of the error's class (`edge_tui/errors.py`), "cancelled",
+            "out_of_memory", "not_a_number", "strategy_error", or "error" for a fault of the program.
     """
 
     message: str
@@ -259,6 +269,7 @@ class Failed:
     detail: str = ""
     problem: Problem | None = None
     role: str = ""
+    code: str = "error"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,14 @@ from dataclasses import replace
 from edge_tui import decoders
 from edge_tui.decoders.base import Param, ParamError
 from edge_tui.decoders.core.errors import problem_of
+from edge_tui.decoders.registry.registry import UnknownStrategy
 from edge_tui.engine.decode.prefix_cache import PrefixCache
 from edge_tui.engine.decode.run_state import Run
 from edge_tui.engine.events import Died, Event, Failed, Finished, Loaded, Queued
 from edge_tui.engine.models.manager import Loader, ModelManager, memory_of, release_cached_memory
 from edge_tui.engine.out_of_memory import is_out_of_memory, release
 from edge_tui.engine.port import Memory, ModelSpec, Request
+from edge_tui.errors import Cancelled, EdgeError, RequestError
 from edge_tui.util import logs
 
 _SWITCH = 0.0001
@@ -212,8 +214,8 @@ class LocalEngine:
 
 
 def explain(error: BaseException, run: int | None) -> Failed:
-    """An error as one sentence for the user; its traceback goes to the log only."""
-    field = getattr(error, "field", "")
+    """Turns an error into a code and a sentence for the user; its traceback goes to the log only."""
+    field = error.field if isinstance(error, EdgeError) else ""
     # A mistake in a request is no fault of the program: there is nothing to look up.
     detail = "" if field not in ("", "server") else "".join(traceback.format_exception(error))
     if is_out_of_memory(error):
@@ -223,14 +225,17 @@ def explain(error: BaseException, run: int | None) -> Failed:
             if run is not None
             else "The device ran out of memory: choose a shorter context, or a smaller precision or model."
         )
-    elif (problem := problem_of(error, decoders.is_strategy_file)) is not None:
+        return Failed(message, run, field, detail, code="out_of_memory")
+    if (problem := problem_of(error, decoders.is_strategy_file)) is not None:
         problem = replace(problem, sentence=logs.scrub(problem.sentence))
-        return Failed(problem.short, run, "", detail, problem)
-    elif type(error).__module__.startswith(("edge_tui", "decoders_user_")):
-        message = str(error)
-    else:
-        message = f"That failed: {_line(error)}. The log has the details."
-    return Failed(message, run, field, detail)
+        return Failed(problem.short, run, "", detail, problem, code="strategy_error")
+    if isinstance(error, EdgeError):
+        return Failed(str(error), run, field, detail, code=error.code)
+    if isinstance(error, ParamError | UnknownStrategy):  # `decoders` knows no EdgeError
+        return Failed(str(error), run, field, detail, code=RequestError.code)
+    if isinstance(error, Cancelled):
+        return Failed("The model's loading was stopped.", run, code="cancelled")
+    return Failed(f"That failed: {_line(error)}. The log has the details.", run, field, detail)
 
 
 def _line(error: BaseException) -> str:

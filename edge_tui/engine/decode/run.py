@@ -287,6 +287,7 @@ class _Decode:
                     f"The model's numbers broke at token {error.index} (NaN or infinite logits):"
                     " try float32 or bfloat16, or check the checkpoint.",
                     self._run.id,
+                    code="not_a_number",
                 )
             )
             reason = "cancelled"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from edge_tui.decoders.base import Output
+from edge_tui.errors import EdgeError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["Caps", "CapturableContext", "Context", "ContextFull", "LanguageModel", "ModelInfo", "Output"]
 
 
-class ContextFull(Exception):
-    """Says that more positions were asked for than the context has room for."""
+class ContextFull(EdgeError):
+    """Refuses positions that the context has no room for."""
+
+    code = "context_full"
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,7 +161,7 @@ class RemoteEngine:
             try:
                 await work
             except WireError as error:
-                self._events.append(Failed(str(error)))
+                self._events.append(Failed(str(error), code=error.code))
             except Exception as error:
                 self._events.append(_mistake(error, None))
 
@@ -201,7 +201,7 @@ class RemoteEngine:
         except (WireError, RequestError) as error:
             if isinstance(error, WireError) and not error.status:
                 self._server = None  # when it is back it may be another one
-            self._events.append(Failed(str(error), run, error.field))
+            self._events.append(Failed(str(error), run, error.field, code=error.code))
         except Exception as error:
             self._events.append(_mistake(error, run))
         finally:

@@ -67,7 +67,14 @@ async def decode(
                     return
                 elif kind == "error":
                     error = told["error"]
-                    post(Failed(str(error["message"]), run, str(error.get("param") or "")))
+                    post(
+                        Failed(
+                            str(error["message"]),
+                            run,
+                            str(error.get("param") or ""),
+                            code=str(error.get("code") or "error"),
+                        )
+                    )
                     return
                 elif (event := _other(run, kind, told)) is not None:
                     post(event)

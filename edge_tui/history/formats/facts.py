@@ -5,21 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from edge_tui.engine.events import FINISH_REASONS
 from edge_tui.engine.port import Message
 from edge_tui.engine.text.template_variables import written
 
 if TYPE_CHECKING:
     from edge_tui.history.runs import StoredRun
-
-REASONS = {
-    "eos": "end of sequence",
-    "stop": "stop string",
-    "length": "max_length reached",
-    "cancelled": "stopped",
-    "context": "context full",
-    "done": "every hypothesis finished",
-}
-"""Why runs end, for readers."""
 
 
 def facts(stored: StoredRun) -> list[tuple[str, str]]:
@@ -51,7 +42,7 @@ def ended(stored: StoredRun) -> str:
     """How the run came to its end."""
     if stored.message:
         return stored.message
-    return REASONS.get(stored.entry.reason, stored.entry.reason or stored.entry.state)
+    return FINISH_REASONS.get(stored.entry.reason, stored.entry.reason or stored.entry.state)
 
 
 def turns(stored: StoredRun) -> list[Message]:

@@ -11,6 +11,7 @@ from textual.widgets import Footer, Static, TextArea
 
 from edge_tui import decoders as registry
 from edge_tui.engine import events as engine_events
+from edge_tui.engine.events import FINISH_REASONS
 from edge_tui.transcript.colour_buckets import BUCKETS
 from edge_tui.tui.compositor import RowCompositor
 from edge_tui.tui.services import services
@@ -49,14 +50,6 @@ MINIMUM = (60, 16)
 """Columns and lines below which the screen only asks to be enlarged."""
 WIDE, TALL = 150, 34
 """From here on the inspector stands beside the sidebar, and strategies have a line each."""
-_REASONS = {
-    "eos": "end of sequence",
-    "stop": "stop string",
-    "length": "max_length reached",
-    "cancelled": "stopped",
-    "context": "context full",
-    "done": "every hypothesis finished",
-}
 _EMPTY = "ctrl+j runs the prompt.\n1-9 choose a strategy, ? shows every key."
 
 
@@ -326,7 +319,7 @@ class View(Screen[None]):
         if run is None or run.id != event.run or self.session.waiting:
             return
         said = [
-            _REASONS.get(event.reason, event.reason),
+            FINISH_REASONS.get(event.reason, event.reason),
             f"{event.new_tokens:,} tokens",
             f"{format.rate(event.tokens_per_second)} tok/s",
         ]
