@@ -13,7 +13,7 @@ import pytest
 import tomli
 
 from edge_tui import __version__, decoders
-from edge_tui.cli.main import parser
+from edge_tui.cli.parser import make_parser
 from edge_tui.tui.screens.help import readme_table
 
 ROOT = Path(__file__).parent.parent
@@ -64,7 +64,7 @@ def test_commands_of_the_documents_exist(document: Path) -> None:
         if words[0] == "make":
             assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), line
         elif words[0] == "edge-tui":
-            parser().parse_args(words[1:])  # raises for what does not exist
+            make_parser().parse_args(words[1:])  # raises for what does not exist
         elif words[0] not in ELSEWHERE:
             pytest.fail(f"who checks {line!r}?")
 

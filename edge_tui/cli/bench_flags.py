@@ -8,7 +8,7 @@ from typing import Any
 ARCHITECTURES = "qwen2-0.5b, qwen2-1.5b, phi-3-mini, qwen2-7b, llama-2-7b, llama-3.2-1b, tiny"
 
 
-def add(commands: Any, parser: type[argparse.ArgumentParser]) -> None:
+def add(commands: Any) -> None:
     """Adds the `bench` command with its own subcommands."""
     bench = commands.add_parser(
         "bench",
@@ -16,9 +16,7 @@ def add(commands: Any, parser: type[argparse.ArgumentParser]) -> None:
         description="Measures the engine: against the hardware, against generate(), and for quality.",
         allow_abbrev=False,
     )
-    kinds = bench.add_subparsers(
-        dest="bench", metavar="KIND", title="benches", required=True, parser_class=parser
-    )
+    kinds = bench.add_subparsers(dest="bench", metavar="KIND", title="benches", required=True)
     speed = _kind(kinds, "speed", "tokens per second, share of the hardware's floor, ratio to generate()")
     _models(speed)
     speed.add_argument("--strategies", default="greedy", metavar="A,B", help="strategies (default: greedy)")

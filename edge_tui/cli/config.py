@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from edge_tui import decoders
+from edge_tui.cli.flag_settings import load_settings
+from edge_tui.cli.messages import fail, print_line
 from edge_tui.config import resources
 from edge_tui.config.entries import shared_parameters, toml, value_of
 from edge_tui.config.names import parameters_of
@@ -17,14 +18,12 @@ from edge_tui.config.reader import flatten, read
 from edge_tui.config.schema import QUANTIZATION, SCHEMA, Literal
 from edge_tui.config.settings import COMMON, Settings, user_config
 from edge_tui.config.writer import ConfigError, change, write
-from edge_tui.util.sanitise import sanitise
 from edge_tui.util.user_file import exists, expand, read_text, reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from edge_tui.config.reader import Notice
     from edge_tui.decoders.base import Param
 
 _ALIASES = {
@@ -46,21 +45,23 @@ _ALIASES = {
 """Names that old files use for our keys, the last part of a path being what counts."""
 
 
-def run(given: Mapping[str, Any], settings: Settings, notices: Sequence[Notice]) -> int:
-    """Does what `edge-tui config …` asks; returns the exit status: 1 where a value cannot be used."""
-    what = given.get("what", "show")
-    try:
-        if what == "init":
-            return _init(settings.file or user_config())
-        if what == "import":
-            return _import(expand(given["old"]), settings.file or user_config())
-    except ConfigError as error:
-        return _fail(str(error))
+def run(flags: dict[str, Any]) -> int:
+    """Runs `edge-tui config …`; returns the exit status: 1 where a value cannot be used.
+
+    Raises:
+        ConfigError: a file cannot be read or written.
+    """
+    command, old = flags.pop("what", "show"), flags.pop("old", "")
+    settings, notices = load_settings(flags)
+    file = settings.file or user_config()
+    if command == "init":
+        return _init(file)
+    if command == "import":
+        return _import(expand(old), file)
     for line in show(settings):
-        print(sanitise(line, keep_newlines=False))
-    for notice in notices:
-        print(f"edge-tui: {sanitise(notice.precise(), keep_newlines=False)}", file=sys.stderr)
-    return 1 if notices else 0
+        print_line(line)
+    statuses = [fail(notice.precise()) for notice in notices if notice.origin]
+    return max(statuses, default=0)
 
 
 # Showing.
@@ -141,11 +142,9 @@ def _number(param: Param, shown: str) -> Any:
 
 def _init(path: Path) -> int:
     if exists(path):
-        return _fail(f"{path} is there already and stays as it is; `edge-tui config` shows what it says.")
+        return fail(f"{path} is there already and stays as it is; `edge-tui config` shows what it says.")
     write(path, template())
-    print(
-        f"{sanitise(str(path), keep_newlines=False)} is written: every key with its default, commented out."
-    )
+    print_line(f"{path} is written: every key with its default, commented out.")
     return 0
 
 
@@ -167,10 +166,10 @@ def _import(old: Path, path: Path) -> int:
     if values:
         change(path, values)
     for key, value in values.items():
-        print(sanitise(f"{key} = {toml(value)}", keep_newlines=False))
+        print_line(f"{key} = {toml(value)}")
     for sentence in said:
-        print(f"edge-tui: {sanitise(sentence, keep_newlines=False)}", file=sys.stderr)
-    print(sanitise(f"{len(values)} settings were written to {path}.", keep_newlines=False))
+        fail(sentence)
+    print_line(f"{len(values)} settings were written to {path}.")
     return 0
 
 
@@ -267,8 +266,3 @@ def _parameter(old: str, name: str, value: Any) -> tuple[str, Any] | None:
     return (
         f"parameters.{name}" if name in shared and not named else f"parameters.{decoder.name}.{name}"
     ), written
-
-
-def _fail(said: str) -> int:
-    print(f"edge-tui: {sanitise(said, keep_newlines=False)}", file=sys.stderr)
-    return 1

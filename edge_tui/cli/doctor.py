@@ -78,11 +78,11 @@ class Check:
     advice: str = ""
 
 
-def run(given: Mapping[str, Any]) -> int:
+def run(flags: Mapping[str, Any]) -> int:
     """Prints every check as it is done; returns 1 if one is an error, else 0."""
     worst = 0
     for check in checks():
-        if given.get("json"):
+        if flags.get("json"):
             print(json.dumps(asdict(check)).replace("\x7f", "\\u007f"))
         else:
             coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")

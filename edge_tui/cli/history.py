@@ -1,4 +1,4 @@
-"""`edge-tui history`: what was kept, for shells and scripts."""
+"""`edge-tui history`: lists, searches, shows, exports, imports and deletes runs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import json
 import sqlite3
 import sys
 import time
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_tui.cli.messages import fail, print_line
 from edge_tui.history import formats
 from edge_tui.history.compare import compare
 from edge_tui.history.formats import facts, lossless
@@ -17,6 +19,7 @@ from edge_tui.history.restore import recover, transcript_of
 from edge_tui.history.salvage import open_whole
 from edge_tui.history.schema import HistoryError, default_path
 from edge_tui.util.sanitise import sanitise
+from edge_tui.util.user_file import reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,36 +29,35 @@ if TYPE_CHECKING:
     from edge_tui.transcript.transcript import Transcript
 
 
-def run(given: Mapping[str, Any]) -> int:
-    """Does what `edge-tui history …` asks; returns the exit status."""
+def run(flags: Mapping[str, Any]) -> int:
+    """Runs `edge-tui history …`; returns the exit status.
+
+    Raises:
+        HistoryError: the history or the named run cannot be used.
+    """
     try:
-        store = open_whole(default_path())
-        if store.problem:
-            _fail(store.problem)
-        try:
+        with closing(open_whole(default_path())) as store:
+            if store.problem:
+                fail(store.problem)
             recover(store, time.time())
-            return _COMMANDS[given["what"] or "list"](store, given)
-        finally:
-            store.close()
-    except HistoryError as error:
-        return _fail(str(error))
+            return _COMMANDS[flags["what"] or "list"](store, flags)
     except sqlite3.Error as error:
-        return _fail(f"the history {default_path()} cannot be used ({error}).")
+        return fail(f"the history {default_path()} cannot be used ({error}).")
     except OSError as error:
         if error.filename is None:  # one of the streams, not a file that was named
             raise
-        return _fail(f"{error.filename} cannot be used: {(error.strerror or '').lower()}.")
+        return fail(f"{error.filename} cannot be used: {reason(error)}.")
 
 
-def _list(store: Store, given: Mapping[str, Any]) -> int:
+def _list(store: Store, flags: Mapping[str, Any]) -> int:
     entries = store.runs()
-    if "query" in given:
-        found = store.search(" ".join(given["query"]))
+    if "query" in flags:
+        found = store.search(" ".join(flags["query"]))
         entries = [entry for entry in entries if entry.id in found]
-    for entry in entries[: given["most"] or None]:
-        print(_json(entry) if given["json"] else _line(entry))
-    if not entries and not given["json"]:
-        print("No run holds that." if "query" in given else "No run has been kept yet.", file=sys.stderr)
+    for entry in entries[: flags["most"] or None]:
+        print(_json(entry) if flags["json"] else _line(entry))
+    if not entries and not flags["json"]:
+        print("No run holds that." if "query" in flags else "No run has been kept yet.", file=sys.stderr)
     return 0
 
 
@@ -70,19 +72,19 @@ def _line(entry: Entry) -> str:
     return sanitise(f"{said}  {entry.model}  {entry.prompt[:60]}", keep_newlines=False)
 
 
-def _show(store: Store, given: Mapping[str, Any]) -> int:
-    stored, transcript = _run(store, given["run"])
+def _show(store: Store, flags: Mapping[str, Any]) -> int:
+    stored, transcript = _run(store, flags["run"])
     for name, value in facts.facts(stored):
-        print(sanitise(f"{name:<18} {value}", keep_newlines=False))
+        print_line(f"{name:<18} {value}")
     for turn in facts.turns(stored):
         print(f"\n── {facts.SPEAKERS[turn.role]}\n{_safe(turn.content)}")
     print(f"\n── answer\n{_safe(transcript.text)}")
     return 0
 
 
-def _diff(store: Store, given: Mapping[str, Any]) -> int:
-    first, one = _run(store, given["run"])
-    second, other = _run(store, given["other"])
+def _diff(store: Store, flags: Mapping[str, Any]) -> int:
+    first, one = _run(store, flags["run"])
+    second, other = _run(store, flags["other"])
     seen = compare(first, one, second, other)
     for each in seen.settings:
         shown = [sanitise(value, keep_newlines=False)[:70] or "–" for value in (each.first, each.second)]
@@ -95,12 +97,12 @@ def _diff(store: Store, given: Mapping[str, Any]) -> int:
     return int(seen.parted)
 
 
-def _export(store: Store, given: Mapping[str, Any]) -> int:
-    stored, transcript = _run(store, given["run"])
-    output = given["output"]
-    kind = given["format"] or (Path(output).suffix[1:] if output else "")
+def _export(store: Store, flags: Mapping[str, Any]) -> int:
+    stored, transcript = _run(store, flags["run"])
+    output = flags["output"]
+    kind = flags["format"] or (Path(output).suffix[1:] if output else "")
     kind = kind if kind in formats.FORMATS else "md"
-    data = formats.render(kind, stored, transcript, store.pieces(stored.model), given["theme"])
+    data = formats.render(kind, stored, transcript, store.pieces(stored.model), flags["theme"])
     if output:
         Path(output).write_bytes(data)
     elif sys.stdout.isatty():
@@ -110,24 +112,24 @@ def _export(store: Store, given: Mapping[str, Any]) -> int:
     return 0
 
 
-def _import(store: Store, given: Mapping[str, Any]) -> int:
+def _import(store: Store, flags: Mapping[str, Any]) -> int:
     status = 0
-    for name in given["files"]:
+    for name in flags["files"]:
         try:
             stored = lossless.load(Path(name).read_bytes())
             entry = store.insert(stored, transcript_of(stored).text)
         except HistoryError as error:
-            status = _fail(f"{name}: {error}")
+            status = fail(f"{name}: {error}")
         else:
-            print(f"{sanitise(name, keep_newlines=False)} is run {entry.id} now.")
+            print_line(f"{name} is run {entry.id} now.")
     return status
 
 
-def _delete(store: Store, given: Mapping[str, Any]) -> int:
-    entries = [_entry(store, name) for name in given["runs"]]
-    if not given["yes"]:
+def _delete(store: Store, flags: Mapping[str, Any]) -> int:
+    entries = [_entry(store, name) for name in flags["runs"]]
+    if not flags["yes"]:
         if not sys.stdin.isatty():
-            return _fail("deleting asks first, but standard input is no terminal; add --yes.")
+            return fail("deleting asks first, but standard input is no terminal; add --yes.")
         for entry in entries:
             print(_line(entry))
         if input(f"Delete {len(entries)} for good? [y/N] ").strip().lower() != "y":
@@ -154,7 +156,7 @@ def _run(store: Store, name: str) -> tuple[StoredRun, Transcript]:
 
 
 def _entry(store: Store, name: str) -> Entry:
-    """The run that somebody means."""
+    """Finds a run by number, by the beginning of its name, or as `last`."""
     if name == "last":
         if entries := store.runs():
             return entries[0]
@@ -170,8 +172,3 @@ def _entry(store: Store, name: str) -> Entry:
 
 def _safe(text: str) -> str:
     return sanitise(text) if sys.stdout.isatty() else text
-
-
-def _fail(sentence: str) -> int:
-    print(f"edge-tui: {sanitise(sentence, keep_newlines=False)}", file=sys.stderr)
-    return 1

@@ -9,7 +9,7 @@ _MOST = 20
 """Runs that a list shows where no number is named."""
 
 
-def add(commands: Any, parser: type[argparse.ArgumentParser]) -> None:
+def add(commands: Any) -> None:
     """Adds the command."""
     history = commands.add_parser(
         "history",
@@ -19,7 +19,7 @@ def add(commands: Any, parser: type[argparse.ArgumentParser]) -> None:
         allow_abbrev=False,
     )
     history.set_defaults(most=_MOST, json=False)  # for the list that no word asks for
-    kinds = history.add_subparsers(dest="what", metavar="[list]", title="what", parser_class=parser)
+    kinds = history.add_subparsers(dest="what", metavar="[list]", title="what")
 
     def kind(name: str, said: str) -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = kinds.add_parser(name, help=said, description=f"{said.capitalize()}.")

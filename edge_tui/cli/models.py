@@ -5,41 +5,49 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from edge_tui.cli.flag_settings import load_settings
+from edge_tui.cli.messages import fail, print_line
+from edge_tui.errors import UsageError
 from edge_tui.hub import local_models
 from edge_tui.hub.memory_estimate import PRECISIONS, estimate_model
-from edge_tui.hub.remote import HubError, Progress, Pull, Remote, look, repository_id
+from edge_tui.hub.remote import Progress, Pull, Remote, look, repository_id
 from edge_tui.util.format import size
 from edge_tui.util.safe_stream import control
-from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edge_tui.config.settings import Settings
+    from edge_tui.engine.checkpoints.checkpoint import Checkpoint
     from edge_tui.hub.listing import Listing
 
 
-def run(settings: Settings, given: Mapping[str, Any]) -> int:
-    """Does what `edge-tui models …` asks; returns the exit status."""
-    if given.get("models") in (None, "list"):
+def run(flags: Mapping[str, Any]) -> int:
+    """Runs `edge-tui models …`; returns the exit status.
+
+    Raises:
+        HubError: the hub cannot be reached, or refuses.
+        UsageError: a repository's name is none.
+    """
+    settings, _ = load_settings({})
+    command = flags.get("models") or "list"
+    if command == "list":
         return _list(settings)
-    name = repository_id(given["repository"])
+    name = repository_id(flags["repository"])
     if not name:
-        shown = sanitise(repr(given["repository"]), keep_newlines=False)
-        return _fail(f"{shown} is not a repository id: write one like Qwen/Qwen2.5-0.5B-Instruct.", 2)
-    try:
-        remote = look(name)
-    except HubError as error:
-        return _fail(str(error))
-    _describe(remote, settings)
+        raise UsageError(
+            f"{flags['repository']!r} is not a repository id: write one like Qwen/Qwen2.5-0.5B-Instruct."
+        )
+    remote = look(name)
     if remote.checkpoint is None:
-        return _fail(remote.refusal)
-    return 0 if given["models"] == "look" else _pull(name)
+        return fail(remote.refusal)
+    _describe(remote, remote.checkpoint, settings)
+    return 0 if command == "look" else _pull(name)
 
 
 def _list(settings: Settings) -> int:
     for listing in local_models(settings.models.folders):
-        print(sanitise(_line(listing), keep_newlines=False))
+        print_line(_line(listing))
     return 0
 
 
@@ -50,20 +58,17 @@ def _line(listing: Listing) -> str:
     return f"{listing.name}  {facts}, {listing.tier}"
 
 
-def _describe(remote: Remote, settings: Settings) -> None:
-    """What is known before the download."""
-    checkpoint, listing = remote.checkpoint, remote.listing
-    if checkpoint is None:
-        return
+def _describe(remote: Remote, checkpoint: Checkpoint, settings: Settings) -> None:
+    """Prints what is known before the download."""
+    listing = remote.listing
     count = f"{listing.parameters / 1e9:.3g}B parameters"
-    said = f"{remote.name}: {listing.architecture}, {count}, {listing.dtype}"
-    print(sanitise(said, keep_newlines=False))
+    print_line(f"{remote.name}: {listing.architecture}, {count}, {listing.dtype}")
     print(f"  download  {size(remote.bytes)} in {len(remote.files)} files")
     print(f"  tier      {listing.tier}")
     seen = estimate_model(checkpoint, settings.device, settings.context)
     for precision in PRECISIONS:
         if precision in seen.reasons:
-            print(sanitise(f"  {precision:<9} {seen.reasons[precision]}", keep_newlines=False))
+            print_line(f"  {precision:<9} {seen.reasons[precision]}")
         else:
             print(f"  {precision:<9} {size(seen.estimates[precision].total)} on {seen.device.name}")
 
@@ -80,12 +85,12 @@ def _pull(name: str) -> int:
         pull.cancel()
         pull.wait(3)
         print(file=sys.stderr)
-        return _fail(f"{name} was not fetched; what has come whole is kept for the next time.", 130)
+        return fail(f"{name} was not fetched; what has come whole is kept for the next time.", 130)
     end = pull.wait()
     if shown:
         print(file=sys.stderr)
     if end.phase != "done":
-        return _fail(end.sentence)
+        return fail(end.sentence)
     print(f"{name} is ready.")
     return 0
 
@@ -98,8 +103,3 @@ def written(progress: Progress) -> str:
     if progress.rate is not None:
         parts.append(f"{size(int(progress.rate))}/s")
     return " · ".join(part for part in [*parts, progress.left] if part)
-
-
-def _fail(said: str, status: int = 1) -> int:
-    print(f"edge-tui: {sanitise(said, keep_newlines=False)}", file=sys.stderr)
-    return status

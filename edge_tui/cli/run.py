@@ -1,4 +1,4 @@
-"""`edge-tui run`: one prompt, decoded to standard output. The engine's plainest face.
+"""`edge-tui run`: decodes one prompt to standard output.
 
 The text, and only the text, goes to standard output: made safe on a terminal, untouched in a pipe.
 """
@@ -8,23 +8,28 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from dataclasses import dataclass, fields
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from edge_tui.cli.run_output import Json, Text
+from edge_tui.cli.flag_settings import load_settings, pop_flags
+from edge_tui.cli.messages import fail, print_line
+from edge_tui.cli.run_output import JsonWriter, TextWriter
 from edge_tui.config.precedence import told
 from edge_tui.engine import events
 from edge_tui.engine.port import Request
 from edge_tui.errors import UsageError
 from edge_tui.history.recorder import recorder_of
+from edge_tui.util import logs
+from edge_tui.util.format import bar
 from edge_tui.util.safe_stream import control
 from edge_tui.util.sanitise import sanitise
+from edge_tui.util.user_file import reason
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
-    from edge_tui.config.reader import Notice
     from edge_tui.config.settings import Settings
     from edge_tui.decoders.base import Decoder
     from edge_tui.engine.port import Engine
@@ -38,59 +43,51 @@ _MOST_BYTES = 64_000_000
 """Of a prompt: no context holds as much, and a pipe may never end."""
 
 
-def run(
-    settings: Settings,
-    notices: Sequence[Notice],
-    *,
-    asked: Sequence[str] = (),
-    prompt: str | None = None,
-    file: str | None = None,
-    json: bool = False,
-    quiet: bool = False,
-    n: int = 1,
-    logprobs: int = 0,
-) -> int:
-    """Decodes one prompt.
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The flags of `edge-tui run` that are no settings.
 
-    Args:
-        settings: Model, strategy and the rest.
-        notices: What was wrong with the configuration; told on standard error.
-        asked: Parameter names of the command line; one that the strategy does not have is refused.
+    Attributes:
         prompt: The prompt; without it `file`, without that standard input is read.
         file: A file with the prompt, "-" for standard input. One newline at its end is not part of it.
         json: One object per token, then a summary.
         quiet: Nothing on standard error but errors.
         n: Answers: samples of one batch, or the best of a search.
-        logprobs: Alternatives told for each token.
+        logprobs: Alternatives written for each token.
+    """
+
+    prompt: str | None = None
+    file: str | None = None
+    json: bool = False
+    quiet: bool = False
+    n: int = 1
+    logprobs: int = 0
+
+
+def run(flags: dict[str, Any]) -> int:
+    """Decodes one prompt.
 
     Returns:
         The exit status: 0, 1 if the engine could not, 130 after ctrl-c, 143 after TERM.
 
     Raises:
-        UsageError: the prompt or a parameter is not usable.
+        UsageError: the prompt or a flag cannot be used.
     """
     from edge_tui import decoders
-    from edge_tui.engine.local import LocalEngine
 
-    text = _prompt(prompt, file)
+    options = Options(**pop_flags(flags, (field.name for field in fields(Options))))
+    settings, notices = load_settings(flags)
+    prompt = _read_prompt(options)
     decoder = decoders.find(settings.strategy)
-    names = [param.name for param in decoder.params]
-    for name in asked:
-        if "." not in name and name not in names:
-            raise UsageError(f"{decoder.name} has no parameter {name!r}; it has {', '.join(names)}.")
-    if logprobs > events.TOP:
-        raise UsageError(f"--logprobs is {logprobs}, but at most {events.TOP} are told of each token.")
-    if logprobs and not json:
-        raise UsageError(
-            "--logprobs tells numbers of each token, which only --json has room for; add --json."
-        )
-    searches = _check_answers(decoder, settings, n)
-    for notice in () if quiet else (*notices, *decoders.problems(), *decoders.notices()):
-        _tell(str(notice))
-
+    _check_parameters(decoder, [pair.partition("=")[0].strip() for pair in flags.get("set", ())])
+    _check_logprobs(options)
+    searches = _check_answers(decoder, settings, options.n)
+    if not options.quiet:
+        for notice in (*notices, *decoders.problems(), *decoders.notices()):
+            print_line(str(notice), sys.stderr)
     values, sources, mode = settings.for_run(decoder.name)
     request = Request(
-        prompt=text,
+        prompt=prompt,
         strategy=decoder.name,
         values=values,
         sources=sources,
@@ -102,24 +99,21 @@ def run(
         system=settings.system,
         template=settings.template,
         control_tokens=settings.control_tokens,
-        samples=1 if searches else n,
+        samples=1 if searches else options.n,
     )
+    return _decode(request, settings, options)
+
+
+def _decode(request: Request, settings: Settings, options: Options) -> int:
+    """Runs one request on an engine of its own; returns the exit status."""
+    from edge_tui.engine.local import LocalEngine
+
     engine: Engine = LocalEngine(settings.specs())
     recorder = recorder_of(settings, offers=False)
     if recorder is not None:
         engine = recorder.record(engine)
-    writer: Text = Text(sys.stdout, settings.stream, n)
-    if json:
-        writer = Json(
-            sys.stdout,
-            samples=n,
-            logprobs=logprobs,
-            decode=engine.decode,
-            settings=_shown(settings),
-            provenance=_provenance(settings),
-            lost={name: told(each.lost) for name, each in settings.decisions(decoder.name).items()},
-        )
-    follower = _Follower(engine, writer, quiet)
+    writer = _writer(options, settings, engine)
+    follower = _Follower(engine, writer, options.quiet)
     handlers = {signal.SIGINT: follower.interrupt, signal.SIGTERM: _terminated}
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
@@ -134,10 +128,44 @@ def run(
         engine.close()
         if recorder is not None:
             written = recorder.close()
-            if not quiet:
-                _tell_of_history(recorder, written)
+            if not options.quiet:
+                _report_history(recorder, written)
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _writer(options: Options, settings: Settings, engine: Engine) -> TextWriter:
+    if not options.json:
+        return TextWriter(sys.stdout, settings.stream, options.n)
+    decisions = settings.decisions(settings.strategy)
+    return JsonWriter(
+        sys.stdout,
+        samples=options.n,
+        logprobs=options.logprobs,
+        decode=engine.decode,
+        settings=_shown(settings),
+        provenance=_provenance(settings),
+        lost={name: told(each.lost) for name, each in decisions.items()},
+    )
+
+
+def _check_parameters(decoder: Decoder, names: Iterable[str]) -> None:
+    """Refuses parameters of the command line that the strategy does not have; "other.name" passes."""
+    declared = [param.name for param in decoder.params]
+    for name in names:
+        if "." not in name and name not in declared:
+            raise UsageError(f"{decoder.name} has no parameter {name!r}; it has {', '.join(declared)}.")
+
+
+def _check_logprobs(options: Options) -> None:
+    if options.logprobs > events.TOP:
+        raise UsageError(
+            f"--logprobs is {options.logprobs}, but at most {events.TOP} are told of each token."
+        )
+    if options.logprobs and not options.json:
+        raise UsageError(
+            "--logprobs tells numbers of each token, which only --json has room for; add --json."
+        )
 
 
 class _Terminated(BaseException):
@@ -150,7 +178,7 @@ def _terminated(*_: object) -> None:
 
 
 def _check_answers(decoder: Decoder, settings: Settings, n: int) -> bool:
-    """Whether the answers are the best of a search rather than samples.
+    """Tells whether the answers are the best of a search rather than samples.
 
     Raises:
         UsageError: the search does not keep so many.
@@ -172,7 +200,7 @@ _KEYS = (
 
 
 def _shown(settings: Settings) -> dict[str, object]:
-    """The settings that a run depends on, for the summary."""
+    """Returns the settings that a run depends on, for the summary."""
     return {
         "model": settings.models.name,
         "precision": settings.precision,
@@ -189,7 +217,7 @@ def _shown(settings: Settings) -> dict[str, object]:
 
 
 def _provenance(settings: Settings) -> dict[str, object]:
-    """Where each of those settings came from, and the values that lost, for the summary."""
+    """Returns where each of those settings came from, and the values that lost, for the summary."""
     keys = [*_KEYS, *(f"template.{name}" for name in settings.template)]
     lost = {key: told(reversed(settings.claims_of(key)[:-1])) for key in keys}
     return {
@@ -198,41 +226,47 @@ def _provenance(settings: Settings) -> dict[str, object]:
     }
 
 
-def _prompt(prompt: str | None, file: str | None) -> str:
-    if prompt is not None and file is not None:
-        raise UsageError("there are two prompts, one as argument and one with -f; give one of them.")
-    if prompt is None:
-        if file is None and sys.stdin.isatty():
-            raise UsageError("there is no prompt; give it as argument, with -f FILE, or on standard input.")
-        try:
-            if file in (None, "-"):
-                raw = sys.stdin.buffer.read(_MOST_BYTES + 1)
-            else:
-                with Path(str(file)).open("rb") as opened:  # a pipe too, which shells make of <(…)
-                    raw = opened.read(_MOST_BYTES + 1)
-            if len(raw) > _MOST_BYTES:
-                raise UsageError(f"the prompt has more than {_MOST_BYTES:,} bytes; give a shorter one.")
-            prompt = raw.decode().removesuffix("\n")
-        except UnicodeDecodeError as error:
-            raise UsageError(f"the prompt is not UTF-8 (byte {error.start}).") from error
-        except OSError as error:
-            raise UsageError(f"{file} cannot be read: {error.strerror}.") from error
-    return prompt
+def _read_prompt(options: Options) -> str:
+    """Returns the prompt of the arguments, a file or standard input.
+
+    Raises:
+        UsageError: there is none, there are two, or it cannot be read.
+    """
+    file = options.file
+    if options.prompt is not None:
+        if file is not None:
+            raise UsageError("there are two prompts, one as argument and one with -f; give one of them.")
+        return options.prompt
+    if file is None and sys.stdin.isatty():
+        raise UsageError("there is no prompt; give it as argument, with -f FILE, or on standard input.")
+    try:
+        if file in (None, "-"):
+            raw = sys.stdin.buffer.read(_MOST_BYTES + 1)
+        else:
+            with Path(str(file)).open("rb") as opened:  # a pipe too, which shells make of <(…)
+                raw = opened.read(_MOST_BYTES + 1)
+        if len(raw) > _MOST_BYTES:
+            raise UsageError(f"the prompt has more than {_MOST_BYTES:,} bytes; give a shorter one.")
+        return raw.decode().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the prompt is not UTF-8 (byte {error.start}).") from error
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {reason(error)}.") from error
 
 
 class _Follower:
-    """Hands on what the engine says.
+    """Polls the engine and writes each event to standard output or standard error.
 
     Args:
         engine: With one run submitted.
         writer: Of standard output.
-        quiet: Say nothing but errors.
+        quiet: Print nothing but errors on standard error.
     """
 
-    def __init__(self, engine: Engine, writer: Text, quiet: bool) -> None:
+    def __init__(self, engine: Engine, writer: TextWriter, quiet: bool) -> None:
         self._engine, self._writer, self._quiet = engine, writer, quiet
         self._bar = not quiet and sys.stderr.isatty()
-        self._told: set[str] = set()
+        self._printed: set[str] = set()
         self._drawn = 0
         self._interrupted = False
 
@@ -253,62 +287,62 @@ class _Follower:
                 self._engine.cancel()
                 deadline = time.monotonic() + STOP_SECONDS
             for event in self._engine.poll():
-                if (status := self._take(event)) is not None:
+                if (status := self._handle(event)) is not None:
                     return 130 if self._interrupted else status
             time.sleep(POLL_SECONDS)
         self._writer.end()
         return 130
 
-    def _take(self, event: events.Event) -> int | None:
+    def _handle(self, event: events.Event) -> int | None:
         """Handles one event; the exit status if it was the last."""
         writer = self._writer
         match event:
             case events.Progress():
                 self._draw(event)
             case events.Loaded():
-                if isinstance(writer, Json):
+                if isinstance(writer, JsonWriter):
                     writer.loaded[event.role] = event
-                self._tell_all(event.notices)
+                self._print_new(event.notices)
             case events.Started():
                 writer.start(event)
-                self._tell_all(event.notices)
+                self._print_new(event.notices)
             case events.TokenBatch():
                 self._erase()
                 writer.tokens(event)
             case events.Noticed():
-                self._tell_all([event.message])
+                self._print_new([event.message])
             case events.Finished():
                 self._erase()
                 writer.finish(event)
                 if not self._quiet:
-                    _tell(_summary(event, writer.started))
+                    print_line(_summary(event, writer.started), sys.stderr)
                 return 0
             case events.Failed() | events.Died():
                 self._erase()
                 writer.end()
                 if not self._interrupted:  # who stops a load does not want to hear that it was stopped
-                    _tell(f"edge-tui: {event.message}")
+                    fail(event.message)
                     if event.detail:
-                        _log(event.detail)
+                        logs.detail(event.detail)
                 return 1
         return None
 
-    def _tell_all(self, lines: Sequence[str]) -> None:
-        """Each only once: two models may have the same to say."""
+    def _print_new(self, lines: Iterable[str]) -> None:
+        """Prints each line once: two models may say the same."""
         self._erase()
         for line in () if self._quiet else lines:
-            if line not in self._told:
-                self._told.add(line)
-                _tell(line)
+            if line not in self._printed:
+                self._printed.add(line)
+                print_line(line, sys.stderr)
 
     def _draw(self, event: events.Progress) -> None:
-        """A bar on the terminal while a model loads or a long prompt is read."""
+        """Draws a progress bar while a model loads or a long prompt is read."""
         if not self._bar or (event.what == "prefill" and event.total < 1024):
             return
         share = event.done / max(event.total, 1)
         what = "loading" if event.what == "load" else "reading the prompt of"
         line = f"{what} {sanitise(event.name, keep_newlines=False)} "
-        line += f"▕{'█' * round(share * _BAR):<{_BAR}}▏ {share:4.0%}"
+        line += f"▕{bar(share, _BAR)}▏ {share:4.0%}"
         control(sys.stderr, f"\r{line:<{self._drawn}}")
         self._drawn = len(line)
 
@@ -330,19 +364,11 @@ def _summary(end: events.Finished, begin: events.Started | None) -> str:
     return " · ".join(parts)
 
 
-def _tell(line: str) -> None:
-    print(sanitise(line, keep_newlines=False), file=sys.stderr)
-
-
-def _tell_of_history(recorder: Recorder, written: bool) -> None:
-    """Says why this run is not in the history, if it is not."""
+def _report_history(recorder: Recorder, written: bool) -> None:
+    """Prints why this run is missing in the history, if it is."""
     if recorder.problem:
-        _tell(recorder.problem)
+        print_line(recorder.problem, sys.stderr)
     elif not written:
-        _tell("The history could not be written in time: the end of this run may be missing there.")
-
-
-def _log(detail: str) -> None:
-    from edge_tui.util import logs
-
-    logs.detail(detail)
+        print_line(
+            "The history could not be written in time: the end of this run may be missing there.", sys.stderr
+        )

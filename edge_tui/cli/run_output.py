@@ -1,4 +1,4 @@
-"""What `edge-tui run` writes to standard output: plain text, or JSON lines."""
+"""Writes a run to standard output: plain text, or JSON lines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SEPARATOR = "---"
 
 
 @dataclass
-class Text:
+class TextWriter:
     """Writes text: as it comes where it is certain, at the end where hypotheses still compete.
 
     Of several samples the first is written as it comes and the others follow it.
@@ -44,11 +44,11 @@ class Text:
     _ended: bool = False
 
     def start(self, event: Started) -> None:
-        """Learns how many rows there are."""
+        """Notes the run's strategy and columns."""
         self.started = event
 
     def tokens(self, batch: TokenBatch) -> None:
-        """Takes tokens."""
+        """Writes the first row's tokens, or keeps them for the end."""
         if self._competing:
             return
         for row, text in zip(batch.row.tolist(), batch.text, strict=True):
@@ -59,7 +59,7 @@ class Text:
         self.out.flush()
 
     def finish(self, event: Finished) -> None:
-        """Writes what is still missing."""
+        """Writes the rest of the first answer, and the other answers."""
         texts = self.answers(event)
         self._write(texts[0].removeprefix(self._written))
         self._written = texts[0]
@@ -76,7 +76,7 @@ class Text:
         self.out.flush()
 
     def answers(self, event: Finished) -> list[str]:
-        """The text of each answer, best or first one first; at least one."""
+        """Returns the text of each answer, best or first one first; at least one."""
         if event.ranked:
             return [answer.text for answer in event.ranked[: self.samples]]
         if event.answer_text is not None:
@@ -87,7 +87,7 @@ class Text:
 
     @property
     def _competing(self) -> bool:
-        """Whether rows are hypotheses of which only some become answers, even where there is one row."""
+        """True where rows are hypotheses of which only some become answers, even where there is one row."""
         return self.started is not None and decoders.find(self.started.strategy).kind == "search"
 
     def _write(self, text: str) -> None:
@@ -95,7 +95,7 @@ class Text:
 
 
 @dataclass
-class Json(Text):
+class JsonWriter(TextWriter):
     """Writes one object a line: every token of every row, then the summary.
 
     Attributes:
@@ -162,12 +162,12 @@ class Json(Text):
         self.end()
 
     def _lost(self, name: str, value: Resolved) -> list[dict[str, Any]]:
-        """The values that lost to a parameter's, the checkpoint's own last."""
+        """Returns the values that lost to a parameter's, the checkpoint's own last."""
         own = {"key": name, "value": value.checkpoint, "source": CHECKPOINT}
         return [*self.lost.get(name, ()), *([own] if value.checkpoint is not None else [])]
 
     def end(self) -> None:
-        """Every line is whole already."""
+        """Flushes; every line is whole already."""
         self.out.flush()
 
     def _records(self, batch: TokenBatch) -> Iterator[dict[str, Any]]:
@@ -199,7 +199,7 @@ class Json(Text):
 
 
 def _finite(value: Any) -> Any:
-    """JSON knows no infinity: such a number becomes null."""
+    """Replaces numbers that JSON does not know (infinity, NaN) by None."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

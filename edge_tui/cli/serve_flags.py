@@ -11,12 +11,11 @@ DESCRIPTION = (
 )
 
 
-def add(commands: Any, parser: type[argparse.ArgumentParser], add_settings: Any) -> None:
+def add(commands: Any, add_settings: Any) -> None:
     """Adds the command.
 
     Args:
         commands: The subparsers of the command line.
-        parser: Class of its parsers.
         add_settings: Adds the flags of settings, which are the defaults of what requests leave out.
     """
     serve = commands.add_parser(

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edge_tui.errors import EdgeError
+from edge_tui.errors import UsageError
 from edge_tui.util import logs
 from edge_tui.util.user_file import expand
 
@@ -26,7 +26,7 @@ _RANGES = {
 """Flag, least and most of each limit."""
 
 
-class OptionError(EdgeError, ValueError):
+class OptionError(UsageError, ValueError):
     """Options that cannot be served with; one sentence."""
 
     code = "option"

@@ -338,13 +338,13 @@ def test_models_alone_lists_them() -> None:
 
 def test_terminal_sees_escapes_and_pipes_get_them() -> None:
     """The writer's two faces, on the same text."""
-    from edge_tui.cli.run_output import Text
+    from edge_tui.cli.run_output import TextWriter
 
     read, write = os.pipe()
     leader, follower = os.openpty()
     with os.fdopen(write, "w") as pipe, os.fdopen(follower, "w") as terminal:
         for out in (pipe, terminal):
-            Text(out)._write(f"{RED}a")
+            TextWriter(out)._write(f"{RED}a")
     assert os.read(read, 100) == f"{RED}a".encode()
     assert os.read(leader, 100) == "␛[31ma".encode()
     for descriptor in (read, leader):

@@ -138,7 +138,7 @@ def test_flags_that_cannot_be_served_with(flags: tuple[str, ...], words: str) ->
 def test_libraries_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "find_spec", lambda name: None if name == "uvicorn" else object())
     with pytest.raises(UsageError, match=r"needs uvicorn; .*edge-tui\[serve\]"):
-        serve.run(DEMO, [], {})
+        serve.run({})
 
 
 def test_a_model_that_is_not_there_ends_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

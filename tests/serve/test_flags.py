@@ -15,7 +15,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from edge_tui.cli.main import parser
+from edge_tui.cli.parser import make_parser
 from edge_tui.engine.checkpoints.locate import DEMO
 from tests.serve.conftest import SLOW
 from tests.serve.process import Process, ready
@@ -325,7 +325,7 @@ def _decoders(served: Served) -> None:
 
 
 def _flags() -> set[str]:
-    commands = next(each for each in parser([])._actions if isinstance(each, argparse._SubParsersAction))
+    commands = next(each for each in make_parser([])._actions if isinstance(each, argparse._SubParsersAction))
     serve = commands.choices["serve"]
     return {flag for action in serve._actions for flag in action.option_strings} - {"-h", "--help"}
 

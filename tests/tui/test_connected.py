@@ -111,9 +111,9 @@ def test_the_flag_opens_the_workbench_over_a_server(server: Running, home: Path)
 def test_what_cannot_be_connected_to(
     flags: list[str], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edge_tui.cli import main
+    from edge_tui.cli import main, workbench
 
-    monkeypatch.setattr(main, "_need_terminal", lambda: None)
+    monkeypatch.setattr(workbench, "_require_terminal", lambda: None)
     assert main.main(flags) == 2
     said = capsys.readouterr().err
     assert words in said

@@ -1,0 +1,67 @@
+"""Loads the settings with the command line's flags as their top layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edge_tui.config.names import flag_of
+from edge_tui.config.reader import Notice
+from edge_tui.config.schema import Literal
+from edge_tui.config.settings import load
+from edge_tui.engine.text.template_variables import assignment
+from edge_tui.errors import UsageError
+from edge_tui.util.user_file import expand
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from edge_tui.config.settings import Settings
+
+
+def pop_flags(flags: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Removes a command's own flags from `flags` and returns them; the settings remain."""
+    return {name: flags.pop(name) for name in names if name in flags}
+
+
+def load_settings(flags: dict[str, Any]) -> tuple[Settings, list[Notice]]:
+    """Loads all layers of settings.
+
+    Args:
+        flags: Values by dotted key; `config` names the file, `set` and `template` hold NAME=VALUE pairs.
+
+    Raises:
+        UsageError: a flag's value cannot be used.
+    """
+    overrides: dict[str, Any] = {
+        key: Literal(value) if isinstance(value, str) else value
+        for key, value in flags.items()
+        if key not in ("config", "set", "template")
+    }
+    repeated: list[Notice] = []
+    for pair in flags.get("template", []):
+        try:
+            name, variable = assignment(pair)
+        except ValueError as error:
+            raise UsageError(f"--template: {error}") from error
+        repeated += _override(overrides, f"template.{name}", variable)
+    for pair in flags.get("set", []):
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--set takes NAME=VALUE, for example --set temperature=0.7, not {pair!r}.")
+        repeated += _override(overrides, f"parameters.{name.strip()}", Literal(value.strip()))
+    config = flags.get("config")
+    settings, notices = load(overrides, user_file=expand(config) if config else None)
+    for notice in notices:
+        if notice.origin.startswith("--"):
+            raise UsageError(str(notice))
+    return settings, [*notices, *repeated, *settings.ties()]
+
+
+def _override(overrides: dict[str, Any], key: str, value: Any) -> list[Notice]:
+    """Adds a flag's value; returns a notice if it replaces another one of the same name."""
+    before = overrides.get(key, value)
+    overrides[key] = value
+    if before == value:
+        return []
+    name = key.partition(".")[2]
+    return [Notice(f"{flag_of(key)} {name} was given twice: {value} holds, {before} does not count.")]

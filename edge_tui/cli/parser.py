@@ -1,0 +1,257 @@
+"""Declares the command line's flags: those of the workbench, of every setting and of the small commands."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from edge_tui import __version__
+from edge_tui.cli import bench_flags, history_flags, serve_flags
+from edge_tui.cli.messages import PROGRAM
+from edge_tui.cli.repeated_flags import Append
+from edge_tui.errors import UsageError
+from edge_tui.util.sanitise import sanitise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_MOST = 256
+"""Upper bound of counts that cost memory each."""
+_CONFIG_HELP = "read this file instead of your own config.toml"
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises `UsageError` where argparse would exit, and sanitises the help."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # The help quotes titles and sentences of the user's own strategies.
+        super()._print_message(sanitise(message), file)
+
+
+def make_parser(argv: Sequence[str] | None = None) -> argparse.ArgumentParser:
+    """Makes the parser. A flag that is absent does not appear in its result, so that it overrides nothing.
+
+    Args:
+        argv: The arguments to be parsed; the help looks in them for folders of the user's own strategies.
+    """
+    top = Parser(
+        prog=PROGRAM,
+        description="Watch a language model decode, token by token, under one strategy or another.",
+        epilog="Defaults come from config.toml and EDGE_TUI_* variables; see README.md.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    top.add_argument(
+        "--connect", metavar="URL", help="decode on a server: edge-tui serve, or one with OpenAI's API"
+    )
+    top.add_argument("--api-key-file", metavar="FILE", help="the key that the server wants to see")
+    add_settings(top)
+    commands = top.add_subparsers(dest="command", metavar="[run]", title="commands")
+    run = _add_run(commands, argv)
+    bench_flags.add(commands)
+    _add_models(commands)
+    _add_config(commands)
+    _add_doctor(commands)
+    serve_flags.add(commands, add_settings)
+    history_flags.add(commands)
+    for each in (top, run):
+        each.add_argument(
+            "--no-history", dest="history.keep", action="store_false", help="leave nothing of it on disk"
+        )
+    return top
+
+
+def _add_run(commands: Any, argv: Sequence[str] | None) -> argparse.ArgumentParser:
+    run: argparse.ArgumentParser = commands.add_parser(
+        "run",
+        help="decode one prompt to standard output",
+        description="Streams one prompt's text to standard output; all else goes to standard error.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run.format_help = partial(_help_with_parameters, run.format_help, argv)  # type: ignore[method-assign]
+    run.add_argument(
+        "prompt", nargs="?", metavar="PROMPT", help="the prompt; without it, standard input is read"
+    )
+    run.add_argument("-f", "--file", metavar="FILE", help="read the prompt from a file (- is standard input)")
+    run.add_argument("--json", action="store_true", help="one JSON object per token, then a summary")
+    run.add_argument(
+        "--logprobs",
+        type=_count,
+        metavar="N",
+        help="with --json: the N likeliest tokens of each step, up to 20",
+    )
+    run.add_argument(
+        "--n", type=_count, metavar="N", help="so many answers: samples in one batch, or a search's best"
+    )
+    run.add_argument("-q", "--quiet", action="store_true", help="nothing on standard error but errors")
+    add_settings(run)
+    return run
+
+
+def add_settings(to: argparse.ArgumentParser, screen: bool = True) -> None:
+    """Adds the flags of settings; those of a screen or a stream of text only where there is one."""
+    model = to.add_argument_group("model")
+    model.add_argument(
+        "--model",
+        dest="models.name",
+        metavar="NAME",
+        help="demo/expert, an id in the local cache, or a folder",
+    )
+    model.add_argument(
+        "--expert", dest="models.expert", metavar="NAME", help="larger model of a contrastive pair"
+    )
+    model.add_argument(
+        "--amateur", dest="models.amateur", metavar="NAME", help="smaller model of a contrastive pair"
+    )
+    model.add_argument(
+        "--draft", dest="models.draft", metavar="NAME", help="model that proposes in speculative decoding"
+    )
+    model.add_argument("--precision", metavar="P", help="auto, float32, bfloat16, float16, int8 or 4bit")
+    model.add_argument("--device", metavar="D", help="auto, cpu, mps, cuda or cuda:N")
+    model.add_argument("--context", metavar="N", help="positions to reserve; 0 is the model's limit")
+
+    decoding = to.add_argument_group("decoding")
+    decoding.add_argument("--strategy", metavar="NAME", help="greedy, beam, top_k, top_p, min_p, …")
+    decoding.add_argument(
+        "--set",
+        dest="set",
+        action=Append,
+        metavar="NAME=VALUE",
+        help="a strategy's parameter; may be repeated",
+    )
+    decoding.add_argument("--mode", metavar="MODE", help="custom, exploratory or focused")
+    decoding.add_argument("--seed", metavar="N", help="a whole number; auto or -1 draws one")
+    decoding.add_argument(
+        "--max-new-tokens", "--max-length", dest="max_length", metavar="N", help="most new tokens"
+    )
+    decoding.add_argument("--stop", action=Append, metavar="TEXT", help="end at this text; may be repeated")
+    decoding.add_argument(
+        "--chat", action=argparse.BooleanOptionalAction, help="use the model's chat template"
+    )
+    decoding.add_argument(
+        "--raw", dest="chat", action="store_false", help="complete the prompt as it stands (--no-chat)"
+    )
+    decoding.add_argument("--system", metavar="TEXT", help="system prompt for the chat template")
+    decoding.add_argument(
+        "--template",
+        action=Append,
+        metavar="NAME=VALUE",
+        help="a variable of the chat template, as in enable_thinking=false; may be repeated",
+    )
+    decoding.add_argument(
+        "--control-tokens",
+        action=argparse.BooleanOptionalAction,
+        help="a control token's name in the prompt is that token, not text",
+    )
+
+    rest = to.add_argument_group("the rest")
+    if screen:
+        rest.add_argument(
+            "--no-stream", dest="stream", action="store_false", help="show the text when it is finished"
+        )
+        rest.add_argument("--theme", dest="ui.theme", metavar="NAME", help="theme of the workbench")
+    rest.add_argument("--config", metavar="FILE", help=_CONFIG_HELP)
+    rest.add_argument(
+        "--decoders",
+        dest="decoder_folders",
+        action=Append,
+        metavar="DIR",
+        help="a folder with strategies of your own",
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= _MOST:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {_MOST}, not {text!r}")
+    return int(text)
+
+
+def _help_with_parameters(plain: Callable[[], str], argv: Sequence[str] | None) -> str:
+    """Returns the help followed by every strategy's parameters, each described once."""
+    from edge_tui import decoders
+    from edge_tui.cli.flag_settings import load_settings
+
+    places = Parser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    places.add_argument("--config")
+    places.add_argument("--decoders", dest="decoder_folders", action="append")
+    with suppress(UsageError):  # strategies of the user's own are where the settings say
+        load_settings(vars(places.parse_known_args(argv)[0]))
+    lines = ["parameters of each strategy, for --set:"]
+    told: set[tuple[str, str, float]] = set()
+    for decoder in decoders.strategies():
+        lines += ["", f"  {decoder.name}: {decoder.summary}"]
+        shared = []
+        for param in decoder.params:
+            if (key := (param.name, param.help, param.default)) in told:
+                shared.append(param.name)
+                continue
+            told.add(key)
+            about = f"{param.help} {param.range()}; default {param.format(param.default)}"
+            lines += textwrap.wrap(
+                f"{param.name:<20} {about}", 100, initial_indent=" " * 4, subsequent_indent=" " * 25
+            )
+        if shared:
+            lines += textwrap.wrap(
+                f"also: {', '.join(shared)}", 100, initial_indent=" " * 4, subsequent_indent=" " * 10
+            )
+    return plain() + "\n" + "\n".join(lines) + "\n"
+
+
+def _add_models(commands: Any) -> None:
+    models = commands.add_parser(
+        "models",
+        help="list the models here, download others",
+        description="The models of this machine and of the hub; HF_TOKEN and HF_ENDPOINT are honoured.",
+        allow_abbrev=False,
+    )
+    kinds = models.add_subparsers(dest="models", metavar="[list]", title="what")
+    kinds.add_parser("list", help="what is here", description="Lists the models of this machine.")
+    for name, said in (
+        ("look", "what a model on the hub would take, before a download"),
+        ("pull", "download a model into the local cache"),
+    ):
+        one = kinds.add_parser(name, help=said, description=f"Says {said}." if name == "look" else None)
+        one.add_argument("repository", metavar="REPO", help="an id like Qwen/Qwen2.5-0.5B-Instruct")
+
+
+def _add_config(commands: Any) -> None:
+    config = commands.add_parser(
+        "config",
+        help="show the settings and where they come from",
+        description="Prints every setting with its source; writes your own file.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    config.add_argument("--config", metavar="FILE", help=_CONFIG_HELP)
+    kinds = config.add_subparsers(dest="what", metavar="[show]", title="what")
+    kinds.add_parser("show", help="every setting and its source", description="Prints every setting.")
+    kinds.add_parser(
+        "init",
+        help="write your own config.toml, every key commented out",
+        description="Writes your own config.toml with every default as a comment; an existing one stays.",
+    )
+    old = kinds.add_parser(
+        "import",
+        help="take over an old YAML configuration",
+        description="Reads an old YAML configuration and writes its settings into your own config.toml.",
+    )
+    old.add_argument("old", metavar="OLD.yaml", help="the file to read")
+
+
+def _add_doctor(commands: Any) -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help="check this machine and terminal",
+        description="Checks Python, torch, GPU, terminal, cache and disk, and says what to do about each.",
+        allow_abbrev=False,
+    )
+    doctor.add_argument("--json", action="store_true", help="one JSON object per check")
