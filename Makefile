@@ -40,8 +40,7 @@ bench-tui: $(VENV)/.dev ## Measure the screen through a pseudo-terminal
 	$(BIN)/python -m edge_tui.bench.screen $(ARGS)
 
 docs: $(VENV)/.dev ## Write the generated parts of README.md and docs/ anew
-	$(BIN)/python -m tests.test_packaging
-	$(BIN)/python tools/write_docs.py
+	$(BIN)/python -m tools.write_docs
 
 screenshots: $(VENV)/.dev ## Take the README's pictures anew, and put every screen on one sheet
 	$(BIN)/python tools/take_screenshot.py

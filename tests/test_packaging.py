@@ -1,11 +1,10 @@
-"""What the documents say is what there is. Run as a module, it writes the README's generated tables anew."""
+"""Commands, links, trees and versions of the documents exist."""
 
 from __future__ import annotations
 
 import re
 import shlex
 import subprocess
-import sys
 from itertools import chain
 from pathlib import Path
 
@@ -14,45 +13,16 @@ import tomli
 
 from edge_tui import __version__, decoders
 from edge_tui.cli.parser import make_parser
-from edge_tui.tui.screens.help import readme_table
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
-DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 ELSEWHERE = {"curl", "docker", "mkdir", "pip", "python", "ssh"}
 """Commands of the documents that are not ours to check."""
-
-
-def strategies_table() -> str:
-    rows = ["| strategy | | parameters of its own |", "|---|---|---|"]
-    shared = {"temperature", "repetition_penalty", "presence_penalty", "frequency_penalty", "order"}
-    for decoder in decoders.strategies():
-        own = [f"`{param.name}`" for param in decoder.params if param.name not in shared]
-        rows.append(f"| `{decoder.name}` | {decoder.summary} | {' '.join(own)} |")
-    return "\n".join(rows)
-
-
-TABLES = {"strategies": strategies_table, "keys": readme_table}
-
-
-def with_table(text: str, name: str) -> str:
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    before, _, rest = text.partition(begin)
-    _, _, after = rest.partition(end)
-    assert rest, f"README.md has no markers for {name}"
-    assert after, f"README.md has no markers for {name}"
-    return f"{before}{begin}\n{TABLES[name]()}\n{end}{after}"
 
 
 def commands(text: str) -> list[str]:
     blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     return [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
-
-
-@pytest.mark.parametrize("name", TABLES)
-def test_readme_tables_are_fresh(name: str) -> None:
-    text = README.read_text()
-    assert text == with_table(text, name), "write them anew: python -m tests.test_packaging"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -76,17 +46,17 @@ def test_links_lead_somewhere(document: Path) -> None:
         assert target.startswith("https://") or (document.parent / path).exists(), target
 
 
-def test_tree_in_contributing_exists() -> None:
-    tree = (ROOT / "CONTRIBUTING.md").read_text().partition("## The tree")[2].split("```")[1]
-    folder, inner = ROOT, ROOT
-    for line in tree.strip("\n").splitlines():
+def test_the_tree_and_the_files_of_architecture_exist() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    folders = [ROOT]
+    for line in text.partition("## The tree")[2].split("```")[1].strip("\n").splitlines():
         depth = (len(line) - len(line.lstrip())) // 4
-        for name in re.split(r"\s{2,}", line.strip())[: 2 if "cli.py" in line else 1]:
-            base = (ROOT, folder, inner)[depth]
-            assert (base / name).exists(), line
-            if name.endswith("/"):
-                folder = base / name if depth == 0 else folder
-                inner = base / name if depth == 1 else inner
+        for name in re.split(r"\s{2,}", line.strip())[0].split():
+            path = folders[depth] / name
+            assert path.exists(), line
+            folders[depth + 1 :] = [path]
+    for name in re.findall(r"`([\w/]+(?:\.py|/))`", text):
+        assert any((base / name).exists() for base in (ROOT, ROOT / "edge_tui")), name
 
 
 def test_example_strategy_works(tmp_path: Path) -> None:
@@ -144,11 +114,3 @@ def test_make_says_what_there_is_and_asks_for_the_right_python(tmp_path: Path) -
     assert done.returncode != 0
     assert "Python 3.11 or newer" in done.stderr
     assert not (tmp_path / ".venv").exists()
-
-
-if __name__ == "__main__":
-    text = README.read_text()
-    for table in TABLES:
-        text = with_table(text, table)
-    README.write_text(text)
-    sys.stdout.write("README.md is fresh.\n")

@@ -1,10 +1,12 @@
-"""Write what in `docs/` follows from the code: `python tools/write_docs.py`, or `make docs`.
+"""Writes the generated documents and tables: `python -m tools.write_docs`, or `make docs`.
 
-* `strategies.md` from the strategies' own docstrings and parameters;
-* the table of settings in `configuration.md` from config.toml and its comments;
-* the tables in `benchmarks.md` from the files in `docs/measured/`, which `edge-tui bench … --json` wrote.
+* README.md: the table of strategies;
+* docs/strategies.md: the strategies' own docstrings and parameters;
+* docs/keys.md: the table of keys, from the registry of actions;
+* docs/configuration.md: the table of settings, from config.toml and its comments;
+* docs/benchmarks.md: the tables, from the files in docs/measured/ that `edge-tui bench … --json` wrote.
 
-A test fails when one of them is not what this would write.
+A test fails when one of them is stale.
 """
 
 from __future__ import annotations
@@ -24,16 +26,20 @@ from edge_tui.decoders import penalties, temperature
 from edge_tui.decoders.base import Decoder, Param
 from edge_tui.decoders.core import chain, random
 from edge_tui.decoders.registry.sampling import Sampling
+from edge_tui.tui.screens.help import keys_as_markdown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
 
 ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 MEASURED = DOCS / "measured"
 TABLES = {"figures": report.FIGURES, "speed": report.SPEED, "table": report.TABLE, "quality": report.QUALITY}
 _BUILDING_BLOCKS = (chain, temperature, penalties, random)
+_SHARED = {"temperature", "repetition_penalty", "presence_penalty", "frequency_penalty", "order"}
+"""Parameters of most strategies, which the README's table leaves out."""
 
 _STRATEGIES = """\
 # Strategies
@@ -47,22 +53,22 @@ model's logits for the next token, `p = softmax(z)`. The command line takes a pa
 
 
 def strategies() -> str:
-    """All of `strategies.md`."""
+    """Writes strategies.md: each strategy, and what they are made of."""
     known = decoders.Registry.load().strategies()
     listed = ", ".join(f"[{decoder.name}](#{decoder.name})" for decoder in known)
     parts = [_STRATEGIES + f"{listed}.\n"]
     parts += [_strategy(decoder) for decoder in known]
     parts.append("## What they are made of\n")
     for module in _BUILDING_BLOCKS:
-        name = module.__name__.partition(".")[2]
-        said = "\n\n".join(part for part in _lead(module) if part)
-        parts.append(f"### {name}\n\n[{name}.py](../decoders/{name}.py) {said}\n")
+        file = Path(inspect.getfile(module)).resolve().relative_to(ROOT)
+        text = "\n\n".join(part for part in _lead(module) if part)
+        parts.append(f"### {file.stem}\n\n[{file.name}](../{file}) {text}\n")
     return "\n".join(parts)
 
 
 def _strategy(decoder: Decoder) -> str:
-    maker: object = decoder.filter if isinstance(decoder, Sampling) else decoder
-    module = sys.modules[type(maker).__module__]
+    source: object = decoder.filter if isinstance(decoder, Sampling) else decoder
+    module = sys.modules[type(source).__module__]
     head, body = _lead(module)
     file = Path(inspect.getfile(module))
     lines = [
@@ -82,8 +88,17 @@ def _strategy(decoder: Decoder) -> str:
     return "\n".join([*lines, parameters(decoder.params), ""])
 
 
+def strategies_table() -> str:
+    """Lists the strategies with the parameters of their own."""
+    rows = ["| strategy | | parameters of its own |", "|---|---|---|"]
+    for decoder in decoders.Registry.load().strategies():
+        own = [f"`{param.name}`" for param in decoder.params if param.name not in _SHARED]
+        rows.append(f"| `{decoder.name}` | {decoder.summary} | {' '.join(own)} |")
+    return "\n".join(rows)
+
+
 def parameters(params: Sequence[Param]) -> str:
-    """A table of parameters."""
+    """Lists parameters with their defaults and ranges."""
     rows = ["| parameter | default | values | | |", "|---|---|---|---|---|"]
     for param in params:
         values = param.range().replace("|", "\\|")
@@ -93,7 +108,7 @@ def parameters(params: Sequence[Param]) -> str:
 
 
 def _lead(module: ModuleType) -> tuple[str, str]:
-    """A module's first sentence and the rest, with papers as links."""
+    """Splits a module's docstring into its first sentence and the rest; papers become links."""
     text = inspect.cleandoc(module.__doc__ or "")
     text = re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", text)
     head, _, body = text.partition("\n\n")
@@ -101,7 +116,7 @@ def _lead(module: ModuleType) -> tuple[str, str]:
 
 
 def settings() -> str:
-    """The table of settings: key, default, and what config.toml says about it."""
+    """Lists the settings: key, default, and config.toml's comment."""
     text = (ROOT / "config.toml").read_text(encoding="utf-8")
     document = tomli.loads(text)
     rows = ["| key | default | |", "|---|---|---|"]
@@ -124,32 +139,34 @@ def settings() -> str:
 
 
 def measured(kind: str) -> str:
-    """The table of a kept bench, and where it was measured; a sentence if there is none."""
+    """Renders the results of a bench, and where each was measured; a sentence if there are none."""
     parts = []
     files = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(MEASURED.glob(f"{kind}*.json"))]
-    reached = {row["figure"] for kept in files for row in kept.get("figures", ()) if row["value"] is not None}
-    for kept in files:
-        versions = kept["versions"]
+    found = {
+        row["figure"] for result in files for row in result.get("figures", ()) if row["value"] is not None
+    }
+    for result in files:
+        versions = result["versions"]
         used = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers") if versions[name])
-        parts.append(f"{kept['device_name']}, {used}, {kept['date'][:10]}: `{kept['command']}`")
-        rows = kept["rows"]
-        if kind == "figures":  # what this device could not give, and another has given, is said there
+        parts.append(f"{result['device_name']}, {used}, {result['date'][:10]}: `{result['command']}`")
+        rows = result["rows"]
+        if kind == "figures":  # a figure without a value is listed only where no device has one
             rows = [
-                row for row in kept["figures"] if row["value"] is not None or row["figure"] not in reached
+                row for row in result["figures"] if row["value"] is not None or row["figure"] not in found
             ]
         parts.append(report.markdown(TABLES[kind], rows))
         if kind == "figures":
-            parts.append(report.markdown(report.SPEED, kept["rows"]))
-        parts += [kept["remark"]] if "remark" in kept else []
-        parts += ["\n".join(f"- {note}" for note in kept["notes"])] if kept["notes"] else []
+            parts.append(report.markdown(report.SPEED, result["rows"]))
+        parts += [result["remark"]] if "remark" in result else []
+        parts += ["\n".join(f"- {note}" for note in result["notes"])] if result["notes"] else []
     return "\n\n".join(parts) or "Not measured yet."
 
 
 def fill(text: str, name: str, content: str) -> str:
-    """Replaces what stands between a document's markers.
+    """Replaces the text between a document's markers.
 
     Raises:
-        ValueError: it has none of that name.
+        ValueError: the document has no markers of that name.
     """
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     if begin not in text or end not in text:
@@ -158,20 +175,22 @@ def fill(text: str, name: str, content: str) -> str:
 
 
 def documents() -> dict[Path, str]:
-    """Every generated document as it should be."""
-    configuration, benchmarks = DOCS / "configuration.md", DOCS / "benchmarks.md"
-    tables = benchmarks.read_text(encoding="utf-8")
-    for kind in TABLES:
-        tables = fill(tables, kind, measured(kind))
-    return {
-        DOCS / "strategies.md": strategies(),
-        configuration: fill(configuration.read_text(encoding="utf-8"), "settings", settings()),
-        benchmarks: tables,
-    }
+    """Generates every document, by its path."""
+    keys, configuration, benchmarks = (DOCS / f"{n}.md" for n in ("keys", "configuration", "benchmarks"))
+    tables = [
+        (README, "strategies", strategies_table()),
+        (keys, "keys", keys_as_markdown()),
+        (configuration, "settings", settings()),
+        *((benchmarks, kind, measured(kind)) for kind in TABLES),
+    ]
+    written = {path: path.read_text(encoding="utf-8") for path, *_ in tables}
+    for path, name, content in tables:
+        written[path] = fill(written[path], name, content)
+    return {DOCS / "strategies.md": strategies(), **written}
 
 
 def main() -> None:
-    """Write the documents that changed."""
+    """Writes the documents that changed."""
     for path, text in documents().items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")

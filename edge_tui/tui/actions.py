@@ -1,4 +1,4 @@
-"""Every action of the app, declared once: key bindings, command palette, help screen, README table.
+"""Every action of the app, declared once: key bindings, command palette, help screen, docs/keys.md.
 
 An action names the method that does it (`action_<id>` on the class of its scope), so adding one is a line
 here and a method there. Keys can be remapped by id through Textual's keymap.
@@ -267,7 +267,7 @@ def _mapped(id: str, own: Mapping[str, str]) -> str:
 
 
 def key_table(extra: Mapping[Scope, Sequence[Binding]] | None = None) -> str:
-    """The keys as a Markdown table, for the README."""
+    """Lists the keys as a Markdown table, for docs/keys.md."""
     rows = ["| key | action | |", "|---|---|---|"]
     for heading, lines in key_help(extra).items():
         rows.append(f"| **{heading}** | | |")

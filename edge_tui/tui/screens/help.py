@@ -27,8 +27,8 @@ _LEAD = 28
 """Cells before the sentence."""
 
 
-def readme_table() -> str:
-    """Every key of the app as Markdown."""
+def keys_as_markdown() -> str:
+    """Lists every key of the app as a Markdown table, for docs/keys.md."""
     return key_table(EXTRA)
 
 
