@@ -1,4 +1,4 @@
-"""Auto: decodes as the checkpoint's own `generation_config.json` says, like `generate()` without arguments.
+"""Auto follows the checkpoint's own `generation_config.json`, as `generate()` without arguments does.
 
 Chain, in transformers' order: penalties → temperature → top-k → top-p → min-p → typical; each neutral
 unless the file sets it. Without `do_sample` it is greedy. Settings of the file that ask for something else
@@ -7,13 +7,27 @@ unless the file sets it. Without `do_sample` it is greedy. Settings of the file 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from edge_tui.decoders.base import Decoder, Env, Output, Param, ParamError, Params, Step
-from edge_tui.decoders.core.best import argmax, only
-from edge_tui.decoders.core.chain import Chain, last_logits, merge
-from edge_tui.decoders.core.random import draw
+from edge_tui.decoders.base import (
+    Chain,
+    Decoder,
+    Env,
+    Output,
+    Param,
+    ParamError,
+    Params,
+    Rng,
+    State,
+    Step,
+    argmax,
+    draw,
+    last_logits,
+    merge,
+    only,
+)
 from edge_tui.decoders.min_p import MinP
 from edge_tui.decoders.penalties import REPETITION, penalties
 from edge_tui.decoders.temperature import TEMPERATURE, Temperature
@@ -21,32 +35,20 @@ from edge_tui.decoders.top_k import TopK
 from edge_tui.decoders.top_p import TopP
 from edge_tui.decoders.typical import Typical
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from edge_tui.decoders.base import State
-    from edge_tui.decoders.core.random import Rng
-
-DO_SAMPLE = Param(
-    "do_sample",
-    default=0,
-    low=0,
-    high=1,
-    integer=True,
-    choices=("off", "on"),
-    help="Draw from the distribution; off takes the likeliest token.",
+DO_SAMPLE = Param.choice(
+    "do_sample", ("off", "on"), "Draw from the distribution; off takes the likeliest token."
 )
 FILTERS = (TopK, TopP, MinP, Typical)
-_READ = (
+_SETTINGS = (
     DO_SAMPLE,
     TEMPERATURE,
     *(replace(param, default=param.neutral or 0.0) for cls in FILTERS for param in cls.params),
     REPETITION,
 )
 GENERATE_TOP_K = 50
-"""What `generate()` uses for `top_k` where the file says nothing."""
+"""The `top_k` of `generate()` where the file names none."""
 
-_INERT: dict[str, tuple[object, ...]] = {
+_IGNORED: dict[str, tuple[object, ...]] = {
     "num_beams": (1,),
     "num_return_sequences": (1,),
     "no_repeat_ngram_size": (0,),
@@ -73,11 +75,11 @@ _INERT: dict[str, tuple[object, ...]] = {
     "prompt_lookup_num_tokens": (),
     "stop_strings": (),
 }
-"""Keys that change what `generate()` decodes and have no part here, with the values that do nothing."""
+"""Keys that change what `generate()` decodes and are not followed here, with the values that do nothing."""
 
 
 class Auto(Decoder):
-    """The checkpoint's own settings."""
+    """Samples or takes the argmax, as the checkpoint's own settings say."""
 
     name = "auto"
     title = "auto"
@@ -89,22 +91,22 @@ class Auto(Decoder):
     def __init__(self) -> None:
         self.penalties = Chain(penalties())
         self.chain = Chain((Temperature(), *(cls() for cls in FILTERS)))
-        self.params = merge((*_READ, *self.penalties.params))
+        self.params = merge((*_SETTINGS, *self.penalties.params))
 
     def from_checkpoint(self, generation_config: Mapping[str, Any]) -> dict[str, float]:
         """Reads the file's keys that are parameters, as far as they are in range.
 
         A file that samples without naming `top_k` gets 50, because that is what `generate()` does.
         """
-        return _read(generation_config)[0]
+        return _parse(generation_config)[0]
 
     def ignored_settings(self, generation_config: Mapping[str, Any]) -> tuple[str, ...]:
         sentences = [
             f"generation_config.json sets {key} = {generation_config[key]!r}, which auto does not follow."
-            for key, inert in _INERT.items()
-            if generation_config.get(key) is not None and generation_config[key] not in inert
+            for key, neutral in _IGNORED.items()
+            if generation_config.get(key) is not None and generation_config[key] not in neutral
         ]
-        return (*sentences, *_read(generation_config)[1])
+        return (*sentences, *_parse(generation_config)[1])
 
     def init(self, env: Env) -> State:
         return self.penalties.init(env)
@@ -119,17 +121,16 @@ class Auto(Decoder):
         return Step(chosen, final)
 
 
-def _read(config: Mapping[str, Any]) -> tuple[dict[str, float], tuple[str, ...]]:
+def _parse(config: Mapping[str, Any]) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Reads the values of a generation_config.json, and a sentence for each that is out of range."""
     values: dict[str, float] = {}
-    refused: list[str] = []
-    for param in _READ:
-        value = config.get(param.name)
-        if value is None:
-            continue
-        try:
-            values[param.name] = param.parse(value)
-        except ParamError as error:
-            refused.append(f"generation_config.json is not followed there: {error}")
+    errors: list[str] = []
+    for param in _SETTINGS:
+        if (value := config.get(param.name)) is not None:
+            try:
+                values[param.name] = param.parse(value)
+            except ParamError as error:
+                errors.append(f"generation_config.json is not followed there: {error}")
     if values.get("do_sample") and config.get("top_k") is None:
         values["top_k"] = GENERATE_TOP_K
-    return values, tuple(refused)
+    return values, tuple(errors)

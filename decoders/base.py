@@ -1,9 +1,7 @@
-"""The contract between a decoding strategy and whatever runs it.
+"""Holds the contract of a strategy: import everything that a strategy file needs from here.
 
-A strategy is a pure consumer of logits: tensors in, tokens out. It never sees a KV cache, a captured
-graph, a widget or a socket, so it can be read next to its paper and tested with hand-written numbers.
-
-Two kinds of class make a strategy:
+A strategy reads logits and gives token ids. It never sees a KV cache, a captured graph, a widget or a socket,
+so it can be read next to its paper and tested with hand-written numbers. Two kinds of class make one:
 
 * a `Filter` removes or reshapes candidates (top-k, nucleus, min-p …). One file with one filter *is* a
   strategy: `Sampling` (in `registry`) wraps it and adds penalties, temperature and the draw.
@@ -18,12 +16,16 @@ Importing this module loads no torch: sidebars, `--help` and schemas read parame
 
 from __future__ import annotations
 
+from edge_tui.decoders.core.best import argmax, best, only
+from edge_tui.decoders.core.chain import Chain, last_logits, merge
 from edge_tui.decoders.core.decoder import Choice, Decoder, Output, Records, Step, Stream
 from edge_tui.decoders.core.params import Param, ParamError, Params
-from edge_tui.decoders.core.random import Rng
+from edge_tui.decoders.core.prefix import cutoff
+from edge_tui.decoders.core.random import Rng, draw
 from edge_tui.decoders.core.stage import Edge, Env, Filter, Needs, Stage, State
 
 __all__ = [
+    "Chain",
     "Choice",
     "Decoder",
     "Edge",
@@ -40,4 +42,11 @@ __all__ = [
     "State",
     "Step",
     "Stream",
+    "argmax",
+    "best",
+    "cutoff",
+    "draw",
+    "last_logits",
+    "merge",
+    "only",
 ]

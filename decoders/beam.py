@@ -1,4 +1,4 @@
-"""Beam search: keep the B likeliest beginnings, and let what they become compete.
+"""Beam search keeps the B likeliest beginnings and lets their continuations compete.
 
 Each step looks at the `max(2, 1 + E)·B` best continuations of all beams by `Σ log p` (`E` end-of-sequence
 ids), so that B of them go on even if many end. One that ends is *finished* only if it ranks among the best
@@ -19,21 +19,32 @@ prompt + output length.)
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import inf
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.base import Choice, Decoder, Env, Output, Param, Params, Records, Step
-from edge_tui.decoders.core.best import argmax, best
-from edge_tui.decoders.core.chain import COUNTS, Chain, last_logits, merge
+from edge_tui.decoders.base import (
+    Chain,
+    Choice,
+    Decoder,
+    Env,
+    Output,
+    Param,
+    Params,
+    Records,
+    Rng,
+    State,
+    Step,
+    argmax,
+    best,
+    last_logits,
+    merge,
+)
+from edge_tui.decoders.core.chain import COUNTS
 from edge_tui.decoders.penalties import penalties
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import Tensor
-
-    from edge_tui.decoders.base import State
-    from edge_tui.decoders.core.random import Rng
 
 NUM_BEAMS = Param(
     "num_beams",
@@ -55,14 +66,10 @@ LENGTH_PENALTY = Param(
     neutral=0.0,
     help="Higher favours longer answers: a score is divided by its length to this power.",
 )
-EARLY_STOPPING = Param(
+EARLY_STOPPING = Param.choice(
     "early_stopping",
-    default=0,
-    low=0,
-    high=2,
-    integer=True,
-    choices=("off", "on", "never"),
-    help="Stop once better is unlikely (off), enough have finished (on), or better cannot come (never).",
+    ("off", "on", "never"),
+    "Stop once better is unlikely (off), enough have finished (on), or better cannot come (never).",
 )
 ON, NEVER = 1, 2
 _DEAD = -1.0e9
@@ -70,7 +77,7 @@ _DEAD = -1.0e9
 
 
 class Beam(Decoder):
-    """Beam search over B rows of one run.
+    """Searches with B rows of one run.
 
     Each row records these numbers with its token:
 
@@ -99,7 +106,7 @@ class Beam(Decoder):
         return int(values.get("num_beams", NUM_BEAMS.default))
 
     def init(self, env: Env) -> State:
-        """The chain's counts and, for each row, a live score, a finished score and the search's clock."""
+        """Allocates the chain's counts and, for each row, a live score, a finished score and the length."""
         import torch
 
         def full(value: float, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -138,11 +145,11 @@ class Beam(Decoder):
         finished = self._finish_best(s, p, totals[:beams], ends[:beams])
 
         live = ends.byte().argsort(stable=True)[:beams]  # the best that go on: candidates come best first
-        chosen, kept = token[live], parent[live]
+        chosen, origin = token[live], parent[live]
         s["score"].copy_(totals[live])
         over = self._is_over(s, p)
-        self.chain.reorder({key: s[key] for key in COUNTS}, kept)
-        final = logp.index_select(0, kept)
+        self.chain.reorder({key: s[key] for key in COUNTS}, origin)
+        final = logp.index_select(0, origin)
         self.chain.observe(s, chosen, final)
         none = finished.isnan()
         extras = {
@@ -152,10 +159,10 @@ class Beam(Decoder):
             "finished_id": token[:beams].masked_fill(none, -1).float(),
             "over": over.float(),
         }
-        return Step(chosen, final, parent=kept, done=over, extras=extras)
+        return Step(chosen, final, parent=origin, done=over, extras=extras)
 
     def _finish_best(self, s: State, p: Params, totals: Tensor, ends: Tensor) -> Tensor:
-        """Takes those of the B best candidates that end into the finished ones.
+        """Adds those of the B best candidates that end to the finished ones.
 
         Returns:
             float32 `[R]`: the score of each that finished, NaN for the others.
@@ -170,26 +177,26 @@ class Beam(Decoder):
         return score.masked_fill(~enters, torch.nan)
 
     def _is_over(self, s: State, p: Params) -> Tensor:
-        """Whether the search has ended, bool `[R]`, all equal; called when live scores are up to date."""
+        """Tells whether the search has ended, bool `[R]`, all equal; needs live scores up to date."""
         penalty = p["length_penalty"][:, 0]
         to_the_end = (p["early_stopping"][:, 0] == NEVER) & (penalty > 0)
         length = s["max_length"].where(to_the_end, s["length"])
-        best = s["score"][:1] / length.float() ** penalty
-        s["improvable"] &= best > s["finished"].amin()
+        reachable = s["score"][:1] / length.float() ** penalty
+        s["improvable"] &= reachable > s["finished"].amin()
         return ~s["improvable"] | self._is_full(s, p) | (s["length"] >= s["max_length"])
 
     @staticmethod
     def _is_full(s: State, p: Params) -> Tensor:
-        """Whether B hypotheses have finished and that is enough, bool `[R]`."""
+        """Tells whether B hypotheses have finished and that is enough, bool `[R]`."""
         full = (s["finished"] > -inf).all()
         return full & ((p["early_stopping"][:, 0] == ON) | (s["finished"].shape[0] == 1))
 
     def finish(self, records: Records) -> Choice | None:
-        """The best finished hypothesis; where the search was cut short, live ones count as finished too."""
+        """Chooses the best finished hypothesis; of a search cut short, live ones count too."""
         return next(iter(self.ranked(records)), None)
 
     def ranked(self, records: Records) -> list[Choice]:
-        """The B best finished hypotheses."""
+        """Lists the B best finished hypotheses."""
         if not records.tokens:
             return []
         extras, last = records.extras, len(records.tokens) - 1

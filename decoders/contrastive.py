@@ -1,4 +1,4 @@
-"""Contrastive decoding: what a strong model (expert) says more than a weak one (amateur).
+"""Contrastive decoding prefers tokens that a strong model (expert) finds likelier than a weak one (amateur).
 
 Only tokens that the expert finds plausible compete, `V_head = {x : p_e(x) ≥ α · max p_e}`. Formulas:
 
@@ -17,35 +17,40 @@ to `Env.vocab`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.base import Decoder, Env, Output, Param, Params, Step, Stream
-from edge_tui.decoders.core.best import argmax, best
-from edge_tui.decoders.core.chain import Chain, last_logits, merge
-from edge_tui.decoders.core.random import draw
+from edge_tui.decoders.base import (
+    Chain,
+    Decoder,
+    Env,
+    Output,
+    Param,
+    Params,
+    Rng,
+    State,
+    Step,
+    Stream,
+    argmax,
+    best,
+    draw,
+    last_logits,
+    merge,
+)
 from edge_tui.decoders.penalties import penalties
 from edge_tui.decoders.temperature import TEMPERATURE, scale
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import Tensor
-
-    from edge_tui.decoders.base import State
-    from edge_tui.decoders.core.random import Rng
 
 LI2022, OBRIEN2023, SEED = range(3)
 SEED_HEAD = 10
 
 PARAMS = (
-    Param(
+    Param.choice(
         "formula",
-        default=LI2022,
-        low=0,
-        high=2,
-        integer=True,
-        choices=("li2022", "obrien2023", "seed"),
-        help="Which published score; seed is there to be looked at: it prefers what the expert dislikes.",
+        ("li2022", "obrien2023", "seed"),
+        "Which published score; seed is there to be looked at: it prefers what the expert dislikes.",
     ),
     Param(
         "alpha",
@@ -85,15 +90,7 @@ PARAMS = (
         neutral=0.0,
         help="β of obrien2023: how much the amateur's opinion counts against a token.",
     ),
-    Param(
-        "sample",
-        default=0,
-        low=0,
-        high=1,
-        integer=True,
-        choices=("off", "on"),
-        help="Draw by score among plausible tokens instead of taking the best.",
-    ),
+    Param.choice("sample", ("off", "on"), "Draw by score among plausible tokens instead of taking the best."),
     TEMPERATURE,
 )
 HEAD_PARAMETER = Param(
@@ -107,7 +104,7 @@ HEAD_PARAMETER = Param(
 
 
 class Contrastive(Decoder):
-    """Expert against amateur.
+    """Scores tokens by the expert's logits against the amateur's.
 
     Each token and each alternative records the numbers that its score is made of, after penalties, in nats:
     `expert` and `amateur` are log-probabilities, under li2022 the amateur's at its own temperature, and under
@@ -165,19 +162,19 @@ def contrast(expert: Tensor, amateur: Tensor, p: Mapping[str, Tensor]) -> dict[s
     """
     import torch
 
-    by_li, by_obrien = p["formula"] == LI2022, p["formula"] == OBRIEN2023
-    tempered = amateur / p["amateur_temperature"].where(by_li, 1.0)
-    said = expert.where(by_obrien, expert.log_softmax(-1))
-    heard = amateur.where(by_obrien, tempered.log_softmax(-1))
-    li = said - p["strength"] * heard
+    is_li, is_obrien = p["formula"] == LI2022, p["formula"] == OBRIEN2023
+    tempered = amateur / p["amateur_temperature"].where(is_li, 1.0)
+    strong = expert.where(is_obrien, expert.log_softmax(-1))
+    weak = amateur.where(is_obrien, tempered.log_softmax(-1))
+    li = strong - p["strength"] * weak
     obrien = (1 + p["beta"]) * expert - p["beta"] * amateur
     below = expert.amax(-1, keepdim=True) - expert
     outside = below > -p["alpha"].log()
 
     nearest = best(-below, min(SEED_HEAD, below.shape[-1]))[0]
-    ten = -nearest.masked_fill(nearest == -torch.inf, 0.0).amin(-1, keepdim=True)
-    seed = said / (heard + 1e-9)
+    tenth = -nearest.masked_fill(nearest == -torch.inf, 0.0).amin(-1, keepdim=True)
+    seed = strong / (weak + 1e-9)
 
-    published = li.where(by_li, obrien).masked_fill(outside, -torch.inf)
-    score = published.where(by_li | by_obrien, seed.masked_fill(below > ten, -torch.inf))
-    return {"expert": said, "amateur": heard, "score": score}
+    published = li.where(is_li, obrien).masked_fill(outside, -torch.inf)
+    score = published.where(is_li | is_obrien, seed.masked_fill(below > tenth, -torch.inf))
+    return {"expert": strong, "amateur": weak, "score": score}

@@ -1,23 +1,27 @@
-"""Greedy: always the likeliest token, `argmax z`.
+"""Greedy decoding takes the likeliest token, `argmax z`.
 
-Really greedy: no temperature, no inherited `do_sample`. Penalties (`edge_tui.decoders.penalties`) are at
-hand, and neutral unless asked for. Reference: transformers' `generate(do_sample=False)`, token for token.
+No temperature, no inherited `do_sample`. Penalties (`edge_tui.decoders.penalties`) are neutral unless set.
+Reference: transformers' `generate(do_sample=False)`, token for token.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
-from edge_tui.decoders.base import Decoder, Env, Output, Params, Step
-from edge_tui.decoders.core.best import argmax, only
-from edge_tui.decoders.core.chain import Chain, last_logits
+from edge_tui.decoders.base import (
+    Chain,
+    Decoder,
+    Env,
+    Output,
+    Params,
+    Rng,
+    State,
+    Step,
+    argmax,
+    last_logits,
+    only,
+)
 from edge_tui.decoders.penalties import penalties
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from edge_tui.decoders.base import State
-    from edge_tui.decoders.core.random import Rng
 
 
 class Greedy(Decoder):
@@ -40,7 +44,7 @@ class Greedy(Decoder):
 
     def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
         z = self.chain.apply(last_logits(outs["model"], s), p, s, rng)
-        taken = argmax(z)
-        final = only(z, taken)
-        self.chain.observe(s, taken[:, 0], final)
-        return Step(taken[:, 0], final)
+        chosen = argmax(z)
+        final = only(z, chosen)
+        self.chain.observe(s, chosen[:, 0], final)
+        return Step(chosen[:, 0], final)

@@ -1,4 +1,4 @@
-"""Min-p sampling (Nguyen et al., arXiv 2407.01082): drop what is much less likely than the best.
+"""Min-p sampling (Nguyen et al., arXiv 2407.01082) drops tokens much less likely than the best.
 
 Keeps `p ≥ m · max p`, as transformers' `MinPLogitsWarper` does. Default m = 0.05; 0 keeps everything.
 """
@@ -7,17 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.base import Edge, Filter, Param, Params
+from edge_tui.decoders.base import Edge, Filter, Param, Params, Rng, State
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edge_tui.decoders.base import State
-    from edge_tui.decoders.core.random import Rng
-
 
 class MinP(Filter):
-    """Keeps what is likely enough beside the best."""
+    """Removes tokens below a share of the best one's probability."""
 
     name = "min_p"
     title = "min-p"

@@ -1,4 +1,4 @@
-"""Penalties on what was already said; all neutral by default, and combined with every strategy.
+"""Penalties lower the logits of tokens that the context already holds; every strategy has them, all neutral.
 
 * repetition (CTRL, arXiv 1909.05858): `z/θ` if `z > 0` else `z·θ`, once for each token seen in prompt or
   output; θ = 1 does nothing. As in transformers: no window.
@@ -10,13 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.base import Needs, Param, Params, Stage
+from edge_tui.decoders.base import Needs, Param, Params, Rng, Stage, State
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from edge_tui.decoders.base import State
-    from edge_tui.decoders.core.random import Rng
 
 REPETITION = Param(
     "repetition_penalty",
@@ -52,7 +49,7 @@ FREQUENCY = Param(
 
 
 class RepetitionPenalty(Stage):
-    """Pushes every token seen so far, in prompt or output, towards unlikely."""
+    """Lowers the logit of every token that prompt or output holds."""
 
     params = (REPETITION,)
     needs = Needs(counts=True)
@@ -68,7 +65,7 @@ class RepetitionPenalty(Stage):
 
 
 class PresencePenalty(Stage):
-    """Subtracts a constant from tokens that the output holds."""
+    """Lowers the logit of every token that the output holds, by a constant."""
 
     params = (PRESENCE,)
     needs = Needs(counts=True)
@@ -78,7 +75,7 @@ class PresencePenalty(Stage):
 
 
 class FrequencyPenalty(Stage):
-    """Subtracts a constant for each time that the output holds a token."""
+    """Lowers the logit of a token by a constant for each time that the output holds it."""
 
     params = (FREQUENCY,)
     needs = Needs(counts=True)
@@ -88,5 +85,5 @@ class FrequencyPenalty(Stage):
 
 
 def penalties() -> tuple[Stage, ...]:
-    """The three, in the order in which every chain begins."""
+    """Makes the three stages, in the order in which every chain begins."""
     return RepetitionPenalty(), PresencePenalty(), FrequencyPenalty()

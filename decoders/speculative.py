@@ -1,4 +1,4 @@
-"""Speculative decoding: a small model proposes, the large one checks many positions at once.
+"""Speculative decoding lets a small model propose tokens that the large one checks at once.
 
 Leviathan et al. (arXiv 2211.17192), Chen et al. (arXiv 2302.01318). The draft proposes k tokens, each drawn
 from its own distribution `q`; the target reads all of them in one step and gives `p` at each position. From
@@ -12,18 +12,14 @@ draft is right.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.base import Decoder, Env, Output, Param, Params, Step
-from edge_tui.decoders.core.random import Rng, draw
+from edge_tui.decoders.base import Decoder, Env, Output, Param, Params, Rng, State, Step, draw
 from edge_tui.decoders.temperature import TEMPERATURE, scale
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import Tensor
-
-    from edge_tui.decoders.base import State
 
 LOOKAHEAD = Param(
     "lookahead",
@@ -36,11 +32,11 @@ LOOKAHEAD = Param(
     help="Tokens that the draft proposes before the target checks them: more pay if most are accepted.",
 )
 CORRECTION = 128
-"""Added to a row's number for the draws that correct a proposal: their luck must not be the proposal's."""
+"""Added to a row's number for draws that correct a proposal: their noise must not be the proposal's."""
 
 
 class Speculative(Decoder):
-    """A draft's proposals, accepted or corrected by the target.
+    """Accepts or corrects a draft's proposals by the target's distribution.
 
     Each token records `drafted`: 1 if the draft proposed it, 0 if the target chose it, and `rejected`: the
     id of the proposal that it replaced, or −1.
@@ -59,7 +55,7 @@ class Speculative(Decoder):
         return int(values.get("lookahead", LOOKAHEAD.default))
 
     def init(self, env: Env) -> State:
-        """The last proposals and the distributions that they were drawn from."""
+        """Allocates the last proposals and the distributions that they were drawn from."""
         import torch
 
         k = self.num_draft_tokens(env.values)
@@ -70,7 +66,7 @@ class Speculative(Decoder):
 
     def propose(self, out: Output, s: State, p: Params, rng: Rng, at: int) -> Tensor:
         z = scale(out.logits[:, -1, : s["q"].shape[-1]].float(), p["temperature"])
-        proposed = draw(z, Rng(rng.key, rng.row, rng.step + at))
+        proposed = draw(z, rng.shift(at))
         s["q"][:, at] = z.softmax(-1)
         s["proposed"][:, at] = proposed
         return proposed
@@ -94,35 +90,25 @@ class Speculative(Decoder):
         count = positions - 1
         proposed, q = s["proposed"][:, :count], s["q"][:, :count]
         ids = proposed.clamp_min(0)[..., None]
-        likely, drafted = target[:, :count].gather(-1, ids)[..., 0], q.gather(-1, ids)[..., 0]
-        taken = [_luck(rng, i) * drafted[:, i] < likely[:, i] for i in range(count)]
-        steps = torch.stack([torch.ones_like(s["proposed"][:, 0]), *(t.long() for t in taken)], 1).cumprod(1)
-        accepted = steps.sum(1) - 1
+        p_of, q_of = target[:, :count].gather(-1, ids)[..., 0], q.gather(-1, ids)[..., 0]
+        passes = [rng.shift(i).lane(0) * q_of[:, i] < p_of[:, i] for i in range(count)]
+        steps = torch.stack([torch.ones_like(s["proposed"][:, 0]), *(each.long() for each in passes)], 1)
+        accepted = steps.cumprod(1).sum(1) - 1
 
         # The distribution of the token that follows the accepted ones: corrected, unless all were accepted.
         at = accepted[:, None, None].expand(rows, 1, vocab)
-        spent = torch.cat((q, torch.zeros_like(target[:, :1])), 1).gather(1, at)[:, 0]
-        left = (target.gather(1, at)[:, 0] - spent).clamp_min(0)
+        target_next = target.gather(1, at)[:, 0]
+        draft_next = torch.cat((q, torch.zeros_like(target[:, :1])), 1).gather(1, at)[:, 0]
+        residual = (target_next - draft_next).clamp_min(0)
         # Rounding may leave nothing of two equal distributions; then a proposal was rejected by a hair.
-        left = left.where(left.sum(-1, keepdim=True) > 0, target.gather(1, at)[:, 0])
-        own = Rng(rng.key, rng.row + CORRECTION, rng.step + accepted)
-        chosen = torch.cat([draw(left[r : r + 1].log(), _of_row(own, r)) for r in range(rows)])
+        residual = residual.where(residual.sum(-1, keepdim=True) > 0, target_next)
+        chosen = draw(residual.log(), rng.shift(accepted, rows=CORRECTION))
 
         replaced = torch.cat((proposed, torch.full_like(chosen[:, None], -1)), 1)
         tokens = torch.cat((ids[..., 0], chosen[:, None]), 1).scatter(1, accepted[:, None], chosen[:, None])
-        place = torch.arange(positions, device=logits.device)
-        here = place == accepted[:, None]
+        position = torch.arange(positions, device=logits.device)
         extras = {
-            "drafted": (place < accepted[:, None]).float(),
-            "rejected": replaced.masked_fill(~here, -1).float(),
+            "drafted": (position < accepted[:, None]).float(),
+            "rejected": replaced.masked_fill(position != accepted[:, None], -1).float(),
         }
         return Step(chosen, final, accepted=accepted, tokens=tokens, extras=extras)
-
-
-def _luck(rng: Rng, at: int) -> Tensor:
-    """One uniform for the proposal at a position, float32 `[R]`."""
-    return Rng(rng.key, rng.row, rng.step + at).lane(0)
-
-
-def _of_row(rng: Rng, row: int) -> Rng:
-    return Rng(rng.key[row : row + 1], rng.row[row : row + 1], rng.step[row : row + 1])

@@ -1,4 +1,4 @@
-"""Top-k sampling (Fan, Lewis & Dauphin, arXiv 1805.04833): draw from the k likeliest tokens.
+"""Top-k sampling (Fan, Lewis & Dauphin, arXiv 1805.04833) draws from the k likeliest tokens.
 
 Keeps `z ≥ z₍ₖ₎`, the k-th largest logit; what ties with it stays, as in transformers' `TopKLogitsWarper`.
 Default k = 50, as there. 0, or more than the vocabulary, keeps everything.
@@ -8,18 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.base import Edge, Filter, Param, Params
-from edge_tui.decoders.core.prefix import cutoff
+from edge_tui.decoders.base import Edge, Filter, Param, Params, Rng, State, cutoff
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edge_tui.decoders.base import State
-    from edge_tui.decoders.core.random import Rng
-
 
 class TopK(Filter):
-    """Keeps the k likeliest."""
+    """Removes all but the k likeliest tokens."""
 
     name = "top_k"
     title = "top-k"

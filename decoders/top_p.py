@@ -1,4 +1,4 @@
-"""Top-p or nucleus sampling (Holtzman et al., arXiv 1904.09751): draw from the smallest set of mass p.
+"""Top-p or nucleus sampling (Holtzman et al., arXiv 1904.09751) draws from the smallest set of mass p.
 
 Keeps the shortest prefix of the tokens sorted by probability with `Σ p_i ≥ p`, at least one token, as
 transformers' `TopPLogitsWarper` does (which breaks ties at the edge by sort order; here they stay together).
@@ -9,18 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.base import Edge, Filter, Param, Params
-from edge_tui.decoders.core.prefix import cutoff
+from edge_tui.decoders.base import Edge, Filter, Param, Params, Rng, State, cutoff
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edge_tui.decoders.base import State
-    from edge_tui.decoders.core.random import Rng
-
 
 class TopP(Filter):
-    """Keeps the nucleus."""
+    """Removes the tokens outside the nucleus."""
 
     name = "top_p"
     title = "top-p"

@@ -1,4 +1,4 @@
-"""Locally typical sampling (Meister et al., arXiv 2202.00666): draw what is about as surprising as expected.
+"""Locally typical sampling (Meister et al., arXiv 2202.00666) draws tokens near the expected surprise.
 
 Sorts tokens by `|−log p − H|`, `H` the entropy, and keeps the shortest prefix of mass ≥ τ, as transformers'
 `TypicalLogitsWarper` does; so the likeliest token may go. Default τ = 0.95; 1 keeps everything.
@@ -8,18 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.base import Edge, Filter, Param, Params
-from edge_tui.decoders.core.prefix import cutoff
+from edge_tui.decoders.base import Edge, Filter, Param, Params, Rng, State, cutoff
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edge_tui.decoders.base import State
-    from edge_tui.decoders.core.random import Rng
-
 
 class Typical(Filter):
-    """Keeps tokens whose surprise is near the entropy."""
+    """Removes tokens whose surprise is far from the entropy."""
 
     name = "typical"
     title = "typical"

@@ -45,6 +45,13 @@ class Param:
     greedy: float | None = None
     """The value that leaves the likeliest token alone, if there is one: the temperature is then 0."""
 
+    @classmethod
+    def choice(
+        cls, name: str, choices: tuple[str, ...], help: str, default: int = 0, live: bool = True
+    ) -> Param:
+        """Declares one of several words; the first is the default unless another is named."""
+        return cls(name, default, 0, len(choices) - 1, help, integer=True, choices=choices, live=live)
+
     @property
     def title(self) -> str:
         return self.label or self.name.replace("_", " ")

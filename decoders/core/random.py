@@ -1,4 +1,4 @@
-"""Random numbers as a function, not a stream: (seed, row, step, token id) → number.
+"""Computes random numbers as a function, not a stream: (seed, row, step, token id) → number.
 
 A draw does not depend on what was drawn before, on batch layout, on streaming or on how a prefix was
 computed, so a run can be replayed, rewound and continued, and two strategies under one seed share their
@@ -8,7 +8,7 @@ in plain integer tensor operations: the same on CPU and GPU and safe inside capt
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge_tui.decoders.core.best import argmax
 
@@ -22,7 +22,7 @@ _MASK64 = 0xFFFFFFFFFFFFFFFF
 
 
 def key_of(seed: int) -> int:
-    """The 64-bit odd key of a seed, as a signed integer (splitmix64 finaliser)."""
+    """Computes the 64-bit odd key of a seed, as a signed integer (splitmix64 finaliser)."""
     x = (seed + 0x9E3779B97F4A7C15) & _MASK64
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK64
@@ -31,12 +31,12 @@ def key_of(seed: int) -> int:
 
 
 class Rng:
-    """Counter-based random numbers for the rows of one run.
+    """Gives the counter-based random numbers of one run's rows.
 
     Args:
         key: int64 `[R]`, `key_of(seed)` of each row.
         row: int64 `[R]`, the row's number; rows of one run differ by it.
-        step: int64 `[1]` on the device, the index of the token being chosen; the runner advances it.
+        step: int64 `[1]` on the device (or `[R]`), the index of the token to choose; the runner advances it.
     """
 
     def __init__(self, key: Tensor, row: Tensor, step: Tensor) -> None:
@@ -44,8 +44,12 @@ class Rng:
         self.row = row
         self.step = step
 
+    def shift(self, steps: int | Tensor, rows: int = 0) -> Rng:
+        """Gives the numbers of later steps, `steps` an int or int64 `[R]`, and of rows further on."""
+        return Rng(self.key, self.row + rows if rows else self.row, self.step + steps)
+
     def bits(self, ids: Tensor, rows: Tensor | None = None) -> Tensor:
-        """32 random bits for each id.
+        """Gives 32 random bits for each id.
 
         Args:
             ids: int64, `[R, N]`, or `[N]` together with `rows`.
@@ -54,11 +58,9 @@ class Rng:
         Returns:
             int64 of the shape of `ids`, values in [0, 2³²).
         """
-        if rows is None:
-            key, row = self.key[:, None], self.row[:, None]
-        else:
-            key, row = self.key[rows], self.row[rows]
-        base = (((self.step << ROW_BITS) + row) << TOKEN_BITS) * key
+        at: Any = (slice(None), None) if rows is None else rows
+        key, row, step = self.key[at], self.row[at], self.step.expand_as(self.row)[at]
+        base = (((step << ROW_BITS) + row) << TOKEN_BITS) * key
         x = base + ids * key
         y = x
         z = y + key
@@ -69,17 +71,17 @@ class Rng:
         return (x >> 32) & _MASK32
 
     def uniform(self, ids: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Float32 in (0, 1): never 0, never 1, full relative precision near 0."""
+        """Gives float32 in (0, 1): never 0, never 1, full relative precision near 0."""
         u = (self.bits(ids, rows).float() + 0.5) * 2.0**-32
         return u.clamp_(max=1.0 - 2.0**-24)
 
     def gumbel(self, ids: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Standard Gumbel noise, float32: `argmax(logits + gumbel)` is a draw from the softmax."""
+        """Gives standard Gumbel noise, float32: `argmax(logits + gumbel)` is a draw from the softmax."""
         # log1p keeps the upper tail (large noise ⇔ small u) at full resolution, up to ~22 nats.
         return -(-((-self.uniform(ids, rows)).log1p())).log()
 
     def lane(self, number: int) -> Tensor:
-        """One uniform per row, float32 `[R]`, apart from every token's: for accept/reject decisions."""
+        """Gives one uniform a row, float32 `[R]`, apart from every token's: for accept/reject decisions."""
         import torch
 
         ids = torch.full_like(self.row, (1 << TOKEN_BITS) - 1 - number)[:, None]
@@ -94,7 +96,7 @@ def _swap(x: Tensor) -> Tensor:
 def draw(z: Tensor, rng: Rng) -> Tensor:
     """Samples one token per row from softmax(z).
 
-    Noise is a function of the token's id, so looking only at kept candidates changes nothing but the
+    Noise is a function of the token's id, so looking at finite candidates alone changes nothing but the
     cost: for a 152k vocabulary it is 27 ms a token on a CPU otherwise. On a GPU the shape must stay
     static, and the whole row is cheap.
 
@@ -108,7 +110,7 @@ def draw(z: Tensor, rng: Rng) -> Tensor:
     import torch
 
     if z.device.type == "cpu":
-        kept = (z > -torch.inf).nonzero(as_tuple=True)
-        return argmax(z.index_put(kept, z[kept] + rng.gumbel(kept[1], kept[0])))[:, 0]
+        finite = (z > -torch.inf).nonzero(as_tuple=True)
+        return argmax(z.index_put(finite, z[finite] + rng.gumbel(finite[1], finite[0])))[:, 0]
     ids = torch.arange(z.shape[-1], device=z.device).expand_as(z)
     return argmax(z + rng.gumbel(ids))[:, 0]

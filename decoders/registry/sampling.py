@@ -1,41 +1,45 @@
-"""Sampling: penalties, temperature and one filter, then a draw. What makes a filter a strategy."""
+"""Makes a strategy of a filter: penalties, temperature, the filter, then a draw."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
-from edge_tui.decoders.core.chain import Chain, last_logits, merge
-from edge_tui.decoders.core.decoder import Decoder, Output, Step
-from edge_tui.decoders.core.params import Params
-from edge_tui.decoders.core.random import draw
-from edge_tui.decoders.core.stage import Env, Filter, Stage
+from edge_tui.decoders.base import (
+    Chain,
+    Decoder,
+    Env,
+    Filter,
+    Output,
+    Params,
+    Rng,
+    Stage,
+    State,
+    Step,
+    draw,
+    last_logits,
+    merge,
+)
 from edge_tui.decoders.penalties import FREQUENCY, PRESENCE, REPETITION, penalties
 from edge_tui.decoders.temperature import ORDER, TEMPERATURE, Temperature
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from edge_tui.decoders.core.random import Rng
-    from edge_tui.decoders.core.stage import State
-
 
 class Sampling(Decoder):
-    """Draws from what a filter leaves.
+    """Draws from the tokens that a filter leaves.
 
     The `order` parameter says where the temperature acts: before the filter as in transformers
     (penalties → temperature → filter) or after it as in llama.cpp (penalties → filter → temperature). With
     the same numbers the first lets a high temperature widen the nucleus, the second does not.
 
     Args:
-        filter: The filter that gives this strategy its name.
+        stage: The filter, which gives this strategy its name.
     """
 
-    def __init__(self, filter: Filter) -> None:
-        self.declare_as(filter)  # one class serves every filter
-        self.filter = filter
-        stages: tuple[Stage, ...] = (*penalties(), Temperature(turn=0), filter, Temperature(turn=1))
+    def __init__(self, stage: Filter) -> None:
+        self.declare_as(stage)  # one class serves every filter
+        self.filter = stage
+        stages: tuple[Stage, ...] = (*penalties(), Temperature(order=0), stage, Temperature(order=1))
         self.chain = Chain(stages)
-        self.params = merge((*filter.params, TEMPERATURE, REPETITION, PRESENCE, FREQUENCY, ORDER))
+        self.params = merge((*stage.params, TEMPERATURE, REPETITION, PRESENCE, FREQUENCY, ORDER))
 
     def init(self, env: Env) -> State:
         return self.chain.init(env)
