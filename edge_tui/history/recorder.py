@@ -160,7 +160,7 @@ class Recorder:
         self._do(lambda store: self._begin(store, run, live))
         return live.uid
 
-    def kept(self, run: int, kept: TokenBatch, changes: Sequence[Change]) -> None:
+    def append_prefix(self, run: int, kept: TokenBatch, changes: Sequence[Change]) -> None:
         """The run took over tokens, and the parameters that were turned while they came."""
 
         def write(store: Store) -> None:

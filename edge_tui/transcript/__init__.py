@@ -1,1 +1,1 @@
-"""Holds what a run has said, as tokens in columns, and lays it out in lines. Knows no widget."""
+"""Stores the tokens of a run in columns and lays them out in lines. Knows no widget."""

@@ -1,4 +1,4 @@
-"""From a token's number to one of eight steps of colour: few keep the screen calm and the wire thin."""
+"""Maps probability, rank or entropy of tokens to eight steps of colour."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RANKS = (0, 1, 2, 4, 9, 19, 99)
 ENTROPIES = (0.1, 0.3, 0.7, 1.2, 2.0, 3.0, 4.5)
 """Upper bounds of buckets 7 to 1, in nats."""
 SURPRISING = 2
-"""Buckets up to this one are what "next surprising token" stops at."""
+""""Next surprising token" stops at buckets up to this one."""
 
 _LOGPS = tuple(log(p) for p in PROBABILITIES)
 
@@ -28,13 +28,13 @@ LEGENDS: dict[ColourBy, tuple[str, tuple[str, ...]]] = {
     "rank": ("rank", (">100", "≤100", "≤20", "≤10", "4-5", "3", "2", "1")),
     "entropy": ("nats", (">4.5", "≤4.5", "≤3", "≤2", "≤1.2", "≤.7", "≤.3", "≤.1")),
 }
-"""What the steps mean, least expected first."""
+"""Name of the quantity and labels of the steps, least expected first."""
 
 
 def buckets(
     transcript: Transcript, by: ColourBy, final: bool, start: int, stop: int | None = None
 ) -> list[int]:
-    """The bucket of each token from `start` to `stop`; unknown numbers count as expected."""
+    """Returns the bucket of each token from `start` to `stop`; unknown numbers count as expected."""
     import numpy as np
 
     if by == "probability":

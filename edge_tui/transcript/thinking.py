@@ -1,4 +1,4 @@
-"""Thoughts that a model writes before its answer: found as they stream, folded away from the text.
+"""Folds away the thoughts that a model writes before its answer, while they stream.
 
 Reasoning models wrap them in `<think>…</think>` (or `<thinking>`, `<reasoning>`), often in tokens of their
 own, sometimes in pieces; some templates open the thought in the prompt. The tags stay, what is between
@@ -23,32 +23,32 @@ class Thoughts:
     """Folds the texts of one sequence of tokens, in their order.
 
     Args:
-        opened: Whether the text begins inside a thought.
+        starts_inside: True where the text begins inside a thought.
     """
 
-    def __init__(self, opened: bool = False) -> None:
-        self.inside = opened
-        """Whether the last token fed belongs to a thought that has not ended."""
-        self.hidden = 0
+    def __init__(self, starts_inside: bool = False) -> None:
+        self.inside = starts_inside
+        """True while the newest token belongs to a thought that has not ended."""
+        self.hidden_count = 0
         """Tokens of which nothing is shown."""
-        self.fed = 0
-        """Tokens fed."""
-        self._fresh = opened
+        self.token_count = 0
+        """Tokens so far."""
+        self._fold_is_due = starts_inside
         self._tail = ""
 
     def fold(self, texts: Iterable[str]) -> list[str]:
-        """What to show of the next tokens: as many texts as were given."""
+        """Returns the texts to show of the next tokens, one for each."""
         return [self._one(text) for text in texts]
 
     def _one(self, text: str) -> str:
-        self.fed += 1
+        self.token_count += 1
         if not self.inside and "<" not in text and "<" not in self._tail:
             # Nearly every token: nothing begins here, and nothing before it is unfinished.
             return text
         joined = self._tail + text
         at, tagged = len(self._tail), 0  # the end of what is shown already, and of the last tag
-        shown = FOLD if self._fresh else ""
-        self._fresh = False
+        shown = FOLD if self._fold_is_due else ""
+        self._fold_is_due = False
         while (found := (_CLOSE if self.inside else _OPEN).search(joined, tagged)) is not None:
             shown += found.group() if self.inside else joined[at : found.end()] + FOLD
             self.inside = not self.inside
@@ -56,7 +56,7 @@ class Thoughts:
         if not self.inside:
             shown += joined[at:]
         if text and not shown:
-            self.hidden += 1
+            self.hidden_count += 1
         # Only what may still become a tag needs to be remembered.
         rest = joined[tagged:][-_LONGEST:]
         start = rest.rfind("<")
@@ -64,7 +64,7 @@ class Thoughts:
         return shown
 
 
-def visible(text: str, opened: bool = False) -> str:
-    """A whole text without its thoughts."""
-    folded = Thoughts(opened).fold([text])[0]
+def without_thoughts(text: str, starts_inside: bool = False) -> str:
+    """Removes the thoughts from a whole text."""
+    folded = Thoughts(starts_inside).fold([text])[0]
     return re.sub(rf"(<\w+>)?{FOLD}(</\w+>)?\s*", "", folded)

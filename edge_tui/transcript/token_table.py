@@ -1,4 +1,4 @@
-"""Tokens in columns: about 360 bytes each, whatever is known about them, and a view when one is looked at."""
+"""Stores tokens in columns, about 360 bytes each, and builds a view of one on demand."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _FIELDS = token_fields("number", "alternatives", "extras")
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """A token that could have come instead.
+    """Describes a token that could have come instead.
 
     Attributes:
         id: Token id.
         logp: Log-probability in nats.
-        extras: The strategy's own columns by name, where it tells them of alternatives.
+        extras: The strategy's own columns by name, where it reports them for alternatives.
     """
 
     id: int
@@ -41,7 +41,7 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class TokenView:
-    """One token with everything that is known about it. Built when looked at.
+    """Describes one token with everything that is known about it.
 
     Attributes:
         index: Position on the path.
@@ -70,8 +70,8 @@ class TokenView:
     final: tuple[Alternative, ...]
 
 
-class Records:
-    """A growing table of tokens; a record's number is its place in the order of arrival.
+class TokenTable:
+    """Stores tokens in a growing table; a record's number is its place in the order of arrival.
 
     Args:
         columns: Names of the strategy's extra numbers.
@@ -83,9 +83,9 @@ class Records:
         self.columns = columns
         self.texts: list[str] = []
         self._np = np
-        self._known: dict[str, str] = {}
-        self._told: NDArray[Any] | None = None
-        """What the strategy tells of alternatives, float32 `[records, columns, 2, TOP]`; None if nothing."""
+        self._interned: dict[str, str] = {}
+        self._candidates: NDArray[Any] | None = None
+        """The extras of alternatives, float32 `[records, columns, 2, TOP]`; None without any."""
         self._table: NDArray[Any] = np.empty(
             0,
             [(each.name, each.dtype, each.shape(len(columns))) for each in _FIELDS],
@@ -97,7 +97,7 @@ class Records:
     @property
     def nbytes(self) -> int:
         """Memory of the numbers."""
-        return int(self._table.nbytes) + (self._told.nbytes if self._told is not None else 0)
+        return int(self._table.nbytes) + (self._candidates.nbytes if self._candidates is not None else 0)
 
     def extend(self, batch: TokenBatch) -> None:
         """Copies a batch."""
@@ -105,22 +105,22 @@ class Records:
         for each in _FIELDS:
             fresh[each.name] = getattr(batch, each.name)
         if batch.candidates is not None:
-            self._tell(len(self), batch.candidates)
+            self._set_candidates(len(self), batch.candidates)
         # Tokens repeat; their texts need not.
-        intern = self._known.setdefault
+        intern = self._interned.setdefault
         self.texts.extend(intern(text, text) for text in batch.text)
 
-    def take_over(self, other: Records, numbers: Sequence[int]) -> None:
-        """Copies records of another run; its extras only where they mean the same."""
+    def copy_records(self, other: TokenTable, numbers: Sequence[int]) -> None:
+        """Copies records of another run; extras only where the columns are the same."""
         fresh = self._grow(len(numbers))
         source = other._table[list(numbers)]
         for each in _FIELDS:
             if each.kind != "extras":
                 fresh[each.name] = source[each.name]
-        alike = other.columns == self.columns
-        fresh["extras"] = source["extras"] if alike else nan
-        if alike and other._told is not None:
-            self._tell(len(self), other._told[list(numbers)])
+        same_columns = other.columns == self.columns
+        fresh["extras"] = source["extras"] if same_columns else nan
+        if same_columns and other._candidates is not None:
+            self._set_candidates(len(self), other._candidates[list(numbers)])
         self.texts.extend(other.texts[number] for number in numbers)
 
     def add_unknown(self, token: int, text: str) -> None:
@@ -131,7 +131,7 @@ class Records:
         fresh["id"] = token
         self.texts.append(text)
 
-    def add_alternative(self, other: Records, number: int, token: int, text: str) -> None:
+    def add_alternative(self, other: TokenTable, number: int, token: int, text: str) -> None:
         """Adds a token that was taken instead of another one: the distribution it comes from is known."""
         self.add_unknown(token, text)
         old, new = other._table[number], self._table[len(self) - 1]
@@ -143,10 +143,10 @@ class Records:
         place = self._np.flatnonzero(old["final_ids"] == token)
         if len(place):
             new["final_logp"] = old["final_top_logp"][place[0]]
-        if other._told is not None and other.columns == self.columns:
-            told = other._told[number]
-            self._tell(len(self) - 1, told[None])
-            found = told[:, 0, rank[:1]] if len(rank) else told[:, 1, place[:1]]
+        if other._candidates is not None and other.columns == self.columns:
+            candidates = other._candidates[number]
+            self._set_candidates(len(self) - 1, candidates[None])
+            found = candidates[:, 0, rank[:1]] if len(rank) else candidates[:, 1, place[:1]]
             if found.size:
                 new["extras"] = found[:, 0]
 
@@ -159,6 +159,10 @@ class Records:
         """Token ids of records."""
         return tuple(self.column("id", numbers).tolist())
 
+    def text(self, numbers: Sequence[int]) -> str:
+        """Text of records, one after the other."""
+        return "".join(self.texts[number] for number in numbers)
+
     def extra(self, name: str, number: int) -> float:
         """One of the strategy's own numbers; NaN if it has no such column."""
         if name not in self.columns:
@@ -170,16 +174,11 @@ class Records:
         record = self._table[number]
         return TokenView(
             index=index,
-            id=int(record["id"]),
             text=self.texts[number],
-            raw_logp=float(record["raw_logp"]),
-            final_logp=float(record["final_logp"]),
-            rank=int(record["rank"]),
-            entropy=float(record["entropy"]),
-            version=int(record["version"]),
             extras=dict(zip(self.columns, record["extras"].tolist(), strict=True)),
             top=self._alternatives(number, 0),
             final=self._alternatives(number, 1),
+            **{each.name: record[each.name].item() for each in token_fields("number")},
         )
 
     def _alternatives(self, number: int, side: int) -> tuple[Alternative, ...]:
@@ -187,29 +186,27 @@ class Records:
         record = self._table[number]
         names = (("top_ids", "top_logp"), ("final_ids", "final_top_logp"))[side]
         ids, logps = (record[name].tolist() for name in names)
-        if self._told is None:
-            return tuple(
-                Alternative(token, logp) for token, logp in zip(ids, logps, strict=True) if token >= 0
-            )
-        told = self._told[number, :, side].T.tolist()
+        columns: tuple[str, ...] = () if self._candidates is None else self.columns
+        extras = [()] * len(ids) if self._candidates is None else self._candidates[number, :, side].T.tolist()
         return tuple(
-            Alternative(token, logp, dict(zip(self.columns, own, strict=True)))
-            for token, logp, own in zip(ids, logps, told, strict=True)
+            Alternative(token, logp, dict(zip(columns, own, strict=True)))
+            for token, logp, own in zip(ids, logps, extras, strict=True)
             if token >= 0
         )
 
-    def _tell(self, first: int, told: NDArray[Any]) -> None:
-        """Keeps what the strategy told of the alternatives of the records from `first` on."""
-        if self._told is None:
-            self._told = self._room()
-        self._told[first : first + len(told)] = told
+    def _set_candidates(self, first: int, candidates: NDArray[Any]) -> None:
+        """Stores the extras of alternatives of the records from `first` on."""
+        if self._candidates is None:
+            self._candidates = self._new_candidates()
+        self._candidates[first : first + len(candidates)] = candidates
 
     def batch(self, numbers: Sequence[int], run: int) -> TokenBatch:
         """Records as one row of a run, as `extend` takes them."""
         from edge_tui.engine.events import TokenBatch
 
         np = self._np
-        chosen = self._table[np.asarray(numbers, np.intp)]
+        indices = np.asarray(numbers, np.intp)
+        chosen = self._table[indices]
         row = np.zeros(len(chosen), np.int32)
         return TokenBatch(
             run=run,
@@ -217,26 +214,26 @@ class Records:
             row=row,
             parent=row,
             text=tuple(self.texts[number] for number in numbers),
-            candidates=self._told[np.asarray(numbers, np.intp)] if self._told is not None else None,
+            candidates=self._candidates[indices] if self._candidates is not None else None,
             **{each.name: chosen[each.name] for each in _FIELDS},
         )
 
-    def _room(self, told: NDArray[Any] | None = None) -> NDArray[Any]:
-        """A place for what is told of each record in the table, with what was told so far."""
+    def _new_candidates(self, old: NDArray[Any] | None = None) -> NDArray[Any]:
+        """An array for the extras of alternatives of the whole table, beginning with the old one's."""
         shape = (len(self._table), *_CANDIDATES.shape(len(self.columns)))
-        room = self._np.full(shape, _CANDIDATES.empty, _CANDIDATES.dtype)
-        if told is not None:
-            room[: len(told)] = told
-        return room
+        new = self._np.full(shape, _CANDIDATES.empty, _CANDIDATES.dtype)
+        if old is not None:
+            new[: len(old)] = old
+        return new
 
     def _grow(self, n: int) -> NDArray[Any]:
-        """Room for `n` more. Grows by an eighth: little slack, few copies."""
+        """Adds `n` records and returns them. Grows by an eighth: little slack, few copies."""
         count = len(self)
         if count + n > len(self._table):
             grown = self._np.empty(count + n + count // 8 + 64, self._table.dtype)
             grown[:count] = self._table[:count]
             self._table = grown
-            if self._told is not None:
-                self._told = self._room(self._told[:count])
+            if self._candidates is not None:
+                self._candidates = self._new_candidates(self._candidates[:count])
         fresh: NDArray[Any] = self._table[count : count + n]
         return fresh

@@ -1,4 +1,4 @@
-"""Sequences that share beginnings: each node knows the one before it."""
+"""Stores sequences that share beginnings as a tree: each node has the number of the one before it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 ROOT = -1
-"""What the first nodes continue: the prompt."""
+"""Parent of the first nodes: the prompt."""
 
 
 class Tree:
-    """Nodes in the order of arrival, 12 bytes each.
+    """Stores nodes in the order of arrival, 12 bytes each.
 
     Attributes:
         parent: Number of the node before, or `ROOT`.
         row: The row that a node was decoded in.
-        depth: How many nodes are before it.
+        depth: Count of nodes before it.
     """
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class Tree:
         return leaf
 
     def common(self, leaves: Iterable[int]) -> int:
-        """How many nodes the sequences begin with in common."""
+        """Count of nodes that the sequences have in common at their beginning."""
         nodes = set(leaves)
         length = min(map(self.length, nodes))
         nodes = {self.at(node, length) for node in nodes}

@@ -1,7 +1,7 @@
-"""Lines of tokens: display text, incremental wrapping, and the way back from a cell to its token.
+"""Makes display text of tokens, wraps it to lines as it grows, and finds the token at a cell.
 
 Plain data, no widget. A line is stored as the place where it starts, so a transcript of 100,000 tokens
-costs eight bytes a line beside its text; what lies on a line is worked out when the line is drawn.
+costs eight bytes a line beside its text; the pieces of a line are worked out when it is drawn.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _TONES = "\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"
 _FLAG = re.compile("[\U0001f1e6-\U0001f1ff]+$")
 _PARTS = re.compile(r"\n|\t| +|[^\n\t ]+")
 _LONGEST_CLUSTER = 32
-"""Code points on one cell; what a model piles up beyond that is left out of the display."""
+"""Code points on one cell; the display leaves out any more."""
 
 
 class Piece(NamedTuple):
-    """The part of one token that lies on one line."""
+    """Describes the part of one token that lies on one line."""
 
     token: int
     text: str
-    """What to draw; tabs are still tabs."""
+    """Text to draw; tabs are still tabs."""
     newline: bool
-    """Whether the token ends the line here."""
+    """True where the token ends the line here."""
 
     @property
     def cells(self) -> int:
@@ -45,32 +45,32 @@ class Piece(NamedTuple):
 
 
 class TokenText:
-    """Display text of tokens, cut so that no character on the screen belongs to two of them.
+    """Holds the display text of tokens, cut so that no character on the screen belongs to two of them.
 
     A combining mark, a variation selector or the second half of a flag that arrives as a token of its own
     is drawn with the character that it changes, and belongs to the token that began it.
     """
 
     def __init__(self) -> None:
-        self.shown: list[str] = []
+        self.display: list[str] = []
         self._joined: list[tuple[int, int, int]] = []
         self._dangling: set[int] = set()
         self._last = -1
 
     def __len__(self) -> int:
-        return len(self.shown)
+        return len(self.display)
 
     def extend(self, raws: Iterable[str]) -> int:
         """Adds tokens; returns the first index whose display text is new or changed."""
-        shown = self.shown
-        first = len(shown)
+        display = self.display
+        first = len(display)
         for raw in raws:
             if raw.isascii() and raw.isprintable():
                 if raw:
-                    self._last = len(shown)
-                elif shown and len(shown) - 1 in self._dangling:
-                    self._dangling.add(len(shown))
-                shown.append(raw)
+                    self._last = len(display)
+                elif display and len(display) - 1 in self._dangling:
+                    self._dangling.add(len(display))
+                display.append(raw)
             else:
                 first = min(first, self._add(raw))
         return first
@@ -80,37 +80,37 @@ class TokenText:
         first = count
         while self._joined and self._joined[-1][0] >= count:
             _, owner, length = self._joined.pop()
-            self.shown[owner] = self.shown[owner][:length]
+            self.display[owner] = self.display[owner][:length]
             first = min(first, owner)
-        del self.shown[count:]
+        del self.display[count:]
         self._dangling = {i for i in self._dangling if i < count}
-        self._last = next((i for i in range(count - 1, -1, -1) if self.shown[i]), -1)
+        self._last = next((i for i in range(count - 1, -1, -1) if self.display[i]), -1)
         return first
 
     def _add(self, raw: str) -> int:
-        index = len(self.shown)
-        # What joins or colours an emoji makes sense only beside it, which may be the token before.
+        index = len(self.display)
+        # A joiner or a tone makes sense only beside its emoji, which may be in the token before.
         rest = raw.lstrip(_ZWJ + _TONES)
         text = _normal(raw[: len(raw) - len(rest)] + sanitise(rest, tab="\t"))
         pending = index - 1 in self._dangling
         if raw.endswith(_ZWJ) or (pending and not text):
             self._dangling.add(index)
             text = text.removesuffix(_ZWJ)
-        before = self.shown[self._last] if self._last >= 0 else ""
+        before = self.display[self._last] if self._last >= 0 else ""
         head, text = _split_head(before, text, pending)
         first = index
         if head and len(head) + _cluster_length(before) <= _LONGEST_CLUSTER:
             self._joined.append((index, self._last, len(before)))
-            self.shown[self._last] = before + head
+            self.display[self._last] = before + head
             first = self._last
-        self.shown.append(text)
+        self.display.append(text)
         if text:
             self._last = index
         return first
 
 
 def _split_head(before: str, text: str, pending: bool) -> tuple[str, str]:
-    """Divides `text` into what changes the last character of `before`, and the rest."""
+    """Divides `text` into the part that changes the last character of `before`, and the rest."""
     if text.startswith(_ZWJ) or pending:
         text = text.lstrip(_ZWJ)
         if _PICTOGRAPH.match(text) and before and _PICTOGRAPH.match(before[-1]):
@@ -141,7 +141,7 @@ def _normal(text: str) -> str:
 
 
 def _zero_width(text: str) -> int:
-    """How many leading characters add no cell of their own."""
+    """Count of leading characters that add no cell of their own."""
     end = 0
     while end < len(text) and text[end] not in "\n\t" and cell_len(text[end]) == 0:
         end += 1
@@ -149,7 +149,7 @@ def _zero_width(text: str) -> int:
 
 
 def _cluster_end(text: str, end: int) -> int:
-    """Where the character ends that goes on at `end`: marks belong to it, and what a joiner joins."""
+    """End of the character that goes on at `end`: marks belong to it, and emoji after a joiner."""
     while step := _zero_width(text[end:]):
         end += step
         if text[end - 1] == _ZWJ and _PICTOGRAPH.match(text[end:]):
@@ -165,28 +165,28 @@ def _cluster_length(text: str) -> int:
 
 
 def clusters(text: str) -> Iterator[tuple[str, int]]:
-    """Characters as the terminal draws them, with their cells; the halves of a flag stay together."""
-    held = ""
+    """Splits a text into characters as the terminal draws them, with their cells; flags stay whole."""
+    half_flag = ""
     for start, end, cells in split_graphemes(text)[0]:
         cluster = text[start:end]
         is_flag = "\U0001f1e6" <= cluster[0] <= "\U0001f1ff"
-        if held:
+        if half_flag:
             if is_flag:
-                yield held + cluster, cell_len(held + cluster)
-                held = ""
+                yield half_flag + cluster, cell_len(half_flag + cluster)
+                half_flag = ""
                 continue
-            yield held, cell_len(held)
-            held = ""
+            yield half_flag, cell_len(half_flag)
+            half_flag = ""
         if is_flag:
-            held = cluster
+            half_flag = cluster
         else:
             yield cluster, cells
-    if held:
-        yield held, cell_len(held)
+    if half_flag:
+        yield half_flag, cell_len(half_flag)
 
 
 class Wrap:
-    """Where lines start, for one width.
+    """Finds the places where lines start, for one width.
 
     Breaks after spaces and around wide characters, else in the middle of a word. One space may hang over
     in the column after the last (`width` + 1), which the owner keeps free. Feeding tokens one by one gives
@@ -207,41 +207,41 @@ class Wrap:
         return len(self._tokens)
 
     @property
-    def fed(self) -> int:
-        """Tokens that are wrapped."""
+    def wrapped_count(self) -> int:
+        """Tokens that are wrapped so far."""
         return self._next[0]
 
-    def feed(self, shown: Sequence[str], budget: float | None = None) -> bool:
-        """Wraps what is new in `shown`.
+    def feed(self, display: Sequence[str], budget: float | None = None) -> bool:
+        """Wraps the texts that are new in `display`.
 
         Args:
-            shown: Display texts of all tokens (`TokenText.shown`).
+            display: Display texts of all tokens (`TokenText.display`).
             budget: Seconds after which to stop.
 
         Returns:
-            Whether everything is wrapped.
+            True if everything is wrapped.
         """
         deadline = None if budget is None else monotonic() + budget
         first, char = self._next
-        for token in range(first, len(shown)):
+        for token in range(first, len(display)):
             if char:
-                self._feed(token, shown[token], char)
+                self._feed(token, display[token], char)
                 char = 0
             else:
-                text = shown[token]
+                text = display[token]
                 if text:
                     self._feed(token, text, 0)
             if deadline is not None and not token & 255 and monotonic() > deadline:
                 self._next = (token + 1, 0)
-                return token + 1 == len(shown)
-        self._next = (len(shown), 0)
+                return token + 1 == len(display)
+        self._next = (len(display), 0)
         return True
 
     def truncate(self, count: int) -> int:
         """Forgets all but the first `count` tokens; returns the first line that may now differ."""
-        if count >= self.fed:
+        if count >= self.wrapped_count:
             return len(self) - 1
-        # What ended a line may have been a word on the next one: one line more has to be wrapped again.
+        # The word that ended a line may have begun on the one before: one line more has to be wrapped again.
         line = max(self.line_of(count) - 1, 0)
         del self._tokens[line + 1 :], self._chars[line + 1 :]
         self._next = (self._tokens[line], self._chars[line])
@@ -255,27 +255,27 @@ class Wrap:
             return line
         return max(line - 1, 0)
 
-    def pieces(self, shown: Sequence[str], line: int) -> list[Piece]:
-        """What lies on a line, left to right. Tokens that draw nothing have no piece."""
+    def pieces(self, display: Sequence[str], line: int) -> list[Piece]:
+        """The pieces of a line, left to right. Tokens that draw nothing have none."""
         token, char = self._tokens[line], self._chars[line]
         if line + 1 < len(self._tokens):
             last, stop = self._tokens[line + 1], self._chars[line + 1]
         else:
-            last, stop = self.fed, 0
+            last, stop = self.wrapped_count, 0
         found: list[Piece] = []
         while token < last or (token == last and char < stop):
-            text = shown[token][char : stop if token == last else None]
+            text = display[token][char : stop if token == last else None]
             if text:
                 newline = text.endswith("\n")
                 found.append(Piece(token, text[:-1] if newline else text, newline))
             token, char = token + 1, 0
         return found
 
-    def hit(self, shown: Sequence[str], line: int, x: int) -> int | None:
+    def hit(self, display: Sequence[str], line: int, x: int) -> int | None:
         """The token that owns a cell; right of the text it is the last token of the line."""
         if not 0 <= line < len(self):
             return None
-        pieces = self.pieces(shown, line)
+        pieces = self.pieces(display, line)
         for piece in pieces:
             x -= piece.cells
             if x < 0:
@@ -284,7 +284,7 @@ class Wrap:
 
     def _begin(self) -> None:
         self._x = 0
-        self._ink = False
+        self._has_text = False
         self._break: tuple[int, int, int] | None = None
 
     def _line(self, token: int, char: int) -> None:
@@ -314,7 +314,7 @@ class Wrap:
         if self._x and self._x + cells > self.width + 1:
             self._line(token, at)
         self._x += cells
-        if self._ink:
+        if self._has_text:
             self._break = (token, at + 1, self._x)
 
     def _word(self, token: int, at: int, cells: int) -> None:
@@ -326,10 +326,10 @@ class Wrap:
             at, cells = at + fits, cells - fits
             self._line(token, at)
         self._x += cells
-        self._ink = True
+        self._has_text = True
 
     def _cluster(self, token: int, at: int, length: int, cells: int) -> None:
-        if cells > 1 and self._ink:
+        if cells > 1 and self._has_text:
             self._break = (token, at, self._x)
         if self._x + cells > self.width and self._x:
             if self._break is not None:
@@ -337,7 +337,7 @@ class Wrap:
             if self._x + cells > self.width and self._x:
                 self._line(token, at)
         self._x += cells
-        self._ink = True
+        self._has_text = True
         if cells > 1:
             self._break = (token, at + length, self._x)
 
@@ -346,4 +346,4 @@ class Wrap:
         token, char, x = self._break
         rest = self._x - x
         self._line(token, char)
-        self._x, self._ink = rest, rest > 0
+        self._x, self._has_text = rest, rest > 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.port import Message
-from edge_tui.transcript.thinking import visible
+from edge_tui.transcript.thinking import without_thoughts
 from edge_tui.tui.session import Place
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Exchange:
     @property
     def shown(self) -> str:
         """The answer without its thoughts."""
-        return visible(self.answer).strip()
+        return without_thoughts(self.answer).strip()
 
     @property
     def tokens(self) -> int | None:

@@ -1,17 +1,18 @@
-"""What the screen knows of the engine: one run at a time, what is loaded, how fast it goes. No widget.
+"""Holds the screen's view of the engine: one run at a time, the loaded models, the speed. No widget.
 
-The engine reports events; `pump` folds them into this state and hands them on to whoever paints.
+The engine reports events; `pump` folds them into this state and returns them to the thread that paints.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from edge_tui import decoders
 from edge_tui.engine import events
+from edge_tui.transcript.run_state import EngineState, RunState
 from edge_tui.transcript.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from edge_tui.engine.events import Event, Loaded
     from edge_tui.engine.port import Engine, Request
     from edge_tui.history.recorder import Recorder
-
-Phase = Literal["queued", "reading", "decoding", "stopping", "done", "failed"]
 
 
 class Meter:
@@ -92,59 +91,48 @@ class Place:
 
 
 @dataclass(slots=True)
-class Run:
-    """One generation as the screen sees it."""
+class Run(RunState):
+    """Holds one generation as the screen sees it: its state, its tokens, its speed.
+
+    Attributes:
+        id: Number of the engine; negative for a run from the history.
+        request: The request.
+        meter: Its speed.
+        previous: The transcript that this run continues, until it has begun.
+        transcript: Its tokens, from its beginning on.
+        decoder: The strategy, as it was when the run began.
+        uid: Its name in the history.
+        pieces: Texts of ids, for a run from the history; the engine's model may be another one.
+        model: Name of the model that wrote it.
+    """
 
     id: int
     request: Request
     meter: Meter
     previous: Transcript | None = None
-    phase: Phase = "queued"
     transcript: Transcript | None = None
-    started: events.Started | None = None
-    finished: events.Finished | None = None
     decoder: Decoder | None = None
-    """The strategy, as it was when the run began."""
-    first_token: float | None = None
-    read: tuple[int, int] = (0, 0)
-    steps: int = 0
-    notices: list[str] = field(default_factory=list)
-    """What turned up while it went on; a sentence each."""
     uid: str = ""
-    """Its name in the history."""
     pieces: Mapping[int, str] | None = None
-    """What ids mean, of a run from the history; the engine's model may be another one."""
     model: str = ""
-    """Name of the model that wrote it."""
-
-    @property
-    def active(self) -> bool:
-        """Whether the engine still owes it something."""
-        return self.phase not in ("done", "failed")
 
 
 @dataclass(slots=True)
-class Session:
-    """The engine's state, folded from its events.
+class Session(EngineState):
+    """Holds the engine's state and its newest run; submits one request at a time.
 
     Attributes:
         clock: Monotonic seconds; tests give their own.
         engine: None until it was created.
         run: The newest run.
         written: The newest run that began; its tokens stay when one after it is refused.
-        loaded: Models by role.
-        loading: Role → (name, done, total) of models on their way.
-        dead: Why the engine's thread ended, "" while it lives.
-        recorder: Keeps the runs; None where nothing is kept.
+        recorder: Writes the runs to the history; None without one.
     """
 
     clock: Callable[[], float] = time.monotonic
     engine: Engine | None = None
     run: Run | None = None
     written: Run | None = None
-    loaded: dict[str, Loaded] = field(default_factory=dict)
-    loading: dict[str, tuple[str, int, int]] = field(default_factory=dict)
-    dead: str = ""
     recorder: Recorder | None = None
     _next: tuple[Request, Transcript | None, Place | None] | None = None
 
@@ -154,7 +142,7 @@ class Session:
             role = decoders.find(strategy).roles[0]
         except decoders.UnknownStrategy:
             role = "model"
-        return self.loaded.get(role) or self.loaded.get("model")
+        return self.model_for(role) or self.loaded.get("model")
 
     @property
     def busy(self) -> bool:
@@ -201,9 +189,7 @@ class Session:
     def attach(self, engine: Engine) -> None:
         """The engine exists (again)."""
         self.engine = engine
-        self.dead = ""
-        self.loaded.clear()
-        self.loading.clear()
+        self.reset()
         if self.run is not None and self.run.active:
             self.run.phase = "failed"
         self._submit()
@@ -214,78 +200,35 @@ class Session:
             return []
         news = self.engine.poll()
         for event in news:
-            self._fold(event)
+            self._apply(event)
         if self._next is not None and (self.run is None or not self.run.active):
             self._submit()
         return news
 
-    def _fold(self, event: Event) -> None:
-        match event:
-            case events.Loading():
-                self.loading[event.role] = (event.name, 0, 0)
-            case events.Loaded():
-                self.loading.pop(event.role, None)
-                self.loaded[event.role] = event
-            case events.Unloaded():
-                for role in event.roles:
-                    self.loaded.pop(role, None)
-            case events.Progress(what="load"):
-                for role, (name, _, _) in self.loading.items():
-                    if name == event.name or not event.name:
-                        self.loading[role] = (name, event.done, event.total)
-            case events.Died():
-                self.dead = event.message
-                self.loading.clear()
-                self.loaded.clear()
-                if self.run is not None and self.run.active:
-                    self.run.phase = "failed"
-            case events.Failed(run=None):
-                self.loading.clear()
-            case _:
-                if self.run is not None and getattr(event, "run", None) == self.run.id:
-                    self._fold_run(self.run, event)
+    def _apply(self, event: Event) -> None:
+        self.apply(event)
+        run = self.run
+        if run is None or not (isinstance(event, events.Died) or getattr(event, "run", None) == run.id):
+            return
+        steps = run.steps
+        run.apply(event)
+        if isinstance(event, events.Started):
+            self._begin(run, event)
+        elif run.transcript is not None:
+            run.transcript.apply(event)
+            if isinstance(event, events.TokenBatch) and len(event):
+                run.meter.add(run.steps - steps)
 
-    def _fold_run(self, run: Run, event: Event) -> None:
-        match event:
-            case events.Started():
-                decode = self.engine.decode if self.engine is not None else None
-                run.started = event
-                self.written = run
-                writer = self.main(event.strategy)
-                run.model = writer.name if writer is not None else ""
-                run.transcript = Transcript(event, run.previous, run.request.prefix, decode)
-                run.previous = None
-                kept = run.transcript.kept() if self.recorder is not None else None
-                if self.recorder is not None and kept is not None:
-                    self.recorder.kept(run.id, kept, run.transcript.changes)
-                if run.phase == "queued":
-                    run.phase = "reading"
-            case events.Progress():
-                run.read = (event.done, event.total)
-            case events.FirstToken():
-                run.first_token = event.seconds
-            case events.TokenBatch():
-                if run.phase == "reading":
-                    run.phase = "decoding"
-                if run.transcript is not None and len(event):
-                    run.transcript.extend(event)
-                    steps = int(event.step[-1]) + 1 - len(run.request.prefix)
-                    run.meter.add(steps - run.steps)
-                    run.steps = steps
-            case events.Noticed():
-                run.notices.append(event.message)
-            case events.ParamChanged():
-                if run.transcript is not None:
-                    run.transcript.change(event)
-            case events.Finished():
-                run.phase, run.finished = "done", event
-                if run.transcript is not None:
-                    run.transcript.finish(event)
-            case events.Failed():
-                run.phase = "failed"
-                self.loading.clear()
-            case _:
-                pass
+    def _begin(self, run: Run, started: events.Started) -> None:
+        self.written = run
+        writer = self.main(started.strategy)
+        run.model = writer.name if writer is not None else ""
+        decode = self.engine.decode if self.engine is not None else None
+        run.transcript = Transcript(started, run.previous, run.request.prefix, decode)
+        run.previous = None
+        prefix = run.transcript.prefix_batch()
+        if self.recorder is not None and prefix is not None:
+            self.recorder.append_prefix(run.id, prefix, run.transcript.changes)
 
     def state(self) -> tuple[str, str]:
         """What goes on, in a few words, and its kind: "idle", "busy" or "error"."""

@@ -24,7 +24,7 @@ def test_a_token_kept_on_the_screen_takes_at_most_400_bytes() -> None:
     try:
         for step in steps[1:]:
             transcript.extend(step)
-            assert len(transcript) == transcript.records
+            assert len(transcript) == transcript.record_count
         # Room ahead is an eighth at most; what counts is what stays once it is used.
         taken = tracemalloc.get_traced_memory()[0] / (len(transcript) - 64)
     finally:

@@ -142,16 +142,16 @@ def test_tokens_taken_over_stay_with_the_run_that_took_them(recorder: Recorder, 
     prefix = old.ids(4)
     run = engine.submit(Request("a", prefix=prefix))
     new = Transcript(started(run, 4), old, prefix)
-    kept = new.kept()
+    kept = new.prefix_batch()
     assert kept is not None
     own = batch(["and ", "so "], 4, run=run)
     if late:
         inner.say(started(run, 4), own, finished(run, 2))
         until(lambda: [e.state for e in store.runs()] == ["finished"])
-        recorder.kept(run, kept, new.changes)
+        recorder.append_prefix(run, kept, new.changes)
     else:
         inner.say(started(run, 4), own)
-        recorder.kept(run, kept, new.changes)
+        recorder.append_prefix(run, kept, new.changes)
         inner.say(finished(run, 2))
     until(lambda: [(e.state, e.tokens) for e in store.runs()] == [("finished", 6)])
     transcript = transcript_of(store.load(store.runs()[0].id))

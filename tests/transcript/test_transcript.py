@@ -58,7 +58,7 @@ def test_a_single_row_is_its_own_path() -> None:
     transcript = Transcript(started())
     transcript.extend(line([3, 1]))
     transcript.extend(line([4], 2))
-    assert len(transcript) == transcript.settled == transcript.records == 3
+    assert len(transcript) == transcript.stable_length == transcript.record_count == 3
     assert transcript.text == " t3 t1 t4"
     assert transcript.ids() == (3, 1, 4)
     assert transcript.ids(2) == (3, 1)
@@ -109,7 +109,7 @@ def test_four_hundred_bytes_a_token() -> None:
         transcript.extend(line([i % 50 for i in range(500)], start))
     tree = transcript._tree
     arrays = (tree.parent, tree.row, tree.depth, transcript._path, transcript._cuts)
-    records = transcript._records
+    records = transcript._table
     pointers = records.texts.__sizeof__()
     assert len({id(text) for text in records.texts}) == 50
     # The table grows by an eighth at a time; what is kept of a token is counted without that slack.
@@ -132,7 +132,7 @@ def test_an_unfinished_character_joins_the_last_token() -> None:
     before = transcript.revision
     transcript.finish(Finished(1, "length", 2, 0.1, 1.0, tail="\ufffd"))
     assert transcript.text == " t1 t2\ufffd"
-    assert transcript.valid_since(before) == 1
+    assert transcript.unchanged_since(before) == 1
 
 
 def test_continuing_takes_over_what_agrees() -> None:
@@ -182,14 +182,14 @@ def beams(
 def test_beams_settle_what_all_share() -> None:
     transcript = Transcript(started(2, BEAM))
     beams(transcript, 0, [(0, 1, -1.0), (0, 2, -2.0)])
-    assert (transcript.text, transcript.settled) == (" 1", 0)
+    assert (transcript.text, transcript.stable_length) == (" 1", 0)
     beams(transcript, 1, [(0, 3, -1.5), (0, 4, -1.7)])
-    assert (transcript.text, transcript.settled) == (" 1 3", 1)
+    assert (transcript.text, transcript.stable_length) == (" 1 3", 1)
     revision = transcript.revision
     beams(transcript, 2, [(1, 5, -2.0), (0, 6, -3.0)])
-    assert (transcript.text, transcript.settled) == (" 1 4 5", 1)
-    assert transcript.valid_since(revision) == 1
-    assert transcript.valid_since(transcript.revision) == 3
+    assert (transcript.text, transcript.stable_length) == (" 1 4 5", 1)
+    assert transcript.unchanged_since(revision) == 1
+    assert transcript.unchanged_since(transcript.revision) == 3
     best, other = transcript.hypotheses()
     assert (best.row, best.parent, best.text, best.tokens, best.start) == (0, 1, " 4 5", (4, 5), 1)
     assert best.score == pytest.approx(-2 / 3)
@@ -199,7 +199,7 @@ def test_beams_settle_what_all_share() -> None:
 def test_rows_that_are_not_alive_yet_do_not_count() -> None:
     transcript = Transcript(started(2, BEAM))
     beams(transcript, 0, [(0, 1, -1.0), (1, 1, -1e9)])
-    assert transcript.settled == 1
+    assert transcript.stable_length == 1
     assert len(transcript.hypotheses()) == 1
 
 
@@ -208,7 +208,7 @@ def test_a_finished_hypothesis_keeps_its_branch_unsettled_while_it_can_win() -> 
     beams(transcript, 0, [(0, 1, -1.0), (0, 2, -1.1)])
     beams(transcript, 1, [(0, 3, -1.5), (0, 4, -1.7)], ended=(-0.7, 1, 99))
     # Both live rows share " 1", but " 2" has finished and may be the answer.
-    assert transcript.settled == 0
+    assert transcript.stable_length == 0
     ended = transcript.hypotheses()[-1]
     assert (ended.finished, ended.text, ended.tokens, ended.score) == (
         True,
@@ -217,13 +217,13 @@ def test_a_finished_hypothesis_keeps_its_branch_unsettled_while_it_can_win() -> 
         pytest.approx(-0.7),
     )
     beams(transcript, 2, [(0, 5, -1.6), (1, 6, -1.9)], ended=(-0.5, 0, 99))
-    assert transcript.settled == 1
+    assert transcript.stable_length == 1
     worse = transcript.hypotheses()[-1]
     assert (worse.start, worse.text) == (0, " 2")
     transcript.finish(Finished(1, "done", 3, 0.1, 1.0, (1, 3, 99), " 1 3", -0.5))
     assert transcript.text == " 1 3"
-    assert transcript.settled == 2
-    assert transcript.shared == 1
+    assert transcript.stable_length == 2
+    assert transcript.common_length == 1
 
 
 def test_the_last_token_of_the_greatest_length_is_shown() -> None:
@@ -239,7 +239,7 @@ def test_beams_continue_a_kept_prefix() -> None:
     transcript = Transcript(started(2, BEAM, prefix=2), None, (7, 8), lambda ids: [f"<{i}>" for i in ids])
     beams(transcript, 2, [(0, 1, -1.0), (0, 2, -2.0)])
     assert transcript.text == "<7><8> 1"
-    assert transcript.settled == 2
+    assert transcript.stable_length == 2
     transcript.finish(Finished(1, "done", 1, 0.1, 1.0, (2,), " 2", -2.0))
     assert transcript.ids() == (7, 8, 2)
 
@@ -248,7 +248,7 @@ def test_rows_without_scores_show_the_first() -> None:
     transcript = Transcript(started(3))
     transcript.extend(batch([(0, r, r, r, f" {r}") for r in range(3)]))
     assert transcript.text == " 0"
-    assert transcript.settled == 1
+    assert transcript.stable_length == 1
 
 
 @settings(max_examples=150, deadline=None)
@@ -279,9 +279,9 @@ def test_path_and_settled_are_what_a_plain_search_finds(
         pending, scores = [], []
         best = front[max(range(rows), key=lambda r: np.float32(newest[r]))]
         assert transcript.ids() == best
-        valid = transcript.valid_since(revision)
+        valid = transcript.unchanged_since(revision)
         assert best[:valid][: len(seen)] == seen[:valid]
         seen, revision = best, transcript.revision
-        assert transcript.settled == sum(len(set(level)) == 1 for level in zip(*nodes, strict=True))
+        assert transcript.stable_length == sum(len(set(level)) == 1 for level in zip(*nodes, strict=True))
         hypotheses = transcript.hypotheses()
         assert sorted(best[: h.start] + h.tokens for h in hypotheses) == sorted(front)

@@ -33,13 +33,13 @@ def expanded(text: str) -> str:
 
 
 def lines(wrap: Wrap, text: TokenText) -> list[list[tuple[int, str, bool]]]:
-    return [[tuple(p) for p in wrap.pieces(text.shown, line)] for line in range(len(wrap))]
+    return [[tuple(p) for p in wrap.pieces(text.display, line)] for line in range(len(wrap))]
 
 
 def at_once(tokens: list[str], width: int) -> tuple[Wrap, TokenText]:
     text, wrap = TokenText(), Wrap(width)
     text.extend(tokens)
-    wrap.feed(text.shown)
+    wrap.feed(text.display)
     return wrap, text
 
 
@@ -56,10 +56,10 @@ def test_incremental_is_the_same_as_at_once(tokens: list[str], width: int, data:
             done = keep
         n = data.draw(st.integers(1, len(tokens) - done), "take")
         wrap.truncate(text.extend(tokens[done : done + n]))
-        wrap.feed(text.shown)
+        wrap.feed(text.display)
         done += n
     whole, whole_text = at_once(tokens, width)
-    assert text.shown == whole_text.shown
+    assert text.display == whole_text.display
     assert lines(wrap, text) == lines(whole, whole_text)
 
 
@@ -70,11 +70,11 @@ def test_nothing_is_lost_and_nothing_sticks_out(tokens: list[str], width: int) -
     drawn = "".join(
         piece.text + "\n" * piece.newline
         for line in range(len(wrap))
-        for piece in wrap.pieces(text.shown, line)
+        for piece in wrap.pieces(text.display, line)
     )
-    assert drawn == "".join(text.shown)
+    assert drawn == "".join(text.display)
     for line in range(len(wrap)):
-        pieces = wrap.pieces(text.shown, line)
+        pieces = wrap.pieces(text.display, line)
         parts = [expanded(piece.text) for piece in pieces]
         assert not any(piece.newline for piece in pieces[:-1])
         # What is measured in parts is what the terminal is given as a whole.
@@ -91,22 +91,22 @@ def test_every_cell_leads_back_to_its_token(tokens: list[str], width: int) -> No
     wrap, text = at_once(tokens, width)
     for line in range(len(wrap)):
         x = 0
-        for piece in wrap.pieces(text.shown, line):
+        for piece in wrap.pieces(text.display, line):
             for _ in range(piece.cells):
-                assert wrap.hit(text.shown, line, x) == piece.token
+                assert wrap.hit(text.display, line, x) == piece.token
                 x += 1
             if piece.newline:
-                assert wrap.hit(text.shown, line, x) == piece.token
-    for token, shown in enumerate(text.shown):
+                assert wrap.hit(text.display, line, x) == piece.token
+    for token, shown in enumerate(text.display):
         if shown:
-            assert token in [p.token for p in wrap.pieces(text.shown, wrap.line_of(token))] or (
-                token in [p.token for p in wrap.pieces(text.shown, wrap.line_of(token) + 1)]
+            assert token in [p.token for p in wrap.pieces(text.display, wrap.line_of(token))] or (
+                token in [p.token for p in wrap.pieces(text.display, wrap.line_of(token) + 1)]
             )
 
 
 def test_words_wrap_and_code_keeps_its_indent() -> None:
     wrap, text = at_once(["The", " sky", " appears", " blue", "\n", "\t", "return", " x"], 10)
-    drawn = ["".join(p.text for p in wrap.pieces(text.shown, i)) for i in range(len(wrap))]
+    drawn = ["".join(p.text for p in wrap.pieces(text.display, i)) for i in range(len(wrap))]
     assert drawn == ["The sky ", "appears ", "blue", "\treturn ", "x"]
 
 
@@ -114,8 +114,8 @@ def test_a_budget_is_kept_and_the_rest_follows() -> None:
     wrap, text = Wrap(40), TokenText()
     text.extend([" token"] * 20_000)
     calls = 1
-    while not wrap.feed(text.shown, budget=0.0):
+    while not wrap.feed(text.display, budget=0.0):
         calls += 1
     assert calls > 10
-    assert wrap.fed == 20_000
+    assert wrap.wrapped_count == 20_000
     assert lines(wrap, text)[-1] == lines(at_once([" token"] * 20_000, 40)[0], text)[-1]

@@ -90,7 +90,7 @@ def _tokens(transcript: Transcript, pieces: Mapping[int, str]) -> Iterator[str]:
     text = TokenText()
     text.extend(transcript.texts())
     steps = buckets(transcript, "probability", False, 0)
-    for index, (shown, step) in enumerate(zip(text.shown, steps, strict=True)):
+    for index, (shown, step) in enumerate(zip(text.display, steps, strict=True)):
         if shown:
             about = _text(_about(transcript.token(index), pieces))
             yield f'<span class="p{step}" title="{about}">{_text(shown)}</span>'

@@ -45,10 +45,10 @@ def _prompt(stored: StoredRun, colours: Palette) -> Iterator[list[Run]]:
     text = TokenText()
     text.extend([turns(stored)[-1].content])
     wrap = Wrap(COLUMNS - 2)
-    wrap.feed(text.shown)
+    wrap.feed(text.display)
     for line in range(len(wrap)):
         lead = "› " if not line else "  "
-        shown = "".join(piece.text for piece in wrap.pieces(text.shown, line))
+        shown = "".join(piece.text for piece in wrap.pieces(text.display, line))
         yield [(0, lead, colours.accent), (2, shown.replace("\t", " " * TAB), colours.foreground)]
 
 
@@ -56,9 +56,9 @@ def _answer(transcript: Transcript, colours: Palette) -> Iterator[list[Run]]:
     text = TokenText()
     text.extend(transcript.texts())
     wrap = Wrap(COLUMNS)
-    wrap.feed(text.shown)
+    wrap.feed(text.display)
     for line in range(len(wrap)):
-        pieces = wrap.pieces(text.shown, line)
+        pieces = wrap.pieces(text.display, line)
         if not pieces:
             yield []
             continue

@@ -176,7 +176,7 @@ class Talking(View):
     def action_fold(self) -> None:
         self.pane.folding = not self.pane.folding
         run = self.current
-        hidden = run.transcript.thoughts.hidden if run is not None and run.transcript is not None else 0
+        hidden = run.transcript.thoughts.hidden_count if run is not None and run.transcript is not None else 0
         if self.pane.folding:
             self.say(f"Thoughts are folded: {hidden:,} tokens; ←→ in the pane still reach them.")
         else:

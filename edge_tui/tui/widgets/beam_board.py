@@ -71,7 +71,7 @@ class BeamBoard(LinePanel):
         """Takes over what has happened since the last call; cheap when nothing has."""
         transcript = self._transcript
         if transcript is not None:
-            seen = (transcript.records, transcript.revision, transcript.finished is not None)
+            seen = (transcript.record_count, transcript.revision, transcript.finished is not None)
             if seen == self._seen:
                 return
             self._seen = seen
@@ -84,7 +84,7 @@ class BeamBoard(LinePanel):
         hypotheses = transcript.hypotheses()
         live = [h for h in hypotheses if not h.finished]
         ended = [h for h in hypotheses if h.finished]
-        shared = transcript.shared
+        shared = transcript.common_length
         label = f"settled {shared} "
         start = _one_line("".join(transcript.texts(max(shared - width, 0), shared)))
         lines: list[Line] = [

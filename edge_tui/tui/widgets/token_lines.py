@@ -141,22 +141,26 @@ class TokenLines(ScrollView):
         dirty = lines_before - 1
         revision = transcript.revision
         if revision != self._revision:
-            valid = transcript.valid_since(self._revision)
+            valid = transcript.unchanged_since(self._revision)
             self._revision = revision
             if valid < len(shown):
                 dirty = min(dirty, self._take_back(shown.truncate(valid)))
         known, size = len(shown), len(transcript)
         if size > known:
-            texts = transcript.folded if self.folding else transcript.texts
+            texts = transcript.folded_texts if self.folding else transcript.texts
             first = shown.extend(texts(known, min(size, known + _AT_ONCE)))
             if first < known:
                 dirty = min(dirty, self._take_back(first))
-        elif dirty == lines_before - 1 and transcript.settled == self._settled and wrap.fed == known:
+        elif (
+            dirty == lines_before - 1
+            and transcript.stable_length == self._settled
+            and wrap.wrapped_count == known
+        ):
             return
-        done = wrap.feed(shown.shown, _SLICE) and len(shown) == size
-        if transcript.settled != self._settled:
-            dirty = min(dirty, wrap.line_of(min(transcript.settled, self._settled)))
-            self._settled = transcript.settled
+        done = wrap.feed(shown.display, _SLICE) and len(shown) == size
+        if transcript.stable_length != self._settled:
+            dirty = min(dirty, wrap.line_of(min(transcript.stable_length, self._settled)))
+            self._settled = transcript.stable_length
         self._drop(dirty)
         self._place()
         if was_empty:
@@ -169,12 +173,12 @@ class TokenLines(ScrollView):
     @property
     def laid_out(self) -> int:
         """How many tokens have taken their place in lines."""
-        return min(len(self._text), self._wrap.fed)
+        return min(len(self._text), self._wrap.wrapped_count)
 
     @property
     def shown_text(self) -> str:
         """The text as it is displayed, without the breaks that wrapping adds."""
-        return "".join(self._text.shown)
+        return "".join(self._text.display)
 
     def follow(self) -> None:
         """Goes to the newest token and stays there."""
@@ -242,7 +246,7 @@ class TokenLines(ScrollView):
         coming = self._coming
         if coming is None:
             return
-        if not coming.feed(self._text.shown, _SLICE):
+        if not coming.feed(self._text.display, _SLICE):
             self._work_later()
             return
         anchor = self._token_at_top()
@@ -265,7 +269,7 @@ class TokenLines(ScrollView):
         self.refresh_tail()
 
     def _token_at_top(self) -> int | None:
-        return self._wrap.hit(self._text.shown, round(self.scroll_y), 0)
+        return self._wrap.hit(self._text.display, round(self.scroll_y), 0)
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)
@@ -361,7 +365,7 @@ class TokenLines(ScrollView):
     def _draw(self, line: int, width: int) -> Strip:
         transcript = self.transcript
         assert transcript is not None
-        pieces = self._wrap.pieces(self._text.shown, line)
+        pieces = self._wrap.pieces(self._text.display, line)
         segments: list[Segment] = []
         if pieces:
             first = pieces[0].token
@@ -428,11 +432,11 @@ class TokenLines(ScrollView):
         text = sanitise(self.empty_text)
         wrap, words = Wrap(width - 1), TokenText()
         words.extend([text])
-        wrap.feed(words.shown)
+        wrap.feed(words.display)
         line = y - max((self._height - len(wrap)) // 2, 0)
         if not text or not 0 <= line < len(wrap):
             return Strip.blank(width, self._base_style)
-        said = "".join(piece.text for piece in wrap.pieces(words.shown, line)).strip()
+        said = "".join(piece.text for piece in wrap.pieces(words.display, line)).strip()
         strip = Strip([Segment(said, self.get_component_rich_style("token-pane--empty"))])
         left = max((width - strip.cell_length) // 2, 0)
         return Strip.join([Strip.blank(left, self._base_style), strip]).adjust_cell_length(
@@ -452,7 +456,7 @@ class TokenLines(ScrollView):
 
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
         """The selected text, with line breaks only where the model wrote them."""
-        shown = self._text.shown
+        shown = self._text.display
         first = selection.start.y if selection.start is not None else 0
         last = selection.end.y if selection.end is not None else len(self._wrap) - 1
         parts: list[str] = []

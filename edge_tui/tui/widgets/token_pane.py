@@ -115,7 +115,7 @@ class TokenPane(TokenLines, can_focus=True):
     def marked(self) -> int | None:
         """The token that is drawn as the cursor: where the cursor's own token draws nothing, the next."""
         at = self.cursor
-        shown = self._text.shown
+        shown = self._text.display
         while at is not None and at < len(shown) - 1 and not shown[at]:
             at += 1
         return at
@@ -134,7 +134,7 @@ class TokenPane(TokenLines, can_focus=True):
 
     def _lines_of(self, token: int) -> tuple[int, int]:
         """First and last line on which a token is drawn, or marked."""
-        return self._wrap.line_of(token), self._wrap.line_of(min(token + 2, self._wrap.fed))
+        return self._wrap.line_of(token), self._wrap.line_of(min(token + 2, self._wrap.wrapped_count))
 
     def _scroll_into_view(self, first: int) -> None:
         if not self.size:
@@ -151,7 +151,7 @@ class TokenPane(TokenLines, can_focus=True):
             return None
         bottom = min(round(self.scroll_y) + self._height, len(self._wrap)) - 1
         for line in range(bottom, -1, -1):
-            pieces = self._wrap.pieces(self._text.shown, line)
+            pieces = self._wrap.pieces(self._text.display, line)
             if pieces:
                 return pieces[-1].token
         return len(self._text) - 1
@@ -179,7 +179,7 @@ class TokenPane(TokenLines, can_focus=True):
         if self.cursor is None:
             self.cursor = self._start()
             return
-        shown, wrap = self._text.shown, self._wrap
+        shown, wrap = self._text.display, self._wrap
         marked = self.marked
         assert marked is not None
         line = wrap.line_of(marked)
@@ -254,7 +254,7 @@ class TokenPane(TokenLines, can_focus=True):
         if offset.y == self._height - 1 and not self.following and offset.x >= self._line_width - 7:
             self.action_live()
             return
-        hit = self._wrap.hit(self._text.shown, round(self.scroll_y) + offset.y, offset.x)
+        hit = self._wrap.hit(self._text.display, round(self.scroll_y) + offset.y, offset.x)
         if hit is None:
             return
         if hit == self.cursor:
