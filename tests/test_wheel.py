@@ -73,7 +73,7 @@ from edge_tui.hub import local_models
 from edge_tui.config.settings import Settings, load
 from pathlib import Path
 home = Path(edge_tui.__file__).parents[1]
-found = [Path(decoders.__file__), resources.config_file(), resources.themes(), resources.demo("expert")]
+found = [Path(decoders.__file__), resources.config_file(), resources.themes()]
 assert all(path.exists() and path.is_relative_to(home) for path in found), found
 assert load()[0] == Settings() and not load()[1]
 assert len(list(resources.themes().glob("*.toml"))) == 5

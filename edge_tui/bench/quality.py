@@ -28,6 +28,7 @@ from edge_tui.bench.job import BenchError, Job
 from edge_tui.bench.session import Session, Target
 from edge_tui.engine.port import Precision, Request
 from edge_tui.engine.text.tokenizer import Tokenizer
+from edge_tui.util import logs
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -308,5 +309,6 @@ def dataset_text(name: str) -> str:
         rows = datasets.load_dataset(path, configuration or None, split=split or "test")
         return "\n\n".join(row["text"] for row in rows)
     except Exception as error:  # whatever a network, a cache or a foreign layout comes to
-        reason = " ".join(str(error).split())[:200].rstrip(".")
-        raise BenchError(f"The dataset {name} cannot be read ({reason}); give --text FILE.") from error
+        raise BenchError(
+            f"The dataset {name} cannot be read ({logs.first_line(error)}); give --text FILE."
+        ) from error

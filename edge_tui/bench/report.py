@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_tui import __version__
+from edge_tui.util.atomic_write import PUBLIC, replace_file
 
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3})")
 PACKAGES = ("torch", "transformers", "triton", "bitsandbytes", "tokenizers", "safetensors", "numpy")
@@ -56,9 +57,7 @@ class Ledger:
         """Writes the file, whole or not at all."""
         if self.file is None:
             return
-        fresh = self.file.with_name(self.file.name + ".part")
-        fresh.write_text(json.dumps(self.as_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        fresh.replace(self.file)
+        replace_file(self.file, json.dumps(self.as_json(), indent=1, ensure_ascii=False) + "\n", PUBLIC)
 
     def as_json(self) -> dict[str, Any]:
         """Everything, with null where a number is not known."""

@@ -22,6 +22,7 @@ from edge_tui.bench.job import BenchError, Job
 from edge_tui.bench.random_models import CONFIGS, STD
 from edge_tui.bench.session import Session
 from edge_tui.bench.transformers_runner import KINDS
+from edge_tui.util import logs
 
 EAGER, STATIC = KINDS["eager"], KINDS["static"]
 SMALL, MIDDLE, LARGE, DEMO = "qwen2-0.5b", "llama-3.2-1b", "qwen2-7b", "demo/expert"
@@ -368,8 +369,7 @@ def run(session: Session, *, rounds: int, seconds: float, only: str = "") -> Non
         except BenchError as error:
             session.ledger.note(f"{scenario.name}: {error}")
         except Exception as error:  # one scenario must not cost the others
-            line = " ".join(str(error).split())[:300]
-            session.ledger.note(f"{scenario.name} failed with {type(error).__name__}: {line}")
+            session.ledger.note(f"{scenario.name} failed with {logs.summary(error)}")
         session.free()
         for goal in scenario.goals:
             book.enter(goal)

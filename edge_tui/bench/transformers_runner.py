@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_tui.bench.job import BenchError, Job, Timing
 from edge_tui.bench.roofline import synchronise
+from edge_tui.util import logs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,7 +72,7 @@ class Peer:
                 quantise(model, precision, device)
             self.model: Any = model.to(device).eval()
         except (ValueError, OSError, RuntimeError, ImportError) as error:
-            raise BenchError(f"transformers cannot build its model: {_line(error)}.") from error
+            raise BenchError(f"transformers cannot build its model: {logs.first_line(error)}.") from error
         self.model.generation_config = transformers.GenerationConfig()
         synchronise(device)
         self.seconds = time.perf_counter() - began
@@ -112,7 +113,7 @@ class Peer:
                 synchronise(self.device)
                 ended = time.perf_counter()
         except Exception as error:
-            raise BenchError(f"generate() failed: {_line(error)}.") from error
+            raise BenchError(f"generate() failed: {logs.first_line(error)}.") from error
         tokens = int(out.shape[1]) - len(ids[0])
         return Timing(clock.first - began, ended - clock.first, tokens, len(ids[0]))
 
@@ -198,7 +199,3 @@ def quantise(model: Any, precision: str, device: str) -> None:
             new.bias = module.bias
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, new.to(device))
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__

@@ -6,22 +6,20 @@ also set `mode`, `max_length`, `stop`, `system`, and hold a `prompt` to begin wi
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from edge_tui.config import resources
 from edge_tui.config.reader import read
 from edge_tui.engine.port import Mode
 from edge_tui.errors import EdgeError
-from edge_tui.util.user_file import list_files
+from edge_tui.util.atomic_write import replace_file
+from edge_tui.util.user_file import list_files, reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _KINDS: dict[str, type] = {
@@ -159,20 +157,9 @@ def save(preset: Preset, folder: Path | None = None) -> Path:
         document["parameters"] = dict(preset.parameters)
     path = folder / f"{preset.name}.toml"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=".", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(tomlkit.dumps(document))
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            with suppress(OSError):
-                Path(temporary).unlink()
-            raise
+        replace_file(path, tomlkit.dumps(document))
     except OSError as error:
-        raise PresetError(f"{path} cannot be written: {(error.strerror or '').lower()}.") from error
+        raise PresetError(f"{path} cannot be written: {reason(error)}.") from error
     return path
 
 
@@ -186,4 +173,4 @@ def remove(preset: Preset, folder: Path | None = None) -> None:
     try:
         path.unlink()
     except OSError as error:
-        raise PresetError(f"{path} cannot be removed: {(error.strerror or '').lower()}.") from error
+        raise PresetError(f"{path} cannot be removed: {reason(error)}.") from error

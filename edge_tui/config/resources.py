@@ -1,4 +1,4 @@
-"""Finds what ships beside the code: themes, presets, config.toml, the demo pair.
+"""Finds what ships beside the code: themes, presets, config.toml.
 
 In a checkout, themes, presets and config.toml lie at the top, where people look for them; in an installed
 package they lie in `edge_tui/_data`.
@@ -30,8 +30,3 @@ def themes() -> Path:
 def presets() -> Path:
     """The folder of the built-in presets, one TOML each."""
     return _data("presets")
-
-
-def demo(role: str) -> Path:
-    """The folder of a demo checkpoint: "expert" or "amateur"."""
-    return _PACKAGE / "demo" / role

@@ -1,21 +1,20 @@
 """Changes single keys of a user's TOML file and leaves all else as it was written, comments included.
 
-A file that is no valid TOML is never touched. A change is written beside the file, brought to the disk, and
-put in its place, so that whatever happens one of the two versions is there whole.
+A file that is no valid TOML is never touched.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.errors import EdgeError
 from edge_tui.util import user_file
+from edge_tui.util.atomic_write import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from tomlkit import TOMLDocument
     from tomlkit.container import Container
@@ -25,7 +24,7 @@ _HEADING = re.compile(r"^\s*\[([^\[\]]+)\]\s*(#.*)?$")
 
 
 class ConfigError(EdgeError):
-    """The file could not be changed; one sentence for the user."""
+    """Refuses to change a file that cannot be read, understood or written."""
 
     code = "config"
 
@@ -45,7 +44,6 @@ def change(path: Path, values: Mapping[str, Any]) -> None:
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
 
-    path = Path(os.path.realpath(path))  # `resolve` fails at a link to itself
     try:
         raw = user_file.read_text(path)
     except FileNotFoundError:
@@ -67,24 +65,14 @@ def change(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Puts a text in a file's place; the file before it stays whole until the new one is.
+    """Puts a text in a file's place, all or nothing.
 
     Raises:
         ConfigError: it cannot be written.
     """
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
-        with os.fdopen(
-            os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8"
-        ) as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
+        replace_file(path, text)
     except OSError as error:
-        fresh.unlink(missing_ok=True)
         raise ConfigError(
             f"{path} cannot be written ({user_file.reason(error)}); nothing was changed."
         ) from error

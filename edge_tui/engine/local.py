@@ -184,7 +184,10 @@ class LocalEngine:
             self._manager.clear()
         except BaseException as error:
             self._events.append(
-                Died(f"The engine stopped: {_line(error)}. Restart it to go on.", traceback.format_exc())
+                Died(
+                    f"The engine stopped: {logs.first_line(error)}. Restart it to go on.",
+                    traceback.format_exc(),
+                )
             )
 
     def _perform(self, command: Callable[[], None]) -> None:
@@ -235,12 +238,7 @@ def explain(error: BaseException, run: int | None) -> Failed:
         return Failed(str(error), run, field, detail, code=RequestError.code)
     if isinstance(error, Cancelled):
         return Failed("The model's loading was stopped.", run, code="cancelled")
-    return Failed(f"That failed: {_line(error)}. The log has the details.", run, field, detail)
-
-
-def _line(error: BaseException) -> str:
-    text = logs.scrub(str(error)).strip().splitlines()
-    return text[0].rstrip(".") if text else type(error).__name__
+    return Failed(f"That failed: {logs.first_line(error)}. The log has the details.", run, field, detail)
 
 
 def _param(strategy: str, name: str) -> Param:

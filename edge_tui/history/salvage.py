@@ -24,6 +24,7 @@ from edge_tui.history.restore import transcript_of
 from edge_tui.history.runs import Entry, StoredRun, build, preview, prompt_of
 from edge_tui.history.schema import HistoryError
 from edge_tui.history.store import Store
+from edge_tui.util import user_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,7 +70,7 @@ def open_store(path: Path) -> Store:
         # Locked, read-only, full: the file may be sound.
         return Store(problem=f"The history {path} cannot be used ({error}): this session's is not kept.")
     except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
+        reason = user_file.reason(error)
         return Store(problem=f"The history {path} cannot be used ({reason}): this session's is not kept.")
 
 

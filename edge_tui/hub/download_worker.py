@@ -23,6 +23,7 @@ from typing import Any
 
 from edge_tui.engine.checkpoints.locate import cache_root
 from edge_tui.hub.error_messages import NoRoom, sentence
+from edge_tui.util.atomic_write import PUBLIC, replace_file
 
 SMALL = 16_000_000
 """Bytes up to which a JSON file counts as small enough to look at before the download."""
@@ -253,9 +254,7 @@ def _point(folder: Path, commit: str) -> None:
     """Makes refs/main name the commit. Only now: until all is there an older, whole one remains in use."""
     refs = folder / "refs"
     refs.mkdir(parents=True, exist_ok=True)
-    fresh = refs / f"main.{os.getpid()}"
-    fresh.write_text(commit)
-    fresh.replace(refs / "main")
+    replace_file(refs / "main", commit, PUBLIC)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ Nothing here raises: where nothing can be read or written, nothing is remembered
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from edge_tui.util.atomic_write import replace_file
 from edge_tui.util.logs import state_folder
 from edge_tui.util.user_file import read_text
 
@@ -31,12 +31,8 @@ def names() -> list[str]:
 def remember(name: str) -> None:
     """Notes that a model was used just now."""
     fresh = [name, *(other for other in names() if other != name)][:KEEP]
-    file = _file()
     with suppress(OSError):
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        written = file.with_suffix(f".{os.getpid()}")
-        written.write_text(json.dumps(fresh), encoding="utf-8")
-        written.replace(file)
+        replace_file(_file(), json.dumps(fresh))
 
 
 def _file() -> Path:

@@ -7,12 +7,13 @@ own word, its name, tmux's options) decides what the user is told, and a file ca
 from __future__ import annotations
 
 import base64
-import os
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from edge_tui.util.atomic_write import create_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -92,10 +93,7 @@ def save(text: str, folder: Path | None = None, now: float | None = None) -> Pat
     for number in range(100):
         path = folder / f"edge-tui-{stamp}{f'-{number}' if number else ''}.txt"
         try:
-            with os.fdopen(
-                os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
-            ) as file:
-                file.write(text)
+            create_file(path, text)
             return path
         except FileExistsError:
             continue

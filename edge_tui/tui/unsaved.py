@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from edge_tui.util.atomic_write import create_file
 from edge_tui.util.logs import state_folder
 
 if TYPE_CHECKING:
@@ -31,14 +31,8 @@ def keep(text: str, *, aside: bool = False) -> Path | None:
     path = state_folder() / f"{_ASIDE if aside else _PREFIX}{stamp}.txt"
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8", errors="replace", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        create_file(path, text)
     except OSError:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
         return None
     return path
 

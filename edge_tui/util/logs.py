@@ -64,14 +64,21 @@ def _hub_token() -> str:
         return ""
 
 
-def summary(error: BaseException) -> str:
-    """An error's kind and the first line of what it says, without secrets."""
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message without secrets and full stop; its class without one."""
     try:
-        said = scrub(str(error)).strip().partition("\n")[0]
+        lines = scrub(str(error)).strip().splitlines()
     except Exception:
-        said = "it cannot say why"
-    short = said if len(said) <= SHORT else f"{said[:SHORT]} …"
-    return f"{type(error).__name__}: {short}" if short else type(error).__name__
+        return "it cannot say why"
+    if not lines:
+        return type(error).__name__
+    return lines[0].rstrip(".") if len(lines[0]) <= SHORT else f"{lines[0][:SHORT]} …"
+
+
+def summary(error: BaseException) -> str:
+    """Returns an error's class and the first line of its message, without secrets."""
+    kind, line = type(error).__name__, first_line(error)
+    return kind if line == kind else f"{kind}: {line}"
 
 
 def crash(error: BaseException, now: float | None = None) -> Path | None:

@@ -10,6 +10,7 @@ from edge_tui.engine.decode.prefix_cache import PrefixCache, PrefixEntry
 from edge_tui.engine.decode.speculative_runner import SpeculativeRunner
 from edge_tui.engine.decode.step_runner import StepRunner
 from edge_tui.engine.models.capacity import DEPTH, SLACK, round_up
+from edge_tui.util import logs
 
 if TYPE_CHECKING:
     from edge_tui.engine.decode.param_table import ParamTable
@@ -228,8 +229,7 @@ class Generation:
             self.runner.graphs = Graphs(self.runner)
         except Exception as error:
             self._capture = False
-            reason = str(error).strip().splitlines()
-            self.trouble = reason[0].rstrip(".") if reason else type(error).__name__
+            self.trouble = logs.first_line(error)
 
     def costs(self) -> tuple[float, float]:
         """Seconds of a step without proposals and of one with them, for a strategy that makes them.

@@ -19,6 +19,7 @@ from edge_tui.engine.text import chat_template
 from edge_tui.engine.text.tokenizer import Tokenizer
 from edge_tui.errors import EdgeError
 from edge_tui.machine.devices import best_device, cpu_packs_int4, free_memory, resolve_device
+from edge_tui.util import logs
 from edge_tui.util.format import size
 
 if TYPE_CHECKING:
@@ -207,9 +208,8 @@ def _read(
         raise
     except Exception as error:  # whatever else a modelling library raises
         if not is_out_of_memory(error):
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise LoadError(
-                f"{checkpoint.name} cannot be loaded as {precision} on {device} ({reason}); "
+                f"{checkpoint.name} cannot be loaded as {precision} on {device} ({logs.first_line(error)}); "
                 "choose another precision or model."
             ) from error
     # Only here, with the error and its traceback gone, is nothing left that holds the tensors.

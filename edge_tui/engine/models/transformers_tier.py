@@ -19,6 +19,7 @@ from edge_tui.engine.models.base import ModelInfo
 from edge_tui.engine.models.linear import Linear, PrecisionError, kind_of, kind_stored
 from edge_tui.engine.models.transformers_model import TransformersModel
 from edge_tui.errors import Cancelled
+from edge_tui.util import logs
 
 __all__ = ["TransformersModel", "load_transformers", "quantise"]
 
@@ -181,7 +182,9 @@ def _read(path: Path, config: Mapping[str, Any], dtype: torch.dtype) -> tuple[An
             kinds, made = {}, transformers.AutoModelForCausalLM
             module, report = made.from_pretrained(path, use_safetensors=True, **own, **options)
     except ImportError as error:
-        raise PrecisionError(f"{path.name} needs a package that is not installed: {_line(error)}") from error
+        raise PrecisionError(
+            f"{path.name} needs a package that is not installed: {logs.first_line(error)}."
+        ) from error
     except WeightsError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -213,9 +216,4 @@ def _reason(config: Mapping[str, Any], error: BaseException) -> str:
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if isinstance(error, KeyError) and error.args and error.args[0] in dict(rope).values():
         return f"its rotary scaling {error.args[0]!r} is unknown."
-    return f"{_line(error)}."
-
-
-def _line(error: BaseException) -> str:
-    """An error's first line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return f"{logs.first_line(error)}."

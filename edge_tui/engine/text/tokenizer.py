@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from edge_tui.engine.checkpoints.checkpoint import CheckpointError
 from edge_tui.engine.text.control_tokens import Masked, PlainTokenizer, any_of, named
 from edge_tui.engine.text.token_bytes import BYTE_PIECE, Scheme, scheme_of
+from edge_tui.util import logs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -265,9 +266,9 @@ def _converted(checkpoint: Checkpoint) -> FastTokenizer:
     except (
         Exception
     ) as error:  # each slow tokenizer raises its own kinds, ImportError of its library included
-        reason = str(error).strip().split("\n")[0]
         raise CheckpointError(
-            f"{checkpoint.name} has no tokenizer.json and its tokenizer cannot be converted ({reason}); "
+            f"{checkpoint.name} has no tokenizer.json and its tokenizer cannot be converted "
+            f"({logs.first_line(error)}); "
             "save it once with transformers to get one."
         ) from error
     return backend

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,8 @@ from edge_tui.tui.actions import bindings
 from edge_tui.tui.widgets.field import Field
 from edge_tui.tui.widgets.run_list import RunList
 from edge_tui.tui.widgets.token_pane import TokenPane
+from edge_tui.util import user_file
+from edge_tui.util.atomic_write import create_file
 from edge_tui.util.format import rate
 from edge_tui.util.sanitise import sanitise
 
@@ -242,7 +243,7 @@ class HistoryScreen(ModalScreen[Wanted]):
         except HistoryError as error:
             self._say(str(error), "$error")
         except OSError as error:
-            self._say(f"{error.filename} cannot be written: {(error.strerror or '').lower()}.", "$error")
+            self._say(f"{error.filename} cannot be written: {user_file.reason(error)}.", "$error")
         else:
             self._say(f"Written to {path}.", "$success")
 
@@ -277,8 +278,7 @@ def _write(store: Store, run: int, kind: str, theme: str) -> Path:
     path = name = Path.cwd() / formats.file_name(stored, kind)
     for number in range(1, 100):
         try:
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(data)
+            create_file(path, data)
             return path
         except FileExistsError:
             # The same export once more is there already; a run that has gone on since is another one.

@@ -16,6 +16,7 @@ from edge_tui.tui.screens.crafting import Crafting
 from edge_tui.tui.services import services
 from edge_tui.tui.widgets.inspector import Inspector
 from edge_tui.tui.widgets.parameters import ParameterTable
+from edge_tui.util import user_file
 
 if TYPE_CHECKING:
     from textual import events
@@ -351,7 +352,7 @@ class Workbench(Crafting):
         try:
             self.say(f"Written to {clipboard.save(text)}.", "good")
         except OSError as error:
-            self.say(f"The answer could not be written: {(error.strerror or str(error)).lower()}.", "error")
+            self.say(f"The answer could not be written: {user_file.reason(error)}.", "error")
 
     def _text(self) -> str:
         """The answer on the screen, as the model wrote it."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 
+from edge_tui.util import logs
+
 
 @cache
 def available() -> str | None:
@@ -29,6 +31,6 @@ def available() -> str | None:
         project_triton.embed(torch.ones(1, dtype=torch.int64, device=device), table, out)
         works = bool((out == table[1]).all())
     except Exception as error:
-        first = str(error).strip().splitlines() or [type(error).__name__]
-        return f"Triton could not build a kernel here ({first[0]}): check that a C compiler is installed."
+        reason = logs.first_line(error)
+        return f"Triton could not build a kernel here ({reason}): check that a C compiler is installed."
     return None if works else "Triton's kernels give wrong results here: update Triton and the driver."
