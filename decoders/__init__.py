@@ -27,9 +27,9 @@ __all__ = [
     "folders",
     "is_strategy_file",
     "load",
+    "mark_working",
     "notices",
     "problems",
-    "prove",
     "reload",
     "revert",
     "strategies",
@@ -88,9 +88,9 @@ def is_strategy_file(file: str) -> bool:
     return (_registry or load()).is_strategy_file(file)
 
 
-def prove(decoder: Decoder) -> None:
+def mark_working(decoder: Decoder) -> None:
     """Notes that a strategy has decoded something."""
-    (_registry or load()).prove(decoder)
+    (_registry or load()).mark_working(decoder)
 
 
 def revert(failed: Decoder) -> bool:

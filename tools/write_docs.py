@@ -101,9 +101,9 @@ def parameters(params: Sequence[Param]) -> str:
     """Lists parameters with their defaults and ranges."""
     rows = ["| parameter | default | values | | |", "|---|---|---|---|---|"]
     for param in params:
-        values = param.range().replace("|", "\\|")
+        values = param.limits().replace("|", "\\|")
         live = "live" if param.live else "next run"
-        rows.append(f"| `{param.name}` | {param.format(param.default)} | {values} | {live} | {param.help} |")
+        rows.append(f"| `{param.name}` | {param.text(param.default)} | {values} | {live} | {param.help} |")
     return "\n".join(rows)
 
 

@@ -56,13 +56,13 @@ class Param:
     def title(self) -> str:
         return self.label or self.name.replace("_", " ")
 
-    def range(self) -> str:
+    def limits(self) -> str:
         """The allowed values in words, as error messages and help show them."""
         if self.choices:
             return " | ".join(self.choices)
         kind = "a whole number" if self.integer else "a number"
         bound = "above" if self.low_open else "from"
-        return f"{kind} {bound} {self.format(self.low)} to {self.format(self.high)}"
+        return f"{kind} {bound} {self.text(self.low)} to {self.text(self.high)}"
 
     def parse(self, value: object) -> float:
         """Turns what a user typed or a config holds into the device's float.
@@ -77,7 +77,7 @@ class Param:
                 return float(self.choices.index(value.strip()))
             if isinstance(value, int | float) and value in range(len(self.choices)):
                 return float(value)
-            raise ParamError(f"{self.name} is {value!r}, but must be {self.range()}.")
+            raise ParamError(f"{self.name} is {value!r}, but must be {self.limits()}.")
         try:
             number = float(value)  # type: ignore[arg-type]
         except (TypeError, ValueError):
@@ -86,10 +86,10 @@ class Param:
         low_ok = number > self.low if self.low_open else number >= self.low
         if not (whole and low_ok and number <= self.high) or isinstance(value, bool):
             shown = value if isinstance(value, int | float) else repr(value)
-            raise ParamError(f"{self.name} is {shown}, but must be {self.range()}.")
+            raise ParamError(f"{self.name} is {shown}, but must be {self.limits()}.")
         return number
 
-    def format(self, value: float) -> str:
+    def text(self, value: float) -> str:
         """The value as the user reads it."""
         if self.choices:
             return self.choices[int(value)]

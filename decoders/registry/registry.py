@@ -123,7 +123,7 @@ class Registry:
         """The strategies that a file (or entry point) defines."""
         return [decoder for decoder in self.strategies() if self._sources[decoder.name] == source]
 
-    def prove(self, decoder: Decoder) -> None:
+    def mark_working(self, decoder: Decoder) -> None:
         """Notes that a strategy has decoded something."""
         self._proven[decoder.name] = decoder
 

@@ -289,7 +289,7 @@ def _strategies(options: Options) -> dict[str, dict[str, float | str]]:
                     number = param.parse(value)
                 except ParamError as error:
                     raise UsageError(str(error)) from error
-                values[strategy][name] = param.format(number) if param.choices else number
+                values[strategy][name] = param.text(number) if param.choices else number
     return values
 
 

@@ -94,14 +94,14 @@ def _entries(settings: Settings) -> Iterator[tuple[str, str, Any, str]]:
     for name, param in shared.items():
         decision = settings.decision(COMMON, name)
         number = decision.winner.value if decision is not None else given.get(name, param.default)
-        yield "parameters", name, _number(param, param.format(number)), _reason(param, decision)
+        yield "parameters", name, _number(param, param.text(number)), _reason(param, decision)
     for decoder in decoders.strategies():
         decisions = settings.decisions(decoder.name)
         for param in parameters_of(decoder.name):
             own = settings.parameters.get(decoder.name, {})
             if param.name not in shared or param.name in own:
                 decision = decisions.get(param.name)
-                shown = param.format(decision.winner.value if decision is not None else param.default)
+                shown = param.text(decision.winner.value if decision is not None else param.default)
                 yield (
                     f"parameters.{decoder.name}",
                     param.name,
@@ -121,7 +121,7 @@ def _said(settings: Settings, key: str) -> str:
 def _reason(param: Param, decision: Decision | None) -> str:
     if decision is None:
         return "default"
-    shown = tuple(replace(claim, value=param.format(claim.value)) for claim in decision.lost)
+    shown = tuple(replace(claim, value=param.text(claim.value)) for claim in decision.lost)
     word = f"mode {decision.winner.word}, " if decision.winner.word else ""
     return _with_losers(f"{word}{decision.winner.source}", replace(decision, lost=shown))
 
@@ -261,8 +261,8 @@ def _parameter(old: str, name: str, value: Any) -> tuple[str, Any] | None:
     param = next(param for param in decoder.params if param.name == name)
     number = param.parse(value)
     if not math.isfinite(number):
-        raise ValueError(f"must be {param.range()}.")
-    written = _number(param, param.format(number))
+        raise ValueError(f"must be {param.limits()}.")
+    written = _number(param, param.text(number))
     return (
         f"parameters.{name}" if name in shared and not named else f"parameters.{decoder.name}.{name}"
     ), written

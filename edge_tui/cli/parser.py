@@ -195,7 +195,7 @@ def _help_with_parameters(plain: Callable[[], str], argv: Sequence[str] | None) 
                 shared.append(param.name)
                 continue
             told.add(key)
-            about = f"{param.help} {param.range()}; default {param.format(param.default)}"
+            about = f"{param.help} {param.limits()}; default {param.text(param.default)}"
             lines += textwrap.wrap(
                 f"{param.name:<20} {about}", 100, initial_indent=" " * 4, subsequent_indent=" " * 25
             )

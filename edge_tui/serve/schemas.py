@@ -259,7 +259,7 @@ def _schema(param: Param) -> dict[str, Any]:
             **schema,
             "type": "string",
             "enum": list(param.choices),
-            "default": param.format(param.default),
+            "default": param.text(param.default),
         }
     low = "exclusiveMinimum" if param.low_open else "minimum"
     kind = "integer" if param.integer else "number"

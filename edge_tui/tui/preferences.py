@@ -129,10 +129,10 @@ class Preferences:
             found.append(
                 Entry(
                     key,
-                    param.format(winner.value if winner is not None else param.default),
+                    param.text(winner.value if winner is not None else param.default),
                     winner.source if winner is not None else "default",
                     param.help,
-                    param.range(),
+                    param.limits(),
                     "parameter",
                     param.choices,
                 )
@@ -182,7 +182,7 @@ class Preferences:
         if key.startswith("parameters."):
             param = self._declared()[key]
             number = param.parse(text if param.choices else _maybe_number(text))
-            return param.format(number) if param.choices else _plain_number(number)
+            return param.text(number) if param.choices else _plain_number(number)
         try:
             value = SCHEMA[key](Written(text))
             if key == "strategy":
@@ -234,7 +234,7 @@ class Preferences:
             param = self._declared()[key]
             moved = min(max(param.parse(entry.shown) + steps * param.step, param.low), param.high)
             moved = param.step if param.low_open and moved <= param.low else moved
-            return param.format(round(moved, 10))
+            return param.text(round(moved, 10))
         kind = SCHEMA.get(key)
         if isinstance(kind, Whole):
             return str(min(max(int(entry.shown) + steps, kind.low), kind.high))

@@ -335,7 +335,7 @@ class RunParams:
             mine = param in self._user.values or param in self._preset.values
             if mine and decision is not None and decision.winner.rank is not Rank.MODE:
                 value = decision.winner.value
-                values[param.name] = param.format(value) if param.choices else value
+                values[param.name] = param.text(value) if param.choices else value
         settings = self.settings
         mode = self.mode
         return ParamPatch(

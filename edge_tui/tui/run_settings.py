@@ -158,7 +158,7 @@ def row_of(param: Param, value: float, source: str, changed: bool, group: Litera
     return Row(
         key=param.name,
         title=param.title,
-        shown=param.format(value),
+        shown=param.text(value),
         fraction=fraction,
         changed=changed,
         live=param.live,
@@ -173,7 +173,7 @@ def short_range(param: Param) -> str:
     """Writes a parameter's range in a few cells: "1–64", ">0–1", "off | on"."""
     if param.choices:
         return f"{len(param.choices)} choices" if len(param.choices) > 2 else " | ".join(param.choices)
-    return f"{'>' if param.low_open else ''}{param.format(param.low)}–{param.format(param.high)}"
+    return f"{'>' if param.low_open else ''}{param.text(param.low)}–{param.text(param.high)}"
 
 
 def step_value(param: Param, value: float, steps: int) -> float:

@@ -151,7 +151,7 @@ def test_help_tells_every_parameter_of_every_strategy(capsys) -> None:
         for param in decoder.params:
             assert param.name in text
             assert param.help in text
-            assert param.range() in text
+            assert param.limits() in text
 
 
 @pytest.mark.parametrize("place", ["flag", "config"])

@@ -283,7 +283,7 @@ def test_finding_strategies_and_reading_parameters_loads_no_torch() -> None:
     code = """
         import sys
         from edge_tui import decoders
-        read = [param.range() + param.help for decoder in decoders.strategies() for param in decoder.params]
+        read = [param.limits() + param.help for decoder in decoders.strategies() for param in decoder.params]
         assert len(read) > 40, read
         for decoder in decoders.strategies():
             decoder.rows({}), decoder.streams
@@ -340,7 +340,7 @@ def test_a_version_that_fails_gives_way_to_the_last_that_decoded(tmp_path: Path)
     first = Registry.load([tmp_path])
     good = first.find("mine")
     assert not first.revert(good), "nothing has decoded yet"
-    first.prove(good)
+    first.mark_working(good)
     assert not first.revert(good), "it is in use"
     write(file, EPSILON.format(name="mine") + "# saved again")
     second = Registry.load([tmp_path], first)

@@ -68,7 +68,7 @@ def resolve_params(
         sources["temperature"] = own or f"mode {request.mode}"
 
     def shown(name: str, value: float) -> float | str:
-        return known[name].format(value) if known[name].choices else value
+        return known[name].text(value) if known[name].choices else value
 
     lost = {name for name in checkpoint_values if sources.get(name) not in (None, CHECKPOINT)}
     resolved = {

@@ -154,7 +154,7 @@ def _sampling(request: Request, resolved: ResolvedParams, server: Server) -> dic
         if param.name not in known and value != _quiet(param) and param.name in request.values:
             raise RequestError(
                 f"{param.title} cannot be told to {server.host}: OpenAI's API has no word for it; "
-                f"set it back to {param.format(_quiet(param))}.",
+                f"set it back to {param.text(_quiet(param))}.",
                 param.name,
             )
     # Many servers refuse a top_p of 0; the temperature says the same.

@@ -332,7 +332,7 @@ class View(Screen[None]):
             said += run.started.notices  # a short run has passed before they could be read
         said += run.notices
         if run.decoder is not None and event.new_tokens:
-            registry.prove(run.decoder)
+            registry.mark_working(run.decoder)
         self.say(" · ".join(said), "good" if event.reason in ("eos", "stop", "done") else "info")
 
     def _failed(self, event: Failed) -> None:
