@@ -198,11 +198,11 @@ def load(
 
     made: list[RandomWeights] = []
 
-    def source(*arguments: Any) -> RandomWeights:
+    def weights_from(*arguments: Any) -> RandomWeights:
         made.append(RandomWeights(*arguments))
         return made[-1]
 
-    loaded = loader.load(spec, progress, cancelled, source if invented else None)
+    loaded = loader.load(spec, progress, cancelled, weights_from if invented else None)
     return loaded, made[-1].seconds if made else nan
 
 

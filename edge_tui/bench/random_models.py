@@ -12,9 +12,8 @@ import time
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.engine.checkpoints.weights import SINGLE, Weights
+from edge_tui.engine.checkpoints.weights import Weights
 from edge_tui.engine.models.architectures import FlatConfig, flat_config
-from edge_tui.errors import Cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
 
     import torch
     from torch import Tensor
+
+    from edge_tui.engine.checkpoints.source import TensorReader
 
 STD = 0.02
 """Standard deviation of every matrix: the usual one at the start of training, which keeps logits finite."""
@@ -116,7 +117,7 @@ class RandomWeights(Weights):
 
     def __init__(
         self,
-        folder: Path,
+        reader: TensorReader,
         device: str,
         dtype: torch.dtype,
         progress: Callable[[int, int], None] | None = None,
@@ -124,15 +125,13 @@ class RandomWeights(Weights):
     ) -> None:
         import torch
 
-        super().__init__(folder, device, dtype, progress, cancelled)
+        super().__init__(reader, device, dtype, progress, cancelled)
         self._rng = torch.Generator(device).manual_seed(0)
         self.seconds = 0.0
 
-    def _tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
+    def _tensor(self, name: str, shape: tuple[int, ...]) -> tuple[Tensor, int]:
         import torch
 
-        if self._cancelled is not None and self._cancelled():
-            raise Cancelled
         began = time.perf_counter()
         if name.endswith("norm.weight"):
             tensor = torch.ones(shape, dtype=self.dtype, device=self.device)
@@ -146,10 +145,7 @@ class RandomWeights(Weights):
         if tensor.is_cuda:
             torch.cuda.synchronize(tensor.device)
         self.seconds += time.perf_counter() - began
-        self._read += 2 * tensor.numel()
-        if self._progress is not None:
-            self._progress(min(self._read, self._total), self._total)
-        return tensor
+        return tensor, 2 * tensor.numel()
 
 
 def fill(tensor: Tensor, rng: torch.Generator) -> None:
@@ -189,7 +185,7 @@ def write_random(folder: Path, name: str) -> Path:
         entries[tensor] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + size]}
         at += size
     header = json.dumps(entries).encode()
-    with (folder / SINGLE).open("wb") as file:
+    with (folder / "model.safetensors").open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + at)
     return folder

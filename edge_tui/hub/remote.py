@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, Tensor, describe
+from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, StoredTensor, describe
 from edge_tui.engine.checkpoints.weight_files import without_safetensors
 from edge_tui.errors import EdgeError
 from edge_tui.hub.listing import Listing, listing_of
@@ -92,10 +92,10 @@ def look(name: str) -> Remote:
 
 
 def _remote(name: str, said: Mapping[str, Any]) -> Remote:
-    tensors = {key: Tensor(each[0], tuple(each[1]), each[2]) for key, each in said["tensors"].items()}
+    tensors = {key: StoredTensor(each[0], tuple(each[1]), each[2]) for key, each in said["tensors"].items()}
     present = set(said["present"])
 
-    def stored() -> Mapping[str, Tensor]:
+    def stored() -> Mapping[str, StoredTensor]:
         if not tensors:
             raise without_safetensors(name, present) or CheckpointError(
                 f"{name} has no weights (model.safetensors); choose a repository that holds a model."

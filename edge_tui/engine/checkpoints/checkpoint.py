@@ -1,4 +1,4 @@
-"""Model checkpoints on disk: found, read without loading a tensor, and refused with a reason.
+"""Finds checkpoints on disk, describes them without reading a tensor, and refuses others with a reason.
 
 A checkpoint is a folder in Hugging Face layout: config.json, safetensors, a tokenizer. Everything here
 comes from small JSON files and from the headers of the weight files (an 8-byte length and JSON), so a cache
@@ -7,22 +7,24 @@ with hundreds of gigabytes is listed in milliseconds. Importing it loads neither
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
-from importlib.util import find_spec
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.checkpoints.locate import find
 from edge_tui.engine.checkpoints.model_classes import architecture_of
+from edge_tui.engine.checkpoints.tokenizer_files import (
+    check_tokenizer,
+    class_tokens,
+    read_tokenizer,
+    vocabulary,
+)
 from edge_tui.engine.checkpoints.weight_files import (
     CheckpointError,
-    Tensor,
-    check_pointer,
+    StoredTensor,
     foreign,
     read_json,
     read_tensors,
@@ -31,21 +33,22 @@ from edge_tui.engine.checkpoints.weight_files import (
 from edge_tui.util.user_file import reason, special_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
+
+    from tokenizers import Tokenizer as FastTokenizer
+
+    from edge_tui.engine.checkpoints.weights import SafetensorsReader
 
 __all__ = [
     "Checkpoint",
     "CheckpointError",
-    "Tensor",
+    "StoredTensor",
     "describe",
     "open_checkpoint",
     "pair_refusal",
     "same_vocabulary",
 ]
 
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
-"""Files of which a tokenizer has at least one."""
-_SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 _TEMPLATE_BYTES = 4_000_000
 """Most bytes of a chat template; the longest that are published have some 50,000."""
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
@@ -53,7 +56,7 @@ _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a folder holds.
+    """Describes a folder in Hugging Face layout; a `CheckpointSource`.
 
     Attributes:
         name: As the user named it.
@@ -71,7 +74,7 @@ class Checkpoint:
     path: Path
     config: Mapping[str, Any] = field(repr=False)
     architecture: str
-    tensors: Mapping[str, Tensor] = field(repr=False)
+    tensors: Mapping[str, StoredTensor] = field(repr=False)
     quantization: str = ""
     generation_config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     tokenizer_config: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -140,9 +143,32 @@ class Checkpoint:
         """Every id that ends a sequence: the union of generation config, model config and tokenizer."""
         return self._ids("eos_token_id", self.eos_token)
 
+    def open_tensors(self) -> SafetensorsReader:
+        """Opens the weight files.
+
+        Raises:
+            CheckpointError: one is missing.
+            WeightsError: one is damaged.
+        """
+        from edge_tui.engine.checkpoints.weights import SafetensorsReader
+
+        return SafetensorsReader(self.name, self.path)
+
+    def read_tokenizer(self) -> FastTokenizer:
+        """Reads tokenizer.json, or the files that transformers converts to one.
+
+        Raises:
+            CheckpointError: there is no tokenizer, or it is broken.
+        """
+        return read_tokenizer(self.name, self.path)
+
+    def class_tokens(self) -> Mapping[str, str]:
+        """Returns the special tokens that only the tokenizer's class knows, by role."""
+        return class_tokens(self.path)
+
     def vocabulary_fingerprint(self) -> str:
         """A hash of the tokenizer's map from ids to tokens; equal exactly if the maps are."""
-        return _vocabulary(self.path)[0]
+        return vocabulary(self.path)[0]
 
     def _number(self, *keys: str) -> int:
         found = (config.get(key) for config in (self.text_config, self.config) for key in keys)
@@ -158,7 +184,7 @@ class Checkpoint:
         if token:
             added = self.tokenizer_config.get("added_tokens_decoder")
             known = {_token(t): int(i) for i, t in added.items()} if isinstance(added, dict) else {}
-            one = known.get(token) if token in known else _vocabulary(self.path)[1].get(token)
+            one = known.get(token) if token in known else vocabulary(self.path)[1].get(token)
             if one is not None:
                 ids[one] = None
         return tuple(ids)
@@ -191,7 +217,7 @@ def _check_files(name: str, path: Path) -> None:
 
 
 def describe(
-    name: str, path: Path, tensors: Callable[[], Mapping[str, Tensor]], has: Callable[[str], bool]
+    name: str, path: Path, tensors: Callable[[], Mapping[str, StoredTensor]], has: Callable[[str], bool]
 ) -> Checkpoint:
     """Describes a checkpoint of which only the small files need be in a folder.
 
@@ -214,7 +240,7 @@ def describe(
         raise CheckpointError(foreign(name, "FP8"))
     if any(tensor.endswith(".qweight") for tensor in stored):
         raise CheckpointError(foreign(name, "GPTQ or AWQ"))
-    _check_tokenizer(name, path, has)
+    check_tokenizer(name, path, has)
     tokenizer_config = read_json(name, path / "tokenizer_config.json") or {}
     if "added_tokens_decoder" not in tokenizer_config:  # newer ones say it all there
         tokenizer_config |= read_json(name, path / "special_tokens_map.json") or {}
@@ -244,21 +270,6 @@ def pair_refusal(a: Checkpoint, b: Checkpoint) -> str | None:
         f"{a.name} and {b.name} have different vocabularies ({a.vocab:,} and {b.vocab:,} tokens), "
         "so their predictions cannot be compared; choose two models with the same tokenizer."
     )
-
-
-def _check_tokenizer(name: str, path: Path, has: Callable[[str], bool]) -> None:
-    if not any(has(file) for file in TOKENIZERS):
-        raise CheckpointError(f"{name} has no tokenizer (tokenizer.json) in {path}; finish its download.")
-    check_pointer(name, path / "tokenizer.json")
-    pieces = [file for file in _SENTENCEPIECE if has(file)]
-    if has("tokenizer.json") or not pieces or has("vocab.json"):
-        return
-    check_pointer(name, path / pieces[0])
-    if find_spec("sentencepiece") is None:
-        raise CheckpointError(
-            f"{name} has no tokenizer.json, and its {pieces[0]} needs the package sentencepiece, which is "
-            "missing; install it with 'pip install sentencepiece', or take a revision with tokenizer.json."
-        )
 
 
 def _quantization(name: str, config: Mapping[str, Any]) -> str:
@@ -306,31 +317,3 @@ def _chat_template(name: str, path: Path, tokenizer_config: Mapping[str, Any]) -
         named = {t.get("name"): t.get("template") for t in stored if isinstance(t, dict)}
         stored = named.get("default", next(iter(named.values()), None))
     return stored if isinstance(stored, str) and stored else None
-
-
-def _vocabulary(path: Path) -> tuple[str, dict[str, int]]:
-    """Fingerprint of a folder's tokenizer and the ids of its added tokens, read once per file version."""
-    file = path / "tokenizer.json"
-    try:
-        return _read_vocabulary(file, file.stat().st_mtime_ns)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        others = (path / other for other in ("tokenizer.model", "vocab.json", "merges.txt", "spiece.model"))
-        return _digest(other.read_bytes() for other in others if other.exists()), {}
-
-
-@lru_cache(maxsize=8)
-def _read_vocabulary(file: Path, _mtime: int) -> tuple[str, dict[str, int]]:
-    stored = json.loads(file.read_bytes())
-    added = {str(token["content"]): int(token["id"]) for token in stored.get("added_tokens") or []}
-    vocab = stored["model"]["vocab"]
-    pairs = dict(vocab) if isinstance(vocab, dict) else {piece: i for i, (piece, _) in enumerate(vocab)}
-    special = {token: int(i) for token in added if (i := pairs.get(token)) is not None} | added
-    lines = sorted((int(i), token) for token, i in (pairs | added).items())
-    return _digest(f"{i} {token}\n".encode("utf-8", "surrogatepass") for i, token in lines), special
-
-
-def _digest(chunks: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for chunk in chunks:
-        digest.update(chunk)
-    return digest.hexdigest()

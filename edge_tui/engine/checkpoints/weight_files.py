@@ -40,7 +40,7 @@ class WeightsError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
+class StoredTensor:
     """One stored tensor, as its file's header describes it.
 
     Attributes:
@@ -154,10 +154,16 @@ def _gguf(name: str) -> str:
     return f"{name} is in GGUF, a format that is not read; take the safetensors checkpoint of the same model."
 
 
-def _weight_files(name: str, path: Path) -> list[Path]:
+def shard_files(name: str, path: Path) -> list[Path]:
+    """Lists the safetensors files of a folder, in order.
+
+    Raises:
+        CheckpointError: one is missing, or the index cannot be read.
+    """
     index = read_json(name, path / "model.safetensors.index.json")
     if index is not None:
-        names = sorted({str(file) for file in dict(index.get("weight_map") or {}).values()})
+        shards = index.get("weight_map")
+        names = sorted({str(file) for file in shards.values()}) if isinstance(shards, dict) else []
         missing = [file for file in names if not _FILE.fullmatch(file) or not (path / file).exists()]
         if missing or not names:
             first = missing[0] if missing else "every shard"
@@ -195,7 +201,7 @@ def without_safetensors(name: str, present: Iterable[str]) -> CheckpointError | 
     return None
 
 
-def _header(name: str, file: Path) -> dict[str, Tensor]:
+def _header(name: str, file: Path) -> dict[str, StoredTensor]:
     """Reads one safetensors header and checks that the file is as long as it says."""
     size = 0
     try:
@@ -209,7 +215,7 @@ def _header(name: str, file: Path) -> dict[str, Tensor]:
             if key != "__metadata__":
                 begin, end = (int(offset) for offset in entry["data_offsets"])
                 shape = tuple(int(n) for n in entry["shape"])
-                tensors[key] = Tensor(str(entry["dtype"]), shape, end - begin)
+                tensors[key] = StoredTensor(str(entry["dtype"]), shape, end - begin)
         needed = (
             8
             + length
@@ -237,8 +243,8 @@ def _header(name: str, file: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def read_tensors(name: str, path: Path) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    for file in _weight_files(name, path):
+def read_tensors(name: str, path: Path) -> dict[str, StoredTensor]:
+    tensors: dict[str, StoredTensor] = {}
+    for file in shard_files(name, path):
         tensors |= _header(name, file)
     return tensors

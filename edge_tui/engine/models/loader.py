@@ -65,7 +65,7 @@ def load(
     spec: ModelSpec,
     progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
-    source: Callable[..., Weights] | None = None,
+    weights_from: Callable[..., Weights] | None = None,
 ) -> LoadedModel:
     """Loads a model, on the calling thread.
 
@@ -73,7 +73,7 @@ def load(
         spec: Which weights, in which precision, where.
         progress: Called with (bytes read, bytes in all).
         cancelled: Asked between tensors.
-        source: Where the flat decoder's tensors come from, if not from the folder's files.
+        weights_from: Makes the flat decoder's weights in place of `Weights`, called as that is.
 
     Raises:
         CheckpointError: there is no such checkpoint, or it is not one that can be used.
@@ -92,7 +92,7 @@ def load(
         precision, dtype = ("float16" if precision == "bfloat16" else precision), "float16"
         notices.append(f"{device} has no bfloat16: computing in float16.")
     context = _context(checkpoint, spec, precision, device, notices)
-    model = _read(checkpoint, device, precision, dtype, context, progress, cancelled, source)
+    model = _read(checkpoint, device, precision, dtype, context, progress, cancelled, weights_from)
     context = min(context, model.info.context)
     if checkpoint.chat_template is None:
         notices.append("No chat template: prompts are completed as they stand.")
@@ -180,7 +180,7 @@ def _read(
     context: int,
     progress: Callable[[int, int], None] | None,
     cancelled: Callable[[], bool] | None,
-    source: Callable[..., Weights] | None,
+    weights_from: Callable[..., Weights] | None,
 ) -> LanguageModel:
     import torch
 
@@ -191,20 +191,18 @@ def _read(
     load_tier = _tier(checkpoint)
     try:
         return load_tier(
-            checkpoint.path,
-            checkpoint.config,
-            name=checkpoint.name,
+            checkpoint,
             device=device,
             dtype=getattr(torch, dtype),
             precision=precision if precision in ("int8", "4bit") else dtype,
             context=context,
             progress=progress,
             cancelled=cancelled,
-            **({} if source is None else {"source": source}),
+            **({} if weights_from is None else {"weights_from": weights_from}),
         )
     except (PrecisionError, WeightsError) as error:
         raise LoadError(str(error)) from error
-    except Cancelled:
+    except (Cancelled, CheckpointError):
         raise
     except Exception as error:  # whatever else a modelling library raises
         if not is_out_of_memory(error):

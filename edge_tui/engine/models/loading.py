@@ -1,4 +1,4 @@
-"""From a checkpoint folder to a flat model: fused matrices, filled shard by shard."""
+"""Loads a checkpoint into the flat decoder: fused matrices, filled tensor by tensor."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from edge_tui.engine.models.memory_estimate import packers
 from edge_tui.machine.devices import give_back_freed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-    from typing import Any
+    from collections.abc import Callable
 
     from torch import Tensor
+
+    from edge_tui.engine.checkpoints.source import CheckpointSource
 
 _PIECE = 4096
 """Rows compared at once, which bounds the room for it."""
@@ -31,24 +31,20 @@ _PIECE = 4096
 
 @torch.no_grad()
 def load_flat(
-    path: Path,
-    config: Mapping[str, Any],
+    source: CheckpointSource,
     *,
-    name: str,
     device: str,
     dtype: torch.dtype,
     precision: str,
     context: int = 0,
     progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
-    source: Callable[..., Weights] = Weights,
+    weights_from: Callable[..., Weights] = Weights,
 ) -> FlatModel:
     """Loads a checkpoint into the flat decoder.
 
     Args:
-        path: Folder with `model.safetensors` or its shards.
-        config: The folder's config.json.
-        name: As the user names the model.
+        source: The checkpoint.
         device: "cpu", "cuda:0", "mps".
         dtype: Compute dtype, and that of what is not quantised.
         precision: "int8" or "4bit" quantise the layers' matrices, on a CPU the head too, and leave 16 bits
@@ -57,7 +53,7 @@ def load_flat(
         context: Most positions to promise in `info.context`; 0 means the model's own limit.
         progress: Called with (bytes read, bytes in all).
         cancelled: Asked before each tensor.
-        source: Where tensors come from; called as `Weights` is.
+        weights_from: Makes the weights from the source's tensors; called as `Weights` is.
 
     Raises:
         UnsupportedError: the config is not one of the flat tier; `supports` says so beforehand.
@@ -65,9 +61,10 @@ def load_flat(
         PrecisionError: the device cannot run the precision.
         Cancelled: `cancelled()` said so; nothing stays allocated.
     """
-    flat = flat_config(config)
+    flat = flat_config(source.config)
     kind, head_kind = kind_of(precision, device), head_of(precision, device)
-    with closing(source(path, device, dtype, progress, cancelled)) as weights, _Packers(kind) as packers:
+    with closing(source.open_tensors()) as tensors, _Packers(kind) as packers:
+        weights = weights_from(tensors, device, dtype, progress, cancelled)
         # Both before the layers, because no other matrix is as wide before it is packed.
         embedding, last = _ends(weights, flat)
         tied = last is embedding
@@ -89,7 +86,7 @@ def load_flat(
         matrices.append(head)
     head_norms = [layer.qk_norm for layer in layers if layer.qk_norm is not None]
     info = ModelInfo(
-        name=name,
+        name=source.name,
         architecture=flat.architecture,
         vocab=flat.vocab,
         context=min(context, flat.context) if context else flat.context,

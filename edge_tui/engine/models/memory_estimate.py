@@ -30,7 +30,7 @@ from edge_tui.util.format import size
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from edge_tui.engine.checkpoints.checkpoint import Checkpoint, Tensor
+    from edge_tui.engine.checkpoints.checkpoint import Checkpoint, StoredTensor
 
 __all__ = [
     "MemoryEstimate",
@@ -351,7 +351,7 @@ def _weights(
     quantise = precision in ("int8", "4bit") and not checkpoint.quantization
     halve = precision == "float32" and flat is not None and device == "cpu" and cpu_has_half()
     narrow_head = flat is not None and device == "cpu" and (quantise or (halve and _halved(ends[-1:])))
-    matrices: dict[str, list[Tensor]] = defaultdict(list)
+    matrices: dict[str, list[StoredTensor]] = defaultdict(list)
     total = first = 0
     for name, tensor in checkpoint.tensors.items():
         if _BUFFERS.search(name):
@@ -386,7 +386,7 @@ def _weights(
     return total, inner, first
 
 
-def _halved(parts: Sequence[Tensor | None]) -> bool:
+def _halved(parts: Sequence[StoredTensor | None]) -> bool:
     """Whether a CPU that computes in float32 keeps the matrix of these parts as float16."""
     there = [part for part in parts if part is not None]
     exact = bool(there) and all(part.dtype in ("BF16", "F16") for part in there)
@@ -410,7 +410,7 @@ def _stored(precision: str, rows: int, elements: int, device: str) -> int:
     return -(-elements // 2) + 4 * -(-elements // 64) + 64  # two a byte, a scale for 64, the code book
 
 
-def _again(checkpoint: Checkpoint, name: str, tensor: Tensor, number: int, device: str) -> int:
+def _again(checkpoint: Checkpoint, name: str, tensor: StoredTensor, number: int, device: str) -> int:
     """Bytes of a matrix that was stored quantised; `StoredBits.kind` says which are packed again."""
     if tensor.dtype == "I8":
         return _stored("int8", tensor.shape[0], tensor.numel, device)
@@ -436,7 +436,7 @@ def half_bytes(rows: int, columns: int) -> int:
     return 2 * (rows + -rows % 16) * (columns + -columns % 512)
 
 
-def _is_matrix(name: str, tensor: Tensor) -> bool:
+def _is_matrix(name: str, tensor: StoredTensor) -> bool:
     """Whether a stored tensor is a linear layer's weight, which quantisation applies to."""
     if len(tensor.shape) != 2 or not name.endswith(".weight"):
         return False

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from edge_tui.engine.checkpoints.weight_files import WeightsError
-from edge_tui.engine.checkpoints.weights import Weights, check_shards
 from edge_tui.engine.models.architectures import FAMILIES, supports
 from edge_tui.engine.models.base import ModelInfo
 from edge_tui.engine.models.linear import Linear, PrecisionError, kind_of, kind_stored
@@ -25,18 +24,18 @@ __all__ = ["TransformersModel", "load_transformers", "quantise"]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from torch import Tensor
+
+    from edge_tui.engine.checkpoints.checkpoint import Checkpoint
+    from edge_tui.engine.checkpoints.weights import SafetensorsReader
 
     Kind = Callable[[Tensor, Tensor | None], Linear]
 
 
 def load_transformers(
-    path: Path,
-    config: Mapping[str, Any],
+    checkpoint: Checkpoint,
     *,
-    name: str,
     device: str,
     dtype: torch.dtype,
     precision: str,
@@ -44,18 +43,19 @@ def load_transformers(
     progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> TransformersModel:
-    """Loads a checkpoint through transformers; arguments and errors are those of `load_flat`.
+    """Loads a checkpoint through transformers, which reads a folder by itself.
 
-    transformers reads in one go, so `progress` tells the beginning and the end, and `cancelled` is asked
-    before and after.
+    Arguments and errors are otherwise those of `load_flat`. transformers reads in one go, so `progress` tells
+    the beginning and the end, and `cancelled` is called before and after.
     """
     make = kind_of(precision, device)
-    total = sum(file.stat().st_size for file in check_shards(path))
+    with closing(checkpoint.open_tensors()) as tensors:  # refuses damaged files
+        total = tensors.nbytes
     if cancelled is not None and cancelled():
         raise Cancelled
     if progress is not None:
         progress(0, total)
-    module, kinds = _read(path, config, dtype)
+    module, kinds = _read(checkpoint, dtype)
     if cancelled is not None and cancelled():
         raise Cancelled
     if kinds:
@@ -67,11 +67,11 @@ def load_transformers(
     limit = int(getattr(text, "max_position_embeddings", 0) or context or 2048)
     steady = _steady(text) or limit
     own = [m for m in module.modules() if isinstance(m, Quantised)]
-    architectures = config.get("architectures") or [type(module).__name__]
+    architectures = checkpoint.config.get("architectures") or [type(module).__name__]
 
     def info(kv_bytes: int) -> ModelInfo:
         return ModelInfo(
-            name=name,
+            name=checkpoint.name,
             architecture=str(architectures[0]),
             vocab=int(text.vocab_size),
             context=min(context or limit, limit, steady),
@@ -156,10 +156,11 @@ def quantise(module: nn.Module, kind: Callable[[str], Kind | None], device: str)
         module.set_submodule(name, Quantised(make(weight.to(device), bias)))
 
 
-def _read(path: Path, config: Mapping[str, Any], dtype: torch.dtype) -> tuple[Any, dict[str, str]]:
+def _read(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[Any, dict[str, str]]:
     """Reads the module, and what packs those of its matrices again that were stored quantised, by name."""
     import transformers
 
+    path, config = checkpoint.path, checkpoint.config
     # Both write to the terminal that the screen is drawn on.
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -173,9 +174,9 @@ def _read(path: Path, config: Mapping[str, Any], dtype: torch.dtype) -> tuple[An
             del plain.quantization_config
             with torch.device("meta"):
                 skeleton = transformers.AutoModelForCausalLM.from_config(plain)
-            with closing(Weights(path, "cpu", dtype)) as weights:
-                kinds = {name.removesuffix(".weight"): weights.bits.kind(name) for name in weights.bits}
-                tensors = {name: _unpacked(weights, name, skeleton) for name in weights.names()}
+            with closing(checkpoint.open_tensors()) as reader:
+                kinds = {name.removesuffix(".weight"): reader.bits.kind(name) for name in reader.bits}
+                tensors = {name: _unpacked(reader, name, skeleton, dtype) for name in reader.names()}
             made = type(skeleton)
             module, report = made.from_pretrained(None, config=plain, state_dict=tensors, **options)
         else:
@@ -199,11 +200,11 @@ def _read(path: Path, config: Mapping[str, Any], dtype: torch.dtype) -> tuple[An
     return module.eval().requires_grad_(False), kinds
 
 
-def _unpacked(weights: Weights, name: str, skeleton: nn.Module) -> Tensor:
+def _unpacked(reader: SafetensorsReader, name: str, skeleton: nn.Module, dtype: torch.dtype) -> Tensor:
     """A stored tensor as the module wants it, in the compute dtype where it was quantised."""
-    if name not in weights.bits:
-        return weights.stored(name)
-    matrix = weights.bits.read(name).to(weights.dtype)
+    if name not in reader.bits:
+        return reader.read(name)
+    matrix = reader.read(name).to(dtype)
     owner = dict(skeleton.named_modules()).get(name.removesuffix(".weight"))
     return matrix.t().contiguous() if type(owner).__name__ == "Conv1D" else matrix
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.text.template_process import (
@@ -20,7 +18,7 @@ from edge_tui.engine.text.template_process import (
 from edge_tui.errors import Cancelled, EdgeError
 
 if TYPE_CHECKING:
-    from edge_tui.engine.checkpoints.checkpoint import Checkpoint
+    from edge_tui.engine.checkpoints.source import CheckpointSource
     from edge_tui.engine.port import Message
 
 __all__ = ["NO_TEMPLATE", "ChatError", "prepare", "render", "reserved_names", "thinking_open", "unread"]
@@ -59,7 +57,7 @@ class ChatError(EdgeError):
 
 
 def render(
-    checkpoint: Checkpoint,
+    checkpoint: CheckpointSource,
     messages: Sequence[Message],
     add_generation_prompt: bool = True,
     variables: Mapping[str, object] | None = None,
@@ -109,7 +107,9 @@ def render(
 
 
 def unread(
-    checkpoint: Checkpoint, variables: Mapping[str, object], cancelled: Callable[[], bool] = lambda: False
+    checkpoint: CheckpointSource,
+    variables: Mapping[str, object],
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> tuple[str, ...]:
     """Returns the variables that the checkpoint's chat template does not read.
 
@@ -124,7 +124,7 @@ def unread(
 
 
 @contextmanager
-def _explained(checkpoint: Checkpoint) -> Iterator[None]:
+def _explained(checkpoint: CheckpointSource) -> Iterator[None]:
     """Turns errors of the process into sentences about the checkpoint."""
     try:
         yield
@@ -141,13 +141,13 @@ def _explained(checkpoint: Checkpoint) -> Iterator[None]:
         raise _refusal(checkpoint, reason) from error
 
 
-def prepare(checkpoint: Checkpoint) -> None:
+def prepare(checkpoint: CheckpointSource) -> None:
     """Starts the child process and compiles the checkpoint's template, in the background."""
     if checkpoint.chat_template is not None:
         _PROCESS.prepare(checkpoint.chat_template)
 
 
-def reserved_names(checkpoint: Checkpoint) -> frozenset[str]:
+def reserved_names(checkpoint: CheckpointSource) -> frozenset[str]:
     """Returns the template variables that a request cannot set."""
     return frozenset((*_ARGUMENTS, *_TOKENS, *_special_tokens(checkpoint)))
 
@@ -157,14 +157,14 @@ def thinking_open(text: str) -> bool:
     return _THINKING.search(text) is not None
 
 
-def _refusal(checkpoint: Checkpoint, reason: str) -> ChatError:
+def _refusal(checkpoint: CheckpointSource, reason: str) -> ChatError:
     return ChatError(
         f"The chat template of {checkpoint.name} cannot render this conversation ({reason}); "
         "change the turns, or switch the template off to complete raw text."
     )
 
 
-def _special_tokens(checkpoint: Checkpoint) -> dict[str, str]:
+def _special_tokens(checkpoint: CheckpointSource) -> dict[str, str]:
     """The tokens that a template can name, as transformers' `special_tokens_map` has them."""
     config = checkpoint.tokenizer_config
     found = {key: value for key, value in config.items() if key.endswith("_token")}
@@ -177,17 +177,4 @@ def _special_tokens(checkpoint: Checkpoint) -> dict[str, str]:
         if (text := value.get("content") if isinstance(value, dict) else value) and isinstance(text, str)
     }
     unsaid = [name for name in _TOKENS if name not in config and name in (checkpoint.chat_template or "")]
-    return {**(_class_tokens(checkpoint.path) if unsaid else {}), **texts}
-
-
-@lru_cache(maxsize=8)
-def _class_tokens(folder: Path) -> dict[str, str]:
-    """The special tokens of a checkpoint whose files leave some to the tokenizer's class, e.g. GPT-2's."""
-    from transformers import AutoTokenizer, logging
-
-    logging.set_verbosity_error()  # it would write into the screen
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        return dict(tokenizer.special_tokens_map)
-    except Exception:  # transformers has no such class, or cannot make it: then nobody knows a default
-        return {}
+    return {**(checkpoint.class_tokens() if unsaid else {}), **texts}

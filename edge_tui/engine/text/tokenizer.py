@@ -21,17 +21,16 @@ from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from edge_tui.engine.checkpoints.checkpoint import CheckpointError
+from edge_tui.engine.checkpoints.weight_files import CheckpointError
 from edge_tui.engine.text.control_tokens import Masked, PlainTokenizer, any_of, named
 from edge_tui.engine.text.token_bytes import BYTE_PIECE, Scheme, scheme_of
-from edge_tui.util import logs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from tokenizers import Tokenizer as FastTokenizer
 
-    from edge_tui.engine.checkpoints.checkpoint import Checkpoint
+    from edge_tui.engine.checkpoints.source import CheckpointSource
 
 __all__ = ["Detokenizer", "Tokenizer"]
 
@@ -92,34 +91,22 @@ class Tokenizer:
         self._scheme = scheme_of(fast)
 
     @classmethod
-    def open(cls, checkpoint: Checkpoint) -> Tokenizer:
-        """Reads a checkpoint's tokenizer: tokenizer.json, or files that transformers converts to one.
+    def open(cls, source: CheckpointSource) -> Tokenizer:
+        """Reads a checkpoint's tokenizer.
 
         Raises:
             CheckpointError: there is no tokenizer, or it is broken.
         """
-        from tokenizers import Tokenizer as FastTokenizer
-
-        file = checkpoint.path / "tokenizer.json"
-        add_bos = checkpoint.tokenizer_config.get("add_bos_token")
-        if file.exists():
-            try:
-                fast = FastTokenizer.from_file(str(file))
-            except Exception as error:  # the library raises bare Exception for anything wrong with the file
-                raise CheckpointError(
-                    f"The tokenizer of {checkpoint.name} cannot be read ({error});"
-                    " fetch tokenizer.json again."
-                ) from error
-        else:
-            fast = _converted(checkpoint)
+        fast = source.read_tokenizer()
+        add_bos = source.tokenizer_config.get("add_bos_token")
         # The token by its name may be an ordinary piece, which no table of added tokens lists.
-        end = fast.token_to_id(checkpoint.eos_token) if checkpoint.eos_token else None
+        end = fast.token_to_id(source.eos_token) if source.eos_token else None
         return cls(
             fast,
-            checkpoint.bos_id,
+            source.bos_id,
             add_bos if isinstance(add_bos, bool) else None,
-            (*checkpoint.eos_ids, *(() if end is None else (end,))),
-            named(checkpoint.tokenizer_config),
+            (*source.eos_ids, *(() if end is None else (end,))),
+            named(source.tokenizer_config),
         )
 
     def encode(self, text: str, special: bool = True, control: bool = True) -> list[int]:
@@ -254,24 +241,6 @@ class Tokenizer:
 def _whole(text: str) -> str:
     """Replaces lone surrogates by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _converted(checkpoint: Checkpoint) -> FastTokenizer:
-    """A tokenizer without tokenizer.json, through transformers' converter."""
-    from transformers import AutoTokenizer
-
-    try:
-        slow = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True, trust_remote_code=False)
-        backend: FastTokenizer = slow.backend_tokenizer
-    except (
-        Exception
-    ) as error:  # each slow tokenizer raises its own kinds, ImportError of its library included
-        raise CheckpointError(
-            f"{checkpoint.name} has no tokenizer.json and its tokenizer cannot be converted "
-            f"({logs.first_line(error)}); "
-            "save it once with transformers to get one."
-        ) from error
-    return backend
 
 
 class Detokenizer(ABC):

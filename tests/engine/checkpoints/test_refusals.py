@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edge_tui.engine.checkpoints import checkpoint as checkpoints
+from edge_tui.engine.checkpoints import tokenizer_files
 from edge_tui.engine.checkpoints.checkpoint import CheckpointError, open_checkpoint
 from tests.engine.random_checkpoints import make_checkpoint
 
@@ -136,7 +136,7 @@ def test_quantisation_under_its_early_name(folder: Path) -> None:
 def test_a_tokenizer_that_needs_a_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer.model").write_bytes(b"\n\x0e")
-    monkeypatch.setattr(checkpoints, "find_spec", lambda _name: None)
+    monkeypatch.setattr(tokenizer_files, "find_spec", lambda _name: None)
     sentence = refusal(folder)
     assert "tokenizer.model" in sentence
     assert "pip install sentencepiece" in sentence

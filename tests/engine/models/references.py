@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from edge_tui.engine.checkpoints.checkpoint import Checkpoint
 from edge_tui.engine.models.loading import load_flat
 from tests.engine.random_checkpoints import make_checkpoint
 
@@ -75,14 +76,18 @@ def config_of(path: Path) -> dict[str, Any]:
     return config
 
 
+def source(path: Path) -> Checkpoint:
+    """A folder that need not have a tokenizer."""
+    return Checkpoint(path.name, path, config_of(path), "", {})
+
+
 def flat(path: Path, **changes: Any) -> FlatModel:
     options: dict[str, Any] = {
-        "name": path.name,
         "device": "cpu",
         "dtype": torch.float32,
         "precision": "float32",
     }
-    return load_flat(path, config_of(path), **(options | changes))
+    return load_flat(source(path), **(options | changes))
 
 
 def reference(path: Path) -> Any:

@@ -12,12 +12,12 @@ from tests.engine.models.references import (
     LONG,
     TOLERANCE,
     checkpoint,
-    config_of,
     deviation,
     flat,
     one_by_one,
     random_ids,
     reference,
+    source,
 )
 from tests.engine.random_checkpoints import make_checkpoint
 from tests.engine.watch import watch
@@ -79,9 +79,7 @@ def test_a_kept_context_with_other_factors_is_read_again(
 
 def test_the_other_tier_ends_where_the_factors_would_change(tmp_path: Path) -> None:
     path = checkpoint(tmp_path / "phi3", "phi3 long rope")
-    model = load_transformers(
-        path, config_of(path), name="phi3", device="cpu", dtype=torch.float32, precision="float32"
-    )
+    model = load_transformers(source(path), device="cpu", dtype=torch.float32, precision="float32")
     assert model.info.context == ORIGINAL
     assert f"change beyond {ORIGINAL} positions" in model.caps.reason
 

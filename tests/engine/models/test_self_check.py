@@ -16,7 +16,7 @@ from edge_tui.engine.models.groups import GroupedContext
 from edge_tui.engine.models.transformers_tier import TransformersModel, load_transformers
 from edge_tui.engine.port import Request
 from tests.engine.models.architectures import NotTiny, make_tiny
-from tests.engine.models.references import config_of, deviation, one_by_one, random_ids, reference
+from tests.engine.models.references import deviation, one_by_one, random_ids, reference, source
 from tests.engine.random_checkpoints import save_tokenizer
 from tests.engine.watch import watch
 
@@ -45,9 +45,7 @@ RIGHT = (
 
 def load(path: Path, dtype: torch.dtype = torch.float32) -> TransformersModel:
     precision = str(dtype).removeprefix("torch.")
-    return load_transformers(
-        path, config_of(path), name=path.name, device="cpu", dtype=dtype, precision=precision
-    )
+    return load_transformers(source(path), device="cpu", dtype=dtype, precision=precision)
 
 
 def is_right(path: Path, model: TransformersModel) -> None:

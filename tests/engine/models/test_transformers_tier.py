@@ -20,6 +20,7 @@ from tests.engine.models.references import (
     one_by_one,
     random_ids,
     reference,
+    source,
 )
 from tests.engine.random_checkpoints import make_checkpoint
 
@@ -67,12 +68,11 @@ def make_other(folder: Path, kind: str) -> Path:
 
 def load(path: Path, **changes: Any) -> TransformersModel:
     options: dict[str, Any] = {
-        "name": path.name,
         "device": "cpu",
         "dtype": torch.float32,
         "precision": "float32",
     }
-    return load_transformers(path, config_of(path), **(options | changes))
+    return load_transformers(source(path), **(options | changes))
 
 
 @pytest.fixture(scope="module", params=CONFIGS)

@@ -9,7 +9,7 @@ from edge_tui.util import logs
 
 @cache
 def available() -> str | None:
-    """None if Triton's kernels run here, else why not, in one sentence.
+    """Tells why Triton's kernels do not run here, in one sentence; None if they do.
 
     The answer comes from running one: Triton needs a C compiler and CUDA's assembler at first use, and only
     a try tells. Under Triton's interpreter (`TRITON_INTERPRET=1`) kernels take tensors of the CPU.
