@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 
 class EdgeError(Exception):
     """Carries one sentence that names the thing, the limit and the way out.
@@ -14,7 +12,7 @@ class EdgeError(Exception):
         field: The request's field at fault; empty if none is.
     """
 
-    code: ClassVar[str] = "error"
+    code: str = "error"
     field: str = ""
 
 

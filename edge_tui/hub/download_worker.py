@@ -18,11 +18,12 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edge_tui.engine.checkpoints.locate import cache_root
-from edge_tui.hub.error_messages import NoRoom, sentence
+from edge_tui.hub.error_messages import NoRoom, classify
 from edge_tui.util.atomic_write import PUBLIC, replace_file
 
 SMALL = 16_000_000
@@ -54,7 +55,7 @@ def main(argv: list[str]) -> int:
     except BrokenPipeError:
         os._exit(1)
     except Exception as error:
-        say("failed", sentence=sentence(error, repository))
+        say("failed", **asdict(classify(error)))
     return 0
 
 

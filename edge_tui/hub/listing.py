@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from edge_tui.engine.checkpoints.locate import DEMO_MODELS, cache_root
+from edge_tui.engine.checkpoints.weight_files import IncompleteCheckpoint
 from edge_tui.engine.models.architectures import supports
 from edge_tui.util.user_file import exists, expand
 
@@ -37,6 +38,7 @@ class Listing:
         dtype: Stored dtype, or "int8"/"4bit" for weights that are stored quantised.
         chat: Whether it has a chat template.
         refusal: Why it cannot be used, one sentence; "" if it can.
+        resumable: True if a download would make it whole.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Listing:
     dtype: str = ""
     chat: bool = False
     refusal: str = ""
+    resumable: bool = False
 
     @property
     def ready(self) -> bool:
@@ -90,8 +93,9 @@ def listing_of(checkpoint: Checkpoint, origin: str = "cache") -> Listing:
 def _listing(name: str, origin: str) -> Listing:
     try:
         return listing_of(open_checkpoint(name), origin)
-    except CheckpointError as refusal:
-        return Listing(name, origin, refusal=str(refusal))
+    except CheckpointError as error:
+        resumable = origin == "cache" and isinstance(error, IncompleteCheckpoint)
+        return Listing(name, origin, refusal=str(error), resumable=resumable)
 
 
 def _cached() -> Iterator[str]:

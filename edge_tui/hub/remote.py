@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, StoredTensor, describe
 from edge_tui.engine.checkpoints.weight_files import without_safetensors
 from edge_tui.errors import EdgeError
+from edge_tui.hub.error_messages import Failure
 from edge_tui.hub.listing import Listing, listing_of
 
 if TYPE_CHECKING:
@@ -71,9 +72,11 @@ class Remote:
 
 
 class HubError(EdgeError):
-    """The hub did not do what was asked; one sentence for the user."""
+    """Reports that the hub cannot be reached, or refuses; `code` is the failure's where there is one."""
 
-    code = "hub"
+    def __init__(self, sentence: str, code: str = "hub") -> None:
+        super().__init__(sentence)
+        self.code = code
 
 
 def look(name: str) -> Remote:
@@ -85,7 +88,8 @@ def look(name: str) -> Remote:
     with _child("look", name) as process:
         for said in _lines(process):
             if said["event"] == "failed":
-                raise HubError(said["sentence"])
+                failure = _failure(said)
+                raise HubError(failure.sentence(name), failure.code)
             if said["event"] == "seen":
                 return _remote(name, said)
     raise HubError(f"{name} could not be looked at: the process that asks the hub ended early; try again.")
@@ -220,9 +224,14 @@ class Pull:
             case "done":
                 self.progress = replace(self.progress, phase="done", done=self.progress.total)
             case "failed":
-                self.progress = replace(self.progress, phase="failed", sentence=said["sentence"])
+                failure = _failure(said)
+                self.progress = replace(self.progress, phase="failed", sentence=failure.sentence(self.name))
             case _:
                 pass
+
+
+def _failure(message: Mapping[str, Any]) -> Failure:
+    return Failure(**{key: value for key, value in message.items() if key != "event"})
 
 
 def _child(what: str, name: str) -> subprocess.Popen[str]:

@@ -66,8 +66,16 @@ def test_half_downloaded_is_never_ready(cache: Path) -> None:
     models = local_models()
     for name in ("org/half", "org/nothing", "org/cut"):
         assert not listed(models, name).ready
+        assert listed(models, name).resumable
     assert "1 of 3" in listed(models, "org/half").refusal
     assert "truncated" in listed(models, "org/cut").refusal
+
+
+def test_a_download_cannot_mend_what_is_of_another_kind(cache: Path) -> None:
+    config = snapshot(cache, "org/autocomplete") / "config.json"
+    config.write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
+    found = listed(local_models(), "org/autocomplete")
+    assert (found.ready, found.resumable) == (False, False)
 
 
 def test_what_is_no_model_does_not_show(cache: Path) -> None:

@@ -264,7 +264,7 @@ def test_a_disk_that_fills_up_is_a_sentence_and_leaves_nothing_half(hub: StandIn
         timeout=60,
         preexec_fn=limit,
     )
-    assert "The disk is full at" in done.stdout.splitlines()[-1], done.stdout + done.stderr
+    assert '"code": "disk_full"' in done.stdout.splitlines()[-1], done.stdout + done.stderr
     assert not list(Path(os.environ["HF_HOME"]).glob("hub/models--*/blobs/*.incomplete"))
     half = listed()
     assert half is None or not half.ready

@@ -24,6 +24,7 @@ from edge_tui.engine.checkpoints.tokenizer_files import (
 )
 from edge_tui.engine.checkpoints.weight_files import (
     CheckpointError,
+    IncompleteCheckpoint,
     StoredTensor,
     foreign,
     read_json,
@@ -309,7 +310,7 @@ def _chat_template(name: str, path: Path, tokenizer_config: Mapping[str, Any]) -
                 )
             return file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise CheckpointError(
+            raise IncompleteCheckpoint(
                 f"{file.name} of {name} cannot be read ({error}); fetch the checkpoint again."
             ) from error
     stored = (read_json(name, path / "chat_template.json") or tokenizer_config).get("chat_template")

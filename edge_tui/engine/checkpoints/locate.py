@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from edge_tui.engine.checkpoints.weight_files import CheckpointError, lone_file
+from edge_tui.engine.checkpoints.weight_files import CheckpointError, IncompleteCheckpoint, lone_file
 from edge_tui.util.user_file import expand
 
 DEMO = Path(__file__).parents[2] / "demo"
@@ -73,11 +73,11 @@ def find(name: str) -> Path:
     if found is not None:
         return found
     if offline():
-        raise CheckpointError(
+        raise IncompleteCheckpoint(
             f"{name} is not in the local cache {cache_root()} and HF_HUB_OFFLINE forbids downloading it; "
             "unset HF_HUB_OFFLINE or give a folder."
         )
-    raise CheckpointError(
+    raise IncompleteCheckpoint(
         f"{name} is not in the local cache {cache_root()}; "
         f"fetch it with 'edge-tui models pull {name}' or give a folder."
     )

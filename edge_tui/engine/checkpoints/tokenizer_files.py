@@ -8,7 +8,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from edge_tui.engine.checkpoints.weight_files import CheckpointError, check_pointer
+from edge_tui.engine.checkpoints.weight_files import CheckpointError, IncompleteCheckpoint, check_pointer
 from edge_tui.util import logs
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ def check_tokenizer(name: str, path: Path, has: Callable[[str], bool]) -> None:
         CheckpointError: it is such a checkpoint.
     """
     if not any(has(file) for file in _FILES):
-        raise CheckpointError(f"{name} has no tokenizer (tokenizer.json) in {path}; finish its download.")
+        raise IncompleteCheckpoint(
+            f"{name} has no tokenizer (tokenizer.json) in {path}; finish its download."
+        )
     check_pointer(name, path / "tokenizer.json")
     models = [file for file in _SENTENCEPIECE if has(file)]
     if has("tokenizer.json") or not models or has("vocab.json"):

@@ -35,6 +35,12 @@ class CheckpointError(EdgeError):
     code = "checkpoint"
 
 
+class IncompleteCheckpoint(CheckpointError):
+    """Refuses a checkpoint whose files are missing or damaged; a download makes it whole."""
+
+    code = "incomplete"
+
+
 class WeightsError(ValueError):
     """A checkpoint that cannot be loaded; the message is one sentence that names what is wrong."""
 
@@ -69,18 +75,18 @@ def read_json(name: str, file: Path) -> dict[str, Any] | None:
             f"{file.name} of {name} cannot be read ({error.strerror}); check its permissions."
         ) from error
     except (OSError, ValueError) as error:
-        raise CheckpointError(
+        raise IncompleteCheckpoint(
             f"{file.name} of {name} cannot be read ({error}); fetch the checkpoint again."
         ) from error
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         check_pointer(name, file)
-        raise CheckpointError(
+        raise IncompleteCheckpoint(
             f"{file.name} of {name} cannot be read ({error}); fetch the checkpoint again."
         ) from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{file.name} of {name} is not a JSON object; fetch the checkpoint again.")
+        raise IncompleteCheckpoint(f"{file.name} of {name} is not a JSON object; fetch the checkpoint again.")
     return value
 
 
@@ -167,7 +173,7 @@ def shard_files(name: str, path: Path) -> list[Path]:
         missing = [file for file in names if not _FILE.fullmatch(file) or not (path / file).exists()]
         if missing or not names:
             first = missing[0] if missing else "every shard"
-            raise CheckpointError(
+            raise IncompleteCheckpoint(
                 f"{name} is incomplete: {len(missing)} of {len(names)} weight files are missing, "
                 f"first {first}; fetch the checkpoint again."
             )
@@ -178,7 +184,7 @@ def shard_files(name: str, path: Path) -> list[Path]:
         present = sorted(file.name for file in path.iterdir())
     except OSError as error:
         raise CheckpointError(f"{name} cannot be read ({error}); check the folder's permissions.") from error
-    raise without_safetensors(name, present) or CheckpointError(
+    raise without_safetensors(name, present) or IncompleteCheckpoint(
         f"{name} has no weights (model.safetensors) in {path}; finish its download."
     )
 
@@ -227,16 +233,16 @@ def _header(name: str, file: Path) -> dict[str, StoredTensor]:
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         check_pointer(name, file)
-        raise CheckpointError(
+        raise IncompleteCheckpoint(
             f"{file.name} of {name} has a broken header ({size:,} bytes); fetch that file again."
         ) from error
     if size < needed:
-        raise CheckpointError(
+        raise IncompleteCheckpoint(
             f"{file.name} of {name} is truncated: {size:,} of {needed:,} bytes; fetch that file again."
         )
     for key, tensor in tensors.items():
         if tensor.dtype in _BITS and tensor.numel * _BITS[tensor.dtype] != 8 * tensor.bytes:
-            raise CheckpointError(
+            raise IncompleteCheckpoint(
                 f"{file.name} of {name} is damaged: {key} has {tensor.bytes:,} bytes for its shape; "
                 "fetch that file again."
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.cells import cell_len
@@ -231,7 +230,7 @@ class ModelsScreen(FilterListScreen[None]):
             parts += downloading(name, progress)
         elif why := self._refused.get(name) or (listing.refusal if listing is not None else ""):
             parts.append((sanitise(why), "$warning"))
-            if listing is not None and _resumable(listing) and name not in self._refused:
+            if listing is not None and listing.resumable and name not in self._refused:
                 parts.append(("\nEnter goes on with its download.", "$primary"))
         elif listing is not None:
             parts += self._facts(listing)
@@ -304,7 +303,7 @@ class ModelsScreen(FilterListScreen[None]):
         listing, name = self._listing(), self._highlighted()
         if name in services(self).downloads.active:
             return
-        if listing is None or _resumable(listing):
+        if listing is None or listing.resumable:
             self._fetch(name)
             return
         why = listing.refusal
@@ -354,15 +353,6 @@ class ModelsScreen(FilterListScreen[None]):
         at = self._devices.index(self._device) if self._device in self._devices else -1
         self._device = self._devices[(at + 1) % len(self._devices)]
         self._look()
-
-
-def _resumable(listing: Listing) -> bool:
-    """Whether a download could make it whole."""
-    return (
-        listing.origin == "cache"
-        and not listing.ready
-        and re.search("complete|download|fetch", listing.refusal) is not None
-    )
 
 
 def _same(loaded: Loaded, name: str) -> bool:
