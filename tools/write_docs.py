@@ -26,7 +26,7 @@ from edge_tui.decoders import penalties, temperature
 from edge_tui.decoders.base import Decoder, Param
 from edge_tui.decoders.core import chain, random
 from edge_tui.decoders.registry.sampling import Sampling
-from edge_tui.tui.screens.help import keys_as_markdown
+from edge_tui.tui.key_help import key_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -179,7 +179,7 @@ def documents() -> dict[Path, str]:
     keys, configuration, benchmarks = (DOCS / f"{n}.md" for n in ("keys", "configuration", "benchmarks"))
     tables = [
         (README, "strategies", strategies_table()),
-        (keys, "keys", keys_as_markdown()),
+        (keys, "keys", key_table()),
         (configuration, "settings", settings()),
         *((benchmarks, kind, measured(kind)) for kind in TABLES),
     ]

@@ -98,7 +98,7 @@ def child(report: Path, rounds: int, invented: str) -> None:
             if self.round >= 2 * rounds:
                 self.kind = "done"
                 report.write_text(json.dumps({"ready": self.ready, "rates": self.rates}))
-                self._leave(0)
+                self.shutdown.leave(0)
                 return
             self.kind = _KINDS[self.round % len(_KINDS)]
             strategy = "greedy" if invented else "top_p"

@@ -1,22 +1,20 @@
-"""Every action of the app, declared once: key bindings, command palette, help screen, docs/keys.md.
+"""Declares every action of the app once, for key bindings, the command palette, the help and docs/keys.md.
 
-An action names the method that does it (`action_<id>` on the class of its scope), so adding one is a line
-here and a method there. Keys can be remapped by id through Textual's keymap.
+An action names its method (`action_<id>` on the class of its scope), so adding one is a line here and a
+method there. Keys can be remapped by id through Textual's keymap.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, cast
 
 from textual.binding import Binding
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
 Scope = Literal[
-    "app", "main", "tokens", "inspector", "turns", "parameters", "models", "presets", "history", "settings"
-]
+    "app", "main", "tokens", "inspector", "turns", "parameters", "models", "presets", "history", "settings",
+    "list", "value", "explain", "compare", "confirm", "name", "help",
+]  # fmt: skip
 
 SCOPES: dict[Scope, str] = {
     "app": "Everywhere",
@@ -29,24 +27,37 @@ SCOPES: dict[Scope, str] = {
     "presets": "Presets",
     "history": "History (typing searches)",
     "settings": "Settings (typing searches)",
+    "list": "Lists (typing filters)",
+    "value": "Typing a value",
+    "explain": "A parameter explained",
+    "compare": "Two runs compared",
+    "confirm": "Questions",
+    "name": "Typing a name",
+    "help": "Help",
 }
 """Headings of the help screen, in its order."""
+INNER: dict[Scope, frozenset[Scope]] = {
+    "main": frozenset({"tokens", "inspector", "turns", "parameters"}),
+    "list": frozenset({"models", "presets", "settings"}),
+    "compare": frozenset({"tokens"}),
+}
+"""Scopes that are heard together with a scope around them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One thing the user can do.
+    """Describes one thing that the user can do.
 
     Attributes:
         id: Name of the method without `action_`, arguments included; also the keymap's id.
         keys: Textual key names, separated by commas; "" for the palette only.
         label: A word or two, for the footer.
         help: One sentence, for help, tooltips and the palette.
-        scope: Where the keys work.
-        shown: Whether the footer shows it.
-        palette: Whether the command palette offers it.
-        priority: Whether it also works while text is being typed.
-        display: How the keys are written; derived from `keys` when empty.
+        scope: Part of the screen that hears the keys.
+        footer: True where the footer lists it.
+        palette: True where the command palette offers it.
+        priority: True where it also works while text is being typed.
+        display: The keys as text; derived from `keys` when empty.
     """
 
     id: str
@@ -54,31 +65,36 @@ class Action:
     label: str
     help: str
     scope: Scope = "main"
-    shown: bool = False
-    palette: bool = True
+    footer: bool = False
+    palette: bool | None = None
     priority: bool = False
     display: str = ""
 
     @property
-    def written(self) -> str:
+    def key_text(self) -> str:
         """The keys as help and footer write them."""
-        return self.display or written(self.keys)
+        return self.display or key_text(self.keys)
+
+    @property
+    def in_palette(self) -> bool:
+        """True where the command palette offers it: what the workbench and the app do, unless refused."""
+        return self.scope in ("app", "main") if self.palette is None else self.palette
 
     def binding(self) -> Binding:
-        """The Textual binding of this action."""
+        """Builds the Textual binding of this action."""
         return Binding(
             self.keys,
             self.id,
             self.label,
-            show=self.shown,
-            key_display=self.written.split(" ")[0] if not self.display else self.display,
+            show=self.footer,
+            key_display=self.display or self.key_text.split(" ")[0],
             priority=self.priority,
             tooltip=self.help,
             id=f"{self.scope}.{self.id}",
         )
 
 
-_WRITTEN = {
+_SYMBOLS = {
     "question_mark": "?",
     "slash": "/",
     "escape": "esc",
@@ -94,43 +110,78 @@ _WRITTEN = {
 }
 
 
-def written(keys: str) -> str:
-    """Keys separated by commas, as help and footer write them."""
-    return " ".join(_written(key) for key in keys.split(",") if key)
+def key_text(keys: str) -> str:
+    """Writes keys separated by commas as help and footer show them."""
+    return " ".join(_key_text(key) for key in keys.split(",") if key)
 
 
-def _written(key: str) -> str:
+def _key_text(key: str) -> str:
     *modifiers, last = key.split("+")
-    return "".join("^" if m == "ctrl" else f"{m}-" for m in modifiers) + _WRITTEN.get(last, last)
+    return "".join("^" if m == "ctrl" else f"{m}-" for m in modifiers) + _SYMBOLS.get(last, last)
 
 
 ACTIONS: tuple[Action, ...] = (
-    Action("quit", "ctrl+q", "quit", "Stop everything and leave; the terminal is as it was.", "app",
-           priority=True),
-    Action("command_palette", "ctrl+p", "palette", "Every action, by name.", "app", shown=True, palette=False,
-           priority=True),
-    Action("suspend_process", "ctrl+z", "suspend", "Put the app in the background; `fg` brings it back.",
-           "app",
-           palette=False, priority=True),
-    Action("run", "ctrl+j", "run", "Decode the prompt under the chosen strategy.", shown=True, priority=True),
-    Action("stop", "escape", "stop", "Stop the run, or leave what is open.", shown=True),
-    Action("digit", "1,2,3,4,5,6,7,8,9", "strategy",
-           "Choose one of the first nine strategies; the prompt that runs, or has run to its end, "
-           "runs again under it with the same seed. After esc it only chooses.",
-           palette=False, display="1-9"),
-    Action("strategies", "s", "strategies", "Search the list of all strategies.", shown=True),
-    Action("models", "m", "models", "Choose, load and unload models.", shown=True),
+    Action(
+        "quit",
+        "ctrl+q",
+        "quit",
+        "Stop everything and leave; the terminal is as it was.",
+        "app",
+        priority=True,
+    ),
+    Action(
+        "command_palette",
+        "ctrl+p",
+        "palette",
+        "Every action, by name.",
+        "app",
+        footer=True,
+        palette=False,
+        priority=True,
+    ),
+    Action(
+        "suspend_process",
+        "ctrl+z",
+        "suspend",
+        "Put the app in the background; `fg` brings it back.",
+        "app",
+        palette=False,
+        priority=True,
+    ),
+    Action(
+        "run", "ctrl+j", "run", "Decode the prompt under the chosen strategy.", footer=True, priority=True
+    ),
+    Action("stop", "escape", "stop", "Stop the run, or leave what is open.", footer=True),
+    Action(
+        "digit",
+        "1,2,3,4,5,6,7,8,9",
+        "strategy",
+        "Choose one of the first nine strategies; the prompt that runs, or has run to its end, "
+        "runs again under it with the same seed. After esc it only chooses.",
+        palette=False,
+        display="1-9",
+    ),
+    Action("strategies", "s", "strategies", "Search the list of all strategies.", footer=True),
+    Action("models", "m", "models", "Choose, load and unload models.", footer=True),
     Action("resume", "c", "continue", "Go on from where the run stopped."),
     Action("rerun", "r", "rerun", "The same prompt and seed, under the strategy and values as they are now."),
     Action("again", "g", "again", "The same prompt with another seed."),
-    Action("toggle_final", "f", "raw/final",
-           "Colour by the model's own probabilities, or by those the strategy drew from."),
+    Action(
+        "toggle_final",
+        "f",
+        "raw/final",
+        "Colour by the model's own probabilities, or by those the strategy drew from.",
+    ),
     Action("inspector", "i", "inspect", "Show or hide the alternatives of the token under the cursor."),
     Action("sidebar", "b", "sidebar", "Fold the sidebar away, or bring it back."),
     Action("board", "w", "beams", "Show the board of beams, or the text alone."),
     Action("fold", "z", "thoughts", "Unfold what the model thought before its answer, or fold it again."),
-    Action("conversation", "v", "conversation",
-           "Talk: each prompt goes on from the answers before it; once more completes prompts on their own."),
+    Action(
+        "conversation",
+        "v",
+        "conversation",
+        "Talk: each prompt goes on from the answers before it; once more completes prompts on their own.",
+    ),
     Action("new_conversation", "V", "new talk", "Begin another conversation; the history keeps the old one."),
     Action("focus_turns", "u", "turns", "Go to the turns of the conversation."),
     Action("history", "o", "history", "Open, compare, export and delete earlier runs."),
@@ -146,58 +197,154 @@ ACTIONS: tuple[Action, ...] = (
     Action("save", "Y", "save", "Write the answer to a file in the folder that the app was started in."),
     Action("settings", "comma", "settings", "Every setting, parameter and key, kept in your own file."),
     Action("clear", "x", "clear", "Clear the tokens (never the prompt); once more brings them back."),
-    Action("help", "question_mark,f1", "help", "Keys, colours and what they mean.", shown=True),
-    Action("choose(-1)", "up,k", "↑", "The exchange before; its answer is shown.", "turns", palette=False),
-    Action("choose(1)", "down,j", "↓", "The exchange after.", "turns", palette=False),
-    Action("read", "enter", "tokens", "Go to the tokens of the answer.", "turns", palette=False),
-    Action("edit_turn", "e", "edit", "Change what you said, and go on from there.", "turns", palette=False),
-    Action("parameter_down", "left", "less",
-           "Turn the parameter down by one step (live while a run goes on).",
-           "parameters", palette=False),
-    Action("parameter_up", "right", "more", "Turn the parameter up by one step.", "parameters",
-           palette=False),
-    Action("parameter_down(10)", "shift+left", "much less", "Ten steps down.", "parameters", palette=False),
-    Action("parameter_up(10)", "shift+right", "much more", "Ten steps up.", "parameters", palette=False),
+    Action("help", "question_mark,f1", "help", "Keys, colours and what they mean.", footer=True),
+    Action("cursor_left", "left,h", "token ←", "The token before.", "tokens"),
+    Action("cursor_right", "right,l", "token →", "The token after.", "tokens"),
+    Action("cursor_up", "up,k", "line ↑", "The token above.", "tokens"),
+    Action("cursor_down", "down,j", "line ↓", "The token below.", "tokens"),
+    Action("cursor_first", "home", "first", "The first token.", "tokens"),
+    Action("live", "end", "live", "Follow the newest token again.", "tokens"),
+    Action("surprise(1)", "n", "surprise →", "The next token that the model found unlikely.", "tokens"),
+    Action("surprise(-1)", "N", "surprise ←", "The previous token that the model found unlikely.", "tokens"),
+    Action("open", "enter", "inspect", "Go to the alternatives of the token under the cursor.", "tokens"),
+    Action("runner_up", "a", "runner-up", "Cut here and go on with the likeliest other token.", "tokens"),
+    Action("mark(-1)", "up,k", "↑", "The alternative above.", "inspector"),
+    Action("mark(1)", "down,j", "↓", "The alternative below.", "inspector"),
+    Action("token(-1)", "left,h", "token ←", "Inspect the token before.", "inspector"),
+    Action("token(1)", "right,l", "token →", "Inspect the token after.", "inspector"),
+    Action("take", "enter", "take", "Cut here and go on with the marked alternative.", "inspector"),
+    Action("choose(-1)", "up,k", "↑", "The exchange before; its answer is shown.", "turns"),
+    Action("choose(1)", "down,j", "↓", "The exchange after.", "turns"),
+    Action("read", "enter", "tokens", "Go to the tokens of the answer.", "turns"),
+    Action("edit_turn", "e", "edit", "Change what you said, and go on from there.", "turns"),
+    Action(
+        "parameter_down",
+        "left",
+        "less",
+        "Turn the parameter down by one step (live while a run goes on).",
+        "parameters",
+    ),
+    Action("parameter_up", "right", "more", "Turn the parameter up by one step.", "parameters"),
+    Action("parameter_down(10)", "shift+left", "much less", "Ten steps down.", "parameters"),
+    Action("parameter_up(10)", "shift+right", "much more", "Ten steps up.", "parameters"),
     Action("tour", "f2", "tour", "The tour of five steps; once more leaves it."),
-    Action("explain", "space", "explain", "What it does, in a picture of the token that you look at.",
-           "parameters", palette=False),
-    Action("edit", "enter", "type", "Type the value.", "parameters", palette=False),
-    Action("reset", "backspace,delete", "reset", "Back to the default.", "parameters", palette=False),
-    Action("load('model')", "enter", "load", "Load the model under the cursor (the expert of a pair).",
-           "models",
-           palette=False),
-    Action("load('amateur')", "ctrl+a", "amateur", "Load it as the amateur of a contrastive pair.", "models",
-           palette=False, priority=True),
-    Action("unload", "ctrl+x", "unload", "Give its memory back; it loads again on its next use.", "models",
-           palette=False, priority=True),
-    Action("precision(1)", "right", "precision", "The next precision.", "models", palette=False,
-           priority=True),
-    Action("precision(-1)", "left", "precision", "The precision before.", "models", palette=False,
-           priority=True),
-    Action("device", "ctrl+d", "device", "The next device.", "models", palette=False, priority=True),
-    Action("delete_preset", "ctrl+x", "delete", "Delete one of your own when you leave; once more keeps it.",
-           "presets", palette=False, priority=True),
-    Action("open_run", "enter", "open", "Look at the run under the cursor as if it had just ended.",
-           "history", palette=False, priority=True),
-    Action("run_again", "ctrl+g", "again", "Run its prompt again with its settings and seed.", "history",
-           palette=False, priority=True),
-    Action("mark", "ctrl+d", "compare", "Mark it; on another run, compare the two.", "history", palette=False,
-           priority=True),
-    Action("export", "ctrl+s", "export", "Write it to a file.", "history", palette=False, priority=True),
-    Action("delete", "ctrl+x", "delete", "Delete it when you leave; once more keeps it.", "history",
-           palette=False, priority=True),
-    Action("step(1)", "right", "more", "The next value.", "settings", palette=False, priority=True),
-    Action("step(-1)", "left", "less", "The value before.", "settings", palette=False, priority=True),
-    Action("unset", "ctrl+x", "default", "Take it out of your file: the default holds again.", "settings",
-           palette=False, priority=True),
-)  # fmt: skip
+    Action(
+        "explain",
+        "space",
+        "explain",
+        "What it does, in a picture of the token that you look at.",
+        "parameters",
+    ),
+    Action("edit", "enter", "type", "Type the value.", "parameters"),
+    Action("reset", "backspace,delete", "reset", "Back to the default.", "parameters"),
+    Action("previous", "up", "↑", "The parameter above.", "parameters"),
+    Action("next", "down", "↓", "The parameter below.", "parameters"),
+    Action("first", "home", "first", "The first parameter.", "parameters"),
+    Action("last", "end", "last", "The last parameter.", "parameters"),
+    Action(
+        "load('model')", "enter", "load", "Load the model under the cursor (the expert of a pair).", "models"
+    ),
+    Action(
+        "load('amateur')",
+        "ctrl+a",
+        "amateur",
+        "Load it as the amateur of a contrastive pair.",
+        "models",
+        priority=True,
+    ),
+    Action(
+        "unload",
+        "ctrl+x",
+        "unload",
+        "Give its memory back; it loads again on its next use.",
+        "models",
+        priority=True,
+    ),
+    Action("precision(1)", "right", "precision", "The next precision.", "models", priority=True),
+    Action("precision(-1)", "left", "precision", "The precision before.", "models", priority=True),
+    Action("device", "ctrl+d", "device", "The next device.", "models", priority=True),
+    Action(
+        "delete_preset",
+        "ctrl+x",
+        "delete",
+        "Delete one of your own when you leave; once more keeps it.",
+        "presets",
+        priority=True,
+    ),
+    Action(
+        "open_run",
+        "enter",
+        "open",
+        "Look at the run under the cursor as if it had just ended.",
+        "history",
+        priority=True,
+    ),
+    Action(
+        "run_again",
+        "ctrl+g",
+        "again",
+        "Run its prompt again with its settings and seed.",
+        "history",
+        priority=True,
+    ),
+    Action(
+        "mark", "ctrl+d", "compare", "Mark it; on another run, compare the two.", "history", priority=True
+    ),
+    Action("export", "ctrl+s", "export", "Write it to a file.", "history", priority=True),
+    Action(
+        "delete",
+        "ctrl+x",
+        "delete",
+        "Delete it when you leave; once more keeps it.",
+        "history",
+        priority=True,
+    ),
+    Action("leave", "escape", "leave", "Back to the workbench.", "history"),
+    Action("move(-1)", "up", "↑", "The run above.", "history", priority=True),
+    Action("move(1)", "down", "↓", "The run below.", "history", priority=True),
+    Action("move(-10)", "pageup", "page ↑", "Ten runs up.", "history", priority=True),
+    Action("move(10)", "pagedown", "page ↓", "Ten runs down.", "history", priority=True),
+    Action("move(-1000000)", "ctrl+home", "first", "The newest run.", "history", priority=True),
+    Action("move(1000000)", "ctrl+end", "last", "The oldest run.", "history", priority=True),
+    Action("step(1)", "right", "more", "The next value.", "settings", priority=True),
+    Action("step(-1)", "left", "less", "The value before.", "settings", priority=True),
+    Action(
+        "unset",
+        "ctrl+x",
+        "default",
+        "Take it out of your file: the default holds again.",
+        "settings",
+        priority=True,
+    ),
+    Action("leave", "escape", "leave", "Leave everything as it was.", "list"),
+    Action("show_help", "f1", "help", "The keys of where you are.", "list"),
+    Action("move(-1)", "up", "↑", "The line above.", "list", priority=True),
+    Action("move(1)", "down", "↓", "The line below.", "list", priority=True),
+    Action("move(-8)", "pageup", "page ↑", "Eight lines up.", "list", priority=True),
+    Action("move(8)", "pagedown", "page ↓", "Eight lines down.", "list", priority=True),
+    Action("leave", "escape", "leave", "Leave the value as it was.", "value"),
+    Action("dismiss", "escape,space,q", "leave", "Back to the workbench.", "explain"),
+    Action("step(-1)", "left,h", "less", "One step down.", "explain"),
+    Action("step(1)", "right,l", "more", "One step up.", "explain"),
+    Action("step(-10)", "shift+left", "much less", "Ten steps down.", "explain"),
+    Action("step(10)", "shift+right", "much more", "Ten steps up.", "explain"),
+    Action("choose(-1)", "up,k", "↑", "The parameter above.", "explain"),
+    Action("choose(1)", "down,j", "↓", "The parameter below.", "explain"),
+    Action("reset", "backspace,delete", "reset", "Back to the default.", "explain"),
+    Action("dismiss", "escape,q", "leave", "Back to the history.", "compare"),
+    Action("difference", "d", "difference", "Back to the first token that differs.", "compare"),
+    Action("answer(True)", "enter,y", "yes", "Do it.", "confirm"),
+    Action("answer(False)", "escape,n", "no", "Leave it.", "confirm"),
+    Action("leave", "escape", "leave", "Save nothing.", "name"),
+    Action("dismiss", "escape,question_mark,f1,q", "leave", "Back to where you were.", "help"),
+)
 """The registry. Order is the order of help and footer."""
 
 
 def bindings(scope: Scope) -> list[Binding]:
-    """The bindings of one scope, for a class's `BINDINGS`.
+    """Builds the bindings of one scope, for a class's `BINDINGS`.
 
-    The digits become one binding each, because the method wants to know which was pressed.
+    The digits become one binding each, because the method takes the digit.
     """
     found: list[Binding] = []
     for action in ACTIONS:
@@ -222,54 +369,6 @@ def bindings(scope: Scope) -> list[Binding]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class KeyHelp:
-    """One line of the help screen."""
-
-    keys: str
-    label: str
-    help: str
-
-
-def key_help(
-    extra: Mapping[Scope, Sequence[Binding]] | None = None,
-    own: Mapping[str, str] | None = None,
-    first: Sequence[Scope] = (),
-) -> dict[str, list[KeyHelp]]:
-    """Lines of help under their headings.
-
-    Args:
-        extra: Bindings that a widget declares itself, by scope.
-        own: The user's keys by binding id, where they are not the built-in ones.
-        first: Scopes to begin with.
-    """
-    own = own or {}
-    table: dict[str, list[KeyHelp]] = {}
-    for scope in (*first, *(scope for scope in SCOPES if scope not in first)):
-        lines = [
-            KeyHelp(_mapped(f"{scope}.{a.id}", own) or a.written, a.label, a.help)
-            for a in ACTIONS
-            if a.scope == scope
-        ]
-        for binding in (extra or {}).get(scope, []):
-            keys = _mapped(binding.id or "", own) or binding.key_display or written(binding.key)
-            lines.append(KeyHelp(keys, binding.description, binding.tooltip))
-        if lines:
-            table[SCOPES[scope]] = lines
-    return table
-
-
-def _mapped(id: str, own: Mapping[str, str]) -> str:
-    """The user's keys of a binding, "" if they are the built-in ones; the nine of the digits together."""
-    if id == "main.digit":
-        return " ".join(written(own[f"{id}.{n}"]) for n in range(1, 10) if f"{id}.{n}" in own)
-    return written(own[id]) if id in own else ""
-
-
-def key_table(extra: Mapping[Scope, Sequence[Binding]] | None = None) -> str:
-    """Lists the keys as a Markdown table, for docs/keys.md."""
-    rows = ["| key | action | |", "|---|---|---|"]
-    for heading, lines in key_help(extra).items():
-        rows.append(f"| **{heading}** | | |")
-        rows.extend(f"| `{line.keys}` | {line.label} | {line.help} |" for line in lines)
-    return "\n".join(rows)
+def scope_of(binding: Binding) -> Scope:
+    """Reads the scope out of a registry binding's id."""
+    return cast("Scope", (binding.id or "").partition(".")[0])

@@ -84,14 +84,14 @@ class AsciiFilter(LineFilter):
         return text.replace(shown, f"{first.translate(_EDGES)}{inner}{last.translate(_EDGES)}")
 
 
-ALL, ALONE = AsciiFilter(), AsciiFilter(alone=True)
+EVERYWHERE, MARKS_ONLY = AsciiFilter(), AsciiFilter(alone=True)
 
 
 def in_panel(filters: Sequence[LineFilter]) -> list[LineFilter]:
     """The filters of a panel that shows somebody's text in parts of its own."""
-    return [ALONE if each is ALL else each for each in filters]
+    return [MARKS_ONLY if each is EVERYWHERE else each for each in filters]
 
 
 def in_text(filters: Sequence[LineFilter]) -> list[LineFilter]:
     """The filters of a pane that shows nothing but somebody's text."""
-    return [each for each in filters if each is not ALL]
+    return [each for each in filters if each is not EVERYWHERE]

@@ -14,18 +14,14 @@ from typing import TYPE_CHECKING
 
 from textual.keys import _character_to_key
 
-from edge_tui.tui.actions import SCOPES, bindings
+from edge_tui.tui.actions import INNER, SCOPES, bindings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from textual.binding import Binding
-
     from edge_tui.tui.actions import Scope
 
 _KEY = re.compile(r"((ctrl|shift|alt|super|hyper|meta)\+)*([a-zA-Z0-9]|[a-z][a-z0-9_]+)")
-_WORKBENCH = frozenset({"main", "tokens", "inspector", "turns", "parameters"})
-"""Scopes of the main screen; behind any other screen it hears nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +58,11 @@ class Keymap:
     notices: tuple[str, ...] = ()
 
 
-def catalog(extra: Mapping[Scope, Iterable[Binding]]) -> list[Bound]:
-    """Everything that can be remapped, in the order of the help screen.
-
-    Args:
-        extra: Bindings that widgets declare themselves, by scope.
-    """
+def catalog() -> list[Bound]:
+    """Lists every binding that can be remapped, in the order of the help screen."""
     found: dict[str, Bound] = {}
     for scope in SCOPES:
-        for binding in (*bindings(scope), *extra.get(scope, ())):
+        for binding in bindings(scope):
             if id := binding.id:
                 short = id.partition(".")[2]
                 name = id if short in found else short
@@ -131,10 +123,11 @@ def place(bound: Bound) -> str:
     return SCOPES[bound.scope].partition(" (")[0]
 
 
-def _heard_together(one: str, other: str) -> bool:
+def _heard_together(one: Scope, other: Scope) -> bool:
+    """Tells whether both scopes can hear the same key."""
     if one == other or "app" in (one, other):
         return True
-    return "main" in (one, other) and {one, other} <= _WORKBENCH
+    return other in INNER.get(one, ()) or one in INNER.get(other, ())
 
 
 def _clash(known: Mapping[str, Bound], chosen: Mapping[str, str]) -> tuple[Bound, str, Bound] | None:

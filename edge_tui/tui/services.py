@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from edge_tui.machine.telemetry import Telemetry
     from edge_tui.tui.clipboard import Clipboard
     from edge_tui.tui.downloads import Downloads
+    from edge_tui.tui.keymap import Keymap
     from edge_tui.tui.preferences import Preferences
     from edge_tui.tui.run_params import RunParams
     from edge_tui.tui.session import Session
+    from edge_tui.tui.theme_switch import ThemeSwitch
     from edge_tui.tui.widgets.parameters import Parameters
     from edge_tui.tui.widgets.prompt import Prompt
     from edge_tui.tui.widgets.token_pane import TokenPane
@@ -39,6 +41,10 @@ class WorkbenchParts(Protocol):
 
     def take_strategies(self, files: set[Path]) -> None: ...
 
+    def reopen(self, run: int, again: bool = False) -> object: ...
+
+    def say(self, message: str, kind: str = "info") -> None: ...
+
     def texts_of(self, ids: list[int]) -> list[str]: ...
 
 
@@ -49,6 +55,8 @@ class Services(Protocol):
     settings: Settings
     telemetry: Telemetry | RemoteTelemetry | None
     downloads: Downloads
+    keymap: Keymap
+    theme_switch: ThemeSwitch
 
     @property
     def workbench(self) -> WorkbenchParts: ...
@@ -64,6 +72,8 @@ class Services(Protocol):
     def preferences(self) -> Preferences: ...
 
     def take_settings(self, settings: Settings, key: str) -> None: ...
+
+    def start_engine(self) -> None: ...
 
     def assign(self, role: str, spec: ModelSpec) -> None: ...
 

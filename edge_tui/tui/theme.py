@@ -15,6 +15,7 @@ import tomli
 from textual.color import Color, ColorParseError
 from textual.theme import Theme
 
+from edge_tui.config import resources
 from edge_tui.errors import EdgeError
 from edge_tui.util.user_file import list_files, read_text, reason
 
@@ -57,6 +58,13 @@ class Themes:
     themes: dict[str, Theme] = field(default_factory=dict)
     titles: dict[str, str] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+
+
+def folders() -> tuple[Path, ...]:
+    """The folders of theme files: the built-in themes', then the user's."""
+    from edge_tui.config.settings import user_config
+
+    return resources.themes(), user_config().parent / "themes"
 
 
 def load(folders: Iterable[Path], last: Themes | None = None) -> Themes:

@@ -92,7 +92,7 @@ def _output(app: EdgeApp) -> None:
 
 def _closing(app: EdgeApp) -> None:
     app.session.engine.close = boom  # type: ignore[union-attr, method-assign]
-    app._leave(0)
+    app.shutdown.leave(0)
 
 
 def _unmounting(app: EdgeApp) -> None:

@@ -9,7 +9,7 @@ from rich.segment import Segment
 from textual.color import Color
 
 from edge_tui.tui.app import EdgeApp
-from edge_tui.tui.ascii_filter import ALL, ALONE, PLAIN, WRITTEN
+from edge_tui.tui.ascii_filter import EVERYWHERE, MARKS_ONLY, PLAIN, WRITTEN
 from tests.tui.engines import WORDS
 
 WRITING = set("−↵⌫␛")
@@ -34,10 +34,10 @@ def test_every_mark_keeps_its_width() -> None:
 def test_marks_among_writing_are_somebodys() -> None:
     black = Color(0, 0, 0)
     segments = [Segment("▸ "), Segment("“─”"), Segment("↰2 ")]
-    assert [each.text for each in ALL.apply(segments, black)] == ["> ", '"-"', "<2 "]
-    assert [each.text for each in ALONE.apply(segments, black)] == ["> ", '"─"', "<2 "]
+    assert [each.text for each in EVERYWHERE.apply(segments, black)] == ["> ", '"-"', "<2 "]
+    assert [each.text for each in MARKS_ONLY.apply(segments, black)] == ["> ", '"─"', "<2 "]
     theirs = [Segment("…a → b…"), Segment("“…” "), Segment("→"), Segment(" · "), Segment("…")]
-    assert [each.text for each in ALONE.apply(theirs, black)] == ["~a → b~", '"…" ', "→", " · ", "~"]
+    assert [each.text for each in MARKS_ONLY.apply(theirs, black)] == ["~a → b~", '"…" ', "→", " · ", "~"]
 
 
 @pytest.mark.parametrize("size", [(80, 24), (160, 45)])

@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 
 from edge_tui.tui.keymap import catalog, normal, resolve
-from edge_tui.tui.screens.help import EXTRA
 
-BOUND = catalog(EXTRA)
+BOUND = catalog()
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edge_tui.engine.events import Failed
-from edge_tui.tui.actions import ACTIONS, SCOPES, bindings, key_help
-from edge_tui.tui.app import ActionsProvider
-from edge_tui.tui.screens.help import keys_as_markdown
+from edge_tui.tui.actions import ACTIONS, SCOPES, bindings
+from edge_tui.tui.key_help import key_help, key_table
+from edge_tui.tui.palette import ActionsProvider
 from edge_tui.tui.screens.workbench import Workbench
 from tests.tui.engines import PictureEngine
 
@@ -55,8 +55,8 @@ def test_ids_are_unique_so_that_keys_can_be_remapped() -> None:
     assert all(ids)
 
 
-def test_the_table_names_every_key() -> None:
-    table = keys_as_markdown()
+def test_key_table_names_every_key() -> None:
+    table = key_table()
     assert "| `^j` | run |" in table
     assert "| `1-9` | strategy |" in table
     assert all(heading in table for heading in key_help())
@@ -100,7 +100,7 @@ async def test_switching_while_it_runs_cancels_and_runs_again(picture: Any) -> N
         await pilot.press("2")
         await pilot.pause(0.1)
         assert len(engine.requests) == 2, "what was stopped stays so, as the help says"
-        assert "After esc it only chooses" in keys_as_markdown()
+        assert "After esc it only chooses" in key_table()
         assert "r runs the prompt again with its seed" in workbench.messages.message
         await pilot.press("r")
         await pilot.pause(0.2)

@@ -15,11 +15,10 @@ from edge_tui.config.settings import load, user_config
 from edge_tui.config.writer import ConfigError, change
 from edge_tui.tui.keymap import Keymap, catalog
 from edge_tui.tui.preferences import Preferences
-from edge_tui.tui.screens.help import EXTRA
 
 
 def preferences(**flags: Any) -> Preferences:
-    return Preferences(load(flags, env={})[0], catalog(EXTRA), Keymap({}), ["dark", "light"])
+    return Preferences(load(flags, env={})[0], catalog(), Keymap({}), ["dark", "light"])
 
 
 def written() -> dict[str, Any]:
@@ -110,7 +109,7 @@ def test_steps_follow_the_kind() -> None:
 
 def test_what_wins_over_the_file_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGE_TUI_MODE", "focused")
-    at = Preferences(load()[0], catalog(EXTRA), Keymap({}))
+    at = Preferences(load()[0], catalog(), Keymap({}))
     at.set("mode", "exploratory")
     assert at.outranked("mode") == "EDGE_TUI_MODE"
     assert at.settings.mode == "focused"
@@ -119,7 +118,7 @@ def test_what_wins_over_the_file_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_wins_over_a_parameter_is_named() -> None:
     change(user_config(), {"mode": "focused", "parameters.top_p.top_p": 0.8})
     settings, _ = load({"parameters.top_p": 0.6})
-    at = Preferences(settings, catalog(EXTRA), Keymap({}))
+    at = Preferences(settings, catalog(), Keymap({}))
     assert (at.entry("parameters.top_p.top_p").shown, at.outranked("parameters.top_p.top_p")) == (
         "0.6",
         "--set",

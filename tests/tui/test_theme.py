@@ -76,7 +76,7 @@ def test_the_users_file_replaces_a_built_in_one(tmp_path: Path) -> None:
 async def test_a_theme_of_ones_own_takes_effect_when_it_is_saved(tmp_path: Path, picture: Any) -> None:
     source = (resources.themes() / "dark.toml").read_text()
     app = picture()
-    app._watches = (watch_themes(app, [resources.themes(), tmp_path], app.themes),)
+    app._watches = (watch_themes(app, [resources.themes(), tmp_path], app.theme_switch.themes),)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.pause(0.1)
 
@@ -88,7 +88,7 @@ async def test_a_theme_of_ones_own_takes_effect_when_it_is_saved(tmp_path: Path,
             raise AssertionError(app.workbench.messages.message)
 
         (tmp_path / "mine.toml").write_text(source)
-        await until(lambda: "mine" in app.themes.themes)
+        await until(lambda: "mine" in app.theme_switch.themes.themes)
         app.choose_theme("mine")
         (tmp_path / "mine.toml").write_text(re.sub(r'background = "#\w+"', 'background = "#123456"', source))
         await until(lambda: app.workbench.background_colors[1].hex == "#123456")

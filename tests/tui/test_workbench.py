@@ -412,7 +412,7 @@ async def test_quit_in_the_middle_of_a_run_takes_less_than_a_second(demo: Any) -
         await until(pilot, lambda: app.return_code is not None)
         assert time.monotonic() - began < 1.0
     assert app.return_code == 0
-    assert app.clean
+    assert app.shutdown.clean
 
 
 async def test_no_thread_outlives_an_app_that_was_not_quit(demo: Any) -> None:

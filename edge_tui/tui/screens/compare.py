@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from textual.binding import Binding
 from textual.containers import Container, Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from edge_tui.history.compare import compare
+from edge_tui.tui.actions import bindings
 from edge_tui.tui.widgets.line_panel import fit_start
 from edge_tui.tui.widgets.run_list import when
 from edge_tui.tui.widgets.token_pane import TokenPane
@@ -20,6 +20,7 @@ from edge_tui.util.sanitise import sanitise
 if TYPE_CHECKING:
     from textual import events
     from textual.app import ComposeResult
+    from textual.binding import Binding
 
     from edge_tui.history.runs import StoredRun
     from edge_tui.transcript.transcript import Transcript
@@ -46,10 +47,7 @@ class CompareScreen(ModalScreen[None]):
         border-title-color: $text-muted; border-subtitle-color: $text-muted; }
     CompareScreen .side:focus-within { border: round $border; border-title-color: $primary; }
     """
-    BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
-        Binding("escape,q", "dismiss", "leave", tooltip="Back to the history."),
-        Binding("d", "difference", "difference", tooltip="Back to the first token that differs."),
-    ]
+    BINDINGS: ClassVar[list[Binding]] = bindings("compare")  # type: ignore[assignment]
     AUTO_FOCUS = "TokenPane"
 
     def __init__(self, first: tuple[StoredRun, Transcript], second: tuple[StoredRun, Transcript]) -> None:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from textual.binding import Binding
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from edge_tui.tui.actions import bindings
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
+    from textual.binding import Binding
 
 
 class ConfirmScreen(ModalScreen[bool]):
     """True for enter, False for esc."""
 
-    BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
-        Binding("enter,y", "answer(True)", "yes"),
-        Binding("escape,n", "answer(False)", "no"),
-    ]
+    BINDINGS: ClassVar[list[Binding]] = bindings("confirm")  # type: ignore[assignment]
 
     def __init__(self, heading: str, question: str, yes: str) -> None:
         super().__init__()

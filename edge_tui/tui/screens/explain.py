@@ -6,13 +6,13 @@ from math import exp
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.cells import cell_len
-from textual.binding import Binding
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from edge_tui.decoders.contrastive import SEED
 from edge_tui.tui import param_preview
+from edge_tui.tui.actions import bindings
 from edge_tui.tui.recorded import values_at
 from edge_tui.tui.services import services
 from edge_tui.tui.widgets.inspector import visible
@@ -21,6 +21,7 @@ from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
+    from textual.binding import Binding
 
     from edge_tui.tui.param_preview import Group
     from edge_tui.tui.services import WorkbenchParts
@@ -40,16 +41,7 @@ class ExplainScreen(ModalScreen[None]):
     DEFAULT_CSS = """
     ExplainScreen .dialog { height: auto; }
     """
-    BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
-        Binding("escape,space,q", "dismiss", "leave", tooltip="Back to the workbench."),
-        Binding("left,h", "turn(-1)", show=False),
-        Binding("right,l", "turn(1)", show=False),
-        Binding("shift+left", "turn(-10)", show=False),
-        Binding("shift+right", "turn(10)", show=False),
-        Binding("up,k", "choose(-1)", show=False),
-        Binding("down,j", "choose(1)", show=False),
-        Binding("backspace,delete", "reset", show=False),
-    ]
+    BINDINGS: ClassVar[list[Binding]] = bindings("explain")  # type: ignore[assignment]
 
     def __init__(self, workbench: WorkbenchParts) -> None:
         super().__init__()
@@ -70,13 +62,13 @@ class ExplainScreen(ModalScreen[None]):
 
     # Keys.
 
-    def action_turn(self, steps: int) -> None:
+    def action_step(self, steps: int) -> None:
         self._workbench.parameters.table.action_parameter_up(steps)
         self.paint()
 
     def action_choose(self, steps: int) -> None:
         table = self._workbench.parameters.table
-        table.key_down() if steps > 0 else table.key_up()
+        table.action_next() if steps > 0 else table.action_previous()
         self.paint()
 
     def action_reset(self) -> None:

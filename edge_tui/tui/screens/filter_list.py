@@ -5,19 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
-from textual.binding import Binding
 from textual.containers import Vertical
 from textual.fuzzy import Matcher
 from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
+from edge_tui.tui.actions import bindings
+from edge_tui.tui.services import services
 from edge_tui.tui.widgets.field import Field
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from textual.app import ComposeResult
+    from textual.binding import Binding
     from textual.content import Content
 
 T = TypeVar("T")
@@ -42,7 +44,7 @@ class Item:
     help: str = ""
 
 
-def says(text: str, query: str) -> bool:
+def has_words(text: str, query: str) -> bool:
     """Whether all words of a query are in a sentence. Its letters, strewn over it, are in every sentence."""
     return all(word in text.casefold() for word in query.casefold().split())
 
@@ -53,15 +55,7 @@ class FilterListScreen(ModalScreen[T | None], Generic[T]):
     DEFAULT_CSS = """
     FilterListScreen OptionList { max-height: 18; }
     """
-    BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
-        Binding("escape", "leave", "leave", tooltip="Leave everything as it was."),
-        Binding("f1", "app.show_help", "help", show=False, tooltip="The keys of where you are."),
-        # As the keys that act on the line under the cursor, which would overtake them else.
-        Binding("up", "move(-1)", show=False, priority=True),
-        Binding("down", "move(1)", show=False, priority=True),
-        Binding("pageup", "move(-8)", show=False, priority=True),
-        Binding("pagedown", "move(8)", show=False, priority=True),
-    ]
+    BINDINGS: ClassVar[list[Binding]] = bindings("list")  # type: ignore[assignment]
     AUTO_FOCUS = "Input"
     heading = ""
     hint = "type to filter · ↑↓ move · enter choose · esc leave"
@@ -97,7 +91,9 @@ class FilterListScreen(ModalScreen[T | None], Generic[T]):
         items = self._items
         if query.strip():
             matcher = Matcher(query)
-            scored = [(max(matcher.match(item.search), 0.5 * says(item.help, query)), item) for item in items]
+            scored = [
+                (max(matcher.match(item.search), 0.5 * has_words(item.help, query)), item) for item in items
+            ]
             items = [item for score, item in sorted(scored, key=lambda pair: -pair[0]) if score > 0]
             highlighted = ""
         listing.clear_options()
@@ -138,6 +134,9 @@ class FilterListScreen(ModalScreen[T | None], Generic[T]):
                 listing.action_cursor_down()
             else:
                 listing.action_cursor_up()
+
+    def action_show_help(self) -> None:
+        services(self).action_show_help()
 
     def action_leave(self) -> None:
         self.dismiss(None)

@@ -5,48 +5,40 @@ from __future__ import annotations
 from textwrap import wrap
 from typing import TYPE_CHECKING, ClassVar
 
-from textual.binding import Binding
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from edge_tui.transcript.colour_buckets import LEGENDS
-from edge_tui.tui.actions import Scope, key_help, key_table
-from edge_tui.tui.widgets.inspector import Inspector
-from edge_tui.tui.widgets.token_pane import TokenPane
+from edge_tui.tui.actions import bindings
+from edge_tui.tui.key_help import key_help
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from textual.app import ComposeResult
+    from textual.binding import Binding
 
-EXTRA: dict[Scope, list[Binding]] = {"tokens": TokenPane.BINDINGS, "inspector": Inspector.BINDINGS}
-"""Bindings that widgets declare themselves."""
+    from edge_tui.tui.actions import Scope
+
 _LEAD = 28
 """Cells before the sentence."""
-
-
-def keys_as_markdown() -> str:
-    """Lists every key of the app as a Markdown table, for docs/keys.md."""
-    return key_table(EXTRA)
 
 
 class HelpScreen(ModalScreen[None]):
     """Scrolls; any of esc, ?, q leaves.
 
     Args:
-        heard: Scopes whose keys are heard where the user is, the nearest first.
+        scopes: Scopes whose keys work where the user is, the nearest first.
         own: The user's keys by binding id.
     """
 
-    BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
-        Binding("escape,question_mark,f1,q", "dismiss", "leave", tooltip="Back to the workbench."),
-    ]
+    BINDINGS: ClassVar[list[Binding]] = bindings("help")  # type: ignore[assignment]
 
-    def __init__(self, heard: Sequence[Scope] = (), own: Mapping[str, str] | None = None) -> None:
+    def __init__(self, scopes: Sequence[Scope] = (), own: Mapping[str, str] | None = None) -> None:
         super().__init__()
-        self._heard = heard
+        self._scopes = scopes
         self._own = own or {}
 
     def compose(self) -> ComposeResult:
@@ -76,10 +68,10 @@ class HelpScreen(ModalScreen[None]):
 
     def _keys(self, width: int) -> Content:
         parts: list[tuple[str, str]] = []
-        for number, (heading, lines) in enumerate(key_help(EXTRA, self._own, self._heard).items()):
-            if number == len(self._heard):
+        for number, (heading, lines) in enumerate(key_help(self._own, self._scopes).items()):
+            if number == len(self._scopes):
                 parts.append(("\nElsewhere\n", "$text-muted italic"))
-            here = ("Here: ", "$accent bold") if number < len(self._heard) else ("", "")
+            here = ("Here: ", "$accent bold") if number < len(self._scopes) else ("", "")
             parts += [("\n" if number else "", ""), here, (f"{heading}\n", "$primary bold")]
             for line in lines:
                 indent = "\n" + " " * _LEAD

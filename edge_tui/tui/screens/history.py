@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from textual import work
-from textual.binding import Binding
 from textual.containers import Container, Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from textual.app import App, ComposeResult
+    from textual.binding import Binding
 
     from edge_tui.history.runs import Entry, StoredRun
     from edge_tui.history.store import Store
@@ -72,17 +72,7 @@ class HistoryScreen(ModalScreen[Wanted]):
     HistoryScreen.-wide #preview { border-top: none; border-left: solid $border-blurred; height: 100%; }
     """
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 - Textual declares it so
-    BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
-        *bindings("history"),
-        Binding("escape", "leave", "leave", tooltip="Back to the workbench."),
-        # As the keys that act on the line under the cursor, which would overtake them else.
-        Binding("up", "move(-1)", show=False, priority=True),
-        Binding("down", "move(1)", show=False, priority=True),
-        Binding("pageup", "move(-10)", show=False, priority=True),
-        Binding("pagedown", "move(10)", show=False, priority=True),
-        Binding("ctrl+home", "move(-1000000)", show=False, priority=True),
-        Binding("ctrl+end", "move(1000000)", show=False, priority=True),
-    ]
+    BINDINGS: ClassVar[list[Binding]] = bindings("history")  # type: ignore[assignment]
     AUTO_FOCUS = "Input"
 
     def __init__(self, store: Store, titles: Mapping[str, str]) -> None:

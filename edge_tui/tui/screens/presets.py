@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from textual.binding import Binding
 from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import ModalScreen
@@ -18,6 +17,7 @@ from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
+    from textual.binding import Binding
 
     from edge_tui.config.presets import Preset
 
@@ -94,9 +94,7 @@ class PresetsScreen(FilterListScreen["Preset"]):
 class NameScreen(ModalScreen[str]):
     """Asks for a name; returns it, or None."""
 
-    BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
-        Binding("escape", "leave", "leave", tooltip="Save nothing."),
-    ]
+    BINDINGS: ClassVar[list[Binding]] = bindings("name")  # type: ignore[assignment]
 
     def __init__(self, heading: str, about: str) -> None:
         super().__init__()

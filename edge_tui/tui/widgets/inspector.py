@@ -6,10 +6,10 @@ import re
 from math import exp, inf, isnan, log, nan
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from textual.binding import Binding
 from textual.message import Message
 from textual.reactive import reactive
 
+from edge_tui.tui.actions import bindings
 from edge_tui.tui.recorded import strategy_of, values_at
 from edge_tui.tui.widgets.line_panel import LinePanel, fit_start
 from edge_tui.tui.widgets.token_pane import TokenPane
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from textual import events
+    from textual.binding import Binding
 
     from edge_tui.transcript.transcript import TokenView, Transcript
     from edge_tui.tui.widgets.line_panel import Line
@@ -48,10 +49,6 @@ class Row(NamedTuple):
     taken: bool
     own: tuple[float, ...] = ()
     """The strategy's numbers, in the order of its columns."""
-
-
-def _binding(keys: str, action: str, label: str, tooltip: str) -> Binding:
-    return Binding(keys, action, label, show=False, tooltip=tooltip, id=f"inspector.{action}")
 
 
 class Inspector(LinePanel, can_focus=True):
@@ -85,13 +82,7 @@ class Inspector(LinePanel, can_focus=True):
     }
     """
 
-    BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
-        _binding("up,k", "mark(-1)", "↑", "The alternative above."),
-        _binding("down,j", "mark(1)", "↓", "The alternative below."),
-        _binding("left,h", "token(-1)", "token ←", "Inspect the token before."),
-        _binding("right,l", "token(1)", "token →", "Inspect the token after."),
-        _binding("enter", "take", "take", "Cut here and go on with the marked alternative."),
-    ]
+    BINDINGS: ClassVar[list[Binding]] = bindings("inspector")  # type: ignore[assignment]
 
     show_final: reactive[bool] = reactive(False, repaint=False)
     """List the distribution that was drawn from, rather than the model's own."""

@@ -159,16 +159,16 @@ class ParameterTable(Widget, can_focus=True):
     def on_blur(self) -> None:
         self.refresh()
 
-    def key_up(self) -> None:
+    def action_previous(self) -> None:
         self.index = (self.index - 1) % len(self._rows)
 
-    def key_down(self) -> None:
+    def action_next(self) -> None:
         self.index = (self.index + 1) % len(self._rows)
 
-    def key_home(self) -> None:
+    def action_first(self) -> None:
         self.index = 0
 
-    def key_end(self) -> None:
+    def action_last(self) -> None:
         self.index = len(self._rows) - 1
 
     def action_parameter_up(self, steps: int = 1) -> None:
@@ -223,6 +223,7 @@ class ValueInput(Field):
     ValueInput { height: 1; border: none; padding: 0 1; background: $panel; }
     ValueInput:focus { border: none; background: $panel-lighten-1; }
     """
+    BINDINGS: ClassVar[list[Binding]] = bindings("value")  # type: ignore[assignment]
 
     class Left(Message):
         """Typing was given up."""
@@ -230,12 +231,8 @@ class ValueInput(Field):
     def __init__(self) -> None:
         super().__init__(select_on_focus=True)
 
-    def on_key(self, event: events.Key) -> None:
-        """Esc is ours; all else goes on to the input."""
-        if event.key == "escape":
-            event.stop()
-            event.prevent_default()
-            self.post_message(self.Left())
+    def action_leave(self) -> None:
+        self.post_message(self.Left())
 
 
 class Parameters(Vertical):

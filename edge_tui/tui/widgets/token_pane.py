@@ -4,38 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from textual.binding import Binding
 from textual.message import Message
 from textual.reactive import reactive
 
 from edge_tui.transcript.colour_buckets import SURPRISING, buckets
+from edge_tui.tui.actions import bindings
 from edge_tui.tui.widgets.token_lines import TokenLines
 
 if TYPE_CHECKING:
     from textual import events
+    from textual.binding import Binding
 
     from edge_tui.transcript.transcript import Transcript
-
-
-def _binding(keys: str, action: str, label: str, tooltip: str) -> Binding:
-    return Binding(keys, action, label, show=False, tooltip=tooltip, id=f"tokens.{action}")
 
 
 class TokenPane(TokenLines, can_focus=True):
     """A growing transcript with a cursor that goes from token to token, by keys or the mouse."""
 
-    BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
-        _binding("left,h", "cursor_left", "token ←", "The token before."),
-        _binding("right,l", "cursor_right", "token →", "The token after."),
-        _binding("up,k", "cursor_up", "line ↑", "The token above."),
-        _binding("down,j", "cursor_down", "line ↓", "The token below."),
-        _binding("home", "cursor_first", "first", "The first token."),
-        _binding("end", "live", "live", "Follow the newest token again."),
-        _binding("n", "surprise(1)", "surprise →", "The next token that the model found unlikely."),
-        _binding("N", "surprise(-1)", "surprise ←", "The previous token that the model found unlikely."),
-        _binding("enter", "open", "inspect", "Go to the alternatives of the token under the cursor."),
-        _binding("a", "runner_up", "runner-up", "Cut here and go on with the likeliest other token."),
-    ]
+    BINDINGS: ClassVar[list[Binding]] = bindings("tokens")  # type: ignore[assignment]
 
     cursor: reactive[int | None] = reactive[int | None](None, repaint=False)
     """Position of the token under the cursor on the transcript's path, or None."""
