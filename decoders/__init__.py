@@ -40,7 +40,7 @@ _folders: tuple[Path, ...] = ()
 
 
 def load(extra_folders: Sequence[Path] = ()) -> Registry:
-    """Finds every strategy, again, and makes the result what `find` and `strategies` answer from."""
+    """Searches for every strategy anew; `find` and `strategies` read the result."""
     global _registry, _folders
     _folders = tuple(folder.absolute() for folder in extra_folders)
     _registry = Registry.load(_folders, _registry)
@@ -48,19 +48,19 @@ def load(extra_folders: Sequence[Path] = ()) -> Registry:
 
 
 def reload() -> Registry:
-    """Reads the same folders anew; a file that no longer works keeps the strategies it had."""
+    """Searches the same folders anew; a file that no longer works keeps the strategies it had."""
     global _registry
     _registry = Registry.load(_folders, _registry)
     return _registry
 
 
 def folders() -> tuple[Path, ...]:
-    """The folders of strategies that the last `load` was given."""
+    """Lists the folders of strategies of the last `load`."""
     return _folders
 
 
 def find(name: str) -> Decoder:
-    """The strategy of that name or alias, hyphens and case aside.
+    """Returns the strategy of that name or alias, hyphens and case aside.
 
     Raises:
         UnknownStrategy: with the names there are.
@@ -69,17 +69,17 @@ def find(name: str) -> Decoder:
 
 
 def strategies() -> list[Decoder]:
-    """Every strategy, in the order of lists and digit keys."""
+    """Lists every strategy, in the order of lists and digit keys."""
     return (_registry or load()).strategies()
 
 
 def problems() -> tuple[Problem, ...]:
-    """What kept files or packages from being strategies."""
+    """Lists the errors of files and packages that are no strategies for them."""
     return tuple((_registry or load()).problems)
 
 
 def notices() -> tuple[str, ...]:
-    """Sentences for authors of strategies whose files work, but will not for ever."""
+    """Lists sentences for authors of strategies whose files work, but will not for ever."""
     return tuple((_registry or load()).notices)
 
 
@@ -94,5 +94,5 @@ def mark_working(decoder: Decoder) -> None:
 
 
 def revert(failed: Decoder) -> bool:
-    """Goes back from a strategy to the version of it that last decoded something, if that is another one."""
+    """Goes back from a strategy to its version that last decoded something, if that is another one."""
     return (_registry or load()).revert(failed)

@@ -1,4 +1,4 @@
-"""Remembers the attributes of a strategy's objects, to see whether a run changes them."""
+"""Compares the attributes of a strategy's objects before and after a run: a run must change none."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from edge_tui.decoders.core.decoder import Decoder
 
 _DEPTH = 5
-_STILL = (ModuleType, FunctionType, MethodType, BuiltinFunctionType, type)
-"""Kinds of values that are no state: importing late or defining a function changes nothing."""
+_NO_STATE = (ModuleType, FunctionType, MethodType, BuiltinFunctionType, type)
+"""Kinds of values that hold no state: importing late or defining a function changes nothing."""
 _PLAIN = (int, float, complex, str, bytes, bool, type(None))
 
 
 class Attributes:
-    """The attributes of a strategy, of its stages, their classes and files, as they are now.
+    """Remembers the attributes of a strategy, of its stages, their classes and files.
 
     Args:
         decoder: The strategy.
@@ -29,29 +29,29 @@ class Attributes:
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
-        self._before = self._look()
+        self._before = self._read()
 
     def check(self, method: str) -> None:
-        """Looks again.
+        """Compares them with what they are now.
 
         Args:
-            method: "init" or "step": what ran in between.
+            method: "init" or "step", which ran in between.
 
         Raises:
-            StrategyError: something changed; a strategy object keeps nothing of a run.
+            StrategyError: one changed; a strategy object keeps nothing of a run.
         """
         import torch
 
-        now = self._look()
+        now = self._read()
         for key in self._before.keys() | now.keys():
-            known, found = self._before.get(key), now.get(key)
-            if known is not None and found is not None and _is_same(known, found[1]):
+            before, after = self._before.get(key), now.get(key)
+            if before is not None and after is not None and _is_same(before, after[1]):
                 continue
-            owner, value, _ = found or known or (None, None, None)
+            owner, value, _ = after or before or (None, None, None)
             at, path = _method(owner, method), key[1]
             does = (
                 "changes"
-                if known is not None or not isinstance(value, torch.Tensor)
+                if before is not None or not isinstance(value, torch.Tensor)
                 else "puts a tensor into"
             )
             raise StrategyError(
@@ -60,19 +60,19 @@ class Attributes:
                 at,
             )
 
-    def _look(self) -> dict[tuple[int, str], tuple[object, Any, Any]]:
-        """By owner and path: the owner, the value, and a copy where the value is a tensor."""
+    def _read(self) -> dict[tuple[int, str], tuple[object, Any, Any]]:
+        """Lists owner and value by owner and path, with a copy where the value is a tensor."""
         import torch
 
-        found: dict[tuple[int, str], tuple[object, Any, Any]] = {}
+        attributes: dict[tuple[int, str], tuple[object, Any, Any]] = {}
         for owner, path, value in _walk(self._decoder):
             copy = value.clone() if isinstance(value, torch.Tensor) else None
-            found[id(owner), path] = (owner, value, copy)
-        return found
+            attributes[id(owner), path] = (owner, value, copy)
+        return attributes
 
 
-def _is_same(known: tuple[object, Any, Any], value: Any) -> bool:
-    _, before, copy = known
+def _is_same(attribute: tuple[object, Any, Any], value: Any) -> bool:
+    _, before, copy = attribute
     if isinstance(value, _PLAIN):
         return type(before) is type(value) and (before == value or value != value)
     if copy is not None and before is value:
@@ -83,20 +83,20 @@ def _is_same(known: tuple[object, Any, Any], value: Any) -> bool:
 
 
 def _method(owner: object, method: str) -> Callable[..., object]:
-    """The method of an object that `method` of its decoder calls."""
-    found: Callable[..., object] | None = getattr(owner, method, None)
-    return found if found is not None else getattr(owner, "apply")  # noqa: B009 — a stage's step
+    """Returns the method of an object that `method` of its decoder calls."""
+    own: Callable[..., object] | None = getattr(owner, method, None)
+    return own if own is not None else getattr(owner, "apply")  # noqa: B009 — a stage's step
 
 
 def _walk(decoder: Decoder) -> Iterator[tuple[object, str, Any]]:
-    """Owner, path and value of everything that hangs on a strategy."""
+    """Yields owner, path and value of everything that a strategy refers to."""
     from edge_tui.decoders.core.decoder import Decoder
     from edge_tui.decoders.core.stage import Stage
 
     seen: set[int] = set()
 
     def down(owner: object, path: str, value: Any, depth: int) -> Iterator[tuple[object, str, Any]]:
-        if isinstance(value, _STILL):
+        if isinstance(value, _NO_STATE):
             return
         is_part = isinstance(value, Decoder | Stage)
         if not is_part:
@@ -126,7 +126,7 @@ def _walk(decoder: Decoder) -> Iterator[tuple[object, str, Any]]:
 
 
 def _plain(names: Any) -> list[tuple[str, Any]]:
-    """What a class or a module holds, without what Python puts there."""
+    """Lists the names of a class or a module, without those of Python's own."""
     return [
         (name, each)
         for name, each in list(names.items())
@@ -135,5 +135,5 @@ def _plain(names: Any) -> list[tuple[str, Any]]:
 
 
 def _is_foreign(value: Any) -> bool:
-    """Tells whether a value's insides are its library's matter."""
+    """Tells whether a value belongs to a library, which alone knows what is in it."""
     return type(value).__module__.partition(".")[0] in ("torch", "numpy", "functools", "typing", "re")

@@ -1,4 +1,4 @@
-"""The few best of very many, at the same cost on every device."""
+"""Selects the few greatest of very many logits, fast on every device."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SHARE = 1024
-"""Candidates among which a first choice is made on a GPU."""
+"""Candidates of one share, from each of which a GPU first takes the best."""
 _BLOCK = 128
-"""Candidates of which a CPU first looks at the greatest alone."""
+"""Candidates of one block, of which a CPU first looks at the greatest alone."""
 
 
 def best(z: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The greatest entries of each row and where they are, best first.
+    """Selects the greatest entries of each row, best first.
 
     To select from one long row keeps a corner of a GPU busy for as long as a sort. So the best of each of
     many short shares are taken first, which occupies all of it, and the best of those after. A CPU finds the
@@ -38,7 +38,7 @@ def best(z: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def argmax(z: Tensor) -> Tensor:
-    """Where the greatest entry of each row is, the first of equals.
+    """Finds the greatest entry of each row, the first of equals.
 
     Args:
         z: float `[R, V]`.
@@ -53,7 +53,7 @@ def argmax(z: Tensor) -> Tensor:
 
 
 def only(z: Tensor, ids: Tensor) -> Tensor:
-    """Logits `[R, V]` with nothing left but the candidates `ids`, int64 `[R, N]`."""
+    """Removes all candidates of logits `[R, V]` but `ids`, int64 `[R, N]`."""
     import torch
 
     return torch.full_like(z, -torch.inf).scatter_(-1, ids, z.gather(-1, ids))
@@ -66,7 +66,7 @@ def _in_blocks(z: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _peaks(z: Tensor) -> Tensor:
-    """The greatest of each block, `[R, ⌈V / _BLOCK⌉]`."""
+    """Takes the greatest of each block, `[R, ⌈V / _BLOCK⌉]`."""
     import torch
 
     whole = z.shape[-1] - z.shape[-1] % _BLOCK
@@ -77,7 +77,7 @@ def _peaks(z: Tensor) -> Tensor:
 
 
 def _blocks(z: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """Ids and values of some blocks, `[R, N · _BLOCK]`; −inf behind the end of a row."""
+    """Gathers ids and values of some blocks, `[R, N · _BLOCK]`; −inf behind the end of a row."""
     import torch
 
     ids = (numbers[..., None] * _BLOCK + torch.arange(_BLOCK)).flatten(-2)

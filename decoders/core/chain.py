@@ -1,4 +1,4 @@
-"""Stages in a row: from a model's logits to the distribution that a token is drawn from.
+"""Applies stages in a row, from a model's logits to the distribution that a token is drawn from.
 
 The order is explicit, because it is part of a definition: the same numbers in another order are another
 distribution. `edge_tui.decoders.registry.sampling` builds the two orders in use.
@@ -29,7 +29,7 @@ COUNTS = checks.COUNTS
 
 
 class Chain:
-    """Applies stages one after the other, and keeps what they remember in one flat state.
+    """Applies stages one after the other, with one flat state for all of them.
 
     Token counts are kept once, whatever number of stages reads them: int32 `[R, V]` under `prompt_counts`
     and `output_counts`. A stage's own tensors lie under its index, `"2.mu"`.
@@ -44,7 +44,7 @@ class Chain:
         self._learners = any(type(stage).observe is not Stage.observe for stage in self.stages)
 
     def init(self, env: Env) -> State:
-        """Allocates every stage's state, and counts the tokens there are so far."""
+        """Allocates every stage's state, and counts the tokens of the prompt."""
         state: State = {
             f"{i}.{key}": tensor
             for i, stage in enumerate(self.stages)
@@ -60,20 +60,20 @@ class Chain:
 
         A row that loses its last candidate on the way keeps the one that was likeliest at the start. A stage
         whose parameters are neutral changes nothing: it is left out on a CPU, where looking at a parameter
-        waits for nothing, and what it makes is left out elsewhere.
+        waits for nothing; elsewhere its result is.
 
         Raises:
             StrategyError: a stage breaks the contract.
         """
         out = z
         for i, stage in enumerate(self.stages):
-            own = self._own(i, s)
+            own = self._state_of(i, s)
             if z.device.type != "cpu":
                 out = unless_neutral(stage, p, out, checks.apply(stage, out, p, own, rng))
             elif not _is_neutral(stage, p):
                 out = checks.apply(stage, out, p, own, rng)
             elif any(name not in COUNTS for name in own):
-                checks.apply(stage, out, p, own, rng)  # what it remembers goes on, as on a GPU
+                checks.apply(stage, out, p, own, rng)  # its state goes on, as on a GPU
         return only(z, argmax(z)).where(out.amax(-1, keepdim=True) == -inf, out)
 
     def observe(self, s: State, chosen: Tensor, final: Tensor) -> None:
@@ -91,15 +91,15 @@ class Chain:
         if self._learners:
             logp = final.gather(-1, taken)[:, 0] - final.logsumexp(-1)
             for i, stage in enumerate(self.stages):
-                checks.observe(stage, self._own(i, s), chosen, logp)
+                checks.observe(stage, self._state_of(i, s), chosen, logp)
 
     def reorder(self, s: State, parent: Tensor) -> None:
-        """Makes row `r` what row `parent[r]` was, for every tensor of the state; `parent` int64 `[R]`."""
+        """Copies row `parent[r]` to row `r` in every tensor of the state; `parent` int64 `[R]`."""
         for tensor in s.values():
             tensor.copy_(tensor.index_select(0, parent))
 
-    def _own(self, i: int, s: State) -> State:
-        """What stage `i` sees of the state; the tensors are shared, so in-place updates last."""
+    def _state_of(self, i: int, s: State) -> State:
+        """Selects the state of stage `i`; the tensors are shared, so in-place updates last."""
         prefix = f"{i}."
         own = {key.removeprefix(prefix): tensor for key, tensor in s.items() if key.startswith(prefix)}
         if self.stages[i].needs.counts:
@@ -108,12 +108,12 @@ class Chain:
 
 
 def _is_neutral(stage: Stage, p: Params) -> bool:
-    """Whether every parameter of a stage has, in all rows, the value at which it does nothing."""
+    """Tells whether every parameter of a stage has, in all rows, the value at which it does nothing."""
     return bool(stage.params) and all(p.is_neutral(param) for param in stage.params)
 
 
 def unless_neutral(stage: Stage, p: Params, z: Tensor, applied: Tensor) -> Tensor:
-    """Takes what a stage made of logits float32 `[R, V]`, and keeps `z` in rows where it is neutral.
+    """Returns `applied`, float32 `[R, V]`, and `z` in those rows where the stage is neutral.
 
     Stages of this package change no bit there, which is tested.
     """
@@ -124,7 +124,7 @@ def unless_neutral(stage: Stage, p: Params, z: Tensor, applied: Tensor) -> Tenso
 
 
 def _count(ids: Tensor, vocab: int) -> Tensor:
-    """How often each row holds each token, int32 `[R, V]`; padding and ids beyond the vocabulary aside."""
+    """Counts each row's tokens, int32 `[R, V]`; padding and ids beyond the vocabulary aside."""
     import torch
 
     counts = torch.zeros(ids.shape[0], vocab + 1, dtype=torch.int32, device=ids.device)
@@ -134,7 +134,7 @@ def _count(ids: Tensor, vocab: int) -> Tensor:
 
 
 def merge(params: Iterable[Param]) -> tuple[Param, ...]:
-    """Parameters in order of first appearance, each name once.
+    """Lists parameters in order of first appearance, each name once.
 
     Raises:
         ParamError: two stages declare one name differently.
@@ -149,7 +149,7 @@ def merge(params: Iterable[Param]) -> tuple[Param, ...]:
 
 
 def last_logits(out: Output, s: State) -> Tensor:
-    """Float32 `[R, V]` logits of the last position, cut to the vocabulary that the state was made for.
+    """Returns float32 `[R, V]`: logits of the last position, cut to the vocabulary of the state.
 
     Embeddings may be padded beyond the tokenizer's vocabulary, and by different amounts in two models of
     one family; `Env.vocab` is the width that counts.

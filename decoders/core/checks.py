@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,7 @@ def is_own(kind: type | Callable[..., object]) -> bool:
 
 
 def apply(stage: Stage, z: Tensor, p: Params, own: State, rng: Rng) -> Tensor:
-    """Calls `stage.apply`.
+    """Calls `stage.apply` and checks its result.
 
     Raises:
         StrategyError: it gave no logits of the same kind, or changed what it must not.
@@ -47,36 +47,30 @@ def apply(stage: Stage, z: Tensor, p: Params, own: State, rng: Rng) -> Tensor:
     inspection = _active.get()
     if inspection is None and is_own(type(stage)):
         return stage.apply(z, p, own, rng)
-    held = dict(own)
-    if inspection is None:
+    before = dict(own)
+    with _guard(stage.apply, own, z=z):
         out = stage.apply(z, p, own, rng)
-    else:
-        with inspection.guard(stage.apply, _lent(own, z=z)):
-            out = stage.apply(z, p, own, rng)
     _check_tensor(stage.apply, "", out, z.shape, z.dtype, z.device)
-    _check_names(stage.apply, held, own)
+    _check_names(stage.apply, before, own)
     if inspection is not None and not has_broken(z) and has_broken(out):
         raise StrategyError(f"{name_of(stage.apply)} {BROKEN}", stage.apply)
     return out
 
 
 def observe(stage: Stage, own: State, chosen: Tensor, logp: Tensor) -> None:
-    """Calls `stage.observe`.
+    """Calls `stage.observe` and checks the state.
 
     Raises:
         StrategyError: it changed what it must not.
     """
-    held, inspection = dict(own), _active.get()
-    if inspection is None:
+    before = dict(own)
+    with _guard(stage.observe, own, chosen=chosen, logp=logp):
         stage.observe(own, chosen, logp)
-    else:
-        with inspection.guard(stage.observe, _lent(own, chosen=chosen, logp=logp)):
-            stage.observe(own, chosen, logp)
-    _check_names(stage.observe, held, own)
+    _check_names(stage.observe, before, own)
 
 
 def init(owner: Stage | Decoder, env: Env) -> State:
-    """Calls `owner.init`.
+    """Calls `owner.init` and checks the state.
 
     Raises:
         StrategyError: it gave no state: row-first tensors by name, on the run's device.
@@ -88,7 +82,7 @@ def init(owner: Stage | Decoder, env: Env) -> State:
         if not bool((tensor == copies[name]).all()):
             raise StrategyError(_writes(owner.init, name), owner.init)
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise StrategyError(f"{name_of(owner.init)} returned {_said(state)}; it must return a dictionary of"
+        raise StrategyError(f"{name_of(owner.init)} returned {_type(state)}; it must return a dictionary of"
                             " tensors by name.", owner.init)  # fmt: skip
     for name, tensor in state.items():
         shape = (env.rows, *getattr(tensor, "shape", ())[1:])
@@ -106,7 +100,7 @@ def has_broken(z: Tensor) -> bool:
 
 
 def name_of(method: Callable[..., object]) -> str:
-    """Writes `Class.method`, with the class whose object it was called on."""
+    """Writes `Class.method`, with the class of the object it was called on."""
     owner = getattr(method, "__self__", None)
     return f"{type(owner).__name__}.{method.__name__}" if owner is not None else method.__qualname__
 
@@ -116,7 +110,7 @@ def check_step(decoder: Decoder, step: Step, rows: int, width: int, positions: i
 
     Args:
         decoder: The strategy.
-        step: What it gave.
+        step: Its result.
         rows: Rows `R`.
         width: Vocabulary `V`.
         positions: Positions `K` that were read at once; 0 where a strategy proposes nothing.
@@ -131,36 +125,36 @@ def check_step(decoder: Decoder, step: Step, rows: int, width: int, positions: i
 
     at = decoder.step
     if not isinstance(step, Step):
-        raise StrategyError(f"{name_of(at)} returned {_said(step)}; it must return a Step.", at)
+        raise StrategyError(f"{name_of(at)} returned {_type(step)}; it must return a Step.", at)
     places = (rows, positions) if positions else (rows,)
-    wanted: dict[str, tuple[tuple[int, ...], torch.dtype | None]] = {
+    expected: dict[str, tuple[tuple[int, ...], torch.dtype | None]] = {
         "chosen": ((rows,), torch.int64),
         "final": ((*places, width), torch.float32),
     }
     unread = ["accepted", "tokens"]
     if positions:
-        wanted |= {"accepted": ((rows,), torch.int64), "tokens": (places, torch.int64)}
+        expected |= {"accepted": ((rows,), torch.int64), "tokens": (places, torch.int64)}
         unread = ["parent", "done", "candidates"]
     if step.parent is not None and not positions:
         if not decoder.owns_eos:
             raise StrategyError(
                 f"{name_of(at)} gave Step.parent, which only a strategy with owns_eos may.", at
             )
-        wanted["parent"] = ((rows,), torch.int64)
+        expected["parent"] = ((rows,), torch.int64)
     if step.done is not None and not positions:
-        wanted["done"] = ((rows,), torch.bool)
+        expected["done"] = ((rows,), torch.bool)
     for name in unread:
         if getattr(step, name) not in (None, {}):
             raise StrategyError(f"{name_of(at)} gave Step.{name}, which nothing reads of it.", at)
-    for name, (shape, dtype) in wanted.items():
+    for name, (shape, dtype) in expected.items():
         _check_tensor(at, f"Step.{name}", getattr(step, name), shape, dtype, device)
     for field, shape in (("extras", places), ("candidates", (rows, width))):
-        given: Mapping[str, Tensor] = getattr(step, field)
-        if given.keys() != set(decoder.columns) and (given or field == "extras"):
+        value: Mapping[str, Tensor] = getattr(step, field)
+        if value.keys() != set(decoder.columns) and (value or field == "extras"):
             raise StrategyError(
-                f"{name_of(at)} gave Step.{field} named {sorted(given)}; they must be its columns,"
+                f"{name_of(at)} gave Step.{field} named {sorted(value)}; they must be its columns,"
                 f" {sorted(decoder.columns)}.", at)  # fmt: skip
-        for name, tensor in given.items():
+        for name, tensor in value.items():
             _check_tensor(at, f"Step.{field} {name!r}", tensor, shape, None, device)
 
 
@@ -184,22 +178,22 @@ def check_numbers(decoder: Decoder, step: Step, rows: int, raw: Tensor) -> None:
     if step.tokens is not None and step.accepted is not None:  # what lies beyond those accepted is any
         count = int(step.accepted.clamp(0, step.tokens.shape[1] - 1)[0])
         ids = torch.cat((step.tokens[0, : count + 1], step.chosen))
-    for what, given, size in (("the id", ids, final.shape[-1]), ("the parent", step.parent, rows)):
-        if given is not None and bool(((given < 0) | (given >= size)).any()):
-            worst = int(given[(given < 0) | (given >= size)][0])
+    for what, value, size in (("the id", ids, final.shape[-1]), ("the parent", step.parent, rows)):
+        if value is not None and bool(((value < 0) | (value >= size)).any()):
+            worst = int(value[(value < 0) | (value >= size)][0])
             raise StrategyError(f"{name_of(at)} gave {what} {worst}; it must be from 0 to {size - 1}.", at)
     if has_broken(raw):
-        return  # the model's own fault, which is told as such
+        return  # the model's own fault, which is reported as such
     if has_broken(final):
         raise StrategyError(f"{name_of(at)} {BROKEN}", at)
     if step.tokens is None and step.parent is None:
-        kept = final.gather(-1, step.chosen[:, None])
-        if not bool((kept > -float("inf")).all()):
+        chosen = final.gather(-1, step.chosen[:, None])
+        if not bool((chosen > -float("inf")).all()):
             raise StrategyError(f"{name_of(at)} chose a token that its own Step.final removes.", at)
 
 
 def from_checkpoint(decoder: Decoder, generation_config: Mapping[str, Any]) -> dict[str, float]:
-    """Calls `decoder.from_checkpoint`.
+    """Calls `decoder.from_checkpoint` and checks the values.
 
     Raises:
         StrategyError: it gave a name that is no parameter of its own, or a value out of range.
@@ -209,7 +203,7 @@ def from_checkpoint(decoder: Decoder, generation_config: Mapping[str, Any]) -> d
     at = decoder.from_checkpoint
     found: object = at(generation_config)
     if not isinstance(found, Mapping):
-        raise StrategyError(f"{name_of(at)} returned {_said(found)}; it must return values by name.", at)
+        raise StrategyError(f"{name_of(at)} returned {_type(found)}; it must return values by name.", at)
     known = {param.name: param for param in decoder.params}
     if unknown := [name for name in found if name not in known]:
         raise StrategyError(f"{name_of(at)} gave {unknown[0]!r}, which is no parameter of its own.", at)
@@ -220,7 +214,7 @@ def from_checkpoint(decoder: Decoder, generation_config: Mapping[str, Any]) -> d
 
 
 def ranked(decoder: Decoder, records: Records, rows: int, width: int) -> list[Choice]:
-    """Calls `decoder.ranked`.
+    """Calls `decoder.ranked` and checks the sequences.
 
     Args:
         decoder: The strategy.
@@ -236,7 +230,7 @@ def ranked(decoder: Decoder, records: Records, rows: int, width: int) -> list[Ch
     found: object = decoder.ranked(records)
     at = decoder.finish if is_own(type(decoder).ranked) else decoder.ranked
     if not isinstance(found, list) or not all(isinstance(choice, Choice) for choice in found):
-        raise StrategyError(f"{name_of(at)} returned {_said(found)}; it must return a Choice.", at)
+        raise StrategyError(f"{name_of(at)} returned {_type(found)}; it must return a Choice.", at)
     if rows > 1 and not found:
         raise StrategyError(f"{name_of(at)} chose none of {rows} rows; it must return a Choice.", at)
     for choice in found:
@@ -250,7 +244,7 @@ def ranked(decoder: Decoder, records: Records, rows: int, width: int) -> list[Ch
 
 
 class Inspection:
-    """One step under full inspection, as a context.
+    """Inspects one step in full, as a context.
 
     Args:
         decoder: The strategy.
@@ -282,7 +276,7 @@ class Inspection:
 
     @contextmanager
     def guard(self, method: Callable[..., object], lent: Mapping[str, Tensor]) -> Iterator[None]:
-        """Lends tensors to a method; it must not write to them."""
+        """Refuses writes of a method to the tensors that are lent to it."""
         copies = {name: tensor.clone() for name, tensor in lent.items()}
         self._guarded.append((method, lent))
         try:
@@ -295,7 +289,7 @@ class Inspection:
                 raise StrategyError(_writes(method, name), method)
 
     def _note(self, tensor: Tensor) -> None:
-        """Takes note of a tensor that is about to be written to."""
+        """Notes a tensor that an operation is about to write to."""
         spot = place(tensor)
         if spot in self._names:
             self.written.add(self._names[spot])
@@ -325,41 +319,45 @@ def _writes(method: Callable[..., object], name: str) -> str:
     return f"{name_of(method)} writes to {name}, which is not its own; it must make a new tensor."
 
 
-def _lent(own: State, **others: Tensor) -> dict[str, Tensor]:
-    return others | {name: own[name] for name in COUNTS if name in own}
+def _guard(method: Callable[..., object], own: State, **lent: Tensor) -> AbstractContextManager[None]:
+    """Guards the tensors that are lent to a stage's method, where the step is inspected."""
+    inspection = _active.get()
+    if inspection is None:
+        return nullcontext()
+    return inspection.guard(method, lent | {name: own[name] for name in COUNTS if name in own})
 
 
-def _check_names(method: Callable[..., object], held: State, own: State) -> None:
-    """Refuses names of a state that mean another tensor than before, which nobody would see again."""
-    for name in held.keys() | own.keys():
-        if own.get(name) is held.get(name):
+def _check_names(method: Callable[..., object], before: State, own: State) -> None:
+    """Refuses a state whose names mean other tensors than before, which nobody would see again."""
+    for name in before.keys() | own.keys():
+        if own.get(name) is before.get(name):
             continue
-        said = f"adds or removes s[{name!r}]; init must return all of a state."
-        if name in held and name in own:
-            said = f"puts another tensor under s[{name!r}], which is lost; it must update it in place."
-        raise StrategyError(f"{name_of(method)} {said}", method)
+        sentence = f"adds or removes s[{name!r}]; init must return all of a state."
+        if name in before and name in own:
+            sentence = f"puts another tensor under s[{name!r}], which is lost; it must update it in place."
+        raise StrategyError(f"{name_of(method)} {sentence}", method)
 
 
-def check_state(decoder: Decoder, held: State, state: State) -> None:
-    """Refuses a step after which names of the decoder's state mean other tensors than before."""
-    _check_names(decoder.step, held, state)
+def check_state(decoder: Decoder, before: State, state: State) -> None:
+    """Refuses a step that puts other tensors into the decoder's state."""
+    _check_names(decoder.step, before, state)
 
 
 def _check_tensor(
-    method: Callable[..., object], name: str, given: Any, shape: tuple[int, ...], dtype: Any, device: object
+    method: Callable[..., object], name: str, value: Any, shape: tuple[int, ...], dtype: Any, device: object
 ) -> None:
     import torch
 
     what = f" {name}" if name else ""
     kind = str(dtype).removeprefix("torch.") if dtype is not None else "a tensor"
-    wanted = f"{kind} {list(shape)} on {device}"
-    if not isinstance(given, torch.Tensor):
-        found = _said(given)
-    elif given.shape == shape and dtype in (None, given.dtype) and _is_on(given, device):
+    expected = f"{kind} {list(shape)} on {device}"
+    if not isinstance(value, torch.Tensor):
+        found = _type(value)
+    elif value.shape == shape and dtype in (None, value.dtype) and _is_on(value, device):
         return
     else:
-        found = f"{str(given.dtype).removeprefix('torch.')} {list(given.shape)} on {given.device}"
-    raise StrategyError(f"{name_of(method)} returned{what} {found}; it must be {wanted}.", method)
+        found = f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)} on {value.device}"
+    raise StrategyError(f"{name_of(method)} returned{what} {found}; it must be {expected}.", method)
 
 
 def _is_on(tensor: Tensor, device: Any) -> bool:
@@ -370,5 +368,5 @@ def _is_on(tensor: Tensor, device: Any) -> bool:
     return tensor.device.type == device.type and device.index in (None, tensor.device.index)
 
 
-def _said(given: object) -> str:
-    return "None" if given is None else f"a {type(given).__name__}"
+def _type(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a model's forward returns.
+    """Holds the result of a model's forward.
 
     Attributes:
         logits: float `[R, K, V]` in the model's own precision or float32.
@@ -32,7 +32,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a strategy decided.
+    """Holds a strategy's decision for one step.
 
     Attributes:
         chosen: int64 `[R]`, the next token of each row.
@@ -42,12 +42,11 @@ class Step:
         parent: int64 `[R]`, the row that each new row continues; None where every row continues itself.
         accepted: int64 `[R]`, how many of the proposals were taken; None where none are made.
         tokens: int64 `[R, K]`, after proposals the tokens of all positions: those accepted, then `chosen`,
-            then whatever.
+            then any.
         done: bool `[R]`, rows that the strategy itself declares finished; None leaves it to end-of-sequence.
         extras: float32 `[R]` for each name in `Decoder.columns`; after proposals `[R, K]`.
         candidates: The same numbers for every token of the vocabulary, float32 `[R, V]` for each name in
-            `Decoder.columns` and with rows as in `final`; they are recorded of the alternatives. Empty where
-            nothing is to be told of them.
+            `Decoder.columns` and with rows as in `final`; recorded of the alternatives. May be empty.
     """
 
     chosen: Tensor
@@ -62,16 +61,15 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One flow of logits that a strategy reads: a model role over a variant of the prompt."""
+    """Names a flow of logits that a strategy reads: those of the model in a role."""
 
     name: str
     role: str
-    prompt: str = "main"
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which of several finished sequences is the answer, and its score."""
+    """Holds one of several finished sequences, and its score."""
 
     tokens: tuple[int, ...]
     score: float
@@ -108,11 +106,11 @@ class Decoder(Declaration, ABC):
 
     @property
     def streams(self) -> tuple[Stream, ...]:
-        """The flows of logits it reads; by default one per role, over the same prompt."""
+        """The flows of logits it reads; by default one per role."""
         return tuple(Stream(role, role) for role in self.roles)
 
     def rows(self, values: Mapping[str, float]) -> int:
-        """How many rows it decodes side by side for one answer (a beam's width)."""
+        """Gives the number of rows it decodes side by side for one answer (a beam's width)."""
         return 1
 
     def num_draft_tokens(self, values: Mapping[str, float]) -> int:
@@ -166,14 +164,14 @@ class Decoder(Declaration, ABC):
         return None
 
     def ranked(self, records: Records) -> list[Choice]:
-        """Every finished sequence of a strategy that chooses, best first: the first is the answer."""
+        """Lists every finished sequence of a strategy that chooses, best first: the first is the answer."""
         choice = self.finish(records)
         return [] if choice is None else [choice]
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """A run's steps on the host, for `Decoder.finish`: lists indexed `[step][row]`."""
+    """Holds a run's steps on the host, for `Decoder.finish`: lists indexed `[step][row]`."""
 
     tokens: Sequence[Sequence[int]]
     parents: Sequence[Sequence[int]]
@@ -181,7 +179,7 @@ class Records:
     values: Mapping[str, float]
 
     def path(self, step: int, row: int) -> tuple[int, ...]:
-        """The tokens of the sequence that ends at `(step, row)`, following parents back to the prompt."""
+        """Lists the tokens of the sequence that ends at `(step, row)`, by its parents back to the prompt."""
         tokens: list[int] = []
         for t in range(step, -1, -1):
             tokens.append(int(self.tokens[t][row]))

@@ -1,4 +1,4 @@
-"""Errors of a strategy, and the file and line at fault. Loads no torch."""
+"""Holds the errors of strategies, each with the file and line at fault. Loads no torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An error of a strategy with its place.
+    """Holds an error of a strategy with its place.
 
     Attributes:
         source: The file, or the entry point.
@@ -38,7 +38,7 @@ class Problem:
 
 
 class StrategyError(RuntimeError):
-    """A strategy broke its contract.
+    """Raised where a strategy breaks its contract.
 
     Attributes:
         problem: The file, the line, and a sentence that names the stage.
@@ -57,7 +57,7 @@ class StrategyError(RuntimeError):
 
 
 def place_of(at: object) -> tuple[str, int]:
-    """The file and first line of a function, method or class; ("", 0) where it has no source."""
+    """Finds the file and first line of a function, method or class; ("", 0) where it has no source."""
     code = getattr(inspect.unwrap(at), "__code__", None) if callable(at) else None
     if code is not None:
         return code.co_filename, code.co_firstlineno
@@ -69,10 +69,10 @@ def place_of(at: object) -> tuple[str, int]:
 
 
 def problem_of(error: BaseException, is_strategy: Callable[[str], bool]) -> Problem | None:
-    """The problem behind an error: its own, or the deepest line of its traceback in a strategy's file.
+    """Finds the problem behind an error: its own, or the deepest line of its traceback in a strategy's file.
 
     Args:
-        error: What was raised while a strategy decoded.
+        error: An exception that was raised while a strategy decoded.
         is_strategy: Tells of a file's path whether strategies are read from it.
 
     Returns:
@@ -89,5 +89,5 @@ def problem_of(error: BaseException, is_strategy: Callable[[str], bool]) -> Prob
         return None
     code, line = frames[-1]
     lines = str(error).strip().splitlines()
-    said = f": {lines[0].rstrip('.')}" if lines else ""
-    return Problem(code.co_filename, line, f"{code.co_qualname} raised {type(error).__name__}{said}.")
+    message = f": {lines[0].rstrip('.')}" if lines else ""
+    return Problem(code.co_filename, line, f"{code.co_qualname} raised {type(error).__name__}{message}.")

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 class ParamError(ValueError):
-    """A parameter value that cannot be used; the message names the parameter and its range."""
+    """Raised for a parameter value that cannot be used; names the parameter and its range."""
 
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """One number that a user can turn, declared once for sidebar, command line, HTTP and docs.
+    """Declares one number that a user can turn, once for sidebar, command line, HTTP and docs.
 
     Every value is a float on the device. Integers are whole floats, a choice is the index into
     `choices`, a switch is 0 or 1 (`choices=("off", "on")`).
@@ -29,15 +29,15 @@ class Param:
     low: float
     high: float
     help: str
-    """One line: what turning it up does."""
+    """One line: the effect of turning it up."""
     step: float = 0.05
     """One press of an arrow key."""
     integer: bool = False
     choices: tuple[str, ...] = ()
     low_open: bool = False
-    """Whether `low` itself is excluded."""
+    """True where `low` itself is excluded."""
     live: bool = True
-    """Whether a running generation can take a new value; otherwise it applies to the next run."""
+    """True where a running generation can take a new value; otherwise it applies to the next run."""
     neutral: float | None = None
     """The value at which it does nothing, if there is one."""
     label: str = ""
@@ -57,7 +57,7 @@ class Param:
         return self.label or self.name.replace("_", " ")
 
     def limits(self) -> str:
-        """The allowed values in words, as error messages and help show them."""
+        """Writes the allowed values in words, as error messages and help show them."""
         if self.choices:
             return " | ".join(self.choices)
         kind = "a whole number" if self.integer else "a number"
@@ -65,7 +65,7 @@ class Param:
         return f"{kind} {bound} {self.text(self.low)} to {self.text(self.high)}"
 
     def parse(self, value: object) -> float:
-        """Turns what a user typed or a config holds into the device's float.
+        """Reads the device's float from a user's input or a config's value.
 
         Raises:
             ParamError: naming the parameter, the value and the range.
@@ -90,7 +90,7 @@ class Param:
         return number
 
     def text(self, value: float) -> str:
-        """The value as the user reads it."""
+        """Writes a value as the user reads it."""
         if self.choices:
             return self.choices[int(value)]
         if self.integer or value == int(value):
@@ -99,7 +99,7 @@ class Param:
 
 
 class Params(Mapping[str, "Tensor"]):
-    """The run's parameter table on the device: `p["top_p"]` is float32 `[R, 1]`, ready to broadcast.
+    """Views a run's parameter table on the device: `p["top_p"]` is float32 `[R, 1]`, ready to broadcast.
 
     The views alias the table (float32 `[P, R]`), so a refresh of the table is seen without rebuilding them.
     """
@@ -118,7 +118,7 @@ class Params(Mapping[str, "Tensor"]):
         return len(self._views)
 
     def is_neutral(self, param: Param) -> bool:
-        """Whether a parameter has, in all rows, the value at which it does nothing.
+        """Tells whether a parameter has, in all rows, the value at which it does nothing.
 
         Looks at the table, which on an accelerator is a wait: for steps on a CPU.
         """

@@ -1,4 +1,4 @@
-"""The shortest prefix that holds enough: the one question behind top-k, top-p and typical sampling.
+"""Finds the shortest prefix that weighs enough: the cut of top-k, top-p and typical sampling.
 
 Order the candidates by some key, add up their weights, stop when a target is reached. With key = how far a
 logit lies below the best one, weight 1 and target k this is top-k; with weight p it is top-p; with the
@@ -21,7 +21,7 @@ _SMALL = 4096
 
 
 def cutoff(key: Tensor, weight: Tensor, target: Tensor) -> Tensor:
-    """The key of the last candidate that is needed.
+    """Finds the key of the last candidate that is needed.
 
     Args:
         key: float32 `[R, V]`, at least 0; +inf for removed candidates. Small comes first.
@@ -37,7 +37,7 @@ def cutoff(key: Tensor, weight: Tensor, target: Tensor) -> Tensor:
 
 
 def _sort(key: Tensor, weight: Tensor, target: Tensor) -> Tensor:
-    """By a full sort; on accelerators always, since it needs no atomics, whose order would vary."""
+    """Finds it by a full sort; on accelerators always, since it needs no atomics, whose order would vary."""
     keys, order = key.sort(-1)
     mass = weight.gather(-1, order).cumsum(-1)
     # A rounded sum may fall short of a target that the exact one reaches.
@@ -46,7 +46,7 @@ def _sort(key: Tensor, weight: Tensor, target: Tensor) -> Tensor:
 
 
 def _select(key: Tensor, weight: Tensor, target: Tensor) -> Tensor:
-    """By radix selection, row by row: 1 ms for 152k candidates on a CPU core, where a sort takes 11."""
+    """Finds it by radix selection, row by row: 1 ms for 152k candidates on a CPU core; a sort takes 11."""
     import torch
 
     # Copies, and rows taken apart by an operation, because a trace knows neither views nor loops.
@@ -56,7 +56,7 @@ def _select(key: Tensor, weight: Tensor, target: Tensor) -> Tensor:
 
 
 def _select_row(bits: Tensor, weight: Tensor, missing: Tensor) -> Tensor:
-    """The bit pattern of one row's cutoff, found digit by digit.
+    """Finds the bit pattern of one row's cutoff, digit by digit.
 
     Non-negative floats compare like their patterns. A histogram of the weights over a digit tells which
     value of it the cutoff has, and so which few candidates the next digit has to look at.

@@ -94,7 +94,7 @@ def _swap(x: Tensor) -> Tensor:
 
 
 def draw(z: Tensor, rng: Rng) -> Tensor:
-    """Samples one token per row from softmax(z).
+    """Draws one token per row from softmax(z).
 
     Noise is a function of the token's id, so looking at finite candidates alone changes nothing but the
     cost: for a 152k vocabulary it is 27 ms a token on a CPU otherwise. On a GPU the shape must stay

@@ -1,4 +1,4 @@
-"""Sees every torch operation that writes to a tensor it was given."""
+"""Watches every torch operation that writes to one of its arguments."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def watch_writes(note: Callable[[Tensor], None]) -> Iterator[None]:
         def __torch_dispatch__(
             self, func: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
         ) -> Any:
-            named = kwargs or {}
+            options = kwargs or {}
             for place, declared in enumerate(func._schema.arguments):
                 if declared.alias_info is None or not declared.alias_info.is_write:
                     continue
-                given = args[place] if place < len(args) else named.get(declared.name)
-                for each in given if isinstance(given, list | tuple) else (given,):
+                value = args[place] if place < len(args) else options.get(declared.name)
+                for each in value if isinstance(value, list | tuple) else (value,):
                     if isinstance(each, torch.Tensor):
                         note(each)
-            return func(*args, **named)
+            return func(*args, **options)
 
     with Writes():  # type: ignore[no-untyped-call]  # nor has its constructor
         yield

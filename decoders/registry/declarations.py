@@ -28,7 +28,7 @@ _METHODS = {
         "from_checkpoint": 1,
     },
 }
-"""Methods that the engine calls, and with how many arguments."""
+"""Methods that the engine calls, and the number of arguments of each."""
 
 
 def check_class(cls: type) -> None:
@@ -64,8 +64,8 @@ def _check_methods(cls: type) -> None:
             try:
                 inspect.signature(function).bind(*range(bound))
             except TypeError:
-                wanted = ", ".join(list(inspect.signature(getattr(base, name)).parameters)[1:])
-                raise StrategyError(f"{cls.__name__}.{name} must take ({wanted}).", function) from None
+                names = ", ".join(list(inspect.signature(getattr(base, name)).parameters)[1:])
+                raise StrategyError(f"{cls.__name__}.{name} must take ({names}).", function) from None
             except ValueError:
                 continue  # no signature to be had: a method written in C
 
@@ -74,7 +74,7 @@ def check_decoder(decoder: Decoder, cls: type) -> None:
     """Checks a strategy object: parameters, streams, stages.
 
     Args:
-        decoder: The strategy; of a filter, what wraps it.
+        decoder: The strategy; of a filter, the `Sampling` that wraps it.
         cls: The class in the user's file.
 
     Raises:
@@ -87,8 +87,8 @@ def check_decoder(decoder: Decoder, cls: type) -> None:
         _check_needs(owner)
     for stage in stages:
         if isinstance(stage, Filter) and isinstance(stage.edge, Edge):
-            named = next((param for param in stage.params if param.name == stage.edge.param), None)
-            if named is None or named.neutral is None:
+            param = next((param for param in stage.params if param.name == stage.edge.param), None)
+            if param is None or param.neutral is None:
                 raise StrategyError(
                     f"{type(stage).__name__}.edge names the parameter {stage.edge.param!r}, which must be one"
                     " of its own with a neutral value.",
@@ -108,16 +108,16 @@ def _stages(owner: object, depth: int = 4) -> Iterator[Stage]:
     if isinstance(owner, Stage):
         yield owner
     if depth:
-        held: list[object] = []
+        parts: list[object] = []
         if isinstance(owner, list | tuple):
-            held = list(owner)
+            parts = list(owner)
         elif isinstance(owner, dict):
-            held = list(owner.values())
+            parts = list(owner.values())
         elif hasattr(owner, "__dict__") and not isinstance(owner, type | Param):
-            held = list(vars(owner).values())
+            parts = list(vars(owner).values())
         if isinstance(owner, Decoder):
-            held += [each for kind in type(owner).__mro__ for each in vars(kind).values()]
-        for each in held:
+            parts += [each for kind in type(owner).__mro__ for each in vars(kind).values()]
+        for each in parts:
             yield from _stages(each, depth - 1)
 
 
@@ -152,11 +152,6 @@ def _check_needs(owner: Decoder | Stage) -> None:
     needs, kind = getattr(owner, "needs", Needs()), type(owner)
     if not isinstance(needs, Needs):
         raise StrategyError(f"{kind.__name__}.needs is {needs!r}, but must be Needs(…).", kind)
-    if needs.hidden:
-        raise StrategyError(
-            f"{kind.__name__} needs hidden states, which no model gives to a strategy yet; use its logits.",
-            kind,
-        )
     if needs.counts and not isinstance(owner, Stage):
         raise StrategyError(
             f"{kind.__name__}.needs is read of stages alone: put what needs counts into a Stage of a Chain.",
@@ -174,12 +169,6 @@ def _check_streams(decoder: Decoder, cls: type) -> None:
         raise StrategyError(f"{kind} reads no stream; it must have a role and a stream of it.", cls)
     names = [stream.name for stream in streams]
     for stream in streams:
-        if stream.prompt != "main":
-            raise StrategyError(
-                f"the stream {stream.name!r} reads the prompt {stream.prompt!r}, but every stream reads"
-                ' "main" as yet: leave it out.',
-                cls,
-            )
         if stream.role not in decoder.roles:
             raise StrategyError(f"the stream {stream.name!r} reads {stream.role!r}, which is no role.", cls)
         if names.count(stream.name) > 1:

@@ -14,13 +14,13 @@ PLACES = (NEW, "edge_tui.decoders.core", "edge_tui.decoders.registry")
 
 
 class OldNames(MetaPathFinder):
-    """Answers for `decoders` and each module of ours below it, before any other package of that name.
+    """Finds `decoders` and each module of ours below it, before any other package of that name.
 
-    A package called `decoders` is on the registry, and an author's own folder may be called so. A name that
-    is not ours is left to the finders that follow.
+    A package called `decoders` is on PyPI, and an author's own folder may be called so. A name that is not
+    ours is left to the finders that follow.
 
     Attributes:
-        used: Names that were asked for and the ones they stand for, in order.
+        used: Imported old names and the new ones they stand for, in order.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class OldNames(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: object = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Gives a spec that loads our own module, or None where the name is not ours."""
+        """Returns a spec that loads our own module, or None where the name is not ours."""
         if fullname != OLD and not fullname.startswith(OLD + "."):
             return None
         rest = fullname.removeprefix(OLD)

@@ -1,7 +1,7 @@
 """Finds strategies: files of this package, entry points, files in the user's folders.
 
-The search is forgiving: whatever is wrong with someone's file becomes a `Problem` to show, and the rest is
-found all the same. Running a user's file runs its code; only folders that the user names are read.
+An error in one file becomes a `Problem` to show, and the rest is found all the same. Running a user's file
+runs its code; only folders that the user names are read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 import stat
 import sys
 import traceback
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import ModuleType
@@ -38,15 +38,15 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 class UnknownStrategy(LookupError):
-    """No strategy has that name; the message lists the names there are."""
+    """Raised for a name that no strategy has; the message lists the names there are."""
 
 
 class Registry:
-    """The strategies at hand, by name.
+    """Holds the strategies by name.
 
     Attributes:
-        problems: What went wrong on the search.
-        notices: What an author should know although nothing is wrong.
+        problems: Errors of the search.
+        notices: Sentences for authors of files that work, but will not for ever.
     """
 
     def __init__(self) -> None:
@@ -55,52 +55,52 @@ class Registry:
         self._decoders: dict[str, Decoder] = {}
         self._sources: dict[str, str] = {}
         self._files: set[str] = set()
-        self._broken: dict[str, Problem] = {}
-        self._made: dict[type, Decoder] = {}
-        self._proven: dict[str, Decoder] = {}
+        self._problem_of: dict[str, Problem] = {}
+        self._instances: dict[type, Decoder] = {}
+        self._working: dict[str, Decoder] = {}
 
     @classmethod
     def load(cls, extra_folders: Sequence[Path] = (), last: Registry | None = None) -> Registry:
-        """Searches everywhere: this package first, so that nothing replaces a strategy of its own.
+        """Searches everywhere, this package first, so that nothing replaces a strategy of its own.
 
         Args:
             extra_folders: Folders whose `*.py` files are read, in order of name; a missing one is empty, and
                 files that start with an underscore are left alone.
             last: An earlier search; a file that no longer works keeps the strategies that it had there, and
-                what did not change is the same object, so that what was captured of it stays good.
+                a class that did not change keeps its object, so that its captured graphs stay valid.
         """
         registry = cls()
         if last is not None:
-            registry._made = dict(last._made)
-            registry._proven = dict(last._proven)
+            registry._instances = dict(last._instances)
+            registry._working = dict(last._working)
         for path in sorted(Path(__file__).parents[1].glob("[!_]*.py")):
-            registry._take(importlib.import_module(f"edge_tui.decoders.{path.stem}"), str(path))
+            registry._add(importlib.import_module(f"edge_tui.decoders.{path.stem}"), str(path))
         before = len(old_names.install().used)
         for entry in _entry_points():
             source = f"entry point {entry.name} = {entry.value}"
-            with _Reporting(registry, source):
-                registry._take(entry.load(), source)
+            with _reporting(registry, source):
+                registry._add(entry.load(), source)
             registry._note_old_name(before, source)
         for number, folder in enumerate(extra_folders):
             paths: list[Path] = []
-            with _Reporting(registry, str(folder)):
+            with _reporting(registry, str(folder)):
                 paths = _files(folder.absolute())
             for path in paths:
                 problems = len(registry.problems)
-                with _Reporting(registry, str(path)):
+                with _reporting(registry, str(path)):
                     module = _run(path, f"decoders_user_{number}_{path.stem}")
-                    if not registry._take(module, str(path)):
+                    if not registry._add(module, str(path)):
                         raise StrategyError("it holds no strategy: no Filter or Decoder with a name.")
                 if last is not None and len(registry.problems) > problems:
-                    registry._keep(last, str(path))
+                    registry._restore(last, str(path))
                 registry._note_old_name(before, str(path))
         registry._files.update(str(folder.absolute()) for folder in extra_folders)
-        kept = set(map(id, registry._decoders.values()))
-        registry._made = {made: decoder for made, decoder in registry._made.items() if id(decoder) in kept}
+        used = set(map(id, registry._decoders.values()))
+        registry._instances = {cls: each for cls, each in registry._instances.items() if id(each) in used}
         return registry
 
     def find(self, name: str) -> Decoder:
-        """The strategy of that name or alias, hyphens and case aside.
+        """Returns the strategy of that name or alias, hyphens and case aside.
 
         Raises:
             UnknownStrategy: with the names there are.
@@ -111,21 +111,21 @@ class Registry:
         except KeyError:
             known = ", ".join(decoder.name for decoder in self.strategies())
             sentence = f"There is no strategy {name!r}; there are {known}."
-            if broken := self._broken.get(key):
+            if broken := self._problem_of.get(key):
                 sentence = f"The strategy {name!r} cannot be used. {broken}"
             raise UnknownStrategy(sentence) from None
 
     def strategies(self) -> list[Decoder]:
-        """Every strategy, by rank, then by name."""
+        """Lists every strategy, by rank, then by name."""
         return sorted(self._decoders.values(), key=lambda decoder: (decoder.rank, decoder.name))
 
-    def of(self, source: str) -> list[Decoder]:
-        """The strategies that a file (or entry point) defines."""
+    def defined_in(self, source: str) -> list[Decoder]:
+        """Lists the strategies that a file (or entry point) defines."""
         return [decoder for decoder in self.strategies() if self._sources[decoder.name] == source]
 
     def mark_working(self, decoder: Decoder) -> None:
         """Notes that a strategy has decoded something."""
-        self._proven[decoder.name] = decoder
+        self._working[decoder.name] = decoder
 
     def revert(self, failed: Decoder) -> bool:
         """Goes back from a strategy to the version of it that last decoded something.
@@ -133,15 +133,15 @@ class Registry:
         Returns:
             False, and nothing is done, where there is no other version, or a newer one has been read by now.
         """
-        proven = self._proven.get(failed.name, failed)
-        if proven is failed or self._decoders.get(failed.name) is not failed:
+        working = self._working.get(failed.name, failed)
+        if working is failed or self._decoders.get(failed.name) is not failed:
             return False
-        self._decoders[failed.name] = proven
+        self._decoders[failed.name] = working
         return True
 
-    def _keep(self, last: Registry, source: str) -> None:
-        """Takes over what a file gave the last time, unless it gave as much this time."""
-        for decoder in last.of(source):
+    def _restore(self, last: Registry, source: str) -> None:
+        """Takes over the strategies that a file had the last time and has no more."""
+        for decoder in last.defined_in(source):
             if self._decoders.setdefault(decoder.name, decoder) is decoder:
                 self._sources[decoder.name] = source
 
@@ -156,14 +156,14 @@ class Registry:
         """Tells whether strategies from outside this package were read from a file or its folder."""
         return file in self._files or str(Path(file).parent) in self._files
 
-    def _take(self, found: object, source: str) -> int:
+    def _add(self, found: object, source: str) -> int:
         """Adds the strategies that a module defines, or one class; returns how many it saw."""
         count = 0
         for cls in _strategies(found):
             count += 1
-            with _Reporting(self, source, cls):
-                decoder = self._made.get(cls) or _instance(cls)
-                self._made[cls] = decoder
+            with _reporting(self, source, cls):
+                decoder = self._instances.get(cls) or _instance(cls)
+                self._instances[cls] = decoder
                 if decoder.name in self._decoders or decoder.name in ALIASES:
                     owner = Path(self._sources.get(ALIASES.get(decoder.name, decoder.name), "")).name
                     raise StrategyError(f"the name {decoder.name} is taken by {owner}; choose another.", cls)
@@ -175,7 +175,7 @@ class Registry:
 
 
 def _mentions(file: Path) -> bool:
-    """Whether a file may speak of our group."""
+    """Tells whether a file may name our group."""
     try:
         return GROUP.encode() in file.read_bytes()
     except OSError:
@@ -183,16 +183,16 @@ def _mentions(file: Path) -> bool:
 
 
 def _entry_points() -> Iterable[EntryPoint]:
-    """What installed packages declare in our group.
+    """Lists the entry points that installed packages declare in our group.
 
-    Python's own search takes longer to be imported than a screen to be drawn, and nearly always finds
-    nothing, so files are asked first whether it could.
+    Importing Python's own search takes longer than drawing a screen, and it nearly always finds nothing, so
+    the files are searched for our name first.
     """
     places = [Path(entry or ".") for entry in sys.path]
     files: list[Path] = []
     packed = False
     for place in places:
-        with suppress(OSError):  # a place that nobody may look into holds nothing
+        with suppress(OSError):  # a place that cannot be read holds nothing
             packed = packed or place.is_file()  # an archive, which it alone looks into
             files += place.glob("*.*-info/entry_points.txt")
     if not packed and not any(map(_mentions, files)):
@@ -202,39 +202,33 @@ def _entry_points() -> Iterable[EntryPoint]:
     return entry_points(group=GROUP)
 
 
-class _Reporting:
-    """Turns whatever is raised inside into a problem of the registry."""
+@contextmanager
+def _reporting(registry: Registry, source: str, cls: type | None = None) -> Iterator[None]:
+    """Turns an error inside into a problem of the registry."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        problem = Problem(source, *_describe(error, source, cls))
+        registry.problems.append(problem)
+        names = {str(getattr(cls, "name", "")), Path(source).stem}
+        registry._problem_of.update(dict.fromkeys(names, problem))
 
-    def __init__(self, registry: Registry, source: str, cls: type | None = None) -> None:
-        self.registry, self.source, self.cls = registry, source, cls
 
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, Exception | SystemExit):
-            return False
-        if isinstance(error, SyntaxError) and error.filename == self.source:
-            line, sentence = error.lineno or 0, f"{error.msg}."
-        else:
-            frames = [
-                f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == self.source
-            ]
-            line = (frames[-1] if frames else None) or _line_of(self.cls)
-            sentence = " ".join(f"{type(error).__name__}: {error}".split())
-            if isinstance(error, ParamError):
-                sentence = str(error)
-            elif isinstance(error, StrategyError):
-                line, sentence = error.problem.line, error.problem.sentence
-        problem = Problem(self.source, line, sentence)
-        self.registry.problems.append(problem)
-        names = {str(getattr(self.cls, "name", "")), Path(self.source).stem}
-        self.registry._broken.update(dict.fromkeys(names, problem))
-        return True
+def _describe(error: BaseException, source: str, cls: type | None) -> tuple[int, str]:
+    """Finds the line of an error in a file, and words its sentence."""
+    if isinstance(error, StrategyError):
+        return error.problem.line, error.problem.sentence
+    if isinstance(error, SyntaxError) and error.filename == source:
+        return error.lineno or 0, f"{error.msg}."
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == source]
+    line = (lines[-1] if lines else None) or _line_of(cls)
+    if isinstance(error, ParamError):
+        return line, str(error)
+    return line, " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _files(folder: Path) -> list[Path]:
-    """The files of a folder that may hold strategies; none where there is no folder.
+    """Lists the files of a folder that may hold strategies; none where there is no folder.
 
     Raises:
         StrategyError: the folder cannot be read.
@@ -248,19 +242,19 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _check_file(path: Path) -> None:
-    """Refuses what would hang its reader (a pipe, a device) or fill the memory.
+    """Refuses a file that would hang its reader (a pipe, a device) or fill the memory.
 
     Raises:
         StrategyError: it is no file, too large, or cannot be read.
     """
     try:
-        seen = path.stat()
+        status = path.stat()
     except OSError as error:
         raise StrategyError(f"it cannot be read ({error.strerror}).") from error
-    if not stat.S_ISREG(seen.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise StrategyError("it is no file; a strategy is a file of Python code.")
-    if seen.st_size > _LIMIT:
-        raise StrategyError(f"it has {seen.st_size:,} bytes; a strategy takes at most {_LIMIT:,}.")
+    if status.st_size > _LIMIT:
+        raise StrategyError(f"it has {status.st_size:,} bytes; a strategy takes at most {_LIMIT:,}.")
 
 
 def _run(path: Path, name: str) -> ModuleType:
@@ -283,7 +277,7 @@ def _run(path: Path, name: str) -> ModuleType:
 
 
 def _strategies(found: object) -> Iterator[type[Filter] | type[Decoder]]:
-    """The named filters and decoders that a module defines itself; a class stands for itself.
+    """Yields the named filters and decoders that a module defines itself; a class stands for itself.
 
     Raises:
         StrategyError: the object is no strategy.
@@ -302,7 +296,7 @@ def _strategies(found: object) -> Iterator[type[Filter] | type[Decoder]]:
 
 
 def _instance(cls: type[Filter] | type[Decoder]) -> Decoder:
-    """A strategy object of a class, its declarations checked.
+    """Makes a strategy object of a class, its declarations checked.
 
     Raises:
         StrategyError, ParamError: a declaration is missing or malformed.
@@ -318,9 +312,9 @@ def _instance(cls: type[Filter] | type[Decoder]) -> Decoder:
 
 
 def _line_of(cls: type | None) -> int:
-    """The line where a class is defined, 0 where there is no source.
+    """Finds the line where a class is defined, 0 where there is no source.
 
-    Its whole file is read and parsed for that: only what has a problem is looked for.
+    Its whole file is read and parsed for that: only for a class with a problem.
     """
     try:
         return inspect.getsourcelines(cls)[1] if cls else 0

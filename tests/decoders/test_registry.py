@@ -163,7 +163,7 @@ BROKEN = {
     "clash.py": (epsilon("clash", '"epsilon",', '"temperature",'), 7, "parameter temperature differently"),
     "tuple.py": (epsilon("no_tuple", "),)", "))"), 7, "Epsilon.params must be a tuple of Param"),
     "rank.py": (epsilon("bad_rank", "params", "rank = None\n    params"), 7, "Epsilon.rank is None"),
-    "hidden.py": (epsilon("hidden", "params", "needs = Needs(hidden=True)\n    params"), 7, "hidden states"),
+    "hidden.py": (epsilon("hidden", "params", "needs = Needs(hidden=True)\n    params"), 11, "'hidden'"),
     "edge.py": (
         epsilon("bad_edge", "params", "edge = Edge('depth', None, 'e')\n    params"),
         7,
@@ -178,11 +178,7 @@ BROKEN = {
         "Zero",
     ),
     "params.py": (decoder_of("@property\n    def params(self):\n        return 1 / 0"), 10, "ZeroDivision"),
-    "prompt.py": (
-        decoder_of("streams = Stream('model', 'model', prompt='negative'),"),
-        4,
-        "every stream reads",
-    ),
+    "prompt.py": (decoder_of("streams = Stream('model', 'model', prompt='negative'),"), 8, "'prompt'"),
     "role.py": (decoder_of("streams = Stream('model', 'expert'),"), 4, "'expert', which is no role"),
     "roles.py": (decoder_of("roles = 'model'"), 4, "roles must be a tuple of str"),
     "unread.py": (
@@ -329,7 +325,7 @@ def test_what_works_no_more_stays_as_it_was_and_what_did_not_change_is_the_same(
     assert third.find("mine") is not first.find("mine")
     assert third.find("mine").params[0].default == 0.03
     assert third.find("top_p") is first.find("top_p")
-    assert third.of(str(good)) == [third.find("mine")]
+    assert third.defined_in(str(good)) == [third.find("mine")]
     good.unlink()
     with pytest.raises(UnknownStrategy):
         Registry.load([tmp_path], third).find("mine")
