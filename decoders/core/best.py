@@ -23,7 +23,7 @@ def best(z: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
     Args:
         z: float `[R, V]`; −inf means removed.
-        count: How many; no more than `V`.
+        count: Their number, at most `V`.
 
     Returns:
         values float `[R, count]` and ids int64 `[R, count]`. Where too few are left, the values of the rest

@@ -114,7 +114,7 @@ def check_step(decoder: Decoder, step: Step, rows: int, width: int, positions: i
         rows: Rows `R`.
         width: Vocabulary `V`.
         positions: Positions `K` that were read at once; 0 where a strategy proposes nothing.
-        device: Where the logits are.
+        device: The device of the logits.
 
     Raises:
         StrategyError: a tensor is missing, of another shape or type, or would be read by nobody.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal, TypeAlias
 
 Kind: TypeAlias = Literal["sample", "search", "propose"]
-"""How a strategy decodes: rows that go on alone, rows that compete for one answer, or checked proposals."""
+"""The way a strategy decodes: independent rows, rows that compete for one answer, or checked proposals."""
 
 OPENAI_PARAMS = {"temperature": 1.0, "top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 """Parameters that requests of OpenAI's API carry, with the value at which each does nothing."""

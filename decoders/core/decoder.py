@@ -88,13 +88,13 @@ class Decoder(Declaration, ABC):
     columns: ClassVar[tuple[str, ...]] = ()
     """Names of the extra numbers recorded for each token."""
     id_columns: ClassVar[tuple[str, ...]] = ()
-    """Those of them that are ids of tokens, −1 for none."""
+    """The names among them whose numbers are ids of tokens, −1 for none."""
     owns_eos: ClassVar[bool] = False
     """True where `step` itself decides what an end-of-sequence token means (beam search does)."""
 
     @property
     def kind(self) -> Kind:
-        """How it decodes, by what its class defines."""
+        """The way it decodes, by the methods of its class."""
         if self.owns_eos:
             return "search"
         return "sample" if type(self).propose is Decoder.propose else "propose"

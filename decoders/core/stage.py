@@ -30,7 +30,7 @@ class Env:
     Attributes:
         rows: Number of rows `R`.
         vocab: Size `V` of the logits the strategy will see.
-        device: Where its tensors live.
+        device: The device of its tensors.
         prompt: int64 `[R, T]`, the prompt's ids, right-padded with −1.
         eos: int64 `[E]`, ids that end a sequence; may be empty.
         values: The run's parameters as plain floats, for sizes that must be known when buffers are allocated

@@ -13,7 +13,7 @@ VOCAB = 48
 
 
 def tiny(seed: int, vocab: int = VOCAB) -> LlamaForCausalLM:
-    """A model whose every parameter is random, so that its distributions are neither flat nor certain."""
+    """Makes a model of random parameters, so that its distributions are neither flat nor certain."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=vocab,
@@ -35,7 +35,7 @@ def tiny(seed: int, vocab: int = VOCAB) -> LlamaForCausalLM:
 
 
 def logits_of(model: LlamaForCausalLM) -> Callable[[Tensor], Tensor]:
-    """Next-token logits of a model, as the driver wants them."""
+    """Returns a function that gives a model's next-token logits."""
 
     @torch.no_grad()
     def logits(ids: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ Logits = Callable[[Tensor], Tensor]
 
 @dataclass
 class Run:
-    """What happened: one entry a step."""
+    """Holds the steps of a run, one entry each."""
 
     tokens: list[list[int]] = field(default_factory=list)
     parents: list[list[int]] = field(default_factory=list)
@@ -35,21 +35,21 @@ class Run:
         return list(self.choice.tokens) if self.choice else [row[0] for row in self.tokens]
 
 
-def settle(decoder: Decoder, **values: object) -> dict[str, float]:
-    """Every parameter of a strategy, defaults where nothing else is said."""
+def param_values(decoder: Decoder, **values: object) -> dict[str, float]:
+    """Lists every parameter of a strategy, at its default unless another value is named."""
     unknown = values.keys() - {param.name for param in decoder.params}
     assert not unknown, unknown
     return {param.name: param.parse(values.get(param.name, param.default)) for param in decoder.params}
 
 
 def table(decoder: Decoder, rows: int = 1, **values: object) -> Params:
-    """The parameter table of a strategy on the CPU."""
-    settled = settle(decoder, **values)
-    return Params(list(settled), torch.tensor(list(settled.values()))[:, None].repeat(1, rows))
+    """Makes the parameter table of a strategy on the CPU."""
+    resolved = param_values(decoder, **values)
+    return Params(list(resolved), torch.tensor(list(resolved.values()))[:, None].repeat(1, rows))
 
 
 def numbers(rows: int = 1, seed: int = 0, step: int = 0) -> Rng:
-    """The random numbers of a run."""
+    """Makes the random numbers of a run."""
     return Rng(torch.full((rows,), key_of(seed)), torch.arange(rows), torch.tensor([step]))
 
 
@@ -77,7 +77,7 @@ def run(
         change: New parameter values by the step from which they hold.
         **values: Parameters; the others have their defaults.
     """
-    done = Run(values=settle(decoder, **values), extras={name: [] for name in decoder.columns})
+    done = Run(values=param_values(decoder, **values), extras={name: [] for name in decoder.columns})
     rows = decoder.rows(done.values)
     ids = torch.tensor([list(prompt)]).expand(rows, -1)
     params, rng = table(decoder, rows, **values), numbers(rows, seed)

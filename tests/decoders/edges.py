@@ -1,4 +1,4 @@
-"""What an `Edge` says, worked out in double precision by a sort: the measure for filters and kernels."""
+"""Works out an `Edge` in double precision by a sort: the reference for filters and kernels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEY = 1e-4
 
 
 def cut(z: Tensor, edge: Edge, value: float, shift: float = 0.0) -> Tensor:
-    """Which candidates stay, bool `[R, V]`.
+    """Marks the candidates that stay, bool `[R, V]`.
 
     Args:
         z: float `[R, V]`; −inf means removed.
@@ -35,7 +35,7 @@ def cut(z: Tensor, edge: Edge, value: float, shift: float = 0.0) -> Tensor:
 
 
 def fits(kept: Tensor, z: Tensor, edge: Edge, value: float) -> bool:
-    """Whether `kept` is what the edge leaves, up to what only rounding decides."""
+    """Tells whether `kept` is the set that the edge leaves, up to what only rounding decides."""
     must, may = cut(z, edge, value, -1.0), cut(z, edge, value, 1.0)
     inside = bool((kept | ~must).all()) and bool((may | ~kept).all())
     if edge.weight is None:

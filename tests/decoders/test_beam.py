@@ -1,4 +1,4 @@
-"""Beam search against transformers' own, and against a search that tries everything."""
+"""Compares beam search with transformers' own, and with a search that tries everything."""
 
 from __future__ import annotations
 

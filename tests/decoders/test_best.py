@@ -1,4 +1,4 @@
-"""The best of many, taken in two rounds, against one."""
+"""Compares a selection in two rounds with one in a single round."""
 
 from __future__ import annotations
 

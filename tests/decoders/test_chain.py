@@ -22,7 +22,7 @@ from edge_tui.decoders.top_k import TopK
 from edge_tui.decoders.top_p import TopP
 from edge_tui.decoders.typical import Typical
 from tests.decoders.conftest import VOCAB, logits_of
-from tests.decoders.driver import numbers, run, settle, table
+from tests.decoders.driver import numbers, param_values, run, table
 
 if TYPE_CHECKING:
     from edge_tui.decoders.base import State
@@ -154,7 +154,7 @@ def test_what_a_neutral_stage_remembers_goes_on_and_what_it_makes_is_left_out() 
 
 
 def test_rows_in_which_a_stage_is_neutral_stay_as_on_a_cpu() -> None:
-    """What a captured step does with a stage that it cannot leave out."""
+    """A captured step cannot leave a stage out."""
     stage, z = Steps(), torch.zeros(4, 2)
     table = torch.tensor([[0.0, 0.0, 3.0, 3.0], [1.0, 2.0, 1.0, 2.0]])
     kept = unless_neutral(stage, Params(["steps", "more"], table), z, z + 1)
@@ -186,7 +186,7 @@ def test_order_decides_what_a_nucleus_holds() -> None:
     """At temperature 4 the nucleus is wide when measured after it, narrow when measured before."""
     z = torch.tensor([[4.0, 2.0, 1.0, 0.0]])
     decoder = decoders.find("top_p")
-    env = Env(1, 4, "cpu", torch.tensor([[0]]), torch.tensor([]), settle(decoder), 9)
+    env = Env(1, 4, "cpu", torch.tensor([[0]]), torch.tensor([]), param_values(decoder), 9)
 
     def final(order: str) -> Tensor:
         p = table(decoder, temperature=4, top_p=0.8, order=order)
@@ -214,7 +214,7 @@ class Nothing(Filter):
 def test_a_row_without_candidates_keeps_its_best() -> None:
     decoder = Sampling(Nothing())
     z = torch.tensor([[0.0, 3.0, 1.0], [9.0, 0.0, 0.0]])
-    env = Env(2, 3, "cpu", torch.tensor([[0], [0]]), torch.tensor([]), settle(decoder), 9)
+    env = Env(2, 3, "cpu", torch.tensor([[0], [0]]), torch.tensor([]), param_values(decoder), 9)
     step = decoder.step({"model": Output(z[:, None])}, decoder.init(env), table(decoder, 2), numbers(2))
     assert step.chosen.tolist() == [1, 0]
     assert (step.final > -torch.inf).tolist() == [[False, True, False], [True, False, False]]

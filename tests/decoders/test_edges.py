@@ -1,4 +1,4 @@
-"""What filters declare about how they cut is what they do."""
+"""Compares the cut that a filter declares with the one it makes."""
 
 from __future__ import annotations
 

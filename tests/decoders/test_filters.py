@@ -1,4 +1,4 @@
-"""What each filter keeps, against transformers' warpers."""
+"""Compares filters with transformers' warpers."""
 
 from __future__ import annotations
 

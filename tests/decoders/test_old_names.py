@@ -1,4 +1,4 @@
-"""Strategy files that import `decoders.base`, as all did before the package moved into `edge_tui`."""
+"""Reads strategy files that import `decoders.base`, as all did before the package moved into `edge_tui`."""
 
 from __future__ import annotations
 

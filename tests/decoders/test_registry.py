@@ -1,4 +1,4 @@
-"""How strategies are found, and that a broken one stops no other."""
+"""Searches for strategies; a broken one stops no other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from edge_tui import decoders
 from edge_tui.decoders.base import Env, Output
 from edge_tui.decoders.registry.registry import Registry, UnknownStrategy
-from tests.decoders.driver import numbers, settle, table
+from tests.decoders.driver import numbers, param_values, table
 
 EPSILON = '''
 """Epsilon sampling (Hewitt et al., arXiv 2210.15191): keep p ≥ ε."""
@@ -50,7 +50,7 @@ class Mine(Decoder):
 
 
 def epsilon(name: str, old: str, new: str) -> str:
-    """The file with one mistake."""
+    """Returns the file with one mistake."""
     text = EPSILON.format(name=name).replace("Filter, Param", "Edge, Filter, Needs, Param")
     assert text.count(old) >= 1
     head, found, rest = text.partition("class Epsilon")
@@ -68,7 +68,7 @@ def write(path: Path, text: str) -> Path:
 
 
 def package(root: Path, module: str, value: str, body: str) -> None:
-    """An installed package, as pip would leave it: a module, and metadata that announces it."""
+    """Writes an installed package as pip leaves it: a module, and metadata that announces it."""
     write(root / f"{module}.py", body)
     info = root / f"{module}-1.0.dist-info"
     write(info / "METADATA", f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
@@ -79,7 +79,7 @@ def works(registry: Registry, name: str) -> None:
     decoder = registry.find(name)
     assert [param.name for param in decoder.params][:2] == ["epsilon", "temperature"]
     z = torch.tensor([[0.9, 0.09, 0.01]]).log()
-    env = Env(1, 3, "cpu", torch.tensor([[0]]), torch.tensor([]), settle(decoder), 9)
+    env = Env(1, 3, "cpu", torch.tensor([[0]]), torch.tensor([]), param_values(decoder), 9)
     step = decoder.step({"model": Output(z[:, None])}, decoder.init(env), table(decoder), numbers())
     assert (step.final > -torch.inf).tolist() == [[True, True, False]]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from edge_tui import decoders
 from edge_tui.decoders.base import Env, Output
 from edge_tui.decoders.core.random import Rng, draw, key_of
-from tests.decoders.driver import numbers, run, settle, table
+from tests.decoders.driver import numbers, param_values, run, table
 
 Z = torch.tensor([2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -1.5])
 
@@ -19,7 +19,7 @@ def chi_squared(observed: Tensor, expected: Tensor) -> float:
 
 
 def limit(freedom: int) -> float:
-    """What χ² exceeds once in 10⁵ (Wilson–Hilferty); the seeds are fixed, so this passes always or never."""
+    """Computes the bound that χ² exceeds once in 10⁵ (Wilson–Hilferty), under fixed seeds."""
     return freedom * (1 - 2 / (9 * freedom) + 4.265 * (2 / (9 * freedom)) ** 0.5) ** 3
 
 
@@ -43,7 +43,7 @@ def many(rows: int, seed: int = 0, step: int = 0) -> Rng:
 )
 def test_draws_follow_the_final_distribution(strategy: str, values: dict[str, object]) -> None:
     n, decoder = 20_000, decoders.find(strategy)
-    env = Env(n, 8, "cpu", torch.zeros(n, 1, dtype=torch.int64), torch.tensor([]), settle(decoder), 9)
+    env = Env(n, 8, "cpu", torch.zeros(n, 1, dtype=torch.int64), torch.tensor([]), param_values(decoder), 9)
     out = {
         s.name: Output((Z if i == 0 else Z.flip(0) / 3).expand(n, 1, 8))
         for i, s in enumerate(decoder.streams)

@@ -1,4 +1,4 @@
-"""Speculative decoding: whatever the draft says, the target's distribution comes out."""
+"""Checks that speculative decoding draws from the target's distribution, whatever the draft says."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ DECODER = decoders.find("speculative")
 
 
 def _logits(seed: int) -> torch.Tensor:
-    """What a model that looks one token back says after each token: `[V, V]`."""
+    """Makes the logits of a model that looks one token back, `[V, V]`."""
     return torch.randn(VOCAB, VOCAB, generator=torch.Generator().manual_seed(seed)) * 1.5
 
 
 def _block(target: torch.Tensor, draft: torch.Tensor, p: Params, last: torch.Tensor, seed: int) -> Step:
-    """One step by hand: the draft proposes after `last` int64 `[R]`, the target checks."""
+    """Does one step by hand: the draft proposes after `last` int64 `[R]`, the target checks."""
     rows = len(last)
     rng = Rng(torch.full((rows,), key_of(seed)), torch.arange(rows), torch.tensor([5]))
     values = {"lookahead": float(LOOKAHEAD)}

@@ -1,4 +1,4 @@
-"""Greedy, auto and contrastive against their references; parameters that change while a run goes on."""
+"""Compares greedy, auto and contrastive with their references; parameters that change while a run goes on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edge_tui import decoders
 from edge_tui.decoders.base import Env, Output, ParamError
 from edge_tui.decoders.contrastive import contrast
 from tests.decoders.conftest import VOCAB, logits_of, tiny
-from tests.decoders.driver import numbers, run, settle, table
+from tests.decoders.driver import numbers, param_values, run, table
 
 PROMPT = [5, 1, 9]
 
@@ -67,9 +67,9 @@ def test_auto_has_the_distribution_of_generate_without_arguments(config: dict[st
     values = decoder.from_checkpoint(config)
 
     def forced(step: int) -> Tensor:
-        """The final distribution after generate()'s own first tokens."""
+        """Returns the final distribution after generate()'s own first tokens."""
         ids = torch.tensor([PROMPT + tokens[:step]])
-        env = Env(1, 90, "cpu", torch.tensor([PROMPT]), torch.tensor([]), settle(decoder), 9)
+        env = Env(1, 90, "cpu", torch.tensor([PROMPT]), torch.tensor([]), param_values(decoder), 9)
         state = decoder.init(env)
         for token in tokens[:step]:
             state["output_counts"][0, token] += 1
@@ -180,7 +180,7 @@ def test_contrastive_records_the_numbers_that_add_up_to_the_score(formula: str) 
     generator = torch.Generator().manual_seed(3)
     decoder = decoders.find("contrastive")
     params = table(decoder, formula=formula, repetition_penalty=1.3, frequency_penalty=0.4)
-    env = Env(1, 30, "cpu", torch.tensor([[4, 5]]), torch.tensor([0]), settle(decoder), 9)
+    env = Env(1, 30, "cpu", torch.tensor([[4, 5]]), torch.tensor([0]), param_values(decoder), 9)
     state = decoder.init(env)
     for step in range(3):
         outs = {
@@ -207,7 +207,7 @@ def test_padded_vocabularies_are_cut_to_the_common_one() -> None:
         return Output(torch.nn.functional.pad(z, (0, by), value=99.0)[:, None])
 
     decoder = decoders.find("contrastive")
-    env = Env(1, 4, "cpu", torch.tensor([[0]]), torch.tensor([]), settle(decoder), 9)
+    env = Env(1, 4, "cpu", torch.tensor([[0]]), torch.tensor([]), param_values(decoder), 9)
     outs = {"model": padded(EXPERT, 3), "amateur": padded(AMATEUR, 8)}
     step = decoder.step(outs, decoder.init(env), values(), numbers())
     assert step.final.shape == (1, 4)

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from edge_tui import decoders
 from edge_tui.decoders.base import Decoder, Env, Output, Params, Step
 from edge_tui.decoders.core.random import Rng, key_of
-from tests.decoders.driver import settle
+from tests.decoders.driver import param_values
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +39,7 @@ class Bench:
 
 
 def bench(decoder: Decoder, device: str, **given: object) -> Bench:
-    values = settle(decoder, **given)
+    values = param_values(decoder, **given)
     rows = decoder.rows(values)
     generator = torch.Generator().manual_seed(1)
 

@@ -14,7 +14,7 @@ from edge_tui import decoders
 from edge_tui.decoders.base import Env, Output
 from edge_tui.decoders.contrastive import contrast
 from edge_tui.tui.param_preview import PREVIEWABLE, amateur_as_it_is, apply, groups, shares, without
-from tests.decoders.driver import numbers, settle, table
+from tests.decoders.driver import numbers, param_values, table
 
 V = 20
 
@@ -22,8 +22,8 @@ V = 20
 def final(name: str, z: torch.Tensor, amateur: torch.Tensor, answer: list[int], **values: Any) -> list[float]:
     """The distribution that the strategy itself draws from."""
     decoder = decoders.find(name)
-    settled = settle(decoder, **values)
-    env = Env(1, V, "cpu", torch.tensor([answer]), torch.tensor([]), settled, 9, prefix=len(answer))
+    resolved = param_values(decoder, **values)
+    env = Env(1, V, "cpu", torch.tensor([answer]), torch.tensor([]), resolved, 9, prefix=len(answer))
     outs = {"model": Output(z[None, None]), "amateur": Output(amateur[None, None])}
     step = decoder.step(outs, decoder.init(env), table(decoder, **values), numbers())
     return step.final[0].softmax(-1).tolist()  # type: ignore[no-any-return]
@@ -71,10 +71,10 @@ def test_what_an_amateur_was_recorded_to_say_under_another_formula(formula: str,
     generator = torch.Generator().manual_seed(1)
     z, amateur = torch.randn(V, generator=generator).log_softmax(-1), torch.randn(V, generator=generator)
     decoder = decoders.find("contrastive")
-    then = settle(decoder, formula=recorded, amateur_temperature=0.4)
+    then = param_values(decoder, formula=recorded, amateur_temperature=0.4)
     told = contrast(z[None], amateur[None], table(decoder, formula=recorded, amateur_temperature=0.4))
     rival = [amateur_as_it_is(each, then) for each in told["amateur"][0].tolist()]
-    values = settle(decoder, formula=formula, amateur_temperature=0.7)
+    values = param_values(decoder, formula=formula, amateur_temperature=0.7)
     wanted = contrast(z[None], amateur[None], table(decoder, formula=formula, amateur_temperature=0.7))
     found = shares(apply(groups(z.tolist(), V, (), rival), values))
     assert found == pytest.approx(wanted["score"][0].softmax(-1).tolist(), abs=2e-4)

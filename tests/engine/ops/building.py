@@ -25,7 +25,7 @@ from edge_tui.engine.ops.triton import contrast as contrast_triton
 from edge_tui.engine.ops.triton import project as project_triton
 from edge_tui.engine.ops.triton import speculate as speculate_triton
 from edge_tui.engine.ops.triton import stats as stats_triton
-from tests.decoders.driver import numbers, settle, table
+from tests.decoders.driver import numbers, param_values, table
 
 HOPPER = 9, 0
 VOCABULARY = 151_936
@@ -56,7 +56,7 @@ class Start(NamedTuple):
 def start(name: str, rows: int, *streams: str) -> Start:
     decoder = decoders.find(name)
     prompt, ends = torch.zeros(rows, 3, dtype=torch.int64), torch.ones(1, dtype=torch.int64)
-    env = Env(rows, VOCABULARY, "cpu", prompt, ends, settle(decoder), 9)
+    env = Env(rows, VOCABULARY, "cpu", prompt, ends, param_values(decoder), 9)
     outs = {stream: Output(torch.zeros(rows, 1, VOCABULARY)) for stream in streams}
     return Start(outs, decoder.init(env), table(decoder, rows), numbers(rows))
 

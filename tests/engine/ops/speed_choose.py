@@ -33,7 +33,7 @@ from edge_tui.engine.ops.triton.beam import FusedBeam
 from edge_tui.engine.ops.triton.choose import Fused
 from edge_tui.engine.ops.triton.contrast import FusedContrast
 from edge_tui.engine.ops.triton.speculate import FusedSpeculative
-from tests.decoders.driver import settle
+from tests.decoders.driver import param_values
 
 STEPS: dict[str, dict[str, float]] = {
     "greedy": {},
@@ -100,8 +100,8 @@ class Bench:
 
     def __init__(self, name: str, vocabulary: int, values: dict[str, float]) -> None:
         self.decoder: Decoder = decoders.find(name)
-        settled = settle(self.decoder, **values)
-        rows = self.rows = self.decoder.rows(settled)
+        resolved = param_values(self.decoder, **values)
+        rows = self.rows = self.decoder.rows(resolved)
         self.vocabulary = vocabulary
         with torch.device("cuda"):
             generator = torch.Generator("cuda").manual_seed(vocabulary)
@@ -109,12 +109,12 @@ class Bench:
                 stream.name: Output(torch.randn(rows, 1, vocabulary, generator=generator) * 2.5)
                 for stream in self.decoder.streams
             }
-            table = torch.tensor(list(settled.values()))[:, None].repeat(1, rows)
-            self.params = Params(list(settled), table)
+            table = torch.tensor(list(resolved.values()))[:, None].repeat(1, rows)
+            self.params = Params(list(resolved), table)
             step = torch.zeros(1, dtype=torch.int64)
             self.rng = Rng(torch.full((rows,), key_of(1)), torch.arange(rows), step)
             prompt = torch.randint(0, vocabulary, (rows, 64))
-            env = Env(rows, vocabulary, "cuda", prompt, torch.tensor([0, 1]), settled, 10_000)
+            env = Env(rows, vocabulary, "cuda", prompt, torch.tensor([0, 1]), resolved, 10_000)
             self.state = self.decoder.init(env)
 
     def fused(self, dependent: bool, block: int = 0) -> FusedStep | None:
@@ -169,13 +169,13 @@ def record_figures(vocabulary: int) -> list[Figure]:
 def speculative_figures(vocabulary: int, lookahead: int = 4) -> list[Figure]:
     """One proposal, and the check of all of a step."""
     decoder, found = Speculative(), []
-    settled = settle(decoder, lookahead=lookahead, temperature=1.0)
+    resolved = param_values(decoder, lookahead=lookahead, temperature=1.0)
     with torch.device("cuda"):
-        params = Params(list(settled), torch.tensor(list(settled.values()))[:, None])
+        params = Params(list(resolved), torch.tensor(list(resolved.values()))[:, None])
         rng = Rng(torch.full((1,), key_of(1)), torch.arange(1), torch.zeros(1, dtype=torch.int64))
         logits = Output(torch.randn(1, lookahead + 1, vocabulary) * 2.5)
         prompt, none = torch.zeros(1, 1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
-        state = decoder.init(Env(1, vocabulary, "cuda", prompt, none, settled, 100))
+        state = decoder.init(Env(1, vocabulary, "cuda", prompt, none, resolved, 100))
     fused = FusedSpeculative("cuda", vocabulary, 1, lookahead)
     for how, strategy, copies in (("fused", fused, ROUNDS), ("torch", decoder, 4)):
         given = (state, params, rng)

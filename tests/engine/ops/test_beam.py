@@ -12,7 +12,7 @@ from torch import Tensor
 from edge_tui import decoders
 from edge_tui.decoders.base import Env, Output, Params
 from edge_tui.engine.ops.choose import fused_step
-from tests.decoders.driver import numbers, settle, table
+from tests.decoders.driver import numbers, param_values, table
 
 beam_triton = pytest.importorskip("edge_tui.engine.ops.triton.beam")
 choose_parts = pytest.importorskip("edge_tui.engine.ops.choose_parts")
@@ -37,10 +37,12 @@ def agree(
 ) -> list[list[bool]]:
     """Steps of both, from equal states; returns what finished."""
     decoder = decoders.find("beam")
-    settled = settle(decoder, **values)
-    rows = decoder.rows(settled)
+    resolved = param_values(decoder, **values)
+    rows = decoder.rows(resolved)
     prompt = torch.tensor([[1, 2, 3]], device=device).expand(rows, -1)
-    env = Env(rows, vocab, device, prompt, torch.tensor(ends, device=device).long(), settled, steps, prefix=1)
+    env = Env(
+        rows, vocab, device, prompt, torch.tensor(ends, device=device).long(), resolved, steps, prefix=1
+    )
     states = decoder.init(env), decoder.init(env)
     params = table(decoder, rows, **values)
     params = Params(list(params), params.table.to(device))
@@ -104,10 +106,10 @@ def test_a_row_that_is_sure_of_one_token_leaves_room_to_others() -> None:
 
 def test_broken_logits_give_some_token() -> None:
     decoder, rows, vocab = decoders.find("beam"), 3, 40
-    settled = settle(decoder, num_beams=rows)
+    resolved = param_values(decoder, num_beams=rows)
     prompt, none = torch.zeros(rows, 1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
     for broken in (math.nan, math.inf):
-        env = Env(rows, vocab, DEVICE, prompt.to(DEVICE), none.to(DEVICE), settled, 5)
+        env = Env(rows, vocab, DEVICE, prompt.to(DEVICE), none.to(DEVICE), resolved, 5)
         params = table(decoder, rows, num_beams=rows)
         params = Params(list(params), params.table.to(DEVICE))
         fused, state = beam_triton.FusedBeam(DEVICE, vocab, rows), decoder.init(env)

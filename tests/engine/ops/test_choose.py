@@ -20,7 +20,7 @@ from edge_tui.decoders.registry.sampling import Sampling
 from edge_tui.decoders.top_p import TopP
 from edge_tui.engine.ops.choose import fused_step
 from edge_tui.engine.ops.choose_plan import plan
-from tests.decoders.driver import numbers, settle, table
+from tests.decoders.driver import numbers, param_values, table
 from tests.decoders.edges import fits
 
 triton = pytest.importorskip("triton")
@@ -53,7 +53,9 @@ class Pair:
         assert how is not None
         generator = torch.Generator().manual_seed(vocab)
         prompt = torch.randint(0, vocab, (rows, 5), generator=generator).to(device)
-        env = Env(rows, vocab, device, prompt, torch.tensor([1], device=device), settle(decoder), 9, prefix=2)
+        env = Env(
+            rows, vocab, device, prompt, torch.tensor([1], device=device), param_values(decoder), 9, prefix=2
+        )
         params = table(decoder, rows, **values)
         params = Params(list(params), params.table.to(device))
         states = decoder.init(env), decoder.init(env)

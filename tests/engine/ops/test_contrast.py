@@ -10,7 +10,7 @@ import torch
 from edge_tui import decoders
 from edge_tui.decoders.base import Env, Output, Params
 from edge_tui.decoders.core.random import Rng
-from tests.decoders.driver import numbers, settle, table
+from tests.decoders.driver import numbers, param_values, table
 
 contrast_triton = pytest.importorskip("edge_tui.engine.ops.triton.contrast")
 choose_parts = pytest.importorskip("edge_tui.engine.ops.choose_parts")
@@ -24,7 +24,7 @@ def agree(rows: int, vocab: int, device: str, steps: int = 2, **values: object) 
     decoder = decoders.find("contrastive")
     generator = torch.Generator().manual_seed(vocab)
     prompt = torch.randint(0, vocab, (rows, 4), generator=generator).to(device)
-    env = Env(rows, vocab, device, prompt, torch.tensor([1], device=device), settle(decoder), 9)
+    env = Env(rows, vocab, device, prompt, torch.tensor([1], device=device), param_values(decoder), 9)
     states = decoder.init(env), decoder.init(env)
     params = table(decoder, rows, **values)
     params = Params(list(params), params.table.to(device))

@@ -10,7 +10,7 @@ import torch
 from edge_tui.decoders.base import Env, Output, Params
 from edge_tui.decoders.core.random import Rng
 from edge_tui.decoders.speculative import Speculative
-from tests.decoders.driver import numbers, settle, table
+from tests.decoders.driver import numbers, param_values, table
 
 speculate_triton = pytest.importorskip("edge_tui.engine.ops.triton.speculate")
 choose_parts = pytest.importorskip("edge_tui.engine.ops.choose_parts")
@@ -31,10 +31,10 @@ def agree(
     """Steps of both, the first without proposals; returns how many were taken."""
     decoder = Speculative()
     values = {"lookahead": lookahead, "temperature": temperature}
-    settled = settle(decoder, **values)
+    resolved = param_values(decoder, **values)
     none = torch.zeros(0, dtype=torch.int64, device=device)
     prompt = torch.zeros(rows, 1, dtype=torch.int64, device=device)
-    states = [decoder.init(Env(rows, vocab, device, prompt, none, settled, 50)) for _ in range(2)]
+    states = [decoder.init(Env(rows, vocab, device, prompt, none, resolved, 50)) for _ in range(2)]
     params = table(decoder, rows, **values)
     params = Params(list(params), params.table.to(device))
     fused = speculate_triton.FusedSpeculative(device, vocab, rows, lookahead)
@@ -82,9 +82,9 @@ def test_equal_models_take_everything() -> None:
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
 def test_broken_logits_give_some_token(broken: float) -> None:
     decoder, vocab = Speculative(), 40
-    settled = settle(decoder, lookahead=1)
+    resolved = param_values(decoder, lookahead=1)
     prompt, none = torch.zeros(1, 1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
-    state = decoder.init(Env(1, vocab, DEVICE, prompt.to(DEVICE), none.to(DEVICE), settled, 5))
+    state = decoder.init(Env(1, vocab, DEVICE, prompt.to(DEVICE), none.to(DEVICE), resolved, 5))
     params = table(decoder, 1, lookahead=1)
     params = Params(list(params), params.table.to(DEVICE))
     host = numbers(1)
