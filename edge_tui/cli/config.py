@@ -1,4 +1,4 @@
-"""`edge-tui config`: every setting with its source, a file to begin with, and what an old YAML file said."""
+"""`edge-tui config`: shows every setting with its source, writes a first file, imports an old YAML file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from edge_tui import decoders
 from edge_tui.cli.flag_settings import load_settings
 from edge_tui.cli.messages import fail, print_line
 from edge_tui.config import resources
-from edge_tui.config.entries import shared_parameters, toml, value_of
-from edge_tui.config.names import parameters_of
+from edge_tui.config.names import parameters_of, shared_parameters
 from edge_tui.config.precedence import Decision
 from edge_tui.config.reader import flatten, read
-from edge_tui.config.schema import QUANTIZATION, SCHEMA, Literal
+from edge_tui.config.schema import QUANTIZATION, SCHEMA, RawText
 from edge_tui.config.settings import COMMON, Settings, user_config
-from edge_tui.config.writer import ConfigError, change, write
+from edge_tui.config.writer import ConfigError, change, toml_text, write
+from edge_tui.decoders.base import ParamError
 from edge_tui.util.user_file import exists, expand, read_text, reason
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ def run(flags: dict[str, Any]) -> int:
 
 
 def show(settings: Settings) -> Iterator[str]:
-    """Every setting as TOML, with its source behind it."""
+    """Yields every setting as TOML, with its source behind it."""
     entries = list(_entries(settings))
-    width = min(max(len(f"{key} = {toml(value)}") for _, key, value, _ in entries), 40)
+    width = min(max(len(f"{key} = {toml_text(value)}") for _, key, value, _ in entries), 40)
     table = ""
     for here, key, value, source in entries:
         if here != table:
@@ -78,17 +78,19 @@ def show(settings: Settings) -> Iterator[str]:
             yield f"[{here}]"
             table = here
         # TOML has no null; a variable that JSON gave it cannot be written as one.
-        written = f"# {key} = null" if value is None and table == "template" else f"{key} = {toml(value)}"
+        written = (
+            f"# {key} = null" if value is None and table == "template" else f"{key} = {toml_text(value)}"
+        )
         yield f"{written:<{width}}  # {source}"
 
 
 def _entries(settings: Settings) -> Iterator[tuple[str, str, Any, str]]:
-    """(table, key, value, source and who lost) of everything, those outside a table first."""
+    """Yields (table, key, value, source with losers) of everything, those outside a table first."""
     for dotted in sorted(SCHEMA, key=lambda key: key.count(".")):
         table, _, name = dotted.rpartition(".")
-        yield table, name, value_of(settings, dotted), _said(settings, dotted)
+        yield table, name, settings.value_of(dotted), _source(settings, dotted)
     for name, value in settings.template.items():
-        yield "template", name, value, _said(settings, f"template.{name}")
+        yield "template", name, value, _source(settings, f"template.{name}")
     shared = shared_parameters()
     given = settings.parameters.get(COMMON, {})
     for name, param in shared.items():
@@ -109,11 +111,11 @@ def _entries(settings: Settings) -> Iterator[tuple[str, str, Any, str]]:
                     _reason(param, decision),
                 )
     for action, key in settings.keys.items():
-        yield "keys", action, key, _said(settings, f"keys.{action}")
+        yield "keys", action, key, _source(settings, f"keys.{action}")
 
 
-def _said(settings: Settings, key: str) -> str:
-    """Where a setting came from, and which other values lost."""
+def _source(settings: Settings, key: str) -> str:
+    """Returns the source of a setting, and the values that lost."""
     claims = settings.claims_of(key)
     return _with_losers(settings.source(key), Decision(claims[-1], claims[-2::-1]) if claims else None)
 
@@ -121,13 +123,13 @@ def _said(settings: Settings, key: str) -> str:
 def _reason(param: Param, decision: Decision | None) -> str:
     if decision is None:
         return "default"
-    shown = tuple(replace(claim, value=param.text(claim.value)) for claim in decision.lost)
+    shown = tuple(replace(claim, value=param.text(claim.value)) for claim in decision.losers)
     word = f"mode {decision.winner.word}, " if decision.winner.word else ""
-    return _with_losers(f"{word}{decision.winner.source}", replace(decision, lost=shown))
+    return _with_losers(f"{word}{decision.winner.source}", replace(decision, losers=shown))
 
 
 def _with_losers(source: str, decision: Decision | None) -> str:
-    losers = decision.losers() if decision is not None else ""
+    losers = decision.losers_text() if decision is not None else ""
     return f"{source}; {losers}" if losers else source
 
 
@@ -149,7 +151,7 @@ def _init(path: Path) -> int:
 
 
 def template() -> str:
-    """The packaged config.toml with every key commented out, and what a key's own comment says above it."""
+    """Returns the packaged config.toml with every key commented out below its own comment."""
     lines = resources.config_file().read_text(encoding="utf-8").splitlines()
     keep = re.compile(r"\[|#|\s*$")
     return "\n".join(line if keep.match(line) else f"# {line}" for line in lines) + "\n"
@@ -159,15 +161,17 @@ def template() -> str:
 
 
 def _import(old: Path, path: Path) -> int:
-    values, said = translate(_yaml(old))
+    values, remarks = translate(_yaml(old))
     present = read(path)[0].values
     for key in [key for key in values if key in present]:
-        said.append(f"{key} stays as your file has it, {toml(present[key])}, not {toml(values.pop(key))}.")
+        remarks.append(
+            f"{key} stays as your file has it, {toml_text(present[key])}, not {toml_text(values.pop(key))}."
+        )
     if values:
         change(path, values)
     for key, value in values.items():
-        print_line(f"{key} = {toml(value)}")
-    for sentence in said:
+        print_line(f"{key} = {toml_text(value)}")
+    for sentence in remarks:
         fail(sentence)
     print_line(f"{len(values)} settings were written to {path}.")
     return 0
@@ -190,14 +194,14 @@ def _yaml(path: Path) -> Mapping[str, Any]:
 
 
 def translate(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """What an old file's entries are called here.
+    """Translates an old file's entries into today's keys.
 
     Returns:
         TOML values by dotted key, and a sentence for each entry that was not, or not quite, taken over.
     """
     names = {alias: key for key, aliases in _ALIASES.items() for alias in aliases}
     values: dict[str, Any] = {}
-    said: list[str] = []
+    remarks: list[str] = []
     for old, value in flatten({str(key): each for key, each in data.items()}):
         last = old.rpartition(".")[2].lower().replace("-", "_")
         if value is None or _is_model_table(old, value):
@@ -205,19 +209,22 @@ def translate(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         name = names.get(last, last)
         try:
             found = _setting(old, name, value) or _parameter(old, name, value)
+        except (ParamError, decoders.UnknownStrategy) as error:
+            remarks.append(str(error))
+            continue
         except ValueError as error:
-            said.append(str(error) if str(error).startswith(name) else f"{old} {error}")
+            remarks.append(f"{old} {error}")
             continue
         if found is None:
-            said.append(f"{old} has no counterpart here and was left out.")
+            remarks.append(f"{old} has no counterpart here and was left out.")
             continue
         values[found[0]] = found[1]
         if name == "head_parameter":
-            said.append(
+            remarks.append(
                 'head_parameter does nothing: under formula = "seed" it multiplies a score whose argmax is '
                 "taken. It is not alpha."
             )
-    return values, said
+    return values, remarks
 
 
 def _is_model_table(old: str, value: Any) -> bool:
@@ -225,7 +232,7 @@ def _is_model_table(old: str, value: Any) -> bool:
 
 
 def _setting(old: str, name: str, value: Any) -> tuple[str, Any] | None:
-    """A setting of the schema: by its name, or by the end of its dotted key where the table says so too."""
+    """Finds a setting of the schema by its name, or by its table and the end of its dotted key."""
     table = old.rpartition(".")[0].rpartition(".")[2].lower()
     key = name if name in SCHEMA else f"{table}.{name}" if f"{table}.{name}" in SCHEMA else ""
     if not key and f"ui.{name}" in SCHEMA:
@@ -239,16 +246,13 @@ def _setting(old: str, name: str, value: Any) -> tuple[str, Any] | None:
             str(value).lower(), {"8bit": "int8", "nf4": "4bit"}.get(str(value).lower(), value)
         )
     if key == "strategy":
-        try:
-            return key, decoders.find(str(value)).name
-        except decoders.UnknownStrategy as error:
-            raise ValueError(str(error)) from None
-    checked = SCHEMA[key](value if not isinstance(value, str) else Literal(value))
+        return key, decoders.find(str(value)).name
+    checked = SCHEMA[key](value if not isinstance(value, str) else RawText(value))
     return key, "auto" if checked is None else list(checked) if isinstance(checked, tuple) else checked
 
 
 def _parameter(old: str, name: str, value: Any) -> tuple[str, Any] | None:
-    """A strategy's parameter; the table it stood in says whose, where several have it."""
+    """Finds a strategy's parameter; its table decides where several strategies have it."""
     owners = [
         decoder for decoder in decoders.strategies() if any(param.name == name for param in decoder.params)
     ]

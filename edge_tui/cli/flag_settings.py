@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_tui.config.names import flag_of
 from edge_tui.config.reader import Notice
-from edge_tui.config.schema import Literal
+from edge_tui.config.schema import RawText
 from edge_tui.config.settings import load
 from edge_tui.engine.text.template_variables import assignment
 from edge_tui.errors import UsageError
@@ -33,7 +33,7 @@ def load_settings(flags: dict[str, Any]) -> tuple[Settings, list[Notice]]:
         UsageError: a flag's value cannot be used.
     """
     overrides: dict[str, Any] = {
-        key: Literal(value) if isinstance(value, str) else value
+        key: RawText(value) if isinstance(value, str) else value
         for key, value in flags.items()
         if key not in ("config", "set", "template")
     }
@@ -48,13 +48,13 @@ def load_settings(flags: dict[str, Any]) -> tuple[Settings, list[Notice]]:
         name, equals, value = pair.partition("=")
         if not equals:
             raise UsageError(f"--set takes NAME=VALUE, for example --set temperature=0.7, not {pair!r}.")
-        repeated += _override(overrides, f"parameters.{name.strip()}", Literal(value.strip()))
+        repeated += _override(overrides, f"parameters.{name.strip()}", RawText(value.strip()))
     config = flags.get("config")
     settings, notices = load(overrides, user_file=expand(config) if config else None)
     for notice in notices:
         if notice.origin.startswith("--"):
             raise UsageError(str(notice))
-    return settings, [*notices, *repeated, *settings.ties()]
+    return settings, [*notices, *repeated, *settings.flag_conflicts()]
 
 
 def _override(overrides: dict[str, Any], key: str, value: Any) -> list[Notice]:

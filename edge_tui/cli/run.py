@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from edge_tui.cli.flag_settings import load_settings, pop_flags
 from edge_tui.cli.messages import fail, print_line
 from edge_tui.cli.run_output import JsonWriter, TextWriter
-from edge_tui.config.precedence import told
+from edge_tui.config.precedence import claims_json
 from edge_tui.engine import events
 from edge_tui.engine.port import Request
 from edge_tui.errors import UsageError
@@ -145,7 +145,7 @@ def _writer(options: Options, settings: Settings, engine: Engine) -> TextWriter:
         decode=engine.decode,
         settings=_shown(settings),
         provenance=_provenance(settings),
-        lost={name: told(each.lost) for name, each in decisions.items()},
+        lost={name: claims_json(each.losers) for name, each in decisions.items()},
     )
 
 
@@ -219,7 +219,7 @@ def _shown(settings: Settings) -> dict[str, object]:
 def _provenance(settings: Settings) -> dict[str, object]:
     """Returns where each of those settings came from, and the values that lost, for the summary."""
     keys = [*_KEYS, *(f"template.{name}" for name in settings.template)]
-    lost = {key: told(reversed(settings.claims_of(key)[:-1])) for key in keys}
+    lost = {key: claims_json(reversed(settings.claims_of(key)[:-1])) for key in keys}
     return {
         "sources": {key: settings.source(key) for key in keys},
         "lost": {key: claims for key, claims in lost.items() if claims},

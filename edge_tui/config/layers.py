@@ -1,4 +1,4 @@
-"""Lays the values of a file, the environment and the command line on top of each other, checking each."""
+"""Checks the values of files, environment and command line, and lays them on top of each other."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_tui import decoders
 from edge_tui.config.names import canonical, declared, flag_of, nearest
 from edge_tui.config.precedence import Claim, Layer, Rank
 from edge_tui.config.reader import TEMPLATE, Document, Notice
-from edge_tui.config.schema import QUANTIZATION, SCHEMA, Literal, text
+from edge_tui.config.schema import QUANTIZATION, SCHEMA, STRING, RawText
+from edge_tui.decoders.base import ParamError
 from edge_tui.engine.text import template_variables
 from edge_tui.util.user_file import expand
 
@@ -24,16 +26,16 @@ COMMON = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a value was said.
+class Location:
+    """Names the place in a file, the environment or the command line that gives a value.
 
     Attributes:
-        source: What `Settings.source` will say.
+        source: The name that `Settings.source` returns.
         origin: The same for a notice: a file with its whole path.
         layer: Which layer it belongs to.
         line: The line in that file.
         column: The column.
-        packaged: In the shipped file: what equals a built-in default stays a default.
+        packaged: True in the shipped file: what equals a built-in default stays a default.
     """
 
     source: str
@@ -59,85 +61,80 @@ class Layers:
         self.template: dict[str, object] = {}
         self.claims: dict[str, list[Claim]] = {}
         self.notices: list[Notice] = []
-        self._deferred: list[tuple[str, Any, Place]] = []
+        self._deferred: list[tuple[str, Any, Location]] = []
 
-    def file(self, document: Document, *, packaged: bool = False) -> None:
+    def add_file(self, document: Document, *, packaged: bool = False) -> None:
         for key, value in document.values.items():
-            line, column = document.place(key)
+            line, column = document.position(key)
             source = f"{document.path.name}:{line}"
-            self.put(key, value, Place(source, str(document.path), Layer.FILE, line, column, packaged))
+            self.put(key, value, Location(source, str(document.path), Layer.FILE, line, column, packaged))
 
-    def environment(self, env: Mapping[str, str]) -> None:
-        """An empty variable sets a text or a list that may be empty; any other it leaves unset."""
+    def add_environment(self, env: Mapping[str, str]) -> None:
+        """Lays `EDGE_TUI_*` on top; an empty one sets a text or list that may be empty, else nothing."""
         for name in sorted(env):
             if name.startswith(ENVIRONMENT) and name not in RESERVED:
                 key = name.removeprefix(ENVIRONMENT).lower().replace("__", ".")
                 if env[name] or not _needs_value(key):
-                    self.put(key, Literal(env[name]), Place(name, name, Layer.ENVIRONMENT))
+                    self.put(key, RawText(env[name]), Location(name, name, Layer.ENVIRONMENT))
 
-    def flags(self, overrides: Mapping[str, Any]) -> None:
+    def add_flags(self, overrides: Mapping[str, Any]) -> None:
         for key, value in overrides.items():
             flag = flag_of(key)
-            self.put(key, value, Place(flag, flag, Layer.FLAG))
+            self.put(key, value, Location(flag, flag, Layer.FLAG))
 
-    def put(self, key: str, value: Any, place: Place) -> None:
-        """Checks one value (as parsed from TOML, a `Literal` where it came as text) and lays it on top."""
+    def put(self, key: str, value: Any, location: Location) -> None:
+        """Checks one value (as parsed from TOML, a `RawText` where it came as text) and lays it on top."""
         if key == "strategy" or key.startswith("parameters."):
             # Which strategies there are is known only once every layer has named its folders.
-            self._deferred.append((key, value, place))
+            self._deferred.append((key, value, location))
         else:
-            self._attempt(self._plain, key, value, place)
+            self._attempt(self._put_setting, key, value, location)
 
-    def _attempt(self, action: Callable[[str, Any, Place], None], key: str, value: Any, place: Place) -> None:
+    def _attempt(
+        self, action: Callable[[str, Any, Location], None], key: str, value: Any, location: Location
+    ) -> None:
         try:
-            action(key, value, place)
+            action(key, value, location)
         except ValueError as error:
             # A parameter's own error already begins with its name.
-            named = key.rpartition(".")[2] if str(error).startswith(key.rpartition(".")[2]) else ""
-            shown = key.rpartition(".")[0] if named and key.startswith("parameters.") else key
-            self.notices.append(Notice(str(error), place.origin, place.line, shown, place.column))
+            shown = key.rpartition(".")[0] if isinstance(error, ParamError) else key
+            self.notices.append(Notice(str(error), location.origin, location.line, shown, location.column))
 
-    def _claim(self, key: str, value: Any, place: Place, rank: Rank = Rank.COMMON) -> None:
-        self.claims.setdefault(key, []).append(Claim(key, value, place.source, place.layer, rank))
+    def _claim(self, key: str, value: Any, location: Location, rank: Rank = Rank.COMMON) -> None:
+        self.claims.setdefault(key, []).append(Claim(key, value, location.source, location.layer, rank))
 
-    def _plain(self, key: str, value: Any, place: Place) -> None:
+    def _put_setting(self, key: str, value: Any, location: Location) -> None:
         if key.startswith("keys."):
-            self.keys[key.removeprefix("keys.")] = text(value)
-            self._claim(key, value, place)
+            self.keys[key.removeprefix("keys.")] = STRING(value)
+            self._claim(key, value, location)
             return
         if key.startswith(TEMPLATE):
-            if isinstance(value, Literal):
+            if isinstance(value, RawText):
                 value = template_variables.parse(value)
             name = key.removeprefix(TEMPLATE)
             self.template[name] = template_variables.check(name, value)
-            self._claim(key, self.template[name], place)
+            self._claim(key, self.template[name], location)
             return
         if key == "quantization":
             key, value = "precision", QUANTIZATION.get(str(value), value)
         if key not in SCHEMA:
             if any(known.startswith(f"{key}.") for known in [*SCHEMA, "parameters.", "keys.", TEMPLATE]):
                 raise ValueError(f"is a table: write [{key}] and its keys below it.")
-            from edge_tui import decoders
-
             parameters = (f"parameters.{name}" for name in declared(decoders.strategies()))
             raise ValueError(f"unknown key{nearest(key, [*SCHEMA, 'quantization', *parameters])}")
         checked = SCHEMA[key](value)
-        if not (place.packaged and checked == self._default(key)):
+        if not (location.packaged and checked == self._default(key)):
             self.flat[key] = checked
-            self._claim(key, checked, place)
+            self._claim(key, checked, location)
 
-    def _strategy(self, key: str, value: Any, place: Place) -> None:
-        from edge_tui import decoders
-
+    def _put_strategy(self, key: str, value: Any, location: Location) -> None:
         try:
-            name = decoders.find(text(value)).name
+            name = decoders.find(STRING(value)).name
         except decoders.UnknownStrategy as error:
             raise ValueError(str(error)) from None
-        self._plain(key, name, place)
+        self._put_setting(key, name, location)
 
-    def _parameter(self, key: str, value: Any, place: Place) -> None:
-        from edge_tui import decoders
-
+    def _put_parameter(self, key: str, value: Any, location: Location) -> None:
         strategy, _, name = key.removeprefix("parameters.").rpartition(".")
         if strategy:
             try:
@@ -148,15 +145,15 @@ class Layers:
         else:
             known_here = declared(decoders.strategies())
         if name not in known_here:
-            # Whoever types it has no file with all of them before the eyes.
-            listed = f" There is {', '.join(known_here)}." if place.layer > Layer.FILE else ""
+            # The packaged file lists them all; a flag or a variable has no such list beside it.
+            listed = f" There is {', '.join(known_here)}." if location.layer > Layer.FILE else ""
             raise ValueError(f"unknown parameter{nearest(name, known_here)}{listed}")
         number = known_here[name].parse(value)
-        if place.packaged and number == known_here[name].default:
+        if location.packaged and number == known_here[name].default:
             return
         self.parameters.setdefault(strategy, {})[name] = number
         key = f"parameters.{strategy}.{name}" if strategy else f"parameters.{name}"
-        self._claim(key, number, place, Rank.OWN if strategy else Rank.COMMON)
+        self._claim(key, number, location, Rank.OWN if strategy else Rank.COMMON)
 
     def finish(self, own: Path) -> None:
         """Loads the strategies of the user's folders, and checks what is said about strategies.
@@ -164,20 +161,20 @@ class Layers:
         Args:
             own: The user's own folder of strategies.
         """
-        from edge_tui import decoders
-
         named = self.flat.get("decoder_folders", ())
         decoders.load([own, *map(expand, named)])
-        for key, value, place in self._deferred:
-            self._attempt(self._strategy if key == "strategy" else self._parameter, key, value, place)
+        for key, value, location in self._deferred:
+            self._attempt(
+                self._put_strategy if key == "strategy" else self._put_parameter, key, value, location
+            )
 
 
 def _needs_value(key: str) -> bool:
-    """Whether an empty text is no value of a key."""
+    """Tells whether an empty text is no value of a key."""
     if key == "strategy" or key.startswith(("parameters.", TEMPLATE)):
         return True
     try:
-        SCHEMA["precision" if key == "quantization" else key](Literal(""))
+        SCHEMA["precision" if key == "quantization" else key](RawText(""))
     except KeyError:
         return False
     except ValueError:

@@ -1,9 +1,12 @@
-"""Finds strategies, their parameters and flags by name, and the known name nearest to a misspelt one."""
+"""Finds strategies, parameters and flags by name, and the known name nearest to a misspelt one."""
 
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from typing import TYPE_CHECKING
+
+from edge_tui import decoders
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,15 +23,13 @@ _TABLE_FLAGS = {"parameters": "--set", "template": "--template"}
 
 
 def flag_of(key: str) -> str:
-    """The flag that sets a key."""
+    """Returns the flag that sets a key."""
     plain = f"--{key.rpartition('.')[2].replace('_', '-')}"
     return _FLAGS.get(key) or _TABLE_FLAGS.get(key.partition(".")[0], plain)
 
 
 def canonical(strategy: str) -> str:
-    """A strategy's registry name; a name nobody knows stays as it is."""
-    from edge_tui import decoders
-
+    """Returns a strategy's registry name; an unknown name stays as it is."""
     try:
         return decoders.find(strategy).name
     except decoders.UnknownStrategy:
@@ -36,9 +37,7 @@ def canonical(strategy: str) -> str:
 
 
 def parameters_of(strategy: str) -> tuple[Param, ...]:
-    """What can be set for a strategy; nothing for a name nobody knows."""
-    from edge_tui import decoders
-
+    """Returns the parameters of a strategy; none for an unknown name."""
     try:
         return tuple(decoders.find(strategy).params)
     except decoders.UnknownStrategy:
@@ -46,12 +45,18 @@ def parameters_of(strategy: str) -> tuple[Param, ...]:
 
 
 def declared(strategies: Iterable[Decoder]) -> dict[str, Param]:
-    """The parameters of some strategies by name."""
+    """Returns the parameters of some strategies by name."""
     return {param.name: param for decoder in strategies for param in decoder.params}
 
 
+def shared_parameters() -> dict[str, Param]:
+    """Returns the parameters that several strategies declare alike: temperature, penalties."""
+    counted = Counter(param for decoder in decoders.strategies() for param in decoder.params)
+    return {param.name: param for param, count in counted.items() if count > 2}
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean "x"?`, or a full stop when no known name is close."""
+    """Returns `; did you mean "x"?`, or a full stop when no known name is close."""
     known = list(known)
     # Someone who forgets the table writes only the last part.
     tails = {option.rpartition(".")[2]: option for option in known}

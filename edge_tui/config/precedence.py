@@ -1,4 +1,4 @@
-"""Orders the places that a value may come from: the highest layer holds, and those below are told as lost.
+"""Decides between values of one setting: the highest layer wins, and the losers are listed.
 
 `mode` is a second name for a temperature. It competes with `parameters.temperature` by its layer; within one
 layer it wins.
@@ -18,7 +18,7 @@ TEMPERATURE = "temperature"
 
 
 class Layer(IntEnum):
-    """Where a value was said, lowest first."""
+    """Ranks the places that give values, lowest first."""
 
     DEFAULT = 0
     FILE = 1
@@ -29,7 +29,7 @@ class Layer(IntEnum):
 
 
 class Rank(IntEnum):
-    """How closely a key means a parameter, within one layer."""
+    """Ranks the keys that set a parameter, within one layer."""
 
     COMMON = 0
     """A key of `[parameters]`."""
@@ -40,15 +40,15 @@ class Rank(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A value that one place gives.
+    """Holds a value that one place gives for a setting.
 
     Attributes:
-        key: Dotted path under which it was said.
-        value: What it comes to.
+        key: Dotted path in that place.
+        value: In the settings' own type.
         source: "config.toml:12", "EDGE_TUI_SEED", "--set", …
         layer: Of the source.
         rank: Within the layer.
-        word: What was said, where that is not the value itself: a mode.
+        word: The mode that stands for the value; "" where the value itself was given.
     """
 
     key: str
@@ -66,14 +66,14 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The claim that holds, and those that lost to it, the strongest first."""
+    """Holds the claim that wins and those that lose to it, the strongest first."""
 
     winner: Claim
-    lost: tuple[Claim, ...] = ()
+    losers: tuple[Claim, ...] = ()
 
-    def losers(self) -> str:
-        """Says who lost: `config.toml:1's mode = exploratory (1.5) lost`; "" where nobody did."""
-        return f"{'; '.join(map(str, self.lost))} lost" if self.lost else ""
+    def losers_text(self) -> str:
+        """Lists the losers: `config.toml:1's mode = exploratory (1.5) lost`; "" without any."""
+        return f"{'; '.join(map(str, self.losers))} lost" if self.losers else ""
 
 
 def _shown(value: Any) -> str:
@@ -84,8 +84,8 @@ def _shown(value: Any) -> str:
     return "auto" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def told(claims: Iterable[Claim]) -> list[dict[str, Any]]:
-    """Claims as JSON: key, value, source, and the mode where one was said."""
+def claims_json(claims: Iterable[Claim]) -> list[dict[str, Any]]:
+    """Returns claims for JSON: key, value, source, and the mode where one was given."""
     return [
         {"key": claim.key, "value": claim.value, "source": claim.source}
         | ({"mode": claim.word} if claim.word else {})
@@ -95,12 +95,12 @@ def told(claims: Iterable[Claim]) -> list[dict[str, Any]]:
 
 def decide(claims: Iterable[Claim]) -> Decision | None:
     """Returns the claim of the highest layer, by rank within it, the last one of equals; None without any."""
-    *lost, winner = sorted(claims, key=lambda claim: (claim.layer, claim.rank)) or (None,)
-    return None if winner is None else Decision(winner, tuple(reversed(lost)))
+    *losers, winner = sorted(claims, key=lambda claim: (claim.layer, claim.rank)) or (None,)
+    return None if winner is None else Decision(winner, tuple(reversed(losers)))
 
 
 def temperature_of(modes: Sequence[Claim]) -> tuple[Claim, ...]:
-    """The temperature that the mode in force claims; none under "custom"."""
+    """Returns the winning mode's claim on the temperature; none under "custom"."""
     decision = decide(modes)
     if decision is None or decision.winner.value not in MODE_TEMPERATURE:
         return ()

@@ -1,4 +1,4 @@
-"""Presets: a strategy with its values under a name, one TOML file each.
+"""Reads and writes presets: a strategy with its values under a name, one TOML file each.
 
 Four come along; the user's own lie in `presets/` of the configuration folder and win by name. A file may
 also set `mode`, `max_length`, `stop`, `system`, and hold a `prompt` to begin with.
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from edge_tui.config import resources
-from edge_tui.config.reader import read
-from edge_tui.engine.port import Mode
+from edge_tui.config.reader import UnreadableFile, parse
+from edge_tui.config.schema import SCHEMA, STRING
 from edge_tui.errors import EdgeError
 from edge_tui.util.atomic_write import replace_file
 from edge_tui.util.user_file import list_files, reason
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from edge_tui.engine.port import Mode
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
-_KINDS: dict[str, type] = {
-    "title": str, "summary": str, "strategy": str, "mode": str, "max_length": int, "system": str,
-    "prompt": str,
-}  # fmt: skip
+_TYPES = {key: SCHEMA[key] for key in ("strategy", "mode", "max_length", "stop", "system")}
+_TYPES |= dict.fromkeys(("title", "summary", "prompt"), STRING)
 
 
 class PresetError(EdgeError, ValueError):
-    """A preset that cannot be read or written; one sentence."""
+    """Refuses a preset that cannot be read or written."""
 
     code = "preset"
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """What is taken over at once.
+    """Holds a strategy and the values that are set with it.
 
     Attributes:
         name: Its file's name without the ending.
@@ -49,7 +49,7 @@ class Preset:
         stop: Stop strings.
         system: System prompt.
         prompt: Text to begin with.
-        own: Whether it is the user's.
+        own: True if it is the user's.
     """
 
     name: str
@@ -66,14 +66,14 @@ class Preset:
 
 
 def user_folder() -> Path:
-    """Where the user's own presets lie."""
+    """Returns the folder of the user's own presets."""
     from edge_tui.config.settings import user_config
 
     return user_config().parent / "presets"
 
 
 def load(own: Path | None = None) -> tuple[list[Preset], list[str]]:
-    """Every preset, the user's own first, and a sentence for each file that cannot be used."""
+    """Returns every preset, the user's own first, and a sentence for each file that cannot be used."""
     own = own or user_folder()
     found: dict[str, Preset] = {}
     problems: list[str] = []
@@ -94,17 +94,17 @@ def read_preset(path: Path, *, own: bool = False) -> Preset:
     Raises:
         PresetError: naming the file, the line and the key at fault.
     """
-    document, notices = read(path)
-    if notices:
-        place = f"{path.name}:{notices[0].line}" if notices[0].line else path.name
-        reason = notices[0].message.removesuffix("; the defaults are used.")
-        raise PresetError(f"Preset {place}: {reason}.")
+    try:
+        document = parse(path)
+    except UnreadableFile as error:
+        place = f"{path.name}:{error.line}" if error.line else path.name
+        raise PresetError(f"Preset {place}: {error}.") from error
 
     def refuse(key: str, reason: str) -> PresetError:
         line = document.line(key)
         return PresetError(f"Preset {path.name}{f':{line}' if line else ''}: {key} {reason}")
 
-    given: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     parameters: dict[str, float | str] = {}
     for key, value in document.values.items():
         if key.startswith("parameters."):
@@ -113,27 +113,20 @@ def read_preset(path: Path, *, own: bool = False) -> Preset:
             if not isinstance(value, int | float | str):
                 raise refuse(key, "must be a number or a word.")
             parameters[key.removeprefix("parameters.")] = value
-        elif key == "stop":
-            if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-                raise refuse(key, "must be a list of texts.")
-            given[key] = tuple(value)
-        elif key not in _KINDS:
-            raise refuse(key, f"is unknown; there are {', '.join(_KINDS)}, stop and [parameters].")
-        elif type(value) is not _KINDS[key]:
-            raise refuse(key, f"must be a {'whole number' if _KINDS[key] is int else 'text in quotes'}.")
+        elif key not in _TYPES:
+            raise refuse(key, f"is unknown; there are {', '.join(_TYPES)} and [parameters].")
         else:
-            given[key] = value
-    if "strategy" not in given:
+            try:
+                fields[key] = _TYPES[key](value)
+            except ValueError as error:
+                raise refuse(key, str(error)) from error
+    if "strategy" not in fields:
         raise PresetError(f"Preset {path.name}: it needs a strategy.")
-    if given.get("mode", "custom") not in get_args(Mode):
-        raise refuse("mode", f"must be {' | '.join(get_args(Mode))}.")
-    if not 1 <= given.get("max_length", 1) <= 2**20:
-        raise refuse("max_length", f"must be a whole number from 1 to {2**20}.")
-    return Preset(path.stem, parameters=parameters, own=own, **given)
+    return Preset(path.stem, parameters=parameters, own=own, **fields)
 
 
 def name_of(title: str) -> str:
-    """A file name for what the user typed; "" if nothing of it can be one."""
+    """Makes a file name of a title; "" if nothing of it can be one."""
     name = re.sub(r"[^a-z0-9_-]+", "-", title.lower()).strip("-")[:40]
     return name if _NAME.fullmatch(name) else ""
 

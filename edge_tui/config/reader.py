@@ -1,7 +1,4 @@
-"""Reads a TOML file that people write by hand: values, the line of each key, and what is wrong with it.
-
-Whatever the file holds, nothing is raised and nothing is written: the worst case is no values and one notice.
-"""
+"""Parses a TOML file that people write by hand: values, the line of each key, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -25,11 +22,11 @@ _KEY_LINE = re.compile(rf"^\s*({_KEY})\s*=")
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something the user should read about a setting. `str(notice)` is the whole sentence.
+    """Tells the user something about a setting. `str(notice)` is the whole sentence.
 
     Attributes:
         message: What is wrong and what was done instead.
-        origin: Where it was said: a file's path, an environment variable, a flag.
+        origin: Where the value stands: a file's path, an environment variable, a flag.
         line: 1-based line in the file, 0 where it has none.
         key: Dotted path of the setting, "" where the file as a whole is meant.
         column: 1-based column of the key in that line, 0 where it has none.
@@ -45,7 +42,7 @@ class Notice:
         return self._placed(self.line)
 
     def precise(self) -> str:
-        """The same with the column, for who is about to mend it."""
+        """Returns the sentence with the column, for an editor."""
         return self._placed(self.line, self.column)
 
     def _placed(self, *numbers: int) -> str:
@@ -55,7 +52,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A parsed file.
+    """Holds a parsed file.
 
     Attributes:
         path: Where it was read from.
@@ -70,15 +67,15 @@ class Document:
     texts: tuple[str, ...] = field(default=(), repr=False)
 
     def line(self, key: str) -> int:
-        """The line of a dotted key; of the table that holds it, where it stands inside an inline table."""
+        """Returns the line of a dotted key, or of the inline table that holds it; 0 where it is missing."""
         while key:
             if key in self.lines:
                 return self.lines[key]
             key = key.rpartition(".")[0]
         return 0
 
-    def place(self, key: str) -> tuple[int, int]:
-        """The line and column of a dotted key, 1-based; zeros where it stands nowhere."""
+    def position(self, key: str) -> tuple[int, int]:
+        """Returns the line and column of a dotted key, 1-based; zeros where it is missing."""
         line = self.line(key)
         if not line:
             return 0, 0
@@ -90,59 +87,89 @@ class Document:
 
 
 def _name(key: str) -> str:
-    """A pattern for the last part of a dotted key, as it is written."""
+    """Returns a pattern for the last part of a dotted key, as it is written."""
     return rf"""(?<![\w"'-])["']?{re.escape(key.rpartition(".")[2])}["']?"""
 
 
-def read(path: Path, *, required: bool = False) -> tuple[Document, list[Notice]]:
-    """Parses a TOML file.
+class UnreadableFile(Exception):
+    """Refuses a TOML file.
 
     Args:
-        path: The file.
-        required: Whether its absence is worth a notice.
-
-    Returns:
-        The document, empty when unusable, and what went wrong.
+        reason: The rest of a sentence about the file, without a full stop.
+        line: 1-based line at fault, 0 where there is none.
+        column: 1-based column, 0 where there is none.
     """
 
-    def refused(reason: str, line: int = 0, column: int = 0) -> tuple[Document, list[Notice]]:
-        notice = Notice(f"{reason}; the defaults are used.", str(path), line, column=column)
-        return Document(path), [notice]
+    def __init__(self, reason: str, line: int = 0, column: int = 0) -> None:
+        super().__init__(reason)
+        self.line = line
+        self.column = column
 
+
+class MissingFile(UnreadableFile):
+    """Reports that there is no such file."""
+
+
+def parse(path: Path) -> Document:
+    """Parses a TOML file.
+
+    Raises:
+        UnreadableFile: it is missing, cannot be read, or is not TOML.
+    """
     try:
         raw = user_file.read_bytes(path)
-    except FileNotFoundError:
-        return refused("there is no such file") if required else (Document(path), [])
-    except IsADirectoryError:
-        return refused("this is a folder, but a TOML file was expected")
+    except FileNotFoundError as error:
+        raise MissingFile("there is no such file") from error
+    except IsADirectoryError as error:
+        raise UnreadableFile("this is a folder, but a TOML file was expected") from error
     except OSError as error:
-        return refused(f"cannot be read ({user_file.reason(error)})")
+        raise UnreadableFile(f"cannot be read ({user_file.reason(error)})") from error
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return refused("is encoded as UTF-16, but TOML must be UTF-8")
+        raise UnreadableFile("is encoded as UTF-16, but TOML must be UTF-8")
     # Windows editors put a UTF-8 byte order mark in front; the content is sound.
     raw = raw.removeprefix(b"\xef\xbb\xbf")
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
-        return refused("is not UTF-8", raw.count(b"\n", 0, error.start) + 1)
+        raise UnreadableFile("is not UTF-8", raw.count(b"\n", 0, error.start) + 1) from error
 
     import tomli
 
     try:
         data = tomli.loads(text)
     except tomli.TOMLDecodeError as error:
-        # "Overwrite" and "declare … twice" are its words for a key or a table that stands there already.
+        # tomli has no code for a key or a table that stands there already; these are its words.
         again = error.msg.startswith(("Cannot overwrite", "Cannot declare", "Cannot mutate"))
         stated = text.split("\n")[error.lineno - 1].split("=")[0].strip() if again and error.lineno else ""
         reason = f"{stated} stands in the file twice; keep one of them" if stated else error.msg
-        return refused(f"not valid TOML at column {error.colno} ({reason})", error.lineno, error.colno)
-    except RecursionError:
-        return refused("nested too deeply")
-    return Document(path, dict(flatten(data)), _lines(text), tuple(text.split("\n"))), []
+        message = f"not valid TOML at column {error.colno} ({reason})"
+        raise UnreadableFile(message, error.lineno, error.colno) from error
+    except RecursionError as error:
+        raise UnreadableFile("nested too deeply") from error
+    return Document(path, dict(flatten(data)), _lines(text), tuple(text.split("\n")))
+
+
+def read(path: Path, *, required: bool = False) -> tuple[Document, list[Notice]]:
+    """Parses a TOML file; one that cannot be used is an empty document and a notice.
+
+    Args:
+        path: The file.
+        required: True if its absence is worth a notice.
+    """
+    try:
+        return parse(path), []
+    except MissingFile as error:
+        refusal: UnreadableFile = error
+        if not required:
+            return Document(path), []
+    except UnreadableFile as error:
+        refusal = error
+    notice = Notice(f"{refusal}; the defaults are used.", str(path), refusal.line, column=refusal.column)
+    return Document(path), [notice]
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of nested tables as (dotted path, value). A template variable is a leaf, also as a table."""
+    """Yields leaves of nested tables as (dotted path, value); a template variable is always a leaf."""
     for name, value in table.items():
         if isinstance(value, dict) and prefix != TEMPLATE:
             yield from flatten(value, f"{prefix}{name}.")
@@ -151,7 +178,7 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def _lines(text: str) -> dict[str, int]:
-    """Where each key stands. tomli keeps no positions; keys of valid TOML begin a line, which is enough."""
+    """Finds the line of each key. tomli keeps no positions, but keys of valid TOML begin a line."""
     lines: dict[str, int] = {}
     table, quote = "", ""
     for number, line in enumerate(text.split("\n"), 1):
@@ -173,7 +200,7 @@ def _path(key: str) -> str:
 
 
 def comments(path: Path) -> dict[str, str]:
-    """The comment above each key of a TOML file, in one line each; what cannot be read has none."""
+    """Returns the comment above each key of a TOML file in one line; none of a file that cannot be read."""
     document, notices = read(path)
     if notices:
         return {}

@@ -1,6 +1,6 @@
-"""What each setting may be: one kind per key, from a TOML value or a text to the settings' own type.
+"""Declares the type of each setting, which turns a TOML value or a text into the settings' own value.
 
-A kind raises `ValueError` with the rest of a sentence about the key: "must be …, not …".
+A type raises `ValueError` with the rest of a sentence about the key: "must be …, not …".
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from edge_tui.engine import seeds
 from edge_tui.engine.port import Mode, Precision
 
 
-class Kind(Protocol):
-    """What a setting may be."""
+class SettingType(Protocol):
+    """Checks and converts the values of one setting."""
 
     @property
-    def range(self) -> str:
-        """In words, as messages and the settings screen say it."""
+    def allowed(self) -> str:
+        """The values in words, as messages and the settings screen show them."""
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """All it may be, as texts; () where that is too much to list."""
+        """Every value as a text; () where they are too many to list."""
 
     def __call__(self, value: Any) -> Any:
-        """The value in the settings' own type.
+        """Returns the value in the settings' own type.
 
         Raises:
             ValueError: it is none; the rest of a sentence about the key.
@@ -35,7 +35,7 @@ class Kind(Protocol):
 QUANTIZATION = {"none": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "int4": "4bit"}
 """Other names of precisions, under the key `quantization`."""
 
-_SWITCH = {
+_BOOLEANS = {
     "true": True,
     "yes": True,
     "on": True,
@@ -47,17 +47,17 @@ _SWITCH = {
 }
 
 
-class Literal(str):
-    """A value that came as text (environment, command line) and may mean a number, a switch or a list."""
+class RawText(str):
+    """A value that came as text (environment, command line) and may mean a number, a boolean or a list."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True)
-class Text:
-    """Any string, or any but the empty one."""
+class String:
+    """Takes any string, or any but the empty one."""
 
-    range: str = "a text"
+    allowed: str = "a text"
     choices: tuple[str, ...] = ()
     empty: bool = True
 
@@ -70,64 +70,74 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Switch:
-    """True or false."""
+class Boolean:
+    """Takes true or false; where it is automatic, also "auto", which leaves the choice open (None)."""
 
-    range: str = "true | false"
-    choices: tuple[str, ...] = ("true", "false")
+    automatic: bool = False
 
-    def __call__(self, value: Any) -> bool:
-        if isinstance(value, Literal) and value.lower() in _SWITCH:
-            return _SWITCH[value.lower()]
+    @property
+    def allowed(self) -> str:
+        return '"auto" or true | false' if self.automatic else "true | false"
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return ("auto", "true", "false") if self.automatic else ("true", "false")
+
+    def __call__(self, value: Any) -> bool | None:
+        if self.automatic and value == "auto":
+            return None
+        if isinstance(value, RawText) and value.lower() in _BOOLEANS:
+            return _BOOLEANS[value.lower()]
         if not isinstance(value, bool):
-            raise ValueError(f"must be true or false, not {_shown(value)}.")
+            auto = '"auto" or ' if self.automatic else ""
+            raise ValueError(f"must be {auto}true or false, not {_shown(value)}.")
         return value
 
 
 @dataclass(frozen=True)
-class Whole:
-    """A whole number within bounds."""
+class Integer:
+    """Takes a whole number within bounds."""
 
     low: int
     high: int
     choices: tuple[str, ...] = ()
 
     @property
-    def range(self) -> str:
+    def allowed(self) -> str:
         return f"a whole number from {self.low} to {self.high}"
 
     def __call__(self, value: Any) -> int:
-        number = int(value) if isinstance(value, Literal) and re.fullmatch(r"[+-]?\d{1,40}", value) else value
+        number = int(value) if isinstance(value, RawText) and re.fullmatch(r"[+-]?\d{1,40}", value) else value
         if not isinstance(number, int) or isinstance(number, bool) or not self.low <= number <= self.high:
-            raise ValueError(f"must be {self.range}, not {_shown(value)}.")
+            raise ValueError(f"must be {self.allowed}, not {_shown(value)}.")
         return number
 
 
 @dataclass(frozen=True)
-class OneOf:
-    """One of a few words."""
+class Choice:
+    """Takes one of a few words."""
 
     choices: tuple[str, ...]
 
     @property
-    def range(self) -> str:
+    def allowed(self) -> str:
         return " | ".join(self.choices)
 
     def __call__(self, value: Any) -> str:
         if value not in self.choices:
-            raise ValueError(f"must be {self.range}, not {_shown(value)}.")
+            raise ValueError(f"must be {self.allowed}, not {_shown(value)}.")
         return str(value)
 
 
 @dataclass(frozen=True)
-class Texts:
-    """A list of strings; one string is a list of one."""
+class StringList:
+    """Takes a list of strings; one string is a list of one."""
 
-    range: str = "a list of texts"
+    allowed: str = "a list of texts"
     choices: tuple[str, ...] = ()
 
     def __call__(self, value: Any) -> tuple[str, ...]:
-        if isinstance(value, Literal) and value.lstrip().startswith("["):
+        if isinstance(value, RawText) and value.lstrip().startswith("["):
             import tomli
 
             try:
@@ -142,89 +152,66 @@ class Texts:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A place for weights."""
+class DeviceName:
+    """Takes the name of a device."""
 
-    range: str = "auto, cpu, mps, cuda or cuda:N"
+    allowed: str = "auto, cpu, mps, cuda or cuda:N"
     choices: tuple[str, ...] = ()
 
     def __call__(self, value: Any) -> str:
         if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", value):
-            raise ValueError(f"must be {self.range}, not {_shown(value)}.")
+            raise ValueError(f"must be {self.allowed}, not {_shown(value)}.")
         return str(value)
 
 
 @dataclass(frozen=True)
-class Automatic:
-    """What another kind takes, or the word "auto", which leaves the choice open (None)."""
-
-    kind: Kind
-
-    @property
-    def range(self) -> str:
-        return f'"auto" or {self.kind.range}'
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        return ("auto", *self.kind.choices) if self.kind.choices else ()
-
-    def __call__(self, value: Any) -> Any:
-        if value == "auto":
-            return None
-        try:
-            return self.kind(value)
-        except ValueError as error:
-            raise ValueError(str(error).replace("must be ", 'must be "auto" or ', 1)) from None
-
-
-@dataclass(frozen=True)
 class Seed:
-    """A seed; "auto" and -1 draw one for each run (None)."""
+    """Takes a seed; "auto" and -1 draw one for each run (None)."""
 
-    range: str = f'"auto" or -1 (draws one), or a whole number from 0 to {seeds.MOST}'
+    allowed: str = f'"auto" or -1 (draws one), or a whole number from 0 to {seeds.MOST}'
     choices: tuple[str, ...] = ()
 
     def __call__(self, value: Any) -> int | None:
         if value == "auto":
             return None
         try:
-            number = Whole(-1, seeds.MOST)(value)
+            number = Integer(-1, seeds.MOST)(value)
         except ValueError:
-            raise ValueError(f"must be {self.range}, not {_shown(value)}.") from None
+            raise ValueError(f"must be {self.allowed}, not {_shown(value)}.") from None
         return None if number == -1 else number
 
 
 def _shown(value: Any) -> str:
-    shown = repr(str(value) if isinstance(value, Literal) else value)
+    shown = repr(str(value) if isinstance(value, RawText) else value)
     return shown if len(shown) <= 60 else f"{shown[:57]}…"
 
 
-text = Text()
-SCHEMA: dict[str, Kind] = {
-    "models.name": Text(empty=False),
-    "models.expert": text,
-    "models.amateur": text,
-    "models.draft": text,
-    "models.folders": Texts(),
-    "precision": OneOf(get_args(Precision)),
-    "device": Place(),
-    "context": Whole(0, 2**24),
-    "strategy": text,
-    "mode": OneOf(get_args(Mode)),
-    "stream": Switch(),
-    "max_length": Whole(1, 2**20),
+STRING = String()
+SCHEMA: dict[str, SettingType] = {
+    "models.name": String(empty=False),
+    "models.expert": STRING,
+    "models.amateur": STRING,
+    "models.draft": STRING,
+    "models.folders": StringList(),
+    "precision": Choice(get_args(Precision)),
+    "device": DeviceName(),
+    "context": Integer(0, 2**24),
+    "strategy": STRING,
+    "mode": Choice(get_args(Mode)),
+    "stream": Boolean(),
+    "max_length": Integer(1, 2**20),
     "seed": Seed(),
-    "stop": Texts(),
-    "chat": Automatic(Switch()),
-    "system": text,
-    "control_tokens": Switch(),
-    "decoder_folders": Texts(),
-    "ui.theme": Text(empty=False),
-    "ui.frame_rate": Whole(1, 60),
-    "ui.sidebar": Switch(),
-    "ui.ascii": Automatic(Switch()),
-    "ui.mouse": Switch(),
-    "ui.tour": Switch(),
-    "history.keep": Switch(),
+    "stop": StringList(),
+    "chat": Boolean(automatic=True),
+    "system": STRING,
+    "control_tokens": Boolean(),
+    "decoder_folders": StringList(),
+    "ui.theme": String(empty=False),
+    "ui.frame_rate": Integer(1, 60),
+    "ui.sidebar": Boolean(),
+    "ui.ascii": Boolean(automatic=True),
+    "ui.mouse": Boolean(),
+    "ui.tour": Boolean(),
+    "history.keep": Boolean(),
 }
 """Every setting but the open tables `parameters`, `template` and `keys`, by dotted path."""

@@ -1,8 +1,8 @@
-"""Every setting, where its value came from, and what was wrong with what people wrote.
+"""Holds every setting and the source of its value, and loads them from files, environment and flags.
 
 The layers, later ones win key by key: the built-in defaults (equal to the packaged `config.toml`), the
 user's own `config.toml`, the environment (`EDGE_TUI_STRATEGY`, `EDGE_TUI_MODELS__NAME`: a double underscore
-stands for the dot), the command line; `precedence` has their order. A value that cannot be used leaves the
+stands for the dot), the command line; `precedence` orders them. A value that cannot be used leaves the
 layer below in force and yields one `Notice`; nothing here raises, and no file is ever written.
 
 Strategies' own parameters are checked against their declarations, so the ranges in the sidebar, on the
@@ -12,6 +12,7 @@ command line and here are the same. Loads no torch.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from edge_tui.engine.port import MODE_TEMPERATURE, ModelSpec
 from edge_tui.util.user_file import exists, expand
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from edge_tui.config.precedence import Decision
     from edge_tui.engine.port import Mode, Precision
@@ -37,7 +38,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """Which models play. A name is "demo/expert", a repository id in the local cache, or a folder."""
+    """Names the model of each role: "demo/expert", a repository id in the local cache, or a folder."""
 
     name: str = "demo/expert"
     expert: str = ""
@@ -51,7 +52,7 @@ class Models:
 
 @dataclass(frozen=True, slots=True)
 class Ui:
-    """How the screen looks and reacts."""
+    """Settings of the screen."""
 
     theme: str = "auto"
     """"auto" follows the terminal's light or dark."""
@@ -105,26 +106,24 @@ class Settings:
     """Action id → key, where the user wants another than the built-in one."""
     parameters: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Strategy → parameter → value, only what was set; `COMMON` holds for every strategy."""
-    sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
-    """Dotted key → where its value came from; what is missing is a default."""
     claims: Mapping[str, Sequence[Claim]] = field(default_factory=dict, compare=False, repr=False)
-    """Dotted key → every value that was given for it, the one that holds last."""
+    """Dotted key → every value given for it, the winner last; a missing key has its default."""
     file: Path | None = field(default=None, compare=False, repr=False)
     """The user's own file, whether it is there or not; None where there is none to write to."""
     flags: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
-    """What the command line said, as `load` was told."""
+    """The `overrides` of `load`."""
 
-    def again(self) -> tuple[Settings, list[Notice]]:
-        """Reads all layers anew, after the user's file was changed."""
+    def reload(self) -> tuple[Settings, list[Notice]]:
+        """Reads all layers again, after the user's file was changed."""
         return load(self.flags, user_file=self.file if self.file and exists(self.file) else None)
 
     @property
     def expert(self) -> str:
-        """The model that plays the expert."""
+        """The expert's model: `models.expert`, else `models.name`."""
         return self.models.expert or self.models.name
 
     def specs(self) -> dict[str, ModelSpec]:
-        """The model of each role, as the engine wants to be told."""
+        """Returns the model of each role for the engine."""
         names = {
             "model": self.models.name,
             "expert": self.expert,
@@ -136,21 +135,23 @@ class Settings:
         }
 
     def source(self, key: str) -> str:
-        """Where a value came from: "default", "config.toml:12", "EDGE_TUI_STRATEGY" or "--strategy"."""
-        return self.sources.get(key, "default")
+        """Returns the source of a value: "default", "config.toml:12", "EDGE_TUI_STRATEGY" or "--strategy"."""
+        claims = self.claims.get(key)
+        return claims[-1].source if claims else "default"
 
     def claims_of(self, key: str) -> tuple[Claim, ...]:
-        """Every value that was given for a key, the one that holds last."""
-        value = self._value(key)
+        """Returns every value given for a key, the winner last."""
+        value = self.value_of(key)
         found = tuple(self.claims.get(key, ()))
         if found and found[-1].value == value:
             return found
-        if value is None or (not key.startswith("parameters.") and value == _default(key)):
+        if value is None or (not key.startswith("parameters.") and value == _DEFAULTS.value_of(key)):
             return ()
         rank = Rank.OWN if key.count(".") == 2 else Rank.COMMON
         return (Claim(key, value, self.source(key), Layer.FILE, rank),)
 
-    def _value(self, key: str) -> Any:
+    def value_of(self, key: str) -> Any:
+        """Returns the value of a dotted key; None for a parameter, variable or key that was not set."""
         if key.startswith("parameters."):
             strategy, _, name = key.removeprefix("parameters.").rpartition(".")
             return self.parameters.get(strategy, {}).get(name)
@@ -158,17 +159,17 @@ class Settings:
         value = getattr(self, table)
         if not name:
             return value
-        return value.get(name) if isinstance(value, dict) else getattr(value, name)
+        return value.get(name) if isinstance(value, Mapping) else getattr(value, name)
 
     def decision(
         self, strategy: str, name: str, more: Sequence[Claim] = (), modes: Sequence[Claim] = ()
     ) -> Decision | None:
-        """Decides which value of a strategy's parameter holds; None leaves it to the strategy.
+        """Decides between the values of a strategy's parameter; None leaves it to the strategy.
 
         Args:
-            strategy: Its name; `COMMON` decides what holds for a strategy without a table of its own.
+            strategy: Its name; `COMMON` decides for a strategy without a table of its own.
             name: The parameter's.
-            more: Claims of this session on the parameter: a preset's, what was turned.
+            more: Claims of this session on the parameter: a preset's, a live change.
             modes: Its claims on the mode.
         """
         strategy = canonical(strategy)
@@ -182,29 +183,29 @@ class Settings:
         return decide([*claims, *temperature_of(modes)] if name == TEMPERATURE else claims)
 
     def decisions(self, strategy: str) -> dict[str, Decision]:
-        """What was set for a strategy's parameters, the mode's temperature included."""
+        """Decides every parameter of a strategy that was set, the mode's temperature included."""
         decided = {param.name: self.decision(strategy, param.name) for param in parameters_of(strategy)}
         return {name: decision for name, decision in decided.items() if decision is not None}
 
     def values(self, strategy: str) -> dict[str, float]:
-        """What was set for a strategy's parameters, whatever the mode; what is missing takes its default."""
+        """Returns the values that were set for a strategy's parameters, whatever the mode."""
         return {claim.key.rpartition(".")[2]: claim.value for claim in self._without_mode(strategy)}
 
     def value_sources(self, strategy: str) -> dict[str, str]:
-        """Where each of `values(strategy)` came from."""
+        """Returns the source of each of `values(strategy)`."""
         return {claim.key.rpartition(".")[2]: claim.source for claim in self._without_mode(strategy)}
 
-    def ties(self) -> list[Notice]:
-        """One notice for each parameter of the strategy that two flags set: which of them holds."""
+    def flag_conflicts(self) -> list[Notice]:
+        """Returns a notice for each parameter of the strategy that two flags set, with the one that wins."""
         return [
             Notice(f"{name} is {decision.winner.value:.6g}, as {_named(decision.winner)} says; {losers}")
             for name, decision in self.decisions(self.strategy).items()
             if decision.winner.layer is Layer.FLAG
-            and (losers := _sentence(each for each in decision.lost if each.layer is Layer.FLAG))
+            and (losers := _sentence(each for each in decision.losers if each.layer is Layer.FLAG))
         ]
 
     def for_run(self, strategy: str) -> tuple[dict[str, float], dict[str, str], Mode]:
-        """The values, sources and mode of a `Request`: a mode that holds takes the place of a temperature."""
+        """Returns a `Request`'s values, sources and mode; a mode that wins replaces the temperature."""
         decisions, mode = self.decisions(strategy), self.mode_for(strategy)
         values = {n: d.winner.value for n, d in decisions.items() if d.winner.rank is not Rank.MODE}
         sources = {n: d.winner.source for n, d in decisions.items()}
@@ -214,19 +215,22 @@ class Settings:
 
     def _without_mode(self, strategy: str) -> list[Claim]:
         decisions = self.decisions(strategy).values()
-        claims = ((decision.winner, *decision.lost) for decision in decisions)
+        claims = ((decision.winner, *decision.losers) for decision in decisions)
         return [each for all_of in claims if (each := _first_of_parameters(all_of)) is not None]
 
     def mode_for(self, strategy: str) -> Mode:
-        """The mode, if it decides the strategy's temperature; "custom" where something above it does."""
+        """Returns the mode if it decides the strategy's temperature, else "custom"."""
         decision = self.decision(strategy, TEMPERATURE)
         if decision is None or decision.winner.rank is Rank.MODE:
             return self.mode if decision is not None or self.mode not in MODE_TEMPERATURE else "custom"
         return "custom"
 
 
+_DEFAULTS = Settings()
+
+
 def _named(claim: Claim) -> str:
-    """A flag with its value: `--mode exploratory`."""
+    """Returns a flag with its value: `--mode exploratory`."""
     name = claim.key.removeprefix("parameters.")
     return f"{claim.source} {claim.word}" if claim.word else f"{claim.source} {name}={claim.value:.6g}"
 
@@ -245,7 +249,7 @@ def _first_of_parameters(claims: Sequence[Claim]) -> Claim | None:
 
 
 def user_config() -> Path:
-    """The user's own file: `edge-tui/config.toml` in the platform's configuration folder."""
+    """Returns the user's own file: `edge-tui/config.toml` in the platform's configuration folder."""
     import platformdirs
 
     return platformdirs.user_config_path("edge-tui", appauthor=False) / "config.toml"
@@ -256,12 +260,12 @@ def load(
     env: Mapping[str, str] | None = None,
     user_file: Path | None = None,
 ) -> tuple[Settings, list[Notice]]:
-    """Puts the layers on top of each other.
+    """Loads the layers and puts them on top of each other.
 
     Args:
-        overrides: What the command line says, by dotted path ("models.name", "parameters.temperature").
+        overrides: The command line's values by dotted path ("models.name", "parameters.temperature").
         env: The environment; `os.environ` when None.
-        user_file: Read instead of the user's own `config.toml`; then its absence is worth a notice.
+        user_file: A file in the place of the user's own `config.toml`; its absence is worth a notice.
 
     Returns:
         The settings, and one notice for each thing that could not be used.
@@ -269,14 +273,14 @@ def load(
     env = os.environ if env is None else env
     if user_file is None and env.get("EDGE_TUI_CONFIG"):
         user_file = expand(env["EDGE_TUI_CONFIG"])
-    layers = Layers(_default)
+    layers = Layers(_DEFAULTS.value_of)
     packaged, notices = read(resources.config_file())
-    layers.file(packaged, packaged=True)
+    layers.add_file(packaged, packaged=True)
     own = user_file or user_config()
     document, unread = read(own, required=user_file is not None)
-    layers.file(document)
-    layers.environment(env)
-    layers.flags(overrides or {})
+    layers.add_file(document)
+    layers.add_environment(env)
+    layers.add_flags(overrides or {})
     layers.finish(user_config().parent / "decoders")
     settings = replace(_assemble(layers), file=own, flags=dict(overrides or {}))
     return settings, [*notices, *unread, *layers.notices]
@@ -287,7 +291,6 @@ def _assemble(layers: Layers) -> Settings:
         keys=layers.keys,
         template=layers.template,
         parameters={strategy: table for strategy, table in layers.parameters.items() if table},
-        sources={key: claims[-1].source for key, claims in layers.claims.items()},
         claims=layers.claims,
     )
     for key, value in layers.flat.items():
@@ -296,10 +299,3 @@ def _assemble(layers: Layers) -> Settings:
             value = replace(getattr(settings, head), **{tail: value})
         settings = replace(settings, **{head: value})
     return settings
-
-
-def _default(key: str) -> Any:
-    value: Any = Settings()
-    for part in key.split("."):
-        value = getattr(value, part)
-    return value

@@ -1,4 +1,4 @@
-"""Changes single keys of a user's TOML file and leaves all else as it was written, comments included.
+"""Changes single keys of a user's TOML file and leaves the rest as it is, comments included.
 
 A file that is no valid TOML is never touched.
 """
@@ -78,6 +78,16 @@ def write(path: Path, text: str) -> None:
         ) from error
 
 
+def toml_text(value: Any) -> str:
+    """Writes a value in TOML's syntax; None is "auto", as in `seed`."""
+    import tomlkit
+
+    value = "auto" if value is None else list(value) if isinstance(value, tuple) else value
+    if isinstance(value, dict):
+        value = tomlkit.inline_table() | {name: each for name, each in value.items() if each is not None}
+    return str(tomlkit.item(value).as_string())
+
+
 def _put(document: TOMLDocument, parts: list[str], value: Any) -> None:
     import tomlkit
 
@@ -95,7 +105,7 @@ def _put(document: TOMLDocument, parts: list[str], value: Any) -> None:
 
 
 def _uncommented(text: str, key: str) -> str:
-    """The text with a commented-out key brought to life, if it has that and no living one."""
+    """Uncomments a key, unless it already stands uncommented."""
     table, _, name = key.rpartition(".")
     pattern = re.compile(rf'^(#\s?)?({re.escape(name)}|"{re.escape(name)}")\s*=')
     here, found = "", -1

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edge_tui import decoders
 from edge_tui.config import resources
-from edge_tui.config.entries import shared_parameters, toml, value_of
+from edge_tui.config.names import shared_parameters
 from edge_tui.config.reader import TEMPLATE, comments
-from edge_tui.config.schema import SCHEMA, Switch, Whole
-from edge_tui.config.schema import Literal as Written
+from edge_tui.config.schema import SCHEMA, Integer, RawText
 from edge_tui.config.settings import COMMON, user_config
-from edge_tui.config.writer import change
+from edge_tui.config.writer import change, toml_text
 from edge_tui.engine.text import template_variables
 from edge_tui.tui.keymap import Bound, conflict, normal, place
 
@@ -87,10 +86,10 @@ class Preferences:
         return [
             Entry(
                 key,
-                _text(value_of(self.settings, key)),
+                _text(self.settings.value_of(key)),
                 self.settings.source(key),
                 texts.get(key, ""),
-                kind.range,
+                kind.allowed,
                 "setting",
                 self._choices(key) or kind.choices,
                 key in _LIVE | _LIVE_UI,
@@ -184,11 +183,13 @@ class Preferences:
             number = param.parse(text if param.choices else _maybe_number(text))
             return param.text(number) if param.choices else _plain_number(number)
         try:
-            value = SCHEMA[key](Written(text))
+            value = SCHEMA[key](RawText(text))
             if key == "strategy":
                 value = decoders.find(value).name
-        except (ValueError, decoders.UnknownStrategy) as error:
-            raise ValueError(f"{key} {error}" if str(error).startswith("must") else str(error)) from None
+        except decoders.UnknownStrategy as error:
+            raise ValueError(str(error)) from None
+        except ValueError as error:
+            raise ValueError(f"{key} {error}") from None
         return "auto" if value is None else list(value) if isinstance(value, tuple) else value
 
     def _key(self, bound: Bound, text: str) -> str:
@@ -221,7 +222,7 @@ class Preferences:
 
     def _write(self, key: str, value: Any) -> list[Notice]:
         change(self.settings.file or user_config(), {key: value})
-        self.settings, notices = self.settings.again()
+        self.settings, notices = self.settings.reload()
         return notices
 
     def step(self, key: str, steps: int) -> str | None:
@@ -236,7 +237,7 @@ class Preferences:
             moved = param.step if param.low_open and moved <= param.low else moved
             return param.text(round(moved, 10))
         kind = SCHEMA.get(key)
-        if isinstance(kind, Whole):
+        if isinstance(kind, Integer):
             return str(min(max(int(entry.shown) + steps, kind.low), kind.high))
         return None
 
@@ -258,10 +259,10 @@ def _comments() -> dict[str, str]:
 def _text(value: Any) -> str:
     """A value as one types it: texts without quotes, lists as TOML."""
     if isinstance(value, bool):
-        return Switch().choices[not value]
+        return str(value).lower()
     if isinstance(value, str | int):
         return str(value)
-    return "auto" if value is None else toml(value)
+    return "auto" if value is None else toml_text(value)
 
 
 def _maybe_number(text: str) -> object:

@@ -10,7 +10,6 @@ import pytest
 import tomli
 
 from edge_tui.cli.config import show, template, translate
-from edge_tui.config.entries import value_of
 from edge_tui.config.schema import SCHEMA
 from edge_tui.config.settings import load, user_config
 
@@ -66,7 +65,7 @@ def test_what_is_shown_is_toml_with_every_key_and_its_source() -> None:
     # Read back, it says the same.
     again, notices = load(env={}, user_file=_written(text))
     assert notices == []
-    assert [value_of(again, key) for key in SCHEMA] == [value_of(settings, key) for key in SCHEMA]
+    assert [again.value_of(key) for key in SCHEMA] == [settings.value_of(key) for key in SCHEMA]
 
 
 def _written(text: str) -> Path:

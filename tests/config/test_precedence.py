@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from edge_tui import decoders
-from edge_tui.config.entries import value_of
 from edge_tui.config.precedence import Layer
-from edge_tui.config.schema import SCHEMA, Literal
+from edge_tui.config.schema import SCHEMA, RawText
 from edge_tui.config.settings import Settings, load, user_config
 from edge_tui.config.writer import change
 from edge_tui.engine.decode.resolve import resolve_params
@@ -42,7 +41,7 @@ class Said:
             change(user_config(), file)
         said = self.layers.get(ENVIRONMENT, {})
         env = {f"EDGE_TUI_{key.upper().replace('.', '__')}": text(value) for key, value in said.items()}
-        flags = {key: Literal(text(value)) for key, value in self.layers.get(FLAG, {}).items()}
+        flags = {key: RawText(text(value)) for key, value in self.layers.get(FLAG, {}).items()}
         settings, notices = load(flags, env)
         assert notices == []
         return settings
@@ -64,7 +63,7 @@ def text(value: Any) -> str:
 
 def two_of(key: str) -> tuple[Any, Any]:
     """Two values of a setting that are not its default."""
-    kind, default = SCHEMA[key], value_of(Settings(), key)
+    kind, default = SCHEMA[key], Settings().value_of(key)
     options = [*kind.choices, 3, 5, "cpu", "mps", ["a"], ["b"], "aa", "bb"]
     found: list[Any] = []
     for option in options:
@@ -97,10 +96,10 @@ def test_the_higher_place_wins_for_every_setting(key: str) -> None:
     lower, higher = two_of(key)
     for below, above in combinations(AT_START, 2):
         settings = Said().put(below, key, lower).put(above, key, higher).settings()
-        found = value_of(settings, key)
+        found = settings.value_of(key)
         assert (list(found) if isinstance(found, tuple) else found) == higher
         lost, won = (
-            settings.claims_of(key)[-2:] if found != value_of(Settings(), key) else settings.claims[key]
+            settings.claims_of(key)[-2:] if found != Settings().value_of(key) else settings.claims[key]
         )
         assert (lost.layer, won.layer) == (below, above)
         assert settings.source(key) == won.source
@@ -116,7 +115,7 @@ def test_the_higher_place_wins_for_every_parameter() -> None:
             settings = Said().put(below, key, lower).put(above, key, higher).settings()
             decision = settings.decisions(strategy)[param.name]
             assert decision.winner.value == pytest.approx(param.parse(higher)), key
-            assert [claim.layer for claim in decision.lost] == [below]
+            assert [claim.layer for claim in decision.losers] == [below]
         seen.add(key)
 
 
@@ -228,11 +227,11 @@ def test_losers_are_named_with_their_place() -> None:
     settings = said.put(FLAG, "parameters.temperature", 0.7).settings()
     decision = settings.decisions("top_p")["temperature"]
     assert decision.winner.source == "--set"
-    assert decision.losers() == (
+    assert decision.losers_text() == (
         "config.toml:1's mode = exploratory (1.5); config.toml:4's parameters.temperature = 0.9 lost"
     )
-    assert settings.ties() == []
-    tied = said.put(FLAG, "mode", "focused").settings().ties()
+    assert settings.flag_conflicts() == []
+    tied = said.put(FLAG, "mode", "focused").settings().flag_conflicts()
     assert [str(notice) for notice in tied] == [
         "temperature is 0.7, as --mode focused says; --set temperature=0.7 does not count."
     ]

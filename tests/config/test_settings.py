@@ -39,7 +39,7 @@ def leaves(value: Any, prefix: str = "") -> set[str]:
 def test_packaged_file_holds_exactly_the_defaults() -> None:
     settings, notices = load(env={})
     assert settings == Settings()
-    assert settings.sources == {}
+    assert settings.claims == {}
     assert notices == []
 
 
@@ -47,7 +47,7 @@ def test_packaged_file_names_every_setting_and_no_other() -> None:
     data = tomli.loads(resources.config_file().read_text())
     tables = {"parameters", "keys", "template"}
     named = {key for key, _ in flatten({k: v for k, v in data.items() if k not in tables})}
-    assert named == set(SCHEMA) == leaves(Settings()) - tables - {"sources", "claims", "file", "flags"}
+    assert named == set(SCHEMA) == leaves(Settings()) - tables - {"claims", "file", "flags"}
     assert tables <= set(data)
 
 

@@ -7,6 +7,7 @@ from hypothesis import overrides
 from hypothesis import strategies as st
 
 from edge_tui import decoders
+from edge_tui.config.precedence import Claim, Layer, Rank
 from edge_tui.config.settings import Settings
 from edge_tui.decoders.base import ParamError
 from edge_tui.engine.events import Resolved
@@ -40,9 +41,13 @@ def test_out_of_range_changes_nothing_and_names_the_range() -> None:
     assert k.request("x").values == run_params().request("x").values
 
 
+KEY = "parameters.top_p.top_p"
+
+
 def test_settings_come_through_with_their_source() -> None:
     settings = Settings(
-        parameters={"top_p": {"top_p": 0.8}}, sources={"parameters.top_p.top_p": "config.toml:9"}
+        parameters={"top_p": {"top_p": 0.8}},
+        claims={KEY: [Claim(KEY, 0.8, "config.toml:9", Layer.FILE, Rank.OWN)]},
     )
     k = RunParams(settings, decoders.find("top_p"))
     assert row(k, "top_p").source == "config.toml:9"
