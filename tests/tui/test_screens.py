@@ -38,7 +38,7 @@ def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_estimate, "devices", lambda: [GPU])
     monkeypatch.setattr(hub_estimate, "holders", lambda name: [Holder(4242, "vllm", 1_500_000_000)])
     monkeypatch.setattr(memory_estimate, "free_memory", lambda device: GPU.free)
-    monkeypatch.setattr("edge_tui.engine.models.loader.find_spec", lambda name: object())
+    monkeypatch.setattr("edge_tui.engine.ops.quantisation.find_spec", lambda name: object())
 
 
 class Sheet:

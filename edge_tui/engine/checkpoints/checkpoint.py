@@ -7,7 +7,6 @@ with hundreds of gigabytes is listed in milliseconds. Importing it loads neither
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,6 +30,7 @@ from edge_tui.engine.checkpoints.weight_files import (
     read_tensors,
     without_config,
 )
+from edge_tui.engine.ops.quantisation import QUANTISATIONS, is_scale
 from edge_tui.util.user_file import reason, special_file
 
 if TYPE_CHECKING:
@@ -117,8 +117,9 @@ class Checkpoint:
     @cached_property
     def parameters(self) -> int:
         """Number of stored weights; two 4-bit weights share a byte, scales are not weights."""
-        weights = (tensor for name, tensor in self.tensors.items() if not _is_scale(name))
-        return sum(t.numel * (2 if t.dtype == "U8" and self.quantization == "4bit" else 1) for t in weights)
+        weights = (tensor for name, tensor in self.tensors.items() if not is_scale(name))
+        kind = QUANTISATIONS.get(self.quantization)
+        return sum(t.numel * (kind.per_byte if kind and t.dtype == "U8" else 1) for t in weights)
 
     @cached_property
     def bytes(self) -> int:
@@ -279,19 +280,13 @@ def _quantization(name: str, config: Mapping[str, Any]) -> str:
     stored = config.get("quantization_config") or config.get("compression_config")
     if not isinstance(stored, dict):
         return ""
-    four = bool(stored.get("load_in_4bit") or stored.get("_load_in_4bit"))
-    eight = bool(stored.get("load_in_8bit") or stored.get("_load_in_8bit"))
-    method = str(stored.get("quant_method") or ("bitsandbytes" if four or eight else "an unknown format"))
-    if not method.startswith("bitsandbytes") or not (four or eight):
+    kind = next((kind for kind in QUANTISATIONS.values() if kind.is_declared(stored)), None)
+    method = str(stored.get("quant_method") or ("bitsandbytes" if kind else "an unknown format"))
+    if not method.startswith("bitsandbytes") or kind is None:
         raise CheckpointError(
             foreign(name, method.upper() if method.isascii() and " " not in method else method)
         )
-    return "4bit" if four else "int8"
-
-
-def _is_scale(name: str) -> bool:
-    """Whether a tensor belongs to a quantised weight's scales rather than being a weight."""
-    return name.endswith((".SCB", ".weight_format")) or re.search(r"\.weight\.\w", name) is not None
+    return kind.name
 
 
 def _token(value: object) -> str:

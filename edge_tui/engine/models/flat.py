@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from edge_tui.engine.models.architectures import FlatConfig
     from edge_tui.engine.models.base import Context
     from edge_tui.engine.models.layers import Layer
-    from edge_tui.engine.models.linear import Linear
+    from edge_tui.engine.ops.linear import Linear
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edge_tui.engine.models.linear import OnCpu, Plain
 from edge_tui.engine.ops.cpu.cpp_owner import own_in_cpp
 from edge_tui.engine.ops.cpu.project import Opaque, project
+from edge_tui.engine.ops.linear import OnCpu, Plain
 from edge_tui.engine.ops.norm import rms_norm
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edge_tui.engine.models.architectures import FlatConfig
     from edge_tui.engine.models.cache import FlatContext
     from edge_tui.engine.models.layers import Layer
-    from edge_tui.engine.models.linear import Linear
+    from edge_tui.engine.ops.linear import Linear
 
 
 class FusedStep:

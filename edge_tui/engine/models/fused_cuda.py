@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edge_tui.engine.models.architectures import FlatConfig
     from edge_tui.engine.models.cache import FlatContext
     from edge_tui.engine.models.layers import Layer
-    from edge_tui.engine.models.linear import Linear
+    from edge_tui.engine.ops.linear import Linear
 
 MAX_POSITIONS = 8
 """Most positions of a row in one call."""

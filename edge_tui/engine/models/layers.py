@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edge_tui.engine.models.linear import Linear
+    from edge_tui.engine.ops.linear import Linear
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,17 +8,17 @@ from __future__ import annotations
 import gc
 import sys
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from edge_tui.engine.models.architectures import supports
 from edge_tui.engine.models.memory_estimate import UNLIMITED, estimate, reserved, resolve_precision
+from edge_tui.engine.ops.quantisation import QUANTISATIONS
 from edge_tui.engine.out_of_memory import is_out_of_memory
 from edge_tui.engine.text import chat_template
 from edge_tui.engine.text.tokenizer import Tokenizer
 from edge_tui.errors import EdgeError
-from edge_tui.machine.devices import best_device, cpu_packs_int4, free_memory, resolve_device
+from edge_tui.machine.devices import best_device, free_memory, resolve_device
 from edge_tui.util import logs
 from edge_tui.util.format import size
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckpointError", "LoadError", "LoadedModel", "available_precisions", "load"]
 
-PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8", "4bit")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16", *QUANTISATIONS)
 _BF16_CAPABILITY = (8, 0)
 """First NVIDIA generation (Ampere) that computes bfloat16."""
 
@@ -110,15 +110,7 @@ def available_precisions(device: str) -> dict[str, str | None]:
     reasons: dict[str, str | None] = dict.fromkeys(PRECISIONS)
     if not _gpu_has_bfloat16(device):
         reasons["bfloat16"] = f"{device} is older than Ampere and does not compute bfloat16: choose float16."
-    if device == "mps":
-        reasons["int8"] = reasons["4bit"] = "bitsandbytes has no kernels for Apple GPUs: choose float16."
-    elif find_spec("bitsandbytes") is None:
-        missing = "bitsandbytes is not installed: choose bfloat16, or install it."
-        if device != "cpu":  # on a CPU int8 is our own, and so is 4bit where torch packs it
-            reasons["int8"] = missing
-        if device != "cpu" or not cpu_packs_int4():
-            reasons["4bit"] = missing
-    return reasons
+    return reasons | {name: kind.refusal(device) for name, kind in QUANTISATIONS.items()}
 
 
 def _device(asked: str) -> tuple[str, list[str]]:
@@ -185,7 +177,7 @@ def _read(
     import torch
 
     from edge_tui.engine.checkpoints.weight_files import WeightsError
-    from edge_tui.engine.models.linear import PrecisionError
+    from edge_tui.engine.ops.packed import PrecisionError
     from edge_tui.errors import Cancelled
 
     load_tier = _tier(checkpoint)
@@ -194,7 +186,7 @@ def _read(
             checkpoint,
             device=device,
             dtype=getattr(torch, dtype),
-            precision=precision if precision in ("int8", "4bit") else dtype,
+            precision=precision if precision in QUANTISATIONS else dtype,
             context=context,
             progress=progress,
             cancelled=cancelled,

@@ -14,8 +14,9 @@ from edge_tui.engine.models.architectures import FlatConfig, flat_config
 from edge_tui.engine.models.base import ModelInfo
 from edge_tui.engine.models.flat import FlatModel
 from edge_tui.engine.models.layers import Layer
-from edge_tui.engine.models.linear import Half, Linear, Plain, float32_on_cpu, head_of, kind_of
-from edge_tui.engine.models.memory_estimate import packers
+from edge_tui.engine.ops.cpu.packed_sizes import packers
+from edge_tui.engine.ops.linear import Half, Linear, Plain, float32_on_cpu
+from edge_tui.engine.ops.quantisation import QUANTISATIONS, head_packer_of, packer_of
 from edge_tui.machine.devices import give_back_freed
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edge_tui.engine.checkpoints.source import CheckpointSource
+    from edge_tui.engine.ops.quantisation import Packer
 
 _PIECE = 4096
 """Rows compared at once, which bounds the room for it."""
@@ -62,20 +64,20 @@ def load_flat(
         Cancelled: `cancelled()` said so; nothing stays allocated.
     """
     flat = flat_config(source.config)
-    kind, head_kind = kind_of(precision, device), head_of(precision, device)
-    with closing(source.open_tensors()) as tensors, _Packers(kind) as packers:
+    pack, pack_head = packer_of(precision, device), head_packer_of(precision, device)
+    with closing(source.open_tensors()) as tensors, _PackingPool(pack) as pool:
         weights = weights_from(tensors, device, dtype, progress, cancelled)
         # Both before the layers, because no other matrix is as wide before it is packed.
         embedding, last = _ends(weights, flat)
         tied = last is embedding
-        head = head_kind(last, None)
+        head = pack_head(last, None)
         del last
         if not isinstance(head, Plain):
             embedding = _narrow(embedding, exactly=isinstance(head, Half))
         promised = []
         for i in range(flat.layers):
-            promised.append(_layer(weights, flat, i, packers))
-            if device == "cpu" and kind is not Plain:
+            promised.append(_layer(weights, flat, i, pool))
+            if device == "cpu" and pack is not Plain:
                 give_back_freed()  # packing leaves holes, which would be as much again as the weights
         layers = tuple(layer() for layer in promised)
         norm = weights.get("model.norm.weight", flat.hidden)
@@ -98,7 +100,7 @@ def load_flat(
         + sum(m.nbytes for m in matrices),
         kv_bytes=2 * flat.layers * flat.kv_heads * flat.head_dim * dtype.itemsize,
         dtype=str(dtype).removeprefix("torch."),
-        precision=precision if precision in ("int8", "4bit") else str(dtype).removeprefix("torch."),
+        precision=precision if precision in QUANTISATIONS else str(dtype).removeprefix("torch."),
         device=device,
         tier="flat",
     )
@@ -131,39 +133,39 @@ def _narrow(embedding: Tensor, exactly: bool) -> Tensor:
     return embedding
 
 
-class _Packers:
-    """Makes matrices of a kind, several at once where making one is a single thread's work."""
+class _PackingPool:
+    """Packs matrices, several at once where packing one is a single thread's work."""
 
-    def __init__(self, kind: Callable[[Tensor, Tensor | None], Linear]) -> None:
-        self._kind = kind
+    def __init__(self, pack: Packer) -> None:
+        self._pack = pack
         workers = packers()
-        several = kind is float32_on_cpu and workers > 1
+        several = pack is float32_on_cpu and workers > 1
         self._pool = ThreadPoolExecutor(workers, "packing") if several else None
         self._free = BoundedSemaphore(workers)
 
-    def __enter__(self) -> _Packers:
+    def __enter__(self) -> _PackingPool:
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def make(self, weight: Tensor, bias: Tensor | None) -> Callable[[], Linear]:
+    def submit(self, weight: Tensor, bias: Tensor | None) -> Callable[[], Linear]:
         """Begins a matrix, once fewer than all are at work; what is returned waits for it."""
         if self._pool is None:
-            made = self._kind(weight, bias)
+            made = self._pack(weight, bias)
             return lambda: made
         self._free.acquire()
         return self._pool.submit(self._one, weight, bias).result
 
     def _one(self, weight: Tensor, bias: Tensor | None) -> Linear:
         try:
-            return self._kind(weight, bias)
+            return self._pack(weight, bias)
         finally:
             self._free.release()
 
 
-def _layer(weights: Weights, c: FlatConfig, i: int, packers: _Packers) -> Callable[[], Layer]:
+def _layer(weights: Weights, c: FlatConfig, i: int, pool: _PackingPool) -> Callable[[], Layer]:
     """Reads a layer; what is returned waits for its matrices."""
     attention, mlp = f"model.layers.{i}.self_attn.", f"model.layers.{i}.mlp."
     q, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
@@ -171,7 +173,7 @@ def _layer(weights: Weights, c: FlatConfig, i: int, packers: _Packers) -> Callab
     def matrix(where: str, parts: dict[str, int], columns: int, bias: bool) -> Callable[[], Linear]:
         names, rows = [where + part for part in parts], list(parts.values())
         weight = weights.stack([n + ".weight" for n in names], rows, columns)
-        return packers.make(weight, weights.stack([n + ".bias" for n in names], rows) if bias else None)
+        return pool.submit(weight, weights.stack([n + ".bias" for n in names], rows) if bias else None)
 
     qkv = {"qkv_proj": q + 2 * kv} if c.fused else {"q_proj": q, "k_proj": kv, "v_proj": kv}
     wide = c.intermediate

@@ -7,8 +7,6 @@ widths of the model. Importing this module loads no torch.
 
 from __future__ import annotations
 
-import os
-import re
 from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass
@@ -17,20 +15,16 @@ from typing import TYPE_CHECKING, Any
 from edge_tui.engine.models.architectures import FlatConfig, UnsupportedError, flat_config
 from edge_tui.engine.models.branches import STEP
 from edge_tui.engine.models.capacity import SLACK, round_up
-from edge_tui.machine.devices import (
-    cpu_has_bfloat16,
-    cpu_has_half,
-    cpu_has_int8,
-    cpu_has_wide_int8,
-    cpu_packs_int4,
-    free_memory,
-)
+from edge_tui.engine.models.weight_bytes import WIDTH, count_weights
+from edge_tui.engine.ops.cpu.packed_sizes import packers
+from edge_tui.engine.ops.quantisation import INT8, QUANTISATIONS
+from edge_tui.machine.devices import cpu_has_bfloat16, free_memory
 from edge_tui.util.format import size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from edge_tui.engine.checkpoints.checkpoint import Checkpoint, StoredTensor
+    from edge_tui.engine.checkpoints.checkpoint import Checkpoint
 
 __all__ = [
     "MemoryEstimate",
@@ -42,8 +36,6 @@ __all__ = [
     "size",
 ]
 
-WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
-"""Bytes of one number."""
 CHUNK = 512
 """Positions that a prefill reads at once."""
 UNLIMITED = 32_768
@@ -51,20 +43,11 @@ UNLIMITED = 32_768
 SMALL = 1_000_000_000
 """Weights up to which float32 is the fastest on a CPU, measured on an AMX machine for a single row: 896²
 matrices run at 91 µs against 112 µs in bfloat16, 4096² ones at 2.1 ms against 1.5 ms."""
-BIG_MATRIX = 1 << 19
-"""Weights from which on an integer product repays on a CPU what preparing it costs, about 25 µs."""
-HALF_MATRIX = 1 << 19
-"""Weights from which on a CPU multiplies float32 by float16 faster than by float32: those that its caches
-do not hold beside everything else. Measured with one and two threads."""
 _LOGIT_COPIES = 8
 """Vocabulary-wide rows of four bytes that a decode step holds: logits and their copy for the record, the
 final distribution, counts of prompt and answer, a search's keys and its 64-bit weights."""
 _WORKSPACE = 2**25
 """Bytes that cuBLAS keeps on Hopper."""
-_BUFFERS = re.compile(r"rotary_emb\.inv_freq$|\.attn\.bias$|\.masked_bias$")
-"""Tensors that old checkpoints store and no loader reads."""
-_SCALES = re.compile(r"\.weight\.\w|\.SCB$|\.weight_format$")
-_FUSED = ((r"\.[qkv]_proj\.", ".qkv."), (r"\.(gate|up)_proj\.", ".gate_up."))
 _ATTENTION = ("full_attention", "sliding_attention", "chunked_attention", "attention")
 
 
@@ -181,7 +164,7 @@ def resolve_precision(checkpoint: Checkpoint, precision: str, device: str) -> tu
     half = own if own != "float32" else "bfloat16"
     if precision in WIDTH:
         return precision, precision
-    if precision in ("int8", "4bit"):
+    if precision in QUANTISATIONS:
         if device != "cpu":
             return precision, half
         return precision, "float32" if _flat(checkpoint) else "bfloat16"
@@ -215,10 +198,11 @@ class _Need:
         self._config = checkpoint.text_config
         self._flat = _flat(checkpoint)
         self._precision, dtype = resolve_precision(checkpoint, precision, device)
+        self._kind, self._device = QUANTISATIONS.get(self._precision), device
         self._number = WIDTH[dtype]
         self._rows, self._new = rows, new
         self._cuda = device.startswith("cuda")
-        self._weights, self._inner, self._first = _weights(
+        self._weights, self._inner, self._first = count_weights(
             checkpoint, self._flat, self._precision, dtype, device
         )
         self._position = _kv_bytes(checkpoint, self._flat, dtype)
@@ -262,7 +246,7 @@ class _Need:
     def _storing(self) -> int:
         """What exists beside the finished weights while the largest matrix is packed."""
         # As read; LLM.int8 takes it through another copy in 16 bit.
-        one = self._inner * (self._number + (2 if self._precision == "int8" and self._cuda else 0))
+        one = self._inner * (self._number + (self._kind.wide_copy if self._kind and self._cuda else 0))
         return max(one * (packers() if self._precision == "float32" else 1), self._first - self._weights)
 
     def _reading(self, context: int) -> int:
@@ -287,7 +271,7 @@ class _Need:
         # Each layer's gate and up stay until the next layer's are there.
         attention = 2 * x + n * k * (2 * wide + heads + 2 * kv_heads + 2 * heads)
         product = 4 * wide * n
-        if self._precision == "int8" and self._cuda:
+        if self._kind is INT8 and self._cuda:
             # The old product, the new one as int32 and as 16 bit, and the input in 16 and in 8 bit.
             product = (4 + 8 + 4) * wide + 3 * f.hidden
         feed_forward = 2 * x + k * product
@@ -304,26 +288,15 @@ class _Need:
         return 2 * masks + self._rows * k * 4 * (hidden + wide) * n + self._widened()
 
     def _widened(self) -> int:
-        """What one matrix takes that is widened to 16 bit for a chunk, the largest of the layers."""
-        if self._precision == "4bit":
-            return 2 * self._inner + (
-                self._inner // 2 if not self._cuda else 0
-            )  # codes are taken apart first
-        if self._precision == "int8" and not self._cuda:
-            if self._flat is None or not cpu_has_int8():
-                return 2 * self._inner
-            f, heads = self._flat, self._flat.heads * self._flat.head_dim
-            shapes = (
-                (heads + 2 * f.kv_heads * f.head_dim, f.hidden),
-                (f.hidden, heads),
-                (2 * f.intermediate, f.hidden),
-                (f.hidden, f.intermediate),
-            )
-            widened = max((n * k for n, k in shapes if not integers_repay(n * k)), default=0)
-            # Integer products are made for 128 tokens at once, two rows for each, and summed as int32 first.
-            summed = max((n for n, k in shapes if integers_repay(n * k)), default=0)
-            return 2 * max(widened, 128 * (4 + 4) * summed)
-        return 0
+        """Counts what one matrix takes that is widened to 16 bit for a chunk, the largest of the layers."""
+        if self._kind is None:
+            return 0
+        shapes: list[tuple[int, int]] = []
+        if (f := self._flat) is not None:
+            heads = f.heads * f.head_dim
+            shapes += [(heads + 2 * f.kv_heads * f.head_dim, f.hidden), (f.hidden, heads)]
+            shapes += [(2 * f.intermediate, f.hidden), (f.hidden, f.intermediate)]
+        return self._kind.widened_bytes(self._inner, shapes, self._device)
 
 
 def _flat(checkpoint: Checkpoint) -> FlatConfig | None:
@@ -332,122 +305,6 @@ def _flat(checkpoint: Checkpoint) -> FlatConfig | None:
         return None if checkpoint.quantization else flat_config(checkpoint.config)
     except UnsupportedError:
         return None
-
-
-def _weights(
-    checkpoint: Checkpoint, flat: FlatConfig | None, precision: str, dtype: str, device: str
-) -> tuple[int, int, int]:
-    """What a model's weights take.
-
-    Returns:
-        Bytes in memory in the end; elements of the largest packed matrix of a layer; and bytes once the head
-        is packed, which is done while nothing else is there.
-    """
-    ends = [t for t in map(checkpoint.tensors.get, ("model.embed_tokens.weight", "lm_head.weight")) if t]
-    # Of two that are stored, nothing but their values says whether they are one.
-    tied = len(ends) < 2 and bool(
-        checkpoint.text_config.get("tie_word_embeddings", checkpoint.config.get("tie_word_embeddings"))
-    )
-    quantise = precision in ("int8", "4bit") and not checkpoint.quantization
-    halve = precision == "float32" and flat is not None and device == "cpu" and cpu_has_half()
-    narrow_head = flat is not None and device == "cpu" and (quantise or (halve and _halved(ends[-1:])))
-    matrices: dict[str, list[StoredTensor]] = defaultdict(list)
-    total = first = 0
-    for name, tensor in checkpoint.tensors.items():
-        if _BUFFERS.search(name):
-            continue
-        if narrow_head and name.endswith(("embed_tokens.weight", "lm_head.weight")):
-            # Both as they are read, and the packed one; or, of a single one, its 16 bits.
-            first += WIDTH[dtype] * tensor.numel
-            if tied or name.endswith("embed_tokens.weight"):
-                total += 2 * tensor.numel
-                first += 2 * tensor.numel * tied
-            if tied or name.endswith("lm_head.weight"):
-                packed = _stored("int8" if quantise else precision, tensor.shape[0], tensor.numel, device)
-                total, first = total + packed, first + packed
-        elif (quantise or halve) and _is_matrix(name, tensor):
-            matrices[_fused(name) if flat else name].append(tensor)
-        elif _SCALES.search(name):
-            continue  # counted with their matrix
-        elif tensor.dtype in ("U8", "I8"):
-            total += _again(checkpoint, name, tensor, WIDTH[dtype], device)
-        else:
-            total += tensor.numel * WIDTH[dtype]
-    inner = 0
-    for parts in matrices.values():
-        elements, outputs = sum(t.numel for t in parts), sum(t.shape[0] for t in parts)
-        if halve and not _halved(parts):
-            total += elements * WIDTH[dtype]
-            continue
-        inner = max(inner, elements)
-        total += _stored(precision, outputs, elements, device)
-    if flat and flat.qk_norm:  # kept once for each head
-        total += (flat.heads + flat.kv_heads - 2) * flat.head_dim * flat.layers * WIDTH[dtype]
-    return total, inner, first
-
-
-def _halved(parts: Sequence[StoredTensor | None]) -> bool:
-    """Whether a CPU that computes in float32 keeps the matrix of these parts as float16."""
-    there = [part for part in parts if part is not None]
-    exact = bool(there) and all(part.dtype in ("BF16", "F16") for part in there)
-    return exact and sum(part.numel for part in there) >= HALF_MATRIX
-
-
-def _stored(precision: str, rows: int, elements: int, device: str) -> int:
-    """Bytes of a matrix that is packed; `engine.models.linear` says which kinds there are."""
-    columns = elements // rows
-    if precision == "float32":
-        return half_bytes(rows, columns)
-    if precision == "int8":
-        if device == "cpu" and integers_repay(elements) and cpu_has_wide_int8():
-            return elements + rows * (-columns % 512) + 16 * rows  # of each row a sum and a zero point, too
-        if device == "cpu" and not (integers_repay(elements) and cpu_has_int8()):
-            return elements + rows * (-columns % 16) + 2 * rows
-        return elements + 4 * rows  # a scale for each row
-    if device == "cpu" and cpu_packs_int4() and rows % 32 == 0 and columns % 32 == 0:
-        return elements // 2 + elements // 8  # two a byte, a scale and a zero point for 32
-    elements += rows * (-columns % 64) if device == "cpu" else 0
-    return -(-elements // 2) + 4 * -(-elements // 64) + 64  # two a byte, a scale for 64, the code book
-
-
-def _again(checkpoint: Checkpoint, name: str, tensor: StoredTensor, number: int, device: str) -> int:
-    """Bytes of a matrix that was stored quantised; `StoredBits.kind` says which are packed again."""
-    if tensor.dtype == "I8":
-        return _stored("int8", tensor.shape[0], tensor.numel, device)
-    scales = checkpoint.tensors.get(name + ".absmax")
-    elements = 2 * tensor.numel
-    if scales is None or elements != 64 * scales.numel:
-        return elements * number
-    return _stored("4bit", 1, elements, "cuda")
-
-
-def integers_repay(elements: int) -> bool:
-    """Whether a CPU that can multiplies a matrix in int8 as integers, and not by bfloat16."""
-    return elements >= BIG_MATRIX
-
-
-def packers() -> int:
-    """How many matrices are packed at once where each is a single thread's work."""
-    return min(os.cpu_count() or 1, 4)
-
-
-def half_bytes(rows: int, columns: int) -> int:
-    """Bytes of a matrix that a CPU packs as float16."""
-    return 2 * (rows + -rows % 16) * (columns + -columns % 512)
-
-
-def _is_matrix(name: str, tensor: StoredTensor) -> bool:
-    """Whether a stored tensor is a linear layer's weight, which quantisation applies to."""
-    if len(tensor.shape) != 2 or not name.endswith(".weight"):
-        return False
-    return not re.search(r"embed|lm_head|\bwte\b|\bwpe\b|norm|ln_|\bscore\b", name)
-
-
-def _fused(name: str) -> str:
-    """The matrix of the flat decoder that a stored one becomes part of."""
-    for pattern, joint in _FUSED:
-        name = re.sub(pattern, joint, name)
-    return name
 
 
 def _number(config: Mapping[str, Any], *keys: str, default: int = 0) -> int:

@@ -15,8 +15,9 @@ from torch import nn
 from edge_tui.engine.checkpoints.weight_files import WeightsError
 from edge_tui.engine.models.architectures import FAMILIES, supports
 from edge_tui.engine.models.base import ModelInfo
-from edge_tui.engine.models.linear import Linear, PrecisionError, kind_of, kind_stored
 from edge_tui.engine.models.transformers_model import TransformersModel
+from edge_tui.engine.ops.packed import PrecisionError
+from edge_tui.engine.ops.quantisation import QUANTISATIONS, packer_of
 from edge_tui.errors import Cancelled
 from edge_tui.util import logs
 
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
     from edge_tui.engine.checkpoints.checkpoint import Checkpoint
     from edge_tui.engine.checkpoints.weights import SafetensorsReader
-
-    Kind = Callable[[Tensor, Tensor | None], Linear]
+    from edge_tui.engine.ops.linear import Linear
+    from edge_tui.engine.ops.quantisation import Packer
 
 
 def load_transformers(
@@ -48,20 +49,20 @@ def load_transformers(
     Arguments and errors are otherwise those of `load_flat`. transformers reads in one go, so `progress` tells
     the beginning and the end, and `cancelled` is called before and after.
     """
-    make = kind_of(precision, device)
+    pack = packer_of(precision, device)
     with closing(checkpoint.open_tensors()) as tensors:  # refuses damaged files
         total = tensors.nbytes
     if cancelled is not None and cancelled():
         raise Cancelled
     if progress is not None:
         progress(0, total)
-    module, kinds = _read(checkpoint, dtype)
+    module, packers = _read(checkpoint, device, dtype)
     if cancelled is not None and cancelled():
         raise Cancelled
-    if kinds:
-        quantise(module, lambda name: _stored_kind(name, kinds, device), device)
-    elif precision in ("int8", "4bit"):
-        quantise(module, lambda _name: make, device)
+    if packers:
+        quantise(module, lambda name: _stored_packer(name, packers), device)
+    elif precision in QUANTISATIONS:
+        quantise(module, lambda _name: pack, device)
     module.to(device)
     text = module.config.get_text_config(decoder=True)
     limit = int(getattr(text, "max_position_embeddings", 0) or context or 2048)
@@ -80,7 +81,7 @@ def load_transformers(
             weight_bytes=sum(p.nbytes for p in module.parameters()) + sum(m.bytes_held for m in own),
             kv_bytes=kv_bytes,
             dtype=str(dtype).removeprefix("torch."),
-            precision=precision if precision in ("int8", "4bit") else str(dtype).removeprefix("torch."),
+            precision=precision if precision in QUANTISATIONS else str(dtype).removeprefix("torch."),
             device=device,
             tier="transformers",
         )
@@ -88,7 +89,7 @@ def load_transformers(
     try:
         model = TransformersModel(module, info)
     except (AttributeError, TypeError, NotImplementedError) as error:
-        if precision in ("int8", "4bit"):
+        if precision in QUANTISATIONS:
             raise PrecisionError(
                 f"{architectures[0]} reads its matrices directly, so it cannot run in {precision}: "
                 "choose bfloat16."
@@ -132,31 +133,30 @@ class Quantised(nn.Module):
         return self._linear(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
 
 
-def _stored_kind(name: str, kinds: Mapping[str, str], device: str) -> Kind | None:
-    """What packs a matrix as it was stored; None leaves one alone that was not quantised."""
+def _stored_packer(name: str, packers: Mapping[str, Packer | None]) -> Packer | None:
+    """Returns what packs a matrix as it was stored; None for one that was not quantised."""
     # transformers renames some matrices while it loads them, at the beginning of their names.
-    same = (kind for stored, kind in kinds.items() if stored.endswith(name) or name.endswith(stored))
-    kind = next(same, "plain")
-    return None if kind == "plain" else kind_stored(kind, device)
+    same = (pack for stored, pack in packers.items() if stored.endswith(name) or name.endswith(stored))
+    return next(same, None)
 
 
-def quantise(module: nn.Module, kind: Callable[[str], Kind | None], device: str) -> None:
+def quantise(module: nn.Module, packer: Callable[[str], Packer | None], device: str) -> None:
     """Replaces every matrix but the head, one at a time, so that the device never holds them all wide."""
     from transformers.pytorch_utils import Conv1D
 
     get_head = getattr(module, "get_output_embeddings", None)
     head = get_head() if get_head is not None else None
     for name, child in list(module.named_modules()):
-        if child is head or not isinstance(child, nn.Linear | Conv1D) or (make := kind(name)) is None:
+        if child is head or not isinstance(child, nn.Linear | Conv1D) or (pack := packer(name)) is None:
             continue
         weight, bias = child.weight.detach(), child.bias
         if isinstance(child, Conv1D):  # GPT-2 stores its matrices the other way round
             weight = weight.t().contiguous()
         bias = bias.detach().to(device) if bias is not None else None
-        module.set_submodule(name, Quantised(make(weight.to(device), bias)))
+        module.set_submodule(name, Quantised(pack(weight.to(device), bias)))
 
 
-def _read(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[Any, dict[str, str]]:
+def _read(checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> tuple[Any, dict[str, Packer | None]]:
     """Reads the module, and what packs those of its matrices again that were stored quantised, by name."""
     import transformers
 
@@ -175,18 +175,19 @@ def _read(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[Any, dict[str, st
             with torch.device("meta"):
                 skeleton = transformers.AutoModelForCausalLM.from_config(plain)
             with closing(checkpoint.open_tensors()) as reader:
-                kinds = {name.removesuffix(".weight"): reader.bits.kind(name) for name in reader.bits}
+                bits = reader.bits
+                packers = {name.removesuffix(".weight"): bits.packer(name, device) for name in bits}
                 tensors = {name: _unpacked(reader, name, skeleton, dtype) for name in reader.names()}
             made = type(skeleton)
             module, report = made.from_pretrained(None, config=plain, state_dict=tensors, **options)
         else:
-            kinds, made = {}, transformers.AutoModelForCausalLM
+            packers, made = {}, transformers.AutoModelForCausalLM
             module, report = made.from_pretrained(path, use_safetensors=True, **own, **options)
     except ImportError as error:
         raise PrecisionError(
             f"{path.name} needs a package that is not installed: {logs.first_line(error)}."
         ) from error
-    except WeightsError:
+    except (WeightsError, PrecisionError):
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"transformers cannot load {path.name}: {_reason(config, error)}") from error
@@ -197,7 +198,7 @@ def _read(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[Any, dict[str, st
         raise WeightsError(
             f"{name} of {path.name} has shape {list(stored)}, but config.json wants {list(wanted)}."
         )
-    return module.eval().requires_grad_(False), kinds
+    return module.eval().requires_grad_(False), packers
 
 
 def _unpacked(reader: SafetensorsReader, name: str, skeleton: nn.Module, dtype: torch.dtype) -> Tensor:

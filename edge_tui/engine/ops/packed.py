@@ -32,9 +32,13 @@ NF4_LEVELS = (
 """The 16 values of a 4-bit normal float (QLoRA, arXiv 2305.14314), as bitsandbytes rounds them."""
 
 
+class PrecisionError(ValueError):
+    """Says why a device cannot run a precision, and what to do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A matrix `[N, K]` as it lies in memory.
+    """Holds a matrix `[N, K]` as it lies in memory.
 
     Attributes:
         kind: "plain", "int8" or "nf4".

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from edge_tui.engine.models import fused_cpu, linear, memory_estimate
+from edge_tui.engine.models import fused_cpu
 from edge_tui.engine.models.base import ContextFull
-from edge_tui.engine.models.linear import OnCpu
+from edge_tui.engine.ops import linear
+from edge_tui.engine.ops.cpu import packed_sizes
 from edge_tui.engine.ops.cpu import project as project_cpu
+from edge_tui.engine.ops.linear import OnCpu
 from tests.engine.models.references import CASES, checkpoint, flat, one_by_one, random_ids
 from tests.engine.random_checkpoints import make_checkpoint
 
@@ -107,7 +109,7 @@ def test_full_context(tmp_path: Path) -> None:
 def test_same_numbers_of_packed_matrices(
     precision: str, case: str, big: bool, wide: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory_estimate, "BIG_MATRIX", 1 if big else 1 << 30)
+    monkeypatch.setattr(packed_sizes, "BIG_MATRIX", 1 if big else 1 << 30)
     if not wide:
         monkeypatch.setattr(project_cpu, "can_int8_vector", lambda: False)
     model = flat(checkpoint(tmp_path, case), precision=precision)
@@ -122,7 +124,7 @@ def test_same_numbers_of_packed_matrices(
 @pytest.mark.skipif(not project_cpu.can_half(), reason="no packed float16 here")
 @pytest.mark.parametrize("case", ["qwen2 old, tied", "phi3 windowed"])
 def test_same_numbers_of_halves(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "HALF_MATRIX", 1)
+    monkeypatch.setattr(packed_sizes, "HALF_MATRIX", 1)
     monkeypatch.setattr(project_cpu, "_LOST", 1.0)  # whatever the checkpoint is stored in
     model = flat(checkpoint(tmp_path, case))
     assert isinstance(model._head, linear.Half)

@@ -7,23 +7,24 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from edge_tui.engine.models import linear, loading, memory_estimate
-from edge_tui.engine.models.linear import (
+from edge_tui.engine.models import loading
+from edge_tui.engine.ops import linear
+from edge_tui.engine.ops.cpu import packed_sizes
+from edge_tui.engine.ops.cpu import project as project_cpu
+from edge_tui.engine.ops.linear import (
     DotInt8,
     Half,
     LlmInt8,
     Nf4,
     Plain,
-    PrecisionError,
     RowInt8,
     VectorInt8,
     float32_on_cpu,
-    head_of,
     int4_on_cpu,
     int8_on_cpu,
-    kind_of,
 )
-from edge_tui.engine.ops.cpu import project as project_cpu
+from edge_tui.engine.ops.packed import PrecisionError
+from edge_tui.engine.ops.quantisation import head_packer_of, packer_of
 from tests.engine.models.references import deviation, flat, random_ids
 from tests.engine.random_checkpoints import make_checkpoint
 
@@ -69,23 +70,25 @@ def test_int8(kind: type[RowInt8 | DotInt8 | VectorInt8], bias: bool, rows: int,
 
 
 def test_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert kind_of("float32", "cpu") is head_of("float32", "cpu") is float32_on_cpu
-    assert kind_of("float32", "cuda:0") is kind_of("float32", "mps") is kind_of("bfloat16", "cpu") is Plain
-    assert kind_of("int8", "cpu") is int8_on_cpu
-    assert kind_of("4bit", "cpu") is int4_on_cpu
-    assert kind_of("int8", "cuda:0") is LlmInt8
-    assert kind_of("4bit", "cuda:1") is Nf4
+    assert packer_of("float32", "cpu") is head_packer_of("float32", "cpu") is float32_on_cpu
+    assert (
+        packer_of("float32", "cuda:0") is packer_of("float32", "mps") is packer_of("bfloat16", "cpu") is Plain
+    )
+    assert packer_of("int8", "cpu") is int8_on_cpu
+    assert packer_of("4bit", "cpu") is int4_on_cpu
+    assert packer_of("int8", "cuda:0") is LlmInt8
+    assert packer_of("4bit", "cuda:1") is Nf4
     with pytest.raises(PrecisionError, match="not mps: choose bfloat16"):
-        kind_of("4bit", "mps")
-    assert head_of("4bit", "cpu") is int8_on_cpu
-    assert head_of("4bit", "cuda:0") is head_of("bfloat16", "cpu") is Plain
+        packer_of("4bit", "mps")
+    assert head_packer_of("4bit", "cpu") is int8_on_cpu
+    assert head_packer_of("4bit", "cuda:0") is head_packer_of("bfloat16", "cpu") is Plain
     with pytest.raises(PrecisionError, match="not mps"):
-        kind_of("int8", "mps")
+        packer_of("int8", "mps")
 
 
 @pytest.mark.skipif(not project_cpu.can_half(), reason="no packed float16 here")
 def test_large_matrices_of_16_bit_are_halves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "HALF_MATRIX", 64 * 64)
+    monkeypatch.setattr(packed_sizes, "HALF_MATRIX", 64 * 64)
     rng = torch.Generator().manual_seed(0)
     weight, bias = torch.randn(64, 64, generator=rng), torch.randn(64, generator=rng)
     assert type(float32_on_cpu(weight)) is Plain
@@ -110,7 +113,7 @@ def test_a_model_of_halves_is_the_model(
 ) -> None:
     folder = make_checkpoint(tmp_path, tie=tie, dtype=dtype)
     plain = flat(folder)
-    monkeypatch.setattr(linear, "HALF_MATRIX", 1)
+    monkeypatch.setattr(packed_sizes, "HALF_MATRIX", 1)
     halves = flat(folder)
     assert isinstance(halves._head, Half)
     assert halves._embedding.dtype == dtype
@@ -126,7 +129,7 @@ def test_a_model_of_halves_is_the_model(
 
 
 def test_the_kind_of_int8_follows_size_and_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_estimate, "BIG_MATRIX", 64 * 64)
+    monkeypatch.setattr(packed_sizes, "BIG_MATRIX", 64 * 64)
     monkeypatch.setattr(project_cpu, "can_int8_vector", lambda: True)
     assert type(int8_on_cpu(torch.ones(64, 64))) is VectorInt8
     assert type(int8_on_cpu(torch.ones(63, 64))) is RowInt8
@@ -187,8 +190,8 @@ def test_quantised_models_on_the_cpu(
 ) -> None:
     path = make_checkpoint(tmp_path / arch, arch, std=0.1)
     wide, narrow = flat(path), flat(path, precision=precision)
-    monkeypatch.setattr(loading, "kind_of", lambda precision, device: rounded)
-    monkeypatch.setattr(loading, "head_of", lambda precision, device: rounded_int8)
+    monkeypatch.setattr(loading, "packer_of", lambda precision, device: rounded)
+    monkeypatch.setattr(loading, "head_packer_of", lambda precision, device: rounded_int8)
     same, ids = flat(path), random_ids(2, 14)
     ctx = narrow.open(2, 16)
     first = narrow.prefill(ctx, ids[:, :13], torch.tensor([13, 13])).logits

@@ -9,6 +9,7 @@ import torch
 from edge_tui.engine.checkpoints.checkpoint import CheckpointError
 from edge_tui.engine.models import loader, memory_estimate
 from edge_tui.engine.models.loader import LoadError, available_precisions, load
+from edge_tui.engine.ops import quantisation
 from edge_tui.engine.port import ModelSpec
 from edge_tui.errors import Cancelled
 from tests.engine.random_checkpoints import make_checkpoint
@@ -147,10 +148,10 @@ def test_an_unknown_checkpoint_stays_a_checkpoint_error() -> None:
 def test_precisions_carry_the_reason_they_are_missing(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     assert available_precisions("cpu") == dict.fromkeys(loader.PRECISIONS)
     assert "Apple" in (available_precisions("mps")["4bit"] or "")
-    monkeypatch.setattr(loader, "find_spec", lambda _name: None)
-    monkeypatch.setattr(loader, "cpu_packs_int4", lambda: True)
+    monkeypatch.setattr(quantisation, "find_spec", lambda _name: None)
+    monkeypatch.setattr(quantisation, "cpu_packs_int4", lambda: True)
     assert available_precisions("cpu")["4bit"] is available_precisions("cpu")["int8"] is None, "our own"
-    monkeypatch.setattr(loader, "cpu_packs_int4", lambda: False)
+    monkeypatch.setattr(quantisation, "cpu_packs_int4", lambda: False)
     assert "bitsandbytes" in (available_precisions("cpu")["4bit"] or "")
     assert available_precisions("cpu")["int8"] is None, "our own kernel"
     assert "bitsandbytes" in (available_precisions("cuda:0")["int8"] or "")

@@ -8,7 +8,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from edge_tui.engine.models import linear, memory_estimate
+from edge_tui.engine.models import memory_estimate
 from edge_tui.engine.models.branches import Branches
 from edge_tui.engine.models.capacity import SLACK, round_up
 from edge_tui.engine.models.flat import FlatModel
@@ -19,6 +19,8 @@ from edge_tui.engine.models.memory_estimate import (
     largest_context,
     resolve_precision,
 )
+from edge_tui.engine.ops import linear
+from edge_tui.engine.ops.cpu import packed_sizes
 from edge_tui.engine.ops.cpu.project import can_half, can_int8_vector
 from edge_tui.engine.port import ModelSpec
 from edge_tui.machine import devices
@@ -62,7 +64,7 @@ def test_weights_are_estimated_to_the_byte(
 def test_matrices_that_are_packed_wider_are_estimated_to_the_byte(
     made: Callable[..., Checkpoint], precision: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory_estimate, "BIG_MATRIX", 72 * 96)
+    monkeypatch.setattr(packed_sizes, "BIG_MATRIX", 72 * 96)
     checkpoint = made("qwen2", hidden=72, intermediate=600, heads=6, kv_heads=3)
     expected = memory_estimate.estimate(checkpoint, precision, 64, 1, "cpu")
     model = load(ModelSpec(checkpoint.name, precision, "cpu", 64)).model
@@ -77,8 +79,7 @@ def test_matrices_that_are_packed_wider_are_estimated_to_the_byte(
 def test_halves_are_estimated_to_the_byte(
     made: Callable[..., Checkpoint], tie: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (memory_estimate, linear):
-        monkeypatch.setattr(module, "HALF_MATRIX", 72 * 96)
+    monkeypatch.setattr(packed_sizes, "HALF_MATRIX", 72 * 96)
     checkpoint = made("qwen2", tie=tie, hidden=72, intermediate=600, heads=6, kv_heads=3, dtype=dtype)
     expected = memory_estimate.estimate(checkpoint, "float32", 64, 1, "cpu")
     model = load(ModelSpec(checkpoint.name, "float32", "cpu", 64)).model

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from edge_tui.engine.ops.cpu import project as project_cpu
+from edge_tui.engine.ops.cpu.packed_sizes import fits_int4
 from edge_tui.engine.ops.cpu.project import (
     PACK,
     can_half,
     can_int4,
     can_int8_dot,
     can_int8_vector,
-    fits_int4,
     pack_half,
     pack_int4,
     pack_int8,

@@ -28,16 +28,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from edge_tui.engine.ops.cpu.packed_sizes import INT4_GROUP, INT8_STEP, INT8_TOKENS
 from edge_tui.machine.devices import cpu_has_half, cpu_has_int8, cpu_has_wide_int8, cpu_packs_int4
 
-GROUP = 32
-"""Weights of a row that share a scale and a zero point in int4."""
 BLOCK = 64 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 32
 """Rows that torch interleaves in an int4 matrix."""
-VECTOR_BLOCK = 512
-"""Columns that FBGEMM lays out together; it reads the last ones only as far as the matrix goes."""
-_STEP = 16
-"""Columns that torch's int8 kernel takes at once; of a row that ends before, it reads what lies behind."""
 _LOST = 2.0**-25
 """By how much float16 may miss a weight: it is what the smallest numbers of a bfloat16 file are missed by."""
 _FEW = 64
@@ -90,9 +85,13 @@ def project(
 
 
 def _int8_dot(
-    x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, opaque: Opaque | None
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    scales: torch.Tensor,
+    opaque: Opaque | None,
+    most: int = INT8_TOKENS,
 ) -> torch.Tensor:
-    tokens, most = x.size(0), 128  # of more, a wide matrix makes memory that is mapped anew each time
+    tokens = x.size(0)
     if tokens <= most:
         return _split(x, weight, scales, opaque)
     y = torch.empty([tokens, scales.size(0)], dtype=x.dtype)
@@ -180,7 +179,7 @@ def pack_int8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
     Codes are `[N, K]`, with columns of 0 up to the next multiple of 16.
     """
-    return _int8_codes(weight, -weight.shape[1] % _STEP, torch.bfloat16)
+    return _int8_codes(weight, -weight.shape[1] % INT8_STEP, torch.bfloat16)
 
 
 def pack_int8_dot(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -212,7 +211,7 @@ def pack_int8_vector(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, 
 def pack_half(weight: torch.Tensor) -> Opaque | None:
     """float16 as FBGEMM packs it, for float32 activations; None for a matrix `[N, K]` that it does not hold.
 
-    It fills up `N` to a multiple of 16, and `K` to one of `VECTOR_BLOCK`.
+    It fills up `N` to a multiple of 16, and `K` to one of `packed_sizes.VECTOR_BLOCK`.
     """
     for at in range(0, len(weight), _FEW):
         piece = weight[at : at + _FEW]
@@ -239,14 +238,14 @@ def _int8_codes(
 
 
 def pack_int4(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Codes uint8 `[N, K/2]`, in torch's order, and bfloat16 `[K/GROUP, N, 2]`: scale and zero of each group.
+    """Packs codes uint8 `[N, K/2]`, in torch's order, and the scales and zeros bfloat16 `[K/32, N, 2]`.
 
     A weight is `(code - 8) · scale + zero`; the ends of a group's range are met exactly up to rounding.
     `N` and `K` must be `fits_int4`.
     """
     packed, scales = [], []
     for at in range(0, len(weight), _PIECE):
-        piece = weight[at : at + _PIECE].float().view(-1, weight.shape[1] // GROUP, GROUP)
+        piece = weight[at : at + _PIECE].float().view(-1, weight.shape[1] // INT4_GROUP, INT4_GROUP)
         low, high = piece.amin(-1, keepdim=True), piece.amax(-1, keepdim=True)
         scale = ((high - low) / 15.0).clamp_(min=1e-12).bfloat16()
         zero = (low + 8.0 * scale.float()).bfloat16()
@@ -258,11 +257,6 @@ def pack_int4(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 PACK = {"int8": pack_int8, "int8 dot": pack_int8_dot, "int4": pack_int4}
 """What makes the weight and the scales of each kind that `project` takes, if it packs tensors."""
-
-
-def fits_int4(rows: int, columns: int) -> bool:
-    """Whether the int4 kernel takes a matrix of this shape."""
-    return rows % 32 == 0 and columns % GROUP == 0
 
 
 @cache
@@ -306,7 +300,7 @@ def can_int4() -> bool:
         return False
     rng = torch.Generator().manual_seed(0)
     weight = torch.randint(0, 16, (96, 64), generator=rng).float()
-    weight[:, ::GROUP], weight[:, 1::GROUP] = 0.0, 15.0  # so that codes are the weights
+    weight[:, ::INT4_GROUP], weight[:, 1::INT4_GROUP] = 0.0, 15.0  # so that codes are the weights
     try:
         with torch.inference_mode():
             return bool(torch.equal(unpack_int4(*pack_int4(weight)).float(), weight.t()))

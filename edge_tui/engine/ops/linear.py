@@ -1,8 +1,8 @@
-"""Matrices that know how they are stored: plain, 8 bits wide or 4, all called the same way.
+"""Packs matrices, plain, 8 bits wide or 4, and multiplies by them; all are called the same way.
 
 A decode step reads every weight once, so the stored width is the speed. On a GPU both quantisations are
 those of bitsandbytes (arXiv 2208.07339 and 2305.14314). Its NF4 takes several times as long as bfloat16 on a
-CPU; there both are those of `ops.project_cpu`: int8 with a scale for each row, and 4 bits with a scale and a
+CPU; there both are those of `ops.cpu.project`: int8 with a scale for each row, and 4 bits with a scale and a
 zero point for each 32 weights, which come closer to the weights than NF4's 64 around one absmax. The head is
 int8 in both, as in llama.cpp's Q8_0 and, nearly, Q4_0: in float32 it would be half of the step.
 """
@@ -13,18 +13,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch.nn import functional as F
 
-from edge_tui.engine.models.memory_estimate import HALF_MATRIX, half_bytes, integers_repay
+from edge_tui.engine.ops.cpu import packed_sizes
 from edge_tui.engine.ops.cpu import project as project_cpu
-from edge_tui.engine.ops.packed import NF4_BLOCK, Packed
+from edge_tui.engine.ops.packed import NF4_BLOCK, Packed, PrecisionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
-
-
-class PrecisionError(ValueError):
-    """A precision that this device cannot run; the message says why and what to do."""
 
 
 class Linear(Protocol):
@@ -38,11 +32,11 @@ class Linear(Protocol):
     def __call__(self, x: Tensor) -> Tensor: ...
 
     def packed(self) -> Packed | None:
-        """How it lies in memory, for kernels that read it directly; None where they cannot."""
+        """Returns the matrix as it lies in memory, for kernels that read it directly; None if none can."""
 
 
 class Plain:
-    """Weights in the compute dtype."""
+    """A matrix in the compute dtype."""
 
     __slots__ = ("bias", "nbytes", "parameters", "weight")
 
@@ -108,9 +102,7 @@ class VectorInt8(OnCpu):
         self.weight, self.scales, self.opaque = project_cpu.pack_int8_vector(weight)
         self.bias = bias
         self.parameters = _count(weight, bias)[0]
-        rows, columns = weight.shape
-        filled = -columns % project_cpu.VECTOR_BLOCK
-        self.nbytes = rows * (columns + filled + 12) + _count(self.scales, bias)[1]
+        self.nbytes = packed_sizes.vector_bytes(*weight.shape) + _count(self.scales, bias)[1]
 
 
 class Half(OnCpu):
@@ -123,7 +115,7 @@ class Half(OnCpu):
         self.weight, self.scales, self.opaque = weight.new_empty(0), weight.new_empty(0), opaque
         self.bias = bias
         self.parameters = _count(weight, bias)[0]
-        self.nbytes = half_bytes(*weight.shape) + (_count(bias)[1] if bias is not None else 0)
+        self.nbytes = packed_sizes.half_bytes(*weight.shape) + (_count(bias)[1] if bias is not None else 0)
 
 
 class GroupInt4(OnCpu):
@@ -203,49 +195,9 @@ class Fp4(Nf4):
     levels = "fp4"
 
 
-def kind_of(precision: str, device: str) -> Callable[[Tensor, Tensor | None], Linear]:
-    """What makes a matrix of a layer from its weight and bias, for a precision on a device.
-
-    Raises:
-        PrecisionError: the device cannot run it, or, when a matrix is made, not in this shape.
-    """
-    if precision not in ("int8", "4bit"):
-        return float32_on_cpu if precision == "float32" and device == "cpu" else Plain
-    if device == "cpu":
-        return int8_on_cpu if precision == "int8" else int4_on_cpu
-    if not device.startswith("cuda"):
-        raise PrecisionError(f"{precision} needs an NVIDIA GPU or a CPU, not {device}: choose bfloat16.")
-    _check_bitsandbytes(precision)
-    return LlmInt8 if precision == "int8" else Nf4
-
-
-def kind_stored(kind: str, device: str) -> Callable[[Tensor, Tensor | None], Linear]:
-    """The same for a matrix that was stored quantised, so that none of its numbers changes.
-
-    Args:
-        kind: As `StoredBits.kind` says.
-        device: Where it is to lie.
-    """
-    if kind == "plain":
-        return kind_of("", device)
-    if kind == "int8":
-        return kind_of("int8", device)
-    if not device.startswith("cuda") and device != "cpu":
-        raise PrecisionError(f"4bit needs an NVIDIA GPU or a CPU, not {device}.")
-    _check_bitsandbytes("4bit")
-    return {"nf4": Nf4, "fp4": Fp4}[kind]
-
-
-def head_of(precision: str, device: str) -> Callable[[Tensor, Tensor | None], Linear]:
-    """The same for the head: a third of a small model's bytes, so a CPU quantises it, too, but to 8 bits."""
-    if device != "cpu":
-        return Plain
-    return int8_on_cpu if precision in ("int8", "4bit") else kind_of(precision, device)
-
-
 def float32_on_cpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
-    """float16 where that holds what the file held, and is read faster; else as it is."""
-    if weight.numel() >= HALF_MATRIX and project_cpu.can_half():
+    """Packs a matrix as float16 where that loses nothing and is read faster; else leaves it as it is."""
+    if packed_sizes.half_repays(weight.numel()) and project_cpu.can_half():
         opaque = project_cpu.pack_half(weight)
         if opaque is not None:
             return Half(weight, bias, opaque)
@@ -253,8 +205,8 @@ def float32_on_cpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
 
 
 def int8_on_cpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
-    """The fastest of the three kinds of int8 for a matrix."""
-    if integers_repay(weight.numel()):
+    """Packs a matrix in the fastest of the three kinds of int8."""
+    if packed_sizes.integers_repay(weight.numel()):
         if project_cpu.can_int8_vector():
             return VectorInt8(weight, bias)
         if project_cpu.can_int8_dot():
@@ -263,19 +215,24 @@ def int8_on_cpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
 
 
 def int4_on_cpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
-    """Packed int4, or NF4 where torch cannot pack the matrix.
+    """Packs a matrix as int4, or as NF4 where torch cannot.
 
     Raises:
         PrecisionError: it cannot, and there is no bitsandbytes.
     """
     rows, columns = weight.shape
-    if project_cpu.fits_int4(rows, columns) and project_cpu.can_int4():
+    if packed_sizes.fits_int4(rows, columns) and project_cpu.can_int4():
         return GroupInt4(weight, bias)
-    _check_bitsandbytes("4bit")
+    check_bitsandbytes("4bit")
     return Nf4(weight, bias)
 
 
-def _check_bitsandbytes(precision: str) -> None:
+def check_bitsandbytes(precision: str) -> None:
+    """Imports bitsandbytes.
+
+    Raises:
+        PrecisionError: it is missing or broken.
+    """
     try:
         _bitsandbytes()
     except ImportError as error:
@@ -293,6 +250,6 @@ def _bitsandbytes() -> Any:
 
 
 def _count(*tensors: Tensor | None) -> tuple[int, int]:
-    """Elements and bytes of the tensors that are there."""
-    held = [t for t in tensors if t is not None]
-    return sum(t.numel() for t in held), sum(t.numel() * t.element_size() for t in held)
+    """Counts the elements and the bytes of the tensors that are there."""
+    there = [t for t in tensors if t is not None]
+    return sum(t.numel() for t in there), sum(t.nbytes for t in there)

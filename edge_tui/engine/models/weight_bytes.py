@@ -1,0 +1,118 @@
+"""Counts the bytes of a model's weights from the headers of its files, exactly as the loaders store them."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from edge_tui.engine.ops.cpu.packed_sizes import half_bytes, half_repays
+from edge_tui.engine.ops.packed import NF4_BLOCK
+from edge_tui.engine.ops.quantisation import FOUR_BIT, INT8, QUANTISATIONS, is_scale
+from edge_tui.machine.devices import cpu_has_half
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edge_tui.engine.checkpoints.checkpoint import Checkpoint, StoredTensor
+    from edge_tui.engine.models.architectures import FlatConfig
+    from edge_tui.engine.ops.quantisation import Quantisation
+
+WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
+"""Bytes of one number."""
+_BUFFERS = re.compile(r"rotary_emb\.inv_freq$|\.attn\.bias$|\.masked_bias$")
+"""Tensors that old checkpoints store and no loader reads."""
+_FUSED = ((r"\.[qkv]_proj\.", ".qkv."), (r"\.(gate|up)_proj\.", ".gate_up."))
+
+
+def count_weights(
+    checkpoint: Checkpoint, flat: FlatConfig | None, precision: str, dtype: str, device: str
+) -> tuple[int, int, int]:
+    """Counts the bytes of a model's weights.
+
+    Returns:
+        Bytes in memory in the end; elements of the largest packed matrix of a layer; and bytes once the head
+        is packed, which is done while nothing else is there.
+    """
+    ends = [t for t in map(checkpoint.tensors.get, ("model.embed_tokens.weight", "lm_head.weight")) if t]
+    # Of two that are stored, nothing but their values says whether they are one.
+    tied = len(ends) < 2 and bool(
+        checkpoint.text_config.get("tie_word_embeddings", checkpoint.config.get("tie_word_embeddings"))
+    )
+    kind = None if checkpoint.quantization else QUANTISATIONS.get(precision)
+    halve = precision == "float32" and flat is not None and device == "cpu" and cpu_has_half()
+    narrow_head = (
+        flat is not None and device == "cpu" and (kind is not None or (halve and _halved(ends[-1:])))
+    )
+    matrices: dict[str, list[StoredTensor]] = defaultdict(list)
+    total = first = 0
+    for name, tensor in checkpoint.tensors.items():
+        if _BUFFERS.search(name):
+            continue
+        if narrow_head and name.endswith(("embed_tokens.weight", "lm_head.weight")):
+            # Both as they are read, and the packed one; or, of a single one, its 16 bits.
+            first += WIDTH[dtype] * tensor.numel
+            if tied or name.endswith("embed_tokens.weight"):
+                total += 2 * tensor.numel
+                first += 2 * tensor.numel * tied
+            if tied or name.endswith("lm_head.weight"):
+                packed = _packed(
+                    INT8 if kind else None, tensor.shape[0], tensor.numel // tensor.shape[0], device
+                )
+                total, first = total + packed, first + packed
+        elif (kind or halve) and _is_matrix(name, tensor):
+            matrices[_fused(name) if flat else name].append(tensor)
+        elif is_scale(name):
+            continue  # counted with their matrix
+        elif tensor.dtype in ("U8", "I8"):
+            total += _again(checkpoint, name, tensor, WIDTH[dtype], device)
+        else:
+            total += tensor.numel * WIDTH[dtype]
+    inner = 0
+    for parts in matrices.values():
+        elements, outputs = sum(t.numel for t in parts), sum(t.shape[0] for t in parts)
+        if halve and not _halved(parts):
+            total += elements * WIDTH[dtype]
+            continue
+        inner = max(inner, elements)
+        total += _packed(kind, outputs, elements // outputs, device)
+    if flat and flat.qk_norm:  # kept once for each head
+        total += (flat.heads + flat.kv_heads - 2) * flat.head_dim * flat.layers * WIDTH[dtype]
+    return total, inner, first
+
+
+def _halved(parts: Sequence[StoredTensor | None]) -> bool:
+    """Tells whether a CPU that computes in float32 keeps the matrix of these parts as float16."""
+    there = [part for part in parts if part is not None]
+    exact = bool(there) and all(part.dtype in ("BF16", "F16") for part in there)
+    return exact and half_repays(sum(part.numel for part in there))
+
+
+def _packed(kind: Quantisation | None, rows: int, columns: int, device: str) -> int:
+    """Counts the bytes of a matrix that is packed: quantised, or as float16."""
+    return half_bytes(rows, columns) if kind is None else kind.nbytes(rows, columns, device)
+
+
+def _again(checkpoint: Checkpoint, name: str, tensor: StoredTensor, number: int, device: str) -> int:
+    """Counts the bytes of a matrix that was stored quantised: packed again where no number changes."""
+    if tensor.dtype == "I8":
+        return INT8.nbytes(tensor.shape[0], tensor.numel // tensor.shape[0], device)
+    scales = checkpoint.tensors.get(name + ".absmax")
+    elements = 2 * tensor.numel
+    if scales is None or elements != NF4_BLOCK * scales.numel:
+        return elements * number
+    return FOUR_BIT.nbytes(1, elements, "cuda")
+
+
+def _is_matrix(name: str, tensor: StoredTensor) -> bool:
+    """Tells whether a stored tensor is a linear layer's weight, which quantisation applies to."""
+    if len(tensor.shape) != 2 or not name.endswith(".weight"):
+        return False
+    return not re.search(r"embed|lm_head|\bwte\b|\bwpe\b|norm|ln_|\bscore\b", name)
+
+
+def _fused(name: str) -> str:
+    """Names the matrix of the flat decoder that a stored one becomes part of."""
+    for pattern, joint in _FUSED:
+        name = re.sub(pattern, joint, name)
+    return name

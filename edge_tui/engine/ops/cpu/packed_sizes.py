@@ -1,0 +1,71 @@
+"""Chooses how a CPU packs a matrix by its size, and counts the bytes, without importing torch.
+
+The packing code and the memory estimate read the same numbers.
+"""
+
+from __future__ import annotations
+
+import os
+
+from edge_tui.machine.devices import cpu_has_int8, cpu_has_wide_int8, cpu_packs_int4
+
+BIG_MATRIX = 1 << 19
+"""Weights from which on an integer product repays on a CPU what preparing it costs, about 25 µs."""
+HALF_MATRIX = 1 << 19
+"""Weights from which on a CPU multiplies float32 by float16 faster than by float32: those that its caches
+do not hold beside everything else. Measured with one and two threads."""
+VECTOR_BLOCK = 512
+"""Columns that FBGEMM lays out together; it reads the last ones only as far as the matrix goes."""
+INT8_STEP = 16
+"""Columns that torch's int8 kernel takes at once; of a row that ends before, it reads what lies behind."""
+INT4_GROUP = 32
+"""Weights of a row that share a scale and a zero point in int4."""
+INT8_TOKENS = 128
+"""Most tokens of one integer product; of more, a wide matrix makes memory that is mapped anew each time."""
+
+
+def integers_repay(elements: int) -> bool:
+    """Tells whether a CPU that can multiplies a matrix in int8 as integers, and not by bfloat16."""
+    return elements >= BIG_MATRIX
+
+
+def half_repays(elements: int) -> bool:
+    """Tells whether a CPU that can multiplies float32 by a matrix in float16, if that loses nothing."""
+    return elements >= HALF_MATRIX
+
+
+def fits_int4(rows: int, columns: int) -> bool:
+    """Tells whether the int4 kernel takes a matrix of this shape."""
+    return rows % 32 == 0 and columns % INT4_GROUP == 0
+
+
+def packers() -> int:
+    """Returns how many matrices are packed at once where each is a single thread's work."""
+    return min(os.cpu_count() or 1, 4)
+
+
+def half_bytes(rows: int, columns: int) -> int:
+    """Counts the bytes of a matrix that FBGEMM packs as float16."""
+    return 2 * (rows + -rows % 16) * (columns + -columns % VECTOR_BLOCK)
+
+
+def vector_bytes(rows: int, columns: int) -> int:
+    """Counts the bytes of a matrix that FBGEMM packs as int8, with three numbers for each row."""
+    return rows * (columns + -columns % VECTOR_BLOCK + 12)
+
+
+def int8_bytes(rows: int, columns: int) -> int:
+    """Counts the bytes of an int8 matrix with its scales, in the fastest of the three formats here."""
+    if integers_repay(rows * columns):
+        if cpu_has_wide_int8():
+            return vector_bytes(rows, columns) + 4 * rows
+        if cpu_has_int8():
+            return rows * columns + 4 * rows
+    return rows * (columns + -columns % INT8_STEP + 2)
+
+
+def int4_bytes(rows: int, columns: int) -> int | None:
+    """Counts the bytes of an int4 matrix with a scale and a zero point a group; None if it cannot be one."""
+    if not (cpu_packs_int4() and fits_int4(rows, columns)):
+        return None
+    return rows * columns // 2 + rows * columns // 8
