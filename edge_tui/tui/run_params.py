@@ -368,7 +368,7 @@ class RunParams:
             decision = self.decision(param)
             if decision is None:
                 continue
-            source = decision.winner.source.replace(YOU, "user")
+            source = "user" if decision.winner.layer is Layer.LIVE else decision.winner.source
             if decision.winner.rank is Rank.MODE:
                 sources[param.name] = f"mode {mode}, {source}"
             else:

@@ -288,7 +288,7 @@ async def test_colour_follows_the_number_that_was_asked_for() -> None:
     app = PaneApp()
     async with app.run_test(size=(60, 10)):
         app.pane.show(transcript_of(["a", "b"], [0.001, 0.6]))
-        styles = app.pane.styles_of_buckets
+        styles = app.pane.token_styles.buckets
 
         def style_only() -> list[int]:
             return [
@@ -316,7 +316,7 @@ async def test_the_ladder_can_be_read_without_hue(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("NO_COLOR", "1")
     app = PaneApp()
     async with app.run_test(size=(60, 10)):
-        looks = [(s.bold, s.underline, s.reverse) for s in app.pane.styles_of_buckets[:8]]
+        looks = [(s.bold, s.underline, s.reverse) for s in app.pane.token_styles.buckets[:8]]
         assert len(set(looks)) == 4
         assert all(not any(look) for look in looks[6:])
         assert all(looks[i] == looks[i + 1] for i in (0, 2, 4))

@@ -11,12 +11,12 @@ from textual.widgets import Footer, Static, TextArea
 
 from edge_tui import decoders as registry
 from edge_tui.engine import events as engine_events
-from edge_tui.engine.events import FINISH_REASONS
 from edge_tui.transcript.colour_buckets import BUCKETS
+from edge_tui.tui import run_messages
 from edge_tui.tui.compositor import RowCompositor
 from edge_tui.tui.services import services
 from edge_tui.tui.widgets.beam_board import BeamBoard
-from edge_tui.tui.widgets.gauge import Gauge, Speed
+from edge_tui.tui.widgets.gauge import Gauge, speed_of
 from edge_tui.tui.widgets.header import HeaderBar
 from edge_tui.tui.widgets.inspector import Inspector
 from edge_tui.tui.widgets.message_line import MessageLine
@@ -27,7 +27,7 @@ from edge_tui.tui.widgets.strategy_list import StrategyList
 from edge_tui.tui.widgets.token_pane import TokenPane
 from edge_tui.tui.widgets.tour import TourCard
 from edge_tui.tui.widgets.turns import Turns
-from edge_tui.util import format, logs
+from edge_tui.util import logs
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ _EMPTY = "ctrl+j runs the prompt.\n1-9 choose a strategy, ? shows every key."
 
 
 class View(Screen[None]):
-    """Paints; what keys and clicks do is `Workbench`'s."""
+    """Lays out and paints the panes; `Workbench` acts on keys and clicks."""
 
     AUTO_FOCUS = "#prompt"
     HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012 - Textual declares it so
@@ -254,19 +254,7 @@ class View(Screen[None]):
             gauge.absent = telemetry.refusal or "measuring …"
         if run is None:
             return
-        meter = run.meter
-        peak = run.finished.peak_bytes if run.finished is not None else None
-        if peak is None and run.active and engine is not None:
-            peak = engine.memory().peak
-        gauge.speed = Speed(
-            now=meter.now,
-            mean=run.finished.tokens_per_second or meter.mean if run.finished is not None else meter.mean,
-            history=tuple(meter.history),
-            first=run.first_token,
-            read=run.started.prompt_tokens if run.started is not None else None,
-            written=meter.total if run.started is not None else None,
-            peak=peak,
-        )
+        gauge.speed = speed_of(run, engine)
 
     def _take(self, event: Event) -> None:
         match event:
@@ -279,8 +267,7 @@ class View(Screen[None]):
             case engine_events.Loaded():
                 self._loaded(event)
             case engine_events.Unloaded():
-                back = event.before_bytes - event.after_bytes
-                self.say(f"{event.name} unloaded: {format.size(back)} came back.", "good")
+                self.say(run_messages.unloaded(event), "good")
                 self._title_model()
             case engine_events.Loading():
                 self.say(f"Loading {event.name} as {event.role} …")
@@ -291,8 +278,6 @@ class View(Screen[None]):
             case engine_events.Died():
                 logs.detail(event.detail)
                 services(self).offer_restart(event)
-            case _:
-                pass
 
     def _started(self, event: Started) -> None:
         self.tour.done("run")
@@ -308,32 +293,16 @@ class View(Screen[None]):
         if event.notices:
             self.say(" ".join(event.notices), "warning")
         else:
-            name = self._name_of(event.strategy)
-            said = f"{name} · seed {event.seed} · at most {event.max_new_tokens} tokens"
-            if event.reused_tokens:
-                said += f" · {event.reused_tokens:,} of {event.prompt_tokens:,} prompt tokens reused"
-            self.say(said)
+            self.say(run_messages.started(event, self._name_of(event.strategy)))
 
     def _finished(self, event: Finished) -> None:
         run = self.session.run
         if run is None or run.id != event.run or self.session.waiting:
             return
-        said = [
-            FINISH_REASONS.get(event.reason, event.reason),
-            f"{event.new_tokens:,} tokens",
-            f"{format.rate(event.tokens_per_second)} tok/s",
-        ]
-        if event.score is not None:
-            said.append(f"score {event.score:.3f}")
-        if run.started is not None:
-            said.append(f"seed {run.started.seed}")
-            if run.started.reused_tokens:
-                said.append(f"{run.started.reused_tokens:,} reused")
-            said += run.started.notices  # a short run has passed before they could be read
-        said += run.notices
         if run.decoder is not None and event.new_tokens:
             registry.mark_working(run.decoder)
-        self.say(" · ".join(said), "good" if event.reason in ("eos", "stop", "done") else "info")
+        kind = "good" if event.reason in ("eos", "stop", "done") else "info"
+        self.say(run_messages.finished(event, run), kind)
 
     def _failed(self, event: Failed) -> None:
         self.say(event.message, "error")
@@ -363,13 +332,7 @@ class View(Screen[None]):
         if (engine := self.session.engine) is not None:
             refusals = {decoder.name: engine.refusal(decoder.name) for decoder in self.decoders}
             self.strategy_list.refusals = {name: why for name, why in refusals.items() if why}
-        note = f" {' '.join(event.notices)}" if event.notices else ""
-        # A model on somebody else's machine may be known by its name alone.
-        size = format.size(event.weight_bytes) if event.weight_bytes else ""
-        facts = ", ".join(fact for fact in (event.architecture, size) if fact) or event.device
-        self.say(
-            f"{event.name} ready as {event.role} in {format.seconds(event.seconds)}: {facts}.{note}", "good"
-        )
+        self.say(run_messages.loaded(event), "good")
 
     def say(self, message: str, kind: str = "info") -> None:
         """Puts a sentence on the message line."""
@@ -378,38 +341,31 @@ class View(Screen[None]):
     # Titles.
 
     def _title_model(self) -> None:
-        loaded = self.session.loaded
-        main = self.session.main(self.run_params.decoder.name)
-        header = self.header
+        decoder = self.run_params.decoder
+        main = self.session.main(decoder.name)
         if main is None:
-            header.model, header.facts = services(self).model_name, ()
-            return
-        name = main.name
-        other = [event.name for role, event in loaded.items() if role not in ("model", "expert")]
-        for role, sign in (("amateur", "−"), ("draft", "+")):
-            if other and role in self.run_params.decoder.roles:
-                name = f"{name} {sign} {other[0]}"
-        header.model = sanitise(name, keep_newlines=False)
-        facts = (main.precision, main.device, "" if main.chat else "base model")
-        header.facts = tuple(filter(None, facts))  # a server may not tell its precision
+            self.header.model, self.header.facts = services(self).model_name, ()
+        else:
+            name = run_messages.model_title(main, self.session.loaded, decoder.roles)
+            self.header.model = sanitise(name, keep_newlines=False)
+            self.header.facts = run_messages.model_facts(main)
 
     def _title_output(self) -> None:
         run = self.current
         kind = "final" if self.pane.show_final else "raw"
-        output = self._output
         title = "tokens"
         if run is not None and run.started is not None and self._shown is not None:
             title = f"tokens · {self._name_of(run.started.strategy)}"
-        output.border_title = Content(title)
+        self._output.border_title = Content(title)
         ladder = [("━━", f"$token-{step}") for step in range(BUCKETS)]
-        output.border_subtitle = Content.assemble(f"{kind} p <1% ", *ladder, " ≥90%")
+        self._output.border_subtitle = Content.assemble(f"{kind} p <1% ", *ladder, " ≥90%")
 
     def _title_parameters(self) -> None:
         self.parameters.border_title = Content(sanitise(self.run_params.decoder.title, keep_newlines=False))
 
     def _name_of(self, strategy: str) -> str:
-        found = next((d.title for d in self.decoders if d.name == strategy), strategy)
-        return sanitise(found, keep_newlines=False)
+        title = next((d.title for d in self.decoders if d.name == strategy), strategy)
+        return sanitise(title, keep_newlines=False)
 
     def on_text_area_changed(self, event: TextArea.Changed) -> None:
         event.stop()
@@ -420,11 +376,8 @@ class View(Screen[None]):
         if len(text) > 200_000:
             self.prompt.border_subtitle = f"{len(text):,} characters"
             return
-        count = (
-            engine.count(text, services(self).settings.control_tokens)
-            if engine is not None and text
-            else None
-        )
+        control = services(self).settings.control_tokens
+        count = engine.count(text, control) if engine is not None and text else None
         main = self.session.loaded.get("model")
         room = f" of {main.context:,}" if main is not None else ""
         self.prompt.border_subtitle = "" if count is None else f"{count:,}{room} tokens"

@@ -13,8 +13,10 @@ from textual.widget import Widget
 from edge_tui.util.format import NA, bar, number, rate, seconds, size, spark
 
 if TYPE_CHECKING:
+    from edge_tui.engine.port import Engine
     from edge_tui.machine.nvml import GpuSample
     from edge_tui.machine.telemetry import Sample
+    from edge_tui.tui.session import Run
 
 Part = tuple[str, str]
 
@@ -33,6 +35,23 @@ class Speed:
     read: int | None = None
     written: int | None = None
     peak: int | None = None
+
+
+def speed_of(run: Run, engine: Engine | None) -> Speed:
+    """Reads the figures of a run; the peak of one in progress comes from the engine."""
+    meter, finished, started = run.meter, run.finished, run.started
+    peak = finished.peak_bytes if finished is not None else None
+    if peak is None and run.active and engine is not None:
+        peak = engine.memory().peak
+    return Speed(
+        now=meter.now,
+        mean=(finished.tokens_per_second if finished is not None else None) or meter.mean,
+        history=tuple(meter.history),
+        first=run.first_token,
+        read=started.prompt_tokens if started is not None else None,
+        written=meter.total if started is not None else None,
+        peak=peak,
+    )
 
 
 class Gauge(Widget):

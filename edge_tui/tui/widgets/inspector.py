@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from math import exp, inf, isnan, log, nan
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from textual.message import Message
 from textual.reactive import reactive
@@ -96,16 +96,8 @@ class Inspector(LinePanel, can_focus=True):
             super().__init__()
             self.step = step
 
-    def __init__(
-        self,
-        decode: Callable[[Sequence[int]], list[str]],
-        *,
-        name: str | None = None,
-        id: str | None = None,
-        classes: str | None = None,
-        disabled: bool = False,
-    ) -> None:
-        super().__init__(name=name, id=id, classes=classes, disabled=disabled)
+    def __init__(self, decode: Callable[[Sequence[int]], list[str]], **options: Any) -> None:
+        super().__init__(**options)
         self._texts_of = decode
         self._transcript: Transcript | None = None
         self._index: int | None = None

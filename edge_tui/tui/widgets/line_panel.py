@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from rich.segment import Segment
@@ -26,15 +26,8 @@ Line = tuple[tuple[str, str], ...]
 class LinePanel(Widget):
     """Base of panels whose content is a few lines that follow their size."""
 
-    def __init__(
-        self,
-        *,
-        name: str | None = None,
-        id: str | None = None,
-        classes: str | None = None,
-        disabled: bool = False,
-    ) -> None:
-        super().__init__(name=name, id=id, classes=classes, disabled=disabled)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         self._lines: Sequence[Line] = ()
         self._base: Style | None = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.segment import Segment
 from textual.geometry import Region, Size, Spacing
@@ -12,8 +12,17 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from edge_tui.transcript.colour_buckets import BUCKETS, ColourBy, buckets
-from edge_tui.transcript.wrapping import TAB, Piece, TokenText, Wrap
+from edge_tui.transcript.wrapping import TokenText, Wrap
 from edge_tui.tui.ascii_filter import in_text
+from edge_tui.tui.widgets.token_strips import (
+    StripCache,
+    TokenStyles,
+    centred_line,
+    cover_end,
+    draw_pieces,
+    mark_selection,
+    selected_text,
+)
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
@@ -29,8 +38,6 @@ _SLICE = 0.008
 """Seconds of wrapping at a time, so that a long transcript never holds up a key."""
 _AT_ONCE = 8_000
 """Tokens that are taken over at a time."""
-_CACHED = 256
-"""Lines kept drawn, some screens full; each is a hundred objects that the garbage collector walks."""
 _BLANK = -1
 """Where the line is kept that stands below the text."""
 
@@ -91,25 +98,16 @@ class TokenLines(ScrollView):
     following: reactive[bool] = reactive(True, repaint=False)
     """Whether the newest token is kept in sight."""
 
-    def __init__(
-        self,
-        empty_text: str = "",
-        *,
-        name: str | None = None,
-        id: str | None = None,
-        classes: str | None = None,
-        disabled: bool = False,
-    ) -> None:
-        super().__init__(name=name, id=id, classes=classes, disabled=disabled)
+    def __init__(self, empty_text: str = "", **options: Any) -> None:
+        super().__init__(**options)
         self.transcript: Transcript | None = None
         self._text = TokenText()
         self._wrap = Wrap(1)
         self._coming: Wrap | None = None
         self._revision = 0
         self._settled = 0
-        self._strips: dict[int, Strip] = {}
-        self._styles: list[Style] | None = None
-        self._base: Style | None = None
+        self._strips = StripCache()
+        self.token_styles = TokenStyles(self)
         self._offsets = False
         self._moving = False
         self._working = False
@@ -161,7 +159,7 @@ class TokenLines(ScrollView):
         if transcript.stable_length != self._settled:
             dirty = min(dirty, wrap.line_of(min(transcript.stable_length, self._settled)))
             self._settled = transcript.stable_length
-        self._drop(dirty)
+        self._strips.drop_from(dirty)
         self._place()
         if was_empty:
             self.refresh()
@@ -177,7 +175,7 @@ class TokenLines(ScrollView):
 
     @property
     def shown_text(self) -> str:
-        """The text as it is displayed, without the breaks that wrapping adds."""
+        """The displayed text, without the breaks that wrapping adds."""
         return "".join(self._text.display)
 
     def follow(self) -> None:
@@ -284,7 +282,7 @@ class TokenLines(ScrollView):
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
-        self._styles = self._base = None
+        self.token_styles = TokenStyles(self)
         self._strips.clear()
 
     def on_mount(self) -> None:
@@ -303,12 +301,10 @@ class TokenLines(ScrollView):
         """
         if wanted != self._offsets:
             self._offsets = wanted
-            self._strips.clear()
-            self.refresh()
+            self._redraw()
 
     def watch_show_final(self) -> None:
-        self._strips.clear()
-        self.refresh()
+        self._redraw()
 
     watch_colour_by = watch_show_final
 
@@ -323,6 +319,9 @@ class TokenLines(ScrollView):
             self._place(self._wrap.line_of(top))
 
     def selection_updated(self, selection: Selection | None) -> None:
+        self._redraw()
+
+    def _redraw(self) -> None:
         self._strips.clear()
         self.refresh()
 
@@ -334,11 +333,13 @@ class TokenLines(ScrollView):
         if self.styles.gutter != Spacing() or self.opacity != 1:
             return super().render_lines(crop)
         area, height = self.scrollable_content_region, self._height
-        filters, background = self.get_line_filters(), self.background_colors[1]
+        filters, background, base = self.get_line_filters(), self.background_colors[1], self.token_styles.base
         x1, x2 = crop.column_span
         strips = []
         for y in crop.line_range:
-            strip = self._line(y, area.width, height).adjust_cell_length(self.size.width, self._base_style)
+            strip = self._line(y, area.width, height).adjust_cell_length(
+                self.size.width, self.token_styles.base
+            )
             for each in filters:
                 strip = strip.apply_filter(each, background)
             strips.append(strip.crop(x1, x2))
@@ -349,104 +350,46 @@ class TokenLines(ScrollView):
 
     def _line(self, y: int, width: int, height: int) -> Strip:
         if not len(self._text):
-            return self._empty_line(y, width)
+            style = self.get_component_rich_style("token-pane--empty")
+            return centred_line(
+                sanitise(self.empty_text), y, (width, self._height), style, self.token_styles.base
+            )
         line = round(self.scroll_y) + y
         key = line if line < len(self._wrap) else _BLANK
-        strip = self._strips.get(key)
-        if strip is None:
-            strip = self._draw(line, width) if key != _BLANK else Strip.blank(width, self._base_style)
-            if len(self._strips) >= _CACHED:
-                self._strips.clear()
-            self._strips[key] = strip
+        blank = key == _BLANK
+        strip = self._strips.get(
+            key, lambda: Strip.blank(width, self.token_styles.base) if blank else self._draw(line, width)
+        )
         if y == height - 1 and not self.following and line < len(self._wrap) - 1:
-            return self._live_cue(strip, width)
+            running = self.transcript is not None and self.transcript.finished is None
+            style = self.get_component_rich_style("token-pane--live")
+            return cover_end(strip, Segment(" ↓ live " if running else " ↓ end ", style), width)
         return strip
 
     def _draw(self, line: int, width: int) -> Strip:
         transcript = self.transcript
         assert transcript is not None
         pieces = self._wrap.pieces(self._text.display, line)
-        segments: list[Segment] = []
+        styles: list[Style] = []
         if pieces:
             first = pieces[0].token
             colours = buckets(transcript, self.colour_by, self.show_final, first, pieces[-1].token + 1)
-            styles = self.styles_of_buckets
-            run, style = "", styles[0]
-            for piece in pieces:
-                mine = styles[colours[piece.token - first] + BUCKETS * (piece.token >= self._settled)]
-                if piece.token == self.marked:
-                    segments.append(Segment(run, style))
-                    run, style = "", mine
-                    segments.append(Segment(_marked(piece), mine + self._cursor_style))
-                    continue
-                if mine is not style:
-                    segments.append(Segment(run, style))
-                    run, style = "", mine
-                run += piece.text.replace("\t", " " * TAB) if "\t" in piece.text else piece.text
-            segments.append(Segment(run, style))
-        strip = Strip(segment for segment in segments if segment.text)
-        strip = strip.adjust_cell_length(width, self._base_style)
+            known = self.token_styles.buckets
+            styles = [
+                known[colours[piece.token - first] + BUCKETS * (piece.token >= self._settled)]
+                for piece in pieces
+            ]
+        strip = draw_pieces(pieces, styles, self.marked, self.token_styles.cursor)
+        strip = strip.adjust_cell_length(width, self.token_styles.base)
         if (selection := self.text_selection) is not None and (span := selection.get_span(line)) is not None:
-            start, end = span
-            chosen = self.screen.get_component_rich_style("screen--selection", partial=True)
-            end = width if end < 0 else min(end, width)
-            strip = Strip.join(
-                [strip.crop(0, start), strip.crop(start, end).apply_style(chosen), strip.crop(end, width)]
-            )
+            style = self.screen.get_component_rich_style("screen--selection", partial=True)
+            strip = mark_selection(strip, span, width, style)
         return strip.apply_offsets(0, line) if self._offsets else strip
-
-    @property
-    def _base_style(self) -> Style:
-        if self._base is None:
-            self._base = self.rich_style
-        return self._base
-
-    @property
-    def styles_of_buckets(self) -> list[Style]:
-        """Styles of the buckets, least expected first; then the same for provisional tokens."""
-        if self._styles is None:
-            settled = [self.get_component_rich_style(f"token-pane--p{bucket}") for bucket in range(BUCKETS)]
-            provisional = self.get_component_rich_style("token-pane--provisional", partial=True)
-            self._styles = settled + [style + provisional for style in settled]
-        return self._styles
 
     @property
     def marked(self) -> int | None:
         """The token that is drawn as being under the cursor."""
         return None
-
-    @property
-    def _cursor_style(self) -> Style:
-        return self.get_component_rich_style("token-pane--cursor", partial=True)
-
-    def _live_cue(self, strip: Strip, width: int) -> Strip:
-        running = self.transcript is not None and self.transcript.finished is None
-        cue = Strip(
-            [Segment(" ↓ live " if running else " ↓ end ", self.get_component_rich_style("token-pane--live"))]
-        )
-        if cue.cell_length >= width:
-            return strip
-        return Strip.join([strip.crop(0, width - cue.cell_length), cue])
-
-    def _empty_line(self, y: int, width: int) -> Strip:
-        text = sanitise(self.empty_text)
-        wrap, words = Wrap(width - 1), TokenText()
-        words.extend([text])
-        wrap.feed(words.display)
-        line = y - max((self._height - len(wrap)) // 2, 0)
-        if not text or not 0 <= line < len(wrap):
-            return Strip.blank(width, self._base_style)
-        said = "".join(piece.text for piece in wrap.pieces(words.display, line)).strip()
-        strip = Strip([Segment(said, self.get_component_rich_style("token-pane--empty"))])
-        left = max((width - strip.cell_length) // 2, 0)
-        return Strip.join([Strip.blank(left, self._base_style), strip]).adjust_cell_length(
-            width, self.rich_style
-        )
-
-    def _drop(self, first: int) -> None:
-        """Forgets drawn lines from `first` on."""
-        if self._strips and max(self._strips) >= first:
-            self._strips = {line: strip for line, strip in self._strips.items() if line < first}
 
     def _refresh_lines(self, first: int, stop: int) -> None:
         top = round(self.scroll_y)
@@ -455,24 +398,4 @@ class TokenLines(ScrollView):
             self.refresh(Region(0, first - top, self.scrollable_content_region.width, stop - first))
 
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
-        """The selected text, with line breaks only where the model wrote them."""
-        shown = self._text.display
-        first = selection.start.y if selection.start is not None else 0
-        last = selection.end.y if selection.end is not None else len(self._wrap) - 1
-        parts: list[str] = []
-        for line in range(max(first, 0), min(last + 1, len(self._wrap))):
-            span = selection.get_span(line)
-            if span is None:
-                continue
-            pieces = self._wrap.pieces(shown, line)
-            strip = Strip([Segment("".join(p.text.replace("\t", " " * TAB) for p in pieces))])
-            start, end = span
-            parts.append(strip.crop(start, None if end < 0 else end).text)
-            if line < last and pieces and pieces[-1].newline:
-                parts.append("\n")
-        return "".join(parts), "\n"
-
-
-def _marked(piece: Piece) -> str:
-    """A token under the cursor: what is otherwise invisible is seen."""
-    return piece.text.replace("\t", "→" + " " * (TAB - 1)) + ("↵" if piece.newline else "")
+        return selected_text(selection, self._wrap, self._text.display), "\n"
