@@ -329,7 +329,7 @@ class TokenLines(ScrollView):
         return in_text(super().get_line_filters())
 
     def render_lines(self, crop: Region) -> list[Strip]:
-        """Lines take along what has been made of them when they scroll: Textual keeps it by place."""
+        """Takes drawn lines along when they scroll, which Textual caches by their row on the screen."""
         if self.styles.gutter != Spacing() or self.opacity != 1:
             return super().render_lines(crop)
         area, height = self.scrollable_content_region, self._height
@@ -337,9 +337,7 @@ class TokenLines(ScrollView):
         x1, x2 = crop.column_span
         strips = []
         for y in crop.line_range:
-            strip = self._line(y, area.width, height).adjust_cell_length(
-                self.size.width, self.token_styles.base
-            )
+            strip = self._line(y, area.width, height).adjust_cell_length(self.size.width, base)
             for each in filters:
                 strip = strip.apply_filter(each, background)
             strips.append(strip.crop(x1, x2))
@@ -349,17 +347,15 @@ class TokenLines(ScrollView):
         return self._line(y, self.scrollable_content_region.width, self._height)
 
     def _line(self, y: int, width: int, height: int) -> Strip:
+        base = self.token_styles.base
         if not len(self._text):
             style = self.get_component_rich_style("token-pane--empty")
-            return centred_line(
-                sanitise(self.empty_text), y, (width, self._height), style, self.token_styles.base
-            )
+            return centred_line(sanitise(self.empty_text), y, (width, height), style, base)
         line = round(self.scroll_y) + y
-        key = line if line < len(self._wrap) else _BLANK
-        blank = key == _BLANK
-        strip = self._strips.get(
-            key, lambda: Strip.blank(width, self.token_styles.base) if blank else self._draw(line, width)
-        )
+        if line < len(self._wrap):
+            strip = self._strips.get(line, lambda: self._draw(line, width))
+        else:
+            strip = self._strips.get(_BLANK, lambda: Strip.blank(width, base))
         if y == height - 1 and not self.following and line < len(self._wrap) - 1:
             running = self.transcript is not None and self.transcript.finished is None
             style = self.get_component_rich_style("token-pane--live")
