@@ -12,14 +12,12 @@ are left out.
 
 from __future__ import annotations
 
-import logging
-import warnings
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from edge_tui.decoders.base import Decoder, Output
 from edge_tui.engine.decode.step_record import StepBuffers, build_record, sample
-from edge_tui.engine.ops.cpu.cpp_owner import own_in_cpp
+from edge_tui.engine.ops.cpu.torchscript import as_written, own_in_cpp, trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
     from edge_tui.decoders.base import State
     from edge_tui.engine.decode.param_table import ParamTable
 
-_log = logging.getLogger(__name__)
 _TRACES: WeakKeyDictionary[Decoder, dict[tuple[Any, ...], Callable[..., tuple[Tensor, Tensor]] | None]]
 _TRACES = WeakKeyDictionary()
 """Each strategy's traces by what they depend on; None where there can be none."""
@@ -65,8 +62,6 @@ class TracedChoice:
         Returns:
             The record, as `ops.stats.record` lays it out; None, and nothing done, where there is no trace.
         """
-        import torch
-
         if (version := self._table.version_here()) != self._version:
             self._version = version
             self._neutral = tuple(self._table.params.is_neutral(param) for param in self._decoder.params)
@@ -74,19 +69,16 @@ class TracedChoice:
         layout = (self._neutral, self._width, *((t.dtype, t.shape) for t in tensors))
         if layout not in self._traces:
             self._traces[layout] = self._trace(list(logits), [t.clone() for t in tensors])
-        trace = self._traces[layout]
-        if trace is None:
+        traced = self._traces[layout]
+        if traced is None:
             return None
-        # As written: recording shapes first, to rewrite the operations for them, costs more than it gains.
-        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-            return trace(*tensors)
+        with as_written():
+            return traced(*tensors)
 
     def _trace(
         self, streams: list[str], tensors: list[Tensor]
     ) -> Callable[..., tuple[Tensor, Tensor]] | None:
         """Writes down a step, done on copies, which it changes."""
-        import torch
-
         decoder, names, width = self._decoder, list(self._state), self._width
         params = self._table.params_of
         ends = len(StepBuffers.__slots__), len(StepBuffers.__slots__) + len(names)
@@ -98,13 +90,4 @@ class TracedChoice:
             took = sample(decoder, decoder.step, outs, state, params(buffers.block), buffers)
             return build_record(decoder, took, outs[streams[0]].logits[:, -1], buffers).record()
 
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                trace: Callable[..., tuple[Tensor, Tensor]] = torch.jit.trace(  # type: ignore[no-untyped-call]
-                    step, tuple(tensors), check_trace=False
-                )
-        except Exception:  # whatever it is, the step runs as well operation by operation
-            _log.warning("%s is not traced.", decoder.name, exc_info=True)
-            return None
-        return trace
+        return trace(decoder.name, step, tensors)

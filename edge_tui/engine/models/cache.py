@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from edge_tui.engine.models.base import ContextFull
 from edge_tui.engine.models.branches import Branches
-from edge_tui.engine.ops.cpu.cpp_owner import own_in_cpp
+from edge_tui.engine.ops.cpu.torchscript import own_in_cpp
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,14 +8,14 @@ order, so results are the same to the last bit.
 
 from __future__ import annotations
 
-import warnings
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edge_tui.engine.ops.cpu.cpp_owner import own_in_cpp
-from edge_tui.engine.ops.cpu.project import Opaque, project
+from edge_tui.engine.ops.cpu.fbgemm import Opaque
+from edge_tui.engine.ops.cpu.project import project
+from edge_tui.engine.ops.cpu.torchscript import as_written, own_in_cpp, script
 from edge_tui.engine.ops.linear import OnCpu, Plain
 from edge_tui.engine.ops.norm import rms_norm
 
@@ -47,8 +47,7 @@ class FusedStep:
 
     def __call__(self, ctx: FlatContext, ids: Tensor) -> Tensor:
         """Appends `ids` int64 `[R, 1]` to a uniform context with room for them; logits `[R, 1, V]`."""
-        # As written: recording shapes first, to rewrite the operations for them, costs more than it gains.
-        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+        with as_written():
             logits = self._run(ids, ctx.length, ctx.block, ctx.cos, ctx.sin, ctx.bound, *self._weights)
         ctx.count_on_host(1)
         return logits
@@ -96,13 +95,7 @@ def _tensors(weights: tuple[Any, ...]) -> list[Tensor]:
 @cache
 def _compiled() -> Callable[..., Tensor] | None:
     """`_step` as TorchScript, compiled once a process; None where this torch cannot."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            script: Callable[..., Tensor] = torch.jit.script(_step)
-    except Exception:  # whatever it is, the step runs as well operation by operation
-        return None
-    return script
+    return script(_step)
 
 
 def _step(

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from edge_tui.engine.ops.cpu import packed_sizes
 from edge_tui.engine.ops.cpu import project as project_cpu
+from edge_tui.engine.ops.cpu.fbgemm import Opaque
 from edge_tui.engine.ops.packed import NF4_BLOCK, Packed, PrecisionError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class OnCpu:
 
     kind: ClassVar[str]
     """As `project_cpu.project` takes it."""
-    opaque: project_cpu.Opaque | None
+    opaque: Opaque | None
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self.weight, self.scales = project_cpu.PACK[self.kind](weight)
@@ -111,7 +112,7 @@ class Half(OnCpu):
     __slots__ = ()
     kind = "half"
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, opaque: project_cpu.Opaque) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, opaque: Opaque) -> None:
         self.weight, self.scales, self.opaque = weight.new_empty(0), weight.new_empty(0), opaque
         self.bias = bias
         self.parameters = _count(weight, bias)[0]

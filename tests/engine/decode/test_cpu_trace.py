@@ -186,7 +186,7 @@ def test_what_cannot_be_traced_runs_all_the_same(
     monkeypatch.setattr(cpu_trace, "_TRACES", type(cpu_trace._TRACES)())
     assert same(records(generation(decoder, one, {})), plain)
     assert calls == [False]  # asked once
-    assert "greedy is not traced" in caplog.text
+    assert "greedy is not compiled" in caplog.text
 
 
 def test_nothing_is_known_of_a_strategy_of_ones_own(folder: Path, calls: list[bool]) -> None:

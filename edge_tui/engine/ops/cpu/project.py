@@ -22,12 +22,12 @@ Shapes: `T` tokens, `K` columns that a weight row spans, `N` rows.
 
 from __future__ import annotations
 
-import warnings
 from functools import cache
-from typing import TYPE_CHECKING, Any
 
 import torch
 
+from edge_tui.engine.ops.cpu import fbgemm
+from edge_tui.engine.ops.cpu.fbgemm import Opaque, half_product, int8_product, multiplies
 from edge_tui.engine.ops.cpu.packed_sizes import INT4_GROUP, INT8_STEP, INT8_TOKENS
 from edge_tui.machine.devices import cpu_has_half, cpu_has_int8, cpu_has_wide_int8, cpu_packs_int4
 
@@ -39,17 +39,6 @@ _FEW = 64
 """Rows compared at once, so few that their copies leave no holes between packed matrices."""
 _PIECE = 4096
 """Rows quantised at once, which bounds the room for it; a multiple of `BLOCK`."""
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Opaque = Any
-else:
-    try:
-        Opaque = torch.classes.quantized.LinearPackedParamsBase
-    except (RuntimeError, AttributeError):  # built without: nothing makes any
-        Opaque = torch.Tensor
-"""A matrix as FBGEMM packs it."""
 
 
 def project(
@@ -71,7 +60,7 @@ def project(
         opaque: The weight of kinds "half" and "int8 vector", as their functions make it; None for others.
     """
     if kind == "half" and opaque is not None:
-        y: torch.Tensor = torch.ops.quantized.linear_dynamic_fp16(x, opaque)
+        y = half_product(x, opaque)
         return y if bias is None else y.add_(bias)
     if scales is None:
         return torch.nn.functional.linear(x, weight, bias)
@@ -111,12 +100,7 @@ def _split(
     rest = wide / step
     high = rest.round()
     both = torch.cat([high, rest.sub_(high).mul_(254.0)])
-    if opaque is not None:  # it rounds by itself
-        y: torch.Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
-            both, 1.0, 128, opaque
-        )
-    else:
-        y = _onednn(both, weight, scales)
+    y = _onednn(both, weight, scales) if opaque is None else int8_product(both, opaque)
     y = y.narrow(0, 0, tokens).add_(y.narrow(0, tokens, tokens), alpha=1 / 254).mul_(step)
     return y if x.dtype == torch.float32 else y.to(x.dtype)
 
@@ -124,10 +108,10 @@ def _split(
 def _onednn(both: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     # Raised by 128, because all processors multiply unsigned by signed; cutting off half more rounds.
     both = both.add_(128.5).to(torch.uint8)
-    none = torch.jit.annotate(list[int | float | complex | None], [])  # type: ignore[no-untyped-call]
+    nothing: list[int | float | complex | None] = []
     no_zeros = torch.zeros(1, dtype=torch.int32)
     y: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-        both, 1.0, 128, weight, scales, no_zeros, None, 1.0, 0, torch.float32, "none", none, ""
+        both, 1.0, 128, weight, scales, no_zeros, None, 1.0, 0, torch.float32, "none", nothing, ""
     )
     return y
 
@@ -194,18 +178,7 @@ def pack_int8_vector(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, 
     It keeps three numbers of four bytes for each row, and fills rows up to multiples of `VECTOR_BLOCK`.
     """
     codes, scales = _int8_codes(weight)
-    before = torch.backends.quantized.engine
-    torch.backends.quantized.engine = "fbgemm"
-    try:
-        with warnings.catch_warnings():
-            # The way into it will be another one some day; `can_int8_vector` is to notice.
-            warnings.simplefilter("ignore")
-            no_zeros = torch.zeros(len(codes), dtype=torch.int64)
-            matrix = torch._make_per_channel_quantized_tensor(codes, scales.double(), no_zeros, 0)
-            packed = torch.ops.quantized.linear_prepack(matrix, None)
-    finally:
-        torch.backends.quantized.engine = before
-    return codes.new_empty(0), scales, packed
+    return codes.new_empty(0), scales, fbgemm.pack_int8(codes, scales)
 
 
 def pack_half(weight: torch.Tensor) -> Opaque | None:
@@ -217,9 +190,7 @@ def pack_half(weight: torch.Tensor) -> Opaque | None:
         piece = weight[at : at + _FEW]
         if not bool(((piece.half().float() - piece).abs() <= _LOST).all()):
             return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # as in `pack_int8_vector`
-        return torch.ops.quantized.linear_prepack_fp16(weight, None)
+    return fbgemm.pack_half(weight)
 
 
 def _int8_codes(
@@ -262,35 +233,19 @@ PACK = {"int8": pack_int8, "int8 dot": pack_int8_dot, "int4": pack_int4}
 @cache
 def can_int8_dot() -> bool:
     """Whether this processor and torch multiply integers fast, and without a sum that overflows."""
-    return cpu_has_int8() and _multiplies(lambda x, weight: _int8_dot(x, *pack_int8_dot(weight), None))
+    return cpu_has_int8() and multiplies(lambda x, weight: _int8_dot(x, *pack_int8_dot(weight), None))
 
 
 @cache
 def can_int8_vector() -> bool:
     """The same of FBGEMM, whose sums overflow where vectors are half as wide."""
-    return cpu_has_wide_int8() and _multiplies(lambda x, weight: _int8_dot(x, *pack_int8_vector(weight)))
+    return cpu_has_wide_int8() and multiplies(lambda x, weight: _int8_dot(x, *pack_int8_vector(weight)))
 
 
 @cache
 def can_half() -> bool:
     """Whether torch multiplies float32 by packed float16 on this processor."""
-
-    def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = torch.ops.quantized.linear_dynamic_fp16(x, pack_half(weight))
-        return y
-
-    return cpu_has_half() and _multiplies(product)
-
-
-def _multiplies(product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> bool:
-    try:
-        with torch.inference_mode():
-            weight = torch.ones(32, 64)
-            weight[1::2] = -1.0
-            y = product(torch.ones(2, 64), weight)
-    except (RuntimeError, AttributeError, NotImplementedError):
-        return False
-    return bool(torch.allclose(y, 64.0 * weight[:, 0].expand(2, -1), rtol=1e-4))
+    return cpu_has_half() and multiplies(lambda x, weight: half_product(x, pack_half(weight)))
 
 
 @cache
