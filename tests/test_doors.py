@@ -15,7 +15,7 @@ import pytest
 from edge_tui import decoders
 from edge_tui.cli import main
 from edge_tui.config.settings import user_config
-from edge_tui.util.safe_stream import SafeStream, control
+from edge_tui.util.safe_stream import SafeStream, write_control
 from tests.hostile import ONE_LINE, TEXT, controls, write_files
 
 NAME = TEXT.replace("/", "")
@@ -133,5 +133,5 @@ def test_a_terminal_gets_nothing_that_a_library_prints_to_it() -> None:
         stream.writelines([ONE_LINE, "a\tb\n"])
     assert raw.getvalue().endswith(b"a\tb\n")
     assert not controls(raw.getvalue().decode().replace("\t", ""))
-    control(stream, "\r\x1b[K")
+    write_control(stream, "\r\x1b[K")
     assert raw.getvalue().endswith(b"\r\x1b[K")

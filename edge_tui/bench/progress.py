@@ -8,7 +8,7 @@ import time
 from math import inf
 from typing import TextIO
 
-from edge_tui.util.safe_stream import control
+from edge_tui.util.safe_stream import write_control
 from edge_tui.util.sanitise import sanitise
 
 _BAR = 16
@@ -65,7 +65,7 @@ class Progress:
     def end(self) -> None:
         """Leaves the line."""
         if not self._quiet and self._out.isatty() and self._width:
-            control(self._out, "\r" + " " * self._width + "\r")
+            write_control(self._out, "\r" + " " * self._width + "\r")
             self._width = 0
 
     def _show(self, what: str) -> None:
@@ -80,7 +80,7 @@ class Progress:
             whole = round(_BAR * self._over / max(self.total, 1))
             line = f"▕{'█' * whole}{' ' * (_BAR - whole)}▏ {count}{what}{self._eta()}"
             line = line[: shutil.get_terminal_size().columns - 1]  # a wrapped line cannot be rewritten
-            control(self._out, f"\r{line:<{self._width}}")
+            write_control(self._out, f"\r{line:<{self._width}}")
             self._width = len(line)
         self._out.flush()
 

@@ -18,7 +18,7 @@ from edge_tui.config.schema import QUANTIZATION, SCHEMA, RawText
 from edge_tui.config.settings import COMMON, Settings, user_config
 from edge_tui.config.writer import ConfigError, change, toml_text, write
 from edge_tui.decoders.base import ParamError
-from edge_tui.util.user_file import exists, expand, read_text, reason
+from edge_tui.util.user_file import error_reason, exists, expand, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -183,7 +183,7 @@ def _yaml(path: Path) -> Mapping[str, Any]:
     try:
         data = yaml.safe_load(read_text(path))
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({reason(error)}).") from error
+        raise ConfigError(f"{path} cannot be read ({error_reason(error)}).") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark is not None else str(path)

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from edge_tui.config.settings import user_config
 from edge_tui.engine.checkpoints.locate import cache_root, offline
 from edge_tui.machine.devices import torch_has_cuda
-from edge_tui.machine.nvml import Gpu, Holder, visible
-from edge_tui.util.format import size
-from edge_tui.util.safe_stream import control
+from edge_tui.machine.nvml import Gpu, GpuProcess, visible_devices
+from edge_tui.util.formatting import size
+from edge_tui.util.safe_stream import write_control
 from edge_tui.util.sanitise import sanitise
 from edge_tui.util.user_file import exists
 
@@ -86,7 +86,7 @@ def run(flags: Mapping[str, Any]) -> int:
             print(json.dumps(asdict(check)).replace("\x7f", "\\u007f"))
         else:
             coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-            control(sys.stdout, written(check, colour=coloured) + "\n")
+            write_control(sys.stdout, written(check, colour=coloured) + "\n")
         worst = max(worst, int(check.status == "error"))
     return worst
 
@@ -234,7 +234,7 @@ def _driver(env: Mapping[str, str]) -> Iterator[Check]:
     try:
         gpu = Gpu("cuda:0")
     except OSError as error:
-        hidden = visible(env)
+        hidden = visible_devices(env)
         if hidden == []:
             yield Check("GPU", "warning", "hidden by CUDA_VISIBLE_DEVICES", "Unset it to decode on the GPU.")
         else:
@@ -242,7 +242,7 @@ def _driver(env: Mapping[str, str]) -> Iterator[Check]:
             yield Check("GPU", status, f"none: {error}", _NO_GPU if torch_has_cuda() else "")
         return
     try:
-        seen, driver, cuda, holders = gpu.sample(), gpu.driver(), gpu.cuda(), gpu.holders()
+        seen, driver, cuda, processes = gpu.sample(), gpu.driver(), gpu.cuda(), gpu.processes()
     finally:
         gpu.close()
     yield Check("NVML", "ok", f"driver {driver or 'n/a'}, CUDA up to {cuda or 'n/a'}")
@@ -254,7 +254,7 @@ def _driver(env: Mapping[str, str]) -> Iterator[Check]:
         "GPU",
         "warning" if crowded else "ok",
         f"{seen.name or 'cuda:0'}, {memory}",
-        f"Other processes hold the rest: {_names(holders)}." if crowded and holders else "",
+        f"Other processes hold the rest: {_names(processes)}." if crowded and processes else "",
     )
     yield _build(_built_for(), cuda)
 
@@ -262,8 +262,8 @@ def _driver(env: Mapping[str, str]) -> Iterator[Check]:
 _NO_GPU = "The CPU decodes; for the GPU, install NVIDIA's driver and see that nvidia-smi works."
 
 
-def _names(holders: list[Holder]) -> str:
-    return ", ".join(f"{each.name or 'process'} {each.pid}" for each in holders[:4])
+def _names(processes: list[GpuProcess]) -> str:
+    return ", ".join(f"{each.name or 'process'} {each.pid}" for each in processes[:4])
 
 
 def _build(built: str, driver: str) -> Check:

@@ -19,7 +19,7 @@ from edge_tui.history.restore import recover, transcript_of
 from edge_tui.history.salvage import open_whole
 from edge_tui.history.schema import HistoryError, default_path
 from edge_tui.util.sanitise import sanitise
-from edge_tui.util.user_file import reason
+from edge_tui.util.user_file import error_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,7 +46,7 @@ def run(flags: Mapping[str, Any]) -> int:
     except OSError as error:
         if error.filename is None:  # one of the streams, not a file that was named
             raise
-        return fail(f"{error.filename} cannot be used: {reason(error)}.")
+        return fail(f"{error.filename} cannot be used: {error_reason(error)}.")
 
 
 def _list(store: Store, flags: Mapping[str, Any]) -> int:

@@ -67,6 +67,6 @@ def _dispatch(args: argparse.Namespace) -> int:
 def _log_crash(error: Exception) -> int:
     from edge_tui.util import logs
 
-    file = logs.crash(error)
+    file = logs.write_crash(error)
     where = f"details are in {file}" if file else "no log could be written"
     return fail(f"something went wrong ({logs.summary(error)}); {where}.")

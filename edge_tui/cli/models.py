@@ -10,9 +10,9 @@ from edge_tui.cli.messages import fail, print_line
 from edge_tui.errors import UsageError
 from edge_tui.hub import local_models
 from edge_tui.hub.memory_estimate import PRECISIONS, estimate_model
-from edge_tui.hub.remote import Progress, Pull, Remote, look, repository_id
-from edge_tui.util.format import size
-from edge_tui.util.safe_stream import control
+from edge_tui.hub.remote import Download, Progress, RemoteModel, look, repository_id
+from edge_tui.util.formatting import size
+from edge_tui.util.safe_stream import write_control
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +58,7 @@ def _line(listing: Listing) -> str:
     return f"{listing.name}  {facts}, {listing.tier}"
 
 
-def _describe(remote: Remote, checkpoint: Checkpoint, settings: Settings) -> None:
+def _describe(remote: RemoteModel, checkpoint: Checkpoint, settings: Settings) -> None:
     """Prints what is known before the download."""
     listing = remote.listing
     count = f"{listing.parameters / 1e9:.3g}B parameters"
@@ -74,13 +74,13 @@ def _describe(remote: Remote, checkpoint: Checkpoint, settings: Settings) -> Non
 
 
 def _pull(name: str) -> int:
-    pull = Pull(name).start()
+    pull = Download(name).start()
     shown = sys.stderr.isatty()
     try:
         while pull.progress.active:
             pull.wait(0.2)
             if shown:
-                control(sys.stderr, f"\r\x1b[K{written(pull.progress)}")
+                write_control(sys.stderr, f"\r\x1b[K{written(pull.progress)}")
     except KeyboardInterrupt:
         pull.cancel()
         pull.wait(3)

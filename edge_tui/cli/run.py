@@ -22,10 +22,10 @@ from edge_tui.engine.port import Request
 from edge_tui.errors import UsageError
 from edge_tui.history.recorder import recorder_of
 from edge_tui.util import logs
-from edge_tui.util.format import bar
-from edge_tui.util.safe_stream import control
+from edge_tui.util.formatting import bar
+from edge_tui.util.safe_stream import write_control
 from edge_tui.util.sanitise import sanitise
-from edge_tui.util.user_file import reason
+from edge_tui.util.user_file import error_reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -251,7 +251,7 @@ def _read_prompt(options: Options) -> str:
     except UnicodeDecodeError as error:
         raise UsageError(f"the prompt is not UTF-8 (byte {error.start}).") from error
     except OSError as error:
-        raise UsageError(f"{file} cannot be read: {reason(error)}.") from error
+        raise UsageError(f"{file} cannot be read: {error_reason(error)}.") from error
 
 
 class _Follower:
@@ -323,7 +323,7 @@ class _Follower:
                 if not self._interrupted:  # who stops a load does not want to hear that it was stopped
                     fail(event.message)
                     if event.detail:
-                        logs.detail(event.detail)
+                        logs.write_detail(event.detail)
                 return 1
         return None
 
@@ -343,12 +343,12 @@ class _Follower:
         what = "loading" if event.what == "load" else "reading the prompt of"
         line = f"{what} {sanitise(event.name, keep_newlines=False)} "
         line += f"▕{bar(share, _BAR)}▏ {share:4.0%}"
-        control(sys.stderr, f"\r{line:<{self._drawn}}")
+        write_control(sys.stderr, f"\r{line:<{self._drawn}}")
         self._drawn = len(line)
 
     def _erase(self) -> None:
         if self._drawn:
-            control(sys.stderr, "\r" + " " * self._drawn + "\r")
+            write_control(sys.stderr, "\r" + " " * self._drawn + "\r")
             self._drawn = 0
 
 

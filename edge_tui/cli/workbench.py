@@ -49,14 +49,14 @@ def run(flags: dict[str, Any]) -> int:
 
 def _local(settings: Settings) -> tuple[Callable[[], Any], Any]:
     """Returns a factory of engines in this process, and this machine's telemetry."""
-    from edge_tui.machine.telemetry import Telemetry, watched
+    from edge_tui.machine.telemetry import Telemetry, first_gpu
 
     def engine() -> Any:
         from edge_tui.engine.local import LocalEngine
 
         return LocalEngine(settings.specs())
 
-    return engine, Telemetry(watched(settings.device))
+    return engine, Telemetry(first_gpu(settings.device))
 
 
 def _remote(url: str, key_file: str | None, settings: Settings) -> tuple[Callable[[], Any], Any]:

@@ -15,7 +15,7 @@ from edge_tui.config.reader import UnreadableFile, parse
 from edge_tui.config.schema import SCHEMA, STRING
 from edge_tui.errors import EdgeError
 from edge_tui.util.atomic_write import replace_file
-from edge_tui.util.user_file import list_files, reason
+from edge_tui.util.user_file import error_reason, list_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -152,7 +152,7 @@ def save(preset: Preset, folder: Path | None = None) -> Path:
     try:
         replace_file(path, tomlkit.dumps(document))
     except OSError as error:
-        raise PresetError(f"{path} cannot be written: {reason(error)}.") from error
+        raise PresetError(f"{path} cannot be written: {error_reason(error)}.") from error
     return path
 
 
@@ -166,4 +166,4 @@ def remove(preset: Preset, folder: Path | None = None) -> None:
     try:
         path.unlink()
     except OSError as error:
-        raise PresetError(f"{path} cannot be removed: {reason(error)}.") from error
+        raise PresetError(f"{path} cannot be removed: {error_reason(error)}.") from error

@@ -123,7 +123,7 @@ def parse(path: Path) -> Document:
     except IsADirectoryError as error:
         raise UnreadableFile("this is a folder, but a TOML file was expected") from error
     except OSError as error:
-        raise UnreadableFile(f"cannot be read ({user_file.reason(error)})") from error
+        raise UnreadableFile(f"cannot be read ({user_file.error_reason(error)})") from error
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UnreadableFile("is encoded as UTF-16, but TOML must be UTF-8")
     # Windows editors put a UTF-8 byte order mark in front; the content is sound.

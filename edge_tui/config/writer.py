@@ -49,7 +49,9 @@ def change(path: Path, values: Mapping[str, Any]) -> None:
     except FileNotFoundError:
         raw = ""
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read ({user_file.reason(error)}); mend it first.") from error
+        raise ConfigError(
+            f"{path} cannot be read ({user_file.error_reason(error)}); mend it first."
+        ) from error
     for key, value in values.items():
         raw = _uncommented(raw, key) if value is not None else raw
     try:
@@ -74,7 +76,7 @@ def write(path: Path, text: str) -> None:
         replace_file(path, text)
     except OSError as error:
         raise ConfigError(
-            f"{path} cannot be written ({user_file.reason(error)}); nothing was changed."
+            f"{path} cannot be written ({user_file.error_reason(error)}); nothing was changed."
         ) from error
 
 

@@ -70,7 +70,7 @@ def open_store(path: Path) -> Store:
         # Locked, read-only, full: the file may be sound.
         return Store(problem=f"The history {path} cannot be used ({error}): this session's is not kept.")
     except OSError as error:
-        reason = user_file.reason(error)
+        reason = user_file.error_reason(error)
         return Store(problem=f"The history {path} cannot be used ({reason}): this session's is not kept.")
 
 

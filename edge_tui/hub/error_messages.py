@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from edge_tui.engine.checkpoints.locate import cache_root
-from edge_tui.util.format import size
+from edge_tui.util.formatting import size
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TRANSPORT = {"TransportError", "ConnectionError", "NetworkError", "TimeoutException", "Timeout"}

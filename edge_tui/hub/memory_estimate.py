@@ -10,7 +10,7 @@ from edge_tui.engine.models.loader import available_precisions
 from edge_tui.engine.models.memory_estimate import MemoryEstimate, estimate, estimate_pair, reserved
 from edge_tui.engine.port import Precision
 from edge_tui.machine.devices import devices
-from edge_tui.machine.nvml import Holder, holders
+from edge_tui.machine.nvml import GpuProcess, gpu_processes
 
 if TYPE_CHECKING:
     from edge_tui.engine.checkpoints.checkpoint import Checkpoint
@@ -42,7 +42,7 @@ class ModelEstimate:
     contexts: dict[str, int] = field(default_factory=dict)
     together: dict[str, tuple[MemoryEstimate, ...]] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
-    others: list[Holder] = field(default_factory=list)
+    others: list[GpuProcess] = field(default_factory=list)
 
 
 def estimate_model(
@@ -67,7 +67,7 @@ def estimate_model(
     best = max(there.values(), key=lambda d: (d.name != "cpu", d.name != "mps", d.free or 0))
     device = there.get(asked, best)
     seen = ModelEstimate(
-        checkpoint.name, device, rows, others=holders(device.name) if "cuda" in device.name else []
+        checkpoint.name, device, rows, others=gpu_processes(device.name) if "cuda" in device.name else []
     )
     seen.reasons = {precision: why for precision, why in available_precisions(device.name).items() if why}
     for precision in PRECISIONS:

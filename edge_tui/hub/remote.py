@@ -39,7 +39,7 @@ def repository_id(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Remote:
+class RemoteModel:
     """A model on the hub.
 
     Attributes:
@@ -79,7 +79,7 @@ class HubError(EdgeError):
         self.code = code
 
 
-def look(name: str) -> Remote:
+def look(name: str) -> RemoteModel:
     """Asks the hub what a repository holds; seconds at most.
 
     Raises:
@@ -95,7 +95,7 @@ def look(name: str) -> Remote:
     raise HubError(f"{name} could not be looked at: the process that asks the hub ended early; try again.")
 
 
-def _remote(name: str, said: Mapping[str, Any]) -> Remote:
+def _remote(name: str, said: Mapping[str, Any]) -> RemoteModel:
     tensors = {key: StoredTensor(each[0], tuple(each[1]), each[2]) for key, each in said["tensors"].items()}
     present = set(said["present"])
 
@@ -116,7 +116,7 @@ def _remote(name: str, said: Mapping[str, Any]) -> Remote:
             checkpoint = describe(name, Path(folder), stored, present.__contains__)
         except CheckpointError as error:
             refusal = str(error).replace(folder, name)
-    return Remote(name, said["commit"], said["files"], checkpoint, refusal, bool(said["gated"]))
+    return RemoteModel(name, said["commit"], said["files"], checkpoint, refusal, bool(said["gated"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ class Progress:
 
 
 @dataclass(slots=True)
-class Pull:
+class Download:
     """A download that goes on by itself; look at `progress` whenever you like.
 
     Args:
@@ -173,7 +173,7 @@ class Pull:
     _cancelled: bool = field(default=False, init=False)
     _thread: threading.Thread | None = field(default=None, init=False)
 
-    def start(self) -> Pull:
+    def start(self) -> Download:
         """Begins the download."""
         self._process = _child("pull", self.name)
         self._thread = threading.Thread(target=self._follow, name=f"pull {self.name}", daemon=True)

@@ -27,7 +27,7 @@ __all__ = [
     "cpu_packs_int4",
     "devices",
     "free_memory",
-    "give_back_freed",
+    "release_freed_memory",
     "resolve_device",
 ]
 
@@ -128,7 +128,7 @@ def cpu_has_int8() -> bool:
     return _cpu_has("avx512_vnni|avx_vnni|amx_int8")
 
 
-def give_back_freed() -> None:
+def release_freed_memory() -> None:
     """Has the C library give what is free between what is in use back to the system, where it can (glibc)."""
     if (trim := _trim()) is not None:
         trim(0)

@@ -42,7 +42,7 @@ class GpuSample:
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class GpuProcess:
     """A process that holds memory of a GPU.
 
     Attributes:
@@ -56,7 +56,7 @@ class Holder:
     bytes: int | None
 
 
-def visible(env: Mapping[str, str] | None = None) -> list[str] | None:
+def visible_devices(env: Mapping[str, str] | None = None) -> list[str] | None:
     """What `CUDA_VISIBLE_DEVICES` leaves, in CUDA's order: indices and UUIDs; None if it does not say.
 
     CUDA stops at the first entry that is no device ("-1" hides all that follow).
@@ -120,12 +120,12 @@ class Gpu:
             ),
         )
 
-    def holders(self) -> list[Holder]:
+    def processes(self) -> list[GpuProcess]:
         """The processes that compute on it, whoever's they are, the largest first; this one is left out."""
         nvml, handle = self._nvml, self._handle
         found = self._read(lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle)) or []
         others = [
-            Holder(int(each.pid), self._program(int(each.pid)), each.usedGpuMemory)
+            GpuProcess(int(each.pid), self._program(int(each.pid)), each.usedGpuMemory)
             for each in found
             if int(each.pid) != os.getpid()
         ]
@@ -158,7 +158,7 @@ class Gpu:
         wanted = device
         if device.startswith("cuda"):
             index = int(device.partition(":")[2] or 0)
-            entries = visible()
+            entries = visible_devices()
             if entries is not None and index >= len(entries):
                 raise ValueError("hidden by CUDA_VISIBLE_DEVICES")
             wanted = str(index) if entries is None else entries[index]
@@ -185,14 +185,14 @@ class Gpu:
         return slices
 
 
-def holders(device: str) -> list[Holder]:
+def gpu_processes(device: str) -> list[GpuProcess]:
     """The other processes that compute on "cuda:N"; none where nobody can tell."""
     try:
         gpu = Gpu(device)
     except OSError:
         return []
     try:
-        return gpu.holders()
+        return gpu.processes()
     finally:
         gpu.close()
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from edge_tui.machine.nvml import Gpu, GpuSample
 
-__all__ = ["GpuSample", "Sample", "Telemetry", "watched"]
+__all__ = ["GpuSample", "Sample", "Telemetry", "first_gpu"]
 
 RETRY_SECONDS = 30.0
 """How long a GPU that could not be read is left alone."""
@@ -38,7 +38,7 @@ class Sample:
     ram_total: int
 
 
-def watched(device: str) -> str:
+def first_gpu(device: str) -> str:
     """The GPU to begin with; the engine's own choice is known only once a model is loaded."""
     return device if device.startswith("cuda:") else "cuda:0"
 

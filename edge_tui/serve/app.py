@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from edge_tui import __version__, decoders
-from edge_tui.machine.telemetry import Telemetry, watched
+from edge_tui.machine.telemetry import Telemetry, first_gpu
 from edge_tui.serve import errors, infer, manage, openai, schemas
 from edge_tui.serve.dispatcher import Dispatcher
 from edge_tui.serve.guard import Guard
@@ -71,7 +71,7 @@ class Server(FastAPI):
         for routes in decoding:
             self.include_router(routes)
         self.include_router(manage.router(self.dispatcher, settings, options.manage))
-        self.sampler = Telemetry(watched(settings.device))
+        self.sampler = Telemetry(first_gpu(settings.device))
         self.get("/machine", tags=["server"], summary="What this machine has, and how much of it is in use")(
             self.machine
         )

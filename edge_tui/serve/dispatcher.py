@@ -255,7 +255,7 @@ class Dispatcher:
             return
         from edge_tui.util import logs
 
-        logs.crash(error)
+        logs.write_crash(error)
         self._fault = "The server lost touch with its engine; restart it (its log has the details)."
         self.abort()
         if self._current is not None:

@@ -157,4 +157,4 @@ def _of_validation(error: RequestValidationError) -> ApiError:
 def _log(detail: str) -> None:
     from edge_tui.util import logs
 
-    logs.detail(detail)
+    logs.write_detail(detail)

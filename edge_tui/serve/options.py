@@ -111,7 +111,7 @@ def read_key(file: str | None, environment: Mapping[str, str] | None = None) -> 
             raise OptionError(f"The key file {file} is empty: write the key into it.")
     if not key.isascii() or not key.isprintable() or " " in key:
         raise OptionError(f"The key in {origin} must be one word of ASCII characters.")
-    logs.hide(key)
+    logs.add_secret(key)
     return key
 
 

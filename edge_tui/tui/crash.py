@@ -21,7 +21,7 @@ class BackgroundFailed(Message):
 
 def stopped(thread: str, error: BaseException) -> str:
     """Writes the log of what ended a thread; returns a sentence about it, safe to show."""
-    kept = logs.crash(error)
+    kept = logs.write_crash(error)
     where = f"details are in {kept}" if kept else "no log could be written"
     return sanitise(f"{thread or 'A thread'} has stopped ({logs.summary(error)}); {where}.")
 
@@ -39,7 +39,7 @@ def report(error: BaseException, prompt: str, *, taken: bool) -> str:
     """
     if isinstance(error, WorkerFailed):
         error = error.error  # the other one only says that there is one
-    kept = logs.crash(error)
+    kept = logs.write_crash(error)
     where = f"details are in {kept}" if kept else "no log could be written"
     return f"edge-tui: something went wrong ({sanitise(logs.summary(error))}); {where}.{_of(prompt, taken)}"
 

@@ -10,7 +10,7 @@ from textual.message import Message
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edge_tui.hub.remote import Progress, Pull
+    from edge_tui.hub.remote import Download, Progress
 
 
 @dataclass
@@ -30,15 +30,15 @@ class Downloads:
 
     def __init__(self, post: Callable[[Message], object]) -> None:
         self._post = post
-        self._pulls: dict[str, Pull] = {}
+        self._pulls: dict[str, Download] = {}
 
     def start(self, name: str) -> None:
         """Begins a download, unless it goes on already."""
-        from edge_tui.hub.remote import Pull
+        from edge_tui.hub.remote import Download
 
         if (known := self.progress(name)) is not None and known.active:
             return
-        pull = self._pulls[name] = Pull(name)
+        pull = self._pulls[name] = Download(name)
 
         def changed() -> None:
             if not pull.progress.active:

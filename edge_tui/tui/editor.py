@@ -57,7 +57,7 @@ def edit(text: str) -> str:
             with _interrupts_are_the_editors():
                 done = subprocess.run([*words, str(path)], check=False)
         except OSError as error:
-            raise EditorError(f"{words[0]} cannot be started: {user_file.reason(error)}.") from error
+            raise EditorError(f"{words[0]} cannot be started: {user_file.error_reason(error)}.") from error
         if done.returncode:
             raise EditorError(f"{words[0]} ended with status {done.returncode}; the prompt is as it was.")
         return read_text(path).removesuffix("\n")
@@ -77,7 +77,7 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise EditorError(f"{path.name} is not UTF-8 (byte {error.start}).") from error
     except OSError as error:
-        raise EditorError(f"{path.name} cannot be read: {user_file.reason(error)}.") from error
+        raise EditorError(f"{path.name} cannot be read: {user_file.error_reason(error)}.") from error
 
 
 @contextmanager

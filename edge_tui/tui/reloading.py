@@ -9,7 +9,7 @@ from textual.message import Message
 
 from edge_tui import decoders
 from edge_tui.tui import theme
-from edge_tui.util.file_watcher import Watch
+from edge_tui.util.file_watcher import FileWatcher
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +34,7 @@ class ThemesChanged(Message):
     themes: Themes
 
 
-def watch_strategies(app: App[int]) -> Watch:
+def watch_strategies(app: App[int]) -> FileWatcher:
     """Reads the strategies again whenever a file of their folders changes, and tells the app.
 
     Reading happens in the watch's thread: a file that imports torch, or never comes back, holds up nobody.
@@ -44,10 +44,10 @@ def watch_strategies(app: App[int]) -> Watch:
         decoders.reload()
         app.post_message(StrategiesChanged(files))
 
-    return Watch(decoders.folders(), "[!_]*.py", changed)
+    return FileWatcher(decoders.folders(), "[!_]*.py", changed)
 
 
-def watch_themes(app: App[int], folders: Sequence[Path], last: Themes) -> Watch:
+def watch_themes(app: App[int], folders: Sequence[Path], last: Themes) -> FileWatcher:
     """Reads the themes again whenever one of their files changes, and tells the app."""
 
     def changed(_: set[Path]) -> None:
@@ -55,4 +55,4 @@ def watch_themes(app: App[int], folders: Sequence[Path], last: Themes) -> Watch:
         last = theme.load(folders, last)
         app.post_message(ThemesChanged(last))
 
-    return Watch(folders, "*.toml", changed)
+    return FileWatcher(folders, "*.toml", changed)

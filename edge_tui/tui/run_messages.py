@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.events import FINISH_REASONS
-from edge_tui.util import format
+from edge_tui.util import formatting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ def finished(event: Finished, run: Run) -> str:
     parts = [
         FINISH_REASONS.get(event.reason, event.reason),
         f"{event.new_tokens:,} tokens",
-        f"{format.rate(event.tokens_per_second)} tok/s",
+        f"{formatting.rate(event.tokens_per_second)} tok/s",
     ]
     if event.score is not None:
         parts.append(f"score {event.score:.3f}")
@@ -50,14 +50,14 @@ def loaded(event: Loaded) -> str:
     """Names a model that has loaded, its role and its size."""
     note = f" {' '.join(event.notices)}" if event.notices else ""
     # A model on somebody else's machine may be known by its name alone.
-    size = format.size(event.weight_bytes) if event.weight_bytes else ""
+    size = formatting.size(event.weight_bytes) if event.weight_bytes else ""
     facts = ", ".join(fact for fact in (event.architecture, size) if fact) or event.device
-    return f"{event.name} ready as {event.role} in {format.seconds(event.seconds)}: {facts}.{note}"
+    return f"{event.name} ready as {event.role} in {formatting.duration(event.seconds)}: {facts}.{note}"
 
 
 def unloaded(event: Unloaded) -> str:
     """Names a model that has unloaded, and the memory that it gave back."""
-    return f"{event.name} unloaded: {format.size(event.before_bytes - event.after_bytes)} came back."
+    return f"{event.name} unloaded: {formatting.size(event.before_bytes - event.after_bytes)} came back."
 
 
 def model_title(main: Loaded, models: Mapping[str, Loaded], roles: Sequence[str]) -> str:

@@ -97,7 +97,7 @@ class Shutdown:
             app._exception_event.set()
             self._report(error)
         else:
-            logs.crash(error)
+            logs.write_crash(error)
         app._close_messages_no_wait()
 
     def _report(self, error: BaseException) -> None:
@@ -158,7 +158,7 @@ class Shutdown:
         try:
             text = self._prompt()
         except Exception as error:  # the prompt itself may be what is broken
-            logs.crash(error)
+            logs.write_crash(error)
             return ""
         run, recorder = self._session.run, self._session.recorder
         recorded = recorder is not None and not recorder.problem

@@ -17,7 +17,7 @@ from textual.theme import Theme
 
 from edge_tui.config import resources
 from edge_tui.errors import EdgeError
-from edge_tui.util.user_file import list_files, read_text, reason
+from edge_tui.util.user_file import error_reason, list_files, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -111,7 +111,7 @@ def read(path: Path) -> tuple[Theme, str]:
     try:
         data = tomli.loads(read_text(path))
     except OSError as error:
-        raise ThemeError(f"Theme {path.name}: it cannot be read ({reason(error)}).") from error
+        raise ThemeError(f"Theme {path.name}: it cannot be read ({error_reason(error)}).") from error
     except UnicodeDecodeError as error:
         raise ThemeError(f"Theme {path.name}: it is not UTF-8 (byte {error.start}).") from error
     except tomli.TOMLDecodeError as error:

@@ -20,7 +20,7 @@ Dates = dict["Path", tuple[int, int]]
 """Date in nanoseconds and size of each file."""
 
 
-class Watch:
+class FileWatcher:
     """Calls back, from its own thread, once changed files have come to rest.
 
     An editor that writes in two steps is reported once: a change counts when two looks in a row agree.

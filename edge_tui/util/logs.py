@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edge_tui.util.sanitise import sanitise
 
-KEEP = 10
+MAX_FILES = 10
 """Crash logs that stay; older ones are removed."""
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_KEY|AUTH", re.IGNORECASE)
 _SECRET = re.compile(
@@ -27,8 +27,8 @@ _ASSIGNED = re.compile(
     re.IGNORECASE,
 )
 """A secret after its name; a control token such as <|endoftext|> is none."""
-_hidden: set[str] = set()
-SHORT = 300
+_secrets: set[str] = set()
+MAX_CHARACTERS = 300
 """Characters of an error's message in a sentence; the log has all of it."""
 
 
@@ -43,15 +43,15 @@ def scrub(text: str) -> str:
     """The text without what looks like a secret, or is the value of a variable that is named like one."""
     named = (value for name, value in os.environ.items() if _SECRET_NAME.search(name))
     # The longest first: one may be a part of another.
-    for value in sorted({*named, *_hidden, _hub_token()}, key=len, reverse=True):
+    for value in sorted({*named, *_secrets, _hub_token()}, key=len, reverse=True):
         if len(value) >= 6:
             text = text.replace(value, "‹removed›")
     return _ASSIGNED.sub(r"\1\2‹removed›", _SECRET.sub("‹removed›", text))
 
 
-def hide(secret: str) -> None:
+def add_secret(secret: str) -> None:
     """Leaves a secret of any form, such as a key from a file, out of all that is written here."""
-    _hidden.add(secret)
+    _secrets.add(secret)
 
 
 def _hub_token() -> str:
@@ -72,7 +72,7 @@ def first_line(error: BaseException) -> str:
         return "it cannot say why"
     if not lines:
         return type(error).__name__
-    return lines[0].rstrip(".") if len(lines[0]) <= SHORT else f"{lines[0][:SHORT]} …"
+    return lines[0].rstrip(".") if len(lines[0]) <= MAX_CHARACTERS else f"{lines[0][:MAX_CHARACTERS]} …"
 
 
 def summary(error: BaseException) -> str:
@@ -81,17 +81,17 @@ def summary(error: BaseException) -> str:
     return kind if line == kind else f"{kind}: {line}"
 
 
-def crash(error: BaseException, now: float | None = None) -> Path | None:
+def write_crash(error: BaseException, now: float | None = None) -> Path | None:
     """Writes an error's traceback to a file of its own that only its owner can read.
 
     Returns:
         The file, or None where none could be written.
     """
-    return detail("".join(traceback.format_exception(error)), now)
+    return write_detail("".join(traceback.format_exception(error)), now)
 
 
-def detail(text: str, now: float | None = None) -> Path | None:
-    """Writes what the screen is too small for, as `crash` does."""
+def write_detail(text: str, now: float | None = None) -> Path | None:
+    """Writes what the screen is too small for, as `write_crash` does."""
     from edge_tui import __version__
 
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
@@ -105,7 +105,7 @@ def detail(text: str, now: float | None = None) -> Path | None:
             errors="replace",
         ) as file:
             file.write(f"edge-tui {__version__}\n{sanitise(scrub(text))}\n")
-        for old in sorted(path.parent.glob("crash-*.log"))[:-KEEP]:
+        for old in sorted(path.parent.glob("crash-*.log"))[:-MAX_FILES]:
             old.unlink(missing_ok=True)
     except OSError:
         return None

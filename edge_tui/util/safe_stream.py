@@ -35,7 +35,7 @@ def guard_terminal() -> None:
             setattr(sys, name, safe)
 
 
-def control(stream: TextIO, text: str) -> None:
+def write_control(stream: TextIO, text: str) -> None:
     """Writes a text with control sequences of our own (line starts, colours) to a stream and flushes it."""
     if isinstance(stream, SafeStream):
         stream.control(text)

@@ -80,7 +80,7 @@ def list_files(folder: Path, pattern: str) -> tuple[list[Path], str]:
     except FileNotFoundError:
         return [], ""
     except (OSError, ValueError) as error:
-        return [], f"The folder {folder} cannot be read ({reason(error)}), so nothing in it is used."
+        return [], f"The folder {folder} cannot be read ({error_reason(error)}), so nothing in it is used."
     return sorted(folder / name for name in names if fnmatchcase(name, pattern)), ""
 
 
@@ -99,7 +99,7 @@ def special_file(folder: Path) -> Path | None:
     return None
 
 
-def reason(error: Exception) -> str:
+def error_reason(error: Exception) -> str:
     """Why something could not be read or written, in a few words."""
     return (getattr(error, "strerror", None) or type(error).__name__).lower()
 

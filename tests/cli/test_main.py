@@ -402,8 +402,8 @@ def test_crash_without_a_place_for_the_log(
 
 
 def test_only_the_last_crash_logs_stay(home: Path) -> None:
-    for second in range(logs.KEEP + 3):
-        logs.detail(f"number {second}", now=1_800_000_000 + second)
+    for second in range(logs.MAX_FILES + 3):
+        logs.write_detail(f"number {second}", now=1_800_000_000 + second)
     kept = sorted((home / "state" / "edge-tui").glob("crash-*.log"))
-    assert len(kept) == logs.KEEP
+    assert len(kept) == logs.MAX_FILES
     assert "number 3" in kept[0].read_text()

@@ -25,7 +25,7 @@ from edge_tui.tui import theme
 from edge_tui.tui.app import EdgeApp
 from edge_tui.tui.editor import EditorError, read_text
 from edge_tui.util import user_file
-from edge_tui.util.file_watcher import Watch
+from edge_tui.util.file_watcher import FileWatcher
 from edge_tui.util.logs import state_folder
 from tests.engine.random_checkpoints import make_checkpoint
 from tests.tui.engines import PictureEngine
@@ -137,7 +137,7 @@ def test_each_reader_says_what_is_wrong(kind: Callable[[Path], None]) -> None:
     with pytest.raises(ConfigError, match=r"config\.toml|/dev/zero"):
         change(user_config(), {"seed": 7})
     assert reader.comments(user_config()) == {}
-    Watch([home / "themes"], "*.toml", lambda _: None)
+    FileWatcher([home / "themes"], "*.toml", lambda _: None)
     if kind not in (deep, holding_nul):
         with pytest.raises(EditorError, match=r"config\.toml"):
             read_text(user_config())
@@ -179,7 +179,7 @@ def test_folders_that_nobody_may_read_are_named(tmp_path: Path, monkeypatch: pyt
         assert any("cannot be read" in problem for problem in presets.load(shut)[1])
         decoders.load([shut])
         assert any(problem.source == str(shut) for problem in decoders.problems())
-        Watch([shut], "*.toml", lambda _: None)
+        FileWatcher([shut], "*.toml", lambda _: None)
         with pytest.raises(ConfigError, match="cannot be read"):
             change(shut / "config.toml", {"seed": 7})
         assert reader.read(shut / "config.toml")[1]
@@ -212,7 +212,7 @@ def test_a_link_to_nothing_hides_no_other_file_from_the_watch(tmp_path: Path) ->
     (tmp_path / "a.toml").symlink_to(tmp_path / "gone")
     (tmp_path / "b.toml").write_text("x = 1")
     told: list[set[Path]] = []
-    watch = Watch([tmp_path], "*.toml", told.append, seconds=0.01)
+    watch = FileWatcher([tmp_path], "*.toml", told.append, seconds=0.01)
     watch.start()
     (tmp_path / "b.toml").write_text("x = 12")
     for _ in range(400):

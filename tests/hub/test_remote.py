@@ -16,7 +16,7 @@ import pytest
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 from edge_tui.engine.models.memory_estimate import estimate
 from edge_tui.hub import Listing, local_models, recent_models
-from edge_tui.hub.remote import HubError, Pull, Remote, look, repository_id
+from edge_tui.hub.remote import Download, HubError, RemoteModel, look, repository_id
 from tests.engine.random_checkpoints import make_checkpoint
 from tests.hub_stand_in import TOKEN, Repository, StandIn, serving
 
@@ -80,7 +80,7 @@ def test_size_architecture_tier_and_estimate_are_known_before_the_download(
     hub: StandIn, tmp_path: Path
 ) -> None:
     repository = shelve(hub, tmp_path)
-    seen: Remote = look(NAME)
+    seen: RemoteModel = look(NAME)
     assert seen.checkpoint is not None
     here = open_checkpoint(str(repository.folder))
     assert (seen.listing.architecture, seen.listing.tier) == ("Qwen2ForCausalLM", "flat")
@@ -109,7 +109,7 @@ def test_what_cannot_run_is_known_before_the_download(hub: StandIn, tmp_path: Pa
 def test_pull_fetches_what_is_needed_and_nothing_else(hub: StandIn, tmp_path: Path) -> None:
     repository = shelve(hub, tmp_path)
     steps = []
-    pull = Pull(NAME)
+    pull = Download(NAME)
     pull.changed = lambda: steps.append(pull.progress)
     end = pull.start().wait(60)
     assert end.phase == "done"
@@ -124,7 +124,7 @@ def test_pull_fetches_what_is_needed_and_nothing_else(hub: StandIn, tmp_path: Pa
     assert open_checkpoint(NAME).parameters == open_checkpoint(str(repository.folder)).parameters
     # Once more: nothing is left to fetch.
     hub.fetched.clear()
-    assert Pull(NAME).start().wait(60).phase == "done"
+    assert Download(NAME).start().wait(60).phase == "done"
     assert not any(name.endswith(".safetensors") for name in hub.fetched)
 
 
@@ -133,7 +133,7 @@ def test_a_killed_download_keeps_finished_files_and_is_never_ready(hub: StandIn,
     shards = sorted(repository.folder.glob("model-*.safetensors"), key=lambda file: file.stat().st_size)
     hub.bytes_per_second = shards[0].stat().st_size * 2
     big = repository.folder / shards[-1].name
-    pull = Pull(NAME).start()
+    pull = Download(NAME).start()
     blobs = tmp_path / "nowhere"
 
     def one_is_here() -> bool:
@@ -157,7 +157,7 @@ def test_a_killed_download_keeps_finished_files_and_is_never_ready(hub: StandIn,
         os.utime(file, (1, 1))
     hub.bytes_per_second = None
     hub.fetched.clear()
-    assert Pull(NAME).start().wait(60).phase == "done"
+    assert Download(NAME).start().wait(60).phase == "done"
     assert shards[0].name not in hub.fetched
     assert big.name in hub.fetched
     assert not list(blobs.glob("*.incomplete"))
@@ -169,7 +169,7 @@ def test_a_killed_download_keeps_finished_files_and_is_never_ready(hub: StandIn,
 def test_cancel_ends_at_once_and_rate_and_eta_are_told(hub: StandIn, tmp_path: Path) -> None:
     shelve(hub, tmp_path)
     hub.bytes_per_second = 40_000
-    pull = Pull(NAME).start()
+    pull = Download(NAME).start()
     # Three files at a time.
     until(lambda: 30_000 < (pull.progress.rate or 0) < 400_000 and 0 < (pull.progress.eta or 0) < 60)
     began = time.monotonic()
@@ -183,11 +183,11 @@ def test_cancel_ends_at_once_and_rate_and_eta_are_told(hub: StandIn, tmp_path: P
 
 def test_an_update_that_was_cut_short_leaves_the_old_one_in_use(hub: StandIn, tmp_path: Path) -> None:
     repository = shelve(hub, tmp_path)
-    assert Pull(NAME).start().wait(60).phase == "done"
+    assert Download(NAME).start().wait(60).phase == "done"
     hub.repositories[NAME].commit = "f" * 40
     make_checkpoint(repository.folder, shards=3, chat_template=True, seed=1)
     hub.bytes_per_second = 40_000
-    pull = Pull(NAME).start()
+    pull = Download(NAME).start()
     until(lambda: pull.progress.done > 1000 and any("safetensors" in name for name in hub.fetched))
     pull.cancel()
     pull.wait(10)
@@ -206,7 +206,7 @@ def test_each_refusal_is_a_sentence_of_its_own(
         "unknown, nobody": failure("org/missing"),
         "broken": failure("org/broken"),
     }
-    assert Pull("org/gated").start().wait(30).sentence == said["gated"]
+    assert Download("org/gated").start().wait(30).sentence == said["gated"]
     assert "is gated: accept its terms" in said["gated"]
     assert "without a token" in said["unknown, nobody"]
     assert "answered 503" in said["broken"]
@@ -243,7 +243,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(hub: Sta
     repository = shelve(hub, tmp_path)
     shard = sorted(repository.folder.glob("model-*.safetensors"))[0]
     repository.sizes[shard.name] = 10**16
-    end = Pull(NAME).start().wait(30)
+    end = Download(NAME).start().wait(30)
     assert "GB are free" in end.sentence
     assert not any(name.endswith(".safetensors") for name in hub.fetched)
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from edge_tui.machine import telemetry
-from edge_tui.machine.nvml import Gpu, GpuSample, holders, visible
+from edge_tui.machine.nvml import Gpu, GpuSample, gpu_processes, visible_devices
 from edge_tui.machine.telemetry import Sample, Telemetry
 
 UUIDS = ["GPU-aaaa1111-0000", "GPU-bbbb2222-0000", "GPU-cccc3333-0000"]
@@ -117,11 +117,11 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
 
 
 def test_what_other_processes_hold(nvml: FakeNvml) -> None:
-    found = [(each.pid, each.name, each.bytes) for each in holders("cuda:0")]
+    found = [(each.pid, each.name, each.bytes) for each in gpu_processes("cuda:0")]
     assert found == [(13, "python3.11", 30_000), (11, "python3.11", 2_000), (12, "", None)]
     nvml.broken = {"processes"}
-    assert holders("cuda:0") == []
-    assert holders("cuda:9") == []
+    assert gpu_processes("cuda:0") == []
+    assert gpu_processes("cuda:9") == []
 
 
 def name_of(device: str) -> str | None:
@@ -200,8 +200,8 @@ def test_hidden_devices_are_not_there(
 
 
 def test_visible_stops_at_the_first_entry_that_is_no_device() -> None:
-    assert visible({}) is None
-    assert visible({"CUDA_VISIBLE_DEVICES": "1, GPU-a ,-1,0"}) == ["1", "GPU-a"]
+    assert visible_devices({}) is None
+    assert visible_devices({"CUDA_VISIBLE_DEVICES": "1, GPU-a ,-1,0"}) == ["1", "GPU-a"]
 
 
 def test_no_driver_leaves_cpu_and_memory(nvml: FakeNvml) -> None:

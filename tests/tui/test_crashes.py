@@ -231,7 +231,7 @@ def test_an_exception_that_cannot_say_why_is_still_one() -> None:
 
     assert logs.summary(Mute()) == "Mute: it cannot say why"
     assert logs.summary(ValueError("x" * 1000)).endswith("x …")
-    assert logs.crash(ValueError("half \ud800")) is not None
+    assert logs.write_crash(ValueError("half \ud800")) is not None
 
 
 async def test_an_engine_that_died_is_logged_and_the_prompt_stays(picture: Any) -> None:

@@ -9,7 +9,7 @@ from textual.app import App, ComposeResult
 from edge_tui.machine.nvml import GpuSample
 from edge_tui.tui.session import Meter
 from edge_tui.tui.widgets.gauge import Gauge, Speed
-from edge_tui.util import format
+from edge_tui.util import formatting
 from tests.tui.engines import FixedTelemetry
 
 
@@ -81,23 +81,23 @@ def test_what_arrives_in_one_piece_has_no_rate() -> None:
 
 @given(st.floats(-1, 2), st.integers(0, 40), st.booleans())
 def test_bars_have_their_width(fraction: float, width: int, ascii_only: bool) -> None:
-    assert len(format.bar(fraction, width, ascii_only)) == width
-    assert len("".join(format.line(fraction, width, ascii_only))) == width
+    assert len(formatting.bar(fraction, width, ascii_only)) == width
+    assert len("".join(formatting.thin_bar(fraction, width, ascii_only))) == width
 
 
 @given(st.lists(st.floats(0, 1e5), max_size=40), st.integers(1, 24))
 def test_sparklines_have_their_width(values: list[float], width: int) -> None:
-    assert len(format.spark(values, width)) == width
+    assert len(formatting.sparkline(values, width)) == width
 
 
 @given(st.text(), st.integers(0, 30))
 def test_clipped_text_fits(text: str, width: int) -> None:
     from rich.cells import cell_len
 
-    assert cell_len(format.clip(text, width)) <= width
+    assert cell_len(formatting.clip(text, width)) <= width
 
 
 def test_a_path_keeps_its_end() -> None:
-    assert format.clip_path("/a/b/models/qwen", 12) == "…models/qwen"
-    assert format.clip_path("Qwen/Qwen2.5-0.5B", 12) == "Qwen/Qwen2.…"
-    assert format.clip_path("/模型/模型", 7) == "…/模型"
+    assert formatting.clip_path("/a/b/models/qwen", 12) == "…models/qwen"
+    assert formatting.clip_path("Qwen/Qwen2.5-0.5B", 12) == "Qwen/Qwen2.…"
+    assert formatting.clip_path("/模型/模型", 7) == "…/模型"

@@ -14,7 +14,7 @@ from edge_tui.transcript.transcript import Transcript
 from edge_tui.tui.widgets.inspector import Inspector, visible
 from edge_tui.tui.widgets.line_panel import fit_end, fit_start
 from edge_tui.tui.widgets.token_pane import TokenPane
-from edge_tui.util.format import bar, figure, percent
+from edge_tui.util.formatting import bar, compact_float, percent
 from edge_tui.util.sanitise import sanitise
 from tests.tui.transcripts import BEAM, batch, beam_step, started, transcript_of
 
@@ -312,4 +312,4 @@ async def test_a_token_that_is_no_alternative_keeps_its_numbers() -> None:
     ],
 )
 def test_figures_take_few_cells(value: float, written: str) -> None:
-    assert figure(value) == written
+    assert compact_float(value) == written

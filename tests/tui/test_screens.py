@@ -17,7 +17,7 @@ from edge_tui.decoders import Problem
 from edge_tui.engine.models import memory_estimate
 from edge_tui.hub import memory_estimate as hub_estimate
 from edge_tui.machine.devices import Device
-from edge_tui.machine.nvml import Holder
+from edge_tui.machine.nvml import GpuProcess
 from edge_tui.tui.app import EdgeApp
 
 SIZES = [(80, 24), (120, 40), (200, 50)]
@@ -36,7 +36,7 @@ class TopA(Filter):
 def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same GPU, and the same neighbours on it, wherever this runs."""
     monkeypatch.setattr(hub_estimate, "devices", lambda: [GPU])
-    monkeypatch.setattr(hub_estimate, "holders", lambda name: [Holder(4242, "vllm", 1_500_000_000)])
+    monkeypatch.setattr(hub_estimate, "gpu_processes", lambda name: [GpuProcess(4242, "vllm", 1_500_000_000)])
     monkeypatch.setattr(memory_estimate, "free_memory", lambda device: GPU.free)
     monkeypatch.setattr("edge_tui.engine.ops.quantisation.find_spec", lambda name: object())
 

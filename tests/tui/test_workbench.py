@@ -16,7 +16,7 @@ from edge_tui.engine.port import ModelSpec
 from edge_tui.tui.screens.help import HelpScreen
 from edge_tui.tui.screens.models import ModelsScreen
 from edge_tui.tui.screens.workbench import Workbench
-from edge_tui.util.format import size
+from edge_tui.util.formatting import size
 
 if TYPE_CHECKING:
     from textual.pilot import Pilot

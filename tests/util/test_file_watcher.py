@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from edge_tui.util.file_watcher import Watch
+from edge_tui.util.file_watcher import FileWatcher
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +29,7 @@ class Told:
 def test_new_changed_and_gone_files_are_told_once_each(tmp_path: Path) -> None:
     told = Told()
     later = tmp_path / "later"
-    watch = Watch([tmp_path, later], "*.py", told, seconds=0.02)
+    watch = FileWatcher([tmp_path, later], "*.py", told, seconds=0.02)
     watch.start()
     try:
         (tmp_path / "a.py").write_text("1")
@@ -49,7 +49,7 @@ def test_new_changed_and_gone_files_are_told_once_each(tmp_path: Path) -> None:
 
 def test_a_file_that_is_being_written_is_waited_for(tmp_path: Path) -> None:
     told = Told()
-    watch = Watch([tmp_path], "*.py", told, seconds=0.1)
+    watch = FileWatcher([tmp_path], "*.py", told, seconds=0.1)
     watch.start()
     try:
         for n in range(1, 9):

@@ -31,7 +31,7 @@ from edge_tui.engine.checkpoints.weight_files import (
     without_config,
 )
 from edge_tui.engine.ops.quantisation import QUANTISATIONS, is_scale
-from edge_tui.util.user_file import reason, special_file
+from edge_tui.util.user_file import error_reason, special_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -212,7 +212,7 @@ def _check_files(name: str, path: Path) -> None:
         special = special_file(path)
     except OSError as error:
         raise CheckpointError(
-            f"The folder {path} cannot be read ({reason(error)}); check its permissions."
+            f"The folder {path} cannot be read ({error_reason(error)}); check its permissions."
         ) from error
     if special is not None:
         raise CheckpointError(f"{special.name} of {name} is no file but a pipe or a device; remove it.")

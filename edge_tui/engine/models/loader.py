@@ -20,7 +20,7 @@ from edge_tui.engine.text.tokenizer import Tokenizer
 from edge_tui.errors import EdgeError
 from edge_tui.machine.devices import best_device, free_memory, resolve_device
 from edge_tui.util import logs
-from edge_tui.util.format import size
+from edge_tui.util.formatting import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,7 @@ from edge_tui.engine.models.layers import Layer
 from edge_tui.engine.ops.cpu.packed_sizes import packers
 from edge_tui.engine.ops.linear import Half, Linear, Plain, float32_on_cpu
 from edge_tui.engine.ops.quantisation import QUANTISATIONS, head_packer_of, packer_of
-from edge_tui.machine.devices import give_back_freed
+from edge_tui.machine.devices import release_freed_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +78,7 @@ def load_flat(
         for i in range(flat.layers):
             promised.append(_layer(weights, flat, i, pool))
             if device == "cpu" and pack is not Plain:
-                give_back_freed()  # packing leaves holes, which would be as much again as the weights
+                release_freed_memory()  # packing leaves holes, which would be as much again as the weights
         layers = tuple(layer() for layer in promised)
         norm = weights.get("model.norm.weight", flat.hidden)
     loose = [embedding, norm, *(t for layer in layers for t in (layer.attention_norm, layer.mlp_norm))]

@@ -19,7 +19,7 @@ from edge_tui.engine.models.weight_bytes import WIDTH, count_weights
 from edge_tui.engine.ops.cpu.packed_sizes import packers
 from edge_tui.engine.ops.quantisation import INT8, QUANTISATIONS
 from edge_tui.machine.devices import cpu_has_bfloat16, free_memory
-from edge_tui.util.format import size
+from edge_tui.util.formatting import size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edge_tui.history.formats.facts import ended, turns
 from edge_tui.transcript.colour_buckets import LEGENDS, buckets
 from edge_tui.transcript.wrapping import TAB, TokenText, Wrap
-from edge_tui.util.format import clip
+from edge_tui.util.formatting import clip
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:

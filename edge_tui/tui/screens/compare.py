@@ -14,7 +14,7 @@ from edge_tui.tui.actions import bindings
 from edge_tui.tui.widgets.line_panel import fit_start
 from edge_tui.tui.widgets.run_list import when
 from edge_tui.tui.widgets.token_pane import TokenPane
-from edge_tui.util.format import clip
+from edge_tui.util.formatting import clip
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from edge_tui.tui.actions import bindings
 from edge_tui.tui.recorded import values_at
 from edge_tui.tui.services import services
 from edge_tui.tui.widgets.inspector import visible
-from edge_tui.util.format import bar, clip
+from edge_tui.util.formatting import bar, clip
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:

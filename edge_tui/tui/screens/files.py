@@ -10,7 +10,7 @@ from textual.widgets import Input, Static
 
 from edge_tui.tui.screens.filter_list import FilterListScreen, Item
 from edge_tui.util import user_file
-from edge_tui.util.format import size
+from edge_tui.util.formatting import size
 from edge_tui.util.sanitise import sanitise
 from edge_tui.util.user_file import expand
 
@@ -32,7 +32,7 @@ class FilesScreen(FilterListScreen[Path]):
         try:
             entries = sorted(folder.iterdir(), key=lambda path: (not path.is_dir(), path.name.lower()))
         except OSError as error:
-            self.query_one(".hint", Static).update(Content(f"{user_file.reason(error)}"))
+            self.query_one(".hint", Static).update(Content(f"{user_file.error_reason(error)}"))
             return []
         hidden = start.startswith(".")
         matching = [

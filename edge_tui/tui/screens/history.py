@@ -26,7 +26,7 @@ from edge_tui.tui.widgets.run_list import RunList
 from edge_tui.tui.widgets.token_pane import TokenPane
 from edge_tui.util import user_file
 from edge_tui.util.atomic_write import create_file
-from edge_tui.util.format import rate
+from edge_tui.util.formatting import rate
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ class HistoryScreen(ModalScreen[Wanted]):
         except HistoryError as error:
             self._say(str(error), "$error")
         except OSError as error:
-            self._say(f"{error.filename} cannot be written: {user_file.reason(error)}.", "$error")
+            self._say(f"{error.filename} cannot be written: {user_file.error_reason(error)}.", "$error")
         else:
             self._say(f"Written to {path}.", "$success")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge_tui.hub.memory_estimate import PRECISIONS
-from edge_tui.util.format import bar, clip_path, size
+from edge_tui.util.formatting import bar, clip_path, size
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:

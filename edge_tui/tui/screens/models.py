@@ -16,7 +16,7 @@ from edge_tui.tui.actions import bindings
 from edge_tui.tui.screens.filter_list import FilterListScreen, Item
 from edge_tui.tui.screens.model_facts import downloading, facts, share
 from edge_tui.tui.services import services
-from edge_tui.util.format import bar, clip, clip_path, number, size
+from edge_tui.util.formatting import bar, clip, clip_path, compact_count, size
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from edge_tui.engine.port import Precision
     from edge_tui.hub import Listing
     from edge_tui.hub.memory_estimate import ModelEstimate
-    from edge_tui.hub.remote import Remote
+    from edge_tui.hub.remote import RemoteModel
     from edge_tui.tui.run_params import RunParams
     from edge_tui.tui.screens.model_facts import Parts
     from edge_tui.tui.session import Session
@@ -62,7 +62,7 @@ class ModelsScreen(FilterListScreen[None]):
         self._estimate: ModelEstimate | None = None
         self._said = ""
         self._offer = ""
-        self._remotes: dict[str, Remote] = {}
+        self._remotes: dict[str, RemoteModel] = {}
         self._refused: dict[str, str] = {}
 
     @property
@@ -146,7 +146,7 @@ class ModelsScreen(FilterListScreen[None]):
             tags = ", ".join(roles) or listing.tier
             parts = [
                 *lead,
-                (f"{number(listing.parameters):>7} ", ""),
+                (f"{compact_count(listing.parameters):>7} ", ""),
                 (f"{size(listing.bytes):>8} ", ""),
                 (f"{sanitise(listing.dtype, keep_newlines=False):>9} ", "$text-muted"),
                 (f" {tags}", "$success" if roles else "$text-muted"),
@@ -209,7 +209,9 @@ class ModelsScreen(FilterListScreen[None]):
             return None
         return other
 
-    def _show_estimate(self, name: str, remote: Remote | None, seen: ModelEstimate | None, why: str) -> None:
+    def _show_estimate(
+        self, name: str, remote: RemoteModel | None, seen: ModelEstimate | None, why: str
+    ) -> None:
         if remote is not None:
             self._remotes[name] = remote
         if why:

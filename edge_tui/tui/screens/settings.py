@@ -13,7 +13,7 @@ from edge_tui.config.writer import ConfigError
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.screens.filter_list import FilterListScreen, Item
 from edge_tui.tui.services import services
-from edge_tui.util.format import clip
+from edge_tui.util.formatting import clip
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:

@@ -276,7 +276,7 @@ class View(Screen[None]):
             case engine_events.ParamChanged():
                 self.say(f"{event.name} is {event.value:.4g} from token {event.index} on.")
             case engine_events.Died():
-                logs.detail(event.detail)
+                logs.write_detail(event.detail)
                 services(self).offer_restart(event)
 
     def _started(self, event: Started) -> None:
@@ -308,7 +308,7 @@ class View(Screen[None]):
         self.say(event.message, "error")
         self.app.notify(sanitise(event.message), severity="error", markup=False, timeout=8)
         if event.detail:
-            logs.detail(event.detail)
+            logs.write_detail(event.detail)
         if event.problem is not None:
             self.error_panel.show(event.problem, while_running=True, reverted=self._reverted(event.run))
         if event.field:

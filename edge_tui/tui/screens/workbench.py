@@ -352,7 +352,7 @@ class Workbench(Crafting):
         try:
             self.say(f"Written to {clipboard.save(text)}.", "good")
         except OSError as error:
-            self.say(f"The answer could not be written: {user_file.reason(error)}.", "error")
+            self.say(f"The answer could not be written: {user_file.error_reason(error)}.", "error")
 
     def _text(self) -> str:
         """The answer on the screen, as the model wrote it."""

@@ -10,7 +10,7 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from edge_tui.util.format import NA, bar, number, rate, seconds, size, spark
+from edge_tui.util.formatting import NA, bar, compact_count, duration, rate, size, sparkline
 
 if TYPE_CHECKING:
     from edge_tui.engine.port import Engine
@@ -117,14 +117,14 @@ class Gauge(Widget):
     def _run(self, width: int) -> list[list[Part]]:
         speed = self.speed
         long = 20 if width > 110 else 8
-        marks = spark(speed.history, long, self.ascii_only)
-        read = number(speed.read) if speed.read is not None else "–"
-        written = number(speed.written) if speed.written is not None else "–"
+        marks = sparkline(speed.history, long, self.ascii_only)
+        read = compact_count(speed.read) if speed.read is not None else "–"
+        written = compact_count(speed.written) if speed.written is not None else "–"
         now = "$success bold" if speed.now else "$text-muted"
         return [
             [(f"{rate(speed.now):>5}", now), (" tok/s ", ""), (marks, "$success")],
             [("mean ", "$text-muted"), (f"{rate(speed.mean):>5}", "")],
-            [("TTFT ", "$text-muted"), (f"{seconds(speed.first):>6}", "")],
+            [("TTFT ", "$text-muted"), (f"{duration(speed.first):>6}", "")],
             [("in ", "$text-muted"), (f"{read:>5}", "")],
             [("out ", "$text-muted"), (f"{written:>5}", "")],
         ]

@@ -13,7 +13,7 @@ from edge_tui.tui.actions import bindings
 from edge_tui.tui.recorded import strategy_of, values_at
 from edge_tui.tui.widgets.line_panel import LinePanel, fit_start
 from edge_tui.tui.widgets.token_pane import TokenPane
-from edge_tui.util.format import bar, figure, percent
+from edge_tui.util.formatting import bar, compact_float, percent
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ class Inspector(LinePanel, can_focus=True):
     def _own_numbers(self, row: Row, cells: Sequence[int]) -> str:
         """The strategy's numbers of an alternative; where it was removed, by what, over as many as needed."""
         own = row.own or (nan,) * len(cells)
-        shown = "".join(f"{figure(each):>{n}}" for each, n in zip(own, cells, strict=True))
+        shown = "".join(f"{compact_float(each):>{n}}" for each, n in zip(own, cells, strict=True))
         if not own or own[-1] != -inf:
             return shown
         cut = f" cut by {self._cut_by}" if self._cut_by else " cut"

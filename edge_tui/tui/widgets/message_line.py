@@ -8,7 +8,7 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from edge_tui.util.format import clip
+from edge_tui.util.formatting import clip
 from edge_tui.util.sanitise import sanitise
 
 Kind = Literal["info", "good", "warning", "error"]

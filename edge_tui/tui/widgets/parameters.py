@@ -17,8 +17,7 @@ from textual.widgets import Input, Static
 from edge_tui.decoders.base import ParamError
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.widgets.field import Field
-from edge_tui.util.format import clip
-from edge_tui.util.format import line as thin_bar
+from edge_tui.util.formatting import clip, thin_bar
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:

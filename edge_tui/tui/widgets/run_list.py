@@ -10,7 +10,7 @@ from textual.message import Message
 from textual.reactive import reactive
 
 from edge_tui.tui.widgets.line_panel import LinePanel, fit_start, pad
-from edge_tui.util.format import clip, number
+from edge_tui.util.formatting import clip, compact_count
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class RunList(LinePanel):
             (f"{mark} ", "run-list--state"),
             (f"{when(entry.created)}  ", "run-list--when"),
             (f"{fit_start(title, 11)} ", "run-list--strategy"),
-            (f"{number(entry.tokens):>5}  ", "run-list--when"),
+            (f"{compact_count(entry.tokens):>5}  ", "run-list--when"),
         ]
         if width >= _WIDE:
             model = sanitise(entry.model.rpartition("/")[2], keep_newlines=False)

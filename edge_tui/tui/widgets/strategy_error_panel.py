@@ -9,7 +9,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from edge_tui.decoders import Problem
-from edge_tui.util.format import clip
+from edge_tui.util.formatting import clip
 from edge_tui.util.sanitise import sanitise
 from edge_tui.util.user_file import read_bytes
 

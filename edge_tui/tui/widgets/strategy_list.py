@@ -11,7 +11,7 @@ from textual.message import Message
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from edge_tui.util.format import clip
+from edge_tui.util.formatting import clip
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:

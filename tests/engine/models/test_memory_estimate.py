@@ -26,7 +26,7 @@ from edge_tui.engine.port import ModelSpec
 from edge_tui.machine import devices
 from edge_tui.machine.devices import Device, best_device, free_memory, resolve_device
 from edge_tui.machine.nvml import GpuSample
-from edge_tui.util.format import size
+from edge_tui.util.formatting import size
 from tests.engine.random_checkpoints import make_checkpoint, save_tokenizer
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from edge_tui import decoders
 from edge_tui.engine import events
 from edge_tui.engine.models import memory_estimate
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
-from edge_tui.machine.devices import give_back_freed
+from edge_tui.machine.devices import release_freed_memory
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.models import flat, fused_cpu
 from edge_tui.engine.port import ModelSpec, Request
@@ -57,7 +57,7 @@ decoders.strategies()
 torch.ones(64, 64) @ torch.ones(64, 64)
 engine = LocalEngine({"model": ModelSpec(path, precision, "cpu", 1024)})
 time.sleep(1)
-give_back_freed()
+release_freed_memory()
 before, peak = held(), 0
 threading.Thread(target=watch, daemon=True).start()
 engine.load("model")

@@ -31,7 +31,7 @@ def _figures(value: float) -> str:
     return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}"
 
 
-def number(value: float | None) -> str:
+def compact_count(value: float | None) -> str:
     """A count in at most five characters: "7", "842", "12.3k", "1.2M"."""
     if value is None:
         return NA
@@ -47,7 +47,7 @@ def rate(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}"
 
 
-def seconds(value: float | None) -> str:
+def duration(value: float | None) -> str:
     """A duration: "38 ms", "1.2 s", "3 min"."""
     if value is None:
         return "–"
@@ -68,7 +68,7 @@ def bar(fraction: float | None, width: int, ascii_only: bool = False) -> str:
     return text.ljust(width)
 
 
-def line(fraction: float, width: int, ascii_only: bool = False) -> tuple[str, str]:
+def thin_bar(fraction: float, width: int, ascii_only: bool = False) -> tuple[str, str]:
     """A thin bar: its filled part and its rest, `width` cells together."""
     halves = round(min(max(fraction, 0.0), 1.0) * width * 2)
     full, half = divmod(halves, 2)
@@ -77,7 +77,7 @@ def line(fraction: float, width: int, ascii_only: bool = False) -> tuple[str, st
     return "━" * full + "╸" * half, "─" * (width - full - half)
 
 
-def spark(values: Sequence[float], width: int, ascii_only: bool = False) -> str:
+def sparkline(values: Sequence[float], width: int, ascii_only: bool = False) -> str:
     """The last `width` values as a sparkline from zero to their maximum, right-aligned."""
     levels = _ASCII_LEVELS if ascii_only else _LEVELS
     shown = list(values)[-width:]
@@ -108,7 +108,7 @@ def clip(text: str, width: int) -> str:
     return set_cell_size(text, max(width - 1, 0)).rstrip() + "…" if width > 0 else ""
 
 
-def figure(value: float) -> str:
+def compact_float(value: float) -> str:
     """Mostly five cells: "-0.12", "-12.3", "1234", "-inf", "-1e+05"; "n/a" for NaN."""
     if value != value:
         return "n/a"
