@@ -169,7 +169,7 @@ class Checkpoint:
         return class_tokens(self.path)
 
     def vocabulary_fingerprint(self) -> str:
-        """A hash of the tokenizer's map from ids to tokens; equal exactly if the maps are."""
+        """Hashes the tokenizer's map from ids to tokens; equal exactly if the maps are."""
         return vocabulary(self.path)[0]
 
     def _number(self, *keys: str) -> int:
@@ -260,12 +260,12 @@ def describe(
 
 
 def same_vocabulary(a: Checkpoint, b: Checkpoint) -> bool:
-    """Whether two tokenizers give every id the same token (padding of the embeddings does not matter)."""
+    """Tells whether two tokenizers give every id the same token; padded embeddings do not matter."""
     return a.path == b.path or a.vocabulary_fingerprint() == b.vocabulary_fingerprint()
 
 
 def pair_refusal(a: Checkpoint, b: Checkpoint) -> str | None:
-    """Why two models cannot decode together, or None: their logits are compared token by token."""
+    """Tells why two models, whose logits are compared token by token, cannot pair; None if they can."""
     if same_vocabulary(a, b):
         return None
     return (
@@ -290,7 +290,7 @@ def _quantization(name: str, config: Mapping[str, Any]) -> str:
 
 
 def _token(value: object) -> str:
-    """A token's text, spelt as a string or as an object with `content`."""
+    """Reads a token's text, spelt as a string or as an object with `content`."""
     content = value.get("content") if isinstance(value, dict) else value
     return content if isinstance(content, str) else ""
 

@@ -1,4 +1,4 @@
-"""Where checkpoints lie: the demo pair in the package, folders, the local Hugging Face cache."""
+"""Finds checkpoints: the demo pair in the package, folders, the local Hugging Face cache."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _REVISION = re.compile(r"[0-9a-zA-Z_-]{1,64}")
 
 
 def cache_root() -> Path:
-    """The Hugging Face cache, from the environment as it is now (its own library freezes it on import)."""
+    """Returns the Hugging Face cache by the environment as it is now; its own library freezes it."""
     env = os.environ
     if cache := env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE"):
         return expand(cache)
@@ -26,12 +26,12 @@ def cache_root() -> Path:
 
 
 def offline() -> bool:
-    """Whether the environment forbids downloads."""
+    """Tells whether the environment forbids downloads."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
 
 
 def snapshot(repository: Path) -> Path | None:
-    """The snapshot of a cached repository that refs/main names, else the newest; None if there is none."""
+    """Returns a cached repository's snapshot that refs/main names, else the newest; None if none is."""
     try:
         revision = (repository / "refs" / "main").read_text().strip()
     except (OSError, UnicodeDecodeError):

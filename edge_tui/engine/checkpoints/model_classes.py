@@ -44,7 +44,7 @@ _KINDS = (
 
 
 def architecture_of(name: str, config: Mapping[str, Any]) -> str:
-    """The class of a causal language model.
+    """Returns the class of a causal language model.
 
     Args:
         name: As the user named the checkpoint.
@@ -76,7 +76,7 @@ def architecture_of(name: str, config: Mapping[str, Any]) -> str:
 
 
 def _decodes(config: Mapping[str, Any], model_type: str) -> bool:
-    """Whether a config that lists no class means one that reads from left to right.
+    """Tells whether a config that lists no class means a model that reads from left to right.
 
     Encoders and encoder–decoders have such a class beside their usual one.
     """
@@ -86,7 +86,7 @@ def _decodes(config: Mapping[str, Any], model_type: str) -> bool:
 
 
 def _kind(config: Mapping[str, Any], architecture: str, model_type: str) -> str:
-    """What a model is that writes no text, "" where nothing tells."""
+    """Names the kind of a model that writes no text; "" if nothing tells."""
     for prefixes, kind in _KINDS:
         for table, classes in _tables().items():
             fits = architecture in classes.values() if architecture else model_type in classes
@@ -102,7 +102,7 @@ def _kind(config: Mapping[str, Any], architecture: str, model_type: str) -> str:
 
 @lru_cache(maxsize=1)
 def _tables() -> dict[str, dict[str, str]]:
-    """Every table by its name, class by model type."""
+    """Reads every table by its name, class by model type."""
     spec = find_spec("transformers")
     if spec is None or spec.origin is None:
         return {}

@@ -1,4 +1,4 @@
-"""Reading a checkpoint's files: small JSON objects and the headers of its weight files.
+"""Reads a checkpoint's files: small JSON objects and the headers of its weight files.
 
 A safetensors file starts with an 8-byte length and a JSON header that gives each tensor's dtype, shape and
 place, so what a checkpoint holds, and whether it is whole, is known without reading a weight.
@@ -30,7 +30,7 @@ _POINTER = b"version https://git-lfs"
 
 
 class CheckpointError(EdgeError):
-    """A checkpoint that cannot be used; one sentence: the thing, the limit, the way out."""
+    """Refuses a checkpoint that cannot be used, in one sentence: the thing, the limit, the way out."""
 
     code = "checkpoint"
 
@@ -42,12 +42,12 @@ class IncompleteCheckpoint(CheckpointError):
 
 
 class WeightsError(ValueError):
-    """A checkpoint that cannot be loaded; the message is one sentence that names what is wrong."""
+    """Refuses weights that cannot be loaded, in one sentence that names what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """One stored tensor, as its file's header describes it.
+    """Describes one stored tensor, as its file's header does.
 
     Attributes:
         dtype: The format's name: "BF16", "F32", "U8" …
@@ -65,7 +65,7 @@ class StoredTensor:
 
 
 def read_json(name: str, file: Path) -> dict[str, Any] | None:
-    """A JSON object; None if there is no such file."""
+    """Reads a JSON object; None if there is no such file."""
     try:
         text = read_text(file, _JSON_LIMIT)
     except (FileNotFoundError, NotADirectoryError):
@@ -116,7 +116,7 @@ def check_pointer(name: str, file: Path) -> None:
 
 
 def without_config(name: str, path: Path) -> CheckpointError:
-    """What a folder without config.json is instead."""
+    """Explains a folder without config.json."""
     try:
         present = sorted(file.name for file in path.iterdir())
     except OSError as error:
@@ -133,7 +133,7 @@ def without_config(name: str, path: Path) -> CheckpointError:
 
 
 def lone_file(name: str, path: Path) -> CheckpointError:
-    """What a file is that was given in the place of a checkpoint's folder."""
+    """Explains a file that was given in the place of a checkpoint's folder."""
     try:
         with path.open("rb") as stream:
             magic = stream.read(4)
@@ -190,7 +190,7 @@ def shard_files(name: str, path: Path) -> list[Path]:
 
 
 def without_safetensors(name: str, present: Iterable[str]) -> CheckpointError | None:
-    """What a checkpoint without safetensors is instead, judged by the names of its files."""
+    """Explains a checkpoint without safetensors by the names of its files; None if they tell nothing."""
     present = sorted(present)
     if "adapter_config.json" in present:
         return CheckpointError(

@@ -1,1 +1,1 @@
-"""Language models behind one interface: the flat decoder, and anything else through transformers."""
+"""Runs language models behind one interface: the flat decoder, and anything else through transformers."""

@@ -1,4 +1,4 @@
-"""From config.json to the few numbers the flat decoder needs; what it does not cover gets a reason.
+"""Reads config.json into the few numbers that the flat decoder needs, or refuses it with a reason.
 
 Checkpoints come in two layouts: since transformers 5 rotary settings lie in `rope_parameters` and the
 dtype in `dtype`; most of the hub has `rope_theta` with `rope_scaling` and `torch_dtype`. Both are read.
@@ -91,12 +91,12 @@ _OWN_THETA = 10000.0
 
 
 class UnsupportedError(ValueError):
-    """The flat decoder does not cover this config; the message is the reason, as one clause."""
+    """Says why the flat decoder does not cover a config, as one clause."""
 
 
 @dataclass(frozen=True, slots=True)
 class FlatConfig:
-    """A decoder of the Llama family in numbers.
+    """Holds a decoder of the Llama family in numbers.
 
     Attributes:
         architecture: As in config.json.
@@ -140,7 +140,7 @@ class FlatConfig:
 
 
 def supports(config: Config) -> str | None:
-    """Whether the flat decoder covers a config.json: None if so, else the reason as one clause."""
+    """Tells why the flat decoder does not cover a config.json, as one clause; None if it does."""
     try:
         flat_config(config)
     except UnsupportedError as reason:
@@ -170,7 +170,7 @@ def flat_config(config: Config) -> FlatConfig:
 
 
 def _filled(config: Config, family: str) -> Config:
-    """The config with its family's defaults for what it lacks."""
+    """Fills in the family's defaults for what a config lacks."""
     filled = DEFAULTS[family] | dict(config)
     for key in DEFAULTS[family]:
         if filled[key] is None and family not in _NULLABLE.get(key, ()):
@@ -179,7 +179,7 @@ def _filled(config: Config, family: str) -> Config:
 
 
 def architecture_of(config: Config) -> str:
-    """The model class that config.json names, or the one its `model_type` implies; "" for neither."""
+    """Names the model class: config.json's own, else that of its `model_type`; "" for neither."""
     named = config.get("architectures")
     if isinstance(named, list | tuple) and named and isinstance(named[0], str):
         return named[0]
@@ -258,7 +258,7 @@ def _rope(config: Config, family: str, head_dim: int) -> RopeConfig:
 
 
 def _rotated_share(config: Config, scaling: Config, family: str, kind: str) -> float:
-    """How much of a head is rotated: Phi-3 alone has models of which that is not all."""
+    """Returns the share of a head that is rotated: less than all in some models of Phi-3 alone."""
     share = scaling.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))
     if family == "phi3":
         return float(share)
@@ -268,7 +268,7 @@ def _rotated_share(config: Config, scaling: Config, family: str, kind: str) -> f
 
 
 def _windows(config: Config, family: str, layers: int) -> tuple[int, ...]:
-    """Each layer's window, 0 for full attention, as the family's own rules say."""
+    """Returns each layer's window, 0 for full attention, by the family's own rules."""
     if family == "llama":
         return (0,) * layers
     window = 0 if config["sliding_window"] is None else int(config["sliding_window"])

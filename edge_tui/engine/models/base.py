@@ -88,7 +88,7 @@ class Context(Protocol):
     """Lengths of a run, prompt and new tokens, whose rotary factors are this context's."""
 
     def reorder(self, parent: Tensor) -> None:
-        """Row `r` becomes what row `parent[r]` was. `parent`: int64 `[R]` on the device."""
+        """Gives row `r` what row `parent[r]` had. `parent`: int64 `[R]` on the device."""
 
     def truncate(self, length: Tensor) -> None:
         """Forgets positions from `length[r]` on. A tensor, so that no host round trip is needed."""
@@ -99,7 +99,7 @@ class Context(Protocol):
 
 @runtime_checkable
 class CapturableContext(Context, Protocol):
-    """A context whose addresses never change, so that a CUDA graph of a forward can be replayed on it.
+    """Keeps its addresses for ever, so that a CUDA graph of a forward can be replayed on it.
 
     A replay raises `length` on the device; the host counts along in `bound`.
     """

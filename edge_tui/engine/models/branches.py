@@ -1,4 +1,4 @@
-"""Rows that grow from one prompt without copies of it.
+"""Lets rows grow from one prompt without copies of it.
 
 The prompt's keys and values are the parent's, read by all; what a row appends goes into a block of its own.
 Where a row takes over another's past, as beams do at every step, a table changes and nothing is moved: it
@@ -22,7 +22,7 @@ STEP = 512
 
 
 class Branches:
-    """What a context holds that shares its parent's prompt. Addresses never change.
+    """Holds what rows append to a prompt that they share. Addresses never change.
 
     Attributes:
         root: For each layer the parent's `[≥ 1, 2 * Hkv, capacity, D]`, of which row 0 counts.
@@ -59,9 +59,9 @@ class Branches:
         return True
 
     def reorder(self, parent: Tensor) -> None:
-        """Row `r` becomes what row `parent[r]` was. `parent`: int64 `[R]` on the device."""
+        """Gives row `r` what row `parent[r]` had. `parent`: int64 `[R]` on the device."""
         follow(self.owner, parent)
 
     def layer(self, i: int) -> Tensor:
-        """Keys and values as a plain context holds them, `[R, 2 * Hkv, capacity, D]`; a copy."""
+        """Copies keys and values as a plain context holds them, `[R, 2 * Hkv, capacity, D]`."""
         return branched(self.root[i], self.grown[i], self.base, self.owner)

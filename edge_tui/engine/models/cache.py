@@ -1,4 +1,4 @@
-"""The state of a decode on the flat tier: keys and values, and how far each row has got.
+"""Holds the state of a decode on the flat tier: keys, values, and each row's length.
 
 Everything is allocated once, and every change happens in place, so addresses hold inside captured graphs.
 Rows may differ in length. Rewinding only forgets a number: old keys stay until they are overwritten, and
@@ -27,7 +27,7 @@ BUCKET = 256
 
 
 class FlatContext:
-    """Keys and values of `rows` sequences.
+    """Holds keys and values of `rows` sequences.
 
     Attributes:
         rows: Number of rows `R`.
@@ -92,48 +92,48 @@ class FlatContext:
 
     @property
     def block(self) -> Tensor:
-        """All layers in one, `[layers, R, 2 * Hkv, capacity, D]`. Settles a fork that shares."""
+        """All layers in one, `[layers, R, 2 * Hkv, capacity, D]`. Materialises a fork that shares."""
         self.materialise()
         return self._block
 
     @property
     def kv(self) -> tuple[Tensor, ...]:
-        """For each layer `[R, 2 * Hkv, capacity, D]`, keys first. Settles a fork that shares."""
+        """For each layer `[R, 2 * Hkv, capacity, D]`, keys first. Materialises a fork that shares."""
         self.materialise()
         return self._kv
 
     @property
     def keys(self) -> tuple[Tensor, ...]:
-        """For each layer the view `[R, Hkv, capacity, D]`. Settles a fork that shares."""
+        """For each layer the view `[R, Hkv, capacity, D]`. Materialises a fork that shares."""
         self.materialise()
         return self._keys
 
     @property
     def values(self) -> tuple[Tensor, ...]:
-        """The same for values. Settles a fork that shares."""
+        """The same for values. Materialises a fork that shares."""
         self.materialise()
         return self._values
 
     def root(self, layer: int) -> Tensor:
-        """What `ops.attend` takes as `root`."""
+        """Returns the argument `root` of `ops.attend`."""
         return self._kv[layer] if self.branches is None else self.branches.root[layer]
 
     def forked(self, layer: int) -> Tensor | None:
-        """What `ops.attend` takes as `fork`."""
+        """Returns the argument `fork` of `ops.attend`."""
         return None if self.branches is None else self.branches.grown[layer]
 
     @property
     def base(self) -> Tensor | None:
-        """What `ops.attend` takes as `base`."""
+        """The argument `base` of `ops.attend`."""
         return None if self.branches is None else self.branches.base
 
     @property
     def owner(self) -> Tensor | None:
-        """What `ops.attend` takes as `owner`."""
+        """The argument `owner` of `ops.attend`."""
         return None if self.branches is None else self.branches.owner
 
     def span(self, extra: int) -> int:
-        """Positions that attention must look at once `extra` more are appended."""
+        """Returns the positions that attention must look at once `extra` more are appended."""
         end = self.bound + extra
         if self.on_host:
             return end
@@ -159,7 +159,7 @@ class FlatContext:
         self.count_on_host(count)
 
     def count_on_host(self, count: int) -> None:
-        """The host's half of `advance`, for when `length` has been raised already."""
+        """Counts appended positions in `bound` alone, when `length` has been raised already."""
         self.bound += count
         self._known = None
 
@@ -173,7 +173,7 @@ class FlatContext:
         self._known = None if self.uniform else after
 
     def lengths(self) -> list[int]:
-        """Positions held by each row; asks the device only where the host does not know."""
+        """Returns each row's positions; asks the device only if the host does not know."""
         if self.uniform:
             return [self.bound] * self.rows
         if self._known is None:
@@ -195,7 +195,7 @@ class FlatContext:
         self.kv[layer][row, :, positions[row, column]] = kv[row, column]
 
     def reorder(self, parent: Tensor) -> None:
-        """Row `r` becomes what row `parent[r]` was. `parent`: int64 `[R]` on the device."""
+        """Gives row `r` what row `parent[r]` had. `parent`: int64 `[R]` on the device."""
         if self.branches is not None:
             self.branches.reorder(parent)  # rows that share are level, so lengths stay
             return
@@ -232,7 +232,7 @@ class FlatContext:
         self._forget()
 
     def fork(self, rows: int) -> FlatContext:
-        """A new context of `rows` rows, each what row 0 is.
+        """Makes a new context of `rows` rows, each what row 0 is.
 
         One that shares needs the parent's row as it is now, up to its present length; the parent may grow.
         """

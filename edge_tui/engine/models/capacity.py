@@ -1,4 +1,4 @@
-"""How many positions are reserved: for one run, and for what may come after it."""
+"""Rounds up the number of positions that a run reserves."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ _STEP = 512
 
 
 def round_up(need: int) -> int:
-    """Capacity for a context: rounded up, so that the next, longer run can take it over."""
+    """Rounds a capacity up, so that the next, longer run can take the context over."""
     return (need + _STEP - 1) // _STEP * _STEP

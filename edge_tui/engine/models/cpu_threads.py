@@ -1,4 +1,4 @@
-"""How many CPU threads a decode step should use: measured, because two can be five times slower than one.
+"""Measures how many CPU threads a decode step should use: two can be five times slower than one.
 
 A step of a small model is hundreds of operations of a few microseconds; with another busy process on the
 machine each of them waits for the slower thread. A step of a large one waits for memory, of which two
@@ -69,7 +69,7 @@ def probe(model: LanguageModel) -> int:
 
 
 def choose(seconds: Mapping[int, float]) -> int:
-    """The number of threads to take.
+    """Chooses the number of threads.
 
     Args:
         seconds: Of a step with so many threads, from 1 upwards.
@@ -93,7 +93,7 @@ def _step(forward: Callable[[], object]) -> float:
 
 
 def _candidates(cores: int) -> list[int]:
-    """1, 2, 4 … up to the number of cores."""
+    """Lists 1, 2, 4 … up to the number of cores."""
     counts = [1]
     while counts[-1] * 2 <= cores:
         counts.append(counts[-1] * 2)

@@ -1,4 +1,4 @@
-"""The flat decoder: the whole Llama family in one file of plain tensor operations.
+"""Computes the whole Llama family in one file of plain tensor operations: the flat decoder.
 
 A decode step at batch 1 is a few dozen small operations, so what is spent around them decides: no modules,
 no hooks, no mask where none is needed, no question to the device. Queries, keys and values come out of one
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a call's new positions lie, worked out once for all layers.
+    """Holds where a call's new positions lie, worked out once for all layers.
 
     Attributes:
         span: `S`.
@@ -60,7 +60,7 @@ class Place:
 
 
 class FlatModel:
-    """A `LanguageModel` over a checkpoint's own weights. `loading.load_flat` makes one."""
+    """Runs a checkpoint's own weights as a `LanguageModel`. `loading.load_flat` makes one."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class FlatModel:
         self.caps = Caps(hidden=True, capture=self._kernels is not None, reason=reason)
 
     def open(self, rows: int, capacity: int, total: int = 0) -> FlatContext:
-        """An empty context for `rows` sequences of at most `capacity` positions.
+        """Opens an empty context for `rows` sequences of at most `capacity` positions.
 
         `total`, the positions that the run reaches, chooses the factors of a long rope: the short ones up to
         the length that the model was first trained on, the long ones beyond. They hold for the whole run,
@@ -116,7 +116,7 @@ class FlatModel:
         )
 
     def notice(self, total: int) -> str:
-        """Which factors of a long rope hold for a run that reaches `total` positions."""
+        """Tells which factors of a long rope a run uses that reaches `total` positions."""
         rope = self.config.rope
         if rope.kind != "longrope":
             return ""
@@ -130,7 +130,7 @@ class FlatModel:
 
     @torch.inference_mode()
     def forward(self, ctx: Context, ids: Tensor, hidden: bool = False) -> Output:
-        """One step: appends `ids` int64 `[R, K]` to the context and returns logits `[R, K, V]`.
+        """Appends `ids` int64 `[R, K]` to the context and returns logits `[R, K, V]`: one step.
 
         Hidden states are the embedding, the output of each layer, and after the last one the final norm.
 
@@ -254,7 +254,7 @@ class FlatModel:
         return masks
 
     def _run(self, ctx: FlatContext, ids: Tensor, place: Place, hidden: bool) -> tuple[Tensor, list[Tensor]]:
-        """The layers: returns the residual stream `[N, hidden]`, and what went into each layer if asked."""
+        """Runs the layers: returns the residual stream `[N, hidden]`, and each layer's input if asked."""
         if not self._layers:
             raise RuntimeError(f"{self.info.name} has been released.")
         x = F.embedding(ids, self._embedding).view(-1, *self._hidden).to(self._dtype)
@@ -271,7 +271,7 @@ class FlatModel:
         return x, states
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
-        """`[N, hidden]` under a root mean square norm."""
+        """Applies a root mean square norm to `[N, hidden]`."""
         if self._eps is None:
             return F.rms_norm(x, self._hidden, weight, self.config.eps)
         return rms_norm(x, weight, self._eps)

@@ -1,4 +1,4 @@
-"""A decode step on the CPU as one call, so that it never waits for the screen in between.
+"""Runs a decode step on the CPU as one TorchScript call, which never waits for Python's lock.
 
 Each tensor operation called from Python gives the interpreter lock away and takes it back; while another
 thread paints, each of a step's hundred operations may have to wait for it. The same operations as one
@@ -56,7 +56,7 @@ class FusedStep:
 def fuse(
     config: FlatConfig, embedding: Tensor, layers: Sequence[Layer], norm: Tensor, head: Linear
 ) -> FusedStep | None:
-    """A model's fused step; None where it has none: off the CPU, or with matrices in bitsandbytes' format.
+    """Makes a model's fused step; None off the CPU, or with matrices in bitsandbytes' format.
 
     Arguments are those of `FlatModel`.
     """
@@ -87,14 +87,14 @@ def fuse(
 
 
 def _tensors(weights: tuple[Any, ...]) -> list[Tensor]:
-    """The tensors among arguments and in lists of them."""
+    """Collects the tensors among arguments and in lists of them."""
     flat = [one for w in weights for one in (w if isinstance(w, list) else [w])]
     return [one for one in flat if isinstance(one, torch.Tensor)]
 
 
 @cache
 def _compiled() -> Callable[..., Tensor] | None:
-    """`_step` as TorchScript, compiled once a process; None where this torch cannot."""
+    """Compiles `_step` once a process; None where this torch cannot."""
     return script(_step)
 
 
@@ -120,7 +120,7 @@ def _step(
     kv_heads: int,
     eps: float,
 ) -> torch.Tensor:
-    """`FlatModel.forward` for `K = 1`, in the part of Python that TorchScript knows.
+    """Computes `FlatModel.forward` for `K = 1`, in the part of Python that TorchScript knows.
 
     Matrices come four a layer: QKV, output, gate and up, down; the last one is the head.
     """

@@ -1,4 +1,4 @@
-"""A decode step on an NVIDIA GPU as five kernels a layer.
+"""Runs a decode step on an NVIDIA GPU as five kernels a layer.
 
 norm + QKV · rotary, cache and attention · output + residual · norm + gate, up and their product · down +
 residual. Lengths are read from the device, so the step means the same wherever the rows have got to, and a
@@ -35,7 +35,7 @@ MAX_POSITIONS = 8
 
 @dataclass(frozen=True, slots=True)
 class Matrices:
-    """A layer's matrices as the kernels read them."""
+    """Holds a layer's matrices as the kernels read them."""
 
     qkv: Packed
     out: Packed
@@ -45,7 +45,7 @@ class Matrices:
 
 @dataclass(frozen=True, slots=True)
 class Buffers:
-    """What passes between the kernels of a step with `T` tokens.
+    """Holds what passes between the kernels of a step with `T` tokens.
 
     Attributes:
         x: `[T, hidden]`, the residual stream.
@@ -82,7 +82,7 @@ class FusedStep:
         self._buffers: dict[tuple[int, int], Buffers] = {}
 
     def fits(self, rows: int, k: int) -> bool:
-        """Whether the kernels take that many tokens."""
+        """Tells whether the kernels take that many tokens."""
         return k <= MAX_POSITIONS and rows * k <= MAX_TOKENS
 
     def __call__(self, ctx: FlatContext, ids: Tensor) -> Tensor:
@@ -151,7 +151,7 @@ class FusedStep:
 def fuse(
     config: FlatConfig, embedding: Tensor, layers: Sequence[Layer], norm: Tensor, head: Linear
 ) -> FusedStep | str:
-    """A model's fused step, or why it has none, in one sentence.
+    """Makes a model's fused step, or tells in one sentence why it has none.
 
     Arguments are those of `FlatModel`.
     """

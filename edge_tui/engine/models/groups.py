@@ -1,4 +1,4 @@
-"""The state of a decode on the transformers tier: rows of equal length share one cache.
+"""Holds the state of a decode on the transformers tier: rows of equal length share one cache.
 
 Padding is where other people's models go wrong: some count positions from the mask, some by column, windows
 count padding in, recurrent layers cannot skip it. So nothing is ever padded here. Rows that are equally
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Group:
-    """Rows of one length.
+    """Holds rows of one length.
 
     Attributes:
         rows: Their numbers, in the cache's order.
@@ -37,7 +37,7 @@ class Group:
 
 
 class GroupedContext:
-    """What `TransformersModel.open` returns: a `Context` made of groups.
+    """Holds groups of rows as a `Context`; `TransformersModel.open` makes one.
 
     Attributes:
         rows: Number of rows `R`.
@@ -61,7 +61,7 @@ class GroupedContext:
         self._rewind = rewind
 
     def lengths(self) -> list[int]:
-        """Positions held by each row."""
+        """Returns each row's positions."""
         lengths = [0] * self.rows
         for group in self.groups:
             for row in group.rows:
@@ -99,7 +99,7 @@ class GroupedContext:
         self.groups = parts
 
     def reorder(self, parent: Tensor) -> None:
-        """Row `r` becomes what row `parent[r]` was. `parent`: int64 `[R]`."""
+        """Gives row `r` what row `parent[r]` had. `parent`: int64 `[R]`."""
         import torch
 
         parents = parent.tolist()
@@ -140,7 +140,7 @@ class GroupedContext:
         self._tell()
 
     def fork(self, rows: int) -> GroupedContext:
-        """A new context of `rows` rows, each a copy of row 0."""
+        """Makes a new context of `rows` rows, each a copy of row 0."""
         import torch
 
         other = GroupedContext(rows, self.capacity, self._device, self._make, self._rewind)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Weights of one decoder layer."""
+    """Holds the weights of one decoder layer."""
 
     attention_norm: Tensor
     qkv: Linear

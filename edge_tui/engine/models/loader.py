@@ -1,4 +1,4 @@
-"""From a name to a model that decodes: find it, see whether it fits, choose tier and precision, load it.
+"""Loads a model by its name: finds it, checks that it fits, chooses tier and precision.
 
 Importing this module loads no torch.
 """
@@ -37,14 +37,14 @@ _BF16_CAPABILITY = (8, 0)
 
 
 class LoadError(EdgeError):
-    """A model that cannot be loaded here and now; one sentence: the thing, the limit, the way out."""
+    """Refuses a model that cannot be loaded here and now, in one sentence."""
 
     code = "load"
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model ready to decode.
+    """Holds a model that is ready to decode.
 
     Attributes:
         model: The weights behind the tier's interface.
@@ -102,7 +102,7 @@ def load(
 
 
 def available_precisions(device: str) -> dict[str, str | None]:
-    """Every precision of `ModelSpec`, with the reason why a device cannot run it, or None if it can.
+    """Maps every precision of `ModelSpec` to the reason why a device cannot run it, or None.
 
     Answers without importing torch; a GPU too old for bfloat16 is only known once torch is loaded.
     """
@@ -114,7 +114,7 @@ def available_precisions(device: str) -> dict[str, str | None]:
 
 
 def _device(asked: str) -> tuple[str, list[str]]:
-    """The device to use, and what to say about it."""
+    """Chooses the device, and tells the user about it."""
     try:
         device = resolve_device(asked)
     except LookupError as error:
@@ -147,7 +147,7 @@ def _gpu_has_bfloat16(device: str) -> bool:
 
 
 def _context(checkpoint: Checkpoint, spec: ModelSpec, precision: str, device: str, notices: list[str]) -> int:
-    """Positions to reserve.
+    """Chooses the positions to reserve.
 
     Raises:
         LoadError: more memory is needed than is free.

@@ -108,7 +108,7 @@ def load_flat(
 
 
 def _ends(weights: Weights, flat: FlatConfig) -> tuple[Tensor, Tensor]:
-    """The embedding and the head, one and the same tensor where they are tied.
+    """Reads the embedding and the head, one and the same tensor where they are tied.
 
     As in transformers, what the file holds counts for more than the config's word that they are tied: two
     that differ stay two, and one alone serves as both.
@@ -122,7 +122,7 @@ def _ends(weights: Weights, flat: FlatConfig) -> tuple[Tensor, Tensor]:
 
 
 def _narrow(embedding: Tensor, exactly: bool) -> Tensor:
-    """The embedding in 16 bits; where nothing may be lost, in those that hold it, if there are such."""
+    """Stores the embedding in 16 bits; if `exactly`, only in a dtype that loses nothing."""
     if not exactly:
         return embedding.bfloat16()
     for dtype in (torch.bfloat16, torch.float16):

@@ -1,4 +1,4 @@
-"""Which model plays which role, and which of them are in memory. Used by the owner thread alone."""
+"""Loads and unloads the models of the roles. Used by the owner thread alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Loader = Callable[..., "LoadedModel"]
 
 
 class ModelManager:
-    """The models in memory.
+    """Holds the models in memory.
 
     Args:
         post: Where events go.
@@ -59,12 +59,12 @@ class ModelManager:
             self._drop(orphan, before)
 
     def _settle_expert(self) -> None:
-        """An expert that is the main model is no role of its own: it goes with that when it changes."""
+        """Drops the role of an expert that is the main model, so that it follows that model."""
         if self.roles.get("expert") == self.roles.get("model"):
             self.roles.pop("expert", None)
 
     def spec(self, role: str) -> ModelSpec | None:
-        """The model of a role, None if nobody said; the main model is the expert unless another one is."""
+        """Returns the model of a role, None if none is assigned; the expert falls back to the main model."""
         return self.roles.get(role) or (self.roles.get("model") if role == "expert" else None)
 
     def check_pair(self, roles: tuple[str, ...]) -> None:
@@ -86,7 +86,7 @@ class ModelManager:
         return spec
 
     def get(self, role: str, cancelled: Callable[[], bool]) -> LoadedModel:
-        """The role's model, loaded if it is not there yet.
+        """Returns the role's model, and loads it if it is not in memory.
 
         Raises:
             CheckpointError, LoadError: with one sentence for the user.
@@ -134,11 +134,11 @@ class ModelManager:
         return loaded
 
     def facts(self) -> dict[ModelSpec, Loaded]:
-        """What is in memory, as it was told; any thread may ask."""
+        """Returns the `Loaded` event of each model in memory; any thread may call it."""
         return dict(self._facts)
 
     def peek(self, role: str) -> LoadedModel | None:
-        """The role's model if it is in memory."""
+        """Returns the role's model if it is in memory."""
         spec = self.spec(role)
         return self._loaded.get(spec) if spec else None
 
@@ -197,7 +197,7 @@ def release_cached_memory() -> None:
 
 
 def memory_of(device: str) -> Memory:
-    """Memory of one device as the allocator counts it; on a CPU the process's resident set."""
+    """Reads a device's memory from the allocator; on a CPU the process's resident set."""
     if device.startswith("cuda"):
         import torch
 

@@ -1,4 +1,4 @@
-"""How much memory a model will take, before a byte of it is read.
+"""Estimates the memory that a model will take, from the headers of its files.
 
 Weights are counted from the headers of the weight files exactly as the loaders store them; keys and values
 from the shape of the attention; the rest (logits, activations of a prefill chunk, workspaces) from the
@@ -53,7 +53,7 @@ _ATTENTION = ("full_attention", "sliding_attention", "chunked_attention", "atten
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """Memory in bytes that a model will take on one device.
+    """Holds the bytes that a model will take on one device.
 
     Attributes:
         device: "cuda:0", "cpu".
@@ -125,7 +125,7 @@ def estimate_pair(estimates: Sequence[MemoryEstimate]) -> tuple[MemoryEstimate, 
 
 
 def largest_context(checkpoint: Checkpoint, precision: str, device: str, rows: int = 1) -> int:
-    """Most positions to reserve: the model's own limit, at most what nine tenths of free memory hold.
+    """Returns the most positions that nine tenths of free memory hold, at most the model's limit.
 
     Returns:
         0 if not even the weights fit.
@@ -139,7 +139,7 @@ def largest_context(checkpoint: Checkpoint, precision: str, device: str, rows: i
 
 
 def reserved(checkpoint: Checkpoint, asked: int, precision: str, device: str) -> int:
-    """Positions that loading a model reserves: `asked`, or its own limit as far as memory allows.
+    """Returns the positions that a load reserves: `asked`, or the model's limit as far as memory allows.
 
     Where not even the weights fit, a few: that it does not fit is then for `estimate` to say.
     """
@@ -148,7 +148,7 @@ def reserved(checkpoint: Checkpoint, asked: int, precision: str, device: str) ->
 
 
 def resolve_precision(checkpoint: Checkpoint, precision: str, device: str) -> tuple[str, str]:
-    """What "auto" means for a model on a device, and the dtype to compute in.
+    """Resolves "auto" for a model on a device, and chooses the dtype to compute in.
 
     On a GPU the checkpoint's own dtype, on a CPU float32 for small models, and for large ones bfloat16 where
     the processor multiplies it natively or float32 would not fit. It never quantises: probabilities are then
@@ -192,7 +192,7 @@ def _judged(what: str, device: str, parts: tuple[int, int, int, int], positions:
 
 
 class _Need:
-    """What a model needs as its context grows; weights are counted once."""
+    """Computes what a model needs as its context grows; weights are counted once."""
 
     def __init__(self, checkpoint: Checkpoint, precision: str, rows: int, new: int, device: str) -> None:
         self._config = checkpoint.text_config
@@ -209,7 +209,7 @@ class _Need:
         self._vocab = checkpoint.vocab
 
     def at(self, context: int) -> tuple[int, int, int, int]:
-        """Bytes of weights, cache, logits and overhead when `context` positions are reserved.
+        """Counts the bytes of weights, cache, logits and overhead with `context` reserved positions.
 
         The peak is the worst of three moments: the last matrices being stored, the end of a long prompt being
         read, and all rows decoding. What exceeds the last one is overhead.
@@ -224,7 +224,7 @@ class _Need:
         return self._weights, kv, logits, max(storing, reading, decoding) - self._weights - kv - logits
 
     def _caches(self, context: int) -> tuple[int, int]:
-        """Keys and values of all rows, and of the one that the prompt is read into.
+        """Counts keys and values of all rows, and of the one that the prompt is read into.
 
         Rows of the flat tier on a GPU share the prompt and need room for what is new; elsewhere each is a
         copy.
@@ -240,17 +240,17 @@ class _Need:
         return root + self._rows * own * self._position, root
 
     def _tables(self, context: int) -> int:
-        """Cosines and sines."""
+        """Counts the tables of cosines and sines."""
         return 2 * round_up(context + SLACK) * self._flat.rope.dim * self._number if self._flat else 0
 
     def _storing(self) -> int:
-        """What exists beside the finished weights while the largest matrix is packed."""
+        """Counts what exists beside the finished weights while the largest matrix is packed."""
         # As read; LLM.int8 takes it through another copy in 16 bit.
         one = self._inner * (self._number + (self._kind.wide_copy if self._kind and self._cuda else 0))
         return max(one * (packers() if self._precision == "float32" else 1), self._first - self._weights)
 
     def _reading(self, context: int) -> int:
-        """What reading a prompt makes beside weights and cache, which is most at its last two chunks."""
+        """Counts what reading a prompt makes beside weights and cache: most at its last two chunks."""
         if not self._flat:
             return self._reading_elsewhere(context)
         whole, rest = divmod(context, CHUNK)
@@ -258,7 +258,7 @@ class _Need:
         return max((self._chunk(self._flat, k, end) for k, end in chunks), default=0)
 
     def _chunk(self, f: FlatConfig, k: int, end: int) -> int:
-        """What reading the `k` positions before `end` makes."""
+        """Counts what reading the `k` positions before `end` makes."""
         n, start = self._number, end - k
         heads, kv_heads, wide = f.heads * f.head_dim, f.kv_heads * f.head_dim, f.intermediate
         windows = len(set(f.windows))
@@ -279,7 +279,7 @@ class _Need:
         return max(making, masks + max(attention, feed_forward))
 
     def _reading_elsewhere(self, context: int) -> int:
-        """The same for a model that transformers runs: every row at once, in eager attention's copies."""
+        """Counts the same where transformers runs every row at once, in eager attention's copies."""
         c, n = self._config, self._number
         hidden = _number(c, "hidden_size", "n_embd", "d_model")
         wide = _number(c, "intermediate_size", "n_inner", "ffn_dim", default=4 * hidden)
@@ -300,7 +300,7 @@ class _Need:
 
 
 def _flat(checkpoint: Checkpoint) -> FlatConfig | None:
-    """The flat decoder's numbers, or None for the transformers tier."""
+    """Returns the flat decoder's numbers, or None for the transformers tier."""
     try:
         return None if checkpoint.quantization else flat_config(checkpoint.config)
     except UnsupportedError:
@@ -312,7 +312,7 @@ def _number(config: Mapping[str, Any], *keys: str, default: int = 0) -> int:
 
 
 def _kv_bytes(checkpoint: Checkpoint, flat: FlatConfig | None, dtype: str) -> int:
-    """Bytes of one position's keys and values in one row."""
+    """Counts the bytes of one position's keys and values in one row."""
     if flat:
         return 2 * flat.layers * flat.kv_heads * flat.head_dim * WIDTH[dtype]
     c = checkpoint.text_config

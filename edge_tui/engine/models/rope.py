@@ -1,4 +1,4 @@
-"""Rotary position embeddings and their context extensions, as tables of cosines and sines.
+"""Makes tables of cosines and sines for rotary position embeddings and their extensions.
 
 Frequencies are computed once, for the length a run can reach, so a decode step only looks rows up. The
 long rope of Phi-3 has two sets of factors, chosen by sequence length; here the choice is made per run, by
@@ -28,7 +28,7 @@ which no run exceeds."""
 
 @dataclass(frozen=True, slots=True)
 class RopeConfig:
-    """Rotary embedding of a model.
+    """Describes a model's rotary embedding.
 
     Attributes:
         kind: One of `KINDS`.
@@ -47,7 +47,7 @@ class RopeConfig:
     scaling: Mapping[str, Any] = field(default_factory=dict)
 
     def totals(self, total: int) -> range:
-        """The lengths of a run that have the same factors as one that reaches `total` positions."""
+        """Returns the lengths of a run that have the same factors as one of `total` positions."""
         if self.kind != "longrope":
             return range(sys.maxsize)
         beyond = self.original + 1
@@ -84,7 +84,7 @@ def inverse_frequencies(rope: RopeConfig, length: int) -> tuple[Tensor, float]:
 def tables(
     rope: RopeConfig, length: int, device: str | torch.device, dtype: torch.dtype, total: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Cosines and signed sines for positions 0 … length − 1, each `[length, dim]`.
+    """Returns cosines and signed sines for positions 0 … length − 1, each `[length, dim]`.
 
     `total` is what `inverse_frequencies` takes as the run's length.
 

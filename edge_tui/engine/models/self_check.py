@@ -95,7 +95,7 @@ def _forked(model: LanguageModel, context: Context, ids: Tensor, true: Tensor) -
 
 
 def _tokens(vocab: int, device: Any) -> Tensor:
-    """int64 `[2, T]`: two rows that part near their end, of ids spread over the vocabulary."""
+    """Makes int64 `[2, T]`: two rows that part near their end, of ids spread over the vocabulary."""
     shared = _PREFIX + _PIECE + _STEPS
     count = shared + 2 * _APART
     ids = torch.arange(1, count + 1, device=device) * (vocab - 1) // (count + 1)
@@ -104,7 +104,7 @@ def _tokens(vocab: int, device: Any) -> Tensor:
 
 
 def _uncached(module: Any, ids: Tensor, noise: float = 0.0) -> Tensor:
-    """Logits float32 `[R, T, V]` of one forward; with `noise` each embedded number is off by such a share."""
+    """Computes logits float32 `[R, T, V]` of one forward, each embedded number off by a share `noise`."""
     handle = None
     if noise:
         random = torch.Generator("cpu").manual_seed(0)
@@ -123,13 +123,13 @@ def _uncached(module: Any, ids: Tensor, noise: float = 0.0) -> Tensor:
 
 
 def _worst(pieces: list[Tensor], true: Tensor) -> float:
-    """Of each row the median over its positions, of these the largest; infinite where shapes are others."""
+    """Returns the largest of the rows' median distances; infinite where shapes are others."""
     got = torch.cat(pieces, 1).float()
     return float(_distances(got, true).quantile(0.5, dim=1).max()) if got.shape == true.shape else torch.inf
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:
-    """`|a − b| / |b − mean b|` of logits float32 `[R, K, V]`, as `[R, K]`; infinite where one is no number.
+    """Computes `|a − b| / |b − mean b|` of logits `[R, K, V]` as `[R, K]`; infinite for no number.
 
     Ids that the model itself rules out, with logits beyond all bounds, are left out.
     """

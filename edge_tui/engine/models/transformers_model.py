@@ -30,7 +30,7 @@ CROPPABLE = ("DynamicLayer", "DynamicIndexedLayer", "DummyLayer")
 
 
 class TransformersModel:
-    """A `LanguageModel` around a transformers module; see `load_transformers`."""
+    """Runs a transformers module as a `LanguageModel`; see `load_transformers`."""
 
     def __init__(self, module: Any, info: Callable[[int], ModelInfo]) -> None:
         self._module = module
@@ -62,16 +62,16 @@ class TransformersModel:
         self.caps = Caps(rewind=rewind, fork=several, reorder=several, hidden=True, reason=" ".join(reasons))
 
     def open(self, rows: int, capacity: int, total: int = 0) -> GroupedContext:
-        """An empty context for `rows` sequences of at most `capacity` positions, whatever run it is for."""
+        """Opens an empty context for `rows` sequences of at most `capacity` positions, for any run."""
         return GroupedContext(rows, capacity, str(self._module.device), self._new_cache, self.caps.rewind)
 
     def notice(self, total: int) -> str:
-        """Nothing: contexts end where a rotary embedding would change."""
+        """Returns "": contexts end where a rotary embedding would change."""
         return ""
 
     @torch.inference_mode()
     def forward(self, ctx: Context, ids: Tensor, hidden: bool = False) -> Output:
-        """One step: appends `ids` int64 `[R, K]` to the context and returns logits `[R, K, V]`.
+        """Appends `ids` int64 `[R, K]` to the context and returns logits `[R, K, V]`: one step.
 
         Raises:
             ContextFull: they do not fit.
@@ -191,7 +191,7 @@ class TransformersModel:
         return off
 
     def _new_cache(self) -> Any:
-        """An empty cache; windowed layers keep everything, so that they can be rewound (masks hide it)."""
+        """Makes an empty cache whose windowed layers keep everything, to be rewound; masks hide it."""
         from transformers import DynamicCache
         from transformers.cache_utils import DynamicLayer
 
@@ -215,7 +215,7 @@ def _rows(ids: Tensor, group: Group, rows: int) -> Tensor:
 
 
 def _gather(ctx: GroupedContext, outputs: list[Output]) -> Output:
-    """One output from the groups' outputs, rows in their order."""
+    """Joins the groups' outputs, rows in their order."""
     order = [row for group in ctx.groups for row in group.rows]
     if len(outputs) == 1 and order == list(range(ctx.rows)):
         return outputs[0]

@@ -1,4 +1,4 @@
-"""Any other causal language model: reads a checkpoint folder into a module of transformers, and quantises it.
+"""Loads any other causal language model as a module of transformers, and quantises it.
 
 Remote code is never run and weights come from safetensors alone.
 """
@@ -107,7 +107,7 @@ def load_transformers(
 
 
 def _steady(text: Any) -> int:
-    """Positions up to which no rotary factor changes with the length of what was read; 0 without a bound.
+    """Returns the positions up to which no rotary factor changes with the length read; 0 without a bound.
 
     transformers would change those of a long rope in the midst of a run, under the keys that are kept. The
     dynamic ones change at the model's own limit, where every context ends.
@@ -121,7 +121,7 @@ def _steady(text: Any) -> int:
 
 
 class Quantised(nn.Module):
-    """A quantised matrix in the place of a module's own."""
+    """Puts a quantised matrix in the place of a module's own."""
 
     def __init__(self, linear: Linear) -> None:
         super().__init__()
@@ -202,7 +202,7 @@ def _read(checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> tuple[Any,
 
 
 def _unpacked(reader: SafetensorsReader, name: str, skeleton: nn.Module, dtype: torch.dtype) -> Tensor:
-    """A stored tensor as the module wants it, in the compute dtype where it was quantised."""
+    """Reads a tensor as the module wants it, in the compute dtype if it was quantised."""
     if name not in reader.bits:
         return reader.read(name)
     matrix = reader.read(name).to(dtype)
@@ -211,7 +211,7 @@ def _unpacked(reader: SafetensorsReader, name: str, skeleton: nn.Module, dtype: 
 
 
 def _reason(config: Mapping[str, Any], error: BaseException) -> str:
-    """Why transformers could not load a checkpoint: of a family that we know, what its config lacks."""
+    """Tells why transformers cannot load a checkpoint, or what the config of a family we know lacks."""
     said = config.get("architectures") or [""]
     if said[0] in FAMILIES and not config.get("quantization_config") and (reason := supports(config)):
         return f"{reason}."

@@ -1,1 +1,1 @@
-"""Tensor operations of a decode step that belong to no single model or strategy."""
+"""Computes tensor operations of a decode step that belong to no single model or strategy."""

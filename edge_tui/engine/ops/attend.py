@@ -1,4 +1,4 @@
-"""Attention of a decode step: the last positions of each row look at all that came before them.
+"""Computes the attention of a decode step: each row's last positions look at all before them.
 
 One call does what lies between two matrices of a layer: norms of the heads, rotary, writing the new keys and
 values, and attention. How far each row has got is read on the device and the cost follows it, so the call
@@ -115,7 +115,7 @@ def reference(
     eps: float = 0.0,
     window: int = 0,
 ) -> None:
-    """`attend` in plain torch operations, on any device; its cost follows the buffer."""
+    """Computes `attend` in plain torch operations, on any device; its cost follows the buffer."""
     import torch
     from torch.nn import functional as F
 
@@ -156,7 +156,7 @@ def reference(
 
 
 def branched(root: Tensor, fork: Tensor, base: Tensor, owner: Tensor) -> Tensor:
-    """The keys and values `[R, 2 Hkv, capacity, D]` that a forked context stands for.
+    """Returns the keys and values `[R, 2 Hkv, capacity, D]` that a forked context stands for.
 
     Arguments are those of `attend`. Positions past the fork's room come out arbitrary.
     """

@@ -15,7 +15,7 @@ CPU_PROGRAMS = 8
 
 
 class Scratch:
-    """What the pieces of one head's attention leave for the one that joins them.
+    """Holds the partial results of one head's attention, for the program that joins them.
 
     Calls that follow one another on a stream, such as a model's layers, can share one.
 
@@ -51,5 +51,5 @@ class Scratch:
         self.arrived = torch.zeros(rows * heads, dtype=torch.int32, device=device)
 
     def splits(self, rows: int, kv_heads: int) -> int:
-        """Most pieces that the keys of one head are cut into."""
+        """Returns the most pieces that the keys of one head are cut into."""
         return max(1, min(self.programs // (rows * kv_heads), MAX_SPLITS))

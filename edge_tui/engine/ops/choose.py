@@ -1,4 +1,4 @@
-"""Which strategies have their whole step as a few fused kernels, and what those must compute.
+"""Chooses the fused kernels that do a strategy's whole step.
 
 A strategy's own `step` is some fifty operations on the vocabulary and a sort: as torch operations on a GPU
 that is 100 µs and more. Where the chain is penalties, temperature and filters that declare their `Edge`, the
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 
 
 class FusedStep(Protocol):
-    """A strategy's step as kernels. The tensors that it gives are the same each time."""
+    """Runs a strategy's step as kernels. The tensors that it returns are the same each time."""
 
     raw: Tensor
     """float32 `[R, V]`, a copy of the main stream's logits that the last step read."""
 
     def __call__(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
-        """As `Decoder.step`; `chosen` and `parent` are there at once, the rest of it after `finish`."""
+        """Computes `Decoder.step`; `chosen` and `parent` are there at once, the rest of it after `finish`."""
 
     def finish(self) -> None:
-        """What is left of the last step, since the next forward does not wait for it."""
+        """Completes the last step with what the next forward does not wait for."""
 
 
 def fused_step(decoder: Decoder, width: int, chosen: Tensor, parent: Tensor) -> FusedStep | None:
-    """The strategy's step as fused kernels, to be called in place of `decoder.step`.
+    """Makes the strategy's step as fused kernels, to be called in place of `decoder.step`.
 
     It may be captured in a CUDA graph: it never waits, its buffers stay where they are, and parameters, the
     step's number and counts are read on the device.
@@ -78,7 +78,7 @@ def fused_step(decoder: Decoder, width: int, chosen: Tensor, parent: Tensor) -> 
 
 
 class Proposing(Protocol):
-    """What proposes tokens and checks them, as `edge_tui.decoders.base.Decoder` does."""
+    """Proposes tokens and checks them, as `edge_tui.decoders.base.Decoder` does."""
 
     def propose(self, out: Output, s: State, p: Params, rng: Rng, at: int, /) -> Tensor: ...
 
@@ -88,7 +88,7 @@ class Proposing(Protocol):
 def fused_speculation(
     decoder: Decoder, device: str, width: int, rows: int, num_draft_tokens: int
 ) -> Proposing | None:
-    """As `fused_step`, for strategies that propose tokens."""
+    """Makes the kernels of a strategy that proposes tokens, as `fused_step` does for others."""
     from edge_tui.engine.ops.triton.availability import available
 
     own = ("init", "propose", "step")

@@ -1,4 +1,4 @@
-"""What the kernels of fused steps share: how they follow one another, penalties, noise, and their launch."""
+"""Holds what the kernels of fused steps share: their order, penalties, noise, and their launch."""
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
@@ -45,7 +45,7 @@ def after_others(DEPENDENT: tl.constexpr):
 
 @triton.jit
 def is_last(counter, count):
-    """Whether all `count` programs have come by now, so that this one sees what each has stored."""
+    """Tells whether all `count` programs have come by now, so that this one sees all their stores."""
     tl.debug_barrier()
     arrived = tl.atomic_add(counter, 1, sem="acq_rel")
     last = arrived == count - 1
@@ -82,14 +82,14 @@ def keep_raw(logits, raw, row, ids, V):
 
 @triton.jit
 def penalised(logits, prompt, output, table, R, row, ids, V, repetition, presence, frequency):
-    """Logits after penalties, float32; −inf beyond the vocabulary and in place of NaN."""
+    """Returns logits after penalties, float32; −inf beyond the vocabulary and in place of NaN."""
     x = tl.load(logits + ids, mask=ids < V, other=-INF).to(tl.float32)
     return penalise(x, prompt, output, table, R, row, ids, V, repetition, presence, frequency)
 
 
 @triton.jit
 def uniform(ids, key, row, step):
-    """`edge_tui.decoders.core.random.Rng.uniform`, bit for bit."""
+    """Computes `edge_tui.decoders.core.random.Rng.uniform`, bit for bit."""
     base = (((step << _ROW_BITS) + row) << _TOKEN_BITS) * key
     y = base + ids.to(tl.int64) * key
     z = y + key
@@ -106,7 +106,7 @@ def uniform(ids, key, row, step):
 
 @triton.jit
 def gumbel(ids, key, row, step):
-    """`edge_tui.decoders.core.random.Rng.gumbel`, but for the rounding of logarithms."""
+    """Computes `edge_tui.decoders.core.random.Rng.gumbel`, but for the rounding of logarithms."""
     u = uniform(ids, key, row, step)
     # −log(1 − u): a series near 0; elsewhere the logarithm of the rounded difference, and what was rounded.
     series = u * (1.0 + u * (0.5 + u * (0.33333334 + u * (0.25 + u * (0.2 + u * 0.16666667)))))
@@ -117,7 +117,7 @@ def gumbel(ids, key, row, step):
 
 @triton.jit
 def peak_of(peaks, row, count, PARTS: tl.constexpr):
-    """The row's greatest logit."""
+    """Returns the row's greatest logit."""
     parts = tl.arange(0, PARTS)
     return tl.max(tl.load(peaks + row * count + parts, mask=parts < count, other=-INF), 0)
 
@@ -126,7 +126,7 @@ INTERPRETED = isinstance(after_others, InterpretedFunction)
 
 
 def indices(place: Mapping[str, int], *names: str | None) -> tuple[int, ...]:
-    """Where parameters stand in the table; −1 for one that there is not."""
+    """Returns the parameters' places in the table; −1 for one that is not there."""
     return tuple(-1 if name is None else place[name] for name in names)
 
 
@@ -137,7 +137,7 @@ def block_for(width: int, most: int = 1024) -> int:
 
 
 def launch_options(device: str, dependent: bool | None) -> dict[str, Any]:
-    """How kernels are launched on a device."""
+    """Returns the options that kernels are launched with on a device."""
     if INTERPRETED:
         return {"DEPENDENT": False}
     if dependent is None:

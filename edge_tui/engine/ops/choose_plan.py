@@ -13,7 +13,7 @@ from edge_tui.decoders.temperature import ORDER
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """One filter of a plan: its edge, and the parameter's value at which everything stays."""
+    """Holds one filter of a plan: its edge, and the parameter's value at which everything stays."""
 
     edge: Edge
     neutral: float
@@ -21,7 +21,7 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A chain after its penalties, as the kernels read it.
+    """Describes a chain after its penalties, as the kernels read it.
 
     Attributes:
         draws: Whether it samples at all; else it takes the argmax.
@@ -39,7 +39,7 @@ class Plan:
 
 
 def plan(decoder: Decoder) -> Plan | None:
-    """How the step of a strategy that reads one model is fused; None if it cannot be."""
+    """Plans the fused step of a strategy that reads one model; None if it cannot be fused."""
     # Kernels repeat the step of these classes, which a subclass may change: so exact classes.
     kind = type(decoder)
     if kind is Greedy:
@@ -54,7 +54,7 @@ def plan(decoder: Decoder) -> Plan | None:
 
 
 def _cuts(filters: tuple[Filter, ...]) -> tuple[Cut, ...] | None:
-    """What the filters declare; None where one does not, or where the kernels do not know the combination."""
+    """Collects the filters' declarations; None if one has none, or the kernels lack the combination."""
     cuts = []
     for filter in filters:
         edge = _edge(filter)
@@ -72,7 +72,7 @@ def _cuts(filters: tuple[Filter, ...]) -> tuple[Cut, ...] | None:
 
 
 def _edge(filter: Filter) -> Edge | None:
-    """The filter's declaration, unless a subclass took it over from a parent and cuts otherwise."""
+    """Returns the filter's declaration; None if a subclass took it over from a parent and cuts otherwise."""
     kind = type(filter)
     closest = next(cls for cls in kind.__mro__ if "edge" in vars(cls) or "apply" in vars(cls))
     learns = kind.observe is not Stage.observe

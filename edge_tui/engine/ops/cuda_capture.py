@@ -1,4 +1,4 @@
-"""What CUDA graphs are made with: the capture of a piece of work, and branches inside one."""
+"""Captures work as CUDA graphs, with branches inside one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _cuda: Any = torch.cuda
 
 
 def capture(piece: Callable[[], None]) -> torch.cuda.CUDAGraph:
-    """One piece as a graph.
+    """Captures a piece of work as a graph.
 
     Other threads may use the device meanwhile, as telemetry does. `torch.cuda.graph` would run a garbage
     collection and give cached memory back first, which takes longer than the capture.
@@ -40,7 +40,7 @@ def capture(piece: Callable[[], None]) -> torch.cuda.CUDAGraph:
 
 
 def fork() -> Any:
-    """Where a branch may begin: behind all that is captured by now. None where nothing is being captured."""
+    """Records where a branch may begin: behind all captured so far. None if nothing is being captured."""
     return torch.cuda.current_stream().record_event() if torch.cuda.is_current_stream_capturing() else None
 
 

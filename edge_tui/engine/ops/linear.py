@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Linear(Protocol):
-    """`y = x Wᵀ + b`. Called with `[N, in]`, returns `[N, out]` in the input's dtype."""
+    """Computes `y = x Wᵀ + b`. Called with `[N, in]`, returns `[N, out]` in the input's dtype."""
 
     parameters: int
     """Number of weights, biases included."""
@@ -37,7 +37,7 @@ class Linear(Protocol):
 
 
 class Plain:
-    """A matrix in the compute dtype."""
+    """Holds a matrix in the compute dtype."""
 
     __slots__ = ("bias", "nbytes", "parameters", "weight")
 
@@ -57,7 +57,7 @@ class Plain:
 
 
 class OnCpu:
-    """A matrix packed for a CPU's kernels; the fused step reads the fields."""
+    """Holds a matrix packed for a CPU's kernels; the fused step reads the fields."""
 
     __slots__ = ("bias", "nbytes", "opaque", "parameters", "scales", "weight")
 
@@ -80,21 +80,21 @@ class OnCpu:
 
 
 class RowInt8(OnCpu):
-    """int8 with one scale per output row, times bfloat16."""
+    """Multiplies int8, with one scale per output row, by bfloat16."""
 
     __slots__ = ()
     kind = "int8"
 
 
 class DotInt8(OnCpu):
-    """The same numbers times int8, for processors that multiply integers fast."""
+    """Multiplies the same numbers by int8, for processors that multiply integers fast."""
 
     __slots__ = ()
     kind = "int8 dot"
 
 
 class VectorInt8(OnCpu):
-    """The same again, for processors that do so in vectors of 512 bits."""
+    """Multiplies the same in vectors of 512 bits."""
 
     __slots__ = ()
     kind = "int8 vector"
@@ -107,7 +107,7 @@ class VectorInt8(OnCpu):
 
 
 class Half(OnCpu):
-    """float16 times float32, for matrices that lose nothing by it; `float32_on_cpu` makes it."""
+    """Multiplies float16 by float32, for matrices that lose nothing by it; `float32_on_cpu` makes it."""
 
     __slots__ = ()
     kind = "half"
@@ -120,14 +120,14 @@ class Half(OnCpu):
 
 
 class GroupInt4(OnCpu):
-    """int4 with a scale and a zero point for every 32 weights, times bfloat16."""
+    """Multiplies int4, with a scale and a zero point for every 32 weights, by bfloat16."""
 
     __slots__ = ()
     kind = "int4"
 
 
 class LlmInt8:
-    """LLM.int8 of bitsandbytes: activation outliers above 6 stay in 16 bit."""
+    """Multiplies by bitsandbytes' LLM.int8: activation outliers above 6 stay in 16 bit."""
 
     __slots__ = ("_packed", "module", "nbytes", "parameters")
 
@@ -157,7 +157,7 @@ class LlmInt8:
 
 
 class Nf4:
-    """4-bit normal floats of bitsandbytes, one absmax for every 64 weights."""
+    """Multiplies bitsandbytes' 4-bit normal floats, one absmax for every 64 weights."""
 
     __slots__ = ("_matmul", "_padding", "bias", "nbytes", "parameters", "state", "weight")
 
@@ -190,7 +190,7 @@ class Nf4:
 
 
 class Fp4(Nf4):
-    """4-bit floats of bitsandbytes, which checkpoints may be stored in."""
+    """Multiplies bitsandbytes' 4-bit floats, which checkpoints may be stored in."""
 
     __slots__ = ()
     levels = "fp4"

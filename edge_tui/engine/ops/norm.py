@@ -1,4 +1,4 @@
-"""The root mean square norm of a CPU, in half as many operations as torch makes of it.
+"""Computes the root mean square norm of a CPU, in half as many operations as torch makes of it.
 
 An operation on one token costs a CPU more to begin than to do, and a step has two norms a layer.
 """
@@ -9,7 +9,7 @@ import torch
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
-    """`x / sqrt(mean(x²) + ε) · w` (arXiv 1910.07467), also in the part of Python that TorchScript knows.
+    """Computes `x / sqrt(mean(x²) + ε) · w` (arXiv 1910.07467), also under TorchScript.
 
     Args:
         x: `[T, K]`; only float32 has the quick way.

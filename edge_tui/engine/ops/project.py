@@ -1,4 +1,4 @@
-"""A few tokens times one matrix, with what surrounds it in a decoder layer folded in.
+"""Multiplies a few tokens by a matrix, with what surrounds it in a decoder layer folded in.
 
 A decode step at batch 1 reads every weight once and does little else, so a layer is a handful of calls of
 this shape: norm and matrix; matrix and residual; norm, two matrices and their gate. On an NVIDIA GPU each is
@@ -32,7 +32,7 @@ def project(
     gate: bool = False,
     residual: Tensor | None = None,
 ) -> None:
-    """`out = x̂ Wᵀ + b (+ residual)`, where `x̂` is `x`, or `x` under a root mean square norm.
+    """Computes `out = x̂ Wᵀ + b (+ residual)`; `x̂` is `x`, or `x` under a root mean square norm.
 
     Sums are float32. int8 is weight-only: activations stay in 16 bit, so LLM.int8's outliers need neither a
     threshold nor a second product.
@@ -65,7 +65,7 @@ def reference(
     gate: bool = False,
     residual: Tensor | None = None,
 ) -> None:
-    """`project` in plain torch operations, on any device."""
+    """Computes `project` in plain torch operations, on any device."""
     from torch.nn import functional as F
 
     if norm is not None:
@@ -78,7 +78,7 @@ def reference(
 
 
 def dequantise(packed: Packed, dtype: dtype) -> Tensor:
-    """The matrix `[N, K]` in `dtype`; the weight itself where it has that dtype already."""
+    """Widens a matrix `[N, K]` to `dtype`; returns the weight itself if it has that dtype already."""
     if packed.kind == "plain":
         return packed.weight.to(dtype)
     assert packed.scale is not None
@@ -93,7 +93,7 @@ def dequantise(packed: Packed, dtype: dtype) -> Tensor:
 
 
 def embed(ids: Tensor, table: Tensor, out: Tensor) -> None:
-    """Rows of the embedding.
+    """Looks up rows of the embedding.
 
     Args:
         ids: int64 `[T]`.

@@ -1,4 +1,4 @@
-"""What a word of packed weights stands for, in registers: the part that all matrix kernels share."""
+"""Unpacks words of quantised weights in registers: the part that all matrix kernels share."""
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment, possibly-undefined"
 
@@ -48,14 +48,14 @@ _NF4_TO_FLOAT: tl.constexpr = tl.constexpr("""{
 
 @triton.jit
 def lane_level(levels):
-    """This lane's of the 16 levels: one register a thread, though Triton takes it for a scalar."""
+    """Returns this lane's of the 16 levels: one register a thread, a scalar to Triton."""
     lane = tl.inline_asm_elementwise("mov.u32 $0, %laneid;", "=r", [], tl.int32, is_pure=True, pack=1)
     return tl.load(levels + (lane & 15))
 
 
 @triton.jit
 def unpack(tile, levels, level, CODES: tl.constexpr, LOOKUP: tl.constexpr):
-    """The weights of a tile as float32: one tensor for each place in an element."""
+    """Unpacks the weights of a tile as float32: one tensor for each place in an element."""
     if CODES == PLAIN:
         return (tile.to(tl.float32),)
     elif CODES == INT8:

@@ -1,4 +1,4 @@
-"""How each product is cut into programs: the measured product nearest in size decides.
+"""Cuts each product into programs: the measured product nearest in size decides.
 
 Measured on an NVIDIA H200 in bfloat16. `python -m tests.engine.ops.speed_project` measures each product by
 itself and prints the table anew; where `python -m tests.engine.ops.speed_step` found a whole step of Qwen2-7B
@@ -14,7 +14,7 @@ from math import log
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """One way to cut a product.
+    """Describes one way to cut a product.
 
     Attributes:
         block_n: Matrix rows a program owns; with a gate, gate and up rows together. A power of two.
@@ -198,7 +198,7 @@ TABLE: tuple[Row, ...] = (
 
 @cache
 def choose(kind: str, tokens: int, rows: int, columns: int, *, tensor: bool = True) -> Config:
-    """The configuration for a product, on tensor cores only if they may be taken; see `Row`."""
+    """Chooses a product's configuration, on tensor cores only if they may be taken; see `Row`."""
 
     def distance(row: Row) -> tuple[int, float]:
         _, t, n, k, _ = row

@@ -42,7 +42,7 @@ _INT8_ROWS = 0
 
 
 class Quantisation(ABC):
-    """A kind of quantised matrix."""
+    """Knows everything about one kind of quantised matrix."""
 
     name: ClassVar[str]
     """As `ModelSpec.precision` names it."""
@@ -117,7 +117,7 @@ class Quantisation(ABC):
 
 
 class _Int8(Quantisation):
-    """Eight bits: a scale for each row; on a GPU LLM.int8, with activation outliers in 16 bits."""
+    """Knows eight bits: a scale for each row; on a GPU LLM.int8, with outliers in 16 bits."""
 
     name = "int8"
     per_byte = 1
@@ -165,7 +165,7 @@ class _Int8(Quantisation):
 
 
 class _FourBit(Quantisation):
-    """Four bits: NF4 of bitsandbytes, or int4 with a scale and a zero point for 32 weights on a CPU."""
+    """Knows four bits: NF4 of bitsandbytes, or on a CPU int4 with a scale and a zero for 32 weights."""
 
     name = "4bit"
     per_byte = 2

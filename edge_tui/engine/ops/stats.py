@@ -1,4 +1,4 @@
-"""What is recorded about each token: one row of integers, one row of floats, all made on the device."""
+"""Records each token as one row of integers and one of floats, all made on the device."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def summarise(z: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor
 
 
 def top(z: Tensor) -> tuple[Tensor, Tensor]:
-    """The `TOP` largest entries and their ids `[R, TOP]`, best first; −inf and −1 where nothing is left."""
+    """Returns the `TOP` largest entries and their ids `[R, TOP]`, best first; −inf and −1 if none is left."""
     import torch
     from torch.nn.functional import pad
 
@@ -76,7 +76,7 @@ def record(
     moved: bool = False,
     candidates: Sequence[Tensor] = (),
 ) -> tuple[Tensor, Tensor]:
-    """One step's record.
+    """Records one step.
 
     On an NVIDIA GPU it is two kernels (`stats_triton`); elsewhere plain torch operations.
 
@@ -112,7 +112,7 @@ def record(
 
 
 def look_up(column: Tensor, ids: Tensor) -> Tensor:
-    """What a column float32 `[R, V]` says of the tokens `ids` int32 `[R, N]`; NaN where there is none."""
+    """Looks a column float32 `[R, V]` up at the tokens `ids` int32 `[R, N]`; NaN for no token."""
     found = column.gather(-1, ids.clamp_min(0).long())
     return found.masked_fill(ids < 0, float("nan"))
 
@@ -126,7 +126,7 @@ def reference(
     version: Tensor,
     extras: list[Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """`record` in plain torch operations, on any device; the rows of `z` are in place, no candidates."""
+    """Computes `record` in plain torch, on any device; the rows of `z` are in place, no candidates."""
     import torch
 
     z = z.float()

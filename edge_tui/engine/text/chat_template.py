@@ -43,7 +43,7 @@ _PROCESS = TemplateProcess()
 
 
 class ChatError(EdgeError):
-    """A conversation that cannot be rendered; one sentence: the thing, the limit, the way out.
+    """Refuses a conversation that cannot be rendered, in one sentence.
 
     Attributes:
         field: The request's field at fault, or "server".
@@ -153,7 +153,7 @@ def reserved_names(checkpoint: CheckpointSource) -> frozenset[str]:
 
 
 def thinking_open(text: str) -> bool:
-    """Whether a rendered prompt ends inside an opened `<think>`: what follows is then a thought."""
+    """Tells whether a prompt ends inside an opened `<think>`: what follows is then a thought."""
     return _THINKING.search(text) is not None
 
 
@@ -165,7 +165,7 @@ def _refusal(checkpoint: CheckpointSource, reason: str) -> ChatError:
 
 
 def _special_tokens(checkpoint: CheckpointSource) -> dict[str, str]:
-    """The tokens that a template can name, as transformers' `special_tokens_map` has them."""
+    """Returns the tokens that a template can name, as transformers' `special_tokens_map` has them."""
     config = checkpoint.tokenizer_config
     found = {key: value for key, value in config.items() if key.endswith("_token")}
     for names in (config.get("model_specific_special_tokens"), config.get("extra_special_tokens")):

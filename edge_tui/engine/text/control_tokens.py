@@ -138,12 +138,12 @@ class PlainTokenizer:
             raise ValueError("its control tokens would get other ids")
 
     def encode(self, text: str, special: bool) -> list[int]:
-        """Ids of a text that a user wrote; `special` adds what the tokenizer adds to a raw text."""
+        """Encodes a text that a user wrote; `special` adds what the tokenizer adds to a raw text."""
         ids: list[int] = self._fast.encode(text, add_special_tokens=special).ids
         return ids
 
     def encode_rendered(self, text: str, words: re.Pattern[str], marks: Mapping[str, str]) -> list[int]:
-        """Ids of a rendered conversation.
+        """Encodes a rendered conversation.
 
         Args:
             text: As the template wrote it, with a mark where a user wrote a control token's name.
@@ -158,7 +158,7 @@ class PlainTokenizer:
 
 
 def _forms(char: str) -> tuple[str, str, str]:
-    """A private character as a template may write it: itself, in Python's repr, in ASCII JSON."""
+    """Spells a private character as templates write it: itself, in Python's repr, in ASCII JSON."""
     return char, repr(char)[1:-1], json.dumps(char)[1:-1]
 
 
@@ -185,7 +185,7 @@ def _renamed(state: dict[str, Any], aliases: Mapping[str, str]) -> dict[str, Any
 
 
 def _parts(merge: str | list[str]) -> tuple[str, str, str]:
-    """The two pieces of a merge, and what they make."""
+    """Returns the two halves of a merge, and their result."""
     left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
     return left, right, left + right
 

@@ -14,7 +14,7 @@ _SYMBOLS = 0xD800
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """One token's part of the text.
+    """Holds one token's part of the text.
 
     Attributes:
         index: The token's index.
@@ -92,7 +92,7 @@ class StopScanner:
         return [piece.before(len(piece.text)) for piece in held]
 
     def fork(self) -> StopScanner:
-        """An independent copy, for a beam that splits."""
+        """Makes an independent copy, for a beam that splits."""
         twin = StopScanner(())
         twin._stops, twin._marked, twin._symbols = self._stops, self._marked, self._symbols
         twin._held = list(self._held)
@@ -100,7 +100,7 @@ class StopScanner:
 
 
 def _matches(pieces: list[str], stops: tuple[str, ...]) -> list[tuple[int, int, int, int]]:
-    """Where each stop string ends and begins: the piece and the offset in it, of the end first."""
+    """Finds each stop string's end and beginning: the piece and the offset in it, of the end first."""
     joined = "".join(pieces)
     return [
         (*_place(pieces, at + len(stop) - 1), *_place(pieces, at))
@@ -110,7 +110,7 @@ def _matches(pieces: list[str], stops: tuple[str, ...]) -> list[tuple[int, int, 
 
 
 def _place(pieces: list[str], position: int) -> tuple[int, int]:
-    """The piece that holds a character of the joined text, and the character's offset in it."""
+    """Finds the piece that holds a character of the joined text, and the character's offset in it."""
     for number, piece in enumerate(pieces):
         if position < len(piece):
             return number, position
@@ -119,7 +119,7 @@ def _place(pieces: list[str], position: int) -> tuple[int, int]:
 
 
 def _decided(pieces: list[str], stops: tuple[str, ...]) -> int:
-    """How many leading pieces cannot be part of a stop string whatever follows."""
+    """Counts the leading pieces that cannot be part of a stop string whatever follows."""
     joined = "".join(pieces)
     safe = len(joined) - _undecided(joined, stops)
     position = 0
@@ -131,7 +131,7 @@ def _decided(pieces: list[str], stops: tuple[str, ...]) -> int:
 
 
 def _undecided(text: str, stops: tuple[str, ...]) -> int:
-    """Length of the longest end of `text` that some stop string begins with."""
+    """Measures the longest end of `text` that some stop string begins with."""
     longest = max(map(len, stops), default=0)
     for n in range(min(longest - 1, len(text)), 0, -1):
         if any(stop.startswith(text[-n:]) for stop in stops):

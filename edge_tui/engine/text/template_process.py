@@ -40,7 +40,7 @@ _KERNEL_LIMITS_MEMORY = sys.platform == "linux"
 
 
 class RenderError(Exception):
-    """A template that was not rendered.
+    """Says that a template was not rendered.
 
     Attributes:
         code: "template" (it raised an error), "time", "memory", "output", "recursion", "crash" (the process
@@ -55,7 +55,7 @@ class RenderError(Exception):
 
 
 class RenderCancelled(Exception):
-    """The caller gave the rendering up."""
+    """Says that the caller gave the rendering up."""
 
 
 class TemplateProcess:
@@ -234,12 +234,12 @@ class TemplateProcess:
 
 
 def _interpreter() -> str:
-    """Path of Python; on Windows not the virtual environment's, which only starts the real one and waits."""
+    """Returns Python's path; on Windows not the virtual environment's, which only starts the real one."""
     return str(getattr(sys, "_base_executable", "")) if sys.platform == "win32" else sys.executable
 
 
 def _resident(pid: int) -> int:
-    """Resident bytes of a process; 0 if it is gone."""
+    """Reads a process's resident bytes; 0 if it is gone."""
     try:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:

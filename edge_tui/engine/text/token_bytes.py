@@ -24,7 +24,7 @@ BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
 @lru_cache(maxsize=1)
 def _alphabet() -> dict[str, int]:
-    """GPT-2's bijection between characters and bytes: printable Latin-1 as is, the rest from U+0100 on."""
+    """Makes GPT-2's bijection of characters and bytes: printable Latin-1 as is, the rest from U+0100."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     table = {chr(byte): byte for byte in printable}
     rest = (byte for byte in range(0x100) if byte not in set(printable))
@@ -46,7 +46,7 @@ def _sentencepiece(piece: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """How a tokenizer's pieces spell bytes.
+    """Spells a tokenizer's pieces as bytes.
 
     Attributes:
         spell: Bytes of one piece.

@@ -1,4 +1,4 @@
-"""Between token ids and text: encoding and incremental decoding.
+"""Encodes text as token ids, and decodes ids one at a time.
 
 Decoding single ids and joining the strings breaks every character that spans tokens. The two families of
 tokenizer that nearly all checkpoints use are therefore decoded as *bytes*: each token stands for some
@@ -41,7 +41,7 @@ _REPLACE = dict.fromkeys(_ESCAPE, "\ufffd")
 
 
 class Tokenizer:
-    """A checkpoint's tokenizer.
+    """Encodes and decodes with a checkpoint's tokenizer.
 
     Attributes:
         size: One more than the highest id the tokenizer knows; the logits may be wider (padding).
@@ -110,7 +110,7 @@ class Tokenizer:
         )
 
     def encode(self, text: str, special: bool = True, control: bool = True) -> list[int]:
-        """Ids of a text. Lone surrogates, which no tokenizer takes, become U+FFFD.
+        """Encodes a text. Lone surrogates, which no tokenizer takes, become U+FFFD.
 
         Args:
             text: Any string.
@@ -136,7 +136,7 @@ class Tokenizer:
         return ids
 
     def encode_rendered(self, text: str, masked: Masked) -> list[int]:
-        """Ids of a rendered conversation, in which control tokens' names are text where users wrote them.
+        """Encodes a rendered conversation; control tokens' names that users wrote are text.
 
         Args:
             text: As the template wrote it from `masked` contents.
@@ -169,7 +169,7 @@ class Tokenizer:
 
     @property
     def reads_names(self) -> bool:
-        """Whether control tokens' names can be encoded as text at once; the first time takes seconds."""
+        """True once control tokens' names can be encoded as text at once; the first time takes seconds."""
         return "_plain" in self.__dict__
 
     def prepare_names(self) -> None:
@@ -192,22 +192,22 @@ class Tokenizer:
             ) from error
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of a whole sequence as the tokenizer decodes it, without control tokens and unknown ids."""
+        """Decodes a whole sequence as the tokenizer does, without control tokens and unknown ids."""
         known = [i for i in ids if i in self._pieces and i not in self.special]
         return self._fast.decode(known, skip_special_tokens=True)
 
     def answer(self, prompt_ids: Sequence[int], ids: Sequence[int]) -> str:
-        """Text of an answer that follows a prompt, without the token that ends it."""
+        """Decodes an answer that follows a prompt, without the token that ends it."""
         stream = self.detokenizer(prompt_ids)
         return "".join(stream.push(i) for i in ids if i not in self.end_ids) + stream.flush()
 
     def texts(self, prompt_ids: Sequence[int], ids: Sequence[int]) -> tuple[str, ...]:
-        """Texts of single tokens that follow a prompt: a character comes with the token that completes it."""
+        """Decodes single tokens that follow a prompt: a character comes with the token that completes it."""
         stream = self.detokenizer(prompt_ids)
         return tuple(stream.push(i) for i in ids)
 
     def token_bytes(self, token: int) -> bytes:
-        """What one token spells, as bytes; empty for ids outside the vocabulary."""
+        """Spells one token as bytes; empty for ids outside the vocabulary."""
         piece = self._pieces.get(token)
         if piece is None:
             return b""
@@ -216,7 +216,7 @@ class Tokenizer:
         return self._scheme.spell(piece)
 
     def token_strings(self, ids: Iterable[int]) -> list[str]:
-        """Display text of single tokens, for lists of alternatives.
+        """Returns the display text of single tokens, for lists of alternatives.
 
         Spaces are kept, control tokens show their name, bytes that make no character show as ⟨E2⟩, and ids
         outside the vocabulary are "".
@@ -226,7 +226,7 @@ class Tokenizer:
         ]
 
     def detokenizer(self, prompt_ids: Sequence[int] = ()) -> Detokenizer:
-        """A decoder of what follows a prompt, whose last character may still be incomplete."""
+        """Makes a decoder of what follows a prompt, whose last character may still be incomplete."""
         known = [i for i in prompt_ids if i in self._pieces and i not in self.special]
         stream: Detokenizer
         if self._scheme is None:
@@ -244,19 +244,19 @@ def _whole(text: str) -> str:
 
 
 class Detokenizer(ABC):
-    """Ids in, text out, one token at a time; a split character comes with the token that completes it."""
+    """Decodes ids one at a time; a split character comes with the token that completes it."""
 
     @abstractmethod
     def push(self, token: int) -> str:
-        """The text that this token makes certain; "" for control tokens and ids outside the vocabulary."""
+        """Returns the text that this token makes certain; "" for control tokens and unknown ids."""
 
     @abstractmethod
     def flush(self) -> str:
-        """What is still held once no token follows: U+FFFD for a character that was never completed."""
+        """Returns the rest once no token follows: U+FFFD for a character that was never completed."""
 
     @abstractmethod
     def fork(self) -> Detokenizer:
-        """An independent copy, for a beam that splits."""
+        """Makes an independent copy, for a beam that splits."""
 
 
 class _Bytewise(Detokenizer):

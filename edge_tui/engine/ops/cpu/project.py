@@ -49,7 +49,7 @@ def project(
     bias: torch.Tensor | None,
     opaque: Opaque | None = None,
 ) -> torch.Tensor:
-    """`x Wᵀ + b`: `x` `[T, K]` to `[T, N]` in its dtype.
+    """Computes `x Wᵀ + b`: `x` `[T, K]` to `[T, N]` in its dtype.
 
     Args:
         x: Activations, float32 or bfloat16.
@@ -93,7 +93,7 @@ def _int8_dot(
 def _split(
     x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor, opaque: Opaque | None
 ) -> torch.Tensor:
-    """Each activation as two integers from -127 to 127, in one product."""
+    """Multiplies each activation as two integers from -127 to 127, in one product."""
     tokens = x.size(0)
     wide = x if x.dtype == torch.float32 else x.to(torch.float32)  # one that does nothing is 1 % of a step
     step = wide.abs().amax([-1], True).clamp_min_(1e-30).mul_(1 / 127)
@@ -134,7 +134,7 @@ def _int4(x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor) -> torch.
 
 
 def unpack_int4(weight: torch.Tensor, scales: torch.Tensor, block: int = BLOCK) -> torch.Tensor:
-    """The matrix `[K, N]`, transposed, that a packed one stands for, in bfloat16.
+    """Unpacks a matrix to `[K, N]`, transposed, in bfloat16.
 
     Rows come in blocks; a byte holds, for one column, a row of a block's first half (low) and of its second.
     In a last block that is not full it holds two neighbours.
@@ -159,7 +159,7 @@ def unpack_int4(weight: torch.Tensor, scales: torch.Tensor, block: int = BLOCK) 
 
 
 def pack_int8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Codes int8 from -127 to 127, and bfloat16 `[N]`, what one step of each row is worth.
+    """Packs codes int8 from -127 to 127, and bfloat16 `[N]`, the value of one step of each row.
 
     Codes are `[N, K]`, with columns of 0 up to the next multiple of 16.
     """
@@ -167,13 +167,13 @@ def pack_int8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def pack_int8_dot(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same without the columns of 0 and with float32 steps, laid out for the integer product."""
+    """Packs the same without columns of 0 and with float32 steps, for the integer product."""
     codes, scales = _int8_codes(weight)
     return torch.ops.onednn.qlinear_prepack(codes, [2, weight.shape[1]]), scales
 
 
 def pack_int8_vector(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Opaque]:
-    """The same again, as FBGEMM packs it: no codes, the scales, and the packed matrix.
+    """Packs the same with FBGEMM: no codes, the scales, and the packed matrix.
 
     It keeps three numbers of four bytes for each row, and fills rows up to multiples of `VECTOR_BLOCK`.
     """
@@ -182,7 +182,7 @@ def pack_int8_vector(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, 
 
 
 def pack_half(weight: torch.Tensor) -> Opaque | None:
-    """float16 as FBGEMM packs it, for float32 activations; None for a matrix `[N, K]` that it does not hold.
+    """Packs float16 for float32 activations with FBGEMM; None if float16 does not hold the matrix.
 
     It fills up `N` to a multiple of 16, and `K` to one of `packed_sizes.VECTOR_BLOCK`.
     """
@@ -232,25 +232,25 @@ PACK = {"int8": pack_int8, "int8 dot": pack_int8_dot, "int4": pack_int4}
 
 @cache
 def can_int8_dot() -> bool:
-    """Whether this processor and torch multiply integers fast, and without a sum that overflows."""
+    """Tells whether this processor and torch multiply integers fast, without a sum that overflows."""
     return cpu_has_int8() and multiplies(lambda x, weight: _int8_dot(x, *pack_int8_dot(weight), None))
 
 
 @cache
 def can_int8_vector() -> bool:
-    """The same of FBGEMM, whose sums overflow where vectors are half as wide."""
+    """Tells the same of FBGEMM, whose sums overflow where vectors are half as wide."""
     return cpu_has_wide_int8() and multiplies(lambda x, weight: _int8_dot(x, *pack_int8_vector(weight)))
 
 
 @cache
 def can_half() -> bool:
-    """Whether torch multiplies float32 by packed float16 on this processor."""
+    """Tells whether torch multiplies float32 by packed float16 on this processor."""
     return cpu_has_half() and multiplies(lambda x, weight: half_product(x, pack_half(weight)))
 
 
 @cache
 def can_int4() -> bool:
-    """Whether torch packs int4 for this processor, in the order that `unpack_int4` knows."""
+    """Tells whether torch packs int4 for this processor, in the order that `unpack_int4` knows."""
     if not cpu_packs_int4():
         return False
     rng = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""The kernel behind `attend`: one launch for a layer of a decode step.
+"""Computes `attend` in one launch for a layer of a decode step.
 
 The keys of each head are cut into pieces of equal length, one program each. How many pieces there are follows
 the live length; programs beyond it leave at once, so the grid can stay what it was when it was captured. All
@@ -41,7 +41,7 @@ DEPENDENT = True
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """What only changes speed.
+    """Holds choices that change speed alone.
 
     Attributes:
         block: Keys of one tile; what one program takes at once.
@@ -60,7 +60,7 @@ class Tuning:
 
 @triton.jit
 def _cut(held, limit, split, splits, least, OWN: tl.constexpr, WINDOW: tl.constexpr, BLOCK: tl.constexpr):
-    """Where a piece of the positions starts, where it ends, and how many pieces there are.
+    """Returns a piece's first and last position, and the number of pieces.
 
     With `OWN` the new position, the first after `held`, is one of them.
     """
@@ -89,7 +89,7 @@ def _fetch(keys, values, start, end, D: tl.constexpr):
 
 @triton.jit
 def _angles(cos, sin, position, reach, DP: tl.constexpr, ROTARY: tl.constexpr):
-    """Cosines and signed sines of positions `[N]`, float32 `[N, DP]`: 1 and 0 for columns that stay."""
+    """Returns cosines and signed sines of positions `[N]`, `[N, DP]`: 1 and 0 for columns that stay."""
     d = tl.arange(0, DP)
     at = tl.minimum(position, reach - 1)[:, None] * ROTARY + d[None, :]
     turning = (d < ROTARY)[None, :] & (position >= 0)[:, None]
@@ -115,7 +115,7 @@ def _heads(source, live, D: tl.constexpr, DP: tl.constexpr, ROTARY: tl.constexpr
 
 @triton.jit
 def _gains(weight, live, D: tl.constexpr, DP: tl.constexpr, ROTARY: tl.constexpr, NORM: tl.constexpr):
-    """What a norm multiplies heads, and their partners, by; `weight` points to each head's first column."""
+    """Returns the gains of a norm on heads and their partners; `weight` points to the first column."""
     if NORM:
         return _heads(weight, live, D, DP, ROTARY)
     else:
@@ -370,7 +370,7 @@ def _attend(
 
 @triton.jit
 def _follow(owner, parent, room, R, ROWS: tl.constexpr, BLOCK: tl.constexpr, DEPEND: tl.constexpr):
-    """One program takes all rows of its positions, so that none is written before all are read."""
+    """Moves all rows of its positions in one program, so that none is written before all are read."""
     slot = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     row = tl.arange(0, ROWS)
     if DEPEND:
@@ -388,7 +388,7 @@ INTERPRETED = isinstance(_attend, InterpretedFunction)
 
 @cache
 def _generation(device: int) -> int:
-    """Major compute capability: 7 for Turing, 8 for Ampere, 9 for Hopper."""
+    """Returns the major compute capability: 7 for Turing, 8 for Ampere, 9 for Hopper."""
     return torch.cuda.get_device_capability(device)[0]
 
 
@@ -412,7 +412,7 @@ def attend(
     window: int = 0,
     tuning: Tuning | None = None,
 ) -> None:
-    """`attend.attend` as a kernel; `tuning` None chooses by shape."""
+    """Launches `attend.attend` as a kernel; `tuning` None chooses by shape."""
     rows, capacity, d = len(length), root.shape[2], root.shape[3]
     queries = heads // kv_heads * k
     generation = 0 if INTERPRETED else _generation(qkv.device.index)
@@ -465,7 +465,7 @@ def attend(
 
 
 def follow(owner: Tensor, parent: Tensor) -> None:
-    """`attend.follow` as a kernel."""
+    """Launches `attend.follow` as a kernel."""
     rows, room = owner.shape
     depend = DEPENDENT and not INTERPRETED and _generation(owner.device.index) >= 9
     options = {} if INTERPRETED else {"launch_pdl": depend}
@@ -477,7 +477,7 @@ def follow(owner: Tensor, parent: Tensor) -> None:
 
 
 def tuned(matrix_units: bool, wide: bool, k: int) -> Tuning:
-    """What runs fast, as measured on an NVIDIA H100.
+    """Chooses a fast tuning, as measured on an NVIDIA H100.
 
     With one position the time between two products counts. Pieces that have to be joined give their result
     two microseconds later than one alone, so a piece is as long as registers allow. Shared memory is what the
@@ -499,5 +499,5 @@ def tuned(matrix_units: bool, wide: bool, k: int) -> Tuning:
 
 
 def _padded(n: int) -> int:
-    """The width of a tile that holds `n`; matrix units take no less than 16."""
+    """Returns the width of a tile that holds `n`; matrix units take no less than 16."""
     return max(16, int(triton.next_power_of_2(n)))

@@ -1,4 +1,4 @@
-"""Beam search's step as four kernels.
+"""Runs beam search's step as four kernels.
 
 The first leaves what each row's normaliser is made of. The second makes penalised log-probabilities, and
 leaves each program's best continuation. From these every program of the third works out a bound that no less
@@ -50,7 +50,7 @@ _INDEX = ("repetition", "presence", "frequency", "early", "penalty", "R", "C", "
 
 @triton.jit
 def _scan(logits, stride, raw, peaks, weights, V, BLOCK: tl.constexpr, DEPENDENT: tl.constexpr):
-    """Each program's maximum, and what its candidates weigh against it."""
+    """Leaves each program's maximum, and the weight of its candidates against it."""
     after_others(DEPENDENT)
     block, count, row = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
     ids = block * BLOCK + tl.arange(0, BLOCK)
@@ -83,7 +83,7 @@ def _extend(
     PARTS: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
-    """Penalised log-probabilities, and the best that a hypothesis of this part could total."""
+    """Returns penalised log-probabilities, and the best total of a hypothesis of this part."""
     after_others(DEPENDENT)
     block, count, row = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
     parts = tl.arange(0, PARTS)
@@ -103,7 +103,7 @@ def _extend(
 
 @triton.jit
 def _bound(tops, programs, C, TOPS: tl.constexpr, GROUPS: tl.constexpr):
-    """What at least `C` programs' best continuations reach, and few others; −inf where fewer have any.
+    """Returns a bound that at least `C` programs' best continuations reach; −inf where fewer have any.
 
     Programs fall into groups, neighbours into different ones. The best of `C` groups do, and more where some
     of the best programs share a group.
@@ -145,7 +145,7 @@ def _in_order(values, flats, found, totals, places, C, COUNT: tl.constexpr):
 
 @triton.jit
 def _to_the(base, exponent):
-    """`base ** exponent` of a positive base, rounded once."""
+    """Computes `base ** exponent` of a positive base, rounded once."""
     return tl.exp(exponent.to(tl.float64) * tl.log(base.to(tl.float64))).to(tl.float32)
 
 
@@ -294,7 +294,7 @@ def _move(
 
 
 class FusedBeam:
-    """`edge_tui.decoders.beam.Beam.step` as kernels, with the buffers that pass between them.
+    """Runs `edge_tui.decoders.beam.Beam.step` as kernels, with the buffers that pass between them.
 
     Args:
         device: Where everything lies.
@@ -341,7 +341,7 @@ class FusedBeam:
         """Of the prompt and of the output, int32 `[R, V]`, if rows have still to be moved."""
 
     def __call__(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
-        """As `edge_tui.decoders.base.Decoder.step`, but that rows move in `finish`."""
+        """Computes `edge_tui.decoders.base.Decoder.step`, but that rows move in `finish`."""
         ends = s["eos"].shape[-1]
         wanted = min(max(2, 1 + ends) * self.rows, self.rows * self.width)
         if wanted > _MOST:

@@ -1,4 +1,4 @@
-"""The kernels behind `choose`: a strategy's step as one kernel (greedy), two (min-p) or five and more.
+"""Runs a strategy's step as one kernel (greedy), two (min-p) or five and more.
 
 Each row of the vocabulary is spread over programs of `BLOCK` candidates. What concerns a whole row (its
 maximum, an edge, the winner) passes through small tables in memory: a kernel leaves parts, and every
@@ -59,7 +59,7 @@ def _temperatures(table, R, row, temperature, order, switch):
 
 @triton.jit
 def _leave_parts(sums, depth, held, block, count, row):
-    """A program's part of the weights, and of their first moment over depth, both below its own maximum."""
+    """Leaves a program's part of the weights and of their first moment over depth, below its maximum."""
     depth = tl.where(held, depth, 0.0)
     weight = tl.where(held, tl.exp(-depth), 0.0)
     tl.store(sums + 2 * row * count + block, tl.sum(weight, 0))
@@ -136,7 +136,7 @@ def _centre(
     SETTLING: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
-    """The parts of the centre of what earlier cuts have left."""
+    """Adds up the parts of the centre of what earlier cuts have left."""
     after_others(DEPENDENT)
     block, count, row = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
     limit = limit_of(edges, R, row, EARLIER, SETTLING)
@@ -168,7 +168,7 @@ def _finish(
     BLOCK: tl.constexpr,
     PARTS: tl.constexpr,
 ):
-    """The best of all scores, the first of equals; counts it, and leaves it alone in `final` if so asked.
+    """Finds the best score, the first of equals; counts it, and leaves it alone in `final` if so asked.
 
     Returns:
         The program that comes last: the token; the others: −1.
@@ -290,7 +290,7 @@ def _greedy(
 
 
 class Fused:
-    """A strategy's step as kernels, with the buffers that pass between them.
+    """Runs a strategy's step as kernels, with the buffers that pass between them.
 
     Args:
         plan: What the strategy does.
@@ -341,10 +341,10 @@ class Fused:
         self._arrived = torch.zeros(rows, dtype=torch.int32, device=device)
 
     def finish(self) -> None:
-        """Nothing is left of a step."""
+        """Does nothing: a step leaves nothing behind."""
 
     def __call__(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
-        """As `edge_tui.decoders.base.Decoder.step`."""
+        """Computes `edge_tui.decoders.base.Decoder.step`."""
         logits = outs["model"].logits[:, -1]
         if logits.stride(-1) != 1:
             logits = logits.contiguous()

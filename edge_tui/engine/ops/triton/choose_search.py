@@ -1,4 +1,4 @@
-"""The search for a filter's edge among a whole vocabulary, in three kernels.
+"""Searches a whole vocabulary for a filter's edge, in three kernels.
 
 Candidates are put in order by a key in nats. The first kernel adds up what those in each of 31 stretches
 weigh (eighths of a nat below 2, then quarters of an octave, and all from 24 on), the second does the same for
@@ -59,7 +59,7 @@ _WAYS = tl.constexpr(16)
 
 @triton.jit
 def stretch_of(key):
-    """Which stretch a key lies in."""
+    """Returns the stretch that a key lies in."""
     eighth = (tl.minimum(key, 2.0) * (_EIGHTHS // 2)).to(tl.int32)
     quarter = (key.to(tl.int32, bitcast=True) >> 21) - _NEAR
     return tl.where(key < 2.0, eighth, tl.minimum(quarter, _LAST))
@@ -67,7 +67,7 @@ def stretch_of(key):
 
 @triton.jit
 def part_of(key, stretch):
-    """Which part of its stretch a key lies in."""
+    """Returns the part of its stretch that a key lies in."""
     bits = key.to(tl.int32, bitcast=True)
     near = ((tl.minimum(key, 2.0) * (_EIGHTHS // 2) - stretch.to(tl.float32)) * _BINS).to(tl.int32)
     far = (bits - _FAR) >> 20
@@ -77,7 +77,7 @@ def part_of(key, stretch):
 
 @triton.jit
 def _place(weight, missing):
-    """The bin in which a running sum reaches `missing`, and what is missing at its start."""
+    """Finds the bin in which a running sum reaches `missing`, and what is missing at its start."""
     upto = tl.cumsum(weight, 0)
     missing = tl.minimum(missing, tl.max(upto, 0))
     place = tl.sum((upto < missing).to(tl.int32), 0)
@@ -86,7 +86,7 @@ def _place(weight, missing):
 
 @triton.jit
 def _place_in_two(parts, missing, SIDE: tl.constexpr):
-    """`_place` among `[SIDE, SIDE]` bins: first the row, then within it."""
+    """Finds the same among `[SIDE, SIDE]` bins: first the row, then within it."""
     sides = tl.arange(0, SIDE)
     row, missing = _place(tl.sum(parts, 1), missing)
     column, missing = _place(tl.sum(tl.where(sides[:, None] == row, parts, 0), 0), missing)
@@ -95,7 +95,7 @@ def _place_in_two(parts, missing, SIDE: tl.constexpr):
 
 @triton.jit
 def _target(weight, value, MASS: tl.constexpr):
-    """What a parameter asks for, in units of weight."""
+    """Returns a parameter's target in units of weight."""
     if MASS:
         goal = value.to(tl.float64) * tl.sum(weight, 0).to(tl.float64)
         target = goal.to(tl.int64)
@@ -107,7 +107,7 @@ def _target(weight, value, MASS: tl.constexpr):
 
 @triton.jit
 def edge_of(tally, keys, weights, V, row):
-    """A search's outcome from its list; infinity where nothing was counted."""
+    """Returns a search's outcome from its list; infinity where nothing was counted."""
     mine = tally + 2 * row * _BINS
     found = tl.load(mine + _FILLED).to(tl.int32)
     missing = tl.load(mine + _MISSING)
@@ -136,7 +136,7 @@ def edge_of(tally, keys, weights, V, row):
 
 @triton.jit
 def limit_of(edges, R, row, EARLIER: tl.constexpr, SETTLING: tl.constexpr):
-    """The least depth at which an earlier filter has cut, the one being settled aside."""
+    """Returns the least depth at which an earlier filter has cut, the settled one aside."""
     limit = tl.full((), float("inf"), tl.float32)
     for i in tl.static_range(EARLIER):
         if i != SETTLING:
@@ -146,7 +146,7 @@ def limit_of(edges, R, row, EARLIER: tl.constexpr, SETTLING: tl.constexpr):
 
 @triton.jit
 def expected_depth(peak, peaks, sums, row, count, PARTS: tl.constexpr):
-    """The mean depth by weight, put together from the programs' parts."""
+    """Returns the mean depth by weight, put together from the programs' parts."""
     parts = tl.arange(0, PARTS)
     held = parts < count
     weight = tl.load(sums + 2 * row * count + parts, mask=held, other=0.0)
@@ -194,7 +194,7 @@ def _search(
     SETTLING: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
-    """One kernel of a search: sums of stretches, sums of parts of one, or the list of one part."""
+    """Runs one kernel of a search: sums of stretches, sums of parts of one, or the list of one part."""
     after_others(DEPENDENT)
     block, count, row = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
     limit = limit_of(edges, R, row, EARLIER, SETTLING)
@@ -251,7 +251,7 @@ def _search(
 
 
 class Searches:
-    """The buffers of a step's searches.
+    """Holds the buffers of a step's searches.
 
     Args:
         count: How many searches.

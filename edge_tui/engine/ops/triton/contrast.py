@@ -1,4 +1,4 @@
-"""Contrastive decoding's step as five kernels, three of which are idle unless the formula is `seed`.
+"""Runs contrastive decoding's step as five kernels, three of which idle unless the formula is `seed`.
 
 The first reads both models' logits and leaves, for each program's part, what their normalisers are made of;
 the search of `choose_search` finds the expert's ten likeliest tokens; then scores, what they are made of, and
@@ -56,7 +56,7 @@ _INDEX = (*INDICES, "formula", "alpha", "strength", "cooling", "beta", "sample")
 
 @triton.jit
 def _weight(x, peak, tau):
-    """Sum of `exp((x − peak) / τ)`, removed candidates aside."""
+    """Sums `exp((x − peak) / τ)`, removed candidates aside."""
     gone = x == -INF
     return tl.sum(tl.where(gone, 0.0, tl.exp(tl.where(gone, 0.0, x - peak) / tau)), 0)
 
@@ -113,7 +113,7 @@ def _read(
 
 @triton.jit
 def _normaliser(maxima, weights, count, tau, PARTS: tl.constexpr):
-    """`log Σ exp(x / τ)` from its parts."""
+    """Computes `log Σ exp(x / τ)` from its parts."""
     spots = tl.arange(0, PARTS)
     held = spots < count
     peaks = tl.load(maxima + spots, mask=held, other=-INF)
@@ -222,7 +222,7 @@ def _choose(
 
 
 class FusedContrast:
-    """`edge_tui.decoders.contrastive.Contrastive.step` as kernels, with the buffers that pass between them.
+    """Runs `edge_tui.decoders.contrastive.Contrastive.step` as kernels, with their buffers.
 
     Args:
         device: Where everything lies.
@@ -265,10 +265,10 @@ class FusedContrast:
         self._arrived = torch.zeros(rows, dtype=torch.int32, device=device)
 
     def finish(self) -> None:
-        """Nothing is left of a step."""
+        """Does nothing: a step leaves nothing behind."""
 
     def __call__(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
-        """As `edge_tui.decoders.base.Decoder.step`."""
+        """Computes `edge_tui.decoders.base.Decoder.step`."""
         place = {name: index for index, name in enumerate(p)}
         grid, shape = (self._blocks, self.rows), {"PARTS": triton.next_power_of_2(self._blocks)}
         pair: list[Tensor | int] = []

@@ -1,4 +1,4 @@
-"""The kernels behind `project`: dot products on plain cores, one block of matrix rows a program.
+"""Computes `project` as dot products on plain cores, one block of matrix rows a program.
 
 At a few tokens a product moves far more bytes than it computes, so everything here serves the memory: whole
 rows in wide loads, the next tile under way while this one is used, enough programs to keep all of them
@@ -45,7 +45,7 @@ def _halves(x, WORDS: tl.constexpr, CODES: tl.constexpr):
 
 @triton.jit
 def _spread(x, WORDS: tl.constexpr, CODES: tl.constexpr):
-    """`x` in as many tensors as an element holds weights, each with its share of the columns."""
+    """Spreads `x` over as many tensors as an element holds weights, each with its columns."""
     if CODES == PLAIN:
         return (x,)
     elif CODES == INT8:
@@ -207,13 +207,13 @@ def _can_overlap(device: torch.device) -> bool:
 
 @cache
 def _has_tensor_cores(device: torch.device) -> bool:
-    """Whether they take both 16-bit types, and sixteen columns at once."""
+    """Tells whether tensor cores take both 16-bit types, and sixteen columns at once."""
     return INTERPRETED or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 @cache
 def levels(device: torch.device) -> Tensor:
-    """The 16 levels of NF4, float32; the first call on a device waits for it."""
+    """Returns the 16 levels of NF4, float32; the first call on a device waits for it."""
     return torch.tensor(NF4_LEVELS, device=device)
 
 
@@ -228,7 +228,7 @@ def project(
     residual: Tensor | None = None,
     config: Config | None = None,
 ) -> None:
-    """`project.project` as one kernel; `config` overrides the table's choice.
+    """Launches `project.project` as one kernel; `config` overrides the table's choice.
 
     Run once before it is captured in a graph: it compiles.
     """
@@ -282,7 +282,7 @@ def project(
 
 
 def embed(ids: Tensor, table: Tensor, out: Tensor) -> None:
-    """`project.embed` as a kernel."""
+    """Launches `project.embed` as a kernel."""
     columns = table.shape[1]
     overlap = dependent_launch and _can_overlap(table.device)
     launch: dict[str, Any] = {"launch_pdl": True} if overlap else {}

@@ -1,4 +1,4 @@
-"""The kernel behind `project` for several tokens: dot products on tensor cores.
+"""Computes `project` for several tokens as dot products on tensor cores.
 
 An `m16n8k16` product takes 16 matrix rows and 8 tokens, so up to eight tokens cost what one does. Neither
 operand passes through shared memory: a sum over columns may take them in any order, so each lane loads 16
@@ -27,7 +27,7 @@ CHUNK = {"plain": 32, "int8": 64, "nf4": 64}
 
 @triton.jit
 def _pairs(words, DTYPE: tl.constexpr):
-    """Two 16-bit numbers of each word, side by side along a new last axis."""
+    """Splits each word into two 16-bit numbers, side by side along a new last axis."""
     low = words.to(tl.int16).to(DTYPE, bitcast=True)
     return tl.join(low, (words >> 16).to(tl.int16).to(DTYPE, bitcast=True))
 
@@ -36,7 +36,7 @@ def _pairs(words, DTYPE: tl.constexpr):
 def _matrix(
     tile, levels, level, DTYPE: tl.constexpr, FLOAT: tl.constexpr, CODES: tl.constexpr, LOOKUP: tl.constexpr
 ):
-    """The weights of a tile, the codes of a word side by side along the last axis."""
+    """Unpacks the weights of a tile, the codes of a word side by side along the last axis."""
     if CODES == PLAIN:
         return _pairs(tile, DTYPE)
     elif CODES == INT8:

@@ -1,4 +1,4 @@
-"""Speculative decoding's kernels: one that proposes a token, two that check all proposals.
+"""Runs speculative decoding as kernels: one proposes a token, two check all proposals.
 
 What `edge_tui.decoders.speculative` keeps as distributions, these keep as logits with their maximum and
 normaliser, so that nothing is written twice. Of the two that check, the first prepares the target's
@@ -47,7 +47,7 @@ _INDEX = ("at", "temperature", "V", "R", "positions", "stride", "step_stride")
 
 @triton.jit
 def _scaled(logits, ids, V, tau):
-    """Logits at a temperature, float32; −inf beyond the vocabulary and in place of NaN."""
+    """Returns logits at a temperature, float32; −inf beyond the vocabulary and in place of NaN."""
     x = tl.load(logits + ids, mask=ids < V, other=-INF).to(tl.float32)
     x = tl.where(x == x, x, -INF)
     return tl.div_rn(x, tl.zeros_like(x) + tl.where(tau < _GREEDY_BELOW, 1.0, tau))
@@ -55,7 +55,7 @@ def _scaled(logits, ids, V, tau):
 
 @triton.jit
 def _leave(z, score, ids, peaks, weights, best, at, spot):
-    """What a program leaves of its part: maximum, weight, and the candidate of the best score."""
+    """Leaves a program's part: maximum, weight, and the candidate of the best score."""
     peak = tl.max(z, 0)
     top, index = tl.max(score, 0, return_indices=True)
     tl.store(peaks + spot, peak)
@@ -66,7 +66,7 @@ def _leave(z, score, ids, peaks, weights, best, at, spot):
 
 @triton.jit
 def _winner(best, at, line, count, PARTS: tl.constexpr):
-    """The best of all parts of a line, the first of equals: its score and its id."""
+    """Finds the best of all parts of a line, the first of equals: its score and its id."""
     parts = tl.arange(0, PARTS)
     tops = tl.load(best + line * count + parts, mask=parts < count, other=-INF, cache_modifier=".cg")
     top, part = tl.max(tops, 0, return_indices=True)
@@ -152,7 +152,7 @@ def _read(
     PARTS: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
-    """The target's distribution at one position."""
+    """Reads the target's distribution at one position."""
     after_others(DEPENDENT)
     block, count = tl.program_id(0), tl.num_programs(0)
     place, row = tl.program_id(1), tl.program_id(2)
@@ -170,7 +170,7 @@ def _read(
 
 @triton.jit
 def _probability(z, facts, line):
-    """Of logits of a line whose maximum and normaliser are known."""
+    """Computes the probability from logits of a line whose maximum and normaliser are known."""
     top, total = tl.load(facts + 2 * line), tl.load(facts + 2 * line + 1)
     z = tl.where(z == -INF, 0.0, tl.exp(tl.where(z == -INF, 0.0, z - top)))
     return tl.div_rn(z, tl.zeros_like(z) + total)
@@ -201,7 +201,7 @@ def _check(
     PARTS: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
-    """How many proposals are taken, and what follows them."""
+    """Counts the accepted proposals, and chooses what follows them."""
     after_others(DEPENDENT)
     block, count, row = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
     seed, number, now = tl.load(key + row), tl.load(lane + row), tl.load(step)
@@ -250,7 +250,7 @@ def _check(
 
 
 class FusedSpeculative:
-    """`propose` and `step` of `edge_tui.decoders.speculative.Speculative` as kernels.
+    """Runs `propose` and `step` of `edge_tui.decoders.speculative.Speculative` as kernels.
 
     Args:
         device: Where everything lies.
@@ -291,7 +291,7 @@ class FusedSpeculative:
         self._extras = empty(len(Speculative.columns), rows, positions)
 
     def propose(self, out: Output, s: State, p: Params, rng: Rng, at: int) -> Tensor:
-        """As `edge_tui.decoders.base.Decoder.propose`."""
+        """Computes `edge_tui.decoders.base.Decoder.propose`."""
         logits = out.logits[:, -1]
         logits = logits if logits.stride(-1) == 1 else logits.contiguous()
         _propose[(self._blocks, self.rows)](
@@ -320,7 +320,7 @@ class FusedSpeculative:
         return s["proposed"][:, at]
 
     def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
-        """As `edge_tui.decoders.base.Decoder.step`."""
+        """Computes `edge_tui.decoders.base.Decoder.step`."""
         logits = outs["model"].logits
         logits = logits if logits.stride(-1) == 1 else logits.contiguous()
         positions = logits.shape[1]

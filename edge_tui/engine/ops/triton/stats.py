@@ -1,4 +1,4 @@
-"""The kernels behind `stats.record`: two, over the raw logits and the final ones at once.
+"""Computes `stats.record` as two kernels, over the raw logits and the final ones at once.
 
 The first leaves, for each distribution, its normaliser, entropy and the rank of the chosen token, and a
 bound that none of the `TOP` best lies below: the `TOP`-th greatest of the programs' maxima. The second
@@ -37,7 +37,7 @@ _CHUNK = tl.constexpr(64)
 
 @triton.jit
 def _source(raw, raw_stride, final, final_stride, parent, row, side, MOVED: tl.constexpr):
-    """The row that a side reads: side 0 the raw logits of the row that this one continues, 1 the final."""
+    """Returns the row that a side reads: side 0 the raw logits of the continued row, 1 the final."""
     origin = row.to(tl.int64)
     if MOVED:
         origin = tl.load(parent + row)
@@ -46,7 +46,7 @@ def _source(raw, raw_stride, final, final_stride, parent, row, side, MOVED: tl.c
 
 @triton.jit
 def _load(raw, final, offset, ids, V, side):
-    """Logits of one side, float32; −inf beyond the vocabulary."""
+    """Loads logits of one side, float32; −inf beyond the vocabulary."""
     inside = ids < V
     if side == 0:
         x = tl.load(raw + offset + ids, mask=inside, other=-_INF).to(tl.float32)
@@ -73,7 +73,7 @@ def _scan(
     PARTS: tl.constexpr,
     MOVED: tl.constexpr,
 ):
-    """Maximum, weight, first moment and rank of each program's part; from them, a distribution's facts."""
+    """Leaves maximum, weight, first moment and rank of each program's part."""
     block, row, side = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     count, rows = tl.num_programs(0), tl.num_programs(1)
     offset = _source(raw, raw_stride, final, final_stride, parent, row, side, MOVED)
@@ -202,7 +202,7 @@ def _pack(
 
 @triton.jit
 def _look_up(column, ints, floats, V, floats_stride, start):
-    """What a column says of the alternatives of a row; NaN where there is none."""
+    """Looks a column up at the alternatives of a row; NaN where there is none."""
     row = tl.program_id(0)
     slots = tl.arange(0, 64)
     shown = slots < 2 * _TOP
@@ -212,7 +212,7 @@ def _look_up(column, ints, floats, V, floats_stride, start):
 
 
 class Scratch:
-    """What passes between the two kernels, for one shape.
+    """Holds what passes between the two kernels, for one shape.
 
     Args:
         device: Where it lies.
@@ -240,7 +240,7 @@ class Scratch:
 
 @cache
 def _scratch(device: torch.device, rows: int, width: int) -> Scratch:
-    """Kept for as long as the process: a captured graph holds its addresses."""
+    """Keeps scratch for as long as the process: a captured graph holds its addresses."""
     return Scratch(device, rows, width)
 
 
@@ -255,7 +255,7 @@ def record(
     moved: bool,
     candidates: Sequence[Tensor] = (),
 ) -> tuple[Tensor, Tensor]:
-    """As `stats.record`. Records of one shape share their scratch, so they must follow one another."""
+    """Launches `stats.record`. Records of one shape share scratch, so they must follow one another."""
     rows, width = final.shape
     if z.stride(-1) != 1:
         z = z.contiguous()
@@ -323,7 +323,7 @@ def _copy(source, goal, size, BLOCK: tl.constexpr):
 
 @triton.jit
 def _post(ints, floats, int_slots, float_slots, turn, int_size, float_size, depth, BLOCK: tl.constexpr):
-    """One program, so that the turn is counted once."""
+    """Posts in one program, so that the turn is counted once."""
     now = tl.load(turn)
     slot = (now % depth).to(tl.int32)
     _copy(ints, int_slots + slot * int_size, int_size, BLOCK)
