@@ -1,1 +1,1 @@
-"""The full-screen face: Textual widgets over the engine's event stream. Imports no torch."""
+"""Shows the engine's event stream full screen, with Textual. Imports no torch."""

@@ -1,4 +1,4 @@
-"""Drawing without lines, blocks and marks, for terminals whose font has none or draws them twice as wide.
+"""Replaces lines, blocks and marks by ASCII, for terminals that lack them or draw them two cells wide.
 
 Those that draw lines twice as wide do so with dots, arrows and quotes as well: what East Asian fonts and
 others disagree about.
@@ -38,7 +38,7 @@ PLAIN = {
     "✗": "x",
     "↯": "!",
 }
-"""What stands for each mark; all are one cell wide."""
+"""ASCII for each mark; all are one cell wide."""
 WRITTEN = {
     **dict.fromkeys("·–—", "-"),
     **dict.fromkeys("“”", '"'),
@@ -49,10 +49,10 @@ WRITTEN = {
     "↓": "v",
     "×": "x",
 }
-"""What stands for writing whose width is as unsure."""
+"""ASCII for punctuation whose width is as unsure."""
 _TABLE = str.maketrans(PLAIN | WRITTEN)
 _EDGES = str.maketrans({edge: WRITTEN[edge] for edge in "“”…"})
-"""What panels put around somebody's text."""
+"""Marks that panels put around somebody's text."""
 _MARKS = frozenset(PLAIN) | frozenset(" 0123456789")
 
 
@@ -88,10 +88,10 @@ EVERYWHERE, MARKS_ONLY = AsciiFilter(), AsciiFilter(alone=True)
 
 
 def in_panel(filters: Sequence[LineFilter]) -> list[LineFilter]:
-    """The filters of a panel that shows somebody's text in parts of its own."""
+    """Selects the filters of a panel that shows somebody's text among its own marks."""
     return [MARKS_ONLY if each is EVERYWHERE else each for each in filters]
 
 
 def in_text(filters: Sequence[LineFilter]) -> list[LineFilter]:
-    """The filters of a pane that shows nothing but somebody's text."""
+    """Selects the filters of a pane that shows nothing but somebody's text."""
     return [each for each in filters if each is not EVERYWHERE]

@@ -1,4 +1,4 @@
-"""Copying through the terminal (OSC 52), which also works over SSH, and what to do where it cannot.
+"""Copies through the terminal (OSC 52), over SSH as well, and writes files where that cannot work.
 
 A program is never told whether a terminal took what it was sent. What is known beforehand (the terminal's
 own word, its name, tmux's options) decides what the user is told, and a file can always be written.
@@ -27,7 +27,7 @@ _CANNOT = {"Apple_Terminal": "macOS' Terminal"}
 
 @dataclass(frozen=True, slots=True)
 class Clipboard:
-    """What is known of the way to the user's clipboard.
+    """Describes the way to the user's clipboard.
 
     Attributes:
         works: "yes", "no", or "perhaps".
@@ -41,7 +41,7 @@ class Clipboard:
 def outlook(
     env: Mapping[str, str], said: bool | None = None, tmux: Callable[[str], str] | None = None
 ) -> Clipboard:
-    """What can be expected.
+    """Judges whether a copy will reach the user's clipboard.
 
     Args:
         env: The environment.
@@ -72,7 +72,7 @@ def outlook(
 
 
 def sequence(text: str, env: Mapping[str, str]) -> str:
-    """What to send: OSC 52, wrapped for multiplexers so that the terminal around them gets it too."""
+    """Builds the OSC 52 sequence, wrapped so that multiplexers pass it on to the terminal around them."""
     plain = f"\x1b]52;c;{base64.b64encode(text.encode()).decode()}\x07"
     if env.get("TMUX"):
         # Once for tmux itself, once through it: only one of them gets anywhere.
@@ -101,7 +101,7 @@ def save(text: str, folder: Path | None = None, now: float | None = None) -> Pat
 
 
 def _tmux_option(name: str) -> str:
-    """An option of the tmux server that we run in, "" where it does not say."""
+    """Reads an option of the tmux server around us; "" where it does not answer."""
     try:
         asked = subprocess.run(
             ["tmux", "show", "-gvq", name], capture_output=True, text=True, timeout=0.5, check=False

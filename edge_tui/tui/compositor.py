@@ -1,4 +1,4 @@
-"""Painting that costs what changed, not the screen that it changed on.
+"""Renders only the changed, visible lines of each widget.
 
 Textual renders the whole of every widget that meets the rectangle around all changes, also what lies hidden
 under another one: a new word at the bottom and a new figure at the top render the whole screen. Here only
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class RowCompositor(Compositor):
-    """Renders only what changed and is seen."""
+    """Renders only the lines that changed and are visible."""
 
     _bands: tuple[Region, ...] = ()
-    """What is being rendered, from the top: rectangles that share no row; empty means everything."""
+    """Rectangles to render, from the top; no two share a row; empty means everything."""
 
     def render_partial_update(self) -> ChopsUpdate | None:
         self._bands = tuple(bands(region.intersection(self.size.region) for region in self._dirty_regions))
@@ -69,7 +69,7 @@ class RowCompositor(Compositor):
         area: Region,
         rows: range,
     ) -> None:
-        """Has a widget draw those of its lines of which something is wanted that nothing above it covers.
+        """Renders the lines of a widget of which a piece is missing that nothing above covers.
 
         Args:
             chops: Pieces by line and column; filled.

@@ -1,4 +1,4 @@
-"""The last filter of every line that is painted: no control character passes.
+"""Removes control characters from every painted line.
 
 Widgets show text from outside through `sanitise`, which makes such characters visible. This filter holds
 where one forgets to: the character is left out, and the line keeps its width.
@@ -21,7 +21,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-
 
 
 class ControlFilter(LineFilter):
-    """Leaves out control characters; spaces stand for those that have a width."""
+    """Removes control characters; a space replaces one that has a width."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         if not any(_CONTROL.search(segment.text) for segment in segments):

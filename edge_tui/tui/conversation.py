@@ -1,4 +1,4 @@
-"""A conversation: prompts and the runs that answered them. No widget in here."""
+"""Holds a conversation: prompts and the runs that answered them. No widget in here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Exchange:
-    """A prompt and its answer.
+    """Holds a prompt and its answer.
 
     Attributes:
         prompt: What the user said.
@@ -52,7 +52,7 @@ class Exchange:
 
 @dataclass(slots=True)
 class Conversation:
-    """Exchanges in their order.
+    """Holds the exchanges in their order.
 
     Attributes:
         uid: What ties its runs together in the history.
@@ -84,14 +84,14 @@ class Conversation:
         return self.messages(at)
 
     def messages(self, at: int) -> tuple[Message, ...]:
-        """Everything up to the prompt of an exchange."""
+        """Builds the messages up to the prompt of an exchange."""
         said: list[Message] = []
         for exchange in self.exchanges[:at]:
             said += [Message("user", exchange.prompt), Message("assistant", exchange.answer)]
         return (*said, Message("user", self.exchanges[at].prompt))
 
     def begin(self, prompt: str | tuple[Message, ...]) -> Place | None:
-        """A run is about to answer one of the prompts (again): what came after that is left behind.
+        """Removes the exchanges after a prompt that a run is about to answer (again).
 
         Args:
             prompt: The run's, as `Request` has it.
@@ -114,21 +114,21 @@ class Conversation:
         return self.exchanges.pop().prompt
 
     def number(self, prompt: str | tuple[Message, ...]) -> int | None:
-        """Which exchange has this prompt as everything up to it."""
+        """Finds the exchange whose messages are this prompt."""
         if isinstance(prompt, str):
             return None
         at = sum(turn.role == "user" for turn in prompt) - 1
         return at if 0 <= at < len(self.exchanges) and self.messages(at) == prompt else None
 
     def answered(self, run: Run) -> None:
-        """A run has begun to answer."""
+        """Attaches a run that has started to its exchange."""
         at = self.number(run.request.prompt)
         if at is not None:
             self.exchanges[at].run = run
 
 
 def of_messages(messages: tuple[Message, ...], uid: str = "") -> Conversation:
-    """The conversation that led to a kept run; system prompts are not part of it."""
+    """Builds the conversation that led to a stored run; system prompts are not part of it."""
     talk = Conversation(uid) if uid else Conversation()
     for turn in messages:
         if turn.role == "user":

@@ -1,4 +1,4 @@
-"""Says on the shell's screen what ended the app, where the details are, and where the prompt is."""
+"""Writes the sentences about an exception: its name, its log file, and the file of the prompt."""
 
 from __future__ import annotations
 
@@ -14,43 +14,47 @@ from edge_tui.util.sanitise import sanitise
 
 @dataclass
 class BackgroundFailed(Message):
-    """Something in the background has ended by an exception; the app goes on."""
+    """Posted when an exception has ended something in the background; the app goes on."""
 
     sentence: str
 
 
-def stopped(thread: str, error: BaseException) -> str:
-    """Writes the log of what ended a thread; returns a sentence about it, safe to show."""
-    kept = logs.write_crash(error)
-    where = f"details are in {kept}" if kept else "no log could be written"
-    return sanitise(f"{thread or 'A thread'} has stopped ({logs.summary(error)}); {where}.")
+def thread_sentence(thread: str, error: BaseException) -> str:
+    """Logs the exception that ended a thread; returns a sentence about it, safe to show."""
+    return sanitise(f"{thread or 'A thread'} has stopped ({_log(error)}.")
 
 
-def report(error: BaseException, prompt: str, *, taken: bool) -> str:
-    """Writes the crash log and keeps the prompt.
+def report(error: BaseException, prompt: str, *, restored: bool) -> str:
+    """Writes the crash log and saves the prompt.
 
     Args:
-        error: What nobody caught.
-        prompt: The text that nothing else keeps; "" for none.
-        taken: Whether that very text was kept by a crash before this one.
+        error: The exception that nothing caught.
+        prompt: The text that no recorder has stored; "" for none.
+        restored: True where a crash before this one had saved that very text.
 
     Returns:
         A sentence or two for the user, without secrets, safe to print.
     """
     if isinstance(error, WorkerFailed):
         error = error.error  # the other one only says that there is one
-    kept = logs.write_crash(error)
-    where = f"details are in {kept}" if kept else "no log could be written"
-    return f"edge-tui: something went wrong ({sanitise(logs.summary(error))}); {where}.{_of(prompt, taken)}"
+    sentence = sanitise(f"something went wrong ({_log(error)}")
+    return f"edge-tui: {sentence}.{_save(prompt, restored)}"
 
 
-def _of(prompt: str, taken: bool) -> str:
-    """Where the prompt is; its text itself where no file could be written."""
+def _log(error: BaseException) -> str:
+    """Writes the log of an exception; returns its summary with the log's file."""
+    log = logs.write_crash(error)
+    where = f"details are in {log}" if log else "no log could be written"
+    return f"{logs.summary(error)}); {where}"
+
+
+def _save(prompt: str, restored: bool) -> str:
+    """Saves the prompt and names its file, or repeats its text where no file could be written."""
     if not prompt:
         return ""
-    file = unsaved.keep(prompt, aside=taken)
+    file = unsaved.save(prompt, aside=restored)
     if file is None:
         return f"\nThe prompt could not be kept in a file, so here it is:\n{sanitise(prompt)}"
-    if taken:
+    if restored:
         return f"\nThe prompt is in {file}; ctrl+o loads it."
     return "\nThe prompt is kept: the next start has it."

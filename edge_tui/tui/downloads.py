@@ -1,4 +1,4 @@
-"""Downloads that go on behind whatever screen is open."""
+"""Runs downloads behind any screen."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class DownloadEnded(Message):
-    """A download is over, one way or another."""
+    """Posted when a download has ended, one way or another."""
 
     name: str
     progress: Progress
 
 
 class Downloads:
-    """The downloads of a session, by repository.
+    """Holds the downloads of a session, by repository.
 
     Args:
         post: Takes messages from any thread.
@@ -48,23 +48,23 @@ class Downloads:
         pull.start()
 
     def progress(self, name: str) -> Progress | None:
-        """How far one has come; None if it was never begun."""
+        """Returns the progress of a download; None if it was never begun."""
         pull = self._pulls.get(name)
         return pull.progress if pull is not None else None
 
     @property
     def active(self) -> list[str]:
-        """What is being fetched."""
+        """The repositories that are being downloaded."""
         return [name for name, pull in self._pulls.items() if pull.progress.active]
 
     def cancel(self, name: str) -> bool:
-        """Gives one up; False if it was not going on. Files that have come whole stay."""
+        """Cancels a download; False if it was not going on. Complete files stay."""
         if name not in self.active:
             return False
         self._pulls[name].cancel()
         return True
 
     def close(self) -> None:
-        """Gives all of them up."""
+        """Cancels all downloads."""
         for name in self.active:
             self._pulls[name].cancel()

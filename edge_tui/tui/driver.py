@@ -1,4 +1,4 @@
-"""Textual's driver for POSIX terminals, with an input of its own: it also asks the terminal about itself."""
+"""Drives POSIX terminals for Textual, with our own input parser and queries to the terminal."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _RESTORE = (
     "\x1b[?2004l\x1b[?7h\x1b[?2048l\x1b[?2031l\x1b[?1000l\x1b[?1003l\x1b[?1015l\x1b[?1006l\x1b[?1016l\x1b[?1004l"
     "\x1b[?2026l\x1b[<u\x1b[?1049l\x1b[?25h\x1b[0m"
 )
-"""Undoes all that the app asks of a terminal."""
+"""Sequences that undo every mode that the app sets."""
 
 
 class TerminalDriver(linux_driver.LinuxDriver):
-    """Sends the questions when the app takes the screen; `InputParser` takes the answers out of the input."""
+    """Sends queries when the app takes the screen; `InputParser` takes the answers out of the input."""
 
     _attributes: list[Any] | None = None
     """The terminal's attributes before the app took it; None while it has not."""
@@ -48,7 +48,7 @@ class TerminalDriver(linux_driver.LinuxDriver):
         self._attributes = None
 
     def restore(self) -> None:
-        """Gives the terminal back by hand, if leaving it in order has failed or nothing can be written so."""
+        """Resets the terminal directly, where Textual's own way has failed or cannot write."""
         if self._attributes is None or self._file is None:
             return
         self.exit_event.set()
@@ -59,7 +59,7 @@ class TerminalDriver(linux_driver.LinuxDriver):
         self._attributes = None
 
     def _run_input_thread(self) -> None:
-        """Without input nobody could even leave: its end is a crash of the app."""
+        """Reports the end of the input as a crash, since the app could not even be left without input."""
         try:
             self.run_input_thread()
         except BaseException as error:
@@ -67,7 +67,7 @@ class TerminalDriver(linux_driver.LinuxDriver):
                 self._loop.call_soon_threadsafe(self._app._handle_exception, cast("Exception", error))
 
     def run_input_thread(self) -> None:
-        """Reads, decodes and hands on what is typed, until the app leaves the screen.
+        """Reads and decodes the input, and posts its messages, until the app leaves the screen.
 
         Raises:
             OSError: The terminal is there, and cannot be read.
@@ -84,7 +84,7 @@ class TerminalDriver(linux_driver.LinuxDriver):
                     self.process_message(message)
 
     def _read(self) -> bytes:
-        """What has arrived; nothing, after a while, if the terminal has been closed or shares its reader."""
+        """Reads the input; no bytes, after a while, if the terminal is closed or shares its reader."""
         try:
             if data := os.read(self.fileno, _CHUNK):
                 return data

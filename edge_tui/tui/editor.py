@@ -1,4 +1,4 @@
-"""The user's own editor on the prompt: the app steps aside, decoding goes on."""
+"""Opens the prompt in the user's editor while decoding goes on."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 class EditorError(EdgeError):
-    """The editor could not be used; one sentence."""
+    """Reports an editor or file that could not be used; one sentence."""
 
     code = "editor"
 
 
 def command() -> list[str]:
-    """What the user edits with: `$VISUAL`, else `$EDITOR`.
+    """Reads the editor's command from `$VISUAL`, else `$EDITOR`.
 
     Raises:
         EditorError: neither is set, or what is set cannot be read as a command.
@@ -64,7 +64,7 @@ def edit(text: str) -> str:
 
 
 def read_text(path: Path) -> str:
-    """A file as a prompt.
+    """Reads a file as a prompt.
 
     Raises:
         EditorError: it cannot be read, is too large, or is not UTF-8.
@@ -82,7 +82,7 @@ def read_text(path: Path) -> str:
 
 @contextmanager
 def _interrupts_are_the_editors() -> Iterator[None]:
-    """ctrl-c goes to every process of the terminal; here it is meant for the editor alone."""
+    """Ignores ctrl-c, which the terminal sends to every process, while the editor runs."""
     loop = asyncio.get_running_loop()
     # The loop's own handler would be called later, and leave the app.
     handlers = getattr(loop, "_signal_handlers", {})

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
 START, END = "\x1b[200~", "\x1b[201~"
-"""The brackets that a terminal puts around a paste."""
+"""Brackets that a terminal puts around a paste."""
 PASTE_PAUSE = 2.0
-"""Seconds of silence inside a paste after which what has come is handed on."""
+"""Seconds of silence inside a paste after which the text so far is posted."""
 LONGEST_PASTE = 4_000_000
-"""Characters; more is refused, so that a paste without an end cannot fill the memory."""
+"""Most characters of a paste, so that one without an end cannot fill the memory."""
 _TORN_SECONDS = 1.0
-"""How long the beginning of a sequence waits for its rest before a single key counts as one."""
+"""Seconds that the beginning of a sequence waits for its rest before a single key counts as one."""
 _SEQUENCE = re.compile(
     r"\x1b(?:"
     r"\[(?:M[\s\S]{3}|\[[A-E]|\d{1,2}\$|[\x20-\x3f]{0,1024}[\x40-\x4c\x4e-\x5a\x5c-\x7e]|[\x20-\x3f]{1,1024}M)"
@@ -50,12 +50,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class PasteOpen(Message):
-    """A paste has paused without its end; what had come was handed on."""
+    """Posted when a paste has paused without its end; the text so far was posted before."""
 
 
 @dataclass
 class PasteRefused(Message):
-    """A paste was longer than `LONGEST_PASTE` characters; nothing of it was handed on."""
+    """Posted when a paste was longer than `LONGEST_PASTE` characters, in place of its text."""
 
     length: int
 
@@ -82,16 +82,16 @@ class InputParser:
         self._sequences = _SequenceParser()
         self._held = ""
         self._emitted = 0
-        """Characters at the beginning of `_held` that have already become keys."""
+        """Characters at the beginning of `_pending` that have already become keys."""
         self._last = 0.0
         self._paste: list[str] | None = None
         self._tail = ""
-        """The end of what came of a paste, as far as it may be the beginning of its end."""
+        """End of a paste's text that may be the beginning of its closing bracket."""
         self._length = 0
         self._paused = False
 
     def feed(self, data: str) -> Iterator[Message]:
-        """Takes in what has arrived; yields keys, pastes, mouse events and answers."""
+        """Parses input that has arrived; yields keys, pastes, mouse events and answers."""
         if not data:
             return
         now = self._clock()
@@ -106,7 +106,7 @@ class InputParser:
                 late = False
 
     def tick(self) -> Iterator[Message]:
-        """Ends what has waited long enough: an Esc that nothing followed, a paste that has paused."""
+        """Ends pending input after a time: an Esc that nothing followed, a paste that has paused."""
         waited, pending = self._clock() - self._last, self._held[self._emitted :]
         if self._paste is not None:
             if self._paused and self._tail == "\x1b" and waited >= constants.ESCAPE_DELAY:
@@ -123,13 +123,13 @@ class InputParser:
             self._emitted = len(self._held)
 
     def _patience(self, pending: int) -> float:
-        """Seconds after which so many held characters become keys; a sequence that was cut never does."""
+        """Computes the seconds after which pending characters become keys; a cut sequence never does."""
         if self._emitted:
             return constants.ESCAPE_DELAY if pending == 1 else _TORN_SECONDS
         return constants.ESCAPE_DELAY if pending <= 2 else math.inf
 
     def _take(self, data: str, late: bool) -> Generator[Message, None, str]:
-        """Hands on what stands before the next paste; returns what stands behind that one's beginning."""
+        """Parses the input before the next paste; returns the input behind that paste's opening bracket."""
         held, self._held = self._held, ""
         emitted, self._emitted = self._emitted, 0
         if emitted and not (START.startswith(held + data) or (held + data).startswith(START)):
@@ -162,7 +162,7 @@ class InputParser:
         return ""
 
     def _keys(self, text: str) -> Iterator[Message]:
-        """Keys of which none is part of a sequence."""
+        """Yields keys of which none is part of a sequence."""
         for character in text:
             if character == "\x1b":
                 yield events.Key("escape", character)
@@ -170,7 +170,7 @@ class InputParser:
                 yield from self._sequences.convert(character)
 
     def _alt(self, character: str) -> list[events.Key]:
-        """The key of alt and a letter or digit, if the user has bound it."""
+        """Builds the key of alt and a letter or digit, if the user has bound it."""
         if self._is_bound is None or not character.isascii() or not character.isalnum():
             return []
         key = f"alt+shift+{character.lower()}" if character.isupper() else f"alt+{character}"
@@ -179,7 +179,7 @@ class InputParser:
     # Pastes.
 
     def _take_paste(self, data: str) -> Generator[Message, None, str]:
-        """Gathers a paste; returns what stands behind its end."""
+        """Gathers a paste; returns the input behind its closing bracket."""
         data = self._tail + data
         end = data.find(END)
         if end < 0:
@@ -200,7 +200,7 @@ class InputParser:
                 self._paste.clear()
 
     def _hand_on(self) -> Iterator[Message]:
-        """What has come of the paste since the last time."""
+        """Yields the text of the paste since the last call."""
         gathered, self._paste = self._paste, []
         if self._length <= LONGEST_PASTE:
             self._length = 0
@@ -218,10 +218,10 @@ class InputParser:
 
 
 class _SequenceParser(XTermParser):
-    """Textual's parser, which outlives what it cannot read."""
+    """Runs Textual's parser on one sequence at a time, and survives its errors."""
 
     def convert(self, data: str) -> Iterable[Message]:
-        """The messages of one whole sequence, or of a text without any."""
+        """Converts one whole sequence, or a text without any, to messages."""
         if not data:
             return ()
         if (answer := answers(data)) is not None:
@@ -242,7 +242,7 @@ class _SequenceParser(XTermParser):
         return [each for each in found if not _is_broken(each)]
 
     def _restart(self) -> None:
-        """Forgets an unknown sequence, of which more would be awaited, but not the terminal's modes."""
+        """Resets the parser after an unknown sequence, but not the terminal's modes."""
         self._tokens.clear()
         self._gen = self.parse(self._tokens.append)
         self._awaiting = next(self._gen)
@@ -250,7 +250,7 @@ class _SequenceParser(XTermParser):
 
 
 def _is_broken(message: Message) -> bool:
-    """Whether it is a key for half a character, which no encoding can write."""
+    """Tells whether a message is a key for half a character, which no encoding can write."""
     return (
         isinstance(message, events.Key)
         and message.character is not None
@@ -259,7 +259,7 @@ def _is_broken(message: Message) -> bool:
 
 
 def _leaves(data: str) -> bool:
-    """Whether an input ends a paste that has paused: a key or a click that comes alone, or another paste.
+    """Tells whether an input ends a paste that has paused: a lone key or click, or another paste.
 
     A terminal sends the rest of a paste in larger pieces than a person types.
     """
@@ -267,7 +267,7 @@ def _leaves(data: str) -> bool:
 
 
 def _begun_end(data: str) -> str:
-    """The longest end of a text that may be the beginning of a paste's end."""
+    """Returns the longest end of a text that may be the beginning of a paste's closing bracket."""
     for length in range(min(len(END) - 1, len(data)), 0, -1):
         if data.endswith(END[:length]):
             return data[-length:]

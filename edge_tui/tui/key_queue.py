@@ -1,4 +1,4 @@
-"""Keys that arrive together are worked off one after another.
+"""Queues keys that arrive together, so that each takes effect before the next.
 
 A slow line delivers what was typed during a stall in one piece. Textual hands each key to whatever has the
 focus when it arrives, before the key in front of it has moved that: `e` and then an arrow would turn no
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from textual.timer import Timer
 
 LAPS = 2
-"""A key's action may only post a message; what that leads to is behind the second lap's end."""
+"""Rounds of a follower: a key's action may post a message, whose effect ends with the second round."""
 HELD = frozenset(("left", "right", "up", "down", "pageup", "pagedown", "backspace", "delete", *"hjkl"))
-"""Keys that are held down: what repeats itself without moving the focus need not wait for the screen."""
+"""Keys that users hold down; they need not wait for the screen while the focus stays."""
 PATIENCE = 1.0
 """Seconds after which a key no longer waits: a widget that is removed takes the follower with it."""
 
 
 class Follower(Message, verbose=True):
-    """Goes the way of a key from the focus up to the app, right behind it."""
+    """Follows a key from the focus up to the app, right behind it."""
 
     def __init__(self, number: int, lap: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Follower(Message, verbose=True):
 
 
 class KeyQueue:
-    """The keys that wait for the one before them.
+    """Holds keys until the one before them has taken effect.
 
     Args:
         app: The app, which passes every `Follower` that reaches it to `returned`.
@@ -59,7 +59,7 @@ class KeyQueue:
         self._patience: Timer | None = None
 
     async def take(self, event: Key | Paste) -> None:
-        """Hands a key, or a paste, on, now or when its turn comes."""
+        """Passes a key or a paste to Textual, now or in its turn."""
         if self._busy:
             self._waiting.append(event)
             self._be_patient()
@@ -77,7 +77,7 @@ class KeyQueue:
             self._app.call_later(self._next, self._number)
 
     def returned(self, follower: Follower) -> None:
-        """A follower has come as far as the app: all that its key did on the way is done."""
+        """Notes that a follower has reached the app, so that its key has taken effect."""
         if follower.number != self._number:
             return
         if self._is_held() and self._receiver is self._target:
@@ -89,7 +89,7 @@ class KeyQueue:
             self._receiver.call_after_refresh(self._app.call_later, self._next, follower.number)
 
     def _is_held(self) -> bool:
-        """Whether the next key goes on with what this one does: held down, or typed into a line."""
+        """Tells whether the next key repeats this one, held down or typed into a line."""
         following = self._waiting[0] if self._waiting else None
         if not isinstance(following, Key):
             return False
@@ -99,7 +99,7 @@ class KeyQueue:
 
     @property
     def _receiver(self) -> MessagePump:
-        """Who is given the next key; on the way out there is only the app."""
+        """The target of the next key; without a screen, the app."""
         return (self._app.focused or self._app.screen) if self._app.screen_stack else self._app
 
     def _follow(self, number: int, lap: int) -> None:
@@ -124,5 +124,5 @@ class KeyQueue:
 
 
 def _is_text(event: Key | Paste) -> bool:
-    """Whether a text area only takes it in."""
+    """Tells whether a text area merely inserts it."""
     return isinstance(event, Paste) or event.is_printable or event.key == "enter"

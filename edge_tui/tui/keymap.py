@@ -1,4 +1,4 @@
-"""The user's own keys: which action gets which, and what stands in the way.
+"""Resolves the user's keys for actions, and refuses those that clash.
 
 Keys are those of Textual ("ctrl+j", "f5", "question_mark"), several separated by commas; characters ("?")
 and what the help screen writes ("^j") are understood as well. A key that something else has, where both
@@ -26,7 +26,7 @@ _KEY = re.compile(r"((ctrl|shift|alt|super|hyper|meta)\+)*([a-zA-Z0-9]|[a-z][a-z
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """One remappable binding.
+    """Describes one remappable binding.
 
     Attributes:
         id: The keymap's: "main.run", "main.digit.3".
@@ -47,7 +47,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Keymap:
-    """What the user's keys come to.
+    """Holds the resolved keys of the user.
 
     Attributes:
         keys: Keys by binding id, those that were changed.
@@ -71,7 +71,7 @@ def catalog() -> list[Bound]:
 
 
 def resolve(wanted: Mapping[str, str], bound: Iterable[Bound]) -> Keymap:
-    """Gives the user's keys to actions.
+    """Resolves the user's keys, and refuses those that clash.
 
     Args:
         wanted: Keys by action: a `Bound.name` or `.id`; "digit" takes nine keys.
@@ -108,7 +108,7 @@ def resolve(wanted: Mapping[str, str], bound: Iterable[Bound]) -> Keymap:
 
 
 def conflict(id: str, key: str, keys: Mapping[str, str], bound: Iterable[Bound]) -> Bound | None:
-    """Who else has a key where the action of that id is heard; None if it is free."""
+    """Finds another binding of a key in the scopes of an action; None if the key is free."""
     known = {each.id: each for each in bound}
     for other in known.values():
         if other.id != id and _heard_together(known[id].scope, other.scope):
@@ -119,7 +119,7 @@ def conflict(id: str, key: str, keys: Mapping[str, str], bound: Iterable[Bound])
 
 
 def place(bound: Bound) -> str:
-    """Where a binding is heard, in a word or two."""
+    """Names the scope of a binding in a word or two."""
     return SCOPES[bound.scope].partition(" (")[0]
 
 
@@ -139,7 +139,7 @@ def _clash(known: Mapping[str, Bound], chosen: Mapping[str, str]) -> tuple[Bound
 
 
 def normal(text: str) -> tuple[list[str], str]:
-    """The keys that a text means, in Textual's names, and the first part that is none."""
+    """Reads keys from a text, in Textual's names; also returns the first part that is no key."""
     found = []
     for part in text.split(",") if text != "," else [","]:
         key = part.strip().replace("^", "ctrl+") if len(part.strip()) > 1 else part.strip()

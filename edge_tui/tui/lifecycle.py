@@ -1,4 +1,4 @@
-"""Leaving the terminal as it was, whatever ends the app: signals, and a terminal that is gone."""
+"""Handles signals, failing threads and a lost terminal, so that the terminal is left as it was."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHECK_SECONDS = 1.0
 
 
 def on_signals(leave: Callable[[int], None]) -> None:
-    """Calls `leave(128 + n)` in the event loop when signal `n` arrives. Where loops know none, does nothing.
+    """Calls `leave(128 + n)` in the event loop on signal `n`; does nothing where loops have no signals.
 
     Textual itself dies of TERM and HUP without restoring the screen.
     """
@@ -51,7 +51,7 @@ def watch_terminal(gone: Callable[[], None]) -> threading.Event:
 
 
 def terminal_gone() -> bool:
-    """Whether the terminal that the app was started on has been closed.
+    """Tells whether the terminal that the app was started on has been closed.
 
     With HUP ignored nobody tells us, and reading a dead terminal spins at full load.
     """
@@ -81,6 +81,6 @@ def on_thread_errors(failed: Callable[[str, BaseException], None]) -> Iterator[N
 
 
 def restore(driver: object) -> None:
-    """Gives the terminal back where the driver could not do it in order."""
+    """Resets the terminal where the driver could not do it in order."""
     if (by_hand := getattr(driver, "restore", None)) is not None:
         by_hand()

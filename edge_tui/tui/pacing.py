@@ -1,4 +1,4 @@
-"""When to flush: 30 times a second where that is free, 5 on a slow terminal, never onto a full wire.
+"""Paces flushes: 30 a second where that is free, 5 on a slow terminal, none onto a full wire.
 
 Painting and decoding share one interpreter: on a machine that decodes on its CPU, a step that needs it waits
 while the screen is painted. So the pace also follows what a flush costs.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Pacer:
-    """Says whether the terminal has taken what it was given, and slows down when it often hasn't.
+    """Decides at each tick whether to flush, by the terminal's pace and the cost of painting.
 
     Args:
         app: The running app.
@@ -37,7 +37,7 @@ class Pacer:
     SLOWEST: ClassVar[float] = 1 / 5
     """Seconds between flushes on a terminal that is slow but not stuck."""
     SHARE: ClassVar[float] = 0.025
-    """How much of the interpreter painting may take before it slows down …"""
+    """Share of the interpreter that painting may take before it slows down …"""
     CALM: ClassVar[float] = 1 / 7
     """… and the slowest pace, in seconds, that it slows down to for that reason."""
 
@@ -54,7 +54,7 @@ class Pacer:
         return self._interval
 
     def ready(self) -> bool:
-        """Whether to flush now. Call it at each tick; True counts as a flush."""
+        """Tells whether to flush now. Call it at each tick; True counts as a flush."""
         now = monotonic()
         if now < self._next - self.TICK / 4:
             return False
@@ -71,7 +71,7 @@ class Pacer:
         return True
 
     def busy(self) -> bool:
-        """Whether output still waits, in Textual's writer thread or before the terminal.
+        """Tells whether output still waits, in Textual's writer thread or before the terminal.
 
         A terminal whose writer is in the middle of a blocked write is not writable, which an empty queue
         alone would not tell. Where there is no such thread (tests, browsers) nothing ever waits.

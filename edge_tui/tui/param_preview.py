@@ -1,4 +1,4 @@
-"""What parameters do to one token's distribution, computed from what was recorded of it. No torch in here.
+"""Computes the effect of parameters on one token's recorded distribution. No torch in here.
 
 Known are the twenty likeliest tokens with their log-probabilities, and how many others share the rest of
 the probability; those are taken to be equally likely, which is near enough for a picture. The arithmetic is
@@ -39,7 +39,7 @@ _GREEDY_BELOW = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Tokens that are treated alike: one, or all those beyond the recorded ones.
+    """Describes tokens that are treated alike: one, or all those beyond the recorded ones.
 
     Attributes:
         z: Logit (nats, up to a constant); −∞ where removed.
@@ -62,7 +62,7 @@ def groups(
     said: Sequence[int] = (),
     amateur: Sequence[float | None] = (),
 ) -> list[Group]:
-    """The recorded tokens, and one group for the rest of the vocabulary.
+    """Builds a group for each recorded token, and one for the rest of the vocabulary.
 
     Args:
         logp: Log-probabilities of the recorded tokens, best first.
@@ -86,7 +86,7 @@ def groups(
 
 
 def amateur_as_it_is(logp: float, recorded: Mapping[str, float]) -> float:
-    """The amateur's number of a token at temperature 1, up to a constant that all tokens share.
+    """Converts the amateur's recorded number of a token to temperature 1, up to a shared constant.
 
     Args:
         logp: As it was recorded, with the score that it went into.
@@ -97,7 +97,7 @@ def amateur_as_it_is(logp: float, recorded: Mapping[str, float]) -> float:
 
 
 def shares(found: Sequence[Group]) -> list[float]:
-    """Probability of each group."""
+    """Computes the probability of each group."""
     top = max((group.z for group in found), default=-inf)
     if top == -inf:
         return [0.0] * len(found)
@@ -107,17 +107,17 @@ def shares(found: Sequence[Group]) -> list[float]:
 
 
 def has_neutral(name: str) -> bool:
-    """Whether a parameter has a value at which it does nothing."""
+    """Tells whether a parameter has a value at which it does nothing."""
     return name in _NEUTRAL
 
 
 def without(name: str, values: Mapping[str, float]) -> dict[str, float]:
-    """The values with one parameter at the point where it does nothing."""
+    """Sets one parameter to the value at which it does nothing."""
     return dict(values) | {name: _NEUTRAL[name]} if name in _NEUTRAL else dict(values)
 
 
 def apply(found: Sequence[Group], values: Mapping[str, float]) -> list[Group]:
-    """What a strategy with these parameters leaves of a distribution; names it does not know do nothing."""
+    """Applies a strategy's parameters to a distribution; unknown names do nothing."""
     after = [_penalised(group, values) for group in found]
     if "formula" in values:
         after = _contrasted(after, values)
@@ -153,7 +153,7 @@ def _tempered(found: list[Group], tau: float) -> list[Group]:
 
 
 def _best(found: list[Group]) -> list[Group]:
-    """The likeliest alone; of several that are alike, the first."""
+    """Keeps the likeliest alone; of several that are alike, the first."""
     top = max(range(len(found)), key=lambda i: found[i].z)
     return [replace(group, many=1) if i == top else replace(group, z=-inf) for i, group in enumerate(found)]
 
@@ -200,7 +200,7 @@ def _nearest(found: list[Group], far: list[float], weight: list[float], enough: 
 
 
 def _contrasted(found: list[Group], values: Mapping[str, float]) -> list[Group]:
-    """Scores of the tokens that the expert finds plausible; where the amateur is not known, none."""
+    """Scores the tokens that the expert finds plausible, where the amateur is known."""
     top = max(group.z for group in found)
     formula = int(values["formula"])
     if formula == 2:
@@ -228,7 +228,7 @@ def _contrasted(found: list[Group], values: Mapping[str, float]) -> list[Group]:
 
 
 def _normal(found: list[Group]) -> list[float]:
-    """Log-probability of a token of each group."""
+    """Computes the log-probability of a token of each group."""
     top = max(group.z for group in found)
     total = log(sum(group.many * exp(group.z - top) for group in found)) + top
     return [group.z - total for group in found]

@@ -1,4 +1,4 @@
-"""Cleans pasted text, and puts into the prompt what no field takes."""
+"""Cleans pasted text, and puts a paste that no field takes into the prompt."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ PAUSED = (
 
 
 def clean(text: str) -> str:
-    """A pasted text with line ends as they are here, and without what a terminal would obey."""
+    """Replaces line ends in a pasted text by ours, and control characters by visible marks."""
     # Windows' line ends; a lone carriage return is how terminals send a pasted new line.
     return sanitise(text.replace("\r\n", "\n").replace("\r", "\n"), tab="\t")
 
 
 def refusal(length: int) -> str:
-    """Why a paste was not taken."""
+    """Writes the sentence about a paste that was too long."""
     return (
         f"The paste has {length:,} characters; a prompt takes at most {LONGEST_PASTE:,},"
         " so nothing more of it was taken."
@@ -31,7 +31,7 @@ def refusal(length: int) -> str:
 
 
 def into_prompt(workbench: WorkbenchParts, is_shown: bool, text: str) -> str:
-    """Puts a paste that no field took at the prompt's end; returns a sentence where that is not seen."""
+    """Puts a paste at the prompt's end; returns a sentence where the user cannot see that."""
     if not text:
         return ""
     workbench.prompt.type(text)

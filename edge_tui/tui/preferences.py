@@ -1,4 +1,4 @@
-"""Every setting as the settings screen lists it, and how a change gets into the user's file. No widget.
+"""Lists every setting for the settings screen, and writes changes into the user's file. No widget.
 
 The list follows from the schema of settings, the strategies' parameters and the actions that have keys: what
 is added there is here without further words.
@@ -36,7 +36,7 @@ _LIVE_UI = {"ui.theme", "ui.sidebar"}
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the settings screen.
+    """Describes one line of the settings screen.
 
     Attributes:
         key: Dotted, as in the file.
@@ -60,7 +60,7 @@ class Entry:
 
 
 class Preferences:
-    """The settings, and the user's file behind them.
+    """Lists and changes the settings in the user's file.
 
     Args:
         settings: As they are now.
@@ -78,7 +78,7 @@ class Preferences:
         self._themes = tuple(themes)
 
     def entries(self) -> list[Entry]:
-        """Settings, then template variables, parameters and keys, each in the order of the file."""
+        """Lists settings, then template variables, parameters and keys, each in the order of the file."""
         return [*self._plain(), *self._template(), *self._parameters(), *self._keys()]
 
     def _plain(self) -> list[Entry]:
@@ -116,7 +116,7 @@ class Preferences:
         ]
 
     def _decision(self, key: str) -> Decision | None:
-        """What holds where a parameter's key says something; None leaves it to the strategy."""
+        """Decides the value of a parameter's key; None leaves it to the strategy."""
         table, _, name = key.removeprefix("parameters.").rpartition(".")
         return self.settings.decision(table or COMMON, name)
 
@@ -160,13 +160,13 @@ class Preferences:
         ]
 
     def entry(self, key: str) -> Entry:
-        """The line of a key."""
+        """Returns the line of a key."""
         return next(entry for entry in self.entries() if entry.key == key)
 
     # Changing.
 
     def check(self, key: str, text: str) -> Any:
-        """The TOML value that a typed text means.
+        """Converts a typed text to its TOML value.
 
         Raises:
             ValueError: it is none; a sentence.
@@ -213,7 +213,7 @@ class Preferences:
         return self._write(key, self.check(key, text))
 
     def unset(self, key: str) -> list[Notice]:
-        """Takes a key out of the user's file, so that its default holds again.
+        """Removes a key from the user's file, so that its default holds again.
 
         Raises:
             ConfigError: the file cannot be changed.
@@ -226,7 +226,7 @@ class Preferences:
         return notices
 
     def step(self, key: str, steps: int) -> str | None:
-        """The text that some steps up or down come to; None where there are no steps."""
+        """Steps a value up or down and writes it as a text; None where there are no steps."""
         entry = self.entry(key)
         if entry.choices:
             at = entry.choices.index(entry.shown) if entry.shown in entry.choices else -1
@@ -242,7 +242,7 @@ class Preferences:
         return None
 
     def outranked(self, key: str) -> str:
-        """What wins over a key of the file: a variable, a flag, for a temperature also the mode; or ""."""
+        """Names the source that wins over a key of the file: a variable, a flag, a mode; "" for none."""
         source = self.settings.source(key)
         if key.startswith("parameters.") and (decision := self._decision(key)) is not None:
             winner = decision.winner
@@ -257,7 +257,7 @@ def _comments() -> dict[str, str]:
 
 
 def _text(value: Any) -> str:
-    """A value as one types it: texts without quotes, lists as TOML."""
+    """Writes a value as one types it: texts without quotes, lists as TOML."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str | int):

@@ -1,4 +1,4 @@
-"""Going back and forth among the prompts that were run, with the one being written kept at the end."""
+"""Steps back and forth among earlier prompts; the draft stays at the end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class PromptHistory:
-    """The prompts, newest first, each once.
+    """Holds the prompts, newest first, each once.
 
     Args:
         load: What earlier sessions ran, newest first; asked for when somebody first goes back.
@@ -23,14 +23,14 @@ class PromptHistory:
         self._draft = ""
 
     def add(self, prompt: str) -> None:
-        """A prompt was run."""
+        """Adds a prompt that was run."""
         if prompt in self._prompts:
             self._prompts.remove(prompt)
         self._prompts.insert(0, prompt)
         self._at = -1
 
     def older(self, present: str) -> str | None:
-        """The prompt before; None if there is none.
+        """Returns the prompt before; None if there is none.
 
         Args:
             present: What stands in the field now; a draft is kept.
@@ -50,7 +50,7 @@ class PromptHistory:
         return self._prompts[step]
 
     def newer(self) -> str | None:
-        """The prompt after, at last the draft; None if that is what is there."""
+        """Returns the prompt after, at last the draft; None at the draft."""
         if self._at < 0:
             return None
         self._at -= 1

@@ -1,4 +1,4 @@
-"""The strategy of a transcript and its parameters at a token."""
+"""Reads the strategy of a transcript, and its parameters at a token."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def strategy_of(transcript: Transcript) -> Decoder | None:
-    """The strategy of a run; None where this machine has none of that name."""
+    """Finds the strategy of a run; None where this machine has none of that name."""
     try:
         return decoders.find(transcript.started.strategy)
     except decoders.UnknownStrategy:
@@ -21,7 +21,7 @@ def strategy_of(transcript: Transcript) -> Decoder | None:
 
 
 def values_at(transcript: Transcript, index: int) -> dict[str, float]:
-    """The parameters that a token was chosen with, as numbers; those that are not known are left out."""
+    """Reads the parameters that a token was chosen with, as numbers; unknown ones are left out."""
     decoder = strategy_of(transcript)
     found: dict[str, float] = {}
     for param in decoder.params if decoder is not None else ():

@@ -1,4 +1,4 @@
-"""Files of the user's own that take effect when they are saved: strategies and themes."""
+"""Reloads the user's strategies and themes when their files change."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class StrategiesChanged(Message):
-    """The registry was read anew, because of these files."""
+    """Posted when the registry has been read again, because of these files."""
 
     files: set[Path]
 
 
 @dataclass
 class ThemesChanged(Message):
-    """The themes were read anew."""
+    """Posted when the themes have been read again."""
 
     themes: Themes
 

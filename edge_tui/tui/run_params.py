@@ -145,7 +145,7 @@ class RunParams:
 
     @property
     def chat(self) -> bool | None:
-        """Whether prompts are wrapped in the chat template."""
+        """True wraps prompts in the chat template; None leaves it to the model."""
         chat: bool | None = self._setting("chat")[0]
         return chat
 

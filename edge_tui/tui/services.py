@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class WorkbenchParts(Protocol):
-    """The workbench, as screens in front of it and helpers of the app see it."""
+    """Lists the parts of the workbench that screens and helpers of the app use."""
 
     session: Session
     run_params: RunParams
@@ -49,7 +49,7 @@ class WorkbenchParts(Protocol):
 
 
 class Services(Protocol):
-    """The app, as its screens see it."""
+    """Lists the services that screens ask of the app."""
 
     ascii: bool
     settings: Settings
@@ -91,5 +91,5 @@ class Services(Protocol):
 
 
 def services(node: MessagePump) -> Services:
-    """Gives the app of a screen or widget as its services."""
+    """Returns the app of a screen or widget as its services."""
     return cast("Services", node.app)

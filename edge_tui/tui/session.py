@@ -83,7 +83,7 @@ class Meter:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a run stands in a conversation: which one, the answer's number, the run of the answer before."""
+    """Locates a run in a conversation: its id, the answer's number, the run of the answer before."""
 
     conversation: str
     turn: int
@@ -146,12 +146,12 @@ class Session(EngineState):
 
     @property
     def busy(self) -> bool:
-        """Whether a run is under way or waits."""
+        """True while a run is under way or waits."""
         return self._next is not None or (self.run is not None and self.run.active)
 
     @property
     def waiting(self) -> bool:
-        """Whether a run waits for an older one to wind down, or for the engine to exist."""
+        """True while a run waits for an older one to wind down, or for the engine to exist."""
         return self._next is not None
 
     def start(self, request: Request, previous: Transcript | None = None, place: Place | None = None) -> None:
@@ -231,7 +231,7 @@ class Session(EngineState):
             self.recorder.append_prefix(run.id, prefix, run.transcript.changes)
 
     def state(self) -> tuple[str, str]:
-        """What goes on, in a few words, and its kind: "idle", "busy" or "error"."""
+        """Describes the state in a few words, with its kind: "idle", "busy" or "error"."""
         if self.dead:
             return "engine stopped", "error"
         if self.engine is None:

@@ -65,7 +65,7 @@ class Shutdown:
             return
         self.leaving = True
         if code and (text := self._unsaved_prompt()):
-            unsaved.keep(text)  # a signal asked for it, not the user
+            unsaved.save(text)  # a signal asked for it, not the user
         self._app.run_worker(self._close(code), exclusive=False)
 
     async def _close(self, code: int) -> None:
@@ -102,13 +102,13 @@ class Shutdown:
 
     def _report(self, error: BaseException) -> None:
         prompt = self._unsaved_prompt()
-        self.crash = crash.report(error, prompt, taken=prompt == self._restored)
+        self.crash = crash.report(error, prompt, restored=prompt == self._restored)
 
     def thread_failed(self, thread: str, error: BaseException) -> None:
         """Reports a thread that an exception has ended. Called from that thread."""
         if thread == OUTPUT_THREAD:
             self._output_failed(error)
-        self._app.post_message(crash.BackgroundFailed(crash.stopped(thread, error)))
+        self._app.post_message(crash.BackgroundFailed(crash.thread_sentence(thread, error)))
 
     def _output_failed(self, error: BaseException) -> None:
         """Ends the process: the next paint would wait for ever."""
@@ -137,7 +137,7 @@ class Shutdown:
     def _terminal_lost(self) -> None:
         """Saves the prompt and ends the process: nothing can be painted or restored any more."""
         if text := self._unsaved_prompt():
-            unsaved.keep(text)
+            unsaved.save(text)
         self._break_off(128 + 1)
 
     def _break_off(self, status: int) -> None:

@@ -1,4 +1,4 @@
-"""What the terminal is asked and tells: whether it is light or dark, and whether it takes a clipboard.
+"""Queries the terminal and parses its answers: brightness, clipboard, width of marks.
 
 Three questions go out when the app takes the screen, and a terminal that knows them answers in its own time:
 the colour of its background (OSC 11), its attributes (DA1), in which 52 stands for a clipboard, and where the
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 QUESTIONS = "\x1b]11;?\x1b\\\x1b[c\x1b[2;1H─\x1b[6n"
 WATCH, UNWATCH = "\x1b[?2031h", "\x1b[?2031l"
-"""Begin and end being told of changes between light and dark."""
+"""Begin and end reports of changes between light and dark."""
 _REPLY = re.compile(
     r"\x1b\]11;(?:rgba?:(?P<red>[0-9a-f]{1,4})/(?P<green>[0-9a-f]{1,4})/(?P<blue>[0-9a-f]{1,4})[^\x07\x1b]*)?"
     r"(?:\x07|\x1b\\)"
@@ -35,28 +35,28 @@ _DUMB = ("dumb", "linux", "vt", "ansi", "cygwin", "sun")
 
 @dataclass
 class BackgroundKnown(Message):
-    """The terminal said, or changed, how bright it is."""
+    """Posted when the terminal reports its brightness, or a change of it."""
 
     dark: bool
 
 
 @dataclass
 class ClipboardKnown(Message):
-    """The terminal listed its attributes."""
+    """Posted when the terminal reports its attributes."""
 
     supported: bool
-    """Whether it says that programs may write its clipboard; many can without saying so."""
+    """True where it reports that programs may write its clipboard; many can without reporting it."""
 
 
 @dataclass
 class WidthKnown(Message):
-    """The terminal said how wide it paints a line's character."""
+    """Posted when the terminal reports the width of a line's character."""
 
     wide: bool
 
 
 def answers(sequence: str) -> list[Message] | None:
-    """The messages for what a terminal answered; None for a sequence that is no answer of these."""
+    """Parses a terminal's answer into messages; None for any other sequence."""
     found = _REPLY.fullmatch(sequence)
     if found is None:
         return None
@@ -73,22 +73,22 @@ def answers(sequence: str) -> list[Message] | None:
 
 
 def _dark(*channels: str) -> bool:
-    """Whether a colour is nearer to black, as eyes see it; channels are hexadecimal, one to four digits."""
+    """Tells whether a colour is nearer to black, as eyes see it; channels are hexadecimal, 1–4 digits."""
     red, green, blue = (int(channel, 16) / (16 ** len(channel) - 1) for channel in channels)
     return bool(0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5)
 
 
 def knows_questions(env: Mapping[str, str]) -> bool:
-    """Whether a terminal can be expected to swallow what it does not understand."""
+    """Tells whether a terminal ignores queries that it does not understand."""
     return not env.get("TERM", "dumb").startswith(_DUMB)
 
 
 def guess_dark(env: Mapping[str, str]) -> bool:
-    """Light or dark before the terminal has answered: some say so in COLORFGBG, and most are dark."""
+    """Guesses the brightness before the terminal has answered: by COLORFGBG, else dark."""
     background = env.get("COLORFGBG", "").rpartition(";")[2]
     return not (background.isdigit() and int(background) in (7, *range(9, 16)))
 
 
 def wants_ascii(env: Mapping[str, str]) -> bool:
-    """Whether a terminal is known to lack lines and blocks; others are asked how wide theirs are."""
+    """Tells whether a terminal is known to lack lines and blocks; others are asked for their width."""
     return env.get("TERM", "").startswith(_DUMB)

@@ -1,4 +1,4 @@
-"""Themes from TOML files: colours of the interface and the ladder that probabilities are painted with.
+"""Reads themes from TOML files: colours of the interface, and the ladder for probabilities.
 
 A theme file holds a title, whether it is dark, interface colours, and a ladder of eight colours from the
 least to the most likely. Files that cannot be used are reported, never fatal: the dark theme remains.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 LADDER = 8
 """Steps of the probability ladder."""
 AUTO = "auto"
-"""The theme that is the terminal's: light or dark."""
+"""Name that stands for light or dark, as the terminal is."""
 DEFAULT = "dark"
 LIGHT = "light"
 _COLOURS = (
@@ -40,14 +40,14 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 
 class ThemeError(EdgeError, ValueError):
-    """A theme file that cannot be used; the message names file and key."""
+    """Refuses a theme file; the message names file and key."""
 
     code = "theme"
 
 
 @dataclass(frozen=True, slots=True)
 class Themes:
-    """What was found.
+    """Holds the themes that were found.
 
     Attributes:
         themes: By name, in the order of the files; never empty.
@@ -182,13 +182,13 @@ def _variables(path: Path, given: Any, ansi: bool) -> dict[str, str]:
 
 @cache
 def _defaults() -> dict[str, str]:
-    """Every variable that a style sheet may ask for, with the value it has in the built-in theme."""
+    """Lists every variable of the style sheets, with its value in the built-in theme."""
     ansi = dict.fromkeys(("ansi-background", "ansi-foreground"), "ansi_default")
     return {**ansi, **FALLBACK.variables, **FALLBACK.to_color_system().generate()}
 
 
 def _derived(colours: dict[str, str]) -> dict[str, str]:
-    """Borders and scrollbars: quiet, between background and text, so that the tokens are what one sees."""
+    """Derives the colours of borders and scrollbars, quiet, between background and text."""
     background = Color.parse(colours.get("background", "#000000"))
     foreground = Color.parse(colours.get("foreground", "#ffffff"))
     quiet = background.blend(foreground, 0.24).hex

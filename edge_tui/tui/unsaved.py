@@ -1,4 +1,4 @@
-"""Keeps the prompt of a session that ended unasked in a file, until the next start takes it."""
+"""Saves the prompt of a session that ended unasked to a file, which the next start takes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PREFIX, _ASIDE = "prompt-", "aside-"
-"""Beginnings of file names: what the next start takes, and what already was in a session that crashed."""
+"""Beginnings of file names: prompts for the next start, and prompts of two crashes in a row."""
 
 
-def keep(text: str, *, aside: bool = False) -> Path | None:
+def save(text: str, *, aside: bool = False) -> Path | None:
     """Writes a prompt to a file that only its owner can read.
 
     Args:
@@ -38,7 +38,7 @@ def keep(text: str, *, aside: bool = False) -> Path | None:
 
 
 def take() -> tuple[str, int]:
-    """Takes the newest prompt that was kept, and removes its file.
+    """Takes the newest saved prompt, and removes its file.
 
     Returns:
         The prompt, "" where there is none, and how many wait for later starts.

@@ -207,8 +207,8 @@ def test_a_signal_keeps_the_prompt_and_a_quit_does_not(faulty: Callable[[str], F
 
 def test_each_start_takes_one_prompt_the_newest_first() -> None:
     for text in ("one", "two", "half \ud800"):
-        assert unsaved.keep(text) is not None
-    assert unsaved.keep("put aside", aside=True) is not None
+        assert unsaved.save(text) is not None
+    assert unsaved.save("put aside", aside=True) is not None
     assert [unsaved.take() for _ in range(4)] == [("half ?", 2), ("two", 1), ("one", 0), ("", 0)]
 
 

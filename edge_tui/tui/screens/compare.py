@@ -1,4 +1,4 @@
-"""Two runs side by side, each with its cursor on the first token that differs."""
+"""Compares two runs side by side, each with its cursor on the first token that differs."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from edge_tui.transcript.transcript import Transcript
 
 BESIDE = 110
-"""From this width on the runs stand beside each other, else one above the other."""
+"""Least width that sets the runs beside each other, else one above the other."""
 _SETTINGS = 6
 """Lines of settings at most."""
 
 
 class CompareScreen(ModalScreen[None]):
-    """Settings that differ, then the two runs in their colours.
+    """Shows the settings that differ, then the two runs in their colours.
 
     Args:
         first: A run and its tokens.

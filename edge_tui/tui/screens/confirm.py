@@ -1,4 +1,4 @@
-"""A question with two answers."""
+"""Asks a question with two answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ConfirmScreen(ModalScreen[bool]):
-    """True for enter, False for esc."""
+    """Returns True for enter, False for esc."""
 
     BINDINGS: ClassVar[list[Binding]] = bindings("confirm")  # type: ignore[assignment]
 

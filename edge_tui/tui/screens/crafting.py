@@ -1,4 +1,4 @@
-"""Prompts and their settings on the main screen: recalled, edited elsewhere, loaded, saved, reopened."""
+"""Recalls, edits, loads and saves prompts and presets on the main screen, and reopens runs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _RECALLED = 500
 
 
 class Crafting(Talking):
-    """What is done with prompts before they run, and with runs after they ended."""
+    """Handles prompts before they run, and runs after they ended."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -44,7 +44,7 @@ class Crafting(Talking):
         raise NotImplementedError
 
     def texts_of(self, ids: Sequence[int]) -> list[str]:
-        """What ids mean. A run that was cut off never learnt all of its own; its model knows them."""
+        """Decodes ids with the run's own model, since an interrupted run has not stored all of its tokens."""
         run, engine = self.current, self.session.engine
         loaded = self.session.loaded.get("model")
         at_hand = run is not None and loaded is not None and loaded.name == run.model
@@ -145,7 +145,7 @@ class Crafting(Talking):
             self._put(preset.prompt)
 
     def _take_values(self, strategy: str, patch: ParamPatch, preset: str = "") -> bool:
-        """Takes a strategy with its values; False, and a sentence, where not all of it can be had."""
+        """Takes a strategy with its values; False, after a message, where some are refused."""
         try:
             decoder = registry.find(strategy)
         except registry.UnknownStrategy as error:
@@ -214,7 +214,7 @@ class Crafting(Talking):
 
     @work(exclusive=True, group="reopen")
     async def reopen(self, run: int, again: bool = False) -> None:
-        """Shows a kept run as it was, with its settings; or runs its prompt again with them."""
+        """Shows a stored run as it was, with its settings; or runs its prompt again with them."""
         from edge_tui.history.schema import HistoryError
 
         store = services(self).history()
@@ -263,7 +263,7 @@ Kept = list[tuple["StoredRun", "Transcript", dict[int, str]]]
 
 
 def _read(store: Store, run: int) -> Kept:
-    """A run, and those that led to it in its conversation, newest first."""
+    """Reads a run, and those that led to it in its conversation, newest first."""
     from edge_tui.history.restore import transcript_of
 
     found: Kept = []
@@ -281,7 +281,7 @@ def _read(store: Store, run: int) -> Kept:
 
 
 def _run_of(stored: StoredRun, transcript: Transcript, pieces: dict[int, str]) -> Run:
-    """A kept run as the screen sees runs."""
+    """Builds a screen's run from a stored one."""
     from edge_tui.history.restore import finished_of, started_of
 
     finished = finished_of(stored)
@@ -294,7 +294,7 @@ def _run_of(stored: StoredRun, transcript: Transcript, pieces: dict[int, str]) -
 
 
 def _talk_of(kept: Kept) -> Conversation | None:
-    """The conversation that a run is the newest turn of."""
+    """Builds the conversation of which a run is the newest turn."""
     stored = kept[0][0]
     if isinstance(stored.request.prompt, str):
         return None
@@ -308,7 +308,7 @@ def _talk_of(kept: Kept) -> Conversation | None:
 
 
 def _values_of(stored: StoredRun, at_end: bool) -> ParamPatch:
-    """The settings of a run as it began, or as they were turned by its last token."""
+    """Reads the settings of a run at its start, or at its last token."""
     request, started = stored.request, stored.started
     values = {name: each.value for name, each in started.values.items()} if started else request.values
     turned = {each.name: each.value for each in stored.changes} if at_end else {}

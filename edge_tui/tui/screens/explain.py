@@ -1,4 +1,4 @@
-"""A parameter explained: what it does to the choice of the token one looks at, live while it is turned."""
+"""Explains a parameter by its effect on one token's distribution, live while it is stepped."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from edge_tui.tui.services import WorkbenchParts
 
 _LINES = 9
-"""Tokens in the picture, besides the rest."""
+"""Tokens in the preview, besides the rest."""
 _TEXT = 16
 
 
 class ExplainScreen(ModalScreen[None]):
-    """Turns the workbench's own parameters, so that a run in progress follows; esc leaves.
+    """Steps the workbench's own parameters, so that a run in progress follows; esc leaves.
 
     Args:
         workbench: Whose parameters and tokens these are.
@@ -78,7 +78,7 @@ class ExplainScreen(ModalScreen[None]):
     # The picture.
 
     def paint(self) -> None:
-        """Draws everything anew."""
+        """Draws everything again."""
         row = self._workbench.parameters.table.row
         self._box.border_title = Content(sanitise(row.title, keep_newlines=False))
         when = "takes effect at the next token" if row.live else "holds from the next run on"
@@ -134,7 +134,7 @@ class ExplainScreen(ModalScreen[None]):
         return self._bars(head, name, [visible(text) for text in texts], found, before, after)
 
     def _values(self) -> dict[str, float]:
-        """What the next request would carry, as numbers."""
+        """Reads the values of the next request, as numbers."""
         run_params = self._workbench.run_params
         values = {param.name: run_params.value(param)[0] for param in run_params.decoder.params}
         return values | ({"do_sample": 0.0} if run_params.decoder.takes_argmax else {})

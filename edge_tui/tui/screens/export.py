@@ -1,4 +1,4 @@
-"""Which kind of file."""
+"""Chooses a kind of file for an export."""
 
 from __future__ import annotations
 

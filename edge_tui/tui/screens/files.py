@@ -1,4 +1,4 @@
-"""A file to load: the path is typed, the list shows what there is."""
+"""Chooses a file: the path is typed, the list shows the folder."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ class FilesScreen(FilterListScreen[Path]):
         return Item(str(path), "", Content.assemble(shown, (about, "$text-muted")))
 
     def _typed(self) -> tuple[Path, str]:
-        """The folder that is meant, and what of a name has been typed."""
+        """Reads the folder and the beginning of a name out of the typed path."""
         typed = self.query_one(Input).value
         folder, slash, start = typed.rpartition("/")
         base = expand(f"{folder}{slash}" or ".")
         return base, start
 
     def _filter(self, query: str) -> None:
-        """The path takes the place of the filter."""
+        """Lists the folder of the typed path instead of filtering."""
         hint = self.query_one(".hint", Static)
         folder, _ = self._typed()
         # Not `absolute`, which fails where the working folder has been removed.

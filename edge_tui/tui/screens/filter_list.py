@@ -1,4 +1,4 @@
-"""A list that narrows as one types: the base of the strategy, theme and model dialogs."""
+"""Filters a list by what is typed; the base of the strategy, theme and model dialogs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One line of the list.
+    """Describes one line of the list.
 
     Attributes:
         id: What choosing it returns.
@@ -45,12 +45,12 @@ class Item:
 
 
 def has_words(text: str, query: str) -> bool:
-    """Whether all words of a query are in a sentence. Its letters, strewn over it, are in every sentence."""
+    """Tells whether all words of a query are in a sentence; its letters alone are in every sentence."""
     return all(word in text.casefold() for word in query.casefold().split())
 
 
 class FilterListScreen(ModalScreen[T | None], Generic[T]):
-    """A filter above a list; the arrow keys move in the list while the filter has the focus."""
+    """Shows a filter above a list; the arrow keys move in the list while the filter has the focus."""
 
     DEFAULT_CSS = """
     FilterListScreen OptionList { max-height: 18; }
@@ -66,7 +66,7 @@ class FilterListScreen(ModalScreen[T | None], Generic[T]):
         self._items: list[Item] = []
 
     def items(self) -> Sequence[Item]:
-        """What there is to choose from."""
+        """Lists the items to choose from."""
         raise NotImplementedError
 
     def compose(self) -> ComposeResult:
@@ -81,7 +81,7 @@ class FilterListScreen(ModalScreen[T | None], Generic[T]):
         self.reload()
 
     def reload(self) -> None:
-        """Asks for the items again and shows those that match."""
+        """Reads the items again and shows those that match."""
         self._items = list(self.items())
         self._filter(self.query_one(Input).value)
 
@@ -142,5 +142,5 @@ class FilterListScreen(ModalScreen[T | None], Generic[T]):
         self.dismiss(None)
 
     def choose(self, id: str) -> None:
-        """An item was chosen."""
+        """Acts on the chosen item."""
         raise NotImplementedError

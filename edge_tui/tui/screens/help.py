@@ -1,4 +1,4 @@
-"""What the keys do and what the colours mean, from the registry of actions."""
+"""Explains the keys, from the registry of actions, and the colours."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LEAD = 28
 
 
 class HelpScreen(ModalScreen[None]):
-    """Scrolls; any of esc, ?, q leaves.
+    """Shows the keys and colours, and scrolls.
 
     Args:
         scopes: Scopes whose keys work where the user is, the nearest first.

@@ -1,4 +1,4 @@
-"""The history: found as one types, looked at before it is opened."""
+"""Searches, previews, opens, compares, exports and deletes stored runs."""
 
 from __future__ import annotations
 
@@ -42,21 +42,21 @@ if TYPE_CHECKING:
 _PREVIEWED = 1000
 """Tokens that a preview reads: a screenful, and quick whatever the run's length."""
 WIDE = 150
-"""From this width on list and preview stand side by side."""
+"""Least width that sets list and preview side by side."""
 _EMPTY = "Nothing has been kept yet: ctrl+j in the workbench runs a prompt, and it will be here."
 _NOTHING = "No run holds that."
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to do with a run: look at it, or run its prompt again."""
+    """Names a run and what to do with it: open it, or run its prompt again."""
 
     what: Literal["open", "again"]
     run: int
 
 
 class HistoryScreen(ModalScreen[Wanted]):
-    """A search field, a list, and a preview in the run's colours. Deleting is done on the way out.
+    """Shows a search field, a list, and a preview in the run's colours; deletes on the way out.
 
     Args:
         store: The history.
@@ -279,7 +279,7 @@ def _write(store: Store, run: int, kind: str, theme: str) -> Path:
 
 
 async def _delete(app: App[object], store: Store, runs: Sequence[int]) -> None:
-    """Deletes runs behind the screen's back."""
+    """Deletes runs after the screen has closed."""
     try:
         for run in runs:
             await asyncio.to_thread(store.delete, run)
@@ -289,7 +289,7 @@ async def _delete(app: App[object], store: Store, runs: Sequence[int]) -> None:
 
 
 def _about(stored: StoredRun) -> Content:
-    """Two lines: what wrote it and how it ended; what was asked."""
+    """Writes two lines about a run: its model and its end, then its prompt."""
     entry, started, finished = stored.entry, stored.started, stored.finished
     parts = [entry.model, ended(stored)]
     if started is not None:

@@ -1,4 +1,4 @@
-"""What the models screen tells of one model: its kind, where it would go, what it would take."""
+"""Writes the facts about one model: its kind, its device, its memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _INDENT = " " * 11
 def facts(
     listing: Listing, estimate: ModelEstimate | None, device: str, precision: Precision, other: str = ""
 ) -> Parts:
-    """All of it.
+    """Writes all facts about a model.
 
     Args:
         listing: The model.
@@ -59,7 +59,7 @@ def facts(
 
 
 def _where(estimate: ModelEstimate, asked: str) -> Parts:
-    """The device, what is free there, and who holds the rest."""
+    """Writes the device, its free memory, and the processes that hold the rest."""
     device = estimate.device
     name = f"auto: {device.name}" if asked == "auto" else device.name
     known = device.title.casefold() == device.name
@@ -106,7 +106,7 @@ def _together(devices: tuple[MemoryEstimate, ...], other: str) -> Parts:
 
 
 def downloading(name: str, progress: Progress) -> Parts:
-    """How far a download is."""
+    """Writes the progress of a download."""
     if not progress.total:
         return [(f"Asking the hub for the files of {name} …\n", "$text-muted")]
     rate = f"{size(progress.rate)}/s" if progress.rate is not None else "…"
@@ -126,5 +126,5 @@ def downloading(name: str, progress: Progress) -> Parts:
 
 
 def share(progress: Progress) -> float:
-    """How much of a download has come."""
+    """Computes the share of a download that has come."""
     return progress.done / progress.total if progress.total else 0.0

@@ -1,4 +1,4 @@
-"""The models of this machine and of the hub: what they are, what they would take, which of them play."""
+"""Lists the models of this machine and of the hub, with their memory, and loads and downloads them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _PAUSE = 0.4
 
 
 class ModelsScreen(FilterListScreen[None]):
-    """Stays open while models load; esc leaves."""
+    """Lists models; stays open while they load; esc leaves."""
 
     DEFAULT_CSS = """
     ModelsScreen OptionList { height: 1fr; max-height: 100%; }
@@ -67,7 +67,7 @@ class ModelsScreen(FilterListScreen[None]):
 
     @property
     def opened(self) -> bool:
-        """Whether it is shown, or below what is; one that is left stays attached while its parts go."""
+        """True while it is on the stack of screens; one that is left stays attached while its parts go."""
         return self in self.app.screen_stack
 
     def on_mount(self) -> None:
@@ -107,7 +107,7 @@ class ModelsScreen(FilterListScreen[None]):
         return found + [self._hub_item(name, room) for name in coming + offered]
 
     def _filter(self, query: str) -> None:
-        """A repository that is not here is offered among what is."""
+        """Offers a repository of the hub among the local models."""
         name = repository_id(query)
         self._offer = name if name not in (self._listings or {}) else ""
         self._items = list(self.items())
@@ -171,7 +171,7 @@ class ModelsScreen(FilterListScreen[None]):
             self.set_timer(_PAUSE, lambda: self._ask(name))
 
     def _ask(self, name: str) -> None:
-        """Asks the hub, if the cursor has stayed."""
+        """Asks the hub about a repository, if the cursor has stayed."""
         if self.opened and self._highlighted() == name and self._estimate is None:
             self._start_estimate(name, self._device)
 
@@ -201,7 +201,7 @@ class ModelsScreen(FilterListScreen[None]):
         self.app.call_from_thread(self._show_estimate, name, remote, seen, why)
 
     def _other(self, name: str) -> ModelSpec | None:
-        """The model that the chosen strategy would have it play with, if that is not in memory yet."""
+        """Finds the model that the strategy would pair it with, if that one is not in memory yet."""
         specs = self._settings.specs()
         pair = [specs[role] for role in self._run_params.decoder.roles if role in specs]
         other = next((spec for spec in reversed(pair) if spec.name != name), None) if len(pair) > 1 else None
@@ -262,7 +262,7 @@ class ModelsScreen(FilterListScreen[None]):
     # What happens.
 
     def tick(self, news: Sequence[Event]) -> None:
-        """The engine did something: roles and progress may have changed."""
+        """Shows roles and progress as the engine's events have changed them."""
         if self._listings is None:
             return
         if services(self).downloads.active:
@@ -280,7 +280,7 @@ class ModelsScreen(FilterListScreen[None]):
             self._paint()
 
     def _refresh_downloads(self) -> None:
-        """Writes the new numbers into the list where they stand: it must not jump under the cursor."""
+        """Writes the new numbers into the list in place, so that it does not jump under the cursor."""
         options = self.query_one(OptionList)
         names = {option.id for option in options.options}
         for item in self.items():
@@ -289,7 +289,7 @@ class ModelsScreen(FilterListScreen[None]):
         self._paint()
 
     def fetched(self, name: str) -> None:
-        """A download is over: looks again at what is here."""
+        """Lists the local models again after a download."""
         self._remotes.pop(name, None)
         progress = services(self).downloads.progress(name)
         self._said = sanitise(progress.sentence) if progress is not None else ""
@@ -321,7 +321,7 @@ class ModelsScreen(FilterListScreen[None]):
         services(self).assign(role, spec)
 
     def _fetch(self, name: str) -> None:
-        """Downloads a repository, unless the hub has said already that it cannot be used."""
+        """Downloads a repository, unless the hub has refused it already."""
         remote = self._remotes.get(name)
         if not name or (remote is not None and remote.refusal):
             self.app.bell()
@@ -358,5 +358,5 @@ class ModelsScreen(FilterListScreen[None]):
 
 
 def _same(loaded: Loaded, name: str) -> bool:
-    """A folder is loaded by its path and known by its name."""
+    """Tells whether a loaded model is the one of that name; a folder is loaded by its path."""
     return loaded.name in (name, name.rstrip("/").rpartition("/")[2])

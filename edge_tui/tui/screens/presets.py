@@ -1,4 +1,4 @@
-"""Presets: strategies with their values, to take over or to save."""
+"""Lists presets, and asks for the name of a new one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class PresetsScreen(FilterListScreen["Preset"]):
-    """Returns a preset. One of the user's own can be deleted, and brought back until one leaves."""
+    """Returns a preset. The user's own can be deleted, and brought back until the list closes."""
 
     DEFAULT_CSS = """
     PresetsScreen .hint { height: 5; border-top: solid $border-blurred; }

@@ -1,4 +1,4 @@
-"""Prompts that were run, searchable."""
+"""Searches the prompts that were run."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class PromptsScreen(FilterListScreen[str]):
         ]
 
     def _filter(self, query: str) -> None:
-        """The history's own search takes the place of the filter."""
+        """Searches the history instead of filtering."""
         self._prompts = self._find(query, _SHOWN)
         self._items = self.items()
         super()._filter("")

@@ -1,4 +1,4 @@
-"""Every setting, parameter and key: seen with its source, changed, and kept in the user's own file."""
+"""Lists every setting, parameter and key with its source, and changes them in the user's file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _KEY, _SOURCE = 36, 15
 
 
 class KeyScreen(ModalScreen[str | None]):
-    """Waits for one key and returns it; esc is never given away, so it leaves."""
+    """Waits for one key and returns it; esc leaves, since no action can have it here."""
 
     def __init__(self, action: str) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class KeyScreen(ModalScreen[str | None]):
 
 
 class SettingsScreen(FilterListScreen[None]):
-    """Stays open while settings change; esc leaves."""
+    """Lists settings; stays open while they change; esc leaves."""
 
     DEFAULT_CSS = """
     SettingsScreen .hint { height: 8; padding: 1 0 0 0; border-top: solid $border-blurred; }
@@ -134,7 +134,7 @@ class SettingsScreen(FilterListScreen[None]):
         self.app.push_screen(KeyScreen(id.removeprefix("keys.")), pressed)
 
     def _edit(self, entry: Entry) -> None:
-        """The filter's line becomes the value's for a while."""
+        """Edits the value in the filter's line."""
         self._editing = entry.key
         field = self.query_one(Input)
         field.add_class("-editing")
@@ -200,7 +200,7 @@ class SettingsScreen(FilterListScreen[None]):
             super().action_leave()
 
     def _keep(self, key: str, text: str | None) -> bool:
-        """Keeps a value, or (None) its default; False if it cannot be used."""
+        """Writes a value, or (None) its default; False if it cannot be used."""
         preferences = self._preferences
         try:
             notices = preferences.unset(key) if text is None else preferences.set(key, text)

@@ -1,4 +1,4 @@
-"""Every strategy, searchable, with what it does and how it was found."""
+"""Searches the list of all strategies."""
 
 from __future__ import annotations
 

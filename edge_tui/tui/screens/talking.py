@@ -1,4 +1,4 @@
-"""Conversations on the main screen: what the keys about turns do."""
+"""Runs the conversation on the main screen."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BASE_MODEL = "is a base model, without a chat template to talk in"
 
 
 class Talking(View):
-    """Keeps the conversation, if there is one; `talk` is None while prompts are completed on their own."""
+    """Holds the conversation; `talk` is None while prompts are completed on their own."""
 
     talk: Conversation | None = None
     _changing: int | None = None
@@ -57,19 +57,19 @@ class Talking(View):
 
     @property
     def _is_base_model(self) -> bool:
-        """Whether the main model is known to have no chat template."""
+        """True where the main model is known to have no chat template."""
         main = self.session.loaded.get("model")
         return main is not None and not main.chat
 
     def _resume_talk(self, talk: Conversation | None) -> None:
-        """Goes on with another conversation, or (None) with none."""
+        """Switches to another conversation, or (None) to none."""
         self.talk, self._changing = talk, None
         self._paint_talk()
 
     # Asking.
 
     def _asked(self, text: str) -> str | tuple[Message, ...] | None:
-        """What a prompt makes the model read; None where a base model cannot be talked to."""
+        """Builds the messages for a prompt; None where a base model has no template for them."""
         if self.talk is None:
             return text
         if self._is_base_model:
@@ -82,7 +82,7 @@ class Talking(View):
         return asked
 
     def _place(self, request: Request) -> Place | None:
-        """The place of a run in the conversation. What came after it is left behind."""
+        """Finds the position of a run in the conversation, and removes the exchanges after it."""
         place = self.talk.begin(request.prompt) if self.talk is not None else None
         if place is not None:
             self._paint_talk()
@@ -111,7 +111,7 @@ class Talking(View):
     # Looking.
 
     def _paint_talk(self) -> None:
-        """Brings turns, titles and the prompt's own up to date. Changes the layout only with a turn."""
+        """Shows the turns and the prompt's title. Changes the layout only with a turn."""
         talk = self.talk
         self.set_class(talk is not None and bool(talk.exchanges), "-talking")
         if talk is not None:
@@ -128,7 +128,7 @@ class Talking(View):
         self.prompt.border_title, self.prompt.placeholder = title, hint
 
     def _number(self, talk: Conversation) -> int:
-        """The exchange whose answer is shown."""
+        """Finds the exchange whose answer is shown."""
         shown = self.current
         numbers = [number for number, each in enumerate(talk.exchanges) if each.run is shown]
         return numbers[0] if numbers and shown is not None else max(len(talk.exchanges) - 1, 0)
@@ -165,7 +165,7 @@ class Talking(View):
         self.say("ctrl+j goes on from here" + ("; the history keeps what came after." if later else "."))
 
     def leave_change(self) -> bool:
-        """Gives up changing an earlier message; False if none is being changed."""
+        """Stops changing an earlier message; False if none is being changed."""
         if self._changing is None:
             return False
         self._changing = None

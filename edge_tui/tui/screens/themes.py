@@ -1,4 +1,4 @@
-"""Themes; the one under the cursor is on the screen at once."""
+"""Lists the themes; the one under the cursor shows at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ThemesScreen(FilterListScreen[str]):
-    """Returns the name of a theme; leaving brings back the one that was.
+    """Returns the name of a theme; leaving restores the theme before.
 
     Args:
         themes: What there is.

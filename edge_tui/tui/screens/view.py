@@ -1,4 +1,4 @@
-"""What the main screen shows: prompt, tokens, strategies, parameters, gauge."""
+"""Lays out the main screen: prompt, tokens, strategies, parameters, gauge."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 MINIMUM = (60, 16)
 """Columns and lines below which the screen only asks to be enlarged."""
 WIDE, TALL = 150, 34
-"""From here on the inspector stands beside the sidebar, and strategies have a line each."""
+"""Least columns for an inspector beside the sidebar; least lines for one strategy a line."""
 _EMPTY = "ctrl+j runs the prompt.\n1-9 choose a strategy, ? shows every key."
 
 
@@ -93,24 +93,24 @@ class View(Screen[None]):
         self._output = Vertical(id="output")
         self._inspect: bool | None = None
         self.viewed: Run | None = None
-        """An earlier run that is looked at; None follows the newest."""
+        """An earlier run on the screen; None follows the newest."""
         self._cleared: Transcript | None = None
         self._shown: Transcript | None = None
         self._unfocused: Widget | None = None
-        """What had the focus until it was hidden."""
+        """Widget that had the focus until it was hidden."""
         self._ticks = 0
         self._counted = ""
 
     @classmethod
     def _classes_at(cls, size: Size) -> Iterator[str]:
-        """What the screen is in a terminal of that size, while nobody has folded or opened anything."""
+        """Yields the screen's classes for a size, before the user has folded or opened anything."""
         for length, points in zip(size, (cls.HORIZONTAL_BREAKPOINTS, cls.VERTICAL_BREAKPOINTS), strict=True):
             yield max(point for point in points if point[0] <= length)[1]
         if size.width >= WIDE:
             yield "-inspecting"
 
     def _compositor_refresh(self) -> None:
-        """Renders what has changed, but not while changes are gathered: it would only be thrown away."""
+        """Renders changes, but not while changes are gathered: the result would be thrown away."""
         if not services(self).gathering:
             super()._compositor_refresh()
 
@@ -138,11 +138,11 @@ class View(Screen[None]):
 
     @property
     def too_small(self) -> bool:
-        """Whether the terminal has no room for the workbench."""
+        """True where the terminal has no room for the workbench."""
         return self.has_class("-tiny") or self.has_class("-flat")
 
     def _reset_focus(self, widget: Widget, avoiding: list[Widget] | None = None) -> None:
-        """Takes the focus from a widget that is removed or hidden, but not for want of room.
+        """Takes the focus from a removed or hidden widget, unless only the terminal's size hides it.
 
         Keys would become commands. A terminal may have room again before the widget hears that it is hidden.
         """
@@ -152,7 +152,7 @@ class View(Screen[None]):
             self._unfocused = widget if hidden and self.focused is None else None
 
     def _refocus(self) -> None:
-        """Gives the focus back to what another size had hidden, if nothing has taken it since."""
+        """Restores the focus of a widget that another size had hidden, if no other has it."""
         widget, self._unfocused = self._unfocused, None
         if widget is not None and self.focused is None:
             if widget.region:
@@ -182,12 +182,12 @@ class View(Screen[None]):
         self.refresh()
 
     def _theme_changed(self, theme: Theme) -> None:
-        """Without hue the token pane needs other means than colour."""
+        """Marks the token pane where a theme has no hue."""
         self.pane.set_class(self.app.no_color or theme.ansi, "-no-hue")
 
     @property
     def current(self) -> Run | None:
-        """The run that is looked at; one that was refused has nothing to look at."""
+        """The run on the screen; a refused run gives way to the last one that wrote tokens."""
         run = self.session.run
         refused = run is not None and run.phase == "failed" and run.transcript is None
         return self.viewed or (self.session.written if refused else None) or run
@@ -202,7 +202,7 @@ class View(Screen[None]):
     # Time passes.
 
     def tick(self, news: Sequence[Event], sample: Sample | None) -> None:
-        """Paints what has happened since the last tick."""
+        """Acts on the engine's events, and paints."""
         for event in news:
             self._take(event)
         run = self.current
@@ -315,7 +315,7 @@ class View(Screen[None]):
             self.parameters.refuse(event.field, event.message)
 
     def _reverted(self, failed: int | None) -> bool:
-        """Goes back to the version of a failed run's strategy that last decoded, if there is one."""
+        """Restores the version of a failed run's strategy that last decoded, if there is one."""
         run = self.session.run
         if run is None or run.id != failed or run.decoder is None or not registry.revert(run.decoder):
             return False

@@ -1,4 +1,4 @@
-"""The main screen: what its keys do. `View` shows it; `Talking` and `Crafting` keep turns and prompts."""
+"""Acts on the keys of the main screen. `View` paints; `Talking` and `Crafting` hold turns and prompts."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 
 class Workbench(Crafting):
-    """Where decoding is watched."""
+    """Starts, stops and repeats runs, and opens the other screens."""
 
     BINDINGS: ClassVar[list[Binding]] = bindings("main")  # type: ignore[assignment]
 
     def on_key(self, event: events.Key) -> None:
-        """A printable key that is no binding belongs to the prompt."""
+        """Types a printable key that has no binding into the prompt."""
         if (
             event.is_printable
             and event.character
@@ -114,23 +114,23 @@ class Workbench(Crafting):
             self.say(f"{self._name_of(name)}: {hint}{decoder.summary}")
 
     def _has_just_run(self, run: Run) -> bool:
-        """Whether a run came to its own end, and nothing was typed since. One that was stopped stays so."""
+        """Tells whether a run came to its own end, and the prompt has not changed since."""
         ended = run.finished is not None and run.finished.reason != "cancelled"
         return ended and run is self.current and self._is_as_sent(run)
 
     def _is_as_sent(self, run: Run) -> bool:
-        """Whether the prompt still is what a run was asked with; a conversation clears what it has sent."""
+        """Tells whether the prompt is still the run's; a conversation clears the prompt that it has sent."""
         prompt = run.request.prompt
         return self.prompt.text == (prompt if isinstance(prompt, str) else "")
 
     def show_strategy_error(self) -> None:
-        """Shows what is wrong with the first of the user's own strategies that does not work, if any."""
+        """Shows the error of the first of the user's own strategies that does not work, if any."""
         folders = registry.folders()
         faults = (fault for fault in registry.problems() if Path(fault.source).parent in folders)
         self.error_panel.show(next(faults, None))
 
     def take_strategies(self, files: set[Path]) -> None:
-        """The strategies are others, because of these files or none: goes on with what there is now."""
+        """Goes on with the strategies as they are now, after these files have changed."""
         chosen, known = self.run_params.decoder.name, {decoder.name for decoder in self.decoders}
         self.decoders = self.strategy_list.decoders = registry.strategies()
         names = {decoder.name for decoder in self.decoders}
@@ -153,7 +153,7 @@ class Workbench(Crafting):
             self.say(f"{written} was read again, but something in it is wrong.", "error")
 
     def _foreign(self, run: Run) -> bool:
-        """Whether another model wrote a run than would go on with it: there the same ids are other tokens."""
+        """Refuses to continue a run of another model, whose ids are other tokens; False without one."""
         loaded = self.session.main(self.run_params.decoder.name)
         if not run.model or loaded is None or loaded.name == run.model:
             return False
@@ -187,7 +187,7 @@ class Workbench(Crafting):
         self._start(self.run_params.request(run.request.prompt, seed=seeds.draw()))
 
     def on_token_pane_take_alternative(self, event: TokenPane.TakeAlternative) -> None:
-        """Cuts before a token, puts another one there, goes on."""
+        """Cuts the run before a token, puts another one there, and goes on."""
         event.stop()
         run = self.current
         # The screen may be a moment behind: what was pointed at must be what is cut.
@@ -262,7 +262,7 @@ class Workbench(Crafting):
             self.pane.action_cursor_right()
 
     def on_parameter_table_changed(self, event: ParameterTable.Changed) -> None:
-        """A value was changed: at once where a run can take it."""
+        """Sends a changed value to the run in progress, where the parameter allows that."""
         self.tour.done("parameter")
         run, engine = self.session.run, self.session.engine
         param = self.run_params.param(event.key)
@@ -301,7 +301,7 @@ class Workbench(Crafting):
         services(self).show_settings()
 
     def take_settings(self, settings: Settings, key: str) -> None:
-        """The settings were read again because one has changed: what can hold at once does."""
+        """Applies settings of which one has changed, where that is possible at once."""
         self.run_params.settings = settings
         self.decoders = self.strategy_list.decoders = registry.strategies()
         self.run_params.decoder = registry.find(self.run_params.decoder.name)
@@ -328,7 +328,7 @@ class Workbench(Crafting):
     # Taking the text elsewhere.
 
     def action_copy(self) -> None:
-        """Copies the answer through the terminal, and says what can be expected of that."""
+        """Copies the answer through the terminal, and tells whether it will arrive."""
         if not (text := self._text()):
             return
         outlook = services(self).clipboard_outlook()
@@ -355,7 +355,7 @@ class Workbench(Crafting):
             self.say(f"The answer could not be written: {user_file.error_reason(error)}.", "error")
 
     def _text(self) -> str:
-        """The answer on the screen, as the model wrote it."""
+        """Reads the answer on the screen, as the model wrote it."""
         transcript = self.pane.transcript
         if transcript is None or not len(transcript):
             self.say("There is no answer yet; ctrl+j runs the prompt.", "warning")
@@ -364,5 +364,5 @@ class Workbench(Crafting):
 
 
 def _seed_of(run: Run) -> int | None:
-    """The seed of a run, also of one that has not begun."""
+    """Returns the seed of a run, also of one that has not begun."""
     return run.started.seed if run.started is not None else run.request.seed

@@ -1,1 +1,1 @@
-"""The panes of the main screen."""
+"""Draws the panes of the main screen."""

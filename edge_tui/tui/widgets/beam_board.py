@@ -1,4 +1,4 @@
-"""The board of hypotheses: several sequences competing to be the answer, live."""
+"""Shows the competing hypotheses of a beam search, live."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from edge_tui.tui.widgets.line_panel import Line
 
 _WIDE = 70
-"""From this width on, sums and lengths are shown beside the score per token."""
+"""Least width that shows sums and lengths beside the score per token."""
 
 
 class BeamBoard(LinePanel):
-    """One line for each place, best first; places stay where they are while hypotheses move between them.
+    """Draws one line for each place, best first; hypotheses move between places that stay.
 
     The beginning that all share is said once, above. Scores are those the answer will be chosen by. Of
     each hypothesis the end is shown, and in it what differs from the best one stands out. Finished
@@ -55,13 +55,13 @@ class BeamBoard(LinePanel):
         self._seen = (0, 0, False)
 
     def show(self, transcript: Transcript | None) -> None:
-        """Shows the competition of another run, or none."""
+        """Shows the hypotheses of another run, or none."""
         self._transcript = transcript
         self._seen = (-1, -1, False)
         self.refresh_tail()
 
     def refresh_tail(self) -> None:
-        """Takes over what has happened since the last call; cheap when nothing has."""
+        """Shows the changes since the last call; cheap when there are none."""
         transcript = self._transcript
         if transcript is not None:
             seen = (transcript.record_count, transcript.revision, transcript.finished is not None)
@@ -118,7 +118,7 @@ class BeamBoard(LinePanel):
 
 
 def _common(text: str, best: str) -> int:
-    """How many characters two texts begin with in common, in whole words."""
+    """Counts the characters that two texts begin with in common, in whole words."""
     pairs = enumerate(zip(text, best, strict=False))
     common = next((i for i, (a, b) in pairs if a != b), min(len(text), len(best)))
     while 0 < common < len(text) and text[common - 1].isascii() and text[common - 1].isalnum():

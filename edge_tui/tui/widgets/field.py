@@ -1,4 +1,4 @@
-"""A line to type into."""
+"""Edits one line of text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Field(Input):
-    """An input whose cursor does not blink and whose text holds no control characters.
+    """Edits one line, without a blinking cursor and without control characters.
 
     What moves on the screen is what a model writes, and a slow line has rest. A paste, a copy of our own and
     a file's name come from outside, and terminals would obey what they may hold.
@@ -24,17 +24,17 @@ class Field(Input):
         self.set_reactive(Input.cursor_blink, False)
 
     def on_paste(self, event: events.Paste) -> None:
-        """Says what a line leaves out of several."""
+        """Reports the lines that a field leaves out of a paste."""
         if (lines := len(event.text.splitlines())) > 1:
             sentence = f"This field takes one line: the first of {lines:,} pasted ones is in it."
             self.notify(sentence, severity="warning", markup=False)
 
     def validate_value(self, value: str) -> str:
-        """Makes a value that is set as a whole safe to show."""
+        """Makes a whole value safe to show."""
         return _safe(value)
 
     def replace(self, text: str, start: int, end: int) -> None:
-        """Replaces part of the value, the cursor behind what came in."""
+        """Replaces part of the value, and puts the cursor behind the new text."""
         super().replace(_safe(text), start, end)
 
 

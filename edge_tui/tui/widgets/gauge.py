@@ -1,4 +1,4 @@
-"""Two lines about the machine and the run: memory, load, tokens per second. Nothing in it moves sideways."""
+"""Shows two lines about the machine and the run: memory, load, tokens per second. Nothing moves sideways."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Part = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """How the run goes: tokens per second now and on the mean, their history, and counts.
+    """Holds a run's tokens per second, now and on the mean, their history, and counts.
 
     `first` is seconds to the first token; None wherever nothing is known yet.
     """
@@ -55,7 +55,7 @@ def speed_of(run: Run, engine: Engine | None) -> Speed:
 
 
 class Gauge(Widget):
-    """Fields of fixed width in order of weight; where the line ends, the rest is left out."""
+    """Draws fields of fixed width in order of weight, as many as the line holds."""
 
     DEFAULT_CSS = """
     Gauge { height: 4; border: round $border-blurred; padding: 0 1; }
@@ -64,9 +64,9 @@ class Gauge(Widget):
     sample: reactive[Sample | None] = reactive(None)
     speed: reactive[Speed] = reactive(Speed())
     on_gpu: reactive[bool] = reactive(False)
-    """Whether the model sits on the watched GPU; else the machine's own memory is shown."""
+    """True where the model is on the watched GPU; else the machine's own memory is shown."""
     absent = reactive("measuring …")
-    """What is said while there is no sample."""
+    """Text in place of a sample."""
     ascii_only = False
 
     def on_mount(self) -> None:
@@ -141,7 +141,7 @@ class Gauge(Widget):
 
 
 def _fit(fields: list[list[Part]], width: int) -> list[Part]:
-    """Fields joined by dots, as many as the line holds."""
+    """Joins fields by dots, as many as the line holds."""
     line: list[Part] = []
     used = 0
     for cells in fields:

@@ -1,4 +1,4 @@
-"""The first line: model · precision · device, and what goes on."""
+"""Shows the first line: model, precision, device, and the engine's state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DOT = {"idle": "$success", "busy": "$warning", "error": "$error"}
 
 
 class HeaderBar(Widget):
-    """One line, written anew when the model or the state changes."""
+    """Draws one line, again when the model or the state changes."""
 
     DEFAULT_CSS = """
     HeaderBar { height: 1; background: $panel; color: $foreground; }

@@ -1,4 +1,4 @@
-"""The token inspector: what was known about one token, and what could have come instead."""
+"""Shows the recorded numbers of one token, and its alternatives."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edge_tui.tui.widgets.line_panel import Line
 
 _BESIDE = 64
-"""From this width on, facts and alternatives stand side by side when the panel is low."""
+"""Least width that sets facts and alternatives side by side in a low panel."""
 _FACTS = 30
 """Width of the facts then."""
 _SHORTEST_TEXT = 8
@@ -40,7 +40,7 @@ _HINT = ("Move onto a token (arrows,", "h j k l or a click) to see", "its altern
 
 
 class Row(NamedTuple):
-    """One line of the table of alternatives."""
+    """Holds one line of the table of alternatives."""
 
     id: int
     text: str
@@ -90,7 +90,7 @@ class Inspector(LinePanel, can_focus=True):
     """Line of the table that enter takes."""
 
     class MoveToken(Message):
-        """The user wants to inspect the token `step` further on."""
+        """Posted to inspect the token `step` further on."""
 
         def __init__(self, step: int) -> None:
             super().__init__()
@@ -124,7 +124,7 @@ class Inspector(LinePanel, can_focus=True):
         self.update_lines()
 
     def refresh_tail(self) -> None:
-        """Looks whether the token at this position has changed, as it can while beams compete."""
+        """Shows the token again if it has changed, as it can while beams compete."""
         transcript, index = self._transcript, self._index
         if transcript is None or index is None:
             return
@@ -209,7 +209,7 @@ class Inspector(LinePanel, can_focus=True):
         return lines
 
     def _numbers(self, token: TokenView, transcript: Transcript) -> str:
-        """The strategy's own numbers of a token; ids as the text of what they stand for."""
+        """Writes the strategy's own numbers of a token; ids as the text of their token."""
         decoder = strategy_of(transcript)
         written = []
         for name, value in token.extras.items():
@@ -232,7 +232,7 @@ class Inspector(LinePanel, can_focus=True):
         )
 
     def _table(self, width: int, height: int) -> list[Line]:
-        """The alternatives with the strategy's own numbers; probabilities where there is room beside them."""
+        """Draws the alternatives with the strategy's numbers, and probabilities where there is room."""
         names = [sanitise(name, keep_newlines=False)[:_LONGEST_NAME] for name in self._columns]
         cells = [max(len(name), 5) + 1 for name in names]
         room = width - sum(cells)
@@ -272,7 +272,7 @@ class Inspector(LinePanel, can_focus=True):
         return lines
 
     def _own_numbers(self, row: Row, cells: Sequence[int]) -> str:
-        """The strategy's numbers of an alternative; where it was removed, by what, over as many as needed."""
+        """Writes the strategy's numbers of an alternative; over them the parameter that removed it."""
         own = row.own or (nan,) * len(cells)
         shown = "".join(f"{compact_float(each):>{n}}" for each, n in zip(own, cells, strict=True))
         if not own or own[-1] != -inf:
@@ -304,7 +304,7 @@ class Inspector(LinePanel, can_focus=True):
         self.post_message(self.MoveToken(step))
 
     def action_take(self) -> None:
-        """Asks for the marked alternative; the token itself is no alternative."""
+        """Asks for the marked alternative, unless it is the token itself."""
         if self._token is None or self.marked >= len(self._rows):
             return
         row = self._rows[self.marked]
@@ -329,7 +329,7 @@ class Inspector(LinePanel, can_focus=True):
 
 
 def visible(text: str) -> str:
-    """A token's text in quotes, with everything in it to be seen; indentations differ by length alone."""
+    """Quotes a token's text with marks for whatever is invisible in it."""
     shown = sanitise(text, keep_newlines=False, tab="→").replace("␤", "↵")
     return f"“{_INDENTATION.sub(lambda found: f'({len(found[0])} spaces)', shown)}”"
 

@@ -1,4 +1,4 @@
-"""A small panel that is painted line by line, and repaints only the lines that changed."""
+"""Paints a small panel line by line, and only the lines that changed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from textual.filter import LineFilter
 
 Line = tuple[tuple[str, str], ...]
-"""What a line says: parts of text, each with the component class that it is painted in ("" for none)."""
+"""One line: parts of text, each with its component class ("" for none)."""
 
 
 class LinePanel(Widget):
-    """Base of panels whose content is a few lines that follow their size."""
+    """Paints a few lines that follow the panel's size; the base of such panels."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -32,7 +32,7 @@ class LinePanel(Widget):
         self._base: Style | None = None
 
     def compose_lines(self, width: int, height: int) -> list[Line]:
-        """The lines for a size. Texts are sanitised already; what is too long is cut."""
+        """Composes the lines for a size. Texts are sanitised already; long ones are cut."""
         raise NotImplementedError
 
     def update_lines(self) -> None:
@@ -73,7 +73,7 @@ class LinePanel(Widget):
 
 
 def fit_start(text: str, cells: int) -> str:
-    """As much of the beginning as fits, filled up with spaces."""
+    """Cuts a text to its beginning, and pads it with spaces."""
     if cell_len(text) > cells:
         kept, used = "", 0
         for cluster, width in clusters(text):
@@ -85,13 +85,13 @@ def fit_start(text: str, cells: int) -> str:
 
 
 def fit_end(text: str, cells: int) -> str:
-    """As much of the end as fits, filled up with spaces."""
+    """Cuts a text to its end, and pads it with spaces."""
     start = tail_start(text, cells)
     return pad("…" + text[start:] if start else text, cells) if cells > 0 else ""
 
 
 def tail_start(text: str, cells: int) -> int:
-    """Where the end of a text begins that fits after an ellipsis; 0 if all of it fits."""
+    """Finds the start of the end that fits behind an ellipsis; 0 if all of the text fits."""
     if cell_len(text) <= cells:
         return 0
     # Far more characters than fit never need measuring; combining marks take some of them.
@@ -105,5 +105,5 @@ def tail_start(text: str, cells: int) -> int:
 
 
 def pad(text: str, cells: int) -> str:
-    """Fills up with spaces."""
+    """Pads a text with spaces."""
     return text + " " * (cells - cell_len(text))

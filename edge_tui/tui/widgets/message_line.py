@@ -1,4 +1,4 @@
-"""The line above the keys: what happened last. Errors stay until something else does."""
+"""Shows the newest message in the line above the keys."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MARK: dict[str, tuple[str, str]] = {
 
 
 class MessageLine(Widget):
-    """One sentence; too long for the line, it is in the tooltip."""
+    """Shows one sentence; the tooltip has one that is too long for the line."""
 
     DEFAULT_CSS = """
     MessageLine { height: 1; }
@@ -31,7 +31,7 @@ class MessageLine(Widget):
     kind: reactive[Kind] = reactive[Kind]("info")
 
     def say(self, message: str, kind: Kind = "info") -> None:
-        """Shows a sentence that may hold anything."""
+        """Shows a sentence, made safe to show."""
         self.message = sanitise(message, keep_newlines=False)
         self.kind = kind
         # A string would be parsed as markup.

@@ -1,4 +1,4 @@
-"""The parameters of the chosen strategy and the settings of a run: seen, turned, typed."""
+"""Shows and edits the parameters of the strategy and the settings of a run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class ParameterTable(Widget, can_focus=True):
-    """One line per value; the chosen one stands out, and the table scrolls to keep it in sight."""
+    """Draws one line per value, and scrolls to keep the chosen one in sight."""
 
     DEFAULT_CSS = """
     ParameterTable { height: 1fr; }
@@ -41,18 +41,18 @@ class ParameterTable(Widget, can_focus=True):
 
     @dataclass
     class Changed(Message):
-        """A value was changed by key."""
+        """Posted when a value has changed."""
 
         key: str
 
     class Edit(Message):
-        """The value of the chosen line is to be typed."""
+        """Posted to edit the value of the chosen line as text."""
 
     class Explain(Message):
-        """What the chosen parameter does is to be shown."""
+        """Posted to explain the chosen parameter."""
 
     class Moved(Message):
-        """Another line was chosen."""
+        """Posted when another line is chosen."""
 
     def __init__(self, run_params: RunParams) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class ParameterTable(Widget, can_focus=True):
         return self._rows[min(self.index, len(self._rows) - 1)]
 
     def reload(self) -> None:
-        """Reads the values anew; stays on the same key where it still exists."""
+        """Reads the values again; stays on the same key where it still exists."""
         key = self.row.key
         self._rows = self.run_params.rows()
         keys = [row.key for row in self._rows]
@@ -216,7 +216,7 @@ class ParameterTable(Widget, can_focus=True):
 
 
 class ValueInput(Field):
-    """The field in which a value is typed; esc leaves everything as it was."""
+    """Edits a value as text; esc leaves it as it was."""
 
     DEFAULT_CSS = """
     ValueInput { height: 1; border: none; padding: 0 1; background: $panel; }
@@ -225,7 +225,7 @@ class ValueInput(Field):
     BINDINGS: ClassVar[list[Binding]] = bindings("value")  # type: ignore[assignment]
 
     class Left(Message):
-        """Typing was given up."""
+        """Posted when the user leaves the field without a value."""
 
     def __init__(self) -> None:
         super().__init__(select_on_focus=True)
@@ -235,7 +235,7 @@ class ValueInput(Field):
 
 
 class Parameters(Vertical):
-    """Table, field and help line together."""
+    """Lays out the table, the field and the help line."""
 
     DEFAULT_CSS = """
     Parameters { border: round $border-blurred; }
@@ -265,11 +265,11 @@ class Parameters(Vertical):
         self.explain()
 
     def reload(self) -> None:
-        """Shows the run_params' values as they are now."""
+        """Reads the values again."""
         self.table.reload()
 
     def explain(self) -> None:
-        """One line of help on the chosen value, where it comes from, and when a change holds."""
+        """Shows help on the chosen value, its source, and when a change holds."""
         self.remove_class("-refused")
         row = self.table.row
         when = "" if row.live else " · next run"
@@ -277,7 +277,7 @@ class Parameters(Vertical):
         self._say(row.help)
 
     def _say(self, sentence: str) -> None:
-        """Shows a sentence, as much of it as there is room for."""
+        """Shows a sentence, cut to the room for it."""
         self._said = sentence
         width, height = self.help_line.size
         said = sanitise(sentence, keep_newlines=False)
@@ -291,7 +291,7 @@ class Parameters(Vertical):
         self.call_after_refresh(lambda: self._say(self._said))
 
     def refuse(self, key: str, message: str) -> None:
-        """Says at the field why a value cannot be used."""
+        """Shows at the field why a value is refused."""
         self.table.choose(key)
         self.call_after_refresh(self._show_refusal, message)
 

@@ -1,4 +1,4 @@
-"""The prompt: several lines, pastes of any length, never lost; at its edges up and down recall others."""
+"""Edits the prompt; at its edges up and down recall earlier prompts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Prompt(TextArea):
-    """A text area whose content is what the next run reads."""
+    """Edits the text of the next run."""
 
     DEFAULT_CSS = """
     Prompt { border: round $border-blurred; padding: 0 1; background: $background; }
@@ -28,7 +28,7 @@ class Prompt(TextArea):
 
     @dataclass
     class Recall(Message):
-        """The prompt before (−1) or after (1) is wanted."""
+        """Posted to recall the prompt before (−1) or after (1)."""
 
         step: int
 
@@ -48,7 +48,7 @@ class Prompt(TextArea):
         return in_text(super().get_line_filters())
 
     def on_paste(self, event: events.Paste) -> None:
-        """The text area takes it; nobody else shall."""
+        """Stops the event, which the text area has taken."""
         event.stop()
 
     def action_cursor_up(self, select: bool = False) -> None:
@@ -64,12 +64,12 @@ class Prompt(TextArea):
             super().action_cursor_down(select)
 
     def put(self, text: str, *, at_start: bool = False) -> None:
-        """Another text in place of this one; ctrl+z brings this one back."""
+        """Replaces the text; ctrl+z brings the old one back."""
         self.replace(sanitise(text, tab="\t"), self.document.start, self.document.end)
         self.move_cursor(self.document.start if at_start else self.document.end)
 
     def type(self, text: str) -> None:
-        """Adds what was typed or pasted elsewhere and belongs here."""
+        """Appends text that was typed or pasted elsewhere, and takes the focus."""
         self.focus()
         self.move_cursor(self.document.end)
         self.insert(text)

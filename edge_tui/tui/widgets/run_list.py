@@ -1,4 +1,4 @@
-"""A list of kept runs. Only the lines in sight are ever made, so that ten thousand open at once."""
+"""Lists stored runs, and makes only the lines in sight, so that ten thousand open at once."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from edge_tui.tui.widgets.line_panel import Line
 
 _WIDE = 84
-"""From this width on the model is shown as well."""
+"""Least width that shows the model as well."""
 _MARKS = {"running": "…", "finished": " ", "failed": "✗", "interrupted": "↯"}
 
 
 class RunList(LinePanel):
-    """One line for each run: when, strategy, length, prompt. The owner moves the cursor."""
+    """Draws one line for each run: time, strategy, length, prompt. The owner moves the cursor."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "run-list--here",
@@ -51,10 +51,10 @@ class RunList(LinePanel):
     """Line under the cursor."""
 
     class Moved(Message):
-        """The cursor is on another run, or on none."""
+        """Posted when the cursor is on another run, or on none."""
 
     class Opened(Message):
-        """The run under the cursor was clicked again."""
+        """Posted when the run under the cursor is clicked again."""
 
     def __init__(self, titles: Mapping[str, str], *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -133,7 +133,7 @@ class RunList(LinePanel):
 
 
 def when(created: float, now: float | None = None) -> str:
-    """A moment in eleven cells: day and time within half a year, else the date."""
+    """Writes a moment in eleven cells: day and time within half a year, else the date."""
     local = time.localtime(created)
     recent = abs((time.time() if now is None else now) - created) < 183 * 86_400
     return time.strftime("%m-%d %H:%M" if recent else "%Y-%m-%d ", local)

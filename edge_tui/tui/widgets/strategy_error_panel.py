@@ -1,4 +1,4 @@
-"""What is wrong with a strategy of the user's own, and in which line."""
+"""Shows the error of a strategy file, with the lines around it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LIMIT = 1_000_000
 
 
 class StrategyErrorPanel(Static):
-    """Hidden while all is well."""
+    """Shows one problem of a strategy file; hidden without one."""
 
     DEFAULT_CSS = """
     StrategyErrorPanel { display: none; height: auto; border: round $error; border-title-color: $error;
@@ -32,9 +32,9 @@ class StrategyErrorPanel(Static):
         super().__init__(markup=False)
         self.problem: Problem | None = None
         self.while_running = False
-        """Whether it was a step that failed, rather than the reading of the file."""
+        """True where a step failed, False where the file could not be read."""
         self.reverted = False
-        """Whether the version before, which has run, is in use again."""
+        """True where the version before, which has run, is in use again."""
 
     def show(self, problem: Problem | None, *, while_running: bool = False, reverted: bool = False) -> None:
         """Shows a problem, or nothing."""
@@ -46,7 +46,7 @@ class StrategyErrorPanel(Static):
         self._write()
 
     def _write(self) -> None:
-        """Says what is wrong and shows the lines around it, those cut to the panel's width."""
+        """Writes the problem and the lines around it, cut to the panel's width."""
         problem = self.problem
         if problem is None:
             return
@@ -69,7 +69,7 @@ class StrategyErrorPanel(Static):
 
 
 def _excerpt(problem: Problem) -> list[tuple[int, str]]:
-    """The line at fault and its neighbours, numbered from 1, without the indentation that all have."""
+    """Reads the line at fault and its neighbours, numbered from 1, without their common indentation."""
     if not problem.line:
         return []
     try:

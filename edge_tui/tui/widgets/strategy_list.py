@@ -1,4 +1,4 @@
-"""The first nine strategies with their digits; the chosen one is always among what is shown."""
+"""Shows the first nine strategies with their digits, and the chosen one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DIGITS = 9
 
 
 class StrategyList(Widget):
-    """A list to look at and to click; the keyboard reaches it through the digits."""
+    """Lists strategies to look at and to click; the keyboard reaches it through the digits."""
 
     DEFAULT_CSS = """
     StrategyList { height: auto; border: round $border-blurred; padding: 0 1; }
@@ -36,11 +36,11 @@ class StrategyList(Widget):
     """Two where height is scarce."""
 
     refusals: reactive[dict[str, str]] = reactive({})
-    """Why the engine cannot run a strategy, by name; those are greyed out."""
+    """The engine's refusals of strategies, by name; those are greyed out."""
 
     @dataclass
     class Selected(Message):
-        """A strategy was clicked."""
+        """Posted when a strategy is clicked."""
 
         name: str
 
@@ -51,7 +51,7 @@ class StrategyList(Widget):
 
     @property
     def lines(self) -> list[Decoder]:
-        """What is shown: the first nine, and the chosen one if it is none of them."""
+        """The strategies in the list: the first nine, and the chosen one if it is none of them."""
         first = self.decoders[:DIGITS]
         return first + [d for d in self.decoders[DIGITS:] if d.name == self.chosen]
 

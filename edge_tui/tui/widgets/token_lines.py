@@ -1,4 +1,4 @@
-"""Lines of coloured tokens that grow: wrapping, following and drawing. The cursor is `token_pane`'s."""
+"""Wraps, scrolls and draws a growing transcript. The cursor is `token_pane`'s."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _SLICE = 0.008
 _AT_ONCE = 8_000
 """Tokens that are taken over at a time."""
 _BLANK = -1
-"""Where the line is kept that stands below the text."""
+"""Key of the blank line below the text."""
 
 
 class TokenLines(ScrollView):
@@ -90,13 +90,13 @@ class TokenLines(ScrollView):
     show_final: reactive[bool] = reactive(False, repaint=False)
     """Colour by the probability that was drawn from, rather than the model's own."""
     colour_by: reactive[ColourBy] = reactive[ColourBy]("probability", repaint=False)
-    """What the colours mean."""
+    """Meaning of the colours."""
     empty_text: reactive[str] = reactive("")
-    """What to say when there is nothing to show."""
+    """Text of an empty pane."""
     folding: reactive[bool] = reactive(True, repaint=False)
-    """Whether what lies between `<think>` and `</think>` is left out."""
+    """True where the text between `<think>` and `</think>` is left out."""
     following: reactive[bool] = reactive(True, repaint=False)
-    """Whether the newest token is kept in sight."""
+    """True while the newest token is kept in sight."""
 
     def __init__(self, empty_text: str = "", **options: Any) -> None:
         super().__init__(**options)
@@ -130,7 +130,7 @@ class TokenLines(ScrollView):
         self.refresh()
 
     def refresh_tail(self) -> None:
-        """Takes over what the transcript has gained (or lost) since the last call."""
+        """Shows the tokens that the transcript has gained (or lost) since the last call."""
         transcript = self.transcript
         if transcript is None or not self.is_mounted:
             return
@@ -170,7 +170,7 @@ class TokenLines(ScrollView):
 
     @property
     def laid_out(self) -> int:
-        """How many tokens have taken their place in lines."""
+        """The number of tokens that have been wrapped into lines."""
         return min(len(self._text), self._wrap.wrapped_count)
 
     @property
@@ -187,7 +187,7 @@ class TokenLines(ScrollView):
 
     @property
     def _line_width(self) -> int:
-        """One column stays free: for a hanging space, and to show a line break under the cursor."""
+        """Columns of text; one stays free for a hanging space, and for a line break under the cursor."""
         return max(self.scrollable_content_region.width - 1, 1)
 
     @property
@@ -195,7 +195,7 @@ class TokenLines(ScrollView):
         return max(self.scrollable_content_region.height, 1)
 
     def _take_back(self, count: int) -> int:
-        """Forgets the lines from token `count` on; returns the first line that differs."""
+        """Drops the lines from token `count` on; returns the first line that differs."""
         if self._coming is not None:
             self._coming.truncate(count)
         return self._wrap.truncate(count)
@@ -296,8 +296,9 @@ class TokenLines(ScrollView):
         self._mark_offsets(self.mouse_hover)
 
     def _mark_offsets(self, wanted: bool) -> None:
-        """Selecting by mouse needs each segment to know its place, which makes every style unique and
-        drawing slow: only while the mouse is here.
+        """Adds offsets to segments, which selecting by mouse needs, only while the mouse is here.
+
+        They make each style unique, and drawing slow.
         """
         if wanted != self._offsets:
             self._offsets = wanted
@@ -309,7 +310,7 @@ class TokenLines(ScrollView):
     watch_colour_by = watch_show_final
 
     def watch_folding(self) -> None:
-        """Lays the tokens out anew, and stays where it was."""
+        """Wraps the tokens again, and stays at the same token."""
         if self.transcript is None:
             return
         top, following = self._token_at_top(), self.following
@@ -384,7 +385,7 @@ class TokenLines(ScrollView):
 
     @property
     def marked(self) -> int | None:
-        """The token that is drawn as being under the cursor."""
+        """The token that is drawn under the cursor."""
         return None
 
     def _refresh_lines(self, first: int, stop: int) -> None:

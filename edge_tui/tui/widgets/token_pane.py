@@ -1,4 +1,4 @@
-"""The live token pane: thousands of tokens a second, each coloured by how expected it was, and a cursor."""
+"""Adds a cursor to the lines of tokens, for thousands of tokens a second."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class TokenPane(TokenLines, can_focus=True):
-    """A growing transcript with a cursor that goes from token to token, by keys or the mouse."""
+    """Shows a growing transcript with a cursor that goes from token to token, by keys or the mouse."""
 
     BINDINGS: ClassVar[list[Binding]] = bindings("tokens")  # type: ignore[assignment]
 
@@ -27,7 +27,7 @@ class TokenPane(TokenLines, can_focus=True):
     """Position of the token under the cursor on the transcript's path, or None."""
 
     class CursorMoved(Message):
-        """The cursor is on another token, or (None) on none."""
+        """Posted when the cursor is on another token, or (None) on none."""
 
         def __init__(self, pane: TokenPane, index: int | None) -> None:
             super().__init__()
@@ -39,7 +39,7 @@ class TokenPane(TokenLines, can_focus=True):
             return self.pane
 
     class Opened(Message):
-        """The user wants to see the alternatives of a token (enter, or a click on the cursor)."""
+        """Posted to show the alternatives of a token (enter, or a click on the cursor)."""
 
         def __init__(self, pane: TokenPane, index: int) -> None:
             super().__init__()
@@ -51,7 +51,7 @@ class TokenPane(TokenLines, can_focus=True):
             return self.pane
 
     class TakeAlternative(Message):
-        """The user wants the run to be cut before `index` and to go on with `token_id` there."""
+        """Posted to cut the run before `index` and to go on with `token_id` there."""
 
         def __init__(self, index: int, token_id: int) -> None:
             super().__init__()
@@ -59,7 +59,7 @@ class TokenPane(TokenLines, can_focus=True):
             self.token_id = token_id
 
     class FollowChanged(Message):
-        """The pane began or ceased to follow the newest token."""
+        """Posted when the pane begins or ceases to follow the newest token."""
 
         def __init__(self, pane: TokenPane, following: bool) -> None:
             super().__init__()
@@ -73,14 +73,14 @@ class TokenPane(TokenLines, can_focus=True):
     _goal_x: int | None = None
     """Column that going up and down aims for."""
     _stays: bool = False
-    """Whether the cursor is put somewhere without going there."""
+    """True while the cursor moves without scrolling."""
 
     def show(self, transcript: Transcript | None) -> None:
         super().show(transcript)
         self.cursor = None
 
     def put_cursor(self, index: int) -> None:
-        """Puts the cursor on a token. What is in sight stays in sight, the newest token above all."""
+        """Puts the cursor on a token without scrolling."""
         self._stays = True
         try:
             self.cursor = index
@@ -119,7 +119,7 @@ class TokenPane(TokenLines, can_focus=True):
             self.post_message(self.CursorMoved(self, new))
 
     def _lines_of(self, token: int) -> tuple[int, int]:
-        """First and last line on which a token is drawn, or marked."""
+        """Finds the first and last line on which a token is drawn, or marked."""
         return self._wrap.line_of(token), self._wrap.line_of(min(token + 2, self._wrap.wrapped_count))
 
     def _scroll_into_view(self, first: int) -> None:
@@ -132,7 +132,7 @@ class TokenPane(TokenLines, can_focus=True):
             self.scroll_to(y=first - self._height + 1, animate=False, immediate=True)
 
     def _start(self) -> int | None:
-        """Where a cursor that isn't there yet appears: the last token in sight."""
+        """Finds the first position of the cursor: the last token in sight."""
         if not len(self._text):
             return None
         bottom = min(round(self.scroll_y) + self._height, len(self._wrap)) - 1

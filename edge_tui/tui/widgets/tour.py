@@ -1,4 +1,4 @@
-"""Five steps for someone's first start: a card that waits until each has been done."""
+"""Leads through five steps at the first start: a card waits until each is done."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Deed = Literal["run", "token", "strategy", "parameter", "help"]
 
 
 class Step(NamedTuple):
-    """One step: what it is about, what to do, and what counts as having done it."""
+    """Describes one step: its title, its text, and the deed that completes it."""
 
     title: str
     text: str
@@ -48,7 +48,7 @@ STEPS = (
 
 
 class TourCard(Static):
-    """Lies over the tokens' lower corner and takes no keys; hidden unless the tour goes on."""
+    """Shows the current step over the tokens' lower corner; takes no keys."""
 
     DEFAULT_CSS = """
     TourCard { layer: above; dock: bottom; display: none; width: 44; height: auto; margin: 0 0 5 2;
@@ -85,7 +85,7 @@ class TourCard(Static):
             self.leave()
 
     def done(self, deed: Deed) -> None:
-        """The user did something; if the tour waited for it, the next step comes."""
+        """Goes to the next step if the tour waited for this deed."""
         if self.step is None or self.step.deed != deed:
             return
         assert self._at is not None
@@ -105,12 +105,12 @@ class TourCard(Static):
 
 
 def toured() -> bool:
-    """Whether the tour was seen to its end, or left."""
+    """Tells whether the tour was completed, or left."""
     return exists(_mark())
 
 
 def remember() -> None:
-    """Notes that the tour need not come again; where nothing can be written, it will."""
+    """Writes down that the tour need not come again."""
     with suppress(OSError):
         _mark().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _mark().touch()

@@ -1,4 +1,4 @@
-"""The turns of a conversation: two lines for each exchange, the chosen one's answer is in the token pane."""
+"""Lists the turns of a conversation in two lines each; the token pane shows the chosen one's answer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LEAD = 10
 
 
 class Turns(LinePanel, can_focus=True):
-    """Grows by two lines with each exchange up to a limit, and never while an answer is written."""
+    """Draws two lines for each exchange, up to a limit; never grows while an answer is written."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "turns--who",
@@ -56,18 +56,18 @@ class Turns(LinePanel, can_focus=True):
 
     @dataclass
     class Chosen(Message):
-        """Another exchange was chosen."""
+        """Posted when another exchange is chosen."""
 
         number: int
 
     @dataclass
     class Edit(Message):
-        """The prompt of an exchange is to be changed."""
+        """Posted to change the prompt of an exchange."""
 
         number: int
 
     class Read(Message):
-        """The user wants to go to the tokens of the chosen answer."""
+        """Posted to go to the tokens of the chosen answer."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -76,7 +76,7 @@ class Turns(LinePanel, can_focus=True):
         self.limit = 4
 
     def show(self, exchanges: Sequence[Exchange], chosen: int) -> None:
-        """Shows other exchanges, or what has become of them."""
+        """Shows other exchanges, or their new state."""
         self._exchanges = exchanges
         self.set_reactive(Turns.chosen, chosen)
         # One line more is the rule below.
@@ -139,7 +139,7 @@ class Turns(LinePanel, can_focus=True):
 
 
 def _marked(text: str, names: Sequence[str], style: str) -> list[tuple[str, str]]:
-    """A text in pieces, each with its style: names of control tokens that the model obeyed stand out."""
+    """Splits a text into styled pieces; the control tokens that the model obeyed stand out."""
     shown = sorted((_one_line(name) for name in names), key=len, reverse=True)
     words = re.compile(f"({'|'.join(map(re.escape, shown))})") if shown else None
     parts = words.split(text) if words else [text]
