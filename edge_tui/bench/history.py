@@ -51,8 +51,8 @@ def fill(store: Store, runs: int) -> None:
     for start in range(0, runs, 500):
         with store.transaction():
             for i in range(start, min(start + 500, runs)):
-                run = store.begin(f"{i:016x}", now - i, Request(text(12)))
-                store.finish(run, "finished", text(_ANSWER))
+                run = store.insert_run(f"{i:016x}", now - i, Request(text(12)))
+                store.finish_run(run, "finished", text(_ANSWER))
 
 
 async def opened(path: Path, runs: int) -> tuple[list[float], list[float]]:
@@ -149,7 +149,7 @@ def recorded(path: Path, rounds: int, tokens: int) -> tuple[list[float], float, 
     store = Store(path)
     kept = sum(entry.tokens for entry in store.runs())
     # What ids mean is kept once for all runs, and an empty file has its tables.
-    size = store._rows("SELECT sum(length(data)) FROM chunks")[0][0]
+    size = store.rows("SELECT sum(length(data)) FROM chunks")[0][0]
     store.close()
     return ratios, size / kept, recorder.spent / kept
 

@@ -16,7 +16,7 @@ from edge_tui.history import formats
 from edge_tui.history.compare import compare
 from edge_tui.history.formats import facts, lossless
 from edge_tui.history.restore import recover, transcript_of
-from edge_tui.history.salvage import open_whole
+from edge_tui.history.salvage import open_or_rebuild
 from edge_tui.history.schema import HistoryError, default_path
 from edge_tui.util.sanitise import sanitise
 from edge_tui.util.user_file import error_reason
@@ -36,7 +36,7 @@ def run(flags: Mapping[str, Any]) -> int:
         HistoryError: the history or the named run cannot be used.
     """
     try:
-        with closing(open_whole(default_path())) as store:
+        with closing(open_or_rebuild(default_path())) as store:
             if store.problem:
                 fail(store.problem)
             recover(store, time.time())
@@ -90,11 +90,11 @@ def _diff(store: Store, flags: Mapping[str, Any]) -> int:
         shown = [sanitise(value, keep_newlines=False)[:70] or "–" for value in (each.first, each.second)]
         print(f"{each.name:<18} {shown[0]}  →  {shown[1]}")
     print(seen.verdict)
-    if seen.parted:
-        print(f"\n… {_safe(''.join(one.texts(max(seen.shared - 12, 0), seen.shared)))}")
+    if seen.diverges:
+        print(f"\n… {_safe(''.join(one.texts(max(seen.common_length - 12, 0), seen.common_length)))}")
         for mark, transcript in (("<", one), (">", other)):
-            print(f"{mark} {_safe(''.join(transcript.texts(seen.shared, seen.shared + 12)))}")
-    return int(seen.parted)
+            print(f"{mark} {_safe(''.join(transcript.texts(seen.common_length, seen.common_length + 12)))}")
+    return int(seen.diverges)
 
 
 def _export(store: Store, flags: Mapping[str, Any]) -> int:
@@ -102,7 +102,7 @@ def _export(store: Store, flags: Mapping[str, Any]) -> int:
     output = flags["output"]
     kind = flags["format"] or (Path(output).suffix[1:] if output else "")
     kind = kind if kind in formats.FORMATS else "md"
-    data = formats.render(kind, stored, transcript, store.pieces(stored.model), flags["theme"])
+    data = formats.render(kind, stored, transcript, store.token_strings(stored.model), flags["theme"])
     if output:
         Path(output).write_bytes(data)
     elif sys.stdout.isatty():
@@ -117,7 +117,7 @@ def _import(store: Store, flags: Mapping[str, Any]) -> int:
     for name in flags["files"]:
         try:
             stored = lossless.load(Path(name).read_bytes())
-            entry = store.insert(stored, transcript_of(stored).text)
+            entry = store.import_run(stored, transcript_of(stored).text)
         except HistoryError as error:
             status = fail(f"{name}: {error}")
         else:

@@ -109,7 +109,7 @@ def _decode(request: Request, settings: Settings, options: Options) -> int:
     from edge_tui.engine.local import LocalEngine
 
     engine: Engine = LocalEngine(settings.specs())
-    recorder = recorder_of(settings, offers=False)
+    recorder = recorder_of(settings, interrupt_on_exit=False)
     if recorder is not None:
         engine = recorder.record(engine)
     writer = _writer(options, settings, engine)

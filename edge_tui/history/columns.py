@@ -1,4 +1,4 @@
-"""Columns of tokens as bytes: about 170 a token with twenty alternatives of two distributions each.
+"""Packs columns of tokens into bytes: about 170 a token with twenty alternatives of two distributions each.
 
 Numbers are little-endian and split into their bytes' planes, which is what makes them compressible: the
 high bytes of neighbouring log-probabilities are alike, the low ones are noise. Nothing is rounded.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _FORMAT = 1
 _WITH_CANDIDATES = 2
-"""The same with what the strategy tells of alternatives."""
+"""The same with candidates."""
 _HEAD = struct.Struct("<BIHH")
 """Format, records, alternatives, extra columns."""
 _LEVEL = 1
@@ -38,11 +38,11 @@ _WIDE = (
 
 
 class DamagedColumns(ValueError):
-    """Bytes that are no columns of tokens."""
+    """Bytes do not hold columns of tokens."""
 
 
 def pack(batch: TokenBatch) -> bytes:
-    """A batch as bytes; the run's id is not part of them."""
+    """Packs a batch; the run's id is not part of it."""
     import numpy as np
 
     texts = [text.encode("utf-8", "surrogatepass") for text in batch.text]
@@ -58,14 +58,14 @@ def pack(batch: TokenBatch) -> bytes:
 
 
 def unpack(data: bytes, run: int = 0) -> TokenBatch:
-    """The batch that `pack` wrote.
+    """Unpacks a batch that `pack` wrote.
 
     Args:
         data: The bytes.
-        run: Id of the run that the batch is to belong to.
+        run: Id of the run for the batch.
 
     Raises:
-        DamagedColumns: they are cut off or were never such.
+        DamagedColumns: they are cut off, or something else.
     """
     try:
         form, n, top, extras = _HEAD.unpack_from(data)
@@ -87,13 +87,13 @@ def unpack(data: bytes, run: int = 0) -> TokenBatch:
         else:
             columns[each.name] = _fit(reader.wide(top).view(f"<{each.dtype}"), each.empty)
     if form == _WITH_CANDIDATES:
-        told = reader.wide(2 * top * extras).view("<f4").reshape(-1, top)
-        columns["candidates"] = _fit(told, _CANDIDATES.empty).reshape(n, *_CANDIDATES.shape(extras))
+        candidates = reader.wide(2 * top * extras).view("<f4").reshape(-1, top)
+        columns["candidates"] = _fit(candidates, _CANDIDATES.empty).reshape(n, *_CANDIDATES.shape(extras))
     return TokenBatch(run=run, text=reader.texts(lengths.tolist()), **columns)
 
 
 def join(batches: Sequence[TokenBatch]) -> TokenBatch:
-    """One batch of several of the same run, in their order; at least one."""
+    """Joins batches of the same run, at least one, in their order."""
     import numpy as np
 
     if len(batches) == 1:
@@ -102,15 +102,15 @@ def join(batches: Sequence[TokenBatch]) -> TokenBatch:
         each.name: np.concatenate([getattr(batch, each.name) for batch in batches])
         for each in (*_NARROW, *_WIDE)
     }
-    told = [batch.candidates for batch in batches if batch.candidates is not None]
-    if len(told) == len(batches):
-        columns["candidates"] = np.concatenate(told)
+    candidates = [batch.candidates for batch in batches if batch.candidates is not None]
+    if len(candidates) == len(batches):
+        columns["candidates"] = np.concatenate(candidates)
     text = tuple(text for batch in batches for text in batch.text)
     return TokenBatch(run=batches[0].run, text=text, **columns)
 
 
 def _bits(column: NDArray[Any]) -> NDArray[Any]:
-    """Numbers as 32-bit patterns."""
+    """Views numbers as 32-bit patterns."""
     import numpy as np
 
     kind = "<i4" if column.dtype.kind == "i" else "<f4"
@@ -118,7 +118,7 @@ def _bits(column: NDArray[Any]) -> NDArray[Any]:
 
 
 def _planes(rows: NDArray[Any]) -> bytes:
-    """Row by row, and of each row first the lowest bytes of all its numbers, at last the highest."""
+    """Writes row by row, and of each row first the lowest bytes of all its numbers, at last the highest."""
     import numpy as np
 
     height, width = rows.shape
@@ -126,7 +126,7 @@ def _planes(rows: NDArray[Any]) -> bytes:
 
 
 def _fit(wide: NDArray[Any], empty: float) -> NDArray[Any]:
-    """As many alternatives as this version records: others are cut off or stay empty."""
+    """Cuts or fills columns to as many alternatives as this version records."""
     import numpy as np
 
     if wide.shape[1] == TOP:
@@ -146,7 +146,7 @@ class _Reader:
         self._at = 0
 
     def take(self, height: int, width: int | None = None) -> NDArray[Any]:
-        """So many rows of numbers, as `_planes` wrote them: int32 `[height, width]`, else `[height, n]`."""
+        """Reads rows that `_planes` wrote: int32 `[height, width]`, or `[height, n]` without a width."""
         import numpy as np
 
         width = self._n if width is None else width
@@ -159,11 +159,11 @@ class _Reader:
         return rows.reshape(height, width)
 
     def wide(self, width: int) -> NDArray[Any]:
-        """The next wide column: int32 `[n, width]`."""
+        """Reads a wide column: int32 `[n, width]`."""
         return self.take(1, self._n * width).reshape(self._n, width)
 
     def texts(self, lengths: Sequence[int]) -> tuple[str, ...]:
-        """What is left: texts of so many bytes each."""
+        """Reads texts of so many bytes each, which come last."""
         texts = []
         for length in lengths:
             raw = self._body[self._at : self._at + length]

@@ -1,4 +1,4 @@
-"""Two runs side by side: where they part, and what was different before they did."""
+"""Compares two runs: the tokens that they share, and the settings in which they differ."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A setting in which two runs differ; "" where a run has none."""
+    """Holds a setting in which two runs differ; "" where a run has none."""
 
     name: str
     first: str
@@ -24,27 +24,27 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What two runs have in common and what not.
+    """Holds what two runs have in common and what not.
 
     Attributes:
-        settings: What was set differently, in the order in which it takes effect.
-        shared: How many leading tokens are the same.
-        parted: Whether both go on after those, each with a token of its own.
+        settings: Different settings, in the order in which they take effect.
+        common_length: Leading tokens that are the same.
+        diverges: True where both go on after those, each with a token of its own.
     """
 
     settings: tuple[Difference, ...]
-    shared: int
-    parted: bool
+    common_length: int
+    diverges: bool
 
     @property
     def verdict(self) -> str:
         """One sentence."""
-        if not self.parted:
-            return f"No token differs in the {self.shared:,} that both have."
-        if not self.shared:
+        if not self.diverges:
+            return f"No token differs in the {self.common_length:,} that both have."
+        if not self.common_length:
             return "They differ from the first token on."
-        same = "first token is" if self.shared == 1 else f"first {self.shared:,} tokens are"
-        return f"The {same} the same; they part at #{self.shared:,}."
+        same = "first token is" if self.common_length == 1 else f"first {self.common_length:,} tokens are"
+        return f"The {same} the same; they part at #{self.common_length:,}."
 
 
 def compare(first: StoredRun, one: Transcript, second: StoredRun, other: Transcript) -> Comparison:
@@ -57,7 +57,8 @@ def compare(first: StoredRun, one: Transcript, second: StoredRun, other: Transcr
         other: Its transcript.
     """
     a, b = one.ids(), other.ids()
-    shared = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    shorter = min(len(a), len(b))
+    common = next((i for i in range(shorter) if a[i] != b[i]), shorter)
     here, there = _settings(first), _settings(second)
     names = [*here, *(name for name in there if name not in here)]
     differences = tuple(
@@ -65,7 +66,7 @@ def compare(first: StoredRun, one: Transcript, second: StoredRun, other: Transcr
         for name in names
         if here.get(name, "") != there.get(name, "")
     )
-    return Comparison(differences, shared, shared < min(len(a), len(b)))
+    return Comparison(differences, common, diverges=common < shorter)
 
 
 def _settings(stored: StoredRun) -> dict[str, str]:
@@ -77,12 +78,12 @@ def _settings(stored: StoredRun) -> dict[str, str]:
     found |= _conversation(request)
     found["strategy"] = stored.entry.strategy
     if started is not None:
-        found |= {name: _written(resolved.value) for name, resolved in started.values.items()}
+        found |= {name: _setting_text(resolved.value) for name, resolved in started.values.items()}
         found["seed"] = str(started.seed)
     found |= {"max_length": str(request.max_length), "stop": " | ".join(map(repr, request.stop))}
     found["control_tokens"] = str(request.control_tokens)
-    turned = [f"{each.name} {_written(each.value)} from {each.index}" for each in stored.changes]
-    return found | {"turned": ", ".join(turned)}
+    changes = [f"{each.name} {_setting_text(each.value)} from {each.index}" for each in stored.changes]
+    return found | {"turned": ", ".join(changes)}
 
 
 def _conversation(request: Request) -> dict[str, str]:
@@ -92,5 +93,5 @@ def _conversation(request: Request) -> dict[str, str]:
     return {"system": request.system, "earlier turns": "\n".join(turns)}
 
 
-def _written(value: float | str) -> str:
+def _setting_text(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.6g}"

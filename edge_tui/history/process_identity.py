@@ -1,4 +1,4 @@
-"""Which process writes a run: told apart from any other, also after a restart of the machine."""
+"""Names a process so that no other has the name, also after a restart of the machine."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 import socket
 from functools import cache
 
-SILENCE = 60.0
-"""Seconds without a sign of life after which a process on another machine is taken for dead."""
+TIMEOUT = 60.0
+"""Seconds without a heartbeat after which a process on another machine is taken for dead."""
 _TOLERANCE = 1.0
 """Seconds by which two readings of a process's start may differ."""
 
@@ -17,8 +17,8 @@ def _host() -> str:
     return socket.gethostname()
 
 
-def me() -> str:
-    """This process: host, number and the moment it was started."""
+def own() -> str:
+    """The name of this process: host, number and the moment of its start."""
     return _of(os.getpid())
 
 
@@ -29,20 +29,20 @@ def _of(pid: int) -> str:
     return f"{_host()}/{pid}/{psutil.Process(pid).create_time():.2f}"
 
 
-def alive(owner: str, beat: float, now: float) -> bool:
-    """Whether that process still runs.
+def is_alive(identity: str, heartbeat: float, now: float) -> bool:
+    """Tells whether that process still runs.
 
     Args:
-        owner: As `me` named it.
-        beat: When it last showed a sign of life, in seconds since 1970; what counts on another machine.
+        identity: From `own`.
+        heartbeat: Its newest sign of life, in seconds since 1970; decides for processes of other machines.
         now: The same clock.
     """
     import psutil
 
-    rest, _, began = owner.rpartition("/")
+    rest, _, began = identity.rpartition("/")
     host, _, pid = rest.rpartition("/")
     if host != _host():
-        return now - beat < SILENCE
+        return now - heartbeat < TIMEOUT
     try:
         return abs(psutil.Process(int(pid)).create_time() - float(began)) <= _TOLERANCE
     except (psutil.Error, ValueError):

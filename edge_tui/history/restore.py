@@ -1,4 +1,4 @@
-"""From what is kept of a run back to the transcript that the screen showed."""
+"""Turns a stored run back into the transcript that the screen showed."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 def transcript_of(
     stored: StoredRun, decode: Callable[[Sequence[int]], list[str]] | None = None
 ) -> Transcript:
-    """Replays a run. One whose end nobody saw counts as stopped where its tokens end.
+    """Replays a run. One without a recorded end counts as stopped where its tokens end.
 
     Args:
         stored: The run.
-        decode: Texts of ids, for kept tokens of which no more than the id is known.
+        decode: Texts of ids, for tokens of the prefix of which no more than the id is known.
     """
     run, started = stored.entry.id, started_of(stored)
     previous = None
-    if stored.kept is not None:
+    if stored.prefix is not None:
         previous = Transcript(replace(started, rows=1, prefix_tokens=0))
-        previous.extend(stored.kept)
+        previous.extend(stored.prefix)
     transcript = Transcript(started, previous, stored.request.prefix, decode)
     for batch in stored.batches:
         transcript.extend(batch)
@@ -39,7 +39,7 @@ def transcript_of(
 
 
 def started_of(stored: StoredRun) -> Started:
-    """How the run began, also where it was cut off before anybody could say."""
+    """The event of a run's beginning; made up for a run that was cut off before it."""
     request = stored.request
     started = stored.started or Started(
         run=stored.entry.id,
@@ -57,7 +57,7 @@ def started_of(stored: StoredRun) -> Started:
 
 
 def finished_of(stored: StoredRun) -> Finished:
-    """How the run ended; an interrupted one was stopped by what interrupted it."""
+    """The event of a run's end; an interrupted run counts as cancelled."""
     own = sum(map(len, stored.batches))
     rows = stored.started.rows if stored.started is not None else 1
     return stored.finished or Finished(stored.entry.id, "cancelled", own // rows, 0.0, 0.0)
@@ -67,12 +67,12 @@ def recover(store: Store, now: float) -> list[int]:
     """Marks the runs that a vanished process left behind as interrupted, so that they can be found.
 
     Returns:
-        Ids of those that had got as far as a token, newest first; the others are removed.
+        Ids of those with a token at least, newest first; the others are removed.
     """
     found = []
     for orphan in store.orphans(now):
         if orphan.tokens:
-            store.interrupt(orphan, transcript_of(store.load(orphan.id)).text)
+            store.mark_interrupted(orphan, transcript_of(store.load(orphan.id)).text)
             found.append(orphan.id)
         else:
             store.delete(orphan.id)

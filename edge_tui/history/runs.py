@@ -1,4 +1,4 @@
-"""What is kept of a run, and its way into JSON and back."""
+"""Defines a stored run, and turns dataclasses into JSON and back."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ PREVIEW = 200
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the list.
+    """Describes a run in one line of the list.
 
     Attributes:
         id: Within this history.
         uid: The same wherever the run is carried.
-        created: Seconds since 1970 at which it was asked for.
-        state: How it stands.
-        reason: Why it ended, as the engine says; "" while that is unknown.
+        created: Seconds since 1970 at which it was requested.
+        state: Its state.
+        reason: The engine's reason for the end; "" while that is unknown.
         model: Name of the main model; "" before one was loaded.
         strategy: Registry name.
-        tokens: Tokens of all rows that are kept, those taken over from an earlier run included.
+        tokens: Tokens of all rows, those of the prefix included.
         seconds: From the first token to the last, 0 while unknown.
         prompt: The beginning of the newest user turn.
         answer: The beginning of the answer, "" while it is written.
-        conversation: What ties the turns of a conversation together; "" outside of one.
+        conversation: Name that the turns of a conversation share; "" outside of one.
         turn: Position of the answer among the conversation's turns.
         parent: `uid` of the run whose answer came before in the conversation.
     """
@@ -62,20 +62,20 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:
-    """Everything about one run.
+    """Holds everything about one run.
 
     Attributes:
         entry: Its line in the list.
-        request: What was asked for.
-        started: How it was resolved; None if it never began.
-        finished: How it ended; None if nobody saw it.
-        models: What played each role.
-        versions: Of the programs that took part.
-        changes: Parameters turned while it went on, those of kept tokens included.
-        kept: Tokens taken over from an earlier run, as one row.
+        request: The request.
+        started: The event of its beginning; None if it never began.
+        finished: The event of its end; None for a run that failed or was interrupted.
+        models: Models by role.
+        versions: Versions of the programs that took part, by name.
+        changes: New values of parameters while it went on, and while its prefix came.
+        prefix: Tokens that it continues, as one row.
         batches: Its own tokens, in the order in which they came.
-        message: What went wrong, for a failed run.
-        pieces: Texts of ids, of a run that comes from elsewhere; a history keeps them for a whole model.
+        message: The error, for a failed run.
+        token_strings: Texts of ids, of a run that comes from elsewhere; a history has them for a whole model.
     """
 
     entry: Entry
@@ -85,10 +85,10 @@ class StoredRun:
     models: Mapping[str, Loaded] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     changes: tuple[Change, ...] = ()
-    kept: TokenBatch | None = None
+    prefix: TokenBatch | None = None
     batches: tuple[TokenBatch, ...] = ()
     message: str = ""
-    pieces: Mapping[int, str] = field(default_factory=dict)
+    token_strings: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def prompt(self) -> str:
@@ -109,7 +109,7 @@ def prompt_of(request: Request) -> str:
 
 
 def to_json(value: object) -> str:
-    """A dataclass, or a mapping of such, as compact JSON in ASCII; numbers may be NaN or infinite."""
+    """Writes a dataclass, or a mapping of such, as compact JSON in ASCII; numbers may be NaN or infinite."""
     if isinstance(value, dict):
         value = {key: asdict(item) if is_dataclass(item) else item for key, item in value.items()}  # type: ignore[arg-type]
     elif is_dataclass(value):
@@ -118,13 +118,13 @@ def to_json(value: object) -> str:
 
 
 def build(kind: type[T], data: Mapping[str, Any]) -> T:
-    """A dataclass from what JSON kept of it.
+    """Builds a dataclass from parsed JSON.
 
-    Fields that this version does not know are left out, those that were not there yet take their defaults:
-    a history outlives the versions that wrote it.
+    Fields that this version does not know are left out, those that are missing take their defaults: a history
+    outlives the versions that wrote it.
 
     Raises:
-        TypeError: a value is not what its field takes, or one without a default is missing.
+        TypeError: a value has another type than its field, or one without a default is missing.
     """
     hints = get_type_hints(kind)
     known = {each.name for each in fields(kind)}  # type: ignore[arg-type]
@@ -132,7 +132,7 @@ def build(kind: type[T], data: Mapping[str, Any]) -> T:
 
 
 def _fit(hint: Any, value: Any) -> Any:
-    """A value as its annotation wants it: JSON knows neither tuples nor dataclasses.
+    """Converts a value to its annotation: JSON knows neither tuples nor dataclasses.
 
     Raises:
         TypeError: it is something else.

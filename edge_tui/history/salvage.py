@@ -1,8 +1,7 @@
-"""Opens a history whatever state its file is in; of a damaged one it saves what can be read.
+"""Opens a history; copies the readable part of a damaged one into a new file.
 
-SQLite notices damage where it reads, so a file is looked through when it is opened. What can be read of a
-damaged one is copied into a new file, run by run, and only then do the two change places: a process that is
-killed meanwhile leaves all as it was.
+SQLite notices damage where it reads, so a file is checked when it is opened. A damaged one is copied run by
+run, and only then do the two change places: a process that is killed meanwhile leaves all as it was.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 CHECK_SECONDS = 1.0
-"""How long the search for damage may take; a file of many gigabytes is looked through in part."""
+"""Limit of the search for damage; a file of many gigabytes is checked in part."""
 _PAGE = 4096
 """Bytes of a page, of every history that was ever made."""
 _STEPS = 10_000
@@ -46,7 +45,7 @@ _IDS = (
     "SELECT run FROM chunks ORDER BY run, number",
     "SELECT run FROM chunks ORDER BY run DESC, number DESC",
 )
-"""Where ids of runs stand, from both ends: what lies behind a damaged page is reached from the other."""
+"""Queries for ids of runs, from both ends: rows behind a damaged page are reached from the other."""
 
 
 def is_damage(error: BaseException | None) -> bool:
@@ -63,7 +62,7 @@ def open_store(path: Path) -> Store:
         HistoryError: SQLite is too old even for a history in memory.
     """
     try:
-        return open_whole(path)
+        return open_or_rebuild(path)
     except HistoryError as error:
         return Store(problem=str(error))
     except sqlite3.Error as error:
@@ -74,8 +73,8 @@ def open_store(path: Path) -> Store:
         return Store(problem=f"The history {path} cannot be used ({reason}): this session's is not kept.")
 
 
-def open_whole(path: Path) -> Store:
-    """Opens a history; of a damaged one, a new one with what can be read of it, and `problem` says so.
+def open_or_rebuild(path: Path) -> Store:
+    """Opens a history; puts a new one in a damaged one's place, and `problem` says so.
 
     Raises:
         HistoryError: SQLite is too old, or the file was written by a newer version.
@@ -95,7 +94,7 @@ def open_whole(path: Path) -> Store:
 
 
 def rebuild(path: Path) -> Store:
-    """Puts a new history with what can be read in a damaged one's place; `problem` of it says so.
+    """Puts a new history with the readable runs in a damaged one's place; its `problem` says so.
 
     Raises:
         HistoryError, sqlite3.Error, OSError: the new one cannot be written, or the old one not be renamed.
@@ -141,7 +140,7 @@ def _replace(path: Path) -> str:
 
 
 def _copy_file(path: Path, copy: Path, first_page: bytes) -> None:
-    """Copies a damaged file with what lies beside it, its header mended.
+    """Copies a damaged file and its write-ahead log, and mends the header.
 
     Args:
         path: The file.
@@ -167,7 +166,7 @@ def _copy_file(path: Path, copy: Path, first_page: bytes) -> None:
 
 
 def _copy(path: Path, new: Store) -> tuple[int, int]:
-    """Copies what can be read; returns how many runs came over, and how many not or not whole."""
+    """Copies readable runs; returns the count of copies, and of runs that are missing or not complete."""
     saved = lost = 0
     try:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -179,7 +178,7 @@ def _copy(path: Path, new: Store) -> tuple[int, int]:
             lost += not whole
             if stored is not None:
                 with suppress(HistoryError, sqlite3.IntegrityError):
-                    new.insert(stored, _answer(stored))
+                    new.import_run(stored, _answer(stored))
                     saved += 1
         vocabularies = _tolerant(connection, "SELECT id, model FROM vocabularies")
         for vocabulary, model in vocabularies:
@@ -187,25 +186,27 @@ def _copy(path: Path, new: Store) -> tuple[int, int]:
             found = dict(_tolerant(connection, pieces, vocabulary))
             found |= dict(_tolerant(connection, f"{pieces} DESC", vocabulary))
             with suppress(sqlite3.IntegrityError):
-                new.add_pieces(str(model), {id: text for id, text in found.items() if isinstance(text, str)})
+                new.add_token_strings(
+                    str(model), {id: text for id, text in found.items() if isinstance(text, str)}
+                )
     return saved, lost
 
 
 def _ids(connection: sqlite3.Connection, path: Path) -> list[int]:
-    """The ids that any table or index still knows, in the order in which the runs began."""
-    most = path.stat().st_size  # a run takes more than a byte: what is beyond is no id but damage
+    """Ids that any table or index still has, in the order in which the runs began."""
+    most = path.stat().st_size  # a run takes more than a byte: a larger number is damage, no id
     known = {id for query in _IDS for (id,) in _tolerant(connection, query) if isinstance(id, int)}
     return sorted(id for id in known if 0 < id <= most)
 
 
 def _tolerant(connection: sqlite3.Connection, query: str, *values: Any) -> Iterator[tuple[Any, ...]]:
-    """Rows of a query up to the first that cannot be read."""
+    """Yields rows of a query up to the first that cannot be read."""
     with suppress(sqlite3.Error, OverflowError):
         yield from connection.execute(query, values)
 
 
 def _read(old: Store, connection: sqlite3.Connection, run: int) -> tuple[StoredRun | None, bool]:
-    """A run as far as it can be read, None if nothing can, and whether that is all of it."""
+    """Reads as much of a run as can be read, or None; the flag is True if that is all of it."""
     try:
         return old.load(run), True
     except (HistoryError, sqlite3.Error, LookupError, TypeError, ValueError):
@@ -215,26 +216,26 @@ def _read(old: Store, connection: sqlite3.Connection, run: int) -> tuple[StoredR
     )
     request, started, finished = (_json(text) for text in details or ("", "", ""))
     entry = _attempt(lambda: old.entry(run))
-    asked = _attempt(lambda: build(Request, request)) if request else None
-    if entry is None and asked is None:
+    original = _attempt(lambda: build(Request, request)) if request else None
+    if entry is None and original is None:
         return None, False
-    if asked is None:
+    if original is None:
         assert entry is not None
-        asked = Request(entry.prompt, strategy=entry.strategy)
+        original = Request(entry.prompt, strategy=entry.strategy)
     batches = tuple(_batches(connection, run))
     if entry is None:
-        prompt, tokens = preview(prompt_of(asked)), sum(map(len, batches))
+        prompt, tokens = preview(prompt_of(original)), sum(map(len, batches))
         uid = secrets.token_hex(8)
-        entry = Entry(run, uid, 0.0, "interrupted", "", "", asked.strategy, tokens, 0.0, prompt, "")
+        entry = Entry(run, uid, 0.0, "interrupted", "", "", original.strategy, tokens, 0.0, prompt, "")
     from edge_tui.engine.events import Finished, Started
 
     begun = _attempt(lambda: build(Started, started)) if started else None
     ended = _attempt(lambda: build(Finished, finished)) if finished else None
-    return StoredRun(entry, asked, begun, ended, batches=batches), False
+    return StoredRun(entry, original, begun, ended, batches=batches), False
 
 
 def _batches(connection: sqlite3.Connection, run: int) -> Iterator[Any]:
-    """The chunks of a run's own tokens up to the first that is missing or cannot be read."""
+    """Yields chunks of a run's own tokens up to the first that is missing or cannot be read."""
     for number in range(2**31):
         found = list(
             _tolerant(connection, "SELECT data FROM chunks WHERE run = ? AND number = ?", run, number)
@@ -255,7 +256,7 @@ def _json(text: object) -> dict[str, Any]:
 
 
 def _attempt(read: Callable[[], Any]) -> Any:
-    """What a reader gives; None where damage lets it fail, in whatever way."""
+    """Calls a reader; None where damage lets it fail, in whatever way."""
     try:
         return read()
     except Exception:

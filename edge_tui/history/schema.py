@@ -1,6 +1,6 @@
-"""The history's file: where it lies, its tables, how an older one is brought up to date.
+"""Opens the history's file, makes its tables and updates those of an older version.
 
-What becomes of a file that is damaged or cannot be written is `salvage`'s to say.
+`salvage` handles a file that is damaged or cannot be written.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from edge_tui.errors import EdgeError
 VERSION = 1
 """Of the tables; in the file as `user_version`."""
 BUSY_SECONDS = 2.0
-"""How long to wait while another process writes."""
+"""Limit of waiting for another process that writes."""
 OLDEST_SQLITE = (3, 34)
 """The first release whose full-text index finds parts of words in any script."""
 
@@ -82,17 +82,17 @@ CREATE VIRTUAL TABLE search USING fts5 (prompt, answer, label, tokenize = 'trigr
 """
 
 _MIGRATIONS: tuple[str, ...] = (_V1,)
-"""What leads from each version to the next; the first makes an empty file version 1."""
+"""Statements that lead from each version to the next; the first makes an empty file version 1."""
 
 
 class HistoryError(EdgeError):
-    """The history cannot be used; one sentence."""
+    """The history cannot be used."""
 
     code = "history"
 
 
 def default_path() -> Path:
-    """`history.db` in the platform's data folder."""
+    """Path of `history.db` in the platform's data folder."""
     import platformdirs
 
     return platformdirs.user_data_path("edge-tui", appauthor=False) / "history.db"

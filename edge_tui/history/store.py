@@ -1,46 +1,43 @@
-"""The history as SQL: writing runs as they stream, listing, finding, reading, deleting."""
+"""Writes runs to the history as they stream; lists, finds, reads and deletes them."""
 
 from __future__ import annotations
 
 import json
 import re
-import sqlite3
-import threading
 import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edge_tui.engine.events import Finished, Loaded, Started, TokenBatch
 from edge_tui.engine.port import Request
 from edge_tui.history import columns, process_identity
+from edge_tui.history.database import Database
 from edge_tui.history.runs import Entry, StoredRun, build, preview, prompt_of, to_json
-from edge_tui.history.schema import HistoryError, connect
+from edge_tui.history.schema import HistoryError
 from edge_tui.transcript.transcript import Change
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    import sqlite3
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from edge_tui.history.runs import State
-
-__all__ = ["HistoryError", "Store"]
 
 _ENTRY = (
     "id, uid, created, state, reason, model, strategy, tokens, seconds, prompt, answer,"
     " conversation, turn, parent"
 )
-_KEPT = -1
+_PREFIX = -1
 _TERM = re.compile(r'"([^"]+)"|(\S+)')
 _TRIGRAM = 3
 """Shortest term that the index can look up."""
 
 
-class Store:
-    """One connection to a history; several threads may share it.
+class Store(Database):
+    """Writes, lists, finds, reads and deletes runs.
 
     Args:
         path: The file; None for a history in memory.
-        problem: What the user should know about it, a sentence.
+        problem: A sentence for the user about the file, "" where all is well.
         connection: Used as it is, instead of one that is opened and brought up to date.
 
     Raises:
@@ -50,255 +47,162 @@ class Store:
     def __init__(
         self, path: Path | None = None, *, problem: str = "", connection: sqlite3.Connection | None = None
     ) -> None:
-        self.path = path
+        super().__init__(path, connection)
         self.problem = problem
-        """A sentence for the user, "" where all is well."""
-        self._connection = connect(path) if connection is None else connection
-        self._lock = threading.RLock()
-        file = self._connection.execute("PRAGMA database_list").fetchone()[2]
-        self.lasting = bool(file)
-        """Whether it will still be there tomorrow."""
-
-    def close(self) -> None:
-        """Ends the connection."""
-        with self._lock:
-            self._connection.close()
-
-    def is_damaged(self, seconds: float, steps: int) -> bool:
-        """Looks through the file for damage.
-
-        Args:
-            seconds: After which the rest is taken for sound.
-            steps: Instructions of SQLite's machine between two looks at the clock.
-        """
-        end = time.monotonic() + seconds
-        with self._lock:
-            self._connection.set_progress_handler(lambda: time.monotonic() > end, steps)
-            try:
-                found = self._connection.execute("PRAGMA quick_check(1)").fetchone()
-            except sqlite3.OperationalError:
-                return False  # the time is up
-            finally:
-                self._connection.set_progress_handler(None, 0)
-        return bool(found[0] != "ok")
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All of it or nothing, even if the process is killed. May be nested."""
-        with self._lock:
-            if self._connection.in_transaction:
-                yield
-                return
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
-
-    @contextmanager
-    def _still(self) -> Iterator[None]:
-        """What is read within is of one moment, whatever others write or delete meanwhile."""
-        with self._lock:
-            if self._connection.in_transaction:
-                yield
-                return
-            self._connection.execute("BEGIN")
-            try:
-                yield
-            finally:
-                self._connection.execute("COMMIT")
-
-    def _rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
-        with self._lock:
-            try:
-                return self._connection.execute(query, values).fetchall()
-            except sqlite3.Error as error:
-                raise HistoryError(f"The history cannot be read: {error}.") from error
-
-    def _run(self, query: str, values: Sequence[Any] = ()) -> int:
-        """Executes a statement; returns the id of the row it added."""
-        with self._lock:
-            return self._connection.execute(query, values).lastrowid or 0
 
     # Writing.
 
-    def begin(
-        self,
-        uid: str,
-        created: float,
-        request: Request,
-        state: State = "running",
-    ) -> int:
-        """A run was asked for.
-
-        Returns:
-            Its id within this history.
-        """
+    def insert_run(self, uid: str, created: float, request: Request, state: State = "running") -> int:
+        """Adds a run that was requested; returns its id within this history."""
         prompt = prompt_of(request)
+        beginning, now = _clean(preview(prompt)), time.time()
         with self.transaction():
-            run = self._run(
+            run = self.execute(
                 "INSERT INTO runs (uid, created, state, strategy, prompt, owner, beat)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    uid,
-                    created,
-                    state,
-                    request.strategy,
-                    _clean(preview(prompt)),
-                    process_identity.me(),
-                    time.time(),
-                ),
+                (uid, created, state, request.strategy, beginning, process_identity.own(), now),
             )
-            self._run("INSERT INTO details (run, request) VALUES (?, ?)", (run, to_json(request)))
-            self._run(
+            self.execute("INSERT INTO details (run, request) VALUES (?, ?)", (run, to_json(request)))
+            self.execute(
                 "INSERT INTO search (rowid, prompt, answer, label) VALUES (?, ?, '', '')",
                 (run, _clean(prompt)),
             )
         return run
 
-    def start(
+    def set_started(
         self, run: int, started: Started, models: Mapping[str, Loaded], versions: Mapping[str, str]
     ) -> None:
-        """The prompt is being read: settings are resolved, models known."""
+        """Adds the resolved settings, the models by role and the programs' versions."""
         main = models.get("model") or next(iter(models.values()), None)
         name = main.name if main is not None else ""
         with self.transaction():
-            self._run(
+            self.execute(
                 "UPDATE runs SET model = ?, strategy = ? WHERE id = ?", (_clean(name), started.strategy, run)
             )
-            self._run(
+            self.execute(
                 "UPDATE details SET started = ?, models = ?, versions = ? WHERE run = ?",
                 (to_json(started), to_json(dict(models)), to_json(dict(versions)), run),
             )
 
-    def place(self, run: int, conversation: str, turn: int, parent: str) -> None:
-        """The run is a turn of a conversation."""
-        self._run(
+    def set_turn(self, run: int, conversation: str, turn: int, parent: str) -> None:
+        """Makes a run a turn of a conversation; `parent` is the uid of the run of the turn before."""
+        self.execute(
             "UPDATE runs SET conversation = ?, turn = ?, parent = ? WHERE id = ?",
             (conversation, turn, parent, run),
         )
 
-    def keep(self, run: int, kept: TokenBatch) -> None:
-        """Tokens that the run took over from an earlier one."""
+    def append_prefix(self, run: int, prefix: TokenBatch) -> None:
+        """Adds the tokens that the run continues."""
         with self.transaction():
-            self._put(run, _KEPT, kept)
-            self._run("UPDATE runs SET tokens = tokens + ? WHERE id = ?", (len(kept), run))
+            self._put(run, _PREFIX, prefix)
+            self.execute("UPDATE runs SET tokens = tokens + ? WHERE id = ?", (len(prefix), run))
 
     def heartbeat(self, runs: Iterable[int], now: float) -> None:
-        """Signs of life of runs under way."""
+        """Dates the newest sign of life of runs under way."""
         with self.transaction():
             for run in runs:
-                self._run("UPDATE runs SET beat = ? WHERE id = ?", (now, run))
+                self.execute("UPDATE runs SET beat = ? WHERE id = ?", (now, run))
 
-    def append(self, run: int, number: int, batch: TokenBatch, *, replacing: int = 0) -> None:
-        """Tokens came.
+    def append_chunk(self, run: int, number: int, batch: TokenBatch, *, replacing: int = 0) -> None:
+        """Adds tokens of the run's own.
 
         Args:
-            run: Whose.
+            run: Their run.
             number: Of the chunk; the next one, or the first of those that it replaces.
             batch: The tokens.
-            replacing: How many chunks from `number` on are given up for this one.
+            replacing: Count of chunks from `number` on that this one replaces.
         """
         with self.transaction():
             if replacing:
-                self._run(
+                self.execute(
                     "DELETE FROM chunks WHERE run = ? AND number >= ? AND number < ?",
                     (run, number, number + replacing),
                 )
             else:
-                self._run("UPDATE runs SET tokens = tokens + ? WHERE id = ?", (len(batch), run))
+                self.execute("UPDATE runs SET tokens = tokens + ? WHERE id = ?", (len(batch), run))
             self._put(run, number, batch)
 
     def _put(self, run: int, number: int, batch: TokenBatch) -> None:
-        data = columns.pack(batch)
-        self._run("INSERT OR REPLACE INTO chunks (run, number, data) VALUES (?, ?, ?)", (run, number, data))
+        values = (run, number, columns.pack(batch))
+        self.execute("INSERT OR REPLACE INTO chunks (run, number, data) VALUES (?, ?, ?)", values)
 
-    def change(self, run: int, changes: Iterable[Change]) -> None:
-        """Parameters were turned."""
+    def append_changes(self, run: int, changes: Iterable[Change]) -> None:
+        """Adds new values of parameters."""
         with self.transaction():
             for each in changes:
-                self._run(
+                self.execute(
                     "INSERT INTO changes (run, position, name, value, version) VALUES (?, ?, ?, ?, ?)",
                     (run, each.index, each.name, each.value, each.version),
                 )
 
-    def finish(
+    def finish_run(
         self, run: int, state: State, answer: str, finished: Finished | None = None, message: str = ""
     ) -> None:
-        """The run has ended.
+        """Sets how the run ended.
 
         Args:
-            run: Which.
-            state: How.
+            run: The run.
+            state: Its final state.
             answer: Its text.
-            finished: What the engine said of the end.
-            message: What went wrong, for a failed one.
+            finished: The engine's report, if there is one.
+            message: The error, for a failed one.
         """
+        reason, seconds = (finished.reason, finished.seconds) if finished else ("", 0.0)
         with self.transaction():
-            self._run(
+            self.execute(
                 "UPDATE runs SET state = ?, reason = ?, seconds = ?, answer = ? WHERE id = ?",
-                (
-                    state,
-                    finished.reason if finished else "",
-                    finished.seconds if finished else 0.0,
-                    _clean(preview(answer)),
-                    run,
-                ),
+                (state, reason, seconds, _clean(preview(answer)), run),
             )
             if finished is not None:
-                self._run("UPDATE details SET finished = ? WHERE run = ?", (to_json(finished), run))
+                self.execute("UPDATE details SET finished = ? WHERE run = ?", (to_json(finished), run))
             if message:
-                self._run("UPDATE details SET message = ? WHERE run = ?", (_clean(message), run))
-            self._run(
+                self.execute("UPDATE details SET message = ? WHERE run = ?", (_clean(message), run))
+            self.execute(
                 "UPDATE search SET answer = ?, label = (SELECT model || ' ' || strategy FROM runs"
                 " WHERE id = ?) WHERE rowid = ?",
                 (_clean(answer), run, run),
             )
 
-    def insert(self, stored: StoredRun, answer: str) -> Entry:
+    def import_run(self, stored: StoredRun, answer: str) -> Entry:
         """Adds a run that comes from elsewhere.
 
         Raises:
             HistoryError: it is there already.
         """
         entry = stored.entry
-        if self._rows("SELECT 1 FROM runs WHERE uid = ?", (entry.uid,)):
+        if self.rows("SELECT 1 FROM runs WHERE uid = ?", (entry.uid,)):
             raise HistoryError(f"The run {entry.uid} is in the history already.")
         with self.transaction():
-            run = self.begin(entry.uid, entry.created, stored.request, entry.state)
-            self.place(run, entry.conversation, entry.turn, entry.parent)
+            run = self.insert_run(entry.uid, entry.created, stored.request, entry.state)
+            self.set_turn(run, entry.conversation, entry.turn, entry.parent)
             if stored.started is not None:
-                self.start(run, stored.started, stored.models, stored.versions)
-            if stored.kept is not None:
-                self.keep(run, stored.kept)
+                self.set_started(run, stored.started, stored.models, stored.versions)
+            if stored.prefix is not None:
+                self.append_prefix(run, stored.prefix)
             for number, batch in enumerate(stored.batches):
-                self.append(run, number, batch)
-            self.change(run, stored.changes)
+                self.append_chunk(run, number, batch)
+            self.append_changes(run, stored.changes)
             state: State = "interrupted" if entry.state == "running" else entry.state
-            self.finish(run, state, answer, stored.finished, stored.message)
-            if stored.pieces:
-                # What this machine's own model says of an id is not a file's to change.
-                known = self.known_pieces(entry.model)
-                fresh = {id: text for id, text in stored.pieces.items() if id not in known}
-                self.add_pieces(entry.model, fresh)
+            self.finish_run(run, state, answer, stored.finished, stored.message)
+            if stored.token_strings:
+                # A file may not change what this machine's own model says of an id.
+                known = self.known_token_ids(entry.model)
+                fresh = {id: text for id, text in stored.token_strings.items() if id not in known}
+                self.add_token_strings(entry.model, fresh)
         return self.entry(run)
 
     def delete(self, run: int) -> None:
         """Removes a run and everything about it."""
         with self.transaction():
-            self._run("DELETE FROM runs WHERE id = ?", (run,))
-            self._run("DELETE FROM search WHERE rowid = ?", (run,))
-        self._rows("PRAGMA incremental_vacuum")
+            self.execute("DELETE FROM runs WHERE id = ?", (run,))
+            self.execute("DELETE FROM search WHERE rowid = ?", (run,))
+        self.rows("PRAGMA incremental_vacuum")
 
     # Reading.
 
     def runs(self) -> list[Entry]:
-        """Every run, newest first."""
-        return [
-            Entry(*row) for row in self._rows(f"SELECT {_ENTRY} FROM runs ORDER BY created DESC, id DESC")
-        ]
+        """The lines of all runs, newest first."""
+        return [Entry(*row) for row in self.rows(f"SELECT {_ENTRY} FROM runs ORDER BY created DESC, id DESC")]
 
     def entry(self, run: int) -> Entry:
         """One line of the list.
@@ -306,7 +210,7 @@ class Store:
         Raises:
             HistoryError: there is none.
         """
-        found = self._rows(f"SELECT {_ENTRY} FROM runs WHERE id = ?", (run,))
+        found = self.rows(f"SELECT {_ENTRY} FROM runs WHERE id = ?", (run,))
         if not found:
             raise HistoryError(f"The history has no run {run}; `edge-tui history list` shows those it has.")
         return Entry(*found[0])
@@ -315,11 +219,11 @@ class Store:
         """The line of a run by the beginning of its uid, if there is exactly one."""
         if not uid.isalnum():
             return None
-        found = self._rows(f"SELECT {_ENTRY} FROM runs WHERE uid LIKE ? LIMIT 2", (f"{uid}%",))
+        found = self.rows(f"SELECT {_ENTRY} FROM runs WHERE uid LIKE ? LIMIT 2", (f"{uid}%",))
         return Entry(*found[0]) if len(found) == 1 else None
 
     def search(self, query: str) -> set[int]:
-        """Ids of runs that hold every term of the query in prompt, answer, model or strategy.
+        """Finds runs that hold every term of the query in prompt, answer, model or strategy; returns ids.
 
         Terms are separated by spaces or stand in quotes; they may be parts of words.
         """
@@ -337,11 +241,11 @@ class Store:
                 )
                 values += [f"%{_escaped(term)}%"] * 3
         if not where:
-            return {row[0] for row in self._rows("SELECT id FROM runs")}
-        return {row[0] for row in self._rows(f"SELECT rowid FROM search WHERE {' AND '.join(where)}", values)}
+            return {row[0] for row in self.rows("SELECT id FROM runs")}
+        return {row[0] for row in self.rows(f"SELECT rowid FROM search WHERE {' AND '.join(where)}", values)}
 
     def prompts(self, query: str = "", limit: int = 500) -> list[str]:
-        """Prompts that were run, newest first, each once.
+        """Lists prompts that were run, newest first, each once.
 
         Args:
             query: As for `search`; only prompts that hold every term themselves are returned then.
@@ -351,38 +255,36 @@ class Store:
         if terms:
             found = sorted(self.search(query), reverse=True)[: 4 * limit]
             marks = ",".join("?" * len(found))
-            rows = self._rows(
-                f"SELECT prompt FROM search WHERE rowid IN ({marks}) ORDER BY rowid DESC", found
-            )
+            rows = self.rows(f"SELECT prompt FROM search WHERE rowid IN ({marks}) ORDER BY rowid DESC", found)
         else:
-            rows = self._rows("SELECT prompt FROM search ORDER BY rowid DESC LIMIT ?", (4 * limit,))
+            rows = self.rows("SELECT prompt FROM search ORDER BY rowid DESC LIMIT ?", (4 * limit,))
         texts = dict.fromkeys(row[0] for row in rows)
         return [text for text in texts if text and all(term in text.lower() for term in terms)][:limit]
 
     def load(self, run: int, tokens: int | None = None) -> StoredRun:
-        """Everything about a run.
+        """Reads everything about a run.
 
         Args:
-            run: Which.
+            run: Its id.
             tokens: About how many are enough; all when None.
 
         Raises:
             HistoryError: there is none, or its tokens are damaged.
         """
-        with self._still():
+        with self.snapshot():
             return self._load(run, tokens)
 
     def _load(self, run: int, tokens: int | None) -> StoredRun:
         entry = self.entry(run)
-        request, started, finished, models, versions, message = self._rows(
+        request, started, finished, models, versions, message = self.rows(
             "SELECT request, started, finished, models, versions, message FROM details WHERE run = ?", (run,)
         )[0]
-        changes = self._rows(
+        changes = self.rows(
             "SELECT position, name, value, version FROM changes WHERE run = ? ORDER BY rowid", (run,)
         )
         try:
             batches = self._batches(run, tokens)
-            kept = batches.pop(_KEPT, None)
+            prefix = batches.pop(_PREFIX, None)
             return StoredRun(
                 entry=entry,
                 request=build(Request, json.loads(request)),
@@ -391,7 +293,7 @@ class Store:
                 models={role: build(Loaded, model) for role, model in json.loads(models).items()},
                 versions=json.loads(versions),
                 changes=tuple(Change(*change) for change in changes),
-                kept=kept,
+                prefix=prefix,
                 batches=tuple(batches.values()),
                 message=message,
             )
@@ -401,63 +303,62 @@ class Store:
     def _batches(self, run: int, tokens: int | None) -> dict[int, TokenBatch]:
         """Chunks by number, until there are tokens enough."""
         found: dict[int, TokenBatch] = {}
-        numbers = self._rows("SELECT number FROM chunks WHERE run = ? ORDER BY number", (run,))
+        numbers = self.rows("SELECT number FROM chunks WHERE run = ? ORDER BY number", (run,))
         for (number,) in numbers:
-            packed = self._rows("SELECT data FROM chunks WHERE run = ? AND number = ?", (run, number))
+            packed = self.rows("SELECT data FROM chunks WHERE run = ? AND number = ?", (run, number))
             found[number] = columns.unpack(packed[0][0], run)
             if tokens is not None and (tokens := tokens - len(found[number])) <= 0:
                 break
         return found
 
-    # What ids meant.
+    # Texts of ids.
 
-    def known_pieces(self, model: str) -> set[int]:
-        """Ids whose text is kept."""
-        return {row[0] for row in self._rows(_PIECES.format("token"), (_clean(model),))}
+    def known_token_ids(self, model: str) -> set[int]:
+        """Ids of a model whose text is in the history."""
+        return {row[0] for row in self.rows(_TOKEN_STRINGS.format("token"), (_clean(model),))}
 
-    def add_pieces(self, model: str, pieces: Mapping[int, str]) -> None:
-        """Keeps the texts of ids."""
+    def add_token_strings(self, model: str, texts: Mapping[int, str]) -> None:
+        """Adds texts of a model's ids."""
         model = _clean(model)
         with self.transaction():
-            self._run("INSERT OR IGNORE INTO vocabularies (model) VALUES (?)", (model,))
-            (vocabulary,) = self._rows("SELECT id FROM vocabularies WHERE model = ?", (model,))[0]
-            self._connection.executemany(
+            self.execute("INSERT OR IGNORE INTO vocabularies (model) VALUES (?)", (model,))
+            (vocabulary,) = self.rows("SELECT id FROM vocabularies WHERE model = ?", (model,))[0]
+            self.execute_many(
                 "INSERT OR REPLACE INTO pieces (vocabulary, token, text) VALUES (?, ?, ?)",
-                [(vocabulary, token, _clean(text)) for token, text in pieces.items()],
+                [(vocabulary, token, _clean(text)) for token, text in texts.items()],
             )
 
-    def pieces(self, model: str) -> dict[int, str]:
-        """Texts by id, of those that were ever seen."""
-        return dict(self._rows(_PIECES.format("token, text"), (_clean(model),)))
+    def token_strings(self, model: str) -> dict[int, str]:
+        """Texts of a model's ids, of those that ever were in a run."""
+        return dict(self.rows(_TOKEN_STRINGS.format("token, text"), (_clean(model),)))
 
     # Runs whose process is gone.
 
     def orphans(self, now: float) -> list[Entry]:
-        """Runs that were being written by a process that is no more, newest first."""
-        rows = self._rows(
+        """Lines of runs whose process ended while it wrote them, newest first."""
+        rows = self.rows(
             f"SELECT owner, beat, {_ENTRY} FROM runs WHERE state = 'running' ORDER BY created DESC, id DESC"
         )
-        return [Entry(*row[2:]) for row in rows if not process_identity.alive(row[0], row[1], now)]
+        return [Entry(*row[2:]) for row in rows if not process_identity.is_alive(row[0], row[1], now)]
 
-    def interrupt(self, entry: Entry, answer: str) -> Entry:
-        """Marks such a run as what it is, to be offered once."""
+    def mark_interrupted(self, entry: Entry, answer: str) -> None:
+        """Sets the state of such a run, to be offered once."""
         with self.transaction():
-            self.finish(entry.id, "interrupted", answer)
-            self._run("UPDATE runs SET seen = 0 WHERE id = ?", (entry.id,))
-        return self.entry(entry.id)
+            self.finish_run(entry.id, "interrupted", answer)
+            self.execute("UPDATE runs SET seen = 0 WHERE id = ?", (entry.id,))
 
-    def offer(self) -> Entry | None:
-        """The newest interrupted run, if it has not been offered before; none is offered twice."""
+    def take_offer(self) -> Entry | None:
+        """Returns the newest interrupted run, unless it was offered before; none is offered twice."""
         with self.transaction():
-            found = self._rows(
+            found = self.rows(
                 f"SELECT {_ENTRY} FROM runs WHERE NOT seen ORDER BY created DESC, id DESC LIMIT 1"
             )
             if found:
-                self._run("UPDATE runs SET seen = 1 WHERE NOT seen")
+                self.execute("UPDATE runs SET seen = 1 WHERE NOT seen")
         return Entry(*found[0]) if found else None
 
 
-_PIECES = "SELECT {} FROM pieces JOIN vocabularies ON vocabularies.id = vocabulary WHERE model = ?"
+_TOKEN_STRINGS = "SELECT {} FROM pieces JOIN vocabularies ON vocabularies.id = vocabulary WHERE model = ?"
 
 
 def _clean(text: str) -> str:

@@ -59,6 +59,6 @@ class HistoryAccess:
             if store is None:
                 return None
             recover(store, time.time())
-            return store.offer()
+            return store.take_offer()
         except (HistoryError, sqlite3.Error, OSError):
             return None  # the next start looks again

@@ -184,7 +184,7 @@ class Session(EngineState):
         if self.recorder is not None:
             run.uid = self.recorder.uid(run.id)
             if place is not None:
-                self.recorder.placed(run.id, place.conversation, place.turn, place.parent)
+                self.recorder.set_turn(run.id, place.conversation, place.turn, place.parent)
 
     def attach(self, engine: Engine) -> None:
         """The engine exists (again)."""

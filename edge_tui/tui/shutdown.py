@@ -144,7 +144,7 @@ class Shutdown:
         """Ends the process at once; the recorder stores the run in progress first."""
         recorder = self._session.recorder
         if recorder is not None:
-            recorder.leave()
+            recorder.begin_exit()
         if self._session.engine is not None:
             self._session.engine.cancel()
         if recorder is not None:

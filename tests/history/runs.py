@@ -103,11 +103,11 @@ def keep(
     """Writes a whole run."""
     created = given.pop("created", time.time())
     request = given.pop("request", None) or Request(prompt, strategy="top_p", values={"top_p": 0.9})
-    run = store.begin(secrets.token_hex(8), created, request)
+    run = store.insert_run(secrets.token_hex(8), created, request)
     begun = started(**given)
-    store.start(run, begun, {"model": LOADED}, {"edge-tui": "0"})
-    store.append(run, 0, batch(texts, rows=begun.rows, columns=len(begun.columns)))
-    store.finish(run, "finished", "".join(texts[:: begun.rows]), finished(run, len(texts)))
+    store.set_started(run, begun, {"model": LOADED}, {"edge-tui": "0"})
+    store.append_chunk(run, 0, batch(texts, rows=begun.rows, columns=len(begun.columns)))
+    store.finish_run(run, "finished", "".join(texts[:: begun.rows]), finished(run, len(texts)))
     return store.entry(run)
 
 

@@ -47,7 +47,7 @@ def stored(tmp_path: Path) -> StoredRun:
         run,
         entry=replace(run.entry, reason="done", seconds=0.2, prompt=HOSTILE[1]),
         request=Request(turns, strategy="top_p", prefix=tuple(kept.id.tolist())),
-        kept=kept,
+        prefix=kept,
         batches=(batch(WORDS, 3, columns=2), strange),
         changes=(Change(4, "top_p", 0.1, 2),),
         finished=replace(finished, ranked=(Ranked((1, 2), "ab", -0.25),)),
@@ -60,9 +60,9 @@ def text(kind: str, stored: StoredRun) -> str:
 
 def test_json_loses_nothing(stored: StoredRun, tmp_path: Path) -> None:
     back = lossless.load(render("json", stored, transcript_of(stored), {}))
-    assert stored.kept is not None
-    assert back.kept is not None
-    assert same(back.kept, stored.kept)
+    assert stored.prefix is not None
+    assert back.prefix is not None
+    assert same(back.prefix, stored.prefix)
     (tokens,) = back.batches
     wanted = [i for each in stored.batches for i in each.id.tolist()]
     assert tokens.id.tolist() == wanted
@@ -72,21 +72,21 @@ def test_json_loses_nothing(stored: StoredRun, tmp_path: Path) -> None:
     for name in ("request", "started", "finished", "changes", "models", "versions", "message"):
         assert getattr(back, name) == getattr(stored, name), name
     store = Store(tmp_path / "other.db")
-    entry = store.insert(back, transcript_of(back).text)
+    entry = store.import_run(back, transcript_of(back).text)
     assert replace(entry, id=0, answer="", tokens=0) == replace(stored.entry, id=0, answer="", tokens=0)
     again = store.load(entry.id)
     assert lossless.dump(replace(again, entry=stored.entry), transcript_of(again), {}) == lossless.dump(
         replace(back, entry=stored.entry), transcript_of(back), {}
     )
     with pytest.raises(HistoryError, match="already"):
-        store.insert(back, "")
+        store.import_run(back, "")
 
 
 def test_json_keeps_what_was_told_of_alternatives(stored: StoredRun) -> None:
     told = batch(WORDS, 3, columns=2, told=True)
     assert told.candidates is not None
     told.candidates[0, 1, 0, :3] = [np.nan, -np.inf, -1e-30]
-    run = replace(stored, kept=None, batches=(told,))
+    run = replace(stored, prefix=None, batches=(told,))
     (back,) = lossless.load(render("json", run, transcript_of(run), {})).batches
     assert same(back, told)
 
@@ -96,19 +96,19 @@ def test_json_says_what_alternatives_were_where_the_model_is_not(stored: StoredR
     texts = {each: f"<{each}\ud83d>" for each in ids}
     unused = max(ids) + 10**6
     back = lossless.load(render("json", stored, transcript_of(stored), texts | {unused: "x"}))
-    assert back.pieces == texts
+    assert back.token_strings == texts
     store = Store(tmp_path / "other.db")
     known = min(ids)
-    store.add_pieces(stored.model, {known: "own"})
-    store.insert(back, "")
+    store.add_token_strings(stored.model, {known: "own"})
+    store.import_run(back, "")
     # No file rewrites what is known of a model.
-    assert store.pieces(stored.model) == {each: f"<{each}?>" for each in ids} | {known: "own"}
+    assert store.token_strings(stored.model) == {each: f"<{each}?>" for each in ids} | {known: "own"}
 
 
 def test_json_of_an_earlier_version_has_no_texts_of_ids(stored: StoredRun) -> None:
     data = json.loads(text("json", stored))
     del data["pieces"]
-    assert lossless.load(json.dumps(data).encode()).pieces == {}
+    assert lossless.load(json.dumps(data).encode()).token_strings == {}
 
 
 def test_json_is_strict_and_readable_by_others(stored: StoredRun) -> None:

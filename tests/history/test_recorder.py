@@ -17,7 +17,7 @@ import pytest
 from edge_tui.engine.events import Died, Failed, Finished
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
-from edge_tui.history import recorder as module
+from edge_tui.history import live_run
 from edge_tui.history.recorder import Recorder
 from edge_tui.history.restore import recover, transcript_of
 from edge_tui.history.store import Store
@@ -69,8 +69,8 @@ def test_alternatives_can_be_read_without_the_model(recorder: Recorder) -> None:
     inner.tell(engine.submit(Request("Why?")))
     store = until(recorder.reader)
     ids = set(batch(WORDS, run=1).top_ids.ravel().tolist())
-    until(lambda: ids <= store.known_pieces(LOADED.name))
-    assert store.pieces(LOADED.name)[min(ids)] == f"<{min(ids)}>"
+    until(lambda: ids <= store.known_token_ids(LOADED.name))
+    assert store.token_strings(LOADED.name)[min(ids)] == f"<{min(ids)}>"
 
 
 def test_tokens_reach_the_disk_within_50_ms(recorder: Recorder, path: Path) -> None:
@@ -90,7 +90,7 @@ def test_tokens_reach_the_disk_within_50_ms(recorder: Recorder, path: Path) -> N
 
 
 def test_small_chunks_become_large_ones(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHUNK", 8)
+    monkeypatch.setattr(live_run, "CHUNK", 8)
     inner = ScriptedEngine()
     engine = recorder.record(inner)
     run = engine.submit(Request("Why?"))
@@ -193,7 +193,7 @@ def test_a_full_disk_is_said_once_and_stops_nothing(
     def full(*_: object, **__: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(Store, "append", full)
+    monkeypatch.setattr(Store, "append_chunk", full)
     inner = ScriptedEngine()
     engine = recorder.record(inner)
     inner.tell(engine.submit(Request("a")))

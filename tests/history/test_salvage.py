@@ -14,7 +14,7 @@ import pytest
 from edge_tui.cli.history import run as history
 from edge_tui.engine.port import Request
 from edge_tui.history.recorder import Recorder
-from edge_tui.history.salvage import open_store, open_whole
+from edge_tui.history.salvage import open_or_rebuild, open_store
 from edge_tui.history.schema import HistoryError, default_path
 from edge_tui.history.store import Store
 from tests.history.runs import ScriptedEngine, keep
@@ -31,7 +31,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     for number in range(RUNS):
         words = [f" {rng.getrandbits(64):x}" for _ in range(60)]
         keep(store, f"the river {number} " + "".join(words), words)
-    store.add_pieces("tiny", {id: f"piece {id}" for id in range(4000)})
+    store.add_token_strings("tiny", {id: f"piece {id}" for id in range(4000)})
     store.close()
     return path.read_bytes()
 
@@ -55,13 +55,13 @@ def test_a_file_larger_than_the_disk_is_only_set_aside(tmp_path: Path) -> None:
     store = open_store(path)
     assert "no room" in store.problem
     keep(store)
-    assert store.lasting
+    assert store.is_persistent
 
 
 def test_a_header_that_is_lost_costs_no_run(tmp_path: Path, sound: bytes) -> None:
     path = tmp_path / "history.db"
     damage(path, sound, 0, 1)
-    store = open_whole(path)
+    store = open_or_rebuild(path)
     assert "damaged" in store.problem
     assert len(store.runs()) == RUNS
 
@@ -70,7 +70,7 @@ def test_a_header_that_is_lost_costs_no_run(tmp_path: Path, sound: bytes) -> Non
 def test_the_runs_that_can_be_read_go_on_in_a_new_file(tmp_path: Path, sound: bytes, share: float) -> None:
     path = tmp_path / "history.db"
     damage(path, sound, int(pages(sound) * share), 3)
-    store = open_whole(path)
+    store = open_or_rebuild(path)
     (aside,) = tmp_path.glob("history-damaged-*.db")
     assert aside.name in store.problem
     entries = store.runs()
@@ -83,7 +83,7 @@ def test_the_runs_that_can_be_read_go_on_in_a_new_file(tmp_path: Path, sound: by
     assert len(store.search("river")) == len(entries)
     keep(store)
     store.close()
-    again = open_whole(path)
+    again = open_or_rebuild(path)
     assert again.problem == ""
     assert len(again.runs()) == len(entries) + 1
     assert sorted(each.name for each in tmp_path.glob("*rebuilt*")) == []
@@ -99,7 +99,7 @@ def test_noise_anywhere_ends_nobody(tmp_path: Path, sound: bytes, seed: int) -> 
         broken[at : at + 512] = rng.randbytes(512)
     path.write_bytes(broken)
     store = open_store(path)
-    assert store.lasting
+    assert store.is_persistent
     for entry in store.runs():
         with suppress(HistoryError):  # noise in the tokens themselves is a sentence when they are read
             store.load(entry.id)
@@ -124,7 +124,7 @@ def test_the_newest_runs_are_saved_too(tmp_path: Path, sound: bytes) -> None:
     writer.close()
     damage(path, sound, pages(sound) // 2, 2)
     path.with_name("history.db-wal").write_bytes(beside)
-    store = open_whole(path)
+    store = open_or_rebuild(path)
     assert "damaged" in store.problem
     assert store.find(newest.uid) is not None
 
@@ -153,6 +153,6 @@ def test_damage_that_is_met_while_runs_are_written_loses_no_new_one(tmp_path: Pa
         time.sleep(0.2)
     assert recorder.close(10.0)
     assert "damaged" in recorder.problem
-    kept = open_whole(path)
+    kept = open_or_rebuild(path)
     assert kept.problem == ""
     assert "after the damage 2" in [entry.prompt for entry in kept.runs()]

@@ -15,7 +15,8 @@ from edge_tui.engine.port import Message, Request
 from edge_tui.history import process_identity, schema
 from edge_tui.history.restore import recover, transcript_of
 from edge_tui.history.salvage import open_store
-from edge_tui.history.store import HistoryError, Store
+from edge_tui.history.schema import HistoryError
+from edge_tui.history.store import Store
 from tests.history.runs import WORDS, batch, keep, same, started
 
 
@@ -122,7 +123,7 @@ def test_a_run_is_read_as_it_was_at_one_moment(
     """Its reader is in the middle of it when another connection deletes it, or joins its chunks."""
     store, other = Store(path), Store(path)
     run = keep(store).id
-    store.append(run, 1, batch(WORDS[:4]))
+    store.append_chunk(run, 1, batch(WORDS[:4]))
     rows = store._rows
 
     def slowly(query: str, values: Any = ()) -> list[Any]:
@@ -163,11 +164,11 @@ def test_a_run_is_found_by_the_beginning_of_its_name(path: Path) -> None:
 
 def test_what_ids_mean_is_kept_by_model(path: Path) -> None:
     store = Store(path)
-    store.add_pieces("a", {1: " x", 2: ""})
-    store.add_pieces("a", {3: "\ud83d"})
-    store.add_pieces("b", {1: "y"})
-    assert store.pieces("a") == {1: " x", 2: "", 3: "?"}
-    assert store.known_pieces("b") == {1}
+    store.add_token_strings("a", {1: " x", 2: ""})
+    store.add_token_strings("a", {3: "\ud83d"})
+    store.add_token_strings("b", {1: "y"})
+    assert store.token_strings("a") == {1: " x", 2: "", 3: "?"}
+    assert store.known_token_ids("b") == {1}
 
 
 def test_a_transaction_is_all_or_nothing(path: Path) -> None:
@@ -201,35 +202,35 @@ def test_two_instances_write_at_once(path: Path) -> None:
 def test_a_run_whose_process_is_gone_is_found_again_and_offered_once(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process_identity, "me", lambda: f"{process_identity._host()}/999999999/1.00")
+    monkeypatch.setattr(process_identity, "own", lambda: f"{process_identity._host()}/999999999/1.00")
     store = Store(path)
-    run = store.begin("ab", time.time(), Request("Go on"))
-    store.start(run, started(), {}, {})
-    store.append(run, 0, batch(WORDS))
-    empty = store.begin("cd", time.time(), Request("never begun"))
+    run = store.insert_run("ab", time.time(), Request("Go on"))
+    store.set_started(run, started(), {}, {})
+    store.append_chunk(run, 0, batch(WORDS))
+    empty = store.insert_run("cd", time.time(), Request("never begun"))
     assert recover(store, time.time()) == [run]
     assert empty not in [entry.id for entry in store.runs()]
     assert store.search("molecules") == {run}
-    offered = store.offer()
+    offered = store.take_offer()
     assert offered is not None
     assert (offered.uid, offered.state, offered.tokens) == ("ab", "interrupted", len(WORDS))
-    assert store.offer() is None
+    assert store.take_offer() is None
     assert transcript_of(store.load(run)).ids() == tuple(batch(WORDS).id.tolist())
 
 
 def test_a_run_of_a_living_process_is_left_alone(path: Path) -> None:
     store = Store(path)
-    run = store.begin("ab", time.time(), Request("Go on"))
-    store.append(run, 0, batch(WORDS))
+    run = store.insert_run("ab", time.time(), Request("Go on"))
+    store.append_chunk(run, 0, batch(WORDS))
     assert recover(Store(path), time.time()) == []
     assert store.entry(run).state == "running"
 
 
 def test_on_another_machine_a_sign_of_life_decides() -> None:
     owner = "elsewhere/12/3.00"
-    assert process_identity.alive(owner, beat=1000.0, now=1010.0)
-    assert not process_identity.alive(owner, beat=1000.0, now=1000.0 + process_identity.SILENCE)
-    assert not process_identity.alive("nonsense", 0.0, 1e9)
+    assert process_identity.is_alive(owner, heartbeat=1000.0, now=1010.0)
+    assert not process_identity.is_alive(owner, heartbeat=1000.0, now=1000.0 + process_identity.TIMEOUT)
+    assert not process_identity.is_alive("nonsense", 0.0, 1e9)
 
 
 # Files that cannot be used.
@@ -240,7 +241,7 @@ def test_a_damaged_file_is_set_aside(path: Path) -> None:
     path.write_bytes(b"this is no database, however long one looks at it" * 100)
     store = open_store(path)
     assert "damaged" in store.problem
-    assert store.lasting
+    assert store.is_persistent
     keep(store)
     (aside,) = path.parent.glob("history-damaged-*.db")
     assert aside.read_bytes().startswith(b"this is no database")
@@ -254,7 +255,7 @@ def test_a_locked_file_leaves_a_history_in_memory(path: Path, monkeypatch: pytes
     other.execute("BEGIN EXCLUSIVE")
     store = open_store(path)
     assert "locked" in store.problem
-    assert not store.lasting
+    assert not store.is_persistent
     assert store.load(keep(store).id).prompt == "Why is the sky blue?"
 
 
@@ -262,7 +263,7 @@ def test_a_folder_that_cannot_be_made_leaves_a_history_in_memory(tmp_path: Path)
     (tmp_path / "file").write_text("")
     store = open_store(tmp_path / "file" / "history.db")
     assert "not kept" in store.problem
-    assert not store.lasting
+    assert not store.is_persistent
 
 
 def test_a_newer_format_is_left_alone(path: Path) -> None:
@@ -272,7 +273,7 @@ def test_a_newer_format_is_left_alone(path: Path) -> None:
     before = path.read_bytes()
     later = open_store(path)
     assert "newer edge-tui" in later.problem
-    assert not later.lasting
+    assert not later.is_persistent
     assert path.read_bytes() == before
 
 
@@ -283,8 +284,8 @@ def test_an_older_format_is_brought_up_to_date(path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(schema, "_MIGRATIONS", (*schema._MIGRATIONS, addition))
     store = Store(path)
     assert store.runs() == [entry]
-    assert store._rows("SELECT star FROM runs") == [(0,)]
-    assert store._rows("PRAGMA user_version") == [(schema.VERSION,)]
+    assert store.rows("SELECT star FROM runs") == [(0,)]
+    assert store.rows("PRAGMA user_version") == [(schema.VERSION,)]
 
 
 def test_sqlite_that_is_too_old_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

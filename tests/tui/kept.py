@@ -39,7 +39,7 @@ def fill(path: Path | None = None) -> list[int]:
     runs = []
     for i, (prompt, strategy) in enumerate(zip(PROMPTS, _STRATEGIES, strict=True)):
         runs.append(add(store, Request(prompt, strategy=strategy), NOON + 3600 * i, uid=f"{i:016x}"))
-    store._run("UPDATE runs SET state = 'interrupted' WHERE id = ?", (runs[3],))
+    store.execute("UPDATE runs SET state = 'interrupted' WHERE id = ?", (runs[3],))
     store.close()
     return runs
 
@@ -49,14 +49,14 @@ def add(store: Store, request: Request, created: float, uid: str) -> int:
     engine = PictureEngine()
     engine.submit(request)
     news = engine.poll()
-    run = store.begin(uid, created, request)
+    run = store.insert_run(uid, created, request)
     batch = columns.join([event for event in news if isinstance(event, TokenBatch)])
     for event in news:
         if isinstance(event, Started):
-            store.start(run, event, {"model": LOADED}, {"edge-tui": "0.1.0"})
-            store.append(run, 0, batch)
+            store.set_started(run, event, {"model": LOADED}, {"edge-tui": "0.1.0"})
+            store.append_chunk(run, 0, batch)
         elif isinstance(event, Finished):
-            store.finish(run, "finished", "".join(WORDS), event)
+            store.finish_run(run, "finished", "".join(WORDS), event)
     return run
 
 

@@ -288,10 +288,10 @@ async def test_an_interrupted_run_is_offered_and_goes_on_from_its_last_token(
 ) -> None:
     store = Store(default_path())
     with monkeypatch.context() as patch:
-        patch.setattr(process_identity, "me", lambda: f"{process_identity._host()}/999999999/1.00")
-        run = store.begin("ab12", time.time(), Request("Why?", strategy="min_p", values={"min_p": 0.2}))
-    store.start(run, started(run, strategy="min_p", seed=77), {"model": LOADED}, {})
-    store.append(run, 0, batch(WORDS[:8]))
+        patch.setattr(process_identity, "own", lambda: f"{process_identity._host()}/999999999/1.00")
+        run = store.insert_run("ab12", time.time(), Request("Why?", strategy="min_p", values={"min_p": 0.2}))
+    store.set_started(run, started(run, strategy="min_p", seed=77), {"model": LOADED}, {})
+    store.append_chunk(run, 0, batch(WORDS[:8]))
     engine = PictureEngine()
     async with keeping(engine).run_test(size=SIZE) as pilot:
         workbench = bench(pilot)
@@ -361,13 +361,13 @@ async def test_a_kept_run_can_be_run_again_to_the_same_tokens(demo: Any) -> None
 def cut_off(changes: list[Change], **request: Any) -> int:
     """A kept run that was broken off, with parameters turned on the way."""
     store = Store(default_path())
-    run = store.begin("ab12", time.time(), Request("Why?", strategy="min_p", **request))
+    run = store.insert_run("ab12", time.time(), Request("Why?", strategy="min_p", **request))
     values = {"min_p": Resolved(0.2, "user"), "temperature": Resolved(1.5, "mode")}
-    store.start(run, started(run, strategy="min_p", values=values), {"model": LOADED}, {})
-    store.append(run, 0, batch(WORDS[:8]))
-    store.change(run, changes)
-    store.interrupt(store.entry(run), "")
-    store.offer()
+    store.set_started(run, started(run, strategy="min_p", values=values), {"model": LOADED}, {})
+    store.append_chunk(run, 0, batch(WORDS[:8]))
+    store.append_changes(run, changes)
+    store.mark_interrupted(store.entry(run), "")
+    store.take_offer()
     return run
 
 
@@ -393,7 +393,7 @@ async def test_a_reopened_run_goes_on_with_what_was_turned_and_runs_again_withou
 
 async def test_alternatives_of_a_run_that_was_cut_off_are_asked_of_its_model() -> None:
     run = cut_off([])
-    Store(default_path()).add_pieces(LOADED.name, {1: "known"})
+    Store(default_path()).add_token_strings(LOADED.name, {1: "known"})
     async with keeping().run_test(size=SIZE) as pilot:
         workbench = await at_tokens(pilot)
         workbench.reopen(run)

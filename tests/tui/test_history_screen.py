@@ -53,7 +53,7 @@ async def test_it_searches_as_one_types_and_previews() -> None:
 async def test_a_run_is_opened_with_its_colours_settings_and_alternatives() -> None:
     (run, *_) = fill()
     store = Store(default_path())
-    store.add_pieces("some/model", {0: "Ein "})
+    store.add_token_strings("some/model", {0: "Ein "})
     async with keeping().run_test(size=SIZE) as pilot:
         screen = await opened(pilot)
         await press(pilot, "ctrl+end")
@@ -89,15 +89,15 @@ async def test_two_runs_are_compared_at_their_first_differing_token() -> None:
     # The same ids but for the last.
     one, two = store.load(first.id).batches[0], store.load(second.id).batches[0]
     two.id[:2], two.id[2] = one.id[:2], one.id[2] + 1
-    store.append(second.id, 0, two, replacing=1)
+    store.append_chunk(second.id, 0, two, replacing=1)
     async with keeping().run_test(size=SIZE) as pilot:
         await opened(pilot, 2)
         # At once: none overtakes another.
         await press(pilot, "ctrl+d", "down", "ctrl+d", between=0)
         await until(pilot, lambda: isinstance(pilot.app.screen, CompareScreen))
         screen = pilot.app.screen
-        assert screen.found.shared == 2
-        assert screen.found.parted
+        assert screen.found.common_length == 2
+        assert screen.found.diverges
         assert [each.name for each in screen.found.settings] == ["seed"]
         await until(pilot, lambda: [pane.cursor for pane in screen.panes] == [2, 2])
         await press(pilot, "left", "d")
@@ -151,7 +151,7 @@ def test_an_export_is_written_over_no_other_and_not_twice(
     run = keep(store).id
     first = export(store, run, "md", "dark")
     assert export(store, run, "md", "dark") == first
-    store.append(run, 1, batch(["more"]))  # it had been under way
+    store.append_chunk(run, 1, batch(["more"]))  # it had been under way
     second = export(store, run, "md", "dark")
     assert second != first
     assert "more" in second.read_text()

@@ -113,10 +113,10 @@ def furnish(home: Path) -> Path:
     """Runs, presets and files to look at; returns the folder of the files."""
     runs = fill()
     store = Store(default_path())
-    store._run("UPDATE runs SET seen = 0 WHERE id = ?", (runs[3],))
+    store.execute("UPDATE runs SET seen = 0 WHERE id = ?", (runs[3],))
     batch = store.load(runs[1]).batches[0]
     batch.id[9] += 1
-    store.append(runs[1], 0, batch, replacing=1)
+    store.append_chunk(runs[1], 0, batch, replacing=1)
     store.close()
     save(Preset("mine", "contrastive", title="Mine", parameters={"alpha": 0.2}, system="Be brief."))
     folder = home / "prompts"

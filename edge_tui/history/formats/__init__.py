@@ -1,4 +1,4 @@
-"""A kept run as a file for others: Markdown, JSON, HTML, SVG."""
+"""Writes a stored run as a file for others: Markdown, JSON, HTML, SVG."""
 
 from __future__ import annotations
 
@@ -18,34 +18,38 @@ FORMATS = {
     "html": "HTML: the answer in its colours, alternatives under the pointer",
     "svg": "SVG: the answer in its colours, as a picture",
 }
-"""What each is for, by file name extension."""
+"""Purpose of each format, by file name extension."""
 
 
 def render(
-    kind: str, stored: StoredRun, transcript: Transcript, pieces: Mapping[int, str], theme: str = "dark"
+    kind: str,
+    stored: StoredRun,
+    transcript: Transcript,
+    token_strings: Mapping[int, str],
+    theme: str = "dark",
 ) -> bytes:
-    """A run as the content of a file.
+    """Writes a run as the content of a file.
 
     Args:
         kind: One of `FORMATS`.
         stored: The run.
         transcript: Its tokens.
-        pieces: Texts of ids, for alternatives.
-        theme: Whose colours an SVG has; HTML follows its reader's.
+        token_strings: Texts of ids, for alternatives.
+        theme: Colours of an SVG; HTML follows its reader's.
     """
     from edge_tui.history.formats import html, lossless, markdown, svg
 
     writers: dict[str, Callable[[], bytes]] = {
         "md": lambda: markdown.render(stored, transcript).encode(),
-        "json": lambda: lossless.dump(stored, transcript, pieces),
-        "html": lambda: html.render(stored, transcript, pieces).encode(),
+        "json": lambda: lossless.dump(stored, transcript, token_strings),
+        "html": lambda: html.render(stored, transcript, token_strings).encode(),
         "svg": lambda: svg.render(stored, transcript, palette(theme)).encode(),
     }
     return writers[kind]()
 
 
 def file_name(stored: StoredRun, kind: str) -> str:
-    """A name that sorts by time and says whose run it is."""
+    """Makes a file name that sorts by time and has the run's uid."""
     import time
 
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(stored.entry.created))

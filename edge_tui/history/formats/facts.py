@@ -1,4 +1,4 @@
-"""What is said about a run in a few lines, the same in every format."""
+"""Lists the facts about a run that every format shows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def facts(stored: StoredRun) -> list[tuple[str, str]]:
-    """Names and values, the most telling first."""
+    """Lists names and values, the most important first."""
     entry, started, finished = stored.entry, stored.started, stored.finished
     lines = [("date", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.created)))]
     for role, model in stored.models.items():
@@ -39,14 +39,14 @@ def facts(stored: StoredRun) -> list[tuple[str, str]]:
 
 
 def ended(stored: StoredRun) -> str:
-    """How the run came to its end."""
+    """Describes the end of a run in a few words."""
     if stored.message:
         return stored.message
     return FINISH_REASONS.get(stored.entry.reason, stored.entry.reason or stored.entry.state)
 
 
 def turns(stored: StoredRun) -> list[Message]:
-    """What was said before the answer, oldest first; a raw prompt is one user turn."""
+    """Lists the turns before the answer, oldest first; a raw prompt is one user turn."""
     request = stored.request
     said = [Message("system", request.system)] if request.system else []
     if isinstance(request.prompt, str):
@@ -55,4 +55,4 @@ def turns(stored: StoredRun) -> list[Message]:
 
 
 SPEAKERS = {"system": "system prompt", "user": "prompt", "assistant": "answer"}
-"""How turns are headed."""
+"""Headings of turns."""

@@ -1,4 +1,4 @@
-"""A run as one HTML file: tokens in their colours, light or dark as the reader has it, no script."""
+"""Writes a run as one HTML file without scripts: tokens in their colours, light or dark."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ pre span:hover, pre span:focus {{ background: color-mix(in srgb, currentColor 22
 """
 
 
-def render(stored: StoredRun, transcript: Transcript, pieces: Mapping[int, str]) -> str:
-    """The page.
+def render(stored: StoredRun, transcript: Transcript, token_strings: Mapping[int, str]) -> str:
+    """Writes the page.
 
     Args:
         stored: The run.
         transcript: Its tokens.
-        pieces: Texts of ids; alternatives without one show their id.
+        token_strings: Texts of ids; alternatives without one show their id.
     """
     steps = LEGENDS["probability"][1]
     said = [f"<h2>{SPEAKERS[turn.role]}</h2>\n<pre>{_text(turn.content)}</pre>" for turn in turns(stored)]
@@ -75,7 +75,7 @@ def render(stored: StoredRun, transcript: Transcript, pieces: Mapping[int, str])
         steps="\n".join(f".p{i} {{ color: var(--p{i}); }}" for i in range(len(steps))),
         turns="\n".join(said),
         legend=" ".join(f'<span class="p{i}">{_text(step)}</span>' for i, step in enumerate(steps)),
-        tokens="".join(_tokens(transcript, pieces)),
+        tokens="".join(_tokens(transcript, token_strings)),
         facts="\n".join(rows),
     )
 
@@ -86,22 +86,23 @@ def _variables(colours: Palette) -> str:
     return " ".join(f"--{name}: {value};" for name, value in named.items())
 
 
-def _tokens(transcript: Transcript, pieces: Mapping[int, str]) -> Iterator[str]:
+def _tokens(transcript: Transcript, token_strings: Mapping[int, str]) -> Iterator[str]:
     text = TokenText()
     text.extend(transcript.texts())
     steps = buckets(transcript, "probability", False, 0)
     for index, (shown, step) in enumerate(zip(text.display, steps, strict=True)):
         if shown:
-            about = _text(_about(transcript.token(index), pieces))
+            about = _text(_about(transcript.token(index), token_strings))
             yield f'<span class="p{step}" title="{about}">{_text(shown)}</span>'
 
 
-def _about(token: TokenView, pieces: Mapping[int, str]) -> str:
+def _about(token: TokenView, token_strings: Mapping[int, str]) -> str:
     lines = [f"#{token.index} · {_percent(token.raw_logp)} · rank {token.rank + 1}"]
     if not isnan(token.entropy):
         lines[0] += f" · {token.entropy / log(2):.2f} bits"
     lines += [
-        f"{_percent(each.logp)}  {pieces.get(each.id, f'id {each.id}')!r}" for each in token.top[:_SHOWN]
+        f"{_percent(each.logp)}  {token_strings.get(each.id, f'id {each.id}')!r}"
+        for each in token.top[:_SHOWN]
     ]
     return "\n".join(lines)
 

@@ -1,7 +1,7 @@
-"""A run as JSON that loses nothing, and back.
+"""Writes a run as JSON that loses nothing, and reads it back.
 
-Numbers of tokens are written with as many digits as single precision needs; what JSON cannot say (NaN,
-infinities) stands as a word.
+Numbers of tokens are written with as many digits as single precision needs; NaN and infinities, which JSON
+does not have, as words.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _FIELDS = (*_NUMBERS, *token_fields("alternatives", "extras"))
 _ALTERNATIVES = {"top": ("top_ids", "top_logp"), "final": ("final_ids", "final_top_logp")}
 
 
-def dump(stored: StoredRun, transcript: Transcript, pieces: Mapping[int, str]) -> bytes:
-    """The file's content. `text` is for readers; importing ignores it.
+def dump(stored: StoredRun, transcript: Transcript, token_strings: Mapping[int, str]) -> bytes:
+    """Writes the file's content. `text` is for readers; importing ignores it.
 
     Args:
         stored: The run.
         transcript: Its tokens.
-        pieces: Texts of ids; those of its tokens and alternatives go with it.
+        token_strings: Texts of ids; those of its tokens and alternatives are written.
     """
     data = {
         "format": FORMAT,
@@ -53,19 +53,19 @@ def dump(stored: StoredRun, transcript: Transcript, pieces: Mapping[int, str]) -
         "versions": dict(stored.versions),
         "message": stored.message,
         "changes": [asdict(change) for change in stored.changes],
-        "pieces": {str(each): pieces[each] for each in _ids(stored) if each in pieces},
-        "kept": _tokens(stored.kept) if stored.kept is not None else None,
+        "pieces": {str(each): token_strings[each] for each in _ids(stored) if each in token_strings},
+        "kept": _tokens(stored.prefix) if stored.prefix is not None else None,
     }
     tokens = [token for batch in stored.batches for token in _tokens(batch)]
     try:
-        return _written(data, tokens, ensure_ascii=False).encode()
+        return _json(data, tokens, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         # Half a surrogate pair has no place in UTF-8.
-        return _written(data, tokens, ensure_ascii=True).encode()
+        return _json(data, tokens, ensure_ascii=True).encode()
 
 
-def _written(data: dict[str, Any], tokens: list[dict[str, Any]], ensure_ascii: bool) -> str:
-    """One line for each token, so that other tools find them."""
+def _json(data: dict[str, Any], tokens: list[dict[str, Any]], ensure_ascii: bool) -> str:
+    """Writes one line for each token, so that other tools find them."""
 
     def line(value: object) -> str:
         return json.dumps(value, ensure_ascii=ensure_ascii, allow_nan=False)
@@ -76,10 +76,10 @@ def _written(data: dict[str, Any], tokens: list[dict[str, Any]], ensure_ascii: b
 
 
 def load(data: bytes) -> StoredRun:
-    """The run that `dump` wrote; its `entry.id` means nothing here.
+    """Reads a run that `dump` wrote; its `entry.id` means nothing here.
 
     Raises:
-        HistoryError: this is something else.
+        HistoryError: it is something else.
     """
     try:
         found = _loose(json.loads(data))
@@ -100,10 +100,10 @@ def load(data: bytes) -> StoredRun:
             models={str(role): build(Loaded, model) for role, model in found["models"].items()},
             versions={str(name): str(number) for name, number in found["versions"].items()},
             changes=tuple(build(Change, change) for change in found["changes"]),
-            kept=_batch(found["kept"], width) if found["kept"] else None,
+            prefix=_batch(found["kept"], width) if found["kept"] else None,
             batches=(tokens,) if len(tokens) else (),
             message=str(found["message"]),
-            pieces=_pieces(found.get("pieces", {})),
+            token_strings=_token_strings(found.get("pieces", {})),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise HistoryError("It is no run that edge-tui exported.") from error
@@ -121,15 +121,15 @@ _BLANK = Entry(0, "", 0.0, "finished", "", "", "", 0, 0.0, "", "")
 
 
 def _ids(stored: StoredRun) -> list[int]:
-    """Every id that was chosen or could have been, in their order; −1 where there was no alternative."""
+    """Ids that were chosen or recorded as alternatives, in their order; −1 where there was none."""
     import numpy as np
 
-    batches = stored.batches if stored.kept is None else (stored.kept, *stored.batches)
+    batches = stored.batches if stored.prefix is None else (stored.prefix, *stored.batches)
     columns = [column.ravel() for each in batches for column in (each.id, each.top_ids, each.final_ids)]
     return np.unique(np.concatenate(columns)).tolist() if columns else []
 
 
-def _pieces(data: dict[str, Any]) -> dict[int, str]:
+def _token_strings(data: dict[str, Any]) -> dict[int, str]:
     found = {int(number): str(text) for number, text in data.items()}
     if not all(0 <= number < 2**31 for number in found):
         raise ValueError("an id is out of range")
@@ -137,7 +137,7 @@ def _pieces(data: dict[str, Any]) -> dict[int, str]:
 
 
 def _tokens(batch: TokenBatch) -> list[dict[str, Any]]:
-    """One object for each record."""
+    """Turns each record into an object."""
     listed: dict[str, list[Any]] = {}
     for each in _FIELDS:
         column = getattr(batch, each.name)
@@ -157,7 +157,7 @@ def _tokens(batch: TokenBatch) -> list[dict[str, Any]]:
 
 
 def _shortest(column: NDArray[Any]) -> Any:
-    """Floats with the digits that they need, and words for what are no numbers."""
+    """Rounds floats to the digits that they need; writes words for NaN and infinities."""
     if column.ndim > 1:
         flat = _shortest(column.reshape(-1))
         width = column.shape[1]
@@ -184,13 +184,13 @@ def _batch(tokens: list[dict[str, Any]], width: int) -> TokenBatch:
     extras = [[float(value) for value in token["extras"]] for token in tokens]
     columns["extras"] = np.array(extras, np.float32).reshape(n, width)
     if n and all("candidates" in token for token in tokens):
-        told = [[float(value) for value in token["candidates"]] for token in tokens]
-        columns["candidates"] = np.array(told, np.float32).reshape(n, width, 2, TOP)
+        candidates = [[float(value) for value in token["candidates"]] for token in tokens]
+        columns["candidates"] = np.array(candidates, np.float32).reshape(n, width, 2, TOP)
     return TokenBatch(run=0, text=tuple(str(token["text"]) for token in tokens), **columns)
 
 
 def _strict(value: Any) -> Any:
-    """JSON has no word for what is no number."""
+    """Wraps NaN and infinities, which JSON does not have."""
     if isinstance(value, dict):
         return {key: _strict(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""A run as Markdown, to be read or pasted."""
+"""Writes a run as Markdown, to be read or pasted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def render(stored: StoredRun, transcript: Transcript) -> str:
-    """The file's text. What people and models wrote stands in fences that it cannot close."""
+    """Writes the file's text. Prompts and answers stand in fences that they cannot close."""
     parts = ["# edge-tui run", ""]
     parts += ["| | |", "|---|---|", *(f"| {_cell(name)} | {_cell(value)} |" for name, value in facts(stored))]
     for turn in turns(stored):

@@ -9,7 +9,7 @@ from edge_tui.config import resources
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """Colours of a theme, as `#rrggbb`.
+    """Holds colours of a theme, as `#rrggbb`.
 
     Attributes:
         background: Behind everything.
@@ -31,7 +31,7 @@ THEMES = ("dark", "light", "high-contrast", "colour-blind")
 
 
 def palette(theme: str) -> Palette:
-    """The colours of one of `THEMES`."""
+    """Reads the colours of one of `THEMES`."""
     import tomli
 
     data = tomli.loads((resources.themes() / f"{theme}.toml").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""A run's answer as a picture: monospaced lines, every token in its colour."""
+"""Draws a run's answer as a picture: monospaced lines, every token in its colour."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FONT = "14px ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 
 
 def render(stored: StoredRun, transcript: Transcript, colours: Palette) -> str:
-    """The picture, as high as the prompt's last turn and the answer need."""
+    """Draws the picture, as high as the prompt's last turn and the answer need."""
     lines = [*_prompt(stored, colours), [], *_answer(transcript, colours), [], _caption(stored, colours)]
     width = 2 * _MARGIN + COLUMNS * _CELL
     height = 2 * _MARGIN + len(lines) * _LINE
@@ -38,7 +38,7 @@ def render(stored: StoredRun, transcript: Transcript, colours: Palette) -> str:
 
 
 Run = tuple[float, str, str]
-"""Where a piece of text begins (cells), the text, its colour."""
+"""First cell, text and colour of a piece of text."""
 
 
 def _prompt(stored: StoredRun, colours: Palette) -> Iterator[list[Run]]:

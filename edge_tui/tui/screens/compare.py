@@ -78,7 +78,9 @@ class CompareScreen(ModalScreen[None]):
         self.query_one("#settings", Static).update(self._settings(int(event.size.width * 0.96) - 6))
 
     def _settings(self, width: int) -> Content:
-        parts: list[tuple[str, str]] = [(self.found.verdict, "$warning" if self.found.parted else "$success")]
+        parts: list[tuple[str, str]] = [
+            (self.found.verdict, "$warning" if self.found.diverges else "$success")
+        ]
         shown = self.found.settings[:_SETTINGS]
         room = min(max((width - 24) // 2, 8), max((len(each.first) for each in shown), default=0))
         for each in shown:
@@ -96,7 +98,7 @@ class CompareScreen(ModalScreen[None]):
         for pane in self.panes:
             pane.refresh_tail()
             pane.action_cursor_first()
-            pane.cursor = self.found.shared if self.found.parted else None
+            pane.cursor = self.found.common_length if self.found.diverges else None
 
 
 def _one_line(value: str) -> str:

@@ -273,7 +273,7 @@ def _read(store: Store, run: int) -> Kept:
     while run not in seen:
         seen.add(run)
         stored = store.load(run)
-        known = pieces.setdefault(stored.model, store.pieces(stored.model))
+        known = pieces.setdefault(stored.model, store.token_strings(stored.model))
         found.append((stored, transcript_of(stored), known))
         before = store.find(stored.entry.parent)
         run = before.id if before is not None else run

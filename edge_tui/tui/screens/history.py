@@ -264,7 +264,7 @@ def _read(store: Store, run: int, tokens: int | None = _PREVIEWED) -> tuple[Stor
 def _write(store: Store, run: int, kind: str, theme: str) -> Path:
     """Writes an export into the working folder, readable by its owner alone; never over another file."""
     stored, transcript = _read(store, run, None)
-    data = formats.render(kind, stored, transcript, store.pieces(stored.model), theme)
+    data = formats.render(kind, stored, transcript, store.token_strings(stored.model), theme)
     path = name = Path.cwd() / formats.file_name(stored, kind)
     for number in range(1, 100):
         try:

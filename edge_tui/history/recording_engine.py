@@ -1,0 +1,107 @@
+"""Wraps an engine so that the recorder gets every event that it reports."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edge_tui.engine.events import Event
+    from edge_tui.engine.port import Engine, Memory, ModelSpec, Request
+
+
+class RunWriter(Protocol):
+    """Receives what runs on an engine; the recorder is one."""
+
+    def insert_run(self, run: int, request: Request) -> str:
+        """Adds a run of the engine; returns its uid."""
+        ...
+
+    def append_events(self, news: Sequence[Event]) -> None:
+        """Adds what the engine reported."""
+        ...
+
+    def begin_exit(self) -> None:
+        """Declares that cancellations from now on come from our exit."""
+        ...
+
+
+class RecordingEngine:
+    """Passes each event to the recorder and to the caller of `poll`; otherwise the engine as it is.
+
+    Args:
+        inner: The engine.
+        writer: Writes the events.
+    """
+
+    def __init__(self, inner: Engine, writer: RunWriter) -> None:
+        self._inner = inner
+        self._writer = writer
+        self._waiting: deque[Event] = deque()
+        self._lock = threading.Lock()
+        self._uids: dict[int, str] = {}
+
+    def drain(self) -> None:
+        """Takes the engine's events, for the recorder and for the next `poll`."""
+        # Order matters: two threads that drain must not overtake each other.
+        with self._lock:
+            if news := self._inner.poll():
+                self._waiting.extend(news)
+                self._writer.append_events(news)
+
+    def poll(self) -> list[Event]:
+        self.drain()
+        news: list[Event] = []
+        while self._waiting:
+            news.append(self._waiting.popleft())
+        return news
+
+    def submit(self, request: Request) -> int:
+        # The engine may report on the run before we know its number.
+        with self._lock:
+            run = self._inner.submit(request)
+            self._uids[run] = self._writer.insert_run(run, request)
+        return run
+
+    def uid(self, run: int) -> str:
+        """The name of a run in the history."""
+        return self._uids.get(run, "")
+
+    def set(self, run: int, name: str, value: float | str) -> None:
+        self._inner.set(run, name, value)
+
+    def cancel(self, run: int | None = None) -> None:
+        self._inner.cancel(run)
+
+    def assign(self, role: str, spec: ModelSpec) -> None:
+        self._inner.assign(role, spec)
+
+    def load(self, role: str) -> None:
+        self._inner.load(role)
+
+    def unload(self, role: str) -> None:
+        self._inner.unload(role)
+
+    def refusal(self, strategy: str) -> str:
+        return self._inner.refusal(strategy)
+
+    def decode(self, ids: Sequence[int]) -> list[str]:
+        return self._inner.decode(ids)
+
+    def count(self, text: str, control_tokens: bool = False) -> int | None:
+        return self._inner.count(text, control_tokens)
+
+    def memory(self) -> Memory:
+        return self._inner.memory()
+
+    def alive(self) -> bool:
+        return self._inner.alive()
+
+    def close(self, timeout: float = 1.0) -> bool:
+        self._writer.begin_exit()
+        closed = self._inner.close(timeout)
+        self.drain()
+        return closed
