@@ -102,7 +102,7 @@ class LiveRun(RunState):
         self._small_tokens = 0
 
     def answer(self, store: Store) -> str:
-        """Text of the answer; to be asked for at the end, when all tokens are written."""
+        """Returns the answer's text, once all tokens are written."""
         finished = self.finished
         if self.rows == 1:
             return "".join(self.texts) + (finished.tail if finished is not None else "")
@@ -111,7 +111,7 @@ class LiveRun(RunState):
         return transcript_of(store.load(self.id)).text
 
     def token_ids(self) -> set[int]:
-        """Ids that were chosen or recorded as alternatives, of tokens in merged chunks."""
+        """Returns the ids of tokens in merged chunks and of their alternatives."""
         return set(self._id_mask.nonzero()[0].tolist()) if self._id_mask is not None else set()
 
     def _mark_ids(self, batch: TokenBatch) -> None:

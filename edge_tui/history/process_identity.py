@@ -18,7 +18,7 @@ def _host() -> str:
 
 
 def own() -> str:
-    """The name of this process: host, number and the moment of its start."""
+    """Returns the name of this process: host, number and the moment of its start."""
     return _of(os.getpid())
 
 

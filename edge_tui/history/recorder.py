@@ -157,7 +157,7 @@ class Recorder:
         self._do(write)
 
     def uid(self, run: int) -> str:
-        """The name of a run of the present engine."""
+        """Returns the name of a run of the present engine."""
         return self._engine.uid(run) if self._engine is not None else ""
 
     def begin_exit(self) -> None:
@@ -184,7 +184,7 @@ class Recorder:
         try:
             self._write_until_closed()
         except Exception as error:
-            self._give_up(f"The history stopped ({type(error).__name__}): what comes now is not kept.")
+            self._give_up(f"The history stopped ({type(error).__name__}); new runs are not kept.")
             self._opened.set()
             raise
 
@@ -210,7 +210,7 @@ class Recorder:
                         store = fresh
                         continue
                     # Full, or broken under our hands. What is there already will be found again.
-                    self._give_up(f"The history cannot be written ({error}): what comes now is not kept.")
+                    self._give_up(f"The history cannot be written ({error}); new runs are not kept.")
                     break
             if closing and not self._jobs:
                 break
@@ -332,7 +332,7 @@ class Recorder:
 
 @cache
 def _versions() -> dict[str, str]:
-    """Versions of the programs that take part in a run."""
+    """Reads the versions of the programs that take part in a run."""
     from importlib.metadata import PackageNotFoundError, version
 
     from edge_tui import __version__

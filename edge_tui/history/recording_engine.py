@@ -67,7 +67,7 @@ class RecordingEngine:
         return run
 
     def uid(self, run: int) -> str:
-        """The name of a run in the history."""
+        """Returns the name of a run in the history."""
         return self._uids.get(run, "")
 
     def set(self, run: int, name: str, value: float | str) -> None:

@@ -39,7 +39,7 @@ def transcript_of(
 
 
 def started_of(stored: StoredRun) -> Started:
-    """The event of a run's beginning; made up for a run that was cut off before it."""
+    """Returns the event of a run's beginning; made up for a run that was cut off before it."""
     request = stored.request
     started = stored.started or Started(
         run=stored.entry.id,
@@ -57,7 +57,7 @@ def started_of(stored: StoredRun) -> Started:
 
 
 def finished_of(stored: StoredRun) -> Finished:
-    """The event of a run's end; an interrupted run counts as cancelled."""
+    """Returns the event of a run's end; an interrupted run counts as cancelled."""
     own = sum(map(len, stored.batches))
     rows = stored.started.rows if stored.started is not None else 1
     return stored.finished or Finished(stored.entry.id, "cancelled", own // rows, 0.0, 0.0)

@@ -102,7 +102,7 @@ class StoredRun:
 
 
 def prompt_of(request: Request) -> str:
-    """The text that was typed: the prompt, or the newest user turn."""
+    """Returns the text that was typed: the prompt, or the newest user turn."""
     if isinstance(request.prompt, str):
         return request.prompt
     return next((turn.content for turn in reversed(request.prompt) if turn.role == "user"), "")
@@ -127,8 +127,8 @@ def build(kind: type[T], data: Mapping[str, Any]) -> T:
         TypeError: a value has another type than its field, or one without a default is missing.
     """
     hints = get_type_hints(kind)
-    known = {each.name for each in fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: _fit(hints[name], value) for name, value in data.items() if name in known})
+    names = {each.name for each in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: _fit(hints[name], value) for name, value in data.items() if name in names})
 
 
 def _fit(hint: Any, value: Any) -> Any:
@@ -158,5 +158,5 @@ def _fit(hint: Any, value: Any) -> Any:
 
 
 def preview(text: str) -> str:
-    """The beginning of a text on one line."""
+    """Cuts a text to its beginning, on one line."""
     return " ".join(text[: 4 * PREVIEW].split())[:PREVIEW]

@@ -65,12 +65,10 @@ def open_store(path: Path) -> Store:
         return open_or_rebuild(path)
     except HistoryError as error:
         return Store(problem=str(error))
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         # Locked, read-only, full: the file may be sound.
-        return Store(problem=f"The history {path} cannot be used ({error}): this session's is not kept.")
-    except OSError as error:
-        reason = user_file.error_reason(error)
-        return Store(problem=f"The history {path} cannot be used ({reason}): this session's is not kept.")
+        reason = user_file.error_reason(error) if isinstance(error, OSError) else error
+        return Store(problem=f"The history {path} cannot be used ({reason}); this session is not kept.")
 
 
 def open_or_rebuild(path: Path) -> Store:
@@ -193,10 +191,10 @@ def _copy(path: Path, new: Store) -> tuple[int, int]:
 
 
 def _ids(connection: sqlite3.Connection, path: Path) -> list[int]:
-    """Ids that any table or index still has, in the order in which the runs began."""
+    """Lists ids that any table or index still has, in the order in which the runs began."""
     most = path.stat().st_size  # a run takes more than a byte: a larger number is damage, no id
-    known = {id for query in _IDS for (id,) in _tolerant(connection, query) if isinstance(id, int)}
-    return sorted(id for id in known if 0 < id <= most)
+    ids = {id for query in _IDS for (id,) in _tolerant(connection, query) if isinstance(id, int)}
+    return sorted(id for id in ids if 0 < id <= most)
 
 
 def _tolerant(connection: sqlite3.Connection, query: str, *values: Any) -> Iterator[tuple[Any, ...]]:
@@ -229,9 +227,9 @@ def _read(old: Store, connection: sqlite3.Connection, run: int) -> tuple[StoredR
         entry = Entry(run, uid, 0.0, "interrupted", "", "", original.strategy, tokens, 0.0, prompt, "")
     from edge_tui.engine.events import Finished, Started
 
-    begun = _attempt(lambda: build(Started, started)) if started else None
-    ended = _attempt(lambda: build(Finished, finished)) if finished else None
-    return StoredRun(entry, original, begun, ended, batches=batches), False
+    beginning = _attempt(lambda: build(Started, started)) if started else None
+    end = _attempt(lambda: build(Finished, finished)) if finished else None
+    return StoredRun(entry, original, beginning, end, batches=batches), False
 
 
 def _batches(connection: sqlite3.Connection, run: int) -> Iterator[Any]:

@@ -92,7 +92,7 @@ class HistoryError(EdgeError):
 
 
 def default_path() -> Path:
-    """Path of `history.db` in the platform's data folder."""
+    """Returns the path of `history.db` in the platform's data folder."""
     import platformdirs
 
     return platformdirs.user_data_path("edge-tui", appauthor=False) / "history.db"
@@ -166,7 +166,7 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def _statements(script: str) -> list[str]:
-    """`executescript` would commit in between."""
+    """Splits a script into statements; `executescript` would commit in between."""
     found, statement = [], ""
     for line in script.splitlines(keepends=True):
         statement += line

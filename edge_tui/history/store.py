@@ -201,11 +201,11 @@ class Store(Database):
     # Reading.
 
     def runs(self) -> list[Entry]:
-        """The lines of all runs, newest first."""
+        """Lists all runs, newest first."""
         return [Entry(*row) for row in self.rows(f"SELECT {_ENTRY} FROM runs ORDER BY created DESC, id DESC")]
 
     def entry(self, run: int) -> Entry:
-        """One line of the list.
+        """Returns one line of the list.
 
         Raises:
             HistoryError: there is none.
@@ -216,7 +216,7 @@ class Store(Database):
         return Entry(*found[0])
 
     def find(self, uid: str) -> Entry | None:
-        """The line of a run by the beginning of its uid, if there is exactly one."""
+        """Finds a run by the beginning of its uid, if there is exactly one."""
         if not uid.isalnum():
             return None
         found = self.rows(f"SELECT {_ENTRY} FROM runs WHERE uid LIKE ? LIMIT 2", (f"{uid}%",))
@@ -301,7 +301,7 @@ class Store(Database):
             raise HistoryError(f"Run {entry.uid} cannot be read: {error}.") from error
 
     def _batches(self, run: int, tokens: int | None) -> dict[int, TokenBatch]:
-        """Chunks by number, until there are tokens enough."""
+        """Reads chunks by number, until there are tokens enough."""
         found: dict[int, TokenBatch] = {}
         numbers = self.rows("SELECT number FROM chunks WHERE run = ? ORDER BY number", (run,))
         for (number,) in numbers:
@@ -314,7 +314,7 @@ class Store(Database):
     # Texts of ids.
 
     def known_token_ids(self, model: str) -> set[int]:
-        """Ids of a model whose text is in the history."""
+        """Returns the ids of a model whose text is in the history."""
         return {row[0] for row in self.rows(_TOKEN_STRINGS.format("token"), (_clean(model),))}
 
     def add_token_strings(self, model: str, texts: Mapping[int, str]) -> None:
@@ -329,13 +329,13 @@ class Store(Database):
             )
 
     def token_strings(self, model: str) -> dict[int, str]:
-        """Texts of a model's ids, of those that ever were in a run."""
+        """Reads texts of a model's ids, of those that ever were in a run."""
         return dict(self.rows(_TOKEN_STRINGS.format("token, text"), (_clean(model),)))
 
     # Runs whose process is gone.
 
     def orphans(self, now: float) -> list[Entry]:
-        """Lines of runs whose process ended while it wrote them, newest first."""
+        """Lists runs whose process ended while it wrote them, newest first."""
         rows = self.rows(
             f"SELECT owner, beat, {_ENTRY} FROM runs WHERE state = 'running' ORDER BY created DESC, id DESC"
         )
@@ -362,7 +362,7 @@ _TOKEN_STRINGS = "SELECT {} FROM pieces JOIN vocabularies ON vocabularies.id = v
 
 
 def _clean(text: str) -> str:
-    """Text that SQLite takes and its index reads to the end: no lone surrogates, no NUL."""
+    """Removes what SQLite and its index do not take: lone surrogates and NUL."""
     return text.encode("utf-8", "replace").decode().replace("\0", "␀")
 
 

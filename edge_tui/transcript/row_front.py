@@ -51,7 +51,7 @@ class Hypothesis:
 
 @dataclass(frozen=True, slots=True)
 class _Finished:
-    """A hypothesis that ended: its last recorded token, the row of that, and the token that ended it."""
+    """Holds an ended hypothesis: its last recorded token, the row of that, and the token that ended it."""
 
     score: float
     leaf: int
@@ -93,25 +93,25 @@ class RowFront:
             self._add_finished(number)
 
     def live(self) -> list[int]:
-        """Newest records of the rows that are alive, in the order of rows."""
+        """Lists the newest records of the rows that are alive, in the order of rows."""
         leaves = [leaf for _, leaf in sorted(self._leaf.items())]
         return [leaf for leaf in leaves if not self._total(leaf) < _DEAD]
 
     def best(self, live: list[int]) -> int:
-        """The record at the end of the row in front."""
+        """Finds the record at the end of the row in front."""
         if not self.is_ranked:
             return live[0]
         return max(live, key=lambda leaf: -inf if isnan(total := self._total(leaf)) else total)
 
     def common_length(self, live: list[int]) -> int:
-        """Length of the prefix shared by everything that can still be the answer.
+        """Measures the prefix shared by everything that can still be the answer.
 
         That is the live rows and the best finished hypothesis: it beats the other finished ones.
         """
         return self._tree.common([*live, *(end.leaf for end in self._finished[:1])])
 
     def hypotheses(self, path: array[int], common_length: int, length_penalty: float) -> list[Hypothesis]:
-        """The live rows, best first, then the finished hypotheses, best first.
+        """Lists the live rows, best first, then the finished hypotheses, best first.
 
         Args:
             path: Records of the row in front.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from edge_tui.engine import events
 
 if TYPE_CHECKING:
-    from edge_tui.engine.events import Event, Failed, Finished, Loaded, Started
+    from edge_tui.engine.events import Event, Failed, Finished, Loaded, PromptRead, Started
 
 Phase = Literal["queued", "reading", "decoding", "stopping", "done", "failed"]
 """The stage of a run. No event says "stopping": it is set by the caller that cancels the run."""
@@ -23,6 +23,7 @@ class RunState:
 
     Attributes:
         phase: The stage it is in.
+        prompt: The prompt's log-probabilities, if they were requested.
         started: The event of its beginning.
         finished: The event of its end; None for a failed run.
         failed: The event of its failure.
@@ -33,6 +34,7 @@ class RunState:
     """
 
     phase: Phase = "queued"
+    prompt: PromptRead | None = None
     started: Started | None = None
     finished: Finished | None = None
     failed: Failed | None = None
@@ -49,6 +51,8 @@ class RunState:
     def apply(self, event: Event) -> None:
         """Updates the state by an event of this run, or by the engine's death."""
         match event:
+            case events.PromptRead():
+                self.prompt = event
             case events.Started():
                 self.started = event
                 if self.phase == "queued":
@@ -90,7 +94,7 @@ class EngineState:
     dead: str = ""
 
     def reset(self) -> None:
-        """Forgets everything: a new engine takes the old one's place."""
+        """Clears the state, for a new engine in the old one's place."""
         self.loaded.clear()
         self.loading.clear()
         self.dead = ""
@@ -119,5 +123,5 @@ class EngineState:
                 pass
 
     def model_for(self, role: str) -> Loaded | None:
-        """The model that plays a role; the main one is the expert too unless there is another."""
+        """Returns the model that plays a role; the main one is the expert too unless there is another."""
         return self.loaded.get(role) or (self.loaded.get("model") if role == "expert" else None)

@@ -1,7 +1,7 @@
 """Folds away the thoughts that a model writes before its answer, while they stream.
 
 Reasoning models wrap them in `<think>…</think>` (or `<thinking>`, `<reasoning>`), often in tokens of their
-own, sometimes in pieces; some templates open the thought in the prompt. The tags stay, what is between
+own, sometimes in pieces; some templates open the thought in the prompt. The tags stay, the text between
 them becomes `⋯`.
 """
 
@@ -57,7 +57,7 @@ class Thoughts:
             shown += joined[at:]
         if text and not shown:
             self.hidden_count += 1
-        # Only what may still become a tag needs to be remembered.
+        # A later token can complete a tag that begins here.
         rest = joined[tagged:][-_LONGEST:]
         start = rest.rfind("<")
         self._tail = rest[start:] if start >= 0 else ""

@@ -151,26 +151,26 @@ class TokenTable:
                 new["extras"] = found[:, 0]
 
     def column(self, name: Column, numbers: Sequence[int]) -> NDArray[np.generic]:
-        """One number of each of the records: a fresh array `[len(numbers)]`."""
+        """Reads one number of each of the records: a fresh array `[len(numbers)]`."""
         chosen: NDArray[np.generic] = self._table[name][self._np.asarray(numbers, self._np.intp)]
         return chosen
 
     def ids(self, numbers: Sequence[int]) -> tuple[int, ...]:
-        """Token ids of records."""
+        """Reads token ids of records."""
         return tuple(self.column("id", numbers).tolist())
 
     def text(self, numbers: Sequence[int]) -> str:
-        """Text of records, one after the other."""
+        """Joins the texts of records."""
         return "".join(self.texts[number] for number in numbers)
 
     def extra(self, name: str, number: int) -> float:
-        """One of the strategy's own numbers; NaN if it has no such column."""
+        """Reads one of the strategy's own numbers; NaN if it has no such column."""
         if name not in self.columns:
             return nan
         return float(self._table[number]["extras"][self.columns.index(name)])
 
     def view(self, number: int, index: int) -> TokenView:
-        """Everything about one record, as position `index` of a path."""
+        """Reads everything about one record, as position `index` of a path."""
         record = self._table[number]
         return TokenView(
             index=index,
@@ -182,7 +182,7 @@ class TokenTable:
         )
 
     def _alternatives(self, number: int, side: int) -> tuple[Alternative, ...]:
-        """The alternatives of a record: the model's own (0) or those of the final distribution (1)."""
+        """Reads the alternatives of a record: the model's own (0) or those of the final distribution (1)."""
         record = self._table[number]
         names = (("top_ids", "top_logp"), ("final_ids", "final_top_logp"))[side]
         ids, logps = (record[name].tolist() for name in names)
@@ -201,7 +201,7 @@ class TokenTable:
         self._candidates[first : first + len(candidates)] = candidates
 
     def batch(self, numbers: Sequence[int], run: int) -> TokenBatch:
-        """Records as one row of a run, as `extend` takes them."""
+        """Copies records to one row of a run, as `extend` takes them."""
         from edge_tui.engine.events import TokenBatch
 
         np = self._np
@@ -219,7 +219,7 @@ class TokenTable:
         )
 
     def _new_candidates(self, old: NDArray[Any] | None = None) -> NDArray[Any]:
-        """An array for the extras of alternatives of the whole table, beginning with the old one's."""
+        """Makes an array for the extras of alternatives of the whole table, beginning with the old one's."""
         shape = (len(self._table), *_CANDIDATES.shape(len(self.columns)))
         new = self._np.full(shape, _CANDIDATES.empty, _CANDIDATES.dtype)
         if old is not None:

@@ -151,7 +151,7 @@ class Transcript:
         return len(self._cuts)
 
     def unchanged_since(self, revision: int) -> int:
-        """How many leading tokens of the path are the same as they were at `revision`."""
+        """Counts leading tokens of the path that are the same as they were at `revision`."""
         self._follow_front()
         return min(self._cuts[revision:], default=len(self._path))
 
@@ -161,13 +161,13 @@ class Transcript:
         return "".join(self.texts())
 
     def texts(self, start: int = 0, stop: int | None = None) -> list[str]:
-        """Raw texts of the path's tokens `start` to `stop`."""
+        """Reads raw texts of the path's tokens `start` to `stop`."""
         self._follow_front()
         texts = self._table.texts
         return [texts[number] for number in self._path[start:stop]]
 
     def folded_texts(self, start: int, stop: int) -> list[str]:
-        """Raw texts of the path's tokens `start` to `stop`, thoughts folded away; cheap in order."""
+        """Reads raw texts of the path's tokens `start` to `stop`, thoughts folded away; cheap in order."""
         thoughts = self.thoughts
         if start < thoughts.token_count or self.revision != self._folded_revision:
             thoughts = self.thoughts = Thoughts(self.started.thinking)
@@ -176,17 +176,17 @@ class Transcript:
         return thoughts.fold(self.texts(start, stop))
 
     def ids(self, upto: int | None = None) -> tuple[int, ...]:
-        """Ids of the path's first `upto` tokens, as `Request.prefix` takes them."""
+        """Reads ids of the path's first `upto` tokens, as `Request.prefix` takes them."""
         self._follow_front()
         return self._table.ids(self._path[:upto])
 
     def column(self, name: Column, start: int = 0, stop: int | None = None) -> NDArray[np.generic]:
-        """One number for each of the path's tokens `start` to `stop`: a fresh array `[stop - start]`."""
+        """Reads one number of the path's tokens `start` to `stop`: a fresh array `[stop - start]`."""
         self._follow_front()
         return self._table.column(name, self._path[start:stop])
 
     def token(self, index: int) -> TokenView:
-        """The token at a position of the path.
+        """Reads the token at a position of the path.
 
         Raises:
             IndexError: the path has no such position.
@@ -197,21 +197,21 @@ class Transcript:
         return self._table.view(self._path[index], index)
 
     def record_at(self, index: int) -> int:
-        """Identity of the token at a position: it changes exactly when another token takes the place."""
+        """Identifies the token at a position; another token there has another number."""
         self._follow_front()
         return self._path[index]
 
     def prefix_batch(self) -> TokenBatch | None:
-        """The tokens before the run's own, as one row; None if there are none."""
+        """Copies the tokens before the run's own, as one row; None if there are none."""
         length = self._prefix_length
         return self._table.batch(range(length), self.started.run) if length else None
 
     def changes_at(self, index: int) -> list[Change]:
-        """Parameter changes whose first token is this one."""
+        """Lists parameter changes whose first token is this one."""
         return [change for change in self.changes if change.index == index]
 
     def hypotheses(self) -> list[Hypothesis]:
-        """The live rows, best first, then the finished hypotheses, best first."""
+        """Lists the live rows, best first, then the finished hypotheses, best first."""
         self._follow_front()
         return self._front.hypotheses(self._path, self._common_length, self._value("length_penalty", 1.0))
 
@@ -244,7 +244,7 @@ class Transcript:
         self._path.extend(self._tree.add_line(len(prefix)))
 
     def _value(self, name: str, default: float) -> float:
-        """A parameter's present value."""
+        """Returns a parameter's present value."""
         for change in reversed(self.changes):
             if change.name == name:
                 return change.value
@@ -270,7 +270,7 @@ class Transcript:
         self._path.extend(self._tree.branch(leaf, common))
 
     def _find(self, answer: Sequence[int]) -> int | None:
-        """The record at which the answer ends; its last token may be an unrecorded end-of-sequence."""
+        """Finds the record at which the answer ends; its last token may be an unrecorded end-of-sequence."""
         prefix = self._table.ids(range(self._prefix_length))
         for new in (tuple(answer), tuple(answer[:-1])):
             sequence = prefix + new

@@ -45,11 +45,11 @@ class Tree:
         return numbers
 
     def length(self, leaf: int) -> int:
-        """Nodes of the sequence that ends here."""
+        """Counts nodes of the sequence that ends here."""
         return self.depth[leaf] + 1 if leaf >= 0 else 0
 
     def branch(self, leaf: int, start: int = 0) -> list[int]:
-        """The sequence that ends at `leaf`, from depth `start` on."""
+        """Lists the sequence that ends at `leaf`, from depth `start` on."""
         branch: list[int] = []
         while leaf >= 0 and self.depth[leaf] >= start:
             branch.append(leaf)
@@ -58,20 +58,20 @@ class Tree:
         return branch
 
     def at(self, leaf: int, length: int) -> int:
-        """The node that ends the first `length` nodes of the sequence, or `ROOT`."""
+        """Finds the node that ends the first `length` nodes of the sequence, or `ROOT`."""
         while self.length(leaf) > length:
             leaf = self.parent[leaf]
         return leaf
 
     def on(self, path: array[int], leaf: int) -> int:
-        """The last node of the sequence that is also on `path`, or `ROOT`."""
+        """Finds the last node of the sequence that is also on `path`, or `ROOT`."""
         leaf = self.at(leaf, len(path))
         while leaf >= 0 and path[self.depth[leaf]] != leaf:
             leaf = self.parent[leaf]
         return leaf
 
     def common(self, leaves: Iterable[int]) -> int:
-        """Count of nodes that the sequences have in common at their beginning."""
+        """Counts nodes that the sequences have in common at their beginning."""
         nodes = set(leaves)
         length = min(map(self.length, nodes))
         nodes = {self.at(node, length) for node in nodes}

@@ -141,7 +141,7 @@ def _normal(text: str) -> str:
 
 
 def _zero_width(text: str) -> int:
-    """Count of leading characters that add no cell of their own."""
+    """Counts leading characters that add no cell of their own."""
     end = 0
     while end < len(text) and text[end] not in "\n\t" and cell_len(text[end]) == 0:
         end += 1
@@ -149,7 +149,7 @@ def _zero_width(text: str) -> int:
 
 
 def _cluster_end(text: str, end: int) -> int:
-    """End of the character that goes on at `end`: marks belong to it, and emoji after a joiner."""
+    """Finds the end of the character that goes on at `end`: marks belong to it, and emoji after a joiner."""
     while step := _zero_width(text[end:]):
         end += step
         if text[end - 1] == _ZWJ and _PICTOGRAPH.match(text[end:]):
@@ -249,14 +249,14 @@ class Wrap:
         return line
 
     def line_of(self, token: int) -> int:
-        """The line on which a token begins."""
+        """Finds the line on which a token begins."""
         line = bisect_left(self._tokens, token)
         if line < len(self._tokens) and self._tokens[line] == token and self._chars[line] == 0:
             return line
         return max(line - 1, 0)
 
     def pieces(self, display: Sequence[str], line: int) -> list[Piece]:
-        """The pieces of a line, left to right. Tokens that draw nothing have none."""
+        """Lists the pieces of a line, left to right. Tokens that draw nothing have none."""
         token, char = self._tokens[line], self._chars[line]
         if line + 1 < len(self._tokens):
             last, stop = self._tokens[line + 1], self._chars[line + 1]
@@ -272,7 +272,7 @@ class Wrap:
         return found
 
     def hit(self, display: Sequence[str], line: int, x: int) -> int | None:
-        """The token that owns a cell; right of the text it is the last token of the line."""
+        """Finds the token that owns a cell; right of the text it is the last token of the line."""
         if not 0 <= line < len(self):
             return None
         pieces = self.pieces(display, line)
@@ -318,7 +318,7 @@ class Wrap:
             self._break = (token, at + 1, self._x)
 
     def _word(self, token: int, at: int, cells: int) -> None:
-        """A run of narrow characters."""
+        """Adds a run of narrow characters."""
         if self._x + cells > self.width and self._break is not None:
             self._take_break()
         while self._x + cells > self.width:

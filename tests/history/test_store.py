@@ -124,7 +124,7 @@ def test_a_run_is_read_as_it_was_at_one_moment(
     store, other = Store(path), Store(path)
     run = keep(store).id
     store.append_chunk(run, 1, batch(WORDS[:4]))
-    rows = store._rows
+    rows = store.rows
 
     def slowly(query: str, values: Any = ()) -> list[Any]:
         found = rows(query, values)
@@ -135,7 +135,7 @@ def test_a_run_is_read_as_it_was_at_one_moment(
                 other.delete(run)
         return found
 
-    monkeypatch.setattr(store, "_rows", slowly)
+    monkeypatch.setattr(store, "rows", slowly)
     stored = store.load(run)
     assert [len(each) for each in stored.batches] == [len(WORDS), 4]
     monkeypatch.undo()

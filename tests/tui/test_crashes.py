@@ -152,7 +152,7 @@ def test_other_ends_are_crashes_too(faulty: Callable[[str], Faulty], fault: str)
             for each in (
                 ("loop", "a task in the"),
                 ("telemetry", "no longer measured"),
-                ("recorder", "what comes now is not kept"),
+                ("recorder", "new runs are not kept"),
             )
         ),
     ],

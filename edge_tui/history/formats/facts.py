@@ -48,10 +48,10 @@ def ended(stored: StoredRun) -> str:
 def turns(stored: StoredRun) -> list[Message]:
     """Lists the turns before the answer, oldest first; a raw prompt is one user turn."""
     request = stored.request
-    said = [Message("system", request.system)] if request.system else []
+    before = [Message("system", request.system)] if request.system else []
     if isinstance(request.prompt, str):
-        return [*said, Message("user", request.prompt)]
-    return [*said, *request.prompt]
+        return [*before, Message("user", request.prompt)]
+    return [*before, *request.prompt]
 
 
 SPEAKERS = {"system": "system prompt", "user": "prompt", "assistant": "answer"}

@@ -66,14 +66,14 @@ def render(stored: StoredRun, transcript: Transcript, token_strings: Mapping[int
         token_strings: Texts of ids; alternatives without one show their id.
     """
     steps = LEGENDS["probability"][1]
-    said = [f"<h2>{SPEAKERS[turn.role]}</h2>\n<pre>{_text(turn.content)}</pre>" for turn in turns(stored)]
+    sections = [f"<h2>{SPEAKERS[turn.role]}</h2>\n<pre>{_text(turn.content)}</pre>" for turn in turns(stored)]
     rows = [f"<tr><th>{_text(name)}</th><td>{_text(value)}</td></tr>" for name, value in facts(stored)]
     return _PAGE.format(
         title=_text(f"{stored.model or 'edge-tui'} · {stored.entry.strategy}"),
         light=_variables(palette("light")),
         dark=_variables(palette("dark")),
         steps="\n".join(f".p{i} {{ color: var(--p{i}); }}" for i in range(len(steps))),
-        turns="\n".join(said),
+        turns="\n".join(sections),
         legend=" ".join(f'<span class="p{i}">{_text(step)}</span>' for i, step in enumerate(steps)),
         tokens="".join(_tokens(transcript, token_strings)),
         facts="\n".join(rows),

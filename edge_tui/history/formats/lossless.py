@@ -121,7 +121,7 @@ _BLANK = Entry(0, "", 0.0, "finished", "", "", "", 0, 0.0, "", "")
 
 
 def _ids(stored: StoredRun) -> list[int]:
-    """Ids that were chosen or recorded as alternatives, in their order; −1 where there was none."""
+    """Lists ids that were chosen or recorded as alternatives, in their order; −1 where there was none."""
     import numpy as np
 
     batches = stored.batches if stored.prefix is None else (stored.prefix, *stored.batches)

@@ -42,6 +42,6 @@ def palette(theme: str) -> Palette:
 
 
 def _between(first: str, second: str) -> str:
-    """The colour in the middle of two, `#rrggbb`."""
+    """Mixes the colour in the middle of two, `#rrggbb`."""
     pairs = zip(bytes.fromhex(first[1:]), bytes.fromhex(second[1:]), strict=True)
     return "#" + bytes((a + b) // 2 for a, b in pairs).hex()

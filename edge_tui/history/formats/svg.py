@@ -74,10 +74,10 @@ def _answer(transcript: Transcript, colours: Palette) -> Iterator[list[Run]]:
 
 
 def _caption(stored: StoredRun, colours: Palette) -> list[Run]:
-    said = f"{stored.model} · {stored.entry.strategy} · {stored.entry.tokens:,} tokens · {ended(stored)}"
+    caption = f"{stored.model} · {stored.entry.strategy} · {stored.entry.tokens:,} tokens · {ended(stored)}"
     steps = LEGENDS["probability"][1]
     at = COLUMNS - sum(len(step) + 1 for step in steps)
-    runs: list[Run] = [(0, clip(sanitise(said, keep_newlines=False), at - 2), colours.muted)]
+    runs: list[Run] = [(0, clip(sanitise(caption, keep_newlines=False), at - 2), colours.muted)]
     for step, colour in zip(steps, colours.ladder, strict=True):
         runs.append((at, step, colour))
         at += len(step) + 1
