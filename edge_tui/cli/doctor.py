@@ -1,6 +1,6 @@
-"""`edge-tui doctor`: this machine and this terminal, each thing checked, with what to do about it.
+"""`edge-tui doctor`: checks this machine and this terminal, and says how to mend what fails.
 
-Torch, Triton and bitsandbytes are tried in a process of their own: what hangs or crashes there is a finding.
+Torch, Triton and bitsandbytes are tried in a process of their own, so that a hang or crash is a finding.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edge_tui.config.settings import user_config
 from edge_tui.engine.checkpoints.locate import cache_root, offline
-from edge_tui.machine.devices import torch_has_cuda
+from edge_tui.machine.devices import torch_cuda_version
 from edge_tui.machine.nvml import Gpu, GpuProcess, visible_devices
 from edge_tui.util.formatting import size
 from edge_tui.util.safe_stream import write_control
@@ -30,9 +28,10 @@ from edge_tui.util.user_file import exists
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
 Status = Literal["ok", "warning", "error"]
-PATIENCE = 60.0
+TIMEOUT = 60.0
 """Seconds that importing torch and trying the GPU may take."""
 _MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
 _COLOURS = {"ok": "32", "warning": "33", "error": "31"}
@@ -63,13 +62,13 @@ print("FOUND" + json.dumps(found))
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding.
+    """Holds one finding.
 
     Attributes:
-        name: What was looked at.
-        status: How it is.
-        found: What was found.
-        advice: What to do, one sentence; "" where nothing is to be done.
+        name: The thing checked.
+        status: Its state.
+        found: The facts.
+        advice: The remedy, one sentence; "" where none is needed.
     """
 
     name: str
@@ -86,13 +85,13 @@ def run(flags: Mapping[str, Any]) -> int:
             print(json.dumps(asdict(check)).replace("\x7f", "\\u007f"))
         else:
             coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-            write_control(sys.stdout, written(check, colour=coloured) + "\n")
+            write_control(sys.stdout, check_text(check, colour=coloured) + "\n")
         worst = max(worst, int(check.status == "error"))
     return worst
 
 
-def written(check: Check, colour: bool = False) -> str:
-    """A finding in one line, and its advice in another."""
+def check_text(check: Check, colour: bool = False) -> str:
+    """Writes a finding in one line, and its advice in another."""
     mark = _MARKS[check.status]
     if colour:
         mark = f"\x1b[{_COLOURS[check.status]}m{mark}\x1b[0m"
@@ -101,7 +100,7 @@ def written(check: Check, colour: bool = False) -> str:
 
 
 def checks() -> Iterator[Check]:
-    """Every check, the quick ones first."""
+    """Runs every check, the quick ones first."""
     env = os.environ
     yield _python(sys.version_info[:3])
     yield _config(user_config())
@@ -135,7 +134,7 @@ def _config(path: Path) -> Check:
 
 
 def terminal(env: Mapping[str, str], tty: bool, size: os.terminal_size) -> Iterator[Check]:
-    """Colours, size and clipboard, as far as the environment tells."""
+    """Checks colours, size and clipboard from the environment."""
     from edge_tui.tui.clipboard import outlook
     from edge_tui.tui.terminal import wants_ascii
 
@@ -238,8 +237,8 @@ def _driver(env: Mapping[str, str]) -> Iterator[Check]:
         if hidden == []:
             yield Check("GPU", "warning", "hidden by CUDA_VISIBLE_DEVICES", "Unset it to decode on the GPU.")
         else:
-            status: Status = "warning" if torch_has_cuda() else "ok"
-            yield Check("GPU", status, f"none: {error}", _NO_GPU if torch_has_cuda() else "")
+            status: Status = "warning" if torch_cuda_version() else "ok"
+            yield Check("GPU", status, f"none: {error}", _NO_GPU if torch_cuda_version() else "")
         return
     try:
         seen, driver, cuda, processes = gpu.sample(), gpu.driver(), gpu.cuda(), gpu.processes()
@@ -256,7 +255,7 @@ def _driver(env: Mapping[str, str]) -> Iterator[Check]:
         f"{seen.name or 'cuda:0'}, {memory}",
         f"Other processes hold the rest: {_names(processes)}." if crowded and processes else "",
     )
-    yield _build(_built_for(), cuda)
+    yield _build(torch_cuda_version(), cuda)
 
 
 _NO_GPU = "The CPU decodes; for the GPU, install NVIDIA's driver and see that nvidia-smi works."
@@ -267,7 +266,7 @@ def _names(processes: list[GpuProcess]) -> str:
 
 
 def _build(built: str, driver: str) -> Check:
-    """Whether the driver knows the CUDA that torch was built for."""
+    """Compares the CUDA that torch was built for with the driver's."""
     if not built:
         return Check(
             "torch build",
@@ -285,27 +284,17 @@ def _build(built: str, driver: str) -> Check:
     return Check("torch build", "ok", f"for CUDA {built}, the driver knows {driver or 'n/a'}")
 
 
-def _built_for() -> str:
-    """The CUDA that the installed torch was built for, read without importing it; "" for none."""
-    spec = find_spec("torch")
-    if spec is None or spec.origin is None:
-        return ""
-    text = (Path(spec.origin).parent / "version.py").read_text(encoding="utf-8")
-    found = re.search(r"^cuda\b[^=\n]*=\s*['\"]([\d.]+)", text, re.MULTILINE)
-    return found[1] if found else ""
-
-
 # Libraries.
 
 
 def _try_torch() -> dict[str, Any] | str:
-    """What a process that imports torch and multiplies on the GPU finds, or why it found nothing."""
+    """Multiplies on the GPU in a process of its own; returns its facts, or the reason that there are none."""
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _TRIAL], capture_output=True, text=True, timeout=PATIENCE, check=False
+            [sys.executable, "-c", _TRIAL], capture_output=True, text=True, timeout=TIMEOUT, check=False
         )
     except subprocess.TimeoutExpired:
-        return f"it did not come back within {PATIENCE:.0f} s"
+        return f"it did not come back within {TIMEOUT:.0f} s"
     found = re.search(r"^FOUND(\{.*\})$", done.stdout, re.MULTILINE)
     if found is not None:
         return dict(json.loads(found[1]))

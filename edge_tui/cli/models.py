@@ -10,7 +10,7 @@ from edge_tui.cli.messages import fail, print_line
 from edge_tui.errors import UsageError
 from edge_tui.hub import local_models
 from edge_tui.hub.memory_estimate import PRECISIONS, estimate_model
-from edge_tui.hub.remote import Download, Progress, RemoteModel, look, repository_id
+from edge_tui.hub.remote import Download, Progress, RemoteModel, inspect, repository_id
 from edge_tui.util.formatting import size
 from edge_tui.util.safe_stream import write_control
 
@@ -38,7 +38,7 @@ def run(flags: Mapping[str, Any]) -> int:
         raise UsageError(
             f"{flags['repository']!r} is not a repository id: write one like Qwen/Qwen2.5-0.5B-Instruct."
         )
-    remote = look(name)
+    remote = inspect(name)
     if remote.checkpoint is None:
         return fail(remote.refusal)
     _describe(remote, remote.checkpoint, settings)

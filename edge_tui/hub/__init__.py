@@ -1,7 +1,4 @@
-"""Models: those on this machine, those on the hub, and how the ones become the others.
-
-Importing it loads neither torch nor transformers, and what talks to the hub does so in a process of its own.
-"""
+"""Lists models on this machine, inspects those on the hub and downloads them. Loads no torch."""
 
 from edge_tui.hub.listing import Listing, local_models, tier
 

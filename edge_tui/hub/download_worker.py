@@ -1,11 +1,11 @@
-"""Talks to the hub in a process of its own: `python -m edge_tui.hub.download_worker look|pull REPO`.
+"""Reads from the hub in a process of its own: `python -m edge_tui.hub.download_worker look|pull REPO`.
 
 The decode loop shares its interpreter with nothing that waits for a network, and a kill ends a download for
-certain. It speaks in lines of JSON on standard output, each with the key "event"; `look` says what a
+certain. It writes lines of JSON to standard output, each with the key "event"; `look` reports what a
 repository holds, from its list of files, its small JSON files and the headers of its weight files; `pull`
-brings the files into the cache, the small ones first, so that a checkpoint whose weights are there is whole.
+downloads the files into the cache, the small ones first, so that a checkpoint with its weights is whole.
 
-`HF_TOKEN`, `HF_ENDPOINT`, `HF_HUB_OFFLINE` and the places of the cache are huggingface_hub's to honour.
+huggingface_hub honours `HF_TOKEN`, `HF_ENDPOINT`, `HF_HUB_OFFLINE` and the variables of the cache.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from edge_tui.engine.checkpoints.locate import cache_root
-from edge_tui.hub.error_messages import NoRoom, classify
+from edge_tui.hub.error_messages import DiskTooSmall, classify
 from edge_tui.util.atomic_write import PUBLIC, replace_file
 
 SMALL = 16_000_000
-"""Bytes up to which a JSON file counts as small enough to look at before the download."""
-_LOOKED_AT = (
+"""Bytes of the largest JSON file that is read before the download."""
+_INSPECTED = (
     "config.json",
     "generation_config.json",
     "tokenizer_config.json",
@@ -38,29 +38,29 @@ _LOOKED_AT = (
     "model.safetensors.index.json",
 )
 _TOKENIZER = ("tokenizer.model", "vocab.txt", "merges.txt", "spiece.model", "chat_template.jinja")
-_LEFT_OVER = 600.0
-"""Seconds after which a partial file that nobody writes to is taken for a killed download's."""
+_STALE_SECONDS = 600.0
+"""Seconds without a write after which a partial file is a killed download's."""
 _SHARDS_AT_ONCE = 4
 
 
 def main(argv: list[str]) -> int:
-    """Does one thing and says what happened; returns 0 even if that is a failure, which it says too."""
+    """Inspects or downloads one repository and sends the result; returns 0 even if that is a failure."""
     what, repository = argv
-    signal.signal(signal.SIGTERM, _give_up)
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         if what == "look":
-            say("seen", **look(repository))
+            send("inspected", **inspect(repository))
         else:
-            say("done", path=str(pull(repository)))
+            send("done", path=str(download(repository)))
     except BrokenPipeError:
         os._exit(1)
     except Exception as error:
-        say("failed", **asdict(classify(error)))
+        send("failed", **asdict(classify(error)))
     return 0
 
 
-def say(event: str, **facts: object) -> None:
-    """One line for whoever started this process; without a reader there is no reason to go on."""
+def send(event: str, **facts: object) -> None:
+    """Sends one line to the parent process; ends this process if nobody reads."""
     try:
         sys.stdout.write(json.dumps({"event": event, **facts}) + "\n")
         sys.stdout.flush()
@@ -68,14 +68,14 @@ def say(event: str, **facts: object) -> None:
         os._exit(1)
 
 
-def wanted(files: dict[str, int], weights: list[str]) -> list[str]:
-    """What is worth fetching: safetensors, tokenizer and JSON files of the top folder, small ones first."""
+def files_to_fetch(files: dict[str, int], weights: list[str]) -> list[str]:
+    """Selects safetensors, tokenizer and JSON files of the top folder, small ones first."""
     small = [name for name in files if "/" not in name and (name.endswith(".json") or name in _TOKENIZER)]
     return [*sorted(small, key=lambda name: files[name]), *weights]
 
 
-def look(repository: str) -> dict[str, Any]:
-    """What a repository holds, without downloading a weight.
+def inspect(repository: str) -> dict[str, Any]:
+    """Reads what a repository holds, without downloading a weight.
 
     Returns:
         commit; files: size in bytes of each file worth fetching; present: names of all files; texts: the
@@ -88,7 +88,7 @@ def look(repository: str) -> dict[str, Any]:
     files = {each.rfilename: each.size or 0 for each in info.siblings or []}
     texts = {
         name: _text(api, repository, name, str(info.sha))
-        for name in _LOOKED_AT
+        for name in _INSPECTED
         if 0 < files.get(name, 0) <= SMALL
     }
     weights = weight_files(files, texts)
@@ -98,7 +98,7 @@ def look(repository: str) -> dict[str, Any]:
             tensors |= found
     return {
         "commit": info.sha,
-        "files": {name: files[name] for name in wanted(files, weights)},
+        "files": {name: files[name] for name in files_to_fetch(files, weights)},
         "present": sorted(files),
         "texts": texts,
         "tensors": tensors,
@@ -107,7 +107,7 @@ def look(repository: str) -> dict[str, Any]:
 
 
 def weight_files(files: dict[str, int], texts: dict[str, str]) -> list[str]:
-    """The safetensors that make up the model, as its index says."""
+    """Lists the safetensors files that make up the model, by its index."""
     index = texts.get("model.safetensors.index.json")
     if index is not None:
         named = {str(file) for file in dict(json.loads(index).get("weight_map") or {}).values()}
@@ -133,32 +133,32 @@ def _header(api: Any, repository: str, name: str, commit: str) -> dict[str, tupl
     }
 
 
-def pull(repository: str) -> Path:
-    """Brings a repository's files into the cache; what is there already stays.
+def download(repository: str) -> Path:
+    """Downloads a repository's files into the cache; files that are there stay.
 
     Returns:
         The snapshot's folder.
     """
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 
-    seen = look(repository)
+    seen = inspect(repository)
     files: dict[str, int] = seen["files"]
     commit = str(seen["commit"])
     folder = cache_root() / f"models--{repository.replace('/', '--')}"
-    _sweep(folder / "blobs")
+    _remove_stale_partials(folder / "blobs")
     here = [
         name for name in files if isinstance(try_to_load_from_cache(repository, name, revision=commit), str)
     ]
     missing = [name for name in files if name not in here]
-    count = _Count(sum(files.values()), sum(files[name] for name in here))
-    say("plan", bytes=count.total, files=len(files), cached=len(here), done=count.done)
-    _need_room(sum(files[name] for name in missing))
+    count = _ByteCounter(sum(files.values()), sum(files[name] for name in here))
+    send("plan", bytes=count.total, files=len(files), cached=len(here), done=count.done)
+    _check_disk(sum(files[name] for name in missing))
     # Ten megabytes at a time would be ten seconds without a word on a slow line.
     constants.DOWNLOAD_CHUNK_SIZE = 2**16
 
     def fetch(name: str) -> Path:
         path = Path(hf_hub_download(repository, name, revision=commit, tqdm_class=count.bar()))
-        say("file", name=name)
+        send("file", name=name)
         return path
 
     with count:
@@ -167,12 +167,12 @@ def pull(repository: str) -> Path:
             fetch(name)
         with ThreadPoolExecutor(_SHARDS_AT_ONCE) as pool:
             list(pool.map(fetch, [name for name in missing if name not in small]))
-    _point(folder, commit)
+    _set_main(folder, commit)
     return folder / "snapshots" / commit
 
 
-class _Count:
-    """Bytes that have come, told five times a second."""
+class _ByteCounter:
+    """Counts the bytes that have come, and sends them five times a second."""
 
     def __init__(self, total: int, done: int) -> None:
         self.total = total
@@ -185,7 +185,7 @@ class _Count:
             self.done += int(count)
 
     def bar(self) -> type:
-        """A progress bar that counts here and paints nothing."""
+        """Returns a class of progress bars that count here and paint nothing."""
         from huggingface_hub.utils import tqdm
 
         add = self.add
@@ -201,30 +201,30 @@ class _Count:
         return Bar
 
     def __enter__(self) -> None:
-        threading.Thread(target=self._tell, daemon=True).start()
+        threading.Thread(target=self._report, daemon=True).start()
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        say("bytes", done=self.done)
+        send("bytes", done=self.done)
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         while not self._over.wait(0.2):
-            say("bytes", done=self.done)
+            send("bytes", done=self.done)
 
 
-def _need_room(count: int) -> None:
+def _check_disk(count: int) -> None:
     """Refuses a download that the disk cannot hold, before it fills the disk."""
     place = cache_root()
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
     if free < count:
-        raise NoRoom(count, free)
+        raise DiskTooSmall(count, free)
 
 
-def _give_up(*_: object) -> None:
-    """Ends at once; threads in the middle of a request would not. Partial files are removed where known."""
-    for number in _listed(Path("/proc/self/fd")):
+def _terminate(*_: object) -> None:
+    """Removes the partial files that are open and ends at once; threads in a request would not."""
+    for number in _list_folder(Path("/proc/self/fd")):
         try:
             file = number.readlink()
             if file.suffix == ".incomplete":
@@ -234,25 +234,25 @@ def _give_up(*_: object) -> None:
     os._exit(143)
 
 
-def _listed(folder: Path) -> list[Path]:
+def _list_folder(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
     except OSError:
         return []
 
 
-def _sweep(blobs: Path) -> None:
-    """Removes what a killed download left behind; it could not be resumed."""
-    for partial in _listed(blobs):
+def _remove_stale_partials(blobs: Path) -> None:
+    """Removes partial files of killed downloads; they could not be resumed."""
+    for partial in _list_folder(blobs):
         try:
-            if partial.suffix == ".incomplete" and time.time() - partial.stat().st_mtime > _LEFT_OVER:
+            if partial.suffix == ".incomplete" and time.time() - partial.stat().st_mtime > _STALE_SECONDS:
                 partial.unlink()
         except OSError:
             continue
 
 
-def _point(folder: Path, commit: str) -> None:
-    """Makes refs/main name the commit. Only now: until all is there an older, whole one remains in use."""
+def _set_main(folder: Path, commit: str) -> None:
+    """Makes refs/main name the commit, last of all: until then an older, whole one remains in use."""
     refs = folder / "refs"
     refs.mkdir(parents=True, exist_ok=True)
     replace_file(refs / "main", commit, PUBLIC)

@@ -42,7 +42,7 @@ _SENTENCES = {
 }
 
 
-class NoRoom(Exception):
+class DiskTooSmall(Exception):
     """Refuses a download that the disk cannot hold."""
 
     def __init__(self, need: int, free: int) -> None:
@@ -53,7 +53,7 @@ class NoRoom(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A failure as JSON can say it.
+    """Holds a failure as JSON.
 
     Attributes:
         code: A key of the sentences.
@@ -88,7 +88,7 @@ class Failure:
 def classify(error: BaseException) -> Failure:
     """Finds the code of an error, or of the first error that it came from and that has one."""
     kind = type(error).__name__
-    if isinstance(error, NoRoom):
+    if isinstance(error, DiskTooSmall):
         return Failure("no_room", need=error.need, free=error.free)
     seen: list[BaseException] = []
     cause: BaseException | None = error

@@ -1,8 +1,8 @@
-"""The models on this machine: the demo pair, the Hugging Face cache, the user's folders.
+"""Lists the models on this machine: the demo pair, the Hugging Face cache, the user's folders.
 
-Nothing is loaded: each checkpoint is judged by its config and the headers of its weight files, a few
-milliseconds each. What cannot be used is listed with the reason; a half-downloaded checkpoint never looks
-ready. Importing this module loads neither torch nor transformers.
+Nothing is loaded: a checkpoint's config and the headers of its weight files take a few milliseconds. One
+that cannot be used is listed with the reason; a half-downloaded checkpoint is never ready. Importing this
+module loads neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ __all__ = ["Listing", "listing_of", "local_models", "tier"]
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One checkpoint in the list.
+    """Describes one checkpoint of the list.
 
     Attributes:
-        name: What to load it by: "demo/expert", a repository id, a folder's path.
+        name: For loading it: "demo/expert", a repository id, a folder's path.
         origin: "demo", "cache", "folder", or "hub" for one that is not here yet.
         architecture: As in config.json; "" if it cannot be used.
         tier: "flat" or "transformers"; "" if it cannot be used.
@@ -36,8 +36,8 @@ class Listing:
         parameters: Number of weights.
         context: Most positions it was made for, 0 if it states none.
         dtype: Stored dtype, or "int8"/"4bit" for weights that are stored quantised.
-        chat: Whether it has a chat template.
-        refusal: Why it cannot be used, one sentence; "" if it can.
+        chat: True if it has a chat template.
+        refusal: The reason that it cannot be used, one sentence; "" if it can.
         resumable: True if a download would make it whole.
     """
 
@@ -59,7 +59,7 @@ class Listing:
 
 
 def local_models(folders: Iterable[str | Path] = ()) -> list[Listing]:
-    """Every checkpoint that can be found without a network: demo pair, cache, then folders.
+    """Lists every checkpoint on this machine: demo pair, cache, then folders.
 
     Args:
         folders: Each is a checkpoint, or holds checkpoints up to two levels below it.
@@ -71,12 +71,12 @@ def local_models(folders: Iterable[str | Path] = ()) -> list[Listing]:
 
 
 def tier(checkpoint: Checkpoint) -> str:
-    """Which of the engine's tiers will run a checkpoint."""
+    """Returns the engine's tier that runs a checkpoint."""
     return "flat" if supports(checkpoint.config) is None else "transformers"
 
 
 def listing_of(checkpoint: Checkpoint, origin: str = "cache") -> Listing:
-    """What the list says of a checkpoint."""
+    """Describes a checkpoint that can be used."""
     return Listing(
         name=checkpoint.name,
         origin=origin,
@@ -99,7 +99,7 @@ def _listing(name: str, origin: str) -> Listing:
 
 
 def _cached() -> Iterator[str]:
-    """Repository ids of the models in the cache, in alphabetical order; the cache if it cannot be read."""
+    """Yields the repository ids in the cache, in alphabetical order; the cache if it cannot be read."""
     try:
         cached = _subfolders(cache_root())
     except (FileNotFoundError, NotADirectoryError):
@@ -114,7 +114,7 @@ def _cached() -> Iterator[str]:
 
 
 def _checkpoints(folder: Path, depth: int = 2) -> Iterator[Path]:
-    """Folders with a config.json, and folders that cannot be read, in alphabetical order."""
+    """Yields folders with a config.json, and folders that cannot be read, in alphabetical order."""
     if exists(folder / "config.json"):
         yield folder
     elif depth:
@@ -130,7 +130,7 @@ def _checkpoints(folder: Path, depth: int = 2) -> Iterator[Path]:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, by name.
+    """Lists the folders in a folder, by name.
 
     Raises:
         OSError: it cannot be read.

@@ -9,7 +9,7 @@ from edge_tui.engine.checkpoints.checkpoint import CheckpointError, open_checkpo
 from edge_tui.engine.models.loader import available_precisions
 from edge_tui.engine.models.memory_estimate import MemoryEstimate, estimate, estimate_pair, reserved
 from edge_tui.engine.port import Precision
-from edge_tui.machine.devices import devices
+from edge_tui.machine.devices import best, devices
 from edge_tui.machine.nvml import GpuProcess, gpu_processes
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 @dataclass(slots=True)
 class ModelEstimate:
-    """The memory that a model would take, in every precision.
+    """Holds the memory that a model would take, in every precision.
 
     Attributes:
         name: The model's.
@@ -64,8 +64,7 @@ def estimate_model(
         other: The model that it would play with.
     """
     there = {device.name: device for device in devices()}
-    best = max(there.values(), key=lambda d: (d.name != "cpu", d.name != "mps", d.free or 0))
-    device = there.get(asked, best)
+    device = there.get(asked) or best(there.values())
     seen = ModelEstimate(
         checkpoint.name, device, rows, others=gpu_processes(device.name) if "cuda" in device.name else []
     )

@@ -1,6 +1,6 @@
-"""Which models were used last, kept in the state folder so that the list can begin with them.
+"""Remembers the models that were used last, in a file of the state folder.
 
-Nothing here raises: where nothing can be read or written, nothing is remembered.
+Nothing here raises: where the file cannot be read or written, no model is remembered.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ KEEP = 50
 
 
 def names() -> list[str]:
-    """Models by the names that they were loaded by, the last one first."""
+    """Returns the names that models were loaded by, the last one first."""
     try:
         stored = json.loads(read_text(_file()))
     except (OSError, ValueError, RecursionError):
@@ -29,7 +29,7 @@ def names() -> list[str]:
 
 
 def remember(name: str) -> None:
-    """Notes that a model was used just now."""
+    """Puts a model first."""
     fresh = [name, *(other for other in names() if other != name)][:KEEP]
     with suppress(OSError):
         replace_file(_file(), json.dumps(fresh))

@@ -1,4 +1,4 @@
-"""A model on the hub: what it is before it is downloaded, and its download, each in a process of its own."""
+"""Inspects models on the hub and downloads them, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ if TYPE_CHECKING:
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
 _URL = re.compile(r"^(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/")
-_PATIENCE = 2.0
-"""Seconds that a download that was told to stop has for it."""
-_WINDOW = 5.0
-"""Seconds that a download's rate looks back."""
+_STOP_SECONDS = 2.0
+"""Time that a cancelled download has to end by itself."""
+_RATE_SECONDS = 5.0
+"""Time over which a download's rate is measured."""
 
 
 def repository_id(text: str) -> str:
-    """The repository that a typed or pasted text means, an address of its page included; "" if none."""
+    """Returns the repository of a typed id or of a pasted page's address; "" if it is neither."""
     bare = "/".join(_URL.sub("", text.strip()).split("/")[:2])
     return bare if _ID.fullmatch(bare) and ".." not in bare and not bare.startswith("demo/") else ""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteModel:
-    """A model on the hub.
+    """Describes a model on the hub.
 
     Attributes:
         name: Its repository.
-        commit: The revision looked at.
+        commit: The revision.
         files: Bytes of each file that a download would fetch.
         checkpoint: As if it were here; None if it could not be used.
-        refusal: Why not, one sentence.
-        gated: Whether its terms must be accepted first.
+        refusal: The reason if it could not, one sentence.
+        gated: True if its terms must be accepted first.
     """
 
     name: str
@@ -60,12 +60,12 @@ class RemoteModel:
 
     @property
     def bytes(self) -> int:
-        """Of the whole download."""
+        """Size of the whole download."""
         return sum(self.files.values())
 
     @property
     def listing(self) -> Listing:
-        """As the list of models shows it."""
+        """Entry for the list of models."""
         if self.checkpoint is None:
             return Listing(self.name, "hub", refusal=self.refusal)
         return replace(listing_of(self.checkpoint), origin="hub")
@@ -79,25 +79,27 @@ class HubError(EdgeError):
         self.code = code
 
 
-def look(name: str) -> RemoteModel:
-    """Asks the hub what a repository holds; seconds at most.
+def inspect(name: str) -> RemoteModel:
+    """Asks the hub what a repository holds; takes seconds at most.
 
     Raises:
         HubError: it could not be asked, or there is no such repository.
     """
-    with _child("look", name) as process:
-        for said in _lines(process):
-            if said["event"] == "failed":
-                failure = _failure(said)
+    with _start_worker("look", name) as process:
+        for message in _messages(process):
+            if message["event"] == "failed":
+                failure = _failure(message)
                 raise HubError(failure.sentence(name), failure.code)
-            if said["event"] == "seen":
-                return _remote(name, said)
+            if message["event"] == "inspected":
+                return _remote_model(name, message)
     raise HubError(f"{name} could not be looked at: the process that asks the hub ended early; try again.")
 
 
-def _remote(name: str, said: Mapping[str, Any]) -> RemoteModel:
-    tensors = {key: StoredTensor(each[0], tuple(each[1]), each[2]) for key, each in said["tensors"].items()}
-    present = set(said["present"])
+def _remote_model(name: str, message: Mapping[str, Any]) -> RemoteModel:
+    tensors = {
+        key: StoredTensor(each[0], tuple(each[1]), each[2]) for key, each in message["tensors"].items()
+    }
+    present = set(message["present"])
 
     def stored() -> Mapping[str, StoredTensor]:
         if not tensors:
@@ -108,7 +110,7 @@ def _remote(name: str, said: Mapping[str, Any]) -> RemoteModel:
 
     checkpoint, refusal = None, ""
     with tempfile.TemporaryDirectory(prefix="edge-tui-") as folder:
-        for file, text in said["texts"].items():
+        for file, text in message["texts"].items():
             (Path(folder) / Path(file).name).write_text(text, encoding="utf-8")
         try:
             if "config.json" not in present:
@@ -116,19 +118,19 @@ def _remote(name: str, said: Mapping[str, Any]) -> RemoteModel:
             checkpoint = describe(name, Path(folder), stored, present.__contains__)
         except CheckpointError as error:
             refusal = str(error).replace(folder, name)
-    return RemoteModel(name, said["commit"], said["files"], checkpoint, refusal, bool(said["gated"]))
+    return RemoteModel(name, message["commit"], message["files"], checkpoint, refusal, bool(message["gated"]))
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a download has come.
+    """Holds the state of a download.
 
     Attributes:
         phase: "looking", "fetching", then one of the others for good.
         done: Bytes that are here.
         total: Bytes in all; 0 while that is not known.
         rate: Bytes a second over the last moments; None before there is one.
-        sentence: Why it failed.
+        sentence: The reason if it failed.
     """
 
     phase: Literal["looking", "fetching", "done", "failed", "cancelled"] = "looking"
@@ -148,7 +150,7 @@ class Progress:
 
     @property
     def left(self) -> str:
-        """The time that remains in words: "42 s left", "7 min left"; "" while that is not known."""
+        """Time that remains in words: "42 s left", "7 min left"; "" while that is not known."""
         if (seconds := self.eta) is None:
             return ""
         if seconds < 99.5:
@@ -158,15 +160,15 @@ class Progress:
 
 @dataclass(slots=True)
 class Download:
-    """A download that goes on by itself; look at `progress` whenever you like.
+    """Downloads a repository in the background; `progress` has the state.
 
     Args:
         name: The repository.
-        changed: Called from the download's thread after each step; what it raises ends that thread only.
+        on_change: Called from the download's thread after each step; what it raises ends that thread only.
     """
 
     name: str
-    changed: Callable[[], object] = lambda: None
+    on_change: Callable[[], object] = lambda: None
     progress: Progress = field(default_factory=Progress, init=False)
     _process: subprocess.Popen[str] | None = field(default=None, init=False)
     _seen: deque[tuple[float, int]] = field(default_factory=deque, init=False)
@@ -174,19 +176,19 @@ class Download:
     _thread: threading.Thread | None = field(default=None, init=False)
 
     def start(self) -> Download:
-        """Begins the download."""
-        self._process = _child("pull", self.name)
+        """Starts the download."""
+        self._process = _start_worker("pull", self.name)
         self._thread = threading.Thread(target=self._follow, name=f"pull {self.name}", daemon=True)
         self._thread.start()
         return self
 
     def cancel(self) -> None:
-        """Gives up; files that have come whole stay. Returns at once."""
+        """Cancels; files that have come whole stay. Returns at once."""
         self._cancelled = True
         process = self._process
         if process is not None and process.poll() is None:
             process.terminate()
-            timer = threading.Timer(_PATIENCE, process.kill)
+            timer = threading.Timer(_STOP_SECONDS, process.kill)
             timer.daemon = True
             timer.start()
 
@@ -199,24 +201,24 @@ class Download:
     def _follow(self) -> None:
         assert self._process is not None
         with self._process as process:
-            for said in _lines(process):
-                self._take(said)
-                self.changed()
+            for message in _messages(process):
+                self._apply(message)
+                self.on_change()
         if self.progress.active:
             ended = f"The download of {self.name} ended early; start it again to go on."
             phase: Literal["cancelled", "failed"] = "cancelled" if self._cancelled else "failed"
             self.progress = replace(self.progress, phase=phase, sentence="" if self._cancelled else ended)
-        self.changed()
+        self.on_change()
 
-    def _take(self, said: Mapping[str, Any]) -> None:
-        match said["event"]:
+    def _apply(self, message: Mapping[str, Any]) -> None:
+        match message["event"]:
             case "plan":
-                self.progress = Progress("fetching", said["done"], said["bytes"])
-                self._seen.append((time.monotonic(), said["done"]))
+                self.progress = Progress("fetching", message["done"], message["bytes"])
+                self._seen.append((time.monotonic(), message["done"]))
             case "bytes":
-                now, done = time.monotonic(), min(said["done"], self.progress.total)
+                now, done = time.monotonic(), min(message["done"], self.progress.total)
                 self._seen.append((now, done))
-                while len(self._seen) > 2 and self._seen[0][0] < now - _WINDOW:
+                while len(self._seen) > 2 and self._seen[0][0] < now - _RATE_SECONDS:
                     self._seen.popleft()
                 began, before = self._seen[0]
                 rate = (done - before) / (now - began) if now > began else None
@@ -224,7 +226,7 @@ class Download:
             case "done":
                 self.progress = replace(self.progress, phase="done", done=self.progress.total)
             case "failed":
-                failure = _failure(said)
+                failure = _failure(message)
                 self.progress = replace(self.progress, phase="failed", sentence=failure.sentence(self.name))
             case _:
                 pass
@@ -234,7 +236,7 @@ def _failure(message: Mapping[str, Any]) -> Failure:
     return Failure(**{key: value for key, value in message.items() if key != "event"})
 
 
-def _child(what: str, name: str) -> subprocess.Popen[str]:
+def _start_worker(what: str, name: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "edge_tui.hub.download_worker", what, name],
         stdin=subprocess.DEVNULL,
@@ -248,7 +250,7 @@ def _child(what: str, name: str) -> subprocess.Popen[str]:
     )
 
 
-def _lines(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
+def _messages(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("{"):

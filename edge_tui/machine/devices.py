@@ -1,4 +1,4 @@
-"""The devices of this machine and their free memory, asked of the driver rather than of torch.
+"""Lists this machine's devices and their free memory, from the driver rather than from torch.
 
 The models screen shows memory estimates before torch is imported, so memory comes from NVML and psutil. Once
 torch is there, what its allocator holds but does not use counts as free.
@@ -9,16 +9,21 @@ from __future__ import annotations
 import platform
 import re
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_tui.machine.nvml import Gpu, GpuSample
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 __all__ = [
     "Device",
+    "best",
     "best_device",
     "cpu_has_bfloat16",
     "cpu_has_half",
@@ -34,11 +39,11 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A place to run models.
+    """Describes a device that runs models.
 
     Attributes:
         name: "cuda:0", "mps", "cpu".
-        title: The product's name where the driver tells it.
+        title: The product's name where the driver reports it.
         index: Position among the visible GPUs; 0 for others.
         total: Bytes of memory, None where unknown.
         free: Bytes of it that are free, None where unknown.
@@ -52,7 +57,7 @@ class Device:
 
 
 def devices(ask_torch: bool = False) -> list[Device]:
-    """Every device that models can run on, GPUs first.
+    """Lists every device that models can run on, GPUs first.
 
     Args:
         ask_torch: Where NVML sees no GPU, import torch and ask it (seconds; not for the screen's thread).
@@ -71,16 +76,21 @@ def devices(ask_torch: bool = False) -> list[Device]:
     return found
 
 
+def best(choices: Iterable[Device]) -> Device:
+    """Returns the GPU with most free memory, else MPS, else the CPU."""
+    return max(choices, key=lambda d: (d.name != "cpu", d.name != "mps", d.free or 0))
+
+
 def best_device() -> str:
-    """The GPU with most free memory, else MPS, else the CPU."""
-    return max(devices(ask_torch=True), key=lambda d: (d.name != "cpu", d.name != "mps", d.free or 0)).name
+    """Returns the name of this machine's best device."""
+    return best(devices(ask_torch=True)).name
 
 
 def resolve_device(device: str) -> str:
-    """Turns what a user asked for into a device that is there.
+    """Turns "auto", "cuda" or a device's name into a device that is here.
 
     Raises:
-        LookupError: it is not; one sentence that says what there is.
+        LookupError: it is not here; one sentence that names those that are.
     """
     if device == "auto":
         return best_device()
@@ -88,12 +98,14 @@ def resolve_device(device: str) -> str:
     there = [d.name for d in devices(ask_torch=True)]
     if name in there:
         return name
-    why = " (this torch is built without CUDA)" if name.startswith("cuda") and not torch_has_cuda() else ""
+    why = (
+        " (this torch is built without CUDA)" if name.startswith("cuda") and not torch_cuda_version() else ""
+    )
     raise LookupError(f"There is no device {device}{why}; there is {', '.join(there)}: choose one or auto.")
 
 
 def free_memory(device: str) -> int | None:
-    """Bytes free on a device, None where nobody tells."""
+    """Returns the bytes free on a device, None where the driver does not report them."""
     if not device.startswith("cuda"):
         return _free_ram()
     index = int(device.partition(":")[2] or 0)
@@ -107,80 +119,67 @@ def free_memory(device: str) -> int | None:
 
 
 @lru_cache(maxsize=1)
-def torch_has_cuda() -> bool:
-    """Whether the installed torch can use NVIDIA GPUs, read from its version file without importing it."""
+def torch_cuda_version() -> str:
+    """Returns the CUDA that the installed torch is built for, read from its version file; "" for none."""
     spec = find_spec("torch")
     if spec is None or spec.origin is None:
-        return False
+        return ""
     version = (Path(spec.origin).parent / "version.py").read_text(encoding="utf-8")
-    return re.search(r"^cuda\b[^=\n]*=\s*['\"]", version, re.MULTILINE) is not None
-
-
-@lru_cache(maxsize=1)
-def cpu_has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 natively (AMX, AVX-512 BF16, Arm's BF16 extension)."""
-    return _cpu_has("amx_bf16|avx512_bf16|bf16")
-
-
-@lru_cache(maxsize=1)
-def cpu_has_int8() -> bool:
-    """Whether the processor sums products of four bytes at once (VNNI, AMX)."""
-    return _cpu_has("avx512_vnni|avx_vnni|amx_int8")
+    found = re.search(r"^cuda\b[^=\n]*=\s*['\"]([^'\"]+)", version, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def release_freed_memory() -> None:
-    """Has the C library give what is free between what is in use back to the system, where it can (glibc)."""
-    if (trim := _trim()) is not None:
-        trim(0)
-
-
-@lru_cache(maxsize=1)
-def _trim() -> Any:
-    """The function of glibc for it, or None."""
+    """Returns freed memory between blocks in use to the system, where the C library is glibc."""
     import ctypes
 
-    try:
-        return ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):
-        return None
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
-@lru_cache(maxsize=1)
+def cpu_has_bfloat16() -> bool:
+    """Tells whether the processor multiplies bfloat16 natively (AMX, AVX-512 BF16, Arm's BF16 extension)."""
+    return bool(_cpu_flags() & {"amx_bf16", "avx512_bf16", "bf16"})
+
+
+def cpu_has_int8() -> bool:
+    """Tells whether the processor sums products of four bytes at once (VNNI, AMX)."""
+    return bool(_cpu_flags() & {"avx512_vnni", "avx_vnni", "amx_int8"})
+
+
 def cpu_has_half() -> bool:
-    """Whether the processor widens float16 in vectors, as FBGEMM needs it."""
-    return _cpu_has("f16c") and _cpu_has("avx2")
+    """Tells whether the processor widens float16 in vectors, as FBGEMM needs it."""
+    return _cpu_flags() >= {"f16c", "avx2"}
 
 
-@lru_cache(maxsize=1)
 def cpu_has_wide_int8() -> bool:
-    """Whether it does so in vectors of 512 bits."""
-    return _cpu_has("avx512_vnni")
+    """Tells whether the processor sums products of bytes in vectors of 512 bits."""
+    return "avx512_vnni" in _cpu_flags()
+
+
+def cpu_packs_int4() -> bool:
+    """Tells whether torch has vector instructions for products with packed int4 on this processor."""
+    return "avx2" in _cpu_flags()
 
 
 @lru_cache(maxsize=1)
-def cpu_packs_int4() -> bool:
-    """Whether torch has vector instructions to multiply packed int4 by on this processor."""
-    return _cpu_has("avx2")
-
-
-def _cpu_has(instructions: str) -> bool:
-    """Whether Linux says that the processor has one of these sets; False where nobody says."""
+def _cpu_flags() -> frozenset[str]:
+    """Returns the words of Linux' description of the processor, instruction sets among them; else none."""
     try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        return frozenset(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split())
     except OSError:
-        return False
-    return re.search(rf"\b({instructions})\b", flags) is not None
+        return frozenset()
 
 
 def _torch_with_cuda() -> Any:
-    """The torch module if it is imported and has initialised CUDA, else None."""
+    """Returns the torch module if it is imported and has initialised CUDA, else None."""
     torch = sys.modules.get("torch")
     cuda = getattr(torch, "cuda", None)
     return torch if cuda is not None and cuda.is_initialized() else None
 
 
 def _gpu_count(ask_torch: bool) -> int:
-    if not torch_has_cuda():
+    if not torch_cuda_version():
         return 0
     count = 0
     while _torch_with_cuda() is None and _sample(count) != GpuSample():
@@ -193,7 +192,7 @@ def _gpu_count(ask_torch: bool) -> int:
 
 
 def _sample(index: int) -> GpuSample:
-    """A visible GPU as NVML sees it; all None if it is not there or NVML is not."""
+    """Samples a visible GPU over NVML; every field is None without it or without NVML."""
     try:
         gpu = Gpu(f"cuda:{index}")
     except OSError:
@@ -209,7 +208,7 @@ def _has_mps() -> bool:
 
 
 def _free_ram() -> int:
-    """Bytes a new allocation can have: what the machine has available, at most what the container allows."""
+    """Returns the bytes that an allocation can have: the machine's, at most the container's limit."""
     import psutil
 
     available = int(psutil.virtual_memory().available)

@@ -1,7 +1,7 @@
-"""One GPU as NVML sees it, read field by field: what a device does not report is None, and nothing raises.
+"""Reads one GPU over NVML field by field; a field that a device does not report is None.
 
 NVML numbers devices by PCI address and knows nothing of `CUDA_VISIBLE_DEVICES`, while "cuda:0" is the first
-*visible* one; `visible` translates.
+*visible* one; `visible_devices` translates.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class GpuSample:
-    """A GPU at one moment. None: not reported (integrated GPUs, MIG slices, a driver that went away).
+    """Holds a GPU's state at one moment.
+
+    None: not reported (integrated GPUs, MIG slices, a driver that went away).
 
     Attributes:
         name: Product name.
@@ -43,12 +45,12 @@ class GpuSample:
 
 @dataclass(frozen=True, slots=True)
 class GpuProcess:
-    """A process that holds memory of a GPU.
+    """Describes a process that uses memory of a GPU.
 
     Attributes:
         pid: Its number, as the machine (not a container) counts.
-        name: The program's name, "" where it may not be asked.
-        bytes: What it holds, None where the driver does not tell.
+        name: The program's name, "" where this user may not read it.
+        bytes: Memory of the GPU, None where the driver does not report it.
     """
 
     pid: int
@@ -57,7 +59,7 @@ class GpuProcess:
 
 
 def visible_devices(env: Mapping[str, str] | None = None) -> list[str] | None:
-    """What `CUDA_VISIBLE_DEVICES` leaves, in CUDA's order: indices and UUIDs; None if it does not say.
+    """Returns the entries of `CUDA_VISIBLE_DEVICES`, indices and UUIDs in CUDA's order; None if it is unset.
 
     CUDA stops at the first entry that is no device ("-1" hides all that follow).
     """
@@ -73,7 +75,7 @@ def visible_devices(env: Mapping[str, str] | None = None) -> list[str] | None:
 
 
 class Gpu:
-    """A connection to NVML and one device of it.
+    """Opens NVML and one device of it.
 
     Args:
         device: "cuda:N" (the N-th visible device) or a UUID as NVML writes it.
@@ -121,7 +123,7 @@ class Gpu:
         )
 
     def processes(self) -> list[GpuProcess]:
-        """The processes that compute on it, whoever's they are, the largest first; this one is left out."""
+        """Lists the other processes that compute on it, of any user, the largest first."""
         nvml, handle = self._nvml, self._handle
         found = self._read(lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle)) or []
         others = [
@@ -132,11 +134,11 @@ class Gpu:
         return sorted(others, key=lambda holder: -(holder.bytes or 0))
 
     def driver(self) -> str:
-        """Version of the kernel's driver, "" where it is not told."""
+        """Returns the version of the kernel's driver, "" where it is not reported."""
         return self._read(lambda: _text(self._nvml.nvmlSystemGetDriverVersion())) or ""
 
     def cuda(self) -> str:
-        """The newest CUDA that the driver knows, "12.8"; "" where it is not told."""
+        """Returns the newest CUDA that the driver knows, "12.8"; "" where it is not reported."""
         number = self._read(lambda: int(self._nvml.nvmlSystemGetCudaDriverVersion_v2()))
         return f"{number // 1000}.{number % 1000 // 10}" if number else ""
 
@@ -145,7 +147,7 @@ class Gpu:
         return (path or "").partition(" ")[0].rpartition("/")[2]
 
     def close(self) -> None:
-        """Lets go of NVML."""
+        """Shuts NVML down."""
         self._read(self._nvml.nvmlShutdown)
 
     def _read(self, call: Callable[[], T]) -> T | None:
@@ -155,18 +157,18 @@ class Gpu:
             return None
 
     def _find(self, device: str) -> Any:
-        wanted = device
+        uuid = device
         if device.startswith("cuda"):
             index = int(device.partition(":")[2] or 0)
             entries = visible_devices()
             if entries is not None and index >= len(entries):
                 raise ValueError("hidden by CUDA_VISIBLE_DEVICES")
-            wanted = str(index) if entries is None else entries[index]
-        if wanted.isdigit():
-            return self._nvml.nvmlDeviceGetHandleByIndex(int(wanted))
-        for handle in self._candidates(mig=wanted.startswith("MIG-")):
+            uuid = str(index) if entries is None else entries[index]
+        if uuid.isdigit():
+            return self._nvml.nvmlDeviceGetHandleByIndex(int(uuid))
+        for handle in self._candidates(mig=uuid.startswith("MIG-")):
             # CUDA takes any prefix of a UUID.
-            if (_text(self._nvml.nvmlDeviceGetUUID(handle))).startswith(wanted):
+            if (_text(self._nvml.nvmlDeviceGetUUID(handle))).startswith(uuid):
                 return handle
         raise ValueError("not found")
 
@@ -186,7 +188,7 @@ class Gpu:
 
 
 def gpu_processes(device: str) -> list[GpuProcess]:
-    """The other processes that compute on "cuda:N"; none where nobody can tell."""
+    """Lists the other processes that compute on "cuda:N"; none without NVML."""
     try:
         gpu = Gpu(device)
     except OSError:
@@ -198,5 +200,5 @@ def gpu_processes(device: str) -> list[GpuProcess]:
 
 
 def _text(value: str | bytes) -> str:
-    """Older bindings return bytes."""
+    """Decodes a name; older bindings return bytes."""
     return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -1,6 +1,6 @@
-"""The gauge's samples of the machine: GPU, memory, CPU, once a second in a thread of its own.
+"""Samples GPU, memory and CPU once a second in a thread of its own.
 
-A driver can take seconds to answer, or never answer again; the screen only ever looks at the last sample.
+A driver can take seconds to answer, or never answer again; readers get the last sample.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from edge_tui.machine.nvml import Gpu, GpuSample
 __all__ = ["GpuSample", "Sample", "Telemetry", "first_gpu"]
 
 RETRY_SECONDS = 30.0
-"""How long a GPU that could not be read is left alone."""
+"""Wait before a GPU that could not be read is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The machine at one moment.
+    """Holds the machine's state at one moment.
 
     Attributes:
         time: `time.monotonic()` seconds.
@@ -39,7 +39,7 @@ class Sample:
 
 
 def first_gpu(device: str) -> str:
-    """The GPU to begin with; the engine's own choice is known only once a model is loaded."""
+    """Returns the GPU to sample until a model is loaded and the engine's choice is known."""
     return device if device.startswith("cuda:") else "cuda:0"
 
 
@@ -58,26 +58,26 @@ class Telemetry:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.host = ""
-        """The machine's name, if it is another one than this."""
+        """Name of the machine; "" for this one."""
         self.refusal = ""
-        """Why there will be no sample, one sentence; "" as long as there may be one."""
+        """Reason that there will be no more samples; "" as long as there may be one."""
 
     def start(self) -> None:
-        """Begins to sample; a second call does nothing."""
+        """Starts the thread; a second call does nothing."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
-        """Tells the thread to end; it may still be waiting for the driver."""
+        """Signals the thread to end; it may still be waiting for the driver."""
         self._stop.set()
 
     def watch(self, device: str) -> None:
-        """Looks at another GPU from the next sample on."""
+        """Samples another GPU from the next time on."""
         self._device = device
 
     def latest(self) -> Sample | None:
-        """The last sample; None before the first."""
+        """Returns the last sample; None before the first."""
         return self._latest
 
     def _run(self) -> None:

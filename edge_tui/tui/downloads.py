@@ -44,7 +44,7 @@ class Downloads:
             if not pull.progress.active:
                 self._post(DownloadEnded(name, pull.progress))
 
-        pull.changed = changed
+        pull.on_change = changed
         pull.start()
 
     def progress(self, name: str) -> Progress | None:

@@ -1,4 +1,4 @@
-"""Numbers and bars as the screen writes them: fixed widths, so that nothing jumps while they change."""
+"""Formats numbers and bars in fixed widths, so that nothing jumps while they change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ASCII_LEVELS = "_.-=*#"
 
 
 def size(count: float | None, unit: str = "") -> str:
-    """Bytes in decimal units, three figures: "512 MB", "3.14 GB"; with `unit`, the number alone in it."""
+    """Formats bytes in decimal units: "512 MB", "31.4 GB"; with `unit`, the number alone in it."""
     if count is None:
         return NA
     scale = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
@@ -32,7 +32,7 @@ def _figures(value: float) -> str:
 
 
 def compact_count(value: float | None) -> str:
-    """A count in at most five characters: "7", "842", "12.3k", "1.2M"."""
+    """Formats a count in at most five characters: "7", "842", "12.3k", "1.2M"."""
     if value is None:
         return NA
     if value < 10_000:
@@ -41,14 +41,14 @@ def compact_count(value: float | None) -> str:
 
 
 def rate(value: float | None) -> str:
-    """Tokens per second: "412", "41.2", "4.12"."""
+    """Formats tokens per second: "412", "41.2"."""
     if value is None:
         return "–"
     return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}"
 
 
 def duration(value: float | None) -> str:
-    """A duration: "38 ms", "1.2 s", "3 min"."""
+    """Formats seconds: "38 ms", "1.2 s", "3 min"."""
     if value is None:
         return "–"
     if value < 1:
@@ -57,7 +57,7 @@ def duration(value: float | None) -> str:
 
 
 def bar(fraction: float | None, width: int, ascii_only: bool = False) -> str:
-    """The filled part and the rest of a bar, `width` cells in all; any part of nothing shows a sliver."""
+    """Draws a bar of `width` cells; any fraction above zero shows at least an eighth of a cell."""
     fraction = min(max(fraction or 0.0, 0.0), 1.0)
     if ascii_only:
         full = round(fraction * width)
@@ -69,7 +69,7 @@ def bar(fraction: float | None, width: int, ascii_only: bool = False) -> str:
 
 
 def thin_bar(fraction: float, width: int, ascii_only: bool = False) -> tuple[str, str]:
-    """A thin bar: its filled part and its rest, `width` cells together."""
+    """Draws the filled part and the rest of a thin bar, `width` cells together."""
     halves = round(min(max(fraction, 0.0), 1.0) * width * 2)
     full, half = divmod(halves, 2)
     if ascii_only:
@@ -78,7 +78,7 @@ def thin_bar(fraction: float, width: int, ascii_only: bool = False) -> tuple[str
 
 
 def sparkline(values: Sequence[float], width: int, ascii_only: bool = False) -> str:
-    """The last `width` values as a sparkline from zero to their maximum, right-aligned."""
+    """Draws the last `width` values as a sparkline from zero to their maximum, right-aligned."""
     levels = _ASCII_LEVELS if ascii_only else _LEVELS
     shown = list(values)[-width:]
     top = max(shown, default=0.0)
@@ -89,7 +89,7 @@ def sparkline(values: Sequence[float], width: int, ascii_only: bool = False) -> 
 
 
 def clip_path(name: str, width: int) -> str:
-    """A name of at most `width` cells; of a path the end is kept, which tells it from its neighbours."""
+    """Cuts a name to `width` cells; a path keeps its end, which tells it from its neighbours."""
     from rich.cells import cell_len
 
     if name.startswith("/") and cell_len(name) > width > 0:
@@ -100,7 +100,7 @@ def clip_path(name: str, width: int) -> str:
 
 
 def clip(text: str, width: int) -> str:
-    """Text of at most `width` cells; what is cut off is replaced by an ellipsis."""
+    """Cuts a text to `width` cells, with an ellipsis at the cut."""
     from rich.cells import cell_len, set_cell_size
 
     if cell_len(text) <= width:
@@ -109,7 +109,7 @@ def clip(text: str, width: int) -> str:
 
 
 def compact_float(value: float) -> str:
-    """Mostly five cells: "-0.12", "-12.3", "1234", "-inf", "-1e+05"; "n/a" for NaN."""
+    """Formats a number in about five cells: "-0.12", "-12.3", "1234", "-inf", "-1e+05"; "n/a" for NaN."""
     if value != value:
         return "n/a"
     size = abs(value)
@@ -119,7 +119,7 @@ def compact_float(value: float) -> str:
 
 
 def percent(fraction: float) -> str:
-    """Six cells: "100.0%", " 83.1%", " 0.04%", "<.001%"; "   n/a" for NaN."""
+    """Formats a fraction in six cells: "100.0%", " 83.1%", " 0.04%", "<.001%"; "   n/a" for NaN."""
     value = 100 * fraction
     if value != value:
         return "   n/a"

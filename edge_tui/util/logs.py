@@ -1,6 +1,6 @@
-"""What goes wrong is written to the state folder, for whoever reports it; tokens and keys never are.
+"""Writes crashes and long errors to files of the state folder, without tokens and keys.
 
-Nothing here raises: on a read-only home the log is simply not kept.
+Nothing here raises: on a read-only home there is no log.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from edge_tui.util.sanitise import sanitise
 
 MAX_FILES = 10
-"""Crash logs that stay; older ones are removed."""
+"""Logs that stay; older ones are removed."""
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_KEY|AUTH", re.IGNORECASE)
 _SECRET = re.compile(
     r"\b(?:hf|api_org|github_pat)_[A-Za-z0-9_]{8,}|\b(?:sk|xox[a-z])-[A-Za-z0-9_-]{8,}"
@@ -33,14 +33,14 @@ MAX_CHARACTERS = 300
 
 
 def state_folder() -> Path:
-    """Where crash logs lie; `XDG_STATE_HOME` is honoured."""
+    """Returns the folder of the logs; `XDG_STATE_HOME` is honoured."""
     import platformdirs
 
     return platformdirs.user_state_path("edge-tui", appauthor=False)
 
 
 def scrub(text: str) -> str:
-    """The text without what looks like a secret, or is the value of a variable that is named like one."""
+    """Removes what looks like a secret, or is the value of a variable that is named like one."""
     named = (value for name, value in os.environ.items() if _SECRET_NAME.search(name))
     # The longest first: one may be a part of another.
     for value in sorted({*named, *_secrets, _hub_token()}, key=len, reverse=True):
@@ -50,12 +50,12 @@ def scrub(text: str) -> str:
 
 
 def add_secret(secret: str) -> None:
-    """Leaves a secret of any form, such as a key from a file, out of all that is written here."""
+    """Keeps a secret of any form, such as a key from a file, out of everything written here."""
     _secrets.add(secret)
 
 
 def _hub_token() -> str:
-    """The token that Hugging Face's libraries read from its file; "" without one."""
+    """Reads the token of Hugging Face's libraries from its file; "" without one."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
     file = os.environ.get("HF_TOKEN_PATH") or Path(os.environ.get("HF_HOME") or cache) / "token"
     try:
@@ -91,7 +91,7 @@ def write_crash(error: BaseException, now: float | None = None) -> Path | None:
 
 
 def write_detail(text: str, now: float | None = None) -> Path | None:
-    """Writes what the screen is too small for, as `write_crash` does."""
+    """Writes a text that the screen is too small for, as `write_crash` does."""
     from edge_tui import __version__
 
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))

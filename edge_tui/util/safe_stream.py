@@ -1,7 +1,7 @@
-"""The last door before a terminal for whatever is printed, by libraries too.
+"""Wraps standard output and error so that all that is printed to a terminal is sanitised, by libraries too.
 
-What a program prints about text from outside it sanitises itself. This stream holds where something else
-prints: a library's warning that quotes a model's config, a line of ours that forgot.
+Our own code sanitises text from outside before it prints. The stream catches the rest: a library's warning
+that quotes a model's config, a line of ours that forgot.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one door for text from outside on its way to a terminal.
+"""Makes text from outside safe to print on a terminal.
 
 Model output, prompts, model names, file names and error messages may hold escape sequences that would
 move the cursor, set the clipboard, or turn the reading direction around. `sanitise` returns the same text

@@ -1,7 +1,7 @@
-"""Reads files and folders that the user keeps, whatever lies there under their names.
+"""Reads the user's files and folders without hanging on what lies in their place.
 
-A pipe in a file's place would make whoever opens it wait for a writer, a device would never end, a folder may
-refuse to be listed. Each becomes an `OSError` whose `strerror` says so, or a sentence.
+Opening a pipe waits for a writer, a device never ends, a folder may refuse to be listed. Each becomes an
+`OSError` whose `strerror` says so, or a sentence.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 LIMIT = 4_000_000
-"""Bytes of the largest file that is read: what people write by hand is a thousand times smaller."""
+"""Bytes of the largest file that is read; files written by hand are a thousand times smaller."""
 _CHUNK = 2**18
 _KINDS = {
     stat.S_IFIFO: "a pipe",
@@ -60,17 +60,17 @@ def read_text(path: Path, limit: int = LIMIT) -> str:
 
 
 def exists(path: Path) -> bool:
-    """Tells whether something lies there; False also where nobody may look."""
+    """Tells whether a path exists; False also where that may not be looked up."""
     return os.path.exists(path)  # noqa: PTH110
 
 
 def expand(path: str | Path) -> Path:
-    """The path with `~` replaced by a home folder; as it stands where there is no such user."""
+    """Replaces `~` by a home folder; a path of an unknown user stays as it is."""
     return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 def list_files(folder: Path, pattern: str) -> tuple[list[Path], str]:
-    """Lists what matches in a folder, by name.
+    """Lists the files of a folder that match, by name.
 
     Returns:
         The paths, none where there is no folder, and a sentence if the folder cannot be read, else "".
@@ -85,7 +85,7 @@ def list_files(folder: Path, pattern: str) -> tuple[list[Path], str]:
 
 
 def special_file(folder: Path) -> Path | None:
-    """Finds a pipe, socket or device in a folder, which would hang whoever reads it; None if there is none.
+    """Finds a pipe, socket or device in a folder, which would hang its reader; None if there is none.
 
     Raises:
         OSError: the folder cannot be read.
@@ -100,7 +100,7 @@ def special_file(folder: Path) -> Path | None:
 
 
 def error_reason(error: Exception) -> str:
-    """Why something could not be read or written, in a few words."""
+    """Returns the reason of a failed read or write in a few words."""
     return (getattr(error, "strerror", None) or type(error).__name__).lower()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edge_tui.cli import doctor
-from edge_tui.cli.doctor import Check, terminal, written
+from edge_tui.cli.doctor import Check, check_text, terminal
 
 GOOD = {"TERM": "xterm-kitty", "COLORTERM": "truecolor"}
 
@@ -106,7 +106,7 @@ def test_what_hangs_or_crashes_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> 
     assert "did not come back" in str(doctor._try_torch())
 
 
-def test_how_it_is_written() -> None:
+def test_how_it_is_check_text() -> None:
     check = Check("disk", "warning", "full\x1b[2J", "Make room.")
-    assert written(check) == "! disk          full␛[2J\n                → Make room."
-    assert written(check, colour=True).startswith("\x1b[33m!")
+    assert check_text(check) == "! disk          full␛[2J\n                → Make room."
+    assert check_text(check, colour=True).startswith("\x1b[33m!")

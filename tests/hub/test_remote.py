@@ -16,7 +16,7 @@ import pytest
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 from edge_tui.engine.models.memory_estimate import estimate
 from edge_tui.hub import Listing, local_models, recent_models
-from edge_tui.hub.remote import Download, HubError, RemoteModel, look, repository_id
+from edge_tui.hub.remote import Download, HubError, RemoteModel, inspect, repository_id
 from tests.engine.random_checkpoints import make_checkpoint
 from tests.hub_stand_in import TOKEN, Repository, StandIn, serving
 
@@ -54,7 +54,7 @@ def until(look: Callable[[], Any], seconds: float = 20.0) -> Any:
 
 def failure(name: str = NAME) -> str:
     with pytest.raises(HubError) as raised:
-        look(name)
+        inspect(name)
     return str(raised.value)
 
 
@@ -80,7 +80,7 @@ def test_size_architecture_tier_and_estimate_are_known_before_the_download(
     hub: StandIn, tmp_path: Path
 ) -> None:
     repository = shelve(hub, tmp_path)
-    seen: RemoteModel = look(NAME)
+    seen: RemoteModel = inspect(NAME)
     assert seen.checkpoint is not None
     here = open_checkpoint(str(repository.folder))
     assert (seen.listing.architecture, seen.listing.tier) == ("Qwen2ForCausalLM", "flat")
@@ -97,23 +97,23 @@ def test_what_cannot_run_is_known_before_the_download(hub: StandIn, tmp_path: Pa
     repository = shelve(hub, tmp_path)
     for file in repository.folder.glob("*.safetensors*"):
         file.unlink()
-    seen = look(NAME)
+    seen = inspect(NAME)
     assert seen.checkpoint is None
     assert "only pytorch_model.bin" in seen.refusal
     (repository.folder / "pytorch_model.bin").rename(repository.folder / "model.gguf")
-    assert "GGUF" in look(NAME).refusal
+    assert "GGUF" in inspect(NAME).refusal
     (repository.folder / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
-    assert "an encoder" in look(NAME).refusal
+    assert "an encoder" in inspect(NAME).refusal
 
 
 def test_pull_fetches_what_is_needed_and_nothing_else(hub: StandIn, tmp_path: Path) -> None:
     repository = shelve(hub, tmp_path)
     steps = []
     pull = Download(NAME)
-    pull.changed = lambda: steps.append(pull.progress)
+    pull.on_change = lambda: steps.append(pull.progress)
     end = pull.start().wait(60)
     assert end.phase == "done"
-    assert end.done == end.total == look(NAME).bytes
+    assert end.done == end.total == inspect(NAME).bytes
     assert [step.done for step in steps] == sorted(step.done for step in steps)
     fetched = [name for name in hub.fetched if "consolidated" not in name]
     assert {Path(name).suffix for name in fetched} == {".json", ".jinja", ".safetensors"}
@@ -211,7 +211,7 @@ def test_each_refusal_is_a_sentence_of_its_own(
     assert "without a token" in said["unknown, nobody"]
     assert "answered 503" in said["broken"]
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    assert look("org/private").checkpoint is not None
+    assert inspect("org/private").checkpoint is not None
     assert f"Bearer {TOKEN}" in hub.tokens
     said["404"] = failure("org/missing")
     assert said["404"].startswith("There is no org/missing")
@@ -231,12 +231,12 @@ def test_offline_is_said_quickly(hub: StandIn, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     began = time.monotonic()
     with pytest.raises(HubError, match="HF_HUB_OFFLINE forbids it"):
-        look(NAME)
+        inspect(NAME)
     assert time.monotonic() - began < 5.0
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     with pytest.raises(HubError, match=r"127\.0\.0\.1:1 cannot be reached"):
-        look(NAME)
+        inspect(NAME)
 
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(hub: StandIn, tmp_path: Path) -> None:

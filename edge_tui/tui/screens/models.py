@@ -179,12 +179,12 @@ class ModelsScreen(FilterListScreen[None]):
     def _start_estimate(self, name: str, asked: str) -> None:
         from edge_tui.engine.checkpoints.checkpoint import CheckpointError, open_checkpoint
         from edge_tui.hub.memory_estimate import estimate_model
-        from edge_tui.hub.remote import HubError, look
+        from edge_tui.hub.remote import HubError, inspect
 
         remote, why, seen = self._remotes.get(name), "", None
         try:
             if name == self._offer:
-                remote = remote or look(name)
+                remote = remote or inspect(name)
                 checkpoint, why = remote.checkpoint, remote.refusal
             else:
                 checkpoint = open_checkpoint(name)

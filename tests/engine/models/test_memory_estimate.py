@@ -258,7 +258,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch, *free: int) -> None:
             GpuSample(f"GPU {index}", free=free[index], total=80 * GB) if index < len(free) else GpuSample()
         )
 
-    monkeypatch.setattr(devices, "torch_has_cuda", lambda: True)
+    monkeypatch.setattr(devices, "torch_cuda_version", lambda: "12.8")
     monkeypatch.setattr(devices, "_sample", sample)
     monkeypatch.setattr(devices, "_torch_with_cuda", lambda: None)
 
@@ -275,13 +275,13 @@ def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     gpus(monkeypatch, GB)
     with pytest.raises(LookupError, match=r"no device cuda:3; there is cuda:0, cpu"):
         resolve_device("cuda:3")
-    monkeypatch.setattr(devices, "torch_has_cuda", lambda: False)
+    monkeypatch.setattr(devices, "torch_cuda_version", lambda: "")
     with pytest.raises(LookupError, match="built without CUDA"):
         resolve_device("cuda:0")
 
 
 def test_without_a_gpu_the_cpu_is_best(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "torch_has_cuda", lambda: False)
+    monkeypatch.setattr(devices, "torch_cuda_version", lambda: "")
     monkeypatch.setattr(devices, "_has_mps", lambda: False)
     assert best_device() == "cpu"
     monkeypatch.setattr(devices, "_has_mps", lambda: True)
