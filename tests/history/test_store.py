@@ -130,7 +130,7 @@ def test_a_run_is_read_as_it_was_at_one_moment(
         found = rows(query, values)
         if "FROM chunks" in query and "number = ?" not in query:
             if meanwhile == "joined":
-                other.append(run, 0, batch(WORDS + WORDS[:4]), replacing=2)
+                other.append_chunk(run, 0, batch(WORDS + WORDS[:4]), replacing=2)
             elif other.runs():
                 other.delete(run)
         return found
