@@ -55,7 +55,7 @@ class TokenBatch:
         final_ids, final_top_logp: the same of the final distribution.
         extras: float32 `[n, E]`, the strategy's own columns, named in `Started.columns`.
         candidates: float32 `[n, E, 2, TOP]`, the same numbers for the alternatives: those of `top_ids`, then
-            those of `final_ids`; NaN in unused slots. None where the strategy tells them of no alternative.
+            those of `final_ids`; unused slots hold any number. None where the strategy has none for them.
         text: `n` strings. Their concatenation along a row's path is its text; a token that leaves a
             character incomplete has "", the token that completes it has the whole character.
     """

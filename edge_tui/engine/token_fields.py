@@ -68,7 +68,8 @@ TOKEN_FIELDS = (
     TokenField("final_ids", "i4", "alternatives", -1),
     TokenField("final_top_logp", "f4", "alternatives", -inf),
     TokenField("extras", "f4", "extras", nan),
-    TokenField("candidates", "f4", "candidates", nan),
+    # A removed candidate scores −inf, which is null in JSON.
+    TokenField("candidates", "f4", "candidates", -inf),
 )
 
 

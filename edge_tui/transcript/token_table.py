@@ -221,7 +221,7 @@ class TokenTable:
     def _new_candidates(self, old: NDArray[Any] | None = None) -> NDArray[Any]:
         """Makes an array for the extras of alternatives of the whole table, beginning with the old one's."""
         shape = (len(self._table), *_CANDIDATES.shape(len(self.columns)))
-        new = self._np.full(shape, _CANDIDATES.empty, _CANDIDATES.dtype)
+        new = self._np.full(shape, nan, _CANDIDATES.dtype)
         if old is not None:
             new[: len(old)] = old
         return new
