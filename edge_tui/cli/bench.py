@@ -1,4 +1,4 @@
-"""From the command line to a bench, and from its results to the screen and files."""
+"""`edge-tui bench`: runs a bench and writes its results to the screen and to files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edge_tui.bench import report
 from edge_tui.bench.job import BenchError, Job
 from edge_tui.bench.progress import Progress
 from edge_tui.bench.report import Column, Ledger
-from edge_tui.config.schema import QUANTIZATION
+from edge_tui.config.schema import QUANTIZATION, SCHEMA
 from edge_tui.decoders.base import ParamError
 from edge_tui.engine.port import Precision
 from edge_tui.errors import UsageError
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from edge_tui.bench.quality import EvalSpec
     from edge_tui.bench.session import Session
 
-_PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8", "4bit")
 Options = Mapping[str, Any]
 
 
@@ -46,7 +45,7 @@ def run(options: Options) -> int:
             raise UsageError(f"there is no folder {file.parent} for the results; make it, or name another.")
     ledger = Ledger(str(options["bench"]), files.get("json"))
     bench, columns = _BENCHES[ledger.kind]
-    own = _own_file(ledger) if ledger.file is None and bench is not _compare else None
+    default = _default_file(ledger) if ledger.file is None and bench is not _compare else None
     status = 0
     try:
         columns = bench(options, ledger) or columns
@@ -57,16 +56,16 @@ def run(options: Options) -> int:
         ledger.note(str(error))
         status = 1
     _show(files, ledger, columns)
-    if own is not None and ledger.rows:
-        said = f"Kept in {own}; edge-tui bench compare tells the ratios of two."
+    if default is not None and ledger.rows:
+        said = f"Kept in {default}; edge-tui bench compare tells the ratios of two."
         print(sanitise(said, keep_newlines=False), file=sys.stderr)
-    elif own is not None:
-        own.unlink(missing_ok=True)
+    elif default is not None:
+        default.unlink(missing_ok=True)
     return status or (0 if ledger.rows else 1)
 
 
-def _own_file(ledger: Ledger) -> Path | None:
-    """Gives a ledger a file in the data folder: what took minutes is not lost for want of a flag."""
+def _default_file(ledger: Ledger) -> Path | None:
+    """Gives a ledger a file in the data folder, so that no flag is needed to keep results."""
     import platformdirs
 
     folder = platformdirs.user_data_path("edge-tui", appauthor=False) / "bench"
@@ -83,7 +82,7 @@ _FILES = {"json": "json_file", "markdown": "markdown", "csv": "csv"}
 
 
 def _speed(options: Options, ledger: Ledger) -> None:
-    prompts = [_whole(text, "--context") for text in _list(options["context"])]
+    prompts = [_positive_int(text, "--context") for text in _list(options["context"])]
     jobs = [
         Job(name, values, prompt, int(options["tokens"]))
         for name, values in _strategies(options).items()
@@ -93,8 +92,8 @@ def _speed(options: Options, ledger: Ledger) -> None:
 
 
 def _table(options: Options, ledger: Ledger) -> None:
-    batches = [_whole(text, "--batches") for text in _list(options["batches"])]
-    prompt = _whole(str(options["context"]), "--context")
+    batches = [_positive_int(text, "--batches") for text in _list(options["batches"])]
+    prompt = _positive_int(str(options["context"]), "--context")
     jobs = [
         Job(name, values, prompt, int(options["tokens"]), batch=batch)
         for name, values in _strategies(options).items()
@@ -116,7 +115,7 @@ def _measure(options: Options, ledger: Ledger, groups: Sequence[Sequence[Job]]) 
         for name, invented, precision in _targets(names, precisions):
             for jobs in groups:
                 title = jobs[0].title if len(groups) > 1 else f"{len(jobs)} strategies"
-                if not _begin(session, f"{name} · {precision} · {title}"):
+                if not _has_time(session, f"{name} · {precision} · {title}"):
                     continue
                 second = session.target(options["second"], invented) if options["second"] else None
                 with session.noting(f"{name}, {precision}"):
@@ -137,20 +136,20 @@ def _quality(options: Options, ledger: Ledger) -> None:
 
     names, precisions = _names(options), _precisions(options)
     jobs = [Job(name, values) for name, values in _strategies(options).items()]
-    exam = _exam(options, names)
+    spec = _eval_spec(options, names)
     progress = _progress(options, 1)
-    asked = Path(options["qa"]).read_text(encoding="utf-8") if options["qa"] else ""
-    with _session(options, ledger, progress, prompts=exam.text + asked) as session:
-        ledger.head |= {"window": exam.window, "stride": exam.stride, "remark": report.QUALITY_REMARK}
-        targets = list(_targets(names, precisions or _usual(session.device)))
+    questions = Path(options["qa"]).read_text(encoding="utf-8") if options["qa"] else ""
+    with _session(options, ledger, progress, prompts=spec.text + questions) as session:
+        ledger.head |= {"window": spec.window, "stride": spec.stride, "remark": report.QUALITY_REMARK}
+        targets = list(_targets(names, precisions or _default_precisions(session.device)))
         progress.total = len(targets)
         for name, invented, precision in targets:
-            if _begin(session, f"{name} · {precision}"):
+            if _has_time(session, f"{name} · {precision}"):
                 with session.noting(f"{name}, {precision}"):
-                    measure(session, session.target(name, invented), precision, jobs, exam)
+                    measure(session, session.target(name, invented), precision, jobs, spec)
 
 
-def _exam(options: Options, names: Sequence[tuple[str, bool]]) -> EvalSpec:
+def _eval_spec(options: Options, names: Sequence[tuple[str, bool]]) -> EvalSpec:
     from edge_tui.bench.quality import EvalSpec, continuations, dataset_text, held_out, read_questions
 
     if not 1 <= options["stride"] <= options["window"]:
@@ -223,8 +222,8 @@ def _session(options: Options, ledger: Ledger, progress: Progress, prompts: str 
     return Session(device, ledger, progress)
 
 
-def _begin(session: Session, what: str) -> bool:
-    """Whether there is time for one thing more."""
+def _has_time(session: Session, what: str) -> bool:
+    """Tells whether the budget has time left, and shows the next measurement."""
     session.progress.step(what)
     if session.progress.left > 0:
         return True
@@ -237,7 +236,7 @@ def _progress(options: Options, total: int) -> Progress:
 
 
 def _names(options: Options) -> list[tuple[str, bool]]:
-    """Models, and whether their weights are random."""
+    """Returns the models, each with True if its weights are random."""
     names = [(name, False) for name in _list(options["models"])]
     names += [(name, True) for name in _list(options["random"])]
     return names or [("demo/expert", False)]
@@ -254,32 +253,33 @@ def _targets(
 def _precisions(options: Options) -> list[Precision]:
     names = [QUANTIZATION.get(name, name) for name in _list(options["precisions"])]
     for name in names:
-        if name not in _PRECISIONS:
-            raise UsageError(f"there is no precision {name!r}; there is {', '.join(_PRECISIONS)}.")
+        if name not in SCHEMA["precision"].choices:
+            known = ", ".join(SCHEMA["precision"].choices)
+            raise UsageError(f"there is no precision {name!r}; there is {known}.")
     return [cast("Precision", name) for name in names]
 
 
-def _usual(device: str) -> list[Precision]:
-    """Wide, 8 and 4 bits; processors compute float16 slowly, if at all."""
+def _default_precisions(device: str) -> list[Precision]:
+    """Returns 16 or 32, 8 and 4 bits; processors compute float16 slowly, if at all."""
     return ["float32" if device == "cpu" else "float16", "int8", "4bit"]
 
 
 def _strategies(options: Options) -> dict[str, dict[str, float | str]]:
-    """The strategies that were asked for, each with what was set of its parameters.
+    """Returns the named strategies, each with the parameters that were set.
 
     Raises:
         UsageError: one of them, or a parameter, is unknown, or a value is not for it.
     """
     try:
-        asked = [decoders.find(name) for name in _list(options["strategies"])]
+        found = [decoders.find(name) for name in _list(options["strategies"])]
     except decoders.UnknownStrategy as error:
         raise UsageError(str(error)) from error
-    values: dict[str, dict[str, float | str]] = {decoder.name: {} for decoder in asked}
+    values: dict[str, dict[str, float | str]] = {decoder.name: {} for decoder in found}
     for pair in options["set"]:
         name, equals, value = (part.strip() for part in pair.partition("="))
         if not equals:
             raise UsageError(f"--set takes NAME=VALUE, for example --set temperature=0.7, not {pair!r}.")
-        params = [(decoder.name, param) for decoder in asked for param in decoder.params]
+        params = [(decoder.name, param) for decoder in found for param in decoder.params]
         known = dict.fromkeys(param.name for _, param in params)
         if name not in known:
             raise UsageError(f"{', '.join(values)}: none has {name!r}; there is {', '.join(known)}.")
@@ -297,7 +297,7 @@ def _list(text: str) -> list[str]:
     return [part.strip() for part in str(text).split(",") if part.strip()]
 
 
-def _whole(text: str, flag: str) -> int:
+def _positive_int(text: str, flag: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise UsageError(f"{flag} takes whole numbers above 0, not {text!r}.")
     return int(text)

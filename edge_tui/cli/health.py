@@ -1,7 +1,7 @@
-"""Whether the edge-tui of this container is well: `python -m edge_tui.cli.health`, for its health check.
+"""Checks the health of the edge-tui in this container: `python -m edge_tui.cli.health`.
 
-The container's first process says by its command line what it is. A server is well when its /health answers
-200, and anything else while it runs.
+The command line of the container's first process tells whether it serves. A server is healthy when its
+/health answers 200, anything else while it runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FIRST = Path("/proc/1/cmdline")
 
 
 def port_of(command: Sequence[str]) -> int | None:
-    """The port that a command line serves on; None if it serves nothing."""
+    """Returns the port that a command line serves on; None if it serves nothing."""
     if "serve" not in command:
         return None
     port = PORT
@@ -34,7 +34,7 @@ def port_of(command: Sequence[str]) -> int | None:
 
 
 def answers(port: int) -> bool:
-    """Whether a server on this machine says that it can decode."""
+    """Tells whether the server on a port of this machine answers 200."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
     try:
         connection.request("GET", "/health")
@@ -46,7 +46,7 @@ def answers(port: int) -> bool:
 
 
 def main() -> int:
-    """0 if all is well, else 1."""
+    """Returns 0 if the container is healthy, else 1."""
     command = _FIRST.read_bytes().decode(errors="replace").split("\0")
     port = port_of(command)
     return 0 if port is None or answers(port) else 1

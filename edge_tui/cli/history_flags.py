@@ -1,4 +1,4 @@
-"""The flags of `edge-tui history`. Part of every start, so it imports nothing."""
+"""Declares the flags of `edge-tui history`. Part of every start, so it imports nothing."""
 
 from __future__ import annotations
 

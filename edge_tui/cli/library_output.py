@@ -1,6 +1,6 @@
-"""Keeps what libraries log, warn of and draw off the terminal: text, answers and screens are written there.
+"""Keeps the logs, warnings and progress bars of libraries off the terminal, where answers and screens go.
 
-Loads no library. What matters of what they say reaches the user as an error's sentence or a notice.
+Loads no library. What matters of their output reaches the user as an error's sentence or a notice.
 """
 
 from __future__ import annotations

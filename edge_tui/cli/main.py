@@ -10,9 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from edge_tui.cli import library_output, standard_streams
+from edge_tui.cli.arguments import Namespace
 from edge_tui.cli.messages import PROGRAM, fail
 from edge_tui.cli.parser import make_parser
-from edge_tui.cli.repeated_flags import Namespace
 from edge_tui.errors import EdgeError, UsageError
 from edge_tui.util.safe_stream import guard_terminal
 

@@ -1,4 +1,4 @@
-"""`edge-tui models`: the list of what is here, and downloads from the hub, for shells and scripts."""
+"""`edge-tui models`: lists models, inspects those on the hub and downloads them."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _pull(name: str) -> int:
         while pull.progress.active:
             pull.wait(0.2)
             if shown:
-                write_control(sys.stderr, f"\r\x1b[K{written(pull.progress)}")
+                write_control(sys.stderr, f"\r\x1b[K{progress_text(pull.progress)}")
     except KeyboardInterrupt:
         pull.cancel()
         pull.wait(3)
@@ -95,8 +95,8 @@ def _pull(name: str) -> int:
     return 0
 
 
-def written(progress: Progress) -> str:
-    """A download's state in a line: bytes, rate, and the time that is left."""
+def progress_text(progress: Progress) -> str:
+    """Writes a download's state in a line: bytes, rate, and the time that is left."""
     if not progress.total:
         return "looking …"
     parts = [f"{size(progress.done)} of {size(progress.total)}", f"{progress.done / progress.total:.0%}"]

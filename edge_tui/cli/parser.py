@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from edge_tui import __version__
 from edge_tui.cli import bench_flags, history_flags, serve_flags
+from edge_tui.cli.arguments import Append, add_value
 from edge_tui.cli.messages import PROGRAM
-from edge_tui.cli.repeated_flags import Append
 from edge_tui.errors import UsageError
 from edge_tui.util.sanitise import sanitise
 
@@ -48,10 +48,8 @@ def make_parser(argv: Sequence[str] | None = None) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    top.add_argument(
-        "--connect", metavar="URL", help="decode on a server: edge-tui serve, or one with OpenAI's API"
-    )
-    top.add_argument("--api-key-file", metavar="FILE", help="the key that the server wants to see")
+    add_value(top, "--connect", "URL", "decode on a server: edge-tui serve, or one with OpenAI's API")
+    add_value(top, "--api-key-file", "FILE", "the key that the server wants to see")
     add_settings(top)
     commands = top.add_subparsers(dest="command", metavar="[run]", title="commands")
     run = _add_run(commands, argv)
@@ -83,15 +81,9 @@ def _add_run(commands: Any, argv: Sequence[str] | None) -> argparse.ArgumentPars
     )
     run.add_argument("-f", "--file", metavar="FILE", help="read the prompt from a file (- is standard input)")
     run.add_argument("--json", action="store_true", help="one JSON object per token, then a summary")
-    run.add_argument(
-        "--logprobs",
-        type=_count,
-        metavar="N",
-        help="with --json: the N likeliest tokens of each step, up to 20",
-    )
-    run.add_argument(
-        "--n", type=_count, metavar="N", help="so many answers: samples in one batch, or a search's best"
-    )
+    likeliest = "with --json: the N likeliest tokens of each step, up to 20"
+    add_value(run, "--logprobs", "N", likeliest, kind=_count)
+    add_value(run, "--n", "N", "so many answers: samples in one batch, or a search's best", kind=_count)
     run.add_argument("-q", "--quiet", action="store_true", help="nothing on standard error but errors")
     add_settings(run)
     return run
@@ -100,53 +92,32 @@ def _add_run(commands: Any, argv: Sequence[str] | None) -> argparse.ArgumentPars
 def add_settings(to: argparse.ArgumentParser, screen: bool = True) -> None:
     """Adds the flags of settings; those of a screen or a stream of text only where there is one."""
     model = to.add_argument_group("model")
-    model.add_argument(
-        "--model",
-        dest="models.name",
-        metavar="NAME",
-        help="demo/expert, an id in the local cache, or a folder",
-    )
-    model.add_argument(
-        "--expert", dest="models.expert", metavar="NAME", help="larger model of a contrastive pair"
-    )
-    model.add_argument(
-        "--amateur", dest="models.amateur", metavar="NAME", help="smaller model of a contrastive pair"
-    )
-    model.add_argument(
-        "--draft", dest="models.draft", metavar="NAME", help="model that proposes in speculative decoding"
-    )
-    model.add_argument("--precision", metavar="P", help="auto, float32, bfloat16, float16, int8 or 4bit")
-    model.add_argument("--device", metavar="D", help="auto, cpu, mps, cuda or cuda:N")
-    model.add_argument("--context", metavar="N", help="positions to reserve; 0 is the model's limit")
+    add_value(model, "--model", "NAME", "demo/expert, an id in the local cache, or a folder", "models.name")
+    add_value(model, "--expert", "NAME", "larger model of a contrastive pair", "models.expert")
+    add_value(model, "--amateur", "NAME", "smaller model of a contrastive pair", "models.amateur")
+    add_value(model, "--draft", "NAME", "model that proposes in speculative decoding", "models.draft")
+    add_value(model, "--precision", "P", "auto, float32, bfloat16, float16, int8 or 4bit")
+    add_value(model, "--device", "D", "auto, cpu, mps, cuda or cuda:N")
+    add_value(model, "--context", "N", "positions to reserve; 0 is the model's limit")
 
     decoding = to.add_argument_group("decoding")
-    decoding.add_argument("--strategy", metavar="NAME", help="greedy, beam, top_k, top_p, min_p, …")
-    decoding.add_argument(
-        "--set",
-        dest="set",
-        action=Append,
-        metavar="NAME=VALUE",
-        help="a strategy's parameter; may be repeated",
-    )
-    decoding.add_argument("--mode", metavar="MODE", help="custom, exploratory or focused")
-    decoding.add_argument("--seed", metavar="N", help="a whole number; auto or -1 draws one")
+    add_value(decoding, "--strategy", "NAME", "greedy, beam, top_k, top_p, min_p, …")
+    add_value(decoding, "--set", "NAME=VALUE", "a strategy's parameter; may be repeated", action=Append)
+    add_value(decoding, "--mode", "MODE", "custom, exploratory or focused")
+    add_value(decoding, "--seed", "N", "a whole number; auto or -1 draws one")
     decoding.add_argument(
         "--max-new-tokens", "--max-length", dest="max_length", metavar="N", help="most new tokens"
     )
-    decoding.add_argument("--stop", action=Append, metavar="TEXT", help="end at this text; may be repeated")
+    add_value(decoding, "--stop", "TEXT", "end at this text; may be repeated", action=Append)
     decoding.add_argument(
         "--chat", action=argparse.BooleanOptionalAction, help="use the model's chat template"
     )
     decoding.add_argument(
         "--raw", dest="chat", action="store_false", help="complete the prompt as it stands (--no-chat)"
     )
-    decoding.add_argument("--system", metavar="TEXT", help="system prompt for the chat template")
-    decoding.add_argument(
-        "--template",
-        action=Append,
-        metavar="NAME=VALUE",
-        help="a variable of the chat template, as in enable_thinking=false; may be repeated",
-    )
+    add_value(decoding, "--system", "TEXT", "system prompt for the chat template")
+    variable = "a variable of the chat template, as in enable_thinking=false; may be repeated"
+    add_value(decoding, "--template", "NAME=VALUE", variable, action=Append)
     decoding.add_argument(
         "--control-tokens",
         action=argparse.BooleanOptionalAction,
@@ -158,14 +129,10 @@ def add_settings(to: argparse.ArgumentParser, screen: bool = True) -> None:
         rest.add_argument(
             "--no-stream", dest="stream", action="store_false", help="show the text when it is finished"
         )
-        rest.add_argument("--theme", dest="ui.theme", metavar="NAME", help="theme of the workbench")
-    rest.add_argument("--config", metavar="FILE", help=_CONFIG_HELP)
-    rest.add_argument(
-        "--decoders",
-        dest="decoder_folders",
-        action=Append,
-        metavar="DIR",
-        help="a folder with strategies of your own",
+        add_value(rest, "--theme", "NAME", "theme of the workbench", "ui.theme")
+    add_value(rest, "--config", "FILE", _CONFIG_HELP)
+    add_value(
+        rest, "--decoders", "DIR", "a folder with strategies of your own", "decoder_folders", action=Append
     )
 
 
@@ -186,15 +153,15 @@ def _help_with_parameters(plain: Callable[[], str], argv: Sequence[str] | None) 
     with suppress(UsageError):  # strategies of the user's own are where the settings say
         load_settings(vars(places.parse_known_args(argv)[0]))
     lines = ["parameters of each strategy, for --set:"]
-    told: set[tuple[str, str, float]] = set()
+    described: set[tuple[str, str, float]] = set()
     for decoder in decoders.strategies():
         lines += ["", f"  {decoder.name}: {decoder.summary}"]
         shared = []
         for param in decoder.params:
-            if (key := (param.name, param.help, param.default)) in told:
+            if (key := (param.name, param.help, param.default)) in described:
                 shared.append(param.name)
                 continue
-            told.add(key)
+            described.add(key)
             about = f"{param.help} {param.limits()}; default {param.text(param.default)}"
             lines += textwrap.wrap(
                 f"{param.name:<20} {about}", 100, initial_indent=" " * 4, subsequent_indent=" " * 25

@@ -45,7 +45,7 @@ _MOST_BYTES = 64_000_000
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The flags of `edge-tui run` that are no settings.
+    """Holds the flags of `edge-tui run` that are no settings.
 
     Attributes:
         prompt: The prompt; without it `file`, without that standard input is read.
@@ -169,7 +169,7 @@ def _check_logprobs(options: Options) -> None:
 
 
 class _Terminated(BaseException):
-    """TERM arrived."""
+    """Ends the run after a TERM signal."""
 
 
 def _terminated(*_: object) -> None:

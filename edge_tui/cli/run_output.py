@@ -87,7 +87,7 @@ class TextWriter:
 
     @property
     def _competing(self) -> bool:
-        """True where rows are hypotheses of which only some become answers, even where there is one row."""
+        """True where rows are hypotheses of which only some become answers, even with one row."""
         return self.started is not None and decoders.find(self.started.strategy).kind == "search"
 
     def _write(self, text: str) -> None:

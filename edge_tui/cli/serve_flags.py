@@ -1,9 +1,11 @@
-"""The flags of `edge-tui serve`. Loads neither fastapi nor torch."""
+"""Declares the flags of `edge-tui serve`. Loads neither fastapi nor torch."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
+
+from edge_tui.cli.arguments import add_value
 
 DESCRIPTION = (
     "Serves the engine over HTTP: /infer, and OpenAI's /v1. On this machine only, unless there is a key:"
@@ -26,37 +28,18 @@ def add(commands: Any, add_settings: Any) -> None:
         allow_abbrev=False,
     )
     where = serve.add_argument_group("where")
-    where.add_argument("--host", metavar="ADDRESS", help="address to listen on; 127.0.0.1 without it")
-    where.add_argument("--port", type=int, metavar="N", help="port to listen on; 8000 without it, 0: any")
-    where.add_argument(
-        "--allow-host",
-        dest="hosts",
-        action="append",
-        metavar="NAME",
-        help="a name that clients may call this server by; may be repeated",
-    )
-    where.add_argument("--api-key-file", metavar="FILE", help="the key that clients must present")
+    add_value(where, "--host", "ADDRESS", "address to listen on; 127.0.0.1 without it")
+    add_value(where, "--port", "N", "port to listen on; 8000 without it, 0: any", kind=int)
+    name = "a name that clients may call this server by; may be repeated"
+    add_value(where, "--allow-host", "NAME", name, "hosts", action="append")
+    add_value(where, "--api-key-file", "FILE", "the key that clients must present")
     limits = serve.add_argument_group("limits")
-    limits.add_argument("--max-queue", dest="queue", type=int, metavar="N", help="requests that may wait; 64")
-    limits.add_argument(
-        "--max-tokens", dest="tokens", type=int, metavar="N", help="most new tokens of an answer; 4096"
-    )
-    limits.add_argument(
-        "--max-rows", dest="rows", type=int, metavar="N", help="most answers or beams of a request; 16"
-    )
-    limits.add_argument(
-        "--max-prompts", dest="prompts", type=int, metavar="N", help="most prompts of a request; 128"
-    )
-    limits.add_argument(
-        "--max-seconds", dest="seconds", type=float, metavar="S", help="most seconds of one generation; 300"
-    )
-    limits.add_argument(
-        "--drain-seconds",
-        dest="drain",
-        type=float,
-        metavar="S",
-        help="what requests get to finish after SIGTERM; 10",
-    )
+    add_value(limits, "--max-queue", "N", "requests that may wait; 64", "queue", int)
+    add_value(limits, "--max-tokens", "N", "most new tokens of an answer; 4096", "tokens", int)
+    add_value(limits, "--max-rows", "N", "most answers or beams of a request; 16", "rows", int)
+    add_value(limits, "--max-prompts", "N", "most prompts of a request; 128", "prompts", int)
+    add_value(limits, "--max-seconds", "S", "most seconds of one generation; 300", "seconds", float)
+    add_value(limits, "--drain-seconds", "S", "what requests get to finish after SIGTERM; 10", "drain", float)
     limits.add_argument(
         "--allow-model-management",
         dest="manage",

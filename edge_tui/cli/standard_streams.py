@@ -1,4 +1,4 @@
-"""Standard output and error of a command: UTF-8, and a quiet end when nobody reads them any more."""
+"""Makes standard output and error UTF-8, and ends a command quietly when nobody reads them any more."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import select
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
+
+from edge_tui.util.user_file import error_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,12 +56,12 @@ def flushed(command: Callable[[], int]) -> int:
 
 
 def are_read() -> bool:
-    """Whether both streams still have readers: a broken pipe is then a fault of the command's own."""
+    """Tells whether both streams still have readers: a broken pipe is then a fault of the command's own."""
     return not any(map(_is_closed, (sys.stdout, sys.stderr)))
 
 
 class _UnwritableError(Exception):
-    """Standard output refuses what was written; the message is the reason."""
+    """Reports that standard output cannot be written; the message is the reason."""
 
 
 def _flush() -> None:
@@ -68,12 +70,12 @@ def _flush() -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise _UnwritableError((error.strerror or type(error).__name__).lower()) from error
+        raise _UnwritableError(error_reason(error)) from error
     sys.stderr.flush()
 
 
 def _is_closed(stream: TextIO) -> bool:
-    """Whether a stream's reader has left."""
+    """Tells whether a stream's reader has left."""
     try:
         number = stream.fileno()
     except (OSError, ValueError):

@@ -12,21 +12,21 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def _data(name: str) -> Path:
-    """A file or folder of the installed package, else of the checkout."""
+    """Returns a file or folder of the installed package, else of the checkout."""
     packaged = _PACKAGE / "_data" / name
     return packaged if packaged.exists() else _PACKAGE.parent / name
 
 
 def config_file() -> Path:
-    """The packaged config.toml, which holds every default with a comment."""
+    """Returns the packaged config.toml, which holds every default with a comment."""
     return _data("config.toml")
 
 
 def themes() -> Path:
-    """The folder of the built-in themes, one TOML each."""
+    """Returns the folder of the built-in themes, one TOML each."""
     return _data("themes")
 
 
 def presets() -> Path:
-    """The folder of the built-in presets, one TOML each."""
+    """Returns the folder of the built-in presets, one TOML each."""
     return _data("presets")

@@ -48,7 +48,7 @@ _BOOLEANS = {
 
 
 class RawText(str):
-    """A value that came as text (environment, command line) and may mean a number, a boolean or a list."""
+    """Marks a value that came as text (environment, flag) and may mean a number, a boolean or a list."""
 
     __slots__ = ()
 

@@ -68,7 +68,7 @@ class Ui:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What stays on disk."""
+    """Settings of what stays on disk."""
 
     keep: bool = True
     """Keep every run with its tokens, for its owner's eyes alone."""
@@ -76,7 +76,7 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings of a session. Frozen: a change at run time makes a new one with `dataclasses.replace`."""
+    """Holds all settings of a session. Frozen: a change makes a new one with `dataclasses.replace`."""
 
     models: Models = field(default_factory=Models)
     precision: Precision = "auto"

@@ -1,8 +1,9 @@
-"""Lets a flag be repeated before and after the command. Part of every start, so it imports nothing."""
+"""Extends argparse: flags that repeat before and after the command, and flags with a value in one line."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 
@@ -14,7 +15,7 @@ class Append(argparse.Action):
 
 
 class Namespace(argparse.Namespace):
-    """Keeps both halves of a flag that is repeated before the command and after it.
+    """Joins both halves of a flag that is repeated before the command and after it.
 
     argparse parses what follows the command into a namespace of its own and copies that over this one. Lists
     are joined then, and the names of the flags before the command are kept in `before`.
@@ -27,3 +28,16 @@ class Namespace(argparse.Namespace):
         if isinstance(earlier, list) and isinstance(value, list):
             value = [*earlier, *value]
         super().__setattr__(name, value)
+
+
+def add_value(
+    to: Any,
+    flag: str,
+    metavar: str,
+    text: str,
+    dest: str | None = None,
+    kind: Callable[[str], Any] = str,
+    **options: Any,
+) -> None:
+    """Adds a flag with a value; its key is its name unless `dest` is another."""
+    to.add_argument(flag, metavar=metavar, help=text, dest=dest, type=kind, **options)
