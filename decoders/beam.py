@@ -191,12 +191,8 @@ class Beam(Decoder):
         full = (s["finished"] > -inf).all()
         return full & ((p["early_stopping"][:, 0] == ON) | (s["finished"].shape[0] == 1))
 
-    def finish(self, records: Records) -> Choice | None:
-        """Chooses the best finished hypothesis; of a search cut short, live ones count too."""
-        return next(iter(self.ranked(records)), None)
-
     def ranked(self, records: Records) -> list[Choice]:
-        """Lists the B best finished hypotheses."""
+        """Lists the B best finished hypotheses; of a search cut short, live ones count too."""
         if not records.tokens:
             return []
         extras, last = records.extras, len(records.tokens) - 1

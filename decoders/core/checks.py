@@ -51,7 +51,7 @@ def apply(stage: Stage, z: Tensor, p: Params, own: State, rng: Rng) -> Tensor:
     with _guard(stage.apply, own, z=z):
         out = stage.apply(z, p, own, rng)
     _check_tensor(stage.apply, "", out, z.shape, z.dtype, z.device)
-    _check_names(stage.apply, before, own)
+    check_state(stage.apply, before, own)
     if inspection is not None and not has_broken(z) and has_broken(out):
         raise StrategyError(f"{name_of(stage.apply)} {BROKEN}", stage.apply)
     return out
@@ -66,7 +66,7 @@ def observe(stage: Stage, own: State, chosen: Tensor, logp: Tensor) -> None:
     before = dict(own)
     with _guard(stage.observe, own, chosen=chosen, logp=logp):
         stage.observe(own, chosen, logp)
-    _check_names(stage.observe, before, own)
+    check_state(stage.observe, before, own)
 
 
 def init(owner: Stage | Decoder, env: Env) -> State:
@@ -327,7 +327,7 @@ def _guard(method: Callable[..., object], own: State, **lent: Tensor) -> Abstrac
     return inspection.guard(method, lent | {name: own[name] for name in COUNTS if name in own})
 
 
-def _check_names(method: Callable[..., object], before: State, own: State) -> None:
+def check_state(method: Callable[..., object], before: State, own: State) -> None:
     """Refuses a state whose names mean other tensors than before, which nobody would see again."""
     for name in before.keys() | own.keys():
         if own.get(name) is before.get(name):
@@ -336,11 +336,6 @@ def _check_names(method: Callable[..., object], before: State, own: State) -> No
         if name in before and name in own:
             sentence = f"puts another tensor under s[{name!r}], which is lost; it must update it in place."
         raise StrategyError(f"{name_of(method)} {sentence}", method)
-
-
-def check_state(decoder: Decoder, before: State, state: State) -> None:
-    """Refuses a step that puts other tensors into the decoder's state."""
-    _check_names(decoder.step, before, state)
 
 
 def _check_tensor(

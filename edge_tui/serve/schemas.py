@@ -12,6 +12,7 @@ from pydantic import Field, StrictBool, model_validator
 from pydantic_core import PydanticCustomError
 
 from edge_tui import decoders
+from edge_tui.decoders.core.declaration import OPENAI_PARAMS
 from edge_tui.engine.port import Message, Mode
 from edge_tui.serve.fields import (
     TOP,
@@ -145,8 +146,7 @@ class OpenAi(Closed):
 
     def standard(self) -> dict[str, float | None]:
         """OpenAI's sampling numbers."""
-        names = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in OPENAI_PARAMS}
 
 
 class Completion(OpenAi):

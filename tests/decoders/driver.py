@@ -99,5 +99,6 @@ def run(
         over = decided.done if decoder.owns_eos else torch.isin(decided.chosen, ends)
         if over is not None and bool(over.all()):
             break
-    done.choice = decoder.finish(Records(done.tokens, done.parents, done.extras, done.values))
+    ranked = decoder.ranked(Records(done.tokens, done.parents, done.extras, done.values))
+    done.choice = ranked[0] if ranked else None
     return done

@@ -108,7 +108,7 @@ class Inspector:
             inspection = Inspection(self._decoder, s)
             with inspection.watching(lent):
                 took = self._decoder.step(outs, s, p, rng)
-        check_state(self._decoder, held, s)
+        check_state(self._decoder.step, held, s)
         logits = next(iter(outs.values())).logits
         positions = logits.shape[1] if self._proposes else 0
         check_step(self._decoder, took, len(logits), logits.shape[-1], positions, logits.device)
