@@ -220,12 +220,10 @@ def test_a_broken_file_is_reported_with_its_line_and_stops_no_other(tmp_path: Pa
 
 
 def test_whoever_asks_for_a_strategy_that_cannot_be_read_is_told_why(tmp_path: Path) -> None:
-    write(tmp_path / "cfg.py", decoder_of("streams = Stream('model', 'model', prompt='negative'),"))
+    write(tmp_path / "cfg.py", decoder_of("streams = Stream('model', 'expert'),"))
     write(tmp_path / "spelt_wrong.py", "from edge_tui.decoders.base import Filtre\n")
     registry = Registry.load([tmp_path])
-    with pytest.raises(
-        UnknownStrategy, match=r"cfg\.py, line 4: the stream 'model' reads the prompt 'negative'"
-    ):
+    with pytest.raises(UnknownStrategy, match=r"cfg\.py, line 4: the stream 'model' reads 'expert'"):
         registry.find("mine")
     with pytest.raises(UnknownStrategy, match=r"spelt_wrong\.py, line 1: ImportError"):
         registry.find("spelt-wrong")
