@@ -49,8 +49,16 @@ def test_contrastive_tells_expert_amateur_and_score_of_each_alternative(
     assert seen.started.columns == ("expert", "amateur", "score")
     told = np.stack(seen.column("candidates"))
     assert told.shape == (6, 3, 2, TOP)
-    # The expert is the model itself, before penalties; only plausible tokens stand in the final distribution.
-    np.testing.assert_allclose(told[:, 0, 0], np.stack(seen.column("top_logp")), atol=1e-4)
+    # The columns are the numbers that the score is made of, so that a reader can add them up.
+    expert, amateur, score = told[:, 0], told[:, 1], told[:, 2]
+    made = {"li2022": expert - amateur, "obrien2023": 1.5 * expert - 0.5 * amateur, "seed": expert / amateur}
+    inside = np.isfinite(score)
+    np.testing.assert_allclose(score[inside], made[formula][inside], rtol=1e-3, atol=1e-4)
+    if penalty == 1.0:  # without penalties the expert is the model itself, of obrien2023 its logits
+        raw = np.stack(seen.column("top_logp"))
+        offset = expert[:, 0, :1] - raw[:, :1] if formula == "obrien2023" else 0.0
+        np.testing.assert_allclose(expert[:, 0] - offset, raw, atol=1e-4)
+    # Only plausible tokens stand in the final distribution.
     final_ids, final = np.stack(seen.column("final_ids")), np.stack(seen.column("final_top_logp"))
     kept = final_ids >= 0
     assert (np.isfinite(told[:, 2, 1]) == kept).all()

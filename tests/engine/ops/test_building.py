@@ -18,7 +18,7 @@ LAUNCH = re.compile(r"^ +(_\w+)\[.+?\]\(", re.MULTILINE)
 @pytest.mark.timeout(180)
 def test_every_kernel_is_built_for_hopper(tmp_path: Path) -> None:
     pytest.importorskip("triton")
-    sources = "".join(path.read_text() for path in Path(ops.__path__[0]).glob("*.py"))
+    sources = "".join(path.read_text() for path in Path(ops.__path__[0]).rglob("*.py"))
     launched = set(LAUNCH.findall(sources)) | {"_project", "project_on_tensor_cores"}
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
