@@ -192,33 +192,19 @@ def _check_answers(decoder: Decoder, settings: Settings, n: int) -> bool:
     return True
 
 
-_KEYS = (
-    "models.name", "precision", "device", "context", "strategy", "mode", "seed", "max_length", "stop", "chat",
-    "system",
-)  # fmt: skip
-"""The settings that a run depends on, besides parameters and template variables."""
+_SHOWN = ("precision", "device", "context", "mode", "max_length", "stop", "chat", "system")
+"""Settings of the summary whose sources it has too."""
 
 
 def _shown(settings: Settings) -> dict[str, object]:
     """Returns the settings that a run depends on, for the summary."""
-    return {
-        "model": settings.models.name,
-        "precision": settings.precision,
-        "device": settings.device,
-        "context": settings.context,
-        "mode": settings.mode,
-        "max_length": settings.max_length,
-        "stop": list(settings.stop),
-        "chat": settings.chat,
-        "system": settings.system,
-        "template": dict(settings.template),
-        "control_tokens": settings.control_tokens,
-    }
+    shown = {key: settings.value_of(key) for key in (*_SHOWN, "template", "control_tokens")}
+    return {"model": settings.models.name, **shown}
 
 
 def _provenance(settings: Settings) -> dict[str, object]:
     """Returns where each of those settings came from, and the values that lost, for the summary."""
-    keys = [*_KEYS, *(f"template.{name}" for name in settings.template)]
+    keys = ["models.name", "strategy", "seed", *_SHOWN, *(f"template.{name}" for name in settings.template)]
     lost = {key: claims_json(reversed(settings.claims_of(key)[:-1])) for key in keys}
     return {
         "sources": {key: settings.source(key) for key in keys},

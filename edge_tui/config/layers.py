@@ -95,7 +95,7 @@ class Layers:
     ) -> None:
         try:
             action(key, value, location)
-        except ValueError as error:
+        except (ValueError, decoders.UnknownStrategy) as error:
             # A parameter's own error already begins with its name.
             shown = key.rpartition(".")[0] if isinstance(error, ParamError) else key
             self.notices.append(Notice(str(error), location.origin, location.line, shown, location.column))
@@ -128,11 +128,7 @@ class Layers:
             self._claim(key, checked, location)
 
     def _put_strategy(self, key: str, value: Any, location: Location) -> None:
-        try:
-            name = decoders.find(STRING(value)).name
-        except decoders.UnknownStrategy as error:
-            raise ValueError(str(error)) from None
-        self._put_setting(key, name, location)
+        self._put_setting(key, decoders.find(STRING(value)).name, location)
 
     def _put_parameter(self, key: str, value: Any, location: Location) -> None:
         strategy, _, name = key.removeprefix("parameters.").rpartition(".")

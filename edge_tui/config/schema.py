@@ -6,23 +6,19 @@ A type raises `ValueError` with the rest of a sentence about the key: "must be �
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any, Protocol, get_args
+from typing import Any, get_args
 
 from edge_tui.engine import seeds
 from edge_tui.engine.port import Mode, Precision
 
 
-class SettingType(Protocol):
+class SettingType:
     """Checks and converts the values of one setting."""
 
-    @property
-    def allowed(self) -> str:
-        """The values in words, as messages and the settings screen show them."""
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """Every value as a text; () where they are too many to list."""
+    allowed: str
+    """The values in words, as messages and the settings screen show them."""
+    choices: tuple[str, ...] = ()
+    """Every value as a text; () where they are too many to list."""
 
     def __call__(self, value: Any) -> Any:
         """Returns the value in the settings' own type.
@@ -30,21 +26,18 @@ class SettingType(Protocol):
         Raises:
             ValueError: it is none; the rest of a sentence about the key.
         """
+        raise NotImplementedError
+
+    def _refusal(self, value: Any, allowed: str = "") -> ValueError:
+        shown = repr(str(value) if isinstance(value, RawText) else value)
+        shown = shown if len(shown) <= 60 else f"{shown[:57]}…"
+        return ValueError(f"must be {allowed or self.allowed}, not {shown}.")
 
 
 QUANTIZATION = {"none": "auto", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "int4": "4bit"}
 """Other names of precisions, under the key `quantization`."""
 
-_BOOLEANS = {
-    "true": True,
-    "yes": True,
-    "on": True,
-    "1": True,
-    "false": False,
-    "no": False,
-    "off": False,
-    "0": False,
-}
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
 class RawText(str):
@@ -53,88 +46,71 @@ class RawText(str):
     __slots__ = ()
 
 
-@dataclass(frozen=True)
-class String:
+class String(SettingType):
     """Takes any string, or any but the empty one."""
 
-    allowed: str = "a text"
-    choices: tuple[str, ...] = ()
-    empty: bool = True
+    allowed = "a text"
+
+    def __init__(self, empty: bool = True) -> None:
+        self.empty = empty
 
     def __call__(self, value: Any) -> str:
         if not isinstance(value, str):
-            raise ValueError(f"must be a text in quotes, not {_shown(value)}.")
+            raise self._refusal(value, "a text in quotes")
         if not value.strip() and not self.empty:
             raise ValueError("must not be empty.")
         return str(value)
 
 
-@dataclass(frozen=True)
-class Boolean:
+class Boolean(SettingType):
     """Takes true or false; where it is automatic, also "auto", which leaves the choice open (None)."""
 
-    automatic: bool = False
-
-    @property
-    def allowed(self) -> str:
-        return '"auto" or true | false' if self.automatic else "true | false"
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        return ("auto", "true", "false") if self.automatic else ("true", "false")
+    def __init__(self, automatic: bool = False) -> None:
+        self.automatic = automatic
+        self.choices = ("auto", "true", "false") if automatic else ("true", "false")
+        self.allowed = '"auto" or true | false' if automatic else "true | false"
 
     def __call__(self, value: Any) -> bool | None:
         if self.automatic and value == "auto":
             return None
-        if isinstance(value, RawText) and value.lower() in _BOOLEANS:
-            return _BOOLEANS[value.lower()]
+        if isinstance(value, RawText) and value.lower() in (*_TRUE, *_FALSE):
+            return value.lower() in _TRUE
         if not isinstance(value, bool):
-            auto = '"auto" or ' if self.automatic else ""
-            raise ValueError(f"must be {auto}true or false, not {_shown(value)}.")
+            raise self._refusal(value, self.allowed.replace("|", "or"))
         return value
 
 
-@dataclass(frozen=True)
-class Integer:
+class Integer(SettingType):
     """Takes a whole number within bounds."""
 
-    low: int
-    high: int
-    choices: tuple[str, ...] = ()
-
-    @property
-    def allowed(self) -> str:
-        return f"a whole number from {self.low} to {self.high}"
+    def __init__(self, low: int, high: int) -> None:
+        self.low, self.high = low, high
+        self.allowed = f"a whole number from {low} to {high}"
 
     def __call__(self, value: Any) -> int:
         number = int(value) if isinstance(value, RawText) and re.fullmatch(r"[+-]?\d{1,40}", value) else value
         if not isinstance(number, int) or isinstance(number, bool) or not self.low <= number <= self.high:
-            raise ValueError(f"must be {self.allowed}, not {_shown(value)}.")
+            raise self._refusal(value)
         return number
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(SettingType):
     """Takes one of a few words."""
 
-    choices: tuple[str, ...]
-
-    @property
-    def allowed(self) -> str:
-        return " | ".join(self.choices)
+    def __init__(self, choices: tuple[str, ...]) -> None:
+        self.choices = choices
+        self.allowed = " | ".join(choices)
 
     def __call__(self, value: Any) -> str:
         if value not in self.choices:
-            raise ValueError(f"must be {self.allowed}, not {_shown(value)}.")
+            raise self._refusal(value)
         return str(value)
 
 
-@dataclass(frozen=True)
-class StringList:
+class StringList(SettingType):
     """Takes a list of strings; one string is a list of one."""
 
-    allowed: str = "a list of texts"
-    choices: tuple[str, ...] = ()
+    allowed = "a list of texts"
 
     def __call__(self, value: Any) -> tuple[str, ...]:
         if isinstance(value, RawText) and value.lstrip().startswith("["):
@@ -143,33 +119,29 @@ class StringList:
             try:
                 value = tomli.loads(f"value = {value}")["value"]
             except tomli.TOMLDecodeError as error:
-                raise ValueError(f"must be a list of texts, not {_shown(value)}.") from error
+                raise self._refusal(value) from error
         if isinstance(value, str):
             return (str(value),) if value else ()
         if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-            raise ValueError(f"must be a list of texts, not {_shown(value)}.")
+            raise self._refusal(value)
         return tuple(value)
 
 
-@dataclass(frozen=True)
-class DeviceName:
+class DeviceName(SettingType):
     """Takes the name of a device."""
 
-    allowed: str = "auto, cpu, mps, cuda or cuda:N"
-    choices: tuple[str, ...] = ()
+    allowed = "auto, cpu, mps, cuda or cuda:N"
 
     def __call__(self, value: Any) -> str:
         if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", value):
-            raise ValueError(f"must be {self.allowed}, not {_shown(value)}.")
+            raise self._refusal(value)
         return str(value)
 
 
-@dataclass(frozen=True)
-class Seed:
+class Seed(SettingType):
     """Takes a seed; "auto" and -1 draw one for each run (None)."""
 
-    allowed: str = f'"auto" or -1 (draws one), or a whole number from 0 to {seeds.MOST}'
-    choices: tuple[str, ...] = ()
+    allowed = f'"auto" or -1 (draws one), or a whole number from 0 to {seeds.MOST}'
 
     def __call__(self, value: Any) -> int | None:
         if value == "auto":
@@ -177,13 +149,8 @@ class Seed:
         try:
             number = Integer(-1, seeds.MOST)(value)
         except ValueError:
-            raise ValueError(f"must be {self.allowed}, not {_shown(value)}.") from None
+            raise self._refusal(value) from None
         return None if number == -1 else number
-
-
-def _shown(value: Any) -> str:
-    shown = repr(str(value) if isinstance(value, RawText) else value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}…"
 
 
 STRING = String()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import re
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -194,13 +194,10 @@ def _gpu_count(ask_torch: bool) -> int:
 def _sample(index: int) -> GpuSample:
     """Samples a visible GPU over NVML; every field is None without it or without NVML."""
     try:
-        gpu = Gpu(f"cuda:{index}")
+        with closing(Gpu(f"cuda:{index}")) as gpu:
+            return gpu.sample()
     except OSError:
         return GpuSample()
-    try:
-        return gpu.sample()
-    finally:
-        gpu.close()
 
 
 def _has_mps() -> bool:

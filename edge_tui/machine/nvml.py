@@ -7,6 +7,7 @@ NVML numbers devices by PCI address and knows nothing of `CUDA_VISIBLE_DEVICES`,
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -190,13 +191,10 @@ class Gpu:
 def gpu_processes(device: str) -> list[GpuProcess]:
     """Lists the other processes that compute on "cuda:N"; none without NVML."""
     try:
-        gpu = Gpu(device)
+        with closing(Gpu(device)) as gpu:
+            return gpu.processes()
     except OSError:
         return []
-    try:
-        return gpu.processes()
-    finally:
-        gpu.close()
 
 
 def _text(value: str | bytes) -> str:

@@ -102,7 +102,7 @@ def test_what_hangs_or_crashes_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(doctor, "_TRIAL", "import os; os.abort()")
     assert "status" in str(doctor._try_torch())
     monkeypatch.setattr(doctor, "_TRIAL", "import time; time.sleep(9)")
-    monkeypatch.setattr(doctor, "PATIENCE", 0.3)
+    monkeypatch.setattr(doctor, "TIMEOUT", 0.3)
     assert "did not come back" in str(doctor._try_torch())
 
 
