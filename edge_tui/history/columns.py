@@ -6,17 +6,17 @@ high bytes of neighbouring log-probabilities are alike, the low ones are noise. 
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.events import TokenBatch
-from edge_tui.engine.token_fields import TOP, token_fields
+from edge_tui.engine.token_fields import TOKEN_FIELDS, TOP, token_fields
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
 _FORMAT = 1
@@ -31,10 +31,9 @@ _NARROW = (*token_fields("position", "number", dtype="i4"), *token_fields("numbe
 _WIDE = (
     *token_fields("alternatives", dtype="i4"),
     *token_fields("alternatives", dtype="f4"),
-    *token_fields("extras"),
+    *token_fields("extras", "candidates"),
 )
-(_CANDIDATES,) = token_fields("candidates")
-"""The order of the columns in the bytes: narrow ones, the texts' lengths, wide ones, candidates, texts."""
+"""The order of the columns in the bytes: narrow ones, the texts' lengths, wide ones; last the texts."""
 
 
 class DamagedColumns(ValueError):
@@ -46,15 +45,12 @@ def pack(batch: TokenBatch) -> bytes:
     import numpy as np
 
     texts = [text.encode("utf-8", "surrogatepass") for text in batch.text]
-    n = len(batch)
     lengths = np.array([len(text) for text in texts], np.int32)
-    narrow = np.stack([*(_bits(getattr(batch, each.name)) for each in _NARROW), lengths])
-    wide = [_bits(getattr(batch, each.name)).reshape(1, -1) for each in _WIDE]
-    if batch.candidates is not None:
-        wide.append(_bits(batch.candidates).reshape(1, -1))
+    narrow = [getattr(batch, each.name) for each in _NARROW]
+    wide = [column for each in _WIDE if (column := getattr(batch, each.name)) is not None]
     form = _FORMAT if batch.candidates is None else _WITH_CANDIDATES
-    head = _HEAD.pack(form, n, batch.top_ids.shape[1], batch.extras.shape[1])
-    return head + zlib.compress(b"".join((_planes(narrow), *map(_planes, wide), *texts)), _LEVEL)
+    head = _HEAD.pack(form, len(batch), batch.top_ids.shape[1], batch.extras.shape[1])
+    return head + zlib.compress(b"".join((*map(_planes, (*narrow, lengths, *wide)), *texts)), _LEVEL)
 
 
 def unpack(data: bytes, run: int = 0) -> TokenBatch:
@@ -76,19 +72,16 @@ def unpack(data: bytes, run: int = 0) -> TokenBatch:
         raise DamagedColumns(
             f"the tokens are in format {form}, but this version reads up to {_WITH_CANDIDATES}"
         )
-    reader = _Reader(body, n)
-    *narrow, lengths = reader.take(len(_NARROW) + 1)
-    columns: dict[str, Any] = {
-        each.name: row.view(f"<{each.dtype}") for each, row in zip(_NARROW, narrow, strict=True)
-    }
+    reader = _Reader(body)
+    columns: dict[str, Any] = {each.name: reader.take(each.dtype, n) for each in _NARROW}
+    lengths = reader.take("i4", n)
     for each in _WIDE:
         if each.kind == "extras":
-            columns[each.name] = reader.wide(extras).view(f"<{each.dtype}")
-        else:
-            columns[each.name] = _fit(reader.wide(top).view(f"<{each.dtype}"), each.empty)
-    if form == _WITH_CANDIDATES:
-        candidates = reader.wide(2 * top * extras).view("<f4").reshape(-1, top)
-        columns["candidates"] = _fit(candidates, _CANDIDATES.empty).reshape(n, *_CANDIDATES.shape(extras))
+            columns[each.name] = reader.take(each.dtype, n, extras)
+        elif each.kind == "alternatives":
+            columns[each.name] = _fit(reader.take(each.dtype, n, top), each.empty)
+        elif form == _WITH_CANDIDATES:
+            columns[each.name] = _fit(reader.take(each.dtype, n, extras, 2, top), each.empty)
     return TokenBatch(run=run, text=reader.texts(lengths.tolist()), **columns)
 
 
@@ -98,69 +91,53 @@ def join(batches: Sequence[TokenBatch]) -> TokenBatch:
 
     if len(batches) == 1:
         return batches[0]
-    columns: dict[str, Any] = {
-        each.name: np.concatenate([getattr(batch, each.name) for batch in batches])
-        for each in (*_NARROW, *_WIDE)
-    }
-    candidates = [batch.candidates for batch in batches if batch.candidates is not None]
-    if len(candidates) == len(batches):
-        columns["candidates"] = np.concatenate(candidates)
+    columns: dict[str, Any] = {}
+    for each in TOKEN_FIELDS:
+        parts = [column for batch in batches if (column := getattr(batch, each.name)) is not None]
+        if len(parts) == len(batches):
+            columns[each.name] = np.concatenate(parts)
     text = tuple(text for batch in batches for text in batch.text)
     return TokenBatch(run=batches[0].run, text=text, **columns)
 
 
-def _bits(column: NDArray[Any]) -> NDArray[Any]:
-    """Views numbers as 32-bit patterns."""
+def _planes(column: NDArray[Any]) -> bytes:
+    """Writes the lowest bytes of all numbers first, the highest last."""
     import numpy as np
 
     kind = "<i4" if column.dtype.kind == "i" else "<f4"
-    return np.ascontiguousarray(column, kind).view("<i4")
+    return np.ascontiguousarray(column, kind).reshape(-1, 1).view(np.uint8).T.tobytes()
 
 
-def _planes(rows: NDArray[Any]) -> bytes:
-    """Writes row by row, and of each row first the lowest bytes of all its numbers, at last the highest."""
+def _fit(column: NDArray[Any], empty: float) -> NDArray[Any]:
+    """Cuts or fills a column to as many alternatives as this version records."""
     import numpy as np
 
-    height, width = rows.shape
-    return rows.view(np.uint8).reshape(height, width, 4).transpose(0, 2, 1).tobytes()
-
-
-def _fit(wide: NDArray[Any], empty: float) -> NDArray[Any]:
-    """Cuts or fills columns to as many alternatives as this version records."""
-    import numpy as np
-
-    if wide.shape[1] == TOP:
-        return wide
-    fitted = np.full((len(wide), TOP), empty, wide.dtype)
-    shared = min(wide.shape[1], TOP)
-    fitted[:, :shared] = wide[:, :shared]
+    if column.shape[-1] == TOP:
+        return column
+    fitted = np.full((*column.shape[:-1], TOP), empty, column.dtype)
+    shared = min(column.shape[-1], TOP)
+    fitted[..., :shared] = column[..., :shared]
     return fitted
 
 
 class _Reader:
     """Takes one column after the other from unpacked bytes."""
 
-    def __init__(self, body: bytes, n: int) -> None:
+    def __init__(self, body: bytes) -> None:
         self._body = body
-        self._n = n
         self._at = 0
 
-    def take(self, height: int, width: int | None = None) -> NDArray[Any]:
-        """Reads rows that `_planes` wrote: int32 `[height, width]`, or `[height, n]` without a width."""
+    def take(self, dtype: str, *shape: int) -> NDArray[Any]:
+        """Reads a column of this shape that `_planes` wrote."""
         import numpy as np
 
-        width = self._n if width is None else width
-        size = 4 * height * width
+        size = 4 * math.prod(shape)
         if self._at + size > len(self._body):
             raise DamagedColumns("the tokens are cut off")
-        planes = np.frombuffer(self._body, np.uint8, size, self._at).reshape(height, 4, width)
+        planes = np.frombuffer(self._body, np.uint8, size, self._at).reshape(4, size // 4)
         self._at += size
-        rows: NDArray[np.generic] = np.ascontiguousarray(planes.transpose(0, 2, 1)).view("<i4")
-        return rows.reshape(height, width)
-
-    def wide(self, width: int) -> NDArray[Any]:
-        """Reads a wide column: int32 `[n, width]`."""
-        return self.take(1, self._n * width).reshape(self._n, width)
+        column: NDArray[Any] = np.ascontiguousarray(planes.T).view(f"<{dtype}").reshape(shape)
+        return column
 
     def texts(self, lengths: Sequence[int]) -> tuple[str, ...]:
         """Reads texts of so many bytes each, which come last."""
