@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,7 +25,7 @@ from edge_tui.machine.nvml import Gpu, GpuProcess, visible_devices
 from edge_tui.util.formatting import size
 from edge_tui.util.safe_stream import write_control
 from edge_tui.util.sanitise import sanitise
-from edge_tui.util.user_file import exists
+from edge_tui.util.user_file import existing_folder, exists
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -77,6 +78,18 @@ class Check:
     advice: str = ""
 
 
+def _ok(name: str, found: str, advice: str = "") -> Check:
+    return Check(name, "ok", found, advice)
+
+
+def _warning(name: str, found: str, advice: str) -> Check:
+    return Check(name, "warning", found, advice)
+
+
+def _error(name: str, found: str, advice: str) -> Check:
+    return Check(name, "error", found, advice)
+
+
 def run(flags: Mapping[str, Any]) -> int:
     """Prints every check as it is done; returns 1 if one is an error, else 0."""
     worst = 0
@@ -115,8 +128,8 @@ def checks() -> Iterator[Check]:
 def _python(found: tuple[int, ...]) -> Check:
     text = f"{'.'.join(map(str, found))} ({platform.machine()}, {platform.system()})"
     if found < (3, 11):
-        return Check("Python", "error", text, "Install Python 3.11 or newer.")
-    return Check("Python", "ok", text)
+        return _error("Python", text, "Install Python 3.11 or newer.")
+    return _ok("Python", text)
 
 
 def _config(path: Path) -> Check:
@@ -124,43 +137,36 @@ def _config(path: Path) -> Check:
 
     _, notices = load()
     if notices:
-        return Check(
-            "settings", "warning", str(notices[0]), "Mend that line; `edge-tui config` shows all values."
-        )
-    return Check("settings", "ok", f"{path}{'' if exists(path) else ' (not there; the defaults hold)'}")
+        return _warning("settings", str(notices[0]), "Mend that line; `edge-tui config` shows all values.")
+    return _ok("settings", f"{path}{'' if exists(path) else ' (not there; the defaults hold)'}")
 
 
 # The terminal.
 
 
-def terminal(env: Mapping[str, str], tty: bool, size: os.terminal_size) -> Iterator[Check]:
+def terminal(env: Mapping[str, str], tty: bool, window: os.terminal_size) -> Iterator[Check]:
     """Checks colours, size and clipboard from the environment."""
     from edge_tui.tui.clipboard import outlook
     from edge_tui.tui.terminal import wants_ascii
 
     term = env.get("TERM", "")
     if not tty:
-        yield Check("terminal", "warning", "standard output is none", "Run it in the terminal in question.")
+        yield _warning("terminal", "standard output is none", "Run it in the terminal in question.")
         return
     if term in ("", "dumb", "unknown"):
-        yield Check(
-            "terminal", "error", f"TERM is {term or 'not set'}", "Set TERM, for example to xterm-256color."
-        )
+        yield _error("terminal", f"TERM is {term or 'not set'}", "Set TERM, for example to xterm-256color.")
         return
-    yield Check("terminal", "ok", f"{term}{' in tmux' if env.get('TMUX') else ''}")
+    yield _ok("terminal", f"{term}{' in tmux' if env.get('TMUX') else ''}")
     yield _colours(env, term)
-    if size.columns < 60 or size.lines < 16:
-        yield Check(
-            "size", "error", f"{size.columns}×{size.lines}", "Enlarge it to 60×16 at least, 80×24 or more."
-        )
-    elif size.columns < 80 or size.lines < 24:
-        yield Check("size", "warning", f"{size.columns}×{size.lines}", "From 80×24 on, everything fits.")
+    cells = f"{window.columns}×{window.lines}"
+    if window.columns < 60 or window.lines < 16:
+        yield _error("size", cells, "Enlarge it to 60×16 at least, 80×24 or more.")
+    elif window.columns < 80 or window.lines < 24:
+        yield _warning("size", cells, "From 80×24 on, everything fits.")
     else:
-        yield Check("size", "ok", f"{size.columns}×{size.lines}")
+        yield _ok("size", cells)
     if wants_ascii(env):
-        yield Check(
-            "lines", "warning", f"{term} may lack them", "Bars and borders are drawn in ASCII (ui.ascii)."
-        )
+        yield _warning("lines", f"{term} may lack them", "Bars and borders are drawn in ASCII (ui.ascii).")
     found = outlook(env)
     said = {"yes": "OSC 52 is taken", "no": "OSC 52 does not get through", "perhaps": "OSC 52 may be taken"}
     advice = found.advice if found.works != "yes" else ""
@@ -169,22 +175,18 @@ def terminal(env: Mapping[str, str], tty: bool, size: os.terminal_size) -> Itera
 
 def _colours(env: Mapping[str, str], term: str) -> Check:
     if "NO_COLOR" in env:
-        return Check("colours", "ok", "none, as NO_COLOR asks; likelihood is shown by other means")
+        return _ok("colours", "none, as NO_COLOR asks; likelihood is shown by other means")
     if env.get("COLORTERM", "").lower() in ("truecolor", "24bit") or "direct" in term:
-        return Check("colours", "ok", "16 million")
+        return _ok("colours", "16 million")
     if "256" in term or term.startswith(("xterm-", "alacritty", "foot")):
-        return Check(
-            "colours", "ok", "256", "" if env.get("TMUX") else "With COLORTERM=truecolor shades are finer."
-        )
-    return Check("colours", "warning", "16 or fewer", "Set TERM=xterm-256color, or choose the theme ansi-16.")
+        return _ok("colours", "256", "" if env.get("TMUX") else "With COLORTERM=truecolor shades are finer.")
+    return _warning("colours", "16 or fewer", "Set TERM=xterm-256color, or choose the theme ansi-16.")
 
 
 def _locale(encoding: str) -> Check:
     if "utf" in encoding.lower():
-        return Check("locale", "ok", encoding)
-    return Check(
-        "locale", "warning", f"{encoding}, but UTF-8 is written all the same", "Set LANG, e.g. to C.UTF-8."
-    )
+        return _ok("locale", encoding)
+    return _warning("locale", f"{encoding}, but UTF-8 is written all the same", "Set LANG, e.g. to C.UTF-8.")
 
 
 # Disk.
@@ -200,30 +202,28 @@ def templates() -> Check:
         process.render(_GROWING, {"x": "a" * 9999})
     except RenderError as error:
         if error.code in ("memory", "time"):
-            return Check("chat templates", "ok", f"rendered in a process of their own, within {limits}")
+            return _ok("chat templates", f"rendered in a process of their own, within {limits}")
         reason = error.detail or error.code
     else:
         reason = "the system does not hold its limits"
     finally:
         process.close()
-    return Check(
-        "chat templates", "warning", f"their process does not work: {reason}", "Complete raw text (`--raw`)."
+    return _warning(
+        "chat templates", f"their process does not work: {reason}", "Complete raw text (`--raw`)."
     )
 
 
 def _cache(root: Path) -> Check:
-    place = root
-    while not place.exists() and place != place.parent:
-        place = place.parent
+    place = existing_folder(root)
     if not os.access(place, os.W_OK):
-        return Check(
-            "model cache", "warning", f"{root} cannot be written to", "Set HF_HUB_CACHE to a folder that can."
+        return _warning(
+            "model cache", f"{root} cannot be written to", "Set HF_HUB_CACHE to a folder that can."
         )
     free = shutil.disk_usage(place).free
     text = f"{root}, {size(free)} free{', downloads forbidden (HF_HUB_OFFLINE)' if offline() else ''}"
     if free < _ROOM:
-        return Check("model cache", "warning", text, "Make room, or set HF_HUB_CACHE to another disk.")
-    return Check("model cache", "ok", text)
+        return _warning("model cache", text, "Make room, or set HF_HUB_CACHE to another disk.")
+    return _ok("model cache", text)
 
 
 # The GPU.
@@ -231,20 +231,17 @@ def _cache(root: Path) -> Check:
 
 def _driver(env: Mapping[str, str]) -> Iterator[Check]:
     try:
-        gpu = Gpu("cuda:0")
+        with closing(Gpu("cuda:0")) as gpu:
+            seen, driver, cuda, processes = gpu.sample(), gpu.driver(), gpu.cuda(), gpu.processes()
     except OSError as error:
-        hidden = visible_devices(env)
-        if hidden == []:
-            yield Check("GPU", "warning", "hidden by CUDA_VISIBLE_DEVICES", "Unset it to decode on the GPU.")
+        if visible_devices(env) == []:
+            yield _warning("GPU", "hidden by CUDA_VISIBLE_DEVICES", "Unset it to decode on the GPU.")
+        elif torch_cuda_version():
+            yield _warning("GPU", f"none: {error}", _NO_GPU)
         else:
-            status: Status = "warning" if torch_cuda_version() else "ok"
-            yield Check("GPU", status, f"none: {error}", _NO_GPU if torch_cuda_version() else "")
+            yield _ok("GPU", f"none: {error}")
         return
-    try:
-        seen, driver, cuda, processes = gpu.sample(), gpu.driver(), gpu.cuda(), gpu.processes()
-    finally:
-        gpu.close()
-    yield Check("NVML", "ok", f"driver {driver or 'n/a'}, CUDA up to {cuda or 'n/a'}")
+    yield _ok("NVML", f"driver {driver or 'n/a'}, CUDA up to {cuda or 'n/a'}")
     memory = "memory n/a"
     if seen.free is not None and seen.total is not None:
         memory = f"{size(seen.free)} of {size(seen.total)} free"
@@ -281,7 +278,7 @@ def _build(built: str, driver: str) -> Check:
             f"for CUDA {built}, but the driver knows {driver} at most",
             "Update the driver, or install a torch for an older CUDA.",
         )
-    return Check("torch build", "ok", f"for CUDA {built}, the driver knows {driver or 'n/a'}")
+    return _ok("torch build", f"for CUDA {built}, the driver knows {driver or 'n/a'}")
 
 
 # Libraries.
@@ -305,33 +302,29 @@ def _try_torch() -> dict[str, Any] | str:
 def _libraries(attempt: Callable[[], dict[str, Any] | str]) -> Iterator[Check]:
     found = attempt()
     if isinstance(found, str):
-        yield Check(
-            "torch", "error", f"cannot be used: {found}", "Install it anew: make clean, then make run."
-        )
+        yield _error("torch", f"cannot be used: {found}", "Install it anew: make clean, then make run.")
         return
     if found["gpus"] and found.get("sum") != 64.0**3:
-        yield Check(
-            "torch", "error", f"{found['torch']} computes wrongly on the GPU", "Reset or replace that GPU."
-        )
+        yield _error("torch", f"{found['torch']} computes wrongly on the GPU", "Reset or replace that GPU.")
     else:
         where = f"{found['gpus']} GPU{'s' * (found['gpus'] != 1)}" if found["gpus"] else "the CPU"
-        yield Check("torch", "ok", f"{found['torch']}, computes on {where}")
+        yield _ok("torch", f"{found['torch']}, computes on {where}")
     yield _transformers()
     if "triton" in found:
-        yield Check("Triton", "ok", str(found["triton"]))
+        yield _ok("Triton", str(found["triton"]))
     else:
         status: Status = "warning" if found["gpus"] else "ok"
         advice = "Steps are slower without it: install triton." if found["gpus"] else ""
         yield Check("Triton", status, "not here" + (": no GPU needs it" if not advice else ""), advice)
     if "bitsandbytes" in found:
-        yield Check("bitsandbytes", "ok", str(found["bitsandbytes"]))
+        yield _ok("bitsandbytes", str(found["bitsandbytes"]))
     else:
         why = found.get("bitsandbytes_error", "not installed")
-        yield Check("bitsandbytes", "warning", why, "int8 and 4bit need it: pip install bitsandbytes.")
+        yield _warning("bitsandbytes", why, "int8 and 4bit need it: pip install bitsandbytes.")
 
 
 def _transformers() -> Check:
     try:
-        return Check("transformers", "ok", version("transformers"))
+        return _ok("transformers", version("transformers"))
     except PackageNotFoundError:
-        return Check("transformers", "error", "not installed", "Install it: pip install transformers.")
+        return _error("transformers", "not installed", "Install it: pip install transformers.")

@@ -25,6 +25,7 @@ from typing import Any
 from edge_tui.engine.checkpoints.locate import cache_root
 from edge_tui.hub.error_messages import DiskTooSmall, classify
 from edge_tui.util.atomic_write import PUBLIC, replace_file
+from edge_tui.util.user_file import existing_folder
 
 SMALL = 16_000_000
 """Bytes of the largest JSON file that is read before the download."""
@@ -214,10 +215,7 @@ class _ByteCounter:
 
 def _check_disk(count: int) -> None:
     """Refuses a download that the disk cannot hold, before it fills the disk."""
-    place = cache_root()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(existing_folder(cache_root())).free
     if free < count:
         raise DiskTooSmall(count, free)
 

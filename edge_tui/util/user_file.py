@@ -69,6 +69,13 @@ def expand(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
+def existing_folder(folder: Path) -> Path:
+    """Returns a folder, or the nearest one above it that exists."""
+    while not exists(folder) and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
 def list_files(folder: Path, pattern: str) -> tuple[list[Path], str]:
     """Lists the files of a folder that match, by name.
 

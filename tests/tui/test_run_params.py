@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import overrides
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_tui import decoders
@@ -111,7 +111,7 @@ def test_template_variables_are_typed_on_one_line() -> None:
     assert k.request("x").template == {"enable_thinking": True}
 
 
-@overrides(st.sampled_from(["top_p", "beam", "contrastive", "typical", "top_k", "min_p"]), st.data())
+@given(st.sampled_from(["top_p", "beam", "contrastive", "typical", "top_k", "min_p"]), st.data())
 def test_turning_never_leaves_the_range(strategy: str, data: st.DataObject) -> None:
     k = run_params(strategy)
     for _ in range(6):
