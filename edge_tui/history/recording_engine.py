@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class RecordingEngine:
     def __init__(self, inner: Engine, writer: RunWriter) -> None:
         self._inner = inner
         self._writer = writer
-        self._waiting: deque[Event] = deque()
+        self._waiting: list[Event] = []
         self._lock = threading.Lock()
         self._uids: dict[int, str] = {}
 
@@ -54,9 +53,8 @@ class RecordingEngine:
 
     def poll(self) -> list[Event]:
         self.drain()
-        news: list[Event] = []
-        while self._waiting:
-            news.append(self._waiting.popleft())
+        with self._lock:
+            news, self._waiting = self._waiting, []
         return news
 
     def submit(self, request: Request) -> int:

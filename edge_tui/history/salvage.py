@@ -97,8 +97,7 @@ def rebuild(path: Path) -> Store:
     Raises:
         HistoryError, sqlite3.Error, OSError: the new one cannot be written, or the old one not be renamed.
     """
-    problem = _replace(path)
-    return Store(path, problem=problem)
+    return Store(path, problem=_replace(path))
 
 
 def _replace(path: Path) -> str:

@@ -122,14 +122,19 @@ def connect(path: Path | None) -> sqlite3.Connection:
         path or ":memory:", timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
     )
     try:
-        _refuse_newer(connection)
+        if (version := _version(connection)) > VERSION:
+            raise HistoryError(
+                f"The history was written by a newer edge-tui (format {version}, this one reads {VERSION}):"
+                " update edge-tui to see it; nothing is kept meanwhile."
+            )
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded while the file is empty
         connection.execute("PRAGMA journal_mode = WAL")
         # A process that is killed loses nothing that way; only a power cut may take the last moments.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA secure_delete = ON")
-        _update(connection)
+        if version < VERSION:
+            _update(connection)
     except BaseException:
         connection.close()
         raise
@@ -137,8 +142,6 @@ def connect(path: Path | None) -> sqlite3.Connection:
 
 
 def _update(connection: sqlite3.Connection) -> None:
-    if _version(connection) == VERSION:
-        return
     connection.execute("BEGIN IMMEDIATE")
     try:
         # Another process may have been quicker.
@@ -150,15 +153,6 @@ def _update(connection: sqlite3.Connection) -> None:
     except BaseException:
         connection.execute("ROLLBACK")
         raise
-
-
-def _refuse_newer(connection: sqlite3.Connection) -> None:
-    version = _version(connection)
-    if version > VERSION:
-        raise HistoryError(
-            f"The history was written by a newer edge-tui (format {version}, this one reads {VERSION}):"
-            " update edge-tui to see it; nothing is kept meanwhile."
-        )
 
 
 def _version(connection: sqlite3.Connection) -> int:
