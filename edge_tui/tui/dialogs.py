@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from edge_tui.tui.actions import SCOPES, scope_of
+from edge_tui.tui.actions import INNER, SCOPES, scope_of
 
 if TYPE_CHECKING:
     from textual.app import App
@@ -46,8 +46,9 @@ class Dialogs:
 
         scopes: list[Scope] = []
         for node in (self._app.screen.focused or self._app.screen).ancestors_with_self:
-            for bound in node._bindings.key_to_bindings.values():
-                scopes += [scope for each in bound if (scope := scope_of(each)) in SCOPES]
+            bound = [each for found in node._bindings.key_to_bindings.values() for each in found]
+            # A list's own keys come before those that all lists have.
+            scopes += sorted(filter(SCOPES.__contains__, map(scope_of, bound)), key=INNER.__contains__)
         self._app.push_screen(HelpScreen(list(dict.fromkeys(scopes)), self._services.keymap.keys))
 
     def show_settings(self) -> None:
