@@ -146,7 +146,7 @@ def _config(path: Path) -> Check:
 
 def terminal(env: Mapping[str, str], tty: bool, window: os.terminal_size) -> Iterator[Check]:
     """Checks colours, size and clipboard from the environment."""
-    from edge_tui.tui.clipboard import outlook
+    from edge_tui.tui.clipboard import support
     from edge_tui.tui.terminal import wants_ascii
 
     term = env.get("TERM", "")
@@ -167,7 +167,7 @@ def terminal(env: Mapping[str, str], tty: bool, window: os.terminal_size) -> Ite
         yield _ok("size", cells)
     if wants_ascii(env):
         yield _warning("lines", f"{term} may lack them", "Bars and borders are drawn in ASCII (ui.ascii).")
-    found = outlook(env)
+    found = support(env)
     said = {"yes": "OSC 52 is taken", "no": "OSC 52 does not get through", "perhaps": "OSC 52 may be taken"}
     advice = found.advice if found.works != "yes" else ""
     yield Check("clipboard", "ok" if found.works == "yes" else "warning", said[found.works], advice)

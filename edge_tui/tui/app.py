@@ -26,8 +26,8 @@ from edge_tui.tui.screens.workbench import Workbench
 from edge_tui.tui.session import Session
 from edge_tui.tui.shutdown import Shutdown
 from edge_tui.tui.terminal import (
-    BackgroundKnown,
-    WidthKnown,
+    BackgroundReply,
+    WidthReply,
     guess_dark,
     wants_ascii,
 )
@@ -233,10 +233,10 @@ class EdgeApp(TerminalApp):
     def on_paste_refused(self, event: PasteRefused) -> None:
         self.notify(pastes.refusal(event.length), severity="error", markup=False)
 
-    def on_background_known(self, event: BackgroundKnown) -> None:
+    def on_background_reply(self, event: BackgroundReply) -> None:
         self.theme_switch.set_dark(event.dark, self.settings.ui.theme)
 
-    def on_width_known(self, event: WidthKnown) -> None:
+    def on_width_reply(self, event: WidthReply) -> None:
         if event.wide and self.settings.ui.ascii is None and not self.ascii:
             self.ascii = True
             self.workbench.draw_ascii(True)
@@ -263,7 +263,7 @@ class EdgeApp(TerminalApp):
         elif progress.phase == "failed":
             self.workbench.say(progress.sentence, "error")
         if (models := self._dialogs.models) is not None:
-            models.fetched(name)
+            models.download_ended(name)
 
     # The history.
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 LIMIT = 100_000
 """Bytes that every terminal which takes a clipboard takes; some cut off what is longer."""
-_KNOWN = ("kitty", "ghostty", "foot", "alacritty", "wezterm", "contour", "rio")
+_SUPPORTING = ("kitty", "ghostty", "foot", "alacritty", "wezterm", "contour", "rio")
 """Beginnings of TERM and TERM_PROGRAM of terminals that take a clipboard as they come."""
-_CANNOT = {"Apple_Terminal": "macOS' Terminal"}
+_UNSUPPORTING = {"Apple_Terminal": "macOS' Terminal"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +38,14 @@ class Clipboard:
     advice: str = ""
 
 
-def outlook(
-    env: Mapping[str, str], said: bool | None = None, tmux: Callable[[str], str] | None = None
+def support(
+    env: Mapping[str, str], reported: bool | None = None, tmux: Callable[[str], str] | None = None
 ) -> Clipboard:
     """Judges whether a copy will reach the user's clipboard.
 
     Args:
         env: The environment.
-        said: What the terminal itself said of it, None if nothing.
+        reported: What the terminal itself reported of it, None if nothing.
         tmux: Gives an option of the tmux server; asks it when None.
     """
     term, program = env.get("TERM", ""), env.get("TERM_PROGRAM", "")
@@ -59,10 +59,14 @@ def outlook(
         )
     if term.startswith("screen"):
         return Clipboard("perhaps", "GNU screen passes on short texts only.")
-    if program in _CANNOT or term.startswith(("linux", "vt")):
-        name = _CANNOT.get(program, "the console")
+    if program in _UNSUPPORTING or term.startswith(("linux", "vt")):
+        name = _UNSUPPORTING.get(program, "the console")
         return Clipboard("no", f"{name} has no clipboard that programs can write.")
-    if said or program.lower().startswith(_KNOWN) or term.removeprefix("xterm-").startswith(_KNOWN):
+    if (
+        reported
+        or program.lower().startswith(_SUPPORTING)
+        or term.removeprefix("xterm-").startswith(_SUPPORTING)
+    ):
         return Clipboard("yes")
     if program == "iTerm.app":
         return Clipboard(
@@ -103,9 +107,9 @@ def save(text: str, folder: Path | None = None, now: float | None = None) -> Pat
 def _tmux_option(name: str) -> str:
     """Reads an option of the tmux server around us; "" where it does not answer."""
     try:
-        asked = subprocess.run(
+        process = subprocess.run(
             ["tmux", "show", "-gvq", name], capture_output=True, text=True, timeout=0.5, check=False
         )
     except (OSError, subprocess.SubprocessError):
         return ""
-    return asked.stdout.strip()
+    return process.stdout.strip()

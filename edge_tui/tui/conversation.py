@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from edge_tui.engine.port import Message
 from edge_tui.transcript.thinking import without_thoughts
-from edge_tui.tui.session import Place
+from edge_tui.tui.session import TurnPosition
 
 if TYPE_CHECKING:
     from edge_tui.tui.session import Run
@@ -19,26 +19,26 @@ class Exchange:
     """Holds a prompt and its answer.
 
     Attributes:
-        prompt: What the user said.
+        prompt: The user's message.
         run: The newest run that answered it; None before one has begun.
-        said: The answer's text where its run is not at hand.
+        stored_answer: The answer's text where its run is not at hand.
     """
 
     prompt: str
     run: Run | None = None
-    said: str = ""
+    stored_answer: str = ""
 
     @property
     def answer(self) -> str:
         """The answer as the model wrote it, thoughts included; "" while there is none."""
         transcript = self.run.transcript if self.run is not None else None
         if transcript is None:
-            return self.said
+            return self.stored_answer
         # What the template wrote before the answer belongs to it when it is read again.
         return ("<think>\n" if transcript.started.thinking else "") + transcript.text
 
     @property
-    def shown(self) -> str:
+    def visible_answer(self) -> str:
         """The answer without its thoughts."""
         return without_thoughts(self.answer).strip()
 
@@ -85,12 +85,12 @@ class Conversation:
 
     def messages(self, at: int) -> tuple[Message, ...]:
         """Builds the messages up to the prompt of an exchange."""
-        said: list[Message] = []
+        messages: list[Message] = []
         for exchange in self.exchanges[:at]:
-            said += [Message("user", exchange.prompt), Message("assistant", exchange.answer)]
-        return (*said, Message("user", self.exchanges[at].prompt))
+            messages += [Message("user", exchange.prompt), Message("assistant", exchange.answer)]
+        return (*messages, Message("user", self.exchanges[at].prompt))
 
-    def begin(self, prompt: str | tuple[Message, ...]) -> Place | None:
+    def begin(self, prompt: str | tuple[Message, ...]) -> TurnPosition | None:
         """Removes the exchanges after a prompt that a run is about to answer (again).
 
         Args:
@@ -104,7 +104,7 @@ class Conversation:
             return None
         del self.exchanges[at + 1 :]
         before = self.exchanges[at - 1].run if at else None
-        return Place(self.uid, at, before.uid if before is not None else "")
+        return TurnPosition(self.uid, at, before.uid if before is not None else "")
 
     def take_back(self, prompt: str | tuple[Message, ...]) -> str:
         """Removes the newest prompt if a run was to answer it and has not begun; returns its text, or ""."""
@@ -120,7 +120,7 @@ class Conversation:
         at = sum(turn.role == "user" for turn in prompt) - 1
         return at if 0 <= at < len(self.exchanges) and self.messages(at) == prompt else None
 
-    def answered(self, run: Run) -> None:
+    def attach_run(self, run: Run) -> None:
         """Attaches a run that has started to its exchange."""
         at = self.number(run.request.prompt)
         if at is not None:
@@ -134,5 +134,5 @@ def of_messages(messages: tuple[Message, ...], uid: str = "") -> Conversation:
         if turn.role == "user":
             talk.exchanges.append(Exchange(turn.content))
         elif turn.role == "assistant" and talk.exchanges:
-            talk.exchanges[-1].said = turn.content
+            talk.exchanges[-1].stored_answer = turn.content
     return talk

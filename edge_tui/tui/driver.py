@@ -13,7 +13,7 @@ from textual.drivers import linux_driver
 
 from edge_tui.tui import lifecycle
 from edge_tui.tui.input_parser import InputParser
-from edge_tui.tui.terminal import QUESTIONS, UNWATCH, WATCH, knows_questions
+from edge_tui.tui.terminal import QUERIES, UNWATCH, WATCH, ignores_unknown_queries
 
 _CHUNK = 4096
 _LOOK_SECONDS = 0.1
@@ -37,12 +37,12 @@ class TerminalDriver(linux_driver.LinuxDriver):
         with contextlib.suppress(OSError):
             os.set_blocking(self.fileno, True)
         super().start_application_mode()  # type: ignore[no-untyped-call]
-        if knows_questions(os.environ):
-            self.write(QUESTIONS + WATCH)
+        if ignores_unknown_queries(os.environ):
+            self.write(QUERIES + WATCH)
             self.flush()
 
     def stop_application_mode(self) -> None:
-        if knows_questions(os.environ):
+        if ignores_unknown_queries(os.environ):
             self.write(UNWATCH)
         super().stop_application_mode()
         self._attributes = None
@@ -91,7 +91,7 @@ class TerminalDriver(linux_driver.LinuxDriver):
         except BlockingIOError:
             pass
         except OSError:
-            if not lifecycle.terminal_gone():
+            if not lifecycle.terminal_closed():
                 raise
         self.exit_event.wait(_LOOK_SECONDS)
         return b""

@@ -32,9 +32,9 @@ def command() -> list[str]:
     Raises:
         EditorError: neither is set, or what is set cannot be read as a command.
     """
-    said = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ""
+    text = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ""
     try:
-        words = shlex.split(said)
+        words = shlex.split(text)
     except ValueError:
         words = []
     if not words:
@@ -86,8 +86,8 @@ def _interrupts_are_the_editors() -> Iterator[None]:
     loop = asyncio.get_running_loop()
     # The loop's own handler would be called later, and leave the app.
     handlers = getattr(loop, "_signal_handlers", {})
-    held = handlers.get(signal.SIGINT)
-    if held is not None:
+    handler = handlers.get(signal.SIGINT)
+    if handler is not None:
         loop.remove_signal_handler(signal.SIGINT)
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
@@ -95,5 +95,5 @@ def _interrupts_are_the_editors() -> Iterator[None]:
     finally:
         with suppress(ValueError, TypeError):
             signal.signal(signal.SIGINT, before)
-        if held is not None:
-            loop.add_signal_handler(signal.SIGINT, held._callback, *held._args)
+        if handler is not None:
+            loop.add_signal_handler(signal.SIGINT, handler._callback, *handler._args)

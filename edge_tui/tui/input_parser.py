@@ -18,7 +18,7 @@ from textual import constants, events
 from textual._xterm_parser import XTermParser
 from textual.message import Message
 
-from edge_tui.tui.terminal import answers
+from edge_tui.tui.terminal import parse_reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -38,7 +38,7 @@ _SEQUENCE = re.compile(
     r"|\]\d{1,4};[^\x07\x1b]{0,4096}(?:\x07|\x1b\\)"
     r")"
 )
-_BEGUN = re.compile(
+_PARTIAL = re.compile(
     r"\x1b(?:\[(?:M[\s\S]{0,2}|\[|[\x20-\x3f]{0,1024})|O|\](?:\d{0,4}|\d{1,4};[^\x07\x1b]{0,4096}\x1b?))?\Z"
 )
 _CUT = re.compile(r"\x1b\[[\x20-\x3f]{1,1024}(?=[\x00-\x1f])")
@@ -80,7 +80,7 @@ class InputParser:
         self._clock = clock
         self._is_bound = is_bound
         self._sequences = _SequenceParser()
-        self._held = ""
+        self._pending = ""
         self._emitted = 0
         """Characters at the beginning of `_pending` that have already become keys."""
         self._last = 0.0
@@ -96,7 +96,7 @@ class InputParser:
             return
         now = self._clock()
         late, self._last = now - self._last > _TORN_SECONDS, now
-        if self._paused and not END.startswith(self._tail + data) and _leaves(data):
+        if self._paused and not END.startswith(self._tail + data) and _ends_paste(data):
             yield from self._end_paste()
         while data:
             if self._paste is not None:
@@ -107,7 +107,7 @@ class InputParser:
 
     def tick(self) -> Iterator[Message]:
         """Ends pending input after a time: an Esc that nothing followed, a paste that has paused."""
-        waited, pending = self._clock() - self._last, self._held[self._emitted :]
+        waited, pending = self._clock() - self._last, self._pending[self._emitted :]
         if self._paste is not None:
             if self._paused and self._tail == "\x1b" and waited >= constants.ESCAPE_DELAY:
                 self._tail = ""
@@ -120,7 +120,7 @@ class InputParser:
         elif pending and waited >= self._patience(len(pending)):
             # It may still be the beginning of a paste: the keys go out, but it is not forgotten.
             yield from self._keys(pending)
-            self._emitted = len(self._held)
+            self._emitted = len(self._pending)
 
     def _patience(self, pending: int) -> float:
         """Computes the seconds after which pending characters become keys; a cut sequence never does."""
@@ -130,14 +130,14 @@ class InputParser:
 
     def _take(self, data: str, late: bool) -> Generator[Message, None, str]:
         """Parses the input before the next paste; returns the input behind that paste's opening bracket."""
-        held, self._held = self._held, ""
+        pending, self._pending = self._pending, ""
         emitted, self._emitted = self._emitted, 0
-        if emitted and not (START.startswith(held + data) or (held + data).startswith(START)):
-            held = held[emitted:]
+        if emitted and not (START.startswith(pending + data) or (pending + data).startswith(START)):
+            pending = pending[emitted:]
             emitted = 0
-        elif late and len(held) > 2 and len(data) == 1 and held + data != START:
-            held = ""
-        data = held + data
+        elif late and len(pending) > 2 and len(data) == 1 and pending + data != START:
+            pending = ""
+        data = pending + data
         at = 0
         while at < len(data):
             escape = data.find("\x1b", at)
@@ -151,8 +151,8 @@ class InputParser:
             if sequence := _SEQUENCE.match(data, at):
                 yield from self._sequences.convert(sequence.group())
                 at = sequence.end()
-            elif _BEGUN.match(data, at):
-                self._held, self._emitted = data[at:], emitted
+            elif _PARTIAL.match(data, at):
+                self._pending, self._emitted = data[at:], emitted
                 return ""
             elif cut := _CUT.match(data, at):
                 at = cut.end()
@@ -183,7 +183,7 @@ class InputParser:
         data = self._tail + data
         end = data.find(END)
         if end < 0:
-            self._tail = _begun_end(data)
+            self._tail = _partial_end(data)
             self._gather(data[: len(data) - len(self._tail)])
             self._paused = self._paused and data == "\x1b"
             return ""
@@ -224,7 +224,7 @@ class _SequenceParser(XTermParser):
         """Converts one whole sequence, or a text without any, to messages."""
         if not data:
             return ()
-        if (answer := answers(data)) is not None:
+        if (answer := parse_reply(data)) is not None:
             return answer
         if data.startswith("\x1b]"):
             return ()
@@ -258,7 +258,7 @@ def _is_broken(message: Message) -> bool:
     )
 
 
-def _leaves(data: str) -> bool:
+def _ends_paste(data: str) -> bool:
     """Tells whether an input ends a paste that has paused: a lone key or click, or another paste.
 
     A terminal sends the rest of a paste in larger pieces than a person types.
@@ -266,7 +266,7 @@ def _leaves(data: str) -> bool:
     return len(data) == 1 or _SEQUENCE.fullmatch(data) is not None or data.startswith(START)
 
 
-def _begun_end(data: str) -> str:
+def _partial_end(data: str) -> str:
     """Returns the longest end of a text that may be the beginning of a paste's closing bracket."""
     for length in range(min(len(END) - 1, len(data)), 0, -1):
         if data.endswith(END[:length]):

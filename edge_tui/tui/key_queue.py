@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LAPS = 2
 """Rounds of a follower: a key's action may post a message, whose effect ends with the second round."""
-HELD = frozenset(("left", "right", "up", "down", "pageup", "pagedown", "backspace", "delete", *"hjkl"))
+REPEATABLE = frozenset(("left", "right", "up", "down", "pageup", "pagedown", "backspace", "delete", *"hjkl"))
 """Keys that users hold down; they need not wait for the screen while the focus stays."""
 PATIENCE = 1.0
 """Seconds after which a key no longer waits: a widget that is removed takes the follower with it."""
@@ -43,7 +43,7 @@ class KeyQueue:
     """Holds keys until the one before them has taken effect.
 
     Args:
-        app: The app, which passes every `Follower` that reaches it to `returned`.
+        app: The app, which passes every `Follower` that reaches it to `advance`.
         hand_on: Gives a key, or a paste, to Textual.
     """
 
@@ -53,7 +53,7 @@ class KeyQueue:
         self._waiting: deque[Key | Paste] = deque()
         self._number = 0
         self._key = ""
-        self._typed = False
+        self._printable = False
         self._target: MessagePump | None = None
         self._busy = False
         self._patience: Timer | None = None
@@ -71,16 +71,18 @@ class KeyQueue:
         elif isinstance(target, TextArea) and _is_text(event):
             return  # what is typed moves nothing: a paste that is not bracketed goes through at full speed
         self._number += 1
-        self._key, self._typed = (event.key, event.is_printable) if isinstance(event, Key) else ("", False)
+        self._key, self._printable = (
+            (event.key, event.is_printable) if isinstance(event, Key) else ("", False)
+        )
         self._target, self._busy = target, True
         if not target.post_message(Follower(self._number, 1)):
             self._app.call_later(self._next, self._number)
 
-    def returned(self, follower: Follower) -> None:
+    def advance(self, follower: Follower) -> None:
         """Notes that a follower has reached the app, so that its key has taken effect."""
         if follower.number != self._number:
             return
-        if self._is_held() and self._receiver is self._target:
+        if self._repeats() and self._receiver is self._target:
             self._app.call_later(self._next, follower.number)
         elif follower.lap < LAPS:
             self._app.call_later(self._follow, follower.number, follower.lap + 1)
@@ -88,14 +90,14 @@ class KeyQueue:
             # A screen that was just opened takes its focus with its first refresh.
             self._receiver.call_after_refresh(self._app.call_later, self._next, follower.number)
 
-    def _is_held(self) -> bool:
+    def _repeats(self) -> bool:
         """Tells whether the next key repeats this one, held down or typed into a line."""
         following = self._waiting[0] if self._waiting else None
         if not isinstance(following, Key):
             return False
-        if isinstance(self._target, Input) and self._typed:
+        if isinstance(self._target, Input) and self._printable:
             return following.is_printable
-        return following.key == self._key and self._key in HELD
+        return following.key == self._key and self._key in REPEATABLE
 
     @property
     def _receiver(self) -> MessagePump:

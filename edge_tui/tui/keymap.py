@@ -25,7 +25,7 @@ _KEY = re.compile(r"((ctrl|shift|alt|super|hyper|meta)\+)*([a-zA-Z0-9]|[a-z][a-z
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class BindingInfo:
     """Describes one remappable binding.
 
     Attributes:
@@ -58,36 +58,36 @@ class Keymap:
     notices: tuple[str, ...] = ()
 
 
-def catalog() -> list[Bound]:
+def catalog() -> list[BindingInfo]:
     """Lists every binding that can be remapped, in the order of the help screen."""
-    found: dict[str, Bound] = {}
+    infos: dict[str, BindingInfo] = {}
     for scope in SCOPES:
         for binding in bindings(scope):
             if id := binding.id:
                 short = id.partition(".")[2]
-                name = id if short in found else short
-                found[name] = Bound(id, name, scope, binding.description, binding.tooltip, binding.key)
-    return list(found.values())
+                name = id if short in infos else short
+                infos[name] = BindingInfo(id, name, scope, binding.description, binding.tooltip, binding.key)
+    return list(infos.values())
 
 
-def resolve(wanted: Mapping[str, str], bound: Iterable[Bound]) -> Keymap:
+def resolve(requested: Mapping[str, str], infos: Iterable[BindingInfo]) -> Keymap:
     """Resolves the user's keys, and refuses those that clash.
 
     Args:
-        wanted: Keys by action: a `Bound.name` or `.id`; "digit" takes nine keys.
-        bound: What there is.
+        requested: Keys by action: a `BindingInfo.name` or `.id`; "digit" takes nine keys.
+        infos: The bindings.
     """
-    known = {each.id: each for each in bound}
-    ids = {each.name: each.id for each in known.values()} | {id: id for id in known}
-    chosen: dict[str, str] = {}
+    by_id = {each.id: each for each in infos}
+    ids = {each.name: each.id for each in by_id.values()} | {id: id for id in by_id}
+    keys_by_id: dict[str, str] = {}
     notices: list[str] = []
-    for name, text in wanted.items():
+    for name, text in requested.items():
         keys, wrong = normal(text)
         if name in ("digit", "main.digit"):
             if wrong or len(keys) != 9:
                 notices.append(f"keys.{name}: nine keys separated by commas were expected.")
             else:
-                chosen |= {f"main.digit.{number}": key for number, key in enumerate(keys, 1)}
+                keys_by_id |= {f"main.digit.{number}": key for number, key in enumerate(keys, 1)}
         elif name not in ids:
             close = difflib.get_close_matches(name, ids, n=1, cutoff=0.6)
             hint = f'; did you mean "{close[0]}"?' if close else "; ? lists them."
@@ -95,52 +95,54 @@ def resolve(wanted: Mapping[str, str], bound: Iterable[Bound]) -> Keymap:
         elif wrong:
             notices.append(f"keys.{name}: {wrong!r} is no key; write one like ctrl+r, f5 or ?.")
         else:
-            chosen[ids[name]] = ",".join(keys)
-    # Whoever is refused keeps the built-in key, which may stand in another's way: until nobody is.
-    while clash := _clash(known, chosen):
+            keys_by_id[ids[name]] = ",".join(keys)
+    # A refused remap falls back to its default key, which may clash too; repeat until no clash is left.
+    while clash := _clash(by_id, keys_by_id):
         loser, key, other = clash
-        del chosen[loser.id]
+        del keys_by_id[loser.id]
         notices.append(
-            f"keys.{loser.name}: {key} is the key of {other.name} ({place(other)}); give that another one "
-            f"first. {loser.name} keeps {loser.keys.replace(',', ' ')}."
+            f"keys.{loser.name}: {key} is the key of {other.name} ({scope_title(other)}); give that another "
+            f"one first. {loser.name} keeps {loser.keys.replace(',', ' ')}."
         )
-    return Keymap(chosen, tuple(notices))
+    return Keymap(keys_by_id, tuple(notices))
 
 
-def conflict(id: str, key: str, keys: Mapping[str, str], bound: Iterable[Bound]) -> Bound | None:
+def conflict(id: str, key: str, keys: Mapping[str, str], infos: Iterable[BindingInfo]) -> BindingInfo | None:
     """Finds another binding of a key in the scopes of an action; None if the key is free."""
-    known = {each.id: each for each in bound}
-    for other in known.values():
-        if other.id != id and _heard_together(known[id].scope, other.scope):
+    by_id = {each.id: each for each in infos}
+    for other in by_id.values():
+        if other.id != id and _overlap(by_id[id].scope, other.scope):
             theirs = keys.get(other.id, other.keys).split(",")
             if key in theirs:
                 return other
     return None
 
 
-def place(bound: Bound) -> str:
+def scope_title(info: BindingInfo) -> str:
     """Names the scope of a binding in a word or two."""
-    return SCOPES[bound.scope].partition(" (")[0]
+    return SCOPES[info.scope].partition(" (")[0]
 
 
-def _heard_together(one: Scope, other: Scope) -> bool:
+def _overlap(one: Scope, other: Scope) -> bool:
     """Tells whether both scopes can hear the same key."""
     if one == other or "app" in (one, other):
         return True
     return other in INNER.get(one, ()) or one in INNER.get(other, ())
 
 
-def _clash(known: Mapping[str, Bound], chosen: Mapping[str, str]) -> tuple[Bound, str, Bound] | None:
-    for id, keys in chosen.items():
+def _clash(
+    by_id: Mapping[str, BindingInfo], keys_by_id: Mapping[str, str]
+) -> tuple[BindingInfo, str, BindingInfo] | None:
+    for id, keys in keys_by_id.items():
         for key in keys.split(","):
-            if other := conflict(id, key, chosen, known.values()):
-                return known[id], key, other
+            if other := conflict(id, key, keys_by_id, by_id.values()):
+                return by_id[id], key, other
     return None
 
 
 def normal(text: str) -> tuple[list[str], str]:
     """Reads keys from a text, in Textual's names; also returns the first part that is no key."""
-    found = []
+    keys = []
     for part in text.split(",") if text != "," else [","]:
         key = part.strip().replace("^", "ctrl+") if len(part.strip()) > 1 else part.strip()
         modifiers, plus, last = key.rpartition("+")
@@ -148,5 +150,5 @@ def normal(text: str) -> tuple[list[str], str]:
             key = modifiers + plus + _character_to_key(last)
         if not _KEY.fullmatch(key):
             return [], part.strip()
-        found.append(key)
-    return found, ""
+        keys.append(key)
+    return keys, ""

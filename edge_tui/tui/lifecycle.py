@@ -33,8 +33,8 @@ def on_signals(leave: Callable[[int], None]) -> None:
             return
 
 
-def watch_terminal(gone: Callable[[], None]) -> threading.Event:
-    """Calls `gone` from a thread once the terminal is closed. Set the returned event to stop watching.
+def watch_terminal(on_close: Callable[[], None]) -> threading.Event:
+    """Calls `on_close` from a thread once the terminal is closed. Set the returned event to stop watching.
 
     The event loop cannot do it: it blocks on writes that a closed terminal never takes.
     """
@@ -42,15 +42,15 @@ def watch_terminal(gone: Callable[[], None]) -> threading.Event:
 
     def watch() -> None:
         while not stop.wait(CHECK_SECONDS):
-            if terminal_gone():
-                gone()
+            if terminal_closed():
+                on_close()
                 return
 
     threading.Thread(target=watch, name="terminal", daemon=True).start()
     return stop
 
 
-def terminal_gone() -> bool:
+def terminal_closed() -> bool:
     """Tells whether the terminal that the app was started on has been closed.
 
     With HUP ignored nobody tells us, and reading a dead terminal spins at full load.
@@ -69,11 +69,11 @@ def on_thread_errors(failed: Callable[[str, BaseException], None]) -> Iterator[N
     Python would print a traceback, which nobody sees while the app has the screen.
     """
 
-    def heard(args: threading.ExceptHookArgs) -> None:
+    def hook(args: threading.ExceptHookArgs) -> None:
         if args.exc_value is not None:
             failed(args.thread.name if args.thread is not None else "", args.exc_value)
 
-    before, threading.excepthook = threading.excepthook, heard
+    before, threading.excepthook = threading.excepthook, hook
     try:
         yield
     finally:

@@ -34,7 +34,7 @@ def into_prompt(workbench: WorkbenchParts, is_shown: bool, text: str) -> str:
     """Puts a paste at the prompt's end; returns a sentence where the user cannot see that."""
     if not text:
         return ""
-    workbench.prompt.type(text)
+    workbench.prompt.append(text)
     if is_shown and not workbench.too_small:
         return ""
     return f"The paste is in the prompt: {len(text):,} characters."

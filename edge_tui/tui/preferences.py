@@ -19,7 +19,7 @@ from edge_tui.config.schema import SCHEMA, Integer, RawText
 from edge_tui.config.settings import COMMON, user_config
 from edge_tui.config.writer import change, toml_text
 from edge_tui.engine.text import template_variables
-from edge_tui.tui.keymap import Bound, conflict, normal, place
+from edge_tui.tui.keymap import BindingInfo, conflict, normal, scope_title
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,10 +70,10 @@ class Preferences:
     """
 
     def __init__(
-        self, settings: Settings, bound: Sequence[Bound], keymap: Keymap, themes: Sequence[str] = ()
+        self, settings: Settings, bound: Sequence[BindingInfo], keymap: Keymap, themes: Sequence[str] = ()
     ) -> None:
         self.settings = settings
-        self._bound = {each.name: each for each in bound}
+        self._bindings = {each.name: each for each in bound}
         self._keymap = keymap
         self._themes = tuple(themes)
 
@@ -152,11 +152,11 @@ class Preferences:
                 f"keys.{name}",
                 self._keymap.keys.get(bound.id, bound.keys).replace(",", " "),
                 self.settings.source(f"keys.{name}"),
-                f"{bound.help} ({place(bound)})",
+                f"{bound.help} ({scope_title(bound)})",
                 "a key",
                 "key",
             )
-            for name, bound in self._bound.items()
+            for name, bound in self._bindings.items()
         ]
 
     def entry(self, key: str) -> Entry:
@@ -172,7 +172,7 @@ class Preferences:
             ValueError: it is none; a sentence.
         """
         if key.startswith("keys."):
-            return self._key(self._bound[key.removeprefix("keys.")], text)
+            return self._key(self._bindings[key.removeprefix("keys.")], text)
         if key.startswith(TEMPLATE):
             try:
                 return template_variables.check(key.removeprefix(TEMPLATE), template_variables.parse(text))
@@ -192,14 +192,14 @@ class Preferences:
             raise ValueError(f"{key} {error}") from None
         return "auto" if value is None else list(value) if isinstance(value, tuple) else value
 
-    def _key(self, bound: Bound, text: str) -> str:
+    def _key(self, bound: BindingInfo, text: str) -> str:
         keys, wrong = normal(text)
         if wrong or not keys:
             raise ValueError(f"{text!r} is no key; write one like ctrl+r, f5 or ?.")
         for key in keys:
-            if other := conflict(bound.id, key, self._keymap.keys, self._bound.values()):
+            if other := conflict(bound.id, key, self._keymap.keys, self._bindings.values()):
                 raise ValueError(
-                    f"{key} is the key of {other.name} ({place(other)}); give that another one first."
+                    f"{key} is the key of {other.name} ({scope_title(other)}); give that another one first."
                 )
         return ",".join(keys)
 

@@ -40,10 +40,10 @@ class Meter:
     def __init__(self, clock: Callable[[], float], window: float = 1.0, slots: int = 24) -> None:
         self._clock = clock
         self._window = window
-        self._seen: deque[tuple[float, int]] = deque()
+        self._arrivals: deque[tuple[float, int]] = deque()
         self.history: deque[float] = deque(maxlen=slots)
         self.total = 0
-        self._begun: float | None = None
+        self._start: float | None = None
         self._last = 0.0
         self._slot_start = 0.0
         self._slot_tokens = 0
@@ -52,37 +52,37 @@ class Meter:
         """Counts tokens that just arrived. The first arrival only starts the clock: it was the prefill's."""
         now = self._clock()
         self.total += tokens
-        if self._begun is None:
-            self._begun = self._last = self._slot_start = now
-            self._first = tokens
+        if self._start is None:
+            self._start = self._last = self._slot_start = now
+            self._first_tokens = tokens
             return
         self._last = now
-        self._seen.append((now, tokens))
+        self._arrivals.append((now, tokens))
         self._slot_tokens += tokens
         if (elapsed := now - self._slot_start) >= self.SLOT:
             self.history.append(self._slot_tokens / elapsed)
             self._slot_start, self._slot_tokens = now, 0
-        while self._seen and self._seen[0][0] < now - self._window:
-            self._seen.popleft()
+        while self._arrivals and self._arrivals[0][0] < now - self._window:
+            self._arrivals.popleft()
 
     @property
     def now(self) -> float | None:
         """Tokens per second over the last moments; None before there is a rate."""
-        if self._begun is None or not self._seen:
+        if self._start is None or not self._arrivals:
             return None
-        span = self._last - max(self._begun, self._last - self._window)
-        return sum(n for _, n in self._seen) / span if span >= self.LEAST else None
+        span = self._last - max(self._start, self._last - self._window)
+        return sum(n for _, n in self._arrivals) / span if span >= self.LEAST else None
 
     @property
     def mean(self) -> float | None:
         """Tokens per second since the first token."""
-        if self._begun is None or self._last - self._begun < self.LEAST:
+        if self._start is None or self._last - self._start < self.LEAST:
             return None
-        return (self.total - self._first) / (self._last - self._begun)
+        return (self.total - self._first_tokens) / (self._last - self._start)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TurnPosition:
     """Locates a run in a conversation: its id, the answer's number, the run of the answer before."""
 
     conversation: str
@@ -134,7 +134,7 @@ class Session(EngineState):
     run: Run | None = None
     written: Run | None = None
     recorder: Recorder | None = None
-    _next: tuple[Request, Transcript | None, Place | None] | None = None
+    _next: tuple[Request, Transcript | None, TurnPosition | None] | None = None
 
     def main(self, strategy: str) -> Loaded | None:
         """The loaded model whose tokens a strategy writes."""
@@ -154,7 +154,9 @@ class Session(EngineState):
         """True while a run waits for an older one to wind down, or for the engine to exist."""
         return self._next is not None
 
-    def start(self, request: Request, previous: Transcript | None = None, place: Place | None = None) -> None:
+    def start(
+        self, request: Request, previous: Transcript | None = None, place: TurnPosition | None = None
+    ) -> None:
         """Runs a request; a run in progress is stopped first, and a waiting one gives way: the last wins."""
         self._next = (request, previous, place)
         if self.run is not None and self.run.active:

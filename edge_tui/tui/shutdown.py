@@ -112,7 +112,7 @@ class Shutdown:
 
     def _output_failed(self, error: BaseException) -> None:
         """Ends the process: the next paint would wait for ever."""
-        if lifecycle.terminal_gone():
+        if lifecycle.terminal_closed():
             self._terminal_lost()
         self._report(error)
         lifecycle.restore(self._app._driver)

@@ -17,7 +17,7 @@ from textual.message import Message
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-QUESTIONS = "\x1b]11;?\x1b\\\x1b[c\x1b[2;1H─\x1b[6n"
+QUERIES = "\x1b]11;?\x1b\\\x1b[c\x1b[2;1H─\x1b[6n"
 WATCH, UNWATCH = "\x1b[?2031h", "\x1b[?2031l"
 """Begin and end reports of changes between light and dark."""
 _REPLY = re.compile(
@@ -34,14 +34,14 @@ _DUMB = ("dumb", "linux", "vt", "ansi", "cygwin", "sun")
 
 
 @dataclass
-class BackgroundKnown(Message):
+class BackgroundReply(Message):
     """Posted when the terminal reports its brightness, or a change of it."""
 
     dark: bool
 
 
 @dataclass
-class ClipboardKnown(Message):
+class ClipboardReply(Message):
     """Posted when the terminal reports its attributes."""
 
     supported: bool
@@ -49,26 +49,26 @@ class ClipboardKnown(Message):
 
 
 @dataclass
-class WidthKnown(Message):
+class WidthReply(Message):
     """Posted when the terminal reports the width of a line's character."""
 
     wide: bool
 
 
-def answers(sequence: str) -> list[Message] | None:
+def parse_reply(sequence: str) -> list[Message] | None:
     """Parses a terminal's answer into messages; None for any other sequence."""
     found = _REPLY.fullmatch(sequence)
     if found is None:
         return None
     said: list[Message] = []
     if found["red"] is not None:
-        said.append(BackgroundKnown(_dark(found["red"], found["green"], found["blue"])))
+        said.append(BackgroundReply(_dark(found["red"], found["green"], found["blue"])))
     if found["attributes"] is not None:
-        said.append(ClipboardKnown(_CLIPBOARD in found["attributes"].split(";")))
+        said.append(ClipboardReply(_CLIPBOARD in found["attributes"].split(";")))
     if found["column"] is not None:
-        said.append(WidthKnown(found["column"] == "3"))
+        said.append(WidthReply(found["column"] == "3"))
     if found["scheme"] is not None:
-        said.append(BackgroundKnown(found["scheme"] == "1"))
+        said.append(BackgroundReply(found["scheme"] == "1"))
     return said
 
 
@@ -78,7 +78,7 @@ def _dark(*channels: str) -> bool:
     return bool(0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.5)
 
 
-def knows_questions(env: Mapping[str, str]) -> bool:
+def ignores_unknown_queries(env: Mapping[str, str]) -> bool:
     """Tells whether a terminal ignores queries that it does not understand."""
     return not env.get("TERM", "dumb").startswith(_DUMB)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from textual.driver import Driver
     from textual.filter import LineFilter
 
-    from edge_tui.tui.terminal import ClipboardKnown
+    from edge_tui.tui.terminal import ClipboardReply
 
 
 class TerminalApp(App[int]):
@@ -32,7 +32,7 @@ class TerminalApp(App[int]):
     def __init__(self, ascii_only: bool) -> None:
         super().__init__()
         self.ascii = ascii_only
-        self._clipboard_reported: bool | None = None
+        self._clipboard_reply: bool | None = None
         self._key_queue = KeyQueue(cast("App[object]", self), super().on_event)
 
     def get_driver_class(self) -> type[Driver]:
@@ -80,12 +80,12 @@ class TerminalApp(App[int]):
 
     def on_follower(self, event: Follower) -> None:
         if self.screen_stack:
-            self._key_queue.returned(event)
+            self._key_queue.advance(event)
 
     # The clipboard.
 
-    def on_clipboard_known(self, event: ClipboardKnown) -> None:
-        self._clipboard_reported = event.supported
+    def on_clipboard_reply(self, event: ClipboardReply) -> None:
+        self._clipboard_reply = event.supported
 
     def copy_to_clipboard(self, text: str) -> None:
         """Sends a text to the clipboard of the user's own machine."""
@@ -93,9 +93,9 @@ class TerminalApp(App[int]):
         if self._driver is not None:
             self._driver.write(clipboard.sequence(text, os.environ))
 
-    def clipboard_outlook(self) -> clipboard.Clipboard:
+    def clipboard_support(self) -> clipboard.Clipboard:
         """Judges the way to the user's clipboard."""
-        return clipboard.outlook(os.environ, self._clipboard_reported)
+        return clipboard.support(os.environ, self._clipboard_reply)
 
     # Lending the terminal.
 

@@ -216,7 +216,7 @@ def test_a_prompt_that_cannot_be_kept_is_printed(home: Path) -> None:
     from edge_tui.tui.crash import report
 
     (home / "state").write_text("a file where the folder should be")
-    said = report(ValueError("bad"), "my \x1b[2J prompt", taken=False)
+    said = report(ValueError("bad"), "my \x1b[2J prompt", restored=False)
     assert said.splitlines() == [
         "edge-tui: something went wrong (ValueError: bad); no log could be written.",
         "The prompt could not be kept in a file, so here it is:",

@@ -287,7 +287,7 @@ def test_thoughts_are_read_again_but_not_shown() -> None:
         (Message("user", "a"), Message("assistant", "<think>x</think>y"), Message("user", "b"))
     )
     assert talk.exchanges[0].answer == "<think>x</think>y"
-    assert talk.exchanges[0].shown == "y"
+    assert talk.exchanges[0].visible_answer == "y"
     assert talk.messages(1)[1].content == "<think>x</think>y"
 
 
@@ -299,7 +299,7 @@ def test_a_thought_that_the_template_opened_is_closed_on_both_sides() -> None:
     run.transcript.started = replace(run.transcript.started, thinking=True)
     talk.exchanges[0].run = run
     assert talk.exchanges[0].answer == "<think>\nhm</think>yes"
-    assert talk.exchanges[0].shown == "yes"
+    assert talk.exchanges[0].visible_answer == "yes"
 
 
 def test_kept_file_lies_in_the_data_folder(home: Path) -> None:

@@ -14,15 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from textual import events
 
-from edge_tui.tui.clipboard import outlook, save, sequence
+from edge_tui.tui.clipboard import save, sequence, support
 from edge_tui.tui.input_parser import InputParser
 from edge_tui.tui.terminal import (
-    QUESTIONS,
-    BackgroundKnown,
-    ClipboardKnown,
-    WidthKnown,
+    QUERIES,
+    BackgroundReply,
+    ClipboardReply,
+    WidthReply,
     guess_dark,
-    knows_questions,
+    ignores_unknown_queries,
     wants_ascii,
 )
 
@@ -35,11 +35,11 @@ def heard(*chunks: str) -> list[Any]:
             match each:
                 case events.Key():
                     found.append(each.character or each.key)
-                case BackgroundKnown():
+                case BackgroundReply():
                     found.append("dark" if each.dark else "light")
-                case ClipboardKnown():
+                case ClipboardReply():
                     found.append(each.supported)
-                case WidthKnown():
+                case WidthReply():
                     found.append("wide" if each.wide else "narrow")
                 case _:
                     found.append(type(each).__name__)
@@ -90,9 +90,9 @@ def test_what_is_known_beforehand() -> None:
     assert wants_ascii({"TERM": "linux"})
     assert wants_ascii({"TERM": "vt220"})
     assert not wants_ascii({"TERM": "xterm-256color", "LANG": "C"})
-    assert knows_questions({"TERM": "xterm-256color"})
-    assert not knows_questions({"TERM": "linux"})
-    assert not knows_questions({})
+    assert ignores_unknown_queries({"TERM": "xterm-256color"})
+    assert not ignores_unknown_queries({"TERM": "linux"})
+    assert not ignores_unknown_queries({})
 
 
 # The clipboard.
@@ -116,19 +116,19 @@ def options(**values: str) -> Any:
     ],
 )
 def test_what_can_be_expected_of_the_clipboard(env: dict[str, str], said: bool | None, works: str) -> None:
-    found = outlook(env, said)
+    found = support(env, said)
     assert found.works == works
     assert bool(found.advice) == (works != "yes")
 
 
 def test_tmux_is_asked_and_explained() -> None:
     env = {"TMUX": "/tmp/x,1,0", "TERM": "tmux-256color"}
-    refused = outlook(env, True, options(set_clipboard="external", allow_passthrough="off"))
+    refused = support(env, True, options(set_clipboard="external", allow_passthrough="off"))
     assert refused.works == "no"
     assert "set-clipboard on" in refused.advice
     assert "allow-passthrough on" in refused.advice
-    assert outlook(env, None, options(set_clipboard="on")).works == "perhaps"
-    assert outlook(env, None, options(allow_passthrough="all")).works == "perhaps"
+    assert support(env, None, options(set_clipboard="on")).works == "perhaps"
+    assert support(env, None, options(allow_passthrough="all")).works == "perhaps"
 
 
 def test_what_is_sent() -> None:
@@ -168,7 +168,7 @@ async def test_copying_says_what_can_be_expected(
         await pilot.press("y")
         assert sequence(bench.pane.transcript.text, {}) in sent
         assert "If nothing arrives" in bench.messages.message
-        app.post_message(ClipboardKnown(True))
+        app.post_message(ClipboardReply(True))
         await pilot.pause()
         await pilot.press("y")
         assert bench.messages.message.startswith("Copied ")
@@ -187,15 +187,15 @@ async def test_the_theme_follows_the_terminal_unless_one_was_chosen(picture: Any
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.pause(0.1)
         assert app.theme == "dark"
-        app.post_message(BackgroundKnown(False))
+        app.post_message(BackgroundReply(False))
         await pilot.pause()
         assert app.theme == "light"
-        app.post_message(BackgroundKnown(True))
+        app.post_message(BackgroundReply(True))
         await pilot.pause()
         assert app.theme == "dark"
         app.settings = replace(app.settings, ui=replace(app.settings.ui, theme="high-contrast"))
         app.choose_theme("high-contrast")
-        app.post_message(BackgroundKnown(False))
+        app.post_message(BackgroundReply(False))
         await pilot.pause()
         assert app.theme == "high-contrast"
 
@@ -204,10 +204,10 @@ async def test_wide_lines_make_it_ascii(picture: Any) -> None:
     app = picture(ascii=None)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.pause(0.1)
-        app.post_message(WidthKnown(False))
+        app.post_message(WidthReply(False))
         await pilot.pause()
         assert not app.ascii
-        app.post_message(WidthKnown(True))
+        app.post_message(WidthReply(True))
         await pilot.pause()
         assert app.ascii
         assert app.workbench.has_class("-ascii")
@@ -221,7 +221,7 @@ def test_a_real_terminal_is_asked_and_its_answer_seen(home: Path) -> None:
     env = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
     child = pexpect.spawn(sys.executable, ["-m", "edge_tui"], env=env, dimensions=(24, 80), timeout=20)
     try:
-        child.expect_exact(QUESTIONS.encode())
+        child.expect_exact(QUERIES.encode())
         child.send("\x1b]11;rgb:ffff/ffff/ffff\x1b\\\x1b[?62;52c\x1b[2;2R")
         # The light theme's background, painted on the whole screen.
         child.expect_exact(b"48;2;250;250;247", timeout=10)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edge_tui.history.store import Store
     from edge_tui.transcript.transcript import Transcript
     from edge_tui.tui.conversation import Conversation
-    from edge_tui.tui.screens.history import Wanted
+    from edge_tui.tui.screens.history import HistoryChoice
     from edge_tui.tui.widgets.prompt import Prompt
 
 _RECALLED = 500
@@ -206,11 +206,11 @@ class Crafting(Talking):
             )
             return
         titles = {decoder.name: decoder.title for decoder in self.decoders}
-        self.app.push_screen(HistoryScreen(store, titles), self._wanted)
+        self.app.push_screen(HistoryScreen(store, titles), self._open_choice)
 
-    def _wanted(self, wanted: Wanted | None) -> None:
-        if wanted is not None:
-            self.reopen(wanted.run, again=wanted.what == "again")
+    def _open_choice(self, choice: HistoryChoice | None) -> None:
+        if choice is not None:
+            self.reopen(choice.run, again=choice.action == "again")
 
     @work(exclusive=True, group="reopen")
     async def reopen(self, run: int, again: bool = False) -> None:
@@ -259,14 +259,14 @@ class Crafting(Talking):
         self.say(said, "warning" if other else "good")
 
 
-Kept = list[tuple["StoredRun", "Transcript", dict[int, str]]]
+StoredTurns = list[tuple["StoredRun", "Transcript", dict[int, str]]]
 
 
-def _read(store: Store, run: int) -> Kept:
+def _read(store: Store, run: int) -> StoredTurns:
     """Reads a run, and those that led to it in its conversation, newest first."""
     from edge_tui.history.restore import transcript_of
 
-    found: Kept = []
+    found: StoredTurns = []
     pieces: dict[str, dict[int, str]] = {}
     seen: set[int] = set()
     # A file from elsewhere may name itself as what came before.
@@ -293,7 +293,7 @@ def _run_of(stored: StoredRun, transcript: Transcript, pieces: dict[int, str]) -
     return run
 
 
-def _talk_of(kept: Kept) -> Conversation | None:
+def _talk_of(kept: StoredTurns) -> Conversation | None:
     """Builds the conversation of which a run is the newest turn."""
     stored = kept[0][0]
     if isinstance(stored.request.prompt, str):
@@ -302,7 +302,7 @@ def _talk_of(kept: Kept) -> Conversation | None:
     for exchange, each in zip(reversed(talk.exchanges), kept, strict=False):
         # An answer that was changed since is not the one that was read.
         run = _run_of(*each)
-        if each is kept[0] or Exchange("", run).answer == exchange.said:
+        if each is kept[0] or Exchange("", run).answer == exchange.stored_answer:
             exchange.run = run
     return talk
 

@@ -48,14 +48,14 @@ _NOTHING = "No run holds that."
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class HistoryChoice:
     """Names a run and what to do with it: open it, or run its prompt again."""
 
-    what: Literal["open", "again"]
+    action: Literal["open", "again"]
     run: int
 
 
-class HistoryScreen(ModalScreen[Wanted]):
+class HistoryScreen(ModalScreen[HistoryChoice]):
     """Shows a search field, a list, and a preview in the run's colours; deletes on the way out.
 
     Args:
@@ -177,15 +177,15 @@ class HistoryScreen(ModalScreen[Wanted]):
         self.action_open_run()
 
     def action_open_run(self) -> None:
-        self._want("open")
+        self._choose("open")
 
     def action_run_again(self) -> None:
-        self._want("again")
+        self._choose("again")
 
-    def _want(self, what: Literal["open", "again"]) -> None:
+    def _choose(self, action: Literal["open", "again"]) -> None:
         entry = self.list.entry
         if entry is not None and entry.id not in self.list.marked_for_delete:
-            self._leave(Wanted(what, entry.id))
+            self._leave(HistoryChoice(action, entry.id))
 
     def action_mark(self) -> None:
         """Marks a run; on another one, compares the two."""
@@ -249,11 +249,11 @@ class HistoryScreen(ModalScreen[Wanted]):
     def action_leave(self) -> None:
         self._leave(None)
 
-    def _leave(self, wanted: Wanted | None) -> None:
+    def _leave(self, choice: HistoryChoice | None) -> None:
         marked_for_delete = sorted(self.list.marked_for_delete)
         if marked_for_delete:
             self.app.run_worker(_delete(self.app, self._store, marked_for_delete), exclusive=False)
-        self.dismiss(wanted)
+        self.dismiss(choice)
 
 
 def _read(store: Store, run: int, tokens: int | None = _PREVIEWED) -> tuple[StoredRun, Transcript]:

@@ -60,10 +60,10 @@ class ModelsScreen(FilterListScreen[None]):
         self._device = settings.device
         self._precision: Precision = settings.precision
         self._estimate: ModelEstimate | None = None
-        self._said = ""
+        self._message = ""
         self._offer = ""
         self._remotes: dict[str, RemoteModel] = {}
-        self._refused: dict[str, str] = {}
+        self._refusals: dict[str, str] = {}
 
     @property
     def opened(self) -> bool:
@@ -84,9 +84,9 @@ class ModelsScreen(FilterListScreen[None]):
         listings = local_models(self._settings.models.folders)
         listings.sort(key=lambda listing: last.index(listing.name) if listing.name in last else len(last))
         names = ["auto", *(device.name for device in devices())]
-        self.app.call_from_thread(self._found, listings, names)
+        self.app.call_from_thread(self._show_listings, listings, names)
 
-    def _found(self, listings: Sequence[Listing], devices: list[str]) -> None:
+    def _show_listings(self, listings: Sequence[Listing], devices: list[str]) -> None:
         if not self.opened:
             return
         self._listings = {listing.name: listing for listing in listings}
@@ -155,7 +155,7 @@ class ModelsScreen(FilterListScreen[None]):
         return Item(listing.name, search, Content.assemble(*parts))
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
-        self._said = ""
+        self._message = ""
         self._look()
 
     # The memory estimate.
@@ -167,7 +167,7 @@ class ModelsScreen(FilterListScreen[None]):
         if listing is not None and listing.ready:
             self._start_estimate(name, self._device)
         elif name and name == self._offer:
-            self._refused.pop(name, None)
+            self._refusals.pop(name, None)
             self.set_timer(_PAUSE, lambda: self._ask(name))
 
     def _ask(self, name: str) -> None:
@@ -215,7 +215,7 @@ class ModelsScreen(FilterListScreen[None]):
         if remote is not None:
             self._remotes[name] = remote
         if why:
-            self._refused[name] = why
+            self._refusals[name] = why
         if self.opened and self._highlighted() == name:
             self._estimate = seen
             self._paint()
@@ -230,9 +230,9 @@ class ModelsScreen(FilterListScreen[None]):
             parts.append(("Looking for models …", "$text-muted"))
         elif progress is not None and progress.active:
             parts += downloading(name, progress)
-        elif why := self._refused.get(name) or (listing.refusal if listing is not None else ""):
+        elif why := self._refusals.get(name) or (listing.refusal if listing is not None else ""):
             parts.append((sanitise(why), "$warning"))
-            if listing is not None and listing.resumable and name not in self._refused:
+            if listing is not None and listing.resumable and name not in self._refusals:
                 parts.append(("\nEnter goes on with its download.", "$primary"))
         elif listing is not None:
             parts += self._facts(listing)
@@ -257,7 +257,7 @@ class ModelsScreen(FilterListScreen[None]):
             come = done / total if total else 0.0
             said = f"loading {sanitise(name, keep_newlines=False)} as {role} "
             return [(said, "$warning"), (bar(come, 24), "$warning"), (f" {come:>4.0%}", "$warning")]
-        return [(self._said, "$error")] if self._said else []
+        return [(self._message, "$error")] if self._message else []
 
     # What happens.
 
@@ -275,7 +275,7 @@ class ModelsScreen(FilterListScreen[None]):
             self.reload()
         for event in news:
             if isinstance(event, events.Failed):
-                self._said = sanitise(event.message)
+                self._message = sanitise(event.message)
         if self._session.loading or any(not isinstance(event, events.TokenBatch) for event in news):
             self._paint()
 
@@ -288,11 +288,11 @@ class ModelsScreen(FilterListScreen[None]):
                 options.replace_option_prompt(item.id, item.content)
         self._paint()
 
-    def fetched(self, name: str) -> None:
+    def download_ended(self, name: str) -> None:
         """Lists the local models again after a download."""
         self._remotes.pop(name, None)
         progress = services(self).downloads.progress(name)
-        self._said = sanitise(progress.sentence) if progress is not None else ""
+        self._message = sanitise(progress.sentence) if progress is not None else ""
         self._scan()
 
     def _listing(self) -> Listing | None:
@@ -312,11 +312,11 @@ class ModelsScreen(FilterListScreen[None]):
         if not why and self._estimate is not None:
             why = self._estimate.reasons.get(self._precision, "")
         if why:
-            self._said = sanitise(why)
+            self._message = sanitise(why)
             self._paint()
             self.app.bell()
             return
-        self._said = ""
+        self._message = ""
         spec = ModelSpec(listing.name, self._precision, self._device, self._settings.context)
         services(self).assign(role, spec)
 
@@ -326,8 +326,8 @@ class ModelsScreen(FilterListScreen[None]):
         if not name or (remote is not None and remote.refusal):
             self.app.bell()
             return
-        self._refused.pop(name, None)
-        self._said = ""
+        self._refusals.pop(name, None)
+        self._message = ""
         services(self).downloads.start(name)
         self.reload()
         self._paint()
@@ -343,7 +343,7 @@ class ModelsScreen(FilterListScreen[None]):
         for role in roles:
             engine.unload(role)
         if not roles:
-            self._said = "It is not in memory."
+            self._message = "It is not in memory."
             self._paint()
 
     def action_precision(self, step: int) -> None:

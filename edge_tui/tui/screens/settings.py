@@ -62,7 +62,7 @@ class SettingsScreen(FilterListScreen[None]):
         self._preferences = preferences
         self._editing = ""
         self._query = ""
-        self._said = ("", "", "")
+        self._message = ("", "", "")
         """Key, sentence and style of what was said last."""
 
     # The list.
@@ -105,7 +105,7 @@ class SettingsScreen(FilterListScreen[None]):
             return
         entry = self._preferences.entry(key)
         when = "" if entry.live else " · from the next start on"
-        about, said, style = self._said
+        about, said, style = self._message
         facts = f"{entry.range} · {entry.source}{when}"
         hint.update(
             Content.assemble(
@@ -129,7 +129,7 @@ class SettingsScreen(FilterListScreen[None]):
     def _ask_key(self, id: str) -> None:
         def pressed(key: str | None) -> None:
             if key:
-                self._keep(id, key)
+                self._write(id, key)
 
         self.app.push_screen(KeyScreen(id.removeprefix("keys.")), pressed)
 
@@ -144,7 +144,7 @@ class SettingsScreen(FilterListScreen[None]):
         self._subtitle("↵ keep · esc leave it as it was")
         self._explain()
 
-    def _edited(self) -> None:
+    def _end_edit(self) -> None:
         self._editing = ""
         field = self.query_one(Input)
         field.remove_class("-editing")
@@ -164,9 +164,9 @@ class SettingsScreen(FilterListScreen[None]):
         try:
             self._preferences.check(self._editing, event.value)
         except ValueError as error:
-            self._said = (self._editing, str(error), "$error")
+            self._message = (self._editing, str(error), "$error")
         else:
-            self._said = ("", "", "")
+            self._message = ("", "", "")
         self._explain()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
@@ -175,8 +175,8 @@ class SettingsScreen(FilterListScreen[None]):
         event.prevent_default()
         event.stop()
         key = self._editing
-        if self._keep(key, event.value):
-            self._edited()
+        if self._write(key, event.value):
+            self._end_edit()
             self.reload()
 
     def action_step(self, steps: int) -> None:
@@ -184,28 +184,28 @@ class SettingsScreen(FilterListScreen[None]):
             field = self.query_one(Input)
             field.action_cursor_right() if steps > 0 else field.action_cursor_left()
         elif (text := self._preferences.step(self._highlighted(), steps)) is not None:
-            self._keep(self._highlighted(), text)
+            self._write(self._highlighted(), text)
 
     def action_unset(self) -> None:
         key = self._highlighted()
         if key and not self._editing:
-            self._keep(key, None)
+            self._write(key, None)
 
     def action_leave(self) -> None:
         if self._editing:
-            self._said = ("", "", "")
-            self._edited()
+            self._message = ("", "", "")
+            self._end_edit()
             self._explain()
         else:
             super().action_leave()
 
-    def _keep(self, key: str, text: str | None) -> bool:
+    def _write(self, key: str, text: str | None) -> bool:
         """Writes a value, or (None) its default; False if it cannot be used."""
         preferences = self._preferences
         try:
             notices = preferences.unset(key) if text is None else preferences.set(key, text)
         except (ValueError, ConfigError) as error:
-            self._said = (key, str(error), "$error")
+            self._message = (key, str(error), "$error")
             self._explain()
             self.app.bell()
             return False
@@ -222,6 +222,6 @@ class SettingsScreen(FilterListScreen[None]):
             at = self.query_one(OptionList).highlighted
             self.reload()
             self.query_one(OptionList).highlighted = at
-        self._said = (key, said, style)
+        self._message = (key, said, style)
         self._explain()
         return True

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from edge_tui.engine.events import Event, Failed, Started
     from edge_tui.engine.port import Message, Request
     from edge_tui.transcript.transcript import Transcript
-    from edge_tui.tui.session import Place, Run
+    from edge_tui.tui.session import Run, TurnPosition
     from edge_tui.tui.widgets.turns import Turns
 
 BASE_MODEL = "is a base model, without a chat template to talk in"
@@ -68,7 +68,7 @@ class Talking(View):
 
     # Asking.
 
-    def _asked(self, text: str) -> str | tuple[Message, ...] | None:
+    def _messages_for(self, text: str) -> str | tuple[Message, ...] | None:
         """Builds the messages for a prompt; None where a base model has no template for them."""
         if self.talk is None:
             return text
@@ -76,12 +76,12 @@ class Talking(View):
             self.say(f"{services(self).model_name} {BASE_MODEL}; v completes prompts on their own.", "error")
             return None
         at, self._changing = self._changing, None
-        asked = self.talk.ask(text, at)
+        prompt_messages = self.talk.ask(text, at)
         self.prompt.put("")
         self._paint_talk()
-        return asked
+        return prompt_messages
 
-    def _place(self, request: Request) -> Place | None:
+    def _turn_position(self, request: Request) -> TurnPosition | None:
         """Finds the position of a run in the conversation, and removes the exchanges after it."""
         place = self.talk.begin(request.prompt) if self.talk is not None else None
         if place is not None:
@@ -92,7 +92,7 @@ class Talking(View):
         super()._started(event)
         run = self.session.run
         if self.talk is not None and run is not None:
-            self.talk.answered(run)
+            self.talk.attach_run(run)
             self._paint_talk()
 
     def _failed(self, event: Failed) -> None:

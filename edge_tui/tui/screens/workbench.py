@@ -44,7 +44,7 @@ class Workbench(Crafting):
             and event.key not in self.active_bindings
         ):
             event.stop()
-            self.prompt.type(event.character)
+            self.prompt.append(event.character)
 
     def action_run(self) -> None:
         # This key overtakes those before it, which may still wait to be typed into the prompt.
@@ -52,19 +52,19 @@ class Workbench(Crafting):
 
     def _run_prompt(self) -> None:
         prompt = self.prompt.text
-        asked = self._asked(prompt)
-        if asked is None:
+        prompt_messages = self._messages_for(prompt)
+        if prompt_messages is None:
             return
         if prompt:
             self.past.add(prompt)
-        self._start(self.run_params.request(asked))
+        self._start(self.run_params.request(prompt_messages))
 
     def _start(self, request: Request, previous: Transcript | None = None) -> None:
         if self.parameters.has_class("-editing") and self.focused is not self.parameters.field:
             self.parameters.close()
         running = self.session.run is not None and self.session.run.active
         self._cleared = self.viewed = None
-        self.session.start(request, previous, self._place(request))
+        self.session.start(request, previous, self._turn_position(request))
         if self.session.engine is None:
             self.say("Queued: the engine is starting.", "info")
         elif self.session.loading:
@@ -331,19 +331,19 @@ class Workbench(Crafting):
         """Copies the answer through the terminal, and tells whether it will arrive."""
         if not (text := self._text()):
             return
-        outlook = services(self).clipboard_outlook()
+        support = services(self).clipboard_support()
         size = len(text.encode())
-        if outlook.works == "no":
-            self.say(f"{outlook.advice} Y writes the answer to a file.", "warning")
+        if support.works == "no":
+            self.say(f"{support.advice} Y writes the answer to a file.", "warning")
             return
         self.app.copy_to_clipboard(text)
         limit = clipboard.LIMIT
         long = f" It is long: some terminals take {limit:,} bytes at most." if size > limit else ""
-        if outlook.works == "yes":
+        if support.works == "yes":
             self.say(f"Copied {len(text):,} characters.{long}", "good")
         else:
             sent = f"Sent {len(text):,} characters to the terminal."
-            self.say(f"{sent} {outlook.advice}{long} Y writes a file.")
+            self.say(f"{sent} {support.advice}{long} Y writes a file.")
 
     def action_save(self) -> None:
         """Writes the answer to a file in the folder that the app was started in."""

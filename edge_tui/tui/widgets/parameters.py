@@ -224,14 +224,14 @@ class ValueInput(Field):
     """
     BINDINGS: ClassVar[list[Binding]] = bindings("value")  # type: ignore[assignment]
 
-    class Left(Message):
+    class Cancelled(Message):
         """Posted when the user leaves the field without a value."""
 
     def __init__(self) -> None:
         super().__init__(select_on_focus=True)
 
     def action_leave(self) -> None:
-        self.post_message(self.Left())
+        self.post_message(self.Cancelled())
 
 
 class Parameters(Vertical):
@@ -254,7 +254,7 @@ class Parameters(Vertical):
         self.field = ValueInput()
         self.help_line = Static("", markup=False, id="parameter-help")
         self._editing = ""
-        self._said = ""
+        self._sentence = ""
 
     def compose(self) -> ComposeResult:
         yield self.table
@@ -278,7 +278,7 @@ class Parameters(Vertical):
 
     def _say(self, sentence: str) -> None:
         """Shows a sentence, cut to the room for it."""
-        self._said = sentence
+        self._sentence = sentence
         width, height = self.help_line.size
         said = sanitise(sentence, keep_newlines=False)
         lines = textwrap.wrap(said, width) if width and height else []
@@ -288,7 +288,7 @@ class Parameters(Vertical):
         self.help_line.update(said)
 
     def on_resize(self) -> None:
-        self.call_after_refresh(lambda: self._say(self._said))
+        self.call_after_refresh(lambda: self._say(self._sentence))
 
     def refuse(self, key: str, message: str) -> None:
         """Shows at the field why a value is refused."""
@@ -327,7 +327,7 @@ class Parameters(Vertical):
         event.stop()
         self.remove_class("-refused")
 
-    def on_value_input_left(self) -> None:
+    def on_value_input_cancelled(self) -> None:
         self.close()
 
     def close(self) -> None:

@@ -68,7 +68,7 @@ class Prompt(TextArea):
         self.replace(sanitise(text, tab="\t"), self.document.start, self.document.end)
         self.move_cursor(self.document.start if at_start else self.document.end)
 
-    def type(self, text: str) -> None:
+    def append(self, text: str) -> None:
         """Appends text that was typed or pasted elsewhere, and takes the focus."""
         self.focus()
         self.move_cursor(self.document.end)

@@ -37,8 +37,8 @@ STEPS = (
         "Try another way", "Press 2: the same prompt as a beam search. Every digit is a strategy.", "strategy"
     ),
     Step(
-        "Turn a knob",
-        "Press e, choose a parameter with ↑ and ↓, and turn it with ← and →; space shows what it does.",
+        "Change a parameter",
+        "Press e, choose a parameter with ↑ and ↓, and change it with ← and →; space shows what it does.",
         "parameter",
     ),
     Step(

@@ -97,7 +97,7 @@ class Turns(LinePanel, can_focus=True):
             if exchange.run is not None and exchange.run.active:
                 count, said = "", "writing …"
             else:
-                said = _one_line(exchange.shown) or "no answer"
+                said = _one_line(exchange.visible_answer) or "no answer"
             shown = fit_start(said, max(width - _LEAD - cell_len(count), 0))
             lines.append((("    model ", "turns--who"), (shown, style), (count, "turns--count")))
         at = 2 * self.chosen
