@@ -14,6 +14,7 @@ from edge_tui.bench import report
 from edge_tui.bench.job import BenchError, Job
 from edge_tui.bench.progress import Progress
 from edge_tui.bench.report import Column, Ledger
+from edge_tui.cli.messages import print_line
 from edge_tui.config.schema import QUANTIZATION, SCHEMA
 from edge_tui.decoders.base import ParamError
 from edge_tui.engine.port import Precision
@@ -57,8 +58,8 @@ def run(options: Options) -> int:
         status = 1
     _show(files, ledger, columns)
     if default is not None and ledger.rows:
-        said = f"Kept in {default}; edge-tui bench compare tells the ratios of two."
-        print(sanitise(said, keep_newlines=False), file=sys.stderr)
+        message = f"Kept in {default}; edge-tui bench compare tells the ratios of two."
+        print_line(message, sys.stderr)
     elif default is not None:
         default.unlink(missing_ok=True)
     return status or (0 if ledger.rows else 1)
@@ -319,7 +320,7 @@ def _show(files: Mapping[str, Path], ledger: Ledger, columns: Sequence[Column]) 
     if ledger.rows:
         print(sanitise("\n".join([report.plain(columns, ledger.rows), *remark])))
     for sentence in ledger.notes:
-        print(sanitise(sentence, keep_newlines=False), file=sys.stderr)
+        print_line(sentence, sys.stderr)
 
 
 _BENCHES: dict[str, tuple[Callable[[Options, Ledger], Sequence[Column] | None], Sequence[Column]]] = {
