@@ -102,7 +102,7 @@ class Run(RunState):
         transcript: Its tokens, from its beginning on.
         decoder: The strategy, as it was when the run began.
         uid: Its name in the history.
-        pieces: Texts of ids, for a run from the history; the engine's model may be another one.
+        token_strings: Texts of ids, for a run from the history; the engine's model may be another one.
         model: Name of the model that wrote it.
     """
 
@@ -113,7 +113,7 @@ class Run(RunState):
     transcript: Transcript | None = None
     decoder: Decoder | None = None
     uid: str = ""
-    pieces: Mapping[int, str] | None = None
+    token_strings: Mapping[int, str] | None = None
     model: str = ""
 
 

@@ -267,20 +267,20 @@ def _read(store: Store, run: int) -> StoredTurns:
     from edge_tui.history.restore import transcript_of
 
     found: StoredTurns = []
-    pieces: dict[str, dict[int, str]] = {}
+    token_strings: dict[str, dict[int, str]] = {}
     seen: set[int] = set()
     # A file from elsewhere may name itself as what came before.
     while run not in seen:
         seen.add(run)
         stored = store.load(run)
-        known = pieces.setdefault(stored.model, store.token_strings(stored.model))
+        known = token_strings.setdefault(stored.model, store.token_strings(stored.model))
         found.append((stored, transcript_of(stored), known))
         before = store.find(stored.entry.parent)
         run = before.id if before is not None else run
     return found
 
 
-def _run_of(stored: StoredRun, transcript: Transcript, pieces: dict[int, str]) -> Run:
+def _run_of(stored: StoredRun, transcript: Transcript, token_strings: dict[int, str]) -> Run:
     """Builds a screen's run from a stored one."""
     from edge_tui.history.restore import finished_of, started_of
 
@@ -289,7 +289,7 @@ def _run_of(stored: StoredRun, transcript: Transcript, pieces: dict[int, str]) -
     run.started, run.finished = started_of(stored), finished
     run.first_token = finished.time_to_first_token or None
     run.meter.total = finished.new_tokens
-    run.uid, run.model, run.pieces = stored.entry.uid, stored.model, pieces
+    run.uid, run.model, run.token_strings = stored.entry.uid, stored.model, token_strings
     return run
 
 

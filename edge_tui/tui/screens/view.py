@@ -193,9 +193,9 @@ class View(Screen[None]):
         return self.viewed or (self.session.written if refused else None) or run
 
     def texts_of(self, ids: Sequence[int]) -> list[str]:
-        pieces = self.current.pieces if self.current is not None else None
-        if pieces is not None:
-            return [pieces.get(each, f"id {each}") for each in ids]
+        texts = self.current.token_strings if self.current is not None else None
+        if texts is not None:
+            return [texts.get(each, f"id {each}") for each in ids]
         engine = self.session.engine
         return engine.decode(ids) if engine is not None else [""] * len(ids)
 
