@@ -23,15 +23,15 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 _FOREIGN = ("EDGE_TUI_", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "XDG_")
-_UNWANTED = ("NO_COLOR", "COLORTERM", "TEXTUAL", "COLUMNS", "LINES")
+_TERMINAL = ("NO_COLOR", "COLORTERM", "TEXTUAL", "COLUMNS", "LINES")
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home folder that every library believes in."""
+    """Makes an empty home folder and points every library to it."""
     folder = tmp_path_factory.mktemp("home")
     for name in list(os.environ):
-        if name.startswith(_FOREIGN) or name in _UNWANTED:
+        if name.startswith(_FOREIGN) or name in _TERMINAL:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(folder))
     for name, part in {"CONFIG": "config", "CACHE": "cache", "STATE": "state", "DATA": "data"}.items():
@@ -42,9 +42,9 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    wanted = [item for item in items if item.get_closest_marker("gpu")]
-    if wanted and not torch.cuda.is_available():
-        for item in wanted:
+    gpu_tests = [item for item in items if item.get_closest_marker("gpu")]
+    if gpu_tests and not torch.cuda.is_available():
+        for item in gpu_tests:
             item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU here"))
 
 

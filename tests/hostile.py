@@ -48,20 +48,20 @@ def write_files(folder: Path) -> None:
         each.mkdir(parents=True)
     (strategies / "evil.py").write_text(STRATEGY)
     (strategies / "broken\x1b[31m.py").write_text(f"raise ValueError({ONE_LINE!r})")
-    said = quoted(TEXT)
+    text = quoted(TEXT)
     (folder / "presets" / "evil.toml").write_text(
-        f"title = {said}\nsummary = {said}\nstrategy = {said}\nsystem = {said}\nstop = [{said}]\n"
-        f"prompt = {said}\nparameters.{said} = {said}\n"
+        f"title = {text}\nsummary = {text}\nstrategy = {text}\nsystem = {text}\nstop = [{text}]\n"
+        f"prompt = {text}\nparameters.{text} = {text}\n"
     )
-    (folder / "presets" / "bad.toml").write_text(f"{said} = 1\n")
+    (folder / "presets" / "bad.toml").write_text(f"{text} = 1\n")
     ladder = ", ".join(['"#808080"'] * 8)
     (folder / "themes" / "evil.toml").write_text(
-        f'title = {said}\n[colours]\nprimary = "#ff0000"\n[tokens]\nladder = [{ladder}]\n'
+        f'title = {text}\n[colours]\nprimary = "#ff0000"\n[tokens]\nladder = [{ladder}]\n'
     )
-    (folder / "themes" / "bad.toml").write_text(f"[colours]\n{said} = 1\n[tokens]\n")
+    (folder / "themes" / "bad.toml").write_text(f"[colours]\n{text} = 1\n[tokens]\n")
     (folder / "models" / "[red]\x1b[31m\u202e" / "config.json").write_text("{")
     (folder / "config.toml").write_text(
-        f"decoder_folders = [{quoted(str(strategies))}]\nsystem = {said}\nstop = [{said}]\nmode = {said}\n"
-        f"{said} = 1\n[models]\nfolders = [{quoted(str(folder / 'models'))}]\n[keys]\n{said} = {said}\n"
-        f"[parameters]\n{said} = {said}\n"
+        f"decoder_folders = [{quoted(str(strategies))}]\nsystem = {text}\nstop = [{text}]\nmode = {text}\n"
+        f"{text} = 1\n[models]\nfolders = [{quoted(str(folder / 'models'))}]\n[keys]\n{text} = {text}\n"
+        f"[parameters]\n{text} = {text}\n"
     )

@@ -1,4 +1,4 @@
-"""The Dockerfile and what reads it: what can be said without building anything."""
+"""The Dockerfile and its readers, without building anything."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def test_continuations_comments_and_variables_are_read() -> None:
 
 
 def test_only_a_debian_base_and_a_new_folder_are_taken(tmp_path: Path) -> None:
-    for text, said in (("FROM alpine", "debian"), ("FROM debian:bookworm", "new folder")):
-        with pytest.raises(checker.StepFailed, match=said):
+    for text, reason in (("FROM alpine", "debian"), ("FROM debian:bookworm", "new folder")):
+        with pytest.raises(checker.StepFailed, match=reason):
             list(checker.build(text, checker.Image(tmp_path), {}, ""))
 
 
@@ -74,12 +74,12 @@ def test_an_unknown_instruction_is_no_success(tmp_path: Path) -> None:
         (["edge-tui", "serve", "--port"], 8000),
     ],
 )
-def test_health_knows_what_the_container_does(command: list[str], port: int | None) -> None:
+def test_health_reads_the_port_from_the_command(command: list[str], port: int | None) -> None:
     assert health.port_of(command) == port
 
 
 @pytest.mark.parametrize(("status", "well"), [(200, True), (503, False)])
-def test_a_server_is_well_when_it_says_so(
+def test_health_is_the_answer_of_the_server(
     status: int, well: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Handler(http.server.BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""The generated documents are fresh, and what they are generated from is read rightly."""
+"""The generated documents are fresh, and their sources are read rightly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import tomli
 
 from edge_tui import decoders
-from edge_tui.bench.report import Ledger
+from edge_tui.bench.report import Results
 from tools import write_docs
 
 
@@ -19,7 +19,7 @@ def test_generated_documents_are_fresh() -> None:
         assert path.read_text(encoding="utf-8") == text, f"{path.name} is stale: write it anew with make docs"
 
 
-def test_every_strategy_and_parameter_is_told() -> None:
+def test_every_strategy_and_parameter_is_listed() -> None:
     text = write_docs.strategies()
     for decoder in decoders.Registry.load().strategies():
         assert f"\n## {decoder.name}\n" in text
@@ -27,7 +27,7 @@ def test_every_strategy_and_parameter_is_told() -> None:
     assert "https://arxiv.org/abs/1904.09751" in text
 
 
-def test_every_setting_is_told() -> None:
+def test_every_setting_is_listed() -> None:
     document = tomli.loads((write_docs.ROOT / "config.toml").read_text(encoding="utf-8"))
     rows = write_docs.settings()
     for key, value in document.items():
@@ -39,16 +39,16 @@ def test_every_setting_is_told() -> None:
             assert len(row.split("|")[3].strip()) > 5, f"config.toml does not say what {name} is"
 
 
-def test_kept_benches_become_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saved_benches_become_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write_docs, "MEASURED", tmp_path)
     assert write_docs.measured("figures") == "Not measured yet."
-    ledger = Ledger("figures", tmp_path / "figures-x.json")
-    ledger.head |= {
+    results = Results("figures", tmp_path / "figures-x.json")
+    results.head |= {
         "device_name": "A GPU",
         "date": "2030-01-02T03:04:05",
         "command": "edge-tui bench figures",
     }
-    ledger.head |= {"versions": {"torch": "9", "transformers": None}}
+    results.head |= {"versions": {"torch": "9", "transformers": None}}
     figure = {
         "figure": "speed",
         "value": 12.5,
@@ -57,11 +57,11 @@ def test_kept_benches_become_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "aim": "–",
         "verdict": "reached",
     }
-    ledger.head["figures"] = [figure, {**figure, "figure": "more", "value": None, "verdict": "not measured"}]
-    unknown = dict.fromkeys(("of_floor", "ratio", "peak", "setup"), math.nan)
+    results.head["figures"] = [figure, {**figure, "figure": "more", "value": None, "verdict": "not measured"}]
+    missing = dict.fromkeys(("of_floor", "ratio", "peak", "setup"), math.nan)
     known = {"model": "m", "precision": "int8", "strategy": "s", "who": "w", "step": 0.002}
-    ledger.rows.append({**known, "tokens_per_second": 500.0, "spread": 0.01, "first": 0.03, **unknown})
-    ledger.note("Something was in the way.")
+    results.rows.append({**known, "tokens_per_second": 500.0, "spread": 0.01, "first": 0.03, **missing})
+    results.note("Something was in the way.")
     text = write_docs.measured("figures")
     assert "A GPU, torch 9, 2030-01-02: `edge-tui bench figures`" in text
     assert "| speed | 12.500 × | ≥ 3 × | – | reached |" in text

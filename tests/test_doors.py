@@ -94,22 +94,22 @@ def test_no_command_prints_a_control_character(capsys: pytest.CaptureFixture[str
         except SystemExit as end:
             if end.code:
                 raise AssertionError(command) from end
-        said = "".join(capsys.readouterr())
-        assert not controls(said), (command, said)
-        if not said:
+        output = "".join(capsys.readouterr())
+        assert not controls(output), (command, output)
+        if not output:
             silent.append(command)
     assert silent == []
 
 
 @pytest.mark.usefixtures("files")
-def test_help_tells_of_a_strategy_whatever_its_title_holds(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_a_strategy_whatever_its_title_holds(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main.main(["run", "--help"])
     assert "  evil: ␛]52;c;" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("files")
-def test_a_run_with_hostile_settings_says_it_safely() -> None:
+def test_a_run_with_hostile_settings_reports_them_safely() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "edge_tui", "run", TEXT, "--strategy", "evil", "--max-new-tokens", "3"],
         capture_output=True,

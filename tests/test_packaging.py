@@ -77,8 +77,8 @@ def test_every_dependency_is_pinned_within_its_bounds() -> None:
     project = tomli.loads((ROOT / "pyproject.toml").read_text())["project"]
     pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split())
     pins = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pins.items()}
-    wanted = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
-    for requirement in wanted:
+    requirements = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
+    for requirement in requirements:
         found = re.fullmatch(r"([\w.-]+)(?:\[\w+\])?(?:>=([\d.]+))?(?:;.*)?", requirement)
         assert found, requirement
         if found[1] == project["name"]:  # one of its own extras

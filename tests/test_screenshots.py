@@ -14,8 +14,8 @@ from tools.take_screenshot import DOCS, PICTURES, settings_of, take
 TEXT = re.compile(r'<text class="[^"]*" x="([\d.]+)" y="([\d.]+)"[^>]*>(.*?)</text>')
 
 
-def said(picture: Path) -> list[str]:
-    """The first line, every panel's title, and the line of keys: what a machine's speed does not change."""
+def fixed_text(picture: Path) -> list[str]:
+    """Reads what a machine does not change: the first line, every panel's title, and the line of keys."""
     rows: dict[float, list[tuple[float, str]]] = defaultdict(list)
     for x, y, text in TEXT.findall(picture.read_text(encoding="utf-8")):
         rows[float(y)].append((float(x), html.unescape(text).replace("\xa0", " ")))
@@ -28,6 +28,6 @@ def said(picture: Path) -> list[str]:
 @pytest.mark.parametrize("name", PICTURES)
 async def test_a_picture_is_of_this_app(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
-    fresh = said(await take(name, settings_of(name), PICTURES[name][2], tmp_path))
+    fresh = fixed_text(await take(name, settings_of(name), PICTURES[name][2], tmp_path))
     assert len(fresh) > 5
-    assert said(DOCS / f"{name}.svg") == fresh, "take the pictures anew: make screenshots"
+    assert fixed_text(DOCS / f"{name}.svg") == fresh, "take the pictures anew: make screenshots"

@@ -1,4 +1,4 @@
-"""An error in a user's strategy is told by run, serve and history; the screen has tests of its own."""
+"""run, serve and history report an error in a user's strategy; the screen has tests of its own."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ BREAKS = {
 
 @pytest.fixture(params=BREAKS)
 def broken(request: pytest.FixtureRequest, home: Path) -> Iterator[tuple[str, int]]:
-    """A file of the user's own folder, the sentence that tells of it, and the tokens before."""
+    """Writes a file to the user's folder; gives the sentence of its error, and the tokens before."""
     text, sentence, count = BREAKS[request.param]
     file = home / "config" / "edge-tui" / "decoders" / "mine.py"
     file.parent.mkdir(parents=True)
@@ -77,15 +77,13 @@ def test_serve(broken: tuple[str, int], server: Running) -> None:
     error = answer.json()["error"]
     assert error["message"].startswith(sentence)
     assert (error["type"], error["code"]) == ("server_error", "strategy_error")
-    told = server.stream("/infer/stream", body)
-    assert [kind for kind, _ in told].count("token") == count
-    assert told[-1][0] == "error"
-    assert told[-1][1]["error"] == error
+    events = server.stream("/infer/stream", body)
+    assert [kind for kind, _ in events].count("token") == count
+    assert events[-1][0] == "error"
+    assert events[-1][1]["error"] == error
 
 
-def test_a_strategy_that_cannot_be_read_is_told_by_name(
-    home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_strategy_that_cannot_be_read_is_named(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = home / "mine.py"
     file.write_text(TEXT.replace("summary", "sumary"))
     try:

@@ -50,7 +50,7 @@ def test_holds_the_program_and_its_data_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.partition("/")[0] for name in names}
     assert tops == {"edge_tui", f"edge_tui-{__version__}.dist-info"}
-    wanted = {
+    expected = {
         "edge_tui/_data/config.toml",
         "edge_tui/py.typed",
         "edge_tui/tui/app.tcss",
@@ -60,7 +60,7 @@ def test_holds_the_program_and_its_data_and_nothing_else(wheel: Path) -> None:
         *(f"edge_tui/demo/{role}/model.safetensors" for role in ("expert", "amateur")),
         *(f"edge_tui/demo/{role}/tokenizer.json" for role in ("expert", "amateur")),
     }
-    assert wanted <= set(names), wanted - set(names)
+    assert expected <= set(names), expected - set(names)
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 
 

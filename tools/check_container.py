@@ -1,15 +1,15 @@
-"""Execute the Dockerfile's steps one by one in a clean root, where no container engine runs.
+"""Executes the Dockerfile's steps one by one in a clean root, where no container engine runs.
 
     python tools/check_container.py ROOT [--bind DIR …] [--build-arg NAME=VALUE …]
 
-What it does, and nothing else: `debootstrap` makes a minimal Debian of the suite that `FROM debian:SUITE…`
+`debootstrap` makes a minimal Debian of the suite that `FROM debian:SUITE…`
 names in ROOT, which must not exist; each `RUN` is a shell inside it (`unshare`, `chroot`; its environment is
 `ENV` and `ARG` and no more); each `COPY` copies from this checkout what `.dockerignore` lets through. Then,
 as the Dockerfile's user, with its entry point as the first process of a namespace of its own: `--version`,
 `run` with a prompt, the workbench in a pseudo-terminal, and `serve` until the health check passes and TERM
 ends it.
 
-What it does not show: layers, caching, the image's size, a base other than Debian (the CUDA one), and GPUs.
+It does not check layers, caching, the image's size, a base other than Debian (the CUDA one), and GPUs.
 It needs root, debootstrap, and whatever network the steps need; `--bind` shows a folder of this machine
 inside (a local package index, a certificate), and variables named PIP_* are passed on.
 """
@@ -39,12 +39,12 @@ _SUITE = re.compile(r"debian:(\w+?)(?:-slim)?")
 
 
 class StepFailed(Exception):
-    """A step ended with an error; one sentence."""
+    """Signals a step that ended with an error; one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One line of a Dockerfile, continuations joined."""
+    """Holds one line of a Dockerfile, continuations joined."""
 
     name: str
     words: str
@@ -70,25 +70,25 @@ def parse(text: str) -> list[Instruction]:
 
 
 def expand(text: str, variables: Mapping[str, str]) -> str:
-    """Replaces `$NAME` and `${NAME}`; what is not known is empty."""
+    """Replaces `$NAME` and `${NAME}`; an unknown name is empty."""
     return _VARIABLE.sub(lambda found: variables.get(found[1] or found[2], ""), text)
 
 
 def ignored(path: str, patterns: Sequence[str]) -> bool:
-    """Whether .dockerignore keeps a path of the context out; the last pattern that fits decides."""
+    """Tells whether .dockerignore leaves a path of the context out; the last pattern that fits decides."""
     result = False
     for pattern in patterns:
-        wanted = pattern.removeprefix("!").strip("/")
+        glob = pattern.removeprefix("!").strip("/")
         parents = [path, *(str(parent) for parent in Path(path).parents if str(parent) != ".")]
-        tail = wanted.removeprefix("**/")
-        if any(wanted == "**" or fnmatch(part, wanted) or fnmatch(Path(part).name, tail) for part in parents):
+        tail = glob.removeprefix("**/")
+        if any(glob == "**" or fnmatch(part, glob) or fnmatch(Path(part).name, tail) for part in parents):
             result = not pattern.startswith("!")
     return result
 
 
 @dataclass
 class Image:
-    """What the instructions so far have made of a root.
+    """Holds a root and what the instructions so far have set.
 
     Attributes:
         root: The folder.
@@ -111,7 +111,7 @@ class Image:
     health: list[str] = field(default_factory=list)
 
     def command(self, words: Sequence[str], user: str = "root") -> list[str]:
-        """A command of this machine that runs another inside, as the first process of its own namespace."""
+        """Makes a command that runs another one inside, as the first process of its own namespace."""
         root = shlex.quote(str(self.root))
         mounts = [f"mount -t proc proc {root}/proc", f"mount --rbind /dev {root}/dev"]
         for bind in self.binds:
@@ -122,17 +122,17 @@ class Image:
         return ["unshare", "--mount", "--pid", "--fork", "--kill-child", "/bin/sh", "-c", script]
 
     def variables(self, *, building: bool) -> dict[str, str]:
-        """The environment inside."""
+        """Makes the environment inside."""
         home = "/root" if self.user == "root" else f"/home/{self.user}"
-        told = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
-        return {"HOME": home, **self.environment, **({**told, **self.arguments} if building else {})}
+        pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+        return {"HOME": home, **self.environment, **({**pip, **self.arguments} if building else {})}
 
 
-def build(text: str, image: Image, given: Mapping[str, str], mirror: str) -> Iterator[str]:
-    """Executes the instructions, and says what each was.
+def build(text: str, image: Image, arguments: Mapping[str, str], mirror: str) -> Iterator[str]:
+    """Executes the instructions and yields a line about each.
 
     Raises:
-        StepFailed: one did not work, or is none that this knows.
+        StepFailed: one did not work, or is not known here.
     """
     before: dict[str, str] = {}
     based = False
@@ -142,7 +142,7 @@ def build(text: str, image: Image, given: Mapping[str, str], mirror: str) -> Ite
         known = {**image.arguments, **image.environment} if based else before
         if step.name == "ARG":
             name, _, default = step.words.partition("=")
-            value = given.get(name, before.get(name, expand(default, known)))
+            value = arguments.get(name, before.get(name, expand(default, known)))
             (image.arguments if based else before)[name] = value
         elif step.name == "FROM":
             _bootstrap(expand(step.words, known), image.root, mirror)
@@ -192,8 +192,8 @@ def _run(image: Image, words: Sequence[str], user: str, what: str) -> str:
         stdin=subprocess.DEVNULL,
     )
     if done.returncode:
-        said = f"{done.stdout[-800:]}\n{done.stderr[-800:]}".strip()
-        raise StepFailed(f"{what} ended with {done.returncode}:\n{said}")
+        output = f"{done.stdout[-800:]}\n{done.stderr[-800:]}".strip()
+        raise StepFailed(f"{what} ended with {done.returncode}:\n{output}")
     return done.stdout
 
 
@@ -216,7 +216,7 @@ def _copy(words: Sequence[str], root: Path, patterns: Sequence[str]) -> None:
 
 
 def use(image: Image) -> Iterator[str]:
-    """Does with the image what people do, as its user, and says what came of it.
+    """Runs the image's commands as its user and yields a line about each.
 
     Raises:
         StepFailed: something did not work.
@@ -237,7 +237,7 @@ def use(image: Image) -> Iterator[str]:
 
 
 def _workbench(image: Image) -> float:
-    """Seconds to the first frame."""
+    """Measures the seconds to the first frame."""
     began = time.monotonic()
     child, master = pty.fork()
     if child == 0:
@@ -264,7 +264,7 @@ def _workbench(image: Image) -> float:
 
 
 def _serve(image: Image) -> float:
-    """Seconds until the health check passes."""
+    """Measures the seconds until the health check passes."""
     began = time.monotonic()
     server = subprocess.Popen(
         image.command([*image.entry, "serve"], image.user),
@@ -296,7 +296,7 @@ def _serve(image: Image) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Build and use it; 0 if everything worked."""
+    """Builds and uses the image; 0 if everything worked."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -308,11 +308,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if os.geteuid() or shutil.which("debootstrap") is None:
         print("This needs root and debootstrap (apt-get install debootstrap).", file=sys.stderr)
         return 2
-    given = dict(pair.partition("=")[::2] for pair in arguments.build_arg)
+    build_arguments = dict(pair.partition("=")[::2] for pair in arguments.build_arg)
     image = Image(arguments.root.absolute(), tuple(arguments.bind))
     try:
         for line in build(
-            (CONTEXT / "Dockerfile").read_text(encoding="utf-8"), image, given, arguments.mirror
+            (CONTEXT / "Dockerfile").read_text(encoding="utf-8"), image, build_arguments, arguments.mirror
         ):
             print(line, flush=True)
         for line in use(image):

@@ -1,4 +1,4 @@
-"""Put the screens of the app on one sheet, `docs/screens.svg`: part of `make screenshots`.
+"""Puts the screens of the app on one sheet, `docs/screens.svg`: part of `make screenshots`.
 
 The pictures are those that `tests/tui/test_screens.py` and `test_kept_screens.py` hold the app to, so the
 sheet shows what was tested.
@@ -38,7 +38,7 @@ GAP = 40
 
 
 def sheet() -> str:
-    """The sheet as SVG; its width follows the page that shows it."""
+    """Draws the sheet as SVG; its width follows the page that shows it."""
     drawn: list[str] = []
     width = height = 0.0
     for number, (test, look, name) in enumerate(SHOWN):

@@ -1,4 +1,4 @@
-"""Take the pictures of `docs/` from the app at work: `make screenshots`.
+"""Takes the pictures of `docs/` from the running app: `make screenshots`.
 
 The real app on the demo pair and this machine's processor: a prompt is typed and run, and Textual exports
 what is on the screen as SVG. Text, colours and layout are the same every time; the gauge shows this machine.
@@ -21,7 +21,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 SIZE = (120, 34)
 PROMPT = "class Stack:\n    def __init__(self"
 PATIENCE = 60.0
-"""Seconds until something that should appear is given up."""
+"""Seconds to wait for something to appear."""
 
 PICTURES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "workbench": ("top_p", 150, ("n", "n", "n", "i")),
@@ -65,7 +65,7 @@ async def take(name: str, settings: Settings, keys: tuple[str, ...], folder: Pat
 
 
 def settings_of(name: str) -> Settings:
-    """What a picture's run is told."""
+    """Makes the settings of a picture's run."""
     from edge_tui.config.settings import COMMON, Settings
 
     strategy, tokens, _ = PICTURES[name]
@@ -80,7 +80,7 @@ def settings_of(name: str) -> Settings:
 
 
 def main() -> None:
-    """Take all pictures."""
+    """Takes all pictures."""
     os.environ.pop("NO_COLOR", None)
     for name, (_, _, keys) in PICTURES.items():
         print(asyncio.run(take(name, settings_of(name), keys)))

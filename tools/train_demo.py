@@ -1,4 +1,4 @@
-"""Train, export and evaluate the demo pair: two small language models of Python source.
+"""Trains, exports and evaluates the demo pair: two small language models of Python source.
 
 ``edge_tui/demo/expert`` and ``edge_tui/demo/amateur`` are ordinary Llama checkpoints that share
 one tokenizer. They are trained from nothing but the Python standard library's own source, so the
@@ -57,10 +57,10 @@ CONTEXT = 2048
 ROPE_THETA = 10_000.0
 NORM_EPS = 1e-5
 
-# A newline and the indentation after it are one piece: a block opens in a single decision. They
+# A newline and the indentation after it are one token: a block opens in a single decision. They
 # are never glued to the colon before them, so a prompt may end in ``def f(n):``. One leading
 # symbol joins a word (``.append``, ``_name``), which suits dotted and snake_case names.
-PIECES = r"[^\s\p{L}\p{N}]?\p{L}+| \p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+[ \t]*|\s+(?!\S)|\s+"
+TOKEN_PATTERN = r"[^\s\p{L}\p{N}]?\p{L}+| \p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+[ \t]*|\s+(?!\S)|\s+"
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,13 @@ SHAPES = {
 
 
 def split_of(relative: str) -> Split:
-    """Say which split a file belongs to, by its path under ``Lib``."""
+    """Tells which split a file belongs to, by its path under ``Lib``."""
     bucket = int.from_bytes(hashlib.sha256(relative.encode()).digest()[:4]) % 1000
     return "heldout" if bucket < 25 else "validation" if bucket < 35 else "train"
 
 
 def corpus(lib: Path, split: Split) -> Iterator[tuple[str, str]]:
-    """Yield ``(path, text)`` for the files of one split, in path order."""
+    """Yields ``(path, text)`` for the files of one split, in path order."""
     seen: set[bytes] = set()
     for path in sorted(lib.rglob("*.py")):
         relative = path.relative_to(lib).as_posix()
@@ -115,14 +115,14 @@ def corpus(lib: Path, split: Split) -> Iterator[tuple[str, str]]:
 
 
 def prepare(lib: Path, work: Path) -> None:
-    """Train the tokenizer, and write it and the token arrays into ``work``."""
+    """Trains the tokenizer, and writes it and the token arrays into ``work``."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     work.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(PIECES), "isolated"),
+            pre_tokenizers.Split(Regex(TOKEN_PATTERN), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -181,7 +181,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(shape.dropout)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Apply attention and the feed-forward layer, each around a residual connection."""
+        """Applies attention and the feed-forward layer, each around a residual connection."""
 
         def heads(name: str) -> Tensor:
             flat = cast("Tensor", self.self_attn[name](h))
@@ -225,7 +225,7 @@ class LanguageModel(nn.Module):
                 nn.init.normal_(parameter, std=std)
 
     def logits(self, ids: Tensor) -> Tensor:
-        """Score every next token for each position of ``ids`` (batch, length)."""
+        """Scores every next token for each position of ``ids`` (batch, length)."""
         x = self.dropout(self.embed_tokens(ids))
         cos, sin = self.cos[: ids.shape[1]], self.sin[: ids.shape[1]]
         for layer in self.layers:
@@ -233,7 +233,7 @@ class LanguageModel(nn.Module):
         return F.linear(self.norm(x), self.embed_tokens.weight)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Return the mean cross-entropy, in nats, of ``ids[:, 1:]`` given what comes before."""
+        """Computes the mean cross-entropy, in nats, of ``ids[:, 1:]`` given what comes before."""
         logits = self.logits(ids[:, :-1])
         return F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
 
@@ -242,7 +242,7 @@ class LanguageModel(nn.Module):
 
 
 def optimizers(model: LanguageModel, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks, AdamW for the embedding and the norms."""
+    """Makes Muon for the matrices inside the blocks, AdamW for the embedding and the norms."""
     matrices = [p for p in model.layers.parameters() if p.ndim == 2]
     vectors = [p for p in model.parameters() if p.ndim == 1]
     muon = torch.optim.Muon(matrices, lr=rate, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
@@ -254,13 +254,13 @@ def optimizers(model: LanguageModel, rate: float) -> list[torch.optim.Optimizer]
 
 
 def schedule(progress: float) -> float:
-    """Return the learning-rate factor: a short warm-up, a plateau, then a slide to zero."""
+    """Computes the learning-rate factor: a short warm-up, a plateau, then a slide to zero."""
     return max(0.0, min(1.0, progress / 0.01, (1 - progress) / 0.6))
 
 
 @torch.no_grad()
 def validate(model: LanguageModel, ids: Tensor, size: int, precision: Any) -> float:
-    """Return rough bits per byte over consecutive windows (``evaluate`` is the exact measure)."""
+    """Computes rough bits per byte over consecutive windows (``evaluate`` is the exact measure)."""
     model.eval()
     nats = 0.0
     for begin in range(0, len(ids) - 1, CONTEXT):
@@ -272,7 +272,7 @@ def validate(model: LanguageModel, ids: Tensor, size: int, precision: Any) -> fl
 
 
 def train(name: str, work: Path, out: Path, minutes: float, batch: int, rate: float) -> None:
-    """Train one model until its share of the time is used up, then export its best weights."""
+    """Trains one model until its share of the time is used up, then exports its best weights."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     shape, budget = SHAPES[name], SHAPES[name].time_share * minutes * 60
     torch.manual_seed(0)
@@ -300,9 +300,8 @@ def train(name: str, work: Path, out: Path, minutes: float, batch: int, rate: fl
 
     previous, next_report = time.monotonic(), spent
     while spent < budget:
-        for opt in opts:
-            for group in opt.param_groups:
-                group["lr"] = rate * schedule(spent / budget)
+        for group in (group for opt in opts for group in opt.param_groups):
+            group["lr"] = rate * schedule(spent / budget)
         starts = torch.randint(len(ids) - CONTEXT, (batch, 1), device=device)
         with precision:
             loss = compiled(ids[starts + offsets].long())
@@ -335,7 +334,7 @@ def train(name: str, work: Path, out: Path, minutes: float, batch: int, rate: fl
 
 
 def export(name: str, weights: dict[str, Tensor], tokenizer: Path, out: Path) -> None:
-    """Write one model as a Hugging Face folder with weights in bfloat16."""
+    """Writes one model as a Hugging Face folder with weights in bfloat16."""
     from safetensors.torch import save_file
 
     out.mkdir(parents=True, exist_ok=True)
@@ -379,7 +378,7 @@ def export(name: str, weights: dict[str, Tensor], tokenizer: Path, out: Path) ->
 
 
 def load(folder: Path) -> tuple[Any, Any]:
-    """Load an exported checkpoint and its tokenizer, computing in float32."""
+    """Loads an exported checkpoint and its tokenizer, computing in float32."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -387,12 +386,12 @@ def load(folder: Path) -> tuple[Any, Any]:
 
 
 def encode(tokenizer: Any, text: str) -> Tensor:
-    """Return the tokens of a whole file, after an end-of-text token."""
+    """Encodes the tokens of a whole file, after an end-of-text token."""
     return torch.tensor([tokenizer.eos_token_id, *tokenizer(text, verbose=False)["input_ids"]])
 
 
 def runs(ids: Tensor, length: int = 24) -> Tensor:
-    """Return a 64-bit hash of every run of ``length`` consecutive tokens."""
+    """Computes a 64-bit hash of every run of ``length`` consecutive tokens."""
     count = max(0, len(ids) - length + 1)
     hashes = torch.zeros(count, dtype=torch.int64)
     for offset in range(length):
@@ -401,7 +400,7 @@ def runs(ids: Tensor, length: int = 24) -> Tensor:
 
 
 def distinct(lib: Path, tokenizer: Any, texts: Sequence[str]) -> list[str]:
-    """Keep the texts that share under 2 % of their token runs with the training files.
+    """Keeps the texts that share under 2 % of their token runs with the training files.
 
     The library repeats itself (licence headers, sibling modules, copied tests), so holding out
     whole files does not by itself hold out all they say.
@@ -413,7 +412,7 @@ def distinct(lib: Path, tokenizer: Any, texts: Sequence[str]) -> list[str]:
 
 @torch.no_grad()
 def bits_per_byte(model: Any, tokenizer: Any, texts: Sequence[str]) -> float:
-    """Return the model's code length of ``texts`` in bits, per byte of UTF-8.
+    """Computes the model's code length of ``texts`` in bits, per byte of UTF-8.
 
     Every text is scored whole, after an end-of-text token. Windows overlap by half, so past the
     first window each token is predicted from at least half a context.
@@ -433,7 +432,7 @@ def bits_per_byte(model: Any, tokenizer: Any, texts: Sequence[str]) -> float:
 
 
 def evaluate(lib: Path, out: Path, limit: int | None, only_distinct: bool) -> None:
-    """Print the bits per byte of both models on the held-out files."""
+    """Prints the bits per byte of both models on the held-out files."""
     texts = [text for _, text in corpus(lib, "heldout")][:limit]
     if only_distinct:
         texts = distinct(lib, load(out / "expert")[1], texts)
@@ -445,7 +444,7 @@ def evaluate(lib: Path, out: Path, limit: int | None, only_distinct: bool) -> No
 
 
 def sample(out: Path, prompt: str, tokens: int) -> None:
-    """Print each model's greedy and one sampled continuation of ``prompt``."""
+    """Prints each model's greedy and one sampled continuation of ``prompt``."""
     for name in ("expert", "amateur"):
         model, tokenizer = load(out / name)
         inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
@@ -458,7 +457,7 @@ def sample(out: Path, prompt: str, tokens: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command."""
+    """Runs one command."""
     description, _, details = (__doc__ or "").partition("\n")
     parser = argparse.ArgumentParser(
         description=description,

@@ -154,9 +154,9 @@ def measured(kind: str) -> str:
             rows = [
                 row for row in result["figures"] if row["value"] is not None or row["figure"] not in found
             ]
-        parts.append(report.markdown(TABLES[kind], rows))
+        parts.append(report.markdown_table(TABLES[kind], rows))
         if kind == "figures":
-            parts.append(report.markdown(report.SPEED, result["rows"]))
+            parts.append(report.markdown_table(report.SPEED, result["rows"]))
         parts += [result["remark"]] if "remark" in result else []
         parts += ["\n".join(f"- {note}" for note in result["notes"])] if result["notes"] else []
     return "\n\n".join(parts) or "Not measured yet."

@@ -1,4 +1,4 @@
-"""`edge-tui bench compare A B`: what changed from one bench to another, as ratios."""
+"""Compares the results of two benches, as ratios: `edge-tui bench compare A B`."""
 
 from __future__ import annotations
 
@@ -19,32 +19,34 @@ _MEASURES = {
     "perplexity": "perplexity",
     "f1": "F1",
 }
-"""What is compared, by field."""
+"""Titles of the fields that are compared."""
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """A kept bench."""
+class Saved:
+    """Holds the results in a bench's file."""
 
     title: str
     head: Mapping[str, Any]
     rows: Sequence[Mapping[str, Any]]
 
 
-def read(file: Path) -> Run:
-    """Reads what a bench kept.
+def read(file: Path) -> Saved:
+    """Reads a bench's file.
 
     Raises:
         BenchError: it is no such file.
     """
     try:
         whole = json.loads(file.read_text(encoding="utf-8"))
-        return Run(file.name, whole, [dict(row) for row in whole["rows"]])
+        return Saved(file.name, whole, [dict(row) for row in whole["rows"]])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BenchError(f"{file} is no kept bench ({error}); give a file that a bench kept.") from error
+        raise BenchError(
+            f"{file} has no results of a bench ({error}); give a file that --json has written."
+        ) from error
 
 
-def compare(a: Run, b: Run) -> tuple[list[dict[str, Any]], list[str]]:
+def compare(a: Saved, b: Saved) -> tuple[list[dict[str, Any]], list[str]]:
     """Pairs the rows of two benches.
 
     Returns:
@@ -55,21 +57,21 @@ def compare(a: Run, b: Run) -> tuple[list[dict[str, Any]], list[str]]:
         for field in ("bench", "device_name", "prompts_sha256")
         if a.head.get(field) != b.head.get(field)
     ]
-    theirs = {_key(row): row for row in b.rows}
+    rows_of_b = {_key(row): row for row in b.rows}
     pairs = []
     for row in a.rows:
-        other = theirs.pop(_key(row), None)
+        other = rows_of_b.pop(_key(row), None)
         if other is None:
             notes.append(f"Only {a.title} has {_title(row)}.")
             continue
         ratios = {name: _ratio(row.get(name), other.get(name)) for name in _MEASURES}
         pairs.append({"title": _title(row), **ratios, "a": row, "b": other})
-    notes += [f"Only {b.title} has {_title(row)}." for row in theirs.values()]
+    notes += [f"Only {b.title} has {_title(row)}." for row in rows_of_b.values()]
     return pairs, notes
 
 
 def columns(pairs: Sequence[Mapping[str, Any]]) -> list[Column]:
-    """The table's columns: those that any pair has."""
+    """Makes the table's columns: those that any pair has."""
     found = [name for name in _MEASURES if any(pair[name] is not None for pair in pairs)]
     return [
         Column("", lambda r: r["title"], right=False),

@@ -1,4 +1,4 @@
-"""The engine as a contestant: what the workbench, `run` and the server use, without a screen."""
+"""Runs benchmark jobs on the engine that the workbench, `run` and the server use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_tui.bench.job import BenchError, Job, Timing
 from edge_tui.bench.random_models import RandomWeights
-from edge_tui.bench.roofline import step_cache, step_weights
+from edge_tui.bench.roofline import kv_bytes_per_step, weight_bytes_per_step
 from edge_tui.engine import events
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
@@ -29,75 +29,72 @@ _LETTERS = "etaoinshrdlucmfwypvbgk"
 
 
 @dataclass(slots=True)
-class Facts:
-    """What is known of a loaded model without holding its weights."""
+class ModelFacts:
+    """Describes a loaded model without holding its weights."""
 
     info: ModelInfo
     config: Mapping[str, Any]
     tokenizer: Tokenizer
     context: int
-    making: float
-    """Seconds that making random weights took; NaN where they were read."""
+    weights_seconds: float
+    """Spent making random weights; NaN where they were read."""
 
 
 @dataclass(slots=True)
-class Ours:
-    """A running engine.
+class EdgeRunner:
+    """Submits requests to an engine and waits for their end.
 
     Attributes:
         specs: Model by role.
-        invented: Names of the models whose weights are random.
+        random_weights: Names of the models whose weights are random.
         facts: By model name, once it was loaded.
-        load_seconds: By role, of the latest load.
-        endless: Whether texts go on for as long as they are told to, whatever the model says.
+        ignore_eos: Whether texts have the full number of tokens, whatever the model says.
         text: Of the latest run's first row, or its answer.
         steps: Of the latest run; a beam search's answer may be shorter.
-        read: What the latest run told of its prompt, if it was asked to.
-        notices: What the engine remarked during the latest run.
+        prompt_read: Log-probabilities of the latest run's prompt, if it was to return them.
+        notices: Messages of the latest run.
     """
 
     specs: dict[str, ModelSpec]
-    invented: frozenset[str] = frozenset()
-    name: str = NAME
-    facts: dict[str, Facts] = field(default_factory=dict)
-    load_seconds: dict[str, float] = field(default_factory=dict)
-    endless: bool = True
+    random_weights: frozenset[str] = frozenset()
+    facts: dict[str, ModelFacts] = field(default_factory=dict)
+    ignore_eos: bool = True
     text: str = ""
     steps: int = 0
-    read: events.PromptRead | None = None
+    prompt_read: events.PromptRead | None = None
     notices: list[str] = field(default_factory=list)
     _engine: LocalEngine = field(init=False)
-    _present: set[ModelSpec] = field(default_factory=set)
+    _loaded: set[ModelSpec] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._engine = LocalEngine(dict(self.specs), self._load)
 
-    def load(self, role: str = "model") -> Facts:
+    def load(self, role: str = "model") -> ModelFacts:
         """Loads a role's model and waits for it.
 
         Raises:
             BenchError: it cannot be loaded.
         """
         spec = self.specs[role]
-        if spec not in self._present:
+        if spec not in self._loaded:
             self._engine.load(role)
             self._wait(events.Loaded)
-            self._present.add(spec)
+            self._loaded.add(spec)
         return self.facts[spec.name]
 
     def unload(self, role: str = "model") -> None:
         """Frees a role's model and waits until it is gone."""
         self._engine.unload(role)
         self._wait(events.Unloaded)
-        self._present.discard(self.specs[role])
+        self._loaded.discard(self.specs[role])
 
-    def run(self, job: Job, ids: Sequence[int]) -> Timing:
-        """Decodes a job after a prompt of these ids, as a user would.
+    def decode(self, job: Job, ids: Sequence[int]) -> Timing:
+        """Decodes a job after a prompt of these ids.
 
         Raises:
-            BenchError: the engine says why not.
+            BenchError: the engine refuses or fails.
         """
-        end = self.ask(
+        end = self.generate(
             Request(
                 prompt="",
                 ids=tuple(ids),
@@ -110,11 +107,11 @@ class Ours:
         )
         return Timing(end.time_to_first_token, end.seconds, self.steps, len(ids))
 
-    def ask(self, request: Request) -> events.Finished:
+    def generate(self, request: Request) -> events.Finished:
         """Runs any request to its end; its text is in `text` then.
 
         Raises:
-            BenchError: the engine says why not.
+            BenchError: the engine refuses or fails.
         """
         self.notices.clear()
         self._engine.submit(request)
@@ -123,23 +120,23 @@ class Ours:
         return end
 
     def score(self, ids: Sequence[int]) -> Sequence[float]:
-        """The log-probability of each of a text's tokens, in nats; NaN for the first.
+        """Computes the log-probability of each of a text's tokens, in nats; NaN for the first.
 
         Raises:
-            BenchError: the engine says why not.
+            BenchError: the engine refuses or fails.
         """
-        self.ask(Request(prompt="", ids=tuple(ids), strategy="greedy", max_length=0, prompt_logps=True))
-        assert self.read is not None
-        logps: list[float] = self.read.logp.tolist()
+        self.generate(Request(prompt="", ids=tuple(ids), strategy="greedy", max_length=0, prompt_logps=True))
+        assert self.prompt_read is not None
+        logps: list[float] = self.prompt_read.logp.tolist()
         return logps
 
-    def floor_bytes(self, roles: tuple[str, ...], job: Job, rows: int) -> float:
-        """Bytes that a step has to read, all its models together."""
+    def step_bytes(self, roles: tuple[str, ...], job: Job, rows: int) -> float:
+        """Counts the bytes that a step has to read, all its models together."""
         total = 0.0
         for role in roles:
             fact = self.facts[self.specs[role].name]
-            total += step_weights(fact.info, fact.config)
-            total += step_cache(fact.info, job.prompt, job.tokens, rows)
+            total += weight_bytes_per_step(fact.info, fact.config)
+            total += kv_bytes_per_step(fact.info, job.prompt, job.tokens, rows)
         return total
 
     def close(self) -> None:
@@ -147,10 +144,10 @@ class Ours:
         self._engine.close(timeout=30.0)
 
     def _load(self, spec: ModelSpec, *callbacks: Any) -> LoadedModel:
-        loaded, making = load(spec, *callbacks, invented=spec.name in self.invented)
+        loaded, seconds = load(spec, *callbacks, random_weights=spec.name in self.random_weights)
         info, config = loaded.model.info, loaded.checkpoint.config
-        self.facts[spec.name] = Facts(info, config, loaded.tokenizer, loaded.context, making)
-        return replace(loaded, checkpoint=unending(loaded.checkpoint)) if self.endless else loaded
+        self.facts[spec.name] = ModelFacts(info, config, loaded.tokenizer, loaded.context, seconds)
+        return replace(loaded, checkpoint=without_eos(loaded.checkpoint)) if self.ignore_eos else loaded
 
     def _wait(self, kind: type[Any]) -> Any:
         """Takes events until one of this kind comes.
@@ -161,14 +158,12 @@ class Ours:
         while True:
             for event in self._engine.poll():
                 match event:
-                    case events.Loaded():
-                        self.load_seconds[event.role] = event.seconds
                     case events.Started():
                         self.text, self.steps = "", 0
                     case events.Noticed():
                         self.notices.append(event.message)
                     case events.PromptRead():
-                        self.read = event
+                        self.prompt_read = event
                     case events.TokenBatch():
                         self.steps = max(self.steps, int(event.step[-1]) + 1)
                         pairs = zip(event.row.tolist(), event.text, strict=True)
@@ -178,7 +173,7 @@ class Ours:
                 if isinstance(event, kind):
                     return event
             if not self._engine.alive():
-                raise BenchError("The engine stopped without saying why.")
+                raise BenchError("The engine stopped without an error.")
             time.sleep(_POLL)
 
 
@@ -187,12 +182,12 @@ def load(
     progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     *,
-    invented: bool,
+    random_weights: bool,
 ) -> tuple[LoadedModel, float]:
-    """The loader of every user; an invented model's weights are made instead of read.
+    """Loads a model as the engine does, or with random weights in place of the file's.
 
     Returns:
-        The model, and the seconds that making its weights took: NaN where they were read.
+        The model, and the seconds spent on making random weights: NaN where they were read.
     """
     from edge_tui.engine.models import loader
 
@@ -202,12 +197,12 @@ def load(
         made.append(RandomWeights(*arguments))
         return made[-1]
 
-    loaded = loader.load(spec, progress, cancelled, weights_from if invented else None)
+    loaded = loader.load(spec, progress, cancelled, weights_from if random_weights else None)
     return loaded, made[-1].seconds if made else nan
 
 
-def unending(checkpoint: Checkpoint) -> Checkpoint:
-    """The same checkpoint without an end-of-sequence token: what is measured must not end early."""
+def without_eos(checkpoint: Checkpoint) -> Checkpoint:
+    """Copies a checkpoint without its end-of-sequence token, so that no measured text ends early."""
 
     def without(table: Mapping[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in table.items() if key not in ("eos_token_id", "eos_token")}
@@ -221,7 +216,7 @@ def unending(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def prompt_ids(tokenizer: Tokenizer, tokens: int, number: int) -> list[int]:
-    """A prompt of so many tokens; another `number` begins otherwise, so that nothing read is used again."""
+    """Makes a prompt of so many tokens; each `number` begins differently, so the prefix cache has none."""
     rng = random.Random(number)
     source = inspect.getsource(random)
     at = rng.randrange(len(source) // 2)

@@ -1,7 +1,7 @@
 """Measures the history: `python -m edge_tui.bench.history`.
 
-A history of ten thousand runs is made, opened on the screen and searched; tokens are kept and counted in
-bytes; and the demo pair decodes in turns with and without a recorder, so that a busy machine slows both.
+Makes a history of ten thousand runs, opens it on the screen and searches it; records tokens and counts their
+bytes; and decodes with the demo pair in turns with and without a recorder, so that a busy machine slows both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.engine.events import Failed, Finished, TokenBatch
+from edge_tui.bench.goal import Goal, print_figures
+from edge_tui.engine.events import Failed, Finished
 from edge_tui.engine.port import ModelSpec, Request
 from edge_tui.history.recorder import Recorder
 from edge_tui.history.store import Store
@@ -26,18 +27,19 @@ if TYPE_CHECKING:
 
     from edge_tui.engine.port import Engine
 
-OPEN_LIMIT, SEARCH_LIMIT = 0.3, 0.1
-BYTES_LIMIT = 400.0
-RATIO_LIMIT = 0.97
-CPU_LIMIT = 100.0
+OPEN = Goal("open the history", "s", 0.3, at_least=False)
+SEARCH = Goal("search, slowest query", "s", 0.1, at_least=False)
+BYTES = Goal("bytes a token on disk", "B", 400, at_least=False)
+CPU = Goal("recorder's CPU a token", "µs", 100, at_least=False)
 """Of a thread beside the decoder's; much less where tokens come faster and share a write."""
+RATIO = Goal("tok/s with / without", "×", 0.97)
 _ANSWER = 250
 """Words of each answer."""
 _QUERIES = ("e", "th", "the", "river mountain", "def ", '"the river"', "zzzz", "wolken")
 
 
 def fill(store: Store, runs: int) -> None:
-    """Writes runs whose texts are words of a vocabulary as people have it: few words often, most seldom."""
+    """Writes runs whose words are distributed as in natural text: few words often, most seldom."""
     rng = random.Random(5)
     syllables = ["ri", "ver", "mo", "un", "tain", "the", "def", "wol", "ken", "sta", "lor", "en", "qui"]
     words = ["the", "of", "and", "def", "river", "mountain"]
@@ -55,7 +57,7 @@ def fill(store: Store, runs: int) -> None:
                 store.finish_run(run, "finished", text(_ANSWER))
 
 
-async def opened(path: Path, runs: int) -> tuple[list[float], list[float]]:
+async def time_screen(path: Path, runs: int) -> tuple[list[float], list[float]]:
     """Opens the history's screen and types queries.
 
     Returns:
@@ -66,7 +68,7 @@ async def opened(path: Path, runs: int) -> tuple[list[float], list[float]]:
     from edge_tui.tui.screens.history import HistoryScreen
 
     class Silent:
-        """No model is needed to look at a list."""
+        """Stands in for the engine: looking at a list needs no model."""
 
         def __getattr__(self, name: str) -> Any:
             return lambda *_: [] if name == "poll" else None
@@ -78,12 +80,12 @@ async def opened(path: Path, runs: int) -> tuple[list[float], list[float]]:
         store = app.history()
         assert store is not None
         for _ in range(3):
-            begun = time.perf_counter()
+            began = time.perf_counter()
             screen = HistoryScreen(store, {})
             await app.push_screen(screen)
             while len(screen.list.entries) < runs:
                 await asyncio.sleep(0.001)
-            opening.append(time.perf_counter() - begun)
+            opening.append(time.perf_counter() - began)
             await pilot.pause(0.1)
             screen.dismiss()
             await pilot.pause(0.1)
@@ -91,29 +93,26 @@ async def opened(path: Path, runs: int) -> tuple[list[float], list[float]]:
         await app.push_screen(screen)
         await pilot.pause(0.2)
         for query in _QUERIES:
-            begun = time.perf_counter()
+            began = time.perf_counter()
             found = await asyncio.to_thread(store.search, query)
             screen.show([entry for entry in screen.entries if entry.id in found])
-            searching.append(time.perf_counter() - begun)
+            searching.append(time.perf_counter() - began)
     return opening, searching
 
 
-def decoded(engine: Engine, tokens: int) -> tuple[float, list[TokenBatch]]:
-    """Tokens per second of a run, and its batches."""
+def decode(engine: Engine, tokens: int) -> float:
+    """Runs a prompt and returns its tokens per second."""
     engine.submit(Request("def fibonacci(n):\n", strategy="top_p", max_length=tokens, seed=1))
-    batches: list[TokenBatch] = []
     while True:
         for event in engine.poll():
-            if isinstance(event, TokenBatch):
-                batches.append(event)
-            elif isinstance(event, Failed):
+            if isinstance(event, Failed):
                 raise SystemExit(event.message)
-            elif isinstance(event, Finished):
-                return event.tokens_per_second, batches
+            if isinstance(event, Finished):
+                return event.tokens_per_second
         time.sleep(0.01)
 
 
-def recorded(path: Path, rounds: int, tokens: int) -> tuple[list[float], float, float]:
+def compare_with_recorder(path: Path, rounds: int, tokens: int) -> tuple[list[float], float, float]:
     """Decodes in turns with and without a recorder.
 
     Returns:
@@ -123,7 +122,7 @@ def recorded(path: Path, rounds: int, tokens: int) -> tuple[list[float], float, 
     from edge_tui.engine.local import LocalEngine
 
     class Timed(Recorder):
-        """Tells how long its thread has computed."""
+        """Measures the CPU time of its thread."""
 
         spent = 0.0
 
@@ -134,24 +133,24 @@ def recorded(path: Path, rounds: int, tokens: int) -> tuple[list[float], float, 
     inner = LocalEngine({"model": ModelSpec("demo/expert")})
     recorder = Timed(lambda: Store(path))
     engine = recorder.record(inner)
-    decoded(engine, tokens)
+    decode(engine, tokens)
     ratios = []
     for turn in range(rounds):
         rates = {}
         for kind in ("off", "on") if turn % 2 else ("on", "off"):
             recorder._engine = engine if kind == "on" else None
-            rates[kind], _ = decoded(engine if kind == "on" else inner, tokens)
+            rates[kind] = decode(engine if kind == "on" else inner, tokens)
             time.sleep(0.2)  # so that what is written after a run disturbs none
         ratios.append(rates["on"] / rates["off"])
     recorder._engine = engine
     engine.close()
     recorder.close(5.0)
     store = Store(path)
-    kept = sum(entry.tokens for entry in store.runs())
-    # What ids mean is kept once for all runs, and an empty file has its tables.
+    count = sum(entry.tokens for entry in store.runs())
+    # Not the whole file: vocabularies are stored once for all runs, and an empty file has its tables.
     size = store.rows("SELECT sum(length(data)) FROM chunks")[0][0]
     store.close()
-    return ratios, size / kept, recorder.spent / kept
+    return ratios, size / count, recorder.spent / count
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -165,21 +164,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         store = Store(path)
         fill(store, arguments.runs)
         store.close()
-        opening, searching = asyncio.run(opened(path, arguments.runs))
-        rows = [
-            (f"open {arguments.runs:,} runs", max(opening), "s", OPEN_LIMIT, max(opening) <= OPEN_LIMIT),
-            ("search, slowest query", max(searching), "s", SEARCH_LIMIT, max(searching) <= SEARCH_LIMIT),
-        ]
+        opening, searching = asyncio.run(time_screen(path, arguments.runs))
+        values = [(OPEN, max(opening)), (SEARCH, max(searching))]
         if arguments.rounds:
-            ratios, size, cpu = recorded(Path(folder) / "tokens.db", arguments.rounds, 512)
-            ratio = statistics.median(ratios)
-            rows.append(("bytes a token on disk", size, "B", BYTES_LIMIT, size <= BYTES_LIMIT))
-            rows.append(("recorder's CPU a token", cpu * 1e6, "µs", CPU_LIMIT, cpu * 1e6 <= CPU_LIMIT))
-            rows.append(("tok/s with / without", ratio, "", RATIO_LIMIT, ratio >= RATIO_LIMIT))
-    for name, value, unit, limit, good in rows:
-        print(f"{name:<24} {value:>9.3f} {unit:<2} limit {limit:<6} {'ok' if good else 'FAILED'}")
+            ratios, size, cpu = compare_with_recorder(Path(folder) / "tokens.db", arguments.rounds, 512)
+            values += [(BYTES, size), (CPU, cpu * 1e6), (RATIO, statistics.median(ratios))]
+    status = print_figures(values)
     print("searches:", ", ".join(f"{q!r} {s * 1e3:.0f} ms" for q, s in zip(_QUERIES, searching, strict=True)))
-    return 0 if all(good for *_, good in rows) else 1
+    return status
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is measured, and what comes of it. Plain data; loads no torch."""
+"""Describes benchmark jobs and their timings. Plain data; loads no torch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from edge_tui.errors import EdgeError
 
 
 class BenchError(EdgeError):
-    """Something cannot be measured here; one sentence: the thing, the limit, the way out."""
+    """Signals something that cannot be measured here; one sentence: the thing, the limit, the way out."""
 
     code = "bench"
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One way of decoding.
+    """Describes one way of decoding.
 
     Attributes:
         strategy: Registry name.
@@ -37,22 +37,22 @@ class Job:
 
     @property
     def title(self) -> str:
-        """The strategy, what was set, and the batch."""
-        given = ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        """The strategy with its parameters and batch."""
+        parameters = ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
                           for name, value in self.values.items())  # fmt: skip
-        title = f"{self.strategy} ({given})" if given else self.strategy
+        title = f"{self.strategy} ({parameters})" if parameters else self.strategy
         return f"{title}, batch {self.batch}" if self.batch > 1 else title
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One decode. Seconds.
+    """Times one decode, in seconds.
 
     Attributes:
         first: From the call to the first token.
         decode: From the first token to the last.
         tokens: New tokens of a row.
-        prompt: Tokens of the prompt as they were read.
+        prompt: Tokens of the prompt.
     """
 
     first: float
@@ -68,7 +68,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Several decodes of one contestant: medians, and how far they lie apart.
+    """Sums up several decodes of one contestant: medians, and how far they lie apart.
 
     Attributes:
         step: Seconds for one token.

@@ -1,4 +1,4 @@
-"""What a bench says while it works: one line on standard error, rewritten on a terminal."""
+"""Shows how far a bench has got: one line on standard error, rewritten on a terminal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from math import inf
 from typing import TextIO
 
+from edge_tui.util.formatting import bar
 from edge_tui.util.safe_stream import write_control
 from edge_tui.util.sanitise import sanitise
 
@@ -15,13 +16,13 @@ _BAR = 16
 
 
 class Progress:
-    """Counts steps, and stops a bench whose time is up.
+    """Counts steps, and the seconds of the budget.
 
     Args:
-        total: Steps expected.
+        total: Number of steps.
         budget: Seconds after which nothing new is begun.
-        out: Where to; None is standard error.
-        quiet: Say nothing.
+        out: Where to write; None is standard error.
+        quiet: Whether to write nothing.
     """
 
     def __init__(
@@ -55,15 +56,13 @@ class Progress:
         self._show(self._what)
 
     def say(self, detail: str, share: float | None = None) -> None:
-        """Says what is being done within a step, and which share of the step is over, where that is known."""
-        if (
-            share is not None
-        ):  # a step of several measurements counts up anew in each: the bar never goes back
+        """Names the work within a step, and the share of the step that is over, where that is known."""
+        if share is not None:  # each measurement of a step counts from 0, but the bar never goes back
             self._share = max(share, self._share)
         self._show(f"{self._what} · {detail}" if self._what else detail)
 
     def end(self) -> None:
-        """Leaves the line."""
+        """Clears the line."""
         if not self._quiet and self._out.isatty() and self._width:
             write_control(self._out, "\r" + " " * self._width + "\r")
             self._width = 0
@@ -77,8 +76,7 @@ class Progress:
         if not self._out.isatty():
             self._out.write(f"{count}{what}{self._eta()}\n")
         else:
-            whole = round(_BAR * self._over / max(self.total, 1))
-            line = f"▕{'█' * whole}{' ' * (_BAR - whole)}▏ {count}{what}{self._eta()}"
+            line = f"▕{bar(self._over / max(self.total, 1), _BAR)}▏ {count}{what}{self._eta()}"
             line = line[: shutil.get_terminal_size().columns - 1]  # a wrapped line cannot be rewritten
             write_control(self._out, f"\r{line:<{self._width}}")
             self._width = len(line)
@@ -90,7 +88,7 @@ class Progress:
         return min(max(0, self.done - 1) + self._share, self.total)
 
     def _eta(self) -> str:
-        """How long it will take, judged by what is over."""
+        """Estimates the rest from the time of the steps so far."""
         if not self._over:
             return ""
         seconds = min(self.left, self.elapsed / self._over * (self.total - self._over))

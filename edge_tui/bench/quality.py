@@ -1,9 +1,9 @@
-"""`edge-tui bench quality`: perplexity and answers of each precision, and the speed they come at.
+"""Measures perplexity, F1 and speed by precision and strategy: `edge-tui bench quality`.
 
-Perplexity is teacher-forced: the model reads a text and tells how likely each next token was, in windows that
-overlap so that no token is judged without context. It belongs to the model and its precision; how tokens are
-chosen has no part in it, so rows of one precision repeat it. F1 compares answers with references and belongs
-to the whole row.
+Perplexity is teacher-forced: the model reads a text and scores each next token, in windows that overlap so
+that no token is scored without context. It belongs to the model and its precision; how tokens are chosen has
+no part in it, so rows of one precision repeat it. F1 compares answers with references and belongs to the
+whole row.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from math import nan
 from pathlib import Path
 
 from edge_tui import decoders
-from edge_tui.bench.edge_runner import Ours
+from edge_tui.bench.edge_runner import EdgeRunner
 from edge_tui.bench.job import BenchError, Job
-from edge_tui.bench.session import Session, Target
+from edge_tui.bench.session import BenchModel, Session
 from edge_tui.engine.port import Precision, Request
 from edge_tui.engine.text.tokenizer import Tokenizer
 from edge_tui.util import logs
@@ -38,7 +38,7 @@ _HELD_OUT = 25
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A prompt and what may be answered; one accepted answer is enough."""
+    """Holds a prompt and the accepted answers, of which one is enough."""
 
     prompt: str
     answers: tuple[str, ...]
@@ -46,7 +46,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class EvalSpec:
-    """What models are asked.
+    """Specifies an evaluation.
 
     Attributes:
         text: For perplexity.
@@ -70,10 +70,10 @@ class EvalSpec:
 
 @dataclass(frozen=True, slots=True)
 class EvalRow:
-    """A row of the table; NaN: not measured.
+    """Holds a row of the table; NaN: not measured.
 
     Attributes:
-        model, parameters, device, device_name, precision: What was asked.
+        model, parameters, device, device_name, precision: What was evaluated, and where.
         decoding: The strategy.
         tokens_per_second: Median over the answers.
         perplexity, scored: Of the text, and of how many tokens.
@@ -96,90 +96,92 @@ class EvalRow:
 
 
 def measure(
-    session: Session, target: Target, precision: Precision, jobs: Sequence[Job], exam: EvalSpec
+    session: Session, model: BenchModel, precision: Precision, jobs: Sequence[Job], spec: EvalSpec
 ) -> None:
-    """Examines one model at one precision under each strategy; rows are in the ledger as they come.
+    """Evaluates one model at one precision under each strategy; adds rows to the results as they come.
 
     Raises:
         BenchError: the model cannot be loaded.
     """
-    before = session.allocated()
-    ours = session.ours(target, precision)
-    ours.endless = False
+    allocated = session.allocated()
+    edge = session.edge_runner(model, precision)
+    edge.ignore_eos = False
     try:
-        facts = ours.load()
+        facts = edge.load()
         session.progress.say("perplexity")
-        ids = facts.tokenizer.encode(exam.text)[: exam.tokens]
-        window = min(exam.window, facts.context - 1)
-        found, scored = perplexity(ours.score, ids, window, min(exam.stride, window))
-        questions = exam.questions(facts.tokenizer)
+        ids = facts.tokenizer.encode(spec.text)[: spec.tokens]
+        window = min(spec.window, facts.context - 1)
+        value, scored = perplexity(edge.score, ids, window, min(spec.stride, window))
+        questions = spec.questions(facts.tokenizer)
         for number, job in enumerate(jobs):
             session.reset_peak()
             f1, rates = nan, [nan]
-            try:
-                f1, rates = _ask(session, ours, job, questions, exam, (number, len(jobs)))
-            except BenchError as error:
-                session.ledger.note(f"{target.title}, {facts.info.precision}, {job.title}: {error}")
-            grade = EvalRow(
-                model=target.title,
+            with session.noting_errors(model.title, facts.info.precision, job.title):
+                f1, rates = _answer(session, edge, job, questions, spec, (number, len(jobs)))
+            row = EvalRow(
+                model=model.title,
                 parameters=facts.info.parameters,
                 device=session.device,
                 device_name=session.device_name,
                 precision=facts.info.precision,
                 decoding=job.title,
                 tokens_per_second=statistics.median(rates),
-                perplexity=found,
+                perplexity=value,
                 scored=scored,
                 f1=f1,
                 questions=len(questions),
-                peak=session.peak(before),
+                peak=session.peak(allocated),
             )
-            session.ledger.add(asdict(grade))
+            session.results.add(asdict(row))
     finally:
-        ours.close()
-        session.free()
+        edge.close()
+        session.free_memory()
 
 
-def _ask(
+def _answer(
     session: Session,
-    ours: Ours,
+    edge: EdgeRunner,
     job: Job,
     questions: Sequence[Question],
-    exam: EvalSpec,
+    spec: EvalSpec,
     turn: tuple[int, int],
 ) -> tuple[float, list[float]]:
-    """Mean F1 in percent, and tokens per second of each answer; `turn` is the job's place among so many."""
+    """Answers the questions under the job that is the first of `turn` among so many.
+
+    Returns:
+        Mean F1 in percent, and tokens per second of each answer.
+    """
     scores, rates = [], []
     for place, question in enumerate(questions):
         share = (turn[0] + place / len(questions)) / turn[1]
         session.progress.say(f"{job.title} · question {place + 1}/{len(questions)}", share)
-        end = ours.ask(
+        end = edge.generate(
             Request(
                 prompt=question.prompt,
                 strategy=job.strategy,
                 values=dict(job.values),
                 seed=job.seed,
-                max_length=exam.answer,
-                stop=() if decoders.find(job.strategy).kind == "search" or not exam.line else ("\n",),
-                chat=False if exam.raw else None,
+                max_length=spec.answer,
+                stop=() if decoders.find(job.strategy).kind == "search" or not spec.line else ("\n",),
+                chat=False if spec.raw else None,
             )
         )
-        answer = ours.text.strip().partition("\n")[0] if exam.line else ours.text
+        answer = edge.text.strip().partition("\n")[0] if spec.line else edge.text
         scores.append(max(f1(answer, accepted) for accepted in question.answers))
-        if end.seconds > 0 and ours.steps > 1:
-            rates.append((ours.steps - 1) / end.seconds)
+        if end.seconds > 0 and edge.steps > 1:
+            rates.append((edge.steps - 1) / end.seconds)
     return 100 * statistics.fmean(scores) if scores else nan, rates or [nan]
 
 
 def perplexity(
     score: Callable[[Sequence[int]], Sequence[float]], ids: Sequence[int], window: int, stride: int
 ) -> tuple[float, int]:
-    """Exp of the mean negative log-probability of a text's tokens, each judged once.
+    """Computes exp of the mean negative log-probability of a text's tokens, each scored once.
 
-    The text's first token is not judged, and with `stride` as large as `window` no window's first is.
+    The text's first token is not scored, and with `stride` as large as `window` no window's first is.
 
     Args:
-        score: Log-probability of each token given those before it in the same window, NaN for the first.
+        score: Computes each token's log-probability after those before it in the window, NaN for the first.
         ids: The text.
         window: Most tokens at once.
         stride: How far the window moves: each token but the first window's has at least
@@ -201,27 +203,24 @@ def perplexity(
 
 
 def normalise(text: str) -> str:
-    """As SQuAD compares answers: lower case, no punctuation, no articles, single spaces."""
+    """Normalises as SQuAD does: lower case, no punctuation, no articles, single spaces."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def f1(answer: str, accepted: str) -> float:
-    """SQuAD's F1 of two answers: the harmonic mean of precision and recall over their words, 0 to 1."""
-    ours, theirs = normalise(answer).split(), normalise(accepted).split()
-    if not ours or not theirs:
-        return float(ours == theirs)
-    shared = sum((Counter(ours) & Counter(theirs)).values())
-    if not shared:
-        return 0.0
-    precision, recall = shared / len(ours), shared / len(theirs)
-    return 2 * precision * recall / (precision + recall)
+    """Computes SQuAD's F1 of two answers: the harmonic mean of precision and recall over words, 0 to 1."""
+    words, reference = normalise(answer).split(), normalise(accepted).split()
+    if not words or not reference:
+        return float(words == reference)
+    shared = sum((Counter(words) & Counter(reference)).values())
+    return 2 * shared / (len(words) + len(reference))
 
 
 def read_questions(file: Path, limit: int) -> list[Question]:
-    """Questions from JSON lines: `question`, `answers` (a list) or `answer`, and `context` if there is one.
+    """Reads questions from JSON lines: `question`, `answers` (a list) or `answer`, and optionally `context`.
 
     Raises:
-        BenchError: naming the line that cannot be used.
+        BenchError: the file or a line of it, which the error names, cannot be used.
     """
     questions = []
     try:
@@ -253,7 +252,7 @@ def read_questions(file: Path, limit: int) -> list[Question]:
 def continuations(
     tokenizer: Tokenizer, text: str, count: int, prompt: int = 96, answer: int = 32
 ) -> list[Question]:
-    """Places of a text, evenly spread: what stands before them, and what comes next."""
+    """Makes questions of places of a text, evenly spread: the text before each, and its continuation."""
     ids = tokenizer.encode(text)
     last = len(ids) - prompt - answer
     if last < 0:
@@ -270,9 +269,9 @@ def continuations(
 
 
 def held_out() -> str:
-    """The standard library's files that the demo pair was not trained on, one after another.
+    """Concatenates the standard library's files that the demo pair was not trained on.
 
-    Which files they are follows from their names, so they are held out in every Python.
+    Their names decide, so they are held out in every Python.
     """
     return "\n".join(_held_out_files(Path(sysconfig.get_path("stdlib"))))
 
@@ -291,7 +290,7 @@ def _held_out_files(library: Path) -> Iterator[str]:
 
 
 def dataset_text(name: str) -> str:
-    """The texts of a dataset, blank lines between them.
+    """Reads the texts of a dataset, with blank lines between them.
 
     Args:
         name: `name`, `name:configuration` or `name:configuration:split` (default: test).

@@ -1,8 +1,8 @@
-"""Models of a named architecture's true size that nobody needs to download: their weights are random.
+"""Writes checkpoints of a named architecture's true size, and fills them with random weights at the load.
 
-A folder is written that looks like a checkpoint: config.json with the real numbers, a tokenizer of the real
-size, and a weight file that is all header and one hole, so that it takes no room on the disk. Its tensors
-are never read: `RandomWeights` stands in for the file while the engine loads the model as it loads any other.
+The folder has config.json with the real numbers, a tokenizer of the real size, and a weight file that is a
+header and one hole, so that it takes no room on the disk. Its tensors are never read: `RandomWeights` takes
+the file's place while the engine loads the model as it loads any other.
 """
 
 from __future__ import annotations
@@ -107,12 +107,12 @@ CONFIGS: dict[str, tuple[Config, int]] = {
 
 
 class RandomWeights(Weights):
-    """Tensors of the shapes asked for, filled with random numbers on the device.
+    """Makes tensors with random numbers on the device in place of reading a folder's files.
 
-    Norms are 1 and biases 0; takes the place of a folder's files in `edge_tui.engine.models.loader.load`.
+    Norms are 1 and biases 0.
 
     Attributes:
-        seconds: Spent making tensors: what stands for reading them.
+        seconds: Spent making tensors.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class RandomWeights(Weights):
             tensor = torch.empty(shape, dtype=self.dtype, device=self.device)
             fill(tensor, self._rng)
             if self.dtype == torch.float32:
-                tensor = tensor.bfloat16().float()  # as if they had been read from a file in 16 bits
+                tensor = tensor.bfloat16().float()  # as read from a file in 16 bits
         if tensor.is_cuda:
             torch.cuda.synchronize(tensor.device)
         self.seconds += time.perf_counter() - began
@@ -149,7 +149,7 @@ class RandomWeights(Weights):
 
 
 def fill(tensor: Tensor, rng: torch.Generator) -> None:
-    """Normal numbers of deviation `STD`; on a CPU a million of them again and again, or it takes minutes."""
+    """Fills with normal numbers of deviation `STD`; a CPU, which draws slowly, repeats a million of them."""
     import torch
 
     block = 1 << 20
@@ -164,7 +164,7 @@ def fill(tensor: Tensor, rng: torch.Generator) -> None:
 
 
 def write_random(folder: Path, name: str) -> Path:
-    """Writes what is on the disk of a random model; a few MB, whatever its size.
+    """Writes the folder of a random model: a few MB, whatever its size.
 
     Args:
         folder: Where; its name becomes the model's.
@@ -192,23 +192,23 @@ def write_random(folder: Path, name: str) -> Path:
 
 
 def tokenizer(tokens: int) -> dict[str, Any]:
-    """tokenizer.json of a byte-level tokenizer without merges: one token a byte, the rest are fillers."""
+    """Makes tokenizer.json of a byte-level tokenizer without merges: one token a byte, and fillers."""
     from tokenizers import pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    pieces = alphabet + [f"Ġ{number:x}" for number in range(tokens - len(alphabet))]
+    token_strings = alphabet + [f"Ġ{number:x}" for number in range(tokens - len(alphabet))]
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     return {
         "version": "1.0",
         "added_tokens": [],
         "pre_tokenizer": byte_level,
         "decoder": byte_level,
-        "model": {"type": "BPE", "vocab": {piece: i for i, piece in enumerate(pieces)}, "merges": []},
+        "model": {"type": "BPE", "vocab": {token: i for i, token in enumerate(token_strings)}, "merges": []},
     }
 
 
 def tensor_shapes(c: FlatConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of a checkpoint's tensors."""
+    """Lists names and shapes of a checkpoint's tensors."""
     q, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
     qkv = {"qkv_proj": q + 2 * kv} if c.fused else {"q_proj": q, "k_proj": kv, "v_proj": kv}
     gate_up = (

@@ -1,4 +1,4 @@
-"""Results that survive: kept while they come, written as JSON, Markdown, CSV or a table for the terminal."""
+"""Saves a bench's results as they come, and renders them as Markdown, CSV or a table for the terminal."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ PACKAGES = ("torch", "transformers", "triton", "bitsandbytes", "tokenizers", "sa
 
 
 @dataclass
-class Ledger:
-    """Rows and remarks of a bench; with a file, each addition is on the disk at once.
+class Results:
+    """Collects rows and notes of a bench; with a file, each addition is on the disk at once.
 
     Attributes:
         kind: Which bench: "speed", "table", "quality", "figures".
         file: JSON to keep up to date.
         head: The manifest, and what holds for all rows.
         rows: Results.
-        notes: Sentences: what could not be measured, and why.
+        notes: Sentences about what could not be measured.
     """
 
     kind: str
@@ -44,12 +44,12 @@ class Ledger:
     notes: list[str] = field(default_factory=list)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Keeps a result."""
+        """Adds a row and saves the file."""
         self.rows.append(dict(row))
         self.save()
 
     def note(self, sentence: str) -> None:
-        """Keeps a remark."""
+        """Adds a sentence and saves the file."""
         self.notes.append(sentence)
         self.save()
 
@@ -60,22 +60,22 @@ class Ledger:
         replace_file(self.file, json.dumps(self.as_json(), indent=1, ensure_ascii=False) + "\n", PUBLIC)
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, with null where a number is not known."""
+        """Makes the file's content, with null where a number is not known."""
         whole = {"bench": self.kind, **self.head, "rows": self.rows, "notes": self.notes}
-        result: dict[str, Any] = _known(whole)
+        result: dict[str, Any] = _nan_to_none(whole)
         return result
 
 
-def _known(value: Any) -> Any:
+def _nan_to_none(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _known(item) for key, item in value.items()}
+        return {key: _nan_to_none(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_known(item) for item in value]
+        return [_nan_to_none(item) for item in value]
     return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def manifest(device: str, seed: int, prompts: str) -> dict[str, Any]:
-    """What someone needs to repeat a bench: versions, device, driver, seed, a hash of the prompts."""
+    """Collects what a repetition needs: versions, device, driver, seed, a hash of the prompts."""
     import psutil
 
     from edge_tui.machine.devices import devices
@@ -111,17 +111,16 @@ def _cuda() -> str | None:
 
 
 def _driver() -> str | None:
-    try:
-        import pynvml
+    from edge_tui.machine.nvml import Gpu
 
-        pynvml.nvmlInit()
-        try:
-            found = pynvml.nvmlSystemGetDriverVersion()
-        finally:
-            pynvml.nvmlShutdown()
-    except Exception:  # no driver, no library, or one that does not fit
+    try:
+        gpu = Gpu()
+    except OSError:
         return None
-    return found.decode() if isinstance(found, bytes) else str(found)
+    try:
+        return gpu.driver() or None
+    finally:
+        gpu.close()
 
 
 def _processor() -> str:
@@ -136,11 +135,11 @@ def _processor() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table.
+    """Describes a column of a table.
 
     Attributes:
         title: Its head.
-        show: The cell of a row.
+        show: Formats a row's cell.
         right: Whether it is a number.
     """
 
@@ -149,14 +148,14 @@ class Column:
     right: bool = True
 
 
-def cells(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """The table as text, head first."""
+def _cells(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Formats every cell, head first."""
     return [[column.title for column in columns], *[[column.show(row) for column in columns] for row in rows]]
 
 
-def plain(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table for the terminal."""
-    table = cells(columns, rows)
+def text_table(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Renders a table for the terminal."""
+    table = _cells(columns, rows)
     widths = [max(len(line[i]) for line in table) for i in range(len(columns))]
     lines = []
     for line in table:
@@ -168,38 +167,38 @@ def plain(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([lines[0], "─" * max(map(len, lines)), *lines[1:]])
 
 
-def markdown(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table for documents."""
-    head, *body = cells(columns, rows)
+def markdown_table(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Renders a table for documents."""
+    head, *body = _cells(columns, rows)
     rule = ["---:" if column.right else "---" for column in columns]
     return "\n".join(
         "| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in (head, rule, *body)
     )
 
 
-def comma_separated(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table for spreadsheets: numbers without commas, nothing where nothing is known."""
+def csv_table(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Renders a table for spreadsheets: numbers without commas, unknown ones empty."""
     out = io.StringIO()
-    head, *body = cells(columns, rows)
+    head, *body = _cells(columns, rows)
     plain = [["" if cell == "–" else _THOUSANDS.sub("", cell) for cell in line] for line in body]
     csv.writer(out, lineterminator="\n").writerows([head, *plain])
     return out.getvalue()
 
 
 def number(value: float | None, digits: int = 1, unit: str = "", times: float = 1.0) -> str:
-    """A number for people, in a unit `times` smaller; a dash where it is not known."""
+    """Formats a number in a unit `times` smaller; a dash where it is not known."""
     if value is None or not isfinite(value):
         return "–"
     return f"{value * times:,.{digits}f}{unit}"
 
 
 def gigabytes(value: int | None) -> str:
-    """Bytes in GB of 10⁹; of small models, which take a few megabytes, to the tenth of one."""
+    """Formats bytes in GB of 10⁹; below 0.1 GB to the tenth of a megabyte."""
     return "–" if value is None else f"{value / 1e9:.{2 if value >= 1e8 else 4}f}"
 
 
 def parameters(count: int) -> str:
-    """A number of weights: 7.6B, 494M."""
+    """Formats a number of weights: 7.62B, 494.0M."""
     return f"{count / 1e9:.2f}B" if count >= 1e9 else f"{count / 1e6:.1f}M"
 
 
@@ -231,7 +230,7 @@ TABLE = (
     Column("Model", lambda r: f"{r['model']}, {r['precision']}", right=False),
     Column("Params", lambda r: parameters(r["parameters"])),
     Column("GPU", lambda r: r["device_name"], right=False),
-    Column("Decoding Method", lambda r: _method(r), right=False),
+    Column("Decoding Method", _method, right=False),
     Column("Batch Size", lambda r: str(r["batch"])),
     Column("Tokens/sec", lambda r: number(r["tokens_per_second"])),
     Column("Peak GPU RAM (GB)", lambda r: gigabytes(r["peak"])),
@@ -259,4 +258,4 @@ FIGURES = (
     Column("aim", lambda r: r["aim"]),
     Column("", lambda r: r["verdict"], right=False),
 )
-"""Of the figures themselves; the rows that they come from are a table of `bench speed`."""
+"""Of `bench figures`; the rows that they come from are a table of `bench speed`."""

@@ -1,7 +1,7 @@
-"""The floor of a decode step: reading the weights and the live keys and values once.
+"""Computes the roofline of a decode step: the time to read the weights and the live keys and values once.
 
-Nothing that decodes one sequence can be faster, whatever it does, so a step's share of the floor says what
-is left to gain. The bandwidth is what this device does now, in this process, not what its data sheet says.
+Nothing that decodes one sequence can be faster, so a step's share of the roofline says what is left to gain.
+The bandwidth is measured on this device, in this process.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _CPU_BYTES = 256 << 20
 
 
 def read_bandwidth(device: str) -> float:
-    """Bytes a second that a big reduction reads: the best of several kinds, each tried several times."""
+    """Measures the bytes a second that a big reduction reads: the best of several kinds and rounds."""
     import torch
 
-    wanted = _CPU_BYTES
+    size = _CPU_BYTES
     if device.startswith("cuda"):
-        wanted = min(_GPU_BYTES, torch.cuda.mem_get_info(device)[0] // 4)
+        size = min(_GPU_BYTES, torch.cuda.mem_get_info(device)[0] // 4)
     width = 8192
-    rows = max(1, wanted // (2 * width))
+    rows = max(1, size // (2 * width))
     best = 0.0
     with torch.inference_mode():
         block = torch.ones(rows, width, dtype=torch.bfloat16, device=device)
@@ -43,10 +43,9 @@ def read_bandwidth(device: str) -> float:
 
 
 def _fastest(work: Callable[[], object], device: str, rounds: int = 5) -> float:
-    """Seconds of a call in the fastest of several rounds, after one that does not count.
+    """Times a call in the fastest of several rounds, after one that does not count.
 
-    On a GPU a round is many calls: launching and waiting would pass for a lower bandwidth, and with it for a
-    higher share of the floor.
+    On a GPU a round is many calls, because launching and waiting would pass for a lower bandwidth.
     """
     calls = 16 if device.startswith("cuda") else 1
     seconds = []
@@ -61,15 +60,15 @@ def _fastest(work: Callable[[], object], device: str, rounds: int = 5) -> float:
 
 
 def synchronise(device: str) -> None:
-    """Waits for a GPU to finish what it was given; nothing on a CPU."""
+    """Waits until a GPU has finished its work; does nothing on a CPU."""
     if device.startswith("cuda"):
         import torch
 
         torch.cuda.synchronize(device)
 
 
-def step_weights(info: ModelInfo, config: Mapping[str, Any]) -> int:
-    """Bytes of weights that one step reads: all but the embedding, of which it reads a row.
+def weight_bytes_per_step(info: ModelInfo, config: Mapping[str, Any]) -> int:
+    """Counts the bytes of weights that one step reads: all but the embedding, of which it reads a row.
 
     A head that is the embedding is read in full. On a CPU quantised models have a head of their own, and
     their embedding keeps 16 bits.
@@ -81,6 +80,6 @@ def step_weights(info: ModelInfo, config: Mapping[str, Any]) -> int:
     return info.weight_bytes - info.vocab * int(config["hidden_size"]) * width
 
 
-def step_cache(info: ModelInfo, prompt: int, tokens: int, rows: int) -> float:
-    """Bytes of keys and values that a step reads on average: the prompt's once, then those of each row."""
+def kv_bytes_per_step(info: ModelInfo, prompt: int, tokens: int, rows: int) -> float:
+    """Counts the bytes of keys and values that a step reads on average: the prompt's once, and each row's."""
     return info.kv_bytes * (prompt + rows * tokens / 2)

@@ -1,4 +1,4 @@
-"""One bench: the device, its bandwidth, the models at hand, and where results are kept."""
+"""Holds what the measurements of one bench share: device, bandwidth, models and results."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ from pathlib import Path
 from types import TracebackType
 
 from edge_tui import decoders
-from edge_tui.bench.edge_runner import Ours
+from edge_tui.bench.edge_runner import EdgeRunner
 from edge_tui.bench.job import BenchError
 from edge_tui.bench.progress import Progress
 from edge_tui.bench.random_models import CONFIGS, write_random
-from edge_tui.bench.report import Ledger
+from edge_tui.bench.report import Results
 from edge_tui.bench.roofline import read_bandwidth
-from edge_tui.bench.transformers_runner import Peer
+from edge_tui.bench.transformers_runner import TransformersRunner
 from edge_tui.engine.port import ModelSpec, Precision
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """A model to measure.
+class BenchModel:
+    """Names a model to measure.
 
     Attributes:
         title: As tables show it.
         name: As the engine finds it.
-        invented: Whether its weights are random.
+        random_weights: Whether its weights are random.
     """
 
     title: str
     name: str
-    invented: bool
+    random_weights: bool
 
 
 @dataclass
 class Session:
-    """What all measurements of one bench share. A context manager: on leaving, its folder goes.
+    """Makes models and runners for a bench's measurements; leaving the context deletes its folder.
 
     Attributes:
         device: "cpu", "cuda:0".
-        ledger: Results, kept as they come.
-        progress: What is said meanwhile.
+        results: Of the bench.
+        progress: Of the bench.
         bandwidth: Bytes a second.
     """
 
     device: str
-    ledger: Ledger
+    results: Results
     progress: Progress
     bandwidth: float = 0.0
     _folder: tempfile.TemporaryDirectory[str] = field(
@@ -58,7 +58,7 @@ class Session:
     @property
     def device_name(self) -> str:
         """As its maker calls it."""
-        return str(self.ledger.head.get("device_name", self.device))
+        return str(self.results.head.get("device_name", self.device))
 
     def __enter__(self) -> Session:
         self.measure_bandwidth()
@@ -71,48 +71,50 @@ class Session:
         self._folder.cleanup()
 
     @contextmanager
-    def noting(self, *where: str) -> Iterator[None]:
-        """What cannot be measured becomes a note, and the rest goes on."""
+    def noting_errors(self, *where: str) -> Iterator[None]:
+        """Turns an error of a measurement into a note, so that the others go on."""
         try:
             yield
         except BenchError as error:
-            self.ledger.note(f"{', '.join(where)}: {error}")
+            self.results.note(f"{', '.join(where)}: {error}")
 
     def measure_bandwidth(self) -> None:
-        """Reads as fast as the device can; the fastest that this bench has seen is what counts."""
+        """Measures how fast the device reads; the fastest measurement of this bench counts."""
         self.progress.say(f"measuring the read bandwidth of {self.device}")
         self.bandwidth = max(self.bandwidth, read_bandwidth(self.device))
-        self.free()
-        self.ledger.head["read_bandwidth"] = self.bandwidth
+        self.free_memory()
+        self.results.head["read_bandwidth"] = self.bandwidth
 
-    def target(self, name: str, invented: bool) -> Target:
-        """A model by the name that the command line gives.
+    def model(self, name: str, random_weights: bool) -> BenchModel:
+        """Finds a model by its name on the command line.
 
         Raises:
             BenchError: there is no architecture of that name.
         """
-        if not invented:
-            return Target(name, name, False)
+        if not random_weights:
+            return BenchModel(name, name, False)
         if name not in CONFIGS:
             raise BenchError(f"There is no architecture {name!r} to invent; there is {', '.join(CONFIGS)}.")
         folder = Path(self._folder.name) / name
         if not folder.exists():
             write_random(folder, name)
-        return Target(f"{name} (random)", str(folder), True)
+        return BenchModel(f"{name} (random)", str(folder), True)
 
-    def ours(self, target: Target, precision: Precision, second: Target | None = None) -> Ours:
-        """An engine whose strategies all find their models: `target` first, `second` beside it."""
-        main = ModelSpec(target.name, precision, self.device)
+    def edge_runner(
+        self, model: BenchModel, precision: Precision, second: BenchModel | None = None
+    ) -> EdgeRunner:
+        """Makes an engine in which every strategy finds its models: `model` first, `second` beside it."""
+        main = ModelSpec(model.name, precision, self.device)
         other = main if second is None else ModelSpec(second.name, precision, self.device)
         specs = {"model": main}
         for decoder in decoders.strategies():
             for place, role in enumerate(decoder.roles):
                 specs.setdefault(role, other if place else main)
-        invented = frozenset(t.name for t in (target, second) if t is not None and t.invented)
-        return Ours(specs, invented)
+        models = (model, second or model)
+        return EdgeRunner(specs, frozenset(each.name for each in models if each.random_weights))
 
-    def peer(self, target: Target, precision: str) -> Peer:
-        """Transformers' model for a target.
+    def transformers_runner(self, model: BenchModel, precision: str) -> TransformersRunner:
+        """Loads a model in transformers.
 
         Raises:
             BenchError: it cannot be built.
@@ -120,21 +122,21 @@ class Session:
         from edge_tui.engine.checkpoints.checkpoint import CheckpointError, open_checkpoint
 
         try:
-            folder = open_checkpoint(target.name).path
+            folder = open_checkpoint(model.name).path
         except CheckpointError as error:
             raise BenchError(str(error)) from error
-        return Peer(folder, self.device, precision, target.invented)
+        return TransformersRunner(folder, self.device, precision, model.random_weights)
 
     def allocated(self) -> int:
-        """Bytes of GPU memory in use, as the allocator counts; 0 on a CPU."""
+        """Counts the bytes of GPU memory that the allocator has given out; 0 on a CPU."""
         from edge_tui.engine.models.manager import memory_of
 
         return memory_of(self.device).allocated or 0 if self.device.startswith("cuda") else 0
 
     def peak(self, before: int) -> int | None:
-        """The most bytes since `reset_peak` beyond `before`.
+        """Counts the most bytes since `reset_peak`, beyond `before`.
 
-        None on a CPU: what malloc keeps from one model for the next makes a process's size no measure.
+        None on a CPU: malloc keeps freed memory, so the size of a process is no measure.
         """
         from edge_tui.engine.models.manager import memory_of
 
@@ -148,8 +150,8 @@ class Session:
 
             torch.cuda.reset_peak_memory_stats(self.device)
 
-    def free(self) -> None:
-        """Gives back what nobody holds any more."""
+    def free_memory(self) -> None:
+        """Returns unused memory to the device."""
         import torch
 
         gc.collect()

@@ -1,8 +1,8 @@
-"""`edge-tui bench speed`: tokens per second, against the hardware's floor and against `generate()`.
+"""Measures tokens per second beside the roofline and beside `generate()`: `edge-tui bench speed`.
 
-All contestants live in one process and take turns, so that whatever slows the machine slows them alike; the
-median of the rounds is reported with its spread. Each round has a prompt of its own, or the engine would
-reuse what it has read before.
+All contestants live in one process and take turns, so that whatever slows the machine slows them alike; a row
+reports the median of the rounds with its spread. Each round has a prompt of its own, because the engine would
+reuse the keys and values of one that it has read before.
 """
 
 from __future__ import annotations
@@ -13,37 +13,37 @@ from dataclasses import asdict, dataclass, field, replace
 from math import nan
 
 from edge_tui import decoders
-from edge_tui.bench.edge_runner import NAME, Ours, prompt_ids
+from edge_tui.bench.edge_runner import NAME, EdgeRunner, ModelFacts, prompt_ids
 from edge_tui.bench.job import Job, Summary, Timing
-from edge_tui.bench.session import Session, Target
-from edge_tui.bench.transformers_runner import KINDS, Peer, can_run
-from edge_tui.engine.port import Precision
+from edge_tui.bench.session import BenchModel, Session
+from edge_tui.bench.transformers_runner import KINDS, TransformersRunner, can_run
+from edge_tui.engine.port import Precision, Request
 
 Decode = Callable[[Job, int], Timing]
-"""One contestant's decode of a job in a round."""
+"""Decodes a job in the round of a number."""
 
-_WARM = 16
-"""Tokens of a first, uncounted decode, which tells how many fit the time allowed for one."""
+_WARM_UP = 16
+"""Tokens of a first, uncounted decode; its speed tells how many fit the time allowed for one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One contestant under one strategy: a line of the table. Seconds and bytes; NaN and None: not known.
+    """Holds a line of the table: one contestant under one strategy. Seconds and bytes; NaN and None: unknown.
 
     Attributes:
         model, parameters, device, device_name, precision: What decoded, and where.
-        tier: The engine's path ("flat", …); "transformers" for a peer.
+        tier: The engine's path ("flat", …), or "transformers".
         strategy: With the parameters that were set.
         who: The contestant.
         batch: Answers decoded side by side.
         prompt, tokens, rounds: Tokens read and written in each of them, and how often.
         tokens_per_second: Of the whole batch, median.
         step, spread: Time of a step, and half the range of the rounds as a share of it.
-        floor, of_floor: Seconds that reading weights and cache would take, and their share of `step`.
+        floor, of_floor: The roofline: seconds to read weights and cache, and their share of `step`.
         first: To the first token.
         setup: From nothing to the first token at full speed: loading, compiling, capturing.
         peak: Most bytes of GPU memory.
-        ratio: Our rate over this contestant's; NaN in our own row.
+        ratio: The engine's rate over this contestant's; NaN in the engine's own row.
     """
 
     model: str
@@ -70,36 +70,76 @@ class Row:
 
 
 @dataclass(slots=True)
-class _Warm:
-    """What the first, uncounted decodes told.
+class _Contestant:
+    """Decodes one job in one way.
 
     Attributes:
-        job: With as many tokens as the time allows.
-        setup: Seconds to the first token of the first decode.
+        decode: Runs the job.
+        job: With the most tokens.
+        who: For the table.
+        precision: Of its weights.
+        loading: Seconds that loading took.
+        allocated: Bytes of GPU memory before that.
+        probe: Whether the first decode may be short; a compiled model is compiled for one length.
+        tokens: As many of the job's as the time allows.
+        setup: Seconds to the first token at full speed.
         peak: Most bytes.
+        timings: Of the counted decodes.
+        notices: The engine's, of the last of them.
     """
 
+    decode: Decode
     job: Job
-    setup: float
-    peak: int | None
+    who: str
+    precision: str
+    loading: float
+    allocated: int
+    probe: bool = True
+    tokens: int = 0
+    setup: float = nan
+    peak: int | None = None
+    timings: list[Timing] = field(default_factory=list)
+    notices: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Tells jobs apart: jobs with the same strategy may have prompts of different lengths."""
+        return self.job.title, self.job.prompt
+
+    def run(self, number: int) -> Timing:
+        """Decodes in the round of a number."""
+        return self.decode(replace(self.job, tokens=self.tokens), number)
+
+    def warm_up(self, session: Session, seconds: float) -> None:
+        """Decodes twice without counting: a few tokens, then as many as the rounds will."""
+        session.reset_peak()
+        most = self.job.tokens
+        self.tokens = min(_WARM_UP, most) if self.probe else most
+        first = self.run(0)
+        if self.probe:
+            fits = int(seconds / max(first.step, 1e-6)) if first.tokens > 1 else most
+            self.tokens = min(most, max(_WARM_UP, fits))
+        steady = self.run(1).step
+        once = max(0.0, first.decode - (first.tokens - 1) * steady)
+        self.setup, self.peak = self.loading + first.first + once, session.peak(self.allocated)
 
 
 def measure(
     session: Session,
-    target: Target,
+    model: BenchModel,
     precision: Precision,
     jobs: Sequence[Job],
     *,
-    second: Target | None = None,
+    second: BenchModel | None = None,
     peers: Sequence[str] = (),
     rounds: int = 3,
     seconds: float = 3.0,
 ) -> list[Row]:
-    """Measures one model at one precision; rows are in the ledger as soon as they are known.
+    """Measures one model at one precision; adds rows to the results as soon as they are known.
 
     Args:
         session: Of the bench.
-        target: The model.
+        model: The model.
         precision: To load it in.
         jobs: What to decode.
         second: The amateur or draft of strategies with two models.
@@ -111,159 +151,129 @@ def measure(
         BenchError: the model cannot be loaded.
     """
     session.measure_bandwidth()
-    before = session.allocated()
-    ours = session.ours(target, precision, second)
-    peer: Peer | None = None
-    entries: list[_Entry] = []
+    allocated = session.allocated()
+    edge = session.edge_runner(model, precision, second)
+    peer: TransformersRunner | None = None
     try:
         began = time.perf_counter()
-        facts = ours.load()
+        facts = edge.load()
         loading = time.perf_counter() - began
-        with session.noting(target.title, precision):
-            for job in jobs:
-                with session.noting(target.title, precision, job.title):
-                    warm = _warm(session, job, _decode(ours), loading, before, seconds)
-                    entries.append(_Entry(job, NAME, facts.info.precision, _decode(ours), warm))
-            theirs = _peer_precision(session, facts.info.precision)
-            wanted = [(e.job, k) for e in entries for k in peers if can_run(k, e.job.strategy, theirs)]
-            if wanted:
-                base = session.allocated()
-                peer = session.peer(target, theirs)
-                for job, kind in wanted:
-                    with session.noting(target.title, precision, job.title, KINDS[kind]):
-                        decode = _generate(peer, kind, ours, target)
-                        probe = kind != "static"
-                        warm = _warm(session, job, decode, peer.seconds, base, seconds, probe)
-                        entries.append(_Entry(job, KINDS[kind], theirs, decode, warm))
-        return _take_turns(session, ours, target, entries, rounds)
+
+        def decode(job: Job, number: int) -> Timing:
+            return edge.decode(job, prompt_ids(facts.tokenizer, job.prompt, number))
+
+        own = [_Contestant(decode, job, NAME, facts.info.precision, loading, allocated) for job in jobs]
+        contestants = _warm_up(session, model, own, seconds)
+        peer_precision = _peer_precision(session, facts.info.precision)
+        pairs = [
+            (each.job, kind)
+            for each in contestants
+            for kind in peers
+            if can_run(kind, each.job.strategy, peer_precision)
+        ]
+        if pairs:
+            allocated = session.allocated()
+            with session.noting_errors(model.title, precision):
+                peer = session.transformers_runner(model, peer_precision)
+                others = [_peer(peer, job, kind, facts, peer_precision, allocated) for job, kind in pairs]
+                contestants += _warm_up(session, model, others, seconds)
+        return _run_rounds(session, edge, model, contestants, rounds)
     finally:
         if peer is not None:
             peer.close()
-        ours.close()
-        session.free()
+        edge.close()
+        session.free_memory()
 
 
-@dataclass(slots=True)
-class _Entry:
-    """A contestant under one job, and its counted decodes."""
+def _peer(
+    peer: TransformersRunner, job: Job, kind: str, facts: ModelFacts, precision: str, allocated: int
+) -> _Contestant:
+    def generate(job: Job, number: int) -> Timing:
+        return peer.decode(kind, job, [prompt_ids(facts.tokenizer, job.prompt, number)] * job.batch)
 
-    job: Job
-    who: str
-    precision: str
-    decode: Decode
-    warm: _Warm
-    taken: list[Timing] = field(default_factory=list)
-    remarks: tuple[str, ...] = ()
+    probe = kind != "static"
+    return _Contestant(generate, job, KINDS[kind], precision, peer.seconds, allocated, probe)
+
+
+def _warm_up(
+    session: Session, model: BenchModel, contestants: Sequence[_Contestant], seconds: float
+) -> list[_Contestant]:
+    """Warms contestants up and returns those that can decode."""
+    able = []
+    for each in contestants:
+        who = () if each.who == NAME else (each.who,)
+        with session.noting_errors(model.title, each.precision, each.job.title, *who):
+            each.warm_up(session, seconds)
+            able.append(each)
+    return able
 
 
 def _peer_precision(session: Session, precision: str) -> str:
-    """Bitsandbytes is no match for a CPU: what users have there is float32."""
+    """Takes float32 for quantised weights on a CPU, where bitsandbytes is no match."""
     return "float32" if session.device == "cpu" and precision in ("int8", "4bit") else precision
 
 
-def _decode(ours: Ours) -> Decode:
-    def decode(job: Job, number: int) -> Timing:
-        return ours.run(job, prompt_ids(ours.facts[ours.specs["model"].name].tokenizer, job.prompt, number))
-
-    return decode
-
-
-def _generate(peer: Peer, kind: str, ours: Ours, target: Target) -> Decode:
-    tokenizer = ours.facts[target.name].tokenizer
-
-    def decode(job: Job, number: int) -> Timing:
-        return peer.run(kind, job, [prompt_ids(tokenizer, job.prompt, number)] * job.batch)
-
-    return decode
-
-
-def _warm(
-    session: Session,
-    job: Job,
-    decode: Decode,
-    loading: float,
-    before: int,
-    seconds: float,
-    probe: bool = True,
-) -> _Warm:
-    """Decodes twice without counting: a few tokens, then as many as the rounds will.
-
-    Without `probe` both have the job's length: a compiled peer is compiled for that.
-    """
-    session.reset_peak()
-    first = decode(replace(job, tokens=min(_WARM, job.tokens)) if probe else job, 0)
-    fits = int(seconds / max(first.step, 1e-6)) if first.tokens > 1 else job.tokens
-    if probe:
-        job = replace(job, tokens=min(job.tokens, max(_WARM, fits)))
-    steady = decode(job, 1).step
-    once = max(0.0, first.decode - (first.tokens - 1) * steady)
-    return _Warm(job, loading + first.first + once, session.peak(before))
-
-
-def _take_turns(
-    session: Session, ours: Ours, target: Target, entries: list[_Entry], rounds: int
+def _run_rounds(
+    session: Session, edge: EdgeRunner, model: BenchModel, contestants: list[_Contestant], rounds: int
 ) -> list[Row]:
-    """Counts `rounds` decodes of every entry in turn; what there is when the time is up counts."""
+    """Counts `rounds` decodes of every contestant in turn; the rounds until the time is up count."""
     rows: list[Row] = []
-    order = {key: i for i, key in enumerate(dict.fromkeys(id(entry.job) for entry in entries))}
+    order = list(dict.fromkeys(each.key for each in contestants))
     try:
         for number in range(rounds):
             session.progress.say(f"round {number + 1}/{rounds}", number / rounds)
-            for entry in entries:
-                if entry.taken and session.progress.left <= 0:
+            for each in contestants:
+                if each.timings and session.progress.left <= 0:
                     continue
-                with session.noting(target.title, entry.job.title, entry.who):
-                    entry.taken.append(entry.decode(entry.warm.job, 2 + number))
-                    entry.remarks = tuple(ours.notices) if entry.who == NAME else ()
+                with session.noting_errors(model.title, each.job.title, each.who):
+                    each.timings.append(each.run(2 + number))
+                    each.notices = tuple(edge.notices) if each.who == NAME else ()
     finally:
-        entries.sort(key=lambda entry: order[id(entry.job)])
-        own = {id(e.job): Summary.of(e.taken).step for e in entries if e.who == NAME and e.taken}
-        for entry in entries:
-            if entry.taken:
-                rows.append(_row(session, ours, target, entry, own.get(id(entry.job), nan)))
-                session.ledger.add(asdict(rows[-1]))
-                for sentence in entry.remarks:
-                    session.ledger.note(f"{target.title}, {entry.job.title}: {sentence}")
+        contestants.sort(key=lambda each: order.index(each.key))
+        own = {e.key: Summary.of(e.timings).step for e in contestants if e.who == NAME and e.timings}
+        for each in contestants:
+            if each.timings:
+                rows.append(_row(session, edge, model, each, own.get(each.key, nan)))
+                session.results.add(asdict(rows[-1]))
+                for sentence in each.notices:
+                    session.results.note(f"{model.title}, {each.job.title}: {sentence}")
     return rows
 
 
-def _row(session: Session, ours: Ours, target: Target, entry: _Entry, own: float) -> Row:
-    summary = Summary.of(entry.taken)
-    done = replace(entry.job, prompt=summary.prompt, tokens=summary.tokens)
-    decoder = decoders.find(done.strategy)
-    facts = ours.facts[target.name]
+def _row(
+    session: Session, edge: EdgeRunner, model: BenchModel, contestant: _Contestant, own_step: float
+) -> Row:
+    from edge_tui.engine.decode.resolve import resolve_params
+
+    summary = Summary.of(contestant.timings)
+    job = replace(contestant.job, prompt=summary.prompt, tokens=summary.tokens)
+    decoder = decoders.find(job.strategy)
+    facts = edge.facts[model.name]
     floor = nan
-    # What a step of speculation reads is known, but not how many tokens come of it.
-    if entry.precision == facts.info.precision and decoder.kind != "propose":
-        side_by_side = decoder.rows(_numbers(done)) * done.batch
-        floor = ours.floor_bytes(decoder.roles, done, side_by_side) / session.bandwidth
+    # The bytes of a speculative step are known, but not how many tokens come of it.
+    if contestant.precision == facts.info.precision and decoder.kind != "propose":
+        values = resolve_params(Request("", job.strategy, dict(job.values)), decoder, {}).values
+        floor = edge.step_bytes(decoder.roles, job, decoder.rows(values) * job.batch) / session.bandwidth
     return Row(
-        model=target.title,
+        model=model.title,
         parameters=facts.info.parameters,
         device=session.device,
         device_name=session.device_name,
-        precision=entry.precision,
-        tier=facts.info.tier if entry.who == NAME else "transformers",
-        strategy=entry.job.title,
-        who=entry.who,
-        batch=done.batch,
+        precision=contestant.precision,
+        tier=facts.info.tier if contestant.who == NAME else "transformers",
+        strategy=job.title,
+        who=contestant.who,
+        batch=job.batch,
         prompt=summary.prompt,
         tokens=summary.tokens,
         rounds=summary.rounds,
-        tokens_per_second=done.batch / summary.step,
+        tokens_per_second=job.batch / summary.step,
         step=summary.step,
         spread=summary.spread,
         floor=floor,
         of_floor=floor / summary.step,
         first=summary.first,
-        setup=entry.warm.setup,
-        peak=entry.warm.peak,
-        ratio=nan if entry.who == NAME else summary.step / own,
+        setup=contestant.setup,
+        peak=contestant.peak,
+        ratio=nan if contestant.who == NAME else summary.step / own_step,
     )
-
-
-def _numbers(job: Job) -> dict[str, float]:
-    decoder = decoders.find(job.strategy)
-    values = {param.name: param.default for param in decoder.params}
-    known = {param.name: param for param in decoder.params}
-    return values | {name: known[name].parse(value) for name, value in job.values.items() if name in known}

@@ -1,7 +1,7 @@
-"""`edge-tui bench figures`: every figure that the engine is held to, in one go, the important ones first.
+"""Measures every figure that the engine must reach, the important ones first: `edge-tui bench figures`.
 
-Each scenario measures what some figures need; one that fails costs its own figures only, and what the time
-or the device did not allow is reported as not measured.
+Each scenario measures the rows of some figures; one that fails costs its own figures only, and a figure that
+the time or the device did not allow is reported as not measured.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import sqrt
@@ -17,7 +18,9 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
-from edge_tui.bench.figure_table import Book, Goal
+from edge_tui.bench.edge_runner import prompt_ids
+from edge_tui.bench.figure_table import FigureTable
+from edge_tui.bench.goal import Goal
 from edge_tui.bench.job import BenchError, Job
 from edge_tui.bench.random_models import CONFIGS, STD
 from edge_tui.bench.session import Session
@@ -26,7 +29,7 @@ from edge_tui.util import logs
 
 EAGER, STATIC = KINDS["eager"], KINDS["static"]
 SMALL, MIDDLE, LARGE, DEMO = "qwen2-0.5b", "llama-3.2-1b", "qwen2-7b", "demo/expert"
-BF16 = "bfloat16"
+BF16: Any = "bfloat16"
 GREEDY, BEAM = Job("greedy"), Job("beam", tokens=128)
 LOOKAHEAD = 4
 RATES = (0.6, 0.8, 0.89)
@@ -36,83 +39,66 @@ FAR, NEAR = Job("greedy", prompt=4096), Job("greedy", prompt=256)
 WIDE = [Job(strategy, {"temperature": 1.5}) for strategy in ("top_p", "top_k", "min_p", "typical")]
 
 Options = Mapping[str, Any]
+Work = Callable[[FigureTable, Options], None]
+Figures = Mapping[Goal, Callable[[FigureTable], float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Measurements, and the figures that come of them.
+    """Groups measurements with the figures worked out of them.
 
     Attributes:
         name: For `--only` and progress.
         work: Measures.
-        goals: The figures.
+        figures: How each is worked out.
         device: "cuda" or "cpu": where it belongs.
     """
 
     name: str
-    work: Callable[[Book, Options], None]
-    goals: tuple[Goal, ...]
+    work: Work
+    figures: Figures
     device: str = "cuda"
 
 
-def _greedy(book: Book, model: str, precision: str = BF16) -> float:
-    return book.row(model, precision, "greedy", prompt=GREEDY.prompt).step
+def _measuring(model: str, precision: Any, *jobs: Job, **more: Any) -> Work:
+    return lambda table, options: table.measure(model, precision, jobs, **more, **options)
 
 
-def _small(book: Book, options: Options) -> None:
-    book.measure(SMALL, "bfloat16", [GREEDY], peers=("eager", "static"), **options)
+def _step(table: FigureTable, model: str, precision: str = BF16) -> float:
+    """Finds the seconds of a greedy step."""
+    return table.row(model, precision, "greedy", prompt=GREEDY.prompt).step
 
 
-def _middle(book: Book, options: Options) -> None:
-    book.measure(MIDDLE, "bfloat16", [GREEDY], **options)
+def _ratio(model: str, precision: str, job: Job, who: str = EAGER) -> Callable[[FigureTable], float]:
+    return lambda table: table.row(model, precision, job.title, who).ratio
 
 
-def _large(book: Book, options: Options) -> None:
-    # The longest first: its context is kept, so that all have the same maximum.
-    book.measure(LARGE, "bfloat16", [FAR, NEAR, GREEDY, BEAM], **options)
+def _value(name: str) -> Callable[[FigureTable], float]:
+    return lambda table: table.value(name)
 
 
-def _far(book: Book) -> float:
-    far = book.row(LARGE, BF16, "greedy", prompt=FAR.prompt)
-    near = book.row(LARGE, BF16, "greedy", prompt=NEAR.prompt)
+def _long_context(table: FigureTable) -> float:
+    far = table.row(LARGE, BF16, "greedy", prompt=FAR.prompt)
+    near = table.row(LARGE, BF16, "greedy", prompt=NEAR.prompt)
     return far.step / (near.step + far.floor - near.floor)
 
 
-def _four(book: Book, options: Options) -> None:
-    book.measure(LARGE, "4bit", [GREEDY], **options)
+def _over_greedy(job: Job) -> Callable[[FigureTable], float]:
+    return lambda table: (table.row(SMALL, BF16, job.title).step - _step(table, SMALL)) * 1e6
 
 
-def _eight(book: Book, options: Options) -> None:
-    book.measure(LARGE, "int8", [GREEDY], **options)
+def _contrastive(table: FigureTable, options: Options) -> None:
+    table.measure(SMALL, BF16, [GREEDY], **options)
+    table.measure(LARGE, BF16, [GREEDY, Job("contrastive")], second=SMALL, **options)
 
 
-def _sampling(book: Book, options: Options) -> None:
-    book.measure(SMALL, "bfloat16", [GREEDY, *WIDE], **options)
-
-
-def _over_greedy(job: Job) -> Goal:
-    def value(book: Book) -> float:
-        return (book.row(SMALL, BF16, job.title).step - _greedy(book, SMALL)) * 1e6
-
-    return Goal(f"{job.strategy} at T 1.5 over greedy, 152k tokens", "µs", 40, 20, value, least=False)
-
-
-def _contrastive(book: Book, options: Options) -> None:
-    book.measure(SMALL, "bfloat16", [GREEDY], **options)
-    book.measure(LARGE, "bfloat16", [GREEDY, Job("contrastive")], second=SMALL, **options)
-
-
-def _both(book: Book) -> float:
-    return book.row(LARGE, BF16, "contrastive").step / (_greedy(book, SMALL) + _greedy(book, LARGE))
-
-
-def _speculative(book: Book, options: Options) -> None:
-    book.measure(SMALL, "bfloat16", [GREEDY], **options)
-    book.measure(LARGE, "bfloat16", [VERIFY, *map(_at_acceptance, RATES)], second=SMALL, **options)
+def _speculative(table: FigureTable, options: Options) -> None:
+    table.measure(SMALL, BF16, [GREEDY], **options)
+    table.measure(LARGE, BF16, [VERIFY, *map(_at_acceptance, RATES)], second=SMALL, **options)
 
 
 def _at_acceptance(rate: float) -> Job:
-    """Speculation whose proposals are accepted at a rate, by its temperature.
+    """Makes a job of speculation whose temperature gives an acceptance rate.
 
     A proposal is accepted with probability `Σ min(p, q)`. Logits of random weights are independent normal
     numbers of deviation `STD · √hidden`, so with both models' hidden sizes `a` and `b` and temperature `T`
@@ -128,215 +114,184 @@ def tokens_per_step(rate: float) -> float:
     return (1 - rate ** (LOOKAHEAD + 1)) / (1 - rate)
 
 
-def _of_ideal(rate: float) -> Goal:
-    def value(book: Book) -> float:
+def _share_of_ideal(rate: float) -> Callable[[FigureTable], float]:
+    def value(table: FigureTable) -> float:
         # Checking k proposals reads what a batch of k + 1 reads, and one more.
-        ideal = LOOKAHEAD * _greedy(book, SMALL) + book.row(LARGE, BF16, VERIFY.title).step
-        rows_per_second = book.row(LARGE, BF16, _at_acceptance(rate).title).tokens_per_second
-        return rows_per_second * ideal / tokens_per_step(rate)
+        ideal = LOOKAHEAD * _step(table, SMALL) + table.row(LARGE, BF16, VERIFY.title).step
+        tokens_per_second = table.row(LARGE, BF16, _at_acceptance(rate).title).tokens_per_second
+        return tokens_per_second * ideal / tokens_per_step(rate)
 
-    return Goal(
-        f"speculative, k = {LOOKAHEAD}, acceptance {rate:g}, share of the ideal", "", 0.85, 0.93, value
-    )
+    return value
 
 
-def _screen(book: Book, options: Options) -> None:
+def _screen(table: FigureTable, options: Options) -> None:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         order = [sys.executable, "-m", "edge_tui.bench.app", "--random", SMALL, "--json", str(report)]
         done = subprocess.run(order, capture_output=True, text=True, timeout=300, check=False)
         if not report.exists():
             raise BenchError(f"The app under test ended with {done.returncode}: {done.stderr.strip()[-200:]}")
-        book.values["screen"] = float(json.loads(report.read_text(encoding="utf-8"))["ratio"])
+        table.values["screen"] = float(json.loads(report.read_text(encoding="utf-8"))["ratio"])
 
 
-def _small_beams(book: Book, options: Options) -> None:
-    book.measure(SMALL, "bfloat16", [BEAM], peers=("eager",), **options)
-
-
-def _large_beams(book: Book, options: Options) -> None:
-    book.measure(LARGE, "bfloat16", [BEAM], peers=("eager",), **options)
-
-
-def _starts(book: Book, options: Options) -> None:
+def _starts(table: FigureTable, options: Options) -> None:
     for model in (SMALL, LARGE):
-        book.start(model)
+        table.values[f"start {model}"] = _start(table.session, model)
 
 
-def _on_cpu(model: str, precision: Any) -> Callable[[Book, Options], None]:
-    def work(book: Book, options: Options) -> None:
-        # Memory that others use, too, is fast or slow for a while: each is to meet both.
+def _start(session: Session, name: str) -> float:
+    """Measures seconds from `load` to the first token at full speed, beyond making the weights.
+
+    The model is loaded, used, freed and loaded again: the second time, with kernels cached, counts.
+    """
+    edge = session.edge_runner(session.model(name, True), BF16)
+    job = Job("greedy", tokens=64)
+    try:
+        tokenizer = edge.load().tokenizer
+        edge.decode(job, prompt_ids(tokenizer, job.prompt, 0))
+        edge.unload()
+        began = time.perf_counter()
+        facts = edge.load()
+        loading = time.perf_counter() - began
+        cold = edge.decode(job, prompt_ids(tokenizer, job.prompt, 1))
+        steady = edge.decode(job, prompt_ids(tokenizer, job.prompt, 2))
+        return loading - facts.weights_seconds + cold.first + max(0.0, cold.decode - steady.decode)
+    finally:
+        edge.close()
+        session.free_memory()
+
+
+def _on_cpu(model: str, precision: Any) -> Work:
+    def work(table: FigureTable, options: Options) -> None:
+        # Other programs make the memory fast or slow for a while: many short rounds meet both.
         turns = {"rounds": 3 * options["rounds"], "seconds": options["seconds"] / 2}
-        book.measure(model, precision, [Job("greedy", tokens=128)], peers=("eager",), **turns)
+        table.measure(model, precision, [Job("greedy", tokens=128)], peers=("eager",), **turns)
 
     return work
 
 
-def _over_generate(model: str) -> Callable[[Book], float]:
-    return lambda book: book.row(model, "float32", "greedy", EAGER).ratio
-
-
-def _noted(name: str) -> Callable[[Book], float]:
-    return lambda book: book.noted(name)
+def _cpu_scenario(name: str, model: str, precision: str, title: str, must: float, aim: float) -> Scenario:
+    goal = Goal(f"CPU, {title} over generate() float32", "×", must, aim)
+    # Where bitsandbytes would be the peer, generate() runs in float32.
+    figures = {goal: _ratio(model, "float32", GREEDY)}
+    return Scenario(name, _on_cpu(model, precision), figures, device="cpu")
 
 
 SCENARIOS = (
     Scenario(
         "greedy 0.5B",
-        _small,
-        (
-            Goal(
-                "greedy bf16 Qwen2-0.5B",
-                "tok/s",
-                1200,
-                2200,
-                lambda book: book.row(SMALL, BF16, "greedy").tokens_per_second,
+        _measuring(SMALL, BF16, GREEDY, peers=("eager", "static")),
+        {
+            Goal("greedy bf16 Qwen2-0.5B", "tok/s", 1200, 2200): (
+                lambda table: table.row(SMALL, BF16, "greedy").tokens_per_second
             ),
-            Goal(
-                "greedy bf16 Qwen2-0.5B over generate() static + compile",
-                "×",
-                3,
-                None,
-                lambda book: book.row(SMALL, BF16, "greedy", STATIC).ratio,
+            Goal("greedy bf16 Qwen2-0.5B over generate() static + compile", "×", 3): (
+                lambda table: table.row(SMALL, BF16, "greedy", STATIC).ratio
             ),
-        ),
+        },
     ),
     Scenario(
         "greedy 1B",
-        _middle,
-        (
-            Goal(
-                "greedy bf16 Llama-3.2-1B size",
-                "ms/token",
-                1.0,
-                0.8,
-                lambda book: _greedy(book, MIDDLE) * 1e3,
-                least=False,
-            ),
-        ),
+        _measuring(MIDDLE, BF16, GREEDY),
+        {
+            Goal("greedy bf16 Llama-3.2-1B size", "ms/token", 1.0, 0.8, at_least=False): (
+                lambda table: _step(table, MIDDLE) * 1e3
+            )
+        },
     ),
     Scenario(
         "7B",
-        _large,
-        (
-            Goal(
-                "greedy bf16 Qwen2-7B, share of the floor",
-                "",
-                0.8,
-                0.9,
-                lambda book: book.row(LARGE, BF16, "greedy", prompt=GREEDY.prompt).of_floor,
+        # The longest first: its context is kept, so that all have the same maximum.
+        _measuring(LARGE, BF16, FAR, NEAR, GREEDY, BEAM),
+        {
+            Goal("greedy bf16 Qwen2-7B, share of the floor", "", 0.8, 0.9): (
+                lambda table: table.row(LARGE, BF16, "greedy", prompt=GREEDY.prompt).of_floor
+            ),
+            Goal("beam 4 step over greedy, 7B", "×", 1.2, 1.1, at_least=False): (
+                lambda table: table.row(LARGE, BF16, "beam").step / _step(table, LARGE)
             ),
             Goal(
-                "beam 4 step over greedy, 7B",
-                "×",
-                1.2,
-                1.1,
-                lambda book: book.row(LARGE, BF16, "beam").step / _greedy(book, LARGE),
-                least=False,
-            ),
-            Goal("7B step at context 4,096 over step at 256 + added KV", "×", 1.1, 1.05, _far, least=False),
-        ),
+                "7B step at context 4,096 over step at 256 + added KV", "×", 1.1, 1.05, at_least=False
+            ): _long_context,
+        },
     ),
     Scenario(
         "7B 4bit",
-        _four,
-        (
-            Goal(
-                "NF4 7B over bf16 7B",
-                "×",
-                1.5,
-                2.3,
-                lambda book: _greedy(book, LARGE) / _greedy(book, LARGE, "4bit"),
-            ),
-        ),
+        _measuring(LARGE, "4bit", GREEDY),
+        {
+            Goal("NF4 7B over bf16 7B", "×", 1.5, 2.3): (
+                lambda table: _step(table, LARGE) / _step(table, LARGE, "4bit")
+            )
+        },
     ),
-    Scenario("sampling", _sampling, tuple(map(_over_greedy, WIDE))),
+    Scenario(
+        "sampling",
+        _measuring(SMALL, BF16, GREEDY, *WIDE),
+        {
+            Goal(
+                f"{job.strategy} at T 1.5 over greedy, 152k tokens", "µs", 40, 20, at_least=False
+            ): _over_greedy(job)
+            for job in WIDE
+        },
+    ),
     Scenario(
         "contrastive",
         _contrastive,
-        (Goal("contrastive step over both greedy steps, 7B + 0.5B", "×", 1.05, 1.0, _both, least=False),),
+        {
+            Goal("contrastive step over both greedy steps, 7B + 0.5B", "×", 1.05, 1.0, at_least=False): (
+                lambda table: (
+                    table.row(LARGE, BF16, "contrastive").step / (_step(table, SMALL) + _step(table, LARGE))
+                )
+            )
+        },
     ),
     Scenario(
         "beams 0.5B",
-        _small_beams,
-        (
-            Goal(
-                "beam 4 over generate(num_beams=4), 0.5B",
-                "×",
-                10,
-                30,
-                lambda book: book.row(SMALL, BF16, "beam", EAGER).ratio,
-            ),
-        ),
+        _measuring(SMALL, BF16, BEAM, peers=("eager",)),
+        {Goal("beam 4 over generate(num_beams=4), 0.5B", "×", 10, 30): _ratio(SMALL, BF16, BEAM)},
     ),
     Scenario(
         "beams 7B",
-        _large_beams,
-        (
-            Goal(
-                "beam 4 over generate(num_beams=4), 7B",
-                "×",
-                6,
-                8,
-                lambda book: book.row(LARGE, BF16, "beam", EAGER).ratio,
-            ),
-        ),
+        _measuring(LARGE, BF16, BEAM, peers=("eager",)),
+        {Goal("beam 4 over generate(num_beams=4), 7B", "×", 6, 8): _ratio(LARGE, BF16, BEAM)},
     ),
-    Scenario("speculative", _speculative, tuple(map(_of_ideal, RATES))),
+    Scenario(
+        "speculative",
+        _speculative,
+        {
+            Goal(
+                f"speculative, k = {LOOKAHEAD}, acceptance {rate:g}, share of the ideal", "", 0.85, 0.93
+            ): _share_of_ideal(rate)
+            for rate in RATES
+        },
+    ),
     Scenario(
         "screen",
         _screen,
-        (Goal("in the TUI over headless, 0.5B", "×", 0.95, 0.99, _noted("screen")),),
+        {Goal("in the TUI over headless, 0.5B", "×", 0.95, 0.99): _value("screen")},
     ),
     Scenario(
         "start",
         _starts,
-        tuple(
-            Goal(
-                f"load to first captured token beyond the weights, {model}",
-                "s",
-                2,
-                1,
-                _noted(f"start {model}"),
-                least=False,
+        {
+            Goal(f"load to first captured token beyond the weights, {model}", "s", 2, 1, at_least=False): (
+                _value(f"start {model}")
             )
             for model in (SMALL, LARGE)
-        ),
+        },
     ),
     Scenario(
         "7B int8",
-        _eight,
-        (
-            Goal(
-                "int8 7B over bf16 7B",
-                "×",
-                1.45,
-                1.7,
-                lambda book: _greedy(book, LARGE) / _greedy(book, LARGE, "int8"),
-            ),
-        ),
+        _measuring(LARGE, "int8", GREEDY),
+        {
+            Goal("int8 7B over bf16 7B", "×", 1.45, 1.7): (
+                lambda table: _step(table, LARGE) / _step(table, LARGE, "int8")
+            )
+        },
     ),
-    Scenario(
-        "CPU demo",
-        _on_cpu(DEMO, "float32"),
-        (Goal("CPU, demo expert over generate() float32", "×", 1.5, 2.0, _over_generate(DEMO)),),
-        device="cpu",
-    ),
+    _cpu_scenario("CPU demo", DEMO, "float32", "demo expert", 1.5, 2.0),
     *(
-        Scenario(
-            f"CPU 0.5B {precision}",
-            _on_cpu(SMALL, precision),
-            (
-                Goal(
-                    f"CPU, Qwen2-0.5B {precision} over generate() float32",
-                    "×",
-                    must,
-                    aim,
-                    _over_generate(SMALL),
-                ),
-            ),
-            device="cpu",
-        )
+        _cpu_scenario(f"CPU 0.5B {precision}", SMALL, precision, f"Qwen2-0.5B {precision}", must, aim)
         for precision, must, aim in (("float32", 1.2, 2.1), ("int8", 2.5, 3.7), ("4bit", 2.5, 6.0))
     ),
 )
@@ -352,24 +307,23 @@ def run(session: Session, *, rounds: int, seconds: float, only: str = "") -> Non
         seconds: Most time for one decode.
         only: Scenarios whose name holds this text.
     """
-    book = Book(session)
+    table = FigureTable(session)
     here = session.device.partition(":")[0]
     for scenario in SCENARIOS:
-        for goal in scenario.goals:
-            book.enter(goal, known=False)
+        for goal in scenario.figures:
+            table.record(goal, None)
     scenarios = [s for s in SCENARIOS if s.device == here and only.lower() in s.name.lower()]
     session.progress.total = len(scenarios)
     for scenario in scenarios:
         session.progress.step(scenario.name)
         if session.progress.left <= 0:
-            session.ledger.note(f"{scenario.name}: not measured, the time was up.")
+            session.results.note(f"{scenario.name}: not measured, the time was up.")
             continue
         try:
-            scenario.work(book, {"rounds": rounds, "seconds": seconds})
-        except BenchError as error:
-            session.ledger.note(f"{scenario.name}: {error}")
+            with session.noting_errors(scenario.name):
+                scenario.work(table, {"rounds": rounds, "seconds": seconds})
         except Exception as error:  # one scenario must not cost the others
-            session.ledger.note(f"{scenario.name} failed with {logs.summary(error)}")
-        session.free()
-        for goal in scenario.goals:
-            book.enter(goal)
+            session.results.note(f"{scenario.name} failed with {logs.summary(error)}")
+        session.free_memory()
+        for goal, work_out in scenario.figures.items():
+            table.record(goal, work_out)

@@ -1,8 +1,8 @@
-"""transformers' `generate()` as a contestant: as it is, or with a static cache and compiled.
+"""Runs benchmark jobs on transformers' `generate()`: as it is, or with a static cache and compiled.
 
-The same architecture, precision, prompt and number of tokens; random weights where ours are random (they need
-not be the same ones: no weight makes a multiplication faster). A logits processor that does nothing but look
-at the clock at its first call parts the prompt from the decoding, so both come from one call.
+It has the engine's architecture, precision, prompt and number of tokens, and random weights where the engine
+has (other ones: no weight makes a multiplication faster). A logits processor reads the clock at its first
+call, which separates the prompt from the decoding in one call of `generate()`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 KINDS = {"eager": "generate()", "static": "generate() static + compile"}
-"""Contestants by the name that `--peers` takes."""
+"""Ways to call `generate()` by the name that `--peers` takes."""
 
 _DRAW = {"do_sample": True, "top_k": 0, "temperature": 1.0}
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -38,20 +38,20 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 """Strategies that `generate()` has as well, and its arguments for our defaults."""
 
 
-class Peer:
-    """A transformers model.
+class TransformersRunner:
+    """Loads a transformers model and decodes with it.
 
     Args:
         folder: With config.json, and weights if they are to be read.
         device: Where it goes.
         precision: "float32", "bfloat16", "float16", "int8" or "4bit" (the last two of bitsandbytes).
-        invented: Whether to make random weights instead of reading the folder's.
+        random_weights: Whether to make random weights instead of reading the folder's.
 
     Raises:
         BenchError: it cannot be built here.
     """
 
-    def __init__(self, folder: Path, device: str, precision: str, invented: bool) -> None:
+    def __init__(self, folder: Path, device: str, precision: str, random_weights: bool) -> None:
         import torch
         import transformers
 
@@ -62,7 +62,7 @@ class Peer:
         quantised = precision in ("int8", "4bit")
         dtype = getattr(torch, "bfloat16" if quantised else precision)
         try:
-            if invented:
+            if random_weights:
                 config = transformers.AutoConfig.from_pretrained(folder)
                 with torch.device(device):
                     model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
@@ -77,7 +77,7 @@ class Peer:
         synchronise(device)
         self.seconds = time.perf_counter() - began
 
-    def run(self, kind: str, job: Job, ids: Sequence[Sequence[int]]) -> Timing:
+    def decode(self, kind: str, job: Job, ids: Sequence[Sequence[int]]) -> Timing:
         """Decodes once.
 
         Args:
@@ -128,7 +128,7 @@ class Peer:
             torch.cuda.empty_cache()
 
     def _static(self) -> dict[str, Any]:
-        """Options of the static cache; a GPU compiles by itself, elsewhere it is asked to."""
+        """Makes the options of the static cache; a GPU compiles without being configured to."""
         options: dict[str, Any] = {"cache_implementation": "static"}
         if not self.device.startswith("cuda"):
             from transformers import CompileConfig
@@ -140,7 +140,7 @@ class Peer:
 
 
 class _Clock:
-    """A logits processor that notes when the prompt's logits were there."""
+    """Notes the time at which the prompt's logits arrive, as a logits processor."""
 
     def __init__(self, device: str) -> None:
         self.first = 0.0

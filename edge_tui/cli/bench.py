@@ -13,8 +13,7 @@ from edge_tui import decoders
 from edge_tui.bench import report
 from edge_tui.bench.job import BenchError, Job
 from edge_tui.bench.progress import Progress
-from edge_tui.bench.report import Column, Ledger
-from edge_tui.cli.messages import print_line
+from edge_tui.bench.report import Column, Results
 from edge_tui.config.schema import QUANTIZATION, SCHEMA
 from edge_tui.decoders.base import ParamError
 from edge_tui.engine.port import Precision
@@ -44,55 +43,55 @@ def run(options: Options) -> int:
     for file in files.values():
         if not file.parent.is_dir():
             raise UsageError(f"there is no folder {file.parent} for the results; make it, or name another.")
-    ledger = Ledger(str(options["bench"]), files.get("json"))
-    bench, columns = _BENCHES[ledger.kind]
-    default = _default_file(ledger) if ledger.file is None and bench is not _compare else None
+    results = Results(str(options["bench"]), files.get("json"))
+    bench, columns = _BENCHES[results.kind]
+    default = _default_file(results) if results.file is None and bench is not _compare else None
     status = 0
     try:
-        columns = bench(options, ledger) or columns
+        columns = bench(options, results) or columns
     except KeyboardInterrupt:
-        ledger.note("Interrupted: what was measured until then is kept.")
+        results.note("Interrupted: what was measured until then is kept.")
         status = 130
     except BenchError as error:
-        ledger.note(str(error))
+        results.note(str(error))
         status = 1
-    _show(files, ledger, columns)
-    if default is not None and ledger.rows:
-        message = f"Kept in {default}; edge-tui bench compare tells the ratios of two."
-        print_line(message, sys.stderr)
+    _show(files, results, columns)
+    if default is not None and results.rows:
+        said = f"Kept in {default}; edge-tui bench compare tells the ratios of two."
+        print(sanitise(said, keep_newlines=False), file=sys.stderr)
     elif default is not None:
         default.unlink(missing_ok=True)
-    return status or (0 if ledger.rows else 1)
+    return status or (0 if results.rows else 1)
 
 
-def _default_file(ledger: Ledger) -> Path | None:
-    """Gives a ledger a file in the data folder, so that no flag is needed to keep results."""
+def _default_file(results: Results) -> Path | None:
+    """Gives results a file in the data folder, so that no flag is needed to keep results."""
     import platformdirs
 
     folder = platformdirs.user_data_path("edge-tui", appauthor=False) / "bench"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        ledger.note(f"Results cannot be kept in {folder} ({error.strerror}): name a file with --json.")
+        results.note(f"Results cannot be kept in {folder} ({error.strerror}): name a file with --json.")
     else:
-        ledger.file = folder / f"{ledger.kind}-{datetime.now():%Y%m%d-%H%M%S}.json"
-    return ledger.file
+        results.file = folder / f"{results.kind}-{datetime.now():%Y%m%d-%H%M%S}.json"
+    return results.file
 
 
 _FILES = {"json": "json_file", "markdown": "markdown", "csv": "csv"}
 
 
-def _speed(options: Options, ledger: Ledger) -> None:
+def _speed(options: Options, results: Results) -> None:
     prompts = [_positive_int(text, "--context") for text in _list(options["context"])]
     jobs = [
         Job(name, values, prompt, int(options["tokens"]))
         for name, values in _strategies(options).items()
         for prompt in prompts
     ]
-    _measure(options, ledger, [jobs])
+    _measure(options, results, [jobs])
 
 
-def _table(options: Options, ledger: Ledger) -> None:
+def _table(options: Options, results: Results) -> None:
     batches = [_positive_int(text, "--batches") for text in _list(options["batches"])]
     prompt = _positive_int(str(options["context"]), "--context")
     jobs = [
@@ -101,10 +100,10 @@ def _table(options: Options, ledger: Ledger) -> None:
         for batch in batches
     ]
     # Each in a fresh engine: what an earlier one keeps would count as the next one's memory.
-    _measure(options, ledger, [[job] for job in jobs])
+    _measure(options, results, [[job] for job in jobs])
 
 
-def _measure(options: Options, ledger: Ledger, groups: Sequence[Sequence[Job]]) -> None:
+def _measure(options: Options, results: Results, groups: Sequence[Sequence[Job]]) -> None:
     from edge_tui.bench.speed import measure
 
     peers = [name for name in _list(options["peers"]) if name != "none"]
@@ -112,17 +111,17 @@ def _measure(options: Options, ledger: Ledger, groups: Sequence[Sequence[Job]]) 
         raise UsageError(f"there is no peer {unknown[0]!r}; there is eager, static and none.")
     names, precisions = _names(options), _precisions(options)
     progress = _progress(options, len(names) * len(precisions) * len(groups))
-    with _session(options, ledger, progress) as session:
-        for name, invented, precision in _targets(names, precisions):
+    with _session(options, results, progress) as session:
+        for name, random_weights, precision in _models(names, precisions):
             for jobs in groups:
                 title = jobs[0].title if len(groups) > 1 else f"{len(jobs)} strategies"
                 if not _has_time(session, f"{name} · {precision} · {title}"):
                     continue
-                second = session.target(options["second"], invented) if options["second"] else None
-                with session.noting(f"{name}, {precision}"):
+                second = session.model(options["second"], random_weights) if options["second"] else None
+                with session.noting_errors(f"{name}, {precision}"):
                     measure(
                         session,
-                        session.target(name, invented),
+                        session.model(name, random_weights),
                         precision,
                         jobs,
                         second=second,
@@ -132,7 +131,7 @@ def _measure(options: Options, ledger: Ledger, groups: Sequence[Sequence[Job]]) 
                     )
 
 
-def _quality(options: Options, ledger: Ledger) -> None:
+def _quality(options: Options, results: Results) -> None:
     from edge_tui.bench.quality import measure
 
     names, precisions = _names(options), _precisions(options)
@@ -140,14 +139,14 @@ def _quality(options: Options, ledger: Ledger) -> None:
     spec = _eval_spec(options, names)
     progress = _progress(options, 1)
     questions = Path(options["qa"]).read_text(encoding="utf-8") if options["qa"] else ""
-    with _session(options, ledger, progress, prompts=spec.text + questions) as session:
-        ledger.head |= {"window": spec.window, "stride": spec.stride, "remark": report.QUALITY_REMARK}
-        targets = list(_targets(names, precisions or _default_precisions(session.device)))
-        progress.total = len(targets)
-        for name, invented, precision in targets:
+    with _session(options, results, progress, prompts=spec.text + questions) as session:
+        results.head |= {"window": spec.window, "stride": spec.stride, "remark": report.QUALITY_REMARK}
+        models = list(_models(names, precisions or _default_precisions(session.device)))
+        progress.total = len(models)
+        for name, random_weights, precision in models:
             if _has_time(session, f"{name} · {precision}"):
-                with session.noting(f"{name}, {precision}"):
-                    measure(session, session.target(name, invented), precision, jobs, spec)
+                with session.noting_errors(f"{name}, {precision}"):
+                    measure(session, session.model(name, random_weights), precision, jobs, spec)
 
 
 def _eval_spec(options: Options, names: Sequence[tuple[str, bool]]) -> EvalSpec:
@@ -181,22 +180,22 @@ def _eval_spec(options: Options, names: Sequence[tuple[str, bool]]) -> EvalSpec:
     )
 
 
-def _compare(options: Options, ledger: Ledger) -> Sequence[Column]:
+def _compare(options: Options, results: Results) -> Sequence[Column]:
     from edge_tui.bench import compare
 
     a, b = compare.read(Path(options["a"])), compare.read(Path(options["b"]))
     pairs, notes = compare.compare(a, b)
     for pair in pairs:
-        ledger.add(pair)
+        results.add(pair)
     for note in notes:
-        ledger.note(note)
+        results.note(note)
     return compare.columns(pairs)
 
 
-def _figures(options: Options, ledger: Ledger) -> None:
+def _figures(options: Options, results: Results) -> None:
     from edge_tui.bench.targets import run as measure_figures
 
-    with _session(options, ledger, _progress(options, 1)) as session:
+    with _session(options, results, _progress(options, 1)) as session:
         measure_figures(
             session,
             rounds=int(options["rounds"]),
@@ -205,7 +204,7 @@ def _figures(options: Options, ledger: Ledger) -> None:
         )
 
 
-def _session(options: Options, ledger: Ledger, progress: Progress, prompts: str = "") -> Session:
+def _session(options: Options, results: Results, progress: Progress, prompts: str = "") -> Session:
     import inspect
     import random
 
@@ -219,8 +218,8 @@ def _session(options: Options, ledger: Ledger, progress: Progress, prompts: str 
         raise UsageError(str(error)) from error
     progress.say("importing torch")
     settle_imports()
-    ledger.head.update(report.manifest(device, Job("greedy").seed, prompts or inspect.getsource(random)))
-    return Session(device, ledger, progress)
+    results.head.update(report.manifest(device, Job("greedy").seed, prompts or inspect.getsource(random)))
+    return Session(device, results, progress)
 
 
 def _has_time(session: Session, what: str) -> bool:
@@ -228,7 +227,7 @@ def _has_time(session: Session, what: str) -> bool:
     session.progress.step(what)
     if session.progress.left > 0:
         return True
-    session.ledger.note(f"{what}: not measured, the time was up.")
+    session.results.note(f"{what}: not measured, the time was up.")
     return False
 
 
@@ -243,12 +242,12 @@ def _names(options: Options) -> list[tuple[str, bool]]:
     return names or [("demo/expert", False)]
 
 
-def _targets(
+def _models(
     names: Sequence[tuple[str, bool]], precisions: Sequence[Precision]
 ) -> Iterator[tuple[str, bool, Precision]]:
-    for name, invented in names:
+    for name, random_weights in names:
         for precision in precisions:
-            yield name, invented, precision
+            yield name, random_weights, precision
 
 
 def _precisions(options: Options) -> list[Precision]:
@@ -304,26 +303,28 @@ def _positive_int(text: str, flag: str) -> int:
     return int(text)
 
 
-def _show(files: Mapping[str, Path], ledger: Ledger, columns: Sequence[Column]) -> None:
-    figures = ledger.head.get("figures", [])
-    remark = [ledger.head["remark"]] if "remark" in ledger.head else []
+def _show(files: Mapping[str, Path], results: Results, columns: Sequence[Column]) -> None:
+    figures = results.head.get("figures", [])
+    remark = [results.head["remark"]] if "remark" in results.head else []
     if "markdown" in files:
-        tables = [report.markdown(report.FIGURES, figures)] if figures else []
-        text = "\n\n".join([*tables, report.markdown(columns, ledger.rows), *remark, *ledger.notes])
+        tables = [report.markdown_table(report.FIGURES, figures)] if figures else []
+        text = "\n\n".join([*tables, report.markdown_table(columns, results.rows), *remark, *results.notes])
         files["markdown"].write_text(text + "\n", encoding="utf-8")
     if "csv" in files:
-        files["csv"].write_text(report.comma_separated(columns, ledger.rows), encoding="utf-8")
-    if bandwidth := ledger.head.get("read_bandwidth"):
-        print(f"{sanitise(str(ledger.head.get('device_name')))}, reads {report.number(bandwidth / 1e9)} GB/s")
+        files["csv"].write_text(report.csv_table(columns, results.rows), encoding="utf-8")
+    if bandwidth := results.head.get("read_bandwidth"):
+        print(
+            f"{sanitise(str(results.head.get('device_name')))}, reads {report.number(bandwidth / 1e9)} GB/s"
+        )
     if figures:
-        print(sanitise(report.plain(report.FIGURES, figures)) + "\n")
-    if ledger.rows:
-        print(sanitise("\n".join([report.plain(columns, ledger.rows), *remark])))
-    for sentence in ledger.notes:
-        print_line(sentence, sys.stderr)
+        print(sanitise(report.text_table(report.FIGURES, figures)) + "\n")
+    if results.rows:
+        print(sanitise("\n".join([report.text_table(columns, results.rows), *remark])))
+    for sentence in results.notes:
+        print(sanitise(sentence, keep_newlines=False), file=sys.stderr)
 
 
-_BENCHES: dict[str, tuple[Callable[[Options, Ledger], Sequence[Column] | None], Sequence[Column]]] = {
+_BENCHES: dict[str, tuple[Callable[[Options, Results], Sequence[Column] | None], Sequence[Column]]] = {
     "speed": (_speed, report.SPEED),
     "table": (_table, report.TABLE),
     "quality": (_quality, report.QUALITY),

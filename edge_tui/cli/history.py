@@ -68,8 +68,8 @@ def _json(entry: Entry) -> str:
 def _line(entry: Entry) -> str:
     stamp = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.created))
     state = "" if entry.state == "finished" else f" {entry.state}"
-    columns = f"{entry.id:>6}  {entry.uid[:8]}  {stamp}  {entry.strategy:<12} {entry.tokens:>7,} tok{state}"
-    return sanitise(f"{columns}  {entry.model}  {entry.prompt[:60]}", keep_newlines=False)
+    said = f"{entry.id:>6}  {entry.uid[:8]}  {stamp}  {entry.strategy:<12} {entry.tokens:>7,} tok{state}"
+    return sanitise(f"{said}  {entry.model}  {entry.prompt[:60]}", keep_newlines=False)
 
 
 def _show(store: Store, flags: Mapping[str, Any]) -> int:
@@ -85,17 +85,16 @@ def _show(store: Store, flags: Mapping[str, Any]) -> int:
 def _diff(store: Store, flags: Mapping[str, Any]) -> int:
     first, one = _run(store, flags["run"])
     second, other = _run(store, flags["other"])
-    comparison = compare(first, one, second, other)
-    for each in comparison.settings:
-        values = [sanitise(value, keep_newlines=False)[:70] or "–" for value in (each.first, each.second)]
-        print(f"{each.name:<18} {values[0]}  →  {values[1]}")
-    print(comparison.verdict)
-    if comparison.diverges:
-        at = comparison.common_length
-        print(f"\n… {_safe(''.join(one.texts(max(at - 12, 0), at)))}")
+    seen = compare(first, one, second, other)
+    for each in seen.settings:
+        shown = [sanitise(value, keep_newlines=False)[:70] or "–" for value in (each.first, each.second)]
+        print(f"{each.name:<18} {shown[0]}  →  {shown[1]}")
+    print(seen.verdict)
+    if seen.diverges:
+        print(f"\n… {_safe(''.join(one.texts(max(seen.common_length - 12, 0), seen.common_length)))}")
         for mark, transcript in (("<", one), (">", other)):
-            print(f"{mark} {_safe(''.join(transcript.texts(at, at + 12)))}")
-    return int(comparison.diverges)
+            print(f"{mark} {_safe(''.join(transcript.texts(seen.common_length, seen.common_length + 12)))}")
+    return int(seen.diverges)
 
 
 def _export(store: Store, flags: Mapping[str, Any]) -> int:

@@ -253,7 +253,7 @@ class _Follower:
         self._engine, self._writer, self._quiet = engine, writer, quiet
         self._bar = not quiet and sys.stderr.isatty()
         self._printed: set[str] = set()
-        self._width = 0
+        self._drawn = 0
         self._interrupted = False
 
     def interrupt(self, *_: object) -> None:
@@ -329,24 +329,24 @@ class _Follower:
         what = "loading" if event.what == "load" else "reading the prompt of"
         line = f"{what} {sanitise(event.name, keep_newlines=False)} "
         line += f"▕{bar(share, _BAR)}▏ {share:4.0%}"
-        write_control(sys.stderr, f"\r{line:<{self._width}}")
-        self._width = len(line)
+        write_control(sys.stderr, f"\r{line:<{self._drawn}}")
+        self._drawn = len(line)
 
     def _erase(self) -> None:
-        if self._width:
-            write_control(sys.stderr, "\r" + " " * self._width + "\r")
-            self._width = 0
+        if self._drawn:
+            write_control(sys.stderr, "\r" + " " * self._drawn + "\r")
+            self._drawn = 0
 
 
-def _summary(end: events.Finished, started: events.Started | None) -> str:
+def _summary(end: events.Finished, begin: events.Started | None) -> str:
     parts = [
         f"{end.new_tokens} tokens",
         f"{end.tokens_per_second:.0f} tok/s",
         f"first after {end.time_to_first_token * 1000:.0f} ms",
         end.reason,
     ]
-    if started is not None:
-        parts += [started.strategy, f"seed {started.seed}"]
+    if begin is not None:
+        parts += [begin.strategy, f"seed {begin.seed}"]
     return " · ".join(parts)
 
 

@@ -18,7 +18,7 @@ from edge_tui.bench import speed, targets, transformers_runner
 from edge_tui.bench.edge_runner import prompt_ids
 from edge_tui.bench.job import BenchError, Job, Summary, Timing
 from edge_tui.bench.random_models import CONFIGS, STD, tensor_shapes, write_random
-from edge_tui.bench.roofline import read_bandwidth, step_cache, step_weights
+from edge_tui.bench.roofline import kv_bytes_per_step, read_bandwidth, weight_bytes_per_step
 from edge_tui.decoders.base import Env, Output, Params
 from edge_tui.decoders.core.random import Rng, key_of
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint, pair_refusal
@@ -82,28 +82,28 @@ def test_summaries_are_medians_with_their_spread():
 
 
 def test_the_floor_counts_what_a_step_reads(session):
-    target = session.target("tiny", True)
-    ours = session.ours(target, "float32")
+    model = session.model("tiny", True)
+    edge = session.edge_runner(model, "float32")
     try:
-        facts = ours.load()
+        facts = edge.load()
     finally:
-        ours.close()
+        edge.close()
     config = facts.config
-    assert step_weights(facts.info, config) == facts.info.weight_bytes  # the head is the embedding
+    assert weight_bytes_per_step(facts.info, config) == facts.info.weight_bytes  # the head is the embedding
     untied = {**config, "tie_word_embeddings": False}
     embedding = config["vocab_size"] * config["hidden_size"] * 4
-    assert step_weights(facts.info, untied) == facts.info.weight_bytes - embedding
+    assert weight_bytes_per_step(facts.info, untied) == facts.info.weight_bytes - embedding
     assert facts.info.kv_bytes == 2 * 2 * 2 * 16 * 4  # K and V, layers, key heads, width, float32
-    assert step_cache(facts.info, 100, 50, rows=4) == facts.info.kv_bytes * 200
+    assert kv_bytes_per_step(facts.info, 100, 50, rows=4) == facts.info.kv_bytes * 200
 
 
 def test_bandwidth_is_measured():
     assert 1e8 < read_bandwidth("cpu") < 1e13
 
 
-def test_rows_say_what_was_measured(session):
+def test_rows_hold_what_was_measured(session):
     jobs = [Job("greedy", tokens=24), Job("top_p", {"temperature": 1.5}, tokens=24, batch=3)]
-    rows = speed.measure(session, session.target("tiny", True), "float32", jobs, peers=("eager",), rounds=2)
+    rows = speed.measure(session, session.model("tiny", True), "float32", jobs, peers=("eager",), rounds=2)
     assert [(row.strategy, row.who) for row in rows] == [
         ("greedy", "edge-tui"),
         ("greedy", "generate()"),
@@ -116,28 +116,28 @@ def test_rows_say_what_was_measured(session):
         assert row.of_floor == pytest.approx(row.floor / row.step)
         assert row.setup > 0
     assert rows[1].ratio == pytest.approx(rows[1].step / rows[0].step)
-    assert len(session.ledger.rows) == 4
-    assert session.ledger.notes == []
+    assert len(session.results.rows) == 4
+    assert session.results.notes == []
 
 
 def test_two_models_are_one_floor(session):
-    tiny = session.target("tiny", True)
+    tiny = session.model("tiny", True)
     alone, both = speed.measure(
         session, tiny, "float32", [Job("greedy", tokens=8), Job("contrastive", tokens=8)], second=tiny
     )
     assert both.floor == pytest.approx(2 * alone.floor)
 
 
-def test_what_cannot_be_measured_is_said_and_the_rest_goes_on(session):
+def test_an_error_of_one_job_is_a_note_and_the_rest_goes_on(session):
     jobs = [Job("beam", tokens=8, batch=2), Job("greedy", tokens=8)]
-    rows = speed.measure(session, session.target("tiny", True), "float32", jobs, rounds=1)
+    rows = speed.measure(session, session.model("tiny", True), "float32", jobs, rounds=1)
     assert [row.strategy for row in rows] == ["greedy"]
-    assert "samples is 2" in session.ledger.notes[0]
+    assert "samples is 2" in session.results.notes[0]
     with pytest.raises(BenchError, match="no architecture"):
-        session.target("gpt-5", True)
+        session.model("gpt-5", True)
 
 
-def test_generate_gets_our_defaults():
+def test_generate_has_the_defaults_of_the_strategies():
     assert transformers_runner.generate_options(Job("greedy")) == {"do_sample": False}
     assert transformers_runner.generate_options(Job("beam", {"num_beams": 3.0}))["num_beams"] == 3
     options = transformers_runner.generate_options(Job("top_p", {"temperature": 1.5}))
@@ -146,17 +146,17 @@ def test_generate_gets_our_defaults():
     assert not transformers_runner.can_run("eager", "contrastive", "bfloat16")
 
 
-def test_a_peer_decodes_what_it_is_told_to(session):
-    peer = session.peer(session.target("tiny", True), "float32")
-    timing = peer.run("eager", replace(Job("greedy"), tokens=9), [[1, 2, 3]] * 2)
+def test_a_peer_decodes_its_job(session):
+    peer = session.transformers_runner(session.model("tiny", True), "float32")
+    timing = peer.decode("eager", replace(Job("greedy"), tokens=9), [[1, 2, 3]] * 2)
     peer.close()
     assert (timing.tokens, timing.prompt) == (9, 3)
     assert timing.first > 0
     assert timing.step > 0
 
 
-def test_an_interrupted_bench_keeps_what_it_has(tmp_path):
-    file = tmp_path / "kept.json"
+def test_an_interrupted_bench_keeps_its_rows(tmp_path):
+    file = tmp_path / "saved.json"
     order = [sys.executable, "-m", "edge_tui", "bench", "table", "--random", "tiny", "--device", "cpu"]
     order += [
         "--strategies",
@@ -178,9 +178,9 @@ def test_an_interrupted_bench_keeps_what_it_has(tmp_path):
     process.send_signal(signal.SIGINT)
     out, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
-    kept = json.loads(file.read_text())
-    assert kept["rows"]
-    assert any("Interrupted" in note for note in kept["notes"])
+    saved = json.loads(file.read_text())
+    assert saved["rows"]
+    assert any("Interrupted" in note for note in saved["notes"])
     assert b"greedy" in out
     assert b"Traceback" not in error
 

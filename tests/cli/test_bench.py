@@ -36,10 +36,10 @@ def test_a_table_is_written_in_every_form(tmp_path, capsys):
         "1",
     ]
     assert bench(*order, *flags) == 0
-    kept = json.loads(files["json"].read_text())
-    assert [row["batch"] for row in kept["rows"]] == [1, 2]
+    saved = json.loads(files["json"].read_text())
+    assert [row["batch"] for row in saved["rows"]] == [1, 2]
     for key in ("versions", "device_name", "driver", "seed", "prompts_sha256", "read_bandwidth", "python"):
-        assert key in kept
+        assert key in saved
     head, first, second = csv.reader(files["csv"].read_text().splitlines())
     assert head == [
         "Model", "Params", "GPU", "Decoding Method",
@@ -110,7 +110,7 @@ def test_what_does_not_exist_is_refused_in_one_line(flags, sentence, capsys):
 
 def test_numbers_for_spreadsheets_have_no_commas():
     columns = [report.Column(name, lambda row, name=name: row[name]) for name in ("a", "b", "c")]
-    text = report.comma_separated(columns, [{"a": "1,234,567.8", "b": "–", "c": "greedy, batch 4"}])
+    text = report.csv_table(columns, [{"a": "1,234,567.8", "b": "–", "c": "greedy, batch 4"}])
     assert text == 'a,b,c\n1234567.8,,"greedy, batch 4"\n'
 
 
@@ -124,17 +124,17 @@ def test_time_that_is_up_is_said(capsys):
     assert "the time was up" in capsys.readouterr().err
 
 
-def kept(tmp_path, name, **rows):
+def saved(tmp_path, name, **rows):
     file = tmp_path / name
-    ledger = report.Ledger("speed", file)
+    results = report.Results("speed", file)
     for who, rate in rows.items():
-        ledger.add({"model": "m", "who": who, "tokens_per_second": rate, "first": float("nan")})
+        results.add({"model": "m", "who": who, "tokens_per_second": rate, "first": float("nan")})
     return file
 
 
 def test_comparing_pairs_rows_and_names_the_rest(tmp_path, capsys):
-    a = kept(tmp_path, "a.json", ours=100.0, gone=1.0)
-    b = kept(tmp_path, "b.json", ours=150.0, new=1.0)
+    a = saved(tmp_path, "a.json", ours=100.0, gone=1.0)
+    b = saved(tmp_path, "b.json", ours=150.0, new=1.0)
     assert main(["bench", "compare", str(a), str(b)]) == 0
     captured = capsys.readouterr()
     assert "1.500×" in captured.out
@@ -165,12 +165,12 @@ def test_no_place_to_keep_results_is_said(home, monkeypatch, capsys):
 def test_comparing_what_is_no_bench_is_refused(tmp_path):
     file = tmp_path / "x.json"
     file.write_text("[]")
-    with pytest.raises(BenchError, match="no kept bench"):
+    with pytest.raises(BenchError, match="no results of a bench"):
         compare.read(file)
 
 
 def test_unknown_numbers_are_null_in_files_and_dashes_in_tables(tmp_path):
-    file = kept(tmp_path, "a.json", ours=1.0)
+    file = saved(tmp_path, "a.json", ours=1.0)
     assert json.loads(file.read_text())["rows"][0]["first"] is None
     assert report.number(float("nan")) == "–"
     assert report.number(1234.5, 1, " %") == "1,234.5 %"

@@ -109,7 +109,7 @@ def test_a_whole_sitting(terminal: Callable[..., Terminal]) -> None:
     sitting.press("i")
     at = int(sitting.see(r"#(\d+) id \d+").group(1))
     sitting.see(r"raw\s+[\d.]+ ?%")
-    sitting.until(lambda: out_tokens(sitting) > at + 200, "tokens beyond the cursor")
+    sitting.until(lambda: out_tokens(sitting) > at + 700, "tokens beyond the cursor")
     before = out_tokens(sitting)
     sitting.press("\r")  # to the alternatives
     sitting.press("j")

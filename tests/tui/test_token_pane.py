@@ -14,7 +14,7 @@ from textual.app import App, ComposeResult
 from textual.geometry import Offset
 from textual.selection import Selection
 
-from edge_tui.bench.screen import synthetic
+from edge_tui.bench.screen_under_test import synthetic
 from edge_tui.engine.events import Finished
 from edge_tui.transcript.transcript import Transcript
 from edge_tui.tui.widgets.token_pane import TokenPane

@@ -73,7 +73,7 @@ def measure(checkpoint: Checkpoint, precision: Precision, context: int, rows: in
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     spec = ModelSpec(str(checkpoint.path), precision, DEVICE, context)
-    engine = LocalEngine({"model": spec}, lambda *call: load(*call, invented=True)[0])
+    engine = LocalEngine({"model": spec}, lambda *call: load(*call, random_weights=True)[0])
     try:
         engine.load("model")
         settle(engine, Loaded)

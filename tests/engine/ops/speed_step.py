@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import astuple, replace
 from pathlib import Path
 
-from edge_tui.bench.edge_runner import Ours, prompt_ids
+from edge_tui.bench.edge_runner import EdgeRunner, prompt_ids
 from edge_tui.bench.random_models import write_random
 from edge_tui.engine.ops.project_configs import Config, choose
 from edge_tui.engine.ops.triton import project as project_triton
@@ -61,8 +61,10 @@ class Steps:
         folder = write_random(Path(tempfile.mkdtemp()) / model.name, model.name)
         self.cuts: dict[Place, Config] = {}
         self._rows, self._runs = rows, 0
-        self._ours = Ours({"model": ModelSpec(str(folder), precision, device)}, frozenset((str(folder),)))
-        self._tokenizer = self._ours.load().tokenizer
+        self._edge = EdgeRunner(
+            {"model": ModelSpec(str(folder), precision, device)}, frozenset((str(folder),))
+        )
+        self._tokenizer = self._edge.load().tokenizer
         project_triton.choose = self._choose  # type: ignore[assignment]
 
     def _choose(self, kind: str, tokens: int, rows: int, columns: int, *, tensor: bool = True) -> Config:
@@ -71,18 +73,20 @@ class Steps:
 
     def milliseconds(self, rounds: int = 3) -> float:
         """Of the quickest of some runs with the cuts as they are."""
-        self._ours._engine._prefix_cache.clear()  # and with them what was captured
+        self._edge._engine._prefix_cache.clear()  # and with them what was captured
         self._run(40)
         return min(self._run(160) for _ in range(rounds))
 
     def _run(self, tokens: int) -> float:
         self._runs += 1
         ids = tuple(prompt_ids(self._tokenizer, 64, self._runs))
-        end = self._ours.ask(Request("", ids=ids, strategy="greedy", max_length=tokens, samples=self._rows))
-        return end.seconds / (self._ours.steps - 1) * 1e3
+        end = self._edge.generate(
+            Request("", ids=ids, strategy="greedy", max_length=tokens, samples=self._rows)
+        )
+        return end.seconds / (self._edge.steps - 1) * 1e3
 
     def close(self) -> None:
-        self._ours.close()
+        self._edge.close()
 
 
 def search(steps: Steps, model: Model, kind: str, rows: int, seconds: float) -> None:
