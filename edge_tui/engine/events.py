@@ -84,25 +84,25 @@ class TokenBatch:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """One setting of a run as it was used, and where it came from."""
+    """Holds one parameter of a run as it was used, and its source."""
 
     value: float | str
     source: str
     """"default", "config.toml", "environment", "flag", "generation_config.json", "mode", "user"."""
     checkpoint: float | str | None = None
-    """What the checkpoint's generation_config.json says, where something above it holds."""
+    """The value of the checkpoint's generation_config.json, where another source overrides it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """A run was accepted and waits for the owner thread."""
+    """Reports that a run was accepted and waits for the owner thread."""
 
     run: int
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The prompt is being read.
+    """Reports that a run has begun.
 
     Attributes:
         run: The run's id.
@@ -110,16 +110,16 @@ class Started:
         rows: Rows decoded side by side.
         columns: Names of `TokenBatch.extras`.
         prompt_tokens: Length of the prompt, prefix not counted.
-        prefix_tokens: Generated tokens that were kept from an earlier run.
+        prefix_tokens: Generated tokens of an earlier run that this one continues.
         reused_tokens: Positions whose keys and values were still there.
         max_new_tokens: Bound after clamping to the context.
         seed: The seed in use, also when the user left it to chance.
         values: Every parameter, with its source.
         notices: Sentences the user should read ("No chat template: raw completion.").
-        thinking: Whether the chat template has opened a thought: the answer begins inside it.
-        control_tokens: Names in what users wrote that are control tokens and obeyed by the model.
+        thinking: True where the chat template has opened a thought: the answer begins inside it.
+        control_tokens: Names of control tokens in the prompt that were read as such.
         end_ids: Ids that end an answer and are no part of its text.
-        kept_texts: Texts of the kept tokens, as in `TokenBatch`; empty where they are not known.
+        kept_texts: Texts of the prefix's tokens, as in `TokenBatch`; empty where they are not known.
         model: Name of the model that writes it; "" where that is not known.
     """
 
@@ -143,7 +143,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A long step got further. `what`: "load" (bytes) or "prefill" (tokens)."""
+    """Reports how far a load (in bytes) or a prefill (in tokens) is."""
 
     what: Literal["load", "prefill"]
     done: int
@@ -154,7 +154,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class PromptRead:
-    """How likely the model finds the prompt itself; told before `Started` to whoever asked for it.
+    """Holds the log-probabilities of the prompt's own tokens; comes before `Started`.
 
     Attributes:
         run: The run's id.
@@ -174,7 +174,7 @@ class PromptRead:
 
 @dataclass(frozen=True, slots=True)
 class FirstToken:
-    """The first token of a run is on the host: seconds since the run left the queue."""
+    """Reports a run's first token on the host, with the seconds since the run left the queue."""
 
     run: int
     seconds: float
@@ -182,7 +182,7 @@ class FirstToken:
 
 @dataclass(frozen=True, slots=True)
 class ParamChanged:
-    """A parameter took a new value while the run went on; `index` is the first token it held for."""
+    """Reports a parameter's new value while a run goes on; `index` is the first token it held for."""
 
     run: int
     name: str
@@ -193,7 +193,7 @@ class ParamChanged:
 
 @dataclass(frozen=True, slots=True)
 class Noticed:
-    """Something that a user should know turned up while a run went on; one sentence."""
+    """Reports one sentence that a user should read while a run goes on."""
 
     run: int
     message: str
@@ -201,7 +201,7 @@ class Noticed:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """One of several finished sequences that a strategy chose among."""
+    """Holds one of the finished sequences that a strategy chose among."""
 
     tokens: tuple[int, ...]
     text: str
@@ -210,11 +210,11 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A run has ended. Timings in seconds on the monotonic clock.
+    """Reports that a run has ended. Timings in seconds on the monotonic clock.
 
     Attributes:
         run: The run's id.
-        reason: Why it ended.
+        reason: A key of `FINISH_REASONS`.
         new_tokens: Tokens of the answer; of all samples together.
         time_to_first_token: From leaving the queue to the first token on the host.
         seconds: From the first token to the last.
@@ -223,7 +223,7 @@ class Finished:
         score: Its score.
         peak_bytes: Peak device memory of the run, None where unknown.
         tail: Text that became certain only with the end (an unfinished character); belongs to the last token.
-        reasons: Why each sample ended, by row; empty before anything was decoded.
+        reasons: `reason` of each sample, by row; empty before anything was decoded.
         tails: `tail` of each sample, by row.
         ranked: For strategies that choose among rows: the finished sequences, best first.
     """
@@ -244,7 +244,7 @@ class Finished:
 
     @property
     def tokens_per_second(self) -> float:
-        """Decode rate: the first token belongs to the prefill."""
+        """The decode rate; the first token belongs to the prefill."""
         return (self.new_tokens - 1) / self.seconds if self.seconds > 0 else 0.0
 
 
@@ -274,7 +274,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """A model starts to load for a role."""
+    """Reports that a model starts to load for a role."""
 
     role: str
     name: str
@@ -282,7 +282,7 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model is ready.
+    """Reports that a model is in memory, and its facts.
 
     Attributes:
         role: Role it was loaded for.
@@ -297,8 +297,8 @@ class Loaded:
         parameters: Number of weights.
         weight_bytes: Weights in memory.
         seconds: Load time.
-        chat: Whether the tokenizer has a chat template.
-        notices: What the tier cannot do, and why; anything else worth a line.
+        chat: True where the tokenizer has a chat template.
+        notices: Sentences about what the tier cannot do, and others the user should read.
     """
 
     role: str
@@ -319,7 +319,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Unloaded:
-    """A model is gone; the device's allocated bytes before and after show what came back."""
+    """Reports that a model was freed, with the device's allocated bytes before and after."""
 
     roles: tuple[str, ...]
     name: str
@@ -329,7 +329,7 @@ class Unloaded:
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """The owner thread ended unexpectedly; a restart is on offer."""
+    """Reports that the owner thread ended unexpectedly."""
 
     message: str
     detail: str = field(default="", repr=False)

@@ -1,7 +1,7 @@
-"""The engine in this process: one owner thread, the only one that ever touches the device.
+"""Runs models in this process: one owner thread, the only one that ever touches the device.
 
-Loads, unloads and generations are commands in one queue, so two decodes can never run at once. Cancelling
-and turning parameters bypass the queue: they are words the running step looks at.
+Loads, unloads and generations are commands in one queue, so two decodes can never run at once. cancel() and
+set() skip the queue: the decode loop reads a shared flag and the parameter table at every step.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from edge_tui.engine.port import Memory, ModelSpec, Request
 from edge_tui.errors import Cancelled, EdgeError, RequestError
 from edge_tui.util import logs
 
-_SWITCH = 0.0001
+_SWITCH_INTERVAL = 0.0001
 """Seconds that painting may keep the interpreter while a step waits to be launched (Python: 0.005)."""
 
 
 class LocalEngine:
-    """`edge_tui.engine.port.Engine` over the models of this machine.
+    """Implements `edge_tui.engine.port.Engine` with the models of this machine.
 
     The constructor returns at once; torch is imported by the owner thread.
 
     Args:
         models: Model by role; loaded on first use.
         load: Brings a model into memory in place of `edge_tui.engine.models.loader.load` (benchmarks).
-        wake: Called on the owner thread when there is news, for whoever would rather not look all the time;
-            while a run goes on that nobody watches, its end is the only news.
+        wake: Called on the owner thread when there are events, so that nobody has to poll; of a run that is
+            not `watched` for its end alone.
     """
 
     def __init__(
@@ -52,63 +52,63 @@ class LocalEngine:
         self._events: deque[Event] = deque()
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._runs: dict[int, Run] = {}
-        self._last = 0
+        self._last_id = 0
         self._closing = False
         self._wake = wake
         self._prefix_cache = PrefixCache()
         self._manager = ModelManager(self._post, load, models, self._prefix_cache.drop_model)
-        self._wanted = dict(models or {})
-        self._thread = threading.Thread(target=self._own, name="engine", daemon=True)
+        self._specs = dict(models or {})
+        self._thread = threading.Thread(target=self._run_thread, name="engine", daemon=True)
         self._thread.start()
 
     def submit(self, request: Request) -> int:
-        self._last += 1
-        run = Run(self._last, request)
+        self._last_id += 1
+        run = Run(self._last_id, request)
         self._runs[run.id] = run
         self._events.append(Queued(run.id))
         self._commands.put(lambda: self._generate(run))
         return run.id
 
     def set(self, run: int, name: str, value: float | str) -> None:
-        """See the port. A run that still waits takes the value when it starts."""
-        if (known := self._runs.get(run)) is None:
+        """Does `Engine.set`. A run that still waits takes the value when it starts."""
+        if (state := self._runs.get(run)) is None:
             return
-        if known.table is not None:
-            known.table.set(name, value)
+        if state.table is not None:
+            state.table.set(name, value)
             return
-        number = _param(known.request.strategy, name).parse(value)
-        known.request = replace(known.request, values={**known.request.values, name: number})
-        if known.table is not None:  # it has started in between
-            known.table.set(name, value)
+        number = _param(state.request.strategy, name).parse(value)
+        state.request = replace(state.request, values={**state.request.values, name: number})
+        if state.table is not None:  # it has started in between
+            state.table.set(name, value)
 
     def cancel(self, run: int | None = None) -> None:
-        for known in list(self._runs.values()):
-            if run is None or known.id == run:
-                known.cancelled = True
+        for state in list(self._runs.values()):
+            if run is None or state.id == run:
+                state.cancelled = True
 
     def assign(self, role: str, spec: ModelSpec) -> None:
-        if self._wanted.get(role) != spec:
+        if self._specs.get(role) != spec:
             self._cancel_users(role)
-        self._wanted[role] = spec
-        self._commands.put(lambda: self._manager.assign(role, self._wanted[role]))
+        self._specs[role] = spec
+        self._commands.put(lambda: self._manager.assign(role, self._specs[role]))
 
     def load(self, role: str) -> None:
-        wanted = self._wanted.get(role)
+        spec = self._specs.get(role)
 
         def work() -> None:
             # A later choice for the role makes this load pointless: the last one wins.
-            if self._wanted.get(role) != wanted or wanted is None:
+            if self._specs.get(role) != spec or spec is None:
                 return
             try:
-                self._manager.get(role, lambda: self._closing or self._wanted.get(role) != wanted)
+                self._manager.get(role, lambda: self._closing or self._specs.get(role) != spec)
             except Exception as error:
-                current = self._wanted.get(role) == wanted
+                current = self._specs.get(role) == spec
                 self._post(replace(explain(error, None), role=role if current else ""))
 
         self._commands.put(work)
 
     def loaded(self) -> dict[ModelSpec, Loaded]:
-        """The models in memory; each has the role that it was loaded for."""
+        """Lists the models in memory, each with the role that it was loaded for."""
         return self._manager.facts()
 
     def unload(self, role: str) -> None:
@@ -116,7 +116,7 @@ class LocalEngine:
         self._commands.put(lambda: self._manager.unload(role))
 
     def refusal(self, strategy: str) -> str:
-        """See the port. What is registered runs here."""
+        """Does `Engine.refusal`: every registered strategy runs here."""
         return ""
 
     def poll(self) -> list[Event]:
@@ -137,7 +137,7 @@ class LocalEngine:
             return None
         tokenizer = loaded.tokenizer
         if not control_tokens and not tokenizer.reads_names and tokenizer.control_in([text]):
-            self._commands.put(tokenizer.prepare_names)  # whoever waits for a number paints
+            self._commands.put(tokenizer.prepare_names)  # it takes long, and the caller may paint
             return None
         return len(tokenizer.encode(text, control=control_tokens))
 
@@ -156,7 +156,7 @@ class LocalEngine:
         return not self._thread.is_alive()
 
     def _cancel_users(self, role: str) -> None:
-        """Cancels the runs that the role's model takes part in, whatever it plays there."""
+        """Cancels the runs that use the role's model, in whichever role."""
         spec = self._manager.spec(role)
         for run in list(self._runs.values()):
             roles = decoders.find(run.request.strategy).roles
@@ -169,18 +169,18 @@ class LocalEngine:
             self._wake()
 
     def _post_end(self, event: Event) -> None:
-        """`_post` for a run that nobody watches."""
+        """Does `_post` for a run that is not watched."""
         if isinstance(event, Finished | Failed):
             self._post(event)
         else:
             self._events.append(event)
 
-    def _own(self) -> None:
-        """The owner thread's life: one command after another until `close`."""
-        sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH))
+    def _run_thread(self) -> None:
+        """Executes one command after another until `close`; the owner thread's function."""
+        sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_INTERVAL))
         try:
             while (command := self._commands.get()) is not None and not self._closing:
-                self._perform(command)
+                self._execute(command)
             self._manager.clear()
         except BaseException as error:
             self._events.append(
@@ -190,15 +190,11 @@ class LocalEngine:
                 )
             )
 
-    def _perform(self, command: Callable[[], None]) -> None:
+    def _execute(self, command: Callable[[], None]) -> None:
         try:
             command()
         except Exception as error:
-            self._post(explain(error, None))
-            if is_out_of_memory(error):
-                release(error)
-                self._prefix_cache.clear()
-                release_cached_memory()
+            self._fail(error, None)
 
     def _generate(self, run: Run) -> None:
         from edge_tui.engine.decode.run import run_request
@@ -207,13 +203,17 @@ class LocalEngine:
         try:
             run_request(run, self._manager, self._prefix_cache, post, lambda: self._closing)
         except BaseException as error:  # a strategy of the user's may raise any, SystemExit too
-            self._post(explain(error, run.id))
-            if is_out_of_memory(error):
-                release(error)
-                self._prefix_cache.clear()
-                release_cached_memory()
+            self._fail(error, run.id)
         finally:
             self._runs.pop(run.id, None)
+
+    def _fail(self, error: BaseException, run: int | None) -> None:
+        """Posts an error; where memory ran out, frees what the error and the caches hold."""
+        self._post(explain(error, run))
+        if is_out_of_memory(error):
+            release(error)
+            self._prefix_cache.clear()
+            release_cached_memory()
 
 
 def explain(error: BaseException, run: int | None) -> Failed:

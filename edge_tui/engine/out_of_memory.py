@@ -1,11 +1,11 @@
-"""Tells errors that mean a lack of memory from others."""
+"""Recognises errors that mean a lack of memory, and releases what they hold."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 _WORDS = ("out of memory", "allocate memory", "not enough memory", "alloc_failed")
-"""How torch's allocators, the system and cuBLAS say it: on a CPU torch raises a plain RuntimeError."""
+"""Words of torch's allocators, the system and cuBLAS for it: on a CPU torch raises a plain RuntimeError."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -19,7 +19,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release(error: BaseException) -> None:
-    """Drops the frames of an error and of those that led to it: they hold the tensors that did not fit."""
+    """Drops the frames of an error and of those that led to it, which hold the tensors that did not fit."""
     for each in list(_chain(error)):
         each.__traceback__ = None
 

@@ -1,7 +1,7 @@
-"""The engine as every face sees it: submit, set, cancel, load, unload, poll.
+"""Defines the engine's interface: submit, set, cancel, load, unload, poll.
 
-Screens, pipes and servers talk to this port alone; whether the tokens come from a thread in this process
-or from another machine is not theirs to know. Importing it loads no torch.
+Screens, pipes and servers use it alone; the tokens come from a thread of this process (`local.py`) or from
+another machine (`remote/`). Importing it loads no torch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MODE_TEMPERATURE: dict[str, float] = {"exploratory": 1.5, "focused": 0.7}
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """Which weights, in which precision, where.
+    """Names the weights of a model, their precision and their device.
 
     Attributes:
         name: "demo/expert", a repository id in the local cache, or a path to a folder.
@@ -38,7 +38,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """Holds one turn of a conversation."""
 
     role: Literal["system", "user", "assistant"]
     content: str
@@ -46,29 +46,28 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One generation.
+    """Describes one generation.
 
     Attributes:
         prompt: Text, or turns of a conversation.
         strategy: Registry name or alias of a decoder.
-        values: Parameters by name; what is missing takes its default. Unknown names are refused.
+        values: Parameters by name; missing ones take their defaults, unknown names are refused.
         sources: Where each of `values` came from, for display ("config.toml", "flag", "user").
         mode: "exploratory" and "focused" set the temperature.
-        seed: None or −1 draws one, which `Started` then tells.
+        seed: None or −1 draws one, which `Started` has.
         max_length: Most *new* tokens.
         stop: Strings that end the text; they are not part of it.
         chat: Wrap the prompt in the checkpoint's chat template: True, False, or None for "if it has one".
         system: System prompt for the chat template.
         template: Variables of the chat template by name, values as JSON has them (`enable_thinking`).
-        control_tokens: Whether a control token's name in the prompt (`<|im_end|>`) is that token; else it is
+        control_tokens: True reads a control token's name in the prompt (`<|im_end|>`) as that token; False as
             text like any other.
         prefix: Ids of generated tokens to keep (continue, take an alternative); part of the answer.
-        samples: Answers decoded side by side in one batch, each a row with its own luck.
+        samples: Answers decoded side by side in one batch, each a row with its own random numbers.
         ids: The prompt as token ids, in place of `prompt`.
-        prompt_logps: Whether to tell how likely the prompt's own tokens are (`PromptRead`). With it
+        prompt_logps: True adds the log-probabilities of the prompt's own tokens (`PromptRead`). With it
             `max_length` may be 0.
-        watched: Whether tokens are wanted as they come. Else all of them come at once, with the end, and
-            nobody is woken for a part of them.
+        watched: True sends tokens as they come. False sends all of them at once, with the end.
     """
 
     prompt: str | tuple[Message, ...]
@@ -92,7 +91,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The decode device's memory as the engine knows it, in bytes; None where unknown."""
+    """Holds the decode device's memory as the engine knows it, in bytes; None where unknown."""
 
     device: str
     allocated: int | None
@@ -103,10 +102,10 @@ class Engine(Protocol):
     """Runs generations, one at a time, on models it loads on demand. Every method returns at once."""
 
     def submit(self, request: Request) -> int:
-        """Queues a generation and returns its run id. What is wrong with it arrives as `Failed`."""
+        """Queues a generation and returns its run id; mistakes in it arrive as `Failed`."""
 
     def set(self, run: int, name: str, value: float | str) -> None:
-        """Turns a live parameter of a running generation; `ParamChanged` tells from which token on.
+        """Changes a live parameter of a running generation; `ParamChanged` says from which token on.
 
         Raises:
             edge_tui.decoders.base.ParamError: the value is out of range, or the parameter is fixed for a run.
@@ -116,7 +115,7 @@ class Engine(Protocol):
         """Stops a run (or all of them) within one step; loading of a model is not a run."""
 
     def assign(self, role: str, spec: ModelSpec) -> None:
-        """Says which model plays a role; it loads on first use. A model that no role wants is unloaded."""
+        """Assigns a model to a role; it loads on first use. A model that no role has is unloaded."""
 
     def load(self, role: str) -> None:
         """Loads the role's model now."""
@@ -125,25 +124,25 @@ class Engine(Protocol):
         """Frees the role's model (a run that uses it is cancelled first); it loads again on next use."""
 
     def refusal(self, strategy: str) -> str:
-        """Why this engine cannot run a strategy, one sentence; "" if it can, or if that is not known yet."""
+        """Says why this engine cannot run a strategy; "" if it can, or if that is not known yet."""
 
     def poll(self) -> list[Event]:
-        """Takes everything that happened since the last call, in order. Never blocks."""
+        """Takes the events since the last call, in order. Never blocks."""
 
     def decode(self, ids: Sequence[int]) -> list[str]:
-        """The text of single tokens, for alternatives; "" for ids outside the vocabulary.
+        """Decodes single tokens, for alternatives; "" for ids outside the vocabulary.
 
-        The vocabulary is that of the run that began last, whatever has been loaded since.
+        The vocabulary is that of the run that began last, whichever model has been loaded since.
         """
 
     def count(self, text: str, control_tokens: bool = False) -> int | None:
-        """Tokens in a prompt under the main role's tokenizer; None while that is not known."""
+        """Counts a prompt's tokens under the main role's tokenizer; None while that is not known."""
 
     def memory(self) -> Memory:
-        """Memory of the decode device, for the gauge."""
+        """Reads the memory of the decode device."""
 
     def alive(self) -> bool:
-        """Whether the owner thread can take work."""
+        """Tells whether the owner thread can take work."""
 
     def close(self, timeout: float = 1.0) -> bool:
-        """Stops everything; True if it ended within `timeout` seconds."""
+        """Stops the engine; True if it ended within `timeout` seconds."""

@@ -24,7 +24,7 @@ def draw() -> int:
 def of_turn(seed: int, turn: int) -> int:
     """Derives the seed of a conversation's turn; turn 0 has the conversation's own.
 
-    A hash and not a sum: turn 1 of seed 7 must not share its luck with turn 0 of seed 8.
+    A hash and not a sum: turn 1 of seed 7 must not have the random numbers of turn 0 of seed 8.
     """
     if turn == 0:
         return seed

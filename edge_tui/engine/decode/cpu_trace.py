@@ -1,4 +1,4 @@
-"""Choosing and recording a token as one compiled call, for a CPU.
+"""Compiles the choice and the record of a token into one call, for a CPU.
 
 A choice is some fifty operations on the vocabulary. Called from Python, each of them gives the interpreter's
 lock away and takes it back, and beside a screen that paints it may have to wait for it each time. Traced,
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 _TRACES: WeakKeyDictionary[Decoder, dict[tuple[Any, ...], Callable[..., tuple[Tensor, Tensor]] | None]]
 _TRACES = WeakKeyDictionary()
-"""Each strategy's traces by what they depend on; None where there can be none."""
+"""Each strategy's traces by what they depend on; None where tracing failed."""
 
 
 class TracedChoice:
-    """`sample`, `build_record` and `record` of one run, compiled.
+    """Runs `sample`, `build_record` and `record` of one run as one traced call.
 
     Args:
         decoder: A traceable strategy.
@@ -48,13 +48,13 @@ class TracedChoice:
     ) -> None:
         self._decoder, self._state, self._table, self._width = decoder, state, table, width
         self._tensors = [getattr(buffers, name) for name in StepBuffers.__slots__] + list(state.values())
-        self._held = own_in_cpp(self._tensors)
+        self._tensors_in_cpp = own_in_cpp(self._tensors)
         self._traces = _TRACES.setdefault(decoder, {})
         self._version: float | None = None
         self._neutral: tuple[bool, ...] = ()
 
     def __call__(self, logits: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
-        """Decides one step with the parameters that the table holds now.
+        """Chooses and records one step with the parameters that the table holds now.
 
         Args:
             logits: By stream, `[R, 1, V]` or wider, in any precision.
@@ -62,7 +62,7 @@ class TracedChoice:
         Returns:
             The record, as `ops.stats.record` lays it out; None, and nothing done, where there is no trace.
         """
-        if (version := self._table.version_here()) != self._version:
+        if (version := self._table.cpu_version()) != self._version:
             self._version = version
             self._neutral = tuple(self._table.params.is_neutral(param) for param in self._decoder.params)
         tensors = (*self._tensors, *logits.values())
@@ -78,16 +78,17 @@ class TracedChoice:
     def _trace(
         self, streams: list[str], tensors: list[Tensor]
     ) -> Callable[..., tuple[Tensor, Tensor]] | None:
-        """Writes down a step, done on copies, which it changes."""
+        """Traces a step on copies of the tensors, which it changes."""
         decoder, names, width = self._decoder, list(self._state), self._width
         params = self._table.params_of
         ends = len(StepBuffers.__slots__), len(StepBuffers.__slots__) + len(names)
 
-        def step(*given: Tensor) -> tuple[Tensor, Tensor]:
-            buffers = StepBuffers(*given[: ends[0]])
-            state = dict(zip(names, given[ends[0] : ends[1]], strict=True))
-            outs = {n: Output(z[..., :width].float()) for n, z in zip(streams, given[ends[1] :], strict=True)}
-            took = sample(decoder, decoder.step, outs, state, params(buffers.block), buffers)
-            return build_record(decoder, took, outs[streams[0]].logits[:, -1], buffers).record()
+        def step(*inputs: Tensor) -> tuple[Tensor, Tensor]:
+            buffers = StepBuffers(*inputs[: ends[0]])
+            state = dict(zip(names, inputs[ends[0] : ends[1]], strict=True))
+            logits = zip(streams, inputs[ends[1] :], strict=True)
+            outs = {stream: Output(z[..., :width].float()) for stream, z in logits}
+            choice = sample(decoder, decoder.step, outs, state, params(buffers.block), buffers)
+            return build_record(decoder, choice, outs[streams[0]].logits[:, -1], buffers).record()
 
         return trace(decoder.name, step, tensors)

@@ -1,10 +1,10 @@
-"""A step as one CUDA graph: the choice, and its record beside the models' next forward.
+"""Captures a step as one CUDA graph: the choice, and its record beside the models' next forward.
 
 Replaying a graph costs the host a few microseconds instead of a hundred launches, so it can stay many steps
 ahead of the device and need not be quick about it. Inside, only what the next token depends on stands in
-line: logits, choice, forward. What the host is told, and parameters on their way from it, run beside the
-forward. (Of a strategy that proposes, forwards and choice stay two graphs, because before each forward the
-host may say whether to propose. One step of it is many tokens.)
+line: logits, choice, forward. Records on their way to the host, and parameters on theirs from it, run beside
+the forward. (Of a strategy that proposes, forwards and choice stay two graphs, because the host may end
+proposing before each forward. One step of it is many tokens.)
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class Graphs:
-    """The captured pieces of a runner: its forwards, its choice, and a choice with the forwards after it.
+    """Holds the graphs of a runner: its forwards, its choice, and a choice with the forwards after it.
 
     A run begins with a choice alone, on the prompt's logits, whose record is there at once. It ends with one
-    too, since after the last token there is nothing to be read.
+    too, since no token follows the last one.
 
     Args:
         runner: Has run its pieces before, in their true shapes.
@@ -43,17 +43,21 @@ class Graphs:
         self._contexts = {n: c for n, c in runner.contexts.items() if isinstance(c, CapturableContext)}
         if len(self._contexts) < len(runner.contexts):
             raise RuntimeError("a context moves its tensors")
-        before = dict(runner.outputs), runner.decided, {name: c.bound for name, c in self._contexts.items()}
+        before = (
+            dict(runner.outputs),
+            runner.step_record,
+            {name: c.bound for name, c in self._contexts.items()},
+        )
         self._step: torch.cuda.CUDAGraph | None = None
         try:
             with self._logits_out():
                 self._forwards = [capture(forward) for forward in runner.forwards()]
-            landed = all(out.logits is before[0][name].logits for name, out in runner.outputs.items())
+            in_place = all(out.logits is before[0][name].logits for name, out in runner.outputs.items())
             self._choose = capture(self._choose_alone)
-            if runner.reads_at_once and landed:
-                self._step = capture(self._choose_and_feed)
+            if runner.is_one_graph and in_place:
+                self._step = capture(self._choose_and_forward)
         except BaseException:
-            runner.outputs, runner.decided = before[:2]
+            runner.outputs, runner.step_record = before[:2]
             raise
         finally:
             for name, bound in before[2].items():
@@ -61,38 +65,40 @@ class Graphs:
                 self._contexts[name].count_on_host(bound - self._contexts[name].bound)
         if runner.rows == 1 and len(self._forwards) == len(runner.streams):
             for name, graph in zip(runner.streams, self._forwards, strict=True):
-                self._contexts[name].replay = partial(self._append, name, graph, runner.outputs[name].logits)
+                self._contexts[name].replay = partial(
+                    self._forward_ids, name, graph, runner.outputs[name].logits
+                )
 
     def replay(self, alone: bool) -> None:
         """Issues one step.
 
         Args:
-            alone: Whether the choice comes alone: it is the last one, or its record is wanted at once.
+            alone: True for the choice without the forward: the last one, or one whose record is due at once.
         """
         runner = self._runner
-        if not runner.has_read:
+        if not runner.logits_current:
             self.forward()
-        runner.has_read = self._step is not None and not alone
+        runner.logits_current = self._step is not None and not alone
         if self._step is None or alone:
             self._choose.replay()
         else:
-            self._count()
+            self._reserve_positions()
             self._step.replay()
-        self._expect()
+        self._on_replay()
 
     def forward(self) -> None:
-        """Forwards alone."""
-        self._count()
+        """Issues the forwards alone."""
+        self._reserve_positions()
         for graph in self._forwards:
             graph.replay()
 
-    def _count(self) -> None:
+    def _reserve_positions(self) -> None:
         for context in self._contexts.values():
             context.reserve(self._runner.tokens_per_step)
             context.count_on_host(self._runner.tokens_per_step)
 
-    def _append(self, name: str, graph: torch.cuda.CUDAGraph, logits: Tensor, ids: Tensor) -> Tensor:
-        """One stream's forward on an id of one's own: the last of a prompt whose others are known."""
+    def _forward_ids(self, name: str, graph: torch.cuda.CUDAGraph, logits: Tensor, ids: Tensor) -> Tensor:
+        """Replays one stream's forward on a given id: the last of a prompt whose others are cached."""
         self._runner.tokens.copy_(ids)
         graph.replay()
         self._contexts[name].count_on_host(1)
@@ -103,32 +109,32 @@ class Graphs:
         self._build_record()
 
     def _build_record(self) -> None:
-        """What no later piece of the step waits for."""
+        """Records the step; no later piece of it waits for this."""
         runner = self._runner
         runner.build_record()
-        self._expect = runner.ring.post(*runner.record())
+        self._on_replay = runner.ring.post(*runner.record())
         runner.table.refresh()
 
-    def _choose_and_feed(self) -> None:
-        """Forwards of different models go side by side: while one waits, another computes."""
+    def _choose_and_forward(self) -> None:
+        """Chooses and forwards; different models go side by side: while one waits, another computes."""
         runner = self._runner
         runner.sample(keep_logits=True)
         chosen = fork()
-        apart = len(set(map(id, runner.streams.values()))) == len(runner.streams)
+        side_by_side = len(set(map(id, runner.streams.values()))) == len(runner.streams)
         with self._logits_out():
             first, *others = runner.forwards()
             first()
             for forward in others:
-                with beside(chosen if apart else None):
+                with beside(chosen if side_by_side else None):
                     forward()
         with beside(chosen):
             self._build_record()
 
     @contextmanager
     def _logits_out(self) -> Iterator[None]:
-        """Lets each stream's forward put its logits where the last ones lie."""
+        """Makes each stream's forward write its logits where the last ones lie."""
         runner = self._runner
-        for name, output in runner.outputs.items() if runner.reads_at_once else ():
+        for name, output in runner.outputs.items() if runner.is_one_graph else ():
             self._contexts[name].logits_out = output.logits
         try:
             yield

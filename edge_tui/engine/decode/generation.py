@@ -1,4 +1,4 @@
-"""One run on the device: the prompt is read, then step after step is launched without waiting for results."""
+"""Reads a prompt into the models and launches the steps of a run, without waiting for their results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edge_tui.decoders.base import Decoder, Env, Output
 from edge_tui.engine.decode.prefix_cache import PrefixCache, PrefixEntry
 from edge_tui.engine.decode.speculative_runner import SpeculativeRunner
 from edge_tui.engine.decode.step_runner import StepRunner
-from edge_tui.engine.models.capacity import DEPTH, SLACK, round_up
+from edge_tui.engine.models.capacity import DEPTH, SLACK
 from edge_tui.util import logs
 
 if TYPE_CHECKING:
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 
 class Generation:
-    """The launch side of a run.
+    """Launches one run.
 
     `prefill` reads the prompt into one row per stream (reusing the longest prefix that is still cached) and
     spreads it over the run's rows; each `launch` then issues one whole step. Nothing here reads a value
-    back; the host learns what happened from the ring.
+    back; records arrive in the ring.
 
     Args:
         decoder: The strategy.
         models: Model by role.
         values: Starting parameters.
-        ids: Prompt and kept prefix.
-        start: Number of kept prefix tokens: the index of the first new token.
+        ids: Prompt and prefix.
+        start: Number of prefix tokens: the index of the first new token.
         max_new: Bound of new tokens.
         eos: Ids that end a sequence.
         width: Vocabulary `V` that every stream is cut to.
@@ -58,10 +58,11 @@ class Generation:
         self.start = start
         self.rows = decoder.rows(values) * samples
         self.launched = 0
-        self.judged = 0
+        self.steps_read = 0
         """Steps whose records have been read, for a strategy that proposes."""
-        self._rest = 0
-        self.trouble = ""
+        self._draft_until = 0
+        """The step from which on nothing is proposed; 0 while that is not decided."""
+        self.uncaptured_reason = ""
         """Why steps are launched one operation at a time although the models could be captured."""
         self.num_draft_tokens = decoder.num_draft_tokens(values)
         self._values, self._eos, self._width, self._seed = values, eos, width, seed
@@ -70,7 +71,7 @@ class Generation:
         capturable = all(model.caps.capture for model in models.values())
         self._capture = capturable and len(devices) == 1
         if capturable and not self._capture:
-            self.trouble = f"its models sit on different devices ({' and '.join(sorted(devices))})"
+            self.uncaptured_reason = f"its models sit on different devices ({' and '.join(sorted(devices))})"
         self._runner: StepRunner | None = None
         self._entry: PrefixEntry | None = None
 
@@ -94,7 +95,7 @@ class Generation:
 
     @property
     def captured(self) -> bool:
-        """Whether steps are replayed from graphs by now."""
+        """True once steps are replayed from graphs."""
         return self._runner is not None and self._runner.graphs is not None
 
     def prefill(
@@ -107,8 +108,8 @@ class Generation:
 
         Args:
             cache: Contexts of earlier runs; updated.
-            progress: Told (done, total) tokens of the main stream.
-            cancelled: Asked between chunks.
+            progress: Called with (done, total) tokens of the main stream.
+            cancelled: Called between chunks; True ends the reading.
 
         Returns:
             Positions of the main stream that were reused.
@@ -125,15 +126,15 @@ class Generation:
             for position, (stream, key) in enumerate(keys.items()):
                 model = self.models[self.decoder.streams[position].role]
                 report = progress if position == 0 else _silent
-                kept, outputs[stream] = self._read(model, key, cache, report, cancelled)
-                reused = kept if position == 0 else reused
-            self._prepare(cache, keys, outputs)
+                length, outputs[stream] = self._read(model, key, cache, report, cancelled)
+                reused = length if position == 0 else reused
+            self._begin_runner(cache, keys, outputs)
         return reused
 
-    def _prepare(
+    def _begin_runner(
         self, cache: PrefixCache, keys: Mapping[str, tuple[int, int]], outputs: dict[str, Output]
     ) -> None:
-        """Finds or makes the runner, and starts it."""
+        """Finds or makes the runner, and begins the run on it."""
         import torch
 
         roots = [cache[key].context for key in keys.values()]
@@ -152,11 +153,11 @@ class Generation:
         self._runner = runner
 
     def _keys(self) -> dict[str, tuple[int, int]]:
-        """Where each stream's context is kept. Two streams over one model must not share a context."""
+        """Each stream's key in the prefix cache. Two streams over one model must not share a context."""
         keys: dict[str, tuple[int, int]] = {}
         for stream in self.decoder.streams:
             model = id(self.models[stream.role])
-            keys[stream.name] = (model, sum(held == model for held, _ in keys.values()))
+            keys[stream.name] = (model, sum(other == model for other, _ in keys.values()))
         return keys
 
     def _read(
@@ -167,35 +168,28 @@ class Generation:
         progress: Callable[[int, int], None],
         cancelled: Callable[[], bool],
     ) -> tuple[int, Output]:
+        """Reads the prompt into one stream; returns how many positions were reused, and the last logits."""
         import torch
 
-        need, total = self.total + SLACK * (self.num_draft_tokens + 1), self.total
-        held = cache.get(key)
-        # At least one id is read again: its logits are what the first step chooses from.
-        kept = min(_common(held.ids, self.ids), len(self.ids) - 1) if held else 0
-        if held is None or not held.fits(need, total) or (kept < len(held.ids) and not model.caps.rewind):
-            cache.pop(key, None)
-            held = cache[key] = PrefixEntry(model.open(1, round_up(need), total))
-            kept = 0
-        device = model.info.device
-        held.context.truncate(torch.tensor([kept], dtype=torch.int64, device=device))
-        del held.ids[kept:]
-        fresh = torch.tensor([self.ids[kept:]], dtype=torch.int64, device=device)
+        need = self.total + SLACK * (self.num_draft_tokens + 1)
+        entry = cache.open(key, model, self.ids, need, self.total)
+        reused, device = len(entry.ids), model.info.device
+        fresh = torch.tensor([self.ids[reused:]], dtype=torch.int64, device=device)
         lengths = torch.tensor([fresh.shape[1]], dtype=torch.int64, device=device)
         done = 0
 
         def report(read: int, total: int) -> None:
             nonlocal done
             done = read
-            progress(kept + read, kept + total)
+            progress(reused + read, reused + total)
 
         try:
-            output = model.prefill(held.context, fresh, lengths, progress=report, cancelled=cancelled)
+            output = model.prefill(entry.context, fresh, lengths, progress=report, cancelled=cancelled)
         except BaseException:
-            held.ids.extend(self.ids[kept : kept + done])
+            entry.ids.extend(self.ids[reused : reused + done])
             raise
-        held.ids.extend(self.ids[kept:])
-        return kept, output
+        entry.ids.extend(self.ids[reused:])
+        return reused, output
 
     def launch(self) -> None:
         """Issues one step.
@@ -206,17 +200,17 @@ class Generation:
         import torch
 
         runner = self.runner
-        if self._rest and self.launched >= self._rest:
+        if self._draft_until and self.launched >= self._draft_until:
             runner.proposing = False
         with torch.inference_mode():
             if self._capture and self.launched >= 2 and runner.graphs is None:
                 self._try_capture()
-            if runner.graphs is not None and (self.launched or runner.starts_captured):
+            if runner.graphs is not None and (self.launched or runner.replays_first_step):
                 if not self.launched:
                     runner.table.refresh()  # captured steps do it for those after them
                 runner.graphs.replay(alone=self.launched in (0, self.max_new - 1))
             else:
-                if not runner.has_read:
+                if not runner.logits_current:
                     runner.forward()
                 runner.sample_and_record()
         self.launched += 1
@@ -229,20 +223,20 @@ class Generation:
             self.runner.graphs = Graphs(self.runner)
         except Exception as error:
             self._capture = False
-            self.trouble = logs.first_line(error)
+            self.uncaptured_reason = logs.first_line(error)
 
     def costs(self) -> tuple[float, float]:
-        """Seconds of a step without proposals and of one with them, for a strategy that makes them.
+        """Measures the seconds of a step without proposals and of one with them.
 
         Measured once for each pair of contexts, which waits for the device; the numbers of all later runs are
         the same, so that what they decide is, too.
         """
         import torch
 
-        runner, shelf = self.runner, self._entry
+        runner, entry = self.runner, self._entry
         assert isinstance(runner, SpeculativeRunner)
-        assert shelf is not None
-        if (known := shelf.costs.get(self.num_draft_tokens)) is not None:
+        assert entry is not None
+        if (known := entry.costs.get(self.num_draft_tokens)) is not None:
             return known
         with torch.inference_mode():
             if runner.graphs is not None:
@@ -250,35 +244,32 @@ class Generation:
                 if runner.graphs is None:
                     self._try_capture()
                 runner.proposing = True
-            shelf.costs[self.num_draft_tokens] = costs = runner.costs()
+            entry.costs[self.num_draft_tokens] = costs = runner.costs()
         return costs
 
-    def stop_proposing(self) -> None:
-        """Lets the draft rest, from a step on that does not depend on how far the host is ahead."""
-        self._rest = self.judged + DEPTH + 1
+    @property
+    def is_draft_stopped(self) -> bool:
+        """True once `stop_draft` was called."""
+        return self._draft_until > 0
 
-    def take_trouble(self) -> str:
-        """`trouble`, told once."""
-        trouble, self.trouble = self.trouble, ""
-        return trouble
+    def stop_draft(self) -> None:
+        """Ends proposing, from a step on that does not depend on how far the host is ahead."""
+        self._draft_until = self.steps_read + DEPTH + 1
 
-    def remember(self, cache: PrefixCache, fed: list[int]) -> None:
-        """Notes which generated ids the cached one-row contexts now hold as well, and keeps the runner."""
+    def pop_uncaptured_reason(self) -> str:
+        """Returns `uncaptured_reason` and empties it."""
+        reason, self.uncaptured_reason = self.uncaptured_reason, ""
+        return reason
+
+    def remember(self, cache: PrefixCache, new_ids: list[int]) -> None:
+        """Notes in the cache which new tokens its one-row contexts now hold as well, and keeps the runner."""
         if self.rows == 1:
             for position, key in enumerate(self._keys().values()):
-                if held := cache.get(key):
-                    # What a draft has read of its own proposals, nobody here knows.
-                    held.ids = [*self.ids, *([] if self.num_draft_tokens and position else fed)]
+                if entry := cache.get(key):
+                    # Which of its own proposals a draft has read is not known here.
+                    entry.ids = [*self.ids, *([] if self.num_draft_tokens and position else new_ids)]
         if self.captured and self._entry is not None:
             self._entry.keep(self.runner)
-
-
-def _common(a: list[int], b: list[int]) -> int:
-    """Length of the common prefix."""
-    for index, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return index
-    return min(len(a), len(b))
 
 
 def _silent(done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""Inspects a user's strategy where a run begins; steps that are captured or replayed are copies of those."""
+"""Inspects a user's strategy in the first steps of a run; captured and replayed steps are copies of those."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def check_request(decoder: Decoder, rows: int, num_draft_tokens: int, prefix: in
 
     Args:
         decoder: The strategy.
-        rows: What `decoder.rows` gave.
-        num_draft_tokens: What `decoder.num_draft_tokens` gave.
-        prefix: Tokens that are kept of an earlier run.
+        rows: The result of `decoder.rows`.
+        num_draft_tokens: The result of `decoder.num_draft_tokens`.
+        prefix: Number of tokens of an earlier run that this one continues.
 
     Raises:
         StrategyError: rows or proposals that no face could show.
@@ -47,22 +47,22 @@ def check_request(decoder: Decoder, rows: int, num_draft_tokens: int, prefix: in
 
 
 class Inspector:
-    """The strategy of one runner, as the runner calls it.
+    """Calls the strategy of one runner, and checks what it returns.
 
     Strategies of our own are called as they are: tests compare them with references.
 
     Args:
         decoder: The strategy.
-        proposes: Whether its steps read the positions of proposals.
+        proposes: True where its steps read the positions of proposals.
     """
 
     def __init__(self, decoder: Decoder, proposes: bool = False) -> None:
         self._decoder = decoder
         self._proposes = proposes
-        self._strangers = [stage for stage in stages_of(decoder) if not is_own(type(stage))]
-        self.is_own = not self._strangers and is_own(type(decoder))
+        self._user_stages = [stage for stage in stages_of(decoder) if not is_own(type(stage))]
+        self.is_own = not self._user_stages and is_own(type(decoder))
         self._attributes: Attributes | None = None
-        self._seen: set[object] = set()
+        self._inspected: set[object] = set()
         self._written: set[str] = set()
         self._prefix = 0
 
@@ -70,8 +70,8 @@ class Inspector:
         """Calls `init`.
 
         Args:
-            env: What it is told.
-            captured: Whether the steps of an earlier run may be replayed.
+            env: Its argument.
+            captured: True where the steps of an earlier run may be replayed.
 
         Raises:
             StrategyError: its state cannot be used.
@@ -80,7 +80,7 @@ class Inspector:
         if self.is_own:
             return self._decoder.init(env)
         self._prefix = env.prefix
-        self._seen.clear()
+        self._inspected.clear()
         if captured:
             self._check_prefix()
         self._attributes = Attributes(self._decoder)
@@ -98,33 +98,38 @@ class Inspector:
         """
         if self.is_own:
             return self._decoder.step(outs, s, p, rng)
-        held, kind = dict(s), self._kind(outs, p)
+        before, kind = dict(s), self._kind(outs, p)
         inspection = None
-        if kind in self._seen or _is_capturing():
-            took = self._decoder.step(outs, s, p, rng)
+        if kind in self._inspected or _is_capturing():
+            step = self._decoder.step(outs, s, p, rng)
         else:
-            lent = {f"the logits of {name}": output.logits for name, output in outs.items()}
-            lent |= {"the parameters": p.table, "rng.key": rng.key, "rng.row": rng.row, "rng.step": rng.step}
+            inputs = {f"the logits of {name}": output.logits for name, output in outs.items()}
+            inputs |= {
+                "the parameters": p.table,
+                "rng.key": rng.key,
+                "rng.row": rng.row,
+                "rng.step": rng.step,
+            }
             inspection = Inspection(self._decoder, s)
-            with inspection.watching(lent):
-                took = self._decoder.step(outs, s, p, rng)
-        check_state(self._decoder.step, held, s)
+            with inspection.watching(inputs):
+                step = self._decoder.step(outs, s, p, rng)
+        check_state(self._decoder.step, before, s)
         logits = next(iter(outs.values())).logits
         positions = logits.shape[1] if self._proposes else 0
-        check_step(self._decoder, took, len(logits), logits.shape[-1], positions, logits.device)
+        check_step(self._decoder, step, len(logits), logits.shape[-1], positions, logits.device)
         if inspection is not None:
-            self._seen.add(kind)
-            check_numbers(self._decoder, took, len(logits), logits)
+            self._inspected.add(kind)
+            check_numbers(self._decoder, step, len(logits), logits)
             assert self._attributes is not None, "begin comes first"
             self._attributes.check("step")
             self._written |= inspection.written
             self._check_prefix()
-        return took
+        return step
 
     def diagnose(
-        self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng, index: int, is_astray: bool
+        self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng, index: int, is_id: bool
     ) -> StrategyError:
-        """Finds out which stage broke a step, by doing one like it in full inspection.
+        """Finds the stage that broke a step, by repeating it in full inspection.
 
         Args:
             outs: Logits, as for `step`.
@@ -132,29 +137,29 @@ class Inspector:
             p: The parameters.
             rng: The random numbers.
             index: The token that could not be chosen.
-            is_astray: Whether it was an id rather than the numbers.
+            is_id: True where an id was wrong rather than the numbers.
 
         Returns:
             The error, with the only stage that is not ours, else the step, where it does not happen again.
         """
         copies = {name: tensor.clone() for name, tensor in s.items()}
-        at = self._strangers[0].apply if len(self._strangers) == 1 and not is_astray else self._decoder.step
-        said = "gave an id that there is not; it must be one of the vocabulary." if is_astray else BROKEN
-        error = StrategyError(f"{name_of(at)} {said}", at)
+        at = self._user_stages[0].apply if len(self._user_stages) == 1 and not is_id else self._decoder.step
+        sentence = "gave an id that there is not; it must be one of the vocabulary." if is_id else BROKEN
+        error = StrategyError(f"{name_of(at)} {sentence}", at)
         try:
             with Inspection(self._decoder, copies).watching({}):
-                took = self._decoder.step(outs, copies, p, rng)
+                step = self._decoder.step(outs, copies, p, rng)
             logits = next(iter(outs.values())).logits
-            check_numbers(self._decoder, took, len(logits), logits)
+            check_numbers(self._decoder, step, len(logits), logits)
         except StrategyError as found:
             error = found
         except Exception:
-            pass  # a step that was not asked for says nothing about the one that was
+            pass  # the repeated step may fail for reasons of its own
         problem = replace(error.problem, sentence=f"At token {index}, {error.problem.sentence}")
         return StrategyError(problem.sentence, problem=problem)
 
     def _kind(self, outs: Mapping[str, Output], p: Params) -> object:
-        """What the operations of a step depend on: positions, and on a CPU which parameters are neutral."""
+        """Keys the operations of a step: by its positions, and on a CPU by the neutral parameters."""
         logits = next(iter(outs.values())).logits
         on_cpu = logits.device.type == "cpu"
         return logits.shape, on_cpu and tuple(p.is_neutral(param) for param in self._decoder.params)

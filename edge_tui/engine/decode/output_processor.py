@@ -1,16 +1,16 @@
-"""The host side of a run: records become tokens with text, and a reason to stop is noticed.
+"""Turns the records of a run into tokens with text, and finds the reason to stop.
 
 It works behind the device, on what the ring has delivered. Nothing leaves it that later would have to be
-taken back: text that might begin a stop string is held until it is certain.
+taken back: text that might begin a stop string waits until it is certain.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edge_tui.engine.events import TOP, FinishReason, TokenBatch
-from edge_tui.engine.ops.stats import ASTRAY, FLOATS, INTS
+from edge_tui.engine.ops.stats import FLOATS, INTS, OUT_OF_RANGE
 from edge_tui.engine.text.stop_scanner import StopScanner
 
 if TYPE_CHECKING:
@@ -26,12 +26,19 @@ _FINAL_LOGPS = slice(len(FLOATS) + TOP, len(FLOATS) + 2 * TOP)
 _OWN = len(FLOATS) + 2 * TOP
 """Where the strategy's own numbers begin."""
 
-Entry = tuple[int, int, "NDArray[Any]", "NDArray[Any]", list[str]]
-"""A record that is certain: its index, its first row, the columns of its rows, and their texts."""
+
+class Entry(NamedTuple):
+    """Holds a record that is certain: its step, its first row, the columns of its rows, and their texts."""
+
+    step: int
+    row: int
+    ints: NDArray[Any]
+    floats: NDArray[Any]
+    texts: list[str]
 
 
 class NotANumber(ArithmeticError):
-    """The model's logits stopped being numbers; `index` is the token that could not be chosen."""
+    """Reports logits of a model that are no numbers; `index` is the token that could not be chosen."""
 
     def __init__(self, index: int) -> None:
         super().__init__(f"logits of token {index} are not finite")
@@ -39,20 +46,20 @@ class NotANumber(ArithmeticError):
 
 
 class BrokenStep(ArithmeticError):
-    """The strategy's numbers stopped being numbers, or it gave an id that there is not.
+    """Reports a strategy's logits that are no numbers, or an id of its that there is not.
 
     Attributes:
         index: The token that could not be chosen.
-        is_astray: Whether it was an id.
+        is_id: True where it was an id.
     """
 
-    def __init__(self, index: int, is_astray: bool) -> None:
+    def __init__(self, index: int, is_id: bool) -> None:
         super().__init__(f"the choice of token {index} is broken")
-        self.index, self.is_astray = index, is_astray
+        self.index, self.is_id = index, is_id
 
 
 def _check(ints: NDArray[Any], floats: NDArray[Any], index: int) -> None:
-    """Looks at the numbers of a record's rows that tell of faults.
+    """Checks the numbers of a record's rows that show faults.
 
     Raises:
         NotANumber: the model's logits were not finite.
@@ -60,17 +67,17 @@ def _check(ints: NDArray[Any], floats: NDArray[Any], index: int) -> None:
     """
     if not (abs(floats[:, FLOATS.index("entropy")]) < 1e30).all():  # NaN compares false
         raise NotANumber(index)
-    if (ints[:, INTS.index("done")] & ASTRAY).any():
-        raise BrokenStep(index, is_astray=True)
+    if (ints[:, INTS.index("done")] & OUT_OF_RANGE).any():
+        raise BrokenStep(index, is_id=True)
     # NaN or +inf among the final logits, or nothing left of them, makes NaN of their normaliser.
     final = floats[:, FLOATS.index("final_logp")]
     if (final != final).any():
-        raise BrokenStep(index, is_astray=False)
+        raise BrokenStep(index, is_id=False)
 
 
 @dataclass(slots=True)
 class BeamHistory:
-    """A run's steps on the host, indexed `[step][row]`, for strategies that choose among rows."""
+    """Keeps a run's steps on the host, indexed `[step][row]`, for strategies that choose among rows."""
 
     tokens: list[list[int]] = field(default_factory=list)
     parents: list[list[int]] = field(default_factory=list)
@@ -79,22 +86,24 @@ class BeamHistory:
 
 @dataclass(slots=True)
 class SequenceState:
-    """One row's text while it is written.
+    """Builds the text of one row.
 
     Attributes:
+        row: The row.
         text: Turns its ids into characters.
         ends: Ids that end it; their characters are not part of it.
         scanner: Looks for stop strings, if there are any.
-        held: Records whose text may still become a stop string, by index.
+        pending: Records whose text may still become a stop string, by index.
         count: Tokens taken.
         reason: Why it ended; None while it goes on.
         tail: Text that became certain only with the end.
     """
 
+    row: int
     text: Detokenizer
     ends: frozenset[int]
     scanner: StopScanner | None
-    held: dict[int, tuple[NDArray[Any], NDArray[Any]]] = field(default_factory=dict)
+    pending: dict[int, tuple[NDArray[Any], NDArray[Any]]] = field(default_factory=dict)
     count: int = 0
     reason: FinishReason | None = None
     tail: str = ""
@@ -109,23 +118,23 @@ class SequenceState:
         text = self.text.push(token) if shown or self.scanner is not None else ""
         self.count += 1
         if self.scanner is None:
-            return [(index, 0, ints, floats, [text])]
-        self.held[index] = (ints, floats)
+            return [Entry(index, self.row, ints, floats, [text])]
+        self.pending[index] = (ints, floats)
         released, stopped = self.scanner.push(index, text, token, shown)
         entries = self._release(released)
         if stopped:
             self.reason = "stop"
-            self.held.clear()
+            self.pending.clear()
         return entries
 
     def end(self, reason: FinishReason) -> list[Entry]:
-        """Ends the text, and lets go of what was held and of an unfinished character."""
+        """Ends the text, with an unfinished character in `tail`; returns the records that were pending."""
         self.reason = reason
         self.tail = self.text.flush()
         return self._release(self.scanner.flush()) if self.scanner is not None else []
 
     def _release(self, released: list[tuple[int, str]]) -> list[Entry]:
-        return [(index, 0, *self.held.pop(index), [text]) for index, text in released]
+        return [Entry(index, self.row, *self.pending.pop(index), [text]) for index, text in released]
 
 
 class OutputProcessor:
@@ -138,12 +147,12 @@ class OutputProcessor:
         run: The run's id.
         decoder: Its strategy.
         tokenizer: The main model's tokenizer.
-        context_ids: Prompt and kept prefix, so that the first piece joins them correctly.
+        context_ids: Prompt and prefix, so that the first piece joins them correctly.
         start: Index of the first new token.
         max_new: Bound of new tokens.
         stops: Stop strings.
         rows: Rows decoded side by side.
-        proposes: Whether a record's rows are positions of one text, of which only some count.
+        proposes: True where a record's rows are positions of one text, of which only some count.
     """
 
     def __init__(
@@ -159,12 +168,12 @@ class OutputProcessor:
         proposes: bool = False,
     ) -> None:
         self.run = run
-        self.fed: list[int] = []
-        """Row 0's tokens that reached the screen or were held; what the cached context holds as well."""
-        self.history = BeamHistory(extras={name: [] for name in decoder.columns})
+        self.first_row_ids: list[int] = []
+        """Row 0's tokens; what the cached context holds as well."""
+        self.beam_history = BeamHistory(extras={name: [] for name in decoder.columns})
         self.reason: FinishReason | None = None
         self.steps = 0
-        """Records taken, all rows together counting once."""
+        """Records taken; one counts all rows."""
         self._columns = decoder.columns
         self._extras = slice(_OWN, _OWN + len(decoder.columns))
         self._searches = decoder.kind == "search"
@@ -173,42 +182,43 @@ class OutputProcessor:
         self._max_new = max_new
         self._ends = frozenset(tokenizer.end_ids)
         self._texts: list[Detokenizer] = []
-        """Of a search, by row."""
-        self._voices: list[SequenceState] = []
-        """Of samples, by row."""
+        """The texts of a search, by row."""
+        self._sequences: list[SequenceState] = []
+        """The samples, by row."""
         if self._searches:
             self._texts = [tokenizer.detokenizer(context_ids) for _ in range(rows)]
         else:
-            self._voices = [
+            self._sequences = [
                 SequenceState(
+                    row,
                     tokenizer.detokenizer(context_ids),
                     self._ends,
                     StopScanner(stops, tokenizer.control) if stops else None,
                 )
-                for _ in range(rows)
+                for row in range(rows)
             ]
         self._ready: list[Entry] = []
 
     @property
     def count(self) -> int:
         """New tokens: of all samples together, or of one hypothesis."""
-        return self.steps if self._searches else sum(voice.count for voice in self._voices)
+        return self.steps if self._searches else sum(sequence.count for sequence in self._sequences)
 
     @property
     def tail(self) -> str:
         """Text of row 0 that became certain only with the end."""
-        return self._voices[0].tail if self._voices else ""
+        return self._sequences[0].tail if self._sequences else ""
 
     @property
     def tails(self) -> tuple[str, ...]:
         """`tail` of each sample."""
-        return tuple(voice.tail for voice in self._voices)
+        return tuple(sequence.tail for sequence in self._sequences)
 
     @property
     def reasons(self) -> tuple[FinishReason, ...]:
-        """Why each sample ended, once the run has; of a search the one reason."""
+        """The reason of each sample's end, once the run has ended; of a search the one reason."""
         reason = self.reason or "cancelled"
-        return tuple(voice.reason or reason for voice in self._voices) or (reason,)
+        return tuple(sequence.reason or reason for sequence in self._sequences) or (reason,)
 
     def take(self, ints: NDArray[Any], floats: NDArray[Any]) -> int:
         """Reads one step's record: `[R, …]` each. Records after the end of the run are dropped.
@@ -225,11 +235,11 @@ class OutputProcessor:
         if self._proposes:
             return self._take_positions(ints, floats)
         index = self._start + self.steps
-        # The device goes on with samples that have ended, and nobody minds what becomes of those.
-        going = slice(None) if self._searches else [not voice.has_ended() for voice in self._voices]
+        # The device goes on with samples that have ended; their numbers no longer matter.
+        going = slice(None) if self._searches else [not sequence.has_ended() for sequence in self._sequences]
         _check(ints[going], floats[going], index)
         self.steps += 1
-        self.fed.append(int(ints[0, 0]))
+        self.first_row_ids.append(int(ints[0, 0]))
         if self._searches:
             self._take_search(index, ints, floats)
         else:
@@ -238,33 +248,33 @@ class OutputProcessor:
 
     def _take_positions(self, ints: NDArray[Any], floats: NDArray[Any]) -> int:
         """Takes the positions of one text that count, up to its end."""
-        voice = self._voices[0]
+        sequence = self._sequences[0]
         taken = int((ints[:, INTS.index("parent")] >= 0).sum())
         for position in range(taken):
-            if voice.has_ended():
+            if sequence.has_ended():
                 break
             row = slice(position, position + 1)
             _check(ints[row], floats[row], self._start + self.steps)
-            self._ready += voice.take(self._start + self.steps, ints[row], floats[row])
+            self._ready += sequence.take(self._start + self.steps, ints[row], floats[row])
             self.steps += 1
-            self.fed.append(int(ints[position, 0]))
+            self.first_row_ids.append(int(ints[position, 0]))
             done = bool(ints[position, INTS.index("done")])
-            if not voice.has_ended() and (done or self.steps >= self._max_new):
-                self._ready += voice.end("eos" if done else "length")
-        self.reason = voice.reason
+            if not sequence.has_ended() and (done or self.steps >= self._max_new):
+                self._ready += sequence.end("eos" if done else "length")
+        self.reason = sequence.reason
         return taken
 
     def _take_samples(self, index: int, ints: NDArray[Any], floats: NDArray[Any]) -> None:
         done = ints[:, INTS.index("done")].tolist()
-        for row, voice in enumerate(self._voices):
-            if voice.has_ended():
-                continue  # it has ended; the device goes on with it, because others have not
-            entries = voice.take(index, ints[row : row + 1], floats[row : row + 1])
-            if not voice.has_ended() and (done[row] or self.steps >= self._max_new):
-                entries += voice.end("eos" if done[row] else "length")
-            self._ready += _of_row(row, entries)
-        if all(voice.has_ended() for voice in self._voices):
-            self.reason = self._voices[0].reason
+        for row, sequence in enumerate(self._sequences):
+            if sequence.has_ended():
+                continue
+            entries = sequence.take(index, ints[row : row + 1], floats[row : row + 1])
+            if not sequence.has_ended() and (done[row] or self.steps >= self._max_new):
+                entries += sequence.end("eos" if done[row] else "length")
+            self._ready += entries
+        if all(sequence.has_ended() for sequence in self._sequences):
+            self.reason = self._sequences[0].reason
 
     def _take_search(self, index: int, ints: NDArray[Any], floats: NDArray[Any]) -> None:
         ids, parents = ints[:, 0].tolist(), ints[:, 1].tolist()
@@ -276,39 +286,37 @@ class OutputProcessor:
             "" if token in self._ends else text.push(token)
             for text, token in zip(self._texts, ids, strict=True)
         ]
-        self.history.tokens.append(ids)
-        self.history.parents.append(parents)
+        self.beam_history.tokens.append(ids)
+        self.beam_history.parents.append(parents)
         for position, name in enumerate(self._columns):
-            self.history.extras[name].append(floats[:, _OWN + position].tolist())
-        self._ready.append((index, 0, ints, floats, texts))
+            self.beam_history.extras[name].append(floats[:, _OWN + position].tolist())
+        self._ready.append(Entry(index, 0, ints, floats, texts))
         if self.steps >= self._max_new:
             self.reason = "length"  # a search that is cut off declares its rows done as well
         elif ints[:, INTS.index("done")].all():
             self.reason = "done"
 
     def end(self, reason: FinishReason) -> None:
-        """No more records will come: every text that goes on ends for this reason."""
+        """Ends every text that still goes on, for this reason; no more records will come."""
         if self.reason is None:
             self.reason = reason
-        for row, voice in enumerate(self._voices):
-            if not voice.has_ended():
-                self._ready += _of_row(row, voice.end(reason))
+        for sequence in self._sequences:
+            if not sequence.has_ended():
+                self._ready += sequence.end(reason)
 
     def batch(self) -> TokenBatch | None:
-        """Everything that became certain since the last call."""
+        """Takes the tokens that became certain since the last call; None if there are none."""
         if not self._ready:
             return None
         import numpy as np
 
         ready, self._ready = self._ready, []
-        ints = np.concatenate([ints for _, _, ints, _, _ in ready])
-        floats = np.concatenate([floats for _, _, _, floats, _ in ready])
+        ints = np.concatenate([entry.ints for entry in ready])
+        floats = np.concatenate([entry.floats for entry in ready])
         return TokenBatch(
             run=self.run,
-            step=np.array([index for index, *_, texts in ready for _ in texts], np.int32),
-            row=np.array(
-                [row for _, first, *_, texts in ready for row, _ in enumerate(texts, first)], np.int32
-            ),
+            step=np.array([entry.step for entry in ready for _ in entry.texts], np.int32),
+            row=np.array([row for entry in ready for row, _ in enumerate(entry.texts, entry.row)], np.int32),
             id=ints[:, INTS.index("id")],
             parent=ints[:, INTS.index("parent")],
             rank=ints[:, INTS.index("rank")],
@@ -321,18 +329,11 @@ class OutputProcessor:
             final_ids=ints[:, _FINAL_IDS],
             final_top_logp=floats[:, _FINAL_LOGPS],
             extras=floats[:, self._extras],
-            text=tuple(text for *_, texts in ready for text in texts),
+            text=tuple(text for entry in ready for text in entry.texts),
             candidates=self._candidates(floats),
         )
 
     def _candidates(self, floats: NDArray[Any]) -> NDArray[Any] | None:
-        """The strategy's numbers for the alternatives, if it tells them."""
-        told = floats[:, self._extras.stop :]
-        return told.reshape(len(told), len(self._columns), 2, TOP) if told.shape[1] else None
-
-
-def _of_row(row: int, entries: list[Entry]) -> list[Entry]:
-    """One voice's entries as those of a row of the run."""
-    return (
-        [(index, row, ints, floats, texts) for index, _, ints, floats, texts in entries] if row else entries
-    )
+        """The strategy's numbers for the alternatives; None if it has none."""
+        columns = floats[:, self._extras.stop :]
+        return columns.reshape(len(columns), len(self._columns), 2, TOP) if columns.shape[1] else None

@@ -1,4 +1,4 @@
-"""The parameter table: written by any thread on the host, read by the device within the next two steps."""
+"""Holds a run's live parameters: any host thread writes them, the device reads them a step or two later."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Known(Params):
-    """Parameters on a CPU, which are looked at without a torch operation.
+class HostParams(Params):
+    """Reads parameters on a CPU without a torch operation.
 
     Args:
         names: Of the parameters, in order.
@@ -30,7 +30,7 @@ class Known(Params):
 
 
 class ParamTable:
-    """Live parameters of one run.
+    """Holds the live parameters of one run.
 
     A pinned host block `float32[P + 1]` ends in a version number. Each step copies the block to the device,
     a captured one for the step after it, and echoes the version that it used in its record, so the host
@@ -60,17 +60,21 @@ class ParamTable:
         """float32 `[P + 1, R]` on the device: what this step uses, the version in the last row."""
         self.version_row: Tensor = self.block[-1]
         """float32 `[R]`, a view of it."""
-        self._here = self.block.numpy() if self.block.device.type == "cpu" else None
+        self._cpu_block = self.block.numpy() if self.block.device.type == "cpu" else None
         self.params = self.params_of(self.block)
         self.version = 0
         self._changes: list[tuple[str, float]] = []
 
     def params_of(self, block: Tensor) -> Params:
-        """The parameters in a table of the same shape: the run's own, or a copy of it."""
-        return Params(list(self._params), block[:-1]) if self._here is None else Known(self._params, block)
+        """Wraps a table of the same shape: the run's own, or a copy of it."""
+        return (
+            Params(list(self._params), block[:-1])
+            if self._cpu_block is None
+            else HostParams(self._params, block)
+        )
 
     def restart(self, values: Mapping[str, float]) -> None:
-        """Takes another run's starting values; versions count from 0 again."""
+        """Sets another run's starting values; versions count from 0 again."""
         with self._lock:
             self.version = 0
             self._changes.clear()
@@ -78,7 +82,7 @@ class ParamTable:
             self._block[:] = [*self._effective(), 0.0]
 
     def set(self, name: str, value: float | str) -> tuple[float, int]:
-        """Takes a new value; returns it as a float with the version that carries it.
+        """Sets a value; returns it as a float with the version that carries it.
 
         Raises:
             ParamError: no such parameter, out of range, or fixed for the run.
@@ -97,7 +101,7 @@ class ParamTable:
             return number, self.version
 
     def _effective(self) -> list[float]:
-        """The values as steps use them: a greedy parameter makes the temperature 0.
+        """Lists the values as steps use them: a greedy parameter makes the temperature 0.
 
         A filter alone would keep every token that is as likely as the likeliest, and draw among them.
         """
@@ -106,20 +110,20 @@ class ParamTable:
         return [0.0 if cold and name == TEMPERATURE.name else value for name, value in values.items()]
 
     def changes_between(self, old: int, new: int) -> dict[str, float]:
-        """The parameters that versions `old + 1 … new` changed, with their last values."""
+        """Returns the parameters that versions `old + 1 … new` changed, with their last values."""
         with self._lock:
             return dict(self._changes[old:new])
 
-    def version_here(self) -> float:
-        """The version that this step uses, on a CPU, where the host knows it."""
-        assert self._here is not None, "an accelerator's table is not read by the host"
-        return float(self._here[-1, 0])
+    def cpu_version(self) -> float:
+        """Reads the version that this step uses, on a CPU, where the host knows it."""
+        assert self._cpu_block is not None, "an accelerator's table is not read by the host"
+        return float(self._cpu_block[-1, 0])
 
     def refresh(self) -> None:
         """Brings the host's values to the device, in stream order, without waiting."""
         with self._lock:
-            if self._here is not None:
-                self._here[:] = self._block[:, None]
+            if self._cpu_block is not None:
+                self._cpu_block[:] = self._block[:, None]
                 return
             self._staging.copy_(self._host, non_blocking=True)
         self.block.copy_(self._staging[:, None].expand_as(self.block))

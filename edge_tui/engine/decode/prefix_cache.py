@@ -5,24 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from edge_tui.engine.models.capacity import round_up
+
 if TYPE_CHECKING:
     from edge_tui.decoders.base import Decoder
     from edge_tui.engine.decode.step_runner import StepRunner
     from edge_tui.engine.models.base import Context, LanguageModel
 
 _RUNNERS = 8
-"""Captured runners kept with a context: one for each strategy and width used lately."""
+"""Most captured runners of one context: one for each strategy and width used lately."""
 
 
 @dataclass(slots=True)
 class PrefixEntry:
-    """A context kept between runs.
+    """Holds one context between runs.
 
     Attributes:
         context: One row.
         ids: The ids whose keys and values it holds.
         runners: Captured runners whose main stream reads it, latest last.
-        costs: Of steps without proposals and with so many of them.
+        costs: Seconds of steps without proposals and with them, by their number.
     """
 
     context: Context
@@ -33,7 +35,7 @@ class PrefixEntry:
     def find(
         self, decoder: Decoder, rows: int, proposals: int, eos: tuple[int, ...], roots: list[Context]
     ) -> StepRunner | None:
-        """A runner that fits a run, taken off the shelf; those that no run can fit again are dropped."""
+        """Removes and returns a runner that fits a run; drops those that no run can fit again."""
         self.runners = [
             runner for runner in self.runners if runner.decoder is not decoder or runner.roots == roots
         ]
@@ -49,15 +51,43 @@ class PrefixEntry:
         return None
 
     def fits(self, need: int, total: int) -> bool:
-        """Whether a run can take the context over that needs room and reaches `total` positions in all."""
+        """Tells whether the context has `need` positions and serves a run that reaches `total` of them."""
         return self.context.capacity >= need and total in self.context.totals
 
     def keep(self, runner: StepRunner) -> None:
+        """Adds a runner, and drops the oldest beyond the limit."""
         self.runners = [*self.runners[1 - _RUNNERS :], runner]
 
 
 class PrefixCache(dict[tuple[int, int], PrefixEntry]):
-    """Maps `id(model)`, and how many streams of a run read that model before, to the context kept for it."""
+    """Maps `id(model)`, and the number of streams of a run before that read that model, to a context."""
+
+    def open(
+        self, key: tuple[int, int], model: LanguageModel, ids: list[int], need: int, total: int
+    ) -> PrefixEntry:
+        """Returns a context with room that holds the longest known prefix of some ids, and nothing else.
+
+        The last id is never part of it: it is read again for its logits, which the first step chooses from.
+
+        Args:
+            key: The stream's.
+            model: Its model.
+            ids: What will be read.
+            need: Positions that must fit.
+            total: Positions that the run reaches.
+        """
+        import torch
+
+        entry = self.get(key)
+        reused = max(0, min(_common_length(entry.ids, ids), len(ids) - 1)) if entry else 0
+        rewinds = entry is not None and reused < len(entry.ids)
+        if entry is None or not entry.fits(need, total) or (rewinds and not model.caps.rewind):
+            self.pop(key, None)
+            entry = self[key] = PrefixEntry(model.open(1, round_up(need), total))
+            reused = 0
+        entry.context.truncate(torch.tensor([reused], dtype=torch.int64, device=model.info.device))
+        del entry.ids[reused:]
+        return entry
 
     def drop_model(self, model: LanguageModel) -> None:
         """Forgets a model's contexts, and the captured runners of pairs that read it beside another."""
@@ -65,3 +95,11 @@ class PrefixCache(dict[tuple[int, int], PrefixEntry]):
             del self[key]
         for entry in self.values():
             entry.runners = [runner for runner in entry.runners if model not in runner.streams.values()]
+
+
+def _common_length(a: list[int], b: list[int]) -> int:
+    """Length of the common prefix."""
+    for index, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return index
+    return min(len(a), len(b))

@@ -24,12 +24,12 @@ _TAIL = 8
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt as the model reads it.
+    """Holds a prompt as the model reads it.
 
     Attributes:
         ids: Its tokens, at least one.
         notices: Sentences the user should read about how it was read.
-        thinking: Whether the chat template has opened a thought.
+        thinking: True where the chat template has opened a thought.
         control_tokens: Names in what users wrote that are control tokens.
     """
 
@@ -39,8 +39,8 @@ class Prompt:
     control_tokens: tuple[str, ...] = ()
 
 
-def read(request: Request, main: LoadedModel, cancelled: Callable[[], bool]) -> Prompt:
-    """Reads a prompt.
+def read_prompt(request: Request, main: LoadedModel, cancelled: Callable[[], bool]) -> Prompt:
+    """Reads a request's prompt into ids.
 
     White space is a prompt like any other. An empty one is the token that begins a sequence, where the model
     has one. A control token's name in it is text, unless the request allows control tokens.
@@ -95,12 +95,12 @@ def _conversation(request: Request, main: LoadedModel, cancelled: Callable[[], b
     if request.system:
         messages.insert(0, Message("system", request.system))
     variables = request.template
-    said = list(texts([[turn.content for turn in messages], variables]))
-    found = tokenizer.control_in(said)
+    written = list(texts([[turn.content for turn in messages], variables]))
+    found = tokenizer.control_in(written)
     masked = None
     try:
         if found and not request.control_tokens:
-            masked = tokenizer.mask(said, checkpoint.chat_template or "")
+            masked = tokenizer.mask(written, checkpoint.chat_template or "")
             messages = [Message(turn.role, masked.hide(turn.content)) for turn in messages]
             variables = masked.hide(variables)
         rendered = chat_template.render(checkpoint, messages, variables=variables, cancelled=cancelled) or ""
@@ -128,18 +128,18 @@ def _prompt(
     request: Request,
     found: Mapping[str, int] | None = None,
 ) -> Prompt:
-    """A prompt in which users wrote some names of control tokens so often."""
+    """Builds a prompt; `found` counts the names of control tokens that users wrote in it."""
     found = found or {}
     return Prompt(
         ids,
-        notices + _told(found, request),
+        notices + _control_token_notice(found, request),
         chat_template.thinking_open("".join(tokenizer.token_strings(ids[-_TAIL:]))),
         tuple(found) if request.control_tokens else (),
     )
 
 
-def _told(found: Mapping[str, int], request: Request) -> tuple[str, ...]:
-    """What to say about control tokens in the prompt."""
+def _control_token_notice(found: Mapping[str, int], request: Request) -> tuple[str, ...]:
+    """Says which control tokens' names stand in the prompt, and how they are read."""
     if not found:
         return ()
     names = ", ".join(name if count == 1 else f"{name} ({count} times)" for name, count in found.items())

@@ -1,4 +1,4 @@
-"""From a request to the numbers a run uses, each with the place it came from. Loads no torch."""
+"""Resolves a request's parameters, each with its source, and checks its ids and lengths. Loads no torch."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from edge_tui.engine.port import MODE_TEMPERATURE, Request
 from edge_tui.errors import RequestError
 
 CHECKPOINT = "generation_config.json"
-"""The source of what a checkpoint asks for."""
+"""Name of the source of a checkpoint's own values."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedParams:
-    """A request's parameters as they will be used.
+    """Holds a request's parameters as its run will use them.
 
     Attributes:
         values: By name, as the device sees them.
@@ -38,9 +38,9 @@ def resolve_params(
     A request has a mode only where that decides; `Settings.for_run` has weighed it against temperatures.
 
     Args:
-        request: What was asked for.
+        request: The request.
         decoder: The strategy; its parameters are the ones that exist.
-        checkpoint_values: What the checkpoint's generation_config.json asks for, empty for other strategies.
+        checkpoint_values: Values of the checkpoint's generation_config.json; empty for other strategies.
 
     Raises:
         RequestError: an unknown parameter, or a value out of range, with the parameter as its field.
@@ -56,9 +56,9 @@ def resolve_params(
     for name, value in checkpoint_values.items():
         if name in known:
             values[name], sources[name] = value, CHECKPOINT
-    for name, given in request.values.items():
+    for name, value_ in request.values.items():
         try:
-            values[name] = known[name].parse(given)
+            values[name] = known[name].parse(value_)
         except ParamError as error:
             raise RequestError(str(error), name) from error
         sources[name] = request.sources.get(name, "user")
@@ -70,12 +70,12 @@ def resolve_params(
     def shown(name: str, value: float) -> float | str:
         return known[name].text(value) if known[name].choices else value
 
-    lost = {name for name in checkpoint_values if sources.get(name) not in (None, CHECKPOINT)}
+    overridden = {name for name in checkpoint_values if sources.get(name) not in (None, CHECKPOINT)}
     resolved = {
         name: Resolved(
             shown(name, value),
             sources[name],
-            shown(name, checkpoint_values[name]) if name in lost else None,
+            shown(name, checkpoint_values[name]) if name in overridden else None,
         )
         for name, value in values.items()
     }
@@ -84,7 +84,7 @@ def resolve_params(
 
 
 def check_ids(ids: Sequence[int], size: int, field: str) -> None:
-    """Refuses what is no token of a model, which a device could only answer with a fault.
+    """Refuses ids that are no tokens of a model; a device would answer them with a fault.
 
     Args:
         ids: Token ids that a request holds.
@@ -104,21 +104,25 @@ def check_ids(ids: Sequence[int], size: int, field: str) -> None:
             )
 
 
-def room(prompt: int, prefix: int, asked: int, context: int, least: int = 1) -> tuple[int, str]:
-    """How many new tokens fit, and a sentence if that is fewer than asked for.
+def clamp_max_length(
+    prompt: int, prefix: int, max_length: int, context: int, least: int = 1
+) -> tuple[int, str]:
+    """Clamps the number of new tokens to the context; returns a sentence too where that was necessary.
 
     Args:
         prompt: Tokens of the prompt.
-        prefix: Generated tokens that are kept.
-        asked: New tokens wanted.
+        prefix: Generated tokens of an earlier run.
+        max_length: Bound of new tokens that the request has.
         context: The model's limit in tokens.
-        least: New tokens that make a run; 0 where the prompt itself is what is asked about.
+        least: New tokens that make a run; 0 where the request is about the prompt itself.
 
     Raises:
         RequestError: prompt and prefix fill the context, or nothing is left of it.
     """
-    if asked < least:
-        raise RequestError(f"max_length is {asked}, but must be at least {least} new token.", "max_length")
+    if max_length < least:
+        raise RequestError(
+            f"max_length is {max_length}, but must be at least {least} new token.", "max_length"
+        )
     taken = prompt + prefix
     left = context - taken
     if left < least:
@@ -129,6 +133,6 @@ def room(prompt: int, prefix: int, asked: int, context: int, least: int = 1) -> 
             f" token: shorten the {field} by {least - left} or load the model with a larger context.",
             field,
         )
-    if asked > left:
-        return left, f"Only {left:,} of {asked:,} new tokens fit: {taken:,} of {context:,} are taken."
-    return asked, ""
+    if max_length > left:
+        return left, f"Only {left:,} of {max_length:,} new tokens fit: {taken:,} of {context:,} are taken."
+    return max_length, ""

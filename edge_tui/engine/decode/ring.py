@@ -1,4 +1,4 @@
-"""Records on their way from the device to the host, without the host waiting inside the loop."""
+"""Brings records from the device to the host, without the host waiting inside the loop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LEAST = 4
 
 
 class Ring:
-    """A bounded queue of step records.
+    """Queues the records of the steps that are under way.
 
     On a GPU each record goes to a slot in pinned memory behind the computation and an event marks its
     arrival; the host reads what has arrived. Steps that are launched one operation at a time `write` theirs;
@@ -42,65 +42,65 @@ class Ring:
         self._slots: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
         """Pinned memory for `depth` records, by their shapes: integers and floats."""
         self._events: list[Any] = []
-        self._waiting: deque[tuple[Any, Tensor, Tensor]] = deque()
+        self._pending: deque[tuple[Any, Tensor, Tensor]] = deque()
         self._next = 0
         if self._asynchronous:
             import torch
 
-            self._turn = torch.zeros(1, dtype=torch.int64, device=device)
+            self._device_slot = torch.zeros(1, dtype=torch.int64, device=device)
             """`_next` as the device counts it, without beginning again after the last slot."""
             self._events = [torch.cuda.Event(blocking=True) for _ in range(depth)]  # type: ignore[no-untyped-call]
-        self._allowed = min(_LEAST, self.depth)
-        self._last = 0.0
+        self._limit = min(_LEAST, self.depth)
+        self._last_wait = 0.0
         self._since = 0
         self._pace = 0.0
 
     def restart(self) -> None:
-        """Forgets the records of an earlier run that were not read; those under way land nowhere."""
-        self._waiting.clear()
-        self._allowed, self._last, self._pace = min(_LEAST, self.depth), 0.0, 0.0
+        """Drops the records of an earlier run that were not read, those under way too."""
+        self._pending.clear()
+        self._limit, self._last_wait, self._pace = min(_LEAST, self.depth), 0.0, 0.0
         self._since = 0
         self._next = 0
         if self._asynchronous:
-            self._turn.zero_()
+            self._device_slot.zero_()
 
     @property
     def full(self) -> bool:
-        """Whether the host is as far ahead as it may be."""
-        return len(self._waiting) >= self._allowed
+        """True while the host is as far ahead as it may be."""
+        return len(self._pending) >= self._limit
 
     @property
     def empty(self) -> bool:
-        return not self._waiting
+        return not self._pending
 
     def write(self, ints: Tensor, floats: Tensor) -> None:
-        """Sends one step's record on its way."""
+        """Copies one step's record to the host, behind the computation."""
         if not self._asynchronous:
-            self._waiting.append((None, ints, floats))
+            self._pending.append((None, ints, floats))
             return
         slots = self._slots_of(ints, floats)
         slots[0][self._next].copy_(ints, non_blocking=True)
         slots[1][self._next].copy_(floats, non_blocking=True)
-        self._turn.add_(1)
-        self._await(slots)
+        self._device_slot.add_(1)
+        self._expect(slots)
 
     def post(self, ints: Tensor, floats: Tensor) -> Callable[[], None]:
-        """`write` as part of a graph, for records of a shape that was written before.
+        """Does `write` as part of a graph, for records of a shape that was written before.
 
         Returns:
-            To be called after each replay.
+            A function to call after each replay.
         """
         from edge_tui.engine.ops.triton.stats import post
 
         slots = self._slots[ints.shape + floats.shape]
-        post(ints, floats, *slots, self._turn)
-        return lambda: self._await(slots)
+        post(ints, floats, *slots, self._device_slot)
+        return lambda: self._expect(slots)
 
-    def _await(self, slots: tuple[Tensor, Tensor]) -> None:
-        """Takes what is under way to fill the next slot."""
+    def _expect(self, slots: tuple[Tensor, Tensor]) -> None:
+        """Notes that a record is under way to the next slot."""
         event = self._events[self._next]
         event.record()
-        self._waiting.append((event, slots[0][self._next], slots[1][self._next]))
+        self._pending.append((event, slots[0][self._next], slots[1][self._next]))
         self._next = (self._next + 1) % self.depth
 
     def _slots_of(self, ints: Tensor, floats: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,29 +122,29 @@ class Ring:
         """
         arrived = []
         waited = wait
-        while self._waiting:
-            event, ints, floats = self._waiting[0]
+        while self._pending:
+            event, ints, floats = self._pending[0]
             if event is not None:
                 if wait:
                     event.synchronize()
                     wait = False
                 elif not event.query():
                     break
-            self._waiting.popleft()
+            self._pending.popleft()
             # A pinned slot is written again `depth` steps later, so the host keeps a copy.
             arrived.append(
                 (ints.numpy().copy(), floats.numpy().copy()) if event else (ints.numpy(), floats.numpy())
             )
         self._since += len(arrived)
         if self._asynchronous and arrived and waited:
-            self._learn()
+            self._update_limit()
         return arrived
 
-    def _learn(self) -> None:
-        """Sets how far ahead to be, from the device's pace; called when the host waited for the device."""
+    def _update_limit(self) -> None:
+        """Sets the limit from the device's pace; called when the host waited for the device."""
         now = time.perf_counter()
-        if self._last:
-            pace = (now - self._last) / self._since
+        if self._last_wait:
+            pace = (now - self._last_wait) / self._since
             self._pace = 0.8 * self._pace + 0.2 * pace if self._pace else pace
-            self._allowed = max(_LEAST, min(self.depth, int(_AHEAD / self._pace)))
-        self._last, self._since = now, 0
+            self._limit = max(_LEAST, min(self.depth, int(_AHEAD / self._pace)))
+        self._last_wait, self._since = now, 0

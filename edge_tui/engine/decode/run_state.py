@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Run:
-    """What other threads may reach of a queued or running generation."""
+    """Holds what other threads may change of a queued or running generation."""
 
     id: int
     request: Request

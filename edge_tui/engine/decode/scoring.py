@@ -1,13 +1,13 @@
-"""How likely a model finds a given text: the log-probability of each of its tokens."""
+"""Scores a text: the log-probability of each of its tokens under a model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from edge_tui.engine.decode.prefix_cache import PrefixCache, PrefixEntry
+from edge_tui.engine.decode.prefix_cache import PrefixCache
 from edge_tui.engine.events import PromptRead
-from edge_tui.engine.models.capacity import SLACK, round_up
+from edge_tui.engine.models.capacity import SLACK
 from edge_tui.engine.ops.stats import summarise
 from edge_tui.errors import Cancelled
 
@@ -18,25 +18,25 @@ _CHUNK = 64
 """Positions of one forward: each has logits over the whole vocabulary."""
 
 
-def score(
+def score_prompt(
     run: int,
     ids: list[int],
     main: LoadedModel,
-    contexts: PrefixCache,
+    cache: PrefixCache,
     ahead: int,
     cancelled: Callable[[], bool],
 ) -> PromptRead:
-    """Reads a text and tells the log-probability of each token given those before it.
+    """Computes the log-probability of each token of a text given those before it.
 
-    The text stays in the kept context, so that decoding on from it reads one token again and no more.
+    The text stays in the cached context, so that decoding on from it reads one token again and no more.
 
     Args:
         run: The run that asked.
         ids: The text, at least one id.
         main: The model.
-        contexts: Contexts kept between runs; updated.
+        cache: Contexts of earlier runs; updated.
         ahead: New tokens that the context should have room for.
-        cancelled: Asked between chunks.
+        cancelled: Called between chunks; True ends the reading.
 
     Raises:
         Cancelled: between chunks.
@@ -44,32 +44,26 @@ def score(
     import torch
 
     model, device = main.model, main.model.info.device
-    need, key = len(ids) + ahead + SLACK, (id(model), 0)
-    held = contexts.get(key)
     total = len(ids) + ahead
-    if held is None or not held.fits(need, total) or not model.caps.rewind:
-        contexts.pop(key, None)
-        held = contexts[key] = PrefixEntry(model.open(1, round_up(need), total))
-    held.ids = []
     columns = []
     width = min(main.tokenizer.size, model.info.vocab)
     with torch.inference_mode():
-        held.context.truncate(torch.zeros(1, dtype=torch.int64, device=device))
+        entry = cache.open((id(model), 0), model, [], total + SLACK, total)
         text = torch.tensor([ids], dtype=torch.int64, device=device)
         for start in range(0, len(ids), _CHUNK):
             if cancelled():
                 raise Cancelled
             chunk = text[:, start : start + _CHUNK]
-            logits = model.forward(held.context, chunk).logits[0, :, :width].float()
-            held.ids.extend(ids[start : start + _CHUNK])
+            logits = model.forward(entry.context, chunk).logits[0, :, :width].float()
+            entry.ids.extend(ids[start : start + _CHUNK])
             after = text[0, start + 1 : start + 1 + chunk.shape[1]].clamp(max=width - 1)
             if len(after):  # nothing follows the last token
                 logp, _, _, top_ids, top_logp = summarise(logits[: len(after)], after)
                 columns.append((logp.cpu(), top_ids.int().cpu(), top_logp.cpu()))
-    nothing = summarise(torch.zeros(1, width), torch.zeros(1, dtype=torch.int64))
-    columns.insert(0, (nothing[0] * torch.nan, nothing[3].int() * 0 - 1, nothing[4] * torch.nan))
+    empty = summarise(torch.zeros(1, width), torch.zeros(1, dtype=torch.int64))
+    columns.insert(0, (empty[0] * torch.nan, empty[3].int() * 0 - 1, empty[4] * torch.nan))
     logp, top_ids, top_logp = (torch.cat(column) for column in zip(*columns, strict=True))
     detokenizer = main.tokenizer.detokenizer()
     # A character that the prompt leaves unfinished comes with the token that completes it, which follows.
-    pieces = tuple(detokenizer.push(token) for token in ids)
-    return PromptRead(run, tuple(ids), logp.numpy(), top_ids.numpy(), top_logp.numpy(), pieces)
+    texts = tuple(detokenizer.push(token) for token in ids)
+    return PromptRead(run, tuple(ids), logp.numpy(), top_ids.numpy(), top_logp.numpy(), texts)

@@ -1,15 +1,15 @@
-"""Whether proposing tokens is faster than not: it depends on the text, so it is judged while it runs."""
+"""Decides while a run goes on whether proposing tokens is faster than not; it depends on the text."""
 
 from __future__ import annotations
 
 _PATIENCE = 24
-"""Steps before a judgement, and between two."""
+"""Steps before a decision, and between two."""
 
 
 class SpeculationGate:
     """Compares what a run's steps give with what they cost.
 
-    It sees counts, not times: the same text is judged the same way in every run.
+    It sees counts, not times: the same text is decided the same way in every run.
 
     Args:
         without: Seconds that a step without proposals takes.
@@ -25,18 +25,18 @@ class SpeculationGate:
 
     @property
     def acceptance(self) -> float:
-        """Share of the proposals that were taken."""
+        """Share of the proposals that were accepted."""
         return self.accepted / self.proposed if self.proposed else 0.0
 
     def update(self, proposed: int, tokens: int) -> float | None:
-        """Takes one step.
+        """Counts one step.
 
         Args:
             proposed: Tokens that were proposed.
             tokens: Tokens that came out, the target's own included.
 
         Returns:
-            None while proposing pays or is not judged; else how many times as fast it is as not proposing.
+            None while proposing pays or is not decided; else how many times as fast it is as not proposing.
         """
         self.proposed += proposed
         self.accepted += tokens - 1

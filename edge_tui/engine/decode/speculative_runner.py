@@ -1,4 +1,4 @@
-"""A runner for strategies that propose tokens with one model and check them with another.
+"""Runs the steps of strategies that propose tokens with one model and check them with another.
 
 A step feeds the draft k times, one proposal after the other, then the main model once with the token chosen
 last and all k proposals, and lets the strategy say how many it takes. What was not taken is rewound on the
@@ -18,10 +18,10 @@ from edge_tui.decoders.base import Output
 from edge_tui.decoders.core.checks import check_proposal, is_own
 from edge_tui.decoders.core.random import Rng
 from edge_tui.engine.decode.inspection import Inspector
-from edge_tui.engine.decode.step_record import StepRecord, within
+from edge_tui.engine.decode.step_record import StepRecord, clamp_ids
 from edge_tui.engine.decode.step_runner import StepRunner
 from edge_tui.engine.ops.choose import fused_speculation
-from edge_tui.engine.ops.stats import ASTRAY
+from edge_tui.engine.ops.stats import OUT_OF_RANGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
     from edge_tui.decoders.base import Decoder, Env, Step
     from edge_tui.engine.models.base import Context, LanguageModel
-
-TAKEN, BEYOND = 0, -1
-"""What stands in a record's `parent` column: this position counts, or it lies behind the accepted ones."""
 
 
 class SpeculativeRunner(StepRunner):
@@ -56,8 +53,8 @@ class SpeculativeRunner(StepRunner):
         self._kernels = fused_speculation(decoder, self.device, width, rows, self.num_draft_tokens)
         self._inspector = Inspector(decoder, proposes=True)
         self._is_own = self._kernels is not None or is_own(type(decoder))
-        self._astray = torch.zeros(self.num_draft_tokens + 1, dtype=torch.int64, device=self.device)
-        """1 where a proposal or a token of a step was an id that there is not."""
+        self._out_of_range = torch.zeros(self.num_draft_tokens + 1, dtype=torch.int64, device=self.device)
+        """1 where a proposal or a token of a step was an id out of range."""
         self._certain = torch.zeros(rows, dtype=torch.int64, device=self.device)
         """Positions of the main context that will stay."""
         self._block = torch.zeros(rows, self.num_draft_tokens + 1, dtype=torch.int64, device=self.device)
@@ -71,7 +68,7 @@ class SpeculativeRunner(StepRunner):
     def begin(self, env: Env, outputs: Mapping[str, Output], seed: int) -> None:
         self.proposing = True
         super().begin(env, outputs, seed)
-        self._astray.zero_()
+        self._out_of_range.zero_()
         self._certain.fill_(env.prompt.shape[1])
         self._pair[:, 1] = env.prompt[:, -1]
 
@@ -82,20 +79,20 @@ class SpeculativeRunner(StepRunner):
         return self.num_draft_tokens + 1 if self.proposing else 1
 
     @property
-    def reads_at_once(self) -> bool:
-        return False  # whether to propose is said before each feed
+    def is_one_graph(self) -> bool:
+        return False  # the host may end proposing before each forward
 
     @property
-    def starts_captured(self) -> bool:
+    def replays_first_step(self) -> bool:
         return False
 
     def forwards(self) -> list[Callable[[], None]]:
         return [self.forward]
 
     def forward(self) -> None:
-        """The draft proposes and the main model reads; or it reads the last token alone."""
+        """Lets the draft propose and the main model read all; without proposals the last token alone."""
         if not self._is_own:
-            self._astray.zero_()
+            self._out_of_range.zero_()
         if not self.proposing:
             tokens = self._pair[:, 1:].contiguous()
             self.outputs[self._main] = self.streams[self._main].forward(self.contexts[self._main], tokens)
@@ -117,19 +114,19 @@ class SpeculativeRunner(StepRunner):
         if self._is_own:
             return proposed
         check_proposal(self.decoder, proposed, self.rows, self.device)
-        proposed, astray = within(proposed, self._width)
-        self._astray[:1] |= astray
+        proposed, wrong = clamp_ids(proposed, self._width)
+        self._out_of_range[:1] |= wrong
         return proposed
 
     def costs(self) -> tuple[float, float]:
-        """Seconds of the forwards of a step without proposals, and of one with them; both are taken back."""
+        """Measures the seconds of a step's forwards without proposals and with them; both are taken back."""
         seconds = []
         for self.proposing in (False, True):
             seconds.append(self._time())
         return seconds[0], seconds[1]
 
     def _time(self, count: int = 3) -> float:
-        """The mean of `count` steps after one that warms up."""
+        """Measures the mean of `count` steps after one that warms up."""
         forward = self.graphs.forward if self.graphs is not None else self.forward
         began = 0.0
         for i in range(count + 1):
@@ -156,52 +153,53 @@ class SpeculativeRunner(StepRunner):
         accepted, tokens = step.accepted, step.tokens
         assert accepted is not None, f"{self.decoder.name} says how many proposals it takes"
         assert tokens is not None, f"{self.decoder.name} says which tokens they are"
-        self._took = step, outs[self._main].logits[0]
-        self._settle(step.chosen, accepted, tokens)
+        self._sampled = step, outs[self._main].logits[0]
+        self._accept(step.chosen, accepted, tokens)
 
     def _in_range(self, step: Step) -> Step:
-        """Brings the ids of a user's step into range; `_astray` marks the positions where they were not."""
+        """Brings the ids of a user's step into range; `_out_of_range` marks positions where they were not."""
         assert step.accepted is not None
         assert step.tokens is not None
         positions = step.tokens.shape[1]
-        accepted, astray = within(step.accepted, positions)
-        tokens, lost = within(step.tokens, step.final.shape[-1])
-        chosen, missed = within(step.chosen, step.final.shape[-1])
+        accepted, wrong_count = clamp_ids(step.accepted, positions)
+        tokens, wrong_tokens = clamp_ids(step.tokens, step.final.shape[-1])
+        chosen, wrong_choice = clamp_ids(step.chosen, step.final.shape[-1])
         counts = self._positions[:positions] <= accepted[:, None]
-        self._astray[:positions] |= ((lost[0] + astray + missed) * counts[0]).clamp(max=1)
+        wrong = (wrong_tokens[0] + wrong_count + wrong_choice) * counts[0]
+        self._out_of_range[:positions] |= wrong.clamp(max=1)
         return replace(step, chosen=chosen, tokens=tokens, accepted=accepted)
 
     def build_record(self) -> None:
-        assert self._took is not None, "nothing was picked yet"
-        step, z = self._took
+        assert self._sampled is not None, "nothing was sampled yet"
+        step, z = self._sampled
         assert step.accepted is not None
         assert step.tokens is not None
         tokens = step.tokens
         positions = self._positions[: len(z)]
         done = (tokens[0, :, None] == self.buffers.eos).any(-1) if self.buffers.eos.numel() else positions < 0
-        self.decided = StepRecord(
+        self.step_record = StepRecord(
             raw=z,
             final=step.final[0],
             chosen=tokens[0],
             parent=(positions <= step.accepted).long() - 1,
-            done=done if self._is_own else done + ASTRAY * self._astray[: len(z)],
+            done=done if self._is_own else done + OUT_OF_RANGE * self._out_of_range[: len(z)],
             version=self.table.version_row.expand(len(z)),
             extras=[step.extras[name][0].float() for name in self.decoder.columns],
         )
 
     def _cut(self, output: Output) -> Output:
-        """As `StepRunner._cut`; fused kernels read every precision, so nothing is converted for them."""
+        """Does `StepRunner._cut`; fused kernels read every precision, so nothing is converted for them."""
         if self._kernels is None:
             return super()._cut(output)
         return Output(output.logits[..., : self._width].to(self.device, non_blocking=True))
 
-    def _settle(self, chosen: Tensor, accepted: Tensor, tokens: Tensor) -> None:
-        """Keeps the accepted tokens in both contexts' past, and moves on to the chosen one."""
+    def _accept(self, chosen: Tensor, accepted: Tensor, tokens: Tensor) -> None:
+        """Keeps the accepted tokens in both contexts, and makes the chosen one the last."""
         import torch
 
         before = torch.cat((self._pair[:, 1:], tokens), 1)  # `accepted` is the index of the last but one
         self._pair.copy_(torch.cat((before.gather(1, accepted[:, None]), chosen[:, None]), 1))
-        # Before the first feed the prompt is all there is; afterwards each step leaves what it has taken.
+        # Before the first forward the prompt is all there is; afterwards each step leaves what it has taken.
         main = self.contexts[self._main]
         self._certain.copy_(torch.minimum(main.length, self._certain + 1 + accepted))
         main.truncate(self._certain)

@@ -1,4 +1,4 @@
-"""What choosing a token comes to: the strategy's step, and what is recorded and fed of it."""
+"""Chooses the next tokens with the strategy's step, and lays out the record of the choice."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.core.checks import is_own
-from edge_tui.engine.ops.stats import ASTRAY, record
+from edge_tui.engine.ops.stats import OUT_OF_RANGE, record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """What is recorded of a step; the arguments of `ops.stats.record`."""
+    """Holds the arguments of `ops.stats.record` for one step."""
 
     raw: Tensor
     final: Tensor
@@ -29,10 +29,10 @@ class StepRecord:
     version: Tensor
     extras: list[Tensor]
     candidates: Sequence[Tensor] = ()
-    moved: bool = False
+    rows_permuted: bool = False
 
     def record(self) -> tuple[Tensor, Tensor]:
-        """The record: integers and floats, as `ops.stats.record` lays them out."""
+        """Computes the record: integers and floats, as `ops.stats.record` lays them out."""
         return record(
             self.raw,
             self.final,
@@ -41,20 +41,20 @@ class StepRecord:
             self.done,
             self.version,
             self.extras,
-            self.moved,
+            self.rows_permuted,
             self.candidates,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class StepBuffers:
-    """The tensors that stay where they are while a run decides.
+    """Holds the tensors that keep their addresses from step to step.
 
     Attributes:
         block: float32 `[P + 1, R]`, the parameters and in the last row their version.
         key: int64 `[R]`, of the random numbers.
         rows: int64 `[R]`, 0 … R − 1.
-        step: int64 `[1]`, the index of the token being chosen; raised by each decision.
+        step: int64 `[1]`, the index of the token being chosen; raised by each step.
         eos: int64 `[E]`, ids that end a sequence.
         never: bool `[R]`, False.
         tokens: int64 `[R]`, the tokens chosen last; written.
@@ -73,17 +73,17 @@ class StepBuffers:
 
 def sample(
     decoder: Decoder,
-    step: Callable[[Mapping[str, Output], State, Params, Rng], Step],
+    choose: Callable[[Mapping[str, Output], State, Params, Rng], Step],
     outs: Mapping[str, Output],
     state: State,
     params: Params,
     buffers: StepBuffers,
 ) -> Step:
-    """Chooses the next token of each row and puts down on the buffers what the next forward needs.
+    """Chooses the next token of each row and writes what the next forward needs to the buffers.
 
     Args:
         decoder: The strategy.
-        step: Its step, or one that does the same.
+        choose: Its `step`, or a function that does the same.
         outs: Logits by stream, float32 `[R, 1, V]`.
         state: The strategy's.
         params: Of this step.
@@ -91,68 +91,68 @@ def sample(
     """
     from edge_tui.decoders.core.random import Rng
 
-    took = step(outs, state, params, Rng(buffers.key, buffers.rows, buffers.step))
+    step = choose(outs, state, params, Rng(buffers.key, buffers.rows, buffers.step))
     if not is_own(type(decoder)):
-        took = _in_range(took, buffers)
+        step = _in_range(step, buffers)
     # Fused steps write to the buffers themselves.
-    if took.parent is not None and took.parent is not buffers.parent:
-        buffers.parent.copy_(took.parent)
-    if took.chosen is not buffers.tokens:
-        buffers.tokens.copy_(took.chosen)
-    return took
+    if step.parent is not None and step.parent is not buffers.parent:
+        buffers.parent.copy_(step.parent)
+    if step.chosen is not buffers.tokens:
+        buffers.tokens.copy_(step.chosen)
+    return step
 
 
-def _in_range(took: Step, buffers: StepBuffers) -> Step:
+def _in_range(step: Step, buffers: StepBuffers) -> Step:
     """Brings the ids of a user's step into range; `done` marks the rows where they were not.
 
-    An id that there is not would be read beyond the vocabulary, which costs a GPU its context.
+    An id beyond the vocabulary would be read out of bounds, which costs a GPU its context.
     """
-    chosen, astray = within(took.chosen, took.final.shape[-1])
-    parent = took.parent
+    chosen, wrong = clamp_ids(step.chosen, step.final.shape[-1])
+    parent = step.parent
     if parent is not None:
-        parent, lost = within(parent, len(buffers.tokens))
-        astray = astray | lost
-    ended = buffers.never if took.done is None else took.done
-    return replace(took, chosen=chosen, parent=parent, done=ended + ASTRAY * astray)
+        parent, wrong_parent = clamp_ids(parent, len(buffers.tokens))
+        wrong = wrong | wrong_parent
+    done = buffers.never if step.done is None else step.done
+    return replace(step, chosen=chosen, parent=parent, done=done + OUT_OF_RANGE * wrong)
 
 
-def within(ids: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Brings ids int64 of any shape into `0 … size − 1`; returns too which were not there, int64 0 or 1."""
-    safe = ids.clamp(0, size - 1)
-    return safe, (safe != ids).long()
+def clamp_ids(ids: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Clamps ids int64 of any shape to `0 … size − 1`; marks those that were outside with 1, int64."""
+    clamped = ids.clamp(0, size - 1)
+    return clamped, (clamped != ids).long()
 
 
-def apart(took: Step, outs: Mapping[str, Output]) -> Step:
-    """A step none of whose tensors lies where the logits do, which the next forward overwrites."""
-    places = {out.logits.untyped_storage().data_ptr() for out in outs.values()}
+def clone_logits_views(step: Step, outs: Mapping[str, Output]) -> Step:
+    """Clones the tensors of a step that share memory with the logits, which the next forward overwrites."""
+    logits = {out.logits.untyped_storage().data_ptr() for out in outs.values()}
 
     def own(tensor: Tensor) -> Tensor:
-        return tensor.clone() if tensor.untyped_storage().data_ptr() in places else tensor
+        return tensor.clone() if tensor.untyped_storage().data_ptr() in logits else tensor
 
     def own_all(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: own(tensor) for name, tensor in tensors.items()}
 
     return replace(
-        took, final=own(took.final), extras=own_all(took.extras), candidates=own_all(took.candidates)
+        step, final=own(step.final), extras=own_all(step.extras), candidates=own_all(step.candidates)
     )
 
 
-def build_record(decoder: Decoder, took: Step, raw: Tensor, buffers: StepBuffers) -> StepRecord:
-    """What is recorded of a step; nothing that the next forward waits for.
+def build_record(decoder: Decoder, step: Step, raw: Tensor, buffers: StepBuffers) -> StepRecord:
+    """Collects what is recorded of a step; the next forward waits for nothing of it.
 
     Args:
         decoder: The strategy.
-        took: What `sample` gave.
+        step: What `sample` returned.
         raw: float32 `[R, V]`, the main stream's logits that it read.
         buffers: Read, and `step` raised.
     """
-    done = buffers.never if took.done is None else took.done
+    done = buffers.never if step.done is None else step.done
     if not decoder.owns_eos and buffers.eos.numel():
-        done = done | (took.chosen[:, None] == buffers.eos).any(-1)
-    parent = buffers.rows if took.parent is None else took.parent
-    extras = [took.extras[name].float() for name in decoder.columns]
-    told = [took.candidates[name].float() for name in decoder.columns] if took.candidates else ()
+        done = done | (step.chosen[:, None] == buffers.eos).any(-1)
+    parent = buffers.rows if step.parent is None else step.parent
+    extras = [step.extras[name].float() for name in decoder.columns]
+    candidates = [step.candidates[name].float() for name in decoder.columns] if step.candidates else ()
     buffers.step.add_(1)
     version = buffers.block[-1]
-    moved = took.parent is not None
-    return StepRecord(raw, took.final, took.chosen, parent, done, version, extras, told, moved)
+    rows_permuted = step.parent is not None
+    return StepRecord(raw, step.final, step.chosen, parent, done, version, extras, candidates, rows_permuted)

@@ -17,7 +17,13 @@ from edge_tui.engine.decode.cpu_trace import TracedChoice
 from edge_tui.engine.decode.inspection import Inspector
 from edge_tui.engine.decode.param_table import ParamTable
 from edge_tui.engine.decode.ring import Ring
-from edge_tui.engine.decode.step_record import StepBuffers, StepRecord, apart, build_record, sample
+from edge_tui.engine.decode.step_record import (
+    StepBuffers,
+    StepRecord,
+    build_record,
+    clone_logits_views,
+    sample,
+)
 from edge_tui.engine.models.base import CapturableContext
 from edge_tui.engine.ops.choose import fused_step
 
@@ -32,15 +38,17 @@ if TYPE_CHECKING:
 
 
 class CapturedStep(Protocol):
-    """A step's pieces as graphs; `edge_tui.engine.decode.cuda_graphs.Graphs` makes them."""
+    """Replays a step's pieces; `edge_tui.engine.decode.cuda_graphs.Graphs` captures them."""
 
-    def replay(self, alone: bool) -> None: ...
+    def replay(self, alone: bool) -> None:
+        """Issues one step; `alone` leaves out the forward after the choice."""
 
-    def forward(self) -> None: ...
+    def forward(self) -> None:
+        """Issues the forwards alone."""
 
 
 class StepRunner:
-    """Parameters, random numbers, contexts and the strategy's state of one way to decode.
+    """Holds the parameters, random numbers, contexts and state of one way to decode, and runs its steps.
 
     Args:
         decoder: The strategy.
@@ -71,15 +79,15 @@ class StepRunner:
         self.num_draft_tokens = 0
         """Tokens that a step proposes."""
         self.proposing = True
-        """Whether a strategy that proposes tokens may do so; others do not care."""
-        self.has_read = True
-        """Whether the models have read the tokens chosen last."""
+        """True where a strategy that proposes tokens may do so; others ignore it."""
+        self.logits_current = True
+        """True once `outputs` are the logits after the tokens chosen last."""
         self._graphs: dict[bool, CapturedStep] = {}
         self.streams = {stream.name: models[stream.role] for stream in decoder.streams}
         self.device = models[decoder.roles[0]].info.device
         self.contexts: dict[str, Context] = {}
         self.outputs: dict[str, Output] = {}
-        self.decided: StepRecord | None = None
+        self.step_record: StepRecord | None = None
         self.table = ParamTable(decoder.params, values, rows, self.device)
         self.ring = Ring(self.device)
         self._width = width
@@ -95,17 +103,17 @@ class StepRunner:
             parent=torch.arange(rows, device=self.device),
         )
         self._fused = fused_step(decoder, width, self.buffers.tokens, self.buffers.parent)
-        self._took: tuple[Step, Tensor] | None = None
-        """What was picked last, and from which of the main stream's logits `[R, V]`."""
+        self._sampled: tuple[Step, Tensor] | None = None
+        """The step sampled last, and the main stream's logits `[R, V]` that it read."""
         self._state: State = {}
         self._inspector = Inspector(decoder)
-        self._moves = False
+        self._rows_permuted = False
         self._traced: TracedChoice | None = None
         self._traceable = self.device == "cpu" and decoder.traceable
 
     @property
     def graphs(self) -> CapturedStep | None:
-        """The pieces, once they have been captured."""
+        """The captured pieces; None before."""
         return self._graphs.get(self.proposing)
 
     @graphs.setter
@@ -116,18 +124,18 @@ class StepRunner:
         """Starts a run.
 
         Args:
-            env: What the strategy's `init` is told.
+            env: The argument of the strategy's `init`.
             outputs: Each stream's logits `[1, 1, V]` after the prompt, which its root context holds.
             seed: Of the run.
         """
         self.table.restart(env.values)
         self.ring.restart()
-        self.has_read = True
+        self.logits_current = True
         self._traced = None
         self.buffers.step.fill_(env.prefix)
         self.buffers.key.fill_(key_of(seed))
         state = self._inspector.begin(env, self.graphs is not None)
-        if self.graphs is not None and _alike(state, self._state):
+        if self.graphs is not None and _same_layout(state, self._state):
             for name, tensor in state.items():
                 self._state[name].copy_(tensor)
         else:
@@ -148,7 +156,7 @@ class StepRunner:
         return self.buffers.tokens[:, None]
 
     def _spread_context(self, root: Context, before: Context | None) -> Context:
-        """The root itself, or a fork of it: that of the run before, if graphs know its addresses."""
+        """Returns the root itself, or a fork of it: that of the run before, if graphs know its addresses."""
         if self.rows == 1:
             return root
         if isinstance(before, CapturableContext) and self.graphs is not None and before.refork():
@@ -162,17 +170,17 @@ class StepRunner:
         return 1
 
     @property
-    def reads_at_once(self) -> bool:
-        """Whether `forward` can follow a choice without having to know what the next one will be like."""
+    def is_one_graph(self) -> bool:
+        """True where a choice and the forward after it are captured as one graph."""
         return True
 
     @property
-    def starts_captured(self) -> bool:
-        """Whether the first choice of a run, on the prompt's logits, is like all others."""
+    def replays_first_step(self) -> bool:
+        """True where the first choice of a run, on the prompt's logits, has the shapes of all others."""
         return True
 
     def forwards(self) -> list[Callable[[], None]]:
-        """`forward` in pieces, which touch different contexts."""
+        """Lists the pieces of `forward`, which touch different contexts."""
         return [partial(self.forward_stream, name) for name in self.streams]
 
     def forward(self) -> None:
@@ -181,10 +189,10 @@ class StepRunner:
             self.forward_stream(name)
 
     def forward_stream(self, name: str) -> None:
-        """`forward` for one stream."""
+        """Does `forward` for one stream."""
         context, model = self.contexts[name], self.streams[name]
         device = model.info.device
-        if self._moves:
+        if self._rows_permuted:
             context.reorder(self.buffers.parent.to(device, non_blocking=True))
         tokens = self.tokens
         if device != self.device:
@@ -192,30 +200,30 @@ class StepRunner:
         self.outputs[name] = model.forward(context, tokens)
 
     def sample(self, keep_logits: bool = False) -> None:
-        """Lets the strategy decide, and keeps what the next `forward` needs of the decision.
+        """Lets the strategy choose, and writes the chosen tokens to the buffers.
 
         Args:
             keep_logits: Clone what the record needs, because the next forward overwrites the logits.
         """
         outs = {name: self._cut(output) for name, output in self.outputs.items()}
-        step = self._fused or self._inspector.step
-        took = sample(self.decoder, step, outs, self._state, self.table.params, self.buffers)
+        choose = self._fused or self._inspector.step
+        step = sample(self.decoder, choose, outs, self._state, self.table.params, self.buffers)
         if self._fused is not None:
-            self._took = took, self._fused.raw
+            self._sampled = step, self._fused.raw
         else:
             raw = outs[self.decoder.streams[0].name].logits[:, -1]
-            self._took = (apart(took, outs), raw.clone()) if keep_logits else (took, raw)
-        self._moves = took.parent is not None
+            self._sampled = (clone_logits_views(step, outs), raw.clone()) if keep_logits else (step, raw)
+        self._rows_permuted = step.parent is not None
 
     def build_record(self) -> None:
-        """Keeps what `record` needs of the decision."""
-        assert self._took is not None, "nothing was picked yet"
+        """Collects what `record` needs of the step sampled last."""
+        assert self._sampled is not None, "nothing was sampled yet"
         if self._fused is not None:
             self._fused.finish()
-        self.decided = build_record(self.decoder, *self._took, self.buffers)
+        self.step_record = build_record(self.decoder, *self._sampled, self.buffers)
 
-    def diagnose(self, index: int, is_astray: bool) -> StrategyError:
-        """Finds out what broke the choice of token `index`; see `Inspector.diagnose`."""
+    def diagnose(self, index: int, is_id: bool) -> StrategyError:
+        """Finds what broke the choice of token `index`; see `Inspector.diagnose`."""
         import torch
 
         buffers = self.buffers
@@ -226,20 +234,22 @@ class StepRunner:
                 self.table.params,
                 Rng(buffers.key, buffers.rows, buffers.step),
                 index,
-                is_astray,
+                is_id,
             )
 
     def record(self) -> tuple[Tensor, Tensor]:
-        """The record of what was decided: integers and floats, as `ops.stats.record` lays them out."""
-        assert self.decided is not None, "nothing was decided yet"
-        return self.decided.record()
+        """Computes the record of the last step: integers and floats, as `ops.stats.record` lays them out."""
+        assert self.step_record is not None, "nothing was recorded yet"
+        return self.step_record.record()
 
     def sample_and_record(self) -> None:
-        """Chooses and records, from a run's second step on in one call where that can be."""
-        self.has_read = False
+        """Chooses and records, from a run's second step on in one traced call where that is possible."""
+        self.logits_current = False
         if self._traced is not None:
             self.table.refresh()
-            record = self._traced({name: self._here(output.logits) for name, output in self.outputs.items()})
+            record = self._traced(
+                {name: self._on_device(output.logits) for name, output in self.outputs.items()}
+            )
             if record is not None:
                 self.ring.write(*record)
                 return
@@ -252,22 +262,22 @@ class StepRunner:
             self._traced = TracedChoice(self.decoder, self._state, self.table, self.buffers, self._width)
 
     def _cut(self, output: Output) -> Output:
-        """The part of the logits that all streams share, in float32 on the strategy's device.
+        """Cuts logits to the vocabulary that all streams share, in float32 on the strategy's device.
 
         Embeddings are often padded to a round number; padded entries belong to no token.
         """
-        return Output(self._here(output.logits)[..., : self._width].float(), output.hidden)
+        return Output(self._on_device(output.logits)[..., : self._width].float(), output.hidden)
 
-    def _here(self, logits: Tensor) -> Tensor:
-        """Logits on the strategy's device."""
+    def _on_device(self, logits: Tensor) -> Tensor:
+        """Brings logits to the strategy's device."""
         return logits if str(logits.device) == self.device else logits.to(self.device, non_blocking=True)
 
 
 def _spread(output: Output, rows: int) -> Output:
-    """One row's logits for every row."""
+    """Expands one row's logits to every row."""
     return Output(output.logits.expand(rows, -1, -1), output.hidden)
 
 
-def _alike(a: State, b: State) -> bool:
-    """Whether two states have the same tensors, but for what is in them."""
+def _same_layout(a: State, b: State) -> bool:
+    """Tells whether two states have tensors of the same names, shapes and types."""
     return a.keys() == b.keys() and all(a[k].shape == b[k].shape and a[k].dtype == b[k].dtype for k in a)

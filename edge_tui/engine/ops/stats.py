@@ -18,7 +18,7 @@ FLOATS = ("raw_logp", "final_logp", "entropy")
 """Leading float columns; the log-probabilities of the alternatives and the strategy's extras follow, and last
 those extras for each alternative, where the strategy tells them."""
 
-ENDED, ASTRAY = 1, 2
+ENDED, OUT_OF_RANGE = 1, 2
 """Bits of a record's `done`: the row has ended; its strategy gave a token or a parent that there is not."""
 
 _LEAST = -1e30
@@ -85,7 +85,7 @@ def record(
         final: float32 `[R, V]`, the logits the choice was made from.
         chosen: int64 `[R]`.
         parent: int64 `[R]`.
-        done: bool or int `[R]`, `ENDED` and `ASTRAY`.
+        done: bool or int `[R]`, `ENDED` and `OUT_OF_RANGE`.
         version: float32 `[R]`, version of the parameter table.
         extras: float32 `[R]` each.
         moved: Whether the rows of `z` are still those of the step before, so that row `r` continues

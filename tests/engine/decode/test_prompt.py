@@ -114,7 +114,7 @@ def test_nothing_is_decoded_from_the_token_that_begins_a_text(
 def _opened(engine: LocalEngine):  # type: ignore[no-untyped-def]
     from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 
-    return open_checkpoint(engine._wanted["model"].name)
+    return open_checkpoint(engine._specs["model"].name)
 
 
 def test_a_variable_that_the_template_does_not_read_is_said(

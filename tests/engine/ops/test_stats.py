@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from edge_tui.engine.events import TOP
-from edge_tui.engine.ops.stats import ASTRAY, ENDED, FLOATS, INTS, look_up, record, reference, summarise, top
+from edge_tui.engine.ops.stats import (
+    ENDED,
+    FLOATS,
+    INTS,
+    OUT_OF_RANGE,
+    look_up,
+    record,
+    reference,
+    summarise,
+    top,
+)
 
 stats_triton = pytest.importorskip("edge_tui.engine.ops.triton.stats")
 DEVICE = "cpu" if stats_triton.INTERPRETED else "cuda"
@@ -58,7 +68,7 @@ def _broken(record: Callable[..., tuple[Tensor, Tensor]], kind: str, device: str
     z = torch.randn(2, 300, device=device)
     final = z.clone()
     final[1, BROKEN_FINALS[kind][0]] = BROKEN_FINALS[kind][1]
-    rows, done = torch.arange(2, device=device), torch.tensor([ENDED, ENDED | ASTRAY], device=device)
+    rows, done = torch.arange(2, device=device), torch.tensor([ENDED, ENDED | OUT_OF_RANGE], device=device)
     ints, floats = record(z, final, rows, rows, done, torch.ones(2, device=device), [])
     assert torch.isfinite(floats[:, FLOATS.index("entropy")]).all()
     assert floats[:, FLOATS.index("final_logp")].isnan().tolist() == [False, True]

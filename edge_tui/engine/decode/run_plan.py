@@ -1,0 +1,185 @@
+"""Checks a request against its strategy and models, and plans its run before the first forward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edge_tui.decoders.core import checks
+from edge_tui.engine.decode.inspection import check_request
+from edge_tui.engine.decode.prompt import Prompt, read_prompt
+from edge_tui.engine.decode.resolve import ResolvedParams, check_ids, clamp_max_length, resolve_params
+from edge_tui.engine.events import Started
+from edge_tui.errors import RequestError
+
+if TYPE_CHECKING:
+    from edge_tui.decoders.base import Decoder
+    from edge_tui.engine.models.loader import LoadedModel
+    from edge_tui.engine.port import Request
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """Holds the facts of one run that do not change while it goes on.
+
+    Attributes:
+        request: The request, with the parameters that were changed before it began.
+        decoder: Its strategy.
+        models: Model by role.
+        prompt: The prompt as ids.
+        params: The starting parameters and the seed.
+        rows: Rows decoded side by side, those of all samples.
+        num_draft_tokens: Tokens proposed in each step; 0 for most strategies.
+        max_new: Bound of new tokens, clamped to the context.
+        width: Vocabulary `V` that every stream is cut to.
+        notices: Sentences the user should read.
+    """
+
+    request: Request
+    decoder: Decoder
+    models: Mapping[str, LoadedModel]
+    prompt: Prompt
+    params: ResolvedParams
+    rows: int
+    num_draft_tokens: int
+    max_new: int
+    width: int
+    notices: tuple[str, ...]
+
+    @property
+    def main(self) -> LoadedModel:
+        """The model that writes the text."""
+        return self.models[self.decoder.roles[0]]
+
+    @property
+    def ids(self) -> list[int]:
+        """Prompt and prefix."""
+        return [*self.prompt.ids, *self.request.prefix]
+
+    def started(self, run: int, reused: int) -> Started:
+        """Builds the event that begins a run.
+
+        Args:
+            run: Its id.
+            reused: Positions of the prompt whose keys and values were still there.
+        """
+        return Started(
+            run=run,
+            strategy=self.decoder.name,
+            rows=self.rows,
+            columns=self.decoder.columns,
+            prompt_tokens=len(self.prompt.ids),
+            prefix_tokens=len(self.request.prefix),
+            reused_tokens=reused,
+            max_new_tokens=self.max_new,
+            seed=self.params.seed,
+            values=self.params.resolved,
+            notices=self.notices,
+            thinking=self.prompt.thinking,
+            control_tokens=self.prompt.control_tokens,
+            end_ids=self.main.tokenizer.end_ids,
+            kept_texts=self.main.tokenizer.texts(self.prompt.ids, self.request.prefix),
+            model=self.main.model.info.name,
+        )
+
+
+def check_samples(decoder: Decoder, samples: int) -> None:
+    """Refuses a number of samples that a strategy cannot decode.
+
+    Raises:
+        RequestError: it is below 1, or above 1 for a strategy whose rows serve one answer.
+    """
+    if samples >= 1 and (samples == 1 or decoder.kind == "sample"):
+        return
+    raise RequestError(
+        f"samples is {samples}, but must be at least 1."
+        if decoder.kind == "sample"
+        else f"samples is {samples}, but must be 1 for {decoder.title}: its rows serve one answer.",
+        "samples",
+    )
+
+
+def plan_run(
+    request: Request, decoder: Decoder, models: Mapping[str, LoadedModel], stopped: Callable[[], bool]
+) -> RunPlan:
+    """Checks a request and reads its prompt into ids; no model computes anything.
+
+    Raises:
+        RequestError, StrategyError, ChatError: one sentence.
+        Cancelled: `stopped()` said so while the chat template was rendered.
+    """
+    main = models[decoder.roles[0]]
+    width = min(main.tokenizer.size, *(model.model.info.vocab for model in models.values()))
+    check_ids(request.ids, width, "ids")
+    _check_prefix(request.prefix, main, width)
+    prompt = read_prompt(request, main, stopped)
+    own_values = checks.from_checkpoint(decoder, main.checkpoint.generation_config)
+    params = resolve_params(request, decoder, own_values)
+    max_new, clamped = clamp_max_length(
+        len(prompt.ids),
+        len(request.prefix),
+        request.max_length,
+        min(model.context for model in models.values()),
+        least=0 if request.prompt_logps else 1,
+    )
+    rows, num_draft_tokens = decoder.rows(params.values), decoder.num_draft_tokens(params.values)
+    check_request(decoder, rows, num_draft_tokens, len(request.prefix))
+    rows *= request.samples
+    _check_models(decoder, models, rows, num_draft_tokens, request.samples)
+    total = len(prompt.ids) + len(request.prefix) + max_new
+    notices = [*prompt.notices, clamped]
+    if request.stop and decoder.kind == "search":
+        notices.append("Stop strings do not end a beam search; they are ignored here.")
+    notices += dict.fromkeys(model.model.notice(total) for model in models.values())
+    notices += decoder.ignored_settings(main.checkpoint.generation_config)
+    return RunPlan(
+        request,
+        decoder,
+        models,
+        prompt,
+        params,
+        rows,
+        num_draft_tokens,
+        max_new,
+        width,
+        tuple(filter(None, notices)),
+    )
+
+
+def _check_prefix(prefix: tuple[int, ...], main: LoadedModel, width: int) -> None:
+    """Refuses a prefix with ids that there are not, or with one that ends an answer."""
+    check_ids(prefix, width, "prefix")
+    if end_ids := [token for token in prefix if token in main.tokenizer.end_ids]:
+        raise RequestError(
+            f"The kept tokens hold {main.tokenizer.token_strings(end_ids)[0]!r}, which ends an answer:"
+            " keep only what comes before it.",
+            "prefix",
+        )
+
+
+def _check_models(
+    decoder: Decoder, models: Mapping[str, LoadedModel], rows: int, num_draft_tokens: int, samples: int
+) -> None:
+    """Refuses a run that a model cannot hold apart or take back.
+
+    Raises:
+        RequestError: a model of one row is to decode several or two streams, or one to forget that cannot.
+    """
+    for role, loaded in models.items():
+        model = loaded.model
+        if num_draft_tokens and not model.caps.rewind:
+            raise RequestError(
+                f"{decoder.title} takes rejected proposals back, but {model.info.name} keeps a running "
+                "state, which cannot be rewound: choose another strategy or another model.",
+                role,
+            )
+        streams = sum(models[stream.role].model is model for stream in decoder.streams)
+        if model.caps.fork or (rows == 1 and streams == 1):
+            continue
+        what = f"{rows} rows side by side" if rows > 1 else f"{streams} texts at once"
+        raise RequestError(
+            f"{decoder.title} decodes {what}, but {model.info.name} can hold one only: "
+            "choose a strategy of one row and one sample, or another model.",
+            "samples" if samples > 1 else "strategy",
+        )
