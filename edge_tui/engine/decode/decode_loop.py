@@ -35,8 +35,8 @@ class DecodeLoop:
         began: When it left the queue, on the monotonic clock.
 
     Attributes:
-        first: When the first token was on the host, on the monotonic clock; 0 before.
-        last: When the last one was.
+        first_token_at: When the first token was on the host, on the monotonic clock; 0 before.
+        last_token_at: When the last one was.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class DecodeLoop:
         self._gate: SpeculationGate | None = None
         self._flushed = 0.0
         self._version = 0
-        self.first = 0.0
-        self.last = 0.0
+        self.first_token_at = 0.0
+        self.last_token_at = 0.0
 
     @property
     def changed_params(self) -> dict[str, float]:
@@ -124,14 +124,14 @@ class DecodeLoop:
             now = time.perf_counter()
             if self._generation.num_draft_tokens:
                 self._update_gate(len(ints) - 1, tokens)
-            if not self.first:
-                self.first = now
+            if not self.first_token_at:
+                self.first_token_at = now
                 self._flush()
                 self._post(FirstToken(self._run.id, now - self._began))
-            self.last = now
+            self.last_token_at = now
             if (version := int(ints[0, 4])) != self._version:
                 self._post_changes(version)
-        if self.last - self._flushed >= _FLUSH:
+        if self.last_token_at - self._flushed >= _FLUSH:
             self._flush()
 
     def _update_gate(self, proposed: int, tokens: int) -> None:

@@ -24,7 +24,7 @@ _FINAL_IDS = slice(len(INTS) + TOP, len(INTS) + 2 * TOP)
 _RAW_LOGPS = slice(len(FLOATS), len(FLOATS) + TOP)
 _FINAL_LOGPS = slice(len(FLOATS) + TOP, len(FLOATS) + 2 * TOP)
 _OWN = len(FLOATS) + 2 * TOP
-"""Where the strategy's own numbers begin."""
+"""The column at which the strategy's own numbers begin."""
 
 
 class Entry(NamedTuple):
