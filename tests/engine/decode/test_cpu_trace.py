@@ -18,6 +18,7 @@ from edge_tui.decoders.registry.sampling import Sampling
 from edge_tui.engine.decode import cpu_trace
 from edge_tui.engine.decode.cpu_trace import TracedChoice
 from edge_tui.engine.decode.generation import Generation
+from edge_tui.engine.decode.prefix_cache import PrefixCache
 from edge_tui.engine.models.loader import load
 from edge_tui.engine.port import ModelSpec
 from tests.engine.random_checkpoints import make_checkpoint
@@ -63,7 +64,7 @@ def generation(
     models = dict.fromkeys(decoder.roles, one)
     width = one.info.vocab - 3
     made = Generation(decoder, models, values, [5, 6, 5, 9], 0, STEPS, (eos,), width, 3, samples)
-    made.prefill({}, lambda done, total: None, lambda: False)
+    made.prefill(PrefixCache(), lambda done, total: None, lambda: False)
     return made
 
 

@@ -13,6 +13,7 @@ from edge_tui import decoders
 from edge_tui.decoders.base import Param, ParamError
 from edge_tui.engine.decode.generation import Generation
 from edge_tui.engine.decode.param_table import ParamTable
+from edge_tui.engine.decode.prefix_cache import PrefixCache
 from edge_tui.engine.decode.ring import Ring
 from edge_tui.engine.events import Died, Event, Failed, Finished, TokenBatch
 from edge_tui.engine.local import LocalEngine
@@ -120,7 +121,7 @@ def test_a_dead_owner_thread_is_announced(checkpoint: Path, monkeypatch: pytest.
     def die(self: object, command: object) -> None:
         raise SystemError("device lost")
 
-    monkeypatch.setattr(LocalEngine, "_perform", die)
+    monkeypatch.setattr(LocalEngine, "_execute", die)
     engine = LocalEngine({"model": ModelSpec(str(checkpoint))})
     engine.submit(Request(PROMPT))
     (died,) = [event for event in settle(engine, Died) if isinstance(event, Died)]
@@ -162,7 +163,7 @@ def _generation(spec: ModelSpec, strategy: str, amateur: ModelSpec | None = None
 @pytest.mark.parametrize("strategy", [decoder.name for decoder in decoders.strategies()])
 def test_no_step_waits_for_the_device(checkpoint: Path, strategy: str) -> None:
     generation = _generation(ModelSpec(str(checkpoint), device="cuda:0"), strategy)
-    generation.prefill({}, lambda done, total: None, lambda: False)
+    generation.prefill(PrefixCache(), lambda done, total: None, lambda: False)
     generation.launch()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
