@@ -33,7 +33,7 @@ from edge_tui.tui.terminal import (
 )
 from edge_tui.tui.terminal_app import TerminalApp
 from edge_tui.tui.theme_switch import ThemeSwitch
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import one_line, sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -179,7 +179,7 @@ class EdgeApp(TerminalApp):
     @property
     def model_name(self) -> str:
         """The main model as the settings name it."""
-        return sanitise(self.settings.models.name, keep_newlines=False)
+        return one_line(self.settings.models.name)
 
     def _tick(self) -> None:
         if self.shutdown.leaving or not self.workbench.is_attached:

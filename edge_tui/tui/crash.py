@@ -21,7 +21,8 @@ class BackgroundFailed(Message):
 
 def thread_sentence(thread: str, error: BaseException) -> str:
     """Logs the exception that ended a thread; returns a sentence about it, safe to show."""
-    return sanitise(f"{thread or 'A thread'} has stopped ({_log(error)}.")
+    summary, where = _log(error)
+    return sanitise(f"{thread or 'A thread'} has stopped ({summary}); {where}.")
 
 
 def report(error: BaseException, prompt: str, *, restored: bool) -> str:
@@ -37,15 +38,15 @@ def report(error: BaseException, prompt: str, *, restored: bool) -> str:
     """
     if isinstance(error, WorkerFailed):
         error = error.error  # the other one only says that there is one
-    sentence = sanitise(f"something went wrong ({_log(error)}")
-    return f"edge-tui: {sentence}.{_save(prompt, restored)}"
+    summary, where = _log(error)
+    sentence = sanitise(f"edge-tui: something went wrong ({summary}); {where}.")
+    return sentence + _save(prompt, restored)
 
 
-def _log(error: BaseException) -> str:
-    """Writes the log of an exception; returns its summary with the log's file."""
+def _log(error: BaseException) -> tuple[str, str]:
+    """Writes the log of an exception; returns its summary, and words about the log's file."""
     log = logs.write_crash(error)
-    where = f"details are in {log}" if log else "no log could be written"
-    return f"{logs.summary(error)}); {where}"
+    return logs.summary(error), f"details are in {log}" if log else "no log could be written"
 
 
 def _save(prompt: str, restored: bool) -> str:

@@ -9,7 +9,7 @@ from textual.command import DiscoveryHit, Hit, Provider
 
 from edge_tui.tui.actions import ACTIONS
 from edge_tui.tui.screens.workbench import Workbench
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import one_line, sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,7 +28,7 @@ class ActionsProvider(Provider):
                 yield action.label, action.help + keys, partial(self.app.run_action, target)
         if isinstance(self.screen, Workbench):
             for decoder in self.screen.decoders:
-                title = f"strategy: {sanitise(decoder.title, keep_newlines=False)}"
+                title = f"strategy: {one_line(decoder.title)}"
                 yield title, sanitise(decoder.summary), partial(self.screen.choose, decoder.name)
 
     async def discover(self) -> Hits:

@@ -20,6 +20,7 @@ from edge_tui.config.settings import COMMON, user_config
 from edge_tui.config.writer import change, toml_text
 from edge_tui.engine.text import template_variables
 from edge_tui.tui.keymap import BindingInfo, conflict, normal, scope_title
+from edge_tui.tui.run_settings import step_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -233,9 +234,7 @@ class Preferences:
             return entry.choices[(at + steps) % len(entry.choices)]
         if entry.kind == "parameter":
             param = self._declared()[key]
-            moved = min(max(param.parse(entry.shown) + steps * param.step, param.low), param.high)
-            moved = param.step if param.low_open and moved <= param.low else moved
-            return param.text(round(moved, 10))
+            return param.text(step_value(param, param.parse(entry.shown), steps))
         kind = SCHEMA.get(key)
         if isinstance(kind, Integer):
             return str(min(max(int(entry.shown) + steps, kind.low), kind.high))

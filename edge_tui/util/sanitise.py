@@ -67,6 +67,11 @@ def sanitise(text: str, *, keep_newlines: bool = True, tab: str = "    ") -> str
     return _UNSAFE.sub(shown, text)
 
 
+def one_line(text: str, tab: str = "    ") -> str:
+    """Makes text safe to show in one line, such as a title: line breaks become pictures."""
+    return sanitise(text, keep_newlines=False, tab=tab)
+
+
 def _glyph(char: str) -> str:
     code = ord(char)
     if code < 0x20:

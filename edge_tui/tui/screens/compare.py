@@ -15,7 +15,7 @@ from edge_tui.tui.widgets.line_panel import fit_start
 from edge_tui.tui.widgets.run_list import when
 from edge_tui.tui.widgets.token_pane import TokenPane
 from edge_tui.util.formatting import clip
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
     from textual import events
@@ -65,7 +65,7 @@ class CompareScreen(ModalScreen[None]):
                 for (stored, _), pane in zip(self._runs, self.panes, strict=True):
                     with Vertical(classes="side") as side:
                         title = f"{when(stored.entry.created).strip()} · {stored.entry.strategy}"
-                        side.border_title = Content(sanitise(title, keep_newlines=False))
+                        side.border_title = Content(one_line(title))
                         yield pane
 
     def on_mount(self) -> None:
@@ -84,9 +84,9 @@ class CompareScreen(ModalScreen[None]):
         shown = self.found.settings[:_SETTINGS]
         room = min(max((width - 24) // 2, 8), max((len(each.first) for each in shown), default=0))
         for each in shown:
-            name = clip(sanitise(each.name, keep_newlines=False), 18)
-            parts += [(f"\n{name:<19}", "$text-muted"), (fit_start(_one_line(each.first), room), "")]
-            parts += [("  →  ", "$text-muted"), (clip(_one_line(each.second), width - 24 - room), "")]
+            name = clip(one_line(each.name), 18)
+            parts += [(f"\n{name:<19}", "$text-muted"), (fit_start(_value(each.first), room), "")]
+            parts += [("  →  ", "$text-muted"), (clip(_value(each.second), width - 24 - room), "")]
         if more := len(self.found.settings) - len(shown):
             parts.append((f"  and {more} more", "$text-muted"))
         if not shown:
@@ -101,5 +101,5 @@ class CompareScreen(ModalScreen[None]):
             pane.cursor = self.found.common_length if self.found.diverges else None
 
 
-def _one_line(value: str) -> str:
-    return sanitise(" ".join(value.split()), keep_newlines=False) or "–"
+def _value(value: str) -> str:
+    return one_line(" ".join(value.split())) or "–"

@@ -17,7 +17,7 @@ from edge_tui.tui.recorded import values_at
 from edge_tui.tui.services import services
 from edge_tui.tui.widgets.inspector import visible
 from edge_tui.util.formatting import bar, clip
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -80,12 +80,12 @@ class ExplainScreen(ModalScreen[None]):
     def paint(self) -> None:
         """Draws everything again."""
         row = self._workbench.parameters.table.row
-        self._box.border_title = Content(sanitise(row.title, keep_newlines=False))
+        self._box.border_title = Content(one_line(row.title))
         when = "takes effect at the next token" if row.live else "holds from the next run on"
         facts = f"{row.shown} · {row.range} · {row.source} · {when}"
         parts: list[tuple[str, str]] = [
-            (sanitise(row.help, keep_newlines=False) + "\n", "$foreground"),
-            (sanitise(facts, keep_newlines=False) + "\n\n", "$text-muted"),
+            (one_line(row.help) + "\n", "$foreground"),
+            (one_line(facts) + "\n\n", "$text-muted"),
         ]
         self._box.update(Content.assemble(*parts, *self._preview(row.key)))
 

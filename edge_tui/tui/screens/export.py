@@ -20,6 +20,3 @@ class ExportScreen(FilterListScreen[str]):
             shown = Content.assemble((f"{name:<10}", "bold"), (what, "$text-muted"))
             items.append(Item(kind, about, shown))
         return items
-
-    def choose(self, id: str) -> None:
-        self.dismiss(id)

@@ -11,7 +11,7 @@ from textual.widgets import Input, Static
 from edge_tui.tui.screens.filter_list import FilterListScreen, Item
 from edge_tui.util import user_file
 from edge_tui.util.formatting import size
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import one_line
 from edge_tui.util.user_file import expand
 
 _SHOWN = 500
@@ -44,7 +44,7 @@ class FilesScreen(FilterListScreen[Path]):
 
     @staticmethod
     def _item(path: Path) -> Item:
-        name = sanitise(path.name, keep_newlines=False)
+        name = one_line(path.name)
         try:
             about = "" if path.is_dir() else f"  {size(path.stat().st_size)}"
             shown = f"{name}/" if path.is_dir() else name
@@ -65,7 +65,7 @@ class FilesScreen(FilterListScreen[Path]):
         folder, _ = self._typed()
         # Not `absolute`, which fails where the working folder has been removed.
         shown = folder if folder.is_absolute() else Path(os.environ.get("PWD", "")) / folder
-        hint.update(Content(sanitise(str(shown), keep_newlines=False)))
+        hint.update(Content(one_line(str(shown))))
         self._items = self.items()
         super()._filter("")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
 
 from textual.containers import Vertical
 from textual.fuzzy import Matcher
@@ -142,5 +142,5 @@ class FilterListScreen(ModalScreen[T | None], Generic[T]):
         self.dismiss(None)
 
     def choose(self, id: str) -> None:
-        """Acts on the chosen item."""
-        raise NotImplementedError
+        """Acts on the chosen item; returns its id, unless a list does something else."""
+        self.dismiss(cast("T", id))

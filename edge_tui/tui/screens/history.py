@@ -27,7 +27,7 @@ from edge_tui.tui.widgets.token_pane import TokenPane
 from edge_tui.util import user_file
 from edge_tui.util.atomic_write import create_file
 from edge_tui.util.formatting import rate
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -165,7 +165,7 @@ class HistoryScreen(ModalScreen[HistoryChoice]):
             self.pane.cursor = None
 
     def _say(self, sentence: str, style: str = "$text-muted") -> None:
-        self.about.update(Content.assemble((sanitise(sentence, keep_newlines=False), style)))
+        self.about.update(Content.assemble((one_line(sentence), style)))
 
     # What can be done with it.
 
@@ -284,7 +284,7 @@ async def _delete(app: App[object], store: Store, runs: Sequence[int]) -> None:
         for run in runs:
             await asyncio.to_thread(store.delete, run)
     except (HistoryError, sqlite3.Error) as error:
-        said = sanitise(f"Not all could be deleted: {error}.", keep_newlines=False)
+        said = one_line(f"Not all could be deleted: {error}.")
         app.notify(said, severity="error", markup=False)
 
 
@@ -296,7 +296,7 @@ def _about(stored: StoredRun) -> Content:
         parts.insert(1, f"seed {started.seed}")
     if finished is not None and finished.seconds:
         parts.append(f"{rate(finished.tokens_per_second)} tok/s")
-    said = sanitise(" · ".join(part for part in parts if part), keep_newlines=False)
+    said = one_line(" · ".join(part for part in parts if part))
     turn = f"turn {entry.turn + 1} · " if entry.conversation else ""
-    prompt = sanitise(" ".join(stored.prompt[:400].split()), keep_newlines=False)
+    prompt = one_line(" ".join(stored.prompt[:400].split()))
     return Content.assemble((said, "$text-muted"), "\n", (turn, "$primary"), (prompt, "$foreground"))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from edge_tui.hub.memory_estimate import PRECISIONS
 from edge_tui.util.formatting import bar, clip_path, size
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import one_line, sanitise
 
 if TYPE_CHECKING:
     from edge_tui.engine.models.memory_estimate import MemoryEstimate
@@ -63,13 +63,13 @@ def _where(estimate: ModelEstimate, asked: str) -> Parts:
     device = estimate.device
     name = f"auto: {device.name}" if asked == "auto" else device.name
     known = device.title.casefold() == device.name
-    about = [] if known else [sanitise(device.title, keep_newlines=False)]
+    about = [] if known else [one_line(device.title)]
     if device.free is not None and device.total is not None:
         about.append(f"{size(device.free)} of {size(device.total)} free")
     parts = [(f"{name} ", "$primary bold"), (" · ".join(about) + "\n", "$foreground")]
     if estimate.others:
         held = [
-            f"{sanitise(each.name, keep_newlines=False) or 'a process'} ({each.pid}) {size(each.bytes)}"
+            f"{one_line(each.name) or 'a process'} ({each.pid}) {size(each.bytes)}"
             for each in estimate.others[:3]
         ]
         more = f" and {len(estimate.others) - 3} more" if len(estimate.others) > 3 else ""
@@ -100,7 +100,7 @@ def _memory(seen: MemoryEstimate, count: int) -> Parts:
 def _together(devices: tuple[MemoryEstimate, ...], other: str) -> Parts:
     """The pair's memory on each device that it would be on."""
     said = ", ".join(f"{size(each.total)} of {size(each.free)} free on {each.device}" for each in devices)
-    name = clip_path(sanitise(other, keep_newlines=False), 30)
+    name = clip_path(one_line(other), 30)
     style = "$foreground" if all(each.fits for each in devices) else "$warning"
     return [(f"{_INDENT}with {name} ", "$text-muted"), (f"{said}\n", style)]
 

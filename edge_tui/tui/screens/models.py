@@ -17,7 +17,7 @@ from edge_tui.tui.screens.filter_list import FilterListScreen, Item
 from edge_tui.tui.screens.model_facts import downloading, facts, share
 from edge_tui.tui.services import services
 from edge_tui.util.formatting import bar, clip, clip_path, compact_count, size
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import one_line, sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,7 +124,7 @@ class ModelsScreen(FilterListScreen[None]):
         return Item(name, name, Content.assemble(lead, (clip(said, _COLUMNS), style)))
 
     def _item(self, listing: Listing, room: int) -> Item:
-        name = sanitise(listing.name, keep_newlines=False)
+        name = one_line(listing.name)
         shown = clip_path(name, room)
         roles = [role for role, loaded in self._session.loaded.items() if _same(loaded, listing.name)]
         mark = "●" if roles else " "
@@ -136,7 +136,7 @@ class ModelsScreen(FilterListScreen[None]):
             (shown + " " * (room - cell_len(shown) + 1), "bold" if roles else ""),
         ]
         if listing.refusal:
-            reason = sanitise(listing.refusal, keep_newlines=False).removeprefix(f"{name} ")
+            reason = one_line(listing.refusal).removeprefix(f"{name} ")
             reason = clip(reason.removeprefix("is "), _COLUMNS)
             parts = [
                 (f"  {shown}{' ' * (room - cell_len(shown) + 1)}", "$text-muted"),
@@ -148,7 +148,7 @@ class ModelsScreen(FilterListScreen[None]):
                 *lead,
                 (f"{compact_count(listing.parameters):>7} ", ""),
                 (f"{size(listing.bytes):>8} ", ""),
-                (f"{sanitise(listing.dtype, keep_newlines=False):>9} ", "$text-muted"),
+                (f"{one_line(listing.dtype):>9} ", "$text-muted"),
                 (f" {tags}", "$success" if roles else "$text-muted"),
             ]
         search = f"{name} {listing.architecture} {listing.origin}"
@@ -255,7 +255,7 @@ class ModelsScreen(FilterListScreen[None]):
     def _progress(self) -> Parts:
         for role, (name, done, total) in self._session.loading.items():
             come = done / total if total else 0.0
-            said = f"loading {sanitise(name, keep_newlines=False)} as {role} "
+            said = f"loading {one_line(name)} as {role} "
             return [(said, "$warning"), (bar(come, 24), "$warning"), (f" {come:>4.0%}", "$warning")]
         return [(self._message, "$error")] if self._message else []
 

@@ -13,7 +13,7 @@ from edge_tui.config import presets
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.screens.filter_list import FilterListScreen, Item
 from edge_tui.tui.widgets.field import Field
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import one_line, sanitise
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -42,13 +42,13 @@ class PresetsScreen(FilterListScreen["Preset"]):
         return [self._item(preset) for preset in self._presets.values()]
 
     def _item(self, preset: Preset) -> Item:
-        title = sanitise(preset.title or preset.name, keep_newlines=False)
+        title = one_line(preset.title or preset.name)
         gone = preset.name in self._marked_for_delete
         content = Content.assemble(
             (f"{title:<22}", "strike $text-muted" if gone else "bold"),
-            (f" {sanitise(preset.strategy, keep_newlines=False):<12}", "$primary"),
+            (f" {one_line(preset.strategy):<12}", "$primary"),
             (" yours " if preset.own else "       ", "$accent"),
-            (sanitise(preset.summary, keep_newlines=False), "$text-muted"),
+            (one_line(preset.summary), "$text-muted"),
         )
         return Item(preset.name, f"{preset.name} {title} {preset.strategy} {preset.summary}", content)
 

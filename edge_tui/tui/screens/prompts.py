@@ -8,7 +8,7 @@ from textual.content import Content
 from textual.widgets import Input, OptionList, Static
 
 from edge_tui.tui.screens.filter_list import FilterListScreen, Item
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import one_line, sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +42,7 @@ class PromptsScreen(FilterListScreen[str]):
 
     def items(self) -> list[Item]:
         return [
-            Item(str(number), "", Content(sanitise(" ".join(prompt[:300].split()), keep_newlines=False)))
+            Item(str(number), "", Content(one_line(" ".join(prompt[:300].split()))))
             for number, prompt in enumerate(self._prompts)
         ]
 

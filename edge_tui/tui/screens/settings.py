@@ -14,7 +14,7 @@ from edge_tui.tui.actions import bindings
 from edge_tui.tui.screens.filter_list import FilterListScreen, Item
 from edge_tui.tui.services import services
 from edge_tui.util.formatting import clip
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
     from textual import events
@@ -74,11 +74,11 @@ class SettingsScreen(FilterListScreen[None]):
     @staticmethod
     def _item(entry: Entry, room: int) -> Item:
         own = entry.source != "default"
-        shown = clip(sanitise(entry.shown, keep_newlines=False) or '""', room)
-        source = clip(sanitise(entry.source, keep_newlines=False), _SOURCE) if own else ""
+        shown = clip(one_line(entry.shown) or '""', room)
+        source = clip(one_line(entry.source), _SOURCE) if own else ""
         content = Content.assemble(
             ("• " if own else "  ", "$accent"),
-            (f"{clip(sanitise(entry.key, keep_newlines=False), _KEY):<{_KEY}} ", "bold" if own else ""),
+            (f"{clip(one_line(entry.key), _KEY):<{_KEY}} ", "bold" if own else ""),
             (shown + " " * (room - cell_len(shown) + 1), "$primary" if own else "$foreground"),
             (source, "$text-muted"),
         )
@@ -109,9 +109,9 @@ class SettingsScreen(FilterListScreen[None]):
         facts = f"{entry.range} · {entry.source}{when}"
         hint.update(
             Content.assemble(
-                (sanitise(entry.help, keep_newlines=False) + "\n", "$foreground"),
-                (sanitise(facts, keep_newlines=False) + "\n", "$text-muted"),
-                (sanitise(said, keep_newlines=False) if about == key else "", style),
+                (one_line(entry.help) + "\n", "$foreground"),
+                (one_line(facts) + "\n", "$text-muted"),
+                (one_line(said) if about == key else "", style),
             )
         )
 

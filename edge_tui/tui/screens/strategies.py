@@ -9,7 +9,7 @@ from textual.widgets import OptionList, Static
 
 from edge_tui.tui.screens.filter_list import FilterListScreen, Item
 from edge_tui.tui.widgets.strategy_list import DIGITS
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import one_line, sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,8 +32,8 @@ class StrategiesScreen(FilterListScreen[str]):
     def items(self) -> list[Item]:
         found = []
         for index, decoder in enumerate(self._decoders.values(), 1):
-            title = sanitise(decoder.title, keep_newlines=False)
-            summary = sanitise(decoder.summary, keep_newlines=False)
+            title = one_line(decoder.title)
+            summary = one_line(decoder.summary)
             refused = decoder.name in self._refusals
             here = decoder.name == self._chosen
             content = Content.assemble(
@@ -51,6 +51,3 @@ class StrategiesScreen(FilterListScreen[str]):
         params = ", ".join(param.title for param in decoder.params) or "none"
         needs = self._refusals.get(decoder.name) or f"Needs: {roles}. Parameters: {params}."
         self.query_one(".hint", Static).update(sanitise(f"{decoder.summary}\n{needs}"))
-
-    def choose(self, id: str) -> None:
-        self.dismiss(id)

@@ -8,7 +8,7 @@ from textual.content import Content
 
 from edge_tui.tui.screens.filter_list import FilterListScreen, Item
 from edge_tui.tui.theme import AUTO, LADDER
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,16 +40,13 @@ class ThemesScreen(FilterListScreen[str]):
         for name, title in self._themes.titles.items():
             ladder = self._themes.themes[name].variables
             dots = [("█", ladder[f"token-{i}"]) for i in range(LADDER)]
-            shown = sanitise(title, keep_newlines=False)
+            shown = one_line(title)
             found.append(Item(name, f"{name} {shown}", Content.assemble(f"{shown:<26} ", *dots)))
         return found
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
         if event.option_id:
             self._show(event.option_id)
-
-    def choose(self, id: str) -> None:
-        self.dismiss(id)
 
     def action_leave(self) -> None:
         self._show(self._chosen)

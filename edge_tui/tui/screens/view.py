@@ -28,7 +28,7 @@ from edge_tui.tui.widgets.token_pane import TokenPane
 from edge_tui.tui.widgets.tour import TourCard
 from edge_tui.tui.widgets.turns import Turns
 from edge_tui.util import logs
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import one_line, sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -176,7 +176,7 @@ class View(Screen[None]):
         self.set_class(plain, "-ascii")
         telemetry = services(self).telemetry
         if telemetry is not None and telemetry.host:
-            host = sanitise(telemetry.host, keep_newlines=False)
+            host = one_line(telemetry.host)
             self.gauge.border_title = Content(f"gauge of {host}")
         self.gauge.ascii_only = self.parameters.table.ascii_only = plain
         self.refresh()
@@ -347,7 +347,7 @@ class View(Screen[None]):
             self.header.model, self.header.facts = services(self).model_name, ()
         else:
             name = run_messages.model_title(main, self.session.loaded, decoder.roles)
-            self.header.model = sanitise(name, keep_newlines=False)
+            self.header.model = one_line(name)
             self.header.facts = run_messages.model_facts(main)
 
     def _title_output(self) -> None:
@@ -361,11 +361,11 @@ class View(Screen[None]):
         self._output.border_subtitle = Content.assemble(f"{kind} p <1% ", *ladder, " ≥90%")
 
     def _title_parameters(self) -> None:
-        self.parameters.border_title = Content(sanitise(self.run_params.decoder.title, keep_newlines=False))
+        self.parameters.border_title = Content(one_line(self.run_params.decoder.title))
 
     def _name_of(self, strategy: str) -> str:
         title = next((d.title for d in self.decoders if d.name == strategy), strategy)
-        return sanitise(title, keep_newlines=False)
+        return one_line(title)
 
     def on_text_area_changed(self, event: TextArea.Changed) -> None:
         event.stop()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rich.cells import cell_len
 
 from edge_tui.tui.widgets.line_panel import LinePanel, fit_end, fit_start, pad, tail_start
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
     from edge_tui.transcript.transcript import Hypothesis, Transcript
@@ -79,7 +79,7 @@ class BeamBoard(LinePanel):
         ended = [h for h in hypotheses if h.finished]
         shared = transcript.common_length
         label = f"settled {shared} "
-        start = _one_line("".join(transcript.texts(max(shared - width, 0), shared)))
+        start = _text_line("".join(transcript.texts(max(shared - width, 0), shared)))
         lines: list[Line] = [
             ((label, "beam-board--place"), (fit_end(start, width - len(label)), "beam-board--settled"))
         ]
@@ -102,10 +102,10 @@ class BeamBoard(LinePanel):
         lead = f"{place:>2} "
         mark = fit_start(mark, 4)
         room = max(width - len(lead) - len(score) - len(mark), 0)
-        text = _one_line(hypothesis.text)
+        text = _text_line(hypothesis.text)
         start = tail_start(text, room)
         compared = best is not None and best is not hypothesis and best.start == hypothesis.start
-        common = max(_common(text, _one_line(best.text)), start) if best and compared else start
+        common = max(_common(text, _text_line(best.text)), start) if best and compared else start
         shared = "…" * (start > 0) + text[start:common]
         style = "beam-board--finished" if hypothesis.finished else "beam-board--differs"
         return (
@@ -126,5 +126,5 @@ def _common(text: str, best: str) -> int:
     return common
 
 
-def _one_line(text: str) -> str:
-    return sanitise(text, keep_newlines=False, tab="→   ").replace("␤", "↵")
+def _text_line(text: str) -> str:
+    return one_line(text, tab="→   ").replace("␤", "↵")

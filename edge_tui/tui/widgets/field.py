@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from textual.widgets import Input
 
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
     from textual import events
@@ -31,12 +31,8 @@ class Field(Input):
 
     def validate_value(self, value: str) -> str:
         """Makes a whole value safe to show."""
-        return _safe(value)
+        return one_line(value, tab=" ")
 
     def replace(self, text: str, start: int, end: int) -> None:
         """Replaces part of the value, and puts the cursor behind the new text."""
-        super().replace(_safe(text), start, end)
-
-
-def _safe(text: str) -> str:
-    return sanitise(text, keep_newlines=False, tab=" ")
+        super().replace(one_line(text, tab=" "), start, end)

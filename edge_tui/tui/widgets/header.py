@@ -8,7 +8,7 @@ from textual.reactive import reactive
 from textual.widget import Widget
 
 from edge_tui.util.formatting import clip
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import one_line
 
 _DOT = {"idle": "$success", "busy": "$warning", "error": "$error"}
 
@@ -27,19 +27,15 @@ class HeaderBar(Widget):
 
     def render(self) -> Content:
         width = self.size.width
-        right_text = clip(_line(self.state), max(width // 2, 12))
+        right_text = clip(one_line(self.state), max(width // 2, 12))
         right = [(" ● ", _DOT[self.kind]), (right_text, "$foreground"), (" ", "")]
         room = width - cell_len(right_text) - 4
         left: list[tuple[str, str]] = [(" edge-tui", "$primary bold"), ("  ", "")]
-        tail = "".join(f" · {_line(fact)}" for fact in self.facts)
-        name = clip(_line(self.model), max(room - 11 - cell_len(tail), 10))
+        tail = "".join(f" · {one_line(fact)}" for fact in self.facts)
+        name = clip(one_line(self.model), max(room - 11 - cell_len(tail), 10))
         left += [(name, "$foreground bold"), (tail, "$text-muted")]
         used = sum(cell_len(text) for text, _ in left)
         if used > room:
             left = [(" edge-tui  ", "$primary bold"), (clip(name, max(room - 11, 1)), "$foreground bold")]
             used = sum(cell_len(text) for text, _ in left)
         return Content.assemble(*left, " " * max(room - used, 0), *right)
-
-
-def _line(text: str) -> str:
-    return sanitise(text, keep_newlines=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from math import exp, inf, isnan, log, nan
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -14,7 +15,7 @@ from edge_tui.tui.recorded import strategy_of, values_at
 from edge_tui.tui.widgets.line_panel import LinePanel, fit_start
 from edge_tui.tui.widgets.token_pane import TokenPane
 from edge_tui.util.formatting import bar, compact_float, percent
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import one_line, sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -89,12 +90,11 @@ class Inspector(LinePanel, can_focus=True):
     marked: reactive[int] = reactive(0, repaint=False)
     """Line of the table that enter takes."""
 
+    @dataclass
     class MoveToken(Message):
         """Posted to inspect the token `step` further on."""
 
-        def __init__(self, step: int) -> None:
-            super().__init__()
-            self.step = step
+        step: int
 
     def __init__(self, decode: Callable[[Sequence[int]], list[str]], **options: Any) -> None:
         super().__init__(**options)
@@ -218,7 +218,7 @@ class Inspector(LinePanel, can_focus=True):
                 if not value >= 0:
                     continue
                 shown = visible(next(iter(self._texts_of([int(value)])), ""))
-            written.append(f"{sanitise(name, keep_newlines=False)} {shown}")
+            written.append(f"{one_line(name)} {shown}")
         return " · ".join(written)
 
     @staticmethod
@@ -233,7 +233,7 @@ class Inspector(LinePanel, can_focus=True):
 
     def _table(self, width: int, height: int) -> list[Line]:
         """Draws the alternatives with the strategy's numbers, and probabilities where there is room."""
-        names = [sanitise(name, keep_newlines=False)[:_LONGEST_NAME] for name in self._columns]
+        names = [one_line(name)[:_LONGEST_NAME] for name in self._columns]
         cells = [max(len(name), 5) + 1 for name in names]
         room = width - sum(cells)
         heads: tuple[str, ...] = (
@@ -330,7 +330,7 @@ class Inspector(LinePanel, can_focus=True):
 
 def visible(text: str) -> str:
     """Quotes a token's text with marks for whatever is invisible in it."""
-    shown = sanitise(text, keep_newlines=False, tab="→").replace("␤", "↵")
+    shown = one_line(text, tab="→").replace("␤", "↵")
     return f"“{_INDENTATION.sub(lambda found: f'({len(found[0])} spaces)', shown)}”"
 
 

@@ -9,7 +9,7 @@ from textual.reactive import reactive
 from textual.widget import Widget
 
 from edge_tui.util.formatting import clip
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import one_line
 
 Kind = Literal["info", "good", "warning", "error"]
 _MARK: dict[str, tuple[str, str]] = {
@@ -32,7 +32,7 @@ class MessageLine(Widget):
 
     def say(self, message: str, kind: Kind = "info") -> None:
         """Shows a sentence, made safe to show."""
-        self.message = sanitise(message, keep_newlines=False)
+        self.message = one_line(message)
         self.kind = kind
         # A string would be parsed as markup.
         self.tooltip = Content(self.message) if len(self.message) > self.size.width - 3 else None

@@ -18,7 +18,7 @@ from edge_tui.decoders.base import ParamError
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.widgets.field import Field
 from edge_tui.util.formatting import clip, thin_bar
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
     from textual import events
@@ -128,7 +128,7 @@ class ParameterTable(Widget, can_focus=True):
         front = "$block-cursor-foreground" if here and self.has_focus else "$foreground"
         strong = front if here and self.has_focus else "$primary"
         soft = front if here and self.has_focus else "$text-muted"
-        title = clip(sanitise(row.title, keep_newlines=False), label - 1)
+        title = clip(one_line(row.title), label - 1)
         cells = [
             (("▸" if here else " ") + title.ljust(label - 1 + len(title) - cell_len(title)), front + back)
         ]
@@ -140,7 +140,7 @@ class ParameterTable(Widget, can_focus=True):
             cells.append((clip(row.shown, value_room).rjust(value_room), front + back))
         else:
             room = width - label - 2
-            value = clip(sanitise(row.shown, keep_newlines=False), room)
+            value = clip(one_line(row.shown), room)
             cells.append(
                 (" " * (room - cell_len(value)) + value, (soft if not row.changed else front) + back)
             )
@@ -273,14 +273,14 @@ class Parameters(Vertical):
         self.remove_class("-refused")
         row = self.table.row
         when = "" if row.live else " · next run"
-        self.border_subtitle = Content(sanitise(f"{row.range} · {row.source}{when}", keep_newlines=False))
+        self.border_subtitle = Content(one_line(f"{row.range} · {row.source}{when}"))
         self._say(row.help)
 
     def _say(self, sentence: str) -> None:
         """Shows a sentence, cut to the room for it."""
         self._sentence = sentence
         width, height = self.help_line.size
-        said = sanitise(sentence, keep_newlines=False)
+        said = one_line(sentence)
         lines = textwrap.wrap(said, width) if width and height else []
         if len(lines) > height:
             said = "\n".join(lines[:height])[: -2 if len(lines[height - 1]) > width - 2 else None]
@@ -316,7 +316,7 @@ class Parameters(Vertical):
         try:
             self.run_params.set(self._editing, event.value)
         except ParamError as error:
-            self._show_refusal(sanitise(str(error), keep_newlines=False))
+            self._show_refusal(one_line(str(error)))
             return
         key = self._editing
         self.close()

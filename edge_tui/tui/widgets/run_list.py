@@ -11,7 +11,7 @@ from textual.reactive import reactive
 
 from edge_tui.tui.widgets.line_panel import LinePanel, fit_start, pad
 from edge_tui.util.formatting import clip, compact_count
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -94,7 +94,7 @@ class RunList(LinePanel):
         return [self._line(entry, self._top + y == self.cursor, width) for y, entry in enumerate(shown)]
 
     def _line(self, entry: Entry, here: bool, width: int) -> Line:
-        title = sanitise(self._titles.get(entry.strategy, entry.strategy), keep_newlines=False)
+        title = one_line(self._titles.get(entry.strategy, entry.strategy))
         mark = "◆" if entry.id == self.marked else _MARKS[entry.state]
         parts = [
             (f"{mark} ", "run-list--state"),
@@ -103,10 +103,10 @@ class RunList(LinePanel):
             (f"{compact_count(entry.tokens):>5}  ", "run-list--when"),
         ]
         if width >= _WIDE:
-            model = sanitise(entry.model.rpartition("/")[2], keep_newlines=False)
+            model = one_line(entry.model.rpartition("/")[2])
             parts.append((f"{fit_start(model, 16)}  ", "run-list--when"))
         room = max(width - sum(cell_len(text) for text, _ in parts), 0)
-        prompt = pad(clip(sanitise(entry.prompt, keep_newlines=False), room), room)
+        prompt = pad(clip(one_line(entry.prompt), room), room)
         gone = entry.id in self.marked_for_delete
         parts.append((prompt, "run-list--gone" if gone else ""))
         # Under the cursor all of it is one colour.

@@ -10,7 +10,7 @@ from textual.widgets import Static
 
 from edge_tui.decoders import Problem
 from edge_tui.util.formatting import clip
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import one_line
 from edge_tui.util.user_file import read_bytes
 
 _AROUND = 1
@@ -51,20 +51,20 @@ class StrategyErrorPanel(Static):
         if problem is None:
             return
         place = Path(problem.source).name + (f", line {problem.line}" if problem.line else "")
-        self.border_title = Content(sanitise(place, keep_newlines=False))
+        self.border_title = Content(one_line(place))
         self.border_subtitle = "esc hides"
         said = "Save the file to try again."
         if self.reverted:
             said = "The last version that ran is in use again. " + said
         elif not self.while_running:
             said = "Its last good version stays in use, if it had one. " + said
-        parts = [(sanitise(problem.sentence, keep_newlines=False) + "\n", "$error")]
+        parts = [(one_line(problem.sentence) + "\n", "$error")]
         # While it is hidden it has no width; the resize that comes with showing it tells.
         room = max(self.content_size.width - 7, 20) if self.content_size.width else _LIMIT
         for number, line in _excerpt(problem):
             here = number == problem.line
             mark, style = ("▸", "$foreground bold") if here else (" ", "$text-muted")
-            parts.append((f"{mark}{number:>4}  {clip(sanitise(line, keep_newlines=False), room)}\n", style))
+            parts.append((f"{mark}{number:>4}  {clip(one_line(line), room)}\n", style))
         self.update(Content.assemble(*parts, (said, "$text-muted")))
 
 

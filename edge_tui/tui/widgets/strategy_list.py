@@ -12,7 +12,7 @@ from textual.reactive import reactive
 from textual.widget import Widget
 
 from edge_tui.util.formatting import clip
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,7 +79,7 @@ class StrategyList(Widget):
                 here = decoder.name == self.chosen
                 refused = decoder.name in self.refusals
                 digit = "–" if refused else str(index + 1) if index < DIGITS else " "
-                title = clip(sanitise(decoder.title, keep_newlines=False), max(cell - 3, 1))
+                title = clip(one_line(decoder.title), max(cell - 3, 1))
                 style = "$text-disabled" if refused else "$primary bold" if here else "$foreground"
                 parts += [
                     ("▸" if here else " ", "$primary bold"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.message import Message
@@ -26,49 +27,30 @@ class TokenPane(TokenLines, can_focus=True):
     cursor: reactive[int | None] = reactive[int | None](None, repaint=False)
     """Position of the token under the cursor on the transcript's path, or None."""
 
+    @dataclass
     class CursorMoved(Message):
         """Posted when the cursor is on another token, or (None) on none."""
 
-        def __init__(self, pane: TokenPane, index: int | None) -> None:
-            super().__init__()
-            self.pane = pane
-            self.index = index
+        index: int | None
 
-        @property
-        def control(self) -> TokenPane:
-            return self.pane
-
+    @dataclass
     class Opened(Message):
         """Posted to show the alternatives of a token (enter, or a click on the cursor)."""
 
-        def __init__(self, pane: TokenPane, index: int) -> None:
-            super().__init__()
-            self.pane = pane
-            self.index = index
+        index: int
 
-        @property
-        def control(self) -> TokenPane:
-            return self.pane
-
+    @dataclass
     class TakeAlternative(Message):
         """Posted to cut the run before `index` and to go on with `token_id` there."""
 
-        def __init__(self, index: int, token_id: int) -> None:
-            super().__init__()
-            self.index = index
-            self.token_id = token_id
+        index: int
+        token_id: int
 
+    @dataclass
     class FollowChanged(Message):
         """Posted when the pane begins or ceases to follow the newest token."""
 
-        def __init__(self, pane: TokenPane, following: bool) -> None:
-            super().__init__()
-            self.pane = pane
-            self.following = following
-
-        @property
-        def control(self) -> TokenPane:
-            return self.pane
+        following: bool
 
     _goal_x: int | None = None
     """Column that going up and down aims for."""
@@ -95,7 +77,7 @@ class TokenPane(TokenLines, can_focus=True):
     def watch_following(self, following: bool) -> None:
         super().watch_following(following)
         if self.is_mounted:
-            self.post_message(self.FollowChanged(self, following))
+            self.post_message(self.FollowChanged(following))
 
     @property
     def marked(self) -> int | None:
@@ -116,7 +98,7 @@ class TokenPane(TokenLines, can_focus=True):
         if new is not None and new < len(self._text) and not self._stays:
             self._scroll_into_view(self._wrap.line_of(new))
         if self.is_mounted:
-            self.post_message(self.CursorMoved(self, new))
+            self.post_message(self.CursorMoved(new))
 
     def _lines_of(self, token: int) -> tuple[int, int]:
         """Finds the first and last line on which a token is drawn, or marked."""
@@ -222,7 +204,7 @@ class TokenPane(TokenLines, can_focus=True):
         if self.cursor is None:
             self.cursor = self._start()
         if self.cursor is not None:
-            self.post_message(self.Opened(self, self.cursor))
+            self.post_message(self.Opened(self.cursor))
 
     def action_runner_up(self) -> None:
         """Asks for the likeliest token other than the one under the cursor."""
@@ -244,6 +226,6 @@ class TokenPane(TokenLines, can_focus=True):
         if hit is None:
             return
         if hit == self.cursor:
-            self.post_message(self.Opened(self, hit))
+            self.post_message(self.Opened(hit))
         self._goal_x = None
         self.cursor = hit

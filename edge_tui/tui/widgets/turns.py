@@ -12,7 +12,7 @@ from textual.reactive import reactive
 
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.widgets.line_panel import LinePanel, fit_start
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +88,7 @@ class Turns(LinePanel, can_focus=True):
         for number, exchange in enumerate(self._exchanges):
             here = number == self.chosen
             style = "turns--chosen" if here else "turns--said"
-            prompt = fit_start(_one_line(exchange.prompt), max(width - _LEAD, 0))
+            prompt = fit_start(_first_words(exchange.prompt), max(width - _LEAD, 0))
             mark = ("▸" if here else " ", "turns--mark")
             control = exchange.run.started.control_tokens if exchange.run and exchange.run.started else ()
             said_by_user = _marked(prompt, control, style)
@@ -97,7 +97,7 @@ class Turns(LinePanel, can_focus=True):
             if exchange.run is not None and exchange.run.active:
                 count, said = "", "writing …"
             else:
-                said = _one_line(exchange.visible_answer) or "no answer"
+                said = _first_words(exchange.visible_answer) or "no answer"
             shown = fit_start(said, max(width - _LEAD - cell_len(count), 0))
             lines.append((("    model ", "turns--who"), (shown, style), (count, "turns--count")))
         at = 2 * self.chosen
@@ -140,11 +140,11 @@ class Turns(LinePanel, can_focus=True):
 
 def _marked(text: str, names: Sequence[str], style: str) -> list[tuple[str, str]]:
     """Splits a text into styled pieces; the control tokens that the model obeyed stand out."""
-    shown = sorted((_one_line(name) for name in names), key=len, reverse=True)
+    shown = sorted((_first_words(name) for name in names), key=len, reverse=True)
     words = re.compile(f"({'|'.join(map(re.escape, shown))})") if shown else None
     parts = words.split(text) if words else [text]
     return [(part, "turns--control" if n % 2 else style) for n, part in enumerate(parts) if part]
 
 
-def _one_line(text: str) -> str:
-    return sanitise(" ".join(text[:400].split()), keep_newlines=False)
+def _first_words(text: str) -> str:
+    return one_line(" ".join(text[:400].split()))
