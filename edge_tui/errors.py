@@ -37,5 +37,17 @@ class RequestError(EdgeError, ValueError):
         self.field = field
 
 
+class EmptyPrompt(RequestError):
+    """Refuses a request with nothing to decode from."""
+
+    code = "empty_prompt"
+
+
+class PromptTooLong(RequestError):
+    """Refuses a request whose prompt and kept tokens fill the context."""
+
+    code = "context_length_exceeded"
+
+
 class Cancelled(Exception):
     """Ends work that the user stopped: a load, a prompt being read, a template being rendered."""

@@ -65,12 +65,12 @@ def _remote(url: str, key_file: str | None, settings: Settings) -> tuple[Callabl
     Raises:
         UsageError: the address or the key cannot be used; said before the screen opens.
     """
-    from edge_tui.engine.remote.machine import RemoteTelemetry
-    from edge_tui.engine.remote.wire import base_of
+    from edge_tui.engine.remote.http_client import base_url
+    from edge_tui.engine.remote.telemetry import RemoteTelemetry
     from edge_tui.serve.options import read_key
 
     try:
-        base = base_of(url)
+        base = base_url(url)
     except ValueError as error:
         raise UsageError(str(error)) from error
     key = read_key(key_file)

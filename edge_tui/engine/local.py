@@ -220,7 +220,7 @@ def explain(error: BaseException, run: int | None) -> Failed:
     """Turns an error into a code and a sentence for the user; its traceback goes to the log only."""
     field = error.field if isinstance(error, EdgeError) else ""
     # A mistake in a request is no fault of the program: there is nothing to look up.
-    detail = "" if field not in ("", "server") else "".join(traceback.format_exception(error))
+    detail = "" if field else "".join(traceback.format_exception(error))
     if is_out_of_memory(error):
         message = (
             "The device ran out of memory: what was written so far is kept."

@@ -1,1 +1,1 @@
-"""HTTP faces of the engine. Decodes nothing itself: what it says comes through `edge_tui.engine.port`."""
+"""Serves the engine over HTTP. Reaches it through `edge_tui.engine.port` only."""

@@ -1,4 +1,4 @@
-"""Taking an address, before anything heavy is loaded: whoever named a wrong one is told at once."""
+"""Binds the server's socket before torch is loaded, so that a wrong address fails at once."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from edge_tui.serve.options import OptionError
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket.
+    """Returns a listening socket.
 
     Raises:
-        OptionError: with the address and the reason.
+        OptionError: the address cannot be bound.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -26,7 +26,5 @@ def bind(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         reason = "it is in use" if error.errno == errno.EADDRINUSE else (error.strerror or str(error))
-        raise OptionError(
-            f"{host} port {port} cannot be served on: {reason}; choose another --port."
-        ) from error
+        raise OptionError(f"{host} port {port} cannot be bound: {reason}; choose another --port.") from error
     return listener

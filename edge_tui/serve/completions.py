@@ -1,4 +1,4 @@
-"""`/v1/completions`: texts continued, or only judged (`echo` with `logprobs`)."""
+"""Answers `/v1/completions`: continues texts, or only scores them (`echo` with `logprobs`)."""
 
 from __future__ import annotations
 
@@ -6,70 +6,62 @@ from collections.abc import AsyncIterator
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from edge_tui import decoders
 from edge_tui.engine import events, port
-from edge_tui.serve import stream
-from edge_tui.serve.errors import ApiError, of_failure
-from edge_tui.serve.infer import decode, headers, lane, opened
-from edge_tui.serve.openai_format import Wording, finish_reason, ours, usage
-from edge_tui.serve.response_accumulator import Answer, Token, tokens_of_prompt
+from edge_tui.serve import generation
+from edge_tui.serve.errors import ApiError
+from edge_tui.serve.openai_format import OpenAiFormat, finish_reason
+from edge_tui.serve.response_accumulator import ResponseAccumulator, Token, tokens_of_prompt
+from edge_tui.serve.stream import EventStream, json_response, run_while_connected
 
 if TYPE_CHECKING:
     from fastapi import Request
     from fastapi.responses import Response
 
-    from edge_tui.serve.dispatcher import Dispatcher, Place
+    from edge_tui.serve.dispatcher import Dispatcher, QueueSlot
     from edge_tui.serve.options import Options
-    from edge_tui.serve.request_builder import Asked
+    from edge_tui.serve.request_builder import RequestBuilder
     from edge_tui.serve.schemas import Completion
 
-OBJECT = "text_completion"
+OBJECT_TYPE = "text_completion"
 DEFAULT_TOKENS = 16
-"""New tokens where a request names no number: OpenAI's."""
+"""New tokens of a request that names no number: OpenAI's default."""
 
 
 async def respond(
-    body: Completion, request: Request, dispatcher: Dispatcher, asked: Asked, options: Options
+    body: Completion, request: Request, dispatcher: Dispatcher, builder: RequestBuilder, options: Options
 ) -> Response:
-    """Answers a request.
+    """Returns the response to a request.
 
     Raises:
         ApiError: it is refused, or failed before its first token.
     """
-    wanted = _wanted(body, asked, options)
-    wording = Wording("cmpl", dispatcher.roles.name, dispatcher.engine.decode)
-    place = dispatcher.admit(lane(request), body.model)
+    requests = _engine_requests(body, builder, options)
+    form = OpenAiFormat("cmpl", OBJECT_TYPE, OBJECT_TYPE, dispatcher, body.stream_options)
+    slot = dispatcher.admit(generation.client_id(request), body.model)
     if body.stream:
-        try:
-            first = await stream.unless_gone(request, opened(place, wanted[0]))
-        except stream.Gone:
-            return stream.gone()
-        return stream.Events(_chunks(body, wanted, first, place, wording), place, headers(place))
-    with place:
-        try:
-            answers = await stream.unless_gone(request, _all(body, wanted, place))
-        except stream.Gone:
-            return stream.gone()
+        first = await run_while_connected(request, generation.start(slot, requests[0]))
+        return EventStream(_chunks(body, requests, first, slot, form), slot)
+    with slot:
+        answers = await run_while_connected(request, _decode_all(body, requests, slot))
     choices = []
-    wording.written_by(answers[0].started)
+    form.set_model(answers[0].started)
     for index, answer in enumerate(answers):
-        echoed, judged, places = _echo(body, wanted[index], answer, wording)
-        for row, text in enumerate(answer.texts):
-            all_places = [*places, *_running(text.tokens, len(echoed))]
+        prompt, prompt_tokens, prompt_offsets = _echo(body, requests[index], answer, form)
+        for row, choice in enumerate(answer.choices):
+            offsets = [*prompt_offsets, *_offsets(choice.tokens, len(prompt))]
             choices.append(
                 {
                     "index": index * body.n + row,
-                    "text": echoed + text.text,
-                    "logprobs": _logprobs(body, [*judged, *text.tokens], all_places, wording),
-                    "finish_reason": finish_reason(text.reason, place),
+                    "text": prompt + choice.text,
+                    "logprobs": _logprobs(body, [*prompt_tokens, *choice.tokens], offsets, form),
+                    "finish_reason": finish_reason(choice.reason, slot),
                 }
             )
-    said = wording.body(OBJECT, choices, usage=usage(answers), edge_tui=ours(answers))
-    return stream.answer(said, headers(place))
+    return json_response(form.response(choices, answers), slot)
 
 
-def _wanted(body: Completion, asked: Asked, options: Options) -> list[port.Request]:
-    """One engine request for each prompt.
+def _engine_requests(body: Completion, builder: RequestBuilder, options: Options) -> list[port.Request]:
+    """Builds one engine request for each prompt.
 
     Raises:
         ApiError: something cannot be honoured.
@@ -81,34 +73,30 @@ def _wanted(body: Completion, asked: Asked, options: Options) -> list[port.Reque
         )
     if body.best_of not in (None, body.n):
         raise ApiError(422, "best_of other than n is not supported: leave it out.", "best_of", "unsupported")
-    tokens = asked.tokens(body.max_tokens, DEFAULT_TOKENS)
+    tokens = builder.max_new_tokens(body.max_tokens, DEFAULT_TOKENS)
     if tokens == 0 and not body.echo:
         raise ApiError(422, "max_tokens is 0, which only means something with echo: true.", "max_tokens")
-    wanted = [
-        asked.request(
+    return [
+        builder.build(
             prompt,
             strategy=body.strategy,
-            params=body.params,
-            standard=body.standard(),
-            tokens=tokens,
-            n=body.n,
+            values=body.params,
+            openai_params=body.openai_params(),
+            max_length=tokens,
+            samples=body.n,
             seed=body.seed,
             control_tokens=body.control_tokens,
             stop=body.stop,
             prompt_logps=body.echo
             and (tokens == 0 or body.logprobs is not None or not isinstance(prompt, str)),
+            logprobs=body.logprobs is not None,
         )
         for prompt in prompts
     ]
-    if body.logprobs is not None and decoders.find(wanted[0].strategy).kind == "search":
-        raise ApiError(
-            422, "A search's answers come without logprobs: leave them out.", "logprobs", "unsupported"
-        )
-    return wanted
 
 
 def _prompts(body: Completion) -> list[str | list[int]]:
-    """The prompts one by one: a list of numbers is one prompt, a list of anything else is several."""
+    """Returns the prompts: a list of numbers is one prompt, a list of anything else is several."""
     prompt = body.prompt
     if isinstance(prompt, str):
         return [prompt]
@@ -119,120 +107,119 @@ def _prompts(body: Completion) -> list[str | list[int]]:
     return [ids] if ids else list(several)
 
 
-async def _all(body: Completion, wanted: list[port.Request], place: Place) -> list[Answer]:
+async def _decode_all(
+    body: Completion, requests: list[port.Request], slot: QueueSlot
+) -> list[ResponseAccumulator]:
     keep = body.logprobs is not None
-    return [await decode(place, each, Answer(body.n, keep, body.logprobs or 0)) for each in wanted]
+    return [
+        await generation.decode(slot, request, ResponseAccumulator(body.n, keep, body.logprobs or 0))
+        for request in requests
+    ]
 
 
 def _echo(
-    body: Completion, wanted: port.Request, answer: Answer, wording: Wording
+    body: Completion, request: port.Request, answer: ResponseAccumulator, form: OpenAiFormat
 ) -> tuple[str, list[Token], list[int]]:
-    """The prompt's text, its tokens, and where each of them begins in the text; as far as it is asked for."""
+    """Returns the prompt's text, tokens and their offsets, as far as the request wants them."""
     if not body.echo:
         return "", [], []
-    judged = body.logprobs is not None and answer.prompt is not None
-    tokens = list(tokens_of_prompt(answer.prompt, body.logprobs or 0)) if judged and answer.prompt else []
-    if isinstance(wanted.prompt, str) and not wanted.ids:
-        return wanted.prompt, tokens, _places_in(wanted.prompt, tokens, wording)
-    return "".join(answer.prompt.text) if answer.prompt is not None else "", tokens, _running(tokens, 0)
+    tokens = []
+    if body.logprobs is not None and answer.prompt is not None:
+        tokens = list(tokens_of_prompt(answer.prompt, body.logprobs))
+    if isinstance(request.prompt, str) and not request.ids:
+        return request.prompt, tokens, _offsets_in(request.prompt, tokens, form)
+    return "".join(answer.prompt.text) if answer.prompt is not None else "", tokens, _offsets(tokens, 0)
 
 
-def _running(tokens: list[Token], start: int) -> list[int]:
-    """Where tokens begin whose texts follow each other."""
+def _offsets(tokens: list[Token], start: int) -> list[int]:
+    """Returns the offsets of tokens whose texts follow each other."""
     return list(accumulate((len(token.text) for token in tokens[:-1]), initial=start)) if tokens else []
 
 
-def _places_in(text: str, tokens: list[Token], wording: Wording) -> list[int]:
-    """Where the tokens of a text begin in it.
+def _offsets_in(text: str, tokens: list[Token], form: OpenAiFormat) -> list[int]:
+    """Finds the offsets of a text's tokens in it.
 
     Control tokens have no text of their own, but a client may have spelt them; one that the tokenizer added
     takes no room. A tokenizer may drop spaces around them.
     """
-    wording.learn(token.id for token in tokens)
-    places, end = [], 0
+    form.load_texts(tokens)
+    offsets, end = [], 0
     for token in tokens:
-        spelt, start = token.text or wording.text(token.id), end
-        while start < len(text) and text[start].isspace() and not text.startswith(spelt, start):
+        spelling, start = token.text or form.text(token.id), end
+        while start < len(text) and text[start].isspace() and not text.startswith(spelling, start):
             start += 1
-        found = bool(spelt) and text.startswith(spelt, start)
-        places.append(start if found else end)
-        end = min(len(text), places[-1] + (len(spelt) if found else len(token.text)))
-    return places
+        found = bool(spelling) and text.startswith(spelling, start)
+        offsets.append(start if found else end)
+        end = min(len(text), offsets[-1] + (len(spelling) if found else len(token.text)))
+    return offsets
 
 
-def _logprobs(body: Completion, tokens: list[Token], places: list[int], wording: Wording) -> Any:
-    """OpenAI's four lists: one entry for each token, offsets in characters of the text."""
+def _logprobs(body: Completion, tokens: list[Token], offsets: list[int], form: OpenAiFormat) -> Any:
+    """Returns OpenAI's four lists, one entry for each token; offsets count characters of the text."""
     if body.logprobs is None:
         return None
-    kept = [(token, place) for token, place in zip(tokens, places, strict=True) if token.id >= 0]
-    tokens = [token for token, _ in kept]
-    wording.learn({token.id for token in tokens} | {other for token in tokens for other, _ in token.top})
+    pairs = [(token, offset) for token, offset in zip(tokens, offsets, strict=True) if token.id >= 0]
+    tokens = [token for token, _ in pairs]
+    form.load_texts(tokens)
     return {
-        "tokens": [wording.text(token.id) for token in tokens],
+        "tokens": [form.text(token.id) for token in tokens],
         "token_logprobs": [token.logp for token in tokens],
-        "top_logprobs": [_top(token, wording) for token in tokens],
-        "text_offset": [place for _, place in kept],
+        "top_logprobs": [_top_logprobs(token, form) for token in tokens],
+        "text_offset": [offset for _, offset in pairs],
     }
 
 
-def _top(token: Token, wording: Wording) -> dict[str, float] | None:
-    """The likeliest tokens by text, and the token itself; two of one text count as the likelier one."""
+def _top_logprobs(token: Token, form: OpenAiFormat) -> dict[str, float] | None:
+    """Returns the likeliest tokens and the token itself, by text; of one text the likelier one counts."""
     if token.logp is None:
         return None
     found: dict[str, float] = {}
     for other, logp in (*token.top, (token.id, token.logp)):
-        text = wording.text(other)
+        text = form.text(other)
         found[text] = max(logp, found.get(text, logp))
     return found
 
 
 async def _chunks(
     body: Completion,
-    wanted: list[port.Request],
+    requests: list[port.Request],
     first: AsyncIterator[list[events.Event]],
-    place: Place,
-    wording: Wording,
+    slot: QueueSlot,
+    form: OpenAiFormat,
 ) -> AsyncIterator[str]:
-    """The answers of all prompts one after the other, a chunk for each token."""
-    more = {"usage": None} if body.stream_options is not None and body.stream_options.include_usage else {}
+    """Yields the answers of all prompts one after the other, a chunk for each token."""
     answers = []
 
     def chunk(
-        index: int, text: str, tokens: list[Token], places: list[int], reason: str | None = None
+        index: int, text: str, tokens: list[Token], offsets: list[int], reason: str | None = None
     ) -> str:
-        logprobs = _logprobs(body, tokens, places, wording) if tokens or reason is None else None
-        choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
-        return stream.message(wording.body(OBJECT, [choice], **more))
+        logprobs = _logprobs(body, tokens, offsets, form) if tokens or reason is None else None
+        return form.chunk({"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason})
 
-    for number, request in enumerate(wanted):
-        answer = Answer(body.n, top=body.logprobs or 0)
+    for number, request in enumerate(requests):
+        answer = ResponseAccumulator(body.n, top=body.logprobs or 0)
         answers.append(answer)
-        begin = number * body.n
+        base = number * body.n
         offsets = [0] * body.n
-        async for batch in first if number == 0 else place.run(request):
+        async for batch in first if number == 0 else slot.run(request):
             parts = []
             for event in batch:
-                for token in answer.feed(event):
+                for token in answer.add(event):
                     shown = [token] if body.logprobs is not None else []
-                    parts.append(chunk(begin + token.row, token.text, shown, [offsets[token.row]]))
+                    parts.append(chunk(base + token.row, token.text, shown, [offsets[token.row]]))
                     offsets[token.row] += len(token.text)
                 if isinstance(event, events.Started):
-                    wording.written_by(event)
-                if isinstance(event, events.Started) and body.echo:
-                    text, judged, places = _echo(body, request, answer, wording)
-                    parts += [chunk(begin + row, text, judged, places) for row in range(body.n)]
-                    offsets = [len(text)] * body.n
+                    form.set_model(event)
+                    if body.echo:
+                        text, tokens, prompt_offsets = _echo(body, request, answer, form)
+                        parts += [chunk(base + row, text, tokens, prompt_offsets) for row in range(body.n)]
+                        offsets = [len(text)] * body.n
                 if isinstance(event, events.Finished):
-                    for row, text_ in enumerate(answer.texts):
-                        rest = "" if answer.streams else text_.text
-                        reason = finish_reason(text_.reason, place)
-                        parts.append(chunk(begin + row, rest, [], [], reason))
+                    for row, choice in enumerate(answer.choices):
+                        rest = "" if answer.streams else choice.text
+                        parts.append(chunk(base + row, rest, [], [], finish_reason(choice.reason, slot)))
             if parts:
                 yield "".join(parts)
         if answer.failed is not None:
-            yield stream.message(of_failure(answer.failed).body())
-            yield "data: [DONE]\n\n"
-            return
-    if more:
-        yield stream.message(wording.body(OBJECT, [], usage=usage(answers), edge_tui=ours(answers)))
-    yield "data: [DONE]\n\n"
+            break
+    yield form.end(answers)

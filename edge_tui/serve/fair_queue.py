@@ -1,4 +1,4 @@
-"""A queue in which nobody's hundred requests stand before somebody else's one."""
+"""Queues items by client and serves the clients in rotation."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ T = TypeVar("T")
 
 
 class FairQueue(Generic[T]):
-    """Lanes that take turns; within a lane the first comes first.
+    """Keeps one first-in-first-out queue for each client id and pops from them in rotation.
 
-    A lane is whoever waits (a client's address). `pop` serves lanes in rotation, so the wait of a client with
-    one request depends on how many clients there are, not on how much another one has asked for.
+    So the wait of a client with one request depends on how many clients there are, not on how many requests
+    another one has sent.
     """
 
     def __init__(self) -> None:
-        self._lanes: OrderedDict[str, deque[T]] = OrderedDict()
+        self._queues: OrderedDict[str, deque[T]] = OrderedDict()
 
     def __len__(self) -> int:
-        return sum(map(len, self._lanes.values()))
+        return sum(map(len, self._queues.values()))
 
-    def push(self, lane: str, item: T) -> None:
-        """Puts an item at the end of its lane; a new lane is the last in the rotation."""
-        self._lanes.setdefault(lane, deque()).append(item)
+    def push(self, client_id: str, item: T) -> None:
+        """Appends an item to its client's queue; a new client is the last in the rotation."""
+        self._queues.setdefault(client_id, deque()).append(item)
 
     def pop(self) -> T:
-        """Takes the next item; its lane goes to the end of the rotation.
+        """Takes the next item; its client goes to the end of the rotation.
 
         Raises:
             IndexError: the queue is empty.
         """
-        if not self._lanes:
+        if not self._queues:
             raise IndexError("pop from an empty queue")
-        lane, items = self._lanes.popitem(last=False)
+        client_id, items = self._queues.popitem(last=False)
         item = items.popleft()
         if items:
-            self._lanes[lane] = items
+            self._queues[client_id] = items
         return item
 
-    def remove(self, lane: str, item: T) -> bool:
-        """Takes an item out of its lane; False if it is not there any more."""
-        items = self._lanes.get(lane)
+    def remove(self, client_id: str, item: T) -> bool:
+        """Takes an item out of its client's queue; False if it is not there any more."""
+        items = self._queues.get(client_id)
         if items is None or item not in items:
             return False
         items.remove(item)
         if not items:
-            del self._lanes[lane]
+            del self._queues[client_id]
         return True

@@ -1,6 +1,6 @@
-"""Kinds of fields that requests share: numbers, ids, stop texts, hints, and what is not supported.
+"""Defines the types of fields that requests share: numbers, ids, stop texts, hints, unsupported fields.
 
-A null counts as absent in every object (`Closed`), so that a client may send all the fields it knows.
+A null counts as absent in every object (`StrictModel`), so that a client may send all the fields it knows.
 """
 
 from __future__ import annotations
@@ -22,12 +22,10 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 MAX_STOPS = 16
-TOP = 20
-"""Most alternatives of a token."""
 
 
-class Closed(BaseModel):
-    """An object without room for anything else. A null is the same as no field."""
+class StrictModel(BaseModel):
+    """Validates an object: unknown fields are refused, and a null is the same as no field."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
@@ -43,12 +41,12 @@ def _without_nulls(value: Any) -> Any:
     return {name: item for name, item in value.items() if item is not None}
 
 
-def _listed(value: Any) -> Any:
-    """One stop string is a list of one."""
+def _as_list(value: Any) -> Any:
+    """Wraps a single stop string into a list."""
     return [value] if isinstance(value, str) else value
 
 
-def _number(value: Any) -> Any:
+def _refuse_bool(value: Any) -> Any:
     """Refuses true and false, which Python takes for 1 and 0."""
     if isinstance(value, bool):
         raise PydanticCustomError("number", "Input should be a number, not true or false")
@@ -56,12 +54,11 @@ def _number(value: Any) -> Any:
 
 
 class Unsupported:
-    """Marks a field that would change the answer and cannot be honoured: any value that asks for something
-    is refused.
+    """Marks a field that cannot be honoured and refuses every value that would change the answer.
 
     Args:
         reason: The sentence: why, and what to do.
-        *empty: Values that ask for nothing, besides null, false, "", [] and {}.
+        *empty: Values without an effect, besides null, false, "", [] and {}.
     """
 
     def __init__(self, reason: str, *empty: object) -> None:
@@ -81,24 +78,24 @@ class Unsupported:
 
 
 Hint = Annotated[Any, WithJsonSchema({"description": "A hint that changes no answer here; it is ignored."})]
-Token = Annotated[StrictInt, Field(ge=0, le=2**31 - 1)]
-# One complaint is told; a million of them would take seconds.
-Tokens = Annotated[list[Token], Field(min_length=1, fail_fast=True)]
+TokenId = Annotated[StrictInt, Field(ge=0, le=2**31 - 1)]
+# Only the first error is reported; to collect a million would take seconds.
+TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 Texts = Annotated[list[str], Field(fail_fast=True)]
 Stop = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=256)]],
     Field(max_length=MAX_STOPS, fail_fast=True),
-    BeforeValidator(_listed),
+    BeforeValidator(_as_list),
 ]
 Seed = Annotated[
     int,
     Field(ge=-1, le=2**63 - 1, description="Makes the answer repeatable; −1 draws one."),
-    BeforeValidator(_number),
+    BeforeValidator(_refuse_bool),
 ]
-Whole = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(_number)]
-Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_number)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(_refuse_bool)]
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_refuse_bool)]
 Parameters = Annotated[dict[str, float | str | StrictBool], BeforeValidator(_without_nulls)]
-Template = Annotated[
+TemplateVariables = Annotated[
     dict[str, Any],
     Field(default_factory=dict, description="Variables of the chat template, such as enable_thinking."),
 ]

@@ -1,8 +1,8 @@
-"""What a request must pass before any route sees it: host, origin, key, size, patience. Plain ASGI.
+"""Checks host, origin, key, size and duration of a request before any route. Plain ASGI middleware.
 
 A server on the loopback interface is not private: any web page in the user's browser may send to it. So a
-request must address the server by a name that is its own (a page's name made to point here is refused), must
-not come from a page of somebody else, and, where there is a key, must show it.
+request must address the server by one of its own names (so DNS rebinding fails), must not come from a page of
+another origin, and, if the server has a key, must present it.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
     from edge_tui.serve.options import Options
 
-OPEN = frozenset({"/health"})
+KEYLESS_PATHS = frozenset({"/health"})
 """Paths that need no key."""
 BODY_SECONDS = 30.0
-"""How long a body may take to arrive."""
+"""Longest time for a body to arrive."""
 _SINGLE = frozenset({b"host", b"origin", b"authorization", b"content-length", b"content-type"})
-"""Headers that two readers of one request must not understand differently."""
+"""Headers that must not be sent twice with different values: a proxy might read the other one."""
 _PORTS = {"http": 80, "https": 443}
 
 
 class Guard:
-    """Wraps an application.
+    """Refuses requests before the application sees them.
 
     Args:
-        app: What is guarded.
+        app: The application.
         options: Key, hosts and the limit of bodies.
     """
 
@@ -50,7 +50,7 @@ class Guard:
             return
         started = False
 
-        async def note(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal started
             started = started or message["type"] == "http.response.start"
             await send(message)
@@ -59,7 +59,7 @@ class Guard:
             self._check(scope["path"], scope["headers"])
             if scope["method"] == "HEAD":  # answered as GET is; the server leaves the body out
                 scope = {**scope, "method": "GET"}
-            await self._app(scope, self._bounded(receive), note)
+            await self._app(scope, self._bounded(receive), send_and_note)
         except ApiError as error:
             if started:  # the answer is on its way; what is left is to end it
                 return
@@ -68,36 +68,36 @@ class Guard:
                 response.headers["Connection"] = "close"
             await response(scope, receive, send)
 
-    def _check(self, path: str, sent: Iterable[tuple[bytes, bytes]]) -> None:
-        """Looks at everything but the body.
+    def _check(self, path: str, raw_headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Checks path and headers.
 
         Raises:
             ApiError: the request is refused.
         """
         headers: dict[bytes, bytes] = {}
-        for key, value in sent:
-            if headers.setdefault(key, value) != value and key in _SINGLE:
-                raise ApiError(400, f"The header {key.decode('latin-1')} is there twice; send it once.")
+        for name, value in raw_headers:
+            if headers.setdefault(name, value) != value and name in _SINGLE:
+                raise ApiError(400, f"The header {name.decode('latin-1')} is there twice; send it once.")
         host = headers.get(b"host", b"").decode("latin-1")
-        name = _place(f"//{host}")[0]
-        if not self._options.knows(name):
+        hostname = _host_and_port(f"//{host}")[0]
+        if not self._options.accepts_host(hostname):
             raise ApiError(
-                403, f"This server is not called {name!r}; name it with --allow-host to let that in."
+                403, f"This server is not called {hostname!r}; name it with --allow-host to let that in."
             )
         if (origin := headers.get(b"origin")) is not None:
-            place = origin.decode("latin-1")
-            scheme = place.partition(":")[0]
-            # Another port of this machine is another site: its pages are none of ours.
-            if not _place(place)[0] or _place(place) != _place(f"{scheme}://{host}"):
+            page = origin.decode("latin-1")
+            scheme = page.partition(":")[0]
+            # Another port of this machine is another origin.
+            if not _host_and_port(page)[0] or _host_and_port(page) != _host_and_port(f"{scheme}://{host}"):
                 raise ApiError(403, "Requests from web pages of other sites are refused.")
         length = headers.get(b"content-length", b"0")
         if not length.isdigit():
             raise ApiError(400, "The length of the body is not a number.")
         if len(length) > 18 or int(length) > self._options.body:
             raise self._too_large()
-        if self._key and path not in OPEN:
-            kind, _, shown = headers.get(b"authorization", b"").partition(b" ")
-            if kind.lower() != b"bearer" or not hmac.compare_digest(shown.strip(), self._key):
+        if self._key and path not in KEYLESS_PATHS:
+            method, _, key = headers.get(b"authorization", b"").partition(b" ")
+            if method.lower() != b"bearer" or not hmac.compare_digest(key.strip(), self._key):
                 raise ApiError(
                     401,
                     "A key is needed: send it as 'Authorization: Bearer KEY'.",
@@ -106,7 +106,7 @@ class Guard:
                 )
 
     def _bounded(self, receive: Receive) -> Receive:
-        """`receive` with a limit on bytes and time until the body is complete."""
+        """Wraps `receive` with a limit on bytes and time until the body is complete."""
         read = 0
         complete = False
         deadline = time.monotonic() + BODY_SECONDS
@@ -133,10 +133,10 @@ class Guard:
         return ApiError(413, f"A body may have at most {self._options.body:,} bytes.")
 
 
-def _place(origin: str) -> tuple[str, int | None]:
-    """Host (lower case, without brackets; "" where there is none) and port of `scheme://host:port`.
+def _host_and_port(origin: str) -> tuple[str, int | None]:
+    """Returns host (lower case, without brackets; "" if there is none) and port of `scheme://host:port`.
 
-    Without a port it is the scheme's own.
+    The port is the scheme's own if none is given.
     """
     try:
         parts = urlsplit(origin)

@@ -1,4 +1,4 @@
-"""How the engine's thread tells the event loop that there is something to take."""
+"""Wakes the server's event loop from the engine's thread."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from contextlib import suppress
 
 
 class LoopNotifier:
-    """Rung from any thread, heard on one event loop.
+    """Sets an asyncio event from any thread; notifications that nobody has taken yet count as one.
 
-    Looking every millisecond instead would take the interpreter from the thread that decodes.
+    Polling the engine every millisecond instead would take the interpreter from the decode thread.
     """
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._heard = asyncio.Event()
-        self._rung = False
+        self._event = asyncio.Event()
+        self._pending = False
 
     def attach(self) -> None:
-        """Lets the running event loop hear it."""
+        """Binds the notifier to the running event loop; before that notifications are dropped."""
         self._loop = asyncio.get_running_loop()
 
-    def ring(self) -> None:
-        """There is news. Rings before anybody listens, or before the last one was heard, are as one."""
-        if not self._rung and self._loop is not None:
-            self._rung = True
+    def notify(self) -> None:
+        """Schedules the event on the loop, unless that is pending already."""
+        if not self._pending and self._loop is not None:
+            self._pending = True
             with suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self._heard.set)
+                self._loop.call_soon_threadsafe(self._event.set)
 
     async def wait(self, seconds: float) -> None:
-        """Returns when it was rung since the last call, or after so many seconds."""
+        """Waits for a notification, at most so many seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._heard.wait()
-        # In this order: what rings after the second line finds a listener again.
-        self._heard.clear()
-        self._rung = False
+                await self._event.wait()
+        # In this order: a notification after the second line schedules the event again.
+        self._event.clear()
+        self._pending = False

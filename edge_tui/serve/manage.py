@@ -1,7 +1,7 @@
-"""Loading and unloading over HTTP: for whoever started the server with `--allow-model-management`.
+"""Serves `/models`: loads and unloads models, if the server was started with `--allow-model-management`.
 
-A name must be on the list of what lies on this machine: a client can neither start a download nor make the
-server read a folder of its choice.
+A name must be on the list of this machine's models: a client can neither start a download nor make the server
+read a folder of its choice.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from edge_tui.serve.dispatcher import Dispatcher
 
 WAIT_SECONDS = 600.0
-"""Longest that a request waits for a model to be loaded or gone."""
+"""Longest wait for a model to be loaded or unloaded."""
 
 
 def router(dispatcher: Dispatcher, settings: Settings, allowed: bool) -> APIRouter:
-    """The routes; where they are not allowed they say so.
+    """Returns the routes; each refuses if they are not allowed.
 
     Args:
-        dispatcher: Has the engine.
-        settings: The folders that are listed.
-        allowed: Whether the server was started with `--allow-model-management`.
+        dispatcher: Gives the engine and its models.
+        settings: Names the folders of models.
+        allowed: True if the server was started with `--allow-model-management`.
     """
     routes = APIRouter(tags=["models"], prefix="/models")
     roles = dispatcher.roles
-    turn = asyncio.Lock()
-    """Held while the engine is waited for: the next change begins with what this one has left."""
+    change_lock = asyncio.Lock()
+    """Serialises changes, so that each begins with the state that the last one has left."""
 
     def check() -> None:
         if not allowed:
@@ -61,38 +61,38 @@ def router(dispatcher: Dispatcher, settings: Settings, allowed: bool) -> APIRout
     async def load(body: Load) -> dict[str, Any]:
         check()
         if body.name is not None:
-            await asyncio.to_thread(_known, body.name, settings)
-        async with turn:
-            was = roles.specs[body.role]
-            spec = ModelSpec(body.name or was.name, body.precision or was.precision, was.device, was.context)
-            before = roles.choose(body.role, spec)
-            await _until(lambda: body.role in roles.loaded or body.role in roles.failed, dispatcher)
-            if (now := roles.loaded.get(body.role)) is None:
-                reason = roles.failed[body.role]
-                if spec != was:  # what could be used before can be used again
+            await asyncio.to_thread(_check_name, body.name, settings)
+        async with change_lock:
+            old = roles.specs[body.role]
+            spec = ModelSpec(body.name or old.name, body.precision or old.precision, old.device, old.context)
+            before = roles.assign_and_load(body.role, spec)
+            await _wait_until(lambda: body.role in roles.loaded or body.role in roles.load_errors, dispatcher)
+            if (loaded := roles.loaded.get(body.role)) is None:
+                error = roles.load_errors[body.role]
+                if spec != old:  # back to the model from before
                     roles.assign(before)
                     dispatcher.engine.load(body.role)
-                raise ApiError(500, reason, "name")
-        return {"role": body.role, "loaded": asdict(now), "roles": list(before)}
+                raise ApiError(500, error, "name")
+        return {"role": body.role, "loaded": asdict(loaded), "roles": list(before)}
 
     @routes.post("/unload", summary="Free a model's memory; it loads again on next use")
     async def unload(body: Unload) -> dict[str, Any]:
         check()
-        async with turn:
+        async with change_lock:
             spec = roles.specs[body.role]
             dispatcher.engine.unload(body.role)
-            await _until(lambda: body.role not in roles.loaded, dispatcher)
+            await _wait_until(lambda: body.role not in roles.loaded, dispatcher)
             freed = [role for role, other in roles.specs.items() if other == spec]
         return {"role": body.role, "loaded": None, "roles": freed}
 
     return routes
 
 
-def _known(name: str, settings: Settings) -> None:
-    """Refuses a name that is not on the list.
+def _check_name(name: str, settings: Settings) -> None:
+    """Refuses a name that is not on the list of this machine's models.
 
     Raises:
-        ApiError: nothing of that name lies here, or it cannot be used.
+        ApiError: there is no such model, or it cannot be used.
     """
     from edge_tui.hub import local_models
 
@@ -101,13 +101,11 @@ def _known(name: str, settings: Settings) -> None:
             if listing.refusal:
                 raise ApiError(422, listing.refusal, "name")
             return
-    raise ApiError(
-        404, f"There is no model {name!r} on this server; GET /models lists those there are.", "name"
-    )
+    raise ApiError(404, f"There is no model {name!r} on this server; GET /models lists its models.", "name")
 
 
-async def _until(done: Callable[[], bool], dispatcher: Dispatcher) -> None:
-    """Waits for the engine.
+async def _wait_until(done: Callable[[], bool], dispatcher: Dispatcher) -> None:
+    """Polls until a condition holds.
 
     Raises:
         ApiError: it takes too long, or the engine is gone.

@@ -1,4 +1,4 @@
-"""How a server is reached and how much it takes on: the flags of `edge-tui serve`, checked."""
+"""Validates address, key and limits of a server: the flags of `edge-tui serve`."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ _RANGES = {
 
 
 class OptionError(UsageError, ValueError):
-    """Options that cannot be served with; one sentence."""
+    """Refuses options of a server."""
 
     code = "option"
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Address, key and limits of a server.
+    """Holds address, key and limits of a server.
 
     Attributes:
         host: Address to bind.
         port: TCP port; 0 lets the system choose.
-        key: What clients must present; "" asks for nothing, on the loopback interface only.
-        hosts: Names that clients may address it by, besides its own address and localhost.
-        manage: Whether models may be loaded and unloaded over HTTP.
+        key: API key of clients; "" needs none, on the loopback interface only.
+        hosts: Names in the Host header that it accepts, besides its own address and localhost.
+        manage: True if models may be loaded and unloaded over HTTP.
         queue: Requests that may wait.
         tokens: Most new tokens of one answer.
         rows: Most answers or beams of one request.
         prompts: Most prompts of one request.
         seconds: Most seconds that one generation may take.
         body: Most bytes of a request's body.
-        drain: Seconds that work in flight gets to finish after SIGTERM.
+        drain: Seconds for requests in flight to finish after SIGTERM.
     """
 
     host: str = "127.0.0.1"
@@ -65,10 +65,10 @@ class Options:
     drain: float = 10.0
 
     def __post_init__(self) -> None:
-        """Refuses what would be unsafe or cannot work.
+        """Validates the options.
 
         Raises:
-            OptionError: a bind that others can reach without a key, or a limit out of range.
+            OptionError: others can reach the address and there is no key, or a limit is out of range.
         """
         if not self.key and not is_loopback(self.host):
             raise OptionError(
@@ -84,17 +84,17 @@ class Options:
         if not 0 <= self.port <= 65535:
             raise OptionError(f"--port is {self.port}, but must be from 0 to 65535.")
 
-    def knows(self, host: str) -> bool:
-        """Whether a request may address the server as `host` (without the port).
+    def accepts_host(self, host: str) -> bool:
+        """Tells whether a request may have `host` (without the port) in its Host header.
 
-        A name that somebody else made point here could be a web page's way in; an address cannot be.
+        Addresses may be: only a name can be made to point here by a web page (DNS rebinding).
         """
         name = host.lower().strip("[]")
         return _is_address(name) or name in {"localhost", self.host.lower(), *map(str.lower, self.hosts)}
 
 
 def read_key(file: str | None, environment: Mapping[str, str] | None = None) -> str:
-    """The key from a file, else from the environment; "" without one.
+    """Returns the key from a file, else from the environment; "" if there is none.
 
     Raises:
         OptionError: the file cannot be read or holds no key, or the key has characters no header carries.
@@ -116,7 +116,7 @@ def read_key(file: str | None, environment: Mapping[str, str] | None = None) -> 
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address; a name other than localhost is not trusted."""
+    """Tells whether only this machine can reach an address; of names only localhost is trusted."""
     name = host.strip("[]")
     return host == "localhost" or (_is_address(name) and ipaddress.ip_address(name).is_loopback)
 

@@ -1,4 +1,4 @@
-"""From what a client sent to what the engine takes: defaults, names and limits, before anything waits."""
+"""Builds the engine's requests from clients' fields: defaults, names and limits, before anything waits."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     from edge_tui.serve.options import Options
 
 Value = float | str
+Prompt = str | Sequence[int] | Sequence[Message]
+OpenAiParams = Mapping[str, float | None]
+"""OpenAI's sampling parameters; None is not set."""
 
 
-class Asked:
-    """Builds engine requests out of clients' wishes.
+class RequestBuilder:
+    """Builds engine requests from a client's fields, the server's settings and its limits.
 
     Args:
-        settings: Defaults of everything that a client leaves out.
+        settings: Defaults of every field that a client leaves out.
         options: Limits.
     """
 
@@ -35,32 +38,92 @@ class Asked:
         self.settings = settings
         self._options = options
 
-    def tokens(self, given: int | None, usual: int | None = None) -> int:
-        """New tokens of a request.
+    def max_new_tokens(self, requested: int | None, api_default: int | None = None) -> int:
+        """Returns the number of new tokens.
 
         Args:
-            given: The number that the request names.
-            usual: The number that its API has always meant by none; what the operator has set comes first.
+            requested: The client's.
+            api_default: The number that its API means by none; the operator's setting comes first.
         """
-        if given is not None:
-            return given
-        if usual is None or self.settings.source("max_length") != "default":
-            usual = self.settings.max_length
-        return min(usual, self._options.tokens)
+        if requested is not None:
+            return requested
+        if api_default is None or self.settings.source("max_length") != "default":
+            api_default = self.settings.max_length
+        return min(api_default, self._options.tokens)
 
-    def decoder(self, strategy: str | None, standard: Mapping[str, float | None]) -> Decoder:
-        """The strategy that is meant.
+    def build(
+        self,
+        prompt: Prompt,
+        *,
+        strategy: str | None = None,
+        values: Mapping[str, Value] | None = None,
+        openai_params: OpenAiParams | None = None,
+        max_length: int,
+        length_key: str = "max_tokens",
+        samples: int = 1,
+        seed: int | None = None,
+        stop: Sequence[str] | None = None,
+        chat: bool | None = False,
+        system: str | None = None,
+        template: Mapping[str, object] | None = None,
+        control_tokens: bool | None = None,
+        mode: Mode | None = None,
+        prefix: Sequence[int] = (),
+        prompt_logps: bool = False,
+        logprobs: bool = False,
+    ) -> Request:
+        """Builds one request and checks it as far as that needs no model.
 
-        A client that sends only OpenAI's numbers means OpenAI's sampling (temperature, then the nucleus); one
-        that sends nothing gets what the server was started with.
+        `length_key` is the client's name of `max_length`; `logprobs` is true if it wants log-probabilities;
+        the rest is `edge_tui.engine.port.Request`, where None takes the server's default.
 
         Raises:
-            ApiError: nobody knows the name.
+            ApiError: something in it is out of range, unknown, or would not be used.
+        """
+        openai_params = openai_params or {}
+        decoder = self._decoder(strategy, openai_params)
+        explicit = strategy is not None or not any(value is not None for value in openai_params.values())
+        values, sources = self._values(decoder, values or {}, openai_params, explicit)
+        self._check_limits(max_length, 0 if prompt_logps else 1, length_key, samples)
+        is_search = decoder.kind == "search"
+        if is_search:
+            _refuse_for_search(decoder, stop, logprobs)
+            _widen_search(values, sources, samples)
+        text, ids = _split_prompt(prompt)
+        request = Request(
+            prompt=text,
+            strategy=decoder.name,
+            mode=self._mode(mode, decoder, values, sources),
+            values=values,
+            sources=sources,
+            seed=self._seed(seed, prompt),
+            max_length=max_length,
+            stop=tuple((() if is_search else self.settings.stop) if stop is None else stop),
+            chat=chat,
+            system=self._system(prompt, chat) if system is None else system,
+            template=self._template(template or {}),
+            control_tokens=self.settings.control_tokens if control_tokens is None else control_tokens,
+            prefix=tuple(prefix),
+            samples=1 if is_search else samples,
+            ids=ids,
+            prompt_logps=prompt_logps,
+        )
+        self._check_rows(decoder, request)
+        return request
+
+    def _decoder(self, strategy: str | None, openai_params: OpenAiParams) -> Decoder:
+        """Returns the strategy.
+
+        A client that sends only OpenAI's parameters means OpenAI's sampling (temperature, then the nucleus);
+        one that sends nothing gets the server's own strategy.
+
+        Raises:
+            ApiError: the name is unknown.
         """
         if strategy is None:
-            if standard.get("temperature") == 0 and standard.get("top_p") in (None, 1):
+            if openai_params.get("temperature") == 0 and openai_params.get("top_p") in (None, 1):
                 strategy = "greedy"
-            elif any(value is not None for value in standard.values()):
+            elif any(value is not None for value in openai_params.values()):
                 strategy = "top_p"
             else:
                 strategy = self.settings.strategy
@@ -69,30 +132,26 @@ class Asked:
         except decoders.UnknownStrategy as error:
             raise ApiError(422, str(error), "strategy", "unknown_strategy") from error
 
-    def values(
-        self,
-        decoder: Decoder,
-        params: Mapping[str, Value],
-        standard: Mapping[str, float | None],
-        named: bool,
+    def _values(
+        self, decoder: Decoder, params: Mapping[str, Value], openai_params: OpenAiParams, explicit: bool
     ) -> tuple[dict[str, Value], dict[str, str]]:
-        """A strategy's parameters and where each came from.
+        """Merges a strategy's parameters; returns them and the source of each.
 
         Args:
             decoder: The strategy.
-            params: Ours, by name; they win.
-            standard: OpenAI's; one that the strategy does not have is refused unless it does nothing.
-            named: Whether the client or the operator chose the strategy; else the nucleus is OpenAI's, which
-                keeps all, unless the operator has set another.
+            params: The client's, by name; they win.
+            openai_params: One that the strategy does not have is refused unless it does nothing.
+            explicit: True if the client or the operator chose the strategy; else the nucleus is OpenAI's,
+                which keeps all, unless the operator has set another.
 
         Raises:
-            ApiError: a parameter that would not be used.
+            ApiError: a parameter would not be used.
         """
         names = {param.name for param in decoder.params}
-        values: dict[str, Value] = {} if named or "top_p" not in names else {"top_p": 1.0}
+        values: dict[str, Value] = {} if explicit or "top_p" not in names else {"top_p": 1.0}
         values |= self.settings.values(decoder.name)
         sources = self.settings.value_sources(decoder.name)
-        for name, value in standard.items():
+        for name, value in openai_params.items():
             if value is None:
                 continue
             if name in names:
@@ -110,70 +169,60 @@ class Asked:
         sources |= dict.fromkeys(params, "request")
         return values, sources
 
-    def request(
-        self,
-        prompt: str | Sequence[int] | Sequence[Message],
-        *,
-        strategy: str | None = None,
-        params: Mapping[str, Value] | None = None,
-        standard: Mapping[str, float | None] | None = None,
-        tokens: int,
-        field: str = "max_tokens",
-        n: int = 1,
-        seed: int | None = None,
-        stop: Sequence[str] | None = None,
-        chat: bool | None = False,
-        system: str | None = None,
-        template: Mapping[str, object] | None = None,
-        control_tokens: bool | None = None,
-        mode: Mode | None = None,
-        prefix: Sequence[int] = (),
-        prompt_logps: bool = False,
-    ) -> Request:
-        """One generation as the engine takes it, checked as far as that needs no model.
-
-        `field` is what the client calls the number of `tokens`; the rest is `edge_tui.engine.port.Request`.
-        None takes what the server was started with.
-
-        Raises:
-            ApiError: something in it is out of range, unknown, or would not be used.
-        """
-        standard = standard or {}
-        decoder = self.decoder(strategy, standard)
-        named = strategy is not None or not any(value is not None for value in standard.values())
-        values, sources = self.values(decoder, params or {}, standard, named)
-        self._check_limits(tokens, 0 if prompt_logps else 1, field, n)
-        search = decoder.kind == "search"
-        if search:
-            self._widen(values, n, sources)
-        text, ids = _prompt(prompt)
+    def _mode(
+        self, mode: Mode | None, decoder: Decoder, values: dict[str, Value], sources: dict[str, str]
+    ) -> Mode:
+        """Returns the mode; one that sets the temperature replaces the value and its source."""
         origin = "request" if mode is not None else self.settings.source("mode")
-        if mode is None:  # an operator's mode does not turn over a client's own number
+        if mode is None:  # an operator's mode does not replace a client's own temperature
             own = sources.get("temperature") == "request"
             mode = "custom" if own else self.settings.mode_for(decoder.name)
         if mode in MODE_TEMPERATURE:
             values.pop("temperature", None)
             sources["temperature"] = f"mode {mode}, {origin}"
-        request = Request(
-            prompt=text,
-            strategy=decoder.name,
-            values=values,
-            sources=sources,
-            mode=mode,
-            seed=self._seed(seed, prompt),
-            max_length=tokens,
-            stop=tuple((() if search else self.settings.stop) if stop is None else stop),
-            chat=chat,
-            system=self._system(prompt, chat) if system is None else system,
-            template=self.template(template or {}),
-            control_tokens=self.settings.control_tokens if control_tokens is None else control_tokens,
-            prefix=tuple(prefix),
-            samples=1 if search else n,
-            ids=ids,
-            prompt_logps=prompt_logps,
-        )
-        if search and stop:
-            raise ApiError(422, f"Stop strings do not end {decoder.title}: leave them out.", "stop")
+        return mode
+
+    def _seed(self, seed: int | None, prompt: Prompt) -> int | None:
+        """Returns the client's seed, or one derived from the server's and the conversation's turns."""
+        if seed is not None or self.settings.seed is None:
+            return seed
+        turns = prompt if isinstance(prompt, str) else [each for each in prompt if isinstance(each, Message)]
+        return seeds.of_prompt(self.settings.seed, turns)
+
+    def _template(self, variables: Mapping[str, object]) -> dict[str, object]:
+        """Merges the client's variables of the chat template over the server's.
+
+        Raises:
+            ApiError: one cannot be used.
+        """
+        try:
+            return check_all({**self.settings.template, **variables})
+        except ValueError as error:
+            raise ApiError(422, str(error), "chat_template_kwargs", "invalid_value") from error
+
+    def _system(self, prompt: Prompt, chat: bool | None) -> str:
+        """Returns the operator's system prompt; "" for a prompt without a chat template or with its own."""
+        if chat is False or not (isinstance(prompt, str) or isinstance(prompt[0], Message)):
+            return ""
+        own = any(isinstance(turn, Message) and turn.role == "system" for turn in prompt)
+        return "" if own else self.settings.system
+
+    def _check_limits(self, tokens: int, least: int, length_key: str, n: int) -> None:
+        if tokens < least:
+            raise ApiError(
+                422, f"{length_key} is {tokens}, but must be at least {least}.", length_key, "invalid_value"
+            )
+        if tokens > self._options.tokens:
+            raise ApiError(
+                422,
+                f"{tokens} new tokens were asked for, but this server gives at most {self._options.tokens}.",
+                length_key,
+                "too_many_tokens",
+            )
+        if not 1 <= n <= self._options.rows:
+            raise ApiError(422, f"n is {n}, but must be from 1 to {self._options.rows}.", "n")
+
+    def _check_rows(self, decoder: Decoder, request: Request) -> None:
         try:
             rows = decoder.rows(resolve_params(request, decoder, {}).values) * request.samples
         except RequestError as error:
@@ -182,65 +231,33 @@ class Asked:
             raise ApiError(
                 422, f"{rows} rows were asked for, but this server decodes at most {self._options.rows}.", "n"
             )
-        return request
-
-    def _seed(self, asked: int | None, prompt: str | Sequence[int] | Sequence[Message]) -> int | None:
-        """The client's seed as it is, or the server's, from which a conversation's turns derive theirs."""
-        if asked is not None or self.settings.seed is None:
-            return asked
-        turns = prompt if isinstance(prompt, str) else [each for each in prompt if isinstance(each, Message)]
-        return seeds.of_prompt(self.settings.seed, turns)
-
-    def template(self, wanted: Mapping[str, object]) -> dict[str, object]:
-        """The chat template's variables: the client's over those that the server was started with.
-
-        Raises:
-            ApiError: one cannot be used.
-        """
-        try:
-            return check_all({**self.settings.template, **wanted})
-        except ValueError as error:
-            raise ApiError(422, str(error), "chat_template_kwargs", "invalid_value") from error
-
-    def _system(self, prompt: str | Sequence[int] | Sequence[Message], chat: bool | None) -> str:
-        """The operator's system prompt, where the client's prompt has a place for it and none of its own."""
-        if chat is False or not (isinstance(prompt, str) or isinstance(prompt[0], Message)):
-            return ""
-        own = any(isinstance(turn, Message) and turn.role == "system" for turn in prompt)
-        return "" if own else self.settings.system
-
-    def _check_limits(self, tokens: int, least: int, field: str, n: int) -> None:
-        if tokens < least:
-            raise ApiError(422, f"{field} is {tokens}, but must be at least {least}.", field, "invalid_value")
-        if tokens > self._options.tokens:
-            raise ApiError(
-                422,
-                f"{tokens} new tokens were asked for, but this server gives at most {self._options.tokens}.",
-                field,
-                "too_many_tokens",
-            )
-        if not 1 <= n <= self._options.rows:
-            raise ApiError(422, f"n is {n}, but must be from 1 to {self._options.rows}.", "n")
-
-    @staticmethod
-    def _widen(values: dict[str, Value], n: int, sources: dict[str, str]) -> None:
-        """Makes a search wide enough for `n` answers.
-
-        Raises:
-            ApiError: the client asked for fewer beams than answers.
-        """
-        given = values.get("num_beams")
-        if given is None or sources.get("num_beams") != "request":
-            if n > 1:
-                values["num_beams"], sources["num_beams"] = n, "request"
-        elif isinstance(given, int | float) and given < n:
-            raise ApiError(422, f"n is {n}, but {NUM_BEAMS.name} is {given}: a beam gives one answer.", "n")
 
 
-def _prompt(
-    prompt: str | Sequence[int] | Sequence[Message],
-) -> tuple[str | tuple[Message, ...], tuple[int, ...]]:
-    """A prompt as the engine's two fields, text or turns, and ids.
+def _refuse_for_search(decoder: Decoder, stop: Sequence[str] | None, logprobs: bool) -> None:
+    if stop:
+        raise ApiError(422, f"Stop strings do not end {decoder.title}: leave them out.", "stop")
+    if logprobs:
+        raise ApiError(
+            422, "A search's answers come without logprobs: leave them out.", "logprobs", "unsupported"
+        )
+
+
+def _widen_search(values: dict[str, Value], sources: dict[str, str], n: int) -> None:
+    """Sets the number of beams to `n` unless the client has set it.
+
+    Raises:
+        ApiError: the client's number of beams is below `n`.
+    """
+    beams = values.get("num_beams")
+    if beams is None or sources.get("num_beams") != "request":
+        if n > 1:
+            values["num_beams"], sources["num_beams"] = n, "request"
+    elif isinstance(beams, int | float) and beams < n:
+        raise ApiError(422, f"n is {n}, but {NUM_BEAMS.name} is {beams}: a beam gives one answer.", "n")
+
+
+def _split_prompt(prompt: Prompt) -> tuple[str | tuple[Message, ...], tuple[int, ...]]:
+    """Returns a prompt as the engine's two fields: text or turns, and ids.
 
     Raises:
         ApiError: it is empty.

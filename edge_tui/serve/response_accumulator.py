@@ -1,4 +1,4 @@
-"""What a generation has said, gathered from the engine's events. Knows no HTTP."""
+"""Accumulates a generation's answers from the engine's events. Knows no HTTP."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Alternatives = tuple[tuple[int, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token as clients are told about it; log-probabilities in nats, under the model itself.
+    """Holds one token as responses show it; log-probabilities in nats, under the model itself.
 
     Attributes:
         row: The sample it belongs to.
         id: Its id.
-        text: The characters that it made certain.
+        text: The characters that it completed.
         logp: Its log-probability; None for the first token of a prompt, which nothing predicts.
         top: The most likely tokens in its place.
     """
@@ -33,20 +33,20 @@ class Token:
 
 
 @dataclass(slots=True)
-class Text:
-    """One of a generation's answers.
+class Choice:
+    """Holds one of a generation's answers.
 
     Attributes:
         parts: Its text so far, in pieces.
-        tokens: Its tokens, if they are kept.
-        count: How many tokens it has.
-        reason: Why it ended.
+        tokens: Its tokens, if the accumulator keeps them.
+        token_count: Number of its tokens.
+        reason: The finish reason.
         score: Of a search's answer.
     """
 
     parts: list[str] = field(default_factory=list)
     tokens: list[Token] = field(default_factory=list)
-    count: int = 0
+    token_count: int = 0
     reason: FinishReason = "cancelled"
     score: float | None = None
 
@@ -55,32 +55,32 @@ class Text:
         return "".join(self.parts)
 
 
-class Answer:
-    """Folds a generation's events.
+class ResponseAccumulator:
+    """Collects texts, tokens, counts and notices of one generation from its events.
 
     Args:
-        n: How many answers were asked for; a search may have found more.
-        keep: Whether to keep tokens; text alone is kept always.
-        top: How many alternatives of each token to read.
+        n: Number of answers; a search may find more.
+        keep_tokens: Keeps tokens beside the text.
+        top: Number of alternatives to read for each token.
     """
 
-    def __init__(self, n: int = 1, keep: bool = False, top: int = 0) -> None:
+    def __init__(self, n: int = 1, keep_tokens: bool = False, top: int = 0) -> None:
         self.started: events.Started | None = None
         self.finished: events.Finished | None = None
         self.prompt: events.PromptRead | None = None
         self.failed: events.Failed | None = None
         self.notices: list[str] = []
-        self.texts: list[Text] = []
+        self.choices: list[Choice] = []
         self._n = n
-        self._keep = keep
+        self._keep_tokens = keep_tokens
         self._top = top
-        self._searches = False
-        self._ends: frozenset[int] = frozenset()
+        self._is_search = False
+        self._end_ids: frozenset[int] = frozenset()
 
     @property
     def streams(self) -> bool:
-        """Whether what comes is certain at once; the hypotheses of a search are not."""
-        return not self._searches
+        """False for a search, whose hypotheses may still lose: its answers come with the end."""
+        return not self._is_search
 
     @property
     def prompt_tokens(self) -> int:
@@ -89,60 +89,62 @@ class Answer:
     @property
     def new_tokens(self) -> int:
         """Tokens of all answers together."""
-        return sum(text.count for text in self.texts)
+        return sum(choice.token_count for choice in self.choices)
 
-    def feed(self, event: events.Event) -> Iterator[Token]:
-        """Takes an event; yields the tokens that are certain with it."""
+    def add(self, event: events.Event) -> list[Token]:
+        """Takes an event; returns the tokens that it adds to the answers."""
         match event:
             case events.Started():
                 self.started = event
                 self.notices += event.notices
-                self._ends = frozenset(event.end_ids)
-                self._searches = decoders.find(event.strategy).kind == "search"
-                self.texts = [Text() for _ in range(1 if self._searches else event.rows)]
+                self._end_ids = frozenset(event.end_ids)
+                self._is_search = decoders.find(event.strategy).kind == "search"
+                self.choices = [Choice() for _ in range(1 if self._is_search else event.rows)]
             case events.Noticed():
                 self.notices.append(event.message)
             case events.PromptRead():
                 self.prompt = event
             case TokenBatch():
-                if not self._searches:
-                    yield from self._take(event)
+                return [] if self._is_search else self._add_tokens(event)
             case events.Finished():
-                yield from self._finish(event)
+                return self._finish(event)
             case events.Failed():
                 self.failed = event
-            case _:
-                pass
+        return []
 
-    def _take(self, batch: TokenBatch) -> Iterator[Token]:
+    def _add_tokens(self, batch: TokenBatch) -> list[Token]:
+        added = []
         for token in tokens_of(batch, self._top):
-            text = self.texts[token.row]
-            text.count += 1
-            if token.id in self._ends:
+            choice = self.choices[token.row]
+            choice.token_count += 1
+            if token.id in self._end_ids:
                 continue  # no part of the answer
-            text.parts.append(token.text)
-            if self._keep:
-                text.tokens.append(token)
-            yield token
+            choice.parts.append(token.text)
+            if self._keep_tokens:
+                choice.tokens.append(token)
+            added.append(token)
+        return added
 
-    def _finish(self, event: events.Finished) -> Iterator[Token]:
+    def _finish(self, event: events.Finished) -> list[Token]:
         self.finished = event
         if event.ranked:
-            self.texts = [
-                Text([choice.text], count=len(choice.tokens), reason=event.reason, score=choice.score)
-                for choice in event.ranked[: self._n]
+            self.choices = [
+                Choice([best.text], token_count=len(best.tokens), reason=event.reason, score=best.score)
+                for best in event.ranked[: self._n]
             ]
-            return
-        for row, text in enumerate(self.texts):
-            text.reason = event.reasons[row] if row < len(event.reasons) else event.reason
+            return []
+        tails = []
+        for row, choice in enumerate(self.choices):
+            choice.reason = event.reasons[row] if row < len(event.reasons) else event.reason
             if tail := event.tails[row] if row < len(event.tails) else "":
-                text.parts.append(tail)
+                choice.parts.append(tail)
                 # Belongs to the last token, which has left already: an unfinished character on its own.
-                yield Token(row, -1, tail, None, ())
+                tails.append(Token(row, -1, tail, None, ()))
+        return tails
 
 
 def tokens_of(batch: TokenBatch, top: int) -> Iterator[Token]:
-    """A batch's tokens one by one, with so many alternatives each."""
+    """Yields a batch's tokens, with so many alternatives each."""
     ids = batch.top_ids[:, :top].tolist() if top else [[]] * len(batch)
     logps = batch.top_logp[:, :top].tolist() if top else ids
     columns = (batch.row.tolist(), batch.id.tolist(), batch.text, batch.raw_logp.tolist(), ids, logps)
@@ -151,7 +153,7 @@ def tokens_of(batch: TokenBatch, top: int) -> Iterator[Token]:
 
 
 def tokens_of_prompt(prompt: events.PromptRead, top: int) -> Iterator[Token]:
-    """A prompt's tokens one by one; nothing predicts the first."""
+    """Yields a prompt's tokens; nothing predicts the first."""
     ids, logps = prompt.top_ids[:, :top].tolist(), prompt.top_logp[:, :top].tolist()
     columns = (prompt.ids, prompt.text, prompt.logp.tolist(), ids, logps)
     for index, (token, text, logp, others, values) in enumerate(zip(*columns, strict=True)):
@@ -159,5 +161,5 @@ def tokens_of_prompt(prompt: events.PromptRead, top: int) -> Iterator[Token]:
 
 
 def _pairs(ids: list[int], logps: list[float]) -> Alternatives:
-    """Two columns as pairs; unused slots (id −1) are left out."""
+    """Pairs ids with log-probabilities, without unused slots (id −1)."""
     return tuple((token, logp) for token, logp in zip(ids, logps, strict=True) if token >= 0)

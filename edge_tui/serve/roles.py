@@ -1,4 +1,4 @@
-"""Assigns models to roles, and tells which of them are in memory."""
+"""Assigns models to roles and reports which of them are in memory."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ if TYPE_CHECKING:
     from edge_tui.engine.port import ModelSpec
 
 _FOLLOWERS = {"model": "expert", "amateur": "draft"}
-"""Roles that go with another one's model as long as it is theirs, too."""
+"""Role → the role that changes its model along with it, while both have the same one."""
 
 
-class Resident(Engine, Protocol):
-    """An engine that tells what is in its memory."""
+class ServedEngine(Engine, Protocol):
+    """Extends the engine's port by a list of the models in memory."""
 
     def loaded(self) -> Mapping[ModelSpec, Loaded]:
-        """The models in memory; each has the role that it was loaded for."""
+        """Returns the models in memory; each has the role that it was loaded for."""
 
 
 class Roles:
-    """The model of each role.
+    """Tracks the model of each role: its spec, and whether it is loaded, loading or has failed to load.
 
     Weights are shared: roles with equal specs are in memory together, and leave it together.
 
     Args:
-        engine: Has the models.
+        engine: Loads the models.
         specs: Model by role.
 
     Attributes:
         specs: Model by role, as last assigned.
         loading: Role → name of what is being loaded.
-        missing: Role → reason, of those that are needed and failed to load.
-        failed: Role → reason, of the last load that was asked for.
+        required_errors: Role → sentence, of those that are required and failed to load.
+        load_errors: Role → sentence, of the last load of each role.
     """
 
-    def __init__(self, engine: Resident, specs: Mapping[str, ModelSpec]) -> None:
+    def __init__(self, engine: ServedEngine, specs: Mapping[str, ModelSpec]) -> None:
         self.specs = dict(specs)
         self.loading: dict[str, str] = {}
-        self.missing: dict[str, str] = {}
-        self.failed: dict[str, str] = {}
+        self.required_errors: dict[str, str] = {}
+        self.load_errors: dict[str, str] = {}
         self._engine = engine
-        self._needed = {"model"}
+        self._required = {"model"}
         self._starting: set[str] = set()
 
     @property
     def loaded(self) -> dict[str, Loaded]:
-        """The models in memory by each role that they play."""
+        """The models in memory, by role."""
         found = self._engine.loaded()
         return {role: replace(found[spec], role=role) for role, spec in self.specs.items() if spec in found}
 
@@ -64,26 +64,26 @@ class Roles:
 
     @property
     def names(self) -> set[str]:
-        """What the main model may be called: its name, and how it was asked for."""
+        """Names that requests may give the main model: its own, and that of its spec."""
         return {self.name, self.specs["model"].name}
 
     @property
     def ready(self) -> bool:
-        """Whether the main model is in memory, and nothing that is needed is on its way or failed."""
-        return not (self.missing or self._starting) and "model" in self.loaded
+        """True while the main model is in memory and no required one is loading or has failed."""
+        return not (self.required_errors or self._starting) and "model" in self.loaded
 
     def start(self, roles: Iterable[str]) -> None:
-        """Loads what requests need that say nothing."""
+        """Loads the models that the server's own strategy requires."""
         self._starting = set(roles)
-        self._needed |= self._starting
+        self._required |= self._starting
         for role in roles:
             self._engine.load(role)
 
-    def choose(self, role: str, spec: ModelSpec) -> dict[str, ModelSpec]:
-        """Assigns a model and loads it; a role that follows this one gets it, too.
+    def assign_and_load(self, role: str, spec: ModelSpec) -> dict[str, ModelSpec]:
+        """Assigns a model and loads it; a role that follows this one gets it too.
 
         Returns:
-            The roles that have changed, with what they had before.
+            The roles that have changed, with their specs from before.
         """
         changed = [role]
         follower = _FOLLOWERS.get(role, "")
@@ -95,32 +95,32 @@ class Roles:
         return before
 
     def assign(self, specs: Mapping[str, ModelSpec]) -> None:
-        """Assigns models, to be loaded when they are needed; what was wrong with those before is over."""
+        """Assigns models, which load on first use, and clears the errors of those before."""
         for role, spec in specs.items():
             self.specs[role] = spec
             self._starting.discard(role)
-            self.missing.pop(role, None)
-            self.failed.pop(role, None)
+            self.required_errors.pop(role, None)
+            self.load_errors.pop(role, None)
             self._engine.assign(role, spec)
 
-    def take(self, event: Event) -> bool:
-        """Notes an event about models; False for any other."""
+    def apply(self, event: Event) -> bool:
+        """Updates the state from an event about models; returns False for any other event."""
         match event:
             case events.Loading():
                 self.loading[event.role] = event.name
             case events.Loaded():
                 self.loading.pop(event.role, None)
-                self.missing.pop(event.role, None)
+                self.required_errors.pop(event.role, None)
                 self._starting.discard(event.role)
             case events.Unloaded():
                 pass
             case events.Failed(run=None):
                 self.loading.clear()
                 if event.role:
-                    self.failed[event.role] = event.message
+                    self.load_errors[event.role] = event.message
                     self._starting.discard(event.role)
-                if event.role in self._needed:
-                    self.missing[event.role] = event.message
+                if event.role in self._required:
+                    self.required_errors[event.role] = event.message
             case _:
                 return False
         return True

@@ -1,7 +1,6 @@
-"""What requests may hold. Unknown fields are refused: an answer must not look as if they had been used.
+"""Defines the bodies of requests. Unknown fields are refused, because ignoring them would look like use.
 
-Limits that depend on how the server was started are checked in `edge_tui.serve.request_builder`; those here
-only keep a request from being absurd.
+`edge_tui.serve.request_builder` checks the limits that depend on the server's options.
 """
 
 from __future__ import annotations
@@ -14,21 +13,21 @@ from pydantic_core import PydanticCustomError
 from edge_tui import decoders
 from edge_tui.decoders.core.declaration import OPENAI_PARAMS
 from edge_tui.engine.port import Message, Mode
+from edge_tui.engine.token_fields import TOP
 from edge_tui.serve.fields import (
-    TOP,
-    Closed,
     ControlTokens,
+    FiniteFloat,
     Hint,
-    Number,
+    NonNegativeInt,
     Parameters,
     Seed,
     Stop,
-    Template,
+    StrictModel,
+    TemplateVariables,
     Texts,
-    Token,
-    Tokens,
+    TokenId,
+    TokenIds,
     Unsupported,
-    Whole,
 )
 
 if TYPE_CHECKING:
@@ -37,15 +36,15 @@ if TYPE_CHECKING:
 _Tools = Annotated[Any, Unsupported("no tools are called here; leave it out")]
 
 
-class TextPart(Closed):
-    """A piece of a turn; other kinds than text are not understood."""
+class TextPart(StrictModel):
+    """A piece of a turn; only text is supported."""
 
     type: Literal["text"]
     text: str
     prompt_cache_breakpoint: Hint = None
 
 
-class Turn(Closed):
+class Turn(StrictModel):
     """One turn of a conversation. Answers of OpenAI's kind may be sent back as they came."""
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -68,7 +67,7 @@ class Turn(Closed):
         return self
 
     def message(self) -> Message:
-        """As the engine knows it."""
+        """Returns the turn as the engine takes it."""
         content = self.content or ""
         text = content if isinstance(content, str) else "".join(part.text for part in content)
         return Message("system" if self.role == "developer" else self.role, text)
@@ -77,40 +76,40 @@ class Turn(Closed):
 Turns = Annotated[list[Turn], Field(fail_fast=True)]
 
 
-class Infer(Closed):
+class Infer(StrictModel):
     """A generation. `prompt` alone is enough."""
 
-    prompt: str | Tokens | Turns = Field(description="Text, token ids, or turns of a conversation.")
-    max_length: Whole | None = Field(None, description="Most new tokens; 100 without.")
+    prompt: str | TokenIds | Turns = Field(description="Text, token ids, or turns of a conversation.")
+    max_length: NonNegativeInt | None = Field(None, description="Most new tokens; 100 without.")
     strategy: str | None = Field(None, description="How tokens are chosen; the server's own choice without.")
     params: Parameters = Field(default_factory=dict, description="The strategy's parameters.")
     mode: Mode | None = Field(None, description="exploratory and focused set the temperature.")
     seed: Seed | None = None
     stop: Stop | None = Field(None, description="Texts that end the answer; not part of it.")
-    n: Whole = Field(1, description="Answers, decoded as one batch.")
+    n: NonNegativeInt = Field(1, description="Answers, decoded as one batch.")
     chat: bool | None = Field(
         None,
         description="Use the model's chat template; null: if it has one and the prompt is not token ids.",
     )
     system: str | None = Field(None, description="System prompt for the chat template.")
-    chat_template_kwargs: Template
+    chat_template_kwargs: TemplateVariables
     control_tokens: ControlTokens = None
-    prefix: list[Token] = Field(
+    prefix: list[TokenId] = Field(
         default_factory=list, fail_fast=True, description="Ids the answer is to begin with."
     )
-    details: bool = Field(False, description="Tell more than the output: seed, counts, speed, reasons.")
+    details: bool = Field(False, description="Add seed, counts, speed and finish reasons.")
 
 
 class InferStream(Infer):
-    """A generation whose tokens are told as they come."""
+    """A generation whose tokens are sent as they come."""
 
-    alternatives: int = Field(5, ge=0, le=TOP, description="Alternatives told with each token.")
+    alternatives: int = Field(5, ge=0, le=TOP, description="Alternatives sent with each token.")
     format: Literal["tokens", "columns"] = Field(
         "tokens", description="One event a token, or all that is known in columns, many tokens an event."
     )
 
 
-class StreamOptions(Closed):
+class StreamOptions(StrictModel):
     """OpenAI's options of a stream."""
 
     include_usage: bool = False
@@ -118,17 +117,17 @@ class StreamOptions(Closed):
     continuous_usage_stats: Hint = None
 
 
-class OpenAi(Closed):
-    """The fields that both of OpenAI's requests share, ours beside them."""
+class OpenAiRequest(StrictModel):
+    """The fields that both of OpenAI's requests share, and `strategy`, `params` and `control_tokens`."""
 
     model: str | None = None
-    temperature: Number | None = None
-    top_p: Number | None = None
-    presence_penalty: Number | None = None
-    frequency_penalty: Number | None = None
+    temperature: FiniteFloat | None = None
+    top_p: FiniteFloat | None = None
+    presence_penalty: FiniteFloat | None = None
+    frequency_penalty: FiniteFloat | None = None
     seed: Seed | None = None
     stop: Stop | None = None
-    n: Whole = 1
+    n: NonNegativeInt = 1
     stream: bool = False
     stream_options: StreamOptions | None = None
     logit_bias: Annotated[Any, Unsupported("single tokens cannot be favoured here; leave it out")] = None
@@ -144,31 +143,31 @@ class OpenAi(Closed):
     strategy: str | None = Field(None, description="How tokens are chosen.")
     params: Parameters = Field(default_factory=dict, description="The strategy's parameters.")
 
-    def standard(self) -> dict[str, float | None]:
-        """OpenAI's sampling numbers."""
+    def openai_params(self) -> dict[str, float | None]:
+        """Returns OpenAI's sampling parameters."""
         return {name: getattr(self, name) for name in OPENAI_PARAMS}
 
 
-class Completion(OpenAi):
+class Completion(OpenAiRequest):
     """OpenAI's request for completions."""
 
-    prompt: str | Tokens | Texts | Annotated[list[Tokens], Field(fail_fast=True)]
-    max_tokens: Whole | None = Field(None, description="Most new tokens; 16 without.")
+    prompt: str | TokenIds | Texts | Annotated[list[TokenIds], Field(fail_fast=True)]
+    max_tokens: NonNegativeInt | None = Field(None, description="Most new tokens; 16 without.")
     echo: bool = False
-    logprobs: Annotated[Whole, Field(le=TOP)] | None = None
-    best_of: Whole | None = None
+    logprobs: Annotated[NonNegativeInt, Field(le=TOP)] | None = None
+    best_of: NonNegativeInt | None = None
     suffix: Annotated[Any, Unsupported("texts are continued at their end alone; leave it out")] = None
 
 
-class Chat(OpenAi):
+class Chat(OpenAiRequest):
     """OpenAI's request for a turn of a conversation."""
 
     messages: list[Turn] = Field(min_length=1, fail_fast=True)
-    chat_template_kwargs: Template
-    max_tokens: Whole | None = None
-    max_completion_tokens: Whole | None = None
+    chat_template_kwargs: TemplateVariables
+    max_tokens: NonNegativeInt | None = None
+    max_completion_tokens: NonNegativeInt | None = None
     logprobs: bool = False
-    top_logprobs: Annotated[Whole, Field(le=TOP)] | None = None
+    top_logprobs: Annotated[NonNegativeInt, Field(le=TOP)] | None = None
     response_format: Annotated[
         Any,
         Unsupported(
@@ -194,7 +193,7 @@ class Chat(OpenAi):
     verbosity: Hint = None
 
 
-class SetParameter(Closed):
+class SetParameter(StrictModel):
     """A live parameter of a generation in progress."""
 
     name: str
@@ -204,22 +203,22 @@ class SetParameter(Closed):
 Role = Literal["model", "expert", "amateur", "draft"]
 
 
-class Load(Closed):
-    """Which model is to play which role."""
+class Load(StrictModel):
+    """Names the model for a role."""
 
     role: Role = "model"
     name: str | None = Field(None, description="A name of the list of models; null loads what is assigned.")
     precision: Literal["auto", "float32", "bfloat16", "float16", "int8", "4bit"] | None = None
 
 
-class Unload(Closed):
-    """Which role's model is to leave memory."""
+class Unload(StrictModel):
+    """Names the role whose model is unloaded."""
 
     role: Role = "model"
 
 
 def describe(openapi: dict[str, Any]) -> dict[str, Any]:
-    """Completes an OpenAPI document with the strategies that are there and the ranges of their parameters."""
+    """Adds the strategies and the ranges of their parameters to an OpenAPI document."""
     schemas = openapi["components"]["schemas"]
     strategies = decoders.strategies()
     references = []
@@ -234,14 +233,14 @@ def describe(openapi: dict[str, Any]) -> dict[str, Any]:
         }
         references.append({"$ref": f"#/components/schemas/{name}"})
     names = [decoder.name for decoder in strategies]
-    told = "; ".join(f"{decoder.name}: {decoder.summary.rstrip('.')}" for decoder in strategies)
+    summaries = "; ".join(f"{decoder.name}: {decoder.summary.rstrip('.')}" for decoder in strategies)
     for schema in schemas.values():
         fields = schema.get("properties", {})
         if {"strategy", "params"} <= fields.keys():
             fields["strategy"] = {
                 "anyOf": [{"type": "string", "enum": names}, {"type": "null"}],
                 "title": "Strategy",
-                "description": f"How tokens are chosen ({told}).",
+                "description": f"How tokens are chosen ({summaries}).",
             }
             fields["params"] = {
                 "title": "Params",
@@ -252,7 +251,7 @@ def describe(openapi: dict[str, Any]) -> dict[str, Any]:
 
 
 def _schema(param: Param) -> dict[str, Any]:
-    """A parameter's range as JSON schema."""
+    """Returns a parameter's range as JSON schema."""
     schema: dict[str, Any] = {"title": param.title, "description": param.help}
     if param.choices:
         return {

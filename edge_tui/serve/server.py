@@ -1,4 +1,4 @@
-"""`edge-tui serve`: binds, says where it listens, serves until a signal, and leaves in order."""
+"""Runs `edge-tui serve`: serves until a signal, drains the queue and closes the engine."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from edge_tui.serve.app import Server
-from edge_tui.serve.header_limits import Bounded
+from edge_tui.serve.app import ServerApp
+from edge_tui.serve.header_limits import LimitedProtocol
 from edge_tui.serve.loop_notifier import LoopNotifier
 from edge_tui.util.sanitise import sanitise
 
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from edge_tui.serve.options import Options
 
 GRACE_SECONDS = 3.0
-"""What aborted answers get to reach their clients."""
+"""Time for cancelled answers to reach their clients."""
 CONNECTIONS = 1000
-"""Connections besides those that wait; more are turned away before they cost anything."""
+"""Most connections besides those that wait in the queue; more get a 503."""
 CLOSE_SECONDS = 3.0
-"""How long the engine's thread is waited for."""
+"""Longest wait for the engine's thread."""
 
 
 def serve(settings: Settings, notices: Sequence[Notice], options: Options, listener: socket.socket) -> int:
     """Serves until SIGTERM or ctrl-c.
 
-    Work in flight then has `options.drain` seconds to finish; what is left is cut short. A second signal cuts
-    it short at once.
+    Requests in flight then have `options.drain` seconds to finish; after that, or at a second signal, they
+    are cancelled.
 
     Returns:
         The exit status: 143 after SIGTERM, 130 after ctrl-c, 1 if the model cannot be loaded.
@@ -46,39 +46,39 @@ def serve(settings: Settings, notices: Sequence[Notice], options: Options, liste
     from edge_tui.engine.local import LocalEngine
 
     for notice in notices:
-        _say(str(notice))
-    bell = LoopNotifier()
-    engine = LocalEngine(settings.specs(), wake=bell.ring)
-    app = Server(engine, bell, settings, options)
+        _print(str(notice))
+    notifier = LoopNotifier()
+    engine = LocalEngine(settings.specs(), wake=notifier.notify)
+    app = ServerApp(engine, notifier, settings, options)
     address = listener.getsockname()
     host = f"[{address[0]}]" if listener.family == socket.AF_INET6 else address[0]
-    loop = Loop(app, options, f"edge-tui serves {settings.models.name} at http://{host}:{address[1]}")
+    server = HttpServer(app, options, f"edge-tui serves {settings.models.name} at http://{host}:{address[1]}")
     try:
-        loop.run(sockets=[listener])
+        server.run(sockets=[listener])
     finally:
         listener.close()
         if not engine.close(CLOSE_SECONDS):
-            # Its thread is inside torch still, which does not bear being taken down around it.
+            # Its thread is inside torch, and interpreter shutdown would crash it.
             logging.shutdown()
             sys.stderr.flush()
-            os._exit(loop.status or 1)
-    return loop.status
+            os._exit(server.status or 1)
+    return server.status
 
 
-class Loop(uvicorn.Server):
-    """uvicorn, ended by our rules.
+class HttpServer(uvicorn.Server):
+    """Runs uvicorn, and on a signal drains the queue before it exits.
 
     Args:
         app: The application.
         options: Limits.
-        greeting: Said once signals are heeded.
+        greeting: Printed once signal handlers are installed.
     """
 
-    def __init__(self, app: Server, options: Options, greeting: str = "") -> None:
+    def __init__(self, app: ServerApp, options: Options, greeting: str = "") -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http=Bounded,
+                http=LimitedProtocol,
                 ws="none",
                 log_config=None,
                 access_log=False,
@@ -94,66 +94,66 @@ class Loop(uvicorn.Server):
         self._app = app
         self._options = options
         self._greeting = greeting
-        self._leaving: asyncio.Task[None] | None = None
+        self._drain_task: asyncio.Task[None] | None = None
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals end the server in order; uvicorn would raise them anew once it has stopped."""
+        """Replaces uvicorn's handlers, which would raise the signal again after the shutdown."""
         loop = asyncio.get_running_loop()
         watch = loop.create_task(self._watch_model())
-        # Only the main thread hears signals.
-        heard = (signal.SIGTERM, signal.SIGINT) if _in_main_thread() else ()
-        for number in heard:
-            loop.add_signal_handler(number, self.leave, number)
+        # Only the main thread can handle signals.
+        numbers = (signal.SIGTERM, signal.SIGINT) if _in_main_thread() else ()
+        for number in numbers:
+            loop.add_signal_handler(number, self.handle_signal, number)
         if self._greeting:
-            _say(self._greeting)
+            _print(self._greeting)
         try:
             yield
         finally:
             watch.cancel()
-            for number in heard:
+            for number in numbers:
                 loop.remove_signal_handler(number)
 
-    def leave(self, number: int) -> None:
-        """A signal came: finishes what there is; a second one cuts it short."""
+    def handle_signal(self, number: int) -> None:
+        """Starts to drain the queue; a second signal cancels what is left."""
         self.status = 128 + number
-        if self._leaving is None:
-            self._leaving = asyncio.get_running_loop().create_task(self._drain())
+        if self._drain_task is None:
+            self._drain_task = asyncio.get_running_loop().create_task(self._drain())
         else:
             self._app.dispatcher.abort()
 
     async def _drain(self) -> None:
-        """Takes nothing new, finishes what there is, cuts short what takes too long."""
+        """Refuses new requests, waits for those in flight, and cancels those that take too long."""
         dispatcher = self._app.dispatcher
         dispatcher.closing = True
         try:
             async with asyncio.timeout(self._options.drain):
-                await dispatcher.drained()
+                await dispatcher.wait_until_idle()
         except TimeoutError:
             dispatcher.abort()
             with suppress(TimeoutError):
                 async with asyncio.timeout(GRACE_SECONDS):
-                    await dispatcher.drained()
+                    await dispatcher.wait_until_idle()
         self.should_exit = True
 
     async def _watch_model(self) -> None:
-        """A server whose model cannot be loaded is of no use, unless somebody may load another one."""
+        """Prints "ready" once the model is loaded; exits if it cannot be and clients cannot change it."""
         dispatcher = self._app.dispatcher
         while not dispatcher.ready:
             if dispatcher.problem and not self._options.manage:
-                _say(f"edge-tui: {dispatcher.problem}")
+                _print(f"edge-tui: {dispatcher.problem}")
                 self.status = 1
                 self.should_exit = True
                 return
             await asyncio.sleep(0.05)
         for line in dispatcher.roles.loaded["model"].notices:
-            _say(line)
-        _say("ready")
+            _print(line)
+        _print("ready")
 
 
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(sanitise(line, keep_newlines=False), file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
-"""A short way to an endpoint for what is well asked. Plain ASGI.
+"""Calls an endpoint past FastAPI's routing if the request's body is valid. Plain ASGI middleware.
 
-FastAPI matches, resolves and wraps each request, which takes about as long as all that `/infer` does of it. A
-body of the right shape needs none of that. Whatever else comes takes the long way and is answered there.
+FastAPI matches, resolves and wraps each request, which takes about as long as `/infer` itself. Every other
+request passes through FastAPI, and is answered or refused there.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 
 class Shortcut:
-    """Wraps an application.
+    """Validates bodies of known paths and calls their endpoints directly.
 
     Args:
-        app: Where the long way leads.
-        endpoints: What there is a short way to: by path, what a body has to be and what answers it.
+        app: FastAPI, for every other request.
+        endpoints: By path, the model of the body and the endpoint.
     """
 
     def __init__(self, app: ASGIApp, endpoints: Mapping[str, tuple[type[BaseModel], Endpoint]]) -> None:
@@ -49,14 +49,14 @@ class Shortcut:
         try:
             body = shape.model_validate(json.loads(raw))
         except (ValueError, RecursionError):
-            await self._app(scope, _anew(raw, receive), send)
+            await self._app(scope, _replay(raw, receive), send)
             return
         response = await endpoint(body, request)
         await response(scope, receive, send)
 
 
 def endpoints(*routers: APIRouter) -> dict[str, tuple[type[BaseModel], Endpoint]]:
-    """The endpoints that take nothing but a body and the request, and give a response that is ready.
+    """Finds the endpoints that take only a body and the request, and return a response.
 
     Errors that they raise must be `ApiError`s.
     """
@@ -76,8 +76,8 @@ def _is_json(scope: Scope) -> bool:
     return next(kinds, b"") == b"application/json"
 
 
-def _anew(raw: bytes, receive: Receive) -> Receive:
-    """`receive` for whoever wants to read a body that has been read."""
+def _replay(raw: bytes, receive: Receive) -> Receive:
+    """Returns a `receive` that repeats a body that has been read."""
     body: list[Message] = [{"type": "http.request", "body": raw, "more_body": False}]
 
     async def read() -> Message:

@@ -1,4 +1,4 @@
-"""Answers that a client may walk away from: the moment it is gone, its generation stops."""
+"""Writes JSON and server-sent events, and cancels the work for a client that disconnects."""
 
 from __future__ import annotations
 
@@ -11,109 +11,98 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi.responses import Response, StreamingResponse
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from edge_tui.serve.errors import ApiError
 
+if TYPE_CHECKING:
     from fastapi import Request
     from starlette.types import Message, Receive, Scope, Send
 
-    from edge_tui.serve.dispatcher import Place
+    from edge_tui.serve.dispatcher import QueueSlot
 
 T = TypeVar("T")
 READ_SECONDS = 60.0
-"""How long a client may leave what was sent to it unread."""
+"""Longest time that a client may leave a part of its response unread."""
 
 
-class Gone(Exception):
-    """Nobody is there to read the answer."""
-
-
-async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Does work for a client as long as it is connected.
+async def run_while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Awaits work for a client, and cancels it if the client disconnects.
 
     Raises:
-        Gone: it hung up; the work was cancelled.
+        ApiError: 499, which nobody reads.
     """
     working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_left(request))
+    disconnect = asyncio.ensure_future(_wait_for_disconnect(request))
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({working, disconnect}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise Gone
+            raise ApiError(499, "The client has disconnected.")
         return working.result()
     finally:
-        for task in (working, leaving):
+        for task in (working, disconnect):
             task.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        await asyncio.gather(working, disconnect, return_exceptions=True)
 
 
-async def _left(request: Request) -> None:
+async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
-def gone() -> Response:
-    """What is answered to nobody."""
-    return Response(status_code=499)
-
-
-def message(data: Any, event: str = "") -> str:
-    """One server-sent event with a JSON object."""
-    head = f"event: {event}\n" if event else ""
+def format_event(data: Any, name: str = "") -> str:
+    """Formats one server-sent event with a JSON object."""
+    head = f"event: {name}\n" if name else ""
     return f"{head}data: {dumps(data)}\n\n"
 
 
 def dumps(data: Any) -> str:
-    """JSON on one line. It knows no infinity and no NaN: such numbers are null."""
+    """Writes JSON on one line. Infinity and NaN, which JSON lacks, become null."""
     try:
         return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except ValueError:
-        return json.dumps(finite(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return json.dumps(_finite(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
-def finite(value: Any) -> Any:
-    """The same with null in place of every number that is none."""
+def _finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not isfinite(value) else value
 
 
-class Events(StreamingResponse):
-    """Server-sent events of one generation; proxies are told to pass each on at once.
+class EventStream(StreamingResponse):
+    """Sends the server-sent events of one request and then releases its slot.
 
     Args:
-        chunks: The events, as `message` writes them.
-        place: ParamPatch back when the response ends, however it does.
-        headers: Of the response.
+        chunks: The events, as `format_event` writes them.
+        slot: Released when the response ends, however it does.
     """
 
-    def __init__(self, chunks: AsyncIterator[str], place: Place, headers: Mapping[str, str]) -> None:
-        quiet = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__(_encoded(chunks), media_type="text/event-stream", headers={**quiet, **headers})
-        self._place = place
+    def __init__(self, chunks: AsyncIterator[str], slot: QueueSlot) -> None:
+        # A proxy must neither keep nor collect them.
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", **slot.headers}
+        super().__init__(_encode(chunks), media_type="text/event-stream", headers=headers)
+        self._slot = slot
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def patient(message: Message) -> None:
+        async def send_in_time(message: Message) -> None:
             async with asyncio.timeout(READ_SECONDS):
                 await send(message)
 
         try:
-            with suppress(TimeoutError):  # the server hangs up on it
-                await super().__call__(scope, receive, patient)
+            with suppress(TimeoutError):  # the server closes the connection
+                await super().__call__(scope, receive, send_in_time)
         finally:
-            self._place.leave()
+            self._slot.release()
 
 
-async def _encoded(chunks: AsyncIterator[str]) -> AsyncIterator[bytes]:
-    """Text may hold lone surrogates from a strange tokenizer; UTF-8 cannot."""
+async def _encode(chunks: AsyncIterator[str]) -> AsyncIterator[bytes]:
+    """Encodes text, which may hold lone surrogates from a strange tokenizer."""
     async for chunk in chunks:
         yield chunk.encode("utf-8", "replace")
 
 
-def answer(data: Any, headers: Mapping[str, str]) -> Response:
-    """A whole answer as JSON."""
-    return Response(
-        dumps(data).encode("utf-8", "replace"), media_type="application/json", headers=dict(headers)
-    )
+def json_response(data: Any, slot: QueueSlot) -> Response:
+    """Returns a whole answer as JSON."""
+    body = dumps(data).encode("utf-8", "replace")
+    return Response(body, media_type="application/json", headers=slot.headers)

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from edge_tui.decoders.base import Decoder
     from edge_tui.engine.events import Died, Event
     from edge_tui.engine.port import Engine, ModelSpec
-    from edge_tui.engine.remote.machine import RemoteTelemetry
+    from edge_tui.engine.remote.telemetry import RemoteTelemetry
     from edge_tui.history.recorder import Recorder
     from edge_tui.history.store import Store
     from edge_tui.machine.telemetry import Telemetry

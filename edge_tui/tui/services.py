@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from edge_tui.config.settings import Settings
     from edge_tui.engine.events import Died
     from edge_tui.engine.port import ModelSpec
-    from edge_tui.engine.remote.machine import RemoteTelemetry
+    from edge_tui.engine.remote.telemetry import RemoteTelemetry
     from edge_tui.history.store import Store
     from edge_tui.machine.telemetry import Telemetry
     from edge_tui.tui.clipboard import Clipboard

@@ -28,12 +28,12 @@ from edge_tui.engine.events import Failed, Finished, Loaded, ParamChanged, Token
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import Message, ModelSpec, Request
 from edge_tui.engine.remote import RemoteEngine
-from edge_tui.engine.remote import machine as machine_there
-from edge_tui.engine.remote.capabilities import Server, openai_strategies
-from edge_tui.engine.remote.generic import body_of
-from edge_tui.engine.remote.machine import RemoteTelemetry
+from edge_tui.engine.remote import telemetry as remote_telemetry
+from edge_tui.engine.remote.capabilities import ServerInfo, openai_strategies
+from edge_tui.engine.remote.http_client import base_url
+from edge_tui.engine.remote.openai_protocol import write_request
+from edge_tui.engine.remote.telemetry import RemoteTelemetry
 from edge_tui.engine.remote.vocabulary import Vocabulary
-from edge_tui.engine.remote.wire import base_of
 from edge_tui.machine.telemetry import GpuSample
 from tests.engine.watch import Watched, settle, watch
 
@@ -62,7 +62,7 @@ def connect() -> Iterator[Callable[..., RemoteEngine]]:
     engines: list[RemoteEngine] = []
 
     def open_one(url: str, **more: str) -> RemoteEngine:
-        engines.append(RemoteEngine(base_of(url), **more))
+        engines.append(RemoteEngine(base_url(url), **more))
         return engines[-1]
 
     yield open_one
@@ -189,9 +189,9 @@ def test_refusals_name_the_field(remote: RemoteEngine) -> None:
 
 def test_models_of_a_server_are_its_own(remote: RemoteEngine) -> None:
     remote.assign("model", ModelSpec("demo/amateur"))
-    assert "its own" in _next(remote, Failed).message
+    assert "from here" in _next(remote, Failed).message
     remote.unload("model")
-    assert "its own" in _next(remote, Failed).message
+    assert "from here" in _next(remote, Failed).message
 
 
 def test_a_laptop_needs_no_torch(served: Process) -> None:
@@ -233,7 +233,7 @@ def test_a_server_that_is_not_there_is_said_in_a_sentence(connect: Callable[...,
     ],
 )
 def test_addresses(typed: str, base: str) -> None:
-    assert base_of(typed) == base
+    assert base_url(typed) == base
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_addresses(typed: str, base: str) -> None:
 )
 def test_what_is_no_address(typed: str) -> None:
     with pytest.raises(ValueError) as refused:
-        base_of(typed)
+        base_url(typed)
     assert "secret" not in str(refused.value)
 
 
@@ -294,7 +294,7 @@ def test_what_the_api_cannot_say_is_greyed_out_and_refused(
     assert watch(engine, Request(PROMPT, strategy="beam")).failed.field == "strategy"
     told = watch(engine, Request(PROMPT, strategy="greedy", values={"repetition_penalty": 1.3})).failed
     assert told.field == "repetition_penalty"
-    assert "no word" in told.message
+    assert "does not exist" in told.message
     run = engine.submit(Request(PROMPT, strategy="top_p", max_length=4))
     with pytest.raises(ParamError, match="next one"):
         engine.set(run, "temperature", 0.5)
@@ -303,9 +303,9 @@ def test_what_the_api_cannot_say_is_greyed_out_and_refused(
 
 def test_a_nucleus_of_nothing_is_sent_as_a_temperature_of_nothing() -> None:
     request = Request(PROMPT, "top_p", {"top_p": 0, "temperature": 0.7, "presence_penalty": 0.5}, seed=1)
-    server = Server("there", ours=False, strategies=openai_strategies(), chat=False)
+    server = ServerInfo("there", is_edge_tui=False, strategies=openai_strategies(), chat=False)
     settled = resolve(request, decoders.find("top_p"), {})
-    body = body_of(request, settled, server, Vocabulary())[1]
+    body = write_request(request, settled, server, Vocabulary())[1]
     sampling = {name: body[name] for name in body.keys() & {"temperature", "top_p", "presence_penalty"}}
     assert sampling == {"temperature": 0, "presence_penalty": 0.5}
 
@@ -407,7 +407,7 @@ def test_nonsense_is_a_sentence(stream: bytes, words: str, connect: Callable[...
     ],
 )
 def test_chunks_of_all_kinds_are_read(stream: bytes, text: str, connect: Callable[..., RemoteEngine]) -> None:
-    server = Server("odd", ours=False, strategies=openai_strategies(), chat=False)
+    server = ServerInfo("odd", is_edge_tui=False, strategies=openai_strategies(), chat=False)
     with odd_server(stream) as url:
         engine = connect(url)
         engine._server = server
@@ -422,7 +422,7 @@ def test_chunks_of_all_kinds_are_read(stream: bytes, text: str, connect: Callabl
 def test_chunks_that_are_none(stream: bytes, connect: Callable[..., RemoteEngine]) -> None:
     with odd_server(stream) as url:
         engine = connect(url)
-        engine._server = Server("odd", ours=False, strategies=openai_strategies(), chat=False)
+        engine._server = ServerInfo("odd", is_edge_tui=False, strategies=openai_strategies(), chat=False)
         failed = watch(engine, Request(PROMPT, strategy="greedy", max_length=5)).failed
         assert failed.message
         assert not failed.detail
@@ -436,7 +436,7 @@ def test_a_server_that_decodes_nothing_is_said(connect: Callable[..., RemoteEngi
 
 
 def test_the_machine_there_is_watched(served: Process) -> None:
-    watched = RemoteTelemetry(base_of(served.url), interval=0.02)
+    watched = RemoteTelemetry(base_url(served.url), interval=0.02)
     watched.start()
     until(lambda: watched.latest() is not None, 10)
     first = watched.latest()
@@ -469,7 +469,7 @@ LONG = b"9" * 400
 )
 def test_a_server_that_tells_nothing_of_its_machine_is_asked_once(machine: bytes) -> None:
     with odd_server(b"", machine) as url:
-        watched = RemoteTelemetry(base_of(url), interval=0.0)
+        watched = RemoteTelemetry(base_url(url), interval=0.0)
         watched.start()
         until(lambda: watched.refusal, 10)
         assert watched.latest() is None
@@ -478,7 +478,7 @@ def test_a_server_that_tells_nothing_of_its_machine_is_asked_once(machine: bytes
 def test_a_server_that_is_away_is_asked_again() -> None:
     with odd_server(b"") as url:
         pass
-    watched = RemoteTelemetry(base_of(url), interval=0.0)
+    watched = RemoteTelemetry(base_url(url), interval=0.0)
     watched.start()
     time.sleep(0.2)
     port = int(url.rpartition(":")[2])
@@ -491,7 +491,7 @@ def test_a_server_that_is_away_is_asked_again() -> None:
 
 def test_a_name_from_outside_is_made_harmless() -> None:
     told = {"gpu": {"name": "H200\x1b[2J" + "x" * 500}, "process_rss": 1, "cpu_percent": 2, "ram_used": 3}
-    sample = machine_there._sample(told | {"ram_total": 4})
+    sample = remote_telemetry._read_sample(told | {"ram_total": 4})
     assert sample.gpu is not None
     assert sample.gpu.name is not None
     assert "\x1b" not in sample.gpu.name
@@ -607,12 +607,12 @@ def _listens(port: int) -> bool:
 def _generic(connect: Callable[..., RemoteEngine], served: Process) -> RemoteEngine:
     """An engine that does not know that the server is one of ours."""
     engine = connect(served.url)
-    get = engine._wire.get
+    get = engine._client.get
 
     async def without(path: str, seconds: float = 10.0) -> object:
         return {} if path == "/about" else await get(path, seconds)
 
-    engine._wire.get = without  # type: ignore[method-assign]
+    engine._client.get = without  # type: ignore[method-assign]
     return engine
 
 
@@ -626,13 +626,13 @@ def _table(seen: Watched, name: str) -> np.ndarray:
 
 def test_template_variables_go_along_in_the_field_that_servers_know() -> None:
     from edge_tui.engine.decode.resolve import resolve_params as settle_request
-    from edge_tui.engine.remote import generic, ours
+    from edge_tui.engine.remote import codec, openai_protocol
     from edge_tui.engine.remote.vocabulary import Vocabulary
 
     request = Request("a", "greedy", template={"enable_thinking": False})
-    assert ours.body_of(request)["chat_template_kwargs"] == {"enable_thinking": False}
-    assert "chat_template_kwargs" not in ours.body_of(replace(request, template={}))
-    server = Server("h", False, {"greedy": frozenset()}, chat=True)
+    assert codec.write_request(request)["chat_template_kwargs"] == {"enable_thinking": False}
+    assert "chat_template_kwargs" not in codec.write_request(replace(request, template={}))
+    server = ServerInfo("h", False, {"greedy": frozenset()}, chat=True)
     settled = settle_request(request, decoders.find("greedy"), {})
-    path, body = generic.body_of(request, settled, server, Vocabulary())
+    path, body = openai_protocol.write_request(request, settled, server, Vocabulary())
     assert (path, body["chat_template_kwargs"]) == ("/v1/chat/completions", {"enable_thinking": False})

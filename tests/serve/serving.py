@@ -15,11 +15,11 @@ import httpx2 as httpx
 from edge_tui.config.settings import Models, Settings
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
-from edge_tui.serve.app import Server
+from edge_tui.serve.app import ServerApp
 from edge_tui.serve.bind_socket import bind
 from edge_tui.serve.loop_notifier import LoopNotifier
 from edge_tui.serve.options import Options
-from edge_tui.serve.server import Loop
+from edge_tui.serve.server import HttpServer
 
 DEMO = Settings(
     models=Models(name="demo/expert", amateur="demo/amateur"), device="cpu", strategy="greedy", max_length=32
@@ -27,7 +27,7 @@ DEMO = Settings(
 
 
 class Watching(LocalEngine):
-    """The real engine, which also remembers what it was asked for."""
+    """Records the requests and cancellations of a real engine."""
 
     def __init__(self, models: dict[str, ModelSpec], wake: Callable[[], None]) -> None:
         super().__init__(models, wake=wake)
@@ -47,10 +47,10 @@ class Watching(LocalEngine):
 class Running:
     """A server that runs."""
 
-    app: Server
+    app: ServerApp
     engine: Watching
     url: str
-    loop: Loop
+    http: HttpServer
     headers: dict[str, str] = field(default_factory=dict)
 
     def client(self, **more: Any) -> httpx.Client:
@@ -70,7 +70,7 @@ class Running:
 
     def signal(self, number: int) -> None:
         """What the main thread would do on a signal."""
-        self.loop.servers[0].get_loop().call_soon_threadsafe(self.loop.leave, number)
+        self.http.servers[0].get_loop().call_soon_threadsafe(self.http.handle_signal, number)
 
     def settle(self, seconds: float = 10.0) -> None:
         """Waits until nothing runs or waits."""
@@ -101,20 +101,20 @@ def until(done: Any, seconds: float = 10.0) -> None:
 def serving(settings: Settings = DEMO, *, ready: bool = True, **options: Any) -> Iterator[Running]:
     """Runs a server until the block ends."""
     chosen = replace(Options(), **options)
-    bell = LoopNotifier()
-    engine = Watching(settings.specs(), bell.ring)
-    app = Server(engine, bell, settings, chosen)
-    loop = Loop(app, chosen)
+    notifier = LoopNotifier()
+    engine = Watching(settings.specs(), notifier.notify)
+    app = ServerApp(engine, notifier, settings, chosen)
+    http = HttpServer(app, chosen)
     listener = bind(chosen.host, 0)
-    thread = threading.Thread(target=loop.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread = threading.Thread(target=http.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     key = {"Authorization": f"Bearer {chosen.key}"} if chosen.key else {}
     try:
-        until(lambda: loop.started or not thread.is_alive(), 20)
+        until(lambda: http.started or not thread.is_alive(), 20)
         if ready:
             until(lambda: app.dispatcher.ready, 30)
-        yield Running(app, engine, f"http://127.0.0.1:{listener.getsockname()[1]}", loop, key)
+        yield Running(app, engine, f"http://127.0.0.1:{listener.getsockname()[1]}", http, key)
     finally:
-        loop.should_exit = True
+        http.should_exit = True
         thread.join(10)
         assert engine.close(10)

@@ -79,7 +79,7 @@ def test_term_cuts_short_what_takes_longer_than_its_deadline(slow: str) -> None:
         running.join(5)
         waiting.join(5)
         assert time.monotonic() - began < 5
-        assert server.loop.status == 143
+        assert server.http.status == 143
         by_status = {answer.status_code: answer.json() for answer in answers}
         assert set(by_status) == {200, 503}
         assert by_status[200]["finish_reasons"] == ["cancelled"]
@@ -97,7 +97,7 @@ def test_a_second_signal_does_not_wait(slow: str) -> None:
         server.signal(signal.SIGINT)
         thread.join(5)
         assert answers[0].status_code == 200
-        assert server.loop.status == 130
+        assert server.http.status == 130
 
 
 def _refused(*flags: str) -> tuple[int, str]:
@@ -144,8 +144,8 @@ def test_libraries_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -
 def test_a_model_that_is_not_there_ends_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     settings = replace(DEMO, models=Models(name=str(tmp_path / "nothing")))
     with serving(settings, ready=False) as server:
-        until(lambda: server.loop.should_exit)
-        assert server.loop.status == 1
+        until(lambda: server.http.should_exit)
+        assert server.http.status == 1
     said = capfd.readouterr().err
     assert "nothing" in said
     assert "Traceback" not in said
@@ -157,8 +157,8 @@ def test_so_does_one_that_its_own_strategy_needs(
 ) -> None:
     models = replace(DEMO.models, **{role: str(tmp_path / "nothing")})
     with serving(replace(DEMO, models=models, strategy="contrastive"), ready=False) as server:
-        until(lambda: server.loop.should_exit)
-        assert server.loop.status == 1
+        until(lambda: server.http.should_exit)
+        assert server.http.status == 1
     said = capfd.readouterr().err
     assert "nothing" in said
     assert "ready" not in said

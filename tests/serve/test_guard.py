@@ -12,7 +12,7 @@ import pytest
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute, Route
 
-from edge_tui.serve.guard import OPEN
+from edge_tui.serve.guard import KEYLESS_PATHS
 from edge_tui.serve.options import OptionError, Options, is_loopback, read_key
 from tests.serve.serving import Running, serving
 
@@ -52,7 +52,7 @@ def test_every_route_but_health_needs_the_key(locked: Running) -> None:
             ("POST", "/health/../infer"),
             ("OPTIONS", "/infer"),
         ]:
-            if path in OPEN:
+            if path in KEYLESS_PATHS:
                 continue
             for key in (
                 None,
@@ -262,7 +262,7 @@ def test_health_is_503_before_the_model_is_there() -> None:
 def test_others_can_reach_it_only_with_a_key(host: str) -> None:
     with pytest.raises(OptionError, match="EDGE_TUI_API_KEY"):
         Options(host=host)
-    assert Options(host=host, key="k").knows("10.0.0.1")
+    assert Options(host=host, key="k").accepts_host("10.0.0.1")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.9.9.9"])

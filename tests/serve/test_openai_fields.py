@@ -13,12 +13,12 @@ from openai.types.completion_create_params import CompletionCreateParamsStreamin
 from pydantic import BaseModel
 
 from edge_tui.serve.fields import Hint, Unsupported
-from edge_tui.serve.schemas import Chat, Closed, Completion, StreamOptions, TextPart, Turn
+from edge_tui.serve.schemas import Chat, Completion, StreamOptions, StrictModel, TextPart, Turn
 from tests.serve.serving import Running
 
 PROMPT = "def main("
 CHAT = "/v1/chat/completions"
-BODIES: dict[str, tuple[type[Closed], dict[str, Any]]] = {
+BODIES: dict[str, tuple[type[StrictModel], dict[str, Any]]] = {
     CHAT: (Chat, {"messages": [{"role": "user", "content": PROMPT}], "max_tokens": 2}),
     "/v1/completions": (Completion, {"prompt": PROMPT, "max_tokens": 2}),
 }
@@ -30,7 +30,7 @@ HONOURED = {
 """Fields that other tests turn; `best_of` may be `n`."""
 
 
-def _fields(schema: type[Closed]) -> dict[str, str]:
+def _fields(schema: type[StrictModel]) -> dict[str, str]:
     """What each field of a schema is."""
     hint = Hint.__metadata__[0]
     return {
@@ -62,7 +62,7 @@ def _named(path: str, kind: str) -> list[Any]:
         (ChatCompletionStreamOptionsParam, StreamOptions),
     ],
 )
-def test_every_field_of_the_official_client_is_known(theirs: type, ours: type[Closed]) -> None:
+def test_every_field_of_the_official_client_is_known(theirs: type, ours: type[StrictModel]) -> None:
     names = set(theirs.model_fields if issubclass(theirs, BaseModel) else get_type_hints(theirs))
     assert len(names) >= 2
     assert names - ours.model_fields.keys() == set()

@@ -12,14 +12,14 @@ from contextlib import contextmanager
 import httpx2 as httpx
 import pytest
 
-from tests.serve.asked_both_ways import PROMPT
+from tests.serve.shared_engine_server import PROMPT
 
 
 @pytest.mark.proof
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("tokens", "pairs"), [(1, 400), (64, 300), (256, 150)])
 def test_infer_costs_at_most_3_ms_and_1_percent(tokens: int, pairs: int) -> None:
-    with _asked_both_ways() as process:
+    with _shared_engine_server() as process:
         assert process.stdin is not None
         assert process.stdout is not None
         asks, answers = process.stdin, process.stdout
@@ -51,8 +51,8 @@ def test_infer_costs_at_most_3_ms_and_1_percent(tokens: int, pairs: int) -> None
 
 
 @contextmanager
-def _asked_both_ways() -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "tests.serve.asked_both_ways"]
+def _shared_engine_server() -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "tests.serve.shared_engine_server"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as process:
         yield process

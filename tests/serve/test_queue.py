@@ -19,7 +19,7 @@ from tests.serve.serving import Running, serving, until
 PROMPT = "def main("
 
 
-def test_lanes_take_turns() -> None:
+def test_clients_take_turns() -> None:
     queue: FairQueue[str] = FairQueue()
     for item in ("a1", "a2", "a3", "b1", "c1", "c2"):
         queue.push(item[0], item)
@@ -31,7 +31,7 @@ def test_lanes_take_turns() -> None:
         queue.pop()
 
 
-def test_what_leaves_a_lane_is_gone() -> None:
+def test_a_removed_item_is_not_popped() -> None:
     queue: FairQueue[str] = FairQueue()
     queue.push("a", "a1")
     queue.push("a", "a2")
@@ -132,9 +132,10 @@ def test_a_client_that_reads_nothing_is_left(monkeypatch: pytest.MonkeyPatch) ->
     with serving(queue=0) as server:
         body = {"prompt": PROMPT, "max_length": 1900, "strategy": "greedy", "format": "columns"}
         hanging = _hang(server, body, "/infer/stream")
-        until(lambda: server.app.dispatcher.served == 1, 30)
-        assert server.post("/infer", {"prompt": "a", "max_length": 1}).status_code == 200, "its place is free"
-        until(lambda: not server.app.dispatcher._places, 5)
+        until(lambda: server.engine.requests)
+        server.settle(30)
+        assert server.post("/infer", {"prompt": "a", "max_length": 1}).status_code == 200, "its slot is free"
+        until(lambda: not server.app.dispatcher._slots, 5)
         hanging.close()
 
 
@@ -148,16 +149,16 @@ def test_a_generation_that_takes_too_long_is_answered_with_what_there_is(slow: s
 
 
 def test_clients_of_one_address_do_not_stand_before_another(slow: str) -> None:
-    """Ten requests of one lane wait when one of another comes; it is the next but one to be decoded."""
+    """Ten requests of one client wait when one of another comes; it is the next but one to be decoded."""
     from edge_tui.engine.port import Request
 
     with serving(queue=20) as server:
         dispatcher = server.app.dispatcher
         order: list[str] = []
 
-        async def ask(lane: str, name: str) -> None:
-            with dispatcher.admit(lane) as place:
-                async for _ in place.run(Request(PROMPT, strategy=slow, max_length=2)):
+        async def ask(client_id: str, name: str) -> None:
+            with dispatcher.admit(client_id) as slot:
+                async for _ in slot.run(Request(PROMPT, strategy=slow, max_length=2)):
                     pass
                 order.append(name)
 
@@ -219,4 +220,4 @@ def _hang(server: Running, body: dict[str, Any], path: str = "/infer") -> socket
 
 def _loop_of(server: Running) -> asyncio.AbstractEventLoop:
     """The event loop that the server runs on."""
-    return server.loop.servers[0].get_loop()
+    return server.http.servers[0].get_loop()

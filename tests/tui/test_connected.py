@@ -12,8 +12,8 @@ import pytest
 from edge_tui.config import resources
 from edge_tui.config.settings import Settings
 from edge_tui.engine.remote import RemoteEngine
-from edge_tui.engine.remote.machine import RemoteTelemetry
-from edge_tui.engine.remote.wire import base_of
+from edge_tui.engine.remote.http_client import base_url
+from edge_tui.engine.remote.telemetry import RemoteTelemetry
 from edge_tui.tui.app import EdgeApp
 from tests.tui.engines import PictureEngine
 
@@ -58,15 +58,15 @@ async def test_what_an_engine_refuses_is_grey_and_says_why() -> None:
 
 async def test_a_run_over_a_server_of_ours(server: Running) -> None:
     app = EdgeApp(
-        lambda: RemoteEngine(base_of(server.url)),
+        lambda: RemoteEngine(base_url(server.url)),
         replace(Settings(), strategy="greedy", max_length=12),
-        telemetry=RemoteTelemetry(base_of(server.url), interval=0.05),
+        telemetry=RemoteTelemetry(base_url(server.url), interval=0.05),
         theme_folders=[resources.themes()],
     )
     async with app.run_test(size=(120, 40)) as pilot:
         bench = app.workbench
         await _until(pilot, lambda: bench.gauge.sample is not None)
-        assert str(bench.gauge.border_title) == f"gauge of {base_of(server.url).removeprefix('http://')}"
+        assert str(bench.gauge.border_title) == f"gauge of {base_url(server.url).removeprefix('http://')}"
         assert "process" in bench.gauge.render().plain
         await _until(pilot, lambda: "model" in app.session.loaded)
         assert not bench.strategy_list.refusals

@@ -9,7 +9,7 @@ from edge_tui.engine.checkpoints.checkpoint import CheckpointError
 from edge_tui.engine.port import Message
 from edge_tui.engine.text import chat_template
 from edge_tui.engine.text.control_tokens import texts
-from edge_tui.errors import RequestError
+from edge_tui.errors import EmptyPrompt, RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -75,7 +75,7 @@ def read_prompt(request: Request, main: LoadedModel, cancelled: Callable[[], boo
     if not ids and tokenizer.bos_id is not None:
         ids = [tokenizer.bos_id]
     if not ids:
-        raise RequestError(
+        raise EmptyPrompt(
             f"The prompt is empty, and {main.model.info.name} has no token to begin a text with:"
             " type something to decode.",
             "prompt",
@@ -88,7 +88,7 @@ def _conversation(request: Request, main: LoadedModel, cancelled: Callable[[], b
     turns = request.prompt
     messages = [Message("user", turns)] if isinstance(turns, str) else list(turns)
     if not any(turn.content for turn in messages):
-        raise RequestError(
+        raise EmptyPrompt(
             "The message is empty: type something, or switch the chat template off to decode from nothing.",
             "prompt",
         )

@@ -9,7 +9,7 @@ from edge_tui.decoders.base import Decoder, ParamError
 from edge_tui.engine import seeds
 from edge_tui.engine.events import Resolved
 from edge_tui.engine.port import MODE_TEMPERATURE, Request
-from edge_tui.errors import RequestError
+from edge_tui.errors import PromptTooLong, RequestError
 
 CHECKPOINT = "generation_config.json"
 """Name of the source of a checkpoint's own values."""
@@ -117,7 +117,8 @@ def clamp_max_length(
         least: New tokens that make a run; 0 where the request is about the prompt itself.
 
     Raises:
-        RequestError: prompt and prefix fill the context, or nothing is left of it.
+        PromptTooLong: prompt and prefix fill the context.
+        RequestError: fewer than `least` tokens were asked for.
     """
     if max_length < least:
         raise RequestError(
@@ -128,7 +129,7 @@ def clamp_max_length(
     if left < least:
         field = "prompt" if prompt + least > context else "prefix"
         both = f" and the prefix {prefix}" if prefix else ""
-        raise RequestError(
+        raise PromptTooLong(
             f"The prompt has {prompt} tokens{both}, but the context holds {context} with at least one new"
             f" token: shorten the {field} by {least - left} or load the model with a larger context.",
             field,

@@ -1,4 +1,4 @@
-"""The engine port over a server: an `edge-tui serve`, or whatever speaks OpenAI's API."""
+"""Implements the engine's port over HTTP: on an `edge-tui serve`, or on a server that speaks OpenAI's API."""
 
 from edge_tui.engine.remote.engine import RemoteEngine
 

@@ -1,8 +1,8 @@
-"""What a server can do: two tables, and a probe that finds out which holds.
+"""Probes a server's capabilities: strategies, endpoints, log-probabilities, models.
 
 That a server answers 200 does not prove that it used a field: some ignore what they do not know. So what is
-not part of an API that all of its servers share is not offered, and what can be seen (whether
-log-probabilities come back, whether there is a chat template) is looked at.
+not part of an API that all of its servers share is not offered, and two requests of one token show whether
+log-probabilities come back and whether there is a chat template.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 from edge_tui import decoders
 from edge_tui.decoders.core.declaration import OPENAI_PARAMS
-from edge_tui.engine.remote.wire import WireError
+from edge_tui.engine.remote.http_client import RemoteError
 
 if TYPE_CHECKING:
-    from edge_tui.engine.remote.wire import Wire
+    from edge_tui.engine.remote.http_client import HttpClient
 
 ALTERNATIVES = 5
-"""Alternatives that are asked of other servers: what the oldest of their APIs allows."""
+"""Number of alternatives requested from OpenAI servers: the most that the oldest of them allow."""
 PROBE_SECONDS = 120.0
 """Longest wait for a single token: the model may have to be loaded first."""
 
 
 def openai_strategies() -> dict[str, frozenset[str]]:
-    """Lists the strategies that OpenAI's API can express, with the parameters that it has names for.
+    """Lists the strategies that OpenAI's API can express, with the parameters that it has.
 
     A strategy that reads the checkpoint's settings sends none, which leaves the choice to the server.
     """
@@ -41,25 +41,25 @@ def openai_strategies() -> dict[str, frozenset[str]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
-    """A server as it was found.
+class ServerInfo:
+    """Describes a server as `probe` found it.
 
     Attributes:
-        host: Its address, for sentences.
-        ours: Whether it is an `edge-tui serve`.
-        strategies: Strategies by name with the parameters that reach it; None is every parameter.
-        model: Name of the model to ask for; "" asks for none.
-        title: Name of the model that answers, which some servers write differently.
-        context: Context limit in tokens, 0 where it says none.
-        completions: Whether it continues raw text.
-        chat: Whether it answers conversations.
-        logprobs: Endpoints ("completions", "chat") that tell log-probabilities.
-        manage: Whether it lets clients load and unload models.
-        loaded: Of ours: what it says of each model in its memory, by role.
+        host: Its address, for messages.
+        is_edge_tui: True for an `edge-tui serve`.
+        strategies: Strategies by name with the parameters that it takes; None is every parameter.
+        model: Name of the model to request; "" names none.
+        title: Name of the model that answers, which some servers spell differently.
+        context: Context limit in tokens; 0 if unknown.
+        completions: True if it continues raw text.
+        chat: True if it answers conversations.
+        logprobs: Endpoints ("completions", "chat") that send log-probabilities.
+        manage: True if clients may load and unload models.
+        loaded: Description of each model in its memory, by role; only of an edge-tui.
     """
 
     host: str
-    ours: bool
+    is_edge_tui: bool
     strategies: Mapping[str, frozenset[str] | None]
     model: str = ""
     title: str = ""
@@ -71,46 +71,46 @@ class Server:
     loaded: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def refusal(self, strategy: str) -> str:
-        """Why it cannot run a strategy, one sentence; "" if it can."""
+        """Returns why it cannot run a strategy, one sentence; "" if it can."""
         if strategy in self.strategies:
             return ""
-        if self.ours:
+        if self.is_edge_tui:
             return f"The server at {self.host} does not have the strategy {strategy}."
-        return f"{strategy} is not part of OpenAI's API, which is all that {self.host} is known to speak."
+        return f"{strategy} is not part of OpenAI's API, which {self.host} speaks."
 
 
-async def probe(wire: Wire, model: str) -> Server:
-    """Finds out what a server is.
+async def probe(client: HttpClient, model: str) -> ServerInfo:
+    """Returns a server's capabilities.
 
     Args:
-        wire: The connection.
-        model: Name to ask for where the server is not ours; "" takes the first that it lists, or none.
+        client: The connection.
+        model: Name to request where the server is no edge-tui; "" takes the first that it lists, or none.
 
     Raises:
-        WireError: it cannot be reached, wants another key, or continues nothing.
+        RemoteError: it cannot be reached, needs another key, or decodes nothing.
     """
     deadline = time.monotonic() + PROBE_SECONDS
     while True:
         try:
-            about = await wire.get("/about")
-        except WireError as error:
+            about = await client.get("/about")
+        except RemoteError as error:
             if error.status in (0, 401, 403):
                 raise
             about = None
         if not isinstance(about, dict) or about.get("server") != "edge-tui":
-            return await _other(wire, model)
+            return await _openai_info(client, model)
         if about.get("status") != "loading" or time.monotonic() > deadline:
-            return _ours(wire, about)
+            return _edge_tui_info(client, about)
         await asyncio.sleep(0.2)
 
 
-def _ours(wire: Wire, about: dict[str, Any]) -> Server:
+def _edge_tui_info(client: HttpClient, about: dict[str, Any]) -> ServerInfo:
     loaded = about.get("loaded")
     loaded = loaded if isinstance(loaded, dict) else {}
     main = loaded.get("model", {})
-    return Server(
-        host=wire.host,
-        ours=True,
+    return ServerInfo(
+        host=client.host,
+        is_edge_tui=True,
         strategies={str(name): None for name in about.get("strategies", [])},
         title=str(main.get("name", "")),
         context=int(main.get("context", 0)),
@@ -120,75 +120,75 @@ def _ours(wire: Wire, about: dict[str, Any]) -> Server:
     )
 
 
-async def _other(wire: Wire, model: str) -> Server:
+async def _openai_info(client: HttpClient, model: str) -> ServerInfo:
     context = 0
     try:
-        listed = (await wire.get("/v1/models"))["data"]
+        listed = (await client.get("/v1/models"))["data"]
         entries = [each for each in listed if not model or each["id"] == model]
         if entries:
-            model, context = str(entries[0]["id"]), _limit(entries[0])
-    except (WireError, KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, WireError) and error.status in (401, 403):
+            model, context = str(entries[0]["id"]), _context_limit(entries[0])
+    except (RemoteError, KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, RemoteError) and error.status in (401, 403):
             raise
     named = {"model": model} if model else {}
     common = {**named, "max_tokens": 1, "temperature": 0}
     completions = await _attempt(
-        wire, "/v1/completions", {**common, "prompt": "The"}, {"logprobs": ALTERNATIVES}
+        client, "/v1/completions", {**common, "prompt": "The"}, {"logprobs": ALTERNATIVES}
     )
     chat = await _attempt(
-        wire,
+        client,
         "/v1/chat/completions",
         {**common, "messages": [{"role": "user", "content": "The"}]},
         {"logprobs": True, "top_logprobs": ALTERNATIVES},
     )
-    if isinstance(completions, WireError) and isinstance(chat, WireError):
-        raise WireError(f"{wire.host} decodes nothing: {completions}", completions.status)
+    if isinstance(completions, RemoteError) and isinstance(chat, RemoteError):
+        raise RemoteError(f"{client.host} decodes nothing: {completions}", completions.status)
     found = {"completions": completions, "chat": chat}
-    return Server(
-        host=wire.host,
-        ours=False,
+    return ServerInfo(
+        host=client.host,
+        is_edge_tui=False,
         strategies=openai_strategies(),
         model=model,
-        title=model or _model_of(completions) or _model_of(chat),
+        title=model or _model_name(completions) or _model_name(chat),
         context=context,
-        completions=not isinstance(completions, WireError),
-        chat=not isinstance(chat, WireError),
+        completions=not isinstance(completions, RemoteError),
+        chat=not isinstance(chat, RemoteError),
         logprobs=frozenset(name for name, answer in found.items() if _has_logprobs(answer)),
     )
 
 
-async def _attempt(wire: Wire, path: str, body: dict[str, Any], logprobs: dict[str, Any]) -> Any:
-    """The answer to one token's request; asked again without log-probabilities if they are refused."""
-    refused = WireError("")
+async def _attempt(client: HttpClient, path: str, body: dict[str, Any], logprobs: dict[str, Any]) -> Any:
+    """Requests one token, at last without log-probabilities; returns the answer or the error."""
+    refused = RemoteError("")
     for more in (logprobs, {}):
         try:
-            answer = await wire.post(path, {**body, **more}, PROBE_SECONDS)
-        except WireError as error:
+            answer = await client.post(path, {**body, **more}, PROBE_SECONDS)
+        except RemoteError as error:
             refused = error
             if error.status in (0, 404, 405):
                 break
         else:
             if isinstance(answer, dict) and answer.get("choices"):
                 return answer
-            refused = WireError(f"{wire.host} answers {path} with something else.")
+            refused = RemoteError(f"{client.host} answers {path} with something else.")
     return refused
 
 
 def _has_logprobs(answer: Any) -> bool:
-    """Whether an answer tells a log-probability for its token."""
+    """Tells whether an answer has a log-probability for its token."""
     try:
-        told = answer["choices"][0].get("logprobs") or {}
-        return bool(told.get("content") or told.get("token_logprobs"))
+        logprobs = answer["choices"][0].get("logprobs") or {}
+        return bool(logprobs.get("content") or logprobs.get("token_logprobs"))
     except (LookupError, TypeError, AttributeError):
         return False
 
 
-def _model_of(answer: Any) -> str:
+def _model_name(answer: Any) -> str:
     return str(answer.get("model") or "") if isinstance(answer, dict) else ""
 
 
-def _limit(entry: dict[str, Any]) -> int:
-    """The context limit, under the names that servers give it."""
+def _context_limit(entry: dict[str, Any]) -> int:
+    """Returns the context limit, under any of the names that servers give it."""
     meta = entry.get("meta")
     inner = meta.get("n_ctx_train") if isinstance(meta, dict) else None
     for value in (entry.get("max_model_len"), entry.get("context_length"), inner):

@@ -1,7 +1,6 @@
-"""The engine port over a server: a thread with an event loop, in which every run is a task.
+"""Implements the engine's port over HTTP: a thread with an event loop, in which every run is a task.
 
-Cancelling a run cancels its task, which closes the connection, which is how a server learns that nobody
-listens any more.
+Cancelling a run cancels its task, which closes the connection, by which the server notices it.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edge_tui import decoders
@@ -30,80 +30,80 @@ from edge_tui.engine.events import (
     Unloaded,
 )
 from edge_tui.engine.port import Memory, ModelSpec, Request
-from edge_tui.engine.remote import generic, ours
+from edge_tui.engine.remote import codec, edge_protocol, openai_protocol
 from edge_tui.engine.remote.capabilities import probe
+from edge_tui.engine.remote.http_client import HttpClient, RemoteError
 from edge_tui.engine.remote.vocabulary import Vocabulary
-from edge_tui.engine.remote.wire import Wire, WireError
 from edge_tui.errors import RequestError
 
 if TYPE_CHECKING:
-    from edge_tui.engine.remote.capabilities import Server
+    from edge_tui.engine.remote.capabilities import ServerInfo
 
 
 class RemoteEngine:
-    """`edge_tui.engine.port.Engine` over a server.
+    """Implements `edge_tui.engine.port.Engine` over a server.
 
-    The constructor returns at once; the server is looked at when something is asked of it.
+    The constructor returns at once; the first run or load probes the server.
 
     Args:
-        base: Its address, as `edge_tui.engine.remote.wire.base_of` gives it.
-        key: What it wants to be shown; "" for none.
-        model: Name of the model to ask for, where several answer; "" takes the first.
+        base: Its address, as `edge_tui.engine.remote.http_client.base_url` returns it.
+        key: Its API key; "" for none.
+        model: Name of the model to request, where several answer; "" takes the first.
     """
 
     def __init__(self, base: str, key: str = "", model: str = "") -> None:
-        self._wire = Wire(base, key)
+        self._client = HttpClient(base, key)
         self._model = model
-        self._server: Server | None = None
+        self._server: ServerInfo | None = None
         self._vocabulary = Vocabulary()
         self._events: deque[Event] = deque()
         self._runs: dict[int, asyncio.Task[None]] = {}
-        self._names: dict[int, str] = {}
+        self._remote_ids: dict[int, str] = {}
         self._strategies: dict[int, str] = {}
         self._last = 0
         self._closing = False
         self._loop = asyncio.new_event_loop()
-        self._turn = asyncio.Lock()
-        self._asking = asyncio.Lock()
-        self._thread = threading.Thread(target=self._own, name="remote engine", daemon=True)
+        self._run_lock = asyncio.Lock()
+        self._probe_lock = asyncio.Lock()
+        self._thread = threading.Thread(target=self._run_loop, name="remote engine", daemon=True)
         self._thread.start()
 
-    # The port.
+    # The engine's port.
 
     def submit(self, request: Request) -> int:
         self._last += 1
         run = self._last
         self._strategies[run] = request.strategy
         self._events.append(Queued(run))
-        self._do(lambda: self._begin(run, request))
+        self._call(lambda: self._start_run(run, request))
         return run
 
     def set(self, run: int, name: str, value: float | str) -> None:
-        """See the port. Servers of ours alone turn parameters while tokens come."""
+        """See the port. Only an edge-tui server sets parameters while tokens come."""
         if (strategy := self._strategies.get(run)) is None:
             return
         found = [param for param in decoders.find(strategy).params if param.name == name]
         if not found:
             raise ParamError(f"{strategy} has no parameter {name!r}.")
         found[0].parse(value)
-        if self._server is not None and not self._server.ours:
-            raise ParamError(f"{self._wire.host} fixes parameters for a run; {name} applies to the next one.")
-        self._do(lambda: self._start(self._turn_parameter(run, name, value)))
+        if self._server is not None and not self._server.is_edge_tui:
+            raise ParamError(f"{self._client.host} fixes a run's parameters; {name} applies to the next one.")
+        self._call(lambda: self._start_task(self._set_param(run, name, value)))
 
     def cancel(self, run: int | None = None) -> None:
-        self._do(lambda: self._stop(run))
+        self._call(lambda: self._cancel(run))
 
     def assign(self, role: str, spec: ModelSpec) -> None:
-        self._do(lambda: self._start(self._load(role, spec)))
+        self._call(lambda: self._start_task(self._load(role, spec)))
 
     def load(self, role: str) -> None:
-        self._do(lambda: self._start(self._load(role, None)))
+        self._call(lambda: self._start_task(self._load(role, None)))
 
     def unload(self, role: str) -> None:
-        self._do(lambda: self._start(self._unload(role)))
+        self._call(lambda: self._start_task(self._unload(role)))
 
     def refusal(self, strategy: str) -> str:
-        """See the port; before the server was looked at nothing is known to be refused."""
+        """See the port; before the server was probed nothing is known to be refused."""
         return self._server.refusal(strategy) if self._server is not None else ""
 
     def poll(self) -> list[Event]:
@@ -116,11 +116,11 @@ class RemoteEngine:
         return self._vocabulary.texts(ids)
 
     def count(self, text: str, control_tokens: bool = False) -> int | None:
-        """Unknown: the tokenizer is on the other side."""
+        """Returns None: the tokenizer is the server's."""
         return None
 
     def memory(self) -> Memory:
-        return Memory(self._wire.host, None, None)
+        return Memory(self._client.host, None, None)
 
     def alive(self) -> bool:
         return self._thread.is_alive() and not self._closing
@@ -135,108 +135,103 @@ class RemoteEngine:
 
     # The thread.
 
-    def _own(self) -> None:
+    def _run_loop(self) -> None:
         try:
             self._loop.run_forever()
             tasks = asyncio.all_tasks(self._loop)
             for task in tasks:
                 task.cancel()
             self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-            self._loop.run_until_complete(self._wire.close())
+            self._loop.run_until_complete(self._client.close())
         except BaseException as error:
             message = f"The connection's thread stopped ({type(error).__name__}). Restart it to go on."
             self._events.append(Died(message, traceback.format_exc()))
         finally:
             self._loop.close()
 
-    def _do(self, action: Callable[[], object]) -> None:
-        """Lets the thread do something; when it is gone, nothing."""
+    def _call(self, action: Callable[[], object]) -> None:
+        """Calls an action on the thread, unless the engine is closing."""
         if not self._closing:
             self._loop.call_soon_threadsafe(action)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Does work that belongs to no run; what goes wrong with it is told."""
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Runs a coroutine that belongs to no run; posts `Failed` if it raises."""
 
         async def guarded() -> None:
             try:
                 await work
-            except WireError as error:
+            except RemoteError as error:
                 self._events.append(Failed(str(error), code=error.code))
             except Exception as error:
-                self._events.append(_mistake(error, None))
+                self._events.append(_unexpected(error, None))
 
         return self._loop.create_task(guarded())
 
     # Runs.
 
-    def _begin(self, run: int, request: Request) -> None:
-        self._runs[run] = self._loop.create_task(self._perform(run, request))
+    def _start_run(self, run: int, request: Request) -> None:
+        self._runs[run] = self._loop.create_task(self._run_request(run, request))
 
-    def _stop(self, run: int | None) -> None:
+    def _cancel(self, run: int | None) -> None:
         for known, task in list(self._runs.items()):
             if run is None or known == run:
                 task.cancel()
 
-    async def _perform(self, run: int, request: Request) -> None:
-        """One run from request to end; whatever happens, its end is told."""
-        tally = _Tally(self._events.append)
+    async def _run_request(self, run: int, request: Request) -> None:
+        """Decodes one request; posts `Finished` or `Failed` whatever happens."""
+        counter = _RunCounter(self._events.append)
         try:
             if request.prompt_logps:
-                raise RequestError("How likely a prompt is cannot be asked of a server yet.", "prompt_logps")
-            async with self._turn:  # one at a time, as the port promises
-                server = await self._known()
-                if server.ours:
-                    await ours.decode(
-                        run,
-                        request,
-                        self._wire,
-                        self._vocabulary,
-                        tally,
-                        lambda name: self._names.update({run: name}),
-                    )
+                raise RequestError("A server sends no log-probabilities of a prompt yet.", "prompt_logps")
+            async with self._run_lock:  # one at a time, as the port promises
+                server = await self._probe()
+                texts = self._vocabulary
+                if server.is_edge_tui:
+                    set_id = partial(self._remote_ids.__setitem__, run)
+                    await edge_protocol.decode(run, request, self._client, texts, counter, set_id)
                 else:
-                    await generic.decode(run, request, server, self._wire, self._vocabulary, tally)
+                    await openai_protocol.decode(run, request, server, self._client, texts, counter)
         except asyncio.CancelledError:
-            self._events.append(tally.cut_short(run))
-        except (WireError, RequestError) as error:
-            if isinstance(error, WireError) and not error.status:
+            self._events.append(counter.finish_cancelled(run))
+        except (RemoteError, RequestError) as error:
+            if isinstance(error, RemoteError) and not error.status:
                 self._server = None  # when it is back it may be another one
             self._events.append(Failed(str(error), run, error.field, code=error.code))
         except Exception as error:
-            self._events.append(_mistake(error, run))
+            self._events.append(_unexpected(error, run))
         finally:
-            for table in (self._runs, self._names, self._strategies):
+            for table in (self._runs, self._remote_ids, self._strategies):
                 table.pop(run, None)
 
-    async def _turn_parameter(self, run: int, name: str, value: float | str) -> None:
-        if there := self._names.get(run):
-            await self._wire.post(f"/infer/stream/{there}/params", {"name": name, "value": value}, 10.0)
+    async def _set_param(self, run: int, name: str, value: float | str) -> None:
+        if remote_id := self._remote_ids.get(run):
+            await self._client.post(f"/infer/stream/{remote_id}/params", {"name": name, "value": value}, 10.0)
 
     # Models.
 
-    async def _known(self) -> Server:
-        """What the server can do; it is asked once.
+    async def _probe(self) -> ServerInfo:
+        """Returns the server's capabilities; the first call probes it.
 
         Raises:
-            WireError: it cannot be reached.
+            RemoteError: it cannot be reached.
         """
-        async with self._asking:
+        async with self._probe_lock:
             if self._server is None:
                 began = time.perf_counter()
-                self._events.append(Loading("model", self._model or self._wire.host))
-                self._server = await probe(self._wire, self._model)
-                self._tell(self._server, time.perf_counter() - began)
+                self._events.append(Loading("model", self._model or self._client.host))
+                self._server = await probe(self._client, self._model)
+                self._post_loaded(self._server, time.perf_counter() - began)
             return self._server
 
-    def _tell(self, server: Server, seconds: float) -> None:
-        if server.ours:
-            for role, facts in server.loaded.items():
-                self._events.append(_loaded(role, facts, server))
+    def _post_loaded(self, server: ServerInfo, seconds: float) -> None:
+        if server.is_edge_tui:
+            for role, data in server.loaded.items():
+                self._events.append(codec.read_loaded(role, data, server.host))
             if "model" in server.loaded:
                 return
         notices = (
             []
-            if server.ours
+            if server.is_edge_tui
             else [f"{server.host} speaks OpenAI's API: strategies beyond it are greyed out."]
         )
         self._events.append(
@@ -259,34 +254,34 @@ class RemoteEngine:
         )
 
     async def _load(self, role: str, spec: ModelSpec | None) -> None:
-        """Looks at the server; where it lets clients choose, a model is loaded there."""
-        server = await self._known()
+        """Probes the server; loads a model there if a spec is given and clients may."""
+        server = await self._probe()
         if spec is None:
             return
         if not server.manage:
-            raise WireError(f"The models of {server.host} are its own to choose; this one decodes there.")
+            raise RemoteError(f"Models of {server.host} cannot be changed from here.")
         self._events.append(Loading(role, spec.name))
         body = {"role": role, "name": spec.name}
         if spec.precision != "auto":  # else the server's own choice holds
             body["precision"] = spec.precision
-        answer = await self._wire.post("/models/load", body)
-        for each in answer.get("roles", (role,)):  # another role may go with this one
-            self._events.append(_loaded(str(each), answer["loaded"], server))
+        answer = await self._client.post("/models/load", body)
+        for each in answer.get("roles", (role,)):  # another role may change along with it
+            self._events.append(codec.read_loaded(str(each), answer["loaded"], server.host))
 
     async def _unload(self, role: str) -> None:
-        server = await self._known()
+        server = await self._probe()
         if not server.manage:
-            raise WireError(f"The models of {server.host} are its own to unload.")
-        answer = await self._wire.post("/models/unload", {"role": role})
-        roles = tuple(map(str, answer.get("roles", (role,))))  # weights may play several
+            raise RemoteError(f"Models of {server.host} cannot be unloaded from here.")
+        answer = await self._client.post("/models/unload", {"role": role})
+        roles = tuple(map(str, answer.get("roles", (role,))))  # roles may share weights
         self._events.append(Unloaded(roles, server.title, 0, 0))
 
 
-class _Tally:
-    """Passes events on, and counts, for a run whose end nobody tells because it was cancelled.
+class _RunCounter:
+    """Passes a run's events on and counts its steps, for the `Finished` of a run that is cancelled here.
 
     Args:
-        post: Where events go.
+        post: Takes the events.
     """
 
     def __init__(self, post: Callable[[Event], None]) -> None:
@@ -303,32 +298,12 @@ class _Tally:
             self._wait = event.seconds
         self._post(event)
 
-    def cut_short(self, run: int) -> Finished:
-        """The end of a run that was cancelled."""
+    def finish_cancelled(self, run: int) -> Finished:
+        """Returns the end of a run that was cancelled."""
         return Finished(run, "cancelled", self._steps, self._wait, self._last - self._first)
 
 
-def _loaded(role: str, facts: Any, server: Server) -> Loaded:
-    """What a server of ours says of a model in its memory."""
-    return Loaded(
-        role=role,
-        name=str(facts["name"]),
-        architecture=str(facts["architecture"]),
-        tier="remote",
-        device=f"{facts['device']} of {server.host}",
-        precision=str(facts["precision"]),
-        dtype=str(facts["dtype"]),
-        vocab=int(facts["vocab"]),
-        context=int(facts["context"]),
-        parameters=int(facts["parameters"]),
-        weight_bytes=int(facts["weight_bytes"]),
-        seconds=0.0,
-        chat=facts["chat"] is True,
-        notices=tuple(map(str, facts["notices"])),
-    )
-
-
-def _mistake(error: Exception, run: int | None) -> Failed:
-    """An error of ours as a sentence; the traceback goes to the log."""
+def _unexpected(error: Exception, run: int | None) -> Failed:
+    """Turns an error of the program into a sentence; the traceback goes to the log."""
     detail = "".join(traceback.format_exception(error))
     return Failed(f"That failed: {type(error).__name__}. The log has the details.", run, detail=detail)

@@ -1,4 +1,4 @@
-"""Token ids and their texts, as far as a server has told them."""
+"""Maps token ids to texts, as far as a server has sent them."""
 
 from __future__ import annotations
 
@@ -6,31 +6,27 @@ from collections.abc import Iterable, Sequence
 
 
 class Vocabulary:
-    """What is known of a remote tokenizer.
+    """Collects the texts of a remote tokenizer's ids.
 
-    A server of ours tells ids with their texts. Others tell texts only: those get numbers of our own, so that
-    everything that counts in ids (alternatives, prefixes, histories) works with them as well.
+    An edge-tui server sends ids with their texts. Others send texts only, which get numbers of our own:
+    alternatives, prefixes and histories need ids.
     """
 
     def __init__(self) -> None:
         self._texts: dict[int, str] = {}
         self._ids: dict[str, int] = {}
 
-    def learn(self, ids: Iterable[int], texts: Iterable[str]) -> None:
-        """Takes over ids with their texts."""
+    def add(self, ids: Iterable[int], texts: Iterable[str]) -> None:
+        """Adds ids with their texts."""
         self._texts.update(zip(ids, texts, strict=False))
 
-    def number(self, text: str) -> int:
-        """A number for a text; the same text has the same number."""
-        if (known := self._ids.get(text)) is None:
-            known = self._ids[text] = len(self._ids)
-            self._texts[known] = text
-        return known
+    def id_of(self, text: str) -> int:
+        """Returns our number for a text; the same text has the same number."""
+        if (number := self._ids.get(text)) is None:
+            number = self._ids[text] = len(self._ids)
+            self._texts[number] = text
+        return number
 
     def texts(self, ids: Sequence[int]) -> list[str]:
-        """The text of each id; "" for those nobody told."""
+        """Returns the text of each id; "" for unknown ones."""
         return [self._texts.get(token, "") for token in ids]
-
-    def join(self, ids: Sequence[int]) -> str:
-        """The text of a sequence of our own numbers."""
-        return "".join(self.texts(ids))

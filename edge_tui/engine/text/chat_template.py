@@ -46,7 +46,7 @@ class ChatError(EdgeError):
     """Refuses a conversation that cannot be rendered, in one sentence.
 
     Attributes:
-        field: The request's field at fault, or "server".
+        field: The request's field at fault; "" if none is.
     """
 
     code = "chat_template"
@@ -54,6 +54,12 @@ class ChatError(EdgeError):
     def __init__(self, message: str, field: str = "chat") -> None:
         super().__init__(message)
         self.field = field
+
+
+class TemplateProcessError(ChatError):
+    """Reports that the process that renders templates does not start: no request is at fault."""
+
+    code = "unavailable"
 
 
 def render(
@@ -90,7 +96,7 @@ def render(
         raise ChatError(
             f"The template variable {taken[0]!r} is set from the conversation or the checkpoint; "
             "leave it out.",
-            "variables",
+            "template",
         )
     conversation = {
         "messages": [{"role": turn.role, "content": turn.content} for turn in messages],
@@ -133,10 +139,10 @@ def _explained(checkpoint: CheckpointSource) -> Iterator[None]:
     except RenderError as error:
         reason = " ".join(_REASONS.get(error.code, error.detail).split())
         if error.code == "start":
-            raise ChatError(
+            raise TemplateProcessError(
                 f"The process that renders chat templates does not start ({reason}); "
                 "switch the template off to complete raw text.",
-                "server",
+                "",
             ) from error
         raise _refusal(checkpoint, reason) from error
 

@@ -1,4 +1,4 @@
-"""`python -m tests.serve.asked_both_ways`: a server whose engine can be asked past it, too.
+"""`python -m tests.serve.shared_engine_server`: a server whose engine can be asked past it, too.
 
 Two processes with the same model differ in speed by some percent, and a client in the server's process takes
 the interpreter from it. So this process serves, says its address, and for every line on standard input, a
@@ -23,13 +23,13 @@ class Shared(serving.Watching):
     """An engine whose events go to the server, but during `headless`."""
 
     def __init__(self, models: dict[str, ModelSpec], wake: Callable[[], None]) -> None:
-        self._bell = wake
+        self._notify = wake
         self._direct = False
-        self._heard = threading.Event()
-        super().__init__(models, self._ring)
+        self._direct_wake = threading.Event()
+        super().__init__(models, self._route_wake)
 
-    def _ring(self) -> None:
-        (self._heard.set if self._direct else self._bell)()
+    def _route_wake(self) -> None:
+        (self._direct_wake.set if self._direct else self._notify)()
 
     def poll(self) -> list[Event]:
         return [] if self._direct else super().poll()
@@ -40,8 +40,8 @@ class Shared(serving.Watching):
         began = time.perf_counter()
         self.submit(Request(PROMPT, strategy="greedy", max_length=tokens, watched=False))
         while not any(isinstance(event, Finished) for event in super().poll()):
-            self._heard.wait()
-            self._heard.clear()
+            self._direct_wake.wait()
+            self._direct_wake.clear()
         took = time.perf_counter() - began
         self._direct = False
         return took

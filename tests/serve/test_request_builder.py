@@ -14,26 +14,26 @@ from edge_tui.engine import seeds
 from edge_tui.engine.decode.resolve import resolve_params
 from edge_tui.engine.port import Message, Request
 from edge_tui.serve.options import Options
-from edge_tui.serve.request_builder import Asked
+from edge_tui.serve.request_builder import RequestBuilder
 from tests.serve.serving import DEMO
 
 TURNS = (Message("user", "a"), Message("assistant", "b"), Message("user", "c"))
 
 
-def asked(changes: dict[str, Any], prompt: Any = "a", **request: Any) -> Request:
-    return Asked(replace(DEMO, **changes), Options()).request(prompt, tokens=4, **request)
+def build(changes: dict[str, Any], prompt: Any = "a", **request: Any) -> Request:
+    return RequestBuilder(replace(DEMO, **changes), Options()).build(prompt, max_length=4, **request)
 
 
 def test_turns_derive_their_seeds_from_the_servers_and_not_from_their_own() -> None:
-    assert asked({"seed": 7}, TURNS).seed == seeds.of_turn(7, 1)
-    assert asked({"seed": 7}, TURNS, seed=7).seed == 7
-    assert asked({"seed": 7}).seed == asked({"seed": 7}, (1, 2)).seed == 7
-    assert asked({}, TURNS).seed is None
+    assert build({"seed": 7}, TURNS).seed == seeds.of_turn(7, 1)
+    assert build({"seed": 7}, TURNS, seed=7).seed == 7
+    assert build({"seed": 7}).seed == build({"seed": 7}, (1, 2)).seed == 7
+    assert build({}, TURNS).seed is None
 
 
 def test_template_variables_of_a_request_lie_on_top_of_the_servers() -> None:
     own = {"template": {"enable_thinking": True, "effort": "low"}}
-    assert asked(own, TURNS, template={"enable_thinking": False}).template == {
+    assert build(own, TURNS, template={"enable_thinking": False}).template == {
         "enable_thinking": False,
         "effort": "low",
     }
@@ -43,11 +43,11 @@ def test_template_variables_of_a_request_lie_on_top_of_the_servers() -> None:
     ("of_server", "request_", "expected"),
     [
         ({"mode": "focused"}, {}, (0.7, "mode focused, config.toml:1")),
-        ({"mode": "focused"}, {"params": {"temperature": 0.3}}, (0.3, "request")),
-        ({"mode": "focused"}, {"standard": {"temperature": 0.3}}, (0.3, "request")),
+        ({"mode": "focused"}, {"values": {"temperature": 0.3}}, (0.3, "request")),
+        ({"mode": "focused"}, {"openai_params": {"temperature": 0.3}}, (0.3, "request")),
         ({"mode": "focused"}, {"mode": "custom"}, (0.9, "config.toml:3")),
         ({}, {"mode": "exploratory"}, (1.5, "mode exploratory, request")),
-        ({}, {"mode": "exploratory", "params": {"temperature": 0.3}}, (1.5, "mode exploratory, request")),
+        ({}, {"mode": "exploratory", "values": {"temperature": 0.3}}, (1.5, "mode exploratory, request")),
         ({"flag": True, "mode": "focused"}, {}, (0.4, "--set")),
         ({"flag": True, "mode": "focused"}, {"mode": "focused"}, (0.7, "mode focused, request")),
     ],
@@ -60,7 +60,9 @@ def test_a_request_wins_over_the_servers_settings(
     change(user_config(), file)
     settings, notices = load({"parameters.temperature": 0.4} if of_server.get("flag") else {}, {})
     assert notices == []
-    request = Asked(replace(settings, strategy="top_p"), Options()).request("a", tokens=4, **request_)
+    request = RequestBuilder(replace(settings, strategy="top_p"), Options()).build(
+        "a", max_length=4, **request_
+    )
     resolved = resolve_params(request, decoders.find("top_p"), {}).resolved["temperature"]
     where = resolved.source.replace("config.toml:4", "config.toml:3")
     assert (pytest.approx(resolved.value), where) == expected

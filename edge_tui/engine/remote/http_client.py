@@ -1,4 +1,4 @@
-"""HTTP as the remote engine uses it: one server, JSON, server-sent events, one sentence for what fails."""
+"""Sends requests to one server and reads JSON and server-sent events; each failure is one sentence."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 600.0
-"""Longest silence of a server that decodes: it may have a queue, or a model to load."""
+"""Longest silence of a server: it may have a queue, or a model to load."""
 LINE_BYTES = 16 * 2**20
 """Longest line that a server may send."""
 
 
-class WireError(EdgeError):
-    """A server that gave no answer; one sentence.
+class RemoteError(EdgeError):
+    """Reports a request that a server refused or did not answer.
 
     Attributes:
         status: HTTP status; 0 if there was none.
-        field: The field of the request that the server found at fault, if it said so.
-        garbled: Whether something came that is no answer at all.
+        field: The field of the request that the server found at fault; "" if it named none.
+        malformed: True if the response is not of the protocol.
     """
 
     code = "connection"
 
-    def __init__(self, message: str, status: int = 0, field: str = "", garbled: bool = False) -> None:
+    def __init__(self, message: str, status: int = 0, field: str = "", malformed: bool = False) -> None:
         super().__init__(message)
         self.status = status
         self.field = field
-        self.garbled = garbled
+        self.malformed = malformed
 
 
-def base_of(url: str) -> str:
-    """The address of a server without path, from what a user types: `/v1` at its end is fine.
+def base_url(url: str) -> str:
+    """Returns the base URL of the address that a user typed; `/v1` at its end is dropped.
 
     Raises:
-        ValueError: it is no http or https address, or holds a password; the message is a sentence.
+        ValueError: it is no http or https address, or holds a password; one sentence.
     """
     parts = urlsplit(url if "://" in url else f"http://{url}")
     try:
-        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
-        known = False
-    if not known:
+        valid = False
+    if not valid:
         raise ValueError(f"{url!r} is no address of a server; write one like http://127.0.0.1:8000.")
     if parts.username or parts.password:
         raise ValueError("The address holds a user or password; put a key into EDGE_TUI_API_KEY instead.")
@@ -57,11 +57,11 @@ def base_of(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 
-class Wire:
-    """A connection to one server. Redirects are not followed: a key goes to the named server alone.
+class HttpClient:
+    """Sends requests to one server. Redirects are not followed: a key goes to the named server alone.
 
     Args:
-        base: As `base_of` gives it.
+        base: As `base_url` returns it.
         key: Sent as a bearer token; "" sends none.
     """
 
@@ -97,44 +97,44 @@ class Wire:
             self._client = None
 
     async def get(self, path: str, seconds: float = CONNECT_SECONDS) -> Any:
-        """A JSON answer.
+        """Returns the JSON of a GET request.
 
         Raises:
-            WireError: there is none.
+            RemoteError: there is none.
         """
-        async with self._answer("GET", path, None, seconds) as response:
+        async with self._send("GET", path, None, seconds) as response:
             return await self._json(response)
 
     async def post(self, path: str, body: dict[str, Any], seconds: float = ANSWER_SECONDS) -> Any:
-        """A JSON answer.
+        """Returns the JSON of a POST request.
 
         Raises:
-            WireError: there is none.
+            RemoteError: there is none.
         """
-        async with self._answer("POST", path, body, seconds) as response:
+        async with self._send("POST", path, body, seconds) as response:
             return await self._json(response)
 
     async def events(self, path: str, body: dict[str, Any]) -> AsyncGenerator[tuple[str, Any]]:
-        """Server-sent events as (event, JSON); ends at `[DONE]` or with the connection. Close it after use.
+        """Yields server-sent events as (name, JSON) up to `[DONE]` or the end. Close it after use.
 
         Raises:
-            WireError: the server refused, broke off, or sent what is no event.
+            RemoteError: the server refused, broke off, or sent something else.
         """
-        async with self._answer("POST", path, body, ANSWER_SECONDS) as response:
-            kind = ""
+        async with self._send("POST", path, body, ANSWER_SECONDS) as response:
+            name = ""
             async for line in _lines(response):
                 if line.startswith("event:"):
-                    kind = line.removeprefix("event:").strip()
+                    name = line.removeprefix("event:").strip()
                 elif line.startswith("data:"):
                     data = line.removeprefix("data:").strip()
                     if data == "[DONE]":
                         return
-                    yield kind, self._parse(data)
+                    yield name, self._parse(data)
                 elif not line:
-                    kind = ""
+                    name = ""
 
     @asynccontextmanager
-    async def _answer(
+    async def _send(
         self, method: str, path: str, body: dict[str, Any] | None, seconds: float
     ) -> AsyncIterator[Response]:
         import httpx2 as httpx
@@ -146,63 +146,61 @@ class Wire:
                     raise await self._refusal(response)
                 yield response
         except httpx.TimeoutException as error:
-            raise WireError(f"{self.host} does not answer; is the server running?") from error
+            raise RemoteError(f"{self.host} does not answer; is the server running?") from error
         except httpx.ConnectError as error:
-            raise WireError(f"{self.host} cannot be reached; is the server running?") from error
+            raise RemoteError(f"{self.host} cannot be reached; is the server running?") from error
         except httpx.HTTPError as error:
-            raise WireError(f"The connection to {self.host} broke; what came so far is kept.") from error
+            raise RemoteError(f"The connection to {self.host} broke; what came so far is kept.") from error
 
     async def _json(self, response: Response) -> Any:
-        return self._parse((await _bounded(response)).decode("utf-8", "replace"))
+        return self._parse((await _read_body(response)).decode("utf-8", "replace"))
 
     def _parse(self, text: str) -> Any:
         try:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise WireError(
-                f"{self.host} sent something that is not JSON; is it such a server?", garbled=True
+            raise RemoteError(
+                f"{self.host} sent something that is not JSON; is it such a server?", malformed=True
             ) from error
 
-    async def _refusal(self, response: Response) -> WireError:
+    async def _refusal(self, response: Response) -> RemoteError:
         status = response.status_code
         if status == 401:
-            return WireError(
-                f"{self.host} lets nobody in without the right key: put it into EDGE_TUI_API_KEY.", status
-            )
+            return RemoteError(f"{self.host} needs another key: put it into EDGE_TUI_API_KEY.", status)
         if status == 429:
-            later = response.headers.get("Retry-After", "")
-            wait = f" in {later} s" if later.isdigit() else " later"
-            return WireError(f"{self.host} is busy, its queue is full: try again{wait}.", status)
-        message, field = _reason(await _bounded(response))
-        return WireError(message or f"{self.host} refused with status {status}.", status, field)
+            seconds = response.headers.get("Retry-After", "")
+            wait = f" in {seconds} s" if seconds.isdigit() else " later"
+            return RemoteError(f"{self.host} is busy, its queue is full: try again{wait}.", status)
+        try:
+            message, field, _ = read_error(json.loads(await _read_body(response)))
+        except (ValueError, RecursionError):
+            message = field = ""
+        return RemoteError(message or f"{self.host} refused with status {status}.", status, field)
 
 
-def _reason(raw: bytes) -> tuple[str, str]:
-    """What a server says is wrong, and with which field, in the shapes that servers use."""
-    try:
-        said = json.loads(raw)
-    except (ValueError, RecursionError):
-        return "", ""
-    if not isinstance(said, dict):
-        return "", ""
-    error = said.get("error", said.get("detail", said.get("message")))
+def read_error(body: Any) -> tuple[str, str, str]:
+    """Returns an error's message, field and code, in the shapes that servers use; "" for what is missing."""
+    if not isinstance(body, dict):
+        return "", "", ""
+    error = body.get("error", body.get("detail", body.get("message")))
     if isinstance(error, dict):
-        return str(error.get("message") or "")[:500], str(error.get("param") or "")
-    return (error[:500], "") if isinstance(error, str) else ("", "")
+        message, field, code = (str(error.get(name) or "") for name in ("message", "param", "code"))
+        return message[:500], field, code
+    return (error[:500], "", "") if isinstance(error, str) else ("", "", "")
 
 
-async def _bounded(response: Response) -> bytes:
-    """A body, as far as one may be long."""
+async def _read_body(response: Response) -> bytes:
+    """Reads a body of at most `LINE_BYTES`."""
     raw = bytearray()
     async for part in response.aiter_bytes():
         raw += part
         if len(raw) > LINE_BYTES:
-            raise WireError("The server's answer is too long.")
+            raise RemoteError("The server's answer is too long.")
     return bytes(raw)
 
 
 async def _lines(response: Response) -> AsyncIterator[str]:
-    """Lines of a body as they come, none longer than may be."""
+    """Yields the lines of a body as they come, each of at most `LINE_BYTES`."""
     rest = bytearray()
     async for part in response.aiter_bytes():
         rest += part
@@ -211,6 +209,6 @@ async def _lines(response: Response) -> AsyncIterator[str]:
             yield line.decode("utf-8", "replace").removesuffix("\r")
         rest = bytearray(last)
         if len(rest) > LINE_BYTES:
-            raise WireError("The server sent a line that is too long.")
+            raise RemoteError("The server sent a line that is too long.")
     if rest:
         yield rest.decode("utf-8", "replace")

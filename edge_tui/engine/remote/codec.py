@@ -1,0 +1,221 @@
+"""Writes requests and events of the engine as JSON and reads them back: the protocol between two edge-tui.
+
+`edge_tui.serve` and the remote engine share it, so that what one writes the other reads. Its fields are those
+of the dataclasses in `engine/events.py` and `engine/port.py`, and `TOKEN_FIELDS`. Texts of tokens travel once
+for each token id. JSON knows no infinity and no NaN: such numbers are null, and read as their field's empty
+value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, asdict, fields, replace
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from edge_tui.engine.events import (
+    Event,
+    Finished,
+    FinishReason,
+    FirstToken,
+    Loaded,
+    Noticed,
+    ParamChanged,
+    Progress,
+    Ranked,
+    Resolved,
+    Started,
+    TokenBatch,
+)
+from edge_tui.engine.token_fields import TOKEN_FIELDS
+
+if TYPE_CHECKING:
+    from edge_tui.engine.port import Request
+
+REQUEST_FIELDS = (
+    "strategy",
+    "values",
+    "mode",
+    "seed",
+    "max_length",
+    "stop",
+    "chat",
+    "system",
+    "template",
+    "control_tokens",
+    "prefix",
+    "samples",
+)
+"""Fields of `Request` that a client sends beside the prompt."""
+REQUEST_KEYS = {"ids": "prompt", "values": "params", "template": "chat_template_kwargs", "samples": "n"}
+"""Keys of fields that have another name in JSON."""
+
+
+EVENTS: Mapping[str, type[Any]] = {
+    "start": Started,
+    "first": FirstToken,
+    "change": ParamChanged,
+    "notice": Noticed,
+    "progress": Progress,
+    "end": Finished,
+}
+"""Server-sent events by name. Beside them there are "tokens" and "error"."""
+_NAMES = {event: name for name, event in EVENTS.items()}
+_KEYS = {"values": "params"}
+"""Keys of events' fields that have another name in JSON."""
+_NOT_SENT = ("run", "answer", "answer_text", "score")
+"""Fields that each side has itself, or that follow from `ranked`."""
+
+
+def _strings(values: Any) -> tuple[str, ...]:
+    return tuple(map(str, values))
+
+
+def _integers(values: Any) -> tuple[int, ...]:
+    return tuple(map(int, values))
+
+
+def _params(values: Any) -> dict[str, Resolved]:
+    return {str(name): Resolved(each["value"], str(each["source"])) for name, each in values.items()}
+
+
+def _ranked(values: Any) -> tuple[Ranked, ...]:
+    return tuple(Ranked(_integers(it["tokens"]), str(it["text"]), float(it["score"])) for it in values)
+
+
+_READERS: Mapping[Any, Callable[[Any], Any]] = {
+    str: str,
+    int: int,
+    float: float,
+    bool: lambda value: value is True,
+    tuple[str, ...]: _strings,
+    tuple[int, ...]: _integers,
+    tuple[FinishReason, ...]: tuple,
+    dict[str, Resolved]: _params,
+    tuple[Ranked, ...]: _ranked,
+}
+"""Converters of JSON by the type of the field; values of other types are taken as they are."""
+
+
+def write_request(request: Request) -> dict[str, Any]:
+    """Returns the body of `/infer/stream` for a request."""
+    prompt: Any = request.prompt
+    if request.ids:
+        prompt = request.ids
+    elif not isinstance(prompt, str):
+        prompt = [asdict(turn) for turn in prompt]
+    body = {REQUEST_KEYS.get(name, name): getattr(request, name) for name in REQUEST_FIELDS}
+    if not request.template:  # an older server refuses fields that it does not know
+        del body["chat_template_kwargs"]
+    return {"prompt": prompt, **body}
+
+
+def request_fields(body: object) -> dict[str, Any]:
+    """Returns the fields of `Request`, but for the prompt, that a validated body holds."""
+    return {name: getattr(body, REQUEST_KEYS.get(name, name)) for name in REQUEST_FIELDS}
+
+
+def write_event(event: Event) -> tuple[str, dict[str, Any]] | None:
+    """Returns an event's name and fields; None for one that is not sent (tokens have their own writer)."""
+    if (name := _NAMES.get(type(event))) is None:
+        return None
+    sent = (field.name for field in fields(event) if field.name not in _NOT_SENT)
+    data = {_KEYS.get(field, field): getattr(event, field) for field in sent}
+    if isinstance(event, Started):
+        data["params"] = write_params(event.values)
+    if isinstance(event, Finished):
+        data["ranked"] = [asdict(each) for each in event.ranked]
+    return name, data
+
+
+def read_event(run: int, name: str, data: Any) -> Event | None:
+    """Returns the event that `write_event` wrote; None for a name that only newer servers know.
+
+    Raises:
+        LookupError, TypeError, ValueError: the data is no such event.
+    """
+    if name not in EVENTS:
+        return None
+    event: Event = _read(EVENTS[name], data, run=run)
+    if isinstance(event, Finished) and event.ranked:
+        best = event.ranked[0]
+        event = replace(event, answer=best.tokens, answer_text=best.text, score=best.score)
+    return event
+
+
+def read_loaded(role: str, data: Any, host: str) -> Loaded:
+    """Returns the model that a server describes (`asdict` of its own `Loaded`), as seen from here.
+
+    Raises:
+        LookupError, TypeError, ValueError: the data is no such model.
+    """
+    device = f"{data['device']} of {host}"
+    loaded: Loaded = _read(Loaded, data, role=role, tier="remote", device=device, seconds=0.0)
+    return loaded
+
+
+def write_tokens(
+    batch: TokenBatch, sent: set[int], decode: Callable[[Sequence[int]], list[str]]
+) -> dict[str, Any]:
+    """Returns a batch column by column, with the texts of the ids that are not in `sent` yet.
+
+    Args:
+        batch: The tokens.
+        sent: Ids whose texts the client has; those of the batch are added.
+        decode: Display texts of ids.
+    """
+    import numpy as np
+
+    columns = {}
+    for field in TOKEN_FIELDS:
+        if (values := getattr(batch, field.name)) is not None:
+            finite: Any = np.where(np.isfinite(values), values.astype(object), None)
+            columns[field.name] = finite.tolist()
+    shown = np.concatenate([batch.id, batch.top_ids, batch.final_ids], axis=None).tolist()
+    ids = sorted({token for token in shown if token >= 0} - sent)
+    sent.update(ids)
+    return {**columns, "text": batch.text, "pieces": [ids, decode(ids)]}
+
+
+def read_tokens(run: int, data: Mapping[str, Any], extras: int) -> TokenBatch:
+    """Returns the batch that `write_tokens` wrote; its `pieces` are for the caller.
+
+    Args:
+        run: The run that it is part of.
+        data: The columns.
+        extras: Number of the strategy's own columns.
+
+    Raises:
+        LookupError, TypeError, ValueError, OverflowError: the data is no such batch.
+    """
+    import numpy as np
+
+    text = _strings(data["text"])
+    columns: dict[str, Any] = {}
+    for field in TOKEN_FIELDS:
+        if field.kind == "candidates" and data.get(field.name) is None:
+            continue
+        values = np.array(data[field.name], dtype=object)
+        filled = np.where(values == None, field.empty, values)  # noqa: E711 — elementwise
+        columns[field.name] = filled.astype(field.dtype).reshape(len(text), *field.shape(extras))
+    return TokenBatch(run=run, text=text, **columns)
+
+
+def _read(kind: type[Any], data: Any, **known: Any) -> Any:
+    """Builds a dataclass from JSON and known fields; only fields with a default may be missing."""
+    types = get_type_hints(kind)
+    for field in fields(kind):
+        key = _KEYS.get(field.name, field.name)
+        if (
+            field.name in known
+            or field.name in _NOT_SENT
+            or (key not in data and field.default is not MISSING)
+        ):
+            continue
+        read = _READERS.get(types[field.name])
+        known[field.name] = read(data[key]) if read is not None else data[key]
+    return kind(**known)
+
+
+def write_params(values: Mapping[str, Resolved]) -> dict[str, Any]:
+    """Returns a run's parameters, each with its source."""
+    return {name: {"value": it.value, "source": it.source} for name, it in values.items()}

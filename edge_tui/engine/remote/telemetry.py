@@ -1,0 +1,127 @@
+"""Samples the load of a server's machine once a second over HTTP, for the gauge."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+from urllib.parse import urlsplit
+
+from edge_tui.engine.remote.http_client import HttpClient, RemoteError
+from edge_tui.machine.telemetry import GpuSample, Sample
+from edge_tui.util.sanitise import sanitise
+
+ANSWER_SECONDS = 5.0
+"""Longest wait for a sample; after it the next one is requested."""
+_NAME_LENGTH = 60
+"""Most characters of a GPU's name."""
+_MAX_NUMBER = 2.0**60
+"""Bound on every number of a sample."""
+
+
+class RemoteTelemetry:
+    """Implements `edge_tui.machine.telemetry.Telemetry` over an edge-tui server; others are asked only once.
+
+    Args:
+        base: Its address, as `edge_tui.engine.remote.http_client.base_url` returns it.
+        key: Its API key; "" for none.
+        interval: Seconds between samples.
+    """
+
+    def __init__(self, base: str, key: str = "", interval: float = 1.0) -> None:
+        self._base, self._key, self._interval = base, key, interval
+        self.host = urlsplit(base).netloc
+        """The machine's name on the screen."""
+        self._latest: Sample | None = None
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.refusal = ""
+        """Sentence about why there will be no sample; "" as long as there may be one."""
+
+    def start(self) -> None:
+        """Starts the sampling thread; a second call does nothing."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="remote telemetry", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread when it wakes next."""
+        self._stop.set()
+
+    def watch(self, device: str) -> None:
+        """Does nothing: the server watches the device of its model."""
+
+    def latest(self) -> Sample | None:
+        """Returns the last sample; None before the first, and while the server does not answer."""
+        return self._latest
+
+    def _run(self) -> None:
+        asyncio.run(self._sample_until_stopped())
+
+    async def _sample_until_stopped(self) -> None:
+        client = HttpClient(self._base, self._key)
+        try:
+            while not self._stop.is_set() and not self.refusal:
+                try:
+                    async with asyncio.timeout(ANSWER_SECONDS):
+                        self._latest = _read_sample(await client.get("/machine"))
+                except Exception as error:  # it comes from outside, and may be anything
+                    self._latest = None
+                    if not _is_temporary(error):
+                        self.refusal = "The server does not report its memory."
+                await asyncio.sleep(self._interval)
+        finally:
+            await client.close()
+
+
+def _is_temporary(error: Exception) -> bool:
+    """Tells whether the server may answer the next time: it is away, or busy."""
+    if isinstance(error, RemoteError):
+        return not error.malformed and error.status in (0, 408, 429, 500, 502, 503, 504)
+    return isinstance(error, TimeoutError)
+
+
+def _read_sample(data: Any) -> Sample:
+    """Reads the JSON of `/machine`, which may hold anything.
+
+    Raises:
+        LookupError, TypeError, ValueError, AttributeError, ArithmeticError: it is no sample.
+    """
+    return Sample(
+        time=time.monotonic(),
+        gpu=None if data["gpu"] is None else _read_gpu(data["gpu"]),
+        process_rss=_bytes(data["process_rss"]),
+        cpu_percent=_number(data["cpu_percent"]),
+        ram_used=_bytes(data["ram_used"]),
+        ram_total=_bytes(data["ram_total"]),
+    )
+
+
+def _read_gpu(data: Any) -> GpuSample:
+    values = {}
+    for field in fields(GpuSample):
+        read: Callable[[Any], Any] = _GPU_READERS.get(field.name, _number)
+        if (value := data.get(field.name)) is not None:
+            values[field.name] = read(value)
+    return GpuSample(**values)
+
+
+def _number(value: Any) -> float:
+    if not 0 <= (number := float(value)) < _MAX_NUMBER:  # NaN compares false
+        raise ValueError(f"{value!r} is no such number")
+    return number
+
+
+def _bytes(value: Any) -> int:
+    return int(_number(value))
+
+
+def _name(value: Any) -> str:
+    return sanitise(str(value)[:_NAME_LENGTH], keep_newlines=False)
+
+
+_GPU_READERS = {"name": _name, "used": _bytes, "free": _bytes, "total": _bytes}
+"""Converters of a GPU's fields that are more than a number."""
