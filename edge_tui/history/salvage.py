@@ -141,7 +141,7 @@ def _copy_file(path: Path, copy: Path, first_page: bytes) -> None:
 
     Args:
         path: The file.
-        copy: Where to.
+        copy: The new file.
         first_page: Of a history of this version, put in the first page's place: every history has its tables
             at the same pages. Nothing to leave the page as it is.
     """

@@ -249,7 +249,7 @@ class Store(Database):
 
         Args:
             query: As for `search`; only prompts that hold every term themselves are returned then.
-            limit: How many at most.
+            limit: Most prompts to return.
         """
         terms = [(quoted or plain).lower() for quoted, plain in _TERM.findall(query)]
         if terms:

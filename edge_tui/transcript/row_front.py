@@ -115,7 +115,7 @@ class RowFront:
 
         Args:
             path: Records of the row in front.
-            common_length: How many of them all live rows share.
+            common_length: Count of leading records that all live rows share.
             length_penalty: The run's parameter.
         """
 
