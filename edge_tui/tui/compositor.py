@@ -80,15 +80,15 @@ class RowCompositor(Compositor):
             rows: Lines of the screen.
         """
         x1, x2 = area.column_span
-        wanted = {y: found for y in rows if (found := [x for x in missing[y] if x1 <= x < x2])}
-        if not wanted:
+        columns = {y: found for y in rows if (found := [x for x in missing[y] if x1 <= x < x2])}
+        if not columns:
             return
-        top, bottom = min(wanted), max(wanted)
+        top, bottom = min(columns), max(columns)
         seen = Region(x1 - origin.x, top - origin.y, area.width, bottom - top + 1)
         for y, strip in enumerate(widget.render_lines(seen), top):
-            if y not in wanted:
+            if y not in columns:
                 continue
-            missing[y].difference_update(wanted[y])
+            missing[y].difference_update(columns[y])
             cuts = [x for x in self.cuts[y] if x1 <= x <= x2]
             line = chops[y]
             for x, piece in zip(cuts, strip.divide([cut - x1 for cut in cuts[1:]]), strict=False):

@@ -44,22 +44,22 @@ class Group:
     Attributes:
         z: Logit (nats, up to a constant); −∞ where removed.
         many: How many tokens.
-        said: How often the answer holds it.
-        seen: Whether prompt or answer hold it.
+        occurrences: Times that the answer holds it.
+        repeated: True where prompt or answer hold it.
         amateur: Log-probability under the amateur, up to a constant, where that is known.
     """
 
     z: float
     many: int = 1
-    said: int = 0
-    seen: bool = False
+    occurrences: int = 0
+    repeated: bool = False
     amateur: float | None = None
 
 
 def groups(
     logp: Sequence[float],
     vocab: int,
-    said: Sequence[int] = (),
+    occurrences: Sequence[int] = (),
     amateur: Sequence[float | None] = (),
 ) -> list[Group]:
     """Builds a group for each recorded token, and one for the rest of the vocabulary.
@@ -67,14 +67,14 @@ def groups(
     Args:
         logp: Log-probabilities of the recorded tokens, best first.
         vocab: Tokens in all; 0 where unknown, then there is no rest.
-        said: How often the answer holds each.
+        occurrences: Times that the answer holds each.
         amateur: Log-probability of each under the amateur.
     """
     found = [
         Group(
             z,
-            said=said[i] if said else 0,
-            seen=bool(said and said[i]),
+            occurrences=occurrences[i] if occurrences else 0,
+            repeated=bool(occurrences and occurrences[i]),
             amateur=amateur[i] if amateur else None,
         )
         for i, z in enumerate(logp)
@@ -139,10 +139,10 @@ def apply(found: Sequence[Group], values: Mapping[str, float]) -> list[Group]:
 
 def _penalised(group: Group, values: Mapping[str, float]) -> Group:
     z, theta = group.z, values.get("repetition_penalty", 1.0)
-    if group.seen and theta != 1:
+    if group.repeated and theta != 1:
         z = z / theta if z > 0 else z * theta
-    z -= values.get("presence_penalty", 0.0) * (group.said > 0)
-    z -= values.get("frequency_penalty", 0.0) * group.said
+    z -= values.get("presence_penalty", 0.0) * (group.occurrences > 0)
+    z -= values.get("frequency_penalty", 0.0) * group.occurrences
     return replace(group, z=z)
 
 
@@ -180,21 +180,23 @@ def _filtered(found: list[Group], name: str, value: float) -> list[Group]:
 
 def _nearest(found: list[Group], far: list[float], weight: list[float], enough: float) -> list[Group]:
     """Keeps the nearest until their weight is enough; what lies as far as the last one stays too."""
-    kept: dict[int, int] = {}
+    counts: dict[int, int] = {}
     total, edge = 0.0, inf
     for i in sorted(range(len(found)), key=lambda i: far[i]):
         if total >= enough - 1e-9 and far[i] > edge + 1e-12:
             break
         if found[i].many == 1:
-            kept[i] = 1
+            counts[i] = 1
         else:
             # Of the rest, which is not truly alike, only as many as it takes.
             lacking = max(enough - total, 0.0)
-            kept[i] = min(found[i].many, max(int(lacking / weight[i] + 0.999999), 1)) if weight[i] > 0 else 0
-        total += kept[i] * weight[i]
+            counts[i] = (
+                min(found[i].many, max(int(lacking / weight[i] + 0.999999), 1)) if weight[i] > 0 else 0
+            )
+        total += counts[i] * weight[i]
         edge = far[i]
     return [
-        replace(group, many=kept[i]) if kept.get(i) else replace(group, z=-inf)
+        replace(group, many=counts[i]) if counts.get(i) else replace(group, z=-inf)
         for i, group in enumerate(found)
     ]
 

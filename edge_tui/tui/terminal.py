@@ -60,16 +60,16 @@ def parse_reply(sequence: str) -> list[Message] | None:
     found = _REPLY.fullmatch(sequence)
     if found is None:
         return None
-    said: list[Message] = []
+    sentence: list[Message] = []
     if found["red"] is not None:
-        said.append(BackgroundReply(_dark(found["red"], found["green"], found["blue"])))
+        sentence.append(BackgroundReply(_dark(found["red"], found["green"], found["blue"])))
     if found["attributes"] is not None:
-        said.append(ClipboardReply(_CLIPBOARD in found["attributes"].split(";")))
+        sentence.append(ClipboardReply(_CLIPBOARD in found["attributes"].split(";")))
     if found["column"] is not None:
-        said.append(WidthReply(found["column"] == "3"))
+        sentence.append(WidthReply(found["column"] == "3"))
     if found["scheme"] is not None:
-        said.append(BackgroundReply(found["scheme"] == "1"))
-    return said
+        sentence.append(BackgroundReply(found["scheme"] == "1"))
+    return sentence
 
 
 def _dark(*channels: str) -> bool:

@@ -89,7 +89,7 @@ async def test_a_theme_of_ones_own_takes_effect_when_it_is_saved(tmp_path: Path,
 
         (tmp_path / "mine.toml").write_text(source)
         await until(lambda: "mine" in app.theme_switch.themes.themes)
-        app.choose_theme("mine")
+        app.theme_switch.choose("mine")
         (tmp_path / "mine.toml").write_text(re.sub(r'background = "#\w+"', 'background = "#123456"', source))
         await until(lambda: app.workbench.background_colors[1].hex == "#123456")
         (tmp_path / "mine.toml").write_text("[colours")

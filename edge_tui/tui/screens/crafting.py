@@ -138,9 +138,9 @@ class Crafting(Talking):
             preset.parameters, preset.mode, preset.max_length, stop=preset.stop, system=preset.system
         )
         if self._take_values(preset.strategy, patch, preset.name):
-            said = f"{preset.title or preset.name}: ctrl+j runs the prompt with it."
-            lost = self.run_params.outranked()
-            self.say(f"{said} {lost}" if lost else said, "warning" if lost else "good")
+            sentence = f"{preset.title or preset.name}: ctrl+j runs the prompt with it."
+            outranked = self.run_params.outranked()
+            self.say(f"{sentence} {outranked}" if outranked else sentence, "warning" if outranked else "good")
         if preset.prompt:
             self._put(preset.prompt)
 
@@ -151,14 +151,14 @@ class Crafting(Talking):
         except registry.UnknownStrategy as error:
             self.say(str(error), "error")
             return False
-        refused = self.run_params.take(decoder, patch, preset)
+        rejected = self.run_params.take(decoder, patch, preset)
         self.strategy_list.chosen = decoder.name
         self.parameters.reload()
         self._title_parameters()
         self._title_model()
-        if refused:
-            self.say(f"{decoder.title} does not take {', '.join(refused)}; the rest is set.", "warning")
-        return not refused
+        if rejected:
+            self.say(f"{decoder.title} does not take {', '.join(rejected)}; the rest is set.", "warning")
+        return not rejected
 
     def action_save_preset(self) -> None:
         from edge_tui.config import presets
@@ -221,11 +221,11 @@ class Crafting(Talking):
         if store is None:
             return
         try:
-            kept = await asyncio.to_thread(_read, store, run)
+            turns = await asyncio.to_thread(_read, store, run)
         except HistoryError as error:
             self.say(str(error), "error")
             return
-        stored = kept[0][0]
+        stored = turns[0][0]
         running = self.session.run
         if running is not None and running.uid == stored.entry.uid and running.active and not again:
             self.look_at(running)
@@ -235,7 +235,7 @@ class Crafting(Talking):
         self._take_values(stored.entry.strategy, _values_of(stored, at_end=not again))
         loaded = self.session.loaded.get("model")
         other = loaded is not None and bool(stored.model) and loaded.name != stored.model
-        talk = _talk_of(kept)
+        talk = _talk_of(turns)
         self._resume_talk(talk)
         if talk is None:
             self.prompt.put(stored.prompt)
@@ -246,17 +246,17 @@ class Crafting(Talking):
             if other and loaded is not None:
                 self.say(f"It was {stored.model} then; it is {loaded.name} now.", "warning")
             return
-        self.look_at(talk.exchanges[-1].run if talk is not None else _run_of(*kept[0]))
+        self.look_at(talk.exchanges[-1].run if talk is not None else _run_of(*turns[0]))
         # The dialog before this one gives the focus back to where it was.
         self.call_after_refresh(self.pane.focus)
         self._paint_talk()
         ends = "it ended by itself; g runs its prompt again" if stored.entry.reason == "eos" else "c goes on"
-        said = f"Opened with its settings: {ends}."
+        sentence = f"Opened with its settings: {ends}."
         if other:
-            said = f"Written by {stored.model}; load that with m to go on from its last token."
+            sentence = f"Written by {stored.model}; load that with m to go on from its last token."
         if self.session.busy:
-            said = f"The run in progress goes on: o leads back to it. {said}"
-        self.say(said, "warning" if other else "good")
+            sentence = f"The run in progress goes on: o leads back to it. {sentence}"
+        self.say(sentence, "warning" if other else "good")
 
 
 StoredTurns = list[tuple["StoredRun", "Transcript", dict[int, str]]]
@@ -311,10 +311,10 @@ def _values_of(stored: StoredRun, at_end: bool) -> ParamPatch:
     """Reads the settings of a run at its start, or at its last token."""
     request, started = stored.request, stored.started
     values = {name: each.value for name, each in started.values.items()} if started else request.values
-    turned = {each.name: each.value for each in stored.changes} if at_end else {}
+    changes = {each.name: each.value for each in stored.changes} if at_end else {}
     return ParamPatch(
-        {**values, **turned},
-        mode="custom" if TEMPERATURE in turned else request.mode,
+        {**values, **changes},
+        mode="custom" if TEMPERATURE in changes else request.mode,
         max_length=request.max_length,
         stop=request.stop,
         chat=request.chat,

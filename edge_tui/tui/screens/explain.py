@@ -113,19 +113,19 @@ class ExplainScreen(ModalScreen[None]):
         answer = transcript.ids(index)
         main = bench.session.loaded.get("model")
         values = self._values()
-        heard: list[float | None] = [other.extras.get("amateur") for other in top]
+        amateur: list[float | None] = [other.extras.get("amateur") for other in top]
         if "formula" in values:
-            if all(each is None for each in heard):
+            if all(each is None for each in amateur):
                 return [("Run contrastive first: the picture needs what the amateur thinks.", "$text-muted")]
             recorded = values_at(transcript, index)
             if values["formula"] == SEED != recorded.get("formula"):
                 return [("Run it with the formula seed first: the picture needs its numbers.", "$text-muted")]
-            heard = [None if e is None else param_preview.amateur_as_it_is(e, recorded) for e in heard]
+            amateur = [None if e is None else param_preview.amateur_as_it_is(e, recorded) for e in amateur]
         found = param_preview.groups(
             [other.logp for other in top],
             main.vocab if main is not None else 0,
             [answer.count(each) for each in ids],
-            heard if "formula" in values else (),
+            amateur if "formula" in values else (),
         )
         before = param_preview.shares(param_preview.apply(found, param_preview.without(name, values)))
         after = param_preview.shares(param_preview.apply(found, values))
@@ -163,17 +163,17 @@ class ExplainScreen(ModalScreen[None]):
         # The longest bar is the whole width: it is the change that one looks for.
         most = max(max(was, now) for _, was, now in shown) or 1.0
         for text, was, now in shown:
-            gone = now <= 0 < was
+            removed = now <= 0 < was
             label = clip(text, _TEXT)
             parts += [
                 (
                     label + " " * (_TEXT - cell_len(label) + 1),
-                    "$text-disabled strike" if gone else "$foreground",
+                    "$text-disabled strike" if removed else "$foreground",
                 ),
                 (bar(was / most, room, ascii_only), "$text-muted"),
                 (f"{max(was, 0):>6.1%}   ", "$text-muted"),
                 (bar(now / most, room, ascii_only), "$primary"),
-                (f"{max(now, 0):>6.1%}\n", "$text-disabled" if gone else "$foreground bold"),
+                (f"{max(now, 0):>6.1%}\n", "$text-disabled" if removed else "$foreground bold"),
             ]
         if name == "repetition_penalty":
             parts.append(
@@ -185,14 +185,16 @@ class ExplainScreen(ModalScreen[None]):
             )
         else:
             values = self._values()
-            kept = sum(group.many for group in param_preview.apply(found, values) if exp(group.z) > 0)
+            remaining = sum(group.many for group in param_preview.apply(found, values) if exp(group.z) > 0)
             # Of a choice without a draw the picture shows what competes.
-            said = (
+            sentence = (
                 "tokens can be drawn."
                 if values.get("sample", 1.0) > 0
                 else "tokens compete; the best is taken."
             )
-            parts.append((f"{kept:,} of {sum(group.many for group in found):,} {said}", "$text-muted"))
+            parts.append(
+                (f"{remaining:,} of {sum(group.many for group in found):,} {sentence}", "$text-muted")
+            )
         return parts
 
 

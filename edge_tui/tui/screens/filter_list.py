@@ -34,7 +34,7 @@ class Item:
         search: Text that the filter looks at, letter by letter.
         content: What is shown; already sanitised.
         disabled: Shown, but not to be chosen.
-        help: What is said about it; the filter looks for words there.
+        help: Its explanation; the filter looks for words there.
     """
 
     id: str

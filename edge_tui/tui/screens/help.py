@@ -75,10 +75,10 @@ class HelpScreen(ModalScreen[None]):
             parts += [("\n" if number else "", ""), here, (f"{heading}\n", "$primary bold")]
             for line in lines:
                 indent = "\n" + " " * _LEAD
-                said = indent.join(wrap(line.help, width - _LEAD))
+                sentence = indent.join(wrap(line.help, width - _LEAD))
                 parts += [
                     (f"  {line.keys:<13}", "$accent bold"),
                     (f"{line.label:<12} ", "$foreground"),
-                    (f"{said}\n", "$text-muted"),
+                    (f"{sentence}\n", "$text-muted"),
                 ]
         return Content.assemble(*parts)

@@ -243,8 +243,8 @@ class HistoryScreen(ModalScreen[HistoryChoice]):
             return
         self.list.marked_for_delete ^= {entry.id}
         self.list.update_lines()
-        gone = entry.id in self.list.marked_for_delete
-        self._say("Deleted as soon as you leave; ^x again keeps it." if gone else "It stays.")
+        deleted = entry.id in self.list.marked_for_delete
+        self._say("Deleted as soon as you leave; ^x again keeps it." if deleted else "It stays.")
 
     def action_leave(self) -> None:
         self._leave(None)
@@ -284,8 +284,8 @@ async def _delete(app: App[object], store: Store, runs: Sequence[int]) -> None:
         for run in runs:
             await asyncio.to_thread(store.delete, run)
     except (HistoryError, sqlite3.Error) as error:
-        said = one_line(f"Not all could be deleted: {error}.")
-        app.notify(said, severity="error", markup=False)
+        sentence = one_line(f"Not all could be deleted: {error}.")
+        app.notify(sentence, severity="error", markup=False)
 
 
 def _about(stored: StoredRun) -> Content:
@@ -296,7 +296,7 @@ def _about(stored: StoredRun) -> Content:
         parts.insert(1, f"seed {started.seed}")
     if finished is not None and finished.seconds:
         parts.append(f"{rate(finished.tokens_per_second)} tok/s")
-    said = one_line(" · ".join(part for part in parts if part))
+    sentence = one_line(" · ".join(part for part in parts if part))
     turn = f"turn {entry.turn + 1} · " if entry.conversation else ""
     prompt = one_line(" ".join(stored.prompt[:400].split()))
-    return Content.assemble((said, "$text-muted"), "\n", (turn, "$primary"), (prompt, "$foreground"))
+    return Content.assemble((sentence, "$text-muted"), "\n", (turn, "$primary"), (prompt, "$foreground"))

@@ -33,9 +33,9 @@ def facts(
         other: The model that it would play with, "" where there is none to be loaded.
     """
     context = f"{listing.context:,} positions" if listing.context else "no stated limit"
-    held = estimate.contexts.get(precision, 0) if estimate is not None else 0
-    if 0 < held < listing.context:
-        context = f"{held:,} of {context}"
+    processes = estimate.contexts.get(precision, 0) if estimate is not None else 0
+    if 0 < processes < listing.context:
+        context = f"{processes:,} of {context}"
     chat = "chat template" if listing.chat else "no chat template"
     kind = f"{sanitise(listing.architecture)} · {listing.tier} · {context} · {chat}\n"
     parts = [(kind, "$foreground"), ("device     ", "$text-muted")]
@@ -68,12 +68,12 @@ def _where(estimate: ModelEstimate, asked: str) -> Parts:
         about.append(f"{size(device.free)} of {size(device.total)} free")
     parts = [(f"{name} ", "$primary bold"), (" · ".join(about) + "\n", "$foreground")]
     if estimate.others:
-        held = [
+        processes = [
             f"{one_line(each.name) or 'a process'} ({each.pid}) {size(each.bytes)}"
             for each in estimate.others[:3]
         ]
         more = f" and {len(estimate.others) - 3} more" if len(estimate.others) > 3 else ""
-        parts += [(_INDENT, ""), (f"held by {', '.join(held)}{more}\n", "$warning")]
+        parts += [(_INDENT, ""), (f"held by {', '.join(processes)}{more}\n", "$warning")]
     return parts
 
 
@@ -99,10 +99,10 @@ def _memory(seen: MemoryEstimate, count: int) -> Parts:
 
 def _together(devices: tuple[MemoryEstimate, ...], other: str) -> Parts:
     """The pair's memory on each device that it would be on."""
-    said = ", ".join(f"{size(each.total)} of {size(each.free)} free on {each.device}" for each in devices)
+    sentence = ", ".join(f"{size(each.total)} of {size(each.free)} free on {each.device}" for each in devices)
     name = clip_path(one_line(other), 30)
     style = "$foreground" if all(each.fits for each in devices) else "$warning"
-    return [(f"{_INDENT}with {name} ", "$text-muted"), (f"{said}\n", style)]
+    return [(f"{_INDENT}with {name} ", "$text-muted"), (f"{sentence}\n", style)]
 
 
 def downloading(name: str, progress: Progress) -> Parts:
@@ -110,14 +110,14 @@ def downloading(name: str, progress: Progress) -> Parts:
     if not progress.total:
         return [(f"Asking the hub for the files of {name} …\n", "$text-muted")]
     rate = f"{size(progress.rate)}/s" if progress.rate is not None else "…"
-    come = f"{size(progress.done)} of {size(progress.total)} · {rate} · {progress.left}\n\n"
+    progress_text = f"{size(progress.done)} of {size(progress.total)} · {rate} · {progress.left}\n\n"
     return [
         (f"Downloading {name}\n\n", "$foreground bold"),
         ("▕", "$text-muted"),
         (bar(share(progress), 40), "$primary"),
         ("▏", "$text-muted"),
         (f" {share(progress):>4.0%}\n\n", "$foreground"),
-        (come, "$foreground"),
+        (progress_text, "$foreground"),
         (
             "It goes on when this screen is left; ^x gives it up, and what has come whole stays.",
             "$text-muted",

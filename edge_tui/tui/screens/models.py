@@ -117,11 +117,12 @@ class ModelsScreen(FilterListScreen[None]):
         shown = clip(name, room)
         progress = services(self).downloads.progress(name)
         if progress is not None and progress.active:
-            said, style = (f"{share(progress):>4.0%} fetched", "$warning") if progress.total else ("…", "")
+            share_text = f"{share(progress):>4.0%} fetched" if progress.total else "…"
+            state, style = share_text, "$warning" if progress.total else ""
         else:
-            said, style = "on the hub", "$text-muted"
+            state, style = "on the hub", "$text-muted"
         lead = (f"⇣ {shown}{' ' * (room - cell_len(shown) + 1)}", "$foreground")
-        return Item(name, name, Content.assemble(lead, (clip(said, _COLUMNS), style)))
+        return Item(name, name, Content.assemble(lead, (clip(state, _COLUMNS), style)))
 
     def _item(self, listing: Listing, room: int) -> Item:
         name = one_line(listing.name)
@@ -237,8 +238,9 @@ class ModelsScreen(FilterListScreen[None]):
         elif listing is not None:
             parts += self._facts(listing)
         elif remote := self._remotes.get(name):
-            said = f"on the hub: {size(remote.bytes)} in {len(remote.files)} files; enter downloads them"
-            parts += [(said + (", once its terms are accepted.\n" if remote.gated else ".\n"), "$primary")]
+            offer = f"on the hub: {size(remote.bytes)} in {len(remote.files)} files; enter downloads them"
+            terms = ", once its terms are accepted." if remote.gated else "."
+            parts.append((f"{offer}{terms}\n", "$primary"))
             parts += self._facts(remote.listing)
         elif name:
             parts.append((f"Asking the hub about {name} …", "$text-muted"))
@@ -255,8 +257,8 @@ class ModelsScreen(FilterListScreen[None]):
     def _progress(self) -> Parts:
         for role, (name, done, total) in self._session.loading.items():
             come = done / total if total else 0.0
-            said = f"loading {one_line(name)} as {role} "
-            return [(said, "$warning"), (bar(come, 24), "$warning"), (f" {come:>4.0%}", "$warning")]
+            sentence = f"loading {one_line(name)} as {role} "
+            return [(sentence, "$warning"), (bar(come, 24), "$warning"), (f" {come:>4.0%}", "$warning")]
         return [(self._message, "$error")] if self._message else []
 
     # What happens.

@@ -43,9 +43,9 @@ class PresetsScreen(FilterListScreen["Preset"]):
 
     def _item(self, preset: Preset) -> Item:
         title = one_line(preset.title or preset.name)
-        gone = preset.name in self._marked_for_delete
+        deleted = preset.name in self._marked_for_delete
         content = Content.assemble(
-            (f"{title:<22}", "strike $text-muted" if gone else "bold"),
+            (f"{title:<22}", "strike $text-muted" if deleted else "bold"),
             (f" {one_line(preset.strategy):<12}", "$primary"),
             (" yours " if preset.own else "       ", "$accent"),
             (one_line(preset.summary), "$text-muted"),
@@ -62,8 +62,8 @@ class PresetsScreen(FilterListScreen["Preset"]):
             parts.append("stop " + " | ".join(map(repr, preset.stop)))
         if preset.prompt:
             parts.append("begins with a prompt")
-        said = "\n".join([" · ".join(parts), *self._problems])
-        self.query_one(".hint", Static).update(Content(sanitise(said)))
+        sentence = "\n".join([" · ".join(parts), *self._problems])
+        self.query_one(".hint", Static).update(Content(sanitise(sentence)))
 
     def choose(self, id: str) -> None:
         self._leave(self._presets[id])

@@ -52,8 +52,8 @@ class PromptsScreen(FilterListScreen[str]):
         self._items = self.items()
         super()._filter("")
         if not self._prompts:
-            said = "No prompt holds that." if query.strip() else "No prompt has been run yet."
-            self.query_one(".hint", Static).update(said)
+            sentence = "No prompt holds that." if query.strip() else "No prompt has been run yet."
+            self.query_one(".hint", Static).update(sentence)
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
         lines = sanitise(self._prompts[int(event.option_id or 0)][:2000]).splitlines()

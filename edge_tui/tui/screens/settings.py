@@ -63,7 +63,7 @@ class SettingsScreen(FilterListScreen[None]):
         self._editing = ""
         self._query = ""
         self._message = ("", "", "")
-        """Key, sentence and style of what was said last."""
+        """Key, sentence and style of the last message."""
 
     # The list.
 
@@ -105,13 +105,13 @@ class SettingsScreen(FilterListScreen[None]):
             return
         entry = self._preferences.entry(key)
         when = "" if entry.live else " · from the next start on"
-        about, said, style = self._message
+        about, sentence, style = self._message
         facts = f"{entry.range} · {entry.source}{when}"
         hint.update(
             Content.assemble(
                 (one_line(entry.help) + "\n", "$foreground"),
                 (one_line(facts) + "\n", "$text-muted"),
-                (one_line(said) if about == key else "", style),
+                (one_line(sentence) if about == key else "", style),
             )
         )
 
@@ -212,16 +212,16 @@ class SettingsScreen(FilterListScreen[None]):
         services(self).take_settings(preferences.settings, key)
         self._preferences = services(self).preferences()
         where = preferences.settings.file
-        said, style = f"Kept in {where}." if text is not None else "The default holds again.", "$success"
+        sentence, style = f"Kept in {where}." if text is not None else "The default holds again.", "$success"
         if source := preferences.outranked(key):
-            said, style = f"Kept in {where}, but {source} wins over it in this session.", "$warning"
+            sentence, style = f"Kept in {where}, but {source} wins over it in this session.", "$warning"
         elif notices:
-            said, style = str(notices[0]), "$warning"
+            sentence, style = str(notices[0]), "$warning"
         if not self._editing:
             # The list is written anew; the cursor stays where it was.
             at = self.query_one(OptionList).highlighted
             self.reload()
             self.query_one(OptionList).highlighted = at
-        self._message = (key, said, style)
+        self._message = (key, sentence, style)
         self._explain()
         return True

@@ -393,5 +393,5 @@ class View(Screen[None]):
         self.strategy_list.columns = 2 if height < TALL else 1
         self.call_after_refresh(self._refocus)
         if self._inspect is None:
-            # Where there is room it is there; once the user has said what they want, that holds.
+            # The width decides, until the user has.
             self.set_class(width >= WIDE, "-inspecting")

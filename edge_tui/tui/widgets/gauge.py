@@ -147,11 +147,11 @@ def _fit(fields: list[list[Part]], width: int) -> list[Part]:
     for cells in fields:
         if not any(text.strip() for text, _ in cells):
             continue
-        wanted = sum(cell_len(text) for text, _ in cells) + (3 if line else 0)
-        if used + wanted > width:
+        cells_needed = sum(cell_len(text) for text, _ in cells) + (3 if line else 0)
+        if used + cells_needed > width:
             break
         if line:
             line.append((" · ", "$text-muted"))
         line += cells
-        used += wanted
+        used += cells_needed
     return line

@@ -144,12 +144,12 @@ class Inspector(LinePanel, can_focus=True):
         raw = {other.id: other.logp for other in token.top} | {token.id: token.raw_logp}
         final = {other.id: other.logp for other in token.final} | {token.id: token.final_logp}
         others = token.final if self.show_final else token.top
-        told = {other.id: tuple(other.extras.values()) for other in others if other.extras}
-        if told:
+        numbers = {other.id: tuple(other.extras.values()) for other in others if other.extras}
+        if numbers:
             decoder = strategy_of(transcript)
             self._cut_by = decoder.cut_by(values_at(transcript, index)) if decoder is not None else ""
             self._columns = tuple(token.extras)
-            told[token.id] = tuple(token.extras.values())
+            numbers[token.id] = tuple(token.extras.values())
         listed = [other.id for other in others]
         if token.id not in listed:
             listed.append(token.id)
@@ -162,7 +162,7 @@ class Inspector(LinePanel, can_focus=True):
                 exp(raw.get(each, nan)),
                 exp(final.get(each, nan)),
                 each == token.id,
-                told.get(each, ()),
+                numbers.get(each, ()),
             )
             for each, text in zip(listed, texts, strict=True)
         ]
@@ -204,8 +204,8 @@ class Inspector(LinePanel, can_focus=True):
         if token.extras and not self._columns:  # else they stand in the table
             lines.append(((fit_start(self._numbers(token, transcript), width), ""),))
         for change in transcript.changes_at(token.index):
-            said = f"▸ {sanitise(change.name)} = {change.value:.4g} from here"
-            lines.append(((fit_start(said, width), "inspector--change"),))
+            sentence = f"▸ {sanitise(change.name)} = {change.value:.4g} from here"
+            lines.append(((fit_start(sentence, width), "inspector--change"),))
         return lines
 
     def _numbers(self, token: TokenView, transcript: Transcript) -> str:
@@ -278,11 +278,11 @@ class Inspector(LinePanel, can_focus=True):
         if not own or own[-1] != -inf:
             return shown
         cut = f" cut by {self._cut_by}" if self._cut_by else " cut"
-        kept, room = len(cells), 0
-        while kept and room < len(cut):
-            kept -= 1
-            room += cells[kept]
-        return shown[: sum(cells[:kept])] + f"{cut:>{room}}"[:room]
+        visible_columns, room = len(cells), 0
+        while visible_columns and room < len(cut):
+            visible_columns -= 1
+            room += cells[visible_columns]
+        return shown[: sum(cells[:visible_columns])] + f"{cut:>{room}}"[:room]
 
     # Keys.
 

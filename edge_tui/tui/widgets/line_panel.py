@@ -75,12 +75,12 @@ class LinePanel(Widget):
 def fit_start(text: str, cells: int) -> str:
     """Cuts a text to its beginning, and pads it with spaces."""
     if cell_len(text) > cells:
-        kept, used = "", 0
+        start, used = "", 0
         for cluster, width in clusters(text):
             if used + width > cells - 1:
                 break
-            kept, used = kept + cluster, used + width
-        text = kept + "…" if cells > 0 else ""
+            start, used = start + cluster, used + width
+        text = start + "…" if cells > 0 else ""
     return pad(text, cells)
 
 

@@ -280,12 +280,12 @@ class Parameters(Vertical):
         """Shows a sentence, cut to the room for it."""
         self._sentence = sentence
         width, height = self.help_line.size
-        said = one_line(sentence)
-        lines = textwrap.wrap(said, width) if width and height else []
+        text = one_line(sentence)
+        lines = textwrap.wrap(text, width) if width and height else []
         if len(lines) > height:
-            said = "\n".join(lines[:height])[: -2 if len(lines[height - 1]) > width - 2 else None]
-            said = said.rstrip(" ,;.:") + " …"
-        self.help_line.update(said)
+            text = "\n".join(lines[:height])[: -2 if len(lines[height - 1]) > width - 2 else None]
+            text = text.rstrip(" ,;.:") + " …"
+        self.help_line.update(text)
 
     def on_resize(self) -> None:
         self.call_after_refresh(lambda: self._say(self._sentence))

@@ -107,8 +107,8 @@ class RunList(LinePanel):
             parts.append((f"{fit_start(model, 16)}  ", "run-list--when"))
         room = max(width - sum(cell_len(text) for text, _ in parts), 0)
         prompt = pad(clip(one_line(entry.prompt), room), room)
-        gone = entry.id in self.marked_for_delete
-        parts.append((prompt, "run-list--gone" if gone else ""))
+        deleted = entry.id in self.marked_for_delete
+        parts.append((prompt, "run-list--gone" if deleted else ""))
         # Under the cursor all of it is one colour.
         return tuple(
             (text, "run-list--here" if here and style != "run-list--gone" else style) for text, style in parts

@@ -53,11 +53,11 @@ class StrategyErrorPanel(Static):
         place = Path(problem.source).name + (f", line {problem.line}" if problem.line else "")
         self.border_title = Content(one_line(place))
         self.border_subtitle = "esc hides"
-        said = "Save the file to try again."
+        sentence = "Save the file to try again."
         if self.reverted:
-            said = "The last version that ran is in use again. " + said
+            sentence = "The last version that ran is in use again. " + sentence
         elif not self.while_running:
-            said = "Its last good version stays in use, if it had one. " + said
+            sentence = "Its last good version stays in use, if it had one. " + sentence
         parts = [(one_line(problem.sentence) + "\n", "$error")]
         # While it is hidden it has no width; the resize that comes with showing it tells.
         room = max(self.content_size.width - 7, 20) if self.content_size.width else _LIMIT
@@ -65,7 +65,7 @@ class StrategyErrorPanel(Static):
             here = number == problem.line
             mark, style = ("▸", "$foreground bold") if here else (" ", "$text-muted")
             parts.append((f"{mark}{number:>4}  {clip(one_line(line), room)}\n", style))
-        self.update(Content.assemble(*parts, (said, "$text-muted")))
+        self.update(Content.assemble(*parts, (sentence, "$text-muted")))
 
 
 def _excerpt(problem: Problem) -> list[tuple[int, str]]:

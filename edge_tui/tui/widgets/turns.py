@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from edge_tui.tui.widgets.line_panel import Line
 
 _LEAD = 10
-"""Cells before what was said."""
+"""Cells before a message."""
 
 
 class Turns(LinePanel, can_focus=True):
@@ -95,10 +95,10 @@ class Turns(LinePanel, can_focus=True):
             lines.append((mark, (f"{number + 1:>2} you   ", "turns--who"), *said_by_user))
             count = f" {exchange.tokens:,} tok" if exchange.tokens is not None else ""
             if exchange.run is not None and exchange.run.active:
-                count, said = "", "writing …"
+                count, sentence = "", "writing …"
             else:
-                said = _first_words(exchange.visible_answer) or "no answer"
-            shown = fit_start(said, max(width - _LEAD - cell_len(count), 0))
+                sentence = _first_words(exchange.visible_answer) or "no answer"
+            shown = fit_start(sentence, max(width - _LEAD - cell_len(count), 0))
             lines.append((("    model ", "turns--who"), (shown, style), (count, "turns--count")))
         at = 2 * self.chosen
         self._top = max(min(self._top, at), at + 2 - height, 0)
