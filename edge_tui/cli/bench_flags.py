@@ -17,6 +17,14 @@ def add(commands: Any) -> None:
         allow_abbrev=False,
     )
     kinds = bench.add_subparsers(dest="bench", metavar="KIND", title="benches", required=True)
+    _add_speed(kinds)
+    _add_table(kinds)
+    _add_quality(kinds)
+    _add_compare(kinds)
+    _add_figures(kinds)
+
+
+def _add_speed(kinds: Any) -> None:
     speed = _kind(kinds, "speed", "tokens per second, share of the hardware's floor, ratio to generate()")
     _models(speed)
     speed.add_argument("--strategies", default="greedy", metavar="A,B", help="strategies (default: greedy)")
@@ -29,6 +37,8 @@ def add(commands: Any) -> None:
     _rounds(speed)
     _common(speed)
 
+
+def _add_table(kinds: Any) -> None:
     table = _kind(kinds, "table", "speed, memory and time to first token by model, strategy and batch size")
     _models(table)
     table.add_argument(
@@ -45,6 +55,8 @@ def add(commands: Any) -> None:
     _rounds(table)
     _common(table)
 
+
+def _add_quality(kinds: Any) -> None:
     quality = _kind(kinds, "quality", "perplexity, F1 and speed by precision and strategy")
     _models(quality, "fp16, on a CPU float32, then int8 and 4bit")
     quality.add_argument(
@@ -66,11 +78,15 @@ def add(commands: Any) -> None:
     )
     _common(quality)
 
+
+def _add_compare(kinds: Any) -> None:
     compare = _kind(kinds, "compare", "the ratios of two kept benches")
     compare.add_argument("a", metavar="A", help="a file that a bench kept")
     compare.add_argument("b", metavar="B", help="another")
     _files(compare, "write the ratios there")
 
+
+def _add_figures(kinds: Any) -> None:
     figures = _kind(kinds, "figures", "the whole table of figures that the engine is held to")
     figures.add_argument("--only", default="", metavar="TEXT", help="scenarios whose name holds this text")
     _rounds(figures)
