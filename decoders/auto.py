@@ -13,8 +13,7 @@ from typing import Any
 
 from edge_tui.decoders.base import (
     Chain,
-    Decoder,
-    Env,
+    ChainDecoder,
     Output,
     Param,
     ParamError,
@@ -25,7 +24,6 @@ from edge_tui.decoders.base import (
     argmax,
     draw,
     last_logits,
-    merge,
     only,
 )
 from edge_tui.decoders.min_p import MinP
@@ -78,7 +76,7 @@ _IGNORED: dict[str, tuple[object, ...]] = {
 """Keys that change what `generate()` decodes and are not followed here, with the values that do nothing."""
 
 
-class Auto(Decoder):
+class Auto(ChainDecoder):
     """Samples or takes the argmax, as the checkpoint's own settings say."""
 
     name = "auto"
@@ -89,9 +87,8 @@ class Auto(Decoder):
     traceable = True
 
     def __init__(self) -> None:
-        self.penalties = Chain(penalties())
-        self.chain = Chain((Temperature(), *(cls() for cls in FILTERS)))
-        self.params = merge((*_SETTINGS, *self.penalties.params))
+        super().__init__(penalties(), _SETTINGS)
+        self.filters = Chain((Temperature(), *(cls() for cls in FILTERS)))
 
     def from_checkpoint(self, generation_config: Mapping[str, Any]) -> dict[str, float]:
         """Reads the file's keys that are parameters, as far as they are in range.
@@ -108,16 +105,13 @@ class Auto(Decoder):
         ]
         return (*sentences, *_parse(generation_config)[1])
 
-    def init(self, env: Env) -> State:
-        return self.penalties.init(env)
-
     def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
         z = last_logits(outs["model"], s)
-        penalised = self.penalties.apply(z, p, s, rng)
+        penalised = self.chain.apply(z, p, s, rng)
         best = only(penalised, argmax(penalised))
-        final = self.chain.apply(penalised, p, s, rng).where(p["do_sample"] > 0, best)
+        final = self.filters.apply(penalised, p, s, rng).where(p["do_sample"] > 0, best)
         chosen = draw(final, rng)
-        self.penalties.observe(s, chosen, final)
+        self.chain.observe(s, chosen, final)
         return Step(chosen, final)
 
 

@@ -17,7 +17,7 @@ Importing this module loads no torch: sidebars, `--help` and schemas read parame
 from __future__ import annotations
 
 from edge_tui.decoders.core.best import argmax, best, only
-from edge_tui.decoders.core.chain import Chain, last_logits, merge
+from edge_tui.decoders.core.chain import Chain, ChainDecoder, last_logits, merge
 from edge_tui.decoders.core.decoder import Choice, Decoder, Output, Records, Step, Stream
 from edge_tui.decoders.core.params import Param, ParamError, Params
 from edge_tui.decoders.core.prefix import cutoff
@@ -26,6 +26,7 @@ from edge_tui.decoders.core.stage import Edge, Env, Filter, Needs, Stage, State
 
 __all__ = [
     "Chain",
+    "ChainDecoder",
     "Choice",
     "Decoder",
     "Edge",

@@ -24,9 +24,8 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import (
-    Chain,
+    ChainDecoder,
     Choice,
-    Decoder,
     Env,
     Output,
     Param,
@@ -38,7 +37,6 @@ from edge_tui.decoders.base import (
     argmax,
     best,
     last_logits,
-    merge,
 )
 from edge_tui.decoders.core.chain import COUNTS
 from edge_tui.decoders.penalties import penalties
@@ -76,7 +74,7 @@ _DEAD = -1.0e9
 """Score of the rows that are not alive yet: at first all rows are the same prompt, and one is enough."""
 
 
-class Beam(Decoder):
+class Beam(ChainDecoder):
     """Searches with B rows of one run.
 
     Each row records these numbers with its token:
@@ -99,8 +97,7 @@ class Beam(Decoder):
     owns_eos = True
 
     def __init__(self) -> None:
-        self.chain = Chain(penalties())
-        self.params = merge((NUM_BEAMS, LENGTH_PENALTY, EARLY_STOPPING, *self.chain.params))
+        super().__init__(penalties(), (NUM_BEAMS, LENGTH_PENALTY, EARLY_STOPPING))
 
     def rows(self, values: Mapping[str, float]) -> int:
         return int(values.get("num_beams", NUM_BEAMS.default))
@@ -112,7 +109,7 @@ class Beam(Decoder):
         def full(value: float, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.full((env.rows,), value, dtype=dtype, device=env.device)
 
-        state = self.chain.init(env)
+        state = super().init(env)
         state["eos"] = env.eos.expand(env.rows, -1).contiguous()
         state["length"] = full(0, torch.int64)
         state["max_length"] = full(env.max_new_tokens, torch.int64)

@@ -21,9 +21,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import (
-    Chain,
-    Decoder,
-    Env,
+    ChainDecoder,
     Output,
     Param,
     Params,
@@ -35,7 +33,6 @@ from edge_tui.decoders.base import (
     best,
     draw,
     last_logits,
-    merge,
 )
 from edge_tui.decoders.penalties import penalties
 from edge_tui.decoders.temperature import TEMPERATURE, scale
@@ -103,7 +100,7 @@ HEAD_PARAMETER = Param(
 )
 
 
-class Contrastive(Decoder):
+class Contrastive(ChainDecoder):
     """Scores tokens by the expert's logits against the amateur's.
 
     Each token and each alternative records the numbers that its score is made of, after penalties, in nats:
@@ -122,8 +119,8 @@ class Contrastive(Decoder):
     columns = ("expert", "amateur", "score")
 
     def __init__(self) -> None:
-        self.chain = Chain(penalties())
-        self.params = merge((*PARAMS, *self.chain.params, HEAD_PARAMETER))
+        super().__init__(penalties(), PARAMS)
+        self.params = (*self.params, HEAD_PARAMETER)
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -131,9 +128,6 @@ class Contrastive(Decoder):
 
     def cut_by(self, values: Mapping[str, float]) -> str:
         return "rank" if values.get("formula") == SEED else "alpha"
-
-    def init(self, env: Env) -> State:
-        return self.chain.init(env)
 
     def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
         expert = self.chain.apply(last_logits(outs["model"], s), p, s, rng)

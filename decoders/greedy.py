@@ -8,23 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edge_tui.decoders.base import (
-    Chain,
-    Decoder,
-    Env,
-    Output,
-    Params,
-    Rng,
-    State,
-    Step,
-    argmax,
-    last_logits,
-    only,
-)
+from edge_tui.decoders.base import ChainDecoder, Output, Params, Rng, State, Step, argmax, last_logits, only
 from edge_tui.decoders.penalties import penalties
 
 
-class Greedy(Decoder):
+class Greedy(ChainDecoder):
     """Takes the argmax."""
 
     name = "greedy"
@@ -36,11 +24,7 @@ class Greedy(Decoder):
     traceable = True
 
     def __init__(self) -> None:
-        self.chain = Chain(penalties())
-        self.params = self.chain.params
-
-    def init(self, env: Env) -> State:
-        return self.chain.init(env)
+        super().__init__(penalties())
 
     def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
         z = self.chain.apply(last_logits(outs["model"], s), p, s, rng)

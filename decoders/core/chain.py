@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from edge_tui.decoders.core import checks
 from edge_tui.decoders.core.best import argmax, only
-from edge_tui.decoders.core.decoder import Output
+from edge_tui.decoders.core.decoder import Decoder, Output
 from edge_tui.decoders.core.params import Param, ParamError, Params
 from edge_tui.decoders.core.stage import Env, Stage
 
@@ -155,3 +155,19 @@ def last_logits(out: Output, s: State) -> Tensor:
     one family; `Env.vocab` is the width that counts.
     """
     return out.logits[:, -1, : s["output_counts"].shape[-1]].float()
+
+
+class ChainDecoder(Decoder):
+    """Decides on logits that a chain of stages has changed; most decoders begin with the penalties.
+
+    Args:
+        stages: First to last.
+        params: The decoder's own parameters; those of the stages follow.
+    """
+
+    def __init__(self, stages: Sequence[Stage], params: Iterable[Param] = ()) -> None:
+        self.chain = Chain(stages)
+        self.params = merge((*params, *self.chain.params))
+
+    def init(self, env: Env) -> State:
+        return self.chain.init(env)

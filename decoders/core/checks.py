@@ -76,11 +76,8 @@ def init(owner: Stage | Decoder, env: Env) -> State:
         StrategyError: it gave no state: row-first tensors by name, on the run's device.
     """
     lent = {} if is_own(type(owner)) else {"env.prompt": env.prompt, "env.eos": env.eos}
-    copies = {name: tensor.clone() for name, tensor in lent.items()}
-    state: object = owner.init(env)
-    for name, tensor in lent.items():
-        if not bool((tensor == copies[name]).all()):
-            raise StrategyError(_writes(owner.init, name), owner.init)
+    with _lend(owner.init, lent):
+        state: object = owner.init(env)
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise StrategyError(f"{name_of(owner.init)} returned {_type(state)}; it must return a dictionary of"
                             " tensors by name.", owner.init)  # fmt: skip
@@ -276,17 +273,13 @@ class Inspection:
 
     @contextmanager
     def guard(self, method: Callable[..., object], lent: Mapping[str, Tensor]) -> Iterator[None]:
-        """Refuses writes of a method to the tensors that are lent to it."""
-        copies = {name: tensor.clone() for name, tensor in lent.items()}
-        self._guarded.append((method, lent))
-        try:
-            yield
-        finally:
-            self._guarded.pop()
-        for name, tensor in lent.items():  # by ways that are no operation of torch, as through numpy
-            same = (tensor == copies[name]) | ((tensor != tensor) & (copies[name] != copies[name]))
-            if not bool(same.all()):
-                raise StrategyError(_writes(method, name), method)
+        """Refuses operations of a method that write to the tensors lent to it, at their line."""
+        with _lend(method, lent):
+            self._guarded.append((method, lent))
+            try:
+                yield
+            finally:
+                self._guarded.pop()
 
     def _note(self, tensor: Tensor) -> None:
         """Notes a tensor that an operation is about to write to."""
@@ -299,6 +292,17 @@ class Inspection:
                     method = self._guarded[-1][0]  # the innermost is at work, whoever lent it
                     sentence = _writes(method, name)
                     raise StrategyError(sentence, problem=Problem(*_line(method), sentence))
+
+
+@contextmanager
+def _lend(method: Callable[..., object], lent: Mapping[str, Tensor]) -> Iterator[None]:
+    """Refuses every write to lent tensors, also by ways that are no operation of torch, as through numpy."""
+    copies = {name: tensor.clone() for name, tensor in lent.items()}
+    yield
+    for name, tensor in lent.items():
+        same = (tensor == copies[name]) | ((tensor != tensor) & (copies[name] != copies[name]))
+        if not bool(same.all()):
+            raise StrategyError(_writes(method, name), method)
 
 
 def place(tensor: Tensor) -> int:

@@ -4,26 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edge_tui.decoders.base import (
-    Chain,
-    Decoder,
-    Env,
-    Filter,
-    Output,
-    Params,
-    Rng,
-    Stage,
-    State,
-    Step,
-    draw,
-    last_logits,
-    merge,
-)
+from edge_tui.decoders.base import ChainDecoder, Filter, Output, Params, Rng, State, Step, draw, last_logits
 from edge_tui.decoders.penalties import FREQUENCY, PRESENCE, REPETITION, penalties
 from edge_tui.decoders.temperature import ORDER, TEMPERATURE, Temperature
 
 
-class Sampling(Decoder):
+class Sampling(ChainDecoder):
     """Draws from the tokens that a filter leaves.
 
     The `order` parameter says where the temperature acts: before the filter as in transformers
@@ -37,12 +23,10 @@ class Sampling(Decoder):
     def __init__(self, stage: Filter) -> None:
         self.declare_as(stage)  # one class serves every filter
         self.filter = stage
-        stages: tuple[Stage, ...] = (*penalties(), Temperature(order=0), stage, Temperature(order=1))
-        self.chain = Chain(stages)
-        self.params = merge((*stage.params, TEMPERATURE, REPETITION, PRESENCE, FREQUENCY, ORDER))
-
-    def init(self, env: Env) -> State:
-        return self.chain.init(env)
+        super().__init__(
+            (*penalties(), Temperature(order=0), stage, Temperature(order=1)),
+            (*stage.params, TEMPERATURE, REPETITION, PRESENCE, FREQUENCY, ORDER),
+        )
 
     def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
         final = self.chain.apply(last_logits(outs["model"], s), p, s, rng)
