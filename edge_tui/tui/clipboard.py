@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from edge_tui.util.atomic_write import create_file
+from edge_tui.util.atomic_write import create_numbered_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -92,16 +92,8 @@ def save(text: str, folder: Path | None = None, now: float | None = None) -> Pat
     Raises:
         OSError: it cannot be written.
     """
-    folder = folder or Path.cwd()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(now))
-    for number in range(100):
-        path = folder / f"edge-tui-{stamp}{f'-{number}' if number else ''}.txt"
-        try:
-            create_file(path, text)
-            return path
-        except FileExistsError:
-            continue
-    raise FileExistsError(f"{folder} has a hundred files of this second")
+    return create_numbered_file((folder or Path.cwd()) / f"edge-tui-{stamp}.txt", text)
 
 
 def _tmux_option(name: str) -> str:

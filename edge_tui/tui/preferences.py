@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from edge_tui import decoders
 from edge_tui.config import resources
 from edge_tui.config.names import shared_parameters
+from edge_tui.config.precedence import Layer
 from edge_tui.config.reader import TEMPLATE, comments
 from edge_tui.config.schema import SCHEMA, Integer, RawText
 from edge_tui.config.settings import COMMON, user_config
@@ -242,12 +243,12 @@ class Preferences:
 
     def outranked(self, key: str) -> str:
         """Names the source that wins over a key of the file: a variable, a flag, a mode; "" for none."""
-        source = self.settings.source(key)
         if key.startswith("parameters.") and (decision := self._decision(key)) is not None:
             winner = decision.winner
             if winner.key != key:
                 return f"mode = {winner.word}" if winner.word else winner.source
-        return source if source.startswith(("EDGE_TUI_", "--")) else ""
+        claims = self.settings.claims.get(key, ())
+        return claims[-1].source if claims and claims[-1].layer > Layer.FILE else ""
 
 
 @lru_cache(maxsize=1)

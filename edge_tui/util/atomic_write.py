@@ -5,6 +5,7 @@ A file is written beside its place, brought to the disk and renamed; a link in i
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from contextlib import suppress
@@ -57,3 +58,24 @@ def create_file(path: Path, content: str | bytes, mode: int = OWNER_ONLY) -> Non
         with suppress(OSError):
             path.unlink()
         raise
+
+
+def create_numbered_file(path: Path, content: str | bytes, mode: int = OWNER_ONLY) -> Path:
+    """Writes a new file, with a number behind its name where that holds something else already.
+
+    Returns:
+        The file; one that holds the content already is left as it is.
+
+    Raises:
+        OSError: it cannot be written, or a hundred files of that name hold something else.
+    """
+    raw = content.encode("utf-8", "replace") if isinstance(content, str) else content
+    for number in range(100):
+        free = path.with_stem(f"{path.stem}-{number}") if number else path
+        try:
+            create_file(free, raw, mode)
+            return free
+        except FileExistsError:
+            if free.is_file() and free.read_bytes() == raw:
+                return free
+    raise FileExistsError(errno.EEXIST, "there are a hundred of it", str(path))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from edge_tui.tui.widgets.field import Field
 from edge_tui.tui.widgets.run_list import RunList
 from edge_tui.tui.widgets.token_pane import TokenPane
 from edge_tui.util import user_file
-from edge_tui.util.atomic_write import create_file
+from edge_tui.util.atomic_write import create_numbered_file
 from edge_tui.util.formatting import rate
 from edge_tui.util.sanitise import one_line
 
@@ -265,17 +264,7 @@ def _write(store: Store, run: int, kind: str, theme: str) -> Path:
     """Writes an export into the working folder, readable by its owner alone; never over another file."""
     stored, transcript = _read(store, run, None)
     data = formats.render(kind, stored, transcript, store.token_strings(stored.model), theme)
-    path = name = Path.cwd() / formats.file_name(stored, kind)
-    for number in range(1, 100):
-        try:
-            create_file(path, data)
-            return path
-        except FileExistsError:
-            # The same export once more is there already; a run that has gone on since is another one.
-            if path.is_file() and path.read_bytes() == data:
-                return path
-            path = name.with_stem(f"{name.stem}-{number}")
-    raise FileExistsError(errno.EEXIST, "there are a hundred of it", str(name))
+    return create_numbered_file(Path.cwd() / formats.file_name(stored, kind), data)
 
 
 async def _delete(app: App[object], store: Store, runs: Sequence[int]) -> None:
