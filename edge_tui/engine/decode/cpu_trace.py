@@ -33,7 +33,7 @@ _TRACES = WeakKeyDictionary()
 
 
 class TracedChoice:
-    """Runs `sample`, `build_record` and `record` of one run as one traced call.
+    """Runs `sample` and `build_record` of one run as one traced call.
 
     Args:
         decoder: A traceable strategy.
@@ -89,6 +89,6 @@ class TracedChoice:
             logits = zip(streams, inputs[ends[1] :], strict=True)
             outs = {stream: Output(z[..., :width].float()) for stream, z in logits}
             choice = sample(decoder, decoder.step, outs, state, params(buffers.block), buffers)
-            return build_record(decoder, choice, outs[streams[0]].logits[:, -1], buffers).record()
+            return build_record(decoder, choice, outs[streams[0]].logits[:, -1], buffers)
 
         return trace(decoder.name, step, tensors)

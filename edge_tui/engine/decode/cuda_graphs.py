@@ -43,24 +43,21 @@ class Graphs:
         self._contexts = {n: c for n, c in runner.contexts.items() if isinstance(c, CapturableContext)}
         if len(self._contexts) < len(runner.contexts):
             raise RuntimeError("a context moves its tensors")
-        before = (
-            dict(runner.outputs),
-            runner.step_record,
-            {name: c.bound for name, c in self._contexts.items()},
-        )
+        outputs = dict(runner.outputs)
+        bounds = {name: context.bound for name, context in self._contexts.items()}
         self._step: torch.cuda.CUDAGraph | None = None
         try:
             with self._logits_out():
                 self._forwards = [capture(forward) for forward in runner.forwards()]
-            in_place = all(out.logits is before[0][name].logits for name, out in runner.outputs.items())
+            in_place = all(out.logits is outputs[name].logits for name, out in runner.outputs.items())
             self._choose = capture(self._choose_alone)
             if runner.is_one_graph and in_place:
                 self._step = capture(self._choose_and_forward)
         except BaseException:
-            runner.outputs, runner.step_record = before[:2]
+            runner.outputs = outputs
             raise
         finally:
-            for name, bound in before[2].items():
+            for name, bound in bounds.items():
                 # A capture counts positions on the host, but computes none.
                 self._contexts[name].count_on_host(bound - self._contexts[name].bound)
         if runner.rows == 1 and len(self._forwards) == len(runner.streams):
@@ -111,8 +108,7 @@ class Graphs:
     def _build_record(self) -> None:
         """Records the step; no later piece of it waits for this."""
         runner = self._runner
-        runner.build_record()
-        self._on_replay = runner.ring.post(*runner.record())
+        self._on_replay = runner.ring.post(*runner.build_record())
         runner.table.refresh()
 
     def _choose_and_forward(self) -> None:

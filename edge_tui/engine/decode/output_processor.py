@@ -16,8 +16,8 @@ from edge_tui.engine.text.stop_scanner import StopScanner
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edge_tui.decoders.base import Decoder
-    from edge_tui.engine.text.tokenizer import Detokenizer, Tokenizer
+    from edge_tui.engine.decode.run_plan import RunPlan
+    from edge_tui.engine.text.tokenizer import Detokenizer
 
 _RAW_IDS = slice(len(INTS), len(INTS) + TOP)
 _FINAL_IDS = slice(len(INTS) + TOP, len(INTS) + 2 * TOP)
@@ -145,28 +145,11 @@ class OutputProcessor:
 
     Args:
         run: The run's id.
-        decoder: Its strategy.
-        tokenizer: The main model's tokenizer.
-        context_ids: Prompt and prefix, so that the first piece joins them correctly.
-        start: Index of the first new token.
-        max_new: Bound of new tokens.
-        stops: Stop strings.
-        rows: Rows decoded side by side.
-        proposes: True where a record's rows are positions of one text, of which only some count.
+        plan: Its facts.
     """
 
-    def __init__(
-        self,
-        run: int,
-        decoder: Decoder,
-        tokenizer: Tokenizer,
-        context_ids: list[int],
-        start: int,
-        max_new: int,
-        stops: tuple[str, ...],
-        rows: int,
-        proposes: bool = False,
-    ) -> None:
+    def __init__(self, run: int, plan: RunPlan) -> None:
+        decoder, tokenizer, stops = plan.decoder, plan.main.tokenizer, plan.request.stop
         self.run = run
         self.first_row_ids: list[int] = []
         """Row 0's tokens; what the cached context holds as well."""
@@ -177,25 +160,26 @@ class OutputProcessor:
         self._columns = decoder.columns
         self._extras = slice(_OWN, _OWN + len(decoder.columns))
         self._searches = decoder.kind == "search"
-        self._proposes = proposes
-        self._start = start
-        self._max_new = max_new
+        self._proposes = plan.num_draft_tokens > 0
+        """True where a record's rows are positions of one text, of which only some count."""
+        self._start = len(plan.request.prefix)
+        self._max_new = plan.max_new
         self._ends = frozenset(tokenizer.end_ids)
         self._texts: list[Detokenizer] = []
         """The texts of a search, by row."""
         self._sequences: list[SequenceState] = []
         """The samples, by row."""
         if self._searches:
-            self._texts = [tokenizer.detokenizer(context_ids) for _ in range(rows)]
+            self._texts = [tokenizer.detokenizer(plan.ids) for _ in range(plan.rows)]
         else:
             self._sequences = [
                 SequenceState(
                     row,
-                    tokenizer.detokenizer(context_ids),
+                    tokenizer.detokenizer(plan.ids),
                     self._ends,
                     StopScanner(stops, tokenizer.control) if stops else None,
                 )
-                for row in range(rows)
+                for row in range(plan.rows)
             ]
         self._ready: list[Entry] = []
 

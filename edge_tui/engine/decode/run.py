@@ -62,7 +62,7 @@ def run_request(
     except Cancelled:
         post(_cancelled(run.id))
         return
-    generation, processor = _generation(plan), _processor(run.id, plan)
+    generation, processor = _generation(plan), OutputProcessor(run.id, plan)
     _reset_peak(plan.main.model.info.device)
     if not _read_prompt(run, plan, generation, prefix_cache, post, stopped):
         return
@@ -91,20 +91,6 @@ def _generation(plan: RunPlan) -> Generation:
         plan.width,
         plan.params.seed,
         plan.request.samples,
-    )
-
-
-def _processor(run: int, plan: RunPlan) -> OutputProcessor:
-    return OutputProcessor(
-        run,
-        plan.decoder,
-        plan.main.tokenizer,
-        plan.ids,
-        len(plan.request.prefix),
-        plan.max_new,
-        plan.request.stop,
-        plan.rows,
-        proposes=plan.num_draft_tokens > 0,
     )
 
 

@@ -18,10 +18,10 @@ from edge_tui.decoders.base import Output
 from edge_tui.decoders.core.checks import check_proposal, is_own
 from edge_tui.decoders.core.random import Rng
 from edge_tui.engine.decode.inspection import Inspector
-from edge_tui.engine.decode.step_record import StepRecord, clamp_ids
+from edge_tui.engine.decode.step_record import clamp_ids
 from edge_tui.engine.decode.step_runner import StepRunner
 from edge_tui.engine.ops.choose import fused_speculation
-from edge_tui.engine.ops.stats import OUT_OF_RANGE
+from edge_tui.engine.ops.stats import OUT_OF_RANGE, record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -169,7 +169,7 @@ class SpeculativeRunner(StepRunner):
         self._out_of_range[:positions] |= wrong.clamp(max=1)
         return replace(step, chosen=chosen, tokens=tokens, accepted=accepted)
 
-    def build_record(self) -> None:
+    def build_record(self) -> tuple[Tensor, Tensor]:
         assert self._sampled is not None, "nothing was sampled yet"
         step, z = self._sampled
         assert step.accepted is not None
@@ -177,8 +177,8 @@ class SpeculativeRunner(StepRunner):
         tokens = step.tokens
         positions = self._positions[: len(z)]
         done = (tokens[0, :, None] == self.buffers.eos).any(-1) if self.buffers.eos.numel() else positions < 0
-        self.step_record = StepRecord(
-            raw=z,
+        return record(
+            z,
             final=step.final[0],
             chosen=tokens[0],
             parent=(positions <= step.accepted).long() - 1,

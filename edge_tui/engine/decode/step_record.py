@@ -9,41 +9,12 @@ from edge_tui.decoders.core.checks import is_own
 from edge_tui.engine.ops.stats import OUT_OF_RANGE, record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
     from edge_tui.decoders.base import Decoder, Output, Params, State, Step
     from edge_tui.decoders.core.random import Rng
-
-
-@dataclass(frozen=True, slots=True)
-class StepRecord:
-    """Holds the arguments of `ops.stats.record` for one step."""
-
-    raw: Tensor
-    final: Tensor
-    chosen: Tensor
-    parent: Tensor
-    done: Tensor
-    version: Tensor
-    extras: list[Tensor]
-    candidates: Sequence[Tensor] = ()
-    rows_permuted: bool = False
-
-    def record(self) -> tuple[Tensor, Tensor]:
-        """Computes the record: integers and floats, as `ops.stats.record` lays them out."""
-        return record(
-            self.raw,
-            self.final,
-            self.chosen,
-            self.parent,
-            self.done,
-            self.version,
-            self.extras,
-            self.rows_permuted,
-            self.candidates,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +108,17 @@ def clone_logits_views(step: Step, outs: Mapping[str, Output]) -> Step:
     )
 
 
-def build_record(decoder: Decoder, step: Step, raw: Tensor, buffers: StepBuffers) -> StepRecord:
-    """Collects what is recorded of a step; the next forward waits for nothing of it.
+def build_record(decoder: Decoder, step: Step, raw: Tensor, buffers: StepBuffers) -> tuple[Tensor, Tensor]:
+    """Computes the record of a step; the next forward waits for nothing of it.
 
     Args:
         decoder: The strategy.
         step: What `sample` returned.
         raw: float32 `[R, V]`, the main stream's logits that it read.
         buffers: Read, and `step` raised.
+
+    Returns:
+        Integers and floats, as `ops.stats.record` lays them out.
     """
     done = buffers.never if step.done is None else step.done
     if not decoder.owns_eos and buffers.eos.numel():
@@ -153,6 +127,7 @@ def build_record(decoder: Decoder, step: Step, raw: Tensor, buffers: StepBuffers
     extras = [step.extras[name].float() for name in decoder.columns]
     candidates = [step.candidates[name].float() for name in decoder.columns] if step.candidates else ()
     buffers.step.add_(1)
-    version = buffers.block[-1]
     rows_permuted = step.parent is not None
-    return StepRecord(raw, step.final, step.chosen, parent, done, version, extras, candidates, rows_permuted)
+    return record(
+        raw, step.final, step.chosen, parent, done, buffers.block[-1], extras, rows_permuted, candidates
+    )

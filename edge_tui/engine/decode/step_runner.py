@@ -19,7 +19,6 @@ from edge_tui.engine.decode.param_table import ParamTable
 from edge_tui.engine.decode.ring import Ring
 from edge_tui.engine.decode.step_record import (
     StepBuffers,
-    StepRecord,
     build_record,
     clone_logits_views,
     sample,
@@ -87,7 +86,6 @@ class StepRunner:
         self.device = models[decoder.roles[0]].info.device
         self.contexts: dict[str, Context] = {}
         self.outputs: dict[str, Output] = {}
-        self.step_record: StepRecord | None = None
         self.table = ParamTable(decoder.params, values, rows, self.device)
         self.ring = Ring(self.device)
         self._width = width
@@ -215,12 +213,12 @@ class StepRunner:
             self._sampled = (clone_logits_views(step, outs), raw.clone()) if keep_logits else (step, raw)
         self._rows_permuted = step.parent is not None
 
-    def build_record(self) -> None:
-        """Collects what `record` needs of the step sampled last."""
+    def build_record(self) -> tuple[Tensor, Tensor]:
+        """Computes the record of the step sampled last; `step_record.build_record` describes it."""
         assert self._sampled is not None, "nothing was sampled yet"
         if self._fused is not None:
             self._fused.finish()
-        self.step_record = build_record(self.decoder, *self._sampled, self.buffers)
+        return build_record(self.decoder, *self._sampled, self.buffers)
 
     def diagnose(self, index: int, is_id: bool) -> StrategyError:
         """Finds what broke the choice of token `index`; see `Inspector.diagnose`."""
@@ -237,11 +235,6 @@ class StepRunner:
                 is_id,
             )
 
-    def record(self) -> tuple[Tensor, Tensor]:
-        """Computes the record of the last step: integers and floats, as `ops.stats.record` lays them out."""
-        assert self.step_record is not None, "nothing was recorded yet"
-        return self.step_record.record()
-
     def sample_and_record(self) -> None:
         """Chooses and records, from a run's second step on in one traced call where that is possible."""
         self.logits_current = False
@@ -256,8 +249,7 @@ class StepRunner:
             self._traced, self._traceable = None, False
         self.table.refresh()
         self.sample()
-        self.build_record()
-        self.ring.write(*self.record())
+        self.ring.write(*self.build_record())
         if self._traceable:
             self._traced = TracedChoice(self.decoder, self._state, self.table, self.buffers, self._width)
 
