@@ -14,6 +14,7 @@ from edge_tui.bench import report
 from edge_tui.bench.job import BenchError, Job
 from edge_tui.bench.progress import Progress
 from edge_tui.bench.report import Column, Results
+from edge_tui.cli.messages import print_line
 from edge_tui.config.schema import QUANTIZATION, SCHEMA
 from edge_tui.decoders.base import ParamError
 from edge_tui.engine.port import Precision
@@ -57,8 +58,8 @@ def run(options: Options) -> int:
         status = 1
     _show(files, results, columns)
     if default is not None and results.rows:
-        said = f"Kept in {default}; edge-tui bench compare tells the ratios of two."
-        print(sanitise(said, keep_newlines=False), file=sys.stderr)
+        message = f"Kept in {default}; edge-tui bench compare tells the ratios of two."
+        print_line(message, sys.stderr)
     elif default is not None:
         default.unlink(missing_ok=True)
     return status or (0 if results.rows else 1)
@@ -321,7 +322,7 @@ def _show(files: Mapping[str, Path], results: Results, columns: Sequence[Column]
     if results.rows:
         print(sanitise("\n".join([report.text_table(columns, results.rows), *remark])))
     for sentence in results.notes:
-        print(sanitise(sentence, keep_newlines=False), file=sys.stderr)
+        print_line(sentence, sys.stderr)
 
 
 _BENCHES: dict[str, tuple[Callable[[Options, Results], Sequence[Column] | None], Sequence[Column]]] = {

@@ -72,11 +72,11 @@ def show(settings: Settings) -> Iterator[str]:
     entries = list(_entries(settings))
     width = min(max(len(f"{key} = {toml_text(value)}") for _, key, value, _ in entries), 40)
     table = ""
-    for here, key, value, source in entries:
-        if here != table:
+    for heading, key, value, source in entries:
+        if heading != table:
             yield ""
-            yield f"[{here}]"
-            table = here
+            yield f"[{heading}]"
+            table = heading
         # TOML has no null; a variable that JSON gave it cannot be written as one.
         written = (
             f"# {key} = null" if value is None and table == "template" else f"{key} = {toml_text(value)}"
@@ -92,10 +92,10 @@ def _entries(settings: Settings) -> Iterator[tuple[str, str, Any, str]]:
     for name, value in settings.template.items():
         yield "template", name, value, _source(settings, f"template.{name}")
     shared = shared_parameters()
-    given = settings.parameters.get(COMMON, {})
+    common = settings.parameters.get(COMMON, {})
     for name, param in shared.items():
         decision = settings.decision(COMMON, name)
-        number = decision.winner.value if decision is not None else given.get(name, param.default)
+        number = decision.winner.value if decision is not None else common.get(name, param.default)
         yield "parameters", name, _number(param, param.text(number)), _reason(param, decision)
     for decoder in decoders.strategies():
         decisions = settings.decisions(decoder.name)
@@ -103,11 +103,11 @@ def _entries(settings: Settings) -> Iterator[tuple[str, str, Any, str]]:
             own = settings.parameters.get(decoder.name, {})
             if param.name not in shared or param.name in own:
                 decision = decisions.get(param.name)
-                shown = param.text(decision.winner.value if decision is not None else param.default)
+                text = param.text(decision.winner.value if decision is not None else param.default)
                 yield (
                     f"parameters.{decoder.name}",
                     param.name,
-                    _number(param, shown),
+                    _number(param, text),
                     _reason(param, decision),
                 )
     for action, key in settings.keys.items():
@@ -123,9 +123,9 @@ def _source(settings: Settings, key: str) -> str:
 def _reason(param: Param, decision: Decision | None) -> str:
     if decision is None:
         return "default"
-    shown = tuple(replace(claim, value=param.text(claim.value)) for claim in decision.losers)
+    text = tuple(replace(claim, value=param.text(claim.value)) for claim in decision.losers)
     word = f"mode {decision.winner.word}, " if decision.winner.word else ""
-    return _with_losers(f"{word}{decision.winner.source}", replace(decision, losers=shown))
+    return _with_losers(f"{word}{decision.winner.source}", replace(decision, losers=text))
 
 
 def _with_losers(source: str, decision: Decision | None) -> str:
@@ -133,10 +133,10 @@ def _with_losers(source: str, decision: Decision | None) -> str:
     return f"{source}; {losers}" if losers else source
 
 
-def _number(param: Param, shown: str) -> Any:
+def _number(param: Param, text: str) -> Any:
     if param.choices:
-        return shown
-    return int(shown) if re.fullmatch(r"-?\d+", shown) else float(shown)
+        return text
+    return int(text) if re.fullmatch(r"-?\d+", text) else float(text)
 
 
 # Beginning.
@@ -259,14 +259,14 @@ def _parameter(old: str, name: str, value: Any) -> tuple[str, Any] | None:
     if not owners:
         return None
     tables = [part.lower() for part in old.split(".")[:-1]]
-    named = [decoder for decoder in owners if decoder.name in tables]
+    of_table = [decoder for decoder in owners if decoder.name in tables]
     shared = shared_parameters()
-    decoder = (named or [each for each in owners if not each.reads_checkpoint] or owners)[0]
+    decoder = (of_table or [each for each in owners if not each.reads_checkpoint] or owners)[0]
     param = next(param for param in decoder.params if param.name == name)
     number = param.parse(value)
     if not math.isfinite(number):
         raise ValueError(f"must be {param.limits()}.")
     written = _number(param, param.text(number))
     return (
-        f"parameters.{name}" if name in shared and not named else f"parameters.{decoder.name}.{name}"
+        f"parameters.{name}" if name in shared and not of_table else f"parameters.{decoder.name}.{name}"
     ), written

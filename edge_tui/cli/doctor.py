@@ -24,7 +24,7 @@ from edge_tui.machine.devices import torch_cuda_version
 from edge_tui.machine.nvml import Gpu, GpuProcess, visible_devices
 from edge_tui.util.formatting import size
 from edge_tui.util.safe_stream import write_control
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import one_line
 from edge_tui.util.user_file import existing_folder, exists
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ def check_text(check: Check, colour: bool = False) -> str:
     mark = _MARKS[check.status]
     if colour:
         mark = f"\x1b[{_COLOURS[check.status]}m{mark}\x1b[0m"
-    line = f"{mark} {check.name:<13} {sanitise(check.found, keep_newlines=False)}"
-    return f"{line}\n  {'':<13} → {sanitise(check.advice, keep_newlines=False)}" if check.advice else line
+    line = f"{mark} {check.name:<13} {one_line(check.found)}"
+    return f"{line}\n  {'':<13} → {one_line(check.advice)}" if check.advice else line
 
 
 def checks() -> Iterator[Check]:
@@ -125,9 +125,9 @@ def checks() -> Iterator[Check]:
     yield from _libraries(_try_torch)
 
 
-def _python(found: tuple[int, ...]) -> Check:
-    text = f"{'.'.join(map(str, found))} ({platform.machine()}, {platform.system()})"
-    if found < (3, 11):
+def _python(version: tuple[int, ...]) -> Check:
+    text = f"{'.'.join(map(str, version))} ({platform.machine()}, {platform.system()})"
+    if version < (3, 11):
         return _error("Python", text, "Install Python 3.11 or newer.")
     return _ok("Python", text)
 
@@ -167,10 +167,10 @@ def terminal(env: Mapping[str, str], tty: bool, window: os.terminal_size) -> Ite
         yield _ok("size", cells)
     if wants_ascii(env):
         yield _warning("lines", f"{term} may lack them", "Bars and borders are drawn in ASCII (ui.ascii).")
-    found = support(env)
-    said = {"yes": "OSC 52 is taken", "no": "OSC 52 does not get through", "perhaps": "OSC 52 may be taken"}
-    advice = found.advice if found.works != "yes" else ""
-    yield Check("clipboard", "ok" if found.works == "yes" else "warning", said[found.works], advice)
+    clipboard = support(env)
+    states = {"yes": "OSC 52 is taken", "no": "OSC 52 does not get through", "perhaps": "OSC 52 may be taken"}
+    advice = clipboard.advice if clipboard.works != "yes" else ""
+    yield Check("clipboard", "ok" if clipboard.works == "yes" else "warning", states[clipboard.works], advice)
 
 
 def _colours(env: Mapping[str, str], term: str) -> Check:
@@ -214,12 +214,12 @@ def templates() -> Check:
 
 
 def _cache(root: Path) -> Check:
-    place = existing_folder(root)
-    if not os.access(place, os.W_OK):
+    folder = existing_folder(root)
+    if not os.access(folder, os.W_OK):
         return _warning(
             "model cache", f"{root} cannot be written to", "Set HF_HUB_CACHE to a folder that can."
         )
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(folder).free
     text = f"{root}, {size(free)} free{', downloads forbidden (HF_HUB_OFFLINE)' if offline() else ''}"
     if free < _ROOM:
         return _warning("model cache", text, "Make room, or set HF_HUB_CACHE to another disk.")
@@ -232,7 +232,7 @@ def _cache(root: Path) -> Check:
 def _driver(env: Mapping[str, str]) -> Iterator[Check]:
     try:
         with closing(Gpu("cuda:0")) as gpu:
-            seen, driver, cuda, processes = gpu.sample(), gpu.driver(), gpu.cuda(), gpu.processes()
+            sample, driver, cuda, processes = gpu.sample(), gpu.driver(), gpu.cuda(), gpu.processes()
     except OSError as error:
         if visible_devices(env) == []:
             yield _warning("GPU", "hidden by CUDA_VISIBLE_DEVICES", "Unset it to decode on the GPU.")
@@ -243,13 +243,13 @@ def _driver(env: Mapping[str, str]) -> Iterator[Check]:
         return
     yield _ok("NVML", f"driver {driver or 'n/a'}, CUDA up to {cuda or 'n/a'}")
     memory = "memory n/a"
-    if seen.free is not None and seen.total is not None:
-        memory = f"{size(seen.free)} of {size(seen.total)} free"
-    crowded = seen.free is not None and seen.total is not None and seen.free < 0.2 * seen.total
+    if sample.free is not None and sample.total is not None:
+        memory = f"{size(sample.free)} of {size(sample.total)} free"
+    crowded = sample.free is not None and sample.total is not None and sample.free < 0.2 * sample.total
     yield Check(
         "GPU",
         "warning" if crowded else "ok",
-        f"{seen.name or 'cuda:0'}, {memory}",
+        f"{sample.name or 'cuda:0'}, {memory}",
         f"Other processes hold the rest: {_names(processes)}." if crowded and processes else "",
     )
     yield _build(torch_cuda_version(), cuda)
@@ -292,34 +292,34 @@ def _try_torch() -> dict[str, Any] | str:
         )
     except subprocess.TimeoutExpired:
         return f"it did not come back within {TIMEOUT:.0f} s"
-    found = re.search(r"^FOUND(\{.*\})$", done.stdout, re.MULTILINE)
-    if found is not None:
-        return dict(json.loads(found[1]))
+    match = re.search(r"^FOUND(\{.*\})$", done.stdout, re.MULTILINE)
+    if match is not None:
+        return dict(json.loads(match[1]))
     lines = done.stderr.strip().splitlines()
     return lines[-1][:200] if lines else f"it ended with status {done.returncode}"
 
 
 def _libraries(attempt: Callable[[], dict[str, Any] | str]) -> Iterator[Check]:
-    found = attempt()
-    if isinstance(found, str):
-        yield _error("torch", f"cannot be used: {found}", "Install it anew: make clean, then make run.")
+    facts = attempt()
+    if isinstance(facts, str):
+        yield _error("torch", f"cannot be used: {facts}", "Install it anew: make clean, then make run.")
         return
-    if found["gpus"] and found.get("sum") != 64.0**3:
-        yield _error("torch", f"{found['torch']} computes wrongly on the GPU", "Reset or replace that GPU.")
+    if facts["gpus"] and facts.get("sum") != 64.0**3:
+        yield _error("torch", f"{facts['torch']} computes wrongly on the GPU", "Reset or replace that GPU.")
     else:
-        where = f"{found['gpus']} GPU{'s' * (found['gpus'] != 1)}" if found["gpus"] else "the CPU"
-        yield _ok("torch", f"{found['torch']}, computes on {where}")
+        where = f"{facts['gpus']} GPU{'s' * (facts['gpus'] != 1)}" if facts["gpus"] else "the CPU"
+        yield _ok("torch", f"{facts['torch']}, computes on {where}")
     yield _transformers()
-    if "triton" in found:
-        yield _ok("Triton", str(found["triton"]))
+    if "triton" in facts:
+        yield _ok("Triton", str(facts["triton"]))
     else:
-        status: Status = "warning" if found["gpus"] else "ok"
-        advice = "Steps are slower without it: install triton." if found["gpus"] else ""
+        status: Status = "warning" if facts["gpus"] else "ok"
+        advice = "Steps are slower without it: install triton." if facts["gpus"] else ""
         yield Check("Triton", status, "not here" + (": no GPU needs it" if not advice else ""), advice)
-    if "bitsandbytes" in found:
-        yield _ok("bitsandbytes", str(found["bitsandbytes"]))
+    if "bitsandbytes" in facts:
+        yield _ok("bitsandbytes", str(facts["bitsandbytes"]))
     else:
-        why = found.get("bitsandbytes_error", "not installed")
+        why = facts.get("bitsandbytes_error", "not installed")
         yield _warning("bitsandbytes", why, "int8 and 4bit need it: pip install bitsandbytes.")
 
 

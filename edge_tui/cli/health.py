@@ -24,10 +24,10 @@ def port_of(command: Sequence[str]) -> int | None:
     if "serve" not in command:
         return None
     port = PORT
-    for place, word in enumerate(command):
+    for index, word in enumerate(command):
         value = word.partition("=")[2] if word.startswith("--port=") else ""
         if word == "--port":
-            value = command[place + 1] if place + 1 < len(command) else ""
+            value = command[index + 1] if index + 1 < len(command) else ""
         if value.isdigit():
             port = int(value)
     return port

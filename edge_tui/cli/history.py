@@ -18,7 +18,7 @@ from edge_tui.history.formats import facts, lossless
 from edge_tui.history.restore import recover, transcript_of
 from edge_tui.history.salvage import open_or_rebuild
 from edge_tui.history.schema import HistoryError, default_path
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import one_line, sanitise
 from edge_tui.util.user_file import error_reason
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ def _json(entry: Entry) -> str:
 def _line(entry: Entry) -> str:
     stamp = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.created))
     state = "" if entry.state == "finished" else f" {entry.state}"
-    said = f"{entry.id:>6}  {entry.uid[:8]}  {stamp}  {entry.strategy:<12} {entry.tokens:>7,} tok{state}"
-    return sanitise(f"{said}  {entry.model}  {entry.prompt[:60]}", keep_newlines=False)
+    columns = f"{entry.id:>6}  {entry.uid[:8]}  {stamp}  {entry.strategy:<12} {entry.tokens:>7,} tok{state}"
+    return one_line(f"{columns}  {entry.model}  {entry.prompt[:60]}")
 
 
 def _show(store: Store, flags: Mapping[str, Any]) -> int:
@@ -85,16 +85,17 @@ def _show(store: Store, flags: Mapping[str, Any]) -> int:
 def _diff(store: Store, flags: Mapping[str, Any]) -> int:
     first, one = _run(store, flags["run"])
     second, other = _run(store, flags["other"])
-    seen = compare(first, one, second, other)
-    for each in seen.settings:
-        shown = [sanitise(value, keep_newlines=False)[:70] or "–" for value in (each.first, each.second)]
-        print(f"{each.name:<18} {shown[0]}  →  {shown[1]}")
-    print(seen.verdict)
-    if seen.diverges:
-        print(f"\n… {_safe(''.join(one.texts(max(seen.common_length - 12, 0), seen.common_length)))}")
+    comparison = compare(first, one, second, other)
+    for each in comparison.settings:
+        values = [one_line(value)[:70] or "–" for value in (each.first, each.second)]
+        print(f"{each.name:<18} {values[0]}  →  {values[1]}")
+    print(comparison.verdict)
+    if comparison.diverges:
+        at = comparison.common_length
+        print(f"\n… {_safe(''.join(one.texts(max(at - 12, 0), at)))}")
         for mark, transcript in (("<", one), (">", other)):
-            print(f"{mark} {_safe(''.join(transcript.texts(seen.common_length, seen.common_length + 12)))}")
-    return int(seen.diverges)
+            print(f"{mark} {_safe(''.join(transcript.texts(at, at + 12)))}")
+    return int(comparison.diverges)
 
 
 def _export(store: Store, flags: Mapping[str, Any]) -> int:

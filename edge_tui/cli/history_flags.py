@@ -21,16 +21,20 @@ def add(commands: Any) -> None:
     history.set_defaults(most=_MOST, json=False)  # for the list that no word asks for
     kinds = history.add_subparsers(dest="what", metavar="[list]", title="what")
 
-    def kind(name: str, said: str) -> argparse.ArgumentParser:
-        made: argparse.ArgumentParser = kinds.add_parser(name, help=said, description=f"{said.capitalize()}.")
-        return made
+    def kind(name: str, text: str) -> argparse.ArgumentParser:
+        command: argparse.ArgumentParser = kinds.add_parser(
+            name, help=text, description=f"{text.capitalize()}."
+        )
+        return command
 
-    for name, said in (("list", "runs, newest first"), ("search", "runs that hold every word of a query")):
-        one = kind(name, said)
+    for name, text in (("list", "runs, newest first"), ("search", "runs that hold every word of a query")):
+        command = kind(name, text)
         if name == "search":
-            one.add_argument("query", metavar="QUERY", nargs="+", help="words, or parts of them")
-        one.add_argument("-n", dest="most", metavar="N", type=int, default=_MOST, help="how many; 0 is all")
-        one.add_argument("--json", action="store_true", help="one JSON object per run")
+            command.add_argument("query", metavar="QUERY", nargs="+", help="words, or parts of them")
+        command.add_argument(
+            "-n", dest="most", metavar="N", type=int, default=_MOST, help="how many; 0 is all"
+        )
+        command.add_argument("--json", action="store_true", help="one JSON object per run")
     kind("show", "one run: settings, prompt and answer").add_argument("run", metavar="RUN")
     diff = kind("diff", "two runs: what was set differently, and the first token that differs")
     diff.add_argument("run", metavar="RUN")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from typing import TextIO
 
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import one_line
 
 PROGRAM = "edge-tui"
 
 
 def print_line(text: str, file: TextIO | None = None) -> None:
     """Prints a text in one line, to standard output unless a file is named."""
-    print(sanitise(text, keep_newlines=False), file=file)
+    print(one_line(text), file=file)
 
 
 def fail(sentence: str, status: int = 1) -> int:

@@ -147,11 +147,11 @@ def _help_with_parameters(plain: Callable[[], str], argv: Sequence[str] | None) 
     from edge_tui import decoders
     from edge_tui.cli.flag_settings import load_settings
 
-    places = Parser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    places.add_argument("--config")
-    places.add_argument("--decoders", dest="decoder_folders", action="append")
+    partial_parser = Parser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    partial_parser.add_argument("--config")
+    partial_parser.add_argument("--decoders", dest="decoder_folders", action="append")
     with suppress(UsageError):  # strategies of the user's own are where the settings say
-        load_settings(vars(places.parse_known_args(argv)[0]))
+        load_settings(vars(partial_parser.parse_known_args(argv)[0]))
     lines = ["parameters of each strategy, for --set:"]
     described: set[tuple[str, str, float]] = set()
     for decoder in decoders.strategies():
@@ -182,11 +182,11 @@ def _add_models(commands: Any) -> None:
     )
     kinds = models.add_subparsers(dest="models", metavar="[list]", title="what")
     kinds.add_parser("list", help="what is here", description="Lists the models of this machine.")
-    for name, said in (
+    for name, text in (
         ("look", "what a model on the hub would take, before a download"),
         ("pull", "download a model into the local cache"),
     ):
-        one = kinds.add_parser(name, help=said, description=f"Says {said}." if name == "look" else None)
+        one = kinds.add_parser(name, help=text, description=f"Says {text}." if name == "look" else None)
         one.add_argument("repository", metavar="REPO", help="an id like Qwen/Qwen2.5-0.5B-Instruct")
 
 

@@ -24,7 +24,7 @@ from edge_tui.history.recorder import recorder_of
 from edge_tui.util import logs
 from edge_tui.util.formatting import bar
 from edge_tui.util.safe_stream import write_control
-from edge_tui.util.sanitise import sanitise
+from edge_tui.util.sanitise import one_line
 from edge_tui.util.user_file import error_reason
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ class _Follower:
         self._engine, self._writer, self._quiet = engine, writer, quiet
         self._bar = not quiet and sys.stderr.isatty()
         self._printed: set[str] = set()
-        self._drawn = 0
+        self._width = 0
         self._interrupted = False
 
     def interrupt(self, *_: object) -> None:
@@ -327,26 +327,26 @@ class _Follower:
             return
         share = event.done / max(event.total, 1)
         what = "loading" if event.what == "load" else "reading the prompt of"
-        line = f"{what} {sanitise(event.name, keep_newlines=False)} "
+        line = f"{what} {one_line(event.name)} "
         line += f"▕{bar(share, _BAR)}▏ {share:4.0%}"
-        write_control(sys.stderr, f"\r{line:<{self._drawn}}")
-        self._drawn = len(line)
+        write_control(sys.stderr, f"\r{line:<{self._width}}")
+        self._width = len(line)
 
     def _erase(self) -> None:
-        if self._drawn:
-            write_control(sys.stderr, "\r" + " " * self._drawn + "\r")
-            self._drawn = 0
+        if self._width:
+            write_control(sys.stderr, "\r" + " " * self._width + "\r")
+            self._width = 0
 
 
-def _summary(end: events.Finished, begin: events.Started | None) -> str:
+def _summary(end: events.Finished, started: events.Started | None) -> str:
     parts = [
         f"{end.new_tokens} tokens",
         f"{end.tokens_per_second:.0f} tok/s",
         f"first after {end.time_to_first_token * 1000:.0f} ms",
         end.reason,
     ]
-    if begin is not None:
-        parts += [begin.strategy, f"seed {begin.seed}"]
+    if started is not None:
+        parts += [started.strategy, f"seed {started.seed}"]
     return " · ".join(parts)
 
 

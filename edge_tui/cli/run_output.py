@@ -31,7 +31,7 @@ class TextWriter:
     Attributes:
         out: Where to.
         stream: Whether to write before the end.
-        samples: Answers wanted.
+        samples: Number of answers.
         started: The run's first event, once it came.
     """
 
@@ -40,8 +40,8 @@ class TextWriter:
     samples: int = 1
     started: Started | None = None
     _rows: dict[int, list[str]] = field(default_factory=dict)
-    _written: str = ""
-    _ended: bool = False
+    _printed: str = ""
+    _is_done: bool = False
 
     def start(self, event: Started) -> None:
         """Notes the run's strategy and columns."""
@@ -54,25 +54,25 @@ class TextWriter:
         for row, text in zip(batch.row.tolist(), batch.text, strict=True):
             self._rows.setdefault(row, []).append(text)
             if row == 0 and self.stream:
-                self._written += text
+                self._printed += text
                 self._write(text)
         self.out.flush()
 
     def finish(self, event: Finished) -> None:
         """Writes the rest of the first answer, and the other answers."""
         texts = self.answers(event)
-        self._write(texts[0].removeprefix(self._written))
-        self._written = texts[0]
+        self._write(texts[0].removeprefix(self._printed))
+        self._printed = texts[0]
         for text in texts[1:]:
-            self._write(f"{'' if self._written.endswith(chr(10)) else chr(10)}{SEPARATOR}\n{text}")
-            self._written = text
+            self._write(f"{'' if self._printed.endswith(chr(10)) else chr(10)}{SEPARATOR}\n{text}")
+            self._printed = text
         self.end()
 
     def end(self) -> None:
         """Leaves a terminal's cursor at the start of a line. Only the first call counts."""
-        if self.out.isatty() and not self._ended:
+        if self.out.isatty() and not self._is_done:
             self.out.write("\n")
-        self._ended = True
+        self._is_done = True
         self.out.flush()
 
     def answers(self, event: Finished) -> list[str]:
@@ -185,11 +185,11 @@ class JsonWriter(TextWriter):
             yield record
 
     def _top(self, ids: Any, logps: Any) -> list[dict[str, Any]]:
-        wanted = [int(i) for i in ids[: self.logprobs] if i >= 0]
-        texts = self.decode(wanted)
+        ids_shown = [int(i) for i in ids[: self.logprobs] if i >= 0]
+        texts = self.decode(ids_shown)
         return [
             {"id": token, "text": text, "logp": float(logp)}
-            for token, text, logp in zip(wanted, texts, logps, strict=False)
+            for token, text, logp in zip(ids_shown, texts, logps, strict=False)
         ]
 
     def _line(self, record: dict[str, Any]) -> None:

@@ -97,8 +97,8 @@ class Layers:
             action(key, value, location)
         except (ValueError, decoders.UnknownStrategy) as error:
             # A parameter's own error already begins with its name.
-            shown = key.rpartition(".")[0] if isinstance(error, ParamError) else key
-            self.notices.append(Notice(str(error), location.origin, location.line, shown, location.column))
+            prefix = key.rpartition(".")[0] if isinstance(error, ParamError) else key
+            self.notices.append(Notice(str(error), location.origin, location.line, prefix, location.column))
 
     def _claim(self, key: str, value: Any, location: Location, rank: Rank = Rank.COMMON) -> None:
         self.claims.setdefault(key, []).append(Claim(key, value, location.source, location.layer, rank))
@@ -134,31 +134,31 @@ class Layers:
         strategy, _, name = key.removeprefix("parameters.").rpartition(".")
         if strategy:
             try:
-                strategy, known_here = canonical(strategy), declared([decoders.find(strategy)])
+                strategy, params = canonical(strategy), declared([decoders.find(strategy)])
             except decoders.UnknownStrategy:
                 known = [decoder.name for decoder in decoders.strategies()]
                 raise ValueError(f"unknown strategy{nearest(strategy, known)}") from None
         else:
-            known_here = declared(decoders.strategies())
-        if name not in known_here:
+            params = declared(decoders.strategies())
+        if name not in params:
             # The packaged file lists them all; a flag or a variable has no such list beside it.
-            listed = f" There is {', '.join(known_here)}." if location.layer > Layer.FILE else ""
-            raise ValueError(f"unknown parameter{nearest(name, known_here)}{listed}")
-        number = known_here[name].parse(value)
-        if location.packaged and number == known_here[name].default:
+            listed = f" There is {', '.join(params)}." if location.layer > Layer.FILE else ""
+            raise ValueError(f"unknown parameter{nearest(name, params)}{listed}")
+        number = params[name].parse(value)
+        if location.packaged and number == params[name].default:
             return
         self.parameters.setdefault(strategy, {})[name] = number
         key = f"parameters.{strategy}.{name}" if strategy else f"parameters.{name}"
         self._claim(key, number, location, Rank.OWN if strategy else Rank.COMMON)
 
     def finish(self, own: Path) -> None:
-        """Loads the strategies of the user's folders, and checks what is said about strategies.
+        """Loads the strategies of the user's folders, and checks the values that name them.
 
         Args:
             own: The user's own folder of strategies.
         """
-        named = self.flat.get("decoder_folders", ())
-        decoders.load([own, *map(expand, named)])
+        folders = self.flat.get("decoder_folders", ())
+        decoders.load([own, *map(expand, folders)])
         for key, value, location in self._deferred:
             self._attempt(
                 self._put_strategy if key == "strategy" else self._put_parameter, key, value, location

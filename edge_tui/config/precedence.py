@@ -60,8 +60,8 @@ class Claim:
 
     def __str__(self) -> str:
         """As in `config.toml:1's mode = exploratory (1.5)`."""
-        shown = _shown(self.value)
-        return f"{self.source}'s {self.key} = {f'{self.word} ({shown})' if self.word else shown}"
+        text = _value_text(self.value)
+        return f"{self.source}'s {self.key} = {f'{self.word} ({text})' if self.word else text}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Decision:
         return f"{'; '.join(map(str, self.losers))} lost" if self.losers else ""
 
 
-def _shown(value: Any) -> str:
+def _value_text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):

@@ -142,9 +142,9 @@ class Settings:
     def claims_of(self, key: str) -> tuple[Claim, ...]:
         """Returns every value given for a key, the winner last."""
         value = self.value_of(key)
-        found = tuple(self.claims.get(key, ()))
-        if found and found[-1].value == value:
-            return found
+        claims = tuple(self.claims.get(key, ()))
+        if claims and claims[-1].value == value:
+            return claims
         if value is None or (not key.startswith("parameters.") and value == _DEFAULTS.value_of(key)):
             return ()
         rank = Rank.OWN if key.count(".") == 2 else Rank.COMMON
@@ -198,7 +198,7 @@ class Settings:
     def flag_conflicts(self) -> list[Notice]:
         """Returns a notice for each parameter of the strategy that two flags set, with the one that wins."""
         return [
-            Notice(f"{name} is {decision.winner.value:.6g}, as {_named(decision.winner)} says; {losers}")
+            Notice(f"{name} is {decision.winner.value:.6g}, as {_flag_text(decision.winner)} says; {losers}")
             for name, decision in self.decisions(self.strategy).items()
             if decision.winner.layer is Layer.FLAG
             and (losers := _sentence(each for each in decision.losers if each.layer is Layer.FLAG))
@@ -229,15 +229,15 @@ class Settings:
 _DEFAULTS = Settings()
 
 
-def _named(claim: Claim) -> str:
+def _flag_text(claim: Claim) -> str:
     """Returns a flag with its value: `--mode exploratory`."""
     name = claim.key.removeprefix("parameters.")
     return f"{claim.source} {claim.word}" if claim.word else f"{claim.source} {name}={claim.value:.6g}"
 
 
 def _sentence(claims: Iterable[Claim]) -> str:
-    named = ", ".join(map(_named, claims))
-    return f"{named} does not count." if named else ""
+    flags = ", ".join(map(_flag_text, claims))
+    return f"{flags} does not count." if flags else ""
 
 
 def _of_session(claims: Sequence[Claim]) -> tuple[Claim, ...]:

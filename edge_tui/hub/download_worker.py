@@ -95,8 +95,8 @@ def inspect(repository: str) -> dict[str, Any]:
     weights = weight_files(files, texts)
     tensors: dict[str, tuple[str, list[int], int]] = {}
     with ThreadPoolExecutor(8) as pool:
-        for found in pool.map(lambda name: _header(api, repository, name, str(info.sha)), weights):
-            tensors |= found
+        for header in pool.map(lambda name: _header(api, repository, name, str(info.sha)), weights):
+            tensors |= header
     return {
         "commit": info.sha,
         "files": {name: files[name] for name in files_to_fetch(files, weights)},
@@ -111,8 +111,8 @@ def weight_files(files: dict[str, int], texts: dict[str, str]) -> list[str]:
     """Lists the safetensors files that make up the model, by its index."""
     index = texts.get("model.safetensors.index.json")
     if index is not None:
-        named = {str(file) for file in dict(json.loads(index).get("weight_map") or {}).values()}
-        return sorted(named & set(files))
+        shards = {str(file) for file in dict(json.loads(index).get("weight_map") or {}).values()}
+        return sorted(shards & set(files))
     return ["model.safetensors"] if "model.safetensors" in files else []
 
 
@@ -127,10 +127,10 @@ def _text(api: Any, repository: str, name: str, commit: str) -> str:
 
 
 def _header(api: Any, repository: str, name: str, commit: str) -> dict[str, tuple[str, list[int], int]]:
-    found = api.parse_safetensors_file_metadata(repository, name, revision=commit)
+    metadata = api.parse_safetensors_file_metadata(repository, name, revision=commit)
     return {
         key: (tensor.dtype, list(tensor.shape), tensor.data_offsets[1] - tensor.data_offsets[0])
-        for key, tensor in found.tensors.items()
+        for key, tensor in metadata.tensors.items()
     }
 
 
@@ -142,17 +142,17 @@ def download(repository: str) -> Path:
     """
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 
-    seen = inspect(repository)
-    files: dict[str, int] = seen["files"]
-    commit = str(seen["commit"])
+    repository_info = inspect(repository)
+    files: dict[str, int] = repository_info["files"]
+    commit = str(repository_info["commit"])
     folder = cache_root() / f"models--{repository.replace('/', '--')}"
     _remove_stale_partials(folder / "blobs")
-    here = [
+    cached = [
         name for name in files if isinstance(try_to_load_from_cache(repository, name, revision=commit), str)
     ]
-    missing = [name for name in files if name not in here]
-    count = _ByteCounter(sum(files.values()), sum(files[name] for name in here))
-    send("plan", bytes=count.total, files=len(files), cached=len(here), done=count.done)
+    missing = [name for name in files if name not in cached]
+    count = _ByteCounter(sum(files.values()), sum(files[name] for name in cached))
+    send("plan", bytes=count.total, files=len(files), cached=len(cached), done=count.done)
     _check_disk(sum(files[name] for name in missing))
     # Ten megabytes at a time would be ten seconds without a word on a slow line.
     constants.DOWNLOAD_CHUNK_SIZE = 2**16

@@ -47,7 +47,7 @@ class ModelEstimate:
 
 def estimate_model(
     checkpoint: Checkpoint,
-    asked: str,
+    device_name: str,
     context: int,
     rows: int = 1,
     new: int = 0,
@@ -57,40 +57,40 @@ def estimate_model(
 
     Args:
         checkpoint: The model; it need not be here yet.
-        asked: "auto", or a device; one that is not there counts as "auto".
+        device_name: "auto", or a device; one that is not here counts as "auto".
         context: Positions to reserve; 0 means the model's own limit, as far as memory allows.
         rows: Sequences decoded side by side.
         new: New tokens of each; 0 means the whole context.
         other: The model that it would play with.
     """
-    there = {device.name: device for device in devices()}
-    device = there.get(asked) or best(there.values())
-    seen = ModelEstimate(
+    available = {device.name: device for device in devices()}
+    device = available.get(device_name) or best(available.values())
+    result = ModelEstimate(
         checkpoint.name, device, rows, others=gpu_processes(device.name) if "cuda" in device.name else []
     )
-    seen.reasons = {precision: why for precision, why in available_precisions(device.name).items() if why}
+    result.reasons = {precision: why for precision, why in available_precisions(device.name).items() if why}
     for precision in PRECISIONS:
         if checkpoint.quantization and precision not in ("auto", checkpoint.quantization):
-            seen.reasons[precision] = f"Its weights are stored in {checkpoint.quantization}."
-        if precision not in seen.reasons:
-            positions = seen.contexts[precision] = reserved(checkpoint, context, precision, device.name)
-            found = estimate(checkpoint, precision, positions, 1, device.name)
-            if not found.fits:
-                seen.reasons[precision] = found.sentence
+            result.reasons[precision] = f"Its weights are stored in {checkpoint.quantization}."
+        if precision not in result.reasons:
+            positions = result.contexts[precision] = reserved(checkpoint, context, precision, device.name)
+            one = estimate(checkpoint, precision, positions, 1, device.name)
+            if not one.fits:
+                result.reasons[precision] = one.sentence
             if rows > 1:
-                found = estimate(checkpoint, precision, positions, rows, device.name, new)
-            seen.estimates[precision] = found
-    if other is not None and (beside := _beside(other, seen, rows, new)) is not None:
-        seen.together = {name: estimate_pair([found, beside]) for name, found in seen.estimates.items()}
-    return seen
+                one = estimate(checkpoint, precision, positions, rows, device.name, new)
+            result.estimates[precision] = one
+    if other is not None and (second := _estimate_other(other, result, rows, new)) is not None:
+        result.together = {name: estimate_pair([one, second]) for name, one in result.estimates.items()}
+    return result
 
 
-def _beside(spec: ModelSpec, seen: ModelEstimate, rows: int, new: int) -> MemoryEstimate | None:
+def _estimate_other(spec: ModelSpec, result: ModelEstimate, rows: int, new: int) -> MemoryEstimate | None:
     """Estimates the other model, None if it is not here; "auto" puts it on the same device."""
     try:
         checkpoint = open_checkpoint(spec.name)
     except CheckpointError:
         return None
-    device = seen.device.name if spec.device == "auto" else spec.device
+    device = result.device.name if spec.device == "auto" else spec.device
     positions = reserved(checkpoint, spec.context, spec.precision, device)
     return estimate(checkpoint, spec.precision, positions, rows, device, new)

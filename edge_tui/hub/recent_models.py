@@ -16,7 +16,7 @@ from edge_tui.util.user_file import read_text
 if TYPE_CHECKING:
     from pathlib import Path
 
-KEEP = 50
+MAX_NAMES = 50
 
 
 def names() -> list[str]:
@@ -30,7 +30,7 @@ def names() -> list[str]:
 
 def remember(name: str) -> None:
     """Puts a model first."""
-    fresh = [name, *(other for other in names() if other != name)][:KEEP]
+    fresh = [name, *(other for other in names() if other != name)][:MAX_NAMES]
     with suppress(OSError):
         replace_file(_file(), json.dumps(fresh))
 

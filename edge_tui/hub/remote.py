@@ -171,7 +171,7 @@ class Download:
     on_change: Callable[[], object] = lambda: None
     progress: Progress = field(default_factory=Progress, init=False)
     _process: subprocess.Popen[str] | None = field(default=None, init=False)
-    _seen: deque[tuple[float, int]] = field(default_factory=deque, init=False)
+    _samples: deque[tuple[float, int]] = field(default_factory=deque, init=False)
     _cancelled: bool = field(default=False, init=False)
     _thread: threading.Thread | None = field(default=None, init=False)
 
@@ -205,22 +205,22 @@ class Download:
                 self._apply(message)
                 self.on_change()
         if self.progress.active:
-            ended = f"The download of {self.name} ended early; start it again to go on."
+            sentence = f"The download of {self.name} ended early; start it again to go on."
             phase: Literal["cancelled", "failed"] = "cancelled" if self._cancelled else "failed"
-            self.progress = replace(self.progress, phase=phase, sentence="" if self._cancelled else ended)
+            self.progress = replace(self.progress, phase=phase, sentence="" if self._cancelled else sentence)
         self.on_change()
 
     def _apply(self, message: Mapping[str, Any]) -> None:
         match message["event"]:
             case "plan":
                 self.progress = Progress("fetching", message["done"], message["bytes"])
-                self._seen.append((time.monotonic(), message["done"]))
+                self._samples.append((time.monotonic(), message["done"]))
             case "bytes":
                 now, done = time.monotonic(), min(message["done"], self.progress.total)
-                self._seen.append((now, done))
-                while len(self._seen) > 2 and self._seen[0][0] < now - _RATE_SECONDS:
-                    self._seen.popleft()
-                began, before = self._seen[0]
+                self._samples.append((now, done))
+                while len(self._samples) > 2 and self._samples[0][0] < now - _RATE_SECONDS:
+                    self._samples.popleft()
+                began, before = self._samples[0]
                 rate = (done - before) / (now - began) if now > began else None
                 self.progress = replace(self.progress, done=done, rate=rate)
             case "done":

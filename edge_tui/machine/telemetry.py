@@ -23,7 +23,7 @@ class Sample:
 
     Attributes:
         time: `time.monotonic()` seconds.
-        gpu: The watched GPU; None where none was ever seen, every field None once it can no longer be read.
+        gpu: The sampled GPU; None where none was ever seen, every field None once it can no longer be read.
         process_rss: Bytes of this process in memory.
         cpu_percent: Of all cores together, 0–100.
         ram_used: Bytes that are not available to a new process.
@@ -94,31 +94,31 @@ class Telemetry:
         process = psutil.Process()
         psutil.cpu_percent()  # The first call has nothing to compare with.
         gpu: Gpu | None = None
-        watched, retry_at = "", 0.0
+        device, retry_at = "", 0.0
         absent: GpuSample | None = None
         while True:
-            if watched != self._device:
-                watched, retry_at, absent = self._device, 0.0, None
+            if device != self._device:
+                device, retry_at, absent = self._device, 0.0, None
                 if gpu is not None:
                     gpu.close()
                     gpu = None
             if gpu is None and time.monotonic() >= retry_at:
                 try:
-                    gpu = Gpu(watched)
+                    gpu = Gpu(device)
                     absent = GpuSample()
                 except OSError:
                     retry_at = time.monotonic() + RETRY_SECONDS
-            seen = absent if gpu is None else gpu.sample()
+            sample = absent if gpu is None else gpu.sample()
             memory = psutil.virtual_memory()
             self._latest = Sample(
                 time=time.monotonic(),
-                gpu=seen,
+                gpu=sample,
                 process_rss=process.memory_info().rss,
                 cpu_percent=psutil.cpu_percent(),
                 ram_used=memory.total - memory.available,
                 ram_total=memory.total,
             )
-            if gpu is not None and seen == GpuSample():
+            if gpu is not None and sample == GpuSample():
                 # Nothing at all was readable: the driver went away. A fresh connection may find it again.
                 gpu.close()
                 gpu, retry_at = None, time.monotonic() + RETRY_SECONDS

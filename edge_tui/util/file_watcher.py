@@ -44,7 +44,7 @@ class FileWatcher:
         self._on_change = on_change
         self._seconds = seconds
         self._stop = threading.Event()
-        self._known = self._scan()
+        self._dates = self._scan()
         self._thread = threading.Thread(target=self._run, name=f"watch {pattern}", daemon=True)
 
     def start(self) -> None:
@@ -56,12 +56,12 @@ class FileWatcher:
         self._stop.set()
 
     def _run(self) -> None:
-        before = self._known
+        before = self._dates
         while not self._stop.wait(self._seconds):
             now = self._scan()
-            if now == before and now != self._known:
-                files = {file for file, _ in now.items() ^ self._known.items()}
-                self._known = now
+            if now == before and now != self._dates:
+                files = {file for file, _ in now.items() ^ self._dates.items()}
+                self._dates = now
                 self._on_change(files)
             before = now
 
@@ -71,6 +71,6 @@ class FileWatcher:
             for file in list_files(folder, self._pattern)[0]:
                 # A link to nothing, or a file that vanished since the listing, does not count.
                 with suppress(OSError):
-                    seen = file.stat()
-                    dates[file] = (seen.st_mtime_ns, seen.st_size)
+                    status = file.stat()
+                    dates[file] = (status.st_mtime_ns, status.st_size)
         return dates

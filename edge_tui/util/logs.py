@@ -41,9 +41,9 @@ def state_folder() -> Path:
 
 def scrub(text: str) -> str:
     """Removes what looks like a secret, or is the value of a variable that is named like one."""
-    named = (value for name, value in os.environ.items() if _SECRET_NAME.search(name))
+    variables = (value for name, value in os.environ.items() if _SECRET_NAME.search(name))
     # The longest first: one may be a part of another.
-    for value in sorted({*named, *_secrets, _hub_token()}, key=len, reverse=True):
+    for value in sorted({*variables, *_secrets, _hub_token()}, key=len, reverse=True):
         if len(value) >= 6:
             text = text.replace(value, "‹removed›")
     return _ASSIGNED.sub(r"\1\2‹removed›", _SECRET.sub("‹removed›", text))
