@@ -23,7 +23,7 @@ _MEASURES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class BenchFile:
     """Holds the results in a bench's file."""
 
     title: str
@@ -31,7 +31,7 @@ class Saved:
     rows: Sequence[Mapping[str, Any]]
 
 
-def read(file: Path) -> Saved:
+def read(file: Path) -> BenchFile:
     """Reads a bench's file.
 
     Raises:
@@ -39,14 +39,14 @@ def read(file: Path) -> Saved:
     """
     try:
         whole = json.loads(file.read_text(encoding="utf-8"))
-        return Saved(file.name, whole, [dict(row) for row in whole["rows"]])
+        return BenchFile(file.name, whole, [dict(row) for row in whole["rows"]])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BenchError(
             f"{file} has no results of a bench ({error}); give a file that --json has written."
         ) from error
 
 
-def compare(a: Saved, b: Saved) -> tuple[list[dict[str, Any]], list[str]]:
+def compare(a: BenchFile, b: BenchFile) -> tuple[list[dict[str, Any]], list[str]]:
     """Pairs the rows of two benches.
 
     Returns:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """The bounds of a figure.
+    """Holds the bounds of a figure.
 
     Attributes:
         figure: Its name.

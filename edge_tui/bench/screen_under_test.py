@@ -36,7 +36,7 @@ _WORDS = tuple(_TEXT.split())
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One measurement.
+    """Describes one measurement.
 
     Attributes:
         name: For the table.
@@ -60,7 +60,7 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The app's own measurements. A frame is all that its thread does from one flush to the next.
+    """Holds the app's own measurements. A frame is all that its thread does from one flush to the next.
 
     Attributes:
         made, shown: Tokens.

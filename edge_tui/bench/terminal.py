@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Terminal:
-    """The side of a pseudo-terminal that a terminal emulator holds.
+    """Reads and types at a pseudo-terminal, in the place of a terminal emulator.
 
     Attributes:
         process: The program on the other side.

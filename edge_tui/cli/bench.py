@@ -58,7 +58,7 @@ def run(options: Options) -> int:
         status = 1
     _show(files, results, columns)
     if default is not None and results.rows:
-        message = f"Kept in {default}; edge-tui bench compare tells the ratios of two."
+        message = f"Results are in {default}; edge-tui bench compare shows the ratios of two such files."
         print_line(message, sys.stderr)
     elif default is not None:
         default.unlink(missing_ok=True)

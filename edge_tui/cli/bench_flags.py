@@ -80,8 +80,8 @@ def _add_quality(kinds: Any) -> None:
 
 
 def _add_compare(kinds: Any) -> None:
-    compare = _kind(kinds, "compare", "the ratios of two kept benches")
-    compare.add_argument("a", metavar="A", help="a file that a bench kept")
+    compare = _kind(kinds, "compare", "the ratios of the results of two benches")
+    compare.add_argument("a", metavar="A", help="a file that --json has written")
     compare.add_argument("b", metavar="B", help="another")
     _files(compare, "write the ratios there")
 

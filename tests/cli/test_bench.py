@@ -146,7 +146,7 @@ def test_results_are_kept_without_a_flag_and_can_be_compared(home, capsys):
     order = ["speed", "--random", "tiny", "--tokens", "8", "--rounds", "1", "--peers", "none"]
     assert bench(*order) == 0
     (file,) = (home / "data" / "edge-tui" / "bench").glob("speed-*.json")
-    assert f"Kept in {file}" in capsys.readouterr().err
+    assert f"Results are in {file}" in capsys.readouterr().err
     assert file.parent.stat().st_mode & 0o777 == 0o700
     assert main(["bench", "compare", str(file), str(file)]) == 0
     assert "1.000×" in capsys.readouterr().out
