@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from edge_tui.decoders.core.checks import is_own
 from edge_tui.decoders.core.decoder import Decoder
 from edge_tui.decoders.core.errors import Problem, StrategyError, place_of
 from edge_tui.decoders.core.params import ParamError
@@ -111,8 +112,8 @@ class Registry:
         except KeyError:
             known = ", ".join(decoder.name for decoder in self.strategies())
             sentence = f"There is no strategy {name!r}; there are {known}."
-            if broken := self._problem_of.get(key):
-                sentence = f"The strategy {name!r} cannot be used. {broken}"
+            if problem := self._problem_of.get(key):
+                sentence = f"The strategy {name!r} cannot be used. {problem}"
             raise UnknownStrategy(sentence) from None
 
     def strategies(self) -> list[Decoder]:
@@ -157,7 +158,7 @@ class Registry:
         return file in self._files or str(Path(file).parent) in self._files
 
     def _add(self, found: object, source: str) -> int:
-        """Adds the strategies that a module defines, or one class; returns how many it saw."""
+        """Adds the strategies that a module defines, or one class; returns their number."""
         count = 0
         for cls in _strategies(found):
             count += 1
@@ -169,7 +170,7 @@ class Registry:
                     raise StrategyError(f"the name {decoder.name} is taken by {owner}; choose another.", cls)
                 self._decoders[decoder.name] = decoder
                 self._sources[decoder.name] = source
-                if cls.__module__.partition(".")[0] != __package__:
+                if not is_own(cls):
                     self._files.add(place_of(cls)[0])
         return count
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from edge_tui import decoders
+from edge_tui.decoders import greedy
 from edge_tui.decoders.base import Env, Output
 from edge_tui.decoders.registry.registry import Registry, UnknownStrategy
 from tests.decoders.driver import numbers, param_values, table
@@ -246,6 +247,7 @@ def test_a_relative_folder_is_the_same_folder(tmp_path: Path, monkeypatch: pytes
         assert Path(problem.source) == tmp_path / "strategies" / "twice.py"
         assert decoders.folders() == (tmp_path / "strategies",)
         assert decoders.is_strategy_file(str(tmp_path / "strategies" / "fine.py"))
+        assert not decoders.is_strategy_file(greedy.__file__)
     finally:
         decoders.load()
 
