@@ -20,7 +20,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _whereabouts(engine: LocalEngine) -> str:
-    """What the engine's thread is at."""
+    """Formats the stack of the engine's thread."""
     frame = sys._current_frames().get(engine._thread.ident or 0)
     return "".join(traceback.format_stack(frame)) if frame else "its thread has ended by now"
 

@@ -46,7 +46,7 @@ def ending(folder: Path, token: int, kind: str, chat: bool = False) -> None:
 
 
 def endless(folder: Path, prompt: str, chat: bool = False) -> tuple[tuple[int, ...], list[int], list[str]]:
-    """What greedy search writes without any end: ids of the prompt, ids of the answer, and their texts."""
+    """Decodes greedily without any end: ids of the prompt, ids of the answer, and their texts."""
     make_checkpoint(folder, seed=3, chat_template=chat)
     engine = LocalEngine({"model": ModelSpec(str(folder), device="cpu")})
     seen = watch(engine, Request(prompt, strategy="greedy", max_length=24, prompt_logps=True))

@@ -1,4 +1,4 @@
-"""What only a GPU can show: precisions, memory that comes back, the gauge, tokens up to ties."""
+"""Checks on a GPU: precisions, memory that comes back, the gauge, tokens up to ties."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from edge_tui.engine.port import Engine, Request
 
 @dataclass
 class Watched:
-    """What one run did."""
+    """Holds the events of one run."""
 
     run: int
     events: list[Event]

@@ -1,4 +1,4 @@
-"""What a strategy tells of tokens that it did not take, from its step to the batch."""
+"""Follows a strategy's numbers of the alternatives from its step to the batch."""
 
 from __future__ import annotations
 

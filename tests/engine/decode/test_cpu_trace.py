@@ -69,7 +69,7 @@ def generation(
 
 
 def records(of: Generation, turn: Callable[[Generation, int], None] = lambda g, i: None) -> Records:
-    """What every step wrote; `turn` is called before each."""
+    """Collects the record of every step; `turn` is called before each."""
     seen: Records = []
     for i in range(STEPS):
         turn(of, i)

@@ -1,4 +1,4 @@
-"""How likely a text is, against transformers."""
+"""Compares the log-probabilities of a text with those of transformers."""
 
 from __future__ import annotations
 
