@@ -250,7 +250,7 @@ def test_the_presets_that_come_along_fit_their_strategies() -> None:
         ('strategy = "greedy"\nmode = "wild"', "custom | exploratory"),
         ('strategy = "greedy"\nmax_length = 0', "from 1"),
         ('strategy = "greedy"\nmax_length = true', "whole number"),
-        ('strategy = "greedy"\nstop = "x"', "list of texts"),
+        ('strategy = "greedy"\nstop = 3', "list of texts"),
         ('strategy = "greedy"\n[parameters]\ntemperature = [1]', "number or a word"),
         ("= 1", "not valid TOML"),
     ],
