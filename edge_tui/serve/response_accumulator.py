@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from edge_tui import decoders
 from edge_tui.engine import events
 from edge_tui.engine.events import FinishReason, TokenBatch
+from edge_tui.transcript.run_state import RunState
 
 Alternatives = tuple[tuple[int, float], ...]
 """Token ids and log-probabilities (nats), best first."""
@@ -55,7 +56,7 @@ class Choice:
         return "".join(self.parts)
 
 
-class ResponseAccumulator:
+class ResponseAccumulator(RunState):
     """Collects texts, tokens, counts and notices of one generation from its events.
 
     Args:
@@ -65,11 +66,7 @@ class ResponseAccumulator:
     """
 
     def __init__(self, n: int = 1, keep_tokens: bool = False, top: int = 0) -> None:
-        self.started: events.Started | None = None
-        self.finished: events.Finished | None = None
-        self.prompt: events.PromptRead | None = None
-        self.failed: events.Failed | None = None
-        self.notices: list[str] = []
+        super().__init__()
         self.choices: list[Choice] = []
         self._n = n
         self._keep_tokens = keep_tokens
@@ -93,23 +90,17 @@ class ResponseAccumulator:
 
     def add(self, event: events.Event) -> list[Token]:
         """Takes an event; returns the tokens that it adds to the answers."""
+        self.apply(event)
         match event:
             case events.Started():
-                self.started = event
                 self.notices += event.notices
                 self._end_ids = frozenset(event.end_ids)
                 self._is_search = decoders.find(event.strategy).kind == "search"
                 self.choices = [Choice() for _ in range(1 if self._is_search else event.rows)]
-            case events.Noticed():
-                self.notices.append(event.message)
-            case events.PromptRead():
-                self.prompt = event
             case TokenBatch():
                 return [] if self._is_search else self._add_tokens(event)
             case events.Finished():
                 return self._finish(event)
-            case events.Failed():
-                self.failed = event
         return []
 
     def _add_tokens(self, batch: TokenBatch) -> list[Token]:
@@ -126,7 +117,6 @@ class ResponseAccumulator:
         return added
 
     def _finish(self, event: events.Finished) -> list[Token]:
-        self.finished = event
         if event.ranked:
             self.choices = [
                 Choice([best.text], token_count=len(best.tokens), reason=event.reason, score=best.score)
