@@ -19,7 +19,6 @@ from edge_tui.serve.dispatcher import Dispatcher
 from edge_tui.serve.guard import Guard
 from edge_tui.serve.request_builder import RequestBuilder
 from edge_tui.serve.roles import Roles
-from edge_tui.serve.shortcut import Shortcut, endpoints
 
 if TYPE_CHECKING:
     from edge_tui.config.settings import Settings
@@ -68,15 +67,13 @@ class ServerApp(FastAPI):
         self._options = options
         builder = RequestBuilder(settings, options)
         errors.install(self)
-        decoding = infer.router(self.dispatcher, builder), openai.router(self.dispatcher, builder, options)
-        for routes in decoding:
-            self.include_router(routes)
+        self.include_router(infer.router(self.dispatcher, builder))
+        self.include_router(openai.router(self.dispatcher, builder, options))
         self.include_router(manage.router(self.dispatcher, settings, options.manage))
         self.sampler = Telemetry(first_gpu(settings.device))
         self.get("/machine", tags=["server"], summary="Load of the processor, memory and GPU")(self.machine)
         self.get("/about", tags=["server"], summary="Strategies, limits and models")(self.about)
         self.get("/health", tags=["server"], summary="Tell whether a request would be decoded")(self.health)
-        self.add_middleware(Shortcut, endpoints=endpoints(*decoding))
         self.add_middleware(Guard, options=options)
 
     def openapi(self) -> dict[str, Any]:
