@@ -194,7 +194,7 @@ async def test_the_theme_follows_the_terminal_unless_one_was_chosen(picture: Any
         await pilot.pause()
         assert app.theme == "dark"
         app.settings = replace(app.settings, ui=replace(app.settings.ui, theme="high-contrast"))
-        app.choose_theme("high-contrast")
+        app.theme_switch.choose("high-contrast")
         app.post_message(BackgroundReply(False))
         await pilot.pause()
         assert app.theme == "high-contrast"
