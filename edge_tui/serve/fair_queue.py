@@ -39,12 +39,10 @@ class FairQueue(Generic[T]):
             self._queues[client_id] = items
         return item
 
-    def remove(self, client_id: str, item: T) -> bool:
-        """Takes an item out of its client's queue; False if it is not there any more."""
-        items = self._queues.get(client_id)
-        if items is None or item not in items:
-            return False
-        items.remove(item)
-        if not items:
-            del self._queues[client_id]
-        return True
+    def remove(self, client_id: str, item: T) -> None:
+        """Takes an item out of its client's queue, if it is still there."""
+        items = self._queues.get(client_id, deque())
+        if item in items:
+            items.remove(item)
+            if not items:
+                del self._queues[client_id]

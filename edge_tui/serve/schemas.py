@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from edge_tui import decoders
 from edge_tui.decoders.core.declaration import OPENAI_PARAMS
-from edge_tui.engine.port import Message, Mode
+from edge_tui.engine.port import Message, Mode, Precision
 from edge_tui.engine.token_fields import TOP
 from edge_tui.serve.fields import (
     ControlTokens,
@@ -208,7 +208,7 @@ class Load(StrictModel):
 
     role: Role = "model"
     name: str | None = Field(None, description="A name of the list of models; null loads what is assigned.")
-    precision: Literal["auto", "float32", "bfloat16", "float16", "int8", "4bit"] | None = None
+    precision: Precision | None = None
 
 
 class Unload(StrictModel):

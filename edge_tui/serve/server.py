@@ -102,7 +102,8 @@ class HttpServer(uvicorn.Server):
         loop = asyncio.get_running_loop()
         watch = loop.create_task(self._watch_model())
         # Only the main thread can handle signals.
-        numbers = (signal.SIGTERM, signal.SIGINT) if _in_main_thread() else ()
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        numbers = (signal.SIGTERM, signal.SIGINT) if in_main_thread else ()
         for number in numbers:
             loop.add_signal_handler(number, self.handle_signal, number)
         if self._greeting:
@@ -149,10 +150,6 @@ class HttpServer(uvicorn.Server):
         for line in dispatcher.roles.loaded["model"].notices:
             _print(line)
         _print("ready")
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
 
 
 def _print(line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
 import socket
@@ -12,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -24,16 +25,30 @@ from edge_tui import decoders
 from edge_tui.decoders.base import ParamError
 from edge_tui.engine.checkpoints.locate import DEMO
 from edge_tui.engine.decode.resolve import resolve_params as resolve
-from edge_tui.engine.events import Failed, Finished, Loaded, ParamChanged, TokenBatch
+from edge_tui.engine.events import (
+    Event,
+    Failed,
+    Finished,
+    FirstToken,
+    Loaded,
+    Noticed,
+    ParamChanged,
+    Progress,
+    Ranked,
+    Resolved,
+    Started,
+    TokenBatch,
+)
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import Message, ModelSpec, Request
-from edge_tui.engine.remote import RemoteEngine
+from edge_tui.engine.remote import RemoteEngine, codec
 from edge_tui.engine.remote import telemetry as remote_telemetry
 from edge_tui.engine.remote.capabilities import ServerInfo, openai_strategies
 from edge_tui.engine.remote.http_client import base_url
 from edge_tui.engine.remote.openai_protocol import write_request
 from edge_tui.engine.remote.telemetry import RemoteTelemetry
 from edge_tui.engine.remote.vocabulary import Vocabulary
+from edge_tui.engine.token_fields import TOKEN_FIELDS
 from edge_tui.machine.telemetry import GpuSample
 from tests.engine.watch import Watched, settle, watch
 
@@ -626,7 +641,7 @@ def _table(seen: Watched, name: str) -> np.ndarray:
 
 def test_template_variables_go_along_in_the_field_that_servers_know() -> None:
     from edge_tui.engine.decode.resolve import resolve_params as settle_request
-    from edge_tui.engine.remote import codec, openai_protocol
+    from edge_tui.engine.remote import openai_protocol
     from edge_tui.engine.remote.vocabulary import Vocabulary
 
     request = Request("a", "greedy", template={"enable_thinking": False})
@@ -636,3 +651,46 @@ def test_template_variables_go_along_in_the_field_that_servers_know() -> None:
     settled = settle_request(request, decoders.find("greedy"), {})
     path, body = openai_protocol.write_request(request, settled, server, Vocabulary())
     assert (path, body["chat_template_kwargs"]) == ("/v1/chat/completions", {"enable_thinking": False})
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Started(
+            3, "top_p", 1, ("x",), 4, 0, 2, 9, 7, {"top_p": Resolved(0.5, "flag")}, ("n",), True, ("<s>",)
+        ),
+        FirstToken(3, 0.25),
+        ParamChanged(3, "top_p", 0.5, 1, 4),
+        Noticed(3, "Look."),
+        Progress("prefill", 1, 2, "name", 3),
+        Finished(
+            3, "stop", 5, 0.1, 0.2, (1,), "a", -1.5, 10, "t", ("stop",), ("t",), (Ranked((1,), "a", -1.5),)
+        ),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_the_codec_reads_what_it_writes(event: Event) -> None:
+    written = codec.write_event(event)
+    assert written is not None
+    name, data = written
+    assert codec.read_event(3, name, json.loads(json.dumps(data))) == event
+
+
+def test_the_codec_restores_numbers_that_json_lacks() -> None:
+    shapes = {field.name: field.shape(1) for field in TOKEN_FIELDS}
+    columns = {f.name: np.full((2, *shapes[f.name]), f.empty, f.dtype) for f in TOKEN_FIELDS}
+    columns["id"][:] = columns["top_ids"][0, 0] = 7
+    batch = TokenBatch(run=1, text=("a", "b"), **columns)
+    sent: set[int] = set()
+    data = codec.write_tokens(batch, sent, lambda ids: [f"text {i}" for i in ids])
+    assert data["pieces"] == [[7], ["text 7"]]
+    assert codec.write_tokens(batch, sent, lambda ids: [])["pieces"] == [[], []]
+    again = codec.read_tokens(1, json.loads(json.dumps(data, allow_nan=False)), 1)
+    for field in TOKEN_FIELDS:
+        np.testing.assert_array_equal(getattr(again, field.name), columns[field.name], field.name)
+    assert again.text == batch.text
+
+
+def test_every_field_of_a_request_is_sent_or_left_here_on_purpose() -> None:
+    left = {"prompt", "ids", "sources", "prompt_logps", "watched"}
+    assert {field.name for field in fields(Request)} - set(codec.REQUEST_FIELDS) == left

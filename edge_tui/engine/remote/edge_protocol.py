@@ -49,7 +49,7 @@ async def decode(
                     continue
                 if name == "error":
                     message, field, code = read_error(data)
-                    post(Failed(message, run, field, code=code))
+                    post(Failed(message, run, field, code=code or "error"))
                     return
                 event = codec.read_event(run, name, data)
                 if isinstance(event, Started):
