@@ -49,6 +49,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Does for what the tests import what the app does for torch: see `settle_imports`."""
+    """Does for what the tests import what the app does for torch: see `import_torch`."""
     gc.collect()
     gc.freeze()

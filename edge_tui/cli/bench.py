@@ -210,7 +210,7 @@ def _session(options: Options, results: Results, progress: Progress, prompts: st
     import random
 
     from edge_tui.bench.session import Session
-    from edge_tui.engine.models.manager import settle_imports
+    from edge_tui.engine.models.manager import import_torch
     from edge_tui.machine.devices import resolve_device
 
     try:
@@ -218,7 +218,7 @@ def _session(options: Options, results: Results, progress: Progress, prompts: st
     except LookupError as error:
         raise UsageError(str(error)) from error
     progress.say("importing torch")
-    settle_imports()
+    import_torch()
     results.head.update(report.manifest(device, Job("greedy").seed, prompts or inspect.getsource(random)))
     return Session(device, results, progress)
 

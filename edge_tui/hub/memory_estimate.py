@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, get_args
 
 from edge_tui.engine.checkpoints.checkpoint import CheckpointError, open_checkpoint
 from edge_tui.engine.models.loader import available_precisions
-from edge_tui.engine.models.memory_estimate import MemoryEstimate, estimate, estimate_pair, reserved
+from edge_tui.engine.models.memory_estimate import MemoryEstimate, context_to_reserve, estimate, estimate_pair
 from edge_tui.engine.port import Precision
 from edge_tui.machine.devices import best, devices
 from edge_tui.machine.nvml import GpuProcess, gpu_processes
@@ -73,7 +73,7 @@ def estimate_model(
         if checkpoint.quantization and precision not in ("auto", checkpoint.quantization):
             result.reasons[precision] = f"Its weights are stored in {checkpoint.quantization}."
         if precision not in result.reasons:
-            positions = result.contexts[precision] = reserved(checkpoint, context, precision, device.name)
+            positions = result.contexts[precision] = context_to_reserve(checkpoint, context, precision, device.name)
             one = estimate(checkpoint, precision, positions, 1, device.name)
             if not one.fits:
                 result.reasons[precision] = one.sentence
@@ -92,5 +92,5 @@ def _estimate_other(spec: ModelSpec, result: ModelEstimate, rows: int, new: int)
     except CheckpointError:
         return None
     device = result.device.name if spec.device == "auto" else spec.device
-    positions = reserved(checkpoint, spec.context, spec.precision, device)
+    positions = context_to_reserve(checkpoint, spec.context, spec.precision, device)
     return estimate(checkpoint, spec.precision, positions, rows, device, new)

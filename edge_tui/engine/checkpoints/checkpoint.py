@@ -310,6 +310,6 @@ def _chat_template(name: str, path: Path, tokenizer_config: Mapping[str, Any]) -
             ) from error
     stored = (read_json(name, path / "chat_template.json") or tokenizer_config).get("chat_template")
     if isinstance(stored, list):  # several named templates
-        named = {t.get("name"): t.get("template") for t in stored if isinstance(t, dict)}
-        stored = named.get("default", next(iter(named.values()), None))
+        by_name = {t.get("name"): t.get("template") for t in stored if isinstance(t, dict)}
+        stored = by_name.get("default", next(iter(by_name.values()), None))
     return stored if isinstance(stored, str) and stored else None

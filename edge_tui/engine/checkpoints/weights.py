@@ -149,8 +149,8 @@ class Weights:
         count = prod(shape)
         if self.device != "cpu" or count * self.dtype.itemsize < _LARGE:
             return torch.empty(shape, dtype=self.dtype, device=self.device)
-        room = mmap.mmap(-1, count * self.dtype.itemsize, **_PRIVATE)
-        return torch.frombuffer(room, dtype=self.dtype, count=count).view(shape)
+        mapping = mmap.mmap(-1, count * self.dtype.itemsize, **_PRIVATE)
+        return torch.frombuffer(mapping, dtype=self.dtype, count=count).view(shape)
 
     def _counted(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Reads a tensor and reports the progress."""

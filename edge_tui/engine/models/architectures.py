@@ -180,9 +180,9 @@ def _filled(config: Config, family: str) -> Config:
 
 def architecture_of(config: Config) -> str:
     """Names the model class: config.json's own, else that of its `model_type`; "" for neither."""
-    named = config.get("architectures")
-    if isinstance(named, list | tuple) and named and isinstance(named[0], str):
-        return named[0]
+    classes = config.get("architectures")
+    if isinstance(classes, list | tuple) and classes and isinstance(classes[0], str):
+        return classes[0]
     by_family = {family: name for name, family in FAMILIES.items()}
     return by_family.get(str(config.get("model_type", "")), "")
 
@@ -234,14 +234,14 @@ def _rope(config: Config, family: str, head_dim: int) -> RopeConfig:
         kind = "longrope"
     if kind not in KINDS or (family == "phi3" and kind not in ("default", "longrope")):
         raise UnsupportedError(f"its rotary scaling {kind!r} is unknown")
-    needed = {
+    required = {
         "linear": ("factor",),
         "dynamic": ("factor",),
         "yarn": ("factor",),
         "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
         "longrope": ("short_factor", "long_factor"),
     }.get(kind, ())
-    for key in needed:
+    for key in required:
         if scaling.get(key) is None and not (kind == "yarn" and key in scaling):
             raise UnsupportedError(f"its {kind} rotary scaling has no {key}")
     dim = int(head_dim * _rotated_share(config, scaling, family, kind))

@@ -71,7 +71,7 @@ class FlatContext:
         self.sin = sin
         self.bound = 0
         self.uniform = True
-        self._known: list[int] | None = None
+        self._row_lengths: list[int] | None = None
         self.on_host = self.length.device.type == "cpu"
         self.share = share
         self.totals = totals
@@ -161,7 +161,7 @@ class FlatContext:
     def count_on_host(self, count: int) -> None:
         """Counts appended positions in `bound` alone, when `length` has been raised already."""
         self.bound += count
-        self._known = None
+        self._row_lengths = None
 
     def extend(self, counts: list[int]) -> None:
         """Counts `counts[r]` appended positions in row `r`; the host knows them, so it keeps knowing."""
@@ -170,15 +170,15 @@ class FlatContext:
         after = [a + b for a, b in zip(before, counts, strict=True)]
         self.bound = max(after)
         self.uniform = min(after) == self.bound
-        self._known = None if self.uniform else after
+        self._row_lengths = None if self.uniform else after
 
     def lengths(self) -> list[int]:
         """Returns each row's positions; asks the device only if the host does not know."""
         if self.uniform:
             return [self.bound] * self.rows
-        if self._known is None:
+        if self._row_lengths is None:
             self._learn()
-        return [self.bound] * self.rows if self._known is None else self._known
+        return [self.bound] * self.rows if self._row_lengths is None else self._row_lengths
 
     def write(self, layer: int, kv: Tensor, positions: Tensor) -> None:
         """Stores keys and values.
@@ -206,11 +206,11 @@ class FlatContext:
                 return
             target = parent.new_tensor(moved)
             source = parent[target]
-            live = self._block[:, :, :, : self.bound]
-            live[:, target] = live[:, source]
+            in_use = self._block[:, :, :, : self.bound]
+            in_use[:, target] = in_use[:, source]
         else:
-            live = self._block[:, :, :, : self.span(0)]
-            live.copy_(live.index_select(1, parent))
+            in_use = self._block[:, :, :, : self.span(0)]
+            in_use.copy_(in_use.index_select(1, parent))
         self.length.copy_(self.length[parent])
         self._forget()
 
@@ -221,11 +221,11 @@ class FlatContext:
         shared part's end.
         """
         if self.branches is not None:
-            left: list[int] = self.length.minimum(length).tolist()
-            if min(left) != max(left) or left[0] < self.branches.start:
+            shortened: list[int] = self.length.minimum(length).tolist()
+            if min(shortened) != max(shortened) or shortened[0] < self.branches.start:
                 self.materialise()
             else:
-                self._start(left[0])
+                self._start(shortened[0])
                 return
         self.length.copy_(self.length.minimum(length))
         self.uniform = False
@@ -287,7 +287,7 @@ class FlatContext:
         self._keys = tuple(layer[:, :half] for layer in self._kv)
         self._values = tuple(layer[:, half:] for layer in self._kv)
         if self.on_host:  # compiled steps read these
-            self._held = own_in_cpp((self._block, self.length, self.cos, self.sin))
+            self._cpp_refs = own_in_cpp((self._block, self.length, self.cos, self.sin))
 
     def _copy(self, parent: FlatContext) -> None:
         """Fills every row with the parent's row 0."""
@@ -302,11 +302,11 @@ class FlatContext:
         self.length.fill_(length)
         self.bound = length
         self.uniform = True
-        self._known = None
+        self._row_lengths = None
 
     def _forget(self) -> None:
         """Lengths have changed on the device: look again where that is free."""
-        self._known = None
+        self._row_lengths = None
         if self.on_host and not self.uniform:
             self._learn()
 
@@ -315,4 +315,4 @@ class FlatContext:
         lengths: list[int] = self.length.tolist()
         self.bound = max(lengths)
         self.uniform = min(lengths) == self.bound
-        self._known = None if self.uniform else lengths
+        self._row_lengths = None if self.uniform else lengths

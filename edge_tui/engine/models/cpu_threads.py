@@ -27,10 +27,10 @@ _BUDGET = 1.0
 """Seconds after which no third round begins: two are needed, as the first one prepares kernels."""
 _LONG = 0.01
 """Seconds from which on a step counts as long: a hundred a second, more than a screen is painted."""
-_WORTH = 0.65
+_SHARE = 0.65
 """More threads must take less than this share of the time: the screen, too, needs a core to run on, and takes
 up to a third of it where each of its frames has many new tokens to show."""
-_WORTH_IF_LONG = 0.85
+_SHARE_IF_LONG = 0.85
 """The same for long steps, beside which the screen has little to do. Of Qwen2-0.5B's, on two cores, two
 threads take 0.57 (4 bits) to 0.63 (float32) of the time of one, and 0.65 to 0.7 with a fifth of a core taken
 away; of the demo's 1.5 ms 0.76, and 0.87."""
@@ -47,8 +47,8 @@ def probe(model: LanguageModel) -> int:
     """
     import torch
 
-    if given := os.environ.get("OMP_NUM_THREADS", ""):
-        return int(given) if given.isdigit() else torch.get_num_threads()
+    if setting := os.environ.get("OMP_NUM_THREADS", ""):
+        return int(setting) if setting.isdigit() else torch.get_num_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     counts = _candidates(cores)
     best = dict.fromkeys(counts, float("inf"))
@@ -74,10 +74,10 @@ def choose(seconds: Mapping[int, float]) -> int:
     Args:
         seconds: Of a step with so many threads, from 1 upwards.
     """
-    worth = _WORTH_IF_LONG if seconds[1] >= _LONG else _WORTH
+    share = _SHARE_IF_LONG if seconds[1] >= _LONG else _SHARE
     chosen = 1
-    for count, taken in seconds.items():
-        if taken < worth * seconds[chosen]:
+    for count, duration in seconds.items():
+        if duration < share * seconds[chosen]:
             chosen = count
     return chosen
 
@@ -85,11 +85,11 @@ def choose(seconds: Mapping[int, float]) -> int:
 def _step(forward: Callable[[], object]) -> float:
     """Seconds of a step, over as many as a turn has."""
     began = time.perf_counter()
-    done, taken = 0, 0.0
-    while done < _STEPS and taken < _TURN:
+    done, duration = 0, 0.0
+    while done < _STEPS and duration < _TURN:
         forward()
-        done, taken = done + 1, time.perf_counter() - began
-    return taken / done
+        done, duration = done + 1, time.perf_counter() - began
+    return duration / done
 
 
 def _candidates(cores: int) -> list[int]:

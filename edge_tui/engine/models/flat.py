@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class NewPositions:
     """Holds where a call's new positions lie, worked out once for all layers.
 
     Attributes:
@@ -48,7 +48,7 @@ class Place:
         sin: The same.
         masks: For each window of the model what to add to the scores, broadcasting to
             `[R, Hkv, K, S]`; None where nothing needs hiding.
-        kept: Row and column indices of the ids that are no padding; None where padding does no harm.
+        unpadded: Row and column indices of the ids that are no padding; None where padding does no harm.
     """
 
     span: int
@@ -56,7 +56,7 @@ class Place:
     cos: Tensor
     sin: Tensor
     masks: Mapping[int, Tensor | None]
-    kept: tuple[Tensor, Tensor] | None = None
+    unpadded: tuple[Tensor, Tensor] | None = None
 
 
 class FlatModel:
@@ -98,17 +98,17 @@ class FlatModel:
         """
         rope, device, dtype = self.config.rope, self._embedding.device, self._dtype
         totals = rope.totals(total or capacity)
-        held = self._tables.get(totals)
-        if held is None or len(held[0]) < capacity:
-            held = self._tables[totals] = tables(rope, capacity, device, dtype, totals.start)
+        cos_sin = self._tables.get(totals)
+        if cos_sin is None or len(cos_sin[0]) < capacity:
+            cos_sin = self._tables[totals] = tables(rope, capacity, device, dtype, totals.start)
         return FlatContext(
             rows,
             capacity,
             layers=self.config.layers,
             kv_heads=self.config.kv_heads,
             head_dim=self.config.head_dim,
-            cos=held[0][:capacity],
-            sin=held[1][:capacity],
+            cos=cos_sin[0][:capacity],
+            sin=cos_sin[1][:capacity],
             device=device,
             dtype=dtype,
             share=self._kernels is not None,
@@ -145,7 +145,7 @@ class FlatModel:
         if self._kernels is not None and not hidden and self._kernels.fits(rows, k):
             return Output(self._kernels(ctx, ids))
         start = ctx.bound if ctx.uniform and ctx.on_host else None
-        x, states = self._run(ctx, ids, self._place(ctx, k, start), hidden)
+        x, states = self._run(ctx, ids, self._new_positions(ctx, k, start), hidden)
         ctx.advance(k)
         x = self._normed(x, self._norm)
         logits = self._head(x).view(rows, k, -1)
@@ -181,21 +181,25 @@ class FlatModel:
             return Output(ctx.replay(ids[:, :1]))
         if min(counts) == total and self._kernels is not None and self._kernels.fits(len(counts), total):
             return Output(self._kernels(ctx, ids[:, :total].contiguous())[:, -1:])
-        level = min(starts) == max(starts)
+        same_length = min(starts) == max(starts)
         last = torch.empty(len(counts), *self._hidden, dtype=self._dtype, device=ids.device)
         for done in range(0, total, chunk):
             if cancelled is not None and cancelled():
                 raise Cancelled
             piece = ids[:, done : min(done + chunk, total)]
             k = piece.shape[1]
-            fresh = [min(max(n - done, 0), k) for n in counts]
+            counts_here = [min(max(n - done, 0), k) for n in counts]
             # In level rows padding lands behind a row's end, where the next token overwrites it.
-            place = self._place(ctx, k, starts[0] + done) if level else self._place(ctx, k, None, fresh)
-            x = self._run(ctx, piece, place, False)[0].view(len(counts), k, -1)
-            for row, n in enumerate(fresh):
+            new = (
+                self._new_positions(ctx, k, starts[0] + done)
+                if same_length
+                else self._new_positions(ctx, k, None, counts_here)
+            )
+            x = self._run(ctx, piece, new, False)[0].view(len(counts), k, -1)
+            for row, n in enumerate(counts_here):
                 if n and done + n == counts[row]:
                     last[row] = x[row, n - 1]
-            ctx.extend(fresh)
+            ctx.extend(counts_here)
             if progress is not None:
                 progress(done + k, total)
         return Output(self._head(self._normed(last, self._norm))[:, None])
@@ -210,34 +214,36 @@ class FlatModel:
         if self.info.device.startswith("cuda"):
             torch.cuda.empty_cache()
 
-    def _place(self, ctx: FlatContext, k: int, start: int | None, fresh: list[int] | None = None) -> Place:
+    def _new_positions(
+        self, ctx: FlatContext, k: int, start: int | None, counts_here: list[int] | None = None
+    ) -> NewPositions:
         """Works out positions, rotary rows and masks of `k` new positions.
 
         Args:
             ctx: The context they are appended to.
             k: `K`.
             start: The first position, if the host knows one for all rows.
-            fresh: Ids of each row that are no padding, for rows of different lengths.
+            counts_here: Ids of each row that are no padding, for rows of different lengths.
         """
         device = ctx.length.device
         if start is not None:
             span = start + k
             cos, sin = ctx.cos[start:span, None], ctx.sin[start:span, None]
             if k == 1 or (start == 0 and all(w == 0 or k <= w for w in self._windows)):
-                return Place(span, None, cos, sin, dict.fromkeys(self._windows))
+                return NewPositions(span, None, cos, sin, dict.fromkeys(self._windows))
             positions = torch.arange(start, span, device=device)[None]
-            return Place(span, None, cos, sin, self._masks(positions, span))
+            return NewPositions(span, None, cos, sin, self._masks(positions, span))
         positions = ctx.length[:, None] + torch.arange(k, device=device)
         span = ctx.span(k)
-        kept = None
-        if fresh is not None:
+        unpadded = None
+        if counts_here is not None:
             positions = positions.clamp(max=ctx.capacity - 1)  # padding may stick out
             span = min(span, ctx.capacity)
-            valid = torch.arange(k)[None] < torch.tensor(fresh)[:, None]
+            valid = torch.arange(k)[None] < torch.tensor(counts_here)[:, None]
             row, column = valid.nonzero(as_tuple=True)
-            kept = row.to(device), column.to(device)
+            unpadded = row.to(device), column.to(device)
         cos, sin = ctx.cos[positions][:, :, None], ctx.sin[positions][:, :, None]
-        return Place(span, positions, cos, sin, self._masks(positions, span), kept)
+        return NewPositions(span, positions, cos, sin, self._masks(positions, span), unpadded)
 
     def _masks(self, positions: Tensor, span: int) -> dict[int, Tensor | None]:
         """Scores to add, `[R or 1, 1, K, S]`: 0 for what a query sees, −inf for the rest."""
@@ -246,14 +252,16 @@ class FlatModel:
         wide = *distance.shape[:-1], -(-span // 8) * 8
         masks: dict[int, Tensor | None] = {}
         for window in self._windows:
-            unseen = distance < 0
+            hidden_mask = distance < 0
             if window:
-                unseen |= distance >= window
+                hidden_mask |= distance >= window
             mask = torch.zeros(wide, dtype=self._dtype, device=positions.device)[..., :span]
-            masks[window] = mask.masked_fill_(unseen, -math.inf)
+            masks[window] = mask.masked_fill_(hidden_mask, -math.inf)
         return masks
 
-    def _run(self, ctx: FlatContext, ids: Tensor, place: Place, hidden: bool) -> tuple[Tensor, list[Tensor]]:
+    def _run(
+        self, ctx: FlatContext, ids: Tensor, new: NewPositions, hidden: bool
+    ) -> tuple[Tensor, list[Tensor]]:
         """Runs the layers: returns the residual stream `[N, hidden]`, and each layer's input if asked."""
         if not self._layers:
             raise RuntimeError(f"{self.info.name} has been released.")
@@ -263,7 +271,7 @@ class FlatModel:
             if hidden:
                 states.append(x)
             y = self._normed(x, layer.attention_norm)
-            y = self._attention(ctx, i, layer, layer.qkv(y).view(*ids.shape, -1, self.config.head_dim), place)
+            y = self._attention(ctx, i, layer, layer.qkv(y).view(*ids.shape, -1, self.config.head_dim), new)
             x = layer.out(y).add_(x)
             y = self._normed(x, layer.mlp_norm)
             gate, up = layer.gate_up(y).chunk(2, -1)
@@ -276,24 +284,24 @@ class FlatModel:
             return F.rms_norm(x, self._hidden, weight, self.config.eps)
         return rms_norm(x, weight, self._eps)
 
-    def _attention(self, ctx: FlatContext, i: int, layer: Layer, qkv: Tensor, place: Place) -> Tensor:
+    def _attention(self, ctx: FlatContext, i: int, layer: Layer, qkv: Tensor, new: NewPositions) -> Tensor:
         """Stores the new keys and values and attends. `qkv`: `[R, K, H + 2 Hkv, D]`, overwritten."""
         rows, k, _, d = qkv.shape
         h, h_kv = self.config.heads, self.config.kv_heads
         qk = qkv[:, :, : h + h_kv]
         if layer.qk_norm is not None:
             torch.mul(F.rms_norm(qk, (d,), None, self.config.eps), layer.qk_norm, out=qk)
-        rotate(qk, place.cos, place.sin)
-        if place.positions is None:
-            ctx.kv[i][:, :, place.span - k : place.span].copy_(qkv[:, :, h:].transpose(1, 2))
-        elif place.kept is None:
-            ctx.write(i, qkv[:, :, h:], place.positions)
+        rotate(qk, new.cos, new.sin)
+        if new.positions is None:
+            ctx.kv[i][:, :, new.span - k : new.span].copy_(qkv[:, :, h:].transpose(1, 2))
+        elif new.unpadded is None:
+            ctx.write(i, qkv[:, :, h:], new.positions)
         else:
-            ctx.write_some(i, qkv[:, :, h:], place.positions, *place.kept)
-        first, mask = 0, place.masks[layer.window]
-        if k == 1 and place.positions is None and layer.window:
-            first = max(0, place.span - layer.window)
-        keys, values = ctx.keys[i][:, :, first : place.span], ctx.values[i][:, :, first : place.span]
+            ctx.write_some(i, qkv[:, :, h:], new.positions, *new.unpadded)
+        first, mask = 0, new.masks[layer.window]
+        if k == 1 and new.positions is None and layer.window:
+            first = max(0, new.span - layer.window)
+        keys, values = ctx.keys[i][:, :, first : new.span], ctx.values[i][:, :, first : new.span]
         if k == 1:
             # One position: the queries that share a key head stand in line as if they were positions.
             q = qkv[:, 0, :h].view(rows, h_kv, h // h_kv, d)
@@ -303,14 +311,14 @@ class FlatModel:
             y = F.scaled_dot_product_attention(q, keys, values, is_causal=True, enable_gqa=h != h_kv)
         else:
             # Key heads as if they were rows, so that neither they nor the mask are repeated for each query.
-            each = mask.expand(rows, -1, -1, -1)
+            row_mask = mask.expand(rows, -1, -1, -1)
             y = torch.stack(
                 [
                     F.scaled_dot_product_attention(
                         q[row].view(h_kv, -1, k, d),
                         keys[row][:, None].expand(-1, h // h_kv, -1, -1),
                         values[row][:, None].expand(-1, h // h_kv, -1, -1),
-                        attn_mask=each[row : row + 1],
+                        attn_mask=row_mask[row : row + 1],
                     ).flatten(0, 1)
                     for row in range(rows)
                 ]

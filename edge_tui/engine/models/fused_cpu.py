@@ -38,12 +38,12 @@ class FusedStep:
         weights: Its arguments that are the same in every call, in order.
     """
 
-    __slots__ = ("_held", "_run", "_weights")
+    __slots__ = ("_cpp_refs", "_run", "_weights")
 
     def __init__(self, run: Callable[..., Tensor], weights: tuple[Any, ...]) -> None:
         self._run = run
         self._weights = weights
-        self._held = own_in_cpp(_tensors(weights))
+        self._cpp_refs = own_in_cpp(_tensors(weights))
 
     def __call__(self, ctx: FlatContext, ids: Tensor) -> Tensor:
         """Appends `ids` int64 `[R, 1]` to a uniform context with room for them; logits `[R, 1, V]`."""
@@ -60,9 +60,9 @@ def fuse(
 
     Arguments are those of `FlatModel`.
     """
-    every = [m for layer in layers for m in (layer.qkv, layer.out, layer.gate_up, layer.down)] + [head]
-    matrices = [m for m in every if isinstance(m, Plain | OnCpu)]
-    if embedding.device.type != "cpu" or len(matrices) < len(every):
+    all_matrices = [m for layer in layers for m in (layer.qkv, layer.out, layer.gate_up, layer.down)] + [head]
+    matrices = [m for m in all_matrices if isinstance(m, Plain | OnCpu)]
+    if embedding.device.type != "cpu" or len(matrices) < len(all_matrices):
         return None
     run = _compiled()
     if run is None:
@@ -141,11 +141,11 @@ def _step(
         turning.mul_(cos).addcmul_(half, sin)
         kv.select(2, start).copy_(qkv.narrow(1, heads, 2 * kv_heads))
         first = max(0, start + 1 - windows[i]) if windows[i] > 0 else 0
-        seen = kv.narrow(2, first, start + 1 - first)
+        visible = kv.narrow(2, first, start + 1 - first)
         y = torch.nn.functional.scaled_dot_product_attention(
             qkv.narrow(1, 0, heads).view(rows, kv_heads, heads // kv_heads, head_dim),
-            seen.narrow(1, 0, kv_heads),
-            seen.narrow(1, kv_heads, kv_heads),
+            visible.narrow(1, 0, kv_heads),
+            visible.narrow(1, kv_heads, kv_heads),
         )
         m += 1
         x = project(y.reshape(rows, -1), kinds[m], weights[m], scales[m], biases[m], opaque[m]).add_(x)

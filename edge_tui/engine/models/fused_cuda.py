@@ -95,7 +95,7 @@ class FusedStep:
         rows, k = ids.shape
         b = self._buffers_for(rows, k)
         embed(ids.reshape(-1), self._embedding, b.x)
-        attended = None
+        branch = None
         for i, (layer, m) in enumerate(self._layers):
             project(b.x, m.qkv, b.qkv, norm=layer.attention_norm, eps=c.eps)
             attend(
@@ -117,7 +117,7 @@ class FusedStep:
                 window=layer.window,
             )
             if i == len(self._layers) - 1:
-                attended = fork()
+                branch = fork()
             project(b.heads, m.out, b.x, residual=b.x)
             project(b.x, m.gate_up, b.wide, norm=layer.mlp_norm, eps=c.eps, gate=True)
             project(b.wide, m.down, b.x, residual=b.x)
@@ -125,27 +125,27 @@ class FusedStep:
         if logits is None:
             logits = torch.empty(rows, k, self._head.rows, dtype=torch.float32, device=ids.device)
         project(b.x, self._head, logits.view(rows * k, -1), norm=self._norm, eps=c.eps)
-        with beside(attended):
+        with beside(branch):
             ctx.advance(k)
         return logits
 
     def _buffers_for(self, rows: int, k: int) -> Buffers:
-        held = self._buffers.get((rows, k))
-        if held is None:
+        buffers = self._buffers.get((rows, k))
+        if buffers is None:
             c, tokens = self._config, rows * k
             like = self._embedding
 
             def empty(width: int) -> Tensor:
                 return torch.empty(tokens, width, dtype=like.dtype, device=like.device)
 
-            held = self._buffers[rows, k] = Buffers(
+            buffers = self._buffers[rows, k] = Buffers(
                 x=empty(c.hidden),
                 qkv=empty((c.heads + 2 * c.kv_heads) * c.head_dim),
                 heads=empty(c.heads * c.head_dim),
                 wide=empty(c.intermediate),
                 scratch=Scratch(rows, k, c.heads, c.head_dim, like.device),
             )
-        return held
+        return buffers
 
 
 def fuse(

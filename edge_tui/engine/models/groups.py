@@ -116,7 +116,7 @@ class GroupedContext:
             if heirs:
                 groups.append(Group(heirs, group.length, group.cache if group.length else self._make()))
         self.groups = groups
-        self._tell()
+        self._write_lengths()
 
     def truncate(self, length: Tensor) -> None:
         """Forgets positions from `length[r]` on.
@@ -137,22 +137,22 @@ class GroupedContext:
             elif target < group.length:
                 group.cache.crop(target - group.length)  # a negative number of tokens to remove
             group.length = target
-        self._tell()
+        self._write_lengths()
 
     def fork(self, rows: int) -> GroupedContext:
         """Makes a new context of `rows` rows, each a copy of row 0."""
         import torch
 
-        other = GroupedContext(rows, self.capacity, self._device, self._make, self._rewind)
+        child = GroupedContext(rows, self.capacity, self._device, self._make, self._rewind)
         source = next(group for group in self.groups if 0 in group.rows)
         if source.length:
             cache = copy.deepcopy(source.cache)
             place = source.rows.index(0)
             cache.reorder_cache(torch.full((rows,), place, dtype=torch.int64, device=self._device))
-            other.groups = [Group(list(range(rows)), source.length, cache)]
-            other._tell()
-        return other
+            child.groups = [Group(list(range(rows)), source.length, cache)]
+            child._write_lengths()
+        return child
 
-    def _tell(self) -> None:
+    def _write_lengths(self) -> None:
         """Writes the host's lengths to the device."""
         self.length.copy_(self.length.new_tensor(self.lengths()))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from edge_tui.engine.models.architectures import supports
-from edge_tui.engine.models.memory_estimate import UNLIMITED, estimate, reserved, resolve_precision
+from edge_tui.engine.models.memory_estimate import UNLIMITED, context_to_reserve, estimate, resolve_precision
 from edge_tui.engine.ops.quantisation import QUANTISATIONS
 from edge_tui.engine.out_of_memory import is_out_of_memory
 from edge_tui.engine.text import chat_template
@@ -153,14 +153,14 @@ def _context(checkpoint: Checkpoint, spec: ModelSpec, precision: str, device: st
         LoadError: more memory is needed than is free.
     """
     limit = checkpoint.context or UNLIMITED
-    context = reserved(checkpoint, spec.context, precision, device)
+    context = context_to_reserve(checkpoint, spec.context, precision, device)
     if spec.context > limit:
         notices.append(f"The context is {limit:,} positions, the most that {checkpoint.name} was made for.")
     elif not spec.context and context < limit:
         notices.append(f"The context is {context:,} of {limit:,} positions: more does not fit in memory.")
-    needed = estimate(checkpoint, precision, context, 1, device)
-    if not needed.fits:
-        raise LoadError(needed.sentence)
+    memory = estimate(checkpoint, precision, context, 1, device)
+    if not memory.fits:
+        raise LoadError(memory.sentence)
     return context
 
 
@@ -204,10 +204,10 @@ def _read(
             ) from error
     # Only here, with the error and its traceback gone, is nothing left that holds the tensors.
     give_back(device)
-    needed = estimate(checkpoint, precision, context, 1, device)
+    memory = estimate(checkpoint, precision, context, 1, device)
     free = free_memory(device)
     raise LoadError(
-        f"{device} ran out of memory while {checkpoint.name} loaded: it needs {size(needed.weights)} for the "
+        f"{device} ran out of memory while {checkpoint.name} loaded: it needs {size(memory.weights)} for the "
         f"weights, and {size(free) if free is not None else 'less'} is free again; choose int8 or 4bit, "
         "or free memory that other programs hold."
     )

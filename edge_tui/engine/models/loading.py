@@ -74,14 +74,18 @@ def load_flat(
         del last
         if not isinstance(head, Plain):
             embedding = _narrow(embedding, exactly=isinstance(head, Half))
-        promised = []
+        pending = []
         for i in range(flat.layers):
-            promised.append(_layer(weights, flat, i, pool))
+            pending.append(_layer(weights, flat, i, pool))
             if device == "cpu" and pack is not Plain:
                 release_freed_memory()  # packing leaves holes, which would be as much again as the weights
-        layers = tuple(layer() for layer in promised)
+        layers = tuple(layer() for layer in pending)
         norm = weights.get("model.norm.weight", flat.hidden)
-    loose = [embedding, norm, *(t for layer in layers for t in (layer.attention_norm, layer.mlp_norm))]
+    plain_tensors = [
+        embedding,
+        norm,
+        *(t for layer in layers for t in (layer.attention_norm, layer.mlp_norm)),
+    ]
     matrices = [m for layer in layers for m in (layer.qkv, layer.out, layer.gate_up, layer.down)]
     shared = tied and isinstance(head, Plain)
     if not shared:
@@ -93,10 +97,10 @@ def load_flat(
         vocab=flat.vocab,
         context=min(context, flat.context) if context else flat.context,
         layers=flat.layers,
-        parameters=sum(t.numel() for t in loose)
+        parameters=sum(t.numel() for t in plain_tensors)
         + sum(m.parameters for m in matrices if not (tied and m is head))
         + 2 * flat.head_dim * len(head_norms),
-        weight_bytes=sum(t.numel() * t.element_size() for t in (*loose, *head_norms))
+        weight_bytes=sum(t.numel() * t.element_size() for t in (*plain_tensors, *head_norms))
         + sum(m.nbytes for m in matrices),
         kv_bytes=2 * flat.layers * flat.kv_heads * flat.head_dim * dtype.itemsize,
         dtype=str(dtype).removeprefix("torch."),
@@ -126,10 +130,10 @@ def _narrow(embedding: Tensor, exactly: bool) -> Tensor:
     if not exactly:
         return embedding.bfloat16()
     for dtype in (torch.bfloat16, torch.float16):
-        kept = embedding.to(dtype)
-        pieces = (slice(at, at + _PIECE) for at in range(0, len(kept), _PIECE))
-        if all(torch.equal(kept[piece].float(), embedding[piece]) for piece in pieces):
-            return kept
+        narrow = embedding.to(dtype)
+        pieces = (slice(at, at + _PIECE) for at in range(0, len(narrow), _PIECE))
+        if all(torch.equal(narrow[piece].float(), embedding[piece]) for piece in pieces):
+            return narrow
     return embedding
 
 
@@ -153,12 +157,12 @@ class _PackingPool:
     def submit(self, weight: Tensor, bias: Tensor | None) -> Callable[[], Linear]:
         """Begins a matrix, once fewer than all are at work; what is returned waits for it."""
         if self._pool is None:
-            made = self._pack(weight, bias)
-            return lambda: made
+            matrix = self._pack(weight, bias)
+            return lambda: matrix
         self._free.acquire()
-        return self._pool.submit(self._one, weight, bias).result
+        return self._pool.submit(self._pack_one, weight, bias).result
 
-    def _one(self, weight: Tensor, bias: Tensor | None) -> Linear:
+    def _pack_one(self, weight: Tensor, bias: Tensor | None) -> Linear:
         try:
             return self._pack(weight, bias)
         finally:

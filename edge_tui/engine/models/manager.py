@@ -41,7 +41,7 @@ class ModelManager:
         on_drop: Callable[[LanguageModel], None] | None = None,
     ) -> None:
         self.roles: dict[str, ModelSpec] = dict(roles or {})
-        self._settle_expert()
+        self._drop_equal_expert()
         self.tokenizer: Tokenizer | None = None
         """Of the run that began last; it can be asked when the model is gone."""
         self._on_drop = on_drop or (lambda _: None)
@@ -54,11 +54,11 @@ class ModelManager:
         """Gives a role to a model; models that no role wants any longer leave memory."""
         before = dict(self.roles)
         self.roles[role] = spec
-        self._settle_expert()
+        self._drop_equal_expert()
         for orphan in [spec for spec in self._loaded if spec not in self.roles.values()]:
             self._drop(orphan, before)
 
-    def _settle_expert(self) -> None:
+    def _drop_equal_expert(self) -> None:
         """Drops the role of an expert that is the main model, so that it follows that model."""
         if self.roles.get("expert") == self.roles.get("model"):
             self.roles.pop("expert", None)
@@ -75,12 +75,12 @@ class ModelManager:
         """
         main: Checkpoint | None = None
         for role in roles:
-            checkpoint = open_checkpoint(self._chosen(role).name)
+            checkpoint = open_checkpoint(self._spec_of(role).name)
             main = main or checkpoint
             if checkpoint is not main and (sentence := pair_refusal(main, checkpoint)):
                 raise RequestError(sentence, role)
 
-    def _chosen(self, role: str) -> ModelSpec:
+    def _spec_of(self, role: str) -> ModelSpec:
         if (spec := self.spec(role)) is None:
             raise RequestError(f"No model is chosen for the role {role}: choose one under models.", role)
         return spec
@@ -91,7 +91,7 @@ class ModelManager:
         Raises:
             CheckpointError, LoadError: with one sentence for the user.
         """
-        spec = self._chosen(role)
+        spec = self._spec_of(role)
         if spec in self._loaded:
             return self._loaded[spec]
         role = role if role in self.roles else "model"
@@ -99,7 +99,7 @@ class ModelManager:
 
         load = self._load or load
         self._post(Loading(role, spec.name))
-        settle_imports()
+        import_torch()
         began = time.perf_counter()
         total = 1
 
@@ -161,7 +161,7 @@ class ModelManager:
         if on_gpu:
             release_cached_memory()
 
-    def _drop(self, spec: ModelSpec, played: Mapping[str, ModelSpec]) -> None:
+    def _drop(self, spec: ModelSpec, roles_before: Mapping[str, ModelSpec]) -> None:
         loaded = self._loaded.pop(spec)
         self._facts.pop(spec, None)
         device = loaded.model.info.device
@@ -170,11 +170,11 @@ class ModelManager:
         loaded.model.release()
         del loaded
         release_cached_memory()
-        roles = tuple(role for role, other in played.items() if other == spec)
+        roles = tuple(role for role, other in roles_before.items() if other == spec)
         self._post(Unloaded(roles, spec.name, before, memory_of(device).allocated or 0))
 
 
-def settle_imports() -> None:
+def import_torch() -> None:
     """Imports torch and tells the collector that it stays.
 
     Its half a million objects would be walked by each full collection, with the interpreter held, while

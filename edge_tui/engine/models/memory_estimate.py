@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MemoryEstimate",
+    "context_to_reserve",
     "estimate",
     "estimate_pair",
     "largest_context",
-    "reserved",
     "resolve_precision",
     "size",
 ]
@@ -93,10 +93,10 @@ def estimate(
             all of them.
     """
     context = context or checkpoint.context
-    return _judged(
+    return _summarise(
         f"{checkpoint.name} in {resolve_precision(checkpoint, precision, device)[0]}",
         device,
-        _Need(checkpoint, precision, rows, new, device).at(context),
+        _MemoryNeed(checkpoint, precision, rows, new, device).at(context),
         f"{rows:,} × {context:,} positions" if rows > 1 else f"{context:,} positions",
     )
 
@@ -109,7 +109,7 @@ def estimate_pair(estimates: Sequence[MemoryEstimate]) -> tuple[MemoryEstimate, 
     return tuple(
         group[0]
         if len(group) == 1
-        else _judged(
+        else _summarise(
             f"The {'pair' if len(group) == 2 else 'set'} of models",
             device,
             (
@@ -134,17 +134,17 @@ def largest_context(checkpoint: Checkpoint, precision: str, device: str, rows: i
     free = free_memory(device)
     if free is None:
         return limit
-    need = _Need(checkpoint, precision, rows, 0, device)
+    need = _MemoryNeed(checkpoint, precision, rows, 0, device)
     return max(bisect_right(range(limit + 1), 0.9 * free, key=lambda n: sum(need.at(n))) - 1, 0)
 
 
-def reserved(checkpoint: Checkpoint, asked: int, precision: str, device: str) -> int:
-    """Returns the positions that a load reserves: `asked`, or the model's limit as far as memory allows.
+def context_to_reserve(checkpoint: Checkpoint, requested: int, precision: str, device: str) -> int:
+    """Returns the positions that a load reserves: `requested`, or the model's limit as far as memory allows.
 
     Where not even the weights fit, a few: that it does not fit is then for `estimate` to say.
     """
     limit = checkpoint.context or UNLIMITED
-    return min(asked or largest_context(checkpoint, precision, device) or CHUNK, limit)
+    return min(requested or largest_context(checkpoint, precision, device) or CHUNK, limit)
 
 
 def resolve_precision(checkpoint: Checkpoint, precision: str, device: str) -> tuple[str, str]:
@@ -178,7 +178,7 @@ def resolve_precision(checkpoint: Checkpoint, precision: str, device: str) -> tu
     return dtype, dtype
 
 
-def _judged(what: str, device: str, parts: tuple[int, int, int, int], positions: str) -> MemoryEstimate:
+def _summarise(what: str, device: str, parts: tuple[int, int, int, int], positions: str) -> MemoryEstimate:
     weights, kv, logits, overhead = parts
     total = sum(parts)
     free = free_memory(device)
@@ -191,7 +191,7 @@ def _judged(what: str, device: str, parts: tuple[int, int, int, int], positions:
     return MemoryEstimate(device, weights, kv, logits, overhead, total, free, fits, sentence)
 
 
-class _Need:
+class _MemoryNeed:
     """Computes what a model needs as its context grows; weights are counted once."""
 
     def __init__(self, checkpoint: Checkpoint, precision: str, rows: int, new: int, device: str) -> None:

@@ -133,7 +133,7 @@ def _distances(a: Tensor, b: Tensor) -> Tensor:
 
     Ids that the model itself rules out, with logits beyond all bounds, are left out.
     """
-    known = b.abs() < _BOUND
-    mean = b.where(known, 0).sum(-1, keepdim=True) / known.sum(-1, keepdim=True)
-    spread = (b - mean).where(known, 0).norm(dim=-1).clamp(min=1 / _BOUND)
-    return torch.nan_to_num((a - b).where(known, 0).norm(dim=-1) / spread, nan=torch.inf)
+    finite = b.abs() < _BOUND
+    mean = b.where(finite, 0).sum(-1, keepdim=True) / finite.sum(-1, keepdim=True)
+    spread = (b - mean).where(finite, 0).norm(dim=-1).clamp(min=1 / _BOUND)
+    return torch.nan_to_num((a - b).where(finite, 0).norm(dim=-1) / spread, nan=torch.inf)

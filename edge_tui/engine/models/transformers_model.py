@@ -36,19 +36,19 @@ class TransformersModel:
         self._module = module
         inputs = inspect.signature(module.forward).parameters
         self._cache_name = "past_key_values" if "past_key_values" in inputs else "cache_params"
-        self._keeps = "logits_to_keep" in inputs
-        self._places = "position_ids" in inputs
+        self._takes_logits_to_keep = "logits_to_keep" in inputs
+        self._takes_positions = "position_ids" in inputs
         text = module.config.get_text_config(decoder=True)
         # Steps launched ahead may go beyond the last position there is; what they give is never looked at.
         self._last = int(getattr(text, "max_position_embeddings", 0) or sys.maxsize) - 1
         layers = self._new_cache().layers
-        stuck = {type(layer).__name__ for layer in layers} - set(CROPPABLE)
-        self.recurrent = bool(stuck)
+        fixed = {type(layer).__name__ for layer in layers} - set(CROPPABLE)
+        self.recurrent = bool(fixed)
         name, reasons = type(module).__name__, []
-        self.caps = Caps(rewind=not stuck, hidden=True)
+        self.caps = Caps(rewind=not fixed, hidden=True)
         self.info = info(self._probe())
-        off = self._check(name)
-        several = off.two <= off.limit
+        check = self._check(name)
+        several = check.two <= check.limit
         rewind = several and not self.recurrent
         if not rewind:
             reasons.append(f"{name} keeps a running state, which cannot be rewound.")
@@ -56,8 +56,9 @@ class TransformersModel:
             reasons.append(f"Steps of {name} are launched one by one, not captured, and so slower.")
         if not several:
             reasons.append(
-                f"{name} decodes one row at a time: as two rows its logits are {off.two:.2g} of their spread "
-                f"off what one full forward gives ({off.one:.2g} as one row, {off.limit:.2g} is rounding)."
+                f"{name} decodes one row at a time: as two rows its logits are {check.two:.2g} of their "
+                f"spread off what one full forward gives ({check.one:.2g} as one row, {check.limit:.2g} is "
+                "rounding)."
             )
         self.caps = Caps(rewind=rewind, fork=several, reorder=several, hidden=True, reason=" ".join(reasons))
 
@@ -141,11 +142,11 @@ class TransformersModel:
             return Output(torch.cat([s.logits for s in steps], 1), torch.cat(states, 1) if hidden else None)
         if self._module is None:
             raise RuntimeError(f"{self.info.name} has been released.")
-        extra: dict[str, Any] = {"logits_to_keep": 1} if last and self._keeps else {}
-        if self._places:
+        extra: dict[str, Any] = {"logits_to_keep": 1} if last and self._takes_logits_to_keep else {}
+        if self._takes_positions:
             ends = group.length, group.length + ids.shape[1]
-            places = torch.arange(*ends, device=ids.device).clamp(max=self._last)
-            extra["position_ids"] = places.expand(ids.shape)
+            positions = torch.arange(*ends, device=ids.device).clamp(max=self._last)
+            extra["position_ids"] = positions.expand(ids.shape)
         out = self._module(
             input_ids=ids,
             use_cache=True,
@@ -166,29 +167,32 @@ class TransformersModel:
         Raises:
             WeightsError: a single row comes out wrong in every way.
         """
-        ways = dict.fromkeys([(self._places, self.recurrent), (False, self.recurrent), (self._places, True)])
-        tried: dict[tuple[bool, bool], Deviation] = {}
+        ways = dict.fromkeys(
+            [(self._takes_positions, self.recurrent), (False, self.recurrent), (self._takes_positions, True)]
+        )
+        results: dict[tuple[bool, bool], Deviation] = {}
         for way in ways:
-            self._places, self.recurrent = way
+            self._takes_positions, self.recurrent = way
             try:
-                tried[way] = off = deviation(self, self._module)
+                results[way] = check = deviation(self, self._module)
             except (IndexError, RuntimeError, TypeError, ValueError):
-                if not tried:
+                if not results:
                     raise
                 continue
-            if max(off.one, off.two) <= off.limit:
+            if max(check.one, check.two) <= check.limit:
                 break
         best = min(
-            tried, key=lambda way: (tried[way].one > tried[way].limit, tried[way].two > tried[way].limit)
+            results,
+            key=lambda way: (results[way].one > results[way].limit, results[way].two > results[way].limit),
         )
-        (self._places, self.recurrent), off = best, tried[best]
-        if off.one > off.limit:
+        (self._takes_positions, self.recurrent), check = best, results[best]
+        if check.one > check.limit:
             raise WeightsError(
-                f"{name} cannot be decoded step by step: with its cache the logits are {off.one:.2g} of "
-                f"their spread off what one full forward gives (as two rows {off.two:.2g}), where "
-                f"{off.limit:.2g} is rounding; choose a model of another architecture."
+                f"{name} cannot be decoded step by step: with its cache the logits are {check.one:.2g} of "
+                f"their spread off what one full forward gives (as two rows {check.two:.2g}), where "
+                f"{check.limit:.2g} is rounding; choose a model of another architecture."
             )
-        return off
+        return check
 
     def _new_cache(self) -> Any:
         """Makes an empty cache whose windowed layers keep everything, to be rewound; masks hide it."""
@@ -206,8 +210,8 @@ class TransformersModel:
         """Runs one token and returns the bytes that a position takes in the cache."""
         group = Group([0], 0, self._new_cache())
         self._feed(group, torch.zeros(1, 1, dtype=torch.int64, device=self._module.device), False)
-        kept = [getattr(layer, name, None) for layer in group.cache.layers for name in ("keys", "values")]
-        return sum(t.numel() * t.element_size() for t in kept if t is not None)
+        tensors = [getattr(layer, name, None) for layer in group.cache.layers for name in ("keys", "values")]
+        return sum(t.numel() * t.element_size() for t in tensors if t is not None)
 
 
 def _rows(ids: Tensor, group: Group, rows: int) -> Tensor:

@@ -66,7 +66,7 @@ def load_transformers(
     module.to(device)
     text = module.config.get_text_config(decoder=True)
     limit = int(getattr(text, "max_position_embeddings", 0) or context or 2048)
-    steady = _steady(text) or limit
+    rope_limit = _rope_limit(text) or limit
     own = [m for m in module.modules() if isinstance(m, Quantised)]
     architectures = checkpoint.config.get("architectures") or [type(module).__name__]
 
@@ -75,10 +75,10 @@ def load_transformers(
             name=checkpoint.name,
             architecture=str(architectures[0]),
             vocab=int(text.vocab_size),
-            context=min(context or limit, limit, steady),
+            context=min(context or limit, limit, rope_limit),
             layers=int(text.num_hidden_layers),
-            parameters=int(module.num_parameters()) + sum(m.parameters_held for m in own),
-            weight_bytes=sum(p.nbytes for p in module.parameters()) + sum(m.bytes_held for m in own),
+            parameters=int(module.num_parameters()) + sum(m.parameter_count for m in own),
+            weight_bytes=sum(p.nbytes for p in module.parameters()) + sum(m.nbytes_packed for m in own),
             kv_bytes=kv_bytes,
             dtype=str(dtype).removeprefix("torch."),
             precision=precision if precision in QUANTISATIONS else str(dtype).removeprefix("torch."),
@@ -97,8 +97,8 @@ def load_transformers(
         raise WeightsError(
             f"{architectures[0]} keeps its state in a way that is not supported ({error})."
         ) from error
-    if steady < limit:
-        said = f"Rotary factors of {architectures[0]} change beyond {steady:,} positions:"
+    if rope_limit < limit:
+        said = f"Rotary factors of {architectures[0]} change beyond {rope_limit:,} positions:"
         reason = f"{model.caps.reason} {said} its context ends there.".strip()
         model.caps = replace(model.caps, reason=reason)
     if progress is not None:
@@ -106,7 +106,7 @@ def load_transformers(
     return model
 
 
-def _steady(text: Any) -> int:
+def _rope_limit(text: Any) -> int:
     """Returns the positions up to which no rotary factor changes with the length read; 0 without a bound.
 
     transformers would change those of a long rope in the midst of a run, under the keys that are kept. The
@@ -126,8 +126,8 @@ class Quantised(nn.Module):
     def __init__(self, linear: Linear) -> None:
         super().__init__()
         self._linear = linear
-        self.parameters_held = linear.parameters
-        self.bytes_held = linear.nbytes
+        self.parameter_count = linear.parameters
+        self.nbytes_packed = linear.nbytes
 
     def forward(self, x: Tensor) -> Tensor:
         return self._linear(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
@@ -178,11 +178,11 @@ def _read(checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> tuple[Any,
                 bits = reader.bits
                 packers = {name.removesuffix(".weight"): bits.packer(name, device) for name in bits}
                 tensors = {name: _unpacked(reader, name, skeleton, dtype) for name in reader.names()}
-            made = type(skeleton)
-            module, report = made.from_pretrained(None, config=plain, state_dict=tensors, **options)
+            model_class = type(skeleton)
+            module, report = model_class.from_pretrained(None, config=plain, state_dict=tensors, **options)
         else:
-            packers, made = {}, transformers.AutoModelForCausalLM
-            module, report = made.from_pretrained(path, use_safetensors=True, **own, **options)
+            packers, model_class = {}, transformers.AutoModelForCausalLM
+            module, report = model_class.from_pretrained(path, use_safetensors=True, **own, **options)
     except ImportError as error:
         raise PrecisionError(
             f"{path.name} needs a package that is not installed: {logs.first_line(error)}."
@@ -193,10 +193,10 @@ def _read(checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> tuple[Any,
         raise WeightsError(f"transformers cannot load {path.name}: {_reason(config, error)}") from error
     if missing := sorted(report["missing_keys"]):
         raise WeightsError(f"{path.name} has no tensor {missing[0]}: its shards are incomplete.")
-    if others := sorted(report["mismatched_keys"]):
-        name, stored, wanted = others[0]
+    if mismatched := sorted(report["mismatched_keys"]):
+        name, stored, expected = mismatched[0]
         raise WeightsError(
-            f"{name} of {path.name} has shape {list(stored)}, but config.json wants {list(wanted)}."
+            f"{name} of {path.name} has shape {list(stored)}, but config.json wants {list(expected)}."
         )
     return module.eval().requires_grad_(False), packers
 

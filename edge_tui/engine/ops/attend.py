@@ -121,16 +121,16 @@ def reference(
 
     rows, capacity, d = len(length), root.shape[2], root.shape[3]
     positions = length[:, None] + torch.arange(k, device=length.device)
-    fresh = qkv.view(rows, k, heads + 2 * kv_heads, d)
-    qk = fresh[:, :, : heads + kv_heads].float()
+    new_qkv = qkv.view(rows, k, heads + 2 * kv_heads, d)
+    qk = new_qkv[:, :, : heads + kv_heads].float()
     if qk_norm is not None:
         qk = F.rms_norm(qk, (d,), None, eps) * qk_norm
     row = positions.clamp(max=len(cos) - 1)
     qk = _rotated(qk, cos[row][:, :, None].float(), sin[row][:, :, None].float()).to(qkv.dtype)
-    new = torch.cat((qk[:, :, heads:], fresh[:, :, heads + kv_heads :]), 2).transpose(1, 2)
+    new = torch.cat((qk[:, :, heads:], new_qkv[:, :, heads + kv_heads :]), 2).transpose(1, 2)
     if fork is None:
         _append(root, new, length)
-        seen = root
+        keys_values = root
     else:
         assert base is not None
         assert owner is not None
@@ -140,7 +140,7 @@ def reference(
         written = (slots >= begin[:, None]) & (slots < begin[:, None] + k)
         own = torch.arange(rows, dtype=owner.dtype, device=owner.device)[:, None]
         owner.copy_(torch.where(written, own, owner))
-        seen = branched(root, fork, base, owner)
+        keys_values = branched(root, fork, base, owner)
     at = torch.arange(capacity, device=length.device)
     visible = at <= positions[:, :, None]
     if window:
@@ -148,10 +148,10 @@ def reference(
     scores = torch.einsum(
         "rkhgd,rhtd->rhgkt",
         qk[:, :, :heads].view(rows, k, kv_heads, heads // kv_heads, d).float(),
-        seen[:, :kv_heads].float(),
+        keys_values[:, :kv_heads].float(),
     )
     shares = (scores * d**-0.5).masked_fill(~visible[:, None, None], -torch.inf).softmax(-1)
-    mixed = torch.einsum("rhgkt,rhtd->rkhgd", shares, seen[:, kv_heads:].float())
+    mixed = torch.einsum("rhgkt,rhtd->rkhgd", shares, keys_values[:, kv_heads:].float())
     out.copy_(mixed.reshape(out.shape))
 
 

@@ -62,15 +62,15 @@ def penalise(x, prompt, output, table, R, row, ids, V, repetition, presence, fre
     flat = tl.load(table + presence * R + row)
     slope = tl.load(table + frequency * R + row)
     if (theta != 1.0) | (flat != 0.0) | (slope != 0.0):
-        said = tl.load(output + row * V + ids, mask=inside, other=0)
-        seen = said + tl.load(prompt + row * V + ids, mask=inside, other=0)
+        output_counts = tl.load(output + row * V + ids, mask=inside, other=0)
+        total_counts = output_counts + tl.load(prompt + row * V + ids, mask=inside, other=0)
         divided = tl.div_rn(x, theta)
         multiplied = x * theta
         low = tl.minimum(divided, multiplied)
         high = tl.maximum(divided, multiplied)
-        x = tl.where(seen > 0, tl.where(theta >= 1.0, low, high), x)
-        x = x - tl.where(said > 0, flat, 0.0)
-        x = x - slope * said.to(tl.float32)
+        x = tl.where(total_counts > 0, tl.where(theta >= 1.0, low, high), x)
+        x = x - tl.where(output_counts > 0, flat, 0.0)
+        x = x - slope * output_counts.to(tl.float32)
     return tl.where(x == x, x, -INF)
 
 

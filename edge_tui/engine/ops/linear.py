@@ -252,5 +252,5 @@ def _bitsandbytes() -> Any:
 
 def _count(*tensors: Tensor | None) -> tuple[int, int]:
     """Counts the elements and the bytes of the tensors that are there."""
-    there = [t for t in tensors if t is not None]
-    return sum(t.numel() for t in there), sum(t.nbytes for t in there)
+    present = [t for t in tensors if t is not None]
+    return sum(t.numel() for t in present), sum(t.nbytes for t in present)

@@ -98,12 +98,12 @@ def record(
     """
     from edge_tui.engine.ops.triton.availability import available
 
-    given = (final, chosen, parent, done, version, extras)
+    decision = (final, chosen, parent, done, version, extras)
     if z.is_cuda and available() is None:
         from edge_tui.engine.ops.triton import stats as stats_triton
 
-        return stats_triton.record(z, *given, moved, candidates)
-    ints, floats = reference(z.index_select(0, parent) if moved else z, *given)
+        return stats_triton.record(z, *decision, moved, candidates)
+    ints, floats = reference(z.index_select(0, parent) if moved else z, *decision)
     if candidates:
         import torch
 

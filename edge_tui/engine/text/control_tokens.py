@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as FastTokenizer
 
-__all__ = ["Masked", "PlainTokenizer", "any_of", "named", "texts"]
+__all__ = ["Masked", "PlainTokenizer", "any_of", "role_tokens", "texts"]
 
 _PRIVATE = (*range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE))
 """Code points that stand for a control token inside a template: no case, no width, never part of a word."""
@@ -30,7 +30,7 @@ _NAMES = re.compile(r"\w+_tokens?\Z")
 """Keys of tokenizer_config.json that name tokens: `eos_token`, `additional_special_tokens`."""
 
 
-def named(tokenizer_config: Mapping[str, Any]) -> frozenset[str]:
+def role_tokens(tokenizer_config: Mapping[str, Any]) -> frozenset[str]:
     """Returns the tokens that a checkpoint's tokenizer_config.json calls special by their role."""
 
     def content(value: object) -> Iterable[str]:
@@ -87,11 +87,11 @@ class Masked:
     """
 
     def __init__(self, words: re.Pattern[str], values: Iterable[object], source: str) -> None:
-        said = [text for value in values for text in texts(value)]
-        self.found = Counter(word for text in said for word in words.findall(text))
+        user_texts = [text for value in values for text in texts(value)]
+        self.found = Counter(word for text in user_texts for word in words.findall(text))
         """How often users wrote each name."""
-        used = set(source).union(*said)
-        escaped = {form for text in (source, *said) for form in _ESCAPED.findall(text)}
+        used = set(source).union(*user_texts)
+        escaped = {form for text in (source, *user_texts) for form in _ESCAPED.findall(text)}
         free = (c for c in map(chr, _PRIVATE) if c not in used and escaped.isdisjoint(_forms(c)))
         self.marks = dict(zip(self.found, free, strict=False))
         """The character that stands for each name."""

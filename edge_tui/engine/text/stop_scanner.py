@@ -25,7 +25,7 @@ class _Piece:
 
     index: int
     text: str
-    marked: str
+    symbolic: str
     shown: bool
 
     def before(self, length: int) -> tuple[int, str]:
@@ -51,10 +51,12 @@ class StopScanner:
         names = sorted((name for name in control if any(name in stop for stop in self._stops)), key=len)
         symbols = {name: chr(_SYMBOLS + n) for n, name in enumerate(reversed(names))}
         words = re.compile("|".join(map(re.escape, symbols)) or r"(?!)")
-        marked = (words.sub(lambda match: symbols[match[0]], stop) for stop in self._stops)
-        self._marked = tuple(stop for stop, plain in zip(marked, self._stops, strict=True) if stop != plain)
+        symbolic = (words.sub(lambda match: symbols[match[0]], stop) for stop in self._stops)
+        self._symbolic = tuple(
+            stop for stop, plain in zip(symbolic, self._stops, strict=True) if stop != plain
+        )
         self._symbols = {control[name]: symbol for name, symbol in symbols.items()}
-        self._held: list[_Piece] = []
+        self._pending: list[_Piece] = []
 
     def push(
         self, index: int, text: str, token: int = -1, shown: bool = True
@@ -71,32 +73,34 @@ class StopScanner:
             Tokens that can no longer be part of a stop string, in order, and whether one was found. Then the
             last token's text is cut before it, and tokens that lie wholly inside it are gone.
         """
-        self._held.append(_Piece(index, text, self._symbols.get(token, text), shown))
-        plain = [piece.text for piece in self._held]
-        marked = [piece.marked for piece in self._held] if self._marked else []
-        found = [*_matches(plain, self._stops), *_matches(marked, self._marked)]
-        if found:
-            (*_, first, offset) = min(found)
-            before, piece, self._held = self._held[:first], self._held[first], []
+        self._pending.append(_Piece(index, text, self._symbols.get(token, text), shown))
+        plain = [piece.text for piece in self._pending]
+        symbolic = [piece.symbolic for piece in self._pending] if self._symbolic else []
+        matches = [*_matches(plain, self._stops), *_matches(symbolic, self._symbolic)]
+        if matches:
+            (*_, first, offset) = min(matches)
+            before, piece, self._pending = self._pending[:first], self._pending[first], []
             while not offset and before and not before[-1].text:
                 before.pop()  # the first bytes of a character that the stop string begins with
             out = [piece.before(len(piece.text)) for piece in before]
             return [*out, piece.before(offset)] if offset else out, True
-        released = min(_decided(plain, self._stops), _decided(marked, self._marked) if marked else len(plain))
-        ready, self._held = self._held[:released], self._held[released:]
+        released = min(
+            _decided(plain, self._stops), _decided(symbolic, self._symbolic) if symbolic else len(plain)
+        )
+        ready, self._pending = self._pending[:released], self._pending[released:]
         return [piece.before(len(piece.text)) for piece in ready], False
 
     def flush(self) -> list[tuple[int, str]]:
         """Gives back what was held, when the text has ended without a stop string."""
-        held, self._held = self._held, []
-        return [piece.before(len(piece.text)) for piece in held]
+        rest, self._pending = self._pending, []
+        return [piece.before(len(piece.text)) for piece in rest]
 
     def fork(self) -> StopScanner:
         """Makes an independent copy, for a beam that splits."""
-        twin = StopScanner(())
-        twin._stops, twin._marked, twin._symbols = self._stops, self._marked, self._symbols
-        twin._held = list(self._held)
-        return twin
+        copy = StopScanner(())
+        copy._stops, copy._symbolic, copy._symbols = self._stops, self._symbolic, self._symbols
+        copy._pending = list(self._pending)
+        return copy
 
 
 def _matches(pieces: list[str], stops: tuple[str, ...]) -> list[tuple[int, int, int, int]]:

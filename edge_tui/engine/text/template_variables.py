@@ -107,18 +107,18 @@ def assignments(text: str) -> dict[str, object]:
     """
     # A name and "=" begin the next one; inside a value they stand in quotes or brackets.
     found: dict[str, object] = {}
-    pieces, begun = text.split(" "), ""
+    pieces, assignment_text = text.split(" "), ""
     for position, piece in enumerate(pieces):
-        begun = f"{begun} {piece}" if begun else piece
-        if not begun:
+        assignment_text = f"{assignment_text} {piece}" if assignment_text else piece
+        if not assignment_text:
             continue
         try:
-            name, value = assignment(begun)
+            name, value = assignment(assignment_text)
         except ValueError:
             if position == len(pieces) - 1:
                 raise
             continue
-        found[name], begun = value, ""
+        found[name], assignment_text = value, ""
     return found
 
 

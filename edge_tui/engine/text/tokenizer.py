@@ -22,7 +22,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.checkpoints.weight_files import CheckpointError
-from edge_tui.engine.text.control_tokens import Masked, PlainTokenizer, any_of, named
+from edge_tui.engine.text.control_tokens import Masked, PlainTokenizer, any_of, role_tokens
 from edge_tui.engine.text.token_bytes import BYTE_PIECE, Scheme, scheme_of
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Tokenizer:
             source.bos_id,
             add_bos if isinstance(add_bos, bool) else None,
             (*source.eos_ids, *(() if end is None else (end,))),
-            named(source.tokenizer_config),
+            role_tokens(source.tokenizer_config),
         )
 
     def encode(self, text: str, special: bool = True, control: bool = True) -> list[int]:
@@ -274,11 +274,11 @@ class _Bytewise(Detokenizer):
         piece = tokenizer._pieces.get(token)
         if piece is None or token in tokenizer.special:
             return ""
-        spelt = scheme.spell(piece)
+        as_bytes = scheme.spell(piece)
         if scheme.fallback and not BYTE_PIECE.fullmatch(piece):
-            text = self._utf8.decode(b"", final=True) + spelt.decode()
+            text = self._utf8.decode(b"", final=True) + as_bytes.decode()
         else:
-            text = self._utf8.decode(spelt)
+            text = self._utf8.decode(as_bytes)
         if not self._started:
             text = self._front(piece, text)
         return text.translate(_REPLACE) if scheme.fallback else text
@@ -295,9 +295,9 @@ class _Bytewise(Detokenizer):
         return text.translate(_REPLACE)
 
     def fork(self) -> _Bytewise:
-        twin = _Bytewise(self._tokenizer, self._scheme, self._started)
-        twin._utf8.setstate(self._utf8.getstate())
-        return twin
+        copy = _Bytewise(self._tokenizer, self._scheme, self._started)
+        copy._utf8.setstate(self._utf8.getstate())
+        return copy
 
 
 class _Windowed(Detokenizer):
@@ -324,9 +324,9 @@ class _Windowed(Detokenizer):
         return self._settle(self._difference())
 
     def fork(self) -> _Windowed:
-        twin = _Windowed(self._tokenizer)
-        twin._context, twin._pending = self._context, self._pending
-        return twin
+        copy = _Windowed(self._tokenizer)
+        copy._context, copy._pending = self._context, self._pending
+        return copy
 
     def _difference(self) -> str:
         before = self._tokenizer.decode(self._context)

@@ -110,7 +110,7 @@ def test_whatever_a_library_raises_is_one_sentence(folder: Path, monkeypatch: py
         raise NotImplementedError("no kernel\nfor this")
 
     monkeypatch.setattr(loading, "load_flat", fails)
-    with pytest.raises(LoadError, match=r"cannot be loaded as float32 on cpu \(no kernel for this\); choose"):
+    with pytest.raises(LoadError, match=r"cannot be loaded as float32 on cpu \(no kernel\); choose"):
         load(ModelSpec(str(folder), device="cpu"))
 
 

@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as FastTokenizer
 
 from edge_tui.engine.checkpoints.checkpoint import CheckpointError
-from edge_tui.engine.text.control_tokens import any_of, named
+from edge_tui.engine.text.control_tokens import any_of, role_tokens
 from edge_tui.engine.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def test_private_characters_in_a_prompt_stay_what_they_are() -> None:
 
 
 def test_tokens_with_a_role_are_control_tokens() -> None:
-    roles = named(
+    roles = role_tokens(
         {
             "eos_token": {"content": "<end>"},
             "bos_token": "<begin>",

@@ -48,8 +48,8 @@ def as_written() -> AbstractContextManager[None]:
     """
     import torch
 
-    kept: AbstractContextManager[None] = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
-    return kept
+    context: AbstractContextManager[None] = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
+    return context
 
 
 def own_in_cpp(tensors: Iterable[Tensor]) -> object | None:

@@ -59,15 +59,15 @@ class Tuning:
 
 
 @triton.jit
-def _cut(held, limit, split, splits, least, OWN: tl.constexpr, WINDOW: tl.constexpr, BLOCK: tl.constexpr):
+def _cut(past, limit, split, splits, least, OWN: tl.constexpr, WINDOW: tl.constexpr, BLOCK: tl.constexpr):
     """Returns a piece's first and last position, and the number of pieces.
 
     With `OWN` the new position, the first after `held`, is one of them.
     """
     first = 0
     if WINDOW > 0:
-        first = tl.maximum(tl.minimum(held, limit) - WINDOW + 1, 0)
-    last = tl.minimum(held + 1, limit) if OWN else tl.minimum(held, limit)
+        first = tl.maximum(tl.minimum(past, limit) - WINDOW + 1, 0)
+    last = tl.minimum(past + 1, limit) if OWN else tl.minimum(past, limit)
     tiles = tl.cdiv(last - first, BLOCK)
     share = tl.maximum(tl.cdiv(tiles, splits), least)
     pieces = tl.maximum(tl.cdiv(tiles, share), 1)
@@ -123,7 +123,7 @@ def _gains(weight, live, D: tl.constexpr, DP: tl.constexpr, ROTARY: tl.constexpr
 
 
 @triton.jit
-def _turned(x, y, gain, partner_gain, c, s, eps, D: tl.constexpr, NORM: tl.constexpr):
+def _rotate(x, y, gain, partner_gain, c, s, eps, D: tl.constexpr, NORM: tl.constexpr):
     """Heads `x` with partners `y` under their norm and rotary, float32; `c` and `s` are `_angles`."""
     x = x.to(tl.float32)
     y = y.to(tl.float32)
@@ -135,7 +135,7 @@ def _turned(x, y, gain, partner_gain, c, s, eps, D: tl.constexpr, NORM: tl.const
 
 
 @triton.jit
-def _weigh(q, key, seen, scale, top, total, BLIND: tl.constexpr):
+def _weigh(q, key, visible, scale, top, total, BLIND: tl.constexpr):
     """Takes a tile's keys into the running softmax.
 
     With `BLIND` a query may have seen nothing yet.
@@ -144,7 +144,7 @@ def _weigh(q, key, seen, scale, top, total, BLIND: tl.constexpr):
         The tile's shares `[MP, N]`, what earlier ones are to be multiplied by, the new peak and the new sum.
     """
     scores = tl.dot(q, tl.trans(key), input_precision="ieee") * scale
-    scores = tl.where(seen, scores, float("-inf"))
+    scores = tl.where(visible, scores, float("-inf"))
     peak = tl.maximum(top, tl.max(scores, 1))
     calm = tl.where(peak == float("-inf"), 0.0, peak) if BLIND else peak  # −∞ less −∞ is no number
     share = tl.exp2(scores - calm[:, None])
@@ -275,7 +275,7 @@ def _attend(
     if DEPEND:
         gdc_wait()
     # What comes from the kernel before is asked for together.
-    held = tl.load(length + row, cache_modifier=".cg").to(tl.int32)
+    past = tl.load(length + row, cache_modifier=".cg").to(tl.int32)
     x, y = _heads(qkv + (row * K + step) * WIDTH + query * D, real, D, DP, ROTARY)
     new_x, new_y = _heads(raw, new, D, DP, ROTARY)
     new_value_at = (raw + KV_HEADS * D)[:, None] + d[None, :]
@@ -285,18 +285,18 @@ def _attend(
     if FORK:
         origin = tl.load(base, cache_modifier=".cg").to(tl.int32)
         limit = tl.minimum(capacity, origin + room)
-    if (held != early) | FORK:
-        start, end, pieces = _cut(held, limit, split, splits, least, OWN, WINDOW, BLOCK)
-        c, s = _angles(cos, sin, held + ahead, reach, DP, ROTARY)
+    if (past != early) | FORK:
+        start, end, pieces = _cut(past, limit, split, splits, least, OWN, WINDOW, BLOCK)
+        c, s = _angles(cos, sin, past + ahead, reach, DP, ROTARY)
     if split >= pieces:
         return
 
-    q = _turned(x, y, gain, partner_gain, c, s, eps, D, NORM).to(dtype)
-    now = held + n
+    q = _rotate(x, y, gain, partner_gain, c, s, eps, D, NORM).to(dtype)
+    now = past + n
     new_c, new_s = c, s
     if not OWN:
         new_c, new_s = _angles(cos, sin, now, reach, DP, ROTARY)
-    new_key = _turned(new_x, new_y, new_gain, new_partner_gain, new_c, new_s, eps, D, NORM).to(dtype)
+    new_key = _rotate(new_x, new_y, new_gain, new_partner_gain, new_c, new_s, eps, D, NORM).to(dtype)
     top = tl.full([MP], NEVER, tl.float32)
     total = tl.zeros([MP], tl.float32)
     mixed = tl.zeros([MP, DP], tl.float32)
@@ -323,7 +323,7 @@ def _attend(
 
     for begin in range(start, end, BLOCK):
         position = begin + tile
-        live = position < tl.minimum(end, held)
+        live = position < tl.minimum(end, past)
         key_at = keys + position * D
         value_at = values + position * D
         if FORK:
@@ -334,36 +334,36 @@ def _attend(
             value_at = tl.where(later >= 0, there + KV_HEADS * fork_plane, value_at)
         inside = live[:, None] & columns
         key = tl.load(key_at[:, None] + d[None, :], mask=inside, other=0.0)
-        seen = (position < end)[None, :]
+        visible = (position < end)[None, :]
         if WINDOW > 0:
-            seen = seen & (position[None, :] > (held + step - WINDOW)[:, None])
+            visible = visible & (position[None, :] > (past + step - WINDOW)[:, None])
         # Values take the shared memory that keys took, so they must not lie there before these are used:
         # what this kernel takes is missing from the cache of those around it.
         if OWN:
-            own = (position == held)[:, None]
+            own = (position == past)[:, None]
             key = tl.where(own, new_key, key)
             value = tl.load(value_at[:, None] + d[None, :], mask=inside, other=0.0)
-            share, fade, top, total = _weigh(q, key, seen, scale, top, total, WINDOW > 0)
+            share, fade, top, total = _weigh(q, key, visible, scale, top, total, WINDOW > 0)
             value = tl.where(own, new_value, value)
         else:
-            share, fade, top, total = _weigh(q, key, seen, scale, top, total, WINDOW > 0)
+            share, fade, top, total = _weigh(q, key, visible, scale, top, total, WINDOW > 0)
             value = tl.load(value_at[:, None] + d[None, :], mask=inside, other=0.0)
         mixed = tl.dot(share.to(dtype), value, mixed * fade[:, None], input_precision="ieee")
 
     mixed /= tl.where(total == 0.0, 1.0, total)[:, None]
-    whose = row * KV_HEADS + head
-    kept = real[:, None] & columns
+    head_index = row * KV_HEADS + head
+    valid = real[:, None] & columns
     if pieces == 1:
         result = out + (row * K + step) * (HEADS * D) + query * D
-        tl.store(result[:, None] + d[None, :], mixed.to(out.dtype.element_ty), mask=kept)
+        tl.store(result[:, None] + d[None, :], mixed.to(out.dtype.element_ty), mask=valid)
     else:
-        place = (whose * splits + split) * M + m
-        tl.store(partial + place[:, None] * D + d[None, :], mixed, mask=kept)
+        place = (head_index * splits + split) * M + m
+        tl.store(partial + place[:, None] * D + d[None, :], mixed, mask=valid)
         tl.store(weight + place, top + tl.log2(total), mask=real)
         tl.debug_barrier()  # the count must not run ahead of what other threads of this program store
-        if tl.atomic_add(arrived + whose, 1, sem="acq_rel") == pieces - 1:
-            tl.store(arrived + whose, 0)
-            first = whose * splits * M
+        if tl.atomic_add(arrived + head_index, 1, sem="acq_rel") == pieces - 1:
+            tl.store(arrived + head_index, 0)
+            first = head_index * splits * M
             results, weights = partial + first * D, weight + first
             _join(out, results, weights, pieces, row * K, head, HEADS, GROUP, M, D, TILE, AHEAD)
 
@@ -378,9 +378,9 @@ def _follow(owner, parent, room, R, ROWS: tl.constexpr, BLOCK: tl.constexpr, DEP
         gdc_wait()
     origin = tl.load(parent + row, mask=row < R, other=0)
     inside = (row < R)[:, None] & (slot < room)[None, :]
-    taken = tl.load(owner + origin[:, None] * room + slot[None, :], mask=inside, other=0)
+    owners = tl.load(owner + origin[:, None] * room + slot[None, :], mask=inside, other=0)
     tl.debug_barrier()
-    tl.store(owner + row[:, None] * room + slot[None, :], taken, mask=inside)
+    tl.store(owner + row[:, None] * room + slot[None, :], owners, mask=inside)
 
 
 INTERPRETED = isinstance(_attend, InterpretedFunction)

@@ -57,9 +57,9 @@ def _scan(logits, stride, raw, peaks, weights, V, BLOCK: tl.constexpr, DEPENDENT
     x = tl.load(logits + row * stride + ids, mask=ids < V, other=-INF).to(tl.float32)
     tl.store(raw + row * V + ids, x, mask=ids < V)
     peak = tl.max(x, 0)
-    gone = x == -INF
+    absent = x == -INF
     tl.store(peaks + row * count + block, peak)
-    tl.store(weights + row * count + block, tl.sum(tl.where(gone, 0.0, tl.exp(x - peak)), 0))
+    tl.store(weights + row * count + block, tl.sum(tl.where(absent, 0.0, tl.exp(x - peak)), 0))
 
 
 @triton.jit(do_not_specialize=_INDEX)
@@ -87,9 +87,9 @@ def _extend(
     after_others(DEPENDENT)
     block, count, row = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
     parts = tl.arange(0, PARTS)
-    held = parts < count
-    peak = tl.load(peaks + row * count + parts, mask=held, other=-INF)
-    weight = tl.load(weights + row * count + parts, mask=held, other=0.0)
+    valid = parts < count
+    peak = tl.load(peaks + row * count + parts, mask=valid, other=-INF)
+    weight = tl.load(weights + row * count + parts, mask=valid, other=0.0)
     top = tl.max(peak, 0)
     total = tl.sum(tl.where(peak == -INF, 0.0, weight * tl.exp(peak - top)), 0)
     ids = block * BLOCK + tl.arange(0, BLOCK)
@@ -191,9 +191,9 @@ def _decide(
     ids = block * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(logp + row * V + ids, mask=ids < V, other=-INF)
     offer = tl.load(score + row) + x
-    held = (offer >= _bound(tops, programs, C, TOPS, GROUPS)) & (offer > -INF)
-    offer = tl.where(held, offer, -INF)
-    number = tl.minimum(tl.sum(held.to(tl.int32), 0), C)
+    reaches = (offer >= _bound(tops, programs, C, TOPS, GROUPS)) & (offer > -INF)
+    offer = tl.where(reaches, offer, -INF)
+    number = tl.minimum(tl.sum(reaches.to(tl.int32), 0), C)
     if number > 0:
         first = tl.atomic_add(filled, number, sem="relaxed")
         for i in range(number):
@@ -221,8 +221,8 @@ def _decide(
         rows = tl.arange(0, ROWS)
         before = tl.load(finished + rows, mask=rows < R, other=INF)
         settles = (stop == _ON) | (R == 1)
-        room = (tl.min(before, 0) == -INF) | ((stop != _ON) & (R > 1))
-        seats = tl.where(hopeful & room, R, 0)
+        has_room = (tl.min(before, 0) == -INF) | ((stop != _ON) & (R > 1))
+        seats = tl.where(hopeful & has_room, R, 0)
         enters = (slots < seats) & tl.where(steps >= most, slots >= 0, ends)
         scored = tl.div_rn(total, tl.zeros((COUNT,), tl.float32) + _to_the(steps, power))
         tl.store(merged + rows, before, mask=rows < R)
@@ -284,13 +284,13 @@ def _move(
     source = origin[:, None] * V + ids[None, :]
     goal = rows[:, None] * V + ids[None, :]
     x = tl.load(logp + source, mask=inside, other=0.0)
-    asked = tl.load(prompt + source, mask=inside, other=0)
-    said = tl.load(output + source, mask=inside, other=0)
-    said += (ids[None, :] == token[:, None]).to(tl.int32)
+    prompt_counts = tl.load(prompt + source, mask=inside, other=0)
+    output_counts = tl.load(output + source, mask=inside, other=0)
+    output_counts += (ids[None, :] == token[:, None]).to(tl.int32)
     tl.debug_barrier()  # every count is read before one is written over
     tl.store(final + goal, x, mask=inside)
-    tl.store(prompt + goal, asked, mask=inside)
-    tl.store(output + goal, said, mask=inside)
+    tl.store(prompt + goal, prompt_counts, mask=inside)
+    tl.store(output + goal, output_counts, mask=inside)
 
 
 class FusedBeam:
@@ -343,8 +343,8 @@ class FusedBeam:
     def __call__(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
         """Computes `edge_tui.decoders.base.Decoder.step`, but that rows move in `finish`."""
         ends = s["eos"].shape[-1]
-        wanted = min(max(2, 1 + ends) * self.rows, self.rows * self.width)
-        if wanted > _MOST:
+        most_listed = min(max(2, 1 + ends) * self.rows, self.rows * self.width)
+        if most_listed > _MOST:
             self.raw.copy_(outs["model"].logits[:, -1])
             self._counts = ()
             return self._reference.step(outs, s, p, rng)
@@ -354,7 +354,7 @@ class FusedBeam:
         grid, size = (self._blocks, self.rows), (self.width, self.rows)
         rows: int = triton.next_power_of_2(self.rows)
         tops: int = triton.next_power_of_2(self._blocks * self.rows)
-        count = max(triton.next_power_of_2(wanted), rows)
+        count = max(triton.next_power_of_2(most_listed), rows)
         _scan[grid](
             logits,
             logits.stride(0),
@@ -404,7 +404,7 @@ class FusedBeam:
             self._over.view(torch.int8),
             self._extras,
             *size,
-            wanted,
+            most_listed,
             ends,
             *indices(place, EARLY_STOPPING.name, LENGTH_PENALTY.name),
             BLOCK=self.block,

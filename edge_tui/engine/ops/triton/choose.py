@@ -58,10 +58,10 @@ def _temperatures(table, R, row, temperature, order, switch):
 
 
 @triton.jit
-def _leave_parts(sums, depth, held, block, count, row):
+def _leave_parts(sums, depth, valid, block, count, row):
     """Leaves a program's part of the weights and of their first moment over depth, below its maximum."""
-    depth = tl.where(held, depth, 0.0)
-    weight = tl.where(held, tl.exp(-depth), 0.0)
+    depth = tl.where(valid, depth, 0.0)
+    weight = tl.where(valid, tl.exp(-depth), 0.0)
     tl.store(sums + 2 * row * count + block, tl.sum(weight, 0))
     tl.store(sums + (2 * row + 1) * count + block, tl.sum(weight * depth, 0))
 
@@ -125,7 +125,7 @@ def _centre(
     peaks,
     sums,
     edges,
-    settled,
+    last_search,
     keys,
     weights,
     V,
@@ -133,22 +133,22 @@ def _centre(
     BLOCK: tl.constexpr,
     PARTS: tl.constexpr,
     EARLIER: tl.constexpr,
-    SETTLING: tl.constexpr,
+    EDGE_SLOT: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
     """Adds up the parts of the centre of what earlier cuts have left."""
     after_others(DEPENDENT)
     block, count, row = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
-    limit = limit_of(edges, R, row, EARLIER, SETTLING)
-    if SETTLING >= 0:
-        last = edge_of(settled, keys, weights, V, row)
+    limit = limit_of(edges, R, row, EARLIER, EDGE_SLOT)
+    if EDGE_SLOT >= 0:
+        last = edge_of(last_search, keys, weights, V, row)
         limit = tl.minimum(limit, last)
         if block == 0:
-            tl.store(edges + SETTLING * R + row, last)
+            tl.store(edges + EDGE_SLOT * R + row, last)
     ids = block * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(z + row * V + ids, mask=ids < V, other=-INF)
-    held = (x > -INF) & (peak_of(peaks, row, count, PARTS) - x <= limit)
-    _leave_parts(sums, tl.load(peaks + row * count + block) - x, held, block, count, row)
+    valid = (x > -INF) & (peak_of(peaks, row, count, PARTS) - x <= limit)
+    _leave_parts(sums, tl.load(peaks + row * count + block) - x, valid, block, count, row)
 
 
 @triton.jit
@@ -211,7 +211,7 @@ def _draw(
     peaks,
     centres,
     edges,
-    settled,
+    last_search,
     keys,
     weights,
     key,
@@ -230,25 +230,25 @@ def _draw(
     PARTS: tl.constexpr,
     SURPRISE: tl.constexpr,
     EARLIER: tl.constexpr,
-    SETTLING: tl.constexpr,
+    EDGE_SLOT: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
     """Cuts at the edges, and takes the best candidate with noise, or without at temperature 0."""
     after_others(DEPENDENT)
     block, count, row = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
-    limit = limit_of(edges, R, row, EARLIER, SETTLING)
+    limit = limit_of(edges, R, row, EARLIER, EDGE_SLOT)
     _, after, greedy, unfiltered = _temperatures(table, R, row, temperature, order, switch)
     ids = block * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(z + row * V + ids, mask=ids < V, other=-INF)
     peak = peak_of(peaks, row, count, PARTS)
     depth = peak - x
-    held = (x > -INF) & (depth <= tl.where(unfiltered, INF, limit))
-    if SETTLING >= 0:
-        last = tl.where(unfiltered, INF, edge_of(settled, keys, weights, V, row))
+    valid = (x > -INF) & (depth <= tl.where(unfiltered, INF, limit))
+    if EDGE_SLOT >= 0:
+        last = tl.where(unfiltered, INF, edge_of(last_search, keys, weights, V, row))
         if SURPRISE:
             depth = tl.abs(depth - tl.load(centres + row))
-        held = held & ~(depth > last)  # so put because a filter at its neutral value leaves no centre
-    x = tl.where(held, tl.div_rn(x, after), -INF)
+        valid = valid & ~(depth > last)  # so put because a filter at its neutral value leaves no centre
+    x = tl.where(valid, tl.div_rn(x, after), -INF)
     tl.store(z + row * V + ids, tl.where(greedy, -INF, x), mask=ids < V)
     if not greedy:
         x = x + gumbel(ids, tl.load(key + row), tl.load(lane + row), tl.load(step))
@@ -400,7 +400,7 @@ class Fused:
         )
 
     def _draw(self, logits: Tensor, s: State, p: Params, place: Mapping[str, int], rng: Rng) -> None:
-        search, settling = -1, -1
+        search, edge_slot = -1, -1
         """The search whose outcome the next kernel is to work out, and the slot of its edge."""
         *_, last = self.plan.cuts
         for slot, cut in enumerate(self.plan.cuts):
@@ -419,10 +419,10 @@ class Fused:
                     self.rows,
                     **self._shape,
                     EARLIER=slot,
-                    SETTLING=settling,
+                    EDGE_SLOT=edge_slot,
                     **self._options,
                 )
-                settling = -1
+                edge_slot = -1
             search += 1
             self._searches.find(
                 search,
@@ -434,11 +434,11 @@ class Fused:
                 self._edges,
                 p.table,
                 slot,
-                settling,
+                edge_slot,
                 **self._shape,
                 **self._options,
             )
-            settling = slot
+            edge_slot = slot
         _draw[self._grid](
             logits,
             logits.stride(0),
@@ -464,6 +464,6 @@ class Fused:
             **self._shape,
             SURPRISE=last.edge.key == "surprise",
             EARLIER=len(self.plan.cuts),
-            SETTLING=settling,
+            EDGE_SLOT=edge_slot,
             **self._options,
         )

@@ -116,18 +116,18 @@ def edge_of(tally, keys, weights, V, row):
     low = tl.full((), 0x7FFFFFFF, tl.int32)
     high = tl.full((), 0, tl.int32)
     for start in range(0, found, _CHUNK):
-        held = start + spots < found
-        bits = tl.load(keys + row * V + start + spots, mask=held, other=0)
-        low = tl.minimum(low, tl.min(tl.where(held, bits, 0x7FFFFFFF), 0))
+        valid = start + spots < found
+        bits = tl.load(keys + row * V + start + spots, mask=valid, other=0)
+        low = tl.minimum(low, tl.min(tl.where(valid, bits, 0x7FFFFFFF), 0))
         high = tl.maximum(high, tl.max(bits, 0))
     while low < high:
         width = (high - low) // _WAYS + 1
         ends = low + width * (ways + 1) - 1
         reached = tl.zeros((_WAYS,), tl.int64)
         for start in range(0, found, _CHUNK):
-            held = start + spots < found
-            bits = tl.load(keys + row * V + start + spots, mask=held, other=0x7FFFFFFF)
-            weight = tl.load(weights + row * V + start + spots, mask=held, other=0)
+            valid = start + spots < found
+            bits = tl.load(keys + row * V + start + spots, mask=valid, other=0x7FFFFFFF)
+            weight = tl.load(weights + row * V + start + spots, mask=valid, other=0)
             reached += tl.sum(tl.where(bits[:, None] <= ends[None, :], weight[:, None], 0), 0)
         low += width * tl.sum((reached < missing).to(tl.int32), 0)
         high = tl.minimum(high, low + width - 1)
@@ -135,11 +135,11 @@ def edge_of(tally, keys, weights, V, row):
 
 
 @triton.jit
-def limit_of(edges, R, row, EARLIER: tl.constexpr, SETTLING: tl.constexpr):
-    """Returns the least depth at which an earlier filter has cut, the settled one aside."""
+def limit_of(edges, R, row, EARLIER: tl.constexpr, EDGE_SLOT: tl.constexpr):
+    """Returns the least depth at which an earlier filter has cut, that of `EDGE_SLOT` aside."""
     limit = tl.full((), float("inf"), tl.float32)
     for i in tl.static_range(EARLIER):
-        if i != SETTLING:
+        if i != EDGE_SLOT:
             limit = tl.minimum(limit, tl.load(edges + i * R + row))
     return limit
 
@@ -148,10 +148,10 @@ def limit_of(edges, R, row, EARLIER: tl.constexpr, SETTLING: tl.constexpr):
 def expected_depth(peak, peaks, sums, row, count, PARTS: tl.constexpr):
     """Returns the mean depth by weight, put together from the programs' parts."""
     parts = tl.arange(0, PARTS)
-    held = parts < count
-    weight = tl.load(sums + 2 * row * count + parts, mask=held, other=0.0)
-    moment = tl.load(sums + (2 * row + 1) * count + parts, mask=held, other=0.0)
-    gap = peak - tl.load(peaks + row * count + parts, mask=held, other=-INF)
+    valid = parts < count
+    weight = tl.load(sums + 2 * row * count + parts, mask=valid, other=0.0)
+    moment = tl.load(sums + (2 * row + 1) * count + parts, mask=valid, other=0.0)
+    gap = peak - tl.load(peaks + row * count + parts, mask=valid, other=-INF)
     weighs = weight > 0.0
     gap = tl.where(weighs, gap, 0.0)
     scale = tl.where(weighs, tl.exp(-gap), 0.0)
@@ -159,14 +159,14 @@ def expected_depth(peak, peaks, sums, row, count, PARTS: tl.constexpr):
 
 
 @triton.jit
-def _list(tally, keys, weights, key, weight, held, V, row):
+def _list(tally, keys, weights, key, weight, valid, V, row):
     """Appends what is held to the list, in any order."""
-    number = tl.sum(held.to(tl.int32), 0)
+    number = tl.sum(valid.to(tl.int32), 0)
     if number > 0:
         first = tl.atomic_add(tally + 2 * row * _BINS + _FILLED, number.to(tl.int64), sem="relaxed")
-        spot = row * V + first.to(tl.int32) + tl.cumsum(held.to(tl.int32), 0) - 1
-        tl.store(keys + spot, key.to(tl.int32, bitcast=True), mask=held)
-        tl.store(weights + spot, weight, mask=held)
+        spot = row * V + first.to(tl.int32) + tl.cumsum(valid.to(tl.int32), 0) - 1
+        tl.store(keys + spot, key.to(tl.int32, bitcast=True), mask=valid)
+        tl.store(weights + spot, weight, mask=valid)
 
 
 @triton.jit(do_not_specialize=INDICES)
@@ -178,7 +178,7 @@ def _search(
     edges,
     table,
     tally,
-    settled,
+    last_search,
     keys,
     weights,
     V,
@@ -191,18 +191,18 @@ def _search(
     MASS: tl.constexpr,
     SURPRISE: tl.constexpr,
     EARLIER: tl.constexpr,
-    SETTLING: tl.constexpr,
+    EDGE_SLOT: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
     """Runs one kernel of a search: sums of stretches, sums of parts of one, or the list of one part."""
     after_others(DEPENDENT)
     block, count, row = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
-    limit = limit_of(edges, R, row, EARLIER, SETTLING)
-    if SETTLING >= 0:
-        last = edge_of(settled, keys, weights, V, row)
+    limit = limit_of(edges, R, row, EARLIER, EDGE_SLOT)
+    if EDGE_SLOT >= 0:
+        last = edge_of(last_search, keys, weights, V, row)
         limit = tl.minimum(limit, last)
         if block == 0:
-            tl.store(edges + SETTLING * R + row, last)
+            tl.store(edges + EDGE_SLOT * R + row, last)
     ids = block * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(z + row * V + ids, mask=ids < V, other=-INF)
     peak = peak_of(peaks, row, count, PARTS)
@@ -214,8 +214,8 @@ def _search(
     value = tl.load(table + param * R + row)
     if value != neutral:
         depth = peak - x
-        held = (x > -INF) & (depth <= limit)
-        depth = tl.where(held, depth, 0.0)
+        valid = (x > -INF) & (depth <= limit)
+        depth = tl.where(valid, depth, 0.0)
         key = depth
         if SURPRISE:  # less entropy, it is depth less the depth expected
             if PASS == 0:
@@ -226,28 +226,28 @@ def _search(
             key = depth - centre
         # −0.0 is no pattern to be searched for, and NaN is no key.
         key = tl.abs(key)
-        held = held & (key == key)
+        valid = valid & (key == key)
         if MASS:
             weight = (tl.exp(-depth) * _UNIT).to(tl.int64)
-            held = held & (weight > 0)
+            valid = valid & (weight > 0)
         else:
             weight = tl.full((BLOCK,), 1, tl.int64)
         stretch = stretch_of(key)
         if PASS == 0:
-            stretch = tl.where(held, stretch, _ROOM)
+            stretch = tl.where(valid, stretch, _ROOM)
             heavy = tl.sum(tl.where(stretch[:, None] == stretches[None, :], weight[:, None], 0), 0)
             tl.atomic_add(mine + stretches, heavy, mask=heavy > 0, sem="relaxed")
         else:
             there, missing = _place(heavy, _target(heavy, value, MASS))
-            held = held & (stretch == there)
+            valid = valid & (stretch == there)
             part = part_of(key, stretch)
             if PASS == 1:
-                tl.atomic_add(mine + _BINS + part, weight, mask=held, sem="relaxed")
+                tl.atomic_add(mine + _BINS + part, weight, mask=valid, sem="relaxed")
             else:
                 found, missing = _place_in_two(parts, missing, _SIDE)
                 if block == 0:
                     tl.store(mine + _MISSING, missing)
-                _list(tally, keys, weights, key, weight, held & (part == found), V, row)
+                _list(tally, keys, weights, key, weight, valid & (part == found), V, row)
 
 
 class Searches:
@@ -287,7 +287,7 @@ class Searches:
         edges: Tensor,
         table: Tensor,
         earlier: int,
-        settling: int,
+        edge_slot: int,
         **options: Any,
     ) -> None:
         """Searches for one edge.
@@ -302,7 +302,7 @@ class Searches:
             edges: float32 `[cuts, R]`, those of earlier cuts.
             table: float32 `[P, R]`, parameters.
             earlier: How many cuts come before.
-            settling: The one of them whose search has just ended, so that its edge is to be written; or −1.
+            edge_slot: The one of them whose search has just ended, so that its edge is to be written; or −1.
             **options: Of the launch.
         """
         for number in range(3):
@@ -324,6 +324,6 @@ class Searches:
                 MASS=cut.edge.weight == "mass",
                 SURPRISE=cut.edge.key == "surprise",
                 EARLIER=earlier,
-                SETTLING=settling if number == 0 else -1,
+                EDGE_SLOT=edge_slot if number == 0 else -1,
                 **options,
             )

@@ -57,8 +57,8 @@ _INDEX = (*INDICES, "formula", "alpha", "strength", "cooling", "beta", "sample")
 @triton.jit
 def _weight(x, peak, tau):
     """Sums `exp((x − peak) / τ)`, removed candidates aside."""
-    gone = x == -INF
-    return tl.sum(tl.where(gone, 0.0, tl.exp(tl.where(gone, 0.0, x - peak) / tau)), 0)
+    absent = x == -INF
+    return tl.sum(tl.where(absent, 0.0, tl.exp(tl.where(absent, 0.0, x - peak) / tau)), 0)
 
 
 @triton.jit(do_not_specialize=_INDEX)
@@ -105,8 +105,8 @@ def _read(
     tl.store(mine + 2 * count, _weight(other, top, 1.0))
     tl.store(mine + 3 * count, _weight(other, top, tl.load(table + cooling * R + row)))
     if block == 0:
-        wanted = tl.load(table + formula * R + row) == _SEED
-        tl.store(heads + row, tl.where(wanted, 1.0 * _HEAD, 0.0))
+        is_seed = tl.load(table + formula * R + row) == _SEED
+        tl.store(heads + row, tl.where(is_seed, 1.0 * _HEAD, 0.0))
     for histogram in range(row * count + block, searched, R * count):
         tl.store(tally + histogram * _BINS + tl.arange(0, _BINS), tl.zeros((_BINS,), tl.int64))
 
@@ -115,12 +115,12 @@ def _read(
 def _normaliser(maxima, weights, count, tau, PARTS: tl.constexpr):
     """Computes `log Σ exp(x / τ)` from its parts."""
     spots = tl.arange(0, PARTS)
-    held = spots < count
-    peaks = tl.load(maxima + spots, mask=held, other=-INF)
-    weight = tl.load(weights + spots, mask=held, other=0.0)
+    valid = spots < count
+    peaks = tl.load(maxima + spots, mask=valid, other=-INF)
+    weight = tl.load(weights + spots, mask=valid, other=0.0)
     top = tl.max(peaks, 0)
-    gone = peaks == -INF
-    scale = tl.where(gone, 0.0, tl.exp(tl.where(gone, 0.0, peaks - top) / tau))
+    absent = peaks == -INF
+    scale = tl.where(absent, 0.0, tl.exp(tl.where(absent, 0.0, peaks - top) / tau))
     return top / tau + tl.log(tl.sum(weight * scale, 0))
 
 
@@ -171,31 +171,31 @@ def _choose(
     mine = parts + row * _SUMS * count
     kind, chill = tl.load(table + formula * R + row), tl.load(table + cooling * R + row)
     weigh = tl.load(table + beta * R + row)
-    score, said, heard = (1.0 + weigh) * x - weigh * other, x, other
+    score, main_logp, other_logp = (1.0 + weigh) * x - weigh * other, x, other
     if kind != _OBRIEN:
-        said = x - _normaliser(peaks + row * count, mine, count, 1.0, PARTS)
+        main_logp = x - _normaliser(peaks + row * count, mine, count, 1.0, PARTS)
         if kind == _LI2022:
-            heard = tl.div_rn(other, tl.zeros_like(other) + chill)
-            heard -= _normaliser(mine + count, mine + 3 * count, count, chill, PARTS)
-            score = said - tl.load(table + strength * R + row) * heard
+            other_logp = tl.div_rn(other, tl.zeros_like(other) + chill)
+            other_logp -= _normaliser(mine + count, mine + 3 * count, count, chill, PARTS)
+            score = main_logp - tl.load(table + strength * R + row) * other_logp
         else:
-            heard = other - _normaliser(mine + count, mine + 2 * count, count, 1.0, PARTS)
-            score = tl.div_rn(said, heard + 1e-9)
+            other_logp = other - _normaliser(mine + count, mine + 2 * count, count, 1.0, PARTS)
+            score = tl.div_rn(main_logp, other_logp + 1e-9)
     bound = -tl.log(tl.load(table + alpha * R + row))
     if tl.load(heads + row) > 0.0:
         bound = edge_of(tally, keys, weights, V, row)
     depth = peak_of(peaks, row, count, PARTS) - x
-    held = (x > -INF) & (depth <= bound) & (score == score)
-    score = tl.where(held, score, -INF)
+    valid = (x > -INF) & (depth <= bound) & (score == score)
+    score = tl.where(valid, score, -INF)
     column = columns + row * V + ids
-    tl.store(column, said, mask=inside)
-    tl.store(column + R * V, heard, mask=inside)
+    tl.store(column, main_logp, mask=inside)
+    tl.store(column + R * V, other_logp, mask=inside)
     tl.store(column + 2 * R * V, score, mask=inside)
     drawn = tl.load(table + sample * R + row) > 0.0
     tau = tl.load(table + temperature * R + row)
     alone = drawn & (tau < _GREEDY_BELOW)
     if drawn & (tau >= _GREEDY_BELOW):
-        score = tl.where(held, tl.div_rn(tl.where(held, score, 0.0), tl.zeros_like(score) + tau), -INF)
+        score = tl.where(valid, tl.div_rn(tl.where(valid, score, 0.0), tl.zeros_like(score) + tau), -INF)
     tl.store(z + row * V + ids, tl.where(alone, -INF, score), mask=inside)
     if drawn & (tau >= _GREEDY_BELOW):
         score = score + gumbel(ids, tl.load(key + row), tl.load(lane + row), tl.load(step))

@@ -143,31 +143,31 @@ def project_on_tensor_cores(
             x + token * (K // 2) + next_pair, mask=(token < tokens) & (next_pair < K // 2), other=0
         )
         gain_ahead = 0
-        taken = _pairs(value, DTYPE)
+        x_tile = _pairs(value, DTYPE)
         if norm is not None:
             gain_ahead = tl.load(norm + next_pair, mask=next_pair < K // 2, other=0)
-            loud = taken.to(tl.float32)
+            loud = x_tile.to(tl.float32)
             square = tl.reshape(loud * loud, (HALVES, LANE // 8 * CHUNKS, WARPS, 8, 4, 8))
             squares += tl.sum(tl.sum(square, axis=5), axis=1)
-            taken = (loud * (_pairs(gain, DTYPE).to(tl.float32) * ROOM)).to(FLOAT)
+            x_tile = (loud * (_pairs(gain, DTYPE).to(tl.float32) * ROOM)).to(FLOAT)
         matrix = _matrix(tile, levels, level, DTYPE, FLOAT, CODES, LOOKUP)
         matrix = tl.reshape(matrix, (TILES, 2, CHUNKS, WARPS, 8, 4, LANE // 4, 4))
         matrix = tl.permute(matrix, (2, 3, 0, 1, 4, 6, 5, 7))
         matrix = tl.reshape(matrix, (CHUNKS * WARPS, BLOCK_N, CHUNK))
-        taken = tl.reshape(taken, (HALVES, LANE // 8, CHUNKS, WARPS, 8, 4, 2, 4))
-        taken = tl.permute(taken, (2, 3, 1, 6, 5, 7, 0, 4))
-        taken = tl.reshape(taken, (CHUNKS * WARPS, CHUNK, HALVES * 8))
+        x_tile = tl.reshape(x_tile, (HALVES, LANE // 8, CHUNKS, WARPS, 8, 4, 2, 4))
+        x_tile = tl.permute(x_tile, (2, 3, 1, 6, 5, 7, 0, 4))
+        x_tile = tl.reshape(x_tile, (CHUNKS * WARPS, CHUNK, HALVES * 8))
         if INTERPRETED:
             matrix = matrix.to(tl.float32)
-            taken = taken.to(tl.float32)
+            x_tile = x_tile.to(tl.float32)
         if CODES == NF4:
             absmax = tl.reshape(factor, (TILES, 2, CHUNKS, WARPS, 8, 1, 4, 1))
             absmax = tl.broadcast_to(absmax, (TILES, 2, CHUNKS, WARPS, 8, HALVES, 4, 2))
             absmax = tl.permute(absmax, (2, 3, 0, 1, 4, 5, 6, 7))
             absmax = tl.reshape(absmax, (CHUNKS * WARPS, BLOCK_N, HALVES * 8))
-            sums += tl.dot(matrix, taken) * absmax
+            sums += tl.dot(matrix, x_tile) * absmax
         else:
-            sums = tl.dot(matrix, taken, sums)
+            sums = tl.dot(matrix, x_tile, sums)
         tile = ahead
         factor = factor_ahead
         value = value_ahead

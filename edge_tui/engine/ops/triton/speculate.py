@@ -77,9 +77,9 @@ def _winner(best, at, line, count, PARTS: tl.constexpr):
 def _sum_up(peaks, weights, facts, z, token, line, count, V, greedy, PARTS: tl.constexpr):
     """Keeps a line's maximum and normaliser; without a temperature the token alone is left."""
     parts = tl.arange(0, PARTS)
-    held = parts < count
-    peak = tl.load(peaks + line * count + parts, mask=held, other=-INF, cache_modifier=".cg")
-    weight = tl.load(weights + line * count + parts, mask=held, other=0.0, cache_modifier=".cg")
+    valid = parts < count
+    peak = tl.load(peaks + line * count + parts, mask=valid, other=-INF, cache_modifier=".cg")
+    weight = tl.load(weights + line * count + parts, mask=valid, other=0.0, cache_modifier=".cg")
     top = tl.max(peak, 0)
     total = tl.sum(tl.where(peak == -INF, 0.0, weight * tl.exp(peak - top)), 0)
     tl.store(facts + 2 * line, top)
@@ -205,25 +205,25 @@ def _check(
     after_others(DEPENDENT)
     block, count, row = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
     seed, number, now = tl.load(key + row), tl.load(lane + row), tl.load(step)
-    taken = tl.full((), 0, tl.int32)
+    n_accepted = tl.full((), 0, tl.int32)
     for i in tl.static_range(K - 1):
         token = tl.maximum(tl.load(proposed + row * positions + i), 0)
         line, draft = row * K + i, row * positions + i
         p = _probability(tl.load(final + line * V + token), facts, line)
         q = _probability(tl.load(drafts + draft * V + token), draft_facts, draft)
         luck = uniform(tl.full((), _LANE, tl.int64), seed, number, now + i)
-        taken += tl.where((luck * q < p) & (taken == i), 1, 0)
+        n_accepted += tl.where((luck * q < p) & (n_accepted == i), 1, 0)
 
     ids = block * BLOCK + tl.arange(0, BLOCK)
     inside = ids < V
-    line = row * K + taken
+    line = row * K + n_accepted
     p = _probability(tl.load(final + line * V + ids, mask=inside, other=-INF), facts, line)
     left = p
-    if taken < K - 1:
-        draft = row * positions + taken
+    if n_accepted < K - 1:
+        draft = row * positions + n_accepted
         drafted = tl.load(drafts + draft * V + ids, mask=inside, other=-INF)
         left = tl.maximum(p - _probability(drafted, draft_facts, draft), 0.0)
-    noise = gumbel(ids, seed, number + _CORRECTION, now + taken)
+    noise = gumbel(ids, seed, number + _CORRECTION, now + n_accepted)
     # Rounding may leave nothing of two equal distributions; then the target's own is drawn from.
     for side in tl.static_range(2):
         weight = left if side == 0 else p
@@ -237,16 +237,16 @@ def _check(
         _, other = _winner(best, ids_at, 2 * row + 1, count, PARTS)
         follower = tl.where(most == -INF, other, follower).to(tl.int64)
         tl.store(chosen + row, follower)
-        tl.store(accepted + row, taken.to(tl.int64))
+        tl.store(accepted + row, n_accepted.to(tl.int64))
         for i in tl.static_range(K):
-            given = tl.full((), -1, tl.int64)
+            proposal = tl.full((), -1, tl.int64)
             if i < K - 1:
-                given = tl.load(proposed + row * positions + i)
+                proposal = tl.load(proposed + row * positions + i)
             cell = row * K + i
-            here = (taken == i) | (i == K - 1)
-            tl.store(tokens + cell, tl.where(here, follower, tl.maximum(given, 0)))
-            tl.store(extras + cell, tl.where(i < taken, 1.0, 0.0))
-            tl.store(extras + R * K + cell, tl.where(taken == i, given, -1).to(tl.float32))
+            here = (n_accepted == i) | (i == K - 1)
+            tl.store(tokens + cell, tl.where(here, follower, tl.maximum(proposal, 0)))
+            tl.store(extras + cell, tl.where(i < n_accepted, 1.0, 0.0))
+            tl.store(extras + R * K + cell, tl.where(n_accepted == i, proposal, -1).to(tl.float32))
 
 
 class FusedSpeculative:

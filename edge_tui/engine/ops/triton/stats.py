@@ -97,11 +97,11 @@ def _scan(
     tl.store(over + line * count + block, tl.sum((x > picked).to(tl.int32), 0))
     if is_last(arrived + line, count):
         spots = tl.arange(0, PARTS)
-        held = spots < count
-        all = parts + 3 * line * count + spots
-        peaks = tl.load(all, mask=held, other=-_INF, cache_modifier=".cg")
-        weights = tl.load(all + count, mask=held, other=0.0, cache_modifier=".cg")
-        moments = tl.load(all + 2 * count, mask=held, other=0.0, cache_modifier=".cg")
+        valid = spots < count
+        address = parts + 3 * line * count + spots
+        peaks = tl.load(address, mask=valid, other=-_INF, cache_modifier=".cg")
+        weights = tl.load(address + count, mask=valid, other=0.0, cache_modifier=".cg")
+        moments = tl.load(address + 2 * count, mask=valid, other=0.0, cache_modifier=".cg")
         top = tl.max(peaks, 0)
         empty = peaks == -_INF
         gap = tl.where(empty, 0.0, peaks - top)
@@ -115,7 +115,7 @@ def _scan(
         tl.store(facts + _FACTS * line + 1, tl.log(total) - moment / total)
         tl.store(facts + _FACTS * line + 2, bound)
         tl.store(facts + _FACTS * line + 3, picked)
-        greater = tl.load(over + line * count + spots, mask=held, other=0, cache_modifier=".cg")
+        greater = tl.load(over + line * count + spots, mask=valid, other=0, cache_modifier=".cg")
         tl.store(ranks + line, tl.sum(greater, 0))
 
 
@@ -149,9 +149,9 @@ def _pack(
     ids = block * BLOCK + tl.arange(0, BLOCK)
     x = _load(raw, final, offset, ids, V, side)
     line = side * rows + row
-    held = (x >= tl.load(facts + _FACTS * line + 2)) & (x > -_INF)
-    x = tl.where(held, x, -_INF)
-    found = tl.minimum(tl.sum(held.to(tl.int32), 0), _TOP)
+    valid = (x >= tl.load(facts + _FACTS * line + 2)) & (x > -_INF)
+    x = tl.where(valid, x, -_INF)
+    found = tl.minimum(tl.sum(valid.to(tl.int32), 0), _TOP)
     room = count * _TOP
     if found > 0:
         first = line * room + tl.atomic_add(filled + line, found, sem="relaxed")
@@ -207,8 +207,8 @@ def _look_up(column, ints, floats, V, floats_stride, start):
     slots = tl.arange(0, 64)
     shown = slots < 2 * _TOP
     token = tl.load(ints + row * (_LEAD_INTS + 2 * _TOP) + _LEAD_INTS + slots, mask=shown, other=-1)
-    told = tl.load(column + row * V + token, mask=token >= 0, other=float("nan"))
-    tl.store(floats + row * floats_stride + start + slots, told, mask=shown)
+    value = tl.load(column + row * V + token, mask=token >= 0, other=float("nan"))
+    tl.store(floats + row * floats_stride + start + slots, value, mask=shown)
 
 
 class Scratch:
@@ -262,8 +262,8 @@ def record(
     scratch = _scratch(z.device, rows, width)
     ints = torch.empty(rows, _LEAD_INTS.value + 2 * TOP, dtype=torch.int32, device=z.device)
     columns = _LEAD_FLOATS.value + 2 * TOP
-    told = columns + len(extras)
-    floats = torch.empty(rows, told + 2 * TOP * len(candidates), dtype=torch.float32, device=z.device)
+    extras_end = columns + len(extras)
+    floats = torch.empty(rows, extras_end + 2 * TOP * len(candidates), dtype=torch.float32, device=z.device)
     for column, extra in enumerate(extras, columns):
         floats[:, column].copy_(extra)
     grid = (scratch.blocks, rows, 2)
@@ -310,7 +310,7 @@ def record(
         **options,
     )
     for index, candidate in enumerate(candidates):
-        _look_up[(rows,)](candidate, ints, floats, width, floats.stride(0), told + 2 * TOP * index)
+        _look_up[(rows,)](candidate, ints, floats, width, floats.stride(0), extras_end + 2 * TOP * index)
     return ints, floats
 
 
