@@ -31,8 +31,8 @@ from edge_tui.engine.ops.choose_parts import (
     penalised,
 )
 from edge_tui.engine.ops.choose_plan import Cut
-from edge_tui.engine.ops.triton.choose import _GREEDY_BELOW, _finish
-from edge_tui.engine.ops.triton.choose_search import _BINS, Searches, edge_of
+from edge_tui.engine.ops.triton.choose_kernels import GREEDY_LIMIT, finish_choice
+from edge_tui.engine.ops.triton.choose_search import BINS, Searches, edge_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,7 +108,7 @@ def _read(
         is_seed = tl.load(table + formula * R + row) == _SEED
         tl.store(heads + row, tl.where(is_seed, 1.0 * _HEAD, 0.0))
     for histogram in range(row * count + block, searched, R * count):
-        tl.store(tally + histogram * _BINS + tl.arange(0, _BINS), tl.zeros((_BINS,), tl.int64))
+        tl.store(tally + histogram * BINS + tl.arange(0, BINS), tl.zeros((BINS,), tl.int64))
 
 
 @triton.jit
@@ -193,13 +193,13 @@ def _choose(
     tl.store(column + 2 * R * V, score, mask=inside)
     drawn = tl.load(table + sample * R + row) > 0.0
     tau = tl.load(table + temperature * R + row)
-    alone = drawn & (tau < _GREEDY_BELOW)
-    if drawn & (tau >= _GREEDY_BELOW):
+    alone = drawn & (tau < GREEDY_LIMIT)
+    if drawn & (tau >= GREEDY_LIMIT):
         score = tl.where(valid, tl.div_rn(tl.where(valid, score, 0.0), tl.zeros_like(score) + tau), -INF)
     tl.store(z + row * V + ids, tl.where(alone, -INF, score), mask=inside)
-    if drawn & (tau >= _GREEDY_BELOW):
+    if drawn & (tau >= GREEDY_LIMIT):
         score = score + gumbel(ids, tl.load(key + row), tl.load(lane + row), tl.load(step))
-    token = _finish(
+    token = finish_choice(
         score,
         ids,
         best,
