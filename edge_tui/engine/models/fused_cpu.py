@@ -60,7 +60,7 @@ def fuse(
 
     Arguments are those of `FlatModel`.
     """
-    all_matrices = [m for layer in layers for m in (layer.qkv, layer.out, layer.gate_up, layer.down)] + [head]
+    all_matrices = [*(m for layer in layers for m in layer.matrices), head]
     matrices = [m for m in all_matrices if isinstance(m, Plain | OnCpu)]
     if embedding.device.type != "cpu" or len(matrices) < len(all_matrices):
         return None

@@ -161,7 +161,7 @@ def fuse(
         return reason
     matrices = []
     for layer in layers:
-        packed = [m.packed() for m in (layer.qkv, layer.out, layer.gate_up, layer.down)]
+        packed = [m.packed() for m in layer.matrices]
         if any(m is None for m in packed):
             return "A matrix of this model is stored in a way that the fused kernels cannot read."
         matrices.append(Matrices(*packed))  # type: ignore[arg-type]

@@ -25,3 +25,8 @@ class Layer:
     down: Linear
     window: int
     """Positions that a query sees, its own included; 0 means all."""
+
+    @property
+    def matrices(self) -> tuple[Linear, Linear, Linear, Linear]:
+        """All matrices, in the order of a step."""
+        return self.qkv, self.out, self.gate_up, self.down

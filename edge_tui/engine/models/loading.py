@@ -16,7 +16,7 @@ from edge_tui.engine.models.flat import FlatModel
 from edge_tui.engine.models.layers import Layer
 from edge_tui.engine.ops.cpu.packed_sizes import packers
 from edge_tui.engine.ops.linear import Half, Linear, Plain, float32_on_cpu
-from edge_tui.engine.ops.quantisation import QUANTISATIONS, head_packer_of, packer_of
+from edge_tui.engine.ops.quantisation import head_packer_of, packer_of
 from edge_tui.machine.devices import release_freed_memory
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def load_flat(
             are kept in 16 bits by a CPU that computes in float32.
         context: Most positions to promise in `info.context`; 0 means the model's own limit.
         progress: Called with (bytes read, bytes in all).
-        cancelled: Asked before each tensor.
+        cancelled: Called before each tensor.
         weights_from: Makes the weights from the source's tensors; called as `Weights` is.
 
     Raises:
@@ -65,7 +65,7 @@ def load_flat(
     """
     flat = flat_config(source.config)
     pack, pack_head = packer_of(precision, device), head_packer_of(precision, device)
-    with closing(source.open_tensors()) as tensors, _PackingPool(pack) as pool:
+    with closing(source.open_tensors()) as tensors:
         weights = weights_from(tensors, device, dtype, progress, cancelled)
         # Both before the layers, because no other matrix is as wide before it is packed.
         embedding, last = _ends(weights, flat)
@@ -74,41 +74,41 @@ def load_flat(
         del last
         if not isinstance(head, Plain):
             embedding = _narrow(embedding, exactly=isinstance(head, Half))
-        pending = []
-        for i in range(flat.layers):
-            pending.append(_layer(weights, flat, i, pool))
-            if device == "cpu" and pack is not Plain:
-                release_freed_memory()  # packing leaves holes, which would be as much again as the weights
-        layers = tuple(layer() for layer in pending)
+        layers = _read_layers(weights, flat, pack)
         norm = weights.get("model.norm.weight", flat.hidden)
-    plain_tensors = [
-        embedding,
-        norm,
-        *(t for layer in layers for t in (layer.attention_norm, layer.mlp_norm)),
-    ]
-    matrices = [m for layer in layers for m in (layer.qkv, layer.out, layer.gate_up, layer.down)]
-    shared = tied and isinstance(head, Plain)
-    if not shared:
-        matrices.append(head)
+    norms = [norm, *(t for layer in layers for t in (layer.attention_norm, layer.mlp_norm))]
     head_norms = [layer.qk_norm for layer in layers if layer.qk_norm is not None]
+    matrices = [m for layer in layers for m in layer.matrices]
+    stored = matrices if tied and isinstance(head, Plain) else [*matrices, head]
     info = ModelInfo(
         name=source.name,
         architecture=flat.architecture,
         vocab=flat.vocab,
-        context=min(context, flat.context) if context else flat.context,
+        context=min(context or flat.context, flat.context),
         layers=flat.layers,
-        parameters=sum(t.numel() for t in plain_tensors)
-        + sum(m.parameters for m in matrices if not (tied and m is head))
+        parameters=embedding.numel()
+        + sum(t.numel() for t in norms)
+        + sum(m.parameters for m in (matrices if tied else stored))
         + 2 * flat.head_dim * len(head_norms),
-        weight_bytes=sum(t.numel() * t.element_size() for t in (*plain_tensors, *head_norms))
-        + sum(m.nbytes for m in matrices),
+        weight_bytes=sum(t.nbytes for t in (embedding, *norms, *head_norms)) + sum(m.nbytes for m in stored),
         kv_bytes=2 * flat.layers * flat.kv_heads * flat.head_dim * dtype.itemsize,
         dtype=str(dtype).removeprefix("torch."),
-        precision=precision if precision in QUANTISATIONS else str(dtype).removeprefix("torch."),
+        precision=precision,
         device=device,
         tier="flat",
     )
     return FlatModel(flat, info, embedding, layers, norm, head)
+
+
+def _read_layers(weights: Weights, flat: FlatConfig, pack: Packer) -> tuple[Layer, ...]:
+    """Reads every layer and packs its matrices."""
+    with _PackingPool(pack) as pool:
+        pending = []
+        for i in range(flat.layers):
+            pending.append(_layer(weights, flat, i, pool))
+            if weights.device == "cpu" and pack is not Plain:
+                release_freed_memory()  # packing leaves holes, which would be as much again as the weights
+        return tuple(layer() for layer in pending)
 
 
 def _ends(weights: Weights, flat: FlatConfig) -> tuple[Tensor, Tensor]:

@@ -64,10 +64,24 @@ def load_transformers(
     elif precision in QUANTISATIONS:
         quantise(module, lambda _name: pack, device)
     module.to(device)
+    model = _model(module, checkpoint, device, dtype, precision, context)
+    if progress is not None:
+        progress(total, total)
+    return model
+
+
+def _model(
+    module: Any, checkpoint: Checkpoint, device: str, dtype: torch.dtype, precision: str, context: int
+) -> TransformersModel:
+    """Makes the model and checks that it decodes step by step.
+
+    Raises:
+        PrecisionError, WeightsError: it does not.
+    """
     text = module.config.get_text_config(decoder=True)
     limit = int(getattr(text, "max_position_embeddings", 0) or context or 2048)
     rope_limit = _rope_limit(text) or limit
-    own = [m for m in module.modules() if isinstance(m, Quantised)]
+    quantised = [m for m in module.modules() if isinstance(m, Quantised)]
     architectures = checkpoint.config.get("architectures") or [type(module).__name__]
 
     def info(kv_bytes: int) -> ModelInfo:
@@ -77,11 +91,11 @@ def load_transformers(
             vocab=int(text.vocab_size),
             context=min(context or limit, limit, rope_limit),
             layers=int(text.num_hidden_layers),
-            parameters=int(module.num_parameters()) + sum(m.parameter_count for m in own),
-            weight_bytes=sum(p.nbytes for p in module.parameters()) + sum(m.nbytes_packed for m in own),
+            parameters=int(module.num_parameters()) + sum(m.parameter_count for m in quantised),
+            weight_bytes=sum(p.nbytes for p in module.parameters()) + sum(m.nbytes_packed for m in quantised),
             kv_bytes=kv_bytes,
             dtype=str(dtype).removeprefix("torch."),
-            precision=precision if precision in QUANTISATIONS else str(dtype).removeprefix("torch."),
+            precision=precision,
             device=device,
             tier="transformers",
         )
@@ -98,11 +112,9 @@ def load_transformers(
             f"{architectures[0]} keeps its state in a way that is not supported ({error})."
         ) from error
     if rope_limit < limit:
-        said = f"Rotary factors of {architectures[0]} change beyond {rope_limit:,} positions:"
-        reason = f"{model.caps.reason} {said} its context ends there.".strip()
+        reason = f"Rotary factors of {architectures[0]} change beyond {rope_limit:,} positions:"
+        reason = f"{model.caps.reason} {reason} its context ends there.".strip()
         model.caps = replace(model.caps, reason=reason)
-    if progress is not None:
-        progress(total, total)
     return model
 
 

@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jinja2 import Template
     from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from jinja2.utils import Namespace
 
 CHARACTERS = 4_000_000
 """Most characters of the prompt that a template writes."""
@@ -177,37 +178,20 @@ def read_names(source: str) -> list[str]:
     return sorted(meta.find_undeclared_variables(environment().parse(source)))
 
 
-@lru_cache(maxsize=1)
-def environment() -> ImmutableSandboxedEnvironment:
-    """Builds an environment that renders as transformers' `apply_chat_template` does."""
-    from jinja2 import TemplateError, nodes, pass_eval_context
+class _Dict:
+    """Makes dicts, and hands out nothing else of `dict`."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        return dict(*args, **kwargs)
+
+    def fromkeys(self, *args: Any) -> dict[Any, Any]:
+        return dict.fromkeys(*args)
+
+
+def _plain_namespace() -> type[Namespace]:
+    """Defines a namespace that refuses attributes that begin with an underscore."""
     from jinja2.exceptions import SecurityError
-    from jinja2.ext import Extension, loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
     from jinja2.utils import Namespace
-
-    class Generation(Extension):
-        """Passes on the body of `{% generation %}`, which marks the assistant's text for training."""
-
-        tags = {"generation"}  # noqa: RUF012 — as Jinja declares it
-
-        def parse(self, parser: Any) -> nodes.Node:
-            line = next(parser.stream).lineno
-            body: list[nodes.Node] = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return nodes.CallBlock(self.call_method("body"), [], [], body).set_lineno(line)
-
-        @pass_eval_context
-        def body(self, _context: object, caller: Any) -> str:
-            return str(caller())
-
-    class Dict:
-        """Makes dicts, and hands out nothing else of `dict`."""
-
-        def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
-            return dict(*args, **kwargs)
-
-        def fromkeys(self, *args: Any) -> dict[Any, Any]:
-            return dict.fromkeys(*args)
 
     class PlainNamespace(Namespace):
         """Refuses attributes that begin with an underscore."""
@@ -225,6 +209,30 @@ def environment() -> ImmutableSandboxedEnvironment:
     def _check(name: object) -> None:
         if isinstance(name, str) and name.startswith("_"):
             raise SecurityError(f"the namespace attribute {name!r} begins with an underscore")
+
+    return PlainNamespace
+
+
+@lru_cache(maxsize=1)
+def environment() -> ImmutableSandboxedEnvironment:
+    """Builds an environment that renders as transformers' `apply_chat_template` does."""
+    from jinja2 import TemplateError, nodes, pass_eval_context
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """Passes on the body of `{% generation %}`, which marks the assistant's text for training."""
+
+        tags = {"generation"}  # noqa: RUF012 — as Jinja declares it
+
+        def parse(self, parser: Any) -> nodes.Node:
+            line = next(parser.stream).lineno
+            body: list[nodes.Node] = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return nodes.CallBlock(self.call_method("body"), [], [], body).set_lineno(line)
+
+        @pass_eval_context
+        def body(self, _context: object, caller: Any) -> str:
+            return str(caller())
 
     def raise_exception(message: object) -> None:
         raise TemplateError(str(message))
@@ -251,8 +259,8 @@ def environment() -> ImmutableSandboxedEnvironment:
     env.globals |= {
         "raise_exception": raise_exception,
         "strftime_now": strftime_now,
-        "dict": Dict(),
-        "namespace": PlainNamespace,
+        "dict": _Dict(),
+        "namespace": _plain_namespace(),
     }
     return env
 
