@@ -15,7 +15,7 @@ from edge_tui.engine.models.base import ModelInfo
 from edge_tui.engine.models.flat import FlatModel
 from edge_tui.engine.models.layers import Layer
 from edge_tui.engine.ops.cpu.packed_sizes import packers
-from edge_tui.engine.ops.linear import Half, Linear, Plain, float32_on_cpu
+from edge_tui.engine.ops.linear import Linear, OnCpu, Plain, float32_on_cpu
 from edge_tui.engine.ops.quantisation import head_packer_of, packer_of
 from edge_tui.machine.devices import release_freed_memory
 
@@ -73,7 +73,7 @@ def load_flat(
         head = pack_head(last, None)
         del last
         if not isinstance(head, Plain):
-            embedding = _narrow(embedding, exactly=isinstance(head, Half))
+            embedding = _narrow(embedding, exactly=isinstance(head, OnCpu) and head.kind == "half")
         layers = _read_layers(weights, flat, pack)
         norm = weights.get("model.norm.weight", flat.hidden)
     norms = [norm, *(t for layer in layers for t in (layer.attention_norm, layer.mlp_norm))]

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from edge_tui.engine.ops.cpu import packed_sizes
 from edge_tui.engine.ops.cpu import project as project_cpu
-from edge_tui.engine.ops.cpu.fbgemm import Opaque
 from edge_tui.engine.ops.packed import NF4_BLOCK, Packed, PrecisionError
 
 if TYPE_CHECKING:
@@ -57,73 +56,34 @@ class Plain:
 
 
 class OnCpu:
-    """Holds a matrix packed for a CPU's kernels; the fused step reads the fields."""
+    """Holds a matrix packed for a CPU's kernels; the fused step reads the fields.
 
-    __slots__ = ("bias", "nbytes", "opaque", "parameters", "scales", "weight")
+    Args:
+        kind: As `project_cpu.project` takes it.
+        weight: The matrix `[N, K]` before it was packed.
+        bias: `[N]`, or None.
+        packed: Its weight, scales and opaque weight, as `project_cpu.project` takes them.
+    """
 
-    kind: ClassVar[str]
-    """As `project_cpu.project` takes it."""
-    opaque: Opaque | None
+    __slots__ = ("bias", "kind", "nbytes", "opaque", "parameters", "scales", "weight")
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        self.weight, self.scales = project_cpu.PACK[self.kind](weight)
-        self.opaque = None
+    def __init__(
+        self, kind: str, weight: Tensor, bias: Tensor | None, packed: project_cpu.PackedOnCpu
+    ) -> None:
+        self.kind = kind
+        self.weight, self.scales, self.opaque = packed
         self.bias = bias
         self.parameters = _count(weight, bias)[0]
         self.nbytes = _count(self.weight, self.scales, bias)[1]
+        if self.opaque is not None:
+            size = packed_sizes.half_bytes if kind == "half" else packed_sizes.vector_bytes
+            self.nbytes += size(*weight.shape)
 
     def __call__(self, x: Tensor) -> Tensor:
         return project_cpu.project(x, self.kind, self.weight, self.scales, self.bias, self.opaque)
 
     def packed(self) -> Packed | None:
         return None
-
-
-class RowInt8(OnCpu):
-    """Multiplies int8, with one scale per output row, by bfloat16."""
-
-    __slots__ = ()
-    kind = "int8"
-
-
-class DotInt8(OnCpu):
-    """Multiplies the same numbers by int8, for processors that multiply integers fast."""
-
-    __slots__ = ()
-    kind = "int8 dot"
-
-
-class VectorInt8(OnCpu):
-    """Multiplies the same in vectors of 512 bits."""
-
-    __slots__ = ()
-    kind = "int8 vector"
-
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        self.weight, self.scales, self.opaque = project_cpu.pack_int8_vector(weight)
-        self.bias = bias
-        self.parameters = _count(weight, bias)[0]
-        self.nbytes = packed_sizes.vector_bytes(*weight.shape) + _count(self.scales, bias)[1]
-
-
-class Half(OnCpu):
-    """Multiplies float16 by float32, for matrices that lose nothing by it; `float32_on_cpu` makes it."""
-
-    __slots__ = ()
-    kind = "half"
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, opaque: Opaque) -> None:
-        self.weight, self.scales, self.opaque = weight.new_empty(0), weight.new_empty(0), opaque
-        self.bias = bias
-        self.parameters = _count(weight, bias)[0]
-        self.nbytes = packed_sizes.half_bytes(*weight.shape) + (_count(bias)[1] if bias is not None else 0)
-
-
-class GroupInt4(OnCpu):
-    """Multiplies int4, with a scale and a zero point for every 32 weights, by bfloat16."""
-
-    __slots__ = ()
-    kind = "int4"
 
 
 class LlmInt8:
@@ -199,20 +159,21 @@ class Fp4(Nf4):
 def float32_on_cpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
     """Packs a matrix as float16 where that loses nothing and is read faster; else leaves it as it is."""
     if packed_sizes.half_repays(weight.numel()) and project_cpu.can_half():
-        opaque = project_cpu.pack_half(weight)
-        if opaque is not None:
-            return Half(weight, bias, opaque)
+        packed = project_cpu.pack_half(weight)
+        if packed is not None:
+            return OnCpu("half", weight, bias, packed)
     return Plain(weight, bias)
 
 
 def int8_on_cpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
     """Packs a matrix in the fastest of the three kinds of int8."""
+    kind = "int8"
     if packed_sizes.integers_repay(weight.numel()):
         if project_cpu.can_int8_vector():
-            return VectorInt8(weight, bias)
-        if project_cpu.can_int8_dot():
-            return DotInt8(weight, bias)
-    return RowInt8(weight, bias)
+            kind = "int8 vector"
+        elif project_cpu.can_int8_dot():
+            kind = "int8 dot"
+    return OnCpu(kind, weight, bias, project_cpu.PACK[kind](weight))
 
 
 def int4_on_cpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
@@ -221,9 +182,8 @@ def int4_on_cpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
     Raises:
         PrecisionError: it cannot, and there is no bitsandbytes.
     """
-    rows, columns = weight.shape
-    if packed_sizes.fits_int4(rows, columns) and project_cpu.can_int4():
-        return GroupInt4(weight, bias)
+    if packed_sizes.fits_int4(*weight.shape) and project_cpu.can_int4():
+        return OnCpu("int4", weight, bias, project_cpu.pack_int4(weight))
     check_bitsandbytes("4bit")
     return Nf4(weight, bias)
 

@@ -47,9 +47,9 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 def widened(kind: str, weight: Tensor) -> Tensor:
     """What a packed matrix stands for."""
     if kind == "int4":
-        return unpack_int4(*pack_int4(weight)).float().t()
+        return unpack_int4(*pack_int4(weight)[:2]).float().t()
     if kind == "int8":
-        codes, scales = pack_int8(weight)
+        codes, scales, _ = pack_int8(weight)
         return codes.float() * scales[:, None]
     step = weight.float().abs().amax(1, keepdim=True) / 127
     return (weight / step).round() * step
@@ -57,10 +57,8 @@ def widened(kind: str, weight: Tensor) -> Tensor:
 
 def packed(kind: str, weight: Tensor, bias: Tensor | None) -> tuple[Any, ...]:
     """`project`'s arguments after the kind."""
-    if kind == "int8 vector":
-        codes, scales, opaque = pack_int8_vector(weight)
-        return codes, scales, bias, opaque
-    return *PACK[kind](weight), bias
+    codes, scales, opaque = PACK[kind](weight)
+    return codes, scales, bias, opaque
 
 
 def relative(got: Tensor, wanted: Tensor) -> float:
@@ -140,10 +138,12 @@ def test_halves_of_a_file_in_16_bit_lose_nothing(
     weight[0, 0] = 1e-30  # less than float16 has, and less than anyone would notice
     if stored == torch.float16:
         weight[0, 0] = 0.0
-    bias, x, none = normal(shape[0], seed=1), normal(tokens, shape[1], seed=2), torch.empty(0)
-    got = project(x, "half", none, none, bias, pack_half(weight))
+    bias, x, halves = normal(shape[0], seed=1), normal(tokens, shape[1], seed=2), pack_half(weight)
+    assert halves is not None
+    arguments = (*halves[:2], bias, halves[2])
+    got = project(x, "half", *arguments)
     assert relative(got, x.double() @ weight.double().t() + bias.double()) < 1e-6
-    scripted = torch.jit.script(project)(x, "half", none, none, bias, pack_half(weight))
+    scripted = torch.jit.script(project)(x, "half", *arguments)
     assert torch.equal(scripted, got)
 
 
@@ -171,7 +171,7 @@ def test_int4_gives_codes_back(rows: int) -> None:
     """Whole numbers whose groups span 0 to 15 are their own codes, wherever packing puts them."""
     weight = torch.randint(0, 16, (rows, 96), generator=torch.Generator().manual_seed(0)).float()
     weight[:, ::32], weight[:, 1::32] = 0.0, 15.0
-    packed, scales = pack_int4(weight)
+    packed, scales, _ = pack_int4(weight)
     assert (packed.shape, packed.dtype) == ((rows, 48), torch.uint8)
     assert (scales.shape, scales.dtype) == ((3, rows, 2), torch.bfloat16)
     assert torch.equal(unpack_int4(packed, scales).float(), weight.t())
@@ -189,7 +189,7 @@ def test_int4_is_closer_than_nf4() -> None:
 @needs_int4
 def test_a_group_of_one_value_is_that_value() -> None:
     weight = torch.full((32, 64), 0.25)
-    assert torch.equal(unpack_int4(*pack_int4(weight)).float(), weight.t())
+    assert torch.equal(unpack_int4(*pack_int4(weight)[:2]).float(), weight.t())
 
 
 def test_shapes_that_int4_takes() -> None:

@@ -23,6 +23,7 @@ Shapes: `T` tokens, `K` columns that a weight row spans, `N` rows.
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -39,6 +40,11 @@ _FEW = 64
 """Rows compared at once, so few that their copies leave no holes between packed matrices."""
 _PIECE = 4096
 """Rows quantised at once, which bounds the room for it; a multiple of `BLOCK`."""
+
+
+if TYPE_CHECKING:
+    PackedOnCpu = tuple[torch.Tensor, torch.Tensor, Opaque | None]
+    """Weight, scales and opaque weight, as `project` takes them."""
 
 
 def project(
@@ -158,21 +164,21 @@ def unpack_int4(weight: torch.Tensor, scales: torch.Tensor, block: int = BLOCK) 
     return torch.addcmul(zero, grouped, scale, out=grouped).view(columns, rows)
 
 
-def pack_int8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def pack_int8(weight: torch.Tensor) -> PackedOnCpu:
     """Packs codes int8 from -127 to 127, and bfloat16 `[N]`, the value of one step of each row.
 
     Codes are `[N, K]`, with columns of 0 up to the next multiple of 16.
     """
-    return _int8_codes(weight, -weight.shape[1] % INT8_STEP, torch.bfloat16)
+    return *_int8_codes(weight, -weight.shape[1] % INT8_STEP, torch.bfloat16), None
 
 
-def pack_int8_dot(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def pack_int8_dot(weight: torch.Tensor) -> PackedOnCpu:
     """Packs the same without columns of 0 and with float32 steps, for the integer product."""
     codes, scales = _int8_codes(weight)
-    return torch.ops.onednn.qlinear_prepack(codes, [2, weight.shape[1]]), scales
+    return torch.ops.onednn.qlinear_prepack(codes, [2, weight.shape[1]]), scales, None
 
 
-def pack_int8_vector(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Opaque]:
+def pack_int8_vector(weight: torch.Tensor) -> PackedOnCpu:
     """Packs the same with FBGEMM: no codes, the scales, and the packed matrix.
 
     It keeps three numbers of four bytes for each row, and fills rows up to multiples of `VECTOR_BLOCK`.
@@ -181,7 +187,7 @@ def pack_int8_vector(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, 
     return codes.new_empty(0), scales, fbgemm.pack_int8(codes, scales)
 
 
-def pack_half(weight: torch.Tensor) -> Opaque | None:
+def pack_half(weight: torch.Tensor) -> PackedOnCpu | None:
     """Packs float16 for float32 activations with FBGEMM; None if float16 does not hold the matrix.
 
     It fills up `N` to a multiple of 16, and `K` to one of `packed_sizes.VECTOR_BLOCK`.
@@ -190,7 +196,7 @@ def pack_half(weight: torch.Tensor) -> Opaque | None:
         piece = weight[at : at + _FEW]
         if not bool(((piece.half().float() - piece).abs() <= _LOST).all()):
             return None
-    return fbgemm.pack_half(weight)
+    return weight.new_empty(0), weight.new_empty(0), fbgemm.pack_half(weight)
 
 
 def _int8_codes(
@@ -208,7 +214,7 @@ def _int8_codes(
     return codes, scales
 
 
-def pack_int4(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def pack_int4(weight: torch.Tensor) -> PackedOnCpu:
     """Packs codes uint8 `[N, K/2]`, in torch's order, and the scales and zeros bfloat16 `[K/32, N, 2]`.
 
     A weight is `(code - 8) · scale + zero`; the ends of a group's range are met exactly up to rounding.
@@ -223,17 +229,17 @@ def pack_int4(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         codes = ((piece - zero.float()) / scale.float()).round_().add_(8.0).clamp_(0.0, 15.0)
         packed.append(torch._convert_weight_to_int4pack_for_cpu(codes.flatten(1).int(), 1))
         scales.append(torch.cat((scale, zero), -1).transpose(0, 1))
-    return torch.cat(packed), torch.cat(scales, 1).contiguous()
+    return torch.cat(packed), torch.cat(scales, 1).contiguous(), None
 
 
-PACK = {"int8": pack_int8, "int8 dot": pack_int8_dot, "int4": pack_int4}
-"""What makes the weight and the scales of each kind that `project` takes, if it packs tensors."""
+PACK = {"int8": pack_int8, "int8 dot": pack_int8_dot, "int8 vector": pack_int8_vector, "int4": pack_int4}
+"""Packs a matrix in each kind that `project` takes and that holds every matrix."""
 
 
 @cache
 def can_int8_dot() -> bool:
     """Tells whether this processor and torch multiply integers fast, without a sum that overflows."""
-    return cpu_has_int8() and multiplies(lambda x, weight: _int8_dot(x, *pack_int8_dot(weight), None))
+    return cpu_has_int8() and multiplies(lambda x, weight: _int8_dot(x, *pack_int8_dot(weight)))
 
 
 @cache
@@ -245,7 +251,7 @@ def can_int8_vector() -> bool:
 @cache
 def can_half() -> bool:
     """Tells whether torch multiplies float32 by packed float16 on this processor."""
-    return cpu_has_half() and multiplies(lambda x, weight: half_product(x, pack_half(weight)))
+    return cpu_has_half() and multiplies(lambda x, weight: half_product(x, fbgemm.pack_half(weight)))
 
 
 @cache
@@ -258,6 +264,6 @@ def can_int4() -> bool:
     weight[:, ::INT4_GROUP], weight[:, 1::INT4_GROUP] = 0.0, 15.0  # so that codes are the weights
     try:
         with torch.inference_mode():
-            return bool(torch.equal(unpack_int4(*pack_int4(weight)).float(), weight.t()))
+            return bool(torch.equal(unpack_int4(*pack_int4(weight)[:2]).float(), weight.t()))
     except (RuntimeError, AttributeError, NotImplementedError):
         return False
