@@ -129,7 +129,7 @@ class Session:
 
     def allocated(self) -> int:
         """Counts the bytes of GPU memory that the allocator has given out; 0 on a CPU."""
-        from edge_tui.engine.models.manager import memory_of
+        from edge_tui.engine.models.device_memory import memory_of
 
         return memory_of(self.device).allocated or 0 if self.device.startswith("cuda") else 0
 
@@ -138,7 +138,7 @@ class Session:
 
         None on a CPU: malloc keeps freed memory, so the size of a process is no measure.
         """
-        from edge_tui.engine.models.manager import memory_of
+        from edge_tui.engine.models.device_memory import memory_of
 
         peak = memory_of(self.device).peak
         return None if peak is None else peak - before

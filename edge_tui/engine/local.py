@@ -21,7 +21,8 @@ from edge_tui.decoders.registry.registry import UnknownStrategy
 from edge_tui.engine.decode.prefix_cache import PrefixCache
 from edge_tui.engine.decode.run_state import Run
 from edge_tui.engine.events import Died, Event, Failed, Finished, Loaded, Queued
-from edge_tui.engine.models.manager import Loader, ModelManager, memory_of, release_cached_memory
+from edge_tui.engine.models.device_memory import memory_of, release_cached_memory
+from edge_tui.engine.models.manager import Loader, ModelManager
 from edge_tui.engine.out_of_memory import is_out_of_memory, release
 from edge_tui.engine.port import Memory, ModelSpec, Request
 from edge_tui.errors import Cancelled, EdgeError, RequestError

@@ -227,7 +227,7 @@ def describe(
         name: As the user named it.
         path: The folder with config.json and the other small files.
         tensors: Gives what is stored, as the headers of the weight files say.
-        has: Whether the checkpoint, wherever it is, has a file of that name.
+        has: True if the checkpoint, wherever it is, has a file of that name.
 
     Raises:
         CheckpointError: it is incomplete, or of a kind that is not supported.

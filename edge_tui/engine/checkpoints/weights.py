@@ -90,8 +90,8 @@ class Weights:
 
     Args:
         reader: The source's tensors.
-        device: Where they go.
-        dtype: What they become.
+        device: The device that they go to.
+        dtype: Their dtype there.
         progress: Called with (bytes read, bytes in all) after each tensor.
         cancelled: Called before each tensor.
     """

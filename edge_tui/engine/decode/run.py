@@ -17,7 +17,8 @@ from edge_tui.engine.decode.prefix_cache import PrefixCache
 from edge_tui.engine.decode.run_plan import RunPlan, check_samples, plan_run
 from edge_tui.engine.decode.scoring import score_prompt
 from edge_tui.engine.events import Event, Finished, Progress, Ranked
-from edge_tui.engine.models.manager import ModelManager, memory_of
+from edge_tui.engine.models.device_memory import memory_of
+from edge_tui.engine.models.manager import ModelManager
 from edge_tui.errors import Cancelled
 
 if TYPE_CHECKING:

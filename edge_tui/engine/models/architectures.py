@@ -76,7 +76,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "sliding_window": None,
     },
 }
-"""What transformers' config classes take for keys that config.json lacks; a test compares the two."""
+"""Defaults of transformers' config classes for keys that config.json lacks; a test compares the two."""
 DEFAULTS["qwen3"] = DEFAULTS["qwen2"] | {"head_dim": 128, "attention_bias": False}
 for _common in DEFAULTS.values():
     _common |= {"hidden_act": "silu", "tie_word_embeddings": False}
@@ -111,12 +111,12 @@ class FlatConfig:
         eps: Added to the mean square in every norm.
         rope: Rotary position embedding.
         windows: Each layer's attention window in positions, the current one included; 0 sees everything.
-        qkv_bias: Whether queries, keys and values have a bias.
-        out_bias: Whether the attention's output has one.
-        mlp_bias: Whether the feed-forward layer has biases.
-        qk_norm: Whether each head's query and key are normalised before rotation.
-        fused: Whether the checkpoint stores `qkv_proj` and `gate_up_proj` in one piece each.
-        tied: Whether the head is the embedding.
+        qkv_bias: True if queries, keys and values have a bias.
+        out_bias: True if the attention's output has one.
+        mlp_bias: True if the feed-forward layer has biases.
+        qk_norm: True if each head's query and key are normalised before rotation.
+        fused: True if the checkpoint stores `qkv_proj` and `gate_up_proj` in one piece each.
+        tied: True if the head is the embedding.
     """
 
     architecture: str

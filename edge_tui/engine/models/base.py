@@ -105,7 +105,7 @@ class CapturableContext(Context, Protocol):
     """
 
     logits_out: Tensor | None
-    """Where a forward puts its logits, `[R, K, V]`; None where it allocates them."""
+    """The tensor that a forward puts its logits `[R, K, V]` into; None where it allocates one."""
     replay: Callable[[Tensor], Tensor] | None
     """Appends one id `[1, 1]` by replaying a captured step and returns its logits; None before one is."""
     bound: int
@@ -160,7 +160,7 @@ class LanguageModel(Protocol):
             ids: int64 `[R, T]`, right-padded.
             lengths: int64 `[R]`, how many of each row's ids count, at least 1.
             chunk: Positions per forward call; between chunks `progress(done, T)` is called and
-                `cancelled()` asked.
+                `cancelled()` is called.
             progress: Called with finished positions.
             cancelled: Called between chunks.
 

@@ -36,11 +36,11 @@ class FlatContext:
         cos: `[capacity, rotary]`, the run's rotary table.
         sin: The same for signed sines.
         bound: Upper bound of `length` that the host knows without asking the device.
-        uniform: Whether the host knows that every row is exactly `bound` long.
+        uniform: True if the host knows that every row is exactly `bound` long.
         totals: Lengths of a run for which `cos` and `sin` are right.
-        share: Whether forks share what this context holds instead of copying it.
-        branches: What a fork holds that shares; None in a plain context.
-        logits_out: Where a forward puts its logits, `[R, K, V]`; None where it makes room for them.
+        share: True if forks share what this context holds instead of copying it.
+        branches: Keys and values of a fork that shares; None in a plain context.
+        logits_out: The tensor that a forward puts its logits `[R, K, V]` into; None where it allocates one.
         replay: Appends one id `[1, 1]` by replaying a captured step and returns the logits `[1, 1, V]`; None
             before one has been captured.
     """

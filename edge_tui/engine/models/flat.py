@@ -85,7 +85,7 @@ class FlatModel:
         self._fused = fuse(config, embedding, layers, norm, head)
         kernels = fuse_cuda(config, embedding, layers, norm, head)
         self._kernels = None if isinstance(kernels, str) else kernels
-        # Only the kernels read lengths on the device alone; plain operations are told them by the host.
+        # Only the kernels read lengths on the device alone; plain operations get them from the host.
         reason = kernels if isinstance(kernels, str) and info.device.startswith("cuda") else ""
         self.caps = Caps(hidden=True, capture=self._kernels is not None, reason=reason)
 
@@ -205,14 +205,12 @@ class FlatModel:
         return Output(self._head(self._normed(last, self._norm))[:, None])
 
     def release(self) -> None:
-        """Drops the weights. The model is unusable afterwards."""
+        """Drops the weights; the caller returns the memory. The model is unusable afterwards."""
         self._embedding = self._norm = torch.empty(0)
         self._layers = ()
         self._fused = self._kernels = None
         del self._head
         self._tables.clear()
-        if self.info.device.startswith("cuda"):
-            torch.cuda.empty_cache()
 
     def _new_positions(
         self, ctx: FlatContext, k: int, start: int | None, counts_here: list[int] | None = None

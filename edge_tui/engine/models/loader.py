@@ -5,13 +5,13 @@ Importing this module loads no torch.
 
 from __future__ import annotations
 
-import gc
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from edge_tui.engine.models.architectures import supports
+from edge_tui.engine.models.device_memory import release_cached_memory
 from edge_tui.engine.models.memory_estimate import UNLIMITED, context_to_reserve, estimate, resolve_precision
 from edge_tui.engine.ops.quantisation import QUANTISATIONS
 from edge_tui.engine.out_of_memory import is_out_of_memory
@@ -49,9 +49,9 @@ class LoadedModel:
     Attributes:
         model: The weights behind the tier's interface.
         tokenizer: The tokenizer.
-        checkpoint: What the folder says about itself.
-        context: Positions to reserve: as asked for, or the model's own limit as far as memory allows.
-        notices: What the user should know: what the tier cannot do, what was chosen for them.
+        checkpoint: The folder's description of itself.
+        context: Positions to reserve: as requested, or the model's own limit as far as memory allows.
+        notices: Sentences for the user: limits of the tier, choices made for them.
     """
 
     model: LanguageModel
@@ -70,7 +70,7 @@ def load(
     """Loads a model, on the calling thread.
 
     Args:
-        spec: Which weights, in which precision, where.
+        spec: The weights, the precision and the device.
         progress: Called with (bytes read, bytes in all).
         cancelled: Asked between tensors.
         weights_from: Makes the flat decoder's weights in place of `Weights`, called as that is.
@@ -113,20 +113,20 @@ def available_precisions(device: str) -> dict[str, str | None]:
     return reasons | {name: kind.refusal(device) for name, kind in QUANTISATIONS.items()}
 
 
-def _device(asked: str) -> tuple[str, list[str]]:
+def _device(name: str) -> tuple[str, list[str]]:
     """Chooses the device, and tells the user about it."""
     try:
-        device = resolve_device(asked)
+        device = resolve_device(name)
     except LookupError as error:
         raise LoadError(str(error)) from error
     if device.startswith("cuda"):
         import torch
 
         if not torch.cuda.is_available():
-            why = "the driver does not work with this build of torch"
-            if asked != "auto":
-                raise LoadError(f"{asked} cannot be used: {why}. Install a matching one, or choose cpu.")
-            return "cpu", [f"There is a GPU, but {why}: running on the CPU."]
+            reason = "the driver does not work with this build of torch"
+            if name != "auto":
+                raise LoadError(f"{name} cannot be used: {reason}. Install a matching one, or choose cpu.")
+            return "cpu", [f"There is a GPU, but {reason}: running on the CPU."]
     return device, []
 
 
@@ -203,7 +203,7 @@ def _read(
                 "choose another precision or model."
             ) from error
     # Only here, with the error and its traceback gone, is nothing left that holds the tensors.
-    give_back(device)
+    release_cached_memory()
     memory = estimate(checkpoint, precision, context, 1, device)
     free = free_memory(device)
     raise LoadError(
@@ -222,13 +222,3 @@ def _tier(checkpoint: Checkpoint) -> Callable[..., LanguageModel]:
     from edge_tui.engine.models.transformers_tier import load_transformers
 
     return load_transformers
-
-
-def give_back(device: str) -> None:
-    """Returns memory that nothing refers to any more to the device."""
-    gc.collect()
-    torch: Any = sys.modules.get("torch")
-    if torch is not None and device.startswith("cuda"):
-        torch.cuda.empty_cache()
-    elif torch is not None and device == "mps":
-        torch.mps.empty_cache()

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, open_checkpoint, pair_refusal
 from edge_tui.engine.events import Event, Loaded, Loading, Progress, Unloaded
 from edge_tui.engine.models.cpu_threads import probe
-from edge_tui.engine.port import Memory, ModelSpec
+from edge_tui.engine.models.device_memory import memory_of, release_cached_memory
+from edge_tui.engine.port import ModelSpec
 from edge_tui.errors import RequestError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class ModelManager:
     """Holds the models in memory.
 
     Args:
-        post: Where events go.
+        post: Takes the events.
         load: Brings a model into memory in place of `edge_tui.engine.models.loader.load`, called as that is.
         roles: Model by role.
         on_drop: Called with a model before its memory is given back.
@@ -43,7 +44,7 @@ class ModelManager:
         self.roles: dict[str, ModelSpec] = dict(roles or {})
         self._drop_equal_expert()
         self.tokenizer: Tokenizer | None = None
-        """Of the run that began last; it can be asked when the model is gone."""
+        """Of the run that began last; it serves when the model is gone, too."""
         self._on_drop = on_drop or (lambda _: None)
         self._loaded: dict[ModelSpec, LoadedModel] = {}
         self._facts: dict[ModelSpec, Loaded] = {}
@@ -185,23 +186,3 @@ def import_torch() -> None:
 
         gc.collect()
         gc.freeze()
-
-
-def release_cached_memory() -> None:
-    """Returns what the allocator holds but nobody uses."""
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def memory_of(device: str) -> Memory:
-    """Reads a device's memory from the allocator; on a CPU the process's resident set."""
-    if device.startswith("cuda"):
-        import torch
-
-        return Memory(device, torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device))
-    import psutil
-
-    return Memory(device, psutil.Process().memory_info().rss, None)

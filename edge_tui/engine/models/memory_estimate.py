@@ -63,7 +63,7 @@ class MemoryEstimate:
         overhead: Activations of a prefill chunk, temporary copies, workspaces.
         total: The sum: the peak to expect.
         free: Free on the device now, None where unknown.
-        fits: Whether the total is at most what is free; True where that is unknown.
+        fits: True if the total is at most what is free; True where that is unknown.
         sentence: All of it for the user.
     """
 

@@ -38,7 +38,7 @@ class Deviation:
     Attributes:
         one: Of a single row.
         two: Of two rows that were forked and reordered, and of the row they came from.
-        limit: What rounding explains.
+        limit: Distance that rounding explains.
     """
 
     one: float
@@ -51,7 +51,7 @@ def deviation(model: LanguageModel, module: Any) -> Deviation:
     """Decodes a few tokens both ways.
 
     Args:
-        model: What is to be checked.
+        model: The model to check.
         module: The transformers module in it.
     """
     ids = _tokens(model.info.vocab, module.device)

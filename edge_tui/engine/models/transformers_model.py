@@ -127,10 +127,8 @@ class TransformersModel:
         return _gather(ctx, outputs)
 
     def release(self) -> None:
-        """Drops the weights. The model is unusable afterwards."""
+        """Drops the weights; the caller returns the memory. The model is unusable afterwards."""
         self._module = None
-        if self.info.device.startswith("cuda"):
-            torch.cuda.empty_cache()
 
     def _feed(self, group: Group, ids: Tensor, hidden: bool, last: bool = False) -> Output:
         """Appends ids to a group's cache; `last` asks for the last position's logits only."""

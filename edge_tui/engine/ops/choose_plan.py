@@ -24,7 +24,7 @@ class Plan:
     """Describes a chain after its penalties, as the kernels read it.
 
     Attributes:
-        draws: Whether it samples at all; else it takes the argmax.
+        draws: True if it samples at all; else it takes the argmax.
         cuts: Filters, first to last. At most one looks at surprise, and it is the last; at most one adds
             nothing up.
         order: Name of the parameter that puts the temperature before (0) or after (1) the filters; None

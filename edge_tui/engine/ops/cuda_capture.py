@@ -55,7 +55,7 @@ def beside(start: Any) -> Iterator[None]:
     beside it, and could be given what is given back.
 
     Args:
-        start: What `fork` gave; None to do the work in line.
+        start: From `fork`; None to do the work in line.
     """
     if start is None:
         yield

@@ -22,7 +22,7 @@ class Config:
             the tokens that it multiplies; below that they go through shared memory.
         warps: Warps a program runs on.
         lookup: How codes become numbers: "asm", or "table" for plain operations and loads.
-        tensor: Whether tensor cores multiply. Then `block_n` is 16 at least, and `block_k` a multiple of
+        tensor: True if tensor cores multiply. Then `block_n` is 16 at least, and `block_k` a multiple of
             `64 · warps` (of `32 · warps` for plain weights).
     """
 

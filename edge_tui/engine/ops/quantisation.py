@@ -112,7 +112,7 @@ class Quantisation(ABC):
         Args:
             largest: Elements of the largest matrix of a layer.
             shapes: Rows and columns of a layer's matrices; none where they are not known.
-            device: Where they lie.
+            device: Their device.
         """
 
 

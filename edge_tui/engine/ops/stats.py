@@ -88,7 +88,7 @@ def record(
         done: bool or int `[R]`, `ENDED` and `OUT_OF_RANGE`.
         version: float32 `[R]`, version of the parameter table.
         extras: float32 `[R]` each.
-        moved: Whether the rows of `z` are still those of the step before, so that row `r` continues
+        moved: True if the rows of `z` are still those of the step before, so that row `r` continues
             `z[parent[r]]`.
         candidates: float32 `[R, V]` each, or none: the extras for every token.
 

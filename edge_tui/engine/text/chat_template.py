@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from edge_tui.engine.text import template_variables
 from edge_tui.engine.text.template_process import (
     CHARACTERS,
     MEMORY,
@@ -26,8 +27,6 @@ __all__ = ["NO_TEMPLATE", "ChatError", "prepare", "render", "reserved_names", "t
 NO_TEMPLATE = "The checkpoint has no chat template: the prompt is completed as it stands."
 """Notice for a run that would have used one."""
 
-_ARGUMENTS = ("messages", "tools", "documents", "add_generation_prompt")
-"""Variables that every template gets, besides the special tokens."""
 _TOKENS = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 """Special tokens by the names that transformers has for them."""
 _THINKING = re.compile(r"<(think|thinking|reasoning)>\s*\Z")
@@ -155,7 +154,7 @@ def prepare(checkpoint: CheckpointSource) -> None:
 
 def reserved_names(checkpoint: CheckpointSource) -> frozenset[str]:
     """Returns the template variables that a request cannot set."""
-    return frozenset((*_ARGUMENTS, *_TOKENS, *_special_tokens(checkpoint)))
+    return frozenset((*template_variables.OWN, *_TOKENS, *_special_tokens(checkpoint)))
 
 
 def thinking_open(text: str) -> bool:

@@ -89,7 +89,7 @@ class Masked:
     def __init__(self, words: re.Pattern[str], values: Iterable[object], source: str) -> None:
         user_texts = [text for value in values for text in texts(value)]
         self.found = Counter(word for text in user_texts for word in words.findall(text))
-        """How often users wrote each name."""
+        """The number of times that users wrote each name."""
         used = set(source).union(*user_texts)
         escaped = {form for text in (source, *user_texts) for form in _ESCAPED.findall(text)}
         free = (c for c in map(chr, _PRIVATE) if c not in used and escaped.isdisjoint(_forms(c)))

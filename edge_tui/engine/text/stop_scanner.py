@@ -20,7 +20,7 @@ class _Piece:
         index: The token's index.
         text: Its characters.
         marked: The same, or the symbol of a control token.
-        shown: Whether its characters are part of the answer.
+        shown: True if its characters are part of the answer.
     """
 
     index: int
@@ -67,7 +67,7 @@ class StopScanner:
             index: The token's index, given back with its text.
             text: May be empty.
             token: The token's id.
-            shown: Whether the text is part of the answer; an end token's is not, though it may stop.
+            shown: True if the text is part of the answer; an end token's is not, though it may stop.
 
         Returns:
             Tokens that can no longer be part of a stop string, in order, and whether one was found. Then the

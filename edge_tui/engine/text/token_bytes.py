@@ -54,7 +54,7 @@ class Scheme:
             fallback replaces every broken byte.
         strip: What the decoder takes off the front of the text: "" nothing, "space" one space,
             "piece" every "▁" of the first piece.
-        fallback: Whether whole characters end a run of bytes.
+        fallback: True if whole characters end a run of bytes.
     """
 
     spell: Callable[[str], bytes]

@@ -64,7 +64,7 @@ class Tokenizer:
         Args:
             fast: The tokenizers library's, from tokenizer.json.
             bos_id: The beginning-of-sequence id, so that it is never put there twice.
-            add_bos: Whether a raw text begins with it; None leaves that to the tokenizer.
+            add_bos: True if a raw text begins with it; None leaves that to the tokenizer.
             end_ids: Ids that end a sequence; those that the tokenizer does not know are left out.
             roles: Tokens that the checkpoint calls special by their role, whatever the tokenizer's flags.
         """
@@ -116,7 +116,7 @@ class Tokenizer:
             text: Any string.
             special: Add what the tokenizer adds to a raw text (BOS). False for text out of a chat template,
                 which writes its own.
-            control: Whether a control token's name in it is that token; else it is text like any other.
+            control: True if a control token's name in it is that token; else it is text like any other.
 
         Raises:
             CheckpointError: the tokenizer cannot take such a name as text.
@@ -266,7 +266,7 @@ class _Bytewise(Detokenizer):
         self._tokenizer = tokenizer
         self._scheme = scheme
         self._started = started
-        """Whether some text came before, so that nothing is stripped from the front."""
+        """True if some text came before, so that nothing is stripped from the front."""
         self._utf8 = codecs.getincrementaldecoder("utf-8")(scheme.errors)
 
     def push(self, token: int) -> str:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from edge_tui.engine.checkpoints.checkpoint import CheckpointError
-from edge_tui.engine.models import loader, memory_estimate
+from edge_tui.engine.models import device_memory, loader, memory_estimate
 from edge_tui.engine.models.loader import LoadError, available_precisions, load
 from edge_tui.engine.ops import quantisation
 from edge_tui.engine.port import ModelSpec
@@ -164,13 +164,13 @@ def test_precisions_carry_the_reason_they_are_missing(monkeypatch: pytest.Monkey
 def test_memory_comes_back_after_a_load_on_a_gpu(folder: Path, precision: Any) -> None:
     # The first load of a process leaves what all later ones share: the 16 levels of NF4.
     load(ModelSpec(str(folder), "auto", "cuda:0")).model.release()
-    loader.give_back("cuda:0")
+    device_memory.release_cached_memory()
     before = torch.cuda.memory_allocated(0)
     loaded = load(ModelSpec(str(folder), precision, "cuda:0"))
     assert torch.cuda.memory_allocated(0) > before
     loaded.model.release()
     del loaded
-    loader.give_back("cuda:0")
+    device_memory.release_cached_memory()
     assert torch.cuda.memory_allocated(0) == before
 
 

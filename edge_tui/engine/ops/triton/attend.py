@@ -33,7 +33,7 @@ class Tuning:
         least: Fewest tiles worth a program of their own.
         warps: Warps of a program.
         stages: Tiles being loaded at once.
-        prefetch: Whether a program asks for all its keys and values at its start.
+        prefetch: True if a program asks for all its keys and values at its start.
     """
 
     block: int = 128
@@ -146,8 +146,8 @@ def tuned(matrix_units: bool, wide: bool, k: int) -> Tuning:
     a 7B model a third slower.
 
     Args:
-        matrix_units: Whether the GPU has some that Triton uses for the dtype.
-        wide: Whether a key has more than 64 numbers.
+        matrix_units: True if the GPU has some that Triton uses for the dtype.
+        wide: True if a key has more than 64 numbers.
         k: New positions of a row; with few queries, loading is most of the work.
     """
     if matrix_units and k == 1:

@@ -42,10 +42,10 @@ class FusedBeam:
     """Runs `edge_tui.decoders.beam.Beam.step` as kernels, with the buffers that pass between them.
 
     Args:
-        device: Where everything lies.
+        device: The device of every tensor.
         width: Vocabulary `V`.
         rows: Number of beams `R`.
-        dependent: Whether kernels get ready while the ones before them end; None where the device can.
+        dependent: True if kernels get ready while the ones before them end; None where the device can.
         chosen: int64 `[R]`, takes the tokens; a buffer of its own if None.
         parent: int64 `[R]`, takes the rows that each row continues; the same.
     """

@@ -39,11 +39,11 @@ class Fused:
 
     Args:
         plan: What the strategy does.
-        device: Where everything lies.
+        device: The device of every tensor.
         width: Vocabulary `V`.
         rows: Number of rows `R`.
         block: Candidates a program; chosen by `V` if 0.
-        dependent: Whether kernels get ready while the ones before them end; None where the device can.
+        dependent: True if kernels get ready while the ones before them end; None where the device can.
         chosen: int64 `[R]`, takes the tokens; a buffer of its own if None.
     """
 
@@ -67,7 +67,7 @@ class Fused:
         self._first = {**self._options, "launch_pdl": False} if self._options["DEPENDENT"] else self._options
         self._shape: dict[str, Any] = {"BLOCK": self.block, "PARTS": triton.next_power_of_2(blocks)}
         self._centred = bool(plan.cuts) and plan.cuts[0].edge.key == "surprise"
-        """Whether the first kernel sees all that the centre is made of."""
+        """True if the first kernel sees all that the centre is made of."""
         searches = sum(cut.edge.weight is not None for cut in plan.cuts)
 
         def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -42,7 +42,7 @@ _ROOM = tl.constexpr(32)
 _EIGHTHS = tl.constexpr(16)
 """Stretches below 2.0."""
 _NEAR = tl.constexpr((0x40000000 >> 21) - 16)
-"""What the number of a quarter of an octave exceeds its stretch by: 2.0 begins the one after the eighths."""
+"""Difference of a quarter octave's number and its stretch: 2.0 begins the one after the eighths."""
 _FAR = tl.constexpr(0x41C00000)
 """Bit pattern of 24.0, where the last stretch begins."""
 _LAST = tl.constexpr((0x41C00000 >> 21) - (0x40000000 >> 21) + 16)
@@ -254,8 +254,8 @@ class Searches:
     """Holds the buffers of a step's searches.
 
     Args:
-        count: How many searches.
-        device: Where everything lies.
+        count: Number of searches.
+        device: The device of every tensor.
         width: Vocabulary `V`.
         rows: Number of rows `R`.
         blocks: Programs a row.
@@ -273,7 +273,7 @@ class Searches:
 
     @property
     def histograms(self) -> int:
-        """How many histograms of `BINS` entries there are to empty."""
+        """Number of histograms of `BINS` entries to empty."""
         return self.tallies.numel() // BINS
 
     def find(
@@ -294,14 +294,14 @@ class Searches:
 
         Args:
             index: Number of the search.
-            cut: What is looked for.
-            place: Where its parameter stands in the table.
+            cut: The cut that is searched.
+            place: Its parameter's place in the table.
             z: float32 `[R, V]`, the candidates.
             peaks: float32 `[R, blocks]`, each program's greatest candidate.
             sums: float32 `[R, 2, blocks]`, for surprise: weights, and first moments over depth.
             edges: float32 `[cuts, R]`, those of earlier cuts.
             table: float32 `[P, R]`, parameters.
-            earlier: How many cuts come before.
+            earlier: Number of cuts before it.
             edge_slot: The one of them whose search has just ended, so that its edge is to be written; or −1.
             **options: Of the launch.
         """

@@ -225,10 +225,10 @@ class FusedContrast:
     """Runs `edge_tui.decoders.contrastive.Contrastive.step` as kernels, with their buffers.
 
     Args:
-        device: Where everything lies.
+        device: The device of every tensor.
         width: Vocabulary `V`.
         rows: Number of rows `R`.
-        dependent: Whether kernels get ready while the ones before them end; None where the device can.
+        dependent: True if kernels get ready while the ones before them end; None where the device can.
         chosen: int64 `[R]`, takes the tokens; a buffer of its own if None.
     """
 

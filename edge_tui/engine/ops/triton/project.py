@@ -197,7 +197,7 @@ def _embed(ids, table, out, K: tl.constexpr, PDL: tl.constexpr, BLOCK_K: tl.cons
 
 INTERPRETED = isinstance(_embed, InterpretedFunction)
 dependent_launch = True
-"""Whether chains of kernels overlap on GPUs that can; read at each launch."""
+"""True if chains of kernels overlap on GPUs that can; read at each launch."""
 
 
 @cache

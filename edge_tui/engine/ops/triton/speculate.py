@@ -253,11 +253,11 @@ class FusedSpeculative:
     """Runs `propose` and `step` of `edge_tui.decoders.speculative.Speculative` as kernels.
 
     Args:
-        device: Where everything lies.
+        device: The device of every tensor.
         width: Vocabulary `V`.
         rows: Number of rows `R`.
         num_draft_tokens: Proposals a step.
-        dependent: Whether kernels get ready while the ones before them end; None where the device can.
+        dependent: True if kernels get ready while the ones before them end; None where the device can.
     """
 
     def __init__(

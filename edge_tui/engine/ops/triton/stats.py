@@ -30,7 +30,7 @@ _TOP = tl.constexpr(TOP)
 _LEAD_INTS = tl.constexpr(5)
 _LEAD_FLOATS = tl.constexpr(3)
 _FACTS = tl.constexpr(4)
-"""What is known of a distribution after the first kernel: normaliser, entropy, bound, chosen logit."""
+"""Facts of a distribution after the first kernel: normaliser, entropy, bound, chosen logit."""
 _CHUNK = tl.constexpr(64)
 """Candidates compared with each other at a time; seldom more reach the bound."""
 
@@ -215,7 +215,7 @@ class Scratch:
     """Holds what passes between the two kernels, for one shape.
 
     Args:
-        device: Where it lies.
+        device: Its device.
         rows: Number of rows `R`.
         width: Vocabulary `V`.
     """
