@@ -2,7 +2,7 @@
 
 One call does what lies between two matrices of a layer: norms of the heads, rotary, writing the new keys and
 values, and attention. How far each row has got is read on the device and the cost follows it, so the call
-can be captured once and replayed at any length. On an NVIDIA GPU it is one kernel (`attend_triton`).
+can be captured once and replayed at any length. On an NVIDIA GPU it is one kernel (`triton.attend`).
 
 Shapes: `R` rows, `K` new positions of each, `T = R * K` tokens, `H` query heads, `Hkv` key heads,
 `G = H / Hkv` query heads that a key head serves, `D` width of a head.

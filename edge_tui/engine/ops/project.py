@@ -2,7 +2,7 @@
 
 A decode step at batch 1 reads every weight once and does little else, so a layer is a handful of calls of
 this shape: norm and matrix; matrix and residual; norm, two matrices and their gate. On an NVIDIA GPU each is
-one kernel (`project_triton`); where Triton is missing, the same call runs as plain torch operations.
+one kernel (`triton.project`); where Triton is missing, the same call runs as plain torch operations.
 
 Shapes: `T` tokens (rows times positions), `K` columns that a weight row spans, `N` rows, `I = N / 2` where
 gate and up lie in one matrix.

@@ -7,7 +7,7 @@ lanes share a row of such a chunk, eight rows lie side by side, and the tokens a
 
 The warps of a program share its rows and split the columns. Each chunk of a tile has sums of its own, which
 keeps the products independent and lets a chunk of 4-bit codes be one block with one absmax: its sums are
-scaled, not its weights. What is said in `project_triton` of the norm, of dependent launch and of
+scaled, not its weights. What is said in `triton.project` of the norm, of dependent launch and of
 reproducible sums holds here too.
 """
 
