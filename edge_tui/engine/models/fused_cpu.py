@@ -16,7 +16,7 @@ import torch
 from edge_tui.engine.ops.cpu.fbgemm import Opaque
 from edge_tui.engine.ops.cpu.project import project
 from edge_tui.engine.ops.cpu.torchscript import as_written, own_in_cpp, script
-from edge_tui.engine.ops.linear import OnCpu, Plain
+from edge_tui.engine.ops.linear import CpuLinear, PlainLinear
 from edge_tui.engine.ops.norm import rms_norm
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def fuse(
     Arguments are those of `FlatModel`.
     """
     all_matrices = [*(m for layer in layers for m in layer.matrices), head]
-    matrices = [m for m in all_matrices if isinstance(m, Plain | OnCpu)]
+    matrices = [m for m in all_matrices if isinstance(m, PlainLinear | CpuLinear)]
     if embedding.device.type != "cpu" or len(matrices) < len(all_matrices):
         return None
     run = _compiled()
@@ -76,7 +76,7 @@ def fuse(
         [m.weight for m in matrices],
         [m.scales for m in matrices],
         [m.bias for m in matrices],
-        [m.opaque if isinstance(m, OnCpu) else None for m in matrices],
+        [m.opaque if isinstance(m, CpuLinear) else None for m in matrices],
         [layer.window for layer in layers],
         norm,
         config.heads,

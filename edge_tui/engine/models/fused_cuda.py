@@ -15,7 +15,7 @@ import torch
 from edge_tui.engine.ops.attend import attend
 from edge_tui.engine.ops.attend_scratch import Scratch
 from edge_tui.engine.ops.cuda_capture import beside, fork
-from edge_tui.engine.ops.packed import Packed
+from edge_tui.engine.ops.packed import PackedMatrix
 from edge_tui.engine.ops.project import MAX_TOKENS, embed, project
 from edge_tui.engine.ops.triton.availability import available
 
@@ -37,10 +37,10 @@ MAX_POSITIONS = 8
 class Matrices:
     """Holds a layer's matrices as the kernels read them."""
 
-    qkv: Packed
-    out: Packed
-    gate_up: Packed
-    down: Packed
+    qkv: PackedMatrix
+    out: PackedMatrix
+    gate_up: PackedMatrix
+    down: PackedMatrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class FusedStep:
         layers: Sequence[Layer],
         matrices: Sequence[Matrices],
         norm: Tensor,
-        head: Packed,
+        head: PackedMatrix,
     ) -> None:
         self._config = config
         self._embedding = embedding

@@ -15,7 +15,7 @@ from edge_tui.engine.models.base import ModelInfo
 from edge_tui.engine.models.flat import FlatModel
 from edge_tui.engine.models.layers import Layer
 from edge_tui.engine.ops.cpu.packed_sizes import packers
-from edge_tui.engine.ops.linear import Linear, OnCpu, Plain, float32_on_cpu
+from edge_tui.engine.ops.linear import CpuLinear, Linear, PlainLinear, float32_on_cpu
 from edge_tui.engine.ops.quantisation import head_packer_of, packer_of
 from edge_tui.machine.devices import release_freed_memory
 
@@ -72,14 +72,14 @@ def load_flat(
         tied = last is embedding
         head = pack_head(last, None)
         del last
-        if not isinstance(head, Plain):
-            embedding = _narrow(embedding, exactly=isinstance(head, OnCpu) and head.kind == "half")
+        if not isinstance(head, PlainLinear):
+            embedding = _narrow(embedding, exactly=isinstance(head, CpuLinear) and head.kind == "half")
         layers = _read_layers(weights, flat, pack)
         norm = weights.get("model.norm.weight", flat.hidden)
     norms = [norm, *(t for layer in layers for t in (layer.attention_norm, layer.mlp_norm))]
     head_norms = [layer.qk_norm for layer in layers if layer.qk_norm is not None]
     matrices = [m for layer in layers for m in layer.matrices]
-    stored = matrices if tied and isinstance(head, Plain) else [*matrices, head]
+    stored = matrices if tied and isinstance(head, PlainLinear) else [*matrices, head]
     info = ModelInfo(
         name=source.name,
         architecture=flat.architecture,
@@ -106,7 +106,7 @@ def _read_layers(weights: Weights, flat: FlatConfig, pack: Packer) -> tuple[Laye
         pending = []
         for i in range(flat.layers):
             pending.append(_layer(weights, flat, i, pool))
-            if weights.device == "cpu" and pack is not Plain:
+            if weights.device == "cpu" and pack is not PlainLinear:
                 release_freed_memory()  # packing leaves holes, which would be as much again as the weights
         return tuple(layer() for layer in pending)
 

@@ -81,7 +81,7 @@ def _model(
     text = module.config.get_text_config(decoder=True)
     limit = int(getattr(text, "max_position_embeddings", 0) or context or 2048)
     rope_limit = _rope_limit(text) or limit
-    quantised = [m for m in module.modules() if isinstance(m, Quantised)]
+    quantised = [m for m in module.modules() if isinstance(m, QuantisedLinear)]
     architectures = checkpoint.config.get("architectures") or [type(module).__name__]
 
     def info(kv_bytes: int) -> ModelInfo:
@@ -132,7 +132,7 @@ def _rope_limit(text: Any) -> int:
     return int(min(bounds, default=0))
 
 
-class Quantised(nn.Module):
+class QuantisedLinear(nn.Module):
     """Puts a quantised matrix in the place of a module's own."""
 
     def __init__(self, linear: Linear) -> None:
@@ -165,7 +165,7 @@ def quantise(module: nn.Module, packer: Callable[[str], Packer | None], device: 
         if isinstance(child, Conv1D):  # GPT-2 stores its matrices the other way round
             weight = weight.t().contiguous()
         bias = bias.detach().to(device) if bias is not None else None
-        module.set_submodule(name, Quantised(pack(weight.to(device), bias)))
+        module.set_submodule(name, QuantisedLinear(pack(weight.to(device), bias)))
 
 
 def _read(checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> tuple[Any, dict[str, Packer | None]]:

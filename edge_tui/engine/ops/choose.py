@@ -72,9 +72,9 @@ def fused_step(decoder: Decoder, width: int, chosen: Tensor, parent: Tensor) -> 
         from edge_tui.engine.ops.triton.contrast import FusedContrast
 
         return FusedContrast(device, width, rows, chosen=chosen)
-    from edge_tui.engine.ops.triton.choose import Fused
+    from edge_tui.engine.ops.triton.choose import FusedChoice
 
-    return Fused(how, device, width, rows, chosen=chosen)
+    return FusedChoice(how, device, width, rows, chosen=chosen)
 
 
 class Proposing(Protocol):

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from edge_tui.engine.ops.cpu import packed_sizes
 from edge_tui.engine.ops.cpu import project as project_cpu
-from edge_tui.engine.ops.packed import NF4_BLOCK, Packed, PrecisionError
+from edge_tui.engine.ops.packed import NF4_BLOCK, PackedMatrix, PrecisionError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,11 +31,11 @@ class Linear(Protocol):
 
     def __call__(self, x: Tensor) -> Tensor: ...
 
-    def packed(self) -> Packed | None:
+    def packed(self) -> PackedMatrix | None:
         """Returns the matrix as it lies in memory, for kernels that read it directly; None if none can."""
 
 
-class Plain:
+class PlainLinear:
     """Holds a matrix in the compute dtype."""
 
     __slots__ = ("bias", "nbytes", "parameters", "weight")
@@ -51,11 +51,11 @@ class Plain:
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
 
-    def packed(self) -> Packed | None:
-        return Packed("plain", self.weight, None, self.bias, *self.weight.shape)
+    def packed(self) -> PackedMatrix | None:
+        return PackedMatrix("plain", self.weight, None, self.bias, *self.weight.shape)
 
 
-class OnCpu:
+class CpuLinear:
     """Holds a matrix packed for a CPU's kernels; the fused step reads the fields.
 
     Args:
@@ -82,7 +82,7 @@ class OnCpu:
     def __call__(self, x: Tensor) -> Tensor:
         return project_cpu.project(x, self.kind, self.weight, self.scales, self.bias, self.opaque)
 
-    def packed(self) -> Packed | None:
+    def packed(self) -> PackedMatrix | None:
         return None
 
 
@@ -106,13 +106,13 @@ class LlmInt8:
         stored = self.module.weight
         self.nbytes = _count(stored, stored.SCB, self.module.bias)[1]
         # The module moves these elsewhere when it first multiplies.
-        self._packed = Packed("int8", stored.data, stored.SCB, bias, rows, columns)
+        self._packed = PackedMatrix("int8", stored.data, stored.SCB, bias, rows, columns)
 
     def __call__(self, x: Tensor) -> Tensor:
         y: Tensor = self.module(x.half())  # it would cast by itself, with a warning each time
         return y.to(x.dtype)
 
-    def packed(self) -> Packed | None:
+    def packed(self) -> PackedMatrix | None:
         return self._packed
 
 
@@ -142,11 +142,11 @@ class Nf4:
         y: Tensor = self._matmul(x, self.weight, bias=self.bias, quant_state=self.state)
         return y
 
-    def packed(self) -> Packed | None:
+    def packed(self) -> PackedMatrix | None:
         rows, columns = self.state.shape
         if columns % NF4_BLOCK or self.state.nested or self.levels != "nf4":
             return None
-        return Packed("nf4", self.weight.t(), self.state.absmax, self.bias, rows, columns)
+        return PackedMatrix("nf4", self.weight.t(), self.state.absmax, self.bias, rows, columns)
 
 
 class Fp4(Nf4):
@@ -161,8 +161,8 @@ def float32_on_cpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
     if packed_sizes.half_repays(weight.numel()) and project_cpu.can_half():
         packed = project_cpu.pack_half(weight)
         if packed is not None:
-            return OnCpu("half", weight, bias, packed)
-    return Plain(weight, bias)
+            return CpuLinear("half", weight, bias, packed)
+    return PlainLinear(weight, bias)
 
 
 def int8_on_cpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
@@ -173,7 +173,7 @@ def int8_on_cpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
             kind = "int8 vector"
         elif project_cpu.can_int8_dot():
             kind = "int8 dot"
-    return OnCpu(kind, weight, bias, project_cpu.PACK[kind](weight))
+    return CpuLinear(kind, weight, bias, project_cpu.PACK[kind](weight))
 
 
 def int4_on_cpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
@@ -183,7 +183,7 @@ def int4_on_cpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
         PrecisionError: it cannot, and there is no bitsandbytes.
     """
     if packed_sizes.fits_int4(*weight.shape) and project_cpu.can_int4():
-        return OnCpu("int4", weight, bias, project_cpu.pack_int4(weight))
+        return CpuLinear("int4", weight, bias, project_cpu.pack_int4(weight))
     check_bitsandbytes("4bit")
     return Nf4(weight, bias)
 

@@ -37,7 +37,7 @@ class PrecisionError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
+class PackedMatrix:
     """Holds a matrix `[N, K]` as it lies in memory.
 
     Attributes:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge_tui.engine.ops.packed import NF4_BLOCK, NF4_LEVELS, Packed
+from edge_tui.engine.ops.packed import NF4_BLOCK, NF4_LEVELS, PackedMatrix
 from edge_tui.engine.ops.triton.availability import available
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ MAX_TOKENS = 16
 
 def project(
     x: Tensor,
-    packed: Packed,
+    packed: PackedMatrix,
     out: Tensor,
     *,
     norm: Tensor | None = None,
@@ -57,7 +57,7 @@ def project(
 
 def reference(
     x: Tensor,
-    packed: Packed,
+    packed: PackedMatrix,
     out: Tensor,
     *,
     norm: Tensor | None = None,
@@ -77,7 +77,7 @@ def reference(
     out.copy_(y if residual is None else y + residual)
 
 
-def dequantise(packed: Packed, dtype: dtype) -> Tensor:
+def dequantise(packed: PackedMatrix, dtype: dtype) -> Tensor:
     """Widens a matrix `[N, K]` to `dtype`; returns the weight itself if it has that dtype already."""
     if packed.kind == "plain":
         return packed.weight.to(dtype)

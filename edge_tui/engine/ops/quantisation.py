@@ -248,7 +248,7 @@ def packer_of(precision: str, device: str) -> Packer:
 
     if kind := QUANTISATIONS.get(precision):
         return kind.packer(device)
-    return linear.float32_on_cpu if precision == "float32" and device == "cpu" else linear.Plain
+    return linear.float32_on_cpu if precision == "float32" and device == "cpu" else linear.PlainLinear
 
 
 def head_packer_of(precision: str, device: str) -> Packer:

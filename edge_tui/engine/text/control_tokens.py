@@ -2,7 +2,7 @@
 
 A tokenizer turns `<|im_end|>` into the control token wherever it stands, so that a message could end its own
 turn and open another's. Two things prevent that. What users wrote goes through the template with a private
-character in the place of each such word (`Masked`), so that the words in the rendered text are the
+character in the place of each such word (`ControlTokenMask`), so that the words in the rendered text are the
 template's own. And the rendered text is encoded by a copy of the tokenizer in which every control token has
 a random name (`PlainTokenizer`): the template's words get these names, the users' words have become ordinary
 text. Normalisation, pieces between tokens and the marks at the front of a text stay those of the checkpoint.
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as FastTokenizer
 
-__all__ = ["Masked", "PlainTokenizer", "any_of", "role_tokens", "texts"]
+__all__ = ["ControlTokenMask", "PlainTokenizer", "any_of", "role_tokens", "texts"]
 
 _PRIVATE = (*range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE))
 """Code points that stand for a control token inside a template: no case, no width, never part of a word."""
@@ -74,7 +74,7 @@ def any_of(names: Iterable[str]) -> re.Pattern[str]:
     return re.compile(pattern(root) or r"(?!)")
 
 
-class Masked:
+class ControlTokenMask:
     """Hides the control tokens in what users wrote from a chat template.
 
     Args:

@@ -22,7 +22,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.checkpoints.weight_files import CheckpointError
-from edge_tui.engine.text.control_tokens import Masked, PlainTokenizer, any_of, role_tokens
+from edge_tui.engine.text.control_tokens import ControlTokenMask, PlainTokenizer, any_of, role_tokens
 from edge_tui.engine.text.token_bytes import BYTE_PIECE, Scheme, scheme_of
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class Tokenizer:
                 return ids[1:]
         return ids
 
-    def encode_rendered(self, text: str, masked: Masked) -> list[int]:
+    def encode_rendered(self, text: str, masked: ControlTokenMask) -> list[int]:
         """Encodes a rendered conversation; control tokens' names that users wrote are text.
 
         Args:
@@ -147,14 +147,14 @@ class Tokenizer:
         """
         return self._plain.encode_rendered(_whole(text), any_of(self._added), masked.marks)
 
-    def mask(self, values: Iterable[object], source: str) -> Masked:
+    def mask(self, values: Iterable[object], source: str) -> ControlTokenMask:
         """Hides control tokens' names in what users wrote from a chat template with that source.
 
         Raises:
             CheckpointError: nothing is left to hide them behind.
         """
         try:
-            return Masked(self._words, values, source)
+            return ControlTokenMask(self._words, values, source)
         except ValueError as error:
             raise CheckpointError(str(error)) from error
 

@@ -11,7 +11,7 @@ from edge_tui.engine.models import fused_cpu
 from edge_tui.engine.models.base import ContextFull
 from edge_tui.engine.ops.cpu import packed_sizes
 from edge_tui.engine.ops.cpu import project as project_cpu
-from edge_tui.engine.ops.linear import OnCpu
+from edge_tui.engine.ops.linear import CpuLinear
 from tests.engine.models.references import CASES, checkpoint, flat, one_by_one, random_ids
 from tests.engine.random_checkpoints import make_checkpoint
 
@@ -114,7 +114,7 @@ def test_same_numbers_of_packed_matrices(
     model = flat(checkpoint(tmp_path, case), precision=precision)
     spy = counted(model)
     got = walk(model, 2)
-    if all(isinstance(m, OnCpu) for layer in model._layers for m in (layer.qkv, layer.down)):
+    if all(isinstance(m, CpuLinear) for layer in model._layers for m in (layer.qkv, layer.down)):
         assert spy.calls == 22
     model._fused = None
     assert torch.equal(got, walk(model, 2))

@@ -12,10 +12,10 @@ from edge_tui.engine.ops import linear
 from edge_tui.engine.ops.cpu import packed_sizes
 from edge_tui.engine.ops.cpu import project as project_cpu
 from edge_tui.engine.ops.linear import (
+    CpuLinear,
     LlmInt8,
     Nf4,
-    OnCpu,
-    Plain,
+    PlainLinear,
     float32_on_cpu,
     int4_on_cpu,
     int8_on_cpu,
@@ -54,7 +54,10 @@ def test_int8(kind: str, bias: bool, rows: int, dtype: torch.dtype) -> None:
     weight[4] = 0
     b = torch.randn(96, generator=rng).to(dtype) if bias else None
     x = torch.randn(rows, 64, generator=rng).to(dtype)
-    narrow, wide = OnCpu(kind, weight, b, project_cpu.PACK[kind](weight)), Plain(weight.to(dtype), b)
+    narrow, wide = (
+        CpuLinear(kind, weight, b, project_cpu.PACK[kind](weight)),
+        PlainLinear(weight.to(dtype), b),
+    )
     got, wanted = narrow(x), wide(x)
     assert got.dtype == dtype
     others = [i for i in range(96) if i != 3]
@@ -69,7 +72,10 @@ def test_int8(kind: str, bias: bool, rows: int, dtype: torch.dtype) -> None:
 def test_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert packer_of("float32", "cpu") is head_packer_of("float32", "cpu") is float32_on_cpu
     assert (
-        packer_of("float32", "cuda:0") is packer_of("float32", "mps") is packer_of("bfloat16", "cpu") is Plain
+        packer_of("float32", "cuda:0")
+        is packer_of("float32", "mps")
+        is packer_of("bfloat16", "cpu")
+        is PlainLinear
     )
     assert packer_of("int8", "cpu") is int8_on_cpu
     assert packer_of("4bit", "cpu") is int4_on_cpu
@@ -78,7 +84,7 @@ def test_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PrecisionError, match="not mps: choose bfloat16"):
         packer_of("4bit", "mps")
     assert head_packer_of("4bit", "cpu") is int8_on_cpu
-    assert head_packer_of("4bit", "cuda:0") is head_packer_of("bfloat16", "cpu") is Plain
+    assert head_packer_of("4bit", "cuda:0") is head_packer_of("bfloat16", "cpu") is PlainLinear
     with pytest.raises(PrecisionError, match="not mps"):
         packer_of("int8", "mps")
 
@@ -88,19 +94,19 @@ def test_large_matrices_of_16_bit_are_halves(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(packed_sizes, "HALF_MATRIX", 64 * 64)
     rng = torch.Generator().manual_seed(0)
     weight, bias = torch.randn(64, 64, generator=rng), torch.randn(64, generator=rng)
-    assert type(float32_on_cpu(weight)) is Plain
+    assert type(float32_on_cpu(weight)) is PlainLinear
     weight = weight.bfloat16().float()
-    half, plain = float32_on_cpu(weight, bias), Plain(weight, bias)
-    assert isinstance(half, OnCpu)
+    half, plain = float32_on_cpu(weight, bias), PlainLinear(weight, bias)
+    assert isinstance(half, CpuLinear)
     assert half.kind == "half"
     assert half.packed() is None
     assert half.parameters == plain.parameters
     assert half.nbytes == 2 * 64 * 512 + 4 * 64
     x = torch.randn(3, 64, generator=rng)
     assert deviation(half(x), plain(x)) < 1e-5
-    assert type(float32_on_cpu(weight[:63])) is Plain
+    assert type(float32_on_cpu(weight[:63])) is PlainLinear
     monkeypatch.setattr(project_cpu, "can_half", lambda: False)
-    assert type(float32_on_cpu(weight)) is Plain
+    assert type(float32_on_cpu(weight)) is PlainLinear
 
 
 @pytest.mark.skipif(not project_cpu.can_half(), reason="no packed float16 here")
@@ -128,7 +134,7 @@ def test_a_model_of_halves_is_the_model(
 
 def kind_of(weight: Tensor) -> str:
     packed = int8_on_cpu(weight)
-    assert isinstance(packed, OnCpu)
+    assert isinstance(packed, CpuLinear)
     return packed.kind
 
 
@@ -169,20 +175,20 @@ def test_nf4_of_every_width_on_the_cpu(columns: int, n: int) -> None:
     assert narrow.parameters == 40 * columns + 40
 
 
-def rounded_int4(weight: Tensor, bias: Tensor | None) -> Plain:
+def rounded_int4(weight: Tensor, bias: Tensor | None) -> PlainLinear:
     """Weights as 16 steps between the ends of each 32 would give them back."""
     groups = weight.view(len(weight), -1, 32)
     low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
     scale = ((high - low) / 15).bfloat16().float()
     zero = (low + 8 * scale).bfloat16().float()
     codes = ((groups - zero) / scale).round().clamp(-8, 7)
-    return Plain((codes * scale + zero).flatten(1), bias)
+    return PlainLinear((codes * scale + zero).flatten(1), bias)
 
 
-def rounded_int8(weight: Tensor, bias: Tensor | None) -> Plain:
+def rounded_int8(weight: Tensor, bias: Tensor | None) -> PlainLinear:
     """Weights as one scale a row would give them back; small matrices have scales of 16 bits."""
     scales = (weight.abs().amax(1, keepdim=True) / 127).bfloat16().float()
-    return Plain((weight / scales).round() * scales, bias)
+    return PlainLinear((weight / scales).round() * scales, bias)
 
 
 @pytest.mark.parametrize(

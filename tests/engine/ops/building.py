@@ -17,7 +17,7 @@ from edge_tui import decoders
 from edge_tui.decoders.base import Env, Output, Params
 from edge_tui.engine.ops.attend_scratch import Scratch
 from edge_tui.engine.ops.choose_plan import plan
-from edge_tui.engine.ops.packed import NF4_BLOCK, Packed
+from edge_tui.engine.ops.packed import NF4_BLOCK, PackedMatrix
 from edge_tui.engine.ops.triton import attend as attend_triton
 from edge_tui.engine.ops.triton import beam as beam_triton
 from edge_tui.engine.ops.triton import choose as choose_triton
@@ -68,7 +68,7 @@ def products() -> None:
         dtype = {"plain": torch.bfloat16, "int8": torch.int8, "nf4": torch.uint8}[kind]
         weight = torch.zeros(rows * columns * bits // 8 // dtype.itemsize, dtype=dtype)
         scale = torch.ones(rows * columns // NF4_BLOCK) if kind != "plain" else None
-        packed = Packed(kind, weight, scale, None, rows, columns)
+        packed = PackedMatrix(kind, weight, scale, None, rows, columns)
         for tokens in (1, 4):
             x = torch.zeros(tokens, columns, dtype=torch.bfloat16)
             gated = torch.zeros(tokens, rows // 2, dtype=torch.bfloat16)
@@ -95,7 +95,7 @@ def choices() -> None:
     for name in ("greedy", "auto"):
         how = plan(decoders.find(name))
         assert how is not None
-        choose_triton.Fused(how, "cpu", VOCABULARY, 1)(*start(name, 1, "model"))
+        choose_triton.FusedChoice(how, "cpu", VOCABULARY, 1)(*start(name, 1, "model"))
     contrast_triton.FusedContrast("cpu", VOCABULARY, 1)(*start("contrastive", 1, "model", "amateur"))
     beam = beam_triton.FusedBeam("cpu", VOCABULARY, 4)
     beam(*start("beam", 4, "model"))

@@ -30,7 +30,7 @@ from edge_tui.engine.ops.choose_plan import plan
 from edge_tui.engine.ops.triton import stats as stats_triton
 from edge_tui.engine.ops.triton.availability import available
 from edge_tui.engine.ops.triton.beam import FusedBeam
-from edge_tui.engine.ops.triton.choose import Fused
+from edge_tui.engine.ops.triton.choose import FusedChoice
 from edge_tui.engine.ops.triton.contrast import FusedContrast
 from edge_tui.engine.ops.triton.speculate import FusedSpeculative
 from tests.decoders.driver import param_values
@@ -123,7 +123,7 @@ class Bench:
         if isinstance(self.decoder, Beam):
             return FusedBeam("cuda", self.vocabulary, self.rows, dependent)
         how = plan(self.decoder)
-        return how and Fused(how, "cuda", self.vocabulary, self.rows, block, dependent)
+        return how and FusedChoice(how, "cuda", self.vocabulary, self.rows, block, dependent)
 
     def figures(self) -> list[Figure]:
         """Fused with and without dependent launch where there are kernels, and as torch operations."""

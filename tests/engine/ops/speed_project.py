@@ -28,7 +28,7 @@ from pathlib import Path
 import torch
 
 from edge_tui.bench.roofline import read_bandwidth
-from edge_tui.engine.ops.packed import NF4_BLOCK, Packed
+from edge_tui.engine.ops.packed import NF4_BLOCK, PackedMatrix
 from edge_tui.engine.ops.project import MAX_TOKENS
 from edge_tui.engine.ops.project_configs import Config, choose
 
@@ -134,7 +134,7 @@ class Bench:
             k: torch.ones(k, device="cuda", dtype=DTYPE) for k in {product.columns for product in products}
         }
 
-    def _copies(self, product: Product) -> list[Packed]:
+    def _copies(self, product: Product) -> list[PackedMatrix]:
         size = product.rows * product.columns * BYTES[self.kind]
         return [random_matrix(self.kind, product) for _ in range(max(2, ceil(DISTINCT / size)))]
 
@@ -179,21 +179,26 @@ class Bench:
         return self.model.layers * layer + (2 * head.rows * head.columns if head in self.copies else 0)
 
 
-def random_matrix(kind: str, product: Product) -> Packed:
+def random_matrix(kind: str, product: Product) -> PackedMatrix:
     rows, columns = product.rows, product.columns
     if kind == "plain":
         weight = torch.empty(rows, columns, device="cuda", dtype=DTYPE).normal_(std=columns**-0.5)
-        return Packed(kind, weight, None, None, rows, columns)
+        return PackedMatrix(kind, weight, None, None, rows, columns)
     if kind == "int8":
         codes = torch.randint(-127, 128, (rows, columns), device="cuda", dtype=torch.int8)
-        return Packed(kind, codes, torch.rand(rows, device="cuda") / columns**0.5, None, rows, columns)
+        return PackedMatrix(kind, codes, torch.rand(rows, device="cuda") / columns**0.5, None, rows, columns)
     codes = torch.randint(0, 256, (rows * columns // 2,), device="cuda", dtype=torch.uint8)
     scale = torch.rand(rows * columns // NF4_BLOCK, device="cuda") / columns**0.5
-    return Packed(kind, codes, scale, None, rows, columns)
+    return PackedMatrix(kind, codes, scale, None, rows, columns)
 
 
 def run(
-    product: Product, x: torch.Tensor, packed: Packed, out: torch.Tensor, gain: torch.Tensor, config: Config
+    product: Product,
+    x: torch.Tensor,
+    packed: PackedMatrix,
+    out: torch.Tensor,
+    gain: torch.Tensor,
+    config: Config,
 ) -> None:
     from edge_tui.engine.ops.triton import project as project_triton
 

@@ -59,7 +59,7 @@ class Pair:
         params = table(decoder, rows, **values)
         params = Params(list(params), params.table.to(device))
         states = decoder.init(env), decoder.init(env)
-        return cls(decoder, params, states, choose_triton.Fused(how, device, vocab, rows), rows, device)
+        return cls(decoder, params, states, choose_triton.FusedChoice(how, device, vocab, rows), rows, device)
 
     def step(self, logits: Tensor, number: int = 0, seed: int = 3) -> tuple[Step, Step, Rng]:
         """The reference's step and the fused one, on logits `[R, 1, V']`."""

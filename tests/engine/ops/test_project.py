@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from edge_tui.engine.ops.packed import NF4_BLOCK, NF4_LEVELS, Packed
+from edge_tui.engine.ops.packed import NF4_BLOCK, NF4_LEVELS, PackedMatrix
 from edge_tui.engine.ops.project import MAX_TOKENS, dequantise, embed, project, reference
 from edge_tui.engine.ops.triton.availability import available
 
@@ -23,20 +23,20 @@ KINDS = ("plain", "int8", "nf4")
 BOUND = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
 
-def pack(kind: str, weight: Tensor, bias: Tensor | None = None) -> Packed:
+def pack(kind: str, weight: Tensor, bias: Tensor | None = None) -> PackedMatrix:
     """Quantises `[N, K]` the plain way; what a code stands for is checked elsewhere."""
     rows, columns = weight.shape
     if kind == "plain":
-        return Packed(kind, weight, None, bias, rows, columns)
+        return PackedMatrix(kind, weight, None, bias, rows, columns)
     if kind == "int8":
         scale = weight.float().abs().amax(1)
         codes = (weight.float() * (127.0 / scale)[:, None]).round().to(torch.int8)
-        return Packed(kind, codes, scale, bias, rows, columns)
+        return PackedMatrix(kind, codes, scale, bias, rows, columns)
     blocks = weight.float().reshape(-1, NF4_BLOCK)
     scale = blocks.abs().amax(1)
     middle = torch.tensor(NF4_LEVELS).unfold(0, 2, 1).mean(1).to(weight.device)
     nibbles = torch.bucketize(blocks / scale[:, None], middle).to(torch.uint8).view(-1, 2)
-    return Packed(kind, nibbles[:, 0] << 4 | nibbles[:, 1], scale, bias, rows, columns)
+    return PackedMatrix(kind, nibbles[:, 0] << 4 | nibbles[:, 1], scale, bias, rows, columns)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def check(case: Case, config: object | None = TINY, device: str = DEVICE) -> Non
 
     project_triton.project(x, packed, out, norm=norm, eps=1e-5, gate=case.gate, residual=seen, config=config)
 
-    exact = Packed("plain", dequantise(packed, torch.float32), None, None, case.rows, case.columns)
+    exact = PackedMatrix("plain", dequantise(packed, torch.float32), None, None, case.rows, case.columns)
     wanted = torch.empty(case.tokens, width, device=device)
     y = x.float() if norm is None else F.rms_norm(x.float(), (case.columns,), norm.float(), 1e-5)
     terms = F.linear(y.double().square(), exact.weight.double().square()).sqrt()
@@ -188,7 +188,7 @@ def test_nf4_reads_bitsandbytes_own_layout() -> None:
     bnb = pytest.importorskip("bitsandbytes")
     weight = torch.randn(24, 128, device=DEVICE, generator=torch.Generator(DEVICE).manual_seed(1))
     codes, state = bnb.functional.quantize_4bit(weight, blocksize=64, quant_type="nf4")
-    packed = Packed("nf4", codes, state.absmax, None, 24, 128)
+    packed = PackedMatrix("nf4", codes, state.absmax, None, 24, 128)
     theirs = bnb.functional.dequantize_4bit(codes, state)
     assert torch.equal(dequantise(packed, torch.float32), theirs)
     # One column at a time, the kernel tells every weight it sees.
@@ -200,7 +200,7 @@ def test_nf4_reads_bitsandbytes_own_layout() -> None:
 
 def test_int8_reads_every_code() -> None:
     codes = torch.arange(-128, 128, device=DEVICE).to(torch.int8).view(2, 128)
-    packed = Packed("int8", codes, torch.tensor([127.0, 127.0], device=DEVICE), None, 2, 128)
+    packed = PackedMatrix("int8", codes, torch.tensor([127.0, 127.0], device=DEVICE), None, 2, 128)
     out = torch.full((8, 2), torch.nan, device=DEVICE)
     for first in range(0, 128, 8):
         project_triton.project(torch.eye(128, device=DEVICE)[first : first + 8], packed, out, config=TINY)

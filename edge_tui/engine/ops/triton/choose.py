@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from edge_tui.engine.ops.choose_plan import Plan
 
 
-class Fused:
+class FusedChoice:
     """Runs a strategy's step as kernels, with the buffers that pass between them.
 
     Args:

@@ -35,7 +35,7 @@ from edge_tui.engine.ops.triton.project_tensor import CHUNK, project_on_tensor_c
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edge_tui.engine.ops.packed import Packed
+    from edge_tui.engine.ops.packed import PackedMatrix
 
 
 @triton.jit
@@ -219,7 +219,7 @@ def levels(device: torch.device) -> Tensor:
 
 def project(
     x: Tensor,
-    packed: Packed,
+    packed: PackedMatrix,
     out: Tensor,
     *,
     norm: Tensor | None = None,
