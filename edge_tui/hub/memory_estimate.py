@@ -73,7 +73,9 @@ def estimate_model(
         if checkpoint.quantization and precision not in ("auto", checkpoint.quantization):
             result.reasons[precision] = f"Its weights are stored in {checkpoint.quantization}."
         if precision not in result.reasons:
-            positions = result.contexts[precision] = context_to_reserve(checkpoint, context, precision, device.name)
+            positions = result.contexts[precision] = context_to_reserve(
+                checkpoint, context, precision, device.name
+            )
             one = estimate(checkpoint, precision, positions, 1, device.name)
             if not one.fits:
                 result.reasons[precision] = one.sentence

@@ -164,7 +164,7 @@ def test_reading_a_prompt_takes_what_is_estimated(
     assert seen.profiler is not None
     events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
     held = accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns()))
-    expected = memory_estimate._Need(checkpoint, precision, 1, 0, "cpu")._reading(context)
+    expected = memory_estimate._MemoryNeed(checkpoint, precision, 1, 0, "cpu")._reading(context)
     assert max(held) == pytest.approx(expected, rel=0.05)
 
 
