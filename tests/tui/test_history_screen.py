@@ -45,7 +45,7 @@ async def test_it_searches_as_one_types_and_previews() -> None:
         await until(pilot, lambda: "1 of 5 runs" in str(screen._dialog.border_title))
         await press(pilot, *"zz")
         await until(pilot, lambda: "No run holds that" in str(screen.about.content))
-        assert screen.pane.transcript is None
+        await until(pilot, lambda: screen.pane.transcript is None)
         screen.query_one(Input).value = ""
         await until(pilot, lambda: len(screen.list.entries) == len(PROMPTS))
 
