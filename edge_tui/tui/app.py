@@ -224,7 +224,7 @@ class EdgeApp(TerminalApp):
 
     def on_paste(self, event: events.Paste) -> None:
         """Puts a paste that no field took into the prompt."""
-        if sentence := pastes.into_prompt(self.workbench, self.screen is self.workbench, event.text):
+        if sentence := pastes.append_to_prompt(self.workbench, self.screen is self.workbench, event.text):
             self.notify(sentence, markup=False)
 
     def on_paste_open(self) -> None:

@@ -85,16 +85,14 @@ class Dialogs:
     def offer_interrupted(self, found: Entry) -> None:
         """Offers to open a run that a vanished process left unfinished."""
         from edge_tui.tui.screens.confirm import ConfirmScreen
-        from edge_tui.tui.widgets.run_list import when
+        from edge_tui.tui.widgets.run_list import short_time
 
         def answer(yes: bool | None) -> None:
             if yes:
                 self._services.workbench.reopen(found.id)
 
-        question = (
-            f"{when(found.created)} · {found.strategy} · {found.tokens:,} tokens kept · {found.model}\n\n"
-            f"{found.prompt}\n\nOpened, c goes on from its last token. It stays in the history either way."
-        )
+        facts = (short_time(found.created), found.strategy, f"{found.tokens:,} tokens kept", found.model)
+        question = f"{' · '.join(facts)}\n\n{found.prompt}\n\nOpened, c goes on from its last token. It stays in the history either way."
         self._app.push_screen(ConfirmScreen("a run was interrupted", question, "open it"), answer)
 
     def offer_restart(self, event: Died) -> None:

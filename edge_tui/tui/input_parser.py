@@ -117,12 +117,12 @@ class InputParser:
                 self._paused = True
                 yield from self._hand_on()
                 yield PasteOpen()
-        elif pending and waited >= self._patience(len(pending)):
+        elif pending and waited >= self._timeout(len(pending)):
             # It may still be the beginning of a paste: the keys go out, but it is not forgotten.
             yield from self._keys(pending)
             self._emitted = len(self._pending)
 
-    def _patience(self, pending: int) -> float:
+    def _timeout(self, pending: int) -> float:
         """Computes the seconds after which pending characters become keys; a cut sequence never does."""
         if self._emitted:
             return constants.ESCAPE_DELAY if pending == 1 else _TORN_SECONDS

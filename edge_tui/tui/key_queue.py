@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from textual.message_pump import MessagePump
     from textual.timer import Timer
 
-LAPS = 2
+PASSES = 2
 """Rounds of a follower: a key's action may post a message, whose effect ends with the second round."""
 REPEATABLE = frozenset(("left", "right", "up", "down", "pageup", "pagedown", "backspace", "delete", *"hjkl"))
 """Keys that users hold down; they need not wait for the screen while the focus stays."""
-PATIENCE = 1.0
+TIMEOUT = 1.0
 """Seconds after which a key no longer waits: a widget that is removed takes the follower with it."""
 
 
 class Follower(Message, verbose=True):
     """Follows a key from the focus up to the app, right behind it."""
 
-    def __init__(self, number: int, lap: int) -> None:
+    def __init__(self, number: int, pass_number: int) -> None:
         super().__init__()
         self.number = number
-        self.lap = lap
+        self.pass_number = pass_number
 
 
 class KeyQueue:
@@ -56,13 +56,13 @@ class KeyQueue:
         self._printable = False
         self._target: MessagePump | None = None
         self._busy = False
-        self._patience: Timer | None = None
+        self._timeout: Timer | None = None
 
     async def take(self, event: Key | Paste) -> None:
         """Passes a key or a paste to Textual, now or in its turn."""
         if self._busy:
             self._waiting.append(event)
-            self._be_patient()
+            self._start_timeout()
             return
         target = self._receiver
         await self._hand_on(event)
@@ -84,8 +84,8 @@ class KeyQueue:
             return
         if self._repeats() and self._receiver is self._target:
             self._app.call_later(self._next, follower.number)
-        elif follower.lap < LAPS:
-            self._app.call_later(self._follow, follower.number, follower.lap + 1)
+        elif follower.pass_number < PASSES:
+            self._app.call_later(self._follow, follower.number, follower.pass_number + 1)
         else:
             # A screen that was just opened takes its focus with its first refresh.
             self._receiver.call_after_refresh(self._app.call_later, self._next, follower.number)
@@ -104,25 +104,25 @@ class KeyQueue:
         """The target of the next key; without a screen, the app."""
         return (self._app.focused or self._app.screen) if self._app.screen_stack else self._app
 
-    def _follow(self, number: int, lap: int) -> None:
-        if number == self._number and not self._receiver.post_message(Follower(number, lap)):
+    def _follow(self, number: int, pass_number: int) -> None:
+        if number == self._number and not self._receiver.post_message(Follower(number, pass_number)):
             self._app.call_later(self._next, number)
 
     async def _next(self, number: int) -> None:
         if number != self._number or not self._busy or not self._app.screen_stack:
             return
         self._busy = False
-        if self._patience is not None:
-            self._patience.stop()
-            self._patience = None
+        if self._timeout is not None:
+            self._timeout.stop()
+            self._timeout = None
         while self._waiting and not self._busy:
             await self.take(self._waiting.popleft())
         if self._waiting:
-            self._be_patient()
+            self._start_timeout()
 
-    def _be_patient(self) -> None:
-        if self._patience is None:
-            self._patience = self._app.set_timer(PATIENCE, partial(self._next, self._number))
+    def _start_timeout(self) -> None:
+        if self._timeout is None:
+            self._timeout = self._app.set_timer(TIMEOUT, partial(self._next, self._number))
 
 
 def _is_text(event: Key | Paste) -> bool:

@@ -82,7 +82,7 @@ def resolve(requested: Mapping[str, str], infos: Iterable[BindingInfo]) -> Keyma
     keys_by_id: dict[str, str] = {}
     notices: list[str] = []
     for name, text in requested.items():
-        keys, wrong = normal(text)
+        keys, wrong = parse_keys(text)
         if name in ("digit", "main.digit"):
             if wrong or len(keys) != 9:
                 notices.append(f"keys.{name}: nine keys separated by commas were expected.")
@@ -140,7 +140,7 @@ def _clash(
     return None
 
 
-def normal(text: str) -> tuple[list[str], str]:
+def parse_keys(text: str) -> tuple[list[str], str]:
     """Reads keys from a text, in Textual's names; also returns the first part that is no key."""
     keys = []
     for part in text.split(",") if text != "," else [","]:

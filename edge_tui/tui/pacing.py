@@ -38,7 +38,7 @@ class Pacer:
     """Seconds between flushes on a terminal that is slow but not stuck."""
     SHARE: ClassVar[float] = 0.025
     """Share of the interpreter that painting may take before it slows down …"""
-    CALM: ClassVar[float] = 1 / 7
+    COSTLY: ClassVar[float] = 1 / 7
     """… and the slowest pace, in seconds, that it slows down to for that reason."""
 
     def __init__(self, app: App[object]) -> None:
@@ -65,8 +65,8 @@ class Pacer:
         spent = thread_time()
         self._cost += ((spent - self._spent) - self._cost) / 4
         self._spent = spent
-        calm = min(self._cost / self.SHARE, self.CALM)
-        self._next = now + max(self._interval, calm)
+        costly_interval = min(self._cost / self.SHARE, self.COSTLY)
+        self._next = now + max(self._interval, costly_interval)
         self._interval = max(self._interval * 0.9, self.TICK)
         return True
 

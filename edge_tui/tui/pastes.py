@@ -30,7 +30,7 @@ def refusal(length: int) -> str:
     )
 
 
-def into_prompt(workbench: WorkbenchParts, is_shown: bool, text: str) -> str:
+def append_to_prompt(workbench: WorkbenchParts, is_shown: bool, text: str) -> str:
     """Puts a paste at the prompt's end; returns a sentence where the user cannot see that."""
     if not text:
         return ""

@@ -20,7 +20,7 @@ from edge_tui.config.schema import SCHEMA, Integer, RawText
 from edge_tui.config.settings import COMMON, user_config
 from edge_tui.config.writer import change, toml_text
 from edge_tui.engine.text import template_variables
-from edge_tui.tui.keymap import BindingInfo, conflict, normal, scope_title
+from edge_tui.tui.keymap import BindingInfo, conflict, parse_keys, scope_title
 from edge_tui.tui.run_settings import step_value
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ class Preferences:
         return "auto" if value is None else list(value) if isinstance(value, tuple) else value
 
     def _key(self, bound: BindingInfo, text: str) -> str:
-        keys, wrong = normal(text)
+        keys, wrong = parse_keys(text)
         if wrong or not keys:
             raise ValueError(f"{text!r} is no key; write one like ctrl+r, f5 or ?.")
         for key in keys:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from textual.events import Paste
 from textual.widgets import Input
 
-from edge_tui.tui.key_queue import PATIENCE
+from edge_tui.tui.key_queue import TIMEOUT
 from edge_tui.tui.screens.strategies import StrategiesScreen
 from tests.tui.kept import fill, keeping
 from tests.tui.test_history_screen import opened
@@ -106,7 +106,7 @@ async def test_a_key_that_closes_a_dialog_keeps_none_waiting() -> None:
         app.simulate_key("enter")
         began = time.monotonic()
         await until(pilot, lambda: app.screen is app.workbench and not app._key_queue._busy)
-        assert time.monotonic() - began < PATIENCE
+        assert time.monotonic() - began < TIMEOUT
         await arrive(pilot, "p", "Z")
         assert app.workbench.prompt.text.endswith("Z")
 

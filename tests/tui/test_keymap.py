@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from edge_tui.tui.keymap import catalog, normal, resolve
+from edge_tui.tui.keymap import catalog, parse_keys, resolve
 
 BOUND = catalog()
 
@@ -22,7 +22,7 @@ BOUND = catalog()
     ],
 )
 def test_keys_as_people_write_them(text: str, keys: list[str]) -> None:
-    assert normal(text) == (keys, "")
+    assert parse_keys(text) == (keys, "")
 
 
 def test_every_action_has_a_name_of_its_own() -> None:

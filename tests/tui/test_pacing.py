@@ -97,4 +97,4 @@ def test_costly_flushes_slow_the_pace(pipe: tuple[int, int]) -> None:
             while monotonic() < busy_until:
                 pass
         sleep(0.005)
-    assert count <= 0.8 / Pacer.CALM + 3
+    assert count <= 0.8 / Pacer.COSTLY + 3

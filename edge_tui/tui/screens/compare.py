@@ -12,7 +12,7 @@ from textual.widgets import Static
 from edge_tui.history.compare import compare
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.widgets.line_panel import fit_start
-from edge_tui.tui.widgets.run_list import when
+from edge_tui.tui.widgets.run_list import short_time
 from edge_tui.tui.widgets.token_pane import TokenPane
 from edge_tui.util.formatting import clip
 from edge_tui.util.sanitise import one_line
@@ -64,7 +64,7 @@ class CompareScreen(ModalScreen[None]):
             with Container(id="pair"):
                 for (stored, _), pane in zip(self._runs, self.panes, strict=True):
                     with Vertical(classes="side") as side:
-                        title = f"{when(stored.entry.created).strip()} · {stored.entry.strategy}"
+                        title = f"{short_time(stored.entry.created).strip()} · {stored.entry.strategy}"
                         side.border_title = Content(one_line(title))
                         yield pane
 

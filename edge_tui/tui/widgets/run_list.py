@@ -98,7 +98,7 @@ class RunList(LinePanel):
         mark = "◆" if entry.id == self.marked else _MARKS[entry.state]
         parts = [
             (f"{mark} ", "run-list--state"),
-            (f"{when(entry.created)}  ", "run-list--when"),
+            (f"{short_time(entry.created)}  ", "run-list--when"),
             (f"{fit_start(title, 11)} ", "run-list--strategy"),
             (f"{compact_count(entry.tokens):>5}  ", "run-list--when"),
         ]
@@ -132,7 +132,7 @@ class RunList(LinePanel):
         self.cursor += 3
 
 
-def when(created: float, now: float | None = None) -> str:
+def short_time(created: float, now: float | None = None) -> str:
     """Writes a moment in eleven cells: day and time within half a year, else the date."""
     local = time.localtime(created)
     recent = abs((time.time() if now is None else now) - created) < 183 * 86_400
