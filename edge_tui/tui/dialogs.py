@@ -92,7 +92,8 @@ class Dialogs:
                 self._services.workbench.reopen(found.id)
 
         facts = (short_time(found.created), found.strategy, f"{found.tokens:,} tokens kept", found.model)
-        question = f"{' · '.join(facts)}\n\n{found.prompt}\n\nOpened, c goes on from its last token. It stays in the history either way."
+        hint = "Opened, c goes on from its last token. It stays in the history either way."
+        question = f"{' · '.join(facts)}\n\n{found.prompt}\n\n{hint}"
         self._app.push_screen(ConfirmScreen("a run was interrupted", question, "open it"), answer)
 
     def offer_restart(self, event: Died) -> None:
