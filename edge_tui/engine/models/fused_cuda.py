@@ -15,6 +15,7 @@ import torch
 from edge_tui.engine.ops.attend import attend
 from edge_tui.engine.ops.attend_scratch import Scratch
 from edge_tui.engine.ops.cuda_capture import beside, fork
+from edge_tui.engine.ops.l2_fetch import fetch_whole_lines
 from edge_tui.engine.ops.packed import PackedMatrix
 from edge_tui.engine.ops.project import MAX_TOKENS, embed, project
 from edge_tui.engine.ops.triton.availability import available
@@ -167,6 +168,7 @@ def fuse(
         matrices.append(Matrices(*packed))  # type: ignore[arg-type]
     from edge_tui.engine.ops.triton.project import levels
 
+    fetch_whole_lines(embedding.device)
     levels(embedding.device)  # now, since no step may wait for the device
     packed_head = head.packed()
     assert packed_head is not None, "the head keeps the compute dtype"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
+from edge_tui.engine.ops.l2_fetch import GRANULARITY, LINE
 from tests.engine.models.references import CASES, checkpoint, deviation, flat, one_by_one, random_ids
 from tests.engine.models.test_transformers_tier import load, make_other
 from tests.engine.random_checkpoints import make_checkpoint
@@ -42,6 +44,15 @@ def warm() -> None:
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         x = torch.randn(64, 64, device=DEVICE, dtype=dtype)
         x @ x
+
+
+def test_a_fused_model_has_whole_lines_fetched(tmp_path: Path) -> None:
+    driver, size = ctypes.CDLL("libcuda.so.1"), ctypes.c_size_t()
+    assert driver.cuCtxSetLimit(GRANULARITY, ctypes.c_size_t(64)) == 0  # as it is before any model
+    path = make_checkpoint(tmp_path / "model", "qwen2")
+    flat(path, device=DEVICE, dtype=torch.bfloat16, precision="bfloat16")
+    assert driver.cuCtxGetLimit(ctypes.byref(size), GRANULARITY) == 0
+    assert size.value == LINE
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
