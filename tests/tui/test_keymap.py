@@ -57,6 +57,7 @@ def test_a_conflict_names_the_other_and_keeps_both_as_they_were() -> None:
 
 def test_only_what_is_heard_together_is_in_conflict() -> None:
     assert resolve({"device": "ctrl+e"}, BOUND).notices == ()
+    assert "up is the key of list.move(-1)" in resolve({"device": "up"}, BOUND).notices[0]
     assert resolve({"unload": "e"}, BOUND).notices == ()  # models are another screen
     assert "run" in resolve({"take": "ctrl+j"}, BOUND).notices[0]
 

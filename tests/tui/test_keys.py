@@ -10,14 +10,49 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edge_tui.engine.events import Failed
-from edge_tui.tui.actions import ACTIONS, SCOPES, bindings
+from edge_tui.tui.actions import ACTIONS, SCOPES, Scope, bindings
+from edge_tui.tui.app import EdgeApp
 from edge_tui.tui.key_help import key_help, key_table
 from edge_tui.tui.palette import ActionsProvider
+from edge_tui.tui.screens.compare import CompareScreen
+from edge_tui.tui.screens.confirm import ConfirmScreen
+from edge_tui.tui.screens.explain import ExplainScreen
+from edge_tui.tui.screens.filter_list import FilterListScreen
+from edge_tui.tui.screens.help import HelpScreen
+from edge_tui.tui.screens.history import HistoryScreen
+from edge_tui.tui.screens.models import ModelsScreen
+from edge_tui.tui.screens.presets import NameScreen, PresetsScreen
+from edge_tui.tui.screens.settings import SettingsScreen
 from edge_tui.tui.screens.workbench import Workbench
+from edge_tui.tui.widgets.inspector import Inspector
+from edge_tui.tui.widgets.parameters import ParameterTable, ValueInput
+from edge_tui.tui.widgets.token_pane import TokenPane
+from edge_tui.tui.widgets.turns import Turns
 from tests.tui.engines import PictureEngine
 
 if TYPE_CHECKING:
     from textual.pilot import Pilot
+
+CLASSES: dict[Scope, type] = {
+    "app": EdgeApp,
+    "main": Workbench,
+    "tokens": TokenPane,
+    "inspector": Inspector,
+    "turns": Turns,
+    "parameters": ParameterTable,
+    "models": ModelsScreen,
+    "presets": PresetsScreen,
+    "history": HistoryScreen,
+    "settings": SettingsScreen,
+    "list": FilterListScreen,
+    "value": ValueInput,
+    "explain": ExplainScreen,
+    "compare": CompareScreen,
+    "confirm": ConfirmScreen,
+    "name": NameScreen,
+    "help": HelpScreen,
+}
+"""The class that hears the keys of each scope."""
 
 
 def bench(pilot: Pilot[Any]) -> Workbench:
@@ -45,8 +80,13 @@ def test_every_action_has_a_method_a_sentence_and_a_key_of_its_own() -> None:
     for action in ACTIONS:
         assert action.help.endswith("."), action.id
         name = re.sub(r"\(.*", "", action.id)
-        if action.scope == "main":
-            assert hasattr(Workbench, f"action_{name}"), action.id
+        assert hasattr(CLASSES[action.scope], f"action_{name}"), action.id
+
+
+def test_the_registry_holds_the_keys_of_every_screen_and_widget() -> None:
+    assert set(CLASSES) == set(SCOPES)
+    for scope, owner in CLASSES.items():
+        assert vars(owner)["BINDINGS"] == bindings(scope), scope
 
 
 def test_ids_are_unique_so_that_keys_can_be_remapped() -> None:
