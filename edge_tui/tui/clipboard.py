@@ -1,7 +1,7 @@
 """Copies through the terminal (OSC 52), over SSH as well, and writes files where that cannot work.
 
-A program is never told whether a terminal took what it was sent. What is known beforehand (the terminal's
-own word, its name, tmux's options) decides what the user is told, and a file can always be written.
+No terminal reports whether it took a text. Its own attributes, its name and tmux's options decide what the
+user reads beforehand, and a file can always be written.
 """
 
 from __future__ import annotations

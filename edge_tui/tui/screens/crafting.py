@@ -293,16 +293,16 @@ def _run_of(stored: StoredRun, transcript: Transcript, token_strings: dict[int, 
     return run
 
 
-def _talk_of(kept: StoredTurns) -> Conversation | None:
+def _talk_of(turns: StoredTurns) -> Conversation | None:
     """Builds the conversation of which a run is the newest turn."""
-    stored = kept[0][0]
+    stored = turns[0][0]
     if isinstance(stored.request.prompt, str):
         return None
     talk = of_messages(stored.request.prompt, stored.entry.conversation)
-    for exchange, each in zip(reversed(talk.exchanges), kept, strict=False):
+    for exchange, each in zip(reversed(talk.exchanges), turns, strict=False):
         # An answer that was changed since is not the one that was read.
         run = _run_of(*each)
-        if each is kept[0] or Exchange("", run).answer == exchange.stored_answer:
+        if each is turns[0] or Exchange("", run).answer == exchange.stored_answer:
             exchange.run = run
     return talk
 

@@ -46,8 +46,8 @@ class TokenLines(ScrollView):
     """Shows a transcript as it grows.
 
     The owner feeds the transcript and then calls `refresh_tail`, 20 to 30 times a second. Only lines that
-    changed are drawn again. At the bottom the pane follows, half a page at a time; a reader who scrolled up
-    is left alone and told that there is more.
+    changed are drawn again. At the bottom the pane follows, half a page at a time; after scrolling
+    up it stays, and a cue points to the newer tokens.
     """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
