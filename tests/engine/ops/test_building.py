@@ -12,7 +12,7 @@ import pytest
 
 import edge_tui.engine.ops as ops
 
-LAUNCH = re.compile(r"^ +(_\w+)\[.+?\]\(", re.MULTILINE)
+LAUNCH = re.compile(r"^ +(_\w+|\w+_kernel)\[.+?\]\(", re.MULTILINE)
 
 
 @pytest.mark.timeout(180)

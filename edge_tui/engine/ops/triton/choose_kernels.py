@@ -18,7 +18,7 @@ from edge_tui.engine.ops.choose_parts import (
     peak_of,
     penalised,
 )
-from edge_tui.engine.ops.triton.choose_search import BINS, edge_of, limit_of
+from edge_tui.engine.ops.triton.choose_search import BIN_COUNT, edge_of, limit_of
 
 GREEDY_LIMIT = tl.constexpr(GREEDY_BELOW)
 
@@ -94,7 +94,7 @@ def prepare_kernel(
         bound = tl.where(least > 0.0, -tl.log(tl.maximum(least, 1e-37)), INF)
         tl.store(edges + slot * R + row, bound, mask=ratio >= 0)
     for histogram in range(row * count + block, searched, R * count):
-        tl.store(tallies + histogram * BINS + tl.arange(0, BINS), tl.zeros((BINS,), tl.int64))
+        tl.store(tallies + histogram * BIN_COUNT + tl.arange(0, BIN_COUNT), tl.zeros((BIN_COUNT,), tl.int64))
 
 
 @triton.jit

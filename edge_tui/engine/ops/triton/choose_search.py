@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 BINS = 1024
 """Parts of a stretch, and entries of one histogram."""
 STRETCHES = 31
-BINS = tl.constexpr(BINS)
+BIN_COUNT = tl.constexpr(BINS)
 _SIDE = tl.constexpr(32)
 _ROOM = tl.constexpr(32)
 """Sums of stretches that are kept: a power of two."""
@@ -69,9 +69,9 @@ def stretch_of(key):
 def part_of(key, stretch):
     """Returns the part of its stretch that a key lies in."""
     bits = key.to(tl.int32, bitcast=True)
-    near = ((tl.minimum(key, 2.0) * (_EIGHTHS // 2) - stretch.to(tl.float32)) * BINS).to(tl.int32)
+    near = ((tl.minimum(key, 2.0) * (_EIGHTHS // 2) - stretch.to(tl.float32)) * BIN_COUNT).to(tl.int32)
     far = (bits - _FAR) >> 20
-    between = (bits >> 11) & (BINS - 1)
+    between = (bits >> 11) & (BIN_COUNT - 1)
     return tl.where(stretch < _EIGHTHS, near, tl.where(stretch == _LAST, far, between))
 
 
@@ -108,7 +108,7 @@ def _target(weight, value, MASS: tl.constexpr):
 @triton.jit
 def edge_of(tally, keys, weights, V, row):
     """Returns a search's outcome from its list; infinity where nothing was counted."""
-    mine = tally + 2 * row * BINS
+    mine = tally + 2 * row * BIN_COUNT
     found = tl.load(mine + _FILLED).to(tl.int32)
     missing = tl.load(mine + _MISSING)
     spots = tl.arange(0, _CHUNK)
@@ -163,7 +163,7 @@ def _list(tally, keys, weights, key, weight, valid, V, row):
     """Appends what is held to the list, in any order."""
     number = tl.sum(valid.to(tl.int32), 0)
     if number > 0:
-        first = tl.atomic_add(tally + 2 * row * BINS + _FILLED, number.to(tl.int64), sem="relaxed")
+        first = tl.atomic_add(tally + 2 * row * BIN_COUNT + _FILLED, number.to(tl.int64), sem="relaxed")
         spot = row * V + first.to(tl.int32) + tl.cumsum(valid.to(tl.int32), 0) - 1
         tl.store(keys + spot, key.to(tl.int32, bitcast=True), mask=valid)
         tl.store(weights + spot, weight, mask=valid)
@@ -206,11 +206,11 @@ def _search(
     ids = block * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(z + row * V + ids, mask=ids < V, other=-INF)
     peak = peak_of(peaks, row, count, PARTS)
-    mine = tally + 2 * row * BINS
+    mine = tally + 2 * row * BIN_COUNT
     stretches = tl.arange(0, _ROOM)
     heavy = tl.load(mine + stretches)
     sides = tl.arange(0, _SIDE)
-    parts = tl.load(mine + BINS + sides[:, None] * _SIDE + sides[None, :])
+    parts = tl.load(mine + BIN_COUNT + sides[:, None] * _SIDE + sides[None, :])
     value = tl.load(table + param * R + row)
     if value != neutral:
         depth = peak - x
@@ -242,7 +242,7 @@ def _search(
             valid = valid & (stretch == there)
             part = part_of(key, stretch)
             if PASS == 1:
-                tl.atomic_add(mine + BINS + part, weight, mask=valid, sem="relaxed")
+                tl.atomic_add(mine + BIN_COUNT + part, weight, mask=valid, sem="relaxed")
             else:
                 found, missing = _place_in_two(parts, missing, _SIDE)
                 if block == 0:

@@ -32,7 +32,7 @@ from edge_tui.engine.ops.choose_parts import (
 )
 from edge_tui.engine.ops.choose_plan import Cut
 from edge_tui.engine.ops.triton.choose_kernels import GREEDY_LIMIT, finish_choice
-from edge_tui.engine.ops.triton.choose_search import BINS, Searches, edge_of
+from edge_tui.engine.ops.triton.choose_search import BIN_COUNT, Searches, edge_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,7 +108,7 @@ def _read(
         is_seed = tl.load(table + formula * R + row) == _SEED
         tl.store(heads + row, tl.where(is_seed, 1.0 * _HEAD, 0.0))
     for histogram in range(row * count + block, searched, R * count):
-        tl.store(tally + histogram * BINS + tl.arange(0, BINS), tl.zeros((BINS,), tl.int64))
+        tl.store(tally + histogram * BIN_COUNT + tl.arange(0, BIN_COUNT), tl.zeros((BIN_COUNT,), tl.int64))
 
 
 @triton.jit
