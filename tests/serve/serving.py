@@ -1,4 +1,4 @@
-"""A server in a thread of the test's own process, on a port of its own."""
+"""Runs a server in a thread of the test's own process, on a port of its own."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Watching(LocalEngine):
 
 @dataclass
 class Running:
-    """A server that runs."""
+    """Holds a running server and sends it requests."""
 
     app: ServerApp
     engine: Watching
@@ -61,7 +61,7 @@ class Running:
             return client.post(path, json=body, **more)
 
     def stream(self, path: str, body: Any) -> list[tuple[str, Any]]:
-        """All server-sent events of an answer: (event, data)."""
+        """Returns all server-sent events of an answer: (event, data)."""
         with self.client() as client, client.stream("POST", path, json=body) as response:
             if response.status_code != 200:
                 response.read()
@@ -69,7 +69,7 @@ class Running:
             return list(events(response.iter_lines()))
 
     def signal(self, number: int) -> None:
-        """What the main thread would do on a signal."""
+        """Calls the signal handler as the main thread would."""
         self.http.servers[0].get_loop().call_soon_threadsafe(self.http.handle_signal, number)
 
     def settle(self, seconds: float = 10.0) -> None:
@@ -78,7 +78,7 @@ class Running:
 
 
 def events(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
-    """Server-sent events out of lines."""
+    """Yields server-sent events out of lines."""
     kind = ""
     for line in lines:
         if line.startswith("event: "):
@@ -90,7 +90,7 @@ def events(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
 
 
 def until(done: Any, seconds: float = 10.0) -> None:
-    """Waits for something to become true."""
+    """Waits for a condition."""
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline, "it did not happen"

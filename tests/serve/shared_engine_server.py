@@ -1,8 +1,8 @@
-"""`python -m tests.serve.shared_engine_server`: a server whose engine can be asked past it, too.
+"""Runs a server whose engine also decodes past it: `python -m tests.serve.shared_engine_server`.
 
 Two processes with the same model differ in speed by some percent, and a client in the server's process takes
-the interpreter from it. So this process serves, says its address, and for every line on standard input, a
-number of tokens, decodes so many without the server and answers with the seconds that took.
+the interpreter from it. So this process serves, prints its address, and for every line on standard input, a
+number of tokens, decodes so many without the server and prints the seconds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `/infer` adds to the engine: the same requests to the same engine, past the server and through it."""
+"""`/infer` adds little to the engine: the same requests to one engine, past the server and through it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server makes of a request and of its own settings."""
+"""The request builder merges a client's fields with the server's settings."""
 
 from __future__ import annotations
 
