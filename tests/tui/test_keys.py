@@ -248,10 +248,13 @@ async def test_everything_is_there_or_one_key_away(picture: Any, size: tuple[int
 async def test_too_small_says_so_and_recovers(picture: Any) -> None:
     async with picture().run_test(size=(80, 24)) as pilot:
         workbench = await ran(pilot)
+        lines = workbench.pane.virtual_size.height
         await pilot.resize_terminal(50, 12)
         await pilot.pause(0.1)
         notice = workbench.query_one("#too-small")
         assert notice.region.width == 50
+        # Wrapped to no width, each character would be a line on the way back.
+        assert workbench.pane.virtual_size.height == lines
         await pilot.resize_terminal(80, 24)
         await pilot.pause(0.1)
         assert workbench.pane.region.width > 30

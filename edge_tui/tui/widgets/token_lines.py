@@ -230,6 +230,8 @@ class TokenLines(ScrollView):
         self.vertical_scrollbar.window_virtual_size = size.height
 
     def on_resize(self) -> None:
+        if self.scrollable_content_region.width < 2:
+            return  # hidden, as below the minimum: lines of one character each would show on the way back
         width = self._line_width
         current = self._coming or self._wrap
         if current.width != width:
