@@ -1,7 +1,7 @@
 # `make run` starts the app, `make test` runs the suite; both install what they need into .venv first.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types contracts proof bench-tui bench-history docs screenshots wheel clean format
+.PHONY: help run demo profile test check lint types contracts proof bench-tui bench-history docs screenshots wheel clean format
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,6 +13,9 @@ help: ## Show this list
 
 run: $(VENV)/.app ## Install on first use, then start edge-tui (ARGS="--strategy beam" passes flags)
 	@$(BIN)/edge-tui $(ARGS)
+
+demo: $(VENV)/.app ## Watch the shipped pair of models under contrastive decoding; nothing is kept on disk
+	@$(BIN)/edge-tui --no-history --strategy contrastive --expert demo/expert --amateur demo/amateur $(ARGS)
 
 test: $(VENV)/.dev ## Install on first use, then run the tests (ARGS="tests/tui -k theme" chooses some)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
@@ -34,6 +37,12 @@ contracts: $(VENV)/.dev ## Which part may import which
 
 proof: $(VENV)/.proof ## The long tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m proof $(ARGS)
+
+# Every thread, native frames too: the engine's is the one named "engine". On a GPU the host's part alone is seen.
+profile: $(VENV)/.dev ## Draw where the time of a run goes into profile.svg (ARGS="--strategy beam" passes flags)
+	$(BIN)/py-spy record --native --threads --rate 200 --output profile.svg -- \
+	    $(BIN)/python -m edge_tui run --no-history --quiet --model demo/expert --max-new-tokens 600 $(ARGS) "def main():" > /dev/null
+	@echo "profile.svg holds a flame graph; a browser shows it."
 
 bench-tui: $(VENV)/.dev ## Measure the screen through a pseudo-terminal
 	$(BIN)/python -m edge_tui.bench.app
