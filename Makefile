@@ -45,8 +45,8 @@ profile: $(VENV)/.dev ## Draw where the time of a run goes into profile.svg (ARG
 	@echo "profile.svg holds a flame graph; a browser shows it."
 
 bench-tui: $(VENV)/.dev ## Measure the screen through a pseudo-terminal
-	$(BIN)/python -m edge_tui.bench.app
-	$(BIN)/python -m edge_tui.bench.screen $(ARGS)
+	$(BIN)/python -m tools.bench_app
+	$(BIN)/python -m tools.bench_screen $(ARGS)
 
 docs: $(VENV)/.dev ## Write the generated parts of README.md and docs/ anew
 	$(BIN)/python -m tools.write_docs
@@ -57,7 +57,7 @@ screenshots: $(VENV)/.dev ## Take the README's pictures anew, and put every scre
 	$(BIN)/python tools/contact_sheet.py
 
 bench-history: $(VENV)/.dev ## Measure the history: opening, searching, bytes and time of a token
-	$(BIN)/python -m edge_tui.bench.history $(ARGS)
+	$(BIN)/python -m tools.bench_history $(ARGS)
 
 wheel: $(VENV)/.dev ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel

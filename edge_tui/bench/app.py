@@ -1,38 +1,45 @@
-"""Measures the whole app, on the demo pair if nothing else is named: `python -m edge_tui.bench.app`.
+"""Measures tokens per second in the app, as a fraction of headless: on the screen, and without.
 
-Three figures through a pseudo-terminal: seconds from process start to the first painted frame and to the
-model being ready (the medians of some starts), and tokens per second streamed to the screen as a fraction of
-headless. Streamed and headless rounds alternate in one process, so that a busy machine slows both alike; in a
-headless round the screen stands still and nobody reads the tokens.
+Streamed and headless rounds alternate in one process, so that a busy machine slows both alike; in a headless
+round the screen stands still and nobody reads the tokens. `measure` starts this module in a pseudo-terminal:
+`python -m edge_tui.bench.app REPORT ROUNDS [ARCHITECTURE]`.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.bench.goal import Goal, print_figures
+from edge_tui.bench.job import BenchError
 from edge_tui.bench.terminal import in_terminal
+from edge_tui.config.settings import Models, Settings
+from edge_tui.engine.events import Finished, Loaded
+from edge_tui.engine.port import Request
+from edge_tui.tui import app as tui_app
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-FRAME = Goal("first painted frame", "s", 0.7, at_least=False)
-READY = Goal("model ready", "s", 5.0, at_least=False)
-STREAMED = Goal("streamed", "tok/s", 150)
-RATIO = Goal("streamed / headless", "×", 0.95)
-_COLUMNS, _ROWS = 160, 45
-_PATIENCE = 300.0
+    from edge_tui.engine.port import Engine
+
+TOKENS = 512
+_ORDER = ("headless", "streamed", "streamed", "headless")
+"""A machine that gets slower, or quicker, favours neither kind."""
+
+
+COLUMNS, ROWS = 160, 45
+PATIENCE = 300.0
+"""Seconds after which an app is given up."""
 
 
 def measure(rounds: int, architecture: str = "") -> dict[str, Any]:
-    """Runs the app to the end of its rounds.
+    """Runs the app to the end of its rounds, in a process and a pseudo-terminal of its own.
 
     Args:
         rounds: Of each kind.
@@ -40,55 +47,104 @@ def measure(rounds: int, architecture: str = "") -> dict[str, Any]:
 
     Returns:
         `ready` in seconds after the process was started, `rates` by kind of round.
+
+    Raises:
+        BenchError: the app ended without a report.
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        module = ["edge_tui.bench.app_under_test", str(report), str(rounds), architecture]
         began = time.time()
-        with in_terminal(module, _COLUMNS, _ROWS, HOME=folder) as terminal:
-            while terminal.read(0.05) is not None and time.time() - began < _PATIENCE:
+        module = [__spec__.name, str(report), str(rounds), architecture]
+        with in_terminal(module, COLUMNS, ROWS, HOME=folder) as terminal:
+            while terminal.read(0.05) is not None and time.time() - began < PATIENCE:
                 pass
             terminal.process.wait(10)
-        result = json.loads(report.read_text())
+        if not report.exists():
+            raise BenchError(f"The app under test ended with {terminal.process.returncode}.")
+        result = json.loads(report.read_text(encoding="utf-8"))
         return {"ready": result["ready"] - began, "rates": result["rates"]}
 
 
-def first_frame() -> float:
-    """Measures seconds from the start of the app, as users start it, to its first frame; 0 if none came."""
-    began, shown = time.time(), b""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        in_terminal(["edge_tui"], _COLUMNS, _ROWS, HOME=folder) as terminal,
-    ):
-        while time.time() - began < _PATIENCE and (output := terminal.read(0.05)) is not None:
-            shown += output
-            if b"strategy" in shown and b"prompt" in shown:
-                return time.time() - began
-    return 0.0
+def ratio(rates: Mapping[str, Sequence[float]]) -> float:
+    """Computes the median of streamed over headless, round by round."""
+    return statistics.median(a / b for a, b in zip(rates["streamed"], rates["headless"], strict=True))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the figures; 0 when all hold."""
-    parser = argparse.ArgumentParser(prog="python -m edge_tui.bench.app", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=20, help="rounds of each kind")
-    parser.add_argument("--starts", type=int, default=5, help="of the app, to its first frame")
-    parser.add_argument("--random", default="", help="random weights of an architecture's true size")
-    parser.add_argument("--json", type=Path, help="write the figures there")
-    arguments = parser.parse_args(argv)
-    result = measure(arguments.rounds, arguments.random)
-    more_starts = range(0 if arguments.random else arguments.starts - 1)
-    ready = statistics.median([result["ready"], *(measure(0)["ready"] for _ in more_starts)])
-    frame = statistics.median(first_frame() for _ in range(max(arguments.starts, 1)))
-    streamed, headless = (result["rates"][kind] for kind in ("streamed", "headless"))
-    ratio = statistics.median(a / b for a, b in zip(streamed, headless, strict=True))
-    if arguments.json:
-        arguments.json.write_text(json.dumps({**result, "ready": ready, "frame": frame, "ratio": ratio}))
-    status = print_figures(
-        [(FRAME, frame), (READY, ready), (STREAMED, statistics.median(streamed)), (RATIO, ratio)]
-    )
-    print(f"headless: {statistics.median(headless):.0f} tok/s")
-    return status
+class MeasuredApp(tui_app.EdgeApp):
+    """Alternates headless and streamed rounds, writes a report, and exits.
+
+    Args:
+        report: File for the time at which the model was ready and the rates by kind of round.
+        rounds: Of each kind.
+        architecture: Of a model with random weights; "" is the demo pair.
+    """
+
+    CSS_PATH = str(Path(tui_app.__file__).with_name("app.tcss"))  # else relative to this file
+
+    def __init__(self, report: Path, rounds: int, architecture: str) -> None:
+        settings = Settings()
+        if architecture:
+            from edge_tui.bench.random_models import write_random
+
+            folder = write_random(report.parent / architecture, architecture)
+            settings = replace(settings, models=Models(name=str(folder)))
+
+        def engine() -> Engine:  # its imports are part of what is measured, and happen where the app has them
+            from edge_tui.engine.local import LocalEngine
+
+            if not architecture:
+                return LocalEngine(settings.specs())
+            from edge_tui.bench.edge_runner import load
+
+            return LocalEngine(settings.specs(), lambda *call: load(*call, random_weights=True)[0])
+
+        super().__init__(engine, settings)
+        self._file = report
+        self._rounds = rounds
+        self._strategy = "greedy" if architecture else "top_p"
+        self.rates: dict[str, list[float]] = {"headless": [], "streamed": []}
+        self.round = -1
+        self.kind = "loading"
+        self.ready = 0.0
+
+    def _tick(self) -> None:
+        if self.kind == "headless":
+            assert self.session.engine is not None
+            self._advance(self.session.engine.poll())
+        elif self.kind != "done":
+            super()._tick()
+            run = self.session.run
+            loaded = list(self.session.loaded.values()) if self.kind == "loading" else []
+            self._advance([*loaded, *([run.finished] if run is not None and run.finished else [])])
+
+    def _advance(self, events: Sequence[object]) -> None:
+        """Begins the next round when the model is loaded, or the round's run has finished."""
+        for event in events:
+            if isinstance(event, Loaded) and self.kind == "loading":
+                self.ready = time.time()
+                self._begin_round()
+            elif isinstance(event, Finished):
+                self.rates[self.kind].append(event.tokens_per_second)
+                self._begin_round()
+                return
+
+    def _begin_round(self) -> None:
+        self.round += 1
+        if self.round >= 2 * self._rounds:
+            self.kind = "done"
+            self._file.write_text(json.dumps({"ready": self.ready, "rates": self.rates}))
+            self.shutdown.leave(0)
+            return
+        self.kind = _ORDER[self.round % len(_ORDER)]
+        request = Request("import os\n", self._strategy, seed=self.round // 2, max_length=TOKENS)
+        if self.kind == "headless":
+            assert self.session.engine is not None
+            self.session.engine.submit(request)
+        else:
+            self.workbench.pane.focus()  # as ctrl+j does
+            self.session.start(request)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    report, rounds, *architecture = sys.argv[1:]
+    MeasuredApp(Path(report), int(rounds), *architecture or [""]).run()

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +47,3 @@ class Goal:
             "aim": self.bound(self.aim),
             "verdict": "not measured" if value is None else self.verdict(value),
         }
-
-
-def print_figures(values: Iterable[tuple[Goal, float]]) -> int:
-    """Prints a table of figures.
-
-    Returns:
-        The exit status: 1 if one misses its bound.
-    """
-    from edge_tui.bench.report import FIGURES, text_table
-
-    rows = [goal.row(value) for goal, value in values]
-    print(text_table(FIGURES, rows))
-    return int(any(row["verdict"] == "missed" for row in rows))

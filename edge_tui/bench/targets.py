@@ -6,22 +6,17 @@ the time or the device did not allow is reported as not measured.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import sqrt
-from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
 from edge_tui.bench.edge_runner import prompt_ids
 from edge_tui.bench.figure_table import FigureTable
 from edge_tui.bench.goal import Goal
-from edge_tui.bench.job import BenchError, Job
+from edge_tui.bench.job import Job
 from edge_tui.bench.random_models import CONFIGS, STD
 from edge_tui.bench.session import Session
 from edge_tui.bench.transformers_runner import KINDS
@@ -125,13 +120,9 @@ def _share_of_ideal(rate: float) -> Callable[[FigureTable], float]:
 
 
 def _screen(table: FigureTable, options: Options) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.json"
-        order = [sys.executable, "-m", "edge_tui.bench.app", "--random", SMALL, "--json", str(report)]
-        done = subprocess.run(order, capture_output=True, text=True, timeout=300, check=False)
-        if not report.exists():
-            raise BenchError(f"The app under test ended with {done.returncode}: {done.stderr.strip()[-200:]}")
-        table.values["screen"] = float(json.loads(report.read_text(encoding="utf-8"))["ratio"])
+    from edge_tui.bench import app
+
+    table.values["screen"] = app.ratio(app.measure(20, SMALL)["rates"])
 
 
 def _starts(table: FigureTable, options: Options) -> None:

@@ -14,11 +14,11 @@ from textual.app import App, ComposeResult
 from textual.geometry import Offset
 from textual.selection import Selection
 
-from edge_tui.bench.screen_under_test import synthetic
 from edge_tui.engine.events import Finished
 from edge_tui.transcript.transcript import Transcript
 from edge_tui.tui.widgets.token_pane import TokenPane
 from tests.tui.transcripts import BEAM, batch, beam_step, started, transcript_of
+from tools.bench_screen import synthetic
 
 if TYPE_CHECKING:
     import pytest

@@ -1,4 +1,4 @@
-"""Measures the history: `python -m edge_tui.bench.history`.
+"""Measures the history: `python -m tools.bench_history`, or `make bench-history`.
 
 Makes a history of ten thousand runs, opens it on the screen and searches it; records tokens and counts their
 bytes; and decodes with the demo pair in turns with and without a recorder, so that a busy machine slows both.
@@ -16,11 +16,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.bench.goal import Goal, print_figures
+from edge_tui.bench.goal import Goal
 from edge_tui.engine.events import Failed, Finished
 from edge_tui.engine.port import ModelSpec, Request
 from edge_tui.history.recorder import Recorder
 from edge_tui.history.store import Store
+from tools.bench_app import print_figures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -155,7 +156,7 @@ def compare_with_recorder(path: Path, rounds: int, tokens: int) -> tuple[list[fl
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the figures; 0 when all hold."""
-    parser = argparse.ArgumentParser(prog="python -m edge_tui.bench.history", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.bench_history", description=__doc__)
     parser.add_argument("--runs", type=int, default=10_000, help="runs in the history")
     parser.add_argument("--rounds", type=int, default=7, help="rounds of decoding; 0 leaves that out")
     arguments = parser.parse_args(argv)
