@@ -1,7 +1,7 @@
 # `make run` starts the app, `make test` runs the suite; both install what they need into .venv first.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo profile test check lint types contracts proof bench-tui bench-history docs screenshots wheel clean format
+.PHONY: help run demo profile test mutations check lint types contracts proof bench-tui bench-history docs screenshots wheel clean format
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,8 +35,11 @@ types: $(VENV)/.dev ## Static types
 contracts: $(VENV)/.dev ## Which part may import which
 	$(BIN)/lint-imports
 
-proof: $(VENV)/.proof ## The long tests
+proof: $(VENV)/.proof mutations ## The long tests, and the table of mutations
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m proof $(ARGS)
+
+mutations: $(VENV)/.dev ## Break critical lines on purpose; a test must notice each (NAMES="luck cache" chooses some)
+	$(BIN)/python -m tests.mutations $(NAMES)
 
 # Every thread, native frames too: the engine's is the one named "engine". On a GPU the host's part alone is seen.
 profile: $(VENV)/.dev ## Draw where the time of a run goes into profile.svg (ARGS="--strategy beam" passes flags)
