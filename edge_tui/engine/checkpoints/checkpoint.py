@@ -23,11 +23,11 @@ from edge_tui.engine.checkpoints.tokenizer_files import (
 )
 from edge_tui.engine.checkpoints.weight_files import (
     CheckpointError,
-    IncompleteCheckpoint,
     StoredTensor,
     foreign,
     read_json,
     read_tensors,
+    unreadable,
     without_config,
 )
 from edge_tui.engine.ops.quantisation import QUANTISATIONS, is_scale
@@ -47,7 +47,6 @@ __all__ = [
     "describe",
     "open_checkpoint",
     "pair_refusal",
-    "same_vocabulary",
 ]
 
 _TEMPLATE_BYTES = 4_000_000
@@ -88,10 +87,6 @@ class Checkpoint:
         return nested if isinstance(nested, dict) else self.config
 
     @property
-    def model_type(self) -> str:
-        return str(self.config.get("model_type", ""))
-
-    @property
     def layers(self) -> int:
         return self._number("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
@@ -127,17 +122,13 @@ class Checkpoint:
         return sum(tensor.bytes for tensor in self.tensors.values())
 
     @cached_property
-    def bos_token(self) -> str:
-        return _token(self.tokenizer_config.get("bos_token"))
-
-    @cached_property
     def eos_token(self) -> str:
         return _token(self.tokenizer_config.get("eos_token"))
 
     @cached_property
     def bos_id(self) -> int | None:
         """The beginning-of-sequence id, if the checkpoint has one."""
-        ids = self._ids("bos_token_id", self.bos_token)
+        ids = self._ids("bos_token_id", _token(self.tokenizer_config.get("bos_token")))
         return ids[0] if ids else None
 
     @cached_property
@@ -167,10 +158,6 @@ class Checkpoint:
     def class_tokens(self) -> Mapping[str, str]:
         """Returns the special tokens that only the tokenizer's class knows, by role."""
         return class_tokens(self.path)
-
-    def vocabulary_fingerprint(self) -> str:
-        """Hashes the tokenizer's map from ids to tokens; equal exactly if the maps are."""
-        return vocabulary(self.path)[0]
 
     def _number(self, *keys: str) -> int:
         found = (config.get(key) for config in (self.text_config, self.config) for key in keys)
@@ -202,12 +189,6 @@ def open_checkpoint(name: str) -> Checkpoint:
         CheckpointError: it is not there, incomplete, or of a kind that is not supported.
     """
     path = find(name)
-    _check_files(name, path)
-    return describe(name, path, lambda: read_tensors(name, path), lambda file: (path / file).exists())
-
-
-def _check_files(name: str, path: Path) -> None:
-    """Refuses a folder that cannot be listed, or that holds what hangs its reader."""
     try:
         special = special_file(path)
     except OSError as error:
@@ -216,6 +197,7 @@ def _check_files(name: str, path: Path) -> None:
         ) from error
     if special is not None:
         raise CheckpointError(f"{special.name} of {name} is no file but a pipe or a device; remove it.")
+    return describe(name, path, lambda: read_tensors(name, path), lambda file: (path / file).exists())
 
 
 def describe(
@@ -239,9 +221,9 @@ def describe(
     architecture = architecture_of(name, config)
     stored = tensors()
     if any(tensor.dtype.startswith("F8") for tensor in stored.values()):
-        raise CheckpointError(foreign(name, "FP8"))
+        raise foreign(name, "FP8")
     if any(tensor.endswith(".qweight") for tensor in stored):
-        raise CheckpointError(foreign(name, "GPTQ or AWQ"))
+        raise foreign(name, "GPTQ or AWQ")
     check_tokenizer(name, path, has)
     tokenizer_config = read_json(name, path / "tokenizer_config.json") or {}
     if "added_tokens_decoder" not in tokenizer_config:  # newer ones say it all there
@@ -259,14 +241,12 @@ def describe(
     )
 
 
-def same_vocabulary(a: Checkpoint, b: Checkpoint) -> bool:
-    """Tells whether two tokenizers give every id the same token; padded embeddings do not matter."""
-    return a.path == b.path or a.vocabulary_fingerprint() == b.vocabulary_fingerprint()
-
-
 def pair_refusal(a: Checkpoint, b: Checkpoint) -> str | None:
-    """Tells why two models, whose logits are compared token by token, cannot pair; None if they can."""
-    if same_vocabulary(a, b):
+    """Tells why two models, whose logits are compared token by token, cannot pair; None if they can.
+
+    They can if their tokenizers give every id the same token; padded embeddings do not matter.
+    """
+    if a.path == b.path or vocabulary(a.path)[0] == vocabulary(b.path)[0]:
         return None
     return (
         f"{a.name} and {b.name} have different vocabularies ({a.vocab:,} and {b.vocab:,} tokens), "
@@ -276,16 +256,14 @@ def pair_refusal(a: Checkpoint, b: Checkpoint) -> str | None:
 
 def _quantization(name: str, config: Mapping[str, Any]) -> str:
     if isinstance(config.get("quantization"), dict):
-        raise CheckpointError(foreign(name, "MLX"))
+        raise foreign(name, "MLX")
     stored = config.get("quantization_config") or config.get("compression_config")
     if not isinstance(stored, dict):
         return ""
     kind = next((kind for kind in QUANTISATIONS.values() if kind.is_declared(stored)), None)
     method = str(stored.get("quant_method") or ("bitsandbytes" if kind else "an unknown format"))
     if not method.startswith("bitsandbytes") or kind is None:
-        raise CheckpointError(
-            foreign(name, method.upper() if method.isascii() and " " not in method else method)
-        )
+        raise foreign(name, method.upper() if " " not in method else method)
     return kind.name
 
 
@@ -305,9 +283,7 @@ def _chat_template(name: str, path: Path, tokenizer_config: Mapping[str, Any]) -
                 )
             return file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise IncompleteCheckpoint(
-                f"{file.name} of {name} cannot be read ({error}); fetch the checkpoint again."
-            ) from error
+            raise unreadable(name, file, error) from error
     stored = (read_json(name, path / "chat_template.json") or tokenizer_config).get("chat_template")
     if isinstance(stored, list):  # several named templates
         by_name = {t.get("name"): t.get("template") for t in stored if isinstance(t, dict)}

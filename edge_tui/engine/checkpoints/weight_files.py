@@ -67,31 +67,31 @@ class StoredTensor:
 def read_json(name: str, file: Path) -> dict[str, Any] | None:
     """Reads a JSON object; None if there is no such file."""
     try:
-        text = read_text(file, _JSON_LIMIT)
+        value = json.loads(read_text(file, _JSON_LIMIT))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError as error:
         raise CheckpointError(
             f"{file.name} of {name} cannot be read ({error.strerror}); check its permissions."
         ) from error
-    except (OSError, ValueError) as error:
-        raise IncompleteCheckpoint(
-            f"{file.name} of {name} cannot be read ({error}); fetch the checkpoint again."
-        ) from error
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         check_pointer(name, file)
-        raise IncompleteCheckpoint(
-            f"{file.name} of {name} cannot be read ({error}); fetch the checkpoint again."
-        ) from error
+        raise unreadable(name, file, error) from error
     if not isinstance(value, dict):
         raise IncompleteCheckpoint(f"{file.name} of {name} is not a JSON object; fetch the checkpoint again.")
     return value
 
 
-def foreign(name: str, method: str) -> str:
-    return (
+def unreadable(name: str, file: Path, error: Exception) -> IncompleteCheckpoint:
+    """Explains a file that cannot be read."""
+    return IncompleteCheckpoint(
+        f"{file.name} of {name} cannot be read ({error}); fetch the checkpoint again."
+    )
+
+
+def foreign(name: str, method: str) -> CheckpointError:
+    """Explains a quantisation that is not read."""
+    return CheckpointError(
         f"{name} is quantised as {method}, which is not supported; "
         "take the 16-bit checkpoint and load it as int8 or 4bit."
     )
@@ -117,10 +117,7 @@ def check_pointer(name: str, file: Path) -> None:
 
 def without_config(name: str, path: Path) -> CheckpointError:
     """Explains a folder without config.json."""
-    try:
-        present = sorted(file.name for file in path.iterdir())
-    except OSError as error:
-        return CheckpointError(f"{name} cannot be read ({error.strerror}); check the folder's permissions.")
+    present = [file.name for file in path.iterdir()]
     if not present:
         return CheckpointError(f"{name} is an empty folder; give one that holds a model's files.")
     if "model_index.json" in present:
@@ -140,7 +137,7 @@ def lone_file(name: str, path: Path) -> CheckpointError:
     except OSError as error:
         return CheckpointError(f"{name} cannot be read ({error.strerror}); check the file's permissions.")
     if magic == b"GGUF" or path.suffix.lower() == ".gguf":
-        return CheckpointError(_gguf(name))
+        return _gguf(name)
     if path.suffix.lower() in _PICKLES:
         return CheckpointError(
             f"{name} is a pickled weight file, a format that can run code when it is read; "
@@ -156,8 +153,10 @@ def lone_file(name: str, path: Path) -> CheckpointError:
     )
 
 
-def _gguf(name: str) -> str:
-    return f"{name} is in GGUF, a format that is not read; take the safetensors checkpoint of the same model."
+def _gguf(name: str) -> CheckpointError:
+    return CheckpointError(
+        f"{name} is in GGUF, a format that is not read; take the safetensors checkpoint of the same model."
+    )
 
 
 def shard_files(name: str, path: Path) -> list[Path]:
@@ -180,10 +179,7 @@ def shard_files(name: str, path: Path) -> list[Path]:
         return [path / file for file in names]
     if (path / "model.safetensors").exists():
         return [path / "model.safetensors"]
-    try:
-        present = sorted(file.name for file in path.iterdir())
-    except OSError as error:
-        raise CheckpointError(f"{name} cannot be read ({error}); check the folder's permissions.") from error
+    present = (file.name for file in path.iterdir())
     raise without_safetensors(name, present) or IncompleteCheckpoint(
         f"{name} has no weights (model.safetensors) in {path}; finish its download."
     )
@@ -197,7 +193,7 @@ def without_safetensors(name: str, present: Iterable[str]) -> CheckpointError | 
             f"{name} is a LoRA adapter without its base model; merge it into that and load the result."
         )
     if any(file.endswith(".gguf") for file in present):
-        return CheckpointError(_gguf(name))
+        return _gguf(name)
     pickles = [file for file in present if file.endswith(_PICKLES) and file != "training_args.bin"]
     if pickles:
         return CheckpointError(
@@ -209,24 +205,19 @@ def without_safetensors(name: str, present: Iterable[str]) -> CheckpointError | 
 
 def _header(name: str, file: Path) -> dict[str, StoredTensor]:
     """Reads one safetensors header and checks that the file is as long as it says."""
-    size = 0
+    size = needed = 0
+    tensors = {}
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             raw = stream.read(length) if length <= min(_HEADER_LIMIT, size) else b""
-        entries = json.loads(raw)
-        tensors = {}
-        for key, entry in entries.items():
+        for key, entry in json.loads(raw).items():
             if key != "__metadata__":
-                begin, end = (int(offset) for offset in entry["data_offsets"])
-                shape = tuple(int(n) for n in entry["shape"])
+                begin, end = map(int, entry["data_offsets"])
+                shape = tuple(map(int, entry["shape"]))
                 tensors[key] = StoredTensor(str(entry["dtype"]), shape, end - begin)
-        needed = (
-            8
-            + length
-            + max((int(e["data_offsets"][1]) for k, e in entries.items() if k in tensors), default=0)
-        )
+                needed = max(needed, 8 + length + end)
     except OSError as error:
         raise CheckpointError(
             f"{file.name} of {name} cannot be read ({error}); check its permissions."

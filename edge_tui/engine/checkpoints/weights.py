@@ -6,21 +6,23 @@ Shards are mapped, not loaded, so filling a fused matrix needs the matrix and on
 from __future__ import annotations
 
 import mmap
+from contextlib import contextmanager
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.engine.checkpoints.stored_bits import StoredBits
 from edge_tui.engine.checkpoints.weight_files import WeightsError, shard_files
+from edge_tui.engine.ops.quantisation import QUANTISATIONS, is_scale
 from edge_tui.errors import Cancelled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import torch
     from torch import Tensor
 
     from edge_tui.engine.checkpoints.source import TensorReader
+    from edge_tui.engine.ops.quantisation import Packer
 
 _LARGE = 1 << 20
 """Bytes from which on a tensor has memory of its own."""
@@ -31,6 +33,10 @@ _PRIVATE: dict[str, int] = (
 
 class SafetensorsReader:
     """Reads the tensors of a folder with `model.safetensors`, or shards with their index.
+
+    Attributes:
+        nbytes: Bytes of the files.
+        quantised: Kind and layout of each weight that is stored quantised; `ops.quantisation` knows them.
 
     Args:
         name: As the user names the checkpoint.
@@ -48,29 +54,48 @@ class SafetensorsReader:
         for file, handle in self._handles.items():
             self._file |= dict.fromkeys(handle.keys(), file)
         self.nbytes = sum(file.stat().st_size for file in self._handles)
-        self.bits = StoredBits(self._file, self.stored)
+        self.quantised = {
+            tensor: (kind, layout)
+            for kind in QUANTISATIONS.values()
+            for tensor, layout in kind.find(self._file).items()
+        }
 
     def __contains__(self, name: str) -> bool:
         return name in self._file
 
     def names(self) -> list[str]:
         """Returns the names of the weights; scales of quantised ones are none."""
-        return [name for name in self._file if name not in self.bits.scales]
+        return [name for name in self._file if not (self.quantised and is_scale(name))]
 
     def read(self, name: str) -> Tensor:
-        """Reads a weight as it is stored, or in float32 where it is stored quantised.
+        """Reads a weight as it is stored, or in float32 `[out, in]` where it is stored quantised.
 
         Raises:
-            WeightsError: it is missing or unreadable.
+            WeightsError: it is missing, unreadable or of a layout that is unknown.
         """
-        return self.bits.read(name) if name in self.bits else self.stored(name)
+        if name not in self.quantised:
+            return self._stored(name)
+        kind, layout = self.quantised[name]
+        with _unknown_layout_refused(name):
+            return kind.unpack(name, layout, self._stored)
 
-    def stored(self, name: str) -> Tensor:
-        """Reads a tensor as it lies in its file.
+    def packer(self, name: str, device: str) -> Packer | None:
+        """Returns what packs a quantised matrix again without changing a number; None if nothing does.
 
         Raises:
-            WeightsError: it is missing or unreadable.
+            WeightsError: its layout is unknown.
+            PrecisionError: the device cannot run it.
         """
+        kind, layout = self.quantised[name]
+        with _unknown_layout_refused(name):
+            levels = kind.again(layout, self._stored)
+        return None if levels is None else kind.packer(device, levels)
+
+    def close(self) -> None:
+        """Unmaps the shards."""
+        self._handles.clear()
+
+    def _stored(self, name: str) -> Tensor:
         file = self._file.get(name)
         if file is None:
             raise WeightsError(f"{self._name} has no tensor {name}: its shards are incomplete.")
@@ -79,10 +104,6 @@ class SafetensorsReader:
         except Exception as error:
             raise WeightsError(f"{file.name} cannot be read at {name} ({error}): fetch it again.") from error
         return tensor
-
-    def close(self) -> None:
-        """Unmaps the shards."""
-        self._handles.clear()
 
 
 class Weights:
@@ -171,6 +192,20 @@ class Weights:
                 "fetch the checkpoint again."
             )
         return tensor, tensor.nbytes
+
+
+@contextmanager
+def _unknown_layout_refused(name: str) -> Iterator[None]:
+    """Turns whatever a strange layout raises into one sentence."""
+    try:
+        yield
+    except WeightsError:
+        raise
+    except (KeyError, ValueError, TypeError, RuntimeError, IndexError) as error:
+        raise WeightsError(
+            f"{name} is quantised by bitsandbytes in a layout that is unknown ({error}); "
+            "take the 16-bit checkpoint and load it as int8 or 4bit."
+        ) from error
 
 
 def _open(file: Path) -> Any:

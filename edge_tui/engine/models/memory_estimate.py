@@ -26,16 +26,6 @@ if TYPE_CHECKING:
 
     from edge_tui.engine.checkpoints.checkpoint import Checkpoint
 
-__all__ = [
-    "MemoryEstimate",
-    "context_to_reserve",
-    "estimate",
-    "estimate_pair",
-    "largest_context",
-    "resolve_precision",
-    "size",
-]
-
 CHUNK = 512
 """Positions that a prefill reads at once."""
 UNLIMITED = 32_768

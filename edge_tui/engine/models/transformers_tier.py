@@ -187,8 +187,9 @@ def _read(checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> tuple[Any,
             with torch.device("meta"):
                 skeleton = transformers.AutoModelForCausalLM.from_config(plain)
             with closing(checkpoint.open_tensors()) as reader:
-                bits = reader.bits
-                packers = {name.removesuffix(".weight"): bits.packer(name, device) for name in bits}
+                packers = {
+                    name.removesuffix(".weight"): reader.packer(name, device) for name in reader.quantised
+                }
                 tensors = {name: _unpacked(reader, name, skeleton, dtype) for name in reader.names()}
             model_class = type(skeleton)
             module, report = model_class.from_pretrained(None, config=plain, state_dict=tensors, **options)
@@ -215,7 +216,7 @@ def _read(checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> tuple[Any,
 
 def _unpacked(reader: SafetensorsReader, name: str, skeleton: nn.Module, dtype: torch.dtype) -> Tensor:
     """Reads a tensor as the module wants it, in the compute dtype if it was quantised."""
-    if name not in reader.bits:
+    if name not in reader.quantised:
         return reader.read(name)
     matrix = reader.read(name).to(dtype)
     owner = dict(skeleton.named_modules()).get(name.removesuffix(".weight"))

@@ -13,7 +13,6 @@ from edge_tui.engine.checkpoints.checkpoint import (
     CheckpointError,
     open_checkpoint,
     pair_refusal,
-    same_vocabulary,
 )
 from edge_tui.engine.checkpoints.locate import cache_root
 from tests.engine.random_checkpoints import make_checkpoint
@@ -86,7 +85,7 @@ def test_a_folder_is_read_without_its_tensors(folder: Path) -> None:
     }
     assert checkpoint.parameters == sum(t.numel() for t in tensors.values())
     assert checkpoint.bytes == sum(t.numel() * t.element_size() for t in tensors.values())
-    assert (checkpoint.architecture, checkpoint.model_type) == ("Qwen2ForCausalLM", "qwen2")
+    assert checkpoint.architecture == "Qwen2ForCausalLM"
     assert (checkpoint.layers, checkpoint.context, checkpoint.vocab) == (2, 256, 320)
     assert checkpoint.dtype == "float32"
     assert checkpoint.chat_template
@@ -352,7 +351,6 @@ def test_no_tokenizer(folder: Path) -> None:
 def test_padded_vocabularies_are_the_same(tmp_path: Path) -> None:
     a = open_checkpoint(str(make_checkpoint(tmp_path / "a", vocab=320)))
     b = open_checkpoint(str(make_checkpoint(tmp_path / "b", vocab=384)))
-    assert same_vocabulary(a, b)
     assert pair_refusal(a, b) is None
 
 
