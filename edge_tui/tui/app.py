@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from textual import events, work
 
 from edge_tui import decoders
-from edge_tui.engine.events import Loaded
+from edge_tui.engine.events import Died, Failed, Loaded
 from edge_tui.history.schema import HistoryError
 from edge_tui.tui import crash, lifecycle, pastes, theme
 from edge_tui.tui.actions import bindings
@@ -33,6 +33,7 @@ from edge_tui.tui.terminal import (
 )
 from edge_tui.tui.terminal_app import TerminalApp
 from edge_tui.tui.theme_switch import ThemeSwitch
+from edge_tui.util import logs
 from edge_tui.util.sanitise import one_line, sanitise
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from edge_tui.config.reader import Notice
     from edge_tui.config.settings import Settings
     from edge_tui.decoders.base import Decoder
-    from edge_tui.engine.events import Died, Event
+    from edge_tui.engine.events import Event
     from edge_tui.engine.port import Engine, ModelSpec
     from edge_tui.engine.remote.telemetry import RemoteTelemetry
     from edge_tui.history.recorder import Recorder
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from edge_tui.machine.telemetry import Telemetry
     from edge_tui.tui.input_parser import PasteRefused
     from edge_tui.tui.preferences import Preferences
+    from edge_tui.tui.services import Services
 
 NOTICES = 3
 """Most sentences about the start that are shown at once."""
@@ -113,7 +115,7 @@ class EdgeApp(TerminalApp):
         self._notices += [*themes.notices, *map(str, decoders.problems()), *decoders.notices()]
         self._news: list[Event] = []
         self._painted = False
-        self._dialogs = Dialogs(cast("App[int]", self))
+        self._dialogs = Dialogs(cast("App[int]", self), self)
         self.shutdown = Shutdown(cast("App[int]", self), self.session, self._prompt_text, self._stop_watching)
 
     def _build_driver(self, headless: bool, *args: Any, **kwargs: Any) -> Driver:
@@ -159,7 +161,7 @@ class EdgeApp(TerminalApp):
             self.telemetry.start()
         if self._notices:
             self._notify_of(self._notices)
-            self.workbench.say(self._notices[0], "warning")
+            self.say(self._notices[0], "warning")
         self._restore_prompt()
         self.workbench.show_strategy_error()
         if self._tour:
@@ -188,7 +190,8 @@ class EdgeApp(TerminalApp):
             self.notify(sanitise(problem), severity="warning", markup=False, timeout=10)
         # Events are always taken, so that memory stays level; painting waits for the terminal.
         news = self.session.pump()
-        self._remember_models(news)
+        for event in news:
+            self._follow(event)
         self._news += news
         if not self._pacer.ready():
             return
@@ -202,6 +205,10 @@ class EdgeApp(TerminalApp):
         self.keymap = resolve(self.settings.keys, catalog())
         self._notices += self.keymap.notices
         self.set_keymap(self.keymap.keys)
+
+    def say(self, message: str, kind: str = "info") -> None:
+        """Puts a sentence on the workbench's message line."""
+        self.workbench.say(message, kind)
 
     # Settings.
 
@@ -224,11 +231,14 @@ class EdgeApp(TerminalApp):
 
     def on_paste(self, event: events.Paste) -> None:
         """Puts a paste that no field took into the prompt."""
-        if sentence := pastes.append_to_prompt(self.workbench, self.screen is self.workbench, event.text):
-            self.notify(sentence, markup=False)
+        if not event.text:
+            return
+        self.workbench.prompt.append(event.text)
+        if self.screen is not self.workbench or self.workbench.too_small:
+            self.notify(f"The paste is in the prompt: {len(event.text):,} characters.", markup=False)
 
     def on_paste_open(self) -> None:
-        self.workbench.say(pastes.PAUSED, "warning")
+        self.say(pastes.PAUSED, "warning")
 
     def on_paste_refused(self, event: PasteRefused) -> None:
         self.notify(pastes.refusal(event.length), severity="error", markup=False)
@@ -250,18 +260,18 @@ class EdgeApp(TerminalApp):
     def on_themes_changed(self, event: ThemesChanged) -> None:
         self.theme_switch.reload(event.themes)
         for notice in event.themes.notices:
-            self.workbench.say(notice, "error")
+            self.say(notice, "error")
         if not event.themes.notices:
-            self.workbench.say("The themes were read again.", "good")
+            self.say("The themes were read again.", "good")
 
     def on_download_ended(self, event: DownloadEnded) -> None:
         if self.shutdown.leaving:
             return
         name, progress = event.name, event.progress
         if progress.phase == "done":
-            self.workbench.say(f"{name} is here: m lists it.", "good")
+            self.say(f"{name} is here: m lists it.", "good")
         elif progress.phase == "failed":
-            self.workbench.say(progress.sentence, "error")
+            self.say(progress.sentence, "error")
         if (models := self._dialogs.models) is not None:
             models.download_ended(name)
 
@@ -272,7 +282,7 @@ class EdgeApp(TerminalApp):
         try:
             return self._history.store()
         except HistoryError as error:
-            self.workbench.say(f"The history cannot be opened: {error}.", "error")
+            self.say(f"The history cannot be opened: {error}.", "error")
             return None
 
     @work
@@ -280,24 +290,18 @@ class EdgeApp(TerminalApp):
         """Looks for the newest run that a vanished process left unfinished."""
         found = await asyncio.to_thread(self._history.interrupted)
         if found is not None and not self.shutdown.leaving:
-            self._dialogs.offer_interrupted(found)
+            self._dialogs.offer_interrupted(found, self.workbench.reopen)
 
     # Screens.
 
     def show_models(self) -> None:
-        self._dialogs.show_models()
-
-    def show_settings(self) -> None:
-        self._dialogs.show_settings()
+        self._dialogs.show_models(self.session, self.workbench.run_params)
 
     def show_themes(self) -> None:
         self._dialogs.show_themes()
 
     def action_show_help(self) -> None:
         self._dialogs.show_help()
-
-    def offer_restart(self, event: Died) -> None:
-        self._dialogs.offer_restart(event)
 
     # The engine.
 
@@ -312,14 +316,21 @@ class EdgeApp(TerminalApp):
         self.session.attach(engine)
         engine.load("model")
 
-    @staticmethod
-    def _remember_models(news: list[Event]) -> None:
-        """Writes down the models that were loaded, for the order of their list."""
-        for event in news:
-            if isinstance(event, Loaded):
+    def _follow(self, event: Event) -> None:
+        """Does what an event of the engine asks of the app, whatever screen is shown."""
+        match event:
+            case Loaded():
                 from edge_tui.hub import recent_models
 
                 recent_models.remember(event.name)
+            case Failed():
+                self.notify(sanitise(event.message), severity="error", markup=False, timeout=8)
+                if event.detail:
+                    logs.write_detail(event.detail)
+            case Died():
+                logs.write_detail(event.detail)
+                self.say(event.message, "error")
+                self._dialogs.offer_restart(event, self.start_engine)
 
     def assign(self, role: str, spec: ModelSpec) -> None:
         """Gives a role to a model and loads it."""
@@ -368,6 +379,10 @@ class EdgeApp(TerminalApp):
             self.workbench.prompt.put(text + self.workbench.prompt.text)
             more = f" {waiting:,} more: the next starts have them." if waiting else ""
             self.notify(f"The prompt of a session that ended unasked is back.{more}", timeout=10)
+
+
+if TYPE_CHECKING:
+    _CHECKED: type[Services] = EdgeApp
 
 
 def _decoder(name: str) -> Decoder:

@@ -1,14 +1,9 @@
-"""Cleans pasted text, and puts a paste that no field takes into the prompt."""
+"""Cleans pasted text, and writes the sentences about pastes that paused or were too long."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from edge_tui.tui.input_parser import LONGEST_PASTE, PASTE_PAUSE
 from edge_tui.util.sanitise import sanitise
-
-if TYPE_CHECKING:
-    from edge_tui.tui.services import WorkbenchParts
 
 PAUSED = (
     f"The paste has paused for {PASTE_PAUSE:.0f} s without its end; what has come is there."
@@ -28,13 +23,3 @@ def refusal(length: int) -> str:
         f"The paste has {length:,} characters; a prompt takes at most {LONGEST_PASTE:,},"
         " so nothing more of it was taken."
     )
-
-
-def append_to_prompt(workbench: WorkbenchParts, is_shown: bool, text: str) -> str:
-    """Puts a paste at the prompt's end; returns a sentence where the user cannot see that."""
-    if not text:
-        return ""
-    workbench.prompt.append(text)
-    if is_shown and not workbench.too_small:
-        return ""
-    return f"The paste is in the prompt: {len(text):,} characters."

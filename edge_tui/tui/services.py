@@ -1,51 +1,20 @@
-"""Defines what screens may ask of the app and of the workbench, so that neither is imported for its type."""
+"""Defines what screens and widgets may ask of the app, so that the app is not imported for its type."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from textual.message_pump import MessagePump
 
     from edge_tui.config.settings import Settings
-    from edge_tui.engine.events import Died
     from edge_tui.engine.port import ModelSpec
     from edge_tui.engine.remote.telemetry import RemoteTelemetry
     from edge_tui.history.store import Store
     from edge_tui.machine.telemetry import Telemetry
     from edge_tui.tui.clipboard import Clipboard
     from edge_tui.tui.downloads import Downloads
-    from edge_tui.tui.keymap import Keymap
     from edge_tui.tui.preferences import Preferences
-    from edge_tui.tui.run_params import RunParams
-    from edge_tui.tui.session import Session
-    from edge_tui.tui.theme_switch import ThemeSwitch
-    from edge_tui.tui.widgets.parameters import Parameters
-    from edge_tui.tui.widgets.prompt import Prompt
-    from edge_tui.tui.widgets.token_pane import TokenPane
-
-
-class WorkbenchParts(Protocol):
-    """Lists the parts of the workbench that screens and helpers of the app use."""
-
-    session: Session
-    run_params: RunParams
-    parameters: Parameters
-    pane: TokenPane
-    prompt: Prompt
-
-    @property
-    def too_small(self) -> bool: ...
-
-    def take_strategies(self, files: set[Path]) -> None: ...
-
-    def reopen(self, run: int, again: bool = False) -> object: ...
-
-    def say(self, message: str, kind: str = "info") -> None: ...
-
-    def texts_of(self, ids: list[int]) -> list[str]: ...
 
 
 class Services(Protocol):
@@ -55,17 +24,16 @@ class Services(Protocol):
     settings: Settings
     telemetry: Telemetry | RemoteTelemetry | None
     downloads: Downloads
-    keymap: Keymap
-    theme_switch: ThemeSwitch
 
     @property
-    def workbench(self) -> WorkbenchParts: ...
+    def model_name(self) -> str: ...
 
     @property
     def gathering(self) -> bool: ...
 
-    @property
-    def model_name(self) -> str: ...
+    def assign(self, role: str, spec: ModelSpec) -> None: ...
+
+    def clipboard_support(self) -> Clipboard: ...
 
     def history(self) -> Store | None: ...
 
@@ -73,17 +41,7 @@ class Services(Protocol):
 
     def take_settings(self, settings: Settings, key: str) -> None: ...
 
-    def start_engine(self) -> None: ...
-
-    def assign(self, role: str, spec: ModelSpec) -> None: ...
-
-    def offer_restart(self, event: Died) -> None: ...
-
-    def clipboard_support(self) -> Clipboard: ...
-
     def show_models(self) -> None: ...
-
-    def show_settings(self) -> None: ...
 
     def show_themes(self) -> None: ...
 

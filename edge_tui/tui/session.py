@@ -16,7 +16,7 @@ from edge_tui.transcript.run_state import EngineState, RunState
 from edge_tui.transcript.transcript import Transcript
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from edge_tui.decoders.base import Decoder
     from edge_tui.engine.events import Event, Loaded
@@ -116,16 +116,22 @@ class Run(RunState):
     token_strings: Mapping[int, str] | None = None
     model: str = ""
 
+    @property
+    def seed(self) -> int | None:
+        """The seed, also of a run that has not begun."""
+        return self.started.seed if self.started is not None else self.request.seed
+
 
 @dataclass(slots=True)
 class Session(EngineState):
-    """Holds the engine's state and its newest run; submits one request at a time.
+    """Holds the engine's state, its newest run and the one on the screen; submits one request at a time.
 
     Attributes:
         clock: Monotonic seconds; tests give their own.
         engine: None until it was created.
         run: The newest run.
         written: The newest run that began; its tokens stay when one after it is refused.
+        viewed: An earlier run on the screen; None follows the newest.
         recorder: Writes the runs to the history; None without one.
     """
 
@@ -133,6 +139,7 @@ class Session(EngineState):
     engine: Engine | None = None
     run: Run | None = None
     written: Run | None = None
+    viewed: Run | None = None
     recorder: Recorder | None = None
     _next: tuple[Request, Transcript | None, TurnPosition | None] | None = None
 
@@ -143,6 +150,22 @@ class Session(EngineState):
         except decoders.UnknownStrategy:
             role = "model"
         return self.model_for(role) or self.loaded.get("model")
+
+    @property
+    def current(self) -> Run | None:
+        """The run on the screen; a refused run gives way to the last one that wrote tokens."""
+        run = self.run
+        refused = run is not None and run.phase == "failed" and run.transcript is None
+        return self.viewed or (self.written if refused else None) or run
+
+    def texts_of(self, ids: Sequence[int]) -> list[str]:
+        """Decodes ids with the model of the run on the screen, else by what its history has of them."""
+        run, loaded = self.current, self.loaded.get("model")
+        texts = run.token_strings if run is not None else None
+        # An interrupted run has not stored all of its tokens, so that its own model comes first.
+        if run is not None and texts is not None and (loaded is None or loaded.name != run.model):
+            return [texts.get(each, f"id {each}") for each in ids]
+        return self.engine.decode(ids) if self.engine is not None else [""] * len(ids)
 
     @property
     def busy(self) -> bool:

@@ -297,7 +297,7 @@ async def test_an_interrupted_run_is_offered_and_goes_on_from_its_last_token(
         workbench = bench(pilot)
         await until(pilot, lambda: isinstance(pilot.app.screen, ConfirmScreen))
         await press(pilot, "enter")
-        await until(pilot, lambda: workbench.viewed is not None)
+        await until(pilot, lambda: workbench.session.viewed is not None)
         await until(pilot, lambda: len(workbench.pane.transcript or ()) == 8)
         assert workbench.run_params.decoder.name == "min_p"
         assert workbench.prompt.text == "Why?"
@@ -378,7 +378,7 @@ async def test_a_reopened_run_goes_on_with_what_was_turned_and_runs_again_withou
         workbench = await at_tokens(pilot)
         workbench.session.loaded["model"] = LOADED
         workbench.reopen(run)
-        await until(pilot, lambda: workbench.viewed is not None)
+        await until(pilot, lambda: workbench.session.viewed is not None)
         await until(pilot, lambda: workbench.focused is workbench.pane)
         await press(pilot, "c")
         await until(pilot, lambda: engine.requests)
@@ -397,10 +397,10 @@ async def test_alternatives_of_a_run_that_was_cut_off_are_asked_of_its_model() -
     async with keeping().run_test(size=SIZE) as pilot:
         workbench = await at_tokens(pilot)
         workbench.reopen(run)
-        await until(pilot, lambda: workbench.viewed is not None)
-        assert workbench.texts_of([1, 2]) == ["known", "id 2"]
+        await until(pilot, lambda: workbench.session.viewed is not None)
+        assert workbench.session.texts_of([1, 2]) == ["known", "id 2"]
         workbench.session.loaded["model"] = LOADED
-        assert workbench.texts_of([1, 2]) == workbench.session.engine.decode([1, 2])
+        assert workbench.session.texts_of([1, 2]) == workbench.session.engine.decode([1, 2])
 
 
 def test_the_engine_of_a_kept_app_is_the_real_one_underneath() -> None:

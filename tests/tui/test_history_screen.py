@@ -60,14 +60,14 @@ async def test_a_run_is_opened_with_its_colours_settings_and_alternatives() -> N
         await until(pilot, lambda: screen.list.entry.id == run)
         await press(pilot, "enter")
         workbench = pilot.app.workbench
-        await until(pilot, lambda: workbench.viewed is not None)
+        await until(pilot, lambda: workbench.session.viewed is not None)
         assert workbench.pane.transcript.text == "".join(WORDS)
         assert workbench.prompt.text == PROMPTS[0]
-        assert workbench.texts_of([0, 7]) == ["Ein ", "id 7"]
+        assert workbench.session.texts_of([0, 7]) == ["Ein ", "id 7"]
         await until(pilot, lambda: workbench.gauge.speed.written == len(WORDS))
         # The next run takes its place.
         await press(pilot, "ctrl+j")
-        await until(pilot, lambda: workbench.viewed is None and workbench.pane.transcript is not None)
+        await until(pilot, lambda: workbench.session.viewed is None and workbench.pane.transcript is not None)
 
 
 async def test_running_again_takes_prompt_settings_and_seed() -> None:

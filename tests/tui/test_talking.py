@@ -192,7 +192,7 @@ async def test_a_conversation_comes_back_from_the_history(talker: Any) -> None:
         await press(pilot, "V")
         await until(pilot, lambda: workbench.talk.exchanges == [])
         workbench.reopen(entry.id)
-        await until(pilot, lambda: workbench.viewed is not None)
+        await until(pilot, lambda: workbench.session.viewed is not None)
         exchanges = workbench.talk.exchanges
         assert [each.prompt for each in exchanges] == ["the river", "the rain"]
         assert [each.run.transcript.ids() for each in exchanges] == [

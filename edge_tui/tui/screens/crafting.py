@@ -18,7 +18,6 @@ from edge_tui.tui.services import services
 from edge_tui.tui.session import Meter, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from edge_tui.config.presets import Preset
@@ -42,13 +41,6 @@ class Crafting(Talking):
 
     def choose(self, name: str) -> None:
         raise NotImplementedError
-
-    def texts_of(self, ids: Sequence[int]) -> list[str]:
-        """Decodes ids with the run's own model, since an interrupted run has not stored all of its tokens."""
-        run, engine = self.current, self.session.engine
-        loaded = self.session.loaded.get("model")
-        at_hand = run is not None and loaded is not None and loaded.name == run.model
-        return engine.decode(ids) if engine is not None and at_hand else super().texts_of(ids)
 
     def _past_prompts(self, query: str, most: int) -> list[str]:
         from edge_tui.history.schema import HistoryError

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from textual.binding import Binding
 
     from edge_tui.tui.param_preview import Group
-    from edge_tui.tui.services import WorkbenchParts
+    from edge_tui.tui.session import Session
+    from edge_tui.tui.widgets.parameters import ParameterTable
+    from edge_tui.tui.widgets.token_pane import TokenPane
 
 _LINES = 9
 """Tokens in the preview, besides the rest."""
@@ -35,7 +37,9 @@ class ExplainScreen(ModalScreen[None]):
     """Steps the workbench's own parameters, so that a run in progress follows; esc leaves.
 
     Args:
-        workbench: Whose parameters and tokens these are.
+        table: The parameters.
+        pane: Its cursor is on the token whose distribution is drawn; without one the newest token's is.
+        session: Its model has the vocabulary and the texts of the tokens.
     """
 
     DEFAULT_CSS = """
@@ -43,9 +47,11 @@ class ExplainScreen(ModalScreen[None]):
     """
     BINDINGS: ClassVar[list[Binding]] = bindings("explain")  # type: ignore[assignment]
 
-    def __init__(self, workbench: WorkbenchParts) -> None:
+    def __init__(self, table: ParameterTable, pane: TokenPane, session: Session) -> None:
         super().__init__()
-        self._workbench = workbench
+        self._table = table
+        self._pane = pane
+        self._session = session
         self._box = Static(classes="dialog")
 
     def compose(self) -> ComposeResult:
@@ -63,23 +69,22 @@ class ExplainScreen(ModalScreen[None]):
     # Keys.
 
     def action_step(self, steps: int) -> None:
-        self._workbench.parameters.table.action_parameter_up(steps)
+        self._table.action_parameter_up(steps)
         self.paint()
 
     def action_choose(self, steps: int) -> None:
-        table = self._workbench.parameters.table
-        table.action_next() if steps > 0 else table.action_previous()
+        self._table.action_next() if steps > 0 else self._table.action_previous()
         self.paint()
 
     def action_reset(self) -> None:
-        self._workbench.parameters.table.action_reset()
+        self._table.action_reset()
         self.paint()
 
     # The picture.
 
     def paint(self) -> None:
         """Draws everything again."""
-        row = self._workbench.parameters.table.row
+        row = self._table.row
         self._box.border_title = Content(one_line(row.title))
         when = "takes effect at the next token" if row.live else "holds from the next run on"
         facts = f"{row.shown} · {row.range} · {row.source} · {when}"
@@ -90,7 +95,6 @@ class ExplainScreen(ModalScreen[None]):
         self._box.update(Content.assemble(*parts, *self._preview(row.key)))
 
     def _preview(self, name: str) -> list[tuple[str, str]]:
-        bench = self._workbench
         if name not in param_preview.PREVIEWABLE:
             return [
                 (
@@ -98,12 +102,12 @@ class ExplainScreen(ModalScreen[None]):
                     "$text-muted",
                 )
             ]
-        transcript = bench.pane.transcript
+        transcript = self._pane.transcript
         if transcript is None or not len(transcript):
             return [
                 ("Run a prompt first: the picture shows what it does to a token's choice.", "$text-muted")
             ]
-        cursor = bench.pane.cursor
+        cursor = self._pane.cursor
         index = min(cursor if cursor is not None else len(transcript) - 1, len(transcript) - 1)
         token = transcript.token(index)
         top = [other for other in token.top if other.id >= 0]
@@ -111,7 +115,7 @@ class ExplainScreen(ModalScreen[None]):
             return [("Nothing was recorded of this token's alternatives.", "$text-muted")]
         ids = [other.id for other in top]
         answer = transcript.ids(index)
-        main = bench.session.loaded.get("model")
+        main = self._session.loaded.get("model")
         values = self._values()
         amateur: list[float | None] = [other.extras.get("amateur") for other in top]
         if "formula" in values:
@@ -129,13 +133,13 @@ class ExplainScreen(ModalScreen[None]):
         )
         before = param_preview.shares(param_preview.apply(found, param_preview.without(name, values)))
         after = param_preview.shares(param_preview.apply(found, values))
-        texts = bench.texts_of(ids)
+        texts = self._session.texts_of(ids)
         head = f"token #{index} {visible(token.text)}"
         return self._bars(head, name, [visible(text) for text in texts], found, before, after)
 
     def _values(self) -> dict[str, float]:
         """Reads the values of the next request, as numbers."""
-        run_params = self._workbench.run_params
+        run_params = self._table.run_params
         values = {param.name: run_params.value(param)[0] for param in run_params.decoder.params}
         return values | ({"do_sample": 0.0} if run_params.decoder.takes_argmax else {})
 

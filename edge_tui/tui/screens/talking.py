@@ -48,7 +48,7 @@ class Talking(View):
             self.say(f"{services(self).model_name} {BASE_MODEL}.", "warning")
             return
         self.talk = Conversation()
-        self.viewed = self._changing = None
+        self._changing = self.session.viewed = None
         self._cleared = self._shown
         self._show(None)
         self._paint_talk()
@@ -129,7 +129,7 @@ class Talking(View):
 
     def _number(self, talk: Conversation) -> int:
         """Finds the exchange whose answer is shown."""
-        shown = self.current
+        shown = self.session.current
         numbers = [number for number, each in enumerate(talk.exchanges) if each.run is shown]
         return numbers[0] if numbers and shown is not None else max(len(talk.exchanges) - 1, 0)
 
@@ -146,7 +146,7 @@ class Talking(View):
 
     def look_at(self, run: Run | None) -> None:
         """Shows another run than the newest one."""
-        self.viewed = run if run is not self.session.run else None
+        self.session.viewed = run if run is not self.session.run else None
         self._cleared = None
         self._show(run.transcript if run is not None else None)
         self._paint_gauge(self.gauge.sample)
@@ -175,7 +175,7 @@ class Talking(View):
 
     def action_fold(self) -> None:
         self.pane.folding = not self.pane.folding
-        run = self.current
+        run = self.session.current
         hidden = run.transcript.thoughts.hidden_count if run is not None and run.transcript is not None else 0
         if self.pane.folding:
             self.say(f"Thoughts are folded: {hidden:,} tokens; ←→ in the pane still reach them.")

@@ -27,11 +27,11 @@ from edge_tui.tui.widgets.strategy_list import StrategyList
 from edge_tui.tui.widgets.token_pane import TokenPane
 from edge_tui.tui.widgets.tour import TourCard
 from edge_tui.tui.widgets.turns import Turns
-from edge_tui.util import logs
-from edge_tui.util.sanitise import one_line, sanitise
+from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from textual import events
     from textual.app import ComposeResult
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from edge_tui.machine.telemetry import Sample
     from edge_tui.transcript.transcript import Transcript
     from edge_tui.tui.run_params import RunParams
-    from edge_tui.tui.session import Run, Session
+    from edge_tui.tui.session import Session
 
 MINIMUM = (60, 16)
 """Columns and lines below which the screen only asks to be enlarged."""
@@ -84,7 +84,7 @@ class View(Screen[None]):
         self.pane = TokenPane(_EMPTY, id="tokens")
         self.strategy_list = StrategyList(self.decoders, id="strategies")
         self.parameters = Parameters(run_params, id="parameters")
-        self.inspector = Inspector(self.texts_of, id="inspector")
+        self.inspector = Inspector(session.texts_of, id="inspector")
         self.gauge = Gauge()
         self.messages = MessageLine()
         self.error_panel = StrategyErrorPanel()
@@ -92,8 +92,6 @@ class View(Screen[None]):
         self.turns = Turns(id="turns")
         self._output = Vertical(id="output")
         self._inspect: bool | None = None
-        self.viewed: Run | None = None
-        """An earlier run on the screen; None follows the newest."""
         self._cleared: Transcript | None = None
         self._shown: Transcript | None = None
         self._unfocused: Widget | None = None
@@ -185,27 +183,13 @@ class View(Screen[None]):
         """Marks the token pane where a theme has no hue."""
         self.pane.set_class(self.app.no_color or theme.ansi, "-no-hue")
 
-    @property
-    def current(self) -> Run | None:
-        """The run on the screen; a refused run gives way to the last one that wrote tokens."""
-        run = self.session.run
-        refused = run is not None and run.phase == "failed" and run.transcript is None
-        return self.viewed or (self.session.written if refused else None) or run
-
-    def texts_of(self, ids: Sequence[int]) -> list[str]:
-        texts = self.current.token_strings if self.current is not None else None
-        if texts is not None:
-            return [texts.get(each, f"id {each}") for each in ids]
-        engine = self.session.engine
-        return engine.decode(ids) if engine is not None else [""] * len(ids)
-
     # Time passes.
 
     def tick(self, news: Sequence[Event], sample: Sample | None) -> None:
         """Acts on the engine's events, and paints."""
         for event in news:
             self._take(event)
-        run = self.current
+        run = self.session.current
         if run is not None and (news or run.active) and (services(self).settings.stream or not run.active):
             self._paint_tokens()
         self.header.state, self.header.kind = self.session.state()
@@ -214,7 +198,7 @@ class View(Screen[None]):
             self._paint_gauge(sample)
 
     def _paint_tokens(self) -> None:
-        run = self.current
+        run = self.session.current
         if run is None or run.transcript is None or run.transcript is self._cleared:
             return
         if run.transcript is not self._shown:
@@ -244,7 +228,7 @@ class View(Screen[None]):
         self._title_output()
 
     def _paint_gauge(self, sample: Sample | None) -> None:
-        gauge, run, engine = self.gauge, self.current, self.session.engine
+        gauge, run, engine = self.gauge, self.session.current, self.session.engine
         device = next((loaded.device for loaded in self.session.loaded.values()), "")
         seen = sample is not None and sample.gpu is not None and sample.gpu.total is not None
         gauge.on_gpu = device.startswith("cuda") or (not device and seen)
@@ -275,9 +259,6 @@ class View(Screen[None]):
                 self.say(event.message, "warning")
             case engine_events.ParamChanged():
                 self.say(f"{event.name} is {event.value:.4g} from token {event.index} on.")
-            case engine_events.Died():
-                logs.write_detail(event.detail)
-                services(self).offer_restart(event)
 
     def _started(self, event: Started) -> None:
         self.tour.done("run")
@@ -306,9 +287,6 @@ class View(Screen[None]):
 
     def _failed(self, event: Failed) -> None:
         self.say(event.message, "error")
-        self.app.notify(sanitise(event.message), severity="error", markup=False, timeout=8)
-        if event.detail:
-            logs.write_detail(event.detail)
         if event.problem is not None:
             self.error_panel.show(event.problem, while_running=True, reverted=self._reverted(event.run))
         if event.field:
@@ -319,7 +297,7 @@ class View(Screen[None]):
         run = self.session.run
         if run is None or run.id != failed or run.decoder is None or not registry.revert(run.decoder):
             return False
-        services(self).workbench.take_strategies(set())
+        self.take_strategies(set())
         return True
 
     def _loaded(self, event: Loaded) -> None:
@@ -340,6 +318,9 @@ class View(Screen[None]):
 
     # Titles.
 
+    def take_strategies(self, files: set[Path]) -> None:
+        raise NotImplementedError
+
     def _title_model(self) -> None:
         decoder = self.run_params.decoder
         main = self.session.main(decoder.name)
@@ -351,7 +332,7 @@ class View(Screen[None]):
             self.header.facts = run_messages.model_facts(main)
 
     def _title_output(self) -> None:
-        run = self.current
+        run = self.session.current
         kind = "final" if self.pane.show_final else "raw"
         title = "tokens"
         if run is not None and run.started is not None and self._shown is not None:

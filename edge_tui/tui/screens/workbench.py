@@ -63,7 +63,7 @@ class Workbench(Crafting):
         if self.parameters.has_class("-editing") and self.focused is not self.parameters.field:
             self.parameters.close()
         running = self.session.run is not None and self.session.run.active
-        self._cleared = self.viewed = None
+        self._cleared = self.session.viewed = None
         self.session.start(request, previous, self._turn_position(request))
         if self.session.engine is None:
             self.say("Queued: the engine is starting.", "info")
@@ -104,10 +104,10 @@ class Workbench(Crafting):
         self._title_model()
         run = self.session.run
         if changed and run is not None and (self.session.busy or self._has_just_run(run)):
-            self._start(self.run_params.request(run.request.prompt, seed=_seed_of(run)))
+            self._start(self.run_params.request(run.request.prompt, seed=run.seed))
         else:
             hint = ""
-            if changed and run is not None and run is self.current and self._is_as_sent(run):
+            if changed and run is not None and run is self.session.current and self._is_as_sent(run):
                 hint = "r runs the prompt again with its seed. "
             elif changed and run is not None and self.prompt.text.strip():
                 hint = "^j runs it. "
@@ -116,7 +116,7 @@ class Workbench(Crafting):
     def _has_just_run(self, run: Run) -> bool:
         """Tells whether a run came to its own end, and the prompt has not changed since."""
         ended = run.finished is not None and run.finished.reason != "cancelled"
-        return ended and run is self.current and self._is_as_sent(run)
+        return ended and run is self.session.current and self._is_as_sent(run)
 
     def _is_as_sent(self, run: Run) -> bool:
         """Tells whether the prompt is still the run's; a conversation clears the prompt that it has sent."""
@@ -161,7 +161,7 @@ class Workbench(Crafting):
         return True
 
     def action_resume(self) -> None:
-        run = self.current
+        run = self.session.current
         if run is None or run.transcript is None or not len(run.transcript):
             self.say("There is nothing to continue yet; ctrl+j runs the prompt.", "warning")
         elif run.active:
@@ -169,18 +169,18 @@ class Workbench(Crafting):
         elif run.finished is not None and run.finished.reason == "eos":
             self.say("The model ended its answer; g runs the prompt again with another seed.", "warning")
         elif not self._foreign(run):
-            request = self.run_params.request(run.request.prompt, run.transcript.ids(), _seed_of(run))
+            request = self.run_params.request(run.request.prompt, run.transcript.ids(), run.seed)
             self._start(request, run.transcript)
 
     def action_rerun(self) -> None:
-        run = self.current
+        run = self.session.current
         if run is None:
             self.action_run()
             return
-        self._start(self.run_params.request(run.request.prompt, seed=_seed_of(run)))
+        self._start(self.run_params.request(run.request.prompt, seed=run.seed))
 
     def action_again(self) -> None:
-        run = self.current
+        run = self.session.current
         if run is None:
             self.action_run()
             return
@@ -189,13 +189,13 @@ class Workbench(Crafting):
     def on_token_pane_take_alternative(self, event: TokenPane.TakeAlternative) -> None:
         """Cuts the run before a token, puts another one there, and goes on."""
         event.stop()
-        run = self.current
+        run = self.session.current
         # The screen may be a moment behind: what was pointed at must be what is cut.
         if run is None or run.transcript is None or run.transcript is not self._shown or self._foreign(run):
             return
         transcript = run.transcript
         prefix = (*transcript.ids(event.index), event.token_id)
-        self._start(self.run_params.request(run.request.prompt, prefix, _seed_of(run)), transcript)
+        self._start(self.run_params.request(run.request.prompt, prefix, run.seed), transcript)
 
     def action_clear(self) -> None:
         if self._shown is None and self._cleared is not None:
@@ -280,7 +280,7 @@ class Workbench(Crafting):
     def on_parameter_table_explain(self) -> None:
         from edge_tui.tui.screens.explain import ExplainScreen
 
-        self.app.push_screen(ExplainScreen(self))
+        self.app.push_screen(ExplainScreen(self.parameters.table, self.pane, self.session))
 
     # Elsewhere.
 
@@ -298,7 +298,9 @@ class Workbench(Crafting):
         services(self).show_models()
 
     def action_settings(self) -> None:
-        services(self).show_settings()
+        from edge_tui.tui.screens.settings import SettingsScreen
+
+        self.app.push_screen(SettingsScreen(services(self).preferences()))
 
     def take_settings(self, settings: Settings, key: str) -> None:
         """Applies settings of which one has changed, where that is possible at once."""
@@ -361,8 +363,3 @@ class Workbench(Crafting):
             self.say("There is no answer yet; ctrl+j runs the prompt.", "warning")
             return ""
         return transcript.text
-
-
-def _seed_of(run: Run) -> int | None:
-    """Returns the seed of a run, also of one that has not begun."""
-    return run.started.seed if run.started is not None else run.request.seed
