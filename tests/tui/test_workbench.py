@@ -436,9 +436,9 @@ async def test_engine_death_offers_a_restart(demo: Any) -> None:
         old = workbench.session.engine
         assert old is not None
         old.close(2.0)
-        old.poll = lambda: [events.Died("The engine's thread ended; restart it.")]  # type: ignore[method-assign]
+        news = [events.Died("The engine's thread ended; restart it.")]
+        old.poll = lambda: [news.pop()] if news else []  # type: ignore[method-assign]
         await until(pilot, lambda: app.screen is not workbench)
-        old.poll = list  # type: ignore[method-assign]
         await press(pilot, "enter")
         await until(pilot, lambda: workbench.session.engine is not old and ready(workbench))
         assert workbench.prompt.text == PROMPT
