@@ -2,7 +2,7 @@
 
 Streamed and headless rounds alternate in one process, so that a busy machine slows both alike; in a headless
 round the screen stands still and nobody reads the tokens. `measure` starts this module in a pseudo-terminal:
-`python -m edge_tui.bench.app REPORT ROUNDS [ARCHITECTURE]`.
+`python -m edge_tui.bench.app REPORT ROUNDS [MODEL]`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.bench.job import BenchError
+from edge_tui.bench.random_models import write_random
 from edge_tui.bench.terminal import in_terminal
 from edge_tui.config.settings import Models, Settings
 from edge_tui.engine.events import Finished, Loaded
@@ -53,8 +53,9 @@ def measure(rounds: int, architecture: str = "") -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
+        model = write_random(Path(folder) / architecture, architecture) if architecture else ""
+        module = [__spec__.name, str(report), str(rounds), str(model)]
         began = time.time()
-        module = [__spec__.name, str(report), str(rounds), architecture]
         with in_terminal(module, COLUMNS, ROWS, HOME=folder) as terminal:
             while terminal.read(0.05) is not None and time.time() - began < PATIENCE:
                 pass
@@ -76,23 +77,18 @@ class MeasuredApp(tui_app.EdgeApp):
     Args:
         report: File for the time at which the model was ready and the rates by kind of round.
         rounds: Of each kind.
-        architecture: Of a model with random weights; "" is the demo pair.
+        model: Folder of one with random weights; "" is the demo pair.
     """
 
     CSS_PATH = str(Path(tui_app.__file__).with_name("app.tcss"))  # else relative to this file
 
-    def __init__(self, report: Path, rounds: int, architecture: str) -> None:
-        settings = Settings()
-        if architecture:
-            from edge_tui.bench.random_models import write_random
-
-            folder = write_random(report.parent / architecture, architecture)
-            settings = replace(settings, models=Models(name=str(folder)))
+    def __init__(self, report: Path, rounds: int, model: str) -> None:
+        settings = Settings(models=Models(name=model)) if model else Settings()
 
         def engine() -> Engine:  # its imports are part of what is measured, and happen where the app has them
             from edge_tui.engine.local import LocalEngine
 
-            if not architecture:
+            if not model:
                 return LocalEngine(settings.specs())
             from edge_tui.bench.edge_runner import load
 
@@ -101,7 +97,7 @@ class MeasuredApp(tui_app.EdgeApp):
         super().__init__(engine, settings)
         self._file = report
         self._rounds = rounds
-        self._strategy = "greedy" if architecture else "top_p"
+        self._strategy = "greedy" if model else "top_p"
         self.rates: dict[str, list[float]] = {"headless": [], "streamed": []}
         self.round = -1
         self.kind = "loading"
@@ -146,5 +142,5 @@ class MeasuredApp(tui_app.EdgeApp):
 
 
 if __name__ == "__main__":
-    report, rounds, *architecture = sys.argv[1:]
-    MeasuredApp(Path(report), int(rounds), *architecture or [""]).run()
+    report, rounds, *model = sys.argv[1:]
+    MeasuredApp(Path(report), int(rounds), *model or [""]).run()

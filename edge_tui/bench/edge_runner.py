@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import nan
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from edge_tui.bench.roofline import kv_bytes_per_step, weight_bytes_per_step
 from edge_tui.engine import events
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
+from edge_tui.transcript.run_state import RunState
 
 if TYPE_CHECKING:
     from edge_tui.engine.checkpoints.checkpoint import Checkpoint
@@ -28,7 +29,7 @@ _POLL = 0.002
 _LETTERS = "etaoinshrdlucmfwypvbgk"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class ModelFacts:
     """Describes a loaded model without holding its weights."""
 
@@ -40,34 +41,34 @@ class ModelFacts:
     """Spent making random weights; NaN where they were read."""
 
 
-@dataclass(slots=True)
 class EdgeRunner:
     """Submits requests to an engine and waits for their end.
 
-    Attributes:
+    Args:
         specs: Model by role.
         random_weights: Names of the models whose weights are random.
-        facts: By model name, once it was loaded.
         ignore_eos: Whether texts have the full number of tokens, whatever the model says.
+
+    Attributes:
+        facts: By model name, once it was loaded.
+        state: Of the latest run. The answer of a beam search may have fewer tokens than it has steps.
         text: Of the latest run's first row, or its answer.
-        steps: Of the latest run; a beam search's answer may be shorter.
-        prompt_read: Log-probabilities of the latest run's prompt, if it was to return them.
-        notices: Messages of the latest run.
     """
 
-    specs: dict[str, ModelSpec]
-    random_weights: frozenset[str] = frozenset()
-    facts: dict[str, ModelFacts] = field(default_factory=dict)
-    ignore_eos: bool = True
-    text: str = ""
-    steps: int = 0
-    prompt_read: events.PromptRead | None = None
-    notices: list[str] = field(default_factory=list)
-    _engine: LocalEngine = field(init=False)
-    _loaded: set[ModelSpec] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self._engine = LocalEngine(dict(self.specs), self._load)
+    def __init__(
+        self,
+        specs: Mapping[str, ModelSpec],
+        random_weights: Collection[str] = (),
+        ignore_eos: bool = True,
+    ) -> None:
+        self.facts: dict[str, ModelFacts] = {}
+        self.state = RunState()
+        self.text = ""
+        self._specs = dict(specs)
+        self._random_weights = random_weights
+        self._ignore_eos = ignore_eos
+        self._loaded: set[ModelSpec] = set()
+        self._engine = LocalEngine(self._specs, self._load)
 
     def load(self, role: str = "model") -> ModelFacts:
         """Loads a role's model and waits for it.
@@ -75,7 +76,7 @@ class EdgeRunner:
         Raises:
             BenchError: it cannot be loaded.
         """
-        spec = self.specs[role]
+        spec = self._specs[role]
         if spec not in self._loaded:
             self._engine.load(role)
             self._wait(events.Loaded)
@@ -86,7 +87,7 @@ class EdgeRunner:
         """Frees a role's model and waits until it is gone."""
         self._engine.unload(role)
         self._wait(events.Unloaded)
-        self._loaded.discard(self.specs[role])
+        self._loaded.discard(self._specs[role])
 
     def decode(self, job: Job, ids: Sequence[int]) -> Timing:
         """Decodes a job after a prompt of these ids.
@@ -94,26 +95,16 @@ class EdgeRunner:
         Raises:
             BenchError: the engine refuses or fails.
         """
-        end = self.generate(
-            Request(
-                prompt="",
-                ids=tuple(ids),
-                strategy=job.strategy,
-                values=dict(job.values),
-                seed=job.seed,
-                max_length=job.tokens,
-                samples=job.batch,
-            )
-        )
-        return Timing(end.time_to_first_token, end.seconds, self.steps, len(ids))
+        end = self.generate(job.request("", ids=tuple(ids), samples=job.batch))
+        return Timing(end.time_to_first_token, end.seconds, self.state.steps, len(ids))
 
     def generate(self, request: Request) -> events.Finished:
-        """Runs any request to its end; its text is in `text` then.
+        """Runs any request to its end; `state` and `text` are its own then.
 
         Raises:
             BenchError: the engine refuses or fails.
         """
-        self.notices.clear()
+        self.state, self.text = RunState(), ""
         self._engine.submit(request)
         end: events.Finished = self._wait(events.Finished)
         self.text = end.answer_text if end.answer_text is not None else self.text + end.tail
@@ -126,28 +117,28 @@ class EdgeRunner:
             BenchError: the engine refuses or fails.
         """
         self.generate(Request(prompt="", ids=tuple(ids), strategy="greedy", max_length=0, prompt_logps=True))
-        assert self.prompt_read is not None
-        logps: list[float] = self.prompt_read.logp.tolist()
+        assert self.state.prompt is not None
+        logps: list[float] = self.state.prompt.logp.tolist()
         return logps
 
-    def step_bytes(self, roles: tuple[str, ...], job: Job, rows: int) -> float:
+    def step_bytes(self, roles: Sequence[str], job: Job, rows: int) -> float:
         """Counts the bytes that a step has to read, all its models together."""
-        total = 0.0
-        for role in roles:
-            fact = self.facts[self.specs[role].name]
-            total += weight_bytes_per_step(fact.info, fact.config)
-            total += kv_bytes_per_step(fact.info, job.prompt, job.tokens, rows)
-        return total
+        facts = [self.facts[self._specs[role].name] for role in roles]
+        return sum(
+            weight_bytes_per_step(each.info, each.config)
+            + kv_bytes_per_step(each.info, job.prompt, job.tokens, rows)
+            for each in facts
+        )
 
     def close(self) -> None:
         """Ends the engine and frees its models."""
         self._engine.close(timeout=30.0)
 
     def _load(self, spec: ModelSpec, *callbacks: Any) -> LoadedModel:
-        loaded, seconds = load(spec, *callbacks, random_weights=spec.name in self.random_weights)
+        loaded, seconds = load(spec, *callbacks, random_weights=spec.name in self._random_weights)
         info, config = loaded.model.info, loaded.checkpoint.config
         self.facts[spec.name] = ModelFacts(info, config, loaded.tokenizer, loaded.context, seconds)
-        return replace(loaded, checkpoint=without_eos(loaded.checkpoint)) if self.ignore_eos else loaded
+        return replace(loaded, checkpoint=without_eos(loaded.checkpoint)) if self._ignore_eos else loaded
 
     def _wait(self, kind: type[Any]) -> Any:
         """Takes events until one of this kind comes.
@@ -157,20 +148,13 @@ class EdgeRunner:
         """
         while True:
             for event in self._engine.poll():
-                match event:
-                    case events.Started():
-                        self.text, self.steps = "", 0
-                    case events.Noticed():
-                        self.notices.append(event.message)
-                    case events.PromptRead():
-                        self.prompt_read = event
-                    case events.TokenBatch():
-                        self.steps = max(self.steps, int(event.step[-1]) + 1)
-                        pairs = zip(event.row.tolist(), event.text, strict=True)
-                        self.text += "".join(text for row, text in pairs if row == 0)
-                    case events.Failed() | events.Died():
-                        raise BenchError(event.message)
-                if isinstance(event, kind):
+                self.state.apply(event)
+                if isinstance(event, events.TokenBatch):
+                    pairs = zip(event.row.tolist(), event.text, strict=True)
+                    self.text += "".join(text for row, text in pairs if row == 0)
+                elif isinstance(event, events.Failed | events.Died):
+                    raise BenchError(event.message)
+                elif isinstance(event, kind):
                     return event
             if not self._engine.alive():
                 raise BenchError("The engine stopped without an error.")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from edge_tui.engine.port import Request
 from edge_tui.errors import EdgeError
 
 
@@ -43,6 +44,11 @@ class Job:
         title = f"{self.strategy} ({parameters})" if parameters else self.strategy
         return f"{title}, batch {self.batch}" if self.batch > 1 else title
 
+    def request(self, prompt: str, **more: Any) -> Request:
+        """Makes a request that decodes the job; `more` has fields that differ."""
+        fields = {"seed": self.seed, "max_length": self.tokens, **more}
+        return Request(prompt, self.strategy, dict(self.values), **fields)
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -64,37 +70,3 @@ class Timing:
     def step(self) -> float:
         """Seconds for one token of each row; the first belongs to the prompt."""
         return self.decode / (self.tokens - 1) if self.tokens > 1 else float("nan")
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """Sums up several decodes of one contestant: medians, and how far they lie apart.
-
-    Attributes:
-        step: Seconds for one token.
-        spread: Half the distance between the slowest and the fastest, as a share of the median.
-        first: Seconds to the first token.
-        tokens, prompt: Of each decode.
-        rounds: How many there were.
-    """
-
-    step: float
-    spread: float
-    first: float
-    tokens: int
-    prompt: int
-    rounds: int
-
-    @classmethod
-    def of(cls, timings: Sequence[Timing]) -> Summary:
-        """Summarises at least one decode."""
-        steps = [timing.step for timing in timings]
-        step = statistics.median(steps)
-        return cls(
-            step=step,
-            spread=(max(steps) - min(steps)) / 2 / step,
-            first=statistics.median(timing.first for timing in timings),
-            tokens=timings[-1].tokens,
-            prompt=timings[-1].prompt,
-            rounds=len(timings),
-        )

@@ -18,7 +18,7 @@ import sysconfig
 import tokenize
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import nan
 from pathlib import Path
 
@@ -26,7 +26,8 @@ from edge_tui import decoders
 from edge_tui.bench.edge_runner import EdgeRunner
 from edge_tui.bench.job import BenchError, Job
 from edge_tui.bench.session import BenchModel, Session
-from edge_tui.engine.port import Precision, Request
+from edge_tui.engine.models.device_memory import release_cached_memory
+from edge_tui.engine.port import Precision
 from edge_tui.engine.text.tokenizer import Tokenizer
 from edge_tui.util import logs
 
@@ -68,44 +69,19 @@ class EvalSpec:
     raw: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class EvalRow:
-    """Holds a row of the table; NaN: not measured.
-
-    Attributes:
-        model, parameters, device, device_name, precision: What was evaluated, and where.
-        decoding: The strategy.
-        tokens_per_second: Median over the answers.
-        perplexity, scored: Of the text, and of how many tokens.
-        f1, questions: Mean over so many, in percent.
-        peak: Most bytes of GPU memory.
-    """
-
-    model: str
-    parameters: int
-    device: str
-    device_name: str
-    precision: str
-    decoding: str
-    tokens_per_second: float
-    perplexity: float
-    scored: int
-    f1: float
-    questions: int
-    peak: int | None
-
-
 def measure(
     session: Session, model: BenchModel, precision: Precision, jobs: Sequence[Job], spec: EvalSpec
 ) -> None:
     """Evaluates one model at one precision under each strategy; adds rows to the results as they come.
 
+    A row has `tokens_per_second`, the median over the answers, `perplexity` over as many tokens as `scored`
+    says, `f1`, the mean over `questions` in percent, and `peak`, the most bytes of GPU memory.
+
     Raises:
         BenchError: the model cannot be loaded.
     """
     allocated = session.allocated()
-    edge = session.edge_runner(model, precision)
-    edge.ignore_eos = False
+    edge = session.edge_runner(model, precision, ignore_eos=False)
     try:
         facts = edge.load()
         session.progress.say("perplexity")
@@ -114,63 +90,47 @@ def measure(
         value, scored = perplexity(edge.score, ids, window, min(spec.stride, window))
         questions = spec.questions(facts.tokenizer)
         for number, job in enumerate(jobs):
+
+            def say(place: int, job: Job = job, done: int = number) -> None:
+                what = f"{job.title} · question {place + 1}/{len(questions)}"
+                session.progress.say(what, (done + place / len(questions)) / len(jobs))
+
             session.reset_peak()
-            f1, rates = nan, [nan]
+            mean, rate = nan, nan
             with session.noting_errors(model.title, facts.info.precision, job.title):
-                f1, rates = _answer(session, edge, job, questions, spec, (number, len(jobs)))
-            row = EvalRow(
-                model=model.title,
-                parameters=facts.info.parameters,
-                device=session.device,
-                device_name=session.device_name,
-                precision=facts.info.precision,
-                decoding=job.title,
-                tokens_per_second=statistics.median(rates),
-                perplexity=value,
-                scored=scored,
-                f1=f1,
-                questions=len(questions),
-                peak=session.peak(allocated),
+                mean, rate = _answer(edge, job, questions, spec, say)
+            session.results.add(
+                {
+                    **session.describe(model, facts),
+                    "decoding": job.title,
+                    "tokens_per_second": rate,
+                    "perplexity": value,
+                    "scored": scored,
+                    "f1": mean,
+                    "questions": len(questions),
+                    "peak": session.peak(allocated),
+                }
             )
-            session.results.add(asdict(row))
     finally:
         edge.close()
-        session.free_memory()
+        release_cached_memory()
 
 
 def _answer(
-    session: Session,
-    edge: EdgeRunner,
-    job: Job,
-    questions: Sequence[Question],
-    spec: EvalSpec,
-    turn: tuple[int, int],
-) -> tuple[float, list[float]]:
-    """Answers the questions under the job that is the first of `turn` among so many.
-
-    Returns:
-        Mean F1 in percent, and tokens per second of each answer.
-    """
+    edge: EdgeRunner, job: Job, questions: Sequence[Question], spec: EvalSpec, say: Callable[[int], None]
+) -> tuple[float, float]:
+    """Answers the questions; returns mean F1 in percent, and the median of tokens per second."""
+    stop = () if decoders.find(job.strategy).kind == "search" or not spec.line else ("\n",)
+    chat = False if spec.raw else None
     scores, rates = [], []
     for place, question in enumerate(questions):
-        share = (turn[0] + place / len(questions)) / turn[1]
-        session.progress.say(f"{job.title} · question {place + 1}/{len(questions)}", share)
-        end = edge.generate(
-            Request(
-                prompt=question.prompt,
-                strategy=job.strategy,
-                values=dict(job.values),
-                seed=job.seed,
-                max_length=spec.answer,
-                stop=() if decoders.find(job.strategy).kind == "search" or not spec.line else ("\n",),
-                chat=False if spec.raw else None,
-            )
-        )
+        say(place)
+        end = edge.generate(job.request(question.prompt, max_length=spec.answer, stop=stop, chat=chat))
         answer = edge.text.strip().partition("\n")[0] if spec.line else edge.text
         scores.append(max(f1(answer, accepted) for accepted in question.answers))
-        if end.seconds > 0 and edge.steps > 1:
-            rates.append((edge.steps - 1) / end.seconds)
-    return 100 * statistics.fmean(scores) if scores else nan, rates or [nan]
+        if end.seconds > 0 and edge.state.steps > 1:
+            rates.append((edge.state.steps - 1) / end.seconds)
+    return 100 * statistics.fmean(scores) if scores else nan, statistics.median(rates or [nan])
 
 
 def perplexity(

@@ -13,10 +13,9 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.checkpoints.weights import Weights
-from edge_tui.engine.models.architectures import FlatConfig, flat_config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     import torch
@@ -31,53 +30,43 @@ Config = dict[str, Any]
 """A config.json."""
 
 
-def _qwen2(
-    hidden: int, wide: int, layers: int, heads: int, kv: int, vocab: int, tied: bool
-) -> dict[str, Any]:
-    return {
-        "architectures": ["Qwen2ForCausalLM"],
-        "model_type": "qwen2",
-        "hidden_size": hidden,
-        "intermediate_size": wide,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv,
-        "vocab_size": vocab,
-        "tie_word_embeddings": tied,
-        "max_position_embeddings": 131072,
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 1000000.0,
-        "use_sliding_window": False,
-    }
-
-
-def _llama(
-    hidden: int, wide: int, layers: int, heads: int, kv: int, vocab: int, tied: bool
-) -> dict[str, Any]:
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": hidden,
-        "intermediate_size": wide,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv,
-        "vocab_size": vocab,
-        "tie_word_embeddings": tied,
-        "max_position_embeddings": 4096,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 10000.0,
-    }
-
-
-_LLAMA3_ROPE = {
-    "rope_type": "llama3",
-    "factor": 32.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 8192,
+_SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "vocab_size",
+    "tie_word_embeddings",
+)
+_QWEN2: Config = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "max_position_embeddings": 131072,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1000000.0,
+    "use_sliding_window": False,
 }
-_PHI3 = _llama(3072, 8192, 32, 32, 32, 32064, False) | {
+_LLAMA: Config = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+}
+_LLAMA3: Config = _LLAMA | {
+    "head_dim": 64,
+    "max_position_embeddings": 131072,
+    "rope_theta": 500000.0,
+    "rope_scaling": {
+        "rope_type": "llama3",
+        "factor": 32.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    },
+}
+_PHI3: Config = _LLAMA | {
     "architectures": ["Phi3ForCausalLM"],
     "model_type": "phi3",
     "original_max_position_embeddings": 4096,
@@ -85,23 +74,19 @@ _PHI3 = _llama(3072, 8192, 32, 32, 32, 32064, False) | {
     "pad_token_id": None,
 }
 
+
+def _config(family: Config, *sizes: int) -> Config:
+    return family | dict(zip(_SIZES, sizes, strict=True))
+
+
 CONFIGS: dict[str, tuple[Config, int]] = {
-    "qwen2-0.5b": (_qwen2(896, 4864, 24, 14, 2, 151936, True), 151646),
-    "qwen2-1.5b": (_qwen2(1536, 8960, 28, 12, 2, 151936, True), 151646),
-    "qwen2-7b": (_qwen2(3584, 18944, 28, 28, 4, 152064, False), 151646),
-    "phi-3-mini": (_PHI3, 32011),
-    "llama-2-7b": (_llama(4096, 11008, 32, 32, 32, 32000, False), 32000),
-    "llama-3.2-1b": (
-        _llama(2048, 8192, 16, 32, 8, 128256, True)
-        | {
-            "head_dim": 64,
-            "max_position_embeddings": 131072,
-            "rope_theta": 500000.0,
-            "rope_scaling": _LLAMA3_ROPE,
-        },
-        128256,
-    ),
-    "tiny": (_qwen2(64, 160, 2, 4, 2, 640, True), 600),
+    "qwen2-0.5b": (_config(_QWEN2, 896, 4864, 24, 14, 2, 151936, True), 151646),
+    "qwen2-1.5b": (_config(_QWEN2, 1536, 8960, 28, 12, 2, 151936, True), 151646),
+    "qwen2-7b": (_config(_QWEN2, 3584, 18944, 28, 28, 4, 152064, False), 151646),
+    "phi-3-mini": (_config(_PHI3, 3072, 8192, 32, 32, 32, 32064, False), 32011),
+    "llama-2-7b": (_config(_LLAMA, 4096, 11008, 32, 32, 32, 32000, False), 32000),
+    "llama-3.2-1b": (_config(_LLAMA3, 2048, 8192, 16, 32, 8, 128256, True), 128256),
+    "tiny": (_config(_QWEN2, 64, 160, 2, 4, 2, 640, True), 600),
 }
 """config.json and number of tokens of the tokenizer, by name. `tiny` is for trying the bench out."""
 
@@ -172,15 +157,13 @@ def write_random(folder: Path, name: str) -> Path:
     """
     config, tokens = CONFIGS[name]
     folder.mkdir(parents=True, exist_ok=True)
-    _json(
-        folder / "config.json",
-        config | {"torch_dtype": "bfloat16", "bos_token_id": None, "eos_token_id": None},
-    )
-    _json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
-    _json(folder / "tokenizer.json", tokenizer(tokens))
+    ends = {"torch_dtype": "bfloat16", "bos_token_id": None, "eos_token_id": None}
+    _write_json(folder / "config.json", config | ends)
+    _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
+    _write_tokenizer(folder / "tokenizer.json", tokens)
     entries: dict[str, Any] = {}
     at = 0
-    for tensor, shape in tensor_shapes(flat_config(config)):
+    for tensor, shape in _shapes(config).items():
         size = 2 * prod(shape)
         entries[tensor] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + size]}
         at += size
@@ -191,48 +174,28 @@ def write_random(folder: Path, name: str) -> Path:
     return folder
 
 
-def tokenizer(tokens: int) -> dict[str, Any]:
-    """Makes tokenizer.json of a byte-level tokenizer without merges: one token a byte, and fillers."""
-    from tokenizers import pre_tokenizers
+def _write_json(file: Path, value: Config) -> None:
+    file.write_text(json.dumps(value), encoding="utf-8")
+
+
+def _write_tokenizer(file: Path, tokens: int) -> None:
+    """Writes a byte-level tokenizer without merges: one token a byte, and fillers."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     token_strings = alphabet + [f"Ġ{number:x}" for number in range(tokens - len(alphabet))]
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    return {
-        "version": "1.0",
-        "added_tokens": [],
-        "pre_tokenizer": byte_level,
-        "decoder": byte_level,
-        "model": {"type": "BPE", "vocab": {token: i for i, token in enumerate(token_strings)}, "merges": []},
-    }
+    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(token_strings)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(file), pretty=False)
 
 
-def tensor_shapes(c: FlatConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Lists names and shapes of a checkpoint's tensors."""
-    q, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
-    qkv = {"qkv_proj": q + 2 * kv} if c.fused else {"q_proj": q, "k_proj": kv, "v_proj": kv}
-    gate_up = (
-        {"gate_up_proj": 2 * c.intermediate}
-        if c.fused
-        else dict.fromkeys(("gate_proj", "up_proj"), c.intermediate)
-    )
-    yield "model.embed_tokens.weight", (c.vocab, c.hidden)
-    for i in range(c.layers):
-        prefix = f"model.layers.{i}."
-        yield f"{prefix}input_layernorm.weight", (c.hidden,)
-        yield f"{prefix}post_attention_layernorm.weight", (c.hidden,)
-        for part, rows in qkv.items():
-            yield f"{prefix}self_attn.{part}.weight", (rows, c.hidden)
-            if c.qkv_bias:
-                yield f"{prefix}self_attn.{part}.bias", (rows,)
-        yield f"{prefix}self_attn.o_proj.weight", (c.hidden, q)
-        for part, rows in gate_up.items():
-            yield f"{prefix}mlp.{part}.weight", (rows, c.hidden)
-        yield f"{prefix}mlp.down_proj.weight", (c.hidden, c.intermediate)
-    yield "model.norm.weight", (c.hidden,)
-    if not c.tied:
-        yield "lm_head.weight", (c.vocab, c.hidden)
+def _shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Reads names and shapes of a checkpoint's tensors off transformers' own model."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-
-def _json(file: Path, value: Mapping[str, Any]) -> None:
-    file.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
+    tied = {"lm_head.weight"} if config["tie_word_embeddings"] else set()
+    return {name: tuple(each.shape) for name, each in model.state_dict().items() if name not in tied}

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import gc
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 from edge_tui import decoders
-from edge_tui.bench.edge_runner import EdgeRunner
+from edge_tui.bench.edge_runner import EdgeRunner, ModelFacts
 from edge_tui.bench.job import BenchError
 from edge_tui.bench.progress import Progress
 from edge_tui.bench.random_models import CONFIGS, write_random
 from edge_tui.bench.report import Results
 from edge_tui.bench.roofline import read_bandwidth
 from edge_tui.bench.transformers_runner import TransformersRunner
+from edge_tui.engine.models.device_memory import memory_of, release_cached_memory
 from edge_tui.engine.port import ModelSpec, Precision
 
 
@@ -55,18 +55,11 @@ class Session:
         default_factory=lambda: tempfile.TemporaryDirectory(prefix="edge-tui-bench-")
     )
 
-    @property
-    def device_name(self) -> str:
-        """As its maker calls it."""
-        return str(self.results.head.get("device_name", self.device))
-
     def __enter__(self) -> Session:
         self.measure_bandwidth()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.progress.end()
         self._folder.cleanup()
 
@@ -82,7 +75,7 @@ class Session:
         """Measures how fast the device reads; the fastest measurement of this bench counts."""
         self.progress.say(f"measuring the read bandwidth of {self.device}")
         self.bandwidth = max(self.bandwidth, read_bandwidth(self.device))
-        self.free_memory()
+        release_cached_memory()
         self.results.head["read_bandwidth"] = self.bandwidth
 
     def model(self, name: str, random_weights: bool) -> BenchModel:
@@ -101,7 +94,11 @@ class Session:
         return BenchModel(f"{name} (random)", str(folder), True)
 
     def edge_runner(
-        self, model: BenchModel, precision: Precision, second: BenchModel | None = None
+        self,
+        model: BenchModel,
+        precision: Precision,
+        second: BenchModel | None = None,
+        ignore_eos: bool = True,
     ) -> EdgeRunner:
         """Makes an engine in which every strategy finds its models: `model` first, `second` beside it."""
         main = ModelSpec(model.name, precision, self.device)
@@ -110,8 +107,8 @@ class Session:
         for decoder in decoders.strategies():
             for place, role in enumerate(decoder.roles):
                 specs.setdefault(role, other if place else main)
-        models = (model, second or model)
-        return EdgeRunner(specs, frozenset(each.name for each in models if each.random_weights))
+        random_weights = {each.name for each in (model, second or model) if each.random_weights}
+        return EdgeRunner(specs, random_weights, ignore_eos)
 
     def transformers_runner(self, model: BenchModel, precision: str) -> TransformersRunner:
         """Loads a model in transformers.
@@ -127,19 +124,25 @@ class Session:
             raise BenchError(str(error)) from error
         return TransformersRunner(folder, self.device, precision, model.random_weights)
 
-    def allocated(self) -> int:
-        """Counts the bytes of GPU memory that the allocator has given out; 0 on a CPU."""
-        from edge_tui.engine.models.device_memory import memory_of
+    def describe(self, model: BenchModel, facts: ModelFacts) -> dict[str, Any]:
+        """Returns the fields of a row that say what decoded, and where."""
+        return {
+            "model": model.title,
+            "parameters": facts.info.parameters,
+            "device": self.device,
+            "device_name": str(self.results.head.get("device_name", self.device)),
+            "precision": facts.info.precision,
+        }
 
-        return memory_of(self.device).allocated or 0 if self.device.startswith("cuda") else 0
+    def allocated(self) -> int:
+        """Counts the bytes in use: on a GPU those that the allocator has given out."""
+        return memory_of(self.device).allocated or 0
 
     def peak(self, before: int) -> int | None:
         """Counts the most bytes since `reset_peak`, beyond `before`.
 
         None on a CPU: malloc keeps freed memory, so the size of a process is no measure.
         """
-        from edge_tui.engine.models.device_memory import memory_of
-
         peak = memory_of(self.device).peak
         return None if peak is None else peak - before
 
@@ -149,11 +152,3 @@ class Session:
             import torch
 
             torch.cuda.reset_peak_memory_stats(self.device)
-
-    def free_memory(self) -> None:
-        """Returns unused memory to the device."""
-        import torch
-
-        gc.collect()
-        if self.device.startswith("cuda"):
-            torch.cuda.empty_cache()

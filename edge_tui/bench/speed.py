@@ -3,70 +3,45 @@
 All contestants live in one process and take turns, so that whatever slows the machine slows them alike; a row
 reports the median of the rounds with its spread. Each round has a prompt of its own, because the engine would
 reuse the keys and values of one that it has read before.
+
+A row is one contestant under one strategy, in seconds and bytes; NaN and None are unknown:
+
+* `model`, `parameters`, `device`, `device_name`, `precision`: the model, and where it decodes;
+* `tier`: the engine's path ("flat", …), or "transformers";
+* `strategy`: with the parameters that were set; `who`: the contestant;
+* `batch`: answers decoded side by side; `prompt`, `tokens`, `rounds`: tokens read and written in each, and
+  how often;
+* `tokens_per_second`: of the whole batch, median;
+* `step`, `spread`: time of a step, and half the range of the rounds as a share of it;
+* `floor`, `of_floor`: the roofline: seconds to read weights and cache, and their share of `step`;
+* `first`: to the first token;
+* `setup`: from nothing to the first token at full speed: loading, compiling, capturing;
+* `peak`: most bytes of GPU memory;
+* `ratio`: the engine's rate over this contestant's; NaN in the engine's own row.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from math import nan
+from typing import Any
 
 from edge_tui import decoders
 from edge_tui.bench.edge_runner import NAME, EdgeRunner, ModelFacts, prompt_ids
-from edge_tui.bench.job import Job, Summary, Timing
+from edge_tui.bench.job import Job, Timing
 from edge_tui.bench.session import BenchModel, Session
 from edge_tui.bench.transformers_runner import KINDS, TransformersRunner, can_run
-from edge_tui.engine.port import Precision, Request
+from edge_tui.engine.models.device_memory import release_cached_memory
+from edge_tui.engine.port import Precision
 
 Decode = Callable[[Job, int], Timing]
 """Decodes a job in the round of a number."""
 
 _WARM_UP = 16
 """Tokens of a first, uncounted decode; its speed tells how many fit the time allowed for one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """Holds a line of the table: one contestant under one strategy. Seconds and bytes; NaN and None: unknown.
-
-    Attributes:
-        model, parameters, device, device_name, precision: What decoded, and where.
-        tier: The engine's path ("flat", …), or "transformers".
-        strategy: With the parameters that were set.
-        who: The contestant.
-        batch: Answers decoded side by side.
-        prompt, tokens, rounds: Tokens read and written in each of them, and how often.
-        tokens_per_second: Of the whole batch, median.
-        step, spread: Time of a step, and half the range of the rounds as a share of it.
-        floor, of_floor: The roofline: seconds to read weights and cache, and their share of `step`.
-        first: To the first token.
-        setup: From nothing to the first token at full speed: loading, compiling, capturing.
-        peak: Most bytes of GPU memory.
-        ratio: The engine's rate over this contestant's; NaN in the engine's own row.
-    """
-
-    model: str
-    parameters: int
-    device: str
-    device_name: str
-    precision: str
-    tier: str
-    strategy: str
-    who: str
-    batch: int
-    prompt: int
-    tokens: int
-    rounds: int
-    tokens_per_second: float
-    step: float
-    spread: float
-    floor: float
-    of_floor: float
-    first: float
-    setup: float
-    peak: int | None
-    ratio: float
 
 
 @dataclass(slots=True)
@@ -106,6 +81,11 @@ class _Contestant:
         """Tells jobs apart: jobs with the same strategy may have prompts of different lengths."""
         return self.job.title, self.job.prompt
 
+    @property
+    def step(self) -> float:
+        """Seconds for one token: the median of the counted decodes."""
+        return statistics.median(timing.step for timing in self.timings)
+
     def run(self, number: int) -> Timing:
         """Decodes in the round of a number."""
         return self.decode(replace(self.job, tokens=self.tokens), number)
@@ -134,7 +114,7 @@ def measure(
     peers: Sequence[str] = (),
     rounds: int = 3,
     seconds: float = 3.0,
-) -> list[Row]:
+) -> None:
     """Measures one model at one precision; adds rows to the results as soon as they are known.
 
     Args:
@@ -177,12 +157,12 @@ def measure(
                 peer = session.transformers_runner(model, peer_precision)
                 others = [_peer(peer, job, kind, facts, peer_precision, allocated) for job, kind in pairs]
                 contestants += _warm_up(session, model, others, seconds)
-        return _run_rounds(session, edge, model, contestants, rounds)
+        _run_rounds(session, edge, model, contestants, rounds)
     finally:
         if peer is not None:
             peer.close()
         edge.close()
-        session.free_memory()
+        release_cached_memory()
 
 
 def _peer(
@@ -215,9 +195,8 @@ def _peer_precision(session: Session, precision: str) -> str:
 
 def _run_rounds(
     session: Session, edge: EdgeRunner, model: BenchModel, contestants: list[_Contestant], rounds: int
-) -> list[Row]:
+) -> None:
     """Counts `rounds` decodes of every contestant in turn; the rounds until the time is up count."""
-    rows: list[Row] = []
     order = list(dict.fromkeys(each.key for each in contestants))
     try:
         for number in range(rounds):
@@ -227,53 +206,49 @@ def _run_rounds(
                     continue
                 with session.noting_errors(model.title, each.job.title, each.who):
                     each.timings.append(each.run(2 + number))
-                    each.notices = tuple(edge.notices) if each.who == NAME else ()
+                    each.notices = tuple(edge.state.notices) if each.who == NAME else ()
     finally:
         contestants.sort(key=lambda each: order.index(each.key))
-        own = {e.key: Summary.of(e.timings).step for e in contestants if e.who == NAME and e.timings}
+        own = {each.key: each.step for each in contestants if each.who == NAME and each.timings}
         for each in contestants:
             if each.timings:
-                rows.append(_row(session, edge, model, each, own.get(each.key, nan)))
-                session.results.add(asdict(rows[-1]))
+                session.results.add(_row(session, edge, model, each, own.get(each.key, nan)))
                 for sentence in each.notices:
                     session.results.note(f"{model.title}, {each.job.title}: {sentence}")
-    return rows
 
 
 def _row(
     session: Session, edge: EdgeRunner, model: BenchModel, contestant: _Contestant, own_step: float
-) -> Row:
+) -> dict[str, Any]:
     from edge_tui.engine.decode.resolve import resolve_params
 
-    summary = Summary.of(contestant.timings)
-    job = replace(contestant.job, prompt=summary.prompt, tokens=summary.tokens)
+    timings, step = contestant.timings, contestant.step
+    steps = [timing.step for timing in timings]
+    job = replace(contestant.job, prompt=timings[-1].prompt, tokens=timings[-1].tokens)
     decoder = decoders.find(job.strategy)
     facts = edge.facts[model.name]
     floor = nan
     # The bytes of a speculative step are known, but not how many tokens come of it.
     if contestant.precision == facts.info.precision and decoder.kind != "propose":
-        values = resolve_params(Request("", job.strategy, dict(job.values)), decoder, {}).values
+        values = resolve_params(job.request(""), decoder, {}).values
         floor = edge.step_bytes(decoder.roles, job, decoder.rows(values) * job.batch) / session.bandwidth
-    return Row(
-        model=model.title,
-        parameters=facts.info.parameters,
-        device=session.device,
-        device_name=session.device_name,
-        precision=contestant.precision,
-        tier=facts.info.tier if contestant.who == NAME else "transformers",
-        strategy=job.title,
-        who=contestant.who,
-        batch=job.batch,
-        prompt=summary.prompt,
-        tokens=summary.tokens,
-        rounds=summary.rounds,
-        tokens_per_second=job.batch / summary.step,
-        step=summary.step,
-        spread=summary.spread,
-        floor=floor,
-        of_floor=floor / summary.step,
-        first=summary.first,
-        setup=contestant.setup,
-        peak=contestant.peak,
-        ratio=nan if contestant.who == NAME else summary.step / own_step,
-    )
+    is_own = contestant.who == NAME
+    return session.describe(model, facts) | {
+        "precision": contestant.precision,
+        "tier": facts.info.tier if is_own else "transformers",
+        "strategy": job.title,
+        "who": contestant.who,
+        "batch": job.batch,
+        "prompt": job.prompt,
+        "tokens": job.tokens,
+        "rounds": len(timings),
+        "tokens_per_second": job.batch / step,
+        "step": step,
+        "spread": (max(steps) - min(steps)) / 2 / step,
+        "floor": floor,
+        "of_floor": floor / step,
+        "first": statistics.median(timing.first for timing in timings),
+        "setup": contestant.setup,
+        "peak": contestant.peak,
+        "ratio": nan if is_own else step / own_step,
+    }

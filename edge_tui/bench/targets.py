@@ -9,23 +9,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import sqrt
 from statistics import NormalDist
 from typing import Any
 
-from edge_tui.bench.edge_runner import prompt_ids
-from edge_tui.bench.figure_table import FigureTable
+from edge_tui.bench.edge_runner import NAME, prompt_ids
 from edge_tui.bench.goal import Goal
 from edge_tui.bench.job import Job
 from edge_tui.bench.random_models import CONFIGS, STD
 from edge_tui.bench.session import Session
+from edge_tui.bench.speed import measure
 from edge_tui.bench.transformers_runner import KINDS
+from edge_tui.engine.models.device_memory import release_cached_memory
 from edge_tui.util import logs
 
 EAGER, STATIC = KINDS["eager"], KINDS["static"]
 SMALL, MIDDLE, LARGE, DEMO = "qwen2-0.5b", "llama-3.2-1b", "qwen2-7b", "demo/expert"
 BF16: Any = "bfloat16"
-GREEDY, BEAM = Job("greedy"), Job("beam", tokens=128)
+GREEDY, BEAM, CONTRASTIVE = Job("greedy"), Job("beam", tokens=128), Job("contrastive")
 LOOKAHEAD = 4
 RATES = (0.6, 0.8, 0.89)
 """Acceptances at which speculation is measured; the last is about the most that a temperature of 5 gives."""
@@ -34,8 +36,65 @@ FAR, NEAR = Job("greedy", prompt=4096), Job("greedy", prompt=256)
 WIDE = [Job(strategy, {"temperature": 1.5}) for strategy in ("top_p", "top_k", "min_p", "typical")]
 
 Options = Mapping[str, Any]
+
+
+class FigureTable:
+    """Measures rows, and works figures out of them.
+
+    Attributes:
+        session: Of the bench; the rows are in its results.
+        values: Measurements that are no row's, by name.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.values: dict[str, float] = {}
+        self._figures: dict[str, dict[str, Any]] = {}
+
+    def measure(self, model: str, precision: Any, *jobs: Job, second: str = "", **options: Any) -> None:
+        """Measures a model, with random weights unless it is a demo model; options as of `speed.measure`."""
+        first = self.session.model(model, not model.startswith("demo/"))
+        other = self.session.model(second, True) if second else None
+        measure(self.session, first, precision, jobs, second=other, **options)
+
+    def row(
+        self, model: str, precision: str = BF16, job: Job = GREEDY, who: str = NAME, prompt: int = 0
+    ) -> dict[str, Any]:
+        """Finds the latest row of a kind.
+
+        Raises:
+            LookupError: there is none.
+        """
+        row: dict[str, Any]
+        for row in reversed(self.session.results.rows):
+            same = (row["model"].removesuffix(" (random)"), row["precision"], row["strategy"], row["who"])
+            if same == (model, precision, job.title, who) and (
+                not prompt or abs(row["prompt"] - prompt) < 64
+            ):
+                return row
+        raise LookupError(f"{model}, {precision}, {job.title}, {who} was not measured.")
+
+    def step(self, model: str, precision: str = BF16, job: Job = GREEDY) -> float:
+        """Finds the seconds of a step.
+
+        Raises:
+            LookupError: it was not measured.
+        """
+        return float(self.row(model, precision, job, prompt=job.prompt)["step"])
+
+    def record(self, goal: Goal, work_out: Figure | None) -> None:
+        """Works a figure out and saves it; without `work_out` or its rows it has no value."""
+        try:
+            value = None if work_out is None else work_out(self)
+        except LookupError:
+            value = None
+        self._figures[goal.figure] = goal.row(value)
+        self.session.results.head["figures"] = list(self._figures.values())
+        self.session.results.save()
+
+
+Figure = Callable[[FigureTable], float]
 Work = Callable[[FigureTable, Options], None]
-Figures = Mapping[Goal, Callable[[FigureTable], float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,45 +110,60 @@ class Scenario:
 
     name: str
     work: Work
-    figures: Figures
+    figures: Mapping[Goal, Figure]
     device: str = "cuda"
 
 
+_most = partial(Goal, at_least=False)
+
+
 def _measuring(model: str, precision: Any, *jobs: Job, **more: Any) -> Work:
-    return lambda table, options: table.measure(model, precision, jobs, **more, **options)
+    return lambda table, options: table.measure(model, precision, *jobs, **more, **options)
 
 
-def _step(table: FigureTable, model: str, precision: str = BF16) -> float:
-    """Finds the seconds of a greedy step."""
-    return table.row(model, precision, "greedy", prompt=GREEDY.prompt).step
+def _quotient(one: tuple[Any, ...], other: tuple[Any, ...]) -> Figure:
+    """Divides one step by another, each as of `FigureTable.step`."""
+    return lambda table: table.step(*one) / table.step(*other)
 
 
-def _ratio(model: str, precision: str, job: Job, who: str = EAGER) -> Callable[[FigureTable], float]:
-    return lambda table: table.row(model, precision, job.title, who).ratio
+def _field(name: str, *row: Any, times: float = 1.0) -> Figure:
+    """Reads a field of a row, as of `FigureTable.row`."""
+    return lambda table: times * float(table.row(*row)[name])
 
 
-def _value(name: str) -> Callable[[FigureTable], float]:
-    return lambda table: table.value(name)
+def _beams_over_peer(model: str) -> Figure:
+    return _field("ratio", model, BF16, BEAM, EAGER)
+
+
+def _value(name: str) -> Figure:
+    return lambda table: table.values[name]
+
+
+def _of_floor(table: FigureTable) -> float:
+    return float(table.row(LARGE, prompt=GREEDY.prompt)["of_floor"])
 
 
 def _long_context(table: FigureTable) -> float:
-    far = table.row(LARGE, BF16, "greedy", prompt=FAR.prompt)
-    near = table.row(LARGE, BF16, "greedy", prompt=NEAR.prompt)
-    return far.step / (near.step + far.floor - near.floor)
+    far, near = (table.row(LARGE, prompt=job.prompt) for job in (FAR, NEAR))
+    return float(far["step"] / (near["step"] + far["floor"] - near["floor"]))
 
 
-def _over_greedy(job: Job) -> Callable[[FigureTable], float]:
-    return lambda table: (table.row(SMALL, BF16, job.title).step - _step(table, SMALL)) * 1e6
+def _over_greedy(job: Job) -> Figure:
+    return lambda table: (table.step(SMALL, BF16, job) - table.step(SMALL)) * 1e6
 
 
-def _contrastive(table: FigureTable, options: Options) -> None:
-    table.measure(SMALL, BF16, [GREEDY], **options)
-    table.measure(LARGE, BF16, [GREEDY, Job("contrastive")], second=SMALL, **options)
+def _over_both(table: FigureTable) -> float:
+    return table.step(LARGE, BF16, CONTRASTIVE) / (table.step(SMALL) + table.step(LARGE))
 
 
-def _speculative(table: FigureTable, options: Options) -> None:
-    table.measure(SMALL, BF16, [GREEDY], **options)
-    table.measure(LARGE, BF16, [VERIFY, *map(_at_acceptance, RATES)], second=SMALL, **options)
+def _with_second(*jobs: Job) -> Work:
+    """Measures the small model, then the large one with the small one beside it."""
+
+    def work(table: FigureTable, options: Options) -> None:
+        table.measure(SMALL, BF16, GREEDY, **options)
+        table.measure(LARGE, BF16, *jobs, second=SMALL, **options)
+
+    return work
 
 
 def _at_acceptance(rate: float) -> Job:
@@ -109,11 +183,14 @@ def tokens_per_step(rate: float) -> float:
     return (1 - rate ** (LOOKAHEAD + 1)) / (1 - rate)
 
 
-def _share_of_ideal(rate: float) -> Callable[[FigureTable], float]:
+SPECULATIVE = {rate: _at_acceptance(rate) for rate in RATES}
+
+
+def _share_of_ideal(rate: float) -> Figure:
     def value(table: FigureTable) -> float:
         # Checking k proposals reads what a batch of k + 1 reads, and one more.
-        ideal = LOOKAHEAD * _step(table, SMALL) + table.row(LARGE, BF16, VERIFY.title).step
-        tokens_per_second = table.row(LARGE, BF16, _at_acceptance(rate).title).tokens_per_second
+        ideal = LOOKAHEAD * table.step(SMALL) + table.step(LARGE, BF16, VERIFY)
+        tokens_per_second = float(table.row(LARGE, BF16, SPECULATIVE[rate])["tokens_per_second"])
         return tokens_per_second * ideal / tokens_per_step(rate)
 
     return value
@@ -127,7 +204,7 @@ def _screen(table: FigureTable, options: Options) -> None:
 
 def _starts(table: FigureTable, options: Options) -> None:
     for model in (SMALL, LARGE):
-        table.values[f"start {model}"] = _start(table.session, model)
+        table.values[model] = _start(table.session, model)
 
 
 def _start(session: Session, name: str) -> float:
@@ -149,14 +226,14 @@ def _start(session: Session, name: str) -> float:
         return loading - facts.weights_seconds + cold.first + max(0.0, cold.decode - steady.decode)
     finally:
         edge.close()
-        session.free_memory()
+        release_cached_memory()
 
 
 def _on_cpu(model: str, precision: Any) -> Work:
     def work(table: FigureTable, options: Options) -> None:
         # Other programs make the memory fast or slow for a while: many short rounds meet both.
         turns = {"rounds": 3 * options["rounds"], "seconds": options["seconds"] / 2}
-        table.measure(model, precision, [Job("greedy", tokens=128)], peers=("eager",), **turns)
+        table.measure(model, precision, Job("greedy", tokens=128), peers=("eager",), **turns)
 
     return work
 
@@ -164,7 +241,7 @@ def _on_cpu(model: str, precision: Any) -> Work:
 def _cpu_scenario(name: str, model: str, precision: str, title: str, must: float, aim: float) -> Scenario:
     goal = Goal(f"CPU, {title} over generate() float32", "×", must, aim)
     # Where bitsandbytes would be the peer, generate() runs in float32.
-    figures = {goal: _ratio(model, "float32", GREEDY)}
+    figures = {goal: _field("ratio", model, "float32", GREEDY, EAGER)}
     return Scenario(name, _on_cpu(model, precision), figures, device="cpu")
 
 
@@ -173,82 +250,62 @@ SCENARIOS = (
         "greedy 0.5B",
         _measuring(SMALL, BF16, GREEDY, peers=("eager", "static")),
         {
-            Goal("greedy bf16 Qwen2-0.5B", "tok/s", 1200, 2200): (
-                lambda table: table.row(SMALL, BF16, "greedy").tokens_per_second
-            ),
+            Goal("greedy bf16 Qwen2-0.5B", "tok/s", 1200, 2200): _field("tokens_per_second", SMALL),
             Goal("greedy bf16 Qwen2-0.5B over generate() static + compile", "×", 3): (
-                lambda table: table.row(SMALL, BF16, "greedy", STATIC).ratio
+                _field("ratio", SMALL, BF16, GREEDY, STATIC)
             ),
         },
     ),
     Scenario(
         "greedy 1B",
         _measuring(MIDDLE, BF16, GREEDY),
-        {
-            Goal("greedy bf16 Llama-3.2-1B size", "ms/token", 1.0, 0.8, at_least=False): (
-                lambda table: _step(table, MIDDLE) * 1e3
-            )
-        },
+        {_most("greedy bf16 Llama-3.2-1B size", "ms/token", 1.0, 0.8): _field("step", MIDDLE, times=1e3)},
     ),
     Scenario(
         "7B",
         # The longest first: its context is kept, so that all have the same maximum.
         _measuring(LARGE, BF16, FAR, NEAR, GREEDY, BEAM),
         {
-            Goal("greedy bf16 Qwen2-7B, share of the floor", "", 0.8, 0.9): (
-                lambda table: table.row(LARGE, BF16, "greedy", prompt=GREEDY.prompt).of_floor
-            ),
-            Goal("beam 4 step over greedy, 7B", "×", 1.2, 1.1, at_least=False): (
-                lambda table: table.row(LARGE, BF16, "beam").step / _step(table, LARGE)
-            ),
-            Goal(
-                "7B step at context 4,096 over step at 256 + added KV", "×", 1.1, 1.05, at_least=False
-            ): _long_context,
+            Goal("greedy bf16 Qwen2-7B, share of the floor", "", 0.8, 0.9): _of_floor,
+            _most("beam 4 step over greedy, 7B", "×", 1.2, 1.1): _quotient((LARGE, BF16, BEAM), (LARGE,)),
+            _most("7B step at context 4,096 over step at 256 + added KV", "×", 1.1, 1.05): _long_context,
         },
     ),
     Scenario(
         "7B 4bit",
         _measuring(LARGE, "4bit", GREEDY),
-        {
-            Goal("NF4 7B over bf16 7B", "×", 1.5, 2.3): (
-                lambda table: _step(table, LARGE) / _step(table, LARGE, "4bit")
-            )
-        },
+        {Goal("NF4 7B over bf16 7B", "×", 1.5, 2.3): _quotient((LARGE,), (LARGE, "4bit"))},
     ),
     Scenario(
         "sampling",
         _measuring(SMALL, BF16, GREEDY, *WIDE),
         {
-            Goal(
-                f"{job.strategy} at T 1.5 over greedy, 152k tokens", "µs", 40, 20, at_least=False
-            ): _over_greedy(job)
+            _most(f"{job.strategy} at T 1.5 over greedy, 152k tokens", "µs", 40, 20): _over_greedy(job)
             for job in WIDE
         },
     ),
     Scenario(
         "contrastive",
-        _contrastive,
-        {
-            Goal("contrastive step over both greedy steps, 7B + 0.5B", "×", 1.05, 1.0, at_least=False): (
-                lambda table: (
-                    table.row(LARGE, BF16, "contrastive").step / (_step(table, SMALL) + _step(table, LARGE))
-                )
-            )
-        },
+        _with_second(GREEDY, CONTRASTIVE),
+        {_most("contrastive step over both greedy steps, 7B + 0.5B", "×", 1.05, 1.0): _over_both},
     ),
     Scenario(
         "beams 0.5B",
         _measuring(SMALL, BF16, BEAM, peers=("eager",)),
-        {Goal("beam 4 over generate(num_beams=4), 0.5B", "×", 10, 30): _ratio(SMALL, BF16, BEAM)},
+        {
+            Goal("beam 4 over generate(num_beams=4), 0.5B", "×", 10, 30): _field(
+                "ratio", SMALL, BF16, BEAM, EAGER
+            )
+        },
     ),
     Scenario(
         "beams 7B",
         _measuring(LARGE, BF16, BEAM, peers=("eager",)),
-        {Goal("beam 4 over generate(num_beams=4), 7B", "×", 6, 8): _ratio(LARGE, BF16, BEAM)},
+        {Goal("beam 4 over generate(num_beams=4), 7B", "×", 6, 8): _beams_over_peer(LARGE)},
     ),
     Scenario(
         "speculative",
-        _speculative,
+        _with_second(VERIFY, *SPECULATIVE.values()),
         {
             Goal(
                 f"speculative, k = {LOOKAHEAD}, acceptance {rate:g}, share of the ideal", "", 0.85, 0.93
@@ -256,29 +313,19 @@ SCENARIOS = (
             for rate in RATES
         },
     ),
-    Scenario(
-        "screen",
-        _screen,
-        {Goal("in the TUI over headless, 0.5B", "×", 0.95, 0.99): _value("screen")},
-    ),
+    Scenario("screen", _screen, {Goal("in the TUI over headless, 0.5B", "×", 0.95, 0.99): _value("screen")}),
     Scenario(
         "start",
         _starts,
         {
-            Goal(f"load to first captured token beyond the weights, {model}", "s", 2, 1, at_least=False): (
-                _value(f"start {model}")
-            )
+            _most(f"load to first captured token beyond the weights, {model}", "s", 2, 1): _value(model)
             for model in (SMALL, LARGE)
         },
     ),
     Scenario(
         "7B int8",
         _measuring(LARGE, "int8", GREEDY),
-        {
-            Goal("int8 7B over bf16 7B", "×", 1.45, 1.7): (
-                lambda table: _step(table, LARGE) / _step(table, LARGE, "int8")
-            )
-        },
+        {Goal("int8 7B over bf16 7B", "×", 1.45, 1.7): _quotient((LARGE,), (LARGE, "int8"))},
     ),
     _cpu_scenario("CPU demo", DEMO, "float32", "demo expert", 1.5, 2.0),
     *(
@@ -315,6 +362,6 @@ def run(session: Session, *, rounds: int, seconds: float, only: str = "") -> Non
                 scenario.work(table, {"rounds": rounds, "seconds": seconds})
         except Exception as error:  # one scenario must not cost the others
             session.results.note(f"{scenario.name} failed with {logs.summary(error)}")
-        session.free_memory()
+        release_cached_memory()
         for goal, work_out in scenario.figures.items():
             table.record(goal, work_out)

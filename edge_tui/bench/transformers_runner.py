@@ -7,7 +7,6 @@ call, which separates the prompt from the decoding in one call of `generate()`.
 
 from __future__ import annotations
 
-import gc
 import logging
 import time
 import warnings
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_tui.bench.job import BenchError, Job, Timing
 from edge_tui.bench.roofline import synchronise
+from edge_tui.engine.models.device_memory import release_cached_memory
 from edge_tui.util import logs
 
 if TYPE_CHECKING:
@@ -123,9 +123,7 @@ class TransformersRunner:
 
         self.model = None
         torch.compiler.reset()
-        gc.collect()
-        if self.device.startswith("cuda"):
-            torch.cuda.empty_cache()
+        release_cached_memory()
 
     def _static(self) -> dict[str, Any]:
         """Makes the options of the static cache; a GPU compiles without being configured to."""

@@ -7,31 +7,36 @@ from math import isfinite
 import pytest
 
 from edge_tui.bench import targets
-from edge_tui.bench.figure_table import FigureTable
 from edge_tui.bench.goal import Goal
-from edge_tui.bench.job import BenchError
 from edge_tui.bench.random_models import CONFIGS
+from edge_tui.bench.transformers_runner import KINDS
 
 OPTIONS = {"rounds": 1, "seconds": 0.05}
 
 
+SCENARIOS = [each for each in targets.SCENARIOS if each.device == "cuda" and each.name != "screen"]
+"""The screen is left out: it starts the app in a terminal of its own."""
+CHOICE = ("greedy 0.5B", "7B 4bit", "speculative")
+"""Scenarios with peers, with figures of two runs, and with a second model."""
+
+
 @pytest.mark.parametrize(
-    "scenario", [s for s in targets.SCENARIOS if s.device == "cuda"], ids=lambda s: s.name
+    "scenario",
+    [pytest.param(each, marks=() if each.name in CHOICE else pytest.mark.proof) for each in SCENARIOS],
+    ids=lambda each: each.name,
 )
 def test_each_scenario_gives_its_figures(scenario, session, monkeypatch):
     for name in (targets.SMALL, targets.MIDDLE, targets.LARGE):
         monkeypatch.setitem(CONFIGS, name, CONFIGS["tiny"])
-    table = FigureTable(session)
+    table = targets.FigureTable(session)
     if scenario.name in ("7B 4bit", "7B int8"):
-        next(s for s in targets.SCENARIOS if s.name == "7B").work(table, OPTIONS)
+        table.measure(targets.LARGE, targets.BF16, targets.GREEDY, **OPTIONS)
     if scenario.name == "greedy 0.5B":  # compiling takes half a minute
-        measure = FigureTable.measure
+        measure = targets.FigureTable.measure
         monkeypatch.setattr(
-            FigureTable, "measure", lambda *a, peers=(), **o: measure(*a, peers=("eager",), **o)
+            targets.FigureTable, "measure", lambda *a, peers=(), **o: measure(*a, peers=("eager",), **o)
         )
-        monkeypatch.setattr(targets, "STATIC", targets.EAGER)
-    if scenario.name == "screen":
-        pytest.skip("starts the app in a terminal of its own: tests/tui measure that")
+        monkeypatch.setitem(KINDS, "eager", targets.STATIC)
     scenario.work(table, OPTIONS)
     assert [note for note in session.results.notes if "were accepted" not in note] == []
     for goal, work_out in scenario.figures.items():
@@ -43,10 +48,10 @@ def test_each_scenario_gives_its_figures(scenario, session, monkeypatch):
 
 
 def test_a_figure_without_rows_is_not_measured(session):
-    def missing(table: FigureTable) -> float:
-        raise BenchError("nothing")
+    def missing(table: targets.FigureTable) -> float:
+        raise LookupError("nothing")
 
-    FigureTable(session).record(Goal("x", "×", 1, 2), missing)
+    targets.FigureTable(session).record(Goal("x", "×", 1, 2), missing)
     assert session.results.head["figures"][0]["verdict"] == "not measured"
 
 

@@ -83,7 +83,7 @@ class Steps:
         end = self._edge.generate(
             Request("", ids=ids, strategy="greedy", max_length=tokens, samples=self._rows)
         )
-        return end.seconds / (self._edge.steps - 1) * 1e3
+        return end.seconds / (self._edge.state.steps - 1) * 1e3
 
     def close(self) -> None:
         self._edge.close()
