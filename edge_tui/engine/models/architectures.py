@@ -1,93 +1,66 @@
 """Reads config.json into the few numbers that the flat decoder needs, or refuses it with a reason.
 
-Checkpoints come in two layouts: since transformers 5 rotary settings lie in `rope_parameters` and the
-dtype in `dtype`; most of the hub has `rope_theta` with `rope_scaling` and `torch_dtype`. Both are read.
+Families are described by data, one TOML each in `families/`; its name is the `model_type`. Checkpoints come
+in two layouts: since transformers 5 rotary settings lie in `rope_parameters` and the dtype in `dtype`; most
+of the hub has `rope_theta` with `rope_scaling` and `torch_dtype`. Both are read.
 """
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from edge_tui.engine.models.rope import KINDS, RopeConfig
 
-FAMILIES = {
-    "Qwen2ForCausalLM": "qwen2",
-    "Qwen3ForCausalLM": "qwen3",
-    "LlamaForCausalLM": "llama",
-    "MistralForCausalLM": "mistral",
-    "Phi3ForCausalLM": "phi3",
-}
-"""Architectures of the flat tier and their families."""
-
 Config = Mapping[str, Any]
 
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "qwen2": {
-        "vocab_size": 151936,
-        "hidden_size": 4096,
-        "intermediate_size": 22016,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 32,
-        "max_position_embeddings": 32768,
-        "rms_norm_eps": 1e-6,
-        "use_sliding_window": False,
-        "sliding_window": 4096,
-        "max_window_layers": 28,
-        "layer_types": None,
-    },
-    "llama": {
-        "vocab_size": 32000,
-        "hidden_size": 4096,
-        "intermediate_size": 11008,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": None,
-        "head_dim": None,
-        "max_position_embeddings": 2048,
-        "rms_norm_eps": 1e-6,
-        "attention_bias": False,
-        "mlp_bias": False,
-    },
-    "mistral": {
-        "vocab_size": 32000,
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "head_dim": None,
-        "max_position_embeddings": 131072,
-        "rms_norm_eps": 1e-6,
-        "sliding_window": 4096,
-    },
-    "phi3": {
-        "vocab_size": 32064,
-        "hidden_size": 3072,
-        "intermediate_size": 8192,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": None,
-        "max_position_embeddings": 4096,
-        "original_max_position_embeddings": 4096,
-        "rms_norm_eps": 1e-5,
-        "sliding_window": None,
-    },
-}
-"""Defaults of transformers' config classes for keys that config.json lacks; a test compares the two."""
-DEFAULTS["qwen3"] = DEFAULTS["qwen2"] | {"head_dim": 128, "attention_bias": False}
-for _common in DEFAULTS.values():
-    _common |= {"hidden_act": "silu", "tie_word_embeddings": False}
-_NULLABLE = {
-    "num_key_value_heads": ("qwen2", "qwen3", "llama", "phi3"),
-    "sliding_window": tuple(DEFAULTS),
-    "layer_types": ("qwen2", "qwen3"),
-    "head_dim": ("llama", "mistral"),
-}
-"""Keys whose null means something, and in which families; elsewhere null is an error."""
+_ALWAYS = ("head_dim", "layer_types", "rope_", "partial_rotary_factor", "original_max_position_embeddings")
+"""Beginnings of keys that count in config.json although a family's class may not have them."""
 _OWN_THETA = 10000.0
+_NEEDED = {
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "yarn": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
+    "longrope": ("short_factor", "long_factor"),
+}
+"""Numbers without which a rotary scaling is not one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Describes a family of decoders that differ in config.json alone.
+
+    Attributes:
+        architecture: The class, as config.json names it.
+        defaults: Those of transformers' config class for keys that config.json lacks; a test compares them.
+        nullable: Keys whose null means something, and is the default if `defaults` has none.
+        qkv_bias: True if queries, keys and values have a bias whatever config.json says.
+        qk_norm: As in `FlatConfig`.
+        fused: As in `FlatConfig`.
+        partial_rotary: True if less than a whole head may be rotated.
+        ropes: Kind of rotary scaling by its name in config.json.
+    """
+
+    architecture: str
+    defaults: Config
+    nullable: tuple[str, ...]
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    fused: bool = False
+    partial_rotary: bool = False
+    ropes: Mapping[str, str] = field(default_factory=lambda: {kind: kind for kind in KINDS})
+
+
+@cache
+def families() -> dict[str, Family]:
+    """Reads the families of the flat tier, by `model_type`."""
+    files = sorted((Path(__file__).parent / "families").glob("*.toml"))
+    return {file.stem: Family(**tomllib.loads(file.read_text(encoding="utf-8"))) for file in files}
 
 
 class UnsupportedError(ValueError):
@@ -155,25 +128,27 @@ def flat_config(config: Config) -> FlatConfig:
         UnsupportedError: the flat decoder does not cover it.
     """
     architecture = architecture_of(config)
-    family = FAMILIES.get(architecture)
+    family = next((each for each in families().values() if each.architecture == architecture), None)
     if family is None:
         raise UnsupportedError(f"{architecture or 'an unnamed architecture'} is not of the Llama family")
     if config.get("quantization_config"):
         raise UnsupportedError("the checkpoint is already quantised")
     try:
-        return _read(_filled(config, family), architecture, family)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        if isinstance(error, UnsupportedError):
-            raise
-        what = f"has no {error}" if isinstance(error, KeyError) else f"cannot be read ({error})"
-        raise UnsupportedError(f"its config.json {what}") from error
+        return _read(_filled(config, family), family)
+    except UnsupportedError:
+        raise
+    except KeyError as error:
+        raise UnsupportedError(f"its config.json has no {error}") from error
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise UnsupportedError(f"its config.json cannot be read ({error})") from error
 
 
-def _filled(config: Config, family: str) -> Config:
-    """Fills in the family's defaults for what a config lacks."""
-    filled = DEFAULTS[family] | dict(config)
-    for key in DEFAULTS[family]:
-        if filled[key] is None and family not in _NULLABLE.get(key, ()):
+def _filled(config: Config, family: Family) -> Config:
+    """Returns the keys that the family's class has, with its defaults, and those that count without it."""
+    defaults = dict.fromkeys(family.nullable) | dict(family.defaults)
+    filled = defaults | {key: config[key] for key in config if key in defaults or key.startswith(_ALWAYS)}
+    for key, value in filled.items():
+        if value is None and key not in family.nullable and (key in defaults or key == "head_dim"):
             raise UnsupportedError(f"its config.json has null for {key}")
     return filled
 
@@ -183,30 +158,25 @@ def architecture_of(config: Config) -> str:
     classes = config.get("architectures")
     if isinstance(classes, list | tuple) and classes and isinstance(classes[0], str):
         return classes[0]
-    by_family = {family: name for name, family in FAMILIES.items()}
-    return by_family.get(str(config.get("model_type", "")), "")
+    family = families().get(str(config.get("model_type", "")))
+    return family.architecture if family else ""
 
 
-def _read(config: Config, architecture: str, family: str) -> FlatConfig:
+def _read(config: Config, family: Family) -> FlatConfig:
     if config["hidden_act"] not in ("silu", "swish"):
         raise UnsupportedError(f"its activation is {config['hidden_act']!r}, not SiLU")
-    hidden, heads, layers = (
-        int(config[k]) for k in ("hidden_size", "num_attention_heads", "num_hidden_layers")
-    )
+    hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
     kv_heads = heads if config["num_key_value_heads"] is None else int(config["num_key_value_heads"])
-    # The classes of Qwen2 and Phi-3 have no such key, but their models ask for it.
-    own_dim = config.get("head_dim")
-    if own_dim is None and "head_dim" in config and "head_dim" not in DEFAULTS[family]:
-        raise UnsupportedError("its config.json has null for head_dim")
-    head_dim = hidden // heads if own_dim is None else int(own_dim)
     if heads % kv_heads:
         raise UnsupportedError(f"its {heads} query heads do not share {kv_heads} key heads evenly")
-    attention_bias = "attention_bias" in DEFAULTS[family] and bool(config["attention_bias"])
+    head_dim = hidden // heads if config.get("head_dim") is None else int(config["head_dim"])
+    attention_bias = bool(config.get("attention_bias"))
+    windows = _windows(config, int(config["num_hidden_layers"]))
     return FlatConfig(
-        architecture=architecture,
+        architecture=family.architecture,
         vocab=int(config["vocab_size"]),
         hidden=hidden,
-        layers=layers,
+        layers=len(windows),
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
@@ -214,67 +184,56 @@ def _read(config: Config, architecture: str, family: str) -> FlatConfig:
         context=int(config["max_position_embeddings"]),
         eps=float(config["rms_norm_eps"]),
         rope=_rope(config, family, head_dim),
-        windows=_windows(config, family, layers),
-        qkv_bias=family == "qwen2" or attention_bias,
+        windows=windows,
+        qkv_bias=family.qkv_bias or attention_bias,
         out_bias=attention_bias,
-        mlp_bias="mlp_bias" in DEFAULTS[family] and bool(config["mlp_bias"]),
-        qk_norm=family == "qwen3",
-        fused=family == "phi3",
+        mlp_bias=bool(config.get("mlp_bias")),
+        qk_norm=family.qk_norm,
+        fused=family.fused,
         tied=bool(config["tie_word_embeddings"]),
     )
 
 
-def _rope(config: Config, family: str, head_dim: int) -> RopeConfig:
+def _rope(config: Config, family: Family, head_dim: int) -> RopeConfig:
     # A scaling in the old place wins over the new one, as it does in transformers.
     scaling = dict(config.get("rope_scaling") or config.get("rope_parameters") or {})
     if any(isinstance(value, Mapping) for value in scaling.values()):
         raise UnsupportedError("its rotary embedding differs between layers")
-    kind = str(scaling.get("rope_type", scaling.get("type", "default")))
-    if family == "phi3" and kind in ("su", "yarn"):  # early names of the long rope
-        kind = "longrope"
-    if kind not in KINDS or (family == "phi3" and kind not in ("default", "longrope")):
-        raise UnsupportedError(f"its rotary scaling {kind!r} is unknown")
-    required = {
-        "linear": ("factor",),
-        "dynamic": ("factor",),
-        "yarn": ("factor",),
-        "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
-        "longrope": ("short_factor", "long_factor"),
-    }.get(kind, ())
-    for key in required:
+    name = str(scaling.get("rope_type", scaling.get("type", "default")))
+    kind = family.ropes.get(name)
+    if kind is None:
+        raise UnsupportedError(f"its rotary scaling {name!r} is unknown")
+    for key in _NEEDED.get(kind, ()):
         if scaling.get(key) is None and not (kind == "yarn" and key in scaling):
             raise UnsupportedError(f"its {kind} rotary scaling has no {key}")
     dim = int(head_dim * _rotated_share(config, scaling, family, kind))
     if kind == "longrope" and {len(scaling["short_factor"]), len(scaling["long_factor"])} != {dim // 2}:
         raise UnsupportedError(f"its long rotary factors do not fit {dim // 2} frequencies")
     context = int(config["max_position_embeddings"])
-    original = context
-    if "original_max_position_embeddings" in config:
-        original = config["original_max_position_embeddings"]
-    elif "original_max_position_embeddings" in scaling:
-        original = scaling["original_max_position_embeddings"]
+    key = "original_max_position_embeddings"
+    original = config.get(key, scaling.get(key, context))
     theta = scaling["rope_theta"] if "rope_theta" in scaling else config.get("rope_theta", _OWN_THETA)
     return RopeConfig(kind, float(theta), dim, int(original), context, scaling)
 
 
-def _rotated_share(config: Config, scaling: Config, family: str, kind: str) -> float:
-    """Returns the share of a head that is rotated: less than all in some models of Phi-3 alone."""
+def _rotated_share(config: Config, scaling: Config, family: Family, kind: str) -> float:
+    """Returns the share of a head that is rotated."""
     share = scaling.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))
-    if family == "phi3":
+    if family.partial_rotary:
         return float(share)
     if kind != "default" and share != 1.0:
         raise UnsupportedError(f"its {kind} rotary scaling is for {share} of each head")
     return 1.0
 
 
-def _windows(config: Config, family: str, layers: int) -> tuple[int, ...]:
-    """Returns each layer's window, 0 for full attention, by the family's own rules."""
-    if family == "llama":
+def _windows(config: Config, layers: int) -> tuple[int, ...]:
+    """Returns each layer's window, 0 for full attention."""
+    if "sliding_window" not in config:
         return (0,) * layers
     window = 0 if config["sliding_window"] is None else int(config["sliding_window"])
     if config["sliding_window"] is not None and window < 1:
         raise UnsupportedError(f"its window is {window}")
-    if family in ("mistral", "phi3"):
+    if "use_sliding_window" not in config:
         if "layer_types" in config:
             raise UnsupportedError("its config.json lists layer types, which its family does not have")
         return (window,) * layers

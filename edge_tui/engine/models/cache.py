@@ -19,7 +19,6 @@ from edge_tui.engine.ops.cpu.torchscript import own_in_cpp
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import torch
     from torch import Tensor
 
 BUCKET = 256
@@ -49,21 +48,20 @@ class FlatContext:
         self,
         rows: int,
         capacity: int,
-        *,
-        layers: int,
-        kv_heads: int,
-        head_dim: int,
+        shape: tuple[int, int, int],
         cos: Tensor,
         sin: Tensor,
-        device: str | torch.device,
-        dtype: torch.dtype,
+        totals: range = range(sys.maxsize),
         share: bool = False,
         parent: FlatContext | None = None,
-        totals: range = range(sys.maxsize),
     ) -> None:
-        """Makes an empty context, or a fork of `parent`, which must be of the same shape but for the rows."""
+        """Makes an empty context, or a fork of `parent`, which must be of the same shape but for the rows.
+
+        `shape`: layers, key and value heads together, width of a head.
+        """
         import torch
 
+        device = cos.device
         self.rows = rows
         self.capacity = capacity
         self.length = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -72,18 +70,16 @@ class FlatContext:
         self.bound = 0
         self.uniform = True
         self._row_lengths: list[int] | None = None
-        self.on_host = self.length.device.type == "cpu"
+        self.on_host = device.type == "cpu"
         self.share = share
         self.totals = totals
         self.branches: Branches | None = None
         self.logits_out: Tensor | None = None
         self.replay: Callable[[Tensor], Tensor] | None = None
         self._parent = parent
-        self._shape = (layers, rows, 2 * kv_heads, capacity, head_dim)
-        self._dtype = dtype
-        self._row_index = torch.arange(rows, device=device)[:, None]
+        self._shape = shape
         if parent is not None and parent.share and parent.branches is None:
-            self.branches = Branches(parent._block, rows, parent.lengths()[0])
+            self.branches = Branches(parent.block, rows, parent.lengths()[0])
             self._start(self.branches.start)
             return
         self._allocate()
@@ -102,35 +98,12 @@ class FlatContext:
         self.materialise()
         return self._kv
 
-    @property
-    def keys(self) -> tuple[Tensor, ...]:
-        """For each layer the view `[R, Hkv, capacity, D]`. Materialises a fork that shares."""
-        self.materialise()
-        return self._keys
-
-    @property
-    def values(self) -> tuple[Tensor, ...]:
-        """The same for values. Materialises a fork that shares."""
-        self.materialise()
-        return self._values
-
-    def root(self, layer: int) -> Tensor:
-        """Returns the argument `root` of `ops.attend`."""
-        return self._kv[layer] if self.branches is None else self.branches.root[layer]
-
-    def forked(self, layer: int) -> Tensor | None:
-        """Returns the argument `fork` of `ops.attend`."""
-        return None if self.branches is None else self.branches.grown[layer]
-
-    @property
-    def base(self) -> Tensor | None:
-        """The argument `base` of `ops.attend`."""
-        return None if self.branches is None else self.branches.base
-
-    @property
-    def owner(self) -> Tensor | None:
-        """The argument `owner` of `ops.attend`."""
-        return None if self.branches is None else self.branches.owner
+    def sources(self, layer: int) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+        """Returns the arguments `root`, `fork`, `base` and `owner` of `ops.attend`."""
+        branches = self.branches
+        if branches is None:
+            return self._kv[layer], None, None, None
+        return branches.root[layer], branches.grown[layer], branches.base, branches.owner
 
     def span(self, extra: int) -> int:
         """Returns the positions that attention must look at once `extra` more are appended."""
@@ -146,7 +119,8 @@ class FlatContext:
             ContextFull: they do not.
         """
         if self.bound + extra > self.capacity and not self.uniform:
-            self._learn()  # after rewinding the bound may lie above the truth; only here is it worth a wait
+            # After rewinding the bound may lie above the truth; only here is it worth a wait.
+            self._note(self.length.tolist())
         if self.bound + extra > self.capacity:
             raise ContextFull(
                 f"The context holds {self.capacity} positions and {self.bound} are taken: "
@@ -167,32 +141,15 @@ class FlatContext:
         """Counts `counts[r]` appended positions in row `r`; the host knows them, so it keeps knowing."""
         before = self.lengths()
         self.length += self.length.new_tensor(counts)
-        after = [a + b for a, b in zip(before, counts, strict=True)]
-        self.bound = max(after)
-        self.uniform = min(after) == self.bound
-        self._row_lengths = None if self.uniform else after
+        self._note([a + b for a, b in zip(before, counts, strict=True)])
 
     def lengths(self) -> list[int]:
         """Returns each row's positions; asks the device only if the host does not know."""
         if self.uniform:
             return [self.bound] * self.rows
         if self._row_lengths is None:
-            self._learn()
-        return [self.bound] * self.rows if self._row_lengths is None else self._row_lengths
-
-    def write(self, layer: int, kv: Tensor, positions: Tensor) -> None:
-        """Stores keys and values.
-
-        Args:
-            layer: Index of the layer.
-            kv: `[R, K, 2 * Hkv, D]`, keys first.
-            positions: int64 `[R, K]`.
-        """
-        self.kv[layer][self._row_index, :, positions] = kv
-
-    def write_some(self, layer: int, kv: Tensor, positions: Tensor, row: Tensor, column: Tensor) -> None:
-        """Stores the keys and values of some of the new positions, named by row and column."""
-        self.kv[layer][row, :, positions[row, column]] = kv[row, column]
+            self._note(self.length.tolist())
+        return self._row_lengths or [self.bound] * self.rows
 
     def reorder(self, parent: Tensor) -> None:
         """Gives row `r` what row `parent[r]` had. `parent`: int64 `[R]` on the device."""
@@ -236,20 +193,8 @@ class FlatContext:
 
         One that shares needs the parent's row as it is now, up to its present length; the parent may grow.
         """
-        layers, _, width, capacity, head_dim = self._shape
         return FlatContext(
-            rows,
-            capacity,
-            layers=layers,
-            kv_heads=width // 2,
-            head_dim=head_dim,
-            cos=self.cos,
-            sin=self.sin,
-            device=self.length.device,
-            dtype=self._dtype,
-            share=self.share,
-            parent=self,
-            totals=self.totals,
+            rows, self.capacity, self._shape, self.cos, self.sin, self.totals, self.share, parent=self
         )
 
     def refork(self) -> bool:
@@ -278,14 +223,10 @@ class FlatContext:
 
     def _allocate(self) -> None:
         """Makes the buffers of a plain context."""
-        import torch
-
-        half = self._shape[2] // 2
+        layers, heads, head_dim = self._shape
         # Zeros, not empty: a masked position still meets its value, and 0 × NaN is NaN.
-        self._block = torch.zeros(self._shape, dtype=self._dtype, device=self.length.device)
+        self._block = self.cos.new_zeros(layers, self.rows, heads, self.capacity, head_dim)
         self._kv: tuple[Tensor, ...] = tuple(self._block)
-        self._keys = tuple(layer[:, :half] for layer in self._kv)
-        self._values = tuple(layer[:, half:] for layer in self._kv)
         if self.on_host:  # compiled steps read these
             self._cpp_refs = own_in_cpp((self._block, self.length, self.cos, self.sin))
 
@@ -300,19 +241,16 @@ class FlatContext:
     def _start(self, length: int) -> None:
         """Takes every row to be of a length that the host knows."""
         self.length.fill_(length)
-        self.bound = length
-        self.uniform = True
-        self._row_lengths = None
+        self._note([length] * self.rows)
 
     def _forget(self) -> None:
         """Lengths have changed on the device: look again where that is free."""
         self._row_lengths = None
         if self.on_host and not self.uniform:
-            self._learn()
+            self._note(self.length.tolist())
 
-    def _learn(self) -> None:
-        """Asks the device for the exact lengths."""
-        lengths: list[int] = self.length.tolist()
+    def _note(self, lengths: list[int]) -> None:
+        """Takes down the exact length of each row."""
         self.bound = max(lengths)
         self.uniform = min(lengths) == self.bound
         self._row_lengths = None if self.uniform else lengths

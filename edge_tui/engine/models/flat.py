@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch.nn import functional as F
@@ -33,8 +33,17 @@ if TYPE_CHECKING:
 
     from edge_tui.engine.models.architectures import FlatConfig
     from edge_tui.engine.models.base import Context
-    from edge_tui.engine.models.layers import Layer
-    from edge_tui.engine.ops.linear import Linear
+    from edge_tui.engine.models.layers import DecoderWeights, Layer
+
+
+class FusedStep(Protocol):
+    """Appends positions in few calls."""
+
+    def fits(self, ctx: FlatContext, k: int) -> bool:
+        """Tells whether it can append `k` positions to each row."""
+
+    def __call__(self, ctx: FlatContext, ids: Tensor) -> Tensor:
+        """Appends `ids` int64 `[R, K]` to a context with room for them and returns logits `[R, K, V]`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +52,17 @@ class NewPositions:
 
     Attributes:
         span: `S`.
-        positions: int64 `[R, K]`; None when they are the last `K` of the span in every row.
+        place: Row and position of each new one, as indices; None when they are the last `K` of the span in
+            every row.
         cos: Broadcasts to `[R, K, heads, rotary]`.
         sin: The same.
         masks: For each window of the model what to add to the scores, broadcasting to
             `[R, Hkv, K, S]`; None where nothing needs hiding.
-        unpadded: Row and column indices of the ids that are no padding; None where padding does no harm.
+        unpadded: Row and column indices of the ids that `place` is for; None if it is for all of them.
     """
 
     span: int
-    positions: Tensor | None
+    place: tuple[Tensor, Tensor] | None
     cos: Tensor
     sin: Tensor
     masks: Mapping[int, Tensor | None]
@@ -60,34 +70,31 @@ class NewPositions:
 
 
 class FlatModel:
-    """Runs a checkpoint's own weights as a `LanguageModel`. `loading.load_flat` makes one."""
+    """Runs a checkpoint's own weights as a `LanguageModel`. `loading.load_flat` makes one.
 
-    def __init__(
-        self,
-        config: FlatConfig,
-        info: ModelInfo,
-        embedding: Tensor,
-        layers: tuple[Layer, ...],
-        norm: Tensor,
-        head: Linear,
-    ) -> None:
+    Attributes:
+        weights: None once released.
+        fused: Appends positions faster than `forward` does operation by operation; None where nothing can.
+    """
+
+    def __init__(self, config: FlatConfig, info: ModelInfo, weights: DecoderWeights) -> None:
         self.config = config
         self.info = info
-        self._embedding = embedding
-        self._layers = layers
-        self._norm = norm
-        self._dtype = norm.dtype
-        self._head = head
+        self.weights: DecoderWeights | None = weights
+        self._dtype = weights.norm.dtype
         self._hidden = (config.hidden,)
         self._windows = tuple(set(config.windows))
-        self._eps = torch.full((1, 1), config.eps) if norm.device.type == "cpu" else None
+        self._eps = torch.full((1, 1), config.eps) if info.device == "cpu" else None
         self._tables: dict[range, tuple[Tensor, Tensor]] = {}
-        self._fused = fuse(config, embedding, layers, norm, head)
-        kernels = fuse_cuda(config, embedding, layers, norm, head)
-        self._kernels = None if isinstance(kernels, str) else kernels
+        on_cuda = info.device.startswith("cuda")
+        fused = fuse_cuda(config, weights) if on_cuda else fuse(config, weights)
+        self.fused: FusedStep | None = None if isinstance(fused, str) else fused
         # Only the kernels read lengths on the device alone; plain operations get them from the host.
-        reason = kernels if isinstance(kernels, str) and info.device.startswith("cuda") else ""
-        self.caps = Caps(hidden=True, capture=self._kernels is not None, reason=reason)
+        self.caps = Caps(
+            hidden=True,
+            capture=on_cuda and self.fused is not None,
+            reason=fused if isinstance(fused, str) else "",
+        )
 
     def open(self, rows: int, capacity: int, total: int = 0) -> FlatContext:
         """Opens an empty context for `rows` sequences of at most `capacity` positions.
@@ -96,24 +103,15 @@ class FlatModel:
         the length that the model was first trained on, the long ones beyond. They hold for the whole run,
         however much room there is.
         """
-        rope, device, dtype = self.config.rope, self._embedding.device, self._dtype
-        totals = rope.totals(total or capacity)
+        c = self.config
+        totals = c.rope.totals(total or capacity)
         cos_sin = self._tables.get(totals)
         if cos_sin is None or len(cos_sin[0]) < capacity:
-            cos_sin = self._tables[totals] = tables(rope, capacity, device, dtype, totals.start)
-        return FlatContext(
-            rows,
-            capacity,
-            layers=self.config.layers,
-            kv_heads=self.config.kv_heads,
-            head_dim=self.config.head_dim,
-            cos=cos_sin[0][:capacity],
-            sin=cos_sin[1][:capacity],
-            device=device,
-            dtype=dtype,
-            share=self._kernels is not None,
-            totals=totals,
-        )
+            cos_sin = tables(c.rope, capacity, self.info.device, self._dtype, totals.start)
+            self._tables[totals] = cos_sin
+        cos, sin = (table[:capacity] for table in cos_sin)
+        shape = c.layers, 2 * c.kv_heads, c.head_dim
+        return FlatContext(rows, capacity, shape, cos, sin, totals, share=self.caps.capture)
 
     def notice(self, total: int) -> str:
         """Tells which factors of a long rope a run uses that reaches `total` positions."""
@@ -140,15 +138,14 @@ class FlatModel:
         assert isinstance(ctx, FlatContext), "a context of another model"
         rows, k = ids.shape
         ctx.reserve(k)
-        if self._fused is not None and k == 1 and ctx.uniform and not hidden:
-            return Output(self._fused(ctx, ids))
-        if self._kernels is not None and not hidden and self._kernels.fits(rows, k):
-            return Output(self._kernels(ctx, ids))
+        if self.fused is not None and not hidden and self.fused.fits(ctx, k):
+            return Output(self.fused(ctx, ids))
+        weights = self._present_weights()
         start = ctx.bound if ctx.uniform and ctx.on_host else None
-        x, states = self._run(ctx, ids, self._new_positions(ctx, k, start), hidden)
+        x, states = self._run(weights, ctx, ids, self.new_positions(ctx, k, start), hidden)
         ctx.advance(k)
-        x = self._normed(x, self._norm)
-        logits = self._head(x).view(rows, k, -1)
+        x = self._normed(x, weights.norm)
+        logits = weights.head(x).view(rows, k, -1)
         if not hidden:
             return Output(logits)
         return Output(logits, torch.stack([*states, x], 1).view(rows, k, len(states) + 1, -1))
@@ -179,8 +176,9 @@ class FlatModel:
         if total == 1 and ctx.replay is not None:
             ctx.reserve(1)
             return Output(ctx.replay(ids[:, :1]))
-        if min(counts) == total and self._kernels is not None and self._kernels.fits(len(counts), total):
-            return Output(self._kernels(ctx, ids[:, :total].contiguous())[:, -1:])
+        if min(counts) == total and self.fused is not None and self.fused.fits(ctx, total):
+            return Output(self.fused(ctx, ids[:, :total].contiguous())[:, -1:])
+        weights = self._present_weights()
         same_length = min(starts) == max(starts)
         last = torch.empty(len(counts), *self._hidden, dtype=self._dtype, device=ids.device)
         for done in range(0, total, chunk):
@@ -191,28 +189,30 @@ class FlatModel:
             counts_here = [min(max(n - done, 0), k) for n in counts]
             # In level rows padding lands behind a row's end, where the next token overwrites it.
             new = (
-                self._new_positions(ctx, k, starts[0] + done)
+                self.new_positions(ctx, k, starts[0] + done)
                 if same_length
-                else self._new_positions(ctx, k, None, counts_here)
+                else self.new_positions(ctx, k, None, counts_here)
             )
-            x = self._run(ctx, piece, new, False)[0].view(len(counts), k, -1)
+            x = self._run(weights, ctx, piece, new, False)[0].view(len(counts), k, -1)
             for row, n in enumerate(counts_here):
                 if n and done + n == counts[row]:
                     last[row] = x[row, n - 1]
             ctx.extend(counts_here)
             if progress is not None:
                 progress(done + k, total)
-        return Output(self._head(self._normed(last, self._norm))[:, None])
+        return Output(weights.head(self._normed(last, weights.norm))[:, None])
 
     def release(self) -> None:
         """Drops the weights; the caller returns the memory. The model is unusable afterwards."""
-        self._embedding = self._norm = torch.empty(0)
-        self._layers = ()
-        self._fused = self._kernels = None
-        del self._head
+        self.weights = self.fused = None
         self._tables.clear()
 
-    def _new_positions(
+    def _present_weights(self) -> DecoderWeights:
+        if self.weights is None:
+            raise RuntimeError(f"{self.info.name} has been released.")
+        return self.weights
+
+    def new_positions(
         self, ctx: FlatContext, k: int, start: int | None, counts_here: list[int] | None = None
     ) -> NewPositions:
         """Works out positions, rotary rows and masks of `k` new positions.
@@ -233,15 +233,16 @@ class FlatModel:
             return NewPositions(span, None, cos, sin, self._masks(positions, span))
         positions = ctx.length[:, None] + torch.arange(k, device=device)
         span = ctx.span(k)
-        unpadded = None
+        place, unpadded = (torch.arange(ctx.rows, device=device)[:, None], positions), None
         if counts_here is not None:
             positions = positions.clamp(max=ctx.capacity - 1)  # padding may stick out
             span = min(span, ctx.capacity)
             valid = torch.arange(k)[None] < torch.tensor(counts_here)[:, None]
             row, column = valid.nonzero(as_tuple=True)
-            unpadded = row.to(device), column.to(device)
+            row, column = unpadded = row.to(device), column.to(device)
+            place = row, positions[row, column]
         cos, sin = ctx.cos[positions][:, :, None], ctx.sin[positions][:, :, None]
-        return NewPositions(span, positions, cos, sin, self._masks(positions, span), unpadded)
+        return NewPositions(span, place, cos, sin, self._masks(positions, span), unpadded)
 
     def _masks(self, positions: Tensor, span: int) -> dict[int, Tensor | None]:
         """Scores to add, `[R or 1, 1, K, S]`: 0 for what a query sees, −inf for the rest."""
@@ -258,14 +259,12 @@ class FlatModel:
         return masks
 
     def _run(
-        self, ctx: FlatContext, ids: Tensor, new: NewPositions, hidden: bool
+        self, weights: DecoderWeights, ctx: FlatContext, ids: Tensor, new: NewPositions, hidden: bool
     ) -> tuple[Tensor, list[Tensor]]:
         """Runs the layers: returns the residual stream `[N, hidden]`, and each layer's input if asked."""
-        if not self._layers:
-            raise RuntimeError(f"{self.info.name} has been released.")
-        x = F.embedding(ids, self._embedding).view(-1, *self._hidden).to(self._dtype)
+        x = F.embedding(ids, weights.embedding).view(-1, *self._hidden).to(self._dtype)
         states: list[Tensor] = []
-        for i, layer in enumerate(self._layers):
+        for i, layer in enumerate(weights.layers):
             if hidden:
                 states.append(x)
             y = self._normed(x, layer.attention_norm)
@@ -290,16 +289,16 @@ class FlatModel:
         if layer.qk_norm is not None:
             torch.mul(F.rms_norm(qk, (d,), None, self.config.eps), layer.qk_norm, out=qk)
         rotate(qk, new.cos, new.sin)
-        if new.positions is None:
-            ctx.kv[i][:, :, new.span - k : new.span].copy_(qkv[:, :, h:].transpose(1, 2))
-        elif new.unpadded is None:
-            ctx.write(i, qkv[:, :, h:], new.positions)
+        kv, new_kv = ctx.kv[i], qkv[:, :, h:]
+        if new.place is None:
+            kv[:, :, new.span - k : new.span].copy_(new_kv.transpose(1, 2))
         else:
-            ctx.write_some(i, qkv[:, :, h:], new.positions, *new.unpadded)
+            row, position = new.place
+            kv[row, :, position] = new_kv if new.unpadded is None else new_kv[new.unpadded]
         first, mask = 0, new.masks[layer.window]
-        if k == 1 and new.positions is None and layer.window:
+        if k == 1 and new.place is None and layer.window:
             first = max(0, new.span - layer.window)
-        keys, values = ctx.keys[i][:, :, first : new.span], ctx.values[i][:, :, first : new.span]
+        keys, values = kv[:, :, first : new.span].chunk(2, 1)
         if k == 1:
             # One position: the queries that share a key head stand in line as if they were positions.
             q = qkv[:, 0, :h].view(rows, h_kv, h // h_kv, d)

@@ -20,14 +20,13 @@ from edge_tui.engine.ops.linear import CpuLinear, PlainLinear
 from edge_tui.engine.ops.norm import rms_norm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from torch import Tensor
 
     from edge_tui.engine.models.architectures import FlatConfig
     from edge_tui.engine.models.cache import FlatContext
-    from edge_tui.engine.models.layers import Layer
-    from edge_tui.engine.ops.linear import Linear
+    from edge_tui.engine.models.layers import DecoderWeights
 
 
 class FusedStep:
@@ -43,7 +42,12 @@ class FusedStep:
     def __init__(self, run: Callable[..., Tensor], weights: tuple[Any, ...]) -> None:
         self._run = run
         self._weights = weights
-        self._cpp_refs = own_in_cpp(_tensors(weights))
+        flat = [one for w in weights for one in (w if isinstance(w, list) else [w])]
+        self._cpp_refs = own_in_cpp(one for one in flat if isinstance(one, torch.Tensor))
+
+    def fits(self, ctx: FlatContext, k: int) -> bool:
+        """Tells whether it can append `k` positions to each row."""
+        return k == 1 and ctx.uniform
 
     def __call__(self, ctx: FlatContext, ids: Tensor) -> Tensor:
         """Appends `ids` int64 `[R, 1]` to a uniform context with room for them; logits `[R, 1, V]`."""
@@ -53,22 +57,14 @@ class FusedStep:
         return logits
 
 
-def fuse(
-    config: FlatConfig, embedding: Tensor, layers: Sequence[Layer], norm: Tensor, head: Linear
-) -> FusedStep | None:
-    """Makes a model's fused step; None off the CPU, or with matrices in bitsandbytes' format.
-
-    Arguments are those of `FlatModel`.
-    """
-    all_matrices = [*(m for layer in layers for m in layer.matrices), head]
-    matrices = [m for m in all_matrices if isinstance(m, PlainLinear | CpuLinear)]
-    if embedding.device.type != "cpu" or len(matrices) < len(all_matrices):
+def fuse(config: FlatConfig, w: DecoderWeights) -> FusedStep | None:
+    """Makes a model's fused step; None off the CPU, or with matrices in bitsandbytes' format."""
+    matrices = [m for m in w.matrices if isinstance(m, PlainLinear | CpuLinear)]
+    if w.embedding.device.type != "cpu" or len(matrices) < len(w.matrices) or (run := _compiled()) is None:
         return None
-    run = _compiled()
-    if run is None:
-        return None
+    layers = w.layers
     weights = (
-        embedding,
+        w.embedding,
         [layer.attention_norm for layer in layers],
         [layer.qk_norm for layer in layers],
         [layer.mlp_norm for layer in layers],
@@ -78,18 +74,12 @@ def fuse(
         [m.bias for m in matrices],
         [m.opaque if isinstance(m, CpuLinear) else None for m in matrices],
         [layer.window for layer in layers],
-        norm,
+        w.norm,
         config.heads,
         config.kv_heads,
         config.eps,
     )
     return FusedStep(run, weights)
-
-
-def _tensors(weights: tuple[Any, ...]) -> list[Tensor]:
-    """Collects the tensors among arguments and in lists of them."""
-    flat = [one for w in weights for one in (w if isinstance(w, list) else [w])]
-    return [one for one in flat if isinstance(one, torch.Tensor)]
 
 
 @cache

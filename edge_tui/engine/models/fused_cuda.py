@@ -7,7 +7,6 @@ graph of it can be replayed for ever. Everything between the kernels lies in buf
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,75 +15,39 @@ from edge_tui.engine.ops.attend import attend
 from edge_tui.engine.ops.attend_scratch import Scratch
 from edge_tui.engine.ops.cuda_capture import beside, fork
 from edge_tui.engine.ops.l2_fetch import fetch_whole_lines
-from edge_tui.engine.ops.packed import PackedMatrix
 from edge_tui.engine.ops.project import MAX_TOKENS, embed, project
 from edge_tui.engine.ops.triton.availability import available
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
     from edge_tui.engine.models.architectures import FlatConfig
     from edge_tui.engine.models.cache import FlatContext
-    from edge_tui.engine.models.layers import Layer
-    from edge_tui.engine.ops.linear import Linear
+    from edge_tui.engine.models.layers import DecoderWeights
+    from edge_tui.engine.ops.packed import PackedMatrix
 
 MAX_POSITIONS = 8
 """Most positions of a row in one call."""
 
 
-@dataclass(frozen=True, slots=True)
-class Matrices:
-    """Holds a layer's matrices as the kernels read them."""
+class FusedStep:
+    """Appends up to `MAX_POSITIONS` positions to each row. `fuse` makes one.
 
-    qkv: PackedMatrix
-    out: PackedMatrix
-    gate_up: PackedMatrix
-    down: PackedMatrix
-
-
-@dataclass(frozen=True, slots=True)
-class Buffers:
-    """Holds what passes between the kernels of a step with `T` tokens.
-
-    Attributes:
-        x: `[T, hidden]`, the residual stream.
-        qkv: `[T, (H + 2 Hkv) · D]`.
-        heads: `[T, H · D]`, what attention returns.
-        wide: `[T, intermediate]`.
-        scratch: Partial results of attention.
+    Args:
+        config: The model's numbers.
+        weights: Its weights.
+        matrices: Those of `weights.matrices` as the kernels read them.
     """
 
-    x: Tensor
-    qkv: Tensor
-    heads: Tensor
-    wide: Tensor
-    scratch: Scratch
-
-
-class FusedStep:
-    """Appends up to `MAX_POSITIONS` positions to each row. `fuse` makes one."""
-
-    def __init__(
-        self,
-        config: FlatConfig,
-        embedding: Tensor,
-        layers: Sequence[Layer],
-        matrices: Sequence[Matrices],
-        norm: Tensor,
-        head: PackedMatrix,
-    ) -> None:
+    def __init__(self, config: FlatConfig, weights: DecoderWeights, matrices: list[PackedMatrix]) -> None:
         self._config = config
-        self._embedding = embedding
-        self._layers = list(zip(layers, matrices, strict=True))
-        self._norm = norm
-        self._head = head
-        self._buffers: dict[tuple[int, int], Buffers] = {}
+        self._weights = weights
+        self._matrices = matrices
+        self._buffers: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor, Tensor, Scratch]] = {}
 
-    def fits(self, rows: int, k: int) -> bool:
+    def fits(self, ctx: FlatContext, k: int) -> bool:
         """Tells whether the kernels take that many tokens."""
-        return k <= MAX_POSITIONS and rows * k <= MAX_TOKENS
+        return k <= MAX_POSITIONS and ctx.rows * k <= MAX_TOKENS
 
     def __call__(self, ctx: FlatContext, ids: Tensor) -> Tensor:
         """Appends `ids` int64 `[R, K]` to a context with room for them.
@@ -92,24 +55,22 @@ class FusedStep:
         Returns:
             Logits float32 `[R, K, V]`.
         """
-        c = self._config
+        c, w = self._config, self._weights
         rows, k = ids.shape
-        b = self._buffers_for(rows, k)
-        embed(ids.reshape(-1), self._embedding, b.x)
+        x, qkv, heads, wide, scratch = self._buffers_for(rows, k)
+        embed(ids.reshape(-1), w.embedding, x)
         branch = None
-        for i, (layer, m) in enumerate(self._layers):
-            project(b.x, m.qkv, b.qkv, norm=layer.attention_norm, eps=c.eps)
+        for i, layer in enumerate(w.layers):
+            to_qkv, to_out, to_wide, to_down = self._matrices[4 * i : 4 * i + 4]
+            project(x, to_qkv, qkv, norm=layer.attention_norm, eps=c.eps)
             attend(
-                b.qkv,
-                ctx.root(i),
-                ctx.forked(i),
-                ctx.base,
-                ctx.owner,
+                qkv,
+                *ctx.sources(i),
                 ctx.length,
                 ctx.cos,
                 ctx.sin,
-                b.heads,
-                b.scratch,
+                heads,
+                scratch,
                 heads=c.heads,
                 kv_heads=c.kv_heads,
                 k=k,
@@ -117,59 +78,44 @@ class FusedStep:
                 eps=c.eps,
                 window=layer.window,
             )
-            if i == len(self._layers) - 1:
+            if i == c.layers - 1:
                 branch = fork()
-            project(b.heads, m.out, b.x, residual=b.x)
-            project(b.x, m.gate_up, b.wide, norm=layer.mlp_norm, eps=c.eps, gate=True)
-            project(b.wide, m.down, b.x, residual=b.x)
-        logits = ctx.logits_out
+            project(heads, to_out, x, residual=x)
+            project(x, to_wide, wide, norm=layer.mlp_norm, eps=c.eps, gate=True)
+            project(wide, to_down, x, residual=x)
+        head, logits = self._matrices[-1], ctx.logits_out
         if logits is None:
-            logits = torch.empty(rows, k, self._head.rows, dtype=torch.float32, device=ids.device)
-        project(b.x, self._head, logits.view(rows * k, -1), norm=self._norm, eps=c.eps)
+            logits = torch.empty(rows, k, head.rows, dtype=torch.float32, device=ids.device)
+        project(x, head, logits.view(rows * k, -1), norm=w.norm, eps=c.eps)
         with beside(branch):
             ctx.advance(k)
         return logits
 
-    def _buffers_for(self, rows: int, k: int) -> Buffers:
-        buffers = self._buffers.get((rows, k))
-        if buffers is None:
-            c, tokens = self._config, rows * k
-            like = self._embedding
+    def _buffers_for(self, rows: int, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Scratch]:
+        """Returns what passes between the kernels of a step with `T` tokens.
 
-            def empty(width: int) -> Tensor:
-                return torch.empty(tokens, width, dtype=like.dtype, device=like.device)
-
-            buffers = self._buffers[rows, k] = Buffers(
-                x=empty(c.hidden),
-                qkv=empty((c.heads + 2 * c.kv_heads) * c.head_dim),
-                heads=empty(c.heads * c.head_dim),
-                wide=empty(c.intermediate),
-                scratch=Scratch(rows, k, c.heads, c.head_dim, like.device),
-            )
-        return buffers
+        The residual stream `[T, hidden]`; queries, keys and values `[T, (H + 2 Hkv) · D]`; what attention
+        returns, `[T, H · D]`; gated values `[T, intermediate]`; partial results of attention.
+        """
+        if (rows, k) not in self._buffers:
+            c, embedding = self._config, self._weights.embedding
+            widths = c.hidden, (c.heads + 2 * c.kv_heads) * c.head_dim, c.heads * c.head_dim, c.intermediate
+            x, qkv, heads, wide = (embedding.new_empty(rows * k, width) for width in widths)
+            scratch = Scratch(rows, k, c.heads, c.head_dim, embedding.device)
+            self._buffers[rows, k] = x, qkv, heads, wide, scratch
+        return self._buffers[rows, k]
 
 
-def fuse(
-    config: FlatConfig, embedding: Tensor, layers: Sequence[Layer], norm: Tensor, head: Linear
-) -> FusedStep | str:
-    """Makes a model's fused step, or tells in one sentence why it has none.
-
-    Arguments are those of `FlatModel`.
-    """
-    if embedding.device.type != "cuda":
-        return "The fused step is for NVIDIA GPUs."
+def fuse(config: FlatConfig, weights: DecoderWeights) -> FusedStep | str:
+    """Makes a model's fused step, or tells in one sentence why it has none."""
     if (reason := available()) is not None:
         return reason
-    matrices = []
-    for layer in layers:
-        packed = [m.packed() for m in layer.matrices]
-        if any(m is None for m in packed):
-            return "A matrix of this model is stored in a way that the fused kernels cannot read."
-        matrices.append(Matrices(*packed))  # type: ignore[arg-type]
+    packed = [matrix.packed() for matrix in weights.matrices]
+    matrices = [matrix for matrix in packed if matrix is not None]
+    if len(matrices) < len(packed):
+        return "A matrix of this model is stored in a way that the fused kernels cannot read."
     from edge_tui.engine.ops.triton.project import levels
 
-    fetch_whole_lines(embedding.device)
-    levels(embedding.device)  # now, since no step may wait for the device
-    packed_head = head.packed()
-    assert packed_head is not None, "the head keeps the compute dtype"
-    return FusedStep(config, embedding, layers, matrices, norm, packed_head)
+    fetch_whole_lines(weights.embedding.device)
+    levels(weights.embedding.device)  # now, since no step may wait for the device
+    return FusedStep(config, weights, matrices)

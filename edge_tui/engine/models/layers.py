@@ -1,4 +1,4 @@
-"""Defines the weights of one decoder layer."""
+"""Defines the weights of a decoder and of its layers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 class Layer:
     """Holds the weights of one decoder layer."""
 
-    attention_norm: Tensor
     qkv: Linear
-    qk_norm: Tensor | None
-    """`[H + Hkv, D]`, the norms of each head's query and key; None where the family has none."""
     out: Linear
-    mlp_norm: Tensor
     gate_up: Linear
     down: Linear
+    attention_norm: Tensor
+    mlp_norm: Tensor
+    qk_norm: Tensor | None
+    """`[H + Hkv, D]`, the norms of each head's query and key; None where the family has none."""
     window: int
     """Positions that a query sees, its own included; 0 means all."""
 
@@ -30,3 +30,18 @@ class Layer:
     def matrices(self) -> tuple[Linear, Linear, Linear, Linear]:
         """All matrices, in the order of a step."""
         return self.qkv, self.out, self.gate_up, self.down
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderWeights:
+    """Holds all weights of a decoder."""
+
+    embedding: Tensor
+    layers: tuple[Layer, ...]
+    norm: Tensor
+    head: Linear
+
+    @property
+    def matrices(self) -> list[Linear]:
+        """All matrices, in the order of a step; the head is the last."""
+        return [*(matrix for layer in self.layers for matrix in layer.matrices), self.head]

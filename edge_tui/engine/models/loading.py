@@ -13,7 +13,7 @@ from edge_tui.engine.checkpoints.weights import Weights
 from edge_tui.engine.models.architectures import FlatConfig, flat_config
 from edge_tui.engine.models.base import ModelInfo
 from edge_tui.engine.models.flat import FlatModel
-from edge_tui.engine.models.layers import Layer
+from edge_tui.engine.models.layers import DecoderWeights, Layer
 from edge_tui.engine.ops.cpu.packed_sizes import packers
 from edge_tui.engine.ops.linear import CpuLinear, Linear, PlainLinear, float32_on_cpu
 from edge_tui.engine.ops.quantisation import head_packer_of, packer_of
@@ -66,38 +66,40 @@ def load_flat(
     flat = flat_config(source.config)
     pack, pack_head = packer_of(precision, device), head_packer_of(precision, device)
     with closing(source.open_tensors()) as tensors:
-        weights = weights_from(tensors, device, dtype, progress, cancelled)
+        reader = weights_from(tensors, device, dtype, progress, cancelled)
         # Both before the layers, because no other matrix is as wide before it is packed.
-        embedding, last = _ends(weights, flat)
+        embedding, last = read_ends(reader, flat)
         tied = last is embedding
         head = pack_head(last, None)
         del last
         if not isinstance(head, PlainLinear):
             embedding = _narrow(embedding, exactly=isinstance(head, CpuLinear) and head.kind == "half")
-        layers = _read_layers(weights, flat, pack)
-        norm = weights.get("model.norm.weight", flat.hidden)
-    norms = [norm, *(t for layer in layers for t in (layer.attention_norm, layer.mlp_norm))]
+        layers = _read_layers(reader, flat, pack)
+        norm = reader.get("model.norm.weight", flat.hidden)
+    weights = DecoderWeights(embedding, layers, norm, head)
+    vectors = [embedding, norm, *(t for layer in layers for t in (layer.attention_norm, layer.mlp_norm))]
     head_norms = [layer.qk_norm for layer in layers if layer.qk_norm is not None]
-    matrices = [m for layer in layers for m in layer.matrices]
-    stored = matrices if tied and isinstance(head, PlainLinear) else [*matrices, head]
+    *matrices, _ = weights.matrices
     info = ModelInfo(
         name=source.name,
         architecture=flat.architecture,
         vocab=flat.vocab,
         context=min(context or flat.context, flat.context),
         layers=flat.layers,
-        parameters=embedding.numel()
-        + sum(t.numel() for t in norms)
-        + sum(m.parameters for m in (matrices if tied else stored))
+        parameters=sum(t.numel() for t in vectors)
+        + sum(m.parameters for m in matrices)
+        + (0 if tied else head.parameters)
         + 2 * flat.head_dim * len(head_norms),
-        weight_bytes=sum(t.nbytes for t in (embedding, *norms, *head_norms)) + sum(m.nbytes for m in stored),
+        weight_bytes=sum(t.nbytes for t in (*vectors, *head_norms))
+        + sum(m.nbytes for m in matrices)
+        + (0 if tied and isinstance(head, PlainLinear) else head.nbytes),
         kv_bytes=2 * flat.layers * flat.kv_heads * flat.head_dim * dtype.itemsize,
         dtype=str(dtype).removeprefix("torch."),
         precision=precision,
         device=device,
         tier="flat",
     )
-    return FlatModel(flat, info, embedding, layers, norm, head)
+    return FlatModel(flat, info, weights)
 
 
 def _read_layers(weights: Weights, flat: FlatConfig, pack: Packer) -> tuple[Layer, ...]:
@@ -111,7 +113,7 @@ def _read_layers(weights: Weights, flat: FlatConfig, pack: Packer) -> tuple[Laye
         return tuple(layer() for layer in pending)
 
 
-def _ends(weights: Weights, flat: FlatConfig) -> tuple[Tensor, Tensor]:
+def read_ends(weights: Weights, flat: FlatConfig) -> tuple[Tensor, Tensor]:
     """Reads the embedding and the head, one and the same tensor where they are tied.
 
     As in transformers, what the file holds counts for more than the config's word that they are tied: two
@@ -160,13 +162,9 @@ class _PackingPool:
             matrix = self._pack(weight, bias)
             return lambda: matrix
         self._free.acquire()
-        return self._pool.submit(self._pack_one, weight, bias).result
-
-    def _pack_one(self, weight: Tensor, bias: Tensor | None) -> Linear:
-        try:
-            return self._pack(weight, bias)
-        finally:
-            self._free.release()
+        future = self._pool.submit(self._pack, weight, bias)
+        future.add_done_callback(lambda _: self._free.release())
+        return future.result
 
 
 def _layer(weights: Weights, c: FlatConfig, i: int, pool: _PackingPool) -> Callable[[], Layer]:
@@ -179,32 +177,17 @@ def _layer(weights: Weights, c: FlatConfig, i: int, pool: _PackingPool) -> Calla
         weight = weights.stack([n + ".weight" for n in names], rows, columns)
         return pool.submit(weight, weights.stack([n + ".bias" for n in names], rows) if bias else None)
 
-    qkv = {"qkv_proj": q + 2 * kv} if c.fused else {"q_proj": q, "k_proj": kv, "v_proj": kv}
+    qkv_parts = {"qkv_proj": q + 2 * kv} if c.fused else {"q_proj": q, "k_proj": kv, "v_proj": kv}
     wide = c.intermediate
-    gate_up = {"gate_up_proj": 2 * wide} if c.fused else {"gate_proj": wide, "up_proj": wide}
+    gate_parts = {"gate_up_proj": 2 * wide} if c.fused else {"gate_proj": wide, "up_proj": wide}
     qk_norm = None
     if c.qk_norm:
         of_q, of_k = (weights.get(f"{attention}{part}_norm.weight", c.head_dim) for part in "qk")
         qk_norm = torch.cat((of_q.expand(c.heads, -1), of_k.expand(c.kv_heads, -1)))
-    matrices = {
-        "qkv": matrix(attention, qkv, c.hidden, c.qkv_bias),
-        "out": matrix(attention, {"o_proj": c.hidden}, q, c.out_bias),
-        "gate_up": matrix(mlp, gate_up, c.hidden, c.mlp_bias),
-        "down": matrix(mlp, {"down_proj": c.hidden}, wide, c.mlp_bias),
-    }
+    qkv = matrix(attention, qkv_parts, c.hidden, c.qkv_bias)
+    out = matrix(attention, {"o_proj": c.hidden}, q, c.out_bias)
+    gate_up = matrix(mlp, gate_parts, c.hidden, c.mlp_bias)
+    down = matrix(mlp, {"down_proj": c.hidden}, wide, c.mlp_bias)
     attention_norm = weights.get(f"model.layers.{i}.input_layernorm.weight", c.hidden)
     mlp_norm = weights.get(f"model.layers.{i}.post_attention_layernorm.weight", c.hidden)
-
-    def layer() -> Layer:
-        return Layer(
-            attention_norm=attention_norm,
-            qkv=matrices["qkv"](),
-            qk_norm=qk_norm,
-            out=matrices["out"](),
-            mlp_norm=mlp_norm,
-            gate_up=matrices["gate_up"](),
-            down=matrices["down"](),
-            window=c.windows[i],
-        )
-
-    return layer
+    return lambda: Layer(qkv(), out(), gate_up(), down(), attention_norm, mlp_norm, qk_norm, c.windows[i])

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from edge_tui.engine.checkpoints.weight_files import WeightsError
-from edge_tui.engine.models.architectures import FAMILIES, supports
+from edge_tui.engine.models.architectures import families, supports
 from edge_tui.engine.models.base import ModelInfo
 from edge_tui.engine.models.transformers_model import TransformersModel
 from edge_tui.engine.ops.packed import PrecisionError
@@ -225,8 +225,9 @@ def _unpacked(reader: SafetensorsReader, name: str, skeleton: nn.Module, dtype: 
 
 def _reason(config: Mapping[str, Any], error: BaseException) -> str:
     """Tells why transformers cannot load a checkpoint, or what the config of a family we know lacks."""
-    said = config.get("architectures") or [""]
-    if said[0] in FAMILIES and not config.get("quantization_config") and (reason := supports(config)):
+    stated = config.get("architectures") or [""]
+    flat = any(family.architecture == stated[0] for family in families().values())
+    if flat and not config.get("quantization_config") and (reason := supports(config)):
         return f"{reason}."
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if isinstance(error, KeyError) and error.args and error.args[0] in dict(rope).values():

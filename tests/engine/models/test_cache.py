@@ -126,18 +126,7 @@ def bare(rows: int, capacity: int, share: bool) -> FlatContext:
     """A context of two layers and no model."""
     angle = torch.outer(torch.arange(capacity), torch.tensor([1.0, 0.1, 1.0, 0.1]))
     sin = angle.sin() * torch.tensor([-1.0, -1.0, 1.0, 1.0])
-    return FlatContext(
-        rows,
-        capacity,
-        layers=2,
-        kv_heads=KV_HEADS,
-        head_dim=WIDTH,
-        cos=angle.cos(),
-        sin=sin,
-        device="cpu",
-        dtype=torch.float32,
-        share=share,
-    )
+    return FlatContext(rows, capacity, (2, 2 * KV_HEADS, WIDTH), angle.cos(), sin, share=share)
 
 
 def step(ctx: FlatContext, gen: torch.Generator, k: int = 1) -> torch.Tensor:
@@ -146,7 +135,7 @@ def step(ctx: FlatContext, gen: torch.Generator, k: int = 1) -> torch.Tensor:
     for i in range(2):
         qkv = torch.randn(ctx.rows * k, (HEADS + 2 * KV_HEADS) * WIDTH, generator=gen)
         outs.append(torch.empty(ctx.rows * k, HEADS * WIDTH))
-        where = ctx.root(i), ctx.forked(i), ctx.base, ctx.owner, ctx.length, ctx.cos, ctx.sin
+        where = *ctx.sources(i), ctx.length, ctx.cos, ctx.sin
         reference(qkv, *where, outs[-1], heads=HEADS, kv_heads=KV_HEADS, k=k)
     ctx.advance(k)
     return torch.stack(outs)
@@ -202,7 +191,7 @@ def test_a_fork_can_be_used_again(pair: tuple[FlatContext, FlatContext]) -> None
     parent, ctx = pair
 
     def addresses() -> list[int]:
-        parts = [ctx.length, ctx.root(0), ctx.forked(1), ctx.base, ctx.owner]
+        parts = [ctx.length, *ctx.sources(0), *ctx.sources(1)]
         return [part.data_ptr() for part in parts if part is not None]
 
     before, first = addresses(), played(ctx)

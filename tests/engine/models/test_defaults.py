@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 from edge_tui.engine.checkpoints.weight_files import WeightsError
-from edge_tui.engine.models.architectures import DEFAULTS, UnsupportedError, flat_config
+from edge_tui.engine.models.architectures import UnsupportedError, families, flat_config
 from edge_tui.engine.models.memory_estimate import estimate
 from tests.engine.models.references import (
     LLAMA3,
@@ -39,6 +39,7 @@ ROPES: dict[str, Mapping[str, Any] | None] = {
     "llama3": LLAMA3,
     "long": LONG,
 }
+DEFAULTS = {name: dict.fromkeys(each.nullable) | dict(each.defaults) for name, each in families().items()}
 SIZES = {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"}
 """Without these no tensor fits."""
 EVERY = [

@@ -35,10 +35,13 @@ class Counted:
         self.calls += 1
         return self.inner(*arguments)
 
+    def fits(self, *arguments: Any) -> bool:
+        return bool(self.inner.fits(*arguments))
+
 
 def counted(model: FlatModel) -> Counted:
-    spy = Counted(model._fused)
-    model._fused = spy  # type: ignore[assignment]
+    spy = Counted(model.fused)
+    model.fused = spy  # type: ignore[assignment]
     return spy
 
 
@@ -64,7 +67,7 @@ def test_same_numbers(case: str, rows: int, tmp_path: Path) -> None:
     spy = counted(model)
     got = walk(model, rows)
     assert spy.calls == 22
-    model._fused = None
+    model.fused = None
     assert torch.equal(got, walk(model, rows))
 
 
@@ -74,7 +77,7 @@ def test_same_numbers_in_bfloat16(case: str, tmp_path: Path) -> None:
     spy = counted(model)
     got = walk(model, 2)
     assert spy.calls == 22
-    model._fused = None
+    model.fused = None
     assert torch.equal(got, walk(model, 2))
 
 
@@ -114,9 +117,9 @@ def test_same_numbers_of_packed_matrices(
     model = flat(checkpoint(tmp_path, case), precision=precision)
     spy = counted(model)
     got = walk(model, 2)
-    if all(isinstance(m, CpuLinear) for layer in model._layers for m in (layer.qkv, layer.down)):
+    if all(isinstance(m, CpuLinear) for layer in model.weights.layers for m in (layer.qkv, layer.down)):
         assert spy.calls == 22
-    model._fused = None
+    model.fused = None
     assert torch.equal(got, walk(model, 2))
 
 
@@ -126,20 +129,20 @@ def test_same_numbers_of_halves(case: str, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(packed_sizes, "HALF_MATRIX", 1)
     monkeypatch.setattr(project_cpu, "_LOST", 1.0)  # whatever the checkpoint is stored in
     model = flat(checkpoint(tmp_path, case))
-    assert model._head.kind == "half"  # type: ignore[attr-defined]
+    assert model.weights.head.kind == "half"
     spy = counted(model)
     got = walk(model, 2)
     assert spy.calls == 22
-    model._fused = None
+    model.fused = None
     assert torch.equal(got, walk(model, 2))
 
 
 def test_what_only_bitsandbytes_reads_is_not_fused(tmp_path: Path) -> None:
     model = flat(checkpoint(tmp_path, "llama"), precision="4bit")
-    assert model._fused is not None
+    assert model.fused is not None
     odd = make_checkpoint(tmp_path / "odd", "llama", hidden=72, heads=6, kv_heads=3)
     model = flat(odd, precision="4bit")
-    assert model._fused is None
+    assert model.fused is None
     assert walk(model, 1).isfinite().all()
 
 
@@ -166,5 +169,5 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_without_a_compiler(tmp_path: Path, uncompiled: None) -> None:
     model = flat(checkpoint(tmp_path, "qwen3"))
-    assert model._fused is None
+    assert model.fused is None
     assert walk(model, 2).isfinite().all()

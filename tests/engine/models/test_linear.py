@@ -119,9 +119,9 @@ def test_a_model_of_halves_is_the_model(
     plain = flat(folder)
     monkeypatch.setattr(packed_sizes, "HALF_MATRIX", 1)
     halves = flat(folder)
-    assert halves._head.kind == "half"  # type: ignore[attr-defined]
-    assert halves._embedding.dtype == dtype
-    assert torch.equal(halves._embedding.float(), plain._embedding)
+    assert halves.weights.head.kind == "half"
+    assert halves.weights.embedding.dtype == dtype
+    assert torch.equal(halves.weights.embedding.float(), plain.weights.embedding)
     assert halves.info.parameters == plain.info.parameters
     ids = random_ids(1, 9)
     logits = []

@@ -68,7 +68,7 @@ def test_matrices_that_are_packed_wider_are_estimated_to_the_byte(
     expected = memory_estimate.estimate(checkpoint, precision, 64, 1, "cpu")
     model = load(ModelSpec(checkpoint.name, precision, "cpu", 64)).model
     assert isinstance(model, FlatModel)
-    assert model._head.kind == "int8 vector"  # type: ignore[attr-defined]
+    assert model.weights.head.kind == "int8 vector"
     assert expected.weights == model.info.weight_bytes
 
 
@@ -83,7 +83,7 @@ def test_halves_are_estimated_to_the_byte(
     expected = memory_estimate.estimate(checkpoint, "float32", 64, 1, "cpu")
     model = load(ModelSpec(checkpoint.name, "float32", "cpu", 64)).model
     assert isinstance(model, FlatModel)
-    assert (model._head.kind == "half") == (dtype == torch.bfloat16)  # type: ignore[attr-defined]
+    assert (model.weights.head.kind == "half") == (dtype == torch.bfloat16)
     assert expected.weights == model.info.weight_bytes
 
 
@@ -131,10 +131,10 @@ def test_kv_is_what_contexts_and_their_forks_hold(made: Callable[..., Checkpoint
 
     copied = root.fork(3)
     expected = memory_estimate.estimate(checkpoint, "float32", 1200, 3, "cpu", 100)
-    assert held(root._block, copied._block) == expected.kv
-    shared = Branches(root._block, 3, 1100)
+    assert held(root.block, copied.block) == expected.kv
+    shared = Branches(root.block, 3, 1100)
     expected = memory_estimate.estimate(checkpoint, "float32", 1200, 3, "cuda:0", 100)
-    assert held(root._block, *shared.grown) == expected.kv
+    assert held(root.block, *shared.grown) == expected.kv
 
 
 @pytest.mark.parametrize(

@@ -84,13 +84,13 @@ def layer_norm(patch: pytest.MonkeyPatch) -> None:
 
 def tied_head(patch: pytest.MonkeyPatch) -> None:
     """Takes the embedding as head although the file stores another."""
-    right = loading._ends
-    patch.setattr(loading, "_ends", lambda *given: (right(*given)[0],) * 2)
+    right = loading.read_ends
+    patch.setattr(loading, "read_ends", lambda *given: (right(*given)[0],) * 2)
 
 
 def off_by_one(patch: pytest.MonkeyPatch) -> None:
     """Steps believe to be one position further on (alike in all positions it would not matter)."""
-    right = flat_module.FlatModel._new_positions
+    right = flat_module.FlatModel.new_positions
 
     def place(self: Any, ctx: Any, k: int, *rest: Any) -> Any:
         where = right(self, ctx, k, *rest)
@@ -98,7 +98,7 @@ def off_by_one(patch: pytest.MonkeyPatch) -> None:
             return where
         return replace(where, cos=ctx.cos[where.span, None], sin=ctx.sin[where.span, None])
 
-    patch.setattr(flat_module.FlatModel, "_new_positions", place)
+    patch.setattr(flat_module.FlatModel, "new_positions", place)
 
 
 MUTATIONS: dict[str, tuple[str, Mutate]] = {
