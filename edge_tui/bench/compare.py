@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,52 +21,42 @@ _MEASURES = {
 """Titles of the fields that are compared."""
 
 
-@dataclass(frozen=True, slots=True)
-class BenchFile:
-    """Holds the results in a bench's file."""
+def compare(a: Path, b: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Pairs the rows of two benches' files.
 
-    title: str
-    head: Mapping[str, Any]
-    rows: Sequence[Mapping[str, Any]]
-
-
-def read(file: Path) -> BenchFile:
-    """Reads a bench's file.
+    Returns:
+        One row a pair, with `b / a` for everything that both measured, and sentences about the rest.
 
     Raises:
-        BenchError: it is no such file.
+        BenchError: one is no such file.
     """
+    one, other = _read(a), _read(b)
+    notes = [
+        f"{field} differs: {one.get(field)} and {other.get(field)}."
+        for field in ("bench", "device_name", "prompts_sha256")
+        if one.get(field) != other.get(field)
+    ]
+    unpaired = {_key(row): row for row in other["rows"]}
+    pairs = []
+    for row in one["rows"]:
+        match = unpaired.pop(_key(row), None)
+        if match is None:
+            notes.append(f"Only {a.name} has {_title(row)}.")
+            continue
+        ratios = {name: _ratio(row.get(name), match.get(name)) for name in _MEASURES}
+        pairs.append({"title": _title(row), **ratios, "a": row, "b": match})
+    notes += [f"Only {b.name} has {_title(row)}." for row in unpaired.values()]
+    return pairs, notes
+
+
+def _read(file: Path) -> dict[str, Any]:
     try:
         whole = json.loads(file.read_text(encoding="utf-8"))
-        return BenchFile(file.name, whole, [dict(row) for row in whole["rows"]])
+        return {**whole, "rows": [dict(row) for row in whole["rows"]]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BenchError(
             f"{file} has no results of a bench ({error}); give a file that --json has written."
         ) from error
-
-
-def compare(a: BenchFile, b: BenchFile) -> tuple[list[dict[str, Any]], list[str]]:
-    """Pairs the rows of two benches.
-
-    Returns:
-        One row a pair, with `b / a` for everything that both measured, and sentences about the rest.
-    """
-    notes = [
-        f"{field} differs: {a.head.get(field)} and {b.head.get(field)}."
-        for field in ("bench", "device_name", "prompts_sha256")
-        if a.head.get(field) != b.head.get(field)
-    ]
-    rows_of_b = {_key(row): row for row in b.rows}
-    pairs = []
-    for row in a.rows:
-        other = rows_of_b.pop(_key(row), None)
-        if other is None:
-            notes.append(f"Only {a.title} has {_title(row)}.")
-            continue
-        ratios = {name: _ratio(row.get(name), other.get(name)) for name in _MEASURES}
-        pairs.append({"title": _title(row), **ratios, "a": row, "b": other})
-    notes += [f"Only {b.title} has {_title(row)}." for row in rows_of_b.values()]
-    return pairs, notes
 
 
 def columns(pairs: Sequence[Mapping[str, Any]]) -> list[Column]:

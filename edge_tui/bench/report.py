@@ -11,6 +11,7 @@ import platform
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +21,7 @@ from typing import Any
 
 from edge_tui import __version__
 from edge_tui.util.atomic_write import PUBLIC, replace_file
+from edge_tui.util.json_text import finite
 
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3})")
 PACKAGES = ("torch", "transformers", "triton", "bitsandbytes", "tokenizers", "safetensors", "numpy")
@@ -55,30 +57,17 @@ class Results:
 
     def save(self) -> None:
         """Writes the file, whole or not at all."""
-        if self.file is None:
-            return
-        replace_file(self.file, json.dumps(self.as_json(), indent=1, ensure_ascii=False) + "\n", PUBLIC)
-
-    def as_json(self) -> dict[str, Any]:
-        """Makes the file's content, with null where a number is not known."""
-        whole = {"bench": self.kind, **self.head, "rows": self.rows, "notes": self.notes}
-        result: dict[str, Any] = _nan_to_none(whole)
-        return result
-
-
-def _nan_to_none(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _nan_to_none(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_nan_to_none(item) for item in value]
-    return None if isinstance(value, float) and not isfinite(value) else value
+        if self.file is not None:
+            whole = {"bench": self.kind, **self.head, "rows": self.rows, "notes": self.notes}
+            text = json.dumps(finite(whole), indent=1, ensure_ascii=False)
+            replace_file(self.file, f"{text}\n", PUBLIC)
 
 
 def manifest(device: str, seed: int, prompts: str) -> dict[str, Any]:
     """Collects what a repetition needs: versions, device, driver, seed, a hash of the prompts."""
     import psutil
 
-    from edge_tui.machine.devices import devices
+    from edge_tui.machine.devices import devices, torch_cuda_version
 
     title = next((d.title for d in devices() if d.name == device), device)
     return {
@@ -87,7 +76,7 @@ def manifest(device: str, seed: int, prompts: str) -> dict[str, Any]:
         "device": device,
         "device_name": title,
         "driver": _driver(),
-        "cuda": _cuda(),
+        "cuda": torch_cuda_version() or None,
         "cpu": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
@@ -99,37 +88,24 @@ def manifest(device: str, seed: int, prompts: str) -> dict[str, Any]:
 
 
 def _version(name: str) -> str | None:
-    try:
+    with suppress(PackageNotFoundError):
         return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _cuda() -> str | None:
-    torch = sys.modules.get("torch")
-    return None if torch is None else torch.version.cuda
+    return None
 
 
 def _driver() -> str | None:
     from edge_tui.machine.nvml import Gpu
 
-    try:
-        gpu = Gpu()
-    except OSError:
-        return None
-    try:
+    with suppress(OSError), closing(Gpu()) as gpu:
         return gpu.driver() or None
-    finally:
-        gpu.close()
+    return None
 
 
 def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
+    with suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        if found := re.search(r"^model name\s*:\s*(.*\S)", text, re.MULTILINE):
+            return found[1]
     return platform.processor() or platform.machine()
 
 

@@ -64,6 +64,16 @@ class Session:
         self._folder.cleanup()
 
     @contextmanager
+    def attempt(self, what: str, where: str) -> Iterator[bool]:
+        """Begins a measurement: yields False if the time is up, and turns its error into a note."""
+        self.progress.step(what)
+        has_time = self.progress.left > 0
+        if not has_time:
+            self.results.note(f"{what}: not measured, the time was up.")
+        with self.noting_errors(where):
+            yield has_time
+
+    @contextmanager
     def noting_errors(self, *where: str) -> Iterator[None]:
         """Turns an error of a measurement into a note, so that the others go on."""
         try:

@@ -353,12 +353,10 @@ def run(session: Session, *, rounds: int, seconds: float, only: str = "") -> Non
     scenarios = [s for s in SCENARIOS if s.device == here and only.lower() in s.name.lower()]
     session.progress.total = len(scenarios)
     for scenario in scenarios:
-        session.progress.step(scenario.name)
-        if session.progress.left <= 0:
-            session.results.note(f"{scenario.name}: not measured, the time was up.")
-            continue
         try:
-            with session.noting_errors(scenario.name):
+            with session.attempt(scenario.name, scenario.name) as has_time:
+                if not has_time:
+                    continue
                 scenario.work(table, {"rounds": rounds, "seconds": seconds})
         except Exception as error:  # one scenario must not cost the others
             session.results.note(f"{scenario.name} failed with {logs.summary(error)}")

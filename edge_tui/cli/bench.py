@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from itertools import product
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -83,9 +84,9 @@ _FILES = {"json": "json_file", "markdown": "markdown", "csv": "csv"}
 
 
 def _speed(options: Options, results: Results) -> None:
-    prompts = [_positive_int(text, "--context") for text in _list(options["context"])]
+    prompts = [_positive_int(text, "--context") for text in options["context"].split(",")]
     jobs = [
-        Job(name, values, prompt, int(options["tokens"]))
+        Job(name, values, prompt, options["tokens"])
         for name, values in _strategies(options).items()
         for prompt in prompts
     ]
@@ -93,33 +94,30 @@ def _speed(options: Options, results: Results) -> None:
 
 
 def _table(options: Options, results: Results) -> None:
-    batches = [_positive_int(text, "--batches") for text in _list(options["batches"])]
-    prompt = _positive_int(str(options["context"]), "--context")
-    jobs = [
-        Job(name, values, prompt, int(options["tokens"]), batch=batch)
+    batches = [_positive_int(text, "--batches") for text in options["batches"]]
+    prompt = _positive_int(options["context"], "--context")
+    # Each in a fresh engine: what an earlier one keeps would count as the next one's memory.
+    groups = [
+        [Job(name, values, prompt, options["tokens"], batch=batch)]
         for name, values in _strategies(options).items()
         for batch in batches
     ]
-    # Each in a fresh engine: what an earlier one keeps would count as the next one's memory.
-    _measure(options, results, [[job] for job in jobs])
+    _measure(options, results, groups)
 
 
 def _measure(options: Options, results: Results, groups: Sequence[Sequence[Job]]) -> None:
     from edge_tui.bench.speed import measure
 
-    peers = [name for name in _list(options["peers"]) if name != "none"]
+    peers = [name for name in options["peers"] if name != "none"]
     if unknown := [name for name in peers if name not in ("eager", "static")]:
         raise UsageError(f"there is no peer {unknown[0]!r}; there is eager, static and none.")
-    names, precisions = _names(options), _precisions(options)
-    progress = _progress(options, len(names) * len(precisions) * len(groups))
-    with _session(options, results, progress) as session:
-        for name, random_weights, precision in _models(names, precisions):
-            for jobs in groups:
-                title = jobs[0].title if len(groups) > 1 else f"{len(jobs)} strategies"
-                if not _has_time(session, f"{name} · {precision} · {title}"):
-                    continue
-                second = session.model(options["second"], random_weights) if options["second"] else None
-                with session.noting_errors(f"{name}, {precision}"):
+    models = list(product(_names(options), _precisions(options), groups))
+    with _session(options, results, len(models)) as session:
+        for (name, random_weights), precision, jobs in models:
+            title = jobs[0].title if len(groups) > 1 else f"{len(jobs)} strategies"
+            with session.attempt(f"{name} · {precision} · {title}", f"{name}, {precision}") as has_time:
+                if has_time:
+                    second = session.model(options["second"], random_weights) if options["second"] else None
                     measure(
                         session,
                         session.model(name, random_weights),
@@ -127,8 +125,8 @@ def _measure(options: Options, results: Results, groups: Sequence[Sequence[Job]]
                         jobs,
                         second=second,
                         peers=peers,
-                        rounds=int(options["rounds"]),
-                        seconds=float(options["seconds"]),
+                        rounds=options["rounds"],
+                        seconds=options["seconds"],
                     )
 
 
@@ -138,15 +136,14 @@ def _quality(options: Options, results: Results) -> None:
     names, precisions = _names(options), _precisions(options)
     jobs = [Job(name, values) for name, values in _strategies(options).items()]
     spec = _eval_spec(options, names)
-    progress = _progress(options, 1)
     questions = Path(options["qa"]).read_text(encoding="utf-8") if options["qa"] else ""
-    with _session(options, results, progress, prompts=spec.text + questions) as session:
+    with _session(options, results, 1, prompts=spec.text + questions) as session:
         results.head |= {"window": spec.window, "stride": spec.stride, "remark": report.QUALITY_REMARK}
-        models = list(_models(names, precisions or _default_precisions(session.device)))
-        progress.total = len(models)
-        for name, random_weights, precision in models:
-            if _has_time(session, f"{name} · {precision}"):
-                with session.noting_errors(f"{name}, {precision}"):
+        models = list(product(names, precisions or _default_precisions(session.device)))
+        session.progress.total = len(models)
+        for (name, random_weights), precision in models:
+            with session.attempt(f"{name} · {precision}", f"{name}, {precision}") as has_time:
+                if has_time:
                     measure(session, session.model(name, random_weights), precision, jobs, spec)
 
 
@@ -155,7 +152,7 @@ def _eval_spec(options: Options, names: Sequence[tuple[str, bool]]) -> EvalSpec:
 
     if not 1 <= options["stride"] <= options["window"]:
         raise UsageError("--stride must lie between 1 and --window.")
-    count, answer = int(options["questions"]), int(options["answer"])
+    count, answer = options["questions"], options["answer"]
     demo = all(name.startswith("demo/") for name, _ in names)
     if options["dataset"]:
         text = dataset_text(options["dataset"])
@@ -172,9 +169,9 @@ def _eval_spec(options: Options, names: Sequence[tuple[str, bool]]) -> EvalSpec:
     return EvalSpec(
         text,
         lambda tokenizer: questions or continuations(tokenizer, text, count, answer=answer),
-        window=int(options["window"]),
-        stride=int(options["stride"]),
-        tokens=int(options["text_tokens"]),
+        window=options["window"],
+        stride=options["stride"],
+        tokens=options["text_tokens"],
         answer=answer,
         line=bool(questions),
         raw=not questions,
@@ -184,28 +181,19 @@ def _eval_spec(options: Options, names: Sequence[tuple[str, bool]]) -> EvalSpec:
 def _compare(options: Options, results: Results) -> Sequence[Column]:
     from edge_tui.bench import compare
 
-    a, b = compare.read(Path(options["a"])), compare.read(Path(options["b"]))
-    pairs, notes = compare.compare(a, b)
-    for pair in pairs:
-        results.add(pair)
-    for note in notes:
-        results.note(note)
-    return compare.columns(pairs)
+    results.rows, results.notes = compare.compare(Path(options["a"]), Path(options["b"]))
+    results.save()
+    return compare.columns(results.rows)
 
 
 def _figures(options: Options, results: Results) -> None:
-    from edge_tui.bench.targets import run as measure_figures
+    from edge_tui.bench import targets
 
-    with _session(options, results, _progress(options, 1)) as session:
-        measure_figures(
-            session,
-            rounds=int(options["rounds"]),
-            seconds=float(options["seconds"]),
-            only=str(options["only"]),
-        )
+    with _session(options, results, 1) as session:
+        targets.run(session, rounds=options["rounds"], seconds=options["seconds"], only=options["only"])
 
 
-def _session(options: Options, results: Results, progress: Progress, prompts: str = "") -> Session:
+def _session(options: Options, results: Results, total: int, prompts: str = "") -> Session:
     import inspect
     import random
 
@@ -213,8 +201,9 @@ def _session(options: Options, results: Results, progress: Progress, prompts: st
     from edge_tui.engine.models.manager import import_torch
     from edge_tui.machine.devices import resolve_device
 
+    progress = Progress(total, options["budget"] or inf, quiet=options["quiet"])
     try:
-        device = resolve_device(str(options["device"]))
+        device = resolve_device(options["device"])
     except LookupError as error:
         raise UsageError(str(error)) from error
     progress.say("importing torch")
@@ -223,36 +212,15 @@ def _session(options: Options, results: Results, progress: Progress, prompts: st
     return Session(device, results, progress)
 
 
-def _has_time(session: Session, what: str) -> bool:
-    """Tells whether the budget has time left, and shows the next measurement."""
-    session.progress.step(what)
-    if session.progress.left > 0:
-        return True
-    session.results.note(f"{what}: not measured, the time was up.")
-    return False
-
-
-def _progress(options: Options, total: int) -> Progress:
-    return Progress(total, float(options["budget"]) or inf, quiet=bool(options["quiet"]))
-
-
 def _names(options: Options) -> list[tuple[str, bool]]:
     """Returns the models, each with True if its weights are random."""
-    names = [(name, False) for name in _list(options["models"])]
-    names += [(name, True) for name in _list(options["random"])]
+    names = [(name, False) for name in options["models"]]
+    names += [(name, True) for name in options["random"]]
     return names or [("demo/expert", False)]
 
 
-def _models(
-    names: Sequence[tuple[str, bool]], precisions: Sequence[Precision]
-) -> Iterator[tuple[str, bool, Precision]]:
-    for name, random_weights in names:
-        for precision in precisions:
-            yield name, random_weights, precision
-
-
 def _precisions(options: Options) -> list[Precision]:
-    names = [QUANTIZATION.get(name, name) for name in _list(options["precisions"])]
+    names = [QUANTIZATION.get(name, name) for name in options["precisions"]]
     for name in names:
         if name not in SCHEMA["precision"].choices:
             known = ", ".join(SCHEMA["precision"].choices)
@@ -272,7 +240,7 @@ def _strategies(options: Options) -> dict[str, dict[str, float | str]]:
         UsageError: one of them, or a parameter, is unknown, or a value is not for it.
     """
     try:
-        found = [decoders.find(name) for name in _list(options["strategies"])]
+        found = [decoders.find(name) for name in options["strategies"]]
     except decoders.UnknownStrategy as error:
         raise UsageError(str(error)) from error
     values: dict[str, dict[str, float | str]] = {decoder.name: {} for decoder in found}
@@ -294,10 +262,6 @@ def _strategies(options: Options) -> dict[str, dict[str, float | str]]:
     return values
 
 
-def _list(text: str) -> list[str]:
-    return [part.strip() for part in str(text).split(",") if part.strip()]
-
-
 def _positive_int(text: str, flag: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise UsageError(f"{flag} takes whole numbers above 0, not {text!r}.")
@@ -314,9 +278,7 @@ def _show(files: Mapping[str, Path], results: Results, columns: Sequence[Column]
     if "csv" in files:
         files["csv"].write_text(report.csv_table(columns, results.rows), encoding="utf-8")
     if bandwidth := results.head.get("read_bandwidth"):
-        print(
-            f"{sanitise(str(results.head.get('device_name')))}, reads {report.number(bandwidth / 1e9)} GB/s"
-        )
+        print_line(f"{results.head['device_name']}, reads {report.number(bandwidth / 1e9)} GB/s")
     if figures:
         print(sanitise(report.text_table(report.FIGURES, figures)) + "\n")
     if results.rows:

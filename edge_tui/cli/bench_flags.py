@@ -2,10 +2,94 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 ARCHITECTURES = "qwen2-0.5b, qwen2-1.5b, phi-3-mini, qwen2-7b, llama-2-7b, llama-3.2-1b, tiny"
+_PRECISIONS = "auto, float32, bf16, fp16, int8, 4bit (default: "
+_SECONDS = "most seconds of one decode (default: %(default)s)"
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _flag(metavar: str, text: str, kind: Any = str, **options: Any) -> dict[str, Any]:
+    return {"metavar": metavar, "help": text, "type": kind, "default": "", **options}
+
+
+_FLAGS: dict[str, dict[str, Any]] = {
+    "--models": _flag("A,B", "demo/expert, cached repositories, or folders", _list),
+    "--random": _flag("A,B", f"random weights of an architecture's true size: {ARCHITECTURES}", _list),
+    "--second": _flag("NAME", "amateur or draft, random if the models are (default: the model)"),
+    "--precisions": _flag("A,B", f"{_PRECISIONS}%(default)s)", _list, default="auto"),
+    "--strategies": _flag("A,B", "strategies (default: %(default)s)", _list),
+    "--set": _flag(
+        "NAME=VALUE",
+        "a parameter, for every strategy that has it; may be repeated",
+        action="append",
+        default=[],
+    ),
+    "--batches": _flag("N,M", "answers side by side (default: %(default)s)", _list, default="1"),
+    "--peers": _flag("A,B", "eager, static or none (default: %(default)s)", _list),
+    "--context": _flag("N,M", "tokens of the prompt (default: %(default)s)", default="64"),
+    "--tokens": _flag("N", "new tokens (default: %(default)s)", int, default=256),
+    "--rounds": _flag("N", "counted rounds (default: %(default)s)", int, default=3),
+    "--seconds": _flag("S", _SECONDS, float, default="3"),
+    "--text": _flag("FILE", "text for the perplexity"),
+    "--dataset": _flag("NAME", "the same from datasets: name[:configuration[:split]]"),
+    "--qa": _flag("FILE", "questions and answers, JSON lines, for F1"),
+    "--questions": _flag("N", "how many (default: %(default)s)", int, default=50),
+    "--answer": _flag("N", "most tokens of an answer", int, default=32),
+    "--window": _flag("N", "tokens seen at once", int, default=1024),
+    "--stride": _flag("N", "how far the window moves", int, default=512),
+    "--text-tokens": _flag("N", "most tokens of the text", int, default=16384),
+    "--only": _flag("TEXT", "scenarios whose name holds this text"),
+    "--device": _flag("D", "auto, cpu, cuda or cuda:N", default="auto"),
+    "--budget": _flag("S", "begin nothing new after so many seconds", float, default=0.0),
+    "--json": _flag("FILE", "keep results there (default: a new file in the data folder)", dest="json_file"),
+    "--markdown": _flag("FILE", "write the table there at the end"),
+    "--csv": _flag("FILE", "the same for spreadsheets"),
+}
+_MODELS = ("--models", "--random", "--second", "--precisions", "--strategies", "--set")
+_ROUNDS = ("--rounds", "--seconds")
+_FILES = ("--json", "--markdown", "--csv")
+_BENCHES: dict[str, tuple[str, tuple[str, ...], dict[str, dict[str, Any]]]] = {
+    "speed": (
+        "tokens per second, share of the hardware's floor, ratio to generate()",
+        (*_MODELS, "--peers", "--context", "--tokens", *_ROUNDS),
+        {"--strategies": {"default": "greedy"}, "--peers": {"default": "eager"}},
+    ),
+    "table": (
+        "speed, memory and time to first token by model, strategy and batch size",
+        (*_MODELS, "--batches", "--peers", "--context", "--tokens", *_ROUNDS),
+        {
+            "--strategies": {"default": "greedy,beam,top_k,top_p"},
+            "--peers": {"default": "none"},
+            "--context": {"metavar": "N"},
+        },
+    ),
+    "quality": (
+        "perplexity, F1 and speed by precision and strategy",
+        (
+            *(*_MODELS, "--text", "--dataset", "--qa", "--questions"),
+            *("--answer", "--window", "--stride", "--text-tokens"),
+        ),
+        {
+            "--precisions": {
+                "default": "",
+                "help": f"{_PRECISIONS}fp16, on a CPU float32, then int8 and 4bit)",
+            },
+            "--strategies": {"default": "greedy,beam"},
+        },
+    ),
+    "compare": (
+        "the ratios of the results of two benches",
+        (),
+        {"--json": {"help": "write the ratios there"}},
+    ),
+    "figures": ("the whole table of figures that the engine is held to", ("--only", *_ROUNDS), {}),
+}
+"""Each bench: its summary, its own flags, and where they differ from `_FLAGS`."""
 
 
 def add(commands: Any) -> None:
@@ -17,143 +101,20 @@ def add(commands: Any) -> None:
         allow_abbrev=False,
     )
     kinds = bench.add_subparsers(dest="bench", metavar="KIND", title="benches", required=True)
-    _add_speed(kinds)
-    _add_table(kinds)
-    _add_quality(kinds)
-    _add_compare(kinds)
-    _add_figures(kinds)
-
-
-def _add_speed(kinds: Any) -> None:
-    speed = _kind(kinds, "speed", "tokens per second, share of the hardware's floor, ratio to generate()")
-    _models(speed)
-    speed.add_argument("--strategies", default="greedy", metavar="A,B", help="strategies (default: greedy)")
-    _parameters(speed)
-    speed.add_argument(
-        "--peers", default="eager", metavar="A,B", help="eager, static or none (default: eager)"
-    )
-    speed.add_argument("--context", default="64", metavar="N,M", help="tokens of the prompt (default: 64)")
-    speed.add_argument("--tokens", type=int, default=256, metavar="N", help="new tokens (default: 256)")
-    _rounds(speed)
-    _common(speed)
-
-
-def _add_table(kinds: Any) -> None:
-    table = _kind(kinds, "table", "speed, memory and time to first token by model, strategy and batch size")
-    _models(table)
-    table.add_argument(
-        "--strategies",
-        default="greedy,beam,top_k,top_p",
-        metavar="A,B",
-        help="strategies (default: greedy,beam,top_k,top_p)",
-    )
-    _parameters(table)
-    table.add_argument("--batches", default="1", metavar="N,M", help="answers side by side (default: 1)")
-    table.add_argument("--peers", default="none", metavar="A,B", help="eager, static or none (default: none)")
-    table.add_argument("--context", default="64", metavar="N", help="tokens of the prompt (default: 64)")
-    table.add_argument("--tokens", type=int, default=256, metavar="N", help="new tokens (default: 256)")
-    _rounds(table)
-    _common(table)
-
-
-def _add_quality(kinds: Any) -> None:
-    quality = _kind(kinds, "quality", "perplexity, F1 and speed by precision and strategy")
-    _models(quality, "fp16, on a CPU float32, then int8 and 4bit")
-    quality.add_argument(
-        "--strategies", default="greedy,beam", metavar="A,B", help="strategies (default: greedy,beam)"
-    )
-    _parameters(quality)
-    text = quality.add_mutually_exclusive_group()
-    text.add_argument("--text", default="", metavar="FILE", help="text for the perplexity")
-    text.add_argument(
-        "--dataset", default="", metavar="NAME", help="the same from datasets: name[:configuration[:split]]"
-    )
-    quality.add_argument("--qa", default="", metavar="FILE", help="questions and answers, JSON lines, for F1")
-    quality.add_argument("--questions", type=int, default=50, metavar="N", help="how many (default: 50)")
-    quality.add_argument("--answer", type=int, default=32, metavar="N", help="most tokens of an answer")
-    quality.add_argument("--window", type=int, default=1024, metavar="N", help="tokens seen at once")
-    quality.add_argument("--stride", type=int, default=512, metavar="N", help="how far the window moves")
-    quality.add_argument(
-        "--text-tokens", type=int, default=16384, metavar="N", help="most tokens of the text"
-    )
-    _common(quality)
-
-
-def _add_compare(kinds: Any) -> None:
-    compare = _kind(kinds, "compare", "the ratios of the results of two benches")
-    compare.add_argument("a", metavar="A", help="a file that --json has written")
-    compare.add_argument("b", metavar="B", help="another")
-    _files(compare, "write the ratios there")
-
-
-def _add_figures(kinds: Any) -> None:
-    figures = _kind(kinds, "figures", "the whole table of figures that the engine is held to")
-    figures.add_argument("--only", default="", metavar="TEXT", help="scenarios whose name holds this text")
-    _rounds(figures)
-    _common(figures)
-
-
-def _kind(kinds: Any, name: str, summary: str) -> argparse.ArgumentParser:
-    kind: argparse.ArgumentParser = kinds.add_parser(
-        name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False
-    )
-    return kind
-
-
-def _models(to: argparse.ArgumentParser, precisions: str = "auto") -> None:
-    to.add_argument(
-        "--models", default="", metavar="A,B", help="demo/expert, cached repositories, or folders"
-    )
-    to.add_argument(
-        "--random",
-        default="",
-        metavar="A,B",
-        help=f"random weights of an architecture's true size: {ARCHITECTURES}",
-    )
-    to.add_argument(
-        "--second",
-        default="",
-        metavar="NAME",
-        help="amateur or draft, random if the models are (default: the model)",
-    )
-    to.add_argument(
-        "--precisions",
-        default="" if precisions != "auto" else "auto",
-        metavar="A,B",
-        help=f"auto, float32, bf16, fp16, int8, 4bit (default: {precisions})",
-    )
-
-
-def _parameters(to: argparse.ArgumentParser) -> None:
-    to.add_argument(
-        "--set",
-        dest="set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a parameter, for every strategy that has it; may be repeated",
-    )
-
-
-def _rounds(to: argparse.ArgumentParser) -> None:
-    to.add_argument("--rounds", type=int, default=3, metavar="N", help="counted rounds (default: 3)")
-    to.add_argument(
-        "--seconds", type=float, default=3.0, metavar="S", help="most seconds of one decode (default: 3)"
-    )
-
-
-def _common(to: argparse.ArgumentParser) -> None:
-    to.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or cuda:N")
-    to.add_argument(
-        "--budget", type=float, default=0.0, metavar="S", help="begin nothing new after so many seconds"
-    )
-    to.add_argument("-q", "--quiet", action="store_true", help="no progress on standard error")
-    _files(to)
-
-
-def _files(
-    to: argparse.ArgumentParser, json: str = "keep results there (default: a new file in the data folder)"
-) -> None:
-    to.add_argument("--json", dest="json_file", default="", metavar="FILE", help=json)
-    to.add_argument("--markdown", default="", metavar="FILE", help="write the table there at the end")
-    to.add_argument("--csv", default="", metavar="FILE", help="the same for spreadsheets")
+    for name, (summary, flags, differences) in _BENCHES.items():
+        kind = kinds.add_parser(
+            name, help=summary, description=summary[0].upper() + summary[1:] + ".", allow_abbrev=False
+        )
+        text = kind.add_mutually_exclusive_group() if name == "quality" else kind
+        if name == "compare":
+            kind.add_argument("a", metavar="A", help="a file that --json has written")
+            kind.add_argument("b", metavar="B", help="another")
+            flags = _FILES
+        else:
+            flags = (*flags, "--device", "--budget", "--quiet", *_FILES)
+        for flag in flags:
+            if flag == "--quiet":
+                kind.add_argument("-q", flag, action="store_true", help="no progress on standard error")
+            else:
+                to = text if flag in ("--text", "--dataset") else kind
+                to.add_argument(flag, **_FLAGS[flag] | differences.get(flag, {}))

@@ -23,6 +23,7 @@ from edge_tui.engine.checkpoints.locate import cache_root, offline
 from edge_tui.machine.devices import torch_cuda_version
 from edge_tui.machine.nvml import Gpu, GpuProcess, visible_devices
 from edge_tui.util.formatting import size
+from edge_tui.util.json_text import json_line
 from edge_tui.util.safe_stream import write_control
 from edge_tui.util.sanitise import one_line
 from edge_tui.util.user_file import existing_folder, exists
@@ -95,7 +96,7 @@ def run(flags: Mapping[str, Any]) -> int:
     worst = 0
     for check in checks():
         if flags.get("json"):
-            print(json.dumps(asdict(check)).replace("\x7f", "\\u007f"))
+            print(json_line(asdict(check)))
         else:
             coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
             write_control(sys.stdout, check_text(check, colour=coloured) + "\n")

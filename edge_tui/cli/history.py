@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import sys
 import time
@@ -18,6 +17,7 @@ from edge_tui.history.formats import facts, lossless
 from edge_tui.history.restore import recover, transcript_of
 from edge_tui.history.salvage import open_or_rebuild
 from edge_tui.history.schema import HistoryError, default_path
+from edge_tui.util.json_text import json_line
 from edge_tui.util.sanitise import one_line, sanitise
 from edge_tui.util.user_file import error_reason
 
@@ -55,14 +55,10 @@ def _list(store: Store, flags: Mapping[str, Any]) -> int:
         found = store.search(" ".join(flags["query"]))
         entries = [entry for entry in entries if entry.id in found]
     for entry in entries[: flags["most"] or None]:
-        print(_json(entry) if flags["json"] else _line(entry))
+        print(json_line(asdict(entry)) if flags["json"] else _line(entry))
     if not entries and not flags["json"]:
         print("No run holds that." if "query" in flags else "No run has been kept yet.", file=sys.stderr)
     return 0
-
-
-def _json(entry: Entry) -> str:
-    return json.dumps(asdict(entry)).replace("\x7f", "\\u007f")
 
 
 def _line(entry: Entry) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from edge_tui import decoders
 from edge_tui.engine.decode.resolve import CHECKPOINT
 from edge_tui.engine.token_fields import TOKEN_FIELDS
+from edge_tui.util.json_text import json_line
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
@@ -193,15 +192,5 @@ class JsonWriter(TextWriter):
         ]
 
     def _line(self, record: dict[str, Any]) -> None:
-        # A terminal gets ASCII escapes for everything, the one control character that ASCII leaves included.
-        line = json.dumps(_finite(record), ensure_ascii=self.out.isatty())
-        self.out.write(line.replace("\x7f", "\\u007f") + "\n")
-
-
-def _finite(value: Any) -> Any:
-    """Replaces numbers that JSON does not know (infinity, NaN) by None."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not isfinite(value) else value
+        # A terminal gets ASCII escapes for everything.
+        self.out.write(json_line(record, ascii_only=self.out.isatty()) + "\n")

@@ -6,12 +6,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
-from math import isfinite
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi.responses import Response, StreamingResponse
 
 from edge_tui.serve.errors import ApiError
+from edge_tui.util.json_text import finite
 
 if TYPE_CHECKING:
     from fastapi import Request
@@ -59,15 +59,7 @@ def dumps(data: Any) -> str:
     try:
         return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except ValueError:
-        return json.dumps(_finite(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not isfinite(value) else value
+        return json.dumps(finite(data), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 class EventStream(StreamingResponse):

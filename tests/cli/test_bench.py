@@ -166,7 +166,7 @@ def test_comparing_what_is_no_bench_is_refused(tmp_path):
     file = tmp_path / "x.json"
     file.write_text("[]")
     with pytest.raises(BenchError, match="no results of a bench"):
-        compare.read(file)
+        compare.compare(file, file)
 
 
 def test_unknown_numbers_are_null_in_files_and_dashes_in_tables(tmp_path):
