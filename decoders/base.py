@@ -22,7 +22,7 @@ from edge_tui.decoders.core.decoder import Choice, Decoder, Output, Records, Ste
 from edge_tui.decoders.core.params import Param, ParamError, Params
 from edge_tui.decoders.core.prefix import cutoff
 from edge_tui.decoders.core.random import Rng, draw
-from edge_tui.decoders.core.stage import Edge, Env, Filter, Needs, Stage, State
+from edge_tui.decoders.core.stage import Edge, Env, Filter, Needs, Stage, State, Tensor
 
 __all__ = [
     "Chain",
@@ -43,6 +43,7 @@ __all__ = [
     "State",
     "Step",
     "Stream",
+    "Tensor",
     "argmax",
     "best",
     "cutoff",

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import inf
-from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import (
     ChainDecoder,
@@ -34,15 +33,13 @@ from edge_tui.decoders.base import (
     Rng,
     State,
     Step,
+    Tensor,
     argmax,
     best,
     last_logits,
 )
 from edge_tui.decoders.core.chain import COUNTS
 from edge_tui.decoders.penalties import penalties
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 NUM_BEAMS = Param(
     "num_beams",

@@ -18,7 +18,6 @@ to `Env.vocab`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import (
     ChainDecoder,
@@ -29,6 +28,7 @@ from edge_tui.decoders.base import (
     State,
     Step,
     Stream,
+    Tensor,
     argmax,
     best,
     draw,
@@ -36,9 +36,6 @@ from edge_tui.decoders.base import (
 )
 from edge_tui.decoders.penalties import penalties
 from edge_tui.decoders.temperature import TEMPERATURE, scale
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 LI2022, OBRIEN2023, SEED = range(3)
 SEED_HEAD = 10
@@ -63,7 +60,6 @@ PARAMS = (
         default=1.0,
         low=0.0,
         high=5.0,
-        step=0.05,
         neutral=0.0,
         help="λ of li2022: how much the amateur's opinion counts against a token.",
     ),
@@ -73,7 +69,6 @@ PARAMS = (
         low=0.0,
         low_open=True,
         high=5.0,
-        step=0.05,
         neutral=1.0,
         label="amateur temp.",
         help="Of li2022: lower makes the amateur surer, and so contrasts more.",
@@ -83,7 +78,6 @@ PARAMS = (
         default=0.5,
         low=0.0,
         high=5.0,
-        step=0.05,
         neutral=0.0,
         help="β of obrien2023: how much the amateur's opinion counts against a token.",
     ),

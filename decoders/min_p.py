@@ -5,12 +5,7 @@ Keeps `p ≥ m · max p`, as transformers' `MinPLogitsWarper` does. Default m = 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from edge_tui.decoders.base import Edge, Filter, Param, Params, Rng, State
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from edge_tui.decoders.base import Edge, Filter, Param, Params, Rng, State, Tensor
 
 
 class MinP(Filter):

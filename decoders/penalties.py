@@ -8,12 +8,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from edge_tui.decoders.base import Needs, Param, Params, Rng, Stage, State
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from edge_tui.decoders.base import Needs, Param, Params, Rng, Stage, State, Tensor
 
 REPETITION = Param(
     "repetition_penalty",
@@ -21,7 +16,6 @@ REPETITION = Param(
     low=0.0,
     low_open=True,
     high=5.0,
-    step=0.05,
     neutral=1.0,
     label="repetition",
     help="Above 1 avoids tokens of the prompt and the answer, below 1 favours them.",

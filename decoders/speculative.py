@@ -13,13 +13,9 @@ draft is right.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-from edge_tui.decoders.base import Decoder, Env, Output, Param, Params, Rng, State, Step, draw
+from edge_tui.decoders.base import Decoder, Env, Output, Param, Params, Rng, State, Step, Tensor, draw
 from edge_tui.decoders.temperature import TEMPERATURE, scale
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 LOOKAHEAD = Param(
     "lookahead",

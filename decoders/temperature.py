@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from edge_tui.decoders.base import Param, Params, Rng, Stage, State, argmax, only
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from edge_tui.decoders.base import Param, Params, Rng, Stage, State, Tensor, argmax, only
 
 GREEDY_BELOW = 1e-5
 """Smaller temperatures take the argmax: dividing by them leaves nothing else, and could overflow."""
@@ -17,7 +12,6 @@ TEMPERATURE = Param(
     default=1.0,
     low=0.0,
     high=5.0,
-    step=0.05,
     neutral=1.0,
     help="Higher is more varied, lower more certain; 0 always takes the likeliest token.",
 )

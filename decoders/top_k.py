@@ -6,12 +6,7 @@ Default k = 50, as there. 0, or more than the vocabulary, keeps everything.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from edge_tui.decoders.base import Edge, Filter, Param, Params, Rng, State, cutoff
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from edge_tui.decoders.base import Edge, Filter, Param, Params, Rng, State, Tensor, cutoff
 
 
 class TopK(Filter):

@@ -7,12 +7,7 @@ Default 0.9; 1 keeps everything, 0 is greedy.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from edge_tui.decoders.base import Edge, Filter, Param, Params, Rng, State, cutoff
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from edge_tui.decoders.base import Edge, Filter, Param, Params, Rng, State, Tensor, cutoff
 
 
 class TopP(Filter):

@@ -6,12 +6,7 @@ Sorts tokens by `|−log p − H|`, `H` the entropy, and keeps the shortest pref
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from edge_tui.decoders.base import Edge, Filter, Param, Params, Rng, State, cutoff
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from edge_tui.decoders.base import Edge, Filter, Param, Params, Rng, State, Tensor, cutoff
 
 
 class Typical(Filter):

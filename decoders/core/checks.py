@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from math import isfinite
+from traceback import walk_stack
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.decoders.core.errors import Problem, StrategyError, place_of
+from edge_tui.decoders.core.errors import fault, place_of
 from edge_tui.decoders.core.writes import watch_writes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import FrameType
 
     from torch import Tensor
 
@@ -47,13 +47,11 @@ def apply(stage: Stage, z: Tensor, p: Params, own: State, rng: Rng) -> Tensor:
     inspection = _active.get()
     if inspection is None and is_own(type(stage)):
         return stage.apply(z, p, own, rng)
-    before = dict(own)
-    with _guard(stage.apply, own, z=z):
+    with _call(stage.apply, own, z=z):
         out = stage.apply(z, p, own, rng)
     _check_tensor(stage.apply, "", out, z.shape, z.dtype, z.device)
-    check_state(stage.apply, before, own)
     if inspection is not None and not has_broken(z) and has_broken(out):
-        raise StrategyError(f"{name_of(stage.apply)} {BROKEN}", stage.apply)
+        raise fault(stage.apply, BROKEN)
     return out
 
 
@@ -63,10 +61,8 @@ def observe(stage: Stage, own: State, chosen: Tensor, logp: Tensor) -> None:
     Raises:
         StrategyError: it changed what it must not.
     """
-    before = dict(own)
-    with _guard(stage.observe, own, chosen=chosen, logp=logp):
+    with _call(stage.observe, own, chosen=chosen, logp=logp):
         stage.observe(own, chosen, logp)
-    check_state(stage.observe, before, own)
 
 
 def init(owner: Stage | Decoder, env: Env) -> State:
@@ -79,14 +75,14 @@ def init(owner: Stage | Decoder, env: Env) -> State:
     with _lend(owner.init, lent):
         state: object = owner.init(env)
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise StrategyError(f"{name_of(owner.init)} returned {_type(state)}; it must return a dictionary of"
-                            " tensors by name.", owner.init)  # fmt: skip
+        raise fault(owner.init, f"returned {_type(state)}; it must return a dictionary of tensors by name.")
     for name, tensor in state.items():
         shape = (env.rows, *getattr(tensor, "shape", ())[1:])
         _check_tensor(owner.init, name, tensor, shape, None, env.device)
     return state
 
 
+_WRITES = "writes to {}, which is not its own; it must make a new tensor."
 BROKEN = "gave NaN or +inf; it must give finite logits, and −inf for what it removes."
 
 
@@ -94,12 +90,6 @@ def has_broken(z: Tensor) -> bool:
     """Tells whether logits hold NaN or +inf; waits for the device."""
     peak = z.amax()
     return not bool(peak < float("inf"))  # NaN spreads, and compares false
-
-
-def name_of(method: Callable[..., object]) -> str:
-    """Writes `Class.method`, with the class of the object it was called on."""
-    owner = getattr(method, "__self__", None)
-    return f"{type(owner).__name__}.{method.__name__}" if owner is not None else method.__qualname__
 
 
 def check_step(decoder: Decoder, step: Step, rows: int, width: int, positions: int, device: object) -> None:
@@ -122,37 +112,32 @@ def check_step(decoder: Decoder, step: Step, rows: int, width: int, positions: i
 
     at = decoder.step
     if not isinstance(step, Step):
-        raise StrategyError(f"{name_of(at)} returned {_type(step)}; it must return a Step.", at)
+        raise fault(at, f"returned {_type(step)}; it must return a Step.")
+    if step.parent is not None and not positions and not decoder.owns_eos:
+        raise fault(at, "gave Step.parent, which only a strategy with owns_eos may.")
     places = (rows, positions) if positions else (rows,)
-    expected: dict[str, tuple[tuple[int, ...], torch.dtype | None]] = {
-        "chosen": ((rows,), torch.int64),
-        "final": ((*places, width), torch.float32),
-    }
-    unread = ["accepted", "tokens"]
-    if positions:
-        expected |= {"accepted": ((rows,), torch.int64), "tokens": (places, torch.int64)}
-        unread = ["parent", "done", "candidates"]
-    if step.parent is not None and not positions:
-        if not decoder.owns_eos:
-            raise StrategyError(
-                f"{name_of(at)} gave Step.parent, which only a strategy with owns_eos may.", at
-            )
-        expected["parent"] = ((rows,), torch.int64)
-    if step.done is not None and not positions:
-        expected["done"] = ((rows,), torch.bool)
+    unread = ("parent", "done", "candidates") if positions else ("accepted", "tokens")
     for name in unread:
         if getattr(step, name) not in (None, {}):
-            raise StrategyError(f"{name_of(at)} gave Step.{name}, which nothing reads of it.", at)
-    for name, (shape, dtype) in expected.items():
-        _check_tensor(at, f"Step.{name}", getattr(step, name), shape, dtype, device)
-    for field, shape in (("extras", places), ("candidates", (rows, width))):
-        value: Mapping[str, Tensor] = getattr(step, field)
-        if value.keys() != set(decoder.columns) and (value or field == "extras"):
-            raise StrategyError(
-                f"{name_of(at)} gave Step.{field} named {sorted(value)}; they must be its columns,"
-                f" {sorted(decoder.columns)}.", at)  # fmt: skip
-        for name, tensor in value.items():
-            _check_tensor(at, f"Step.{field} {name!r}", tensor, shape, None, device)
+            raise fault(at, f"gave Step.{name}, which nothing reads of it.")
+    for name, shape, dtype in (
+        ("chosen", (rows,), torch.int64),
+        ("final", (*places, width), torch.float32),
+        ("accepted", (rows,), torch.int64),
+        ("tokens", places, torch.int64),
+        ("parent", (rows,), torch.int64),
+        ("done", (rows,), torch.bool),
+    ):
+        value = getattr(step, name)
+        if name not in unread and (value is not None or name not in ("parent", "done")):
+            _check_tensor(at, f"Step.{name}", value, shape, dtype, device)
+    for name, shape in (("extras", places), ("candidates", (rows, width))):
+        columns: Mapping[str, Tensor] = getattr(step, name)
+        if columns.keys() != set(decoder.columns) and (columns or name == "extras"):
+            given, declared = sorted(columns), sorted(decoder.columns)
+            raise fault(at, f"gave Step.{name} named {given}; they must be its columns, {declared}.")
+        for column, tensor in columns.items():
+            _check_tensor(at, f"Step.{name} {column!r}", tensor, shape, None, device)
 
 
 def check_proposal(decoder: Decoder, proposed: Tensor, rows: int, device: object) -> None:
@@ -178,15 +163,15 @@ def check_numbers(decoder: Decoder, step: Step, rows: int, raw: Tensor) -> None:
     for what, value, size in (("the id", ids, final.shape[-1]), ("the parent", step.parent, rows)):
         if value is not None and bool(((value < 0) | (value >= size)).any()):
             worst = int(value[(value < 0) | (value >= size)][0])
-            raise StrategyError(f"{name_of(at)} gave {what} {worst}; it must be from 0 to {size - 1}.", at)
+            raise fault(at, f"gave {what} {worst}; it must be from 0 to {size - 1}.")
     if has_broken(raw):
         return  # the model's own fault, which is reported as such
     if has_broken(final):
-        raise StrategyError(f"{name_of(at)} {BROKEN}", at)
+        raise fault(at, BROKEN)
     if step.tokens is None and step.parent is None:
         chosen = final.gather(-1, step.chosen[:, None])
         if not bool((chosen > -float("inf")).all()):
-            raise StrategyError(f"{name_of(at)} chose a token that its own Step.final removes.", at)
+            raise fault(at, "chose a token that its own Step.final removes.")
 
 
 def from_checkpoint(decoder: Decoder, generation_config: Mapping[str, Any]) -> dict[str, float]:
@@ -200,14 +185,14 @@ def from_checkpoint(decoder: Decoder, generation_config: Mapping[str, Any]) -> d
     at = decoder.from_checkpoint
     found: object = at(generation_config)
     if not isinstance(found, Mapping):
-        raise StrategyError(f"{name_of(at)} returned {_type(found)}; it must return values by name.", at)
+        raise fault(at, f"returned {_type(found)}; it must return values by name.")
     known = {param.name: param for param in decoder.params}
     if unknown := [name for name in found if name not in known]:
-        raise StrategyError(f"{name_of(at)} gave {unknown[0]!r}, which is no parameter of its own.", at)
+        raise fault(at, f"gave {unknown[0]!r}, which is no parameter of its own.")
     try:
         return {name: known[name].parse(value) for name, value in found.items()}
     except ParamError as error:
-        raise StrategyError(f"{name_of(at)} gave a value that cannot be: {error}", at) from None
+        raise fault(at, f"gave a value that cannot be: {error}") from None
 
 
 def ranked(decoder: Decoder, records: Records, rows: int, width: int) -> list[Choice]:
@@ -227,16 +212,14 @@ def ranked(decoder: Decoder, records: Records, rows: int, width: int) -> list[Ch
     found: object = decoder.ranked(records)
     at = decoder.finish if is_own(type(decoder).ranked) else decoder.ranked
     if not isinstance(found, list) or not all(isinstance(choice, Choice) for choice in found):
-        raise StrategyError(f"{name_of(at)} returned {_type(found)}; it must return a Choice.", at)
+        raise fault(at, f"returned {_type(found)}; it must return a Choice.")
     if rows > 1 and not found:
-        raise StrategyError(f"{name_of(at)} chose none of {rows} rows; it must return a Choice.", at)
+        raise fault(at, f"chose none of {rows} rows; it must return a Choice.")
     for choice in found:
         if not all(isinstance(token, int) and 0 <= token < width for token in choice.tokens):
-            raise StrategyError(
-                f"{name_of(at)} chose tokens that there are not; they must be from 0 to {width - 1}.", at
-            )
+            raise fault(at, f"chose tokens that there are not; they must be from 0 to {width - 1}.")
         if not isfinite(choice.score):
-            raise StrategyError(f"{name_of(at)} gave the score {choice.score}; it must be finite.", at)
+            raise fault(at, f"gave the score {choice.score}; it must be finite.")
     return found
 
 
@@ -290,8 +273,7 @@ class Inspection:
             for name, other in lent.items():
                 if spot and place(other) == spot:
                     method = self._guarded[-1][0]  # the innermost is at work, whoever lent it
-                    sentence = _writes(method, name)
-                    raise StrategyError(sentence, problem=Problem(*_line(method), sentence))
+                    raise fault(method, _WRITES.format(name), _line(method))
 
 
 @contextmanager
@@ -302,7 +284,7 @@ def _lend(method: Callable[..., object], lent: Mapping[str, Tensor]) -> Iterator
     for name, tensor in lent.items():
         same = (tensor == copies[name]) | ((tensor != tensor) & (copies[name] != copies[name]))
         if not bool(same.all()):
-            raise StrategyError(_writes(method, name), method)
+            raise fault(method, _WRITES.format(name))
 
 
 def place(tensor: Tensor) -> int:
@@ -312,23 +294,19 @@ def place(tensor: Tensor) -> int:
 
 def _line(method: Callable[..., object]) -> tuple[str, int]:
     """Finds the line that a method is at, on the stack; its first one where it is not there."""
-    file, line = place_of(method)
-    frame: FrameType | None = sys._getframe()
-    while frame is not None and frame.f_code.co_filename != file:
-        frame = frame.f_back
-    return (file, frame.f_lineno) if frame is not None else (file, line)
+    file, first = place_of(method)
+    lines = (line for frame, line in walk_stack(sys._getframe()) if frame.f_code.co_filename == file)
+    return file, next(lines, first)
 
 
-def _writes(method: Callable[..., object], name: str) -> str:
-    return f"{name_of(method)} writes to {name}, which is not its own; it must make a new tensor."
-
-
-def _guard(method: Callable[..., object], own: State, **lent: Tensor) -> AbstractContextManager[None]:
-    """Guards the tensors that are lent to a stage's method, where the step is inspected."""
-    inspection = _active.get()
-    if inspection is None:
-        return nullcontext()
-    return inspection.guard(method, lent | {name: own[name] for name in COUNTS if name in own})
+@contextmanager
+def _call(method: Callable[..., object], own: State, **lent: Tensor) -> Iterator[None]:
+    """Checks the state that a stage's method leaves; guards the tensors lent to it in an inspected step."""
+    before, inspection = dict(own), _active.get()
+    lent |= {name: own[name] for name in COUNTS if name in own}
+    with inspection.guard(method, lent) if inspection is not None else nullcontext():
+        yield
+    check_state(method, before, own)
 
 
 def check_state(method: Callable[..., object], before: State, own: State) -> None:
@@ -336,14 +314,15 @@ def check_state(method: Callable[..., object], before: State, own: State) -> Non
     for name in before.keys() | own.keys():
         if own.get(name) is before.get(name):
             continue
-        sentence = f"adds or removes s[{name!r}]; init must return all of a state."
         if name in before and name in own:
-            sentence = f"puts another tensor under s[{name!r}], which is lost; it must update it in place."
-        raise StrategyError(f"{name_of(method)} {sentence}", method)
+            raise fault(
+                method, f"puts another tensor under s[{name!r}], which is lost; it must update it in place."
+            )
+        raise fault(method, f"adds or removes s[{name!r}]; init must return all of a state.")
 
 
 def _check_tensor(
-    method: Callable[..., object], name: str, value: Any, shape: tuple[int, ...], dtype: Any, device: object
+    method: Callable[..., object], name: str, value: Any, shape: tuple[int, ...], dtype: Any, device: Any
 ) -> None:
     import torch
 
@@ -352,19 +331,15 @@ def _check_tensor(
     expected = f"{kind} {list(shape)} on {device}"
     if not isinstance(value, torch.Tensor):
         found = _type(value)
-    elif value.shape == shape and dtype in (None, value.dtype) and _is_on(value, device):
+    elif value.shape == shape and dtype in (None, value.dtype) and _is_on(value.device, torch.device(device)):
         return
     else:
         found = f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)} on {value.device}"
-    raise StrategyError(f"{name_of(method)} returned{what} {found}; it must be {expected}.", method)
+    raise fault(method, f"returned{what} {found}; it must be {expected}.")
 
 
-def _is_on(tensor: Tensor, device: Any) -> bool:
-    import torch
-
-    if not isinstance(device, torch.device):
-        device = torch.device(device)
-    return tensor.device.type == device.type and device.index in (None, tensor.device.index)
+def _is_on(device: Any, expected: Any) -> bool:
+    return device.type == expected.type and expected.index in (None, device.index)
 
 
 def _type(value: object) -> str:

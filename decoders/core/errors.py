@@ -44,16 +44,29 @@ class StrategyError(RuntimeError):
         problem: The file, the line, and a sentence that names the stage.
     """
 
-    def __init__(self, sentence: str, at: object = None, problem: Problem | None = None) -> None:
+    def __init__(self, sentence: str, at: object = None, place: tuple[str, int] | None = None) -> None:
         """Builds the error.
 
         Args:
             sentence: Names the stage, what it did and what it must do.
             at: The function or class at fault, whose file and line are looked up.
-            problem: The place where it is known better.
+            place: File and line where they are known better.
         """
-        self.problem = problem or Problem(*place_of(at), sentence)
+        self.problem = Problem(*(place or place_of(at)), sentence)
         super().__init__(self.problem.short)
+
+
+def fault(at: type | Callable[..., object], does: str, place: tuple[str, int] | None = None) -> StrategyError:
+    """Builds the error of a class or method that breaks the contract: its name, and what it does."""
+    return StrategyError(f"{name_of(at)} {does}", at, place)
+
+
+def name_of(at: type | Callable[..., object]) -> str:
+    """Writes `Class` or `Class.method`, with the class of the object that a method was called on."""
+    if isinstance(at, type):
+        return at.__name__
+    owner = getattr(at, "__self__", None)
+    return f"{type(owner).__name__}.{at.__name__}" if owner is not None else at.__qualname__
 
 
 def place_of(at: object) -> tuple[str, int]:

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 from edge_tui.decoders.core.declaration import Declaration
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import torch
 
     from edge_tui.decoders.core.params import Param, Params
     from edge_tui.decoders.core.random import Rng
+
+Tensor: TypeAlias = "torch.Tensor"
+"""The type of every tensor, named so that importing it loads no torch."""
 
 State: TypeAlias = "dict[str, Tensor]"
 """The memory of a stage or decoder between steps.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 from keyword import iskeyword
-from math import isfinite
-from typing import TYPE_CHECKING, Any
+from math import inf
+from typing import TYPE_CHECKING, cast
 
 from edge_tui.decoders.core.decoder import Decoder, Stream
-from edge_tui.decoders.core.errors import StrategyError
+from edge_tui.decoders.core.errors import StrategyError, fault
 from edge_tui.decoders.core.params import Param, ParamError
 from edge_tui.decoders.core.stage import Edge, Filter, Needs, Stage
 
@@ -39,9 +39,9 @@ def check_class(cls: type) -> None:
     """
     for attribute in ("name", "title", "summary"):
         if not isinstance(getattr(cls, attribute, None), str):
-            raise StrategyError(f"{cls.__name__} has no {attribute}.", cls)
+            raise fault(cls, f"has no {attribute}.")
     if missing := sorted(getattr(cls, "__abstractmethods__", ())):
-        raise StrategyError(f"{cls.__name__} has no {' and no '.join(missing)}.", cls)
+        raise fault(cls, f"has no {' and no '.join(missing)}.")
     rank = getattr(cls, "rank", 0)
     if isinstance(rank, bool) or not isinstance(rank, int | float):
         raise StrategyError(f"{cls.__name__}.rank is {rank!r}, but must be a number.", cls)
@@ -86,16 +86,17 @@ def check_decoder(decoder: Decoder, cls: type) -> None:
         _check_params(owner)
         _check_needs(owner)
     for stage in stages:
-        if isinstance(stage, Filter) and isinstance(stage.edge, Edge):
-            param = next((param for param in stage.params if param.name == stage.edge.param), None)
-            if param is None or param.neutral is None:
-                raise StrategyError(
-                    f"{type(stage).__name__}.edge names the parameter {stage.edge.param!r}, which must be one"
-                    " of its own with a neutral value.",
-                    type(stage),
-                )
+        if not isinstance(stage, Filter) or not isinstance(stage.edge, Edge):
+            continue
+        if stage.edge.param not in [param.name for param in stage.params if param.neutral is not None]:
+            raise StrategyError(
+                f"{type(stage).__name__}.edge names the parameter {stage.edge.param!r}, which must be one"
+                " of its own with a neutral value.",
+                type(stage),
+            )
     _check_streams(decoder, cls)
-    _check_rows(decoder, cls)
+    values = {param.name: param.default for param in decoder.params}
+    check_shape(decoder, decoder.rows(values), decoder.num_draft_tokens(values), cls)
 
 
 def stages_of(decoder: Decoder) -> list[Stage]:
@@ -126,19 +127,18 @@ def _check_params(owner: Decoder | Stage) -> None:
     kind = type(owner).__name__
     names = [param.name for param in owner.params]
     for param in owner.params:
-        if names.count(param.name) > 1:
-            raise ParamError(f"{kind} declares the parameter {param.name} twice.")
-        if not str(param.name).isidentifier() or iskeyword(param.name):
-            raise ParamError(f"the parameter name {param.name!r} is no identifier, as in Python.")
-        if param.choices and (param.low, param.high) != (0, len(param.choices) - 1):
-            last = len(param.choices) - 1
-            raise ParamError(f"{param.name} has {last + 1} choices, so low must be 0 and high {last}.")
-        if not (isfinite(param.low) and isfinite(param.high) and param.low <= param.high):
-            raise ParamError(
-                f"{param.name} goes from {param.low} to {param.high}; low must be below high, both finite."
-            )
-        if not (isfinite(param.step) and param.step > 0):
-            raise ParamError(f"{param.name} has the step {param.step}, but must have one above 0.")
+        name, last = param.name, len(param.choices) - 1
+        if names.count(name) > 1:
+            raise ParamError(f"{kind} declares the parameter {name} twice.")
+        if not str(name).isidentifier() or iskeyword(name):
+            raise ParamError(f"the parameter name {name!r} is no identifier, as in Python.")
+        if param.choices and (param.low, param.high) != (0, last):
+            raise ParamError(f"{name} has {last + 1} choices, so low must be 0 and high {last}.")
+        if not -inf < param.low <= param.high < inf:
+            bounds = f"{name} goes from {param.low} to {param.high}"
+            raise ParamError(f"{bounds}; low must be below high, both finite.")
+        if not 0 < param.step < inf:
+            raise ParamError(f"{name} has the step {param.step}, but must have one above 0.")
         param.parse(param.default)
         if param.neutral is not None:
             try:
@@ -162,29 +162,23 @@ def _check_needs(owner: Decoder | Stage) -> None:
 def _check_streams(decoder: Decoder, cls: type) -> None:
     """Checks that every stream can be read, by a name of its own."""
     kind = cls.__name__
-    streams: Any = decoder.streams
+    roles, streams = decoder.roles, cast("object", decoder.streams)
     if not isinstance(streams, tuple) or not all(isinstance(stream, Stream) for stream in streams):
         raise StrategyError(f"{kind}.streams must be a tuple of Stream.", cls)
-    if not streams or not decoder.roles:
-        raise StrategyError(f"{kind} reads no stream; it must have a role and a stream of it.", cls)
-    names = [stream.name for stream in streams]
-    for stream in streams:
-        if stream.role not in decoder.roles:
-            raise StrategyError(f"the stream {stream.name!r} reads {stream.role!r}, which is no role.", cls)
-        if names.count(stream.name) > 1:
-            raise StrategyError(f"{kind} has two streams with the name {stream.name!r}.", cls)
-    if unread := [role for role in decoder.roles if role not in [stream.role for stream in streams]]:
-        raise StrategyError(f"{kind} has the role {unread[0]!r}, which no stream reads.", cls)
-    if streams[0].role != decoder.roles[0]:
-        raise StrategyError(f"the first stream must read the first role, {decoder.roles[0]!r}.", cls)
+    if not streams or not roles:
+        raise fault(cls, "reads no stream; it must have a role and a stream of it.")
+    names, readers = [stream.name for stream in streams], [stream.role for stream in streams]
+    for name, role in zip(names, readers, strict=True):
+        if role not in roles:
+            raise StrategyError(f"the stream {name!r} reads {role!r}, which is no role.", cls)
+        if names.count(name) > 1:
+            raise fault(cls, f"has two streams with the name {name!r}.")
+    if unread := [role for role in roles if role not in readers]:
+        raise fault(cls, f"has the role {unread[0]!r}, which no stream reads.")
+    if readers[0] != roles[0]:
+        raise StrategyError(f"the first stream must read the first role, {roles[0]!r}.", cls)
     if len(set(decoder.columns)) < len(decoder.columns):
         raise StrategyError(f"{kind}.columns has one name twice.", cls)
-
-
-def _check_rows(decoder: Decoder, cls: type) -> None:
-    """Checks rows and proposals with the default parameters."""
-    values = {param.name: param.default for param in decoder.params}
-    check_shape(decoder, decoder.rows(values), decoder.num_draft_tokens(values), cls)
 
 
 def check_shape(decoder: Decoder, rows: object, draft_tokens: object, cls: type | None = None) -> None:
@@ -193,34 +187,27 @@ def check_shape(decoder: Decoder, rows: object, draft_tokens: object, cls: type 
     Raises:
         StrategyError: they are no whole numbers, or no face could show them.
     """
-    kind = type(decoder)
-    if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
-        raise StrategyError(
-            f"{kind.__name__}.rows returned {rows!r}; it must return a whole number of 1 or more.", kind.rows
-        )
-    if isinstance(draft_tokens, bool) or not isinstance(draft_tokens, int) or draft_tokens < 0:
-        method = kind.num_draft_tokens
-        raise StrategyError(
-            f"{kind.__name__}.{method.__name__} returned {draft_tokens!r}; it must return a whole number of 0"
-            " or more.",
-            method,
-        )
-    if rows > 1 and not decoder.owns_eos:
-        raise StrategyError(
-            f"{kind.__name__} has {rows} rows for one answer, so it must set owns_eos and say itself, by"
-            " Step.done, when it ends.",
-            cls or kind,
-        )
-    if rows > 1 and kind.finish is Decoder.finish and kind.ranked is Decoder.ranked:
-        raise StrategyError(
-            f"{kind.__name__} has {rows} rows for one answer, so it must have finish, which chooses one.",
-            cls or kind,
-        )
-    if draft_tokens and (rows > 1 or decoder.owns_eos or len(decoder.streams) != 2):
-        raise StrategyError(
-            f"{kind.__name__} proposes tokens, so it must have one row, two streams, the draft's last, and no"
-            " owns_eos.",
-            cls or kind,
-        )
-    if draft_tokens and kind.propose is Decoder.propose:
-        raise StrategyError(f"{kind.__name__} proposes tokens, so it must have propose.", cls or kind)
+    for method, count, least in ((decoder.rows, rows, 1), (decoder.num_draft_tokens, draft_tokens, 0)):
+        if isinstance(count, bool) or not isinstance(count, int) or count < least:
+            raise fault(method, f"returned {count!r}; it must return a whole number of {least} or more.")
+    kind, proposes = type(decoder), draft_tokens != 0
+    one_row, one_answer = rows == 1, f"has {rows} rows for one answer, so it must"
+    chooses = kind.finish is not Decoder.finish or kind.ranked is not Decoder.ranked
+    plain = one_row and not decoder.owns_eos and len(decoder.streams) == 2
+    for holds, sentence in (
+        (
+            one_row or decoder.owns_eos,
+            f"{one_answer} set owns_eos and say itself, by Step.done, when it ends.",
+        ),
+        (one_row or chooses, f"{one_answer} have finish, which chooses one."),
+        (
+            plain or not proposes,
+            "proposes tokens, so it must have one row, two streams, the draft's last, and no owns_eos.",
+        ),
+        (
+            kind.propose is not Decoder.propose or not proposes,
+            "proposes tokens, so it must have propose.",
+        ),
+    ):
+        if not holds:
+            raise fault(cls or kind, sentence)

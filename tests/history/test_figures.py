@@ -6,9 +6,9 @@ import tracemalloc
 
 import pytest
 
-from edge_tui.bench import history
 from edge_tui.transcript.transcript import Transcript
 from tests.history.runs import batch, started
+from tools import bench_history as history
 
 
 @pytest.mark.proof

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Decoder, Stage
@@ -16,9 +15,8 @@ from edge_tui.decoders.core.checks import (
     check_step,
     init,
     is_own,
-    name_of,
 )
-from edge_tui.decoders.core.errors import StrategyError
+from edge_tui.decoders.core.errors import StrategyError, fault, name_of
 from edge_tui.decoders.registry.declarations import check_shape, stages_of
 from edge_tui.errors import RequestError
 
@@ -145,7 +143,7 @@ class Inspector:
         copies = {name: tensor.clone() for name, tensor in s.items()}
         at = self._user_stages[0].apply if len(self._user_stages) == 1 and not is_id else self._decoder.step
         sentence = "gave an id that there is not; it must be one of the vocabulary." if is_id else BROKEN
-        error = StrategyError(f"{name_of(at)} {sentence}", at)
+        error = fault(at, sentence)
         try:
             with Inspection(self._decoder, copies).watching({}):
                 step = self._decoder.step(outs, copies, p, rng)
@@ -155,8 +153,8 @@ class Inspector:
             error = found
         except Exception:
             pass  # the repeated step may fail for reasons of its own
-        problem = replace(error.problem, sentence=f"At token {index}, {error.problem.sentence}")
-        return StrategyError(problem.sentence, problem=problem)
+        problem = error.problem
+        return StrategyError(f"At token {index}, {problem.sentence}", place=(problem.source, problem.line))
 
     def _kind(self, outs: Mapping[str, Output], p: Params) -> object:
         """Keys the operations of a step: by its positions, and on a CPU by the neutral parameters."""
