@@ -11,27 +11,26 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "tests" / "tui" / "__snapshots__"
-MAIN, KEPT = "test_screens/test_every_screen", "test_kept_screens/test_every_kept_screen"
 SHEET = ROOT / "docs" / "screens.svg"
 SHOWN = (
     *(
-        (MAIN, "80x24-dark", name)
+        f"test_screens/test_every_screen[{name}]"
         for name in (
             "first start", "token", "beams", "parameter", "strategies", "models", "settings", "themes",
             "problem", "help",
         )
     ),
-    (MAIN, "80x24-light", "token"),
-    (MAIN, "80x24-no colour", "token"),
+    "test_screens/test_workbench[80x24-light][token]",
+    "test_screens/test_workbench[80x24-no colour][token]",
     *(
-        (KEPT, "80x24-dark", name)
+        f"test_kept_screens/test_every_kept_screen[{name}]"
         for name in (
             "conversation", "history", "comparison", "interrupted", "export", "prompts", "files", "presets",
             "save preset",
         )
     ),
 )  # fmt: skip
-"""Test, size and look, and the screen, row by row."""
+"""The pictures, row by row."""
 COLUMNS = 3
 GAP = 40
 """Between pictures, in the units of their own view boxes."""
@@ -41,11 +40,11 @@ def sheet() -> str:
     """Draws the sheet as SVG; its width follows the page that shows it."""
     drawn: list[str] = []
     width = height = 0.0
-    for number, (test, look, name) in enumerate(SHOWN):
-        text = (PICTURES / f"{test}[{look}][{name}].svg").read_text(encoding="utf-8")
+    for number, name in enumerate(SHOWN):
+        text = (PICTURES / f"{name}.svg").read_text(encoding="utf-8")
         found = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
         if found is None:
-            raise ValueError(f"{name} in {look} has no size")
+            raise ValueError(f"{name} has no size")
         width, height = float(found[1]), float(found[2])
         y, x = divmod(number, COLUMNS)
         place = f'x="{x * (width + GAP):.0f}" y="{y * (height + GAP):.0f}" width="{width}" height="{height}"'

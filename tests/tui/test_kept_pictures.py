@@ -10,8 +10,7 @@ import pytest
 from edge_tui.tui.screens.history import HistoryScreen
 from tests.tui.engines import PictureEngine
 from tests.tui.kept import ASKED, answered, fill, keeping
-from tests.tui.test_pictures import settle
-from tests.tui.test_workbench import until
+from tests.tui.rendered import settle, until
 
 if TYPE_CHECKING:
     from textual.pilot import Pilot

@@ -1,6 +1,6 @@
-"""What is kept and crafted, as `test_screens.py` has the rest: every screen, three sizes, three looks.
+"""What is kept and crafted, as `test_screens.py` has the rest.
 
-`pytest tests/tui/test_kept_screens.py --snapshot-update` writes them anew.
+`pytest tests/tui/test_kept_screens.py --snapshot-update` writes the pictures anew.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edge_tui.tui.screens.compare import CompareScreen
 from edge_tui.tui.screens.confirm import ConfirmScreen
 from edge_tui.tui.screens.history import HistoryScreen
 from tests.tui.kept import ASKED, answered, fill, keeping
-from tests.tui.test_screens import AT_EACH_SIZE, LOOKS, Sheet, walk
+from tests.tui.test_screens import OTHERS, SMALLEST, Reading, Sheet, walk
 
 pytestmark = pytest.mark.usefixtures("greenwich")
 
@@ -126,9 +126,16 @@ def furnish(home: Path) -> Path:
     return folder
 
 
-@LOOKS
-@AT_EACH_SIZE
 async def test_every_kept_screen(
+    snapshot: Any, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(furnish(home))
+    app = keeping(ascii=False)
+    await walk(app, SCREENS, SMALLEST, lambda pilot: Sheet(pilot, tmp_path, snapshot))
+
+
+@OTHERS
+async def test_every_kept_screen_is_readable(
     size: tuple[int, int],
     theme: str,
     snapshot: Any,
@@ -138,4 +145,4 @@ async def test_every_kept_screen(
 ) -> None:
     monkeypatch.chdir(furnish(home))
     app = keeping(theme=theme, ascii=False)
-    await walk(app, SCREENS, size, lambda pilot: Sheet(pilot, snapshot, tmp_path))
+    await walk(app, SCREENS, size, lambda pilot: Reading(pilot, tmp_path, snapshot))

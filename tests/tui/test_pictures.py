@@ -4,26 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import pytest
+from tests.tui.rendered import settle
 
 if TYPE_CHECKING:
     from textual.pilot import Pilot
 
 PROMPT = "Why is the sky blue?"
-
-
-async def settle(pilot: Pilot[Any]) -> None:
-    """Until two frames in a row are the same."""
-    app: Any = pilot.app
-    app.workbench.prompt.cursor_blink = False
-    before = ""
-    for _ in range(50):
-        await pilot.pause(0.05)
-        now = app.export_screenshot()
-        if now == before:
-            return
-        before = now
-    raise AssertionError("the screen does not come to rest")
 
 
 def ran(*keys: str) -> Any:
@@ -43,18 +29,8 @@ def ran(*keys: str) -> Any:
     return before
 
 
-@pytest.mark.parametrize("theme", ["dark", "light"])
-@pytest.mark.parametrize("size", [(80, 24), (120, 40), (200, 50)])
-def test_workbench(snap_compare: Any, picture: Any, size: tuple[int, int], theme: str) -> None:
-    assert snap_compare(picture(theme=theme), terminal_size=size, run_before=ran())
-
-
 def test_first_frame(snap_compare: Any, picture: Any) -> None:
     assert snap_compare(picture(gpu=False), terminal_size=(80, 24), run_before=settle)
-
-
-def test_beams(snap_compare: Any, picture: Any) -> None:
-    assert snap_compare(picture(), terminal_size=(80, 24), run_before=ran("2", "ctrl+j"))
 
 
 def test_inspector_in_place_of_the_sidebar(snap_compare: Any, picture: Any) -> None:
@@ -75,11 +51,3 @@ def test_ansi(snap_compare: Any, picture: Any) -> None:
 
 def test_too_small(snap_compare: Any, picture: Any) -> None:
     assert snap_compare(picture(), terminal_size=(50, 12), run_before=settle)
-
-
-def test_help(snap_compare: Any, picture: Any) -> None:
-    assert snap_compare(picture(), terminal_size=(100, 40), run_before=ran("question_mark"))
-
-
-def test_strategies(snap_compare: Any, picture: Any) -> None:
-    assert snap_compare(picture(), terminal_size=(80, 24), run_before=ran("s"))

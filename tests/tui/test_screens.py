@@ -1,6 +1,8 @@
-"""Every screen at three sizes, dark, light and without colour, to the cell; nine starts of the app in all.
+"""Every screen at the smallest size, to the cell; the workbench at three sizes and in three looks.
 
-`pytest tests/tui/test_screens.py --snapshot-update` writes them anew; `make screenshots` also makes a sheet.
+What other sizes and looks must show of each screen is in `rendered.assert_readable`.
+`pytest tests/tui/test_screens.py --snapshot-update` writes the pictures anew; `make screenshots` also makes a
+sheet.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 from pytest_textual_snapshot import SVGImageExtension
-from textual.widgets import Input, OptionList, TextArea
+from textual.widgets import OptionList
 
 from edge_tui.decoders import Problem
 from edge_tui.engine.models import memory_estimate
@@ -19,8 +21,20 @@ from edge_tui.hub import memory_estimate as hub_estimate
 from edge_tui.machine.devices import Device
 from edge_tui.machine.nvml import GpuProcess
 from edge_tui.tui.app import EdgeApp
+from tests.tui.rendered import assert_readable, settle, until
 
-SIZES = [(80, 24), (120, 40), (200, 50)]
+SMALLEST, MIDDLE, WIDEST = (80, 24), (120, 40), (200, 50)
+LOOKS = pytest.mark.parametrize(
+    ("size", "look"),
+    [
+        pytest.param(size, look, id=f"{size[0]}x{size[1]}-{look}")
+        for size in (SMALLEST, MIDDLE, WIDEST)
+        for look in ("dark", "light", "no colour")
+        if (size, look) != (SMALLEST, "dark")  # that one is among all screens
+    ],
+)
+OTHERS = pytest.mark.parametrize(("size", "look"), [(MIDDLE, "light"), (WIDEST, "no colour")])
+"""Each size and each look once; the smallest one in the dark has pictures."""
 GPU = Device("cuda:0", "NVIDIA RTX A2000", 0, 6_000_000_000, 2_900_000_000)
 CODE = '''"""Top-a."""
 
@@ -42,9 +56,9 @@ def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Sheet:
-    """One app, walked through its screens."""
+    """One app, walked through its screens, each held to its picture."""
 
-    def __init__(self, pilot: Any, snapshot: Any, folder: Path) -> None:
+    def __init__(self, pilot: Any, folder: Path, snapshot: Any) -> None:
         self.pilot = pilot
         self.app = pilot.app
         self.bench = pilot.app.workbench
@@ -52,47 +66,47 @@ class Sheet:
         self.different: list[str] = []
         self._snapshot = snapshot.use_extension(SVGImageExtension)
 
-    async def settled(self) -> str:
-        """The picture, once two in a row are the same."""
-        for field in (*self.app.screen.query(Input), *self.app.screen.query(TextArea)):
-            field.cursor_blink = False
-        before = ""
-        for _ in range(60):
-            await self.pilot.pause(0.05)
-            now: str = self.app.export_screenshot()
-            if now == before:
-                return now
-            before = now
-        raise AssertionError("the screen does not come to rest")
-
     async def take(self, name: str) -> None:
-        picture = await self.settled()
+        await settle(self.pilot)
+        picture = self.app.export_screenshot()
         if picture != self._snapshot(name=name):
             (self.folder / f"{name}.svg").write_text(picture)
             self.different.append(str(self.folder / f"{name}.svg"))
 
     async def until(self, look: Callable[[], object]) -> None:
-        for _ in range(400):
-            if look():
-                return
-            await self.pilot.pause(0.025)
-        raise AssertionError("it never came")
+        await until(self.pilot, look)
 
     async def press(self, *keys: str) -> None:
         await self.pilot.press(*keys)
         await self.pilot.pause()
 
 
+class Reading(Sheet):
+    """One app, walked through its screens, each held to what every size and look must show."""
+
+    async def take(self, name: str) -> None:
+        await settle(self.pilot)
+        try:
+            assert_readable(self.app)
+        except AssertionError as error:
+            self.different.append(f"{name}: {error}")
+
+
+async def ran(sheet: Sheet) -> None:
+    """Runs a prompt, and goes back to one of its tokens."""
+    sheet.bench.prompt.insert("Why is the sky blue?")
+    await sheet.press("ctrl+j")
+    await sheet.until(lambda: sheet.bench.pane.transcript is not None)
+    await settle(sheet.pilot)
+    await sheet.press("h", "h", "h")
+    await sheet.take("token")
+
+
 async def workbench(sheet: Sheet) -> None:
     sheet.bench.tour.begin()
     await sheet.take("first start")
     sheet.bench.tour.leave()
-    sheet.bench.prompt.insert("Why is the sky blue?")
-    await sheet.press("ctrl+j")
-    await sheet.until(lambda: sheet.bench.pane.transcript is not None)
-    await sheet.settled()
-    await sheet.press("h", "h", "h")
-    await sheet.take("token")
+    await ran(sheet)
 
 
 async def parameter(sheet: Sheet) -> None:
@@ -163,7 +177,10 @@ SCREENS: tuple[Callable[[Sheet], Awaitable[None]], ...] = (
 
 
 async def walk(
-    app: EdgeApp, screens: Sequence[Callable[[Sheet], Awaitable[None]]], size: tuple[int, int], sheet: Any
+    app: EdgeApp,
+    screens: Sequence[Callable[[Sheet], Awaitable[None]]],
+    size: tuple[int, int],
+    sheet: Callable[[Any], Sheet],
 ) -> None:
     """Takes an app through screens, and holds each to its picture; `sheet` makes one of a pilot."""
     async with app.run_test(size=size) as pilot:
@@ -174,13 +191,19 @@ async def walk(
     assert not pictures.different, f"look at {', '.join(pictures.different)}"
 
 
-LOOKS = pytest.mark.parametrize("look", ["dark", "light", "no colour"])
-AT_EACH_SIZE = pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+async def test_every_screen(picture: Any, snapshot: Any, tmp_path: Path) -> None:
+    await walk(picture(), SCREENS, SMALLEST, lambda pilot: Sheet(pilot, tmp_path, snapshot))
 
 
 @LOOKS
-@AT_EACH_SIZE
-async def test_every_screen(
+async def test_workbench(
     size: tuple[int, int], theme: str, picture: Any, snapshot: Any, tmp_path: Path
 ) -> None:
-    await walk(picture(theme=theme), SCREENS, size, lambda pilot: Sheet(pilot, snapshot, tmp_path))
+    await walk(picture(theme=theme), [ran], size, lambda pilot: Sheet(pilot, tmp_path, snapshot))
+
+
+@OTHERS
+async def test_every_screen_is_readable(
+    size: tuple[int, int], theme: str, picture: Any, snapshot: Any, tmp_path: Path
+) -> None:
+    await walk(picture(theme=theme), SCREENS, size, lambda pilot: Reading(pilot, tmp_path, snapshot))

@@ -1,0 +1,99 @@
+"""Reads the screen as a terminal would show it, and waits until it rests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.cells import cell_len
+from textual.widgets import Input, OptionList, TextArea
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from textual.app import App
+    from textual.pilot import Pilot
+    from textual.strip import Strip
+
+LEAST_CONTRAST = 1.4
+"""Least contrast of a text that somebody is to read, as WCAG counts it; what is disabled has less than 3."""
+
+
+def strips(app: App[Any]) -> list[Strip]:
+    """The lines of the screen. Textual has no public name for them."""
+    return app.screen._compositor.render_strips()
+
+
+def lines(app: App[Any]) -> list[str]:
+    """The text of each line of the screen."""
+    return [strip.text for strip in strips(app)]
+
+
+async def until(pilot: Pilot[Any], look: Callable[[], object]) -> None:
+    """Waits for something to hold."""
+    for _ in range(1200):
+        if look():
+            return
+        await pilot.pause(0.025)
+    raise AssertionError("it never came")
+
+
+async def settle(pilot: Pilot[Any]) -> None:
+    """Waits until two frames in a row are the same."""
+    for field in (*pilot.app.screen.query(Input), *pilot.app.screen.query(TextArea)):
+        field.cursor_blink = False
+    before: list[Strip] = []
+    for _ in range(100):
+        await pilot.pause(0.05)
+        now = strips(pilot.app)
+        if now == before:
+            return
+        before = now
+    raise AssertionError("the screen does not come to rest")
+
+
+def assert_readable(app: App[Any]) -> None:
+    """Holds the screen to what every size and look must show.
+
+    Lines are as wide as the screen, and what is written differs from what it stands on. A dialog lies within
+    the screen, with all of its title and of its keys, and its list shows the line under the cursor.
+    """
+    width = app.size.width
+    text = lines(app)
+    assert len(text) == app.size.height
+    assert {cell_len(line) for line in text} == {width}
+    for strip in strips(app) if not app.screen.is_modal else ():
+        assert_legible(strip)
+    for dialog in app.screen.query(".dialog"):
+        area = dialog.region
+        assert app.screen.region.contains_region(area)
+        for strip in strips(app)[area.y : area.bottom]:
+            assert_legible(strip.crop(area.x, area.right))  # what lies behind a dialog is dimmed
+        for edge, at in ((dialog.border_title, area.y), (dialog.border_subtitle, area.bottom - 1)):
+            assert str(edge or "") in text[at]
+    for options in app.screen.query(OptionList):
+        if options.highlighted is not None:
+            chosen = str(options.get_option_at_index(options.highlighted).prompt)[:20]
+            region = options.region
+            assert any(chosen.strip() in line for line in text[region.y : region.bottom]), chosen
+
+
+def assert_legible(strip: Strip) -> None:
+    """Holds each word of a line to the least contrast."""
+    for segment in strip:
+        if any(map(str.isalnum, segment.text)):
+            assert _contrast(segment.style) >= LEAST_CONTRAST, segment
+
+
+def _contrast(style: Any) -> float:
+    """The contrast of a style's colours; of those that a terminal chooses, enough."""
+    if style is None or style.color is None or style.bgcolor is None:
+        return 21.0
+    if style.color.triplet is None or style.bgcolor.triplet is None:
+        return 21.0
+    light, dark = sorted((_luminance(style.color.triplet), _luminance(style.bgcolor.triplet)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(triplet: Any) -> float:
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in triplet.normalized]
+    return float(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
