@@ -11,7 +11,7 @@ from edge_tui import decoders
 from edge_tui.cli.flag_settings import load_settings
 from edge_tui.cli.messages import fail, print_line
 from edge_tui.config import resources
-from edge_tui.config.names import parameters_of, shared_parameters
+from edge_tui.config.names import shared_parameters
 from edge_tui.config.precedence import Decision
 from edge_tui.config.reader import flatten, read
 from edge_tui.config.schema import QUANTIZATION, SCHEMA, RawText
@@ -71,61 +71,49 @@ def show(settings: Settings) -> Iterator[str]:
     """Yields every setting as TOML, with its source behind it."""
     entries = list(_entries(settings))
     width = min(max(len(f"{key} = {toml_text(value)}") for _, key, value, _ in entries), 40)
-    table = ""
-    for heading, key, value, source in entries:
-        if heading != table:
-            yield ""
-            yield f"[{heading}]"
-            table = heading
+    heading = ""
+    for table, key, value, source in entries:
+        if table != heading:
+            yield from ("", f"[{table}]")
+            heading = table
         # TOML has no null; a variable that JSON gave it cannot be written as one.
-        written = (
-            f"# {key} = null" if value is None and table == "template" else f"{key} = {toml_text(value)}"
-        )
+        is_null = value is None and table == "template"
+        written = f"# {key} = null" if is_null else f"{key} = {toml_text(value)}"
         yield f"{written:<{width}}  # {source}"
 
 
 def _entries(settings: Settings) -> Iterator[tuple[str, str, Any, str]]:
     """Yields (table, key, value, source with losers) of everything, those outside a table first."""
-    for dotted in sorted(SCHEMA, key=lambda key: key.count(".")):
+    keys = sorted(SCHEMA, key=lambda key: key.count("."))
+    for dotted in (*keys, *(f"template.{name}" for name in settings.template)):
         table, _, name = dotted.rpartition(".")
         yield table, name, settings.value_of(dotted), _source(settings, dotted)
-    for name, value in settings.template.items():
-        yield "template", name, value, _source(settings, f"template.{name}")
     shared = shared_parameters()
-    common = settings.parameters.get(COMMON, {})
     for name, param in shared.items():
-        decision = settings.decision(COMMON, name)
-        number = decision.winner.value if decision is not None else common.get(name, param.default)
-        yield "parameters", name, _number(param, param.text(number)), _reason(param, decision)
+        yield _parameter_entry("parameters", param, settings.decision(COMMON, name))
     for decoder in decoders.strategies():
         decisions = settings.decisions(decoder.name)
-        for param in parameters_of(decoder.name):
-            own = settings.parameters.get(decoder.name, {})
-            if param.name not in shared or param.name in own:
-                decision = decisions.get(param.name)
-                text = param.text(decision.winner.value if decision is not None else param.default)
-                yield (
-                    f"parameters.{decoder.name}",
-                    param.name,
-                    _number(param, text),
-                    _reason(param, decision),
-                )
+        for param in decoder.params:
+            if param.name not in shared or param.name in settings.parameters.get(decoder.name, {}):
+                yield _parameter_entry(f"parameters.{decoder.name}", param, decisions.get(param.name))
     for action, key in settings.keys.items():
         yield "keys", action, key, _source(settings, f"keys.{action}")
+
+
+def _parameter_entry(table: str, param: Param, decision: Decision | None) -> tuple[str, str, Any, str]:
+    if decision is None:
+        return table, param.name, _number(param, param.text(param.default)), "default"
+    winner = decision.winner
+    losers = tuple(replace(claim, value=param.text(claim.value)) for claim in decision.losers)
+    source = f"mode {winner.word}, {winner.source}" if winner.word else winner.source
+    value = _number(param, param.text(winner.value))
+    return table, param.name, value, _with_losers(source, replace(decision, losers=losers))
 
 
 def _source(settings: Settings, key: str) -> str:
     """Returns the source of a setting, and the values that lost."""
     claims = settings.claims_of(key)
     return _with_losers(settings.source(key), Decision(claims[-1], claims[-2::-1]) if claims else None)
-
-
-def _reason(param: Param, decision: Decision | None) -> str:
-    if decision is None:
-        return "default"
-    text = tuple(replace(claim, value=param.text(claim.value)) for claim in decision.losers)
-    word = f"mode {decision.winner.word}, " if decision.winner.word else ""
-    return _with_losers(f"{word}{decision.winner.source}", replace(decision, losers=text))
 
 
 def _with_losers(source: str, decision: Decision | None) -> str:
@@ -203,70 +191,58 @@ def translate(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     values: dict[str, Any] = {}
     remarks: list[str] = []
     for old, value in flatten({str(key): each for key, each in data.items()}):
-        last = old.rpartition(".")[2].lower().replace("-", "_")
-        if value is None or _is_model_table(old, value):
+        if value is None or (isinstance(value, list) and old.lower() in ("models", "available_models")):
             continue
+        last = old.rpartition(".")[2].lower().replace("-", "_")
         name = names.get(last, last)
         try:
             found = _setting(old, name, value) or _parameter(old, name, value)
         except (ParamError, decoders.UnknownStrategy) as error:
             remarks.append(str(error))
-            continue
         except ValueError as error:
             remarks.append(f"{old} {error}")
-            continue
-        if found is None:
-            remarks.append(f"{old} has no counterpart here and was left out.")
-            continue
-        values[found[0]] = found[1]
-        if name == "head_parameter":
-            remarks.append(
-                'head_parameter does nothing: under formula = "seed" it multiplies a score whose argmax is '
-                "taken. It is not alpha."
-            )
+        else:
+            if found is None:
+                remarks.append(f"{old} has no counterpart here and was left out.")
+                continue
+            values[found[0]] = found[1]
+            if name == "head_parameter":
+                remarks.append(
+                    'head_parameter does nothing: under formula = "seed" it multiplies a score whose argmax'
+                    " is taken. It is not alpha."
+                )
     return values, remarks
-
-
-def _is_model_table(old: str, value: Any) -> bool:
-    return isinstance(value, list) and old.lower() in ("models", "available_models")
 
 
 def _setting(old: str, name: str, value: Any) -> tuple[str, Any] | None:
     """Finds a setting of the schema by its name, or by its table and the end of its dotted key."""
     table = old.rpartition(".")[0].rpartition(".")[2].lower()
-    key = name if name in SCHEMA else f"{table}.{name}" if f"{table}.{name}" in SCHEMA else ""
-    if not key and f"ui.{name}" in SCHEMA:
-        key = f"ui.{name}"
-    if not key and (table == "models" or name == "name") and f"models.{name}" in SCHEMA:
-        key = f"models.{name}"
-    if not key:
+    choices = [name, f"{table}.{name}", f"ui.{name}"]
+    choices += [f"models.{name}"] if name == "name" else []
+    key = next((choice for choice in choices if choice in SCHEMA), None)
+    if key is None:
         return None
     if key == "precision":
-        value = QUANTIZATION.get(
-            str(value).lower(), {"8bit": "int8", "nf4": "4bit"}.get(str(value).lower(), value)
-        )
+        lower = str(value).lower()
+        value = {**QUANTIZATION, "8bit": "int8", "nf4": "4bit"}.get(lower, value)
     if key == "strategy":
         return key, decoders.find(str(value)).name
-    checked = SCHEMA[key](value if not isinstance(value, str) else RawText(value))
+    checked = SCHEMA[key](RawText(value) if isinstance(value, str) else value)
     return key, "auto" if checked is None else list(checked) if isinstance(checked, tuple) else checked
 
 
 def _parameter(old: str, name: str, value: Any) -> tuple[str, Any] | None:
     """Finds a strategy's parameter; its table decides where several strategies have it."""
-    owners = [
-        decoder for decoder in decoders.strategies() if any(param.name == name for param in decoder.params)
-    ]
+    owners = [each for each in decoders.strategies() if any(param.name == name for param in each.params)]
     if not owners:
         return None
     tables = [part.lower() for part in old.split(".")[:-1]]
-    of_table = [decoder for decoder in owners if decoder.name in tables]
-    shared = shared_parameters()
+    of_table = [each for each in owners if each.name in tables]
     decoder = (of_table or [each for each in owners if not each.reads_checkpoint] or owners)[0]
     param = next(param for param in decoder.params if param.name == name)
     number = param.parse(value)
     if not math.isfinite(number):
         raise ValueError(f"must be {param.limits()}.")
-    written = _number(param, param.text(number))
-    return (
-        f"parameters.{name}" if name in shared and not of_table else f"parameters.{decoder.name}.{name}"
-    ), written
+    is_common = name in shared_parameters() and not of_table
+    key = f"parameters.{name}" if is_common else f"parameters.{decoder.name}.{name}"
+    return key, _number(param, param.text(number))

@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Literal
 
-from edge_tui.config.settings import user_config
+from edge_tui.config.settings import load, user_config
 from edge_tui.engine.checkpoints.locate import cache_root, offline
 from edge_tui.machine.devices import torch_cuda_version
-from edge_tui.machine.nvml import Gpu, GpuProcess, visible_devices
+from edge_tui.machine.nvml import Gpu, visible_devices
 from edge_tui.util.formatting import size
 from edge_tui.util.json_text import json_line
 from edge_tui.util.safe_stream import write_control
@@ -29,7 +29,7 @@ from edge_tui.util.sanitise import one_line
 from edge_tui.util.user_file import existing_folder, exists
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 Status = Literal["ok", "warning", "error"]
@@ -37,8 +37,6 @@ TIMEOUT = 60.0
 """Seconds that importing torch and trying the GPU may take."""
 _MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
 _COLOURS = {"ok": "32", "warning": "33", "error": "31"}
-_ROOM = 20e9
-"""Bytes of disk below which a download of a middling model fails."""
 
 _GROWING = "{% set n = namespace(s=[]) %}{% for i in x %}{% set n.s = n.s + [x|list] %}{% endfor %}"
 """A chat template that takes more and more memory."""
@@ -79,16 +77,9 @@ class Check:
     advice: str = ""
 
 
-def _ok(name: str, found: str, advice: str = "") -> Check:
-    return Check(name, "ok", found, advice)
-
-
-def _warning(name: str, found: str, advice: str) -> Check:
-    return Check(name, "warning", found, advice)
-
-
-def _error(name: str, found: str, advice: str) -> Check:
-    return Check(name, "error", found, advice)
+def _check(name: str, found: str, advice: str = "", bad: Status = "warning") -> Check:
+    """Makes a finding that is fine unless there is advice."""
+    return Check(name, bad if advice else "ok", found, advice)
 
 
 def run(flags: Mapping[str, Any]) -> int:
@@ -115,31 +106,26 @@ def check_text(check: Check, colour: bool = False) -> str:
 
 def checks() -> Iterator[Check]:
     """Runs every check, the quick ones first."""
-    env = os.environ
     yield _python(sys.version_info[:3])
     yield _config(user_config())
-    yield from terminal(env, sys.stdout.isatty(), shutil.get_terminal_size())
+    yield from terminal(os.environ, sys.stdout.isatty(), shutil.get_terminal_size())
     yield _locale(locale.getpreferredencoding(False))
     yield templates()
-    yield _cache(cache_root())
-    yield from _driver(env)
-    yield from _libraries(_try_torch)
+    yield model_cache(cache_root())
+    yield from _driver(os.environ)
+    yield from libraries(try_torch())
 
 
 def _python(version: tuple[int, ...]) -> Check:
     text = f"{'.'.join(map(str, version))} ({platform.machine()}, {platform.system()})"
-    if version < (3, 11):
-        return _error("Python", text, "Install Python 3.11 or newer.")
-    return _ok("Python", text)
+    return _check("Python", text, "" if version >= (3, 11) else "Install Python 3.11 or newer.", "error")
 
 
 def _config(path: Path) -> Check:
-    from edge_tui.config.settings import load
-
     _, notices = load()
     if notices:
-        return _warning("settings", str(notices[0]), "Mend that line; `edge-tui config` shows all values.")
-    return _ok("settings", f"{path}{'' if exists(path) else ' (not there; the defaults hold)'}")
+        return _check("settings", str(notices[0]), "Mend that line; `edge-tui config` shows all values.")
+    return _check("settings", f"{path}{'' if exists(path) else ' (not there; the defaults hold)'}")
 
 
 # The terminal.
@@ -152,22 +138,22 @@ def terminal(env: Mapping[str, str], tty: bool, window: os.terminal_size) -> Ite
 
     term = env.get("TERM", "")
     if not tty:
-        yield _warning("terminal", "standard output is none", "Run it in the terminal in question.")
+        yield _check("terminal", "standard output is none", "Run it in the terminal in question.")
         return
     if term in ("", "dumb", "unknown"):
-        yield _error("terminal", f"TERM is {term or 'not set'}", "Set TERM, for example to xterm-256color.")
+        advice = "Set TERM, for example to xterm-256color."
+        yield _check("terminal", f"TERM is {term or 'not set'}", advice, "error")
         return
-    yield _ok("terminal", f"{term}{' in tmux' if env.get('TMUX') else ''}")
+    yield _check("terminal", f"{term}{' in tmux' if env.get('TMUX') else ''}")
     yield _colours(env, term)
     cells = f"{window.columns}×{window.lines}"
     if window.columns < 60 or window.lines < 16:
-        yield _error("size", cells, "Enlarge it to 60×16 at least, 80×24 or more.")
-    elif window.columns < 80 or window.lines < 24:
-        yield _warning("size", cells, "From 80×24 on, everything fits.")
+        yield _check("size", cells, "Enlarge it to 60×16 at least, 80×24 or more.", "error")
     else:
-        yield _ok("size", cells)
+        fits = window.columns >= 80 and window.lines >= 24
+        yield _check("size", cells, "" if fits else "From 80×24 on, everything fits.")
     if wants_ascii(env):
-        yield _warning("lines", f"{term} may lack them", "Bars and borders are drawn in ASCII (ui.ascii).")
+        yield _check("lines", f"{term} may lack them", "Bars and borders are drawn in ASCII (ui.ascii).")
     clipboard = support(env)
     states = {"yes": "OSC 52 is taken", "no": "OSC 52 does not get through", "perhaps": "OSC 52 may be taken"}
     advice = clipboard.advice if clipboard.works != "yes" else ""
@@ -176,18 +162,19 @@ def terminal(env: Mapping[str, str], tty: bool, window: os.terminal_size) -> Ite
 
 def _colours(env: Mapping[str, str], term: str) -> Check:
     if "NO_COLOR" in env:
-        return _ok("colours", "none, as NO_COLOR asks; likelihood is shown by other means")
+        return _check("colours", "none, as NO_COLOR asks; likelihood is shown by other means")
     if env.get("COLORTERM", "").lower() in ("truecolor", "24bit") or "direct" in term:
-        return _ok("colours", "16 million")
+        return _check("colours", "16 million")
     if "256" in term or term.startswith(("xterm-", "alacritty", "foot")):
-        return _ok("colours", "256", "" if env.get("TMUX") else "With COLORTERM=truecolor shades are finer.")
-    return _warning("colours", "16 or fewer", "Set TERM=xterm-256color, or choose the theme ansi-16.")
+        advice = "" if env.get("TMUX") else "With COLORTERM=truecolor shades are finer."
+        return Check("colours", "ok", "256", advice)
+    return _check("colours", "16 or fewer", "Set TERM=xterm-256color, or choose the theme ansi-16.")
 
 
 def _locale(encoding: str) -> Check:
     if "utf" in encoding.lower():
-        return _ok("locale", encoding)
-    return _warning("locale", f"{encoding}, but UTF-8 is written all the same", "Set LANG, e.g. to C.UTF-8.")
+        return _check("locale", encoding)
+    return _check("locale", f"{encoding}, but UTF-8 is written all the same", "Set LANG, e.g. to C.UTF-8.")
 
 
 # Disk.
@@ -203,28 +190,24 @@ def templates() -> Check:
         process.render(_GROWING, {"x": "a" * 9999})
     except RenderError as error:
         if error.code in ("memory", "time"):
-            return _ok("chat templates", f"rendered in a process of their own, within {limits}")
+            return _check("chat templates", f"rendered in a process of their own, within {limits}")
         reason = error.detail or error.code
     else:
         reason = "the system does not hold its limits"
     finally:
         process.close()
-    return _warning(
-        "chat templates", f"their process does not work: {reason}", "Complete raw text (`--raw`)."
-    )
+    return _check("chat templates", f"their process does not work: {reason}", "Complete raw text (`--raw`).")
 
 
-def _cache(root: Path) -> Check:
+def model_cache(root: Path, room: float = 20e9) -> Check:
+    """Checks the cache's folder; with less disk than `room`, a download of a middling model fails."""
     folder = existing_folder(root)
     if not os.access(folder, os.W_OK):
-        return _warning(
-            "model cache", f"{root} cannot be written to", "Set HF_HUB_CACHE to a folder that can."
-        )
+        return _check("model cache", f"{root} cannot be written to", "Set HF_HUB_CACHE to a folder that can.")
     free = shutil.disk_usage(folder).free
     text = f"{root}, {size(free)} free{', downloads forbidden (HF_HUB_OFFLINE)' if offline() else ''}"
-    if free < _ROOM:
-        return _warning("model cache", text, "Make room, or set HF_HUB_CACHE to another disk.")
-    return _ok("model cache", text)
+    advice = "Make room, or set HF_HUB_CACHE to another disk."
+    return _check("model cache", text, advice if free < room else "")
 
 
 # The GPU.
@@ -236,63 +219,47 @@ def _driver(env: Mapping[str, str]) -> Iterator[Check]:
             sample, driver, cuda, processes = gpu.sample(), gpu.driver(), gpu.cuda(), gpu.processes()
     except OSError as error:
         if visible_devices(env) == []:
-            yield _warning("GPU", "hidden by CUDA_VISIBLE_DEVICES", "Unset it to decode on the GPU.")
-        elif torch_cuda_version():
-            yield _warning("GPU", f"none: {error}", _NO_GPU)
+            yield _check("GPU", "hidden by CUDA_VISIBLE_DEVICES", "Unset it to decode on the GPU.")
         else:
-            yield _ok("GPU", f"none: {error}")
+            yield _check("GPU", f"none: {error}", _NO_GPU if torch_cuda_version() else "")
         return
-    yield _ok("NVML", f"driver {driver or 'n/a'}, CUDA up to {cuda or 'n/a'}")
-    memory = "memory n/a"
+    yield _check("NVML", f"driver {driver or 'n/a'}, CUDA up to {cuda or 'n/a'}")
+    memory, crowded = "memory n/a", False
     if sample.free is not None and sample.total is not None:
         memory = f"{size(sample.free)} of {size(sample.total)} free"
-    crowded = sample.free is not None and sample.total is not None and sample.free < 0.2 * sample.total
-    yield Check(
-        "GPU",
-        "warning" if crowded else "ok",
-        f"{sample.name or 'cuda:0'}, {memory}",
-        f"Other processes hold the rest: {_names(processes)}." if crowded and processes else "",
-    )
-    yield _build(torch_cuda_version(), cuda)
+        crowded = sample.free < 0.2 * sample.total
+    others = ", ".join(f"{each.name or 'process'} {each.pid}" for each in processes[:4])
+    advice = f"Other processes hold the rest: {others}." if crowded and processes else ""
+    yield Check("GPU", "warning" if crowded else "ok", f"{sample.name or 'cuda:0'}, {memory}", advice)
+    yield torch_build(torch_cuda_version(), cuda)
 
 
 _NO_GPU = "The CPU decodes; for the GPU, install NVIDIA's driver and see that nvidia-smi works."
 
 
-def _names(processes: list[GpuProcess]) -> str:
-    return ", ".join(f"{each.name or 'process'} {each.pid}" for each in processes[:4])
-
-
-def _build(built: str, driver: str) -> Check:
+def torch_build(built: str, driver: str) -> Check:
     """Compares the CUDA that torch was built for with the driver's."""
     if not built:
-        return Check(
-            "torch build",
-            "warning",
-            "for the CPU alone, but there is a GPU",
-            "Install a CUDA build: see pytorch.org.",
-        )
+        found, advice = "for the CPU alone, but there is a GPU", "Install a CUDA build: see pytorch.org."
+        return _check("torch build", found, advice)
     if driver and int(built.partition(".")[0]) > int(driver.partition(".")[0]):
-        return Check(
-            "torch build",
-            "error",
-            f"for CUDA {built}, but the driver knows {driver} at most",
-            "Update the driver, or install a torch for an older CUDA.",
-        )
-    return _ok("torch build", f"for CUDA {built}, the driver knows {driver or 'n/a'}")
+        found = f"for CUDA {built}, but the driver knows {driver} at most"
+        advice = "Update the driver, or install a torch for an older CUDA."
+        return _check("torch build", found, advice, "error")
+    return _check("torch build", f"for CUDA {built}, the driver knows {driver or 'n/a'}")
 
 
 # Libraries.
 
 
-def _try_torch() -> dict[str, Any] | str:
+def try_torch(program: str = _TRIAL, timeout: float = TIMEOUT) -> dict[str, Any] | str:
     """Multiplies on the GPU in a process of its own; returns its facts, or the reason that there are none."""
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _TRIAL], capture_output=True, text=True, timeout=TIMEOUT, check=False
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=timeout, check=False
         )
     except subprocess.TimeoutExpired:
-        return f"it did not come back within {TIMEOUT:.0f} s"
+        return f"it did not come back within {timeout:.0f} s"
     match = re.search(r"^FOUND(\{.*\})$", done.stdout, re.MULTILINE)
     if match is not None:
         return dict(json.loads(match[1]))
@@ -300,32 +267,29 @@ def _try_torch() -> dict[str, Any] | str:
     return lines[-1][:200] if lines else f"it ended with status {done.returncode}"
 
 
-def _libraries(attempt: Callable[[], dict[str, Any] | str]) -> Iterator[Check]:
-    facts = attempt()
+def libraries(facts: dict[str, Any] | str) -> Iterator[Check]:
+    """Checks the libraries by the facts of `try_torch`."""
     if isinstance(facts, str):
-        yield _error("torch", f"cannot be used: {facts}", "Install it anew: make clean, then make run.")
+        yield _check(
+            "torch", f"cannot be used: {facts}", "Install it anew: make clean, then make run.", "error"
+        )
         return
-    if facts["gpus"] and facts.get("sum") != 64.0**3:
-        yield _error("torch", f"{facts['torch']} computes wrongly on the GPU", "Reset or replace that GPU.")
+    gpus = facts["gpus"]
+    if gpus and facts.get("sum") != 64.0**3:
+        found = f"{facts['torch']} computes wrongly on the GPU"
+        yield _check("torch", found, "Reset or replace that GPU.", "error")
     else:
-        where = f"{facts['gpus']} GPU{'s' * (facts['gpus'] != 1)}" if facts["gpus"] else "the CPU"
-        yield _ok("torch", f"{facts['torch']}, computes on {where}")
-    yield _transformers()
-    if "triton" in facts:
-        yield _ok("Triton", str(facts["triton"]))
-    else:
-        status: Status = "warning" if facts["gpus"] else "ok"
-        advice = "Steps are slower without it: install triton." if facts["gpus"] else ""
-        yield Check("Triton", status, "not here" + (": no GPU needs it" if not advice else ""), advice)
-    if "bitsandbytes" in facts:
-        yield _ok("bitsandbytes", str(facts["bitsandbytes"]))
-    else:
-        why = facts.get("bitsandbytes_error", "not installed")
-        yield _warning("bitsandbytes", why, "int8 and 4bit need it: pip install bitsandbytes.")
-
-
-def _transformers() -> Check:
+        where = f"{gpus} GPU{'s' * (gpus != 1)}" if gpus else "the CPU"
+        yield _check("torch", f"{facts['torch']}, computes on {where}")
     try:
-        return _ok("transformers", version("transformers"))
+        yield _check("transformers", version("transformers"))
     except PackageNotFoundError:
-        return _error("transformers", "not installed", "Install it: pip install transformers.")
+        advice = "Install it: pip install transformers."
+        yield _check("transformers", "not installed", advice, "error")
+    without = "not here" if gpus else "not here: no GPU needs it"
+    slow = gpus and "triton" not in facts
+    advice = "Steps are slower without it: install triton." if slow else ""
+    yield _check("Triton", facts.get("triton", without), advice)
+    found = facts.get("bitsandbytes") or facts.get("bitsandbytes_error", "not installed")
+    needs = "int8 and 4bit need it: pip install bitsandbytes."
+    yield _check("bitsandbytes", found, "" if "bitsandbytes" in facts else needs)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 
 from edge_tui.cli import doctor
 from edge_tui.cli.doctor import Check, check_text, terminal
+from edge_tui.cli.main import main
 
 GOOD = {"TERM": "xterm-kitty", "COLORTERM": "truecolor"}
 
@@ -19,15 +19,13 @@ def found(checks: Any, name: str) -> Check:
     return next(check for check in checks if check.name == name)
 
 
-def test_every_finding_of_this_machine_is_ok_or_says_what_to_do() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "edge_tui", "doctor", "--json"], capture_output=True, text=True, timeout=90
-    )
-    checks = [Check(**json.loads(line)) for line in done.stdout.splitlines()]
+def test_every_finding_of_this_machine_is_ok_or_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    status = main(["doctor", "--json"])
+    checks = [Check(**json.loads(line)) for line in capsys.readouterr().out.splitlines()]
     names = [check.name for check in checks]
     assert {"Python", "settings", "terminal", "locale", "model cache", "GPU", "torch", "Triton"} <= set(names)
     assert {"bitsandbytes", "chat templates"} <= set(names)
-    assert done.returncode == any(check.status == "error" for check in checks)
+    assert status == any(check.status == "error" for check in checks)
     for check in checks:
         assert check.status == "ok" or check.advice, check
         assert not check.advice or check.advice.endswith("."), check
@@ -70,14 +68,12 @@ def test_its_size(size: tuple[int, int], status: str) -> None:
     [("13.0", "12.8", "error"), ("12.8", "13.0", "ok"), ("12.9", "12.4", "ok"), ("", "12.4", "warning")],
 )
 def test_torch_against_the_driver(built: str, driver: str, status: str) -> None:
-    assert doctor._build(built, driver).status == status
+    assert doctor.torch_build(built, driver).status == status
 
 
-def test_disk_and_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_ROOM", 1e18)
-    assert doctor._cache(tmp_path / "a" / "b").status == "warning"
-    monkeypatch.setattr(doctor, "_ROOM", 0)
-    assert doctor._cache(tmp_path / "a" / "b").status == "ok"
+def test_disk_and_cache(tmp_path: Path) -> None:
+    assert doctor.model_cache(tmp_path / "a" / "b", room=1e18).status == "warning"
+    assert doctor.model_cache(tmp_path / "a" / "b", room=0).status == "ok"
     assert not (tmp_path / "a").exists()
 
 
@@ -93,17 +89,21 @@ def test_disk_and_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     ],
 )
 def test_libraries(attempt: Any, name: str, status: str) -> None:
-    assert found(doctor._libraries(lambda: attempt), name).status == status
+    assert found(doctor.libraries(attempt), name).status == status
 
 
-def test_what_hangs_or_crashes_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_TRIAL", "raise OSError('no libcudart')")
-    assert doctor._try_torch() == "OSError: no libcudart"
-    monkeypatch.setattr(doctor, "_TRIAL", "import os; os.abort()")
-    assert "status" in str(doctor._try_torch())
-    monkeypatch.setattr(doctor, "_TRIAL", "import time; time.sleep(9)")
-    monkeypatch.setattr(doctor, "TIMEOUT", 0.3)
-    assert "did not come back" in str(doctor._try_torch())
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [
+        ("raise OSError('no libcudart')", "OSError: no libcudart"),
+        ("import os; os.abort()", "it ended with status"),
+        ("import time; time.sleep(99)", "did not come back"),
+        ("print('FOUND{}')", ""),
+    ],
+)
+def test_what_hangs_or_crashes_is_a_finding(program: str, says: str) -> None:
+    facts = doctor.try_torch(program, timeout=0.5 if "sleep" in program else 60)
+    assert says in facts if says else facts == {}
 
 
 def test_how_it_is_check_text() -> None:
