@@ -15,7 +15,7 @@ from edge_tui.engine.events import TokenBatch
 from edge_tui.engine.token_fields import TOKEN_FIELDS, TOP, token_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -98,6 +98,16 @@ def join(batches: Sequence[TokenBatch]) -> TokenBatch:
             columns[each.name] = np.concatenate(parts)
     text = tuple(text for batch in batches for text in batch.text)
     return TokenBatch(run=batches[0].run, text=text, **columns)
+
+
+def token_ids(batches: Iterable[TokenBatch]) -> list[int]:
+    """Lists the ids that were chosen or recorded as alternatives, each once, in their order."""
+    import numpy as np
+
+    columns = [column for each in batches for column in (each.id, each.top_ids, each.final_ids)]
+    ids = np.unique(np.concatenate(columns, axis=None)) if columns else np.zeros(0, np.int32)
+    listed: list[int] = ids[ids >= 0].tolist()
+    return listed
 
 
 def _planes(column: NDArray[Any]) -> bytes:

@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Any
 from edge_tui.history.schema import HistoryError, connect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+
+_CHECK_SECONDS = 1.0
+"""Limit of the search for damage; a file of many gigabytes is checked in part."""
+_CHECK_STEPS = 10_000
+"""Instructions of SQLite's machine between two looks at the clock."""
 
 
 class Database:
@@ -42,7 +46,11 @@ class Database:
 
     @contextmanager
     def transaction(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
-        """Makes all the changes within or none, even if the process is killed. May be nested."""
+        """Makes all the changes within or none, even if the process is killed. May be nested.
+
+        Args:
+            begin: "BEGIN" for reads that all see one moment, whatever others write meanwhile.
+        """
         with self._lock:
             if self._connection.in_transaction:
                 yield
@@ -54,10 +62,6 @@ class Database:
                 self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")
-
-    def snapshot(self) -> AbstractContextManager[None]:
-        """Lets all reads within see one moment, whatever others write or delete meanwhile."""
-        return self.transaction("BEGIN")
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         """Reads all rows of a query.
@@ -76,21 +80,26 @@ class Database:
         with self._lock:
             return self._connection.execute(statement, values).lastrowid or 0
 
-    def execute_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+    def execute_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
         """Executes a statement once for each row of values."""
         with self._lock:
             self._connection.executemany(statement, rows)
 
-    def is_damaged(self, seconds: float, steps: int) -> bool:
-        """Searches the file for damage.
+    def insert(self, table: str, **values: Any) -> int:
+        """Adds a row; returns its id."""
+        marks = ", ".join("?" * len(values))
+        return self.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({marks})", [*values.values()])
 
-        Args:
-            seconds: After which the rest is taken for sound.
-            steps: Instructions of SQLite's machine between two looks at the clock.
-        """
-        end = time.monotonic() + seconds
+    def update(self, table: str, row: int, **values: Any) -> None:
+        """Changes a row, found by its id."""
+        changes = ", ".join(f"{name} = ?" for name in values)
+        self.execute(f"UPDATE {table} SET {changes} WHERE rowid = ?", [*values.values(), row])
+
+    def is_damaged(self) -> bool:
+        """Searches the file for damage, for a second; the rest is taken for sound."""
+        end = time.monotonic() + _CHECK_SECONDS
         with self._lock:
-            self._connection.set_progress_handler(lambda: time.monotonic() > end, steps)
+            self._connection.set_progress_handler(lambda: time.monotonic() > end, _CHECK_STEPS)
             try:
                 found = self._connection.execute("PRAGMA quick_check(1)").fetchone()
             except sqlite3.OperationalError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edge_tui.history import columns
 from edge_tui.history.restore import transcript_of
@@ -31,6 +31,7 @@ class LiveRun(RunState):
         tokens: Count of those in the store.
         batches: Tokens since the last write.
         texts: Of a single row, as much as has been written.
+        token_ids: Ids of the tokens in merged chunks, and of their alternatives.
     """
 
     uid: str
@@ -41,12 +42,10 @@ class LiveRun(RunState):
     tokens: int = 0
     batches: list[TokenBatch] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    token_ids: set[int] = field(default_factory=set)
     _small: list[TokenBatch] = field(default_factory=list)
     """The newest chunks in the store, which are to become one."""
-    _small_tokens: int = 0
     _next_number: int = 0
-    _id_mask: Any = None
-    """bool `[n]`: the ids that were chosen or recorded as alternatives."""
 
     @property
     def rows(self) -> int:
@@ -66,7 +65,6 @@ class LiveRun(RunState):
             self.insert(store)
         self._next_number = len(store.load(self.id).batches)
         self._small.clear()
-        self._small_tokens = 0
 
     def append_prefix(self, store: Store, prefix: TokenBatch) -> None:
         """Writes the tokens that the run continues."""
@@ -84,10 +82,9 @@ class LiveRun(RunState):
         self._next_number += 1
         self.tokens += len(batch)
         self._small.append(batch)
-        self._small_tokens += len(batch)
         if self.rows == 1:
             self.texts.append("".join(batch.text))
-        if self._small_tokens >= CHUNK:
+        if sum(map(len, self._small)) >= CHUNK:
             self.merge_chunks(store)
 
     def merge_chunks(self, store: Store) -> None:
@@ -95,11 +92,10 @@ class LiveRun(RunState):
         if not self._small:
             return
         batch, count = columns.join(self._small), len(self._small)
-        self._mark_ids(batch)
+        self.token_ids.update(columns.token_ids([batch]))
         if count > 1:
             store.append_chunk(self.id, self._next_number - count, batch, replacing=count)
         self._small.clear()
-        self._small_tokens = 0
 
     def answer(self, store: Store) -> str:
         """Returns the answer's text, once all tokens are written."""
@@ -109,19 +105,3 @@ class LiveRun(RunState):
         if finished is not None and finished.answer_text is not None:
             return finished.answer_text
         return transcript_of(store.load(self.id)).text
-
-    def token_ids(self) -> set[int]:
-        """Returns the ids of tokens in merged chunks and of their alternatives."""
-        return set(self._id_mask.nonzero()[0].tolist()) if self._id_mask is not None else set()
-
-    def _mark_ids(self, batch: TokenBatch) -> None:
-        import numpy as np
-
-        id_columns = (batch.id, batch.top_ids, batch.final_ids)
-        size = max(int(column.max(initial=0)) for column in id_columns) + 1
-        mask = np.zeros(0, bool) if self._id_mask is None else self._id_mask
-        if len(mask) < size:
-            mask = np.concatenate((mask, np.zeros(size - len(mask), bool)))
-        for column in id_columns:
-            mask[column[column >= 0]] = True
-        self._id_mask = mask

@@ -309,7 +309,7 @@ class Recorder:
         state: State = "failed" if failed else "finished" if finished else "interrupted"
         store.finish_run(live.id, state, live.answer(store), finished, failed.message if failed else "")
         if not self._closing:
-            unknown = sorted(live.token_ids() - store.known_token_ids(live.model))
+            unknown = sorted(live.token_ids - store.known_token_ids(live.model))
             self._jobs.append(lambda store: self._add_token_strings(store, live.model, unknown))
 
     def _add_token_strings(self, store: Store, model: str, unknown: list[int]) -> None:

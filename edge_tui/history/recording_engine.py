@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edge_tui.engine.events import Event
-    from edge_tui.engine.port import Engine, Memory, ModelSpec, Request
+    from edge_tui.engine.port import Engine, Request
 
 
 class RunWriter(Protocol):
@@ -42,6 +42,9 @@ class RecordingEngine:
         self._waiting: list[Event] = []
         self._lock = threading.Lock()
         self._uids: dict[int, str] = {}
+        self.set, self.cancel, self.decode, self.count = inner.set, inner.cancel, inner.decode, inner.count
+        self.assign, self.load, self.unload = inner.assign, inner.load, inner.unload
+        self.refusal, self.memory, self.alive = inner.refusal, inner.memory, inner.alive
 
     def drain(self) -> None:
         """Takes the engine's events, for the recorder and for the next `poll`."""
@@ -67,36 +70,6 @@ class RecordingEngine:
     def uid(self, run: int) -> str:
         """Returns the name of a run in the history."""
         return self._uids.get(run, "")
-
-    def set(self, run: int, name: str, value: float | str) -> None:
-        self._inner.set(run, name, value)
-
-    def cancel(self, run: int | None = None) -> None:
-        self._inner.cancel(run)
-
-    def assign(self, role: str, spec: ModelSpec) -> None:
-        self._inner.assign(role, spec)
-
-    def load(self, role: str) -> None:
-        self._inner.load(role)
-
-    def unload(self, role: str) -> None:
-        self._inner.unload(role)
-
-    def refusal(self, strategy: str) -> str:
-        return self._inner.refusal(strategy)
-
-    def decode(self, ids: Sequence[int]) -> list[str]:
-        return self._inner.decode(ids)
-
-    def count(self, text: str, control_tokens: bool = False) -> int | None:
-        return self._inner.count(text, control_tokens)
-
-    def memory(self) -> Memory:
-        return self._inner.memory()
-
-    def alive(self) -> bool:
-        return self._inner.alive()
 
     def close(self, timeout: float = 1.0) -> bool:
         self._writer.begin_exit()

@@ -109,12 +109,8 @@ def prompt_of(request: Request) -> str:
 
 
 def to_json(value: object) -> str:
-    """Writes a dataclass, or a mapping of such, as compact JSON in ASCII; numbers may be NaN or infinite."""
-    if isinstance(value, dict):
-        value = {key: asdict(item) if is_dataclass(item) else item for key, item in value.items()}  # type: ignore[arg-type]
-    elif is_dataclass(value):
-        value = asdict(value)  # type: ignore[arg-type]
-    return json.dumps(value, separators=(",", ":"))
+    """Writes dataclasses as compact JSON in ASCII; numbers may be NaN or infinite."""
+    return json.dumps(value, separators=(",", ":"), default=asdict)
 
 
 def build(kind: type[T], data: Mapping[str, Any]) -> T:

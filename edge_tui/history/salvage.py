@@ -14,9 +14,11 @@ import sqlite3
 import struct
 import time
 from contextlib import closing, suppress
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_tui.engine.events import Finished, Started
 from edge_tui.engine.port import Request
 from edge_tui.history import columns
 from edge_tui.history.restore import transcript_of
@@ -28,12 +30,10 @@ from edge_tui.util import user_file
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-CHECK_SECONDS = 1.0
-"""Limit of the search for damage; a file of many gigabytes is checked in part."""
+    from edge_tui.engine.events import TokenBatch
+
 _PAGE = 4096
 """Bytes of a page, of every history that was ever made."""
-_STEPS = 10_000
-"""Instructions of SQLite's machine between two looks at the clock."""
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _IDS = (
     "SELECT id FROM runs",
@@ -81,7 +81,7 @@ def open_or_rebuild(path: Path) -> Store:
     store = None
     try:
         store = Store(path)
-        if not store.is_damaged(CHECK_SECONDS, _STEPS):
+        if not store.is_damaged():
             return store
     except sqlite3.DatabaseError as error:
         if not is_damage(error):
@@ -152,10 +152,10 @@ def _copy_file(path: Path, copy: Path, first_page: bytes) -> None:
     with copy.open("r+b") as file:
         file.write(first_page)
         file.seek(0, os.SEEK_END)
-        count = file.tell() // _PAGE
+        pages = file.tell() // _PAGE
         # A file that is shorter than its header says is not even opened. No page is free.
         file.seek(28)
-        file.write(struct.pack(">III", count, 0, 0))
+        file.write(struct.pack(">III", pages, 0, 0))
         file.seek(24)
         change = file.read(4)
         file.seek(92)
@@ -177,15 +177,13 @@ def _copy(path: Path, new: Store) -> tuple[int, int]:
                 with suppress(HistoryError, sqlite3.IntegrityError):
                     new.import_run(stored, _answer(stored))
                     saved += 1
-        vocabularies = _tolerant(connection, "SELECT id, model FROM vocabularies")
-        for vocabulary, model in vocabularies:
+        for vocabulary, model in _tolerant(connection, "SELECT id, model FROM vocabularies"):
             pieces = "SELECT token, text FROM pieces WHERE vocabulary = ? ORDER BY token"
             found = dict(_tolerant(connection, pieces, vocabulary))
             found |= dict(_tolerant(connection, f"{pieces} DESC", vocabulary))
+            texts = {id: text for id, text in found.items() if isinstance(text, str)}
             with suppress(sqlite3.IntegrityError):
-                new.add_token_strings(
-                    str(model), {id: text for id, text in found.items() if isinstance(text, str)}
-                )
+                new.add_token_strings(str(model), texts)
     return saved, lost
 
 
@@ -208,37 +206,27 @@ def _read(old: Store, connection: sqlite3.Connection, run: int) -> tuple[StoredR
         return old.load(run), True
     except (HistoryError, sqlite3.Error, LookupError, TypeError, ValueError):
         pass
-    details = next(
-        _tolerant(connection, "SELECT request, started, finished FROM details WHERE run = ?", run), ()
-    )
-    request, started, finished = (_json(text) for text in details or ("", "", ""))
-    entry = _attempt(lambda: old.entry(run))
-    original = _attempt(lambda: build(Request, request)) if request else None
-    if entry is None and original is None:
+    query = "SELECT request, started, finished FROM details WHERE run = ?"
+    details = next(_tolerant(connection, query, run), ("", "", ""))
+    request, started, finished = map(_built, (Request, Started, Finished), details)
+    entry = _attempt(old.entry, run)
+    if entry is None and request is None:
         return None, False
-    if original is None:
-        assert entry is not None
-        original = Request(entry.prompt, strategy=entry.strategy)
+    request = request or Request(entry.prompt, strategy=entry.strategy)
     batches = tuple(_batches(connection, run))
     if entry is None:
-        prompt, tokens = preview(prompt_of(original)), sum(map(len, batches))
+        prompt, tokens = preview(prompt_of(request)), sum(map(len, batches))
         uid = secrets.token_hex(8)
-        entry = Entry(run, uid, 0.0, "interrupted", "", "", original.strategy, tokens, 0.0, prompt, "")
-    from edge_tui.engine.events import Finished, Started
-
-    beginning = _attempt(lambda: build(Started, started)) if started else None
-    end = _attempt(lambda: build(Finished, finished)) if finished else None
-    return StoredRun(entry, original, beginning, end, batches=batches), False
+        entry = Entry(run, uid, 0.0, "interrupted", "", "", request.strategy, tokens, 0.0, prompt, "")
+    return StoredRun(entry, request, started, finished, batches=batches), False
 
 
-def _batches(connection: sqlite3.Connection, run: int) -> Iterator[Any]:
+def _batches(connection: sqlite3.Connection, run: int) -> Iterator[TokenBatch]:
     """Yields chunks of a run's own tokens up to the first that is missing or cannot be read."""
-    for number in range(2**31):
-        found = list(
-            _tolerant(connection, "SELECT data FROM chunks WHERE run = ? AND number = ?", run, number)
-        )
-        batch = _attempt(lambda: columns.unpack(found[0][0], run))  # noqa: B023 - called at once
-        if batch is None:
+    query = "SELECT data FROM chunks WHERE run = ? AND number = ?"
+    for number in count():
+        (data,) = next(_tolerant(connection, query, run, number), (b"",))
+        if (batch := _attempt(columns.unpack, data, run)) is None:
             return
         yield batch
 
@@ -247,14 +235,14 @@ def _answer(stored: StoredRun) -> str:
     return _attempt(lambda: transcript_of(stored).text) or stored.entry.answer
 
 
-def _json(text: object) -> dict[str, Any]:
-    found = _attempt(lambda: json.loads(str(text)))
-    return found if isinstance(found, dict) else {}
+def _built(kind: type, text: object) -> Any:
+    """Builds a dataclass from a column's JSON; None where damage prevents it."""
+    return _attempt(lambda: build(kind, json.loads(str(text))))
 
 
-def _attempt(read: Callable[[], Any]) -> Any:
+def _attempt(read: Callable[..., Any], *values: Any) -> Any:
     """Calls a reader; None where damage lets it fail, in whatever way."""
     try:
-        return read()
+        return read(*values)
     except Exception:
         return None

@@ -146,7 +146,7 @@ def _update(connection: sqlite3.Connection) -> None:
     try:
         # Another process may have been quicker.
         for migration in _MIGRATIONS[_version(connection) :]:
-            for statement in _statements(migration):
+            for statement in migration.split(";\n"):  # `executescript` would commit in between
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")
@@ -157,14 +157,3 @@ def _update(connection: sqlite3.Connection) -> None:
 
 def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _statements(script: str) -> list[str]:
-    """Splits a script into statements; `executescript` would commit in between."""
-    found, statement = [], ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            found.append(statement)
-            statement = ""
-    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.events import Finished, Loaded, Started, TokenBatch
@@ -22,10 +23,8 @@ if TYPE_CHECKING:
 
     from edge_tui.history.runs import State
 
-_ENTRY = (
-    "id, uid, created, state, reason, model, strategy, tokens, seconds, prompt, answer,"
-    " conversation, turn, parent"
-)
+_ENTRY = ", ".join(field.name for field in fields(Entry))
+_NEWEST = "ORDER BY created DESC, id DESC"
 _PREFIX = -1
 _TERM = re.compile(r'"([^"]+)"|(\S+)')
 _TRIGRAM = 3
@@ -54,19 +53,20 @@ class Store(Database):
 
     def insert_run(self, uid: str, created: float, request: Request, state: State = "running") -> int:
         """Adds a run that was requested; returns its id within this history."""
-        prompt = prompt_of(request)
-        beginning, now = _clean(preview(prompt)), time.time()
+        prompt, own = _clean(prompt_of(request)), process_identity.own()
         with self.transaction():
-            run = self.execute(
-                "INSERT INTO runs (uid, created, state, strategy, prompt, owner, beat)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (uid, created, state, request.strategy, beginning, process_identity.own(), now),
+            run = self.insert(
+                "runs",
+                uid=uid,
+                created=created,
+                state=state,
+                strategy=request.strategy,
+                prompt=_clean(preview(prompt_of(request))),
+                owner=own,
+                beat=time.time(),
             )
-            self.execute("INSERT INTO details (run, request) VALUES (?, ?)", (run, to_json(request)))
-            self.execute(
-                "INSERT INTO search (rowid, prompt, answer, label) VALUES (?, ?, '', '')",
-                (run, _clean(prompt)),
-            )
+            self.insert("details", run=run, request=to_json(request))
+            self.insert("search", rowid=run, prompt=prompt, answer="", label="")
         return run
 
     def set_started(
@@ -76,20 +76,14 @@ class Store(Database):
         main = models.get("model") or next(iter(models.values()), None)
         name = main.name if main is not None else ""
         with self.transaction():
-            self.execute(
-                "UPDATE runs SET model = ?, strategy = ? WHERE id = ?", (_clean(name), started.strategy, run)
-            )
-            self.execute(
-                "UPDATE details SET started = ?, models = ?, versions = ? WHERE run = ?",
-                (to_json(started), to_json(dict(models)), to_json(dict(versions)), run),
+            self.update("runs", run, model=_clean(name), strategy=started.strategy)
+            self.update(
+                "details", run, started=to_json(started), models=to_json(models), versions=to_json(versions)
             )
 
     def set_turn(self, run: int, conversation: str, turn: int, parent: str) -> None:
         """Makes a run a turn of a conversation; `parent` is the uid of the run of the turn before."""
-        self.execute(
-            "UPDATE runs SET conversation = ?, turn = ?, parent = ? WHERE id = ?",
-            (conversation, turn, parent, run),
-        )
+        self.update("runs", run, conversation=conversation, turn=turn, parent=parent)
 
     def append_prefix(self, run: int, prefix: TokenBatch) -> None:
         """Adds the tokens that the run continues."""
@@ -100,8 +94,7 @@ class Store(Database):
     def heartbeat(self, runs: Iterable[int], now: float) -> None:
         """Dates the newest sign of life of runs under way."""
         with self.transaction():
-            for run in runs:
-                self.execute("UPDATE runs SET beat = ? WHERE id = ?", (now, run))
+            self.execute_many("UPDATE runs SET beat = ? WHERE id = ?", [(now, run) for run in runs])
 
     def append_chunk(self, run: int, number: int, batch: TokenBatch, *, replacing: int = 0) -> None:
         """Adds tokens of the run's own.
@@ -129,11 +122,10 @@ class Store(Database):
     def append_changes(self, run: int, changes: Iterable[Change]) -> None:
         """Adds new values of parameters."""
         with self.transaction():
-            for each in changes:
-                self.execute(
-                    "INSERT INTO changes (run, position, name, value, version) VALUES (?, ?, ?, ?, ?)",
-                    (run, each.index, each.name, each.value, each.version),
-                )
+            self.execute_many(
+                "INSERT INTO changes (run, position, name, value, version) VALUES (?, ?, ?, ?, ?)",
+                [(run, each.index, each.name, each.value, each.version) for each in changes],
+            )
 
     def finish_run(
         self, run: int, state: State, answer: str, finished: Finished | None = None, message: str = ""
@@ -149,19 +141,15 @@ class Store(Database):
         """
         reason, seconds = (finished.reason, finished.seconds) if finished else ("", 0.0)
         with self.transaction():
-            self.execute(
-                "UPDATE runs SET state = ?, reason = ?, seconds = ?, answer = ? WHERE id = ?",
-                (state, reason, seconds, _clean(preview(answer)), run),
+            self.update(
+                "runs", run, state=state, reason=reason, seconds=seconds, answer=_clean(preview(answer))
             )
             if finished is not None:
-                self.execute("UPDATE details SET finished = ? WHERE run = ?", (to_json(finished), run))
+                self.update("details", run, finished=to_json(finished))
             if message:
-                self.execute("UPDATE details SET message = ? WHERE run = ?", (_clean(message), run))
-            self.execute(
-                "UPDATE search SET answer = ?, label = (SELECT model || ' ' || strategy FROM runs"
-                " WHERE id = ?) WHERE rowid = ?",
-                (_clean(answer), run, run),
-            )
+                self.update("details", run, message=_clean(message))
+            ((label,),) = self.rows("SELECT model || ' ' || strategy FROM runs WHERE id = ?", (run,))
+            self.update("search", run, answer=_clean(answer), label=label)
 
     def import_run(self, stored: StoredRun, answer: str) -> Entry:
         """Adds a run that comes from elsewhere.
@@ -202,7 +190,7 @@ class Store(Database):
 
     def runs(self) -> list[Entry]:
         """Lists all runs, newest first."""
-        return [Entry(*row) for row in self.rows(f"SELECT {_ENTRY} FROM runs ORDER BY created DESC, id DESC")]
+        return self._entries(_NEWEST)
 
     def entry(self, run: int) -> Entry:
         """Returns one line of the list.
@@ -210,17 +198,17 @@ class Store(Database):
         Raises:
             HistoryError: there is none.
         """
-        found = self.rows(f"SELECT {_ENTRY} FROM runs WHERE id = ?", (run,))
-        if not found:
-            raise HistoryError(f"The history has no run {run}; `edge-tui history list` shows those it has.")
-        return Entry(*found[0])
+        if found := self._entries("WHERE id = ?", run):
+            return found[0]
+        raise HistoryError(f"The history has no run {run}; `edge-tui history list` shows those it has.")
 
     def find(self, uid: str) -> Entry | None:
         """Finds a run by the beginning of its uid, if there is exactly one."""
-        if not uid.isalnum():
-            return None
-        found = self.rows(f"SELECT {_ENTRY} FROM runs WHERE uid LIKE ? LIMIT 2", (f"{uid}%",))
-        return Entry(*found[0]) if len(found) == 1 else None
+        found = self._entries("WHERE uid LIKE ? LIMIT 2", f"{uid}%") if uid.isalnum() else []
+        return found[0] if len(found) == 1 else None
+
+    def _entries(self, which: str, *values: object) -> list[Entry]:
+        return [Entry(*row) for row in self.rows(f"SELECT {_ENTRY} FROM runs {which}", values)]
 
     def search(self, query: str) -> set[int]:
         """Finds runs that hold every term of the query in prompt, answer, model or strategy; returns ids.
@@ -271,7 +259,7 @@ class Store(Database):
         Raises:
             HistoryError: there is none, or its tokens are damaged.
         """
-        with self.snapshot():
+        with self.transaction("BEGIN"):
             return self._load(run, tokens)
 
     def _load(self, run: int, tokens: int | None) -> StoredRun:
@@ -336,26 +324,22 @@ class Store(Database):
 
     def orphans(self, now: float) -> list[Entry]:
         """Lists runs whose process ended while it wrote them, newest first."""
-        rows = self.rows(
-            f"SELECT owner, beat, {_ENTRY} FROM runs WHERE state = 'running' ORDER BY created DESC, id DESC"
-        )
-        return [Entry(*row[2:]) for row in rows if not process_identity.is_alive(row[0], row[1], now)]
+        owners = self.rows("SELECT id, owner, beat FROM runs WHERE state = 'running'")
+        gone = [id for id, owner, beat in owners if not process_identity.is_alive(owner, beat, now)]
+        return [entry for entry in self._entries(f"WHERE state = 'running' {_NEWEST}") if entry.id in gone]
 
     def mark_interrupted(self, entry: Entry, answer: str) -> None:
         """Sets the state of such a run, to be offered once."""
         with self.transaction():
             self.finish_run(entry.id, "interrupted", answer)
-            self.execute("UPDATE runs SET seen = 0 WHERE id = ?", (entry.id,))
+            self.update("runs", entry.id, seen=0)
 
     def take_offer(self) -> Entry | None:
         """Returns the newest interrupted run, unless it was offered before; none is offered twice."""
         with self.transaction():
-            found = self.rows(
-                f"SELECT {_ENTRY} FROM runs WHERE NOT seen ORDER BY created DESC, id DESC LIMIT 1"
-            )
-            if found:
-                self.execute("UPDATE runs SET seen = 1 WHERE NOT seen")
-        return Entry(*found[0]) if found else None
+            found = self._entries(f"WHERE NOT seen {_NEWEST} LIMIT 1")
+            self.execute("UPDATE runs SET seen = 1 WHERE NOT seen")
+        return found[0] if found else None
 
 
 _TOKEN_STRINGS = "SELECT {} FROM pieces JOIN vocabularies ON vocabularies.id = vocabulary WHERE model = ?"

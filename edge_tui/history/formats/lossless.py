@@ -7,13 +7,14 @@ does not have, as words.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.events import Finished, Loaded, Started, TokenBatch
 from edge_tui.engine.port import Request
 from edge_tui.engine.token_fields import TOP, token_fields
+from edge_tui.history.columns import token_ids
 from edge_tui.history.runs import Entry, StoredRun, build
 from edge_tui.history.schema import HistoryError
 from edge_tui.transcript.transcript import Change
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 FORMAT = "edge-tui run"
 VERSION = 1
-_STATES = ("running", "finished", "failed", "interrupted")
 _NUMBERS = (*token_fields("position", "number", dtype="i4"), *token_fields("number", dtype="f4"))
 _FIELDS = (*_NUMBERS, *token_fields("alternatives", "extras"))
 _ALTERNATIVES = {"top": ("top_ids", "top_logp"), "final": ("final_ids", "final_top_logp")}
@@ -41,6 +41,7 @@ def dump(stored: StoredRun, transcript: Transcript, token_strings: Mapping[int, 
         transcript: Its tokens.
         token_strings: Texts of ids; those of its tokens and alternatives are written.
     """
+    batches = stored.batches if stored.prefix is None else (stored.prefix, *stored.batches)
     data = {
         "format": FORMAT,
         "version": VERSION,
@@ -53,7 +54,7 @@ def dump(stored: StoredRun, transcript: Transcript, token_strings: Mapping[int, 
         "versions": dict(stored.versions),
         "message": stored.message,
         "changes": [asdict(change) for change in stored.changes],
-        "pieces": {str(each): token_strings[each] for each in _ids(stored) if each in token_strings},
+        "pieces": {str(each): token_strings[each] for each in token_ids(batches) if each in token_strings},
         "kept": _tokens(stored.prefix) if stored.prefix is not None else None,
     }
     tokens = [token for batch in stored.batches for token in _tokens(batch)]
@@ -82,13 +83,15 @@ def load(data: bytes) -> StoredRun:
         HistoryError: it is something else.
     """
     try:
-        found = _loose(json.loads(data))
+        found = json.loads(data, object_hook=_loose)
         if found["format"] != FORMAT or found["version"] != VERSION:
             raise HistoryError(
                 f"It is {found['format']!r} of version {found['version']!r}, but this edge-tui reads"
                 f" {FORMAT!r} of version {VERSION}."
             )
-        entry = _entry(found["run"])
+        entry = build(Entry, {"id": 0} | found["run"])
+        if not entry.uid.isalnum() or len(entry.uid) > 32 or not isfinite(entry.created):
+            raise ValueError(entry.uid)
         started = build(Started, found["started"]) if found["started"] else None
         width = len(started.columns) if started is not None else 0
         tokens = _batch(found["tokens"], width)
@@ -107,26 +110,6 @@ def load(data: bytes) -> StoredRun:
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise HistoryError("It is no run that edge-tui exported.") from error
-
-
-def _entry(data: dict[str, Any]) -> Entry:
-    uid, state = str(data["uid"]), data["state"]
-    if not uid.isalnum() or len(uid) > 32 or state not in _STATES or not isfinite(data["created"]):
-        raise ValueError(uid)
-    kinds = {each.name: type(getattr(_BLANK, each.name)) for each in fields(Entry)}
-    return replace(_BLANK, **{name: kind(data[name]) for name, kind in kinds.items() if name in data})
-
-
-_BLANK = Entry(0, "", 0.0, "finished", "", "", "", 0, 0.0, "", "")
-
-
-def _ids(stored: StoredRun) -> list[int]:
-    """Lists ids that were chosen or recorded as alternatives, in their order; −1 where there was none."""
-    import numpy as np
-
-    batches = stored.batches if stored.prefix is None else (stored.prefix, *stored.batches)
-    columns = [column.ravel() for each in batches for column in (each.id, each.top_ids, each.final_ids)]
-    return np.unique(np.concatenate(columns)).tolist() if columns else []
 
 
 def _token_strings(data: dict[str, Any]) -> dict[int, str]:
@@ -198,9 +181,5 @@ def _strict(value: Any) -> Any:
     return {"float": str(value)} if isinstance(value, float) and not isfinite(value) else value
 
 
-def _loose(value: Any) -> Any:
-    if isinstance(value, dict):
-        if value.keys() == {"float"}:
-            return float(value["float"])
-        return {key: _loose(item) for key, item in value.items()}
-    return [_loose(item) for item in value] if isinstance(value, list) else value
+def _loose(value: dict[str, Any]) -> Any:
+    return float(value["float"]) if value.keys() == {"float"} else value
