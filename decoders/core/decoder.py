@@ -23,11 +23,9 @@ class Output:
 
     Attributes:
         logits: float `[R, K, V]` in the model's own precision or float32.
-        hidden: float `[R, K, layers + 1, D]` when asked for.
     """
 
     logits: Tensor
-    hidden: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,12 @@ from tests.engine.watch import settle, watch
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU"),
+    pytest.mark.timeout(1200),
 ]
 
 PROMPT = "the quick brown fox"
+COMPILING = 600.0
+"""Seconds after which a run counts as hung: where no kernel is cached, minutes go into compiling them."""
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,7 @@ def test_every_precision_decodes_and_gives_its_memory_back(
 ) -> None:
     engine = open_engine()
     engine.assign("model", ModelSpec(str(middling), precision, "cuda:0"))
-    seen = watch(engine, Request(PROMPT, strategy="top_p", max_length=64, seed=1))
+    seen = watch(engine, Request(PROMPT, strategy="top_p", max_length=64, seed=1), timeout=COMPILING)
     loaded = seen.all(Loaded)[0]
     assert loaded.device == "cuda:0"
     assert seen.finished.new_tokens == len(seen.ids) >= 1
@@ -67,16 +70,18 @@ def test_rounds_of_load_run_unload_leave_no_trace(
     engine = open_engine()
     allocated: list[int] = []
     used: list[int] = []
-    for turn in range(50):
+    for turn in range(12):
         engine.assign("model", ModelSpec(str(middling), "bfloat16", "cuda:0"))
-        watch(engine, Request(PROMPT, strategy=("beam", "top_p")[turn % 2], max_length=16))
+        request = Request(PROMPT, strategy=("beam", "top_p")[turn % 2], max_length=16)
+        watch(engine, request, timeout=COMPILING)
         engine.unload("model")
         settle(engine, Unloaded)
         allocated.append(torch.cuda.memory_allocated(0))
         free, total = torch.cuda.mem_get_info(0)
         used.append(total - free)
     mib = 1 << 20
-    print(f"MiB after rounds 2 and 50: allocator {allocated[1] / mib:.2f}, {allocated[-1] / mib:.2f};",
+    # The first two rounds bring the driver's context, the compiled kernels and what libraries keep.
+    print(f"MiB after rounds 2 and 12: allocator {allocated[1] / mib:.2f}, {allocated[-1] / mib:.2f};",
           f"device {used[1] / mib:.0f}, {used[-1] / mib:.0f}")  # fmt: skip
     assert allocated[-1] - allocated[1] <= 0.01 * mib
     assert used[-1] <= 1.01 * used[1]
@@ -89,7 +94,8 @@ def test_half_precision_says_what_float32_says_up_to_ties(
     for precision in ("float32", "bfloat16"):
         engine = open_engine()
         engine.assign("model", ModelSpec(str(middling), precision, "cuda:0"))
-        runs[precision] = watch(engine, Request(PROMPT, strategy="greedy", max_length=64))
+        request = Request(PROMPT, strategy="greedy", max_length=64)
+        runs[precision] = watch(engine, request, timeout=COMPILING)
     reference, half = runs["float32"], runs["bfloat16"]
     pairs = enumerate(zip(reference.ids, half.ids, strict=False))
     first = next((index for index, (a, b) in pairs if a != b), None)
@@ -120,6 +126,7 @@ def test_the_demo_pair_decodes_contrastively(open_engine: Callable[..., LocalEng
     engine = open_engine(model="demo/expert", amateur="demo/amateur")
     engine.assign("model", ModelSpec("demo/expert", device="cuda:0"))
     engine.assign("amateur", ModelSpec("demo/amateur", device="cpu"))
-    seen = watch(engine, Request("def fibonacci(n):", strategy="contrastive", max_length=64))
+    request = Request("def fibonacci(n):", strategy="contrastive", max_length=64)
+    seen = watch(engine, request, timeout=COMPILING)
     assert {event.device for event in seen.all(Loaded)} == {"cuda:0", "cpu"}
     assert len(seen.ids) >= 1

@@ -88,17 +88,17 @@ class Checkpoint:
 
     @property
     def layers(self) -> int:
-        return self._number("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+        return self.number("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
     @property
     def context(self) -> int:
         """Most positions the model was made for; 0 if it states none (recurrent models)."""
-        return self._number("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
+        return self.number("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 
     @property
     def vocab(self) -> int:
         """Rows of the embedding as configured; the tokenizer may know fewer."""
-        return self._number("vocab_size", "n_vocab")
+        return self.number("vocab_size", "n_vocab")
 
     @cached_property
     def dtype(self) -> str:
@@ -159,9 +159,10 @@ class Checkpoint:
         """Returns the special tokens that only the tokenizer's class knows, by role."""
         return class_tokens(self.path)
 
-    def _number(self, *keys: str) -> int:
+    def number(self, *keys: str, default: int = 0) -> int:
+        """Returns the first of these keys that the configuration states as a number, other than 0."""
         found = (config.get(key) for config in (self.text_config, self.config) for key in keys)
-        return next((n for n in found if isinstance(n, int) and not isinstance(n, bool)), 0)
+        return next((n for n in found if isinstance(n, int) and not isinstance(n, bool) and n), default)
 
     def _ids(self, key: str, token: str) -> tuple[int, ...]:
         ids: dict[int, None] = {}

@@ -12,7 +12,7 @@ from edge_tui.engine.checkpoints.weight_files import CheckpointError, Incomplete
 from edge_tui.util import logs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from pathlib import Path
 
     from tokenizers import Tokenizer as FastTokenizer
@@ -91,7 +91,8 @@ def vocabulary(path: Path) -> tuple[str, dict[str, int]]:
         return _read_vocabulary(file, file.stat().st_mtime_ns)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         others = (path / other for other in ("tokenizer.model", "vocab.json", "merges.txt", "spiece.model"))
-        return _digest(other.read_bytes() for other in others if other.exists()), {}
+        stored = b"".join(other.read_bytes() for other in others if other.exists())
+        return hashlib.sha256(stored).hexdigest(), {}
 
 
 @lru_cache(maxsize=8)
@@ -103,11 +104,5 @@ def _read_vocabulary(file: Path, _mtime: int) -> tuple[str, dict[str, int]]:
     pairs = dict(vocab) if isinstance(vocab, dict) else {piece: i for i, (piece, _) in enumerate(vocab)}
     special = {token: int(i) for token in added if (i := pairs.get(token)) is not None} | added
     lines = sorted((int(i), token) for token, i in (pairs | added).items())
-    return _digest(f"{i} {token}\n".encode("utf-8", "surrogatepass") for i, token in lines), special
-
-
-def _digest(chunks: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for chunk in chunks:
-        digest.update(chunk)
-    return digest.hexdigest()
+    text = "".join(f"{i} {token}\n" for i, token in lines)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(), special

@@ -258,7 +258,7 @@ class StepRunner:
 
         Embeddings are often padded to a round number; padded entries belong to no token.
         """
-        return Output(self._on_device(output.logits)[..., : self._width].float(), output.hidden)
+        return Output(self._on_device(output.logits)[..., : self._width].float())
 
     def _on_device(self, logits: Tensor) -> Tensor:
         """Brings logits to the strategy's device."""
@@ -267,7 +267,7 @@ class StepRunner:
 
 def _spread(output: Output, rows: int) -> Output:
     """Expands one row's logits to every row."""
-    return Output(output.logits.expand(rows, -1, -1), output.hidden)
+    return Output(output.logits.expand(rows, -1, -1))
 
 
 def _same_layout(a: State, b: State) -> bool:

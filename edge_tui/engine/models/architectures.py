@@ -7,6 +7,7 @@ of the hub has `rope_theta` with `rope_scaling` and `torch_dtype`. Both are read
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,10 +15,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from edge_tui.engine.models.rope import KINDS, RopeConfig
-
 Config = Mapping[str, Any]
 
+KINDS = ("default", "linear", "llama3", "longrope", "yarn", "dynamic")
+"""Types of rotary scaling implemented here. The dynamic one changes nothing up to the model's own limit,
+which no run exceeds."""
 _ALWAYS = ("head_dim", "layer_types", "rope_", "partial_rotary_factor", "original_max_position_embeddings")
 """Beginnings of keys that count in config.json although a family's class may not have them."""
 _OWN_THETA = 10000.0
@@ -61,6 +63,34 @@ def families() -> dict[str, Family]:
     """Reads the families of the flat tier, by `model_type`."""
     files = sorted((Path(__file__).parent / "families").glob("*.toml"))
     return {file.stem: Family(**tomllib.loads(file.read_text(encoding="utf-8"))) for file in files}
+
+
+@dataclass(frozen=True, slots=True)
+class RopeConfig:
+    """Describes a model's rotary embedding.
+
+    Attributes:
+        kind: One of `KINDS`.
+        theta: Base of the frequencies.
+        dim: Rotated width of each head; less than the head's width for partial rotary embeddings.
+        original: Positions the model was trained on before its context was extended.
+        context: Positions after the extension.
+        scaling: The type's own numbers, as config.json names them.
+    """
+
+    kind: str
+    theta: float
+    dim: int
+    original: int
+    context: int
+    scaling: Mapping[str, Any] = field(default_factory=dict)
+
+    def totals(self, total: int) -> range:
+        """Returns the lengths of a run that have the same factors as one of `total` positions."""
+        if self.kind != "longrope":
+            return range(sys.maxsize)
+        beyond = self.original + 1
+        return range(beyond, sys.maxsize) if total >= beyond else range(beyond)
 
 
 class UnsupportedError(ValueError):

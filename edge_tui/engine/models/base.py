@@ -33,11 +33,7 @@ class Caps:
     rewind: bool = True
     """Drop the last tokens without recomputing (recurrent models cannot)."""
     fork: bool = True
-    """Several sequences from one prefix."""
-    reorder: bool = True
-    """Permute rows (beams)."""
-    hidden: bool = False
-    """Hidden states of every layer."""
+    """Several sequences from one prefix, whose rows are permuted (beams)."""
     capture: bool = False
     """The step can be captured in a CUDA graph."""
     reason: str = ""
@@ -172,7 +168,7 @@ class LanguageModel(Protocol):
             ContextFull: the prompt does not fit `ctx.capacity`.
         """
 
-    def forward(self, ctx: Context, ids: Tensor, hidden: bool = False) -> Output:
+    def forward(self, ctx: Context, ids: Tensor) -> Output:
         """Appends `ids` int64 `[R, K]` to the context and returns logits `[R, K, V]`: one step."""
 
     def release(self) -> None:

@@ -10,15 +10,11 @@ behind, it would write over what others still refer to.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import torch
+from torch import Tensor
 
+from edge_tui.engine.models.capacity import round_up
 from edge_tui.engine.ops.attend import branched, follow
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-STEP = 512
-"""Room is a multiple of this, so that the next run fits although its prompt is somewhat shorter."""
 
 
 class Branches:
@@ -36,10 +32,8 @@ class Branches:
 
     def __init__(self, parent: Tensor, rows: int, start: int) -> None:
         """Branches off `parent` `[layers, ≥ 1, 2 * Hkv, capacity, D]` after `start` positions."""
-        import torch
-
         layers, _, width, capacity, head_dim = parent.shape
-        room = -(-max(capacity - start, 1) // STEP) * STEP
+        room = round_up(max(capacity - start, 1))
         device = parent.device
         # Zeros, not empty: should the rows be put together again, masked positions must not be NaN.
         block = torch.zeros(layers, rows, width, room, head_dim, dtype=parent.dtype, device=device)

@@ -10,16 +10,14 @@ A fork copies its parent's row, or shares it (`branches`) where attention can re
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
 
 from edge_tui.engine.models.base import ContextFull
 from edge_tui.engine.models.branches import Branches
 from edge_tui.engine.ops.cpu.torchscript import own_in_cpp
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import Tensor
 
 BUCKET = 256
 """On an accelerator attention spans a multiple of this, so that shapes rarely change."""
@@ -59,8 +57,6 @@ class FlatContext:
 
         `shape`: layers, key and value heads together, width of a head.
         """
-        import torch
-
         device = cos.device
         self.rows = rows
         self.capacity = capacity

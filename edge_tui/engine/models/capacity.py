@@ -7,9 +7,10 @@ DEPTH = 32
 
 SLACK = DEPTH + 2
 """Positions beyond the last token that steps launched ahead may still write to."""
-_STEP = 512
+STEP = 512
+"""Room is a multiple of this, so that the next, longer run can take a context over."""
 
 
 def round_up(need: int) -> int:
-    """Rounds a capacity up, so that the next, longer run can take the context over."""
-    return (need + _STEP - 1) // _STEP * _STEP
+    """Rounds a number of positions up to a multiple of `STEP`."""
+    return -(-need // STEP) * STEP

@@ -94,7 +94,4 @@ def _step(forward: Callable[[], object]) -> float:
 
 def _candidates(cores: int) -> list[int]:
     """Lists 1, 2, 4 … up to the number of cores."""
-    counts = [1]
-    while counts[-1] * 2 <= cores:
-        counts.append(counts[-1] * 2)
-    return counts if counts[-1] == cores else [*counts, cores]
+    return sorted({*(1 << i for i in range(cores.bit_length())), cores})

@@ -90,11 +90,8 @@ class FlatModel:
         fused = fuse_cuda(config, weights) if on_cuda else fuse(config, weights)
         self.fused: FusedStep | None = None if isinstance(fused, str) else fused
         # Only the kernels read lengths on the device alone; plain operations get them from the host.
-        self.caps = Caps(
-            hidden=True,
-            capture=on_cuda and self.fused is not None,
-            reason=fused if isinstance(fused, str) else "",
-        )
+        reason = fused if isinstance(fused, str) else ""
+        self.caps = Caps(capture=on_cuda and self.fused is not None, reason=reason)
 
     def open(self, rows: int, capacity: int, total: int = 0) -> FlatContext:
         """Opens an empty context for `rows` sequences of at most `capacity` positions.
@@ -118,19 +115,15 @@ class FlatModel:
         rope = self.config.rope
         if rope.kind != "longrope":
             return ""
-        return (
-            f"The long rotary factors of {self.info.name} hold for this run: prompt and new tokens reach "
-            f"{total:,} positions, beyond {rope.original:,}."
-            if total > rope.original
-            else f"The short rotary factors of {self.info.name} hold for this run: prompt and new tokens "
-            f"stay within {rope.original:,} positions."
-        )
+        which, what = "short", f"stay within {rope.original:,} positions"
+        if total > rope.original:
+            which, what = "long", f"reach {total:,} positions, beyond {rope.original:,}"
+        factors = f"The {which} rotary factors of {self.info.name}"
+        return f"{factors} hold for this run: prompt and new tokens {what}."
 
     @torch.inference_mode()
-    def forward(self, ctx: Context, ids: Tensor, hidden: bool = False) -> Output:
+    def forward(self, ctx: Context, ids: Tensor) -> Output:
         """Appends `ids` int64 `[R, K]` to the context and returns logits `[R, K, V]`: one step.
-
-        Hidden states are the embedding, the output of each layer, and after the last one the final norm.
 
         Raises:
             ContextFull: they do not fit.
@@ -138,17 +131,13 @@ class FlatModel:
         assert isinstance(ctx, FlatContext), "a context of another model"
         rows, k = ids.shape
         ctx.reserve(k)
-        if self.fused is not None and not hidden and self.fused.fits(ctx, k):
+        if self.fused is not None and self.fused.fits(ctx, k):
             return Output(self.fused(ctx, ids))
         weights = self._present_weights()
         start = ctx.bound if ctx.uniform and ctx.on_host else None
-        x, states = self._run(weights, ctx, ids, self.new_positions(ctx, k, start), hidden)
+        x = self._run(weights, ctx, ids, self.new_positions(ctx, k, start))
         ctx.advance(k)
-        x = self._normed(x, weights.norm)
-        logits = weights.head(x).view(rows, k, -1)
-        if not hidden:
-            return Output(logits)
-        return Output(logits, torch.stack([*states, x], 1).view(rows, k, len(states) + 1, -1))
+        return Output(weights.head(self._normed(x, weights.norm)).view(rows, k, -1))
 
     @torch.inference_mode()
     def prefill(
@@ -193,7 +182,7 @@ class FlatModel:
                 if same_length
                 else self.new_positions(ctx, k, None, counts_here)
             )
-            x = self._run(weights, ctx, piece, new, False)[0].view(len(counts), k, -1)
+            x = self._run(weights, ctx, piece, new).view(len(counts), k, -1)
             for row, n in enumerate(counts_here):
                 if n and done + n == counts[row]:
                     last[row] = x[row, n - 1]
@@ -258,22 +247,17 @@ class FlatModel:
             masks[window] = mask.masked_fill_(hidden_mask, -math.inf)
         return masks
 
-    def _run(
-        self, weights: DecoderWeights, ctx: FlatContext, ids: Tensor, new: NewPositions, hidden: bool
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Runs the layers: returns the residual stream `[N, hidden]`, and each layer's input if asked."""
+    def _run(self, weights: DecoderWeights, ctx: FlatContext, ids: Tensor, new: NewPositions) -> Tensor:
+        """Runs the layers and returns the residual stream `[N, hidden]`."""
         x = F.embedding(ids, weights.embedding).view(-1, *self._hidden).to(self._dtype)
-        states: list[Tensor] = []
         for i, layer in enumerate(weights.layers):
-            if hidden:
-                states.append(x)
             y = self._normed(x, layer.attention_norm)
             y = self._attention(ctx, i, layer, layer.qkv(y).view(*ids.shape, -1, self.config.head_dim), new)
             x = layer.out(y).add_(x)
             y = self._normed(x, layer.mlp_norm)
             gate, up = layer.gate_up(y).chunk(2, -1)
             x = layer.down(F.silu(gate).mul_(up)).add_(x)
-        return x, states
+        return x
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
         """Applies a root mean square norm to `[N, hidden]`."""

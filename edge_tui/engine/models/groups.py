@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import copy
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from edge_tui.engine.models.base import ContextFull
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from torch import Tensor
 
 
 @dataclass(slots=True)
@@ -50,8 +49,6 @@ class GroupedContext:
     totals = range(sys.maxsize)
 
     def __init__(self, rows: int, capacity: int, device: str, make: Callable[[], Any], rewind: bool) -> None:
-        import torch
-
         self.rows = rows
         self.capacity = capacity
         self.length = torch.zeros(rows, dtype=torch.int64, device=device)
@@ -80,8 +77,6 @@ class GroupedContext:
 
     def part(self, keys: Sequence[int]) -> None:
         """Splits groups so that rows of one group have one key. `keys`: `R` numbers."""
-        import torch
-
         parts = []
         for group in self.groups:
             by_key: dict[int, list[int]] = {}
@@ -100,8 +95,6 @@ class GroupedContext:
 
     def reorder(self, parent: Tensor) -> None:
         """Gives row `r` what row `parent[r]` had. `parent`: int64 `[R]`."""
-        import torch
-
         parents = parent.tolist()
         if parents == list(range(self.rows)):
             return
@@ -141,8 +134,6 @@ class GroupedContext:
 
     def fork(self, rows: int) -> GroupedContext:
         """Makes a new context of `rows` rows, each a copy of row 0."""
-        import torch
-
         child = GroupedContext(rows, self.capacity, self._device, self._make, self._rewind)
         source = next(group for group in self.groups if 0 in group.rows)
         if source.length:

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from edge_tui.engine.models.base import LanguageModel
     from edge_tui.engine.port import ModelSpec
 
-__all__ = ["CheckpointError", "LoadError", "LoadedModel", "available_precisions", "load"]
-
 PRECISIONS = ("auto", "float32", "bfloat16", "float16", *QUANTISATIONS)
 _BF16_CAPABILITY = (8, 0)
 """First NVIDIA generation (Ampere) that computes bfloat16."""
@@ -180,7 +178,11 @@ def _read(
     from edge_tui.engine.ops.packed import PrecisionError
     from edge_tui.errors import Cancelled
 
-    load_tier = _tier(checkpoint)
+    load_tier: Callable[..., LanguageModel]
+    if supports(checkpoint.config) is None:
+        from edge_tui.engine.models.loading import load_flat as load_tier
+    else:
+        from edge_tui.engine.models.transformers_tier import load_transformers as load_tier
     try:
         return load_tier(
             checkpoint,
@@ -211,14 +213,3 @@ def _read(
         f"weights, and {size(free) if free is not None else 'less'} is free again; choose int8 or 4bit, "
         "or free memory that other programs hold."
     )
-
-
-def _tier(checkpoint: Checkpoint) -> Callable[..., LanguageModel]:
-    """Chooses the loader that covers a checkpoint."""
-    if supports(checkpoint.config) is None:
-        from edge_tui.engine.models.loading import load_flat
-
-        return load_flat
-    from edge_tui.engine.models.transformers_tier import load_transformers
-
-    return load_transformers

@@ -10,10 +10,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from edge_tui.engine.models.architectures import FlatConfig, UnsupportedError, flat_config
-from edge_tui.engine.models.branches import STEP
+from edge_tui.engine.models.architectures import FlatConfig, flat_config, supports
 from edge_tui.engine.models.capacity import SLACK, round_up
 from edge_tui.engine.models.weight_bytes import WIDTH, count_weights
 from edge_tui.engine.ops.cpu.packed_sizes import packers
@@ -22,7 +21,7 @@ from edge_tui.machine.devices import cpu_has_bfloat16, free_memory
 from edge_tui.util.formatting import size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from edge_tui.engine.checkpoints.checkpoint import Checkpoint
 
@@ -185,7 +184,7 @@ class _MemoryNeed:
     """Computes what a model needs as its context grows; weights are counted once."""
 
     def __init__(self, checkpoint: Checkpoint, precision: str, rows: int, new: int, device: str) -> None:
-        self._config = checkpoint.text_config
+        self._checkpoint = checkpoint
         self._flat = _flat(checkpoint)
         self._precision, dtype = resolve_precision(checkpoint, precision, device)
         self._kind, self._device = QUANTISATIONS.get(self._precision), device
@@ -226,7 +225,7 @@ class _MemoryNeed:
         if self._rows == 1:
             return root, root
         start = context - self._new if self._new else 1
-        own = -(-(capacity - start) // STEP) * STEP if self._cuda else capacity
+        own = round_up(capacity - start) if self._cuda else capacity
         return root + self._rows * own * self._position, root
 
     def _tables(self, context: int) -> int:
@@ -270,9 +269,9 @@ class _MemoryNeed:
 
     def _reading_elsewhere(self, context: int) -> int:
         """Counts the same where transformers runs every row at once, in eager attention's copies."""
-        c, n = self._config, self._number
-        hidden = _number(c, "hidden_size", "n_embd", "d_model")
-        wide = _number(c, "intermediate_size", "n_inner", "ffn_dim", default=4 * hidden)
+        n, stated = self._number, self._checkpoint.number
+        hidden = stated("hidden_size", "n_embd", "d_model")
+        wide = stated("intermediate_size", "n_inner", "ffn_dim", default=4 * hidden)
         k = min(CHUNK, context)
         masks = k * context * n if context > CHUNK else 0
         return 2 * masks + self._rows * k * 4 * (hidden + wide) * n + self._widened()
@@ -291,30 +290,23 @@ class _MemoryNeed:
 
 def _flat(checkpoint: Checkpoint) -> FlatConfig | None:
     """Returns the flat decoder's numbers, or None for the transformers tier."""
-    try:
-        return None if checkpoint.quantization else flat_config(checkpoint.config)
-    except UnsupportedError:
-        return None
-
-
-def _number(config: Mapping[str, Any], *keys: str, default: int = 0) -> int:
-    return next((int(n) for key in keys if isinstance(n := config.get(key), int | float) and n), default)
+    return None if supports(checkpoint.config) else flat_config(checkpoint.config)
 
 
 def _kv_bytes(checkpoint: Checkpoint, flat: FlatConfig | None, dtype: str) -> int:
     """Counts the bytes of one position's keys and values in one row."""
     if flat:
         return 2 * flat.layers * flat.kv_heads * flat.head_dim * WIDTH[dtype]
-    c = checkpoint.text_config
-    heads = _number(c, "num_attention_heads", "n_head", "n_heads", "num_heads")
-    hidden = _number(c, "hidden_size", "n_embd", "d_model")
+    c, stated = checkpoint.text_config, checkpoint.number
+    heads = stated("num_attention_heads", "n_head", "n_heads", "num_heads")
+    hidden = stated("hidden_size", "n_embd", "d_model")
     kinds = c.get("layer_types") or c.get("layers_block_type")
     layers = sum(kind in _ATTENTION for kind in kinds) if isinstance(kinds, list) else checkpoint.layers
     if not heads or not checkpoint.context:
         return 0
     shared = 1 if c.get("multi_query") and not c.get("new_decoder_architecture") else heads
-    kv_heads = _number(c, "num_key_value_heads", "n_head_kv", "num_kv_heads", default=shared)
-    width = _number(c, "head_dim", default=hidden // heads)
-    keys = _number(c, "qk_nope_head_dim") + _number(c, "qk_rope_head_dim") or width
-    values = _number(c, "v_head_dim", default=width)
+    kv_heads = stated("num_key_value_heads", "n_head_kv", "num_kv_heads", default=shared)
+    width = stated("head_dim", default=hidden // heads)
+    keys = stated("qk_nope_head_dim") + stated("qk_rope_head_dim") or width
+    values = stated("v_head_dim", default=width)
     return layers * kv_heads * (keys + values) * WIDTH[dtype]

@@ -11,47 +11,11 @@ Sources: RoPE arXiv 2104.09864, YaRN 2309.00071, LongRoPE 2402.13753, Llama 3.1 
 from __future__ import annotations
 
 import math
-import sys
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+import torch
+from torch import Tensor
 
-    import torch
-    from torch import Tensor
-
-KINDS = ("default", "linear", "llama3", "longrope", "yarn", "dynamic")
-"""Types of rotary scaling implemented here. The dynamic one changes nothing up to the model's own limit,
-which no run exceeds."""
-
-
-@dataclass(frozen=True, slots=True)
-class RopeConfig:
-    """Describes a model's rotary embedding.
-
-    Attributes:
-        kind: One of `KINDS`.
-        theta: Base of the frequencies.
-        dim: Rotated width of each head; less than the head's width for partial rotary embeddings.
-        original: Positions the model was trained on before its context was extended.
-        context: Positions after the extension.
-        scaling: The type's own numbers, as config.json names them.
-    """
-
-    kind: str
-    theta: float
-    dim: int
-    original: int
-    context: int
-    scaling: Mapping[str, Any] = field(default_factory=dict)
-
-    def totals(self, total: int) -> range:
-        """Returns the lengths of a run that have the same factors as one of `total` positions."""
-        if self.kind != "longrope":
-            return range(sys.maxsize)
-        beyond = self.original + 1
-        return range(beyond, sys.maxsize) if total >= beyond else range(beyond)
+from edge_tui.engine.models.architectures import RopeConfig
 
 
 def inverse_frequencies(rope: RopeConfig, length: int) -> tuple[Tensor, float]:
@@ -61,8 +25,6 @@ def inverse_frequencies(rope: RopeConfig, length: int) -> tuple[Tensor, float]:
         rope: The model's rotary embedding.
         length: Positions that the run can reach; only the long rope looks at it.
     """
-    import torch
-
     exponents = torch.arange(0, rope.dim, 2, dtype=torch.float32) / rope.dim
     plain = 1.0 / rope.theta**exponents
     s = rope.scaling
@@ -91,8 +53,6 @@ def tables(
     The sines of the first half are negated: a head is rotated by
     `x * cos + roll(x, dim / 2) * sin`, which needs no copy of its negated half.
     """
-    import torch
-
     frequencies, scale = inverse_frequencies(rope, total)
     angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
     cos, sin = angles.cos() * scale, angles.sin() * scale
@@ -103,8 +63,6 @@ def tables(
 
 
 def _llama3(plain: Tensor, rope: RopeConfig) -> Tensor:
-    import torch
-
     factor, low, high = (float(rope.scaling[k]) for k in ("factor", "low_freq_factor", "high_freq_factor"))
     wavelength = 2 * math.pi / plain
     smooth = (rope.original / wavelength - low) / (high - low)
@@ -114,8 +72,6 @@ def _llama3(plain: Tensor, rope: RopeConfig) -> Tensor:
 
 
 def _yarn(plain: Tensor, rope: RopeConfig) -> tuple[Tensor, float]:
-    import torch
-
     s = rope.scaling
     factor = float(s.get("factor") or rope.context / rope.original)
 

@@ -65,21 +65,15 @@ def deviation(model: LanguageModel, module: Any) -> Deviation:
     read.append(model.forward(context, ids[:1, _PREFIX:start]).logits)
     steps = [model.forward(context, ids[:1, i : i + 1]).logits for i in range(start, start + _STEPS)]
     one = max(_worst(read, true[:1, _PREFIX - 1 : start]), _worst(steps, true[:1, start : start + _STEPS]))
-    return Deviation(one, _as_two_rows(model, context, ids, true), max(LIMIT, _ROUNDINGS * rounding))
+    try:
+        two = _as_two_rows(model, context, ids, true)
+    except (AttributeError, IndexError, TypeError, ValueError):  # the module itself cannot run two rows
+        two = torch.inf
+    return Deviation(one, two, max(LIMIT, _ROUNDINGS * rounding))
 
 
 def _as_two_rows(model: LanguageModel, context: Context, ids: Tensor, true: Tensor) -> float:
-    """Forks the row, feeds both, lets them change places, feeds them again, and goes on with the first.
-
-    Infinite where the module itself cannot run two rows.
-    """
-    try:
-        return _forked(model, context, ids, true)
-    except (AttributeError, IndexError, TypeError, ValueError):
-        return torch.inf
-
-
-def _forked(model: LanguageModel, context: Context, ids: Tensor, true: Tensor) -> float:
+    """Forks the row, feeds both, lets them change places, feeds them again, and goes on with the first."""
     at = _PREFIX + _PIECE + _STEPS
     rows = context.fork(2)
     before = [model.forward(rows, ids[:, at : at + 1]).logits]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,7 +33,8 @@ CROPPABLE = ("DynamicLayer", "DynamicIndexedLayer", "DummyLayer")
 class TransformersModel:
     """Runs a transformers module as a `LanguageModel`; see `load_transformers`."""
 
-    def __init__(self, module: Any, info: Callable[[int], ModelInfo]) -> None:
+    def __init__(self, module: Any, info: ModelInfo) -> None:
+        """Checks that the module decodes step by step, and measures `info.kv_bytes`."""
         self._module = module
         inputs = inspect.signature(module.forward).parameters
         self._cache_name = "past_key_values" if "past_key_values" in inputs else "cache_params"
@@ -45,8 +47,8 @@ class TransformersModel:
         fixed = {type(layer).__name__ for layer in layers} - set(CROPPABLE)
         self.recurrent = bool(fixed)
         name, reasons = type(module).__name__, []
-        self.caps = Caps(rewind=not fixed, hidden=True)
-        self.info = info(self._probe())
+        self.caps, self.info = Caps(rewind=not fixed), info
+        self.info = replace(info, kv_bytes=self._probe())
         check = self._check(name)
         several = check.two <= check.limit
         rewind = several and not self.recurrent
@@ -60,7 +62,7 @@ class TransformersModel:
                 f"spread off what one full forward gives ({check.one:.2g} as one row, {check.limit:.2g} is "
                 "rounding)."
             )
-        self.caps = Caps(rewind=rewind, fork=several, reorder=several, hidden=True, reason=" ".join(reasons))
+        self.caps = Caps(rewind=rewind, fork=several, reason=" ".join(reasons))
 
     def open(self, rows: int, capacity: int, total: int = 0) -> GroupedContext:
         """Opens an empty context for `rows` sequences of at most `capacity` positions, for any run."""
@@ -71,7 +73,7 @@ class TransformersModel:
         return ""
 
     @torch.inference_mode()
-    def forward(self, ctx: Context, ids: Tensor, hidden: bool = False) -> Output:
+    def forward(self, ctx: Context, ids: Tensor) -> Output:
         """Appends `ids` int64 `[R, K]` to the context and returns logits `[R, K, V]`: one step.
 
         Raises:
@@ -80,9 +82,9 @@ class TransformersModel:
         assert isinstance(ctx, GroupedContext), "a context of another model"
         k = ids.shape[1]
         ctx.reserve([k] * ctx.rows)
-        outputs = [self._feed(group, _rows(ids, group, ctx.rows), hidden) for group in ctx.groups]
+        logits = [self._feed(group, _rows(ids, group, ctx.rows)) for group in ctx.groups]
         ctx.length += k
-        return _gather(ctx, outputs)
+        return Output(_gather(ctx, logits))
 
     @torch.inference_mode()
     def prefill(
@@ -107,37 +109,33 @@ class TransformersModel:
         ctx.reserve(counts)
         ctx.part(counts)
         total, read = sum(counts[group.rows[0]] for group in ctx.groups), 0
-        outputs = []
+        logits = []
         for group in ctx.groups:
             count = counts[group.rows[0]]
             prompt = _rows(ids, group, ctx.rows)[:, :count]
             size = count if self.recurrent and not group.length else chunk
-            out = None
+            last = torch.empty(0)
             for done in range(0, count, size):
                 if cancelled is not None and cancelled():
                     raise Cancelled
                 piece = prompt[:, done : done + size]
-                out = self._feed(group, piece, False, last=True)
+                last = self._feed(group, piece, last=True)
                 ctx.length[group.rows] += piece.shape[1]
                 read += piece.shape[1]
                 if progress is not None:
                     progress(read, total)
-            assert out is not None
-            outputs.append(out)
-        return _gather(ctx, outputs)
+            logits.append(last)
+        return Output(_gather(ctx, logits))
 
     def release(self) -> None:
         """Drops the weights; the caller returns the memory. The model is unusable afterwards."""
         self._module = None
 
-    def _feed(self, group: Group, ids: Tensor, hidden: bool, last: bool = False) -> Output:
-        """Appends ids to a group's cache; `last` asks for the last position's logits only."""
+    def _feed(self, group: Group, ids: Tensor, last: bool = False) -> Tensor:
+        """Appends ids to a group's cache and returns their logits, with `last` the last position's only."""
         if self.recurrent and group.length and ids.shape[1] > 1:
-            steps = [self._feed(group, ids[:, i : i + 1], hidden) for i in range(ids.shape[1])]
-            if last:
-                return steps[-1]
-            states = [s.hidden for s in steps if s.hidden is not None]
-            return Output(torch.cat([s.logits for s in steps], 1), torch.cat(states, 1) if hidden else None)
+            steps = [self._feed(group, ids[:, i : i + 1]) for i in range(ids.shape[1])]
+            return steps[-1] if last else torch.cat(steps, 1)
         if self._module is None:
             raise RuntimeError(f"{self.info.name} has been released.")
         extra: dict[str, Any] = {"logits_to_keep": 1} if last and self._takes_logits_to_keep else {}
@@ -145,16 +143,10 @@ class TransformersModel:
             ends = group.length, group.length + ids.shape[1]
             positions = torch.arange(*ends, device=ids.device).clamp(max=self._last)
             extra["position_ids"] = positions.expand(ids.shape)
-        out = self._module(
-            input_ids=ids,
-            use_cache=True,
-            output_hidden_states=hidden,
-            **{self._cache_name: group.cache},
-            **extra,
-        )
+        extra[self._cache_name] = group.cache
+        logits: Tensor = self._module(input_ids=ids, use_cache=True, **extra).logits
         group.length += ids.shape[1]
-        logits = out.logits[:, -1:] if last else out.logits
-        return Output(logits, torch.stack(out.hidden_states, 2) if hidden else None)
+        return logits[:, -1:] if last else logits
 
     def _check(self, name: str) -> Deviation:
         """Holds cached steps against one uncached forward, and settles on how they come out right.
@@ -207,7 +199,7 @@ class TransformersModel:
     def _probe(self) -> int:
         """Runs one token and returns the bytes that a position takes in the cache."""
         group = Group([0], 0, self._new_cache())
-        self._feed(group, torch.zeros(1, 1, dtype=torch.int64, device=self._module.device), False)
+        self._feed(group, torch.zeros(1, 1, dtype=torch.int64, device=self._module.device))
         tensors = [getattr(layer, name, None) for layer in group.cache.layers for name in ("keys", "values")]
         return sum(t.numel() * t.element_size() for t in tensors if t is not None)
 
@@ -216,12 +208,9 @@ def _rows(ids: Tensor, group: Group, rows: int) -> Tensor:
     return ids if group.rows == list(range(rows)) else ids[group.rows]
 
 
-def _gather(ctx: GroupedContext, outputs: list[Output]) -> Output:
-    """Joins the groups' outputs, rows in their order."""
+def _gather(ctx: GroupedContext, logits: list[Tensor]) -> Tensor:
+    """Joins the groups' logits, rows in their order."""
     order = [row for group in ctx.groups for row in group.rows]
-    if len(outputs) == 1 and order == list(range(ctx.rows)):
-        return outputs[0]
-    back = sorted(range(ctx.rows), key=order.__getitem__)
-    logits = torch.cat([out.logits for out in outputs])[back]
-    states = [out.hidden for out in outputs if out.hidden is not None]
-    return Output(logits, torch.cat(states)[back] if states else None)
+    if len(logits) == 1 and order == list(range(ctx.rows)):
+        return logits[0]
+    return torch.cat(logits)[sorted(range(ctx.rows), key=order.__getitem__)]

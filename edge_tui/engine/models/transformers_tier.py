@@ -21,8 +21,6 @@ from edge_tui.engine.ops.quantisation import QUANTISATIONS, packer_of
 from edge_tui.errors import Cancelled
 from edge_tui.util import logs
 
-__all__ = ["TransformersModel", "load_transformers", "quantise"]
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -84,22 +82,20 @@ def _model(
     quantised = [m for m in module.modules() if isinstance(m, QuantisedLinear)]
     architectures = checkpoint.config.get("architectures") or [type(module).__name__]
 
-    def info(kv_bytes: int) -> ModelInfo:
-        return ModelInfo(
-            name=checkpoint.name,
-            architecture=str(architectures[0]),
-            vocab=int(text.vocab_size),
-            context=min(context or limit, limit, rope_limit),
-            layers=int(text.num_hidden_layers),
-            parameters=int(module.num_parameters()) + sum(m.parameter_count for m in quantised),
-            weight_bytes=sum(p.nbytes for p in module.parameters()) + sum(m.nbytes_packed for m in quantised),
-            kv_bytes=kv_bytes,
-            dtype=str(dtype).removeprefix("torch."),
-            precision=precision,
-            device=device,
-            tier="transformers",
-        )
-
+    info = ModelInfo(
+        name=checkpoint.name,
+        architecture=str(architectures[0]),
+        vocab=int(text.vocab_size),
+        context=min(context or limit, limit, rope_limit),
+        layers=int(text.num_hidden_layers),
+        parameters=int(module.num_parameters()) + sum(m.linear.parameters for m in quantised),
+        weight_bytes=sum(p.nbytes for p in module.parameters()) + sum(m.linear.nbytes for m in quantised),
+        kv_bytes=0,
+        dtype=str(dtype).removeprefix("torch."),
+        precision=precision,
+        device=device,
+        tier="transformers",
+    )
     try:
         model = TransformersModel(module, info)
     except (AttributeError, TypeError, NotImplementedError) as error:
@@ -137,12 +133,11 @@ class QuantisedLinear(nn.Module):
 
     def __init__(self, linear: Linear) -> None:
         super().__init__()
-        self._linear = linear
-        self.parameter_count = linear.parameters
-        self.nbytes_packed = linear.nbytes
+        self.linear = linear
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._linear(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
+        y: Tensor = self.linear(x.reshape(-1, x.shape[-1]))
+        return y.view(*x.shape[:-1], -1)
 
 
 def _stored_packer(name: str, packers: Mapping[str, Packer | None]) -> Packer | None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from edge_tui.engine.models import branches as branches_module
 from edge_tui.engine.models import cache as cache_module
+from edge_tui.engine.models import capacity
 from edge_tui.engine.models.base import ContextFull
 from edge_tui.engine.models.cache import FlatContext
 from edge_tui.engine.ops.attend import reference
@@ -209,7 +209,7 @@ def test_a_fork_can_be_used_again(pair: tuple[FlatContext, FlatContext]) -> None
 
 
 def test_a_fork_refuses_what_it_has_no_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(branches_module, "STEP", 4)
+    monkeypatch.setattr(capacity, "STEP", 4)
     parent = bare(1, 32, share=True)
     step(parent, torch.Generator().manual_seed(1), 7)
     ctx = parent.fork(2)

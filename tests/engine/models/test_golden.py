@@ -153,14 +153,6 @@ def test_greedy_tokens(pair: Pair) -> None:
     assert tokens == wanted[0, 10:].tolist()
 
 
-def test_hidden_states(pair: Pair) -> None:
-    with torch.inference_mode():
-        wanted = torch.stack(pair.wanted(pair.ids, output_hidden_states=True).hidden_states, 2)
-    got = pair.model.forward(pair.model.open(3, CAPACITY), pair.ids, hidden=True).hidden
-    assert got is not None
-    assert deviation(got, wanted) < TOLERANCE
-
-
 def test_facts(pair: Pair) -> None:
     info = pair.model.info
     parameters = list(pair.wanted.parameters())

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
+    pytest.mark.timeout(600),  # minutes go into compiling kernels where none are cached
 ]
 DEVICE = "cuda:0"
 MIB = 2**20

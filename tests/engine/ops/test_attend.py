@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from edge_tui.engine.models.rope import RopeConfig, tables
+from edge_tui.engine.models.architectures import RopeConfig
+from edge_tui.engine.models.rope import tables
 from edge_tui.engine.ops.attend import branched, reference
 from edge_tui.engine.ops.attend_scratch import Scratch
 
