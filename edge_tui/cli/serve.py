@@ -7,8 +7,7 @@ from typing import Any
 
 from edge_tui.cli.flag_settings import load_settings, pop_flags
 from edge_tui.errors import UsageError
-from edge_tui.serve.bind_socket import bind
-from edge_tui.serve.options import Options, read_key
+from edge_tui.serve.options import Options, bind, read_key
 
 OPTION_FLAGS = ("host", "port", "hosts", "queue", "tokens", "rows", "prompts", "seconds", "drain", "manage")
 """Flags that are fields of `Options`."""

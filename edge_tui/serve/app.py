@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from edge_tui import __version__, decoders
 from edge_tui.machine.telemetry import Telemetry, first_gpu
 from edge_tui.serve import errors, infer, manage, openai, schemas
-from edge_tui.serve.dispatcher import Dispatcher
+from edge_tui.serve.dispatcher import Dispatcher, LoopNotifier
 from edge_tui.serve.guard import Guard
 from edge_tui.serve.request_builder import RequestBuilder
 from edge_tui.serve.roles import Roles
@@ -23,7 +23,6 @@ from edge_tui.serve.roles import Roles
 if TYPE_CHECKING:
     from edge_tui.config.settings import Settings
     from edge_tui.engine.port import ModelSpec
-    from edge_tui.serve.loop_notifier import LoopNotifier
     from edge_tui.serve.options import Options
     from edge_tui.serve.roles import ServedEngine
 
@@ -139,7 +138,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Pumps the engine's events as long as the server runs."""
     assert isinstance(app, ServerApp)
     pump = asyncio.create_task(app.dispatcher.pump())
-    pump.add_done_callback(app.dispatcher.on_pump_done)
     app.dispatcher.roles.start(_required_roles(app.settings))
     yield
     pump.cancel()

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edge_tui.engine import events
-from edge_tui.serve.errors import ApiError, model_not_found
+from edge_tui.serve.errors import ApiError, model_not_found, of_failure
 from edge_tui.serve.fair_queue import FairQueue
-from edge_tui.serve.loop_notifier import LoopNotifier
+from edge_tui.util import logs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from types import TracebackType
 
     from edge_tui.engine.events import Event
     from edge_tui.engine.port import Request
+    from edge_tui.serve.response_accumulator import ResponseAccumulator
     from edge_tui.serve.roles import Roles, ServedEngine
 
 IDLE_SECONDS = 0.05
@@ -30,99 +31,85 @@ IDLE_SECONDS = 0.05
 DEAD_ENGINE = "The engine has stopped; restart the server."
 
 
-class Job:
-    """Holds one generation: its request, its state in the queue, and its events for the client.
+class LoopNotifier:
+    """Sets an asyncio event from any thread; notifications that nobody has taken yet count as one.
+
+    Polling the engine every millisecond instead would take the interpreter from the decode thread.
+    """
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._event = asyncio.Event()
+        self._pending = False
+
+    def attach(self) -> None:
+        """Binds the notifier to the running event loop; before that notifications are dropped."""
+        self._loop = asyncio.get_running_loop()
+
+    def notify(self) -> None:
+        """Schedules the event on the loop, unless that is pending already."""
+        if not self._pending and self._loop is not None:
+            self._pending = True
+            with suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._event.set)
+
+    async def wait(self, seconds: float) -> None:
+        """Waits for a notification, at most so many seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+        # In this order: a notification after the second line schedules the event again.
+        self._event.clear()
+        self._pending = False
+
+
+class QueueSlot:
+    """Holds a client's slot in the queue, from admission until `close`, which is after its response.
+
+    It carries one generation at a time; a request with several prompts queues one after the other.
+
+    Args:
+        dispatcher: Decodes.
+        client_id: Names the client for the queue's rotation.
+        model: The model that must decode; None takes any.
 
     Attributes:
-        request: The engine's request.
-        client_id: Names the client for the queue's rotation.
-        model: The model that must decode it; None takes any.
-        run: The engine's id, once it decodes.
-        done: True once the engine sends nothing more for it.
-        abandoned: True once the client has left.
-        timed_out: True if the limit on time has ended it.
+        headers: The response's headers about the queue.
+        request: The generation that waits or is decoded.
+        run_id: The engine's id, once it decodes.
+        busy: False once the engine sends nothing more for the last generation.
+        abandoned: True once the client has left before that.
+        timed_out: True if the limit on time has ended the last generation.
         start_time: On the monotonic clock, when the engine took it.
     """
 
-    def __init__(self, request: Request, client_id: str, model: str | None = None) -> None:
-        self.request = request
+    request: Request
+
+    def __init__(self, dispatcher: Dispatcher, client_id: str, model: str | None = None) -> None:
         self.client_id = client_id
         self.model = model
-        self.run: int | None = None
-        self.done = False
+        self.headers = {"X-Queue-Length": str(dispatcher.waiting)}
+        self.run_id: int | None = None
+        self.busy = True
         self.abandoned = False
         self.timed_out = False
         self.start_time = 0.0
-        self._events: deque[Event] = deque()
-        self._available = asyncio.Event()
+        self._dispatcher = dispatcher
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+
+    def close(self) -> None:
+        """Gives the slot back and cancels its generation; a second time does nothing."""
+        self._dispatcher.release(self)
 
     def put(self, event: Event) -> None:
         """Passes an event on to the client."""
         if not self.abandoned:
-            self._events.append(event)
-            self._available.set()
+            self._events.put_nowait(event)
 
-    async def take(self) -> list[Event]:
-        """Waits for at least one event and returns all that came since the last call."""
-        await self._available.wait()
-        self._available.clear()
-        taken = list(self._events)
-        self._events.clear()
-        return taken
-
-
-class QueueSlot:
-    """Holds a request's slot in the queue, from admission until its response has left. Use it with `with`.
-
-    A request with several prompts holds one slot and queues a job for each of them in turn.
-
-    Attributes:
-        queue_length: Requests that were waiting when this one came.
-    """
-
-    def __init__(self, dispatcher: Dispatcher, client_id: str, model: str | None = None) -> None:
-        self._dispatcher = dispatcher
-        self._client_id = client_id
-        self._model = model
-        self._job: Job | None = None
-        self.queue_length = dispatcher.waiting
-
-    def __enter__(self) -> QueueSlot:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
-
-    def release(self) -> None:
-        """Gives the slot back and cancels its job, if that is not done; a second time does nothing."""
-        self._dispatcher.release(self)
-
-    async def run(self, request: Request) -> AsyncIterator[list[Event]]:
-        """Decodes one request; yields the engine's events in batches, a `Finished` or `Failed` last."""
-        job = self._job = Job(request, self._client_id, self._model)
-        self._dispatcher.enqueue(job)
-        while True:
-            batch = await job.take()
-            yield batch
-            if isinstance(batch[-1], events.Finished | events.Failed):
-                return
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """The response's headers about the queue."""
-        return {"X-Queue-Length": str(self.queue_length)}
-
-    @property
-    def busy(self) -> bool:
-        """True until the engine is done with the slot's job."""
-        return self._job is None or not self._job.done
-
-    @property
-    def timed_out(self) -> bool:
-        """True if the limit on time has ended the slot's job."""
-        return self._job is not None and self._job.timed_out
+    def fail(self, message: str, code: str = "unavailable", field: str = "") -> None:
+        """Ends the generation without the engine."""
+        self.busy = False
+        self.put(events.Failed(message, self.run_id, field, code=code))
 
     def set(self, name: str, value: float | str) -> None:
         """Sets a live parameter of the generation in progress.
@@ -130,17 +117,63 @@ class QueueSlot:
         Raises:
             edge_tui.decoders.base.ParamError: see `Engine.set`.
         """
-        if self._job is not None and self._job.run is not None and not self._job.done:
-            self._dispatcher.engine.set(self._job.run, name, value)
+        if self.run_id is not None and self.busy and not self.abandoned:
+            self._dispatcher.engine.set(self.run_id, name, value)
 
-    def detach_job(self) -> Job | None:
-        """Takes the job out of the slot, for the dispatcher to cancel."""
-        job, self._job = self._job, None
-        return job
+    async def run(self, request: Request) -> AsyncIterator[list[Event]]:
+        """Decodes one request; yields the engine's events in batches, a `Finished` or `Failed` last."""
+        self.request, self.run_id, self.busy, self.timed_out = request, None, True, False
+        self._dispatcher.enqueue(self)
+        while True:
+            batch = [await self._events.get()]
+            while not self._events.empty():
+                batch.append(self._events.get_nowait())
+            yield batch
+            if isinstance(batch[-1], events.Finished | events.Failed):
+                return
+
+    async def decode(self, request: Request, accumulator: ResponseAccumulator) -> ResponseAccumulator:
+        """Decodes a request to its end and returns the accumulator, which has taken its events.
+
+        Raises:
+            ApiError: the engine refused it, or failed.
+        """
+        async for batch in self.run(replace(request, watched=False)):
+            for event in batch:
+                accumulator.add(event)
+        if accumulator.failed is not None:
+            raise of_failure(accumulator.failed)
+        return accumulator
+
+    async def start(self, request: Request) -> AsyncIterator[list[Event]]:
+        """Waits until the engine has accepted a request, so that a refusal has a status; returns all events.
+
+        The slot is closed if it raises.
+
+        Raises:
+            ApiError: the engine refused it.
+        """
+        batches = self.run(request)
+        first: list[Event] = []
+        try:
+            while not any(isinstance(event, events.Started | events.Finished) for event in first):
+                first += await anext(batches)
+                if isinstance(first[-1], events.Failed):
+                    raise of_failure(first[-1])
+        except BaseException:
+            self.close()
+            raise
+
+        async def rest() -> AsyncIterator[list[Event]]:
+            yield first
+            async for batch in batches:
+                yield batch
+
+        return rest()
 
 
 class Dispatcher:
-    """Hands jobs to the engine one after the other and routes its events to them.
+    """Hands generations to the engine one after the other and routes its events to their slots.
 
     Args:
         engine: Decodes.
@@ -159,9 +192,9 @@ class Dispatcher:
         self.closing = False
         self._seconds = seconds
         self._fault = ""
-        self._queue: FairQueue[Job] = FairQueue()
+        self._queue: FairQueue[QueueSlot] = FairQueue()
         self._slots: set[QueueSlot] = set()
-        self._current: Job | None = None
+        self._current: QueueSlot | None = None
         self._notifier = notifier
         self._mean_seconds = 1.0
         """Running mean of a generation's duration."""
@@ -180,7 +213,7 @@ class Dispatcher:
 
     @property
     def _busy(self) -> int:
-        """Slots whose job is not done; one whose client is slow to read the response is not among them."""
+        """Slots whose generation is not done; a client that is slow to read its response counts no more."""
         return sum(slot.busy for slot in self._slots)
 
     @property
@@ -208,7 +241,8 @@ class Dispatcher:
         if not self.engine.alive():
             raise ApiError(503, self.problem or DEAD_ENGINE)
         if self._busy > self.limit:
-            seconds = self.retry_after()
+            # About when half of the queue will have been served.
+            seconds = max(1, min(60, round(self._mean_seconds * (1 + self.waiting) / 2)))
             raise ApiError(
                 429,
                 f"{self.waiting} requests wait and the queue holds {self.limit}; try again in {seconds} s.",
@@ -219,33 +253,28 @@ class Dispatcher:
         self._slots.add(slot)
         return slot
 
-    def retry_after(self) -> int:
-        """Estimates the seconds after which half of the queue will have been served."""
-        return max(1, min(60, round(self._mean_seconds * (1 + self.waiting) / 2)))
-
-    def enqueue(self, job: Job) -> None:
-        """Appends a job to the queue."""
-        self._queue.push(job.client_id, job)
+    def enqueue(self, slot: QueueSlot) -> None:
+        """Appends a slot's generation to the queue."""
+        self._queue.push(slot.client_id, slot)
         self._submit_next()
 
     def release(self, slot: QueueSlot) -> None:
-        """Takes a slot back; its job is dropped from the queue, or cancelled within a step."""
+        """Takes a slot back; its generation is dropped from the queue, or cancelled within a step."""
         self._slots.discard(slot)
-        job = slot.detach_job()
-        if job is None or job.done:
+        if slot.abandoned or not slot.busy:
             return
-        job.abandoned = True
-        if job.run is None:
-            self._queue.remove(job.client_id, job)
+        slot.abandoned = True
+        if slot.run_id is None:
+            self._queue.remove(slot.client_id, slot)
         else:
-            self.engine.cancel(job.run)
+            self.engine.cancel(slot.run_id)
 
     def abort(self) -> None:
-        """Cancels the running job and fails those that wait."""
+        """Cancels the running generation and fails those that wait."""
         self.closing = True
         self._fail_queue("The server is shutting down; nothing was decoded.")
-        if self._current is not None and self._current.run is not None:
-            self.engine.cancel(self._current.run)
+        if self._current is not None:
+            self.engine.cancel(self._current.run_id)
 
     async def wait_until_idle(self) -> None:
         """Returns once no request holds a slot."""
@@ -255,74 +284,64 @@ class Dispatcher:
     # The engine's events.
 
     async def pump(self) -> None:
-        """Routes the engine's events to their jobs, for ever."""
+        """Routes the engine's events to their slots, for ever; an error fails every request."""
         self._notifier.attach()
-        while True:
-            for event in self.engine.poll():
-                self._route(event)
-            self._check_current()
-            await self._notifier.wait(IDLE_SECONDS)
-
-    def on_pump_done(self, task: asyncio.Task[None]) -> None:
-        """Fails every job if `pump` has ended by an error, so that no client waits for ever."""
-        if task.cancelled() or (error := task.exception()) is None:
-            return
-        from edge_tui.util import logs
-
-        logs.write_crash(error)
-        self._fault = "The server lost touch with its engine; restart it (its log has the details)."
-        self.abort()
-        if self._current is not None:
-            _fail(self._current, self.problem)
+        try:
+            while True:
+                for event in self.engine.poll():
+                    self._route(event)
+                self._check_current()
+                await self._notifier.wait(IDLE_SECONDS)
+        except Exception as error:
+            logs.write_crash(error)
+            self._fault = "The server lost touch with its engine; restart it (its log has the details)."
+            self.abort()
+            if self._current is not None:
+                self._current.fail(self.problem)
 
     def _submit_next(self) -> None:
         while self._current is None and len(self._queue):
-            job = self._queue.pop()
-            if job.model is not None and job.model not in self.roles.names:
-                error = model_not_found(job.model, self.roles.name)
-                _fail(job, error.message, error.code, "model")
+            slot = self._queue.pop()
+            if slot.model is not None and slot.model not in self.roles.names:
+                error = model_not_found(slot.model, self.roles.name)
+                slot.fail(error.message, error.code, "model")
                 continue
-            self._current = job
-            job.start_time = time.monotonic()
-            job.run = self.engine.submit(job.request)
+            self._current = slot
+            slot.start_time = time.monotonic()
+            slot.run_id = self.engine.submit(slot.request)
 
     def _check_current(self) -> None:
-        """Ends the running job if the engine is dead or the limit on time has passed."""
-        job = self._current
-        if job is None:
+        """Ends the running generation if the engine is dead or the limit on time has passed."""
+        slot = self._current
+        if slot is None:
             return
         if not self.engine.alive():
-            self._end(job)
-            _fail(job, self.problem or DEAD_ENGINE)
+            self._end(slot)
+            slot.fail(self.problem or DEAD_ENGINE)
             self._fail_queue(DEAD_ENGINE)
-        elif not job.timed_out and time.monotonic() - job.start_time > self._seconds and job.run is not None:
-            job.timed_out = True
-            self.engine.cancel(job.run)
+        elif not slot.timed_out and time.monotonic() - slot.start_time > self._seconds:
+            slot.timed_out = True
+            self.engine.cancel(slot.run_id)
 
     def _route(self, event: Event) -> None:
         if self.roles.apply(event):
             return
         if isinstance(event, events.Died):
             self._fault = event.message
-        job = self._current
-        if job is not None and getattr(event, "run", None) == job.run:
-            job.put(event)
+        slot = self._current
+        if slot is not None and getattr(event, "run", None) == slot.run_id:
+            slot.put(event)
             # A failure in the middle of a run is followed by the run's end.
             if isinstance(event, events.Finished | events.Failed):
                 self.roles.loading.clear()  # a load that the run has begun ends with it
-                self._end(job)
+                self._end(slot)
 
-    def _end(self, job: Job) -> None:
-        job.done = True
-        self._mean_seconds += 0.2 * (time.monotonic() - job.start_time - self._mean_seconds)
+    def _end(self, slot: QueueSlot) -> None:
+        slot.busy = False
+        self._mean_seconds += 0.2 * (time.monotonic() - slot.start_time - self._mean_seconds)
         self._current = None
         self._submit_next()
 
     def _fail_queue(self, message: str) -> None:
         while len(self._queue):
-            _fail(self._queue.pop(), message)
-
-
-def _fail(job: Job, message: str, code: str = "unavailable", field: str = "") -> None:
-    job.done = True
-    job.put(events.Failed(message, job.run, field, code=code))
+            self._queue.pop().fail(message)

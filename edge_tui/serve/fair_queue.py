@@ -26,13 +26,7 @@ class FairQueue(Generic[T]):
         self._queues.setdefault(client_id, deque()).append(item)
 
     def pop(self) -> T:
-        """Takes the next item; its client goes to the end of the rotation.
-
-        Raises:
-            IndexError: the queue is empty.
-        """
-        if not self._queues:
-            raise IndexError("pop from an empty queue")
+        """Takes the next item of a queue that is not empty; its client goes to the end of the rotation."""
         client_id, items = self._queues.popitem(last=False)
         item = items.popleft()
         if items:

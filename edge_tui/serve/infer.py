@@ -1,26 +1,34 @@
-"""Serves `/infer` and `/infer/stream`: a prompt in, a text out, with everything that the engine offers."""
+"""Serves `/infer` and `/infer/stream`: a prompt in, a text out, with everything that the engine offers.
+
+The answer is one object, an event for each token, or columns of tokens.
+"""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from edge_tui.decoders.base import ParamError
+from edge_tui.engine import events
 from edge_tui.engine.remote import codec
-from edge_tui.serve import generation, infer_format
-from edge_tui.serve.errors import ApiError
-from edge_tui.serve.response_accumulator import ResponseAccumulator
+from edge_tui.serve.errors import ApiError, of_failure
+from edge_tui.serve.response_accumulator import ResponseAccumulator, tokens_of
 from edge_tui.serve.schemas import Infer, InferStream, SetParameter
-from edge_tui.serve.stream import EventStream, json_response, run_while_connected
+from edge_tui.serve.stream import EventStream, client_id, format_event, json_response, run_while_connected
 
 if TYPE_CHECKING:
     from edge_tui.engine import port
     from edge_tui.serve.dispatcher import Dispatcher, QueueSlot
     from edge_tui.serve.request_builder import RequestBuilder
+
+Decode = Callable[[Sequence[int]], list[str]]
+Writer = Callable[[events.Event], list[tuple[str, dict[str, Any]]]]
+"""Returns the server-sent events, name and data, that tell an event of the engine."""
 
 DEFAULT_TOKENS = 100
 """New tokens where neither a request nor the operator names a number."""
@@ -40,10 +48,11 @@ def router(dispatcher: Dispatcher, builder: RequestBuilder) -> APIRouter:
     @routes.post("/infer", summary="Decode a prompt")
     async def infer(body: Infer, request: Request) -> Response:
         engine_request = _engine_request(builder, body)
-        with dispatcher.admit(generation.client_id(request)) as slot:
-            work = generation.decode(slot, engine_request, ResponseAccumulator(body.n))
+        with closing(dispatcher.admit(client_id(request))) as slot:
+            work = slot.decode(engine_request, ResponseAccumulator(body.n))
             answer = await run_while_connected(request, work)
-            return json_response(_output(body, answer, slot), slot)
+            output = _output(body, answer) | (_details(answer, slot) if body.details else {})
+            return json_response(output, slot)
 
     @routes.post(
         "/infer/stream",
@@ -53,24 +62,28 @@ def router(dispatcher: Dispatcher, builder: RequestBuilder) -> APIRouter:
     )
     async def infer_stream(body: InferStream, request: Request) -> Response:
         engine_request = _engine_request(builder, body)
-        slot = dispatcher.admit(generation.client_id(request))
+        slot = dispatcher.admit(client_id(request))
         stream_id = secrets.token_hex(12)
         decode = dispatcher.engine.decode
         if body.format == "columns":  # starts at once: its client wants to see the prompt being read
-            chunks = infer_format.columns(stream_id, slot.run(engine_request), decode)
+            batches, write = slot.run(engine_request), _column_writer(decode)
         else:
-            batches = await run_while_connected(request, generation.start(slot, engine_request))
-            chunks = infer_format.tokens(stream_id, batches, slot, body, decode)
+            batches = await run_while_connected(request, slot.start(engine_request))
+            write = _token_writer(body, slot, decode)
 
-        async def registered() -> AsyncIterator[str]:
+        def format_part(name: str, data: dict[str, Any]) -> str:
+            return format_event({"id": stream_id, **data} if name == "start" else data, name)
+
+        async def chunks() -> AsyncIterator[str]:
             live[stream_id] = slot
             try:
-                async for chunk in chunks:
-                    yield chunk
+                async for batch in batches:
+                    if text := "".join(format_part(*part) for event in batch for part in write(event)):
+                        yield text
             finally:
                 live.pop(stream_id, None)
 
-        return EventStream(registered(), slot)
+        return EventStream(chunks(), slot)
 
     @routes.post("/infer/stream/{generation}/params", summary="Set a parameter while tokens come")
     async def set_parameter(generation: str, body: SetParameter) -> dict[str, bool]:
@@ -90,16 +103,101 @@ def router(dispatcher: Dispatcher, builder: RequestBuilder) -> APIRouter:
 def _engine_request(builder: RequestBuilder, body: Infer) -> port.Request:
     prompt = body.prompt
     turns = [turn.message() for turn in prompt if not isinstance(turn, int | str)]
-    fields = codec.request_fields(body)
-    fields["max_length"] = builder.max_new_tokens(body.max_length, DEFAULT_TOKENS)
-    if body.chat is None:
-        fields["chat"] = builder.settings.chat
     return builder.build(
+        body,
         prompt if isinstance(prompt, str) else turns or [token for token in prompt if isinstance(token, int)],
-        **fields,
+        max_length=builder.max_new_tokens(body.max_length, DEFAULT_TOKENS),
         length_key="max_length",
+        chat=builder.settings.chat if body.chat is None else body.chat,
     )
 
 
-def _output(body: Infer, answer: ResponseAccumulator, slot: QueueSlot) -> dict[str, Any]:
-    return infer_format.output(body, answer) | (infer_format.details(answer, slot) if body.details else {})
+def _column_writer(decode: Decode) -> Writer:
+    """Returns a writer of every event of the engine, as `edge_tui.engine.remote.codec` has it."""
+    sent: set[int] = set()
+
+    def write(event: events.Event) -> list[tuple[str, dict[str, Any]]]:
+        match event:
+            case events.TokenBatch():
+                return [("tokens", codec.write_tokens(event, sent, decode))]
+            case events.Failed():
+                return [("error", of_failure(event).body())]
+        written = codec.write_event(event)
+        return [written] if written is not None else []
+
+    return write
+
+
+def _token_writer(body: InferStream, slot: QueueSlot, decode: Decode) -> Writer:
+    """Returns a writer of `start`, a `token` for each token, `change`, and `end` or `error`."""
+    answer = ResponseAccumulator(body.n)
+
+    def write(event: events.Event) -> list[tuple[str, dict[str, Any]]]:
+        answer.add(event)
+        match event:
+            case events.Started() | events.ParamChanged() if written := codec.write_event(event):
+                return [written]
+            case events.TokenBatch() if answer.started is not None:
+                objects = _token_objects(event, answer.started.columns, body.alternatives, decode)
+                return [("token", each) for each in objects]
+            case events.Finished():
+                return [("end", _output(body, answer) | _details(answer, slot))]
+            case events.Failed():
+                return [("error", of_failure(event).body())]
+        return []
+
+    return write
+
+
+def _output(body: Infer, answer: ResponseAccumulator) -> dict[str, Any]:
+    """Returns the answer's text, or texts."""
+    outputs = [choice.text for choice in answer.choices] or [""]
+    return {"output": outputs[0], **({"outputs": outputs} if body.n > 1 else {})}
+
+
+def _details(answer: ResponseAccumulator, slot: QueueSlot) -> dict[str, Any]:
+    """Returns seed, parameters, counts, speed and finish reasons."""
+    started, finished = answer.started, answer.finished
+    assert finished is not None
+    reasons = [choice.reason for choice in answer.choices]
+    found: dict[str, Any] = {
+        "finish_reasons": ["time" if it == "cancelled" and slot.timed_out else it for it in reasons],
+        "new_tokens": finished.new_tokens,
+        "time_to_first_token": finished.time_to_first_token,
+        "seconds": finished.seconds,
+        "tokens_per_second": finished.tokens_per_second,
+        "notices": answer.notices,
+    }
+    if finished.ranked:
+        found["scores"] = [choice.score for choice in answer.choices]
+    if started is not None:
+        names = ("model", "strategy", "seed", "prompt_tokens")
+        found |= {name: getattr(started, name) for name in names}
+        found["params"] = codec.write_params(started.values)
+    return found
+
+
+def _token_objects(
+    batch: events.TokenBatch, names: tuple[str, ...], top: int, decode: Decode
+) -> list[dict[str, Any]]:
+    ids = sorted({int(i) for i in batch.top_ids[:, :top].flat if i >= 0})
+    texts = dict(zip(ids, decode(ids), strict=True))
+    extras = batch.extras.tolist()
+    return [
+        {
+            "index": int(batch.step[i]),
+            "row": token.row,
+            "parent": int(batch.parent[i]),
+            "id": token.id,
+            "text": token.text,
+            "logprob": token.logp,
+            "final_logprob": float(batch.final_logp[i]),
+            "rank": int(batch.rank[i]),
+            "entropy": float(batch.entropy[i]),
+            "alternatives": [
+                {"id": other, "text": texts[other], "logprob": logp} for other, logp in token.top
+            ],
+            **dict(zip(names, extras[i], strict=True)),
+        }
+        for i, token in enumerate(tokens_of(batch, top))
+    ]

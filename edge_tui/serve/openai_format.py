@@ -1,31 +1,29 @@
-"""Formats answers as OpenAI's objects: the envelope, finish reasons, tokens, usage."""
+"""Formats answers as OpenAI's objects: the envelope, choices, finish reasons, tokens, usage."""
 
 from __future__ import annotations
 
 import re
 import secrets
 import time
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.serve.errors import of_failure
+from edge_tui.serve.response_accumulator import tokens_of_prompt
 from edge_tui.serve.stream import format_event
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from edge_tui.engine.events import FinishReason, Started
+    from edge_tui.engine.events import FinishReason
+    from edge_tui.engine.port import Request
     from edge_tui.serve.dispatcher import Dispatcher, QueueSlot
     from edge_tui.serve.response_accumulator import ResponseAccumulator, Token
-    from edge_tui.serve.schemas import StreamOptions
+    from edge_tui.serve.schemas import Chat, Completion
 
+Choice = dict[str, Any]
 _BYTE = re.compile(r"⟨([0-9A-F]{2})⟩")
-_REASONS: dict[str, str] = {
-    "eos": "stop",
-    "stop": "stop",
-    "done": "stop",
-    "length": "length",
-    "context": "length",
-}
+_REASONS = {"eos": "stop", "stop": "stop", "done": "stop", "length": "length", "context": "length"}
 
 
 def finish_reason(reason: FinishReason, slot: QueueSlot) -> str:
@@ -34,48 +32,34 @@ def finish_reason(reason: FinishReason, slot: QueueSlot) -> str:
 
 
 class OpenAiFormat:
-    """Formats all objects of one response, which share id, time and model.
+    """Formats what both kinds of response share: one id, time and model for all their objects.
 
     Args:
-        id_prefix: "cmpl" or "chatcmpl".
-        object_type: Of a whole response.
-        chunk_type: Of a part of a stream.
-        dispatcher: Gives the model's name, until `set_model`, and the texts of ids.
-        stream_options: OpenAI's; decides whether a stream ends with usage.
+        body: The request.
+        top: Alternatives of each token in the answer; None without log-probabilities.
+        dispatcher: Gives the model's name, until one has started, and the texts of ids.
     """
 
-    def __init__(
-        self,
-        id_prefix: str,
-        object_type: str,
-        chunk_type: str,
-        dispatcher: Dispatcher,
-        stream_options: StreamOptions | None,
-    ) -> None:
+    id_prefix: str
+    object_type: str
+    chunk_type: str
+
+    def __init__(self, body: Chat | Completion, top: int | None, dispatcher: Dispatcher) -> None:
+        self.n = body.n
+        self.top = top
         self._envelope = {
-            "id": f"{id_prefix}-{secrets.token_hex(12)}",
+            "id": f"{self.id_prefix}-{secrets.token_hex(12)}",
             "created": int(time.time()),
             "model": dispatcher.roles.name,
         }
-        self._object_type = object_type
-        self._chunk_type = chunk_type
-        self._usage_chunk = stream_options is not None and stream_options.include_usage
+        self._usage_chunk = body.stream_options is not None and body.stream_options.include_usage
         self._decode = dispatcher.engine.decode
         self._texts: dict[int, str] = {}
 
-    def set_model(self, started: Started | None) -> None:
-        """Takes the name of the model that decodes the request, once it has started."""
-        if started is not None and started.model:
-            self._envelope["model"] = started.model
-
-    def response(self, choices: list[Any], answers: Sequence[ResponseAccumulator]) -> dict[str, Any]:
-        """Returns the whole response."""
-        return self._body(self._object_type, choices, **_totals(answers))
-
-    def chunk(self, choice: dict[str, Any]) -> str:
+    def chunk(self, choice: Choice) -> str:
         """Formats a part of a stream."""
         usage = {"usage": None} if self._usage_chunk else {}
-        return format_event(self._body(self._chunk_type, [choice], **usage))
+        return format_event(self._object(self.chunk_type, [choice], **usage))
 
     def end(self, answers: Sequence[ResponseAccumulator]) -> str:
         """Formats the end of a stream: the last answer's error or the usage, and `[DONE]`."""
@@ -83,21 +67,215 @@ class OpenAiFormat:
         if (failed := answers[-1].failed) is not None:
             last = format_event(of_failure(failed).body())
         elif self._usage_chunk:
-            last = format_event(self._body(self._chunk_type, [], **_totals(answers)))
+            last = format_event(self._object(self.chunk_type, [], **_totals(answers)))
         return f"{last}data: [DONE]\n\n"
 
-    def _body(self, object_type: str, choices: list[Any], **more: Any) -> dict[str, Any]:
+    def _set_model(self, answer: ResponseAccumulator) -> None:
+        """Takes the name of the model that decodes the request, once it has started."""
+        if answer.started is not None and answer.started.model:
+            self._envelope["model"] = answer.started.model
+
+    def _object(self, object_type: str, choices: list[Choice], **more: Any) -> dict[str, Any]:
         return {**self._envelope, "object": object_type, "choices": choices, **more}
 
-    def load_texts(self, tokens: Iterable[Token]) -> None:
+    def _load_texts(self, tokens: Iterable[Token]) -> None:
         """Decodes the ids of tokens and their alternatives, all at once."""
         ids = {other for token in tokens for other in (token.id, *(each for each, _ in token.top))}
         missing = sorted(ids - self._texts.keys())
         self._texts.update(zip(missing, self._decode(missing), strict=True))
 
-    def text(self, token: int) -> str:
-        """Returns a token's display text after `load_texts`; bytes that are no character show as ⟨E2⟩."""
-        return self._texts[token]
+
+class ChatFormat(OpenAiFormat):
+    """Formats the answers to `/v1/chat/completions`."""
+
+    id_prefix = "chatcmpl"
+    object_type = "chat.completion"
+    chunk_type = "chat.completion.chunk"
+
+    def __init__(self, body: Chat, dispatcher: Dispatcher) -> None:
+        super().__init__(body, (body.top_logprobs or 0) if body.logprobs else None, dispatcher)
+
+    def response(
+        self, _: list[Request], answers: list[ResponseAccumulator], slot: QueueSlot
+    ) -> dict[str, Any]:
+        """Returns the whole response."""
+        (answer,) = answers
+        self._set_model(answer)
+        choices = [
+            {
+                "index": row,
+                "message": {"role": "assistant", "content": choice.text, "refusal": None},
+                "logprobs": self._logprobs(choice.tokens),
+                "finish_reason": finish_reason(choice.reason, slot),
+            }
+            for row, choice in enumerate(answer.choices)
+        ]
+        return self._object(self.object_type, choices, **_totals(answers))
+
+    def opening(self, _: int, __: Request, answer: ResponseAccumulator) -> list[Choice]:
+        """Returns the first part of each choice of a stream."""
+        self._set_model(answer)
+        return [_delta(row, {"role": "assistant", "content": ""}) for row in range(self.n)]
+
+    def token(self, token: Token) -> Choice:
+        """Returns a token's part of a stream."""
+        return _delta(token.row, {"content": token.text}, self._logprobs([token]))
+
+    def ending(self, answer: ResponseAccumulator, slot: QueueSlot) -> list[Choice]:
+        """Returns the last parts of each choice: a search's text, then the finish reason."""
+        parts = []
+        for row, choice in enumerate(answer.choices):
+            if not answer.streams:
+                parts.append(_delta(row, {"content": choice.text}))
+            parts.append(_delta(row, {}, reason=finish_reason(choice.reason, slot)))
+        return parts
+
+    def _logprobs(self, tokens: list[Token]) -> Any:
+        """Returns OpenAI's list, one object for each token."""
+        if self.top is None:
+            return None
+        tokens = [token for token in tokens if token.id >= 0]
+        self._load_texts(tokens)
+
+        def entry(token: int, logp: float | None) -> dict[str, Any]:
+            text = self._texts[token]
+            return {"token": text, "logprob": logp, "bytes": utf8_bytes(text)}
+
+        return {
+            "content": [
+                {
+                    **entry(token.id, token.logp),
+                    "top_logprobs": [entry(other, logp) for other, logp in token.top],
+                }
+                for token in tokens
+            ],
+            "refusal": None,
+        }
+
+
+def _delta(row: int, delta: dict[str, Any], logprobs: Any = None, reason: str | None = None) -> Choice:
+    return {"index": row, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+
+
+class CompletionFormat(OpenAiFormat):
+    """Formats the answers to `/v1/completions`, of several prompts one after the other."""
+
+    id_prefix = "cmpl"
+    object_type = chunk_type = "text_completion"
+
+    def __init__(self, body: Completion, dispatcher: Dispatcher) -> None:
+        super().__init__(body, body.logprobs, dispatcher)
+        self._echo = body.echo
+        self._first_index = 0
+        self._lengths: list[int] = []
+        """Characters of each choice of a stream so far."""
+
+    def response(
+        self, requests: list[Request], answers: list[ResponseAccumulator], slot: QueueSlot
+    ) -> dict[str, Any]:
+        """Returns the whole response."""
+        self._set_model(answers[0])
+        choices: list[Choice] = []
+        for number, (request, answer) in enumerate(zip(requests, answers, strict=True)):
+            prompt, tokens, offsets = self._prompt(request, answer)
+            for row, choice in enumerate(answer.choices):
+                logprobs = self._logprobs(
+                    [*tokens, *choice.tokens], [*offsets, *_offsets(choice.tokens, len(prompt))]
+                )
+                reason = finish_reason(choice.reason, slot)
+                choices.append(_choice(number * self.n + row, prompt + choice.text, logprobs, reason))
+        return self._object(self.object_type, choices, **_totals(answers))
+
+    def opening(self, number: int, request: Request, answer: ResponseAccumulator) -> list[Choice]:
+        """Begins the stream of a prompt; returns the prompt, if it is to be echoed, for each choice."""
+        self._set_model(answer)
+        self._first_index = number * self.n
+        text, tokens, offsets = self._prompt(request, answer)
+        self._lengths = [len(text)] * self.n
+        if not self._echo:
+            return []
+        return [
+            _choice(self._first_index + row, text, self._logprobs(tokens, offsets)) for row in range(self.n)
+        ]
+
+    def token(self, token: Token) -> Choice:
+        """Returns a token's part of a stream."""
+        logprobs = self._logprobs([token], [self._lengths[token.row]])
+        self._lengths[token.row] += len(token.text)
+        return _choice(self._first_index + token.row, token.text, logprobs)
+
+    def ending(self, answer: ResponseAccumulator, slot: QueueSlot) -> list[Choice]:
+        """Returns the last part of each choice: a search's text, and the finish reason."""
+        return [
+            _choice(
+                self._first_index + row,
+                "" if answer.streams else choice.text,
+                None,
+                finish_reason(choice.reason, slot),
+            )
+            for row, choice in enumerate(answer.choices)
+        ]
+
+    def _prompt(self, request: Request, answer: ResponseAccumulator) -> tuple[str, list[Token], list[int]]:
+        """Returns the prompt's text, tokens and their offsets, as far as they are to be echoed."""
+        if not self._echo:
+            return "", [], []
+        tokens = []
+        if self.top is not None and answer.prompt is not None:
+            tokens = list(tokens_of_prompt(answer.prompt, self.top))
+        if isinstance(request.prompt, str) and not request.ids:
+            return request.prompt, tokens, self._offsets_in(request.prompt, tokens)
+        return "".join(answer.prompt.text) if answer.prompt is not None else "", tokens, _offsets(tokens, 0)
+
+    def _offsets_in(self, text: str, tokens: list[Token]) -> list[int]:
+        """Finds the offsets of a text's tokens in it.
+
+        Control tokens have no text of their own, but a client may have spelt them; one that the tokenizer
+        added takes no room. A tokenizer may drop spaces around them.
+        """
+        self._load_texts(tokens)
+        offsets, end = [], 0
+        for token in tokens:
+            spelling, start = token.text or self._texts[token.id], end
+            while start < len(text) and text[start].isspace() and not text.startswith(spelling, start):
+                start += 1
+            found = bool(spelling) and text.startswith(spelling, start)
+            offsets.append(start if found else end)
+            end = min(len(text), offsets[-1] + (len(spelling) if found else len(token.text)))
+        return offsets
+
+    def _logprobs(self, tokens: list[Token], offsets: list[int]) -> Any:
+        """Returns OpenAI's four lists, one entry for each token; offsets count characters of the text."""
+        if self.top is None:
+            return None
+        pairs = [(token, offset) for token, offset in zip(tokens, offsets, strict=True) if token.id >= 0]
+        tokens = [token for token, _ in pairs]
+        self._load_texts(tokens)
+        return {
+            "tokens": [self._texts[token.id] for token in tokens],
+            "token_logprobs": [token.logp for token in tokens],
+            "top_logprobs": [self._top_logprobs(token) for token in tokens],
+            "text_offset": [offset for _, offset in pairs],
+        }
+
+    def _top_logprobs(self, token: Token) -> dict[str, float] | None:
+        """Returns the likeliest tokens and the token itself, by text; of one text the likelier one counts."""
+        if token.logp is None:
+            return None
+        found: dict[str, float] = {}
+        for other, logp in (*token.top, (token.id, token.logp)):
+            text = self._texts[other]
+            found[text] = max(logp, found.get(text, logp))
+        return found
+
+
+def _choice(index: int, text: str, logprobs: Any, reason: str | None = None) -> Choice:
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+
+
+def _offsets(tokens: list[Token], start: int) -> list[int]:
+    """Returns the offsets of tokens whose texts follow each other."""
+    return list(accumulate((len(token.text) for token in tokens[:-1]), initial=start)) if tokens else []
 
 
 def utf8_bytes(text: str) -> list[int]:

@@ -1,10 +1,15 @@
-"""Validates address, key and limits of a server: the flags of `edge-tui serve`."""
+"""Validates address, key and limits of a server, the flags of `edge-tui serve`, and binds its socket.
+
+That happens before torch is loaded, so that a wrong address fails at once.
+"""
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,6 +27,7 @@ _RANGES = {
     "seconds": ("--max-seconds", 1, 10**6),
     "drain": ("--drain-seconds", 0, 10**6),
     "body": ("the limit of bodies", 1024, 2**30),
+    "port": ("--port", 0, 65535),
 }
 """Flag, least and most of each limit."""
 
@@ -81,8 +87,6 @@ class Options:
         for host in self.hosts:
             if not (_NAME.fullmatch(host) or _is_address(host)):
                 raise OptionError(f"--allow-host is {host!r}, but must be a name without scheme and port.")
-        if not 0 <= self.port <= 65535:
-            raise OptionError(f"--port is {self.port}, but must be from 0 to 65535.")
 
     def accepts_host(self, host: str) -> bool:
         """Tells whether a request may have `host` (without the port) in its Host header.
@@ -113,6 +117,28 @@ def read_key(file: str | None, environment: Mapping[str, str] | None = None) -> 
         raise OptionError(f"The key in {origin} must be one word of ASCII characters.")
     logs.add_secret(key)
     return key
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Returns a listening socket.
+
+    Raises:
+        OptionError: the address cannot be bound.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(2048)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        reason = "it is in use" if error.errno == errno.EADDRINUSE else (error.strerror or str(error))
+        raise OptionError(f"{host} port {port} cannot be bound: {reason}; choose another --port.") from error
+    return listener
 
 
 def is_loopback(host: str) -> bool:

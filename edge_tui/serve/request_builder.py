@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from edge_tui.config.settings import Settings
     from edge_tui.decoders.base import Decoder
     from edge_tui.serve.options import Options
+    from edge_tui.serve.schemas import Infer, OpenAiRequest
 
 Value = float | str
 Prompt = str | Sequence[int] | Sequence[Message]
-OpenAiParams = Mapping[str, float | None]
-"""OpenAI's sampling parameters; None is not set."""
+OpenAiParams = Mapping[str, float]
+"""OpenAI's sampling parameters that the client has set."""
 
 
 class RequestBuilder:
@@ -53,58 +54,60 @@ class RequestBuilder:
 
     def build(
         self,
+        body: Infer | OpenAiRequest,
         prompt: Prompt,
         *,
-        strategy: str | None = None,
-        values: Mapping[str, Value] | None = None,
-        openai_params: OpenAiParams | None = None,
         max_length: int,
         length_key: str = "max_tokens",
-        samples: int = 1,
-        seed: int | None = None,
-        stop: Sequence[str] | None = None,
-        chat: bool | None = False,
-        system: str | None = None,
-        template: Mapping[str, object] | None = None,
-        control_tokens: bool | None = None,
-        mode: Mode | None = None,
-        prefix: Sequence[int] = (),
+        chat: bool | None,
         prompt_logps: bool = False,
         logprobs: bool = False,
     ) -> Request:
         """Builds one request and checks it as far as that needs no model.
 
-        `length_key` is the client's name of `max_length`; `logprobs` is true if it wants log-probabilities;
-        the rest is `edge_tui.engine.port.Request`, where None takes the server's default.
+        Args:
+            body: The client's fields; those that its kind of request lacks take the server's default.
+            prompt: One of its prompts.
+            max_length: Most new tokens.
+            length_key: The client's name of that field.
+            chat: True or False: with or without the chat template; None: with it, if the model has one.
+            prompt_logps: Also judges the prompt's tokens.
+            logprobs: True if the client wants log-probabilities.
 
         Raises:
             ApiError: something in it is out of range, unknown, or would not be used.
         """
-        openai_params = openai_params or {}
-        decoder = self._decoder(strategy, openai_params)
-        explicit = strategy is not None or not any(value is not None for value in openai_params.values())
-        values, sources = self._values(decoder, values or {}, openai_params, explicit)
-        self._check_limits(max_length, 0 if prompt_logps else 1, length_key, samples)
+        fields = {
+            key: getattr(body, key, None) for key in ("mode", "system", "chat_template_kwargs", "prefix")
+        }
+        openai_params = {
+            name: value for name in OPENAI_PARAMS if (value := getattr(body, name, None)) is not None
+        }
+        decoder = self._decoder(body.strategy, openai_params)
+        explicit = body.strategy is not None or not openai_params
+        values, sources = self._values(decoder, body.params, openai_params, explicit)
+        self._check_limits(max_length, 0 if prompt_logps else 1, length_key, body.n)
         is_search = decoder.kind == "search"
         if is_search:
-            _refuse_for_search(decoder, stop, logprobs)
-            _widen_search(values, sources, samples)
+            _refuse_for_search(decoder, body.stop, logprobs)
+            _widen_search(values, sources, body.n)
         text, ids = _split_prompt(prompt)
+        control_tokens = self.settings.control_tokens if body.control_tokens is None else body.control_tokens
         request = Request(
             prompt=text,
             strategy=decoder.name,
-            mode=self._mode(mode, decoder, values, sources),
+            mode=self._mode(fields["mode"], decoder, values, sources),
             values=values,
             sources=sources,
-            seed=self._seed(seed, prompt),
+            seed=self._seed(body.seed, prompt),
             max_length=max_length,
-            stop=tuple((() if is_search else self.settings.stop) if stop is None else stop),
+            stop=tuple((() if is_search else self.settings.stop) if body.stop is None else body.stop),
             chat=chat,
-            system=self._system(prompt, chat) if system is None else system,
-            template=self._template(template or {}),
-            control_tokens=self.settings.control_tokens if control_tokens is None else control_tokens,
-            prefix=tuple(prefix),
-            samples=1 if is_search else samples,
+            system=self._system(prompt, chat) if fields["system"] is None else fields["system"],
+            template=self._template(fields["chat_template_kwargs"] or {}),
+            control_tokens=control_tokens,
+            prefix=tuple(fields["prefix"] or ()),
+            samples=1 if is_search else body.n,
             ids=ids,
             prompt_logps=prompt_logps,
         )
@@ -123,7 +126,7 @@ class RequestBuilder:
         if strategy is None:
             if openai_params.get("temperature") == 0 and openai_params.get("top_p") in (None, 1):
                 strategy = "greedy"
-            elif any(value is not None for value in openai_params.values()):
+            elif openai_params:
                 strategy = "top_p"
             else:
                 strategy = self.settings.strategy
@@ -152,8 +155,6 @@ class RequestBuilder:
         values |= self.settings.values(decoder.name)
         sources = self.settings.value_sources(decoder.name)
         for name, value in openai_params.items():
-            if value is None:
-                continue
             if name in names:
                 values[name], sources[name] = value, "request"
             elif value != OPENAI_PARAMS[name] and not (

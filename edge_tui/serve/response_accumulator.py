@@ -61,15 +61,13 @@ class ResponseAccumulator(RunState):
 
     Args:
         n: Number of answers; a search may find more.
-        keep_tokens: Keeps tokens beside the text.
-        top: Number of alternatives to read for each token.
+        top: Alternatives to keep for each token; None keeps no tokens beside the text.
     """
 
-    def __init__(self, n: int = 1, keep_tokens: bool = False, top: int = 0) -> None:
+    def __init__(self, n: int = 1, top: int | None = None) -> None:
         super().__init__()
         self.choices: list[Choice] = []
         self._n = n
-        self._keep_tokens = keep_tokens
         self._top = top
         self._is_search = False
         self._end_ids: frozenset[int] = frozenset()
@@ -105,13 +103,13 @@ class ResponseAccumulator(RunState):
 
     def _add_tokens(self, batch: TokenBatch) -> list[Token]:
         added = []
-        for token in tokens_of(batch, self._top):
+        for token in tokens_of(batch, self._top or 0):
             choice = self.choices[token.row]
             choice.token_count += 1
             if token.id in self._end_ids:
                 continue  # no part of the answer
             choice.parts.append(token.text)
-            if self._keep_tokens:
+            if self._top is not None:
                 choice.tokens.append(token)
             added.append(token)
         return added

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from edge_tui.serve.app import ServerApp
+from edge_tui.serve.dispatcher import LoopNotifier
 from edge_tui.serve.header_limits import LimitedProtocol
-from edge_tui.serve.loop_notifier import LoopNotifier
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:

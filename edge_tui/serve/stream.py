@@ -24,6 +24,11 @@ READ_SECONDS = 60.0
 """Longest time that a client may leave a part of its response unread."""
 
 
+def client_id(request: Request) -> str:
+    """Returns the client's address, which names it in the queue."""
+    return request.client.host if request.client is not None else ""
+
+
 async def run_while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Awaits work for a client, and cancels it if the client disconnects.
 
@@ -63,11 +68,11 @@ def dumps(data: Any) -> str:
 
 
 class EventStream(StreamingResponse):
-    """Sends the server-sent events of one request and then releases its slot.
+    """Sends the server-sent events of one request and then closes its slot.
 
     Args:
         chunks: The events, as `format_event` writes them.
-        slot: Released when the response ends, however it does.
+        slot: Closed when the response ends, however it does.
     """
 
     def __init__(self, chunks: AsyncIterator[str], slot: QueueSlot) -> None:
@@ -85,7 +90,7 @@ class EventStream(StreamingResponse):
             with suppress(TimeoutError):  # the server closes the connection
                 await super().__call__(scope, receive, send_in_time)
         finally:
-            self._slot.release()
+            self._slot.close()
 
 
 async def _encode(chunks: AsyncIterator[str]) -> AsyncIterator[bytes]:

@@ -16,9 +16,8 @@ from edge_tui.config.settings import Models, Settings
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
 from edge_tui.serve.app import ServerApp
-from edge_tui.serve.bind_socket import bind
-from edge_tui.serve.loop_notifier import LoopNotifier
-from edge_tui.serve.options import Options
+from edge_tui.serve.dispatcher import LoopNotifier
+from edge_tui.serve.options import Options, bind
 from edge_tui.serve.server import HttpServer
 
 DEMO = Settings(

@@ -12,8 +12,16 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsStr
 from openai.types.completion_create_params import CompletionCreateParamsStreaming as CompletionParams
 from pydantic import BaseModel
 
-from edge_tui.serve.fields import Hint, Unsupported
-from edge_tui.serve.schemas import Chat, Completion, StreamOptions, StrictModel, TextPart, Turn
+from edge_tui.serve.schemas import (
+    Chat,
+    Completion,
+    Hint,
+    StreamOptions,
+    StrictModel,
+    TextPart,
+    Turn,
+    Unsupported,
+)
 from tests.serve.serving import Running
 
 PROMPT = "def main("

@@ -8,20 +8,28 @@ from typing import Any
 import pytest
 
 from edge_tui import decoders
-from edge_tui.config.settings import load, user_config
+from edge_tui.config.settings import Settings, load, user_config
 from edge_tui.config.writer import change
 from edge_tui.engine import seeds
 from edge_tui.engine.decode.resolve import resolve_params
 from edge_tui.engine.port import Message, Request
 from edge_tui.serve.options import Options
 from edge_tui.serve.request_builder import RequestBuilder
+from edge_tui.serve.schemas import Completion, Infer
 from tests.serve.serving import DEMO
 
 TURNS = (Message("user", "a"), Message("assistant", "b"), Message("user", "c"))
 
 
-def build(changes: dict[str, Any], prompt: Any = "a", **request: Any) -> Request:
-    return RequestBuilder(replace(DEMO, **changes), Options()).build(prompt, max_length=4, **request)
+def build(changes: dict[str, Any], prompt: Any = "a", **fields: Any) -> Request:
+    return _build(replace(DEMO, **changes), prompt, fields)
+
+
+def _build(settings: Settings, prompt: Any, fields: dict[str, Any]) -> Request:
+    """Builds the request of a completion where the fields are OpenAI's, else of `/infer`."""
+    schema = Completion if "temperature" in fields else Infer
+    body = schema.model_validate({"prompt": "a", **fields})
+    return RequestBuilder(settings, Options()).build(body, prompt, max_length=4, chat=False)
 
 
 def test_turns_derive_their_seeds_from_the_servers_and_not_from_their_own() -> None:
@@ -33,7 +41,7 @@ def test_turns_derive_their_seeds_from_the_servers_and_not_from_their_own() -> N
 
 def test_template_variables_of_a_request_lie_on_top_of_the_servers() -> None:
     own = {"template": {"enable_thinking": True, "effort": "low"}}
-    assert build(own, TURNS, template={"enable_thinking": False}).template == {
+    assert build(own, TURNS, chat_template_kwargs={"enable_thinking": False}).template == {
         "enable_thinking": False,
         "effort": "low",
     }
@@ -43,11 +51,11 @@ def test_template_variables_of_a_request_lie_on_top_of_the_servers() -> None:
     ("of_server", "request_", "expected"),
     [
         ({"mode": "focused"}, {}, (0.7, "mode focused, config.toml:1")),
-        ({"mode": "focused"}, {"values": {"temperature": 0.3}}, (0.3, "request")),
-        ({"mode": "focused"}, {"openai_params": {"temperature": 0.3}}, (0.3, "request")),
+        ({"mode": "focused"}, {"params": {"temperature": 0.3}}, (0.3, "request")),
+        ({"mode": "focused"}, {"temperature": 0.3}, (0.3, "request")),
         ({"mode": "focused"}, {"mode": "custom"}, (0.9, "config.toml:3")),
         ({}, {"mode": "exploratory"}, (1.5, "mode exploratory, request")),
-        ({}, {"mode": "exploratory", "values": {"temperature": 0.3}}, (1.5, "mode exploratory, request")),
+        ({}, {"mode": "exploratory", "params": {"temperature": 0.3}}, (1.5, "mode exploratory, request")),
         ({"flag": True, "mode": "focused"}, {}, (0.4, "--set")),
         ({"flag": True, "mode": "focused"}, {"mode": "focused"}, (0.7, "mode focused, request")),
     ],
@@ -60,9 +68,7 @@ def test_a_request_wins_over_the_servers_settings(
     change(user_config(), file)
     settings, notices = load({"parameters.temperature": 0.4} if of_server.get("flag") else {}, {})
     assert notices == []
-    request = RequestBuilder(replace(settings, strategy="top_p"), Options()).build(
-        "a", max_length=4, **request_
-    )
+    request = _build(replace(settings, strategy="top_p"), "a", request_)
     resolved = resolve_params(request, decoders.find("top_p"), {}).resolved["temperature"]
     where = resolved.source.replace("config.toml:4", "config.toml:3")
     assert (pytest.approx(resolved.value), where) == expected

@@ -109,11 +109,6 @@ def write_request(request: Request) -> dict[str, Any]:
     return {"prompt": prompt, **body}
 
 
-def request_fields(body: object) -> dict[str, Any]:
-    """Returns the fields of `Request`, but for the prompt, that a validated body holds."""
-    return {name: getattr(body, REQUEST_KEYS.get(name, name)) for name in REQUEST_FIELDS}
-
-
 def write_event(event: Event) -> tuple[str, dict[str, Any]] | None:
     """Returns an event's name and fields; None for one that is not sent (tokens have their own writer)."""
     if (name := _NAMES.get(type(event))) is None:
