@@ -30,11 +30,11 @@ def best(z: Tensor, count: int) -> tuple[Tensor, Tensor]:
         are −inf and their ids are any.
     """
     if z.device.type == "cpu" and z.shape[-1] >= 4 * _BLOCK * count:
-        return _in_blocks(z, count)
+        return in_blocks(z, count)
     if z.device.type == "cpu" or z.shape[-1] < 4 * _SHARE or count > _SHARE // 8:
         values, ids = z.topk(count, -1)
         return values, ids
-    return _in_shares(z, count)
+    return in_shares(z, count)
 
 
 def argmax(z: Tensor) -> Tensor:
@@ -59,7 +59,8 @@ def only(z: Tensor, ids: Tensor) -> Tensor:
     return torch.full_like(z, -torch.inf).scatter_(-1, ids, z.gather(-1, ids))
 
 
-def _in_blocks(z: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def in_blocks(z: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Selects as `best` does, from those blocks whose greatest are the best; for a CPU."""
     ids, values = _blocks(z, _peaks(z).topk(count, -1, sorted=False).indices)
     values, order = values.topk(count, -1)
     return values, ids.gather(-1, order)
@@ -85,7 +86,8 @@ def _blocks(z: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
     return within, z.gather(-1, within).masked_fill(ids != within, -torch.inf)
 
 
-def _in_shares(z: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def in_shares(z: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Selects as `best` does, from the best of each share; for a GPU."""
     import torch
 
     width = z.shape[-1]

@@ -33,10 +33,10 @@ def cutoff(key: Tensor, weight: Tensor, target: Tensor) -> Tensor:
         reach the target, the largest key that carries any.
     """
     select = key.device.type == "cpu" and key.shape[-1] > _SMALL
-    return _select(key, weight, target) if select else _sort(key, weight, target)
+    return by_radix(key, weight, target) if select else by_sort(key, weight, target)
 
 
-def _sort(key: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+def by_sort(key: Tensor, weight: Tensor, target: Tensor) -> Tensor:
     """Finds it by a full sort; on accelerators always, since it needs no atomics, whose order would vary."""
     keys, order = key.sort(-1)
     mass = weight.gather(-1, order).cumsum(-1)
@@ -45,17 +45,17 @@ def _sort(key: Tensor, weight: Tensor, target: Tensor) -> Tensor:
     return keys.gather(-1, last)
 
 
-def _select(key: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+def by_radix(key: Tensor, weight: Tensor, target: Tensor) -> Tensor:
     """Finds it by radix selection, row by row: 1 ms for 152k candidates on a CPU core; a sort takes 11."""
     import torch
 
     # Copies, and rows taken apart by an operation, because a trace knows neither views nor loops.
     columns = torch.view_copy(key, torch.int32), weight.double(), target.double()[:, 0]
     rows = zip(*(column.unbind(0) for column in columns), strict=True)
-    return torch.view_copy(torch.stack([_select_row(*row) for row in rows]), torch.float32)[:, None]
+    return torch.view_copy(torch.stack([_radix_row(*row) for row in rows]), torch.float32)[:, None]
 
 
-def _select_row(bits: Tensor, weight: Tensor, missing: Tensor) -> Tensor:
+def _radix_row(bits: Tensor, weight: Tensor, missing: Tensor) -> Tensor:
     """Finds the bit pattern of one row's cutoff, digit by digit.
 
     Non-negative floats compare like their patterns. A histogram of the weights over a digit tells which

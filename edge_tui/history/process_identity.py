@@ -13,7 +13,8 @@ _TOLERANCE = 1.0
 
 
 @cache
-def _host() -> str:
+def host() -> str:
+    """Returns the name of this machine."""
     return socket.gethostname()
 
 
@@ -26,7 +27,7 @@ def own() -> str:
 def _of(pid: int) -> str:
     import psutil
 
-    return f"{_host()}/{pid}/{psutil.Process(pid).create_time():.2f}"
+    return f"{host()}/{pid}/{psutil.Process(pid).create_time():.2f}"
 
 
 def is_alive(identity: str, heartbeat: float, now: float) -> bool:
@@ -40,8 +41,8 @@ def is_alive(identity: str, heartbeat: float, now: float) -> bool:
     import psutil
 
     rest, _, began = identity.rpartition("/")
-    host, _, pid = rest.rpartition("/")
-    if host != _host():
+    machine, _, pid = rest.rpartition("/")
+    if machine != host():
         return now - heartbeat < TIMEOUT
     try:
         return abs(psutil.Process(int(pid)).create_time() - float(began)) <= _TOLERANCE

@@ -81,7 +81,7 @@ CREATE TABLE pieces (
 CREATE VIRTUAL TABLE search USING fts5 (prompt, answer, label, tokenize = 'trigram');
 """
 
-_MIGRATIONS: tuple[str, ...] = (_V1,)
+MIGRATIONS: tuple[str, ...] = (_V1,)
 """Statements that lead from each version to the next; the first makes an empty file version 1."""
 
 
@@ -145,7 +145,7 @@ def _update(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         # Another process may have been quicker.
-        for migration in _MIGRATIONS[_version(connection) :]:
+        for migration in MIGRATIONS[_version(connection) :]:
             for statement in migration.split(";\n"):  # `executescript` would commit in between
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {VERSION}")

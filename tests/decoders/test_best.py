@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from edge_tui.decoders.core.best import _in_blocks, _in_shares, argmax, best
+from edge_tui.decoders.core.best import argmax, best, in_blocks, in_shares
 
 
 @pytest.mark.parametrize(("width", "count"), [(4096, 1), (5001, 8), (9000, 100), (1025, 12)])
@@ -13,7 +13,7 @@ def test_two_rounds_find_what_one_finds(width: int, count: int) -> None:
     z = torch.randn(3, width, generator=torch.Generator().manual_seed(width))
     z[1, : width // 2] = -torch.inf
     expected = z.topk(count)
-    for values, ids in (_in_shares(z, count), _in_blocks(z, min(count, width // 128)), best(z, count)):
+    for values, ids in (in_shares(z, count), in_blocks(z, min(count, width // 128)), best(z, count)):
         assert torch.equal(values, expected.values[:, : values.shape[1]])
         assert torch.equal(ids, expected.indices[:, : ids.shape[1]])
 
@@ -21,7 +21,7 @@ def test_two_rounds_find_what_one_finds(width: int, count: int) -> None:
 def test_where_too_few_are_left_ids_stay_in_range() -> None:
     z = torch.full((1, 5000), -torch.inf)
     z[0, 4999] = 1.0
-    for find in (_in_shares, _in_blocks):
+    for find in (in_shares, in_blocks):
         values, ids = find(z, 6)
         assert values[0, :2].tolist() == [1.0, -torch.inf]
         assert ids[0, 0] == 4999

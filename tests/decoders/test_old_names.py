@@ -26,9 +26,10 @@ class Own(Filter):
 """
 
 
-def edge_tui(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edge_tui", *words]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=60)
+def python(code: str, cwd: Path) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=cwd, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def test_an_old_file_works_beside_a_foreign_package_and_is_noticed_once(tmp_path: Path) -> None:
@@ -38,11 +39,12 @@ def test_an_old_file_works_beside_a_foreign_package_and_is_noticed_once(tmp_path
     (folder / "__init__.py").write_text(FOREIGN)
     (folder / "own.py").write_text(OLD)
     (folder / "second.py").write_text(OLD.replace('"own", "own"', '"second", "second"'))
-    words = ("--decoders", "decoders", "--max-new-tokens", "2", "--seed", "1", "--set", "share=0.1")
-    done = edge_tui("run", "def f(", "--strategy", "own", *words, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
-    assert done.stderr.count("write edge_tui.decoders.base") == 1, done.stderr
+    code = "from pathlib import Path; from edge_tui import decoders; decoders.load([Path('decoders')])\n"
+    code += "print(decoders.find('own').title, decoders.find('second').title, *decoders.problems())\n"
+    code += "print(*decoders.notices())"
+    titles, notices = python(code, tmp_path).splitlines()
+    assert titles == "own second"
+    assert notices.count("write edge_tui.decoders.base") == 1, notices
 
 
 def test_names_that_are_not_ours_are_left_to_others(tmp_path: Path) -> None:
@@ -52,7 +54,4 @@ def test_names_that_are_not_ours_are_left_to_others(tmp_path: Path) -> None:
     (folder / "jpeg.py").write_text("QUALITY = 90\n")
     code = "from edge_tui.decoders.registry.registry import Registry; Registry.load()\n"
     code += "import importlib.util; print(importlib.util.find_spec('decoders.jpeg_of_nobody'))\n"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60
-    )
-    assert done.stdout.strip() == "None", done.stderr
+    assert python(code, tmp_path) == "None"

@@ -29,6 +29,11 @@ def many(rows: int, seed: int = 0, step: int = 0) -> Rng:
     return Rng(keys, torch.zeros(rows, dtype=torch.int64), torch.tensor([step]))
 
 
+def many_steps(steps: int) -> Rng:
+    """The first steps of one run, each as a row."""
+    return Rng(torch.full((steps,), key_of(0)), torch.zeros(steps, dtype=torch.int64), torch.arange(steps))
+
+
 @pytest.mark.parametrize(
     ("strategy", "values"),
     [
@@ -59,8 +64,7 @@ def test_draws_follow_the_final_distribution(strategy: str, values: dict[str, ob
 
 def test_steps_and_rows_of_one_seed_are_independent_draws() -> None:
     n = 20_000
-    z = Z.expand(1, -1)
-    by_step = torch.stack([draw(z, numbers(step=step))[0] for step in range(4000)])
+    by_step = draw(Z.expand(4000, -1), many_steps(4000))
     by_row = draw(Z.expand(200, -1), numbers(200))
     for drawn in (by_step, by_row):
         observed = torch.bincount(drawn, minlength=8)
@@ -74,7 +78,7 @@ def test_steps_and_rows_of_one_seed_are_independent_draws() -> None:
 def test_numbers_are_uniform_along_every_axis() -> None:
     ids = torch.arange(40_000)[None]
     along_ids = numbers().uniform(ids)[0]
-    along_steps = torch.cat([numbers(step=step).uniform(ids[:, :1])[0] for step in range(4000)])
+    along_steps = many_steps(4000).uniform(torch.zeros(4000, 1, dtype=torch.int64))[:, 0]
     along_seeds = many(20_000).uniform(torch.zeros(20_000, 1, dtype=torch.int64))[:, 0]
     for u in (along_ids, along_steps, along_seeds):
         assert u.min() > 0

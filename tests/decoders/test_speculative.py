@@ -37,7 +37,7 @@ def _block(target: torch.Tensor, draft: torch.Tensor, p: Params, last: torch.Ten
 
 def test_the_targets_distribution_comes_out_whatever_the_draft_says() -> None:
     """Pairs of tokens after a fixed one, against the product of the target's own probabilities."""
-    rows, rounds = 128, 160
+    rows, rounds = 2048, 10
     target, draft = _logits(1), _logits(2)
     p = table(DECODER, rows, lookahead=LOOKAHEAD, temperature=0.8)
     seen = torch.zeros(VOCAB, VOCAB)

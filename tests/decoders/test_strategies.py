@@ -33,16 +33,16 @@ def generate(model: LlamaForCausalLM, **options: Any) -> Any:
 
 @pytest.mark.parametrize("penalty", [1.0, 1.4])
 def test_greedy_is_generate_without_sampling(models: list[LlamaForCausalLM], penalty: float) -> None:
-    for model in models:
+    for model in models[:2]:
         found = run(
             decoders.find("greedy"),
             {"model": logits_of(model)},
             PROMPT,
-            24,
+            12,
             VOCAB,
             repetition_penalty=penalty,
         )
-        out = generate(model, do_sample=False, max_new_tokens=24, repetition_penalty=penalty)
+        out = generate(model, do_sample=False, max_new_tokens=12, repetition_penalty=penalty)
         assert found.answer == out.sequences[0, len(PROMPT) :].tolist()
         assert all((final > -torch.inf).sum() == 1 for final in found.finals)
 

@@ -88,6 +88,7 @@ def test_expert_is_several_times_larger(pair: dict[str, tuple[Any, Any]]) -> Non
     assert expert > 4 * amateur
 
 
+@pytest.mark.proof
 def test_expert_predicts_held_out_source_better(tool: ModuleType, pair: dict[str, tuple[Any, Any]]) -> None:
     files = ("copyreg.py", "asyncio/taskgroups.py", "selectors.py")
     assert {tool.split_of(file) for file in files} == {"heldout"}
@@ -98,6 +99,7 @@ def test_expert_predicts_held_out_source_better(tool: ModuleType, pair: dict[str
     assert amateur > 1.15 * expert
 
 
+@pytest.mark.proof
 def test_exported_weights_compute_what_was_trained(
     tool: ModuleType, pair: dict[str, tuple[Any, Any]]
 ) -> None:
@@ -110,6 +112,7 @@ def test_exported_weights_compute_what_was_trained(
         torch.testing.assert_close(trained.logits(ids), exported(ids).logits, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.proof
 def test_expert_writes_a_function_body(pair: dict[str, tuple[Any, Any]]) -> None:
     prompt = "def fibonacci(n):"
     ids = continuation(pair, prompt, do_sample=False)
@@ -127,6 +130,7 @@ def test_expert_writes_a_function_body(pair: dict[str, tuple[Any, Any]]) -> None
     assert isinstance(function, ast.FunctionDef)
 
 
+@pytest.mark.proof
 def test_greedy_loops_where_sampling_does_not(pair: dict[str, tuple[Any, Any]]) -> None:
     greedy = repetition(continuation(pair, "class Stack:\n", do_sample=False))
     sampled = repetition(continuation(pair, "class Stack:\n", do_sample=True, top_p=0.95, top_k=0))

@@ -8,21 +8,21 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from edge_tui.engine.events import Died, Failed, Finished
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
-from edge_tui.history import live_run
+from edge_tui.history import live_run, schema
 from edge_tui.history.recorder import Recorder
 from edge_tui.history.restore import recover, transcript_of
 from edge_tui.history.store import Store
 from edge_tui.transcript.transcript import Transcript
-from tests.history.runs import LOADED, WORDS, ScriptedEngine, batch, finished, started
+from tests.history.runs import LOADED, WORDS, ScriptedEngine, batch, finished, started, until
 
 
 @pytest.fixture
@@ -35,14 +35,6 @@ def recorder(path: Path) -> Iterator[Recorder]:
     made = Recorder(lambda: Store(path))
     yield made
     made.close(5.0)
-
-
-def until(holds: Callable[[], Any], seconds: float = 10.0) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.005)
-    return found
 
 
 def test_a_run_is_written_although_nobody_polls(recorder: Recorder, path: Path) -> None:
@@ -73,39 +65,34 @@ def test_alternatives_can_be_read_without_the_model(recorder: Recorder) -> None:
     assert store.token_strings(LOADED.name)[min(ids)] == f"<{min(ids)}>"
 
 
-def test_tokens_reach_the_disk_within_50_ms(recorder: Recorder, path: Path) -> None:
+def test_every_batch_is_committed_before_the_next_comes(recorder: Recorder) -> None:
+    """At the next look at the engine, which the recorder takes every 30 ms while a run is under way."""
     inner = ScriptedEngine()
     engine = recorder.record(inner)
     inner.say(started(engine.submit(Request("Why?"))))
     store = until(recorder.reader)
-    until(store.runs)
-    waits = []
-    for i in range(40):
-        time.sleep(0.007)
-        begun = time.perf_counter()
+    for i in range(5):
         inner.say(batch(["x "], i))
-        until(lambda n=i: store.runs()[0].tokens == n + 1)
-        waits.append(time.perf_counter() - begun)
-    assert sorted(waits)[len(waits) * 3 // 4] < 0.050, waits
+        until(lambda n=i: [entry.tokens for entry in store.runs()] == [n + 1])
 
 
 def test_small_chunks_become_large_ones(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_run, "CHUNK", 8)
+    monkeypatch.setattr(live_run, "CHUNK", 4)
     inner = ScriptedEngine()
     engine = recorder.record(inner)
     run = engine.submit(Request("Why?"))
     inner.say(started(run))
     store = until(recorder.reader)
     until(store.runs)
-    for i in range(20):
+    for i in range(10):
         inner.say(batch([f"{i} "], i, run=run))
         until(lambda n=i: store.runs()[0].tokens == n + 1)
-    inner.say(finished(run, 20))
+    inner.say(finished(run, 10))
     until(lambda: store.runs()[0].state == "finished")
     stored = store.load(store.runs()[0].id)
-    assert [len(each) for each in stored.batches] == [8, 8, 4]
-    assert transcript_of(stored).text == "".join(f"{i} " for i in range(20))
-    assert stored.entry.tokens == 20
+    assert [len(each) for each in stored.batches] == [4, 4, 2]
+    assert transcript_of(stored).text == "".join(f"{i} " for i in range(10))
+    assert stored.entry.tokens == 10
 
 
 def test_runs_without_a_token_leave_nothing(recorder: Recorder) -> None:
@@ -201,21 +188,32 @@ def test_a_full_disk_is_said_once_and_stops_nothing(
     engine.poll()
     inner.say(finished(2))
     assert len(engine.poll()) == 1
-    assert not recorder._jobs
+    assert recorder.close(5.0)
 
 
-def test_another_instance_that_holds_the_lock_is_waited_for(recorder: Recorder, path: Path) -> None:
-    inner = ScriptedEngine()
+def test_another_instance_that_holds_the_lock_is_waited_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "BUSY_SECONDS", 0.01)
+    attempts = []
+
+    class Impatient(Store):
+        def transaction(self, begin: str = "BEGIN IMMEDIATE") -> AbstractContextManager[None]:
+            attempts.append(begin)
+            return super().transaction(begin)
+
+    recorder, inner = Recorder(lambda: Impatient(path)), ScriptedEngine()
     engine = recorder.record(inner)
     store = until(recorder.reader)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     inner.tell(engine.submit(Request("a")))
-    time.sleep(0.1)
+    until(lambda: len(attempts) > 2)
     assert not store.runs()
     other.execute("COMMIT")
     until(lambda: [e.tokens for e in store.runs()] == [len(WORDS)])
     assert not recorder.problem
+    assert recorder.close(5.0)
 
 
 _CHILD = """
@@ -231,33 +229,25 @@ engine = Recorder(lambda: Store(Path(sys.argv[1]))).record(inner)
 inner.say(started(engine.submit(Request("Count."))))
 i = 0
 while True:
-    # As an engine does: what has come is handed over every 10 ms. Each is told before it can be written.
-    sys.stdout.write(f"{i} {time.monotonic()}\\n"); sys.stdout.flush()
     inner.say(batch([f"{i} "], i))
     i += 1
-    time.sleep(0.010)
+    time.sleep(0.001)
 """
 
 
-def test_kill_9_loses_at_most_the_last_50_ms(path: Path) -> None:
-    child = subprocess.Popen([sys.executable, "-c", _CHILD, str(path)], stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    said = []
-    while len(said) < 80:
-        said.append(child.stdout.readline())
-    os.kill(child.pid, signal.SIGKILL)
-    killed = time.monotonic()
-    said += child.stdout.readlines()
-    child.wait()
+def test_kill_9_loses_nothing_that_was_committed(path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", _CHILD, str(path)])
     store = Store(path)
+    committed = until(lambda: [entry.tokens for entry in store.runs() if entry.tokens > 60], 60)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
     (run,) = recover(store, time.time())
     transcript = transcript_of(store.load(run))
-    times = [float(line.split()[1]) for line in said if line.count(" ") == 1 and line.endswith("\n")]
-    due = sum(moment < killed - 0.050 for moment in times)
-    assert len(transcript) >= due > 60
+    assert len(transcript) >= committed[0]
     assert transcript.text.split() == [str(i) for i in range(len(transcript))]
 
 
+@pytest.mark.proof
 def test_a_killed_decode_goes_on_where_it_was(path: Path, tmp_path: Path) -> None:
     code = """
 import sys, time
@@ -267,7 +257,7 @@ from edge_tui.engine.port import ModelSpec, Request
 from edge_tui.history.recorder import Recorder
 from edge_tui.history.store import Store
 engine = Recorder(lambda: Store(Path(sys.argv[1]))).record(LocalEngine({"model": ModelSpec("demo/expert")}))
-engine.submit(Request("def f(x):", strategy="greedy", max_length=400))
+engine.submit(Request("def f(x):", strategy="greedy", max_length=200))
 while True:
     time.sleep(0.01)
 """

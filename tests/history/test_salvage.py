@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import shutil
 import sqlite3
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from edge_tui.history.recorder import Recorder
 from edge_tui.history.salvage import open_or_rebuild, open_store
 from edge_tui.history.schema import HistoryError, default_path
 from edge_tui.history.store import Store
-from tests.history.runs import ScriptedEngine, keep
+from tests.history.runs import ScriptedEngine, keep, until
 
 RUNS = 60
 
@@ -66,7 +65,7 @@ def test_a_header_that_is_lost_costs_no_run(tmp_path: Path, sound: bytes) -> Non
     assert len(store.runs()) == RUNS
 
 
-@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("share", [0.2, 0.8])
 def test_the_runs_that_can_be_read_go_on_in_a_new_file(tmp_path: Path, sound: bytes, share: float) -> None:
     path = tmp_path / "history.db"
     damage(path, sound, int(pages(sound) * share), 3)
@@ -89,7 +88,7 @@ def test_the_runs_that_can_be_read_go_on_in_a_new_file(tmp_path: Path, sound: by
     assert sorted(each.name for each in tmp_path.glob("*rebuilt*")) == []
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.proof) for seed in (1, 2))])
 def test_noise_anywhere_ends_nobody(tmp_path: Path, sound: bytes, seed: int) -> None:
     rng = random.Random(seed)
     path = tmp_path / "history.db"
@@ -150,7 +149,7 @@ def test_damage_that_is_met_while_runs_are_written_loses_no_new_one(tmp_path: Pa
     for number in range(3):
         run = recorded.submit(Request(f"after the damage {number}", strategy="top_p"))
         engine.tell(run)
-        time.sleep(0.2)
+        until(lambda: "damaged" in recorder.problem)
     assert recorder.close(10.0)
     assert "damaged" in recorder.problem
     kept = open_or_rebuild(path)

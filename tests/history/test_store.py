@@ -202,7 +202,7 @@ def test_two_instances_write_at_once(path: Path) -> None:
 def test_a_run_whose_process_is_gone_is_found_again_and_offered_once(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process_identity, "own", lambda: f"{process_identity._host()}/999999999/1.00")
+    monkeypatch.setattr(process_identity, "own", lambda: f"{process_identity.host()}/999999999/1.00")
     store = Store(path)
     run = store.insert_run("ab", time.time(), Request("Go on"))
     store.set_started(run, started(), {}, {})
@@ -268,7 +268,7 @@ def test_a_folder_that_cannot_be_made_leaves_a_history_in_memory(tmp_path: Path)
 
 def test_a_newer_format_is_left_alone(path: Path) -> None:
     store = Store(path)
-    store._connection.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
+    store.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
     store.close()
     before = path.read_bytes()
     later = open_store(path)
@@ -281,7 +281,7 @@ def test_an_older_format_is_brought_up_to_date(path: Path, monkeypatch: pytest.M
     entry = keep(Store(path))
     monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
     addition = "ALTER TABLE runs ADD COLUMN star INTEGER NOT NULL DEFAULT 0;"
-    monkeypatch.setattr(schema, "_MIGRATIONS", (*schema._MIGRATIONS, addition))
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, addition))
     store = Store(path)
     assert store.runs() == [entry]
     assert store.rows("SELECT star FROM runs") == [(0,)]
@@ -297,6 +297,6 @@ def test_sqlite_that_is_too_old_is_named(path: Path, monkeypatch: pytest.MonkeyP
 def test_damaged_tokens_are_one_sentence(path: Path) -> None:
     store = Store(path)
     entry = keep(store)
-    store._connection.execute("UPDATE chunks SET data = x'00'")
+    store.execute("UPDATE chunks SET data = x'00'")
     with pytest.raises(HistoryError, match=entry.uid):
         store.load(entry.id)
