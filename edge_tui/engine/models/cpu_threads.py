@@ -11,7 +11,7 @@ changing it under way would make a run with a seed tell another story.
 from __future__ import annotations
 
 import os
-import time
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _STEPS = 4
 _TURN = 0.05
 """Seconds after which a turn has had steps enough, if there were fewer."""
 _ROUNDS = 3
-_BUDGET = 1.0
+BUDGET = 1.0
 """Seconds after which no third round begins: two are needed, as the first one prepares kernels."""
 _LONG = 0.01
 """Seconds from which on a step counts as long: a hundred a second, more than a screen is painted."""
@@ -50,15 +50,15 @@ def probe(model: LanguageModel) -> int:
     if setting := os.environ.get("OMP_NUM_THREADS", ""):
         return int(setting) if setting.isdigit() else torch.get_num_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    counts = _candidates(cores)
+    counts = thread_counts(cores)
     best = dict.fromkeys(counts, float("inf"))
     with torch.inference_mode():
         context = model.open(1, 1 + _ROUNDS * _STEPS * len(counts))
         token = torch.zeros(1, 1, dtype=torch.int64)
         model.prefill(context, token, torch.ones(1, dtype=torch.int64))
-        start = time.perf_counter()
+        start = perf_counter()
         for number in range(_ROUNDS):  # interleaved, so that a passing load hits every candidate
-            if number > 1 and time.perf_counter() - start > _BUDGET:
+            if number > 1 and perf_counter() - start > BUDGET:
                 break
             for count in counts:
                 torch.set_num_threads(count)
@@ -84,14 +84,14 @@ def choose(seconds: Mapping[int, float]) -> int:
 
 def _step(forward: Callable[[], object]) -> float:
     """Seconds of a step, over as many as a turn has."""
-    began = time.perf_counter()
+    began = perf_counter()
     done, duration = 0, 0.0
     while done < _STEPS and duration < _TURN:
         forward()
-        done, duration = done + 1, time.perf_counter() - began
+        done, duration = done + 1, perf_counter() - began
     return duration / done
 
 
-def _candidates(cores: int) -> list[int]:
+def thread_counts(cores: int) -> list[int]:
     """Lists 1, 2, 4 … up to the number of cores."""
     return sorted({*(1 << i for i in range(cores.bit_length())), cores})

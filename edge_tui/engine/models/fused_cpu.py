@@ -60,7 +60,11 @@ class FusedStep:
 def fuse(config: FlatConfig, w: DecoderWeights) -> FusedStep | None:
     """Makes a model's fused step; None off the CPU, or with matrices in bitsandbytes' format."""
     matrices = [m for m in w.matrices if isinstance(m, PlainLinear | CpuLinear)]
-    if w.embedding.device.type != "cpu" or len(matrices) < len(w.matrices) or (run := _compiled()) is None:
+    if (
+        w.embedding.device.type != "cpu"
+        or len(matrices) < len(w.matrices)
+        or (run := compiled_step()) is None
+    ):
         return None
     layers = w.layers
     weights = (
@@ -83,7 +87,7 @@ def fuse(config: FlatConfig, w: DecoderWeights) -> FusedStep | None:
 
 
 @cache
-def _compiled() -> Callable[..., Tensor] | None:
+def compiled_step() -> Callable[..., Tensor] | None:
     """Compiles `_step` once a process; None where this torch cannot."""
     return script(_step)
 

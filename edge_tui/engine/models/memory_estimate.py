@@ -85,7 +85,7 @@ def estimate(
     return _summarise(
         f"{checkpoint.name} in {resolve_precision(checkpoint, precision, device)[0]}",
         device,
-        _MemoryNeed(checkpoint, precision, rows, new, device).at(context),
+        MemoryNeed(checkpoint, precision, rows, new, device).at(context),
         f"{rows:,} × {context:,} positions" if rows > 1 else f"{context:,} positions",
     )
 
@@ -123,7 +123,7 @@ def largest_context(checkpoint: Checkpoint, precision: str, device: str, rows: i
     free = free_memory(device)
     if free is None:
         return limit
-    need = _MemoryNeed(checkpoint, precision, rows, 0, device)
+    need = MemoryNeed(checkpoint, precision, rows, 0, device)
     return max(bisect_right(range(limit + 1), 0.9 * free, key=lambda n: sum(need.at(n))) - 1, 0)
 
 
@@ -180,7 +180,7 @@ def _summarise(what: str, device: str, parts: tuple[int, int, int, int], positio
     return MemoryEstimate(device, weights, kv, logits, overhead, total, free, fits, sentence)
 
 
-class _MemoryNeed:
+class MemoryNeed:
     """Computes what a model needs as its context grows; weights are counted once."""
 
     def __init__(self, checkpoint: Checkpoint, precision: str, rows: int, new: int, device: str) -> None:
@@ -208,7 +208,7 @@ class _MemoryNeed:
         fixed = self._tables(context) + (_WORKSPACE if self._cuda else 0)
         storing = self._weights + self._storing()
         # A CPU's heap keeps as much again: what was freed and does not fit what comes next.
-        reading = self._weights + fixed + root + self._reading(context) * (1 if self._cuda else 2)
+        reading = self._weights + fixed + root + self.reading(context) * (1 if self._cuda else 2)
         decoding = self._weights + fixed + kv + logits
         return self._weights, kv, logits, max(storing, reading, decoding) - self._weights - kv - logits
 
@@ -238,7 +238,7 @@ class _MemoryNeed:
         one = self._inner * (self._number + (self._kind.wide_copy if self._kind and self._cuda else 0))
         return max(one * (packers() if self._precision == "float32" else 1), self._first - self._weights)
 
-    def _reading(self, context: int) -> int:
+    def reading(self, context: int) -> int:
         """Counts what reading a prompt makes beside weights and cache: most at its last two chunks."""
         if not self._flat:
             return self._reading_elsewhere(context)

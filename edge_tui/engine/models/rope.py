@@ -38,7 +38,7 @@ def inverse_frequencies(rope: RopeConfig, length: int) -> tuple[Tensor, float]:
         case "longrope":
             factors = s["long_factor"] if length > rope.original else s["short_factor"]
             scaled = 1.0 / (torch.tensor(factors, dtype=torch.float32) * rope.theta**exponents)
-            return scaled, _longrope_attention(rope)
+            return scaled, longrope_attention(rope)
         case _:
             return plain, 1.0
 
@@ -95,7 +95,8 @@ def _yarn(plain: Tensor, rope: RopeConfig) -> tuple[Tensor, float]:
     return plain / factor * interpolate + plain * (1 - interpolate), float(attention)
 
 
-def _longrope_attention(rope: RopeConfig) -> float:
+def longrope_attention(rope: RopeConfig) -> float:
+    """Returns the factor of the long rope on cosines and sines."""
     given = rope.scaling.get("attention_factor")
     if given is not None:
         return float(given)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import torch
 
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint
@@ -65,6 +66,12 @@ CASES: dict[str, dict[str, Any]] = {
     "phi3 long rope": {"arch": "phi3", "rope": LONG},
     "phi3 long rope old": {"arch": "phi3", "rope": LONG, "layout": "old"},
 }
+SOME_CASES = [
+    case
+    if "old" not in case or "tied" in case
+    else pytest.param(case, marks=pytest.mark.proof)  # a layout of config.json, which other tests compare
+    for case in CASES
+]
 
 
 def checkpoint(folder: Path, case: str) -> Path:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from edge_tui.engine.models import cpu_threads
-from edge_tui.engine.models.cpu_threads import choose, probe
+from edge_tui.engine.models.cpu_threads import choose, probe, thread_counts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 class Model:
@@ -22,6 +21,7 @@ class Model:
         self.seconds = seconds
         self.capacity = self.length = 0
         self.steps = 0
+        self.clock = 0.0
 
     def open(self, rows: int, capacity: int) -> Model:
         self.capacity = capacity
@@ -34,16 +34,21 @@ class Model:
         self.length += 1
         self.steps += 1
         assert self.length <= self.capacity
-        time.sleep(self.seconds[min(torch.get_num_threads(), len(self.seconds)) - 1])
+        self.clock += self.seconds[min(torch.get_num_threads(), len(self.seconds)) - 1]
 
 
 @pytest.fixture
-def free(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """A machine of two processors where nobody said how many threads to take; afterwards as before."""
+def probed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+    """Probes a model by its own clock, where nobody said how many threads to take."""
     before = torch.get_num_threads()
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(cpu_threads, "_candidates", lambda cores: [1, 2])
-    yield monkeypatch
+
+    def run(model: Model, counts: list[int]) -> int:
+        monkeypatch.setattr(cpu_threads, "thread_counts", lambda cores: counts)
+        monkeypatch.setattr(cpu_threads, "perf_counter", lambda: model.clock)
+        return probe(model)  # type: ignore[arg-type]
+
+    yield run
     torch.set_num_threads(before)
 
 
@@ -66,30 +71,28 @@ def test_choosing(seconds: dict[int, float], wanted: int) -> None:
 @pytest.mark.parametrize(
     ("seconds", "wanted"), [((0.02, 0.014), 2), ((0.014, 0.02), 1), ((0.002, 0.0016), 1)]
 )
-def test_measured_and_left_so(seconds: tuple[float, float], wanted: int, free: pytest.MonkeyPatch) -> None:
-    assert probe(Model(*seconds)) == wanted  # type: ignore[arg-type]
+def test_measured_and_left_so(seconds: tuple[float, float], wanted: int, probed: Callable[..., int]) -> None:
+    assert probed(Model(*seconds), [1, 2]) == wanted
     assert torch.get_num_threads() == wanted
 
 
-def test_a_slow_model_is_not_held_up(free: pytest.MonkeyPatch) -> None:
-    free.setattr(cpu_threads, "_BUDGET", 0.2)
-    model = Model(0.08, 0.06)
-    probe(model)  # type: ignore[arg-type]
+def test_a_slow_model_is_not_held_up(probed: Callable[..., int]) -> None:
+    model = Model(0.8, 0.6)
+    probed(model, [1, 2])
     assert model.steps == 4  # two rounds of one step each
 
 
-def test_many_processors_find_room(free: pytest.MonkeyPatch) -> None:
-    free.setattr(cpu_threads, "_candidates", lambda cores: [1] * 10)
+def test_many_processors_find_room(probed: Callable[..., int]) -> None:
     model = Model(0.0)
-    probe(model)  # type: ignore[arg-type]
+    probed(model, [1] * 10)
     assert model.steps <= model.capacity
 
 
-def test_what_the_user_said_is_not_questioned(free: pytest.MonkeyPatch) -> None:
-    free.setenv("OMP_NUM_THREADS", "3")
+def test_what_the_user_said_is_not_questioned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert probe(Model()) == 3  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("cores", "wanted"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
 def test_candidates(cores: int, wanted: list[int]) -> None:
-    assert cpu_threads._candidates(cores) == wanted
+    assert thread_counts(cores) == wanted

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.engine.models.references import (
-    CASES,
+    SOME_CASES,
     TOLERANCE,
     checkpoint,
     deviation,
@@ -39,7 +39,7 @@ class Pair(NamedTuple):
     """`[3, T, V]`, from one full forward call of the reference."""
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=SOME_CASES)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     path = checkpoint(tmp_path_factory.mktemp("golden"), request.param)
     wanted, ids = reference(path), random_ids(3, T)
@@ -53,19 +53,13 @@ def test_one_call(pair: Pair) -> None:
     assert deviation(got, pair.logits) < TOLERANCE
 
 
-@pytest.mark.parametrize("chunk", [512, 13])
-def test_prefill_then_steps(pair: Pair, chunk: int) -> None:
+def test_prefill_then_steps(pair: Pair) -> None:
     ctx = pair.model.open(3, CAPACITY)
-    got = pair.model.prefill(ctx, pair.ids[:, :30], torch.tensor([30, 30, 30]), chunk=chunk).logits
+    got = pair.model.prefill(ctx, pair.ids[:, :30], torch.tensor([30, 30, 30]), chunk=13).logits
     assert deviation(got, pair.logits[:, 29:30]) < TOLERANCE
     got = one_by_one(pair.model, ctx, pair.ids[:, 30:])
     assert deviation(got, pair.logits[:, 30:]) < TOLERANCE
     assert ctx.length.tolist() == [T, T, T]
-
-
-def test_steps_of_one_row(pair: Pair) -> None:
-    got = one_by_one(pair.model, pair.model.open(1, CAPACITY), pair.ids[1:2])
-    assert deviation(got, pair.logits[1:2]) < TOLERANCE
 
 
 def test_ragged_rows(pair: Pair) -> None:
@@ -89,15 +83,6 @@ def test_ragged_rows(pair: Pair) -> None:
     assert ctx.length.tolist() == at.tolist()
 
 
-def test_truncate(pair: Pair) -> None:
-    ctx = pair.model.open(3, CAPACITY)
-    pair.model.forward(ctx, random_ids(3, 40, seed=1))
-    ctx.truncate(torch.tensor([0, 0, 0]))
-    pair.model.forward(ctx, torch.cat((pair.ids[:, :25], random_ids(3, 20, seed=2)), 1))
-    ctx.truncate(torch.tensor([25, 25, 25]))
-    assert deviation(one_by_one(pair.model, ctx, pair.ids[:, 25:]), pair.logits[:, 25:]) < TOLERANCE
-
-
 def test_truncate_unevenly(pair: Pair) -> None:
     ctx = pair.model.open(3, CAPACITY)
     pair.model.forward(ctx, pair.ids)
@@ -108,8 +93,8 @@ def test_truncate_unevenly(pair: Pair) -> None:
     assert deviation(one_by_one(pair.model, ctx, ids), wanted) < TOLERANCE
 
 
-@pytest.mark.parametrize("lengths", [[20, 20, 20], [20, 7, 31]])
-def test_reorder(pair: Pair, lengths: list[int]) -> None:
+def test_reorder(pair: Pair) -> None:
+    lengths = [20, 7, 31]
     ctx = pair.model.open(3, CAPACITY)
     pair.model.prefill(ctx, pair.ids[:, :31], torch.tensor(lengths))
     parent = [2, 0, 2]
@@ -139,7 +124,7 @@ def test_greedy_tokens(pair: Pair) -> None:
     wanted = pair.wanted.generate(
         prompt,
         attention_mask=torch.ones_like(prompt),
-        max_new_tokens=64,
+        max_new_tokens=32,
         do_sample=False,
         eos_token_id=None,
         pad_token_id=0,
@@ -147,7 +132,7 @@ def test_greedy_tokens(pair: Pair) -> None:
     ctx = pair.model.open(1, 80)
     logits = pair.model.prefill(ctx, prompt, torch.tensor([10])).logits
     tokens = []
-    for _ in range(64):
+    for _ in range(32):
         tokens.append(int(logits.argmax()))
         logits = pair.model.forward(ctx, torch.tensor([[tokens[-1]]])).logits
     assert tokens == wanted[0, 10:].tolist()

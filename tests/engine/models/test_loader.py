@@ -65,12 +65,14 @@ def test_no_template_is_said(tmp_path: Path) -> None:
 def test_too_little_memory_is_refused_before_the_weights_are_read(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from edge_tui.engine.models import loading
+
     monkeypatch.setattr(memory_estimate, "free_memory", lambda _device: 50_000)
 
     def read(*_args: object, **_kwargs: object) -> None:
         raise AssertionError("read although it does not fit")
 
-    monkeypatch.setattr(loader, "_read", read)
+    monkeypatch.setattr(loading, "load_flat", read)
     with pytest.raises(LoadError, match=r"needs .* on cpu .*; 50.0 kB are free: choose"):
         load(ModelSpec(str(folder), device="cpu"))
 

@@ -45,9 +45,14 @@ def made(tmp_path: Path) -> Callable[..., Checkpoint]:
     return make
 
 
-@pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16", "int8", "4bit"])
-@pytest.mark.parametrize("arch", ["qwen2", "qwen3", "llama", "mistral", "phi3"])
-@pytest.mark.parametrize("tie", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize(
+    ("arch", "precision", "tie"),
+    [
+        *(("qwen2", precision, False) for precision in ("auto", "bfloat16", "int8", "4bit")),
+        *(("qwen2", precision, True) for precision in ("float32", "int8")),
+        *((arch, "int8", False) for arch in ("qwen3", "llama", "phi3")),
+    ],
+)
 def test_weights_are_estimated_to_the_byte(
     made: Callable[..., Checkpoint], arch: str, precision: Any, tie: bool
 ) -> None:
@@ -87,7 +92,7 @@ def test_halves_are_estimated_to_the_byte(
     assert expected.weights == model.info.weight_bytes
 
 
-@pytest.mark.parametrize("precision", ["float32", "int8", "4bit"])
+@pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_the_other_tiers_weights_are_estimated_to_the_byte(tmp_path: Path, precision: Any) -> None:
     from transformers import GemmaConfig, GemmaForCausalLM
 
@@ -141,9 +146,7 @@ def test_kv_is_what_contexts_and_their_forks_hold(made: Callable[..., Checkpoint
     ("arch", "context", "wide", "precision"),
     [
         ("qwen2", 2048, 1408, "float32"),
-        ("qwen2", 2048, 1408, "bfloat16"),
         ("mistral", 1536, 640, "bfloat16"),
-        ("llama", 1024, 4096, "float32"),
     ],
 )
 def test_reading_a_prompt_takes_what_is_estimated(
@@ -164,7 +167,7 @@ def test_reading_a_prompt_takes_what_is_estimated(
     assert seen.profiler is not None
     events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
     held = accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns()))
-    expected = memory_estimate._MemoryNeed(checkpoint, precision, 1, 0, "cpu")._reading(context)
+    expected = memory_estimate.MemoryNeed(checkpoint, precision, 1, 0, "cpu").reading(context)
     assert max(held) == pytest.approx(expected, rel=0.05)
 
 

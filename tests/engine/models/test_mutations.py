@@ -73,7 +73,7 @@ def interleaved_rotary(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_attention_factor(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(rope_module, "_longrope_attention", lambda rope: 1.0)
+    patch.setattr(rope_module, "longrope_attention", lambda rope: 1.0)
 
 
 def layer_norm(patch: pytest.MonkeyPatch) -> None:

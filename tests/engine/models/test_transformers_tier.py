@@ -74,7 +74,14 @@ def load(path: Path, **changes: Any) -> TransformersModel:
     return load_transformers(source(path), **(options | changes))
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+PROOF = ("gpt_neox", "opt", "gemma3_text")
+"""Kinds whose caches and positions are like another's."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(kind, marks=pytest.mark.proof) if kind in PROOF else kind for kind in CONFIGS],
+)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     path = make_other(tmp_path_factory.mktemp("other"), request.param)
     ids = random_ids(3, T, vocab=96)
