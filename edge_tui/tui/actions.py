@@ -7,7 +7,7 @@ method there. Keys can be remapped by id through Textual's keymap.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from textual.binding import Binding
 
@@ -251,8 +251,8 @@ ACTIONS: tuple[Action, ...] = (
 """The registry. Order is the order of help and footer."""
 
 
-def bindings(scope: Scope) -> list[Binding]:
-    """Builds the bindings of one scope, for a class's `BINDINGS`.
+def bindings(scope: Scope) -> list[Any]:
+    """Builds the bindings of one scope, for a class's `BINDINGS`, which Textual declares as a wider list.
 
     The digits become one binding each, because the method takes the digit.
     """

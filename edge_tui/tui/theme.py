@@ -39,6 +39,10 @@ _AUTO = re.compile(r"auto( \d{1,3}%)?")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 
+_FIRST = ("dark", "light", "high-contrast", "colour-blind", "ansi-16")
+"""The built-in ones, in the order of the list."""
+
+
 class ThemeError(EdgeError, ValueError):
     """Refuses a theme file; the message names file and key."""
 
@@ -91,92 +95,84 @@ def load(folders: Iterable[Path], last: Themes | None = None) -> Themes:
                 themes[theme.name] = theme
                 titles[theme.name] = title
     if DEFAULT not in themes:
-        themes = {DEFAULT: FALLBACK, **themes}
-        titles = {DEFAULT: "Dark", **titles}
-    order = sorted(
-        themes, key=lambda name: (name not in _ORDER, _ORDER.index(name) if name in _ORDER else 0, name)
-    )
+        themes[DEFAULT], titles[DEFAULT] = FALLBACK, "Dark"
+    order = [name for name in _FIRST if name in themes] + sorted(themes.keys() - set(_FIRST))
     return Themes({n: themes[n] for n in order}, {n: titles[n] for n in order}, tuple(notices))
 
 
-_ORDER = ("dark", "light", "high-contrast", "colour-blind", "ansi-16")
-
-
 def read(path: Path) -> tuple[Theme, str]:
-    """Reads one theme file.
+    """Reads one theme file: the theme, and its title.
 
     Raises:
         ThemeError: naming the file and, where one is at fault, the key.
     """
     try:
         data = tomli.loads(read_text(path))
+        return _theme(path.stem, data), str(data.get("title", path.stem))
     except OSError as error:
-        raise ThemeError(f"Theme {path.name}: it cannot be read ({error_reason(error)}).") from error
+        problem = f"it cannot be read ({error_reason(error)})."
     except UnicodeDecodeError as error:
-        raise ThemeError(f"Theme {path.name}: it is not UTF-8 (byte {error.start}).") from error
+        problem = f"it is not UTF-8 (byte {error.start})."
+    except RecursionError:
+        problem = "it is nested too deeply."
     except tomli.TOMLDecodeError as error:
-        raise ThemeError(f"Theme {path.name}: {error}.") from error
-    except RecursionError as error:
-        raise ThemeError(f"Theme {path.name}: it is nested too deeply.") from error
-    if not _NAME.fullmatch(path.stem) or path.stem == AUTO:
-        raise ThemeError(
-            f"Theme {path.name}: a theme's file name is lower case letters, digits, - and _, and not {AUTO}."
-        )
+        problem = f"{error}."
+    except ThemeError as error:
+        problem = str(error)
+    raise ThemeError(f"Theme {path.name}: {problem}")
+
+
+def _theme(name: str, data: dict[str, Any]) -> Theme:
+    """Checks the tables of a theme file, and makes its theme. Errors do not name the file yet."""
+    if not _NAME.fullmatch(name) or name == AUTO:
+        raise ThemeError(f"a theme's file name is lower case letters, digits, - and _, and not {AUTO}.")
     for key in ("dark", "ansi"):
         if not isinstance(data.get(key, False), bool):
-            raise ThemeError(f"Theme {path.name}: {key} must be true or false.")
+            raise ThemeError(f"{key} must be true or false.")
     ansi: bool = data.get("ansi", False)
     colours, tokens = data.get("colours"), data.get("tokens")
     if not isinstance(colours, dict) or not isinstance(tokens, dict):
-        raise ThemeError(f"Theme {path.name}: needs the tables [colours] and [tokens].")
+        raise ThemeError("needs the tables [colours] and [tokens].")
     if unknown := sorted(set(colours) - set(_COLOURS)):
-        raise ThemeError(
-            f"Theme {path.name}: unknown colour {unknown[0]!r}; known are {', '.join(_COLOURS)}."
-        )
+        raise ThemeError(f"unknown colour {unknown[0]!r}; known are {', '.join(_COLOURS)}.")
     if "primary" not in colours:
-        raise ThemeError(f"Theme {path.name}: [colours] needs primary.")
+        raise ThemeError("[colours] needs primary.")
     for key, value in colours.items():
-        _colour(path, f"colours.{key}", value, ansi)
+        _check_colour(f"colours.{key}", value, ansi)
     ladder = tokens.get("ladder")
     if not isinstance(ladder, list) or len(ladder) != LADDER:
-        raise ThemeError(f"Theme {path.name}: tokens.ladder needs {LADDER} colours, least likely first.")
+        raise ThemeError(f"tokens.ladder needs {LADDER} colours, least likely first.")
     for index, value in enumerate(ladder):
-        _colour(path, f"tokens.ladder[{index}]", value, ansi)
+        _check_colour(f"tokens.ladder[{index}]", value, ansi)
     variables = {} if ansi else _derived(colours)
     variables |= {f"token-{index}": value for index, value in enumerate(ladder)}
-    variables |= _variables(path, data.get("variables", {}), ansi)
+    variables |= _variables(data.get("variables", {}), ansi)
     # A text area asks the theme itself for it where a background is transparent.
     surface = "ansi_default" if ansi else _defaults()["surface"]
-    theme = Theme(
-        name=path.stem,
-        dark=data.get("dark", True),
-        ansi=ansi,
-        variables=variables,
-        **{"surface": surface, **colours},
-    )
-    return theme, str(data.get("title", path.stem))
+    dark = data.get("dark", True)
+    return Theme(name=name, dark=dark, ansi=ansi, variables=variables, **{"surface": surface, **colours})
 
 
-def _variables(path: Path, given: Any, ansi: bool) -> dict[str, str]:
+def _variables(given: Any, ansi: bool) -> dict[str, str]:
     """Checks each variable against what Textual has in its place: a colour, or a style of text.
 
     Textual reads them when a widget is styled, where a wrong one ends the app.
     """
     if not isinstance(given, dict):
-        raise ThemeError(f"Theme {path.name}: variables must be a table, [variables].")
+        raise ThemeError("variables must be a table, [variables].")
     known = _defaults() if given else {}
     for key, value in given.items():
         default = known.get(key)
         if default is None:
-            raise ThemeError(f"Theme {path.name}: there is no variables.{key}; leave it out.")
+            raise ThemeError(f"there is no variables.{key}; leave it out.")
         if key.endswith(("-style", "-style-hover")):
             if not isinstance(value, str) or not value.split() or not _STYLES.issuperset(value.split()):
                 raise ThemeError(
-                    f"Theme {path.name}: variables.{key} is {value!r}, which is no style of text"
+                    f"variables.{key} is {value!r}, which is no style of text"
                     " (write bold, italic, underline or none)."
                 )
         elif not (isinstance(value, str) and default.startswith("auto") and _AUTO.fullmatch(value)):
-            _colour(path, f"variables.{key}", value, ansi)
+            _check_colour(f"variables.{key}", value, ansi)
     return given
 
 
@@ -211,28 +207,20 @@ def _derived(colours: dict[str, str]) -> dict[str, str]:
     }
 
 
-def _colour(path: Path, key: str, value: Any, ansi: bool) -> None:
+def _check_colour(key: str, value: Any, ansi: bool) -> None:
     try:
         if Color.parse(value).a == 0 and not ansi:  # Textual refuses it only when it paints
-            raise ThemeError(f"Theme {path.name}: {key} is transparent; write a colour that covers, #rrggbb.")
+            raise ThemeError(f"{key} is transparent; write a colour that covers, #rrggbb.")
     except (ColorParseError, TypeError, AttributeError) as error:
-        raise ThemeError(
-            f"Theme {path.name}: {key} is {value!r}, which is no colour (write #rrggbb)."
-        ) from error
+        raise ThemeError(f"{key} is {value!r}, which is no colour (write #rrggbb).") from error
 
 
 FALLBACK = Theme(
     name=DEFAULT,
     primary="#7aa2f7",
-    secondary="#9ece6a",
-    accent="#e0af68",
     foreground="#c8cdd8",
     background="#14161c",
     surface="#1a1d25",
-    panel="#21252f",
-    success="#8fc47a",
-    warning="#e0af68",
-    error="#f7768e",
     dark=True,
     variables={f"token-{i}": f"#{244 - i * 8:02x}{92 + i * 15:02x}{110 + i * 12:02x}" for i in range(LADDER)},
 )

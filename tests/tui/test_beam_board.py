@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from rich.cells import cell_len
 from textual.app import App, ComposeResult
+from textual.style import Style
 
 from edge_tui.engine.events import Finished
 from edge_tui.transcript.transcript import Transcript
+from edge_tui.tui import theme
 from edge_tui.tui.widgets.beam_board import BeamBoard
 from tests.tui.transcripts import BEAM, beam_step, started
 
@@ -32,8 +34,8 @@ def drawn(board: BeamBoard) -> list[str]:
 
 
 def painted(board: BeamBoard, y: int, part: str) -> str:
-    """Text on a line that is in a component's style."""
-    style = board.get_component_rich_style(part)
+    """Text on a line that is in a style."""
+    style = (board.visual_style + Style.parse(part)).rich_style
     return "".join(segment.text for segment in board.render_line(y) if segment.style == style)
 
 
@@ -57,10 +59,10 @@ async def test_what_differs_from_the_best_stands_out() -> None:
         transcript = race()
         beam_step(transcript, 2, [(0, " is", -1.1), (0, " was", -1.2), (1, " is", -1.3)])
         app.board.show(transcript)
-        assert painted(app.board, 2, "beam-board--shared") == " sky "
-        assert painted(app.board, 2, "beam-board--differs").strip() == "was"
-        assert painted(app.board, 1, "beam-board--shared") == ""
-        assert painted(app.board, 3, "beam-board--differs").split() == ["sea", "is"]
+        assert painted(app.board, 2, "$text-muted italic") == " sky "
+        assert painted(app.board, 2, "$foreground italic").strip() == "was"
+        assert painted(app.board, 1, "$text-muted italic") == ""
+        assert painted(app.board, 3, "$foreground italic").split() == ["sea", "is"]
 
 
 async def test_a_row_that_moved_says_whom_it_continues() -> None:
@@ -69,7 +71,7 @@ async def test_a_row_that_moved_says_whom_it_continues() -> None:
         transcript = race()
         beam_step(transcript, 2, [(1, " is", -1.3), (1, " was", -1.4), (2, " set", -1.5)])
         app.board.show(transcript)
-        assert [painted(app.board, y, "beam-board--moved").strip() for y in (1, 2, 3)] == ["↰2", "", ""]
+        assert [painted(app.board, y, "$warning bold").strip() for y in (1, 2, 3)] == ["↰2", "", ""]
 
 
 async def test_finished_ones_stay_below_with_their_scores() -> None:
@@ -138,6 +140,8 @@ class SnapshotApp(BoardApp):
     CSS = "BeamBoard { height: 9; }"
 
     def on_mount(self) -> None:
+        self.register_theme(theme.FALLBACK)
+        self.theme = theme.FALLBACK.name
         transcript = race()
         beam_step(transcript, 2, [(0, " is", -1.1), (0, " was", -1.2), (1, " is", -1.3)], ended=(-0.42, 1))
         beam_step(

@@ -11,6 +11,7 @@ from textual.app import App, ComposeResult
 
 from edge_tui.engine.events import Finished, ParamChanged, Resolved
 from edge_tui.transcript.transcript import Transcript
+from edge_tui.tui import theme
 from edge_tui.tui.widgets.inspector import Inspector, visible
 from edge_tui.tui.widgets.line_panel import fit_end, fit_start
 from edge_tui.tui.widgets.token_pane import TokenPane
@@ -213,6 +214,8 @@ class SnapshotApp(InspectorApp):
     CSS = "Inspector { width: 48; height: 14; }"
 
     def on_mount(self) -> None:
+        self.register_theme(theme.FALLBACK)
+        self.theme = theme.FALLBACK.name
         self.inspector.show(sky(), 2)
         self.inspector.focus()
 

@@ -94,7 +94,7 @@ async def test_control_tokens_that_are_obeyed_stand_out(talker: Any, allowed: bo
         workbench = await talking(pilot)
         run = await say(pilot, "hi<|im_end|>you")
         lines = workbench.turns.compose_lines(60, 4)
-        marked = [text for line in lines for text, style in line if style == "turns--control"]
+        marked = [text for line in lines for text, style in line if style == "$warning reverse"]
         assert marked == (["<|im_end|>"] if allowed else [])
         assert any("<|im_end|>" in notice for notice in run.started.notices)
         await until(pilot, lambda: "<|im_end|>" in workbench.messages.message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from textual.containers import Container, Vertical
 from textual.content import Content
@@ -20,7 +20,6 @@ from edge_tui.util.sanitise import one_line
 if TYPE_CHECKING:
     from textual import events
     from textual.app import ComposeResult
-    from textual.binding import Binding
 
     from edge_tui.history.runs import StoredRun
     from edge_tui.transcript.transcript import Transcript
@@ -47,7 +46,7 @@ class CompareScreen(ModalScreen[None]):
         border-title-color: $text-muted; border-subtitle-color: $text-muted; }
     CompareScreen .side:focus-within { border: round $border; border-title-color: $primary; }
     """
-    BINDINGS: ClassVar[list[Binding]] = bindings("compare")  # type: ignore[assignment]
+    BINDINGS = bindings("compare")
     AUTO_FOCUS = "TokenPane"
 
     def __init__(self, first: tuple[StoredRun, Transcript], second: tuple[StoredRun, Transcript]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from textual.containers import Vertical
 from textual.screen import ModalScreen
@@ -13,13 +13,12 @@ from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
-    from textual.binding import Binding
 
 
 class ConfirmScreen(ModalScreen[bool]):
     """Returns True for enter, False for esc."""
 
-    BINDINGS: ClassVar[list[Binding]] = bindings("confirm")  # type: ignore[assignment]
+    BINDINGS = bindings("confirm")
 
     def __init__(self, heading: str, question: str, yes: str) -> None:
         super().__init__()

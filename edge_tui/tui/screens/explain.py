@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import exp
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from textual.content import Content
@@ -21,7 +21,6 @@ from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
-    from textual.binding import Binding
 
     from edge_tui.tui.param_preview import Group
     from edge_tui.tui.session import Session
@@ -45,7 +44,7 @@ class ExplainScreen(ModalScreen[None]):
     DEFAULT_CSS = """
     ExplainScreen .dialog { height: auto; }
     """
-    BINDINGS: ClassVar[list[Binding]] = bindings("explain")  # type: ignore[assignment]
+    BINDINGS = bindings("explain")
 
     def __init__(self, table: ParameterTable, pane: TokenPane, session: Session) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from textual.containers import Vertical
 from textual.fuzzy import Matcher
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from textual.app import ComposeResult
-    from textual.binding import Binding
     from textual.content import Content
 
 T = TypeVar("T")
@@ -55,7 +54,7 @@ class FilterListScreen(ModalScreen[T | None], Generic[T]):
     DEFAULT_CSS = """
     FilterListScreen OptionList { max-height: 18; }
     """
-    BINDINGS: ClassVar[list[Binding]] = bindings("list")  # type: ignore[assignment]
+    BINDINGS = bindings("list")
     AUTO_FOCUS = "Input"
     heading = ""
     hint = "type to filter · ↑↓ move · enter choose · esc leave"

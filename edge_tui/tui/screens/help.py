@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from textwrap import wrap
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from textual.containers import VerticalScroll
 from textual.content import Content
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from textual.app import ComposeResult
-    from textual.binding import Binding
 
     from edge_tui.tui.actions import Scope
 
@@ -34,7 +33,7 @@ class HelpScreen(ModalScreen[None]):
         own: The user's keys by binding id.
     """
 
-    BINDINGS: ClassVar[list[Binding]] = bindings("help")  # type: ignore[assignment]
+    BINDINGS = bindings("help")
 
     def __init__(self, scopes: Sequence[Scope] = (), own: Mapping[str, str] | None = None) -> None:
         super().__init__()

@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from textual import work
 from textual.containers import Container, Vertical
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from textual.app import App, ComposeResult
-    from textual.binding import Binding
 
     from edge_tui.history.runs import Entry, StoredRun
     from edge_tui.history.store import Store
@@ -71,7 +70,7 @@ class HistoryScreen(ModalScreen[HistoryChoice]):
     HistoryScreen.-wide #preview { border-top: none; border-left: solid $border-blurred; height: 100%; }
     """
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 - Textual declares it so
-    BINDINGS: ClassVar[list[Binding]] = bindings("history")  # type: ignore[assignment]
+    BINDINGS = bindings("history")
     AUTO_FOCUS = "Input"
 
     def __init__(self, store: Store, titles: Mapping[str, str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from textual import work
@@ -21,8 +21,6 @@ from edge_tui.util.sanitise import one_line, sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from textual.binding import Binding
 
     from edge_tui.config.settings import Settings
     from edge_tui.engine.events import Event, Loaded
@@ -46,7 +44,7 @@ class ModelsScreen(FilterListScreen[None]):
     ModelsScreen OptionList { height: 1fr; max-height: 100%; }
     ModelsScreen .hint { height: 10; padding: 1 0 0 0; border-top: solid $border-blurred; }
     """
-    BINDINGS: ClassVar[list[Binding]] = bindings("models")
+    BINDINGS = bindings("models")
     heading = "models"
     hint = "↵ load · ^a amateur · ^x unload · ←→ precision · ^d device · esc leave"
 

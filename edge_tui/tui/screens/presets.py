@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from textual.containers import Vertical
 from textual.content import Content
@@ -17,7 +17,6 @@ from edge_tui.util.sanitise import one_line, sanitise
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
-    from textual.binding import Binding
 
     from edge_tui.config.presets import Preset
 
@@ -28,7 +27,7 @@ class PresetsScreen(FilterListScreen["Preset"]):
     DEFAULT_CSS = """
     PresetsScreen .hint { height: 5; border-top: solid $border-blurred; }
     """
-    BINDINGS: ClassVar[list[Binding]] = bindings("presets")
+    BINDINGS = bindings("presets")
     heading = "presets"
     hint = "enter take · ^x delete · esc leave"
 
@@ -94,7 +93,7 @@ class PresetsScreen(FilterListScreen["Preset"]):
 class NameScreen(ModalScreen[str]):
     """Asks for a name; returns it, or None."""
 
-    BINDINGS: ClassVar[list[Binding]] = bindings("name")  # type: ignore[assignment]
+    BINDINGS = bindings("name")
 
     def __init__(self, heading: str, about: str) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from textual.content import Content
@@ -19,7 +19,6 @@ from edge_tui.util.sanitise import one_line
 if TYPE_CHECKING:
     from textual import events
     from textual.app import ComposeResult
-    from textual.binding import Binding
 
     from edge_tui.tui.preferences import Entry, Preferences
 
@@ -53,7 +52,7 @@ class SettingsScreen(FilterListScreen[None]):
     SettingsScreen .hint { height: 8; padding: 1 0 0 0; border-top: solid $border-blurred; }
     SettingsScreen Input.-editing { background: $primary 30%; }
     """
-    BINDINGS: ClassVar[list[Binding]] = bindings("settings")
+    BINDINGS = bindings("settings")
     heading = "settings"
     hint = "↵ change · ←→ step · ^x default · esc leave"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import isnan
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 
@@ -26,27 +26,8 @@ class BeamBoard(LinePanel):
     ones follow below the live ones.
     """
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "beam-board--settled",
-        "beam-board--place",
-        "beam-board--score",
-        "beam-board--moved",
-        "beam-board--shared",
-        "beam-board--differs",
-        "beam-board--finished",
-    }
-
     DEFAULT_CSS = """
-    BeamBoard {
-        min-height: 3;
-        & > .beam-board--settled { color: $text-muted; }
-        & > .beam-board--place { color: $text-muted; }
-        & > .beam-board--score { color: $primary; }
-        & > .beam-board--moved { color: $warning; text-style: bold; }
-        & > .beam-board--shared { color: $text-muted; text-style: italic; }
-        & > .beam-board--differs { color: $foreground; text-style: italic; }
-        & > .beam-board--finished { color: $success; }
-    }
+    BeamBoard { min-height: 3; }
     """
 
     def __init__(self, **options: Any) -> None:
@@ -80,9 +61,7 @@ class BeamBoard(LinePanel):
         shared = transcript.common_length
         label = f"settled {shared} "
         start = _text_line("".join(transcript.texts(max(shared - width, 0), shared)))
-        lines: list[Line] = [
-            ((label, "beam-board--place"), (fit_end(start, width - len(label)), "beam-board--settled"))
-        ]
+        lines: list[Line] = [((label, "$text-muted"), (fit_end(start, width - len(label)), "$text-muted"))]
         # The finished ones keep at least a third of the room once there are any.
         places = min(len(live), max(height - 1 - min(len(ended), max((height - 1) // 3, 1)), 1))
         best = live[0] if live else None
@@ -107,12 +86,12 @@ class BeamBoard(LinePanel):
         compared = best is not None and best is not hypothesis and best.start == hypothesis.start
         common = max(_common(text, _text_line(best.text)), start) if best and compared else start
         shared = "…" * (start > 0) + text[start:common]
-        style = "beam-board--finished" if hypothesis.finished else "beam-board--differs"
+        style = "$success" if hypothesis.finished else "$foreground italic"
         return (
-            (lead, "beam-board--place"),
-            (score, "beam-board--score"),
-            (mark, "beam-board--finished" if hypothesis.finished else "beam-board--moved"),
-            (shared, "beam-board--shared"),
+            (lead, "$text-muted"),
+            (score, "$primary"),
+            (mark, "$success" if hypothesis.finished else "$warning bold"),
+            (shared, "$text-muted italic"),
             (pad(text[common:], room - cell_len(shared)), style),
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from math import exp, inf, isnan, log, nan
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from textual.message import Message
 from textual.reactive import reactive
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from textual import events
-    from textual.binding import Binding
 
     from edge_tui.transcript.transcript import TokenView, Transcript
     from edge_tui.tui.widgets.line_panel import Line
@@ -59,31 +58,11 @@ class Inspector(LinePanel, can_focus=True):
         decode: Text of single tokens (`Engine.decode`).
     """
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "inspector--token",
-        "inspector--label",
-        "inspector--change",
-        "inspector--bar",
-        "inspector--taken",
-        "inspector--marked",
-        "inspector--hint",
-    }
-
     DEFAULT_CSS = """
-    Inspector {
-        min-width: 30;
-        min-height: 8;
-        & > .inspector--token { text-style: bold; color: $accent; }
-        & > .inspector--label { color: $text-muted; }
-        & > .inspector--change { color: $warning; }
-        & > .inspector--bar { color: $primary; }
-        & > .inspector--taken { text-style: bold; }
-        & > .inspector--marked { text-style: reverse; }
-        & > .inspector--hint { color: $text-muted; text-style: italic; }
-    }
+    Inspector { min-width: 30; min-height: 8; }
     """
 
-    BINDINGS: ClassVar[list[Binding]] = bindings("inspector")  # type: ignore[assignment]
+    BINDINGS = bindings("inspector")
 
     show_final: reactive[bool] = reactive(False, repaint=False)
     """List the distribution that was drawn from, rather than the model's own."""
@@ -174,7 +153,7 @@ class Inspector(LinePanel, can_focus=True):
 
     def compose_lines(self, width: int, height: int) -> list[Line]:
         if self._token is None:
-            return [((fit_start(hint, width), "inspector--hint"),) for hint in _HINT]
+            return [((fit_start(hint, width), "$text-muted italic"),) for hint in _HINT]
         if width >= _BESIDE and height < 16:
             facts = self._facts(_FACTS)[:height]
             table = self._table(width - _FACTS - 2, height)
@@ -197,7 +176,7 @@ class Inspector(LinePanel, can_focus=True):
         raw, final = percent(exp(token.raw_logp)), percent(exp(token.final_logp))
         rank = f"{token.rank + 1}" if token.rank >= 0 else "n/a"
         lines: list[Line] = [
-            ((fit_start(text, room), "inspector--token"), (number, "inspector--label")),
+            ((fit_start(text, room), "$accent bold"), (number, "$text-muted")),
             self._fact(width, "raw", raw, "final", final),
             self._fact(width, "rank", rank, "H", _entropy(token)),
         ]
@@ -205,7 +184,7 @@ class Inspector(LinePanel, can_focus=True):
             lines.append(((fit_start(self._numbers(token, transcript), width), ""),))
         for change in transcript.changes_at(token.index):
             sentence = f"▸ {sanitise(change.name)} = {change.value:.4g} from here"
-            lines.append(((fit_start(sentence, width), "inspector--change"),))
+            lines.append(((fit_start(sentence, width), "$warning"),))
         return lines
 
     def _numbers(self, token: TokenView, transcript: Transcript) -> str:
@@ -225,9 +204,9 @@ class Inspector(LinePanel, can_focus=True):
     def _fact(width: int, left: str, first: str, right: str, second: str) -> Line:
         used = len(left) + len(right) + len(first.strip()) + 4
         return (
-            (f"{left} ", "inspector--label"),
+            (f"{left} ", "$text-muted"),
             (f"{first.strip()}  ", ""),
-            (f"{right} ", "inspector--label"),
+            (f"{right} ", "$text-muted"),
             (fit_start(second.strip(), max(width - used, 0)), ""),
         )
 
@@ -248,9 +227,9 @@ class Inspector(LinePanel, can_focus=True):
         if len(kind) > text_width + bar_width:
             kind = "final" if self.show_final else "raw"
         head: Line = (
-            (fit_start(f"  {kind}", 3 + text_width + bar_width), "inspector--label"),
-            ("".join(f"{name:>7}" for name in heads), "inspector--label"),
-            ("".join(f"{name:>{n}}" for name, n in zip(names, cells, strict=True)), "inspector--label"),
+            (fit_start(f"  {kind}", 3 + text_width + bar_width), "$text-muted"),
+            ("".join(f"{name:>7}" for name in heads), "$text-muted"),
+            ("".join(f"{name:>{n}}" for name, n in zip(names, cells, strict=True)), "$text-muted"),
         )
         room = max(height - 1, 0)
         top = min(max(self.marked - room // 2, 0), max(len(self._rows) - room, 0))
@@ -259,12 +238,12 @@ class Inspector(LinePanel, can_focus=True):
         for i, row in enumerate(self._rows[top : top + room], top):
             shares = [row.final if name == "final" else row.raw for name in heads]
             share = row.final if self.show_final else row.raw
-            style = "inspector--marked" if i == self.marked else "inspector--taken" if row.taken else ""
+            style = "reverse" if i == self.marked else "bold" if row.taken else ""
             lines.append(
                 (
                     (("●" if row.taken else "▸" if i == self.marked else " ") + " ", style),
                     (fit_start(row.text, text_width) + " ", style),
-                    (bar(0.0 if isnan(share) else share, bar_width), "inspector--bar"),
+                    (bar(0.0 if isnan(share) else share, bar_width), "$primary"),
                     ("".join(f" {percent(each)}" for each in shares), style),
                     (self._own_numbers(row, cells), style),
                 )

@@ -8,6 +8,7 @@ from rich.cells import cell_len
 from rich.segment import Segment
 from textual.geometry import Region
 from textual.strip import Strip
+from textual.style import Style as VisualStyle
 from textual.widget import Widget
 
 from edge_tui.transcript.wrapping import clusters
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from textual.filter import LineFilter
 
 Line = tuple[tuple[str, str], ...]
-"""One line: parts of text, each with its component class ("" for none)."""
+"""One line: parts of text, each with its style ("$text-muted italic"; "" for the panel's own)."""
 
 
 class LinePanel(Widget):
@@ -29,7 +30,7 @@ class LinePanel(Widget):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._lines: Sequence[Line] = ()
-        self._base: Style | None = None
+        self._rich_styles: dict[str, Style] = {}
 
     def compose_lines(self, width: int, height: int) -> list[Line]:
         """Composes the lines for a size. Texts are sanitised already; long ones are cut."""
@@ -54,7 +55,7 @@ class LinePanel(Widget):
         base = self._style("")
         if y >= len(self._lines):
             return Strip.blank(self.size.width, base)
-        strip = Strip(Segment(text, self._style(part)) for text, part in self._lines[y] if text)
+        strip = Strip(Segment(text, self._style(style)) for text, style in self._lines[y] if text)
         return strip.adjust_cell_length(self.size.width, base)
 
     def get_line_filters(self) -> Sequence[LineFilter]:
@@ -62,14 +63,12 @@ class LinePanel(Widget):
 
     def notify_style_update(self) -> None:
         super().notify_style_update()
-        self._base = None
+        self._rich_styles.clear()
 
-    def _style(self, part: str) -> Style:
-        if part:
-            return self.get_component_rich_style(part)
-        if self._base is None:
-            self._base = self.rich_style
-        return self._base
+    def _style(self, style: str) -> Style:
+        if style not in self._rich_styles:
+            self._rich_styles[style] = (self.visual_style + VisualStyle.parse(style)).rich_style
+        return self._rich_styles[style]
 
 
 def fit_start(text: str, cells: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from textual.containers import Vertical
@@ -23,7 +23,6 @@ from edge_tui.util.sanitise import one_line
 if TYPE_CHECKING:
     from textual import events
     from textual.app import ComposeResult
-    from textual.binding import Binding
 
     from edge_tui.tui.run_params import RunParams
     from edge_tui.tui.run_settings import Row
@@ -35,7 +34,7 @@ class ParameterTable(Widget, can_focus=True):
     DEFAULT_CSS = """
     ParameterTable { height: 1fr; }
     """
-    BINDINGS: ClassVar[list[Binding]] = bindings("parameters")  # type: ignore[assignment]
+    BINDINGS = bindings("parameters")
 
     index: reactive[int] = reactive(0)
 
@@ -222,7 +221,7 @@ class ValueInput(Field):
     ValueInput { height: 1; border: none; padding: 0 1; background: $panel; }
     ValueInput:focus { border: none; background: $panel-lighten-1; }
     """
-    BINDINGS: ClassVar[list[Binding]] = bindings("value")  # type: ignore[assignment]
+    BINDINGS = bindings("value")
 
     class Cancelled(Message):
         """Posted when the user leaves the field without a value."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from textual.message import Message
@@ -23,29 +23,12 @@ if TYPE_CHECKING:
 
 _WIDE = 84
 """Least width that shows the model as well."""
+_CURSOR, _GONE = "$block-cursor-foreground on $block-cursor-background", "$text-muted strike"
 _MARKS = {"running": "…", "finished": " ", "failed": "✗", "interrupted": "↯"}
 
 
 class RunList(LinePanel):
     """Draws one line for each run: time, strategy, length, prompt. The owner moves the cursor."""
-
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "run-list--here",
-        "run-list--when",
-        "run-list--strategy",
-        "run-list--state",
-        "run-list--gone",
-    }
-
-    DEFAULT_CSS = """
-    RunList {
-        & > .run-list--here { background: $block-cursor-background; color: $block-cursor-foreground; }
-        & > .run-list--when { color: $text-muted; }
-        & > .run-list--strategy { color: $primary; }
-        & > .run-list--state { color: $warning; }
-        & > .run-list--gone { color: $text-muted; text-style: strike; }
-    }
-    """
 
     cursor: reactive[int] = reactive(0, repaint=False)
     """Line under the cursor."""
@@ -97,22 +80,19 @@ class RunList(LinePanel):
         title = one_line(self._titles.get(entry.strategy, entry.strategy))
         mark = "◆" if entry.id == self.marked else _MARKS[entry.state]
         parts = [
-            (f"{mark} ", "run-list--state"),
-            (f"{short_time(entry.created)}  ", "run-list--when"),
-            (f"{fit_start(title, 11)} ", "run-list--strategy"),
-            (f"{compact_count(entry.tokens):>5}  ", "run-list--when"),
+            (f"{mark} ", "$warning"),
+            (f"{short_time(entry.created)}  ", "$text-muted"),
+            (f"{fit_start(title, 11)} ", "$primary"),
+            (f"{compact_count(entry.tokens):>5}  ", "$text-muted"),
         ]
         if width >= _WIDE:
             model = one_line(entry.model.rpartition("/")[2])
-            parts.append((f"{fit_start(model, 16)}  ", "run-list--when"))
+            parts.append((f"{fit_start(model, 16)}  ", "$text-muted"))
         room = max(width - sum(cell_len(text) for text, _ in parts), 0)
         prompt = pad(clip(one_line(entry.prompt), room), room)
-        deleted = entry.id in self.marked_for_delete
-        parts.append((prompt, "run-list--gone" if deleted else ""))
+        parts.append((prompt, _GONE if entry.id in self.marked_for_delete else ""))
         # Under the cursor all of it is one colour.
-        return tuple(
-            (text, "run-list--here" if here and style != "run-list--gone" else style) for text, style in parts
-        )
+        return tuple((text, _CURSOR if here and style != _GONE else style) for text, style in parts)
 
     def on_click(self, event: events.Click) -> None:
         offset = event.get_content_offset(self)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from textual.message import Message
 from textual.reactive import reactive
@@ -14,7 +14,6 @@ from edge_tui.tui.widgets.token_lines import TokenLines
 
 if TYPE_CHECKING:
     from textual import events
-    from textual.binding import Binding
 
     from edge_tui.transcript.transcript import Transcript
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 class TokenPane(TokenLines, can_focus=True):
     """Shows a growing transcript with a cursor that goes from token to token, by keys or the mouse."""
 
-    BINDINGS: ClassVar[list[Binding]] = bindings("tokens")  # type: ignore[assignment]
+    BINDINGS = bindings("tokens")
 
     cursor: reactive[int | None] = reactive[int | None](None, repaint=False)
     """Position of the token under the cursor on the transcript's path, or None."""

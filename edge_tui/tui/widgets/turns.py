@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from textual.message import Message
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from textual import events
-    from textual.binding import Binding
 
     from edge_tui.tui.conversation import Exchange
     from edge_tui.tui.widgets.line_panel import Line
@@ -30,26 +29,7 @@ _LEAD = 10
 class Turns(LinePanel, can_focus=True):
     """Draws two lines for each exchange, up to a limit; never grows while an answer is written."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "turns--who",
-        "turns--said",
-        "turns--chosen",
-        "turns--control",
-        "turns--mark",
-        "turns--count",
-    }
-
-    DEFAULT_CSS = """
-    Turns {
-        & > .turns--who { color: $text-muted; }
-        & > .turns--said { color: $text-muted; }
-        & > .turns--chosen { color: $foreground; }
-        & > .turns--control { color: $warning; text-style: reverse; }
-        & > .turns--mark { color: $primary; text-style: bold; }
-        & > .turns--count { color: $text-muted; }
-    }
-    """
-    BINDINGS: ClassVar[list[Binding]] = bindings("turns")  # type: ignore[assignment]
+    BINDINGS = bindings("turns")
 
     chosen: reactive[int] = reactive(0, repaint=False)
     """Number of the exchange whose answer is shown."""
@@ -87,19 +67,19 @@ class Turns(LinePanel, can_focus=True):
         lines: list[Line] = []
         for number, exchange in enumerate(self._exchanges):
             here = number == self.chosen
-            style = "turns--chosen" if here else "turns--said"
+            style = "$foreground" if here else "$text-muted"
             prompt = fit_start(_first_words(exchange.prompt), max(width - _LEAD, 0))
-            mark = ("▸" if here else " ", "turns--mark")
+            mark = ("▸" if here else " ", "$primary bold")
             control = exchange.run.started.control_tokens if exchange.run and exchange.run.started else ()
             said_by_user = _marked(prompt, control, style)
-            lines.append((mark, (f"{number + 1:>2} you   ", "turns--who"), *said_by_user))
+            lines.append((mark, (f"{number + 1:>2} you   ", "$text-muted"), *said_by_user))
             count = f" {exchange.tokens:,} tok" if exchange.tokens is not None else ""
             if exchange.run is not None and exchange.run.active:
                 count, sentence = "", "writing …"
             else:
                 sentence = _first_words(exchange.visible_answer) or "no answer"
             shown = fit_start(sentence, max(width - _LEAD - cell_len(count), 0))
-            lines.append((("    model ", "turns--who"), (shown, style), (count, "turns--count")))
+            lines.append((("    model ", "$text-muted"), (shown, style), (count, "$text-muted")))
         at = 2 * self.chosen
         self._top = max(min(self._top, at), at + 2 - height, 0)
         self._top = max(min(self._top, len(lines) - height), 0)
@@ -143,7 +123,7 @@ def _marked(text: str, names: Sequence[str], style: str) -> list[tuple[str, str]
     shown = sorted((_first_words(name) for name in names), key=len, reverse=True)
     words = re.compile(f"({'|'.join(map(re.escape, shown))})") if shown else None
     parts = words.split(text) if words else [text]
-    return [(part, "turns--control" if n % 2 else style) for n, part in enumerate(parts) if part]
+    return [(part, "$warning reverse" if n % 2 else style) for n, part in enumerate(parts) if part]
 
 
 def _first_words(text: str) -> str:
