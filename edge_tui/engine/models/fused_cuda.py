@@ -11,11 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from edge_tui.engine.ops.attend import attend
-from edge_tui.engine.ops.attend_scratch import Scratch
 from edge_tui.engine.ops.cuda_capture import beside, fork
 from edge_tui.engine.ops.l2_fetch import fetch_whole_lines
-from edge_tui.engine.ops.project import MAX_TOKENS, embed, project
 from edge_tui.engine.ops.triton.availability import available
 
 if TYPE_CHECKING:
@@ -25,9 +22,12 @@ if TYPE_CHECKING:
     from edge_tui.engine.models.cache import FlatContext
     from edge_tui.engine.models.layers import DecoderWeights
     from edge_tui.engine.ops.packed import PackedMatrix
+    from edge_tui.engine.ops.triton.attend import Scratch
 
 MAX_POSITIONS = 8
 """Most positions of a row in one call."""
+MAX_TOKENS = 16
+"""Above it the products are bound by arithmetic, which is a matter for cuBLAS."""
 
 
 class FusedStep:
@@ -55,6 +55,9 @@ class FusedStep:
         Returns:
             Logits float32 `[R, K, V]`.
         """
+        from edge_tui.engine.ops.triton.attend import attend
+        from edge_tui.engine.ops.triton.project import embed, project
+
         c, w = self._config, self._weights
         rows, k = ids.shape
         x, qkv, heads, wide, scratch = self._buffers_for(rows, k)
@@ -97,6 +100,8 @@ class FusedStep:
         The residual stream `[T, hidden]`; queries, keys and values `[T, (H + 2 Hkv) · D]`; what attention
         returns, `[T, H · D]`; gated values `[T, intermediate]`; partial results of attention.
         """
+        from edge_tui.engine.ops.triton.attend import Scratch
+
         if (rows, k) not in self._buffers:
             c, embedding = self._config, self._weights.embedding
             widths = c.hidden, (c.heads + 2 * c.kv_heads) * c.head_dim, c.heads * c.head_dim, c.intermediate

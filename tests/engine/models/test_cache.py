@@ -11,9 +11,9 @@ from edge_tui.engine.models import cache as cache_module
 from edge_tui.engine.models import capacity
 from edge_tui.engine.models.base import ContextFull
 from edge_tui.engine.models.cache import FlatContext
-from edge_tui.engine.ops.attend import reference
 from edge_tui.errors import Cancelled
 from tests.engine.models.references import TOLERANCE, checkpoint, deviation, flat, one_by_one, random_ids
+from tests.engine.ops import reference
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,7 +136,7 @@ def step(ctx: FlatContext, gen: torch.Generator, k: int = 1) -> torch.Tensor:
         qkv = torch.randn(ctx.rows * k, (HEADS + 2 * KV_HEADS) * WIDTH, generator=gen)
         outs.append(torch.empty(ctx.rows * k, HEADS * WIDTH))
         where = *ctx.sources(i), ctx.length, ctx.cos, ctx.sin
-        reference(qkv, *where, outs[-1], heads=HEADS, kv_heads=KV_HEADS, k=k)
+        reference.attend(qkv, *where, outs[-1], heads=HEADS, kv_heads=KV_HEADS, k=k)
     ctx.advance(k)
     return torch.stack(outs)
 

@@ -15,7 +15,6 @@ from triton.runtime.jit import JITFunction
 
 from edge_tui import decoders
 from edge_tui.decoders.base import Env, Output, Params
-from edge_tui.engine.ops.attend_scratch import Scratch
 from edge_tui.engine.ops.choose_plan import plan
 from edge_tui.engine.ops.packed import NF4_BLOCK, PackedMatrix
 from edge_tui.engine.ops.triton import attend as attend_triton
@@ -85,7 +84,7 @@ def attention() -> None:
     for k, given in ((1, fork), (5, plain)):
         qkv = torch.zeros(rows * k, (heads + 2 * kv_heads) * d, dtype=torch.bfloat16)
         out = torch.zeros(rows * k, heads * d, dtype=torch.bfloat16)
-        scratch = Scratch(rows, k, heads, d, "cpu", 132)
+        scratch = attend_triton.Scratch(rows, k, heads, d, qkv.device, 132)
         how = {"heads": heads, "kv_heads": kv_heads, "k": k}
         attend_triton.attend(qkv, cache, *given, length, angles, angles, out, scratch, **how)
     attend_triton.follow(owner, length)

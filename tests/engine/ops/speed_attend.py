@@ -28,9 +28,9 @@ from typing import Any
 import torch
 
 from edge_tui.bench.roofline import read_bandwidth
-from edge_tui.engine.ops.attend_scratch import Scratch
 from edge_tui.engine.ops.triton import attend as attend_triton
-from edge_tui.engine.ops.triton.attend import Tuning
+from edge_tui.engine.ops.triton import launch
+from edge_tui.engine.ops.triton.attend import Scratch, Tuning
 
 DTYPE = torch.bfloat16
 DISTINCT = 200e6
@@ -39,16 +39,15 @@ MOST_CALLS = 256
 LENGTHS = (64, 256, 1024, 4096)
 CAPACITY = 4224
 TILINGS = tuple(
-    Tuning(block=block, warps=warps, stages=stages, prefetch=prefetch)
-    for block, warps, stages, prefetch in (
-        (64, 4, 3, True),
-        (64, 4, 3, False),
-        (32, 4, 3, True),
-        (32, 2, 3, True),
-        (64, 2, 3, True),
-        (64, 8, 2, True),
-        (128, 4, 2, True),
-        (128, 8, 2, True),
+    Tuning(block=block, warps=warps, stages=stages)
+    for block, warps, stages in (
+        (64, 4, 3),
+        (32, 4, 3),
+        (32, 2, 3),
+        (64, 2, 3),
+        (64, 8, 2),
+        (128, 4, 2),
+        (128, 8, 2),
     )
 )
 CUTS = [(least, load) for least in (1, 2, 4) for load in (0.5, 1.0, 2.0)]
@@ -121,7 +120,7 @@ class Bench:
         self.length.fill_(length)
         if self.base is not None:
             self.base.fill_(max(0, length - 200))
-        scratch = Scratch(s.rows, s.k, s.heads, s.d, "cuda", int(load * self.processors))
+        scratch = Scratch(s.rows, s.k, s.heads, s.d, self.qkv.device, int(load * self.processors))
         calls = len(self.roots)
         self.call(0, scratch, tuning)
         graph = torch.cuda.CUDAGraph()
@@ -157,10 +156,10 @@ def bench(shape: Shape, length: int) -> Bench:
 def compile_ahead(job: tuple[Shape, Tuning | None, bool]) -> None:
     """Puts one kernel into the cache on disk."""
     shape, tuning, dependent = job
-    attend_triton.DEPENDENT = dependent
+    launch.dependent_launch = dependent
     small = Bench(shape, CAPACITY, 1)
     with suppress(Exception):  # one that does not fit the GPU is named when it is timed
-        small.call(0, Scratch(shape.rows, shape.k, shape.heads, shape.d, "cuda"), tuning)
+        small.call(0, Scratch(shape.rows, shape.k, shape.heads, shape.d, small.qkv.device), tuning)
         torch.cuda.synchronize()
 
 
@@ -215,9 +214,9 @@ def main() -> None:
                     b = bench(replace(model, rows=rows, k=k, forked=forked), length)
                     show(b, length, "beams" if forked else "", note(b, length, "default", None))
                 b = bench(model, length)
-                attend_triton.DEPENDENT = False
+                launch.dependent_launch = False
                 show(b, length, "in turn", note(b, length, "in turn", None))
-                attend_triton.DEPENDENT = True
+                launch.dependent_launch = True
 
     def sweep(shape: Shape, length: int) -> None:
         b = bench(shape, length)
@@ -230,7 +229,7 @@ def main() -> None:
         }
         for (t, least, load), us in sorted(cuts.items(), key=lambda item: item[1])[:3]:
             what = f"block {t.block}, {t.warps} warps, {t.stages} stages, least {least}, load {load}"
-            show(b, length, f"best: {what}{', prefetch' if t.prefetch else ''}", us)
+            show(b, length, f"best: {what}", us)
 
     tasks: dict[str, Callable[[], None]] = {"defaults": default}
     for model, k, length in product(MODELS, (1, 5), LENGTHS):

@@ -5,7 +5,7 @@ with `--full`.
 
 Every product of three models is timed under several cuts, as replays of a graph over more copies of the
 matrix than the GPU's cache holds, dependent launches included. Then whole steps without attention are timed
-with the best cuts, with and without dependent launch. The last lines are a new table for `project_configs`.
+with the best cuts, with and without dependent launch. The last lines are the cuts for `project_configs`.
 With `OUT` set, all of it goes to `$OUT/project.json`.
 
 Kernels are compiled ahead by several processes, into Triton's cache on disk.
@@ -28,9 +28,9 @@ from pathlib import Path
 import torch
 
 from edge_tui.bench.roofline import read_bandwidth
+from edge_tui.engine.models.fused_cuda import MAX_TOKENS
 from edge_tui.engine.ops.packed import NF4_BLOCK, PackedMatrix
-from edge_tui.engine.ops.project import MAX_TOKENS
-from edge_tui.engine.ops.project_configs import Config, choose
+from edge_tui.engine.ops.triton.project_configs import Config, choose
 
 DTYPE = torch.bfloat16
 DISTINCT = 400e6
@@ -99,8 +99,6 @@ def candidates(kind: str, tokens: int, product: Product) -> Iterator[Config]:
             tiles += [(4096, 8), (8192, 8)]
         for k, warps in tiles:
             yield Config(max(n, 1 + product.gate), k, warps)
-    if kind != "plain":
-        yield Config(8, 512, 2, "table")
 
 
 def tensor_candidates(kind: str, product: Product) -> Iterator[Config]:
@@ -234,9 +232,9 @@ def replayed(work: Callable[[], None], rounds: int = 7) -> float:
 
 def compile_ahead(kind: str, product: Product, tokens: int, config: Config, overlap: bool = True) -> None:
     """Builds one kernel by running it on a few rows of the matrix."""
-    from edge_tui.engine.ops.triton import project as project_triton
+    from edge_tui.engine.ops.triton import launch
 
-    project_triton.dependent_launch = overlap
+    launch.dependent_launch = overlap
     few = Product(product.name, 64, *astuple(product)[2:])
     gain = torch.ones(few.columns, device="cuda", dtype=DTYPE)
     x = torch.zeros(tokens, few.columns, device="cuda", dtype=DTYPE)
@@ -363,15 +361,15 @@ def step(
     build: Callable[..., Future[None]],
 ) -> dict[str, object]:
     """Times a step with and without dependent launch, and prints both."""
-    from edge_tui.engine.ops.triton import project as project_triton
+    from edge_tui.engine.ops.triton import launch
 
     seconds = {}
     for overlap in (True, False) if tokens == 1 else (True,):
         for product in held.copies:
             build(held.kind, product, tokens, best[held.kind, tokens, product], overlap).result(timeout=120)
-        project_triton.dependent_launch = overlap
+        launch.dependent_launch = overlap
         seconds[overlap] = held.step(tokens, lambda product: best[held.kind, tokens, product])
-    project_triton.dependent_launch = True
+    launch.dependent_launch = True
     floor = held.step_bytes() / bandwidth
     print(
         f"{held.kind:5} T={tokens} {held.model.name:12} {seconds[True] * 1e6:8.1f} µs, "
@@ -395,13 +393,11 @@ def report(
     steps: list[dict[str, object]],
     best: dict[tuple[str, int, Product], Config],
 ) -> None:
-    table = [
-        f'("{kind}", {tokens}, {product.rows}, {product.columns}, Config{astuple(config)!r}),'
-        for (kind, tokens, product), config in sorted(
-            best.items(), key=lambda item: (item[0][:2], item[0][2].rows)
-        )
-    ]
-    print("\ntable for project_configs:\n" + "\n".join(table))
+    cuts: dict[tuple[str, int, int], dict[int, tuple[int, int, int]]] = {}
+    for (kind, tokens, product), config in sorted(best.items(), key=lambda item: item[0][:2]):
+        cuts.setdefault((kind, product.rows, product.columns), {})[tokens] = astuple(config)[:3]
+    table = [f"{matrix}: {found}" for matrix, found in sorted(cuts.items())]
+    print("\nfor project_configs, by number of tokens:\n" + "\n".join(table))
     if folder := os.environ.get("OUT"):
         whole = {"bandwidth": bandwidth, "products": results, "steps": steps, "table": table}
         (Path(folder) / "project.json").write_text(json.dumps(whole, indent=1))

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from edge_tui.bench.edge_runner import EdgeRunner, prompt_ids
 from edge_tui.bench.random_models import write_random
-from edge_tui.engine.ops.project_configs import Config, choose
 from edge_tui.engine.ops.triton import project as project_triton
+from edge_tui.engine.ops.triton.project_configs import Config, choose
 from edge_tui.engine.port import ModelSpec, Request
 from tests.engine.ops.speed_project import MODELS, Model
 

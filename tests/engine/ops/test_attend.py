@@ -12,11 +12,12 @@ from torch.nn import functional as F
 
 from edge_tui.engine.models.architectures import RopeConfig
 from edge_tui.engine.models.rope import tables
-from edge_tui.engine.ops.attend import branched, reference
-from edge_tui.engine.ops.attend_scratch import Scratch
+from edge_tui.engine.ops.attend import branched
+from tests.engine.ops import reference
 
+launch = pytest.importorskip("edge_tui.engine.ops.triton.launch")
 attend_triton = pytest.importorskip("edge_tui.engine.ops.triton.attend")
-DEVICE = "cpu" if attend_triton.INTERPRETED else "cuda"
+DEVICE = "cpu" if launch.INTERPRETED else "cuda"
 TINY = attend_triton.Tuning(block=16, stages=1)
 
 
@@ -75,7 +76,7 @@ def inputs(case: Case, device: str = DEVICE) -> dict[str, Any]:
         "cos": cos,
         "sin": sin,
         "out": torch.full((tokens, case.heads * case.d), torch.nan, device=device, dtype=case.dtype),
-        "scratch": Scratch(rows, case.k, case.heads, case.d, device, case.programs),
+        "scratch": attend_triton.Scratch(rows, case.k, case.heads, case.d, device, case.programs),
         "heads": case.heads,
         "kv_heads": case.kv_heads,
         "k": case.k,
@@ -98,7 +99,7 @@ def check(case: Case, tuning: Any = None, bound: float | None = None) -> None:
     """Compares outputs, new keys and values, owners and all that must not change."""
     given = inputs(case)
     wanted = copied(given)
-    reference(**wanted)
+    reference.attend(**wanted)
     attend_triton.attend(**given, tuning=tuning)
     bound = bound or (1e-4 if case.dtype == torch.float32 else 1e-2)
     assert deviation(given["out"], wanted["out"]) < bound
@@ -144,7 +145,7 @@ TINY_CASES = {
 
 @pytest.mark.parametrize("name", TINY_CASES)
 def test_the_kernel_is_its_reference(name: str) -> None:
-    if attend_triton.INTERPRETED and TINY_CASES[name].dtype == torch.bfloat16:
+    if launch.INTERPRETED and TINY_CASES[name].dtype == torch.bfloat16:
         pytest.skip("Triton's interpreter multiplies the bits of bfloat16 as if they were integers")
     check(TINY_CASES[name], TINY)
 
@@ -160,7 +161,7 @@ def test_past_the_end_nothing_is_written(base: int) -> None:
     case = Case((58, 58), k=4, capacity=60 if base < 0 else 80, base=base, room=50)
     given = inputs(case)
     wanted = copied(given)
-    reference(**wanted)
+    reference.attend(**wanted)
     attend_triton.attend(**given, tuning=TINY)
     cache = "root" if base < 0 else "fork"
     assert deviation(given[cache].nan_to_num(0.0), wanted[cache]) < 1e-4
@@ -183,7 +184,7 @@ def test_the_reference_is_attention() -> None:
     case = Case((9, 5), k=3, heads=4, norm=True, rotary=8, capacity=16)
     given = copied(inputs(case, "cpu"))
     before = given["root"].clone()
-    reference(**given)
+    reference.attend(**given)
     qkv = given["qkv"].view(2, 3, 8, 16)
     heads = F.rms_norm(qkv[:, :, :6], (16,), None, 1e-6) * given["qk_norm"]
     for row, n in enumerate(case.lengths):
@@ -249,7 +250,7 @@ def true_case(name: str) -> Case:
 class TestOnAGpu:
     @pytest.fixture(autouse=True, params=[False, True], ids=["in turn", "dependent"])
     def launch(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(attend_triton, "DEPENDENT", request.param)
+        monkeypatch.setattr(launch, "dependent_launch", request.param)
 
     @pytest.mark.parametrize("name", TRUE_SHAPES)
     def test_true_shapes(self, name: str) -> None:
@@ -288,7 +289,7 @@ class TestOnAGpu:
         half = len(answers) // 2
         for first, second in zip(answers[:half], answers[half:], strict=True):
             assert torch.equal(first, second)
-        reference(**wanted)
+        reference.attend(**wanted)
         assert deviation(answers[0], wanted["out"]) < 1e-2
         assert not given["scratch"].arrived.any()
 
@@ -315,6 +316,6 @@ class TestOnAGpu:
         graph.replay()
         for i, qkv in enumerate(fed):
             wanted["qkv"].copy_(qkv)
-            reference(**wanted)
+            reference.attend(**wanted)
             assert deviation(got[i], wanted["out"]) < 1e-2
             wanted["length"].add_(1)

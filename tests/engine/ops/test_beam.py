@@ -15,8 +15,8 @@ from edge_tui.engine.ops.choose import fused_step
 from tests.decoders.driver import numbers, param_values, table
 
 beam_triton = pytest.importorskip("edge_tui.engine.ops.triton.beam")
-choose_parts = pytest.importorskip("edge_tui.engine.ops.choose_parts")
-DEVICE = "cpu" if choose_parts.INTERPRETED else "cuda"
+launch = pytest.importorskip("edge_tui.engine.ops.triton.launch")
+DEVICE = "cpu" if launch.INTERPRETED else "cuda"
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, about infinities
 
 

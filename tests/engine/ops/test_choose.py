@@ -26,9 +26,10 @@ from tests.decoders.edges import fits
 triton = pytest.importorskip("triton")
 choose_triton = pytest.importorskip("edge_tui.engine.ops.triton.choose")
 choose_search = pytest.importorskip("edge_tui.engine.ops.triton.choose_search")
-choose_parts = pytest.importorskip("edge_tui.engine.ops.choose_parts")
+choose_parts = pytest.importorskip("edge_tui.engine.ops.triton.choose_parts")
+launch = pytest.importorskip("edge_tui.engine.ops.triton.launch")
 tl = triton.language
-DEVICE = "cpu" if choose_parts.INTERPRETED else "cuda"
+DEVICE = "cpu" if launch.INTERPRETED else "cuda"
 NAMES = ("greedy", "top_k", "top_p", "min_p", "typical", "auto")
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, about infinities
 EACH = pytest.mark.parametrize("name", NAMES)

@@ -13,8 +13,8 @@ from edge_tui.decoders.core.random import Rng
 from tests.decoders.driver import numbers, param_values, table
 
 contrast_triton = pytest.importorskip("edge_tui.engine.ops.triton.contrast")
-choose_parts = pytest.importorskip("edge_tui.engine.ops.choose_parts")
-DEVICE = "cpu" if choose_parts.INTERPRETED else "cuda"
+launch = pytest.importorskip("edge_tui.engine.ops.triton.launch")
+DEVICE = "cpu" if launch.INTERPRETED else "cuda"
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, about infinities
 SMALL = [(1, 40), (2, 20)]
 

@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from edge_tui.engine.models.fused_cuda import MAX_TOKENS
 from edge_tui.engine.ops.packed import NF4_BLOCK, NF4_LEVELS, PackedMatrix
-from edge_tui.engine.ops.project import MAX_TOKENS, dequantise, embed, project, reference
 from edge_tui.engine.ops.triton.availability import available
+from tests.engine.ops import reference
+from tests.engine.ops.reference import dequantise
 
+launch = pytest.importorskip("edge_tui.engine.ops.triton.launch")
 project_triton = pytest.importorskip("edge_tui.engine.ops.triton.project")
-configs = pytest.importorskip("edge_tui.engine.ops.project_configs")
-DEVICE = "cpu" if project_triton.INTERPRETED else "cuda"
+configs = pytest.importorskip("edge_tui.engine.ops.triton.project_configs")
+DEVICE = "cpu" if launch.INTERPRETED else "cuda"
 TINY = configs.Config(block_n=8, block_k=64, warps=1)
 TENSOR = configs.Config(block_n=32, block_k=256, warps=2, tensor=True)
 KINDS = ("plain", "int8", "nf4")
@@ -94,7 +97,7 @@ def check(case: Case, config: object | None = TINY, device: str = DEVICE) -> Non
     assert frame[-1].isnan().all()
 
     plain = torch.full_like(out, torch.nan)
-    reference(x, packed, plain, norm=norm, eps=1e-5, gate=case.gate, residual=before)
+    reference.project(x, packed, plain, norm=norm, eps=1e-5, gate=case.gate, residual=before)
     size = max(size, float(terms.norm()))  # it rounds what it adds up to 16 bit
     assert float((plain.double() - wanted).norm()) / size < BOUND[case.dtype]
 
@@ -213,24 +216,15 @@ def test_embedding(columns: int) -> None:
     apart = torch.tensor([[8, 1], [0, 1], [3, 1]], device=DEVICE)[:, :1].reshape(-1)
     assert apart.stride() == (2,)
     for ids in (torch.tensor([8, 0, 3], device=DEVICE), apart):
-        for operation in (project_triton.embed, embed):
-            out = torch.full((3, columns), torch.nan, device=DEVICE).bfloat16()
-            operation(ids, table, out)
-            assert torch.equal(out, table[ids])
-
-
-def test_a_cpu_takes_the_reference() -> None:
-    packed = pack("plain", torch.randn(6, 10))
-    x, out, wanted = torch.randn(40, 10), torch.full((40, 6), torch.nan), torch.empty(40, 6)
-    project(x, packed, out)  # more tokens than a kernel takes, too
-    reference(x, packed, wanted)
-    assert torch.equal(out, wanted)
+        out = torch.full((3, columns), torch.nan, device=DEVICE).bfloat16()
+        project_triton.embed(ids, table, out)
+        assert torch.equal(out, table[ids])
 
 
 def test_kernels_are_available_or_say_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
     assert available() is None
     available.cache_clear()
-    monkeypatch.setattr(project_triton, "INTERPRETED", False)
+    monkeypatch.setattr(launch, "INTERPRETED", False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "NVIDIA GPU" in str(available())
     available.cache_clear()
@@ -266,7 +260,7 @@ def test_a_chain_that_overlaps_reads_what_was_written(
     kind: str, overlap: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A residual stream in place and one scratch for all layers, replayed from a graph."""
-    monkeypatch.setattr(project_triton, "dependent_launch", overlap)
+    monkeypatch.setattr(launch, "dependent_launch", overlap)
     gen = torch.Generator("cuda").manual_seed(5)
     layers = []
     for _ in range(24):
@@ -294,5 +288,5 @@ def test_a_chain_that_overlaps_reads_what_was_written(
         results.append(stream.clone())
     assert all(torch.equal(result, results[0]) for result in results)
     stream.copy_(start)
-    run(reference)
+    run(reference.project)
     assert float((results[0].float() - stream.float()).norm() / stream.float().norm()) < 0.03

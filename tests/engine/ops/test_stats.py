@@ -22,8 +22,9 @@ from edge_tui.engine.ops.stats import (
     top,
 )
 
+launch = pytest.importorskip("edge_tui.engine.ops.triton.launch")
 stats_triton = pytest.importorskip("edge_tui.engine.ops.triton.stats")
-DEVICE = "cpu" if stats_triton.INTERPRETED else "cuda"
+DEVICE = "cpu" if launch.INTERPRETED else "cuda"
 interpreted = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, about infinities
 
 

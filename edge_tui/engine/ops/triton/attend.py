@@ -1,27 +1,56 @@
-"""Launches the kernels of `attend_kernels`, cut as an H100 runs them fastest."""
+"""Attends to the past of each row in a decode step, in the kernels of `attend_kernels`.
+
+One call does what lies between two matrices of a layer: norms of the heads, rotary, writing the new keys and
+values, and attention. How far each row has got is read on the device and the cost follows it, so the call
+can be captured once and replayed at any length.
+
+Shapes: `R` rows, `K` new positions of each, `T = R * K` tokens, `H` query heads, `Hkv` key heads,
+`G = H / Hkv` query heads that a key head serves, `D` width of a head.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
 import triton
-from triton.runtime.interpreter import InterpretedFunction
 
 from edge_tui.engine.ops.triton.attend_kernels import attend_kernel, follow_kernel
+from edge_tui.engine.ops.triton.launch import capability, chain
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edge_tui.engine.ops.attend_scratch import Scratch
-
 _FOLLOWED = 1024
 """Entries of the table of owners that a program moves."""
-DEPENDENT = True
-"""Let the next kernel start while this one ends, and start so itself, on GPUs that can (Hopper on)."""
+_MAX_SPLITS = 64
+"""Most pieces that the keys of one head are cut into."""
+
+
+class Scratch:
+    """Holds the partial results of one head's attention, for the program that joins them.
+
+    Calls that follow one another on a stream, such as a model's layers, can share one.
+
+    Attributes:
+        programs: Programs that keep the whole device busy; keys are cut into as many pieces as gives them.
+        partial: float32, with room for `[R, Hkv, splits, G * K, D]`: each piece's own result.
+        weight: float32, with room for `[R, Hkv, splits, G * K]`: binary logarithm of the sum it stands for.
+        arrived: int32 `[R * H]`, pieces that are done; all zero between calls.
+    """
+
+    __slots__ = ("arrived", "partial", "programs", "weight")
+
+    def __init__(
+        self, rows: int, k: int, heads: int, head_dim: int, device: torch.device, programs: int = 0
+    ) -> None:
+        self.programs = programs or torch.cuda.get_device_properties(device).multi_processor_count
+        results = heads * k * max(min(self.programs, _MAX_SPLITS * rows), rows)
+        self.partial = torch.empty(results * head_dim, dtype=torch.float32, device=device)
+        self.weight = torch.empty(results, dtype=torch.float32, device=device)
+        self.arrived = torch.zeros(rows * heads, dtype=torch.int32, device=device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,23 +62,12 @@ class Tuning:
         least: Fewest tiles worth a program of their own.
         warps: Warps of a program.
         stages: Tiles being loaded at once.
-        prefetch: True if a program asks for all its keys and values at its start.
     """
 
     block: int = 128
     least: int = 1
     warps: int = 4
     stages: int = 2
-    prefetch: bool = True
-
-
-INTERPRETED = isinstance(attend_kernel, InterpretedFunction)
-
-
-@cache
-def _generation(device: int) -> int:
-    """Returns the major compute capability: 7 for Turing, 8 for Ampere, 9 for Hopper."""
-    return torch.cuda.get_device_capability(device)[0]
 
 
 def attend(
@@ -72,32 +90,57 @@ def attend(
     window: int = 0,
     tuning: Tuning | None = None,
 ) -> None:
-    """Launches `attend.attend` as a kernel; `tuning` None chooses by shape."""
+    """Appends `K` positions to every row's keys and values and attends from them.
+
+    Row `r`'s new positions are `length[r]`, …, `length[r] + K - 1`; `length` itself is left to the caller.
+    Where they lie beyond the buffer nothing is written, and the row's result means nothing.
+
+    A plain context (`fork` is None) has a row of `root` for each row. In a forked one, all rows share the
+    first `base` positions, row 0 of `root`; a later position `t` of row `r` lies in row `owner[r, t - base]`
+    of `fork`, and new ones are put into row `r` and so entered in `owner`.
+
+    Args:
+        qkv: `[T, (H + 2 Hkv) * D]`, queries, keys and values before their norms and rotary; contiguous.
+        root: `[R, 2 * Hkv, capacity, D]`, keys first; contiguous. Of a forked context `[≥ 1, …]`.
+        fork: `[R, 2 * Hkv, room, D]`, contiguous.
+        base: int64 `[1]`. No row may be shorter.
+        owner: int32 `[R, room]`.
+        length: int64 `[R]`.
+        cos: `[capacity, rotary]` as in `rope.tables`; contiguous.
+        sin: The same for signed sines.
+        out: `[T, H * D]`, contiguous.
+        scratch: Made for at least this many rows, positions and heads.
+        heads: `H`.
+        kv_heads: `Hkv`.
+        k: `K`, at most 8.
+        qk_norm: `[H + Hkv, D]`, norms of each head's query and key.
+        eps: Their epsilon.
+        window: Positions that a query sees, its own included; 0 means all.
+        tuning: Overrides the choice by shape.
+    """
     rows, capacity, d = len(length), root.shape[2], root.shape[3]
     queries = heads // kv_heads * k
-    generation = 0 if INTERPRETED else _generation(qkv.device.index)
-    t = tuning or tuned(qkv.element_size() == 2 and generation >= 8, d > 64, k)
-    room = capacity if fork is None else fork.shape[2]
-    longest = window + k if window else capacity
-    splits = min(scratch.splits(rows, kv_heads), triton.cdiv(min(longest, capacity), t.block * t.least))
-    depend = DEPENDENT and generation >= 9
-    options = {} if INTERPRETED else {"num_warps": t.warps, "num_stages": t.stages, "launch_pdl": depend}
+    matrix_units = qkv.element_size() == 2 and capability(qkv.device) >= (8, 0)
+    t = tuning or tuned(matrix_units, d > 64, k)
+    longest = min(window + k if window else capacity, capacity)
+    most = max(1, min(scratch.programs // (rows * kv_heads), _MAX_SPLITS))
+    splits = min(most, triton.cdiv(longest, t.block * t.least))
     attend_kernel[(rows, kv_heads, splits)](
         qkv,
         root,
-        root if fork is None else fork,
-        length if base is None else base,
-        length if owner is None else owner,
+        fork,
+        base,
+        owner,
         length,
         cos,
         sin,
-        qkv if qk_norm is None else qk_norm,
+        qk_norm,
         out,
         scratch.partial,
         scratch.weight,
         scratch.arrived,
         capacity,
-        room,
+        0 if fork is None else fork.shape[2],
         len(cos),
         splits,
         t.least,
@@ -109,8 +152,6 @@ def attend(
         D=d,
         ROTARY=cos.shape[1],
         WINDOW=window,
-        NORM=qk_norm is not None,
-        FORK=fork is not None,
         BLOCK=t.block,
         M=queries,
         MP=_padded(queries),
@@ -118,22 +159,19 @@ def attend(
         NP=1 if k == 1 else _padded(k),
         TILE=min(_padded(queries * d), 1024),
         AHEAD=t.warps,
-        PREFETCH=t.prefetch and not INTERPRETED,
-        DEPEND=depend,
-        **options,
+        num_warps=t.warps,
+        num_stages=t.stages,
+        **chain(qkv.device),
     )
 
 
 def follow(owner: Tensor, parent: Tensor) -> None:
-    """Launches `attend.follow` as a kernel."""
+    """Launches `ops.attend.follow` as a kernel."""
     rows, room = owner.shape
-    depend = DEPENDENT and not INTERPRETED and _generation(owner.device.index) >= 9
-    options = {} if INTERPRETED else {"launch_pdl": depend}
     padded = int(triton.next_power_of_2(rows))
     block = max(_FOLLOWED // padded, 16)
-    follow_kernel[(triton.cdiv(room, block),)](
-        owner, parent, room, rows, ROWS=padded, BLOCK=block, DEPEND=depend, **options
-    )
+    grid = (triton.cdiv(room, block),)
+    follow_kernel[grid](owner, parent, room, rows, ROWS=padded, BLOCK=block, **chain(owner.device))
 
 
 def tuned(matrix_units: bool, wide: bool, k: int) -> Tuning:

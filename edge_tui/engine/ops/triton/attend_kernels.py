@@ -21,6 +21,8 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from edge_tui.engine.ops.triton.launch import COMPILED, after_others
+
 
 @triton.jit
 def _cut(past, limit, split, splits, least, OWN: tl.constexpr, WINDOW: tl.constexpr, BLOCK: tl.constexpr):
@@ -78,20 +80,20 @@ def _heads(source, live, D: tl.constexpr, DP: tl.constexpr, ROTARY: tl.constexpr
 
 
 @triton.jit
-def _gains(weight, live, D: tl.constexpr, DP: tl.constexpr, ROTARY: tl.constexpr, NORM: tl.constexpr):
-    """Returns the gains of a norm on heads and their partners; `weight` points to the first column."""
-    if NORM:
-        return _heads(weight, live, D, DP, ROTARY)
+def _gains(norm, head, live, D: tl.constexpr, DP: tl.constexpr, ROTARY: tl.constexpr):
+    """Returns the gains of a norm, if there is one, on heads and their partners."""
+    if norm is not None:
+        return _heads(norm + head * D, live, D, DP, ROTARY)
     else:
         return 1.0, 1.0
 
 
 @triton.jit
-def _rotate(x, y, gain, partner_gain, c, s, eps, D: tl.constexpr, NORM: tl.constexpr):
+def _rotate(x, y, norm, gain, partner_gain, c, s, eps, D: tl.constexpr):
     """Heads `x` with partners `y` under their norm and rotary, float32; `c` and `s` are `_angles`."""
     x = x.to(tl.float32)
     y = y.to(tl.float32)
-    if NORM:
+    if norm is not None:
         scale = tl.rsqrt(tl.sum(x * x, 1) / D + eps)[:, None]
         x *= scale * gain.to(tl.float32)
         y *= scale * partner_gain.to(tl.float32)
@@ -187,8 +189,6 @@ def attend_kernel(
     D: tl.constexpr,
     ROTARY: tl.constexpr,
     WINDOW: tl.constexpr,
-    NORM: tl.constexpr,
-    FORK: tl.constexpr,
     BLOCK: tl.constexpr,
     M: tl.constexpr,
     MP: tl.constexpr,
@@ -196,9 +196,9 @@ def attend_kernel(
     NP: tl.constexpr,
     TILE: tl.constexpr,
     AHEAD: tl.constexpr,
-    PREFETCH: tl.constexpr,
-    DEPEND: tl.constexpr,
+    DEPENDENT: tl.constexpr,
 ):
+    FORK: tl.constexpr = fork is not None
     GROUP: tl.constexpr = HEADS // KV_HEADS
     WIDTH: tl.constexpr = (HEADS + 2 * KV_HEADS) * D
     NEVER: tl.constexpr = float("-inf")
@@ -208,8 +208,9 @@ def attend_kernel(
     plane = capacity.to(tl.int64) * D
     keys = root + head * plane
     fork_plane = room.to(tl.int64) * D
-    fork_keys = fork + head * fork_plane
-    if not FORK:
+    if FORK:
+        fork_keys = fork + head * fork_plane
+    else:
         keys += row * (2 * KV_HEADS * plane)
     values = keys + KV_HEADS * plane
     m = tl.arange(0, MP)
@@ -217,13 +218,13 @@ def attend_kernel(
     step = m // GROUP
     ahead = tl.arange(0, 1) if OWN else step
     tile = tl.arange(0, BLOCK)
-    if DEPEND:
+    if DEPENDENT:
         gdc_launch_dependents()
     # Before the wait a length may be that of a step ago. It is looked at again.
     early = tl.load(length + row, cache_modifier=".cg").to(tl.int32)
     start, end, pieces = _cut(early, capacity, split, splits, least, OWN, WINDOW, BLOCK)
     c, s = _angles(cos, sin, early + ahead, reach, DP, ROTARY)
-    if PREFETCH:
+    if COMPILED:
         old = tl.minimum(end, early)
         if FORK:
             old = tl.minimum(old, tl.load(base, cache_modifier=".cg").to(tl.int32))
@@ -232,11 +233,11 @@ def attend_kernel(
     real = m < M
     n = tl.arange(0, NP)
     new = n < K
-    gain, partner_gain = _gains(norm + query * D, real, D, DP, ROTARY, NORM)
-    new_gain, new_partner_gain = _gains(norm + (HEADS + head) * D + n * 0, new, D, DP, ROTARY, NORM)
+    gain, partner_gain = _gains(norm, query, real, D, DP, ROTARY)
+    new_gain, new_partner_gain = _gains(norm, HEADS + head + n * 0, new, D, DP, ROTARY)
     columns = (d < D)[None, :]
     raw = qkv + (row * K + n) * WIDTH + (HEADS + head) * D
-    if DEPEND:
+    if DEPENDENT:
         gdc_wait()
     # What comes from the kernel before is asked for together.
     past = tl.load(length + row, cache_modifier=".cg").to(tl.int32)
@@ -255,12 +256,12 @@ def attend_kernel(
     if split >= pieces:
         return
 
-    q = _rotate(x, y, gain, partner_gain, c, s, eps, D, NORM).to(dtype)
+    q = _rotate(x, y, norm, gain, partner_gain, c, s, eps, D).to(dtype)
     now = past + n
     new_c, new_s = c, s
     if not OWN:
         new_c, new_s = _angles(cos, sin, now, reach, DP, ROTARY)
-    new_key = _rotate(new_x, new_y, new_gain, new_partner_gain, new_c, new_s, eps, D, NORM).to(dtype)
+    new_key = _rotate(new_x, new_y, norm, new_gain, new_partner_gain, new_c, new_s, eps, D).to(dtype)
     top = tl.full([MP], NEVER, tl.float32)
     total = tl.zeros([MP], tl.float32)
     mixed = tl.zeros([MP, DP], tl.float32)
@@ -333,13 +334,11 @@ def attend_kernel(
 
 
 @triton.jit
-def follow_kernel(owner, parent, room, R, ROWS: tl.constexpr, BLOCK: tl.constexpr, DEPEND: tl.constexpr):
+def follow_kernel(owner, parent, room, R, ROWS: tl.constexpr, BLOCK: tl.constexpr, DEPENDENT: tl.constexpr):
     """Moves all rows of its positions in one program, so that none is written before all are read."""
     slot = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     row = tl.arange(0, ROWS)
-    if DEPEND:
-        gdc_launch_dependents()
-        gdc_wait()
+    after_others(DEPENDENT)
     origin = tl.load(parent + row, mask=row < R, other=0)
     inside = (row < R)[:, None] & (slot < room)[None, :]
     owners = tl.load(owner + origin[:, None] * room + slot[None, :], mask=inside, other=0)

@@ -20,11 +20,12 @@ def available() -> str | None:
         return "The fused kernels need Triton, which is not installed: pip install triton."
     import torch
 
+    from edge_tui.engine.ops.triton import launch
     from edge_tui.engine.ops.triton import project as project_triton
 
-    if not project_triton.INTERPRETED and not torch.cuda.is_available():
+    if not launch.INTERPRETED and not torch.cuda.is_available():
         return "The fused kernels need an NVIDIA GPU, and torch finds none."
-    device = "cpu" if project_triton.INTERPRETED else "cuda"
+    device = "cpu" if launch.INTERPRETED else "cuda"
     try:
         table = torch.arange(8.0, device=device).view(2, 4)
         out = torch.zeros(1, 4, device=device)

@@ -18,13 +18,13 @@ import triton
 from edge_tui.decoders.base import Step
 from edge_tui.decoders.beam import EARLY_STOPPING, LENGTH_PENALTY, Beam
 from edge_tui.decoders.penalties import FREQUENCY, PRESENCE, REPETITION
-from edge_tui.engine.ops.choose_parts import block_for, indices, launch_options
 from edge_tui.engine.ops.triton.beam_kernels import (
     decide_kernel,
     extend_kernel,
     move_kernel,
     scan_kernel,
 )
+from edge_tui.engine.ops.triton.choose_parts import block_for, indices, launch_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

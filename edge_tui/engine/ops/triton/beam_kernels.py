@@ -8,7 +8,8 @@ import triton
 import triton.language as tl
 
 from edge_tui.decoders.beam import NEVER, ON
-from edge_tui.engine.ops.choose_parts import INF, after_others, is_last, penalise
+from edge_tui.engine.ops.triton.choose_parts import INF, is_last, penalise
+from edge_tui.engine.ops.triton.launch import after_others
 
 _ON = tl.constexpr(ON)
 _NEVER = tl.constexpr(NEVER)

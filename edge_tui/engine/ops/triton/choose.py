@@ -15,13 +15,13 @@ import triton
 from edge_tui.decoders.base import Step
 from edge_tui.decoders.penalties import FREQUENCY, PRESENCE, REPETITION
 from edge_tui.decoders.temperature import TEMPERATURE
-from edge_tui.engine.ops.choose_parts import block_for, indices, launch_options
 from edge_tui.engine.ops.triton.choose_kernels import (
     centre_kernel,
     draw_kernel,
     greedy_kernel,
     prepare_kernel,
 )
+from edge_tui.engine.ops.triton.choose_parts import block_for, indices, launch_options
 from edge_tui.engine.ops.triton.choose_search import Searches
 
 if TYPE_CHECKING:

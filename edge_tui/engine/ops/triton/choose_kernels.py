@@ -8,10 +8,9 @@ import triton
 import triton.language as tl
 
 from edge_tui.decoders.temperature import GREEDY_BELOW
-from edge_tui.engine.ops.choose_parts import (
+from edge_tui.engine.ops.triton.choose_parts import (
     INDICES,
     INF,
-    after_others,
     gumbel,
     is_last,
     keep_raw,
@@ -19,6 +18,7 @@ from edge_tui.engine.ops.choose_parts import (
     penalised,
 )
 from edge_tui.engine.ops.triton.choose_search import BIN_COUNT, edge_of, limit_of
+from edge_tui.engine.ops.triton.launch import after_others
 
 GREEDY_LIMIT = tl.constexpr(GREEDY_BELOW)
 

@@ -25,7 +25,8 @@ import torch
 import triton
 import triton.language as tl
 
-from edge_tui.engine.ops.choose_parts import INDICES, INF, after_others, peak_of
+from edge_tui.engine.ops.triton.choose_parts import INDICES, INF, peak_of
+from edge_tui.engine.ops.triton.launch import after_others
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,10 +19,11 @@ from edge_tui.decoders.base import Edge, Step
 from edge_tui.decoders.contrastive import LI2022, OBRIEN2023, SEED, SEED_HEAD, Contrastive
 from edge_tui.decoders.penalties import FREQUENCY, PRESENCE, REPETITION
 from edge_tui.decoders.temperature import TEMPERATURE
-from edge_tui.engine.ops.choose_parts import (
+from edge_tui.engine.ops.choose_plan import Cut
+from edge_tui.engine.ops.triton.choose_kernels import GREEDY_LIMIT, finish_choice
+from edge_tui.engine.ops.triton.choose_parts import (
     INDICES,
     INF,
-    after_others,
     block_for,
     gumbel,
     keep_raw,
@@ -30,9 +31,8 @@ from edge_tui.engine.ops.choose_parts import (
     peak_of,
     penalised,
 )
-from edge_tui.engine.ops.choose_plan import Cut
-from edge_tui.engine.ops.triton.choose_kernels import GREEDY_LIMIT, finish_choice
 from edge_tui.engine.ops.triton.choose_search import BIN_COUNT, Searches, edge_of
+from edge_tui.engine.ops.triton.launch import after_others
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,4 +1,8 @@
-"""Computes `project` as dot products on plain cores, one block of matrix rows a program.
+"""Multiplies a few tokens by a matrix, with what surrounds it in a decoder layer folded in.
+
+A decode step at batch 1 reads every weight once and does little else, so a layer is a handful of calls of
+this shape: norm and matrix; matrix and residual; norm, two matrices and their gate. Each is one kernel: dot
+products on plain cores here, one block of matrix rows a program, or on tensor cores (`project_tensor`).
 
 At a few tokens a product moves far more bytes than it computes, so everything here serves the memory: whole
 rows in wide loads, the next tile under way while this one is used, enough programs to keep all of them
@@ -8,10 +12,8 @@ programs, so the same input gives the same bits.
 The norm costs no pass of its own: its scale is one number a token, `s = rsqrt(mean(x²) + ε)`, and comes out
 of the sum, `Σ w·(s·x·g) = s·Σ w·x·g`. The squares are summed beside the products.
 
-On Hopper and later a kernel is launched while the one before it still runs (programmatic dependent launch):
-it fetches its first tile of weights, which depend on nobody, and waits only before it touches what earlier
-kernels write or read. Every kernel of such a chain has to wait, also when its own input is older: that makes
-"the one before me has ended" mean "all before me have".
+A program fetches its first tile of weights, which depend on nobody, before it waits for the kernel before
+(`launch`).
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment, possibly-undefined"
@@ -24,12 +26,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
-from triton.runtime.interpreter import InterpretedFunction
 
 from edge_tui.engine.ops.packed import NF4_BLOCK, NF4_LEVELS
-from edge_tui.engine.ops.project_codes import CODES, INT8, NF4, PLAIN, lane_level, unpack
-from edge_tui.engine.ops.project_configs import Config, choose
+from edge_tui.engine.ops.triton.launch import COMPILED, INTERPRETED, after_others, capability, chain
+from edge_tui.engine.ops.triton.project_codes import CODES, INT8, NF4, PLAIN, lane_level, unpack
+from edge_tui.engine.ops.triton.project_configs import Config, choose
 from edge_tui.engine.ops.triton.project_tensor import CHUNK, project_on_tensor_cores
 
 if TYPE_CHECKING:
@@ -93,8 +94,7 @@ def _project(
     T: tl.constexpr,
     CODES: tl.constexpr,
     GATE: tl.constexpr,
-    LOOKUP: tl.constexpr,
-    PDL: tl.constexpr,
+    DEPENDENT: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
@@ -124,11 +124,9 @@ def _project(
     if CODES == NF4:
         factor = tl.load(scales + block[None, :], mask=there, other=0.0)
     level = 0.0
-    if CODES == NF4 and LOOKUP != "table":
+    if CODES == NF4 and COMPILED:
         level = lane_level(levels)
-    if PDL:
-        gdc_launch_dependents()
-        gdc_wait()
+    after_others(DEPENDENT)
 
     sums = ()
     squares = ()
@@ -145,7 +143,7 @@ def _project(
             coming_block = (k // 64 + WORDS // 8 + block)[None, :]
             factor_ahead = tl.load(scales + coming_block, mask=coming < SPAN, other=0.0)
         inside = k + column < K
-        weights = unpack(tile, levels, level, CODES, LOOKUP)
+        weights = unpack(tile, levels, level, CODES)
         if norm is not None:
             gain = tl.load(norm + k + column, mask=inside, other=0.0).to(tl.float32)
         new_sums = ()
@@ -185,30 +183,12 @@ def _project(
 
 
 @triton.jit
-def _embed(ids, table, out, K: tl.constexpr, PDL: tl.constexpr, BLOCK_K: tl.constexpr):
+def _embed(ids, table, out, K: tl.constexpr, DEPENDENT: tl.constexpr, BLOCK_K: tl.constexpr):
     token = tl.program_id(0)
     column = tl.program_id(1) * BLOCK_K + tl.arange(0, BLOCK_K)
-    if PDL:
-        gdc_launch_dependents()
-        gdc_wait()
+    after_others(DEPENDENT)
     values = tl.load(table + tl.load(ids + token) * K + column, mask=column < K)
     tl.store(out + token * K + column, values, mask=column < K)
-
-
-INTERPRETED = isinstance(_embed, InterpretedFunction)
-dependent_launch = True
-"""True if chains of kernels overlap on GPUs that can; read at each launch."""
-
-
-@cache
-def _can_overlap(device: torch.device) -> bool:
-    return not INTERPRETED and torch.cuda.get_device_capability(device) >= (9, 0)
-
-
-@cache
-def _has_tensor_cores(device: torch.device) -> bool:
-    """Tells whether tensor cores take both 16-bit types, and sixteen columns at once."""
-    return INTERPRETED or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 @cache
@@ -228,64 +208,76 @@ def project(
     residual: Tensor | None = None,
     config: Config | None = None,
 ) -> None:
-    """Launches `project.project` as one kernel; `config` overrides the table's choice.
+    """Computes `out = x̂ Wᵀ + b (+ residual)`; `x̂` is `x`, or `x` under a root mean square norm.
 
-    Run once before it is captured in a graph: it compiles.
+    Sums are float32. int8 is weight-only: activations stay in 16 bit, so LLM.int8's outliers need neither a
+    threshold nor a second product. Run once before it is captured in a graph: it compiles.
+
+    Args:
+        x: `[T, K]` in the compute dtype, contiguous, `T` at most 16.
+        packed: The matrix `[N, K]`.
+        out: `[T, N]`, or `[T, N / 2]` with `gate`; contiguous. May be float32 while `x` is 16 bit.
+        norm: `[K]`, weight of the norm applied to `x` first.
+        eps: The norm's epsilon.
+        gate: The first half of the matrix's rows are the gate's, the others the up projection's;
+            `out = silu(gate) · up`.
+        residual: `[T, N]`, added at the end; may be `out` itself.
+        config: Overrides the table's choice.
     """
     tokens, columns = x.shape
     width = packed.rows // 2 if gate else packed.rows
     if config is None:
         config = choose(packed.kind, tokens, packed.rows, columns)
-    if config.tensor and not (
-        x.dtype != torch.float32 and columns % NF4_BLOCK == 0 and _has_tensor_cores(x.device)
-    ):
+    # Tensor cores take both 16-bit types, and sixteen columns at once, from Ampere on.
+    able = INTERPRETED or capability(x.device) >= (8, 0)
+    if config.tensor and not (able and x.dtype != torch.float32 and columns % NF4_BLOCK == 0):
         config = choose(packed.kind, tokens, packed.rows, columns, tensor=False)
-    overlap = dependent_launch and _can_overlap(x.device)
+    tensor = config.tensor
     constants: dict[str, Any] = {
         "K": columns,
         "CODES": CODES[packed.kind],
         "GATE": gate,
-        "LOOKUP": "table" if INTERPRETED else config.lookup,
-        "PDL": overlap,
         "BLOCK_N": config.block_n,
         "num_warps": config.warps,
+        **chain(x.device),
     }
-    if overlap:
-        constants["launch_pdl"] = True
-    arguments: tuple[Any, ...] = (eps, width)
-    if config.tensor:
-        kernel = project_on_tensor_cores
-        arguments = (eps, width, tokens)
-        constants["HALVES"] = triton.cdiv(tokens, 8)
-        constants["CHUNKS"] = config.block_k // (config.warps * CHUNK[packed.kind])
-        constants["WARPS"] = config.warps
-        constants["num_stages"] = 1
-        constants["DTYPE"] = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}[x.dtype]
-        constants["INTERPRETED"] = INTERPRETED
-    else:
-        kernel = _project
-        constants["T"] = tokens
-        constants["BLOCK_K"] = config.block_k
-    words = packed.kind != "plain" or config.tensor
-    kernel[(triton.cdiv(width, config.block_n // (2 if gate else 1)),)](
-        x.view(torch.int32) if config.tensor else x,
-        packed.weight.view(-1).view(torch.int32) if words else packed.weight,
+    arguments = (
+        x.view(torch.int32) if tensor else x,
+        packed.weight.view(-1).view(torch.int32) if tensor or packed.kind != "plain" else packed.weight,
         packed.scale,
         packed.bias,
-        norm.view(torch.int32) if config.tensor and norm is not None else norm,
+        norm.view(torch.int32) if tensor and norm is not None else norm,
         residual,
         out,
         levels(x.device) if packed.kind == "nf4" else None,
-        *arguments,
-        **constants,
+        eps,
+        width,
     )
+    grid = (triton.cdiv(width, config.block_n // (2 if gate else 1)),)
+    if tensor:
+        project_on_tensor_cores[grid](
+            *arguments,
+            tokens,
+            HALVES=triton.cdiv(tokens, 8),
+            CHUNKS=config.block_k // (config.warps * CHUNK[packed.kind]),
+            WARPS=config.warps,
+            DTYPE={torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}[x.dtype],
+            num_stages=1,
+            **constants,
+        )
+    else:
+        _project[grid](*arguments, T=tokens, BLOCK_K=config.block_k, **constants)
 
 
 def embed(ids: Tensor, table: Tensor, out: Tensor) -> None:
-    """Launches `project.embed` as a kernel."""
+    """Looks up rows of the embedding.
+
+    Args:
+        ids: int64 `[T]`.
+        table: `[V, K]`.
+        out: `[T, K]`, contiguous.
+    """
     columns = table.shape[1]
-    overlap = dependent_launch and _can_overlap(table.device)
-    launch: dict[str, Any] = {"launch_pdl": True} if overlap else {}
     grid = (len(ids), triton.cdiv(columns, 1024))
     # Ids may be a column of longer rows, whose neighbours in memory are no ids of this call.
-    _embed[grid](ids.contiguous(), table, out, K=columns, PDL=overlap, BLOCK_K=1024, **launch)
+    _embed[grid](ids.contiguous(), table, out, K=columns, BLOCK_K=1024, **chain(table.device))

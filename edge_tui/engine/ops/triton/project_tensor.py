@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from edge_tui.engine.ops.project_codes import INT8, NF4, PLAIN, lane_level, unpack
+from edge_tui.engine.ops.triton.launch import COMPILED, after_others
+from edge_tui.engine.ops.triton.project_codes import INT8, NF4, PLAIN, lane_level, unpack
 
 CHUNK = {"plain": 32, "int8": 64, "nf4": 64}
 """Columns of a warp's smallest share of a tile."""
@@ -33,19 +33,17 @@ def _pairs(words, DTYPE: tl.constexpr):
 
 
 @triton.jit
-def _matrix(
-    tile, levels, level, DTYPE: tl.constexpr, FLOAT: tl.constexpr, CODES: tl.constexpr, LOOKUP: tl.constexpr
-):
+def _matrix(tile, levels, level, DTYPE: tl.constexpr, FLOAT: tl.constexpr, CODES: tl.constexpr):
     """Unpacks the weights of a tile, the codes of a word side by side along the last axis."""
     if CODES == PLAIN:
         return _pairs(tile, DTYPE)
     elif CODES == INT8:
-        w = unpack(tile, levels, level, CODES, LOOKUP)
+        w = unpack(tile, levels, level, CODES)
         even = tl.join(w[0].to(FLOAT), w[2].to(FLOAT))
         odd = tl.join(w[1].to(FLOAT), w[3].to(FLOAT))
         return tl.join(even, odd)
     else:
-        w = unpack(tile, levels, level, CODES, LOOKUP)
+        w = unpack(tile, levels, level, CODES)
         even = tl.join(tl.join(w[0].to(FLOAT), w[4].to(FLOAT)), tl.join(w[2].to(FLOAT), w[6].to(FLOAT)))
         odd = tl.join(tl.join(w[1].to(FLOAT), w[5].to(FLOAT)), tl.join(w[3].to(FLOAT), w[7].to(FLOAT)))
         return tl.join(even, odd)
@@ -69,15 +67,13 @@ def project_on_tensor_cores(
     DTYPE: tl.constexpr,  # of the tokens, which come as words of two
     CODES: tl.constexpr,
     GATE: tl.constexpr,
-    LOOKUP: tl.constexpr,
-    PDL: tl.constexpr,
-    INTERPRETED: tl.constexpr,
+    DEPENDENT: tl.constexpr,
     BLOCK_N: tl.constexpr,
     CHUNKS: tl.constexpr,  # of a warp in one tile
     WARPS: tl.constexpr,
 ):
     # The interpreter rounds bfloat16 down, and multiplies its bits.
-    FLOAT: tl.constexpr = tl.float32 if INTERPRETED else DTYPE
+    FLOAT: tl.constexpr = DTYPE if COMPILED else tl.float32
     TILES: tl.constexpr = BLOCK_N // 16
     LANE: tl.constexpr = 8 if CODES == PLAIN else 16  # weights of a chunk that a lane holds
     CHUNK: tl.constexpr = 4 * LANE
@@ -112,11 +108,9 @@ def project_on_tensor_cores(
         scales = scale + row * (K // 64)
         factor = tl.load(scales + block, mask=block < K // 64, other=0.0)
     level = 0.0
-    if CODES == NF4 and LOOKUP != "table":
+    if CODES == NF4 and COMPILED:
         level = lane_level(levels)
-    if PDL:
-        gdc_launch_dependents()
-        gdc_wait()
+    after_others(DEPENDENT)
 
     # Tokens lie as [half, eight columns, chunk, warp, token; lane, word].
     line = tl.arange(0, HALVES * (LANE // 8) * CHUNKS * WARPS * 8)
@@ -150,14 +144,14 @@ def project_on_tensor_cores(
             square = tl.reshape(loud * loud, (HALVES, LANE // 8 * CHUNKS, WARPS, 8, 4, 8))
             squares += tl.sum(tl.sum(square, axis=5), axis=1)
             x_tile = (loud * (_pairs(gain, DTYPE).to(tl.float32) * ROOM)).to(FLOAT)
-        matrix = _matrix(tile, levels, level, DTYPE, FLOAT, CODES, LOOKUP)
+        matrix = _matrix(tile, levels, level, DTYPE, FLOAT, CODES)
         matrix = tl.reshape(matrix, (TILES, 2, CHUNKS, WARPS, 8, 4, LANE // 4, 4))
         matrix = tl.permute(matrix, (2, 3, 0, 1, 4, 6, 5, 7))
         matrix = tl.reshape(matrix, (CHUNKS * WARPS, BLOCK_N, CHUNK))
         x_tile = tl.reshape(x_tile, (HALVES, LANE // 8, CHUNKS, WARPS, 8, 4, 2, 4))
         x_tile = tl.permute(x_tile, (2, 3, 1, 6, 5, 7, 0, 4))
         x_tile = tl.reshape(x_tile, (CHUNKS * WARPS, CHUNK, HALVES * 8))
-        if INTERPRETED:
+        if not COMPILED:
             matrix = matrix.to(tl.float32)
             x_tile = x_tile.to(tl.float32)
         if CODES == NF4:

@@ -20,15 +20,15 @@ from edge_tui.decoders.base import Step
 from edge_tui.decoders.core.random import TOKEN_BITS
 from edge_tui.decoders.speculative import CORRECTION, Speculative
 from edge_tui.decoders.temperature import GREEDY_BELOW, TEMPERATURE
-from edge_tui.engine.ops.choose_parts import (
+from edge_tui.engine.ops.triton.choose_parts import (
     INF,
-    after_others,
     block_for,
     gumbel,
     is_last,
     launch_options,
     uniform,
 )
+from edge_tui.engine.ops.triton.launch import after_others
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

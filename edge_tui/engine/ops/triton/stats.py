@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 
 from edge_tui.engine.events import TOP
-from edge_tui.engine.ops.choose_parts import INTERPRETED, is_last
+from edge_tui.engine.ops.triton.choose_parts import is_last
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -267,7 +267,6 @@ def record(
     for column, extra in enumerate(extras, columns):
         floats[:, column].copy_(extra)
     grid = (scratch.blocks, rows, 2)
-    options = {} if INTERPRETED else {"num_warps": 4}
     _scan[grid](
         z,
         z.stride(0),
@@ -284,7 +283,6 @@ def record(
         BLOCK=scratch.block,
         PARTS=triton.next_power_of_2(scratch.blocks),
         MOVED=moved,
-        **options,
     )
     _pack[grid](
         z,
@@ -307,7 +305,6 @@ def record(
         floats.stride(0),
         BLOCK=scratch.block,
         MOVED=moved,
-        **options,
     )
     for index, candidate in enumerate(candidates):
         _look_up[(rows,)](candidate, ints, floats, width, floats.stride(0), extras_end + 2 * TOP * index)

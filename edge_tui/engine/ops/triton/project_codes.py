@@ -7,6 +7,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from edge_tui.engine.ops.triton.launch import COMPILED
+
 CODES = {"plain": 1, "int8": 4, "nf4": 8}
 """Weights in one element of the matrix as a kernel loads it."""
 PLAIN, INT8, NF4 = (tl.constexpr(CODES[kind]) for kind in ("plain", "int8", "nf4"))
@@ -54,12 +56,12 @@ def lane_level(levels):
 
 
 @triton.jit
-def unpack(tile, levels, level, CODES: tl.constexpr, LOOKUP: tl.constexpr):
+def unpack(tile, levels, level, CODES: tl.constexpr):
     """Unpacks the weights of a tile as float32: one tensor for each place in an element."""
     if CODES == PLAIN:
         return (tile.to(tl.float32),)
     elif CODES == INT8:
-        if LOOKUP == "table":
+        if not COMPILED:
             return (
                 ((tile << 24) >> 24).to(tl.float32),
                 ((tile << 16) >> 24).to(tl.float32),
@@ -71,7 +73,7 @@ def unpack(tile, levels, level, CODES: tl.constexpr, LOOKUP: tl.constexpr):
                 _INT8_TO_FLOAT, "=f,=f,=f,=f,r", [tile], (tl.float32,) * 4, is_pure=True, pack=1
             )
     else:
-        if LOOKUP == "table":
+        if not COMPILED:
             return (
                 tl.load(levels + ((tile >> 4) & 15)),
                 tl.load(levels + (tile & 15)),

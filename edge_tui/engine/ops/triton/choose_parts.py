@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 import triton
 import triton.language as tl
-from triton.runtime.interpreter import InterpretedFunction
 
 from edge_tui.decoders.core.random import ROW_BITS, TOKEN_BITS
+from edge_tui.engine.ops.triton.launch import chain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,14 +33,6 @@ INDICES = (
     "neutral",
 )
 """Arguments whose values make no other kernel."""
-
-
-@triton.jit
-def after_others(DEPENDENT: tl.constexpr):
-    """Lets the next kernel get ready, and waits until what the ones before have written can be read."""
-    if DEPENDENT:
-        tl.extra.cuda.gdc_launch_dependents()
-        tl.extra.cuda.gdc_wait()
 
 
 @triton.jit
@@ -122,9 +114,6 @@ def peak_of(peaks, row, count, PARTS: tl.constexpr):
     return tl.max(tl.load(peaks + row * count + parts, mask=parts < count, other=-INF), 0)
 
 
-INTERPRETED = isinstance(after_others, InterpretedFunction)
-
-
 def indices(place: Mapping[str, int], *names: str | None) -> tuple[int, ...]:
     """Returns the parameters' places in the table; −1 for one that is not there."""
     return tuple(-1 if name is None else place[name] for name in names)
@@ -138,9 +127,6 @@ def block_for(width: int, most: int = 1024) -> int:
 
 def launch_options(device: str, dependent: bool | None) -> dict[str, Any]:
     """Returns the options that kernels are launched with on a device."""
-    if INTERPRETED:
-        return {"DEPENDENT": False}
-    if dependent is None:
-        dependent = torch.cuda.get_device_capability(device)[0] >= 9
     # Without contraction a penalised logit is the same to the last bit as from single operations.
-    return {"DEPENDENT": dependent, "launch_pdl": dependent, "enable_fp_fusion": False, "num_warps": 4}
+    options = {**chain(torch.device(device)), "enable_fp_fusion": False}
+    return options if dependent is None else {**options, "DEPENDENT": dependent, "launch_pdl": dependent}
