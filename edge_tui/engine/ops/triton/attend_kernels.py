@@ -13,7 +13,7 @@ values. What does depend on it is asked for together, before any of it is used.
 Source: Flash-Decoding (arXiv 2307.08691 for the tiles; the split over keys is its sequel for decoding).
 """
 
-# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call, possibly-undefined"
 
 from __future__ import annotations
 

@@ -34,7 +34,9 @@ class Config:
 TOKENS = (1, 4, 5, 8)
 """Numbers of tokens that were measured: one on plain cores, more on tensor cores."""
 
-_MEASURED = (
+_Cut = tuple[int, int, int]
+
+_MEASURED: tuple[tuple[str, int, int, _Cut, _Cut, _Cut, _Cut], ...] = (
     ("int8", 896, 896, (4, 512, 2), (16, 1024, 4), (16, 1024, 8), (16, 1024, 8)),
     ("int8", 896, 4864, (4, 8192, 8), (16, 2048, 8), (16, 2048, 8), (16, 2048, 8)),
     ("int8", 1152, 896, (8, 1024, 4), (16, 1024, 4), (16, 1024, 4), (16, 1024, 4)),
@@ -90,4 +92,4 @@ def choose(kind: str, tokens: int, rows: int, columns: int, *, tensor: bool = Tr
     column = min(range(len(TOKENS) if tensor else 1), key=lambda i: distance(TOKENS[i]))
     fitting = (row for row in _MEASURED if row[0] == kind)
     nearest = min(fitting, key=lambda row: abs(log(rows / row[1])) + abs(log(columns / row[2])))
-    return Config(*nearest[3 + column], tensor=column > 0)
+    return Config(*nearest[3:][column], tensor=column > 0)
