@@ -35,7 +35,7 @@ async def take(name: str, settings: Settings, keys: tuple[str, ...], folder: Pat
     from edge_tui.engine.local import LocalEngine
     from edge_tui.machine.telemetry import Telemetry
     from edge_tui.tui.app import EdgeApp
-    from edge_tui.tui.screens.workbench import Workbench
+    from edge_tui.tui.workbench.screen import WorkbenchScreen
 
     app = EdgeApp(lambda: LocalEngine(settings.specs()), settings, telemetry=Telemetry("cuda:0"))
     async with app.run_test(size=SIZE) as pilot:
@@ -47,9 +47,9 @@ async def take(name: str, settings: Settings, keys: tuple[str, ...], folder: Pat
                     raise TimeoutError(f"{name} did not come about in {PATIENCE:.0f} s")
                 await pilot.pause(0.05)
 
-        await until(lambda: isinstance(app.screen, Workbench) and "model" in app.session.loaded)
+        await until(lambda: isinstance(app.screen, WorkbenchScreen) and "model" in app.session.loaded)
         screen = app.screen
-        assert isinstance(screen, Workbench)
+        assert isinstance(screen, WorkbenchScreen)
         screen.prompt.insert(PROMPT)
         await pilot.press("ctrl+j")
         await until(lambda: app.session.run is not None and app.session.run.finished is not None)

@@ -22,7 +22,6 @@ from edge_tui.tui.pacing import Pacer
 from edge_tui.tui.palette import ActionsProvider
 from edge_tui.tui.reloading import StrategiesChanged, ThemesChanged, watch_strategies, watch_themes
 from edge_tui.tui.run_params import RunParams
-from edge_tui.tui.screens.workbench import Workbench
 from edge_tui.tui.session import Session
 from edge_tui.tui.shutdown import Shutdown
 from edge_tui.tui.terminal import (
@@ -33,8 +32,10 @@ from edge_tui.tui.terminal import (
 )
 from edge_tui.tui.terminal_app import TerminalApp
 from edge_tui.tui.theme_switch import ThemeSwitch
+from edge_tui.tui.workbench.screen import WorkbenchScreen
+from edge_tui.tui.workbench.view import WorkbenchView
 from edge_tui.util import logs
-from edge_tui.util.sanitise import one_line, sanitise
+from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from edge_tui.tui.input_parser import PasteRefused
     from edge_tui.tui.preferences import Preferences
     from edge_tui.tui.services import Services
+    from edge_tui.tui.widgets.message_line import Kind
 
 NOTICES = 3
 """Most sentences about the start that are shown at once."""
@@ -132,7 +134,8 @@ class EdgeApp(TerminalApp):
         if self.settings.keys:
             self.remap()
         run_params = RunParams(self.settings, _decoder(self.settings.strategy))
-        self.workbench = Workbench(self.session, run_params, decoders.strategies(), self.size)
+        view = WorkbenchView(self.session, run_params, self.telemetry)
+        self.workbench = WorkbenchScreen(self.session, run_params, view, self.size)
         self.push_screen(self.workbench)
         self.call_later(self.workbench.refresh)
         if not self.is_headless:
@@ -163,9 +166,9 @@ class EdgeApp(TerminalApp):
             self._notify_of(self._notices)
             self.say(self._notices[0], "warning")
         self._restore_prompt()
-        self.workbench.show_strategy_error()
+        self.workbench.strategies.show_problem()
         if self._tour:
-            self.workbench.tour.begin()
+            self.workbench.view.tour.begin()
         for watch in self._watches:
             watch.start()
         self._pacer = Pacer(cast("App[object]", self))
@@ -177,11 +180,6 @@ class EdgeApp(TerminalApp):
         if (more := len(notices) - NOTICES) > 0:
             shown.append(f"And {more} more: `edge-tui config` names every setting that cannot be used.")
         self.notify("\n".join(shown), severity="warning", markup=False, timeout=10)
-
-    @property
-    def model_name(self) -> str:
-        """The main model as the settings name it."""
-        return one_line(self.settings.models.name)
 
     def _tick(self) -> None:
         if self.shutdown.leaving or not self.workbench.is_attached:
@@ -206,9 +204,9 @@ class EdgeApp(TerminalApp):
         self._notices += self.keymap.notices
         self.set_keymap(self.keymap.keys)
 
-    def say(self, message: str, kind: str = "info") -> None:
+    def say(self, message: str, kind: Kind = "info") -> None:
         """Puts a sentence on the workbench's message line."""
-        self.workbench.say(message, kind)
+        self.workbench.view.say(message, kind)
 
     # Settings.
 
@@ -255,7 +253,7 @@ class EdgeApp(TerminalApp):
 
     def on_strategies_changed(self, event: StrategiesChanged) -> None:
         if not self.shutdown.leaving:
-            self.workbench.take_strategies(event.files)
+            self.workbench.strategies.reload(event.files)
 
     def on_themes_changed(self, event: ThemesChanged) -> None:
         self.theme_switch.reload(event.themes)
@@ -323,6 +321,8 @@ class EdgeApp(TerminalApp):
                 from edge_tui.hub import recent_models
 
                 recent_models.remember(event.name)
+                if self.telemetry is not None and event.device.startswith("cuda"):
+                    self.telemetry.watch(event.device)
             case Failed():
                 self.notify(sanitise(event.message), severity="error", markup=False, timeout=8)
                 if event.detail:

@@ -75,6 +75,16 @@ def support(
     return Clipboard("perhaps", "If nothing arrives, this terminal does not allow it.")
 
 
+def report(text: str, support: Clipboard) -> tuple[str, Literal["info", "good", "warning"]]:
+    """Says whether a text that was copied will arrive, and the weight of that sentence."""
+    if support.works == "no":
+        return f"{support.advice} Y writes the answer to a file.", "warning"
+    long = f" It is long: some terminals take {LIMIT:,} bytes at most." if len(text.encode()) > LIMIT else ""
+    if support.works == "yes":
+        return f"Copied {len(text):,} characters.{long}", "good"
+    return f"Sent {len(text):,} characters to the terminal. {support.advice}{long} Y writes a file.", "info"
+
+
 def sequence(text: str, env: Mapping[str, str]) -> str:
     """Builds the OSC 52 sequence, wrapped so that multiplexers pass it on to the terminal around them."""
     plain = f"\x1b]52;c;{base64.b64encode(text.encode()).decode()}\x07"

@@ -120,6 +120,11 @@ class Conversation:
         at = sum(turn.role == "user" for turn in prompt) - 1
         return at if 0 <= at < len(self.exchanges) and self.messages(at) == prompt else None
 
+    def number_of(self, run: Run | None) -> int:
+        """Finds the exchange that a run answered; the newest one where it answered none."""
+        numbers = [number for number, each in enumerate(self.exchanges) if each.run is run]
+        return numbers[0] if numbers and run is not None else max(len(self.exchanges) - 1, 0)
+
     def attach_run(self, run: Run) -> None:
         """Attaches a run that has started to its exchange."""
         at = self.number(run.request.prompt)

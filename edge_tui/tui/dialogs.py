@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edge_tui.tui.screens.models import ModelsScreen
     from edge_tui.tui.session import Session
     from edge_tui.tui.theme_switch import ThemeSwitch
+    from edge_tui.tui.widgets.message_line import Kind
 
 
 class Host(Protocol):
@@ -34,7 +35,7 @@ class Host(Protocol):
 
     def take_settings(self, settings: Settings, key: str) -> None: ...
 
-    def say(self, message: str, kind: str = "info") -> None: ...
+    def say(self, message: str, kind: Kind = "info") -> None: ...
 
 
 class Dialogs:

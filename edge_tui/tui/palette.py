@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from textual.command import DiscoveryHit, Hit, Provider
 
 from edge_tui.tui.actions import ACTIONS
-from edge_tui.tui.screens.workbench import Workbench
+from edge_tui.tui.workbench.screen import WorkbenchScreen
 from edge_tui.util.sanitise import one_line, sanitise
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ class ActionsProvider(Provider):
                 keys = f" ({action.key_text})" if action.key_text else ""
                 target = f"app.{action.id}" if action.scope == "app" else f"screen.{action.id}"
                 yield action.label, action.help + keys, partial(self.app.run_action, target)
-        if isinstance(self.screen, Workbench):
-            for decoder in self.screen.decoders:
+        if isinstance(self.screen, WorkbenchScreen):
+            for decoder in self.screen.strategies.decoders:
                 title = f"strategy: {one_line(decoder.title)}"
-                yield title, sanitise(decoder.summary), partial(self.screen.choose, decoder.name)
+                yield title, sanitise(decoder.summary), partial(self.screen.strategies.choose, decoder.name)
 
     async def discover(self) -> Hits:
         for label, help_text, command in self._offers():

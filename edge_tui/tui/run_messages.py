@@ -4,35 +4,65 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge_tui.engine.events import FINISH_REASONS
+from edge_tui.engine import events
 from edge_tui.util import formatting
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from edge_tui.engine.events import Finished, Loaded, Started, Unloaded
-    from edge_tui.tui.session import Run
+    from edge_tui.engine.events import Event, Finished, Loaded, Started
+    from edge_tui.tui.session import Run, Session
+    from edge_tui.tui.widgets.message_line import Kind
 
 
-def started(event: Started, title: str) -> str:
-    """Names the strategy of a run that has started, its seed and its limits.
+def message_of(event: Event, session: Session, title_of: Callable[[str], str]) -> tuple[str, Kind] | None:
+    """Writes a sentence about an event and gives its weight; None where nothing is to be said.
 
     Args:
-        event: The start.
-        title: The strategy's title.
+        event: The event, which the session has taken already.
+        session: The engine's state; the end of a run is silent while another one waits for it.
+        title_of: Gives a strategy's title.
     """
-    reused = f" · {event.reused_tokens:,} of {event.prompt_tokens:,} prompt tokens reused"
+    match event:
+        case events.Started(notices=[_, *_]):
+            return " ".join(event.notices), "warning"
+        case events.Started():
+            return _started(event, title_of(event.strategy)), "info"
+        case events.Finished():
+            run = session.run
+            if run is None or run.id != event.run or session.waiting:
+                return None
+            return _finished(event, run), "good" if event.reason in ("eos", "stop", "done") else "info"
+        case events.Failed():
+            return event.message, "error"
+        case events.Loading():
+            return f"Loading {event.name} as {event.role} …", "info"
+        case events.Loaded():
+            return _loaded(event), "good"
+        case events.Unloaded():
+            size = formatting.size(event.before_bytes - event.after_bytes)
+            return f"{event.name} unloaded: {size} came back.", "good"
+        case events.Noticed():
+            return event.message, "warning"
+        case events.ParamChanged():
+            return f"{event.name} is {event.value:.4g} from token {event.index} on.", "info"
+    return None
+
+
+def _started(event: Started, title: str) -> str:
     sentence = f"{title} · seed {event.seed} · at most {event.max_new_tokens} tokens"
-    return sentence + (reused if event.reused_tokens else "")
+    if event.reused_tokens:
+        sentence += f" · {event.reused_tokens:,} of {event.prompt_tokens:,} prompt tokens reused"
+    return sentence
 
 
-def finished(event: Finished, run: Run) -> str:
+def _finished(event: Finished, run: Run) -> str:
     """Names the reason of a run's end, its length and speed, and repeats its notices.
 
     A short run has passed before its notices could be read.
     """
     parts = [
-        FINISH_REASONS.get(event.reason, event.reason),
+        events.FINISH_REASONS.get(event.reason, event.reason),
         f"{event.new_tokens:,} tokens",
         f"{formatting.rate(event.tokens_per_second)} tok/s",
     ]
@@ -46,18 +76,12 @@ def finished(event: Finished, run: Run) -> str:
     return " · ".join([*parts, *run.notices])
 
 
-def loaded(event: Loaded) -> str:
-    """Names a model that has loaded, its role and its size."""
+def _loaded(event: Loaded) -> str:
     note = f" {' '.join(event.notices)}" if event.notices else ""
     # A model on somebody else's machine may be known by its name alone.
     size = formatting.size(event.weight_bytes) if event.weight_bytes else ""
     facts = ", ".join(fact for fact in (event.architecture, size) if fact) or event.device
     return f"{event.name} ready as {event.role} in {formatting.duration(event.seconds)}: {facts}.{note}"
-
-
-def unloaded(event: Unloaded) -> str:
-    """Names a model that has unloaded, and the memory that it gave back."""
-    return f"{event.name} unloaded: {formatting.size(event.before_bytes - event.after_bytes)} came back."
 
 
 def model_title(main: Loaded, models: Mapping[str, Loaded], roles: Sequence[str]) -> str:

@@ -9,9 +9,7 @@ if TYPE_CHECKING:
 
     from edge_tui.config.settings import Settings
     from edge_tui.engine.port import ModelSpec
-    from edge_tui.engine.remote.telemetry import RemoteTelemetry
     from edge_tui.history.store import Store
-    from edge_tui.machine.telemetry import Telemetry
     from edge_tui.tui.clipboard import Clipboard
     from edge_tui.tui.downloads import Downloads
     from edge_tui.tui.preferences import Preferences
@@ -21,12 +19,7 @@ class Services(Protocol):
     """Lists the services that screens ask of the app."""
 
     ascii: bool
-    settings: Settings
-    telemetry: Telemetry | RemoteTelemetry | None
     downloads: Downloads
-
-    @property
-    def model_name(self) -> str: ...
 
     @property
     def gathering(self) -> bool: ...

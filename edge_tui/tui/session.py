@@ -181,7 +181,7 @@ class Session(EngineState):
         self, request: Request, previous: Transcript | None = None, place: TurnPosition | None = None
     ) -> None:
         """Runs a request; a run in progress is stopped first, and a waiting one gives way: the last wins."""
-        self._next = (request, previous, place)
+        self._next, self.viewed = (request, previous, place), None
         if self.run is not None and self.run.active:
             self._wind_down(self.run)
         else:

@@ -310,10 +310,10 @@ async def test_what_the_check_lets_pass_is_painted(tmp_path: Path) -> None:
         # Saved while it is in use: what cannot be used leaves the theme that was.
         (tmp_path / "mine.toml").write_text(f'{GOOD}[variables]\nborder = "no colour"\n')
         for _ in range(200):
-            if "variables.border" in app.workbench.messages.message:
+            if "variables.border" in app.workbench.view.messages.message:
                 break
             await pilot.pause(0.025)
-        assert "variables.border" in app.workbench.messages.message
+        assert "variables.border" in app.workbench.view.messages.message
         assert app.theme == "mine"
         assert app.is_running
 
@@ -341,5 +341,5 @@ async def test_the_list_of_files_bears_a_folder_that_is_gone(
         folders[1].rmdir()
         await pilot.press("enter")
         await pilot.pause(0.2)
-        assert "cannot be read" in app.workbench.messages.message
+        assert "cannot be read" in app.workbench.view.messages.message
         assert app.is_running

@@ -22,8 +22,8 @@ from edge_tui.serve.options import read_key
 from edge_tui.tui.app import EdgeApp, run
 from edge_tui.tui.driver import TerminalDriver
 from edge_tui.tui.screens.help import HelpScreen
-from edge_tui.tui.screens.workbench import Workbench
 from edge_tui.tui.session import Session
+from edge_tui.tui.workbench.screen import WorkbenchScreen
 from tests.tui.engines import PictureEngine
 
 SECRETS = (
@@ -66,8 +66,8 @@ AT_START: dict[str, Callable[[EdgeApp], None]] = {"mount": _on_mount, "driver": 
 
 
 def _render(app: EdgeApp) -> None:
-    app.workbench.gauge.render_lines = boom
-    app.workbench.gauge.refresh()
+    app.workbench.view.gauge.render_lines = boom
+    app.workbench.view.gauge.refresh()
 
 
 def _screen(app: EdgeApp) -> None:
@@ -76,7 +76,7 @@ def _screen(app: EdgeApp) -> None:
 
 
 def _key(app: EdgeApp) -> None:
-    Workbench.on_key = boom  # type: ignore[method-assign]
+    WorkbenchScreen.on_key = boom  # type: ignore[method-assign]
     app.workbench.pane.focus()
     app.simulate_key("equals_sign")
 

@@ -92,8 +92,8 @@ def answered(workbench: Any, exchanges: int) -> bool:
     """Whether the newest of so many exchanges is on the screen with all its tokens."""
     transcript = workbench.pane.transcript
     return (
-        len(workbench.talk.exchanges) == exchanges
-        and workbench.talk.exchanges[-1].run is workbench.session.run
+        len(workbench.conversation.talk.exchanges) == exchanges
+        and workbench.conversation.talk.exchanges[-1].run is workbench.session.run
         and transcript is not None
         and transcript is workbench.session.run.transcript
         and not workbench.session.busy

@@ -62,12 +62,12 @@ async def test_renders_only_rows_that_changed(
         await pilot.pause()
         work = app.workbench
         asked: list[Region] = []
-        for widget in (work.pane, work.parameters.table, work._output):
+        for widget in (work.pane, work.parameters.table, work.view.output):
             original = widget.render_lines
             monkeypatch.setattr(
                 widget, "render_lines", lambda crop, original=original: asked.append(crop) or original(crop)
             )
-        header, pane = work.header.region, work.pane.region
+        header, pane = work.view.header.region, work.pane.region
         work._compositor._dirty_regions = {header, Region(pane.x, pane.y + 3, pane.width, 2)}
         work._compositor.render_partial_update()
         # The pane hides the container that it lies in; the table beside it has not changed.

@@ -43,17 +43,17 @@ async def test_what_an_engine_refuses_is_grey_and_says_why() -> None:
     app = EdgeApp(lambda: engine, Settings(), theme_folders=[resources.themes()])
     async with app.run_test(size=(120, 40)) as pilot:
         bench = app.workbench
-        await _until(pilot, lambda: bench.strategy_list.refusals)
-        listed = bench.strategy_list.render()
+        await _until(pilot, lambda: bench.view.strategy_list.refusals)
+        listed = bench.view.strategy_list.render()
         beam = next(span for span in listed.spans if listed.plain[span.start : span.end].strip() == "beam")
         assert beam.style == "$text-disabled"
         assert "–" in listed.plain, "and without colour it has no key"
         before = bench.run_params.decoder.name
-        number = [decoder.name for decoder in bench.decoders].index("beam") + 1
+        number = [decoder.name for decoder in bench.strategies.decoders].index("beam") + 1
         bench.action_digit(number)
         await pilot.pause()
         assert bench.run_params.decoder.name == before
-        assert "no beams" in str(bench.messages.render())
+        assert "no beams" in str(bench.view.messages.render())
 
 
 async def test_a_run_over_a_server_of_ours(server: Running) -> None:
@@ -65,11 +65,13 @@ async def test_a_run_over_a_server_of_ours(server: Running) -> None:
     )
     async with app.run_test(size=(120, 40)) as pilot:
         bench = app.workbench
-        await _until(pilot, lambda: bench.gauge.sample is not None)
-        assert str(bench.gauge.border_title) == f"gauge of {base_url(server.url).removeprefix('http://')}"
-        assert "process" in bench.gauge.render().plain
+        await _until(pilot, lambda: bench.view.gauge.sample is not None)
+        assert (
+            str(bench.view.gauge.border_title) == f"gauge of {base_url(server.url).removeprefix('http://')}"
+        )
+        assert "process" in bench.view.gauge.render().plain
         await _until(pilot, lambda: "model" in app.session.loaded)
-        assert not bench.strategy_list.refusals
+        assert not bench.view.strategy_list.refusals
         bench.prompt.text = "def main("
         bench.action_run()
         await _until(pilot, lambda: app.session.run is not None and app.session.run.finished is not None)

@@ -162,7 +162,7 @@ async def test_without_an_editor_the_app_says_so(monkeypatch: pytest.MonkeyPatch
     async with keeping().run_test(size=SIZE) as pilot:
         workbench = await at_prompt(pilot)
         await press(pilot, "ctrl+g")
-        await until(pilot, lambda: "EDITOR" in workbench.messages.message)
+        await until(pilot, lambda: "EDITOR" in workbench.view.messages.message)
 
 
 async def test_a_file_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +182,7 @@ async def test_a_file_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         await press(pilot, "ctrl+o")
         await until(pilot, lambda: pilot.app.screen is not workbench)
         await press(pilot, *"bin", "enter")
-        await until(pilot, lambda: "not UTF-8" in workbench.messages.message)
+        await until(pilot, lambda: "not UTF-8" in workbench.view.messages.message)
         assert workbench.prompt.text == "one\ntwo␛[2J\n"
 
 
@@ -212,7 +212,7 @@ async def test_values_are_saved_under_a_name_and_taken_again() -> None:
         await press(pilot, "D")
         await until(pilot, lambda: pilot.app.screen is not workbench)
         await press(pilot, *"My own", "enter")
-        await until(pilot, lambda: "my-own.toml" in workbench.messages.message)
+        await until(pilot, lambda: "my-own.toml" in workbench.view.messages.message)
         (mine,) = [each for each in presets.load()[0] if each.own]
         assert mine.title == "My own"
         assert mine.parameters == {"temperature": 0.33}
@@ -304,7 +304,7 @@ async def test_an_interrupted_run_is_offered_and_goes_on_from_its_last_token(
         await until(pilot, lambda: workbench.focused is workbench.pane)
         # The other model has other tokens.
         await press(pilot, "c")
-        await until(pilot, lambda: "wrote this: load it" in workbench.messages.message)
+        await until(pilot, lambda: "wrote this: load it" in workbench.view.messages.message)
         workbench.session.loaded["model"] = LOADED
         await press(pilot, "c")
         await until(pilot, lambda: engine.requests)

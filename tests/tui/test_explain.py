@@ -65,7 +65,7 @@ async def test_what_cannot_be_pictured_says_so(picture: Any) -> None:
         await pilot.press("up", "down")
         assert "needs what the amateur thinks" in said(app.screen)
         await pilot.press("escape")
-        app.workbench.choose("beam")
+        app.workbench.strategies.choose("beam")
         app.workbench.pane.focus()
         await pilot.press("e", "space")
         await pilot.pause(0.1)

@@ -64,7 +64,7 @@ async def test_a_run_is_opened_with_its_colours_settings_and_alternatives() -> N
         assert workbench.pane.transcript.text == "".join(WORDS)
         assert workbench.prompt.text == PROMPTS[0]
         assert workbench.session.texts_of([0, 7]) == ["Ein ", "id 7"]
-        await until(pilot, lambda: workbench.gauge.speed.written == len(WORDS))
+        await until(pilot, lambda: workbench.view.gauge.speed.written == len(WORDS))
         # The next run takes its place.
         await press(pilot, "ctrl+j")
         await until(pilot, lambda: workbench.session.viewed is None and workbench.pane.transcript is not None)
@@ -169,7 +169,7 @@ async def test_nothing_kept_says_what_to_do(picture: Any) -> None:
     async with picture().run_test(size=SIZE) as pilot:
         workbench = await at_tokens(pilot)
         await press(pilot, "o")
-        await until(pilot, lambda: "No history is kept" in workbench.messages.message)
+        await until(pilot, lambda: "No history is kept" in workbench.view.messages.message)
 
 
 async def test_a_run_that_cannot_be_read_is_one_sentence() -> None:
@@ -179,7 +179,7 @@ async def test_a_run_that_cannot_be_read_is_one_sentence() -> None:
         screen = await opened(pilot)
         await until(pilot, lambda: "cannot be read" in str(screen.about.content))
         await press(pilot, "enter")
-        await until(pilot, lambda: "cannot be read" in pilot.app.workbench.messages.message)
+        await until(pilot, lambda: "cannot be read" in pilot.app.workbench.view.messages.message)
 
 
 async def test_a_run_in_progress_is_found_again() -> None:
@@ -199,12 +199,12 @@ async def test_a_run_in_progress_is_found_again() -> None:
         await until(pilot, lambda: isinstance(app.screen, HistoryScreen))
         await until(pilot, lambda: len(app.screen.list.entries) == len(PROMPTS) + 1)
         await press(pilot, "down", "enter")
-        await until(pilot, lambda: "o leads back to it" in bench.messages.message)
+        await until(pilot, lambda: "o leads back to it" in bench.view.messages.message)
         assert bench.pane.transcript is not run.transcript
         await press(pilot, "o")
         await until(pilot, lambda: isinstance(app.screen, HistoryScreen))
         await until(pilot, lambda: len(app.screen.list.entries) == len(PROMPTS) + 1)
         await press(pilot, "enter")
         await until(pilot, lambda: bench.pane.transcript is run.transcript)
-        assert bench.viewed is None
+        assert bench.session.viewed is None
         assert bench.session.busy

@@ -46,7 +46,7 @@ def said(*turns: str, then: tuple[str, ...] = ()) -> Callable[[Pilot[Any]], Any]
         await keys("v")(pilot)
         for turn in turns:
             app.workbench.prompt.insert(turn)
-            exchanges = len(app.workbench.talk.exchanges)
+            exchanges = len(app.workbench.conversation.talk.exchanges)
             await pilot.press("ctrl+j")
             await until(pilot, lambda known=exchanges: answered(app.workbench, known + 1))
         for key in then:

@@ -23,11 +23,11 @@ from edge_tui.tui.screens.history import HistoryScreen
 from edge_tui.tui.screens.models import ModelsScreen
 from edge_tui.tui.screens.presets import NameScreen, PresetsScreen
 from edge_tui.tui.screens.settings import SettingsScreen
-from edge_tui.tui.screens.workbench import Workbench
 from edge_tui.tui.widgets.inspector import Inspector
 from edge_tui.tui.widgets.parameters import ParameterTable, ValueInput
 from edge_tui.tui.widgets.token_pane import TokenPane
 from edge_tui.tui.widgets.turns import Turns
+from edge_tui.tui.workbench.screen import WorkbenchScreen
 from tests.tui.engines import PictureEngine
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 CLASSES: dict[Scope, type] = {
     "app": EdgeApp,
-    "main": Workbench,
+    "main": WorkbenchScreen,
     "tokens": TokenPane,
     "inspector": Inspector,
     "turns": Turns,
@@ -55,12 +55,12 @@ CLASSES: dict[Scope, type] = {
 """The class that hears the keys of each scope."""
 
 
-def bench(pilot: Pilot[Any]) -> Workbench:
+def bench(pilot: Pilot[Any]) -> WorkbenchScreen:
     app: Any = pilot.app
     return app.workbench
 
 
-async def ran(pilot: Pilot[Any], prompt: str = "Why is the sky blue?") -> Workbench:
+async def ran(pilot: Pilot[Any], prompt: str = "Why is the sky blue?") -> WorkbenchScreen:
     workbench = bench(pilot)
     await pilot.pause(0.1)
     workbench.prompt.insert(prompt)
@@ -106,10 +106,10 @@ async def test_digits_choose_where_no_text_is_typed(picture: Any) -> None:
     async with picture().run_test(size=(80, 24)) as pilot:
         workbench = await ran(pilot)
         await pilot.press("5")
-        assert workbench.run_params.decoder is workbench.decoders[4]
+        assert workbench.run_params.decoder is workbench.strategies.decoders[4]
         workbench.prompt.focus()
         await pilot.press("1")
-        assert workbench.run_params.decoder is workbench.decoders[4]
+        assert workbench.run_params.decoder is workbench.strategies.decoders[4]
         assert workbench.prompt.text.endswith("1")
 
 
@@ -141,7 +141,7 @@ async def test_switching_while_it_runs_cancels_and_runs_again(picture: Any) -> N
         await pilot.pause(0.1)
         assert len(engine.requests) == 2, "what was stopped stays so, as the help says"
         assert "After esc it only chooses" in key_table()
-        assert "r runs the prompt again with its seed" in workbench.messages.message
+        assert "r runs the prompt again with its seed" in workbench.view.messages.message
         await pilot.press("r")
         await pilot.pause(0.2)
         assert engine.requests[2].seed == engine.requests[1].seed
@@ -164,8 +164,8 @@ async def test_a_prompt_that_just_ran_runs_again_under_another_strategy(picture:
         await pilot.press("1")
         await pilot.pause(0.1)
         assert len(engine.requests) == 2, "another prompt waits to be finished"
-        assert "^j runs it" in workbench.messages.message
-        assert workbench.run_params.decoder is workbench.decoders[0]
+        assert "^j runs it" in workbench.view.messages.message
+        assert workbench.run_params.decoder is workbench.strategies.decoders[0]
 
 
 async def test_no_second_run_before_the_first_has_wound_down(picture: Any) -> None:
@@ -178,8 +178,8 @@ async def test_no_second_run_before_the_first_has_wound_down(picture: Any) -> No
         await pilot.pause(0.3)
         assert len(engine.requests) == 1
         assert engine.cancelled == [1]
-        assert "stopping" in workbench.header.state
-        assert "Queued" in workbench.messages.message
+        assert "stopping" in workbench.view.header.state
+        assert "Queued" in workbench.view.messages.message
         engine._events.append(engine._finished(1))
         await pilot.pause(0.2)
         assert [request.strategy for request in engine.requests] == ["top_p", "beam"]
@@ -228,13 +228,13 @@ async def test_typing_in_a_field_is_no_command(picture: Any) -> None:
 async def test_everything_is_there_or_one_key_away(picture: Any, size: tuple[int, int]) -> None:
     async with picture().run_test(size=size) as pilot:
         workbench = await ran(pilot)
-        for widget in (workbench.prompt, workbench.pane, workbench.strategy_list, workbench.gauge):
+        for widget in (workbench.prompt, workbench.pane, workbench.view.strategy_list, workbench.view.gauge):
             assert widget.region.height >= 1
             assert widget.region.right <= size[0]
             assert widget.region.bottom <= size[1]
         await pilot.press("b")
         await pilot.pause()
-        assert not workbench.strategy_list.region.width
+        assert not workbench.view.strategy_list.region.width
         await pilot.press("b")
         if not workbench.inspector.region.width:
             await pilot.press("i")
@@ -320,8 +320,8 @@ async def test_errors_are_text_kept_and_shown_at_the_field(picture: Any) -> None
         bad = "temperature is [/] -1\x1b[2J, but must be a number from 0 to 5."
         engine._events.append(Failed(bad, field="temperature"))
         await pilot.pause(0.3)
-        assert workbench.messages.kind == "error"
-        assert "[/] -1␛[2J" in workbench.messages.message
+        assert workbench.view.messages.kind == "error"
+        assert "[/] -1␛[2J" in workbench.view.messages.message
         assert workbench.parameters.table.row.key == "temperature"
         assert workbench.parameters.has_class("-refused")
         assert workbench.prompt.text
@@ -363,9 +363,9 @@ async def test_many_notices_share_one_place(picture: Any) -> None:
 async def test_header_survives_any_model_name(picture: Any) -> None:
     async with picture().run_test(size=(60, 16)) as pilot:
         workbench = await ran(pilot)
-        workbench.header.model = "x" * 300
+        workbench.view.header.model = "x" * 300
         await pilot.pause()
-        assert workbench.header.render().cell_length <= 60
+        assert workbench.view.header.render().cell_length <= 60
 
 
 async def test_a_long_paste_is_kept_whole(picture: Any) -> None:

@@ -71,7 +71,7 @@ async def test_from_a_typed_name_to_a_loaded_model(hub: StandIn, demo: Any) -> N
         hub.bytes_per_second = None
         await until(pilot, lambda: names(pilot) == [NAME], "still offered")
         await pilot.press("enter")
-        await until(pilot, lambda: "here: m lists it" in app.workbench.messages.message, "fetched")
+        await until(pilot, lambda: "here: m lists it" in app.workbench.view.messages.message, "fetched")
         await until(pilot, lambda: "precision" in hint(pilot) and "weights" in hint(pilot), "it is local now")
         await pilot.press("enter")
         await until(pilot, lambda: "model" in app.session.loaded, "loaded")
@@ -91,7 +91,7 @@ async def test_a_download_goes_on_behind_other_screens(hub: StandIn, picture: An
         await until(pilot, lambda: "enter downloads them" in hint(pilot), "the facts")
         await pilot.press("enter", "escape")
         assert app.screen is app.workbench
-        await until(pilot, lambda: "here: m lists it" in app.workbench.messages.message, "fetched")
+        await until(pilot, lambda: "here: m lists it" in app.workbench.view.messages.message, "fetched")
 
 
 async def test_what_is_being_left_is_painted_no_more(

@@ -31,8 +31,8 @@ async def test_it_is_in_the_registry_the_sidebar_and_the_list(announced: str, de
     app = demo(strategy=announced, max_length=4)
     async with app.run_test(size=(120, 40)) as pilot:
         bench = app.workbench
-        assert bench.strategy_list.chosen == announced
-        assert "epsilon" in [decoder.title for decoder in bench.strategy_list.decoders]
+        assert bench.view.strategy_list.chosen == announced
+        assert "epsilon" in [decoder.title for decoder in bench.view.strategy_list.decoders]
         assert bench.parameters.border_title == "epsilon"
         assert [row.key for row in bench.run_params.rows()][:2] == ["epsilon", "temperature"]
         shown = "\n".join(strip.text for strip in app.screen._compositor.render_strips())

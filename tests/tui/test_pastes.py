@@ -137,7 +137,7 @@ async def test_a_paste_that_paused_or_is_too_long_is_said(picture: Any) -> None:
         await pilot.pause(0.1)
         pilot.app.post_message(PasteOpen())
         await pilot.pause()
-        assert "without its end" in workbench.messages.message
+        assert "without its end" in workbench.view.messages.message
         pilot.app.post_message(PasteRefused(LONGEST_PASTE + 1))
         await pilot.pause()
         assert said(pilot.app)[0].startswith("The paste has 4,000,001 characters")

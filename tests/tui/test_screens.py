@@ -103,9 +103,9 @@ async def ran(sheet: Sheet) -> None:
 
 
 async def workbench(sheet: Sheet) -> None:
-    sheet.bench.tour.begin()
+    sheet.bench.view.tour.begin()
     await sheet.take("first start")
-    sheet.bench.tour.leave()
+    sheet.bench.view.tour.leave()
     await ran(sheet)
 
 
@@ -152,14 +152,14 @@ async def problem(sheet: Sheet) -> None:
     file = sheet.folder / "top_a.py"
     file.write_text(CODE)
     said = "AttributeError: 'Tensor' object has no attribute 'amaxx'"
-    sheet.bench.error_panel.show(Problem(str(file), 6, said))
+    sheet.bench.view.error_panel.show(Problem(str(file), 6, said))
     await sheet.take("problem")
-    sheet.bench.error_panel.show(None)
+    sheet.bench.view.error_panel.show(None)
 
 
 async def beams(sheet: Sheet) -> None:
     await sheet.press("2", "ctrl+j")
-    await sheet.until(lambda: sheet.bench.has_class("-board"))
+    await sheet.until(lambda: sheet.bench.view.output.has_class("-board"))
     await sheet.take("beams")
 
 

@@ -234,5 +234,5 @@ async def test_the_chosen_theme_is_there_at_the_next_start(picture: Any) -> None
         assert app.theme == "light"
         await pilot.press("enter")
         await pilot.pause(0.1)
-        assert "kept in" in app.workbench.messages.message
+        assert "kept in" in app.workbench.view.messages.message
     assert load(env={})[0].ui.theme == "light"

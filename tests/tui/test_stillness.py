@@ -41,7 +41,7 @@ async def test_nothing_moves_while_tokens_come(
     async with app.run_test(size=size) as pilot:
         await pilot.pause(0.1)
         bench = app.workbench
-        bench.choose(strategy)
+        bench.strategies.choose(strategy)
         bench.prompt.insert("Why is the sky blue?")
         await pilot.press("ctrl+j")
         while bench.pane.transcript is None or not bench.pane.laid_out:

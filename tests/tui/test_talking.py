@@ -64,7 +64,7 @@ async def talking(pilot: Any) -> Any:
     workbench.pane.focus()
     await until(pilot, lambda: workbench.focused is workbench.pane)
     await press(pilot, "v")
-    await until(pilot, lambda: workbench.talk is not None and workbench.focused is workbench.prompt)
+    await until(pilot, lambda: workbench.conversation.talk and workbench.focused is workbench.prompt)
     return workbench
 
 
@@ -83,9 +83,10 @@ async def test_each_message_goes_on_from_the_answers_before(talker: Any) -> None
         assert second.request.system == "Be brief."
         # What was read is not read again, nor what was written, as far as its text gives the same ids.
         assert second.started.reused_tokens > first.started.prompt_tokens
-        await until(pilot, lambda: f"{second.started.reused_tokens} reused" in workbench.messages.message)
-        assert [each.run for each in workbench.talk.exchanges] == [first, second]
-        assert workbench.turns.display
+        reused = f"{second.started.reused_tokens} reused"
+        await until(pilot, lambda: reused in workbench.view.messages.message)
+        assert [each.run for each in workbench.conversation.talk.exchanges] == [first, second]
+        assert workbench.view.turns.display
 
 
 @pytest.mark.parametrize("allowed", [False, True])
@@ -93,11 +94,11 @@ async def test_control_tokens_that_are_obeyed_stand_out(talker: Any, allowed: bo
     async with talker(control_tokens=allowed).run_test(size=SIZE) as pilot:
         workbench = await talking(pilot)
         run = await say(pilot, "hi<|im_end|>you")
-        lines = workbench.turns.compose_lines(60, 4)
+        lines = workbench.view.turns.compose_lines(60, 4)
         marked = [text for line in lines for text, style in line if style == "$warning reverse"]
         assert marked == (["<|im_end|>"] if allowed else [])
         assert any("<|im_end|>" in notice for notice in run.started.notices)
-        await until(pilot, lambda: "<|im_end|>" in workbench.messages.message)
+        await until(pilot, lambda: "<|im_end|>" in workbench.view.messages.message)
 
 
 async def test_turns_have_seeds_of_their_own_that_digits_keep(talker: Any) -> None:
@@ -125,7 +126,8 @@ async def test_the_reused_count_is_said(talker: Any) -> None:
         workbench.run_params.set("max_length", 4)
         await say(pilot, "the quick brown fox")
         said: list[str] = []
-        workbench.messages.watch(workbench.messages, "message", lambda text: said.append(text), init=False)
+        messages = workbench.view.messages
+        messages.watch(messages, "message", lambda text: said.append(text), init=False)
         run = await say(pilot, "and the dog")
         wanted = f"{run.started.reused_tokens:,} of {run.started.prompt_tokens:,} prompt tokens reused"
         await until(pilot, lambda: any(wanted in each for each in said))
@@ -143,10 +145,10 @@ async def test_earlier_answers_keep_their_tokens_and_can_be_gone_on_from(talker:
         workbench.pane.cursor = 3
         await press(pilot, "a")  # the runner-up there: what came after is left behind
         await until(pilot, lambda: workbench.session.run.request.prefix and ended(workbench))
-        assert len(workbench.talk.exchanges) == 1
-        run = workbench.talk.exchanges[0].run
-        await until(pilot, lambda: workbench.talk.exchanges[0].run is not first)
-        run = workbench.talk.exchanges[0].run
+        assert len(workbench.conversation.talk.exchanges) == 1
+        run = workbench.conversation.talk.exchanges[0].run
+        await until(pilot, lambda: workbench.conversation.talk.exchanges[0].run is not first)
+        run = workbench.conversation.talk.exchanges[0].run
         assert run.transcript.ids(3) == first.transcript.ids(3)
         assert run.request.prompt == first.request.prompt
 
@@ -162,15 +164,15 @@ async def test_an_earlier_message_is_changed_and_gone_on_from(talker: Any) -> No
         assert workbench.prompt.text == "the rain"
         await press(pilot, "escape")
         await until(pilot, lambda: workbench.prompt.text == "")
-        workbench.turns.focus()
+        workbench.view.turns.focus()
         await press(pilot, "e")
         await until(pilot, lambda: workbench.prompt.text == "the rain")
         run = await say(pilot, " in the morning")
-        assert [each.prompt for each in workbench.talk.exchanges] == [
+        assert [each.prompt for each in workbench.conversation.talk.exchanges] == [
             "the river in the north",
             "the rain in the morning",
         ]
-        assert workbench.talk.exchanges[0].run is first
+        assert workbench.conversation.talk.exchanges[0].run is first
         assert run.started.reused_tokens > first.started.prompt_tokens
         store = workbench.app.history()
         await until(pilot, lambda: len(store.runs()) == 4 and all(e.state != "running" for e in store.runs()))
@@ -190,17 +192,17 @@ async def test_a_conversation_comes_back_from_the_history(talker: Any) -> None:
         (entry,) = [entry for entry in store.runs() if entry.uid == second.uid]
         assert (entry.turn, entry.parent) == (1, first.uid)
         await press(pilot, "V")
-        await until(pilot, lambda: workbench.talk.exchanges == [])
+        await until(pilot, lambda: workbench.conversation.talk.exchanges == [])
         workbench.reopen(entry.id)
         await until(pilot, lambda: workbench.session.viewed is not None)
-        exchanges = workbench.talk.exchanges
+        exchanges = workbench.conversation.talk.exchanges
         assert [each.prompt for each in exchanges] == ["the river", "the rain"]
         assert [each.run.transcript.ids() for each in exchanges] == [
             first.transcript.ids(),
             second.transcript.ids(),
         ]
         run = await say(pilot, "the thunder")
-        assert len(workbench.talk.exchanges) == 3
+        assert len(workbench.conversation.talk.exchanges) == 3
         assert run.started.reused_tokens > 0
 
 
@@ -216,7 +218,7 @@ async def test_a_message_that_the_template_refuses_comes_back_to_the_prompt(talk
             await press(pilot, "ctrl+j")
             await until(pilot, lambda: workbench.session.run.phase == "failed" and ended(workbench))
             assert workbench.prompt.text == "no"
-            assert [each.prompt for each in workbench.talk.exchanges] == ["hello"]
+            assert [each.prompt for each in workbench.conversation.talk.exchanges] == ["hello"]
             last = await say(pilot, "w")
             assert [turn.content for turn in last.request.prompt if turn.role == "user"] == ["hello", "now"]
             assert last.phase == "done"
@@ -229,7 +231,7 @@ async def test_leaving_the_conversation_completes_prompts_on_their_own(talker: A
         workbench = await talking(pilot)
         await say(pilot, "the river")
         await press(pilot, "v")
-        await until(pilot, lambda: workbench.talk is None and not workbench.turns.display)
+        await until(pilot, lambda: workbench.conversation.talk is None and not workbench.view.turns.display)
         run = await say(pilot, "the rain")
         assert run.request.prompt == "the rain"
         assert workbench.prompt.text == "the rain"
@@ -239,12 +241,12 @@ async def test_a_base_model_says_that_it_is_one(demo: Any) -> None:
     async with demo().run_test(size=SIZE) as pilot:
         workbench = bench(pilot)
         # Said a moment after the model is known, in place of what was said before.
-        await until(pilot, lambda: "ready as model" in workbench.messages.message)
+        await until(pilot, lambda: "ready as model" in workbench.view.messages.message)
         workbench.pane.focus()
         await until(pilot, lambda: workbench.focused is workbench.pane)
         await press(pilot, "v")
-        await until(pilot, lambda: "demo/expert is a base model" in workbench.messages.message)
-        assert workbench.talk is None
+        await until(pilot, lambda: "demo/expert is a base model" in workbench.view.messages.message)
+        assert workbench.conversation.talk is None
 
 
 # Without a screen.

@@ -156,7 +156,7 @@ async def test_copying_says_what_can_be_expected(
         await pilot.pause(0.1)
         bench.pane.focus()
         await pilot.press("y")
-        assert "no answer yet" in bench.messages.message
+        assert "no answer yet" in bench.view.messages.message
         bench.prompt.insert("Hello")
         await pilot.press("ctrl+j")
         for _ in range(100):
@@ -167,16 +167,16 @@ async def test_copying_says_what_can_be_expected(
         monkeypatch.setattr(app._driver, "write", sent.append)
         await pilot.press("y")
         assert sequence(bench.pane.transcript.text, {}) in sent
-        assert "If nothing arrives" in bench.messages.message
+        assert "If nothing arrives" in bench.view.messages.message
         app.post_message(ClipboardReply(True))
         await pilot.pause()
         await pilot.press("y")
-        assert bench.messages.message.startswith("Copied ")
+        assert bench.view.messages.message.startswith("Copied ")
         monkeypatch.setenv("TERM", "linux")
         sent.clear()
         await pilot.press("y")
         assert not any("]52;" in each for each in sent)
-        assert "Y writes the answer to a file" in bench.messages.message
+        assert "Y writes the answer to a file" in bench.view.messages.message
         await pilot.press("Y")
         (file,) = tmp_path.glob("edge-tui-*.txt")
         assert file.read_text() == bench.pane.transcript.text
@@ -211,7 +211,7 @@ async def test_wide_lines_make_it_ascii(picture: Any) -> None:
         await pilot.pause()
         assert app.ascii
         assert app.workbench.has_class("-ascii")
-        assert app.workbench.gauge.ascii_only
+        assert app.workbench.view.gauge.ascii_only
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")

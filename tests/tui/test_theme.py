@@ -85,7 +85,7 @@ async def test_a_theme_of_ones_own_takes_effect_when_it_is_saved(tmp_path: Path,
                 if look():
                     return
                 await pilot.pause(0.025)
-            raise AssertionError(app.workbench.messages.message)
+            raise AssertionError(app.workbench.view.messages.message)
 
         (tmp_path / "mine.toml").write_text(source)
         await until(lambda: "mine" in app.theme_switch.themes.themes)
@@ -93,7 +93,7 @@ async def test_a_theme_of_ones_own_takes_effect_when_it_is_saved(tmp_path: Path,
         (tmp_path / "mine.toml").write_text(re.sub(r'background = "#\w+"', 'background = "#123456"', source))
         await until(lambda: app.workbench.background_colors[1].hex == "#123456")
         (tmp_path / "mine.toml").write_text("[colours")
-        await until(lambda: "mine.toml" in app.workbench.messages.message)
+        await until(lambda: "mine.toml" in app.workbench.view.messages.message)
         assert app.theme == "mine"
         assert app.workbench.background_colors[1].hex == "#123456"
         (tmp_path / "mine.toml").unlink()

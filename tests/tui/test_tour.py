@@ -15,14 +15,14 @@ async def test_five_steps_on_the_demo_pair(demo: Any) -> None:
 
         async def at(number: int | None) -> None:
             for _ in range(400):
-                step = bench.tour.step
+                step = bench.view.tour.step
                 if (step is None) if number is None else (step is not None and step is STEPS[number - 1]):
                     return
                 await pilot.pause(0.025)
-            raise AssertionError(f"step {number} never came; it is {bench.tour.step}")
+            raise AssertionError(f"step {number} never came; it is {bench.view.tour.step}")
 
         await at(1)
-        assert bench.tour.display
+        assert bench.view.tour.display
         await pilot.press(*"def fibonacci(n):", "ctrl+j")
         await at(2)
         await pilot.press("left")
@@ -34,7 +34,7 @@ async def test_five_steps_on_the_demo_pair(demo: Any) -> None:
         assert not toured()
         await pilot.press("question_mark")
         await at(None)
-        assert not bench.tour.has_class("-shown")
+        assert not bench.view.tour.has_class("-shown")
     assert toured()
 
 
@@ -43,10 +43,10 @@ async def test_it_is_left_by_a_key_and_comes_back_by_it(picture: Any) -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.pause(0.1)
         bench = app.workbench
-        assert not bench.tour.display
+        assert not bench.view.tour.display
         await pilot.press("f2")
-        assert bench.tour.display
-        assert "1 of 5" in str(bench.tour.border_title)
+        assert bench.view.tour.display
+        assert "1 of 5" in str(bench.view.tour.border_title)
         await pilot.press("f2")
-        assert not bench.tour.display
+        assert not bench.view.tour.display
         assert toured()

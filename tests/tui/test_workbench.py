@@ -15,7 +15,7 @@ from edge_tui.engine import events
 from edge_tui.engine.port import ModelSpec
 from edge_tui.tui.screens.help import HelpScreen
 from edge_tui.tui.screens.models import ModelsScreen
-from edge_tui.tui.screens.workbench import Workbench
+from edge_tui.tui.workbench.screen import WorkbenchScreen
 from edge_tui.util.formatting import size
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ async def press(pilot: Pilot[Any], *keys: str, between: float = 0.03) -> None:
         await asyncio.sleep(between)
 
 
-def bench(pilot: Pilot[Any]) -> Workbench:
+def bench(pilot: Pilot[Any]) -> WorkbenchScreen:
     app: Any = pilot.app
     return app.workbench
 
 
-async def start(pilot: Pilot[Any], prompt: str = PROMPT) -> Workbench:
+async def start(pilot: Pilot[Any], prompt: str = PROMPT) -> WorkbenchScreen:
     """Waits for the model, types, runs, waits for the first tokens."""
     workbench = bench(pilot)
     await until(pilot, lambda: ready(workbench))
@@ -54,17 +54,17 @@ async def start(pilot: Pilot[Any], prompt: str = PROMPT) -> Workbench:
     return workbench
 
 
-def shown(workbench: Workbench) -> int:
+def shown(workbench: WorkbenchScreen) -> int:
     transcript = workbench.pane.transcript
     return len(transcript) if transcript is not None else 0
 
 
-def ready(workbench: Workbench) -> bool:
+def ready(workbench: WorkbenchScreen) -> bool:
     """Whether the model is there and the screen has said so, over whatever is said after a key."""
     return bool(workbench.session.loaded) and not workbench.app._news
 
 
-def ended(workbench: Workbench) -> bool:
+def ended(workbench: WorkbenchScreen) -> bool:
     """Whether the run is over and painted to its end: the screen may be a seventh of a second behind."""
     behind = workbench.app._news or workbench.pane.laid_out < shown(workbench)
     return not workbench.session.busy and not behind
@@ -76,12 +76,12 @@ async def test_run_streams_to_the_end_and_says_how_it_went(demo: Any) -> None:
         workbench = await start(pilot)
         assert workbench.focused is workbench.pane
         await until(pilot, lambda: ended(workbench))
-        await until(pilot, lambda: "tok/s" in workbench.messages.message)
+        await until(pilot, lambda: "tok/s" in workbench.view.messages.message)
         assert shown(workbench) == 40
-        assert "40 tokens" in workbench.messages.message
-        assert "seed 3" in workbench.messages.message
-        assert workbench.gauge.speed.written == 40
-        assert workbench.gauge.speed.mean is not None
+        assert "40 tokens" in workbench.view.messages.message
+        assert "seed 3" in workbench.view.messages.message
+        assert workbench.view.gauge.speed.written == 40
+        assert workbench.view.gauge.speed.mean is not None
         assert workbench.prompt.text == PROMPT
 
 
@@ -133,7 +133,7 @@ async def test_digit_during_a_run_runs_the_same_prompt_under_that_strategy(demo:
         assert first is not None
         assert first.finished is not None
         assert first.finished.reason == "cancelled"
-        assert workbench.strategy_list.chosen == "greedy"
+        assert workbench.view.strategy_list.chosen == "greedy"
 
 
 async def test_a_storm_of_digits_leaves_one_run_under_the_last(demo: Any) -> None:
@@ -146,7 +146,7 @@ async def test_a_storm_of_digits_leaves_one_run_under_the_last(demo: Any) -> Non
         submit = engine.submit
         engine.submit = lambda request: (started.append(1), submit(request))[1]  # type: ignore[method-assign]
         await press(pilot, *"1352413525", between=0.004)
-        wanted = workbench.decoders[4].name
+        wanted = workbench.strategies.decoders[4].name
         await until(
             pilot,
             lambda: (
@@ -164,9 +164,9 @@ async def test_beam_shows_its_board(demo: Any) -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         workbench = await start(pilot)
         await until(pilot, lambda: ended(workbench))
-        assert workbench.board.display
+        assert workbench.view.board.display
         await press(pilot, "w")
-        await until(pilot, lambda: not workbench.board.display)
+        await until(pilot, lambda: not workbench.view.board.display)
 
 
 async def test_contrastive_shows_both_models_numbers(demo: Any) -> None:
@@ -174,7 +174,7 @@ async def test_contrastive_shows_both_models_numbers(demo: Any) -> None:
     async with app.run_test(size=(160, 45)) as pilot:
         workbench = await start(pilot)
         await until(pilot, lambda: ended(workbench))
-        assert "demo/amateur" in workbench.header.model
+        assert "demo/amateur" in workbench.view.header.model
         await press(pilot, "h")
         await until(pilot, lambda: workbench.pane.cursor is not None)
         token = workbench.pane.transcript.token(workbench.pane.cursor or 0)  # type: ignore[union-attr]
@@ -261,7 +261,7 @@ async def test_what_is_shown_can_go_on_after_a_refusal(demo: Any) -> None:
         kept = workbench.pane.transcript.ids()
         workbench.prompt.put("word " * 3000)
         await press(pilot, "ctrl+j")
-        await until(pilot, lambda: "context holds" in workbench.messages.message)
+        await until(pilot, lambda: "context holds" in workbench.view.messages.message)
         assert workbench.pane.transcript.ids() == kept
         await press(pilot, "c")
         await until(pilot, lambda: shown(workbench) == 12)
@@ -276,8 +276,8 @@ async def test_too_long_a_prompt_is_refused_and_kept(demo: Any) -> None:
         text = "x = 1\n" * 3000
         workbench.prompt.insert(text)
         await press(pilot, "ctrl+j")
-        await until(pilot, lambda: workbench.messages.kind == "error")
-        assert "2,048" in workbench.messages.message or "2048" in workbench.messages.message
+        await until(pilot, lambda: workbench.view.messages.kind == "error")
+        assert "2,048" in workbench.view.messages.message or "2048" in workbench.view.messages.message
         assert workbench.prompt.text == text
         workbench.prompt.text = PROMPT
         await press(pilot, "ctrl+j")
@@ -301,7 +301,7 @@ async def test_empty_prompt_says_so(demo: Any) -> None:
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, lambda: ready(bench(pilot)))
         await press(pilot, "ctrl+j")
-        await until(pilot, lambda: "empty" in bench(pilot).messages.message)
+        await until(pilot, lambda: "empty" in bench(pilot).view.messages.message)
 
 
 async def test_missing_model_is_one_sentence_and_the_app_lives(demo: Any) -> None:
@@ -309,11 +309,11 @@ async def test_missing_model_is_one_sentence_and_the_app_lives(demo: Any) -> Non
     async with app.run_test(size=SIZE) as pilot:
         workbench = await start(pilot)
         app.assign("model", ModelSpec("nobody/[bold]nothing[/bold]"))
-        await until(pilot, lambda: workbench.messages.kind == "error")
-        assert "nobody/[bold]nothing[/bold]" in workbench.messages.message
+        await until(pilot, lambda: workbench.view.messages.kind == "error")
+        assert "nobody/[bold]nothing[/bold]" in workbench.view.messages.message
         assert workbench.prompt.text == PROMPT
         app.assign("model", ModelSpec("demo/amateur"))
-        await until(pilot, lambda: workbench.header.model == "demo/amateur")
+        await until(pilot, lambda: workbench.view.header.model == "demo/amateur")
 
 
 async def test_another_model_goes_on_with_no_foreign_tokens(demo: Any) -> None:
@@ -322,11 +322,11 @@ async def test_another_model_goes_on_with_no_foreign_tokens(demo: Any) -> None:
         workbench = await start(pilot)
         await until(pilot, lambda: ended(workbench))
         app.assign("model", ModelSpec("demo/amateur"))
-        await until(pilot, lambda: workbench.header.model == "demo/amateur")
+        await until(pilot, lambda: workbench.view.header.model == "demo/amateur")
         run = workbench.session.run
         await press(pilot, "c", "k", "a")
         assert workbench.session.run is run
-        assert workbench.messages.message.startswith("demo/expert wrote this")
+        assert workbench.view.messages.message.startswith("demo/expert wrote this")
         await press(pilot, "r")
         await until(pilot, lambda: workbench.session.run is not run and ended(workbench))
         await press(pilot, "c")
@@ -343,7 +343,7 @@ async def test_models_screen_lists_loads_and_estimates(demo: Any) -> None:
         await until(pilot, lambda: screen._highlighted() == "demo/amateur" and screen._estimate is not None)
         assert screen._estimate.estimates["auto"].fits
         await press(pilot, "enter")
-        await until(pilot, lambda: workbench.header.model == "demo/amateur" and ready(workbench))
+        await until(pilot, lambda: workbench.view.header.model == "demo/amateur" and ready(workbench))
         await press(pilot, "escape")
         await until(pilot, lambda: app.screen is workbench)
 
@@ -362,7 +362,7 @@ async def test_estimates_count_the_strategys_rows_and_the_other_model(demo: Any)
         await until(pilot, lambda: "with demo/amateur" not in told(screen))
         await press(pilot, "escape")
         await until(pilot, lambda: app.screen is workbench)
-        workbench.choose("beam")
+        workbench.strategies.choose("beam")
         screen = await open_models(pilot)
         await press(pilot, *"expert")
         await until(pilot, lambda: getattr(screen._estimate, "name", "") == "demo/expert")

@@ -56,7 +56,7 @@ async def test_in_the_app(folder: Path, demo: Any) -> None:
         bench = app.workbench
         file = folder / re.search(r"~/my-strategies/(\w+\.py)`", TEXT)[1]  # type: ignore[index]
         file.write_text(CODE)
-        await until(pilot, lambda: "top_a.py was read" in bench.messages.message, "read")
+        await until(pilot, lambda: "top_a.py was read" in bench.view.messages.message, "read")
         bench.pane.focus()
         await pilot.press("s", *"top-a", "enter")
         await until(pilot, lambda: bench.run_params.decoder.name == "top_a", "chosen")
@@ -85,33 +85,33 @@ async def test_in_the_app(folder: Path, demo: Any) -> None:
         assert app.session.run.started.seed == seed
 
         edit(file, "prob.amax(", "prob.amaxx(")
-        await until(pilot, lambda: bench.messages.message.startswith("top_a.py was read again"), "read")
+        await until(pilot, lambda: bench.view.messages.message.startswith("top_a.py was read again"), "read")
         await pilot.pause(0.6)
         await pilot.press("r")
-        await until(pilot, lambda: bench.error_panel.has_class("-shown"), "the panel")
+        await until(pilot, lambda: bench.view.error_panel.has_class("-shown"), "the panel")
         for line in TEXT.partition("```text\n")[2].partition("```")[0].splitlines():
-            shown = f"{bench.error_panel.border_title}\n{bench.error_panel.render()}"
+            shown = f"{bench.view.error_panel.border_title}\n{bench.view.error_panel.render()}"
             assert line.rstrip() in shown, shown
         failed = app.session.run.id
         await pilot.press("r")
         await until(pilot, lambda: app.session.run.id > failed and done(0.9)(), "the last version that ran")
 
         edit(file, "prob.amaxx(", "prob.amax(")
-        await until(pilot, lambda: not bench.error_panel.has_class("-shown"), "the panel closes")
+        await until(pilot, lambda: not bench.view.error_panel.has_class("-shown"), "the panel closes")
         await pilot.press("r")
         await until(pilot, done(0.9), "it works again")
 
         # A mistake that keeps the file from being read leaves the last good version in use.
         edit(file, "z.softmax(-1)", "z.softmax(-1")
-        await until(pilot, lambda: bench.error_panel.has_class("-shown"), "the panel")
-        assert bench.error_panel.problem.line == 17
-        assert "was never closed" in bench.error_panel.problem.sentence
+        await until(pilot, lambda: bench.view.error_panel.has_class("-shown"), "the panel")
+        assert bench.view.error_panel.problem.line == 17
+        assert "was never closed" in bench.view.error_panel.problem.sentence
         await pilot.press("r")
         before = app.session.run.id
         await until(pilot, lambda: app.session.run.id >= before and done(0.9)(), "the last good version")
         file.unlink()
-        await until(pilot, lambda: "top_a" not in [d.name for d in bench.decoders], "gone")
-        assert not bench.error_panel.has_class("-shown")
+        await until(pilot, lambda: "top_a" not in [d.name for d in bench.strategies.decoders], "gone")
+        assert not bench.view.error_panel.has_class("-shown")
 
 
 def test_in_pipes(folder: Path) -> None:
@@ -151,13 +151,13 @@ async def test_a_relative_folder_has_its_panel(
     app = demo(max_length=24, strategy="greedy")
     async with app.run_test(size=(120, 40)) as pilot:
         bench = app.workbench
-        if "top_a" in [decoder.name for decoder in bench.decoders]:
-            bench.choose("top_a")
+        if "top_a" in [decoder.name for decoder in bench.strategies.decoders]:
+            bench.strategies.choose("top_a")
             bench.prompt.text = "def fibonacci(n):"
             bench.prompt.focus()
             await pilot.press("ctrl+j")
-        await until(pilot, lambda: bench.error_panel.has_class("-shown"), "the panel")
-        shown = f"{bench.error_panel.border_title}\n{bench.error_panel.render()}"
+        await until(pilot, lambda: bench.view.error_panel.has_class("-shown"), "the panel")
+        shown = f"{bench.view.error_panel.border_title}\n{bench.view.error_panel.render()}"
         assert said in shown
         assert "▸" in shown
         assert shown.startswith("top_a.py, line ")
@@ -178,7 +178,8 @@ async def test_an_answer_of_a_strategy_that_learns_stays_where_it_cannot_be_gone
         await until(pilot, lambda: app.session.run is not None and app.session.run.phase == "done", "a run")
         text = bench.pane.transcript.text
         bench.pane.post_message(TokenPane.TakeAlternative(3, 7))
-        await until(pilot, lambda: "run the prompt from its start" in bench.messages.message, "the refusal")
+        refusal = "run the prompt from its start"
+        await until(pilot, lambda: refusal in bench.view.messages.message, refusal)
         await pilot.pause(0.1)
         assert bench.pane.transcript.text == text
         await pilot.press("r")

@@ -1,0 +1,25 @@
+"""Defines what several controllers ask of the view."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from edge_tui.tui.widgets.message_line import Kind
+
+
+class Messages(Protocol):
+    """Takes sentences for the message line."""
+
+    def say(self, message: str, kind: Kind = "info") -> None: ...
+
+
+class PromptField(Protocol):
+    """Holds the text of the next run."""
+
+    @property
+    def text(self) -> str: ...
+
+    def put(self, text: str, *, at_start: bool = False) -> None: ...
+
+    def focus(self) -> object: ...

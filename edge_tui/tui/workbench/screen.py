@@ -1,0 +1,402 @@
+"""Lays out the main screen, and routes keys and events to its view and controllers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import work
+from textual.containers import Vertical
+from textual.widgets import Input, Static, TextArea
+
+from edge_tui.engine import seeds
+from edge_tui.engine.events import Started
+from edge_tui.history.schema import HistoryError
+from edge_tui.tui import clipboard
+from edge_tui.tui.actions import bindings
+from edge_tui.tui.services import services
+from edge_tui.tui.widgets.inspector import Inspector
+from edge_tui.tui.widgets.parameters import ParameterTable
+from edge_tui.tui.workbench.conversation_controller import ConversationController
+from edge_tui.tui.workbench.prompt_controller import PromptController
+from edge_tui.tui.workbench.run_controller import RunController
+from edge_tui.tui.workbench.sized_screen import TALL, WIDE, SizedScreen
+from edge_tui.tui.workbench.stored_runs import read_turns
+from edge_tui.tui.workbench.strategy_controller import StrategyController
+from edge_tui.tui.workbench.view import WorkbenchView
+from edge_tui.util.user_file import error_reason
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual import events
+    from textual.app import ComposeResult
+    from textual.binding import Binding
+    from textual.geometry import Size
+    from textual.theme import Theme
+
+    from edge_tui.config.presets import Preset
+    from edge_tui.config.settings import Settings
+    from edge_tui.engine.events import Event
+    from edge_tui.machine.telemetry import Sample
+    from edge_tui.tui.run_params import RunParams
+    from edge_tui.tui.screens.history import HistoryChoice
+    from edge_tui.tui.session import Session
+    from edge_tui.tui.widgets.prompt import Prompt
+    from edge_tui.tui.widgets.strategy_list import StrategyList
+    from edge_tui.tui.widgets.token_pane import TokenPane
+    from edge_tui.tui.widgets.turns import Turns
+
+
+class WorkbenchScreen(SizedScreen):
+    """Connects the view with the controllers; opens the other screens.
+
+    Args:
+        session: Engine and runs.
+        run_params: Values of the next request.
+        view: The panes.
+        size: Columns and lines of the terminal.
+    """
+
+    AUTO_FOCUS = "#prompt"
+    BINDINGS: ClassVar[list[Binding]] = bindings("main")  # type: ignore[assignment]
+
+    def __init__(self, session: Session, run_params: RunParams, view: WorkbenchView, size: Size) -> None:
+        super().__init__(size)
+        self.session = session
+        self.run_params = run_params
+        self.view = view
+        self.prompt, self.pane = view.prompt, view.pane
+        self.inspector, self.parameters = view.inspector, view.parameters
+        self.conversation = ConversationController(session, view.prompt, view)
+        self.prompts = PromptController(view.prompt, view, lambda: services(self).history())
+        self.strategies = StrategyController(
+            session, run_params, view.prompt, view, lambda request: self.runs.start(request)
+        )
+        self.runs = RunController(
+            session, run_params, view.prompt, view, self.conversation, self.strategies.take_values
+        )
+        self._inspect: bool | None = None
+        """True where the user wants the inspector; None leaves it to the width."""
+
+    # Layout.
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="too-small")
+        with Vertical(id="workbench"):
+            yield from self.view.compose()
+
+    def on_mount(self) -> None:
+        self.draw_ascii(services(self).ascii)
+        self.set_class(not self.run_params.settings.ui.sidebar, "-folded")
+        self.app.theme_changed_signal.subscribe(self, self._theme_changed)
+        self.view.write_titles()
+
+    def draw_ascii(self, plain: bool) -> None:
+        """Draws bars and borders with plain ASCII, or with lines."""
+        self.set_class(plain, "-ascii")
+        self.view.gauge.ascii_only = self.parameters.table.ascii_only = plain
+        self.refresh()
+
+    def _theme_changed(self, theme: Theme) -> None:
+        """Marks the token pane where a theme has no hue."""
+        self.pane.set_class(self.app.no_color or theme.ansi, "-no-hue")
+
+    def on_resize(self, event: events.Resize) -> None:
+        width, height = event.size
+        self.view.strategy_list.columns = 2 if height < TALL else 1
+        self.view.turns.limit = 4 if height < TALL else 10
+        if self._inspect is None:
+            self.set_class(width >= WIDE, "-inspecting")
+
+    # What the app tells.
+
+    def tick(self, news: Sequence[Event], sample: Sample | None) -> None:
+        """Acts on the engine's events, and paints."""
+        for event in news:
+            self.strategies.apply(event)
+            self.runs.apply(event)
+            self.conversation.apply(event)
+            if isinstance(event, Started):
+                self.view.tour.done("run")
+                if event.strategy != self.run_params.settings.strategy:
+                    self.view.tour.done("strategy")
+        self.view.paint(news, sample)
+
+    def take_settings(self, settings: Settings, key: str) -> None:
+        """Applies settings of which one has changed, where that is possible at once."""
+        self.run_params.settings = settings
+        self.strategies.reload(set())
+        if key == "strategy":
+            self.strategies.choose(settings.strategy)
+        elif key == "ui.sidebar":
+            self.set_class(not settings.ui.sidebar, "-folded")
+        elif key.startswith("parameters.") or "." not in key:
+            self.run_params.follow(key.rpartition(".")[2])
+        elif key.startswith("template."):
+            self.run_params.follow("template")
+        self.parameters.reload()
+
+    @work(exclusive=True, group="reopen")
+    async def reopen(self, run: int, again: bool = False) -> None:
+        """Shows a stored run as it was, with its settings; or runs its prompt again with them."""
+        if (store := services(self).history()) is None:
+            return
+        try:
+            turns = await asyncio.to_thread(read_turns, store, run)
+        except HistoryError as error:
+            self.view.say(str(error), "error")
+        else:
+            self.runs.reopen(turns, again)
+
+    # Runs.
+
+    def on_key(self, event: events.Key) -> None:
+        """Types a printable key that has no binding into the prompt."""
+        if (
+            event.is_printable
+            and event.character
+            and not isinstance(self.focused, (Input, TextArea))
+            and event.key not in self.active_bindings
+        ):
+            event.stop()
+            self.prompt.append(event.character)
+
+    def action_run(self) -> None:
+        # This key overtakes those before it, which may still wait to be typed into the prompt.
+        self.prompt.call_later(self._run_prompt)
+
+    def _run_prompt(self) -> None:
+        prompt = self.prompt.text
+        messages = self.conversation.messages_for(prompt)
+        if messages is not None:
+            self.prompts.remember(prompt)
+            self.runs.start(self.run_params.request(messages))
+
+    def action_stop(self) -> None:
+        if self.session.stop():
+            self.view.say("Stopping …")
+        elif self.conversation.leave_edit():
+            self.view.say("It stays as it was.")
+        elif self.view.problem is not None:
+            self.view.show_problem(None)
+        elif isinstance(self.focused, (TextArea, ParameterTable, Inspector)):
+            self.pane.focus()
+
+    def action_digit(self, number: int) -> None:
+        self.strategies.choose_number(number)
+
+    def on_strategy_list_selected(self, event: StrategyList.Selected) -> None:
+        self.strategies.choose(event.name)
+
+    def action_resume(self) -> None:
+        self.runs.resume()
+
+    def action_rerun(self) -> None:
+        if not self.runs.repeat():
+            self.action_run()
+
+    def action_again(self) -> None:
+        if not self.runs.repeat(seeds.draw()):
+            self.action_run()
+
+    def on_token_pane_take_alternative(self, event: TokenPane.TakeAlternative) -> None:
+        event.stop()
+        self.runs.take_alternative(event.index, event.token_id)
+
+    def action_clear(self) -> None:
+        if not self.view.restore() and self.view.clear():
+            self.session.stop()
+            self.view.say("Cleared; x brings it back.")
+
+    # Panes.
+
+    def action_toggle_final(self) -> None:
+        self.view.toggle_final()
+
+    def action_inspector(self) -> None:
+        self._inspect = not self.has_class("-inspecting")
+        self.set_class(self._inspect, "-inspecting")
+        if not self._inspect:
+            if self.focused is None or self.focused is self.inspector:
+                self.pane.focus()
+        elif self.pane.cursor is None:
+            self.pane.action_cursor_left()
+
+    def action_sidebar(self) -> None:
+        self.toggle_class("-folded")
+        if self.has_class("-folded") and self.parameters.has_focus_within:
+            self.pane.focus()
+
+    def action_board(self) -> None:
+        self.view.toggle_board()
+
+    def action_fold(self) -> None:
+        self.view.toggle_thoughts()
+
+    def action_focus_prompt(self) -> None:
+        self.prompt.focus()
+
+    def action_focus_parameters(self) -> None:
+        self.remove_class("-folded")
+        if not self.has_class("-wide"):
+            self._inspect = False
+            self.remove_class("-inspecting")
+        self.parameters.table.focus()
+
+    def on_token_pane_cursor_moved(self, event: TokenPane.CursorMoved) -> None:
+        self.inspector.show(self.pane.transcript, event.index)
+        if event.index is not None:
+            self.view.tour.done("token")
+
+    def on_token_pane_opened(self, event: TokenPane.Opened) -> None:
+        self._inspect = True
+        self.add_class("-inspecting")
+        self.inspector.show(self.pane.transcript, event.index)
+        self.call_after_refresh(self.inspector.focus)
+
+    def on_inspector_move_token(self, event: Inspector.MoveToken) -> None:
+        if event.step < 0:
+            self.pane.action_cursor_left()
+        else:
+            self.pane.action_cursor_right()
+
+    def on_parameter_table_changed(self, event: ParameterTable.Changed) -> None:
+        self.view.tour.done("parameter")
+        self.runs.send_value(event.key)
+
+    def on_parameter_table_explain(self) -> None:
+        from edge_tui.tui.screens.explain import ExplainScreen
+
+        self.app.push_screen(ExplainScreen(self.parameters.table, self.pane, self.session))
+
+    def action_tour(self) -> None:
+        self.view.tour.toggle()
+
+    # The conversation.
+
+    def action_conversation(self) -> None:
+        self.conversation.toggle()
+
+    def action_new_conversation(self) -> None:
+        self.conversation.restart()
+
+    def action_focus_turns(self) -> None:
+        if self.conversation.talk is None or not self.conversation.talk.exchanges:
+            self.view.say("There is no conversation: v begins one.")
+        else:
+            self.view.turns.focus()
+
+    def on_turns_chosen(self, event: Turns.Chosen) -> None:
+        self.conversation.choose(event.number)
+
+    def on_turns_read(self) -> None:
+        self.pane.focus()
+
+    def on_turns_edit(self, event: Turns.Edit) -> None:
+        self.conversation.edit(event.number)
+
+    # The prompt.
+
+    def on_text_area_changed(self, event: TextArea.Changed) -> None:
+        event.stop()
+        self.set_timer(0.3, self.view.count_prompt)
+
+    def on_prompt_recall(self, event: Prompt.Recall) -> None:
+        event.stop()
+        self.prompts.recall(event.step)
+
+    def action_past_prompts(self) -> None:
+        from edge_tui.tui.screens.prompts import PromptsScreen
+
+        if services(self).history() is None:
+            self.view.say("No history is kept; up and down in the prompt recall this session's.", "warning")
+        else:
+            self.app.push_screen(PromptsScreen(self.prompts.search), self.prompts.put)
+
+    def action_editor(self) -> None:
+        # This key overtakes those before it, which may still wait to be typed into the prompt.
+        self.prompt.call_later(self._edit)
+
+    def _edit(self) -> None:
+        self.prompts.edit(self.app.suspend)
+        # What the editor left on the screen is painted over.
+        self.app.refresh(layout=True)
+
+    def action_load_file(self) -> None:
+        from edge_tui.tui.screens.files import FilesScreen
+
+        self.app.push_screen(FilesScreen(), self.prompts.load)
+
+    # Other screens.
+
+    def action_strategies(self) -> None:
+        from edge_tui.tui.screens.strategies import StrategiesScreen
+
+        chosen, refusals = self.run_params.decoder.name, self.strategies.refusals
+        screen = StrategiesScreen(self.strategies.decoders, chosen, refusals)
+        self.app.push_screen(screen, self.strategies.choose)
+
+    def action_presets(self) -> None:
+        from edge_tui.tui.screens.presets import PresetsScreen
+
+        def take(preset: Preset | None) -> None:
+            if preset is not None:
+                self.strategies.take_preset(preset)
+                self.prompts.put(preset.prompt or None)
+
+        self.app.push_screen(PresetsScreen(), take)
+
+    def action_save_preset(self) -> None:
+        from edge_tui.tui.screens.presets import NameScreen
+
+        screen = NameScreen("save preset", self.strategies.describe_values())
+        self.app.push_screen(screen, self.strategies.save_preset)
+
+    def action_history(self) -> None:
+        from edge_tui.tui.screens.history import HistoryScreen
+
+        def take(choice: HistoryChoice | None) -> None:
+            if choice is not None:
+                self.reopen(choice.run, again=choice.action == "again")
+
+        if (store := services(self).history()) is None:
+            why = self.session.recorder.problem if self.session.recorder is not None else ""
+            why = why or "No history is kept: keep = true under [history] in config.toml starts one."
+            self.view.say(why, "warning")
+            return
+        titles = {decoder.name: decoder.title for decoder in self.strategies.decoders}
+        self.app.push_screen(HistoryScreen(store, titles), take)
+
+    def action_models(self) -> None:
+        services(self).show_models()
+
+    def action_settings(self) -> None:
+        from edge_tui.tui.screens.settings import SettingsScreen
+
+        self.app.push_screen(SettingsScreen(services(self).preferences()))
+
+    def action_themes(self) -> None:
+        services(self).show_themes()
+
+    def action_help(self) -> None:
+        self.view.tour.done("help")
+        services(self).action_show_help()
+
+    # Taking the answer elsewhere.
+
+    def action_copy(self) -> None:
+        """Copies the answer through the terminal, and tells whether it will arrive."""
+        if text := self.view.answer():
+            support = services(self).clipboard_support()
+            if support.works != "no":
+                self.app.copy_to_clipboard(text)
+            self.view.say(*clipboard.report(text, support))
+
+    def action_save(self) -> None:
+        """Writes the answer to a file in the folder that the app was started in."""
+        if text := self.view.answer():
+            try:
+                self.view.say(f"Written to {clipboard.save(text)}.", "good")
+            except OSError as error:
+                self.view.say(f"The answer could not be written: {error_reason(error)}.", "error")

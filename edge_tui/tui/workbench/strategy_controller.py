@@ -1,0 +1,227 @@
+"""Chooses strategies with their values, and follows the files that strategies come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from edge_tui import decoders as registry
+from edge_tui.config import presets
+from edge_tui.engine.events import Failed, Finished, Loaded, Started
+from edge_tui.tui.run_params import ParamPatch
+from edge_tui.tui.workbench.ports import Messages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from edge_tui.config.presets import Preset
+    from edge_tui.decoders import Problem
+    from edge_tui.decoders.base import Decoder
+    from edge_tui.engine.events import Event
+    from edge_tui.engine.port import Request
+    from edge_tui.tui.run_params import RunParams
+    from edge_tui.tui.session import Run, Session
+    from edge_tui.tui.workbench.ports import PromptField
+
+
+class StrategyView(Messages, Protocol):
+    """Shows the strategies, the values of the chosen one, and the error of one that does not work."""
+
+    @property
+    def problem(self) -> Problem | None: ...
+
+    def show_strategies(self, decoders: Sequence[Decoder], refusals: Mapping[str, str]) -> None: ...
+
+    def show_values(self) -> None: ...
+
+    def refuse(self, key: str, message: str) -> None: ...
+
+    def show_problem(
+        self, problem: Problem | None, *, while_running: bool = False, reverted: bool = False
+    ) -> None: ...
+
+    def hide_step_problem(self) -> None: ...
+
+
+class StrategyController:
+    """Holds the strategies and chooses one of them, alone or with its values.
+
+    Args:
+        session: The engine and the run that another strategy repeats.
+        run_params: Values of the next request.
+        prompt: The prompt; one that has changed since its run is not repeated.
+        view: Shows strategies and values.
+        start: Runs a request.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        run_params: RunParams,
+        prompt: PromptField,
+        view: StrategyView,
+        start: Callable[[Request], None],
+    ) -> None:
+        self._session = session
+        self._run_params = run_params
+        self._prompt = prompt
+        self._view = view
+        self._say = view.say
+        self._start = start
+        self.decoders = registry.strategies()
+        self.refusals: dict[str, str] = {}
+        """The engine's reasons for strategies that it cannot run, by name."""
+        self._show_strategies()
+
+    def _show_strategies(self) -> None:
+        self._view.show_strategies(self.decoders, self.refusals)
+
+    # Choosing.
+
+    def choose_number(self, number: int) -> None:
+        """Chooses one of the list, counted from 1."""
+        if number <= len(self.decoders):
+            self.choose(self.decoders[number - 1].name)
+
+    def choose(self, name: str | None) -> None:
+        """Takes another strategy; the prompt that runs, or has just run, runs again. None leaves it."""
+        if name is None:
+            return
+        if why := self.refusals.get(name):
+            self._say(why, "warning")
+            return
+        decoder = next(each for each in self.decoders if each.name == name)
+        changed = decoder is not self._run_params.decoder
+        self._run_params.decoder = decoder
+        self._view.show_values()
+        run = self._session.run
+        if changed and run is not None and (self._session.busy or self._has_just_run(run)):
+            self._start(self._run_params.request(run.request.prompt, seed=run.seed))
+            return
+        hint = ""
+        if changed and run is not None and run is self._session.current and self._is_as_sent(run):
+            hint = "r runs the prompt again with its seed. "
+        elif changed and run is not None and self._prompt.text.strip():
+            hint = "^j runs it. "
+        self._say(f"{decoder.title}: {hint}{decoder.summary}")
+
+    def _has_just_run(self, run: Run) -> bool:
+        """Tells whether a run came to its own end, and the prompt has not changed since."""
+        ended = run.finished is not None and run.finished.reason != "cancelled"
+        return ended and run is self._session.current and self._is_as_sent(run)
+
+    def _is_as_sent(self, run: Run) -> bool:
+        """Tells whether the prompt is still the run's; a conversation clears the prompt that it has sent."""
+        prompt = run.request.prompt
+        return self._prompt.text == (prompt if isinstance(prompt, str) else "")
+
+    def take_values(self, strategy: str, patch: ParamPatch, preset: str = "") -> bool:
+        """Takes a strategy with its values; False, after a message, where some are refused."""
+        try:
+            decoder = registry.find(strategy)
+        except registry.UnknownStrategy as error:
+            self._say(str(error), "error")
+            return False
+        rejected = self._run_params.take(decoder, patch, preset)
+        self._view.show_values()
+        if rejected:
+            self._say(f"{decoder.title} does not take {', '.join(rejected)}; the rest is set.", "warning")
+        return not rejected
+
+    # Presets.
+
+    def take_preset(self, preset: Preset) -> None:
+        """Takes the strategy and the values of a preset."""
+        patch = ParamPatch(
+            preset.parameters, preset.mode, preset.max_length, stop=preset.stop, system=preset.system
+        )
+        if self.take_values(preset.strategy, patch, preset.name):
+            sentence = f"{preset.title or preset.name}: ctrl+j runs the prompt with it."
+            outranked = self._run_params.outranked()
+            self._say(f"{sentence} {outranked}".rstrip(), "warning" if outranked else "good")
+
+    def describe_values(self) -> str:
+        """Names the strategy and the values that a preset would hold."""
+        values = self._run_params.overrides().values.items()
+        described = " · ".join(f"{name} {value}" for name, value in values)
+        return f"{self._run_params.decoder.name}: {described or 'no values of its own'}"
+
+    def save_preset(self, title: str | None) -> None:
+        """Saves the strategy with its values under a title; None saves nothing."""
+        if not title:
+            return
+        own = self._run_params.overrides()
+        preset = presets.Preset(
+            presets.name_of(title),
+            self._run_params.decoder.name,
+            title=title,
+            parameters=own.values,
+            mode=own.mode,
+            max_length=own.max_length,
+            stop=own.stop,
+            system=own.system,
+        )
+        try:
+            self._say(f"Saved as {presets.save(preset)}; d takes it again.", "good")
+        except presets.PresetError as error:
+            self._say(str(error), "error")
+
+    # Files and the engine.
+
+    def show_problem(self) -> None:
+        """Shows the error of the first of the user's own strategies that does not work, if any."""
+        folders = registry.folders()
+        problems = (problem for problem in registry.problems() if Path(problem.source).parent in folders)
+        self._view.show_problem(next(problems, None))
+
+    def reload(self, files: set[Path]) -> None:
+        """Goes on with the strategies as they are now, after these files have changed."""
+        chosen, known = self._run_params.decoder.name, {decoder.name for decoder in self.decoders}
+        self.decoders = registry.strategies()
+        names = [decoder.name for decoder in self.decoders]
+        if chosen not in names and self._session.busy:
+            self._session.stop()
+        # A strategy that was renamed is found again by its file; one that is gone gives way to the first.
+        fresh = next((name for name in names if name not in known), names[0])
+        self._run_params.decoder = registry.find(chosen if chosen in names else fresh)
+        self._show_strategies()
+        self._view.show_values()
+        self.show_problem()
+        if not files:
+            return
+        written = ", ".join(sorted(file.name for file in files))
+        if self._view.problem is None:
+            self._say(f"{written} was read again: r runs the same prompt with it.", "good")
+        else:
+            self._say(f"{written} was read again, but something in it is wrong.", "error")
+
+    def apply(self, event: Event) -> None:
+        """Takes the values that a run used, the errors of its strategy, and what a model cannot run."""
+        run, engine = self._session.run, self._session.engine
+        match event:
+            case Started():
+                self._view.hide_step_problem()
+                if run is not None and run.id == event.run:
+                    run.decoder = next((each for each in self.decoders if each.name == event.strategy), None)
+                self._run_params.learn(event.strategy, event.values)
+                self._view.show_values()
+            case Finished() if run is not None and run.id == event.run and run.decoder and event.new_tokens:
+                registry.mark_working(run.decoder)
+            case Failed():
+                if event.problem is not None:
+                    reverted = run is not None and run.id == event.run and self._revert(run)
+                    self._view.show_problem(event.problem, while_running=True, reverted=reverted)
+                if event.field:
+                    self._view.refuse(event.field, event.message)
+            case Loaded() if engine is not None:
+                self._run_params.forget()
+                refusals = {decoder.name: engine.refusal(decoder.name) for decoder in self.decoders}
+                self.refusals = {name: why for name, why in refusals.items() if why}
+                self._show_strategies()
+
+    def _revert(self, run: Run) -> bool:
+        """Restores the version of a failed run's strategy that last decoded, if there is one."""
+        if run.decoder is None or not registry.revert(run.decoder):
+            return False
+        self.reload(set())
+        return True

@@ -1,0 +1,329 @@
+"""Paints the workbench's panes from the session, the parameters and the conversation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.widgets import Footer
+
+from edge_tui.engine.events import Finished
+from edge_tui.transcript.colour_buckets import BUCKETS
+from edge_tui.tui import run_messages
+from edge_tui.tui.widgets.beam_board import BeamBoard
+from edge_tui.tui.widgets.gauge import Gauge, speed_of
+from edge_tui.tui.widgets.header import HeaderBar
+from edge_tui.tui.widgets.inspector import Inspector
+from edge_tui.tui.widgets.message_line import MessageLine
+from edge_tui.tui.widgets.parameters import Parameters
+from edge_tui.tui.widgets.prompt import Prompt
+from edge_tui.tui.widgets.strategy_error_panel import StrategyErrorPanel
+from edge_tui.tui.widgets.strategy_list import StrategyList
+from edge_tui.tui.widgets.token_pane import TokenPane
+from edge_tui.tui.widgets.tour import TourCard
+from edge_tui.tui.widgets.turns import Turns
+from edge_tui.util.sanitise import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from textual.app import ComposeResult
+
+    from edge_tui.decoders import Problem
+    from edge_tui.decoders.base import Decoder
+    from edge_tui.engine.events import Event
+    from edge_tui.engine.remote.telemetry import RemoteTelemetry
+    from edge_tui.machine.telemetry import Sample, Telemetry
+    from edge_tui.transcript.transcript import Transcript
+    from edge_tui.tui.conversation import Conversation
+    from edge_tui.tui.run_params import RunParams
+    from edge_tui.tui.session import Run, Session
+    from edge_tui.tui.widgets.message_line import Kind
+
+_EMPTY = "ctrl+j runs the prompt.\n1-9 choose a strategy, ? shows every key."
+_COUNTED = 200_000
+"""Most characters of a prompt whose tokens are counted."""
+
+
+class WorkbenchView:
+    """Holds the widgets of the workbench, and paints them; decides nothing about runs.
+
+    Args:
+        session: The engine's state and the runs.
+        run_params: Values of the next request.
+        telemetry: Samples of the machine that decodes; None shows none.
+    """
+
+    def __init__(
+        self, session: Session, run_params: RunParams, telemetry: Telemetry | RemoteTelemetry | None
+    ) -> None:
+        self._session = session
+        self._run_params = run_params
+        self._telemetry = telemetry
+        self.header = HeaderBar()
+        self.prompt = Prompt(id="prompt")
+        self.board = BeamBoard(id="beam-board")
+        self.pane = TokenPane(_EMPTY, id="tokens")
+        self.strategy_list = StrategyList((), id="strategies")
+        self.parameters = Parameters(run_params, id="parameters")
+        self.inspector = Inspector(session.texts_of, id="inspector")
+        self.gauge = Gauge()
+        self.messages = MessageLine()
+        self.error_panel = StrategyErrorPanel()
+        self.tour = TourCard()
+        self.turns = Turns(id="turns")
+        self.output = Vertical(id="output")
+        self.shown: Transcript | None = None
+        """The tokens on the screen."""
+        self._cleared: Transcript | None = None
+        self._ticks = 0
+
+    def compose(self) -> ComposeResult:
+        """Lays the panes out."""
+        yield self.header
+        with Horizontal(id="body"):
+            with Vertical(id="left"):
+                yield self.prompt
+                with self.output:
+                    yield self.turns
+                    yield self.board
+                    yield self.pane
+                yield self.error_panel
+            with Vertical(id="right"):
+                with Vertical(id="sidebar"):
+                    yield self.strategy_list
+                    yield self.parameters
+                yield self.inspector
+        yield self.gauge
+        yield self.messages
+        yield Footer(show_command_palette=False, compact=True)
+        yield self.tour
+
+    def write_titles(self) -> None:
+        """Writes the titles of the panes, once they are mounted."""
+        self.inspector.border_title = "token"
+        if self._telemetry is not None and self._telemetry.host:
+            self.gauge.border_title = Content(f"gauge of {one_line(self._telemetry.host)}")
+        self.show_values()
+
+    def say(self, message: str, kind: Kind = "info") -> None:
+        """Puts a sentence on the message line."""
+        self.messages.say(message, kind)
+
+    # Tokens.
+
+    def paint(self, news: Sequence[Event], sample: Sample | None) -> None:
+        """Paints what has changed since the last time.
+
+        Args:
+            news: The engine's events since then; `session` holds their outcome.
+            sample: The newest of the machine.
+        """
+        run = self._session.current
+        stream = self._run_params.settings.stream
+        if run is not None and (news or run.active) and (stream or not run.active):
+            self._paint_tokens(run)
+        self.header.state, self.header.kind = self._session.state()
+        self._ticks += 1
+        if self._ticks % 8 == 1 or any(isinstance(event, Finished) for event in news):
+            self._paint_gauge(sample)
+
+    def _paint_tokens(self, run: Run) -> None:
+        if run.transcript is None or run.transcript is self._cleared:
+            return
+        if run.transcript is not self.shown:
+            self.show(run.transcript)
+            return
+        self.pane.refresh_tail()
+        self.board.refresh_tail()
+        self.inspector.refresh_tail()
+
+    def show(self, transcript: Transcript | None) -> None:
+        """Shows the tokens of another run, or none."""
+        cursor = self.pane.cursor
+        self.shown = transcript
+        self.pane.show(transcript)
+        self.board.show(transcript)
+        competing = transcript is not None and transcript.started.rows > 1
+        self.output.set_class(competing, "-board")
+        if transcript is not None and competing:
+            # The settled line, a place for each row, and some for what has finished: fixed, so that the
+            # tokens below never move.
+            self.board.styles.height = 2 + transcript.started.rows + min(transcript.started.rows, 3)
+        self.inspector.show(transcript, None)
+        if cursor is not None and transcript is not None and transcript.started.prefix_tokens:
+            # Continuing from a token: stay on it.
+            at = min(cursor, transcript.started.prefix_tokens - 1)
+            self.pane.call_after_refresh(self.pane.put_cursor, at)
+        self.title_output()
+
+    def look_at(self, run: Run | None) -> None:
+        """Shows another run than the newest one."""
+        self._session.viewed = run if run is not self._session.run else None
+        self._cleared = None
+        self.show(run.transcript if run is not None else None)
+        self._paint_gauge(self.gauge.sample)
+
+    def follow(self) -> None:
+        """Goes to the tokens, which those of a new run will replace."""
+        if self.parameters.has_class("-editing") and not self.parameters.field.has_focus:
+            self.parameters.close()
+        self._cleared = None
+        self.pane.focus()
+
+    def focus_tokens(self) -> None:
+        """Goes to the tokens once a dialog has given the focus back to where it was."""
+        self.pane.call_after_refresh(self.pane.focus)
+
+    def clear(self) -> bool:
+        """Clears the tokens; False where there are none."""
+        if self.shown is None:
+            return False
+        self._cleared = self.shown
+        self.show(None)
+        return True
+
+    def restore(self) -> bool:
+        """Brings cleared tokens back; False where there are none."""
+        if self.shown is not None or self._cleared is None:
+            return False
+        self.show(self._cleared)
+        self._cleared = None
+        return True
+
+    def toggle_final(self) -> None:
+        """Colours by the probabilities that the strategy drew from, or by the model's own again."""
+        self.pane.show_final = self.inspector.show_final = not self.pane.show_final
+        self.title_output()
+
+    def toggle_board(self) -> None:
+        """Shows the board of beams, or the text alone."""
+        if self.shown is not None and self.shown.started.rows > 1:
+            self.output.toggle_class("-board")
+        else:
+            self.say("Only beam search has several hypotheses to show.")
+
+    def toggle_thoughts(self) -> None:
+        """Folds what the model thought before its answer, or unfolds it."""
+        self.pane.folding = not self.pane.folding
+        hidden = self.shown.thoughts.hidden_count if self.shown is not None else 0
+        if self.pane.folding:
+            self.say(f"Thoughts are folded: {hidden:,} tokens; ←→ in the pane still reach them.")
+        else:
+            self.say("Thoughts are shown.")
+
+    def answer(self) -> str:
+        """Reads the answer on the screen, as the model wrote it; "" after a message where there is none."""
+        if self.shown is None or not len(self.shown):
+            self.say("There is no answer yet; ctrl+j runs the prompt.", "warning")
+            return ""
+        return self.shown.text
+
+    def title_output(self) -> None:
+        """Names the strategy of the tokens, and their colours."""
+        run = self._session.current
+        kind = "final" if self.pane.show_final else "raw"
+        title = "tokens"
+        if run is not None and run.started is not None and self.shown is not None:
+            title = f"tokens · {self.title_of(run.started.strategy)}"
+        self.output.border_title = Content(title)
+        ladder = [("━━", f"$token-{step}") for step in range(BUCKETS)]
+        self.output.border_subtitle = Content.assemble(f"{kind} p <1% ", *ladder, " ≥90%")
+
+    # The gauge.
+
+    def _paint_gauge(self, sample: Sample | None) -> None:
+        gauge, run = self.gauge, self._session.current
+        device = next((loaded.device for loaded in self._session.loaded.values()), "")
+        seen = sample is not None and sample.gpu is not None and sample.gpu.total is not None
+        gauge.on_gpu = device.startswith("cuda") or (not device and seen)
+        gauge.sample = sample
+        if sample is None and self._telemetry is not None:
+            gauge.absent = self._telemetry.refusal or "measuring …"
+        if run is not None:
+            gauge.speed = speed_of(run, self._session.engine)
+
+    # Strategy, values and model.
+
+    def show_strategies(self, decoders: Sequence[Decoder], refusals: Mapping[str, str]) -> None:
+        """Lists other strategies, and those of them that the engine refuses."""
+        self.strategy_list.decoders = list(decoders)
+        self.strategy_list.refusals = dict(refusals)
+        self.strategy_list.refresh(layout=True)
+
+    def show_values(self) -> None:
+        """Reads strategy and values again."""
+        self.strategy_list.chosen = self._run_params.decoder.name
+        self.parameters.reload()
+        self.parameters.border_title = Content(one_line(self._run_params.decoder.title))
+        self.title_output()
+        self.show_model()
+
+    def refuse(self, key: str, message: str) -> None:
+        """Shows at a value why it is refused."""
+        self.parameters.refuse(key, message)
+
+    def show_model(self) -> None:
+        """Names the model in the header."""
+        decoder = self._run_params.decoder
+        main = self._session.main(decoder.name)
+        if main is None:
+            self.header.model, self.header.facts = one_line(self._run_params.settings.models.name), ()
+        else:
+            name = run_messages.model_title(main, self._session.loaded, decoder.roles)
+            self.header.model = one_line(name)
+            self.header.facts = run_messages.model_facts(main)
+
+    def title_of(self, strategy: str) -> str:
+        """Returns the title of a strategy; its name where it is not listed."""
+        titles = {decoder.name: decoder.title for decoder in self.strategy_list.decoders}
+        return one_line(titles.get(strategy, strategy))
+
+    @property
+    def problem(self) -> Problem | None:
+        """The error of a strategy that is shown."""
+        return self.error_panel.problem
+
+    def show_problem(
+        self, problem: Problem | None, *, while_running: bool = False, reverted: bool = False
+    ) -> None:
+        """Shows the error of a strategy, or none."""
+        self.error_panel.show(problem, while_running=while_running, reverted=reverted)
+
+    def hide_step_problem(self) -> None:
+        """Hides the error of a step, because another run has begun."""
+        if self.error_panel.while_running:
+            self.error_panel.show(None)
+
+    # Prompt and conversation.
+
+    def count_prompt(self) -> None:
+        """Writes the prompt's length below it."""
+        engine, text = self._session.engine, self.prompt.text
+        if len(text) > _COUNTED:
+            self.prompt.border_subtitle = f"{len(text):,} characters"
+            return
+        control = self._run_params.settings.control_tokens
+        count = engine.count(text, control) if engine is not None and text else None
+        main = self._session.loaded.get("model")
+        room = f" of {main.context:,}" if main is not None else ""
+        self.prompt.border_subtitle = "" if count is None else f"{count:,}{room} tokens"
+
+    def show_conversation(self, talk: Conversation | None, changing: int | None) -> None:
+        """Shows the turns and the prompt's title. Changes the layout only with a turn.
+
+        Args:
+            talk: The conversation; None where prompts are completed on their own.
+            changing: Number of the exchange whose prompt is being changed.
+        """
+        self.output.set_class(talk is not None and bool(talk.exchanges), "-talking")
+        if talk is not None:
+            self.turns.show(talk.exchanges, talk.number_of(self._session.current))
+        if talk is None:
+            title, hint = "prompt", "Type a prompt, ctrl+j runs it"
+        elif changing is not None:
+            title, hint = f"message {changing + 1}, changed · esc leaves it", "What you say instead"
+        else:
+            title, hint = f"message {len(talk.exchanges) + 1}", "Type a message, ctrl+j sends it"
+        self.prompt.border_title, self.prompt.placeholder = title, hint
