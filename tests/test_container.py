@@ -92,7 +92,7 @@ def test_health_is_the_answer_of_the_server(
             """Says nothing."""
 
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         first = tmp_path / "cmdline"
         first.write_bytes(f"edge-tui\0serve\0--port\0{server.server_port}\0".encode())
         monkeypatch.setattr(health, "_FIRST", first)

@@ -24,8 +24,9 @@ def fixed_text(picture: Path) -> list[str]:
     return [lines[0], *titles, lines[-1]]
 
 
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=() if each == "beams" else pytest.mark.proof) for each in PICTURES]
+)
 async def test_a_picture_is_of_this_app(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     fresh = fixed_text(await take(name, settings_of(name), PICTURES[name][2], tmp_path))

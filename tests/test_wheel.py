@@ -100,6 +100,7 @@ def test_command_runs_the_demo_pair(python: Path, tmp_path: Path) -> None:
     assert done.stdout.strip()
 
 
+@pytest.mark.proof
 def test_workbench_starts_and_quits(python: Path, tmp_path: Path) -> None:
     env = {**environment(), "TERM": "xterm-256color", "LANG": "C.UTF-8"}
     child = pexpect.spawn(str(python.with_name("edge-tui")), cwd=tmp_path, env=env, dimensions=(30, 100))

@@ -77,6 +77,8 @@ def _default_file(results: Results) -> Path | None:
         results.note(f"Results cannot be kept in {folder} ({error.strerror}): name a file with --json.")
     else:
         results.file = folder / f"{results.kind}-{datetime.now():%Y%m%d-%H%M%S}.json"
+        if results.file.exists():  # of a bench in the same second
+            results.file = results.file.with_stem(f"{results.file.stem}-{datetime.now():%f}")
     return results.file
 
 

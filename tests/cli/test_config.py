@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import tomli
 
 from edge_tui.cli.config import show, template, translate
+from edge_tui.cli.main import main
 from edge_tui.config.schema import SCHEMA
 from edge_tui.config.settings import load, user_config
 
@@ -37,16 +38,18 @@ seed: auto
 """
 
 
-def command(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    import os
+Command = Callable[..., subprocess.CompletedProcess[str]]
 
-    return subprocess.run(
-        [sys.executable, "-m", "edge_tui", "config", *words],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        env={**os.environ, **env},
-    )
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs `edge-tui config` in this process."""
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        status = main(["config", *words])
+        return subprocess.CompletedProcess(words, status, *capsys.readouterr())
+
+    return run
 
 
 def test_what_is_shown_is_toml_with_every_key_and_its_source() -> None:
@@ -75,7 +78,7 @@ def _written(text: str) -> Path:
     return path
 
 
-def test_bad_keys_are_named_and_count_as_a_failure() -> None:
+def test_bad_keys_are_named_and_count_as_a_failure(command: Command) -> None:
     path = _written("[ui]\n  mouse = 3\n[parameters]\ntemperature = 0.5\n")
     done = command()
     assert (done.returncode, done.stderr) == (
@@ -89,7 +92,7 @@ def test_bad_keys_are_named_and_count_as_a_failure() -> None:
     assert "mode exploratory, config.toml:1; config.toml:3's parameters.temperature = 0.5 lost" in done.stdout
 
 
-def test_init_writes_once_and_changes_nothing() -> None:
+def test_init_writes_once_and_changes_nothing(command: Command) -> None:
     done = command("init")
     assert done.returncode == 0, done.stderr
     assert user_config().read_text() == template()
@@ -105,7 +108,7 @@ def test_init_writes_once_and_changes_nothing() -> None:
     assert "# config.toml:1" in command("show").stdout
 
 
-def test_an_old_yaml_file_is_taken_over(tmp_path: Path) -> None:
+def test_an_old_yaml_file_is_taken_over(command: Command, tmp_path: Path) -> None:
     _written('# mine\nmode = "focused"\n')
     (tmp_path / "old.yaml").write_text(OLD)
     done = command("import", str(tmp_path / "old.yaml"))
@@ -135,7 +138,9 @@ def test_an_old_yaml_file_is_taken_over(tmp_path: Path) -> None:
         ("a: !!python/x 1", "not valid"),
     ],
 )
-def test_what_is_no_old_file_is_a_sentence(tmp_path: Path, content: str | None, said: str) -> None:
+def test_what_is_no_old_file_is_a_sentence(
+    command: Command, tmp_path: Path, content: str | None, said: str
+) -> None:
     path = tmp_path / "old.yaml"
     if content is not None:
         path.write_text(content)

@@ -40,7 +40,7 @@ def quiet(*argv: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("kind", ["nf4", "mixtral"])
+@pytest.mark.parametrize("kind", [pytest.param("nf4", marks=pytest.mark.proof), "mixtral"])
 def test_a_quiet_run_leaves_standard_error_empty(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "model"
     if kind == "mixtral":

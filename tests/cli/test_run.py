@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 
-import pexpect
 import pytest
 
 from edge_tui import decoders
 from edge_tui.cli.main import main
+from edge_tui.cli.run_output import JsonWriter
 from tests.engine.random_checkpoints import make_checkpoint
 
 COMMAND = [sys.executable, "-m", "edge_tui"]
@@ -168,6 +170,7 @@ def test_help_tells_of_strategies_of_ones_own(place, tmp_path, capsys) -> None:
     assert "own: Mine." in capsys.readouterr().out
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("strategy", ["greedy", "contrastive"])
 def test_the_demo_pairs_first_word_comes_within_four_seconds(strategy) -> None:
     """From the start of the process; tried again, because a neighbour on the core may hold it up."""
@@ -182,33 +185,37 @@ def test_the_demo_pairs_first_word_comes_within_four_seconds(strategy) -> None:
     assert min(taken) <= 4, taken
 
 
-def test_ctrl_c_hands_over_what_there_is(model) -> None:
-    order = [*COMMAND, "run", "Hello", "--no-chat", "--model", model, "--max-new-tokens", "1900", "--json"]
-    order += ["--strategy", "top_k", "--seed", "1"]
-    child = subprocess.Popen(order, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ))
-    assert child.stdout is not None
-    first = child.stdout.readline()
-    child.send_signal(signal.SIGINT)
-    begun = time.monotonic()
-    out, error = child.communicate(timeout=20)
-    assert time.monotonic() - begun < 3
-    assert child.returncode == 130
-    *tokens, summary = lines((first + out).decode())
-    assert (summary["finish_reason"], summary["new_tokens"]) == ("cancelled", len(tokens))
-    assert b"Traceback" not in error
+def test_ctrl_c_hands_over_what_there_is(model, capfdbinary, monkeypatch) -> None:
+    written = JsonWriter.tokens
+
+    def tokens(self, batch) -> None:
+        written(self, batch)
+        if batch.step[0] == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(JsonWriter, "tokens", tokens)
+    flags = ("Hello", "--no-chat", "--model", model, "--max-new-tokens", "1900", "--json", "--seed", "1")
+    status, out, error = run(capfdbinary, *flags, "--strategy", "top_k")
+    *tokens_written, summary = lines(out)
+    assert status == 130
+    assert (summary["finish_reason"], summary["new_tokens"]) == ("cancelled", len(tokens_written))
+    assert "Traceback" not in error
 
 
-def test_a_terminal_sees_a_bar_while_the_model_loads() -> None:
-    order = ["run", "x = ", "--model", "demo/expert", "--max-new-tokens", "3"]
-    child = pexpect.spawn(
-        COMMAND[0], [*COMMAND[1:], *order], env=dict(os.environ), timeout=60, encoding="utf-8"
-    )
-    child.expect("loading demo/expert ▕█* *▏ +[0-9]+%")
-    child.expect("\r {30,}\r")  # it is wiped away before the text
-    child.expect("3 tokens")
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 0
+def test_a_terminal_sees_a_bar_while_the_model_loads(monkeypatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    seen = Terminal()
+    monkeypatch.setattr(sys, "stderr", seen)
+    assert main(["run", "x = ", "--model", "demo/expert", "--max-new-tokens", "3"]) == 0
+    text = seen.getvalue()
+    assert re.search("loading demo/expert ▕█* *[▏▎▍▌▋▊▉]? *▏ +[0-9]+%", text)
+    bar, _, rest = re.split("\r( {30,})\r", text, maxsplit=1)
+    assert "loading" in bar
+    assert "loading" not in rest
+    assert "3 tokens" in rest
 
 
 def test_a_template_that_breaks_a_limit_is_one_sentence(tmp_path, capfdbinary) -> None:

@@ -143,7 +143,9 @@ def test_each_reader_says_what_is_wrong(kind: Callable[[Path], None]) -> None:
             read_text(user_config())
 
 
-@pytest.mark.parametrize("kind", [pipe, binary], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "kind", [pipe, pytest.param(binary, marks=pytest.mark.proof)], ids=lambda kind: kind.__name__
+)
 async def test_the_app_runs_and_says_so_once(kind: Callable[[Path], None]) -> None:
     lay(kind)
     settings, notices = load()
@@ -284,7 +286,12 @@ def usable() -> dict[str, str]:
     return found
 
 
-async def test_what_the_check_lets_pass_is_painted(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "screens",
+    [("s",), pytest.param(("m", "question_mark", "comma", "p"), marks=pytest.mark.proof)],
+    ids=["strategies", "others"],
+)
+async def test_what_the_check_lets_pass_is_painted(tmp_path: Path, screens: tuple[str, ...]) -> None:
     lines = "".join(f'{key} = "{value}"\n' for key, value in usable().items())
     (tmp_path / "mine.toml").write_text(f"{GOOD}[variables]\n{lines}")
     found = theme.load([tmp_path])
@@ -300,7 +307,7 @@ async def test_what_the_check_lets_pass_is_painted(tmp_path: Path) -> None:
         await pilot.pause(0.2)
         assert app.theme == "mine"
         await pilot.press("enter")
-        for key in ("s", "m", "question_mark", "comma", "p"):
+        for key in screens:
             app.workbench.pane.focus()
             await pilot.press(key)
             await pilot.pause(0.1)
