@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, field
+from typing import Literal, TypeVar
 
 from edge_tui.engine.events import Finished, Loaded, Started, TokenBatch
 from edge_tui.engine.port import Request
@@ -111,46 +109,6 @@ def prompt_of(request: Request) -> str:
 def to_json(value: object) -> str:
     """Writes dataclasses as compact JSON in ASCII; numbers may be NaN or infinite."""
     return json.dumps(value, separators=(",", ":"), default=asdict)
-
-
-def build(kind: type[T], data: Mapping[str, Any]) -> T:
-    """Builds a dataclass from parsed JSON.
-
-    Fields that this version does not know are left out, those that are missing take their defaults: a history
-    outlives the versions that wrote it.
-
-    Raises:
-        TypeError: a value has another type than its field, or one without a default is missing.
-    """
-    hints = get_type_hints(kind)
-    names = {each.name for each in fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: _fit(hints[name], value) for name, value in data.items() if name in names})
-
-
-def _fit(hint: Any, value: Any) -> Any:
-    """Converts a value to its annotation: JSON knows neither tuples nor dataclasses.
-
-    Raises:
-        TypeError: it is something else.
-    """
-    origin, parts = get_origin(hint), get_args(hint)
-    if hint is object:
-        return value
-    if origin in (Union, UnionType):
-        for part in parts:
-            with suppress(TypeError):
-                return _fit(part, value)
-    elif origin is Literal and value in parts:
-        return value
-    elif origin is tuple and isinstance(value, list):
-        return tuple(_fit(parts[0], item) for item in value)
-    elif origin in (dict, Mapping) and isinstance(value, dict):
-        return {key: _fit(parts[1], item) for key, item in value.items()}
-    elif isinstance(hint, type) and is_dataclass(hint) and isinstance(value, dict):
-        return build(hint, value)
-    elif type(value) in ((float, int) if hint is float else (hint,)):
-        return value
-    raise TypeError(f"{value!r} is no {hint}")
 
 
 def preview(text: str) -> str:

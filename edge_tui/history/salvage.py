@@ -22,10 +22,11 @@ from edge_tui.engine.events import Finished, Started
 from edge_tui.engine.port import Request
 from edge_tui.history import columns
 from edge_tui.history.restore import transcript_of
-from edge_tui.history.runs import Entry, StoredRun, build, preview, prompt_of
+from edge_tui.history.runs import Entry, StoredRun, preview, prompt_of
 from edge_tui.history.schema import HistoryError
 from edge_tui.history.store import Store
 from edge_tui.util import user_file
+from edge_tui.util.dataclass_json import build
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,9 +12,10 @@ from edge_tui.engine.events import Finished, Loaded, Started, TokenBatch
 from edge_tui.engine.port import Request
 from edge_tui.history import columns, process_identity
 from edge_tui.history.database import Database
-from edge_tui.history.runs import Entry, StoredRun, build, preview, prompt_of, to_json
+from edge_tui.history.runs import Entry, StoredRun, preview, prompt_of, to_json
 from edge_tui.history.schema import HistoryError
 from edge_tui.transcript.transcript import Change
+from edge_tui.util.dataclass_json import build
 
 if TYPE_CHECKING:
     import sqlite3

@@ -9,41 +9,29 @@ value.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, asdict, fields, replace
-from typing import TYPE_CHECKING, Any, get_type_hints
+from dataclasses import asdict, fields, replace
+from typing import Any
 
 from edge_tui.engine.events import (
     Event,
     Finished,
-    FinishReason,
     FirstToken,
     Loaded,
     Noticed,
     ParamChanged,
     Progress,
-    Ranked,
     Resolved,
     Started,
     TokenBatch,
 )
+from edge_tui.engine.port import Request
 from edge_tui.engine.token_fields import TOKEN_FIELDS
+from edge_tui.util.dataclass_json import build
 
-if TYPE_CHECKING:
-    from edge_tui.engine.port import Request
-
-REQUEST_FIELDS = (
-    "strategy",
-    "values",
-    "mode",
-    "seed",
-    "max_length",
-    "stop",
-    "chat",
-    "system",
-    "template",
-    "control_tokens",
-    "prefix",
-    "samples",
+REQUEST_FIELDS = tuple(
+    field.name
+    for field in fields(Request)
+    if field.name not in ("prompt", "ids", "sources", "prompt_logps", "watched")
 )
 """Fields of `Request` that a client sends beside the prompt."""
 REQUEST_KEYS = {"ids": "prompt", "values": "params", "template": "chat_template_kwargs", "samples": "n"}
@@ -64,36 +52,6 @@ _KEYS = {"values": "params"}
 """Keys of events' fields that have another name in JSON."""
 _NOT_SENT = ("run", "answer", "answer_text", "score")
 """Fields that each side has itself, or that follow from `ranked`."""
-
-
-def _strings(values: Any) -> tuple[str, ...]:
-    return tuple(map(str, values))
-
-
-def _integers(values: Any) -> tuple[int, ...]:
-    return tuple(map(int, values))
-
-
-def _params(values: Any) -> dict[str, Resolved]:
-    return {str(name): Resolved(each["value"], str(each["source"])) for name, each in values.items()}
-
-
-def _ranked(values: Any) -> tuple[Ranked, ...]:
-    return tuple(Ranked(_integers(it["tokens"]), str(it["text"]), float(it["score"])) for it in values)
-
-
-_READERS: Mapping[Any, Callable[[Any], Any]] = {
-    str: str,
-    int: int,
-    float: float,
-    bool: lambda value: value is True,
-    tuple[str, ...]: _strings,
-    tuple[int, ...]: _integers,
-    tuple[FinishReason, ...]: tuple,
-    dict[str, Resolved]: _params,
-    tuple[Ranked, ...]: _ranked,
-}
-"""Converters of JSON by the type of the field; values of other types are taken as they are."""
 
 
 def write_request(request: Request) -> dict[str, Any]:
@@ -130,7 +88,8 @@ def read_event(run: int, name: str, data: Any) -> Event | None:
     """
     if name not in EVENTS:
         return None
-    event: Event = _read(EVENTS[name], data, run=run)
+    own = {field: data[key] for field, key in _KEYS.items() if key in data}
+    event: Event = build(EVENTS[name], {**data, **own, "run": run})
     if isinstance(event, Finished) and event.ranked:
         best = event.ranked[0]
         event = replace(event, answer=best.tokens, answer_text=best.text, score=best.score)
@@ -144,8 +103,7 @@ def read_loaded(role: str, data: Any, host: str) -> Loaded:
         LookupError, TypeError, ValueError: the data is no such model.
     """
     device = f"{data['device']} of {host}"
-    loaded: Loaded = _read(Loaded, data, role=role, tier="remote", device=device, seconds=0.0)
-    return loaded
+    return build(Loaded, {**data, "role": role, "tier": "remote", "device": device, "seconds": 0.0})
 
 
 def write_tokens(
@@ -184,7 +142,7 @@ def read_tokens(run: int, data: Mapping[str, Any], extras: int) -> TokenBatch:
     """
     import numpy as np
 
-    text = _strings(data["text"])
+    text = tuple(map(str, data["text"]))
     columns: dict[str, Any] = {}
     for field in TOKEN_FIELDS:
         if field.kind == "candidates" and data.get(field.name) is None:
@@ -193,22 +151,6 @@ def read_tokens(run: int, data: Mapping[str, Any], extras: int) -> TokenBatch:
         filled = np.where(values == None, field.empty, values)  # noqa: E711 — elementwise
         columns[field.name] = filled.astype(field.dtype).reshape(len(text), *field.shape(extras))
     return TokenBatch(run=run, text=text, **columns)
-
-
-def _read(kind: type[Any], data: Any, **known: Any) -> Any:
-    """Builds a dataclass from JSON and known fields; only fields with a default may be missing."""
-    types = get_type_hints(kind)
-    for field in fields(kind):
-        key = _KEYS.get(field.name, field.name)
-        if (
-            field.name in known
-            or field.name in _NOT_SENT
-            or (key not in data and field.default is not MISSING)
-        ):
-            continue
-        read = _READERS.get(types[field.name])
-        known[field.name] = read(data[key]) if read is not None else data[key]
-    return kind(**known)
 
 
 def write_params(values: Mapping[str, Resolved]) -> dict[str, Any]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import astuple, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from edge_tui.engine.remote.http_client import HttpClient, RemoteError
 from edge_tui.machine.telemetry import GpuSample, Sample
+from edge_tui.util.dataclass_json import build
 from edge_tui.util.sanitise import sanitise
 
 ANSWER_SECONDS = 5.0
@@ -90,38 +90,12 @@ def _read_sample(data: Any) -> Sample:
     Raises:
         LookupError, TypeError, ValueError, AttributeError, ArithmeticError: it is no sample.
     """
-    return Sample(
-        time=time.monotonic(),
-        gpu=None if data["gpu"] is None else _read_gpu(data["gpu"]),
-        process_rss=_bytes(data["process_rss"]),
-        cpu_percent=_number(data["cpu_percent"]),
-        ram_used=_bytes(data["ram_used"]),
-        ram_total=_bytes(data["ram_total"]),
-    )
-
-
-def _read_gpu(data: Any) -> GpuSample:
-    values = {}
-    for field in fields(GpuSample):
-        read: Callable[[Any], Any] = _GPU_READERS.get(field.name, _number)
-        if (value := data.get(field.name)) is not None:
-            values[field.name] = read(value)
-    return GpuSample(**values)
-
-
-def _number(value: Any) -> float:
-    if not 0 <= (number := float(value)) < _MAX_NUMBER:  # NaN compares false
-        raise ValueError(f"{value!r} is no such number")
-    return number
-
-
-def _bytes(value: Any) -> int:
-    return int(_number(value))
-
-
-def _name(value: Any) -> str:
-    return sanitise(str(value)[:_NAME_LENGTH], keep_newlines=False)
-
-
-_GPU_READERS = {"name": _name, "used": _bytes, "free": _bytes, "total": _bytes}
-"""Converters of a GPU's fields that are more than a number."""
+    sample = build(Sample, {**data, "time": time.monotonic()})
+    gpu = sample.gpu or GpuSample()
+    for number in (*astuple(sample), *astuple(gpu)):
+        if isinstance(number, int | float) and not 0 <= number < _MAX_NUMBER:  # NaN compares false
+            raise ValueError(f"{number!r} is no such number")
+    if gpu.name:
+        name = sanitise(gpu.name[:_NAME_LENGTH], keep_newlines=False)
+        return replace(sample, gpu=replace(gpu, name=name))
+    return sample

@@ -15,9 +15,10 @@ from edge_tui.engine.events import Finished, Loaded, Started, TokenBatch
 from edge_tui.engine.port import Request
 from edge_tui.engine.token_fields import TOP, token_fields
 from edge_tui.history.columns import token_ids
-from edge_tui.history.runs import Entry, StoredRun, build
+from edge_tui.history.runs import Entry, StoredRun
 from edge_tui.history.schema import HistoryError
 from edge_tui.transcript.transcript import Change
+from edge_tui.util.dataclass_json import build
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
