@@ -24,13 +24,12 @@ from edge_tui.history.recording_engine import RecordingEngine
 from edge_tui.history.restore import transcript_of
 from edge_tui.history.schema import HistoryError
 from edge_tui.transcript.run_state import EngineState
-from edge_tui.transcript.transcript import Change
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from edge_tui.config.settings import Settings
-    from edge_tui.engine.events import Event, Started, TokenBatch
+    from edge_tui.engine.events import Event, ParamChanged, Started, TokenBatch
     from edge_tui.engine.port import Engine, Request
     from edge_tui.history.runs import State
     from edge_tui.history.store import Store
@@ -129,7 +128,7 @@ class Recorder:
         self._do(write)
         return live.uid
 
-    def append_prefix(self, run: int, prefix: TokenBatch, changes: Sequence[Change]) -> None:
+    def append_prefix(self, run: int, prefix: TokenBatch, changes: Sequence[ParamChanged]) -> None:
         """Adds the tokens that a run continues, and the changes of parameters while they came."""
 
         def write(store: Store) -> None:
@@ -273,8 +272,7 @@ class Recorder:
                 if len(event):
                     live.batches.append(event)
             case events.ParamChanged():
-                change = Change(event.index, event.name, event.value, event.version)
-                store.append_changes(live.id, [change])
+                store.append_changes(live.id, [event])
             case events.Finished() | events.Failed():
                 self._end(store, run)
             case _:

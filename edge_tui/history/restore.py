@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edge_tui.engine.events import Finished, ParamChanged, Started
+from edge_tui.engine.events import Finished, Started
 from edge_tui.transcript.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def transcript_of(
         stored: The run.
         decode: Texts of ids, for tokens of the prefix of which no more than the id is known.
     """
-    run, started = stored.entry.id, started_of(stored)
+    started = started_of(stored)
     previous = None
     if stored.prefix is not None:
         previous = Transcript(replace(started, rows=1, prefix_tokens=0))
@@ -33,7 +33,7 @@ def transcript_of(
     for batch in stored.batches:
         transcript.extend(batch)
     for each in stored.changes:
-        transcript.change(ParamChanged(run, each.name, each.value, each.version, each.index))
+        transcript.change(each)
     transcript.finish(finished_of(stored))
     return transcript
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal, TypeVar
 
-from edge_tui.engine.events import Finished, Loaded, Started, TokenBatch
+from edge_tui.engine.events import Finished, Loaded, ParamChanged, Started, TokenBatch
 from edge_tui.engine.port import Request
-from edge_tui.transcript.transcript import Change
 
 T = TypeVar("T")
 
@@ -82,7 +81,7 @@ class StoredRun:
     finished: Finished | None = None
     models: Mapping[str, Loaded] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
-    changes: tuple[Change, ...] = ()
+    changes: tuple[ParamChanged, ...] = ()
     prefix: TokenBatch | None = None
     batches: tuple[TokenBatch, ...] = ()
     message: str = ""

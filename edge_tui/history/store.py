@@ -8,13 +8,12 @@ import time
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from edge_tui.engine.events import Finished, Loaded, Started, TokenBatch
+from edge_tui.engine.events import Finished, Loaded, ParamChanged, Started, TokenBatch
 from edge_tui.engine.port import Request
 from edge_tui.history import columns, process_identity
 from edge_tui.history.database import Database
 from edge_tui.history.runs import Entry, StoredRun, preview, prompt_of, to_json
 from edge_tui.history.schema import HistoryError
-from edge_tui.transcript.transcript import Change
 from edge_tui.util.dataclass_json import build
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ class Store(Database):
         values = (run, number, columns.pack(batch))
         self.execute("INSERT OR REPLACE INTO chunks (run, number, data) VALUES (?, ?, ?)", values)
 
-    def append_changes(self, run: int, changes: Iterable[Change]) -> None:
+    def append_changes(self, run: int, changes: Iterable[ParamChanged]) -> None:
         """Adds new values of parameters."""
         with self.transaction():
             self.execute_many(
@@ -269,7 +268,7 @@ class Store(Database):
             "SELECT request, started, finished, models, versions, message FROM details WHERE run = ?", (run,)
         )[0]
         changes = self.rows(
-            "SELECT position, name, value, version FROM changes WHERE run = ? ORDER BY rowid", (run,)
+            "SELECT name, value, version, position FROM changes WHERE run = ? ORDER BY rowid", (run,)
         )
         try:
             batches = self._batches(run, tokens)
@@ -281,7 +280,7 @@ class Store(Database):
                 finished=build(Finished, json.loads(finished)) if finished else None,
                 models={role: build(Loaded, model) for role, model in json.loads(models).items()},
                 versions=json.loads(versions),
-                changes=tuple(Change(*change) for change in changes),
+                changes=tuple(ParamChanged(run, *change) for change in changes),
                 prefix=prefix,
                 batches=tuple(batches.values()),
                 message=message,

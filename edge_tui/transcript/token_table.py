@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 Column = Literal["id", "raw_logp", "final_logp", "rank", "entropy", "version"]
 
-_FIELDS = token_fields("number", "alternatives", "extras")
-"""Columns of the table; positions are the tree's, candidates have an array of their own."""
-(_CANDIDATES,) = token_fields("candidates")
+_FIELDS = token_fields("number", "alternatives", "extras", "candidates")
+"""Columns of the table; positions are the tree's. Candidates are a column once a strategy reports them."""
+_SIDES = (("top_ids", "top_logp"), ("final_ids", "final_top_logp"))
+"""Columns of the alternatives under the model, and in the final distribution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,71 +85,57 @@ class TokenTable:
         self.texts: list[str] = []
         self._np = np
         self._interned: dict[str, str] = {}
-        self._candidates: NDArray[Any] | None = None
-        """The extras of alternatives, float32 `[records, columns, 2, TOP]`; None without any."""
-        self._table: NDArray[Any] = np.empty(
-            0,
-            [(each.name, each.dtype, each.shape(len(columns))) for each in _FIELDS],
-        )
+        self._shapes = [(each.name, each.dtype, each.shape(len(columns))) for each in _FIELDS]
+        self._table: NDArray[Any] = np.empty(0, self._shapes[:-1])
 
     def __len__(self) -> int:
         return len(self.texts)
 
-    @property
-    def nbytes(self) -> int:
-        """Memory of the numbers."""
-        return int(self._table.nbytes) + (self._candidates.nbytes if self._candidates is not None else 0)
-
     def extend(self, batch: TokenBatch) -> None:
         """Copies a batch."""
-        fresh = self._grow(len(batch))
-        for each in _FIELDS:
-            fresh[each.name] = getattr(batch, each.name)
-        if batch.candidates is not None:
-            self._set_candidates(len(self), batch.candidates)
+        fresh = self._grow(len(batch), batch.candidates is not None)
+        for name in _names(fresh):
+            fresh[name] = nan if (column := getattr(batch, name)) is None else column
         # Tokens repeat; their texts need not.
         intern = self._interned.setdefault
         self.texts.extend(intern(text, text) for text in batch.text)
 
     def copy_records(self, other: TokenTable, numbers: Sequence[int]) -> None:
-        """Copies records of another run; extras only where the columns are the same."""
-        fresh = self._grow(len(numbers))
+        """Copies records of another run; the strategy's numbers only where its columns are the same."""
+        same = other.columns == self.columns
         source = other._table[list(numbers)]
-        for each in _FIELDS:
-            if each.kind != "extras":
-                fresh[each.name] = source[each.name]
-        same_columns = other.columns == self.columns
-        fresh["extras"] = source["extras"] if same_columns else nan
-        if same_columns and other._candidates is not None:
-            self._set_candidates(len(self), other._candidates[list(numbers)])
+        fresh = self._grow(len(numbers), same and "candidates" in _names(source))
+        for name in _names(fresh):
+            fresh[name] = source[name] if same or name != "extras" else nan
         self.texts.extend(other.texts[number] for number in numbers)
 
-    def add_unknown(self, token: int, text: str) -> None:
-        """Adds a token of which nothing but its id is known."""
-        fresh = self._grow(1)[0]
+    def add_unknown(self, token: int, text: str, candidates: bool = False) -> Any:
+        """Adds a token of which nothing but its id is known; returns its record."""
+        fresh = self._grow(1, candidates)[0]
         for each in _FIELDS:
-            fresh[each.name] = each.empty
+            if each.name in _names(fresh):
+                fresh[each.name] = nan if each.kind == "candidates" else each.empty
         fresh["id"] = token
         self.texts.append(text)
+        return fresh
 
     def add_alternative(self, other: TokenTable, number: int, token: int, text: str) -> None:
         """Adds a token that was taken instead of another one: the distribution it comes from is known."""
-        self.add_unknown(token, text)
-        old, new = other._table[number], self._table[len(self) - 1]
-        for name in ("entropy", "version", "top_ids", "top_logp", "final_ids", "final_top_logp"):
+        old = other._table[number]
+        has_candidates = other.columns == self.columns and "candidates" in _names(old)
+        new = self.add_unknown(token, text, has_candidates)
+        for name in ("entropy", "version", *_SIDES[0], *_SIDES[1]):
             new[name] = old[name]
-        rank = self._np.flatnonzero(old["top_ids"] == token)
+        rank, place = (self._np.flatnonzero(old[ids] == token) for ids, _ in _SIDES)
         if len(rank):
             new["rank"], new["raw_logp"] = rank[0], old["top_logp"][rank[0]]
-        place = self._np.flatnonzero(old["final_ids"] == token)
         if len(place):
             new["final_logp"] = old["final_top_logp"][place[0]]
-        if other._candidates is not None and other.columns == self.columns:
-            candidates = other._candidates[number]
-            self._set_candidates(len(self) - 1, candidates[None])
-            found = candidates[:, 0, rank[:1]] if len(rank) else candidates[:, 1, place[:1]]
-            if found.size:
-                new["extras"] = found[:, 0]
+        if has_candidates:
+            new["candidates"] = candidates = old["candidates"]
+            side, at = (0, rank) if len(rank) else (1, place)
+            if len(at):
+                new["extras"] = candidates[:, side, at[0]]
 
     def column(self, name: Column, numbers: Sequence[int]) -> NDArray[np.generic]:
         """Reads one number of each of the records: a fresh array `[len(numbers)]`."""
@@ -184,29 +171,23 @@ class TokenTable:
     def _alternatives(self, number: int, side: int) -> tuple[Alternative, ...]:
         """Reads the alternatives of a record: the model's own (0) or those of the final distribution (1)."""
         record = self._table[number]
-        names = (("top_ids", "top_logp"), ("final_ids", "final_top_logp"))[side]
-        ids, logps = (record[name].tolist() for name in names)
-        columns: tuple[str, ...] = () if self._candidates is None else self.columns
-        extras = [()] * len(ids) if self._candidates is None else self._candidates[number, :, side].T.tolist()
+        ids, logps = (record[name].tolist() for name in _SIDES[side])
+        names: tuple[str, ...] = ()
+        extras = [()] * len(ids)
+        if "candidates" in _names(record):
+            names, extras = self.columns, record["candidates"][:, side].T.tolist()
         return tuple(
-            Alternative(token, logp, dict(zip(columns, own, strict=True)))
+            Alternative(token, logp, dict(zip(names, own, strict=True)))
             for token, logp, own in zip(ids, logps, extras, strict=True)
             if token >= 0
         )
-
-    def _set_candidates(self, first: int, candidates: NDArray[Any]) -> None:
-        """Stores the extras of alternatives of the records from `first` on."""
-        if self._candidates is None:
-            self._candidates = self._new_candidates()
-        self._candidates[first : first + len(candidates)] = candidates
 
     def batch(self, numbers: Sequence[int], run: int) -> TokenBatch:
         """Copies records to one row of a run, as `extend` takes them."""
         from edge_tui.engine.events import TokenBatch
 
         np = self._np
-        indices = np.asarray(numbers, np.intp)
-        chosen = self._table[indices]
+        chosen = self._table[np.asarray(numbers, np.intp)]
         row = np.zeros(len(chosen), np.int32)
         return TokenBatch(
             run=run,
@@ -214,26 +195,28 @@ class TokenTable:
             row=row,
             parent=row,
             text=tuple(self.texts[number] for number in numbers),
-            candidates=self._candidates[indices] if self._candidates is not None else None,
-            **{each.name: chosen[each.name] for each in _FIELDS},
+            **{name: chosen[name] for name in _names(chosen)},
         )
 
-    def _new_candidates(self, old: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Makes an array for the extras of alternatives of the whole table, beginning with the old one's."""
-        shape = (len(self._table), *_CANDIDATES.shape(len(self.columns)))
-        new = self._np.full(shape, nan, _CANDIDATES.dtype)
-        if old is not None:
-            new[: len(old)] = old
-        return new
+    def _grow(self, n: int, candidates: bool = False) -> NDArray[Any]:
+        """Adds `n` records and returns them. Grows by an eighth: little slack, few copies.
 
-    def _grow(self, n: int) -> NDArray[Any]:
-        """Adds `n` records and returns them. Grows by an eighth: little slack, few copies."""
-        count = len(self)
-        if count + n > len(self._table):
-            grown = self._np.empty(count + n + count // 8 + 64, self._table.dtype)
-            grown[:count] = self._table[:count]
-            self._table = grown
-            if self._candidates is not None:
-                self._candidates = self._new_candidates(self._candidates[:count])
-        fresh: NDArray[Any] = self._table[count : count + n]
-        return fresh
+        Args:
+            n: Their number.
+            candidates: True where they have the column, which is NaN in records before them.
+        """
+        count, old = len(self), self._table
+        widens = candidates and "candidates" not in _names(old)
+        if widens or count + n > len(old):
+            size = max(count + n + count // 8 + 64, len(old))
+            self._table = self._np.empty(size, self._shapes if widens else old.dtype)
+            for name in _names(old):
+                self._table[name][:count] = old[name][:count]
+            if widens:
+                self._table["candidates"][:count] = nan
+        return self._table[count : count + n]
+
+
+def _names(records: NDArray[Any]) -> tuple[str, ...]:
+    """Lists the columns of a table or of a record."""
+    return records.dtype.names or ()

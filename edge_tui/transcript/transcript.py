@@ -10,7 +10,7 @@ Knows no widget and no torch; numpy is imported with the first transcript, not w
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edge_tui.engine import events
@@ -27,17 +27,7 @@ if TYPE_CHECKING:
 
     from edge_tui.engine.events import Event, Finished, ParamChanged, Started, TokenBatch
 
-__all__ = ["Alternative", "Change", "Column", "Hypothesis", "TokenView", "Transcript"]
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """Holds a parameter's new value during a run; `index` is the first token chosen with it."""
-
-    index: int
-    name: str
-    value: float
-    version: int
+__all__ = ["Alternative", "Column", "Hypothesis", "TokenView", "Transcript"]
 
 
 class Transcript:
@@ -63,7 +53,8 @@ class Transcript:
     ) -> None:
         self.started = started
         self.finished: Finished | None = None
-        self.changes: list[Change] = []
+        self.changes: list[ParamChanged] = []
+        """New values of parameters; `index` is the first token on the path that was chosen with it."""
         self._table = TokenTable(started.columns)
         self._tree = Tree()
         self._path = array("i")
@@ -105,8 +96,7 @@ class Transcript:
 
     def change(self, event: ParamChanged) -> None:
         """Adds a parameter's new value."""
-        index = max(event.index - self._offset, 0)
-        self.changes.append(Change(index, event.name, event.value, event.version))
+        self.changes.append(replace(event, index=max(event.index - self._offset, 0)))
 
     def finish(self, event: Finished) -> None:
         """Ends the run. Where the strategy chose an answer among rows, the path becomes that answer."""
@@ -206,7 +196,7 @@ class Transcript:
         length = self._prefix_length
         return self._table.batch(range(length), self.started.run) if length else None
 
-    def changes_at(self, index: int) -> list[Change]:
+    def changes_at(self, index: int) -> list[ParamChanged]:
         """Lists parameter changes whose first token is this one."""
         return [change for change in self.changes if change.index == index]
 

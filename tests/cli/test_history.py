@@ -112,7 +112,8 @@ def test_what_a_killed_process_left_is_listed_as_interrupted(
 ) -> None:
     store = Store(default_path())
     entry = keep(store)
-    host, *_ = process_identity.own().split("/")
-    store.execute("UPDATE runs SET state = 'running', owner = ?", (f"{host}/999999999/1.0",))
+    store.execute(
+        "UPDATE runs SET state = 'running', owner = ?", (f"{process_identity.host()}/999999999/1.0",)
+    )
     assert "interrupted" in history(capsys, "list")[1]
     assert store.take_offer() == store.entry(entry.id)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_tui.engine.events import Finished, Ranked
+from edge_tui.engine.events import Finished, ParamChanged, Ranked
 from edge_tui.engine.port import Message, Request
 from edge_tui.history.formats import FORMATS, file_name, lossless, render
 from edge_tui.history.formats.palette import palette
@@ -20,7 +20,6 @@ from edge_tui.history.restore import transcript_of
 from edge_tui.history.runs import StoredRun
 from edge_tui.history.schema import HistoryError
 from edge_tui.history.store import Store
-from edge_tui.transcript.transcript import Change
 from tests.history.runs import WORDS, batch, keep, same
 
 HOSTILE = [
@@ -49,7 +48,7 @@ def stored(tmp_path: Path) -> StoredRun:
         request=Request(turns, strategy="top_p", prefix=tuple(kept.id.tolist())),
         prefix=kept,
         batches=(batch(WORDS, 3, columns=2), strange),
-        changes=(Change(4, "top_p", 0.1, 2),),
+        changes=(ParamChanged(0, "top_p", 0.1, 2, 4),),
         finished=replace(finished, ranked=(Ranked((1, 2), "ab", -0.25),)),
     )
 

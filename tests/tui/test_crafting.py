@@ -13,13 +13,12 @@ import pytest
 from textual.widgets import Input, OptionList
 
 from edge_tui.config import presets
-from edge_tui.engine.events import Resolved
+from edge_tui.engine.events import ParamChanged, Resolved
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
 from edge_tui.history import process_identity
 from edge_tui.history.schema import default_path
 from edge_tui.history.store import Store
-from edge_tui.transcript.transcript import Change
 from edge_tui.tui import editor
 from edge_tui.tui.prompt_history import PromptHistory
 from edge_tui.tui.screens.confirm import ConfirmScreen
@@ -288,7 +287,7 @@ async def test_an_interrupted_run_is_offered_and_goes_on_from_its_last_token(
 ) -> None:
     store = Store(default_path())
     with monkeypatch.context() as patch:
-        patch.setattr(process_identity, "own", lambda: f"{process_identity._host()}/999999999/1.00")
+        patch.setattr(process_identity, "own", lambda: f"{process_identity.host()}/999999999/1.00")
         run = store.insert_run("ab12", time.time(), Request("Why?", strategy="min_p", values={"min_p": 0.2}))
     store.set_started(run, started(run, strategy="min_p", seed=77), {"model": LOADED}, {})
     store.append_chunk(run, 0, batch(WORDS[:8]))
@@ -358,7 +357,7 @@ async def test_a_kept_run_can_be_run_again_to_the_same_tokens(demo: Any) -> None
         assert workbench.session.run.transcript.ids() == first.transcript.ids()
 
 
-def cut_off(changes: list[Change], **request: Any) -> int:
+def cut_off(changes: list[ParamChanged], **request: Any) -> int:
     """A kept run that was broken off, with parameters turned on the way."""
     store = Store(default_path())
     run = store.insert_run("ab12", time.time(), Request("Why?", strategy="min_p", **request))
@@ -372,7 +371,10 @@ def cut_off(changes: list[Change], **request: Any) -> int:
 
 
 async def test_a_reopened_run_goes_on_with_what_was_turned_and_runs_again_without() -> None:
-    run = cut_off([Change(2, "temperature", 0.7, 1), Change(5, "temperature", 0.4, 2)], mode="exploratory")
+    run = cut_off(
+        [ParamChanged(1, "temperature", 0.7, 1, 2), ParamChanged(1, "temperature", 0.4, 2, 5)],
+        mode="exploratory",
+    )
     engine = PictureEngine()
     async with keeping(engine).run_test(size=SIZE) as pilot:
         workbench = await at_tokens(pilot)

@@ -11,13 +11,12 @@ from dataclasses import asdict
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.engine.events import Finished, Loaded, Started, TokenBatch
+from edge_tui.engine.events import Finished, Loaded, ParamChanged, Started, TokenBatch
 from edge_tui.engine.port import Request
 from edge_tui.engine.token_fields import TOP, token_fields
 from edge_tui.history.columns import token_ids
 from edge_tui.history.runs import Entry, StoredRun
 from edge_tui.history.schema import HistoryError
-from edge_tui.transcript.transcript import Change
 from edge_tui.util.dataclass_json import build
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
 FORMAT = "edge-tui run"
 VERSION = 1
+_CHANGE = ("index", "name", "value", "version")
 _NUMBERS = (*token_fields("position", "number", dtype="i4"), *token_fields("number", dtype="f4"))
 _FIELDS = (*_NUMBERS, *token_fields("alternatives", "extras"))
 _ALTERNATIVES = {"top": ("top_ids", "top_logp"), "final": ("final_ids", "final_top_logp")}
@@ -54,7 +54,7 @@ def dump(stored: StoredRun, transcript: Transcript, token_strings: Mapping[int, 
         "models": {role: asdict(model) for role, model in stored.models.items()},
         "versions": dict(stored.versions),
         "message": stored.message,
-        "changes": [asdict(change) for change in stored.changes],
+        "changes": [{name: getattr(change, name) for name in _CHANGE} for change in stored.changes],
         "pieces": {str(each): token_strings[each] for each in token_ids(batches) if each in token_strings},
         "kept": _tokens(stored.prefix) if stored.prefix is not None else None,
     }
@@ -103,7 +103,7 @@ def load(data: bytes) -> StoredRun:
             finished=build(Finished, found["finished"]) if found["finished"] else None,
             models={str(role): build(Loaded, model) for role, model in found["models"].items()},
             versions={str(name): str(number) for name, number in found["versions"].items()},
-            changes=tuple(build(Change, change) for change in found["changes"]),
+            changes=tuple(build(ParamChanged, {"run": 0} | change) for change in found["changes"]),
             prefix=_batch(found["kept"], width) if found["kept"] else None,
             batches=(tokens,) if len(tokens) else (),
             message=str(found["message"]),
