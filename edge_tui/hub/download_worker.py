@@ -53,8 +53,6 @@ def main(argv: list[str]) -> int:
             send("inspected", **inspect(repository))
         else:
             send("done", path=str(download(repository)))
-    except BrokenPipeError:
-        os._exit(1)
     except Exception as error:
         send("failed", **asdict(classify(error)))
     return 0
@@ -142,32 +140,34 @@ def download(repository: str) -> Path:
     """
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 
-    repository_info = inspect(repository)
-    files: dict[str, int] = repository_info["files"]
-    commit = str(repository_info["commit"])
+    contents = inspect(repository)
+    files: dict[str, int] = contents["files"]
+    commit = str(contents["commit"])
     folder = cache_root() / f"models--{repository.replace('/', '--')}"
     _remove_stale_partials(folder / "blobs")
-    cached = [
-        name for name in files if isinstance(try_to_load_from_cache(repository, name, revision=commit), str)
-    ]
-    missing = [name for name in files if name not in cached]
-    count = _ByteCounter(sum(files.values()), sum(files[name] for name in cached))
-    send("plan", bytes=count.total, files=len(files), cached=len(cached), done=count.done)
-    _check_disk(sum(files[name] for name in missing))
+    missing = {
+        name: size
+        for name, size in files.items()
+        if not isinstance(try_to_load_from_cache(repository, name, revision=commit), str)
+    }
+    total, left = sum(files.values()), sum(missing.values())
+    count = _ByteCounter(total, total - left)
+    send("plan", bytes=count.total, done=count.done)
+    free = shutil.disk_usage(existing_folder(cache_root())).free
+    if free < left:  # refused before it fills the disk
+        raise DiskTooSmall(left, free)
     # Ten megabytes at a time would be ten seconds without a word on a slow line.
     constants.DOWNLOAD_CHUNK_SIZE = 2**16
 
-    def fetch(name: str) -> Path:
-        path = Path(hf_hub_download(repository, name, revision=commit, tqdm_class=count.bar()))
-        send("file", name=name)
-        return path
+    def fetch(name: str) -> None:
+        hf_hub_download(repository, name, revision=commit, tqdm_class=count.bar())
 
     with count:
-        small = [name for name in missing if not name.endswith(".safetensors")]
-        for name in small:
-            fetch(name)
+        for name in missing:
+            if not name.endswith(".safetensors"):
+                fetch(name)
         with ThreadPoolExecutor(_SHARDS_AT_ONCE) as pool:
-            list(pool.map(fetch, [name for name in missing if name not in small]))
+            list(pool.map(fetch, [name for name in missing if name.endswith(".safetensors")]))
     _set_main(folder, commit)
     return folder / "snapshots" / commit
 
@@ -211,13 +211,6 @@ class _ByteCounter:
     def _report(self) -> None:
         while not self._over.wait(0.2):
             send("bytes", done=self.done)
-
-
-def _check_disk(count: int) -> None:
-    """Refuses a download that the disk cannot hold, before it fills the disk."""
-    free = shutil.disk_usage(existing_folder(cache_root())).free
-    if free < count:
-        raise DiskTooSmall(count, free)
 
 
 def _terminate(*_: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from urllib.parse import urlsplit
 
 from edge_tui.engine.checkpoints.locate import cache_root
@@ -46,9 +46,8 @@ class DiskTooSmall(Exception):
     """Refuses a download that the disk cannot hold."""
 
     def __init__(self, need: int, free: int) -> None:
-        super().__init__(need, free)
-        self.need = need
-        self.free = free
+        super().__init__()
+        self.failure = Failure("no_room", need=need, free=free)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,27 +73,19 @@ class Failure:
 
         Errors' own texts are left out: they hold URLs, and those may hold secrets.
         """
-        return _SENTENCES[self.code].format(
-            name=name,
-            host=_host(),
-            cache=cache_root(),
-            status=self.status,
-            need=size(self.need),
-            free=size(self.free),
-            kind=self.kind,
-        )
+        facts = {**asdict(self), "need": size(self.need), "free": size(self.free)}
+        return _SENTENCES[self.code].format(name=name, host=_host(), cache=cache_root(), **facts)
 
 
 def classify(error: BaseException) -> Failure:
     """Finds the code of an error, or of the first error that it came from and that has one."""
     kind = type(error).__name__
     if isinstance(error, DiskTooSmall):
-        return Failure("no_room", need=error.need, free=error.free)
+        return error.failure
     seen: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in seen:
-        status = getattr(getattr(cause, "response", None), "status_code", None)
-        status = status if isinstance(status, int) else 0
+        status = getattr(getattr(cause, "response", None), "status_code", 0)
         if code := _code(cause, status):
             return Failure(code, status, kind=kind)
         seen.append(cause)

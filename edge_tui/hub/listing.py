@@ -20,8 +20,6 @@ from edge_tui.util.user_file import exists, expand
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["Listing", "listing_of", "local_models", "tier"]
-
 
 @dataclass(frozen=True, slots=True)
 class Listing:

@@ -21,21 +21,6 @@ from edge_tui.machine.nvml import Gpu, GpuSample
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = [
-    "Device",
-    "best",
-    "best_device",
-    "cpu_has_bfloat16",
-    "cpu_has_half",
-    "cpu_has_int8",
-    "cpu_has_wide_int8",
-    "cpu_packs_int4",
-    "devices",
-    "free_memory",
-    "release_freed_memory",
-    "resolve_device",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -44,14 +29,12 @@ class Device:
     Attributes:
         name: "cuda:0", "mps", "cpu".
         title: The product's name where the driver reports it.
-        index: Position among the visible GPUs; 0 for others.
         total: Bytes of memory, None where unknown.
         free: Bytes of it that are free, None where unknown.
     """
 
     name: str
     title: str
-    index: int
     total: int | None
     free: int | None
 
@@ -68,11 +51,11 @@ def devices(ask_torch: bool = False) -> list[Device]:
     for index in range(_gpu_count(ask_torch)):
         sample = _sample(index)
         name = f"cuda:{index}"
-        found.append(Device(name, sample.name or name, index, sample.total, free_memory(name)))
+        found.append(Device(name, sample.name or name, sample.total, free_memory(name)))
     memory = psutil.virtual_memory()
     if _has_mps():
-        found.append(Device("mps", "Apple GPU", 0, memory.total, memory.available))
-    found.append(Device("cpu", platform.processor() or "CPU", 0, memory.total, free_memory("cpu")))
+        found.append(Device("mps", "Apple GPU", memory.total, memory.available))
+    found.append(Device("cpu", platform.processor() or "CPU", memory.total, free_memory("cpu")))
     return found
 
 
@@ -98,9 +81,8 @@ def resolve_device(device: str) -> str:
     there = [d.name for d in devices(ask_torch=True)]
     if name in there:
         return name
-    why = (
-        " (this torch is built without CUDA)" if name.startswith("cuda") and not torch_cuda_version() else ""
-    )
+    no_cuda = name.startswith("cuda") and not torch_cuda_version()
+    why = " (this torch is built without CUDA)" if no_cuda else ""
     raise LookupError(f"There is no device {device}{why}; there is {', '.join(there)}: choose one or auto.")
 
 
@@ -109,10 +91,10 @@ def free_memory(device: str) -> int | None:
     if not device.startswith("cuda"):
         return _free_ram()
     index = int(device.partition(":")[2] or 0)
+    free = _sample(index).free
     torch = _torch_with_cuda()
     if torch is None:
-        return _sample(index).free
-    free = _sample(index).free
+        return free
     if free is None:
         free = int(torch.cuda.mem_get_info(index)[0])
     return free + int(torch.cuda.memory_reserved(index) - torch.cuda.memory_allocated(index))

@@ -104,23 +104,19 @@ class Gpu:
 
     def sample(self) -> GpuSample:
         """Reads every field that the device reports."""
-        nvml, handle = self._nvml, self._handle
-        memory = self._read(lambda: nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2))
+        nvml, handle, read = self._nvml, self._handle, self._read
+        memory: Any = read(lambda: nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2))
         # The structure's first version, all that older drivers know, counts the driver's own reserve as used.
-        memory = memory or self._read(lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
-        milliwatts = self._read(lambda: float(nvml.nvmlDeviceGetPowerUsage(handle)))
-        limit = self._read(lambda: float(nvml.nvmlDeviceGetEnforcedPowerLimit(handle)))
+        memory = memory or read(lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
         return GpuSample(
-            name=self._read(lambda: _text(nvml.nvmlDeviceGetName(handle))),
-            used=None if memory is None else int(memory.used),
-            free=None if memory is None else int(memory.free),
-            total=None if memory is None else int(memory.total),
-            utilisation=self._read(lambda: float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)),
-            power_watts=None if milliwatts is None else milliwatts / 1000,
-            power_limit=None if limit is None else limit / 1000,
-            temperature=self._read(
-                lambda: float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
-            ),
+            name=read(lambda: _text(nvml.nvmlDeviceGetName(handle))),
+            used=read(lambda: int(memory.used)),
+            free=read(lambda: int(memory.free)),
+            total=read(lambda: int(memory.total)),
+            utilisation=read(lambda: float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)),
+            power_watts=read(lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000),
+            power_limit=read(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000),
+            temperature=read(lambda: float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))),
         )
 
     def processes(self) -> list[GpuProcess]:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 from edge_tui.machine.nvml import Gpu, GpuSample
 
-__all__ = ["GpuSample", "Sample", "Telemetry", "first_gpu"]
-
 RETRY_SECONDS = 30.0
 """Wait before a GPU that could not be read is tried again."""
 

@@ -57,6 +57,7 @@ class ServerApp(FastAPI):
             version=__version__,
             description=DESCRIPTION,
             lifespan=_lifespan,
+            exception_handlers=errors.HANDLERS,
             docs_url=None,  # its page would fetch scripts from elsewhere
             redoc_url=None,
         )
@@ -65,7 +66,6 @@ class ServerApp(FastAPI):
         self.settings = settings
         self._options = options
         builder = RequestBuilder(settings, options)
-        errors.install(self)
         self.include_router(infer.router(self.dispatcher, builder))
         self.include_router(openai.router(self.dispatcher, builder, options))
         self.include_router(manage.router(self.dispatcher, settings, options.manage))

@@ -219,7 +219,7 @@ class Dispatcher:
     @property
     def problem(self) -> str:
         """Why the engine cannot decode, one sentence; "" while nothing is known to be wrong."""
-        return self._fault or next(iter(self.roles.required_errors.values()), "")
+        return self._fault or self.roles.problem
 
     @property
     def ready(self) -> bool:

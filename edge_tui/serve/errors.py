@@ -14,11 +14,12 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from edge_tui.engine.remote.codec import REQUEST_KEYS
+from edge_tui.util import logs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fastapi import FastAPI, Request
+    from fastapi import Request
 
     from edge_tui.engine.events import Failed
 
@@ -82,7 +83,7 @@ def model_not_found(name: str, served: str) -> ApiError:
 def of_failure(failure: Failed) -> ApiError:
     """Turns a failed generation into an error: 4xx if its request is at fault, else 5xx."""
     if failure.detail:
-        _log(failure.detail)
+        logs.write_detail(failure.detail)
     param = REQUEST_KEYS.get(failure.field, failure.field) or None
     if status := _STATUS.get(failure.code):
         return ApiError(status, failure.message, param, failure.code)
@@ -91,31 +92,24 @@ def of_failure(failure: Failed) -> ApiError:
     return ApiError(500, failure.message, code="strategy_error" if failure.problem else None)
 
 
-def install(app: FastAPI) -> None:
-    """Installs the handlers that give every error of an application this shape."""
-
-    async def invalid(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)
+async def handle(request: Request, error: Exception) -> JSONResponse:
+    """Answers a request that has raised an error."""
+    if isinstance(error, RequestValidationError):
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if not (kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))):
-            return _wrong_media_type(kind).response()
-        return _from_validation(error).response()
+        is_json = kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+        error = _from_validation(error) if is_json else _wrong_media_type(kind)
+    elif not isinstance(error, HTTPException):
+        logs.write_crash(error)
+        error = ApiError(500, "Something went wrong in the server; its log has the details.")
+    elif not isinstance(error, ApiError):
+        error = ApiError(error.status_code, str(error.detail), headers=error.headers)
+    return error.response()
 
-    async def http(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, HTTPException)
-        if not isinstance(error, ApiError):
-            error = ApiError(error.status_code, str(error.detail), headers=error.headers)
-        return error.response()
 
-    async def broken(_: Request, error: Exception) -> JSONResponse:
-        import traceback
-
-        _log("".join(traceback.format_exception(error)))
-        return ApiError(500, "Something went wrong in the server; its log has the details.").response()
-
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(Exception, broken)
+HANDLERS: dict[int | type[Exception], Any] = dict.fromkeys(
+    (RequestValidationError, HTTPException, Exception), handle
+)
+"""Handlers of errors, for an application; they give every error the same shape."""
 
 
 def _wrong_media_type(kind: str) -> ApiError:
@@ -145,9 +139,3 @@ def _from_validation(error: RequestValidationError) -> ApiError:
             f"This server has no field {location!r}; it is refused, because ignoring it would look like use."
         )
     return ApiError(422, message, location or None, first["type"])
-
-
-def _log(detail: str) -> None:
-    from edge_tui.util import logs
-
-    logs.write_detail(detail)

@@ -59,9 +59,10 @@ class LimitedProtocol(HttpToolsProtocol):
             piece, data = data[:size], data[size:]
             self._size += len(piece)
             super().data_received(piece)
-            if self._size >= (FRAMING_BYTES if self._in_body else HEAD_BYTES):
-                what = "framing of the body" if self._in_body else "head of a request"
-                most = FRAMING_BYTES if self._in_body else HEAD_BYTES
+            what, most = (
+                ("framing of the body", FRAMING_BYTES) if self._in_body else ("head of a request", HEAD_BYTES)
+            )
+            if self._size >= most:
                 self._refuse(ApiError(431, f"The {what} may have at most {most:,} bytes.", code="too_long"))
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -124,8 +125,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._start_timer()
             return
         if self._size:
-            seconds = f"{HEAD_SECONDS:g}"
-            self._refuse(ApiError(408, f"The head of the request did not arrive within {seconds} s."))
+            self._refuse(ApiError(408, f"The head of the request did not arrive within {HEAD_SECONDS:g} s."))
         self.transport.close()
 
     def _probe(self, number: int) -> None:
@@ -160,9 +160,3 @@ class _Transport:
     def write(self, data: bytes) -> None:
         self._transport.write(data[self._early :])
         self._early = 0
-
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
-
-    def close(self) -> None:
-        self._transport.close()

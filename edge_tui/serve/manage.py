@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter
 
 from edge_tui.engine.port import ModelSpec
+from edge_tui.serve.dispatcher import DEAD_ENGINE
 from edge_tui.serve.errors import ApiError
 from edge_tui.serve.schemas import Load, Unload
 
@@ -96,12 +97,13 @@ def _check_name(name: str, settings: Settings) -> None:
     """
     from edge_tui.hub import local_models
 
-    for listing in local_models(settings.models.folders):
-        if listing.name == name:
-            if listing.refusal:
-                raise ApiError(422, listing.refusal, "name")
-            return
-    raise ApiError(404, f"There is no model {name!r} on this server; GET /models lists its models.", "name")
+    listing = {each.name: each for each in local_models(settings.models.folders)}.get(name)
+    if listing is None:
+        raise ApiError(
+            404, f"There is no model {name!r} on this server; GET /models lists its models.", "name"
+        )
+    if listing.refusal:
+        raise ApiError(422, listing.refusal, "name")
 
 
 async def _wait_until(done: Callable[[], bool], dispatcher: Dispatcher) -> None:
@@ -114,7 +116,7 @@ async def _wait_until(done: Callable[[], bool], dispatcher: Dispatcher) -> None:
         async with asyncio.timeout(WAIT_SECONDS):
             while not done():
                 if not dispatcher.engine.alive():
-                    raise ApiError(503, dispatcher.problem or "The engine has stopped; restart the server.")
+                    raise ApiError(503, dispatcher.problem or DEAD_ENGINE)
                 await asyncio.sleep(0.02)
     except TimeoutError:
         raise ApiError(503, "The engine is busy; try again later.") from None

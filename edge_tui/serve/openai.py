@@ -68,7 +68,11 @@ def router(dispatcher: Dispatcher, builder: RequestBuilder, options: Options) ->
             return EventStream(_chunks(form, requests, first, slot), slot)
         with closing(slot):
             answers = await run_while_connected(http, _decode_all(form, requests, slot))
-        return json_response(form.response(requests, answers, slot), slot)
+        form.set_model(answers[0])
+        choices: list[dict[str, Any]] = []
+        for number, (engine_request, answer) in enumerate(zip(requests, answers, strict=True)):
+            choices += form.choices(number, engine_request, answer, slot)
+        return json_response(form.response(choices, answers), slot)
 
     @routes.get("/models", summary="The model that answers")
     async def models() -> dict[str, Any]:

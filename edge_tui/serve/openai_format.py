@@ -13,7 +13,7 @@ from edge_tui.serve.response_accumulator import tokens_of_prompt
 from edge_tui.serve.stream import format_event
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from edge_tui.engine.events import FinishReason
     from edge_tui.engine.port import Request
@@ -56,6 +56,10 @@ class OpenAiFormat:
         self._decode = dispatcher.engine.decode
         self._texts: dict[int, str] = {}
 
+    def response(self, choices: list[Choice], answers: Sequence[ResponseAccumulator]) -> dict[str, Any]:
+        """Returns the whole response."""
+        return self._object(self.object_type, choices, **_totals(answers))
+
     def chunk(self, choice: Choice) -> str:
         """Formats a part of a stream."""
         usage = {"usage": None} if self._usage_chunk else {}
@@ -70,7 +74,7 @@ class OpenAiFormat:
             last = format_event(self._object(self.chunk_type, [], **_totals(answers)))
         return f"{last}data: [DONE]\n\n"
 
-    def _set_model(self, answer: ResponseAccumulator) -> None:
+    def set_model(self, answer: ResponseAccumulator) -> None:
         """Takes the name of the model that decodes the request, once it has started."""
         if answer.started is not None and answer.started.model:
             self._envelope["model"] = answer.started.model
@@ -95,39 +99,29 @@ class ChatFormat(OpenAiFormat):
     def __init__(self, body: Chat, dispatcher: Dispatcher) -> None:
         super().__init__(body, (body.top_logprobs or 0) if body.logprobs else None, dispatcher)
 
-    def response(
-        self, _: list[Request], answers: list[ResponseAccumulator], slot: QueueSlot
-    ) -> dict[str, Any]:
-        """Returns the whole response."""
-        (answer,) = answers
-        self._set_model(answer)
-        choices = [
-            {
-                "index": row,
-                "message": {"role": "assistant", "content": choice.text, "refusal": None},
-                "logprobs": self._logprobs(choice.tokens),
-                "finish_reason": finish_reason(choice.reason, slot),
-            }
-            for row, choice in enumerate(answer.choices)
-        ]
-        return self._object(self.object_type, choices, **_totals(answers))
+    def choices(self, _: int, __: Request, answer: ResponseAccumulator, slot: QueueSlot) -> Iterator[Choice]:
+        """Yields the choices of a whole response."""
+        for row, choice in enumerate(answer.choices):
+            message = {"role": "assistant", "content": choice.text, "refusal": None}
+            reason = finish_reason(choice.reason, slot)
+            yield _choice(row, "message", message, self._logprobs(choice.tokens), reason)
 
     def opening(self, _: int, __: Request, answer: ResponseAccumulator) -> list[Choice]:
         """Returns the first part of each choice of a stream."""
-        self._set_model(answer)
-        return [_delta(row, {"role": "assistant", "content": ""}) for row in range(self.n)]
+        self.set_model(answer)
+        return [_choice(row, "delta", {"role": "assistant", "content": ""}) for row in range(self.n)]
 
     def token(self, token: Token) -> Choice:
         """Returns a token's part of a stream."""
-        return _delta(token.row, {"content": token.text}, self._logprobs([token]))
+        return _choice(token.row, "delta", {"content": token.text}, self._logprobs([token]))
 
     def ending(self, answer: ResponseAccumulator, slot: QueueSlot) -> list[Choice]:
         """Returns the last parts of each choice: a search's text, then the finish reason."""
         parts = []
         for row, choice in enumerate(answer.choices):
-            if not answer.streams:
-                parts.append(_delta(row, {"content": choice.text}))
-            parts.append(_delta(row, {}, reason=finish_reason(choice.reason, slot)))
+            if answer.is_search:
+                parts.append(_choice(row, "delta", {"content": choice.text}))
+            parts.append(_choice(row, "delta", {}, None, finish_reason(choice.reason, slot)))
         return parts
 
     def _logprobs(self, tokens: list[Token]) -> Any:
@@ -153,10 +147,6 @@ class ChatFormat(OpenAiFormat):
         }
 
 
-def _delta(row: int, delta: dict[str, Any], logprobs: Any = None, reason: str | None = None) -> Choice:
-    return {"index": row, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-
-
 class CompletionFormat(OpenAiFormat):
     """Formats the answers to `/v1/completions`, of several prompts one after the other."""
 
@@ -170,51 +160,41 @@ class CompletionFormat(OpenAiFormat):
         self._lengths: list[int] = []
         """Characters of each choice of a stream so far."""
 
-    def response(
-        self, requests: list[Request], answers: list[ResponseAccumulator], slot: QueueSlot
-    ) -> dict[str, Any]:
-        """Returns the whole response."""
-        self._set_model(answers[0])
-        choices: list[Choice] = []
-        for number, (request, answer) in enumerate(zip(requests, answers, strict=True)):
-            prompt, tokens, offsets = self._prompt(request, answer)
-            for row, choice in enumerate(answer.choices):
-                logprobs = self._logprobs(
-                    [*tokens, *choice.tokens], [*offsets, *_offsets(choice.tokens, len(prompt))]
-                )
-                reason = finish_reason(choice.reason, slot)
-                choices.append(_choice(number * self.n + row, prompt + choice.text, logprobs, reason))
-        return self._object(self.object_type, choices, **_totals(answers))
+    def choices(
+        self, number: int, request: Request, answer: ResponseAccumulator, slot: QueueSlot
+    ) -> Iterator[Choice]:
+        """Yields the choices of a prompt for a whole response."""
+        prompt, tokens, offsets = self._prompt(request, answer)
+        for row, choice in enumerate(answer.choices):
+            all_offsets = [*offsets, *_offsets(choice.tokens, len(prompt))]
+            logprobs = self._logprobs([*tokens, *choice.tokens], all_offsets)
+            reason = finish_reason(choice.reason, slot)
+            yield _choice(number * self.n + row, "text", prompt + choice.text, logprobs, reason)
 
     def opening(self, number: int, request: Request, answer: ResponseAccumulator) -> list[Choice]:
         """Begins the stream of a prompt; returns the prompt, if it is to be echoed, for each choice."""
-        self._set_model(answer)
+        self.set_model(answer)
         self._first_index = number * self.n
         text, tokens, offsets = self._prompt(request, answer)
         self._lengths = [len(text)] * self.n
         if not self._echo:
             return []
-        return [
-            _choice(self._first_index + row, text, self._logprobs(tokens, offsets)) for row in range(self.n)
-        ]
+        first, logprobs = self._first_index, self._logprobs(tokens, offsets)
+        return [_choice(first + row, "text", text, logprobs) for row in range(self.n)]
 
     def token(self, token: Token) -> Choice:
         """Returns a token's part of a stream."""
         logprobs = self._logprobs([token], [self._lengths[token.row]])
         self._lengths[token.row] += len(token.text)
-        return _choice(self._first_index + token.row, token.text, logprobs)
+        return _choice(self._first_index + token.row, "text", token.text, logprobs)
 
     def ending(self, answer: ResponseAccumulator, slot: QueueSlot) -> list[Choice]:
         """Returns the last part of each choice: a search's text, and the finish reason."""
-        return [
-            _choice(
-                self._first_index + row,
-                "" if answer.streams else choice.text,
-                None,
-                finish_reason(choice.reason, slot),
-            )
-            for row, choice in enumerate(answer.choices)
-        ]
+        parts = []
+        for index, choice in enumerate(answer.choices, self._first_index):
+            text = choice.text if answer.is_search else ""
+            parts.append(_choice(index, "text", text, None, finish_reason(choice.reason, slot)))
+        return parts
 
     def _prompt(self, request: Request, answer: ResponseAccumulator) -> tuple[str, list[Token], list[int]]:
         """Returns the prompt's text, tokens and their offsets, as far as they are to be echoed."""
@@ -269,8 +249,8 @@ class CompletionFormat(OpenAiFormat):
         return found
 
 
-def _choice(index: int, text: str, logprobs: Any, reason: str | None = None) -> Choice:
-    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+def _choice(index: int, key: str, content: Any, logprobs: Any = None, reason: str | None = None) -> Choice:
+    return {"index": index, key: content, "logprobs": logprobs, "finish_reason": reason}
 
 
 def _offsets(tokens: list[Token], start: int) -> list[int]:
@@ -290,20 +270,16 @@ def utf8_bytes(text: str) -> list[int]:
 
 def _totals(answers: Sequence[ResponseAccumulator]) -> dict[str, Any]:
     """Returns the counts of tokens, and what OpenAI has no field for: how each prompt was decoded."""
-    prompt = sum(answer.prompt_tokens for answer in answers)
-    new = sum(answer.new_tokens for answer in answers)
+    prompt = sum(answer.started.prompt_tokens for answer in answers if answer.started is not None)
+    new = sum(choice.token_count for answer in answers for choice in answer.choices)
     usage = {"prompt_tokens": prompt, "completion_tokens": new, "total_tokens": prompt + new}
     runs = []
     for answer in answers:
         if (started := answer.started) is None:
             continue
-        run: dict[str, Any] = {
-            "model": started.model,
-            "strategy": started.strategy,
-            "seed": started.seed,
-            "params": {name: it.value for name, it in started.values.items()},
-            "notices": answer.notices,
-        }
+        run: dict[str, Any] = {name: getattr(started, name) for name in ("model", "strategy", "seed")}
+        run["params"] = {name: it.value for name, it in started.values.items()}
+        run["notices"] = answer.notices
         if answer.finished is not None and answer.finished.ranked:
             run["scores"] = [choice.score for choice in answer.choices]
         runs.append(run)

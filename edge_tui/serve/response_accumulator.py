@@ -69,22 +69,9 @@ class ResponseAccumulator(RunState):
         self.choices: list[Choice] = []
         self._n = n
         self._top = top
-        self._is_search = False
+        self.is_search = False
+        """True for a search, whose hypotheses may still lose: its answers come with the end."""
         self._end_ids: frozenset[int] = frozenset()
-
-    @property
-    def streams(self) -> bool:
-        """False for a search, whose hypotheses may still lose: its answers come with the end."""
-        return not self._is_search
-
-    @property
-    def prompt_tokens(self) -> int:
-        return self.started.prompt_tokens if self.started is not None else 0
-
-    @property
-    def new_tokens(self) -> int:
-        """Tokens of all answers together."""
-        return sum(choice.token_count for choice in self.choices)
 
     def add(self, event: events.Event) -> list[Token]:
         """Takes an event; returns the tokens that it adds to the answers."""
@@ -93,10 +80,10 @@ class ResponseAccumulator(RunState):
             case events.Started():
                 self.notices += event.notices
                 self._end_ids = frozenset(event.end_ids)
-                self._is_search = decoders.find(event.strategy).kind == "search"
-                self.choices = [Choice() for _ in range(1 if self._is_search else event.rows)]
+                self.is_search = decoders.find(event.strategy).kind == "search"
+                self.choices = [Choice() for _ in range(1 if self.is_search else event.rows)]
             case TokenBatch():
-                return [] if self._is_search else self._add_tokens(event)
+                return [] if self.is_search else self._add_tokens(event)
             case events.Finished():
                 return self._finish(event)
         return []

@@ -37,14 +37,12 @@ class Roles:
     Attributes:
         specs: Model by role, as last assigned.
         loading: Role → name of what is being loaded.
-        required_errors: Role → sentence, of those that are required and failed to load.
-        load_errors: Role → sentence, of the last load of each role.
+        load_errors: Role → sentence, of those whose last load has failed.
     """
 
     def __init__(self, engine: ServedEngine, specs: Mapping[str, ModelSpec]) -> None:
         self.specs = dict(specs)
         self.loading: dict[str, str] = {}
-        self.required_errors: dict[str, str] = {}
         self.load_errors: dict[str, str] = {}
         self._engine = engine
         self._required = {"model"}
@@ -68,9 +66,14 @@ class Roles:
         return {self.name, self.specs["model"].name}
 
     @property
+    def problem(self) -> str:
+        """Why a required model could not be loaded; "" if none has failed."""
+        return next((text for role, text in self.load_errors.items() if role in self._required), "")
+
+    @property
     def ready(self) -> bool:
         """True while the main model is in memory and no required one is loading or has failed."""
-        return not (self.required_errors or self._starting) and "model" in self.loaded
+        return not (self.problem or self._starting) and "model" in self.loaded
 
     def start(self, roles: Iterable[str]) -> None:
         """Loads the models that the server's own strategy requires."""
@@ -99,7 +102,6 @@ class Roles:
         for role, spec in specs.items():
             self.specs[role] = spec
             self._starting.discard(role)
-            self.required_errors.pop(role, None)
             self.load_errors.pop(role, None)
             self._engine.assign(role, spec)
 
@@ -110,7 +112,7 @@ class Roles:
                 self.loading[event.role] = event.name
             case events.Loaded():
                 self.loading.pop(event.role, None)
-                self.required_errors.pop(event.role, None)
+                self.load_errors.pop(event.role, None)
                 self._starting.discard(event.role)
             case events.Unloaded():
                 pass
@@ -119,8 +121,6 @@ class Roles:
                 if event.role:
                     self.load_errors[event.role] = event.message
                     self._starting.discard(event.role)
-                if event.role in self._required:
-                    self.required_errors[event.role] = event.message
             case _:
                 return False
         return True

@@ -49,7 +49,7 @@ from edge_tui.engine.remote.openai_protocol import write_request
 from edge_tui.engine.remote.telemetry import RemoteTelemetry
 from edge_tui.engine.remote.vocabulary import Vocabulary
 from edge_tui.engine.token_fields import TOKEN_FIELDS
-from edge_tui.machine.telemetry import GpuSample
+from edge_tui.machine.nvml import GpuSample
 from tests.engine.watch import Watched, settle, watch
 
 pytest.importorskip("fastapi", reason="the server's libraries are not installed")

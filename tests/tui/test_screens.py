@@ -35,7 +35,7 @@ LOOKS = pytest.mark.parametrize(
 )
 OTHERS = pytest.mark.parametrize(("size", "look"), [(MIDDLE, "light"), (WIDEST, "no colour")])
 """Each size and each look once; the smallest one in the dark has pictures."""
-GPU = Device("cuda:0", "NVIDIA RTX A2000", 0, 6_000_000_000, 2_900_000_000)
+GPU = Device("cuda:0", "NVIDIA RTX A2000", 6_000_000_000, 2_900_000_000)
 CODE = '''"""Top-a."""
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from edge_tui.engine.remote.http_client import HttpClient, RemoteError
-from edge_tui.machine.telemetry import GpuSample, Sample
+from edge_tui.machine.nvml import GpuSample
+from edge_tui.machine.telemetry import Sample
 from edge_tui.util.dataclass_json import build
 from edge_tui.util.sanitise import sanitise
 

@@ -270,7 +270,7 @@ def test_the_gpu_with_most_free_memory_is_best(monkeypatch: pytest.MonkeyPatch) 
     assert best_device() == "cuda:1"
     assert resolve_device("auto") == "cuda:1"
     assert resolve_device("cuda") == "cuda:0"
-    assert devices.devices()[2] == Device("cuda:2", "GPU 2", 2, 80 * GB, 20 * GB)
+    assert devices.devices()[2] == Device("cuda:2", "GPU 2", 80 * GB, 20 * GB)
 
 
 def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
