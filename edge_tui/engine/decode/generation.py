@@ -205,7 +205,7 @@ class Generation:
         with torch.inference_mode():
             if self._capture and self.launched >= 2 and runner.graphs is None:
                 self._try_capture()
-            if runner.graphs is not None and (self.launched or runner.replays_first_step):
+            if runner.graphs is not None and (self.launched or runner.is_one_graph):
                 if not self.launched:
                     runner.table.refresh()  # captured steps do it for those after them
                 runner.graphs.replay(alone=self.launched in (0, self.max_new - 1))

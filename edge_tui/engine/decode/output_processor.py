@@ -9,16 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from edge_tui.decoders.base import Records
 from edge_tui.engine.events import TOP, FinishReason, TokenBatch
 from edge_tui.engine.ops.stats import FLOATS, INTS, OUT_OF_RANGE
 from edge_tui.engine.text.stop_scanner import StopScanner
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from edge_tui.engine.decode.run_plan import RunPlan
     from edge_tui.engine.text.tokenizer import Detokenizer
 
+_PARENT, _DONE = INTS.index("parent"), INTS.index("done")
 _RAW_IDS = slice(len(INTS), len(INTS) + TOP)
 _FINAL_IDS = slice(len(INTS) + TOP, len(INTS) + 2 * TOP)
 _RAW_LOGPS = slice(len(FLOATS), len(FLOATS) + TOP)
@@ -67,21 +71,12 @@ def _check(ints: NDArray[Any], floats: NDArray[Any], index: int) -> None:
     """
     if not (abs(floats[:, FLOATS.index("entropy")]) < 1e30).all():  # NaN compares false
         raise NotANumber(index)
-    if (ints[:, INTS.index("done")] & OUT_OF_RANGE).any():
+    if (ints[:, _DONE] & OUT_OF_RANGE).any():
         raise BrokenStep(index, is_id=True)
     # NaN or +inf among the final logits, or nothing left of them, makes NaN of their normaliser.
     final = floats[:, FLOATS.index("final_logp")]
     if (final != final).any():
         raise BrokenStep(index, is_id=False)
-
-
-@dataclass(slots=True)
-class BeamHistory:
-    """Keeps a run's steps on the host, indexed `[step][row]`, for strategies that choose among rows."""
-
-    tokens: list[list[int]] = field(default_factory=list)
-    parents: list[list[int]] = field(default_factory=list)
-    extras: dict[str, list[list[float]]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -111,20 +106,24 @@ class SequenceState:
     def has_ended(self) -> bool:
         return self.reason is not None
 
-    def take(self, index: int, ints: NDArray[Any], floats: NDArray[Any]) -> list[Entry]:
+    def take(self, index: int, ints: NDArray[Any], floats: NDArray[Any], is_last: bool) -> list[Entry]:
         """Takes one token, int32 and float32 `[1, …]`; returns the records that became certain."""
         token = int(ints[0, 0])
         shown = token not in self.ends
         text = self.text.push(token) if shown or self.scanner is not None else ""
         self.count += 1
         if self.scanner is None:
-            return [Entry(index, self.row, ints, floats, [text])]
-        self.pending[index] = (ints, floats)
-        released, stopped = self.scanner.push(index, text, token, shown)
-        entries = self._release(released)
-        if stopped:
-            self.reason = "stop"
-            self.pending.clear()
+            entries = [Entry(index, self.row, ints, floats, [text])]
+        else:
+            self.pending[index] = (ints, floats)
+            released, stopped = self.scanner.push(index, text, token, shown)
+            entries = self._release(released)
+            if stopped:
+                self.reason = "stop"
+                self.pending.clear()
+                return entries
+        if ints[0, _DONE] or is_last:
+            entries += self.end("eos" if ints[0, _DONE] else "length")
         return entries
 
     def end(self, reason: FinishReason) -> list[Entry]:
@@ -153,10 +152,13 @@ class OutputProcessor:
         self.run = run
         self.first_row_ids: list[int] = []
         """Row 0's tokens; what the cached context holds as well."""
-        self.beam_history = BeamHistory(extras={name: [] for name in decoder.columns})
         self.reason: FinishReason | None = None
         self.steps = 0
         """Records taken; one counts all rows."""
+        self._tokens: list[list[int]] = []
+        self._parents: list[list[int]] = []
+        self._numbers: dict[str, list[list[float]]] = {name: [] for name in decoder.columns}
+        """A search's extras, as its tokens and parents indexed `[step][row]`."""
         self._columns = decoder.columns
         self._extras = slice(_OWN, _OWN + len(decoder.columns))
         self._searches = decoder.kind == "search"
@@ -189,13 +191,8 @@ class OutputProcessor:
         return self.steps if self._searches else sum(sequence.count for sequence in self._sequences)
 
     @property
-    def tail(self) -> str:
-        """Text of row 0 that became certain only with the end."""
-        return self._sequences[0].tail if self._sequences else ""
-
-    @property
     def tails(self) -> tuple[str, ...]:
-        """`tail` of each sample."""
+        """Text of each sample that became certain only with its end."""
         return tuple(sequence.tail for sequence in self._sequences)
 
     @property
@@ -216,8 +213,17 @@ class OutputProcessor:
         """
         if self.reason is not None:
             return 0
-        if self._proposes:
-            return self._take_positions(ints, floats)
+        if not self._proposes:
+            self._take_step(ints, floats)
+            return 1
+        taken = int((ints[:, _PARENT] >= 0).sum())
+        for position in range(taken):
+            if self.reason is None:
+                self._take_step(ints[position : position + 1], floats[position : position + 1])
+        return taken
+
+    def _take_step(self, ints: NDArray[Any], floats: NDArray[Any]) -> None:
+        """Takes one token of each row that goes on."""
         index = self._start + self.steps
         # The device goes on with samples that have ended; their numbers no longer matter.
         going = slice(None) if self._searches else [not sequence.has_ended() for sequence in self._sequences]
@@ -226,37 +232,11 @@ class OutputProcessor:
         self.first_row_ids.append(int(ints[0, 0]))
         if self._searches:
             self._take_search(index, ints, floats)
-        else:
-            self._take_samples(index, ints, floats)
-        return 1
-
-    def _take_positions(self, ints: NDArray[Any], floats: NDArray[Any]) -> int:
-        """Takes the positions of one text that count, up to its end."""
-        sequence = self._sequences[0]
-        taken = int((ints[:, INTS.index("parent")] >= 0).sum())
-        for position in range(taken):
-            if sequence.has_ended():
-                break
-            row = slice(position, position + 1)
-            _check(ints[row], floats[row], self._start + self.steps)
-            self._ready += sequence.take(self._start + self.steps, ints[row], floats[row])
-            self.steps += 1
-            self.first_row_ids.append(int(ints[position, 0]))
-            done = bool(ints[position, INTS.index("done")])
-            if not sequence.has_ended() and (done or self.steps >= self._max_new):
-                self._ready += sequence.end("eos" if done else "length")
-        self.reason = sequence.reason
-        return taken
-
-    def _take_samples(self, index: int, ints: NDArray[Any], floats: NDArray[Any]) -> None:
-        done = ints[:, INTS.index("done")].tolist()
+            return
         for row, sequence in enumerate(self._sequences):
-            if sequence.has_ended():
-                continue
-            entries = sequence.take(index, ints[row : row + 1], floats[row : row + 1])
-            if not sequence.has_ended() and (done[row] or self.steps >= self._max_new):
-                entries += sequence.end("eos" if done[row] else "length")
-            self._ready += entries
+            if not sequence.has_ended():
+                at = slice(row, row + 1)
+                self._ready += sequence.take(index, ints[at], floats[at], self.steps >= self._max_new)
         if all(sequence.has_ended() for sequence in self._sequences):
             self.reason = self._sequences[0].reason
 
@@ -270,14 +250,14 @@ class OutputProcessor:
             "" if token in self._ends else text.push(token)
             for text, token in zip(self._texts, ids, strict=True)
         ]
-        self.beam_history.tokens.append(ids)
-        self.beam_history.parents.append(parents)
+        self._tokens.append(ids)
+        self._parents.append(parents)
         for position, name in enumerate(self._columns):
-            self.beam_history.extras[name].append(floats[:, _OWN + position].tolist())
+            self._numbers[name].append(floats[:, _OWN + position].tolist())
         self._ready.append(Entry(index, 0, ints, floats, texts))
         if self.steps >= self._max_new:
             self.reason = "length"  # a search that is cut off declares its rows done as well
-        elif ints[:, INTS.index("done")].all():
+        elif ints[:, _DONE].all():
             self.reason = "done"
 
     def end(self, reason: FinishReason) -> None:
@@ -288,6 +268,10 @@ class OutputProcessor:
             if not sequence.has_ended():
                 self._ready += sequence.end(reason)
 
+    def records(self, values: Mapping[str, float]) -> Records:
+        """Returns the steps of a search, and the parameters that hold at its end; no steps of other runs."""
+        return Records(self._tokens, self._parents, self._numbers, values)
+
     def batch(self) -> TokenBatch | None:
         """Takes the tokens that became certain since the last call; None if there are none."""
         if not self._ready:
@@ -297,17 +281,12 @@ class OutputProcessor:
         ready, self._ready = self._ready, []
         ints = np.concatenate([entry.ints for entry in ready])
         floats = np.concatenate([entry.floats for entry in ready])
+        columns = dict(zip(INTS, ints.T, strict=False)) | dict(zip(FLOATS, floats.T, strict=False))
+        del columns["done"]
         return TokenBatch(
             run=self.run,
             step=np.array([entry.step for entry in ready for _ in entry.texts], np.int32),
             row=np.array([row for entry in ready for row, _ in enumerate(entry.texts, entry.row)], np.int32),
-            id=ints[:, INTS.index("id")],
-            parent=ints[:, INTS.index("parent")],
-            rank=ints[:, INTS.index("rank")],
-            version=ints[:, INTS.index("version")],
-            raw_logp=floats[:, FLOATS.index("raw_logp")],
-            final_logp=floats[:, FLOATS.index("final_logp")],
-            entropy=floats[:, FLOATS.index("entropy")],
             top_ids=ints[:, _RAW_IDS],
             top_logp=floats[:, _RAW_LOGPS],
             final_ids=ints[:, _FINAL_IDS],
@@ -315,6 +294,7 @@ class OutputProcessor:
             extras=floats[:, self._extras],
             text=tuple(text for entry in ready for text in entry.texts),
             candidates=self._candidates(floats),
+            **columns,
         )
 
     def _candidates(self, floats: NDArray[Any]) -> NDArray[Any] | None:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edge_tui import decoders
-from edge_tui.decoders.base import Records
 from edge_tui.decoders.core import checks
 from edge_tui.decoders.core.errors import problem_of
 from edge_tui.engine.decode.decode_loop import DecodeLoop
@@ -147,7 +146,7 @@ def _finished(
         answer_text=best.text if best else None,
         score=best.score if best else None,
         peak_bytes=memory_of(plan.main.model.info.device).peak,
-        tail=processor.tail,
+        tail="".join(processor.tails[:1]),
         reasons=processor.reasons,
         tails=processor.tails,
         ranked=ranked,
@@ -156,11 +155,10 @@ def _finished(
 
 def _rank(plan: RunPlan, processor: OutputProcessor, changed: dict[str, float]) -> tuple[Ranked, ...]:
     """The finished sequences that a strategy chooses among, best first."""
-    beams, tokenizer = processor.beam_history, plan.main.tokenizer
-    if not beams.tokens:
+    tokenizer, records = plan.main.tokenizer, processor.records(plan.params.values | changed)
+    if not records.tokens:
         return ()
-    records = Records(beams.tokens, beams.parents, beams.extras, plan.params.values | changed)
-    choices = checks.ranked(plan.decoder, records, len(beams.tokens[-1]), tokenizer.size)
+    choices = checks.ranked(plan.decoder, records, plan.rows, tokenizer.size)
     return tuple(
         Ranked(choice.tokens, tokenizer.answer(plan.ids, choice.tokens), choice.score) for choice in choices
     )

@@ -28,26 +28,18 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from edge_tui.decoders.base import Decoder, Env, Step
-    from edge_tui.engine.models.base import Context, LanguageModel
+    from edge_tui.decoders.base import Env, Step
 
 
 class SpeculativeRunner(StepRunner):
     """Runs steps of one row whose record has `K` rows, one for each position. Arguments: as `StepRunner`."""
 
-    def __init__(
-        self,
-        decoder: Decoder,
-        models: Mapping[str, LanguageModel],
-        roots: list[Context],
-        values: Mapping[str, float],
-        rows: int,
-        eos: tuple[int, ...],
-        width: int,
-    ) -> None:
-        super().__init__(decoder, models, roots, values, rows, eos, width)
+    is_one_graph = False  # the host may end proposing before each forward
+
+    def _setup(self, values: Mapping[str, float]) -> None:
         import torch
 
+        decoder, rows, width = self.decoder, self.rows, self._width
         self.num_draft_tokens = decoder.num_draft_tokens(values)
         self._main, self._draft = (stream.name for stream in decoder.streams)
         self._kernels = fused_speculation(decoder, self.device, width, rows, self.num_draft_tokens)
@@ -73,18 +65,6 @@ class SpeculativeRunner(StepRunner):
         self._pair[:, 1] = env.prompt[:, -1]
 
         self.outputs = dict(outputs)  # at one position, not at the `K` of a captured step
-
-    @property
-    def tokens_per_step(self) -> int:
-        return self.num_draft_tokens + 1 if self.proposing else 1
-
-    @property
-    def is_one_graph(self) -> bool:
-        return False  # the host may end proposing before each forward
-
-    @property
-    def replays_first_step(self) -> bool:
-        return False
 
     def forwards(self) -> list[Callable[[], None]]:
         return [self.forward]

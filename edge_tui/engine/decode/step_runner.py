@@ -49,6 +49,8 @@ class CapturedStep(Protocol):
 class StepRunner:
     """Holds the parameters, random numbers, contexts and state of one way to decode, and runs its steps.
 
+    A subclass extends `_setup`.
+
     Args:
         decoder: The strategy.
         models: Model by role.
@@ -58,6 +60,9 @@ class StepRunner:
         eos: Ids that end a sequence.
         width: Vocabulary `V` that every stream is cut to.
     """
+
+    is_one_graph = True
+    """Whether a choice and the forward after it are captured as one graph, a run's first choice included."""
 
     def __init__(
         self,
@@ -108,6 +113,10 @@ class StepRunner:
         self._rows_permuted = False
         self._traced: TracedChoice | None = None
         self._traceable = self.device == "cpu" and decoder.traceable
+        self._setup(values)
+
+    def _setup(self, values: Mapping[str, float]) -> None:
+        """Allocates what a subclass needs beside."""
 
     @property
     def graphs(self) -> CapturedStep | None:
@@ -165,17 +174,7 @@ class StepRunner:
     @property
     def tokens_per_step(self) -> int:
         """Positions that one `forward` adds to each context."""
-        return 1
-
-    @property
-    def is_one_graph(self) -> bool:
-        """True where a choice and the forward after it are captured as one graph."""
-        return True
-
-    @property
-    def replays_first_step(self) -> bool:
-        """True where the first choice of a run, on the prompt's logits, has the shapes of all others."""
-        return True
+        return self.num_draft_tokens + 1 if self.proposing else 1
 
     def forwards(self) -> list[Callable[[], None]]:
         """Lists the pieces of `forward`, which touch different contexts."""
