@@ -12,11 +12,10 @@ from edge_tui.engine.text.template_process import (
     CHARACTERS,
     MEMORY,
     SECONDS,
-    RenderCancelled,
     RenderError,
     TemplateProcess,
 )
-from edge_tui.errors import Cancelled, EdgeError
+from edge_tui.errors import EdgeError
 
 if TYPE_CHECKING:
     from edge_tui.engine.checkpoints.source import CheckpointSource
@@ -133,8 +132,6 @@ def _explained(checkpoint: CheckpointSource) -> Iterator[None]:
     """Turns errors of the process into sentences about the checkpoint."""
     try:
         yield
-    except RenderCancelled:
-        raise Cancelled from None
     except RenderError as error:
         reason = " ".join(_REASONS.get(error.code, error.detail).split())
         if error.code == "start":

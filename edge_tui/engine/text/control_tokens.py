@@ -37,7 +37,8 @@ def role_tokens(tokenizer_config: Mapping[str, Any]) -> frozenset[str]:
         if isinstance(value, str):
             yield value
         elif isinstance(value, Mapping):
-            yield from content(value["content"]) if "content" in value else map(_text, value.values())
+            inner = content(value["content"]) if "content" in value else value.values()
+            yield from (item for item in inner if isinstance(item, str))
         elif isinstance(value, list):
             for item in value:
                 yield from content(item)
@@ -200,7 +201,3 @@ def texts(value: object) -> Iterable[str]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from texts(item)
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""

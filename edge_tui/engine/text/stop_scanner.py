@@ -95,13 +95,6 @@ class StopScanner:
         rest, self._pending = self._pending, []
         return [piece.before(len(piece.text)) for piece in rest]
 
-    def fork(self) -> StopScanner:
-        """Makes an independent copy, for a beam that splits."""
-        copy = StopScanner(())
-        copy._stops, copy._symbolic, copy._symbols = self._stops, self._symbolic, self._symbols
-        copy._pending = list(self._pending)
-        return copy
-
 
 def _matches(pieces: list[str], stops: tuple[str, ...]) -> list[tuple[int, int, int, int]]:
     """Finds each stop string's end and beginning: the piece and the offset in it, of the end first."""

@@ -22,8 +22,9 @@ import psutil
 
 import edge_tui
 from edge_tui.engine.text.template_child import CHARACTERS, pack, read_frame
+from edge_tui.errors import Cancelled
 
-__all__ = ["CHARACTERS", "MEMORY", "SECONDS", "RenderCancelled", "RenderError", "TemplateProcess"]
+__all__ = ["CHARACTERS", "MEMORY", "SECONDS", "RenderError", "TemplateProcess"]
 
 SECONDS = 2.0
 """Most seconds that a template may take to be compiled and rendered."""
@@ -52,10 +53,6 @@ class RenderError(Exception):
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
-
-
-class RenderCancelled(Exception):
-    """Says that the caller gave the rendering up."""
 
 
 class TemplateProcess:
@@ -90,7 +87,7 @@ class TemplateProcess:
 
         Raises:
             RenderError: the template failed or broke a limit.
-            RenderCancelled: `cancelled()` said so.
+            Cancelled: `cancelled()` said so.
         """
         return str(self._answer(template, variables, cancelled).get("text"))
 
@@ -98,7 +95,7 @@ class TemplateProcess:
         """Returns the variables that a template reads, special tokens and functions among them.
 
         Raises:
-            RenderError, RenderCancelled: see `render`.
+            RenderError, Cancelled: see `render`.
         """
         return frozenset(map(str, self._answer(template, None, cancelled).get("names", ())))
 
@@ -112,10 +109,6 @@ class TemplateProcess:
         with contextlib.suppress(RuntimeError):  # no more threads
             threading.Thread(target=compile_template, name="chat template", daemon=True).start()
 
-    def close(self) -> None:
-        """Ends the child; another call of `render` starts one anew."""
-        self._end()
-
     def _answer(
         self, template: str, variables: dict[str, Any] | None, cancelled: Callable[[], bool]
     ) -> dict[str, Any]:
@@ -125,20 +118,18 @@ class TemplateProcess:
             raise RenderError("size", str(error)) from error
         while not self._lock.acquire(timeout=_GLANCE):
             if cancelled():
-                raise RenderCancelled
+                raise Cancelled
         try:
             self._start()
             if not self._ready:
                 self._ask(b"", _START, cancelled, "start")
                 self._ready = True
             answer = self._ask(request, self._seconds, cancelled, "crash")
-        except RenderError:
-            self._end()
-            with contextlib.suppress(RenderError):
-                self._start()  # the next template finds it ready
-            raise
-        except RenderCancelled:
-            self._end()
+        except (RenderError, Cancelled) as error:
+            self.close()
+            if isinstance(error, RenderError):
+                with contextlib.suppress(RenderError):
+                    self._start()  # the next template finds it ready
             raise
         finally:
             self._lock.release()
@@ -154,7 +145,7 @@ class TemplateProcess:
         """
         if self._child is not None and self._child.poll() is None:
             return
-        self._end()
+        self.close()
         if not _interpreter() or getattr(sys, "frozen", False):
             raise RenderError("start", "this program has no Python interpreter of its own")
         places = [str(Path(place).absolute()) for place in sys.path if place]
@@ -175,7 +166,8 @@ class TemplateProcess:
         except OSError as error:
             raise RenderError("start", str(error)) from error
 
-    def _end(self) -> None:
+    def close(self) -> None:
+        """Ends the child; another call of `render` starts one anew."""
         child, self._child, self._ready = self._child, None, False
         if child is None:
             return
@@ -194,7 +186,7 @@ class TemplateProcess:
 
         Raises:
             RenderError: there is none in time, it names a limit, or (as `failure`) the child is gone.
-            RenderCancelled: `cancelled()` said so.
+            Cancelled: `cancelled()` said so.
         """
         assert self._child is not None
         child = self._child
@@ -220,7 +212,7 @@ class TemplateProcess:
             if not thread.is_alive():
                 break
             if cancelled():
-                raise RenderCancelled
+                raise Cancelled
             if time.monotonic() > deadline:
                 raise RenderError("time" if self._ready else failure, f"no answer within {seconds:g} s")
             if _resident(child.pid) > self._memory:

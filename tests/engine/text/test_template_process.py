@@ -23,10 +23,10 @@ from edge_tui.engine.text.template_child import pack, read_frame
 from edge_tui.engine.text.template_process import (
     MEMORY,
     SECONDS,
-    RenderCancelled,
     RenderError,
     TemplateProcess,
 )
+from edge_tui.errors import Cancelled
 from tests.engine.template_bombs import BOMBS
 from tests.engine.text.test_chat_template import LLAMA3
 
@@ -63,7 +63,7 @@ def outcome(process: TemplateProcess, template: str, cancelled: Callable[[], boo
         return process.render(template, VARIABLES, cancelled)
     except RenderError as error:
         return error.code
-    except RenderCancelled:
+    except Cancelled:
         return "cancelled"
 
 
