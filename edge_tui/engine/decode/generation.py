@@ -175,7 +175,6 @@ class Generation:
         entry = cache.open(key, model, self.ids, need, self.total)
         reused, device = len(entry.ids), model.info.device
         fresh = torch.tensor([self.ids[reused:]], dtype=torch.int64, device=device)
-        lengths = torch.tensor([fresh.shape[1]], dtype=torch.int64, device=device)
         done = 0
 
         def report(read: int, total: int) -> None:
@@ -184,7 +183,7 @@ class Generation:
             progress(reused + read, reused + total)
 
         try:
-            output = model.prefill(entry.context, fresh, lengths, progress=report, cancelled=cancelled)
+            output = model.prefill(entry.context, fresh, progress=report, cancelled=cancelled)
         except BaseException:
             entry.ids.extend(self.ids[reused : reused + done])
             raise

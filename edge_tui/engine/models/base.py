@@ -144,24 +144,22 @@ class LanguageModel(Protocol):
         self,
         ctx: Context,
         ids: Tensor,
-        lengths: Tensor,
         chunk: int = 512,
         progress: Callable[[int, int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Output:
-        """Reads prompts, in chunks, on top of what the context already holds.
+        """Reads a prompt, in chunks, on top of what the context already holds.
 
         Args:
-            ctx: Extended in place by `lengths[r]` positions in row `r`.
-            ids: int64 `[R, T]`, right-padded.
-            lengths: int64 `[R]`, how many of each row's ids count, at least 1.
+            ctx: Extended in place; its rows have one length.
+            ids: int64 `[R, T]`.
             chunk: Positions per forward call; between chunks `progress(done, T)` is called and
                 `cancelled()` is called.
             progress: Called with finished positions.
             cancelled: Called between chunks.
 
         Returns:
-            Logits `[R, 1, V]` after each row's last id.
+            Logits `[R, 1, V]` after the last id.
 
         Raises:
             Cancelled: `cancelled()` said so; the context is left at a chunk's end.

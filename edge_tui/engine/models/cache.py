@@ -133,12 +133,6 @@ class FlatContext:
         self.bound += count
         self._row_lengths = None
 
-    def extend(self, counts: list[int]) -> None:
-        """Counts `counts[r]` appended positions in row `r`; the host knows them, so it keeps knowing."""
-        before = self.lengths()
-        self.length += self.length.new_tensor(counts)
-        self._note([a + b for a, b in zip(before, counts, strict=True)])
-
     def lengths(self) -> list[int]:
         """Returns each row's positions; asks the device only if the host does not know."""
         if self.uniform:

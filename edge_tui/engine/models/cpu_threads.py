@@ -55,7 +55,7 @@ def probe(model: LanguageModel) -> int:
     with torch.inference_mode():
         context = model.open(1, 1 + _ROUNDS * _STEPS * len(counts))
         token = torch.zeros(1, 1, dtype=torch.int64)
-        model.prefill(context, token, torch.ones(1, dtype=torch.int64))
+        model.prefill(context, token)
         start = perf_counter()
         for number in range(_ROUNDS):  # interleaved, so that a passing load hits every candidate
             if number > 1 and perf_counter() - start > BUDGET:

@@ -52,21 +52,18 @@ class NewPositions:
 
     Attributes:
         span: `S`.
-        place: Row and position of each new one, as indices; None when they are the last `K` of the span in
-            every row.
+        positions: int64 `[R, K]`; None when they are the last `K` of the span in every row.
         cos: Broadcasts to `[R, K, heads, rotary]`.
         sin: The same.
         masks: For each window of the model what to add to the scores, broadcasting to
             `[R, Hkv, K, S]`; None where nothing needs hiding.
-        unpadded: Row and column indices of the ids that `place` is for; None if it is for all of them.
     """
 
     span: int
-    place: tuple[Tensor, Tensor] | None
+    positions: Tensor | None
     cos: Tensor
     sin: Tensor
     masks: Mapping[int, Tensor | None]
-    unpadded: tuple[Tensor, Tensor] | None = None
 
 
 class FlatModel:
@@ -144,51 +141,38 @@ class FlatModel:
         self,
         ctx: Context,
         ids: Tensor,
-        lengths: Tensor,
         chunk: int = 512,
         progress: Callable[[int, int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Output:
-        """Reads prompts, in chunks, on top of what the context already holds.
+        """Reads a prompt, in chunks, on top of what the context already holds.
 
         Arguments, result and errors are those of `LanguageModel.prefill`.
         """
         assert isinstance(ctx, FlatContext), "a context of another model"
-        counts: list[int] = lengths.tolist()
-        total = max(counts)
-        if min(counts) < 1 or total > ids.shape[1]:
-            raise ValueError(f"Prompt lengths must lie in 1 … {ids.shape[1]}, not {counts}.")
-        starts = ctx.lengths()
-        need = max(a + b for a, b in zip(starts, counts, strict=True))
+        rows, total = ids.shape
+        start = ctx.lengths()[0]
+        assert ctx.uniform, "rows of different lengths"
+        need = start + total
         if need > ctx.capacity:
             raise ContextFull(f"The prompt needs {need} positions, but the context holds {ctx.capacity}.")
         if total == 1 and ctx.replay is not None:
             ctx.reserve(1)
-            return Output(ctx.replay(ids[:, :1]))
-        if min(counts) == total and self.fused is not None and self.fused.fits(ctx, total):
-            return Output(self.fused(ctx, ids[:, :total].contiguous())[:, -1:])
+            return Output(ctx.replay(ids))
+        if self.fused is not None and self.fused.fits(ctx, total):
+            return Output(self.fused(ctx, ids)[:, -1:])
         weights = self._present_weights()
-        same_length = min(starts) == max(starts)
-        last = torch.empty(len(counts), *self._hidden, dtype=self._dtype, device=ids.device)
+        x = torch.empty(0)
         for done in range(0, total, chunk):
             if cancelled is not None and cancelled():
                 raise Cancelled
-            piece = ids[:, done : min(done + chunk, total)]
+            piece = ids[:, done : done + chunk]
             k = piece.shape[1]
-            counts_here = [min(max(n - done, 0), k) for n in counts]
-            # In level rows padding lands behind a row's end, where the next token overwrites it.
-            new = (
-                self.new_positions(ctx, k, starts[0] + done)
-                if same_length
-                else self.new_positions(ctx, k, None, counts_here)
-            )
-            x = self._run(weights, ctx, piece, new).view(len(counts), k, -1)
-            for row, n in enumerate(counts_here):
-                if n and done + n == counts[row]:
-                    last[row] = x[row, n - 1]
-            ctx.extend(counts_here)
+            x = self._run(weights, ctx, piece, self.new_positions(ctx, k, start + done))
+            ctx.advance(k)
             if progress is not None:
                 progress(done + k, total)
+        last = x.view(rows, -1, *self._hidden)[:, -1]
         return Output(weights.head(self._normed(last, weights.norm))[:, None])
 
     def release(self) -> None:
@@ -201,16 +185,13 @@ class FlatModel:
             raise RuntimeError(f"{self.info.name} has been released.")
         return self.weights
 
-    def new_positions(
-        self, ctx: FlatContext, k: int, start: int | None, counts_here: list[int] | None = None
-    ) -> NewPositions:
+    def new_positions(self, ctx: FlatContext, k: int, start: int | None) -> NewPositions:
         """Works out positions, rotary rows and masks of `k` new positions.
 
         Args:
             ctx: The context they are appended to.
             k: `K`.
             start: The first position, if the host knows one for all rows.
-            counts_here: Ids of each row that are no padding, for rows of different lengths.
         """
         device = ctx.length.device
         if start is not None:
@@ -222,16 +203,8 @@ class FlatModel:
             return NewPositions(span, None, cos, sin, self._masks(positions, span))
         positions = ctx.length[:, None] + torch.arange(k, device=device)
         span = ctx.span(k)
-        place, unpadded = (torch.arange(ctx.rows, device=device)[:, None], positions), None
-        if counts_here is not None:
-            positions = positions.clamp(max=ctx.capacity - 1)  # padding may stick out
-            span = min(span, ctx.capacity)
-            valid = torch.arange(k)[None] < torch.tensor(counts_here)[:, None]
-            row, column = valid.nonzero(as_tuple=True)
-            row, column = unpadded = row.to(device), column.to(device)
-            place = row, positions[row, column]
         cos, sin = ctx.cos[positions][:, :, None], ctx.sin[positions][:, :, None]
-        return NewPositions(span, place, cos, sin, self._masks(positions, span), unpadded)
+        return NewPositions(span, positions, cos, sin, self._masks(positions, span))
 
     def _masks(self, positions: Tensor, span: int) -> dict[int, Tensor | None]:
         """Scores to add, `[R or 1, 1, K, S]`: 0 for what a query sees, −inf for the rest."""
@@ -274,13 +247,12 @@ class FlatModel:
             torch.mul(F.rms_norm(qk, (d,), None, self.config.eps), layer.qk_norm, out=qk)
         rotate(qk, new.cos, new.sin)
         kv, new_kv = ctx.kv[i], qkv[:, :, h:]
-        if new.place is None:
+        if new.positions is None:
             kv[:, :, new.span - k : new.span].copy_(new_kv.transpose(1, 2))
         else:
-            row, position = new.place
-            kv[row, :, position] = new_kv if new.unpadded is None else new_kv[new.unpadded]
+            kv[torch.arange(rows, device=kv.device)[:, None], :, new.positions] = new_kv
         first, mask = 0, new.masks[layer.window]
-        if k == 1 and new.place is None and layer.window:
+        if k == 1 and new.positions is None and layer.window:
             first = max(0, new.span - layer.window)
         keys, values = kv[:, :, first : new.span].chunk(2, 1)
         if k == 1:

@@ -65,13 +65,13 @@ class GroupedContext:
                 lengths[row] = group.length
         return lengths
 
-    def reserve(self, counts: Sequence[int]) -> None:
-        """Makes sure that `counts[r]` more positions fit row `r`.
+    def reserve(self, extra: int) -> None:
+        """Makes sure that `extra` more positions fit every row.
 
         Raises:
             ContextFull: they do not.
         """
-        need = max(a + b for a, b in zip(self.lengths(), counts, strict=True))
+        need = max(self.lengths()) + extra
         if need > self.capacity:
             raise ContextFull(f"{need} positions are needed, but the context holds {self.capacity}.")
 
@@ -86,11 +86,8 @@ class GroupedContext:
                 parts.append(group)
                 continue
             for places in by_key.values():
-                cache = self._make()
-                if group.length:
-                    cache = copy.deepcopy(group.cache)
-                    cache.reorder_cache(torch.tensor(places, device=self._device))
-                parts.append(Group([group.rows[place] for place in places], group.length, cache))
+                rows = [group.rows[place] for place in places]
+                parts.append(Group(rows, group.length, self._copied(group, places)))
         self.groups = parts
 
     def reorder(self, parent: Tensor) -> None:
@@ -136,13 +133,18 @@ class GroupedContext:
         """Makes a new context of `rows` rows, each a copy of row 0."""
         child = GroupedContext(rows, self.capacity, self._device, self._make, self._rewind)
         source = next(group for group in self.groups if 0 in group.rows)
-        if source.length:
-            cache = copy.deepcopy(source.cache)
-            place = source.rows.index(0)
-            cache.reorder_cache(torch.full((rows,), place, dtype=torch.int64, device=self._device))
-            child.groups = [Group(list(range(rows)), source.length, cache)]
-            child._write_lengths()
+        cache = self._copied(source, [source.rows.index(0)] * rows)
+        child.groups = [Group(list(range(rows)), source.length, cache)]
+        child._write_lengths()
         return child
+
+    def _copied(self, group: Group, places: list[int]) -> Any:
+        """Copies these places of a group's cache."""
+        if not group.length:
+            return self._make()
+        cache = copy.deepcopy(group.cache)
+        cache.reorder_cache(torch.tensor(places, device=self._device))
+        return cache
 
     def _write_lengths(self) -> None:
         """Writes the host's lengths to the device."""

@@ -253,9 +253,8 @@ class MemoryNeed:
         windows = len(set(f.windows))
         masked = start > 0 or any(0 < window < k for window in f.windows)
         masks = n * k * end * windows if masked else 0
-        # A mask is made from int64 distances and booleans, while the chunk before still has its own.
-        before = n * CHUNK * start * windows if start > CHUNK else 0
-        making = masks + before + (9 + any(f.windows)) * k * end if masked else 0
+        # A mask is made from int64 distances and booleans.
+        making = masks + (9 + any(f.windows)) * k * end if masked else 0
         x = n * k * f.hidden
         # Each layer's gate and up stay until the next layer's are there.
         attention = 2 * x + n * k * (2 * wide + heads + 2 * kv_heads + 2 * heads)

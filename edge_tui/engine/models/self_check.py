@@ -60,8 +60,7 @@ def deviation(model: LanguageModel, module: Any) -> Deviation:
     rounding = _distances(_uncached(module, ids, eps / 2), true).median().item()
     start = _PREFIX + _PIECE
     context = model.open(1, ids.shape[1])
-    lengths = torch.tensor([_PREFIX], device=ids.device)
-    read = [model.prefill(context, ids[:1, :_PREFIX], lengths).logits]
+    read = [model.prefill(context, ids[:1, :_PREFIX]).logits]
     read.append(model.forward(context, ids[:1, _PREFIX:start]).logits)
     steps = [model.forward(context, ids[:1, i : i + 1]).logits for i in range(start, start + _STEPS)]
     one = max(_worst(read, true[:1, _PREFIX - 1 : start]), _worst(steps, true[:1, start : start + _STEPS]))

@@ -81,7 +81,7 @@ class TransformersModel:
         """
         assert isinstance(ctx, GroupedContext), "a context of another model"
         k = ids.shape[1]
-        ctx.reserve([k] * ctx.rows)
+        ctx.reserve(k)
         logits = [self._feed(group, _rows(ids, group, ctx.rows)) for group in ctx.groups]
         ctx.length += k
         return Output(_gather(ctx, logits))
@@ -91,41 +91,29 @@ class TransformersModel:
         self,
         ctx: Context,
         ids: Tensor,
-        lengths: Tensor,
         chunk: int = 512,
         progress: Callable[[int, int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Output:
-        """Reads prompts, in chunks, on top of what the context already holds.
+        """Reads a prompt, in chunks, on top of what the context already holds.
 
-        Arguments, result and errors are those of `LanguageModel.prefill`. Rows of different lengths are read
-        one length after another, and `progress` counts all of them. A recurrent model reads a fresh prompt
-        in one piece, because its scan cannot start from a state.
+        Arguments, result and errors are those of `LanguageModel.prefill`. A recurrent model reads a fresh
+        prompt in one piece, because its scan cannot start from a state.
         """
         assert isinstance(ctx, GroupedContext), "a context of another model"
-        counts: list[int] = lengths.tolist()
-        if min(counts) < 1 or max(counts) > ids.shape[1]:
-            raise ValueError(f"Prompt lengths must lie in 1 … {ids.shape[1]}, not {counts}.")
-        ctx.reserve(counts)
-        ctx.part(counts)
-        total, read = sum(counts[group.rows[0]] for group in ctx.groups), 0
-        logits = []
-        for group in ctx.groups:
-            count = counts[group.rows[0]]
-            prompt = _rows(ids, group, ctx.rows)[:, :count]
-            size = count if self.recurrent and not group.length else chunk
-            last = torch.empty(0)
-            for done in range(0, count, size):
-                if cancelled is not None and cancelled():
-                    raise Cancelled
-                piece = prompt[:, done : done + size]
-                last = self._feed(group, piece, last=True)
-                ctx.length[group.rows] += piece.shape[1]
-                read += piece.shape[1]
-                if progress is not None:
-                    progress(read, total)
-            logits.append(last)
-        return Output(_gather(ctx, logits))
+        total, [group] = ids.shape[1], ctx.groups
+        ctx.reserve(total)
+        logits = torch.empty(0)
+        size = total if self.recurrent and not group.length else chunk
+        for done in range(0, total, size):
+            if cancelled is not None and cancelled():
+                raise Cancelled
+            piece = ids[:, done : done + size]
+            logits = self._feed(group, piece, last=True)
+            ctx.length += piece.shape[1]
+            if progress is not None:
+                progress(done + piece.shape[1], total)
+        return Output(logits)
 
     def release(self) -> None:
         """Drops the weights; the caller returns the memory. The model is unusable afterwards."""

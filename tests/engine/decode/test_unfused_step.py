@@ -40,5 +40,5 @@ def test_single_tokens_without_a_compiled_step(
     model = flat(path)
     assert len(asked) == 1, "the model would have compiled its step"
     context = model.open(rows, LENGTH)
-    model.prefill(context, ids[:, :PROMPT], torch.full((rows,), PROMPT))
+    model.prefill(context, ids[:, :PROMPT])
     assert deviation(one_by_one(model, context, ids[:, PROMPT:]), wanted[:, PROMPT:]) < TOLERANCE

@@ -29,8 +29,9 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_full_contexts_refuse(model: FlatModel) -> None:
     ctx, ids = model.open(2, 8), random_ids(2, 9)
     with pytest.raises(ContextFull, match="needs 9 positions, but the context holds 8"):
-        model.prefill(ctx, ids, torch.tensor([9, 1]))
-    model.prefill(ctx, ids, torch.tensor([8, 3]))
+        model.prefill(ctx, ids)
+    model.prefill(ctx, ids[:, :8])
+    ctx.truncate(torch.tensor([8, 3]))
     with pytest.raises(ContextFull, match="holds 8 positions and 8 are taken"):
         model.forward(ctx, ids[:, :1])
     assert ctx.length.tolist() == [8, 3]
@@ -39,46 +40,29 @@ def test_full_contexts_refuse(model: FlatModel) -> None:
     assert ctx.length.tolist() == [8, 4]
 
 
-def test_padding_may_stick_out_of_the_context(model: FlatModel) -> None:
-    """A short row near the end beside a long prompt at the beginning."""
-    ids = random_ids(2, 24)
-    wanted = model.forward(model.open(2, 24), ids).logits
-    ctx = model.open(2, 24)
-    model.prefill(ctx, ids[:, :22], torch.tensor([22, 2]))
-    more = torch.stack([torch.cat((ids[0, 22:], ids[0, :20])), ids[1, 2:]])
-    got = model.prefill(ctx, more, torch.tensor([2, 22])).logits[:, 0]
-    assert deviation(got, wanted[:, -1]) < TOLERANCE
-
-
 def test_cancelling_leaves_a_chunks_end(model: FlatModel) -> None:
     ctx, ids, told = model.open(1, 32), random_ids(1, 20), []
     with pytest.raises(Cancelled):
         model.prefill(
             ctx,
             ids,
-            torch.tensor([20]),
             chunk=6,
             progress=lambda done, total: told.append((done, total)),
             cancelled=lambda: len(told) == 2,
         )
     assert told == [(6, 20), (12, 20)]
     assert ctx.length.tolist() == [12]
-    rest = model.prefill(ctx, ids[:, 12:], torch.tensor([8])).logits
+    rest = model.prefill(ctx, ids[:, 12:]).logits
     wanted = model.forward(model.open(1, 32), ids).logits
     assert deviation(rest, wanted[:, -1:]) < TOLERANCE
-
-
-@pytest.mark.parametrize("lengths", [[0, 4], [4, 21]])
-def test_prompt_lengths_are_checked(model: FlatModel, lengths: list[int]) -> None:
-    with pytest.raises(ValueError, match=r"1 … 20"):
-        model.prefill(model.open(2, 32), random_ids(2, 20), torch.tensor(lengths))
 
 
 def test_length_and_buffers_keep_their_place(model: FlatModel) -> None:
     """Captured graphs hold these addresses."""
     ctx = model.open(2, 32)
     before = [ctx.length.data_ptr(), *(kv.data_ptr() for kv in ctx.kv)]
-    model.prefill(ctx, random_ids(2, 9), torch.tensor([9, 5]))
+    model.prefill(ctx, random_ids(2, 9))
+    ctx.truncate(torch.tensor([9, 5]))
     model.forward(ctx, random_ids(2, 2))
     ctx.reorder(torch.tensor([1, 0]))
     ctx.truncate(torch.tensor([3, 3]))
@@ -92,7 +76,7 @@ def test_without_looking_from_the_host(model: FlatModel, monkeypatch: pytest.Mon
     wanted = model.forward(model.open(3, 32), ids).logits
     ctx = model.open(3, 32)
     ctx.on_host = False
-    model.prefill(ctx, ids[:, :9], torch.tensor([9, 9, 9]))
+    model.prefill(ctx, ids[:, :9])
     assert ctx.span(1) == 16
     got = one_by_one(model, ctx, ids[:, 9:20])
     assert deviation(got, wanted[:, 9:20]) < TOLERANCE
@@ -240,7 +224,7 @@ def test_the_model_takes_a_fork_that_shares(model: FlatModel) -> None:
     for first in (1, 6):
         root = model.open(1, 32)
         root.share = True
-        model.prefill(root, ids[:1, :6], torch.tensor([6]))
+        model.prefill(root, ids[:1, :6])
         ctx = root.fork(3)
         got = model.forward(ctx, ids[:, 6 : 6 + first]).logits
         assert ctx.branches is None

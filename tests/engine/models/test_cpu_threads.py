@@ -27,7 +27,7 @@ class Model:
         self.capacity = capacity
         return self
 
-    def prefill(self, context: Any, ids: Any, lengths: Any) -> None:
+    def prefill(self, context: Any, ids: Any) -> None:
         self.length += 1
 
     def forward(self, context: Any, ids: Any) -> None:

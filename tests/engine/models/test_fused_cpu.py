@@ -49,7 +49,7 @@ def walk(model: FlatModel, rows: int) -> Tensor:
     """Logits of a decode that reads, steps, swaps rows, rewinds and forks."""
     ids = random_ids(rows, 30)
     ctx = model.open(rows, 64)
-    model.prefill(ctx, ids[:, :8], torch.full((rows,), 8))
+    model.prefill(ctx, ids[:, :8])
     seen = [one_by_one(model, ctx, ids[:, 8:18])]
     ctx.reorder(torch.arange(rows).flip(0))
     seen.append(one_by_one(model, ctx, ids[:, 18:24]))
@@ -83,7 +83,8 @@ def test_everything_else_goes_the_other_way(tmp_path: Path) -> None:
     model = flat(checkpoint(tmp_path, "llama"))
     spy = counted(model)
     ctx = model.open(2, 16)
-    model.prefill(ctx, random_ids(2, 3), torch.tensor([3, 1]))
+    model.prefill(ctx, random_ids(2, 3))
+    ctx.truncate(torch.tensor([3, 1]))
     model.forward(ctx, random_ids(2, 1))  # rows of different lengths
     ctx.truncate(torch.tensor([2, 2]))
     model.forward(ctx, random_ids(2, 2))  # several positions

@@ -55,7 +55,7 @@ def test_one_call(pair: Pair) -> None:
 
 def test_prefill_then_steps(pair: Pair) -> None:
     ctx = pair.model.open(3, CAPACITY)
-    got = pair.model.prefill(ctx, pair.ids[:, :30], torch.tensor([30, 30, 30]), chunk=13).logits
+    got = pair.model.prefill(ctx, pair.ids[:, :30], chunk=13).logits
     assert deviation(got, pair.logits[:, 29:30]) < TOLERANCE
     got = one_by_one(pair.model, ctx, pair.ids[:, 30:])
     assert deviation(got, pair.logits[:, 30:]) < TOLERANCE
@@ -64,22 +64,14 @@ def test_prefill_then_steps(pair: Pair) -> None:
 
 def test_ragged_rows(pair: Pair) -> None:
     ctx = pair.model.open(3, CAPACITY)
-    lengths = torch.tensor([5, 21, 13])
-    got = pair.model.prefill(ctx, pair.ids[:, :21], lengths, chunk=8).logits[:, 0]
-    assert deviation(got, pair.logits[range(3), lengths - 1]) < TOLERANCE
-    at = lengths.clone()
+    pair.model.prefill(ctx, pair.ids[:, :21], chunk=8)
+    at = torch.tensor([5, 21, 13])
+    ctx.truncate(at)
     for k in (1, 3, 1, 2):
         ids = torch.stack([pair.ids[r, n : n + k] for r, n in enumerate(at.tolist())])
         wanted = torch.stack([pair.logits[r, n : n + k] for r, n in enumerate(at.tolist())])
         assert deviation(pair.model.forward(ctx, ids).logits, wanted) < TOLERANCE
         at += k
-    more = torch.tensor([20, 1, 12])
-    ids = torch.stack(
-        [torch.cat((row[n:], row[:n]))[:20] for row, n in zip(pair.ids, at.tolist(), strict=True)]
-    )
-    got = pair.model.prefill(ctx, ids, more, chunk=7).logits[:, 0]
-    at += more
-    assert deviation(got, pair.logits[range(3), at - 1]) < TOLERANCE
     assert ctx.length.tolist() == at.tolist()
 
 
@@ -96,7 +88,8 @@ def test_truncate_unevenly(pair: Pair) -> None:
 def test_reorder(pair: Pair) -> None:
     lengths = [20, 7, 31]
     ctx = pair.model.open(3, CAPACITY)
-    pair.model.prefill(ctx, pair.ids[:, :31], torch.tensor(lengths))
+    pair.model.prefill(ctx, pair.ids[:, :31])
+    ctx.truncate(torch.tensor(lengths))
     parent = [2, 0, 2]
     ctx.reorder(torch.tensor(parent))
     at = [lengths[p] for p in parent]
@@ -107,7 +100,7 @@ def test_reorder(pair: Pair) -> None:
 
 def test_fork(pair: Pair) -> None:
     ctx = pair.model.open(1, CAPACITY)
-    pair.model.prefill(ctx, pair.ids[:1, :20], torch.tensor([20]))
+    pair.model.prefill(ctx, pair.ids[:1, :20])
     twins = ctx.fork(3)
     other = random_ids(3, 6, seed=3)
     other[1] = pair.ids[0, 20:26]
@@ -130,7 +123,7 @@ def test_greedy_tokens(pair: Pair) -> None:
         pad_token_id=0,
     )
     ctx = pair.model.open(1, 80)
-    logits = pair.model.prefill(ctx, prompt, torch.tensor([10])).logits
+    logits = pair.model.prefill(ctx, prompt).logits
     tokens = []
     for _ in range(32):
         tokens.append(int(logits.argmax()))

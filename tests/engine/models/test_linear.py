@@ -127,7 +127,7 @@ def test_a_model_of_halves_is_the_model(
     logits = []
     for model in (plain, halves):
         ctx = model.open(1, 16)
-        model.prefill(ctx, ids[:, :7], torch.tensor([7]))
+        model.prefill(ctx, ids[:, :7])
         logits.append(torch.cat([model.forward(ctx, ids[:, i : i + 1]).logits for i in (7, 8)], 1))
     assert deviation(logits[1], logits[0]) < 1e-4
 
@@ -204,7 +204,7 @@ def test_quantised_models_on_the_cpu(
     monkeypatch.setattr(loading, "head_packer_of", lambda precision, device: rounded_int8)
     same, ids = flat(path), random_ids(2, 14)
     ctx = narrow.open(2, 16)
-    first = narrow.prefill(ctx, ids[:, :13], torch.tensor([13, 13])).logits
+    first = narrow.prefill(ctx, ids[:, :13]).logits
     got = torch.cat((first, narrow.forward(ctx, ids[:, 13:]).logits), 1)
     wanted, unrounded = (m.forward(m.open(2, 16), ids).logits[:, 12:] for m in (same, wide))
     assert deviation(got, wanted) < 0.01

@@ -129,7 +129,7 @@ def test_kv_is_what_contexts_and_their_forks_hold(made: Callable[..., Checkpoint
     checkpoint = made(layers=3, heads=4, kv_heads=2, hidden=64, context=2048)
     model: Any = load(ModelSpec(checkpoint.name, "float32", "cpu", 1200)).model
     root = model.open(1, round_up(1200 + SLACK))
-    model.prefill(root, torch.ones(1, 1100, dtype=torch.int64), torch.tensor([1100]))
+    model.prefill(root, torch.ones(1, 1100, dtype=torch.int64))
 
     def held(*blocks: torch.Tensor) -> int:
         return sum(block.numel() * block.element_size() for block in blocks)
@@ -161,9 +161,9 @@ def test_reading_a_prompt_takes_what_is_estimated(
     start = context - 2 * memory_estimate.CHUNK
     ids = torch.randint(0, 300, (1, context - 8))
     if start:
-        model.prefill(room, ids[:, :start], torch.tensor([start]))
+        model.prefill(room, ids[:, :start])
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        model.prefill(room, ids[:, start:], torch.tensor([context - 8 - start]))
+        model.prefill(room, ids[:, start:])
     assert seen.profiler is not None
     events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
     held = accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns()))

@@ -138,7 +138,7 @@ def test_mistakes_are_seen(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
     def worst() -> float:
         model = flat(path)
         ctx = model.open(1, 64)
-        first = model.prefill(ctx, ids[:, :PROMPT], torch.tensor([PROMPT])).logits
+        first = model.prefill(ctx, ids[:, :PROMPT]).logits
         rest = one_by_one(model, ctx, ids[:, PROMPT:])
         return deviation(torch.cat((first, rest), 1), wanted[:, PROMPT - 1 :])
 

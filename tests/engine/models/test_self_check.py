@@ -41,12 +41,12 @@ def is_right(path: Path, model: TransformersModel) -> None:
     with torch.inference_mode():
         true = reference(path)(input_ids=ids, use_cache=False).logits
     ctx = model.open(1, 24)
-    got = [model.prefill(ctx, ids[:1, :8], torch.tensor([8])).logits, one_by_one(model, ctx, ids[:1, 8:])]
+    got = [model.prefill(ctx, ids[:1, :8]).logits, one_by_one(model, ctx, ids[:1, 8:])]
     assert deviation(torch.cat(got, 1), true[:1, 7:]) < LOOSE
     if not model.caps.fork:
         return
     ctx, parent = model.open(3, 24), torch.tensor([2, 0, 1])
-    model.prefill(ctx, ids[:, :8], torch.tensor([8] * 3))
+    model.prefill(ctx, ids[:, :8])
     assert deviation(one_by_one(model, ctx, ids[:, 8:14]), true[:, 8:14]) < LOOSE
     ctx.reorder(parent)
     assert deviation(one_by_one(model, ctx, ids[parent, 14:]), true[parent, 14:]) < LOOSE

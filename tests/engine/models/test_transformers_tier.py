@@ -97,9 +97,7 @@ def test_one_call(case: Case) -> None:
 def test_prefill_then_steps(case: Case) -> None:
     ctx = case.model.open(3, CAPACITY)
     told: list[tuple[int, int]] = []
-    got = case.model.prefill(
-        ctx, case.ids[:, :15], torch.tensor([15] * 3), chunk=6, progress=lambda a, b: told.append((a, b))
-    )
+    got = case.model.prefill(ctx, case.ids[:, :15], chunk=6, progress=lambda a, b: told.append((a, b)))
     assert deviation(got.logits, case.logits[:, 14:15]) < TOLERANCE
     assert told[-1] == (15, 15)
     assert deviation(case.model.forward(ctx, case.ids[:, 15:19]).logits, case.logits[:, 15:19]) < TOLERANCE
@@ -109,12 +107,11 @@ def test_prefill_then_steps(case: Case) -> None:
 
 def test_ragged_rows_and_reorder(case: Case) -> None:
     ctx = case.model.open(3, CAPACITY)
-    lengths = torch.tensor([11, 4, 11])
-    got = case.model.prefill(ctx, case.ids[:, :11], lengths, chunk=5).logits[:, 0]
-    assert deviation(got, case.logits[range(3), lengths - 1]) < TOLERANCE
-    parent = [2, 0, 1]
+    case.model.prefill(ctx, case.ids[:, :11], chunk=5)
+    lengths, parent = [11, 4, 11] if case.model.caps.rewind else [11] * 3, [2, 0, 1]
+    ctx.truncate(torch.tensor(lengths))
     ctx.reorder(torch.tensor(parent))
-    at = [int(lengths[p]) for p in parent]
+    at = [lengths[p] for p in parent]
     assert ctx.length.tolist() == at
     for step in range(4):
         ids = torch.stack([case.ids[p, n + step] for p, n in zip(parent, at, strict=True)])[:, None]
@@ -124,7 +121,7 @@ def test_ragged_rows_and_reorder(case: Case) -> None:
 
 def test_fork(case: Case) -> None:
     ctx = case.model.open(1, CAPACITY)
-    case.model.prefill(ctx, case.ids[:1, :9], torch.tensor([9]))
+    case.model.prefill(ctx, case.ids[:1, :9])
     twins = ctx.fork(2)
     case.model.forward(ctx, random_ids(1, 3, vocab=96, seed=1))
     got = one_by_one(case.model, twins, case.ids[:1, 9:].expand(2, -1))
@@ -165,9 +162,9 @@ def test_facts(case: Case) -> None:
 def test_limits(case: Case) -> None:
     ctx = case.model.open(1, 10)
     with pytest.raises(ContextFull, match="holds 10"):
-        case.model.prefill(ctx, case.ids[:1], torch.tensor([T]))
+        case.model.prefill(ctx, case.ids[:1])
     with pytest.raises(Cancelled):
-        case.model.prefill(ctx, case.ids[:1, :9], torch.tensor([9]), cancelled=lambda: True)
+        case.model.prefill(ctx, case.ids[:1, :9], cancelled=lambda: True)
     assert ctx.length.tolist() == [0]
 
 
@@ -177,8 +174,7 @@ def test_both_tiers_agree(arch: str, tmp_path: Path) -> None:
     path = make_checkpoint(tmp_path / arch, arch, extra=window, dtype=torch.bfloat16)
     one, other, ids = flat(path), load(path), random_ids(2, 20)
     a, b = one.open(2, 32), other.open(2, 32)
-    lengths = torch.tensor([20, 12])
-    assert deviation(one.prefill(a, ids, lengths).logits, other.prefill(b, ids, lengths).logits) < TOLERANCE
+    assert deviation(one.prefill(a, ids).logits, other.prefill(b, ids).logits) < TOLERANCE
     more = random_ids(2, 6, seed=1)
     assert deviation(one_by_one(one, a, more), one_by_one(other, b, more)) < TOLERANCE
     assert a.length.tolist() == b.length.tolist()
