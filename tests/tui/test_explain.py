@@ -23,7 +23,7 @@ async def opened(pilot: Any, *keys: str) -> Any:
 
 
 def said(screen: Any) -> str:
-    return str(screen._box.render())
+    return str(screen.picture.render())
 
 
 async def test_bars_follow_the_value(picture: Any) -> None:
@@ -44,7 +44,7 @@ async def test_bars_follow_the_value(picture: Any) -> None:
         await pilot.press("backspace")
         assert said(screen) == before
         await pilot.press("up")
-        assert screen._box.border_title == "top p"
+        assert screen.box.border_title == "top p"
         await pilot.press("escape")
         assert app.screen is app.workbench
         assert app.focused is app.workbench.parameters.table

@@ -30,7 +30,7 @@ def keys(*pressed: str) -> Callable[[Pilot[Any]], Any]:
             await pilot.press(key)
             await pilot.pause(0.1)
             if isinstance(app.screen, HistoryScreen):
-                await until(pilot, lambda: "runs" in str(app.screen._dialog.border_title))
+                await until(pilot, lambda: "runs" in str(app.screen.box.border_title))
         for field in app.screen.query("Input"):
             field.cursor_blink = False
         await settle(pilot)

@@ -125,7 +125,7 @@ async def strategies(sheet: Sheet) -> None:
 async def models(sheet: Sheet) -> None:
     await sheet.press("m")
     await sheet.until(lambda: sheet.app.screen.query_one(OptionList).option_count)
-    await sheet.until(lambda: sheet.app.screen._estimate is not None)
+    await sheet.until(lambda: sheet.app.screen.estimate is not None)
     await sheet.take("models")
     await sheet.press("escape")
 

@@ -146,7 +146,7 @@ def hint(app: Any) -> str:
 
 
 def at(app: Any) -> str:
-    return app.screen._highlighted()  # type: ignore[no-any-return]
+    return app.screen.highlighted  # type: ignore[no-any-return]
 
 
 async def test_changing_values_in_place(picture: Any, tmp_path: Path) -> None:

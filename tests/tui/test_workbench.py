@@ -340,8 +340,8 @@ async def test_models_screen_lists_loads_and_estimates(demo: Any) -> None:
         await until(pilot, lambda: ready(workbench))
         screen = await open_models(pilot)
         await press(pilot, *"amat")
-        await until(pilot, lambda: screen._highlighted() == "demo/amateur" and screen._estimate is not None)
-        assert screen._estimate.estimates["auto"].fits
+        await until(pilot, lambda: screen.highlighted == "demo/amateur" and screen.estimate is not None)
+        assert screen.estimate.estimates["auto"].fits
         await press(pilot, "enter")
         await until(pilot, lambda: workbench.view.header.model == "demo/amateur" and ready(workbench))
         await press(pilot, "escape")
@@ -354,8 +354,8 @@ async def test_estimates_count_the_strategys_rows_and_the_other_model(demo: Any)
         workbench = bench(pilot)
         await until(pilot, lambda: ready(workbench))
         screen = await open_models(pilot)
-        await until(pilot, lambda: getattr(screen._estimate, "name", "") == "demo/expert")
-        found, (together,) = (of["auto"] for of in (screen._estimate.estimates, screen._estimate.together))
+        await until(pilot, lambda: getattr(screen.estimate, "name", "") == "demo/expert")
+        found, (together,) = (of["auto"] for of in (screen.estimate.estimates, screen.estimate.together))
         assert found.weights < together.weights < 1.2 * found.weights
         await until(pilot, lambda: f"with demo/amateur {size(together.total)} of" in told(screen))
         app.assign("amateur", ModelSpec("demo/amateur"))
@@ -365,8 +365,8 @@ async def test_estimates_count_the_strategys_rows_and_the_other_model(demo: Any)
         workbench.strategies.choose("beam")
         screen = await open_models(pilot)
         await press(pilot, *"expert")
-        await until(pilot, lambda: getattr(screen._estimate, "name", "") == "demo/expert")
-        beams = screen._estimate.estimates["auto"]
+        await until(pilot, lambda: getattr(screen.estimate, "name", "") == "demo/expert")
+        beams = screen.estimate.estimates["auto"]
         assert beams.kv > 4 * found.kv
         await until(pilot, lambda: f"KV {size(beams.kv)} for 4 rows" in told(screen))
 

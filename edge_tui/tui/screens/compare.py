@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from textual.containers import Container, Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from edge_tui.history.compare import compare
 from edge_tui.tui.actions import bindings
+from edge_tui.tui.screens.dialog import Dialog
 from edge_tui.tui.widgets.line_panel import fit_start
 from edge_tui.tui.widgets.run_list import short_time
 from edge_tui.tui.widgets.token_pane import TokenPane
@@ -18,8 +18,10 @@ from edge_tui.util.formatting import clip
 from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from textual import events
-    from textual.app import ComposeResult
+    from textual.widget import Widget
 
     from edge_tui.history.runs import StoredRun
     from edge_tui.transcript.transcript import Transcript
@@ -30,7 +32,7 @@ _SETTINGS = 6
 """Lines of settings at most."""
 
 
-class CompareScreen(ModalScreen[None]):
+class CompareScreen(Dialog[None]):
     """Shows the settings that differ, then the two runs in their colours.
 
     Args:
@@ -48,24 +50,22 @@ class CompareScreen(ModalScreen[None]):
     """
     BINDINGS = bindings("compare")
     AUTO_FOCUS = "TokenPane"
+    heading = "compare"
+    hint = "tab the other one · d the difference · esc leave"
 
     def __init__(self, first: tuple[StoredRun, Transcript], second: tuple[StoredRun, Transcript]) -> None:
         super().__init__()
         self._runs = (first, second)
         self.found = compare(*first, *second)
         self.panes = (TokenPane("no tokens"), TokenPane("no tokens"))
+        self._settings_lines = Static(id="settings")
 
-    def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog") as dialog:
-            dialog.border_title = "compare"
-            dialog.border_subtitle = "tab the other one · d the difference · esc leave"
-            yield Static(id="settings")
-            with Container(id="pair"):
-                for (stored, _), pane in zip(self._runs, self.panes, strict=True):
-                    with Vertical(classes="side") as side:
-                        title = f"{short_time(stored.entry.created).strip()} · {stored.entry.strategy}"
-                        side.border_title = Content(one_line(title))
-                        yield pane
+    def content(self) -> Iterable[Widget]:
+        sides = [Vertical(pane, classes="side") for pane in self.panes]
+        for (stored, _), side in zip(self._runs, sides, strict=True):
+            title = f"{short_time(stored.entry.created).strip()} · {stored.entry.strategy}"
+            side.border_title = Content(one_line(title))
+        return self._settings_lines, Container(*sides, id="pair")
 
     def on_mount(self) -> None:
         for (_, transcript), pane in zip(self._runs, self.panes, strict=True):
@@ -74,12 +74,10 @@ class CompareScreen(ModalScreen[None]):
 
     def on_resize(self, event: events.Resize) -> None:
         self.set_class(event.size.width >= BESIDE, "-beside")
-        self.query_one("#settings", Static).update(self._settings(int(event.size.width * 0.96) - 6))
+        self._settings_lines.update(self._settings(int(event.size.width * 0.96) - 6))
 
     def _settings(self, width: int) -> Content:
-        parts: list[tuple[str, str]] = [
-            (self.found.verdict, "$warning" if self.found.diverges else "$success")
-        ]
+        parts = [(self.found.verdict, "$warning" if self.found.diverges else "$success")]
         shown = self.found.settings[:_SETTINGS]
         room = min(max((width - 24) // 2, 8), max((len(each.first) for each in shown), default=0))
         for each in shown:

@@ -5,34 +5,38 @@ from __future__ import annotations
 from math import exp
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from edge_tui.decoders.contrastive import SEED
 from edge_tui.tui import param_preview
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.recorded import values_at
+from edge_tui.tui.screens.dialog import Dialog
 from edge_tui.tui.services import services
 from edge_tui.tui.widgets.inspector import visible
+from edge_tui.tui.widgets.line_panel import pad
 from edge_tui.util.formatting import bar, clip
 from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
-    from textual.app import ComposeResult
+    from collections.abc import Iterable
+
+    from textual.widget import Widget
 
     from edge_tui.tui.param_preview import Group
     from edge_tui.tui.session import Session
     from edge_tui.tui.widgets.parameters import ParameterTable
     from edge_tui.tui.widgets.token_pane import TokenPane
 
+Parts = list[tuple[str, str]]
+"""Texts with their styles."""
 _LINES = 9
 """Tokens in the preview, besides the rest."""
 _TEXT = 16
 
 
-class ExplainScreen(ModalScreen[None]):
+class ExplainScreen(Dialog[None]):
     """Steps the workbench's own parameters, so that a run in progress follows; esc leaves.
 
     Args:
@@ -45,17 +49,17 @@ class ExplainScreen(ModalScreen[None]):
     ExplainScreen .dialog { height: auto; }
     """
     BINDINGS = bindings("explain")
+    hint = "←→ turn · ↑↓ another · ⌫ default · esc leave"
 
     def __init__(self, table: ParameterTable, pane: TokenPane, session: Session) -> None:
         super().__init__()
         self._table = table
         self._pane = pane
         self._session = session
-        self._box = Static(classes="dialog")
+        self.picture = Static()
 
-    def compose(self) -> ComposeResult:
-        self._box.border_subtitle = "←→ turn · ↑↓ another · ⌫ default · esc leave"
-        yield self._box
+    def content(self) -> Iterable[Widget]:
+        yield self.picture
 
     def on_mount(self) -> None:
         self.paint()
@@ -84,57 +88,47 @@ class ExplainScreen(ModalScreen[None]):
     def paint(self) -> None:
         """Draws everything again."""
         row = self._table.row
-        self._box.border_title = Content(one_line(row.title))
+        self.box.border_title = Content(one_line(row.title))
         when = "takes effect at the next token" if row.live else "holds from the next run on"
         facts = f"{row.shown} · {row.range} · {row.source} · {when}"
         parts: list[tuple[str, str]] = [
             (one_line(row.help) + "\n", "$foreground"),
             (one_line(facts) + "\n\n", "$text-muted"),
         ]
-        self._box.update(Content.assemble(*parts, *self._preview(row.key)))
+        self.picture.update(Content.assemble(*parts, *self._preview(row.key)))
 
-    def _preview(self, name: str) -> list[tuple[str, str]]:
-        if name not in param_preview.PREVIEWABLE:
-            return [
-                (
-                    "It decides about whole runs, not within one token: there is no picture of it.",
-                    "$text-muted",
-                )
-            ]
+    def _preview(self, name: str) -> Parts:
+        """Draws the effect of a parameter, or says why there is none to be seen."""
         transcript = self._pane.transcript
+        if name not in param_preview.PREVIEWABLE:
+            return _sentence("It decides about whole runs, not within one token: there is no picture of it.")
         if transcript is None or not len(transcript):
-            return [
-                ("Run a prompt first: the picture shows what it does to a token's choice.", "$text-muted")
-            ]
+            return _sentence("Run a prompt first: the picture shows what it does to a token's choice.")
         cursor = self._pane.cursor
         index = min(cursor if cursor is not None else len(transcript) - 1, len(transcript) - 1)
         token = transcript.token(index)
         top = [other for other in token.top if other.id >= 0]
         if not top:
-            return [("Nothing was recorded of this token's alternatives.", "$text-muted")]
-        ids = [other.id for other in top]
-        answer = transcript.ids(index)
-        main = self._session.loaded.get("model")
-        values = self._values()
-        amateur: list[float | None] = [other.extras.get("amateur") for other in top]
+            return _sentence("Nothing was recorded of this token's alternatives.")
+        values, amateur = self._values(), list[float | None]()
         if "formula" in values:
-            if all(each is None for each in amateur):
-                return [("Run contrastive first: the picture needs what the amateur thinks.", "$text-muted")]
             recorded = values_at(transcript, index)
+            logp = [other.extras.get("amateur") for other in top]
+            if all(each is None for each in logp):
+                return _sentence("Run contrastive first: the picture needs what the amateur thinks.")
             if values["formula"] == SEED != recorded.get("formula"):
-                return [("Run it with the formula seed first: the picture needs its numbers.", "$text-muted")]
-            amateur = [None if e is None else param_preview.amateur_as_it_is(e, recorded) for e in amateur]
+                return _sentence("Run it with the formula seed first: the picture needs its numbers.")
+            amateur = [None if e is None else param_preview.amateur_as_it_is(e, recorded) for e in logp]
+        ids, answer = [other.id for other in top], transcript.ids(index)
+        main = self._session.loaded.get("model")
         found = param_preview.groups(
             [other.logp for other in top],
             main.vocab if main is not None else 0,
             [answer.count(each) for each in ids],
-            amateur if "formula" in values else (),
+            amateur,
         )
-        before = param_preview.shares(param_preview.apply(found, param_preview.without(name, values)))
-        after = param_preview.shares(param_preview.apply(found, values))
-        texts = self._session.texts_of(ids)
         head = f"token #{index} {visible(token.text)}"
-        return self._bars(head, name, [visible(text) for text in texts], found, before, after)
+        return self._bars(head, name, list(map(visible, self._session.texts_of(ids))), found, values)
 
     def _values(self) -> dict[str, float]:
         """Reads the values of the next request, as numbers."""
@@ -143,15 +137,12 @@ class ExplainScreen(ModalScreen[None]):
         return values | ({"do_sample": 0.0} if run_params.decoder.takes_argmax else {})
 
     def _bars(
-        self,
-        head: str,
-        name: str,
-        texts: list[str],
-        found: list[Group],
-        before: list[float],
-        after: list[float],
-    ) -> list[tuple[str, str]]:
-        width = max((self._box.content_size.width or 74) - _TEXT - 17, 12)
+        self, head: str, name: str, texts: list[str], found: list[Group], values: dict[str, float]
+    ) -> Parts:
+        after = param_preview.apply(found, values)
+        was = param_preview.shares(param_preview.apply(found, param_preview.without(name, values)))
+        now = param_preview.shares(after)
+        width = max((self.picture.content_size.width or 74) - _TEXT - 17, 12)
         room, ascii_only = width // 2, services(self).ascii
         left = f"without {name.replace('_', ' ')}" if param_preview.has_neutral(name) else "now"
         parts = [
@@ -160,47 +151,30 @@ class ExplainScreen(ModalScreen[None]):
             (f"{clip(left, room + 7):<{room + 8}} ", "$text-muted"),
             ("with it\n", "$text-muted"),
         ]
-        lines = list(zip(texts, before, after, strict=False))[:_LINES]
-        rest = (1 - sum(line[1] for line in lines), 1 - sum(line[2] for line in lines))
-        shown = [*lines, (f"{_others(found, len(lines))} others", *rest)]
+        lines = list(zip(texts, was, now, strict=False))[:_LINES]
+        others = f"{sum(group.many for group in found[len(lines) :]):,} others"
+        lines.append((others, 1 - sum(line[1] for line in lines), 1 - sum(line[2] for line in lines)))
         # The longest bar is the whole width: it is the change that one looks for.
-        most = max(max(was, now) for _, was, now in shown) or 1.0
-        for text, was, now in shown:
-            removed = now <= 0 < was
-            label = clip(text, _TEXT)
+        most = max(max(before, share) for _, before, share in lines) or 1.0
+        for text, before, share in lines:
+            removed = share <= 0 < before
             parts += [
-                (
-                    label + " " * (_TEXT - cell_len(label) + 1),
-                    "$text-disabled strike" if removed else "$foreground",
-                ),
-                (bar(was / most, room, ascii_only), "$text-muted"),
-                (f"{max(was, 0):>6.1%}   ", "$text-muted"),
-                (bar(now / most, room, ascii_only), "$primary"),
-                (f"{max(now, 0):>6.1%}\n", "$text-disabled" if removed else "$foreground bold"),
+                (pad(clip(text, _TEXT), _TEXT + 1), "$text-disabled strike" if removed else "$foreground"),
+                (bar(before / most, room, ascii_only), "$text-muted"),
+                (f"{max(before, 0):>6.1%}   ", "$text-muted"),
+                (bar(share / most, room, ascii_only), "$primary"),
+                (f"{max(share, 0):>6.1%}\n", "$text-disabled" if removed else "$foreground bold"),
             ]
         if name == "repetition_penalty":
-            parts.append(
-                (
-                    "Roughly: it acts on logits, of which only differences are recorded; it also acts on the "
-                    "prompt's tokens, which are not shown.",
-                    "$text-muted",
-                )
+            return parts + _sentence(
+                "Roughly: it acts on logits, of which only differences are recorded; it also acts on the "
+                "prompt's tokens, which are not shown."
             )
-        else:
-            values = self._values()
-            remaining = sum(group.many for group in param_preview.apply(found, values) if exp(group.z) > 0)
-            # Of a choice without a draw the picture shows what competes.
-            sentence = (
-                "tokens can be drawn."
-                if values.get("sample", 1.0) > 0
-                else "tokens compete; the best is taken."
-            )
-            parts.append(
-                (f"{remaining:,} of {sum(group.many for group in found):,} {sentence}", "$text-muted")
-            )
-        return parts
+        remaining = sum(group.many for group in after if exp(group.z) > 0)
+        # Of a choice without a draw the picture shows what competes.
+        drawn = "can be drawn." if values.get("sample", 1.0) > 0 else "compete; the best is taken."
+        return parts + _sentence(f"{remaining:,} of {sum(group.many for group in found):,} tokens {drawn}")
 
 
-def _others(found: list[Group], listed: int) -> str:
-    count = sum(group.many for group in found[listed:])
-    return f"{count:,}"
+def _sentence(text: str) -> Parts:
+    return [(text, "$text-muted")]

@@ -1,25 +1,24 @@
-"""Filters a list by what is typed; the base of the strategy, theme and model dialogs."""
+"""Filters a list by what is typed; the base of the dialogs that choose one of many."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
-from textual.containers import Vertical
 from textual.fuzzy import Matcher
-from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from edge_tui.tui.actions import bindings
+from edge_tui.tui.screens.dialog import Dialog
 from edge_tui.tui.services import services
 from edge_tui.tui.widgets.field import Field
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from textual.app import ComposeResult
     from textual.content import Content
+    from textual.widget import Widget
 
 T = TypeVar("T")
 
@@ -32,14 +31,12 @@ class Item:
         id: What choosing it returns.
         search: Text that the filter looks at, letter by letter.
         content: What is shown; already sanitised.
-        disabled: Shown, but not to be chosen.
         help: Its explanation; the filter looks for words there.
     """
 
     id: str
     search: str
     content: Content
-    disabled: bool = False
     help: str = ""
 
 
@@ -48,33 +45,36 @@ def has_words(text: str, query: str) -> bool:
     return all(word in text.casefold() for word in query.casefold().split())
 
 
-class FilterListScreen(ModalScreen[T | None], Generic[T]):
-    """Shows a filter above a list; the arrow keys move in the list while the filter has the focus."""
+class FilterListScreen(Dialog[T], Generic[T]):
+    """Shows a filter above a list; the arrow keys move in the list while the filter has the focus.
+
+    Args:
+        chosen: Id of the item that the cursor begins on.
+    """
 
     DEFAULT_CSS = """
     FilterListScreen OptionList { max-height: 18; }
     """
     BINDINGS = bindings("list")
     AUTO_FOCUS = "Input"
-    heading = ""
     hint = "type to filter · ↑↓ move · enter choose · esc leave"
+    placeholder = "filter"
 
     def __init__(self, chosen: str = "") -> None:
         super().__init__()
         self._chosen = chosen
         self._items: list[Item] = []
+        self.field = Field(self.placeholder)
+        self.options = OptionList(markup=False)
+        self.about = Static("", markup=False, classes="hint")
+        """Lines below the list, about the item under the cursor."""
 
     def items(self) -> Sequence[Item]:
         """Lists the items to choose from."""
         raise NotImplementedError
 
-    def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog") as dialog:
-            dialog.border_title = self.heading
-            dialog.border_subtitle = self.hint
-            yield Field("filter")
-            yield OptionList(markup=False)
-            yield Static("", markup=False, classes="hint")
+    def content(self) -> Iterable[Widget]:
+        return self.field, self.options, self.about
 
     def on_mount(self) -> None:
         self.reload()
@@ -82,35 +82,29 @@ class FilterListScreen(ModalScreen[T | None], Generic[T]):
     def reload(self) -> None:
         """Reads the items again and shows those that match."""
         self._items = list(self.items())
-        self._filter(self.query_one(Input).value)
+        self._filter(self.field.value)
 
     def _filter(self, query: str) -> None:
-        listing = self.query_one(OptionList)
-        highlighted = self._highlighted() or self._chosen
-        items = self._items
+        items, at = self._items, self.highlighted or self._chosen
         if query.strip():
             matcher = Matcher(query)
             scored = [
                 (max(matcher.match(item.search), 0.5 * has_words(item.help, query)), item) for item in items
             ]
             items = [item for score, item in sorted(scored, key=lambda pair: -pair[0]) if score > 0]
-            highlighted = ""
-        listing.clear_options()
-        listing.add_options([Option(item.content, id=item.id, disabled=item.disabled) for item in items])
+            at = ""
+        self.options.clear_options()
+        self.options.add_options([Option(item.content, id=item.id) for item in items])
         ids = [item.id for item in items]
-        enabled = [i for i, item in enumerate(items) if not item.disabled]
-        if highlighted in ids and not items[ids.index(highlighted)].disabled:
-            listing.highlighted = ids.index(highlighted)
-        else:
-            listing.highlighted = enabled[0] if enabled else None
+        self.options.highlighted = ids.index(at) if at in ids else 0 if items else None
         if not items:
-            self.query_one(".hint", Static).update("Nothing matches.")
+            self.about.update("Nothing matches.")
 
-    def _highlighted(self) -> str:
-        listing = self.query_one(OptionList)
-        if listing.highlighted is None:
-            return ""
-        return listing.get_option_at_index(listing.highlighted).id or ""
+    @property
+    def highlighted(self) -> str:
+        """Id of the item under the cursor; "" for none."""
+        option = self.options.highlighted_option
+        return (option.id or "") if option is not None else ""
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
@@ -118,7 +112,7 @@ class FilterListScreen(ModalScreen[T | None], Generic[T]):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        if chosen := self._highlighted():
+        if chosen := self.highlighted:
             self.choose(chosen)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
@@ -127,18 +121,11 @@ class FilterListScreen(ModalScreen[T | None], Generic[T]):
             self.choose(event.option_id)
 
     def action_move(self, step: int) -> None:
-        listing = self.query_one(OptionList)
         for _ in range(abs(step)):
-            if step > 0:
-                listing.action_cursor_down()
-            else:
-                listing.action_cursor_up()
+            self.options.action_cursor_down() if step > 0 else self.options.action_cursor_up()
 
     def action_show_help(self) -> None:
         services(self).action_show_help()
-
-    def action_leave(self) -> None:
-        self.dismiss(None)
 
     def choose(self, id: str) -> None:
         """Acts on the chosen item; returns its id, unless a list does something else."""

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from edge_tui.transcript.colour_buckets import LEGENDS
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.key_help import key_help
+from edge_tui.tui.screens.dialog import Dialog
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from textual.app import ComposeResult
+    from textual.widget import Widget
 
     from edge_tui.tui.actions import Scope
 
@@ -25,7 +25,7 @@ _LEAD = 28
 """Cells before the sentence."""
 
 
-class HelpScreen(ModalScreen[None]):
+class HelpScreen(Dialog[None]):
     """Shows the keys and colours, and scrolls.
 
     Args:
@@ -35,21 +35,23 @@ class HelpScreen(ModalScreen[None]):
 
     BINDINGS = bindings("help")
 
+    heading = "help"
+    hint = "↑↓ scroll · esc leave"
+
     def __init__(self, scopes: Sequence[Scope] = (), own: Mapping[str, str] | None = None) -> None:
         super().__init__()
         self._scopes = scopes
         self._own = own or {}
+        self._key_lines = Static()
 
-    def compose(self) -> ComposeResult:
-        with VerticalScroll(classes="dialog") as dialog:
-            dialog.border_title = "help"
-            dialog.border_subtitle = "↑↓ scroll · esc leave"
-            yield Static(id="keys")
-            yield Static(self._colours())
+    def make_box(self) -> Widget:
+        return VerticalScroll(classes="dialog")
+
+    def content(self) -> Iterable[Widget]:
+        return self._key_lines, Static(self._colours())
 
     def on_resize(self) -> None:
-        width = self.query_one("#keys").container_size.width
-        self.query_one("#keys", Static).update(self._keys(max(width - 4, 40)))
+        self._key_lines.update(self._keys(max(self._key_lines.container_size.width - 4, 40)))
 
     @staticmethod
     def _colours() -> Content:
@@ -57,12 +59,8 @@ class HelpScreen(ModalScreen[None]):
         parts: list[tuple[str, str]] = [("\nProbability of a token\n", "$primary bold"), ("  ", "")]
         for i, step in enumerate(steps):
             parts += [("█ ", f"$token-{i}"), (f"{step}  ", "$foreground")]
-        parts.append(
-            (
-                "\n  raw: under the model itself; final: in the distribution the strategy drew from\n",
-                "$text-muted",
-            )
-        )
+        kinds = "\n  raw: under the model itself; final: in the distribution the strategy drew from\n"
+        parts.append((kinds, "$text-muted"))
         return Content.assemble(*parts)
 
     def _keys(self, width: int) -> Content:
@@ -73,11 +71,7 @@ class HelpScreen(ModalScreen[None]):
             here = ("Here: ", "$accent bold") if number < len(self._scopes) else ("", "")
             parts += [("\n" if number else "", ""), here, (f"{heading}\n", "$primary bold")]
             for line in lines:
-                indent = "\n" + " " * _LEAD
-                sentence = indent.join(wrap(line.help, width - _LEAD))
-                parts += [
-                    (f"  {line.keys:<13}", "$accent bold"),
-                    (f"{line.label:<12} ", "$foreground"),
-                    (f"{sentence}\n", "$text-muted"),
-                ]
+                sentence = ("\n" + " " * _LEAD).join(wrap(line.help, width - _LEAD))
+                parts += [(f"  {line.keys:<13}", "$accent bold"), (f"{line.label:<12} ", "$foreground")]
+                parts.append((f"{sentence}\n", "$text-muted"))
         return Content.assemble(*parts)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from textual import work
 from textual.containers import Container, Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
-from textual.widgets import Input, Static
+from textual.widgets import Static
 
 from edge_tui.history import formats
 from edge_tui.history.formats.facts import ended
@@ -20,6 +19,7 @@ from edge_tui.history.formats.palette import THEMES
 from edge_tui.history.restore import transcript_of
 from edge_tui.history.schema import HistoryError
 from edge_tui.tui.actions import bindings
+from edge_tui.tui.screens.dialog import Dialog
 from edge_tui.tui.widgets.field import Field
 from edge_tui.tui.widgets.run_list import RunList
 from edge_tui.tui.widgets.token_pane import TokenPane
@@ -29,9 +29,11 @@ from edge_tui.util.formatting import rate
 from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from textual.app import App, ComposeResult
+    from textual.app import App
+    from textual.widget import Widget
+    from textual.widgets import Input
 
     from edge_tui.history.runs import Entry, StoredRun
     from edge_tui.history.store import Store
@@ -53,7 +55,7 @@ class HistoryChoice:
     run: int
 
 
-class HistoryScreen(ModalScreen[HistoryChoice]):
+class HistoryScreen(Dialog[HistoryChoice]):
     """Shows a search field, a list, and a preview in the run's colours; deletes on the way out.
 
     Args:
@@ -72,6 +74,8 @@ class HistoryScreen(ModalScreen[HistoryChoice]):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 - Textual declares it so
     BINDINGS = bindings("history")
     AUTO_FOCUS = "Input"
+    heading = "history"
+    hint = "↵ open · ^g again · ^d compare · ^s export · ^x delete · esc leave"
 
     def __init__(self, store: Store, titles: Mapping[str, str]) -> None:
         super().__init__()
@@ -82,20 +86,10 @@ class HistoryScreen(ModalScreen[HistoryChoice]):
         self.pane = TokenPane("", id="preview-tokens")
         self.pane.can_focus = False
         self.about = Static("", markup=False, id="about")
-        self._dialog = Vertical(classes="dialog")
 
-    def compose(self) -> ComposeResult:
-        with self._dialog:
-            self._dialog.border_title = "history"
-            self._dialog.border_subtitle = (
-                "↵ open · ^g again · ^d compare · ^s export · ^x delete · esc leave"
-            )
-            yield Field("search prompts, answers, models")
-            with Container(id="both"):
-                yield self.list
-                with Vertical(id="preview"):
-                    yield self.about
-                    yield self.pane
+    def content(self) -> Iterable[Widget]:
+        preview = Vertical(self.about, self.pane, id="preview")
+        return Field("search prompts, answers, models"), Container(self.list, preview, id="both")
 
     async def on_mount(self) -> None:
         try:
@@ -132,7 +126,7 @@ class HistoryScreen(ModalScreen[HistoryChoice]):
         self.list.show(entries)
         count = f"{len(entries):,} of " if len(entries) < len(self.entries) else ""
         runs = "run" if len(self.entries) == 1 else "runs"
-        self._dialog.border_title = f"history · {count}{len(self.entries):,} {runs}"
+        self.box.border_title = f"history · {count}{len(self.entries):,} {runs}"
 
     def action_move(self, step: int) -> None:
         self.list.cursor += step

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len
 from textual import work
 from textual.content import Content
-from textual.widgets import Input, OptionList, Static
 
 from edge_tui.engine.port import ModelSpec
 from edge_tui.hub.memory_estimate import PRECISIONS
@@ -16,11 +14,14 @@ from edge_tui.tui.actions import bindings
 from edge_tui.tui.screens.filter_list import FilterListScreen, Item
 from edge_tui.tui.screens.model_facts import downloading, facts, share
 from edge_tui.tui.services import services
+from edge_tui.tui.widgets.line_panel import pad
 from edge_tui.util.formatting import bar, clip, clip_path, compact_count, size
 from edge_tui.util.sanitise import one_line, sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from textual.widgets import OptionList
 
     from edge_tui.config.settings import Settings
     from edge_tui.engine.events import Event, Loaded
@@ -46,6 +47,7 @@ class ModelsScreen(FilterListScreen[None]):
     """
     BINDINGS = bindings("models")
     heading = "models"
+    placeholder = "filter, or a repository of the hub, like Qwen/Qwen2.5-0.5B"
     hint = "↵ load · ^a amateur · ^x unload · ←→ precision · ^d device · esc leave"
 
     def __init__(self, session: Session, settings: Settings, run_params: RunParams) -> None:
@@ -57,7 +59,7 @@ class ModelsScreen(FilterListScreen[None]):
         self._devices = ["auto"]
         self._device = settings.device
         self._precision: Precision = settings.precision
-        self._estimate: ModelEstimate | None = None
+        self.estimate: ModelEstimate | None = None
         self._message = ""
         self._offer = ""
         self._remotes: dict[str, RemoteModel] = {}
@@ -69,8 +71,7 @@ class ModelsScreen(FilterListScreen[None]):
         return self in self.app.screen_stack
 
     def on_mount(self) -> None:
-        self.query_one(Input).placeholder = "filter, or a repository of the hub, like Qwen/Qwen2.5-0.5B"
-        self.query_one(OptionList).loading = True
+        self.options.loading = True
         self._scan()
 
     @work(thread=True)
@@ -91,13 +92,13 @@ class ModelsScreen(FilterListScreen[None]):
         self._devices = devices
         if self._device not in devices:
             self._device = "auto"
-        self.query_one(OptionList).loading = False
+        self.options.loading = False
         self.reload()
 
     # The list.
 
     def items(self) -> list[Item]:
-        room = max(self.query_one(OptionList).size.width - _COLUMNS - 5, 16)
+        room = max(self.options.size.width - _COLUMNS - 5, 16)
         listings = self._listings or {}
         coming = [name for name in services(self).downloads.active if name not in listings]
         offered = [self._offer] if self._offer and self._offer not in coming else []
@@ -112,46 +113,36 @@ class ModelsScreen(FilterListScreen[None]):
         super()._filter(name or query)
 
     def _hub_item(self, name: str, room: int) -> Item:
-        shown = clip(name, room)
         progress = services(self).downloads.progress(name)
+        state, style = "on the hub", "$text-muted"
         if progress is not None and progress.active:
-            share_text = f"{share(progress):>4.0%} fetched" if progress.total else "…"
-            state, style = share_text, "$warning" if progress.total else ""
-        else:
-            state, style = "on the hub", "$text-muted"
-        lead = (f"⇣ {shown}{' ' * (room - cell_len(shown) + 1)}", "$foreground")
+            fetched = f"{share(progress):>4.0%} fetched"
+            state, style = (fetched, "$warning") if progress.total else ("…", "")
+        lead = (f"⇣ {pad(clip(name, room), room + 1)}", "$foreground")
         return Item(name, name, Content.assemble(lead, (clip(state, _COLUMNS), style)))
 
     def _item(self, listing: Listing, room: int) -> Item:
         name = one_line(listing.name)
-        shown = clip_path(name, room)
-        roles = [role for role, loaded in self._session.loaded.items() if _same(loaded, listing.name)]
-        mark = "●" if roles else " "
-        progress = services(self).downloads.progress(listing.name)
-        if progress is not None and progress.active:
+        if listing.name in services(self).downloads.active:
             return self._hub_item(listing.name, room)
-        lead = [
-            (f"{mark} ", "$success"),
-            (shown + " " * (room - cell_len(shown) + 1), "bold" if roles else ""),
-        ]
+        shown, roles = pad(clip_path(name, room), room + 1), self._roles(listing)
         if listing.refusal:
-            reason = one_line(listing.refusal).removeprefix(f"{name} ")
-            reason = clip(reason.removeprefix("is "), _COLUMNS)
-            parts = [
-                (f"  {shown}{' ' * (room - cell_len(shown) + 1)}", "$text-muted"),
-                (reason, "$text-muted italic"),
-            ]
+            reason = one_line(listing.refusal).removeprefix(f"{name} ").removeprefix("is ")
+            parts = [(f"  {shown}", "$text-muted"), (clip(reason, _COLUMNS), "$text-muted italic")]
         else:
-            tags = ", ".join(roles) or listing.tier
             parts = [
-                *lead,
-                (f"{compact_count(listing.parameters):>7} ", ""),
-                (f"{size(listing.bytes):>8} ", ""),
+                ("● " if roles else "  ", "$success"),
+                (shown, "bold" if roles else ""),
+                (f"{compact_count(listing.parameters):>7} {size(listing.bytes):>8} ", ""),
                 (f"{one_line(listing.dtype):>9} ", "$text-muted"),
-                (f" {tags}", "$success" if roles else "$text-muted"),
+                (f" {', '.join(roles) or listing.tier}", "$success" if roles else "$text-muted"),
             ]
         search = f"{name} {listing.architecture} {listing.origin}"
         return Item(listing.name, search, Content.assemble(*parts))
+
+    def _roles(self, listing: Listing) -> list[str]:
+        """Lists the roles that a model is in memory for."""
+        return [role for role, loaded in self._session.loaded.items() if _same(loaded, listing.name)]
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
         self._message = ""
@@ -160,8 +151,8 @@ class ModelsScreen(FilterListScreen[None]):
     # The memory estimate.
 
     def _look(self) -> None:
-        listing, name = self._listing(), self._highlighted()
-        self._estimate = None
+        listing, name = self._listing(), self.highlighted
+        self.estimate = None
         self._paint()
         if listing is not None and listing.ready:
             self._start_estimate(name, self._device)
@@ -171,7 +162,7 @@ class ModelsScreen(FilterListScreen[None]):
 
     def _ask(self, name: str) -> None:
         """Asks the hub about a repository, if the cursor has stayed."""
-        if self.opened and self._highlighted() == name and self._estimate is None:
+        if self.opened and self.highlighted == name and self.estimate is None:
             self._start_estimate(name, self._device)
 
     @work(thread=True, exclusive=True, group="estimate")
@@ -215,14 +206,14 @@ class ModelsScreen(FilterListScreen[None]):
             self._remotes[name] = remote
         if why:
             self._refusals[name] = why
-        if self.opened and self._highlighted() == name:
-            self._estimate = seen
+        if self.opened and self.highlighted == name:
+            self.estimate = seen
             self._paint()
 
     def _paint(self) -> None:
         if not self.opened:
             return
-        listing, name = self._listing(), self._highlighted()
+        listing, name = self._listing(), self.highlighted
         progress = services(self).downloads.progress(name)
         parts: Parts = []
         if self._listings is None:
@@ -245,12 +236,12 @@ class ModelsScreen(FilterListScreen[None]):
         else:
             parts.append(("Nothing matches; type a repository like Qwen/Qwen2.5-0.5B.", "$text-muted"))
         parts += self._progress()
-        self.query_one(".hint", Static).update(Content.assemble(*parts))
+        self.about.update(Content.assemble(*parts))
 
     def _facts(self, listing: Listing) -> Parts:
         other = self._other(listing.name)
         name = other.name if other is not None else ""
-        return facts(listing, self._estimate, self._device, self._precision, name)
+        return facts(listing, self.estimate, self._device, self._precision, name)
 
     def _progress(self) -> Parts:
         for role, (name, done, total) in self._session.loading.items():
@@ -281,7 +272,7 @@ class ModelsScreen(FilterListScreen[None]):
 
     def _refresh_downloads(self) -> None:
         """Writes the new numbers into the list in place, so that it does not jump under the cursor."""
-        options = self.query_one(OptionList)
+        options = self.options
         names = {option.id for option in options.options}
         for item in self.items():
             if item.id in names and item.id in services(self).downloads.active:
@@ -296,27 +287,24 @@ class ModelsScreen(FilterListScreen[None]):
         self._scan()
 
     def _listing(self) -> Listing | None:
-        return (self._listings or {}).get(self._highlighted())
+        return (self._listings or {}).get(self.highlighted)
 
     def choose(self, id: str) -> None:
         self.action_load("model")
 
     def action_load(self, role: str) -> None:
-        listing, name = self._listing(), self._highlighted()
+        listing, name = self._listing(), self.highlighted
         if name in services(self).downloads.active:
             return
         if listing is None or listing.resumable:
             self._fetch(name)
             return
-        why = listing.refusal
-        if not why and self._estimate is not None:
-            why = self._estimate.reasons.get(self._precision, "")
-        if why:
-            self._message = sanitise(why)
+        reasons = self.estimate.reasons if self.estimate is not None else {}
+        self._message = sanitise(listing.refusal or reasons.get(self._precision, ""))
+        if self._message:
             self._paint()
             self.app.bell()
             return
-        self._message = ""
         spec = ModelSpec(listing.name, self._precision, self._device, self._settings.context)
         services(self).assign(role, spec)
 
@@ -333,13 +321,13 @@ class ModelsScreen(FilterListScreen[None]):
         self._paint()
 
     def action_unload(self) -> None:
-        if services(self).downloads.cancel(self._highlighted()):
+        if services(self).downloads.cancel(self.highlighted):
             self._paint()
             return
         listing, engine = self._listing(), self._session.engine
         if listing is None or engine is None:
             return
-        roles = [role for role, loaded in self._session.loaded.items() if _same(loaded, listing.name)]
+        roles = self._roles(listing)
         for role in roles:
             engine.unload(role)
         if not roles:

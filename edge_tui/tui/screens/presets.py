@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
-from textual.widgets import Input, OptionList, Static
+from textual.widgets import Static
 
 from edge_tui.config import presets
 from edge_tui.tui.actions import bindings
+from edge_tui.tui.screens.dialog import Dialog
 from edge_tui.tui.screens.filter_list import FilterListScreen, Item
 from edge_tui.tui.widgets.field import Field
 from edge_tui.util.sanitise import one_line, sanitise
 
 if TYPE_CHECKING:
-    from textual.app import ComposeResult
+    from collections.abc import Iterable
+
+    from textual.widget import Widget
+    from textual.widgets import Input, OptionList
 
     from edge_tui.config.presets import Preset
 
@@ -62,7 +64,7 @@ class PresetsScreen(FilterListScreen["Preset"]):
         if preset.prompt:
             parts.append("begins with a prompt")
         sentence = "\n".join([" · ".join(parts), *self._problems])
-        self.query_one(".hint", Static).update(Content(sanitise(sentence)))
+        self.about.update(Content(sanitise(sentence)))
 
     def choose(self, id: str) -> None:
         self._leave(self._presets[id])
@@ -71,11 +73,11 @@ class PresetsScreen(FilterListScreen["Preset"]):
         self._leave(None)
 
     def action_delete_preset(self) -> None:
-        name = self._highlighted()
+        name = self.highlighted
         if not name:
             return
         if not self._presets[name].own:
-            self.query_one(".hint", Static).update("It came with edge-tui and stays.")
+            self.about.update("It came with edge-tui and stays.")
             self.app.bell()
             return
         self._marked_for_delete ^= {name}
@@ -90,29 +92,22 @@ class PresetsScreen(FilterListScreen["Preset"]):
         self.dismiss(chosen)
 
 
-class NameScreen(ModalScreen[str]):
+class NameScreen(Dialog[str]):
     """Asks for a name; returns it, or None."""
 
     BINDINGS = bindings("name")
+    hint = "enter save · esc leave"
 
     def __init__(self, heading: str, about: str) -> None:
-        super().__init__()
-        self._heading = heading
-        self._about = about
+        super().__init__(heading)
+        self.about = Static(sanitise(about), markup=False, classes="hint")
 
-    def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog") as dialog:
-            dialog.border_title = self._heading
-            dialog.border_subtitle = "enter save · esc leave"
-            yield Field("name")
-            yield Static(sanitise(self._about), markup=False, classes="hint")
+    def content(self) -> Iterable[Widget]:
+        return Field("name"), self.about
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
         if presets.name_of(event.value):
             self.dismiss(event.value)
         else:
-            self.query_one(".hint", Static).update("A name has at least one letter or digit.")
-
-    def action_leave(self) -> None:
-        self.dismiss(None)
+            self.about.update("A name has at least one letter or digit.")

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from textual.content import Content
-from textual.widgets import Input, OptionList, Static
 
 from edge_tui.tui.screens.filter_list import FilterListScreen, Item
 from edge_tui.util.sanitise import one_line, sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from textual.widgets import OptionList
 
 _SHOWN = 200
 _PREVIEW = 6
@@ -30,15 +31,12 @@ class PromptsScreen(FilterListScreen[str]):
     """
     heading = "prompts"
     hint = "type to search · ↑↓ move · enter take · esc leave"
+    placeholder = "search"
 
     def __init__(self, find: Callable[[str, int], list[str]]) -> None:
         super().__init__()
         self._find = find
         self._prompts: list[str] = []
-
-    def on_mount(self) -> None:
-        self.query_one(Input).placeholder = "search"
-        super().on_mount()
 
     def items(self) -> list[Item]:
         return [
@@ -53,11 +51,11 @@ class PromptsScreen(FilterListScreen[str]):
         super()._filter("")
         if not self._prompts:
             sentence = "No prompt holds that." if query.strip() else "No prompt has been run yet."
-            self.query_one(".hint", Static).update(sentence)
+            self.about.update(sentence)
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
         lines = sanitise(self._prompts[int(event.option_id or 0)][:2000]).splitlines()
-        self.query_one(".hint", Static).update(Content("\n".join(lines[:_PREVIEW])))
+        self.about.update(Content("\n".join(lines[:_PREVIEW])))
 
     def choose(self, id: str) -> None:
         self.dismiss(self._prompts[int(id)])

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len
 from textual.content import Content
-from textual.screen import ModalScreen
-from textual.widgets import Input, OptionList, Static
+from textual.widgets import Static
 
 from edge_tui.config.writer import ConfigError
 from edge_tui.tui.actions import bindings
+from edge_tui.tui.screens.dialog import Dialog
 from edge_tui.tui.screens.filter_list import FilterListScreen, Item
 from edge_tui.tui.services import services
+from edge_tui.tui.widgets.line_panel import pad
 from edge_tui.util.formatting import clip
 from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from textual import events
-    from textual.app import ComposeResult
+    from textual.widget import Widget
+    from textual.widgets import Input, OptionList
 
     from edge_tui.tui.preferences import Entry, Preferences
 
@@ -26,18 +29,18 @@ _KEY, _SOURCE = 36, 15
 """Cells of the first and last column."""
 
 
-class KeyScreen(ModalScreen[str | None]):
+class KeyScreen(Dialog[str]):
     """Waits for one key and returns it; esc leaves, since no action can have it here."""
+
+    heading = "a key of your own"
+    hint = "esc leave"
 
     def __init__(self, action: str) -> None:
         super().__init__()
         self._action = action
 
-    def compose(self) -> ComposeResult:
-        box = Static(Content(f"Press the key for “{self._action}”."), classes="dialog")
-        box.border_title = "a key of your own"
-        box.border_subtitle = "esc leave"
-        yield box
+    def content(self) -> Iterable[Widget]:
+        yield Static(Content(f"Press the key for “{self._action}”."))
 
     def on_key(self, event: events.Key) -> None:
         event.stop()
@@ -67,7 +70,7 @@ class SettingsScreen(FilterListScreen[None]):
     # The list.
 
     def items(self) -> list[Item]:
-        room = max(self.query_one(OptionList).size.width - _KEY - _SOURCE - 4, 12)
+        room = max(self.options.size.width - _KEY - _SOURCE - 4, 12)
         return [self._item(entry, room) for entry in self._preferences.entries()]
 
     @staticmethod
@@ -78,7 +81,7 @@ class SettingsScreen(FilterListScreen[None]):
         content = Content.assemble(
             ("• " if own else "  ", "$accent"),
             (f"{clip(one_line(entry.key), _KEY):<{_KEY}} ", "bold" if own else ""),
-            (shown + " " * (room - cell_len(shown) + 1), "$primary" if own else "$foreground"),
+            (pad(shown, room + 1), "$primary" if own else "$foreground"),
             (source, "$text-muted"),
         )
         # Of what help says, only what the key of an action is for is looked for.
@@ -97,16 +100,15 @@ class SettingsScreen(FilterListScreen[None]):
         self._explain()
 
     def _explain(self) -> None:
-        key = self._editing or self._highlighted()
-        hint = self.query_one(".hint", Static)
+        key = self._editing or self.highlighted
         if not key:
-            hint.update("Nothing matches.")
+            self.about.update("Nothing matches.")
             return
         entry = self._preferences.entry(key)
         when = "" if entry.live else " · from the next start on"
         about, sentence, style = self._message
         facts = f"{entry.range} · {entry.source}{when}"
-        hint.update(
+        self.about.update(
             Content.assemble(
                 (one_line(entry.help) + "\n", "$foreground"),
                 (one_line(facts) + "\n", "$text-muted"),
@@ -135,24 +137,21 @@ class SettingsScreen(FilterListScreen[None]):
     def _edit(self, entry: Entry) -> None:
         """Edits the value in the filter's line."""
         self._editing = entry.key
-        field = self.query_one(Input)
+        field = self.field
         field.add_class("-editing")
         field.value = entry.shown
         field.placeholder = entry.range
         field.action_select_all()
-        self._subtitle("↵ keep · esc leave it as it was")
+        self.box.border_subtitle = "↵ keep · esc leave it as it was"
         self._explain()
 
     def _end_edit(self) -> None:
         self._editing = ""
-        field = self.query_one(Input)
+        field = self.field
         field.remove_class("-editing")
-        field.placeholder = "filter"
+        field.placeholder = self.placeholder
         field.value = self._query
-        self._subtitle(self.hint)
-
-    def _subtitle(self, text: str) -> None:
-        self.query_one(".dialog").border_subtitle = text
+        self.box.border_subtitle = self.hint
 
     def on_input_changed(self, event: Input.Changed) -> None:
         if not self._editing:
@@ -180,13 +179,12 @@ class SettingsScreen(FilterListScreen[None]):
 
     def action_step(self, steps: int) -> None:
         if self._editing:
-            field = self.query_one(Input)
-            field.action_cursor_right() if steps > 0 else field.action_cursor_left()
-        elif (text := self._preferences.step(self._highlighted(), steps)) is not None:
-            self._write(self._highlighted(), text)
+            self.field.action_cursor_right() if steps > 0 else self.field.action_cursor_left()
+        elif (text := self._preferences.step(self.highlighted, steps)) is not None:
+            self._write(self.highlighted, text)
 
     def action_unset(self) -> None:
-        key = self._highlighted()
+        key = self.highlighted
         if key and not self._editing:
             self._write(key, None)
 
@@ -218,9 +216,9 @@ class SettingsScreen(FilterListScreen[None]):
             sentence, style = str(notices[0]), "$warning"
         if not self._editing:
             # The list is written anew; the cursor stays where it was.
-            at = self.query_one(OptionList).highlighted
+            at = self.options.highlighted
             self.reload()
-            self.query_one(OptionList).highlighted = at
+            self.options.highlighted = at
         self._message = (key, sentence, style)
         self._explain()
         return True

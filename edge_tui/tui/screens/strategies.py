@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from textual.content import Content
-from textual.widgets import OptionList, Static
 
 from edge_tui.tui.screens.filter_list import FilterListScreen, Item
 from edge_tui.tui.widgets.strategy_list import DIGITS
@@ -13,6 +12,8 @@ from edge_tui.util.sanitise import one_line, sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from textual.widgets import OptionList
 
     from edge_tui.decoders.base import Decoder
 
@@ -50,4 +51,4 @@ class StrategiesScreen(FilterListScreen[str]):
         roles = " and ".join(decoder.roles)
         params = ", ".join(param.title for param in decoder.params) or "none"
         needs = self._refusals.get(decoder.name) or f"Needs: {roles}. Parameters: {params}."
-        self.query_one(".hint", Static).update(sanitise(f"{decoder.summary}\n{needs}"))
+        self.about.update(sanitise(f"{decoder.summary}\n{needs}"))

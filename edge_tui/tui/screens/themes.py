@@ -50,4 +50,4 @@ class ThemesScreen(FilterListScreen[str]):
 
     def action_leave(self) -> None:
         self._show(self._chosen)
-        self.dismiss(None)
+        super().action_leave()
