@@ -23,40 +23,31 @@ __all__ = [
     "Registry",
     "StrategyError",
     "UnknownStrategy",
+    "current",
     "find",
-    "folders",
-    "is_strategy_file",
     "load",
-    "mark_working",
-    "notices",
-    "problems",
     "reload",
-    "revert",
     "strategies",
 ]
 
-_registry: Registry | None = None
-_folders: tuple[Path, ...] = ()
+_current: Registry | None = None
 
 
 def load(extra_folders: Sequence[Path] = ()) -> Registry:
     """Searches for every strategy anew; `find` and `strategies` read the result."""
-    global _registry, _folders
-    _folders = tuple(folder.absolute() for folder in extra_folders)
-    _registry = Registry.load(_folders, _registry)
-    return _registry
+    global _current
+    _current = Registry.load(extra_folders, _current)
+    return _current
 
 
 def reload() -> Registry:
     """Searches the same folders anew; a file that no longer works keeps the strategies it had."""
-    global _registry
-    _registry = Registry.load(_folders, _registry)
-    return _registry
+    return load(current().folders)
 
 
-def folders() -> tuple[Path, ...]:
-    """Lists the folders of strategies of the last `load`."""
-    return _folders
+def current() -> Registry:
+    """Returns the result of the last search."""
+    return _current or load()
 
 
 def find(name: str) -> Decoder:
@@ -65,34 +56,9 @@ def find(name: str) -> Decoder:
     Raises:
         UnknownStrategy: with the names there are.
     """
-    return (_registry or load()).find(name)
+    return current().find(name)
 
 
 def strategies() -> list[Decoder]:
     """Lists every strategy, in the order of lists and digit keys."""
-    return (_registry or load()).strategies()
-
-
-def problems() -> tuple[Problem, ...]:
-    """Lists the errors of files and packages that are no strategies for them."""
-    return tuple((_registry or load()).problems)
-
-
-def notices() -> tuple[str, ...]:
-    """Lists sentences for authors of strategies whose files work, but will not for ever."""
-    return tuple((_registry or load()).notices)
-
-
-def is_strategy_file(file: str) -> bool:
-    """Tells whether strategies from outside this package were read from a file or its folder."""
-    return (_registry or load()).is_strategy_file(file)
-
-
-def mark_working(decoder: Decoder) -> None:
-    """Notes that a strategy has decoded something."""
-    (_registry or load()).mark_working(decoder)
-
-
-def revert(failed: Decoder) -> bool:
-    """Goes back from a strategy to its version that last decoded something, if that is another one."""
-    return (_registry or load()).revert(failed)
+    return current().strategies()

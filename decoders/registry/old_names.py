@@ -13,7 +13,7 @@ NEW = "edge_tui.decoders"
 PLACES = (NEW, "edge_tui.decoders.core", "edge_tui.decoders.registry")
 
 
-class OldNames(MetaPathFinder):
+class OldNames(MetaPathFinder, Loader):
     """Finds `decoders` and each module of ours below it, before any other package of that name.
 
     A package called `decoders` is on PyPI, and an author's own folder may be called so. A name that is not
@@ -36,24 +36,19 @@ class OldNames(MetaPathFinder):
         for name in [place + rest for place in PLACES]:
             if name in sys.modules or importlib.util.find_spec(name) is not None:
                 self.used.append((fullname, name))
-                return ModuleSpec(fullname, _SameModule(name))
+                return ModuleSpec(fullname, self, origin=name)
         return None
 
-
-class _SameModule(Loader):
-    """Loads a module under an old name: the same object, so that classes are the same classes."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._spec: ModuleSpec | None = None
-
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        module = importlib.import_module(self.name)
-        self._spec = module.__spec__
+        """Returns the same module under its old name, so that classes are the same classes."""
+        module = importlib.import_module(spec.origin or "")
+        spec.loader_state = module.__spec__
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._spec  # the import system has just put the old name's in its place
+        """Puts the module's own spec back, whose place the import system gave to that of the old name."""
+        if module.__spec__ is not None:
+            module.__spec__ = module.__spec__.loader_state
 
 
 def install() -> OldNames:

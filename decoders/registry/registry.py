@@ -46,11 +46,13 @@ class Registry:
     """Holds the strategies by name.
 
     Attributes:
+        folders: The folders that were searched beside the package and the entry points.
         problems: Errors of the search.
         notices: Sentences for authors of files that work, but will not for ever.
     """
 
     def __init__(self) -> None:
+        self.folders: tuple[Path, ...] = ()
         self.problems: list[Problem] = []
         self.notices: list[str] = []
         self._decoders: dict[str, Decoder] = {}
@@ -71,6 +73,7 @@ class Registry:
                 a class that did not change keeps its object, so that its captured graphs stay valid.
         """
         registry = cls()
+        registry.folders = tuple(folder.absolute() for folder in extra_folders)
         if last is not None:
             registry._instances = dict(last._instances)
             registry._working = dict(last._working)
@@ -82,10 +85,10 @@ class Registry:
             with _reporting(registry, source):
                 registry._add(entry.load(), source)
             registry._note_old_name(before, source)
-        for number, folder in enumerate(extra_folders):
+        for number, folder in enumerate(registry.folders):
             paths: list[Path] = []
             with _reporting(registry, str(folder)):
-                paths = _files(folder.absolute())
+                paths = _files(folder)
             for path in paths:
                 problems = len(registry.problems)
                 with _reporting(registry, str(path)):
@@ -95,7 +98,7 @@ class Registry:
                 if last is not None and len(registry.problems) > problems:
                     registry._restore(last, str(path))
                 registry._note_old_name(before, str(path))
-        registry._files.update(str(folder.absolute()) for folder in extra_folders)
+        registry._files.update(map(str, registry.folders))
         used = set(map(id, registry._decoders.values()))
         registry._instances = {cls: each for cls, each in registry._instances.items() if id(each) in used}
         return registry

@@ -83,7 +83,8 @@ def run(flags: dict[str, Any]) -> int:
     _check_logprobs(options)
     searches = _check_answers(decoder, settings, options.n)
     if not options.quiet:
-        for notice in (*notices, *decoders.problems(), *decoders.notices()):
+        strategies = decoders.current()
+        for notice in (*notices, *strategies.problems, *strategies.notices):
             print_line(str(notice), sys.stderr)
     values, sources, mode = settings.for_run(decoder.name)
     request = Request(

@@ -230,7 +230,7 @@ def explain(error: BaseException, run: int | None) -> Failed:
             else "The device ran out of memory: choose a shorter context, or a smaller precision or model."
         )
         return Failed(message, run, field, detail, code="out_of_memory")
-    if (problem := problem_of(error, decoders.is_strategy_file)) is not None:
+    if (problem := problem_of(error, decoders.current().is_strategy_file)) is not None:
         problem = replace(problem, sentence=logs.scrub(problem.sentence))
         return Failed(problem.short, run, "", detail, problem, code="strategy_error")
     if isinstance(error, EdgeError):

@@ -53,7 +53,6 @@ class Recorder:
         open_store: Opens the history; called in the recorder's thread.
         interrupt_on_exit: A run that our own exit cancels counts as interrupted, to be offered at the next
             start; else as stopped.
-        clock: Seconds since 1970.
     """
 
     def __init__(
@@ -61,11 +60,9 @@ class Recorder:
         open_store: Callable[[], Store],
         *,
         interrupt_on_exit: bool = True,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._open = open_store
         self._interrupt_on_exit = interrupt_on_exit
-        self._clock = clock
         self._store: Store | None = None
         self._engine: RecordingEngine | None = None
         self._jobs: deque[Callable[[Store], None]] = deque()
@@ -119,7 +116,7 @@ class Recorder:
 
     def insert_run(self, run: int, request: Request) -> str:
         """Adds a run of the engine; returns its uid."""
-        live = LiveRun(secrets.token_hex(8), self._clock(), request)
+        live = LiveRun(secrets.token_hex(8), time.time(), request)
 
         def write(store: Store) -> None:
             live.insert(store)
@@ -243,7 +240,7 @@ class Recorder:
         self.problem = problem
 
     def _write(self, store: Store) -> None:
-        now = self._clock()
+        now = time.time()
         heartbeat_is_due = now - self._last_heartbeat > _HEARTBEAT
         if not self._jobs and not heartbeat_is_due:
             return  # tokens come as jobs as well

@@ -114,7 +114,8 @@ class EdgeApp(TerminalApp):
         themes = theme.load(theme_folders)
         self.theme_switch = ThemeSwitch(cast("App[int]", self), themes, guess_dark(os.environ))
         self._watches = (watch_strategies(self), watch_themes(self, theme_folders, themes))
-        self._notices += [*themes.notices, *map(str, decoders.problems()), *decoders.notices()]
+        strategies = decoders.current()
+        self._notices += [*themes.notices, *map(str, strategies.problems), *strategies.notices]
         self._news: list[Event] = []
         self._painted = False
         self._dialogs = Dialogs(cast("App[int]", self), self)

@@ -44,7 +44,7 @@ def watch_strategies(app: App[int]) -> FileWatcher:
         decoders.reload()
         app.post_message(StrategiesChanged(files))
 
-    return FileWatcher(decoders.folders(), "[!_]*.py", changed)
+    return FileWatcher(decoders.current().folders, "[!_]*.py", changed)
 
 
 def watch_themes(app: App[int], folders: Sequence[Path], last: Themes) -> FileWatcher:

@@ -131,7 +131,7 @@ def test_each_reader_says_what_is_wrong(kind: Callable[[Path], None]) -> None:
     assert [notice.startswith("Theme mine.toml: ") for notice in found.notices] == [True]
     _, problems = presets.load()
     assert [problem.startswith("Preset mine.toml") for problem in problems] == [True]
-    assert [problem.source for problem in decoders.problems()] == [str(home / "decoders" / "mine.py")]
+    assert [problem.source for problem in decoders.current().problems] == [str(home / "decoders" / "mine.py")]
     assert "greedy" in [decoder.name for decoder in decoders.strategies()]
     assert recent_models.names() == []
     with pytest.raises(ConfigError, match=r"config\.toml|/dev/zero"):
@@ -180,7 +180,7 @@ def test_folders_that_nobody_may_read_are_named(tmp_path: Path, monkeypatch: pyt
         assert "cannot be read" in theme.load([shut]).notices[0]
         assert any("cannot be read" in problem for problem in presets.load(shut)[1])
         decoders.load([shut])
-        assert any(problem.source == str(shut) for problem in decoders.problems())
+        assert any(problem.source == str(shut) for problem in decoders.current().problems)
         FileWatcher([shut], "*.toml", lambda _: None)
         with pytest.raises(ConfigError, match="cannot be read"):
             change(shut / "config.toml", {"seed": 7})

@@ -40,8 +40,8 @@ def test_an_old_file_works_beside_a_foreign_package_and_is_noticed_once(tmp_path
     (folder / "own.py").write_text(OLD)
     (folder / "second.py").write_text(OLD.replace('"own", "own"', '"second", "second"'))
     code = "from pathlib import Path; from edge_tui import decoders; decoders.load([Path('decoders')])\n"
-    code += "print(decoders.find('own').title, decoders.find('second').title, *decoders.problems())\n"
-    code += "print(*decoders.notices())"
+    code += "print(decoders.find('own').title, decoders.find('second').title, *decoders.current().problems)\n"
+    code += "print(*decoders.current().notices)"
     titles, notices = python(code, tmp_path).splitlines()
     assert titles == "own second"
     assert notices.count("write edge_tui.decoders.base") == 1, notices

@@ -243,11 +243,11 @@ def test_a_relative_folder_is_the_same_folder(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     try:
         decoders.load([Path("strategies")])
-        (problem,) = decoders.problems()
+        (problem,) = decoders.current().problems
         assert Path(problem.source) == tmp_path / "strategies" / "twice.py"
-        assert decoders.folders() == (tmp_path / "strategies",)
-        assert decoders.is_strategy_file(str(tmp_path / "strategies" / "fine.py"))
-        assert not decoders.is_strategy_file(greedy.__file__)
+        assert decoders.current().folders == (tmp_path / "strategies",)
+        assert decoders.current().is_strategy_file(str(tmp_path / "strategies" / "fine.py"))
+        assert not decoders.current().is_strategy_file(greedy.__file__)
     finally:
         decoders.load()
 
@@ -268,7 +268,7 @@ def test_loading_again_makes_the_users_strategies_known_everywhere(tmp_path: Pat
     try:
         decoders.load([tmp_path])
         assert decoders.find("mine").title == "epsilon"
-        assert decoders.problems() == ()
+        assert decoders.current().problems == []
     finally:
         decoders.load()
     with pytest.raises(UnknownStrategy):

@@ -123,7 +123,7 @@ def _read_prompt(
         post(_cancelled(run.id))
         return False
     except Exception as error:
-        if problem_of(error, decoders.is_strategy_file) is not None:
+        if problem_of(error, decoders.current().is_strategy_file) is not None:
             post(plan.started(run.id, 0))  # so that histories keep it, as they do where a step fails
         raise
     post(plan.started(run.id, reused))

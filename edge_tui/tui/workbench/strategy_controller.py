@@ -170,8 +170,8 @@ class StrategyController:
 
     def show_problem(self) -> None:
         """Shows the error of the first of the user's own strategies that does not work, if any."""
-        folders = registry.folders()
-        problems = (problem for problem in registry.problems() if Path(problem.source).parent in folders)
+        strategies = registry.current()
+        problems = (each for each in strategies.problems if Path(each.source).parent in strategies.folders)
         self._view.show_problem(next(problems, None))
 
     def reload(self, files: set[Path]) -> None:
@@ -206,7 +206,7 @@ class StrategyController:
                 self._run_params.learn(event.strategy, event.values)
                 self._view.show_values()
             case Finished() if run is not None and run.id == event.run and run.decoder and event.new_tokens:
-                registry.mark_working(run.decoder)
+                registry.current().mark_working(run.decoder)
             case Failed():
                 if event.problem is not None:
                     reverted = run is not None and run.id == event.run and self._revert(run)
@@ -221,7 +221,7 @@ class StrategyController:
 
     def _revert(self, run: Run) -> bool:
         """Restores the version of a failed run's strategy that last decoded, if there is one."""
-        if run.decoder is None or not registry.revert(run.decoder):
+        if run.decoder is None or not registry.current().revert(run.decoder):
             return False
         self.reload(set())
         return True

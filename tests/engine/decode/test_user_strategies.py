@@ -45,7 +45,7 @@ def run(tmp_path: Path, engine: LocalEngine) -> Iterator[Callable[..., Watched]]
         (tmp_path / "mine.py").write_text(text)
         linecache.clearcache()
         decoders.load([tmp_path])
-        assert not decoders.problems()
+        assert not decoders.current().problems
         asked = Request(PROMPT, "mine", seed=3, max_length=length, **request)
         return watch(engine, asked, during=partial(during, engine))
 
