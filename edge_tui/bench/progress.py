@@ -39,14 +39,9 @@ class Progress:
         self._width = 0
 
     @property
-    def elapsed(self) -> float:
-        """Seconds since the beginning."""
-        return time.monotonic() - self._began
-
-    @property
     def left(self) -> float:
         """Seconds of the budget that are left; 0 when it is spent."""
-        return max(0.0, self._budget - self.elapsed)
+        return max(0.0, self._budget - time.monotonic() + self._began)
 
     def step(self, what: str) -> None:
         """Begins the next step."""
@@ -91,5 +86,6 @@ class Progress:
         """Estimates the rest from the time of the steps so far."""
         if not self._over:
             return ""
-        seconds = min(self.left, self.elapsed / self._over * (self.total - self._over))
+        elapsed = time.monotonic() - self._began
+        seconds = min(self.left, elapsed / self._over * (self.total - self._over))
         return f" · about {seconds:.0f} s left" if seconds >= 1 else ""

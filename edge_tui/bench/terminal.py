@@ -43,13 +43,11 @@ class Terminal:
 @contextmanager
 def in_terminal(module: Sequence[str], columns: int, rows: int, **environment: str) -> Iterator[Terminal]:
     """Runs a module with its arguments in a terminal of 24-bit colours; kills it at the end of the block."""
-    import fcntl
     import pty
-    import struct
     import termios
 
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    termios.tcsetwinsize(slave, (rows, columns))
     variables = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", **environment}
     for name in ("NO_COLOR", "PYTHONDONTWRITEBYTECODE"):  # without bytecode each start would compile the app
         variables.pop(name, None)

@@ -68,7 +68,7 @@ def run(flags: dict[str, Any]) -> int:
     """Decodes one prompt.
 
     Returns:
-        The exit status: 0, 1 if the engine could not, 130 after ctrl-c, 143 after TERM.
+        The exit status: 0, 1 if the engine could not, 130 after ctrl-c. TERM exits with 143.
 
     Raises:
         UsageError: the prompt or a flag cannot be used.
@@ -115,7 +115,7 @@ def _decode(request: Request, settings: Settings, options: Options) -> int:
         engine = recorder.record(engine)
     writer = _writer(options, settings, engine)
     follower = _Follower(engine, writer, options.quiet)
-    handlers = {signal.SIGINT: follower.interrupt, signal.SIGTERM: _terminated}
+    handlers = {signal.SIGINT: follower.interrupt, signal.SIGTERM: _terminate}
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         engine.submit(request)
@@ -123,8 +123,6 @@ def _decode(request: Request, settings: Settings, options: Options) -> int:
     except KeyboardInterrupt:
         writer.end()
         return 130
-    except _Terminated:
-        return 143
     finally:
         engine.close()
         if recorder is not None:
@@ -160,22 +158,16 @@ def _check_parameters(decoder: Decoder, names: Iterable[str]) -> None:
 
 def _check_logprobs(options: Options) -> None:
     if options.logprobs > events.TOP:
-        raise UsageError(
-            f"--logprobs is {options.logprobs}, but at most {events.TOP} are told of each token."
-        )
+        most = f"at most {events.TOP} are told of each token."
+        raise UsageError(f"--logprobs is {options.logprobs}, but {most}")
     if options.logprobs and not options.json:
-        raise UsageError(
-            "--logprobs tells numbers of each token, which only --json has room for; add --json."
-        )
+        reason = "numbers of each token, which only --json has room for; add --json."
+        raise UsageError(f"--logprobs tells {reason}")
 
 
-class _Terminated(BaseException):
-    """Ends the run after a TERM signal."""
-
-
-def _terminated(*_: object) -> None:
+def _terminate(*_: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `timeout` sends it twice
-    raise _Terminated
+    sys.exit(143)
 
 
 def _check_answers(decoder: Decoder, settings: Settings, n: int) -> bool:
@@ -287,8 +279,7 @@ class _Follower:
             case events.Progress():
                 self._draw(event)
             case events.Loaded():
-                if isinstance(writer, JsonWriter):
-                    writer.loaded[event.role] = event
+                writer.loaded[event.role] = event
                 self._print_new(event.notices)
             case events.Started():
                 writer.start(event)
@@ -328,8 +319,7 @@ class _Follower:
             return
         share = event.done / max(event.total, 1)
         what = "loading" if event.what == "load" else "reading the prompt of"
-        line = f"{what} {one_line(event.name)} "
-        line += f"▕{bar(share, _BAR)}▏ {share:4.0%}"
+        line = f"{what} {one_line(event.name)} ▕{bar(share, _BAR)}▏ {share:4.0%}"
         write_control(sys.stderr, f"\r{line:<{self._width}}")
         self._width = len(line)
 
@@ -340,12 +330,8 @@ class _Follower:
 
 
 def _summary(end: events.Finished, started: events.Started | None) -> str:
-    parts = [
-        f"{end.new_tokens} tokens",
-        f"{end.tokens_per_second:.0f} tok/s",
-        f"first after {end.time_to_first_token * 1000:.0f} ms",
-        end.reason,
-    ]
+    first = f"first after {end.time_to_first_token * 1000:.0f} ms"
+    parts = [f"{end.new_tokens} tokens", f"{end.tokens_per_second:.0f} tok/s", first, end.reason]
     if started is not None:
         parts += [started.strategy, f"seed {started.seed}"]
     return " · ".join(parts)

@@ -32,12 +32,14 @@ class TextWriter:
         stream: Whether to write before the end.
         samples: Number of answers.
         started: The run's first event, once it came.
+        loaded: Models that were loaded, by role.
     """
 
     out: TextIO
     stream: bool = True
     samples: int = 1
     started: Started | None = None
+    loaded: dict[str, Loaded] = field(default_factory=dict)
     _rows: dict[int, list[str]] = field(default_factory=dict)
     _printed: str = ""
     _is_done: bool = False
@@ -103,7 +105,6 @@ class JsonWriter(TextWriter):
         settings: What the summary repeats of the settings.
         provenance: Where they came from, and what lost to them.
         lost: What lost to the value of each parameter.
-        loaded: Models that were loaded, by role.
     """
 
     logprobs: int = 0
@@ -111,7 +112,6 @@ class JsonWriter(TextWriter):
     settings: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     lost: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
-    loaded: dict[str, Loaded] = field(default_factory=dict)
 
     def tokens(self, batch: TokenBatch) -> None:
         """Writes tokens."""

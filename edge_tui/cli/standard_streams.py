@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from edge_tui.cli.messages import fail
 from edge_tui.util.user_file import error_reason
 
 if TYPE_CHECKING:
@@ -44,34 +45,20 @@ def flushed(command: Callable[[], int]) -> int:
         try:
             return command()
         finally:
-            _flush()
+            sys.stdout.flush()
+            sys.stderr.flush()
     except BrokenPipeError:
         for stream in filter(_is_closed, (sys.stdout, sys.stderr)):
             _discard(stream)
         return CLOSED
-    except _UnwritableError as error:
+    except OSError as error:  # the command has turned its own into a sentence
         _discard(sys.stdout)
-        print(f"edge-tui: standard output cannot be written ({error}).", file=sys.stderr)
-        return 1
+        return fail(f"standard output cannot be written ({error_reason(error)}).")
 
 
 def are_read() -> bool:
     """Tells whether both streams still have readers: a broken pipe is then a fault of the command's own."""
     return not any(map(_is_closed, (sys.stdout, sys.stderr)))
-
-
-class _UnwritableError(Exception):
-    """Reports that standard output cannot be written; the message is the reason."""
-
-
-def _flush() -> None:
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise _UnwritableError(error_reason(error)) from error
-    sys.stderr.flush()
 
 
 def _is_closed(stream: TextIO) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_tui import decoders
-from edge_tui.config.names import canonical, declared, flag_of, nearest
+from edge_tui.config.names import declared, find, flag_of, nearest
 from edge_tui.config.precedence import Claim, Layer, Rank
 from edge_tui.config.reader import TEMPLATE, Document, Notice
 from edge_tui.config.schema import QUANTIZATION, SCHEMA, STRING, RawText
@@ -57,38 +57,47 @@ class Layers:
         self._default = default
         self.flat: dict[str, Any] = {}
         self.parameters: dict[str, dict[str, float]] = {}
-        self.keys: dict[str, str] = {}
-        self.template: dict[str, object] = {}
+        self.tables: dict[str, dict[str, Any]] = {"keys": {}, "template": {}}
         self.claims: dict[str, list[Claim]] = {}
         self.notices: list[Notice] = []
-        self._deferred: list[tuple[str, Any, Location]] = []
+        self._entries: list[tuple[str, Any, Location]] = []
 
     def add_file(self, document: Document, *, packaged: bool = False) -> None:
+        """Adds the values of a TOML file."""
+        path = document.path
         for key, value in document.values.items():
             line, column = document.position(key)
-            source = f"{document.path.name}:{line}"
-            self.put(key, value, Location(source, str(document.path), Layer.FILE, line, column, packaged))
+            place = Location(f"{path.name}:{line}", str(path), Layer.FILE, line, column, packaged)
+            self._entries.append((key, value, place))
 
     def add_environment(self, env: Mapping[str, str]) -> None:
-        """Lays `EDGE_TUI_*` on top; an empty one sets a text or list that may be empty, else nothing."""
+        """Adds `EDGE_TUI_*`; an empty one sets a text or list that may be empty, else nothing."""
         for name in sorted(env):
             if name.startswith(ENVIRONMENT) and name not in RESERVED:
                 key = name.removeprefix(ENVIRONMENT).lower().replace("__", ".")
                 if env[name] or not _needs_value(key):
-                    self.put(key, RawText(env[name]), Location(name, name, Layer.ENVIRONMENT))
+                    self._entries.append((key, RawText(env[name]), Location(name, name, Layer.ENVIRONMENT)))
 
     def add_flags(self, overrides: Mapping[str, Any]) -> None:
+        """Adds the command line's values; text is a `RawText` there."""
         for key, value in overrides.items():
             flag = flag_of(key)
-            self.put(key, value, Location(flag, flag, Layer.FLAG))
+            self._entries.append((key, value, Location(flag, flag, Layer.FLAG)))
 
-    def put(self, key: str, value: Any, location: Location) -> None:
-        """Checks one value (as parsed from TOML, a `RawText` where it came as text) and lays it on top."""
-        if key == "strategy" or key.startswith("parameters."):
-            # Which strategies there are is known only once every layer has named its folders.
-            self._deferred.append((key, value, location))
-        else:
-            self._attempt(self._put_setting, key, value, location)
+    def check(self, own: Path) -> None:
+        """Checks every value and lays it on those below; loads the strategies of the user's folders.
+
+        Args:
+            own: The user's own folder of strategies.
+        """
+        for entry in self._entries:
+            if not _needs_strategies(entry[0]):
+                self._attempt(self._put_setting, *entry)
+        # Which strategies there are is known only now that every layer has named its folders.
+        decoders.load([own, *map(expand, self.flat.get("decoder_folders", ()))])
+        for entry in self._entries:
+            if _needs_strategies(entry[0]):
+                self._attempt(self._put_setting if entry[0] == "strategy" else self._put_parameter, *entry)
 
     def _attempt(
         self, action: Callable[[str, Any, Location], None], key: str, value: Any, location: Location
@@ -104,16 +113,16 @@ class Layers:
         self.claims.setdefault(key, []).append(Claim(key, value, location.source, location.layer, rank))
 
     def _put_setting(self, key: str, value: Any, location: Location) -> None:
-        if key.startswith("keys."):
-            self.keys[key.removeprefix("keys.")] = STRING(value)
-            self._claim(key, value, location)
-            return
-        if key.startswith(TEMPLATE):
-            if isinstance(value, RawText):
-                value = template_variables.parse(value)
-            name = key.removeprefix(TEMPLATE)
-            self.template[name] = template_variables.check(name, value)
-            self._claim(key, self.template[name], location)
+        table, _, name = key.partition(".")
+        if table in self.tables and name:
+            checked: object
+            if table == "keys":
+                checked = STRING(value)
+            else:
+                value = template_variables.parse(value) if isinstance(value, RawText) else value
+                checked = template_variables.check(name, value)
+            self.tables[table][name] = checked
+            self._claim(key, checked, location)
             return
         if key == "quantization":
             key, value = "precision", QUANTIZATION.get(str(value), value)
@@ -122,24 +131,21 @@ class Layers:
                 raise ValueError(f"is a table: write [{key}] and its keys below it.")
             parameters = (f"parameters.{name}" for name in declared(decoders.strategies()))
             raise ValueError(f"unknown key{nearest(key, [*SCHEMA, 'quantization', *parameters])}")
+        value = decoders.find(STRING(value)).name if key == "strategy" else value
         checked = SCHEMA[key](value)
         if not (location.packaged and checked == self._default(key)):
             self.flat[key] = checked
             self._claim(key, checked, location)
 
-    def _put_strategy(self, key: str, value: Any, location: Location) -> None:
-        self._put_setting(key, decoders.find(STRING(value)).name, location)
-
     def _put_parameter(self, key: str, value: Any, location: Location) -> None:
         strategy, _, name = key.removeprefix("parameters.").rpartition(".")
+        known = decoders.strategies()
         if strategy:
-            try:
-                strategy, params = canonical(strategy), declared([decoders.find(strategy)])
-            except decoders.UnknownStrategy:
-                known = [decoder.name for decoder in decoders.strategies()]
-                raise ValueError(f"unknown strategy{nearest(strategy, known)}") from None
-        else:
-            params = declared(decoders.strategies())
+            decoder = find(strategy)
+            if decoder is None:
+                raise ValueError(f"unknown strategy{nearest(strategy, [each.name for each in known])}")
+            strategy, known = decoder.name, [decoder]
+        params = declared(known)
         if name not in params:
             # The packaged file lists them all; a flag or a variable has no such list beside it.
             listed = f" There is {', '.join(params)}." if location.layer > Layer.FILE else ""
@@ -151,28 +157,19 @@ class Layers:
         key = f"parameters.{strategy}.{name}" if strategy else f"parameters.{name}"
         self._claim(key, number, location, Rank.OWN if strategy else Rank.COMMON)
 
-    def finish(self, own: Path) -> None:
-        """Loads the strategies of the user's folders, and checks the values that name them.
 
-        Args:
-            own: The user's own folder of strategies.
-        """
-        folders = self.flat.get("decoder_folders", ())
-        decoders.load([own, *map(expand, folders)])
-        for key, value, location in self._deferred:
-            self._attempt(
-                self._put_strategy if key == "strategy" else self._put_parameter, key, value, location
-            )
+def _needs_strategies(key: str) -> bool:
+    return key == "strategy" or key.startswith("parameters.")
 
 
 def _needs_value(key: str) -> bool:
     """Tells whether an empty text is no value of a key."""
-    if key == "strategy" or key.startswith(("parameters.", TEMPLATE)):
+    if _needs_strategies(key) or key.startswith(TEMPLATE):
         return True
-    try:
-        SCHEMA["precision" if key == "quantization" else key](RawText(""))
-    except KeyError:
-        return False
-    except ValueError:
-        return True
+    kind = SCHEMA.get("precision" if key == "quantization" else key)
+    if kind is not None:
+        try:
+            kind(RawText(""))
+        except ValueError:
+            return True
     return False

@@ -28,20 +28,12 @@ def flag_of(key: str) -> str:
     return _FLAGS.get(key) or _TABLE_FLAGS.get(key.partition(".")[0], plain)
 
 
-def canonical(strategy: str) -> str:
-    """Returns a strategy's registry name; an unknown name stays as it is."""
+def find(strategy: str) -> Decoder | None:
+    """Finds a strategy by any of its names; None for an unknown one."""
     try:
-        return decoders.find(strategy).name
+        return decoders.find(strategy)
     except decoders.UnknownStrategy:
-        return strategy
-
-
-def parameters_of(strategy: str) -> tuple[Param, ...]:
-    """Returns the parameters of a strategy; none for an unknown name."""
-    try:
-        return tuple(decoders.find(strategy).params)
-    except decoders.UnknownStrategy:
-        return ()
+        return None
 
 
 def declared(strategies: Iterable[Decoder]) -> dict[str, Param]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_tui.config import resources
 from edge_tui.config.layers import COMMON, Layers
-from edge_tui.config.names import canonical, parameters_of
+from edge_tui.config.names import find
 from edge_tui.config.precedence import TEMPERATURE, Claim, Layer, Rank, decide, temperature_of
 from edge_tui.config.reader import Notice, read
 from edge_tui.engine.port import MODE_TEMPERATURE, ModelSpec
@@ -172,28 +172,36 @@ class Settings:
             more: Claims of this session on the parameter: a preset's, a live change.
             modes: Its claims on the mode.
         """
-        strategy = canonical(strategy)
+        strategy = found.name if (found := find(strategy)) is not None else strategy
         common = self.claims_of(f"parameters.{name}")
         modes = (*self.claims_of("mode"), *modes)
         if strategy == AUTO:
             # It is what the checkpoint's generation_config.json says: a common default would silence it.
-            common, modes = _of_session(common), _of_session(modes)
+            common, modes = (
+                tuple(claim for claim in claims if claim.layer > Layer.FILE) for claims in (common, modes)
+            )
         own = self.claims_of(f"parameters.{strategy}.{name}") if strategy != COMMON else ()
         claims = [*common, *own, *more]
         return decide([*claims, *temperature_of(modes)] if name == TEMPERATURE else claims)
 
     def decisions(self, strategy: str) -> dict[str, Decision]:
         """Decides every parameter of a strategy that was set, the mode's temperature included."""
-        decided = {param.name: self.decision(strategy, param.name) for param in parameters_of(strategy)}
+        params = found.params if (found := find(strategy)) is not None else ()
+        decided = {param.name: self.decision(strategy, param.name) for param in params}
         return {name: decision for name, decision in decided.items() if decision is not None}
+
+    def parameter_claims(self, strategy: str) -> dict[str, Claim]:
+        """Returns the claim that holds for each parameter of a strategy that was set, whatever the mode."""
+        claims: dict[str, Claim] = {}
+        for name, decision in self.decisions(strategy).items():
+            for claim in (*reversed(decision.losers), decision.winner):
+                if claim.rank is not Rank.MODE:
+                    claims[name] = claim
+        return claims
 
     def values(self, strategy: str) -> dict[str, float]:
         """Returns the values that were set for a strategy's parameters, whatever the mode."""
-        return {claim.key.rpartition(".")[2]: claim.value for claim in self._without_mode(strategy)}
-
-    def value_sources(self, strategy: str) -> dict[str, str]:
-        """Returns the source of each of `values(strategy)`."""
-        return {claim.key.rpartition(".")[2]: claim.source for claim in self._without_mode(strategy)}
+        return {name: claim.value for name, claim in self.parameter_claims(strategy).items()}
 
     def flag_conflicts(self) -> list[Notice]:
         """Returns a notice for each parameter of the strategy that two flags set, with the one that wins."""
@@ -212,11 +220,6 @@ class Settings:
         if mode in MODE_TEMPERATURE and TEMPERATURE in decisions:
             sources[TEMPERATURE] = f"mode {mode}, {sources[TEMPERATURE]}"
         return values, sources, mode
-
-    def _without_mode(self, strategy: str) -> list[Claim]:
-        decisions = self.decisions(strategy).values()
-        claims = ((decision.winner, *decision.losers) for decision in decisions)
-        return [each for all_of in claims if (each := _first_of_parameters(all_of)) is not None]
 
     def mode_for(self, strategy: str) -> Mode:
         """Returns the mode if it decides the strategy's temperature, else "custom"."""
@@ -238,14 +241,6 @@ def _flag_text(claim: Claim) -> str:
 def _sentence(claims: Iterable[Claim]) -> str:
     flags = ", ".join(map(_flag_text, claims))
     return f"{flags} does not count." if flags else ""
-
-
-def _of_session(claims: Sequence[Claim]) -> tuple[Claim, ...]:
-    return tuple(claim for claim in claims if claim.layer > Layer.FILE)
-
-
-def _first_of_parameters(claims: Sequence[Claim]) -> Claim | None:
-    return next((claim for claim in claims if claim.rank is not Rank.MODE), None)
 
 
 def user_config() -> Path:
@@ -281,15 +276,15 @@ def load(
     layers.add_file(document)
     layers.add_environment(env)
     layers.add_flags(overrides or {})
-    layers.finish(user_config().parent / "decoders")
+    layers.check(user_config().parent / "decoders")
     settings = replace(_assemble(layers), file=own, flags=dict(overrides or {}))
     return settings, [*notices, *unread, *layers.notices]
 
 
 def _assemble(layers: Layers) -> Settings:
     settings = Settings(
-        keys=layers.keys,
-        template=layers.template,
+        keys=layers.tables["keys"],
+        template=layers.tables["template"],
         parameters={strategy: table for strategy, table in layers.parameters.items() if table},
         claims=layers.claims,
     )

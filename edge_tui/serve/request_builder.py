@@ -152,8 +152,9 @@ class RequestBuilder:
         """
         names = {param.name for param in decoder.params}
         values: dict[str, Value] = {} if explicit or "top_p" not in names else {"top_p": 1.0}
-        values |= self.settings.values(decoder.name)
-        sources = self.settings.value_sources(decoder.name)
+        claims = self.settings.parameter_claims(decoder.name)
+        values |= {name: claim.value for name, claim in claims.items()}
+        sources = {name: claim.source for name, claim in claims.items()}
         for name, value in openai_params.items():
             if name in names:
                 values[name], sources[name] = value, "request"

@@ -206,14 +206,17 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch):
 
 
 def test_a_single_step_has_a_bar_and_an_end_in_sight_too(monkeypatch):
-    now = iter(float(second) for second in range(0, 1000, 10))
-    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     out = io.StringIO()
     progress = Progress(1, out=out)
     progress.step("only")
-    progress.say("question 1/2", 0.0)
-    progress.say("question 2/2", 0.5)
-    progress.say("round 1/3", 0.0)
+    for detail, share, now[0] in (
+        ("question 1/2", 0.0, 10),
+        ("question 2/2", 0.5, 20),
+        ("round 1/3", 0.0, 20),
+    ):
+        progress.say(detail, share)
     lines = out.getvalue().splitlines()
-    assert [" · about" in line for line in lines] == [False, False, True, True]
-    assert lines[-1].endswith("40 s left"), "half of it is over, as before"
+    assert lines[:2] == ["1/1 only", "1/1 only · question 1/2"]
+    assert lines[2:] == [f"1/1 only · {what} · about 20 s left" for what in ("question 2/2", "round 1/3")]

@@ -133,10 +133,11 @@ def test_own_table_wins_over_common_in_a_file_and_the_session_over_both() -> Non
     write("[parameters]\ntemperature = 0.5\n[parameters.top_p]\ntemperature = 0.6\ntop_p = 0.8\n")
     settings, _ = load(env={})
     assert settings.values("top_p") == {"top_p": 0.8, "temperature": 0.6}
-    assert settings.value_sources("top_k") == {"temperature": "config.toml:2"}
+    (claim,) = settings.parameter_claims("top_k").values()
+    assert (claim.key, claim.source) == ("parameters.temperature", "config.toml:2")
     settings, _ = load({"parameters.temperature": "0.9"}, {})
     assert settings.values("top_p") == {"top_p": 0.8, "temperature": 0.9}
-    assert settings.value_sources("top_p")["temperature"] == "--set"
+    assert settings.parameter_claims("top_p")["temperature"].source == "--set"
 
 
 def test_common_values_of_a_file_leave_auto_to_the_checkpoint() -> None:
