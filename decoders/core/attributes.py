@@ -7,15 +7,13 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.decoders.core.checks import is_own
+from edge_tui.decoders.core.decoder import Decoder
 from edge_tui.decoders.core.errors import fault
+from edge_tui.decoders.core.stage import Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from edge_tui.decoders.core.decoder import Decoder
-    from edge_tui.decoders.core.stage import Stage
-
-_DEPTH = 5
 _NO_STATE = (ModuleType, FunctionType, MethodType, BuiltinFunctionType, type)
 """Kinds of values that hold no state: importing late or defining a function changes nothing."""
 _PLAIN = (int, float, complex, str, bytes, bool, type(None))
@@ -65,7 +63,8 @@ class Attributes:
 
         return {
             (id(owner), path): (owner, value, value.clone() if isinstance(value, torch.Tensor) else None)
-            for owner, path, value in _walk(self._decoder, "self", self._decoder, _DEPTH, set())
+            for owner, path, value in walk(self._decoder)
+            if not isinstance(value, Decoder | Stage)
         }
 
 
@@ -80,42 +79,49 @@ def _is_same(attribute: tuple[object, Any, Any], value: Any) -> bool:
     return before is value
 
 
-def _walk(
-    owner: object, path: str, value: Any, depth: int, seen: set[int]
-) -> Iterator[tuple[object, str, Any]]:
-    """Yields owner, path and value of everything that a value refers to, down to a depth."""
-    from edge_tui.decoders.core.decoder import Decoder
-    from edge_tui.decoders.core.stage import Stage
+def walk(
+    decoder: Decoder, *, files: bool = True, depth: int = 5
+) -> Iterator[tuple[Decoder | Stage, str, Any]]:
+    """Yields everything that a strategy refers to: the part that holds it, the path to it, and the value.
 
-    if isinstance(value, _NO_STATE):
-        return
-    is_part = isinstance(value, Decoder | Stage)
-    if not is_part:
+    Args:
+        decoder: The strategy.
+        files: True goes on to the names of the files that define its parts.
+        depth: Most steps from the strategy.
+    """
+    seen: set[int] = set()
+
+    def down(owner: Decoder | Stage, path: str, value: Any, depth: int) -> Iterator[tuple[Any, str, Any]]:
+        if isinstance(value, _NO_STATE):
+            return
         yield owner, path, value
-    is_foreign = type(value).__module__.partition(".")[0] in _LIBRARIES
-    if isinstance(value, _PLAIN) or not depth or id(value) in seen or is_foreign:
-        return
-    seen.add(id(value))
-    inside: list[tuple[str, Any]] = []
-    if is_part:
-        owner, inside = value, list(_attributes(value))
-    elif isinstance(value, dict):
-        inside = [(f"{path}[{name!r}]", each) for name, each in list(value.items())]
-    elif isinstance(value, list | tuple | set | frozenset):
-        inside = [(f"{path}[{place}]", each) for place, each in enumerate(value)]
-    elif hasattr(value, "__dict__"):
-        inside = [(f"{path}.{name}", each) for name, each in vars(value).items()]
-    for name, each in inside:
-        yield from _walk(owner, name, each, depth - 1, seen)
+        is_foreign = type(value).__module__.partition(".")[0] in _LIBRARIES
+        if isinstance(value, _PLAIN) or not depth or id(value) in seen or is_foreign:
+            return
+        seen.add(id(value))
+        inside: Iterable[tuple[str, Any]] = ()
+        if isinstance(value, Decoder | Stage):
+            owner, inside = value, _attributes(value, files)
+        elif isinstance(value, dict):
+            inside = [(f"{path}[{name!r}]", each) for name, each in list(value.items())]
+        elif isinstance(value, list | tuple | set | frozenset):
+            inside = [(f"{path}[{place}]", each) for place, each in enumerate(value)]
+        elif hasattr(value, "__dict__"):
+            inside = [(f"{path}.{name}", each) for name, each in vars(value).items()]
+        for name, each in inside:
+            yield from down(owner, name, each, depth - 1)
+
+    return down(decoder, "self", decoder, depth)
 
 
-def _attributes(part: Decoder | Stage) -> Iterator[tuple[str, Any]]:
-    """Yields path and value of a part's attributes, of its classes' and of their files' own names."""
+def _attributes(part: Decoder | Stage, files: bool) -> Iterator[tuple[str, Any]]:
+    """Yields path and value of a part's attributes, of its classes' and, if wanted, of their files' names."""
     yield from ((f"self.{name}", each) for name, each in vars(part).items())
     for kind in type(part).__mro__:
         if is_own(kind) or kind.__module__ in ("builtins", "abc"):
             continue
-        for prefix, owner in ((f"{kind.__name__}.", kind), ("", sys.modules.get(kind.__module__))):
+        module = sys.modules.get(kind.__module__) if files else None
+        for prefix, owner in ((f"{kind.__name__}.", kind), ("", module)):
             for name, each in list(getattr(owner, "__dict__", {}).items()):
                 if not name.startswith("__") and name != "_abc_impl":
                     yield f"{prefix}{name}", each

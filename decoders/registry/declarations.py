@@ -5,30 +5,19 @@ from __future__ import annotations
 import inspect
 from keyword import iskeyword
 from math import inf
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
+from edge_tui.decoders.core.attributes import walk
 from edge_tui.decoders.core.decoder import Decoder, Stream
 from edge_tui.decoders.core.errors import StrategyError, fault
 from edge_tui.decoders.core.params import Param, ParamError
 from edge_tui.decoders.core.stage import Edge, Filter, Needs, Stage
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 _METHODS = {
-    Stage: {"init": 1, "apply": 4, "observe": 3},
-    Decoder: {
-        "init": 1,
-        "step": 4,
-        "propose": 5,
-        "rows": 1,
-        "num_draft_tokens": 1,
-        "finish": 1,
-        "ranked": 1,
-        "from_checkpoint": 1,
-    },
+    Stage: ("init", "apply", "observe"),
+    Decoder: ("init", "step", "propose", "rows", "num_draft_tokens", "finish", "ranked", "from_checkpoint"),
 }
-"""Methods that the engine calls, and the number of arguments of each."""
+"""Methods that the engine calls."""
 
 
 def check_class(cls: type) -> None:
@@ -57,15 +46,17 @@ def check_class(cls: type) -> None:
 def _check_methods(cls: type) -> None:
     """Checks that the engine can call each method as it does."""
     for base, methods in _METHODS.items():
-        for name, count in methods.items() if issubclass(cls, base) else ():
+        for name in methods if issubclass(cls, base) else ():
+            declared = list(inspect.signature(getattr(base, name)).parameters)
             method = inspect.getattr_static(cls, name)
-            bound = count if isinstance(method, staticmethod | classmethod) else count + 1
+            names = declared[1:] if isinstance(method, staticmethod | classmethod) else declared
             function = getattr(method, "__func__", method)
             try:
-                inspect.signature(function).bind(*range(bound))
+                inspect.signature(function).bind(*names)
             except TypeError:
-                names = ", ".join(list(inspect.signature(getattr(base, name)).parameters)[1:])
-                raise StrategyError(f"{cls.__name__}.{name} must take ({names}).", function) from None
+                raise StrategyError(
+                    f"{cls.__name__}.{name} must take ({', '.join(declared[1:])}).", function
+                ) from None
             except ValueError:
                 continue  # no signature to be had: a method written in C
 
@@ -101,25 +92,8 @@ def check_decoder(decoder: Decoder, cls: type) -> None:
 
 def stages_of(decoder: Decoder) -> list[Stage]:
     """Lists every stage that a strategy holds, each once."""
-    return list({id(stage): stage for stage in _stages(decoder)}.values())
-
-
-def _stages(owner: object, depth: int = 4) -> Iterator[Stage]:
-    """Yields every stage that an object holds, in its attributes and their lists."""
-    if isinstance(owner, Stage):
-        yield owner
-    if depth:
-        parts: list[object] = []
-        if isinstance(owner, list | tuple):
-            parts = list(owner)
-        elif isinstance(owner, dict):
-            parts = list(owner.values())
-        elif hasattr(owner, "__dict__") and not isinstance(owner, type | Param):
-            parts = list(vars(owner).values())
-        if isinstance(owner, Decoder):
-            parts += [each for kind in type(owner).__mro__ for each in vars(kind).values()]
-        for each in parts:
-            yield from _stages(each, depth - 1)
+    held = (value for _, _, value in walk(decoder, files=False))
+    return list({id(value): value for value in held if isinstance(value, Stage)}.values())
 
 
 def _check_params(owner: Decoder | Stage) -> None:

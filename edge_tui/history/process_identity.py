@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from functools import cache
 
 TIMEOUT = 60.0
 """Seconds without a heartbeat after which a process on another machine is taken for dead."""
@@ -12,7 +11,6 @@ _TOLERANCE = 1.0
 """Seconds by which two readings of a process's start may differ."""
 
 
-@cache
 def host() -> str:
     """Returns the name of this machine."""
     return socket.gethostname()
@@ -20,14 +18,9 @@ def host() -> str:
 
 def own() -> str:
     """Returns the name of this process: host, number and the moment of its start."""
-    return _of(os.getpid())
-
-
-@cache
-def _of(pid: int) -> str:
     import psutil
 
-    return f"{host()}/{pid}/{psutil.Process(pid).create_time():.2f}"
+    return f"{host()}/{os.getpid()}/{psutil.Process().create_time():.2f}"
 
 
 def is_alive(identity: str, heartbeat: float, now: float) -> bool:

@@ -12,7 +12,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 PERIOD = 0.030
 """Seconds between looks at the engine while a run is under way."""
-_ENDED_RUNS = 64
-"""Ended runs to which a prefix or a turn may still be added."""
 _HEARTBEAT = 20.0
 """Seconds between heartbeats of a run that writes nothing yet."""
 _TRANSIENT = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -55,12 +53,7 @@ class Recorder:
             start; else as stopped.
     """
 
-    def __init__(
-        self,
-        open_store: Callable[[], Store],
-        *,
-        interrupt_on_exit: bool = True,
-    ) -> None:
+    def __init__(self, open_store: Callable[[], Store], *, interrupt_on_exit: bool = True) -> None:
         self._open = open_store
         self._interrupt_on_exit = interrupt_on_exit
         self._store: Store | None = None
@@ -68,7 +61,7 @@ class Recorder:
         self._jobs: deque[Callable[[Store], None]] = deque()
         self._live: dict[int, LiveRun] = {}
         self._models = EngineState()
-        self._ended: OrderedDict[int, int] = OrderedDict()
+        self._ended: dict[int, int] = {}
         """The store's numbers of ended runs, by the engine's."""
         self._last_heartbeat = 0.0
         self._wake = threading.Event()
@@ -145,9 +138,7 @@ class Recorder:
         """Makes a run a turn of a conversation."""
 
         def write(store: Store) -> None:
-            live = self._live.get(run)
-            number = live.id if live is not None else self._ended.get(run)
-            if number is not None:
+            if (number := self._live[run].id if run in self._live else self._ended.get(run)) is not None:
                 store.set_turn(number, conversation, turn, parent)
 
         self._do(write)
@@ -299,8 +290,6 @@ class Recorder:
         if self._exiting and finished is not None and finished.reason == "cancelled":
             return  # still under way, as far as the next start is concerned
         self._ended[run] = live.id
-        if len(self._ended) > _ENDED_RUNS:
-            self._ended.popitem(last=False)
         state: State = "failed" if failed else "finished" if finished else "interrupted"
         store.finish_run(live.id, state, live.answer(store), finished, failed.message if failed else "")
         if not self._closing:

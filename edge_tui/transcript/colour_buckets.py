@@ -40,11 +40,9 @@ def buckets(
     if by == "probability":
         logp = transcript.column("final_logp" if final else "raw_logp", start, stop)
         found = np.searchsorted(_LOGPS, logp, side="right")
-    elif by == "rank":
-        rank = transcript.column("rank", start, stop)
-        found = BUCKETS - 1 - np.searchsorted(RANKS, rank, side="left")
     else:
-        entropy = np.nan_to_num(transcript.column("entropy", start, stop))
-        found = BUCKETS - 1 - np.searchsorted(ENTROPIES, entropy, side="left")
+        bounds = RANKS if by == "rank" else ENTROPIES
+        values = np.nan_to_num(transcript.column(by, start, stop))
+        found = BUCKETS - 1 - np.searchsorted(bounds, values, side="left")
     result: list[int] = found.tolist()
     return result

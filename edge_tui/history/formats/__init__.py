@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from edge_tui.history.formats.palette import palette
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from edge_tui.history.runs import StoredRun
     from edge_tui.transcript.transcript import Transcript
@@ -39,13 +39,16 @@ def render(
     """
     from edge_tui.history.formats import html, lossless, markdown, svg
 
-    writers: dict[str, Callable[[], bytes]] = {
-        "md": lambda: markdown.render(stored, transcript).encode(),
-        "json": lambda: lossless.dump(stored, transcript, token_strings),
-        "html": lambda: html.render(stored, transcript, token_strings).encode(),
-        "svg": lambda: svg.render(stored, transcript, palette(theme)).encode(),
-    }
-    return writers[kind]()
+    if kind == "json":
+        return lossless.dump(stored, transcript, token_strings)
+    if kind == "svg":
+        return svg.render(stored, transcript, palette(theme)).encode()
+    written = (
+        markdown.render(stored, transcript)
+        if kind == "md"
+        else html.render(stored, transcript, token_strings)
+    )
+    return written.encode()
 
 
 def file_name(stored: StoredRun, kind: str) -> str:
