@@ -15,11 +15,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from edge_tui import decoders
-from edge_tui.decoders.base import Param, ParamError
+from edge_tui.decoders.base import ParamError
 from edge_tui.decoders.core.errors import problem_of
 from edge_tui.decoders.registry.registry import UnknownStrategy
+from edge_tui.engine.decode.param_table import Run
 from edge_tui.engine.decode.prefix_cache import PrefixCache
-from edge_tui.engine.decode.run_state import Run
+from edge_tui.engine.decode.resolve import find_param
 from edge_tui.engine.events import Died, Event, Failed, Finished, Loaded, Queued
 from edge_tui.engine.models.device_memory import memory_of, release_cached_memory
 from edge_tui.engine.models.manager import Loader, ModelManager
@@ -77,7 +78,7 @@ class LocalEngine:
         if state.table is not None:
             state.table.set(name, value)
             return
-        number = _param(state.request.strategy, name).parse(value)
+        number = find_param(state.request.strategy, name).parse(value)
         state.request = replace(state.request, values={**state.request.values, name: number})
         if state.table is not None:  # it has started in between
             state.table.set(name, value)
@@ -240,10 +241,3 @@ def explain(error: BaseException, run: int | None) -> Failed:
     if isinstance(error, Cancelled):
         return Failed("The model's loading was stopped.", run, code="cancelled")
     return Failed(f"That failed: {logs.first_line(error)}. The log has the details.", run, field, detail)
-
-
-def _param(strategy: str, name: str) -> Param:
-    for param in decoders.find(strategy).params:
-        if param.name == name:
-            return param
-    raise ParamError(f"{strategy} has no parameter {name!r}.")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from edge_tui.engine.decode.generation import Generation
     from edge_tui.engine.decode.output_processor import OutputProcessor
-    from edge_tui.engine.decode.run_state import Run
+    from edge_tui.engine.decode.param_table import Run
     from edge_tui.engine.events import Event, FinishReason
 
 _FLUSH = 0.010

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Param, ParamError, Params
@@ -11,6 +12,8 @@ from edge_tui.decoders.temperature import TEMPERATURE
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from edge_tui.engine.port import Request
 
 
 class HostParams(Params):
@@ -47,7 +50,7 @@ class ParamTable:
     def __init__(self, params: Sequence[Param], values: Mapping[str, float], rows: int, device: str) -> None:
         import torch
 
-        self._params = {param.name: (index, param) for index, param in enumerate(params)}
+        self._params = {param.name: param for param in params}
         self._lock = threading.Lock()
         self._values = {param.name: values[param.name] for param in params}
         self._host = torch.tensor([*self._effective(), 0.0], dtype=torch.float32)
@@ -89,7 +92,7 @@ class ParamTable:
         """
         if name not in self._params:
             raise ParamError(f"There is no parameter {name!r} here; there are {', '.join(self._params)}.")
-        _, param = self._params[name]
+        param = self._params[name]
         number = param.parse(value)
         if not param.live:
             raise ParamError(f"{name} is fixed while a run goes on; it applies to the next run.")
@@ -106,7 +109,7 @@ class ParamTable:
         A filter alone would keep every token that is as likely as the likeliest, and draw among them.
         """
         values = self._values
-        cold = any(param.greedy == values[name] for name, (_, param) in self._params.items())
+        cold = any(param.greedy == values[name] for name, param in self._params.items())
         return [0.0 if cold and name == TEMPERATURE.name else value for name, value in values.items()]
 
     def changes_between(self, old: int, new: int) -> dict[str, float]:
@@ -127,3 +130,13 @@ class ParamTable:
                 return
             self._staging.copy_(self._host, non_blocking=True)
         self.block.copy_(self._staging[:, None].expand_as(self.block))
+
+
+@dataclass(slots=True)
+class Run:
+    """Holds what other threads may change of a queued or running generation."""
+
+    id: int
+    request: Request
+    cancelled: bool = False
+    table: ParamTable | None = None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edge_tui.decoders.base import Decoder, ParamError
+from edge_tui import decoders
+from edge_tui.decoders.base import Decoder, Param, ParamError
 from edge_tui.engine import seeds
 from edge_tui.engine.events import Resolved
 from edge_tui.engine.port import MODE_TEMPERATURE, Request
@@ -81,6 +82,18 @@ def resolve_params(
     }
     seed = seeds.draw() if request.seed is None or request.seed < 0 else request.seed
     return ResolvedParams(values, resolved, seed)
+
+
+def find_param(strategy: str, name: str) -> Param:
+    """Finds a strategy's parameter.
+
+    Raises:
+        ParamError: it has none of that name.
+    """
+    for param in decoders.find(strategy).params:
+        if param.name == name:
+            return param
+    raise ParamError(f"{strategy} has no parameter {name!r}.")
 
 
 def check_ids(ids: Sequence[int], size: int, field: str) -> None:

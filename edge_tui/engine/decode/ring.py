@@ -33,34 +33,29 @@ class Ring:
 
     Args:
         device: Device type of the run.
-        depth: Most steps that may ever be under way.
     """
 
-    def __init__(self, device: str, depth: int = DEPTH) -> None:
+    def __init__(self, device: str) -> None:
         self._asynchronous = device.startswith("cuda")
-        self.depth = depth if self._asynchronous else 1
+        self.depth = DEPTH if self._asynchronous else 1
+        """Most steps that may ever be under way."""
         self._slots: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
         """Pinned memory for `depth` records, by their shapes: integers and floats."""
         self._events: list[Any] = []
         self._pending: deque[tuple[Any, Tensor, Tensor]] = deque()
-        self._next = 0
         if self._asynchronous:
             import torch
 
             self._device_slot = torch.zeros(1, dtype=torch.int64, device=device)
             """`_next` as the device counts it, without beginning again after the last slot."""
-            self._events = [torch.cuda.Event(blocking=True) for _ in range(depth)]  # type: ignore[no-untyped-call]
-        self._limit = min(_LEAST, self.depth)
-        self._last_wait = 0.0
-        self._since = 0
-        self._pace = 0.0
+            self._events = [torch.cuda.Event(blocking=True) for _ in range(self.depth)]  # type: ignore[no-untyped-call]
+        self.restart()
 
     def restart(self) -> None:
         """Drops the records of an earlier run that were not read, those under way too."""
         self._pending.clear()
         self._limit, self._last_wait, self._pace = min(_LEAST, self.depth), 0.0, 0.0
-        self._since = 0
-        self._next = 0
+        self._since = self._next = 0
         if self._asynchronous:
             self._device_slot.zero_()
 

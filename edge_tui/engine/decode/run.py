@@ -21,7 +21,7 @@ from edge_tui.engine.models.manager import ModelManager
 from edge_tui.errors import Cancelled
 
 if TYPE_CHECKING:
-    from edge_tui.engine.decode.run_state import Run
+    from edge_tui.engine.decode.param_table import Run
 
 
 def run_request(

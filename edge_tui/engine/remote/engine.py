@@ -15,8 +15,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from edge_tui import decoders
 from edge_tui.decoders.base import ParamError
+from edge_tui.engine.decode.resolve import find_param
 from edge_tui.engine.events import (
     Died,
     Event,
@@ -57,9 +57,7 @@ class RemoteEngine:
         self._server: ServerInfo | None = None
         self._vocabulary = Vocabulary()
         self._events: deque[Event] = deque()
-        self._runs: dict[int, asyncio.Task[None]] = {}
-        self._remote_ids: dict[int, str] = {}
-        self._strategies: dict[int, str] = {}
+        self._runs: dict[int, _Run] = {}
         self._last = 0
         self._closing = False
         self._loop = asyncio.new_event_loop()
@@ -72,23 +70,19 @@ class RemoteEngine:
 
     def submit(self, request: Request) -> int:
         self._last += 1
-        run = self._last
-        self._strategies[run] = request.strategy
-        self._events.append(Queued(run))
-        self._call(lambda: self._start_run(run, request))
-        return run
+        run = self._runs[self._last] = _Run(self._last, request, self._events.append)
+        self._events.append(Queued(run.id))
+        self._call(lambda: self._start_run(run))
+        return run.id
 
     def set(self, run: int, name: str, value: float | str) -> None:
         """See the port. Only an edge-tui server sets parameters while tokens come."""
-        if (strategy := self._strategies.get(run)) is None:
+        if (state := self._runs.get(run)) is None:
             return
-        found = [param for param in decoders.find(strategy).params if param.name == name]
-        if not found:
-            raise ParamError(f"{strategy} has no parameter {name!r}.")
-        found[0].parse(value)
+        find_param(state.request.strategy, name).parse(value)
         if self._server is not None and not self._server.is_edge_tui:
             raise ParamError(f"{self._client.host} fixes a run's parameters; {name} applies to the next one.")
-        self._call(lambda: self._start_task(self._set_param(run, name, value)))
+        self._call(lambda: self._start_task(self._set_param(state, name, value)))
 
     def cancel(self, run: int | None = None) -> None:
         self._call(lambda: self._cancel(run))
@@ -169,17 +163,16 @@ class RemoteEngine:
 
     # Runs.
 
-    def _start_run(self, run: int, request: Request) -> None:
-        self._runs[run] = self._loop.create_task(self._run_request(run, request))
+    def _start_run(self, run: _Run) -> None:
+        run.task = self._loop.create_task(self._run_request(run, run.request))
 
-    def _cancel(self, run: int | None) -> None:
-        for known, task in list(self._runs.items()):
-            if run is None or known == run:
-                task.cancel()
+    def _cancel(self, id: int | None) -> None:
+        for run in list(self._runs.values()):
+            if run.task is not None and id in (None, run.id):
+                run.task.cancel()
 
-    async def _run_request(self, run: int, request: Request) -> None:
+    async def _run_request(self, run: _Run, request: Request) -> None:
         """Decodes one request; posts `Finished` or `Failed` whatever happens."""
-        counter = _RunCounter(self._events.append)
         try:
             if request.prompt_logps:
                 raise RequestError("A server sends no log-probabilities of a prompt yet.", "prompt_logps")
@@ -187,25 +180,25 @@ class RemoteEngine:
                 server = await self._probe()
                 texts = self._vocabulary
                 if server.is_edge_tui:
-                    set_id = partial(self._remote_ids.__setitem__, run)
-                    await edge_protocol.decode(run, request, self._client, texts, counter, set_id)
+                    set_id = partial(setattr, run, "remote_id")
+                    await edge_protocol.decode(run.id, request, self._client, texts, run.post, set_id)
                 else:
-                    await openai_protocol.decode(run, request, server, self._client, texts, counter)
+                    await openai_protocol.decode(run.id, request, server, self._client, texts, run.post)
         except asyncio.CancelledError:
-            self._events.append(counter.finish_cancelled(run))
+            run.post_cancelled()
         except (RemoteError, RequestError) as error:
             if isinstance(error, RemoteError) and not error.status:
                 self._server = None  # when it is back it may be another one
-            self._events.append(Failed(str(error), run, error.field, code=error.code))
+            self._events.append(Failed(str(error), run.id, error.field, code=error.code))
         except Exception as error:
-            self._events.append(_unexpected(error, run))
+            self._events.append(_unexpected(error, run.id))
         finally:
-            for table in (self._runs, self._remote_ids, self._strategies):
-                table.pop(run, None)
+            self._runs.pop(run.id, None)
 
-    async def _set_param(self, run: int, name: str, value: float | str) -> None:
-        if remote_id := self._remote_ids.get(run):
-            await self._client.post(f"/infer/stream/{remote_id}/params", {"name": name, "value": value}, 10.0)
+    async def _set_param(self, run: _Run, name: str, value: float | str) -> None:
+        if run.remote_id:
+            body = {"name": name, "value": value}
+            await self._client.post(f"/infer/stream/{run.remote_id}/params", body, 10.0)
 
     # Models.
 
@@ -277,19 +270,25 @@ class RemoteEngine:
         self._events.append(Unloaded(roles, server.title, 0, 0))
 
 
-class _RunCounter:
-    """Passes a run's events on and counts its steps, for the `Finished` of a run that is cancelled here.
+class _Run:
+    """Holds one run, and counts its steps for the `Finished` of one that is cancelled here.
 
-    Args:
-        post: Takes the events.
+    Attributes:
+        id: Its number here.
+        request: The request.
+        task: Decodes it.
+        remote_id: Its id on an edge-tui server, once it has begun.
     """
 
-    def __init__(self, post: Callable[[Event], None]) -> None:
-        self._post = post
+    def __init__(self, id: int, request: Request, post: Callable[[Event], None]) -> None:
+        self.id, self.request, self._post = id, request, post
+        self.task: asyncio.Task[None] | None = None
+        self.remote_id = ""
         self._steps = 0
         self._wait = self._first = self._last = 0.0
 
-    def __call__(self, event: Event) -> None:
+    def post(self, event: Event) -> None:
+        """Passes an event on."""
         if isinstance(event, TokenBatch) and len(event):
             self._last = time.perf_counter()
             self._first = self._first or self._last
@@ -298,9 +297,9 @@ class _RunCounter:
             self._wait = event.seconds
         self._post(event)
 
-    def finish_cancelled(self, run: int) -> Finished:
-        """Returns the end of a run that was cancelled."""
-        return Finished(run, "cancelled", self._steps, self._wait, self._last - self._first)
+    def post_cancelled(self) -> None:
+        """Posts the end of a run that was cancelled."""
+        self._post(Finished(self.id, "cancelled", self._steps, self._wait, self._last - self._first))
 
 
 def _unexpected(error: Exception, run: int | None) -> Failed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from dataclasses import astuple, replace
 from typing import Any
@@ -11,7 +10,7 @@ from urllib.parse import urlsplit
 
 from edge_tui.engine.remote.http_client import HttpClient, RemoteError
 from edge_tui.machine.nvml import GpuSample
-from edge_tui.machine.telemetry import Sample
+from edge_tui.machine.telemetry import Sample, Telemetry
 from edge_tui.util.dataclass_json import build
 from edge_tui.util.sanitise import sanitise
 
@@ -23,8 +22,8 @@ _MAX_NUMBER = 2.0**60
 """Bound on every number of a sample."""
 
 
-class RemoteTelemetry:
-    """Implements `edge_tui.machine.telemetry.Telemetry` over an edge-tui server; others are asked only once.
+class RemoteTelemetry(Telemetry):
+    """Samples the machine of an edge-tui server; others are asked only once.
 
     Args:
         base: Its address, as `edge_tui.engine.remote.http_client.base_url` returns it.
@@ -33,33 +32,14 @@ class RemoteTelemetry:
     """
 
     def __init__(self, base: str, key: str = "", interval: float = 1.0) -> None:
-        self._base, self._key, self._interval = base, key, interval
+        super().__init__(interval=interval)
+        self._base, self._key = base, key
         self.host = urlsplit(base).netloc
-        """The machine's name on the screen."""
-        self._latest: Sample | None = None
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        self.refusal = ""
-        """Sentence about why there will be no sample; "" as long as there may be one."""
-
-    def start(self) -> None:
-        """Starts the sampling thread; a second call does nothing."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="remote telemetry", daemon=True)
-            self._thread.start()
-
-    def stop(self) -> None:
-        """Ends the thread when it wakes next."""
-        self._stop.set()
 
     def watch(self, device: str) -> None:
         """Does nothing: the server watches the device of its model."""
 
-    def latest(self) -> Sample | None:
-        """Returns the last sample; None before the first, and while the server does not answer."""
-        return self._latest
-
-    def _run(self) -> None:
+    def _measure(self) -> None:
         asyncio.run(self._sample_until_stopped())
 
     async def _sample_until_stopped(self) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import codecs
 import re
-from abc import ABC, abstractmethod
 from collections import Counter
 from contextlib import suppress
 from functools import cached_property
@@ -228,11 +227,11 @@ class Tokenizer:
     def detokenizer(self, prompt_ids: Sequence[int] = ()) -> Detokenizer:
         """Makes a decoder of what follows a prompt, whose last character may still be incomplete."""
         known = [i for i in prompt_ids if i in self._pieces and i not in self.special]
-        stream: Detokenizer
-        if self._scheme is None:
-            stream = _Windowed(self)
-        else:
-            stream = _Bytewise(self, self._scheme, started=len(known) > _SEED)
+        stream = (
+            _Windowed(self)
+            if self._scheme is None
+            else _Bytewise(self, self._scheme, started=len(known) > _SEED)
+        )
         for token in known[-_SEED:]:
             stream.push(token)
         return stream
@@ -243,24 +242,8 @@ def _whole(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-class Detokenizer(ABC):
-    """Decodes ids one at a time; a split character comes with the token that completes it."""
-
-    @abstractmethod
-    def push(self, token: int) -> str:
-        """Returns the text that this token makes certain; "" for control tokens and unknown ids."""
-
-    @abstractmethod
-    def flush(self) -> str:
-        """Returns the rest once no token follows: U+FFFD for a character that was never completed."""
-
-    @abstractmethod
-    def fork(self) -> Detokenizer:
-        """Makes an independent copy, for a beam that splits."""
-
-
-class _Bytewise(Detokenizer):
-    """Decodes the bytes that tokens spell."""
+class _Bytewise:
+    """Decodes the bytes that tokens spell, one id at a time."""
 
     def __init__(self, tokenizer: Tokenizer, scheme: Scheme, started: bool) -> None:
         self._tokenizer = tokenizer
@@ -270,6 +253,7 @@ class _Bytewise(Detokenizer):
         self._utf8 = codecs.getincrementaldecoder("utf-8")(scheme.errors)
 
     def push(self, token: int) -> str:
+        """Returns the text that this token makes certain; "" for control tokens and unknown ids."""
         tokenizer, scheme = self._tokenizer, self._scheme
         piece = tokenizer._pieces.get(token)
         if piece is None or token in tokenizer.special:
@@ -291,17 +275,19 @@ class _Bytewise(Detokenizer):
         return text.removeprefix(" ") if self._scheme.strip else text
 
     def flush(self) -> str:
+        """Returns the rest once no token follows: U+FFFD for a character that was never completed."""
         text: str = self._utf8.decode(b"", final=True)
         return text.translate(_REPLACE)
 
     def fork(self) -> _Bytewise:
+        """Makes an independent copy, for a beam that splits."""
         copy = _Bytewise(self._tokenizer, self._scheme, self._started)
         copy._utf8.setstate(self._utf8.getstate())
         return copy
 
 
-class _Windowed(Detokenizer):
-    """Decodes a short window twice, with and without the new tokens, and takes the difference."""
+class _Windowed:
+    """Decodes a short window twice, with and without the new token, and takes the difference."""
 
     _PATIENCE = 8
     """Tokens that may end in U+FFFD before it is taken for real."""
@@ -312,6 +298,7 @@ class _Windowed(Detokenizer):
         self._pending: tuple[int, ...] = ()
 
     def push(self, token: int) -> str:
+        """Does `_Bytewise.push`."""
         if token not in self._tokenizer._pieces or token in self._tokenizer.special:
             return ""
         self._pending += (token,)
@@ -321,9 +308,11 @@ class _Windowed(Detokenizer):
         return self._settle(text)
 
     def flush(self) -> str:
+        """Does `_Bytewise.flush`."""
         return self._settle(self._difference())
 
     def fork(self) -> _Windowed:
+        """Makes an independent copy."""
         copy = _Windowed(self._tokenizer)
         copy._context, copy._pending = self._context, self._pending
         return copy
@@ -336,3 +325,7 @@ class _Windowed(Detokenizer):
         if self._pending:
             self._context, self._pending = self._pending, ()
         return text
+
+
+Detokenizer = _Bytewise | _Windowed
+"""Decodes ids one at a time; a split character comes with the token that completes it."""
