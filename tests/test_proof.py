@@ -12,6 +12,7 @@ import pytest
 
 from edge_tui.engine.events import Unloaded
 from edge_tui.engine.local import LocalEngine
+from edge_tui.engine.models.flat import FlatModel
 from edge_tui.engine.port import ModelSpec, Request
 from edge_tui.util.sanitise import sanitise
 from tests.engine.random_checkpoints import make_checkpoint
@@ -61,14 +62,13 @@ def test_twenty_failures_in_a_row_leave_the_engine_working(
 
     engine = LocalEngine({"model": ModelSpec(str(make_checkpoint(tmp_path / "m")), device="cpu")})
     good = watch(engine, Request("the quick brown fox", strategy="greedy", max_length=8)).ids
-    model = type(engine._manager.peek("model").model)  # type: ignore[union-attr]
 
     def fail(*args: object, **kwargs: object) -> object:
         raise torch.OutOfMemoryError("out of memory")
 
     for _ in range(20):
         with monkeypatch.context() as broken:
-            broken.setattr(model, "forward", fail)
+            broken.setattr(FlatModel, "forward", fail)
             assert "out of memory" in watch(engine, Request("the fox", strategy="top_p")).failed.message
     assert watch(engine, Request("the quick brown fox", strategy="greedy", max_length=8)).ids == good
     assert engine.close(5.0)

@@ -142,7 +142,7 @@ def _writer(options: Options, settings: Settings, engine: Engine) -> TextWriter:
         samples=options.n,
         logprobs=options.logprobs,
         decode=engine.decode,
-        settings=_shown(settings),
+        settings=_summary_settings(settings),
         provenance=_provenance(settings),
         lost={name: claims_json(each.losers) for name, each in decisions.items()},
     )
@@ -185,19 +185,25 @@ def _check_answers(decoder: Decoder, settings: Settings, n: int) -> bool:
     return True
 
 
-_SHOWN = ("precision", "device", "context", "mode", "max_length", "stop", "chat", "system")
+_SUMMARY_KEYS = ("precision", "device", "context", "mode", "max_length", "stop", "chat", "system")
 """Settings of the summary whose sources it has too."""
 
 
-def _shown(settings: Settings) -> dict[str, object]:
+def _summary_settings(settings: Settings) -> dict[str, object]:
     """Returns the settings that a run depends on, for the summary."""
-    shown = {key: settings.value_of(key) for key in (*_SHOWN, "template", "control_tokens")}
-    return {"model": settings.models.name, **shown}
+    values = {key: settings.value_of(key) for key in (*_SUMMARY_KEYS, "template", "control_tokens")}
+    return {"model": settings.models.name, **values}
 
 
 def _provenance(settings: Settings) -> dict[str, object]:
     """Returns where each of those settings came from, and the values that lost, for the summary."""
-    keys = ["models.name", "strategy", "seed", *_SHOWN, *(f"template.{name}" for name in settings.template)]
+    keys = [
+        "models.name",
+        "strategy",
+        "seed",
+        *_SUMMARY_KEYS,
+        *(f"template.{name}" for name in settings.template),
+    ]
     lost = {key: claims_json(reversed(settings.claims_of(key)[:-1])) for key in keys}
     return {
         "sources": {key: settings.source(key) for key in keys},

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_tui import decoders
-from edge_tui.config.names import declared, find, flag_of, nearest
+from edge_tui.config.names import find, flag_of, nearest, parameters_by_name
 from edge_tui.config.precedence import Claim, Layer, Rank
 from edge_tui.config.reader import TEMPLATE, Document, Notice
 from edge_tui.config.schema import QUANTIZATION, SCHEMA, STRING, RawText
@@ -129,7 +129,7 @@ class Layers:
         if key not in SCHEMA:
             if any(known.startswith(f"{key}.") for known in [*SCHEMA, "parameters.", "keys.", TEMPLATE]):
                 raise ValueError(f"is a table: write [{key}] and its keys below it.")
-            parameters = (f"parameters.{name}" for name in declared(decoders.strategies()))
+            parameters = (f"parameters.{name}" for name in parameters_by_name(decoders.strategies()))
             raise ValueError(f"unknown key{nearest(key, [*SCHEMA, 'quantization', *parameters])}")
         value = decoders.find(STRING(value)).name if key == "strategy" else value
         checked = SCHEMA[key](value)
@@ -145,7 +145,7 @@ class Layers:
             if decoder is None:
                 raise ValueError(f"unknown strategy{nearest(strategy, [each.name for each in known])}")
             strategy, known = decoder.name, [decoder]
-        params = declared(known)
+        params = parameters_by_name(known)
         if name not in params:
             # The packaged file lists them all; a flag or a variable has no such list beside it.
             listed = f" There is {', '.join(params)}." if location.layer > Layer.FILE else ""

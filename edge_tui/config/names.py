@@ -36,7 +36,7 @@ def find(strategy: str) -> Decoder | None:
         return None
 
 
-def declared(strategies: Iterable[Decoder]) -> dict[str, Param]:
+def parameters_by_name(strategies: Iterable[Decoder]) -> dict[str, Param]:
     """Returns the parameters of some strategies by name."""
     return {param.name: param for decoder in strategies for param in decoder.params}
 
