@@ -109,7 +109,7 @@ class RandomWeights(Weights):
         self._rng = torch.Generator(device).manual_seed(0)
         self.seconds = 0.0
 
-    def _tensor(self, name: str, shape: tuple[int, ...]) -> tuple[Tensor, int]:
+    def read(self, name: str, shape: tuple[int, ...]) -> Tensor:
         import torch
 
         began = time.perf_counter()
@@ -125,7 +125,7 @@ class RandomWeights(Weights):
         if tensor.is_cuda:
             torch.cuda.synchronize(tensor.device)
         self.seconds += time.perf_counter() - began
-        return tensor, 2 * tensor.numel()
+        return tensor
 
 
 def fill(tensor: Tensor, rng: torch.Generator) -> None:

@@ -207,6 +207,10 @@ def _header(name: str, file: Path) -> dict[str, StoredTensor]:
     """Reads one safetensors header and checks that the file is as long as it says."""
     size = needed = 0
     tensors = {}
+
+    def damaged(what: str) -> IncompleteCheckpoint:
+        return IncompleteCheckpoint(f"{file.name} of {name} {what}; fetch that file again.")
+
     try:
         size = file.stat().st_size
         with file.open("rb") as stream:
@@ -224,19 +228,12 @@ def _header(name: str, file: Path) -> dict[str, StoredTensor]:
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         check_pointer(name, file)
-        raise IncompleteCheckpoint(
-            f"{file.name} of {name} has a broken header ({size:,} bytes); fetch that file again."
-        ) from error
+        raise damaged(f"has a broken header ({size:,} bytes)") from error
     if size < needed:
-        raise IncompleteCheckpoint(
-            f"{file.name} of {name} is truncated: {size:,} of {needed:,} bytes; fetch that file again."
-        )
+        raise damaged(f"is truncated: {size:,} of {needed:,} bytes")
     for key, tensor in tensors.items():
         if tensor.dtype in _BITS and tensor.numel * _BITS[tensor.dtype] != 8 * tensor.bytes:
-            raise IncompleteCheckpoint(
-                f"{file.name} of {name} is damaged: {key} has {tensor.bytes:,} bytes for its shape; "
-                "fetch that file again."
-            )
+            raise damaged(f"is damaged: {key} has {tensor.bytes:,} bytes for its shape")
     return tensors
 
 

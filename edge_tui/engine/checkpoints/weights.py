@@ -155,9 +155,25 @@ class Weights:
         out = self._empty(sum(rows), *rest)
         at = 0
         for name, count in zip(names, rows, strict=True):
-            out[at : at + count].copy_(self._counted(name, (count, *rest)))
+            if self._cancelled is not None and self._cancelled():
+                raise Cancelled
+            tensor = self.read(name, (count, *rest))
+            out[at : at + count].copy_(tensor)
             at += count
+            self._read += tensor.nbytes
+            if self._progress is not None:
+                self._progress(min(self._read, self._reader.nbytes), self._reader.nbytes)
         return out
+
+    def read(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """Reads one tensor, wherever it is to go."""
+        tensor = self._reader.read(name)
+        if tuple(tensor.shape) != shape:
+            raise WeightsError(
+                f"{name} has shape {list(tensor.shape)}, but config.json wants {list(shape)}: "
+                "fetch the checkpoint again."
+            )
+        return tensor
 
     def _empty(self, *shape: int) -> Tensor:
         """Allocates a tensor; a large one on a CPU has a mapping of its own, which goes back with it.
@@ -172,26 +188,6 @@ class Weights:
             return torch.empty(shape, dtype=self.dtype, device=self.device)
         mapping = mmap.mmap(-1, count * self.dtype.itemsize, **_PRIVATE)
         return torch.frombuffer(mapping, dtype=self.dtype, count=count).view(shape)
-
-    def _counted(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """Reads a tensor and reports the progress."""
-        if self._cancelled is not None and self._cancelled():
-            raise Cancelled
-        tensor, size = self._tensor(name, shape)
-        self._read += size
-        if self._progress is not None:
-            self._progress(min(self._read, self._reader.nbytes), self._reader.nbytes)
-        return tensor
-
-    def _tensor(self, name: str, shape: tuple[int, ...]) -> tuple[Tensor, int]:
-        """Reads a tensor, and tells how many bytes of the files it took."""
-        tensor = self._reader.read(name)
-        if tuple(tensor.shape) != shape:
-            raise WeightsError(
-                f"{name} has shape {list(tensor.shape)}, but config.json wants {list(shape)}: "
-                "fetch the checkpoint again."
-            )
-        return tensor, tensor.nbytes
 
 
 @contextmanager

@@ -74,7 +74,7 @@ class FlatContext:
         self.replay: Callable[[Tensor], Tensor] | None = None
         self._parent = parent
         self._shape = shape
-        if parent is not None and parent.share and parent.branches is None:
+        if parent is not None and parent.share:
             self.branches = Branches(parent.block, rows, parent.lengths()[0])
             self._start(self.branches.start)
             return
@@ -223,8 +223,7 @@ class FlatContext:
     def _copy(self, parent: FlatContext) -> None:
         """Fills every row with the parent's row 0."""
         end = parent.lengths()[0]
-        for i, layer in enumerate(self._kv):
-            source = parent._kv[i] if parent.branches is None else parent.branches.layer(i)
+        for layer, source in zip(self._kv, parent.kv, strict=True):
             layer[:, :, :end] = source[:1, :, :end]
         self._start(end)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,11 +27,6 @@ class Layer:
     window: int
     """Positions that a query sees, its own included; 0 means all."""
 
-    @property
-    def matrices(self) -> tuple[Linear, Linear, Linear, Linear]:
-        """All matrices, in the order of a step."""
-        return self.qkv, self.out, self.gate_up, self.down
-
 
 @dataclass(frozen=True, slots=True)
 class DecoderWeights:
@@ -44,4 +40,5 @@ class DecoderWeights:
     @property
     def matrices(self) -> list[Linear]:
         """All matrices, in the order of a step; the head is the last."""
-        return [*(matrix for layer in self.layers for matrix in layer.matrices), self.head]
+        layers = ((layer.qkv, layer.out, layer.gate_up, layer.down) for layer in self.layers)
+        return [*chain.from_iterable(layers), self.head]

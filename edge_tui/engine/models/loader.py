@@ -90,7 +90,10 @@ def load(
         precision, dtype = ("float16" if precision == "bfloat16" else precision), "float16"
         notices.append(f"{device} has no bfloat16: computing in float16.")
     context = _context(checkpoint, spec, precision, device, notices)
-    model = _read(checkpoint, device, precision, dtype, context, progress, cancelled, weights_from)
+    options: dict[str, Any] = {"progress": progress, "cancelled": cancelled}
+    if weights_from is not None:
+        options["weights_from"] = weights_from
+    model = _read(checkpoint, device, precision, dtype, context, **options)
     context = min(context, model.info.context)
     if checkpoint.chat_template is None:
         notices.append("No chat template: prompts are completed as they stand.")
@@ -163,14 +166,7 @@ def _context(checkpoint: Checkpoint, spec: ModelSpec, precision: str, device: st
 
 
 def _read(
-    checkpoint: Checkpoint,
-    device: str,
-    precision: str,
-    dtype: str,
-    context: int,
-    progress: Callable[[int, int], None] | None,
-    cancelled: Callable[[], bool] | None,
-    weights_from: Callable[..., Weights] | None,
+    checkpoint: Checkpoint, device: str, precision: str, dtype: str, context: int, **options: Any
 ) -> LanguageModel:
     import torch
 
@@ -190,9 +186,7 @@ def _read(
             dtype=getattr(torch, dtype),
             precision=precision if precision in QUANTISATIONS else dtype,
             context=context,
-            progress=progress,
-            cancelled=cancelled,
-            **({} if weights_from is None else {"weights_from": weights_from}),
+            **options,
         )
     except (PrecisionError, WeightsError) as error:
         raise LoadError(str(error)) from error

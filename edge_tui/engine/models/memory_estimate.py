@@ -95,22 +95,14 @@ def estimate_pair(estimates: Sequence[MemoryEstimate]) -> tuple[MemoryEstimate, 
     devices: dict[str, list[MemoryEstimate]] = defaultdict(list)
     for one in estimates:
         devices[one.device].append(one)
-    return tuple(
-        group[0]
-        if len(group) == 1
-        else _summarise(
-            f"The {'pair' if len(group) == 2 else 'set'} of models",
-            device,
-            (
-                sum(f.weights for f in group),
-                sum(f.kv for f in group),
-                sum(f.logits for f in group),
-                max(f.overhead for f in group),  # they compute in turn
-            ),
-            "both contexts",
-        )
-        for device, group in devices.items()
-    )
+    return tuple(_sum(device, group) if len(group) > 1 else group[0] for device, group in devices.items())
+
+
+def _sum(device: str, group: Sequence[MemoryEstimate]) -> MemoryEstimate:
+    overhead = max(f.overhead for f in group)  # they compute in turn
+    parts = sum(f.weights for f in group), sum(f.kv for f in group), sum(f.logits for f in group), overhead
+    what = f"The {'pair' if len(group) == 2 else 'set'} of models"
+    return _summarise(what, device, parts, "both contexts")
 
 
 def largest_context(checkpoint: Checkpoint, precision: str, device: str, rows: int = 1) -> int:

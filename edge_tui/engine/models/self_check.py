@@ -45,6 +45,11 @@ class Deviation:
     two: float
     limit: float
 
+    @property
+    def wrong(self) -> tuple[bool, bool]:
+        """True for one row, and for two, if rounding does not explain the distance."""
+        return self.one > self.limit, self.two > self.limit
+
 
 @torch.inference_mode()
 def deviation(model: LanguageModel, module: Any) -> Deviation:

@@ -50,7 +50,7 @@ class TransformersModel:
         self.caps, self.info = Caps(rewind=not fixed), info
         self.info = replace(info, kv_bytes=self._probe())
         check = self._check(name)
-        several = check.two <= check.limit
+        several = not check.wrong[1]
         rewind = several and not self.recurrent
         if not rewind:
             reasons.append(f"{name} keeps a running state, which cannot be rewound.")
@@ -152,19 +152,15 @@ class TransformersModel:
         for way in ways:
             self._takes_positions, self.recurrent = way
             try:
-                results[way] = check = deviation(self, self._module)
+                results[way] = deviation(self, self._module)
             except (IndexError, RuntimeError, TypeError, ValueError):
                 if not results:
                     raise
-                continue
-            if max(check.one, check.two) <= check.limit:
-                break
-        best = min(
-            results,
-            key=lambda way: (results[way].one > results[way].limit, results[way].two > results[way].limit),
-        )
-        (self._takes_positions, self.recurrent), check = best, results[best]
-        if check.one > check.limit:
+            else:
+                if results[way].wrong == (False, False):
+                    break
+        (self._takes_positions, self.recurrent), check = min(results.items(), key=lambda item: item[1].wrong)
+        if check.wrong[0]:
             raise WeightsError(
                 f"{name} cannot be decoded step by step: with its cache the logits are {check.one:.2g} of "
                 f"their spread off what one full forward gives (as two rows {check.two:.2g}), where "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from math import prod
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.ops.cpu.packed_sizes import half_bytes, half_repays
@@ -22,6 +23,7 @@ WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of one number."""
 _BUFFERS = re.compile(r"rotary_emb\.inv_freq$|\.attn\.bias$|\.masked_bias$")
 """Tensors that old checkpoints store and no loader reads."""
+_ENDS = ("model.embed_tokens.weight", "lm_head.weight")
 _FUSED = ((r"\.[qkv]_proj\.", ".qkv."), (r"\.(gate|up)_proj\.", ".gate_up."))
 
 
@@ -34,33 +36,26 @@ def count_weights(
         Bytes in memory in the end; elements of the largest packed matrix of a layer; and bytes once the head
         is packed, which is done while nothing else is there.
     """
-    ends = [t for t in map(checkpoint.tensors.get, ("model.embed_tokens.weight", "lm_head.weight")) if t]
+    ends = [checkpoint.tensors[name] for name in _ENDS if name in checkpoint.tensors]
     # Of two that are stored, nothing but their values says whether they are one.
     tied = len(ends) < 2 and bool(
         checkpoint.text_config.get("tie_word_embeddings", checkpoint.config.get("tie_word_embeddings"))
     )
     kind = None if checkpoint.quantization else QUANTISATIONS.get(precision)
     halve = precision == "float32" and flat is not None and device == "cpu" and cpu_has_half()
-    narrow_head = (
-        flat is not None and device == "cpu" and (kind is not None or (halve and _halved(ends[-1:])))
-    )
-    matrices: dict[str, list[StoredTensor]] = defaultdict(list)
+    quantised_on_cpu = kind is not None and flat is not None and device == "cpu"
+    narrow_head = bool(ends) and (quantised_on_cpu or (halve and _halved(ends[-1:])))
     total = first = 0
+    if narrow_head:
+        rows, *columns = ends[-1].shape
+        total = 2 * ends[0].numel + _packed(INT8 if kind else None, rows, prod(columns), device)
+        # Both as they are read, and the packed one; or, of a single one, its 16 bits.
+        first = total - (0 if tied else 2 * ends[0].numel) + WIDTH[dtype] * sum(t.numel for t in ends)
+    matrices: dict[str, list[StoredTensor]] = defaultdict(list)
     for name, tensor in checkpoint.tensors.items():
-        if _BUFFERS.search(name):
+        if _BUFFERS.search(name) or (narrow_head and name in _ENDS):
             continue
-        if narrow_head and name.endswith(("embed_tokens.weight", "lm_head.weight")):
-            # Both as they are read, and the packed one; or, of a single one, its 16 bits.
-            first += WIDTH[dtype] * tensor.numel
-            if tied or name.endswith("embed_tokens.weight"):
-                total += 2 * tensor.numel
-                first += 2 * tensor.numel * tied
-            if tied or name.endswith("lm_head.weight"):
-                packed = _packed(
-                    INT8 if kind else None, tensor.shape[0], tensor.numel // tensor.shape[0], device
-                )
-                total, first = total + packed, first + packed
-        elif (kind or halve) and _is_matrix(name, tensor):
+        if (kind or halve) and _is_matrix(name, tensor):
             matrices[_fused(name) if flat else name].append(tensor)
         elif is_scale(name):
             continue  # counted with their matrix
@@ -81,11 +76,10 @@ def count_weights(
     return total, inner, first
 
 
-def _halved(parts: Sequence[StoredTensor | None]) -> bool:
+def _halved(parts: Sequence[StoredTensor]) -> bool:
     """Tells whether a CPU that computes in float32 keeps the matrix of these parts as float16."""
-    there = [part for part in parts if part is not None]
-    exact = bool(there) and all(part.dtype in ("BF16", "F16") for part in there)
-    return exact and half_repays(sum(part.numel for part in there))
+    exact = all(part.dtype in ("BF16", "F16") for part in parts)
+    return exact and half_repays(sum(part.numel for part in parts))
 
 
 def _packed(kind: Quantisation | None, rows: int, columns: int, device: str) -> int:

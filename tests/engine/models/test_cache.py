@@ -206,16 +206,6 @@ def test_a_fork_refuses_what_it_has_no_room_for(monkeypatch: pytest.MonkeyPatch)
     assert not ctx.refork()
 
 
-def test_a_fork_of_a_fork_copies(pair: tuple[FlatContext, FlatContext]) -> None:
-    ctx = pair[1]
-    step(ctx, torch.Generator().manual_seed(4), 2)
-    ctx.reorder(torch.tensor([2, 0, 1]))
-    copy = ctx.fork(2)
-    assert copy.branches is None
-    assert copy.lengths() == [9, 9]
-    assert torch.equal(torch.stack(copy.kv)[:, 1, :, :9], torch.stack(ctx.kv)[:, 0, :, :9])
-
-
 def test_the_model_takes_a_fork_that_shares(model: FlatModel) -> None:
     """Its plain operations read one block, so they put the fork together first."""
     ids = random_ids(3, 12)
