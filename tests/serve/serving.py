@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,8 +14,10 @@ from typing import Any
 import httpx2 as httpx
 
 from edge_tui.config.settings import Models, Settings
+from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
+from edge_tui.engine.text.tokenizer import Tokenizer
 from edge_tui.serve.app import ServerApp
 from edge_tui.serve.dispatcher import LoopNotifier
 from edge_tui.serve.options import Options, bind
@@ -31,14 +34,14 @@ class Watching(LocalEngine):
     def __init__(self, models: dict[str, ModelSpec], wake: Callable[[], None]) -> None:
         super().__init__(models, wake=wake)
         self.requests: list[Request] = []
-        self.cancelled: list[tuple[float, int | None]] = []
+        self.cancelled: list[int | None] = []
 
     def submit(self, request: Request) -> int:
         self.requests.append(request)
         return super().submit(request)
 
     def cancel(self, run: int | None = None) -> None:
-        self.cancelled.append((time.monotonic(), run))
+        self.cancelled.append(run)
         super().cancel(run)
 
 
@@ -76,6 +79,11 @@ class Running:
         until(lambda: not self.app.dispatcher.running and not self.app.dispatcher.waiting, seconds)
 
 
+def tokenizer() -> Tokenizer:
+    """Opens the tokenizer of the demo pair."""
+    return Tokenizer.open(open_checkpoint("demo/expert"))
+
+
 def events(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
     """Yields server-sent events out of lines."""
     kind = ""
@@ -97,14 +105,18 @@ def until(done: Any, seconds: float = 10.0) -> None:
 
 
 @contextmanager
-def serving(settings: Settings = DEMO, *, ready: bool = True, **options: Any) -> Iterator[Running]:
-    """Runs a server until the block ends."""
+def serving(
+    settings: Settings = DEMO, *, ready: bool = True, send_buffer: int = 0, **options: Any
+) -> Iterator[Running]:
+    """Runs a server until the block ends; `send_buffer` is the kernel's for each connection, if not 0."""
     chosen = replace(Options(), **options)
     notifier = LoopNotifier()
     engine = Watching(settings.specs(), notifier.notify)
     app = ServerApp(engine, notifier, settings, chosen)
     http = HttpServer(app, chosen)
     listener = bind(chosen.host, 0)
+    if send_buffer:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     thread = threading.Thread(target=http.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     key = {"Authorization": f"Bearer {chosen.key}"} if chosen.key else {}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+import re
 import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
+from edge_tui.cli.arguments import Namespace
+from edge_tui.cli.flag_settings import load_settings
 from edge_tui.cli.parser import make_parser
 from edge_tui.engine.checkpoints.locate import DEMO
 from tests.serve.conftest import SLOW
 from tests.serve.process import Process, ready
-from tests.serve.serving import events, until
+from tests.serve.serving import Running, events, serving, until
 
 PROMPT = "def main("
 TEMPLATE = (
@@ -45,16 +48,16 @@ class Told:
 
 @dataclass
 class Served:
-    """A server process, asked on every route."""
+    """A server, asked on every route."""
 
-    process: Process
+    server: Process | Running
     key: str
     folder: Path
 
     def client(self, **headers: str) -> httpx.Client:
         shown = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         return httpx.Client(
-            base_url=self.process.url, headers={**shown, **headers}, timeout=60, trust_env=False
+            base_url=self.server.url, headers={**shown, **headers}, timeout=60, trust_env=False
         )
 
     def post(self, route: str, body: Any) -> httpx.Response:
@@ -130,7 +133,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     flags = (
         *("--host", "127.0.0.2", "--allow-host", "decoder.example", "--api-key-file", str(folder / "key")),
         *("--max-queue", "0", "--max-tokens", "100", "--max-rows", "3", "--max-prompts", "2"),
-        *("--max-seconds", "2", "--drain-seconds", "0.2", "--allow-model-management"),
+        *("--max-seconds", "1", "--drain-seconds", "0.2", "--allow-model-management"),
         *("--model", _model(folder), "--expert", "demo/expert", "--amateur", "demo/expert"),
         *("--draft", "demo/amateur", "--precision", "bfloat16", "--device", "cpu", "--context", "512"),
         *("--strategy", "top_k", "--set", "top_k=3", "--mode", "exploratory", "--seed", "7"),
@@ -138,7 +141,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         *("--template", 'mood="merry"', "--control-tokens", "--config", str(folder / "own.toml")),
         *("--decoders", str(folder / "strategies")),
     )
-    with ready(*flags) as process:
+    with ready(*flags, environment={"EDGE_TUI_API_KEY": "another"}) as process:
+        assert not any("API_KEY" in line for line in process.lines), "it is no unknown setting"
         yield Served(process, "secret-key", folder)
 
 
@@ -146,9 +150,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server that leaves the model's template out."""
     folder = tmp_path_factory.mktemp("raw")
-    flags = ("--model", _model(folder), "--device", "cpu", "--no-chat", "--system", "Be brief.")
-    with ready(*flags, "--stop", "e", "--strategy", "greedy") as process:
-        yield Served(process, "", folder)
+    words = ["serve", "--model", _model(folder), "--device", "cpu", "--no-chat", "--system", "Be brief."]
+    words += ["--stop", "e", "--strategy", "greedy"]
+    flags = vars(make_parser(words).parse_args(words, Namespace()))
+    settings, notices = load_settings({key: flags[key] for key in flags.keys() - {"command", "before"}})
+    assert notices == []
+    with serving(settings) as running:
+        yield Served(running, "", folder)
 
 
 CASES: dict[str, Callable[..., None]] = {}
@@ -166,7 +174,7 @@ def case(*flags: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 @case("--host", "--port")
 def _address(served: Served) -> None:
-    assert served.process.url.startswith("http://127.0.0.2:")
+    assert served.server.url.startswith("http://127.0.0.2:")
 
 
 @case("--allow-host")
@@ -185,19 +193,16 @@ def _key(served: Served) -> None:
 
 @case("--max-queue", "--max-seconds")
 def _queue_and_time(served: Served) -> None:
-    answers: list[Told] = []
-
-    def ask(route: str) -> None:
-        answers.append(served.ask(route, strategy="slow", max_length=100, stop=[]))
-
-    for count, route in enumerate(ROUTES, 1):
-        thread = threading.Thread(target=ask, args=(route,))
-        thread.start()
+    body = served.body(INFER, strategy="slow", max_length=100, stop=[], details=True)
+    with ThreadPoolExecutor() as pool:
+        slow = pool.submit(served.post, INFER, body)
         until(lambda: _health(served)["running"] == 1)
-        assert served.post(route, served.body(route)).status_code == 429
-        thread.join(20)
-        assert len(answers) == count
-        assert 0 < answers[-1].new_tokens < 100, "it would take 3 s"
+        for route in ROUTES:
+            assert served.post(route, served.body(route)).status_code == 429
+        said = slow.result().json()
+    assert said["finish_reasons"] == ["time"]
+    assert 0 < said["new_tokens"] < 100, "it would take 3 s"
+    assert said["output"]
 
 
 def _health(served: Served) -> Any:
@@ -324,14 +329,13 @@ def _decoders(served: Served) -> None:
         assert told.strategy == "slow", route
 
 
-def _flags() -> set[str]:
-    commands = next(each for each in make_parser([])._actions if isinstance(each, argparse._SubParsersAction))
-    serve = commands.choices["serve"]
-    return {flag for action in serve._actions for flag in action.option_strings} - {"-h", "--help"}
-
-
-def test_every_flag_has_a_case() -> None:
-    assert _flags() == CASES.keys() | {"--drain-seconds"}, "that one has a test of its own"
+def test_every_flag_has_a_case(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["serve", "--help"]
+    with pytest.raises(SystemExit):
+        make_parser(words).parse_args(words)
+    rows = re.findall(r"^ +(-.*?)(?:  |$)", capsys.readouterr().out, re.MULTILINE)
+    flags = {flag for row in rows for flag in re.findall(r"--[a-z-]+", row)} - {"--help"}
+    assert flags == CASES.keys() | {"--drain-seconds"}, "that one has a test of its own"
 
 
 @pytest.mark.parametrize("check", dict.fromkeys(CASES.values()), ids=lambda check: check.__name__)
@@ -347,7 +351,8 @@ def test_the_drain_is_as_long_as_its_flag_says(served: Served) -> None:
     thread = threading.Thread(target=lambda: answers.append(served.ask(INFER, **body)))
     thread.start()
     until(lambda: _health(served)["running"] == 1)
-    served.process.send(signal.SIGTERM)
-    assert served.process.wait(10) == 143
+    assert isinstance(served.server, Process)
+    served.server.send(signal.SIGTERM)
+    assert served.server.wait(10) == 143
     thread.join(10)
     assert answers[0].new_tokens < 100

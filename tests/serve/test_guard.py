@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
 from fastapi.routing import APIRoute
+from pydantic import ValidationError
 from starlette.routing import BaseRoute, Route
 
 from edge_tui.serve.guard import KEYLESS_PATHS
 from edge_tui.serve.options import OptionError, Options, is_loopback, read_key
+from edge_tui.serve.schemas import Infer
 from tests.serve.serving import Running, serving
 
 KEY = "correct-horse"
@@ -158,8 +159,16 @@ def test_an_origin_is_its_own_with_its_port(locked: Running, host: str, origin: 
         assert client.get("/health", headers={"Host": host, "Origin": origin}).status_code == status
 
 
-@pytest.mark.parametrize("path", ["/infer", "/infer/stream", "/v1/completions", "/v1/chat/completions"])
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "", "application/xjson"])
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        *(("/infer", kind) for kind in ("application/x-www-form-urlencoded", "", "application/xjson")),
+        *(
+            (path, "text/plain")
+            for path in ("/infer", "/infer/stream", "/v1/completions", "/v1/chat/completions")
+        ),
+    ],
+)
 def test_a_body_without_the_header_of_json_is_told_which_it_needs(
     locked: Running, path: str, kind: str
 ) -> None:
@@ -179,14 +188,11 @@ def test_other_spellings_of_the_header_are_json(locked: Running, kind: str) -> N
         assert client.post("/infer", content=raw, headers={"Content-Type": kind}).status_code == 200
 
 
-def test_half_a_million_mistakes_are_refused_at_the_first(server: Running) -> None:
-    """Each of them told would keep the loop for many seconds."""
-    raw = b'{"prompt": [' + b"-1," * 500_000 + b"0]}"
-    began = time.monotonic()
-    with server.client() as client:
-        answer = client.post("/infer", content=raw, headers={"Content-Type": "application/json"})
-    assert answer.status_code == 422
-    assert time.monotonic() - began < 4
+def test_of_many_mistakes_one_is_collected() -> None:
+    """Each of half a million of them told would keep the loop for many seconds."""
+    with pytest.raises(ValidationError) as refused:
+        Infer.model_validate({"prompt": [-1] * 5000})
+    assert refused.value.error_count() <= 3, "one for each kind of prompt"
 
 
 def test_bodies_are_bounded_announced_or_not(locked: Running) -> None:
@@ -305,17 +311,12 @@ def test_nothing_a_client_sends_is_logged(locked: Running, caplog: pytest.LogCap
 def test_a_head_that_does_not_come_is_not_waited_for(
     locked: Running, monkeypatch: pytest.MonkeyPatch, said: bytes
 ) -> None:
-    monkeypatch.setattr("edge_tui.serve.header_limits.HEAD_SECONDS", 0.3)
+    monkeypatch.setattr("edge_tui.serve.header_limits.HEAD_SECONDS", 0.1)
     host, port = locked.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as wire:
         wire.sendall(said)
         late = b"".join(iter(lambda: wire.recv(1000), b""))  # until it has hung up
         assert late[:12] == (b"HTTP/1.1 408" if said else b"")
-    with socket.create_connection((host, int(port)), timeout=10) as wire:
-        for _ in range(2):
-            wire.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert wire.recv(1000).startswith(b"HTTP/1.1 200")
-            time.sleep(0.4)
 
 
 @pytest.mark.parametrize("head", ["lines", "one line"])

@@ -9,7 +9,7 @@ import numpy as np
 import openai
 import pytest
 
-from tests.serve.serving import Running
+from tests.serve.serving import Running, tokenizer
 
 MODEL = "demo/expert"
 PROMPT = "def main("
@@ -18,10 +18,6 @@ PROMPT = "def main("
 @pytest.fixture
 def client(server: Running) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
-
-
-def _tokenizer(server: Running) -> Any:
-    return server.engine._manager.peek("model").tokenizer  # type: ignore[union-attr]
 
 
 def test_the_model_is_listed(client: openai.OpenAI) -> None:
@@ -40,18 +36,18 @@ def test_prompts_are_texts_or_ids_or_lists_of_either(client: openai.OpenAI, serv
         assert [choice.index for choice in answer.choices] == list(range(len(answer.choices)))
         return [choice.text for choice in answer.choices]
 
-    tokenizer = _tokenizer(server)
+    encode = tokenizer().encode
     one, two = texts("def main("), texts("import os")
     assert texts(["def main(", "import os"]) == one + two
-    assert texts(tokenizer.encode("def main(")) == one
-    assert texts([tokenizer.encode("def main("), tokenizer.encode("import os")]) == one + two
-    assert texts([[int(i)] for i in tokenizer.encode("def main(")[:1]])
+    assert texts(encode("def main(")) == one
+    assert texts([encode("def main("), encode("import os")]) == one + two
+    assert texts([[int(i)] for i in encode("def main(")[:1]])
 
 
 def test_usage_and_reasons(client: openai.OpenAI, server: Running) -> None:
     answer = client.completions.create(model=MODEL, prompt=[PROMPT, PROMPT], n=2, max_tokens=5, seed=1)
     assert answer.usage is not None
-    prompt = 2 * len(_tokenizer(server).encode(PROMPT))
+    prompt = 2 * len(tokenizer().encode(PROMPT))
     new = answer.usage.completion_tokens
     assert (answer.usage.prompt_tokens, answer.usage.total_tokens) == (prompt, prompt + new)
     assert new == 20
@@ -101,7 +97,7 @@ def test_log_probabilities_of_a_completion(client: openai.OpenAI, server: Runnin
 @pytest.mark.parametrize("as_ids", [False, True])
 def test_an_echo_judges_the_prompt(client: openai.OpenAI, server: Running, as_ids: bool) -> None:
     text = "import os\nimport sys\n"
-    ids = _tokenizer(server).encode(text)
+    ids = tokenizer().encode(text)
     choice = client.completions.create(
         model=MODEL, prompt=ids if as_ids else text, max_tokens=0, echo=True, logprobs=1
     ).choices[0]
@@ -119,9 +115,9 @@ def test_an_echo_judges_the_prompt(client: openai.OpenAI, server: Running, as_id
 def test_log_likelihoods_as_an_evaluation_asks_for_them(client: openai.OpenAI, server: Running) -> None:
     """The requests of lm-evaluation-harness' `local-completions`: contexts and continuations as ids in one
     list, one token more, echo; its sums equal transformers' to 1e-3 on both models of the demo pair."""
-    tokenizer = _tokenizer(server)
+    encode = tokenizer().encode
     pairs = [("import ", "os"), ("def main(", "argv):"), ("The sky is", " blue"), ("for i in ", "range(10):")]
-    encoded = [(tokenizer.encode(context), tokenizer.encode(context + rest)) for context, rest in pairs]
+    encoded = [(encode(context), encode(context + rest)) for context, rest in pairs]
     answer = client.completions.create(
         model=MODEL,
         prompt=[whole for _, whole in encoded],

