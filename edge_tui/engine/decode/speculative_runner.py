@@ -42,7 +42,7 @@ class SpeculativeRunner(StepRunner):
         decoder, rows, width = self.decoder, self.rows, self._width
         self.num_draft_tokens = decoder.num_draft_tokens(values)
         self._main, self._draft = (stream.name for stream in decoder.streams)
-        self._kernels = fused_speculation(decoder, self.device, width, rows, self.num_draft_tokens)
+        self._kernels = fused_speculation(decoder, width, self.buffers.tokens, self.num_draft_tokens)
         self._inspector = Inspector(decoder, proposes=True)
         self._is_own = self._kernels is not None or is_own(type(decoder))
         self._out_of_range = torch.zeros(self.num_draft_tokens + 1, dtype=torch.int64, device=self.device)

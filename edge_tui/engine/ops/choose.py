@@ -10,10 +10,8 @@ the reference.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from edge_tui.decoders.base import Decoder, Output, Params, Step
 from edge_tui.decoders.beam import Beam
 from edge_tui.decoders.contrastive import Contrastive
 from edge_tui.decoders.speculative import Speculative
@@ -22,21 +20,9 @@ from edge_tui.engine.ops.choose_plan import plan
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edge_tui.decoders.base import State
-    from edge_tui.decoders.core.random import Rng
-
-
-class FusedStep(Protocol):
-    """Runs a strategy's step as kernels. The tensors that it returns are the same each time."""
-
-    raw: Tensor
-    """float32 `[R, V]`, a copy of the main stream's logits that the last step read."""
-
-    def __call__(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
-        """Computes `Decoder.step`; `chosen` and `parent` are there at once, the rest of it after `finish`."""
-
-    def finish(self) -> None:
-        """Completes the last step with what the next forward does not wait for."""
+    from edge_tui.decoders.base import Decoder
+    from edge_tui.engine.ops.triton.choose_parts import FusedStep
+    from edge_tui.engine.ops.triton.speculate import FusedSpeculative
 
 
 def fused_step(decoder: Decoder, width: int, chosen: Tensor, parent: Tensor) -> FusedStep | None:
@@ -57,37 +43,30 @@ def fused_step(decoder: Decoder, width: int, chosen: Tensor, parent: Tensor) -> 
     """
     from edge_tui.engine.ops.triton.availability import available
 
-    how, kind, device, rows = plan(decoder), type(decoder), str(chosen.device), len(chosen)
-    known = how is not None or kind in (Beam, Contrastive)
-    if not known or not device.startswith("cuda") or available() is not None:
+    how, kind = plan(decoder), type(decoder)
+    if how is None and kind not in (Beam, Contrastive):
         return None
-    if kind is Beam and rows == 1:
-        return None  # one beam penalises logits, as greedy does; the kernels penalise log-probabilities
-    # A kernel repeats one class's step, which a subclass may change: so exact classes, not what they declare.
-    if kind is Beam:
-        from edge_tui.engine.ops.triton.beam import FusedBeam
+    if not chosen.is_cuda or available() is not None:
+        return None
+    if how is not None:
+        from edge_tui.engine.ops.triton.choose import FusedChoice
 
-        return FusedBeam(device, width, rows, chosen=chosen, parent=parent)
-    if how is None:
+        return FusedChoice(how, width, chosen)
+    # A kernel repeats one class's step, which a subclass may change: so exact classes, not what they declare.
+    if kind is Contrastive:
         from edge_tui.engine.ops.triton.contrast import FusedContrast
 
-        return FusedContrast(device, width, rows, chosen=chosen)
-    from edge_tui.engine.ops.triton.choose import FusedChoice
+        return FusedContrast(width, chosen)
+    if len(chosen) == 1:
+        return None  # one beam penalises logits, as greedy does; the kernels penalise log-probabilities
+    from edge_tui.engine.ops.triton.beam import FusedBeam
 
-    return FusedChoice(how, device, width, rows, chosen=chosen)
-
-
-class Proposing(Protocol):
-    """Proposes tokens and checks them, as `edge_tui.decoders.base.Decoder` does."""
-
-    def propose(self, out: Output, s: State, p: Params, rng: Rng, at: int, /) -> Tensor: ...
-
-    def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng, /) -> Step: ...
+    return FusedBeam(width, chosen, parent)
 
 
 def fused_speculation(
-    decoder: Decoder, device: str, width: int, rows: int, num_draft_tokens: int
-) -> Proposing | None:
+    decoder: Decoder, width: int, chosen: Tensor, num_draft_tokens: int
+) -> FusedSpeculative | None:
     """Makes the kernels of a strategy that proposes tokens, as `fused_step` does for others."""
     from edge_tui.engine.ops.triton.availability import available
 
@@ -96,8 +75,8 @@ def fused_speculation(
         getattr(type(decoder), name) is not getattr(Speculative, name) for name in own
     ):
         return None
-    if not device.startswith("cuda") or available() is not None:
+    if not chosen.is_cuda or available() is not None:
         return None
     from edge_tui.engine.ops.triton.speculate import FusedSpeculative
 
-    return FusedSpeculative(device, width, rows, num_draft_tokens)
+    return FusedSpeculative(width, chosen, num_draft_tokens)

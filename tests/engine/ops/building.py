@@ -91,15 +91,16 @@ def attention() -> None:
 
 
 def choices() -> None:
+    chosen = torch.zeros(4, dtype=torch.int64)
     for name in ("greedy", "auto"):
         how = plan(decoders.find(name))
         assert how is not None
-        choose_triton.FusedChoice(how, "cpu", VOCABULARY, 1)(*start(name, 1, "model"))
-    contrast_triton.FusedContrast("cpu", VOCABULARY, 1)(*start("contrastive", 1, "model", "amateur"))
-    beam = beam_triton.FusedBeam("cpu", VOCABULARY, 4)
+        choose_triton.FusedChoice(how, VOCABULARY, chosen[:1])(*start(name, 1, "model"))
+    contrast_triton.FusedContrast(VOCABULARY, chosen[:1])(*start("contrastive", 1, "model", "amateur"))
+    beam = beam_triton.FusedBeam(VOCABULARY, chosen, chosen.clone())
     beam(*start("beam", 4, "model"))
     beam.finish()
-    speculative = speculate_triton.FusedSpeculative("cpu", VOCABULARY, 1, 1)
+    speculative = speculate_triton.FusedSpeculative(VOCABULARY, chosen[:1], 1)
     outs, state, params, rng = start("speculative", 1, "model")
     speculative.propose(outs["model"], state, params, rng, 0)
     speculative.step({"model": Output(torch.zeros(1, 2, VOCABULARY))}, state, params, rng)

@@ -25,12 +25,13 @@ from edge_tui.decoders.contrastive import Contrastive
 from edge_tui.decoders.core.random import Rng, key_of
 from edge_tui.decoders.speculative import Speculative
 from edge_tui.engine.ops import stats
-from edge_tui.engine.ops.choose import FusedStep
 from edge_tui.engine.ops.choose_plan import plan
+from edge_tui.engine.ops.triton import launch
 from edge_tui.engine.ops.triton import stats as stats_triton
 from edge_tui.engine.ops.triton.availability import available
 from edge_tui.engine.ops.triton.beam import FusedBeam
 from edge_tui.engine.ops.triton.choose import FusedChoice
+from edge_tui.engine.ops.triton.choose_parts import FusedStep
 from edge_tui.engine.ops.triton.contrast import FusedContrast
 from edge_tui.engine.ops.triton.speculate import FusedSpeculative
 from tests.decoders.driver import param_values
@@ -45,8 +46,6 @@ STEPS: dict[str, dict[str, float]] = {
     "beam": {"num_beams": 4},
     "contrastive": {},
 }
-TILED = ("min_p", "top_p", "typical")
-"""Strategies that are also measured with other tiles."""
 ROUNDS = 40
 """Steps in one graph."""
 
@@ -117,22 +116,21 @@ class Bench:
             env = Env(rows, vocabulary, "cuda", prompt, torch.tensor([0, 1]), resolved, 10_000)
             self.state = self.decoder.init(env)
 
-    def fused(self, dependent: bool, block: int = 0) -> FusedStep | None:
+    def fused(self, dependent: bool) -> FusedStep | None:
+        launch.dependent_launch = dependent
+        chosen, parent = torch.zeros(2, self.rows, dtype=torch.int64, device="cuda")
         if isinstance(self.decoder, Contrastive):
-            return FusedContrast("cuda", self.vocabulary, self.rows, dependent)
+            return FusedContrast(self.vocabulary, chosen)
         if isinstance(self.decoder, Beam):
-            return FusedBeam("cuda", self.vocabulary, self.rows, dependent)
+            return FusedBeam(self.vocabulary, chosen, parent)
         how = plan(self.decoder)
-        return how and FusedChoice(how, "cuda", self.vocabulary, self.rows, block, dependent)
+        return how and FusedChoice(how, self.vocabulary, chosen)
 
     def figures(self) -> list[Figure]:
         """Fused with and without dependent launch where there are kernels, and as torch operations."""
         found = []
-        ways = [("fused, dependent", True, 0), ("fused", False, 0)]
-        if self.decoder.name in TILED:
-            ways += [(f"{block} a program", True, block) for block in (256, 1024)]
-        for how, dependent, block in ways:
-            if fused := self.fused(dependent, block):
+        for how, dependent in (("fused", False), ("fused, dependent", True)):
+            if fused := self.fused(dependent):
                 step = fused(self.outs, self.state, self.params, self.rng)
                 kept = int((step.final[0] > -torch.inf).sum())
 
@@ -176,7 +174,7 @@ def speculative_figures(vocabulary: int, lookahead: int = 4) -> list[Figure]:
         logits = Output(torch.randn(1, lookahead + 1, vocabulary) * 2.5)
         prompt, none = torch.zeros(1, 1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
         state = decoder.init(Env(1, vocabulary, "cuda", prompt, none, resolved, 100))
-    fused = FusedSpeculative("cuda", vocabulary, 1, lookahead)
+    fused = FusedSpeculative(vocabulary, torch.zeros(1, dtype=torch.int64, device="cuda"), lookahead)
     for how, strategy, copies in (("fused", fused, ROUNDS), ("torch", decoder, 4)):
         given = (state, params, rng)
         propose = replayed(lambda one=strategy, given=given: one.propose(logits, *given, 0), copies)

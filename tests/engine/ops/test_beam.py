@@ -46,7 +46,7 @@ def agree(
     states = decoder.init(env), decoder.init(env)
     params = table(decoder, rows, **values)
     params = Params(list(params), params.table.to(device))
-    fused = beam_triton.FusedBeam(device, vocab, rows)
+    fused = beam_triton.FusedBeam(vocab, *torch.zeros(2, rows, dtype=torch.int64, device=device))
     draw, finished = draws(scale), []
     for step in range(steps):
         logits = draw((rows, 1, vocab + 3))
@@ -112,7 +112,8 @@ def test_broken_logits_give_some_token() -> None:
         env = Env(rows, vocab, DEVICE, prompt.to(DEVICE), none.to(DEVICE), resolved, 5)
         params = table(decoder, rows, num_beams=rows)
         params = Params(list(params), params.table.to(DEVICE))
-        fused, state = beam_triton.FusedBeam(DEVICE, vocab, rows), decoder.init(env)
+        fused = beam_triton.FusedBeam(vocab, *torch.zeros(2, rows, dtype=torch.int64, device=DEVICE))
+        state = decoder.init(env)
         logits = torch.full((rows, 1, vocab), broken, device=DEVICE)
         found = fused({"model": Output(logits)}, state, params, numbers(rows))
         assert all(0 <= token < vocab for token in found.chosen.tolist())

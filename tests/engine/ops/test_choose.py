@@ -60,7 +60,15 @@ class Pair:
         params = table(decoder, rows, **values)
         params = Params(list(params), params.table.to(device))
         states = decoder.init(env), decoder.init(env)
-        return cls(decoder, params, states, choose_triton.FusedChoice(how, device, vocab, rows), rows, device)
+        chosen = torch.zeros(rows, dtype=torch.int64, device=device)
+        return cls(
+            decoder,
+            params,
+            states,
+            choose_triton.FusedChoice(how, vocab, chosen),
+            rows,
+            device,
+        )
 
     def step(self, logits: Tensor, number: int = 0, seed: int = 3) -> tuple[Step, Step, Rng]:
         """The reference's step and the fused one, on logits `[R, 1, V']`."""

@@ -28,7 +28,7 @@ def agree(rows: int, vocab: int, device: str, steps: int = 2, **values: object) 
     states = decoder.init(env), decoder.init(env)
     params = table(decoder, rows, **values)
     params = Params(list(params), params.table.to(device))
-    fused = contrast_triton.FusedContrast(device, vocab, rows)
+    fused = contrast_triton.FusedContrast(vocab, torch.zeros(rows, dtype=torch.int64, device=device))
     for step in range(steps):
         expert = torch.randn(rows, 1, vocab, generator=generator) * 3
         amateur = expert.repeat(1, 1, 2)[..., : vocab + 5] + torch.randn(

@@ -37,7 +37,8 @@ def agree(
     states = [decoder.init(Env(rows, vocab, device, prompt, none, resolved, 50)) for _ in range(2)]
     params = table(decoder, rows, **values)
     params = Params(list(params), params.table.to(device))
-    fused = speculate_triton.FusedSpeculative(device, vocab, rows, lookahead)
+    chosen = torch.zeros(rows, dtype=torch.int64, device=device)
+    fused = speculate_triton.FusedSpeculative(vocab, chosen, lookahead)
     generator, taken = torch.Generator().manual_seed(vocab), []
     for step in range(steps):
         host = numbers(rows, 11, 3 * step)
@@ -89,7 +90,7 @@ def test_broken_logits_give_some_token(broken: float) -> None:
     params = Params(list(params), params.table.to(DEVICE))
     host = numbers(1)
     rng = Rng(host.key.to(DEVICE), host.row.to(DEVICE), host.step.to(DEVICE))
-    fused = speculate_triton.FusedSpeculative(DEVICE, vocab, 1, 1)
+    fused = speculate_triton.FusedSpeculative(vocab, torch.zeros_like(prompt[0], device=DEVICE), 1)
     out = Output(torch.full((1, 2, vocab), broken, device=DEVICE))
     assert 0 <= int(fused.propose(out, state, params, rng, 0)) < vocab
     found = fused.step({"model": out}, state, params, rng)

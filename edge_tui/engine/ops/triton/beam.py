@@ -17,14 +17,16 @@ import triton
 
 from edge_tui.decoders.base import Step
 from edge_tui.decoders.beam import EARLY_STOPPING, LENGTH_PENALTY, Beam
-from edge_tui.decoders.penalties import FREQUENCY, PRESENCE, REPETITION
 from edge_tui.engine.ops.triton.beam_kernels import (
+    Continuations,
+    Hypotheses,
+    Outcome,
     decide_kernel,
     extend_kernel,
     move_kernel,
     scan_kernel,
 )
-from edge_tui.engine.ops.triton.choose_parts import block_for, indices, launch_options
+from edge_tui.engine.ops.triton.choose_parts import FusedStep, last_logits, penalties_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,50 +40,33 @@ _MOST = 128
 """Most continuations that are put in order; with more the reference is no slower."""
 
 
-class FusedBeam:
+class FusedBeam(FusedStep):
     """Runs `edge_tui.decoders.beam.Beam.step` as kernels, with the buffers that pass between them.
 
     Args:
-        device: The device of every tensor.
         width: Vocabulary `V`.
-        rows: Number of beams `R`.
-        dependent: True if kernels get ready while the ones before them end; None where the device can.
-        chosen: int64 `[R]`, takes the tokens; a buffer of its own if None.
-        parent: int64 `[R]`, takes the rows that each row continues; the same.
+        chosen: int64 `[R]`, takes the tokens.
+        parent: int64 `[R]`, takes the rows that each row continues.
     """
 
-    def __init__(
-        self,
-        device: str,
-        width: int,
-        rows: int,
-        dependent: bool | None = None,
-        chosen: Tensor | None = None,
-        parent: Tensor | None = None,
-    ) -> None:
-        self.width, self.rows, self.block = width, rows, block_for(width)
-        self._blocks: int = triton.cdiv(width, self.block)
+    def __init__(self, width: int, chosen: Tensor, parent: Tensor) -> None:
+        super().__init__(width, chosen)
+        rows, empty = self.rows, self.empty
         self._reference = Beam()
-        self._options = launch_options(device, dependent)
-        # What comes before the first kernel are torch operations and copies, which are waited for in full; so
-        # is what comes before a branch.
-        self._first = {**self._options, "launch_pdl": False} if self._options["DEPENDENT"] else self._options
-
-        def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.empty(shape, dtype=dtype, device=device)
-
-        self.raw = empty(rows, width)
-        """float32 `[R, V]`, a copy of the logits that the last step read."""
-        self._logp, self._final = empty(rows, width), empty(rows, width)
-        self._peaks, self._weights, self._tops = empty(3, rows, self._blocks)
-        self._values, self._flats = empty(rows, width), empty(rows, width, dtype=torch.int32)
-        self._totals, self._places = empty(_MOST), empty(_MOST, dtype=torch.int32)
+        self._padded_rows: int = triton.next_power_of_2(rows)
+        self._logp, self._final = (empty(rows, width) for _ in range(2))
+        self._peaks, self._weights, self._tops = empty(3, rows, self.blocks)
+        self._listed = Continuations(
+            empty(rows, width),
+            empty(rows, width, dtype=torch.int32),
+            empty(_MOST),
+            empty(_MOST, dtype=torch.int32),
+            *torch.zeros(2, 1, dtype=torch.int32, device=self.device),
+        )
         self._merged = empty(2 * rows)
-        self._counters = torch.zeros(2, dtype=torch.int32, device=device)
-        self._chosen = empty(rows, dtype=torch.int64) if chosen is None else chosen
-        self._parent = empty(rows, dtype=torch.int64) if parent is None else parent
         self._over = empty(rows, dtype=torch.bool)
-        self._extras = empty(len(Beam.columns), rows)
+        extras = empty(len(Beam.columns), rows)
+        self._outcome = Outcome(chosen, parent, self._over.view(torch.int8), extras)
         self._counts: tuple[Tensor, ...] = ()
         """Of the prompt and of the output, int32 `[R, V]`, if rows have still to be moved."""
 
@@ -93,91 +78,59 @@ class FusedBeam:
             self.raw.copy_(outs["model"].logits[:, -1])
             self._counts = ()
             return self._reference.step(outs, s, p, rng)
-        logits = outs["model"].logits[:, -1]
-        logits = logits if logits.stride(-1) == 1 else logits.contiguous()
-        place = {name: index for index, name in enumerate(p)}
-        grid, size = (self._blocks, self.rows), (self.width, self.rows)
-        rows: int = triton.next_power_of_2(self.rows)
-        tops: int = triton.next_power_of_2(self._blocks * self.rows)
-        count = max(triton.next_power_of_2(most_listed), rows)
-        scan_kernel[grid](
+        logits, penalties = last_logits(outs["model"]), penalties_of(s, p)
+        tops: int = triton.next_power_of_2(self.blocks * self.rows)
+        count = max(triton.next_power_of_2(most_listed), self._padded_rows)
+        scan_kernel[self.grid](logits, self.raw, self._peaks, self._weights, self.width, **self.first)
+        extend_kernel[self.grid](
             logits,
-            logits.stride(0),
-            self.raw,
+            penalties,
+            s["score"],
             self._peaks,
             self._weights,
+            self._logp,
+            self._tops,
             self.width,
-            BLOCK=self.block,
-            **self._first,
+            **self.shape,
+            **self.options,
         )
-        extend_kernel[grid](
-            logits,
-            logits.stride(0),
-            s["prompt_counts"],
-            s["output_counts"],
-            p.table,
-            s["score"],
-            self._peaks,
-            self._weights,
+        state = {**s, "improvable": s["improvable"].view(torch.int8)}
+        decide_kernel[self.grid](
             self._logp,
             self._tops,
-            *size,
-            *indices(place, REPETITION.name, PRESENCE.name, FREQUENCY.name),
-            BLOCK=self.block,
-            PARTS=triton.next_power_of_2(self._blocks),
-            **self._options,
-        )
-        decide_kernel[grid](
-            self._logp,
-            self._tops,
-            self._values,
-            self._flats,
-            self._counters[:1],
-            self._counters[1:],
-            self._totals,
-            self._places,
+            self._listed,
             self._merged,
-            p.table,
+            p[EARLY_STOPPING.name],
+            p[LENGTH_PENALTY.name],
             s["eos"] if ends else s["length"],
-            s["score"],
-            s["finished"],
-            s["length"],
-            s["max_length"],
-            s["improvable"].view(torch.int8),
-            self._chosen,
-            self._parent,
-            self._over.view(torch.int8),
-            self._extras,
-            *size,
+            Hypotheses(*(state[name] for name in Hypotheses._fields)),
+            self._outcome,
+            self.width,
             most_listed,
             ends,
-            *indices(place, EARLY_STOPPING.name, LENGTH_PENALTY.name),
-            BLOCK=self.block,
             TOPS=tops,
             GROUPS=min(tops, max(64, 2 * count)),
             COUNT=count,
-            ROWS=rows,
-            **self._options,
+            ROWS=self._padded_rows,
+            **self.options,
         )
-        self._counts = s["prompt_counts"], s["output_counts"]
-        extras = dict(zip(Beam.columns, self._extras, strict=True))
-        return Step(self._chosen, self._final, parent=self._parent, done=self._over, extras=extras)
+        self._counts = penalties.prompt, penalties.output
+        chosen, parent, _, extras = self._outcome
+        columns = dict(zip(Beam.columns, extras, strict=True))
+        return Step(chosen, self._final, parent=parent, done=self._over, extras=columns)
 
     def finish(self) -> None:
         """Moves rows: the step's `final`, and counts in its state."""
         if not self._counts:
             return
-        rows: int = triton.next_power_of_2(self.rows)
-        block = min(max(2048 // rows, 32), 512)
+        block = min(max(2048 // self._padded_rows, 32), 512)
         move_kernel[(triton.cdiv(self.width, block),)](
             self._logp,
             self._final,
-            *self._counts,
-            self._chosen,
-            self._parent,
+            self._counts,
+            self._outcome,
             self.width,
             self.rows,
-            ROWS=rows,
-            BLOCK=block,
-            **self._first,
+            ROWS=self._padded_rows,
+            **{**self.first, "BLOCK": block},
         )

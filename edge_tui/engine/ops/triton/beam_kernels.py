@@ -4,51 +4,77 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 
 from edge_tui.decoders.beam import NEVER, ON
-from edge_tui.engine.ops.triton.choose_parts import INF, is_last, penalise
+from edge_tui.engine.ops.triton.choose_parts import INF, is_last, load_and_keep, penalise
 from edge_tui.engine.ops.triton.launch import after_others
 
 _ON = tl.constexpr(ON)
 _NEVER = tl.constexpr(NEVER)
 _CHUNK = tl.constexpr(64)
 """Continuations compared with each other at a time; seldom more reach the bound."""
-_INDEX = ("repetition", "presence", "frequency", "early", "penalty", "R", "C", "E")
+
+
+class Continuations(NamedTuple):
+    """Continuations that reach the bound: totals and places `row · V + id`, in any order and in order.
+
+    Two counters stand beside them: continuations listed, and programs done.
+    """
+
+    offers: Any
+    flats: Any
+    totals: Any
+    places: Any
+    filled: Any
+    arrived: Any
+
+
+class Hypotheses(NamedTuple):
+    """The search's state, as `edge_tui.decoders.beam.Beam.init` makes it."""
+
+    score: Any
+    finished: Any
+    length: Any
+    max_length: Any
+    improvable: Any
+
+
+class Outcome(NamedTuple):
+    """The step's tokens and parents, whether the search is over, and the extras one after another."""
+
+    chosen: Any
+    parent: Any
+    over: Any
+    extras: Any
 
 
 @triton.jit
-def scan_kernel(logits, stride, raw, peaks, weights, V, BLOCK: tl.constexpr, DEPENDENT: tl.constexpr):
+def scan_kernel(logits, raw, peaks, weights, V, BLOCK: tl.constexpr, DEPENDENT: tl.constexpr):
     """Leaves each program's maximum, and the weight of its candidates against it."""
     after_others(DEPENDENT)
     block, count, row = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
     ids = block * BLOCK + tl.arange(0, BLOCK)
-    x = tl.load(logits + row * stride + ids, mask=ids < V, other=-INF).to(tl.float32)
-    tl.store(raw + row * V + ids, x, mask=ids < V)
+    x = load_and_keep(logits, raw, row, ids, V)
     peak = tl.max(x, 0)
     absent = x == -INF
     tl.store(peaks + row * count + block, peak)
     tl.store(weights + row * count + block, tl.sum(tl.where(absent, 0.0, tl.exp(x - peak)), 0))
 
 
-@triton.jit(do_not_specialize=_INDEX)
+@triton.jit
 def extend_kernel(
     logits,
-    stride,
-    prompt,
-    output,
-    table,
+    penalties,
     score,
     peaks,
     weights,
     logp,
     tops,
     V,
-    R,
-    repetition,
-    presence,
-    frequency,
     BLOCK: tl.constexpr,
     PARTS: tl.constexpr,
     DEPENDENT: tl.constexpr,
@@ -63,9 +89,9 @@ def extend_kernel(
     top = tl.max(peak, 0)
     total = tl.sum(tl.where(peak == -INF, 0.0, weight * tl.exp(peak - top)), 0)
     ids = block * BLOCK + tl.arange(0, BLOCK)
-    x = tl.load(logits + row * stride + ids, mask=ids < V, other=-INF).to(tl.float32)
+    x = tl.load(logits.z + row * logits.stride + ids, mask=ids < V, other=-INF).to(tl.float32)
     x = (x - top) - tl.log(total)
-    x = penalise(x, prompt, output, table, R, row, ids, V, repetition, presence, frequency)
+    x = penalise(x, penalties, row, ids, V)
     tl.store(logp + row * V + ids, x, mask=ids < V)
     # Rows agree on what is likely, so a part's programs lie side by side: neighbours are in different groups.
     tl.store(tops + block * tl.num_programs(1) + row, tl.max(tl.load(score + row) + x, 0))
@@ -89,8 +115,9 @@ def _bound(tops, programs, C, TOPS: tl.constexpr, GROUPS: tl.constexpr):
 
 
 @triton.jit
-def _in_order(values, flats, found, totals, places, C, COUNT: tl.constexpr):
+def _in_order(listed, found, C, COUNT: tl.constexpr):
     """Writes the `C` best of the list, best first, behind each other; −inf where there are fewer."""
+    values, flats, totals, places = listed.offers, listed.flats, listed.totals, listed.places
     slots = tl.arange(0, COUNT)
     tl.store(totals + slots, tl.full((COUNT,), float("-inf"), tl.float32), mask=slots >= found)
     tl.store(places + slots, tl.zeros((COUNT,), tl.int32), mask=slots >= found)
@@ -119,34 +146,20 @@ def _to_the(base, exponent):
     return tl.exp(exponent.to(tl.float64) * tl.log(base.to(tl.float64))).to(tl.float32)
 
 
-@triton.jit(do_not_specialize=_INDEX)
+@triton.jit(do_not_specialize=["C", "E"])
 def decide_kernel(
     logp,
     tops,
-    values,
-    flats,
-    filled,
-    arrived,
-    totals,
-    places,
+    listed,
     merged,
-    table,
-    eos,
-    score,
-    finished,
-    length,
-    max_length,
-    improvable,
-    chosen,
-    parent,
-    over,
-    extras,
-    V,
-    R,
-    C,
-    E,
     early,
     penalty,
+    eos,
+    hypotheses,
+    outcome,
+    V,
+    C,
+    E,
     BLOCK: tl.constexpr,
     TOPS: tl.constexpr,
     GROUPS: tl.constexpr,
@@ -156,8 +169,10 @@ def decide_kernel(
 ):
     """Lists continuations that reach the bound; then the step of the search itself."""
     after_others(DEPENDENT)
-    block, row = tl.program_id(0), tl.program_id(1)
-    programs = tl.num_programs(0) * tl.num_programs(1)
+    block, row, R = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
+    programs = tl.num_programs(0) * R
+    score, finished, length, max_length, improvable = hypotheses
+    chosen, parent, over, extras = outcome
     ids = block * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(logp + row * V + ids, mask=ids < V, other=-INF)
     offer = tl.load(score + row) + x
@@ -165,26 +180,26 @@ def decide_kernel(
     offer = tl.where(reaches, offer, -INF)
     number = tl.minimum(tl.sum(reaches.to(tl.int32), 0), C)
     if number > 0:
-        first = tl.atomic_add(filled, number, sem="relaxed")
+        first = tl.atomic_add(listed.filled, number, sem="relaxed")
         for i in range(number):
             value, index = tl.max(offer, 0, return_indices=True)
-            tl.store(values + first + i, value)
-            tl.store(flats + first + i, row * V + block * BLOCK + index)
+            tl.store(listed.offers + first + i, value)
+            tl.store(listed.flats + first + i, row * V + block * BLOCK + index)
             offer = tl.where(ids == block * BLOCK + index, -INF, offer)
-    if is_last(arrived, programs):
-        found = tl.atomic_add(filled, 0, sem="relaxed")
-        _in_order(values, flats, found, totals, places, C, COUNT)
-        tl.store(filled, 0)
+    if is_last(listed.arrived, programs):
+        found = tl.atomic_add(listed.filled, 0, sem="relaxed")
+        _in_order(listed, found, C, COUNT)
+        tl.store(listed.filled, 0)
         slots = tl.arange(0, COUNT)
         valid = slots < C
-        total = tl.load(totals + slots, mask=valid, other=-INF)
-        flat = tl.load(places + slots, mask=valid, other=0)
+        total = tl.load(listed.totals + slots, mask=valid, other=-INF)
+        flat = tl.load(listed.places + slots, mask=valid, other=0)
         token, origin = flat % V, flat // V
         ends = slots < 0
         for e in range(E):
             ends = ends | (token == tl.load(eos + e))
         steps, most = tl.load(length) + 1, tl.load(max_length)
-        stop, power = tl.load(table + early * R), tl.load(table + penalty * R)
+        stop, power = tl.load(early), tl.load(penalty)
         hopeful = tl.load(improvable) != 0
 
         # Those of the best R that end are finished, and the best R of all finished are kept.
@@ -232,24 +247,15 @@ def decide_kernel(
 
 @triton.jit
 def move_kernel(
-    logp,
-    final,
-    prompt,
-    output,
-    chosen,
-    parent,
-    V,
-    R,
-    ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
-    DEPENDENT: tl.constexpr,
+    logp, final, counts, outcome, V, R, ROWS: tl.constexpr, BLOCK: tl.constexpr, DEPENDENT: tl.constexpr
 ):
     """Gives each row its parent's log-probabilities and counts, and counts its new token."""
     after_others(DEPENDENT)
+    prompt, output = counts
     ids = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     rows = tl.arange(0, ROWS)
-    origin = tl.load(parent + rows, mask=rows < R, other=0)
-    token = tl.load(chosen + rows, mask=rows < R, other=0)
+    origin = tl.load(outcome.parent + rows, mask=rows < R, other=0)
+    token = tl.load(outcome.chosen + rows, mask=rows < R, other=0)
     inside = (rows[:, None] < R) & (ids[None, :] < V)
     source = origin[:, None] * V + ids[None, :]
     goal = rows[:, None] * V + ids[None, :]

@@ -7,21 +7,18 @@ program of the next one puts them together for itself, which is faster than wait
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import torch
-import triton
+from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Step
-from edge_tui.decoders.penalties import FREQUENCY, PRESENCE, REPETITION
 from edge_tui.decoders.temperature import TEMPERATURE
 from edge_tui.engine.ops.triton.choose_kernels import (
+    Temperature,
     centre_kernel,
     draw_kernel,
     greedy_kernel,
     prepare_kernel,
 )
-from edge_tui.engine.ops.triton.choose_parts import block_for, indices, launch_options
+from edge_tui.engine.ops.triton.choose_parts import FusedStep, Logits, Noise, last_logits, penalties_of
 from edge_tui.engine.ops.triton.choose_search import Searches
 
 if TYPE_CHECKING:
@@ -34,181 +31,103 @@ if TYPE_CHECKING:
     from edge_tui.engine.ops.choose_plan import Plan
 
 
-class FusedChoice:
+class FusedChoice(FusedStep):
     """Runs a strategy's step as kernels, with the buffers that pass between them.
 
     Args:
         plan: What the strategy does.
-        device: The device of every tensor.
         width: Vocabulary `V`.
-        rows: Number of rows `R`.
-        block: Candidates a program; chosen by `V` if 0.
-        dependent: True if kernels get ready while the ones before them end; None where the device can.
-        chosen: int64 `[R]`, takes the tokens; a buffer of its own if None.
+        chosen: int64 `[R]`, takes the tokens.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        device: str,
-        width: int,
-        rows: int,
-        block: int = 0,
-        dependent: bool | None = None,
-        chosen: Tensor | None = None,
-    ) -> None:
-        self.plan = plan
-        self.width, self.rows = width, rows
-        self.block = block or block_for(width, 512 if plan.draws else 1024)
-        blocks = triton.cdiv(width, self.block)
-        self._grid = (blocks, rows)
-        self._options = launch_options(device, dependent)
-        # What comes before the first kernel are torch operations and copies, which are waited for in full.
-        self._first = {**self._options, "launch_pdl": False} if self._options["DEPENDENT"] else self._options
-        self._shape: dict[str, Any] = {"BLOCK": self.block, "PARTS": triton.next_power_of_2(blocks)}
+    def __init__(self, plan: Plan, width: int, chosen: Tensor) -> None:
+        super().__init__(width, chosen, 512 if plan.draws else 1024)
+        self._plan = plan
         self._centred = bool(plan.cuts) and plan.cuts[0].edge.key == "surprise"
         """True if the first kernel sees all that the centre is made of."""
-        searches = sum(cut.edge.weight is not None for cut in plan.cuts)
-
-        def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.empty(shape, dtype=dtype, device=device)
-
-        self.raw = empty(rows, width)
-        """float32 `[R, V]`, a copy of the logits that the last step read."""
-        self._final = empty(rows, width)
-        self._peaks = empty(rows, blocks)
-        self._sums = empty(rows, 2, blocks)
-        self._edges = empty(max(len(plan.cuts), 1), rows)
-        self._searches = Searches(max(searches, 1), device, width, rows, blocks)
-        self._best = empty(rows, blocks)
-        self._at = empty(rows, blocks, dtype=torch.int32)
-        self._chosen = empty(rows, dtype=torch.int64) if chosen is None else chosen
-        self._arrived = torch.zeros(rows, dtype=torch.int32, device=device)
-
-    def finish(self) -> None:
-        """Does nothing: a step leaves nothing behind."""
+        count = sum(cut.edge.weight is not None for cut in plan.cuts)
+        self._searches = Searches(self, max(count, 1), max(len(plan.cuts), 1))
+        self._final = self._searches.candidates.z
+        self._winner = self.winner()
 
     def __call__(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
-        """Computes `edge_tui.decoders.base.Decoder.step`."""
-        logits = outs["model"].logits[:, -1]
-        if logits.stride(-1) != 1:
-            logits = logits.contiguous()
-        place = {name: index for index, name in enumerate(p)}
-        if self.plan.draws:
-            self._prepare(logits, s, p, place)
-            self._draw(logits, s, p, place, rng)
+        logits = last_logits(outs["model"])
+        if self._plan.draws:
+            names = self._plan.order, self._plan.switch
+            order, switch = (None if name is None else p[name] for name in names)
+            temperature = Temperature(p[TEMPERATURE.name], order, switch)
+            self._prepare(logits, temperature, s, p)
+            edge_slot = self._search(p)
+            self._draw(logits, temperature, s, rng, edge_slot)
         else:
-            greedy_kernel[self._grid](
+            greedy_kernel[self.grid](
                 logits,
-                logits.stride(0),
                 self.raw,
-                s["prompt_counts"],
-                s["output_counts"],
-                p.table,
+                penalties_of(s, p),
                 self._final,
-                self._best,
-                self._at,
-                self._arrived,
-                self._chosen,
+                self._winner,
                 self.width,
-                self.rows,
-                *indices(place, REPETITION.name, PRESENCE.name, FREQUENCY.name),
-                **self._shape,
-                **self._first,
+                **self.shape,
+                **self.first,
             )
-        return Step(self._chosen, self._final)
+        return Step(self.chosen, self._final)
 
-    def _prepare(self, logits: Tensor, s: State, p: Params, place: Mapping[str, int]) -> None:
-        ratio = next((i for i, cut in enumerate(self.plan.cuts) if cut.edge.weight is None), -1)
-        prepare_kernel[self._grid](
+    def _prepare(self, logits: Logits, temperature: Temperature, s: State, p: Params) -> None:
+        searches = self._searches
+        ratios = [(cut, slot) for slot, cut in enumerate(self._plan.cuts) if cut.edge.weight is None]
+        ratio = edge = None
+        for cut, slot in ratios:
+            ratio, edge = p[cut.edge.param], searches.candidates.edges[slot]
+        prepare_kernel[self.grid](
             logits,
-            logits.stride(0),
             self.raw,
-            s["prompt_counts"],
-            s["output_counts"],
-            p.table,
-            self._final,
-            self._peaks,
-            self._sums,
-            self._edges,
-            self._searches.tallies,
-            self._searches.histograms,
+            penalties_of(s, p),
+            temperature,
+            searches.candidates,
+            ratio,
+            edge,
+            searches.tallies,
+            searches.histograms,
             self.width,
-            self.rows,
-            *indices(place, REPETITION.name, PRESENCE.name, FREQUENCY.name),
-            *indices(place, TEMPERATURE.name, self.plan.order, self.plan.switch),
-            place[self.plan.cuts[ratio].edge.param] if ratio >= 0 else -1,
-            max(ratio, 0),
-            BLOCK=self.block,
             CENTRED=self._centred,
-            **self._first,
+            **self.first,
         )
 
-    def _draw(self, logits: Tensor, s: State, p: Params, place: Mapping[str, int], rng: Rng) -> None:
+    def _search(self, p: Params) -> int:
+        """Runs all searches; returns the slot of the last one's edge, which is still to be worked out."""
         search, edge_slot = -1, -1
-        """The search whose outcome the next kernel is to work out, and the slot of its edge."""
-        *_, last = self.plan.cuts
-        for slot, cut in enumerate(self.plan.cuts):
+        for slot, cut in enumerate(self._plan.cuts):
             if cut.edge.weight is None:
                 continue
             if cut.edge.key == "surprise" and not self._centred:
-                centre_kernel[self._grid](
-                    self._final,
-                    self._peaks,
-                    self._sums,
-                    self._edges,
-                    self._searches.tallies[search],
-                    self._searches.keys,
-                    self._searches.weights,
+                centre_kernel[self.grid](
+                    self._searches.candidates,
+                    self._searches.found(search),
                     self.width,
-                    self.rows,
-                    **self._shape,
                     EARLIER=slot,
                     EDGE_SLOT=edge_slot,
-                    **self._options,
+                    **self.shape,
+                    **self.options,
                 )
                 edge_slot = -1
             search += 1
-            self._searches.find(
-                search,
-                cut,
-                place[cut.edge.param],
-                self._final,
-                self._peaks,
-                self._sums,
-                self._edges,
-                p.table,
-                slot,
-                edge_slot,
-                **self._shape,
-                **self._options,
-            )
+            self._searches.find(search, cut, p[cut.edge.param], slot, edge_slot)
             edge_slot = slot
-        draw_kernel[self._grid](
+        return edge_slot
+
+    def _draw(self, logits: Logits, temperature: Temperature, s: State, rng: Rng, edge_slot: int) -> None:
+        draw_kernel[self.grid](
             logits,
-            logits.stride(0),
             s["output_counts"],
-            p.table,
-            self._final,
-            self._peaks,
-            self._searches.centres,
-            self._edges,
-            self._searches.tallies[search],
-            self._searches.keys,
-            self._searches.weights,
-            rng.key,
-            rng.row,
-            rng.step,
-            self._best,
-            self._at,
-            self._arrived,
-            self._chosen,
+            temperature,
+            self._searches.candidates,
+            self._searches.found(-1),
+            Noise(rng.key, rng.row, rng.step),
+            self._winner,
             self.width,
-            self.rows,
-            *indices(place, TEMPERATURE.name, self.plan.order, self.plan.switch),
-            **self._shape,
-            SURPRISE=last.edge.key == "surprise",
-            EARLIER=len(self.plan.cuts),
+            SURPRISE=self._plan.cuts[-1].edge.key == "surprise",
+            EARLIER=len(self._plan.cuts),
             EDGE_SLOT=edge_slot,
-            **self._options,
+            **self.shape,
+            **self.options,
         )

@@ -1,38 +1,65 @@
-"""Holds what the kernels of fused steps share: their order, penalties, noise, and their launch."""
+"""Holds what the kernels of fused steps share: their arguments, penalties, noise, and their launch."""
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 
 from edge_tui.decoders.core.random import ROW_BITS, TOKEN_BITS
+from edge_tui.decoders.penalties import FREQUENCY, PRESENCE, REPETITION
 from edge_tui.engine.ops.triton.launch import chain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from torch import Tensor
+
+    from edge_tui.decoders.base import Output, Params, State, Step
+    from edge_tui.decoders.core.random import Rng
+
 INF = tl.constexpr(float("inf"))
 _ROW_BITS = tl.constexpr(ROW_BITS)
 _TOKEN_BITS = tl.constexpr(TOKEN_BITS)
 _MASK32 = tl.constexpr(0xFFFFFFFF)
-INDICES = (
-    "repetition",
-    "presence",
-    "frequency",
-    "temperature",
-    "order",
-    "switch",
-    "ratio",
-    "slot",
-    "param",
-    "neutral",
-)
-"""Arguments whose values make no other kernel."""
+
+
+class Logits(NamedTuple):
+    """Logits `[R, …, ≥ V]` in any precision, and the numbers from one row to the next."""
+
+    z: Any
+    stride: Any
+
+
+class Penalties(NamedTuple):
+    """Counts int32 `[R, V]` of the prompt and of the output, and a parameter `[R]` for each penalty."""
+
+    prompt: Any
+    output: Any
+    repetition: Any
+    presence: Any
+    frequency: Any
+
+
+class Noise(NamedTuple):
+    """The fields of `edge_tui.decoders.core.random.Rng`."""
+
+    key: Any
+    row: Any
+    step: Any
+
+
+class Winner(NamedTuple):
+    """The best candidate of each program, score and id `[R, blocks]`; programs done, and the token `[R]`."""
+
+    best: Any
+    at: Any
+    arrived: Any
+    chosen: Any
 
 
 @triton.jit
@@ -47,15 +74,26 @@ def is_last(counter, count):
 
 
 @triton.jit
-def penalise(x, prompt, output, table, R, row, ids, V, repetition, presence, frequency):
+def load_and_keep(logits, raw, row, ids, V):
+    """Loads a row's logits, float32, −inf beyond the vocabulary, and copies them.
+
+    What computes the next ones need not wait until these have been recorded.
+    """
+    x = tl.load(logits.z + row * logits.stride + ids, mask=ids < V, other=-INF).to(tl.float32)
+    tl.store(raw + row * V + ids, x, mask=ids < V)
+    return x
+
+
+@triton.jit
+def penalise(x, penalties, row, ids, V):
     """Penalties on float32 `x`; −inf in place of NaN."""
     inside = ids < V
-    theta = tl.load(table + repetition * R + row)
-    flat = tl.load(table + presence * R + row)
-    slope = tl.load(table + frequency * R + row)
+    theta = tl.load(penalties.repetition + row)
+    flat = tl.load(penalties.presence + row)
+    slope = tl.load(penalties.frequency + row)
     if (theta != 1.0) | (flat != 0.0) | (slope != 0.0):
-        output_counts = tl.load(output + row * V + ids, mask=inside, other=0)
-        total_counts = output_counts + tl.load(prompt + row * V + ids, mask=inside, other=0)
+        output_counts = tl.load(penalties.output + row * V + ids, mask=inside, other=0)
+        total_counts = output_counts + tl.load(penalties.prompt + row * V + ids, mask=inside, other=0)
         divided = tl.div_rn(x, theta)
         multiplied = x * theta
         low = tl.minimum(divided, multiplied)
@@ -64,19 +102,6 @@ def penalise(x, prompt, output, table, R, row, ids, V, repetition, presence, fre
         x = x - tl.where(output_counts > 0, flat, 0.0)
         x = x - slope * output_counts.to(tl.float32)
     return tl.where(x == x, x, -INF)
-
-
-@triton.jit
-def keep_raw(logits, raw, row, ids, V):
-    """Copies logits, so that what computes the next ones need not wait until these have been recorded."""
-    tl.store(raw + row * V + ids, tl.load(logits + ids, mask=ids < V).to(tl.float32), mask=ids < V)
-
-
-@triton.jit
-def penalised(logits, prompt, output, table, R, row, ids, V, repetition, presence, frequency):
-    """Returns logits after penalties, float32; −inf beyond the vocabulary and in place of NaN."""
-    x = tl.load(logits + ids, mask=ids < V, other=-INF).to(tl.float32)
-    return penalise(x, prompt, output, table, R, row, ids, V, repetition, presence, frequency)
 
 
 @triton.jit
@@ -114,19 +139,66 @@ def peak_of(peaks, row, count, PARTS: tl.constexpr):
     return tl.max(tl.load(peaks + row * count + parts, mask=parts < count, other=-INF), 0)
 
 
-def indices(place: Mapping[str, int], *names: str | None) -> tuple[int, ...]:
-    """Returns the parameters' places in the table; −1 for one that is not there."""
-    return tuple(-1 if name is None else place[name] for name in names)
+class Launch:
+    """Holds how the kernels of a step are launched.
+
+    Each row of the vocabulary is spread over `blocks` programs of `block` candidates: enough for every
+    multiprocessor, few enough to sum up in one go.
+
+    Args:
+        width: Vocabulary `V`; logits may be wider.
+        chosen: int64 `[R]`, takes the tokens; every tensor is on its device.
+        most: Most candidates of a program.
+    """
+
+    def __init__(self, width: int, chosen: Tensor, most: int = 1024) -> None:
+        self.width, self.rows, self.device, self.chosen = width, len(chosen), chosen.device, chosen
+        share: int = triton.next_power_of_2(triton.cdiv(width, 128))
+        self.block = min(max(share, 32), most)
+        self.blocks: int = triton.cdiv(width, self.block)
+        self.grid = (self.blocks, self.rows)
+        # Without contraction a penalised logit is the same to the last bit as from single operations.
+        self.options = {"BLOCK": self.block, "enable_fp_fusion": False, **chain(self.device)}
+        # What comes before the first kernel are torch operations and copies, which are waited for in full; so
+        # is what comes before a branch.
+        self.first = {name: value for name, value in self.options.items() if name != "launch_pdl"}
+        self.shape: dict[str, Any] = {"PARTS": triton.next_power_of_2(self.blocks)}
+
+    def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Makes a buffer on the device."""
+        return torch.empty(shape, dtype=dtype, device=self.device)
 
 
-def block_for(width: int, most: int = 1024) -> int:
-    """Candidates a program: enough programs for every multiprocessor, few enough to sum up in one go."""
-    share: int = triton.next_power_of_2(triton.cdiv(width, 128))
-    return min(max(share, 32), most)
+class FusedStep(Launch):
+    """Runs a strategy's step as kernels. The tensors that it returns are the same each time."""
+
+    def __init__(self, width: int, chosen: Tensor, most: int = 1024) -> None:
+        super().__init__(width, chosen, most)
+        self.raw = self.empty(self.rows, width)
+        """float32 `[R, V]`, a copy of the main stream's logits that the last step read."""
+
+    def winner(self) -> Winner:
+        """Makes the buffers that a choice passes through on its way into `chosen`."""
+        at = self.empty(self.rows, self.blocks, dtype=torch.int32)
+        arrived = torch.zeros(self.rows, dtype=torch.int32, device=self.device)
+        return Winner(self.empty(self.rows, self.blocks), at, arrived, self.chosen)
+
+    def __call__(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
+        """Computes `Decoder.step`; `chosen` and `parent` are there at once, the rest of it after `finish`."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Completes the last step with what the next forward does not wait for."""
 
 
-def launch_options(device: str, dependent: bool | None) -> dict[str, Any]:
-    """Returns the options that kernels are launched with on a device."""
-    # Without contraction a penalised logit is the same to the last bit as from single operations.
-    options = {**chain(torch.device(device)), "enable_fp_fusion": False}
-    return options if dependent is None else {**options, "DEPENDENT": dependent, "launch_pdl": dependent}
+def last_logits(output: Output) -> Logits:
+    """Returns the logits of a stream's last position, each row in one piece."""
+    logits = output.logits[:, -1]
+    logits = logits if logits.stride(-1) == 1 else logits.contiguous()
+    return Logits(logits, logits.stride(0))
+
+
+def penalties_of(s: State, p: Params) -> Penalties:
+    """Returns what penalties are computed from."""
+    counts = s["prompt_counts"], s["output_counts"]
+    return Penalties(*counts, p[REPETITION.name], p[PRESENCE.name], p[FREQUENCY.name])

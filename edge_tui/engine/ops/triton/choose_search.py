@@ -19,19 +19,20 @@ which reads as an edge at infinity, so switching a filter off and on needs no ot
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 
-from edge_tui.engine.ops.triton.choose_parts import INDICES, INF, peak_of
+from edge_tui.engine.ops.triton.choose_parts import INF, peak_of
 from edge_tui.engine.ops.triton.launch import after_others
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from edge_tui.engine.ops.choose_plan import Cut
+    from edge_tui.engine.ops.triton.choose_parts import FusedStep
 
 BINS = 1024
 """Parts of a stretch, and entries of one histogram."""
@@ -56,6 +57,28 @@ _CHUNK = tl.constexpr(128)
 """Entries of the list looked at together."""
 _WAYS = tl.constexpr(16)
 """Into how many parts a search of the list cuts what is left."""
+
+
+class Candidates(NamedTuple):
+    """What a search looks at.
+
+    Logits float32 `[R, V]`; each program's greatest `[R, blocks]`; for surprise, its weight and first moment
+    over depth `[R, 2, blocks]`; edges of the cuts `[cuts, R]`; and for surprise the depth expected `[R]`.
+    """
+
+    z: Any
+    peaks: Any
+    sums: Any
+    edges: Any
+    centres: Any
+
+
+class Found(NamedTuple):
+    """What a search leaves: its histograms with two numbers behind them, and the list of the part found."""
+
+    tally: Any
+    keys: Any
+    weights: Any
 
 
 @triton.jit
@@ -107,9 +130,10 @@ def _target(weight, value, MASS: tl.constexpr):
 
 
 @triton.jit
-def edge_of(tally, keys, weights, V, row):
+def edge_of(search, V, row):
     """Returns a search's outcome from its list; infinity where nothing was counted."""
-    mine = tally + 2 * row * BIN_COUNT
+    mine = search.tally + 2 * row * BIN_COUNT
+    keys, weights = search.keys, search.weights
     found = tl.load(mine + _FILLED).to(tl.int32)
     missing = tl.load(mine + _MISSING)
     spots = tl.arange(0, _CHUNK)
@@ -136,12 +160,24 @@ def edge_of(tally, keys, weights, V, row):
 
 
 @triton.jit
-def limit_of(edges, R, row, EARLIER: tl.constexpr, EDGE_SLOT: tl.constexpr):
+def limit_of(edges, row, EARLIER: tl.constexpr, EDGE_SLOT: tl.constexpr):
     """Returns the least depth at which an earlier filter has cut, that of `EDGE_SLOT` aside."""
     limit = tl.full((), float("inf"), tl.float32)
     for i in tl.static_range(EARLIER):
         if i != EDGE_SLOT:
-            limit = tl.minimum(limit, tl.load(edges + i * R + row))
+            limit = tl.minimum(limit, tl.load(edges + i * tl.num_programs(1) + row))
+    return limit
+
+
+@triton.jit
+def settle_limit(edges, last, V, row, EARLIER: tl.constexpr, EDGE_SLOT: tl.constexpr):
+    """Returns the same, and that of `EDGE_SLOT`, which is worked out from its search and written."""
+    limit = limit_of(edges, row, EARLIER, EDGE_SLOT)
+    if EDGE_SLOT >= 0:
+        edge = edge_of(last, V, row)
+        limit = tl.minimum(limit, edge)
+        if tl.program_id(0) == 0:
+            tl.store(edges + EDGE_SLOT * tl.num_programs(1) + row, edge)
     return limit
 
 
@@ -160,32 +196,25 @@ def expected_depth(peak, peaks, sums, row, count, PARTS: tl.constexpr):
 
 
 @triton.jit
-def _list(tally, keys, weights, key, weight, valid, V, row):
+def _list(search, key, weight, valid, V, row):
     """Appends what is held to the list, in any order."""
     number = tl.sum(valid.to(tl.int32), 0)
     if number > 0:
-        first = tl.atomic_add(tally + 2 * row * BIN_COUNT + _FILLED, number.to(tl.int64), sem="relaxed")
+        filled = search.tally + 2 * row * BIN_COUNT + _FILLED
+        first = tl.atomic_add(filled, number.to(tl.int64), sem="relaxed")
         spot = row * V + first.to(tl.int32) + tl.cumsum(valid.to(tl.int32), 0) - 1
-        tl.store(keys + spot, key.to(tl.int32, bitcast=True), mask=valid)
-        tl.store(weights + spot, weight, mask=valid)
+        tl.store(search.keys + spot, key.to(tl.int32, bitcast=True), mask=valid)
+        tl.store(search.weights + spot, weight, mask=valid)
 
 
-@triton.jit(do_not_specialize=INDICES)
+@triton.jit
 def _search(
-    z,
-    peaks,
-    sums,
-    centres,
-    edges,
-    table,
-    tally,
-    last_search,
-    keys,
-    weights,
-    V,
-    R,
+    candidates,
+    search,
+    last,
     param,
     neutral,
+    V,
     BLOCK: tl.constexpr,
     PARTS: tl.constexpr,
     PASS: tl.constexpr,
@@ -198,21 +227,16 @@ def _search(
     """Runs one kernel of a search: sums of stretches, sums of parts of one, or the list of one part."""
     after_others(DEPENDENT)
     block, count, row = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
-    limit = limit_of(edges, R, row, EARLIER, EDGE_SLOT)
-    if EDGE_SLOT >= 0:
-        last = edge_of(last_search, keys, weights, V, row)
-        limit = tl.minimum(limit, last)
-        if block == 0:
-            tl.store(edges + EDGE_SLOT * R + row, last)
+    limit = settle_limit(candidates.edges, last, V, row, EARLIER, EDGE_SLOT)
     ids = block * BLOCK + tl.arange(0, BLOCK)
-    x = tl.load(z + row * V + ids, mask=ids < V, other=-INF)
-    peak = peak_of(peaks, row, count, PARTS)
-    mine = tally + 2 * row * BIN_COUNT
+    x = tl.load(candidates.z + row * V + ids, mask=ids < V, other=-INF)
+    peak = peak_of(candidates.peaks, row, count, PARTS)
+    mine = search.tally + 2 * row * BIN_COUNT
     stretches = tl.arange(0, _ROOM)
     heavy = tl.load(mine + stretches)
     sides = tl.arange(0, _SIDE)
     parts = tl.load(mine + BIN_COUNT + sides[:, None] * _SIDE + sides[None, :])
-    value = tl.load(table + param * R + row)
+    value = tl.load(param + row)
     if value != neutral:
         depth = peak - x
         valid = (x > -INF) & (depth <= limit)
@@ -220,10 +244,10 @@ def _search(
         key = depth
         if SURPRISE:  # less entropy, it is depth less the depth expected
             if PASS == 0:
-                centre = expected_depth(peak, peaks, sums, row, count, PARTS)
-                tl.store(centres + row, centre, mask=block == 0)
+                centre = expected_depth(peak, candidates.peaks, candidates.sums, row, count, PARTS)
+                tl.store(candidates.centres + row, centre, mask=block == 0)
             else:
-                centre = tl.load(centres + row)
+                centre = tl.load(candidates.centres + row)
             key = depth - centre
         # −0.0 is no pattern to be searched for, and NaN is no key.
         key = tl.abs(key)
@@ -248,83 +272,58 @@ def _search(
                 found, missing = _place_in_two(parts, missing, _SIDE)
                 if block == 0:
                     tl.store(mine + _MISSING, missing)
-                _list(tally, keys, weights, key, weight, valid & (part == found), V, row)
+                _list(search, key, weight, valid & (part == found), V, row)
 
 
 class Searches:
-    """Holds the buffers of a step's searches.
+    """Runs a step's searches, with their buffers.
 
     Args:
+        step: The step.
         count: Number of searches.
-        device: The device of every tensor.
-        width: Vocabulary `V`.
-        rows: Number of rows `R`.
-        blocks: Programs a row.
+        cuts: Number of cuts.
     """
 
-    def __init__(self, count: int, device: str, width: int, rows: int, blocks: int) -> None:
-        self.tallies = torch.empty(count, rows, 2, BINS, dtype=torch.int64, device=device)
+    def __init__(self, step: FusedStep, count: int, cuts: int) -> None:
+        empty, rows, blocks = step.empty, step.rows, step.blocks
+        self._step = step
+        peaks, sums = empty(rows, blocks), empty(rows, 2, blocks)
+        self.candidates = Candidates(empty(rows, step.width), peaks, sums, empty(cuts, rows), empty(rows))
+        self.tallies = empty(count, rows, 2, BINS, dtype=torch.int64)
         """Histograms of stretches and of parts. Whoever starts a step empties them."""
-        self.keys = torch.empty(rows, width, dtype=torch.int32, device=device)
-        self.weights = torch.empty(rows, width, dtype=torch.int64, device=device)
-        self.centres = torch.empty(rows, dtype=torch.float32, device=device)
-        """The depth expected of each row, once a search by surprise has begun."""
-        self._grid = (blocks, rows)
-        self._size = (width, rows)
-
-    @property
-    def histograms(self) -> int:
+        self.histograms = 2 * count * rows
         """Number of histograms of `BINS` entries to empty."""
-        return self.tallies.numel() // BINS
+        self._keys = empty(rows, step.width, dtype=torch.int32)
+        self._weights = empty(rows, step.width, dtype=torch.int64)
 
-    def find(
-        self,
-        index: int,
-        cut: Cut,
-        place: int,
-        z: Tensor,
-        peaks: Tensor,
-        sums: Tensor,
-        edges: Tensor,
-        table: Tensor,
-        earlier: int,
-        edge_slot: int,
-        **options: Any,
-    ) -> None:
+    def found(self, index: int) -> Found:
+        """Returns where a search leaves what it finds; the list is the last one's."""
+        return Found(self.tallies[index], self._keys, self._weights)
+
+    def find(self, index: int, cut: Cut, param: Tensor, earlier: int, edge_slot: int) -> None:
         """Searches for one edge.
 
         Args:
             index: Number of the search.
             cut: The cut that is searched.
-            place: Its parameter's place in the table.
-            z: float32 `[R, V]`, the candidates.
-            peaks: float32 `[R, blocks]`, each program's greatest candidate.
-            sums: float32 `[R, 2, blocks]`, for surprise: weights, and first moments over depth.
-            edges: float32 `[cuts, R]`, those of earlier cuts.
-            table: float32 `[P, R]`, parameters.
+            param: float32 `[R]`, its parameter.
             earlier: Number of cuts before it.
             edge_slot: The one of them whose search has just ended, so that its edge is to be written; or −1.
-            **options: Of the launch.
         """
+        step = self._step
         for number in range(3):
-            _search[self._grid](
-                z,
-                peaks,
-                sums,
-                self.centres,
-                edges,
-                table,
-                self.tallies[index],
-                self.tallies[index - 1],
-                self.keys,
-                self.weights,
-                *self._size,
-                place,
+            _search[step.grid](
+                self.candidates,
+                self.found(index),
+                self.found(index - 1),
+                param,
                 float(cut.neutral),
+                step.width,
                 PASS=number,
                 MASS=cut.edge.weight == "mass",
                 SURPRISE=cut.edge.key == "surprise",
                 EARLIER=earlier,
                 EDGE_SLOT=edge_slot if number == 0 else -1,
-                **options,
+                **step.shape,
+                **step.options,
             )
