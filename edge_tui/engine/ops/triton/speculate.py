@@ -235,11 +235,10 @@ class FusedSpeculative(Launch):
         self._drafts = Lines(empty(rows, num_draft_tokens, width), empty(rows, num_draft_tokens, 2))
         self._target = Lines(empty(rows, positions, width), empty(rows, positions, 2))
         lines = rows * max(positions, 2)
-        self._parts = Parts(
-            *empty(3, lines, self.blocks),
-            empty(lines, self.blocks, dtype=torch.int32),
-            torch.zeros(lines, dtype=torch.int32, device=self.device),
-        )
+        peaks, weights, best = empty(3, lines, self.blocks)
+        at = empty(lines, self.blocks, dtype=torch.int32)
+        arrived = torch.zeros(lines, dtype=torch.int32, device=self.device)
+        self._parts = Parts(peaks, weights, best, at, arrived)
         self._outcome = Outcome(
             chosen,
             empty(rows, dtype=torch.int64),
