@@ -13,17 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_tui.engine.checkpoints import tokenizer_files
 from edge_tui.engine.checkpoints.locate import find
 from edge_tui.engine.checkpoints.model_classes import architecture_of
-from edge_tui.engine.checkpoints.tokenizer_files import (
-    check_tokenizer,
-    class_tokens,
-    read_tokenizer,
-    vocabulary,
-)
+from edge_tui.engine.checkpoints.weight_files import CheckpointError as CheckpointError
+from edge_tui.engine.checkpoints.weight_files import StoredTensor as StoredTensor
 from edge_tui.engine.checkpoints.weight_files import (
-    CheckpointError,
-    StoredTensor,
     foreign,
     read_json,
     read_tensors,
@@ -39,15 +34,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer as FastTokenizer
 
     from edge_tui.engine.checkpoints.weights import SafetensorsReader
-
-__all__ = [
-    "Checkpoint",
-    "CheckpointError",
-    "StoredTensor",
-    "describe",
-    "open_checkpoint",
-    "pair_refusal",
-]
 
 _TEMPLATE_BYTES = 4_000_000
 """Most bytes of a chat template; the longest that are published have some 50,000."""
@@ -153,11 +139,11 @@ class Checkpoint:
         Raises:
             CheckpointError: there is no tokenizer, or it is broken.
         """
-        return read_tokenizer(self.name, self.path)
+        return tokenizer_files.read_tokenizer(self.name, self.path)
 
     def class_tokens(self) -> Mapping[str, str]:
         """Returns the special tokens that only the tokenizer's class knows, by role."""
-        return class_tokens(self.path)
+        return tokenizer_files.class_tokens(self.path)
 
     def number(self, *keys: str, default: int = 0) -> int:
         """Returns the first of these keys that the configuration states as a number, other than 0."""
@@ -174,7 +160,7 @@ class Checkpoint:
         if token:
             added = self.tokenizer_config.get("added_tokens_decoder")
             known = {_token(t): int(i) for i, t in added.items()} if isinstance(added, dict) else {}
-            one = known.get(token) if token in known else vocabulary(self.path)[1].get(token)
+            one = known.get(token) if token in known else tokenizer_files.vocabulary(self.path)[1].get(token)
             if one is not None:
                 ids[one] = None
         return tuple(ids)
@@ -225,7 +211,7 @@ def describe(
         raise foreign(name, "FP8")
     if any(tensor.endswith(".qweight") for tensor in stored):
         raise foreign(name, "GPTQ or AWQ")
-    check_tokenizer(name, path, has)
+    tokenizer_files.check_tokenizer(name, path, has)
     tokenizer_config = read_json(name, path / "tokenizer_config.json") or {}
     if "added_tokens_decoder" not in tokenizer_config:  # newer ones say it all there
         tokenizer_config |= read_json(name, path / "special_tokens_map.json") or {}
@@ -247,7 +233,7 @@ def pair_refusal(a: Checkpoint, b: Checkpoint) -> str | None:
 
     They can if their tokenizers give every id the same token; padded embeddings do not matter.
     """
-    if a.path == b.path or vocabulary(a.path)[0] == vocabulary(b.path)[0]:
+    if a.path == b.path or tokenizer_files.vocabulary(a.path)[0] == tokenizer_files.vocabulary(b.path)[0]:
         return None
     return (
         f"{a.name} and {b.name} have different vocabularies ({a.vocab:,} and {b.vocab:,} tokens), "

@@ -97,14 +97,11 @@ class GroupedContext:
             return
         groups = []
         for group in self.groups:
-            place = {row: i for i, row in enumerate(group.rows)}
-            heirs = [row for row, p in enumerate(parents) if p in place]
+            heirs = {row: group.rows.index(p) for row, p in enumerate(parents) if p in group.rows}
             if heirs and group.length:
-                group.cache.reorder_cache(
-                    torch.tensor([place[parents[r]] for r in heirs], device=self._device)
-                )
+                group.cache.reorder_cache(torch.tensor(list(heirs.values()), device=self._device))
             if heirs:
-                groups.append(Group(heirs, group.length, group.cache if group.length else self._make()))
+                groups.append(Group(list(heirs), group.length, group.cache))
         self.groups = groups
         self._write_lengths()
 

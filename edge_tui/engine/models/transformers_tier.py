@@ -81,7 +81,6 @@ def _model(
     rope_limit = _rope_limit(text) or limit
     quantised = [m for m in module.modules() if isinstance(m, QuantisedLinear)]
     architectures = checkpoint.config.get("architectures") or [type(module).__name__]
-
     info = ModelInfo(
         name=checkpoint.name,
         architecture=str(architectures[0]),
@@ -120,12 +119,10 @@ def _rope_limit(text: Any) -> int:
     transformers would change those of a long rope in the midst of a run, under the keys that are kept. The
     dynamic ones change at the model's own limit, where every context ends.
     """
-    said = getattr(text, "rope_parameters", None) or {}
-    kinds = [said] if "rope_type" in said else [kind for kind in said.values() if isinstance(kind, dict)]
-    bounds = [
-        kind["original_max_position_embeddings"] for kind in kinds if kind.get("rope_type") == "longrope"
-    ]
-    return int(min(bounds, default=0))
+    stated = getattr(text, "rope_parameters", None) or {}
+    ropes = [rope for rope in (stated, *stated.values()) if isinstance(rope, dict)]
+    long = [rope for rope in ropes if rope.get("rope_type") == "longrope"]
+    return int(min((rope["original_max_position_embeddings"] for rope in long), default=0))
 
 
 class QuantisedLinear(nn.Module):
