@@ -75,13 +75,11 @@ def unpack(data: bytes, run: int = 0) -> TokenBatch:
     reader = _Reader(body)
     columns: dict[str, Any] = {each.name: reader.take(each.dtype, n) for each in _NARROW}
     lengths = reader.take("i4", n)
+    shapes = {"alternatives": (n, top), "extras": (n, extras), "candidates": (n, extras, 2, top)}
     for each in _WIDE:
-        if each.kind == "extras":
-            columns[each.name] = reader.take(each.dtype, n, extras)
-        elif each.kind == "alternatives":
-            columns[each.name] = _fit(reader.take(each.dtype, n, top), each.empty)
-        elif form == _WITH_CANDIDATES:
-            columns[each.name] = _fit(reader.take(each.dtype, n, extras, 2, top), each.empty)
+        if each.kind != "candidates" or form == _WITH_CANDIDATES:
+            column = reader.take(each.dtype, *shapes[each.kind])
+            columns[each.name] = column if each.kind == "extras" else _fit(column, each.empty)
     return TokenBatch(run=run, text=reader.texts(lengths.tolist()), **columns)
 
 

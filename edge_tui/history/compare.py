@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edge_tui.history.formats.facts import value_text
 from edge_tui.history.runs import prompt_of
 
 if TYPE_CHECKING:
@@ -78,11 +79,11 @@ def _settings(stored: StoredRun) -> dict[str, str]:
     found |= _conversation(request)
     found["strategy"] = stored.entry.strategy
     if started is not None:
-        found |= {name: _setting_text(resolved.value) for name, resolved in started.values.items()}
+        found |= {name: value_text(resolved.value) for name, resolved in started.values.items()}
         found["seed"] = str(started.seed)
     found |= {"max_length": str(request.max_length), "stop": " | ".join(map(repr, request.stop))}
     found["control_tokens"] = str(request.control_tokens)
-    changes = [f"{each.name} {_setting_text(each.value)} from {each.index}" for each in stored.changes]
+    changes = [f"{each.name} {value_text(each.value)} from {each.index}" for each in stored.changes]
     return found | {"turned": ", ".join(changes)}
 
 
@@ -91,7 +92,3 @@ def _conversation(request: Request) -> dict[str, str]:
         return {"system": request.system, "chat": str(request.chat)}
     turns = [f"{turn.role}: {turn.content}" for turn in request.prompt[:-1]]
     return {"system": request.system, "earlier turns": "\n".join(turns)}
-
-
-def _setting_text(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:.6g}"

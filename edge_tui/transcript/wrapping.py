@@ -166,23 +166,22 @@ def _cluster_length(text: str) -> int:
 
 def clusters(text: str) -> Iterator[tuple[str, int]]:
     """Splits a text into characters as the terminal draws them, with their cells; flags stay whole."""
-    half_flag = ""
+    half = ""
     for start, end, cells in split_graphemes(text)[0]:
         cluster = text[start:end]
         is_flag = "\U0001f1e6" <= cluster[0] <= "\U0001f1ff"
-        if half_flag:
-            if is_flag:
-                yield half_flag + cluster, cell_len(half_flag + cluster)
-                half_flag = ""
-                continue
-            yield half_flag, cell_len(half_flag)
-            half_flag = ""
+        if half and is_flag:
+            cluster, half, is_flag = half + cluster, "", False
+            cells = cell_len(cluster)
+        elif half:
+            yield half, cell_len(half)
+            half = ""
         if is_flag:
-            half_flag = cluster
+            half = cluster
         else:
             yield cluster, cells
-    if half_flag:
-        yield half_flag, cell_len(half_flag)
+    if half:
+        yield half, cell_len(half)
 
 
 class Wrap:
@@ -224,13 +223,9 @@ class Wrap:
         deadline = None if budget is None else monotonic() + budget
         first, char = self._next
         for token in range(first, len(display)):
-            if char:
-                self._feed(token, display[token], char)
-                char = 0
-            else:
-                text = display[token]
-                if text:
-                    self._feed(token, text, 0)
+            if text := display[token]:
+                self._feed(token, text, char)
+            char = 0
             if deadline is not None and not token & 255 and monotonic() > deadline:
                 self._next = (token + 1, 0)
                 return token + 1 == len(display)

@@ -71,7 +71,7 @@ SOME = [
 def test_same_sequences_and_scores_as_generate(
     models: list[LlamaForCausalLM], beams: int, early_stopping: str, length_penalty: float
 ) -> None:
-    for model, ends in itertools.product(models, (0, 1, 2)):
+    for model, ends in zip(models, (0, 1, 2), strict=True):
         eos = likely_ends(model, ends)
         values = {"num_beams": beams, "early_stopping": early_stopping, "length_penalty": length_penalty}
         found = ours(model, 12, eos, **values)
@@ -84,11 +84,10 @@ def test_same_sequences_and_scores_as_generate(
             assert found.choice.score == pytest.approx(score, rel=1e-5, abs=1e-5)
 
 
-@pytest.mark.parametrize("penalty", [0.8, 1.3])
 def test_repetition_penalty_acts_on_log_probabilities_as_in_generate(
-    models: list[LlamaForCausalLM], penalty: float
+    models: list[LlamaForCausalLM],
 ) -> None:
-    for model in models:
+    for model, penalty in zip(models, (0.8, 1.3, 0.9), strict=True):
         eos = likely_ends(model, 1)
         values = {"num_beams": 3, "repetition_penalty": penalty, "early_stopping": "off"}
         found = ours(model, 10, eos, **values)

@@ -18,7 +18,7 @@ from edge_tui.history.schema import HistoryError, default_path
 from edge_tui.history.store import Store
 from tests.history.runs import ScriptedEngine, keep, until
 
-RUNS = 60
+RUNS = 40
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     for number in range(RUNS):
         words = [f" {rng.getrandbits(64):x}" for _ in range(60)]
         keep(store, f"the river {number} " + "".join(words), words)
-    store.add_token_strings("tiny", {id: f"piece {id}" for id in range(4000)})
+    store.add_token_strings("tiny", {id: f"piece {id}" for id in range(3000)})
     store.close()
     return path.read_bytes()
 
@@ -65,10 +65,9 @@ def test_a_header_that_is_lost_costs_no_run(tmp_path: Path, sound: bytes) -> Non
     assert len(store.runs()) == RUNS
 
 
-@pytest.mark.parametrize("share", [0.2, 0.8])
-def test_the_runs_that_can_be_read_go_on_in_a_new_file(tmp_path: Path, sound: bytes, share: float) -> None:
+def test_the_runs_that_can_be_read_go_on_in_a_new_file(tmp_path: Path, sound: bytes) -> None:
     path = tmp_path / "history.db"
-    damage(path, sound, int(pages(sound) * share), 3)
+    damage(path, sound, pages(sound) * 3 // 5, 3)
     store = open_or_rebuild(path)
     (aside,) = tmp_path.glob("history-damaged-*.db")
     assert aside.name in store.problem

@@ -23,8 +23,7 @@ def facts(stored: StoredRun) -> list[tuple[str, str]]:
     lines.append(("strategy", entry.strategy))
     if started is not None:
         for name, resolved in started.values.items():
-            value = resolved.value if isinstance(resolved.value, str) else f"{resolved.value:.6g}"
-            lines.append((name, f"{value} ({resolved.source})"))
+            lines.append((name, f"{value_text(resolved.value)} ({resolved.source})"))
         lines.append(("seed", str(started.seed)))
         lines.append(("control tokens", " ".join(started.control_tokens)))
     lines.append(("template", written(stored.request.template)))
@@ -36,6 +35,11 @@ def facts(stored: StoredRun) -> list[tuple[str, str]]:
     lines.append(("ended", ended(stored)))
     lines.append(("versions", ", ".join(f"{name} {number}" for name, number in stored.versions.items())))
     return [(name, value) for name, value in lines if value]
+
+
+def value_text(value: float | str) -> str:
+    """Writes a parameter's value."""
+    return value if isinstance(value, str) else f"{value:.6g}"
 
 
 def ended(stored: StoredRun) -> str:
