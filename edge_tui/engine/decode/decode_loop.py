@@ -65,7 +65,7 @@ class DecodeLoop:
     def cached_ids(self) -> list[int]:
         """New tokens whose keys and values the contexts hold for certain."""
         generation, processor = self._generation, self._processor
-        drafts = generation.num_draft_tokens
+        drafts = generation.plan.num_draft_tokens
         unsure = drafts + 2 if drafts else processor.steps - generation.launched + 1
         return processor.first_row_ids[: max(0, len(processor.first_row_ids) - unsure)]
 
@@ -102,19 +102,19 @@ class DecodeLoop:
         while self._processor.reason is None:
             if self._stopped():
                 return "cancelled"
-            if generation.launched < generation.max_new:
+            if generation.launched < generation.plan.max_new:
                 self._launch()
             elif generation.ring.empty:
                 break
-            self._read(wait=generation.ring.full or generation.launched >= generation.max_new)
+            self._read(wait=generation.ring.full or generation.launched >= generation.plan.max_new)
         return "length"
 
     def _launch(self) -> None:
         generation = self._generation
         generation.launch()
         if reason := generation.pop_uncaptured_reason():
-            self._notify(f"{generation.decoder.title} runs uncaptured, and so slower: {reason}.")
-        if generation.num_draft_tokens and generation.launched == _WARM:
+            self._notify(f"{generation.plan.decoder.title} runs uncaptured, and so slower: {reason}.")
+        if generation.plan.num_draft_tokens and generation.launched == _WARM:
             self._gate = SpeculationGate(*generation.costs())
 
     def _read(self, wait: bool) -> None:
@@ -122,7 +122,7 @@ class DecodeLoop:
         for ints, floats in self._generation.ring.read(wait):
             tokens = self._processor.take(ints, floats)
             now = time.perf_counter()
-            if self._generation.num_draft_tokens:
+            if self._generation.plan.num_draft_tokens:
                 self._update_gate(len(ints) - 1, tokens)
             if not self.first_token_at:
                 self.first_token_at = now
@@ -151,7 +151,7 @@ class DecodeLoop:
     def _post_changes(self, version: int) -> None:
         """Posts the parameters that a newer version of the table brought."""
         table = self._generation.table
-        index = self._generation.start + self._processor.steps - 1
+        index = len(self._run.request.prefix) + self._processor.steps - 1
         for name, value in table.changes_between(self._version, version).items():
             self._post(ParamChanged(self._run.id, name, value, version, index))
         self._version = version

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.base import Decoder, Env, Output
+from edge_tui.decoders.base import Env, Output
 from edge_tui.engine.decode.prefix_cache import PrefixCache, PrefixEntry
 from edge_tui.engine.decode.speculative_runner import SpeculativeRunner
 from edge_tui.engine.decode.step_runner import StepRunner
@@ -15,6 +15,7 @@ from edge_tui.util import logs
 if TYPE_CHECKING:
     from edge_tui.engine.decode.param_table import ParamTable
     from edge_tui.engine.decode.ring import Ring
+    from edge_tui.engine.decode.run_plan import RunPlan
     from edge_tui.engine.models.base import LanguageModel
 
 
@@ -26,37 +27,12 @@ class Generation:
     back; records arrive in the ring.
 
     Args:
-        decoder: The strategy.
-        models: Model by role.
-        values: Starting parameters.
-        ids: Prompt and prefix.
-        start: Number of prefix tokens: the index of the first new token.
-        max_new: Bound of new tokens.
-        eos: Ids that end a sequence.
-        width: Vocabulary `V` that every stream is cut to.
-        seed: Of the run.
-        samples: Answers decoded side by side, for a strategy of one row.
+        plan: The run's facts.
     """
 
-    def __init__(
-        self,
-        decoder: Decoder,
-        models: Mapping[str, LanguageModel],
-        values: Mapping[str, float],
-        ids: list[int],
-        start: int,
-        max_new: int,
-        eos: tuple[int, ...],
-        width: int,
-        seed: int,
-        samples: int = 1,
-    ) -> None:
-        self.decoder = decoder
-        self.models = models
-        self.ids = ids
-        self.max_new = max_new
-        self.start = start
-        self.rows = decoder.rows(values) * samples
+    def __init__(self, plan: RunPlan) -> None:
+        self.plan = plan
+        self.ids = plan.ids
         self.launched = 0
         self.steps_read = 0
         """Steps whose records have been read, for a strategy that proposes."""
@@ -64,21 +40,14 @@ class Generation:
         """The step from which on nothing is proposed; 0 while that is not decided."""
         self.uncaptured_reason = ""
         """Why steps are launched one operation at a time although the models could be captured."""
-        self.num_draft_tokens = decoder.num_draft_tokens(values)
-        self._values, self._eos, self._width, self._seed = values, eos, width, seed
-        self._device = models[decoder.roles[0]].info.device
-        devices = {model.info.device for model in models.values()}
-        capturable = all(model.caps.capture for model in models.values())
+        self._models = {role: loaded.model for role, loaded in plan.models.items()}
+        devices = {model.info.device for model in self._models.values()}
+        capturable = all(model.caps.capture for model in self._models.values())
         self._capture = capturable and len(devices) == 1
         if capturable and not self._capture:
             self.uncaptured_reason = f"its models sit on different devices ({' and '.join(sorted(devices))})"
         self._runner: StepRunner | None = None
         self._entry: PrefixEntry | None = None
-
-    @property
-    def total(self) -> int:
-        """Positions that the run reaches, prompt and new tokens."""
-        return len(self.ids) + self.max_new
 
     @property
     def runner(self) -> StepRunner:
@@ -124,7 +93,7 @@ class Generation:
         keys = self._keys()
         with torch.inference_mode():
             for position, (stream, key) in enumerate(keys.items()):
-                model = self.models[self.decoder.streams[position].role]
+                model = self._models[self.plan.decoder.streams[position].role]
                 report = progress if position == 0 else _silent
                 length, outputs[stream] = self._read(model, key, cache, report, cancelled)
                 reused = length if position == 0 else reused
@@ -137,26 +106,28 @@ class Generation:
         """Finds or makes the runner, and begins the run on it."""
         import torch
 
+        plan, values, eos = self.plan, self.plan.params.values, self.plan.main.tokenizer.end_ids
         roots = [cache[key].context for key in keys.values()]
         self._entry = cache[next(iter(keys.values()))]
         runner = None
         if self._capture:
-            runner = self._entry.find(self.decoder, self.rows, self.num_draft_tokens, self._eos, roots)
+            runner = self._entry.find(plan.decoder, plan.rows, plan.num_draft_tokens, eos, roots)
         if runner is None:
-            make = SpeculativeRunner if self.num_draft_tokens else StepRunner
-            runner = make(self.decoder, self.models, roots, self._values, self.rows, self._eos, self._width)
-        device = self._device
-        prompt = torch.tensor([self.ids], dtype=torch.int64, device=device).expand(self.rows, -1)
-        eos = torch.tensor(self._eos, dtype=torch.int64, device=device)
-        env = Env(self.rows, self._width, device, prompt, eos, self._values, self.max_new, prefix=self.start)
-        runner.begin(env, outputs, self._seed)
+            make = SpeculativeRunner if plan.num_draft_tokens else StepRunner
+            runner = make(plan.decoder, self._models, roots, values, plan.rows, eos, plan.width)
+        device = plan.main.model.info.device
+        prompt = torch.tensor([self.ids], dtype=torch.int64, device=device).expand(plan.rows, -1)
+        ends = torch.tensor(eos, dtype=torch.int64, device=device)
+        start = len(plan.request.prefix)
+        env = Env(plan.rows, plan.width, device, prompt, ends, values, plan.max_new, prefix=start)
+        runner.begin(env, outputs, plan.params.seed)
         self._runner = runner
 
     def _keys(self) -> dict[str, tuple[int, int]]:
         """Each stream's key in the prefix cache. Two streams over one model must not share a context."""
         keys: dict[str, tuple[int, int]] = {}
-        for stream in self.decoder.streams:
-            model = id(self.models[stream.role])
+        for stream in self.plan.decoder.streams:
+            model = id(self._models[stream.role])
             keys[stream.name] = (model, sum(other == model for other, _ in keys.values()))
         return keys
 
@@ -171,8 +142,8 @@ class Generation:
         """Reads the prompt into one stream; returns how many positions were reused, and the last logits."""
         import torch
 
-        need = self.total + SLACK * (self.num_draft_tokens + 1)
-        entry = cache.open(key, model, self.ids, need, self.total)
+        total = len(self.ids) + self.plan.max_new
+        entry = cache.open(key, model, self.ids, total + SLACK * (self.plan.num_draft_tokens + 1), total)
         reused, device = len(entry.ids), model.info.device
         fresh = torch.tensor([self.ids[reused:]], dtype=torch.int64, device=device)
         done = 0
@@ -207,7 +178,7 @@ class Generation:
             if runner.graphs is not None and (self.launched or runner.is_one_graph):
                 if not self.launched:
                     runner.table.refresh()  # captured steps do it for those after them
-                runner.graphs.replay(alone=self.launched in (0, self.max_new - 1))
+                runner.graphs.replay(alone=self.launched in (0, self.plan.max_new - 1))
             else:
                 if not runner.logits_current:
                     runner.forward()
@@ -235,7 +206,7 @@ class Generation:
         runner, entry = self.runner, self._entry
         assert isinstance(runner, SpeculativeRunner)
         assert entry is not None
-        if (known := entry.costs.get(self.num_draft_tokens)) is not None:
+        if (known := entry.costs.get(self.plan.num_draft_tokens)) is not None:
             return known
         with torch.inference_mode():
             if runner.graphs is not None:
@@ -243,7 +214,7 @@ class Generation:
                 if runner.graphs is None:
                     self._try_capture()
                 runner.proposing = True
-            entry.costs[self.num_draft_tokens] = costs = runner.costs()
+            entry.costs[self.plan.num_draft_tokens] = costs = runner.costs()
         return costs
 
     @property
@@ -262,11 +233,11 @@ class Generation:
 
     def remember(self, cache: PrefixCache, new_ids: list[int]) -> None:
         """Notes in the cache which new tokens its one-row contexts now hold as well, and keeps the runner."""
-        if self.rows == 1:
+        if self.plan.rows == 1:
             for position, key in enumerate(self._keys().values()):
                 if entry := cache.get(key):
                     # Which of its own proposals a draft has read is not known here.
-                    entry.ids = [*self.ids, *([] if self.num_draft_tokens and position else new_ids)]
+                    entry.ids = [*self.ids, *([] if self.plan.num_draft_tokens and position else new_ids)]
         if self.captured and self._entry is not None:
             self._entry.keep(self.runner)
 

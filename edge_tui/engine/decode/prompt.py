@@ -58,16 +58,12 @@ def read_prompt(request: Request, main: LoadedModel, cancelled: Callable[[], boo
     if request.chat is not False and checkpoint.chat_template is not None:
         return _conversation(request, main, cancelled)
     text = turns if isinstance(turns, str) else "\n".join(turn.content for turn in turns)
-    notices: tuple[str, ...] = ()
-    if request.chat is True:
-        notices = ("This model has no chat template: the prompt is completed as raw text.",)
-    if request.system:
-        notices += ("Outside a chat template there is no place for the system prompt: it is left out.",)
-    if request.template:
-        names = ", ".join(request.template)
-        notices += (
-            f"Outside a chat template there is no place for template variables: {names} is left out.",
-        )
+    no_place = "Outside a chat template there is no place for"
+    notices = {
+        "This model has no chat template: the prompt is completed as raw text.": request.chat,
+        f"{no_place} the system prompt: it is left out.": request.system,
+        f"{no_place} template variables: {', '.join(request.template)} is left out.": request.template,
+    }
     try:
         ids = tokenizer.encode(text, control=request.control_tokens)
     except CheckpointError as error:
@@ -80,7 +76,8 @@ def read_prompt(request: Request, main: LoadedModel, cancelled: Callable[[], boo
             " type something to decode.",
             "prompt",
         )
-    return _prompt(tokenizer, ids, notices, request, tokenizer.control_in([text]))
+    said = tuple(notice for notice, cause in notices.items() if cause)
+    return _prompt(tokenizer, ids, said, request, tokenizer.control_in([text]))
 
 
 def _conversation(request: Request, main: LoadedModel, cancelled: Callable[[], bool]) -> Prompt:

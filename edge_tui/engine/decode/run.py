@@ -62,7 +62,7 @@ def run_request(
     except Cancelled:
         post(_cancelled(run.id))
         return
-    generation, processor = _generation(plan), OutputProcessor(run.id, plan)
+    generation, processor = Generation(plan), OutputProcessor(run.id, plan)
     _reset_peak(plan.main.model.info.device)
     if not _read_prompt(run, plan, generation, prefix_cache, post, stopped):
         return
@@ -77,21 +77,6 @@ def run_request(
 def _cancelled(run: int) -> Finished:
     """The end of a run of which nothing was decoded."""
     return Finished(run, "cancelled", 0, 0.0, 0.0)
-
-
-def _generation(plan: RunPlan) -> Generation:
-    return Generation(
-        plan.decoder,
-        {role: loaded.model for role, loaded in plan.models.items()},
-        plan.params.values,
-        plan.ids,
-        len(plan.request.prefix),
-        plan.max_new,
-        plan.main.tokenizer.end_ids,
-        plan.width,
-        plan.params.seed,
-        plan.request.samples,
-    )
 
 
 def _read_prompt(

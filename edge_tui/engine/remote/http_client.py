@@ -102,8 +102,7 @@ class HttpClient:
         Raises:
             RemoteError: there is none.
         """
-        async with self._send("GET", path, None, seconds) as response:
-            return await self._json(response)
+        return await self._request("GET", path, None, seconds)
 
     async def post(self, path: str, body: dict[str, Any], seconds: float = ANSWER_SECONDS) -> Any:
         """Returns the JSON of a POST request.
@@ -111,8 +110,7 @@ class HttpClient:
         Raises:
             RemoteError: there is none.
         """
-        async with self._send("POST", path, body, seconds) as response:
-            return await self._json(response)
+        return await self._request("POST", path, body, seconds)
 
     async def events(self, path: str, body: dict[str, Any]) -> AsyncGenerator[tuple[str, Any]]:
         """Yields server-sent events as (name, JSON) up to `[DONE]` or the end. Close it after use.
@@ -152,8 +150,9 @@ class HttpClient:
         except httpx.HTTPError as error:
             raise RemoteError(f"The connection to {self.host} broke; what came so far is kept.") from error
 
-    async def _json(self, response: Response) -> Any:
-        return self._parse((await _read_body(response)).decode("utf-8", "replace"))
+    async def _request(self, method: str, path: str, body: dict[str, Any] | None, seconds: float) -> Any:
+        async with self._send(method, path, body, seconds) as response:
+            return self._parse((await _read_body(response)).decode("utf-8", "replace"))
 
     def _parse(self, text: str) -> Any:
         try:

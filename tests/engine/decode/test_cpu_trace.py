@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from functools import cache
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +20,11 @@ from edge_tui.engine.decode import cpu_trace
 from edge_tui.engine.decode.cpu_trace import TracedChoice
 from edge_tui.engine.decode.generation import Generation
 from edge_tui.engine.decode.prefix_cache import PrefixCache
+from edge_tui.engine.decode.prompt import Prompt
+from edge_tui.engine.decode.resolve import ResolvedParams
+from edge_tui.engine.decode.run_plan import RunPlan
 from edge_tui.engine.models.loader import load
-from edge_tui.engine.port import ModelSpec
+from edge_tui.engine.port import ModelSpec, Request
 from tests.engine.random_checkpoints import make_checkpoint
 
 if TYPE_CHECKING:
@@ -61,9 +65,20 @@ def generation(
     decoder: Decoder, one: LanguageModel, turned: Mapping[str, float], samples: int = 1, eos: int = 7
 ) -> Generation:
     values = {p.name: turned.get(p.name, p.default) for p in decoder.params}
-    models = dict.fromkeys(decoder.roles, one)
-    width = one.info.vocab - 3
-    made = Generation(decoder, models, values, [5, 6, 5, 9], 0, STEPS, (eos,), width, 3, samples)
+    loaded: Any = SimpleNamespace(model=one, tokenizer=SimpleNamespace(end_ids=(eos,)))
+    plan = RunPlan(
+        request=Request("", decoder.name),
+        decoder=decoder,
+        models=dict.fromkeys(decoder.roles, loaded),
+        prompt=Prompt([5, 6, 5, 9]),
+        params=ResolvedParams(values, {}, seed=3),
+        rows=decoder.rows(values) * samples,
+        num_draft_tokens=0,
+        max_new=STEPS,
+        width=one.info.vocab - 3,
+        notices=(),
+    )
+    made = Generation(plan)
     made.prefill(PrefixCache(), lambda done, total: None, lambda: False)
     return made
 

@@ -15,6 +15,7 @@ from edge_tui.engine.decode.generation import Generation
 from edge_tui.engine.decode.param_table import ParamTable
 from edge_tui.engine.decode.prefix_cache import PrefixCache
 from edge_tui.engine.decode.ring import Ring
+from edge_tui.engine.decode.run_plan import plan_run
 from edge_tui.engine.events import Died, Event, Failed, Finished, TokenBatch
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.models.loader import load
@@ -148,14 +149,13 @@ def test_cancelling_a_queued_run_never_starts_it(engine: LocalEngine) -> None:
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
 
 
-def _generation(spec: ModelSpec, strategy: str, amateur: ModelSpec | None = None) -> Generation:
+def _generation(spec: ModelSpec, strategy: str) -> Generation:
     loaded = load(spec, lambda done, total: None, lambda: False)
     decoder = decoders.find(strategy)
-    models = dict.fromkeys(decoder.roles, loaded.model)
-    ids = loaded.tokenizer.encode(PROMPT)
-    values = {param.name: param.default for param in decoder.params}
-    width = min(loaded.tokenizer.size, loaded.model.info.vocab)
-    return Generation(decoder, models, values, ids, 0, 40, loaded.checkpoint.eos_ids, width, 1)
+    models = dict.fromkeys(decoder.roles, loaded)
+    return Generation(
+        plan_run(Request(PROMPT, strategy, seed=1, max_length=40), decoder, models, lambda: False)
+    )
 
 
 @pytest.mark.gpu
