@@ -55,12 +55,13 @@ class KeyQueue:
         self._key = ""
         self._printable = False
         self._target: MessagePump | None = None
-        self._busy = False
+        self.busy = False
+        """True while a key has not taken effect yet."""
         self._timeout: Timer | None = None
 
     async def take(self, event: Key | Paste) -> None:
         """Passes a key or a paste to Textual, now or in its turn."""
-        if self._busy:
+        if self.busy:
             self._waiting.append(event)
             self._start_timeout()
             return
@@ -74,7 +75,7 @@ class KeyQueue:
         self._key, self._printable = (
             (event.key, event.is_printable) if isinstance(event, Key) else ("", False)
         )
-        self._target, self._busy = target, True
+        self._target, self.busy = target, True
         if not target.post_message(Follower(self._number, 1)):
             self._app.call_later(self._next, self._number)
 
@@ -109,13 +110,13 @@ class KeyQueue:
             self._app.call_later(self._next, number)
 
     async def _next(self, number: int) -> None:
-        if number != self._number or not self._busy or not self._app.screen_stack:
+        if number != self._number or not self.busy or not self._app.screen_stack:
             return
-        self._busy = False
+        self.busy = False
         if self._timeout is not None:
             self._timeout.stop()
             self._timeout = None
-        while self._waiting and not self._busy:
+        while self._waiting and not self.busy:
             await self.take(self._waiting.popleft())
         if self._waiting:
             self._start_timeout()

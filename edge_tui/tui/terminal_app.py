@@ -33,7 +33,7 @@ class TerminalApp(App[int]):
         super().__init__()
         self.ascii = ascii_only
         self._clipboard_reply: bool | None = None
-        self._key_queue = KeyQueue(cast("App[object]", self), super().on_event)
+        self.key_queue = KeyQueue(cast("App[object]", self), super().on_event)
 
     def get_driver_class(self) -> type[Driver]:
         """Replaces Textual's driver for POSIX terminals by the one that also queries them."""
@@ -74,13 +74,13 @@ class TerminalApp(App[int]):
             if isinstance(event, events.Paste):
                 self.app_focus = True  # a terminal may paste while another one has the focus
                 event.text = pastes.clean(event.text)
-            await self._key_queue.take(event)
+            await self.key_queue.take(event)
         else:
             await super().on_event(event)
 
     def on_follower(self, event: Follower) -> None:
         if self.screen_stack:
-            self._key_queue.advance(event)
+            self.key_queue.advance(event)
 
     # The clipboard.
 

@@ -43,7 +43,7 @@ class PictureEngine:
         self.held = False
         """Whether runs are left unfinished after their tokens."""
         self.refusals: dict[str, str] = {}
-        self._events: list[Event] = []
+        self.events: list[Event] = []
 
     def submit(self, request: Request) -> int:
         run = len(self.requests) + 1
@@ -52,7 +52,7 @@ class PictureEngine:
         columns = ("expert", "amateur", "score") if request.strategy == "contrastive" else ()
         if rows > 1:
             columns = ("score",)
-        self._events += [
+        self.events += [
             Queued(run),
             Started(
                 run, request.strategy, rows, columns, 9, len(request.prefix), 0, 256, 7, _values(request)
@@ -61,11 +61,11 @@ class PictureEngine:
             *_batches(run, rows, len(columns), len(request.prefix)),
         ]
         if not self.held:
-            self._events.append(self._finished(run))
+            self.events.append(self.finish(run))
         return run
 
     @staticmethod
-    def _finished(run: int) -> Finished:
+    def finish(run: int) -> Finished:
         return Finished(run, "eos", len(WORDS), 0.038, 0.2, peak_bytes=3_400_000_000)
 
     def set(self, run: int, name: str, value: float | str) -> None:
@@ -76,14 +76,14 @@ class PictureEngine:
     def cancel(self, run: int | None = None) -> None:
         self.cancelled.append(run)
         if self.held and run is not None:
-            self._events.append(Finished(run, "cancelled", len(WORDS), 0.038, 0.2))
+            self.events.append(Finished(run, "cancelled", len(WORDS), 0.038, 0.2))
 
     def assign(self, role: str, spec: ModelSpec) -> None: ...
 
     def load(self, role: str) -> None:
         name = "Qwen2.5-0.5B-Instruct"
         facts = ("Qwen2ForCausalLM", "flat", self.device, "bf16", "bfloat16", 151_665, 32_768, 494_032_768)
-        self._events += [Loading(role, name), Loaded(role, name, *facts, 988_000_000, 1.9, True)]
+        self.events += [Loading(role, name), Loaded(role, name, *facts, 988_000_000, 1.9, True)]
 
     def unload(self, role: str) -> None: ...
 
@@ -91,7 +91,7 @@ class PictureEngine:
         return self.refusals.get(strategy, "")
 
     def poll(self) -> list[Event]:
-        events, self._events = self._events, []
+        events, self.events = self.events, []
         return events
 
     def decode(self, ids: Sequence[int]) -> list[str]:

@@ -29,15 +29,15 @@ class HostileEngine(PictureEngine):
 
     def poll(self) -> list[Event]:
         if time.monotonic() < self.ready:
-            loading, self._events = self._events[:2], self._events[2:]
-            news, self._events = (loading, self._events) if len(loading) == 2 else ([], loading)
+            loading, self.events = self.events[:2], self.events[2:]
+            news, self.events = (loading, self.events) if len(loading) == 2 else ([], loading)
         else:
             news = super().poll()
         return [self._worse(event) for event in news]
 
     def load(self, role: str) -> None:
         super().load(role)
-        self._events.insert(0, Noticed(0, TEXT))
+        self.events.insert(0, Noticed(0, TEXT))
         self.ready = time.monotonic() + 0.5
 
     def decode(self, ids: Any) -> list[str]:

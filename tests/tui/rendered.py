@@ -28,6 +28,11 @@ def lines(app: App[Any]) -> list[str]:
     return [strip.text for strip in strips(app)]
 
 
+def notices(app: App[Any]) -> list[str]:
+    """The texts of the notifications on the screen. Textual has no public name for them."""
+    return [each.message for each in app._notifications]
+
+
 async def until(pilot: Pilot[Any], look: Callable[[], object]) -> None:
     """Waits for something to hold."""
     for _ in range(1200):
@@ -37,9 +42,9 @@ async def until(pilot: Pilot[Any], look: Callable[[], object]) -> None:
     raise AssertionError("it never came")
 
 
-async def settle(pilot: Pilot[Any]) -> None:
-    """Waits until two frames in a row are the same."""
-    for field in (*pilot.app.screen.query(Input), *pilot.app.screen.query(TextArea)):
+async def settle(pilot: Pilot[Any], calm: bool = True) -> None:
+    """Waits until two frames in a row are the same; no cursor blinks where it is to be `calm`."""
+    for field in (*pilot.app.screen.query(Input), *pilot.app.screen.query(TextArea)) if calm else ():
         field.cursor_blink = False
     before: list[Strip] = []
     for _ in range(100):

@@ -32,8 +32,7 @@ def somewhere(rng: random.Random, width: int, height: int) -> set[Region]:
     }
 
 
-@pytest.mark.parametrize("size", [(80, 24), (160, 45)])
-@pytest.mark.parametrize("strategy", ["2", "4"])
+@pytest.mark.parametrize(("strategy", "size"), [("2", (80, 24)), ("4", (160, 45))])
 async def test_paints_the_same_as_textual(
     picture: Callable[..., EdgeApp], size: tuple[int, int], strategy: str
 ) -> None:

@@ -240,7 +240,7 @@ async def test_an_engine_that_died_is_logged_and_the_prompt_stays(picture: Any) 
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.pause(0.1)
         await pilot.press(*"kept")
-        engine._events.append(Died("The engine stopped: bad.", "Traceback of hf_C4n4ryC4n4ry"))
+        engine.events.append(Died("The engine stopped: bad.", "Traceback of hf_C4n4ryC4n4ry"))
         await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
         (log,) = logs.state_folder().glob("crash-*.log")
         assert "Traceback of ‹removed›" in log.read_text()

@@ -47,11 +47,14 @@ class Terminal:
         self._stream.feed(data)
 
     def press(self, keys: str) -> None:
-        """Sends keys, and looks at the screen for as long as a person would."""
+        """Sends keys, and looks at the screen until it rests, or for as long as a person would."""
         self.child.send(keys)
         deadline = time.monotonic() + 0.4
         while time.monotonic() < deadline:
-            self.read()
+            before = len(self.raw)
+            self.read(0.1)
+            if len(self.raw) == before:
+                break
 
     def see(self, pattern: str, seconds: float = 20.0) -> Any:
         """Waits until the screen shows a pattern."""
@@ -109,7 +112,7 @@ def test_a_whole_sitting(terminal: Callable[..., Terminal]) -> None:
     sitting.press("i")
     at = int(sitting.see(r"#(\d+) id \d+").group(1))
     sitting.see(r"raw\s+[\d.]+ ?%")
-    sitting.until(lambda: out_tokens(sitting) > at + 700, "tokens beyond the cursor")
+    sitting.until(lambda: out_tokens(sitting) > at + 200, "tokens beyond the cursor")
     before = out_tokens(sitting)
     sitting.press("\r")  # to the alternatives
     sitting.press("j")

@@ -123,7 +123,7 @@ async def test_deleting_happens_on_the_way_out_and_can_be_undone(undone: bool) -
     assert len(Store(default_path()).runs()) == left
 
 
-@pytest.mark.parametrize("kind", ["md", "json", "html", "svg"])
+@pytest.mark.parametrize("kind", ["json", "svg"])
 async def test_exports_land_in_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from edge_tui.tui.keymap import catalog, parse_keys, resolve
+from tests.tui.rendered import notices
 
 BOUND = catalog()
 
@@ -86,7 +87,7 @@ async def test_the_app_hears_the_users_keys(picture: Any) -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         bench = app.workbench
         await pilot.pause(0.1)
-        assert any("keys.rerun: g is the key of again" in each.message for each in app._notifications)
+        assert any("keys.rerun: g is the key of again" in each for each in notices(app))
         bench.prompt.insert("Hello")
         await pilot.press("ctrl+j")
         for _ in range(60):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from edge_tui.config import resources
+from edge_tui.config.settings import Settings
 from edge_tui.engine.events import Failed
 from edge_tui.tui.actions import ACTIONS, SCOPES, Scope, bindings
 from edge_tui.tui.app import EdgeApp
@@ -29,6 +31,7 @@ from edge_tui.tui.widgets.token_pane import TokenPane
 from edge_tui.tui.widgets.turns import Turns
 from edge_tui.tui.workbench.screen import WorkbenchScreen
 from tests.tui.engines import PictureEngine
+from tests.tui.rendered import lines, notices, until
 
 if TYPE_CHECKING:
     from textual.pilot import Pilot
@@ -180,7 +183,7 @@ async def test_no_second_run_before_the_first_has_wound_down(picture: Any) -> No
         assert engine.cancelled == [1]
         assert "stopping" in workbench.view.header.state
         assert "Queued" in workbench.view.messages.message
-        engine._events.append(engine._finished(1))
+        engine.events.append(engine.finish(1))
         await pilot.pause(0.2)
         assert [request.strategy for request in engine.requests] == ["top_p", "beam"]
 
@@ -224,7 +227,7 @@ async def test_typing_in_a_field_is_no_command(picture: Any) -> None:
         assert workbench.run_params.decoder.name == "top_p"
 
 
-@pytest.mark.parametrize("size", [(60, 16), (80, 24), (120, 40), (200, 50)])
+@pytest.mark.parametrize("size", [(60, 16), (80, 24), (160, 45)])
 async def test_everything_is_there_or_one_key_away(picture: Any, size: tuple[int, int]) -> None:
     async with picture().run_test(size=size) as pilot:
         workbench = await ran(pilot)
@@ -264,7 +267,7 @@ async def test_too_small_says_so_and_recovers(picture: Any) -> None:
 async def test_a_storm_of_resizes_leaves_it_alive(picture: Any) -> None:
     async with picture().run_test(size=(80, 24)) as pilot:
         workbench = await ran(pilot)
-        for width, height in [(1, 1), (400, 200), (3, 90), (200, 2), (61, 17), (149, 33), (150, 34)] * 3:
+        for width, height in [(1, 1), (250, 80), (3, 90), (200, 2), (61, 17), (149, 33), (150, 34)]:
             await pilot.resize_terminal(width, height)
         await pilot.resize_terminal(80, 24)
         await pilot.pause(0.1)
@@ -291,12 +294,12 @@ async def test_palette_knows_every_offered_action(picture: Any) -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         workbench = await ran(pilot)
         await pilot.press("ctrl+p")
-        await pilot.pause(0.3)
-        await pilot.press(*"strategy: beam")
-        await pilot.pause(0.5)
+        await until(pilot, lambda: app.screen is not workbench)
+        await pilot.press(*": beam")
+        await until(pilot, lambda: any("strategy: beam" in line for line in lines(app)))
         await pilot.press("enter")
-        await pilot.pause(0.5)
-        assert workbench.run_params.decoder.name == "beam"
+        await until(pilot, lambda: app.screen is workbench)
+        await until(pilot, lambda: workbench.run_params.decoder.name == "beam")
 
 
 async def test_the_palette_finds_words_and_not_letters_here_and_there(picture: Any) -> None:
@@ -318,7 +321,7 @@ async def test_errors_are_text_kept_and_shown_at_the_field(picture: Any) -> None
     async with picture(engine).run_test(size=(80, 24)) as pilot:
         workbench = await ran(pilot)
         bad = "temperature is [/] -1\x1b[2J, but must be a number from 0 to 5."
-        engine._events.append(Failed(bad, field="temperature"))
+        engine.events.append(Failed(bad, field="temperature"))
         await pilot.pause(0.3)
         assert workbench.view.messages.kind == "error"
         assert "[/] -1␛[2J" in workbench.view.messages.message
@@ -347,17 +350,21 @@ async def test_a_theme_nobody_has_and_a_broken_one_are_notices(picture: Any, tmp
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.pause(0.1)
         assert app.theme == "dark"
-        assert any("neon" in notice.message for notice in app._notifications)
+        assert any("neon" in notice for notice in notices(app))
 
 
-async def test_many_notices_share_one_place(picture: Any) -> None:
-    app = picture(theme="neon")
-    app._notices = [f"config.toml:{line}: a[b]c: must be true or false." for line in range(1, 7)]
+async def test_many_notices_share_one_place() -> None:
+    app = EdgeApp(
+        PictureEngine,
+        Settings(),
+        notices=[f"config.toml:{line}: a[b]c: must be true or false." for line in range(1, 8)],
+        theme_folders=[resources.themes()],
+    )
     async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.pause(0.1)
-        (notice,) = app._notifications
-        assert all(f"config.toml:{line}: a[b]c" in notice.message for line in (1, 2, 3))
-        assert "And 4 more: `edge-tui config`" in notice.message
+        await until(pilot, lambda: notices(app))
+        (notice,) = notices(app)
+        assert all(f"config.toml:{line}: a[b]c" in notice for line in (1, 2, 3))
+        assert "And 4 more: `edge-tui config`" in notice
 
 
 async def test_header_survives_any_model_name(picture: Any) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 from queue import Queue
-from time import monotonic, sleep
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +14,8 @@ class Writer:
     """A writer thread's queue before a real descriptor."""
 
     def __init__(self, fd: int) -> None:
-        self._queue: Queue[str] = Queue()
+        self.queue: Queue[str] = Queue()
+        self._queue = self.queue
         self._fd = fd
 
     def fileno(self) -> int:
@@ -29,6 +29,30 @@ def pipe() -> Any:
     yield reading, writing
     os.close(reading)
     os.close(writing)
+
+
+class Clock:
+    """Moves by hand: the time, and what this thread has computed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = self.spent = 0.0
+        monkeypatch.setattr("edge_tui.tui.pacing.monotonic", lambda: self.now)
+        monkeypatch.setattr("edge_tui.tui.pacing.thread_time", lambda: self.spent)
+
+    def flushes(self, pacer: Pacer, seconds: float, cost: float = 0.0) -> int:
+        """Counts the flushes of a while, each of which takes its cost."""
+        end, count = self.now + seconds, 0
+        while self.now < end:
+            if pacer.ready():
+                count += 1
+                self.spent += cost
+            self.now += Pacer.TICK
+        return count
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
 
 
 def pacer_of(writer: object) -> Pacer:
@@ -46,39 +70,31 @@ def fill(fd: int) -> int:
         return written
 
 
-def flushes(pacer: Pacer, seconds: float) -> int:
-    end, count = monotonic() + seconds, 0
-    while monotonic() < end:
-        count += pacer.ready()
-        sleep(Pacer.TICK / 3)
-    return count
-
-
-def test_a_free_terminal_is_flushed_at_full_pace(pipe: tuple[int, int]) -> None:
+def test_a_free_terminal_is_flushed_at_full_pace(pipe: tuple[int, int], clock: Clock) -> None:
     pacer = pacer_of(Writer(pipe[1]))
     assert pacer.ready()
     assert not pacer.ready()
-    assert flushes(pacer, 0.5) >= 8
+    assert clock.flushes(pacer, 1.0) in (29, 30, 31)
 
 
-def test_a_full_terminal_is_never_flushed(pipe: tuple[int, int]) -> None:
+def test_a_full_terminal_is_never_flushed(pipe: tuple[int, int], clock: Clock) -> None:
     reading, writing = pipe
     pacer = pacer_of(Writer(writing))
     written = fill(writing)
     assert pacer.busy()
-    assert flushes(pacer, 0.3) == 0
+    assert clock.flushes(pacer, 1.0) == 0
     assert pacer.interval == Pacer.SLOWEST
     while written:
         written -= len(os.read(reading, written))
-    assert flushes(pacer, 0.5) in (1, 2, 3), "slow at first once it drains"
+    assert clock.flushes(pacer, 0.5) in (2, 3, 4), "slow at first once it drains"
 
 
 def test_queued_output_counts_as_full(pipe: tuple[int, int]) -> None:
     writer = Writer(pipe[1])
     pacer = pacer_of(writer)
-    writer._queue.put("frame")
+    writer.queue.put("frame")
     assert not pacer.ready()
-    writer._queue.get()
+    writer.queue.get()
     assert not pacer.busy()
 
 
@@ -86,15 +102,7 @@ def test_without_a_writer_nothing_waits() -> None:
     assert pacer_of(None).ready()
 
 
-def test_costly_flushes_slow_the_pace(pipe: tuple[int, int]) -> None:
+def test_costly_flushes_slow_the_pace(pipe: tuple[int, int], clock: Clock) -> None:
     pacer = pacer_of(Writer(pipe[1]))
-    pacer.ready()
-    begun, count = monotonic(), 0
-    while monotonic() - begun < 0.8:
-        if pacer.ready():
-            count += 1
-            busy_until = monotonic() + 0.02
-            while monotonic() < busy_until:
-                pass
-        sleep(0.005)
-    assert count <= 0.8 / Pacer.COSTLY + 3
+    clock.flushes(pacer, 1.0, cost=0.02)
+    assert clock.flushes(pacer, 1.0, cost=0.02) in (6, 7, 8)

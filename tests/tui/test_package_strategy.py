@@ -11,6 +11,7 @@ from textual.widgets import OptionList
 
 from edge_tui import decoders
 from tests.decoders.test_registry import EPSILON, package
+from tests.tui.rendered import lines
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ async def test_it_is_in_the_registry_the_sidebar_and_the_list(announced: str, de
         assert "epsilon" in [decoder.title for decoder in bench.view.strategy_list.decoders]
         assert bench.parameters.border_title == "epsilon"
         assert [row.key for row in bench.run_params.rows()][:2] == ["epsilon", "temperature"]
-        shown = "\n".join(strip.text for strip in app.screen._compositor.render_strips())
+        shown = "\n".join(lines(app))
         assert "▸  epsilon" in shown, shown
         bench.prompt.insert("import os")
         await pilot.press("ctrl+j")

@@ -218,8 +218,13 @@ async def test_the_list_stands_still_whatever_is_said_below_it(picture: Any) -> 
         await pilot.pause(0.1)
         listing, below = app.screen.query_one(OptionList), app.screen.query_one(".hint", Static)
         seen = set()
-        for _ in range(listing.option_count):
-            await pilot.press("down")
+        entries = app.preferences().entries()
+        longest = sorted(
+            range(listing.option_count), key=lambda at: -len(entries[at].help + entries[at].range)
+        )
+        for at in longest[:12]:
+            listing.highlighted = at
+            await pilot.pause()
             seen.add(listing.region)
             assert below.get_content_height(below.size, below.size, below.size.width) <= below.size.height
         assert len(seen) == 1

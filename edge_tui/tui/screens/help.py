@@ -42,7 +42,7 @@ class HelpScreen(Dialog[None]):
         super().__init__()
         self._scopes = scopes
         self._own = own or {}
-        self._key_lines = Static()
+        self._key_lines = Static(id="keys")
 
     def make_box(self) -> Widget:
         return VerticalScroll(classes="dialog")

@@ -62,6 +62,7 @@ class SettingsScreen(FilterListScreen[None]):
     def __init__(self, preferences: Preferences) -> None:
         super().__init__()
         self._preferences = preferences
+        self._entries: dict[str, Entry] = {}
         self._editing = ""
         self._query = ""
         self._message = ("", "", "")
@@ -71,7 +72,8 @@ class SettingsScreen(FilterListScreen[None]):
 
     def items(self) -> list[Item]:
         room = max(self.options.size.width - _KEY - _SOURCE - 4, 12)
-        return [self._item(entry, room) for entry in self._preferences.entries()]
+        self._entries = {entry.key: entry for entry in self._preferences.entries()}
+        return [self._item(entry, room) for entry in self._entries.values()]
 
     @staticmethod
     def _item(entry: Entry, room: int) -> Item:
@@ -104,7 +106,7 @@ class SettingsScreen(FilterListScreen[None]):
         if not key:
             self.about.update("Nothing matches.")
             return
-        entry = self._preferences.entry(key)
+        entry = self._entries[key]
         when = "" if entry.live else " · from the next start on"
         about, sentence, style = self._message
         facts = f"{entry.range} · {entry.source}{when}"
@@ -119,7 +121,7 @@ class SettingsScreen(FilterListScreen[None]):
     # Changing.
 
     def choose(self, id: str) -> None:
-        entry = self._preferences.entry(id)
+        entry = self._entries[id]
         if entry.kind == "key":
             self._ask_key(id)
         elif entry.choices and len(entry.choices) <= 3:
