@@ -142,8 +142,7 @@ def _writer(options: Options, settings: Settings, engine: Engine) -> TextWriter:
         samples=options.n,
         logprobs=options.logprobs,
         decode=engine.decode,
-        settings=_summary_settings(settings),
-        provenance=_provenance(settings),
+        context=_context(settings),
         lost={name: claims_json(each.losers) for name, each in decisions.items()},
     )
 
@@ -189,23 +188,14 @@ _SUMMARY_KEYS = ("precision", "device", "context", "mode", "max_length", "stop",
 """Settings of the summary whose sources it has too."""
 
 
-def _summary_settings(settings: Settings) -> dict[str, object]:
-    """Returns the settings that a run depends on, for the summary."""
+def _context(settings: Settings) -> dict[str, object]:
+    """Returns the settings that a run depends on, where they came from, and the values that lost."""
     values = {key: settings.value_of(key) for key in (*_SUMMARY_KEYS, "template", "control_tokens")}
-    return {"model": settings.models.name, **values}
-
-
-def _provenance(settings: Settings) -> dict[str, object]:
-    """Returns where each of those settings came from, and the values that lost, for the summary."""
-    keys = [
-        "models.name",
-        "strategy",
-        "seed",
-        *_SUMMARY_KEYS,
-        *(f"template.{name}" for name in settings.template),
-    ]
+    keys = ["models.name", "strategy", "seed", *_SUMMARY_KEYS]
+    keys += [f"template.{name}" for name in settings.template]
     lost = {key: claims_json(reversed(settings.claims_of(key)[:-1])) for key in keys}
     return {
+        "settings": {"model": settings.models.name, **values},
         "sources": {key: settings.source(key) for key in keys},
         "lost": {key: claims for key, claims in lost.items() if claims},
     }
@@ -251,7 +241,7 @@ class _Follower:
     def __init__(self, engine: Engine, writer: TextWriter, quiet: bool) -> None:
         self._engine, self._writer, self._quiet = engine, writer, quiet
         self._bar = not quiet and sys.stderr.isatty()
-        self._printed: set[str] = set()
+        self._lines: set[str] = set()
         self._width = 0
         self._interrupted = False
 
@@ -315,8 +305,8 @@ class _Follower:
         """Prints each line once: two models may say the same."""
         self._erase()
         for line in () if self._quiet else lines:
-            if line not in self._printed:
-                self._printed.add(line)
+            if line not in self._lines:
+                self._lines.add(line)
                 print_line(line, sys.stderr)
 
     def _draw(self, event: events.Progress) -> None:

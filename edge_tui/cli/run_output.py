@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SEPARATOR = "---"
 """The line between two samples."""
+_END_FIELDS = ("new_tokens", "time_to_first_token", "seconds", "tokens_per_second", "score", "peak_bytes")
+"""Fields of `Finished` that the summary has under their own names."""
 
 
 @dataclass
@@ -41,7 +43,7 @@ class TextWriter:
     started: Started | None = None
     loaded: dict[str, Loaded] = field(default_factory=dict)
     _rows: dict[int, list[str]] = field(default_factory=dict)
-    _printed: str = ""
+    _output: str = ""
     _is_done: bool = False
 
     def start(self, event: Started) -> None:
@@ -55,18 +57,18 @@ class TextWriter:
         for row, text in zip(batch.row.tolist(), batch.text, strict=True):
             self._rows.setdefault(row, []).append(text)
             if row == 0 and self.stream:
-                self._printed += text
+                self._output += text
                 self._write(text)
         self.out.flush()
 
     def finish(self, event: Finished) -> None:
         """Writes the rest of the first answer, and the other answers."""
         texts = self.answers(event)
-        self._write(texts[0].removeprefix(self._printed))
-        self._printed = texts[0]
+        self._write(texts[0].removeprefix(self._output))
+        self._output = texts[0]
         for text in texts[1:]:
-            self._write(f"{'' if self._printed.endswith(chr(10)) else chr(10)}{SEPARATOR}\n{text}")
-            self._printed = text
+            self._write(f"{'' if self._output.endswith(chr(10)) else chr(10)}{SEPARATOR}\n{text}")
+            self._output = text
         self.end()
 
     def end(self) -> None:
@@ -102,15 +104,13 @@ class JsonWriter(TextWriter):
     Attributes:
         logprobs: Alternatives told for each token.
         decode: Text of single tokens.
-        settings: What the summary repeats of the settings.
-        provenance: Where they came from, and what lost to them.
+        context: What the summary repeats of the settings, and where they came from.
         lost: What lost to the value of each parameter.
     """
 
     logprobs: int = 0
     decode: Callable[[Sequence[int]], list[str]] = lambda ids: [""] * len(ids)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    context: Mapping[str, Any] = field(default_factory=dict)
     lost: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def tokens(self, batch: TokenBatch) -> None:
@@ -124,17 +124,8 @@ class JsonWriter(TextWriter):
     def finish(self, event: Finished) -> None:
         """Writes the summary."""
         texts = self.answers(event)
-        summary: dict[str, Any] = {
-            "type": "summary",
-            "text": texts[0],
-            "finish_reason": event.reason,
-            "new_tokens": event.new_tokens,
-            "time_to_first_token": event.time_to_first_token,
-            "seconds": event.seconds,
-            "tokens_per_second": event.tokens_per_second,
-            "score": event.score,
-            "peak_bytes": event.peak_bytes,
-        }
+        summary: dict[str, Any] = {"type": "summary", "text": texts[0], "finish_reason": event.reason}
+        summary |= {name: getattr(event, name) for name in _END_FIELDS}
         if self.samples > 1:
             of_rows = () if event.ranked else event.reasons  # a search ends for all it found at once
             summary["texts"] = texts
@@ -157,7 +148,7 @@ class JsonWriter(TextWriter):
             role: {"name": m.name, "precision": m.precision, "device": m.device, "tier": m.tier}
             for role, m in self.loaded.items()
         }
-        self._line(summary | {"settings": dict(self.settings), **self.provenance, "models": models})
+        self._line(summary | {**self.context, "models": models})
         self.end()
 
     def _lost(self, name: str, value: Resolved) -> list[dict[str, Any]]:

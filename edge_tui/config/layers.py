@@ -90,20 +90,17 @@ class Layers:
         Args:
             own: The user's own folder of strategies.
         """
-        for entry in self._entries:
-            if not _needs_strategies(entry[0]):
-                self._attempt(self._put_setting, *entry)
-        # Which strategies there are is known only now that every layer has named its folders.
-        decoders.load([own, *map(expand, self.flat.get("decoder_folders", ()))])
-        for entry in self._entries:
-            if _needs_strategies(entry[0]):
-                self._attempt(self._put_setting if entry[0] == "strategy" else self._put_parameter, *entry)
+        for is_late in (False, True):
+            if is_late:  # which strategies there are is known only now that every layer has named its folders
+                decoders.load([own, *map(expand, self.flat.get("decoder_folders", ()))])
+            for key, value, location in self._entries:
+                if _needs_strategies(key) == is_late:
+                    self._put(key, value, location)
 
-    def _attempt(
-        self, action: Callable[[str, Any, Location], None], key: str, value: Any, location: Location
-    ) -> None:
+    def _put(self, key: str, value: Any, location: Location) -> None:
+        put = self._put_parameter if key.startswith("parameters.") else self._put_setting
         try:
-            action(key, value, location)
+            put(key, value, location)
         except (ValueError, decoders.UnknownStrategy) as error:
             # A parameter's own error already begins with its name.
             prefix = key.rpartition(".")[0] if isinstance(error, ParamError) else key
