@@ -103,6 +103,7 @@ def test_other_architectures_go_to_the_other_tier(cache: Path, tmp_path: Path) -
     assert local_models([folder])[-1].tier == "transformers"
 
 
+@pytest.mark.proof
 def test_a_full_cache_is_listed_quickly(cache: Path) -> None:
     for n in range(30):
         snapshot(cache, f"org/m{n}", shards=2)

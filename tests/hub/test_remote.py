@@ -8,15 +8,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from edge_tui.cli.main import main
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 from edge_tui.engine.models.memory_estimate import estimate
 from edge_tui.hub import Listing, local_models, recent_models
 from edge_tui.hub.remote import Download, HubError, RemoteModel, inspect, repository_id
+from edge_tui.util.logs import state_folder
 from tests.engine.random_checkpoints import make_checkpoint
 from tests.hub_stand_in import TOKEN, Repository, StandIn, serving
 
@@ -50,6 +54,12 @@ def until(look: Callable[[], Any], seconds: float = 20.0) -> Any:
             return found
         time.sleep(0.02)
     raise AssertionError("it never came true")
+
+
+def worker(name: str) -> psutil.Process:
+    """Finds the process of a download."""
+    children = psutil.Process().children()
+    return next(child for child in children if child.cmdline()[-2:] == ["pull", name])
 
 
 def failure(name: str = NAME) -> str:
@@ -94,16 +104,19 @@ def test_size_architecture_tier_and_estimate_are_known_before_the_download(
 
 
 def test_what_cannot_run_is_known_before_the_download(hub: StandIn, tmp_path: Path) -> None:
-    repository = shelve(hub, tmp_path)
-    for file in repository.folder.glob("*.safetensors*"):
-        file.unlink()
-    seen = inspect(NAME)
-    assert seen.checkpoint is None
-    assert "only pytorch_model.bin" in seen.refusal
-    (repository.folder / "pytorch_model.bin").rename(repository.folder / "model.gguf")
-    assert "GGUF" in inspect(NAME).refusal
-    (repository.folder / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
-    assert "an encoder" in inspect(NAME).refusal
+    pickled, gguf, bert = (
+        shelve(hub, tmp_path, name).folder for name in ("org/pickled", "org/gguf", "org/bert")
+    )
+    for folder in (pickled, gguf):
+        for file in folder.glob("*.safetensors*"):
+            file.unlink()
+    (gguf / "pytorch_model.bin").rename(gguf / "model.gguf")
+    (bert / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
+    with ThreadPoolExecutor() as pool:
+        seen = list(pool.map(inspect, hub.repositories))
+    assert all(model.checkpoint is None for model in seen)
+    for model, words in zip(seen, ("only pytorch_model.bin", "GGUF", "an encoder"), strict=True):
+        assert words in model.refusal
 
 
 def test_pull_fetches_what_is_needed_and_nothing_else(hub: StandIn, tmp_path: Path) -> None:
@@ -113,7 +126,9 @@ def test_pull_fetches_what_is_needed_and_nothing_else(hub: StandIn, tmp_path: Pa
     pull.on_change = lambda: steps.append(pull.progress)
     end = pull.start().wait(60)
     assert end.phase == "done"
-    assert end.done == end.total == inspect(NAME).bytes
+    kinds = ("*.json", "*.jinja", "model-*.safetensors")
+    files = [file for kind in kinds for file in repository.folder.glob(kind)]
+    assert end.done == end.total == sum(file.stat().st_size for file in files)
     assert [step.done for step in steps] == sorted(step.done for step in steps)
     fetched = [name for name in hub.fetched if "consolidated" not in name]
     assert {Path(name).suffix for name in fetched} == {".json", ".jinja", ".safetensors"}
@@ -143,8 +158,7 @@ def test_a_killed_download_keeps_finished_files_and_is_never_ready(hub: StandIn,
         return bool(found)
 
     until(one_is_here)
-    assert pull._process is not None
-    pull._process.kill()
+    worker(NAME).kill()
     end = pull.wait(10)
     assert end.phase == "failed"
     assert "start it again" in end.sentence
@@ -168,14 +182,12 @@ def test_a_killed_download_keeps_finished_files_and_is_never_ready(hub: StandIn,
 
 def test_cancel_ends_at_once_and_rate_and_eta_are_told(hub: StandIn, tmp_path: Path) -> None:
     shelve(hub, tmp_path)
-    hub.bytes_per_second = 40_000
+    hub.bytes_per_second = 2_000
     pull = Download(NAME).start()
-    # Three files at a time.
-    until(lambda: 30_000 < (pull.progress.rate or 0) < 400_000 and 0 < (pull.progress.eta or 0) < 60)
-    began = time.monotonic()
+    until(lambda: (pull.progress.rate or 0) > 0 and (pull.progress.eta or 0) > 0)
+    assert pull.progress.left.endswith(" left")
     pull.cancel()
-    assert pull.wait(10).phase == "cancelled"
-    assert time.monotonic() - began < 1.5
+    assert pull.wait(30).phase == "cancelled", "to the end it would take minutes"
     assert not list(Path(os.environ["HF_HOME"]).glob("hub/models--*/blobs/*.incomplete"))
     half = listed()
     assert half is None or not half.ready
@@ -201,19 +213,20 @@ def test_each_refusal_is_a_sentence_of_its_own(
 ) -> None:
     shelve(hub, tmp_path, "org/gated", gated=True)
     shelve(hub, tmp_path, "org/private", private=True)
-    said = {
-        "gated": failure("org/gated"),
-        "unknown, nobody": failure("org/missing"),
-        "broken": failure("org/broken"),
-    }
-    assert Download("org/gated").start().wait(30).sentence == said["gated"]
+    names = {"unknown, nobody": "org/missing", "broken": "org/broken"}
+    pull = Download("org/gated").start()
+    with ThreadPoolExecutor() as pool:
+        said = dict(zip(names, pool.map(failure, names.values()), strict=True))
+    said["gated"] = pull.wait(30).sentence
     assert "is gated: accept its terms" in said["gated"]
     assert "without a token" in said["unknown, nobody"]
     assert "answered 503" in said["broken"]
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    assert inspect("org/private").checkpoint is not None
+    with ThreadPoolExecutor() as pool:
+        private, missing = pool.submit(inspect, "org/private"), pool.submit(failure, "org/missing")
+    assert private.result().checkpoint is not None
     assert f"Bearer {TOKEN}" in hub.tokens
-    said["404"] = failure("org/missing")
+    said["404"] = missing.result()
     assert said["404"].startswith("There is no org/missing")
     monkeypatch.setenv("HF_TOKEN", "hf_wrongAndSecret99")
     said["401"] = failure("org/private")
@@ -226,13 +239,14 @@ def test_each_refusal_is_a_sentence_of_its_own(
     assert len(set(said.values())) == len(said)
 
 
-def test_offline_is_said_quickly(hub: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_is_said_without_a_request(
+    hub: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shelve(hub, tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    began = time.monotonic()
     with pytest.raises(HubError, match="HF_HUB_OFFLINE forbids it"):
         inspect(NAME)
-    assert time.monotonic() - began < 5.0
+    assert not hub.tokens, "nobody was asked"
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     with pytest.raises(HubError, match=r"127\.0\.0\.1:1 cannot be reached"):
@@ -270,24 +284,22 @@ def test_a_disk_that_fills_up_is_a_sentence_and_leaves_nothing_half(hub: StandIn
     assert half is None or not half.ready
 
 
-def command(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "edge_tui", *words], capture_output=True, text=True, timeout=60
-    )
-
-
-def test_the_command_says_what_it_would_take_then_fetches_then_lists(hub: StandIn, tmp_path: Path) -> None:
+def test_the_command_says_what_it_would_take_then_fetches_then_lists(
+    hub: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shelve(hub, tmp_path)
-    seen = command("models", "look", NAME)
-    assert seen.returncode == 0
+    assert main(["models", "look", NAME]) == 0
+    said = capsys.readouterr().out
     for line in ("org/tiny: Qwen2ForCausalLM", "download ", "tier      flat", "bfloat16 ", "4bit "):
-        assert line in seen.stdout
+        assert line in said
     assert listed() is None
-    done = command("models", "pull", f"https://huggingface.co/{NAME}")
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "org/tiny is ready.")
-    assert "org/tiny  " in command("models", "list").stdout
-    assert command("models", "pull", "org/missing").stderr.count("\n") == 1
-    assert command("models", "pull", "nonsense").returncode == 2
+    assert main(["models", "pull", f"https://huggingface.co/{NAME}"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "org/tiny is ready."
+    assert main(["models", "list"]) == 0
+    assert "org/tiny  " in capsys.readouterr().out
+    assert main(["models", "pull", "org/missing"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    assert main(["models", "pull", "nonsense"]) == 2
 
 
 def test_the_last_used_come_first(home: Path) -> None:
@@ -295,5 +307,5 @@ def test_the_last_used_come_first(home: Path) -> None:
     for name in ("a/b", "c/d", "a/b"):
         recent_models.remember(name)
     assert recent_models.names() == ["a/b", "c/d"]
-    recent_models._file().write_text("{")
+    (state_folder() / "recent-models.json").write_text("{")
     assert recent_models.names() == []

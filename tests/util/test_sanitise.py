@@ -40,7 +40,7 @@ def controls(text: str) -> list[str]:
     return [c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(TEXT)
 def test_no_control_survives(text: str) -> None:
     clean = sanitise(text, keep_newlines=False)
@@ -54,7 +54,7 @@ def test_no_control_survives(text: str) -> None:
 def test_every_code_point_comes_out_harmless() -> None:
     everything = "".join(map(chr, range(0x110000)))
     clean = sanitise(everything, keep_newlines=False)
-    assert controls(clean) == []
+    assert controls("".join(set(clean))) == []
     bidirectional = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
     assert not set(bidirectional) & set(clean)
     assert "ß" in clean
