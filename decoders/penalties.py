@@ -42,42 +42,22 @@ FREQUENCY = Param(
 )
 
 
-class RepetitionPenalty(Stage):
-    """Lowers the logit of every token that prompt or output holds."""
+class Penalties(Stage):
+    """Lowers the logits of tokens that prompt or output hold: repetition, then presence, then frequency."""
 
-    params = (REPETITION,)
+    params = (REPETITION, PRESENCE, FREQUENCY)
     needs = Needs(counts=True)
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
-        theta = p["repetition_penalty"]
-        seen = (s["prompt_counts"] + s["output_counts"]) > 0
+        theta, output = p["repetition_penalty"], s["output_counts"]
         # z/θ or z·θ by the sign of z: the smaller of both for θ ≥ 1, else the larger. On a CPU a choice by
         # sign costs ten times as much, because no branch predictor can guess it.
         divided, multiplied = z / theta, z * theta
         penalised = divided.minimum(multiplied).where(theta >= 1, divided.maximum(multiplied))
-        return penalised.where(seen, z)
-
-
-class PresencePenalty(Stage):
-    """Lowers the logit of every token that the output holds, by a constant."""
-
-    params = (PRESENCE,)
-    needs = Needs(counts=True)
-
-    def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
-        return z - p["presence_penalty"] * (s["output_counts"] > 0)
-
-
-class FrequencyPenalty(Stage):
-    """Lowers the logit of a token by a constant for each time that the output holds it."""
-
-    params = (FREQUENCY,)
-    needs = Needs(counts=True)
-
-    def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
-        return z - p["frequency_penalty"] * s["output_counts"]
+        z = penalised.where((s["prompt_counts"] + output) > 0, z)
+        return z - p["presence_penalty"] * (output > 0) - p["frequency_penalty"] * output
 
 
 def penalties() -> tuple[Stage, ...]:
-    """Makes the three stages, in the order in which every chain begins."""
-    return RepetitionPenalty(), PresencePenalty(), FrequencyPenalty()
+    """Makes the stage with which every chain begins."""
+    return (Penalties(),)
