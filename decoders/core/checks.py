@@ -231,14 +231,14 @@ class Inspection:
         state: Its state.
 
     Attributes:
-        written: Names of the state's tensors that the step wrote to, the token counts aside.
+        writes: Names of the state's tensors that the step wrote to, the token counts aside.
     """
 
     def __init__(self, decoder: Decoder, state: State) -> None:
-        self.written: set[str] = set()
+        self.writes: set[str] = set()
         self._decoder = decoder
         self._names = {place(tensor): name for name, tensor in state.items() if name not in COUNTS}
-        self._guarded: list[tuple[Callable[..., object], Mapping[str, Tensor]]] = []
+        self._guards: list[tuple[Callable[..., object], Mapping[str, Tensor]]] = []
 
     @contextmanager
     def watching(self, lent: Mapping[str, Tensor]) -> Iterator[None]:
@@ -258,21 +258,21 @@ class Inspection:
     def guard(self, method: Callable[..., object], lent: Mapping[str, Tensor]) -> Iterator[None]:
         """Refuses operations of a method that write to the tensors lent to it, at their line."""
         with _lend(method, lent):
-            self._guarded.append((method, lent))
+            self._guards.append((method, lent))
             try:
                 yield
             finally:
-                self._guarded.pop()
+                self._guards.pop()
 
     def _note(self, tensor: Tensor) -> None:
         """Notes a tensor that an operation is about to write to."""
         spot = place(tensor)
         if spot in self._names:
-            self.written.add(self._names[spot])
-        for _, lent in reversed(self._guarded):
+            self.writes.add(self._names[spot])
+        for _, lent in reversed(self._guards):
             for name, other in lent.items():
                 if spot and place(other) == spot:
-                    method = self._guarded[-1][0]  # the innermost is at work, whoever lent it
+                    method = self._guards[-1][0]  # the innermost is at work, whoever lent it
                     raise fault(method, _WRITES.format(name), _line(method))
 
 

@@ -54,6 +54,7 @@ class Param:
 
     @property
     def title(self) -> str:
+        """The name for readers: `label`, or `name` with spaces."""
         return self.label or self.name.replace("_", " ")
 
     def limits(self) -> str:

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 from edge_tui import decoders
 from edge_tui.engine import events
 from edge_tui.history.live_run import LiveRun
-from edge_tui.history.recording_engine import RecordingEngine
 from edge_tui.history.restore import transcript_of
 from edge_tui.history.schema import HistoryError
 from edge_tui.transcript.run_state import EngineState
@@ -61,7 +60,7 @@ class Recorder:
         self._jobs: deque[Callable[[Store], None]] = deque()
         self._live: dict[int, LiveRun] = {}
         self._models = EngineState()
-        self._ended: dict[int, int] = {}
+        self._past: dict[int, int] = {}
         """The store's numbers of ended runs, by the engine's."""
         self._last_heartbeat = 0.0
         self._wake = threading.Event()
@@ -125,7 +124,7 @@ class Recorder:
             if (live := self._live.get(run)) is not None:
                 live.append_prefix(store, prefix)
                 store.append_changes(live.id, changes)
-            elif (ended := self._ended.get(run)) is not None:
+            elif (ended := self._past.get(run)) is not None:
                 store.append_prefix(ended, prefix)
                 store.append_changes(ended, changes)
                 stored = store.load(ended)
@@ -138,7 +137,7 @@ class Recorder:
         """Makes a run a turn of a conversation."""
 
         def write(store: Store) -> None:
-            if (number := self._live[run].id if run in self._live else self._ended.get(run)) is not None:
+            if (number := self._live[run].id if run in self._live else self._past.get(run)) is not None:
                 store.set_turn(number, conversation, turn, parent)
 
         self._do(write)
@@ -221,7 +220,7 @@ class Recorder:
                 live.move(fresh)
         except (sqlite3.Error, HistoryError, OSError):
             return None
-        self._ended.clear()  # their numbers were those of the old file
+        self._past.clear()  # their numbers were those of the old file
         self.problem = fresh.problem
         return fresh
 
@@ -289,11 +288,11 @@ class Recorder:
             return
         if self._exiting and finished is not None and finished.reason == "cancelled":
             return  # still under way, as far as the next start is concerned
-        self._ended[run] = live.id
+        self._past[run] = live.id
         state: State = "failed" if failed else "finished" if finished else "interrupted"
         store.finish_run(live.id, state, live.answer(store), finished, failed.message if failed else "")
         if not self._closing:
-            unknown = sorted(live.token_ids - store.known_token_ids(live.model))
+            unknown = sorted(live.token_ids - store.token_string_ids(live.model))
             self._jobs.append(lambda store: self._add_token_strings(store, live.model, unknown))
 
     def _add_token_strings(self, store: Store, model: str, unknown: list[int]) -> None:
@@ -310,8 +309,58 @@ class Recorder:
         """Ends all runs: their engine is gone."""
         for run in list(self._live):
             self._end(store, run)
-        self._ended.clear()
+        self._past.clear()
         self._models.reset()
+
+
+class RecordingEngine:
+    """Passes each event to the recorder and to the caller of `poll`; otherwise the engine as it is.
+
+    Args:
+        inner: The engine.
+        recorder: Writes the events.
+    """
+
+    def __init__(self, inner: Engine, recorder: Recorder) -> None:
+        self._inner = inner
+        self._recorder = recorder
+        self._waiting: list[Event] = []
+        self._lock = threading.Lock()
+        self._uids: dict[int, str] = {}
+        self.set, self.cancel, self.decode, self.count = inner.set, inner.cancel, inner.decode, inner.count
+        self.assign, self.load, self.unload = inner.assign, inner.load, inner.unload
+        self.refusal, self.memory, self.alive = inner.refusal, inner.memory, inner.alive
+
+    def drain(self) -> None:
+        """Takes the engine's events, for the recorder and for the next `poll`."""
+        # Order matters: two threads that drain must not overtake each other.
+        with self._lock:
+            if news := self._inner.poll():
+                self._waiting.extend(news)
+                self._recorder.append_events(news)
+
+    def poll(self) -> list[Event]:
+        self.drain()
+        with self._lock:
+            news, self._waiting = self._waiting, []
+        return news
+
+    def submit(self, request: Request) -> int:
+        # The engine may report on the run before we know its number.
+        with self._lock:
+            run = self._inner.submit(request)
+            self._uids[run] = self._recorder.insert_run(run, request)
+        return run
+
+    def uid(self, run: int) -> str:
+        """Returns the name of a run in the history."""
+        return self._uids.get(run, "")
+
+    def close(self, timeout: float = 1.0) -> bool:
+        self._recorder.begin_exit()
+        closed = self._inner.close(timeout)
+        self.drain()
+        return closed
 
 
 @cache

@@ -174,7 +174,7 @@ class Store(Database):
             self.finish_run(run, state, answer, stored.finished, stored.message)
             if stored.token_strings:
                 # A file may not change what this machine's own model says of an id.
-                known = self.known_token_ids(entry.model)
+                known = self.token_string_ids(entry.model)
                 fresh = {id: text for id, text in stored.token_strings.items() if id not in known}
                 self.add_token_strings(entry.model, fresh)
         return self.entry(run)
@@ -301,7 +301,7 @@ class Store(Database):
 
     # Texts of ids.
 
-    def known_token_ids(self, model: str) -> set[int]:
+    def token_string_ids(self, model: str) -> set[int]:
         """Returns the ids of a model whose text is in the history."""
         return {row[0] for row in self.rows(_TOKEN_STRINGS.format("token"), (_clean(model),))}
 

@@ -41,6 +41,7 @@ class Piece(NamedTuple):
 
     @property
     def cells(self) -> int:
+        """Width on the screen."""
         return cell_len(self.text.replace("\t", " " * TAB))
 
 
@@ -53,7 +54,7 @@ class TokenText:
 
     def __init__(self) -> None:
         self.display: list[str] = []
-        self._joined: list[tuple[int, int, int]] = []
+        self._joins: list[tuple[int, int, int]] = []
         self._dangling: set[int] = set()
         self._last = -1
 
@@ -78,8 +79,8 @@ class TokenText:
     def truncate(self, count: int) -> int:
         """Keeps the first `count` tokens; returns the first index whose display text is gone or changed."""
         first = count
-        while self._joined and self._joined[-1][0] >= count:
-            _, owner, length = self._joined.pop()
+        while self._joins and self._joins[-1][0] >= count:
+            _, owner, length = self._joins.pop()
             self.display[owner] = self.display[owner][:length]
             first = min(first, owner)
         del self.display[count:]
@@ -100,7 +101,7 @@ class TokenText:
         head, text = _split_head(before, text, pending)
         first = index
         if head and len(head) + _cluster_length(before) <= _LONGEST_CLUSTER:
-            self._joined.append((index, self._last, len(before)))
+            self._joins.append((index, self._last, len(before)))
             self.display[self._last] = before + head
             first = self._last
         self.display.append(text)

@@ -61,7 +61,7 @@ def test_alternatives_can_be_read_without_the_model(recorder: Recorder) -> None:
     inner.tell(engine.submit(Request("Why?")))
     store = until(recorder.reader)
     ids = set(batch(WORDS, run=1).top_ids.ravel().tolist())
-    until(lambda: ids <= store.known_token_ids(LOADED.name))
+    until(lambda: ids <= store.token_string_ids(LOADED.name))
     assert store.token_strings(LOADED.name)[min(ids)] == f"<{min(ids)}>"
 
 

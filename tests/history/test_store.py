@@ -168,7 +168,7 @@ def test_what_ids_mean_is_kept_by_model(path: Path) -> None:
     store.add_token_strings("a", {3: "\ud83d"})
     store.add_token_strings("b", {1: "y"})
     assert store.token_strings("a") == {1: " x", 2: "", 3: "?"}
-    assert store.known_token_ids("b") == {1}
+    assert store.token_string_ids("b") == {1}
 
 
 def test_a_transaction_is_all_or_nothing(path: Path) -> None:

@@ -61,7 +61,7 @@ class Inspector:
         self.is_own = not self._user_stages and is_own(type(decoder))
         self._attributes: Attributes | None = None
         self._inspected: set[object] = set()
-        self._written: set[str] = set()
+        self._writes: set[str] = set()
         self._prefix = 0
 
     def begin(self, env: Env, captured: bool) -> State:
@@ -120,7 +120,7 @@ class Inspector:
             check_numbers(self._decoder, step, len(logits), logits)
             assert self._attributes is not None, "begin comes first"
             self._attributes.check("step")
-            self._written |= inspection.written
+            self._writes |= inspection.writes
             self._check_prefix()
         return step
 
@@ -163,8 +163,8 @@ class Inspector:
         return logits.shape, on_cpu and tuple(p.is_neutral(param) for param in self._decoder.params)
 
     def _check_prefix(self) -> None:
-        if self._prefix and self._written:
-            names = sorted({name.rpartition(".")[2] for name in self._written})  # a chain's have a number
+        if self._prefix and self._writes:
+            names = sorted({name.rpartition(".")[2] for name in self._writes})  # a chain's have a number
             raise _forgets(self._decoder, ", ".join(f"s[{name!r}]" for name in names))
 
 

@@ -32,7 +32,7 @@ def facts(stored: StoredRun) -> list[tuple[str, str]]:
     if finished is not None:
         lines.append(("first token after", f"{finished.time_to_first_token * 1000:.0f} ms"))
         lines.append(("tokens per second", f"{finished.tokens_per_second:.1f}"))
-    lines.append(("ended", ended(stored)))
+    lines.append(("ended", ending(stored)))
     lines.append(("versions", ", ".join(f"{name} {number}" for name, number in stored.versions.items())))
     return [(name, value) for name, value in lines if value]
 
@@ -42,7 +42,7 @@ def value_text(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.6g}"
 
 
-def ended(stored: StoredRun) -> str:
+def ending(stored: StoredRun) -> str:
     """Describes the end of a run in a few words."""
     if stored.message:
         return stored.message

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from edge_tui.history.formats.facts import ended, turns
+from edge_tui.history.formats.facts import ending, turns
 from edge_tui.transcript.colour_buckets import LEGENDS, buckets
 from edge_tui.transcript.wrapping import TAB, TokenText, Wrap
 from edge_tui.util.formatting import clip
@@ -74,7 +74,7 @@ def _answer(transcript: Transcript, colours: Palette) -> Iterator[list[Run]]:
 
 
 def _caption(stored: StoredRun, colours: Palette) -> list[Run]:
-    caption = f"{stored.model} · {stored.entry.strategy} · {stored.entry.tokens:,} tokens · {ended(stored)}"
+    caption = f"{stored.model} · {stored.entry.strategy} · {stored.entry.tokens:,} tokens · {ending(stored)}"
     steps = LEGENDS["probability"][1]
     at = COLUMNS - sum(len(step) + 1 for step in steps)
     runs: list[Run] = [(0, clip(sanitise(caption, keep_newlines=False), at - 2), colours.muted)]

@@ -14,7 +14,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from edge_tui.history import formats
-from edge_tui.history.formats.facts import ended
+from edge_tui.history.formats.facts import ending
 from edge_tui.history.formats.palette import THEMES
 from edge_tui.history.restore import transcript_of
 from edge_tui.history.schema import HistoryError
@@ -273,7 +273,7 @@ async def _delete(app: App[object], store: Store, runs: Sequence[int]) -> None:
 def _about(stored: StoredRun) -> Content:
     """Writes two lines about a run: its model and its end, then its prompt."""
     entry, started, finished = stored.entry, stored.started, stored.finished
-    parts = [entry.model, ended(stored)]
+    parts = [entry.model, ending(stored)]
     if started is not None:
         parts.insert(1, f"seed {started.seed}")
     if finished is not None and finished.seconds:
