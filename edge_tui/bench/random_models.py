@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING, Any
 from edge_tui.engine.checkpoints.weights import Weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     import torch
     from torch import Tensor
 
-    from edge_tui.engine.checkpoints.source import TensorReader
 
 STD = 0.02
 """Standard deviation of every matrix: the usual one at the start of training, which keeps logits finite."""
@@ -89,24 +87,17 @@ CONFIGS: dict[str, tuple[Config, int]] = {
 class RandomWeights(Weights):
     """Makes tensors with random numbers on the device in place of reading a folder's files.
 
-    Norms are 1 and biases 0.
+    Norms are 1 and biases 0. The arguments are those of `Weights`.
 
     Attributes:
         seconds: Spent making tensors.
     """
 
-    def __init__(
-        self,
-        reader: TensorReader,
-        device: str,
-        dtype: torch.dtype,
-        progress: Callable[[int, int], None] | None = None,
-        cancelled: Callable[[], bool] | None = None,
-    ) -> None:
+    def __init__(self, *arguments: Any) -> None:
         import torch
 
-        super().__init__(reader, device, dtype, progress, cancelled)
-        self._rng = torch.Generator(device).manual_seed(0)
+        super().__init__(*arguments)
+        self._rng = torch.Generator(self.device).manual_seed(0)
         self.seconds = 0.0
 
     def read(self, name: str, shape: tuple[int, ...]) -> Tensor:

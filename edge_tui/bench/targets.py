@@ -229,20 +229,15 @@ def _start(session: Session, name: str) -> float:
         release_cached_memory()
 
 
-def _on_cpu(model: str, precision: Any) -> Work:
+def _cpu_scenario(name: str, model: str, precision: str, title: str, must: float, aim: float) -> Scenario:
     def work(table: FigureTable, options: Options) -> None:
         # Other programs make the memory fast or slow for a while: many short rounds meet both.
         turns = {"rounds": 3 * options["rounds"], "seconds": options["seconds"] / 2}
         table.measure(model, precision, Job("greedy", tokens=128), peers=("eager",), **turns)
 
-    return work
-
-
-def _cpu_scenario(name: str, model: str, precision: str, title: str, must: float, aim: float) -> Scenario:
     goal = Goal(f"CPU, {title} over generate() float32", "×", must, aim)
     # Where bitsandbytes would be the peer, generate() runs in float32.
-    figures = {goal: _field("ratio", model, "float32", GREEDY, EAGER)}
-    return Scenario(name, _on_cpu(model, precision), figures, device="cpu")
+    return Scenario(name, work, {goal: _field("ratio", model, "float32", GREEDY, EAGER)}, device="cpu")
 
 
 SCENARIOS = (

@@ -6,7 +6,7 @@ from math import isfinite
 
 import pytest
 
-from edge_tui.bench import targets
+from edge_tui.bench import app, targets
 from edge_tui.bench.goal import Goal
 from edge_tui.bench.random_models import CONFIGS
 from edge_tui.bench.transformers_runner import KINDS
@@ -62,3 +62,10 @@ def test_verdicts_and_bounds():
     assert [less.verdict(v) for v in (1.01, 1.0, 0.8)] == ["missed", "reached", "aim reached"]
     assert more.bound(1200) == "≥ 1,200 tok/s"
     assert less.bound(None) == "–"
+
+
+@pytest.mark.proof
+def test_rounds_in_the_app_alternate_with_headless_ones():
+    result = app.measure(2, "tiny")
+    assert {kind: len(rates) for kind, rates in result["rates"].items()} == {"headless": 2, "streamed": 2}
+    assert app.ratio(result["rates"]) > 0
