@@ -7,7 +7,6 @@ with hundreds of gigabytes is listed in milliseconds. Importing it loads neither
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -89,11 +88,11 @@ class Checkpoint:
     @cached_property
     def dtype(self) -> str:
         """The dtype that most floating-point weights are stored in: "bfloat16", "float16", "float32"."""
-        sizes: Counter[str] = Counter()
+        sizes = dict.fromkeys(_DTYPES, 0)
         for tensor in self.tensors.values():
-            if tensor.dtype in _DTYPES:
+            if tensor.dtype in sizes:
                 sizes[tensor.dtype] += tensor.numel
-        return _DTYPES[sizes.most_common(1)[0][0]] if sizes else "float32"
+        return _DTYPES[max(sizes, key=sizes.__getitem__)]
 
     @cached_property
     def parameters(self) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from edge_tui.decoders.base import Output
+from edge_tui.engine.models.capacity import CHUNK
 from edge_tui.errors import EdgeError
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ class LanguageModel(Protocol):
         self,
         ctx: Context,
         ids: Tensor,
-        chunk: int = 512,
+        chunk: int = CHUNK,
         progress: Callable[[int, int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Output:

@@ -1,4 +1,4 @@
-"""Rounds up the number of positions that a run reserves."""
+"""Defines in which steps positions are read and reserved."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ DEPTH = 32
 
 SLACK = DEPTH + 2
 """Positions beyond the last token that steps launched ahead may still write to."""
+CHUNK = 512
+"""Positions that a prefill reads at once."""
 STEP = 512
 """Room is a multiple of this, so that the next, longer run can take a context over."""
 

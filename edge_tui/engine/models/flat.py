@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from edge_tui.decoders.base import Output
 from edge_tui.engine.models.base import Caps, ContextFull, ModelInfo
 from edge_tui.engine.models.cache import FlatContext
+from edge_tui.engine.models.capacity import CHUNK
 from edge_tui.engine.models.fused_cpu import fuse
 from edge_tui.engine.models.fused_cuda import fuse as fuse_cuda
 from edge_tui.engine.models.rope import tables
@@ -141,7 +142,7 @@ class FlatModel:
         self,
         ctx: Context,
         ids: Tensor,
-        chunk: int = 512,
+        chunk: int = CHUNK,
         progress: Callable[[int, int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Output:

@@ -82,9 +82,7 @@ def load(
     chat_template.prepare(checkpoint)
     tokenizer = Tokenizer.open(checkpoint)
     device, notices = _device(spec.device)
-    refusal = _precision_refusal(checkpoint, spec.precision, device)
-    if refusal:
-        raise LoadError(refusal)
+    _check_precision(checkpoint, spec.precision, device)
     precision, dtype = resolve_precision(checkpoint, spec.precision, device)
     if dtype == "bfloat16" and spec.precision != "bfloat16" and not _gpu_has_bfloat16(device):
         precision, dtype = ("float16" if precision == "bfloat16" else precision), "float16"
@@ -131,13 +129,14 @@ def _device(name: str) -> tuple[str, list[str]]:
     return device, []
 
 
-def _precision_refusal(checkpoint: Checkpoint, precision: str, device: str) -> str | None:
+def _check_precision(checkpoint: Checkpoint, precision: str, device: str) -> None:
+    stored = checkpoint.quantization
     if precision not in PRECISIONS:
-        return f"There is no precision {precision!r}; there is {', '.join(PRECISIONS)}."
-    if checkpoint.quantization and precision not in ("auto", checkpoint.quantization):
-        return f"{checkpoint.name} is stored as {checkpoint.quantization} and stays so: choose auto."
-    reason = available_precisions(device)[precision]
-    return f"{precision} does not run on {device}: {reason}" if reason else None
+        raise LoadError(f"There is no precision {precision!r}; there is {', '.join(PRECISIONS)}.")
+    if stored and precision not in ("auto", stored):
+        raise LoadError(f"{checkpoint.name} is stored as {stored} and stays so: choose auto.")
+    if reason := available_precisions(device)[precision]:
+        raise LoadError(f"{precision} does not run on {device}: {reason}")
 
 
 def _gpu_has_bfloat16(device: str) -> bool:

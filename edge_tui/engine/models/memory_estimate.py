@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.models.architectures import FlatConfig, flat_config, supports
-from edge_tui.engine.models.capacity import SLACK, round_up
+from edge_tui.engine.models.capacity import CHUNK, SLACK, round_up
 from edge_tui.engine.models.weight_bytes import WIDTH, count_weights
 from edge_tui.engine.ops.cpu.packed_sizes import packers
 from edge_tui.engine.ops.quantisation import INT8, QUANTISATIONS
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from edge_tui.engine.checkpoints.checkpoint import Checkpoint
 
-CHUNK = 512
-"""Positions that a prefill reads at once."""
 UNLIMITED = 32_768
 """Positions reserved for a model that states no limit (recurrent ones)."""
 SMALL = 1_000_000_000

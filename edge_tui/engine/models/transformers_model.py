@@ -15,6 +15,7 @@ import torch
 from edge_tui.decoders.base import Output
 from edge_tui.engine.checkpoints.weight_files import WeightsError
 from edge_tui.engine.models.base import Caps, ModelInfo
+from edge_tui.engine.models.capacity import CHUNK
 from edge_tui.engine.models.groups import Group, GroupedContext
 from edge_tui.engine.models.self_check import Deviation, deviation
 from edge_tui.errors import Cancelled
@@ -91,7 +92,7 @@ class TransformersModel:
         self,
         ctx: Context,
         ids: Tensor,
-        chunk: int = 512,
+        chunk: int = CHUNK,
         progress: Callable[[int, int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Output:

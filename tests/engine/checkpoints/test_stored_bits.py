@@ -66,8 +66,9 @@ def spread(got: torch.Tensor, wanted: torch.Tensor) -> float:
 @pytest.mark.parametrize(
     ("arch", "case"),
     [
-        *(("llama", case) for case in KINDS),
-        *(("gemma2", case) for case in ("nf4 nested", "nf4 in part", "int8")),
+        *(("llama", case) for case in ("nf4 nested", "fp4", "nf4 by 128")),
+        ("gemma2", "nf4 in part"),
+        ("gemma2", "int8"),
     ],
 )
 def test_what_was_stored_is_what_decodes(arch: str, case: str, tmp_path: Path) -> None:
