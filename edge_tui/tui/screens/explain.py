@@ -26,11 +26,10 @@ if TYPE_CHECKING:
 
     from edge_tui.tui.param_preview import Group
     from edge_tui.tui.session import Session
+    from edge_tui.tui.widgets.line_panel import Parts
     from edge_tui.tui.widgets.parameters import ParameterTable
     from edge_tui.tui.widgets.token_pane import TokenPane
 
-Parts = list[tuple[str, str]]
-"""Texts with their styles."""
 _LINES = 9
 """Tokens in the preview, besides the rest."""
 _TEXT = 16

@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from edge_tui.hub import Listing
     from edge_tui.hub.memory_estimate import ModelEstimate
     from edge_tui.hub.remote import Progress
+    from edge_tui.tui.widgets.line_panel import Parts
 
-Parts = list[tuple[str, str]]
-"""Texts with their styles."""
 _INDENT = " " * 11
 
 

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from edge_tui.hub.memory_estimate import ModelEstimate
     from edge_tui.hub.remote import RemoteModel
     from edge_tui.tui.run_params import RunParams
-    from edge_tui.tui.screens.model_facts import Parts
     from edge_tui.tui.session import Session
+    from edge_tui.tui.widgets.line_panel import Parts
 
 _COLUMNS = 8 + 9 + 10 + 13
 _PAUSE = 0.4

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from edge_tui.machine.nvml import GpuSample
     from edge_tui.machine.telemetry import Sample
     from edge_tui.tui.session import Run
-
-Part = tuple[str, str]
+    from edge_tui.tui.widgets.line_panel import Parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,81 +76,71 @@ class Gauge(Widget):
         machine = self._machine(width)
         return Content.assemble(*_fit(machine, width), "\n", *_fit(self._run(width), width))
 
-    def _machine(self, width: int) -> list[list[Part]]:
+    def _machine(self, width: int) -> list[Parts]:
         sample = self.sample
         if sample is None:
             return [[(self.absent, "$text-muted")]]
-        if sample.gpu is not None and self.on_gpu:
-            return self._gpu(sample.gpu, width)
         long = 20 if width > 110 else 10
+        if sample.gpu is not None and self.on_gpu:
+            return self._gpu(sample.gpu, long)
         share = sample.ram_used / sample.ram_total if sample.ram_total else 0.0
         used, total = size(sample.ram_used, "GB"), size(sample.ram_total, "GB")
+        cpu = [("CPU ", "$primary bold"), (f"{sample.cpu_percent:>3.0f} % ", "")]
         return [
-            [
-                ("CPU ", "$primary bold"),
-                (f"{sample.cpu_percent:>3.0f} % ", ""),
-                *self._bar(sample.cpu_percent / 100, long),
-            ],
-            [("process ", "$text-muted"), (f"{size(sample.process_rss):>7}", "")],
-            [("memory ", "$text-muted"), (f"{used}/{total} GB ", ""), *self._bar(share, long)],
-            [("free ", "$text-muted"), (size(sample.ram_total - sample.ram_used), "")],
+            cpu + self._bar(sample.cpu_percent / 100, long),
+            _field("process", f"{size(sample.process_rss):>7}"),
+            _field("memory", f"{used}/{total} GB ") + self._bar(share, long),
+            _field("free", size(sample.ram_total - sample.ram_used)),
         ]
 
-    def _gpu(self, gpu: GpuSample, width: int) -> list[list[Part]]:
-        long = 20 if width > 110 else 10
+    def _gpu(self, gpu: GpuSample, long: int) -> list[Parts]:
         share = gpu.used / gpu.total if gpu.used is not None and gpu.total else None
-        used = size(gpu.used, "GB") if gpu.used is not None else NA
-        total = size(gpu.total, "GB") if gpu.total is not None else NA
-        load = f"{gpu.utilisation:>3.0f} %" if gpu.utilisation is not None else f"{NA:>5}"
-        power = f"{gpu.power_watts:>3.0f} W" if gpu.power_watts is not None else NA
-        peak = size(self.speed.peak, "GB") if self.speed.peak is not None else "–"
+        memory = f"{size(gpu.used, 'GB'):>5}/{size(gpu.total, 'GB')} GB "
         return [
-            [("GPU ", "$primary bold"), (f"{used:>5}/{total} GB ", ""), *self._bar(share, long)],
-            [("load ", "$text-muted"), (load, "")],
-            [("free ", "$text-muted"), (size(gpu.free, "GB") if gpu.free is not None else NA, "")],
-            [("peak ", "$text-muted"), (peak, "")],
-            [("", ""), (power, "")],
+            [("GPU ", "$primary bold"), (memory, ""), *self._bar(share, long)],
+            _field("load", f"{gpu.utilisation:>3.0f} %" if gpu.utilisation is not None else f"{NA:>5}"),
+            _field("free", size(gpu.free, "GB")),
+            _field("peak", size(self.speed.peak, "GB") if self.speed.peak is not None else "–"),
+            [(f"{gpu.power_watts:>3.0f} W" if gpu.power_watts is not None else NA, "")],
             [(gpu.name or "", "$text-muted")],
         ]
 
-    def _run(self, width: int) -> list[list[Part]]:
+    def _run(self, width: int) -> list[Parts]:
         speed = self.speed
-        long = 20 if width > 110 else 8
-        marks = sparkline(speed.history, long, self.ascii_only)
-        read = compact_count(speed.read) if speed.read is not None else "–"
-        written = compact_count(speed.written) if speed.written is not None else "–"
+        marks = sparkline(speed.history, 20 if width > 110 else 8, self.ascii_only)
         now = "$success bold" if speed.now else "$text-muted"
-        return [
-            [(f"{rate(speed.now):>5}", now), (" tok/s ", ""), (marks, "$success")],
-            [("mean ", "$text-muted"), (f"{rate(speed.mean):>5}", "")],
-            [("TTFT ", "$text-muted"), (f"{duration(speed.first):>6}", "")],
-            [("in ", "$text-muted"), (f"{read:>5}", "")],
-            [("out ", "$text-muted"), (f"{written:>5}", "")],
-        ]
-
-    def _bar(self, fraction: float | None, width: int) -> list[Part]:
-        style = (
-            "$primary" if fraction is None or fraction < 0.85 else "$warning" if fraction < 0.95 else "$error"
+        read, written = (
+            compact_count(count) if count is not None else "–" for count in (speed.read, speed.written)
         )
         return [
-            ("▕", "$text-muted"),
-            (bar(fraction, width, self.ascii_only), style),
-            ("▏", "$text-muted"),
+            [(f"{rate(speed.now):>5}", now), (" tok/s ", ""), (marks, "$success")],
+            _field("mean", f"{rate(speed.mean):>5}"),
+            _field("TTFT", f"{duration(speed.first):>6}"),
+            _field("in", f"{read:>5}"),
+            _field("out", f"{written:>5}"),
         ]
 
+    def _bar(self, fraction: float | None, width: int) -> Parts:
+        level = fraction or 0.0
+        style = "$primary" if level < 0.85 else "$warning" if level < 0.95 else "$error"
+        edges = ("▕", "$text-muted"), ("▏", "$text-muted")
+        return [edges[0], (bar(fraction, width, self.ascii_only), style), edges[1]]
 
-def _fit(fields: list[list[Part]], width: int) -> list[Part]:
+
+def _field(label: str, value: str) -> Parts:
+    return [(f"{label} ", "$text-muted"), (value, "")]
+
+
+def _fit(fields: list[Parts], width: int) -> Parts:
     """Joins fields by dots, as many as the line holds."""
-    line: list[Part] = []
+    line: Parts = []
     used = 0
-    for cells in fields:
-        if not any(text.strip() for text, _ in cells):
+    for parts in fields:
+        cells = sum(cell_len(text) for text, _ in parts) + (3 if line else 0)
+        if not any(text.strip() for text, _ in parts):
             continue
-        cells_needed = sum(cell_len(text) for text, _ in cells) + (3 if line else 0)
-        if used + cells_needed > width:
+        if used + cells > width:
             break
-        if line:
-            line.append((" · ", "$text-muted"))
-        line += cells
-        used += cells_needed
+        line += [(" · ", "$text-muted"), *parts] if line else parts
+        used += cells
     return line

@@ -134,17 +134,9 @@ class Inspector(LinePanel, can_focus=True):
             listed.append(token.id)
         texts = self._texts_of(listed)
         texts += [""] * (len(listed) - len(texts))
-        self._rows = [
-            Row(
-                each,
-                visible(text),
-                exp(raw.get(each, nan)),
-                exp(final.get(each, nan)),
-                each == token.id,
-                numbers.get(each, ()),
-            )
-            for each, text in zip(listed, texts, strict=True)
-        ]
+        for id, text in zip(listed, texts, strict=True):
+            shares = exp(raw.get(id, nan)), exp(final.get(id, nan))
+            self._rows.append(Row(id, visible(text), *shares, id == token.id, numbers.get(id, ())))
 
     def _first_other(self) -> int:
         return next((i for i, row in enumerate(self._rows) if not row.taken), 0)
@@ -202,41 +194,35 @@ class Inspector(LinePanel, can_focus=True):
 
     @staticmethod
     def _fact(width: int, left: str, first: str, right: str, second: str) -> Line:
-        used = len(left) + len(right) + len(first.strip()) + 4
-        return (
-            (f"{left} ", "$text-muted"),
-            (f"{first.strip()}  ", ""),
-            (f"{right} ", "$text-muted"),
-            (fit_start(second.strip(), max(width - used, 0)), ""),
-        )
+        first, room = first.strip(), width - len(left) - len(right) - len(first.strip()) - 4
+        shown = fit_start(second.strip(), max(room, 0))
+        return (f"{left} ", "$text-muted"), (f"{first}  ", ""), (f"{right} ", "$text-muted"), (shown, "")
 
     def _table(self, width: int, height: int) -> list[Line]:
         """Draws the alternatives with the strategy's numbers, and probabilities where there is room."""
         names = [one_line(name)[:_LONGEST_NAME] for name in self._columns]
         cells = [max(len(name), 5) + 1 for name in names]
         room = width - sum(cells)
-        heads: tuple[str, ...] = (
-            ("raw", "final") if room >= 40 else ("final",) if self.show_final else ("raw",)
+        chosen = "final" if self.show_final else "raw"
+        heads = (
+            () if names and room < 2 + _SHORTEST_TEXT + 7 else (chosen,) if room < 40 else ("raw", "final")
         )
-        if names and room < 2 + _SHORTEST_TEXT + 7:
-            heads = ()
         used = 2 + sum(cells) + 7 * len(heads)
         text_width = min(max((width - used) // 2, min(_SHORTEST_TEXT, width - used - 1)), 24)
         bar_width = max(width - used - text_width - 1, 0)
         kind = "drawn from" if self.show_final else "the model's own"
         if len(kind) > text_width + bar_width:
-            kind = "final" if self.show_final else "raw"
+            kind = chosen
         head: Line = (
             (fit_start(f"  {kind}", 3 + text_width + bar_width), "$text-muted"),
             ("".join(f"{name:>7}" for name in heads), "$text-muted"),
             ("".join(f"{name:>{n}}" for name, n in zip(names, cells, strict=True)), "$text-muted"),
         )
         room = max(height - 1, 0)
-        top = min(max(self.marked - room // 2, 0), max(len(self._rows) - room, 0))
-        self._top = top
+        top = self._top = min(max(self.marked - room // 2, 0), max(len(self._rows) - room, 0))
         lines = [head]
         for i, row in enumerate(self._rows[top : top + room], top):
-            shares = [row.final if name == "final" else row.raw for name in heads]
+            shares: list[float] = [getattr(row, name) for name in heads]
             share = row.final if self.show_final else row.raw
             style = "reverse" if i == self.marked else "bold" if row.taken else ""
             lines.append(

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from rich.style import Style
     from textual.filter import LineFilter
 
+Parts = list[tuple[str, str]]
+"""Texts with their styles ("$text-muted italic"; "" for that of the widget)."""
 Line = tuple[tuple[str, str], ...]
-"""One line: parts of text, each with its style ("$text-muted italic"; "" for the panel's own)."""
+"""The parts of one line."""
 
 
 class LinePanel(Widget):

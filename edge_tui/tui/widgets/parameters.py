@@ -17,6 +17,7 @@ from textual.widgets import Input, Static
 from edge_tui.decoders.base import ParamError
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.widgets.field import Field
+from edge_tui.tui.widgets.line_panel import pad
 from edge_tui.util.formatting import clip, thin_bar
 from edge_tui.util.sanitise import one_line
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from edge_tui.tui.run_params import RunParams
     from edge_tui.tui.run_settings import Row
+    from edge_tui.tui.widgets.line_panel import Parts
 
 
 class ParameterTable(Widget, can_focus=True):
@@ -68,8 +70,8 @@ class ParameterTable(Widget, can_focus=True):
         """Reads the values again; stays on the same key where it still exists."""
         key = self.row.key
         self._rows = self.run_params.rows()
-        keys = [row.key for row in self._rows]
-        self.index = keys.index(key) if key in keys else 0
+        if not self.choose(key):
+            self.index = 0
         self.refresh()
         self.post_message(self.Moved())
 
@@ -108,46 +110,36 @@ class ParameterTable(Widget, can_focus=True):
         parts: list[str | tuple[str, str]] = []
         for n, line in enumerate(shown):
             if line is None:
-                parts += [
-                    ("─", "$border-blurred"),
-                    (" run ", "$text-muted"),
-                    ("─" * max(width - 6, 0), "$border-blurred"),
-                ]
+                rule = "─" * max(width - 6, 0)
+                parts += [("─", "$border-blurred"), (" run ", "$text-muted"), (rule, "$border-blurred")]
             else:
                 parts += self._line(self._rows[line], line == self.index, width)
             parts.append("\n" if n < len(shown) - 1 else "")
         return Content.assemble(*parts)
 
-    def _line(self, row: Row, here: bool, width: int) -> list[tuple[str, str]]:
-        wide = width >= 32
-        label, value_room = (16, 8) if wide else (16, 6)
-        back = ""
-        if here:
-            back = " on $block-cursor-background" if self.has_focus else " on $panel"
-        front = "$block-cursor-foreground" if here and self.has_focus else "$foreground"
-        strong = front if here and self.has_focus else "$primary"
-        soft = front if here and self.has_focus else "$text-muted"
-        title = clip(one_line(row.title), label - 1)
-        cells = [
-            (("▸" if here else " ") + title.ljust(label - 1 + len(title) - cell_len(title)), front + back)
-        ]
-        mark = "•" if row.changed else " "
+    def _line(self, row: Row, here: bool, width: int) -> Parts:
+        focused = here and self.has_focus
+        back = " on $block-cursor-background" if focused else " on $panel" if here else ""
+
+        def style(colour: str) -> str:
+            """Adds the cursor's background; under the focused cursor all of the line has one colour."""
+            return ("$block-cursor-foreground" if focused else colour) + back
+
+        label, value_room = 16, 8 if width >= 32 else 6
+        title = pad(clip(one_line(row.title), label - 1), label - 1)
+        parts = [(("▸" if here else " ") + title, style("$foreground"))]
         if row.fraction is not None:
-            room = max(width - label - value_room - 2, 2)
-            full, rest = thin_bar(row.fraction, room, self.ascii_only)
-            cells += [(full, strong + back), (rest, soft + back)]
-            cells.append((clip(row.shown, value_room).rjust(value_room), front + back))
+            full, rest = thin_bar(row.fraction, max(width - label - value_room - 2, 2), self.ascii_only)
+            parts += [(full, style("$primary")), (rest, style("$text-muted"))]
+            parts.append((clip(row.shown, value_room).rjust(value_room), style("$foreground")))
         else:
             room = width - label - 2
             value = clip(one_line(row.shown), room)
-            cells.append(
-                (" " * (room - cell_len(value)) + value, (soft if not row.changed else front) + back)
-            )
-        accent = front if here and self.has_focus else "$accent"
-        cells.append((mark, accent + back))
-        used = sum(cell_len(text) for text, _ in cells)
-        cells.append((" " * max(width - used, 0), front + back))
-        return cells
+            value = " " * (room - cell_len(value)) + value
+            parts.append((value, style("$foreground" if row.changed else "$text-muted")))
+        parts.append(("•" if row.changed else " ", style("$accent")))
+        used = sum(cell_len(text) for text, _ in parts)
+        return [*parts, (" " * max(width - used, 0), style("$foreground"))]
 
     # Keys and mouse.
 
@@ -170,15 +162,16 @@ class ParameterTable(Widget, can_focus=True):
         self.index = len(self._rows) - 1
 
     def action_parameter_up(self, steps: int = 1) -> None:
-        self._step(steps)
+        if self.run_params.step(self.row.key, steps):
+            self._announce()
 
     def action_parameter_down(self, steps: int = 1) -> None:
-        self._step(-steps)
+        self.action_parameter_up(-steps)
 
     def action_edit(self) -> None:
         param = self.run_params.param(self.row.key)
         if param is not None and param.choices:
-            self._step(1)
+            self.action_parameter_up()
         else:
             self.post_message(self.Edit())
 
@@ -188,10 +181,6 @@ class ParameterTable(Widget, can_focus=True):
     def action_reset(self) -> None:
         self.run_params.reset(self.row.key)
         self._announce()
-
-    def _step(self, steps: int) -> None:
-        if self.run_params.step(self.row.key, steps):
-            self._announce()
 
     def _announce(self) -> None:
         self.reload()

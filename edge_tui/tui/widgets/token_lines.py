@@ -373,11 +373,9 @@ class TokenLines(ScrollView):
         if pieces:
             first = pieces[0].token
             colours = buckets(transcript, self.colour_by, self.show_final, first, pieces[-1].token + 1)
-            known = self.token_styles.buckets
-            styles = [
-                known[colours[piece.token - first] + BUCKETS * (piece.token >= self._settled)]
-                for piece in pieces
-            ]
+            for piece in pieces:
+                bucket = colours[piece.token - first] + BUCKETS * (piece.token >= self._settled)
+                styles.append(self.token_styles.buckets[bucket])
         strip = draw_pieces(pieces, styles, self.marked, self.token_styles.cursor)
         strip = strip.adjust_cell_length(width, self.token_styles.base)
         if (selection := self.text_selection) is not None and (span := selection.get_span(line)) is not None:
