@@ -1,15 +1,18 @@
-"""`python -m tests.engine.ops.building`: builds every kernel for a Hopper GPU, which need not be there.
+"""`python -m tests.engine.ops.building [check]` builds every kernel for a Hopper GPU, there or not.
 
 Triton's interpreter takes what its compiler refuses, such as a variable whose shape changes in a loop. So
 each is launched as the engine launches it, but for the launch itself, and those that were built are named.
+With `check` the compiler stops at its own representation, behind which it refuses little.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Any, NamedTuple
 
 import torch
 from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import CUDABackend
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
@@ -113,6 +116,22 @@ def records() -> None:
     stats_triton.post(*record, *slots, row[:1])
 
 
+def stop_early() -> None:
+    """Leaves out all stages behind the first."""
+    whole = CUDABackend.add_stages
+
+    def add_stages(self: CUDABackend, stages: dict[str, Any], *rest: Any) -> None:
+        whole(self, stages, *rest)
+        for name in list(stages)[1:]:
+            stages[name] = skip
+
+    def skip(source: Any, metadata: dict[str, Any]) -> bytes:
+        metadata.update(name="unbuilt", shared=0)
+        return b""
+
+    CUDABackend.add_stages = add_stages
+
+
 def main() -> None:
     built = JITFunction.run
 
@@ -120,6 +139,8 @@ def main() -> None:
         print(kernel.__name__, flush=True)
         return built(kernel, *given, grid=grid, warmup=True, **options)
 
+    if "check" in sys.argv:
+        stop_early()
     driver.set_active(Absent())
     JITFunction.run = build  # type: ignore[method-assign]
     torch.cuda.get_device_capability = lambda *_: HOPPER  # type: ignore[assignment]

@@ -119,20 +119,17 @@ def deviation(got: Tensor, wanted: Tensor) -> float:
 
 TINY_CASES = {
     "one row": Case((37,)),
-    "one piece": Case((3,)),
     "nothing before": Case((0, 0), k=2),
     "ragged, off the block": Case((5, 33, 64, 0)),
     "at the end of the buffer": Case((79, 48)),
-    "several positions": Case((21, 4), k=3, heads=6),
+    "several positions": Case((21, 4), k=3, heads=6, norm=True),
     "verification": Case((31,), k=5, heads=14),
-    "one query a key head": Case((17, 50), heads=2),
-    "norms": Case((19, 2), k=2, norm=True),
     "partial rotary": Case((40,), rotary=8, norm=True),
     "odd width": Case((35,), d=24, norm=True),
-    "window": Case((50, 7), window=20),
+    "window": Case((50, 7), window=20, heads=2),
     "window, several positions": Case((50, 18), k=4, window=17),
     "window shorter than the call": Case((33,), k=5, window=2),
-    "fork": Case((30, 30, 30), base=13),
+    "fork": Case((30, 30), base=13),
     "fork, nothing grown": Case((13, 13), base=13, k=2),
     "fork, no prompt": Case((20, 20), base=0),
     "fork, on the block": Case((48, 48), base=16, heads=2, norm=True),
@@ -150,8 +147,7 @@ def test_the_kernel_is_its_reference(name: str) -> None:
     check(TINY_CASES[name], TINY)
 
 
-@pytest.mark.parametrize("programs", [1, 4, 16])
-@pytest.mark.parametrize("least", [1, 2])
+@pytest.mark.parametrize(("programs", "least"), [(1, 1), (4, 2), (16, 1)])
 def test_however_the_keys_are_cut(programs: int, least: int) -> None:
     check(Case((70, 33), programs=programs, k=2), replace(TINY, least=least))
 
@@ -169,7 +165,7 @@ def test_past_the_end_nothing_is_written(base: int) -> None:
         assert torch.equal(given["owner"], wanted["owner"])
 
 
-@pytest.mark.parametrize(("rows", "room"), [(1, 5), (3, 700), (4, 512), (8, 130)])
+@pytest.mark.parametrize(("rows", "room"), [(1, 5), (3, 700), (8, 130)])
 def test_rows_follow_their_parents(rows: int, room: int) -> None:
     gen = torch.Generator().manual_seed(rows)
     owner = torch.randint(rows, (rows, room), generator=gen, dtype=torch.int32).to(DEVICE)

@@ -72,7 +72,7 @@ def agree(
 
 @pytest.mark.parametrize(
     ("early_stopping", "length_penalty"),
-    [("off", -1.0), ("off", 1.5), ("on", 0.0), ("never", -1.0), ("never", 1.5)],
+    [("off", 1.5), ("on", 0.0), ("never", -1.0), ("never", 1.5)],
 )
 def test_steps_agree_to_the_end(early_stopping: str, length_penalty: float) -> None:
     values = {"early_stopping": early_stopping, "length_penalty": length_penalty}
@@ -82,7 +82,7 @@ def test_steps_agree_to_the_end(early_stopping: str, length_penalty: float) -> N
 
 @pytest.mark.parametrize("beams", [1, 2, 5])
 def test_any_number_of_beams(beams: int) -> None:
-    agree(45, 2, [7], num_beams=beams)
+    agree(45, 1, [7], num_beams=beams)
     agree(20, 1, [], num_beams=beams)
 
 

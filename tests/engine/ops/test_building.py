@@ -16,13 +16,16 @@ LAUNCH = re.compile(r"^ +(_\w+|\w+_kernel)\[.+?\]\(", re.MULTILINE)
 
 
 @pytest.mark.timeout(180)
-def test_every_kernel_is_built_for_hopper(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "how", [["check"], pytest.param([], marks=pytest.mark.proof)], ids=["check", "whole"]
+)
+def test_every_kernel_is_built_for_hopper(how: list[str], tmp_path: Path) -> None:
     pytest.importorskip("triton")
     sources = "".join(path.read_text() for path in Path(ops.__path__[0]).rglob("*.py"))
     launched = set(LAUNCH.findall(sources)) | {"_project", "project_on_tensor_cores"}
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.engine.ops.building"],
+        [sys.executable, "-m", "tests.engine.ops.building", *how],
         env={**environment, "TRITON_CACHE_DIR": str(tmp_path)},
         capture_output=True,
         text=True,

@@ -23,6 +23,15 @@ DEVICE = "cpu" if launch.INTERPRETED else "cuda"
 TINY = configs.Config(block_n=8, block_k=64, warps=1)
 TENSOR = configs.Config(block_n=32, block_k=256, warps=2, tensor=True)
 KINDS = ("plain", "int8", "nf4")
+SURROUNDINGS = [
+    (norm, gate, residual, norm ^ gate ^ residual)
+    if norm == gate
+    else pytest.param(norm, gate, residual, norm ^ gate ^ residual, marks=pytest.mark.proof)
+    for norm in (False, True)
+    for gate in (False, True)
+    for residual in (False, True)
+]
+"""Every pair of what surrounds a product, and half of it in the suite."""
 BOUND = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
 
@@ -82,11 +91,10 @@ def check(case: Case, config: object | None = TINY, device: str = DEVICE) -> Non
 
     project_triton.project(x, packed, out, norm=norm, eps=1e-5, gate=case.gate, residual=seen, config=config)
 
-    exact = PackedMatrix("plain", dequantise(packed, torch.float32), None, None, case.rows, case.columns)
-    wanted = torch.empty(case.tokens, width, device=device)
+    exact = dequantise(packed, torch.float32).double()
     y = x.float() if norm is None else F.rms_norm(x.float(), (case.columns,), norm.float(), 1e-5)
-    terms = F.linear(y.double().square(), exact.weight.double().square()).sqrt()
-    y = F.linear(y.double(), exact.weight.double(), None if bias is None else bias.double())
+    terms = F.linear(y.double().square(), exact.square()).sqrt()
+    y = F.linear(y.double(), exact, None if bias is None else bias.double())
     if case.gate:
         y, terms = F.silu(y[:, :width]) * y[:, width:], terms[:, :width] * terms[:, width:]
     wanted = y if before is None else y + before.double()
@@ -103,27 +111,23 @@ def check(case: Case, config: object | None = TINY, device: str = DEVICE) -> Non
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("tokens", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("tokens", [1, 3])
 def test_tokens(kind: str, tokens: int) -> None:
     check(Case(kind, tokens, norm=True, residual=True))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dtype", BOUND, ids=str)
+@pytest.mark.parametrize(("kind", "dtype"), zip(KINDS, BOUND, strict=True), ids=str)
 def test_dtypes(kind: str, dtype: torch.dtype) -> None:
     check(Case(kind, 2, dtype=dtype, norm=True, bias=True))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("norm", [False, True])
-@pytest.mark.parametrize("gate", [False, True])
-@pytest.mark.parametrize("residual", [False, True])
-@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("norm", "gate", "residual", "bias"), SURROUNDINGS)
 def test_surroundings(kind: str, norm: bool, gate: bool, residual: bool, bias: bool) -> None:
     check(Case(kind, 2, norm=norm, gate=gate, residual=residual, bias=bias))
 
 
-@pytest.mark.parametrize("rows", [1, 7, 8, 33])
+@pytest.mark.parametrize("rows", [1, 7])
 @pytest.mark.parametrize(("kind", "columns"), [("plain", 77), ("plain", 200), ("int8", 60), ("nf4", 192)])
 def test_sizes_that_blocks_do_not_divide(kind: str, rows: int, columns: int) -> None:
     config = configs.Config(block_n=4, block_k=128, warps=1)
@@ -145,17 +149,13 @@ def test_the_table_has_a_cut_for_every_product(kind: str, tokens: int) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("tokens", [2, 5, 8, 13, MAX_TOKENS])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("tokens", "dtype"), [(5, torch.float16), (13, torch.bfloat16)], ids=str)
 def test_tensor_cores_take_any_tokens(kind: str, tokens: int, dtype: torch.dtype) -> None:
     check(Case(kind, tokens, 40, 320, dtype, norm=True, residual=True), TENSOR)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("norm", [False, True])
-@pytest.mark.parametrize("gate", [False, True])
-@pytest.mark.parametrize("residual", [False, True])
-@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("norm", "gate", "residual", "bias"), SURROUNDINGS)
 def test_tensor_cores_fold_the_surroundings(
     kind: str, norm: bool, gate: bool, residual: bool, bias: bool
 ) -> None:
@@ -163,8 +163,7 @@ def test_tensor_cores_fold_the_surroundings(
     check(case, configs.Config(block_n=16, block_k=256, warps=4, tensor=True))
 
 
-@pytest.mark.parametrize("rows", [1, 7, 16, 33])
-@pytest.mark.parametrize("columns", [64, 192, 448])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 448), (7, 64), (33, 192)])
 def test_tensor_cores_take_sizes_that_blocks_do_not_divide(rows: int, columns: int) -> None:
     for kind in KINDS:
         check(Case(kind, 2, rows, columns, norm=True), TENSOR)
@@ -189,24 +188,25 @@ def test_the_norm_bears_loud_and_silent_tokens() -> None:
 
 def test_nf4_reads_bitsandbytes_own_layout() -> None:
     bnb = pytest.importorskip("bitsandbytes")
-    weight = torch.randn(24, 128, device=DEVICE, generator=torch.Generator(DEVICE).manual_seed(1))
+    weight = torch.randn(8, 64, device=DEVICE, generator=torch.Generator(DEVICE).manual_seed(1))
     codes, state = bnb.functional.quantize_4bit(weight, blocksize=64, quant_type="nf4")
-    packed = PackedMatrix("nf4", codes, state.absmax, None, 24, 128)
+    packed = PackedMatrix("nf4", codes, state.absmax, None, 8, 64)
     theirs = bnb.functional.dequantize_4bit(codes, state)
     assert torch.equal(dequantise(packed, torch.float32), theirs)
     # One column at a time, the kernel tells every weight it sees.
-    out = torch.full((8, 24), torch.nan, device=DEVICE)
-    for first in range(0, 128, 8):
-        project_triton.project(torch.eye(128, device=DEVICE)[first : first + 8], packed, out, config=TINY)
+    assert len(theirs.unique()) > 16
+    out = torch.full((8, 8), torch.nan, device=DEVICE)
+    for first in range(0, 64, 8):
+        project_triton.project(torch.eye(64, device=DEVICE)[first : first + 8], packed, out, config=TINY)
         assert torch.equal(out, theirs[:, first : first + 8].T)
 
 
 def test_int8_reads_every_code() -> None:
-    codes = torch.arange(-128, 128, device=DEVICE).to(torch.int8).view(2, 128)
-    packed = PackedMatrix("int8", codes, torch.tensor([127.0, 127.0], device=DEVICE), None, 2, 128)
-    out = torch.full((8, 2), torch.nan, device=DEVICE)
-    for first in range(0, 128, 8):
-        project_triton.project(torch.eye(128, device=DEVICE)[first : first + 8], packed, out, config=TINY)
+    codes = torch.arange(-128, 128, device=DEVICE).to(torch.int8).view(8, 32)
+    packed = PackedMatrix("int8", codes, torch.full((8,), 127.0, device=DEVICE), None, 8, 32)
+    out = torch.full((8, 8), torch.nan, device=DEVICE)
+    for first in range(0, 32, 8):
+        project_triton.project(torch.eye(32, device=DEVICE)[first : first + 8], packed, out, config=TINY)
         assert torch.allclose(out, codes[:, first : first + 8].T.float())
 
 

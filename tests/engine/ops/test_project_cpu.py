@@ -66,9 +66,8 @@ def relative(got: Tensor, wanted: Tensor) -> float:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("tokens", [1, 3, 15, 16, 130, 600])
-@pytest.mark.parametrize("shape", [(64, 32), (160, 96), (96, 320)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tokens", [1, 15, 16, 130])
+@pytest.mark.parametrize(("shape", "dtype"), [((160, 96), torch.float32), ((96, 320), torch.bfloat16)])
 def test_products(kind: str, tokens: int, shape: tuple[int, int], dtype: torch.dtype) -> None:
     weight, bias = normal(*shape), normal(shape[0], seed=1).to(dtype)
     x = (normal(tokens, shape[1], seed=2) * torch.logspace(-1, 1, shape[1])).to(dtype)
@@ -82,8 +81,8 @@ def test_products(kind: str, tokens: int, shape: tuple[int, int], dtype: torch.d
 
 
 @pytest.mark.parametrize("kind", INT8)
-@pytest.mark.parametrize("tokens", [1, 5, 20])
-@pytest.mark.parametrize("columns", [7, 24, 72, 104])
+@pytest.mark.parametrize("tokens", [1, 20])
+@pytest.mark.parametrize("columns", [7, 72])
 def test_columns_of_any_number(kind: str, tokens: int, columns: int) -> None:
     """torch's int8 kernel takes 16 at once and, given fewer, reads what lies behind the matrix."""
     weight, x = normal(40, columns), normal(tokens, columns, seed=2)
@@ -112,7 +111,7 @@ def test_no_activation_is_no_answer(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("tokens", [1, 20, 300])
+@pytest.mark.parametrize("tokens", [1, 300])
 def test_scripted_is_the_same(kind: str, tokens: int) -> None:
     arguments, x = packed(kind, normal(96, 64), normal(96, seed=1)), normal(tokens, 64, seed=2)
     assert torch.equal(torch.jit.script(project)(x, kind, *arguments), project(x, kind, *arguments))
@@ -129,8 +128,7 @@ def test_both_integer_products_are_one() -> None:
 
 @needs_half
 @pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("tokens", [1, 2, 9, 130])
-@pytest.mark.parametrize("shape", [(64, 32), (161, 96), (15, 700)])
+@pytest.mark.parametrize(("tokens", "shape"), [(1, (64, 32)), (9, (161, 96)), (130, (15, 700))])
 def test_halves_of_a_file_in_16_bit_lose_nothing(
     stored: torch.dtype, tokens: int, shape: tuple[int, int]
 ) -> None:
@@ -166,7 +164,7 @@ def test_packing_leaves_the_engine_of_others_alone() -> None:
 
 
 @needs_int4
-@pytest.mark.parametrize("rows", [32, 64, 96, 4096 + 160])
+@pytest.mark.parametrize("rows", [32, 64, 4096 + 96])
 def test_int4_gives_codes_back(rows: int) -> None:
     """Whole numbers whose groups span 0 to 15 are their own codes, wherever packing puts them."""
     weight = torch.randint(0, 16, (rows, 96), generator=torch.Generator().manual_seed(0)).float()

@@ -64,7 +64,7 @@ def agree(
     return taken
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.5])
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
 def test_proposals_and_checks_agree(temperature: float) -> None:
     taken = agree(70, temperature=temperature, likeness=0.8)
     taken += agree(30, lookahead=1, temperature=temperature, steps=3)
@@ -73,11 +73,11 @@ def test_proposals_and_checks_agree(temperature: float) -> None:
 
 
 def test_rows_are_checked_apart() -> None:
-    agree(33, rows=2, lookahead=3, likeness=0.9, steps=3)
+    agree(33, rows=2, likeness=0.9, steps=3)
 
 
 def test_equal_models_take_everything() -> None:
-    assert set(agree(30, lookahead=3, likeness=1.0)) == {3}
+    assert set(agree(30, lookahead=3, likeness=1.0, steps=2)) == {3}
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf])

@@ -239,7 +239,7 @@ class Scratch:
 
 
 @cache
-def _scratch(device: torch.device, rows: int, width: int) -> Scratch:
+def scratch_of(device: torch.device, rows: int, width: int) -> Scratch:
     """Keeps scratch for as long as the process: a captured graph holds its addresses."""
     return Scratch(device, rows, width)
 
@@ -259,7 +259,7 @@ def record(
     rows, width = final.shape
     if z.stride(-1) != 1:
         z = z.contiguous()
-    scratch = _scratch(z.device, rows, width)
+    scratch = scratch_of(z.device, rows, width)
     ints = torch.empty(rows, _LEAD_INTS.value + 2 * TOP, dtype=torch.int32, device=z.device)
     columns = _LEAD_FLOATS.value + 2 * TOP
     extras_end = columns + len(extras)
