@@ -175,6 +175,11 @@ class EdgeApp(TerminalApp):
         self._pacer = Pacer(cast("App[object]", self))
         self.set_interval(max(1 / max(self.settings.ui.frame_rate, 1), Pacer.TICK), self._tick)
 
+    @property
+    def all_painted(self) -> bool:
+        """True while no event waits to be painted."""
+        return not self._news
+
     def _notify_of(self, notices: Sequence[str]) -> None:
         """Shows the first few notices of the start in one place, so that they do not cover the screen."""
         shown = [sanitise(notice) for notice in notices[:NOTICES]]

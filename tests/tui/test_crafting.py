@@ -20,7 +20,6 @@ from edge_tui.history import process_identity
 from edge_tui.history.schema import default_path
 from edge_tui.history.store import Store
 from edge_tui.tui import editor
-from edge_tui.tui.prompt_history import PromptHistory
 from edge_tui.tui.screens.confirm import ConfirmScreen
 from tests.history.runs import LOADED, batch, started
 from tests.tui.engines import WORDS, PictureEngine
@@ -79,19 +78,6 @@ async def test_prompts_are_searched() -> None:
         await until(pilot, lambda: listing.option_count == 1)
         await press(pilot, "enter")
         await until(pilot, lambda: workbench.prompt.text == "def fibonacci(n):")
-
-
-def test_recalling_keeps_the_draft_and_skips_what_is_there() -> None:
-    past = PromptHistory(lambda: ["b", "a"])
-    past.add("c")
-    assert past.older("draft") == "c"
-    assert past.older("c") == "b"
-    assert past.newer() == "c"
-    assert past.newer() == "draft"
-    assert past.newer() is None
-    past.add("a")
-    assert past.older("a") == "c"
-    assert [past.older("c"), past.older("b")] == ["b", None]
 
 
 # The editor and files.
@@ -155,15 +141,6 @@ async def test_ctrl_c_in_the_editor_is_the_editors(tmp_path: Path, monkeypatch: 
         loop.remove_signal_handler(signal.SIGINT)
 
 
-async def test_without_an_editor_the_app_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("VISUAL", raising=False)
-    monkeypatch.delenv("EDITOR", raising=False)
-    async with keeping().run_test(size=SIZE) as pilot:
-        workbench = await at_prompt(pilot)
-        await press(pilot, "ctrl+g")
-        await until(pilot, lambda: "EDITOR" in workbench.view.messages.message)
-
-
 async def test_a_file_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "note.txt").write_text("one\r\ntwo\x1b[2J\n")
@@ -186,46 +163,6 @@ async def test_a_file_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 # Presets.
-
-
-async def test_a_preset_sets_the_strategy_and_its_values() -> None:
-    engine = PictureEngine()
-    async with keeping(engine).run_test(size=SIZE) as pilot:
-        workbench = await at_tokens(pilot)
-        await press(pilot, "d")
-        await until(pilot, lambda: pilot.app.screen is not workbench)
-        await press(pilot, *"creat", "enter")
-        await until(pilot, lambda: workbench.run_params.decoder.name == "min_p")
-        workbench.prompt.insert("x")
-        await press(pilot, "ctrl+j")
-        await until(pilot, lambda: engine.requests)
-        assert engine.requests[0].strategy == "min_p"
-        assert engine.requests[0].values == {"temperature": 1.3, "min_p": 0.08}
-
-
-async def test_values_are_saved_under_a_name_and_taken_again() -> None:
-    async with keeping().run_test(size=SIZE) as pilot:
-        workbench = await at_tokens(pilot)
-        workbench.run_params.set("temperature", 0.33)
-        workbench.run_params.set("system", "Be brief.")
-        await press(pilot, "D")
-        await until(pilot, lambda: pilot.app.screen is not workbench)
-        await press(pilot, *"My own", "enter")
-        await until(pilot, lambda: "my-own.toml" in workbench.view.messages.message)
-        (mine,) = [each for each in presets.load()[0] if each.own]
-        assert mine.title == "My own"
-        assert mine.parameters == {"temperature": 0.33}
-        assert mine.system == "Be brief."
-        workbench.run_params.reset("temperature")
-        await press(pilot, "d")
-        await until(pilot, lambda: pilot.app.screen is not workbench)
-        await press(pilot, *"my own", "enter")
-        temperature = workbench.run_params.param("temperature")
-        await until(pilot, lambda: workbench.run_params.value(temperature)[0] == 0.33)
-        await press(pilot, "d")
-        await until(pilot, lambda: pilot.app.screen is not workbench)
-        await press(pilot, *"my own", "ctrl+x", "escape")
-        await until(pilot, lambda: not [each for each in presets.load()[0] if each.own])
 
 
 def test_the_presets_that_come_along_fit_their_strategies() -> None:

@@ -6,19 +6,15 @@ from typing import Any
 
 from edge_tui import decoders
 from tests.tui.engines import PictureEngine
+from tests.tui.test_workbench import until
 
 
 async def opened(pilot: Any, *keys: str) -> Any:
     app = pilot.app
-    await pilot.pause(0.1)
     app.workbench.prompt.insert("Why is the sky blue?")
     await pilot.press("ctrl+j")
-    for _ in range(100):
-        await pilot.pause(0.02)
-        if app.workbench.pane.transcript is not None:
-            break
+    await until(pilot, lambda: app.workbench.pane.transcript)
     await pilot.press("e", *keys, "space")
-    await pilot.pause(0.1)
     return app.screen
 
 
@@ -53,10 +49,8 @@ async def test_bars_follow_the_value(picture: Any) -> None:
 async def test_what_cannot_be_pictured_says_so(picture: Any) -> None:
     app = picture()
     async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.pause(0.1)
         app.workbench.pane.focus()
         await pilot.press("e", "space")
-        await pilot.pause(0.1)
         assert "Run a prompt first" in said(app.screen)
         await pilot.press("escape")
         await opened(pilot)
@@ -68,26 +62,17 @@ async def test_what_cannot_be_pictured_says_so(picture: Any) -> None:
         app.workbench.strategies.choose("beam")
         app.workbench.pane.focus()
         await pilot.press("e", "space")
-        await pilot.pause(0.1)
         assert "no picture of it" in said(app.screen)
 
 
-async def test_contrastive_on_real_models(demo: Any) -> None:
-    app = demo(strategy="contrastive", max_length=8)
-    async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.pause(0.1)
-        app.workbench.prompt.insert("def fibonacci(n):")
-        await pilot.press("ctrl+j")
-        for _ in range(600):
-            await pilot.pause(0.02)
-            if app.session.run is not None and app.session.run.phase == "done":
-                break
+async def test_contrastive_needs_and_shows_what_the_amateur_thinks(picture: Any) -> None:
+    app = picture()
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.workbench.strategies.choose("contrastive")
+        screen = await opened(pilot)
         app.workbench.parameters.table.choose("alpha")
-        await pilot.press("e", "space")
-        await pilot.pause(0.2)
-        few = said(app.screen)
-        assert "tokens compete; the best is taken." in few
-        assert "can be drawn" not in few
-        for _ in range(9):
-            await pilot.press("shift+right")
+        screen.paint()
+        assert "tokens compete; the best is taken." in said(screen)
+        assert "can be drawn" not in said(screen)
+        await pilot.press(*["shift+right"] * 9)
         assert "\n1 of " in said(app.screen)  # α = 1 leaves the expert's best alone

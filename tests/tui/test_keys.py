@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edge_tui.config import resources
 from edge_tui.config.settings import Settings
-from edge_tui.engine.events import Failed
 from edge_tui.tui.actions import ACTIONS, SCOPES, Scope, bindings
 from edge_tui.tui.app import EdgeApp
 from edge_tui.tui.key_help import key_help, key_table
@@ -31,7 +28,7 @@ from edge_tui.tui.widgets.token_pane import TokenPane
 from edge_tui.tui.widgets.turns import Turns
 from edge_tui.tui.workbench.screen import WorkbenchScreen
 from tests.tui.engines import PictureEngine
-from tests.tui.rendered import lines, notices, until
+from tests.tui.test_workbench import until
 
 if TYPE_CHECKING:
     from textual.pilot import Pilot
@@ -65,14 +62,10 @@ def bench(pilot: Pilot[Any]) -> WorkbenchScreen:
 
 async def ran(pilot: Pilot[Any], prompt: str = "Why is the sky blue?") -> WorkbenchScreen:
     workbench = bench(pilot)
-    await pilot.pause(0.1)
     workbench.prompt.insert(prompt)
     await pilot.press("ctrl+j")
-    for _ in range(100):
-        await pilot.pause(0.02)
-        if workbench.pane.transcript is not None:
-            return workbench
-    raise AssertionError("nothing was shown")
+    await until(pilot, lambda: workbench.pane.transcript)
+    return workbench
 
 
 def test_every_action_has_a_method_a_sentence_and_a_key_of_its_own() -> None:
@@ -105,87 +98,16 @@ def test_key_table_names_every_key() -> None:
     assert all(heading in table for heading in key_help())
 
 
-async def test_digits_choose_where_no_text_is_typed(picture: Any) -> None:
+async def test_keys_are_commands_where_no_text_is_typed_and_text_elsewhere(picture: Any) -> None:
     async with picture().run_test(size=(80, 24)) as pilot:
         workbench = await ran(pilot)
         await pilot.press("5")
         assert workbench.run_params.decoder is workbench.strategies.decoders[4]
-        workbench.prompt.focus()
-        await pilot.press("1")
-        assert workbench.run_params.decoder is workbench.strategies.decoders[4]
-        assert workbench.prompt.text.endswith("1")
-
-
-async def test_printable_key_that_is_no_binding_goes_to_the_prompt(picture: Any) -> None:
-    async with picture().run_test(size=(80, 24)) as pilot:
-        workbench = await ran(pilot)
-        assert workbench.focused is workbench.pane
-        await pilot.press("Q")
+        await pilot.press("Q")  # bound to nothing
         assert workbench.focused is workbench.prompt
-        await pilot.press("s", "é")
-        assert workbench.prompt.text == "Why is the sky blue?Qsé"
-
-
-async def test_switching_while_it_runs_cancels_and_runs_again(picture: Any) -> None:
-    engine = PictureEngine()
-    engine.held = True
-    async with picture(engine).run_test(size=(80, 24)) as pilot:
-        workbench = await ran(pilot)
-        await pilot.press("1")
-        await pilot.pause(0.2)
-        assert engine.cancelled == [1]
-        assert [request.strategy for request in engine.requests] == ["top_p", "greedy"]
-        assert engine.requests[1].prompt == engine.requests[0].prompt
-        await pilot.press("escape")
-        await pilot.pause(0.2)
-        assert engine.cancelled == [1, 2]
-        assert not workbench.session.busy
-        await pilot.press("2")
-        await pilot.pause(0.1)
-        assert len(engine.requests) == 2, "what was stopped stays so, as the help says"
-        assert "After esc it only chooses" in key_table()
-        assert "r runs the prompt again with its seed" in workbench.view.messages.message
-        await pilot.press("r")
-        await pilot.pause(0.2)
-        assert engine.requests[2].seed == engine.requests[1].seed
-
-
-async def test_a_prompt_that_just_ran_runs_again_under_another_strategy(picture: Any) -> None:
-    engine = PictureEngine()
-    async with picture(engine).run_test(size=(80, 24)) as pilot:
-        workbench = await ran(pilot)
-        assert not workbench.session.busy
-        await pilot.press("2")
-        await pilot.pause(0.2)
-        assert [request.strategy for request in engine.requests] == ["top_p", "beam"]
-        assert engine.requests[1].prompt == engine.requests[0].prompt
-        assert engine.requests[1].seed == workbench.session.run.started.seed  # type: ignore[union-attr]
-        await pilot.press("2")
-        await pilot.pause(0.1)
-        assert len(engine.requests) == 2, "it is that strategy already"
-        workbench.prompt.insert(" And the sea?")
-        await pilot.press("1")
-        await pilot.pause(0.1)
-        assert len(engine.requests) == 2, "another prompt waits to be finished"
-        assert "^j runs it" in workbench.view.messages.message
-        assert workbench.run_params.decoder is workbench.strategies.decoders[0]
-
-
-async def test_no_second_run_before_the_first_has_wound_down(picture: Any) -> None:
-    engine = PictureEngine()
-    engine.held = True
-    engine.cancel = lambda run=None: engine.cancelled.append(run)  # type: ignore[method-assign]
-    async with picture(engine).run_test(size=(80, 24)) as pilot:
-        workbench = await ran(pilot)
-        await pilot.press("1", "3", "2")
-        await pilot.pause(0.3)
-        assert len(engine.requests) == 1
-        assert engine.cancelled == [1]
-        assert "stopping" in workbench.view.header.state
-        assert "Queued" in workbench.view.messages.message
-        engine.events.append(engine.finish(1))
-        await pilot.pause(0.2)
-        assert [request.strategy for request in engine.requests] == ["top_p", "beam"]
+        await pilot.press("1", "s", "é")
+        assert workbench.run_params.decoder is workbench.strategies.decoders[4]
+        assert workbench.prompt.text == "Why is the sky blue?Q1sé"
 
 
 async def test_parameters_by_arrows_and_by_typing(picture: Any) -> None:
@@ -227,51 +149,55 @@ async def test_typing_in_a_field_is_no_command(picture: Any) -> None:
         assert workbench.run_params.decoder.name == "top_p"
 
 
-@pytest.mark.parametrize("size", [(60, 16), (80, 24), (160, 45)])
+@pytest.mark.parametrize("size", [(60, 16), (120, 40)])
 async def test_everything_is_there_or_one_key_away(picture: Any, size: tuple[int, int]) -> None:
     async with picture().run_test(size=size) as pilot:
         workbench = await ran(pilot)
-        for widget in (workbench.prompt, workbench.pane, workbench.view.strategy_list, workbench.view.gauge):
+        view = workbench.view
+        for widget in (view.prompt, view.pane, view.strategy_list, view.gauge):
             assert widget.region.height >= 1
             assert widget.region.right <= size[0]
             assert widget.region.bottom <= size[1]
+        view.header.model = "x" * 300
+        assert view.header.render().cell_length <= size[0]
         await pilot.press("b")
-        await pilot.pause()
-        assert not workbench.view.strategy_list.region.width
+        assert not view.strategy_list.region.width
         await pilot.press("b")
-        if not workbench.inspector.region.width:
+        if not view.inspector.region.width:
             await pilot.press("i")
-            await pilot.pause()
-        assert workbench.inspector.region.width >= 28
+        assert view.inspector.region.width >= 28
         await pilot.press("e")
-        await pilot.pause()
-        assert workbench.parameters.table.region.height >= 1
+        assert view.parameters.table.region.height >= 1
 
 
-async def test_too_small_says_so_and_recovers(picture: Any) -> None:
+async def test_any_size_leaves_it_alive_and_too_small_says_so(picture: Any) -> None:
     async with picture().run_test(size=(80, 24)) as pilot:
         workbench = await ran(pilot)
+        for width, height in ((1, 1), (400, 60), (149, 33), (80, 24)):
+            await pilot.resize_terminal(width, height)
         lines = workbench.pane.virtual_size.height
         await pilot.resize_terminal(50, 12)
-        await pilot.pause(0.1)
-        notice = workbench.query_one("#too-small")
-        assert notice.region.width == 50
+        assert workbench.query_one("#too-small").region.width == 50
         # Wrapped to no width, each character would be a line on the way back.
         assert workbench.pane.virtual_size.height == lines
         await pilot.resize_terminal(80, 24)
-        await pilot.pause(0.1)
         assert workbench.pane.region.width > 30
         assert workbench.prompt.text
-
-
-async def test_a_storm_of_resizes_leaves_it_alive(picture: Any) -> None:
-    async with picture().run_test(size=(80, 24)) as pilot:
-        workbench = await ran(pilot)
-        for width, height in [(1, 1), (250, 80), (3, 90), (200, 2), (61, 17), (149, 33), (150, 34)]:
-            await pilot.resize_terminal(width, height)
-        await pilot.resize_terminal(80, 24)
-        await pilot.pause(0.1)
         assert len(workbench.pane.transcript or ()) > 10
+
+
+async def test_the_first_notices_share_one_place(picture: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = replace(Settings(), ui=replace(Settings().ui, theme="neon"))
+    notices = [f"config.toml:{line}: a[b]c: must be true or false." for line in range(1, 6)]
+    app = EdgeApp(PictureEngine, settings, notices=notices)
+    said: list[str] = []
+    monkeypatch.setattr(app, "notify", lambda text, **_: said.append(text))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: said)
+        assert app.theme == "dark"
+    (notice,) = said
+    assert notice.count("a[b]c") == 3
+    assert "And 3 more: `edge-tui config`" in notice
 
 
 async def test_themes_show_while_one_chooses(picture: Any) -> None:
@@ -279,33 +205,18 @@ async def test_themes_show_while_one_chooses(picture: Any) -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         await ran(pilot)
         await pilot.press("t", "down")
-        await pilot.pause(0.1)
-        assert app.theme == "light"
+        await until(pilot, lambda: app.theme == "light")
         await pilot.press("escape")
         assert app.theme == "dark"
         await pilot.press("t", *"16", "enter")
-        await pilot.pause(0.1)
+        await until(pilot, lambda: bench(pilot).pane.has_class("-no-hue"))
         assert app.theme == "ansi-16"
-        assert bench(pilot).pane.has_class("-no-hue")
 
 
-async def test_palette_knows_every_offered_action(picture: Any) -> None:
+async def test_the_palette_runs_what_it_finds_by_words(picture: Any) -> None:
     app = picture()
     async with app.run_test(size=(80, 24)) as pilot:
         workbench = await ran(pilot)
-        await pilot.press("ctrl+p")
-        await until(pilot, lambda: app.screen is not workbench)
-        await pilot.press(*": beam")
-        await until(pilot, lambda: any("strategy: beam" in line for line in lines(app)))
-        await pilot.press("enter")
-        await until(pilot, lambda: app.screen is workbench)
-        await until(pilot, lambda: workbench.run_params.decoder.name == "beam")
-
-
-async def test_the_palette_finds_words_and_not_letters_here_and_there(picture: Any) -> None:
-    app = picture()
-    async with app.run_test(size=(80, 24)) as pilot:
-        await ran(pilot)
         palette = ActionsProvider(app.screen)
 
         async def found(query: str) -> list[str]:
@@ -314,65 +225,9 @@ async def test_the_palette_finds_words_and_not_letters_here_and_there(picture: A
         assert not await found("svg")  # "Stop everything and leave" has these letters in this order
         assert "quit" in await found("leave everything")
         assert "quit" in await found("qit")
-
-
-async def test_errors_are_text_kept_and_shown_at_the_field(picture: Any) -> None:
-    engine = PictureEngine()
-    async with picture(engine).run_test(size=(80, 24)) as pilot:
-        workbench = await ran(pilot)
-        bad = "temperature is [/] -1\x1b[2J, but must be a number from 0 to 5."
-        engine.events.append(Failed(bad, field="temperature"))
-        await pilot.pause(0.3)
-        assert workbench.view.messages.kind == "error"
-        assert "[/] -1␛[2J" in workbench.view.messages.message
-        assert workbench.parameters.table.row.key == "temperature"
-        assert workbench.parameters.has_class("-refused")
-        assert workbench.prompt.text
-
-
-async def test_keys_can_be_remapped(picture: Any) -> None:
-    app = picture()
-    app.settings = replace(app.settings, keys={"strategies": "f5", "nonsense": "f6"})
-    async with app.run_test(size=(80, 24)) as pilot:
-        workbench = await ran(pilot)
-        await pilot.press("f5")
-        assert app.screen is not workbench
-
-
-async def test_no_colour_keeps_its_meaning(picture: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_COLOR", "1")
-    async with picture().run_test(size=(80, 24)) as pilot:
-        assert (await ran(pilot)).pane.has_class("-no-hue")
-
-
-async def test_a_theme_nobody_has_and_a_broken_one_are_notices(picture: Any, tmp_path: Path) -> None:
-    app = picture(theme="neon")
-    async with app.run_test(size=(80, 24)) as pilot:
-        await pilot.pause(0.1)
-        assert app.theme == "dark"
-        assert any("neon" in notice for notice in notices(app))
-
-
-async def test_many_notices_share_one_place() -> None:
-    app = EdgeApp(
-        PictureEngine,
-        Settings(),
-        notices=[f"config.toml:{line}: a[b]c: must be true or false." for line in range(1, 8)],
-        theme_folders=[resources.themes()],
-    )
-    async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: notices(app))
-        (notice,) = notices(app)
-        assert all(f"config.toml:{line}: a[b]c" in notice for line in (1, 2, 3))
-        assert "And 4 more: `edge-tui config`" in notice
-
-
-async def test_header_survives_any_model_name(picture: Any) -> None:
-    async with picture().run_test(size=(60, 16)) as pilot:
-        workbench = await ran(pilot)
-        workbench.view.header.model = "x" * 300
-        await pilot.pause()
-        assert workbench.view.header.render().cell_length <= 60
+        (beam,) = [hit async for hit in palette.search("strategy: beam")]
+        beam.command()
+        assert workbench.run_params.decoder.name == "beam"
 
 
 async def test_a_long_paste_is_kept_whole(picture: Any) -> None:
@@ -384,17 +239,3 @@ async def test_a_long_paste_is_kept_whole(picture: Any) -> None:
         app.post_message(events.Paste("word " * 40_000))
         await pilot.pause(0.5)
         assert len(bench(pilot).prompt.text) == 200_000
-
-
-async def test_a_mistake_of_ours_goes_to_the_log_and_the_terminal_is_restored(
-    picture: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    app = picture()
-    with pytest.raises(ZeroDivisionError):  # noqa: PT012 - it is raised when the block is left
-        async with app.run_test(size=(80, 24)) as pilot:
-            await pilot.pause(0.1)
-            app.workbench.call_later(lambda: 1 // 0)
-            await pilot.pause(0.2)
-    assert [path for path in tmp_path.rglob("crash-*.log") if "ZeroDivisionError" in path.read_text()]
-    assert app.return_code == 1

@@ -226,29 +226,6 @@ async def test_a_message_that_the_template_refuses_comes_back_to_the_prompt(talk
         file.write_text(honest)
 
 
-async def test_leaving_the_conversation_completes_prompts_on_their_own(talker: Any) -> None:
-    async with talker().run_test(size=SIZE) as pilot:
-        workbench = await talking(pilot)
-        await say(pilot, "the river")
-        await press(pilot, "v")
-        await until(pilot, lambda: workbench.conversation.talk is None and not workbench.view.turns.display)
-        run = await say(pilot, "the rain")
-        assert run.request.prompt == "the rain"
-        assert workbench.prompt.text == "the rain"
-
-
-async def test_a_base_model_says_that_it_is_one(demo: Any) -> None:
-    async with demo().run_test(size=SIZE) as pilot:
-        workbench = bench(pilot)
-        # Said a moment after the model is known, in place of what was said before.
-        await until(pilot, lambda: "ready as model" in workbench.view.messages.message)
-        workbench.pane.focus()
-        await until(pilot, lambda: workbench.focused is workbench.pane)
-        await press(pilot, "v")
-        await until(pilot, lambda: "demo/expert is a base model" in workbench.view.messages.message)
-        assert workbench.conversation.talk is None
-
-
 # Without a screen.
 
 
@@ -302,7 +279,3 @@ def test_a_thought_that_the_template_opened_is_closed_on_both_sides() -> None:
     talk.exchanges[0].run = run
     assert talk.exchanges[0].answer == "<think>\nhm</think>yes"
     assert talk.exchanges[0].visible_answer == "yes"
-
-
-def test_kept_file_lies_in_the_data_folder(home: Path) -> None:
-    assert default_path().is_relative_to(home)

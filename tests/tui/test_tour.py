@@ -9,9 +9,9 @@ from edge_tui.tui.widgets.tour import STEPS, toured
 
 async def test_five_steps_on_the_demo_pair(demo: Any) -> None:
     app = demo(max_length=12)
-    app._tour = True
     async with app.run_test(size=(80, 24)) as pilot:
         bench = app.workbench
+        bench.view.tour.begin()
 
         async def at(number: int | None) -> None:
             for _ in range(400):

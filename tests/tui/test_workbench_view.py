@@ -61,6 +61,12 @@ def test_a_run_is_painted_with_its_title_and_its_speed() -> None:
     assert (view.header.state, view.header.kind) == ("ready", "idle")
 
 
+def test_what_is_said_is_text() -> None:
+    view = view_of(session())
+    view.say("temperature is [/] -1\x1b[2J", "error")
+    assert (view.messages.message, view.messages.kind) == ("temperature is [/] -1␛[2J", "error")
+
+
 def test_without_streaming_tokens_come_when_they_are_all_there() -> None:
     engine = PictureEngine()
     engine.held = True
