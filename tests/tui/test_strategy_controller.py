@@ -126,7 +126,7 @@ def test_a_step_that_fails_shows_the_file_and_goes_back_to_the_version_before(
 ) -> None:
     choosing.run()
     reverted: list[object] = []
-    monkeypatch.setattr(decoders, "revert", lambda decoder: reverted.append(decoder) or True)
+    monkeypatch.setattr(decoders.current(), "revert", lambda decoder: reverted.append(decoder) or True)
     run = choosing.session.run
     assert run is not None
     problem = Problem("top_a.py", 3, "It is wrong.")
