@@ -46,14 +46,14 @@ def run(flags: dict[str, Any]) -> int:
 
 def _local(settings: Settings) -> tuple[Callable[[], Any], Any]:
     """Returns a factory of engines in this process, and this machine's telemetry."""
-    from edge_tui.machine.telemetry import Telemetry, first_gpu
+    from edge_tui.machine.telemetry import Telemetry
 
     def engine() -> Any:
         from edge_tui.engine.local import LocalEngine
 
         return LocalEngine(settings.specs())
 
-    return engine, Telemetry(first_gpu(settings.device))
+    return engine, Telemetry(settings.device)
 
 
 def _remote(url: str, key_file: str | None, settings: Settings) -> tuple[Callable[[], Any], Any]:

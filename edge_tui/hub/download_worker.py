@@ -18,12 +18,11 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edge_tui.engine.checkpoints.locate import cache_root
-from edge_tui.hub.error_messages import DiskTooSmall, classify
+from edge_tui.hub.error_messages import DiskTooSmall, describe
 from edge_tui.util.atomic_write import PUBLIC, replace_file
 from edge_tui.util.user_file import existing_folder
 
@@ -54,7 +53,8 @@ def main(argv: list[str]) -> int:
         else:
             send("done", path=str(download(repository)))
     except Exception as error:
-        send("failed", **asdict(classify(error)))
+        code, sentence = describe(error, repository)
+        send("failed", code=code, sentence=sentence)
     return 0
 
 

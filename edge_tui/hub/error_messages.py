@@ -1,10 +1,9 @@
-"""Gives each failure of the hub a code, which crosses a pipe, and each code a sentence."""
+"""Gives each failure of the hub a code and a sentence."""
 
 from __future__ import annotations
 
 import errno
 import os
-from dataclasses import asdict, dataclass
 from urllib.parse import urlsplit
 
 from edge_tui.engine.checkpoints.locate import cache_root
@@ -14,12 +13,13 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TRANSPORT = {"TransportError", "ConnectionError", "NetworkError", "TimeoutException", "Timeout"}
 """Classes of errors in the libraries that huggingface_hub has used for HTTP."""
 _CODES = {
+    "DiskTooSmall": "no_room",
     "GatedRepoError": "gated",
     "OfflineModeIsEnabled": "offline",
     "DisabledRepoError": "disabled",
     "HFValidationError": "no_id",
 }
-"""Codes by the name of huggingface_hub's class."""
+"""Codes by the name of the error's class, most of them huggingface_hub's."""
 _STATUSES = {401: "refused", 403: "refused", 404: "not_found", 429: "too_many"}
 _SENTENCES = {
     "gated": "{name} is gated: accept its terms on https://{host}/{name} and set HF_TOKEN to a token of that "
@@ -43,54 +43,27 @@ _SENTENCES = {
 
 
 class DiskTooSmall(Exception):
-    """Refuses a download that the disk cannot hold."""
-
-    def __init__(self, need: int, free: int) -> None:
-        super().__init__()
-        self.failure = Failure("no_room", need=need, free=free)
+    """Refuses a download that the disk cannot hold; its arguments are the bytes it needs and those free."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Holds a failure as JSON.
+def describe(error: BaseException, name: str) -> tuple[str, str]:
+    """Returns the code of an error and the sentence about a repository: the thing, the limit, the way out.
 
-    Attributes:
-        code: A key of the sentences.
-        status: Of the HTTP response, 0 without one.
-        need: Bytes that are to be fetched.
-        free: Bytes that the disk has.
-        kind: The error's class.
+    The code is the error's, or that of the first error that it came from and that has one. Errors' own texts
+    are left out: they hold URLs, and those may hold secrets.
     """
-
-    code: str
-    status: int = 0
-    need: int = 0
-    free: int = 0
-    kind: str = ""
-
-    def sentence(self, name: str) -> str:
-        """Writes the sentence about a repository: the thing, the limit, the way out.
-
-        Errors' own texts are left out: they hold URLs, and those may hold secrets.
-        """
-        facts = {**asdict(self), "need": size(self.need), "free": size(self.free)}
-        return _SENTENCES[self.code].format(name=name, host=_host(), cache=cache_root(), **facts)
-
-
-def classify(error: BaseException) -> Failure:
-    """Finds the code of an error, or of the first error that it came from and that has one."""
-    kind = type(error).__name__
-    if isinstance(error, DiskTooSmall):
-        return error.failure
+    code, status = "", 0
     seen: list[BaseException] = []
     cause: BaseException | None = error
-    while cause is not None and cause not in seen:
+    while not code and cause is not None and cause not in seen:
         status = getattr(getattr(cause, "response", None), "status_code", 0)
-        if code := _code(cause, status):
-            return Failure(code, status, kind=kind)
+        code = _code(cause, status)
         seen.append(cause)
         cause = cause.__cause__ or cause.__context__
-    return Failure("unknown", kind=kind)
+    code = code or "unknown"
+    need, free = map(size, error.args) if isinstance(error, DiskTooSmall) else ("", "")
+    facts = {"host": _host(), "cache": cache_root(), "status": status, "kind": type(error).__name__}
+    return code, _SENTENCES[code].format(name=name, need=need, free=free, **facts)
 
 
 def _code(error: BaseException, status: int) -> str:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, StoredTensor, describe
 from edge_tui.engine.checkpoints.weight_files import without_safetensors
 from edge_tui.errors import EdgeError
-from edge_tui.hub.error_messages import Failure
 from edge_tui.hub.listing import Listing, listing_of
 
 if TYPE_CHECKING:
@@ -88,8 +87,7 @@ def inspect(name: str) -> RemoteModel:
     with _start_worker("look", name) as process:
         for message in _messages(process):
             if message["event"] == "failed":
-                failure = _failure(message)
-                raise HubError(failure.sentence(name), failure.code)
+                raise HubError(message["sentence"], message["code"])
             if message["event"] == "inspected":
                 return _remote_model(name, message)
     raise HubError(f"{name} could not be looked at: the process that asks the hub ended early; try again.")
@@ -226,14 +224,9 @@ class Download:
             case "done":
                 self.progress = replace(self.progress, phase="done", done=self.progress.total)
             case "failed":
-                failure = _failure(message)
-                self.progress = replace(self.progress, phase="failed", sentence=failure.sentence(self.name))
+                self.progress = replace(self.progress, phase="failed", sentence=message["sentence"])
             case _:
                 pass
-
-
-def _failure(message: Mapping[str, Any]) -> Failure:
-    return Failure(**{key: value for key, value in message.items() if key != "event"})
 
 
 def _start_worker(what: str, name: str) -> subprocess.Popen[str]:

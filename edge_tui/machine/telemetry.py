@@ -36,21 +36,16 @@ class Sample:
     ram_total: int
 
 
-def first_gpu(device: str) -> str:
-    """Returns the GPU to sample until a model is loaded and the engine's choice is known."""
-    return device if device.startswith("cuda:") else "cuda:0"
-
-
 class Telemetry:
     """Samples the machine in the background. No method blocks.
 
     Args:
-        device: The GPU to watch: "cuda:N" in CUDA's numbering, or a UUID.
+        device: "cuda:N" in CUDA's numbering; for others the first GPU is watched until `watch` is called.
         interval: Seconds between samples.
     """
 
     def __init__(self, device: str = "cuda:0", interval: float = 1.0) -> None:
-        self._device = device
+        self._device = device if device.startswith("cuda:") else "cuda:0"
         self._interval = interval
         self._latest: Sample | None = None
         self._stop = threading.Event()

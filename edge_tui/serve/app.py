@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from edge_tui import __version__, decoders
-from edge_tui.machine.telemetry import Telemetry, first_gpu
+from edge_tui.machine.telemetry import Telemetry
 from edge_tui.serve import errors, infer, manage, openai, schemas
 from edge_tui.serve.dispatcher import Dispatcher, LoopNotifier
 from edge_tui.serve.guard import Guard
@@ -69,7 +69,7 @@ class ServerApp(FastAPI):
         self.include_router(infer.router(self.dispatcher, builder))
         self.include_router(openai.router(self.dispatcher, builder, options))
         self.include_router(manage.router(self.dispatcher, settings, options.manage))
-        self.sampler = Telemetry(first_gpu(settings.device))
+        self.sampler = Telemetry(settings.device)
         self.get("/machine", tags=["server"], summary="Load of the processor, memory and GPU")(self.machine)
         self.get("/about", tags=["server"], summary="Strategies, limits and models")(self.about)
         self.get("/health", tags=["server"], summary="Tell whether a request would be decoded")(self.health)

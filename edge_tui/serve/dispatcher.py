@@ -276,10 +276,9 @@ class Dispatcher:
         if self._current is not None:
             self.engine.cancel(self._current.run_id)
 
-    async def wait_until_idle(self) -> None:
-        """Returns once no request holds a slot."""
-        while self._slots:
-            await asyncio.sleep(0.01)
+    def is_idle(self) -> bool:
+        """Tells whether no request holds a slot."""
+        return not self._slots
 
     # The engine's events.
 

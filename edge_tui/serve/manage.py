@@ -16,6 +16,7 @@ from edge_tui.engine.port import ModelSpec
 from edge_tui.serve.dispatcher import DEAD_ENGINE
 from edge_tui.serve.errors import ApiError
 from edge_tui.serve.schemas import Load, Unload
+from edge_tui.serve.stream import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,10 +114,8 @@ async def _wait_until(done: Callable[[], bool], dispatcher: Dispatcher) -> None:
         ApiError: it takes too long, or the engine is gone.
     """
     try:
-        async with asyncio.timeout(WAIT_SECONDS):
-            while not done():
-                if not dispatcher.engine.alive():
-                    raise ApiError(503, dispatcher.problem or DEAD_ENGINE)
-                await asyncio.sleep(0.02)
+        await wait_until(lambda: done() or not dispatcher.engine.alive(), WAIT_SECONDS)
     except TimeoutError:
         raise ApiError(503, "The engine is busy; try again later.") from None
+    if not dispatcher.engine.alive():
+        raise ApiError(503, dispatcher.problem or DEAD_ENGINE)

@@ -54,7 +54,6 @@ class OpenAiFormat:
         }
         self._usage_chunk = body.stream_options is not None and body.stream_options.include_usage
         self._decode = dispatcher.engine.decode
-        self._texts: dict[int, str] = {}
 
     def response(self, choices: list[Choice], answers: Sequence[ResponseAccumulator]) -> dict[str, Any]:
         """Returns the whole response."""
@@ -82,11 +81,10 @@ class OpenAiFormat:
     def _object(self, object_type: str, choices: list[Choice], **more: Any) -> dict[str, Any]:
         return {**self._envelope, "object": object_type, "choices": choices, **more}
 
-    def _load_texts(self, tokens: Iterable[Token]) -> None:
-        """Decodes the ids of tokens and their alternatives, all at once."""
-        ids = {other for token in tokens for other in (token.id, *(each for each, _ in token.top))}
-        missing = sorted(ids - self._texts.keys())
-        self._texts.update(zip(missing, self._decode(missing), strict=True))
+    def _texts(self, tokens: Iterable[Token]) -> dict[int, str]:
+        """Decodes the ids of tokens and their alternatives; bytes that are no character show as ⟨E2⟩."""
+        ids = sorted({other for token in tokens for other in (token.id, *(each for each, _ in token.top))})
+        return dict(zip(ids, self._decode(ids), strict=True))
 
 
 class ChatFormat(OpenAiFormat):
@@ -129,10 +127,10 @@ class ChatFormat(OpenAiFormat):
         if self.top is None:
             return None
         tokens = [token for token in tokens if token.id >= 0]
-        self._load_texts(tokens)
+        texts = self._texts(tokens)
 
         def entry(token: int, logp: float | None) -> dict[str, Any]:
-            text = self._texts[token]
+            text = texts[token]
             return {"token": text, "logprob": logp, "bytes": utf8_bytes(text)}
 
         return {
@@ -213,10 +211,10 @@ class CompletionFormat(OpenAiFormat):
         Control tokens have no text of their own, but a client may have spelt them; one that the tokenizer
         added takes no room. A tokenizer may drop spaces around them.
         """
-        self._load_texts(tokens)
+        texts = self._texts(tokens)
         offsets, end = [], 0
         for token in tokens:
-            spelling, start = token.text or self._texts[token.id], end
+            spelling, start = token.text or texts[token.id], end
             while start < len(text) and text[start].isspace() and not text.startswith(spelling, start):
                 start += 1
             found = bool(spelling) and text.startswith(spelling, start)
@@ -230,23 +228,24 @@ class CompletionFormat(OpenAiFormat):
             return None
         pairs = [(token, offset) for token, offset in zip(tokens, offsets, strict=True) if token.id >= 0]
         tokens = [token for token, _ in pairs]
-        self._load_texts(tokens)
+        texts = self._texts(tokens)
         return {
-            "tokens": [self._texts[token.id] for token in tokens],
+            "tokens": [texts[token.id] for token in tokens],
             "token_logprobs": [token.logp for token in tokens],
-            "top_logprobs": [self._top_logprobs(token) for token in tokens],
+            "top_logprobs": [_top_logprobs(token, texts) for token in tokens],
             "text_offset": [offset for _, offset in pairs],
         }
 
-    def _top_logprobs(self, token: Token) -> dict[str, float] | None:
-        """Returns the likeliest tokens and the token itself, by text; of one text the likelier one counts."""
-        if token.logp is None:
-            return None
-        found: dict[str, float] = {}
-        for other, logp in (*token.top, (token.id, token.logp)):
-            text = self._texts[other]
-            found[text] = max(logp, found.get(text, logp))
-        return found
+
+def _top_logprobs(token: Token, texts: dict[int, str]) -> dict[str, float] | None:
+    """Returns the likeliest tokens and the token itself, by text; of one text the likelier one counts."""
+    if token.logp is None:
+        return None
+    found: dict[str, float] = {}
+    for other, logp in (*token.top, (token.id, token.logp)):
+        text = texts[other]
+        found[text] = max(logp, found.get(text, logp))
+    return found
 
 
 def _choice(index: int, key: str, content: Any, logprobs: Any = None, reason: str | None = None) -> Choice:

@@ -10,7 +10,6 @@ import ipaddress
 import os
 import re
 import socket
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge_tui.errors import UsageError
@@ -97,14 +96,13 @@ class Options:
         return _is_address(name) or name in {"localhost", self.host.lower(), *map(str.lower, self.hosts)}
 
 
-def read_key(file: str | None, environment: Mapping[str, str] | None = None) -> str:
+def read_key(file: str | None) -> str:
     """Returns the key from a file, else from the environment; "" if there is none.
 
     Raises:
         OptionError: the file cannot be read or holds no key, or the key has characters no header carries.
     """
-    env = os.environ if environment is None else environment
-    key, origin = env.get(KEY_VARIABLE, "").strip(), KEY_VARIABLE
+    key, origin = os.environ.get(KEY_VARIABLE, "").strip(), KEY_VARIABLE
     if file is not None:
         origin = file
         try:

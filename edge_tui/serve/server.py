@@ -17,6 +17,7 @@ import uvicorn
 from edge_tui.serve.app import ServerApp
 from edge_tui.serve.dispatcher import LoopNotifier
 from edge_tui.serve.header_limits import LimitedProtocol
+from edge_tui.serve.stream import wait_until
 from edge_tui.util.sanitise import sanitise
 
 if TYPE_CHECKING:
@@ -128,13 +129,11 @@ class HttpServer(uvicorn.Server):
         dispatcher = self._app.dispatcher
         dispatcher.closing = True
         try:
-            async with asyncio.timeout(self._options.drain):
-                await dispatcher.wait_until_idle()
+            await wait_until(dispatcher.is_idle, self._options.drain)
         except TimeoutError:
             dispatcher.abort()
             with suppress(TimeoutError):
-                async with asyncio.timeout(GRACE_SECONDS):
-                    await dispatcher.wait_until_idle()
+                await wait_until(dispatcher.is_idle, GRACE_SECONDS)
         self.should_exit = True
 
     async def _watch_model(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +27,17 @@ READ_SECONDS = 60.0
 def client_id(request: Request) -> str:
     """Returns the client's address, which names it in the queue."""
     return request.client.host if request.client is not None else ""
+
+
+async def wait_until(done: Callable[[], bool], seconds: float) -> None:
+    """Polls until a condition holds.
+
+    Raises:
+        TimeoutError: it takes longer than that.
+    """
+    async with asyncio.timeout(seconds):
+        while not done():
+            await asyncio.sleep(0.02)
 
 
 async def run_while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

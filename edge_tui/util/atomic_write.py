@@ -60,7 +60,7 @@ def create_file(path: Path, content: str | bytes, mode: int = OWNER_ONLY) -> Non
         raise
 
 
-def create_numbered_file(path: Path, content: str | bytes, mode: int = OWNER_ONLY) -> Path:
+def create_numbered_file(path: Path, content: str | bytes) -> Path:
     """Writes a new file, with a number behind its name where that holds something else already.
 
     Returns:
@@ -73,7 +73,7 @@ def create_numbered_file(path: Path, content: str | bytes, mode: int = OWNER_ONL
     for number in range(100):
         free = path.with_stem(f"{path.stem}-{number}") if number else path
         try:
-            create_file(free, raw, mode)
+            create_file(free, raw)
             return free
         except FileExistsError:
             if free.is_file() and free.read_bytes() == raw:

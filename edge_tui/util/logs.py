@@ -81,13 +81,13 @@ def summary(error: BaseException) -> str:
     return kind if line == kind else f"{kind}: {line}"
 
 
-def write_crash(error: BaseException, now: float | None = None) -> Path | None:
+def write_crash(error: BaseException) -> Path | None:
     """Writes an error's traceback to a file of its own that only its owner can read.
 
     Returns:
         The file, or None where none could be written.
     """
-    return write_detail("".join(traceback.format_exception(error)), now)
+    return write_detail("".join(traceback.format_exception(error)))
 
 
 def write_detail(text: str, now: float | None = None) -> Path | None:

@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from fastapi.routing import APIRoute
@@ -283,21 +284,21 @@ def test_limits_have_limits(bad: dict[str, float]) -> None:
         Options(**bad)  # type: ignore[arg-type]
 
 
-def test_keys_come_from_a_file_or_the_environment(tmp_path: object) -> None:
-    from pathlib import Path
-
-    file = Path(str(tmp_path)) / "key"
+def test_keys_come_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "key"
+    assert read_key(None) == ""
+    monkeypatch.setenv("EDGE_TUI_API_KEY", "from-env")
     file.write_text("from-file\n")
-    assert read_key(str(file), {"EDGE_TUI_API_KEY": "from-env"}) == "from-file"
-    assert read_key(None, {"EDGE_TUI_API_KEY": "from-env"}) == "from-env"
-    assert read_key(None, {}) == ""
+    assert read_key(str(file)) == "from-file"
+    assert read_key(None) == "from-env"
     file.write_text("\n")
     with pytest.raises(OptionError, match="empty"):
-        read_key(str(file), {})
+        read_key(str(file))
     with pytest.raises(OptionError, match="cannot be read"):
-        read_key(str(file) + "x", {})
+        read_key(f"{file}x")
+    monkeypatch.setenv("EDGE_TUI_API_KEY", "two words")
     with pytest.raises(OptionError, match="one word"):
-        read_key(None, {"EDGE_TUI_API_KEY": "two words"})
+        read_key(None)
 
 
 def test_nothing_a_client_sends_is_logged(locked: Running, caplog: pytest.LogCaptureFixture) -> None:
