@@ -15,6 +15,7 @@ from edge_tui.bench import report
 from edge_tui.bench.job import BenchError, Job
 from edge_tui.bench.progress import Progress
 from edge_tui.bench.report import Column, Results
+from edge_tui.cli.flag_settings import split_parameter
 from edge_tui.cli.messages import print_line
 from edge_tui.config.schema import QUANTIZATION, SCHEMA
 from edge_tui.decoders.base import ParamError
@@ -247,9 +248,7 @@ def _strategies(options: Options) -> dict[str, dict[str, float | str]]:
         raise UsageError(str(error)) from error
     values: dict[str, dict[str, float | str]] = {decoder.name: {} for decoder in found}
     for pair in options["set"]:
-        name, equals, value = (part.strip() for part in pair.partition("="))
-        if not equals:
-            raise UsageError(f"--set takes NAME=VALUE, for example --set temperature=0.7, not {pair!r}.")
+        name, value = split_parameter(pair)
         params = [(decoder.name, param) for decoder in found for param in decoder.params]
         known = dict.fromkeys(param.name for _, param in params)
         if name not in known:

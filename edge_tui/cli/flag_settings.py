@@ -23,6 +23,18 @@ def pop_flags(flags: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return {name: flags.pop(name) for name in names if name in flags}
 
 
+def split_parameter(pair: str) -> tuple[str, str]:
+    """Splits what `--set` takes into name and value.
+
+    Raises:
+        UsageError: it is not NAME=VALUE.
+    """
+    name, equals, value = pair.partition("=")
+    if not equals:
+        raise UsageError(f"--set takes NAME=VALUE, for example --set temperature=0.7, not {pair!r}.")
+    return name.strip(), value.strip()
+
+
 def load_settings(flags: dict[str, Any]) -> tuple[Settings, list[Notice]]:
     """Loads all layers of settings.
 
@@ -45,10 +57,8 @@ def load_settings(flags: dict[str, Any]) -> tuple[Settings, list[Notice]]:
             raise UsageError(f"--template: {error}") from error
         repeated += _override(overrides, f"template.{name}", variable)
     for pair in flags.get("set", []):
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise UsageError(f"--set takes NAME=VALUE, for example --set temperature=0.7, not {pair!r}.")
-        repeated += _override(overrides, f"parameters.{name.strip()}", RawText(value.strip()))
+        name, value = split_parameter(pair)
+        repeated += _override(overrides, f"parameters.{name}", RawText(value))
     config = flags.get("config")
     settings, notices = load(overrides, user_file=expand(config) if config else None)
     for notice in notices:

@@ -13,7 +13,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.cli.flag_settings import load_settings, pop_flags
+from edge_tui.cli.flag_settings import load_settings, pop_flags, split_parameter
 from edge_tui.cli.messages import fail, print_line
 from edge_tui.cli.run_output import JsonWriter, TextWriter
 from edge_tui.config.precedence import claims_json
@@ -79,7 +79,7 @@ def run(flags: dict[str, Any]) -> int:
     settings, notices = load_settings(flags)
     prompt = _read_prompt(options)
     decoder = decoders.find(settings.strategy)
-    _check_parameters(decoder, [pair.partition("=")[0].strip() for pair in flags.get("set", ())])
+    _check_parameters(decoder, [split_parameter(pair)[0] for pair in flags.get("set", ())])
     _check_logprobs(options)
     searches = _check_answers(decoder, settings, options.n)
     if not options.quiet:
