@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-import traceback
+import faulthandler
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,12 +18,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("models") / "tiny", arch="qwen2", seed=3)
 
 
-def _whereabouts(engine: LocalEngine) -> str:
-    """Formats the stack of the engine's thread."""
-    frame = sys._current_frames().get(engine._thread.ident or 0)
-    return "".join(traceback.format_stack(frame)) if frame else "its thread has ended by now"
-
-
 @pytest.fixture
 def open_engine() -> Iterator[Callable[..., LocalEngine]]:
     """Opens engines on the given models, by role, and closes them all afterwards."""
@@ -37,7 +30,9 @@ def open_engine() -> Iterator[Callable[..., LocalEngine]]:
 
     yield open_one
     for engine in engines:
-        assert engine.close(10.0), _whereabouts(engine)
+        if not engine.close(10.0):
+            faulthandler.dump_traceback()
+            raise AssertionError("an engine's thread does not end; standard error has the stacks")
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ class Tokenizer:
     """Encodes and decodes with a checkpoint's tokenizer.
 
     Attributes:
+        fast: The tokenizers library's.
         size: One more than the highest id the tokenizer knows; the logits may be wider (padding).
         bos_id: The beginning-of-sequence id, if there is one.
         end_ids: Ids that end a sequence, ascending; one may be an ordinary piece of text.
@@ -69,7 +70,7 @@ class Tokenizer:
         """
         fast.no_truncation()
         fast.no_padding()
-        self._fast = fast
+        self.fast = fast
         self._add_bos = add_bos
         self._pieces = {i: piece for piece, i in fast.get_vocab(with_added_tokens=True).items()}
         self.bos_id = bos_id if bos_id in self._pieces else None
@@ -126,7 +127,7 @@ class Tokenizer:
         if not control and self.control_in([text]):
             ids = self._plain.encode(text, special)
         else:
-            ids = self._fast.encode(text, add_special_tokens=special).ids
+            ids = self.fast.encode(text, add_special_tokens=special).ids
         if special and self.bos_id is not None:
             if self._add_bos and ids[:1] != [self.bos_id]:
                 return [self.bos_id, *ids]
@@ -162,7 +163,7 @@ class Tokenizer:
         texts = list(map(_whole, texts))
         found = Counter(word for text in texts for word in self._words.findall(text))
         if self._normalizes:
-            ids = [i for text in texts for i in self._fast.encode(text, add_special_tokens=False).ids]
+            ids = [i for text in texts for i in self.fast.encode(text, add_special_tokens=False).ids]
             found |= Counter(self._pieces[i] for i in ids if i in self.special)
         return found
 
@@ -183,7 +184,7 @@ class Tokenizer:
     @cached_property
     def _plain(self) -> PlainTokenizer:
         try:
-            return PlainTokenizer(self._fast, self.control)
+            return PlainTokenizer(self.fast, self.control)
         except ValueError as error:
             raise CheckpointError(
                 f"The tokenizer cannot read control tokens as text ({error}); "
@@ -193,7 +194,7 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Decodes a whole sequence as the tokenizer does, without control tokens and unknown ids."""
         known = [i for i in ids if i in self._pieces and i not in self.special]
-        return self._fast.decode(known, skip_special_tokens=True)
+        return self.fast.decode(known, skip_special_tokens=True)
 
     def answer(self, prompt_ids: Sequence[int], ids: Sequence[int]) -> str:
         """Decodes an answer that follows a prompt, without the token that ends it."""

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from edge_tui import decoders
+from edge_tui.decoders.greedy import Greedy
 from edge_tui.decoders.min_p import MinP
 from edge_tui.decoders.registry.sampling import Sampling
 from edge_tui.engine.decode import cpu_trace
@@ -24,6 +25,7 @@ from edge_tui.engine.decode.prompt import Prompt
 from edge_tui.engine.decode.resolve import ResolvedParams
 from edge_tui.engine.decode.run_plan import RunPlan
 from edge_tui.engine.models.loader import load
+from edge_tui.engine.ops.cpu.torchscript import trace
 from edge_tui.engine.port import ModelSpec, Request
 from tests.engine.random_checkpoints import make_checkpoint
 
@@ -126,9 +128,14 @@ def both(
         return compiled, run()
 
 
-@pytest.mark.parametrize("vocab", [320, 5000])
-@pytest.mark.parametrize("turned", [{}, TURNED], ids=["neutral", "turned"])
-@pytest.mark.parametrize("name", STEADY)
+@pytest.mark.parametrize(
+    ("name", "turned", "vocab"),
+    [
+        *((name, TURNED, 320) for name in STEADY),
+        *((name, {}, 320) for name in ("greedy", "contrastive")),
+        *((name, {}, 5000) for name in ("typical", "beam")),  # long vocabularies choose otherwise
+    ],
+)
 def test_the_same_to_the_last_bit(
     name: str,
     turned: dict[str, float],
@@ -175,14 +182,13 @@ def test_parameters_turned_on_the_way(
 def test_a_step_is_written_down_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoder, one = Sampling(MinP()), model(folder, 320)
     made = 0
-    original = TracedChoice._trace
 
-    def count(self: TracedChoice, *arguments: Any) -> Any:
+    def count(*arguments: Any) -> Any:
         nonlocal made
         made += 1
-        return original(self, *arguments)
+        return trace(*arguments)
 
-    monkeypatch.setattr(TracedChoice, "_trace", count)
+    monkeypatch.setattr(cpu_trace, "trace", count)
     for turned, total in (({}, 1), ({}, 1), ({"min_p": 0.2}, 1), ({"temperature": 0.5}, 2), ({}, 2)):
         records(generation(decoder, one, turned))
         assert made == total
@@ -191,7 +197,7 @@ def test_a_step_is_written_down_once(folder: Path, monkeypatch: pytest.MonkeyPat
 def test_what_cannot_be_traced_runs_all_the_same(
     folder: Path, calls: list[bool], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    decoder, one = decoders.find("greedy"), model(folder, 320)
+    decoder, one = Greedy(), model(folder, 320)
     plain = records(generation(decoder, one, {}))
     calls.clear()
 
@@ -199,8 +205,7 @@ def test_what_cannot_be_traced_runs_all_the_same(
         raise RuntimeError("no such compiler")
 
     monkeypatch.setattr(torch.jit, "trace", refuse)
-    monkeypatch.setattr(cpu_trace, "_TRACES", type(cpu_trace._TRACES)())
-    assert same(records(generation(decoder, one, {})), plain)
+    assert same(records(generation(Greedy(), one, {})), plain)
     assert calls == [False]  # asked once
     assert "greedy is not compiled" in caplog.text
 
@@ -217,6 +222,7 @@ def test_nothing_is_known_of_a_strategy_of_ones_own(folder: Path, calls: list[bo
     assert calls == []
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(("name", "most"), [("greedy", 10), ("top_p", 10), ("contrastive", 14), ("beam", 24)])
 def test_a_step_hardly_waits_for_the_interpreter(name: str, most: float, folder: Path) -> None:
     """Beside a thread that always has it, giving the lock away costs a switch interval each time."""

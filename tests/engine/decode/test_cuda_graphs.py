@@ -56,7 +56,8 @@ def test_captured_says_what_eager_says(
     assert not [n for n in seen.all(Noticed) if "uncaptured" in n.message]
     assert captured[-1]
     monkeypatch.setattr(Generation, "_try_capture", lambda generation: None)
-    gpu._prefix_cache.clear()  # type: ignore[attr-defined]
+    for role in ("model", "amateur", "draft"):
+        gpu.unload(role)  # with its contexts and their graphs
     eager = _run(gpu, strategy)
     assert not captured[-1]
     assert _tokens(eager) == _tokens(seen)
@@ -121,7 +122,8 @@ def test_a_strategy_that_cannot_be_captured_runs_all_the_same(
         return result
 
     wanted = _tokens(_run(gpu, "beam"))
-    gpu._prefix_cache.clear()  # type: ignore[attr-defined]
+    for role in ("model", "amateur", "draft"):
+        gpu.unload(role)  # with its contexts and their graphs
     monkeypatch.setattr(type(decoder), "step", peeking)
     monkeypatch.setattr("edge_tui.engine.decode.step_runner.fused_step", lambda *args: None)
     seen = _run(gpu, "beam")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from edge_tui.engine.decode.ring import Ring
 from edge_tui.engine.decode.run_plan import plan_run
 from edge_tui.engine.events import Died, Event, Failed, Finished, TokenBatch
 from edge_tui.engine.local import LocalEngine
+from edge_tui.engine.models.flat import FlatModel
 from edge_tui.engine.models.loader import load
 from edge_tui.engine.port import ModelSpec, Request
 from tests.engine.watch import settle, watch
@@ -93,15 +96,16 @@ def _strategy_is_full() -> None:
         raise ValueError("a library's own word for it") from error
 
 
-@pytest.mark.parametrize("at", [0, 5])
-@pytest.mark.parametrize("lack", [_gpu_is_full, _cpu_is_full, _python_is_full, _strategy_is_full])
+@pytest.mark.parametrize(
+    ("at", "lack"),
+    [(0, _cpu_is_full), (5, _gpu_is_full), (5, _cpu_is_full), (5, _python_is_full), (5, _strategy_is_full)],
+)
 def test_running_out_of_memory_keeps_the_text_and_the_engine(
     engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, at: int, lack: Callable[[], None]
 ) -> None:
     watch(engine, Request(PROMPT, strategy="greedy", max_length=2))
-    model = engine._manager.peek("model").model  # type: ignore[union-attr]
     name, count = ("prefill" if at == 0 else "forward"), 0
-    original = getattr(type(model), name)
+    original = getattr(FlatModel, name)
 
     def fail(self: object, *args: object, **kwargs: object) -> object:
         nonlocal count
@@ -110,7 +114,7 @@ def test_running_out_of_memory_keeps_the_text_and_the_engine(
             lack()
         return original(self, *args, **kwargs)
 
-    monkeypatch.setattr(type(model), name, fail)
+    monkeypatch.setattr(FlatModel, name, fail)
     seen = watch(engine, Request(PROMPT, strategy="greedy", max_length=20))
     assert "out of memory" in seen.failed.message
     assert len(seen.ids) == at
@@ -118,17 +122,16 @@ def test_running_out_of_memory_keeps_the_text_and_the_engine(
     assert watch(engine, Request(PROMPT, strategy="greedy", max_length=3)).finished.new_tokens == 3
 
 
-def test_a_dead_owner_thread_is_announced(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def die(self: object, command: object) -> None:
-        raise SystemError("device lost")
+def test_a_dead_owner_thread_is_announced(checkpoint: Path) -> None:
+    def die(*arguments: object) -> NoReturn:
+        raise SystemExit("device lost")
 
-    monkeypatch.setattr(LocalEngine, "_execute", die)
-    engine = LocalEngine({"model": ModelSpec(str(checkpoint))})
-    engine.submit(Request(PROMPT))
+    engine = LocalEngine({"model": ModelSpec(str(checkpoint))}, load=die)
+    engine.load("model")
     (died,) = [event for event in settle(engine, Died) if isinstance(event, Died)]
     assert "device lost" in died.message
-    engine._thread.join(1.0)
-    assert not engine.alive()
+    while engine.alive():
+        time.sleep(0.001)
 
 
 def test_cancelling_a_queued_run_never_starts_it(engine: LocalEngine) -> None:

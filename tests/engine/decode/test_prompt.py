@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 from edge_tui.engine.events import Failed, PromptRead, TokenBatch
 from edge_tui.engine.port import Message, Request
 from edge_tui.engine.text.tokenizer import Tokenizer
@@ -78,7 +79,7 @@ def test_no_template_variable_writes_control_tokens_and_templates_may_trim(
     request = asked(f"  {END} x{END} ", template={"note": [f"a{END}"]})
     ids, _ = prompt_ids(engine, request)
     assert (ids.count(IM_START_ID), ids.count(IM_END_ID)) == (2, 1)
-    text = Tokenizer.open(_opened(engine)).decode(ids)
+    text = Tokenizer.open(open_checkpoint(str(folder))).decode(ids)
     assert text == f"['a{END}']user\n{END} X{END}\nassistant\n"
 
 
@@ -92,9 +93,9 @@ def test_no_raw_prompt_writes_control_tokens_and_the_count_agrees(engine: LocalE
 
 
 @pytest.mark.parametrize("prompt", [" ", "   ", "\n", "\t\n ", "\x00"])
-def test_white_space_is_a_prompt(engine: LocalEngine, prompt: str) -> None:
+def test_white_space_is_a_prompt(engine: LocalEngine, checkpoint: Path, prompt: str) -> None:
     ids, _ = prompt_ids(engine, asked(prompt))
-    tokenizer = Tokenizer.open(_opened(engine))
+    tokenizer = Tokenizer.open(open_checkpoint(str(checkpoint)))
     assert tokenizer.decode(ids) == prompt
 
 
@@ -111,12 +112,6 @@ def test_nothing_is_decoded_from_the_token_that_begins_a_text(
     assert "no token to begin a text with" in bare.message
 
 
-def _opened(engine: LocalEngine):  # type: ignore[no-untyped-def]
-    from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
-
-    return open_checkpoint(engine._specs["model"].name)
-
-
 def test_a_variable_that_the_template_does_not_read_is_said(
     open_engine: Callable[..., LocalEngine], chat_folder: Path
 ) -> None:
@@ -126,8 +121,8 @@ def test_a_variable_that_the_template_does_not_read_is_said(
     assert prompt_ids(engine, asked("hi"))[1] == ()
 
 
-def test_kept_tokens_have_the_texts_of_an_answer(engine: LocalEngine) -> None:
-    tokenizer = Tokenizer.open(_opened(engine))
+def test_kept_tokens_have_the_texts_of_an_answer(engine: LocalEngine, checkpoint: Path) -> None:
+    tokenizer = Tokenizer.open(open_checkpoint(str(checkpoint)))
     prefix = (*tokenizer.encode("é"), IM_END_ID, *tokenizer.encode("a"))
     seen = watch(engine, Request(PROMPT, strategy="greedy", max_length=4, prefix=prefix))
     assert seen.started.kept_texts == ("", "é", "", "a")

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 from edge_tui.engine.events import Failed, PromptRead
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import Request
+from edge_tui.engine.text.tokenizer import Tokenizer
 from tests.engine.watch import watch
 
 TEXT = "the quick brown fox jumps over the lazy dog, " * 5
@@ -25,7 +27,7 @@ def test_log_probabilities_are_those_of_transformers(engine: LocalEngine, checkp
     assert len(read.ids) > 128, "several chunks"
     assert "".join(read.text) == TEXT
     ids = torch.tensor([read.ids])
-    tokenizer = engine._manager.peek("model").tokenizer  # type: ignore[union-attr]
+    tokenizer = Tokenizer.open(open_checkpoint(str(checkpoint)))
     with torch.no_grad():
         logits = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)(ids).logits[0]
     expected = logits[:, : tokenizer.size].log_softmax(-1)
@@ -35,9 +37,10 @@ def test_log_probabilities_are_those_of_transformers(engine: LocalEngine, checkp
     np.testing.assert_allclose(read.top_logp[1:], expected[:-1].topk(20).values.numpy(), atol=1e-3)
 
 
-def test_decoding_goes_on_from_what_was_scored(engine: LocalEngine) -> None:
-    plain = watch(engine, Request(TEXT, strategy="greedy", max_length=8))
-    engine._prefix_cache.clear()
+def test_decoding_goes_on_from_what_was_scored(
+    engine: LocalEngine, open_engine: Callable[..., LocalEngine], checkpoint: Path
+) -> None:
+    plain = watch(open_engine(model=checkpoint), Request(TEXT, strategy="greedy", max_length=8))
     scored = watch(engine, Request(TEXT, strategy="greedy", max_length=8, prompt_logps=True))
     assert scored.ids == plain.ids
     assert scored.started.reused_tokens == scored.started.prompt_tokens - 1
