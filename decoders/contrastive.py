@@ -46,14 +46,11 @@ PARAMS = (
         ("li2022", "obrien2023", "seed"),
         "Which published score; seed is there to be looked at: it prefers what the expert dislikes.",
     ),
-    Param(
+    Param.share(
         "alpha",
-        default=0.1,
-        low=0.0,
+        0.1,
+        "Least probability of a plausible token, relative to the expert's best; 1 is greedy.",
         low_open=True,
-        high=1.0,
-        step=0.01,
-        help="Least probability of a plausible token, relative to the expert's best; 1 is greedy.",
     ),
     Param(
         "strength",

@@ -17,14 +17,11 @@ class MinP(Filter):
     rank = 5
     traceable = True
     params = (
-        Param(
+        Param.share(
             "min_p",
-            default=0.05,
-            low=0.0,
-            high=1.0,
-            step=0.01,
+            0.05,
+            "Least probability of a kept token, relative to the best; 0 keeps all.",
             neutral=0.0,
-            help="Least probability of a kept token, relative to the best; 0 keeps all.",
         ),
     )
     edge = Edge("depth", None, "min_p")

@@ -20,15 +20,12 @@ class TopP(Filter):
     openai = True
     traceable = True
     params = (
-        Param(
+        Param.share(
             "top_p",
-            default=0.9,
-            low=0.0,
-            high=1.0,
-            step=0.01,
+            0.9,
+            "Probability that the kept tokens hold together; 1 keeps all.",
             neutral=1.0,
             greedy=0.0,
-            help="Probability that the kept tokens hold together; 1 keeps all.",
         ),
     )
     edge = Edge("depth", "mass", "top_p")

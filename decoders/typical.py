@@ -18,16 +18,13 @@ class Typical(Filter):
     rank = 6
     traceable = True
     params = (
-        Param(
+        Param.share(
             "typical_p",
-            default=0.95,
-            low=0.0,
+            0.95,
+            "Probability that the kept tokens hold together; 1 keeps all.",
             low_open=True,
-            high=1.0,
-            step=0.01,
             neutral=1.0,
             label="typical p",
-            help="Probability that the kept tokens hold together; 1 keeps all.",
         ),
     )
     edge = Edge("surprise", "mass", "typical_p")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,6 +51,11 @@ class Param:
     ) -> Param:
         """Declares one of several words; the first is the default unless another is named."""
         return cls(name, default, 0, len(choices) - 1, help, integer=True, choices=choices, live=live)
+
+    @classmethod
+    def share(cls, name: str, default: float, help: str, **options: Any) -> Param:
+        """Declares a number from 0 to 1 that turns by hundredths."""
+        return cls(name, default, 0.0, 1.0, help, step=0.01, **options)
 
     @property
     def title(self) -> str:

@@ -171,7 +171,6 @@ class Recorder:
             self._write_until_closed()
         except Exception as error:
             self._give_up(f"The history stopped ({type(error).__name__}); new runs are not kept.")
-            self._opened.set()
             raise
 
     def _write_until_closed(self) -> None:
@@ -179,7 +178,6 @@ class Recorder:
             self._store = store = self._open()
         except (HistoryError, sqlite3.Error, OSError) as error:
             self._give_up(f"Runs are not kept: {error}")
-            self._opened.set()
             return
         self.problem = store.problem
         self._opened.set()
@@ -228,6 +226,7 @@ class Recorder:
         self._accepts_jobs = False
         self._jobs.clear()
         self.problem = problem
+        self._opened.set()
 
     def _write(self, store: Store) -> None:
         now = time.time()
@@ -262,8 +261,6 @@ class Recorder:
                 store.append_changes(live.id, [event])
             case events.Finished() | events.Failed():
                 self._end(store, run)
-            case _:
-                pass
 
     def _start(self, store: Store, live: LiveRun, started: Started) -> None:
         try:

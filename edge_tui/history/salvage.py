@@ -16,6 +16,7 @@ import time
 from contextlib import closing, suppress
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.events import Finished, Started
@@ -103,13 +104,11 @@ def rebuild(path: Path) -> Store:
 
 def _replace(path: Path) -> str:
     before = path.stat().st_ino
-    fresh = path.with_name(f"{path.stem}-rebuilt-{os.getpid()}{path.suffix}")
-    copy = path.with_name(f"{path.stem}-copy-{os.getpid()}{path.suffix}")
-    try:
+    with TemporaryDirectory(prefix=f"{path.stem}-rebuilt-", dir=path.parent) as folder:
+        fresh, copy = Path(folder, "fresh.db"), Path(folder, "copy.db")
         Store(fresh).close()
+        first_page = fresh.read_bytes()[:_PAGE]
         saved = lost = 0
-        with fresh.open("rb") as file:
-            first_page = file.read(_PAGE)
         with closing(Store(fresh)) as new:
             room = shutil.disk_usage(path.parent).free > 2 * path.stat().st_size  # for a copy and the new one
             for graft in (b"", first_page) if room else ():
@@ -124,10 +123,6 @@ def _replace(path: Path) -> str:
                 path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
         path.rename(aside)
         fresh.rename(path)
-    finally:
-        for name in (fresh.name, copy.name):
-            for suffix in ("", "-wal", "-shm"):
-                path.with_name(name + suffix).unlink(missing_ok=True)
     if not room:
         return f"The history was damaged, and the disk has no room to save it: it lies in {aside.name} now."
     if not saved:

@@ -260,33 +260,31 @@ class Store(Database):
             HistoryError: there is none, or its tokens are damaged.
         """
         with self.transaction("BEGIN"):
-            return self._load(run, tokens)
-
-    def _load(self, run: int, tokens: int | None) -> StoredRun:
-        entry = self.entry(run)
-        request, started, finished, models, versions, message = self.rows(
-            "SELECT request, started, finished, models, versions, message FROM details WHERE run = ?", (run,)
-        )[0]
-        changes = self.rows(
-            "SELECT name, value, version, position FROM changes WHERE run = ? ORDER BY rowid", (run,)
-        )
-        try:
-            batches = self._batches(run, tokens)
-            prefix = batches.pop(_PREFIX, None)
-            return StoredRun(
-                entry=entry,
-                request=build(Request, json.loads(request)),
-                started=build(Started, json.loads(started)) if started else None,
-                finished=build(Finished, json.loads(finished)) if finished else None,
-                models={role: build(Loaded, model) for role, model in json.loads(models).items()},
-                versions=json.loads(versions),
-                changes=tuple(ParamChanged(run, *change) for change in changes),
-                prefix=prefix,
-                batches=tuple(batches.values()),
-                message=message,
+            entry = self.entry(run)
+            request, started, finished, models, versions, message = self.rows(
+                "SELECT request, started, finished, models, versions, message FROM details WHERE run = ?",
+                (run,),
+            )[0]
+            changes = self.rows(
+                "SELECT name, value, version, position FROM changes WHERE run = ? ORDER BY rowid", (run,)
             )
-        except (TypeError, ValueError) as error:
-            raise HistoryError(f"Run {entry.uid} cannot be read: {error}.") from error
+            try:
+                batches = self._batches(run, tokens)
+                prefix = batches.pop(_PREFIX, None)
+                return StoredRun(
+                    entry=entry,
+                    request=build(Request, json.loads(request)),
+                    started=build(Started, json.loads(started)) if started else None,
+                    finished=build(Finished, json.loads(finished)) if finished else None,
+                    models={role: build(Loaded, model) for role, model in json.loads(models).items()},
+                    versions=json.loads(versions),
+                    changes=tuple(ParamChanged(run, *change) for change in changes),
+                    prefix=prefix,
+                    batches=tuple(batches.values()),
+                    message=message,
+                )
+            except (TypeError, ValueError) as error:
+                raise HistoryError(f"Run {entry.uid} cannot be read: {error}.") from error
 
     def _batches(self, run: int, tokens: int | None) -> dict[int, TokenBatch]:
         """Reads chunks by number, until there are tokens enough."""

@@ -75,8 +75,6 @@ class RunState:
             case events.Died():
                 if self.active:
                     self.phase = "failed"
-            case _:
-                pass
 
 
 @dataclass(slots=True, kw_only=True)
@@ -119,8 +117,6 @@ class EngineState:
             case events.Died():
                 self.reset()
                 self.dead = event.message
-            case _:
-                pass
 
     def model_for(self, role: str) -> Loaded | None:
         """Returns the model that plays a role; the main one is the expert too unless there is another."""

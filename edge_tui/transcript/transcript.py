@@ -80,8 +80,6 @@ class Transcript:
                 self.change(event)
             case events.Finished():
                 self.finish(event)
-            case _:
-                pass
 
     def extend(self, batch: TokenBatch) -> None:
         """Copies a batch."""

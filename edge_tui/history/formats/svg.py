@@ -57,18 +57,12 @@ def _answer(transcript: Transcript, colours: Palette) -> Iterator[list[Run]]:
     text.extend(transcript.texts())
     wrap = Wrap(COLUMNS)
     wrap.feed(text.display)
+    steps = buckets(transcript, "probability", False, 0)
     for line in range(len(wrap)):
-        pieces = wrap.pieces(text.display, line)
-        if not pieces:
-            yield []
-            continue
-        first = pieces[0].token
-        steps = buckets(transcript, "probability", False, first, pieces[-1].token + 1)
-        runs, at = [], 0
-        for piece in pieces:
-            runs.append(
-                (float(at), piece.text.replace("\t", " " * TAB), colours.ladder[steps[piece.token - first]])
-            )
+        runs: list[Run] = []
+        at = 0
+        for piece in wrap.pieces(text.display, line):
+            runs.append((at, piece.text.replace("\t", " " * TAB), colours.ladder[steps[piece.token]]))
             at += piece.cells
         yield runs
 
