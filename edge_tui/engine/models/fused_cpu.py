@@ -59,14 +59,10 @@ class FusedStep:
 
 def fuse(config: FlatConfig, w: DecoderWeights) -> FusedStep | None:
     """Makes a model's fused step; None off the CPU, or with matrices in bitsandbytes' format."""
-    matrices = [m for m in w.matrices if isinstance(m, PlainLinear | CpuLinear)]
-    if (
-        w.embedding.device.type != "cpu"
-        or len(matrices) < len(w.matrices)
-        or (run := compiled_step()) is None
-    ):
+    layers, matrices = w.layers, [m for m in w.matrices if isinstance(m, PlainLinear | CpuLinear)]
+    run = compiled_step()
+    if run is None or w.embedding.device.type != "cpu" or len(matrices) < len(w.matrices):
         return None
-    layers = w.layers
     weights = (
         w.embedding,
         [layer.attention_norm for layer in layers],

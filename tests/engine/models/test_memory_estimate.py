@@ -145,7 +145,7 @@ def test_kv_is_what_contexts_and_their_forks_hold(made: Callable[..., Checkpoint
 @pytest.mark.parametrize(
     ("arch", "context", "wide", "precision"),
     [
-        ("qwen2", 2048, 1408, "float32"),
+        ("qwen2", 1536, 1408, "float32"),
         ("mistral", 1536, 640, "bfloat16"),
     ],
 )

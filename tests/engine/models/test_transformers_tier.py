@@ -168,7 +168,7 @@ def test_limits(case: Case) -> None:
     assert ctx.length.tolist() == [0]
 
 
-@pytest.mark.parametrize("arch", ["qwen2", "qwen3", "llama", "mistral", "phi3"])
+@pytest.mark.parametrize("arch", ["qwen3", "phi3"])
 def test_both_tiers_agree(arch: str, tmp_path: Path) -> None:
     window = {"sliding_window": 9} if arch in ("mistral", "phi3") else {}
     path = make_checkpoint(tmp_path / arch, arch, extra=window, dtype=torch.bfloat16)
