@@ -14,6 +14,8 @@ from edge_tui.decoders.core.stage import Stage
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+_DEPTH = 5
+"""Most steps from a strategy to what it refers to."""
 _NO_STATE = (ModuleType, FunctionType, MethodType, BuiltinFunctionType, type)
 """Kinds of values that hold no state: importing late or defining a function changes nothing."""
 _PLAIN = (int, float, complex, str, bytes, bool, type(None))
@@ -79,15 +81,12 @@ def _is_same(attribute: tuple[object, Any, Any], value: Any) -> bool:
     return before is value
 
 
-def walk(
-    decoder: Decoder, *, files: bool = True, depth: int = 5
-) -> Iterator[tuple[Decoder | Stage, str, Any]]:
+def walk(decoder: Decoder, *, files: bool = True) -> Iterator[tuple[Decoder | Stage, str, Any]]:
     """Yields everything that a strategy refers to: the part that holds it, the path to it, and the value.
 
     Args:
         decoder: The strategy.
         files: True goes on to the names of the files that define its parts.
-        depth: Most steps from the strategy.
     """
     seen: set[int] = set()
 
@@ -111,7 +110,7 @@ def walk(
         for name, each in inside:
             yield from down(owner, name, each, depth - 1)
 
-    return down(decoder, "self", decoder, depth)
+    return down(decoder, "self", decoder, _DEPTH)
 
 
 def _attributes(part: Decoder | Stage, files: bool) -> Iterator[tuple[str, Any]]:

@@ -7,7 +7,6 @@ runs its code; only folders that the user names are read.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import re
 import stat
@@ -225,7 +224,7 @@ def _describe(error: BaseException, source: str, cls: type | None) -> tuple[int,
     if isinstance(error, SyntaxError) and error.filename == source:
         return error.lineno or 0, f"{error.msg}."
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == source]
-    line = (lines[-1] if lines else None) or _line_of(cls)
+    line = (lines[-1] if lines else None) or (place_of(cls)[1] if cls else 0)
     if isinstance(error, ParamError):
         return line, str(error)
     return line, " ".join(f"{type(error).__name__}: {error}".split())
@@ -264,19 +263,13 @@ def _check_file(path: Path) -> None:
 def _run(path: Path, name: str) -> ModuleType:
     """Runs a file as a module, without leaving compiled files in the user's folder."""
     _check_file(path)
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError("it cannot be read as Python.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    module = sys.modules[name] = ModuleType(name)
+    module.__file__ = str(path)
     try:
-        spec.loader.exec_module(module)
+        exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), vars(module))
     except BaseException:
         del sys.modules[name]
         raise
-    finally:
-        sys.dont_write_bytecode = writes
     return module
 
 
@@ -313,14 +306,3 @@ def _instance(cls: type[Filter] | type[Decoder]) -> Decoder:
     decoder = Sampling(cls()) if issubclass(cls, Filter) else cls()
     check_decoder(decoder, cls)
     return decoder
-
-
-def _line_of(cls: type | None) -> int:
-    """Finds the line where a class is defined, 0 where there is no source.
-
-    Its whole file is read and parsed for that: only for a class with a problem.
-    """
-    try:
-        return inspect.getsourcelines(cls)[1] if cls else 0
-    except (OSError, TypeError):
-        return 0

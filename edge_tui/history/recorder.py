@@ -83,13 +83,13 @@ class Recorder:
         self._engine, self._exiting = recording, False
         return recording
 
-    def reader(self, timeout: float = 2.0) -> Store | None:
+    def reader(self) -> Store | None:
         """Opens the history for reading, beside the writing; None without one. Waits until it is open.
 
         Raises:
             HistoryError, sqlite3.Error, OSError: it was there, and is not any more.
         """
-        self._opened.wait(timeout)
+        self._opened.wait(2.0)
         store = self._store
         if store is None or not store.is_persistent or store.path is None:
             return store
