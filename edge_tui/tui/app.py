@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual import events, work
@@ -15,12 +16,12 @@ from edge_tui.history.schema import HistoryError
 from edge_tui.tui import crash, lifecycle, pastes, theme
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.dialogs import Dialogs
-from edge_tui.tui.downloads import DownloadEnded, Downloads
+from edge_tui.tui.downloads import Downloads
 from edge_tui.tui.history_access import HistoryAccess
 from edge_tui.tui.keymap import Keymap, catalog, resolve
 from edge_tui.tui.pacing import Pacer
 from edge_tui.tui.palette import ActionsProvider
-from edge_tui.tui.reloading import StrategiesChanged, ThemesChanged, watch_strategies, watch_themes
+from edge_tui.tui.reloading import watch_strategies, watch_themes
 from edge_tui.tui.run_params import RunParams
 from edge_tui.tui.session import Session
 from edge_tui.tui.shutdown import Shutdown
@@ -56,10 +57,12 @@ if TYPE_CHECKING:
     from edge_tui.engine.remote.telemetry import RemoteTelemetry
     from edge_tui.history.recorder import Recorder
     from edge_tui.history.store import Store
+    from edge_tui.hub.remote import Progress
     from edge_tui.machine.telemetry import Telemetry
     from edge_tui.tui.input_parser import PasteRefused
     from edge_tui.tui.preferences import Preferences
     from edge_tui.tui.services import Services
+    from edge_tui.tui.theme import Themes
     from edge_tui.tui.widgets.message_line import Kind
 
 NOTICES = 3
@@ -110,10 +113,13 @@ class EdgeApp(TerminalApp):
         self._notices = [str(notice) for notice in notices]
         theme_folders = theme.folders() if theme_folders is None else theme_folders
         self.keymap = Keymap({})
-        self.downloads = Downloads(self.post_message)
+        self.downloads = Downloads(partial(self.call_later, self._download_ended))
         themes = theme.load(theme_folders)
         self.theme_switch = ThemeSwitch(cast("App[int]", self), themes, guess_dark(os.environ))
-        self._watches = (watch_strategies(self), watch_themes(self, theme_folders, themes))
+        self._watches = (
+            watch_strategies(partial(self.call_later, self._strategies_changed)),
+            watch_themes(theme_folders, themes, partial(self.call_later, self._themes_changed)),
+        )
         strategies = decoders.current()
         self._notices += [*themes.notices, *map(str, strategies.problems), *strategies.notices]
         self._news: list[Event] = []
@@ -257,21 +263,20 @@ class EdgeApp(TerminalApp):
 
     # Files of the user's own.
 
-    def on_strategies_changed(self, event: StrategiesChanged) -> None:
+    def _strategies_changed(self, files: set[Path]) -> None:
         if not self.shutdown.leaving:
-            self.workbench.strategies.reload(event.files)
+            self.workbench.strategies.reload(files)
 
-    def on_themes_changed(self, event: ThemesChanged) -> None:
-        self.theme_switch.reload(event.themes)
-        for notice in event.themes.notices:
+    def _themes_changed(self, themes: Themes) -> None:
+        self.theme_switch.reload(themes)
+        for notice in themes.notices:
             self.say(notice, "error")
-        if not event.themes.notices:
+        if not themes.notices:
             self.say("The themes were read again.", "good")
 
-    def on_download_ended(self, event: DownloadEnded) -> None:
+    def _download_ended(self, name: str, progress: Progress) -> None:
         if self.shutdown.leaving:
             return
-        name, progress = event.name, event.progress
         if progress.phase == "done":
             self.say(f"{name} is here: m lists it.", "good")
         elif progress.phase == "failed":

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from textual.message import Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,23 +10,15 @@ if TYPE_CHECKING:
     from edge_tui.hub.remote import Download, Progress
 
 
-@dataclass
-class DownloadEnded(Message):
-    """Posted when a download has ended, one way or another."""
-
-    name: str
-    progress: Progress
-
-
 class Downloads:
     """Holds the downloads of a session, by repository.
 
     Args:
-        post: Takes messages from any thread.
+        ended: Takes the name and the end of a download, from a thread of its own.
     """
 
-    def __init__(self, post: Callable[[Message], object]) -> None:
-        self._post = post
+    def __init__(self, ended: Callable[[str, Progress], object]) -> None:
+        self._ended = ended
         self._pulls: dict[str, Download] = {}
 
     def start(self, name: str) -> None:
@@ -42,7 +31,7 @@ class Downloads:
 
         def changed() -> None:
             if not pull.progress.active:
-                self._post(DownloadEnded(name, pull.progress))
+                self._ended(name, pull.progress)
 
         pull.on_change = changed
         pull.start()

@@ -7,7 +7,7 @@ The user's value belongs to the parameter's declaration, not to a strategy: stra
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isclose
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,6 @@ from edge_tui.tui.run_settings import (  # fmt: skip
     YOU,
     ParamPatch,
     Row,
-    RunValues,
     from_number,
     read_typed,
     row_of,
@@ -50,20 +49,17 @@ class _Layer:
     Attributes:
         layer: Rank among the sources.
         source: Name of the source, as the screen shows it.
-        values: Values of parameters.
-        run: Settings of the run by key.
+        values: Values of parameters, and of settings of the run by their keys.
     """
 
     layer: Layer
     source: str = ""
-    values: dict[Param, float] = field(default_factory=dict)
-    run: dict[str, Any] = field(default_factory=dict)
+    values: dict[Param | str, Any] = field(default_factory=dict)
 
     def drop(self, item: Param | str) -> bool:
-        """Drops the value of a parameter, or of a run's setting; False where there is none."""
-        table: dict[Any, Any] = self.run if isinstance(item, str) else self.values
-        present = item in table
-        table.pop(item, None)
+        """Drops a value; False where there is none."""
+        present = item in self.values
+        self.values.pop(item, None)
         return present
 
 
@@ -95,15 +91,12 @@ class RunParams:
 
     # Reading.
 
-    def _layers(self, user: bool) -> tuple[_Layer, ...]:
-        return (self._preset, self._user) if user else (self._preset,)
-
-    def _claims(self, key: str, *, user: bool = True) -> list[Claim]:
-        """The claims of this session on a setting of the run: a preset's, and with `user` the user's own."""
+    def _claims(self, item: Param | str, *, user: bool = True) -> list[Claim]:
+        """The claims of this session on a value: a preset's, and with `user` the user's own."""
+        key = item if isinstance(item, str) else f"parameters.{item.name}"
+        layers = (self._preset, self._user) if user else (self._preset,)
         return [
-            Claim(key, each.run[key], each.source, each.layer)
-            for each in self._layers(user)
-            if key in each.run
+            Claim(key, each.values[item], each.source, each.layer) for each in layers if item in each.values
         ]
 
     def _setting(self, key: str) -> tuple[Any, str]:
@@ -114,13 +107,8 @@ class RunParams:
 
     def decision(self, param: Param, *, user: bool = True) -> Decision | None:
         """Decides a parameter's value, the mode's temperature included; None leaves it to the model."""
-        name = f"parameters.{param.name}"
-        more = [
-            Claim(name, each.values[param], each.source, each.layer)
-            for each in self._layers(user)
-            if param in each.values
-        ]
-        return self.settings.decision(self.decoder.name, param.name, more, self._claims("mode", user=user))
+        own, mode = self._claims(param, user=user), self._claims("mode", user=user)
+        return self.settings.decision(self.decoder.name, param.name, own, mode)
 
     @property
     def mode(self) -> Mode:
@@ -162,7 +150,7 @@ class RunParams:
     @property
     def template(self) -> dict[str, object]:
         """The chat template's variables."""
-        return dict(self._user.run.get("template", self.settings.template))
+        return dict(self._user.values.get("template", self.settings.template))
 
     def value(self, param: Param, *, user: bool = True) -> tuple[float, str]:
         """A parameter's value and its source; without `user`, as if the user had set nothing."""
@@ -184,25 +172,15 @@ class RunParams:
             before = configured.winner.value if configured is not None else self.value(param, user=False)[0]
             changed = not isclose(value, before, rel_tol=1e-6, abs_tol=1e-9)
             rows.append(row_of(param, value, source, changed, "strategy"))
-        settings = self.settings
-        configured_run = RunValues(
-            settings.max_length,
-            settings.mode_for(self.decoder.name),
-            settings.seed,
-            settings.chat,
-            settings.stop,
-            settings.system,
-            settings.template,
-        )
-        now = RunValues(
-            self.max_length, self.mode, self.seed, self.chat, self.stop, self.system, self.template
-        )
-        return [*rows, *run_rows(now, configured_run, self._source)]
+        keys = (*(param.name for param in RUN_PARAMS), *TYPED)
+        now = replace(self.settings, **{key: getattr(self, key) for key in keys})
+        before = replace(self.settings, mode=self.settings.mode_for(self.decoder.name))
+        return [*rows, *run_rows(now, before, self._source)]
 
     def _source(self, key: str) -> str:
         if key == "template":
             own = {self.settings.source(f"template.{name}") for name in self.settings.template}
-            return YOU if key in self._user.run else ", ".join(sorted(own)) or "default"
+            return YOU if key in self._user.values else ", ".join(sorted(own)) or "default"
         return self._setting(key)[1]
 
     def text(self, key: str) -> str:
@@ -225,7 +203,7 @@ class RunParams:
             ParamError: the value is out of range; nothing has changed.
         """
         if key in TYPED:
-            self._user.run[key] = read_typed(key, str(raw))
+            self._user.values[key] = read_typed(key, str(raw))
         elif (param := self.param(key)) is not None:
             if not param.choices:
                 # So that the message says "is 7" and not "is '7'".
@@ -235,7 +213,7 @@ class RunParams:
 
     def _store(self, param: Param, number: float) -> None:
         if param in RUN_PARAMS:
-            self._user.run[param.name] = from_number(param, number)
+            self._user.values[param.name] = from_number(param, number)
             return
         self._user.values[param] = number
         if param.name == TEMPERATURE:
@@ -247,7 +225,7 @@ class RunParams:
         if param is None:
             return False
         if param is SEED:
-            self._user.run["seed"] = max(0, (self.seed if self.seed is not None else -1) + steps)
+            self._user.values["seed"] = max(0, (self.seed if self.seed is not None else -1) + steps)
             return True
         run = param in RUN_PARAMS
         value = to_number(param, getattr(self, param.name)) if run else self.value(param)[0]
@@ -292,7 +270,7 @@ class RunParams:
         target = self._preset if preset else self._user
         if patch.mode is not None or TEMPERATURE in patch.values:
             self._user.drop("mode")
-            target.run["mode"] = patch.mode or "custom"
+            target.values["mode"] = patch.mode or "custom"
         refused = []
         for name, value in patch.values.items():
             try:
@@ -307,24 +285,19 @@ class RunParams:
         for name in ("max_length", "stop", "chat", "system", "template"):
             if getattr(patch, name) is not None:
                 self._user.drop(name)
-                target.run[name] = getattr(patch, name)
-        if patch.seed is not None:
-            target.run["seed"] = patch.seed if patch.seed >= 0 else None
+                target.values[name] = getattr(patch, name)
         return tuple(refused)
 
     def outranked(self) -> str:
         """Says which flags win over the preset's values; "" where none does."""
-        decisions = [decision for param in self._preset.values if (decision := self.decision(param))]
-        decisions += [
-            decision
-            for key in self._preset.run
-            if key != "mode" and (decision := decide([*self.settings.claims_of(key), *self._claims(key)]))
-        ]
-        winners = [
-            f"{each.winner.source} {each.winner.key.rpartition('.')[2]}"
-            for each in decisions
-            if each.winner.layer is Layer.FLAG
-        ]
+        winners = []
+        for item in self._preset.values:
+            if isinstance(item, Param):
+                decision = self.decision(item)
+            else:
+                decision = decide([*self.settings.claims_of(item), *self._claims(item)])
+            if item != "mode" and decision is not None and decision.winner.layer is Layer.FLAG:
+                winners.append(f"{decision.winner.source} {decision.winner.key.rpartition('.')[2]}")
         return f"{', '.join(dict.fromkeys(winners))} stays as the command line says." if winners else ""
 
     def overrides(self) -> ParamPatch:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from math import isclose, log1p
 from typing import Any, Literal, get_args
 
+from edge_tui.config.settings import Settings
 from edge_tui.decoders.base import Param, ParamError
 from edge_tui.engine import seeds
 from edge_tui.engine.port import Mode
@@ -84,7 +85,6 @@ class ParamPatch:
         values: A strategy's parameters by name.
         mode: None leaves it.
         max_length: None leaves it.
-        seed: None leaves it; below 0 draws a new one for each run.
         stop: None leaves it.
         chat: None leaves it.
         system: None leaves it.
@@ -94,32 +94,18 @@ class ParamPatch:
     values: Mapping[str, float | str]
     mode: Literal["custom", "exploratory", "focused"] | None = None
     max_length: int | None = None
-    seed: int | None = None
     stop: tuple[str, ...] | None = None
     chat: bool | None = None
     system: str | None = None
     template: Mapping[str, object] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RunValues:
-    """Holds the settings of a run besides parameters, as `Settings` has them."""
-
-    max_length: int
-    mode: Mode
-    seed: int | None
-    chat: bool | None
-    stop: tuple[str, ...]
-    system: str
-    template: Mapping[str, object]
-
-
-def run_rows(now: RunValues, before: RunValues, source: Callable[[str], str]) -> list[Row]:
+def run_rows(now: Settings, before: Settings, source: Callable[[str], str]) -> list[Row]:
     """Builds the lines of a run's settings.
 
     Args:
-        now: The values.
-        before: The values of the settings alone.
+        now: The settings with the values of the next request.
+        before: The settings alone.
         source: Gives the source of a key's value.
     """
 

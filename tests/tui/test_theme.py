@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import pytest
 from textual.color import Color
 
 from edge_tui.config import resources
-from edge_tui.tui.reloading import watch_themes
+from edge_tui.config.settings import Settings
+from edge_tui.tui.app import EdgeApp
 from edge_tui.tui.theme import DEFAULT, LADDER, ThemeError, load, read
+from tests.tui.engines import PictureEngine
 
 GOOD = (resources.themes() / "dark.toml").read_text()
 
@@ -73,10 +76,10 @@ def test_the_users_file_replaces_a_built_in_one(tmp_path: Path) -> None:
     assert load([resources.themes(), tmp_path]).titles["dark"] == "Mine"
 
 
-async def test_a_theme_of_ones_own_takes_effect_when_it_is_saved(tmp_path: Path, picture: Any) -> None:
+async def test_a_theme_of_ones_own_takes_effect_when_it_is_saved(tmp_path: Path) -> None:
     source = (resources.themes() / "dark.toml").read_text()
-    app = picture()
-    app._watches = (watch_themes(app, [resources.themes(), tmp_path], app.theme_switch.themes),)
+    settings = replace(Settings(), ui=replace(Settings().ui, theme="dark"))
+    app = EdgeApp(PictureEngine, settings, theme_folders=[resources.themes(), tmp_path])
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.pause(0.1)
 
