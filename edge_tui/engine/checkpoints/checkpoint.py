@@ -73,6 +73,7 @@ class Checkpoint:
 
     @property
     def layers(self) -> int:
+        """Number of decoder layers, 0 if none is stated."""
         return self.number("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
     @property
@@ -108,6 +109,7 @@ class Checkpoint:
 
     @cached_property
     def eos_token(self) -> str:
+        """The token that ends a sequence, by its name; "" if none is named."""
         return _token(self.tokenizer_config.get("eos_token"))
 
     @cached_property
@@ -146,8 +148,8 @@ class Checkpoint:
 
     def number(self, *keys: str, default: int = 0) -> int:
         """Returns the first of these keys that the configuration states as a number, other than 0."""
-        found = (config.get(key) for config in (self.text_config, self.config) for key in keys)
-        return next((n for n in found if isinstance(n, int) and not isinstance(n, bool) and n), default)
+        values = (config.get(key) for config in (self.text_config, self.config) for key in keys)
+        return next((n for n in values if isinstance(n, int) and not isinstance(n, bool) and n), default)
 
     def _ids(self, key: str, token: str) -> tuple[int, ...]:
         ids: dict[int, None] = {}
@@ -158,8 +160,8 @@ class Checkpoint:
                     ids[one] = None
         if token:
             added = self.tokenizer_config.get("added_tokens_decoder")
-            known = {_token(t): int(i) for i, t in added.items()} if isinstance(added, dict) else {}
-            one = known.get(token) if token in known else tokenizer_files.vocabulary(self.path)[1].get(token)
+            own = {_token(t): int(i) for i, t in added.items()} if isinstance(added, dict) else {}
+            one = own[token] if token in own else tokenizer_files.vocabulary(self.path)[1].get(token)
             if one is not None:
                 ids[one] = None
         return tuple(ids)

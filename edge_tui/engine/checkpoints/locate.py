@@ -39,13 +39,18 @@ def snapshot(repository: Path) -> Path | None:
     if _REVISION.fullmatch(revision) and (repository / "snapshots" / revision).is_dir():
         return repository / "snapshots" / revision
     try:
-        found = [path for path in (repository / "snapshots").iterdir() if path.is_dir()]
-        return max(found, key=lambda path: path.stat().st_mtime, default=None)
+        folders = [path for path in (repository / "snapshots").iterdir() if path.is_dir()]
+        return max(folders, key=lambda path: path.stat().st_mtime, default=None)
     except OSError:
         return None
 
 
 def find(name: str) -> Path:
+    """Returns the folder of a model that a user named.
+
+    Raises:
+        CheckpointError: there is none.
+    """
     family, _, which = name.partition("/")
     if family == "demo" and which in DEMO_MODELS:
         return DEMO / which
@@ -69,9 +74,9 @@ def find(name: str) -> Path:
             f"There is no folder {name!r}, and it is not a repository id; "
             "give a folder, or an id like Qwen/Qwen2.5-0.5B-Instruct."
         )
-    found = snapshot(cache_root() / f"models--{name.replace('/', '--')}")
-    if found is not None:
-        return found
+    cached = snapshot(cache_root() / f"models--{name.replace('/', '--')}")
+    if cached is not None:
+        return cached
     if offline():
         raise IncompleteCheckpoint(
             f"{name} is not in the local cache {cache_root()} and HF_HUB_OFFLINE forbids downloading it; "

@@ -39,12 +39,12 @@ def architecture_of(name: str, config: Mapping[str, Any]) -> str:
         CheckpointError: it is another kind of model, or needs code of its own.
     """
     tables = _tables()
-    known = tables["CAUSAL_LM"]
+    causal = tables["CAUSAL_LM"]
     listed = config.get("architectures")
     model_type = str(config.get("model_type", ""))
     stated = str(listed[0]) if isinstance(listed, list) and listed else ""
-    architecture = stated or known.get(model_type, "")
-    if architecture in known.values() and model_type in known and (stated or _decodes(config, model_type)):
+    architecture = stated or causal.get(model_type, "")
+    if architecture in causal.values() and model_type in causal and (stated or _decodes(config, model_type)):
         return architecture
     auto_map = config.get("auto_map")
     if isinstance(auto_map, dict) and model_type not in tables["MODEL"]:

@@ -61,6 +61,7 @@ class StoredTensor:
 
     @property
     def numel(self) -> int:
+        """Number of elements."""
         return prod(self.shape)
 
 
@@ -238,6 +239,7 @@ def _header(name: str, file: Path) -> dict[str, StoredTensor]:
 
 
 def read_tensors(name: str, path: Path) -> dict[str, StoredTensor]:
+    """Reads the headers of all weight files of a folder."""
     tensors: dict[str, StoredTensor] = {}
     for file in shard_files(name, path):
         tensors |= _header(name, file)

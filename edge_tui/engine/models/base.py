@@ -49,7 +49,6 @@ class ModelInfo:
         architecture: As in config.json, e.g. "Qwen2ForCausalLM".
         vocab: Width `V` of the logits (padded embedding rows included).
         context: Most positions that the model was made for.
-        layers: Number of decoder layers.
         parameters: Number of weights.
         weight_bytes: Bytes of the weights as they lie in memory.
         kv_bytes: KV-cache bytes of one position of one row.
@@ -63,7 +62,6 @@ class ModelInfo:
     architecture: str
     vocab: int
     context: int
-    layers: int
     parameters: int
     weight_bytes: int
     kv_bytes: int

@@ -85,7 +85,6 @@ def load_flat(
         architecture=flat.architecture,
         vocab=flat.vocab,
         context=min(context or flat.context, flat.context),
-        layers=flat.layers,
         parameters=sum(t.numel() for t in vectors)
         + sum(m.parameters for m in matrices)
         + (0 if tied else head.parameters)

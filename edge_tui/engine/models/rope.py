@@ -97,8 +97,8 @@ def _yarn(plain: Tensor, rope: RopeConfig) -> tuple[Tensor, float]:
 
 def longrope_attention(rope: RopeConfig) -> float:
     """Returns the factor of the long rope on cosines and sines."""
-    given = rope.scaling.get("attention_factor")
-    if given is not None:
-        return float(given)
+    stated = rope.scaling.get("attention_factor")
+    if stated is not None:
+        return float(stated)
     factor = float(rope.scaling.get("factor") or rope.context / rope.original)
     return 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(rope.original))

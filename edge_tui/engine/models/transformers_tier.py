@@ -86,7 +86,6 @@ def _model(
         architecture=str(architectures[0]),
         vocab=int(text.vocab_size),
         context=min(context or limit, limit, rope_limit),
-        layers=int(text.num_hidden_layers),
         parameters=int(module.num_parameters()) + sum(m.linear.parameters for m in quantised),
         weight_bytes=sum(p.nbytes for p in module.parameters()) + sum(m.linear.nbytes for m in quantised),
         kv_bytes=0,
