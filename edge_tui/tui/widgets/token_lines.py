@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.segment import Segment
-from textual.geometry import Region, Size, Spacing
+from textual.geometry import Region, Size
 from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
@@ -15,7 +15,6 @@ from edge_tui.transcript.colour_buckets import BUCKETS, ColourBy, buckets
 from edge_tui.transcript.wrapping import TokenText, Wrap
 from edge_tui.tui.ascii_filter import in_text
 from edge_tui.tui.widgets.token_strips import (
-    StripCache,
     TokenStyles,
     centred_line,
     cover_end,
@@ -38,8 +37,6 @@ _SLICE = 0.008
 """Seconds of wrapping at a time, so that a long transcript never holds up a key."""
 _AT_ONCE = 8_000
 """Tokens that are taken over at a time."""
-_BLANK = -1
-"""Key of the blank line below the text."""
 
 
 class TokenLines(ScrollView):
@@ -106,7 +103,6 @@ class TokenLines(ScrollView):
         self._coming: Wrap | None = None
         self._revision = 0
         self._settled = 0
-        self._strips = StripCache()
         self.token_styles = TokenStyles(self)
         self._offsets = False
         self._moving = False
@@ -123,7 +119,6 @@ class TokenLines(ScrollView):
         self._coming = None
         self._revision = transcript.revision if transcript is not None else 0
         self._settled = 0
-        self._strips.clear()
         self.following = True
         self._place(top=0)
         self.refresh_tail()
@@ -159,7 +154,6 @@ class TokenLines(ScrollView):
         if transcript.stable_length != self._settled:
             dirty = min(dirty, wrap.line_of(min(transcript.stable_length, self._settled)))
             self._settled = transcript.stable_length
-        self._strips.drop_from(dirty)
         self._place()
         if was_empty:
             self.refresh()
@@ -237,7 +231,6 @@ class TokenLines(ScrollView):
         if current.width != width:
             self._coming = Wrap(width)
             self._rewrap()
-        self._strips.clear()
         self._place()
         self.refresh()
 
@@ -251,7 +244,6 @@ class TokenLines(ScrollView):
             return
         anchor = self._token_at_top()
         self._wrap, self._coming = coming, None
-        self._strips.clear()
         top = None if anchor is None or self.following else coming.line_of(anchor)
         if top is not None:
             self._grow(Size(self.scrollable_content_region.width, len(coming) + self._height // 2))
@@ -285,7 +277,6 @@ class TokenLines(ScrollView):
     def notify_style_update(self) -> None:
         super().notify_style_update()
         self.token_styles = TokenStyles(self)
-        self._strips.clear()
 
     def on_mount(self) -> None:
         self.set_class(self.app.no_color or self.app.current_theme.ansi, "-no-hue")
@@ -304,10 +295,10 @@ class TokenLines(ScrollView):
         """
         if wanted != self._offsets:
             self._offsets = wanted
-            self._redraw()
+            self.refresh()
 
     def watch_show_final(self) -> None:
-        self._redraw()
+        self.refresh()
 
     watch_colour_by = watch_show_final
 
@@ -322,43 +313,18 @@ class TokenLines(ScrollView):
             self._place(self._wrap.line_of(top))
 
     def selection_updated(self, selection: Selection | None) -> None:
-        self._redraw()
-
-    def _redraw(self) -> None:
-        self._strips.clear()
         self.refresh()
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         return in_text(super().get_line_filters())
 
-    def render_lines(self, crop: Region) -> list[Strip]:
-        """Takes drawn lines along when they scroll, which Textual caches by their row on the screen."""
-        if self.styles.gutter != Spacing() or self.opacity != 1:
-            return super().render_lines(crop)
-        area, height = self.scrollable_content_region, self._height
-        filters, background, base = self.get_line_filters(), self.background_colors[1], self.token_styles.base
-        x1, x2 = crop.column_span
-        strips = []
-        for y in crop.line_range:
-            strip = self._line(y, area.width, height).adjust_cell_length(self.size.width, base)
-            for each in filters:
-                strip = strip.apply_filter(each, background)
-            strips.append(strip.crop(x1, x2))
-        return strips
-
     def render_line(self, y: int) -> Strip:
-        return self._line(y, self.scrollable_content_region.width, self._height)
-
-    def _line(self, y: int, width: int, height: int) -> Strip:
-        base = self.token_styles.base
+        width, height, base = self.scrollable_content_region.width, self._height, self.token_styles.base
         if not len(self._text):
             style = self.get_component_rich_style("token-pane--empty")
             return centred_line(sanitise(self.empty_text), y, (width, height), style, base)
         line = round(self.scroll_y) + y
-        if line < len(self._wrap):
-            strip = self._strips.get(line, lambda: self._draw(line, width))
-        else:
-            strip = self._strips.get(_BLANK, lambda: Strip.blank(width, base))
+        strip = self._draw(line, width) if line < len(self._wrap) else Strip.blank(width, base)
         if y == height - 1 and not self.following and line < len(self._wrap) - 1:
             running = self.transcript is not None and self.transcript.finished is None
             style = self.get_component_rich_style("token-pane--live")

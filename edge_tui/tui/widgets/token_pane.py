@@ -91,8 +91,6 @@ class TokenPane(TokenLines, can_focus=True):
         for token in (old, new):
             if token is not None and token < len(self._text):
                 first, last = self._lines_of(token)
-                for line in range(first, last + 1):
-                    self._strips.drop(line)
                 self._refresh_lines(first, last + 1)
         if new is not None and new < len(self._text) and not self._stays:
             self._scroll_into_view(self._wrap.line_of(new))

@@ -12,17 +12,13 @@ from edge_tui.transcript.colour_buckets import BUCKETS
 from edge_tui.transcript.wrapping import TAB, TokenText, Wrap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from rich.style import Style
     from textual.selection import Selection
     from textual.widget import Widget
 
     from edge_tui.transcript.wrapping import Piece
-
-
-_CACHED = 256
-"""Lines that stay drawn, some screens full; each is a hundred objects that the garbage collector walks."""
 
 
 class TokenStyles:
@@ -52,34 +48,6 @@ class TokenStyles:
     def cursor(self) -> Style:
         """Style that lies on top of the token under the cursor."""
         return self._widget.get_component_rich_style("token-pane--cursor", partial=True)
-
-
-class StripCache:
-    """Keeps drawn lines by number."""
-
-    def __init__(self) -> None:
-        self._strips: dict[int, Strip] = {}
-
-    def get(self, line: int, draw: Callable[[], Strip]) -> Strip:
-        """Returns a line, drawn now if it is not here."""
-        strip = self._strips.get(line)
-        if strip is None:
-            strip = draw()
-            if len(self._strips) >= _CACHED:
-                self._strips.clear()
-            self._strips[line] = strip
-        return strip
-
-    def drop(self, line: int) -> None:
-        self._strips.pop(line, None)
-
-    def drop_from(self, first: int) -> None:
-        """Drops the lines from `first` on."""
-        if self._strips and max(self._strips) >= first:
-            self._strips = {line: strip for line, strip in self._strips.items() if line < first}
-
-    def clear(self) -> None:
-        self._strips.clear()
 
 
 def draw_pieces(
