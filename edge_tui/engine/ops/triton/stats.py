@@ -11,7 +11,7 @@ better. Equal logits are ordered by id.
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import triton
@@ -35,70 +35,85 @@ _CHUNK = tl.constexpr(64)
 """Candidates compared with each other at a time; seldom more reach the bound."""
 
 
+class Sides(NamedTuple):
+    """Raw logits of any precision and final ones, and numbers from row to row.
+
+    `moved` names the row of `raw` that each row continues, where that is not its own; else it is None.
+    """
+
+    raw: Any
+    raw_stride: Any
+    final: Any
+    final_stride: Any
+    moved: Any
+
+
+class Decision(NamedTuple):
+    """The arguments of `stats.record` with a number for each row."""
+
+    chosen: Any
+    parent: Any
+    done: Any
+    version: Any
+
+
+class Scratch(NamedTuple):
+    """What passes between the two kernels, for both sides of each row."""
+
+    parts: Any
+    over: Any
+    facts: Any
+    ranks: Any
+    scores: Any
+    tokens: Any
+    filled: Any
+    arrived: Any
+
+
 @triton.jit
-def _source(raw, raw_stride, final, final_stride, parent, row, side, MOVED: tl.constexpr):
-    """Returns the row that a side reads: side 0 the raw logits of the continued row, 1 the final."""
+def _offset(sides, row, side):
+    """Returns where a side of a row begins: 0 the raw logits of the continued row, 1 the final ones."""
     origin = row.to(tl.int64)
-    if MOVED:
-        origin = tl.load(parent + row)
-    return tl.where(side == 0, origin * raw_stride, row.to(tl.int64) * final_stride)
+    if sides.moved is not None:
+        origin = tl.load(sides.moved + row)
+    return tl.where(side == 0, origin * sides.raw_stride, row.to(tl.int64) * sides.final_stride)
 
 
 @triton.jit
-def _load(raw, final, offset, ids, V, side):
+def _load(sides, offset, ids, V, side):
     """Loads logits of one side, float32; −inf beyond the vocabulary."""
     inside = ids < V
     if side == 0:
-        x = tl.load(raw + offset + ids, mask=inside, other=-_INF).to(tl.float32)
+        x = tl.load(sides.raw + offset + ids, mask=inside, other=-_INF).to(tl.float32)
     else:
-        x = tl.load(final + offset + ids, mask=inside, other=-_INF).to(tl.float32)
+        x = tl.load(sides.final + offset + ids, mask=inside, other=-_INF).to(tl.float32)
     return x
 
 
 @triton.jit
-def _scan(
-    raw,
-    raw_stride,
-    final,
-    final_stride,
-    chosen,
-    parent,
-    parts,
-    over,
-    facts,
-    ranks,
-    arrived,
-    V,
-    BLOCK: tl.constexpr,
-    PARTS: tl.constexpr,
-    MOVED: tl.constexpr,
-):
+def _scan(sides, decision, scratch, V, BLOCK: tl.constexpr, PARTS: tl.constexpr):
     """Leaves maximum, weight, first moment and rank of each program's part."""
     block, row, side = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     count, rows = tl.num_programs(0), tl.num_programs(1)
-    offset = _source(raw, raw_stride, final, final_stride, parent, row, side, MOVED)
+    offset = _offset(sides, row, side)
     ids = block * BLOCK + tl.arange(0, BLOCK)
-    x = _load(raw, final, offset, ids, V, side)
-    token = tl.load(chosen + row)
-    if side == 0:
-        picked = tl.load(raw + offset + token).to(tl.float32)
-    else:
-        picked = tl.load(final + offset + token).to(tl.float32)
+    x = _load(sides, offset, ids, V, side)
+    picked = _load(sides, offset, tl.load(decision.chosen + row), V, side)
     peak = tl.max(x, 0)
     # Removed candidates weigh nothing; what is broken (NaN, +inf) stays to be seen in the sums.
     removed = x == -_INF
     below = tl.where(removed, 0.0, x - peak)
     weight = tl.where(removed, 0.0, tl.exp(below))
     line = side * rows + row
-    mine = parts + 3 * line * count + block
+    mine = scratch.parts + 3 * line * count + block
     tl.store(mine, peak)
     tl.store(mine + count, tl.sum(weight, 0))
     tl.store(mine + 2 * count, tl.sum(weight * below, 0))
-    tl.store(over + line * count + block, tl.sum((x > picked).to(tl.int32), 0))
-    if is_last(arrived + line, count):
+    tl.store(scratch.over + line * count + block, tl.sum((x > picked).to(tl.int32), 0))
+    if is_last(scratch.arrived + line, count):
         spots = tl.arange(0, PARTS)
         valid = spots < count
-        address = parts + 3 * line * count + spots
+        address = scratch.parts + 3 * line * count + spots
         peaks = tl.load(address, mask=valid, other=-_INF, cache_modifier=".cg")
         weights = tl.load(address + count, mask=valid, other=0.0, cache_modifier=".cg")
         moments = tl.load(address + 2 * count, mask=valid, other=0.0, cache_modifier=".cg")
@@ -111,72 +126,54 @@ def _scan(
         better = tl.sum((peaks[None, :] > peaks[:, None]).to(tl.int32), 1)
         bound = tl.min(tl.where(better < _TOP, peaks, _INF), 0)
         bound = tl.where(count < _TOP, -_INF, bound)
-        tl.store(facts + _FACTS * line, top + tl.log(total))
-        tl.store(facts + _FACTS * line + 1, tl.log(total) - moment / total)
-        tl.store(facts + _FACTS * line + 2, bound)
-        tl.store(facts + _FACTS * line + 3, picked)
-        greater = tl.load(over + line * count + spots, mask=valid, other=0, cache_modifier=".cg")
-        tl.store(ranks + line, tl.sum(greater, 0))
+        facts = scratch.facts + _FACTS * line
+        tl.store(facts, top + tl.log(total))
+        tl.store(facts + 1, tl.log(total) - moment / total)
+        tl.store(facts + 2, bound)
+        tl.store(facts + 3, picked)
+        greater = tl.load(scratch.over + line * count + spots, mask=valid, other=0, cache_modifier=".cg")
+        tl.store(scratch.ranks + line, tl.sum(greater, 0))
 
 
 @triton.jit
-def _pack(
-    raw,
-    raw_stride,
-    final,
-    final_stride,
-    chosen,
-    parent,
-    done,
-    version,
-    facts,
-    ranks,
-    values,
-    tokens,
-    filled,
-    arrived,
-    ints,
-    floats,
-    V,
-    floats_stride,
-    BLOCK: tl.constexpr,
-    MOVED: tl.constexpr,
-):
+def _pack(sides, decision, scratch, ints, floats, V, floats_stride, BLOCK: tl.constexpr):
     """Candidates that reach the bound, then in order, and the record written."""
     block, row, side = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     count, rows = tl.num_programs(0), tl.num_programs(1)
-    offset = _source(raw, raw_stride, final, final_stride, parent, row, side, MOVED)
+    offset = _offset(sides, row, side)
     ids = block * BLOCK + tl.arange(0, BLOCK)
-    x = _load(raw, final, offset, ids, V, side)
+    x = _load(sides, offset, ids, V, side)
     line = side * rows + row
-    valid = (x >= tl.load(facts + _FACTS * line + 2)) & (x > -_INF)
+    facts, filled = scratch.facts + _FACTS * line, scratch.filled + line
+    valid = (x >= tl.load(facts + 2)) & (x > -_INF)
     x = tl.where(valid, x, -_INF)
     found = tl.minimum(tl.sum(valid.to(tl.int32), 0), _TOP)
-    room = count * _TOP
+    room = line * count * _TOP
+    values, tokens = scratch.scores + room, scratch.tokens + room
     if found > 0:
-        first = line * room + tl.atomic_add(filled + line, found, sem="relaxed")
+        first = tl.atomic_add(filled, found, sem="relaxed")
         for i in range(found):
             value, index = tl.max(x, 0, return_indices=True)
             tl.store(values + first + i, value)
             tl.store(tokens + first + i, block * BLOCK + index)
             x = tl.where(ids == block * BLOCK + index, -_INF, x)
-    if is_last(arrived + line, count):
-        total = tl.atomic_add(filled + line, 0, sem="relaxed")
-        normaliser = tl.load(facts + _FACTS * line)
+    if is_last(scratch.arrived + rows * 2 + line, count):
+        total = tl.atomic_add(filled, 0, sem="relaxed")
+        normaliser = tl.load(facts)
         top_ids = ints + row * (_LEAD_INTS + 2 * _TOP) + _LEAD_INTS + side * _TOP
         top_logps = floats + row * floats_stride + _LEAD_FLOATS + side * _TOP
         chunk = tl.arange(0, _CHUNK)
         for start in range(0, total, _CHUNK):
             spot = start + chunk
             inside = spot < total
-            value = tl.load(values + line * room + spot, mask=inside, other=-_INF, cache_modifier=".cg")
-            token = tl.load(tokens + line * room + spot, mask=inside, other=0, cache_modifier=".cg")
+            value = tl.load(values + spot, mask=inside, other=-_INF, cache_modifier=".cg")
+            token = tl.load(tokens + spot, mask=inside, other=0, cache_modifier=".cg")
             place = tl.zeros((_CHUNK,), tl.int32)
             for other in range(0, total, _CHUNK):
                 rival = other + chunk
                 real = rival < total
-                score = tl.load(values + line * room + rival, mask=real, other=-_INF, cache_modifier=".cg")
-                name = tl.load(tokens + line * room + rival, mask=real, other=0, cache_modifier=".cg")
+                score = tl.load(values + rival, mask=real, other=-_INF, cache_modifier=".cg")
+                name = tl.load(tokens + rival, mask=real, other=0, cache_modifier=".cg")
                 equal = (score[None, :] == value[:, None]) & (name[None, :] < token[:, None])
                 ahead = (score[None, :] > value[:, None]) | (equal & real[None, :])
                 place += tl.sum(ahead.to(tl.int32), 1)
@@ -187,17 +184,17 @@ def _pack(
         unused = (slots >= total) & (slots < _TOP)
         tl.store(top_ids + slots, tl.full((32,), -1, tl.int32), mask=unused)
         tl.store(top_logps + slots, tl.full((32,), float("-inf"), tl.float32), mask=unused)
-        tl.store(filled + line, 0)
-        logp = tl.load(facts + _FACTS * line + 3) - normaliser
+        tl.store(filled, 0)
+        logp = tl.load(facts + 3) - normaliser
         tl.store(floats + row * floats_stride + side, logp)
         if side == 0:
-            tl.store(floats + row * floats_stride + 2, tl.load(facts + _FACTS * line + 1))
+            tl.store(floats + row * floats_stride + 2, tl.load(facts + 1))
             head = ints + row * (_LEAD_INTS + 2 * _TOP)
-            tl.store(head, tl.load(chosen + row).to(tl.int32))
-            tl.store(head + 1, tl.load(parent + row).to(tl.int32))
-            tl.store(head + 2, tl.load(ranks + line))
-            tl.store(head + 3, tl.load(done + row).to(tl.int32))
-            tl.store(head + 4, tl.load(version + row).to(tl.int32))
+            tl.store(head, tl.load(decision.chosen + row).to(tl.int32))
+            tl.store(head + 1, tl.load(decision.parent + row).to(tl.int32))
+            tl.store(head + 2, tl.load(scratch.ranks + line))
+            tl.store(head + 3, tl.load(decision.done + row).to(tl.int32))
+            tl.store(head + 4, tl.load(decision.version + row).to(tl.int32))
 
 
 @triton.jit
@@ -211,37 +208,31 @@ def _look_up(column, ints, floats, V, floats_stride, start):
     tl.store(floats + row * floats_stride + start + slots, value, mask=shown)
 
 
-class Scratch:
-    """Holds what passes between the two kernels, for one shape.
-
-    Args:
-        device: Its device.
-        rows: Number of rows `R`.
-        width: Vocabulary `V`.
-    """
-
-    def __init__(self, device: torch.device, rows: int, width: int) -> None:
-        share: int = triton.next_power_of_2(triton.cdiv(width, 64))
-        self.block = min(max(share, 32), 2048)
-        self.blocks: int = triton.cdiv(width, self.block)
-
-        def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.empty(2, rows, *shape, dtype=dtype, device=device)
-
-        self.parts = empty(3, self.blocks)
-        self.over = empty(self.blocks, dtype=torch.int32)
-        self.facts = empty(_FACTS.value)
-        self.ranks = empty(dtype=torch.int32)
-        self.values = empty(self.blocks * TOP)
-        self.tokens = empty(self.blocks * TOP, dtype=torch.int32)
-        self.filled = torch.zeros(2, rows, dtype=torch.int32, device=device)
-        self.arrived = torch.zeros(2, 2, rows, dtype=torch.int32, device=device)
+def cut(width: int) -> tuple[int, int]:
+    """Returns how many candidates a program takes, and how many programs a row."""
+    share: int = triton.next_power_of_2(triton.cdiv(width, 64))
+    block = min(max(share, 32), 2048)
+    return block, triton.cdiv(width, block)
 
 
 @cache
 def scratch_of(device: torch.device, rows: int, width: int) -> Scratch:
-    """Keeps scratch for as long as the process: a captured graph holds its addresses."""
-    return Scratch(device, rows, width)
+    """Makes scratch for one shape, for as long as the process: a captured graph holds its addresses."""
+    blocks = cut(width)[1]
+
+    def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(2, rows, *shape, dtype=dtype, device=device)
+
+    return Scratch(
+        parts=empty(3, blocks),
+        over=empty(blocks, dtype=torch.int32),
+        facts=empty(_FACTS.value),
+        ranks=empty(dtype=torch.int32),
+        scores=empty(blocks * TOP),
+        tokens=empty(blocks * TOP, dtype=torch.int32),
+        filled=torch.zeros(2, rows, dtype=torch.int32, device=device),
+        arrived=torch.zeros(2, 2, rows, dtype=torch.int32, device=device),
+    )
 
 
 def record(
@@ -260,52 +251,18 @@ def record(
     if z.stride(-1) != 1:
         z = z.contiguous()
     scratch = scratch_of(z.device, rows, width)
+    block, blocks = cut(width)
+    sides = Sides(z, z.stride(0), final, final.stride(0), parent if moved else None)
+    decision = Decision(chosen, parent, done, version)
     ints = torch.empty(rows, _LEAD_INTS.value + 2 * TOP, dtype=torch.int32, device=z.device)
     columns = _LEAD_FLOATS.value + 2 * TOP
     extras_end = columns + len(extras)
     floats = torch.empty(rows, extras_end + 2 * TOP * len(candidates), dtype=torch.float32, device=z.device)
     for column, extra in enumerate(extras, columns):
         floats[:, column].copy_(extra)
-    grid = (scratch.blocks, rows, 2)
-    _scan[grid](
-        z,
-        z.stride(0),
-        final,
-        final.stride(0),
-        chosen,
-        parent,
-        scratch.parts,
-        scratch.over,
-        scratch.facts,
-        scratch.ranks,
-        scratch.arrived[0],
-        width,
-        BLOCK=scratch.block,
-        PARTS=triton.next_power_of_2(scratch.blocks),
-        MOVED=moved,
-    )
-    _pack[grid](
-        z,
-        z.stride(0),
-        final,
-        final.stride(0),
-        chosen,
-        parent,
-        done,
-        version,
-        scratch.facts,
-        scratch.ranks,
-        scratch.values,
-        scratch.tokens,
-        scratch.filled,
-        scratch.arrived[1],
-        ints,
-        floats,
-        width,
-        floats.stride(0),
-        BLOCK=scratch.block,
-        MOVED=moved,
-    )
+    grid = (blocks, rows, 2)
+    _scan[grid](sides, decision, scratch, width, BLOCK=block, PARTS=triton.next_power_of_2(blocks))
+    _pack[grid](sides, decision, scratch, ints, floats, width, floats.stride(0), BLOCK=block)
     for index, candidate in enumerate(candidates):
         _look_up[(rows,)](candidate, ints, floats, width, floats.stride(0), extras_end + 2 * TOP * index)
     return ints, floats
