@@ -10,13 +10,19 @@ import triton
 import triton.language as tl
 
 from edge_tui.decoders.beam import NEVER, ON
-from edge_tui.engine.ops.triton.choose_parts import INF, is_last, load_and_keep, penalise
+from edge_tui.engine.ops.triton.choose_parts import (
+    INF,
+    append_best,
+    is_last,
+    load_and_keep,
+    penalise,
+    ranks,
+    take_best,
+)
 from edge_tui.engine.ops.triton.launch import after_others
 
 _ON = tl.constexpr(ON)
 _NEVER = tl.constexpr(NEVER)
-_CHUNK = tl.constexpr(64)
-"""Continuations compared with each other at a time; seldom more reach the bound."""
 
 
 class Continuations(NamedTuple):
@@ -107,37 +113,7 @@ def _bound(tops, programs, C, TOPS: tl.constexpr, GROUPS: tl.constexpr):
     spots = tl.arange(0, TOPS)
     best = tl.load(tops + spots, mask=spots < programs, other=-INF)
     best = tl.max(tl.reshape(best, (TOPS // GROUPS, GROUPS)), 0)
-    group = tl.arange(0, GROUPS)
-    ahead = (best[None, :] > best[:, None]) | (
-        (best[None, :] == best[:, None]) & (group[None, :] < group[:, None])
-    )
-    return tl.max(tl.where(tl.sum(ahead.to(tl.int32), 1) == C - 1, best, -INF), 0)
-
-
-@triton.jit
-def _in_order(listed, found, C, COUNT: tl.constexpr):
-    """Writes the `C` best of the list, best first, behind each other; −inf where there are fewer."""
-    values, flats, totals, places = listed.offers, listed.flats, listed.totals, listed.places
-    slots = tl.arange(0, COUNT)
-    tl.store(totals + slots, tl.full((COUNT,), float("-inf"), tl.float32), mask=slots >= found)
-    tl.store(places + slots, tl.zeros((COUNT,), tl.int32), mask=slots >= found)
-    chunk = tl.arange(0, _CHUNK)
-    for start in range(0, found, _CHUNK):
-        spot = start + chunk
-        inside = spot < found
-        value = tl.load(values + spot, mask=inside, other=-INF, cache_modifier=".cg")
-        flat = tl.load(flats + spot, mask=inside, other=0, cache_modifier=".cg")
-        place = tl.zeros((_CHUNK,), tl.int32)
-        for other in range(0, found, _CHUNK):
-            rival = other + chunk
-            real = rival < found
-            theirs = tl.load(values + rival, mask=real, other=-INF, cache_modifier=".cg")
-            name = tl.load(flats + rival, mask=real, other=0x7FFFFFFF, cache_modifier=".cg")
-            equal = (theirs[None, :] == value[:, None]) & (name[None, :] < flat[:, None])
-            place += tl.sum(((theirs[None, :] > value[:, None]) | equal).to(tl.int32), 1)
-        tl.store(totals + place, value, mask=inside & (place < C))
-        tl.store(places + place, flat, mask=inside & (place < C))
-    tl.debug_barrier()
+    return tl.max(tl.where(ranks(best, GROUPS) == C - 1, best, -INF), 0)
 
 
 @triton.jit
@@ -179,21 +155,14 @@ def decide_kernel(
     reaches = (offer >= _bound(tops, programs, C, TOPS, GROUPS)) & (offer > -INF)
     offer = tl.where(reaches, offer, -INF)
     number = tl.minimum(tl.sum(reaches.to(tl.int32), 0), C)
-    if number > 0:
-        first = tl.atomic_add(listed.filled, number, sem="relaxed")
-        for i in range(number):
-            value, index = tl.max(offer, 0, return_indices=True)
-            tl.store(listed.offers + first + i, value)
-            tl.store(listed.flats + first + i, row * V + block * BLOCK + index)
-            offer = tl.where(ids == block * BLOCK + index, -INF, offer)
-    if is_last(listed.arrived, programs):
-        found = tl.atomic_add(listed.filled, 0, sem="relaxed")
-        _in_order(listed, found, C, COUNT)
-        tl.store(listed.filled, 0)
+    offers, flats, totals, places, filled, arrived = listed
+    append_best(offers, flats, filled, offer, number, row * V + block * BLOCK, BLOCK)
+    if is_last(arrived, programs):
+        take_best(offers, flats, filled, 0.0, totals, places, C, 0, COUNT)
         slots = tl.arange(0, COUNT)
         valid = slots < C
-        total = tl.load(listed.totals + slots, mask=valid, other=-INF)
-        flat = tl.load(listed.places + slots, mask=valid, other=0)
+        total = tl.load(totals + slots, mask=valid, other=-INF)
+        flat = tl.load(places + slots, mask=valid, other=0)
         token, origin = flat % V, flat // V
         ends = slots < 0
         for e in range(E):
@@ -215,10 +184,7 @@ def decide_kernel(
         tl.debug_barrier()
         both = tl.arange(0, 2 * ROWS)
         mark = tl.load(merged + both, mask=both < 2 * R, other=-INF)
-        ahead = (mark[None, :] > mark[:, None]) | (
-            (mark[None, :] == mark[:, None]) & (both[None, :] < both[:, None])
-        )
-        rank = tl.sum(ahead.to(tl.int32), 1)
+        rank = ranks(mark, 2 * ROWS)
         tl.store(finished + rank, mark, mask=rank < R)
         worst = tl.max(tl.where(rank == R - 1, mark, -INF), 0)
 

@@ -26,6 +26,8 @@ INF = tl.constexpr(float("inf"))
 _ROW_BITS = tl.constexpr(ROW_BITS)
 _TOKEN_BITS = tl.constexpr(TOKEN_BITS)
 _MASK32 = tl.constexpr(0xFFFFFFFF)
+_CHUNK = tl.constexpr(64)
+"""Candidates of a list compared with each other at a time; seldom more are on it."""
 
 
 class Logits(NamedTuple):
@@ -137,6 +139,59 @@ def peak_of(peaks, row, count, PARTS: tl.constexpr):
     """Returns the row's greatest logit."""
     parts = tl.arange(0, PARTS)
     return tl.max(tl.load(peaks + row * count + parts, mask=parts < count, other=-INF), 0)
+
+
+@triton.jit
+def ranks(x, COUNT: tl.constexpr):
+    """Returns the place of each of `COUNT` numbers when they are sorted, the greatest first."""
+    spots = tl.arange(0, COUNT)
+    earlier = (x[None, :] == x[:, None]) & (spots[None, :] < spots[:, None])
+    return tl.sum(((x[None, :] > x[:, None]) | earlier).to(tl.int32), 1)
+
+
+@triton.jit
+def append_best(scores, names, filled, x, number, first_name, BLOCK: tl.constexpr):
+    """Appends the `number` best of a block to a list; their names count from `first_name`."""
+    if number > 0:
+        spots = tl.arange(0, BLOCK)
+        first = tl.atomic_add(filled, number, sem="relaxed")
+        for i in range(number):
+            value, index = tl.max(x, 0, return_indices=True)
+            tl.store(scores + first + i, value)
+            tl.store(names + first + i, first_name + index)
+            x = tl.where(spots == index, -INF, x)
+
+
+@triton.jit
+def take_best(
+    scores, names, filled, less, best, best_names, most, nameless: tl.constexpr, COUNT: tl.constexpr
+):
+    """Empties a list: writes its `most` best in order, the first name of equals first, and −inf behind them.
+
+    For each candidate it counts how many are better. `less` is taken from the scores that are written.
+    """
+    found = tl.atomic_add(filled, 0, sem="relaxed")
+    slots, chunk = tl.arange(0, COUNT), tl.arange(0, _CHUNK)
+    unused = (slots >= found) & (slots < most)
+    tl.store(best + slots, tl.full((COUNT,), float("-inf"), tl.float32), mask=unused)
+    tl.store(best_names + slots, tl.full((COUNT,), nameless, tl.int32), mask=unused)
+    for start in range(0, found, _CHUNK):
+        spot = start + chunk
+        inside = spot < found
+        value = tl.load(scores + spot, mask=inside, other=-INF, cache_modifier=".cg")
+        name = tl.load(names + spot, mask=inside, other=0, cache_modifier=".cg")
+        place = tl.zeros((_CHUNK,), tl.int32)
+        for other in range(0, found, _CHUNK):
+            rival = other + chunk
+            real = rival < found
+            theirs = tl.load(scores + rival, mask=real, other=-INF, cache_modifier=".cg")
+            their_name = tl.load(names + rival, mask=real, other=0x7FFFFFFF, cache_modifier=".cg")
+            equal = (theirs[None, :] == value[:, None]) & (their_name[None, :] < name[:, None])
+            place += tl.sum(((theirs[None, :] > value[:, None]) | equal).to(tl.int32), 1)
+        tl.store(best + place, value - less, mask=inside & (place < most))
+        tl.store(best_names + place, name, mask=inside & (place < most))
+    tl.store(filled, 0)
+    tl.debug_barrier()
 
 
 class Launch:

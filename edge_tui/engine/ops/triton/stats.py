@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 
 from edge_tui.engine.events import TOP
-from edge_tui.engine.ops.triton.choose_parts import is_last
+from edge_tui.engine.ops.triton.choose_parts import append_best, is_last, take_best
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +31,6 @@ _LEAD_INTS = tl.constexpr(5)
 _LEAD_FLOATS = tl.constexpr(3)
 _FACTS = tl.constexpr(4)
 """Facts of a distribution after the first kernel: normaliser, entropy, bound, chosen logit."""
-_CHUNK = tl.constexpr(64)
-"""Candidates compared with each other at a time; seldom more reach the bound."""
 
 
 class Sides(NamedTuple):
@@ -150,41 +148,12 @@ def _pack(sides, decision, scratch, ints, floats, V, floats_stride, BLOCK: tl.co
     found = tl.minimum(tl.sum(valid.to(tl.int32), 0), _TOP)
     room = line * count * _TOP
     values, tokens = scratch.scores + room, scratch.tokens + room
-    if found > 0:
-        first = tl.atomic_add(filled, found, sem="relaxed")
-        for i in range(found):
-            value, index = tl.max(x, 0, return_indices=True)
-            tl.store(values + first + i, value)
-            tl.store(tokens + first + i, block * BLOCK + index)
-            x = tl.where(ids == block * BLOCK + index, -_INF, x)
+    append_best(values, tokens, filled, x, found, block * BLOCK, BLOCK)
     if is_last(scratch.arrived + rows * 2 + line, count):
-        total = tl.atomic_add(filled, 0, sem="relaxed")
         normaliser = tl.load(facts)
         top_ids = ints + row * (_LEAD_INTS + 2 * _TOP) + _LEAD_INTS + side * _TOP
         top_logps = floats + row * floats_stride + _LEAD_FLOATS + side * _TOP
-        chunk = tl.arange(0, _CHUNK)
-        for start in range(0, total, _CHUNK):
-            spot = start + chunk
-            inside = spot < total
-            value = tl.load(values + spot, mask=inside, other=-_INF, cache_modifier=".cg")
-            token = tl.load(tokens + spot, mask=inside, other=0, cache_modifier=".cg")
-            place = tl.zeros((_CHUNK,), tl.int32)
-            for other in range(0, total, _CHUNK):
-                rival = other + chunk
-                real = rival < total
-                score = tl.load(values + rival, mask=real, other=-_INF, cache_modifier=".cg")
-                name = tl.load(tokens + rival, mask=real, other=0, cache_modifier=".cg")
-                equal = (score[None, :] == value[:, None]) & (name[None, :] < token[:, None])
-                ahead = (score[None, :] > value[:, None]) | (equal & real[None, :])
-                place += tl.sum(ahead.to(tl.int32), 1)
-            shown = inside & (place < _TOP)
-            tl.store(top_ids + place, token, mask=shown)
-            tl.store(top_logps + place, value - normaliser, mask=shown)
-        slots = tl.arange(0, 32)
-        unused = (slots >= total) & (slots < _TOP)
-        tl.store(top_ids + slots, tl.full((32,), -1, tl.int32), mask=unused)
-        tl.store(top_logps + slots, tl.full((32,), float("-inf"), tl.float32), mask=unused)
-        tl.store(filled, 0)
+        take_best(values, tokens, filled, normaliser, top_logps, top_ids, _TOP, -1, 32)
         logp = tl.load(facts + 3) - normaliser
         tl.store(floats + row * floats_stride + side, logp)
         if side == 0:
