@@ -89,8 +89,8 @@ def anonymous(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hides from clients that a server is one of ours where they call it by another name."""
     get = http_client.HttpClient.get
 
-    async def without(self: http_client.HttpClient, path: str, seconds: float = 10.0) -> Any:
-        return {} if path == "/about" and ANONYMOUS in self.base else await get(self, path, seconds)
+    async def without(self: http_client.HttpClient, path: str) -> Any:
+        return {} if path == "/about" and ANONYMOUS in self.base else await get(self, path)
 
     monkeypatch.setattr(http_client.HttpClient, "get", without)
 
@@ -514,9 +514,9 @@ def test_a_server_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch) -
     calls: list[str] = []
     get = http_client.HttpClient.get
 
-    async def counted(self: http_client.HttpClient, path: str, seconds: float = 10.0) -> Any:
+    async def counted(self: http_client.HttpClient, path: str) -> Any:
         calls.append(path)
-        return await get(self, path, seconds)
+        return await get(self, path)
 
     monkeypatch.setattr(http_client.HttpClient, "get", counted)
     with odd_server(b"") as url:

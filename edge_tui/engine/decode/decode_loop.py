@@ -59,7 +59,7 @@ class DecodeLoop:
     @property
     def changed_params(self) -> dict[str, float]:
         """Parameters that were changed while the run went on, as the last token was chosen."""
-        return self._generation.table.changes_between(0, self._version)
+        return self._generation.runner.table.changes_between(0, self._version)
 
     @property
     def cached_ids(self) -> list[int]:
@@ -104,22 +104,23 @@ class DecodeLoop:
                 return "cancelled"
             if generation.launched < generation.plan.max_new:
                 self._launch()
-            elif generation.ring.empty:
+            elif generation.runner.ring.empty:
                 break
-            self._read(wait=generation.ring.full or generation.launched >= generation.plan.max_new)
+            self._read(wait=generation.runner.ring.full or generation.launched >= generation.plan.max_new)
         return "length"
 
     def _launch(self) -> None:
         generation = self._generation
         generation.launch()
-        if reason := generation.pop_uncaptured_reason():
+        if reason := generation.uncaptured_reason:
+            generation.uncaptured_reason = ""
             self._notify(f"{generation.plan.decoder.title} runs uncaptured, and so slower: {reason}.")
         if generation.plan.num_draft_tokens and generation.launched == _WARM:
             self._gate = SpeculationGate(*generation.costs())
 
     def _read(self, wait: bool) -> None:
         """Takes the records that have arrived, and posts what is due."""
-        for ints, floats in self._generation.ring.read(wait):
+        for ints, floats in self._generation.runner.ring.read(wait):
             tokens = self._processor.take(ints, floats)
             now = time.perf_counter()
             if self._generation.plan.num_draft_tokens:
@@ -150,7 +151,7 @@ class DecodeLoop:
 
     def _post_changes(self, version: int) -> None:
         """Posts the parameters that a newer version of the table brought."""
-        table = self._generation.table
+        table = self._generation.runner.table
         index = len(self._run.request.prefix) + self._processor.steps - 1
         for name, value in table.changes_between(self._version, version).items():
             self._post(ParamChanged(self._run.id, name, value, version, index))

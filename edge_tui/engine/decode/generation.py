@@ -13,8 +13,6 @@ from edge_tui.engine.models.capacity import DEPTH, SLACK
 from edge_tui.util import logs
 
 if TYPE_CHECKING:
-    from edge_tui.engine.decode.param_table import ParamTable
-    from edge_tui.engine.decode.ring import Ring
     from edge_tui.engine.decode.run_plan import RunPlan
     from edge_tui.engine.models.base import LanguageModel
 
@@ -53,14 +51,6 @@ class Generation:
     def runner(self) -> StepRunner:
         assert self._runner is not None, "prefill comes first"
         return self._runner
-
-    @property
-    def ring(self) -> Ring:
-        return self.runner.ring
-
-    @property
-    def table(self) -> ParamTable:
-        return self.runner.table
 
     @property
     def captured(self) -> bool:
@@ -225,11 +215,6 @@ class Generation:
     def stop_draft(self) -> None:
         """Ends proposing, from a step on that does not depend on how far the host is ahead."""
         self._draft_until = self.steps_read + DEPTH + 1
-
-    def pop_uncaptured_reason(self) -> str:
-        """Returns `uncaptured_reason` and empties it."""
-        reason, self.uncaptured_reason = self.uncaptured_reason, ""
-        return reason
 
     def remember(self, cache: PrefixCache, new_ids: list[int]) -> None:
         """Notes in the cache which new tokens its one-row contexts now hold as well, and keeps the runner."""

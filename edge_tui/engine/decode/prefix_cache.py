@@ -39,13 +39,9 @@ class PrefixEntry:
         self.runners = [
             runner for runner in self.runners if runner.decoder is not decoder or runner.roots == roots
         ]
+        wanted = decoder, rows, proposals, eos
         for runner in self.runners:
-            if (runner.decoder, runner.rows, runner.num_draft_tokens, runner.eos) == (
-                decoder,
-                rows,
-                proposals,
-                eos,
-            ):
+            if (runner.decoder, runner.rows, runner.num_draft_tokens, runner.eos) == wanted:
                 self.runners.remove(runner)
                 return runner
         return None

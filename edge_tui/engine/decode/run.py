@@ -97,10 +97,10 @@ def _read_prompt(
         if request.prompt_logps:
             post(score_prompt(run.id, plan.ids, main, prefix_cache, plan.max_new, stopped))
         reused = generation.prefill(prefix_cache, progress, stopped)
-        run.table = generation.table
+        run.table = table = generation.runner.table
         for name, value in run.request.values.items():  # changed while the prompt was read
             if request.values.get(name) != value:
-                generation.table.set(name, value)
+                table.set(name, value)
         if request.prefix:
             generation.launch()  # a strategy that learns is refused here, before screens drop the old answer
     except Cancelled:

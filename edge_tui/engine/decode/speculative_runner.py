@@ -130,19 +130,15 @@ class SpeculativeRunner(StepRunner):
         step = choose(outs, self._state, self.table.params, self._rng)
         if not self._is_own:
             step = self._in_range(step)
-        accepted, tokens = step.accepted, step.tokens
-        assert accepted is not None, f"{self.decoder.name} says how many proposals it takes"
-        assert tokens is not None, f"{self.decoder.name} says which tokens they are"
         self._sampled = step, outs[self._main].logits[0]
-        self._accept(step.chosen, accepted, tokens)
+        self._accept(step.chosen, *_accepted(step))
 
     def _in_range(self, step: Step) -> Step:
         """Brings the ids of a user's step into range; `_out_of_range` marks positions where they were not."""
-        assert step.accepted is not None
-        assert step.tokens is not None
-        positions = step.tokens.shape[1]
-        accepted, wrong_count = clamp_ids(step.accepted, positions)
-        tokens, wrong_tokens = clamp_ids(step.tokens, step.final.shape[-1])
+        accepted, tokens = _accepted(step)
+        positions = tokens.shape[1]
+        accepted, wrong_count = clamp_ids(accepted, positions)
+        tokens, wrong_tokens = clamp_ids(tokens, step.final.shape[-1])
         chosen, wrong_choice = clamp_ids(step.chosen, step.final.shape[-1])
         counts = self._positions[:positions] <= accepted[:, None]
         wrong = (wrong_tokens[0] + wrong_count + wrong_choice) * counts[0]
@@ -152,16 +148,14 @@ class SpeculativeRunner(StepRunner):
     def build_record(self) -> tuple[Tensor, Tensor]:
         assert self._sampled is not None, "nothing was sampled yet"
         step, z = self._sampled
-        assert step.accepted is not None
-        assert step.tokens is not None
-        tokens = step.tokens
+        accepted, tokens = _accepted(step)
         positions = self._positions[: len(z)]
         done = (tokens[0, :, None] == self.buffers.eos).any(-1) if self.buffers.eos.numel() else positions < 0
         return record(
             z,
             final=step.final[0],
             chosen=tokens[0],
-            parent=(positions <= step.accepted).long() - 1,
+            parent=(positions <= accepted).long() - 1,
             done=done if self._is_own else done + OUT_OF_RANGE * self._out_of_range[: len(z)],
             version=self.table.version_row.expand(len(z)),
             extras=[step.extras[name][0].float() for name in self.decoder.columns],
@@ -184,3 +178,10 @@ class SpeculativeRunner(StepRunner):
         self._certain.copy_(torch.minimum(main.length, self._certain + 1 + accepted))
         main.truncate(self._certain)
         self.buffers.step.add_(accepted + 1)
+
+
+def _accepted(step: Step) -> tuple[Tensor, Tensor]:
+    """Returns how many proposals a step takes, and the tokens of its positions; a checked step has both."""
+    assert step.accepted is not None
+    assert step.tokens is not None
+    return step.accepted, step.tokens

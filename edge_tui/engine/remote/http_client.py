@@ -96,13 +96,13 @@ class HttpClient:
             await self._client.aclose()
             self._client = None
 
-    async def get(self, path: str, seconds: float = CONNECT_SECONDS) -> Any:
+    async def get(self, path: str) -> Any:
         """Returns the JSON of a GET request.
 
         Raises:
             RemoteError: there is none.
         """
-        return await self._request("GET", path, None, seconds)
+        return await self._request("GET", path, None, CONNECT_SECONDS)
 
     async def post(self, path: str, body: dict[str, Any], seconds: float = ANSWER_SECONDS) -> Any:
         """Returns the JSON of a POST request.

@@ -63,19 +63,17 @@ class TemplateProcessError(ChatError):
 def render(
     checkpoint: CheckpointSource,
     messages: Sequence[Message],
-    add_generation_prompt: bool = True,
     variables: Mapping[str, object] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> str | None:
     """Writes a conversation as the checkpoint was trained to read it.
 
     The template runs in a child process with limits of time and memory. The result holds the special tokens
-    it needs, so it is encoded with `special=False`.
+    it needs, so it is encoded with `special=False`. It ends with the opening of an assistant's turn.
 
     Args:
         checkpoint: Gives the template and the special tokens it names.
         messages: Turns, oldest first.
-        add_generation_prompt: End with the opening of an assistant's turn.
         variables: Further variables of the template by name, e.g. `enable_thinking`: JSON values.
         cancelled: Called every few hundredths of a second.
 
@@ -100,7 +98,7 @@ def render(
         "messages": [{"role": turn.role, "content": turn.content} for turn in messages],
         "tools": None,
         "documents": None,
-        "add_generation_prompt": add_generation_prompt,
+        "add_generation_prompt": True,
     }
     names = {**variables, **conversation, **_special_tokens(checkpoint)}
     with _explained(checkpoint):

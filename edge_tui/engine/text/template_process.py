@@ -36,8 +36,11 @@ _GLANCE = 0.02
 """Seconds between two looks at a child that computes."""
 _PASSED_ON = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME", "SYSTEMROOT", "TZ")
 """Environment variables that the child needs to start and to tell the time. It gets no others."""
-_KERNEL_LIMITS_MEMORY = sys.platform == "linux"
-"""macOS knows the limit of a process's address space, but does not enforce it; Windows does not know it."""
+KERNEL_LIMITS_MEMORY = sys.platform == "linux"
+"""True where the kernel enforces the limit, too; this process looks at the memory in any case.
+
+macOS knows the limit of a process's address space, but does not enforce it; Windows does not know it.
+"""
 
 
 class RenderError(Exception):
@@ -61,15 +64,11 @@ class TemplateProcess:
     Args:
         seconds: Time limit of one template.
         memory: Memory limit of the child, in bytes.
-        kernel: Ask the kernel to enforce the memory limit, too; this process looks at it in any case.
     """
 
-    def __init__(
-        self, seconds: float = SECONDS, memory: int = MEMORY, kernel: bool = _KERNEL_LIMITS_MEMORY
-    ) -> None:
+    def __init__(self, seconds: float = SECONDS, memory: int = MEMORY) -> None:
         self._seconds = seconds
         self._memory = memory
-        self._kernel = kernel
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
         self._ready = False
@@ -150,7 +149,7 @@ class TemplateProcess:
             raise RenderError("start", "this program has no Python interpreter of its own")
         places = [str(Path(place).absolute()) for place in sys.path if place]
         home = str(Path(edge_tui.__file__).absolute().parents[1])
-        limits = [str(self._seconds), str(self._memory if self._kernel else 0)]
+        limits = [str(self._seconds), str(self._memory if KERNEL_LIMITS_MEMORY else 0)]
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         try:
             self._child = subprocess.Popen(

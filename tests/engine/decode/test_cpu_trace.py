@@ -91,7 +91,7 @@ def records(of: Generation, turn: Callable[[Generation, int], None] = lambda g, 
     for i in range(STEPS):
         turn(of, i)
         of.launch()
-        seen += [(ints.copy(), floats.copy()) for ints, floats in of.ring.read(wait=True)]
+        seen += [(ints.copy(), floats.copy()) for ints, floats in of.runner.ring.read(wait=True)]
     return seen
 
 
@@ -167,8 +167,8 @@ def test_parameters_turned_on_the_way(
 
     def turn(of: Generation, i: int) -> None:
         if i in (5, 9, 14):
-            of.table.set("temperature", {5: 0.3, 9: 2.5, 14: 1.0}[i])
-            of.table.set("repetition_penalty", {5: 1.0, 9: 1.8, 14: 1.0}[i])
+            of.runner.table.set("temperature", {5: 0.3, 9: 2.5, 14: 1.0}[i])
+            of.runner.table.set("repetition_penalty", {5: 1.0, 9: 1.8, 14: 1.0}[i])
 
     decoder, one = decoders.find("top_p"), model(folder, 320)
     compiled, plain = both(monkeypatch, decoder, lambda: records(generation(decoder, one, {}), turn))
@@ -229,7 +229,7 @@ def test_a_step_hardly_waits_for_the_interpreter(name: str, most: float, folder:
     made = generation(decoders.find(name), model(folder, 320), {})
     for _ in range(3):
         made.launch()
-        made.ring.read(wait=True)
+        made.runner.ring.read(wait=True)
     interval, before, stop = 0.02, sys.getswitchinterval(), threading.Event()
 
     def hog() -> None:
@@ -243,7 +243,7 @@ def test_a_step_hardly_waits_for_the_interpreter(name: str, most: float, folder:
     try:
         for _ in range(5):
             made.launch()
-            made.ring.read(wait=True)
+            made.runner.ring.read(wait=True)
     finally:
         took = time.perf_counter() - began
         stop.set()

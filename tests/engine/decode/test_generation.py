@@ -175,8 +175,8 @@ def test_no_step_waits_for_the_device(checkpoint: Path, strategy: str) -> None:
             generation.launch()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    while not generation.ring.empty:
-        generation.ring.read(wait=True)
+    while not generation.runner.ring.empty:
+        generation.runner.ring.read(wait=True)
 
 
 @pytest.mark.gpu

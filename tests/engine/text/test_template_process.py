@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from edge_tui.engine.text import template_child
+from edge_tui.engine.text import template_child, template_process
 from edge_tui.engine.text.template_child import pack, read_frame
 from edge_tui.engine.text.template_process import (
     MEMORY,
@@ -132,8 +132,9 @@ def test_bombs_take_no_more_than_2_seconds_and_256_mb(capsys: pytest.CaptureFixt
     assert honest <= 3
 
 
-def test_a_process_without_the_kernels_limit_is_watched() -> None:
-    process = TemplateProcess(seconds=30, memory=60_000_000, kernel=False)
+def test_a_process_without_the_kernels_limit_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_process, "KERNEL_LIMITS_MEMORY", False)
+    process = TemplateProcess(seconds=30, memory=60_000_000)
     assert outcome(process, BOMBS["many values"]) == "memory"
     assert outcome(process, HONEST) == "<user>x"
     process.close()
