@@ -54,9 +54,8 @@ def _check_methods(cls: type) -> None:
             try:
                 inspect.signature(function).bind(*names)
             except TypeError:
-                raise StrategyError(
-                    f"{cls.__name__}.{name} must take ({', '.join(declared[1:])}).", function
-                ) from None
+                sentence = f"{cls.__name__}.{name} must take ({', '.join(declared[1:])})."
+                raise StrategyError(sentence, function) from None
             except ValueError:
                 continue  # no signature to be had: a method written in C
 
@@ -80,11 +79,8 @@ def check_decoder(decoder: Decoder, cls: type) -> None:
         if not isinstance(stage, Filter) or not isinstance(stage.edge, Edge):
             continue
         if stage.edge.param not in [param.name for param in stage.params if param.neutral is not None]:
-            raise StrategyError(
-                f"{type(stage).__name__}.edge names the parameter {stage.edge.param!r}, which must be one"
-                " of its own with a neutral value.",
-                type(stage),
-            )
+            names = f"{type(stage).__name__}.edge names the parameter {stage.edge.param!r}"
+            raise StrategyError(f"{names}, which must be one of its own with a neutral value.", type(stage))
     _check_streams(decoder, cls)
     values = {param.name: param.default for param in decoder.params}
     check_shape(decoder, decoder.rows(values), decoder.num_draft_tokens(values), cls)
@@ -124,13 +120,12 @@ def _check_params(owner: Decoder | Stage) -> None:
 def _check_needs(owner: Decoder | Stage) -> None:
     """Refuses needs that nothing provides."""
     needs, kind = getattr(owner, "needs", Needs()), type(owner)
+    name = f"{kind.__name__}.needs"
     if not isinstance(needs, Needs):
-        raise StrategyError(f"{kind.__name__}.needs is {needs!r}, but must be Needs(…).", kind)
+        raise StrategyError(f"{name} is {needs!r}, but must be Needs(…).", kind)
     if needs.counts and not isinstance(owner, Stage):
-        raise StrategyError(
-            f"{kind.__name__}.needs is read of stages alone: put what needs counts into a Stage of a Chain.",
-            kind,
-        )
+        advice = "put what needs counts into a Stage of a Chain"
+        raise StrategyError(f"{name} is read of stages alone: {advice}.", kind)
 
 
 def _check_streams(decoder: Decoder, cls: type) -> None:
@@ -164,24 +159,14 @@ def check_shape(decoder: Decoder, rows: object, draft_tokens: object, cls: type 
     for method, count, least in ((decoder.rows, rows, 1), (decoder.num_draft_tokens, draft_tokens, 0)):
         if isinstance(count, bool) or not isinstance(count, int) or count < least:
             raise fault(method, f"returned {count!r}; it must return a whole number of {least} or more.")
-    kind, proposes = type(decoder), draft_tokens != 0
-    one_row, one_answer = rows == 1, f"has {rows} rows for one answer, so it must"
-    chooses = kind.finish is not Decoder.finish or kind.ranked is not Decoder.ranked
-    plain = one_row and not decoder.owns_eos and len(decoder.streams) == 2
-    for holds, sentence in (
-        (
-            one_row or decoder.owns_eos,
-            f"{one_answer} set owns_eos and say itself, by Step.done, when it ends.",
-        ),
-        (one_row or chooses, f"{one_answer} have finish, which chooses one."),
-        (
-            plain or not proposes,
-            "proposes tokens, so it must have one row, two streams, the draft's last, and no owns_eos.",
-        ),
-        (
-            kind.propose is not Decoder.propose or not proposes,
-            "proposes tokens, so it must have propose.",
-        ),
-    ):
-        if not holds:
-            raise fault(cls or kind, sentence)
+    kind, at = type(decoder), cls or type(decoder)
+    several, must = rows != 1, f"has {rows} rows for one answer, so it must"
+    if several and not decoder.owns_eos:
+        raise fault(at, f"{must} set owns_eos and say itself, by Step.done, when it ends.")
+    if several and kind.finish is Decoder.finish and kind.ranked is Decoder.ranked:
+        raise fault(at, f"{must} have finish, which chooses one.")
+    if draft_tokens and (several or decoder.owns_eos or len(decoder.streams) != 2):
+        needs = "one row, two streams, the draft's last, and no owns_eos"
+        raise fault(at, f"proposes tokens, so it must have {needs}.")
+    if draft_tokens and kind.propose is Decoder.propose:
+        raise fault(at, "proposes tokens, so it must have propose.")

@@ -61,10 +61,9 @@ def compare(first: StoredRun, one: Transcript, second: StoredRun, other: Transcr
     shorter = min(len(a), len(b))
     common = next((i for i in range(shorter) if a[i] != b[i]), shorter)
     here, there = _settings(first), _settings(second)
-    names = [*here, *(name for name in there if name not in here)]
     differences = tuple(
         Difference(name, here.get(name, ""), there.get(name, ""))
-        for name in names
+        for name in here | there
         if here.get(name, "") != there.get(name, "")
     )
     return Comparison(differences, common, diverges=common < shorter)
