@@ -22,7 +22,7 @@ from edge_tui.config.layers import COMMON, Layers
 from edge_tui.config.names import find
 from edge_tui.config.precedence import TEMPERATURE, Claim, Layer, Rank, decide, temperature_of
 from edge_tui.config.reader import Notice, read
-from edge_tui.engine.port import MODE_TEMPERATURE, ModelSpec
+from edge_tui.engine.port import FOLLOWERS, MODE_TEMPERATURE, ModelSpec
 from edge_tui.util.user_file import exists, expand
 
 if TYPE_CHECKING:
@@ -117,19 +117,10 @@ class Settings:
         """Reads all layers again, after the user's file was changed."""
         return load(self.flags, user_file=self.file if self.file and exists(self.file) else None)
 
-    @property
-    def expert(self) -> str:
-        """The expert's model: `models.expert`, else `models.name`."""
-        return self.models.expert or self.models.name
-
     def specs(self) -> dict[str, ModelSpec]:
         """Returns the model of each role for the engine."""
-        names = {
-            "model": self.models.name,
-            "expert": self.expert,
-            "amateur": self.models.amateur,
-            "draft": self.models.draft or self.models.amateur,
-        }
+        names = {"model": self.models.name, "amateur": self.models.amateur}
+        names |= {role: getattr(self.models, role) or names[leader] for leader, role in FOLLOWERS.items()}
         return {
             role: ModelSpec(name, self.precision, self.device, self.context) for role, name in names.items()
         }

@@ -18,6 +18,9 @@ Mode = Literal["custom", "exploratory", "focused"]
 MODE_TEMPERATURE: dict[str, float] = {"exploratory": 1.5, "focused": 0.7}
 """Temperatures that the named modes set; custom leaves the user's own."""
 
+FOLLOWERS = {"model": "expert", "amateur": "draft"}
+"""Role → the role that has the same model unless it is given one of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:

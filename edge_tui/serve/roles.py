@@ -6,16 +6,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from edge_tui.engine import events
-from edge_tui.engine.port import Engine
+from edge_tui.engine.port import FOLLOWERS, Engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from edge_tui.engine.events import Event, Loaded
     from edge_tui.engine.port import ModelSpec
-
-_FOLLOWERS = {"model": "expert", "amateur": "draft"}
-"""Role → the role that changes its model along with it, while both have the same one."""
 
 
 class ServedEngine(Engine, Protocol):
@@ -89,7 +86,7 @@ class Roles:
             The roles that have changed, with their specs from before.
         """
         changed = [role]
-        follower = _FOLLOWERS.get(role, "")
+        follower = FOLLOWERS.get(role, "")
         if self.specs.get(follower) == self.specs[role]:
             changed.append(follower)
         before = {each: self.specs[each] for each in changed}

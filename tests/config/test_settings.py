@@ -85,7 +85,7 @@ def test_layers_win_in_order_and_keep_their_source() -> None:
     assert (settings.mode, settings.source("mode")) == ("exploratory", "EDGE_TUI_MODE")
     assert (settings.max_length, settings.source("max_length")) == (30, "--max-length")
     assert (settings.models.name, settings.source("models.name")) == ("a", "config.toml:6")
-    assert (settings.models.amateur, settings.expert) == ("b", "a")
+    assert (settings.models.amateur, settings.specs()["expert"].name) == ("b", "a")
     assert (settings.device, settings.source("device")) == ("auto", "default")
 
 
