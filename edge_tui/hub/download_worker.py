@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,9 @@ def download(repository: str) -> Path:
                 fetch(name)
         with ThreadPoolExecutor(_SHARDS_AT_ONCE) as pool:
             list(pool.map(fetch, [name for name in missing if name.endswith(".safetensors")]))
-    _set_main(folder, commit)
+    # Last of all: until then an older, whole snapshot remains in use.
+    (folder / "refs").mkdir(parents=True, exist_ok=True)
+    replace_file(folder / "refs" / "main", commit, PUBLIC)
     return folder / "snapshots" / commit
 
 
@@ -216,37 +219,24 @@ class _ByteCounter:
 def _terminate(*_: object) -> None:
     """Removes the partial files that are open and ends at once; threads in a request would not."""
     for number in _list_folder(Path("/proc/self/fd")):
-        try:
-            file = number.readlink()
-            if file.suffix == ".incomplete":
+        with suppress(OSError):
+            if (file := number.readlink()).suffix == ".incomplete":
                 file.unlink()
-        except OSError:
-            continue
     os._exit(143)
 
 
 def _list_folder(folder: Path) -> list[Path]:
-    try:
+    with suppress(OSError):
         return list(folder.iterdir())
-    except OSError:
-        return []
+    return []
 
 
 def _remove_stale_partials(blobs: Path) -> None:
     """Removes partial files of killed downloads; they could not be resumed."""
     for partial in _list_folder(blobs):
-        try:
+        with suppress(OSError):
             if partial.suffix == ".incomplete" and time.time() - partial.stat().st_mtime > _STALE_SECONDS:
                 partial.unlink()
-        except OSError:
-            continue
-
-
-def _set_main(folder: Path, commit: str) -> None:
-    """Makes refs/main name the commit, last of all: until then an older, whole one remains in use."""
-    refs = folder / "refs"
-    refs.mkdir(parents=True, exist_ok=True)
-    replace_file(refs / "main", commit, PUBLIC)
 
 
 if __name__ == "__main__":

@@ -98,12 +98,8 @@ def write_detail(text: str, now: float | None = None) -> Path | None:
     path = state_folder() / f"crash-{stamp}-{os.getpid()}.log"
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with os.fdopen(
-            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-            "w",
-            encoding="utf-8",
-            errors="replace",
-        ) as file:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
             file.write(f"edge-tui {__version__}\n{sanitise(scrub(text))}\n")
         for old in sorted(path.parent.glob("crash-*.log"))[:-MAX_FILES]:
             old.unlink(missing_ok=True)

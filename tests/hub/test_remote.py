@@ -47,7 +47,7 @@ def listed(name: str = NAME) -> Listing | None:
     return next((model for model in local_models() if model.name == name), None)
 
 
-def until(look: Callable[[], Any], seconds: float = 20.0) -> Any:
+def until(look: Callable[[], Any], seconds: float = 60.0) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := look():

@@ -74,7 +74,7 @@ class Running:
         """Calls the signal handler as the main thread would."""
         self.http.servers[0].get_loop().call_soon_threadsafe(self.http.handle_signal, number)
 
-    def settle(self, seconds: float = 10.0) -> None:
+    def settle(self, seconds: float = 30.0) -> None:
         """Waits until nothing runs or waits."""
         until(lambda: not self.app.dispatcher.running and not self.app.dispatcher.waiting, seconds)
 
@@ -96,7 +96,7 @@ def events(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
             kind = ""
 
 
-def until(done: Any, seconds: float = 10.0) -> None:
+def until(done: Any, seconds: float = 30.0) -> None:
     """Waits for a condition."""
     deadline = time.monotonic() + seconds
     while not done():
@@ -121,9 +121,9 @@ def serving(
     thread.start()
     key = {"Authorization": f"Bearer {chosen.key}"} if chosen.key else {}
     try:
-        until(lambda: http.started or not thread.is_alive(), 20)
+        until(lambda: http.started or not thread.is_alive())
         if ready:
-            until(lambda: app.dispatcher.ready, 30)
+            until(lambda: app.dispatcher.ready)
         yield Running(app, engine, f"http://127.0.0.1:{listener.getsockname()[1]}", http, key)
     finally:
         http.should_exit = True

@@ -133,7 +133,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     flags = (
         *("--host", "127.0.0.2", "--allow-host", "decoder.example", "--api-key-file", str(folder / "key")),
         *("--max-queue", "0", "--max-tokens", "100", "--max-rows", "3", "--max-prompts", "2"),
-        *("--max-seconds", "1", "--drain-seconds", "0.2", "--allow-model-management"),
+        *("--max-seconds", "2", "--drain-seconds", "0.2", "--allow-model-management"),
         *("--model", _model(folder), "--expert", "demo/expert", "--amateur", "demo/expert"),
         *("--draft", "demo/amateur", "--precision", "bfloat16", "--device", "cpu", "--context", "512"),
         *("--strategy", "top_k", "--set", "top_k=3", "--mode", "exploratory", "--seed", "7"),

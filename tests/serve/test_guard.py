@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -210,8 +211,6 @@ def test_bodies_are_bounded_announced_or_not(locked: Running) -> None:
 
 
 def test_a_body_that_never_comes_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, locked: Running) -> None:
-    import socket
-
     from edge_tui.serve import guard
 
     monkeypatch.setattr(guard, "BODY_SECONDS", 0.2)
@@ -312,12 +311,22 @@ def test_nothing_a_client_sends_is_logged(locked: Running, caplog: pytest.LogCap
 def test_a_head_that_does_not_come_is_not_waited_for(
     locked: Running, monkeypatch: pytest.MonkeyPatch, said: bytes
 ) -> None:
-    monkeypatch.setattr("edge_tui.serve.header_limits.HEAD_SECONDS", 0.1)
+    monkeypatch.setattr("edge_tui.serve.header_limits.HEAD_SECONDS", 0.3)
     host, port = locked.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as wire:
         wire.sendall(said)
         late = b"".join(iter(lambda: wire.recv(1000), b""))  # until it has hung up
         assert late[:12] == (b"HTTP/1.1 408" if said else b"")
+
+
+def test_a_connection_may_rest_between_requests(locked: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    host, port = locked.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as wire:
+        for _ in range(2):
+            wire.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert wire.recv(1000).startswith(b"HTTP/1.1 200")
+            monkeypatch.setattr("edge_tui.serve.header_limits.HEAD_SECONDS", 0.05)
+            time.sleep(0.15)
 
 
 @pytest.mark.parametrize("head", ["lines", "one line"])
