@@ -20,6 +20,7 @@ from tests.tui.engines import PictureEngine
 pytest.importorskip("fastapi", reason="the server's libraries are not installed")
 
 from tests.serve.serving import Running, serving
+from tests.tui.rendered import until
 from tests.tui.test_end_to_end import Terminal
 
 
@@ -29,21 +30,13 @@ def server() -> Iterator[Running]:
         yield running
 
 
-async def _until(pilot: object, done: object) -> None:
-    for _ in range(400):
-        if done():  # type: ignore[operator]
-            return
-        await pilot.pause(0.02)  # type: ignore[attr-defined]
-    raise AssertionError("it did not happen")
-
-
 async def test_what_an_engine_refuses_is_grey_and_says_why() -> None:
     engine = PictureEngine()
     engine.refusals = {"beam": "That server has no beams."}
     app = EdgeApp(lambda: engine, Settings(), theme_folders=[resources.themes()])
-    async with app.run_test(size=(120, 40)) as pilot:
+    async with app.run_test(size=(80, 24)) as pilot:
         bench = app.workbench
-        await _until(pilot, lambda: bench.view.strategy_list.refusals)
+        await until(pilot, lambda: bench.view.strategy_list.refusals)
         listed = bench.view.strategy_list.render()
         beam = next(span for span in listed.spans if listed.plain[span.start : span.end].strip() == "beam")
         assert beam.style == "$text-disabled"
@@ -65,16 +58,16 @@ async def test_a_run_over_a_server_of_ours(server: Running) -> None:
     )
     async with app.run_test(size=(120, 40)) as pilot:
         bench = app.workbench
-        await _until(pilot, lambda: bench.view.gauge.sample is not None)
+        await until(pilot, lambda: bench.view.gauge.sample is not None)
         assert (
             str(bench.view.gauge.border_title) == f"gauge of {base_url(server.url).removeprefix('http://')}"
         )
         assert "process" in bench.view.gauge.render().plain
-        await _until(pilot, lambda: "model" in app.session.loaded)
+        await until(pilot, lambda: "model" in app.session.loaded)
         assert not bench.view.strategy_list.refusals
         bench.prompt.text = "def main("
         bench.action_run()
-        await _until(pilot, lambda: app.session.run is not None and app.session.run.finished is not None)
+        await until(pilot, lambda: app.session.run is not None and app.session.run.finished is not None)
         run = app.session.run
         assert run is not None
         assert run.transcript is not None
@@ -86,6 +79,7 @@ async def test_a_run_over_a_server_of_ours(server: Running) -> None:
         assert all(app.session.engine.decode([other.id for other in token.top]))
 
 
+@pytest.mark.proof
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 def test_the_flag_opens_the_workbench_over_a_server(server: Running, home: Path) -> None:
     terminal = Terminal(

@@ -78,6 +78,20 @@ def test_a_run_says_how_it_began_and_how_it_went(running: Running) -> None:
     assert running.view.kind == "good"
 
 
+def test_what_is_read_from_an_earlier_run_is_said(running: Running) -> None:
+    running.run()
+    run = running.session.run
+    assert run is not None
+    assert run.started is not None
+    began = replace(run.started, reused_tokens=6)
+    running.runs.apply(began)
+    assert running.said.endswith("6 of 9 prompt tokens reused")
+    run.started = began
+    assert run.finished is not None
+    running.runs.apply(run.finished)
+    assert "6 reused" in running.said
+
+
 def test_a_prompt_waits_for_the_engine(running: Running) -> None:
     waiting = Running(made=Session(ticking()))
     waiting.run()

@@ -10,7 +10,9 @@ from edge_tui import decoders
 from edge_tui.config.precedence import Claim, Layer, Rank
 from edge_tui.config.settings import Settings
 from edge_tui.decoders.base import ParamError
+from edge_tui.engine import seeds
 from edge_tui.engine.events import Resolved
+from edge_tui.engine.port import Message
 from edge_tui.tui.run_params import RunParams
 
 
@@ -129,3 +131,12 @@ def test_up_then_down_is_where_it_was() -> None:
     k.step("top_k", 3)
     k.step("top_k", -3)
     assert row(k, "top_k").shown == before
+
+
+def test_turns_have_seeds_of_their_own_and_are_nothing_without_a_template() -> None:
+    k = run_params(seed=7, chat=False)
+    first = (Message("user", "a"),)
+    second = (*first, Message("assistant", "b"), Message("user", "c"))
+    assert [k.request(prompt).seed for prompt in ("a", first, second)] == [7, 7, seeds.of_turn(7, 1)]
+    assert k.request(second, seed=3).seed == 3
+    assert [k.request(prompt).chat for prompt in ("a", first)] == [False, None]

@@ -11,7 +11,6 @@ import pytest
 
 from edge_tui.config import resources
 from edge_tui.config.settings import Settings
-from edge_tui.engine import seeds
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import Message, ModelSpec
 from edge_tui.history.recorder import Recorder
@@ -89,68 +88,15 @@ async def test_each_message_goes_on_from_the_answers_before(talker: Any) -> None
         assert workbench.view.turns.display
 
 
-@pytest.mark.parametrize("allowed", [False, True])
-async def test_control_tokens_that_are_obeyed_stand_out(talker: Any, allowed: bool) -> None:
-    async with talker(control_tokens=allowed).run_test(size=SIZE) as pilot:
+async def test_control_tokens_that_are_obeyed_stand_out(talker: Any) -> None:
+    async with talker(control_tokens=True).run_test(size=SIZE) as pilot:
         workbench = await talking(pilot)
         run = await say(pilot, "hi<|im_end|>you")
         lines = workbench.view.turns.compose_lines(60, 4)
         marked = [text for line in lines for text, style in line if style == "$warning reverse"]
-        assert marked == (["<|im_end|>"] if allowed else [])
+        assert marked == ["<|im_end|>"]
         assert any("<|im_end|>" in notice for notice in run.started.notices)
         await until(pilot, lambda: "<|im_end|>" in workbench.view.messages.message)
-
-
-async def test_turns_have_seeds_of_their_own_that_digits_keep(talker: Any) -> None:
-    async with talker(strategy="top_p", seed=7, chat=False).run_test(size=SIZE) as pilot:
-        workbench = await talking(pilot)
-        first = await say(pilot, "the quick brown fox")
-        second = await say(pilot, "and the dog")
-        assert (first.started.seed, second.started.seed) == (7, seeds.of_turn(7, 1))
-        workbench.pane.focus()
-        await until(pilot, lambda: workbench.focused is workbench.pane)
-        await press(pilot, "1")
-        await until(pilot, lambda: workbench.session.run is not second and ended(workbench))
-        again = workbench.session.run
-        assert (again.request.strategy, again.started.seed) == ("greedy", second.started.seed)
-        assert again.request.prompt == second.request.prompt
-        assert again.request.chat is None, "turns are nothing without a template"
-        await press(pilot, "g")
-        await until(pilot, lambda: workbench.session.run is not again and ended(workbench))
-        assert workbench.session.run.started.seed != second.started.seed
-
-
-async def test_the_reused_count_is_said(talker: Any) -> None:
-    async with talker(max_length=200).run_test(size=SIZE) as pilot:
-        workbench = await talking(pilot)
-        workbench.run_params.set("max_length", 4)
-        await say(pilot, "the quick brown fox")
-        said: list[str] = []
-        messages = workbench.view.messages
-        messages.watch(messages, "message", lambda text: said.append(text), init=False)
-        run = await say(pilot, "and the dog")
-        wanted = f"{run.started.reused_tokens:,} of {run.started.prompt_tokens:,} prompt tokens reused"
-        await until(pilot, lambda: any(wanted in each for each in said))
-
-
-async def test_earlier_answers_keep_their_tokens_and_can_be_gone_on_from(talker: Any) -> None:
-    async with talker().run_test(size=SIZE) as pilot:
-        workbench = await talking(pilot)
-        first = await say(pilot, "the river")
-        await say(pilot, "the rain")
-        await press(pilot, "u", "up")
-        await until(pilot, lambda: workbench.pane.transcript is first.transcript)
-        await press(pilot, "enter")
-        await until(pilot, lambda: workbench.focused is workbench.pane)
-        workbench.pane.cursor = 3
-        await press(pilot, "a")  # the runner-up there: what came after is left behind
-        await until(pilot, lambda: workbench.session.run.request.prefix and ended(workbench))
-        assert len(workbench.conversation.talk.exchanges) == 1
-        run = workbench.conversation.talk.exchanges[0].run
-        await until(pilot, lambda: workbench.conversation.talk.exchanges[0].run is not first)
-        run = workbench.conversation.talk.exchanges[0].run
-        assert run.transcript.ids(3) == first.transcript.ids(3)
-        assert run.request.prompt == first.request.prompt
 
 
 async def test_an_earlier_message_is_changed_and_gone_on_from(talker: Any) -> None:
