@@ -22,11 +22,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from textual.app import App
 from textual.containers import Horizontal
+from textual.screen import Screen
 from textual.widgets import Static
 
 from edge_tui.bench.terminal import in_terminal
 from edge_tui.engine.events import TOP, Started, TokenBatch
 from edge_tui.transcript.transcript import Transcript
+from edge_tui.tui.compositor import RowCompositor
 from edge_tui.tui.pacing import Pacer
 from edge_tui.tui.widgets.inspector import Inspector
 from edge_tui.tui.widgets.token_pane import TokenPane
@@ -161,20 +163,28 @@ class ScreenApp(App[None]):
     Inspector { width: 30; height: 1fr; }
     """
 
-    def __init__(self, scene: Scene, rate: float, seconds: float, ready: Path) -> None:
+    def __init__(self, scene: Scene, rate: float, seconds: float, ready: Path, without: str = "") -> None:
         super().__init__()
         self._scene = scene
         self._rate = rate
         self._seconds = seconds
         self._go = ready
+        self._without = without
         self._made = scene.preload
         self._frames: list[float] = []
         self._began = self._cpu = self._thread = 0.0
         self._upwards = True
         self._transcript = Transcript(Started(1, "greedy", 1, (), 8, 0, 0, 1 << 20, 1, {}))
 
+    def get_default_screen(self) -> Screen[object]:
+        screen: Screen[object] = Screen(id="_default")
+        if self._without != "compositor":
+            screen._compositor = RowCompositor()
+        return screen
+
     def compose(self) -> ComposeResult:
         yield Echo("«0»")
+        yield Static("", id="count")
         with Horizontal():
             yield TokenPane("…")
             yield Inspector(lambda ids: [f" {i}" for i in ids])
@@ -202,10 +212,11 @@ class ScreenApp(App[None]):
         if due > self._made:
             self._extend(self._made, due - self._made)
             self._made = due
-        if self._pacer.ready():
+        if self._without == "pace" or self._pacer.ready():
             before, self._thread = self._thread, thread_time()
             self._frames.append(self._thread - before)
             self._pane.refresh_tail()
+            self.query_one("#count", Static).update(f"{self._made:,} tokens")
             if self._scene.scrolls:
                 self._page()
         if monotonic() - self._began > self._seconds + 1.0 and self._pane.laid_out == self._made:
@@ -231,14 +242,14 @@ class ScreenApp(App[None]):
         )
 
 
-def feed(scene: str, rate: float, seconds: float, report: Path) -> None:
+def feed(scene: str, rate: float, seconds: float, without: str, report: Path) -> None:
     """Runs the app under test and writes an `Outcome`."""
-    app = ScreenApp(Scene(**json.loads(scene)), rate, seconds, report.with_suffix(".go"))
+    app = ScreenApp(Scene(**json.loads(scene)), rate, seconds, report.with_suffix(".go"), without)
     app.run()
     report.write_text(json.dumps(asdict(app.outcome())))
 
 
-def measure(scene: Scene, rate: float, seconds: float) -> tuple[Outcome, list[float], int]:
+def measure(scene: Scene, rate: float, seconds: float, without: str = "") -> tuple[Outcome, list[float], int]:
     """Runs the app in a pseudo-terminal.
 
     Returns:
@@ -250,6 +261,7 @@ def measure(scene: Scene, rate: float, seconds: float) -> tuple[Outcome, list[fl
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         module = ["tools.bench_screen", "--rate", str(rate), "--seconds", str(seconds)]
+        module += ["--without", without] if without else []
         with in_terminal(
             [*module, "--child", json.dumps(asdict(scene)), str(report)], scene.columns, scene.rows
         ) as terminal:
@@ -300,10 +312,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, default=2000.0, help="tokens per second")
     parser.add_argument("--seconds", type=float, default=8.0, help="length of each measurement")
     parser.add_argument("--only", default="", help="measure scenes whose name holds this")
+    parser.add_argument(
+        "--without", default="", choices=("compositor", "pace"), help="leave that out, to see what it gains"
+    )
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.child:
-        feed(arguments.child[0], arguments.rate, arguments.seconds, Path(arguments.child[1]))
+        feed(
+            arguments.child[0], arguments.rate, arguments.seconds, arguments.without, Path(arguments.child[1])
+        )
         return 0
     print(f"{arguments.rate:.0f} tokens/s for {arguments.seconds:.0f} s, measured through a pseudo-terminal")
     print(f"{'scene':<12} {'size':>7}  {'tokens':>15}  {'echo p50':>8} {'p95':>7} {'limit':>7}  "
@@ -312,7 +329,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for scene in SCENES:
         if arguments.only not in scene.name:
             continue
-        outcome, delays, size = measure(scene, arguments.rate, arguments.seconds)
+        outcome, delays, size = measure(scene, arguments.rate, arguments.seconds, arguments.without)
         delays.sort()
         p50, p95 = (delays[int(len(delays) * q)] if delays else nan for q in (0.5, 0.95))
         complete = outcome.shown == outcome.made and outcome.same

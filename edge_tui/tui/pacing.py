@@ -13,6 +13,9 @@ blocks and keys wait behind output that nobody can read any more. So whoever pol
         for event in engine.poll(): ...        # always: taking events is cheap and keeps memory level
         if self.pacer.ready():                 # only this makes output
             pane.refresh_tail()
+
+Gain: over a line of 125 kB/s at 120×40 a key's echo takes 40 ms instead of 1.3 s, and the app a tenth of a
+processor instead of a sixth (`python -m tools.bench_screen`, then with `--without pace`).
 """
 
 from __future__ import annotations
