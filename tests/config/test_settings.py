@@ -266,7 +266,12 @@ def test_lines_are_those_of_the_keys_and_not_of_look_alikes(tmp_path: Path) -> N
 def test_specs_name_a_model_for_each_role() -> None:
     settings, _ = load({"models.name": "a", "precision": "int8", "device": "cuda:1", "context": 64}, {})
     specs = settings.specs()
-    assert [specs[role].name for role in specs] == ["a", "a", "demo/amateur", "demo/amateur"]
+    assert {role: spec.name for role, spec in specs.items()} == {
+        "model": "a",
+        "expert": "a",
+        "amateur": "demo/amateur",
+        "draft": "demo/amateur",
+    }
     assert {(s.precision, s.device, s.context) for s in specs.values()} == {("int8", "cuda:1", 64)}
 
 
