@@ -165,17 +165,10 @@ class LocalEngine:
             if role in roles or (spec and spec in map(self._manager.spec, roles)):
                 run.cancelled = True
 
-    def _post(self, event: Event) -> None:
+    def _post(self, event: Event, wake: bool = True) -> None:
         self._events.append(event)
-        if self._wake is not None:
+        if wake and self._wake is not None:
             self._wake()
-
-    def _post_end(self, event: Event) -> None:
-        """Does `_post` for a run that is not watched."""
-        if isinstance(event, Finished | Failed):
-            self._post(event)
-        else:
-            self._events.append(event)
 
     def _run_thread(self) -> None:
         """Executes one command after another until `close`; the owner thread's function."""
@@ -201,7 +194,9 @@ class LocalEngine:
     def _generate(self, run: Run) -> None:
         from edge_tui.engine.decode.run import run_request
 
-        post = self._post if run.request.watched else self._post_end
+        def post(event: Event) -> None:
+            self._post(event, wake=run.request.watched or isinstance(event, Finished | Failed))
+
         try:
             run_request(run, self._manager, self._prefix_cache, post, lambda: self._closing)
         except BaseException as error:  # a strategy of the user's may raise any, SystemExit too

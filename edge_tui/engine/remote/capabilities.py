@@ -130,30 +130,28 @@ async def _openai_info(client: HttpClient, model: str) -> ServerInfo:
     except (RemoteError, KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, RemoteError) and error.status in (401, 403):
             raise
-    named = {"model": model} if model else {}
-    common = {**named, "max_tokens": 1, "temperature": 0}
-    completions = await _attempt(
-        client, "/v1/completions", {**common, "prompt": "The"}, {"logprobs": ALTERNATIVES}
-    )
-    chat = await _attempt(
-        client,
-        "/v1/chat/completions",
-        {**common, "messages": [{"role": "user", "content": "The"}]},
-        {"logprobs": True, "top_logprobs": ALTERNATIVES},
-    )
-    if isinstance(completions, RemoteError) and isinstance(chat, RemoteError):
-        raise RemoteError(f"{client.host} decodes nothing: {completions}", completions.status)
-    found = {"completions": completions, "chat": chat}
+    body = {**({"model": model} if model else {}), "max_tokens": 1, "temperature": 0}
+    raw = {**body, "prompt": "The"}
+    turns = {**body, "messages": [{"role": "user", "content": "The"}]}
+    numbers = {"logprobs": True, "top_logprobs": ALTERNATIVES}
+    found = {
+        "completions": await _attempt(client, "/v1/completions", raw, {"logprobs": ALTERNATIVES}),
+        "chat": await _attempt(client, "/v1/chat/completions", turns, numbers),
+    }
+    answers = {name: answer for name, answer in found.items() if not isinstance(answer, RemoteError)}
+    if not answers:
+        refused = found["completions"]
+        raise RemoteError(f"{client.host} decodes nothing: {refused}", refused.status)
     return ServerInfo(
         host=client.host,
         is_edge_tui=False,
         strategies=openai_strategies(),
         model=model,
-        title=model or _model_name(completions) or _model_name(chat),
+        title=model or next((str(name) for each in answers.values() if (name := each.get("model"))), ""),
         context=context,
-        completions=not isinstance(completions, RemoteError),
-        chat=not isinstance(chat, RemoteError),
-        logprobs=frozenset(name for name, answer in found.items() if _has_logprobs(answer)),
+        completions="completions" in answers,
+        chat="chat" in answers,
+        logprobs=frozenset(name for name, answer in answers.items() if _has_logprobs(answer)),
     )
 
 
@@ -181,10 +179,6 @@ def _has_logprobs(answer: Any) -> bool:
         return bool(logprobs.get("content") or logprobs.get("token_logprobs"))
     except (LookupError, TypeError, AttributeError):
         return False
-
-
-def _model_name(answer: Any) -> str:
-    return str(answer.get("model") or "") if isinstance(answer, dict) else ""
 
 
 def _context_limit(entry: dict[str, Any]) -> int:

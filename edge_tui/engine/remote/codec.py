@@ -35,7 +35,7 @@ REQUEST_FIELDS = tuple(
 )
 """Fields of `Request` that a client sends beside the prompt."""
 REQUEST_KEYS = {"ids": "prompt", "values": "params", "template": "chat_template_kwargs", "samples": "n"}
-"""Keys of fields that have another name in JSON."""
+"""Keys of fields of requests and events that have another name in JSON."""
 
 
 EVENTS: Mapping[str, type[Any]] = {
@@ -48,8 +48,6 @@ EVENTS: Mapping[str, type[Any]] = {
 }
 """Server-sent events by name. Beside them there are "tokens" and "error"."""
 _NAMES = {event: name for name, event in EVENTS.items()}
-_KEYS = {"values": "params"}
-"""Keys of events' fields that have another name in JSON."""
 _NOT_SENT = ("run", "answer", "answer_text", "score")
 """Fields that each side has itself, or that follow from `ranked`."""
 
@@ -72,7 +70,7 @@ def write_event(event: Event) -> tuple[str, dict[str, Any]] | None:
     if (name := _NAMES.get(type(event))) is None:
         return None
     sent = (field.name for field in fields(event) if field.name not in _NOT_SENT)
-    data = {_KEYS.get(field, field): getattr(event, field) for field in sent}
+    data = {REQUEST_KEYS.get(field, field): getattr(event, field) for field in sent}
     if isinstance(event, Started):
         data["params"] = write_params(event.values)
     if isinstance(event, Finished):
@@ -88,7 +86,7 @@ def read_event(run: int, name: str, data: Any) -> Event | None:
     """
     if name not in EVENTS:
         return None
-    own = {field: data[key] for field, key in _KEYS.items() if key in data}
+    own = {field: data[key] for field, key in REQUEST_KEYS.items() if key in data}
     event: Event = build(EVENTS[name], {**data, **own, "run": run})
     if isinstance(event, Finished) and event.ranked:
         best = event.ranked[0]

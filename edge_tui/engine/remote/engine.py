@@ -222,11 +222,7 @@ class RemoteEngine:
                 self._events.append(codec.read_loaded(role, data, server.host))
             if "model" in server.loaded:
                 return
-        notices = (
-            []
-            if server.is_edge_tui
-            else [f"{server.host} speaks OpenAI's API: strategies beyond it are greyed out."]
-        )
+        notice = f"{server.host} speaks OpenAI's API: strategies beyond it are greyed out."
         self._events.append(
             Loaded(
                 role="model",
@@ -242,7 +238,7 @@ class RemoteEngine:
                 weight_bytes=0,
                 seconds=seconds,
                 chat=server.chat,
-                notices=tuple(notices),
+                notices=() if server.is_edge_tui else (notice,),
             )
         )
 
