@@ -16,6 +16,7 @@ import pyte
 import pytest
 
 from edge_tui import __version__
+from edge_tui.engine.models.architectures import families
 
 CHECKOUT = Path(__file__).parent.parent
 
@@ -57,6 +58,7 @@ def test_holds_the_program_and_its_data_and_nothing_else(wheel: Path) -> None:
         *(f"edge_tui/_data/themes/{path.name}" for path in (CHECKOUT / "themes").glob("*.toml")),
         *(f"edge_tui/_data/presets/{path.name}" for path in (CHECKOUT / "presets").glob("*.toml")),
         *(f"edge_tui/{path.relative_to(CHECKOUT)}" for path in (CHECKOUT / "decoders").rglob("*.py")),
+        *(f"edge_tui/engine/models/families/{name}.toml" for name in families()),
         *(f"edge_tui/demo/{role}/model.safetensors" for role in ("expert", "amateur")),
         *(f"edge_tui/demo/{role}/tokenizer.json" for role in ("expert", "amateur")),
     }
