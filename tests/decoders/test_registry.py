@@ -275,8 +275,7 @@ def test_loading_again_makes_the_users_strategies_known_everywhere(tmp_path: Pat
         decoders.find("mine")
 
 
-def test_finding_strategies_loads_no_torch_and_none_knows_what_runs_it() -> None:
-    """Even after a step: neither the rest of edge_tui nor transformers is imported by any of them."""
+def test_finding_strategies_and_reading_parameters_loads_no_torch() -> None:
     code = """
         import sys
         from edge_tui import decoders
@@ -286,9 +285,18 @@ def test_finding_strategies_loads_no_torch_and_none_knows_what_runs_it() -> None
             decoder.rows({}), decoder.streams
         decoders.find("auto").from_checkpoint({"do_sample": True})
         heavy = {"torch", "numpy", "transformers", "textual"} & sys.modules.keys()
+        heavy |= {name for name in sys.modules if name.startswith("edge_tui.e")}
         assert not heavy, heavy
+    """
+    subprocess.run([sys.executable, "-c", dedent(code)], check=True, cwd=Path(__file__).parents[2])
 
-        import torch
+
+@pytest.mark.proof
+def test_no_strategy_knows_what_runs_it() -> None:
+    """Even after a step: neither edge_tui nor transformers is imported by any of them."""
+    code = """
+        import sys, torch
+        from edge_tui import decoders
         from edge_tui.decoders.base import Env, Output, Params, Rng
         for decoder in decoders.strategies():
             values = {param.name: param.default for param in decoder.params}
