@@ -22,7 +22,6 @@ LIMIT = 100_000
 """Bytes that every terminal which takes a clipboard takes; some cut off what is longer."""
 _SUPPORTING = ("kitty", "ghostty", "foot", "alacritty", "wezterm", "contour", "rio")
 """Beginnings of TERM and TERM_PROGRAM of terminals that take a clipboard as they come."""
-_UNSUPPORTING = {"Apple_Terminal": "macOS' Terminal"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,25 +52,19 @@ def support(
         option = tmux or _tmux_option
         if option("set-clipboard") == "on" or option("allow-passthrough") in ("on", "all"):
             return Clipboard("perhaps", "If nothing arrives, the terminal around tmux does not allow it.")
-        return Clipboard(
-            "no",
-            "tmux keeps it to itself: run `tmux set -g set-clipboard on`, or `… allow-passthrough on`.",
-        )
+        advice = "tmux keeps it to itself: run `tmux set -g set-clipboard on`, or `… allow-passthrough on`."
+        return Clipboard("no", advice)
     if term.startswith("screen"):
         return Clipboard("perhaps", "GNU screen passes on short texts only.")
-    if program in _UNSUPPORTING or term.startswith(("linux", "vt")):
-        name = _UNSUPPORTING.get(program, "the console")
+    if program == "Apple_Terminal" or term.startswith(("linux", "vt")):
+        name = "macOS' Terminal" if program == "Apple_Terminal" else "the console"
         return Clipboard("no", f"{name} has no clipboard that programs can write.")
-    if (
-        reported
-        or program.lower().startswith(_SUPPORTING)
-        or term.removeprefix("xterm-").startswith(_SUPPORTING)
-    ):
+    names = (program.lower(), term.removeprefix("xterm-"))
+    if reported or any(name.startswith(_SUPPORTING) for name in names):
         return Clipboard("yes")
     if program == "iTerm.app":
-        return Clipboard(
-            "perhaps", "iTerm2 asks for it: Settings, General, Selection, allow clipboard access."
-        )
+        advice = "iTerm2 asks for it: Settings, General, Selection, allow clipboard access."
+        return Clipboard("perhaps", advice)
     return Clipboard("perhaps", "If nothing arrives, this terminal does not allow it.")
 
 

@@ -24,7 +24,7 @@ from edge_tui.tui.keymap import BindingInfo, conflict, parse_keys, scope_title
 from edge_tui.tui.run_settings import step_value
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from edge_tui.config.precedence import Decision
     from edge_tui.config.reader import Notice
@@ -32,8 +32,11 @@ if TYPE_CHECKING:
     from edge_tui.decoders.base import Param
     from edge_tui.tui.keymap import Keymap
 
-_LIVE = {"strategy", "mode", "stream", "max_length", "seed", "stop", "chat", "system", "control_tokens"}
-_LIVE_UI = {"ui.theme", "ui.sidebar"}
+_LIVE = {
+    "strategy", "mode", "stream", "max_length", "seed", "stop", "chat", "system", "control_tokens",
+    "ui.theme", "ui.sidebar",
+}  # fmt: skip
+"""Settings of which a change holds at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,64 +84,37 @@ class Preferences:
 
     def entries(self) -> list[Entry]:
         """Lists settings, then template variables, parameters and keys, each in the order of the file."""
-        return [*self._plain(), *self._template(), *self._parameters(), *self._keys()]
+        found = [*map(self._plain, SCHEMA), *self._template()]
+        found += [self._parameter(key, param) for key, param in self._declared().items()]
+        return found + [self._key_entry(bound) for bound in self._bindings.values()]
 
-    def _plain(self) -> list[Entry]:
-        texts = _comments()
-        return [
-            Entry(
-                key,
-                _text(self.settings.value_of(key)),
-                self.settings.source(key),
-                texts.get(key, ""),
-                kind.allowed,
-                "setting",
-                self._choices(key) or kind.choices,
-                key in _LIVE | _LIVE_UI,
-            )
-            for key, kind in SCHEMA.items()
-        ]
+    def _plain(self, key: str) -> Entry:
+        kind, shown, source = SCHEMA[key], _text(self.settings.value_of(key)), self.settings.source(key)
+        about, choices, live = _comments().get(key, ""), self._choices(key) or kind.choices, key in _LIVE
+        return Entry(key, shown, source, about, kind.allowed, "setting", choices, live)
 
     def _choices(self, key: str) -> tuple[str, ...]:
         if key == "ui.theme":
             return self._themes
         return tuple(decoder.name for decoder in decoders.strategies()) if key == "strategy" else ()
 
-    def _template(self) -> list[Entry]:
-        return [
-            Entry(
-                f"{TEMPLATE}{name}",
-                json.dumps(value, ensure_ascii=False),
-                self.settings.source(f"{TEMPLATE}{name}"),
-                "A variable of the chat template.",
-                'as in TOML: false, 3, "text"',
-                "setting",
-            )
-            for name, value in self.settings.template.items()
-        ]
+    def _template(self) -> Iterator[Entry]:
+        for name, value in self.settings.template.items():
+            key, shown = f"{TEMPLATE}{name}", json.dumps(value, ensure_ascii=False)
+            about, allowed = "A variable of the chat template.", 'as in TOML: false, 3, "text"'
+            yield Entry(key, shown, self.settings.source(key), about, allowed, "setting")
 
     def _decision(self, key: str) -> Decision | None:
         """Decides the value of a parameter's key; None leaves it to the strategy."""
         table, _, name = key.removeprefix("parameters.").rpartition(".")
         return self.settings.decision(table or COMMON, name)
 
-    def _parameters(self) -> list[Entry]:
-        found = []
-        for key, param in self._declared().items():
-            decision = self._decision(key)
-            winner = decision.winner if decision is not None else None
-            found.append(
-                Entry(
-                    key,
-                    param.text(winner.value if winner is not None else param.default),
-                    winner.source if winner is not None else "default",
-                    param.help,
-                    param.limits(),
-                    "parameter",
-                    param.choices,
-                )
-            )
-        return found
+    def _parameter(self, key: str, param: Param) -> Entry:
+        decision = self._decision(key)
+        winner = decision.winner if decision is not None else None
+        shown = param.text(winner.value if winner is not None else param.default)
+        source = winner.source if winner is not None else "default"
+        return Entry(key, shown, source, param.help, param.limits(), "parameter", param.choices)
 
     def _declared(self) -> dict[str, Param]:
         shared = shared_parameters()
@@ -148,18 +124,10 @@ class Preferences:
             found |= {f"parameters.{decoder.name}.{param.name}": param for param in own}
         return found
 
-    def _keys(self) -> list[Entry]:
-        return [
-            Entry(
-                f"keys.{name}",
-                self._keymap.keys.get(bound.id, bound.keys).replace(",", " "),
-                self.settings.source(f"keys.{name}"),
-                f"{bound.help} ({scope_title(bound)})",
-                "a key",
-                "key",
-            )
-            for name, bound in self._bindings.items()
-        ]
+    def _key_entry(self, bound: BindingInfo) -> Entry:
+        key, shown = f"keys.{bound.name}", self._keymap.keys.get(bound.id, bound.keys).replace(",", " ")
+        about = f"{bound.help} ({scope_title(bound)})"
+        return Entry(key, shown, self.settings.source(key), about, "a key", "key")
 
     def entry(self, key: str) -> Entry:
         """Returns the line of a key."""

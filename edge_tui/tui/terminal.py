@@ -60,16 +60,16 @@ def parse_reply(sequence: str) -> list[Message] | None:
     found = _REPLY.fullmatch(sequence)
     if found is None:
         return None
-    sentence: list[Message] = []
+    messages: list[Message] = []
     if found["red"] is not None:
-        sentence.append(BackgroundReply(_dark(found["red"], found["green"], found["blue"])))
+        messages.append(BackgroundReply(_dark(found["red"], found["green"], found["blue"])))
     if found["attributes"] is not None:
-        sentence.append(ClipboardReply(_CLIPBOARD in found["attributes"].split(";")))
+        messages.append(ClipboardReply(_CLIPBOARD in found["attributes"].split(";")))
     if found["column"] is not None:
-        sentence.append(WidthReply(found["column"] == "3"))
+        messages.append(WidthReply(found["column"] == "3"))
     if found["scheme"] is not None:
-        sentence.append(BackgroundReply(found["scheme"] == "1"))
-    return sentence
+        messages.append(BackgroundReply(found["scheme"] == "1"))
+    return messages
 
 
 def _dark(*channels: str) -> bool:

@@ -86,8 +86,7 @@ def _memory(seen: MemoryEstimate, count: int) -> Parts:
         (f"{free} ", "$foreground"),
         ("▕", "$text-muted"),
         (bar(share, 16), "$primary" if (share or 0) < 0.85 else "$warning"),
-        ("▏\n", "$text-muted"),
-        (_INDENT, ""),
+        (f"▏\n{_INDENT}", "$text-muted"),
         (
             f"weights {size(seen.weights)} · KV {size(seen.kv)}{rows} · logits {size(seen.logits)}",
             "$text-muted",

@@ -65,10 +65,8 @@ class BeamBoard(LinePanel):
         # The finished ones keep at least a third of the room once there are any.
         places = min(len(live), max(height - 1 - min(len(ended), max((height - 1) // 3, 1)), 1))
         best = live[0] if live else None
-        for place, hypothesis in enumerate(live[:places], 1):
-            lines.append(self._line(place, hypothesis, best, width))
-        for place, hypothesis in enumerate(ended[: max(height - len(lines), 0)], 1):
-            lines.append(self._line(place, hypothesis, best, width))
+        for group in (live[:places], ended[: max(height - 1 - places * bool(live), 0)]):
+            lines += [self._line(place, each, best, width) for place, each in enumerate(group, 1)]
         return lines
 
     def _line(self, place: int, hypothesis: Hypothesis, best: Hypothesis | None, width: int) -> Line:

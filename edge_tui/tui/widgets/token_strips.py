@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from functools import cached_property
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from textual.strip import Strip
 
 from edge_tui.transcript.colour_buckets import BUCKETS
-from edge_tui.transcript.wrapping import TAB, TokenText, Wrap
+from edge_tui.transcript.wrapping import TAB
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from textual.selection import Selection
     from textual.widget import Widget
 
-    from edge_tui.transcript.wrapping import Piece
+    from edge_tui.transcript.wrapping import Piece, Wrap
 
 
 class TokenStyles:
@@ -92,16 +94,16 @@ def cover_end(strip: Strip, cue: Segment, width: int) -> Strip:
     return Strip.join([strip.crop(0, width - cue.cell_length), Strip([cue])])
 
 
-def selected_text(selection: Selection, wrap: Wrap, display: Sequence[str]) -> str:
+def selected_text(selection: Selection, lines: Wrap, display: Sequence[str]) -> str:
     """Reads the selected text, with line breaks only where the model wrote them."""
     first = selection.start.y if selection.start is not None else 0
-    last = selection.end.y if selection.end is not None else len(wrap) - 1
+    last = selection.end.y if selection.end is not None else len(lines) - 1
     parts: list[str] = []
-    for line in range(max(first, 0), min(last + 1, len(wrap))):
+    for line in range(max(first, 0), min(last + 1, len(lines))):
         span = selection.get_span(line)
         if span is None:
             continue
-        pieces = wrap.pieces(display, line)
+        pieces = lines.pieces(display, line)
         strip = Strip([Segment("".join(map(_text, pieces)))])
         start, end = span
         parts.append(strip.crop(start, None if end < 0 else end).text)
@@ -113,15 +115,13 @@ def selected_text(selection: Selection, wrap: Wrap, display: Sequence[str]) -> s
 def centred_line(text: str, y: int, size: tuple[int, int], style: Style, base: Style) -> Strip:
     """Draws line `y` of a text that stands in the middle of a pane of `size` columns and lines."""
     width, height = size
-    wrap, words = Wrap(width - 1), TokenText()
-    words.extend([text])
-    wrap.feed(words.display)
-    line = y - max((height - len(wrap)) // 2, 0)
-    if not text or not 0 <= line < len(wrap):
+    lines = [line for each in text.split("\n") for line in wrap(each, width - 1) or [""]]
+    at = y - max((height - len(lines)) // 2, 0)
+    if not text or not 0 <= at < len(lines):
         return Strip.blank(width, base)
-    strip = Strip([Segment("".join(piece.text for piece in wrap.pieces(words.display, line)).strip(), style)])
-    left = Strip.blank(max((width - strip.cell_length) // 2, 0), base)
-    return Strip.join([left, strip]).adjust_cell_length(width, base)
+    left = max((width - cell_len(lines[at])) // 2, 0)
+    strips = [Strip.blank(left, base), Strip([Segment(lines[at], style)])]
+    return Strip.join(strips).adjust_cell_length(width, base)
 
 
 def _text(piece: Piece) -> str:
