@@ -7,7 +7,7 @@ from collections import defaultdict
 from math import prod
 from typing import TYPE_CHECKING
 
-from edge_tui.engine.ops.cpu.packed_sizes import half_bytes, half_repays
+from edge_tui.engine.ops.cpu.packed_sizes import half_bytes, repays
 from edge_tui.engine.ops.packed import NF4_BLOCK
 from edge_tui.engine.ops.quantisation import FOUR_BIT, INT8, QUANTISATIONS, is_scale
 from edge_tui.machine.devices import cpu_has_half
@@ -79,7 +79,7 @@ def count_weights(
 def _halved(parts: Sequence[StoredTensor]) -> bool:
     """Tells whether a CPU that computes in float32 keeps the matrix of these parts as float16."""
     exact = all(part.dtype in ("BF16", "F16") for part in parts)
-    return exact and half_repays(sum(part.numel for part in parts))
+    return exact and repays(sum(part.numel for part in parts))
 
 
 def _packed(kind: Quantisation | None, rows: int, columns: int, device: str) -> int:

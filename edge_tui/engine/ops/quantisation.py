@@ -157,7 +157,7 @@ class _Int8(Quantisation):
             return 0
         if not shapes or not cpu_has_int8():
             return 2 * largest
-        repays = packed_sizes.integers_repay
+        repays = packed_sizes.repays
         widened = max((n * k for n, k in shapes if not repays(n * k)), default=0)
         # Integer products have two rows for each token, and are summed as int32 first.
         summed = max((n for n, k in shapes if repays(n * k)), default=0)

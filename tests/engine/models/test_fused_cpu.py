@@ -126,7 +126,7 @@ def test_same_numbers_of_packed_matrices(
 @pytest.mark.skipif(not project_cpu.can_half(), reason="no packed float16 here")
 @pytest.mark.parametrize("case", ["qwen2 old, tied", "phi3 windowed"])
 def test_same_numbers_of_halves(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed_sizes, "HALF_MATRIX", 1)
+    monkeypatch.setattr(packed_sizes, "BIG_MATRIX", 1)
     monkeypatch.setattr(project_cpu, "_LOST", 1.0)  # whatever the checkpoint is stored in
     model = flat(checkpoint(tmp_path, case))
     assert model.weights.head.kind == "half"

@@ -91,7 +91,7 @@ def test_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(not project_cpu.can_half(), reason="no packed float16 here")
 def test_large_matrices_of_16_bit_are_halves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed_sizes, "HALF_MATRIX", 64 * 64)
+    monkeypatch.setattr(packed_sizes, "BIG_MATRIX", 64 * 64)
     rng = torch.Generator().manual_seed(0)
     weight, bias = torch.randn(64, 64, generator=rng), torch.randn(64, generator=rng)
     assert type(float32_on_cpu(weight)) is PlainLinear
@@ -117,7 +117,7 @@ def test_a_model_of_halves_is_the_model(
 ) -> None:
     folder = make_checkpoint(tmp_path, tie=tie, dtype=dtype)
     plain = flat(folder)
-    monkeypatch.setattr(packed_sizes, "HALF_MATRIX", 1)
+    monkeypatch.setattr(packed_sizes, "BIG_MATRIX", 1)
     halves = flat(folder)
     assert halves.weights.head.kind == "half"
     assert halves.weights.embedding.dtype == dtype

@@ -83,7 +83,7 @@ def test_matrices_that_are_packed_wider_are_estimated_to_the_byte(
 def test_halves_are_estimated_to_the_byte(
     made: Callable[..., Checkpoint], tie: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packed_sizes, "HALF_MATRIX", 72 * 96)
+    monkeypatch.setattr(packed_sizes, "BIG_MATRIX", 72 * 96)
     checkpoint = made("qwen2", tie=tie, hidden=72, intermediate=600, heads=6, kv_heads=3, dtype=dtype)
     expected = memory_estimate.estimate(checkpoint, "float32", 64, 1, "cpu")
     model = load(ModelSpec(checkpoint.name, "float32", "cpu", 64)).model

@@ -10,10 +10,9 @@ import os
 from edge_tui.machine.devices import cpu_has_int8, cpu_has_wide_int8, cpu_packs_int4
 
 BIG_MATRIX = 1 << 19
-"""Weights from which on an integer product repays on a CPU what preparing it costs, about 25 µs."""
-HALF_MATRIX = 1 << 19
-"""Weights from which on a CPU multiplies float32 by float16 faster than by float32: those that its caches
-do not hold beside everything else. Measured with one and two threads."""
+"""Weights from which on a matrix is better packed, if a CPU can: in int8 for an integer product, which takes
+about 25 µs to prepare, and in float16 for float32, because the caches do not hold it beside everything else.
+Measured with one and two threads."""
 VECTOR_BLOCK = 512
 """Columns that FBGEMM lays out together; it reads the last ones only as far as the matrix goes."""
 INT8_STEP = 16
@@ -24,14 +23,9 @@ INT8_TOKENS = 128
 """Most tokens of one integer product; of more, a wide matrix makes memory that is mapped anew each time."""
 
 
-def integers_repay(elements: int) -> bool:
-    """Tells whether a CPU that can multiplies a matrix in int8 as integers, and not by bfloat16."""
+def repays(elements: int) -> bool:
+    """Tells whether a CPU that can multiplies a matrix in int8 as integers, or float32 by it in float16."""
     return elements >= BIG_MATRIX
-
-
-def half_repays(elements: int) -> bool:
-    """Tells whether a CPU that can multiplies float32 by a matrix in float16, if that loses nothing."""
-    return elements >= HALF_MATRIX
 
 
 def fits_int4(rows: int, columns: int) -> bool:
@@ -56,7 +50,7 @@ def vector_bytes(rows: int, columns: int) -> int:
 
 def int8_bytes(rows: int, columns: int) -> int:
     """Counts the bytes of an int8 matrix with its scales, in the fastest of the three formats here."""
-    if integers_repay(rows * columns):
+    if repays(rows * columns):
         if cpu_has_wide_int8():
             return vector_bytes(rows, columns) + 4 * rows
         if cpu_has_int8():

@@ -164,18 +164,12 @@ def _join(
 @triton.jit(do_not_specialize=["capacity", "room", "reach", "splits", "least"])
 def attend_kernel(
     qkv,
-    root,
-    fork,
-    base,
-    owner,
+    sources,
     length,
-    cos,
-    sin,
+    angles,
     norm,
     out,
-    partial,
-    weight,
-    arrived,
+    scratch,
     capacity,
     room,
     reach,
@@ -190,7 +184,6 @@ def attend_kernel(
     ROTARY: tl.constexpr,
     WINDOW: tl.constexpr,
     BLOCK: tl.constexpr,
-    M: tl.constexpr,
     MP: tl.constexpr,
     DP: tl.constexpr,
     NP: tl.constexpr,
@@ -198,8 +191,12 @@ def attend_kernel(
     AHEAD: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
+    root, fork, base, owner = sources
+    cos, sin = angles
+    partial, weight, arrived = scratch
     FORK: tl.constexpr = fork is not None
     GROUP: tl.constexpr = HEADS // KV_HEADS
+    M: tl.constexpr = GROUP * K  # queries of a key head
     WIDTH: tl.constexpr = (HEADS + 2 * KV_HEADS) * D
     NEVER: tl.constexpr = float("-inf")
     OWN: tl.constexpr = K == 1  # the new position is one of a tile, and needs no product of its own
