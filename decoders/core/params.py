@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
 
@@ -104,24 +105,15 @@ class Param:
         return f"{value:.4g}"
 
 
-class Params(Mapping[str, "Tensor"]):
+class Params(dict[str, "Tensor"]):
     """Views a run's parameter table on the device: `p["top_p"]` is float32 `[R, 1]`, ready to broadcast.
 
     The views alias the table (float32 `[P, R]`), so a refresh of the table is seen without rebuilding them.
     """
 
     def __init__(self, names: Sequence[str], table: Tensor) -> None:
+        super().__init__((name, table[i].unsqueeze(-1)) for i, name in enumerate(names))
         self.table = table
-        self._views = {name: table[i].unsqueeze(-1) for i, name in enumerate(names)}
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._views[name]
-
-    def __iter__(self):  # type: ignore[no-untyped-def]
-        return iter(self._views)
-
-    def __len__(self) -> int:
-        return len(self._views)
 
     def is_neutral(self, param: Param) -> bool:
         """Tells whether a parameter has, in all rows, the value at which it does nothing.
