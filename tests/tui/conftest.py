@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,7 +44,12 @@ def picture() -> Callable[..., EdgeApp]:
     """An app whose every pixel is fixed."""
 
     def make(
-        engine: PictureEngine | None = None, *, gpu: bool = True, theme: str = "dark", **ui: Any
+        engine: PictureEngine | None = None,
+        *,
+        gpu: bool = True,
+        theme: str = "dark",
+        theme_folders: Sequence[Path] = (),
+        **ui: Any,
     ) -> EdgeApp:
         settings = Settings()
         settings = replace(settings, ui=replace(settings.ui, **{"theme": theme, "ascii": False, **ui}))
@@ -52,7 +58,7 @@ def picture() -> Callable[..., EdgeApp]:
             lambda: shown,
             settings,
             telemetry=FixedTelemetry(gpu),  # type: ignore[arg-type]
-            theme_folders=[resources.themes()],
+            theme_folders=[resources.themes(), *theme_folders],
             session=Session(ticking()),
         )
 

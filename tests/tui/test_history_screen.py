@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +176,8 @@ async def test_nothing_kept_says_what_to_do(picture: Any) -> None:
 
 async def test_a_run_that_cannot_be_read_is_one_sentence() -> None:
     fill()
-    Store(default_path())._connection.execute("UPDATE chunks SET data = x'01'")
+    with closing(sqlite3.connect(default_path())) as connection, connection:
+        connection.execute("UPDATE chunks SET data = x'01'")
     async with keeping().run_test(size=SIZE) as pilot:
         screen = await opened(pilot)
         await until(pilot, lambda: "cannot be read" in str(screen.about.content))
