@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from textual.pilot import Pilot
 from textual.widgets import Input, OptionList
 
 from edge_tui import decoders
@@ -29,6 +31,7 @@ from edge_tui.util.file_watcher import FileWatcher
 from edge_tui.util.logs import state_folder
 from tests.engine.random_checkpoints import make_checkpoint
 from tests.tui.engines import PictureEngine
+from tests.tui.rendered import notices, until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs pipes with names")
 
@@ -120,6 +123,30 @@ def lay(kind: Callable[[Path], None]) -> None:
         kind(path)
 
 
+async def begin(pilot: Pilot[Any], prompt: str) -> None:
+    """Types a prompt, starts its run and waits for that."""
+    app = pilot.app
+    assert isinstance(app, EdgeApp)
+    await until(pilot, lambda: app.screen is app.workbench)
+    app.workbench.prompt.text = prompt
+    await pilot.press("ctrl+j")
+    await until(pilot, lambda: app.session.run is not None)
+
+
+async def see(pilot: Pilot[Any], key: str, *more: str) -> None:
+    """Opens a screen, presses more keys there, draws it and leaves it."""
+    app = pilot.app
+    assert isinstance(app, EdgeApp)
+    app.workbench.pane.focus()
+    await until(pilot, lambda: app.workbench.pane.has_focus)
+    await pilot.press(key)
+    await until(pilot, lambda: app.screen is not app.workbench)
+    await pilot.press(*more)
+    app.export_screenshot()
+    await pilot.press("escape")
+    await until(pilot, lambda: app.screen is app.workbench)
+
+
 @EACH_KIND
 def test_each_reader_says_what_is_wrong(kind: Callable[[Path], None]) -> None:
     lay(kind)
@@ -148,23 +175,13 @@ def test_each_reader_says_what_is_wrong(kind: Callable[[Path], None]) -> None:
 )
 async def test_the_app_runs_and_says_so_once(kind: Callable[[Path], None]) -> None:
     lay(kind)
-    settings, notices = load()
-    app = EdgeApp(PictureEngine, replace(settings, ui=replace(settings.ui, theme="mine")), notices=notices)
+    settings, told = load()
+    app = EdgeApp(PictureEngine, replace(settings, ui=replace(settings.ui, theme="mine")), notices=told)
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.pause(0.3)
-        app.workbench.prompt.text = "Why is the sky blue?"
-        await pilot.press("ctrl+j")
-        await pilot.pause(0.3)
-        assert app.session.run is not None
-        said = "\n".join(str(each.message) for each in app._notifications)
-        assert said.count("config.toml") == 1
-        app.workbench.pane.focus()
-        await pilot.press("p")
-        await pilot.pause(0.2)
-        await pilot.press("escape", "t")
-        await pilot.pause(0.2)
-        await pilot.press("down", "down", "escape")
-        await pilot.pause(0.2)
+        await begin(pilot, "Why is the sky blue?")
+        assert "\n".join(map(str, notices(app))).count("config.toml") == 1
+        await see(pilot, "d")
+        await see(pilot, "t", "down", "down")
         assert app.is_running
 
 
@@ -288,7 +305,7 @@ def usable() -> dict[str, str]:
 
 @pytest.mark.parametrize(
     "screens",
-    [("s",), pytest.param(("m", "question_mark", "comma", "p"), marks=pytest.mark.proof)],
+    [("s",), pytest.param(("m", "question_mark", "comma", "d"), marks=pytest.mark.proof)],
     ids=["strategies", "others"],
 )
 async def test_what_the_check_lets_pass_is_painted(tmp_path: Path, screens: tuple[str, ...]) -> None:
@@ -298,29 +315,19 @@ async def test_what_the_check_lets_pass_is_painted(tmp_path: Path, screens: tupl
     assert found.notices == ()
     app = EdgeApp(PictureEngine, Settings(), theme_folders=[tmp_path])
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.pause(0.3)
-        app.workbench.prompt.text = "x"
-        await pilot.press("ctrl+j")
-        await pilot.pause(0.2)
+        await begin(pilot, "x")
         app.workbench.pane.focus()
-        await pilot.press("t", "down", "down")
-        await pilot.pause(0.2)
-        assert app.theme == "mine"
+        await pilot.press("t")
+        await until(pilot, lambda: app.screen is not app.workbench)
+        await pilot.press("down", "down")
+        await until(pilot, lambda: app.theme == "mine")
         await pilot.press("enter")
+        await until(pilot, lambda: app.screen is app.workbench)
         for key in screens:
-            app.workbench.pane.focus()
-            await pilot.press(key)
-            await pilot.pause(0.1)
-            app.export_screenshot()
-            await pilot.press("escape")
-            await pilot.pause(0.1)
+            await see(pilot, key)
         # Saved while it is in use: what cannot be used leaves the theme that was.
         (tmp_path / "mine.toml").write_text(f'{GOOD}[variables]\nborder = "no colour"\n')
-        for _ in range(200):
-            if "variables.border" in app.workbench.view.messages.message:
-                break
-            await pilot.pause(0.025)
-        assert "variables.border" in app.workbench.view.messages.message
+        await until(pilot, lambda: "variables.border" in app.workbench.view.messages.message)
         assert app.theme == "mine"
         assert app.is_running
 
@@ -334,19 +341,18 @@ async def test_the_list_of_files_bears_a_folder_that_is_gone(
     monkeypatch.chdir(folders[0])
     app = EdgeApp(PictureEngine, Settings())
     async with app.run_test(size=(120, 40)) as pilot:
-        await pilot.pause(0.3)
+        await until(pilot, lambda: app.screen is app.workbench)
         folders[0].rmdir()
-        await pilot.press("ctrl+o", *"~nosuchuser/")
-        await pilot.pause(0.2)
+        await pilot.press("ctrl+o")
+        await until(pilot, lambda: app.screen is not app.workbench)
+        await pilot.press(*"~nosuchuser/")
         field = app.screen.query_one(Input)
-        assert field.value == "~nosuchuser/"
+        await until(pilot, lambda: field.value == "~nosuchuser/")
         (folders[1] / "file.txt").write_text("x")
         field.value = f"{folders[1]}/"
-        await pilot.pause(0.2)
-        assert app.screen.query_one(OptionList).option_count == 1
+        await until(pilot, lambda: app.screen.query_one(OptionList).option_count == 1)
         (folders[1] / "file.txt").unlink()
         folders[1].rmdir()
         await pilot.press("enter")
-        await pilot.pause(0.2)
-        assert "cannot be read" in app.workbench.view.messages.message
+        await until(pilot, lambda: "cannot be read" in app.workbench.view.messages.message)
         assert app.is_running
