@@ -185,6 +185,7 @@ class _ByteCounter:
         self._over = threading.Event()
 
     def add(self, count: float) -> None:
+        """Counts bytes, from any thread."""
         with self._lock:
             self.done += int(count)
 

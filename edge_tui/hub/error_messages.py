@@ -53,12 +53,12 @@ def describe(error: BaseException, name: str) -> tuple[str, str]:
     are left out: they hold URLs, and those may hold secrets.
     """
     code, status = "", 0
-    seen: list[BaseException] = []
+    causes: list[BaseException] = []
     cause: BaseException | None = error
-    while not code and cause is not None and cause not in seen:
+    while not code and cause is not None and cause not in causes:
         status = getattr(getattr(cause, "response", None), "status_code", 0)
         code = _code(cause, status)
-        seen.append(cause)
+        causes.append(cause)
         cause = cause.__cause__ or cause.__context__
     code = code or "unknown"
     need, free = map(size, error.args) if isinstance(error, DiskTooSmall) else ("", "")

@@ -53,6 +53,7 @@ class Listing:
 
     @property
     def ready(self) -> bool:
+        """True if it can be loaded."""
         return not self.refusal
 
 
@@ -62,10 +63,10 @@ def local_models(folders: Iterable[str | Path] = ()) -> list[Listing]:
     Args:
         folders: Each is a checkpoint, or holds checkpoints up to two levels below it.
     """
-    found = [_listing(f"demo/{which}", "demo") for which in DEMO_MODELS]
-    found += [_listing(name, "cache") for name in _cached()]
+    listings = [_listing(f"demo/{which}", "demo") for which in DEMO_MODELS]
+    listings += [_listing(name, "cache") for name in _cached()]
     paths = dict.fromkeys(path for folder in folders for path in _checkpoints(expand(folder)))
-    return found + [_listing(str(path), "folder") for path in paths]
+    return listings + [_listing(str(path), "folder") for path in paths]
 
 
 def tier(checkpoint: Checkpoint) -> str:

@@ -139,6 +139,7 @@ class Progress:
 
     @property
     def active(self) -> bool:
+        """True until the download has ended."""
         return self.phase in ("looking", "fetching")
 
     @property

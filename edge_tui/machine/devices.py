@@ -47,16 +47,16 @@ def devices(ask_torch: bool = False) -> list[Device]:
     """
     import psutil
 
-    found = []
+    available = []
     for index in range(_gpu_count(ask_torch)):
         sample = _sample(index)
         name = f"cuda:{index}"
-        found.append(Device(name, sample.name or name, sample.total, free_memory(name)))
+        available.append(Device(name, sample.name or name, sample.total, free_memory(name)))
     memory = psutil.virtual_memory()
     if _has_mps():
-        found.append(Device("mps", "Apple GPU", memory.total, memory.available))
-    found.append(Device("cpu", platform.processor() or "CPU", memory.total, free_memory("cpu")))
-    return found
+        available.append(Device("mps", "Apple GPU", memory.total, memory.available))
+    available.append(Device("cpu", platform.processor() or "CPU", memory.total, free_memory("cpu")))
+    return available
 
 
 def best(choices: Iterable[Device]) -> Device:
@@ -107,8 +107,8 @@ def torch_cuda_version() -> str:
     if spec is None or spec.origin is None:
         return ""
     version = (Path(spec.origin).parent / "version.py").read_text(encoding="utf-8")
-    found = re.search(r"^cuda\b[^=\n]*=\s*['\"]([^'\"]+)", version, re.MULTILINE)
-    return found[1] if found else ""
+    match = re.search(r"^cuda\b[^=\n]*=\s*['\"]([^'\"]+)", version, re.MULTILINE)
+    return match[1] if match else ""
 
 
 def release_freed_memory() -> None:

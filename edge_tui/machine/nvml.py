@@ -122,10 +122,10 @@ class Gpu:
     def processes(self) -> list[GpuProcess]:
         """Lists the other processes that compute on it, of any user, the largest first."""
         nvml, handle = self._nvml, self._handle
-        found = self._read(lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle)) or []
+        processes = self._read(lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle)) or []
         others = [
             GpuProcess(int(each.pid), self._program(int(each.pid)), each.usedGpuMemory)
-            for each in found
+            for each in processes
             if int(each.pid) != os.getpid()
         ]
         return sorted(others, key=lambda holder: -(holder.bytes or 0))
@@ -177,10 +177,10 @@ class Gpu:
         slices: list[Any] = []
         for handle in whole:
             for i in range(self._read(lambda h=handle: nvml.nvmlDeviceGetMaxMigDeviceCount(h)) or 0):  # type: ignore[misc]
-                found = self._read(
+                part = self._read(
                     lambda h=handle, i=i: nvml.nvmlDeviceGetMigDeviceHandleByIndex(h, i)  # type: ignore[misc]
                 )
-                slices += [] if found is None else [found]
+                slices += [] if part is None else [part]
         return slices
 
 

@@ -203,6 +203,7 @@ class Dispatcher:
 
     @property
     def running(self) -> int:
+        """Requests that are being decoded: one or none."""
         return int(self._current is not None)
 
     @property

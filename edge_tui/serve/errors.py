@@ -71,6 +71,7 @@ class ApiError(HTTPException):
         return {"error": {name: getattr(self, name) for name in names}}
 
     def response(self) -> JSONResponse:
+        """Returns the response."""
         return JSONResponse(self.body(), self.status_code, self.headers)
 
 
@@ -114,9 +115,9 @@ HANDLERS: dict[int | type[Exception], Any] = dict.fromkeys(
 
 def _wrong_media_type(kind: str) -> ApiError:
     """Refuses a body without JSON's media type, which a form of a web page could have sent."""
-    found = f"it says {kind[:80]!r}" if kind else "there is none"
+    content = f"it says {kind[:80]!r}" if kind else "there is none"
     return ApiError(
-        415, f"The body must come with the header Content-Type: application/json; {found}.", code="no_json"
+        415, f"The body must come with the header Content-Type: application/json; {content}.", code="no_json"
     )
 
 

@@ -71,14 +71,11 @@ def router(dispatcher: Dispatcher, builder: RequestBuilder) -> APIRouter:
             batches = await run_while_connected(request, slot.start(engine_request))
             write = _token_writer(body, slot, decode)
 
-        def format_part(name: str, data: dict[str, Any]) -> str:
-            return format_event({"id": stream_id, **data} if name == "start" else data, name)
-
         async def chunks() -> AsyncIterator[str]:
             live[stream_id] = slot
             try:
                 async for batch in batches:
-                    if text := "".join(format_part(*part) for event in batch for part in write(event)):
+                    if text := "".join(_format(stream_id, *part) for event in batch for part in write(event)):
                         yield text
             finally:
                 live.pop(stream_id, None)
@@ -110,6 +107,10 @@ def _engine_request(builder: RequestBuilder, body: Infer) -> port.Request:
         length_key="max_length",
         chat=builder.settings.chat if body.chat is None else body.chat,
     )
+
+
+def _format(stream_id: str, name: str, data: dict[str, Any]) -> str:
+    return format_event({"id": stream_id, **data} if name == "start" else data, name)
 
 
 def _column_writer(decode: Decode) -> Writer:
@@ -160,7 +161,7 @@ def _details(answer: ResponseAccumulator, slot: QueueSlot) -> dict[str, Any]:
     started, finished = answer.started, answer.finished
     assert finished is not None
     reasons = [choice.reason for choice in answer.choices]
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "finish_reasons": ["time" if it == "cancelled" and slot.timed_out else it for it in reasons],
         "new_tokens": finished.new_tokens,
         "time_to_first_token": finished.time_to_first_token,
@@ -169,12 +170,12 @@ def _details(answer: ResponseAccumulator, slot: QueueSlot) -> dict[str, Any]:
         "notices": answer.notices,
     }
     if finished.ranked:
-        found["scores"] = [choice.score for choice in answer.choices]
+        facts["scores"] = [choice.score for choice in answer.choices]
     if started is not None:
         names = ("model", "strategy", "seed", "prompt_tokens")
-        found |= {name: getattr(started, name) for name in names}
-        found["params"] = codec.write_params(started.values)
-    return found
+        facts |= {name: getattr(started, name) for name in names}
+        facts["params"] = codec.write_params(started.values)
+    return facts
 
 
 def _token_objects(

@@ -52,11 +52,11 @@ def router(dispatcher: Dispatcher, settings: Settings, allowed: bool) -> APIRout
         check()
         from edge_tui.hub import local_models
 
-        found = await asyncio.to_thread(local_models, settings.models.folders)
+        listings = await asyncio.to_thread(local_models, settings.models.folders)
         return {
             "roles": {role: spec.name for role, spec in roles.specs.items()},
             "loaded": {role: asdict(loaded) for role, loaded in roles.loaded.items()},
-            "available": [asdict(listing) for listing in found],
+            "available": [asdict(listing) for listing in listings],
         }
 
     @routes.post("/load", summary="Load a model")

@@ -30,9 +30,12 @@ if TYPE_CHECKING:
 
 DEFAULT_TOKENS = 16
 """New tokens of a completion that names no number: OpenAI's default."""
-_STREAMED: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/json": {}, "text/event-stream": {}}, "description": "The answer."}
+_CONTENT: dict[str, Any] = {"application/json": {}, "text/event-stream": {}}
+_STREAMED: Any = {
+    "response_class": Response,
+    "responses": {200: {"content": _CONTENT, "description": "The answer."}},
 }
+"""Arguments of a route whose answer may be streamed."""
 
 
 def router(dispatcher: Dispatcher, builder: RequestBuilder, options: Options) -> APIRouter:
@@ -83,18 +86,13 @@ def router(dispatcher: Dispatcher, builder: RequestBuilder, options: Options) ->
         check_model(name)
         return model()
 
-    @routes.post("/completions", summary="Continue texts", response_class=Response, responses=_STREAMED)
+    @routes.post("/completions", summary="Continue texts", **_STREAMED)
     async def complete(body: Completion, request: Request) -> Response:
         check(body)
         requests = _completion_requests(body, builder, options)
         return await respond(body, CompletionFormat(body, dispatcher), requests, request)
 
-    @routes.post(
-        "/chat/completions",
-        summary="Answer a conversation",
-        response_class=Response,
-        responses=_STREAMED,
-    )
+    @routes.post("/chat/completions", summary="Answer a conversation", **_STREAMED)
     async def answer(body: Chat, request: Request) -> Response:
         check(body)
         return await respond(body, ChatFormat(body, dispatcher), [_chat_request(body, builder)], request)

@@ -217,9 +217,9 @@ class CompletionFormat(OpenAiFormat):
             spelling, start = token.text or texts[token.id], end
             while start < len(text) and text[start].isspace() and not text.startswith(spelling, start):
                 start += 1
-            found = bool(spelling) and text.startswith(spelling, start)
-            offsets.append(start if found else end)
-            end = min(len(text), offsets[-1] + (len(spelling) if found else len(token.text)))
+            is_there = bool(spelling) and text.startswith(spelling, start)
+            offsets.append(start if is_there else end)
+            end = min(len(text), offsets[-1] + (len(spelling) if is_there else len(token.text)))
         return offsets
 
     def _logprobs(self, tokens: list[Token], offsets: list[int]) -> Any:
@@ -241,11 +241,11 @@ def _top_logprobs(token: Token, texts: dict[int, str]) -> dict[str, float] | Non
     """Returns the likeliest tokens and the token itself, by text; of one text the likelier one counts."""
     if token.logp is None:
         return None
-    found: dict[str, float] = {}
+    logps: dict[str, float] = {}
     for other, logp in (*token.top, (token.id, token.logp)):
         text = texts[other]
-        found[text] = max(logp, found.get(text, logp))
-    return found
+        logps[text] = max(logp, logps.get(text, logp))
+    return logps
 
 
 def _choice(index: int, key: str, content: Any, logprobs: Any = None, reason: str | None = None) -> Choice:

@@ -75,7 +75,7 @@ class RequestBuilder:
             logprobs: True if the client wants log-probabilities.
 
         Raises:
-            ApiError: something in it is out of range, unknown, or would not be used.
+            ApiError: something in it is out of range, unknown, or unused.
         """
         fields = {
             key: getattr(body, key, None) for key in ("mode", "system", "chat_template_kwargs", "prefix")

@@ -53,6 +53,7 @@ class Choice:
 
     @property
     def text(self) -> str:
+        """The answer so far."""
         return "".join(self.parts)
 
 

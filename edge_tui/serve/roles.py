@@ -48,8 +48,8 @@ class Roles:
     @property
     def loaded(self) -> dict[str, Loaded]:
         """The models in memory, by role."""
-        found = self._engine.loaded()
-        return {role: replace(found[spec], role=role) for role, spec in self.specs.items() if spec in found}
+        models = self._engine.loaded()
+        return {role: replace(models[spec], role=role) for role, spec in self.specs.items() if spec in models}
 
     @property
     def name(self) -> str:

@@ -80,11 +80,11 @@ def thin_bar(fraction: float, width: int, ascii_only: bool = False) -> tuple[str
 def sparkline(values: Sequence[float], width: int, ascii_only: bool = False) -> str:
     """Draws the last `width` values as a sparkline from zero to their maximum, right-aligned."""
     levels = _ASCII_LEVELS if ascii_only else _LEVELS
-    shown = list(values)[-width:]
-    top = max(shown, default=0.0)
+    last = list(values)[-width:]
+    top = max(last, default=0.0)
     if top <= 0:
         return " " * width
-    marks = [levels[min(round(value / top * (len(levels) - 1)), len(levels) - 1)] for value in shown]
+    marks = [levels[min(round(value / top * (len(levels) - 1)), len(levels) - 1)] for value in last]
     return "".join(marks).rjust(width)
 
 

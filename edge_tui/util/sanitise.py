@@ -54,17 +54,17 @@ def sanitise(text: str, *, keep_newlines: bool = True, tab: str = "    ") -> str
     if text.isascii() and text.isprintable():
         return text
 
-    def shown(match: re.Match[str]) -> str:
-        found = match.group()
-        if found == "\n":
+    def replace(match: re.Match[str]) -> str:
+        piece = match.group()
+        if piece == "\n":
             return "\n" if keep_newlines else "␤"
-        if found == "\t":
+        if piece == "\t":
             return tab
-        if found == "\r\n":
+        if piece == "\r\n":
             return "\n" if keep_newlines else "␍␤"
-        return _glyph(found)
+        return _glyph(piece)
 
-    return _UNSAFE.sub(shown, text)
+    return _UNSAFE.sub(replace, text)
 
 
 def one_line(text: str, tab: str = "    ") -> str:

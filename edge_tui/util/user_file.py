@@ -111,8 +111,8 @@ def error_reason(error: Exception) -> str:
     return (getattr(error, "strerror", None) or type(error).__name__).lower()
 
 
-def _refuse_special(path: Path, seen: os.stat_result) -> None:
-    kind = stat.S_IFMT(seen.st_mode)
+def _refuse_special(path: Path, status: os.stat_result) -> None:
+    kind = stat.S_IFMT(status.st_mode)
     if kind == stat.S_IFDIR:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if kind in _KINDS:
