@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from textual.widgets import Input, OptionList, Static
 
+from edge_tui.engine.checkpoints.locate import cache_root
 from edge_tui.hub import recent_models
 from edge_tui.tui.screens.models import ModelsScreen
 from tests.engine.random_checkpoints import make_checkpoint
@@ -66,6 +67,7 @@ async def test_from_a_typed_name_to_a_loaded_model(hub: StandIn, demo: Any) -> N
         await pilot.press("enter")
         await until(pilot, lambda: " left" in hint(pilot) and "/s" in hint(pilot), "rate and time")
         assert "Downloading org/tiny" in hint(pilot)
+        await until(pilot, lambda: any(cache_root().rglob("config.json")), "its first file")
         await pilot.press("ctrl+x")
         await until(pilot, lambda: not app.downloads.active, "given up")
         hub.bytes_per_second = None
