@@ -25,12 +25,7 @@ from edge_tui.tui.reloading import watch_strategies, watch_themes
 from edge_tui.tui.run_params import RunParams
 from edge_tui.tui.session import Session
 from edge_tui.tui.shutdown import Shutdown
-from edge_tui.tui.terminal import (
-    BackgroundReply,
-    WidthReply,
-    guess_dark,
-    wants_ascii,
-)
+from edge_tui.tui.terminal import BackgroundReply, WidthReply, guess_dark, wants_ascii
 from edge_tui.tui.terminal_app import TerminalApp
 from edge_tui.tui.theme_switch import ThemeSwitch
 from edge_tui.tui.workbench.screen import WorkbenchScreen
@@ -53,7 +48,7 @@ if TYPE_CHECKING:
     from edge_tui.config.settings import Settings
     from edge_tui.decoders.base import Decoder
     from edge_tui.engine.events import Event
-    from edge_tui.engine.port import Engine, ModelSpec
+    from edge_tui.engine.port import Engine
     from edge_tui.engine.remote.telemetry import RemoteTelemetry
     from edge_tui.history.recorder import Recorder
     from edge_tui.history.store import Store
@@ -88,7 +83,6 @@ class EdgeApp(TerminalApp):
     TITLE = "edge-tui"
     COMMANDS: ClassVar[set[type[Provider]]] = {ActionsProvider}  # type: ignore[assignment]
     BINDINGS: ClassVar[list[Binding]] = bindings("app")  # type: ignore[assignment]
-    ENABLE_COMMAND_PALETTE = True
 
     def __init__(
         self,
@@ -164,7 +158,7 @@ class EdgeApp(TerminalApp):
         gc.enable()
         if self._make_recorder is not None:
             self.session.recorder = self._make_recorder()
-        self.start_engine()
+        self.session.launch(self._factory)
         if self.session.recorder is not None:
             self._offer_interrupted()
         if self.telemetry is not None:
@@ -314,17 +308,6 @@ class EdgeApp(TerminalApp):
 
     # The engine.
 
-    def start_engine(self) -> None:
-        """Makes the engine, or another one in place of a dead one."""
-        if self.session.engine is not None:
-            # A dead engine must not keep the device from the new one.
-            self.session.engine.close(0)
-        engine = self._factory()
-        if self.session.recorder is not None:
-            engine = self.session.recorder.record(engine)
-        self.session.attach(engine)
-        engine.load("model")
-
     def _follow(self, event: Event) -> None:
         """Does what an event of the engine asks of the app, whatever screen is shown."""
         match event:
@@ -341,18 +324,7 @@ class EdgeApp(TerminalApp):
             case Died():
                 logs.write_detail(event.detail)
                 self.say(event.message, "error")
-                self._dialogs.offer_restart(event, self.start_engine)
-
-    def assign(self, role: str, spec: ModelSpec) -> None:
-        """Gives a role to a model and loads it."""
-        engine = self.session.engine
-        if engine is not None:
-            engine.assign(role, spec)
-            if role == "amateur" and not self.settings.models.draft:
-                engine.assign("draft", spec)
-            if role == "model" and self.settings.models.expert:
-                engine.assign("expert", spec)  # one of its own; else it is the main model anyway
-            engine.load(role)
+                self._dialogs.offer_restart(event, partial(self.session.launch, self._factory))
 
     # Leaving.
 

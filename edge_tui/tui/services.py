@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from textual.message_pump import MessagePump
 
     from edge_tui.config.settings import Settings
-    from edge_tui.engine.port import ModelSpec
     from edge_tui.history.store import Store
     from edge_tui.tui.clipboard import Clipboard
     from edge_tui.tui.downloads import Downloads
@@ -23,8 +22,6 @@ class Services(Protocol):
 
     @property
     def gathering(self) -> bool: ...
-
-    def assign(self, role: str, spec: ModelSpec) -> None: ...
 
     def clipboard_support(self) -> Clipboard: ...
 

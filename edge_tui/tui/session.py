@@ -18,9 +18,10 @@ from edge_tui.transcript.transcript import Transcript
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from edge_tui.config.settings import Models
     from edge_tui.decoders.base import Decoder
     from edge_tui.engine.events import Event, Loaded
-    from edge_tui.engine.port import Engine, Request
+    from edge_tui.engine.port import Engine, ModelSpec, Request
     from edge_tui.history.recorder import Recorder
 
 
@@ -211,8 +212,36 @@ class Session(EngineState):
             if place is not None:
                 self.recorder.set_turn(run.id, place.conversation, place.turn, place.parent)
 
+    def launch(self, make: Callable[[], Engine]) -> None:
+        """Makes the engine, or another one in place of a dead one, and loads its model."""
+        if self.engine is not None:
+            # A dead engine must not keep the device from the new one.
+            self.engine.close(0)
+        engine = make()
+        if self.recorder is not None:
+            engine = self.recorder.record(engine)
+        self.attach(engine)
+        engine.load("model")
+
+    def assign(self, role: str, spec: ModelSpec, models: Models) -> None:
+        """Gives a role to a model and loads it.
+
+        Args:
+            role: The role.
+            spec: The model.
+            models: The models of the settings; a role without one of its own follows another role.
+        """
+        if self.engine is None:
+            return
+        self.engine.assign(role, spec)
+        if role == "amateur" and not models.draft:
+            self.engine.assign("draft", spec)
+        if role == "model" and models.expert:
+            self.engine.assign("expert", spec)  # one of its own; else it is the main model anyway
+        self.engine.load(role)
+
     def attach(self, engine: Engine) -> None:
-        """The engine exists (again)."""
+        """Takes an engine, and submits what waits for one."""
         self.engine = engine
         self.reset()
         if self.run is not None and self.run.active:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,9 @@ def test_a_preset_is_saved_and_taken_again(choosing: Choosing, home: Path) -> No
     assert (mine.title, mine.parameters, mine.system) == ("My own", {"temperature": 0.33}, "Be brief.")
     choosing.values.reset("temperature")
     choosing.strategies.choose("greedy")
-    choosing.strategies.take_preset(mine)
+    choosing.strategies.take_preset(None)
+    choosing.strategies.take_preset(replace(mine, prompt="Begin:"))
+    assert choosing.field.text == "Begin:"
     assert choosing.values.request("x").values["temperature"] == 0.33
     assert choosing.said == "My own: ctrl+j runs the prompt with it."
 

@@ -215,11 +215,11 @@ async def test_missing_model_is_one_sentence_and_the_app_lives(demo: Any) -> Non
     app = demo(max_length=5)
     async with app.run_test(size=SIZE) as pilot:
         workbench = await start(pilot)
-        app.assign("model", ModelSpec("nobody/[bold]nothing[/bold]"))
+        app.session.assign("model", ModelSpec("nobody/[bold]nothing[/bold]"), app.settings.models)
         await until(pilot, lambda: workbench.view.messages.kind == "error")
         assert "nobody/[bold]nothing[/bold]" in workbench.view.messages.message
         assert workbench.prompt.text == PROMPT
-        app.assign("model", ModelSpec("demo/amateur"))
+        app.session.assign("model", ModelSpec("demo/amateur"), app.settings.models)
         await until(pilot, lambda: workbench.view.header.model == "demo/amateur")
 
 
@@ -230,7 +230,7 @@ async def test_estimates_count_the_strategys_rows_and_the_other_model(demo: Any)
         await until(pilot, lambda: ready(workbench))
         screen = await open_models(pilot)
         await until(pilot, lambda: re.search(r"with demo/amateur [\d.]+ .B of", told(screen)))
-        app.assign("amateur", ModelSpec("demo/amateur"))
+        app.session.assign("amateur", ModelSpec("demo/amateur"), app.settings.models)
         await until(pilot, lambda: "with demo/amateur" not in told(screen))
         await press(pilot, "escape")
         await until(pilot, lambda: app.screen is workbench)

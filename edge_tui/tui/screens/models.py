@@ -306,7 +306,7 @@ class ModelsScreen(FilterListScreen[None]):
             self.app.bell()
             return
         spec = ModelSpec(listing.name, self._precision, self._device, self._settings.context)
-        services(self).assign(role, spec)
+        self._session.assign(role, spec, self._settings.models)
 
     def _fetch(self, name: str) -> None:
         """Downloads a repository, unless the hub has refused it already."""

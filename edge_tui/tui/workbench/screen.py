@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from textual.geometry import Size
     from textual.theme import Theme
 
-    from edge_tui.config.presets import Preset
     from edge_tui.config.settings import Settings
     from edge_tui.engine.events import Event
     from edge_tui.machine.telemetry import Sample
@@ -340,12 +339,7 @@ class WorkbenchScreen(SizedScreen):
     def action_presets(self) -> None:
         from edge_tui.tui.screens.presets import PresetsScreen
 
-        def take(preset: Preset | None) -> None:
-            if preset is not None:
-                self.strategies.take_preset(preset)
-                self.prompts.put(preset.prompt or None)
-
-        self.app.push_screen(PresetsScreen(), take)
+        self.app.push_screen(PresetsScreen(), self.strategies.take_preset)
 
     def action_save_preset(self) -> None:
         from edge_tui.tui.screens.presets import NameScreen

@@ -130,8 +130,10 @@ class StrategyController:
 
     # Presets.
 
-    def take_preset(self, preset: Preset) -> None:
-        """Takes the strategy and the values of a preset."""
+    def take_preset(self, preset: Preset | None) -> None:
+        """Takes the strategy, the values and the prompt of a preset; None leaves them."""
+        if preset is None:
+            return
         patch = ParamPatch(
             preset.parameters, preset.mode, preset.max_length, stop=preset.stop, system=preset.system
         )
@@ -139,6 +141,9 @@ class StrategyController:
             sentence = f"{preset.title or preset.name}: ctrl+j runs the prompt with it."
             outranked = self._run_params.outranked()
             self._say(f"{sentence} {outranked}".rstrip(), "warning" if outranked else "good")
+        if preset.prompt:
+            self._prompt.put(preset.prompt)
+            self._prompt.focus()
 
     def describe_values(self) -> str:
         """Names the strategy and the values that a preset would hold."""
