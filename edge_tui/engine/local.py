@@ -175,7 +175,10 @@ class LocalEngine:
         sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_INTERVAL))
         try:
             while (command := self._commands.get()) is not None and not self._closing:
-                self._execute(command)
+                try:
+                    command()
+                except Exception as error:
+                    self._fail(error, None)
             self._manager.clear()
         except BaseException as error:
             self._events.append(
@@ -184,12 +187,6 @@ class LocalEngine:
                     traceback.format_exc(),
                 )
             )
-
-    def _execute(self, command: Callable[[], None]) -> None:
-        try:
-            command()
-        except Exception as error:
-            self._fail(error, None)
 
     def _generate(self, run: Run) -> None:
         from edge_tui.engine.decode.run import run_request

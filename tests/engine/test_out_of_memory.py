@@ -30,10 +30,9 @@ short = Request("def f():", strategy="greedy", max_length=4)
 end(short)
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 64 * 2**20, resource.RLIM_INFINITY))
-for _ in range(2):
-    event = end(Request("def f(): " * 60, strategy="top_p", max_length=900, samples=256))
-    print(type(event).__name__, event.message)
-    print(type(end(short)).__name__)
+event = end(Request("def f(): " * 60, strategy="top_p", max_length=900, samples=256))
+print(type(event).__name__, event.message)
+print(type(end(short)).__name__)
 engine.close()
 """
 
@@ -41,5 +40,5 @@ engine.close()
 def test_what_does_not_fit_is_a_sentence_and_the_next_request_works() -> None:
     done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, timeout=120)
     lines = done.stdout.splitlines()
-    assert lines == [lines[0], "Finished"] * 2, done.stderr
+    assert lines == [lines[0], "Finished"], done.stderr
     assert lines[0].startswith("Failed The device ran out of memory: what was written so far is kept.")

@@ -95,7 +95,5 @@ class PrefixCache(dict[tuple[int, int], PrefixEntry]):
 
 def _common_length(a: list[int], b: list[int]) -> int:
     """Length of the common prefix."""
-    for index, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return index
-    return min(len(a), len(b))
+    shorter = min(len(a), len(b))
+    return next((index for index in range(shorter) if a[index] != b[index]), shorter)

@@ -12,6 +12,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -154,10 +155,8 @@ class RemoteEngine:
         async def guarded() -> None:
             try:
                 await work
-            except RemoteError as error:
-                self._events.append(Failed(str(error), code=error.code))
             except Exception as error:
-                self._events.append(_unexpected(error, None))
+                self._events.append(replace(_explain(error, None), field=""))
 
         return self._loop.create_task(guarded())
 
@@ -186,12 +185,10 @@ class RemoteEngine:
                     await openai_protocol.decode(run.id, request, server, self._client, texts, run.post)
         except asyncio.CancelledError:
             run.post_cancelled()
-        except (RemoteError, RequestError) as error:
+        except Exception as error:
             if isinstance(error, RemoteError) and not error.status:
                 self._server = None  # when it is back it may be another one
-            self._events.append(Failed(str(error), run.id, error.field, code=error.code))
-        except Exception as error:
-            self._events.append(_unexpected(error, run.id))
+            self._events.append(_explain(error, run.id))
         finally:
             self._runs.pop(run.id, None)
 
@@ -298,7 +295,9 @@ class _Run:
         self._post(Finished(self.id, "cancelled", self._steps, self._wait, self._last - self._first))
 
 
-def _unexpected(error: Exception, run: int | None) -> Failed:
-    """Turns an error of the program into a sentence; the traceback goes to the log."""
+def _explain(error: Exception, run: int | None) -> Failed:
+    """Turns an error into a sentence; the traceback of one of the program's goes to the log."""
+    if isinstance(error, RemoteError | RequestError):
+        return Failed(str(error), run, error.field, code=error.code)
     detail = "".join(traceback.format_exception(error))
     return Failed(f"That failed: {type(error).__name__}. The log has the details.", run, detail=detail)
