@@ -11,7 +11,7 @@ from edge_tui.config.settings import Settings
 from edge_tui.decoders.base import Param, ParamError
 from edge_tui.engine import seeds
 from edge_tui.engine.port import Mode
-from edge_tui.engine.text.template_variables import assignments, written
+from edge_tui.engine.text.template_variables import assignments, write_assignments
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 MAX_LENGTH = Param(
@@ -217,7 +217,7 @@ def write_typed(key: str, value: Any) -> str:
         return "" if value is None else str(value)
     if key == "stop":
         return " | ".join(map(_escape, value))
-    return written(value) if key == "template" else str(value)
+    return write_assignments(value) if key == "template" else str(value)
 
 
 def _read_seed(text: str) -> int:

@@ -49,6 +49,7 @@ class Generation:
 
     @property
     def runner(self) -> StepRunner:
+        """Runs the steps; there after `prefill`."""
         assert self._runner is not None, "prefill comes first"
         return self._runner
 

@@ -104,6 +104,7 @@ class SequenceState:
     tail: str = ""
 
     def has_ended(self) -> bool:
+        """Tells whether no more tokens of it count."""
         return self.reason is not None
 
     def take(self, index: int, ints: NDArray[Any], floats: NDArray[Any], is_last: bool) -> list[Entry]:

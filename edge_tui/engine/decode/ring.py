@@ -66,6 +66,7 @@ class Ring:
 
     @property
     def empty(self) -> bool:
+        """True while no record is under way."""
         return not self._pending
 
     def write(self, ints: Tensor, floats: Tensor) -> None:

@@ -58,6 +58,7 @@ class SpeculativeRunner(StepRunner):
         self._positions = torch.arange(self.num_draft_tokens + 1, device=self.device)
 
     def begin(self, env: Env, outputs: Mapping[str, Output], seed: int) -> None:
+        """Does `StepRunner.begin`; a run begins with proposals."""
         self.proposing = True
         super().begin(env, outputs, seed)
         self._out_of_range.zero_()
@@ -67,6 +68,7 @@ class SpeculativeRunner(StepRunner):
         self.outputs = dict(outputs)  # at one position, not at the `K` of a captured step
 
     def forwards(self) -> list[Callable[[], None]]:
+        """Lists the one piece: the main model reads what the draft proposed."""
         return [self.forward]
 
     def forward(self) -> None:
@@ -125,6 +127,7 @@ class SpeculativeRunner(StepRunner):
             torch.cuda.synchronize(self.device)
 
     def sample(self, keep_logits: bool = False) -> None:
+        """Lets the strategy accept proposals, and takes the others back."""
         outs = {self._main: self._cut(self.outputs[self._main])}
         choose = self._kernels.step if self._kernels else self._inspector.step
         step = choose(outs, self._state, self.table.params, self._rng)
@@ -146,6 +149,7 @@ class SpeculativeRunner(StepRunner):
         return replace(step, chosen=chosen, tokens=tokens, accepted=accepted)
 
     def build_record(self) -> tuple[Tensor, Tensor]:
+        """Computes the record of the step's positions; those that do not count have the parent −1."""
         assert self._sampled is not None, "nothing was sampled yet"
         step, z = self._sampled
         accepted, tokens = _accepted(step)

@@ -73,6 +73,7 @@ class HttpClient:
 
     @property
     def client(self) -> AsyncClient:
+        """The library's client; made by the first request."""
         if self._client is None:
             import httpx2 as httpx
 
@@ -92,6 +93,7 @@ class HttpClient:
         return self._client
 
     async def close(self) -> None:
+        """Closes the connections; another request opens new ones."""
         if self._client is not None:
             await self._client.aclose()
             self._client = None

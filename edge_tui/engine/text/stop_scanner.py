@@ -29,6 +29,7 @@ class _Piece:
     shown: bool
 
     def before(self, length: int) -> tuple[int, str]:
+        """Returns its index, and so many of its characters as far as they are shown."""
         return self.index, self.text[:length] if self.shown else ""
 
 

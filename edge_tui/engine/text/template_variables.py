@@ -100,7 +100,7 @@ def assignment(pair: str) -> tuple[str, object]:
 
 
 def assignments(text: str) -> dict[str, object]:
-    """Reads assignments that are separated by spaces, as `written` writes them.
+    """Reads assignments that are separated by spaces, as `write_assignments` writes them.
 
     Raises:
         ValueError: a whole sentence.
@@ -122,7 +122,7 @@ def assignments(text: str) -> dict[str, object]:
     return found
 
 
-def written(variables: Mapping[str, object]) -> str:
+def write_assignments(variables: Mapping[str, object]) -> str:
     """Writes variables on one line, `name=value` with JSON values, as `assignment` reads each."""
     return " ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in variables.items())
 

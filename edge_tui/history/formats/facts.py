@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edge_tui.engine.events import FINISH_REASONS
 from edge_tui.engine.port import Message
-from edge_tui.engine.text.template_variables import written
+from edge_tui.engine.text.template_variables import write_assignments
 
 if TYPE_CHECKING:
     from edge_tui.history.runs import StoredRun
@@ -26,7 +26,7 @@ def facts(stored: StoredRun) -> list[tuple[str, str]]:
             lines.append((name, f"{value_text(resolved.value)} ({resolved.source})"))
         lines.append(("seed", str(started.seed)))
         lines.append(("control tokens", " ".join(started.control_tokens)))
-    lines.append(("template", written(stored.request.template)))
+    lines.append(("template", write_assignments(stored.request.template)))
     lines += [(f"{each.name} from token {each.index}", f"{each.value:.6g}") for each in stored.changes]
     lines.append(("tokens", f"{entry.tokens:,}"))
     if finished is not None:
