@@ -277,18 +277,17 @@ class SetParameter(StrictModel):
 Role = Literal["model", "expert", "amateur", "draft"]
 
 
-class Load(StrictModel):
-    """Names the model for a role."""
-
-    role: Role = "model"
-    name: str | None = Field(None, description="A name of the list of models; null loads what is assigned.")
-    precision: Precision | None = None
-
-
 class Unload(StrictModel):
     """Names the role whose model is unloaded."""
 
     role: Role = "model"
+
+
+class Load(Unload):
+    """Names the model for a role."""
+
+    name: str | None = Field(None, description="A name of the list of models; null loads what is assigned.")
+    precision: Precision | None = None
 
 
 def describe(openapi: dict[str, Any]) -> dict[str, Any]:
