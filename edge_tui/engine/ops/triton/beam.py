@@ -52,7 +52,6 @@ class FusedBeam(FusedStep):
     def __init__(self, width: int, chosen: Tensor, parent: Tensor) -> None:
         super().__init__(width, chosen)
         rows, empty = self.rows, self.empty
-        self._reference = Beam()
         self._padded_rows: int = triton.next_power_of_2(rows)
         self._logp, self._final = (empty(rows, width) for _ in range(2))
         self._peaks, self._weights, self._tops = empty(3, rows, self.blocks)
@@ -77,7 +76,7 @@ class FusedBeam(FusedStep):
         if most_listed > _MOST:
             self.raw.copy_(outs["model"].logits[:, -1])
             self._counts = ()
-            return self._reference.step(outs, s, p, rng)
+            return Beam().step(outs, s, p, rng)
         logits, penalties = last_logits(outs["model"]), penalties_of(s, p)
         tops: int = triton.next_power_of_2(self.blocks * self.rows)
         count = max(triton.next_power_of_2(most_listed), self._padded_rows)

@@ -47,7 +47,7 @@ _NEAR = tl.constexpr((0x40000000 >> 21) - 16)
 """Difference of a quarter octave's number and its stretch: 2.0 begins the one after the eighths."""
 _FAR = tl.constexpr(0x41C00000)
 """Bit pattern of 24.0, where the last stretch begins."""
-_LAST = tl.constexpr((0x41C00000 >> 21) - (0x40000000 >> 21) + 16)
+_LAST = tl.constexpr(STRETCHES - 1)
 _FILLED = tl.constexpr(32)
 _MISSING = tl.constexpr(33)
 """Kept behind the sums of stretches: length of the list, and what those before it leave to be reached."""
