@@ -64,17 +64,17 @@ def assert_readable(app: App[Any]) -> None:
     """
     width = app.size.width
     text = lines(app)
-    assert len(text) == app.size.height
-    assert {cell_len(line) for line in text} == {width}
+    assert len(text) == app.size.height, f"{len(text)} lines"
+    assert {cell_len(line) for line in text} == {width}, "a line is not as wide as the screen"
     for strip in strips(app) if not app.screen.is_modal else ():
         assert_legible(strip)
     for dialog in app.screen.query(".dialog"):
         area = dialog.region
-        assert app.screen.region.contains_region(area)
+        assert app.screen.region.contains_region(area), f"{area} is beyond the screen"
         for strip in strips(app)[area.y : area.bottom]:
             assert_legible(strip.crop(area.x, area.right))  # what lies behind a dialog is dimmed
         for edge, at in ((dialog.border_title, area.y), (dialog.border_subtitle, area.bottom - 1)):
-            assert str(edge or "") in text[at]
+            assert str(edge or "") in text[at], f"{edge!s} is cut: {text[at]}"
     for options in app.screen.query(OptionList):
         if options.highlighted is not None:
             chosen = str(options.get_option_at_index(options.highlighted).prompt)[:20]
