@@ -40,14 +40,6 @@ class CompareScreen(Dialog[None]):
         second: Another.
     """
 
-    DEFAULT_CSS = """
-    CompareScreen #settings { height: auto; max-height: 8; padding: 0 1; }
-    CompareScreen #pair { layout: vertical; height: 1fr; }
-    CompareScreen.-beside #pair { layout: horizontal; }
-    CompareScreen .side { height: 1fr; width: 1fr; border: round $border-blurred; padding: 0 0 0 1;
-        border-title-color: $text-muted; border-subtitle-color: $text-muted; }
-    CompareScreen .side:focus-within { border: round $border; border-title-color: $primary; }
-    """
     BINDINGS = bindings("compare")
     AUTO_FOCUS = "TokenPane"
     heading = "compare"

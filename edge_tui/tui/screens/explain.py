@@ -44,9 +44,6 @@ class ExplainScreen(Dialog[None]):
         session: Its model has the vocabulary and the texts of the tokens.
     """
 
-    DEFAULT_CSS = """
-    ExplainScreen .dialog { height: auto; }
-    """
     BINDINGS = bindings("explain")
     hint = "←→ turn · ↑↓ another · ⌫ default · esc leave"
 

@@ -52,9 +52,6 @@ class FilterListScreen(Dialog[T], Generic[T]):
         chosen: Id of the item that the cursor begins on.
     """
 
-    DEFAULT_CSS = """
-    FilterListScreen OptionList { max-height: 18; }
-    """
     BINDINGS = bindings("list")
     AUTO_FOCUS = "Input"
     hint = "type to filter · ↑↓ move · enter choose · esc leave"

@@ -63,14 +63,6 @@ class HistoryScreen(Dialog[HistoryChoice]):
         titles: Strategies' titles by name.
     """
 
-    DEFAULT_CSS = """
-    HistoryScreen #both { height: 1fr; layout: vertical; }
-    HistoryScreen RunList { height: 1fr; width: 1fr; }
-    HistoryScreen #preview { height: 1fr; width: 1fr; border-top: solid $border-blurred; }
-    HistoryScreen #about { height: 2; padding: 0 1; color: $text-muted; }
-    HistoryScreen.-wide #both { layout: horizontal; }
-    HistoryScreen.-wide #preview { border-top: none; border-left: solid $border-blurred; height: 100%; }
-    """
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 - Textual declares it so
     BINDINGS = bindings("history")
     AUTO_FOCUS = "Input"

@@ -41,10 +41,6 @@ _PAUSE = 0.4
 class ModelsScreen(FilterListScreen[None]):
     """Lists models; stays open while they load; esc leaves."""
 
-    DEFAULT_CSS = """
-    ModelsScreen OptionList { height: 1fr; max-height: 100%; }
-    ModelsScreen .hint { height: 10; padding: 1 0 0 0; border-top: solid $border-blurred; }
-    """
     BINDINGS = bindings("models")
     heading = "models"
     placeholder = "filter, or a repository of the hub, like Qwen/Qwen2.5-0.5B"

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 class PresetsScreen(FilterListScreen["Preset"]):
     """Returns a preset. The user's own can be deleted, and brought back until the list closes."""
 
-    DEFAULT_CSS = """
-    PresetsScreen .hint { height: 5; border-top: solid $border-blurred; }
-    """
     BINDINGS = bindings("presets")
     heading = "presets"
     hint = "enter take · ^x delete · esc leave"

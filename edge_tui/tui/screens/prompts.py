@@ -26,9 +26,6 @@ class PromptsScreen(FilterListScreen[str]):
         find: The prompts that hold a query, newest first, and how many at most.
     """
 
-    DEFAULT_CSS = """
-    PromptsScreen .hint { height: 7; border-top: solid $border-blurred; color: $foreground; }
-    """
     heading = "prompts"
     hint = "type to search · ↑↓ move · enter take · esc leave"
     placeholder = "search"

@@ -51,10 +51,6 @@ class KeyScreen(Dialog[str]):
 class SettingsScreen(FilterListScreen[None]):
     """Lists settings; stays open while they change; esc leaves."""
 
-    DEFAULT_CSS = """
-    SettingsScreen .hint { height: 8; padding: 1 0 0 0; border-top: solid $border-blurred; }
-    SettingsScreen Input.-editing { background: $primary 30%; }
-    """
     BINDINGS = bindings("settings")
     heading = "settings"
     hint = "↵ change · ←→ step · ^x default · esc leave"
@@ -140,7 +136,6 @@ class SettingsScreen(FilterListScreen[None]):
         """Edits the value in the filter's line."""
         self._editing = entry.key
         field = self.field
-        field.add_class("-editing")
         field.value = entry.shown
         field.placeholder = entry.range
         field.action_select_all()
@@ -150,7 +145,6 @@ class SettingsScreen(FilterListScreen[None]):
     def _end_edit(self) -> None:
         self._editing = ""
         field = self.field
-        field.remove_class("-editing")
         field.placeholder = self.placeholder
         field.value = self._query
         self.box.border_subtitle = self.hint
