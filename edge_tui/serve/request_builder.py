@@ -77,12 +77,8 @@ class RequestBuilder:
         Raises:
             ApiError: something in it is out of range, unknown, or unused.
         """
-        fields = {
-            key: getattr(body, key, None) for key in ("mode", "system", "chat_template_kwargs", "prefix")
-        }
-        openai_params = {
-            name: value for name in OPENAI_PARAMS if (value := getattr(body, name, None)) is not None
-        }
+        fields = {name: value for name, value in body if value is not None}
+        openai_params = {name: fields[name] for name in OPENAI_PARAMS if name in fields}
         decoder = self._decoder(body.strategy, openai_params)
         explicit = body.strategy is not None or not openai_params
         values, sources = self._values(decoder, body.params, openai_params, explicit)
@@ -92,21 +88,20 @@ class RequestBuilder:
             _refuse_for_search(decoder, body.stop, logprobs)
             _widen_search(values, sources, body.n)
         text, ids = _split_prompt(prompt)
-        control_tokens = self.settings.control_tokens if body.control_tokens is None else body.control_tokens
         request = Request(
             prompt=text,
             strategy=decoder.name,
-            mode=self._mode(fields["mode"], decoder, values, sources),
+            mode=self._mode(fields.get("mode"), decoder, values, sources),
             values=values,
             sources=sources,
             seed=self._seed(body.seed, prompt),
             max_length=max_length,
-            stop=tuple((() if is_search else self.settings.stop) if body.stop is None else body.stop),
+            stop=tuple(fields.get("stop", () if is_search else self.settings.stop)),
             chat=chat,
-            system=self._system(prompt, chat) if fields["system"] is None else fields["system"],
-            template=self._template(fields["chat_template_kwargs"] or {}),
-            control_tokens=control_tokens,
-            prefix=tuple(fields["prefix"] or ()),
+            system=fields.get("system", self._system(prompt, chat)),
+            template=self._template(fields.get("chat_template_kwargs", {})),
+            control_tokens=fields.get("control_tokens", self.settings.control_tokens),
+            prefix=tuple(fields.get("prefix", ())),
             samples=1 if is_search else body.n,
             ids=ids,
             prompt_logps=prompt_logps,
