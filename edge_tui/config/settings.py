@@ -119,7 +119,8 @@ class Settings:
 
     def specs(self) -> dict[str, ModelSpec]:
         """Returns the model of each role for the engine."""
-        names = {"model": self.models.name, "amateur": self.models.amateur}
+        # In this order the server lists them.
+        names = {"model": self.models.name, "expert": "", "amateur": self.models.amateur}
         names |= {role: getattr(self.models, role) or names[leader] for leader, role in FOLLOWERS.items()}
         return {
             role: ModelSpec(name, self.precision, self.device, self.context) for role, name in names.items()
