@@ -90,7 +90,8 @@ def test_an_earlier_message_is_changed_and_gone_on_from(talk: Talk) -> None:
     assert talk.field.text == "b"
     assert "keeps what came after" in talk.view.said[-1]
     talk.say("other")
-    assert talk.exchanges == ["a", "other"]
+    talk.say("more")
+    assert talk.exchanges == ["a", "other", "more"]
 
 
 def test_a_change_is_left_as_it_was(talk: Talk) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from edge_tui.engine.port import Request
+from edge_tui.engine.events import ParamChanged
+from edge_tui.engine.port import Message, Request
 from edge_tui.history.store import Store
 from edge_tui.tui.session import Session
 from edge_tui.tui.workbench.run_controller import RunController
@@ -38,13 +39,13 @@ class Running:
         self.engine.held = held
         self.session = made or session(self.engine)
         self.field, self.view, self.turns, self.values = Field(), View(), Turns(), settings()
-        self.taken: list[str] = []
+        self.taken: list[Any] = []
         self.runs = RunController(
             self.session, self.values, self.field, self.view, self.turns, self.take_values
         )
 
     def take_values(self, strategy: str, patch: Any) -> bool:
-        self.taken.append(strategy)
+        self.taken += [strategy, patch]
         return True
 
     def run(self, prompt: str = "Why?") -> None:
@@ -130,6 +131,7 @@ def test_it_goes_on_from_its_last_token_and_from_another_one() -> None:
     running.runs.resume()
     running.pump()
     assert running.engine.requests[1].prefix == ids
+    assert running.view.shown.token(3).raw_logp == run.transcript.token(3).raw_logp
     running.session.stop()
     running.pump()
     running.runs.take_alternative(3, 9)
@@ -171,7 +173,8 @@ def test_a_value_reaches_the_run_that_has_the_parameter() -> None:
     running = Running(held=True)
     running.run()
     running.values.set("top_p", 0.5)
-    for key in ("top_p", "max_length", "system"):
+    (fixed,) = [param.name for param in running.values.decoder.params if not param.live]
+    for key in ("top_p", fixed, "max_length", "system"):
         running.runs.send_value(key)
     assert running.engine.turned == [(1, "top_p", 0.5)]
     running.values.decoder = settings("greedy").decoder
@@ -191,7 +194,7 @@ def test_a_stored_run_comes_back_with_its_tokens(running: Running, stored: Store
     assert run.transcript.text == "".join(WORDS)
     assert (run.phase, run.model) == ("done", "some/model")
     assert running.field.text == kept.PROMPTS[0]
-    assert running.taken == ["top_p"]
+    assert running.taken[0] == "top_p"
     assert running.said == "Written by some/model; load that with m to go on from its last token."
 
 
@@ -200,6 +203,17 @@ def test_a_stored_run_is_run_again_with_its_seed(running: Running, stored: Store
     (request,) = running.engine.requests
     assert (request.prompt, request.seed, request.prefix) == (kept.PROMPTS[0], 7, ())
     assert running.said.startswith("It was some/model then")
+
+
+def test_a_stored_run_has_the_values_of_its_last_token_and_runs_again_with_those_of_its_first(
+    running: Running, stored: Store
+) -> None:
+    stored.append_changes(1, [ParamChanged(1, "temperature", 0.4, 1, 2)])
+    for again in (False, True):
+        running.runs.reopen(read_turns(stored, 1), again)
+    _, at_end, _, at_start = running.taken
+    assert (at_end.values, at_end.mode) == ({"temperature": 0.4}, "custom")
+    assert at_start.values == {}
 
 
 def test_a_run_in_progress_is_found_again(stored: Store) -> None:
@@ -223,3 +237,9 @@ def test_a_stored_conversation_comes_back_with_its_answers(running: Running, hom
     assert [exchange.prompt for exchange in talk.exchanges] == list(kept.PROMPTS[:2])
     assert [exchange.tokens for exchange in talk.exchanges] == [len(WORDS)] * 2
     assert running.view.looked_at is talk.exchanges[1].run
+    changed = (*kept.conversation(1), Message("assistant", "No."), Message("user", "Why not?"))
+    other = kept.add(store, Request(changed), kept.NOON + 9, f"{9:016x}")
+    store.set_turn(other, "talk", 1, f"{1:016x}")
+    running.runs.reopen(read_turns(store, other), again=False)
+    first = running.turns.talk.exchanges[0]
+    assert (first.answer, first.run) == ("No.", None), "that answer has no tokens"

@@ -10,7 +10,7 @@ import pytest
 from edge_tui import decoders
 from edge_tui.config import presets
 from edge_tui.decoders import Problem
-from edge_tui.engine.events import Failed
+from edge_tui.engine.events import Failed, Resolved
 from edge_tui.engine.port import Request
 from edge_tui.tui.run_params import ParamPatch
 from edge_tui.tui.workbench.strategy_controller import StrategyController
@@ -117,6 +117,25 @@ def test_values_that_a_strategy_does_not_have_are_named(choosing: Choosing) -> N
     assert not choosing.strategies.take_values("nobody", ParamPatch({}))
     assert choosing.view.kind == "error"
     assert choosing.values.decoder.name == "greedy"
+
+
+def test_a_run_teaches_its_values_until_another_model_comes_and_that_its_strategy_works(
+    choosing: Choosing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    working: list[object] = []
+    monkeypatch.setattr(decoders.current(), "mark_working", working.append)
+    choosing.run()
+    run = choosing.session.run
+    assert run is not None
+    assert run.started is not None
+    assert working == [run.decoder] == [choosing.values.decoder]
+    assert "hide_step_problem" in choosing.view.calls
+    temperature = choosing.values.param("temperature")
+    assert temperature is not None
+    choosing.strategies.apply(replace(run.started, values={"temperature": Resolved(0.6, "checkpoint")}))
+    assert choosing.values.value(temperature) == (0.6, "checkpoint")
+    choosing.strategies.apply(choosing.session.loaded["model"])
+    assert choosing.values.value(temperature) == (1.0, "default")
 
 
 def test_a_refused_value_is_shown_at_its_field(choosing: Choosing) -> None:

@@ -19,7 +19,7 @@ from tests.tui.parts import session, settings
 class Pane:
     """A token pane that needs no app."""
 
-    cursor = None
+    cursor: int | None = None
     show_final = folding = False
 
     def __init__(self) -> None:
@@ -31,6 +31,14 @@ class Pane:
 
     def refresh_tail(self) -> None:
         self.painted += 1
+
+    def focus(self) -> None: ...
+
+    def put_cursor(self, at: int) -> None:
+        self.cursor = at
+
+    def call_after_refresh(self, call: Any, *args: Any) -> None:
+        call(*args)
 
 
 def view_of(made: Session, strategy: str = "top_p", **changes: Any) -> WorkbenchView:
@@ -106,6 +114,27 @@ def test_cleared_tokens_stay_away_and_come_back() -> None:
     assert view.restore()
     assert view.shown is shown
     assert not view.restore()
+
+
+def test_cleared_tokens_come_back_when_the_next_run_is_refused() -> None:
+    made = session()
+    view = view_of(made)
+    news = ran(view, made)
+    shown = view.shown
+    view.clear()
+    view.follow()
+    view.paint(news, None)
+    assert view.shown is shown
+
+
+@pytest.mark.parametrize(("cursor", "kept"), [(5, 5), (50, 8)])
+def test_the_cursor_stays_on_its_token_when_the_run_goes_on_from_there(cursor: int, kept: int) -> None:
+    made = session()
+    view = view_of(made)
+    view.pane.cursor = cursor
+    made.start(settings().request("Why?", prefix=tuple(range(9))))
+    view.paint(made.pump(), None)
+    assert view.pane.cursor == kept
 
 
 def test_an_earlier_run_stays_on_the_screen_until_another_begins() -> None:
