@@ -34,7 +34,7 @@ class View:
         self.kind = ""
         self.calls: list[str] = []
         self.looked_at: Any = None
-        self.shown: Any = None
+        self.transcript: Any = None
         self.problem: Any = None
         self.reverted = False
         self.refused: dict[str, str] = {}

@@ -56,7 +56,7 @@ class Running:
         for event in self.session.pump():
             self.runs.apply(event)
         run = self.session.run
-        self.view.shown = run.transcript if run is not None else None
+        self.view.transcript = run.transcript if run is not None else None
 
     @property
     def said(self) -> str:
@@ -131,7 +131,7 @@ def test_it_goes_on_from_its_last_token_and_from_another_one() -> None:
     running.runs.resume()
     running.pump()
     assert running.engine.requests[1].prefix == ids
-    assert running.view.shown.token(3).raw_logp == run.transcript.token(3).raw_logp
+    assert running.view.transcript.token(3).raw_logp == run.transcript.token(3).raw_logp
     running.session.stop()
     running.pump()
     running.runs.take_alternative(3, 9)
@@ -141,7 +141,7 @@ def test_it_goes_on_from_its_last_token_and_from_another_one() -> None:
 
 def test_what_is_pointed_at_must_still_be_shown(running: Running) -> None:
     running.run()
-    running.view.shown = None
+    running.view.transcript = None
     running.runs.take_alternative(3, 9)
     assert len(running.engine.requests) == 1
 

@@ -61,8 +61,8 @@ def test_a_run_is_painted_with_its_title_and_its_speed() -> None:
     view = view_of(made)
     ran(view, made)
     assert made.run is not None
-    assert view.shown is made.run.transcript
-    assert view.pane.transcript is view.shown
+    assert view.transcript is made.run.transcript
+    assert view.pane.transcript is view.transcript
     assert str(view.output.border_title) == "tokens · top-p"
     assert view.gauge.speed.written == len(WORDS)
     assert view.gauge.on_gpu
@@ -81,10 +81,10 @@ def test_without_streaming_tokens_come_when_they_are_all_there() -> None:
     made = session(engine)
     view = view_of(made, stream=False)
     ran(view, made)
-    assert view.shown is None
+    assert view.transcript is None
     made.stop()
     view.paint(made.pump(), None)
-    assert view.shown is not None
+    assert view.transcript is not None
 
 
 def test_beams_have_their_board() -> None:
@@ -106,13 +106,13 @@ def test_cleared_tokens_stay_away_and_come_back() -> None:
     assert not view.clear()
     assert view.answer() == ""
     news = ran(view, made)
-    shown = view.shown
+    shown = view.transcript
     assert view.answer() == "".join(WORDS)
     assert view.clear()
     view.paint(news, None)
-    assert view.shown is None
+    assert view.transcript is None
     assert view.restore()
-    assert view.shown is shown
+    assert view.transcript is shown
     assert not view.restore()
 
 
@@ -120,11 +120,11 @@ def test_cleared_tokens_come_back_when_the_next_run_is_refused() -> None:
     made = session()
     view = view_of(made)
     news = ran(view, made)
-    shown = view.shown
+    shown = view.transcript
     view.clear()
     view.follow()
     view.paint(news, None)
-    assert view.shown is shown
+    assert view.transcript is shown
 
 
 @pytest.mark.parametrize(("cursor", "kept"), [(5, 5), (50, 8)])
@@ -146,10 +146,10 @@ def test_an_earlier_run_stays_on_the_screen_until_another_begins() -> None:
     view.look_at(first)
     assert made.current is first
     assert first is not None
-    assert view.shown is first.transcript
+    assert view.transcript is first.transcript
     ran(view, made)
     assert made.run is not None
-    assert view.shown is made.run.transcript
+    assert view.transcript is made.run.transcript
 
 
 def test_the_header_names_the_models() -> None:

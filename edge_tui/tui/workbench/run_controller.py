@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class RunView(Messages, Protocol):
     """Shows runs, the newest one or an earlier one."""
 
-    shown: Transcript | None
+    transcript: Transcript | None
 
     def title_of(self, strategy: str) -> str: ...
 
@@ -123,7 +123,7 @@ class RunController:
         """Cuts the run before a token, puts another one there, and goes on."""
         run = self._session.current
         # The screen may be a moment behind: what was pointed at must be what is cut.
-        if run is not None and run.transcript is not None and run.transcript is self._view.shown:
+        if run is not None and run.transcript is not None and run.transcript is self._view.transcript:
             self._continue(run, (*run.transcript.ids(index), token_id))
 
     def _continue(self, run: Run, prefix: tuple[int, ...]) -> None:

@@ -74,9 +74,10 @@ class WorkbenchView:
         self.tour = TourCard()
         self.turns = Turns(id="turns")
         self.output = Vertical(id="output")
-        self.shown: Transcript | None = None
+        self.transcript: Transcript | None = None
         """The tokens on the screen."""
-        self._cleared: Transcript | None = None
+        self._aside: Transcript | None = None
+        """Tokens that were cleared, and come back on request."""
         self._ticks = 0
 
     def compose(self) -> ComposeResult:
@@ -130,9 +131,9 @@ class WorkbenchView:
             self._paint_gauge(sample)
 
     def _paint_tokens(self, run: Run) -> None:
-        if run.transcript is None or run.transcript is self._cleared:
+        if run.transcript is None or run.transcript is self._aside:
             return
-        if run.transcript is not self.shown:
+        if run.transcript is not self.transcript:
             self.show(run.transcript)
             return
         self.pane.refresh_tail()
@@ -142,7 +143,7 @@ class WorkbenchView:
     def show(self, transcript: Transcript | None) -> None:
         """Shows the tokens of another run, or none."""
         cursor = self.pane.cursor
-        self.shown = transcript
+        self.transcript = transcript
         self.pane.show(transcript)
         self.board.show(transcript)
         competing = transcript is not None and transcript.started.rows > 1
@@ -161,7 +162,7 @@ class WorkbenchView:
     def look_at(self, run: Run | None) -> None:
         """Shows another run than the newest one."""
         self._session.viewed = run if run is not self._session.run else None
-        self._cleared = None
+        self._aside = None
         self.show(run.transcript if run is not None else None)
         self._paint_gauge(self.gauge.sample)
 
@@ -169,7 +170,7 @@ class WorkbenchView:
         """Goes to the tokens, which those of a new run will replace."""
         if self.parameters.has_class("-editing") and not self.parameters.field.has_focus:
             self.parameters.close()
-        self._cleared = None
+        self._aside = None
         self.pane.focus()
 
     def focus_tokens(self) -> None:
@@ -178,18 +179,18 @@ class WorkbenchView:
 
     def clear(self) -> bool:
         """Clears the tokens; False where there are none."""
-        if self.shown is None:
+        if self.transcript is None:
             return False
-        self._cleared = self.shown
+        self._aside = self.transcript
         self.show(None)
         return True
 
     def restore(self) -> bool:
         """Brings cleared tokens back; False where there are none."""
-        if self.shown is not None or self._cleared is None:
+        if self.transcript is not None or self._aside is None:
             return False
-        self.show(self._cleared)
-        self._cleared = None
+        self.show(self._aside)
+        self._aside = None
         return True
 
     def toggle_final(self) -> None:
@@ -199,7 +200,7 @@ class WorkbenchView:
 
     def toggle_board(self) -> None:
         """Shows the board of beams, or the text alone."""
-        if self.shown is not None and self.shown.started.rows > 1:
+        if self.transcript is not None and self.transcript.started.rows > 1:
             self.output.toggle_class("-board")
         else:
             self.say("Only beam search has several hypotheses to show.")
@@ -207,7 +208,7 @@ class WorkbenchView:
     def toggle_thoughts(self) -> None:
         """Folds what the model thought before its answer, or unfolds it."""
         self.pane.folding = not self.pane.folding
-        hidden = self.shown.thoughts.hidden_count if self.shown is not None else 0
+        hidden = self.transcript.thoughts.hidden_count if self.transcript is not None else 0
         if self.pane.folding:
             self.say(f"Thoughts are folded: {hidden:,} tokens; ←→ in the pane still reach them.")
         else:
@@ -215,17 +216,17 @@ class WorkbenchView:
 
     def answer(self) -> str:
         """Reads the answer on the screen, as the model wrote it; "" after a message where there is none."""
-        if self.shown is None or not len(self.shown):
+        if self.transcript is None or not len(self.transcript):
             self.say("There is no answer yet; ctrl+j runs the prompt.", "warning")
             return ""
-        return self.shown.text
+        return self.transcript.text
 
     def title_output(self) -> None:
         """Names the strategy of the tokens, and their colours."""
         run = self._session.current
         kind = "final" if self.pane.show_final else "raw"
         title = "tokens"
-        if run is not None and run.started is not None and self.shown is not None:
+        if run is not None and run.started is not None and self.transcript is not None:
             title = f"tokens · {self.title_of(run.started.strategy)}"
         self.output.border_title = Content(title)
         ladder = [("━━", f"$token-{step}") for step in range(BUCKETS)]
