@@ -80,17 +80,25 @@ class Action:
         """True where the command palette offers it: what the workbench and the app do, unless refused."""
         return self.scope in ("app", "main") if self.palette is None else self.palette
 
-    def binding(self) -> Binding:
-        """Builds the Textual binding of this action."""
+    def bindings(self) -> list[Binding]:
+        """Builds the Textual bindings of this action: one for each digit, else one."""
+        if self.id != "digit":
+            return [self._binding(self.keys, self.id, self.id, self.footer)]
+        # One entry in the footer stands for all nine.
+        return [
+            self._binding(key, f"digit({key})", f"digit.{key}", key == "1") for key in self.keys.split(",")
+        ]
+
+    def _binding(self, keys: str, action: str, name: str, footer: bool) -> Binding:
         return Binding(
-            self.keys,
-            self.id,
+            keys,
+            action,
             self.label,
-            show=self.footer,
+            show=footer,
             key_display=self.display or self.key_text.split(" ")[0],
             priority=self.priority,
             tooltip=self.help,
-            id=f"{self.scope}.{self.id}",
+            id=f"{self.scope}.{name}",
         )
 
 
@@ -252,31 +260,8 @@ ACTIONS: tuple[Action, ...] = (
 
 
 def bindings(scope: Scope) -> list[Any]:
-    """Builds the bindings of one scope, for a class's `BINDINGS`, which Textual declares as a wider list.
-
-    The digits become one binding each, because the method takes the digit.
-    """
-    found: list[Binding] = []
-    for action in ACTIONS:
-        if action.scope != scope:
-            continue
-        if action.id == "digit":
-            found.extend(
-                Binding(
-                    digit,
-                    f"digit({digit})",
-                    action.label,
-                    # One entry in the footer stands for all nine.
-                    show=digit == "1",
-                    key_display=action.display,
-                    tooltip=action.help,
-                    id=f"main.digit.{digit}",
-                )
-                for digit in action.keys.split(",")
-            )
-        else:
-            found.append(action.binding())
-    return found
+    """Builds the bindings of one scope, for a class's `BINDINGS`, which Textual declares as a wider list."""
+    return [binding for action in ACTIONS if action.scope == scope for binding in action.bindings()]
 
 
 def scope_of(binding: Binding) -> Scope:

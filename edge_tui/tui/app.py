@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
     from textual.app import App
-    from textual.binding import Binding
     from textual.command import Provider
     from textual.driver import Driver
     from textual.screen import Screen
@@ -82,7 +81,7 @@ class EdgeApp(TerminalApp):
     CSS_PATH = "app.tcss"
     TITLE = "edge-tui"
     COMMANDS: ClassVar[set[type[Provider]]] = {ActionsProvider}  # type: ignore[assignment]
-    BINDINGS: ClassVar[list[Binding]] = bindings("app")  # type: ignore[assignment]
+    BINDINGS = bindings("app")
 
     def __init__(
         self,

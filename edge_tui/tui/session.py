@@ -30,19 +30,19 @@ class Meter:
 
     Args:
         clock: Monotonic seconds.
-        window: Seconds that "now" looks back.
-        slots: Length of the history; one slot is a quarter of a second.
     """
 
-    SLOT = 0.25
+    WINDOW = 1.0
+    """Seconds that "now" looks back."""
+    SLOT, SLOTS = 0.25, 24
+    """Seconds of an entry of the history, and its length."""
     LEAST = 0.05
     """Seconds under which there is no rate: what arrives in one piece tells of the way it came, no more."""
 
-    def __init__(self, clock: Callable[[], float], window: float = 1.0, slots: int = 24) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._window = window
         self._arrivals: deque[tuple[float, int]] = deque()
-        self.history: deque[float] = deque(maxlen=slots)
+        self.history: deque[float] = deque(maxlen=self.SLOTS)
         self.total = 0
         self._start: float | None = None
         self._last = 0.0
@@ -63,7 +63,7 @@ class Meter:
         if (elapsed := now - self._slot_start) >= self.SLOT:
             self.history.append(self._slot_tokens / elapsed)
             self._slot_start, self._slot_tokens = now, 0
-        while self._arrivals and self._arrivals[0][0] < now - self._window:
+        while self._arrivals and self._arrivals[0][0] < now - self.WINDOW:
             self._arrivals.popleft()
 
     @property
@@ -71,7 +71,7 @@ class Meter:
         """Tokens per second over the last moments; None before there is a rate."""
         if self._start is None or not self._arrivals:
             return None
-        span = self._last - max(self._start, self._last - self._window)
+        span = self._last - max(self._start, self._last - self.WINDOW)
         return sum(n for _, n in self._arrivals) / span if span >= self.LEAST else None
 
     @property

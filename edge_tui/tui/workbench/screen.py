@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from textual import work
 from textual.containers import Vertical
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from textual import events
     from textual.app import ComposeResult
-    from textual.binding import Binding
     from textual.geometry import Size
     from textual.theme import Theme
 
@@ -58,7 +57,7 @@ class WorkbenchScreen(SizedScreen):
     """
 
     AUTO_FOCUS = "#prompt"
-    BINDINGS: ClassVar[list[Binding]] = bindings("main")  # type: ignore[assignment]
+    BINDINGS = bindings("main")
 
     def __init__(self, session: Session, run_params: RunParams, view: WorkbenchView, size: Size) -> None:
         super().__init__(size)
