@@ -35,8 +35,6 @@ class View:
         self.calls: list[str] = []
         self.looked_at: Any = None
         self.transcript: Any = None
-        self.problem: Any = None
-        self.reverted = False
         self.refused: dict[str, str] = {}
         self.refusals: dict[str, str] = {}
 
@@ -57,15 +55,22 @@ class View:
     def show_strategies(self, decoders: Any, refusals: Any) -> None:
         self.refusals = refusals
 
-    def show_problem(self, problem: Any, *, while_running: bool = False, reverted: bool = False) -> None:
-        self.problem, self.reverted = problem, reverted
-
     def title_of(self, strategy: str) -> str:
         return strategy
 
     def __getattr__(self, name: str) -> Any:
         """Anything else is noted by name."""
         return lambda *args: self.calls.append(name)
+
+
+class Panel:
+    """Holds the error of a strategy."""
+
+    problem: Any = None
+    while_running = reverted = False
+
+    def show(self, problem: Any, *, while_running: bool = False, reverted: bool = False) -> None:
+        self.problem, self.while_running, self.reverted = problem, while_running, reverted
 
 
 def settings(strategy: str = "top_p", **changes: Any) -> RunParams:

@@ -69,7 +69,12 @@ class WorkbenchScreen(SizedScreen):
         self.conversation = ConversationController(session, view.prompt, view)
         self.prompts = PromptController(view.prompt, view, lambda: services(self).history())
         self.strategies = StrategyController(
-            session, run_params, view.prompt, view, lambda request: self.runs.start(request)
+            session,
+            run_params,
+            view.prompt,
+            view,
+            view.error_panel,
+            lambda request: self.runs.start(request),
         )
         self.runs = RunController(
             session, run_params, view.prompt, view, self.conversation, self.strategies.take_values
@@ -176,8 +181,8 @@ class WorkbenchScreen(SizedScreen):
             self.view.say("Stopping …")
         elif self.conversation.leave_edit():
             self.view.say("It stays as it was.")
-        elif self.view.problem is not None:
-            self.view.show_problem(None)
+        elif self.view.error_panel.problem is not None:
+            self.view.error_panel.show(None)
         elif isinstance(self.focused, (TextArea, ParameterTable, Inspector)):
             self.pane.focus()
 

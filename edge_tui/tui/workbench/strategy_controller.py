@@ -25,10 +25,7 @@ if TYPE_CHECKING:
 
 
 class StrategyView(Messages, Protocol):
-    """Shows the strategies, the values of the chosen one, and the error of one that does not work."""
-
-    @property
-    def problem(self) -> Problem | None: ...
+    """Shows the strategies, and the values of the chosen one."""
 
     def show_strategies(self, decoders: Sequence[Decoder], refusals: Mapping[str, str]) -> None: ...
 
@@ -36,11 +33,16 @@ class StrategyView(Messages, Protocol):
 
     def refuse(self, key: str, message: str) -> None: ...
 
-    def show_problem(
+
+class ErrorPanel(Protocol):
+    """Shows the error of a strategy that does not work."""
+
+    problem: Problem | None
+    while_running: bool
+
+    def show(
         self, problem: Problem | None, *, while_running: bool = False, reverted: bool = False
     ) -> None: ...
-
-    def hide_step_problem(self) -> None: ...
 
 
 class StrategyController:
@@ -51,6 +53,7 @@ class StrategyController:
         run_params: Values of the next request.
         prompt: The prompt; one that has changed since its run is not repeated.
         view: Shows strategies and values.
+        panel: Shows errors.
         start: Runs a request.
     """
 
@@ -60,6 +63,7 @@ class StrategyController:
         run_params: RunParams,
         prompt: PromptField,
         view: StrategyView,
+        panel: ErrorPanel,
         start: Callable[[Request], None],
     ) -> None:
         self._session = session
@@ -67,6 +71,7 @@ class StrategyController:
         self._prompt = prompt
         self._view = view
         self._say = view.say
+        self._panel = panel
         self._start = start
         self.decoders = registry.strategies()
         self.refusals: dict[str, str] = {}
@@ -177,7 +182,7 @@ class StrategyController:
         """Shows the error of the first of the user's own strategies that does not work, if any."""
         strategies = registry.current()
         problems = (each for each in strategies.problems if Path(each.source).parent in strategies.folders)
-        self._view.show_problem(next(problems, None))
+        self._panel.show(next(problems, None))
 
     def reload(self, files: set[Path]) -> None:
         """Goes on with the strategies as they are now, after these files have changed."""
@@ -195,7 +200,7 @@ class StrategyController:
         if not files:
             return
         written = ", ".join(sorted(file.name for file in files))
-        if self._view.problem is None:
+        if self._panel.problem is None:
             self._say(f"{written} was read again: r runs the same prompt with it.", "good")
         else:
             self._say(f"{written} was read again, but something in it is wrong.", "error")
@@ -205,7 +210,8 @@ class StrategyController:
         run, engine = self._session.run, self._session.engine
         match event:
             case Started():
-                self._view.hide_step_problem()
+                if self._panel.while_running:
+                    self._panel.show(None)
                 if run is not None and run.id == event.run:
                     run.decoder = next((each for each in self.decoders if each.name == event.strategy), None)
                 self._run_params.learn(event.strategy, event.values)
@@ -215,7 +221,7 @@ class StrategyController:
             case Failed():
                 if event.problem is not None:
                     reverted = run is not None and run.id == event.run and self._revert(run)
-                    self._view.show_problem(event.problem, while_running=True, reverted=reverted)
+                    self._panel.show(event.problem, while_running=True, reverted=reverted)
                 if event.field:
                     self._view.refuse(event.field, event.message)
             case Loaded() if engine is not None:

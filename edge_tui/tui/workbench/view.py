@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
 
-    from edge_tui.decoders import Problem
     from edge_tui.decoders.base import Decoder
     from edge_tui.engine.events import Event
     from edge_tui.engine.remote.telemetry import RemoteTelemetry
@@ -280,22 +279,6 @@ class WorkbenchView:
         """Returns the title of a strategy; its name where it is not listed."""
         titles = {decoder.name: decoder.title for decoder in self.strategy_list.decoders}
         return one_line(titles.get(strategy, strategy))
-
-    @property
-    def problem(self) -> Problem | None:
-        """The error of a strategy that is shown."""
-        return self.error_panel.problem
-
-    def show_problem(
-        self, problem: Problem | None, *, while_running: bool = False, reverted: bool = False
-    ) -> None:
-        """Shows the error of a strategy, or none."""
-        self.error_panel.show(problem, while_running=while_running, reverted=reverted)
-
-    def hide_step_problem(self) -> None:
-        """Hides the error of a step, because another run has begun."""
-        if self.error_panel.while_running:
-            self.error_panel.show(None)
 
     # Prompt and conversation.
 
