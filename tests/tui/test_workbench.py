@@ -215,6 +215,7 @@ async def test_missing_model_is_one_sentence_and_the_app_lives(demo: Any) -> Non
     app = demo(max_length=5)
     async with app.run_test(size=SIZE) as pilot:
         workbench = await start(pilot)
+        await until(pilot, lambda: ended(workbench))  # whose message would stand over the error
         app.session.assign("model", ModelSpec("nobody/[bold]nothing[/bold]"), app.settings.models)
         await until(pilot, lambda: workbench.view.messages.kind == "error")
         assert "nobody/[bold]nothing[/bold]" in workbench.view.messages.message
