@@ -92,7 +92,13 @@ def _add_run(commands: Any, argv: Sequence[str] | None) -> argparse.ArgumentPars
 def add_settings(to: argparse.ArgumentParser, screen: bool = True) -> None:
     """Adds the flags of settings; those of a screen or a stream of text only where there is one."""
     model = to.add_argument_group("model")
-    add_value(model, "--model", "NAME", "demo/expert, an id in the local cache, or a folder", "models.name")
+    add_value(
+        model,
+        "--model",
+        "NAME",
+        "demo/expert, an id in the local cache, a folder or a GGUF file",
+        "models.name",
+    )
     add_value(model, "--expert", "NAME", "larger model of a contrastive pair", "models.expert")
     add_value(model, "--amateur", "NAME", "smaller model of a contrastive pair", "models.amateur")
     add_value(model, "--draft", "NAME", "model that proposes in speculative decoding", "models.draft")

@@ -27,7 +27,7 @@ class ModelSpec:
     """Names the weights of a model, their precision and their device.
 
     Attributes:
-        name: "demo/expert", a repository id in the local cache, or a path to a folder.
+        name: "demo/expert", a repository id in the local cache, or the path of a folder or GGUF file.
         precision: As asked for; "auto" takes the checkpoint's own on a GPU, and what is fastest on a CPU.
         device: "auto" (the GPU with most free memory, else MPS, else the CPU), "cuda:N", "cpu", "mps".
         context: Positions to reserve; 0 means the model's own limit, at most what memory allows.

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from edge_tui.engine.checkpoints.gguf.model import models_in
 from edge_tui.engine.checkpoints.locate import DEMO_MODELS, cache_root
 from edge_tui.engine.checkpoints.weight_files import IncompleteCheckpoint
-from edge_tui.engine.models.architectures import supports
+from edge_tui.engine.models.loader import tier_of
 from edge_tui.util.user_file import exists, expand
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Listing:
         bytes: Of the stored weights.
         parameters: Number of weights.
         context: Most positions it was made for, 0 if it states none.
-        dtype: Stored dtype, or "int8"/"4bit" for weights that are stored quantised.
+        dtype: Stored dtype, "int8" or "4bit" for weights that are stored quantised, "GGUF Q4_K".
         chat: True if it has a chat template.
         refusal: The reason that it cannot be used, one sentence; "" if it can.
         resumable: True if a download would make it whole.
@@ -69,22 +70,21 @@ def local_models(folders: Iterable[str | Path] = ()) -> list[Listing]:
     return listings + [_listing(str(path), "folder") for path in paths]
 
 
-def tier(checkpoint: Checkpoint) -> str:
-    """Returns the engine's tier that runs a checkpoint."""
-    return "flat" if supports(checkpoint.config) is None else "transformers"
-
-
 def listing_of(checkpoint: Checkpoint, origin: str = "cache") -> Listing:
-    """Describes a checkpoint that can be used."""
+    """Describes a checkpoint that can be used.
+
+    Raises:
+        CheckpointError: no tier runs it.
+    """
     return Listing(
         name=checkpoint.name,
         origin=origin,
         architecture=checkpoint.architecture,
-        tier=tier(checkpoint),
+        tier=tier_of(checkpoint),
         bytes=checkpoint.bytes,
         parameters=checkpoint.parameters,
         context=checkpoint.context,
-        dtype=checkpoint.quantization or checkpoint.dtype,
+        dtype=checkpoint.format,
         chat=checkpoint.chat_template is not None,
     )
 
@@ -113,12 +113,12 @@ def _cached() -> Iterator[str]:
 
 
 def _checkpoints(folder: Path, depth: int = 2) -> Iterator[Path]:
-    """Yields folders with a config.json, and folders that cannot be read, in alphabetical order."""
-    if exists(folder / "config.json"):
+    """Yields folders with a config.json, GGUF files elsewhere, and folders that cannot be read, by name."""
+    if exists(folder / "config.json") or folder.is_file():
         yield folder
     elif depth:
         try:
-            inside = _subfolders(folder)
+            inside = [*_subfolders(folder), *models_in(folder)]
         except FileNotFoundError:
             return
         except OSError:

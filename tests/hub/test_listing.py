@@ -6,12 +6,14 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from gguf import GGMLQuantizationType as Type
 
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 from edge_tui.engine.models import loader, memory_estimate
 from edge_tui.engine.port import ModelSpec
 from edge_tui.hub import Listing, local_models
 from edge_tui.hub.memory_estimate import estimate_model
+from tests.engine.checkpoints.gguf.files import write_gguf
 from tests.engine.random_checkpoints import make_checkpoint
 
 if TYPE_CHECKING:
@@ -92,6 +94,23 @@ def test_folders_are_searched_two_levels_deep(cache: Path, tmp_path: Path) -> No
     models = local_models([itself, str(tmp_path / "models"), tmp_path / "missing", itself])
     assert [model.name for model in models[2:]] == [str(itself), str(nested)]
     assert all(model.origin == "folder" for model in models[2:])
+
+
+def test_gguf_files_are_listed_with_their_format(cache: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    twin = make_checkpoint(folder / "twin", "llama", hidden=64, intermediate=96)
+    one = write_gguf(twin, folder / "a.gguf", lambda name: Type.Q8_0 if "ffn" in name else Type.F16)
+    write_gguf(twin, folder / "b.gguf", split_max_tensors=12)
+    (folder / "bad.gguf").write_bytes(one.read_bytes()[:-9])
+    twins, whole, split, bad = local_models([folder])[2:]
+    assert (twins.name, whole.name) == (str(twin), str(one))
+    assert split.name == str(folder / "b-00001-of-00002.gguf")
+    assert (whole.dtype, split.dtype) == ("GGUF F16", "GGUF F32")
+    assert (whole.ready, whole.tier, whole.architecture) == (True, "flat", "LlamaForCausalLM")
+    assert whole.bytes < one.stat().st_size < split.bytes
+    assert whole.parameters == split.parameters == twins.parameters
+    assert "truncated" in bad.refusal
+    assert not bad.resumable
 
 
 def test_other_architectures_go_to_the_other_tier(cache: Path, tmp_path: Path) -> None:

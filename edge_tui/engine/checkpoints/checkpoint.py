@@ -1,8 +1,8 @@
 """Finds checkpoints on disk, describes them without reading a tensor, and refuses others with a reason.
 
-A checkpoint is a folder in Hugging Face layout: config.json, safetensors, a tokenizer. Everything here
-comes from small JSON files and from the headers of the weight files (an 8-byte length and JSON), so a cache
-with hundreds of gigabytes is listed in milliseconds. Importing it loads neither torch nor transformers.
+A checkpoint is a folder in Hugging Face layout (config.json, safetensors, a tokenizer) or a GGUF file.
+Everything here comes from small JSON files and from the headers of the weight files, so a cache with hundreds
+of gigabytes is listed in milliseconds. Importing it loads neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.checkpoints import tokenizer_files
+from edge_tui.engine.checkpoints.gguf.kinds import KINDS
+from edge_tui.engine.checkpoints.gguf.model import GgufModel, models_in, open_gguf
 from edge_tui.engine.checkpoints.locate import find
 from edge_tui.engine.checkpoints.model_classes import architecture_of
 from edge_tui.engine.checkpoints.weight_files import CheckpointError as CheckpointError
@@ -25,6 +27,7 @@ from edge_tui.engine.checkpoints.weight_files import (
     without_config,
 )
 from edge_tui.engine.ops.quantisation import QUANTISATIONS, is_scale
+from edge_tui.util.sanitise import one_line
 from edge_tui.util.user_file import error_reason, special_file
 
 if TYPE_CHECKING:
@@ -32,20 +35,23 @@ if TYPE_CHECKING:
 
     from tokenizers import Tokenizer as FastTokenizer
 
-    from edge_tui.engine.checkpoints.weights import SafetensorsReader
+    from edge_tui.engine.checkpoints.source import TensorReader
 
+_LISTED = 6
+"""Files that a question names."""
 _TEMPLATE_BYTES = 4_000_000
 """Most bytes of a chat template; the longest that are published have some 50,000."""
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+_DTYPES |= {kind.name: "bfloat16" for kind in KINDS.values() if kind.packed}  # the dtype to compute in
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Describes a folder in Hugging Face layout; a `CheckpointSource`.
+    """Describes a folder in Hugging Face layout or a model in GGUF; a `CheckpointSource`.
 
     Attributes:
         name: As the user named it.
-        path: The folder.
+        path: The folder, or the GGUF file.
         config: config.json.
         architecture: Class of the model, e.g. "Qwen2ForCausalLM".
         tensors: Stored tensors by name.
@@ -53,6 +59,7 @@ class Checkpoint:
         generation_config: generation_config.json, {} without one.
         tokenizer_config: tokenizer_config.json with the special tokens of older files, {} without one.
         chat_template: Jinja source, None if the checkpoint has no template.
+        gguf: What the GGUF files say, None for a folder in Hugging Face layout.
     """
 
     name: str
@@ -64,6 +71,7 @@ class Checkpoint:
     generation_config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     tokenizer_config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     chat_template: str | None = field(default=None, repr=False)
+    gguf: GgufModel | None = None
 
     @property
     def text_config(self) -> Mapping[str, Any]:
@@ -88,12 +96,25 @@ class Checkpoint:
 
     @cached_property
     def dtype(self) -> str:
-        """The dtype that most floating-point weights are stored in: "bfloat16", "float16", "float32"."""
+        """The dtype that most floating-point weights are stored in: "bfloat16", "float16", "float32".
+
+        Weights that GGUF packs count as bfloat16, whose range no model exceeds.
+        """
         sizes = dict.fromkeys(_DTYPES, 0)
         for tensor in self.tensors.values():
             if tensor.dtype in sizes:
                 sizes[tensor.dtype] += tensor.numel
         return _DTYPES[max(sizes, key=sizes.__getitem__)]
+
+    @cached_property
+    def format(self) -> str:
+        """How most weights are stored, for people: "bfloat16", "int8", "GGUF Q4_K"."""
+        if self.gguf is None:
+            return self.quantization or self.dtype
+        sizes: dict[str, int] = {}
+        for tensor in self.tensors.values():
+            sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.numel
+        return f"GGUF {max(sizes, key=sizes.__getitem__)}"
 
     @cached_property
     def parameters(self) -> int:
@@ -123,28 +144,49 @@ class Checkpoint:
         """Every id that ends a sequence: the union of generation config, model config and tokenizer."""
         return self._ids("eos_token_id", self.eos_token)
 
-    def open_tensors(self) -> SafetensorsReader:
+    def open_tensors(self) -> TensorReader:
         """Opens the weight files.
 
         Raises:
             CheckpointError: one is missing.
             WeightsError: one is damaged.
         """
+        if self.gguf is not None:
+            return self.gguf.open_tensors()
         from edge_tui.engine.checkpoints.weights import SafetensorsReader
 
         return SafetensorsReader(self.name, self.path)
 
     def read_tokenizer(self) -> FastTokenizer:
-        """Reads tokenizer.json, or the files that transformers converts to one.
+        """Reads tokenizer.json, else what transformers or the metadata of a GGUF file make of a vocabulary.
 
         Raises:
             CheckpointError: there is no tokenizer, or it is broken.
         """
-        return tokenizer_files.read_tokenizer(self.name, self.path)
+        if self.gguf is None:
+            return tokenizer_files.read_tokenizer(self.name, self.path)
+        if self.gguf.tokenizer_file is None:
+            return self.gguf.make_tokenizer()
+        fast = tokenizer_files.read_tokenizer(self.name, self.gguf.tokenizer_file.parent)
+        if fast.get_vocab_size() > self.vocab:
+            raise CheckpointError(
+                f"{self.gguf.tokenizer_file} has {fast.get_vocab_size():,} tokens, more than the "
+                f"{self.vocab:,} of {self.name}; remove it, or put the model's own in its place."
+            )
+        return fast
 
     def class_tokens(self) -> Mapping[str, str]:
         """Returns the special tokens that only the tokenizer's class knows, by role."""
-        return tokenizer_files.class_tokens(self.path)
+        return {} if self.gguf is not None else tokenizer_files.class_tokens(self.path)
+
+    def vocabulary(self) -> tuple[str, dict[str, int]]:
+        """Returns a fingerprint of the vocabulary and the ids of added tokens."""
+        if self.gguf is None:
+            return tokenizer_files.vocabulary(self.path)
+        if self.gguf.tokenizer_file is not None:
+            return tokenizer_files.vocabulary(self.gguf.tokenizer_file.parent)
+        vocabulary = self.gguf.vocabulary()
+        return vocabulary.fingerprint(), vocabulary.ids()
 
     def number(self, *keys: str, default: int = 0) -> int:
         """Returns the first of these keys that the configuration states as a number, other than 0."""
@@ -161,7 +203,7 @@ class Checkpoint:
         if token:
             added = self.tokenizer_config.get("added_tokens_decoder")
             own = {_token(t): int(i) for i, t in added.items()} if isinstance(added, dict) else {}
-            one = own[token] if token in own else tokenizer_files.vocabulary(self.path)[1].get(token)
+            one = own[token] if token in own else self.vocabulary()[1].get(token)
             if one is not None:
                 ids[one] = None
         return tuple(ids)
@@ -171,12 +213,15 @@ def open_checkpoint(name: str) -> Checkpoint:
     """Finds and describes a checkpoint.
 
     Args:
-        name: "demo/expert", "demo/amateur", the path of a folder, or a repository id in the local cache.
+        name: "demo/expert", "demo/amateur", the path of a folder or of a GGUF file, or a repository id in the
+            local cache.
 
     Raises:
         CheckpointError: it is not there, incomplete, or of a kind that is not supported.
     """
     path = find(name)
+    if path.is_file():
+        return describe_gguf(name, path)
     try:
         special = special_file(path)
     except OSError as error:
@@ -185,6 +230,8 @@ def open_checkpoint(name: str) -> Checkpoint:
         ) from error
     if special is not None:
         raise CheckpointError(f"{special.name} of {name} is no file but a pipe or a device; remove it.")
+    if (file := _gguf_in(name, path)) is not None:
+        return describe_gguf(name, file)
     return describe(name, path, lambda: read_tensors(name, path), lambda file: (path / file).exists())
 
 
@@ -229,12 +276,56 @@ def describe(
     )
 
 
+def describe_gguf(name: str, file: Path) -> Checkpoint:
+    """Describes a model in GGUF.
+
+    Args:
+        name: As the user named it.
+        file: The file, or any part of a split one.
+
+    Raises:
+        CheckpointError: it is foreign, damaged, incomplete, or of a kind that is not read.
+    """
+    model = open_gguf(name, file)
+    template = model.tokenizer_config["chat_template"]
+    return Checkpoint(
+        name=name,
+        path=model.files[0],
+        config=model.config,
+        architecture=model.config["architectures"][0],
+        tensors=model.stored,
+        generation_config={"eos_token_id": list(model.end_ids)},
+        tokenizer_config=model.tokenizer_config,
+        chat_template=template or None,
+        gguf=model,
+    )
+
+
+def _gguf_in(name: str, folder: Path) -> Path | None:
+    """Returns the GGUF model of a folder that has no safetensors; None if there is none.
+
+    Raises:
+        CheckpointError: there are several.
+    """
+    if (folder / "adapter_config.json").exists() or next(folder.glob("*.safetensors*"), None) is not None:
+        return None
+    files = models_in(folder)
+    if len(files) > 1:
+        listed = ", ".join(one_line(file.name) for file in files[:_LISTED])
+        more = f" and {len(files) - _LISTED} more" if len(files) > _LISTED else ""
+        raise CheckpointError(
+            f"{name} holds {len(files)} models, and one of them has to be chosen; "
+            f"give {folder} and a file's name: {listed}{more}."
+        )
+    return files[0] if files else None
+
+
 def pair_refusal(a: Checkpoint, b: Checkpoint) -> str | None:
     """Tells why two models, whose logits are compared token by token, cannot pair; None if they can.
 
     They can if their tokenizers give every id the same token; padded embeddings do not matter.
     """
-    if a.path == b.path or tokenizer_files.vocabulary(a.path)[0] == tokenizer_files.vocabulary(b.path)[0]:
+    if a.path == b.path or a.vocabulary()[0] == b.vocabulary()[0]:
         return None
     return (
         f"{a.name} and {b.name} have different vocabularies ({a.vocab:,} and {b.vocab:,} tokens), "

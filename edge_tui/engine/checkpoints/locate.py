@@ -1,4 +1,4 @@
-"""Finds checkpoints: the demo pair in the package, folders, the local Hugging Face cache."""
+"""Finds checkpoints: the demo pair in the package, folders, GGUF files, the local Hugging Face cache."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from edge_tui.engine.checkpoints.weight_files import CheckpointError, IncompleteCheckpoint, lone_file
+from edge_tui.engine.checkpoints.weight_files import CheckpointError, IncompleteCheckpoint, is_gguf, lone_file
 from edge_tui.util.user_file import expand
 
 DEMO = Path(__file__).parents[2] / "demo"
@@ -46,7 +46,7 @@ def snapshot(repository: Path) -> Path | None:
 
 
 def find(name: str) -> Path:
-    """Returns the folder of a model that a user named.
+    """Returns the folder, or the GGUF file, of a model that a user named.
 
     Raises:
         CheckpointError: there is none.
@@ -63,6 +63,8 @@ def find(name: str) -> Path:
         if name and folder.is_dir():
             return folder.absolute()
         if name and folder.is_file():
+            if is_gguf(folder):
+                return folder.absolute()
             raise lone_file(name, folder.absolute())
     except (OSError, RuntimeError) as error:  # no right to look, a name too long, no such home
         reason = getattr(error, "strerror", None) or str(error).rstrip(".")
@@ -71,7 +73,7 @@ def find(name: str) -> Path:
         ) from error
     if name.startswith(("/", ".", "~")) or not _REPOSITORY.fullmatch(name) or ".." in name:
         raise CheckpointError(
-            f"There is no folder {name!r}, and it is not a repository id; "
+            f"There is no folder or file {name!r}, and it is not a repository id; "
             "give a folder, or an id like Qwen/Qwen2.5-0.5B-Instruct."
         )
     cached = snapshot(cache_root() / f"models--{name.replace('/', '--')}")

@@ -1,6 +1,6 @@
 """Defines what a model is loaded from: its configuration, its tensors, its tokenizer and its chat template.
 
-A folder in Hugging Face layout (`checkpoint.Checkpoint`) is the first such source.
+`checkpoint.Checkpoint` is that source, for a folder in Hugging Face layout and for GGUF files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class TensorReader(Protocol):
     """Reads the weights of one source by name."""
 
     nbytes: int
-    """Bytes of the weight files."""
+    """Bytes of all weights, to tell progress by."""
 
     def __contains__(self, name: str) -> bool: ...
 
@@ -27,7 +27,7 @@ class TensorReader(Protocol):
         """Returns the names of all weights; scales of quantised ones are none."""
 
     def read(self, name: str) -> Tensor:
-        """Reads a weight to the CPU, as it is stored; one that is stored quantised as float32.
+        """Reads a weight to the CPU, as it is stored; one that is stored quantised or packed as float32.
 
         Raises:
             WeightsError: it is missing or unreadable.

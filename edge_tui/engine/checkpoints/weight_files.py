@@ -133,12 +133,9 @@ def without_config(name: str, path: Path) -> CheckpointError:
 def lone_file(name: str, path: Path) -> CheckpointError:
     """Explains a file that was given in the place of a checkpoint's folder."""
     try:
-        with path.open("rb") as stream:
-            magic = stream.read(4)
+        path.open("rb").close()
     except OSError as error:
         return CheckpointError(f"{name} cannot be read ({error.strerror}); check the file's permissions.")
-    if magic == b"GGUF" or path.suffix.lower() == ".gguf":
-        return _gguf(name)
     if path.suffix.lower() in _PICKLES:
         return CheckpointError(
             f"{name} is a pickled weight file, a format that can run code when it is read; "
@@ -149,15 +146,20 @@ def lone_file(name: str, path: Path) -> CheckpointError:
             f"{name} is one file of a checkpoint, which is read as a whole; give its folder, {path.parent}."
         )
     return CheckpointError(
-        f"{name} is a file, not a folder with a checkpoint; give a folder with config.json, safetensors and "
-        "a tokenizer."
+        f"{name} is a file, not a folder with a checkpoint; give a GGUF file, or a folder with config.json, "
+        "safetensors and a tokenizer."
     )
 
 
-def _gguf(name: str) -> CheckpointError:
-    return CheckpointError(
-        f"{name} is in GGUF, a format that is not read; take the safetensors checkpoint of the same model."
-    )
+def is_gguf(file: Path) -> bool:
+    """Tells whether a file is in GGUF, by its name or by its first bytes."""
+    if file.suffix.lower() == ".gguf":
+        return True
+    try:
+        with file.open("rb") as stream:
+            return stream.read(4) == b"GGUF"
+    except OSError:
+        return False
 
 
 def shard_files(name: str, path: Path) -> list[Path]:
@@ -194,7 +196,10 @@ def without_safetensors(name: str, present: Iterable[str]) -> CheckpointError | 
             f"{name} is a LoRA adapter without its base model; merge it into that and load the result."
         )
     if any(file.endswith(".gguf") for file in present):
-        return _gguf(name)
+        return CheckpointError(
+            f"{name} holds GGUF, of which one file is a whole model; download the one that you want and give "
+            "its path."
+        )
     pickles = [file for file in present if file.endswith(_PICKLES) and file != "training_args.bin"]
     if pickles:
         return CheckpointError(

@@ -170,7 +170,7 @@ class Weights:
         tensor = self._reader.read(name)
         if tuple(tensor.shape) != shape:
             raise WeightsError(
-                f"{name} has shape {list(tensor.shape)}, but config.json wants {list(shape)}: "
+                f"{name} has shape {list(tensor.shape)}, but its configuration wants {list(shape)}: "
                 "fetch the checkpoint again."
             )
         return tensor

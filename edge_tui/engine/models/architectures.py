@@ -17,9 +17,9 @@ from typing import Any
 
 Config = Mapping[str, Any]
 
-KINDS = ("default", "linear", "llama3", "longrope", "yarn", "dynamic")
+KINDS = ("default", "linear", "llama3", "longrope", "yarn", "dynamic", "factors")
 """Types of rotary scaling implemented here. The dynamic one changes nothing up to the model's own limit,
-which no run exceeds."""
+which no run exceeds. The last one has a divisor for each frequency, as GGUF files of Llama 3 store it."""
 _ALWAYS = ("head_dim", "layer_types", "rope_", "partial_rotary_factor", "original_max_position_embeddings")
 """Beginnings of keys that count in config.json although a family's class may not have them."""
 _OWN_THETA = 10000.0
@@ -29,6 +29,7 @@ _NEEDED = {
     "yarn": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
     "longrope": ("short_factor", "long_factor"),
+    "factors": ("factors",),
 }
 """Numbers without which a rotary scaling is not one."""
 
@@ -239,6 +240,8 @@ def _rope(config: Config, family: Family, head_dim: int) -> RopeConfig:
     dim = int(head_dim * _rotated_share(config, scaling, family, kind))
     if kind == "longrope" and {len(scaling["short_factor"]), len(scaling["long_factor"])} != {dim // 2}:
         raise UnsupportedError(f"its long rotary factors do not fit {dim // 2} frequencies")
+    if kind == "factors" and len(scaling["factors"]) != dim // 2:
+        raise UnsupportedError(f"its rotary factors do not fit {dim // 2} frequencies")
     context = int(config["max_position_embeddings"])
     key = "original_max_position_embeddings"
     original = config.get(key, scaling.get(key, context))

@@ -79,6 +79,7 @@ def load(
         Cancelled: `cancelled()` said so; the memory is free again.
     """
     checkpoint = open_checkpoint(spec.name)
+    tier_of(checkpoint)
     chat_template.prepare(checkpoint)
     tokenizer = Tokenizer.open(checkpoint)
     device, notices = _device(spec.device)
@@ -98,6 +99,20 @@ def load(
     if model.caps.reason:
         notices.append(model.caps.reason)
     return LoadedModel(model, tokenizer, checkpoint, context, tuple(notices))
+
+
+def tier_of(checkpoint: Checkpoint) -> str:
+    """Returns the tier that runs a checkpoint, "flat" or "transformers".
+
+    Raises:
+        CheckpointError: neither does: transformers would read a GGUF file in its own way.
+    """
+    reason = supports(checkpoint.config)
+    if reason is not None and checkpoint.gguf is not None:
+        raise CheckpointError(
+            f"{checkpoint.name} cannot be run from GGUF: {reason}; take its safetensors checkpoint."
+        )
+    return "flat" if reason is None else "transformers"
 
 
 def available_precisions(device: str) -> dict[str, str | None]:
@@ -174,7 +189,7 @@ def _read(
     from edge_tui.errors import Cancelled
 
     load_tier: Callable[..., LanguageModel]
-    if supports(checkpoint.config) is None:
+    if tier_of(checkpoint) == "flat":
         from edge_tui.engine.models.loading import load_flat as load_tier
     else:
         from edge_tui.engine.models.transformers_tier import load_transformers as load_tier

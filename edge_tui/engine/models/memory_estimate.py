@@ -226,7 +226,12 @@ class MemoryNeed:
         """Counts what exists beside the finished weights while the largest matrix is packed."""
         # As read; LLM.int8 takes it through another copy in 16 bit.
         one = self._inner * (self._number + (self._kind.wide_copy if self._kind and self._cuda else 0))
-        return max(one * (packers() if self._precision == "float32" else 1), self._first - self._weights)
+        read = (
+            0 if self._device != "cpu" or self._checkpoint.gguf is None else self._checkpoint.gguf.read_copy
+        )
+        return read + max(
+            one * (packers() if self._precision == "float32" else 1), self._first - self._weights
+        )
 
     def reading(self, context: int) -> int:
         """Counts what reading a prompt makes beside weights and cache: most at its last two chunks."""

@@ -35,6 +35,8 @@ def inverse_frequencies(rope: RopeConfig, length: int) -> tuple[Tensor, float]:
             return _llama3(plain, rope), 1.0
         case "yarn":
             return _yarn(plain, rope)
+        case "factors":
+            return plain / torch.tensor(s["factors"], dtype=torch.float32), 1.0
         case "longrope":
             factors = s["long_factor"] if length > rope.original else s["short_factor"]
             scaled = 1.0 / (torch.tensor(factors, dtype=torch.float32) * rope.theta**exponents)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from edge_tui.engine.checkpoints.weight_files import WeightsError
+from edge_tui.engine.checkpoints.weights import SafetensorsReader
 from edge_tui.engine.models.architectures import families, supports
 from edge_tui.engine.models.base import ModelInfo
 from edge_tui.engine.models.transformers_model import TransformersModel
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edge_tui.engine.checkpoints.checkpoint import Checkpoint
-    from edge_tui.engine.checkpoints.weights import SafetensorsReader
     from edge_tui.engine.ops.linear import Linear
     from edge_tui.engine.ops.quantisation import Packer
 
@@ -177,7 +177,7 @@ def _read(checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> tuple[Any,
             del plain.quantization_config
             with torch.device("meta"):
                 skeleton = transformers.AutoModelForCausalLM.from_config(plain)
-            with closing(checkpoint.open_tensors()) as reader:
+            with closing(SafetensorsReader(checkpoint.name, path)) as reader:
                 packers = {
                     name.removesuffix(".weight"): reader.packer(name, device) for name in reader.quantised
                 }

@@ -40,8 +40,8 @@ def refusal(name: object) -> str:
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [
-        ("model-Q4_K_M.gguf", b"GGUF\x03", "is in GGUF"),
-        ("blob", b"GGUF\x03", "is in GGUF"),
+        ("model-Q4_K_M.gguf", b"GGUF\x03", "too few for a GGUF file"),
+        ("blob", b"GGUF\x03", "too few for a GGUF file"),
         ("pytorch_model.bin", b"PK\x03\x04", "can run code"),
         ("notes.txt", b"hello", "is a file, not a folder"),
         ("empty.txt", b"", "is a file, not a folder"),

@@ -1,0 +1,336 @@
+"""Turns a GGUF header into what config.json would say, and into the names and shapes that it implies.
+
+Every shape that the metadata implies is held against the file's tensors before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edge_tui.engine.checkpoints.gguf.header import Array, GgufTensor, Header
+from edge_tui.engine.checkpoints.weight_files import CheckpointError, IncompleteCheckpoint
+from edge_tui.util.sanitise import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """Describes one architecture of GGUF files.
+
+    Attributes:
+        model_type: Its name in config.json.
+        model_class: Its class there.
+        roles: Matrices and norms of each layer, as GGUF names them.
+        interleaved: True if rows of queries and keys lie pair by pair, as llama.cpp rotates them, and not
+            in halves.
+    """
+
+    model_type: str
+    model_class: str
+    roles: tuple[str, ...]
+    interleaved: bool = False
+
+
+_SPLIT = (
+    "attn_norm",
+    "attn_q",
+    "attn_k",
+    "attn_v",
+    "attn_output",
+    "ffn_norm",
+    "ffn_gate",
+    "ffn_up",
+    "ffn_down",
+)
+_FUSED = ("attn_norm", "attn_qkv", "attn_output", "ffn_norm", "ffn_up", "ffn_down")
+ARCHITECTURES = {
+    "llama": Architecture("llama", "LlamaForCausalLM", _SPLIT, interleaved=True),
+    "qwen2": Architecture("qwen2", "Qwen2ForCausalLM", _SPLIT),
+    "qwen3": Architecture("qwen3", "Qwen3ForCausalLM", (*_SPLIT, "attn_q_norm", "attn_k_norm")),
+    "phi3": Architecture("phi3", "Phi3ForCausalLM", _FUSED),
+}
+"""Architectures that are read, by `general.architecture`. Mistral is stored as llama."""
+_ROLES = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_qkv": "self_attn.qkv_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_ENDS = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
+"""Tensors that belong to the configuration."""
+_LAYER = re.compile(r"blk\.(\d{1,6})\.(\w+)\.(weight|bias)")
+_LARGEST = 2**31 - 1
+
+
+class Metadata:
+    """Reads typed values of one architecture out of a header's metadata.
+
+    Args:
+        name: As the user named the model.
+        header: The first file's.
+        prefix: Of the architecture's keys, "llama".
+    """
+
+    def __init__(self, name: str, header: Header, prefix: str) -> None:
+        self._name, self._header, self._prefix = name, header, prefix
+
+    def whole(self, key: str, default: int | None = None) -> int:
+        """Returns a positive whole number; of an array the one number that all layers share.
+
+        Raises:
+            CheckpointError: it is missing with no default, or no such number.
+        """
+        value: object = self._value(key)
+        if isinstance(value, Array):
+            values = self._header.read_array(f"{self._prefix}.{key}")
+            value = values[0] if len(set(values)) == 1 else "a different one for each layer"
+        if value is None and default is not None:
+            return default
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _LARGEST:
+            raise self._refusal(key, value)
+        return value
+
+    def real(self, key: str, default: float | None = None) -> float:
+        """Returns a positive number.
+
+        Raises:
+            CheckpointError: it is missing with no default, or no such number.
+        """
+        value = self._value(key)
+        if value is None and default is not None:
+            return default
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+            raise self._refusal(key, value)
+        return float(value)
+
+    def has(self, key: str) -> bool:
+        """Tells whether the key is there and not 0."""
+        return bool(self._value(key))
+
+    def text(self, key: str) -> str:
+        """Returns a string, "" if there is none."""
+        value = self._value(key)
+        return value if isinstance(value, str) else ""
+
+    def keys(self, beginning: str) -> set[str]:
+        """Returns the rest of each key that begins so."""
+        whole = f"{self._prefix}.{beginning}"
+        return {key.removeprefix(whole) for key in self._header.metadata if key.startswith(whole)}
+
+    def _value(self, key: str) -> object:
+        return self._header.metadata.get(f"{self._prefix}.{key}")
+
+    def _refusal(self, key: str, value: object) -> CheckpointError:
+        said = "is missing" if value is None else f"is {one_line(str(value))[:60]}"
+        return CheckpointError(
+            f"{self._name} cannot be loaded: its {self._prefix}.{key} {said}; take another file."
+        )
+
+
+def architecture_of(name: str, header: Header) -> Architecture:
+    """Returns the architecture of a file.
+
+    Raises:
+        CheckpointError: it is not one that is read.
+    """
+    stated = header.metadata.get("general.architecture")
+    found = ARCHITECTURES.get(stated) if isinstance(stated, str) else None
+    if found is None:
+        what = one_line(str(stated))[:60] if stated is not None else "no architecture"
+        raise CheckpointError(
+            f"{name} is a GGUF file of {what}, and {', '.join(ARCHITECTURES)} are read; "
+            "take its safetensors checkpoint."
+        )
+    return found
+
+
+def read_config(
+    name: str, header: Header, tensors: Mapping[str, GgufTensor], factors: Mapping[str, list[float]]
+) -> dict[str, Any]:
+    """Returns config.json's keys and values.
+
+    Args:
+        name: As the user named the model.
+        header: The first file's.
+        tensors: Those of all files.
+        factors: Values of the tensors in `ROPE_FACTORS` that there are.
+
+    Raises:
+        CheckpointError: the metadata is incomplete, contradicts itself, or has a feature that is not read.
+    """
+    architecture = architecture_of(name, header)
+    prefix = str(header.metadata["general.architecture"])
+    stated = Metadata(name, header, prefix)
+    if stated.has("expert_count"):
+        raise CheckpointError(
+            f"{name} is a mixture of experts, which is not read from GGUF; take its safetensors checkpoint."
+        )
+    embedding = tensors.get("token_embd.weight")
+    if embedding is None or len(embedding.shape) != 2:
+        raise IncompleteCheckpoint(
+            f"{name} has no tensor token_embd.weight of two dimensions; fetch it again."
+        )
+    heads, hidden = stated.whole("attention.head_count"), stated.whole("embedding_length")
+    head_dim = stated.whole("attention.key_length", max(hidden // heads, 1))
+    if stated.whole("attention.value_length", head_dim) != head_dim or head_dim % 2:
+        raise CheckpointError(f"{name} has heads of a width that is not read; take another file.")
+    biases = {key.split(".")[2] for key in tensors if key.endswith(".bias")}
+    config: dict[str, Any] = {
+        "architectures": [architecture.model_class],
+        "model_type": architecture.model_type,
+        "vocab_size": embedding.shape[0],
+        "hidden_size": hidden,
+        "intermediate_size": stated.whole("feed_forward_length"),
+        "num_hidden_layers": stated.whole("block_count"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": stated.whole("attention.head_count_kv", heads),
+        "head_dim": head_dim,
+        "hidden_act": "silu",
+        "max_position_embeddings": stated.whole("context_length"),
+        "rms_norm_eps": stated.real("attention.layer_norm_rms_epsilon"),
+        "tie_word_embeddings": "output.weight" not in tensors,
+        "attention_bias": "attn_output" in biases,
+        "mlp_bias": "ffn_down" in biases,
+    }
+    window = stated.whole("attention.sliding_window") if stated.has("attention.sliding_window") else 0
+    if architecture.model_type == "phi3":
+        config["sliding_window"] = window or None
+    elif architecture.model_type == "llama" and 0 < window < config["max_position_embeddings"]:
+        config |= {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": window}
+    return config | _rope(name, stated, config, factors)
+
+
+def _rope(
+    name: str, stated: Metadata, config: Mapping[str, Any], factors: Mapping[str, list[float]]
+) -> dict[str, Any]:
+    """Returns the settings of the rotary embedding."""
+    scaling: dict[str, Any] = {"rope_type": "default"}
+    kind = stated.text("rope.scaling.type") or ("linear" if stated.has("rope.scale_linear") else "none")
+    context = config["max_position_embeddings"]
+    original = stated.whole("rope.scaling.original_context_length", context)
+    long, short = factors.get("rope_factors_long.weight"), factors.get("rope_factors_short.weight")
+    if long and short:
+        scaling = {"rope_type": "longrope", "long_factor": long, "short_factor": short}
+        if stated.has("rope.scaling.attn_factor"):
+            scaling["attention_factor"] = stated.real("rope.scaling.attn_factor")
+    elif "rope_freqs.weight" in factors:
+        scaling = {"rope_type": "factors", "factors": factors["rope_freqs.weight"]}
+    elif kind in ("linear", "yarn"):
+        old = stated.real("rope.scale_linear", 1.0)
+        scaling = {"rope_type": kind, "factor": stated.real("rope.scaling.factor", old)}
+        if kind == "yarn":
+            scaling["original_max_position_embeddings"] = original
+    elif kind != "none":
+        raise CheckpointError(
+            f"{name} scales its rotary embedding by {one_line(kind)[:40]}, which is not read; "
+            "take its safetensors checkpoint."
+        )
+    known = {"type", "factor", "original_context_length", "attn_factor", "finetuned"}
+    if scaling["rope_type"] == "yarn" and (strange := stated.keys("rope.scaling.") - known):
+        raise CheckpointError(
+            f"{name} scales its rotary embedding with {one_line(min(strange))[:60]}, which is not read; "
+            "take its safetensors checkpoint."
+        )
+    rotated = stated.whole("rope.dimension_count", config["head_dim"])
+    if rotated != config["head_dim"] and config["model_type"] != "phi3":
+        raise CheckpointError(
+            f"{name} rotates {rotated} of {config['head_dim']} numbers of each head, which is not read for "
+            f"{config['model_type']}; take another file."
+        )
+    if rotated != config["head_dim"]:
+        scaling["partial_rotary_factor"] = rotated / config["head_dim"]
+    scaling["rope_theta"] = stated.real("rope.freq_base", 10000.0)
+    own = {"original_max_position_embeddings": original} if config["model_type"] == "phi3" else {}
+    return {"rope_parameters": scaling, **own}
+
+
+def hf_name(gguf_name: str, architecture: Architecture) -> str | None:
+    """Returns the name that a Hugging Face checkpoint gives a tensor, None if it has no such tensor."""
+    layer = _LAYER.fullmatch(gguf_name)
+    if layer is None or layer[2] not in architecture.roles:
+        return _ENDS.get(gguf_name)
+    fused_up = layer[2] == "ffn_up" and "ffn_gate" not in architecture.roles
+    return f"model.layers.{layer[1]}.{'mlp.gate_up_proj' if fused_up else _ROLES[layer[2]]}.{layer[3]}"
+
+
+def check_shapes(
+    name: str, architecture: Architecture, config: Mapping[str, Any], tensors: Mapping[str, GgufTensor]
+) -> None:
+    """Refuses a file whose tensors are not those that its metadata implies.
+
+    Raises:
+        IncompleteCheckpoint: one is missing.
+        CheckpointError: one has another shape, or is of an architecture that is not read.
+    """
+    if config["num_hidden_layers"] > len(tensors):
+        raise IncompleteCheckpoint(
+            f"{name} has {len(tensors):,} tensors, too few for {config['num_hidden_layers']:,} layers; "
+            "fetch it again."
+        )
+    expected = dict(_shapes(architecture, config))
+    for key, tensor in tensors.items():
+        if key in ROPE_FACTORS:
+            continue
+        shape = expected.get(key)
+        if shape is None and key.endswith(".bias") and f"{key[:-5]}.weight" in expected:
+            shape = expected[f"{key[:-5]}.weight"][:1]
+        if shape is None and key == "output.weight":
+            shape = expected["token_embd.weight"]
+        shown = one_line(key)[:80]
+        if shape is None:
+            raise CheckpointError(
+                f"{name} has a tensor {shown}, which {config['model_type']} models with "
+                f"{config['num_hidden_layers']} layers do not have; take its safetensors checkpoint."
+            )
+        if tensor.shape != shape:
+            raise CheckpointError(
+                f"{name} is damaged: {shown} has the shape {list(tensor.shape)}, and its metadata wants "
+                f"{list(shape)}; fetch it again."
+            )
+    if missing := next((key for key in expected if key not in tensors), ""):
+        raise IncompleteCheckpoint(f"{name} has no tensor {missing}; fetch it again.")
+
+
+def _shapes(architecture: Architecture, config: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yields name and shape of every tensor that cannot be missing."""
+    hidden, wide, dim = config["hidden_size"], config["intermediate_size"], config["head_dim"]
+    q, kv = config["num_attention_heads"] * dim, config["num_key_value_heads"] * dim
+    fused_up = "ffn_gate" not in architecture.roles
+    shapes: dict[str, tuple[int, ...]] = {
+        "attn_norm": (hidden,),
+        "attn_q": (q, hidden),
+        "attn_k": (kv, hidden),
+        "attn_v": (kv, hidden),
+        "attn_qkv": (q + 2 * kv, hidden),
+        "attn_output": (hidden, q),
+        "attn_q_norm": (dim,),
+        "attn_k_norm": (dim,),
+        "ffn_norm": (hidden,),
+        "ffn_gate": (wide, hidden),
+        "ffn_up": (2 * wide if fused_up else wide, hidden),
+        "ffn_down": (hidden, wide),
+    }
+    yield "token_embd.weight", (config["vocab_size"], hidden)
+    yield "output_norm.weight", (hidden,)
+    for layer in range(config["num_hidden_layers"]):
+        for role in architecture.roles:
+            yield f"blk.{layer}.{role}.weight", shapes[role]
+        if architecture.model_type == "qwen2":
+            yield from ((f"blk.{layer}.attn_{part}.bias", shapes[f"attn_{part}"][:1]) for part in "qkv")
