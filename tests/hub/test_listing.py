@@ -117,7 +117,7 @@ def test_other_architectures_go_to_the_other_tier(cache: Path, tmp_path: Path) -
     folder = make_checkpoint(tmp_path / "one")
     config = folder / "config.json"
     config.write_text(
-        config.read_text().replace("Qwen2ForCausalLM", "GPT2LMHeadModel").replace("qwen2", "gpt2")
+        config.read_text().replace("Qwen2ForCausalLM", "BloomForCausalLM").replace("qwen2", "bloom")
     )
     assert local_models([folder])[-1].tier == "transformers"
 

@@ -131,6 +131,7 @@ class Weights:
         self._progress = progress
         self._cancelled = cancelled
         self._read = 0
+        self._names: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
         return name in self._reader
@@ -158,12 +159,17 @@ class Weights:
             if self._cancelled is not None and self._cancelled():
                 raise Cancelled
             tensor = self.read(name, (count, *rest))
+            self._names.add(name)
             out[at : at + count].copy_(tensor)
             at += count
             self._read += tensor.nbytes
             if self._progress is not None:
                 self._progress(min(self._read, self._reader.nbytes), self._reader.nbytes)
         return out
+
+    def unread(self) -> list[str]:
+        """Returns the names of the weights that have not been read."""
+        return [name for name in self._reader.names() if name not in self._names]
 
     def read(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Reads one tensor, wherever it is to go."""

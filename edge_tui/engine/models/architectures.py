@@ -7,22 +7,20 @@ of the hub has `rope_theta` with `rope_scaling` and `torch_dtype`. Both are read
 
 from __future__ import annotations
 
-import sys
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
+from dataclasses import dataclass, field, fields
 from typing import Any
+
+from edge_tui.engine.models.family import Family, feature_keys
+from edge_tui.engine.models.family import families as families
+from edge_tui.engine.models.features import ACTIVATIONS, LLAMA, Features
+from edge_tui.engine.models.rope_config import RopeConfig as RopeConfig
+from edge_tui.engine.models.tensor_layout import TensorLayout
 
 Config = Mapping[str, Any]
 
-KINDS = ("default", "linear", "llama3", "longrope", "yarn", "dynamic", "factors")
-"""Types of rotary scaling implemented here. The dynamic one changes nothing up to the model's own limit,
-which no run exceeds. The last one has a divisor for each frequency, as GGUF files of Llama 3 store it."""
 _ALWAYS = ("head_dim", "layer_types", "rope_", "partial_rotary_factor", "original_max_position_embeddings")
 """Beginnings of keys that count in config.json although a family's class may not have them."""
-_OWN_THETA = 10000.0
 _NEEDED = {
     "linear": ("factor",),
     "dynamic": ("factor",),
@@ -34,73 +32,13 @@ _NEEDED = {
 """Numbers without which a rotary scaling is not one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
-    """Describes a family of decoders that differ in config.json alone.
-
-    Attributes:
-        architecture: The class, as config.json names it.
-        defaults: Those of transformers' config class for keys that config.json lacks; a test compares them.
-        nullable: Keys whose null means something, and is the default if `defaults` has none.
-        qkv_bias: True if queries, keys and values have a bias whatever config.json says.
-        qk_norm: As in `FlatConfig`.
-        fused: As in `FlatConfig`.
-        partial_rotary: True if less than a whole head may be rotated.
-        ropes: Kind of rotary scaling by its name in config.json.
-    """
-
-    architecture: str
-    defaults: Config
-    nullable: tuple[str, ...]
-    qkv_bias: bool = False
-    qk_norm: bool = False
-    fused: bool = False
-    partial_rotary: bool = False
-    ropes: Mapping[str, str] = field(default_factory=lambda: {kind: kind for kind in KINDS})
-
-
-@cache
-def families() -> dict[str, Family]:
-    """Reads the families of the flat tier, by `model_type`."""
-    files = sorted((Path(__file__).parent / "families").glob("*.toml"))
-    return {file.stem: Family(**tomllib.loads(file.read_text(encoding="utf-8"))) for file in files}
-
-
-@dataclass(frozen=True, slots=True)
-class RopeConfig:
-    """Describes a model's rotary embedding.
-
-    Attributes:
-        kind: One of `KINDS`.
-        theta: Base of the frequencies.
-        dim: Rotated width of each head; less than the head's width for partial rotary embeddings.
-        original: Positions the model was trained on before its context was extended.
-        context: Positions after the extension.
-        scaling: The type's own numbers, as config.json names them.
-    """
-
-    kind: str
-    theta: float
-    dim: int
-    original: int
-    context: int
-    scaling: Mapping[str, Any] = field(default_factory=dict)
-
-    def totals(self, total: int) -> range:
-        """Returns the lengths of a run that have the same factors as one of `total` positions."""
-        if self.kind != "longrope":
-            return range(sys.maxsize)
-        beyond = self.original + 1
-        return range(beyond, sys.maxsize) if total >= beyond else range(beyond)
-
-
 class UnsupportedError(ValueError):
     """Says why the flat decoder does not cover a config, as one clause."""
 
 
 @dataclass(frozen=True, slots=True)
 class FlatConfig:
-    """Holds a decoder of the Llama family in numbers.
+    """Holds a decoder in numbers.
 
     Attributes:
         architecture: As in config.json.
@@ -118,9 +56,12 @@ class FlatConfig:
         qkv_bias: True if queries, keys and values have a bias.
         out_bias: True if the attention's output has one.
         mlp_bias: True if the feed-forward layer has biases.
-        qk_norm: True if each head's query and key are normalised before rotation.
-        fused: True if the checkpoint stores `qkv_proj` and `gate_up_proj` in one piece each.
+        qk_norm: "" or how queries and keys are normalised before rotation: "head" by one norm for all heads,
+            "heads" by one for each, "width" over all heads at once.
         tied: True if the head is the embedding.
+        head_bias: True if the head has a bias.
+        features: What else differs from Llama.
+        layout: Names of the stored tensors.
     """
 
     architecture: str
@@ -138,9 +79,16 @@ class FlatConfig:
     qkv_bias: bool
     out_bias: bool
     mlp_bias: bool
-    qk_norm: bool
-    fused: bool
+    qk_norm: str
     tied: bool
+    head_bias: bool = False
+    features: Features = LLAMA
+    layout: TensorLayout = field(default_factory=TensorLayout)
+
+    @property
+    def is_fusible(self) -> bool:
+        """True if the fused steps compute all of it."""
+        return self.features == LLAMA and self.qk_norm != "width"
 
 
 def supports(config: Config) -> str | None:
@@ -159,29 +107,69 @@ def flat_config(config: Config) -> FlatConfig:
         UnsupportedError: the flat decoder does not cover it.
     """
     architecture = architecture_of(config)
-    family = next((each for each in families().values() if each.architecture == architecture), None)
+    family = _family_of(architecture, config)
     if family is None:
-        raise UnsupportedError(f"{architecture or 'an unnamed architecture'} is not of the Llama family")
+        raise UnsupportedError(
+            f"{architecture or 'an unnamed architecture'} is not of the flat decoder's families"
+        )
     if config.get("quantization_config"):
         raise UnsupportedError("the checkpoint is already quantised")
+    _refuse_unknown_features(config, family)
     try:
         return _read(_filled(config, family), family)
     except UnsupportedError:
         raise
     except KeyError as error:
         raise UnsupportedError(f"its config.json has no {error}") from error
-    except (TypeError, ValueError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
         raise UnsupportedError(f"its config.json cannot be read ({error})") from error
 
 
+def _family_of(architecture: str, config: Config) -> Family | None:
+    """Returns the family of a class; of several, which the keys in `only` tell apart, the one that fits."""
+    same = [family for family in families().values() if family.architecture == architecture]
+    return next((family for family in same if not _violated(config, family)), same[0] if same else None)
+
+
+def _violated(config: Config, family: Family) -> str:
+    """Names the first key whose value the family does not cover; "" if there is none."""
+    for key, values in family.only.items():
+        allowed = values if isinstance(values, list) else [values]
+        if config.get(key, allowed[0]) not in allowed and not (config[key] is None and False in allowed):
+            return key
+    return ""
+
+
+def _refuse_unknown_features(config: Config, family: Family) -> None:
+    """Refuses a config.json that asks for what the family's class does not do.
+
+    Raises:
+        UnsupportedError: it asks for something.
+    """
+    if key := _violated(config, family):
+        raise UnsupportedError(f"its {key} is {config[key]!r}, which the flat decoder does not cover")
+    for key, other in family.same.items():
+        if config.get(key) not in (None, config.get(other)):
+            raise UnsupportedError(f"its {key} is {config[key]!r}, not its {other}")
+    for key in sorted(feature_keys() - family.known):
+        value = config.get(key)
+        if value and (value is True or value != 1):  # a factor of 1 asks for nothing
+            raise UnsupportedError(f"its config.json has {key}, which {family.architecture} does not know")
+
+
 def _filled(config: Config, family: Family) -> Config:
-    """Returns the keys that the family's class has, with its defaults, and those that count without it."""
+    """Returns the keys that the family's class has, with its defaults, and those that count without it.
+
+    Keys with another name than Llama's are there by both.
+    """
     defaults = dict.fromkeys(family.nullable) | dict(family.defaults)
-    filled = defaults | {key: config[key] for key in config if key in defaults or key.startswith(_ALWAYS)}
+    own = defaults.keys() | family.keys.values() | family.known
+    filled = defaults | {key: config[key] for key in config if key in own or key.startswith(_ALWAYS)}
     for key, value in filled.items():
         if value is None and key not in family.nullable and (key in defaults or key == "head_dim"):
             raise UnsupportedError(f"its config.json has null for {key}")
-    return filled
+    renamed = {key: filled[name] for key, name in family.keys.items() if name in filled}
+    return filled | renamed | dict(family.fixed)
 
 
 def architecture_of(config: Config) -> str:
@@ -194,15 +182,15 @@ def architecture_of(config: Config) -> str:
 
 
 def _read(config: Config, family: Family) -> FlatConfig:
-    if config["hidden_act"] not in ("silu", "swish"):
-        raise UnsupportedError(f"its activation is {config['hidden_act']!r}, not SiLU")
     hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
-    kv_heads = heads if config["num_key_value_heads"] is None else int(config["num_key_value_heads"])
+    stated = config.get("num_key_value_heads")
+    kv_heads = heads if stated is None else int(stated)
     if heads % kv_heads:
         raise UnsupportedError(f"its {heads} query heads do not share {kv_heads} key heads evenly")
     head_dim = hidden // heads if config.get("head_dim") is None else int(config["head_dim"])
+    wide = config.get("intermediate_size")
     attention_bias = bool(config.get("attention_bias"))
-    windows = _windows(config, int(config["num_hidden_layers"]))
+    windows = _windows(config, family, int(config["num_hidden_layers"]))
     return FlatConfig(
         architecture=family.architecture,
         vocab=int(config["vocab_size"]),
@@ -211,25 +199,67 @@ def _read(config: Config, family: Family) -> FlatConfig:
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
-        intermediate=int(config["intermediate_size"]),
+        intermediate=4 * hidden if wide is None else int(wide),
         context=int(config["max_position_embeddings"]),
         eps=float(config["rms_norm_eps"]),
         rope=_rope(config, family, head_dim),
         windows=windows,
-        qkv_bias=family.qkv_bias or attention_bias,
-        out_bias=attention_bias,
-        mlp_bias=bool(config.get("mlp_bias")),
-        qk_norm=family.qk_norm,
-        fused=family.fused,
+        qkv_bias=bool(family.feature("qkv_bias", config, attention_bias)),
+        out_bias=bool(family.feature("out_bias", config, attention_bias)),
+        mlp_bias=bool(family.feature("mlp_bias", config, config.get("mlp_bias"))),
+        qk_norm=family.feature("qk_norm", config, ""),
         tied=bool(config["tie_word_embeddings"]),
+        head_bias=bool(family.feature("head_bias", config, False)),
+        features=_features(config, family, head_dim, windows),
+        layout=family.tensor_layout(),
     )
 
 
-def _rope(config: Config, family: Family, head_dim: int) -> RopeConfig:
-    # A scaling in the old place wins over the new one, as it does in transformers.
-    scaling = dict(config.get("rope_scaling") or config.get("rope_parameters") or {})
-    if any(isinstance(value, Mapping) for value in scaling.values()):
-        raise UnsupportedError("its rotary embedding differs between layers")
+def _features(config: Config, family: Family, head_dim: int, windows: tuple[int, ...]) -> Features:
+    """Reads what differs from Llama."""
+    stated = {
+        each.name: family.feature(each.name, config, getattr(LLAMA, each.name)) for each in fields(Features)
+    }
+    name = config["hidden_act"]
+    activation = family.activations.get(name, ACTIVATIONS.get(name))
+    if activation is None:
+        raise UnsupportedError(f"its activation {name!r} is unknown")
+    local = family.rotary_layers == "local"
+    return Features(
+        **stated
+        | {
+            "activation": activation,
+            "local_rope": _rope(config, family, head_dim, local=True) if local else None,
+            "rotary": _rotary(config, family, windows),
+            "positions": int(config["max_position_embeddings"]) if family.layout.get("positions") else 0,
+        }
+    )
+
+
+def _rotary(config: Config, family: Family, windows: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns for each layer which rotary embedding it has, as `Features.rotary`."""
+    match family.rotary_layers:
+        case "none":
+            return (-1,) * len(windows)
+        case "windowed":
+            return tuple(0 if window else -1 for window in windows)
+        case "local":
+            return tuple(1 if window else 0 for window in windows)
+        case "listed":
+            listed = config["no_rope_layers"]  # true for those that are rotated
+            if listed is None:
+                every = int(config["no_rope_layer_interval"])
+                listed = [(i + 1) % every for i in range(len(windows))]
+            if len(listed) != len(windows):
+                raise UnsupportedError(f"it lists {len(listed)} layers to rotate and has {len(windows)}")
+            return tuple(0 if rotated else -1 for rotated in listed)
+        case _:
+            return ()
+
+
+def _rope(config: Config, family: Family, head_dim: int, *, local: bool = False) -> RopeConfig:
+    """Reads the model's rotary embedding, or the one of its windowed layers."""
+    scaling, theta = _stated_rope(config, family, local)
     name = str(scaling.get("rope_type", scaling.get("type", "default")))
     kind = family.ropes.get(name)
     if kind is None:
@@ -245,13 +275,38 @@ def _rope(config: Config, family: Family, head_dim: int) -> RopeConfig:
     context = int(config["max_position_embeddings"])
     key = "original_max_position_embeddings"
     original = config.get(key, scaling.get(key, context))
-    theta = scaling["rope_theta"] if "rope_theta" in scaling else config.get("rope_theta", _OWN_THETA)
     return RopeConfig(kind, float(theta), dim, int(original), context, scaling)
+
+
+def _stated_rope(config: Config, family: Family, local: bool) -> tuple[dict[str, Any], Any]:
+    """Returns the numbers of a rotary embedding and its base."""
+    # A scaling in the old place wins over the new one, as it does in transformers.
+    scaling = dict(config.get("rope_scaling") or config.get("rope_parameters") or {})
+    if family.rotary_layers != "local":
+        if any(isinstance(value, Mapping) for value in scaling.values()):
+            raise UnsupportedError("its rotary embedding differs between layers")
+        return scaling, scaling["rope_theta"] if "rope_theta" in scaling else config.get(
+            "rope_theta", family.theta
+        )
+    if config.get("rope_scaling") and config.get("rope_parameters"):
+        raise UnsupportedError("its config.json has rotary settings in two places")
+    nested = any(isinstance(value, Mapping) for value in scaling.values())
+    if not nested and config.get("rope_parameters"):
+        raise UnsupportedError("its rotary embedding is the same in all layers")
+    if nested:
+        scaling = dict(scaling.get("sliding_attention" if local else "full_attention") or {})
+    elif local:
+        scaling = {}  # the old key is for full layers
+    if local:
+        return scaling, scaling.get("rope_theta", config.get("rope_local_base_freq", family.local_theta))
+    return scaling, scaling.get("rope_theta", config.get("rope_theta", family.theta))
 
 
 def _rotated_share(config: Config, scaling: Config, family: Family, kind: str) -> float:
     """Returns the share of a head that is rotated."""
-    share = scaling.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))
+    if family.rotary_layers == "none":
+        return 0.0
+    share = scaling.get("partial_rotary_factor", config.get("partial_rotary_factor", family.rotary_share))
     if family.partial_rotary:
         return float(share)
     if kind != "default" and share != 1.0:
@@ -259,21 +314,26 @@ def _rotated_share(config: Config, scaling: Config, family: Family, kind: str) -
     return 1.0
 
 
-def _windows(config: Config, layers: int) -> tuple[int, ...]:
+def _windows(config: Config, family: Family, layers: int) -> tuple[int, ...]:
     """Returns each layer's window, 0 for full attention."""
     if "sliding_window" not in config:
         return (0,) * layers
     window = 0 if config["sliding_window"] is None else int(config["sliding_window"])
     if config["sliding_window"] is not None and window < 1:
         raise UnsupportedError(f"its window is {window}")
-    if "use_sliding_window" not in config:
+    types = config.get("layer_types")
+    every = int(config.get("sliding_window_pattern") or family.window_pattern)
+    if every and types is None:
+        types = ["sliding_attention" if (i + 1) % every else "full_attention" for i in range(layers)]
+    elif "use_sliding_window" not in config and not every:
         if "layer_types" in config:
             raise UnsupportedError("its config.json lists layer types, which its family does not have")
         return (window,) * layers
-    if not config["use_sliding_window"]:
+    if not config.get("use_sliding_window", bool(every)):
         window = 0
-    types = config["layer_types"]
     if types is None:
+        if not window:
+            return (0,) * layers
         first = int(config["max_window_layers"])
         return tuple(window if i >= first else 0 for i in range(layers))
     if len(types) != layers or not set(types) <= {"full_attention", "sliding_attention"}:

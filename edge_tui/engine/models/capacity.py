@@ -11,6 +11,8 @@ CHUNK = 512
 """Positions that a prefill reads at once."""
 STEP = 512
 """Room is a multiple of this, so that the next, longer run can take a context over."""
+SLICE = 256
+"""Queries whose capped scores exist at once."""
 
 
 def round_up(need: int) -> int:

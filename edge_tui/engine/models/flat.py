@@ -1,4 +1,4 @@
-"""Computes the whole Llama family in one file of plain tensor operations: the flat decoder.
+"""Computes every family of the flat tier in one file of plain tensor operations: the flat decoder.
 
 A decode step at batch 1 is a few dozen small operations, so what is spent around them decides: no modules,
 no hooks, no mask where none is needed, no question to the device. Queries, keys and values come out of one
@@ -11,13 +11,17 @@ query heads a key head serves, `D` width of a head, `S` positions attention look
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from edge_tui.decoders.base import Output
+from edge_tui.engine.models.attention import attend
 from edge_tui.engine.models.base import Caps, ContextFull, ModelInfo
 from edge_tui.engine.models.cache import FlatContext
 from edge_tui.engine.models.capacity import CHUNK
@@ -28,13 +32,20 @@ from edge_tui.engine.ops.norm import rms_norm
 from edge_tui.errors import Cancelled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from torch import Tensor
+    from collections.abc import Mapping
 
     from edge_tui.engine.models.architectures import FlatConfig
     from edge_tui.engine.models.base import Context
-    from edge_tui.engine.models.layers import DecoderWeights, Layer
+    from edge_tui.engine.models.layers import DecoderWeights, Layer, Norm
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+}
+"""What `Features.activation` names."""
 
 
 class FusedStep(Protocol):
@@ -79,9 +90,17 @@ class FlatModel:
         self.config = config
         self.info = info
         self.weights: DecoderWeights | None = weights
-        self._dtype = weights.norm.dtype
+        self._dtype = weights.norm.weight.dtype
+        # As transformers has it: the factor is a number of the compute dtype.
+        self._embedding_scale = float(torch.tensor(config.features.embedding_scale).to(self._dtype))
+        self._activation = ACTIVATIONS[config.features.activation]
         self._hidden = (config.hidden,)
         self._windows = tuple(set(config.windows))
+        local = config.features.local_rope
+        self._rotary_parts = (
+            slice(0, config.rope.dim),
+            slice(config.rope.dim, config.rope.dim + (local.dim if local else 0)),
+        )
         self._eps = torch.full((1, 1), config.eps) if info.device == "cpu" else None
         self._tables: dict[range, tuple[Tensor, Tensor]] = {}
         on_cuda = info.device.startswith("cuda")
@@ -102,7 +121,9 @@ class FlatModel:
         totals = c.rope.totals(total or capacity)
         cos_sin = self._tables.get(totals)
         if cos_sin is None or len(cos_sin[0]) < capacity:
-            cos_sin = tables(c.rope, capacity, self.info.device, self._dtype, totals.start)
+            ropes = [c.rope, *([c.features.local_rope] if c.features.local_rope else [])]
+            each = [tables(rope, capacity, self.info.device, self._dtype, totals.start) for rope in ropes]
+            cos_sin = torch.cat([cos for cos, _ in each], -1), torch.cat([sin for _, sin in each], -1)
             self._tables[totals] = cos_sin
         cos, sin = (table[:capacity] for table in cos_sin)
         shape = c.layers, 2 * c.kv_heads, c.head_dim
@@ -135,7 +156,7 @@ class FlatModel:
         start = ctx.bound if ctx.uniform and ctx.on_host else None
         x = self._run(weights, ctx, ids, self.new_positions(ctx, k, start))
         ctx.advance(k)
-        return Output(weights.head(self._normed(x, weights.norm)).view(rows, k, -1))
+        return Output(self._logits(weights, x).view(rows, k, -1))
 
     @torch.inference_mode()
     def prefill(
@@ -174,7 +195,7 @@ class FlatModel:
             if progress is not None:
                 progress(done + k, total)
         last = x.view(rows, -1, *self._hidden)[:, -1]
-        return Output(weights.head(self._normed(last, weights.norm))[:, None])
+        return Output(self._logits(weights, last)[:, None])
 
     def release(self) -> None:
         """Drops the weights; the caller returns the memory. The model is unusable afterwards."""
@@ -223,30 +244,99 @@ class FlatModel:
 
     def _run(self, weights: DecoderWeights, ctx: FlatContext, ids: Tensor, new: NewPositions) -> Tensor:
         """Runs the layers and returns the residual stream `[N, hidden]`."""
-        x = F.embedding(ids, weights.embedding).view(-1, *self._hidden).to(self._dtype)
+        f, head_dim = self.config.features, self.config.head_dim
+        x = self._embedded(weights, ids, new)
         for i, layer in enumerate(weights.layers):
             y = self._normed(x, layer.attention_norm)
-            y = self._attention(ctx, i, layer, layer.qkv(y).view(*ids.shape, -1, self.config.head_dim), new)
-            x = layer.out(y).add_(x)
+            heads = layer.qkv(y).view(*ids.shape, -1, head_dim)
+            added = self._normed(
+                layer.out(self._attention(ctx, i, layer, heads, new)), layer.attention_post_norm
+            )
+            del heads  # as large as everything else that a long chunk makes of attention
+            if f.parallel:
+                y = y if layer.mlp_norm is None else self._normed(x, layer.mlp_norm)
+                x = self._add(x, added.add_(self._feed_forward(layer, y)))
+                continue
+            x = self._add(x, added)
             y = self._normed(x, layer.mlp_norm)
-            gate, up = layer.gate_up(y).chunk(2, -1)
-            x = layer.down(F.silu(gate).mul_(up)).add_(x)
+            x = self._add(x, self._feed_forward(layer, y))
         return x
 
-    def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Applies a root mean square norm to `[N, hidden]`."""
+    def _embedded(self, weights: DecoderWeights, ids: Tensor, new: NewPositions) -> Tensor:
+        """Looks up embedding and learned positions, `[N, hidden]`."""
+        x = F.embedding(ids, weights.embedding).to(self._dtype)
+        if self._embedding_scale != 1.0:
+            x *= self._embedding_scale
+        if weights.positions is not None:
+            learned = weights.positions[self.config.features.position_offset :]
+            at = new.positions
+            if at is None:
+                at = torch.arange(new.span - ids.shape[1], new.span, device=ids.device)
+            x += learned[at.clamp(max=len(learned) - 1)]  # steps ahead of a run's end may lie beyond
+        return x.view(-1, *self._hidden)
+
+    def _feed_forward(self, layer: Layer, y: Tensor) -> Tensor:
+        """Computes the feed-forward layer and the norm after it."""
+        wide = layer.gate_up(y)
+        if self.config.features.gated:
+            gate, up = wide.chunk(2, -1)
+            wide = self._activation(gate).mul_(up)
+        else:
+            wide = self._activation(wide)
+        return self._normed(layer.down(wide), layer.mlp_post_norm)
+
+    def _add(self, x: Tensor, added: Tensor) -> Tensor:
+        """Adds to the residual stream, in place of what is added."""
+        scale = self.config.features.residual_scale
+        return (added if scale == 1.0 else added.mul_(scale)).add_(x)
+
+    def _logits(self, weights: DecoderWeights, x: Tensor) -> Tensor:
+        """Computes logits `[N, V]` of the residual stream."""
+        f = self.config.features
+        z = weights.head(self._normed(x, weights.norm))
+        if f.logit_scale != 1.0:
+            z *= f.logit_scale
+        if f.logit_cap:
+            z = z.div_(f.logit_cap).tanh_().mul_(f.logit_cap)
+        return z
+
+    def _normed(self, x: Tensor, norm: Norm | None) -> Tensor:
+        """Applies a norm to `[N, hidden]`; without one it is the input itself."""
+        if norm is None:
+            return x
+        if self.config.features.norm == "layer":
+            return F.layer_norm(x, self._hidden, norm.weight, norm.bias, self.config.eps)
         if self._eps is None:
-            return F.rms_norm(x, self._hidden, weight, self.config.eps)
-        return rms_norm(x, weight, self._eps)
+            return F.rms_norm(x, self._hidden, norm.weight, self.config.eps)
+        return rms_norm(x, norm.weight, self._eps)
+
+    def _norm_heads(self, qk: Tensor, weight: Tensor) -> None:
+        """Normalises queries and keys `[R, K, H + Hkv, D]` in place."""
+        c = self.config
+        parts: tuple[tuple[Tensor, Tensor], ...] = ((qk, weight),)
+        if whole := c.qk_norm == "width":
+            h = c.heads
+            parts = (qk[:, :, :h], weight[:h]), (qk[:, :, h:], weight[h:])
+        for part, w in parts:
+            flat = part.flatten(-2) if whole else part
+            width = flat.shape[-1:]
+            if c.features.norm == "layer":
+                normed = F.layer_norm(flat, width, None, None, c.eps)
+            else:
+                normed = F.rms_norm(flat, width, None, c.eps)
+            torch.mul(normed.view(part.shape), w, out=part)
 
     def _attention(self, ctx: FlatContext, i: int, layer: Layer, qkv: Tensor, new: NewPositions) -> Tensor:
         """Stores the new keys and values and attends. `qkv`: `[R, K, H + 2 Hkv, D]`, overwritten."""
-        rows, k, _, d = qkv.shape
+        rows, k = qkv.shape[:2]
         h, h_kv = self.config.heads, self.config.kv_heads
         qk = qkv[:, :, : h + h_kv]
         if layer.qk_norm is not None:
-            torch.mul(F.rms_norm(qk, (d,), None, self.config.eps), layer.qk_norm, out=qk)
-        rotate(qk, new.cos, new.sin)
+            self._norm_heads(qk, layer.qk_norm)
+        which = self.config.features.rotary[i] if self.config.features.rotary else 0
+        if which >= 0:
+            part = self._rotary_parts[which]
+            rotate(qk, new.cos[..., part], new.sin[..., part])
         kv, new_kv = ctx.kv[i], qkv[:, :, h:]
         if new.positions is None:
             kv[:, :, new.span - k : new.span].copy_(new_kv.transpose(1, 2))
@@ -256,28 +346,9 @@ class FlatModel:
         if k == 1 and new.positions is None and layer.window:
             first = max(0, new.span - layer.window)
         keys, values = kv[:, :, first : new.span].chunk(2, 1)
-        if k == 1:
-            # One position: the queries that share a key head stand in line as if they were positions.
-            q = qkv[:, 0, :h].view(rows, h_kv, h // h_kv, d)
-            return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask).reshape(rows, -1)
-        q = qkv[:, :, :h].transpose(1, 2)
-        if mask is None:
-            y = F.scaled_dot_product_attention(q, keys, values, is_causal=True, enable_gqa=h != h_kv)
-        else:
-            # Key heads as if they were rows, so that neither they nor the mask are repeated for each query.
-            row_mask = mask.expand(rows, -1, -1, -1)
-            y = torch.stack(
-                [
-                    F.scaled_dot_product_attention(
-                        q[row].view(h_kv, -1, k, d),
-                        keys[row][:, None].expand(-1, h // h_kv, -1, -1),
-                        values[row][:, None].expand(-1, h // h_kv, -1, -1),
-                        attn_mask=row_mask[row : row + 1],
-                    ).flatten(0, 1)
-                    for row in range(rows)
-                ]
-            )
-        return y.transpose(1, 2).reshape(rows * k, -1)
+        f = self.config.features
+        q = qkv[:, :, :h]
+        return attend(q, keys, values, mask, f.attention_scale or None, f.score_cap).reshape(rows * k, -1)
 
 
 def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> None:

@@ -58,23 +58,30 @@ class FusedStep:
 
 
 def fuse(config: FlatConfig, w: DecoderWeights) -> FusedStep | None:
-    """Makes a model's fused step; None off the CPU, or with matrices in bitsandbytes' format."""
+    """Makes a model's fused step.
+
+    Returns:
+        None off the CPU, with matrices in bitsandbytes' format, or for features that are not Llama's.
+    """
+    if not config.is_fusible:
+        return None
     layers, matrices = w.layers, [m for m in w.matrices if isinstance(m, PlainLinear | CpuLinear)]
     run = compiled_step()
     if run is None or w.embedding.device.type != "cpu" or len(matrices) < len(w.matrices):
         return None
+    norms = [norm.weight for norm in w.norms]
     weights = (
         w.embedding,
-        [layer.attention_norm for layer in layers],
+        norms[:-1:2],
         [layer.qk_norm for layer in layers],
-        [layer.mlp_norm for layer in layers],
+        norms[1::2],
         [m.kind for m in matrices],
         [m.weight for m in matrices],
         [m.scales for m in matrices],
         [m.bias for m in matrices],
         [m.opaque if isinstance(m, CpuLinear) else None for m in matrices],
         [layer.window for layer in layers],
-        w.norm,
+        norms[-1],
         config.heads,
         config.kv_heads,
         config.eps,

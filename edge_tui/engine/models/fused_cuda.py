@@ -43,6 +43,7 @@ class FusedStep:
         self._config = config
         self._weights = weights
         self._matrices = matrices
+        self._norms = [norm.weight for norm in weights.norms]
         self._buffers: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor, Tensor, Scratch]] = {}
 
     def fits(self, ctx: FlatContext, k: int) -> bool:
@@ -65,7 +66,7 @@ class FusedStep:
         branch = None
         for i, layer in enumerate(w.layers):
             to_qkv, to_out, to_wide, to_down = self._matrices[4 * i : 4 * i + 4]
-            project(x, to_qkv, qkv, norm=layer.attention_norm, eps=c.eps)
+            project(x, to_qkv, qkv, norm=self._norms[2 * i], eps=c.eps)
             attend(
                 qkv,
                 *ctx.sources(i),
@@ -84,12 +85,12 @@ class FusedStep:
             if i == c.layers - 1:
                 branch = fork()
             project(heads, to_out, x, residual=x)
-            project(x, to_wide, wide, norm=layer.mlp_norm, eps=c.eps, gate=True)
+            project(x, to_wide, wide, norm=self._norms[2 * i + 1], eps=c.eps, gate=True)
             project(wide, to_down, x, residual=x)
         head, logits = self._matrices[-1], ctx.logits_out
         if logits is None:
             logits = torch.empty(rows, k, head.rows, dtype=torch.float32, device=ids.device)
-        project(x, head, logits.view(rows * k, -1), norm=w.norm, eps=c.eps)
+        project(x, head, logits.view(rows * k, -1), norm=self._norms[-1], eps=c.eps)
         with beside(branch):
             ctx.advance(k)
         return logits
@@ -115,6 +116,8 @@ def fuse(config: FlatConfig, weights: DecoderWeights) -> FusedStep | str:
     """Makes a model's fused step, or tells in one sentence why it has none."""
     if (reason := available()) is not None:
         return reason
+    if not config.is_fusible:
+        return f"The fused kernels do not know all of {config.architecture}: its operations run one by one."
     packed = [matrix.packed() for matrix in weights.matrices]
     matrices = [matrix for matrix in packed if matrix is not None]
     if len(matrices) < len(packed):

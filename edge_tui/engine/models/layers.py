@@ -13,19 +13,35 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Norm:
+    """Holds the weights of a norm."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Layer:
-    """Holds the weights of one decoder layer."""
+    """Holds the weights of one decoder layer. A norm that the family does not have is None."""
 
     qkv: Linear
     out: Linear
     gate_up: Linear
     down: Linear
-    attention_norm: Tensor
-    mlp_norm: Tensor
+    attention_norm: Norm | None
+    mlp_norm: Norm | None
+    attention_post_norm: Norm | None
+    mlp_post_norm: Norm | None
     qk_norm: Tensor | None
-    """`[H + Hkv, D]`, the norms of each head's query and key; None where the family has none."""
+    """`[H + Hkv, D]`, the norms of each head's query and key."""
     window: int
     """Positions that a query sees, its own included; 0 means all."""
+
+    @property
+    def norms(self) -> list[Norm]:
+        """Those of the residual stream, in the order of a step."""
+        each = self.attention_norm, self.attention_post_norm, self.mlp_norm, self.mlp_post_norm
+        return [norm for norm in each if norm is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +50,21 @@ class DecoderWeights:
 
     embedding: Tensor
     layers: tuple[Layer, ...]
-    norm: Tensor
+    norm: Norm
     head: Linear
+    positions: Tensor | None = None
+    """Learned positions `[offset + context, hidden]`; None where the family has none."""
+
+    @property
+    def norms(self) -> list[Norm]:
+        """All norms of the residual stream, in the order of a step; the one before the head is the last."""
+        return [*chain.from_iterable(layer.norms for layer in self.layers), self.norm]
+
+    @property
+    def vectors(self) -> list[Tensor]:
+        """All tensors but the matrices and the norms of queries and keys."""
+        norms = (t for norm in self.norms for t in (norm.weight, norm.bias))
+        return [t for t in (self.embedding, self.positions, *norms) if t is not None]
 
     @property
     def matrices(self) -> list[Linear]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING
 
 import torch
 
+from edge_tui.engine.checkpoints.weight_files import WeightsError
 from edge_tui.engine.checkpoints.weights import Weights
 from edge_tui.engine.models.architectures import FlatConfig, flat_config
 from edge_tui.engine.models.base import ModelInfo
 from edge_tui.engine.models.flat import FlatModel
-from edge_tui.engine.models.layers import DecoderWeights, Layer
+from edge_tui.engine.models.layers import DecoderWeights, Layer, Norm
+from edge_tui.engine.models.weight_bytes import BUFFERS
 from edge_tui.engine.ops.cpu.packed_sizes import packers
 from edge_tui.engine.ops.linear import CpuLinear, Linear, PlainLinear, float32_on_cpu
 from edge_tui.engine.ops.quantisation import head_packer_of, packer_of
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edge_tui.engine.checkpoints.source import CheckpointSource
+    from edge_tui.engine.models.tensor_layout import TensorLayout
     from edge_tui.engine.ops.quantisation import Packer
 
 _PIECE = 4096
@@ -68,17 +72,22 @@ def load_flat(
     with closing(source.open_tensors()) as tensors:
         reader = weights_from(tensors, device, dtype, progress, cancelled)
         # Both before the layers, because no other matrix is as wide before it is packed.
+        layout = flat.layout.found_in(reader)
         embedding, last = read_ends(reader, flat)
         tied = last is embedding
-        head = pack_head(last, None)
+        bias = reader.get(f"{layout.heads[0]}.bias", flat.vocab) if flat.head_bias else None
+        head = pack_head(last, bias)
         del last
         if not isinstance(head, PlainLinear):
             embedding = _narrow(embedding, exactly=isinstance(head, CpuLinear) and head.kind == "half")
-        layers = _read_layers(reader, flat, pack)
-        norm = reader.get("model.norm.weight", flat.hidden)
-    weights = DecoderWeights(embedding, layers, norm, head)
-    vectors = [embedding, norm, *(t for layer in layers for t in (layer.attention_norm, layer.mlp_norm))]
+        layers = _read_layers(reader, replace(flat, layout=layout), pack)
+        norm = read_norm(reader, layout, layout.prefixes[0] + layout.norm, flat.hidden)
+        positions = _read_positions(reader, flat, layout)
+        _refuse_unread(reader, flat, layout)
+    weights = DecoderWeights(embedding, layers, norm, head, positions)
+    vectors = weights.vectors
     head_norms = [layer.qk_norm for layer in layers if layer.qk_norm is not None]
+    shared = (flat.heads + flat.kv_heads - 2) * flat.head_dim if flat.qk_norm == "head" else 0
     *matrices, _ = weights.matrices
     info = ModelInfo(
         name=source.name,
@@ -87,11 +96,12 @@ def load_flat(
         context=min(context or flat.context, flat.context),
         parameters=sum(t.numel() for t in vectors)
         + sum(m.parameters for m in matrices)
-        + (0 if tied else head.parameters)
-        + 2 * flat.head_dim * len(head_norms),
+        + (0 if bias is None else bias.numel())
+        + (0 if tied else head.parameters - (0 if bias is None else bias.numel()))
+        + sum(norm.numel() - shared for norm in head_norms),
         weight_bytes=sum(t.nbytes for t in (*vectors, *head_norms))
         + sum(m.nbytes for m in matrices)
-        + (0 if tied and isinstance(head, PlainLinear) else head.nbytes),
+        + (head.nbytes - embedding.nbytes if tied and isinstance(head, PlainLinear) else head.nbytes),
         kv_bytes=2 * flat.layers * flat.kv_heads * flat.head_dim * dtype.itemsize,
         dtype=str(dtype).removeprefix("torch."),
         precision=precision,
@@ -119,10 +129,9 @@ def read_ends(weights: Weights, flat: FlatConfig) -> tuple[Tensor, Tensor]:
     that differ stay two, and one alone serves as both.
     """
     shape = flat.vocab, flat.hidden
-    names = [
-        name for name in ("model.embed_tokens.weight", "lm_head.weight") if name in weights or not flat.tied
-    ]
-    first, *other = [weights.get(name, *shape) for name in names or ["model.embed_tokens.weight"]]
+    ends = flat.layout.found_in(weights).ends
+    names = [name for name in ends if name in weights or not flat.tied]
+    first, *other = [weights.get(name, *shape) for name in names or ends[:1]]
     return first, first if not other or (flat.tied and torch.equal(first, other[0])) else other[0]
 
 
@@ -166,27 +175,128 @@ class _PackingPool:
         return future.result
 
 
+def read_norm(weights: Weights, layout: TensorLayout, name: str, width: int) -> Norm:
+    """Reads a norm of the residual stream."""
+    weight = weights.get(f"{name}.weight", width)
+    if layout.norm_offset:
+        weight = (weight.float() + layout.norm_offset).to(weight.dtype)
+    return Norm(weight, weights.get(f"{name}.bias", width) if layout.norm_bias else None)
+
+
+def _read_positions(weights: Weights, flat: FlatConfig, layout: TensorLayout) -> Tensor | None:
+    """Reads the learned positions."""
+    f = flat.features
+    if not f.positions:
+        return None
+    name = f"{layout.prefixes[0]}{layout.positions}.weight"
+    return weights.get(name, f.position_offset + f.positions, flat.hidden)
+
+
+def _refuse_unread(weights: Weights, flat: FlatConfig, layout: TensorLayout) -> None:
+    """Refuses a file whose layers hold what the family does not have: it is another architecture.
+
+    Raises:
+        WeightsError: a tensor has not been read.
+    """
+    layers = tuple(layout.in_layer(i) for i in range(flat.layers))
+    for name in weights.unread():
+        if name.startswith(layers) and not BUFFERS.search(name):
+            raise WeightsError(
+                f"The checkpoint has a tensor {name}, which no {flat.architecture} has: "
+                "its config.json names another architecture than its own."
+            )
+
+
 def _layer(weights: Weights, c: FlatConfig, i: int, pool: _PackingPool) -> Callable[[], Layer]:
     """Reads a layer; what is returned waits for its matrices."""
-    attention, mlp = f"model.layers.{i}.self_attn.", f"model.layers.{i}.mlp."
-    q, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
+    layout, f = c.layout, c.features
+    where = layout.in_layer(i)
+    q, kv, wide = c.heads * c.head_dim, c.kv_heads * c.head_dim, c.intermediate
 
-    def matrix(where: str, parts: dict[str, int], columns: int, bias: bool) -> Callable[[], Linear]:
-        names, rows = [where + part for part in parts], list(parts.values())
-        weight = weights.stack([n + ".weight" for n in names], rows, columns)
-        return pool.submit(weight, weights.stack([n + ".bias" for n in names], rows) if bias else None)
+    def matrix(
+        parts: tuple[str, ...], rows: list[int], columns: int, bias: bool, order: Tensor | None = None
+    ) -> Callable[[], Linear]:
+        names = [where + part for part in parts]
+        rows = rows if len(rows) == len(parts) else [sum(rows)]
+        weight = _stacked(weights, [n + ".weight" for n in names], rows, columns, layout.transposed)
+        vector = weights.stack([n + ".bias" for n in names], rows) if bias else None
+        if order is not None:
+            weight, vector = weight[order], None if vector is None else vector[order]
+        return pool.submit(weight, vector)
 
-    qkv_parts = {"qkv_proj": q + 2 * kv} if c.fused else {"q_proj": q, "k_proj": kv, "v_proj": kv}
-    wide = c.intermediate
-    gate_parts = {"gate_up_proj": 2 * wide} if c.fused else {"gate_proj": wide, "up_proj": wide}
-    qk_norm = None
-    if c.qk_norm:
-        of_q, of_k = (weights.get(f"{attention}{part}_norm.weight", c.head_dim) for part in "qk")
-        qk_norm = torch.cat((of_q.expand(c.heads, -1), of_k.expand(c.kv_heads, -1)))
-    qkv = matrix(attention, qkv_parts, c.hidden, c.qkv_bias)
-    out = matrix(attention, {"o_proj": c.hidden}, q, c.out_bias)
-    gate_up = matrix(mlp, gate_parts, c.hidden, c.mlp_bias)
-    down = matrix(mlp, {"down_proj": c.hidden}, wide, c.mlp_bias)
-    attention_norm = weights.get(f"model.layers.{i}.input_layernorm.weight", c.hidden)
-    mlp_norm = weights.get(f"model.layers.{i}.post_attention_layernorm.weight", c.hidden)
-    return lambda: Layer(qkv(), out(), gate_up(), down(), attention_norm, mlp_norm, qk_norm, c.windows[i])
+    def norm(name: str, present: bool) -> Norm | None:
+        return read_norm(weights, layout, where + name, c.hidden) if present else None
+
+    before, after = f.norm_place != "after", f.norm_place != "before"
+    order = qkv_order(c)
+    qkv = matrix(
+        layout.qkv, [q, kv, kv], c.hidden, c.qkv_bias, None if order is None else order.to(weights.device)
+    )
+    out = matrix((layout.out,), [c.hidden], q, c.out_bias)
+    gate_up = matrix(layout.gate_up, [wide, wide] if f.gated else [wide], c.hidden, c.mlp_bias)
+    down = matrix((layout.down,), [c.hidden], wide, c.mlp_bias)
+    attention_norm, mlp_norm = (
+        norm(layout.attention_norm, before),
+        norm(layout.mlp_norm, before and not f.shared_norm),
+    )
+    attention_post, mlp_post = norm(layout.attention_post_norm, after), norm(layout.mlp_post_norm, after)
+    qk_norm = _read_qk_norm(weights, c, where)
+    return lambda: Layer(
+        qkv(),
+        out(),
+        gate_up(),
+        down(),
+        attention_norm,
+        mlp_norm,
+        attention_post,
+        mlp_post,
+        qk_norm,
+        c.windows[i],
+    )
+
+
+def _stacked(weights: Weights, names: list[str], rows: list[int], columns: int, transposed: bool) -> Tensor:
+    """Reads the parts of a matrix `[rows, columns]`, which may be stored the other way round."""
+    if not transposed:
+        return weights.stack(names, rows, columns)
+    parts = [weights.get(name, columns, count).t() for name, count in zip(names, rows, strict=True)]
+    return torch.cat(parts).contiguous()
+
+
+def _read_qk_norm(weights: Weights, c: FlatConfig, where: str) -> Tensor | None:
+    """Reads the norms of queries and keys as `[H + Hkv, D]`."""
+    if not c.qk_norm:
+        return None
+    parts = []
+    for name, heads in zip(c.layout.qk_norms, (c.heads, c.kv_heads), strict=True):
+        shapes = {"head": (c.head_dim,), "heads": (heads, c.head_dim), "width": (heads * c.head_dim,)}
+        weight = weights.get(f"{where}{name}.weight", *shapes[c.qk_norm])
+        parts.append(weight.view(-1, c.head_dim).expand(heads, -1))
+    norms = torch.cat(parts)
+    if c.layout.norm_offset:
+        norms = (norms.float() + c.layout.norm_offset).to(norms.dtype)
+    return norms[:, halves_order(c).to(norms.device)] if c.layout.interleaved else norms
+
+
+def halves_order(c: FlatConfig) -> Tensor:
+    """Returns where the numbers of a head lie in the file, int64 `[D]`.
+
+    Rotation here pairs a number with the one half the rotated width on. Where the family pairs neighbours,
+    the even ones come first and then the odd ones: the same order in queries and keys, so scores stay.
+    """
+    order = torch.arange(c.head_dim)
+    turned = order[: c.rope.dim] if c.layout.interleaved else order[:0]
+    return torch.cat((turned[::2], turned[1::2], order[len(turned) :]))
+
+
+def qkv_order(c: FlatConfig) -> Tensor | None:
+    """Returns where the rows of queries, keys and values lie in the file, int64; None for their own order."""
+    if not (c.layout.grouped or c.layout.interleaved):
+        return None
+    heads = torch.arange(c.heads + 2 * c.kv_heads)
+    if c.layout.grouped:
+        groups = heads.view(c.kv_heads, -1)
+        heads = torch.cat((groups[:, :-2].flatten(), groups[:, -2], groups[:, -1]))
+    within = torch.arange(c.head_dim).repeat(len(heads), 1)
+    within[: c.heads + c.kv_heads] = halves_order(c)
+    return (heads[:, None] * c.head_dim + within).flatten()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.models.architectures import FlatConfig, flat_config, supports
-from edge_tui.engine.models.capacity import CHUNK, SLACK, round_up
+from edge_tui.engine.models.capacity import CHUNK, SLACK, SLICE, round_up
 from edge_tui.engine.models.weight_bytes import WIDTH, count_weights
 from edge_tui.engine.ops.cpu.packed_sizes import packers
 from edge_tui.engine.ops.quantisation import INT8, QUANTISATIONS
@@ -220,7 +220,11 @@ class MemoryNeed:
 
     def _tables(self, context: int) -> int:
         """Counts the tables of cosines and sines."""
-        return 2 * round_up(context + SLACK) * self._flat.rope.dim * self._number if self._flat else 0
+        if self._flat is None:
+            return 0
+        local = self._flat.features.local_rope
+        dim = self._flat.rope.dim + (local.dim if local else 0)
+        return 2 * round_up(context + SLACK) * dim * self._number
 
     def _storing(self) -> int:
         """Counts what exists beside the finished weights while the largest matrix is packed."""
@@ -251,13 +255,16 @@ class MemoryNeed:
         # A mask is made from int64 distances and booleans.
         making = masks + (9 + any(f.windows)) * k * end if masked else 0
         x = n * k * f.hidden
-        # Each layer's gate and up stay until the next layer's are there.
-        attention = 2 * x + n * k * (2 * wide + heads + 2 * kv_heads + 2 * heads)
-        product = 4 * wide * n
+        # Besides its input a layer keeps the normed one, and the chunk before its result until the end.
+        attention = 3 * x + n * k * (heads + 2 * kv_heads + 2 * heads)
+        if f.features.score_cap:  # float32 before the softmax and after it, and in the compute dtype
+            attention += (8 + 2 * n) * f.heads * min(k, SLICE) * end
+        products = 2 if f.features.gated else 1
+        product = (products + 1) * wide * n
         if self._kind is INT8 and self._cuda:
-            # The old product, the new one as int32 and as 16 bit, and the input in 16 and in 8 bit.
-            product = (4 + 8 + 4) * wide + 3 * f.hidden
-        feed_forward = 2 * x + k * product
+            # The product as int32 and as 16 bit, and the input in 16 and in 8 bit.
+            product = products * (4 + 2) * wide + 3 * f.hidden
+        feed_forward = 4 * x + k * product
         feed_forward += self._widened()
         return max(making, masks + max(attention, feed_forward))
 
@@ -278,7 +285,8 @@ class MemoryNeed:
         if (f := self._flat) is not None:
             heads = f.heads * f.head_dim
             shapes += [(heads + 2 * f.kv_heads * f.head_dim, f.hidden), (f.hidden, heads)]
-            shapes += [(2 * f.intermediate, f.hidden), (f.hidden, f.intermediate)]
+            products = 2 if f.features.gated else 1
+            shapes += [(products * f.intermediate, f.hidden), (f.hidden, f.intermediate)]
         return self._kind.widened_bytes(self._inner, shapes, self._device)
 
 

@@ -21,10 +21,9 @@ if TYPE_CHECKING:
 
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of one number."""
-_BUFFERS = re.compile(r"rotary_emb\.inv_freq$|\.attn\.bias$|\.masked_bias$")
+BUFFERS = re.compile(r"rotary_emb\.inv_freq$|\.(attn|attention)\.(masked_)?bias$|\.masked_bias$")
 """Tensors that old checkpoints store and no loader reads."""
 _ENDS = ("model.embed_tokens.weight", "lm_head.weight")
-_FUSED = ((r"\.[qkv]_proj\.", ".qkv."), (r"\.(gate|up)_proj\.", ".gate_up."))
 
 
 def count_weights(
@@ -36,7 +35,9 @@ def count_weights(
         Bytes in memory in the end; elements of the largest packed matrix of a layer; and bytes once the head
         is packed, which is done while nothing else is there.
     """
-    ends = [checkpoint.tensors[name] for name in _ENDS if name in checkpoint.tensors]
+    layout = flat.layout.found_in(checkpoint.tensors) if flat else None
+    end_names = layout.ends if layout else _ENDS
+    ends = [checkpoint.tensors[name] for name in end_names if name in checkpoint.tensors]
     # Of two that are stored, nothing but their values says whether they are one.
     tied = len(ends) < 2 and bool(
         checkpoint.text_config.get("tie_word_embeddings", checkpoint.config.get("tie_word_embeddings"))
@@ -53,10 +54,11 @@ def count_weights(
         first = total - (0 if tied else 2 * ends[0].numel) + WIDTH[dtype] * sum(t.numel for t in ends)
     matrices: dict[str, list[StoredTensor]] = defaultdict(list)
     for name, tensor in checkpoint.tensors.items():
-        if _BUFFERS.search(name) or (narrow_head and name in _ENDS):
+        if BUFFERS.search(name) or (narrow_head and name in end_names):
             continue
-        if (kind or halve) and _is_matrix(name, tensor):
-            matrices[_fused(name) if flat else name].append(tensor)
+        matrix = layout.matrix_of(name) if layout else name if _is_matrix(name, tensor) else None
+        if (kind or halve) and matrix is not None:
+            matrices[matrix].append(tensor)
         elif is_scale(name):
             continue  # counted with their matrix
         elif tensor.dtype in ("U8", "I8"):
@@ -64,14 +66,15 @@ def count_weights(
         else:
             total += tensor.numel * WIDTH[dtype]
     inner = 0
+    columns_first = 1 if layout and layout.transposed else 0
     for parts in matrices.values():
-        elements, outputs = sum(t.numel for t in parts), sum(t.shape[0] for t in parts)
+        elements, outputs = sum(t.numel for t in parts), sum(t.shape[columns_first] for t in parts)
         if halve and not _halved(parts):
             total += elements * WIDTH[dtype]
             continue
         inner = max(inner, elements)
         total += _packed(kind, outputs, elements // outputs, device)
-    if flat and flat.qk_norm:  # kept once for each head
+    if flat and flat.qk_norm == "head":  # kept once for each head
         total += (flat.heads + flat.kv_heads - 2) * flat.head_dim * flat.layers * WIDTH[dtype]
     return total, inner, first
 
@@ -103,10 +106,3 @@ def _is_matrix(name: str, tensor: StoredTensor) -> bool:
     if len(tensor.shape) != 2 or not name.endswith(".weight"):
         return False
     return not re.search(r"embed|lm_head|\bwte\b|\bwpe\b|norm|ln_|\bscore\b", name)
-
-
-def _fused(name: str) -> str:
-    """Names the matrix of the flat decoder that a stored one becomes part of."""
-    for pattern, joint in _FUSED:
-        name = re.sub(pattern, joint, name)
-    return name

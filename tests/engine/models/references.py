@@ -10,6 +10,7 @@ import torch
 
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint
 from edge_tui.engine.models.loading import load_flat
+from tests.engine.models.architectures import make_tiny
 from tests.engine.random_checkpoints import make_checkpoint
 
 if TYPE_CHECKING:
@@ -66,16 +67,48 @@ CASES: dict[str, dict[str, Any]] = {
     "phi3 long rope": {"arch": "phi3", "rope": LONG},
     "phi3 long rope old": {"arch": "phi3", "rope": LONG, "layout": "old"},
 }
-SOME_CASES = [
+FAMILIES: dict[str, dict[str, Any]] = {
+    "gemma2": {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0, "query_pre_attn_scalar": 24},
+    "gemma3_text": {"sliding_window_pattern": 2, "query_pre_attn_scalar": 24},
+    "olmo2": {},
+    "smollm3": {"no_rope_layers": [1, 0]},
+    "granite": {
+        "embedding_multiplier": 3.0,
+        "attention_multiplier": 0.2,
+        "residual_multiplier": 0.4,
+        "logits_scaling": 4.0,
+    },
+    "glm4": {},
+    "cohere": {"use_qk_norm": True},
+    "stablelm": {"use_qkv_bias": True, "use_parallel_residual": True},
+    "starcoder2": {},
+    "phi": {},
+    "gpt_neox": {},
+    "gpt2": {},
+    "opt": {},
+    "falcon": {},
+    "gemma": {},
+    "olmo3": {"layer_types": ["sliding_attention", "full_attention"]},
+    "cohere2": {"layer_types": ["sliding_attention", "full_attention"]},
+    "glm": {},
+}
+"""Random models of the families that transformers makes."""
+FAMILY_CASES: dict[str, tuple[str, dict[str, Any]]] = {kind: (kind, own) for kind, own in FAMILIES.items()}
+LLAMA_CASES = [
     case
     if "old" not in case or "tied" in case
     else pytest.param(case, marks=pytest.mark.proof)  # a layout of config.json, which other tests compare
     for case in CASES
 ]
+"""Cases of the families that the fused steps take."""
+SOME_CASES = [*LLAMA_CASES, *FAMILY_CASES]
 
 
 def checkpoint(folder: Path, case: str) -> Path:
-    return make_checkpoint(folder, **CASES[case])
+    if case in CASES:
+        return make_checkpoint(folder, **CASES[case])
+    kind, own = FAMILY_CASES[case]
+    return make_tiny(folder, kind, **{"vocab_size": 320, "rope_theta": 100.0} | own)
 
 
 def config_of(path: Path) -> dict[str, Any]:

@@ -6,9 +6,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from edge_tui.engine.models.architectures import UnsupportedError, flat_config, supports
-from tests.engine.models.references import CASES, LONG, checkpoint, config_of
+from edge_tui.engine.checkpoints.weight_files import WeightsError
+from edge_tui.engine.models import flat as flat_module
+from edge_tui.engine.models.architectures import UnsupportedError, families, flat_config, supports
+from edge_tui.engine.models.features import ACTIVATIONS
+from tests.engine.models.references import CASES, LONG, checkpoint, config_of, flat
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,9 +71,9 @@ def test_early_name_of_the_long_rope(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"architectures": ["GPT2LMHeadModel"]}, "GPT2LMHeadModel is not of the Llama family"),
+        ({"architectures": ["BloomForCausalLM"]}, "BloomForCausalLM is not of the flat decoder's families"),
         ({"architectures": None, "model_type": "mamba"}, "unnamed architecture"),
-        ({"hidden_act": "gelu"}, "'gelu', not SiLU"),
+        ({"hidden_act": "mish"}, "activation 'mish' is unknown"),
         ({"quantization_config": {"quant_method": "awq"}}, "already quantised"),
         ({"rope_scaling": {"type": "ntk", "factor": 2.0}}, "'ntk' is unknown"),
         ({"rope_scaling": {"type": "dynamic"}}, "dynamic rotary scaling has no factor"),
@@ -94,3 +99,77 @@ def test_layer_types_choose_the_windows() -> None:
     kinds = ["full_attention", "sliding_attention"] * 12
     c = flat_config(QWEN2 | {"use_sliding_window": True, "sliding_window": 8, "layer_types": kinds})
     assert c.windows == (0, 8) * 12
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_are_those_of_transformers(name: str) -> None:
+    from transformers.activations import ACT2FN
+
+    x = torch.linspace(-4, 4, 99)
+    torch.testing.assert_close(
+        flat_module.ACTIVATIONS[ACTIVATIONS[name]](x), ACT2FN[name](x), rtol=0, atol=2e-6
+    )
+
+
+DISGUISES: dict[str, dict[str, Any]] = {
+    "experts": {"num_experts": 8},
+    "alibi": {"alibi": True},
+    "a cap on scores": {"attn_logit_softcapping": 50.0},
+    "a residual multiplier": {"residual_multiplier": 0.22},
+    "a scale of logits": {"logit_scale": 0.06},
+    "parallel layers": {"use_parallel_residual": True},
+    "clipped queries": {"clip_qkv": 8.0},
+    "norms of queries and keys": {"qk_layernorm": True},
+}
+
+
+@pytest.mark.parametrize("name", DISGUISES)
+def test_a_known_name_with_another_familys_feature_is_not_decoded(name: str) -> None:
+    (key,) = DISGUISES[name]
+    assert f"its config.json has {key}, which Qwen2ForCausalLM does not know" in (
+        supports(QWEN2 | DISGUISES[name]) or ""
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "change"),
+    [
+        ("falcon", {"alibi": True}),
+        ("falcon", {"new_decoder_architecture": True}),
+        ("opt", {"do_layer_norm_before": False}),
+        ("opt", {"_remove_final_layer_norm": True}),
+        ("opt", {"word_embed_proj_dim": 16}),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
+        ("stablelm", {"qk_layernorm": True}),
+        ("gemma3_text", {"use_bidirectional_attention": True}),
+    ],
+)
+def test_features_of_the_family_that_are_not_covered_are_refused(family: str, change: dict[str, Any]) -> None:
+    (key,) = change
+    config = {"architectures": [families()[family].architecture], "hidden_size": 32, "num_attention_heads": 4}
+    assert f"its {key} is" in (supports(config | change) or "")
+
+
+@pytest.mark.parametrize("name", ["self_attn.q_norm.weight", "self_attn.sinks", "mlp.router.weight"])
+def test_a_file_with_another_architectures_tensors_is_refused(name: str, tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "m", "llama")
+    tensors = load_file(path / "model.safetensors") | {f"model.layers.1.{name}": torch.ones(4)}
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(WeightsError, match=f"{name}, which no LlamaForCausalLM has"):
+        flat(path)
+
+
+@pytest.mark.parametrize("case", ["qwen2", "qwen3", "llama", "mistral", "phi3"])
+def test_the_fused_steps_take_the_first_families(case: str, tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "m", case)
+    assert flat_config(config_of(path)).is_fusible
+    assert flat(path).fused is not None
+
+
+@pytest.mark.parametrize(
+    "family", sorted(families().keys() - {"qwen2", "qwen3", "llama", "mistral", "phi3", "glm"})
+)
+def test_the_fused_steps_leave_what_they_do_not_compute(family: str, tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "m", family)
+    assert not flat_config(config_of(path)).is_fusible
+    assert flat(path).fused is None

@@ -12,7 +12,7 @@ from edge_tui.engine.models.base import ContextFull
 from edge_tui.engine.ops.cpu import packed_sizes
 from edge_tui.engine.ops.cpu import project as project_cpu
 from edge_tui.engine.ops.linear import CpuLinear
-from tests.engine.models.references import SOME_CASES, checkpoint, flat, one_by_one, random_ids
+from tests.engine.models.references import LLAMA_CASES, checkpoint, flat, one_by_one, random_ids
 from tests.engine.random_checkpoints import make_checkpoint
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def walk(model: FlatModel, rows: int) -> Tensor:
     return torch.cat(seen, 1)
 
 
-@pytest.mark.parametrize("case", SOME_CASES)
+@pytest.mark.parametrize("case", LLAMA_CASES)
 def test_same_numbers(case: str, tmp_path: Path) -> None:
     model = flat(checkpoint(tmp_path, case))
     spy = counted(model)

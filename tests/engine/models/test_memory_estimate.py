@@ -26,6 +26,8 @@ from edge_tui.machine import devices
 from edge_tui.machine.devices import Device, best_device, free_memory, resolve_device
 from edge_tui.machine.nvml import GpuSample
 from edge_tui.util.formatting import size
+from tests.engine.models import references
+from tests.engine.models.references import FAMILIES
 from tests.engine.random_checkpoints import make_checkpoint, save_tokenizer
 
 if TYPE_CHECKING:
@@ -94,19 +96,32 @@ def test_halves_are_estimated_to_the_byte(
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_the_other_tiers_weights_are_estimated_to_the_byte(tmp_path: Path, precision: Any) -> None:
-    from transformers import GemmaConfig, GemmaForCausalLM
+    from transformers import HeliumConfig, HeliumForCausalLM
 
-    config = GemmaConfig(
+    config = HeliumConfig(
         vocab_size=320, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=1,
         head_dim=16, intermediate_size=96, max_position_embeddings=128,
     )  # fmt: skip
-    GemmaForCausalLM(config).save_pretrained(tmp_path)
+    HeliumForCausalLM(config).save_pretrained(tmp_path)
     save_tokenizer(tmp_path)
     loaded = load(ModelSpec(str(tmp_path), precision, "cpu"))
     expected = memory_estimate.estimate(loaded.checkpoint, precision, 128, 1, "cpu")
     assert loaded.model.info.tier == "transformers"
     assert expected.weights == loaded.model.info.weight_bytes
     assert expected.kv == 128 * loaded.model.info.kv_bytes
+
+
+@pytest.mark.parametrize("precision", ["float32", pytest.param("int8", marks=pytest.mark.proof)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_familys_weights_are_estimated_to_the_byte(tmp_path: Path, family: str, precision: Any) -> None:
+    path = references.checkpoint(tmp_path / "m", family)
+    save_tokenizer(path)
+    checkpoint = open_checkpoint(str(path))
+    expected = memory_estimate.estimate(checkpoint, precision, 64, 1, "cpu")
+    info = load(ModelSpec(str(path), precision, "cpu", 64)).model.info
+    assert info.tier == "flat"
+    assert expected.weights == info.weight_bytes
+    assert expected.kv == round_up(64 + SLACK) * info.kv_bytes
 
 
 def test_kv_grows_with_context_and_rows(made: Callable[..., Checkpoint]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from edge_tui.engine.checkpoints.weights import Weights
 from edge_tui.engine.models import flat as flat_module
 from edge_tui.engine.models import loading
 from edge_tui.engine.models import rope as rope_module
@@ -53,6 +54,52 @@ def changed_rope(**changes: Any) -> Mutate:
         patch.setattr(loading, "flat_config", wrong)
 
     return mutate
+
+
+def changed_features(**changes: Any) -> Mutate:
+    """Decodes as if the family had other features; its tensors are read as they are."""
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        right = loading.FlatModel
+
+        def wrong(c: Any, *rest: Any) -> Any:
+            return right(replace(c, features=replace(c.features, **changes)), *rest)
+
+        patch.setattr(loading, "FlatModel", wrong)
+
+    return mutate
+
+
+def changed_reading(**changes: Any) -> Mutate:
+    """Reads tensors as if the family stored them otherwise."""
+
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        right = flat_config
+
+        def wrong(config: Any) -> Any:
+            c = right(config)
+            features = {k: v for k, v in changes.items() if hasattr(c.features, k)}
+            layout = {k: v for k, v in changes.items() if k not in features}
+            return replace(c, features=replace(c.features, **features), layout=replace(c.layout, **layout))
+
+        patch.setattr(loading, "flat_config", wrong)
+
+    return mutate
+
+
+def same_rope_everywhere(patch: pytest.MonkeyPatch) -> None:
+    right = flat_config
+
+    def wrong(config: Any) -> Any:
+        c = right(config)
+        return replace(c, features=replace(c.features, local_rope=c.rope))
+
+    patch.setattr(loading, "flat_config", wrong)
+
+
+def norm_of_each_head(patch: pytest.MonkeyPatch) -> None:
+    right = loading.FlatModel
+    patch.setattr(loading, "FlatModel", lambda c, *rest: right(replace(c, qk_norm="heads"), *rest))
 
 
 def no_rotary(patch: pytest.MonkeyPatch) -> None:
@@ -122,6 +169,45 @@ MUTATIONS: dict[str, tuple[str, Mutate]] = {
     "window in every layer": ("qwen2 windowed above", changed_config(windows=(9, 9))),
     "window one too wide": ("phi3 windowed", changed_config(windows=(12, 12))),
     "head tied": ("qwen2", tied_head),
+    "1 + w forgotten": ("gemma2", changed_reading(norm_offset=0.0)),
+    "no embedding scale": ("gemma2", changed_features(embedding_scale=1.0)),
+    "attention scale of the head's width": ("gemma2", changed_features(attention_scale=0.0)),
+    "no cap on scores": ("gemma2", changed_features(score_cap=0.0)),
+    "no cap on logits": ("gemma2", changed_features(logit_cap=0.0)),
+    "no norm after": ("gemma2", changed_reading(norm_place="before")),
+    "gated by another activation": ("gemma2", changed_features(activation="silu")),
+    "windows in the other layers": ("gemma2", changed_config(windows=(0, 7))),
+    "windowed layers with the others' rotary base": ("gemma3_text", same_rope_everywhere),
+    "full layers with the windowed ones' rotary base": ("gemma3_text", changed_features(rotary=(1, 1))),
+    "norm before instead of after": (
+        "olmo2",
+        changed_reading(
+            norm_place="before",
+            attention_norm="post_attention_layernorm",
+            mlp_norm="post_feedforward_layernorm",
+        ),
+    ),
+    "norm of each head instead of the width": ("olmo2", norm_of_each_head),
+    "rotary in every layer": ("smollm3", changed_features(rotary=())),
+    "rotary in full layers": ("cohere2", changed_features(rotary=())),
+    "no residual multiplier": ("granite", changed_features(residual_scale=1.0)),
+    "no logit multiplier": ("granite", changed_features(logit_scale=1.0)),
+    "no attention multiplier": ("granite", changed_features(attention_scale=0.0)),
+    "neighbours not put in order": ("glm4", changed_reading(interleaved=False)),
+    "neighbours put in order in the norms' way": ("cohere", changed_reading(interleaved=False)),
+    "the whole head rotated": ("glm", changed_rope(dim=8)),
+    "root mean square instead of layer norm": ("cohere", changed_features(norm="rms")),
+    "norm bias forgotten": ("starcoder2", changed_reading(norm_bias=False)),
+    "one after the other instead of parallel": ("gpt_neox", changed_features(parallel=False)),
+    "one norm for both": ("gpt_neox", changed_reading(shared_norm=True)),
+    "parallel instead of one after the other": ("starcoder2", changed_features(parallel=True)),
+    "heads not put apart": ("gpt_neox", changed_reading(grouped=False)),
+    "SiLU for the approximation of GELU": ("gpt2", changed_features(activation="silu")),
+    "ReLU for GELU": ("gpt_neox", changed_features(activation="relu")),
+    "another plain activation": ("opt", changed_features(activation="silu")),
+    "no head bias": ("phi", changed_config(head_bias=False)),
+    "no learned positions": ("gpt2", changed_reading(positions=0)),
+    "learned positions one row off": ("opt", changed_features(position_offset=1)),
 }
 
 
@@ -144,4 +230,5 @@ def test_mistakes_are_seen(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
 
     assert worst() < TOLERANCE
     mutate(monkeypatch)
+    monkeypatch.setattr(Weights, "unread", lambda _self: [])  # tensors left out are refused otherwise
     assert worst() > VISIBLE

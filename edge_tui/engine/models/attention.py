@@ -1,0 +1,85 @@
+"""Attends to cached keys and values with plain tensor operations.
+
+Shapes: `R` rows, `K` positions of this call, `H` query heads, `Hkv` key heads, `S` positions that
+attention looks at, `D` width of a head.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from edge_tui.engine.models.capacity import SLICE
+
+
+def attend(
+    q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float | None = None, cap: float = 0.0
+) -> Tensor:
+    """Computes softmax(cap(q kᵀ · scale) + mask) v.
+
+    Args:
+        q: `[R, K, H, D]`.
+        keys: `[R, Hkv, S, D]`.
+        values: The same.
+        mask: What to add to scores, broadcasting to `[R, 1, K, S]`; None hides what comes after each query,
+            the last of which is at the last of the keys.
+        scale: Factor on scores; None means `1 / sqrt(D)`.
+        cap: Scores become `cap * tanh(scores / cap)` before the mask; 0 leaves them.
+
+    Returns:
+        `[R, K, H, D]`.
+    """
+    rows, k, h, d = q.shape
+    h_kv = keys.shape[1]
+    if cap:
+        return _attend_capped(q, keys, values, mask, d**-0.5 if scale is None else scale, cap)
+    if k == 1:
+        # One position: the queries that share a key head stand in line as if they were positions.
+        one = q.view(rows, h_kv, h // h_kv, d)
+        return F.scaled_dot_product_attention(one, keys, values, attn_mask=mask, scale=scale).reshape(q.shape)
+    q = q.transpose(1, 2)
+    if mask is None:
+        y = F.scaled_dot_product_attention(q, keys, values, is_causal=True, enable_gqa=h != h_kv, scale=scale)
+        return y.transpose(1, 2)
+    # Key heads as if they were rows, so that neither they nor the mask are repeated for each query.
+    row_mask = mask.expand(rows, -1, -1, -1)
+    y = torch.stack(
+        [
+            F.scaled_dot_product_attention(
+                q[row].view(h_kv, -1, k, d),
+                keys[row][:, None].expand(-1, h // h_kv, -1, -1),
+                values[row][:, None].expand(-1, h // h_kv, -1, -1),
+                attn_mask=row_mask[row : row + 1],
+                scale=scale,
+            ).flatten(0, 1)
+            for row in range(rows)
+        ]
+    )
+    return y.transpose(1, 2)
+
+
+def _attend_capped(
+    q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float, cap: float
+) -> Tensor:
+    """Computes `attend` with capped scores, which no kernel of torch does, a slice of queries at a time."""
+    rows, k, h, d = q.shape
+    h_kv, span = keys.shape[1:3]
+    transposed = keys.transpose(2, 3)
+    y = torch.empty_like(q)
+    for at in range(0, k, SLICE):
+        piece = q[:, at : at + SLICE]
+        count = piece.shape[1]
+        grouped = piece.view(rows, count, h_kv, -1, d).permute(0, 2, 3, 1, 4).reshape(rows, h_kv, -1, d)
+        scores = (grouped @ transposed).float().mul_(scale / cap).tanh_().mul_(cap)
+        scores = scores.view(rows, h_kv, -1, count, span)
+        if mask is not None:
+            scores += mask[:, :, None, at : at + SLICE]
+        elif k > 1:
+            end = span - k + at + 1  # positions that the slice's first query sees
+            hidden = torch.ones(count, span, dtype=torch.bool, device=q.device).triu_(end)
+            scores.masked_fill_(hidden, -torch.inf)
+        shares = scores.softmax(-1).to(q.dtype).view(rows, h_kv, -1, span)
+        seen = (shares @ values).view(rows, h_kv, -1, count, d)
+        y[:, at : at + SLICE] = seen.permute(0, 3, 1, 2, 4).reshape(rows, count, h, d)
+    return y

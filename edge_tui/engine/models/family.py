@@ -1,0 +1,112 @@
+"""Reads the descriptions of the families that the flat decoder runs, one TOML each in `families/`."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from edge_tui.engine.models.rope_config import KINDS
+from edge_tui.engine.models.tensor_layout import TensorLayout
+
+OWN_THETA = 10000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Describes a family of decoders that differ in config.json alone.
+
+    A value of `features` or `layout` is what it says, or a table that takes it from config.json: `key`, and
+    `power` to raise it to, or `yes` to stand for a true one. A null, or a false one with `yes`, means the
+    default.
+
+    Attributes:
+        architecture: The class, as config.json names it.
+        defaults: Those of transformers' config class for keys that config.json lacks; a test compares them.
+        nullable: Keys whose null means something, and is the default if `defaults` has none.
+        keys: The family's own names of keys, by Llama's.
+        fixed: Values of Llama's keys that the family's config.json does not have.
+        only: Keys with the one value that is covered, or a list of those.
+        same: Keys that must be null or have another key's value.
+        features: Values of `Features` and, of `FlatConfig`, the biases and `qk_norm`.
+        layout: Values of `TensorLayout`.
+        theta: Base of the rotary frequencies, where config.json has none.
+        local_theta: The same of windowed layers, where they have their own.
+        partial_rotary: True if less than a whole head may be rotated.
+        rotary_share: Share of a head that is rotated, where config.json has none.
+        rotary_layers: Layers that are rotated: "all", "none", "windowed", "listed" (by `no_rope_layers`), or
+            "local" for all, the windowed ones by a rotary embedding of their own.
+        window_pattern: Every layer of which number, counted from 1, has no window; 0 without such a rule.
+        ropes: Kind of rotary scaling by its name in config.json.
+        activations: Activations by their names in config.json, where they mean others than usual.
+    """
+
+    architecture: str
+    defaults: Mapping[str, Any]
+    nullable: tuple[str, ...]
+    keys: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    only: Mapping[str, Any] = field(default_factory=dict)
+    same: Mapping[str, str] = field(default_factory=dict)
+    features: Mapping[str, Any] = field(default_factory=dict)
+    layout: Mapping[str, Any] = field(default_factory=dict)
+    theta: float = OWN_THETA
+    local_theta: float = OWN_THETA
+    partial_rotary: bool = False
+    rotary_share: float = 1.0
+    rotary_layers: str = "all"
+    window_pattern: int = 0
+    ropes: Mapping[str, str] = field(default_factory=lambda: {kind: kind for kind in KINDS})
+    activations: Mapping[str, str] = field(default_factory=dict)
+
+    def feature(self, name: str, config: Mapping[str, Any], default: Any) -> Any:
+        """Returns the value of a feature for a config.json, or the default where it has none."""
+        spec = self.features.get(name)
+        if spec is None:
+            return default
+        if not isinstance(spec, Mapping):
+            return spec
+        value = config.get(spec["key"])
+        if "yes" in spec:
+            return spec["yes"] if value else default
+        if value is None:
+            return default
+        return float(value) ** spec["power"] if "power" in spec else value
+
+    def tensor_layout(self) -> TensorLayout:
+        """Returns the names of the family's tensors."""
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in self.layout.items()}
+        return TensorLayout(**values)
+
+    @property
+    def known(self) -> set[str]:
+        """Keys of config.json that mean something to the family, by its own names."""
+        specs = (spec["key"] for spec in self.features.values() if isinstance(spec, Mapping))
+        return {*self.defaults, *self.nullable, *self.keys.values(), *self.only, *self.same, *specs}
+
+
+@cache
+def families() -> dict[str, Family]:
+    """Reads the families of the flat tier, by `model_type`."""
+    files = sorted((Path(__file__).parent / "families").glob("*.toml"))
+    return {file.stem: Family(**tomllib.loads(file.read_text(encoding="utf-8"))) for file in files}
+
+
+@cache
+def feature_keys() -> frozenset[str]:
+    """Returns the keys of config.json by which some family has a feature that others lack."""
+    specs = (spec for family in families().values() for spec in family.features.values())
+    own = {spec["key"] for spec in specs if isinstance(spec, Mapping)}
+    rules = {key for family in families().values() for key in family.only}
+    return frozenset((own | rules | set(_ELSEWHERE)) - families()["llama"].known)
+
+
+_ELSEWHERE = (
+    "alibi", "clip_qkv", "first_k_dense_replace", "kv_lora_rank", "moe_intermediate_size", "n_routed_experts",
+    "num_experts", "num_local_experts", "q_lora_rank", "attention_sinks", "hidden_size_per_layer_input",
+    "num_kv_shared_layers", "mamba_d_state", "linear_num_key_heads", "attention_chunk_size",
+)  # fmt: skip
+"""Keys of features that no family here has."""

@@ -1,0 +1,64 @@
+"""Defines what a decoder may have beside what Llama has, as plain numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge_tui.engine.models.rope_config import RopeConfig
+
+ACTIVATIONS = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
+"""Activations by their names in config.json."""
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Describes a decoder by its differences from Llama; the defaults are Llama's.
+
+    Attributes:
+        norm: "rms" or "layer", the kind of every norm.
+        norm_place: "before" attention and feed-forward layer, "after" them, or "both".
+        parallel: True if both read the same residual stream and are added to it together.
+        shared_norm: True if both read it through one norm.
+        activation: A value of `ACTIVATIONS`.
+        gated: True if the activation of one half is multiplied by another half.
+        embedding_scale: Factor on the embedding.
+        attention_scale: Factor on scores; 0 means `1 / sqrt(head_dim)`.
+        residual_scale: Factor on what is added to the residual stream.
+        logit_scale: Factor on logits.
+        score_cap: Scores become `cap * tanh(scores / cap)`; 0 leaves them (arXiv 2408.00118).
+        logit_cap: The same for logits.
+        local_rope: Rotary embedding of windowed layers where it is another.
+        rotary: For each layer which rotary embedding turns its queries and keys: 0 the model's, 1 the
+            local one, -1 none; () means 0 for all.
+        positions: Learned positions; 0 for a model without.
+        position_offset: Rows of their table before the first one.
+    """
+
+    norm: str = "rms"
+    norm_place: str = "before"
+    parallel: bool = False
+    shared_norm: bool = False
+    activation: str = "silu"
+    gated: bool = True
+    embedding_scale: float = 1.0
+    attention_scale: float = 0.0
+    residual_scale: float = 1.0
+    logit_scale: float = 1.0
+    score_cap: float = 0.0
+    logit_cap: float = 0.0
+    local_rope: RopeConfig | None = None
+    rotary: tuple[int, ...] = ()
+    positions: int = 0
+    position_offset: int = 0
+
+
+LLAMA = Features()
+"""What the fused steps compute."""
