@@ -103,12 +103,12 @@ class MeasuredApp(tui_app.EdgeApp):
         self.kind = "loading"
         self.ready = 0.0
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
         if self.kind == "headless":
             assert self.session.engine is not None
             self._advance(self.session.engine.poll())
         elif self.kind != "done":
-            super()._tick()
+            super().tick()
             run = self.session.run
             loaded = list(self.session.loaded.values()) if self.kind == "loading" else []
             self._advance([*loaded, *([run.finished] if run is not None and run.finished else [])])

@@ -172,7 +172,7 @@ class EdgeApp(TerminalApp):
         for watch in self._watches:
             watch.start()
         self._pacer = Pacer(cast("App[object]", self))
-        self.set_interval(max(1 / max(self.settings.ui.frame_rate, 1), Pacer.TICK), self._tick)
+        self.set_interval(max(1 / max(self.settings.ui.frame_rate, 1), Pacer.TICK), self.tick)
 
     @property
     def all_painted(self) -> bool:
@@ -186,7 +186,8 @@ class EdgeApp(TerminalApp):
             shown.append(f"And {more} more: `edge-tui config` names every setting that cannot be used.")
         self.notify("\n".join(shown), severity="warning", markup=False, timeout=10)
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
+        """Takes the engine's events, and paints if the terminal is ready."""
         if self.shutdown.leaving or not self.workbench.is_attached:
             return
         if problem := self._history.new_problem():

@@ -87,7 +87,7 @@ def _input(app: EdgeApp) -> None:
 
 
 def _output(app: EdgeApp) -> None:
-    app._driver.write(7)  # type: ignore[union-attr, arg-type]
+    app._driver.write(7)  # type: ignore[union-attr, arg-type]  # noqa: SLF001
 
 
 def _closing(app: EdgeApp) -> None:
@@ -101,14 +101,14 @@ def _unmounting(app: EdgeApp) -> None:
 
 
 def _stopping(app: EdgeApp) -> None:
-    TerminalDriver._disable_line_wrap = boom
-    TerminalDriver._enable_line_wrap = boom
+    TerminalDriver._disable_line_wrap = boom  # noqa: SLF001
+    TerminalDriver._enable_line_wrap = boom  # noqa: SLF001
     app.exit(0)
 
 
 def _recorder(app: EdgeApp) -> None:
-    app.session.recorder._write = boom  # type: ignore[union-attr, method-assign]
-    app.session.recorder._wake.set()  # type: ignore[union-attr]
+    assert app.session.recorder is not None
+    app.session.recorder.append_events(map(boom, [0]))  # type: ignore[arg-type]
 
 
 def _telemetry(app: EdgeApp) -> None:

@@ -20,7 +20,7 @@ LEAST_CONTRAST = 1.4
 
 def strips(app: App[Any]) -> list[Strip]:
     """The lines of the screen. Textual has no public name for them."""
-    return app.screen._compositor.render_strips()
+    return app.screen._compositor.render_strips()  # noqa: SLF001
 
 
 def lines(app: App[Any]) -> list[str]:
@@ -30,7 +30,7 @@ def lines(app: App[Any]) -> list[str]:
 
 def notices(app: App[Any]) -> list[str]:
     """The texts of the notifications on the screen. Textual has no public name for them."""
-    return [each.message for each in app._notifications]
+    return [each.message for each in app._notifications]  # noqa: SLF001
 
 
 async def until(pilot: Pilot[Any], look: Callable[[], object]) -> None:

@@ -40,16 +40,16 @@ async def test_paints_the_same_as_textual(
     async with app.run_test(size=size) as pilot:
         await pilot.press("escape", strategy, "ctrl+j")
         await pilot.pause(0.3)
-        compositor = app.workbench._compositor
+        compositor = app.workbench._compositor  # noqa: SLF001
         assert isinstance(compositor, RowCompositor)
         for _ in range(40):
             dirty = {each.intersection(compositor.size.region) for each in somewhere(rng, *size)}
-            compositor._dirty_regions = {each for each in dirty if each}
-            if not compositor._dirty_regions:
+            compositor._dirty_regions = {each for each in dirty if each}  # noqa: SLF001
+            if not compositor._dirty_regions:  # noqa: SLF001
                 continue
-            asked = compositor._dirty_regions.copy()
+            asked = compositor._dirty_regions.copy()  # noqa: SLF001
             ours = compositor.render_partial_update()
-            compositor._dirty_regions = asked
+            compositor._dirty_regions = asked  # noqa: SLF001
             assert painted(app, ours) == painted(app, Compositor.render_partial_update(compositor))
 
 
@@ -67,8 +67,8 @@ async def test_renders_only_rows_that_changed(
                 widget, "render_lines", lambda crop, original=original: asked.append(crop) or original(crop)
             )
         header, pane = work.view.header.region, work.pane.region
-        work._compositor._dirty_regions = {header, Region(pane.x, pane.y + 3, pane.width, 2)}
-        work._compositor.render_partial_update()
+        work._compositor._dirty_regions = {header, Region(pane.x, pane.y + 3, pane.width, 2)}  # noqa: SLF001
+        work._compositor.render_partial_update()  # noqa: SLF001
         # The pane hides the container that it lies in; the table beside it has not changed.
         assert asked == [Region(0, 3, pane.width, 2)]
 

@@ -12,6 +12,7 @@ from textual.widgets import Input, OptionList, Static
 
 from edge_tui.engine.checkpoints.locate import cache_root
 from edge_tui.hub import recent_models
+from edge_tui.tui.pacing import Pacer
 from edge_tui.tui.screens.models import ModelsScreen
 from tests.engine.random_checkpoints import make_checkpoint
 from tests.hub_stand_in import Repository, StandIn, serving
@@ -104,12 +105,12 @@ async def test_what_is_being_left_is_painted_no_more(
         screen = await opened(pilot)
         hub.bytes_per_second = 60_000
         app.downloads.start(NAME)
-        monkeypatch.setattr(app._pacer, "ready", lambda: True)
+        monkeypatch.setattr(Pacer, "ready", lambda pacer: True)
         app.pop_screen()
         bare = 0
         while screen.is_attached:
             bare += not screen.query(OptionList)
-            app._tick()
+            app.tick()
             await asyncio.sleep(0)
         assert bare, "its parts go before it does"
         assert app.downloads.cancel(NAME)

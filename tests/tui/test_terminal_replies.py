@@ -164,7 +164,7 @@ async def test_copying_says_what_can_be_expected(
             if bench.pane.transcript is not None:
                 break
         sent: list[str] = []
-        monkeypatch.setattr(app._driver, "write", sent.append)
+        monkeypatch.setattr(app._driver, "write", sent.append)  # noqa: SLF001
         await pilot.press("y")
         assert sequence(bench.pane.transcript.text, {}) in sent
         assert "If nothing arrives" in bench.view.messages.message

@@ -87,7 +87,7 @@ class Measured:
 def measure(checkpoint: Checkpoint, precision: Precision, context: int, rows: int) -> Measured:
     """Loads a model, reads a prompt that leaves room for `NEW` tokens, and decodes them in `rows` samples."""
     gc.collect()
-    torch._C._cuda_clearCublasWorkspaces()  # every case pays for its own
+    torch._C._cuda_clearCublasWorkspaces()  # every case pays for its own  # noqa: SLF001
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()

@@ -73,7 +73,7 @@ class Steps:
 
     def milliseconds(self, rounds: int = 3) -> float:
         """Of the quickest of some runs with the cuts as they are."""
-        self._edge._engine._prefix_cache.clear()  # and with them what was captured
+        self._edge._engine._prefix_cache.clear()  # and with them what was captured  # noqa: SLF001
         self._run(40)
         return min(self._run(160) for _ in range(rounds))
 
