@@ -32,6 +32,7 @@ Writer = Callable[[events.Event], list[tuple[str, dict[str, Any]]]]
 
 DEFAULT_TOKENS = 100
 """New tokens where neither a request nor the operator names a number."""
+_NO_GENERATION = "There is no such generation any more; parameters of a finished one are fixed."
 
 
 def router(dispatcher: Dispatcher, builder: RequestBuilder) -> APIRouter:
@@ -85,9 +86,7 @@ def router(dispatcher: Dispatcher, builder: RequestBuilder) -> APIRouter:
     @routes.post("/infer/stream/{generation}/params", summary="Set a parameter while tokens come")
     async def set_parameter(generation: str, body: SetParameter) -> dict[str, bool]:
         if (slot := live.get(generation)) is None:
-            raise ApiError(
-                404, "There is no such generation any more; parameters of a finished one are fixed."
-            )
+            raise ApiError(404, _NO_GENERATION)
         try:
             slot.set(body.name, body.value)
         except ParamError as error:
