@@ -207,6 +207,15 @@ def test_a_stop_string_across_tokens_never_leaks(engine: LocalEngine) -> None:
     assert seen.text == whole.text[:at]
 
 
+def test_a_stop_string_that_only_begins_is_text(engine: LocalEngine) -> None:
+    whole = watch(engine, Request(PROMPT, strategy="greedy", max_length=12))
+    stop = whole.text[-3:] + "\N{SNOWMAN}"
+    seen = watch(engine, Request(PROMPT, strategy="greedy", max_length=12, stop=(stop,)))
+    assert seen.finished.reason == "length"
+    assert seen.text == whole.text
+    assert seen.ids == whole.ids
+
+
 def test_max_length_is_new_tokens_and_clamped_to_the_context(engine: LocalEngine) -> None:
     seen = watch(engine, Request(PROMPT, strategy="greedy", max_length=10**9))
     context = seen.all(Loaded)[0].context
@@ -321,6 +330,21 @@ def test_beam_streams_rows_with_parents_and_ends_with_a_choice(engine: LocalEngi
     assert seen.finished.answer
     assert seen.finished.score is not None
     assert seen.finished.answer_text
+
+
+def test_each_beam_has_the_text_of_its_tokens(engine: LocalEngine, checkpoint: Path) -> None:
+    seen = watch(engine, Request("", "beam", {"num_beams": 4}, ids=(40, 41, 42), max_length=40))
+    tokenizer = Tokenizer.open(open_checkpoint(str(checkpoint)))
+    rows = [
+        list(zip(*(seen.column(name, row) for name in ("id", "parent", "text")), strict=True))
+        for row in range(4)
+    ]
+    beams = [((), "")] * 4
+    for step in zip(*rows, strict=True):
+        beams = [((*beams[parent][0], int(token)), beams[parent][1] + text) for token, parent, text in step]
+    ends = set(tokenizer.end_ids)
+    for ids, text in beams:
+        assert text == "".join(tokenizer.texts((40, 41, 42), [i for i in ids if i not in ends]))
 
 
 def test_contrastive_records_expert_amateur_and_score(

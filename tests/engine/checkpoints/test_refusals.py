@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -117,6 +118,19 @@ def test_the_kind_of_a_model_that_does_not_decode(
 def test_code_of_its_own(folder: Path, key: str) -> None:
     edit(folder, architectures=["ChatModel"], model_type="chatty", auto_map={key: "modeling.Chat"})
     assert "never executed" in refusal(folder)
+
+
+def test_a_tokenizers_code_is_never_executed(folder: Path, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    (folder / "own.py").write_text(f"open({str(ran)!r}, 'w').close()\n")
+    classes = {"tokenizer_class": "PreTrainedTokenizerFast", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(classes))
+    checkpoint = open_checkpoint(str(folder))
+    checkpoint.class_tokens()
+    (folder / "tokenizer.json").unlink()
+    with suppress(CheckpointError):
+        checkpoint.read_tokenizer()
+    assert not ran.exists()
 
 
 def test_quantisation_that_only_the_tensors_tell(folder: Path) -> None:

@@ -77,6 +77,32 @@ def test_the_ring_keeps_order_on_the_cpu() -> None:
     assert ring.empty
 
 
+def test_a_new_run_reads_no_record_of_the_last() -> None:
+    ring = Ring("cpu")
+    ring.write(torch.tensor([[1]]), torch.tensor([[1.0]]))
+    ring.restart()
+    assert ring.empty
+
+
+def test_a_new_run_reports_no_change_of_the_last() -> None:
+    table = ParamTable(KNOBS, {"a": 1.0, "b": 5}, rows=1, device="cpu")
+    table.set("a", 0.5)
+    table.restart({"a": 1.0, "b": 5})
+    table.set("a", 0.25)
+    assert table.changes_between(0, 1) == {"a": 0.25}
+    table.refresh()
+    assert table.version_row.tolist() == [1.0]
+
+
+def test_a_model_that_goes_leaves_no_context(checkpoint: Path) -> None:
+    model, other = (load(ModelSpec(str(checkpoint), device="cpu")).model for _ in range(2))
+    cache = PrefixCache()
+    for each in (model, other):
+        cache.open((id(each), 0), each, [1, 2], 4, 4)
+    cache.drop_model(model)
+    assert list(cache) == [(id(other), 0)]
+
+
 def _gpu_is_full() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -147,6 +173,16 @@ def test_cancelling_a_queued_run_never_starts_it(engine: LocalEngine) -> None:
                 ends[event.run] = event
     assert isinstance(ends[second], Finished)
     assert ends[second].reason == "cancelled"
+
+
+def test_cancelling_one_run_leaves_the_others(engine: LocalEngine) -> None:
+    first = engine.submit(Request(PROMPT, strategy="top_p", max_length=20, seed=1))
+    second = engine.submit(Request(PROMPT, strategy="top_p", max_length=20, seed=1))
+    engine.cancel(second)
+    ends: dict[int, Finished] = {}
+    while len(ends) < 2:
+        ends |= {event.run: event for event in engine.poll() if isinstance(event, Finished)}
+    assert (ends[first].reason, ends[second].reason) == ("length", "cancelled")
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")

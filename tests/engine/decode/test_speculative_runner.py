@@ -50,6 +50,15 @@ def test_a_model_that_drafts_for_itself_is_always_right(checkpoint: Path, open_e
     assert sum(drafted) >= 0.75 * len(drafted)
 
 
+def test_no_two_tokens_share_their_random_numbers(checkpoint: Path, open_engine: Callable) -> None:
+    """Of a nearly level distribution a token comes twice only where its random numbers do."""
+    engine = open_engine(model=checkpoint, draft=checkpoint)
+    values = {"temperature": 5.0, "lookahead": 4}
+    seen = watch(engine, Request(PROMPT, "speculative", values, seed=2, max_length=40))
+    assert len(seen.ids) > 20
+    assert len(set(seen.ids)) > 0.8 * len(seen.ids)
+
+
 def test_the_same_seed_gives_the_same_text_and_a_prefix_is_reused(demo: LocalEngine) -> None:
     first, second = _run(demo, "speculative", temperature=0.8), _run(demo, "speculative", temperature=0.8)
     assert first.ids == second.ids

@@ -261,18 +261,22 @@ def init(self, env):
 def apply(self, z, p, s, rng):
     import torch
     s["n"] += 1
-    second = torch.arange(len(z))[:, None] == 1
+    here = torch.arange(len(z))[:, None] == row_that_ends
     ends = torch.full_like(z, -float("inf")).scatter(-1, s["eos"], 0.0)
     others = z.scatter(-1, s["eos"], -float("inf"))
-    z = ends.where(second & (s["n"] == 2), others)
-    return z.masked_fill(second & (s["n"] == 4), float("nan"))
+    z = ends.where(here & (s["n"] == 2), others)
+    return z.masked_fill(here & (s["n"] == 4), float("nan"))
 """
 
 
-def test_what_becomes_of_a_sample_that_has_ended_ends_no_other(run: Callable[..., Watched]) -> None:
-    seen = run(filter_of(ENDS), samples=2)
-    assert seen.finished.reasons == ("length", "eos")
-    assert len(seen.ids) == 12
+@pytest.mark.parametrize("first", [0, 1])
+def test_what_becomes_of_a_sample_that_has_ended_ends_no_other(
+    run: Callable[..., Watched], first: int
+) -> None:
+    seen = run(filter_of(ENDS.replace("row_that_ends", str(first))), samples=2)
+    assert seen.finished.reasons[first] == "eos"
+    assert seen.finished.reasons[1 - first] == "length"
+    assert [len(seen.column("id", row)) for row in (first, 1 - first)] == [2, 12]
 
 
 def test_a_stage_that_wakes_up_while_a_run_goes_on_is_inspected_too(run: Callable[..., Watched]) -> None:

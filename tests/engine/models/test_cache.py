@@ -171,6 +171,14 @@ def test_sharing_changes_nothing(truncate: list[int] | None) -> None:
     assert shared.branches is None
 
 
+def test_taking_positions_back_lengthens_no_row() -> None:
+    ctx = bare(2, 32, share=False)
+    step(ctx, torch.Generator().manual_seed(1), 7)
+    ctx.truncate(torch.tensor([6, 2]))
+    ctx.truncate(torch.tensor([4, 4]))
+    assert ctx.lengths() == ctx.length.tolist() == [4, 2]
+
+
 def test_a_fork_can_be_used_again(pair: tuple[FlatContext, FlatContext]) -> None:
     parent, ctx = pair
 

@@ -219,6 +219,9 @@ def test_what_does_not_fit_says_needed_and_free(
     unknown = memory_estimate.estimate(checkpoint, "float32", 256, 1, "cuda:1")
     assert unknown.fits
     assert "free" not in unknown.sentence
+    for free, fits in ((tight.total, True), (tight.total - 1, False)):
+        monkeypatch.setattr(memory_estimate, "free_memory", lambda _device, free=free: free)
+        assert memory_estimate.estimate(checkpoint, "float32", 256, 1, "cuda:1").fits == fits
 
 
 def test_a_pair_shares_a_device_or_does_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,19 @@ def test_a_cache_that_keeps_nothing_is_seen(
         load(path)
 
 
+def test_a_cache_that_stops_growing_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, right = make_tiny(tmp_path / "llama", "llama"), DynamicLayer.update
+
+    def update(self: DynamicLayer, *given: Any, **named: Any) -> Any:
+        held = right(self, *given, **named)
+        self.keys, self.values = self.keys[..., :4, :], self.values[..., :4, :]
+        return held
+
+    monkeypatch.setattr(DynamicLayer, "update", update)
+    with pytest.raises(WeightsError, match="cannot be decoded step by step"):
+        load(path)
+
+
 def test_positions_that_are_off_by_one_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, right = make_tiny(tmp_path / "gpt2", "gpt2"), GPT2Model.forward
 

@@ -223,6 +223,16 @@ def test_remote_code_is_never_run(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("ran"))
 
 
+def test_remote_code_is_not_preferred_to_the_librarys_own(tmp_path: Path) -> None:
+    path, ran = make_other(tmp_path / "gpt2", "gpt2"), tmp_path / "ran"
+    (path / "own.py").write_text(f"open({str(ran)!r}, 'w').close()\n", encoding="utf-8")
+    auto_map = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
+    config = config_of(path) | {"auto_map": auto_map}
+    (path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert load(path).info.architecture == "GPT2LMHeadModel"
+    assert not ran.exists()
+
+
 def test_release(tmp_path: Path) -> None:
     model = load(make_other(tmp_path / "gpt2", "gpt2"))
     ctx = model.open(1, 8)

@@ -107,6 +107,9 @@ def test_record_layout() -> None:
     assert ints[:, INTS.index("version")].tolist() == [2, 2]
     expected = final.log_softmax(-1).gather(-1, chosen[:, None])[:, 0]
     assert torch.allclose(floats[:, FLOATS.index("final_logp")], expected)
+    for at, logits in enumerate((z, final)):
+        best = floats[:, len(FLOATS) + at * TOP :][:, :TOP]
+        assert torch.allclose(best, logits.log_softmax(-1).topk(TOP).values, atol=1e-5)
     assert floats[:, -1].tolist() == [7.0, 8.0]
 
 

@@ -256,6 +256,8 @@ def test_a_process_that_does_not_start_is_one_sentence(monkeypatch: pytest.Monke
         "{{ messages[0].__class__.__mro__ }}",
         "{{ cycler.__init__.__globals__.os.system('true') }}",
         "{{ '{0.__class__.__mro__}'.format(messages) }}",
+        "{% set n = namespace(_a=1) %}x",
+        "{% set n = namespace() %}{% set n._a = 1 %}x",
         "{% include '/etc/passwd' %}",
         "{% import 'os' as os %}",
         "{% if %}",

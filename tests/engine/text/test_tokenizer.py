@@ -5,7 +5,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as FastTokenizer
@@ -302,6 +302,7 @@ few = st.text("ab#", max_size=4)
 
 
 @given(stops=st.lists(few, max_size=3), texts=st.lists(few, max_size=12))
+@example(stops=["ab#"], texts=["a", "b", "#"])
 @settings(max_examples=120, deadline=None)
 def test_nothing_of_a_stop_string_leaks(stops: list[str], texts: list[str]) -> None:
     out, stopped = scanned(stops, texts)
