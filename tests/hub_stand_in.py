@@ -45,6 +45,7 @@ class StandIn:
         url: What HF_ENDPOINT is to be set to.
         repositories: By id.
         fetched: Files whose content was sent, headers of weight files aside, in order.
+        revisions: Of the files that were asked for.
         tokens: Authorization headers seen.
         bytes_per_second: Of each file of weights; None sends at once.
     """
@@ -52,6 +53,7 @@ class StandIn:
     url: str = ""
     repositories: dict[str, Repository] = field(default_factory=dict)
     fetched: list[str] = field(default_factory=list)
+    revisions: set[str] = field(default_factory=set)
     tokens: set[str] = field(default_factory=set)
     bytes_per_second: float | None = None
 
@@ -71,8 +73,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.tokens.add(self.headers.get("Authorization", ""))
         if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/[^/]+)?", path):
             self._answer(found[1], self._info)
-        elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
-            name = found[2]
+        elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            name = found[3]
+            self.hub.revisions.add(found[2])
             self._answer(found[1], lambda repository: self._file(repository, name))
         else:
             self._refuse(404, "EntryNotFound")

@@ -237,6 +237,10 @@ def test_a_named_file_must_be_there(tmp_path: Path) -> None:
     assert load(env={})[1] == []
 
 
+def test_variables_of_ours_that_are_no_settings_are_no_notices() -> None:
+    assert load(env={"EDGE_TUI_API_KEY": "k1"})[1] == []
+
+
 def test_unknown_variables_and_bad_flags_are_notices() -> None:
     _, notices = load({"mode": "wild"}, {"EDGE_TUI_STRATEGI": "greedy"})
     assert [notice.origin for notice in notices] == ["EDGE_TUI_STRATEGI", "--mode"]

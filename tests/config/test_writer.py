@@ -52,6 +52,13 @@ def test_a_key_goes_where_its_table_is_and_out_again(file: Path) -> None:
     assert tomli.loads(file.read_text()) == tomli.loads(MINE) | {"models": {}}
 
 
+def test_a_comment_below_a_key_stays_a_comment(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('mode = "custom"\n# mode = "exploratory"\n')
+    change(path, {"mode": "focused"})
+    assert path.read_text() == 'mode = "focused"\n# mode = "exploratory"\n'
+
+
 def test_every_key_of_the_first_file_is_set_in_its_place(tmp_path: Path) -> None:
     path = tmp_path / "new" / "config.toml"
     path.parent.mkdir()

@@ -384,7 +384,14 @@ def odd_server(
 
         def log_message(self, *_: object) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    with _answering(Handler, port) as url:
+        yield url
+
+
+@contextmanager
+def _answering(handler: type[BaseHTTPRequestHandler], port: int = 0) -> Iterator[str]:
+    """Runs a server; yields its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.005,), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -461,6 +468,46 @@ def test_chunks_that_are_none(stream: bytes, connect: Callable[..., RemoteEngine
         failed = watch(engine, Request(PROMPT, strategy="greedy", max_length=5)).failed
         assert failed.message
         assert not failed.detail
+
+
+def test_a_redirect_is_not_followed(connect: Callable[..., RemoteEngine]) -> None:
+    """A prompt and a key go to the server that was named, and to no other."""
+    reached: list[str] = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            reached.append(self.path)
+            self.send_error(404)
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with _answering(Elsewhere) as other:
+
+        class Redirecting(Elsewhere):
+            def do_GET(self) -> None:
+                self.send_response(307)
+                self.send_header("Location", f"{other}{self.path}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+        with _answering(Redirecting) as url:
+            engine = connect(url, key="k1")
+            assert watch(engine, Request(PROMPT, strategy="greedy", max_length=2)).failed.message
+    assert not reached
+
+
+def test_a_silent_server_is_given_up(
+    connect: Callable[..., RemoteEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that takes the connection and says nothing; what it is asked first needs no model."""
+    monkeypatch.setattr(http_client, "CONNECT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        engine = connect(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        engine.load("model")
+        assert "does not answer" in _next(engine, Failed, timeout=10).message
 
 
 def test_a_server_that_decodes_nothing_is_said(connect: Callable[..., RemoteEngine]) -> None:

@@ -165,7 +165,7 @@ class ScriptedEngine:
         return True
 
 
-def until(holds: Callable[[], Any], seconds: float = 30.0) -> Any:
+def until(holds: Callable[[], Any], seconds: float = 10.0) -> Any:
     """Waits until a condition holds; the deadline only ends a test that hangs."""
     end = time.monotonic() + seconds
     while not (found := holds()):

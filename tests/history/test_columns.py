@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edge_tui.history import columns
@@ -13,6 +13,7 @@ from tests.history.runs import WORDS, batch, same
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=())), max_size=9), st.integers(0, 3), st.booleans())
+@example(["a\ud83d", "\udc00"], 0, False)
 def test_what_goes_in_comes_out(texts: list[str], extras: int, told: bool) -> None:
     before = batch(texts, start=3, columns=extras, told=told)
     assert same(before, columns.unpack(columns.pack(before)))

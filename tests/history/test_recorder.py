@@ -207,6 +207,7 @@ def test_another_instance_that_holds_the_lock_is_waited_for(
     store = until(recorder.reader)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
+    attempts.clear()
     inner.tell(engine.submit(Request("a")))
     until(lambda: len(attempts) > 2)
     assert not store.runs()

@@ -57,6 +57,14 @@ def test_turns_and_parameters_come_back_as_they_were(path: Path) -> None:
     assert entry.prompt == "a?␀"
 
 
+def test_a_turn_knows_its_conversation_and_the_run_before_it(path: Path) -> None:
+    store = Store(path)
+    first, second = keep(store), keep(store)
+    store.set_turn(second.id, "talk", 3, first.uid)
+    entry = Store(path).entry(second.id)
+    assert (entry.conversation, entry.turn, entry.parent) == ("talk", 3, first.uid)
+
+
 def test_only_its_owner_may_read_it(path: Path) -> None:
     os.umask(0)
     keep(Store(path))
@@ -73,6 +81,7 @@ def test_only_its_owner_may_read_it(path: Path) -> None:
         ("sky", 1),
         ("SCATTER", 1),
         ("catte sky", 1),
+        ("sky os.path", 0),
         ('"sky blue"', 1),
         ('"blue sky"', 0),
         ("天", 1),
@@ -80,6 +89,7 @@ def test_only_its_owner_may_read_it(path: Path) -> None:
         ("os.path", 1),
         ("a_b%", 1),
         ("a_b% x", 0),
+        ("%", 1),
         ("some/model", 3),
         ("top_p", 3),
         ('") OR 1', 0),
@@ -224,6 +234,14 @@ def test_a_run_of_a_living_process_is_left_alone(path: Path) -> None:
     store.append_chunk(run, 0, batch(WORDS))
     assert recover(Store(path), time.time()) == []
     assert store.entry(run).state == "running"
+
+
+def test_a_process_that_has_an_older_ones_number_is_another() -> None:
+    now = time.time()
+    began = process_identity.own().rpartition("/")[2]
+    older = process_identity.own().replace(began, f"{float(began) - 60:.2f}")
+    assert process_identity.is_alive(process_identity.own(), heartbeat=0.0, now=now)
+    assert not process_identity.is_alive(older, heartbeat=now, now=now)
 
 
 def test_on_another_machine_a_sign_of_life_decides() -> None:

@@ -22,7 +22,7 @@ from edge_tui.hub import Listing, local_models, recent_models
 from edge_tui.hub.remote import Download, HubError, RemoteModel, inspect, repository_id
 from edge_tui.util.logs import state_folder
 from tests.engine.random_checkpoints import make_checkpoint
-from tests.hub_stand_in import TOKEN, Repository, StandIn, serving
+from tests.hub_stand_in import COMMIT, TOKEN, Repository, StandIn, serving
 
 NAME = "org/tiny"
 
@@ -133,6 +133,7 @@ def test_pull_fetches_what_is_needed_and_nothing_else(hub: StandIn, tmp_path: Pa
     fetched = [name for name in hub.fetched if "consolidated" not in name]
     assert {Path(name).suffix for name in fetched} == {".json", ".jinja", ".safetensors"}
     assert not {"README.md", "model.onnx", "pytorch_model.bin", "consolidated.safetensors"} & set(hub.fetched)
+    assert hub.revisions == {COMMIT}, "main may be another one before the last file has come"
     found = listed()
     assert found is not None
     assert found.ready

@@ -55,6 +55,11 @@ def test_usage_and_reasons(client: openai.OpenAI, server: Running) -> None:
     assert answer.object == "text_completion"
 
 
+def test_every_answer_has_an_id_of_its_own(client: openai.OpenAI) -> None:
+    answers = [client.completions.create(model=MODEL, prompt=PROMPT, max_tokens=1) for _ in range(2)]
+    assert answers[0].id != answers[1].id
+
+
 def test_a_seed_repeats_and_samples_differ(client: openai.OpenAI) -> None:
     def draw(**more: Any) -> list[str]:
         answer = client.completions.create(model=MODEL, prompt=PROMPT, max_tokens=8, n=3, **more)

@@ -13,6 +13,7 @@ from edge_tui.config.writer import change
 from edge_tui.engine import seeds
 from edge_tui.engine.decode.resolve import resolve_params
 from edge_tui.engine.port import Message, Request
+from edge_tui.serve.errors import ApiError
 from edge_tui.serve.options import Options
 from edge_tui.serve.request_builder import RequestBuilder
 from edge_tui.serve.schemas import Completion, Infer
@@ -37,6 +38,21 @@ def test_turns_derive_their_seeds_from_the_servers_and_not_from_their_own() -> N
     assert build({"seed": 7}, TURNS, seed=7).seed == 7
     assert build({"seed": 7}).seed == build({"seed": 7}, (1, 2)).seed == 7
     assert build({}, TURNS).seed is None
+
+
+@pytest.mark.parametrize(
+    ("length", "fields", "param"),
+    [
+        (9, {}, "max_tokens"),
+        (8, {"n": 3}, "n"),
+        (8, {"strategy": "beam", "params": {"num_beams": 3}}, "n"),
+    ],
+)
+def test_more_than_the_server_gives_is_refused(length: int, fields: dict[str, Any], param: str) -> None:
+    builder = RequestBuilder(DEMO, Options(tokens=8, rows=2))
+    with pytest.raises(ApiError) as refused:
+        builder.build(Infer.model_validate({"prompt": "a", **fields}), "a", max_length=length, chat=False)
+    assert (refused.value.status_code, refused.value.param) == (422, param)
 
 
 def test_template_variables_of_a_request_lie_on_top_of_the_servers() -> None:

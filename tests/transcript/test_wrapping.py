@@ -110,6 +110,18 @@ def test_words_wrap_and_code_keeps_its_indent() -> None:
     assert drawn == ["The sky ", "appears ", "blue", "\treturn ", "x"]
 
 
+def test_a_word_that_just_fits_stays_and_comes_back_when_what_it_grew_by_has_gone() -> None:
+    display = ["ab ", "cd", "ef"]
+    wrap = Wrap(5)
+    wrap.feed(display[:2])
+    assert len(wrap) == 1
+    wrap.feed(display)
+    assert len(wrap) == 2
+    wrap.truncate(2)
+    wrap.feed(display[:2])
+    assert len(wrap) == 1
+
+
 def test_a_budget_is_kept_and_the_rest_follows() -> None:
     wrap, text = Wrap(40), TokenText()
     text.extend([" token"] * 20_000)
