@@ -54,7 +54,8 @@ pytest.importorskip("fastapi", reason="the server's libraries are not installed"
 
 from tests.serve.conftest import SLOW
 from tests.serve.process import Process, ready
-from tests.serve.serving import serving, until
+from tests.serve.serving import serving
+from tests.waiting import until
 
 PROMPT = "def main("
 ANONYMOUS = "localhost"
@@ -574,8 +575,8 @@ def test_a_server_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch) -
     port = int(url.rpartition(":")[2])
     assert not watched.refusal
     with odd_server(b"", MACHINE % (b'{"used": 5}', b"1", b"2"), port):
-        until(lambda: watched.latest() is not None, 10)
-    assert watched.latest().gpu == GpuSample(used=5)  # type: ignore[union-attr]
+        sample = until(watched.latest, 10)
+    assert sample.gpu == GpuSample(used=5)  # it is asked again at once, and away again then
     watched.stop()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -163,12 +163,3 @@ class ScriptedEngine:
 
     def close(self, timeout: float = 1.0) -> bool:
         return True
-
-
-def until(holds: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """Waits until a condition holds; the deadline only ends a test that hangs."""
-    end = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.002)
-    return found

@@ -22,7 +22,8 @@ from edge_tui.history.recorder import Recorder
 from edge_tui.history.restore import recover, transcript_of
 from edge_tui.history.store import Store
 from edge_tui.transcript.transcript import Transcript
-from tests.history.runs import LOADED, WORDS, ScriptedEngine, batch, finished, started, until
+from tests.history.runs import LOADED, WORDS, ScriptedEngine, batch, finished, started
+from tests.waiting import until
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from edge_tui.history.recorder import Recorder
 from edge_tui.history.salvage import open_or_rebuild, open_store
 from edge_tui.history.schema import HistoryError, default_path
 from edge_tui.history.store import Store
-from tests.history.runs import ScriptedEngine, keep, until
+from tests.history.runs import ScriptedEngine, keep
+from tests.waiting import until
 
 RUNS = 40
 

@@ -6,8 +6,7 @@ import os
 import resource
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from edge_tui.hub.remote import Download, HubError, RemoteModel, inspect, reposi
 from edge_tui.util.logs import state_folder
 from tests.engine.random_checkpoints import make_checkpoint
 from tests.hub_stand_in import COMMIT, TOKEN, Repository, StandIn, serving
+from tests.waiting import until
 
 NAME = "org/tiny"
 
@@ -45,15 +45,6 @@ def shelve(hub: StandIn, tmp_path: Path, name: str = NAME, **changes: Any) -> Re
 
 def listed(name: str = NAME) -> Listing | None:
     return next((model for model in local_models() if model.name == name), None)
-
-
-def until(look: Callable[[], Any], seconds: float = 60.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
-        time.sleep(0.02)
-    raise AssertionError("it never came true")
 
 
 def worker(name: str) -> psutil.Process:

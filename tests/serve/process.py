@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.serve.serving import until
+from tests.waiting import until
 
 COMMAND = [sys.executable, "-m", "edge_tui", "serve"]
 

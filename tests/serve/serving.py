@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from edge_tui.serve.app import ServerApp
 from edge_tui.serve.dispatcher import LoopNotifier
 from edge_tui.serve.options import Options, bind
 from edge_tui.serve.server import HttpServer
+from tests.waiting import until
 
 DEMO = Settings(
     models=Models(name="demo/expert", amateur="demo/amateur"), device="cpu", strategy="greedy", max_length=32
@@ -94,14 +94,6 @@ def events(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
             text = line.removeprefix("data: ")
             yield kind, text if text == "[DONE]" else json.loads(text)
             kind = ""
-
-
-def until(done: Any, seconds: float = 30.0) -> None:
-    """Waits for a condition."""
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.005)
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from edge_tui.engine.text import chat_template
 from edge_tui.engine.text.tokenizer import Tokenizer
 from tests.engine.random_checkpoints import CHAT_TEMPLATE, make_checkpoint
 from tests.engine.template_bombs import BOMBS
-from tests.serve.serving import DEMO, Running, serving, until
+from tests.serve.serving import DEMO, Running, serving
+from tests.waiting import until
 
 TURNS = [("system", "be brief"), ("user", "the quick fox"), ("assistant", "jumps"), ("user", "over")]
 

@@ -18,7 +18,8 @@ from edge_tui.cli import serve
 from edge_tui.config.settings import Models
 from edge_tui.errors import UsageError
 from tests.serve.process import COMMAND, process
-from tests.serve.serving import DEMO, Running, serving, until
+from tests.serve.serving import DEMO, Running, serving
+from tests.waiting import until
 
 
 def _ask(url: str, tokens: int, answers: list[Any]) -> threading.Thread:

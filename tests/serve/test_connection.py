@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from edge_tui.serve.header_limits import HEAD_BYTES
-from tests.serve.serving import Running, serving, until
+from tests.serve.serving import Running, serving
+from tests.waiting import until
 
 PROMPT = "def main("
 

@@ -22,7 +22,8 @@ from edge_tui.cli.parser import make_parser
 from edge_tui.engine.checkpoints.locate import DEMO
 from tests.serve.conftest import SLOW
 from tests.serve.process import Process, ready
-from tests.serve.serving import Running, events, serving, until
+from tests.serve.serving import Running, events, serving
+from tests.waiting import until
 
 PROMPT = "def main("
 TEMPLATE = (

@@ -15,7 +15,8 @@ import httpx2 as httpx
 import pytest
 
 from edge_tui.serve.fair_queue import FairQueue
-from tests.serve.serving import Running, serving, until
+from tests.serve.serving import Running, serving
+from tests.waiting import until
 
 PROMPT = "def main("
 

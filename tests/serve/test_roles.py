@@ -13,7 +13,8 @@ import httpx2 as httpx
 import pytest
 
 from edge_tui.engine.checkpoints.locate import DEMO as PAIR
-from tests.serve.serving import DEMO, Running, serving, until
+from tests.serve.serving import DEMO, Running, serving
+from tests.waiting import until
 
 PROMPT = "def main("
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": PROMPT}], "max_tokens": 2}

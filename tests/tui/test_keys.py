@@ -177,11 +177,11 @@ async def test_any_size_leaves_it_alive_and_too_small_says_so(picture: Any) -> N
             await pilot.resize_terminal(width, height)
         lines = workbench.pane.virtual_size.height
         await pilot.resize_terminal(50, 12)
-        assert workbench.query_one("#too-small").region.width == 50
+        await until(pilot, lambda: workbench.query_one("#too-small").region.width == 50)
         # Wrapped to no width, each character would be a line on the way back.
         assert workbench.pane.virtual_size.height == lines
         await pilot.resize_terminal(80, 24)
-        assert workbench.pane.region.width > 30
+        await until(pilot, lambda: workbench.pane.region.width > 30)
         assert workbench.prompt.text
         assert len(workbench.pane.transcript or ()) > 10
 
