@@ -100,7 +100,7 @@ def test_who_closes_both_sides_is_forgotten(slow: str) -> None:
         until(lambda: server.app.dispatcher.waiting == 1)
         for wire in wires:
             wire.close()
-        server.settle()
+        server.settle(10)
         assert len(server.engine.requests) == 1, "the one that waited never started"
 
 

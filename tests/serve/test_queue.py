@@ -8,7 +8,7 @@ import socket
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any
 
 import httpx2 as httpx
@@ -74,8 +74,9 @@ def test_many_clients_before_a_queue_all_get_an_answer_of_their_own(clients: int
 
 def test_a_full_queue_says_when_to_come_back_and_how_long_it_is(slow: str) -> None:
     body = {"prompt": PROMPT, "max_length": 1000, "strategy": slow}
-    with serving(queue=2) as server:
-        sockets = [_hang(server, body) for _ in range(3)]
+    with serving(queue=2) as server, ExitStack() as clients:
+        for _ in range(3):
+            clients.enter_context(_hang(server, body))
         until(lambda: server.app.dispatcher.waiting == 2)
         with server.client() as client:
             health = client.get("/health")
@@ -85,8 +86,7 @@ def test_a_full_queue_says_when_to_come_back_and_how_long_it_is(slow: str) -> No
         assert refused.status_code == 429
         assert int(refused.headers["retry-after"]) >= 1
         assert refused.json()["error"]["code"] == "queue_full"
-        for each in sockets:
-            each.close()
+        clients.close()
         server.settle()
         assert len(server.engine.requests) == 1, "those who left while they waited never started"
         assert server.post("/infer", {"prompt": "a", "max_length": 1}).status_code == 200
