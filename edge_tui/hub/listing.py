@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from edge_tui.engine.checkpoints.gguf.model import models_in
-from edge_tui.engine.checkpoints.locate import DEMO_MODELS, cache_root
+from edge_tui.engine.checkpoints.locate import DEMO_MODELS, cache_root, snapshot
 from edge_tui.engine.checkpoints.weight_files import IncompleteCheckpoint
 from edge_tui.engine.models.loader import tier_of
 from edge_tui.util.user_file import exists, expand
@@ -65,7 +65,9 @@ def local_models(folders: Iterable[str | Path] = ()) -> list[Listing]:
         folders: Each is a checkpoint, or holds checkpoints up to two levels below it.
     """
     listings = [_listing(f"demo/{which}", "demo") for which in DEMO_MODELS]
-    listings += [_listing(name, "cache") for name in _cached()]
+    for name in _cached():
+        files = _gguf_files(name)
+        listings += [_listing(str(file), "folder") for file in files] or [_listing(name, "cache")]
     paths = dict.fromkeys(path for folder in folders for path in _checkpoints(expand(folder)))
     return listings + [_listing(str(path), "folder") for path in paths]
 
@@ -110,6 +112,16 @@ def _cached() -> Iterator[str]:
         kind, _, name = folder.name.partition("--")
         if kind == "models" and name:
             yield name.replace("--", "/", 1)
+
+
+def _gguf_files(name: str) -> list[Path]:
+    """Lists the files of a cached repository of several GGUF models, which its name cannot tell apart."""
+    folder = snapshot(cache_root() / f"models--{name.replace('/', '--')}")
+    try:
+        files = models_in(folder) if folder is not None else []
+    except OSError:
+        return []
+    return files if len(files) > 1 else []
 
 
 def _checkpoints(folder: Path, depth: int = 2) -> Iterator[Path]:

@@ -113,6 +113,17 @@ def test_gguf_files_are_listed_with_their_format(cache: Path, tmp_path: Path) ->
     assert not bad.resumable
 
 
+def test_each_gguf_file_of_a_cached_repository_is_listed(cache: Path, tmp_path: Path) -> None:
+    folder = snapshot(cache, "org/model-GGUF")
+    twin = make_checkpoint(tmp_path / "twin", "llama")
+    for file in folder.iterdir():
+        file.unlink()
+    one = write_gguf(twin, folder / "m-F32.gguf")
+    assert [(m.name, m.ready) for m in local_models()[2:]] == [("org/model-GGUF", True)]
+    two = write_gguf(twin, folder / "m-F16.gguf", lambda _: Type.F16)
+    assert [(m.name, m.ready) for m in local_models()[2:]] == [(str(two), True), (str(one), True)]
+
+
 def test_other_architectures_go_to_the_other_tier(cache: Path, tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "one")
     config = folder / "config.json"

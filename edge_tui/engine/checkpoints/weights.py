@@ -189,11 +189,20 @@ class Weights:
         """
         import torch
 
-        count = prod(shape)
-        if self.device != "cpu" or count * self.dtype.itemsize < _LARGE:
-            return torch.empty(shape, dtype=self.dtype, device=self.device)
-        mapping = mmap.mmap(-1, count * self.dtype.itemsize, **_PRIVATE)
-        return torch.frombuffer(mapping, dtype=self.dtype, count=count).view(shape)
+        if self.device == "cpu":
+            return empty_on_cpu(shape, self.dtype)
+        return torch.empty(shape, dtype=self.dtype, device=self.device)
+
+
+def empty_on_cpu(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Allocates a tensor; a large one has a mapping of its own, which goes back to the system with it."""
+    import torch
+
+    count = prod(shape)
+    if count * dtype.itemsize < _LARGE:
+        return torch.empty(shape, dtype=dtype)
+    mapping = mmap.mmap(-1, count * dtype.itemsize, **_PRIVATE)
+    return torch.frombuffer(mapping, dtype=dtype, count=count).view(shape)
 
 
 @contextmanager

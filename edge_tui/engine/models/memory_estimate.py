@@ -12,6 +12,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edge_tui.engine.checkpoints.gguf.model import ENDS
 from edge_tui.engine.models.architectures import FlatConfig, flat_config, supports
 from edge_tui.engine.models.capacity import CHUNK, SLACK, SLICE, round_up
 from edge_tui.engine.models.weight_bytes import WIDTH, count_weights
@@ -230,12 +231,13 @@ class MemoryNeed:
         """Counts what exists beside the finished weights while the largest matrix is packed."""
         # As read; LLM.int8 takes it through another copy in 16 bit.
         one = self._inner * (self._number + (self._kind.wide_copy if self._kind and self._cuda else 0))
-        read = (
-            0 if self._device != "cpu" or self._checkpoint.gguf is None else self._checkpoint.gguf.read_copy
-        )
-        return read + max(
-            one * (packers() if self._precision == "float32" else 1), self._first - self._weights
-        )
+        one *= packers() if self._precision == "float32" else 1
+        gguf = self._checkpoint.gguf
+        if gguf is None or self._device != "cpu":
+            return max(one, self._first - self._weights)
+        ends = sum(tensor.numel for name, tensor in self._checkpoint.tensors.items() if name in ENDS)
+        begin = max(self._first, ends * self._number + gguf.read_copy(ends=True))
+        return max(one + gguf.read_copy(ends=False), begin - self._weights)
 
     def reading(self, context: int) -> int:
         """Counts what reading a prompt makes beside weights and cache: most at its last two chunks."""

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from edge_tui.engine.checkpoints.gguf.weights import GgufReader
 
 _SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE)
+ENDS = ("model.embed_tokens.weight", "lm_head.weight")
+"""Embedding and head, which are read before the layers."""
 _MAX_FACTORS = 4096
 """Rotary factors of the widest head, with room."""
 
@@ -64,10 +66,18 @@ class GgufModel:
             for name, (_, tensor) in self.tensors.items()
         }
 
-    @cached_property
-    def read_copy(self) -> int:
-        """Bytes of the copy that reading the largest tensor makes."""
-        return max((read_bytes(tensor.kind, tensor.bytes) for _, tensor in self.tensors.values()), default=0)
+    def read_copy(self, ends: bool) -> int:
+        """Counts the bytes of the copy that reading the largest tensor makes.
+
+        Args:
+            ends: True for embedding and head, False for the tensors of the layers.
+        """
+        copies = (
+            read_bytes(tensor.kind, tensor.bytes)
+            for name, (_, tensor) in self.tensors.items()
+            if (name in ENDS) == ends
+        )
+        return max(copies, default=0)
 
     @property
     def tokenizer_file(self) -> Path | None:

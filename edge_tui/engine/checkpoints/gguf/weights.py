@@ -13,6 +13,7 @@ import torch
 from edge_tui.engine.checkpoints.gguf.kinds import read_bytes
 from edge_tui.engine.checkpoints.gguf.unpack import unpack
 from edge_tui.engine.checkpoints.weight_files import WeightsError
+from edge_tui.engine.checkpoints.weights import empty_on_cpu
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +79,7 @@ class GgufReader:
         count = tensor.shape[0] if len(tensor.shape) > 1 or not kind.packed else 1
         rows = data[tensor.offset : tensor.offset + tensor.bytes].view(count, -1)
         order = _halves(count, self._heads[name]) if name in self._heads else None
-        out = torch.empty(tensor.shape, dtype=_DTYPES.get(kind.name, torch.float32))
+        out = empty_on_cpu(tensor.shape, _DTYPES.get(kind.name, torch.float32))
         results = out.view(count, -1) if kind.packed else out.view(torch.uint8).view(count, -1)
         step = max(_PIECE * count // out.numel(), 1)
         for at in range(0, count, step):
