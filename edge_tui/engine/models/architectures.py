@@ -135,7 +135,8 @@ def _violated(config: Config, family: Family) -> str:
     """Names the first key whose value the family does not cover; "" if there is none."""
     for key, values in family.only.items():
         allowed = values if isinstance(values, list) else [values]
-        if config.get(key, allowed[0]) not in allowed and not (config[key] is None and False in allowed):
+        value = config.get(key, allowed[0])
+        if value not in allowed and not (value is None and key in family.nullable):
             return key
     return ""
 

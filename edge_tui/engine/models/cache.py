@@ -36,6 +36,8 @@ class FlatContext:
         uniform: True if the host knows that every row is exactly `bound` long.
         totals: Lengths of a run for which `cos` and `sin` are right.
         share: True if forks share what this context holds instead of copying it.
+        whole: True if attention on an accelerator spans all positions, so that a captured step holds wherever
+            the rows have got to.
         branches: Keys and values of a fork that shares; None in a plain context.
         logits_out: The tensor that a forward puts its logits `[R, K, V]` into; None where it allocates one.
         replay: Appends one id `[1, 1]` by replaying a captured step and returns the logits `[1, 1, V]`; None
@@ -51,6 +53,7 @@ class FlatContext:
         sin: Tensor,
         totals: range = range(sys.maxsize),
         share: bool = False,
+        whole: bool = False,
         parent: FlatContext | None = None,
     ) -> None:
         """Makes an empty context, or a fork of `parent`, which must be of the same shape but for the rows.
@@ -68,6 +71,7 @@ class FlatContext:
         self._row_lengths: list[int] | None = None
         self.on_host = device.type == "cpu"
         self.share = share
+        self.whole = whole
         self.totals = totals
         self.branches: Branches | None = None
         self.logits_out: Tensor | None = None
@@ -106,6 +110,8 @@ class FlatContext:
         end = self.bound + extra
         if self.on_host:
             return end
+        if self.whole:
+            return self.capacity
         return min(-(-end // BUCKET) * BUCKET, self.capacity)
 
     def reserve(self, extra: int) -> None:
@@ -183,9 +189,8 @@ class FlatContext:
 
         One that shares needs the parent's row as it is now, up to its present length; the parent may grow.
         """
-        return FlatContext(
-            rows, self.capacity, self._shape, self.cos, self.sin, self.totals, self.share, parent=self
-        )
+        shared = self._shape, self.cos, self.sin, self.totals, self.share, self.whole
+        return FlatContext(rows, self.capacity, *shared, parent=self)
 
     def refork(self) -> bool:
         """Makes a fork, at its old addresses, what forking its parent anew would give; False if it cannot."""

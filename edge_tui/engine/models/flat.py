@@ -28,6 +28,7 @@ from edge_tui.engine.models.capacity import CHUNK
 from edge_tui.engine.models.fused_cpu import fuse
 from edge_tui.engine.models.fused_cuda import fuse as fuse_cuda
 from edge_tui.engine.models.rope import tables
+from edge_tui.engine.ops.linear import PlainLinear
 from edge_tui.engine.ops.norm import rms_norm
 from edge_tui.errors import Cancelled
 
@@ -106,9 +107,12 @@ class FlatModel:
         on_cuda = info.device.startswith("cuda")
         fused = fuse_cuda(config, weights) if on_cuda else fuse(config, weights)
         self.fused: FusedStep | None = None if isinstance(fused, str) else fused
-        # Only the kernels read lengths on the device alone; plain operations get them from the host.
+        # Plain operations are captured where no kernels are made for the family: their attention then spans
+        # the whole context.
+        plain = all(isinstance(matrix, PlainLinear) for matrix in weights.matrices)
+        self._whole = on_cuda and not config.is_fusible and plain
         reason = fused if isinstance(fused, str) else ""
-        self.caps = Caps(capture=on_cuda and self.fused is not None, reason=reason)
+        self.caps = Caps(capture=on_cuda and (self.fused is not None or self._whole), reason=reason)
 
     def open(self, rows: int, capacity: int, total: int = 0) -> FlatContext:
         """Opens an empty context for `rows` sequences of at most `capacity` positions.
@@ -127,7 +131,8 @@ class FlatModel:
             self._tables[totals] = cos_sin
         cos, sin = (table[:capacity] for table in cos_sin)
         shape = c.layers, 2 * c.kv_heads, c.head_dim
-        return FlatContext(rows, capacity, shape, cos, sin, totals, share=self.caps.capture)
+        share = self.caps.capture and not self._whole  # only the kernels read from two places
+        return FlatContext(rows, capacity, shape, cos, sin, totals, share, self._whole)
 
     def notice(self, total: int) -> str:
         """Tells which factors of a long rope a run uses that reaches `total` positions."""
@@ -156,7 +161,8 @@ class FlatModel:
         start = ctx.bound if ctx.uniform and ctx.on_host else None
         x = self._run(weights, ctx, ids, self.new_positions(ctx, k, start))
         ctx.advance(k)
-        return Output(self._logits(weights, x).view(rows, k, -1))
+        logits = self._logits(weights, x).view(rows, k, -1)
+        return Output(logits if ctx.logits_out is None else ctx.logits_out.copy_(logits))
 
     @torch.inference_mode()
     def prefill(

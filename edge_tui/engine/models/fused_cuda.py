@@ -117,7 +117,7 @@ def fuse(config: FlatConfig, weights: DecoderWeights) -> FusedStep | str:
     if (reason := available()) is not None:
         return reason
     if not config.is_fusible:
-        return f"The fused kernels do not know all of {config.architecture}: its operations run one by one."
+        return f"{config.architecture} runs operation by operation: no fused kernels are made for it."
     packed = [matrix.packed() for matrix in weights.matrices]
     matrices = [matrix for matrix in packed if matrix is not None]
     if len(matrices) < len(packed):

@@ -206,8 +206,8 @@ class MemoryNeed:
     def _caches(self, context: int) -> tuple[int, int]:
         """Counts keys and values of all rows, and of the one that the prompt is read into.
 
-        Rows of the flat tier on a GPU share the prompt and need room for what is new; elsewhere each is a
-        copy.
+        Rows that the fused kernels of a GPU read share the prompt and need room for what is new; elsewhere
+        each is a copy.
         """
         if not self._flat:
             return (self._rows + (self._rows > 1)) * context * self._position, context * self._position
@@ -216,7 +216,7 @@ class MemoryNeed:
         if self._rows == 1:
             return root, root
         start = context - self._new if self._new else 1
-        own = round_up(capacity - start) if self._cuda else capacity
+        own = round_up(capacity - start) if self._cuda and self._flat.is_fusible else capacity
         return root + self._rows * own * self._position, root
 
     def _tables(self, context: int) -> int:

@@ -14,9 +14,11 @@ from edge_tui.engine.checkpoints.weight_files import WeightsError
 from edge_tui.engine.models.architectures import UnsupportedError, families, flat_config
 from edge_tui.engine.models.memory_estimate import estimate
 from tests.engine.models.references import (
+    FAMILIES,
     LLAMA3,
     LONG,
     TOLERANCE,
+    checkpoint,
     config_of,
     deviation,
     flat,
@@ -129,6 +131,56 @@ def test_every_key_may_be_missing_or_null(family: str, layout: str, tmp_path: Pa
 
 
 @pytest.mark.proof
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_key_of_the_other_families_may_be_missing_or_null(family: str, tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "m", family)
+    whole = config_of(path)
+    own = families()[family]
+    every = (own.known - SIZES) | {*ALWAYS, "rope_local_base_freq", "sliding_window_pattern"}
+    every -= {"use_qk_norm", "use_qkv_bias"}  # without them the file would have tensors too many
+    compared = 0
+    for key in sorted(every):
+        for value in (..., None):
+            rewrite(path, {key: value})
+            compared += compare(path, (key, value))
+            (path / "config.json").write_text(json.dumps(whole), encoding="utf-8")
+    assert compared > len(every) / 2
+
+
+OLD: dict[str, dict[str, Any]] = {
+    "gemma2": {"rope_theta": 100.0},
+    "gemma3_text": {
+        "rope_theta": 100.0,
+        "rope_local_base_freq": 40.0,
+        "layer_types": ...,
+        "sliding_window_pattern": 2,
+    },
+    "gemma3 scaled": {
+        "rope_theta": 100.0,
+        "rope_local_base_freq": 40.0,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+    },
+    "olmo3": {"rope_theta": 500000.0, "rope_scaling": YARN},
+    "cohere2": {"rope_theta": 100.0, "layer_types": ..., "sliding_window_pattern": 2},
+    "smollm3": {"rope_theta": 100.0},
+    "stablelm": {"rope_theta": 100.0, "partial_rotary_factor": 0.5},
+    "phi": {"rope_theta": 100.0, "partial_rotary_factor": 0.75},
+    "glm4": {"rope_theta": 100.0, "partial_rotary_factor": 0.5},
+    "gpt_neox": {"rotary_emb_base": 100.0, "rotary_pct": 0.5},
+    "granite": {"rope_theta": 100.0},
+    "starcoder2": {"rope_theta": 100.0, "sliding_window": 7},
+    "falcon": {"rope_theta": 100.0},
+}
+
+
+@pytest.mark.parametrize("case", OLD)
+def test_rotary_settings_where_they_lay_before(case: str, tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "m", "gemma3_text" if case == "gemma3 scaled" else case)
+    rewrite(path, {"rope_parameters": ...} | OLD[case])
+    assert compare(path, case)
+
+
+@pytest.mark.proof
 @pytest.mark.parametrize("name", ROPES)
 @pytest.mark.parametrize("family", ["llama", "phi3"])
 def test_every_rotary_key_may_be_missing_or_null(family: str, name: str, tmp_path: Path) -> None:
@@ -180,8 +232,7 @@ def test_what_is_stored_counts_for_more_than_a_config_that_ties(
         del tensors[{"head": "model.embed_tokens.weight", "embedding": "lm_head.weight"}[stored]]
     save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
     assert compare(path, stored) == (tie or stored in ("both", "equal"))
-    checkpoint = open_checkpoint(str(path))
-    needed = estimate(checkpoint, "float32", 64, 1, "cpu")
+    needed = estimate(open_checkpoint(str(path)), "float32", 64, 1, "cpu")
     if tie or stored in ("both", "equal"):
         held = flat(path).info.weight_bytes
         again = 4 * tensors["lm_head.weight"].numel() if tie and stored == "equal" else 0

@@ -9,13 +9,27 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from edge_tui.engine.events import Noticed
 from edge_tui.engine.ops.l2_fetch import GRANULARITY, LINE
-from tests.engine.models.references import CASES, checkpoint, deviation, flat, one_by_one, random_ids
+from edge_tui.engine.port import ModelSpec, Request
+from tests.engine.models.references import (
+    CASES,
+    FAMILIES,
+    checkpoint,
+    deviation,
+    flat,
+    one_by_one,
+    random_ids,
+)
 from tests.engine.models.test_transformers_tier import load, make_other
-from tests.engine.random_checkpoints import make_checkpoint
+from tests.engine.random_checkpoints import make_checkpoint, save_tokenizer
+from tests.engine.watch import watch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from edge_tui.engine.local import LocalEngine
 
 pytestmark = [
     pytest.mark.gpu,
@@ -150,3 +164,51 @@ def test_transformers_tier(precision: str, kind: str, tmp_path: Path) -> None:
     model.release()
     del ctx, got
     assert allocated() - before < MIB / 4
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_captured_step_of_plain_operations_holds_wherever_rows_have_got_to(
+    family: str, tmp_path: Path
+) -> None:
+    """One graph, replayed past windows and past the positions that were there when it was captured."""
+    path = checkpoint(tmp_path / "m", family)
+    ids = random_ids(2, 56).to(DEVICE)
+    expected = flat(path).forward(flat(path).open(2, 64), ids.cpu()).logits
+    model = flat(path, device=DEVICE)
+    if model.fused is not None:
+        pytest.skip("has kernels of its own")
+    assert model.caps.capture
+    root = model.open(1, 64)
+    model.prefill(root, ids[:1, :4])
+    ctx, new = root.fork(2), ids[:, 4:5].clone()
+    model.forward(ctx, new)  # warms up
+    ctx.truncate(torch.tensor([4, 4], device=DEVICE))
+    graph, bound = torch.cuda.CUDAGraph(), ctx.bound
+    with torch.inference_mode(), torch.cuda.graph(graph):
+        logits = model.forward(ctx, new).logits
+    ctx.count_on_host(bound - ctx.bound)
+    for i in range(4, 56):
+        new.copy_(ids[:1, i : i + 1].expand(2, 1))
+        ctx.reserve(1)
+        graph.replay()
+        ctx.count_on_host(1)
+        assert deviation(logits.cpu(), expected[:1, i : i + 1].expand(2, 1, -1)) < 1e-3, i
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma3_text", "gpt2"])
+@pytest.mark.parametrize("strategy", ["greedy", "top_p", "beam"])
+def test_a_run_of_another_family_is_captured(
+    family: str, strategy: str, tmp_path: Path, open_engine: Callable[..., LocalEngine]
+) -> None:
+    path = checkpoint(tmp_path / "m", family)
+    save_tokenizer(path)
+    answers = []
+    for device in ("cpu", DEVICE):
+        engine = open_engine()
+        engine.assign("model", ModelSpec(str(path), precision="float32", device=device))
+        for prompt in ("the fox", "the fox and"):  # the second begins with what the first one read
+            seen = watch(engine, Request(prompt, strategy, seed=1, max_length=40))
+            answers.append((device, list(seen.finished.answer or seen.ids)))
+            assert not [n.message for n in seen.all(Noticed) if "uncaptured" in n.message]
+    on_cpu, on_gpu = ([ids for where, ids in answers if where == device] for device in ("cpu", DEVICE))
+    assert on_cpu == on_gpu
