@@ -41,11 +41,15 @@ class Pair(NamedTuple):
 
 @pytest.fixture(scope="module", params=SOME_CASES)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    path = checkpoint(tmp_path_factory.mktemp("golden"), request.param)
+    return make_pair(request.param, tmp_path_factory.mktemp("golden"))
+
+
+def make_pair(case: str, folder: Path) -> Pair:
+    path = checkpoint(folder, case)
     wanted, ids = reference(path), random_ids(3, T)
     with torch.inference_mode():
         logits = wanted(ids).logits
-    return Pair(request.param, path, flat(path), wanted, ids, logits)
+    return Pair(case, path, flat(path), wanted, ids, logits)
 
 
 def test_one_call(pair: Pair) -> None:
