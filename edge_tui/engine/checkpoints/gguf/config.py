@@ -6,7 +6,7 @@ Every shape that the metadata implies is held against the file's tensors before 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edge_tui.engine.checkpoints.gguf.header import Array, GgufTensor, Header
@@ -27,31 +27,42 @@ class Architecture:
         roles: Matrices and norms of each layer, as GGUF names them.
         interleaved: True if rows of queries and keys lie pair by pair, as llama.cpp rotates them, and not
             in halves.
+        names: Names of roles that are not Llama's.
+        norm_offset: What the stored weights of norms have beyond those of a Hugging Face checkpoint.
     """
 
     model_type: str
     model_class: str
     roles: tuple[str, ...]
     interleaved: bool = False
+    names: Mapping[str, str] = field(default_factory=dict)
+    norm_offset: float = 0.0
 
 
-_SPLIT = (
-    "attn_norm",
-    "attn_q",
-    "attn_k",
-    "attn_v",
-    "attn_output",
-    "ffn_norm",
-    "ffn_gate",
-    "ffn_up",
-    "ffn_down",
-)
-_FUSED = ("attn_norm", "attn_qkv", "attn_output", "ffn_norm", "ffn_up", "ffn_down")
+_REST = ("attn_norm", "attn_output", "ffn_norm", "ffn_up", "ffn_down")
+_SPLIT = ("attn_q", "attn_k", "attn_v", "ffn_gate", *_REST)
+_FUSED = ("attn_qkv", *_REST)
+_GEMMA = (*_SPLIT, "post_attention_norm", "post_ffw_norm")
+_GEMMA_NAMES = {
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_attention_norm": "post_attention_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+_WIDE_HEADS = {("gemma2", 46), ("gemma3_text", 62)}
+"""Model types and layers of the models of 27B, whose scores are scaled by another width than a head's."""
 ARCHITECTURES = {
     "llama": Architecture("llama", "LlamaForCausalLM", _SPLIT, interleaved=True),
     "qwen2": Architecture("qwen2", "Qwen2ForCausalLM", _SPLIT),
     "qwen3": Architecture("qwen3", "Qwen3ForCausalLM", (*_SPLIT, "attn_q_norm", "attn_k_norm")),
     "phi3": Architecture("phi3", "Phi3ForCausalLM", _FUSED),
+    "gemma2": Architecture("gemma2", "Gemma2ForCausalLM", _GEMMA, names=_GEMMA_NAMES, norm_offset=1.0),
+    "gemma3": Architecture(
+        "gemma3_text",
+        "Gemma3ForCausalLM",
+        (*_GEMMA, "attn_q_norm", "attn_k_norm"),
+        names=_GEMMA_NAMES,
+        norm_offset=1.0,
+    ),
 }
 """Architectures that are read, by `general.architecture`. Mistral is stored as llama."""
 _ROLES = {
@@ -77,6 +88,8 @@ ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_s
 """Tensors that belong to the configuration."""
 _LAYER = re.compile(r"blk\.(\d{1,6})\.(\w+)\.(weight|bias)")
 _LARGEST = 2**31 - 1
+_MAX_LAYERS = 10_000
+"""Layers whose types are listed; more are refused once they are counted."""
 
 
 class Metadata:
@@ -214,7 +227,32 @@ def read_config(
         config["sliding_window"] = window or None
     elif architecture.model_type == "llama" and 0 < window < config["max_position_embeddings"]:
         config |= {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": window}
-    return config | _rope(name, stated, config, factors)
+    config |= _rope(name, stated, config, factors)
+    return config | _gemma(stated, config, window) if architecture.names else config
+
+
+def _gemma(stated: Metadata, config: Mapping[str, Any], window: int) -> dict[str, Any]:
+    """Returns what config.json says of Gemma alone, some of which llama.cpp knows without metadata."""
+    second, layers = config["model_type"] == "gemma2", config["num_hidden_layers"]
+    window = window or (4096 if second else 0)
+    period = (2 if second else 6) if window else 1
+    wide = (config["model_type"], layers) in _WIDE_HEADS
+    kinds = ("full_attention", "sliding_attention")
+    caps = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
+    own: dict[str, Any] = {
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": config["head_dim"],
+        "sliding_window": window or None,
+        "layer_types": [kinds[(i + 1) % period > 0] for i in range(min(layers, _MAX_LAYERS))],
+    }
+    if wide:
+        own["query_pre_attn_scalar"] = config["hidden_size"] // config["num_attention_heads"]
+    for key, default in caps.items():
+        own[key] = stated.real(key, default) if second or stated.has(key) else None
+    if not second:
+        local = {"rope_type": "default", "rope_theta": stated.real("rope.freq_base_swa", 10000.0)}
+        own["rope_parameters"] = {"full_attention": config["rope_parameters"], "sliding_attention": local}
+    return own
 
 
 def _rope(
@@ -267,7 +305,8 @@ def hf_name(gguf_name: str, architecture: Architecture) -> str | None:
     if layer is None or layer[2] not in architecture.roles:
         return _ENDS.get(gguf_name)
     fused_up = layer[2] == "ffn_up" and "ffn_gate" not in architecture.roles
-    return f"model.layers.{layer[1]}.{'mlp.gate_up_proj' if fused_up else _ROLES[layer[2]]}.{layer[3]}"
+    role = "mlp.gate_up_proj" if fused_up else architecture.names.get(layer[2]) or _ROLES[layer[2]]
+    return f"model.layers.{layer[1]}.{role}.{layer[3]}"
 
 
 def check_shapes(
@@ -323,6 +362,8 @@ def _shapes(architecture: Architecture, config: Mapping[str, Any]) -> Iterator[t
         "attn_q_norm": (dim,),
         "attn_k_norm": (dim,),
         "ffn_norm": (hidden,),
+        "post_attention_norm": (hidden,),
+        "post_ffw_norm": (hidden,),
         "ffn_gate": (wide, hidden),
         "ffn_up": (2 * wide if fused_up else wide, hidden),
         "ffn_down": (hidden, wide),

@@ -46,6 +46,7 @@ class GgufModel:
         config: As config.json would have it.
         tensors: File and description by the names that a Hugging Face checkpoint gives them.
         heads: Number of heads of each tensor whose rows llama.cpp has interleaved.
+        norm_offset: What stored norms have beyond those of a Hugging Face checkpoint.
         tokenizer_config: As tokenizer_config.json would have it, with the chat template.
         end_ids: Every id that ends a text or a turn.
     """
@@ -55,6 +56,7 @@ class GgufModel:
     config: Mapping[str, Any] = field(repr=False)
     tensors: Mapping[str, tuple[Path, GgufTensor]] = field(repr=False)
     heads: Mapping[str, int] = field(repr=False)
+    norm_offset: float
     tokenizer_config: Mapping[str, Any] = field(repr=False)
     end_ids: tuple[int, ...]
 
@@ -101,7 +103,7 @@ class GgufModel:
         """
         from edge_tui.engine.checkpoints.gguf.weights import GgufReader
 
-        return GgufReader(self.name, self.tensors, self.heads)
+        return GgufReader(self.name, self.tensors, self.heads, self.norm_offset)
 
     def make_tokenizer(self) -> FastTokenizer:
         """Makes the tokenizer of the metadata.
@@ -157,6 +159,7 @@ def _describe(name: str, headers: tuple[Header, ...], own_tokenizer: bool) -> Gg
         config=config,
         tensors={new: stored[key] for new, key in named.items()},
         heads=interleaved,
+        norm_offset=architecture.norm_offset,
         tokenizer_config=vocabulary.settings(),
         end_ids=tuple(vocabulary.end_ids()),
     )

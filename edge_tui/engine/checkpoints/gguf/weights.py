@@ -38,15 +38,21 @@ class GgufReader:
         name: As the user names the model.
         tensors: File and description of each tensor.
         heads: Number of heads of each tensor whose rows llama.cpp has interleaved.
+        norm_offset: Subtracted from the weights of norms.
 
     Raises:
         WeightsError: a file cannot be read.
     """
 
     def __init__(
-        self, name: str, tensors: Mapping[str, tuple[Path, GgufTensor]], heads: Mapping[str, int]
+        self,
+        name: str,
+        tensors: Mapping[str, tuple[Path, GgufTensor]],
+        heads: Mapping[str, int],
+        norm_offset: float = 0.0,
     ) -> None:
         self._name, self._tensors, self._heads = name, tensors, heads
+        self._norm_offset = norm_offset
         self.nbytes = sum(read_bytes(tensor.kind, tensor.bytes) for _, tensor in tensors.values())
         try:
             # Mapped for this process alone: torch wants memory that could be written.
@@ -89,7 +95,7 @@ class GgufReader:
                 unpack(kind.name, piece.reshape(-1, kind.bytes), result.view(-1, kind.block))
             else:
                 result.copy_(piece)
-        return out
+        return out.sub_(self._norm_offset) if self._norm_offset and name.endswith("norm.weight") else out
 
     def close(self) -> None:
         """Unmaps the files."""

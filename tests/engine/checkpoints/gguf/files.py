@@ -47,11 +47,19 @@ _CENTRES = {Type.Q4_1: -7.5, Type.Q5_1: -15.5, Type.Q4_K: 7.5, Type.Q5_K: 15.5}
 """The second scale by the first, with which the numbers have a mean of 0."""
 
 
-def gguf_name(name: str) -> str:
+_GEMMA_NAMES = {
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_attention_layernorm": "post_attention_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
+
+
+def gguf_name(name: str, arch: str = "llama") -> str:
     """Names a tensor as GGUF does."""
+    names = _NAMES | (_GEMMA_NAMES if arch.startswith("gemma") else {})
     stem, _, suffix = name.rpartition(".")
     layer = re.fullmatch(r"model\.layers\.(\d+)\.(.+)", stem)
-    return f"blk.{layer[1]}.{_NAMES[layer[2]]}.{suffix}" if layer else f"{_NAMES[stem]}.{suffix}"
+    return f"blk.{layer[1]}.{names[layer[2]]}.{suffix}" if layer else f"{names[stem]}.{suffix}"
 
 
 def interleave(weight: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
@@ -91,13 +99,14 @@ def write_gguf(
         **writer: Arguments of `gguf.GGUFWriter`.
     """
     config = json.loads((folder / "config.json").read_text())
-    arch = {"mistral": "llama"}.get(config["model_type"], config["model_type"])
+    arch = {"mistral": "llama", "gemma3_text": "gemma3"}.get(config["model_type"], config["model_type"])
     out = gguf.GGUFWriter(file, arch, **writer)
     _write_fields(out, arch, config, folder, dict(fields or {}))
     twin = {}
     heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
     for at, (name, tensor) in enumerate(load_file(folder / "model.safetensors").items()):
-        own, value = gguf_name(name), tensor.float().numpy()
+        own, value = gguf_name(name, arch), tensor.float().numpy()
+        offset = arch.startswith("gemma") and name.endswith("norm.weight")
         part = name.split(".")[-2]
         turned = arch == "llama" and part in heads
         kind = kinds(own) if value.ndim > 1 else Type.F32
@@ -109,8 +118,8 @@ def write_gguf(
             data = gguf.quantize(value, kind)
             value = gguf.dequantize(data, kind)
         else:
-            data = value.astype(np.float16 if kind == Type.F16 else np.float32)
-            value = data.astype(np.float32)
+            data = (value + offset).astype(np.float16 if kind == Type.F16 else np.float32)
+            value = data.astype(np.float32) - offset
         out.add_tensor(own, interleave(data, heads[part]) if turned else data, raw_dtype=kind)
         twin[name] = torch.from_numpy(np.ascontiguousarray(value))
     if rope_freqs:
@@ -129,6 +138,7 @@ def _write_fields(
     out: gguf.GGUFWriter, arch: str, config: Mapping[str, Any], folder: Path, fields: dict[str, Any]
 ) -> None:
     rope = config.get("rope_parameters") or config
+    rope = rope.get("full_attention", rope)
     head_dim = config.get("head_dim") or (
         128 if arch == "qwen3" else config["hidden_size"] // config["num_attention_heads"]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import gguf
@@ -18,7 +19,8 @@ from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.models.loader import load
 from edge_tui.engine.port import ModelSpec, Request
 from tests.engine.checkpoints.gguf.files import PACKED, interleave, write_gguf
-from tests.engine.random_checkpoints import make_checkpoint
+from tests.engine.models.architectures import make_tiny
+from tests.engine.random_checkpoints import make_checkpoint, save_tokenizer
 from tests.engine.watch import watch
 
 if TYPE_CHECKING:
@@ -77,6 +79,37 @@ def test_logits_are_those_of_the_safetensors_twin(case: str, tmp_path: Path) -> 
     folder = make_checkpoint(tmp_path / "m", arch, **FAMILIES[case])
     file = write_gguf(folder, tmp_path / "m.gguf", fields=window(case))
     assert_same_logits(file, folder)
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "gemma3_text"])
+def test_logits_of_gemma_are_those_of_the_safetensors_twin(kind: str, tmp_path: Path) -> None:
+    period = {"gemma2": 2, "gemma3_text": 6}[kind]
+    kinds = ["full_attention" if i % period == period - 1 else "sliding_attention" for i in range(7)]
+    caps = {"attn_logit_softcapping": 20.0, "final_logit_softcapping": 10.0} if kind == "gemma2" else {}
+    rope = {"rope_theta": 100.0} if kind == "gemma2" else {}
+    folder = make_tiny(
+        tmp_path / "m",
+        kind,
+        vocab_size=320,
+        num_hidden_layers=7,
+        sliding_window=9,
+        layer_types=kinds,
+        **caps,
+        **rope,
+    )
+    save_tokenizer(folder)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["query_pre_attn_scalar"] in (config["head_dim"], 256)
+    config["query_pre_attn_scalar"] = config["head_dim"]
+    (folder / "config.json").write_text(json.dumps(config))
+    arch = kind.removesuffix("_text")
+    fields = {
+        f"{arch}.attention.sliding_window": 9,
+        **{f"{arch}.{key}": value for key, value in caps.items()},
+    }
+    file = write_gguf(folder, tmp_path / "m.gguf", fields=fields)
+    assert open_checkpoint(str(file)).config["layer_types"] == kinds
+    assert_same_logits(file, folder, tolerance=1e-5)
 
 
 def window(case: str) -> dict[str, Any]:
