@@ -267,13 +267,13 @@ def _tensors(path: Path, cursor: _Cursor, count: int, alignment: int) -> dict[st
         found[name] = kind, shape, offset
     data = -(-cursor.at // alignment) * alignment
     size = cursor.at + cursor.left
-    tensors = {}
-    for name, (kind, shape, offset) in found.items():
-        length = prod(shape) // kind.block * kind.bytes
-        if data + offset + length > size:
-            needed = f"{size:,} of {data + offset + length:,} bytes" if length <= 2**50 else f"{size:,} bytes"
-            raise _DamagedError(f"is truncated: {needed}")
-        tensors[name] = GgufTensor(kind, shape, data + offset, length)
+    tensors = {
+        name: GgufTensor(kind, shape, data + offset, prod(shape) // kind.block * kind.bytes)
+        for name, (kind, shape, offset) in found.items()
+    }
+    needed = max((tensor.offset + tensor.bytes for tensor in tensors.values()), default=0)
+    if needed > size:
+        raise _DamagedError(f"is truncated: it has {size:,} bytes, and its header promises {needed:,}")
     return tensors
 
 

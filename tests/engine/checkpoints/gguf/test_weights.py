@@ -135,6 +135,18 @@ def test_greedy_text_is_that_of_the_dequantised_twin(kind: Type, tmp_path: Path)
     assert len(set(ids[0])) > 1
 
 
+def test_a_conversation_is_rendered_by_the_template_of_the_metadata(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "m", "llama", chat_template=True)
+    file = write_gguf(folder, tmp_path / "m.gguf")
+    runs = []
+    for name in (file, folder):
+        engine = LocalEngine({"model": ModelSpec(str(name), precision="float32", device="cpu", context=64)})
+        runs.append(watch(engine, Request("the quick", chat=True, strategy="greedy", max_length=6)))
+        assert engine.close(10.0)
+    assert runs[0].started.prompt_tokens == runs[1].started.prompt_tokens > 8
+    assert runs[0].ids == runs[1].ids
+
+
 def test_llama_3s_rotary_factors_are_those_of_its_scaling(tmp_path: Path) -> None:
     scaling = {
         "rope_type": "llama3",
