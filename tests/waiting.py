@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, TypeVar
 
@@ -9,11 +10,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 T = TypeVar("T")
+LONGEST = float(os.environ.get("TEST_LONGEST_WAIT", "inf"))
+"""Seconds; mutations of the code (`tests.mutations`) are noticed soon where this is short."""
 
 
 def until(look: Callable[[], T | None], seconds: float = 60.0) -> T:
     """Looks until there is something; the deadline only ends a test that hangs."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + min(seconds, LONGEST)
     while not (seen := look()):
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.003)

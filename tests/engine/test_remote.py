@@ -30,6 +30,7 @@ from edge_tui.engine.events import (
     Finished,
     FirstToken,
     Loaded,
+    Loading,
     Noticed,
     ParamChanged,
     Progress,
@@ -432,7 +433,7 @@ def test_nonsense_is_a_sentence(
     monkeypatch.setattr(http_client, "LINE_BYTES", 5000)
     with odd_server(stream, OURS) as url:
         engine = connect(url)
-        failed = watch(engine, Request(PROMPT, strategy="greedy", max_length=5)).failed
+        failed = watch(engine, Request(PROMPT, strategy="greedy", max_length=5), timeout=10).failed
         assert words in failed.message
         assert not failed.detail, "it is no mistake of ours"
         assert engine.alive()
@@ -509,6 +510,16 @@ def test_a_silent_server_is_given_up(
         engine = connect(f"http://127.0.0.1:{silent.getsockname()[1]}")
         engine.load("model")
         assert "does not answer" in _next(engine, Failed, timeout=10).message
+
+
+def test_a_run_is_cancelled_while_its_server_says_nothing(connect: Callable[..., RemoteEngine]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        engine = connect(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        run = engine.submit(Request(PROMPT, strategy="greedy", max_length=5))
+        until(lambda: any(isinstance(event, Loading) for event in engine.poll()), 10)
+        engine.cancel(run)
+        ended = _next(engine, Finished, timeout=10)
+        assert (ended.run, ended.reason, ended.new_tokens) == (run, "cancelled", 0)
 
 
 def test_a_server_that_decodes_nothing_is_said(connect: Callable[..., RemoteEngine]) -> None:

@@ -80,6 +80,7 @@ def verdict(mutation: Mutation, copy: Path) -> str:
         "PYTHONPATH": str(copy),
         "OMP_NUM_THREADS": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "TEST_LONGEST_WAIT": "10",
     }
     try:
         run = subprocess.run(
