@@ -85,23 +85,13 @@ def load_flat(
         positions = _read_positions(reader, flat, layout)
         _refuse_unread(reader, flat, layout)
     weights = DecoderWeights(embedding, layers, norm, head, positions)
-    vectors = weights.vectors
-    head_norms = [layer.qk_norm for layer in layers if layer.qk_norm is not None]
-    shared = (flat.heads + flat.kv_heads - 2) * flat.head_dim if flat.qk_norm == "head" else 0
-    *matrices, _ = weights.matrices
     info = ModelInfo(
         name=source.name,
         architecture=flat.architecture,
         vocab=flat.vocab,
         context=min(context or flat.context, flat.context),
-        parameters=sum(t.numel() for t in vectors)
-        + sum(m.parameters for m in matrices)
-        + (0 if bias is None else bias.numel())
-        + (0 if tied else head.parameters - (0 if bias is None else bias.numel()))
-        + sum(norm.numel() - shared for norm in head_norms),
-        weight_bytes=sum(t.nbytes for t in (*vectors, *head_norms))
-        + sum(m.nbytes for m in matrices)
-        + (head.nbytes - embedding.nbytes if tied and isinstance(head, PlainLinear) else head.nbytes),
+        parameters=_count_parameters(flat, weights, tied),
+        weight_bytes=_count_bytes(weights, tied),
         kv_bytes=2 * flat.layers * flat.kv_heads * flat.head_dim * dtype.itemsize,
         dtype=str(dtype).removeprefix("torch."),
         precision=precision,
@@ -109,6 +99,26 @@ def load_flat(
         tier="flat",
     )
     return FlatModel(flat, info, weights)
+
+
+def _count_parameters(flat: FlatConfig, weights: DecoderWeights, tied: bool) -> int:
+    """Counts the weights of a checkpoint; a tied head is the embedding."""
+    *matrices, head = weights.matrices
+    own_head = head.parameters - (flat.vocab * flat.hidden if tied else 0)
+    # One norm for all heads is kept once for each.
+    copies = (flat.heads + flat.kv_heads - 2) * flat.head_dim if flat.qk_norm == "head" else 0
+    head_norms = sum(layer.qk_norm.numel() - copies for layer in weights.layers if layer.qk_norm is not None)
+    vectors = sum(t.numel() for t in weights.vectors)
+    return vectors + head_norms + sum(m.parameters for m in matrices) + own_head
+
+
+def _count_bytes(weights: DecoderWeights, tied: bool) -> int:
+    """Counts what the weights take; a tied head that is not packed is the embedding's own memory."""
+    *matrices, head = weights.matrices
+    shared = weights.embedding.nbytes if tied and isinstance(head, PlainLinear) else 0
+    head_norms = (layer.qk_norm for layer in weights.layers if layer.qk_norm is not None)
+    vectors = sum(t.nbytes for t in (*weights.vectors, *head_norms))
+    return vectors + sum(m.nbytes for m in matrices) + head.nbytes - shared
 
 
 def _read_layers(weights: Weights, flat: FlatConfig, pack: Packer) -> tuple[Layer, ...]:
