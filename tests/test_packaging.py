@@ -61,6 +61,16 @@ def test_the_tree_and_the_files_of_architecture_exist() -> None:
         assert any((base / name).exists() for base in (ROOT, ROOT / "edge_tui")), name
 
 
+def test_the_functions_that_architecture_names_are_where_it_says() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text().partition("## To change X")[2]
+    named = re.findall(r"`([\w/]+\.py)`: `([\w.]+)`", text)
+    assert len(named) > 15
+    for file, names in named:
+        code = (ROOT / "edge_tui" / file).read_text()
+        for name in names.split("."):
+            assert re.search(rf"^ *(?:def|class) {name}\b", code, re.MULTILINE), (file, name)
+
+
 def test_example_strategy_works(tmp_path: Path) -> None:
     code = (ROOT / "CONTRIBUTING.md").read_text().partition("```python\n")[2].partition("```")[0]
     (tmp_path / "top_a.py").write_text(code)
