@@ -241,7 +241,7 @@ class Inspection:
         self._guards: list[tuple[Callable[..., object], Mapping[str, Tensor]]] = []
 
     @contextmanager
-    def watching(self, lent: Mapping[str, Tensor]) -> Iterator[None]:
+    def watch(self, lent: Mapping[str, Tensor]) -> Iterator[None]:
         """Watches `decoder.step`, which may read `lent` and write to its state alone.
 
         Raises:

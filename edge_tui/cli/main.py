@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     standard_streams.prepare()
     library_output.silence()
     guard_terminal()
-    return standard_streams.flushed(lambda: _run(argv))
+    return standard_streams.run_and_flush(lambda: _run(argv))
 
 
 def _run(argv: Sequence[str] | None) -> int:

@@ -33,7 +33,7 @@ def prepare() -> None:
             stream.reconfigure(encoding="utf-8", errors="replace")
 
 
-def flushed(command: Callable[[], int]) -> int:
+def run_and_flush(command: Callable[[], int]) -> int:
     """Runs a command and writes out what its streams still hold.
 
     What is held until the interpreter ends would fail there, where nothing can say it in a sentence.

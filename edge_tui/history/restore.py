@@ -70,10 +70,10 @@ def recover(store: Store, now: float) -> list[int]:
         Ids of those with a token at least, newest first; the others are removed.
     """
     found = []
-    for orphan in store.orphans(now):
-        if orphan.tokens:
-            store.mark_interrupted(orphan, transcript_of(store.load(orphan.id)).text)
-            found.append(orphan.id)
+    for run in store.abandoned_runs(now):
+        if run.tokens:
+            store.mark_interrupted(run, transcript_of(store.load(run.id)).text)
+            found.append(run.id)
         else:
-            store.delete(orphan.id)
+            store.delete(run.id)
     return found

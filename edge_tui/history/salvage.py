@@ -111,9 +111,9 @@ def _replace(path: Path) -> str:
         saved = lost = 0
         with closing(Store(fresh)) as new:
             room = shutil.disk_usage(path.parent).free > 2 * path.stat().st_size  # for a copy and the new one
-            for graft in (b"", first_page) if room else ():
+            for header in (b"", first_page) if room else ():
                 if not saved:
-                    _copy_file(path, copy, graft)
+                    _copy_file(path, copy, header)
                     saved, lost = _copy(copy, new)
         if path.stat().st_ino != before:
             return ""  # another process was quicker

@@ -320,10 +320,10 @@ class Store(Database):
 
     # Runs whose process is gone.
 
-    def orphans(self, now: float) -> list[Entry]:
+    def abandoned_runs(self, now: float) -> list[Entry]:
         """Lists runs whose process ended while it wrote them, newest first."""
         owners = self.rows("SELECT id, owner, beat FROM runs WHERE state = 'running'")
-        gone = [id for id, owner, beat in owners if not process_identity.is_alive(owner, beat, now)]
+        gone = [id for id, owner, heartbeat in owners if not process_identity.is_alive(owner, heartbeat, now)]
         return [entry for entry in self._entries(f"WHERE state = 'running' {_NEWEST}") if entry.id in gone]
 
     def mark_interrupted(self, entry: Entry, answer: str) -> None:

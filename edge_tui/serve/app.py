@@ -16,8 +16,8 @@ from edge_tui import __version__, decoders
 from edge_tui.machine.telemetry import Telemetry
 from edge_tui.serve import errors, infer, manage, openai, schemas
 from edge_tui.serve.dispatcher import Dispatcher, LoopNotifier
-from edge_tui.serve.guard import Guard
 from edge_tui.serve.request_builder import RequestBuilder
+from edge_tui.serve.request_checks import RequestChecks
 from edge_tui.serve.roles import Roles
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class ServerApp(FastAPI):
         self.get("/machine", tags=["server"], summary="Load of the processor, memory and GPU")(self.machine)
         self.get("/about", tags=["server"], summary="Strategies, limits and models")(self.about)
         self.get("/health", tags=["server"], summary="Tell whether a request would be decoded")(self.health)
-        self.add_middleware(Guard, options=options)
+        self.add_middleware(RequestChecks, options=options)
 
     def openapi(self) -> dict[str, Any]:
         """Builds the OpenAPI document, anew each time, because strategies come and go."""

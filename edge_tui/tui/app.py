@@ -259,7 +259,7 @@ class EdgeApp(TerminalApp):
 
     def _strategies_changed(self, files: set[Path]) -> None:
         if not self.shutdown.leaving:
-            self.workbench.strategies.reload(files)
+            self.workbench.strategies.apply_strategies(files)
 
     def _themes_changed(self, themes: Themes) -> None:
         self.theme_switch.reload(themes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from textual.message import Message
 from textual.worker import WorkerFailed
 
-from edge_tui.tui import unsaved
+from edge_tui.tui import prompt_rescue
 from edge_tui.util import logs
 from edge_tui.util.sanitise import sanitise
 
@@ -53,7 +53,7 @@ def _save(prompt: str, restored: bool) -> str:
     """Saves the prompt and names its file, or repeats its text where no file could be written."""
     if not prompt:
         return ""
-    file = unsaved.save(prompt, aside=restored)
+    file = prompt_rescue.save(prompt, aside=restored)
     if file is None:
         return f"\nThe prompt could not be kept in a file, so here it is:\n{sanitise(prompt)}"
     if restored:

@@ -95,7 +95,7 @@ class Dialogs:
             say(f"The theme holds until you leave: {error}", "warning")
             return
         self._host.take_settings(preferences.settings, "ui.theme")
-        if source := preferences.outranked("ui.theme"):
+        if source := preferences.winning_source("ui.theme"):
             say(f"The theme is kept, but {source} wins over your file.", "warning")
         else:
             say(f"The theme is kept in {preferences.settings.file}.", "good")

@@ -209,7 +209,7 @@ class Preferences:
             return str(min(max(int(entry.shown) + steps, kind.low), kind.high))
         return None
 
-    def outranked(self, key: str) -> str:
+    def winning_source(self, key: str) -> str:
         """Names the source that wins over a key of the file: a variable, a flag, a mode; "" for none."""
         if key.startswith("parameters.") and (decision := self._decision(key)) is not None:
             winner = decision.winner

@@ -288,7 +288,7 @@ class RunParams:
                 target.values[name] = getattr(patch, name)
         return tuple(refused)
 
-    def outranked(self) -> str:
+    def flags_note(self) -> str:
         """Says which flags win over the preset's values; "" where none does."""
         winners = []
         for item in self._preset.values:

@@ -9,7 +9,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.tui import crash, lifecycle, unsaved
+from edge_tui.tui import crash, lifecycle, prompt_rescue
 from edge_tui.util import logs
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Shutdown:
             return
         self.leaving = True
         if code and (text := self._unsaved_prompt()):
-            unsaved.save(text)  # a signal asked for it, not the user
+            prompt_rescue.save(text)  # a signal asked for it, not the user
         self._app.run_worker(self._close(code), exclusive=False)
 
     async def _close(self, code: int) -> None:
@@ -137,7 +137,7 @@ class Shutdown:
     def _terminal_lost(self) -> None:
         """Saves the prompt and ends the process: nothing can be painted or restored any more."""
         if text := self._unsaved_prompt():
-            unsaved.save(text)
+            prompt_rescue.save(text)
         self._break_off(128 + 1)
 
     def _break_off(self, status: int) -> None:
@@ -168,7 +168,7 @@ class Shutdown:
 
     def restore_prompt(self) -> tuple[str, int]:
         """Takes the saved prompt of an earlier session, and counts those that wait for later starts."""
-        self._restored, waiting = unsaved.take()
+        self._restored, waiting = prompt_rescue.take()
         return self._restored, waiting
 
     # The process.

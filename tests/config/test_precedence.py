@@ -191,7 +191,7 @@ def test_presets_lie_between_the_environment_and_flags(key: str, one: Any, other
     for layer in (FILE, ENVIRONMENT, FLAG, LIVE):
         run_params = Said().put(layer, key, one).put(PRESET, key, wrapped(other)).run_params("top_p")
         assert getattr(run_params.request("x"), key) == wrapped(one if layer in (FLAG, LIVE) else other)
-        assert ("the command line" in run_params.outranked()) == (layer == FLAG)
+        assert ("the command line" in run_params.flags_note()) == (layer == FLAG)
 
 
 def test_a_second_preset_takes_the_place_of_the_first() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from edge_tui.engine.events import Died
 from edge_tui.engine.local import explain
-from edge_tui.tui import unsaved
+from edge_tui.tui import prompt_rescue
 from edge_tui.tui.screens.confirm import ConfirmScreen
 from edge_tui.util import logs
 from tests.tui.engines import PictureEngine
@@ -207,9 +207,9 @@ def test_a_signal_keeps_the_prompt_and_a_quit_does_not(faulty: Callable[[str], F
 
 def test_each_start_takes_one_prompt_the_newest_first() -> None:
     for text in ("one", "two", "half \ud800"):
-        assert unsaved.save(text) is not None
-    assert unsaved.save("put aside", aside=True) is not None
-    assert [unsaved.take() for _ in range(4)] == [("half ?", 2), ("two", 1), ("one", 0), ("", 0)]
+        assert prompt_rescue.save(text) is not None
+    assert prompt_rescue.save("put aside", aside=True) is not None
+    assert [prompt_rescue.take() for _ in range(4)] == [("half ?", 2), ("two", 1), ("one", 0), ("", 0)]
 
 
 def test_a_prompt_that_cannot_be_kept_is_printed(home: Path) -> None:

@@ -111,7 +111,7 @@ def test_what_wins_over_the_file_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("EDGE_TUI_MODE", "focused")
     at = Preferences(load()[0], catalog(), Keymap({}))
     at.set("mode", "exploratory")
-    assert at.outranked("mode") == "EDGE_TUI_MODE"
+    assert at.winning_source("mode") == "EDGE_TUI_MODE"
     assert at.settings.mode == "focused"
 
 
@@ -119,13 +119,13 @@ def test_what_wins_over_a_parameter_is_named() -> None:
     change(user_config(), {"mode": "focused", "parameters.top_p.top_p": 0.8})
     settings, _ = load({"parameters.top_p": 0.6})
     at = Preferences(settings, catalog(), Keymap({}))
-    assert (at.entry("parameters.top_p.top_p").shown, at.outranked("parameters.top_p.top_p")) == (
+    assert (at.entry("parameters.top_p.top_p").shown, at.winning_source("parameters.top_p.top_p")) == (
         "0.6",
         "--set",
     )
     assert at.entry("parameters.temperature").shown == "0.7"
-    assert at.outranked("parameters.temperature") == "mode = focused"
-    assert at.outranked("parameters.top_k.top_k") == ""
+    assert at.winning_source("parameters.temperature") == "mode = focused"
+    assert at.winning_source("parameters.top_k.top_k") == ""
 
 
 def test_template_variables_are_changed_as_toml() -> None:

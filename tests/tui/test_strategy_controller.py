@@ -165,7 +165,7 @@ def test_strategies_that_go_give_way_and_stop(choosing: Choosing, monkeypatch: p
     choosing.run()
     left = [each for each in decoders.strategies() if each.name != "top_p"]
     monkeypatch.setattr(decoders, "strategies", lambda: left)
-    choosing.strategies.reload({Path("mine.py")})
+    choosing.strategies.apply_strategies({Path("mine.py")})
     assert choosing.engine.cancelled == [1]
     assert choosing.values.decoder is left[0]
     assert choosing.said.startswith("mine.py was read again: r runs")

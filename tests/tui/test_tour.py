@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edge_tui.tui.widgets.tour import STEPS, toured
+from edge_tui.tui.widgets.tour import STEPS, has_toured
 
 
 async def test_five_steps_on_the_demo_pair(demo: Any) -> None:
@@ -31,11 +31,11 @@ async def test_five_steps_on_the_demo_pair(demo: Any) -> None:
         await at(4)
         await pilot.press("e", "right")
         await at(5)
-        assert not toured()
+        assert not has_toured()
         await pilot.press("question_mark")
         await at(None)
         assert not bench.view.tour.has_class("-shown")
-    assert toured()
+    assert has_toured()
 
 
 async def test_it_is_left_by_a_key_and_comes_back_by_it(picture: Any) -> None:
@@ -49,4 +49,4 @@ async def test_it_is_left_by_a_key_and_comes_back_by_it(picture: Any) -> None:
         assert "1 of 5" in str(bench.view.tour.border_title)
         await pilot.press("f2")
         assert not bench.view.tour.display
-        assert toured()
+        assert has_toured()

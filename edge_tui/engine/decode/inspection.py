@@ -44,7 +44,7 @@ def check_request(decoder: Decoder, rows: int, num_draft_tokens: int, prefix: in
             raise _forgets(decoder, name_of(stage.observe))
 
 
-class Inspector:
+class StrategyInspector:
     """Calls the strategy of one runner, and checks what it returns.
 
     Strategies of our own are called as they are: tests compare them with references.
@@ -109,7 +109,7 @@ class Inspector:
                 "rng.step": rng.step,
             }
             inspection = Inspection(self._decoder, s)
-            with inspection.watching(inputs):
+            with inspection.watch(inputs):
                 step = self._decoder.step(outs, s, p, rng)
         check_state(self._decoder.step, before, s)
         logits = next(iter(outs.values())).logits
@@ -145,7 +145,7 @@ class Inspector:
         sentence = "gave an id that there is not; it must be one of the vocabulary." if is_id else BROKEN
         error = fault(at, sentence)
         try:
-            with Inspection(self._decoder, copies).watching({}):
+            with Inspection(self._decoder, copies).watch({}):
                 step = self._decoder.step(outs, copies, p, rng)
             logits = next(iter(outs.values())).logits
             check_numbers(self._decoder, step, len(logits), logits)

@@ -109,8 +109,8 @@ class ParamTable:
         A filter alone would keep every token that is as likely as the likeliest, and draw among them.
         """
         values = self._values
-        cold = any(param.greedy == values[name] for name, param in self._params.items())
-        return [0.0 if cold and name == TEMPERATURE.name else value for name, value in values.items()]
+        is_greedy = any(param.greedy == values[name] for name, param in self._params.items())
+        return [0.0 if is_greedy and name == TEMPERATURE.name else value for name, value in values.items()]
 
     def changes_between(self, old: int, new: int) -> dict[str, float]:
         """Returns the parameters that versions `old + 1 … new` changed, with their last values."""

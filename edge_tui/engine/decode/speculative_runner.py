@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from edge_tui.decoders.base import Output
 from edge_tui.decoders.core.checks import check_proposal, is_own
 from edge_tui.decoders.core.random import Rng
-from edge_tui.engine.decode.inspection import Inspector
+from edge_tui.engine.decode.inspection import StrategyInspector
 from edge_tui.engine.decode.step_record import clamp_ids
 from edge_tui.engine.decode.step_runner import StepRunner
 from edge_tui.engine.ops.choose import fused_speculation
@@ -43,7 +43,7 @@ class SpeculativeRunner(StepRunner):
         self.num_draft_tokens = decoder.num_draft_tokens(values)
         self._main, self._draft = (stream.name for stream in decoder.streams)
         self._kernels = fused_speculation(decoder, width, self.buffers.tokens, self.num_draft_tokens)
-        self._inspector = Inspector(decoder, proposes=True)
+        self._inspector = StrategyInspector(decoder, proposes=True)
         self._is_own = self._kernels is not None or is_own(type(decoder))
         self._out_of_range = torch.zeros(self.num_draft_tokens + 1, dtype=torch.int64, device=self.device)
         """1 where a proposal or a token of a step was an id out of range."""

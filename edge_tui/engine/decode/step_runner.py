@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from edge_tui.decoders.base import Decoder, Env, Output
 from edge_tui.decoders.core.random import Rng, key_of
 from edge_tui.engine.decode.cpu_trace import TracedChoice
-from edge_tui.engine.decode.inspection import Inspector
+from edge_tui.engine.decode.inspection import StrategyInspector
 from edge_tui.engine.decode.param_table import ParamTable
 from edge_tui.engine.decode.ring import Ring
 from edge_tui.engine.decode.step_record import (
@@ -109,7 +109,7 @@ class StepRunner:
         self._sampled: tuple[Step, Tensor] | None = None
         """The step sampled last, and the main stream's logits `[R, V]` that it read."""
         self._state: State = {}
-        self._inspector = Inspector(decoder)
+        self._inspector = StrategyInspector(decoder)
         self._rows_permuted = False
         self._traced: TracedChoice | None = None
         self._traceable = self.device == "cpu" and decoder.traceable
@@ -220,7 +220,7 @@ class StepRunner:
         return build_record(self.decoder, *self._sampled, self.buffers)
 
     def diagnose(self, index: int, is_id: bool) -> StrategyError:
-        """Finds what broke the choice of token `index`; see `Inspector.diagnose`."""
+        """Finds what broke the choice of token `index`; see `StrategyInspector.diagnose`."""
         import torch
 
         buffers = self.buffers

@@ -206,7 +206,7 @@ class SettingsScreen(FilterListScreen[None]):
         self._preferences = services(self).preferences()
         where = preferences.settings.file
         sentence, style = f"Kept in {where}." if text is not None else "The default holds again.", "$success"
-        if source := preferences.outranked(key):
+        if source := preferences.winning_source(key):
             sentence, style = f"Kept in {where}, but {source} wins over it in this session.", "$warning"
         elif notices:
             sentence, style = str(notices[0]), "$warning"

@@ -14,15 +14,15 @@ from edge_tui.util.user_file import exists
 if TYPE_CHECKING:
     from pathlib import Path
 
-Deed = Literal["run", "token", "strategy", "parameter", "help"]
+TourAction = Literal["run", "token", "strategy", "parameter", "help"]
 
 
 class Step(NamedTuple):
-    """Describes one step: its title, its text, and the deed that completes it."""
+    """Describes one step: its title, its text, and the action that completes it."""
 
     title: str
     text: str
-    deed: Deed
+    action: TourAction
 
 
 STEPS = (
@@ -84,9 +84,9 @@ class TourCard(Static):
         else:
             self.leave()
 
-    def done(self, deed: Deed) -> None:
-        """Goes to the next step if the tour waited for this deed."""
-        if self.step is None or self.step.deed != deed:
+    def done(self, action: TourAction) -> None:
+        """Goes to the next step if the tour waited for this action."""
+        if self.step is None or self.step.action != action:
             return
         assert self._at is not None
         self._at += 1
@@ -104,7 +104,7 @@ class TourCard(Static):
         self.add_class("-shown")
 
 
-def toured() -> bool:
+def has_toured() -> bool:
     """Tells whether the tour was completed, or left."""
     return exists(_mark())
 

@@ -129,7 +129,7 @@ class WorkbenchScreen(SizedScreen):
     def take_settings(self, settings: Settings, key: str) -> None:
         """Applies settings of which one has changed, where that is possible at once."""
         self.run_params.settings = settings
-        self.strategies.reload(set())
+        self.strategies.apply_strategies(set())
         if key == "strategy":
             self.strategies.choose(settings.strategy)
         elif key == "ui.sidebar":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from edge_tui import decoders as registry
+from edge_tui import decoders
 from edge_tui.config import presets
 from edge_tui.engine.events import Failed, Finished, Loaded, Started
 from edge_tui.tui.run_params import ParamPatch
@@ -73,7 +73,7 @@ class StrategyController:
         self._say = view.say
         self._panel = panel
         self._start = start
-        self.decoders = registry.strategies()
+        self.decoders = decoders.strategies()
         self.refusals: dict[str, str] = {}
         """The engine's reasons for strategies that it cannot run, by name."""
         self._show_strategies()
@@ -123,8 +123,8 @@ class StrategyController:
     def take_values(self, strategy: str, patch: ParamPatch, preset: str = "") -> bool:
         """Takes a strategy with its values; False, after a message, where some are refused."""
         try:
-            decoder = registry.find(strategy)
-        except registry.UnknownStrategy as error:
+            decoder = decoders.find(strategy)
+        except decoders.UnknownStrategy as error:
             self._say(str(error), "error")
             return False
         rejected = self._run_params.take(decoder, patch, preset)
@@ -144,8 +144,8 @@ class StrategyController:
         )
         if self.take_values(preset.strategy, patch, preset.name):
             sentence = f"{preset.title or preset.name}: ctrl+j runs the prompt with it."
-            outranked = self._run_params.outranked()
-            self._say(f"{sentence} {outranked}".rstrip(), "warning" if outranked else "good")
+            note = self._run_params.flags_note()
+            self._say(f"{sentence} {note}".rstrip(), "warning" if note else "good")
         if preset.prompt:
             self._prompt.put(preset.prompt)
             self._prompt.focus()
@@ -180,20 +180,20 @@ class StrategyController:
 
     def show_problem(self) -> None:
         """Shows the error of the first of the user's own strategies that does not work, if any."""
-        strategies = registry.current()
+        strategies = decoders.current()
         problems = (each for each in strategies.problems if Path(each.source).parent in strategies.folders)
         self._panel.show(next(problems, None))
 
-    def reload(self, files: set[Path]) -> None:
+    def apply_strategies(self, files: set[Path]) -> None:
         """Goes on with the strategies as they are now, after these files have changed."""
         chosen, known = self._run_params.decoder.name, {decoder.name for decoder in self.decoders}
-        self.decoders = registry.strategies()
+        self.decoders = decoders.strategies()
         names = [decoder.name for decoder in self.decoders]
         if chosen not in names and self._session.busy:
             self._session.stop()
         # A strategy that was renamed is found again by its file; one that is gone gives way to the first.
         fresh = next((name for name in names if name not in known), names[0])
-        self._run_params.decoder = registry.find(chosen if chosen in names else fresh)
+        self._run_params.decoder = decoders.find(chosen if chosen in names else fresh)
         self._show_strategies()
         self._view.show_values()
         self.show_problem()
@@ -217,7 +217,7 @@ class StrategyController:
                 self._run_params.learn(event.strategy, event.values)
                 self._view.show_values()
             case Finished() if run is not None and run.id == event.run and run.decoder and event.new_tokens:
-                registry.current().mark_working(run.decoder)
+                decoders.current().mark_working(run.decoder)
             case Failed():
                 if event.problem is not None:
                     reverted = run is not None and run.id == event.run and self._revert(run)
@@ -232,7 +232,7 @@ class StrategyController:
 
     def _revert(self, run: Run) -> bool:
         """Restores the version of a failed run's strategy that last decoded, if there is one."""
-        if run.decoder is None or not registry.current().revert(run.decoder):
+        if run.decoder is None or not decoders.current().revert(run.decoder):
             return False
-        self.reload(set())
+        self.apply_strategies(set())
         return True

@@ -253,7 +253,7 @@ class TestOnAGpu:
         check(true_case(name))
 
     @pytest.mark.parametrize(
-        "tuning", [attend_triton.tuned(True, True, 1), attend_triton.tuned(False, False, 1)]
+        "tuning", [attend_triton.choose_tuning(True, True, 1), attend_triton.choose_tuning(False, False, 1)]
     )
     def test_both_tunings(self, tuning: Any) -> None:
         check(true_case("qwen2-7b, 4 beams"), tuning)

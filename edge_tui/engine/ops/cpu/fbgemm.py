@@ -35,7 +35,7 @@ def half_product(x: torch.Tensor, matrix: Opaque) -> torch.Tensor:
 
 
 def int8_product(x: torch.Tensor, matrix: Opaque) -> torch.Tensor:
-    """Multiplies whole numbers of -127 to 127, float32 `[T, K]`, by a matrix that `pack_int8` made.
+    """Multiplies whole numbers of -127 to 127, float32 `[T, K]`, by a matrix that `pack_codes` made.
 
     It rounds by itself.
     """
@@ -50,7 +50,7 @@ def pack_half(weight: torch.Tensor) -> Opaque:
         return torch.ops.quantized.linear_prepack_fp16(weight, None)
 
 
-def pack_int8(codes: torch.Tensor, scales: torch.Tensor) -> Opaque:
+def pack_codes(codes: torch.Tensor, scales: torch.Tensor) -> Opaque:
     """Packs codes int8 `[N, K]` with a scale for each row."""
     before = torch.backends.quantized.engine
     torch.backends.quantized.engine = "fbgemm"

@@ -184,7 +184,7 @@ def pack_int8_vector(weight: torch.Tensor) -> PackedOnCpu:
     It keeps three numbers of four bytes for each row, and fills rows up to multiples of `VECTOR_BLOCK`.
     """
     codes, scales = _int8_codes(weight)
-    return codes.new_empty(0), scales, fbgemm.pack_int8(codes, scales)
+    return codes.new_empty(0), scales, fbgemm.pack_codes(codes, scales)
 
 
 def pack_half(weight: torch.Tensor) -> PackedOnCpu | None:

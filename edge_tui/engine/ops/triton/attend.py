@@ -121,7 +121,7 @@ def attend(
     rows, capacity, d = len(length), root.shape[2], root.shape[3]
     queries = heads // kv_heads * k
     matrix_units = qkv.element_size() == 2 and capability(qkv.device) >= (8, 0)
-    t = tuning or tuned(matrix_units, d > 64, k)
+    t = tuning or choose_tuning(matrix_units, d > 64, k)
     longest = min(window + k if window else capacity, capacity)
     most = max(1, min(scratch.programs // (rows * kv_heads), _MAX_SPLITS))
     splits = min(most, triton.cdiv(longest, t.block * t.least))
@@ -167,7 +167,7 @@ def follow(owner: Tensor, parent: Tensor) -> None:
     follow_kernel[grid](owner, parent, room, rows, ROWS=padded, BLOCK=block, **chain(owner.device))
 
 
-def tuned(matrix_units: bool, wide: bool, k: int) -> Tuning:
+def choose_tuning(matrix_units: bool, wide: bool, k: int) -> Tuning:
     """Chooses a fast tuning, as measured on an NVIDIA H100.
 
     With one position the time between two products counts. Pieces that have to be joined give their result

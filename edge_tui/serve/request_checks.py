@@ -31,7 +31,7 @@ _SINGLE = frozenset({b"host", b"origin", b"authorization", b"content-length", b"
 _PORTS = {"http": 80, "https": 443}
 
 
-class Guard:
+class RequestChecks:
     """Refuses requests before the application sees them.
 
     Args:
@@ -59,7 +59,7 @@ class Guard:
             self._check(scope["path"], scope["headers"])
             if scope["method"] == "HEAD":  # answered as GET is; the server leaves the body out
                 scope = {**scope, "method": "GET"}
-            await self._app(scope, self._bounded(receive), send_and_note)
+            await self._app(scope, self._limit_body(receive), send_and_note)
         except ApiError as error:
             if started:  # the answer is on its way; what is left is to end it
                 return
@@ -105,13 +105,13 @@ class Guard:
                     headers={"WWW-Authenticate": "Bearer"},
                 )
 
-    def _bounded(self, receive: Receive) -> Receive:
+    def _limit_body(self, receive: Receive) -> Receive:
         """Wraps `receive` with a limit on bytes and time until the body is complete."""
         read = 0
         complete = False
         deadline = time.monotonic() + BODY_SECONDS
 
-        async def bounded() -> Message:
+        async def receive_limited() -> Message:
             nonlocal read, complete
             if complete:
                 return await receive()
@@ -127,7 +127,7 @@ class Guard:
                     raise self._too_large()
             return message
 
-        return bounded
+        return receive_limited
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"A body may have at most {self._options.body:,} bytes.")

@@ -86,10 +86,10 @@ def test_the_key_opens(locked: Running) -> None:
 def test_keys_are_compared_in_constant_time() -> None:
     import inspect
 
-    from edge_tui.serve import guard
+    from edge_tui.serve import request_checks
 
-    assert "hmac.compare_digest" in inspect.getsource(guard.Guard)
-    assert "== self._key" not in inspect.getsource(guard.Guard)
+    assert "hmac.compare_digest" in inspect.getsource(request_checks.RequestChecks)
+    assert "== self._key" not in inspect.getsource(request_checks.RequestChecks)
 
 
 @pytest.mark.parametrize(
@@ -210,9 +210,9 @@ def test_bodies_are_bounded_announced_or_not(locked: Running) -> None:
 
 
 def test_a_body_that_never_comes_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, locked: Running) -> None:
-    from edge_tui.serve import guard
+    from edge_tui.serve import request_checks
 
-    monkeypatch.setattr(guard, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(request_checks, "BODY_SECONDS", 0.2)
     host, port = locked.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=5) as connection:
         head = f"POST /infer HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {KEY}\r\n"
