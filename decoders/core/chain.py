@@ -1,4 +1,4 @@
-"""Applies stages in a row, from a model's logits to the distribution that a token is drawn from.
+"""Applies stages in order, from a model's logits to the distribution that a token is drawn from.
 
 The order is explicit, because it is part of a definition: the same numbers in another order are another
 distribution. `edge_tui.decoders.registry.sampling` builds the two orders in use.

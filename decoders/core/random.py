@@ -4,6 +4,8 @@ A draw does not depend on what was drawn before, on batch layout, on streaming o
 computed, so a run can be replayed, rewound and continued, and two strategies under one seed share their
 luck. The generator is *Squares* (Widynski, arXiv 2004.06278), four rounds of 64-bit multiply and swap,
 in plain integer tensor operations: the same on CPU and GPU and safe inside captured graphs.
+
+Fused steps compute the same numbers in `edge_tui.engine.ops.triton.choose_parts`: change both.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Holds every setting and the source of its value, and loads them from files, environment and flags.
 
-The layers, later ones win key by key: the built-in defaults (equal to the packaged `config.toml`), the
-user's own `config.toml`, the environment (`EDGE_TUI_STRATEGY`, `EDGE_TUI_MODELS__NAME`: a double underscore
-stands for the dot), the command line; `precedence` orders them. A value that cannot be used leaves the
+It reads the built-in defaults (equal to the packaged `config.toml`), the user's own `config.toml`, the
+environment (`EDGE_TUI_STRATEGY`, `EDGE_TUI_MODELS__NAME`: a double underscore stands for the dot) and the
+command line; `precedence` says which of them wins. A value that cannot be used leaves the
 layer below in force and yields one `Notice`; nothing here raises, and no file is ever written.
 
 Strategies' own parameters are checked against their declarations, so the ranges in the sidebar, on the
@@ -247,7 +247,7 @@ def load(
     env: Mapping[str, str] | None = None,
     user_file: Path | None = None,
 ) -> tuple[Settings, list[Notice]]:
-    """Loads the layers and puts them on top of each other.
+    """Loads all layers; which value of a key wins is `precedence`'s rule.
 
     Args:
         overrides: The command line's values by dotted path ("models.name", "parameters.temperature").

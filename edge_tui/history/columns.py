@@ -1,4 +1,4 @@
-"""Packs columns of tokens into bytes: about 170 a token with twenty alternatives of two distributions each.
+"""Compresses columns of tokens for SQLite: about 170 bytes a token with 20 alternatives of two distributions.
 
 Numbers are little-endian and split into their bytes' planes, which is what makes them compressible: the
 high bytes of neighbouring log-probabilities are alike, the low ones are noise. Nothing is rounded.

@@ -1,4 +1,4 @@
-"""Buffers the tokens of a run under way and writes them to the store in chunks."""
+"""Buffers the tokens of a run under way, and hands them to the store in chunks."""
 
 from __future__ import annotations
 

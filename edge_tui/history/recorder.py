@@ -1,4 +1,6 @@
-"""Writes runs to the history while they stream, from a thread of its own.
+"""Records runs while they stream: a queue of jobs, and the thread that writes them.
+
+`live_run` buffers a run's tokens, `store` holds the SQL.
 
 A `RecordingEngine` stands between an engine and its face and hands every event to the recorder. The thread
 polls too, so that tokens reach the disk while a face is stuck behind a slow terminal. From a token's arrival

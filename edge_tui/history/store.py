@@ -1,4 +1,4 @@
-"""Writes runs to the history as they stream; lists, finds, reads and deletes them."""
+"""Holds the SQL of the history: inserts, lists, finds, reads and deletes runs."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""Reads from the hub in a process of its own: `python -m edge_tui.hub.download_worker look|pull REPO`.
+"""Downloads checkpoints in a process of its own and keeps whole files only.
 
-The decode loop shares its interpreter with nothing that waits for a network, and a kill ends a download for
-certain. It writes lines of JSON to standard output, each with the key "event"; `look` reports what a
-repository holds, from its list of files, its small JSON files and the headers of its weight files; `pull`
-downloads the files into the cache, the small ones first, so that a checkpoint with its weights is whole.
+`python -m edge_tui.hub.download_worker look|pull REPO` runs it. The decode loop shares its interpreter with
+nothing that waits for a network, and a kill ends a download for certain. It writes lines of JSON to
+standard output, each with the key "event"; `look` reports what a repository holds, from its list of files,
+its small JSON files and the headers of its weight files; `pull` downloads the files into the cache, the
+small ones first, so that a checkpoint with its weights is whole.
 
 huggingface_hub honours `HF_TOKEN`, `HF_ENDPOINT`, `HF_HUB_OFFLINE` and the variables of the cache.
 """

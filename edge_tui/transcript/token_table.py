@@ -1,4 +1,4 @@
-"""Stores tokens in columns, about 360 bytes each, and builds a view of one on demand."""
+"""Stores a run's tokens in columns, about 360 bytes a token, and builds the record of one on demand."""
 
 from __future__ import annotations
 

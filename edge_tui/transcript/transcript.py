@@ -203,8 +203,6 @@ class Transcript:
         self._follow_front()
         return self._front.hypotheses(self._path, self._common_length, self._value("length_penalty", 1.0))
 
-    # Inside.
-
     def _copy_prefix(
         self,
         previous: Transcript | None,

@@ -1,1 +1,1 @@
-"""Shows the engine's event stream full screen, with Textual. Imports no torch."""
+"""Holds the full-screen terminal app, written with Textual. Imports no torch."""

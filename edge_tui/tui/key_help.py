@@ -1,4 +1,4 @@
-"""Writes the registry's keys for the help screen and docs/keys.md."""
+"""Lists the keys of all actions, for the help screen and docs/keys.md."""
 
 from __future__ import annotations
 

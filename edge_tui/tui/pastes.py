@@ -1,4 +1,4 @@
-"""Cleans pasted text, and writes the sentences about pastes that paused or were too long."""
+"""Makes control characters in pasted text visible; words the messages about pastes too long or unfinished."""
 
 from __future__ import annotations
 

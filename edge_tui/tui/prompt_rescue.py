@@ -1,4 +1,4 @@
-"""Saves the prompt of a session that ended unasked to a file, which the next start takes."""
+"""Saves the prompt to a file when the app crashes; the next start restores it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PREFIX, _ASIDE = "prompt-", "aside-"
-"""Beginnings of file names: prompts for the next start, and prompts of two crashes in a row."""
+"""Beginnings of file names: prompts for the next start, and prompts that were restored before a crash."""
 
 
 def save(text: str, *, aside: bool = False) -> Path | None:

@@ -12,7 +12,7 @@ from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 from edge_tui.engine.models import loader, memory_estimate
 from edge_tui.engine.port import ModelSpec
 from edge_tui.hub import Listing, local_models
-from edge_tui.hub.memory_estimate import estimate_model
+from edge_tui.hub.precision_options import estimate_model
 from tests.engine.checkpoints.gguf.files import write_gguf
 from tests.engine.random_checkpoints import make_checkpoint
 

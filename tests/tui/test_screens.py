@@ -17,7 +17,7 @@ from textual.widgets import OptionList
 
 from edge_tui.decoders import Problem
 from edge_tui.engine.models import memory_estimate
-from edge_tui.hub import memory_estimate as hub_estimate
+from edge_tui.hub import precision_options
 from edge_tui.machine.devices import Device
 from edge_tui.machine.nvml import GpuProcess
 from edge_tui.tui.app import EdgeApp
@@ -49,8 +49,10 @@ class TopA(Filter):
 @pytest.fixture(autouse=True)
 def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same GPU, and the same neighbours on it, wherever this runs."""
-    monkeypatch.setattr(hub_estimate, "devices", lambda: [GPU])
-    monkeypatch.setattr(hub_estimate, "gpu_processes", lambda name: [GpuProcess(4242, "vllm", 1_500_000_000)])
+    monkeypatch.setattr(precision_options, "devices", lambda: [GPU])
+    monkeypatch.setattr(
+        precision_options, "gpu_processes", lambda name: [GpuProcess(4242, "vllm", 1_500_000_000)]
+    )
     monkeypatch.setattr(memory_estimate, "free_memory", lambda device: GPU.free)
     monkeypatch.setattr("edge_tui.engine.ops.quantisation.find_spec", lambda name: object())
 

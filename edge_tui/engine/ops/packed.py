@@ -1,4 +1,4 @@
-"""Defines how a weight matrix lies in memory: plain, 8 bits wide, or 4 bits wide in blocks."""
+"""Defines `PackedMatrix`: a weight matrix as a GPU stores it, plain, int8, or 4-bit (NF4) in blocks of 64."""
 
 from __future__ import annotations
 

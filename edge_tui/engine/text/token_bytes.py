@@ -1,4 +1,4 @@
-"""Spells tokens as bytes, for the two families of tokenizer that nearly all checkpoints use.
+"""Converts tokens to bytes, for the two families of tokenizer that nearly all checkpoints use.
 
 * byte-level BPE (GPT-2, Llama 3, Qwen): each character of a token is one byte in GPT-2's alphabet;
 * sentencepiece (Llama 2, Mistral, Gemma, Phi-3): "▁" is a space, `<0xE2>` is a byte.

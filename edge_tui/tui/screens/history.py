@@ -151,7 +151,7 @@ class HistoryScreen(Dialog[HistoryChoice]):
     def _say(self, sentence: str, style: str = "$text-muted") -> None:
         self.about.update(Content.assemble((one_line(sentence), style)))
 
-    # What can be done with it.
+    # Actions on the run.
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()

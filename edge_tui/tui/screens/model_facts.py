@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge_tui.hub.memory_estimate import PRECISIONS
+from edge_tui.hub.precision_options import PRECISIONS
 from edge_tui.util.formatting import bar, clip_path, size
 from edge_tui.util.sanitise import one_line, sanitise
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from edge_tui.engine.models.memory_estimate import MemoryEstimate
     from edge_tui.engine.port import Precision
     from edge_tui.hub import Listing
-    from edge_tui.hub.memory_estimate import ModelEstimate
+    from edge_tui.hub.precision_options import ModelEstimate
     from edge_tui.hub.remote import Progress
     from edge_tui.tui.widgets.line_panel import Parts
 

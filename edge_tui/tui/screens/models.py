@@ -8,7 +8,7 @@ from textual import work
 from textual.content import Content
 
 from edge_tui.engine.port import ModelSpec
-from edge_tui.hub.memory_estimate import PRECISIONS
+from edge_tui.hub.precision_options import PRECISIONS
 from edge_tui.hub.remote import repository_id
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.screens.filter_list import FilterListScreen, Item
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edge_tui.engine.events import Event, Loaded
     from edge_tui.engine.port import Precision
     from edge_tui.hub import Listing
-    from edge_tui.hub.memory_estimate import ModelEstimate
+    from edge_tui.hub.precision_options import ModelEstimate
     from edge_tui.hub.remote import RemoteModel
     from edge_tui.tui.run_params import RunParams
     from edge_tui.tui.session import Session
@@ -164,7 +164,7 @@ class ModelsScreen(FilterListScreen[None]):
     @work(thread=True, exclusive=True, group="estimate")
     def _start_estimate(self, name: str, asked: str) -> None:
         from edge_tui.engine.checkpoints.checkpoint import CheckpointError, open_checkpoint
-        from edge_tui.hub.memory_estimate import estimate_model
+        from edge_tui.hub.precision_options import estimate_model
         from edge_tui.hub.remote import HubError, inspect
 
         remote, why, seen = self._remotes.get(name), "", None
@@ -246,7 +246,7 @@ class ModelsScreen(FilterListScreen[None]):
             return [(sentence, "$warning"), (bar(come, 24), "$warning"), (f" {come:>4.0%}", "$warning")]
         return [(self._message, "$error")] if self._message else []
 
-    # What happens.
+    # Events of the engine.
 
     def tick(self, news: Sequence[Event]) -> None:
         """Shows roles and progress as the engine's events have changed them."""

@@ -1,4 +1,4 @@
-"""Lists the themes; the one under the cursor shows at once."""
+"""Lists the themes and previews the one under the cursor."""
 
 from __future__ import annotations
 

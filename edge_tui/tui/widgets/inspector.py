@@ -111,7 +111,7 @@ class Inspector(LinePanel, can_focus=True):
         if record != self._record:
             self.show(transcript, index)
 
-    # What is known.
+    # Reading the token's record.
 
     def _read(self) -> None:
         transcript, index = self._transcript, self._index

@@ -109,7 +109,7 @@ class TokenLines(ScrollView):
         self._working = False
         self.set_reactive(TokenLines.empty_text, empty_text)
 
-    # What the owner calls.
+    # Methods that the pane calls.
 
     def show(self, transcript: Transcript | None) -> None:
         """Shows another transcript, from its end, or none."""

@@ -112,7 +112,7 @@ class WorkbenchScreen(SizedScreen):
         if self._inspect is None:
             self.set_class(width >= WIDE, "-inspecting")
 
-    # What the app tells.
+    # Events and settings from the app.
 
     def tick(self, news: Sequence[Event], sample: Sample | None) -> None:
         """Acts on the engine's events, and paints."""

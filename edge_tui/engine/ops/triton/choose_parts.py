@@ -108,7 +108,7 @@ def penalise(x, penalties, row, ids, V):
 
 @triton.jit
 def uniform(ids, key, row, step):
-    """Computes `edge_tui.decoders.core.random.Rng.uniform`, bit for bit."""
+    """Computes `edge_tui.decoders.core.random.Rng.uniform`, bit for bit: change both."""
     base = (((step << _ROW_BITS) + row) << _TOKEN_BITS) * key
     y = base + ids.to(tl.int64) * key
     z = y + key

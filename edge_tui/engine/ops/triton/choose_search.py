@@ -1,5 +1,6 @@
 """Searches a whole vocabulary for a filter's edge, in three kernels.
 
+The edge is what `edge_tui.decoders.base.cutoff` computes for the filters (top-k, top-p, typical) elsewhere.
 Candidates are put in order by a key in nats. The first kernel adds up what those in each of 31 stretches
 weigh (eighths of a nat below 2, then quarters of an octave, and all from 24 on), the second does the same for
 each 1024th of the stretch that the edge lies in, and the third lists the few candidates of the part found.

@@ -1,4 +1,4 @@
-"""Multiplies a few tokens by a matrix, with what surrounds it in a decoder layer folded in.
+"""Multiplies a few tokens by a matrix, with norm, gate and residual in the same kernel.
 
 A decode step at batch 1 reads every weight once and does little else, so a layer is a handful of calls of
 this shape: norm and matrix; matrix and residual; norm, two matrices and their gate. Each is one kernel: dot

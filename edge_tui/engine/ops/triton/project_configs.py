@@ -1,4 +1,4 @@
-"""Cuts each product into programs: the measured product nearest in size decides.
+"""Chooses the tile sizes of the product kernels from a table of measurements: the product nearest in size.
 
 Measured on an NVIDIA H200 in bfloat16. `python -m tests.engine.ops.speed_project` measures each product by
 itself and prints its cuts anew; where `python -m tests.engine.ops.speed_step` found a whole step of Qwen2-7B

@@ -1,4 +1,4 @@
-"""Estimates the memory that a model would take on a device in each precision, from its headers alone."""
+"""Lists the precisions that a device can load a model in, each with its memory or the reason against it."""
 
 from __future__ import annotations
 
