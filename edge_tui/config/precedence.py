@@ -1,6 +1,8 @@
 """Decides between values of one setting: the highest layer wins, and the losers are listed.
 
 The order of layers, lowest first: defaults, config.toml, environment, preset, flags, live changes (`Layer`).
+For `auto` the checkpoint's own values go before the common ones of config.toml (`Settings.decision`).
+
 `mode` is a second name for a temperature. It competes with `parameters.temperature` by its layer; within one
 layer it wins.
 """

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, StoredTensor, describe
-from edge_tui.engine.checkpoints.weight_files import without_safetensors
+from edge_tui.engine.checkpoints.weight_files import missing_safetensors_error
 from edge_tui.errors import EdgeError
 from edge_tui.hub.listing import Listing, listing_of
 
@@ -101,7 +101,7 @@ def _remote_model(name: str, message: Mapping[str, Any]) -> RemoteModel:
 
     def stored() -> Mapping[str, StoredTensor]:
         if not tensors:
-            raise without_safetensors(name, present) or CheckpointError(
+            raise missing_safetensors_error(name, present) or CheckpointError(
                 f"{name} has no weights (model.safetensors); choose a repository that holds a model."
             )
         return tensors

@@ -20,11 +20,11 @@ from edge_tui.engine.checkpoints.model_classes import architecture_of
 from edge_tui.engine.checkpoints.weight_files import CheckpointError as CheckpointError
 from edge_tui.engine.checkpoints.weight_files import StoredTensor as StoredTensor
 from edge_tui.engine.checkpoints.weight_files import (
-    foreign,
+    missing_config_error,
+    quantisation_error,
     read_json,
     read_tensors,
-    unreadable,
-    without_config,
+    unreadable_error,
 )
 from edge_tui.engine.ops.quantisation import QUANTISATIONS, is_scale
 from edge_tui.util.sanitise import one_line
@@ -251,14 +251,14 @@ def describe(
     """
     config = read_json(name, path / "config.json")
     if config is None:
-        raise without_config(name, path)
+        raise missing_config_error(name, path)
     quantization = _quantization(name, config)
     architecture = architecture_of(name, config)
     stored = tensors()
     if any(tensor.dtype.startswith("F8") for tensor in stored.values()):
-        raise foreign(name, "FP8")
+        raise quantisation_error(name, "FP8")
     if any(tensor.endswith(".qweight") for tensor in stored):
-        raise foreign(name, "GPTQ or AWQ")
+        raise quantisation_error(name, "GPTQ or AWQ")
     tokenizer_files.check_tokenizer(name, path, has)
     tokenizer_config = read_json(name, path / "tokenizer_config.json") or {}
     if "added_tokens_decoder" not in tokenizer_config:  # newer ones say it all there
@@ -335,14 +335,14 @@ def pair_refusal(a: Checkpoint, b: Checkpoint) -> str | None:
 
 def _quantization(name: str, config: Mapping[str, Any]) -> str:
     if isinstance(config.get("quantization"), dict):
-        raise foreign(name, "MLX")
+        raise quantisation_error(name, "MLX")
     stored = config.get("quantization_config") or config.get("compression_config")
     if not isinstance(stored, dict):
         return ""
     kind = next((kind for kind in QUANTISATIONS.values() if kind.is_declared(stored)), None)
     method = str(stored.get("quant_method") or ("bitsandbytes" if kind else "an unknown format"))
     if not method.startswith("bitsandbytes") or kind is None:
-        raise foreign(name, method.upper() if " " not in method else method)
+        raise quantisation_error(name, method.upper() if " " not in method else method)
     return kind.name
 
 
@@ -362,7 +362,7 @@ def _chat_template(name: str, path: Path, tokenizer_config: Mapping[str, Any]) -
                 )
             return file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise unreadable(name, file, error) from error
+            raise unreadable_error(name, file, error) from error
     stored = (read_json(name, path / "chat_template.json") or tokenizer_config).get("chat_template")
     if isinstance(stored, list):  # several named templates
         by_name = {t.get("name"): t.get("template") for t in stored if isinstance(t, dict)}

@@ -6,7 +6,12 @@ import os
 import re
 from pathlib import Path
 
-from edge_tui.engine.checkpoints.weight_files import CheckpointError, IncompleteCheckpoint, is_gguf, lone_file
+from edge_tui.engine.checkpoints.weight_files import (
+    CheckpointError,
+    IncompleteCheckpoint,
+    is_gguf,
+    lone_file_error,
+)
 from edge_tui.util.user_file import expand
 
 DEMO = Path(__file__).parents[2] / "demo"
@@ -65,7 +70,7 @@ def find(name: str) -> Path:
         if name and folder.is_file():
             if is_gguf(folder):
                 return folder.absolute()
-            raise lone_file(name, folder.absolute())
+            raise lone_file_error(name, folder.absolute())
     except (OSError, RuntimeError) as error:  # no right to look, a name too long, no such home
         reason = getattr(error, "strerror", None) or str(error).rstrip(".")
         raise CheckpointError(

@@ -77,20 +77,20 @@ def read_json(name: str, file: Path) -> dict[str, Any] | None:
         ) from error
     except (OSError, ValueError, RecursionError) as error:
         check_pointer(name, file)
-        raise unreadable(name, file, error) from error
+        raise unreadable_error(name, file, error) from error
     if not isinstance(value, dict):
         raise IncompleteCheckpoint(f"{file.name} of {name} is not a JSON object; fetch the checkpoint again.")
     return value
 
 
-def unreadable(name: str, file: Path, error: Exception) -> IncompleteCheckpoint:
+def unreadable_error(name: str, file: Path, error: Exception) -> IncompleteCheckpoint:
     """Explains a file that cannot be read."""
     return IncompleteCheckpoint(
         f"{file.name} of {name} cannot be read ({error}); fetch the checkpoint again."
     )
 
 
-def foreign(name: str, method: str) -> CheckpointError:
+def quantisation_error(name: str, method: str) -> CheckpointError:
     """Explains a quantisation that is not read."""
     return CheckpointError(
         f"{name} is quantised as {method}, which is not supported; "
@@ -116,7 +116,7 @@ def check_pointer(name: str, file: Path) -> None:
         )
 
 
-def without_config(name: str, path: Path) -> CheckpointError:
+def missing_config_error(name: str, path: Path) -> CheckpointError:
     """Explains a folder without config.json."""
     present = [file.name for file in path.iterdir()]
     if not present:
@@ -124,13 +124,15 @@ def without_config(name: str, path: Path) -> CheckpointError:
     if "model_index.json" in present:
         return CheckpointError(f"{name} is a diffusion pipeline, which makes images; choose a text model.")
     weights = any(file.endswith(".safetensors") for file in present)
-    other = None if weights and "adapter_config.json" not in present else without_safetensors(name, present)
+    other = (
+        None if weights and "adapter_config.json" not in present else missing_safetensors_error(name, present)
+    )
     return other or CheckpointError(
         f"{name} has no config.json in {path}; give the folder that holds the model's files."
     )
 
 
-def lone_file(name: str, path: Path) -> CheckpointError:
+def lone_file_error(name: str, path: Path) -> CheckpointError:
     """Explains a file that was given in the place of a checkpoint's folder."""
     try:
         path.open("rb").close()
@@ -183,12 +185,12 @@ def shard_files(name: str, path: Path) -> list[Path]:
     if (path / "model.safetensors").exists():
         return [path / "model.safetensors"]
     present = (file.name for file in path.iterdir())
-    raise without_safetensors(name, present) or IncompleteCheckpoint(
+    raise missing_safetensors_error(name, present) or IncompleteCheckpoint(
         f"{name} has no weights (model.safetensors) in {path}; finish its download."
     )
 
 
-def without_safetensors(name: str, present: Iterable[str]) -> CheckpointError | None:
+def missing_safetensors_error(name: str, present: Iterable[str]) -> CheckpointError | None:
     """Explains a checkpoint without safetensors by the names of its files; None if they tell nothing."""
     present = sorted(present)
     if "adapter_config.json" in present:

@@ -76,7 +76,7 @@ class SafetensorsReader:
         if name not in self.quantised:
             return self._stored(name)
         kind, layout = self.quantised[name]
-        with _unknown_layout_refused(name):
+        with _refuse_unknown_layout(name):
             return kind.unpack(name, layout, self._stored)
 
     def packer(self, name: str, device: str) -> Packer | None:
@@ -87,8 +87,8 @@ class SafetensorsReader:
             PrecisionError: the device cannot run it.
         """
         kind, layout = self.quantised[name]
-        with _unknown_layout_refused(name):
-            levels = kind.again(layout, self._stored)
+        with _refuse_unknown_layout(name):
+            levels = kind.levels_to_repack(layout, self._stored)
         return None if levels is None else kind.packer(device, levels)
 
     def close(self) -> None:
@@ -206,7 +206,7 @@ def empty_on_cpu(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 
 @contextmanager
-def _unknown_layout_refused(name: str) -> Iterator[None]:
+def _refuse_unknown_layout(name: str) -> Iterator[None]:
     """Turns whatever a strange layout raises into one sentence."""
     try:
         yield

@@ -1,8 +1,8 @@
 """Defines a language model for the engine: weights (`LanguageModel`) apart from a decode's state (`Context`).
 
-Weights are shared: several contexts (beams, forks, negative prompts, races) read one set. A model feeds the
-contexts that it opened itself, and asserts it. Shapes: `R` rows, `K` positions of one call, `T` positions of
-a prompt, `V` vocabulary.
+Weights are shared: several contexts (a strategy's streams, forks, kept prefixes) read one set. A model feeds
+the contexts that it opened itself, and asserts it. Shapes: `R` rows, `K` positions of one call, `T` positions
+of a prompt, `V` vocabulary.
 """
 
 from __future__ import annotations

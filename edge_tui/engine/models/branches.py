@@ -1,4 +1,4 @@
-"""Lets rows grow from one prompt without copies of it.
+"""Shares the prompt's keys and values among rows.
 
 The prompt's keys and values are the parent's, read by all; what a row appends goes into a block of its own.
 Where a row takes over another's past, as beams do at every step, a table changes and nothing is moved: it
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from edge_tui.engine.models.capacity import round_up
-from edge_tui.engine.ops.attend import branched, follow
+from edge_tui.engine.ops.forked_context import follow, join_fork
 
 
 class Branches:
@@ -22,13 +22,13 @@ class Branches:
 
     Attributes:
         root: For each layer the parent's `[≥ 1, 2 * Hkv, capacity, D]`, of which row 0 counts.
-        grown: For each layer `[R, 2 * Hkv, room, D]`: positions from `base` on.
+        fork: For each layer `[R, 2 * Hkv, room, D]`: positions from `base` on.
         base: int64 `[1]` on the device, length of the prompt.
-        owner: int32 `[R, room]`: the row of `grown` that holds position `base + t` of row `r`.
+        owner: int32 `[R, room]`: the row of `fork` that holds position `base + t` of row `r`.
         start: `base`, as the host knows it.
     """
 
-    __slots__ = ("base", "grown", "owner", "root", "start")
+    __slots__ = ("base", "fork", "owner", "root", "start")
 
     def __init__(self, parent: Tensor, rows: int, start: int) -> None:
         """Branches off `parent` `[layers, ≥ 1, 2 * Hkv, capacity, D]` after `start` positions."""
@@ -38,7 +38,7 @@ class Branches:
         # Zeros, not empty: should the rows be put together again, masked positions must not be NaN.
         block = torch.zeros(layers, rows, width, room, head_dim, dtype=parent.dtype, device=device)
         self.root: tuple[Tensor, ...] = tuple(parent)
-        self.grown: tuple[Tensor, ...] = tuple(block)
+        self.fork: tuple[Tensor, ...] = tuple(block)
         self.base = torch.full((1,), start, dtype=torch.int64, device=device)
         row = torch.arange(rows, dtype=torch.int32, device=device)
         self.owner = row[:, None].repeat(1, room)
@@ -58,4 +58,4 @@ class Branches:
 
     def layer(self, i: int) -> Tensor:
         """Copies keys and values as a plain context holds them, `[R, 2 * Hkv, capacity, D]`."""
-        return branched(self.root[i], self.grown[i], self.base, self.owner)
+        return join_fork(self.root[i], self.fork[i], self.base, self.owner)

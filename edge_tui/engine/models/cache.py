@@ -99,11 +99,11 @@ class FlatContext:
         return self._kv
 
     def sources(self, layer: int) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-        """Returns the arguments `root`, `fork`, `base` and `owner` of `ops.attend`."""
+        """Returns the arguments `root`, `fork`, `base` and `owner` of `attend`."""
         branches = self.branches
         if branches is None:
             return self._kv[layer], None, None, None
-        return branches.root[layer], branches.grown[layer], branches.base, branches.owner
+        return branches.root[layer], branches.fork[layer], branches.base, branches.owner
 
     def span(self, extra: int) -> int:
         """Returns the positions that attention must look at once `extra` more are appended."""

@@ -1,4 +1,4 @@
-"""Defines in which steps positions are read and reserved."""
+"""Defines how many positions are read at once, reserved at once, and kept free for steps launched ahead."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SLACK = DEPTH + 2
 CHUNK = 512
 """Positions that a prefill reads at once."""
 STEP = 512
-"""Room is a multiple of this, so that the next, longer run can take a context over."""
+"""Capacity is a multiple of this, so that the next, longer run can reuse a context."""
 SLICE = 256
 """Queries whose capped scores exist at once."""
 

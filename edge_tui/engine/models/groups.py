@@ -97,11 +97,11 @@ class GroupedContext:
             return
         groups = []
         for group in self.groups:
-            heirs = {row: group.rows.index(p) for row, p in enumerate(parents) if p in group.rows}
-            if heirs and group.length:
-                group.cache.reorder_cache(torch.tensor(list(heirs.values()), device=self._device))
-            if heirs:
-                groups.append(Group(list(heirs), group.length, group.cache))
+            places = {row: group.rows.index(p) for row, p in enumerate(parents) if p in group.rows}
+            if places and group.length:
+                group.cache.reorder_cache(torch.tensor(list(places.values()), device=self._device))
+            if places:
+                groups.append(Group(list(places), group.length, group.cache))
         self.groups = groups
         self._write_lengths()
 

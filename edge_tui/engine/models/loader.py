@@ -89,6 +89,7 @@ def load(
         precision, dtype = ("float16" if precision == "bfloat16" else precision), "float16"
         notices.append(f"{device} has no bfloat16: computing in float16.")
     context = _context(checkpoint, spec, precision, device, notices)
+    _check_memory(checkpoint, precision, context, device)
     options: dict[str, Any] = {"progress": progress, "cancelled": cancelled}
     if weights_from is not None:
         options["weights_from"] = weights_from
@@ -162,21 +163,21 @@ def _gpu_has_bfloat16(device: str) -> bool:
 
 
 def _context(checkpoint: Checkpoint, spec: ModelSpec, precision: str, device: str, notices: list[str]) -> int:
-    """Chooses the positions to reserve.
-
-    Raises:
-        LoadError: more memory is needed than is free.
-    """
+    """Chooses the positions to reserve."""
     limit = checkpoint.context or UNLIMITED
     context = context_to_reserve(checkpoint, spec.context, precision, device)
     if spec.context > limit:
         notices.append(f"The context is {limit:,} positions, the most that {checkpoint.name} was made for.")
     elif not spec.context and context < limit:
         notices.append(f"The context is {context:,} of {limit:,} positions: more does not fit in memory.")
+    return context
+
+
+def _check_memory(checkpoint: Checkpoint, precision: str, context: int, device: str) -> None:
+    """Refuses a model that needs more memory than is free."""
     memory = estimate(checkpoint, precision, context, 1, device)
     if not memory.fits:
         raise LoadError(memory.sentence)
-    return context
 
 
 def _read(

@@ -1,4 +1,4 @@
-"""Estimates the memory that a model will take, from the headers of its files.
+"""Estimates the memory of one model in one precision, from the headers of its files, before a load.
 
 Weights are counted from the headers of the weight files exactly as the loaders store them; keys and values
 from the shape of the attention; the rest (logits, activations of a prefill chunk, workspaces) from the

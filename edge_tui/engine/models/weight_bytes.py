@@ -7,7 +7,7 @@ from collections import defaultdict
 from math import prod
 from typing import TYPE_CHECKING
 
-from edge_tui.engine.ops.cpu.packed_sizes import half_bytes, repays
+from edge_tui.engine.ops.cpu.packed_sizes import half_bytes, is_worth_packing
 from edge_tui.engine.ops.packed import NF4_BLOCK
 from edge_tui.engine.ops.quantisation import FOUR_BIT, INT8, QUANTISATIONS, is_scale
 from edge_tui.machine.devices import cpu_has_half
@@ -45,7 +45,7 @@ def count_weights(
     kind = None if checkpoint.quantization else QUANTISATIONS.get(precision)
     halve = precision == "float32" and flat is not None and device == "cpu" and cpu_has_half()
     quantised_on_cpu = kind is not None and flat is not None and device == "cpu"
-    narrow_head = bool(ends) and (quantised_on_cpu or (halve and _halved(ends[-1:])))
+    narrow_head = bool(ends) and (quantised_on_cpu or (halve and _fits_half(ends[-1:])))
     total = first = 0
     if narrow_head:
         rows, *columns = ends[-1].shape
@@ -62,14 +62,14 @@ def count_weights(
         elif is_scale(name):
             continue  # counted with their matrix
         elif tensor.dtype in ("U8", "I8"):
-            total += _again(checkpoint, name, tensor, WIDTH[dtype], device)
+            total += _repacked_bytes(checkpoint, name, tensor, WIDTH[dtype], device)
         else:
             total += tensor.numel * WIDTH[dtype]
     inner = 0
     columns_first = 1 if layout and layout.transposed else 0
     for parts in matrices.values():
         elements, outputs = sum(t.numel for t in parts), sum(t.shape[columns_first] for t in parts)
-        if halve and not _halved(parts):
+        if halve and not _fits_half(parts):
             total += elements * WIDTH[dtype]
             continue
         inner = max(inner, elements)
@@ -79,10 +79,10 @@ def count_weights(
     return total, inner, first
 
 
-def _halved(parts: Sequence[StoredTensor]) -> bool:
+def _fits_half(parts: Sequence[StoredTensor]) -> bool:
     """Tells whether a CPU that computes in float32 keeps the matrix of these parts as float16."""
     exact = all(part.dtype in ("BF16", "F16") for part in parts)
-    return exact and repays(sum(part.numel for part in parts))
+    return exact and is_worth_packing(sum(part.numel for part in parts))
 
 
 def _packed(kind: Quantisation | None, rows: int, columns: int, device: str) -> int:
@@ -90,7 +90,7 @@ def _packed(kind: Quantisation | None, rows: int, columns: int, device: str) -> 
     return half_bytes(rows, columns) if kind is None else kind.nbytes(rows, columns, device)
 
 
-def _again(checkpoint: Checkpoint, name: str, tensor: StoredTensor, number: int, device: str) -> int:
+def _repacked_bytes(checkpoint: Checkpoint, name: str, tensor: StoredTensor, number: int, device: str) -> int:
     """Counts the bytes of a matrix that was stored quantised: packed again where no number changes."""
     if tensor.dtype == "I8":
         return INT8.nbytes(tensor.shape[0], tensor.numel // tensor.shape[0], device)

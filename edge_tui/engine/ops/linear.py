@@ -158,7 +158,7 @@ class Fp4(Nf4):
 
 def float32_on_cpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
     """Packs a matrix as float16 where that loses nothing and is read faster; else leaves it as it is."""
-    if packed_sizes.repays(weight.numel()) and project_cpu.can_half():
+    if packed_sizes.is_worth_packing(weight.numel()) and project_cpu.can_half():
         packed = project_cpu.pack_half(weight)
         if packed is not None:
             return CpuLinear("half", weight, bias, packed)
@@ -168,7 +168,7 @@ def float32_on_cpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
 def int8_on_cpu(weight: Tensor, bias: Tensor | None = None) -> Linear:
     """Packs a matrix in the fastest of the three kinds of int8."""
     kind = "int8"
-    if packed_sizes.repays(weight.numel()):
+    if packed_sizes.is_worth_packing(weight.numel()):
         if project_cpu.can_int8_vector():
             kind = "int8 vector"
         elif project_cpu.can_int8_dot():

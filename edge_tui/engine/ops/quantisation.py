@@ -70,7 +70,7 @@ class Quantisation(ABC):
         """
 
     @abstractmethod
-    def again(self, layout: str, get: Get) -> str | None:
+    def levels_to_repack(self, layout: str, get: Get) -> str | None:
         """Returns the levels to pack a stored matrix with so that no number changes; None if there are none.
 
         Raises:
@@ -134,7 +134,7 @@ class _Int8(Quantisation):
         base = name.removesuffix("weight")
         return get(name).float() * (get(base + "SCB").float() / 127)[:, None]
 
-    def again(self, layout: str, get: Get) -> str:
+    def levels_to_repack(self, layout: str, get: Get) -> str:
         return self.name
 
     def _is_ours(self, device: str) -> bool:
@@ -157,10 +157,10 @@ class _Int8(Quantisation):
             return 0
         if not shapes or not cpu_has_int8():
             return 2 * largest
-        repays = packed_sizes.repays
-        widened = max((n * k for n, k in shapes if not repays(n * k)), default=0)
+        is_worth_packing = packed_sizes.is_worth_packing
+        widened = max((n * k for n, k in shapes if not is_worth_packing(n * k)), default=0)
         # Integer products have two rows for each token, and are summed as int32 first.
-        summed = max((n for n, k in shapes if repays(n * k)), default=0)
+        summed = max((n for n, k in shapes if is_worth_packing(n * k)), default=0)
         return 2 * max(widened, packed_sizes.INT8_TOKENS * (4 + 4) * summed)
 
 
@@ -193,7 +193,7 @@ class _FourBit(Quantisation):
         each = scales.float().repeat_interleave(state["blocksize"])[:count]
         return (values[:count] * each).view(rows, columns)
 
-    def again(self, layout: str, get: Get) -> str | None:
+    def levels_to_repack(self, layout: str, get: Get) -> str | None:
         state = self._state(layout, get)
         same = state["blocksize"] == NF4_BLOCK and state["shape"][1] % NF4_BLOCK == 0
         return layout.partition(_STATE)[2] if same else None

@@ -114,7 +114,7 @@ def bare(rows: int, capacity: int, share: bool) -> FlatContext:
 
 
 def step(ctx: FlatContext, gen: torch.Generator, k: int = 1) -> torch.Tensor:
-    """Appends `k` random positions through `ops.attend`; what attention returned, layer by layer."""
+    """Appends `k` random positions through `reference.attend`; what attention returned, layer by layer."""
     outs = []
     for i in range(2):
         qkv = torch.randn(ctx.rows * k, (HEADS + 2 * KV_HEADS) * WIDTH, generator=gen)

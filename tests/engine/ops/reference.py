@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, dtype
 from torch.nn import functional as F
 
-from edge_tui.engine.ops.attend import branched
+from edge_tui.engine.ops.forked_context import join_fork
 from edge_tui.engine.ops.packed import NF4_BLOCK, NF4_LEVELS, PackedMatrix
 
 
@@ -51,7 +51,7 @@ def attend(
         written = (slots >= begin[:, None]) & (slots < begin[:, None] + k)
         own = torch.arange(rows, dtype=owner.dtype, device=owner.device)[:, None]
         owner.copy_(torch.where(written, own, owner))
-        keys_values = branched(root, fork, base, owner)
+        keys_values = join_fork(root, fork, base, owner)
     at = torch.arange(capacity, device=length.device)
     visible = at <= positions[:, :, None]
     if window:

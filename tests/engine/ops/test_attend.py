@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from edge_tui.engine.models.architectures import RopeConfig
 from edge_tui.engine.models.rope import tables
-from edge_tui.engine.ops.attend import branched
+from edge_tui.engine.ops.forked_context import join_fork
 from tests.engine.ops import reference
 
 launch = pytest.importorskip("edge_tui.engine.ops.triton.launch")
@@ -204,7 +204,7 @@ def test_the_reference_is_attention() -> None:
 def test_a_fork_is_what_its_rows_own() -> None:
     root, fork = torch.zeros(1, 2, 8, 1), torch.arange(2.0)[:, None, None, None].expand(2, 2, 6, 1) + 1
     owner = torch.tensor([[0, 1, 1, 0, 0, 0], [1, 1, 0, 0, 0, 0]], dtype=torch.int32)
-    seen = branched(root, fork, torch.tensor([3]), owner)
+    seen = join_fork(root, fork, torch.tensor([3]), owner)
     assert seen[:, 0, :, 0].tolist() == [[0, 0, 0, 1, 2, 2, 1, 1], [0, 0, 0, 2, 2, 1, 1, 1]]
 
 

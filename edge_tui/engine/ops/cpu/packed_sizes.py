@@ -23,7 +23,7 @@ INT8_TOKENS = 128
 """Most tokens of one integer product; of more, a wide matrix makes memory that is mapped anew each time."""
 
 
-def repays(elements: int) -> bool:
+def is_worth_packing(elements: int) -> bool:
     """Tells whether a CPU that can multiplies a matrix in int8 as integers, or float32 by it in float16."""
     return elements >= BIG_MATRIX
 
@@ -50,7 +50,7 @@ def vector_bytes(rows: int, columns: int) -> int:
 
 def int8_bytes(rows: int, columns: int) -> int:
     """Counts the bytes of an int8 matrix with its scales, in the fastest of the three formats here."""
-    if repays(rows * columns):
+    if is_worth_packing(rows * columns):
         if cpu_has_wide_int8():
             return vector_bytes(rows, columns) + 4 * rows
         if cpu_has_int8():

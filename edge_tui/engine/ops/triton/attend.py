@@ -159,7 +159,7 @@ def attend(
 
 
 def follow(owner: Tensor, parent: Tensor) -> None:
-    """Launches `ops.attend.follow` as a kernel."""
+    """Launches `ops.forked_context.follow` as a kernel."""
     rows, room = owner.shape
     padded = int(triton.next_power_of_2(rows))
     block = max(_FOLLOWED // padded, 16)

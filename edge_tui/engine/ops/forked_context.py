@@ -1,4 +1,4 @@
-"""Says what a forked context holds: rows that share a prompt, and a table of who owns what came later."""
+"""Reads and reorders forked contexts: rows share a prompt, and a table says who holds each later position."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def branched(root: Tensor, fork: Tensor, base: Tensor, owner: Tensor) -> Tensor:
+def join_fork(root: Tensor, fork: Tensor, base: Tensor, owner: Tensor) -> Tensor:
     """Returns the keys and values `[R, 2 Hkv, capacity, D]` that a forked context stands for.
 
     Positions past the fork's room come out arbitrary.
@@ -23,15 +23,15 @@ def branched(root: Tensor, fork: Tensor, base: Tensor, owner: Tensor) -> Tensor:
 
     at = torch.arange(root.shape[2], device=owner.device)
     slot = (at - base).clamp(0, fork.shape[2] - 1)
-    grown = fork[owner[:, slot].long(), :, slot].transpose(1, 2)
-    return torch.where((at < base)[:, None], root[:1], grown)
+    later = fork[owner[:, slot].long(), :, slot].transpose(1, 2)
+    return torch.where((at < base)[:, None], root[:1], later)
 
 
 def follow(owner: Tensor, parent: Tensor) -> None:
     """Gives each row of a forked context the past of another.
 
     Args:
-        owner: int32 `[R, room]`, as `branched` reads it; row `r` becomes what row `parent[r]` was.
+        owner: int32 `[R, room]`, as `join_fork` reads it; row `r` becomes what row `parent[r]` was.
         parent: int64 `[R]`.
     """
     from edge_tui.engine.ops.triton.availability import available
