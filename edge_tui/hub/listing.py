@@ -126,18 +126,18 @@ def _gguf_files(name: str) -> list[Path]:
 
 def _checkpoints(folder: Path, depth: int = 2) -> Iterator[Path]:
     """Yields folders with a config.json, GGUF files elsewhere, and folders that cannot be read, by name."""
-    if exists(folder / "config.json") or folder.is_file():
-        yield folder
-    elif depth:
-        try:
-            inside = [*_subfolders(folder), *models_in(folder)]
-        except FileNotFoundError:
+    try:
+        if exists(folder / "config.json") or folder.is_file():
+            yield folder
             return
-        except OSError:
-            yield folder  # its line in the list says why it cannot be read
-            return
-        for inner in inside:
-            yield from _checkpoints(inner, depth - 1)
+        inside = [*_subfolders(folder), *models_in(folder)] if depth else []
+    except FileNotFoundError:
+        return
+    except OSError:
+        yield folder  # its line in the list says why it cannot be read
+        return
+    for inner in inside:
+        yield from _checkpoints(inner, depth - 1)
 
 
 def _subfolders(folder: Path) -> list[Path]:
