@@ -220,11 +220,20 @@ class _ByteCounter:
 
 def _terminate(*_: object) -> None:
     """Removes the partial files that are open and ends at once; threads in a request would not."""
+    while _remove_open_partials():
+        pass  # another thread may have opened the next file meanwhile
+    os._exit(143)
+
+
+def _remove_open_partials() -> int:
+    """Removes the partial files that this process has open; returns how many there were."""
+    removed = 0
     for number in _list_folder(Path("/proc/self/fd")):
         with suppress(OSError):
             if (file := number.readlink()).suffix == ".incomplete":
                 file.unlink()
-    os._exit(143)
+                removed += 1
+    return removed
 
 
 def _list_folder(folder: Path) -> list[Path]:

@@ -108,7 +108,7 @@ class Checkpoint:
 
     @cached_property
     def format(self) -> str:
-        """How most weights are stored, for people: "bfloat16", "int8", "GGUF Q4_K"."""
+        """The storage kind of most weights, for people: "bfloat16", "int8", "GGUF Q4_K"."""
         if self.gguf is None:
             return self.quantization or self.dtype
         sizes: dict[str, int] = {}

@@ -73,13 +73,7 @@ def load_flat(
         reader = weights_from(tensors, device, dtype, progress, cancelled)
         # Both before the layers, because no other matrix is as wide before it is packed.
         layout = flat.layout.found_in(reader)
-        embedding, last = read_ends(reader, flat)
-        tied = last is embedding
-        bias = reader.get(f"{layout.heads[0]}.bias", flat.vocab) if flat.head_bias else None
-        head = pack_head(last, bias)
-        del last
-        if not isinstance(head, PlainLinear):
-            embedding = _narrow(embedding, exactly=isinstance(head, CpuLinear) and head.kind == "half")
+        embedding, head, tied = _pack_ends(reader, flat, layout, pack_head)
         layers = _read_layers(reader, replace(flat, layout=layout), pack)
         norm = read_norm(reader, layout, layout.prefixes[0] + layout.norm, flat.hidden)
         positions = _read_positions(reader, flat, layout)
@@ -99,6 +93,20 @@ def load_flat(
         tier="flat",
     )
     return FlatModel(flat, info, weights)
+
+
+def _pack_ends(
+    reader: Weights, flat: FlatConfig, layout: TensorLayout, pack_head: Packer
+) -> tuple[Tensor, Linear, bool]:
+    """Reads the embedding and packs the head; the flag says whether they are one matrix."""
+    embedding, last = read_ends(reader, flat)
+    tied = last is embedding
+    bias = reader.get(f"{layout.heads[0]}.bias", flat.vocab) if flat.head_bias else None
+    head = pack_head(last, bias)
+    del last  # before room is taken for a narrower embedding
+    if not isinstance(head, PlainLinear):
+        embedding = _narrow(embedding, exactly=isinstance(head, CpuLinear) and head.kind == "half")
+    return embedding, head, tied
 
 
 def _count_parameters(flat: FlatConfig, weights: DecoderWeights, tied: bool) -> int:

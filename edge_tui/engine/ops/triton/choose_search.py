@@ -61,7 +61,7 @@ _WAYS = tl.constexpr(16)
 
 
 class Candidates(NamedTuple):
-    """What a search looks at.
+    """Holds the inputs of a search.
 
     Logits float32 `[R, V]`; each program's greatest `[R, blocks]`; for surprise, its weight and first moment
     over depth `[R, 2, blocks]`; edges of the cuts `[cuts, R]`; and for surprise the depth expected `[R]`.
@@ -75,7 +75,7 @@ class Candidates(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a search leaves: its histograms with two numbers behind them, and the list of the part found."""
+    """Holds the results of a search: histograms, two numbers behind them, and the list of the part found."""
 
     tally: Any
     keys: Any

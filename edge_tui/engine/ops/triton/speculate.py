@@ -46,7 +46,7 @@ class Lines(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What programs leave of a line: maximum, weight, best score and its id; and how many are done."""
+    """Holds the partial results of a line: maximum, weight, best score and its id; and how many are done."""
 
     peaks: Any
     weights: Any

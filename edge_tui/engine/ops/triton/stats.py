@@ -56,7 +56,7 @@ class Decision(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """What passes between the two kernels, for both sides of each row."""
+    """Holds the numbers that pass between the two kernels, for both sides of each row."""
 
     parts: Any
     over: Any
