@@ -98,6 +98,7 @@ class Auto(ChainDecoder):
         return _parse(generation_config)[0]
 
     def ignored_settings(self, generation_config: Mapping[str, Any]) -> tuple[str, ...]:
+        """Names the settings of that file without a stage here, and those out of range."""
         sentences = [
             f"generation_config.json sets {key} = {generation_config[key]!r}, which auto does not follow."
             for key, neutral in _IGNORED.items()
@@ -106,6 +107,7 @@ class Auto(ChainDecoder):
         return (*sentences, *_parse(generation_config)[1])
 
     def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
+        """Draws where `do_sample` is above 0, else takes the argmax of the penalised logits."""
         z = last_logits(outs["model"], s)
         penalised = self.chain.apply(z, p, s, rng)
         best = only(penalised, argmax(penalised))

@@ -97,6 +97,7 @@ class Beam(ChainDecoder):
         super().__init__(penalties(), (NUM_BEAMS, LENGTH_PENALTY, EARLY_STOPPING))
 
     def rows(self, values: Mapping[str, float]) -> int:
+        """Gives `num_beams`."""
         return int(values.get("num_beams", NUM_BEAMS.default))
 
     def init(self, env: Env) -> State:
@@ -117,6 +118,7 @@ class Beam(ChainDecoder):
         return state
 
     def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
+        """Extends each beam by the best continuations, and sets those aside that end."""
         import torch
 
         z = last_logits(outs["model"], s)

@@ -115,12 +115,15 @@ class Contrastive(ChainDecoder):
 
     @property
     def streams(self) -> tuple[Stream, ...]:
+        """Reads the expert as "model", and the amateur."""
         return Stream("model", "expert"), Stream("amateur", "amateur")
 
     def cut_by(self, values: Mapping[str, float]) -> str:
+        """Names the bound of the formula: the seed's rank, else `alpha`."""
         return "rank" if values.get("formula") == SEED else "alpha"
 
     def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
+        """Draws from the scores at the temperature, or takes their argmax where `sample` is 0."""
         expert = self.chain.apply(last_logits(outs["model"], s), p, s, rng)
         candidates = contrast(expert, last_logits(outs["amateur"], s), p)
         score = candidates["score"]

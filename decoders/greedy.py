@@ -27,6 +27,7 @@ class Greedy(ChainDecoder):
         super().__init__(penalties())
 
     def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
+        """Takes the argmax of the penalised logits."""
         z = self.chain.apply(last_logits(outs["model"], s), p, s, rng)
         chosen = argmax(z)
         final = only(z, chosen)

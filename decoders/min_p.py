@@ -27,6 +27,7 @@ class MinP(Filter):
     edge = Edge("depth", None, "min_p")
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
+        """Masks `softmax(z) < min_p · max softmax(z)`."""
         import torch
 
         prob = z.softmax(-1)

@@ -49,6 +49,7 @@ class Penalties(Stage):
     needs = Needs(counts=True)
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
+        """Divides or multiplies by the repetition penalty, then subtracts the other two."""
         theta, output = p["repetition_penalty"], s["output_counts"]
         # z/θ or z·θ by the sign of z: the smaller of both for θ ≥ 1, else the larger. On a CPU a choice by
         # sign costs ten times as much, because no branch predictor can guess it.

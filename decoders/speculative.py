@@ -48,6 +48,7 @@ class Speculative(Decoder):
     params = (LOOKAHEAD, TEMPERATURE)
 
     def num_draft_tokens(self, values: Mapping[str, float]) -> int:
+        """Gives `lookahead`."""
         return int(values.get("lookahead", LOOKAHEAD.default))
 
     def init(self, env: Env) -> State:
@@ -61,6 +62,7 @@ class Speculative(Decoder):
         }
 
     def propose(self, out: Output, s: State, p: Params, rng: Rng, at: int) -> Tensor:
+        """Draws the draft's token, and keeps it with its distribution for the check."""
         z = scale(out.logits[:, -1, : s["q"].shape[-1]].float(), p["temperature"])
         proposed = draw(z, rng.shift(at))
         s["q"][:, at] = z.softmax(-1)

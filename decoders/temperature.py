@@ -39,6 +39,7 @@ class Temperature(Stage):
         self.order = order
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
+        """Divides the logits by τ where it is this stage's turn."""
         tau = p["temperature"]
         if self.order is not None:
             tau = tau.where(p["order"] == self.order, 1.0)

@@ -32,6 +32,7 @@ class TopK(Filter):
     edge = Edge("depth", "count", "top_k")
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
+        """Masks logits below the k-th greatest; ties with it stay, and k = 0 masks none."""
         import torch
 
         k = p["top_k"]

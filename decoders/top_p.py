@@ -31,6 +31,7 @@ class TopP(Filter):
     edge = Edge("depth", "mass", "top_p")
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
+        """Masks logits below the one at which the likeliest reach the mass p."""
         import torch
 
         mass = p["top_p"]

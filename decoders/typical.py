@@ -30,6 +30,7 @@ class Typical(Filter):
     edge = Edge("surprise", "mass", "typical_p")
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
+        """Masks tokens further from the entropy than the one at which the nearest reach the mass."""
         import torch
 
         tau = p["typical_p"]

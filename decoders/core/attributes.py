@@ -91,6 +91,7 @@ def walk(decoder: Decoder, *, files: bool = True) -> Iterator[tuple[Decoder | St
     seen: set[int] = set()
 
     def down(owner: Decoder | Stage, path: str, value: Any, depth: int) -> Iterator[tuple[Any, str, Any]]:
+        """Yields a value and, `depth` levels deep, what its fields or entries refer to."""
         if isinstance(value, _NO_STATE):
             return
         yield owner, path, value

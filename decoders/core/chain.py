@@ -170,4 +170,5 @@ class ChainDecoder(Decoder):
         self.params = merge((*params, *self.chain.params))
 
     def init(self, env: Env) -> State:
+        """Allocates the state of the chain."""
         return self.chain.init(env)

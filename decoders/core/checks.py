@@ -324,6 +324,7 @@ def check_state(method: Callable[..., object], before: State, own: State) -> Non
 def _check_tensor(
     method: Callable[..., object], name: str, value: Any, shape: tuple[int, ...], dtype: Any, device: Any
 ) -> None:
+    """Refuses a value that is no tensor of this shape, dtype (None: any) and device."""
     import torch
 
     what = f" {name}" if name else ""

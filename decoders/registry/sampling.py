@@ -29,6 +29,7 @@ class Sampling(ChainDecoder):
         )
 
     def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
+        """Draws from the logits that the chain has filtered."""
         final = self.chain.apply(last_logits(outs["model"], s), p, s, rng)
         chosen = draw(final, rng)
         self.chain.observe(s, chosen, final)

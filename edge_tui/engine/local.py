@@ -64,6 +64,7 @@ class LocalEngine:
         self._thread.start()
 
     def submit(self, request: Request) -> int:
+        """Queues a run for the owner thread."""
         self._last_id += 1
         run = Run(self._last_id, request)
         self._runs[run.id] = run
@@ -84,17 +85,20 @@ class LocalEngine:
             state.table.set(name, value)
 
     def cancel(self, run: int | None = None) -> None:
+        """Sets a flag that the decode loop reads at every step; `cancel` skips the queue."""
         for state in list(self._runs.values()):
             if run is None or state.id == run:
                 state.cancelled = True
 
     def assign(self, role: str, spec: ModelSpec) -> None:
+        """Cancels the runs that use the role's earlier model, then queues the change."""
         if self._specs.get(role) != spec:
             self._cancel_users(role)
         self._specs[role] = spec
         self._commands.put(lambda: self._manager.assign(role, self._specs[role]))
 
     def load(self, role: str) -> None:
+        """Queues the load of the role's model; a later choice for the role makes it void."""
         spec = self._specs.get(role)
 
         def work() -> None:
@@ -114,6 +118,7 @@ class LocalEngine:
         return self._manager.facts()
 
     def unload(self, role: str) -> None:
+        """Cancels the runs that use the role's model, then queues its release."""
         self._cancel_users(role)
         self._commands.put(lambda: self._manager.unload(role))
 
@@ -122,18 +127,24 @@ class LocalEngine:
         return ""
 
     def poll(self) -> list[Event]:
+        """Empties the queue of events."""
         events: list[Event] = []
         while self._events:
             events.append(self._events.popleft())
         return events
 
     def decode(self, ids: Sequence[int]) -> list[str]:
+        """Decodes with the main model's tokenizer; "" for all ids where none is loaded."""
         tokenizer = self._manager.tokenizer
         if tokenizer is None and (loaded := self._manager.peek("model")) is not None:
             tokenizer = loaded.tokenizer
         return tokenizer.token_strings(ids) if tokenizer is not None else [""] * len(ids)
 
     def count(self, text: str, control_tokens: bool = False) -> int | None:
+        """Encodes a text with the main model's tokenizer.
+
+        None until the tokenizer can read control tokens' names as text; the owner thread prepares that.
+        """
         loaded = self._manager.peek("model")
         if loaded is None:
             return None
@@ -144,13 +155,16 @@ class LocalEngine:
         return len(tokenizer.encode(text, control=control_tokens))
 
     def memory(self) -> Memory:
+        """Asks the allocator of the main model's device."""
         loaded = self._manager.peek("model")
         return memory_of(loaded.model.info.device) if loaded else Memory("", None, None)
 
     def alive(self) -> bool:
+        """Tells whether the owner thread runs and `close` was not called."""
         return self._thread.is_alive() and not self._closing
 
     def close(self, timeout: float = 1.0) -> bool:
+        """Cancels all runs, ends the owner thread and waits for it."""
         self._closing = True
         self.cancel()
         self._commands.put(None)

@@ -44,7 +44,7 @@ class TokenField:
     json_line: str = ""
 
     def shape(self, extras: int) -> tuple[int, ...]:
-        """Shape of one record's entry, for a strategy with so many columns."""
+        """Gives the shape of one record's entry, for a strategy with so many columns."""
         shapes: dict[Kind, tuple[int, ...]] = {
             "alternatives": (TOP,),
             "extras": (extras,),

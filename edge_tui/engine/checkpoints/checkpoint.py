@@ -353,6 +353,7 @@ def _token(value: object) -> str:
 
 
 def _chat_template(name: str, path: Path, tokenizer_config: Mapping[str, Any]) -> str | None:
+    """Reads the template: chat_template.jinja, else chat_template.json or tokenizer_config.json."""
     file = path / "chat_template.jinja"
     if file.exists():
         try:

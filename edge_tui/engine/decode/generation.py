@@ -115,7 +115,7 @@ class Generation:
         self._runner = runner
 
     def _keys(self) -> dict[str, tuple[int, int]]:
-        """Each stream's key in the prefix cache. Two streams over one model must not share a context."""
+        """Builds each stream's key in the prefix cache: two streams over one model share no context."""
         keys: dict[str, tuple[int, int]] = {}
         for stream in self.plan.decoder.streams:
             model = id(self._models[stream.role])
@@ -229,4 +229,4 @@ class Generation:
 
 
 def _silent(done: int, total: int) -> None:
-    """Progress of a stream that is not the main one."""
+    """Reports no progress, for a stream that is not the main one."""

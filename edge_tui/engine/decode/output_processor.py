@@ -242,6 +242,7 @@ class OutputProcessor:
             self.reason = self._sequences[0].reason
 
     def _take_search(self, index: int, ints: NDArray[Any], floats: NDArray[Any]) -> None:
+        """Takes one step of a search, whose rows continue others by `parent`."""
         ids, parents = ints[:, 0].tolist(), ints[:, 1].tolist()
         self._texts = [
             self._texts[parent] if parent == row else self._texts[parent].fork()
@@ -299,6 +300,6 @@ class OutputProcessor:
         )
 
     def _candidates(self, floats: NDArray[Any]) -> NDArray[Any] | None:
-        """The strategy's numbers for the alternatives; None if it has none."""
+        """Reads the strategy's numbers for the alternatives; None if it has none."""
         columns = floats[:, self._extras.stop :]
         return columns.reshape(len(columns), len(self._columns), 2, TOP) if columns.shape[1] else None

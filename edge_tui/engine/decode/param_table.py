@@ -29,6 +29,7 @@ class HostParams(Params):
         self._values = dict(zip(names, block.numpy(), strict=False))
 
     def is_neutral(self, param: Param) -> bool:
+        """Tells whether the host's value is the neutral one."""
         return bool(self._values[param.name][0] == param.neutral)
 
 

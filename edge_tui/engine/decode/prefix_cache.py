@@ -94,6 +94,6 @@ class PrefixCache(dict[tuple[int, int], PrefixEntry]):
 
 
 def _common_length(a: list[int], b: list[int]) -> int:
-    """Length of the common prefix."""
+    """Counts the ids of the common prefix."""
     shorter = min(len(a), len(b))
     return next((index for index in range(shorter) if a[index] != b[index]), shorter)

@@ -81,6 +81,7 @@ def read_prompt(request: Request, main: LoadedModel, cancelled: Callable[[], boo
 
 
 def _conversation(request: Request, main: LoadedModel, cancelled: Callable[[], bool]) -> Prompt:
+    """Renders the turns with the chat template, and reads the text into ids."""
     tokenizer, checkpoint = main.tokenizer, main.checkpoint
     turns = request.prompt
     messages = [Message("user", turns)] if isinstance(turns, str) else list(turns)

@@ -75,7 +75,7 @@ def run_request(
 
 
 def _cancelled(run: int) -> Finished:
-    """The end of a run of which nothing was decoded."""
+    """Builds the end of a run of which nothing was decoded."""
     return Finished(run, "cancelled", 0, 0.0, 0.0)
 
 
@@ -139,7 +139,7 @@ def _finished(
 
 
 def _rank(plan: RunPlan, processor: OutputProcessor, changed: dict[str, float]) -> tuple[Ranked, ...]:
-    """The finished sequences that a strategy chooses among, best first."""
+    """Lists the finished sequences that a strategy chooses among, best first."""
     tokenizer, records = plan.main.tokenizer, processor.records(plan.params.values | changed)
     if not records.tokens:
         return ()

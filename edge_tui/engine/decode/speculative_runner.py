@@ -37,6 +37,7 @@ class SpeculativeRunner(StepRunner):
     is_one_graph = False  # the host may end proposing before each forward
 
     def _setup(self, values: Mapping[str, float]) -> None:
+        """Allocates the block of proposals, and finds the kernels of the strategy."""
         import torch
 
         decoder, rows, width = self.decoder, self.rows, self._width

@@ -183,6 +183,7 @@ def architecture_of(config: Config) -> str:
 
 
 def _read(config: Config, family: Family) -> FlatConfig:
+    """Reads the numbers of a config.json that the family covers."""
     hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
     stated = config.get("num_key_value_heads")
     kv_heads = heads if stated is None else int(stated)

@@ -238,7 +238,7 @@ class FlatContext:
         self._note([length] * self.rows)
 
     def _forget(self) -> None:
-        """Lengths have changed on the device: look again where that is free."""
+        """Drops the known lengths, changed on the device; reads them again where that needs no wait."""
         self._row_lengths = None
         if self.on_host and not self.uniform:
             self._note(self.length.tolist())

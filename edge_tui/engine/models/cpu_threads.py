@@ -83,7 +83,7 @@ def choose(seconds: Mapping[int, float]) -> int:
 
 
 def _step(forward: Callable[[], object]) -> float:
-    """Seconds of a step, over as many as a turn has."""
+    """Measures the seconds of a step, over as many as a turn has."""
     began = perf_counter()
     done, duration = 0, 0.0
     while done < _STEPS and duration < _TURN:

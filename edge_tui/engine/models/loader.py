@@ -183,6 +183,7 @@ def _check_memory(checkpoint: Checkpoint, precision: str, context: int, device: 
 def _read(
     checkpoint: Checkpoint, device: str, precision: str, dtype: str, context: int, **options: Any
 ) -> LanguageModel:
+    """Reads the weights by the checkpoint's tier, and words its errors for users."""
     import torch
 
     from edge_tui.engine.checkpoints.weight_files import WeightsError

@@ -19,7 +19,7 @@ from edge_tui.engine.models.architectures import RopeConfig
 
 
 def inverse_frequencies(rope: RopeConfig, length: int) -> tuple[Tensor, float]:
-    """Radians per position, float32 `[dim / 2]`, and the factor on cosines and sines.
+    """Computes radians per position, float32 `[dim / 2]`, and the factor on cosines and sines.
 
     Args:
         rope: The model's rotary embedding.
@@ -74,6 +74,7 @@ def _llama3(plain: Tensor, rope: RopeConfig) -> Tensor:
 
 
 def _yarn(plain: Tensor, rope: RopeConfig) -> tuple[Tensor, float]:
+    """Mixes plain and interpolated frequencies by wavelength (YaRN, arXiv 2309.00071)."""
     s = rope.scaling
     factor = float(s.get("factor") or rope.context / rope.original)
 

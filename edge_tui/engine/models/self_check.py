@@ -33,7 +33,7 @@ _PREFIX, _PIECE, _STEPS, _APART = 2, 2, 3, 3
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """Distances from one uncached forward, in shares of the logits' spread.
+    """Holds distances from one uncached forward, in shares of the logits' spread.
 
     Attributes:
         one: Of a single row.

@@ -132,6 +132,7 @@ class QuantisedLinear(nn.Module):
         self.linear = linear
 
     def forward(self, x: Tensor) -> Tensor:
+        """Multiplies `[…, K]` by the packed matrix."""
         y: Tensor = self.linear(x.reshape(-1, x.shape[-1]))
         return y.view(*x.shape[:-1], -1)
 

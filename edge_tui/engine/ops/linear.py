@@ -52,6 +52,7 @@ class PlainLinear:
         return F.linear(x, self.weight, self.bias)
 
     def packed(self) -> PackedMatrix | None:
+        """Wraps the weight itself."""
         return PackedMatrix("plain", self.weight, None, self.bias, *self.weight.shape)
 
 
@@ -83,6 +84,7 @@ class CpuLinear:
         return project_cpu.project(x, self.kind, self.weight, self.scales, self.bias, self.opaque)
 
     def packed(self) -> PackedMatrix | None:
+        """Returns None: no kernel of a GPU reads it."""
         return None
 
 
@@ -113,6 +115,7 @@ class LlmInt8:
         return y.to(x.dtype)
 
     def packed(self) -> PackedMatrix | None:
+        """Returns codes and row scales."""
         return self._packed
 
 
@@ -143,6 +146,7 @@ class Nf4:
         return y
 
     def packed(self) -> PackedMatrix | None:
+        """Returns codes and absmax; None for nested scales, other levels or odd widths."""
         rows, columns = self.state.shape
         if columns % NF4_BLOCK or self.state.nested or self.levels != "nf4":
             return None

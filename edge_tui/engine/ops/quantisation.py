@@ -129,6 +129,7 @@ class _Int8(Quantisation):
         return {f"{b}weight": f"{b}weight_format" if f"{b}weight_format" in names else "" for b in bases}
 
     def unpack(self, name: str, layout: str, get: Get) -> Tensor:
+        """Multiplies each row of codes by its scale."""
         if layout and int(get(layout)) != _INT8_ROWS:
             raise ValueError(f"weight_format {int(get(layout))}")
         base = name.removesuffix("weight")
@@ -176,6 +177,7 @@ class _FourBit(Quantisation):
         return {name.partition(_STATE)[0]: name for name in names if _STATE in name}
 
     def unpack(self, name: str, layout: str, get: Get) -> Tensor:
+        """Looks each code up among the levels, and multiplies by the absmax of its block."""
         import torch
 
         state = self._state(layout, get)

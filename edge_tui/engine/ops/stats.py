@@ -26,7 +26,7 @@ _LEAST = -1e30
 
 
 def summarise(z: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Statistics of the model's own distribution.
+    """Computes statistics of the model's own distribution.
 
     Args:
         z: float32 `[R, V]`, raw logits.

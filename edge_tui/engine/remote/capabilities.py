@@ -121,6 +121,7 @@ def _edge_tui_info(client: HttpClient, about: dict[str, Any]) -> ServerInfo:
 
 
 async def _openai_info(client: HttpClient, model: str) -> ServerInfo:
+    """Probes an OpenAI server: its model, its context, and the fields that it takes."""
     context = 0
     try:
         listed = (await client.get("/v1/models"))["data"]

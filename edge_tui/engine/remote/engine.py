@@ -70,6 +70,7 @@ class RemoteEngine:
     # The engine's port.
 
     def submit(self, request: Request) -> int:
+        """Starts a run's request on the loop's thread."""
         self._last += 1
         run = self._runs[self._last] = _Run(self._last, request, self._events.append)
         self._events.append(Queued(run.id))
@@ -77,7 +78,7 @@ class RemoteEngine:
         return run.id
 
     def set(self, run: int, name: str, value: float | str) -> None:
-        """See the port. Only an edge-tui server sets parameters while tokens come."""
+        """Sends a parameter to an edge-tui server; others fix a run's parameters, and are refused."""
         if (state := self._runs.get(run)) is None:
             return
         find_param(state.request.strategy, name).parse(value)
@@ -86,28 +87,34 @@ class RemoteEngine:
         self._call(lambda: self._start_task(self._set_param(state, name, value)))
 
     def cancel(self, run: int | None = None) -> None:
+        """Closes the runs' streams on the loop's thread."""
         self._call(lambda: self._cancel(run))
 
     def assign(self, role: str, spec: ModelSpec) -> None:
+        """Asks the server to load that model for the role, at once."""
         self._call(lambda: self._start_task(self._load(role, spec)))
 
     def load(self, role: str) -> None:
+        """Asks the server to load the model that it has for the role."""
         self._call(lambda: self._start_task(self._load(role, None)))
 
     def unload(self, role: str) -> None:
+        """Asks the server to unload the role's model."""
         self._call(lambda: self._start_task(self._unload(role)))
 
     def refusal(self, strategy: str) -> str:
-        """See the port; before the server was probed nothing is known to be refused."""
+        """Does `Engine.refusal` by the probe's results; "" before it has ended."""
         return self._server.refusal(strategy) if self._server is not None else ""
 
     def poll(self) -> list[Event]:
+        """Empties the queue of events."""
         events: list[Event] = []
         while self._events:
             events.append(self._events.popleft())
         return events
 
     def decode(self, ids: Sequence[int]) -> list[str]:
+        """Looks ids up among the texts that the server has sent."""
         return self._vocabulary.texts(ids)
 
     def count(self, text: str, control_tokens: bool = False) -> int | None:
@@ -115,12 +122,15 @@ class RemoteEngine:
         return None
 
     def memory(self) -> Memory:
+        """Names the host; its memory is not known."""
         return Memory(self._client.host, None, None)
 
     def alive(self) -> bool:
+        """Tells whether the loop's thread runs and `close` was not called."""
         return self._thread.is_alive() and not self._closing
 
     def close(self, timeout: float = 1.0) -> bool:
+        """Stops the loop and waits for its thread."""
         self._closing = True
         if self._thread.is_alive():
             with suppress(RuntimeError):  # it has ended in between
@@ -214,6 +224,7 @@ class RemoteEngine:
             return self._server
 
     def _post_loaded(self, server: ServerInfo, seconds: float) -> None:
+        """Posts `Loaded` for each of the server's models, or one for a server of OpenAI's kind."""
         if server.is_edge_tui:
             for role, data in server.loaded.items():
                 self._events.append(codec.read_loaded(role, data, server.host))

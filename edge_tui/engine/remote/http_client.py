@@ -137,6 +137,7 @@ class HttpClient:
     async def _send(
         self, method: str, path: str, body: dict[str, Any] | None, seconds: float
     ) -> AsyncIterator[Response]:
+        """Sends a request and yields its response; words a refusal or a timeout as `RemoteError`."""
         import httpx2 as httpx
 
         timeout = httpx.Timeout(seconds, connect=CONNECT_SECONDS)

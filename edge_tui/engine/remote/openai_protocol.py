@@ -175,6 +175,7 @@ def _messages(request: Request) -> list[dict[str, str]]:
 
 
 def _started(run: int, request: Request, resolved: ResolvedParams, server: ServerInfo, path: str) -> Started:
+    """Builds the event that begins a run; the server has told no number of prompt tokens yet."""
     return Started(
         run=run,
         strategy=request.strategy,

@@ -247,6 +247,7 @@ def environment() -> ImmutableSandboxedEnvironment:
         separators: tuple[str, str] | None = None,
         sort_keys: bool = False,
     ) -> str:
+        """Writes JSON as it is."""
         # Jinja's own filter escapes HTML, which would change the prompt.
         return json.dumps(
             value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys

@@ -111,6 +111,7 @@ class TemplateProcess:
     def _answer(
         self, template: str, variables: dict[str, Any] | None, cancelled: Callable[[], bool]
     ) -> dict[str, Any]:
+        """Sends a request to a child that is ready, one at a time."""
         try:
             request = pack({"template": template, "variables": variables})
         except ValueError as error:

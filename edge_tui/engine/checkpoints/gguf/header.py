@@ -175,6 +175,7 @@ def read_header(path: Path) -> Header:
 
 @lru_cache(maxsize=32)
 def _read_header(path: Path, _mtime: int, size: int) -> Header:
+    """Reads the header; time and size of the file are the key of the cache."""
     if size < len(MAGIC) + 20:
         check_pointer(path.name, path)
         raise IncompleteCheckpoint(f"{path.name} has {size} bytes, too few for a GGUF file; fetch it again.")
@@ -212,6 +213,7 @@ def _check_magic(path: Path, head: bytes) -> None:
 
 
 def _value(cursor: _Cursor, type_: int) -> Value:
+    """Reads a value of metadata; of an array its place alone."""
     if type_ in _NUMBERS:
         return cursor.number(_NUMBERS[type_])
     if type_ == _STRING:

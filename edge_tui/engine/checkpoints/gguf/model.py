@@ -130,6 +130,7 @@ def open_gguf(name: str, path: Path) -> GgufModel:
 
 @lru_cache(maxsize=16)
 def _describe(name: str, headers: tuple[Header, ...], own_tokenizer: bool) -> GgufModel:
+    """Joins the headers of a model's files into one description, and checks it."""
     files, first = tuple(header.path for header in headers), headers[0]
     stored: dict[str, tuple[Path, GgufTensor]] = {}
     for file, header in zip(files, headers, strict=True):

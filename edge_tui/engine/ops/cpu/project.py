@@ -1,4 +1,4 @@
-"""Products with matrices packed for a CPU: int8 and int4, at the speed of the bytes they read.
+"""Multiplies by matrices packed for a CPU: int8 and int4, at the speed of the bytes they read.
 
 Which activations meet the packed weights decides the speed. int8 weights meet int8 activations, two of them
 for each number: `x ≈ (h + l / 254) · max|x| / 127`, `h` its nearest step and `l` what that leaves. Both are
@@ -86,6 +86,7 @@ def _int8_dot(
     opaque: Opaque | None,
     most: int = INT8_TOKENS,
 ) -> torch.Tensor:
+    """Computes the integer product, at most `most` tokens at a time."""
     tokens = x.size(0)
     if tokens <= most:
         return _split(x, weight, scales, opaque)

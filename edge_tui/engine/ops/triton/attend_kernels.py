@@ -66,7 +66,7 @@ def _angles(cos, sin, position, reach, DP: tl.constexpr, ROTARY: tl.constexpr):
 
 @triton.jit
 def _heads(source, live, D: tl.constexpr, DP: tl.constexpr, ROTARY: tl.constexpr):
-    """Heads `[N, DP]` whose first columns `source` points to, and the partner of each number in the rotary.
+    """Loads heads `[N, DP]` whose first columns `source` points to, and each number's partner in the rotary.
 
     Rows that are not `live` are zero.
     """
@@ -90,7 +90,7 @@ def _gains(norm, head, live, D: tl.constexpr, DP: tl.constexpr, ROTARY: tl.const
 
 @triton.jit
 def _rotate(x, y, norm, gain, partner_gain, c, s, eps, D: tl.constexpr):
-    """Heads `x` with partners `y` under their norm and rotary, float32; `c` and `s` are `_angles`."""
+    """Normalises and rotates heads `x` with partners `y`, float32; `c` and `s` are `_angles`."""
     x = x.to(tl.float32)
     y = y.to(tl.float32)
     if norm is not None:
@@ -191,6 +191,10 @@ def attend_kernel(
     AHEAD: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
+    """Attends from `K` new positions of a row to one piece of a key head's past; the last one joins all.
+
+    The grid is (rows, key heads, pieces). `attend.attend` describes the arguments.
+    """
     root, fork, base, owner = sources
     cos, sin = angles
     partial, weight, arrived = scratch

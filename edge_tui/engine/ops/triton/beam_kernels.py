@@ -26,7 +26,7 @@ _NEVER = tl.constexpr(NEVER)
 
 
 class Continuations(NamedTuple):
-    """Continuations that reach the bound: totals and places `row · V + id`, in any order and in order.
+    """Lists continuations that reach the bound: totals and places `row · V + id`, in any order and in order.
 
     Two counters stand beside them: continuations listed, and programs done.
     """
@@ -40,7 +40,7 @@ class Continuations(NamedTuple):
 
 
 class Hypotheses(NamedTuple):
-    """The search's state, as `edge_tui.decoders.beam.Beam.init` makes it."""
+    """Holds the search's state, as `edge_tui.decoders.beam.Beam.init` makes it."""
 
     score: Any
     finished: Any
@@ -50,7 +50,7 @@ class Hypotheses(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The step's tokens and parents, whether the search is over, and the extras one after another."""
+    """Holds tokens and parents of a step, a flag for the search's end, and the extras one after another."""
 
     chosen: Any
     parent: Any

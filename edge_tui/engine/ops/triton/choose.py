@@ -73,6 +73,7 @@ class FusedChoice(FusedStep):
         return Step(self.chosen, self._final)
 
     def _prepare(self, logits: Logits, temperature: Temperature, s: State, p: Params) -> None:
+        """Launches the kernel of penalties, temperature and the cut by a ratio."""
         searches = self._searches
         ratios = [(cut, slot) for slot, cut in enumerate(self._plan.cuts) if cut.edge.weight is None]
         ratio = edge = None
@@ -116,6 +117,7 @@ class FusedChoice(FusedStep):
         return edge_slot
 
     def _draw(self, logits: Logits, temperature: Temperature, s: State, rng: Rng, edge_slot: int) -> None:
+        """Launches the kernel that cuts at the edges and takes the best score."""
         draw_kernel[self.grid](
             logits,
             s["output_counts"],

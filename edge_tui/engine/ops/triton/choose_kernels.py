@@ -25,7 +25,7 @@ GREEDY_LIMIT = tl.constexpr(GREEDY_BELOW)
 
 
 class Temperature(NamedTuple):
-    """Parameters `[R]`: the temperature, and where a strategy has them, its place and the switch of draws.
+    """Holds parameters `[R]`: the temperature and, where a strategy has them, its place and a draws' switch.
 
     Attributes:
         tau: The temperature.
@@ -40,7 +40,7 @@ class Temperature(NamedTuple):
 
 @triton.jit
 def _temperatures(temperature, row):
-    """Divisors before and after the filters, whether the argmax is wanted, and whether before the filters."""
+    """Returns divisors before and after the filters, and two flags: argmax, and argmax before the filters."""
     tau = tl.load(temperature.tau + row)
     greedy = tau < GREEDY_LIMIT
     if temperature.switch is not None:
@@ -86,7 +86,7 @@ def prepare_kernel(
     CENTRED: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
-    """Penalties and the temperature, if it is its turn; each program's maximum; empty histograms.
+    """Applies penalties and an early temperature; stores each program's maximum; empties histograms.
 
     Where nothing is cut before a filter looks at surprise, the parts of the centre are left as well.
     """
@@ -222,7 +222,7 @@ def greedy_kernel(
     PARTS: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
-    """Penalties and the argmax."""
+    """Applies penalties and takes the argmax."""
     after_others(DEPENDENT)
     row = tl.program_id(1)
     ids = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)

@@ -31,14 +31,14 @@ _CHUNK = tl.constexpr(64)
 
 
 class Logits(NamedTuple):
-    """Logits `[R, …, ≥ V]` in any precision, and the numbers from one row to the next."""
+    """Holds logits `[R, …, ≥ V]` in any precision, and the numbers from one row to the next."""
 
     z: Any
     stride: Any
 
 
 class Penalties(NamedTuple):
-    """Counts int32 `[R, V]` of the prompt and of the output, and a parameter `[R]` for each penalty."""
+    """Holds counts int32 `[R, V]` of prompt and output, and a parameter `[R]` for each penalty."""
 
     prompt: Any
     output: Any
@@ -48,7 +48,7 @@ class Penalties(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """The fields of `edge_tui.decoders.core.random.Rng`."""
+    """Holds the fields of `edge_tui.decoders.core.random.Rng`."""
 
     key: Any
     row: Any
@@ -56,7 +56,7 @@ class Noise(NamedTuple):
 
 
 class Winner(NamedTuple):
-    """The best candidate of each program, score and id `[R, blocks]`; programs done, and the token `[R]`."""
+    """Holds each program's best candidate, score and id `[R, blocks]`; programs done, and the token `[R]`."""
 
     best: Any
     at: Any
@@ -88,7 +88,7 @@ def load_and_keep(logits, raw, row, ids, V):
 
 @triton.jit
 def penalise(x, penalties, row, ids, V):
-    """Penalties on float32 `x`; −inf in place of NaN."""
+    """Applies penalties to float32 `x`; −inf in place of NaN."""
     inside = ids < V
     theta = tl.load(penalties.repetition + row)
     flat = tl.load(penalties.presence + row)

@@ -53,7 +53,7 @@ _TENTH = Cut(Edge("depth", "count", "wanted"), 0.0)
 
 
 class Formula(NamedTuple):
-    """Contrastive decoding's own parameters `[R]`."""
+    """Holds contrastive decoding's own parameters `[R]`."""
 
     formula: Any
     alpha: Any
@@ -86,7 +86,7 @@ def _read(
     BLOCK: tl.constexpr,
     DEPENDENT: tl.constexpr,
 ):
-    """Penalties on the expert, and what both normalisers are made of."""
+    """Applies penalties to the expert, and stores each program's part of both normalisers."""
     after_others(DEPENDENT)
     block, count, row = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
     ids = block * BLOCK + tl.arange(0, BLOCK)

@@ -67,7 +67,7 @@ def _spread(x, WORDS: tl.constexpr, CODES: tl.constexpr):
 
 @triton.jit
 def _dot(weights, x, CODES: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):
-    """Products of a tile with one token, summed over eight neighbours or one element: `[BLOCK_N, …]`."""
+    """Multiplies a tile by one token, summed over eight neighbours or one element: `[BLOCK_N, …]`."""
     if CODES == PLAIN:
         products = weights[0] * x[0][None, :]
         return tl.sum(tl.reshape(products, (BLOCK_N, BLOCK_K // 8, 8)), axis=2)
@@ -98,6 +98,7 @@ def _project(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
+    """Multiplies `BLOCK_N` rows of the matrix by `T` tokens on plain cores; the grid is blocks of rows."""
     EVICT: tl.constexpr = "evict_first" if CODES == PLAIN else ""  # no weight is read twice
     WORDS: tl.constexpr = BLOCK_K // CODES
     SPAN: tl.constexpr = K // CODES

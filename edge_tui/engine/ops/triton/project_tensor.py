@@ -72,6 +72,10 @@ def project_on_tensor_cores(
     CHUNKS: tl.constexpr,  # of a warp in one tile
     WARPS: tl.constexpr,
 ):
+    """Multiplies `BLOCK_N` rows of the matrix by up to 8 · `HALVES` tokens; the grid is the blocks of rows.
+
+    The arguments are those of `project`, with rows of `out` `width` apart.
+    """
     # The interpreter rounds bfloat16 down, and multiplies its bits.
     FLOAT: tl.constexpr = DTYPE if COMPILED else tl.float32
     TILES: tl.constexpr = BLOCK_N // 16

@@ -39,7 +39,7 @@ _CORRECTION = tl.constexpr(CORRECTION)
 
 
 class Lines(NamedTuple):
-    """Distributions as logits float32 `[lines, V]`, and the maximum and normaliser of each `[lines, 2]`."""
+    """Holds distributions as logits float32 `[lines, V]`, and maximum and normaliser of each `[lines, 2]`."""
 
     z: Any
     facts: Any
@@ -56,7 +56,7 @@ class Parts(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The token that follows and how many proposals were taken `[R]`; tokens and extras of all positions."""
+    """Holds the next token and the number of proposals taken `[R]`; tokens and extras of all positions."""
 
     chosen: Any
     accepted: Any

@@ -34,7 +34,7 @@ _FACTS = tl.constexpr(4)
 
 
 class Sides(NamedTuple):
-    """Raw logits of any precision and final ones, and numbers from row to row.
+    """Holds raw logits of any precision and final ones, and numbers from row to row.
 
     `moved` names the row of `raw` that each row continues, where that is not its own; else it is None.
     """
@@ -47,7 +47,7 @@ class Sides(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """The arguments of `stats.record` with a number for each row."""
+    """Holds the arguments of `stats.record` with a number for each row."""
 
     chosen: Any
     parent: Any
@@ -135,7 +135,7 @@ def _scan(sides, decision, scratch, V, BLOCK: tl.constexpr, PARTS: tl.constexpr)
 
 @triton.jit
 def _pack(sides, decision, scratch, ints, floats, V, floats_stride, BLOCK: tl.constexpr):
-    """Candidates that reach the bound, then in order, and the record written."""
+    """Lists candidates that reach the bound, sorts them, and writes the record."""
     block, row, side = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     count, rows = tl.num_programs(0), tl.num_programs(1)
     offset = _offset(sides, row, side)
