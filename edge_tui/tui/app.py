@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from textual import events, work
 
 from edge_tui import decoders
+from edge_tui.config import names
 from edge_tui.engine.events import Died, Failed, Loaded
 from edge_tui.history.schema import HistoryError
 from edge_tui.tui import crash, lifecycle, pastes, theme
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
     from edge_tui.config.reader import Notice
     from edge_tui.config.settings import Settings
-    from edge_tui.decoders.base import Decoder
     from edge_tui.engine.events import Event
     from edge_tui.engine.port import Engine
     from edge_tui.engine.remote.telemetry import RemoteTelemetry
@@ -67,8 +67,7 @@ class EdgeApp(TerminalApp):
     """Starts the engine, hands its events to the screens, and gives screens the services of the app.
 
     Args:
-        engine_factory: Makes the engine; called once the first frame is on the screen, and again after the
-            engine died. Must return at once.
+        engine_factory: Makes the engine at once, after the first frame and again after the engine died.
         settings: The settings to start with.
         notices: Sentences about settings that cannot be used.
         telemetry: Samples of the machine that decodes; None shows none.
@@ -96,14 +95,12 @@ class EdgeApp(TerminalApp):
         recorder: Callable[[], Recorder | None] | None = None,
     ) -> None:
         super().__init__(wants_ascii(os.environ) if settings.ui.ascii is None else settings.ui.ascii)
-        self.settings = settings
-        self._tour = tour
+        self.settings, self._tour = settings, tour
         self.session = session or Session()
         self._make_recorder = recorder
         self._history = HistoryAccess(self.session)
         self.telemetry = telemetry
         self._factory = engine_factory
-        self._notices = [str(notice) for notice in notices]
         theme_folders = theme.folders() if theme_folders is None else theme_folders
         self.keymap = Keymap({})
         self.downloads = Downloads(partial(self.call_later, self._download_ended))
@@ -113,8 +110,8 @@ class EdgeApp(TerminalApp):
             watch_strategies(partial(self.call_later, self._strategies_changed)),
             watch_themes(theme_folders, themes, partial(self.call_later, self._themes_changed)),
         )
-        strategies = decoders.current()
-        self._notices += [*themes.notices, *map(str, strategies.problems), *strategies.notices]
+        found = decoders.current()
+        self._notices = [*map(str, notices), *themes.notices, *map(str, found.problems), *found.notices]
         self._news: list[Event] = []
         self._painted = False
         self._dialogs = Dialogs(cast("App[int]", self), self)
@@ -127,13 +124,15 @@ class EdgeApp(TerminalApp):
         return super()._build_driver(headless, *args, **kwargs)
 
     def on_mount(self) -> None:
+        """Chooses the theme, binds the user's keys and opens the workbench."""
         name = self.settings.ui.theme
         if name not in self.theme_switch.names:
             self._notices.append(f"There is no theme {name!r}; t lists the themes.")
         self.theme_switch.choose(name)
         if self.settings.keys:
             self.remap()
-        run_params = RunParams(self.settings, _decoder(self.settings.strategy))
+        decoder = names.find(self.settings.strategy) or decoders.strategies()[0]
+        run_params = RunParams(self.settings, decoder)
         view = WorkbenchView(self.session, run_params, self.telemetry)
         self.workbench = WorkbenchScreen(self.session, run_params, view, self.size)
         self.push_screen(self.workbench)
@@ -154,6 +153,7 @@ class EdgeApp(TerminalApp):
                 self.call_later(self._begin)
 
     def _begin(self) -> None:
+        """Starts recorder, engine, telemetry and watches, and says what the start has found."""
         gc.enable()
         if self._make_recorder is not None:
             self.session.recorder = self._make_recorder()
@@ -217,7 +217,7 @@ class EdgeApp(TerminalApp):
     # Settings.
 
     def preferences(self) -> Preferences:
-        """The settings as their screen lists and changes them."""
+        """Returns the settings as their screen lists and changes them."""
         from edge_tui.tui.preferences import Preferences
 
         return Preferences(self.settings, catalog(), self.keymap, self.theme_switch.names)
@@ -242,15 +242,19 @@ class EdgeApp(TerminalApp):
             self.notify(f"The paste is in the prompt: {len(event.text):,} characters.", markup=False)
 
     def on_paste_open(self) -> None:
+        """Tells the user that a paste has paused."""
         self.say(pastes.PAUSED, "warning")
 
     def on_paste_refused(self, event: PasteRefused) -> None:
+        """Tells the user that a paste was too long."""
         self.notify(pastes.refusal(event.length), severity="error", markup=False)
 
     def on_background_reply(self, event: BackgroundReply) -> None:
+        """Follows the terminal's brightness with the theme."""
         self.theme_switch.set_dark(event.dark, self.settings.ui.theme)
 
     def on_width_reply(self, event: WidthReply) -> None:
+        """Draws ASCII where the terminal draws lines two cells wide."""
         if event.wide and self.settings.ui.ascii is None and not self.ascii:
             self.ascii = True
             self.workbench.draw_ascii(True)
@@ -281,7 +285,7 @@ class EdgeApp(TerminalApp):
     # The history.
 
     def history(self) -> Store | None:
-        """The stored runs; None where runs are not recorded."""
+        """Returns the stored runs; None where runs are not recorded."""
         try:
             return self._history.store()
         except HistoryError as error:
@@ -298,12 +302,15 @@ class EdgeApp(TerminalApp):
     # Screens.
 
     def show_models(self) -> None:
+        """Opens the list of models."""
         self._dialogs.show_models(self.session, self.workbench.run_params)
 
     def show_themes(self) -> None:
+        """Opens the list of themes."""
         self._dialogs.show_themes()
 
     def action_show_help(self) -> None:
+        """Opens the help."""
         self._dialogs.show_help()
 
     # The engine.
@@ -329,6 +336,7 @@ class EdgeApp(TerminalApp):
     # Leaving.
 
     async def action_quit(self) -> None:
+        """Begins to leave."""
         self.shutdown.leave(0)
 
     def _stop_watching(self) -> None:
@@ -340,12 +348,14 @@ class EdgeApp(TerminalApp):
             self.telemetry.stop()
 
     async def on_unmount(self) -> None:
+        """Closes everything where `leave` has not done it."""
         await self.shutdown.unmounted()
 
     def _handle_exception(self, error: Exception) -> None:
         self.shutdown.fail(error)
 
     def on_background_failed(self, event: crash.BackgroundFailed) -> None:
+        """Tells the user that something in the background has ended."""
         self.notify(event.sentence, severity="error", markup=False, timeout=10)
 
     def is_bound(self, key: str) -> bool:
@@ -366,13 +376,6 @@ class EdgeApp(TerminalApp):
 
 if TYPE_CHECKING:
     _CHECKED: type[Services] = EdgeApp
-
-
-def _decoder(name: str) -> Decoder:
-    try:
-        return decoders.find(name)
-    except LookupError:
-        return decoders.strategies()[0]
 
 
 def run(app: EdgeApp) -> int:

@@ -21,21 +21,32 @@ class Services(Protocol):
     downloads: Downloads
 
     @property
-    def gathering(self) -> bool: ...
+    def gathering(self) -> bool:
+        """True while changes are gathered, to be painted together."""
 
-    def clipboard_support(self) -> Clipboard: ...
+    def clipboard_support(self) -> Clipboard:
+        """Judges the way to the user's clipboard."""
 
-    def history(self) -> Store | None: ...
+    def copy_to_clipboard(self, text: str) -> None:
+        """Sends a text to the clipboard of the user's own machine."""
 
-    def preferences(self) -> Preferences: ...
+    def history(self) -> Store | None:
+        """Returns the stored runs; None where runs are not recorded."""
 
-    def take_settings(self, settings: Settings, key: str) -> None: ...
+    def preferences(self) -> Preferences:
+        """Returns the settings as their screen lists and changes them."""
 
-    def show_models(self) -> None: ...
+    def take_settings(self, settings: Settings, key: str) -> None:
+        """Replaces the settings, of which the one named `key` has changed."""
 
-    def show_themes(self) -> None: ...
+    def show_models(self) -> None:
+        """Opens the list of models."""
 
-    def action_show_help(self) -> None: ...
+    def show_themes(self) -> None:
+        """Opens the list of themes."""
+
+    def action_show_help(self) -> None:
+        """Opens the help."""
 
 
 def services(node: MessagePump) -> Services:

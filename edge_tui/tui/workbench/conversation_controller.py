@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 class ConversationView(Messages, Protocol):
     """Shows a conversation and the answer of one of its turns."""
 
-    def show_conversation(self, talk: Conversation | None, changing: int | None) -> None: ...
+    def show_conversation(self, talk: Conversation | None, changing: int | None) -> None:
+        """Shows the turns; `changing` is the number of the one that is edited."""
 
-    def look_at(self, run: Run | None) -> None: ...
+    def look_at(self, run: Run | None) -> None:
+        """Shows the tokens of a run; None shows the newest one's."""
 
-    def clear(self) -> bool: ...
+    def clear(self) -> bool:
+        """Clears the tokens; False where there are none."""
 
 
 class ConversationController:

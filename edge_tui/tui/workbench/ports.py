@@ -11,15 +11,19 @@ if TYPE_CHECKING:
 class Messages(Protocol):
     """Takes sentences for the message line."""
 
-    def say(self, message: str, kind: Kind = "info") -> None: ...
+    def say(self, message: str, kind: Kind = "info") -> None:
+        """Puts a sentence on the message line."""
 
 
 class PromptField(Protocol):
     """Holds the text of the next run."""
 
     @property
-    def text(self) -> str: ...
+    def text(self) -> str:
+        """The text."""
 
-    def put(self, text: str, *, at_start: bool = False) -> None: ...
+    def put(self, text: str, *, at_start: bool = False) -> None:
+        """Replaces the text; the cursor stands at its start or its end."""
 
-    def focus(self) -> object: ...
+    def focus(self) -> object:
+        """Takes the focus."""

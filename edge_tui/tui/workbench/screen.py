@@ -12,19 +12,19 @@ from textual.widgets import Input, Static, TextArea
 from edge_tui.engine import seeds
 from edge_tui.engine.events import Started
 from edge_tui.history.schema import HistoryError
-from edge_tui.tui import clipboard
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.services import services
 from edge_tui.tui.widgets.inspector import Inspector
 from edge_tui.tui.widgets.parameters import ParameterTable
+from edge_tui.tui.workbench.answer_controller import AnswerController
 from edge_tui.tui.workbench.conversation_controller import ConversationController
+from edge_tui.tui.workbench.dialogs import WorkbenchDialogs
 from edge_tui.tui.workbench.prompt_controller import PromptController
 from edge_tui.tui.workbench.run_controller import RunController
 from edge_tui.tui.workbench.sized_screen import TALL, WIDE, SizedScreen
 from edge_tui.tui.workbench.stored_runs import read_turns
 from edge_tui.tui.workbench.strategy_controller import StrategyController
 from edge_tui.tui.workbench.view import WorkbenchView
-from edge_tui.util.user_file import error_reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from edge_tui.engine.events import Event
     from edge_tui.machine.telemetry import Sample
     from edge_tui.tui.run_params import RunParams
-    from edge_tui.tui.screens.history import HistoryChoice
     from edge_tui.tui.session import Session
     from edge_tui.tui.widgets.prompt import Prompt
     from edge_tui.tui.widgets.strategy_list import StrategyList
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
 
 
 class WorkbenchScreen(SizedScreen):
-    """Connects the view with the controllers; opens the other screens.
+    """Connects the view with the controllers.
 
     Args:
         session: Engine and runs.
@@ -69,27 +68,26 @@ class WorkbenchScreen(SizedScreen):
         self.conversation = ConversationController(session, view.prompt, view)
         self.prompts = PromptController(view.prompt, view, lambda: services(self).history())
         self.strategies = StrategyController(
-            session,
-            run_params,
-            view.prompt,
-            view,
-            view.error_panel,
-            lambda request: self.runs.start(request),
+            session, run_params, view.prompt, view, view.error_panel, lambda run: self.runs.start(run)
         )
         self.runs = RunController(
             session, run_params, view.prompt, view, self.conversation, self.strategies.take_values
         )
+        self.answer = AnswerController(view, lambda: services(self))
+        self.dialogs = WorkbenchDialogs(self, view, self.prompts, self.strategies, self.reopen)
         self._inspect: bool | None = None
         """True where the user wants the inspector; None leaves it to the width."""
 
     # Layout.
 
     def compose(self) -> ComposeResult:
+        """Lays the panes out, and the notice of a terminal that is too small."""
         yield Static(id="too-small")
         with Vertical(id="workbench"):
             yield from self.view.compose()
 
     def on_mount(self) -> None:
+        """Draws ASCII or lines, folds the sidebar as the settings say, and follows the theme."""
         self.draw_ascii(services(self).ascii)
         self.set_class(not self.run_params.settings.ui.sidebar, "-folded")
         self.app.theme_changed_signal.subscribe(self, self._theme_changed)
@@ -106,6 +104,7 @@ class WorkbenchScreen(SizedScreen):
         self.pane.set_class(self.app.no_color or theme.ansi, "-no-hue")
 
     def on_resize(self, event: events.Resize) -> None:
+        """Divides the room: columns of strategies, turns in sight, the inspector."""
         width, height = event.size
         self.view.strategy_list.columns = 2 if height < TALL else 1
         self.view.turns.limit = 4 if height < TALL else 10
@@ -166,6 +165,7 @@ class WorkbenchScreen(SizedScreen):
             self.prompt.append(event.character)
 
     def action_run(self) -> None:
+        """Runs the prompt."""
         # This key overtakes those before it, which may still wait to be typed into the prompt.
         self.prompt.call_later(self._run_prompt)
 
@@ -177,6 +177,7 @@ class WorkbenchScreen(SizedScreen):
             self.runs.start(self.run_params.request(messages))
 
     def action_stop(self) -> None:
+        """Stops the run; without one leaves an edit, an error or a field."""
         if self.session.stop():
             self.view.say("Stopping …")
         elif self.conversation.leave_edit():
@@ -187,27 +188,34 @@ class WorkbenchScreen(SizedScreen):
             self.pane.focus()
 
     def action_digit(self, number: int) -> None:
+        """Chooses a strategy by its digit."""
         self.strategies.choose_number(number)
 
     def on_strategy_list_selected(self, event: StrategyList.Selected) -> None:
+        """Chooses the strategy that was clicked."""
         self.strategies.choose(event.name)
 
     def action_resume(self) -> None:
+        """Goes on from the end of the run on the screen."""
         self.runs.resume()
 
     def action_rerun(self) -> None:
+        """Runs the prompt on the screen again with the same seed."""
         if not self.runs.repeat():
             self.action_run()
 
     def action_again(self) -> None:
+        """Runs the prompt on the screen again with another seed."""
         if not self.runs.repeat(seeds.draw()):
             self.action_run()
 
     def on_token_pane_take_alternative(self, event: TokenPane.TakeAlternative) -> None:
+        """Goes on from an alternative."""
         event.stop()
         self.runs.take_alternative(event.index, event.token_id)
 
     def action_clear(self) -> None:
+        """Clears the tokens and stops their run, or brings them back."""
         if not self.view.restore() and self.view.clear():
             self.session.stop()
             self.view.say("Cleared; x brings it back.")
@@ -215,9 +223,11 @@ class WorkbenchScreen(SizedScreen):
     # Panes.
 
     def action_toggle_final(self) -> None:
+        """Colours by the other probabilities."""
         self.view.toggle_final()
 
     def action_inspector(self) -> None:
+        """Opens or closes the inspector."""
         self._inspect = not self.has_class("-inspecting")
         self.set_class(self._inspect, "-inspecting")
         if not self._inspect:
@@ -227,20 +237,25 @@ class WorkbenchScreen(SizedScreen):
             self.pane.action_cursor_left()
 
     def action_sidebar(self) -> None:
+        """Folds the sidebar, or unfolds it."""
         self.toggle_class("-folded")
         if self.has_class("-folded") and self.parameters.has_focus_within:
             self.pane.focus()
 
     def action_board(self) -> None:
+        """Shows the board of beams, or the text alone."""
         self.view.toggle_board()
 
     def action_fold(self) -> None:
+        """Folds the thoughts, or unfolds them."""
         self.view.toggle_thoughts()
 
     def action_focus_prompt(self) -> None:
+        """Goes to the prompt."""
         self.prompt.focus()
 
     def action_focus_parameters(self) -> None:
+        """Goes to the parameters; closes the inspector where both have no room."""
         self.remove_class("-folded")
         if not self.has_class("-wide"):
             self._inspect = False
@@ -248,76 +263,82 @@ class WorkbenchScreen(SizedScreen):
         self.parameters.table.focus()
 
     def on_token_pane_cursor_moved(self, event: TokenPane.CursorMoved) -> None:
+        """Inspects the token under the cursor."""
         self.inspector.show(self.pane.transcript, event.index)
         if event.index is not None:
             self.view.tour.done("token")
 
     def on_token_pane_opened(self, event: TokenPane.Opened) -> None:
+        """Opens the inspector and goes there."""
         self._inspect = True
         self.add_class("-inspecting")
         self.inspector.show(self.pane.transcript, event.index)
         self.call_after_refresh(self.inspector.focus)
 
     def on_inspector_move_token(self, event: Inspector.MoveToken) -> None:
-        if event.step < 0:
-            self.pane.action_cursor_left()
-        else:
-            self.pane.action_cursor_right()
+        """Moves the cursor of the tokens."""
+        self.pane.action_cursor_left() if event.step < 0 else self.pane.action_cursor_right()
 
     def on_parameter_table_changed(self, event: ParameterTable.Changed) -> None:
+        """Sends the value to the run in progress."""
         self.view.tour.done("parameter")
         self.runs.send_value(event.key)
 
     def on_parameter_table_explain(self) -> None:
-        from edge_tui.tui.screens.explain import ExplainScreen
-
-        self.app.push_screen(ExplainScreen(self.parameters.table, self.pane, self.session))
+        """Opens the explanation of the parameter."""
+        self.dialogs.show_explanation()
 
     def action_tour(self) -> None:
+        """Begins the tour, or ends it."""
         self.view.tour.toggle()
 
     # The conversation.
 
     def action_conversation(self) -> None:
+        """Begins a conversation, or ends it."""
         self.conversation.toggle()
 
     def action_new_conversation(self) -> None:
+        """Begins another conversation."""
         self.conversation.restart()
 
     def action_focus_turns(self) -> None:
+        """Goes to the turns of the conversation."""
         if self.conversation.talk is None or not self.conversation.talk.exchanges:
             self.view.say("There is no conversation: v begins one.")
         else:
             self.view.turns.focus()
 
     def on_turns_chosen(self, event: Turns.Chosen) -> None:
+        """Shows the answer of a turn."""
         self.conversation.choose(event.number)
 
     def on_turns_read(self) -> None:
+        """Goes to the tokens."""
         self.pane.focus()
 
     def on_turns_edit(self, event: Turns.Edit) -> None:
+        """Puts the prompt of a turn into the field."""
         self.conversation.edit(event.number)
 
     # The prompt.
 
     def on_text_area_changed(self, event: TextArea.Changed) -> None:
+        """Counts the prompt's tokens a moment later."""
         event.stop()
         self.set_timer(0.3, self.view.count_prompt)
 
     def on_prompt_recall(self, event: Prompt.Recall) -> None:
+        """Puts an earlier prompt into the field, or a later one."""
         event.stop()
         self.prompts.recall(event.step)
 
     def action_past_prompts(self) -> None:
-        from edge_tui.tui.screens.prompts import PromptsScreen
-
-        if services(self).history() is None:
-            self.view.say("No history is kept; up and down in the prompt recall this session's.", "warning")
-        else:
-            self.app.push_screen(PromptsScreen(self.prompts.search), self.prompts.put)
+        """Opens the search of earlier prompts."""
+        self.dialogs.show_past_prompts()
 
     def action_editor(self) -> None:
+        """Opens the prompt in the user's editor."""
         # This key overtakes those before it, which may still wait to be typed into the prompt.
         self.prompt.call_later(self._edit)
 
@@ -327,74 +348,50 @@ class WorkbenchScreen(SizedScreen):
         self.app.refresh(layout=True)
 
     def action_load_file(self) -> None:
-        from edge_tui.tui.screens.files import FilesScreen
-
-        self.app.push_screen(FilesScreen(), self.prompts.load)
+        """Opens the choice of a file."""
+        self.dialogs.show_files()
 
     # Other screens.
 
     def action_strategies(self) -> None:
-        from edge_tui.tui.screens.strategies import StrategiesScreen
-
-        chosen, refusals = self.run_params.decoder.name, self.strategies.refusals
-        screen = StrategiesScreen(self.strategies.decoders, chosen, refusals)
-        self.app.push_screen(screen, self.strategies.choose)
+        """Opens the list of strategies."""
+        self.dialogs.show_strategies()
 
     def action_presets(self) -> None:
-        from edge_tui.tui.screens.presets import PresetsScreen
-
-        self.app.push_screen(PresetsScreen(), self.strategies.take_preset)
+        """Opens the list of presets."""
+        self.dialogs.show_presets()
 
     def action_save_preset(self) -> None:
-        from edge_tui.tui.screens.presets import NameScreen
-
-        screen = NameScreen("save preset", self.strategies.describe_values())
-        self.app.push_screen(screen, self.strategies.save_preset)
+        """Asks for the name of a preset."""
+        self.dialogs.save_preset()
 
     def action_history(self) -> None:
-        from edge_tui.tui.screens.history import HistoryScreen
-
-        def take(choice: HistoryChoice | None) -> None:
-            if choice is not None:
-                self.reopen(choice.run, again=choice.action == "again")
-
-        if (store := services(self).history()) is None:
-            why = self.session.recorder.problem if self.session.recorder is not None else ""
-            why = why or "No history is kept: keep = true under [history] in config.toml starts one."
-            self.view.say(why, "warning")
-            return
-        titles = {decoder.name: decoder.title for decoder in self.strategies.decoders}
-        self.app.push_screen(HistoryScreen(store, titles), take)
+        """Opens the history."""
+        self.dialogs.show_history()
 
     def action_models(self) -> None:
+        """Opens the list of models."""
         services(self).show_models()
 
     def action_settings(self) -> None:
-        from edge_tui.tui.screens.settings import SettingsScreen
-
-        self.app.push_screen(SettingsScreen(services(self).preferences()))
+        """Opens the settings."""
+        self.dialogs.show_settings()
 
     def action_themes(self) -> None:
+        """Opens the list of themes."""
         services(self).show_themes()
 
     def action_help(self) -> None:
+        """Opens the help."""
         self.view.tour.done("help")
         services(self).action_show_help()
 
     # Taking the answer elsewhere.
 
     def action_copy(self) -> None:
-        """Copies the answer through the terminal, and tells whether it will arrive."""
-        if text := self.view.answer():
-            support = services(self).clipboard_support()
-            if support.works != "no":
-                self.app.copy_to_clipboard(text)
-            self.view.say(*clipboard.report(text, support))
+        """Copies the answer."""
+        self.answer.copy()
 
     def action_save(self) -> None:
-        """Writes the answer to a file in the folder that the app was started in."""
-        if text := self.view.answer():
-            try:
-                self.view.say(f"Written to {clipboard.save(text)}.", "good")
-            except OSError as error:
-                self.view.say(f"The answer could not be written: {error_reason(error)}.", "error")
+        """Writes the answer to a file."""
+        self.answer.save()

@@ -69,6 +69,7 @@ class SizedScreen(Screen[None]):
         return self.has_class("-tiny") or self.has_class("-flat")
 
     def on_resize(self, event: events.Resize) -> None:
+        """Writes the notice of a terminal that is too small, and restores the focus."""
         width, height = event.size
         self.query_one("#too-small", Static).update(
             Content(

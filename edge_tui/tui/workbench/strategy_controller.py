@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -9,6 +10,7 @@ from edge_tui import decoders
 from edge_tui.config import presets
 from edge_tui.engine.events import Failed, Finished, Loaded, Started
 from edge_tui.tui.run_params import ParamPatch
+from edge_tui.tui.workbench.controller import Controller
 from edge_tui.tui.workbench.ports import Messages
 
 if TYPE_CHECKING:
@@ -19,19 +21,20 @@ if TYPE_CHECKING:
     from edge_tui.decoders.base import Decoder
     from edge_tui.engine.events import Event
     from edge_tui.engine.port import Request
-    from edge_tui.tui.run_params import RunParams
-    from edge_tui.tui.session import Run, Session
-    from edge_tui.tui.workbench.ports import PromptField
+    from edge_tui.tui.session import Run
 
 
 class StrategyView(Messages, Protocol):
     """Shows the strategies, and the values of the chosen one."""
 
-    def show_strategies(self, decoders: Sequence[Decoder], refusals: Mapping[str, str]) -> None: ...
+    def show_strategies(self, decoders: Sequence[Decoder], refusals: Mapping[str, str]) -> None:
+        """Lists strategies, and the reasons against those that are refused."""
 
-    def show_values(self) -> None: ...
+    def show_values(self) -> None:
+        """Shows strategy and values again."""
 
-    def refuse(self, key: str, message: str) -> None: ...
+    def refuse(self, key: str, message: str) -> None:
+        """Shows at a value why it is refused."""
 
 
 class ErrorPanel(Protocol):
@@ -40,46 +43,30 @@ class ErrorPanel(Protocol):
     problem: Problem | None
     while_running: bool
 
-    def show(
-        self, problem: Problem | None, *, while_running: bool = False, reverted: bool = False
-    ) -> None: ...
+    def show(self, problem: Problem | None, *, while_running: bool = False, reverted: bool = False) -> None:
+        """Shows a problem, or nothing."""
 
 
-class StrategyController:
+@dataclass(eq=False)
+class StrategyController(Controller[StrategyView]):
     """Holds the strategies and chooses one of them, alone or with its values.
 
-    Args:
-        session: The engine and the run that another strategy repeats.
-        run_params: Values of the next request.
-        prompt: The prompt; one that has changed since its run is not repeated.
-        view: Shows strategies and values.
+    Attributes:
         panel: Shows errors.
-        start: Runs a request.
+        run: Runs a request.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        run_params: RunParams,
-        prompt: PromptField,
-        view: StrategyView,
-        panel: ErrorPanel,
-        start: Callable[[Request], None],
-    ) -> None:
-        self._session = session
-        self._run_params = run_params
-        self._prompt = prompt
-        self._view = view
-        self._say = view.say
-        self._panel = panel
-        self._start = start
+    panel: ErrorPanel
+    run: Callable[[Request], None]
+
+    def __post_init__(self) -> None:
         self.decoders = decoders.strategies()
         self.refusals: dict[str, str] = {}
         """The engine's reasons for strategies that it cannot run, by name."""
         self._show_strategies()
 
     def _show_strategies(self) -> None:
-        self._view.show_strategies(self.decoders, self.refusals)
+        self.view.show_strategies(self.decoders, self.refusals)
 
     # Choosing.
 
@@ -93,44 +80,44 @@ class StrategyController:
         if name is None:
             return
         if why := self.refusals.get(name):
-            self._say(why, "warning")
+            self.say(why, "warning")
             return
         decoder = next(each for each in self.decoders if each.name == name)
-        changed = decoder is not self._run_params.decoder
-        self._run_params.decoder = decoder
-        self._view.show_values()
-        run = self._session.run
-        if changed and run is not None and (self._session.busy or self._has_just_run(run)):
-            self._start(self._run_params.request(run.request.prompt, seed=run.seed))
+        changed = decoder is not self.run_params.decoder
+        self.run_params.decoder = decoder
+        self.view.show_values()
+        run = self.session.run
+        if changed and run is not None and (self.session.busy or self._has_just_run(run)):
+            self.run(self.run_params.request(run.request.prompt, seed=run.seed))
             return
         hint = ""
-        if changed and run is not None and run is self._session.current and self._is_as_sent(run):
+        if changed and run is not None and run is self.session.current and self._is_as_sent(run):
             hint = "r runs the prompt again with its seed. "
-        elif changed and run is not None and self._prompt.text.strip():
+        elif changed and run is not None and self.prompt.text.strip():
             hint = "^j runs it. "
-        self._say(f"{decoder.title}: {hint}{decoder.summary}")
+        self.say(f"{decoder.title}: {hint}{decoder.summary}")
 
     def _has_just_run(self, run: Run) -> bool:
         """Tells whether a run came to its own end, and the prompt has not changed since."""
         ended = run.finished is not None and run.finished.reason != "cancelled"
-        return ended and run is self._session.current and self._is_as_sent(run)
+        return ended and run is self.session.current and self._is_as_sent(run)
 
     def _is_as_sent(self, run: Run) -> bool:
         """Tells whether the prompt is still the run's; a conversation clears the prompt that it has sent."""
         prompt = run.request.prompt
-        return self._prompt.text == (prompt if isinstance(prompt, str) else "")
+        return self.prompt.text == (prompt if isinstance(prompt, str) else "")
 
     def take_values(self, strategy: str, patch: ParamPatch, preset: str = "") -> bool:
         """Takes a strategy with its values; False, after a message, where some are refused."""
         try:
             decoder = decoders.find(strategy)
         except decoders.UnknownStrategy as error:
-            self._say(str(error), "error")
+            self.say(str(error), "error")
             return False
-        rejected = self._run_params.take(decoder, patch, preset)
-        self._view.show_values()
+        rejected = self.run_params.take(decoder, patch, preset)
+        self.view.show_values()
         if rejected:
-            self._say(f"{decoder.title} does not take {', '.join(rejected)}; the rest is set.", "warning")
+            self.say(f"{decoder.title} does not take {', '.join(rejected)}; the rest is set.", "warning")
         return not rejected
 
     # Presets.
@@ -144,26 +131,26 @@ class StrategyController:
         )
         if self.take_values(preset.strategy, patch, preset.name):
             sentence = f"{preset.title or preset.name}: ctrl+j runs the prompt with it."
-            note = self._run_params.flags_note()
-            self._say(f"{sentence} {note}".rstrip(), "warning" if note else "good")
+            note = self.run_params.flags_note()
+            self.say(f"{sentence} {note}".rstrip(), "warning" if note else "good")
         if preset.prompt:
-            self._prompt.put(preset.prompt)
-            self._prompt.focus()
+            self.prompt.put(preset.prompt)
+            self.prompt.focus()
 
     def describe_values(self) -> str:
         """Names the strategy and the values that a preset would hold."""
-        values = self._run_params.overrides().values.items()
+        values = self.run_params.overrides().values.items()
         described = " · ".join(f"{name} {value}" for name, value in values)
-        return f"{self._run_params.decoder.name}: {described or 'no values of its own'}"
+        return f"{self.run_params.decoder.name}: {described or 'no values of its own'}"
 
     def save_preset(self, title: str | None) -> None:
         """Saves the strategy with its values under a title; None saves nothing."""
         if not title:
             return
-        own = self._run_params.overrides()
+        own = self.run_params.overrides()
         preset = presets.Preset(
             presets.name_of(title),
-            self._run_params.decoder.name,
+            self.run_params.decoder.name,
             title=title,
             parameters=own.values,
             mode=own.mode,
@@ -172,9 +159,9 @@ class StrategyController:
             system=own.system,
         )
         try:
-            self._say(f"Saved as {presets.save(preset)}; d takes it again.", "good")
+            self.say(f"Saved as {presets.save(preset)}; d takes it again.", "good")
         except presets.PresetError as error:
-            self._say(str(error), "error")
+            self.say(str(error), "error")
 
     # Files and the engine.
 
@@ -182,50 +169,50 @@ class StrategyController:
         """Shows the error of the first of the user's own strategies that does not work, if any."""
         strategies = decoders.current()
         problems = (each for each in strategies.problems if Path(each.source).parent in strategies.folders)
-        self._panel.show(next(problems, None))
+        self.panel.show(next(problems, None))
 
     def apply_strategies(self, files: set[Path]) -> None:
         """Goes on with the strategies as they are now, after these files have changed."""
-        chosen, known = self._run_params.decoder.name, {decoder.name for decoder in self.decoders}
+        chosen, known = self.run_params.decoder.name, {decoder.name for decoder in self.decoders}
         self.decoders = decoders.strategies()
         names = [decoder.name for decoder in self.decoders]
-        if chosen not in names and self._session.busy:
-            self._session.stop()
+        if chosen not in names and self.session.busy:
+            self.session.stop()
         # A strategy that was renamed is found again by its file; one that is gone gives way to the first.
         fresh = next((name for name in names if name not in known), names[0])
-        self._run_params.decoder = decoders.find(chosen if chosen in names else fresh)
+        self.run_params.decoder = decoders.find(chosen if chosen in names else fresh)
         self._show_strategies()
-        self._view.show_values()
+        self.view.show_values()
         self.show_problem()
         if not files:
             return
         written = ", ".join(sorted(file.name for file in files))
-        if self._panel.problem is None:
-            self._say(f"{written} was read again: r runs the same prompt with it.", "good")
+        if self.panel.problem is None:
+            self.say(f"{written} was read again: r runs the same prompt with it.", "good")
         else:
-            self._say(f"{written} was read again, but something in it is wrong.", "error")
+            self.say(f"{written} was read again, but something in it is wrong.", "error")
 
     def apply(self, event: Event) -> None:
         """Takes the values that a run used, the errors of its strategy, and what a model cannot run."""
-        run, engine = self._session.run, self._session.engine
+        run, engine = self.session.run, self.session.engine
         match event:
             case Started():
-                if self._panel.while_running:
-                    self._panel.show(None)
+                if self.panel.while_running:
+                    self.panel.show(None)
                 if run is not None and run.id == event.run:
                     run.decoder = next((each for each in self.decoders if each.name == event.strategy), None)
-                self._run_params.learn(event.strategy, event.values)
-                self._view.show_values()
+                self.run_params.learn(event.strategy, event.values)
+                self.view.show_values()
             case Finished() if run is not None and run.id == event.run and run.decoder and event.new_tokens:
                 decoders.current().mark_working(run.decoder)
             case Failed():
                 if event.problem is not None:
                     reverted = run is not None and run.id == event.run and self._revert(run)
-                    self._panel.show(event.problem, while_running=True, reverted=reverted)
+                    self.panel.show(event.problem, while_running=True, reverted=reverted)
                 if event.field:
-                    self._view.refuse(event.field, event.message)
+                    self.view.refuse(event.field, event.message)
             case Loaded() if engine is not None:
-                self._run_params.forget()
+                self.run_params.forget()
                 refusals = {decoder.name: engine.refusal(decoder.name) for decoder in self.decoders}
                 self.refusals = {name: why for name, why in refusals.items() if why}
                 self._show_strategies()

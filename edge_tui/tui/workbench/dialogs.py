@@ -1,0 +1,113 @@
+"""Opens the dialogs of the workbench, and hands what they return to its controllers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edge_tui.tui.services import services
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from textual.screen import Screen
+
+    from edge_tui.tui.screens.history import HistoryChoice
+    from edge_tui.tui.workbench.prompt_controller import PromptController
+    from edge_tui.tui.workbench.strategy_controller import StrategyController
+    from edge_tui.tui.workbench.view import WorkbenchView
+
+
+class WorkbenchDialogs:
+    """Pushes dialogs over the workbench. Imports a dialog on its first use.
+
+    Args:
+        screen: The workbench.
+        view: Its panes; takes the sentence where a dialog has nothing to show.
+        prompts: Takes prompts.
+        strategies: Takes strategies and presets.
+        reopen: Shows a stored run, or (True) runs it again.
+    """
+
+    def __init__(
+        self,
+        screen: Screen[None],
+        view: WorkbenchView,
+        prompts: PromptController,
+        strategies: StrategyController,
+        reopen: Callable[[int, bool], object],
+    ) -> None:
+        self._screen = screen
+        self._view = view
+        self._prompts = prompts
+        self._strategies = strategies
+        self._reopen = reopen
+
+    def show_past_prompts(self) -> None:
+        """Searches the prompts of earlier runs."""
+        from edge_tui.tui.screens.prompts import PromptsScreen
+
+        if services(self._screen).history() is None:
+            sentence = "No history is kept; up and down in the prompt recall this session's."
+            self._view.say(sentence, "warning")
+        else:
+            self._screen.app.push_screen(PromptsScreen(self._prompts.search), self._prompts.put)
+
+    def show_files(self) -> None:
+        """Chooses a file as the prompt."""
+        from edge_tui.tui.screens.files import FilesScreen
+
+        self._screen.app.push_screen(FilesScreen(), self._prompts.load)
+
+    def show_strategies(self) -> None:
+        """Chooses a strategy."""
+        from edge_tui.tui.screens.strategies import StrategiesScreen
+
+        strategies = self._strategies
+        chosen = strategies.run_params.decoder.name
+        screen = StrategiesScreen(strategies.decoders, chosen, strategies.refusals)
+        self._screen.app.push_screen(screen, strategies.choose)
+
+    def show_explanation(self) -> None:
+        """Explains the chosen parameter by the token under the cursor."""
+        from edge_tui.tui.screens.explain import ExplainScreen
+
+        view = self._view
+        self._screen.app.push_screen(
+            ExplainScreen(view.parameters.table, view.pane, self._strategies.session)
+        )
+
+    def show_presets(self) -> None:
+        """Chooses a preset."""
+        from edge_tui.tui.screens.presets import PresetsScreen
+
+        self._screen.app.push_screen(PresetsScreen(), self._strategies.take_preset)
+
+    def save_preset(self) -> None:
+        """Asks for the name of a preset that holds the values of the next request."""
+        from edge_tui.tui.screens.presets import NameScreen
+
+        screen = NameScreen("save preset", self._strategies.describe_values())
+        self._screen.app.push_screen(screen, self._strategies.save_preset)
+
+    def show_history(self) -> None:
+        """Chooses a stored run, to be shown or run again."""
+        from edge_tui.tui.screens.history import HistoryScreen
+
+        def take(choice: HistoryChoice | None) -> None:
+            if choice is not None:
+                self._reopen(choice.run, choice.action == "again")
+
+        if (store := services(self._screen).history()) is None:
+            recorder = self._strategies.session.recorder
+            why = recorder.problem if recorder is not None else ""
+            why = why or "No history is kept: keep = true under [history] in config.toml starts one."
+            self._view.say(why, "warning")
+            return
+        titles = {decoder.name: decoder.title for decoder in self._strategies.decoders}
+        self._screen.app.push_screen(HistoryScreen(store, titles), take)
+
+    def show_settings(self) -> None:
+        """Lists the settings, to be changed."""
+        from edge_tui.tui.screens.settings import SettingsScreen
+
+        self._screen.app.push_screen(SettingsScreen(services(self._screen).preferences()))
