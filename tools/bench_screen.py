@@ -143,6 +143,7 @@ class Echo(Static, can_focus=True):
     keys = 0
 
     def on_key(self) -> None:
+        """Counts a key, and shows the count."""
         self.keys += 1
         self.update(f"«{self.keys}»")
 
@@ -177,12 +178,14 @@ class ScreenApp(App[None]):
         self._transcript = Transcript(Started(1, "greedy", 1, (), 8, 0, 0, 1 << 20, 1, {}))
 
     def get_default_screen(self) -> Screen[object]:
+        """Makes a screen with our compositor, unless it is measured without."""
         screen: Screen[object] = Screen(id="_default")
         if self._without != "compositor":
             screen._compositor = RowCompositor()
         return screen
 
     def compose(self) -> ComposeResult:
+        """Lays out the echo of keys, the tokens and the inspector."""
         yield Echo("«0»")
         yield Static("", id="count")
         with Horizontal():
@@ -190,6 +193,7 @@ class ScreenApp(App[None]):
             yield Inspector(lambda ids: [f" {i}" for i in ids])
 
     def on_mount(self) -> None:
+        """Fills the transcript, and starts the flushes."""
         for start in range(0, self._scene.preload, 10_000):
             self._extend(start, min(10_000, self._scene.preload - start))
         self._pacer = Pacer(self)  # type: ignore[arg-type]

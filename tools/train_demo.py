@@ -65,7 +65,7 @@ TOKEN_PATTERN = r"[^\s\p{L}\p{N}]?\p{L}+| \p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\
 
 @dataclass(frozen=True)
 class Shape:
-    """The size of one model, and its share of the training time."""
+    """Describes the size of one model, and its share of the training time."""
 
     hidden_size: int
     intermediate_size: int
@@ -152,7 +152,7 @@ def prepare(lib: Path, work: Path) -> None:
 
 
 class Block(nn.Module):
-    """One pre-norm transformer block."""
+    """Computes one pre-norm transformer block."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -203,7 +203,7 @@ class Block(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """A Llama with tied embeddings; ``forward`` gives the mean loss of next-token prediction."""
+    """Computes a Llama with tied embeddings; ``forward`` gives the mean loss of next-token prediction."""
 
     cos: Tensor
     sin: Tensor

@@ -104,6 +104,7 @@ class MeasuredApp(tui_app.EdgeApp):
         self.ready = 0.0
 
     def tick(self) -> None:
+        """Polls the engine itself in headless rounds; in the others does what the app does."""
         if self.kind == "headless":
             assert self.session.engine is not None
             self._advance(self.session.engine.poll())
@@ -125,6 +126,7 @@ class MeasuredApp(tui_app.EdgeApp):
                 return
 
     def _begin_round(self) -> None:
+        """Submits the next round's run, or writes the report after the last one."""
         self.round += 1
         if self.round >= 2 * self._rounds:
             self.kind = "done"

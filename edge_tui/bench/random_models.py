@@ -101,6 +101,7 @@ class RandomWeights(Weights):
         self.seconds = 0.0
 
     def read(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """Makes a tensor of this shape: ones for norms, zeros for biases, else random numbers."""
         import torch
 
         began = time.perf_counter()

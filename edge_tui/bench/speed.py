@@ -220,6 +220,7 @@ def _run_rounds(
 def _row(
     session: Session, edge: EdgeRunner, model: BenchModel, contestant: _Contestant, own_step: float
 ) -> dict[str, Any]:
+    """Builds a contestant's row: medians of its rounds beside the roofline and the engine's own step."""
     from edge_tui.engine.decode.resolve import resolve_params
 
     timings, step = contestant.timings, contestant.step

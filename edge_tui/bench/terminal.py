@@ -36,7 +36,7 @@ class Terminal:
             return None
 
     def write(self, keys: bytes) -> None:
-        """Types keys."""
+        """Sends keys to the program."""
         os.write(self._master, keys)
 
 

@@ -109,6 +109,7 @@ def _table(options: Options, results: Results) -> None:
 
 
 def _measure(options: Options, results: Results, groups: Sequence[Sequence[Job]]) -> None:
+    """Runs `bench speed`: every model in every precision, one group of jobs at a time."""
     from edge_tui.bench.speed import measure
 
     peers = [name for name in options["peers"] if name != "none"]
@@ -134,6 +135,7 @@ def _measure(options: Options, results: Results, groups: Sequence[Sequence[Job]]
 
 
 def _quality(options: Options, results: Results) -> None:
+    """Runs `bench quality`: every model in every precision."""
     from edge_tui.bench.quality import measure
 
     names, precisions = _names(options), _precisions(options)
@@ -151,6 +153,7 @@ def _quality(options: Options, results: Results) -> None:
 
 
 def _eval_spec(options: Options, names: Sequence[tuple[str, bool]]) -> EvalSpec:
+    """Reads the texts and questions of an evaluation from the flags."""
     from edge_tui.bench.quality import EvalSpec, continuations, dataset_text, held_out, read_questions
 
     if not 1 <= options["stride"] <= options["window"]:
@@ -197,6 +200,7 @@ def _figures(options: Options, results: Results) -> None:
 
 
 def _session(options: Options, results: Results, total: int, prompts: str = "") -> Session:
+    """Makes the session, and writes device and versions to the head of the results."""
     import inspect
     import random
 
@@ -270,6 +274,7 @@ def _positive_int(text: str, flag: str) -> int:
 
 
 def _show(files: Mapping[str, Path], results: Results, columns: Sequence[Column]) -> None:
+    """Writes the files that the flags name, and prints the tables."""
     figures = results.head.get("figures", [])
     remark = [results.head["remark"]] if "remark" in results.head else []
     if "markdown" in files:

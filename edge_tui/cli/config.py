@@ -149,6 +149,7 @@ def template() -> str:
 
 
 def _import(old: Path, path: Path) -> int:
+    """Writes an old file's settings into the user's own; values that stand there stay."""
     values, remarks = translate(_yaml(old))
     present = read(path)[0].values
     for key in [key for key in values if key in present]:

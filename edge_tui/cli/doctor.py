@@ -214,6 +214,7 @@ def model_cache(root: Path, room: float = 20e9) -> Check:
 
 
 def _driver(env: Mapping[str, str]) -> Iterator[Check]:
+    """Checks the GPU, its memory and the driver over NVML."""
     try:
         with closing(Gpu("cuda:0")) as gpu:
             sample, driver, cuda, processes = gpu.sample(), gpu.driver(), gpu.cuda(), gpu.processes()

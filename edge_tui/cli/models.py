@@ -74,6 +74,7 @@ def _describe(remote: RemoteModel, checkpoint: Checkpoint, settings: Settings) -
 
 
 def _pull(name: str) -> int:
+    """Downloads a repository with a progress line; returns the exit status."""
     pull = Download(name).start()
     shown = sys.stderr.isatty()
     try:

@@ -27,6 +27,7 @@ class Parser(argparse.ArgumentParser):
     """Raises `UsageError` where argparse would exit, and sanitises the help."""
 
     def error(self, message: str) -> NoReturn:
+        """Raises `UsageError` in place of printing the usage and exiting."""
         raise UsageError(f"{message} (see {self.prog} --help)")
 
     def _print_message(self, message: str, file: Any = None) -> None:
@@ -67,6 +68,7 @@ def make_parser(argv: Sequence[str] | None = None) -> argparse.ArgumentParser:
 
 
 def _add_run(commands: Any, argv: Sequence[str] | None) -> argparse.ArgumentParser:
+    """Adds the `run` command."""
     run: argparse.ArgumentParser = commands.add_parser(
         "run",
         help="decode one prompt to standard output",
@@ -180,6 +182,7 @@ def _help_with_parameters(plain: Callable[[], str], argv: Sequence[str] | None) 
 
 
 def _add_models(commands: Any) -> None:
+    """Adds the `models` command with its own subcommands."""
     models = commands.add_parser(
         "models",
         help="list the models here, download others",
@@ -197,6 +200,7 @@ def _add_models(commands: Any) -> None:
 
 
 def _add_config(commands: Any) -> None:
+    """Adds the `config` command with its own subcommands."""
     config = commands.add_parser(
         "config",
         help="show the settings and where they come from",

@@ -157,7 +157,7 @@ class JsonWriter(TextWriter):
         return [*self.lost.get(name, ()), *([own] if value.checkpoint is not None else [])]
 
     def end(self) -> None:
-        """Flushes; every line is whole already."""
+        """Flushes the stream; every line is whole already."""
         self.out.flush()
 
     def _records(self, batch: TokenBatch) -> Iterator[dict[str, Any]]:

@@ -110,6 +110,7 @@ class Layers:
         self.claims.setdefault(key, []).append(Claim(key, value, location.source, location.layer, rank))
 
     def _put_setting(self, key: str, value: Any, location: Location) -> None:
+        """Checks a value of a setting, a template variable or a key binding, and stores it."""
         table, _, name = key.partition(".")
         if table in self.tables and name:
             checked: object
@@ -135,6 +136,7 @@ class Layers:
             self._claim(key, checked, location)
 
     def _put_parameter(self, key: str, value: Any, location: Location) -> None:
+        """Checks a value of a strategy's parameter and stores it."""
         strategy, _, name = key.removeprefix("parameters.").rpartition(".")
         known = decoders.strategies()
         if strategy:

@@ -62,7 +62,7 @@ class Claim:
     word: str = ""
 
     def __str__(self) -> str:
-        """As in `config.toml:1's mode = exploratory (1.5)`."""
+        """Writes the claim, as in `config.toml:1's mode = exploratory (1.5)`."""
         text = _value_text(self.value)
         return f"{self.source}'s {self.key} = {f'{self.word} ({text})' if self.word else text}"
 

@@ -52,7 +52,7 @@ class Models:
 
 @dataclass(frozen=True, slots=True)
 class Ui:
-    """Settings of the screen."""
+    """Holds the settings of the screen."""
 
     theme: str = "auto"
     """"auto" follows the terminal's light or dark."""
@@ -68,7 +68,7 @@ class Ui:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Settings of what stays on disk."""
+    """Holds the settings of what stays on disk."""
 
     keep: bool = True
     """Keep every run with its tokens, for its owner's eyes alone."""

@@ -37,7 +37,7 @@ _WIDE = (
 
 
 class DamagedColumns(ValueError):
-    """Bytes do not hold columns of tokens."""
+    """Reports bytes that do not hold columns of tokens."""
 
 
 def pack(batch: TokenBatch) -> bytes:

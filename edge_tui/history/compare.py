@@ -70,6 +70,7 @@ def compare(first: StoredRun, one: Transcript, second: StoredRun, other: Transcr
 
 
 def _settings(stored: StoredRun) -> dict[str, str]:
+    """Lists the settings of a run as texts, by name."""
     request, started = stored.request, stored.started
     found = {"model": stored.model, "prompt": prompt_of(request)}
     if stored.models:

@@ -176,6 +176,7 @@ class Recorder:
             raise
 
     def _write_until_closed(self) -> None:
+        """Opens the history and writes what arrives until `close`; the recorder thread's function."""
         try:
             self._store = store = self._open()
         except (HistoryError, sqlite3.Error, OSError) as error:
@@ -245,6 +246,7 @@ class Recorder:
                 store.heartbeat([live.id for live in self._live.values()], now)
 
     def _apply(self, store: Store, event: Event) -> None:
+        """Writes an event of the engine."""
         self._models.apply(event)
         if isinstance(event, events.Died):
             self._interrupt_all(store)
@@ -339,12 +341,14 @@ class RecordingEngine:
                 self._recorder.append_events(news)
 
     def poll(self) -> list[Event]:
+        """Returns the engine's events once the recorder has them too."""
         self.drain()
         with self._lock:
             news, self._waiting = self._waiting, []
         return news
 
     def submit(self, request: Request) -> int:
+        """Submits a run, and adds it to the history before its first event."""
         # The engine may report on the run before we know its number.
         with self._lock:
             run = self._inner.submit(request)
@@ -356,6 +360,7 @@ class RecordingEngine:
         return self._uids.get(run, "")
 
     def close(self, timeout: float = 1.0) -> bool:
+        """Closes the engine and records the last events as those of our exit."""
         self._recorder.begin_exit()
         closed = self._inner.close(timeout)
         self.drain()

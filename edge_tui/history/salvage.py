@@ -103,6 +103,7 @@ def rebuild(path: Path) -> Store:
 
 
 def _replace(path: Path) -> str:
+    """Copies the readable runs to a new file, and exchanges the two; returns the sentence about it."""
     before = path.stat().st_ino
     with TemporaryDirectory(prefix=f"{path.stem}-rebuilt-", dir=path.parent) as folder:
         fresh, copy = Path(folder, "fresh.db"), Path(folder, "copy.db")

@@ -86,7 +86,7 @@ MIGRATIONS: tuple[str, ...] = (_V1,)
 
 
 class HistoryError(EdgeError):
-    """The history cannot be used."""
+    """Refuses a history that cannot be used."""
 
     code = "history"
 

@@ -94,6 +94,7 @@ def inspect(name: str) -> RemoteModel:
 
 
 def _remote_model(name: str, message: Mapping[str, Any]) -> RemoteModel:
+    """Describes a model by the worker's answer, from small files in a folder that is deleted again."""
     tensors = {
         key: StoredTensor(each[0], tuple(each[1]), each[2]) for key, each in message["tensors"].items()
     }
@@ -182,7 +183,7 @@ class Download:
         return self
 
     def cancel(self) -> None:
-        """Cancels; files that have come whole stay. Returns at once."""
+        """Cancels the download and returns at once; files that have come whole stay."""
         self._cancelled = True
         process = self._process
         if process is not None and process.poll() is None:
@@ -210,6 +211,7 @@ class Download:
         self.on_change()
 
     def _apply(self, message: Mapping[str, Any]) -> None:
+        """Updates the progress by a message of the worker."""
         match message["event"]:
             case "plan":
                 self.progress = Progress("fetching", message["done"], message["bytes"])

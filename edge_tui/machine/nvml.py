@@ -154,6 +154,7 @@ class Gpu:
             return None
 
     def _find(self, device: str) -> Any:
+        """Finds the handle of a device by number or UUID, as `CUDA_VISIBLE_DEVICES` orders them."""
         uuid = device
         if device.startswith("cuda"):
             index = int(device.partition(":")[2] or 0)

@@ -82,6 +82,7 @@ class Telemetry:
             raise
 
     def _measure(self) -> None:
+        """Samples once a second until `stop`; the telemetry thread's function."""
         import psutil
 
         process = psutil.Process()

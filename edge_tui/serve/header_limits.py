@@ -41,10 +41,12 @@ class LimitedProtocol(HttpToolsProtocol):
     _probe_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wraps the transport, and starts the timer of the first head."""
         super().connection_made(_Transport(transport))  # type: ignore[arg-type]  # it passes all else on
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Stops the timers."""
         self._stop_timer()
         if self._probe_timer is not None:
             self._probe_timer.cancel()
@@ -73,19 +75,23 @@ class LimitedProtocol(HttpToolsProtocol):
         return self._half_closed
 
     def on_headers_complete(self) -> None:
+        """Stops the head's timer, and counts the body's bytes from here."""
         self._stop_timer()
         self._size, self._in_body = 0, True
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        """Takes the body's bytes off those that count as a head."""
         self._size -= len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        """Counts the next head's bytes from here."""
         self._size, self._in_body = 0, False
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        """Closes a connection whose client has closed its half."""
         super().on_response_complete()
         if self._half_closed and self.cycle.response_complete:
             self.transport.close()

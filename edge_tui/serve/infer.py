@@ -62,6 +62,7 @@ def router(dispatcher: Dispatcher, builder: RequestBuilder) -> APIRouter:
         responses={200: {"content": {"text/event-stream": {}}, "description": "start, token …, end"}},
     )
     async def infer_stream(body: InferStream, request: Request) -> Response:
+        """Streams one generation as server-sent events, by columns or by tokens."""
         engine_request = _engine_request(builder, body)
         slot = dispatcher.admit(client_id(request))
         stream_id = secrets.token_hex(12)
@@ -133,6 +134,7 @@ def _token_writer(body: InferStream, slot: QueueSlot, decode: Decode) -> Writer:
     answer = ResponseAccumulator(body.n)
 
     def write(event: events.Event) -> list[tuple[str, dict[str, Any]]]:
+        """Turns one event into names and objects of server-sent events."""
         answer.add(event)
         match event:
             case events.Started() | events.ParamChanged() if written := codec.write_event(event):
@@ -180,6 +182,7 @@ def _details(answer: ResponseAccumulator, slot: QueueSlot) -> dict[str, Any]:
 def _token_objects(
     batch: events.TokenBatch, names: tuple[str, ...], top: int, decode: Decode
 ) -> list[dict[str, Any]]:
+    """Builds an object for each token of a batch."""
     ids = sorted({int(i) for i in batch.top_ids[:, :top].flat if i >= 0})
     texts = dict(zip(ids, decode(ids), strict=True))
     extras = batch.extras.tolist()

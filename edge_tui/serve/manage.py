@@ -61,6 +61,7 @@ def router(dispatcher: Dispatcher, settings: Settings, allowed: bool) -> APIRout
 
     @routes.post("/load", summary="Load a model")
     async def load(body: Load) -> dict[str, Any]:
+        """Loads a model for a role; a model that fails gives way to the one before."""
         check()
         if body.name is not None:
             await asyncio.to_thread(_check_name, body.name, settings)

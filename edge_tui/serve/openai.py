@@ -65,6 +65,7 @@ def router(dispatcher: Dispatcher, builder: RequestBuilder, options: Options) ->
         requests: list[port.Request],
         http: Request,
     ) -> Response:
+        """Decodes the requests of one body, and answers whole or as a stream."""
         slot = dispatcher.admit(client_id(http), body.model)
         if body.stream:
             first = await run_while_connected(http, slot.start(requests[0]))

@@ -112,6 +112,7 @@ class RequestChecks:
         deadline = time.monotonic() + BODY_SECONDS
 
         async def receive_limited() -> Message:
+            """Receives the next piece of the body; refuses one that is too late or too large."""
             nonlocal read, complete
             if complete:
                 return await receive()

@@ -103,6 +103,7 @@ class ResponseAccumulator(RunState):
         return added
 
     def _finish(self, event: events.Finished) -> list[Token]:
+        """Takes the end of the run: texts, reasons, scores and counts."""
         if event.ranked:
             self.choices = [
                 Choice([best.text], token_count=len(best.tokens), reason=event.reason, score=best.score)

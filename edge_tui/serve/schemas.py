@@ -115,7 +115,7 @@ _Tools = Annotated[Any, Unsupported("no tools are called here; leave it out")]
 
 
 class TextPart(StrictModel):
-    """A piece of a turn; only text is supported."""
+    """Holds a piece of a turn; only text is supported."""
 
     type: Literal["text"]
     text: str
@@ -123,7 +123,7 @@ class TextPart(StrictModel):
 
 
 class Turn(StrictModel):
-    """One turn of a conversation. Answers of OpenAI's kind may be sent back as they came."""
+    """Holds one turn of a conversation. Answers of OpenAI's kind may be sent back as they came."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | Annotated[list[TextPart], Field(fail_fast=True)] | None = None
@@ -155,7 +155,7 @@ Turns = Annotated[list[Turn], Field(fail_fast=True)]
 
 
 class Infer(StrictModel):
-    """A generation. `prompt` alone is enough."""
+    """Requests a generation. `prompt` alone is enough."""
 
     prompt: str | TokenIds | Turns = Field(description="Text, token ids, or turns of a conversation.")
     max_length: NonNegativeInt | None = Field(None, description="Most new tokens; 100 without.")
@@ -179,7 +179,7 @@ class Infer(StrictModel):
 
 
 class InferStream(Infer):
-    """A generation whose tokens are sent as they come."""
+    """Requests a generation whose tokens are sent as they come."""
 
     alternatives: int = Field(5, ge=0, le=TOP, description="Alternatives sent with each token.")
     format: Literal["tokens", "columns"] = Field(
@@ -188,7 +188,7 @@ class InferStream(Infer):
 
 
 class StreamOptions(StrictModel):
-    """OpenAI's options of a stream."""
+    """Holds OpenAI's options of a stream."""
 
     include_usage: bool = False
     include_obfuscation: Hint = None
@@ -196,7 +196,7 @@ class StreamOptions(StrictModel):
 
 
 class OpenAiRequest(StrictModel):
-    """The fields that both of OpenAI's requests share, and `strategy`, `params` and `control_tokens`."""
+    """Holds the fields of both of OpenAI's requests, and `strategy`, `params` and `control_tokens`."""
 
     model: str | None = None
     temperature: FiniteFloat | None = None
@@ -223,7 +223,7 @@ class OpenAiRequest(StrictModel):
 
 
 class Completion(OpenAiRequest):
-    """OpenAI's request for completions."""
+    """Requests completions, as OpenAI defines them."""
 
     prompt: str | TokenIds | Texts | Annotated[list[TokenIds], Field(fail_fast=True)]
     max_tokens: NonNegativeInt | None = Field(None, description="Most new tokens; 16 without.")
@@ -234,7 +234,7 @@ class Completion(OpenAiRequest):
 
 
 class Chat(OpenAiRequest):
-    """OpenAI's request for a turn of a conversation."""
+    """Requests a turn of a conversation, as OpenAI defines it."""
 
     messages: list[Turn] = Field(min_length=1, fail_fast=True)
     chat_template_kwargs: TemplateVariables
@@ -268,7 +268,7 @@ class Chat(OpenAiRequest):
 
 
 class SetParameter(StrictModel):
-    """A live parameter of a generation in progress."""
+    """Sets a live parameter of a generation in progress."""
 
     name: str
     value: float | str | StrictBool

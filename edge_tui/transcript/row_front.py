@@ -132,6 +132,7 @@ class RowFront:
     def _live_hypothesis(
         self, leaf: int, start: int, records: list[int], length_penalty: float
     ) -> Hypothesis:
+        """Describes the sequence of a live row."""
         length, total = self._tree.length(leaf), self._total(leaf)
         parent = self._tree.parent[leaf]
         return Hypothesis(
@@ -146,6 +147,7 @@ class RowFront:
         )
 
     def _finished_hypothesis(self, end: _Finished, start: int, records: list[int]) -> Hypothesis:
+        """Describes a sequence that has ended."""
         # At the greatest length the token that ends one is like any other, and stands in the newest live row.
         last = [
             leaf

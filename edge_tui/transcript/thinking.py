@@ -41,6 +41,7 @@ class Thoughts:
         return [self._one(text) for text in texts]
 
     def _one(self, text: str) -> str:
+        """Folds the text of one token."""
         self.token_count += 1
         if not self.inside and "<" not in text and "<" not in self._tail:
             # Nearly every token: nothing begins here, and nothing before it is unfinished.

@@ -89,6 +89,7 @@ class TokenText:
         return first
 
     def _add(self, raw: str) -> int:
+        """Adds the display text of one token."""
         index = len(self.display)
         # A joiner or a tone makes sense only beside its emoji, which may be in the token before.
         rest = raw.lstrip(_ZWJ + _TONES)
@@ -289,6 +290,7 @@ class Wrap:
         self._begin()
 
     def _feed(self, token: int, text: str, start: int) -> None:
+        """Wraps one token."""
         for part in _PARTS.finditer(text, start):
             word = part.group()
             at = part.start()

@@ -69,6 +69,7 @@ class AsciiFilter(LineFilter):
         self._alone = alone
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        """Replaces the marks in each segment."""
         return [
             segment
             if segment.text.isascii()

@@ -32,6 +32,7 @@ class RowCompositor(Compositor):
     """Rectangles to render, from the top; no two share a row; empty means everything."""
 
     def render_partial_update(self) -> ChopsUpdate | None:
+        """Renders the rows of the dirty regions alone."""
         self._bands = tuple(bands(region.intersection(self.size.region) for region in self._dirty_regions))
         try:
             return super().render_partial_update()

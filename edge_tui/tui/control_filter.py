@@ -24,6 +24,7 @@ class ControlFilter(LineFilter):
     """Removes control characters; a space replaces one that has a width."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        """Removes the control characters of each segment."""
         if not any(_CONTROL.search(segment.text) for segment in segments):
             return segments
         return [

@@ -14,7 +14,7 @@ from edge_tui.util.sanitise import sanitise
 
 @dataclass
 class BackgroundFailed(Message):
-    """Posted when an exception has ended something in the background; the app goes on."""
+    """Reports that an exception has ended something in the background; the app goes on."""
 
     sentence: str
 

@@ -31,11 +31,14 @@ class Host(Protocol):
     keymap: Keymap
     theme_switch: ThemeSwitch
 
-    def preferences(self) -> Preferences: ...
+    def preferences(self) -> Preferences:
+        """Returns the settings as their screen lists and changes them."""
 
-    def take_settings(self, settings: Settings, key: str) -> None: ...
+    def take_settings(self, settings: Settings, key: str) -> None:
+        """Replaces the settings, of which the one named `key` has changed."""
 
-    def say(self, message: str, kind: Kind = "info") -> None: ...
+    def say(self, message: str, kind: Kind = "info") -> None:
+        """Puts a sentence on the message line."""
 
 
 class Dialogs:
@@ -75,6 +78,7 @@ class Dialogs:
         self._app.push_screen(HelpScreen(list(dict.fromkeys(scopes)), self._host.keymap.keys))
 
     def show_themes(self) -> None:
+        """Shows the themes, each on the whole app while it is under the cursor."""
         from edge_tui.tui.screens.themes import ThemesScreen
 
         switch = self._host.theme_switch

@@ -31,6 +31,7 @@ class TerminalDriver(linux_driver.LinuxDriver):
     """The terminal's attributes before the app took it; None while it has not."""
 
     def start_application_mode(self) -> None:
+        """Notes the terminal's attributes, and sends our queries after Textual's."""
         with contextlib.suppress(termios.error):
             self._attributes = termios.tcgetattr(self.fileno)
         # Terminals are shared: an editor, say, may have left this one in a state in which writes fail.
@@ -42,6 +43,7 @@ class TerminalDriver(linux_driver.LinuxDriver):
             self.flush()
 
     def stop_application_mode(self) -> None:
+        """Ends the terminal's reports of its brightness."""
         if ignores_unknown_queries(os.environ):
             self.write(UNWATCH)
         super().stop_application_mode()

@@ -27,7 +27,7 @@ class HistoryAccess:
         self._problem = ""
 
     def store(self) -> Store | None:
-        """The stored runs; None where runs are not recorded.
+        """Returns the stored runs; None where runs are not recorded.
 
         Raises:
             HistoryError: the file cannot be opened.

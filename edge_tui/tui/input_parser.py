@@ -50,12 +50,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class PasteOpen(Message):
-    """Posted when a paste has paused without its end; the text so far was posted before."""
+    """Reports that a paste has paused without its end; the text so far was posted before."""
 
 
 @dataclass
 class PasteRefused(Message):
-    """Posted when a paste was longer than `LONGEST_PASTE` characters, in place of its text."""
+    """Reports a paste longer than `LONGEST_PASTE` characters, in place of its text."""
 
     length: int
 

@@ -32,10 +32,12 @@ class ActionsProvider(Provider):
                 yield title, sanitise(decoder.summary), partial(self.screen.strategies.choose, decoder.name)
 
     async def discover(self) -> Hits:
+        """Yields every action and strategy, before anything is typed."""
         for label, help_text, command in self._offers():
             yield DiscoveryHit(label, command, help=help_text)
 
     async def search(self, query: str) -> Hits:
+        """Yields the actions and strategies whose label or help matches."""
         from edge_tui.tui.screens.filter_list import has_words
 
         matcher = self.matcher(query)

@@ -159,6 +159,7 @@ def _best(found: list[Group]) -> list[Group]:
 
 
 def _filtered(found: list[Group], name: str, value: float) -> list[Group]:
+    """Removes the groups that one filter cuts."""
     if value == _NEUTRAL[name]:
         return found
     share = shares(found)

@@ -92,7 +92,7 @@ class RunParams:
     # Reading.
 
     def _claims(self, item: Param | str, *, user: bool = True) -> list[Claim]:
-        """The claims of this session on a value: a preset's, and with `user` the user's own."""
+        """Lists the claims of this session on a value: a preset's, and with `user` the user's own."""
         key = item if isinstance(item, str) else f"parameters.{item.name}"
         layers = (self._preset, self._user) if user else (self._preset,)
         return [
@@ -100,7 +100,7 @@ class RunParams:
         ]
 
     def _setting(self, key: str) -> tuple[Any, str]:
-        """A setting of the run, and its source."""
+        """Finds a setting of the run, and its source."""
         if (decision := decide([*self.settings.claims_of(key), *self._claims(key)])) is None:
             return getattr(self.settings, key), self.settings.source(key)
         return decision.winner.value, decision.winner.source
@@ -153,7 +153,7 @@ class RunParams:
         return dict(self._user.values.get("template", self.settings.template))
 
     def value(self, param: Param, *, user: bool = True) -> tuple[float, str]:
-        """A parameter's value and its source; without `user`, as if the user had set nothing."""
+        """Finds a parameter's value and its source; without `user`, as if the user had set nothing."""
         if (decision := self.decision(param, user=user)) is not None:
             winner = decision.winner
             return winner.value, "mode" if winner.rank is Rank.MODE else winner.source
@@ -190,7 +190,7 @@ class RunParams:
         return next(row.shown for row in self.rows() if row.key == key)
 
     def param(self, key: str) -> Param | None:
-        """The declaration behind a key; None for texts."""
+        """Finds the declaration behind a key; None for texts."""
         own = {param.name: param for param in self.decoder.params}
         return own.get(key) or {p.name: p for p in (*RUN_PARAMS, SEED)}.get(key)
 
@@ -301,7 +301,7 @@ class RunParams:
         return f"{', '.join(dict.fromkeys(winners))} stays as the command line says." if winners else ""
 
     def overrides(self) -> ParamPatch:
-        """The values that the user or a preset has changed, as a preset to save."""
+        """Lists the values that the user or a preset has changed, as a preset to save."""
         values: dict[str, float | str] = {}
         for param in self.decoder.params:
             decision = self.decision(param)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Meter:
-    """Tokens per second now and on the mean, and a short history for a sparkline.
+    """Measures tokens per second, now and on the mean, with a short history for a sparkline.
 
     Args:
         clock: Monotonic seconds.
@@ -145,7 +145,7 @@ class Session(EngineState):
     _next: tuple[Request, Transcript | None, TurnPosition | None] | None = None
 
     def main(self, strategy: str) -> Loaded | None:
-        """The loaded model whose tokens a strategy writes."""
+        """Finds the loaded model whose tokens a strategy writes."""
         try:
             role = decoders.find(strategy).roles[0]
         except decoders.UnknownStrategy:

@@ -154,7 +154,7 @@ class Shutdown:
     # The prompt.
 
     def _unsaved_prompt(self) -> str:
-        """The text in the prompt that no recorder has stored."""
+        """Returns the text in the prompt that no recorder has stored."""
         try:
             text = self._prompt()
         except Exception as error:  # the prompt itself may be what is broken

@@ -35,14 +35,14 @@ _DUMB = ("dumb", "linux", "vt", "ansi", "cygwin", "sun")
 
 @dataclass
 class BackgroundReply(Message):
-    """Posted when the terminal reports its brightness, or a change of it."""
+    """Reports the terminal's brightness, or a change of it."""
 
     dark: bool
 
 
 @dataclass
 class ClipboardReply(Message):
-    """Posted when the terminal reports its attributes."""
+    """Reports the terminal's attributes."""
 
     supported: bool
     """True where it reports that programs may write its clipboard; many can without reporting it."""
@@ -50,7 +50,7 @@ class ClipboardReply(Message):
 
 @dataclass
 class WidthReply(Message):
-    """Posted when the terminal reports the width of a line's character."""
+    """Reports the width in which the terminal draws a line's character."""
 
     wide: bool
 

@@ -79,12 +79,14 @@ class TerminalApp(App[int]):
             await super().on_event(event)
 
     def on_follower(self, event: Follower) -> None:
+        """Tells the queue that its key has reached the app."""
         if self.screen_stack:
             self.key_queue.advance(event)
 
     # The clipboard.
 
     def on_clipboard_reply(self, event: ClipboardReply) -> None:
+        """Notes what the terminal says of its clipboard."""
         self._clipboard_reply = event.supported
 
     def copy_to_clipboard(self, text: str) -> None:

@@ -65,7 +65,7 @@ class Themes:
 
 
 def folders() -> tuple[Path, ...]:
-    """The folders of theme files: the built-in themes', then the user's."""
+    """Lists the folders of theme files: the built-in themes', then the user's."""
     from edge_tui.config.settings import user_config
 
     return resources.themes(), user_config().parent / "themes"

@@ -17,6 +17,7 @@ class SafeStream(io.TextIOWrapper):
     """Sanitises every text that is written, so that a terminal obeys none of it."""
 
     def write(self, text: str, /) -> int:
+        """Writes a text without control characters."""
         super().write(sanitise(text, tab="\t"))
         return len(text)
 

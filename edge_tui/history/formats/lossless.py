@@ -151,6 +151,7 @@ def _shortest(column: NDArray[Any]) -> Any:
 
 
 def _batch(tokens: list[dict[str, Any]], width: int) -> TokenBatch:
+    """Builds the batch of a run's token objects."""
     import numpy as np
 
     n = len(tokens)

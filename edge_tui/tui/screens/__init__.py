@@ -1,1 +1,1 @@
-"""Modal screens opened from the main one."""
+"""Holds the modal screens that open over the main one."""

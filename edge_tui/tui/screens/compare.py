@@ -53,6 +53,7 @@ class CompareScreen(Dialog[None]):
         self._settings_lines = Static(id="settings")
 
     def content(self) -> Iterable[Widget]:
+        """Lists the line of differing settings, then a pane for each run."""
         sides = [Vertical(pane, classes="side") for pane in self.panes]
         for (stored, _), side in zip(self._runs, sides, strict=True):
             title = f"{short_time(stored.entry.created).strip()} · {stored.entry.strategy}"
@@ -60,11 +61,13 @@ class CompareScreen(Dialog[None]):
         return self._settings_lines, Container(*sides, id="pair")
 
     def on_mount(self) -> None:
+        """Shows both runs, at the first token that differs."""
         for (_, transcript), pane in zip(self._runs, self.panes, strict=True):
             pane.show(transcript)
         self.call_after_refresh(self.action_difference)
 
     def on_resize(self, event: events.Resize) -> None:
+        """Puts the panes side by side where there is room."""
         self.set_class(event.size.width >= BESIDE, "-beside")
         self._settings_lines.update(self._settings(int(event.size.width * 0.96) - 6))
 

@@ -26,7 +26,9 @@ class ConfirmScreen(Dialog[bool]):
         self._question = question
 
     def content(self) -> Iterable[Widget]:
+        """Yields the question."""
         yield Static(sanitise(self._question), markup=False)
 
     def action_answer(self, answer: bool) -> None:
+        """Closes with the answer."""
         self.dismiss(answer)

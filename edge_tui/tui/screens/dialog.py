@@ -42,8 +42,10 @@ class Dialog(ModalScreen[T | None], Generic[T]):
         raise NotImplementedError
 
     def compose(self) -> ComposeResult:
+        """Puts the content into the box."""
         with self.box:
             yield from self.content()
 
     def action_leave(self) -> None:
+        """Closes without an answer."""
         self.dismiss(None)

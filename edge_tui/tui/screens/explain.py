@@ -55,27 +55,33 @@ class ExplainScreen(Dialog[None]):
         self.picture = Static()
 
     def content(self) -> Iterable[Widget]:
+        """Yields the drawing."""
         yield self.picture
 
     def on_mount(self) -> None:
+        """Draws four times a second, because a run in progress has new tokens."""
         self.paint()
         # The token in question is the newest one while a run goes on.
         self.set_interval(0.25, self.paint)
 
     def on_resize(self) -> None:
+        """Draws for the new size."""
         self.paint()
 
     # Keys.
 
     def action_step(self, steps: int) -> None:
+        """Steps the parameter's value."""
         self._table.action_parameter_up(steps)
         self.paint()
 
     def action_choose(self, steps: int) -> None:
+        """Goes to the next or previous parameter."""
         self._table.action_next() if steps > 0 else self._table.action_previous()
         self.paint()
 
     def action_reset(self) -> None:
+        """Drops the user's value."""
         self._table.action_reset()
         self.paint()
 
@@ -135,6 +141,7 @@ class ExplainScreen(Dialog[None]):
     def _bars(
         self, head: str, name: str, texts: list[str], found: list[Group], values: dict[str, float]
     ) -> Parts:
+        """Draws each token's probability without the parameter beside that with it."""
         after = param_preview.apply(found, values)
         was = param_preview.shares(param_preview.apply(found, param_preview.without(name, values)))
         now = param_preview.shares(after)

@@ -14,6 +14,7 @@ class ExportScreen(FilterListScreen[str]):
     heading = "export"
 
     def items(self) -> list[Item]:
+        """Lists the kinds of file."""
         items = []
         for kind, about in formats.FORMATS.items():
             name, _, what = about.partition(": ")

@@ -23,6 +23,7 @@ class FilesScreen(FilterListScreen[Path]):
     placeholder = "path"
 
     def items(self) -> list[Item]:
+        """Lists the folder's entries that begin as typed, folders first."""
         folder, start = self._typed()
         try:
             entries = sorted(folder.iterdir(), key=lambda path: (not path.is_dir(), path.name.lower()))
@@ -59,6 +60,7 @@ class FilesScreen(FilterListScreen[Path]):
         super()._filter("")
 
     def choose(self, id: str) -> None:
+        """Returns a file; goes into a folder."""
         path = Path(id)
         if not os.path.isdir(path):  # noqa: PTH112 - it fails nowhere
             self.dismiss(path)

@@ -71,9 +71,11 @@ class FilterListScreen(Dialog[T], Generic[T]):
         raise NotImplementedError
 
     def content(self) -> Iterable[Widget]:
+        """Lists field, list and description."""
         return self.field, self.options, self.about
 
     def on_mount(self) -> None:
+        """Fills the list."""
         self.reload()
 
     def reload(self) -> None:
@@ -82,6 +84,7 @@ class FilterListScreen(Dialog[T], Generic[T]):
         self._filter(self.field.value)
 
     def _filter(self, query: str) -> None:
+        """Shows the items that match a query, the best match first."""
         items, at = self._items, self.highlighted or self._chosen
         if query.strip():
             matcher = Matcher(query)
@@ -104,24 +107,29 @@ class FilterListScreen(Dialog[T], Generic[T]):
         return (option.id or "") if option is not None else ""
 
     def on_input_changed(self, event: Input.Changed) -> None:
+        """Filters by what is typed."""
         event.stop()
         self._filter(event.value)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Chooses the item under the cursor."""
         event.stop()
         if chosen := self.highlighted:
             self.choose(chosen)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        """Chooses the item that was clicked."""
         event.stop()
         if event.option_id:
             self.choose(event.option_id)
 
     def action_move(self, step: int) -> None:
+        """Moves the cursor of the list while the field has the focus."""
         for _ in range(abs(step)):
             self.options.action_cursor_down() if step > 0 else self.options.action_cursor_up()
 
     def action_show_help(self) -> None:
+        """Opens the help."""
         services(self).action_show_help()
 
     def choose(self, id: str) -> None:

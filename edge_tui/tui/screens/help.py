@@ -45,12 +45,15 @@ class HelpScreen(Dialog[None]):
         self._key_lines = Static(id="keys")
 
     def make_box(self) -> Widget:
+        """Makes a box that scrolls."""
         return VerticalScroll(classes="dialog")
 
     def content(self) -> Iterable[Widget]:
+        """Lists the keys, then the colours."""
         return self._key_lines, Static(self._colours())
 
     def on_resize(self) -> None:
+        """Writes the keys for the new width."""
         self._key_lines.update(self._keys(max(self._key_lines.container_size.width - 4, 40)))
 
     @staticmethod

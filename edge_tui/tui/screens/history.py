@@ -80,10 +80,12 @@ class HistoryScreen(Dialog[HistoryChoice]):
         self.about = Static("", markup=False, id="about")
 
     def content(self) -> Iterable[Widget]:
+        """Lists the search field, then the list beside its preview."""
         preview = Vertical(self.about, self.pane, id="preview")
         return Field("search prompts, answers, models"), Container(self.list, preview, id="both")
 
     async def on_mount(self) -> None:
+        """Reads the runs in a thread and lists them."""
         try:
             self.entries = await asyncio.to_thread(self._store.runs)
         except HistoryError as error:
@@ -96,6 +98,7 @@ class HistoryScreen(Dialog[HistoryChoice]):
     # Searching.
 
     def on_input_changed(self, event: Input.Changed) -> None:
+        """Searches for what is typed."""
         event.stop()
         self._search(event.value)
 
@@ -121,15 +124,18 @@ class HistoryScreen(Dialog[HistoryChoice]):
         self.box.border_title = f"history · {count}{len(self.entries):,} {runs}"
 
     def action_move(self, step: int) -> None:
+        """Moves the cursor of the list while the field has the focus."""
         self.list.cursor += step
 
     # The run under the cursor.
 
     def on_run_list_moved(self) -> None:
+        """Previews the run under the cursor."""
         self._preview()
 
     @work(exclusive=True, group="preview")
     async def _preview(self) -> None:
+        """Reads the run under the cursor in a thread, and shows it."""
         entry = self.list.entry
         if entry is None:
             self.pane.show(None)
@@ -154,16 +160,20 @@ class HistoryScreen(Dialog[HistoryChoice]):
     # Actions on the run.
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Opens the run under the cursor."""
         event.stop()
         self.action_open_run()
 
     def on_run_list_opened(self) -> None:
+        """Opens the run that was clicked."""
         self.action_open_run()
 
     def action_open_run(self) -> None:
+        """Closes with the run under the cursor, to be shown."""
         self._choose("open")
 
     def action_run_again(self) -> None:
+        """Closes with the run under the cursor, to be run again."""
         self._choose("again")
 
     def _choose(self, action: Literal["open", "again"]) -> None:
@@ -197,6 +207,7 @@ class HistoryScreen(Dialog[HistoryChoice]):
             self.app.push_screen(CompareScreen(pair[0], pair[1]))
 
     def action_export(self) -> None:
+        """Asks for the kind of file, and writes the run under the cursor."""
         from edge_tui.tui.screens.export import ExportScreen
 
         entry = self.list.entry
@@ -222,6 +233,7 @@ class HistoryScreen(Dialog[HistoryChoice]):
             self._say(f"Written to {path}.", "$success")
 
     def action_delete(self) -> None:
+        """Marks the run under the cursor for deletion, or takes the mark back."""
         entry = self.list.entry
         if entry is None:
             return
@@ -231,6 +243,7 @@ class HistoryScreen(Dialog[HistoryChoice]):
         self._say("Deleted as soon as you leave; ^x again keeps it." if deleted else "It stays.")
 
     def action_leave(self) -> None:
+        """Closes without a run, and deletes those that are marked."""
         self._leave(None)
 
     def _leave(self, choice: HistoryChoice | None) -> None:

@@ -77,6 +77,7 @@ def _where(estimate: ModelEstimate, asked: str) -> Parts:
 
 
 def _memory(seen: MemoryEstimate, count: int) -> Parts:
+    """Writes the forecast beside the free memory, and its parts."""
     free = f"of {size(seen.free)} free" if seen.free is not None else "free memory unknown"
     share = seen.total / seen.free if seen.free else None
     rows = f" for {count} rows" if count > 1 else ""
@@ -96,7 +97,7 @@ def _memory(seen: MemoryEstimate, count: int) -> Parts:
 
 
 def _together(devices: tuple[MemoryEstimate, ...], other: str) -> Parts:
-    """The pair's memory on each device that it would be on."""
+    """Writes the pair's memory on each device that it would be on."""
     sentence = ", ".join(f"{size(each.total)} of {size(each.free)} free on {each.device}" for each in devices)
     name = clip_path(one_line(other), 30)
     style = "$foreground" if all(each.fits for each in devices) else "$warning"

@@ -67,6 +67,7 @@ class ModelsScreen(FilterListScreen[None]):
         return self in self.app.screen_stack
 
     def on_mount(self) -> None:
+        """Looks for models in a thread."""
         self.options.loading = True
         self._scan()
 
@@ -94,6 +95,7 @@ class ModelsScreen(FilterListScreen[None]):
     # The list.
 
     def items(self) -> list[Item]:
+        """Lists the models here, then those that are downloaded and the one that the hub offers."""
         room = max(self.options.size.width - _COLUMNS - 5, 16)
         listings = self._listings or {}
         coming = [name for name in services(self).downloads.active if name not in listings]
@@ -118,6 +120,7 @@ class ModelsScreen(FilterListScreen[None]):
         return Item(name, name, Content.assemble(lead, (clip(state, _COLUMNS), style)))
 
     def _item(self, listing: Listing, room: int) -> Item:
+        """Makes the line of a model that is here."""
         name = one_line(listing.name)
         if listing.name in services(self).downloads.active:
             return self._hub_item(listing.name, room)
@@ -141,6 +144,7 @@ class ModelsScreen(FilterListScreen[None]):
         return [role for role, loaded in self._session.loaded.items() if _same(loaded, listing.name)]
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        """Estimates the memory of the model under the cursor."""
         self._message = ""
         self._look()
 
@@ -163,6 +167,7 @@ class ModelsScreen(FilterListScreen[None]):
 
     @work(thread=True, exclusive=True, group="estimate")
     def _start_estimate(self, name: str, asked: str) -> None:
+        """Estimates a model's memory, in a thread; asks the hub first where it is not here."""
         from edge_tui.engine.checkpoints.checkpoint import CheckpointError, open_checkpoint
         from edge_tui.hub.precision_options import estimate_model
         from edge_tui.hub.remote import HubError, inspect
@@ -207,6 +212,7 @@ class ModelsScreen(FilterListScreen[None]):
             self._paint()
 
     def _paint(self) -> None:
+        """Writes what is known about the model under the cursor."""
         if not self.opened:
             return
         listing, name = self._listing(), self.highlighted
@@ -286,9 +292,11 @@ class ModelsScreen(FilterListScreen[None]):
         return (self._listings or {}).get(self.highlighted)
 
     def choose(self, id: str) -> None:
+        """Loads the model under the cursor as the main one."""
         self.action_load("model")
 
     def action_load(self, role: str) -> None:
+        """Loads the model under the cursor for a role, or downloads it."""
         listing, name = self._listing(), self.highlighted
         if name in services(self).downloads.active:
             return
@@ -317,6 +325,7 @@ class ModelsScreen(FilterListScreen[None]):
         self._paint()
 
     def action_unload(self) -> None:
+        """Unloads the model under the cursor, or gives its download up."""
         if services(self).downloads.cancel(self.highlighted):
             self._paint()
             return
@@ -331,11 +340,13 @@ class ModelsScreen(FilterListScreen[None]):
             self._paint()
 
     def action_precision(self, step: int) -> None:
+        """Goes to the next or previous precision."""
         at = PRECISIONS.index(self._precision)
         self._precision = PRECISIONS[(at + step) % len(PRECISIONS)]
         self._paint()
 
     def action_device(self) -> None:
+        """Goes to the next device."""
         at = self._devices.index(self._device) if self._device in self._devices else -1
         self._device = self._devices[(at + 1) % len(self._devices)]
         self._look()

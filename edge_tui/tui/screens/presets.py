@@ -37,6 +37,7 @@ class PresetsScreen(FilterListScreen["Preset"]):
         self._marked_for_delete: set[str] = set()
 
     def items(self) -> list[Item]:
+        """Lists the presets."""
         return [self._item(preset) for preset in self._presets.values()]
 
     def _item(self, preset: Preset) -> Item:
@@ -51,6 +52,7 @@ class PresetsScreen(FilterListScreen["Preset"]):
         return Item(preset.name, f"{preset.name} {title} {preset.strategy} {preset.summary}", content)
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        """Describes the values of the preset under the cursor."""
         preset = self._presets[event.option_id or ""]
         values = " · ".join(f"{name} {value}" for name, value in preset.parameters.items())
         parts = [values or "no values of its own"]
@@ -64,12 +66,15 @@ class PresetsScreen(FilterListScreen["Preset"]):
         self.about.update(Content(sanitise(sentence)))
 
     def choose(self, id: str) -> None:
+        """Closes with a preset, and deletes those that are marked."""
         self._leave(self._presets[id])
 
     def action_leave(self) -> None:
+        """Closes without a preset, and deletes those that are marked."""
         self._leave(None)
 
     def action_delete_preset(self) -> None:
+        """Marks the preset under the cursor for deletion, or takes the mark back."""
         name = self.highlighted
         if not name:
             return
@@ -100,9 +105,11 @@ class NameScreen(Dialog[str]):
         self.about = Static(sanitise(about), markup=False, classes="hint")
 
     def content(self) -> Iterable[Widget]:
+        """Lists the field, then the line about the name."""
         return Field("name"), self.about
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Closes with the name, if a file name can be made of it."""
         event.stop()
         if presets.name_of(event.value):
             self.dismiss(event.value)

@@ -36,6 +36,7 @@ class PromptsScreen(FilterListScreen[str]):
         self._prompts: list[str] = []
 
     def items(self) -> list[Item]:
+        """Lists the first line of each prompt that was found."""
         return [
             Item(str(number), "", Content(one_line(" ".join(prompt[:300].split()))))
             for number, prompt in enumerate(self._prompts)
@@ -51,8 +52,10 @@ class PromptsScreen(FilterListScreen[str]):
             self.about.update(sentence)
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        """Previews the prompt under the cursor."""
         lines = sanitise(self._prompts[int(event.option_id or 0)][:2000]).splitlines()
         self.about.update(Content("\n".join(lines[:_PREVIEW])))
 
     def choose(self, id: str) -> None:
+        """Closes with a prompt."""
         self.dismiss(self._prompts[int(id)])

@@ -40,9 +40,11 @@ class KeyScreen(Dialog[str]):
         self._action = action
 
     def content(self) -> Iterable[Widget]:
+        """Yields the request for a key."""
         yield Static(Content(f"Press the key for “{self._action}”."))
 
     def on_key(self, event: events.Key) -> None:
+        """Closes with the key."""
         event.stop()
         event.prevent_default()
         self.dismiss(None if event.key == "escape" else event.key)
@@ -67,6 +69,7 @@ class SettingsScreen(FilterListScreen[None]):
     # The list.
 
     def items(self) -> list[Item]:
+        """Lists the settings with their values and sources."""
         room = max(self.options.size.width - _KEY - _SOURCE - 4, 12)
         self._entries = {entry.key: entry for entry in self._preferences.entries()}
         return [self._item(entry, room) for entry in self._entries.values()]
@@ -86,6 +89,7 @@ class SettingsScreen(FilterListScreen[None]):
         return Item(entry.key, entry.key, content, help=entry.help if entry.kind == "key" else "")
 
     def on_resize(self) -> None:
+        """Lists the settings for the new width."""
         self.reload()
 
     def _filter(self, query: str) -> None:
@@ -95,9 +99,11 @@ class SettingsScreen(FilterListScreen[None]):
         super()._filter(query)
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        """Explains the setting under the cursor."""
         self._explain()
 
     def _explain(self) -> None:
+        """Writes help, range and source of a setting, and the last message about it."""
         key = self._editing or self.highlighted
         if not key:
             self.about.update("Nothing matches.")
@@ -117,6 +123,7 @@ class SettingsScreen(FilterListScreen[None]):
     # Changing.
 
     def choose(self, id: str) -> None:
+        """Steps a value of few choices, asks for a key, or edits the value as text."""
         entry = self._entries[id]
         if entry.kind == "key":
             self._ask_key(id)
@@ -150,6 +157,7 @@ class SettingsScreen(FilterListScreen[None]):
         self.box.border_subtitle = self.hint
 
     def on_input_changed(self, event: Input.Changed) -> None:
+        """Checks the value that is typed; filters only where none is edited."""
         if not self._editing:
             return
         # The list's own handlers would take it for the filter's.
@@ -164,6 +172,7 @@ class SettingsScreen(FilterListScreen[None]):
         self._explain()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Writes the value that was typed."""
         if not self._editing:
             return
         event.prevent_default()
@@ -174,17 +183,20 @@ class SettingsScreen(FilterListScreen[None]):
             self.reload()
 
     def action_step(self, steps: int) -> None:
+        """Steps the value under the cursor; moves in the field where a value is edited."""
         if self._editing:
             self.field.action_cursor_right() if steps > 0 else self.field.action_cursor_left()
         elif (text := self._preferences.step(self.highlighted, steps)) is not None:
             self._write(self.highlighted, text)
 
     def action_unset(self) -> None:
+        """Removes the key from the user's file."""
         key = self.highlighted
         if key and not self._editing:
             self._write(key, None)
 
     def action_leave(self) -> None:
+        """Ends the edit, or closes."""
         if self._editing:
             self._message = ("", "", "")
             self._end_edit()

@@ -31,6 +31,7 @@ class StrategiesScreen(FilterListScreen[str]):
         self._decoders = {decoder.name: decoder for decoder in decoders}
 
     def items(self) -> list[Item]:
+        """Lists the strategies; refused ones are muted."""
         found = []
         for index, decoder in enumerate(self._decoders.values(), 1):
             title = one_line(decoder.title)
@@ -47,6 +48,7 @@ class StrategiesScreen(FilterListScreen[str]):
         return found
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        """Describes the strategy under the cursor, or why it is refused."""
         decoder = self._decoders[event.option_id or ""]
         roles = " and ".join(decoder.roles)
         params = ", ".join(param.title for param in decoder.params) or "none"

@@ -36,6 +36,7 @@ class ThemesScreen(FilterListScreen[str]):
         self._show = show
 
     def items(self) -> list[Item]:
+        """Lists the themes with their ladders of colours."""
         found = [Item(AUTO, "auto terminal", Content.assemble("As the terminal is"))]
         for name, title in self._themes.titles.items():
             ladder = self._themes.themes[name].variables
@@ -45,9 +46,11 @@ class ThemesScreen(FilterListScreen[str]):
         return found
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        """Shows the theme under the cursor on the whole app."""
         if event.option_id:
             self._show(event.option_id)
 
     def action_leave(self) -> None:
+        """Restores the theme before, and closes."""
         self._show(self._chosen)
         super().action_leave()

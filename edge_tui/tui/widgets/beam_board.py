@@ -52,6 +52,7 @@ class BeamBoard(LinePanel):
         self.update_lines()
 
     def compose_lines(self, width: int, height: int) -> list[Line]:
+        """Writes the shared beginning, then the live hypotheses, then the finished ones."""
         transcript = self._transcript
         if transcript is None:
             return []
@@ -70,6 +71,7 @@ class BeamBoard(LinePanel):
         return lines
 
     def _line(self, place: int, hypothesis: Hypothesis, best: Hypothesis | None, width: int) -> Line:
+        """Writes score, length and text of a hypothesis; the words that the best one shares are muted."""
         moved = hypothesis.parent != hypothesis.row and not hypothesis.finished
         mark = "✓" if hypothesis.finished else f"↰{hypothesis.parent + 1}" if moved else ""
         score = f"{'n/a' if isnan(hypothesis.score) else f'{hypothesis.score:.3f}':>8} "

@@ -69,14 +69,17 @@ class Gauge(Widget):
     ascii_only = False
 
     def on_mount(self) -> None:
+        """Writes the title."""
         self.border_title = "gauge"
 
     def render(self) -> Content:
+        """Writes the machine's line, then the run's."""
         width = self.content_size.width
         machine = self._machine(width)
         return Content.assemble(*_fit(machine, width), "\n", *_fit(self._run(width), width))
 
     def _machine(self, width: int) -> list[Parts]:
+        """Lists the fields of the GPU where it decodes, else of processor and memory."""
         sample = self.sample
         if sample is None:
             return [[(self.absent, "$text-muted")]]

@@ -26,6 +26,7 @@ class HeaderBar(Widget):
     kind: reactive[str] = reactive("busy")
 
     def render(self) -> Content:
+        """Writes the model with its facts to the left, the state to the right."""
         width = self.size.width
         right_text = clip(one_line(self.state), max(width // 2, 12))
         right = [(" ● ", _DOT[self.kind]), (right_text, "$foreground"), (" ", "")]

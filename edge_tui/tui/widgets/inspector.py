@@ -71,7 +71,7 @@ class Inspector(LinePanel, can_focus=True):
 
     @dataclass
     class MoveToken(Message):
-        """Posted to inspect the token `step` further on."""
+        """Asks for the token `step` further on."""
 
         step: int
 
@@ -114,6 +114,7 @@ class Inspector(LinePanel, can_focus=True):
     # Reading the token's record.
 
     def _read(self) -> None:
+        """Reads the token from the transcript, and its alternatives with their numbers."""
         transcript, index = self._transcript, self._index
         self._token, self._record, self._rows, self._columns = None, None, [], ()
         if transcript is None or index is None or not 0 <= index < len(transcript):
@@ -144,6 +145,7 @@ class Inspector(LinePanel, can_focus=True):
     # Drawing.
 
     def compose_lines(self, width: int, height: int) -> list[Line]:
+        """Writes the token's facts above the alternatives; beside them where there is no height."""
         if self._token is None:
             return [((fit_start(hint, width), "$text-muted italic"),) for hint in _HINT]
         if width >= _BESIDE and height < 16:
@@ -159,6 +161,7 @@ class Inspector(LinePanel, can_focus=True):
         return facts + self._table(width, height - len(facts))
 
     def _facts(self, width: int) -> list[Line]:
+        """Writes the token's own numbers."""
         token, transcript = self._token, self._transcript
         assert token is not None
         assert transcript is not None
@@ -252,20 +255,25 @@ class Inspector(LinePanel, can_focus=True):
     # Keys.
 
     def watch_marked(self) -> None:
+        """Moves the mark in the table."""
         self.update_lines()
 
     def validate_marked(self, marked: int) -> int:
+        """Keeps the mark within the table."""
         return min(max(marked, 0), max(len(self._rows) - 1, 0))
 
     def watch_show_final(self) -> None:
+        """Lists the alternatives by the other probabilities."""
         self._read()
         self.marked = self._first_other()
         self.update_lines()
 
     def action_mark(self, step: int) -> None:
+        """Moves the mark by lines."""
         self.marked += step
 
     def action_token(self, step: int) -> None:
+        """Asks for the next or previous token."""
         self.post_message(self.MoveToken(step))
 
     def action_take(self) -> None:
@@ -279,6 +287,7 @@ class Inspector(LinePanel, can_focus=True):
             self.post_message(TokenPane.TakeAlternative(self._token.index, row.id))
 
     def on_click(self, event: events.Click) -> None:
+        """Marks the line that was clicked; a second click takes it."""
         offset = event.get_content_offset(self)
         if offset is None or self._token is None:
             return

@@ -49,11 +49,13 @@ class LinePanel(Widget):
                 self.refresh(Region(0, y, width, 1))
 
     def on_resize(self) -> None:
+        """Composes the lines for the new size."""
         self._lines = ()
         self.update_lines()
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
+        """Returns one of the composed lines; blank below the last."""
         base = self._style("")
         if y >= len(self._lines):
             return Strip.blank(self.size.width, base)
@@ -61,9 +63,11 @@ class LinePanel(Widget):
         return strip.adjust_cell_length(self.size.width, base)
 
     def get_line_filters(self) -> Sequence[LineFilter]:
+        """Keeps the texts of others out of the ASCII filter."""
         return in_panel(super().get_line_filters())
 
     def notify_style_update(self) -> None:
+        """Forgets the styles of the theme before."""
         super().notify_style_update()
         self._rich_styles.clear()
 

@@ -38,6 +38,7 @@ class MessageLine(Widget):
         self.tooltip = Content(self.message) if len(self.message) > self.size.width - 3 else None
 
     def render(self) -> Content:
+        """Writes mark and sentence, cut to the line."""
         if not self.message:
             return Content("")
         mark, style = _MARK[self.kind]

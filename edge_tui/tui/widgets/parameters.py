@@ -42,18 +42,18 @@ class ParameterTable(Widget, can_focus=True):
 
     @dataclass
     class Changed(Message):
-        """Posted when a value has changed."""
+        """Reports that a value has changed."""
 
         key: str
 
     class Edit(Message):
-        """Posted to edit the value of the chosen line as text."""
+        """Asks to edit the value of the chosen line as text."""
 
     class Explain(Message):
-        """Posted to explain the chosen parameter."""
+        """Asks to explain the chosen parameter."""
 
     class Moved(Message):
-        """Posted when another line is chosen."""
+        """Reports that another line is chosen."""
 
     def __init__(self, run_params: RunParams) -> None:
         super().__init__()
@@ -64,6 +64,7 @@ class ParameterTable(Widget, can_focus=True):
 
     @property
     def row(self) -> Row:
+        """The line under the cursor."""
         return self._rows[min(self.index, len(self._rows) - 1)]
 
     def reload(self) -> None:
@@ -84,13 +85,14 @@ class ParameterTable(Widget, can_focus=True):
         return True
 
     def watch_index(self) -> None:
+        """Reports that another line is chosen."""
         if self.is_mounted:
             self.post_message(self.Moved())
 
     # Painting.
 
     def _lines(self) -> list[int | None]:
-        """Row numbers from top to bottom; None is the line between strategy and run."""
+        """Lists row numbers from top to bottom; None is the line between strategy and run."""
         lines: list[int | None] = []
         for i, row in enumerate(self._rows):
             if i and row.group != self._rows[i - 1].group:
@@ -99,6 +101,7 @@ class ParameterTable(Widget, can_focus=True):
         return lines
 
     def render(self) -> Content:
+        """Writes the lines in sight, and a heading above the settings of the run."""
         width, height = self.content_size
         lines = self._lines()
         at = lines.index(min(self.index, len(self._rows) - 1))
@@ -118,6 +121,7 @@ class ParameterTable(Widget, can_focus=True):
         return Content.assemble(*parts)
 
     def _line(self, row: Row, here: bool, width: int) -> Parts:
+        """Writes title, bar and value of one line."""
         focused = here and self.has_focus
         back = " on $block-cursor-background" if focused else " on $panel" if here else ""
 
@@ -144,31 +148,40 @@ class ParameterTable(Widget, can_focus=True):
     # Keys and mouse.
 
     def on_focus(self) -> None:
+        """Paints the cursor of a focused table."""
         self.refresh()
 
     def on_blur(self) -> None:
+        """Paints the cursor of a table without the focus."""
         self.refresh()
 
     def action_previous(self) -> None:
+        """Goes one line up; above the first to the last."""
         self.index = (self.index - 1) % len(self._rows)
 
     def action_next(self) -> None:
+        """Goes one line down; below the last to the first."""
         self.index = (self.index + 1) % len(self._rows)
 
     def action_first(self) -> None:
+        """Goes to the first line."""
         self.index = 0
 
     def action_last(self) -> None:
+        """Goes to the last line."""
         self.index = len(self._rows) - 1
 
     def action_parameter_up(self, steps: int = 1) -> None:
+        """Moves the value by steps."""
         if self.run_params.step(self.row.key, steps):
             self._announce()
 
     def action_parameter_down(self, steps: int = 1) -> None:
+        """Moves the value by steps, downwards."""
         self.action_parameter_up(-steps)
 
     def action_edit(self) -> None:
+        """Goes to the next of several choices; asks for the field where the value is typed."""
         param = self.run_params.param(self.row.key)
         if param is not None and param.choices:
             self.action_parameter_up()
@@ -176,9 +189,11 @@ class ParameterTable(Widget, can_focus=True):
             self.post_message(self.Edit())
 
     def action_explain(self) -> None:
+        """Asks to explain the parameter."""
         self.post_message(self.Explain())
 
     def action_reset(self) -> None:
+        """Drops the user's value."""
         self.run_params.reset(self.row.key)
         self._announce()
 
@@ -187,6 +202,7 @@ class ParameterTable(Widget, can_focus=True):
         self.post_message(self.Changed(self.row.key))
 
     def on_click(self, event: events.Click) -> None:
+        """Goes to the line that was clicked; a double click edits it."""
         lines = self._lines()
         line = self._top + event.y
         if line < len(lines) and (row := lines[line]) is not None:
@@ -195,10 +211,12 @@ class ParameterTable(Widget, can_focus=True):
                 self.action_edit()
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        """Goes one line up."""
         event.stop()
         self.index = max(self.index - 1, 0)
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        """Goes one line down."""
         event.stop()
         self.index = min(self.index + 1, len(self._rows) - 1)
 
@@ -213,12 +231,13 @@ class ValueInput(Field):
     BINDINGS = bindings("value")
 
     class Cancelled(Message):
-        """Posted when the user leaves the field without a value."""
+        """Reports that the user leaves the field without a value."""
 
     def __init__(self) -> None:
         super().__init__(select_on_focus=True)
 
     def action_leave(self) -> None:
+        """Reports that the user leaves the field without a value."""
         self.post_message(self.Cancelled())
 
 
@@ -245,11 +264,13 @@ class Parameters(Vertical):
         self._sentence = ""
 
     def compose(self) -> ComposeResult:
+        """Lays out table, field and help line."""
         yield self.table
         yield self.field
         yield self.help_line
 
     def on_mount(self) -> None:
+        """Explains the first line."""
         self.explain()
 
     def reload(self) -> None:
@@ -276,6 +297,7 @@ class Parameters(Vertical):
         self.help_line.update(text)
 
     def on_resize(self) -> None:
+        """Cuts the help to the new room."""
         self.call_after_refresh(lambda: self._say(self._sentence))
 
     def refuse(self, key: str, message: str) -> None:
@@ -288,10 +310,12 @@ class Parameters(Vertical):
         self._say(message)
 
     def on_parameter_table_moved(self) -> None:
+        """Explains the chosen line."""
         if not self._editing:
             self.explain()
 
     def on_parameter_table_edit(self) -> None:
+        """Opens the field with the chosen line's value."""
         key = self.table.row.key
         self._editing = key
         self.border_subtitle = "enter take · esc leave"
@@ -300,6 +324,7 @@ class Parameters(Vertical):
         self.field.focus()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Sets the value that was typed, or says why it is refused."""
         event.stop()
         try:
             self.run_params.set(self._editing, event.value)
@@ -312,13 +337,16 @@ class Parameters(Vertical):
         self.post_message(ParameterTable.Changed(key))
 
     def on_input_changed(self, event: Input.Changed) -> None:
+        """Takes a refusal back while the user types."""
         event.stop()
         self.remove_class("-refused")
 
     def on_value_input_cancelled(self) -> None:
+        """Closes the field."""
         self.close()
 
     def close(self) -> None:
+        """Closes the field and goes back to the table."""
         self._editing = ""
         self.remove_class("-editing")
         self.table.focus()

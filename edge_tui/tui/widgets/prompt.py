@@ -28,7 +28,7 @@ class Prompt(TextArea):
 
     @dataclass
     class Recall(Message):
-        """Posted to recall the prompt before (−1) or after (1)."""
+        """Asks for the prompt before (−1) or after (1)."""
 
         step: int
 
@@ -45,6 +45,7 @@ class Prompt(TextArea):
         self.border_title = "prompt"
 
     def get_line_filters(self) -> Sequence[LineFilter]:
+        """Keeps the prompt out of the ASCII filter."""
         return in_text(super().get_line_filters())
 
     def on_paste(self, event: events.Paste) -> None:
@@ -52,12 +53,14 @@ class Prompt(TextArea):
         event.stop()
 
     def action_cursor_up(self, select: bool = False) -> None:
+        """Moves up; on the first line asks for the prompt before."""
         if not select and self.navigator.is_first_wrapped_line(self.cursor_location):
             self.post_message(self.Recall(-1))
         else:
             super().action_cursor_up(select)
 
     def action_cursor_down(self, select: bool = False) -> None:
+        """Moves down; on the last line asks for the prompt after."""
         if not select and self.navigator.is_last_wrapped_line(self.cursor_location):
             self.post_message(self.Recall(1))
         else:

@@ -34,10 +34,10 @@ class RunList(LinePanel):
     """Line under the cursor."""
 
     class Moved(Message):
-        """Posted when the cursor is on another run, or on none."""
+        """Reports that the cursor is on another run, or on none."""
 
     class Opened(Message):
-        """Posted when the run under the cursor is clicked again."""
+        """Asks to open the run under the cursor, which was clicked again."""
 
     def __init__(self, titles: Mapping[str, str], *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -65,18 +65,22 @@ class RunList(LinePanel):
             self.post_message(self.Moved())
 
     def validate_cursor(self, cursor: int) -> int:
+        """Keeps the cursor within the list."""
         return min(max(cursor, 0), max(len(self.entries) - 1, 0))
 
     def watch_cursor(self) -> None:
+        """Scrolls to the cursor, and reports its run."""
         self.update_lines()
         self.post_message(self.Moved())
 
     def compose_lines(self, width: int, height: int) -> list[Line]:
+        """Writes the runs in sight."""
         self._top = max(min(self._top, self.cursor, len(self.entries) - height), self.cursor - height + 1, 0)
         shown = self.entries[self._top : self._top + height]
         return [self._line(entry, self._top + y == self.cursor, width) for y, entry in enumerate(shown)]
 
     def _line(self, entry: Entry, here: bool, width: int) -> Line:
+        """Writes state, time, strategy, length, model and prompt of a run."""
         title = one_line(self._titles.get(entry.strategy, entry.strategy))
         mark = "◆" if entry.id == self.marked else _MARKS[entry.state]
         parts = [
@@ -95,6 +99,7 @@ class RunList(LinePanel):
         return tuple((text, _CURSOR if here and style != _GONE else style) for text, style in parts)
 
     def on_click(self, event: events.Click) -> None:
+        """Goes to the run that was clicked; a second click opens it."""
         offset = event.get_content_offset(self)
         if offset is None or self._top + offset.y >= len(self.entries):
             return
@@ -104,10 +109,12 @@ class RunList(LinePanel):
             self.post_message(self.Opened())
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        """Goes three runs up."""
         event.stop()
         self.cursor -= 3
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        """Goes three runs down."""
         event.stop()
         self.cursor += 3
 

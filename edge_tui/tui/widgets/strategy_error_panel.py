@@ -43,6 +43,7 @@ class StrategyErrorPanel(Static):
         self._write()
 
     def on_resize(self) -> None:
+        """Writes the problem for the new width."""
         self._write()
 
     def _write(self) -> None:

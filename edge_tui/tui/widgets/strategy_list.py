@@ -40,7 +40,7 @@ class StrategyList(Widget):
 
     @dataclass
     class Selected(Message):
-        """Posted when a strategy is clicked."""
+        """Reports that a strategy was clicked."""
 
         name: str
 
@@ -56,6 +56,7 @@ class StrategyList(Widget):
         return first + [d for d in self.decoders[DIGITS:] if d.name == self.chosen]
 
     def watch_chosen(self) -> None:
+        """Marks the chosen strategy, and counts those that are not listed."""
         self.refresh(layout=True)
         more = len(self.decoders) - len(self.lines)
         self.border_subtitle = f"s: {more} more" if more > 0 else ""
@@ -64,9 +65,11 @@ class StrategyList(Widget):
         return -(-len(self.lines) // self.columns)
 
     def get_content_height(self, container: object, viewport: object, width: int) -> int:
+        """Returns the number of rows; the width does not change it."""
         return self._rows()
 
     def render(self) -> Content:
+        """Writes the strategies in columns, top to bottom."""
         rows, lines = self._rows(), self.lines
         cell = max(self.content_size.width // self.columns, 1)
         parts: list[str | tuple[str, str]] = []
@@ -91,6 +94,7 @@ class StrategyList(Widget):
         return Content.assemble(*parts)
 
     def on_click(self, event: events.Click) -> None:
+        """Reports the strategy that was clicked."""
         offset = event.get_content_offset(self)
         if offset is None:
             return

@@ -224,6 +224,7 @@ class TokenLines(ScrollView):
         self.vertical_scrollbar.window_virtual_size = size.height
 
     def on_resize(self) -> None:
+        """Begins to wrap the tokens for the new width."""
         if self.scrollable_content_region.width < 2:
             return  # hidden, as below the minimum: lines of one character each would show on the way back
         width = self._line_width
@@ -264,28 +265,34 @@ class TokenLines(ScrollView):
         return self._wrap.hit(self._text.display, round(self.scroll_y), 0)
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Follows the newest token from the end on, and no longer above it."""
         super().watch_scroll_y(old_value, new_value)
         if not self._moving:
             self.following = new_value >= self.max_scroll_y
 
     def watch_following(self, following: bool) -> None:
+        """Repaints the line with the cue that leads back to the end."""
         row = self._height - 1
         self.refresh(Region(0, row, self.scrollable_content_region.width, 1))
 
     # Drawing.
 
     def notify_style_update(self) -> None:
+        """Computes the styles anew."""
         super().notify_style_update()
         self.token_styles = TokenStyles(self)
 
     def on_mount(self) -> None:
+        """Marks a pane without hues or colours."""
         self.set_class(self.app.no_color or self.app.current_theme.ansi, "-no-hue")
         self.set_class(self.app.no_color, "-mono")
 
     def on_enter(self) -> None:
+        """Adds the offsets that selecting by mouse needs."""
         self._mark_offsets(True)
 
     def on_leave(self) -> None:
+        """Leaves the offsets out again."""
         self._mark_offsets(self.mouse_hover)
 
     def _mark_offsets(self, wanted: bool) -> None:
@@ -298,6 +305,7 @@ class TokenLines(ScrollView):
             self.refresh()
 
     def watch_show_final(self) -> None:
+        """Repaints in the colours of the other probabilities."""
         self.refresh()
 
     watch_colour_by = watch_show_final
@@ -313,12 +321,15 @@ class TokenLines(ScrollView):
             self._place(self._wrap.line_of(top))
 
     def selection_updated(self, selection: Selection | None) -> None:
+        """Repaints with the new selection."""
         self.refresh()
 
     def get_line_filters(self) -> Sequence[LineFilter]:
+        """Keeps the model's text out of the ASCII filter."""
         return in_text(super().get_line_filters())
 
     def render_line(self, y: int) -> Strip:
+        """Draws one line; the last one with a cue where the end is out of sight."""
         width, height, base = self.scrollable_content_region.width, self._height, self.token_styles.base
         if not len(self._text):
             style = self.get_component_rich_style("token-pane--empty")
@@ -332,6 +343,7 @@ class TokenLines(ScrollView):
         return strip
 
     def _draw(self, line: int, width: int) -> Strip:
+        """Draws a wrapped line with colours, cursor and selection."""
         transcript = self.transcript
         assert transcript is not None
         pieces = self._wrap.pieces(self._text.display, line)
@@ -361,4 +373,5 @@ class TokenLines(ScrollView):
             self.refresh(Region(0, first - top, self.scrollable_content_region.width, stop - first))
 
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
+        """Returns the selected text."""
         return selected_text(selection, self._wrap, self._text.display), "\n"

@@ -28,26 +28,26 @@ class TokenPane(TokenLines, can_focus=True):
 
     @dataclass
     class CursorMoved(Message):
-        """Posted when the cursor is on another token, or (None) on none."""
+        """Reports that the cursor is on another token, or (None) on none."""
 
         index: int | None
 
     @dataclass
     class Opened(Message):
-        """Posted to show the alternatives of a token (enter, or a click on the cursor)."""
+        """Asks for the alternatives of a token (enter, or a click on the cursor)."""
 
         index: int
 
     @dataclass
     class TakeAlternative(Message):
-        """Posted to cut the run before `index` and to go on with `token_id` there."""
+        """Asks to cut the run before `index` and to go on with `token_id` there."""
 
         index: int
         token_id: int
 
     @dataclass
     class FollowChanged(Message):
-        """Posted when the pane begins or ceases to follow the newest token."""
+        """Reports that the pane begins or ceases to follow the newest token."""
 
         following: bool
 
@@ -57,6 +57,7 @@ class TokenPane(TokenLines, can_focus=True):
     """True while the cursor moves without scrolling."""
 
     def show(self, transcript: Transcript | None) -> None:
+        """Shows another transcript, without a cursor."""
         super().show(transcript)
         self.cursor = None
 
@@ -69,11 +70,13 @@ class TokenPane(TokenLines, can_focus=True):
             self._stays = False
 
     def refresh_tail(self) -> None:
+        """Shows the new tokens; the cursor stays within them."""
         super().refresh_tail()
         if self.cursor is not None and self.cursor >= len(self._text):
             self.cursor = len(self._text) - 1 if len(self._text) else None
 
     def watch_following(self, following: bool) -> None:
+        """Reports the change."""
         super().watch_following(following)
         if self.is_mounted:
             self.post_message(self.FollowChanged(following))
@@ -88,6 +91,7 @@ class TokenPane(TokenLines, can_focus=True):
         return at
 
     def watch_cursor(self, old: int | None, new: int | None) -> None:
+        """Repaints the tokens before and under the cursor, and scrolls to it."""
         for token in (old, new):
             if token is not None and token < len(self._text):
                 first, last = self._lines_of(token)
@@ -129,18 +133,23 @@ class TokenPane(TokenLines, can_focus=True):
             self.cursor = min(max(self.cursor + step, 0), len(self._text) - 1)
 
     def action_cursor_left(self) -> None:
+        """Goes to the token before."""
         self._move(-1)
 
     def action_cursor_right(self) -> None:
+        """Goes to the token after."""
         self._move(1)
 
     def action_cursor_up(self) -> None:
+        """Goes to the token above."""
         self._move_line(-1)
 
     def action_cursor_down(self) -> None:
+        """Goes to the token below."""
         self._move_line(1)
 
     def _move_line(self, step: int) -> None:
+        """Goes to the token a line above or below, in the column where the first such step began."""
         if self.cursor is None:
             self.cursor = self._start()
             return
@@ -164,6 +173,7 @@ class TokenPane(TokenLines, can_focus=True):
             line += step
 
     def action_cursor_first(self) -> None:
+        """Goes to the first token."""
         self._goal_x = None
         if len(self._text):
             self.cursor = 0
@@ -198,6 +208,7 @@ class TokenPane(TokenLines, can_focus=True):
             self.app.bell()
 
     def action_open(self) -> None:
+        """Asks for the alternatives of the token under the cursor."""
         if self.cursor is None:
             self.cursor = self._start()
         if self.cursor is not None:
@@ -213,6 +224,7 @@ class TokenPane(TokenLines, can_focus=True):
             self.post_message(self.TakeAlternative(self.cursor, other))
 
     def on_click(self, event: events.Click) -> None:
+        """Goes to the token that was clicked, or opens the one under the cursor; on the cue to the end."""
         offset = event.get_content_offset(self)
         if offset is None or not len(self._text) or self.text_selection is not None:
             return

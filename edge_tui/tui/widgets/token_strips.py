@@ -129,5 +129,5 @@ def _text(piece: Piece) -> str:
 
 
 def _visible(piece: Piece) -> str:
-    """The text of a piece under the cursor, with marks for tabs and line breaks."""
+    """Writes the text of a piece under the cursor, with marks for tabs and line breaks."""
     return piece.text.replace("\t", "→" + " " * (TAB - 1)) + ("↵" if piece.newline else "")

@@ -36,18 +36,18 @@ class Turns(LinePanel, can_focus=True):
 
     @dataclass
     class Chosen(Message):
-        """Posted when another exchange is chosen."""
+        """Reports that another exchange is chosen."""
 
         number: int
 
     @dataclass
     class Edit(Message):
-        """Posted to change the prompt of an exchange."""
+        """Asks to change the prompt of an exchange."""
 
         number: int
 
     class Read(Message):
-        """Posted to go to the tokens of the chosen answer."""
+        """Asks for the tokens of the chosen answer."""
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -64,6 +64,7 @@ class Turns(LinePanel, can_focus=True):
         self.update_lines()
 
     def compose_lines(self, width: int, height: int) -> list[Line]:
+        """Writes a line for each prompt and one for its answer, the chosen exchange in sight."""
         lines: list[Line] = []
         for number, exchange in enumerate(self._exchanges):
             here = number == self.chosen
@@ -86,23 +87,29 @@ class Turns(LinePanel, can_focus=True):
         return lines[self._top : self._top + height]
 
     def watch_chosen(self, chosen: int) -> None:
+        """Marks the chosen exchange, and reports it."""
         self.update_lines()
         self.post_message(self.Chosen(chosen))
 
     def validate_chosen(self, chosen: int) -> int:
+        """Keeps the choice within the conversation."""
         return min(max(chosen, 0), max(len(self._exchanges) - 1, 0))
 
     def action_choose(self, step: int) -> None:
+        """Moves the choice by exchanges."""
         self.chosen += step
 
     def action_read(self) -> None:
+        """Asks for the tokens of the chosen answer."""
         self.post_message(self.Read())
 
     def action_edit_turn(self) -> None:
+        """Asks to change the chosen prompt."""
         if self._exchanges:
             self.post_message(self.Edit(self.chosen))
 
     def on_click(self, event: events.Click) -> None:
+        """Chooses the exchange that was clicked; a double click goes to its tokens."""
         offset = event.get_content_offset(self)
         if offset is not None and self._exchanges:
             self.chosen = (self._top + offset.y) // 2
@@ -110,10 +117,12 @@ class Turns(LinePanel, can_focus=True):
                 self.action_read()
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        """Goes one exchange up."""
         event.stop()
         self.chosen -= 1
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        """Goes one exchange down."""
         event.stop()
         self.chosen += 1
 
