@@ -139,15 +139,26 @@ TINY_CASES = {
     "bfloat16 fork": Case((37, 37), base=20, dtype=torch.bfloat16),
 }
 
+FEW = (
+    *("ragged, off the block", "several positions", "window, several positions", "partial rotary"),
+    *("fork, on the block", "fork, window", "float16"),
+)
+"""One case of each part of the kernel; the others, whose shapes lie on its edges, in the long tests."""
 
-@pytest.mark.parametrize("name", TINY_CASES)
+
+@pytest.mark.parametrize(
+    "name", [name if name in FEW else pytest.param(name, marks=pytest.mark.proof) for name in TINY_CASES]
+)
 def test_the_kernel_is_its_reference(name: str) -> None:
     if launch.INTERPRETED and TINY_CASES[name].dtype == torch.bfloat16:
         pytest.skip("Triton's interpreter multiplies the bits of bfloat16 as if they were integers")
     check(TINY_CASES[name], TINY)
 
 
-@pytest.mark.parametrize(("programs", "least"), [(1, 1), (4, 2), (16, 1)])
+@pytest.mark.parametrize(
+    ("programs", "least"),
+    [pytest.param(1, 1, marks=pytest.mark.proof), (4, 2), pytest.param(16, 1, marks=pytest.mark.proof)],
+)
 def test_however_the_keys_are_cut(programs: int, least: int) -> None:
     check(Case((70, 33), programs=programs, k=2), replace(TINY, least=least))
 

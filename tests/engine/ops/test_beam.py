@@ -72,7 +72,7 @@ def agree(
 
 @pytest.mark.parametrize(
     ("early_stopping", "length_penalty"),
-    [("off", 1.5), ("on", 0.0), ("never", -1.0), ("never", 1.5)],
+    [("off", 1.5), ("on", 0.0), ("never", -1.0), pytest.param("never", 1.5, marks=pytest.mark.proof)],
 )
 def test_steps_agree_to_the_end(early_stopping: str, length_penalty: float) -> None:
     values = {"early_stopping": early_stopping, "length_penalty": length_penalty}
@@ -80,7 +80,7 @@ def test_steps_agree_to_the_end(early_stopping: str, length_penalty: float) -> N
     assert any(map(any, finished))
 
 
-@pytest.mark.parametrize("beams", [1, 2, 5])
+@pytest.mark.parametrize("beams", [1, pytest.param(2, marks=pytest.mark.proof), 5])
 def test_any_number_of_beams(beams: int) -> None:
     agree(45, 1, [7], num_beams=beams)
     agree(20, 1, [], num_beams=beams)
@@ -88,7 +88,7 @@ def test_any_number_of_beams(beams: int) -> None:
 
 def test_the_best_may_come_from_few_programs() -> None:
     """The best programs of all are of one group, 16 programs of 32 candidates apart."""
-    agree(1100, 1, [5], num_beams=4, loud=[3, 515, 1027])
+    agree(560, 1, [5], num_beams=4, loud=[3, 515])
 
 
 def test_more_candidates_than_the_kernels_hold_are_left_to_the_strategy() -> None:

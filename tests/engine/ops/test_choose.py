@@ -106,7 +106,7 @@ def random(rows: int, vocab: int, seed: int = 0, scale: float = 3.0) -> Tensor:
     return torch.randn(rows, 1, vocab, generator=torch.Generator().manual_seed(seed)) * scale
 
 
-@EACH
+@some("greedy", "typical", "auto")
 def test_steps_agree(name: str) -> None:
     """Odd sizes, more programs than one, counts that grow, logits wider than the vocabulary."""
     values = {**PENALTIES, "do_sample": 1, "top_k": 9, "top_p": 0.8, "min_p": 0.02, "typical_p": 0.7}
@@ -116,7 +116,10 @@ def test_steps_agree(name: str) -> None:
         pair.agree(random(2, 45, number), number)
 
 
-@pytest.mark.parametrize(("name", "temperature"), [("top_k", 0.0), ("typical", 1.5), ("auto", 0.0)])
+@pytest.mark.parametrize(
+    ("name", "temperature"),
+    [("top_k", 0.0), ("typical", 1.5), pytest.param("auto", 0.0, marks=pytest.mark.proof)],
+)
 def test_temperature_acts_where_the_order_says(name: str, temperature: float) -> None:
     orders = (0,) if name == "auto" else (0, 1)
     for order in orders:
@@ -125,7 +128,7 @@ def test_temperature_acts_where_the_order_says(name: str, temperature: float) ->
         pair.agree(random(1, 30, order))
 
 
-@some("top_p", "auto")
+@some("auto")
 def test_four_rows_each_with_its_own_values(name: str) -> None:
     pair = Pair.make(name, 4, 30)
     for index, param in enumerate(pair.decoder.params):
@@ -137,7 +140,15 @@ def test_four_rows_each_with_its_own_values(name: str) -> None:
     pair.agree(random(4, 30))
 
 
-@pytest.mark.parametrize(("name", "neutral"), [("top_k", 0), ("top_p", 1), ("min_p", 0), ("typical", 1)])
+@pytest.mark.parametrize(
+    ("name", "neutral"),
+    [
+        ("top_k", 0),
+        pytest.param("top_p", 1, marks=pytest.mark.proof),
+        ("min_p", 0),
+        pytest.param("typical", 1, marks=pytest.mark.proof),
+    ],
+)
 def test_neutral_values_keep_everything(name: str, neutral: float) -> None:
     param = decoders.find(name).params[0].name
     pair = Pair.make(name, 1, 35, **{param: neutral})
@@ -152,7 +163,7 @@ def test_more_than_there_is_keeps_everything() -> None:
     Pair.make("top_k", 1, 20, top_k=1000).agree(random(1, 20))
 
 
-@some("greedy", "top_k", "typical")
+@some("greedy", "top_k")
 def test_ties_go_to_the_first_and_stay_together(name: str) -> None:
     given = {"do_sample": 1, "top_k": 3} if name == "auto" else {}
     pair = Pair.make(name, 1, 40, **given)
@@ -160,7 +171,7 @@ def test_ties_go_to_the_first_and_stay_together(name: str) -> None:
     pair.agree(random(1, 40).round().to(torch.bfloat16), 1)
 
 
-@pytest.mark.parametrize("name", ["top_k", "top_p", "typical"])
+@some("typical")
 def test_zeros_of_either_sign_are_equal(name: str) -> None:
     z = torch.zeros(1, 1, 40)
     z[..., ::3] = -0.0
@@ -169,7 +180,7 @@ def test_zeros_of_either_sign_are_equal(name: str) -> None:
     Pair.make(name, 1, 40).agree(-z)
 
 
-@some("greedy", "min_p", "typical")
+@some("greedy", "min_p")
 def test_removed_candidates_stay_removed(name: str) -> None:
     z = random(2, 33, 5)
     z[:, :, ::2] = -math.inf

@@ -66,7 +66,7 @@ def agree(
 
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
 def test_proposals_and_checks_agree(temperature: float) -> None:
-    taken = agree(70, temperature=temperature, likeness=0.8)
+    taken = agree(40, temperature=temperature, likeness=0.8)
     taken += agree(30, lookahead=1, temperature=temperature, steps=3)
     assert 0 in taken
     assert max(taken) > 0
