@@ -9,18 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 # Read by torch and tokenizers when they are first imported, in this process and in those that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import torch
-
-# Where there is no GPU, kernels run under Triton's interpreter. Triton asks when it is first imported, which
-# transformers does.
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
+# What is imported and collected stays. Looking for garbage in it takes a third of that time.
+gc.disable()
 
 _FOREIGN = ("EDGE_TUI_", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "XDG_")
 _TERMINAL = ("NO_COLOR", "COLORTERM", "TEXTUAL", "COLUMNS", "LINES")
@@ -41,14 +38,30 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     return folder
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Lets kernels run under Triton's interpreter where there is no GPU: Triton asks at its first import.
+
+    The process that only hands tests to workers needs no torch.
+    """
+    if config.getoption("dist", "no") == "no" or hasattr(config, "workerinput"):
+        import torch
+
+        if not torch.cuda.is_available():
+            os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import torch
+
     gpu_tests = [item for item in items if item.get_closest_marker("gpu")]
     if gpu_tests and not torch.cuda.is_available():
         for item in gpu_tests:
             item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU here"))
 
 
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
     """Does for what the tests import what the app does for torch: see `import_torch`."""
-    gc.collect()
+    yield
     gc.freeze()
+    gc.enable()

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
 
 torch.set_num_threads(1)
 
@@ -14,6 +17,8 @@ VOCAB = 48
 
 def tiny(seed: int, vocab: int = VOCAB) -> LlamaForCausalLM:
     """Makes a model of random parameters, so that its distributions are neither flat nor certain."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=vocab,
