@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from edge_tui.engine.models.base import ModelInfo
 
 _GPU_BYTES = 8 << 30
-_CPU_BYTES = 256 << 20
+CPU_BYTES = 256 << 20
 
 
 def read_bandwidth(device: str) -> float:
     """Measures the bytes a second that a big reduction reads: the best of several kinds and rounds."""
     import torch
 
-    size = _CPU_BYTES
+    size = CPU_BYTES
     if device.startswith("cuda"):
         size = min(_GPU_BYTES, torch.cuda.mem_get_info(device)[0] // 4)
     width = 8192

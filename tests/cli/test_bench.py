@@ -21,6 +21,21 @@ def _known_bandwidth(monkeypatch):
     monkeypatch.setattr(session, "read_bandwidth", lambda device: 1e10)
 
 
+QUICK = (
+    "speed",
+    "--random",
+    "tiny",
+    "--strategies",
+    "greedy",
+    "--tokens",
+    "8",
+    "--rounds",
+    "1",
+    "--peers",
+    "none",
+)
+
+
 def bench(*flags: str) -> int:
     return main(["bench", *flags, "-q", "--device", "cpu"])
 
@@ -149,8 +164,7 @@ def test_comparing_pairs_rows_and_names_the_rest(tmp_path, capsys):
 
 
 def test_results_are_kept_without_a_flag_and_can_be_compared(home, capsys):
-    order = ["speed", "--random", "tiny", "--tokens", "8", "--rounds", "1", "--peers", "none"]
-    assert bench(*order) == 0
+    assert bench(*QUICK) == 0
     (file,) = (home / "data" / "edge-tui" / "bench").glob("speed-*.json")
     assert f"Results are in {file}" in capsys.readouterr().err
     assert file.parent.stat().st_mode & 0o777 == 0o700
@@ -163,8 +177,7 @@ def test_results_are_kept_without_a_flag_and_can_be_compared(home, capsys):
 def test_no_place_to_keep_results_is_said(home, monkeypatch, capsys):
     (home / "file").touch()
     monkeypatch.setenv("XDG_DATA_HOME", str(home / "file"))
-    order = ["speed", "--random", "tiny", "--tokens", "8", "--rounds", "1", "--peers", "none"]
-    assert bench(*order) == 0
+    assert bench(*QUICK) == 0
     assert "name a file with --json" in capsys.readouterr().err
 
 
