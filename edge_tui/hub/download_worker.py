@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from edge_tui.engine.checkpoints.locate import cache_root
+from edge_tui.engine.checkpoints.locate import cache_root, repository_folder
 from edge_tui.hub.error_messages import DiskTooSmall, describe
 from edge_tui.util.atomic_write import PUBLIC, replace_file
 from edge_tui.util.user_file import existing_folder
@@ -145,7 +145,7 @@ def download(repository: str) -> Path:
     contents = inspect(repository)
     files: dict[str, int] = contents["files"]
     commit = str(contents["commit"])
-    folder = cache_root() / f"models--{repository.replace('/', '--')}"
+    folder = repository_folder(repository)
     _remove_stale_partials(folder / "blobs")
     missing = {
         name: size

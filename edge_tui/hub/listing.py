@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from edge_tui.engine.checkpoints.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from edge_tui.engine.checkpoints.gguf.model import models_in
-from edge_tui.engine.checkpoints.locate import DEMO_MODELS, cache_root, snapshot
+from edge_tui.engine.checkpoints.locate import DEMO_MODELS, cache_root, repository_folder, snapshot
 from edge_tui.engine.checkpoints.weight_files import IncompleteCheckpoint
 from edge_tui.engine.models.loader import tier_of
 from edge_tui.util.user_file import exists, expand
@@ -116,7 +116,7 @@ def _cached() -> Iterator[str]:
 
 def _gguf_files(name: str) -> list[Path]:
     """Lists the files of a cached repository of several GGUF models, which its name cannot tell apart."""
-    folder = snapshot(cache_root() / f"models--{name.replace('/', '--')}")
+    folder = snapshot(repository_folder(name))
     try:
         files = models_in(folder) if folder is not None else []
     except OSError:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 from edge_tui.engine.models import loader, memory_estimate
 from edge_tui.engine.port import ModelSpec
 from edge_tui.hub import Listing, local_models
+from edge_tui.hub.download_worker import files_to_fetch
 from edge_tui.hub.precision_options import estimate_model
 from tests.engine.checkpoints.gguf.files import write_gguf
 from tests.engine.random_checkpoints import make_checkpoint
@@ -71,6 +73,20 @@ def test_half_downloaded_is_never_ready(cache: Path) -> None:
         assert listed(models, name).resumable
     assert "1 of 3" in listed(models, "org/half").refusal
     assert "truncated" in listed(models, "org/cut").refusal
+
+
+def test_a_download_given_up_after_any_file_can_go_on(cache: Path, tmp_path: Path) -> None:
+    whole = make_checkpoint(tmp_path / "whole", shards=3, chat_template=True)
+    sizes = {file.name: file.stat().st_size for file in whole.iterdir()}
+    order = files_to_fetch(sizes, sorted(name for name in sizes if name.endswith(".safetensors")))
+    assert order.index("config.json") > 0, "a smaller file comes first"
+    snapshot = cache / "models--org--model" / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    for name in order:
+        found = listed(local_models(), "org/model")
+        assert (found.ready, found.resumable) == (False, True), f"{name} is to come: {found.refusal}"
+        shutil.copy(whole / name, snapshot / name)
+    assert listed(local_models(), "org/model").ready
 
 
 def test_a_download_cannot_mend_what_is_of_another_kind(cache: Path) -> None:

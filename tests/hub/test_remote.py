@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -183,6 +184,27 @@ def test_cancel_ends_at_once_and_rate_and_eta_are_told(hub: StandIn, tmp_path: P
     assert not list(Path(os.environ["HF_HOME"]).glob("hub/models--*/blobs/*.incomplete"))
     half = listed()
     assert half is None or not half.ready
+
+
+def test_a_download_given_up_before_the_config_is_listed_as_incomplete_and_goes_on(
+    hub: StandIn, tmp_path: Path
+) -> None:
+    repository = shelve(hub, tmp_path)
+    snapshot = Path(os.environ["HF_HOME"], "hub", f"models--{NAME.replace('/', '--')}", "snapshots", COMMIT)
+    snapshot.mkdir(parents=True)
+    shutil.copy(repository.folder / "tokenizer_config.json", snapshot)
+    half = listed()
+    assert half is not None
+    assert half.resumable
+    assert half.refusal == (
+        f"{NAME} is incomplete in the local cache: config.json is missing; "
+        f"fetch it with 'edge-tui models pull {NAME}'."
+    )
+    assert Download(NAME).start().wait(60).phase == "done"
+    assert "tokenizer_config.json" not in hub.fetched
+    ready = listed()
+    assert ready is not None
+    assert ready.ready
 
 
 def test_an_update_that_was_cut_short_leaves_the_old_one_in_use(hub: StandIn, tmp_path: Path) -> None:

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 from edge_tui.engine.checkpoints import tokenizer_files
 from edge_tui.engine.checkpoints.gguf.kinds import KINDS
 from edge_tui.engine.checkpoints.gguf.model import GgufModel, models_in, open_gguf
-from edge_tui.engine.checkpoints.locate import find
+from edge_tui.engine.checkpoints.locate import find, missing_config_error
 from edge_tui.engine.checkpoints.model_classes import architecture_of
 from edge_tui.engine.checkpoints.weight_files import CheckpointError as CheckpointError
 from edge_tui.engine.checkpoints.weight_files import StoredTensor as StoredTensor
 from edge_tui.engine.checkpoints.weight_files import (
-    missing_config_error,
     quantisation_error,
     read_json,
     read_tensors,

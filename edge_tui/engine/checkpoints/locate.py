@@ -11,6 +11,7 @@ from edge_tui.engine.checkpoints.weight_files import (
     IncompleteCheckpoint,
     is_gguf,
     lone_file_error,
+    missing_safetensors_error,
 )
 from edge_tui.util.user_file import expand
 
@@ -28,6 +29,11 @@ def cache_root() -> Path:
         return expand(cache)
     home = env.get("HF_HOME") or os.path.join(env.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")  # noqa: PTH118
     return expand(home) / "hub"
+
+
+def repository_folder(name: str) -> Path:
+    """Returns the folder of a repository in the cache, which need not be there."""
+    return cache_root() / f"models--{name.replace('/', '--')}"
 
 
 def offline() -> bool:
@@ -81,7 +87,7 @@ def find(name: str) -> Path:
             f"There is no folder or file {name!r}, and it is not a repository id; "
             "give a folder, or an id like Qwen/Qwen2.5-0.5B-Instruct."
         )
-    cached = snapshot(cache_root() / f"models--{name.replace('/', '--')}")
+    cached = snapshot(repository_folder(name))
     if cached is not None:
         return cached
     if offline():
@@ -92,4 +98,25 @@ def find(name: str) -> Path:
     raise IncompleteCheckpoint(
         f"{name} is not in the local cache {cache_root()}; "
         f"fetch it with 'edge-tui models pull {name}' or give a folder."
+    )
+
+
+def missing_config_error(name: str, path: Path) -> CheckpointError:
+    """Explains a folder without config.json; in the cache its download was not finished."""
+    present = [file.name for file in path.iterdir()]
+    if "model_index.json" in present:
+        return CheckpointError(f"{name} is a diffusion pipeline, which makes images; choose a text model.")
+    weights = any(file.endswith(".safetensors") for file in present)
+    known = weights and "adapter_config.json" not in present
+    if not known and (other := missing_safetensors_error(name, present)) is not None:
+        return other
+    if path.parent.parent == repository_folder(name):
+        return IncompleteCheckpoint(
+            f"{name} is incomplete in the local cache: config.json is missing; "
+            f"fetch it with 'edge-tui models pull {name}'."
+        )
+    if not present:
+        return CheckpointError(f"{name} is an empty folder; give one that holds a model's files.")
+    return CheckpointError(
+        f"{name} has no config.json in {path}; give the folder that holds the model's files."
     )

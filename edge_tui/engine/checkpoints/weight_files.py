@@ -116,22 +116,6 @@ def check_pointer(name: str, file: Path) -> None:
         )
 
 
-def missing_config_error(name: str, path: Path) -> CheckpointError:
-    """Explains a folder without config.json."""
-    present = [file.name for file in path.iterdir()]
-    if not present:
-        return CheckpointError(f"{name} is an empty folder; give one that holds a model's files.")
-    if "model_index.json" in present:
-        return CheckpointError(f"{name} is a diffusion pipeline, which makes images; choose a text model.")
-    weights = any(file.endswith(".safetensors") for file in present)
-    other = (
-        None if weights and "adapter_config.json" not in present else missing_safetensors_error(name, present)
-    )
-    return other or CheckpointError(
-        f"{name} has no config.json in {path}; give the folder that holds the model's files."
-    )
-
-
 def lone_file_error(name: str, path: Path) -> CheckpointError:
     """Explains a file that was given in the place of a checkpoint's folder."""
     try:
