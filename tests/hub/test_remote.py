@@ -201,7 +201,6 @@ def test_a_download_given_up_before_the_config_is_listed_as_incomplete_and_goes_
         f"fetch it with 'edge-tui models pull {NAME}'."
     )
     assert Download(NAME).start().wait(60).phase == "done"
-    assert "tokenizer_config.json" not in hub.fetched
     ready = listed()
     assert ready is not None
     assert ready.ready
