@@ -264,7 +264,9 @@ def test_beams_print_the_answer_once(edge: Edge, model: str) -> None:
     summary = json.loads(lines.stdout.splitlines()[-1])
     assert plain.stdout.decode() == summary["text"]
     assert summary["score"] < 0
-    assert {json.loads(line)["row"] for line in lines.stdout.splitlines()[:-1]} == {0, 1, 2, 3}
+    tokens = [json.loads(line, parse_constant=pytest.fail) for line in lines.stdout.splitlines()[:-1]]
+    assert {token["row"] for token in tokens} == {0, 1, 2, 3}
+    assert None in {token["finished"] for token in tokens}, "null where no beam has ended"
 
 
 def test_configuration_and_its_notices_reach_run(edge: Edge, home: Path, model: str) -> None:

@@ -39,6 +39,7 @@ def stored(tmp_path: Path) -> StoredRun:
     run = store.load(entry.id)
     strange = batch(HOSTILE, columns=2)
     strange.raw_logp[:3] = [np.nan, -np.inf, -1e-30]
+    strange.rank[0] = -1
     finished = Finished(entry.id, "done", 6, 0.1, 0.2, (1, 2), "ab", -np.inf, None, "é", ("eos",), ("",))
     kept = batch(WORDS[:3], columns=2)
     turns = (Message("user", "a"), Message("assistant", "b"), Message("user", HOSTILE[1]))
@@ -184,6 +185,9 @@ def test_html_shows_tokens_and_alternatives_and_runs_nothing(stored: StoredRun) 
     assert "</pre><script>x</script>" in page.text
     assert "the sky is blue because" in page.text
     assert "rank" in page.titles[0]
+    (unknown,) = [title for title in page.titles if "n/a · rank n/a" in title]
+    assert unknown
+    assert "nan" not in "".join(page.titles)
     assert "\x1b" not in written
     assert "http" not in written.replace("http-equiv", "")
 

@@ -79,6 +79,8 @@ def test_beams_give_their_best_answers_in_order(server: Running) -> None:
     assert len(set(said["outputs"])) == 3
     assert said["scores"] == sorted(said["scores"], reverse=True)
     assert said["params"]["num_beams"]["value"] == 3
+    told = [data for kind, data in server.stream("/infer/stream", body) if kind == "token"]
+    assert None in {token["finished"] for token in told}, "null where no beam has ended"
     one = server.post("/infer", {**body, "n": 1, "params": {"num_beams": 3}}).json()
     assert one["output"] == said["outputs"][0]
     refused = server.post("/infer", {**body, "n": 4, "params": {"num_beams": 2}})

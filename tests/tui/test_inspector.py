@@ -86,7 +86,7 @@ async def test_enter_takes_the_marked_alternative() -> None:
         await pilot.press("j", "down", "enter")
         assert app.said[-1] == ("take", 2, 2)
         await pilot.press("k", "k", "k", "k", "enter")
-        assert len(app.said) == 2, "the token itself is no alternative"
+        assert app.said[-1] == ("take", 2, 102), "the controller says that it is the token itself"
         await pilot.press("l", "left")
         assert app.said[-2:] == [("move", 1), ("move", -1)]
         await pilot.click(Inspector, offset=(4, 8))
@@ -160,6 +160,27 @@ async def test_unknown_numbers_are_not_invented() -> None:
         text = "\n".join(drawn(app.inspector))
         assert "raw n/a  final n/a" in text
         assert "rank n/a" in text
+
+
+async def test_a_number_that_does_not_apply_is_not_available() -> None:
+    app = InspectorApp()
+    async with app.run_test(size=(80, 24)):
+        transcript = Transcript(started(2, BEAM))
+        beam_step(transcript, 0, [(0, "one", -1.0), (0, "won", -2.0)])
+        app.inspector.show(transcript, 0)
+        shown = "\n".join(drawn(app.inspector))
+        assert "finished n/a" in shown
+        assert "nan" not in shown
+
+
+async def test_the_highlight_of_the_marked_line_has_no_hole() -> None:
+    app = InspectorApp()
+    async with app.run_test(size=(80, 24)):
+        app.inspector.show(sky(), 2)
+        lines = [app.inspector.render_line(y) for y in range(app.inspector.size.height)]
+        (marked,) = [line for line in lines if line.text.startswith("▸ “")]
+        assert all(part.style is not None and part.style.reverse for part in marked if part.text.strip())
+        assert sum(part.cell_length for part in marked) == 34
 
 
 @pytest.mark.parametrize(

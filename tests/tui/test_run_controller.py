@@ -139,6 +139,16 @@ def test_it_goes_on_from_its_last_token_and_from_another_one() -> None:
     assert {request.seed for request in running.engine.requests[1:]} == {run.seed}
 
 
+def test_the_token_in_the_text_is_no_alternative(running: Running) -> None:
+    running.run()
+    run = running.session.run
+    assert run is not None
+    assert run.transcript is not None
+    running.runs.take_alternative(3, run.transcript.ids()[3])
+    assert running.said.startswith("This token is the one in the text")
+    assert len(running.engine.requests) == 1
+
+
 def test_what_is_pointed_at_must_still_be_shown(running: Running) -> None:
     running.run()
     running.view.transcript = None

@@ -97,7 +97,8 @@ def _tokens(transcript: Transcript, token_strings: Mapping[int, str]) -> Iterato
 
 
 def _about(token: TokenView, token_strings: Mapping[int, str]) -> str:
-    lines = [f"#{token.index} · {_percent(token.raw_logp)} · rank {token.rank + 1}"]
+    rank = token.rank + 1 if token.rank >= 0 else "n/a"
+    lines = [f"#{token.index} · {_percent(token.raw_logp)} · rank {rank}"]
     if not isnan(token.entropy):
         lines[0] += f" · {token.entropy / log(2):.2f} bits"
     lines += [

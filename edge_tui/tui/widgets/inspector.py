@@ -36,6 +36,9 @@ _LONGEST_NAME = 9
 
 _INDENTATION = re.compile(" {5,}")
 
+_MARKED_BAR = "$foreground on $primary reverse"
+"""Paints the bar in its own colour on the highlight, and in the background's where there are no colours."""
+
 _HINT = ("Move onto a token (arrows,", "h j k l or a click) to see", "its alternatives.")
 
 
@@ -187,7 +190,7 @@ class Inspector(LinePanel, can_focus=True):
         decoder = strategy_of(transcript)
         written = []
         for name, value in token.extras.items():
-            shown = f"{value:.3g}"
+            shown = "n/a" if isnan(value) else f"{value:.3g}"  # NaN: the number does not apply here
             if decoder is not None and name in decoder.id_columns:
                 if not value >= 0:
                     continue
@@ -227,12 +230,13 @@ class Inspector(LinePanel, can_focus=True):
         for i, row in enumerate(self._rows[top : top + room], top):
             shares: list[float] = [getattr(row, name) for name in heads]
             share = row.final if self.show_final else row.raw
-            style = "reverse" if i == self.marked else "bold" if row.taken else ""
+            here = i == self.marked
+            style = "reverse" if here else "bold" if row.taken else ""
             lines.append(
                 (
-                    (("●" if row.taken else "▸" if i == self.marked else " ") + " ", style),
+                    (("●" if row.taken else "▸" if here else " ") + " ", style),
                     (fit_start(row.text, text_width) + " ", style),
-                    (bar(0.0 if isnan(share) else share, bar_width), "$primary"),
+                    (bar(0.0 if isnan(share) else share, bar_width), _MARKED_BAR if here else "$primary"),
                     ("".join(f" {percent(each)}" for each in shares), style),
                     (self._own_numbers(row, cells), style),
                 )
@@ -277,14 +281,9 @@ class Inspector(LinePanel, can_focus=True):
         self.post_message(self.MoveToken(step))
 
     def action_take(self) -> None:
-        """Asks for the marked alternative, unless it is the token itself."""
-        if self._token is None or self.marked >= len(self._rows):
-            return
-        row = self._rows[self.marked]
-        if row.taken:
-            self.app.bell()
-        else:
-            self.post_message(TokenPane.TakeAlternative(self._token.index, row.id))
+        """Asks for the marked alternative."""
+        if self._token is not None and self.marked < len(self._rows):
+            self.post_message(TokenPane.TakeAlternative(self._token.index, self._rows[self.marked].id))
 
     def on_click(self, event: events.Click) -> None:
         """Marks the line that was clicked; a second click takes it."""

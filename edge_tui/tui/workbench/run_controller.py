@@ -115,8 +115,13 @@ class RunController(Controller[RunView]):
         """Cuts the run before a token, puts another one there, and goes on."""
         run = self.session.current
         # The screen may be a moment behind: what was pointed at must be what is cut.
-        if run is not None and run.transcript is not None and run.transcript is self.view.transcript:
-            self._continue(run, (*run.transcript.ids(index), token_id))
+        if run is None or run.transcript is None or run.transcript is not self.view.transcript:
+            return
+        ids = run.transcript.ids(index + 1)
+        if ids[index:] == (token_id,):
+            self.say("This token is the one in the text; mark another one, and enter goes on from there.")
+        else:
+            self._continue(run, (*ids[:index], token_id))
 
     def _continue(self, run: Run, prefix: tuple[int, ...]) -> None:
         """Goes on from tokens of a run; refuses one of another model, whose ids are other tokens."""
