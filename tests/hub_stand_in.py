@@ -48,6 +48,7 @@ class StandIn:
         revisions: Of the files that were asked for.
         tokens: Authorization headers seen.
         bytes_per_second: Of each file of weights; None sends at once.
+        stall_after: Bytes of each file of weights behind which nothing comes; None sends all.
     """
 
     url: str = ""
@@ -56,10 +57,12 @@ class StandIn:
     revisions: set[str] = field(default_factory=set)
     tokens: set[str] = field(default_factory=set)
     bytes_per_second: float | None = None
+    stall_after: int | None = None
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # a body would wait 40 ms for the acknowledgement of its head
     hub: StandIn
 
     def log_message(self, *_: object) -> None:
@@ -148,6 +151,11 @@ class _Handler(BaseHTTPRequestHandler):
         pace = self.hub.bytes_per_second if slowly else None
         try:
             step = max(int(pace / 50), 1) if pace else len(body)
+            if slowly and self.hub.stall_after is not None and self.hub.stall_after < len(body):
+                self.wfile.write(body[: self.hub.stall_after])
+                self.rfile.read(1)  # until the client leaves
+                self.close_connection = True
+                return
             for at in range(0, len(body), max(step, 1)):
                 self.wfile.write(body[at : at + step])
                 if pace:

@@ -13,7 +13,7 @@ import pytest
 from edge_tui.config.settings import Models
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 from edge_tui.engine.port import Message
-from edge_tui.engine.text import chat_template
+from edge_tui.engine.text import chat_template, template_process
 from edge_tui.engine.text.tokenizer import Tokenizer
 from tests.engine.random_checkpoints import CHAT_TEMPLATE, make_checkpoint
 from tests.engine.template_bombs import BOMBS
@@ -59,7 +59,10 @@ def test_a_conversation_is_the_rendered_prompt(server: Running) -> None:
     assert wrapped["prompt_tokens"] > raw["prompt_tokens"] == len(encode("over"))
 
 
-def test_a_template_that_never_ends_holds_up_nobody_for_long(server: Running) -> None:
+def test_a_template_that_never_ends_holds_up_nobody_for_long(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(template_process, "SECONDS", 0.5)
     with ThreadPoolExecutor() as pool, server.client() as client:
         bomb = pool.submit(server.post, "/infer", {"prompt": "bomb", "max_length": 2})
         until(lambda: server.app.dispatcher.running)

@@ -62,11 +62,11 @@ class TemplateProcess:
     """Renders templates in one child process; any thread may call it.
 
     Args:
-        seconds: Time limit of one template.
+        seconds: Time limit of one template; None takes `SECONDS`.
         memory: Memory limit of the child, in bytes.
     """
 
-    def __init__(self, seconds: float = SECONDS, memory: int = MEMORY) -> None:
+    def __init__(self, seconds: float | None = None, memory: int = MEMORY) -> None:
         self._seconds = seconds
         self._memory = memory
         self._lock = threading.Lock()
@@ -108,6 +108,10 @@ class TemplateProcess:
         with contextlib.suppress(RuntimeError):  # no more threads
             threading.Thread(target=compile_template, name="chat template", daemon=True).start()
 
+    @property
+    def _limit(self) -> float:
+        return SECONDS if self._seconds is None else self._seconds
+
     def _answer(
         self, template: str, variables: dict[str, Any] | None, cancelled: Callable[[], bool]
     ) -> dict[str, Any]:
@@ -124,7 +128,7 @@ class TemplateProcess:
             if not self._ready:
                 self._ask(b"", _START, cancelled, "start")
                 self._ready = True
-            answer = self._ask(request, self._seconds, cancelled, "crash")
+            answer = self._ask(request, self._limit, cancelled, "crash")
         except (RenderError, Cancelled) as error:
             self.close()
             if isinstance(error, RenderError):
@@ -150,7 +154,7 @@ class TemplateProcess:
             raise RenderError("start", "this program has no Python interpreter of its own")
         places = [str(Path(place).absolute()) for place in sys.path if place]
         home = str(Path(edge_tui.__file__).absolute().parents[1])
-        limits = [str(self._seconds), str(self._memory if KERNEL_LIMITS_MEMORY else 0)]
+        limits = [str(self._limit), str(self._memory if KERNEL_LIMITS_MEMORY else 0)]
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         try:
             self._child = subprocess.Popen(
