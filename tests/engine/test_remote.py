@@ -169,7 +169,7 @@ def test_cancelling_closes_the_stream_and_stops_the_decoding(remote: RemoteEngin
     import httpx2 as httpx
 
     def running() -> int:
-        return int(httpx.get(f"{served.url}/health", trust_env=False).json()["running"])
+        return int(httpx.get(f"{served.url}/health", trust_env=False, verify=False).json()["running"])
 
     run = remote.submit(Request(PROMPT, strategy="slow", max_length=1000))
     seen: list[object] = []

@@ -56,7 +56,7 @@ class Running:
     headers: dict[str, str] = field(default_factory=dict)
 
     def client(self, **more: Any) -> httpx.Client:
-        return httpx.Client(base_url=self.url, headers=self.headers, timeout=60, trust_env=False, **more)
+        return client(self.url, self.headers, **more)
 
     def post(self, path: str, body: Any, **more: Any) -> httpx.Response:
         with self.client() as client:
@@ -77,6 +77,11 @@ class Running:
     def settle(self, seconds: float = 30.0) -> None:
         """Waits until nothing runs or waits."""
         until(lambda: not self.app.dispatcher.running and not self.app.dispatcher.waiting, seconds)
+
+
+def client(url: str, headers: dict[str, str], **more: Any) -> httpx.Client:
+    """Opens a client that reads no certificates, which takes 30 ms."""
+    return httpx.Client(base_url=url, headers=headers, timeout=60, trust_env=False, verify=False, **more)
 
 
 def tokenizer() -> Tokenizer:

@@ -25,7 +25,7 @@ from tests.waiting import until
 def _ask(url: str, tokens: int, answers: list[Any]) -> threading.Thread:
     def ask() -> None:
         body = {"prompt": "def", "max_length": tokens, "strategy": "slow", "details": True}
-        answers.append(httpx.post(f"{url}/infer", json=body, timeout=30, trust_env=False))
+        answers.append(httpx.post(f"{url}/infer", json=body, timeout=30, trust_env=False, verify=False))
 
     thread = threading.Thread(target=ask)
     thread.start()
@@ -33,7 +33,7 @@ def _ask(url: str, tokens: int, answers: list[Any]) -> threading.Thread:
 
 
 def _health(url: str) -> httpx.Response:
-    return httpx.get(f"{url}/health", trust_env=False)
+    return httpx.get(f"{url}/health", trust_env=False, verify=False)
 
 
 def _queue(url: str) -> tuple[int, int]:

@@ -22,7 +22,7 @@ from edge_tui.cli.parser import make_parser
 from edge_tui.engine.checkpoints.locate import DEMO
 from tests.serve.conftest import SLOW
 from tests.serve.process import Process, ready
-from tests.serve.serving import Running, events, serving
+from tests.serve.serving import Running, client, events, serving
 from tests.waiting import until
 
 PROMPT = "def main("
@@ -57,9 +57,7 @@ class Served:
 
     def client(self, **headers: str) -> httpx.Client:
         shown = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        return httpx.Client(
-            base_url=self.server.url, headers={**shown, **headers}, timeout=60, trust_env=False
-        )
+        return client(self.server.url, {**shown, **headers})
 
     def post(self, route: str, body: Any) -> httpx.Response:
         with self.client() as client:

@@ -15,7 +15,7 @@ MODEL = "demo/expert"
 PROMPT = "def main("
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(server: Running) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
 
