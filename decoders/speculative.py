@@ -27,8 +27,6 @@ LOOKAHEAD = Param(
     live=False,
     help="Tokens that the draft proposes before the target checks them: more pay if most are accepted.",
 )
-CORRECTION = 128
-"""Added to a row's number for draws that correct a proposal: their noise must not be the proposal's."""
 
 
 class Speculative(Decoder):
@@ -100,7 +98,8 @@ class Speculative(Decoder):
         residual = (target_next - draft_next).clamp_min(0)
         # Rounding may leave nothing of two equal distributions; then a proposal was rejected by a hair.
         residual = residual.where(residual.sum(-1, keepdim=True) > 0, target_next)
-        chosen = draw(residual.log(), rng.shift(accepted, rows=CORRECTION))
+        # A correction has other noise than its proposal, which that noise made a proposal.
+        chosen = draw(residual.log(), rng.shift(accepted).redraw())
 
         replaced = torch.cat((proposed, torch.full_like(chosen[:, None], -1)), 1)
         tokens = torch.cat((ids[..., 0], chosen[:, None]), 1).scatter(1, accepted[:, None], chosen[:, None])

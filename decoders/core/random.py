@@ -1,9 +1,20 @@
-"""Computes random numbers as a function, not a stream: (seed, row, step, token id) → number.
+"""Computes random numbers as a function, not a stream: (key of the row, step, token id) → number.
 
 A draw does not depend on what was drawn before, on batch layout, on streaming or on how a prefix was
 computed, so a run can be replayed, rewound and continued, and two strategies under one seed share their
-luck. The generator is *Squares* (Widynski, arXiv 2004.06278), four rounds of 64-bit multiply and swap,
-in plain integer tensor operations: the same on CPU and GPU and safe inside captured graphs.
+luck. Each row has a key: sample `r` of seed `s` is the run of seed `s + r`. The generator is *Squares*
+(Widynski, arXiv 2004.06278), four rounds of 64-bit multiply and swap, in plain integer tensor operations:
+the same on CPU and GPU and safe inside captured graphs.
+
+The counter is `step · 2²⁸ + id`, and the ids of a step are:
+
+| ids | numbers of |
+|---|---|
+| below 2²⁰ − 16 | tokens: a vocabulary has fewer than 1,048,560 |
+| to 2²⁰ | a decoder's own lanes |
+| to 2²⁶ | tokens of a search's other hypotheses, `id + hypothesis · 2²⁰`, up to 64 |
+| to 2²⁷ | lanes of links |
+| to 2²⁸ | all of these again, for `Rng.redraw` |
 
 Fused steps compute the same numbers in `edge_tui.engine.ops.triton.choose_parts`: change both.
 """
@@ -11,6 +22,7 @@ Fused steps compute the same numbers in `edge_tui.engine.ops.triton.choose_parts
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 from edge_tui.decoders.core.best import argmax
 
@@ -18,7 +30,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TOKEN_BITS = 20
-ROW_BITS = 8
+ID_BITS = 28
+REDRAW = 1 << 27
+"""Added to an id for the noise of a token that takes a rejected one's place."""
+LANES = 16
+"""Lanes of a link, and of a decoder."""
+_LINK = 1 << 26
 _MASK32 = 0xFFFFFFFF
 _MASK64 = 0xFFFFFFFFFFFFFFFF
 
@@ -32,37 +49,60 @@ def key_of(seed: int) -> int:
     return x - (1 << 64) if x >> 63 else x
 
 
+def lane_id(number: int, link: str = "") -> int:
+    """Computes the id of lane 0 to 15 of a link, by 22 bits of a hash of its name; "" is the decoder.
+
+    Raises:
+        ValueError: there is no lane of that number.
+    """
+    if not 0 <= number < LANES:
+        raise ValueError(f"Lane {number} was asked for; lanes are 0 to {LANES - 1}.")
+    end = _LINK + LANES * (crc32(link.encode()) % (_LINK // LANES) + 1) if link else 1 << TOKEN_BITS
+    return end - 1 - number
+
+
 class Rng:
     """Gives the counter-based random numbers of one run's rows.
 
     Args:
-        key: int64 `[R]`, `key_of(seed)` of each row.
-        row: int64 `[R]`, the row's number; rows of one run differ by it.
+        key: int64 `[R]`, `key_of(seed)` of each row's own seed; rows of one key have the same numbers.
         step: int64 `[1]` on the device (or `[R]`), the index of the token to choose; the runner advances it.
+        name: Of the link that it belongs to; "" is the decoder itself.
+        offset: Added to each id.
     """
 
-    def __init__(self, key: Tensor, row: Tensor, step: Tensor) -> None:
+    def __init__(self, key: Tensor, step: Tensor, name: str = "", offset: int = 0) -> None:
         self.key = key
-        self.row = row
         self.step = step
+        self.name = name
+        self._offset = offset
 
-    def shift(self, steps: int | Tensor, rows: int = 0) -> Rng:
-        """Gives the numbers of later steps, `steps` an int or int64 `[R]`, and of rows further on."""
-        return Rng(self.key, self.row + rows if rows else self.row, self.step + steps)
+    def shift(self, steps: int | Tensor) -> Rng:
+        """Gives the numbers of later steps, `steps` an int or int64 `[R]`."""
+        return Rng(self.key, self.step + steps, self.name, self._offset)
+
+    def link(self, name: str) -> Rng:
+        """Gives the same numbers of tokens with lanes of a link's own, wherever it stands in a chain."""
+        return Rng(self.key, self.step, name, self._offset)
+
+    def redraw(self) -> Rng:
+        """Gives other numbers for the same steps and ids: those of a rejected token have decided already."""
+        return Rng(self.key, self.step, self.name, REDRAW)
 
     def bits(self, ids: Tensor, rows: Tensor | None = None) -> Tensor:
         """Gives 32 random bits for each id.
 
         Args:
-            ids: int64, `[R, N]`, or `[N]` together with `rows`.
+            ids: int64, `[R, N]`, or `[N]` together with `rows`; at least 0, and below 2²⁷.
             rows: int64 `[N]`, the row each id belongs to; without it the first axis is the row.
 
         Returns:
             int64 of the shape of `ids`, values in [0, 2³²).
         """
         at: Any = (slice(None), None) if rows is None else rows
-        key, row, step = self.key[at], self.row[at], self.step.expand_as(self.row)[at]
-        base = (((step << ROW_BITS) + row) << TOKEN_BITS) * key
+        key, step = self.key[at], self.step.expand_as(self.key)[at]
+        first = step << ID_BITS
+        base = (first + self._offset if self._offset else first) * key
         x = base + ids * key
         y = x
         z = y + key
@@ -83,10 +123,14 @@ class Rng:
         return -(-((-self.uniform(ids, rows)).log1p())).log()
 
     def lane(self, number: int) -> Tensor:
-        """Gives one uniform a row, float32 `[R]`, apart from every token's: for accept/reject decisions."""
+        """Gives one uniform a row, float32 `[R]`, apart from every token's and every other link's.
+
+        Raises:
+            ValueError: the number is not one of 0 to 15.
+        """
         import torch
 
-        ids = torch.full_like(self.row, (1 << TOKEN_BITS) - 1 - number)[:, None]
+        ids = torch.full_like(self.key, lane_id(number, self.name))[:, None]
         return self.uniform(ids)[:, 0]
 
 

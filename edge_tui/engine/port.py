@@ -66,7 +66,7 @@ class Request:
         control_tokens: True reads a control token's name in the prompt (`<|im_end|>`) as that token; False as
             text like any other.
         prefix: Ids of generated tokens to keep (continue, take an alternative); part of the answer.
-        samples: Answers decoded side by side in one batch, each a row with its own random numbers.
+        samples: Answers decoded side by side in one batch; sample `r` is the run of seed `seed + r`.
         ids: The prompt as token ids, in place of `prompt`.
         prompt_logps: True adds the log-probabilities of the prompt's own tokens (`PromptRead`). With it
             `max_length` may be 0.

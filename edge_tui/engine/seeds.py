@@ -1,4 +1,4 @@
-"""Draws seeds, and derives those of a conversation's turns. Loads no torch."""
+"""Draws seeds, and derives those of a conversation's turns and of a run's samples. Loads no torch."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ def of_turn(seed: int, turn: int) -> int:
         return seed
     digest = blake2b(f"{seed}:{turn}".encode(), digest_size=8, person=b"edge-tui turn").digest()
     return int.from_bytes(digest, "big") >> (64 - BITS)
+
+
+def of_sample(seed: int, sample: int) -> int:
+    """Computes the seed of a run's sample: a run of that seed alone writes the same tokens."""
+    return (seed + sample) % (MOST + 1)
 
 
 def of_prompt(seed: int, prompt: str | Sequence[Message]) -> int:

@@ -177,7 +177,7 @@ def test_a_temperature_gives_the_acceptance_that_a_figure_names(rate):
     rows, vocab, k = 400, 2000, targets.LOOKAHEAD
     decoder = decoders.find("speculative")
     keys = torch.tensor([key_of(seed) for seed in range(rows)])
-    rng = Rng(keys, torch.zeros_like(keys), torch.zeros(1, dtype=torch.int64))
+    rng = Rng(keys, torch.zeros(1, dtype=torch.int64))
     table = torch.tensor([[float(k)], [job.values["temperature"]]]).expand(2, rows)
     params = Params(["lookahead", "temperature"], table)
     generator = torch.Generator().manual_seed(1)

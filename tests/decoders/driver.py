@@ -49,8 +49,8 @@ def table(decoder: Decoder, rows: int = 1, **values: object) -> Params:
 
 
 def numbers(rows: int = 1, seed: int = 0, step: int = 0) -> Rng:
-    """Makes the random numbers of a run."""
-    return Rng(torch.full((rows,), key_of(seed)), torch.arange(rows), torch.tensor([step]))
+    """Makes the random numbers of a run's samples: each has a seed of its own."""
+    return Rng(torch.tensor([key_of(seed + row) for row in range(rows)]), torch.tensor([step]))
 
 
 def run(

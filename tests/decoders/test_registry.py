@@ -305,7 +305,7 @@ def test_no_strategy_knows_what_runs_it() -> None:
             state = decoder.init(Env(rows, 9, "cpu", ids, ids[0, :1], values, 3))
             params = Params(list(values), torch.tensor(list(values.values()))[:, None].repeat(1, rows))
             outs = {stream.name: Output(torch.rand(rows, 1, 9)) for stream in decoder.streams}
-            decoder.step(outs, state, params, Rng(ids[:, 0], ids[:, 0], ids[0, :1]))
+            decoder.step(outs, state, params, Rng(ids[:, 0], ids[0, :1]))
         assert not {"transformers", "textual"} & sys.modules.keys()
         ours = {name for name in sys.modules if name.startswith("edge_tui.")}
         assert all(name.startswith("edge_tui.decoders") for name in ours), ours

@@ -8,9 +8,8 @@ import torch
 
 from edge_tui import decoders
 from edge_tui.decoders.base import Env, Output, Params, Step
-from edge_tui.decoders.core.random import Rng, key_of
 from edge_tui.decoders.speculative import Speculative
-from tests.decoders.driver import table
+from tests.decoders.driver import numbers, table
 from tests.decoders.test_sampling import chi_squared, limit
 
 VOCAB, LOOKAHEAD = 6, 2
@@ -25,7 +24,7 @@ def _logits(seed: int) -> torch.Tensor:
 def _block(target: torch.Tensor, draft: torch.Tensor, p: Params, last: torch.Tensor, seed: int) -> Step:
     """Does one step by hand: the draft proposes after `last` int64 `[R]`, the target checks."""
     rows = len(last)
-    rng = Rng(torch.full((rows,), key_of(seed)), torch.arange(rows), torch.tensor([5]))
+    rng = numbers(rows, seed, 5)
     values = {"lookahead": float(LOOKAHEAD)}
     env = Env(rows, VOCAB, "cpu", last[:, None], torch.tensor([], dtype=torch.int64), values, 8)
     state = DECODER.init(env)
@@ -41,9 +40,9 @@ def test_the_targets_distribution_comes_out_whatever_the_draft_says() -> None:
     target, draft = _logits(1), _logits(2)
     p = table(DECODER, rows, lookahead=LOOKAHEAD, temperature=0.8)
     seen = torch.zeros(VOCAB, VOCAB)
-    for seed in range(rounds):
+    for seed in range(0, 2 * rows * rounds, 2 * rows):  # each row has a seed of its own
         first = _block(target, draft, p, torch.zeros(rows, dtype=torch.int64), seed)
-        again = _block(target, draft, p, first.tokens[:, 0], seed + 1000)
+        again = _block(target, draft, p, first.tokens[:, 0], seed + rows)
         second = torch.where(first.accepted > 0, first.tokens[:, 1], again.tokens[:, 0])
         seen.view(-1).index_add_(0, first.tokens[:, 0] * VOCAB + second, torch.ones(rows))
     probabilities = (target / 0.8).softmax(-1)

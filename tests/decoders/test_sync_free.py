@@ -54,7 +54,6 @@ def bench(decoder: Decoder, device: str, **given: object) -> Bench:
     table = move(torch.tensor(list(values.values()))[:, None].repeat(1, rows))
     rng = Rng(
         move(torch.full((rows,), key_of(7))),
-        move(torch.arange(rows)),
         move(torch.zeros(1, dtype=torch.int64)),
     )
     env = Env(rows, VOCAB, device, prompt, move(torch.tensor([5, 9])), values, 20)

@@ -105,7 +105,6 @@ class StrategyInspector:
             inputs |= {
                 "the parameters": p.table,
                 "rng.key": rng.key,
-                "rng.row": rng.row,
                 "rng.step": rng.step,
             }
             inspection = Inspection(self._decoder, s)

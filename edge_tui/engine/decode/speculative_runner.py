@@ -54,7 +54,7 @@ class SpeculativeRunner(StepRunner):
         """The token chosen last and the proposals after it."""
         self._pair = torch.zeros(rows, 2, dtype=torch.int64, device=self.device)
         """The last two tokens."""
-        self._rng = Rng(self.buffers.key, self.buffers.rows, self.buffers.step)
+        self._rng = Rng(self.buffers.key, self.buffers.step)
         self._traceable = False
         self._positions = torch.arange(self.num_draft_tokens + 1, device=self.device)
 

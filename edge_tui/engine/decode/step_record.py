@@ -23,7 +23,7 @@ class StepBuffers:
 
     Attributes:
         block: float32 `[P + 1, R]`, the parameters and in the last row their version.
-        key: int64 `[R]`, of the random numbers.
+        key: int64 `[R]`, of each row's random numbers.
         rows: int64 `[R]`, 0 … R − 1.
         step: int64 `[1]`, the index of the token being chosen; raised by each step.
         eos: int64 `[E]`, ids that end a sequence.
@@ -62,7 +62,7 @@ def sample(
     """
     from edge_tui.decoders.core.random import Rng
 
-    step = choose(outs, state, params, Rng(buffers.key, buffers.rows, buffers.step))
+    step = choose(outs, state, params, Rng(buffers.key, buffers.step))
     if not is_own(type(decoder)):
         step = _in_range(step, buffers)
     # Fused steps write to the buffers themselves.

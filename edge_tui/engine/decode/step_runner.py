@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from edge_tui.decoders.base import Decoder, Env, Output
 from edge_tui.decoders.core.random import Rng, key_of
+from edge_tui.engine import seeds
 from edge_tui.engine.decode.cpu_trace import TracedChoice
 from edge_tui.engine.decode.inspection import StrategyInspector
 from edge_tui.engine.decode.param_table import ParamTable
@@ -133,14 +134,16 @@ class StepRunner:
         Args:
             env: The argument of the strategy's `init`.
             outputs: Each stream's logits `[1, 1, V]` after the prompt, which its root context holds.
-            seed: Of the run.
+            seed: Of the run; each sample has its own of it, hypotheses of a search all have this one.
         """
+        import torch
+
         self.table.restart(env.values)
         self.ring.restart()
         self.logits_current = True
         self._traced = None
         self.buffers.step.fill_(env.prefix)
-        self.buffers.key.fill_(key_of(seed))
+        self.buffers.key.copy_(torch.tensor(self._keys(seed)))
         state = self._inspector.begin(env, self.graphs is not None)
         if self.graphs is not None and _same_layout(state, self._state):
             for name, tensor in state.items():
@@ -156,6 +159,11 @@ class StepRunner:
             self.outputs = spread
         for name, root in zip(self.streams, self.roots, strict=True):
             self.contexts[name] = self._spread_context(root, self.contexts.get(name))
+
+    def _keys(self, seed: int) -> list[int]:
+        """Computes the key of each row's random numbers."""
+        samples = [0] * self.rows if self.decoder.kind == "search" else range(self.rows)
+        return [key_of(seeds.of_sample(seed, sample)) for sample in samples]
 
     @property
     def tokens(self) -> Tensor:
@@ -229,7 +237,7 @@ class StepRunner:
                 {name: self._cut(output) for name, output in self.outputs.items()},
                 self._state,
                 self.table.params,
-                Rng(buffers.key, buffers.rows, buffers.step),
+                Rng(buffers.key, buffers.step),
                 index,
                 is_id,
             )

@@ -111,7 +111,7 @@ class Bench:
             table = torch.tensor(list(resolved.values()))[:, None].repeat(1, rows)
             self.params = Params(list(resolved), table)
             step = torch.zeros(1, dtype=torch.int64)
-            self.rng = Rng(torch.full((rows,), key_of(1)), torch.arange(rows), step)
+            self.rng = Rng(torch.full((rows,), key_of(1)), step)
             prompt = torch.randint(0, vocabulary, (rows, 64))
             env = Env(rows, vocabulary, "cuda", prompt, torch.tensor([0, 1]), resolved, 10_000)
             self.state = self.decoder.init(env)
@@ -170,7 +170,7 @@ def speculative_figures(vocabulary: int, lookahead: int = 4) -> list[Figure]:
     resolved = param_values(decoder, lookahead=lookahead, temperature=1.0)
     with torch.device("cuda"):
         params = Params(list(resolved), torch.tensor(list(resolved.values()))[:, None])
-        rng = Rng(torch.full((1,), key_of(1)), torch.arange(1), torch.zeros(1, dtype=torch.int64))
+        rng = Rng(torch.full((1,), key_of(1)), torch.zeros(1, dtype=torch.int64))
         logits = Output(torch.randn(1, lookahead + 1, vocabulary) * 2.5)
         prompt, none = torch.zeros(1, 1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
         state = decoder.init(Env(1, vocabulary, "cuda", prompt, none, resolved, 100))

@@ -80,11 +80,8 @@ class Pair:
 
     def step(self, logits: Tensor, number: int = 0, seed: int = 3) -> tuple[Step, Step, Rng]:
         """The reference's step and the fused one, on logits `[R, 1, V']`."""
-        rng = Rng(
-            torch.full((self.rows,), key_of(seed), device=self.device),
-            torch.arange(self.rows, device=self.device),
-            torch.tensor([number], device=self.device),
-        )
+        host = numbers(self.rows, seed, number)
+        rng = Rng(host.key.to(self.device), host.step.to(self.device))
         outs = {"model": Output(logits.to(self.device))}
         expected = self.decoder.step(outs, self.states[0], self.params, rng)
         found = self.fused(outs, self.states[1], self.params, rng)
@@ -244,9 +241,9 @@ def test_what_stays_is_what_the_edge_says(
 
 
 @triton.jit
-def _noise(out, key, row, step, COUNT: tl.constexpr):
+def _noise(out, key, step, COUNT: tl.constexpr):
     ids = tl.program_id(0) * COUNT + tl.arange(0, COUNT)
-    noise = choose_parts.gumbel(ids, tl.load(key), tl.load(row), tl.load(step))
+    noise = choose_parts.gumbel(ids, tl.load(key), tl.load(step))
     tl.store(out + ids, noise)
 
 
@@ -254,7 +251,7 @@ def _noise(out, key, row, step, COUNT: tl.constexpr):
 def test_noise_is_the_runs_own(seed: int) -> None:
     rng = numbers(1, seed, 12_345)
     out = torch.zeros(8 * 4096, device=DEVICE)
-    _noise[(8,)](out, rng.key.to(DEVICE), rng.row.to(DEVICE), rng.step.to(DEVICE), COUNT=4096)
+    _noise[(8,)](out, rng.key.to(DEVICE), rng.step.to(DEVICE), COUNT=4096)
     expected = rng.gumbel(torch.arange(len(out))[None])[0]
     assert torch.allclose(out.cpu(), expected, rtol=1e-6, atol=1e-6)
     assert expected.max() > 9  # the tail, where few bits decide
@@ -332,7 +329,6 @@ def test_a_true_vocabulary_is_captured_and_agrees(name: str) -> None:
     outs = {"model": Output(logits)}
     rng = Rng(
         torch.full((1,), key_of(7), device="cuda"),
-        torch.zeros(1, dtype=torch.int64, device="cuda"),
         torch.zeros(1, dtype=torch.int64, device="cuda"),
     )
     pair.fused(outs, pair.states[1], pair.params, rng)

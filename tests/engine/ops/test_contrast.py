@@ -36,7 +36,7 @@ def agree(rows: int, vocab: int, device: str, steps: int = 2, **values: object) 
         expert[..., 5] = -math.inf
         outs = {"model": Output(expert.to(device)), "amateur": Output(amateur.to(device))}
         host = numbers(rows, 4, step)
-        rng = Rng(host.key.to(device), host.row.to(device), host.step.to(device))
+        rng = Rng(host.key.to(device), host.step.to(device))
         expected = decoder.step(outs, states[0], params, rng)
         found = fused(outs, states[1], params, rng)
         assert torch.equal(fused.raw, outs["model"].logits[:, -1])

@@ -42,7 +42,7 @@ def agree(
     generator, taken = torch.Generator().manual_seed(vocab), []
     for step in range(steps):
         host = numbers(rows, 11, 3 * step)
-        rng = Rng(host.key.to(device), host.row.to(device), host.step.to(device))
+        rng = Rng(host.key.to(device), host.step.to(device))
         draft = torch.randn(rows, lookahead, vocab + 3, generator=generator).to(dtype) * 3
         other = torch.randn(rows, lookahead + 1, vocab, generator=generator).to(dtype) * 3
         target = other if step == 0 else other * (1 - likeness)
@@ -89,7 +89,7 @@ def test_broken_logits_give_some_token(broken: float) -> None:
     params = table(decoder, 1, lookahead=1)
     params = Params(list(params), params.table.to(DEVICE))
     host = numbers(1)
-    rng = Rng(host.key.to(DEVICE), host.row.to(DEVICE), host.step.to(DEVICE))
+    rng = Rng(host.key.to(DEVICE), host.step.to(DEVICE))
     fused = speculate_triton.FusedSpeculative(vocab, torch.zeros_like(prompt[0], device=DEVICE), 1)
     out = Output(torch.full((1, 2, vocab), broken, device=DEVICE))
     assert 0 <= int(fused.propose(out, state, params, rng, 0)) < vocab

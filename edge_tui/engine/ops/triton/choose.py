@@ -124,7 +124,7 @@ class FusedChoice(FusedStep):
             temperature,
             self._searches.candidates,
             self._searches.found(-1),
-            Noise(rng.key, rng.row, rng.step),
+            Noise(rng.key, rng.step),
             self._winner,
             self.width,
             SURPRISE=self._plan.cuts[-1].edge.key == "surprise",

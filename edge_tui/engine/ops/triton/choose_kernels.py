@@ -206,7 +206,7 @@ def draw_kernel(
     x = tl.where(valid, tl.div_rn(x, after), -INF)
     tl.store(z + row * V + ids, tl.where(greedy, -INF, x), mask=ids < V)
     if not greedy:
-        x = x + gumbel(ids, tl.load(noise.key + row), tl.load(noise.row + row), tl.load(noise.step))
+        x = x + gumbel(ids, tl.load(noise.key + row), tl.load(noise.step))
     finish_choice(x, ids, winner, logits, z, output, V, row, greedy, BLOCK, PARTS)
 
 

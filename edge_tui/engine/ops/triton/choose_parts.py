@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from edge_tui.decoders.core.random import ROW_BITS, TOKEN_BITS
+from edge_tui.decoders.core.random import ID_BITS
 from edge_tui.decoders.penalties import FREQUENCY, PRESENCE, REPETITION
 from edge_tui.engine.ops.triton.launch import chain
 
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from edge_tui.decoders.core.random import Rng
 
 INF = tl.constexpr(float("inf"))
-_ROW_BITS = tl.constexpr(ROW_BITS)
-_TOKEN_BITS = tl.constexpr(TOKEN_BITS)
+_ID_BITS = tl.constexpr(ID_BITS)
 _MASK32 = tl.constexpr(0xFFFFFFFF)
 _CHUNK = tl.constexpr(64)
 """Candidates of a list compared with each other at a time; seldom more are on it."""
@@ -51,7 +50,6 @@ class Noise(NamedTuple):
     """Holds the fields of `edge_tui.decoders.core.random.Rng`."""
 
     key: Any
-    row: Any
     step: Any
 
 
@@ -107,9 +105,9 @@ def penalise(x, penalties, row, ids, V):
 
 
 @triton.jit
-def uniform(ids, key, row, step):
+def uniform(ids, key, step):
     """Computes `edge_tui.decoders.core.random.Rng.uniform`, bit for bit: change both."""
-    base = (((step << _ROW_BITS) + row) << _TOKEN_BITS) * key
+    base = (step << _ID_BITS) * key
     y = base + ids.to(tl.int64) * key
     z = y + key
     x = y * y + y
@@ -124,9 +122,9 @@ def uniform(ids, key, row, step):
 
 
 @triton.jit
-def gumbel(ids, key, row, step):
+def gumbel(ids, key, step):
     """Computes `edge_tui.decoders.core.random.Rng.gumbel`, but for the rounding of logarithms."""
-    u = uniform(ids, key, row, step)
+    u = uniform(ids, key, step)
     # −log(1 − u): a series near 0; elsewhere the logarithm of the rounded difference, and what was rounded.
     series = u * (1.0 + u * (0.5 + u * (0.33333334 + u * (0.25 + u * (0.2 + u * 0.16666667)))))
     rest = 1.0 - u

@@ -178,7 +178,7 @@ def _choose(
         score = tl.where(valid, tl.div_rn(tl.where(valid, score, 0.0), tl.zeros_like(score) + tau), -INF)
     tl.store(z + row * V + ids, tl.where(alone, -INF, score), mask=inside)
     if drawn & (tau >= GREEDY_LIMIT):
-        score = score + gumbel(ids, tl.load(noise.key + row), tl.load(noise.row + row), tl.load(noise.step))
+        score = score + gumbel(ids, tl.load(noise.key + row), tl.load(noise.step))
     token = finish_choice(score, ids, winner, expert, z, output, V, row, alone, BLOCK, PARTS)
     if token >= 0:
         for i in tl.static_range(3):
@@ -232,7 +232,7 @@ class FusedContrast(FusedStep):
             self._parts,
             self._heads,
             search.found(0),
-            Noise(rng.key, rng.row, rng.step),
+            Noise(rng.key, rng.step),
             self._winner,
             self._columns,
             self._extras,

@@ -18,8 +18,8 @@ import triton
 import triton.language as tl
 
 from edge_tui.decoders.base import Step
-from edge_tui.decoders.core.random import TOKEN_BITS
-from edge_tui.decoders.speculative import CORRECTION, Speculative
+from edge_tui.decoders.core.random import REDRAW, lane_id
+from edge_tui.decoders.speculative import Speculative
 from edge_tui.decoders.temperature import GREEDY_BELOW, TEMPERATURE
 from edge_tui.engine.ops.triton.choose_parts import INF, Launch, Noise, gumbel, is_last, uniform
 from edge_tui.engine.ops.triton.launch import after_others
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from edge_tui.decoders.core.random import Rng
 
 _GREEDY_BELOW = tl.constexpr(GREEDY_BELOW)
-_LANE = tl.constexpr((1 << TOKEN_BITS) - 1)
+_LANE = tl.constexpr(lane_id(0))
 """Id whose number decides about a proposal: lane 0."""
-_CORRECTION = tl.constexpr(CORRECTION)
+_REDRAW = tl.constexpr(REDRAW)
 
 
 class Lines(NamedTuple):
@@ -137,8 +137,7 @@ def _read(
     score = z
     if noise is not None:  # noqa: SIM102 - decided while it compiles
         if not greedy:
-            step = tl.load(noise.step) + at
-            score = z + gumbel(ids, tl.load(noise.key + row), tl.load(noise.row + row), step)
+            score = z + gumbel(ids, tl.load(noise.key + row), tl.load(noise.step) + at)
     _leave(z, score, tl.minimum(ids, V - 1), parts, line * count + block)
     if is_last(parts.arrived + line, count):
         _, token = _winner(parts, line, count, PARTS)
@@ -173,14 +172,14 @@ def _check(
     """Counts the accepted proposals, and chooses what follows them."""
     after_others(DEPENDENT)
     block, count, row = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
-    seed, number, now = tl.load(noise.key + row), tl.load(noise.row + row), tl.load(noise.step)
+    key, now = tl.load(noise.key + row), tl.load(noise.step)
     n_accepted = tl.full((), 0, tl.int32)
     for i in tl.static_range(K - 1):
         token = tl.maximum(tl.load(proposed + row * positions + i), 0)
         line, draft = row * K + i, row * positions + i
         p = _probability(tl.load(target.z + line * V + token), target, line)
         q = _probability(tl.load(drafts.z + draft * V + token), drafts, draft)
-        luck = uniform(tl.full((), _LANE, tl.int64), seed, number, now + i)
+        luck = uniform(tl.full((), _LANE, tl.int64), key, now + i)
         n_accepted += tl.where((luck * q < p) & (n_accepted == i), 1, 0)
 
     ids = block * BLOCK + tl.arange(0, BLOCK)
@@ -192,7 +191,7 @@ def _check(
         draft = row * positions + n_accepted
         drafted = tl.load(drafts.z + draft * V + ids, mask=inside, other=-INF)
         left = tl.maximum(p - _probability(drafted, drafts, draft), 0.0)
-    noise = gumbel(ids, seed, number + _CORRECTION, now + n_accepted)
+    noise = gumbel(ids + _REDRAW, key, now + n_accepted)
     # Rounding may leave nothing of two equal distributions; then the target's own is drawn from.
     for side in tl.static_range(2):
         weight = left if side == 0 else p
@@ -248,7 +247,7 @@ class FusedSpeculative(Launch):
 
     def propose(self, out: Output, s: State, p: Params, rng: Rng, at: int) -> Tensor:
         """Computes `edge_tui.decoders.base.Decoder.propose`."""
-        noise = Noise(rng.key, rng.row, rng.step)
+        noise = Noise(rng.key, rng.step)
         self._read(out.logits[:, -1:], p, self._drafts, self.num_draft_tokens, at, noise, s["proposed"])
         return s["proposed"][:, at]
 
@@ -294,7 +293,7 @@ class FusedSpeculative(Launch):
             target,
             self._drafts,
             s["proposed"],
-            Noise(rng.key, rng.row, rng.step),
+            Noise(rng.key, rng.step),
             self._parts,
             Outcome(chosen, accepted, tokens, extras),
             self.width,
