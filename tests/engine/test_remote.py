@@ -54,8 +54,7 @@ from tests.engine.watch import Watched, settle, watch
 pytest.importorskip("fastapi", reason="the server's libraries are not installed")
 
 from tests.serve.conftest import SLOW
-from tests.serve.process import Process, ready
-from tests.serve.serving import serving
+from tests.serve.serving import Running, serving
 from tests.waiting import until
 
 PROMPT = "def main("
@@ -63,13 +62,13 @@ ANONYMOUS = "localhost"
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """`edge-tui serve` on the demo pair, a process of its own."""
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server of the demo pair, over HTTP to a thread of this process."""
     folder = tmp_path_factory.mktemp("strategies")
     (folder / "slow.py").write_text(SLOW)
     decoders.load([folder])
-    with ready("--device", "cpu", "--decoders", str(folder)) as process:
-        yield process
+    with serving() as running:
+        yield running
     decoders.load()
 
 
@@ -98,7 +97,7 @@ def anonymous(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def remote(served: Process, connect: Callable[..., RemoteEngine]) -> RemoteEngine:
+def remote(served: Running, connect: Callable[..., RemoteEngine]) -> RemoteEngine:
     return connect(served.url)
 
 
@@ -165,7 +164,7 @@ def test_the_model_there_is_told(remote: RemoteEngine) -> None:
     assert "does not have" in remote.refusal("bean")
 
 
-def test_cancelling_closes_the_stream_and_stops_the_decoding(remote: RemoteEngine, served: Process) -> None:
+def test_cancelling_closes_the_stream_and_stops_the_decoding(remote: RemoteEngine, served: Running) -> None:
     import httpx2 as httpx
 
     def running() -> int:
@@ -218,7 +217,7 @@ def test_models_of_a_server_are_its_own(remote: RemoteEngine) -> None:
     assert "from here" in _next(remote, Failed).message
 
 
-def test_a_laptop_needs_no_torch(served: Process) -> None:
+def test_a_laptop_needs_no_torch(served: Running) -> None:
     code = (
         "import sys, time\n"
         "from edge_tui.engine.events import Finished\n"
@@ -229,6 +228,7 @@ def test_a_laptop_needs_no_torch(served: Process) -> None:
         "deadline, seen = time.monotonic() + 20, []\n"
         "while not any(isinstance(e, Finished) for e in seen) and time.monotonic() < deadline:\n"
         "    seen += engine.poll()\n"
+        "    time.sleep(0.002)\n"
         "print(seen[-1].new_tokens, 'torch' in sys.modules, engine.close(2))\n"
     )
     command = [sys.executable, "-c", code, served.url]
@@ -273,7 +273,7 @@ def test_what_is_no_address(typed: str) -> None:
 
 
 @pytest.mark.usefixtures("anonymous")
-def test_openais_api_of_ours_is_enough(served: Process, connect: Callable[..., RemoteEngine]) -> None:
+def test_openais_api_of_ours_is_enough(served: Running, connect: Callable[..., RemoteEngine]) -> None:
     """The generic table, on a server whose answers are known: ours, without its own language."""
     engine = _generic(connect, served)
     seen = watch(engine, Request(PROMPT, strategy="greedy", max_length=8))
@@ -293,7 +293,7 @@ def test_openais_api_of_ours_is_enough(served: Process, connect: Callable[..., R
 
 @pytest.mark.usefixtures("anonymous")
 def test_going_on_from_a_token_works_where_raw_text_is_continued(
-    served: Process, connect: Callable[..., RemoteEngine]
+    served: Running, connect: Callable[..., RemoteEngine]
 ) -> None:
     engine = _generic(connect, served)
     whole = watch(engine, Request(PROMPT, strategy="greedy", max_length=8, chat=False))
@@ -307,7 +307,7 @@ def test_going_on_from_a_token_works_where_raw_text_is_continued(
 
 @pytest.mark.usefixtures("anonymous")
 def test_what_the_api_cannot_say_is_greyed_out_and_refused(
-    served: Process, connect: Callable[..., RemoteEngine]
+    served: Running, connect: Callable[..., RemoteEngine]
 ) -> None:
     engine = _generic(connect, served)
     engine.load("model")
@@ -529,7 +529,7 @@ def test_a_server_that_decodes_nothing_is_said(connect: Callable[..., RemoteEngi
         assert "decodes nothing" in _next(engine, Failed).message
 
 
-def test_the_machine_there_is_watched(served: Process) -> None:
+def test_the_machine_there_is_watched(served: Running) -> None:
     watched = RemoteTelemetry(base_url(served.url), interval=0.02)
     watched.start()
     until(lambda: watched.latest() is not None, 10)
@@ -704,7 +704,7 @@ def _listens(port: int) -> bool:
         return attempt.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _generic(connect: Callable[..., RemoteEngine], served: Process) -> RemoteEngine:
+def _generic(connect: Callable[..., RemoteEngine], served: Running) -> RemoteEngine:
     """An engine that is not told that the server is one of ours."""
     return connect(served.url.replace("127.0.0.1", ANONYMOUS))
 

@@ -132,7 +132,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     flags = (
         *("--host", "127.0.0.2", "--allow-host", "decoder.example", "--api-key-file", str(folder / "key")),
         *("--max-queue", "0", "--max-tokens", "100", "--max-rows", "3", "--max-prompts", "2"),
-        *("--max-seconds", "2", "--drain-seconds", "0.2", "--allow-model-management"),
+        *("--max-seconds", "1", "--drain-seconds", "0.2", "--allow-model-management"),
         *("--model", _model(folder), "--expert", "demo/expert", "--amateur", "demo/expert"),
         *("--draft", "demo/amateur", "--precision", "bfloat16", "--device", "cpu", "--context", "512"),
         *("--strategy", "top_k", "--set", "top_k=3", "--mode", "exploratory", "--seed", "7"),
@@ -264,9 +264,9 @@ def _memory(served: Served) -> None:
 def _stop(raw: Served) -> None:
     for route in ROUTES:
         for stream in (False, True):
-            whole = raw.ask(route, stream=stream, stop=[], max_length=40).text
+            whole = raw.ask(route, stream=stream, stop=[], max_length=20).text
             assert "e" in whole
-            assert raw.ask(route, stream=stream, max_length=40).text == whole[: whole.index("e")]
+            assert raw.ask(route, stream=stream, max_length=20).text == whole[: whole.index("e")]
 
 
 def _templated(served: Served, route: str, **more: Any) -> int:
