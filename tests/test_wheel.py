@@ -92,11 +92,23 @@ print(len(decoders.strategies()))
     assert int(count) >= 8
 
 
-def test_command_runs_the_demo_pair(python: Path, tmp_path: Path) -> None:
-    command = python.with_name("edge-tui")
-    version = subprocess.run([command, "--version"], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+def test_it_has_a_command(python: Path, tmp_path: Path) -> None:
+    command = [python.with_name("edge-tui"), "--version"]
+    version = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert version.stdout.strip() == f"edge-tui {__version__}"
-    run = [command, "run", "def fibonacci(n):", "--strategy", "contrastive", "--max-new-tokens", "8"]
+
+
+@pytest.mark.proof
+def test_command_runs_the_demo_pair(python: Path, tmp_path: Path) -> None:
+    run = [
+        python.with_name("edge-tui"),
+        "run",
+        "def fibonacci(n):",
+        "--strategy",
+        "contrastive",
+        "--max-new-tokens",
+        "8",
+    ]
     done = subprocess.run(run, capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
