@@ -64,4 +64,5 @@ def pytest_collection() -> Iterator[None]:
     """Does for what the tests import what the app does for torch: see `import_torch`."""
     yield
     gc.freeze()
+    gc.set_threshold(20_000)  # a screen is 60,000 objects in cycles: collections took two fifths of its test
     gc.enable()

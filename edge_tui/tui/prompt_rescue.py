@@ -27,7 +27,8 @@ def save(text: str, *, aside: bool = False) -> Path | None:
     Returns:
         The file, or None where none could be written.
     """
-    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09}-{os.getpid()}"
+    seconds, fraction = divmod(time.time_ns(), 10**9)
+    stamp = f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(seconds))}-{fraction:09}-{os.getpid()}"
     path = state_folder() / f"{_ASIDE if aside else _PREFIX}{stamp}.txt"
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

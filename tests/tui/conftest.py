@@ -14,11 +14,23 @@ from edge_tui.engine.port import ModelSpec
 from edge_tui.tui.app import EdgeApp
 from edge_tui.tui.session import Session
 from tests.tui.engines import FixedTelemetry, PictureEngine, ticking
+from tests.tui.rendered import idle
 
 
 @pytest.fixture(autouse=True)
 def _colour(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a pilot wait for an event loop with nothing to do.
+
+    Textual waits until the process needs less than a twentieth of a core: for a second beside a decode, and
+    for nothing where other processes keep it from running.
+    """
+    monkeypatch.setattr("textual.pilot.wait_for_idle", idle)
+    monkeypatch.setattr("textual.app.wait_for_idle", idle)
 
 
 @pytest.fixture

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
+from textual.constants import MAX_FPS
 from textual.widgets import Input, OptionList, TextArea
+
+from edge_tui.tui.pacing import Pacer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +37,24 @@ def notices(app: App[Any]) -> list[str]:
     return [each.message for each in app._notifications]  # noqa: SLF001
 
 
+async def idle(*_: float) -> None:
+    """Waits until all messages are handled, for the next refresh, and until what that sent is handled.
+
+    What remains are timers of more than a frame, and threads: wait for what those do with `until`.
+    """
+    await _handled()
+    await asyncio.sleep(1 / MAX_FPS)
+    await _handled()
+
+
+async def _handled() -> None:
+    """Waits until the event loop has nothing to run."""
+    loop: Any = asyncio.get_running_loop()
+    await asyncio.sleep(0)
+    while loop._ready:  # noqa: SLF001 - asyncio has no public name for what it is about to run
+        await asyncio.sleep(0)
+
+
 async def until(pilot: Pilot[Any], look: Callable[[], object]) -> None:
     """Waits for something to hold."""
     for _ in range(1200):
@@ -43,12 +65,12 @@ async def until(pilot: Pilot[Any], look: Callable[[], object]) -> None:
 
 
 async def settle(pilot: Pilot[Any], calm: bool = True) -> None:
-    """Waits until two frames in a row are the same; no cursor blinks where it is to be `calm`."""
+    """Waits until two frames a tick apart are the same; no cursor blinks where it is to be `calm`."""
     for field in (*pilot.app.screen.query(Input), *pilot.app.screen.query(TextArea)) if calm else ():
         field.cursor_blink = False
     before: list[Strip] = []
     for _ in range(100):
-        await pilot.pause(0.05)
+        await pilot.pause(Pacer.TICK)
         now = strips(pilot.app)
         if now == before:
             return

@@ -12,6 +12,7 @@ from textual.widgets import Input, OptionList, Static
 
 from edge_tui.engine.checkpoints.locate import cache_root
 from edge_tui.hub import recent_models
+from edge_tui.tui.app import EdgeApp
 from edge_tui.tui.pacing import Pacer
 from edge_tui.tui.screens.models import ModelsScreen
 from tests.engine.random_checkpoints import make_checkpoint
@@ -46,6 +47,11 @@ def names(pilot: Any) -> list[str]:
     return [str(option.id) for found in pilot.app.screen.query(OptionList) for option in found.options]
 
 
+def loaded(app: EdgeApp) -> str:
+    model = app.session.loaded.get("model")
+    return model.name if model is not None else ""
+
+
 async def opened(pilot: Any) -> ModelsScreen:
     await pilot.pause(0.1)
     pilot.app.workbench.pane.focus()
@@ -77,8 +83,7 @@ async def test_from_a_typed_name_to_a_loaded_model(hub: StandIn, demo: Any) -> N
         await until(pilot, lambda: "here: m lists it" in app.workbench.view.messages.message, "fetched")
         await until(pilot, lambda: "precision" in hint(pilot) and "weights" in hint(pilot), "it is local now")
         await pilot.press("enter")
-        await until(pilot, lambda: "model" in app.session.loaded, "loaded")
-        assert app.session.loaded["model"].name == NAME
+        await until(pilot, lambda: loaded(app) == NAME, "loaded")
         assert recent_models.names()[0] == NAME
         await pilot.press("escape")
         await pilot.pause(0.1)

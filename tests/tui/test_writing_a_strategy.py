@@ -55,6 +55,7 @@ async def test_in_the_app(folder: Path, demo: Any) -> None:
     async with app.run_test(size=(120, 40)) as pilot:
         bench = app.workbench
         file = folder / re.search(r"~/my-strategies/(\w+\.py)`", TEXT)[1]  # type: ignore[index]
+        await until(pilot, lambda: app.session.engine, "the first frame, with which the watch begins")
         file.write_text(CODE)
         await until(pilot, lambda: "top_a.py was read" in bench.view.messages.message, "read")
         bench.pane.focus()
@@ -175,7 +176,8 @@ async def test_an_answer_of_a_strategy_that_learns_stays_where_it_cannot_be_gone
         bench.prompt.text = "def fibonacci(n):"
         bench.prompt.focus()
         await pilot.press("ctrl+j")
-        await until(pilot, lambda: app.session.run is not None and app.session.run.phase == "done", "a run")
+        ended = lambda: app.session.run is not None and app.session.run.phase == "done"  # noqa: E731
+        await until(pilot, lambda: ended() and app.all_painted, "a run")
         text = bench.pane.transcript.text
         bench.pane.post_message(TokenPane.TakeAlternative(3, 7))
         refusal = "run the prompt from its start"
