@@ -289,7 +289,7 @@ class _Follower:
                 self._erase()
                 writer.finish(event)
                 if not self._quiet:
-                    print_line(_summary(event, writer.started), sys.stderr)
+                    print_line(_summary(event, writer), sys.stderr)
                 return 0
             case events.Failed() | events.Died():
                 self._erase()
@@ -325,11 +325,11 @@ class _Follower:
             self._width = 0
 
 
-def _summary(end: events.Finished, started: events.Started | None) -> str:
+def _summary(end: events.Finished, writer: TextWriter) -> str:
     first = f"first after {end.time_to_first_token * 1000:.0f} ms"
     parts = [f"{end.new_tokens} tokens", f"{end.tokens_per_second:.0f} tok/s", first, end.reason]
-    if started is not None:
-        parts += [started.strategy, f"seed {started.seed}"]
+    if writer.started is not None:
+        parts += [writer.started.strategy, f"seed {writer.seed_text}"]
     return " · ".join(parts)
 
 

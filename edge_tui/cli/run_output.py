@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edge_tui import decoders
+from edge_tui.engine import seeds
 from edge_tui.engine.decode.resolve import CHECKPOINT
 from edge_tui.engine.token_fields import TOKEN_FIELDS
 from edge_tui.util.json_text import json_line
@@ -45,6 +46,12 @@ class TextWriter:
     _rows: dict[int, list[str]] = field(default_factory=dict)
     _output: str = ""
     _is_done: bool = False
+
+    @property
+    def seed_text(self) -> str:
+        """The seeds of the answers; one where they share it."""
+        assert self.started is not None, "a run's seed comes with its start"
+        return seeds.span(self.started.seed, 1 if self._competing else self.samples)
 
     def start(self, event: Started) -> None:
         """Notes the run's strategy and columns."""
@@ -129,6 +136,8 @@ class JsonWriter(TextWriter):
         if self.samples > 1:
             of_rows = () if event.ranked else event.reasons  # a search ends for all it found at once
             summary["texts"] = texts
+            if not self._competing and self.started is not None:
+                summary["seeds"] = seeds.of_samples(self.started.seed, self.samples)
             summary["finish_reasons"] = list(of_rows[: len(texts)] or [event.reason] * len(texts))
         if event.ranked:
             summary["scores"] = [answer.score for answer in event.ranked[: self.samples]]

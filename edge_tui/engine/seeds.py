@@ -37,6 +37,16 @@ def of_sample(seed: int, sample: int) -> int:
     return (seed + sample) % (MOST + 1)
 
 
+def of_samples(seed: int, samples: int) -> list[int]:
+    """Lists the seeds of a run's samples, the run's own first."""
+    return [of_sample(seed, sample) for sample in range(samples)]
+
+
+def span(seed: int, samples: int) -> str:
+    """Writes the seeds of a run's samples: "7", or "7 to 9"."""
+    return str(seed) if samples == 1 else f"{seed} to {of_sample(seed, samples - 1)}"
+
+
 def of_prompt(seed: int, prompt: str | Sequence[Message]) -> int:
     """Derives the seed of a run from a fixed one: of a conversation's newest turn, else the seed itself."""
     if isinstance(prompt, str):

@@ -158,7 +158,7 @@ def _output(body: Infer, answer: ResponseAccumulator) -> dict[str, Any]:
 
 
 def _details(answer: ResponseAccumulator, slot: QueueSlot) -> dict[str, Any]:
-    """Returns seed, parameters, counts, speed and finish reasons."""
+    """Returns seeds, parameters, counts, speed and finish reasons."""
     started, finished = answer.started, answer.finished
     assert finished is not None
     reasons = [choice.reason for choice in answer.choices]
@@ -175,6 +175,8 @@ def _details(answer: ResponseAccumulator, slot: QueueSlot) -> dict[str, Any]:
     if started is not None:
         names = ("model", "strategy", "seed", "prompt_tokens")
         facts |= {name: getattr(started, name) for name in names}
+        if answer.seeds:
+            facts["seeds"] = answer.seeds
         facts["params"] = codec.write_params(started.values)
     return facts
 

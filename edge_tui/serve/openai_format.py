@@ -277,6 +277,8 @@ def _totals(answers: Sequence[ResponseAccumulator]) -> dict[str, Any]:
         if (started := answer.started) is None:
             continue
         run: dict[str, Any] = {name: getattr(started, name) for name in ("model", "strategy", "seed")}
+        if answer.seeds:
+            run["seeds"] = answer.seeds
         run["params"] = {name: it.value for name, it in started.values.items()}
         run["notices"] = answer.notices
         if answer.finished is not None and answer.finished.ranked:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from edge_tui import decoders
-from edge_tui.engine import events
+from edge_tui.engine import events, seeds
 from edge_tui.engine.events import FinishReason, TokenBatch
 from edge_tui.transcript.run_state import RunState
 
@@ -73,6 +73,13 @@ class ResponseAccumulator(RunState):
         self.is_search = False
         """True for a search, whose hypotheses may still lose: its answers come with the end."""
         self._end_ids: frozenset[int] = frozenset()
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each of several samples, with which it is a run of its own; else empty."""
+        if self.started is None or self.is_search or len(self.choices) == 1:
+            return []
+        return seeds.of_samples(self.started.seed, len(self.choices))
 
     def add(self, event: events.Event) -> list[Token]:
         """Takes an event; returns the tokens that it adds to the answers."""

@@ -40,7 +40,7 @@ def lines(text: str) -> list[dict]:
 SHORT = ("Hello", "--no-chat", "-q", "--max-new-tokens", "6", "--seed", "4")
 
 
-def test_samples_are_one_batch_with_the_first_as_if_alone(model, capfdbinary) -> None:
+def test_samples_are_one_batch_of_which_each_has_a_seed_of_its_own(model, capfdbinary) -> None:
     flags = (*SHORT, "--model", model, "--strategy", "top_k", "--set", "temperature=2")
     status, out, _ = run(capfdbinary, *flags, "--n", "3", "--json")
     *tokens, summary = lines(out)
@@ -52,9 +52,12 @@ def test_samples_are_one_batch_with_the_first_as_if_alone(model, capfdbinary) ->
     for row, text in enumerate(summary["texts"]):
         written = "".join(token["text"] for token in tokens if token["row"] == row)
         assert text.rstrip("\ufffd") == written.rstrip("\ufffd")
-    _, alone, _ = run(capfdbinary, *flags)
-    assert alone == summary["text"]
-    _, plain, _ = run(capfdbinary, *flags, "--n", "3")
+    assert summary["seeds"] == [4, 5, 6]
+    alone = [run(capfdbinary, *flags, "--seed", str(seed))[1] for seed in summary["seeds"]]
+    assert alone == summary["texts"]
+    loud = [flag for flag in flags if flag != "-q"]
+    _, plain, told = run(capfdbinary, *loud, "--n", "3")
+    assert told.endswith(" · seed 4 to 6\n")
     joined = [f"{text}{'' if text.endswith(chr(10)) else chr(10)}" for text in summary["texts"]]
     assert plain.rstrip("\n") == "---\n".join(joined).rstrip("\n")
 
@@ -65,6 +68,7 @@ def test_a_search_gives_its_best_answers(model, capfdbinary) -> None:
     summary = lines(out)[-1]
     assert len(summary["texts"]) == 3
     assert len(summary["finish_reasons"]) == 3
+    assert "seeds" not in summary
     assert summary["scores"] == sorted(summary["scores"], reverse=True)
     _, best, _ = run(capfdbinary, *flags)
     assert best == summary["texts"][0]

@@ -15,6 +15,7 @@ import pytest
 from edge_tui.engine.events import Finished, ParamChanged, Ranked
 from edge_tui.engine.port import Message, Request
 from edge_tui.history.formats import FORMATS, file_name, lossless, render
+from edge_tui.history.formats.facts import facts
 from edge_tui.history.formats.palette import palette
 from edge_tui.history.restore import transcript_of
 from edge_tui.history.runs import StoredRun
@@ -202,3 +203,9 @@ def test_markdown_fences_cannot_be_closed_from_within(stored: StoredRun) -> None
 
 def test_names_sort_by_time(stored: StoredRun) -> None:
     assert all(file_name(stored, kind).endswith(f"{stored.entry.uid[:6]}.{kind}") for kind in FORMATS)
+
+
+def test_each_sample_has_a_seed_that_the_facts_tell(stored: StoredRun) -> None:
+    assert ("seed", "7") in facts(stored)
+    samples = replace(stored, request=replace(stored.request, samples=3))
+    assert ("seed", "7 to 9") in facts(samples)

@@ -73,6 +73,18 @@ def test_samples_are_one_batch(server: Running) -> None:
     assert rows == told[-1][1]["outputs"] == outputs
 
 
+def test_a_sample_goes_on_under_its_own_seed(server: Running) -> None:
+    body = {"prompt": PROMPT, "max_length": 8, "strategy": "top_p", "seed": 3}
+    told = server.stream("/infer/stream", {**body, "n": 3})
+    seeds = told[-1][1]["seeds"]
+    assert seeds == [3, 4, 5]
+    ids = [data["id"] for kind, data in told if kind == "token" and data["row"] == 2]
+    rest = {**body, "seed": seeds[2], "prefix": ids[:5], "max_length": 3}
+    assert [data["id"] for kind, data in server.stream("/infer/stream", rest) if kind == "token"] == ids[5:]
+    for alone in ({}, {"strategy": "beam", "n": 2}):
+        assert "seeds" not in server.post("/infer", {**body, "details": True, **alone}).json()
+
+
 def test_beams_give_their_best_answers_in_order(server: Running) -> None:
     body = {"prompt": PROMPT, "max_length": 8, "strategy": "beam", "n": 3, "details": True}
     said = server.post("/infer", body).json()

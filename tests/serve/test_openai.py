@@ -69,6 +69,19 @@ def test_a_seed_repeats_and_samples_differ(client: openai.OpenAI) -> None:
     assert len(set(draw(seed=5, temperature=1.0))) > 1
 
 
+def test_each_choice_is_the_run_of_its_own_seed(server: Running) -> None:
+    def complete(**more: Any) -> dict[str, Any]:
+        body = {"prompt": PROMPT, "max_tokens": 8, "temperature": 1.0, **more}
+        answer: dict[str, Any] = server.post("/v1/completions", body).json()
+        return answer
+
+    both = complete(prompt=[PROMPT, PROMPT], n=2, seed=5)
+    assert [run["seeds"] for run in both["edge_tui"]["runs"]] == [[5, 6]] * 2
+    alone = [complete(seed=seed)["choices"][0]["text"] for seed in (5, 6)]
+    assert [choice["text"] for choice in both["choices"]] == alone * 2
+    assert "seeds" not in complete(seed=5)["edge_tui"]["runs"][0]
+
+
 def test_stop_strings(client: openai.OpenAI) -> None:
     whole = (
         client.completions.create(model=MODEL, prompt=PROMPT, max_tokens=24, temperature=0).choices[0].text

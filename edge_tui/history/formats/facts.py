@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from edge_tui.engine import seeds
 from edge_tui.engine.events import FINISH_REASONS
 from edge_tui.engine.port import Message
 from edge_tui.engine.text.template_variables import write_assignments
@@ -24,7 +25,7 @@ def facts(stored: StoredRun) -> list[tuple[str, str]]:
     if started is not None:
         for name, resolved in started.values.items():
             lines.append((name, f"{value_text(resolved.value)} ({resolved.source})"))
-        lines.append(("seed", str(started.seed)))
+        lines.append(("seed", seeds.span(started.seed, stored.request.samples)))
         lines.append(("control tokens", " ".join(started.control_tokens)))
     lines.append(("template", write_assignments(stored.request.template)))
     lines += [(f"{each.name} from token {each.index}", f"{each.value:.6g}") for each in stored.changes]

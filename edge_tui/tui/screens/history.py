@@ -13,6 +13,7 @@ from textual.containers import Container, Vertical
 from textual.content import Content
 from textual.widgets import Static
 
+from edge_tui.engine import seeds
 from edge_tui.history import formats
 from edge_tui.history.formats.facts import ending
 from edge_tui.history.formats.palette import THEMES
@@ -280,7 +281,7 @@ def _about(stored: StoredRun) -> Content:
     entry, started, finished = stored.entry, stored.started, stored.finished
     parts = [entry.model, ending(stored)]
     if started is not None:
-        parts.insert(1, f"seed {started.seed}")
+        parts.insert(1, f"seed {seeds.span(started.seed, stored.request.samples)}")
     if finished is not None and finished.seconds:
         parts.append(f"{rate(finished.tokens_per_second)} tok/s")
     sentence = one_line(" · ".join(part for part in parts if part))
