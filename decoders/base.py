@@ -23,8 +23,12 @@ from edge_tui.decoders.core.params import Param, ParamError, Params
 from edge_tui.decoders.core.prefix import cutoff
 from edge_tui.decoders.core.random import Rng, draw
 from edge_tui.decoders.core.stage import Edge, Env, Filter, Needs, Stage, State, Tensor
+from edge_tui.decoders.core.texts import AnyParam, Text, TextParam, Value, numbers, texts
+from edge_tui.decoders.core.tokenizer import ByteTokenizer, Tokenizer
 
 __all__ = [
+    "AnyParam",
+    "ByteTokenizer",
     "Chain",
     "ChainDecoder",
     "Choice",
@@ -44,11 +48,17 @@ __all__ = [
     "Step",
     "Stream",
     "Tensor",
+    "Text",
+    "TextParam",
+    "Tokenizer",
+    "Value",
     "argmax",
     "best",
     "cutoff",
     "draw",
     "last_logits",
     "merge",
+    "numbers",
     "only",
+    "texts",
 ]

@@ -23,7 +23,7 @@ import tomli
 from edge_tui import decoders
 from edge_tui.bench import report
 from edge_tui.decoders import penalties, temperature
-from edge_tui.decoders.base import Decoder, Param
+from edge_tui.decoders.base import AnyParam, Decoder
 from edge_tui.decoders.core import chain, random
 from edge_tui.decoders.registry.sampling import Sampling
 from edge_tui.tui.key_help import key_table
@@ -97,13 +97,13 @@ def strategies_table() -> str:
     return "\n".join(rows)
 
 
-def parameters(params: Sequence[Param]) -> str:
+def parameters(params: Sequence[AnyParam]) -> str:
     """Lists parameters with their defaults and ranges."""
     rows = ["| parameter | default | values | | |", "|---|---|---|---|---|"]
     for param in params:
         values = param.limits().replace("|", "\\|")
         live = "live" if param.live else "next run"
-        rows.append(f"| `{param.name}` | {param.text(param.default)} | {values} | {live} | {param.help} |")
+        rows.append(f"| `{param.name}` | {param.default_text} | {values} | {live} | {param.help} |")
     return "\n".join(rows)
 
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from edge_tui.decoders.core import checks
 from edge_tui.decoders.core.best import argmax, only
 from edge_tui.decoders.core.decoder import Decoder, Output
-from edge_tui.decoders.core.params import Param, ParamError, Params
+from edge_tui.decoders.core.params import ParamError, Params
 from edge_tui.decoders.core.stage import Env, Stage
+from edge_tui.decoders.core.texts import AnyParam, numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -108,8 +109,12 @@ class Chain:
 
 
 def _is_neutral(stage: Stage, p: Params) -> bool:
-    """Tells whether every parameter of a stage has, in all rows, the value at which it does nothing."""
-    return bool(stage.params) and all(p.is_neutral(param) for param in stage.params)
+    """Tells whether every parameter of a stage has, in all rows, the value at which it does nothing.
+
+    A stage with texts is never left out: `p` does not have them.
+    """
+    own = numbers(stage.params)
+    return bool(own) and len(own) == len(stage.params) and all(map(p.is_neutral, own))
 
 
 def unless_neutral(stage: Stage, p: Params, z: Tensor, applied: Tensor) -> Tensor:
@@ -117,9 +122,12 @@ def unless_neutral(stage: Stage, p: Params, z: Tensor, applied: Tensor) -> Tenso
 
     Stages of this package change no bit there, which is tested.
     """
-    if not stage.params or checks.is_own(type(stage)) or any(q.neutral is None for q in stage.params):
+    own = numbers(stage.params)
+    if not own or len(own) < len(stage.params) or checks.is_own(type(stage)):
         return applied
-    acts = [p[param.name].ne(param.neutral or 0.0) for param in stage.params]
+    if any(param.neutral is None for param in own):
+        return applied
+    acts = [p[param.name].ne(param.neutral or 0.0) for param in own]
     return applied.where(reduce(or_, acts), z)
 
 
@@ -133,13 +141,13 @@ def _count(ids: Tensor, vocab: int) -> Tensor:
     return counts[:, :-1].contiguous()
 
 
-def merge(params: Iterable[Param]) -> tuple[Param, ...]:
+def merge(params: Iterable[AnyParam]) -> tuple[AnyParam, ...]:
     """Lists parameters in order of first appearance, each name once.
 
     Raises:
         ParamError: two stages declare one name differently.
     """
-    merged: dict[str, Param] = {}
+    merged: dict[str, AnyParam] = {}
     for param in params:
         if merged.setdefault(param.name, param) != param:
             raise ParamError(
@@ -165,7 +173,7 @@ class ChainDecoder(Decoder):
         params: The decoder's own parameters; those of the stages follow.
     """
 
-    def __init__(self, stages: Sequence[Stage], params: Iterable[Param] = ()) -> None:
+    def __init__(self, stages: Sequence[Stage], params: Iterable[AnyParam] = ()) -> None:
         self.chain = Chain(stages)
         self.params = merge((*params, *self.chain.params))
 

@@ -181,14 +181,15 @@ def from_checkpoint(decoder: Decoder, generation_config: Mapping[str, Any]) -> d
         StrategyError: it gave a name that is no parameter of its own, or a value out of range.
     """
     from edge_tui.decoders.core.params import ParamError
+    from edge_tui.decoders.core.texts import numbers
 
     at = decoder.from_checkpoint
     found: object = at(generation_config)
     if not isinstance(found, Mapping):
         raise fault(at, f"returned {_type(found)}; it must return values by name.")
-    known = {param.name: param for param in decoder.params}
+    known = {param.name: param for param in numbers(decoder.params)}
     if unknown := [name for name in found if name not in known]:
-        raise fault(at, f"gave {unknown[0]!r}, which is no parameter of its own.")
+        raise fault(at, f"gave {unknown[0]!r}, which is no number among its parameters.")
     try:
         return {name: known[name].parse(value) for name, value in found.items()}
     except ParamError as error:

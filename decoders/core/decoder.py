@@ -12,9 +12,10 @@ from edge_tui.decoders.core.declaration import Declaration, Kind
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edge_tui.decoders.core.params import Param, Params
+    from edge_tui.decoders.core.params import Params
     from edge_tui.decoders.core.random import Rng
     from edge_tui.decoders.core.stage import Env, State
+    from edge_tui.decoders.core.texts import AnyParam
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class Decoder(Declaration, ABC):
     parameters first.
     """
 
-    params: tuple[Param, ...] = ()
+    params: tuple[AnyParam, ...] = ()
     roles: ClassVar[tuple[str, ...]] = ("model",)
     """Model roles it needs, the main one first: ("model",), ("expert", "amateur"), ("model", "draft")."""
     columns: ClassVar[tuple[str, ...]] = ()

@@ -16,6 +16,11 @@ class ParamError(ValueError):
     """Raised for a parameter value that cannot be used; names the parameter and its range."""
 
 
+def fixed(name: str) -> ParamError:
+    """Builds the error of a parameter that a running generation cannot change."""
+    return ParamError(f"{name} is fixed while a run goes on; it applies to the next run.")
+
+
 @dataclass(frozen=True, slots=True)
 class Param:
     """Declares one number that a user can turn, once for sidebar, command line, HTTP and docs.
@@ -63,6 +68,11 @@ class Param:
         """The name for readers: `label`, or `name` with spaces."""
         return self.label or self.name.replace("_", " ")
 
+    @property
+    def default_text(self) -> str:
+        """The default as the user reads it."""
+        return self.text(self.default)
+
     def limits(self) -> str:
         """Writes the allowed values in words, as error messages and help show them."""
         if self.choices:
@@ -94,6 +104,17 @@ class Param:
         if not (whole and low_ok and number <= self.high) or isinstance(value, bool):
             shown = value if isinstance(value, int | float) else repr(value)
             raise ParamError(f"{self.name} is {shown}, but must be {self.limits()}.")
+        return number
+
+    def parse_live(self, value: object) -> float:
+        """Reads a value that a running generation is to take.
+
+        Raises:
+            ParamError: as `parse`, or the parameter is fixed for a run.
+        """
+        number = self.parse(value)
+        if not self.live:
+            raise fixed(self.name)
         return number
 
     def text(self, value: float) -> str:

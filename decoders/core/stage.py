@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from edge_tui.decoders.core.declaration import Declaration
+from edge_tui.decoders.core.tokenizer import ByteTokenizer, Tokenizer
 
 if TYPE_CHECKING:
     import torch
 
-    from edge_tui.decoders.core.params import Param, Params
+    from edge_tui.decoders.core.params import Params
     from edge_tui.decoders.core.random import Rng
+    from edge_tui.decoders.core.texts import AnyParam, Text
 
 Tensor: TypeAlias = "torch.Tensor"
 """The type of every tensor, named so that importing it loads no torch."""
@@ -40,6 +42,8 @@ class Env:
             (a beam's width). Live parameters are read from the device table in `step`.
         max_new_tokens: Upper bound of steps.
         prefix: Number of the prompt's last ids that an earlier run generated: they count as output.
+        texts: The run's parameters that are text, by name; lists of texts are tuples.
+        tokenizer: That of the model whose text is written.
     """
 
     rows: int
@@ -50,6 +54,8 @@ class Env:
     values: Mapping[str, float]
     max_new_tokens: int
     prefix: int = 0
+    texts: Mapping[str, Text] = field(default_factory=dict)
+    tokenizer: Tokenizer = field(default_factory=ByteTokenizer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,7 @@ class Needs:
 class Stage(ABC):
     """Changes logits: one link of the chain between a model's logits and the choice of a token."""
 
-    params: ClassVar[tuple[Param, ...]] = ()
+    params: ClassVar[tuple[AnyParam, ...]] = ()
     needs: ClassVar[Needs] = Needs()
 
     def init(self, env: Env) -> State:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import inspect
 from keyword import iskeyword
 from math import inf
-from typing import cast
+from types import UnionType
+from typing import cast, get_args
 
 from edge_tui.decoders.core.attributes import walk
 from edge_tui.decoders.core.decoder import Decoder, Stream
 from edge_tui.decoders.core.errors import StrategyError, fault
 from edge_tui.decoders.core.params import Param, ParamError
 from edge_tui.decoders.core.stage import Edge, Filter, Needs, Stage
+from edge_tui.decoders.core.texts import AnyParam, TextParam, numbers
 
 _METHODS = {
     Stage: ("init", "apply", "observe"),
@@ -34,13 +36,17 @@ def check_class(cls: type) -> None:
     rank = getattr(cls, "rank", 0)
     if isinstance(rank, bool) or not isinstance(rank, int | float):
         raise StrategyError(f"{cls.__name__}.rank is {rank!r}, but must be a number.", cls)
-    for attribute, kind in (("params", Param), ("roles", str), ("columns", str)):
+    for attribute, kind in (("params", AnyParam), ("roles", str), ("columns", str)):
         declared = getattr(cls, attribute, ())
         if isinstance(declared, property):
             continue
         if not isinstance(declared, tuple) or not all(isinstance(each, kind) for each in declared):
-            raise StrategyError(f"{cls.__name__}.{attribute} must be a tuple of {kind.__name__}.", cls)
+            raise StrategyError(f"{cls.__name__}.{attribute} must be a tuple of {_kind_name(kind)}.", cls)
     _check_methods(cls)
+
+
+def _kind_name(kind: type | UnionType) -> str:
+    return " and ".join(each.__name__ for each in get_args(kind) or (kind,))
 
 
 def _check_methods(cls: type) -> None:
@@ -78,11 +84,11 @@ def check_decoder(decoder: Decoder, cls: type) -> None:
     for stage in stages:
         if not isinstance(stage, Filter) or not isinstance(stage.edge, Edge):
             continue
-        if stage.edge.param not in [param.name for param in stage.params if param.neutral is not None]:
+        if stage.edge.param not in [p.name for p in numbers(stage.params) if p.neutral is not None]:
             names = f"{type(stage).__name__}.edge names the parameter {stage.edge.param!r}"
             raise StrategyError(f"{names}, which must be one of its own with a neutral value.", type(stage))
     _check_streams(decoder, cls)
-    values = {param.name: param.default for param in decoder.params}
+    values = {param.name: param.default for param in numbers(decoder.params)}
     check_shape(decoder, decoder.rows(values), decoder.num_draft_tokens(values), cls)
 
 
@@ -97,24 +103,34 @@ def _check_params(owner: Decoder | Stage) -> None:
     kind = type(owner).__name__
     names = [param.name for param in owner.params]
     for param in owner.params:
-        name, last = param.name, len(param.choices) - 1
+        name = param.name
         if names.count(name) > 1:
             raise ParamError(f"{kind} declares the parameter {name} twice.")
         if not str(name).isidentifier() or iskeyword(name):
             raise ParamError(f"the parameter name {name!r} is no identifier, as in Python.")
-        if param.choices and (param.low, param.high) != (0, last):
-            raise ParamError(f"{name} has {last + 1} choices, so low must be 0 and high {last}.")
-        if not -inf < param.low <= param.high < inf:
-            bounds = f"{name} goes from {param.low} to {param.high}"
-            raise ParamError(f"{bounds}; low must be below high, both finite.")
-        if not 0 < param.step < inf:
-            raise ParamError(f"{name} has the step {param.step}, but must have one above 0.")
+        if isinstance(param, TextParam):
+            if not (param.check is None or callable(param.check)):
+                raise ParamError(f"the check of {name} is {param.check!r}, but must be a function.")
+        else:
+            _check_bounds(param)
         param.parse(param.default)
-        if param.neutral is not None:
-            try:
-                param.parse(param.neutral)
-            except ParamError as error:
-                raise ParamError(f"the neutral value of {error}") from None
+
+
+def _check_bounds(param: Param) -> None:
+    """Checks choices, range, step and neutral value of a number."""
+    name, last = param.name, len(param.choices) - 1
+    if param.choices and (param.low, param.high) != (0, last):
+        raise ParamError(f"{name} has {last + 1} choices, so low must be 0 and high {last}.")
+    if not -inf < param.low <= param.high < inf:
+        bounds = f"{name} goes from {param.low} to {param.high}"
+        raise ParamError(f"{bounds}; low must be below high, both finite.")
+    if not 0 < param.step < inf:
+        raise ParamError(f"{name} has the step {param.step}, but must have one above 0.")
+    if param.neutral is not None:
+        try:
+            param.parse(param.neutral)
+        except ParamError as error:
+            raise ParamError(f"the neutral value of {error}") from None
 
 
 def _check_needs(owner: Decoder | Stage) -> None:

@@ -18,7 +18,7 @@ from edge_tui.bench.report import Column, Results
 from edge_tui.cli.flag_settings import split_parameter
 from edge_tui.cli.messages import print_line
 from edge_tui.config.schema import QUANTIZATION, SCHEMA
-from edge_tui.decoders.base import ParamError
+from edge_tui.decoders.base import ParamError, numbers
 from edge_tui.engine.port import Precision
 from edge_tui.errors import UsageError
 from edge_tui.util.sanitise import sanitise
@@ -253,7 +253,7 @@ def _strategies(options: Options) -> dict[str, dict[str, float | str]]:
     values: dict[str, dict[str, float | str]] = {decoder.name: {} for decoder in found}
     for pair in options["set"]:
         name, value = split_parameter(pair)
-        params = [(decoder.name, param) for decoder in found for param in decoder.params]
+        params = [(decoder.name, param) for decoder in found for param in numbers(decoder.params)]
         known = dict.fromkeys(param.name for _, param in params)
         if name not in known:
             raise UsageError(f"{', '.join(values)}: none has {name!r}; there is {', '.join(known)}.")

@@ -17,14 +17,14 @@ from edge_tui.config.reader import flatten, read
 from edge_tui.config.schema import QUANTIZATION, SCHEMA, RawText
 from edge_tui.config.settings import COMMON, Settings, user_config
 from edge_tui.config.writer import ConfigError, change, toml_text, write
-from edge_tui.decoders.base import ParamError
+from edge_tui.decoders.base import ParamError, TextParam
 from edge_tui.util.user_file import error_reason, exists, expand, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from edge_tui.decoders.base import Param
+    from edge_tui.decoders.base import AnyParam, Value
 
 _ALIASES = {
     "models.name": ("model", "model_name", "model_id", "model_path", "default_model", "base_model"),
@@ -100,13 +100,13 @@ def _entries(settings: Settings) -> Iterator[tuple[str, str, Any, str]]:
         yield "keys", action, key, _source(settings, f"keys.{action}")
 
 
-def _parameter_entry(table: str, param: Param, decision: Decision | None) -> tuple[str, str, Any, str]:
+def _parameter_entry(table: str, param: AnyParam, decision: Decision | None) -> tuple[str, str, Any, str]:
     if decision is None:
-        return table, param.name, _number(param, param.text(param.default)), "default"
+        return table, param.name, _toml_value(param, param.default), "default"
     winner = decision.winner
     losers = tuple(replace(claim, value=param.text(claim.value)) for claim in decision.losers)
     source = f"mode {winner.word}, {winner.source}" if winner.word else winner.source
-    value = _number(param, param.text(winner.value))
+    value = _toml_value(param, winner.value)
     return table, param.name, value, _with_losers(source, replace(decision, losers=losers))
 
 
@@ -121,7 +121,11 @@ def _with_losers(source: str, decision: Decision | None) -> str:
     return f"{source}; {losers}" if losers else source
 
 
-def _number(param: Param, text: str) -> Any:
+def _toml_value(param: AnyParam, value: Value) -> Any:
+    """Returns a value as the file has it: a word for a choice, a whole number without a point."""
+    if isinstance(param, TextParam):
+        return list(value) if isinstance(value, tuple) else value
+    text = param.text(param.parse(value))
     if param.choices:
         return text
     return int(text) if re.fullmatch(r"-?\d+", text) else float(text)
@@ -242,8 +246,8 @@ def _parameter(old: str, name: str, value: Any) -> tuple[str, Any] | None:
     decoder = (of_table or [each for each in owners if not each.reads_checkpoint] or owners)[0]
     param = next(param for param in decoder.params if param.name == name)
     number = param.parse(value)
-    if not math.isfinite(number):
+    if isinstance(number, float) and not math.isfinite(number):
         raise ValueError(f"must be {param.limits()}.")
     is_common = name in shared_parameters() and not of_table
     key = f"parameters.{name}" if is_common else f"parameters.{decoder.name}.{name}"
-    return key, _number(param, param.text(number))
+    return key, _toml_value(param, number)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.config.names import flag_of
+from edge_tui import decoders
+from edge_tui.config.names import flag_of, parameters_by_name
 from edge_tui.config.reader import Notice
 from edge_tui.config.schema import RawText
 from edge_tui.config.settings import load
+from edge_tui.decoders.base import TextParam
 from edge_tui.engine.text.template_variables import assignment
 from edge_tui.errors import UsageError
 from edge_tui.util.user_file import expand
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from edge_tui.config.settings import Settings
 
@@ -24,7 +26,7 @@ def pop_flags(flags: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 
 def split_parameter(pair: str) -> tuple[str, str]:
-    """Splits what `--set` takes into name and value.
+    """Splits what `--set` takes into name and value; spaces around the value are part of a text.
 
     Raises:
         UsageError: it is not NAME=VALUE.
@@ -32,7 +34,7 @@ def split_parameter(pair: str) -> tuple[str, str]:
     name, equals, value = pair.partition("=")
     if not equals:
         raise UsageError(f"--set takes NAME=VALUE, for example --set temperature=0.7, not {pair!r}.")
-    return name.strip(), value.strip()
+    return name.strip(), value
 
 
 def load_settings(flags: dict[str, Any]) -> tuple[Settings, list[Notice]]:
@@ -58,9 +60,11 @@ def load_settings(flags: dict[str, Any]) -> tuple[Settings, list[Notice]]:
         repeated += _override(overrides, f"template.{name}", variable)
     for pair in flags.get("set", []):
         name, value = split_parameter(pair)
-        repeated += _override(overrides, f"parameters.{name}", RawText(value))
+        key = f"parameters.{name}"
+        overrides[key] = (*overrides.get(key, ()), RawText(value))
     config = flags.get("config")
     settings, notices = load(overrides, user_file=expand(config) if config else None)
+    repeated += _repeated(overrides)
     for notice in notices:
         if notice.origin.startswith("--"):
             raise UsageError(str(notice))
@@ -71,7 +75,20 @@ def _override(overrides: dict[str, Any], key: str, value: Any) -> list[Notice]:
     """Adds a flag's value; returns a notice if it replaces another one of the same name."""
     before = overrides.get(key, value)
     overrides[key] = value
-    if before == value:
-        return []
+    return [] if before == value else [_twice(key, value, before)]
+
+
+def _repeated(overrides: Mapping[str, Any]) -> list[Notice]:
+    """Lists a notice for each parameter that was given twice, lists of texts aside."""
+    params = parameters_by_name(decoders.strategies())
+    notices = []
+    for key, values in overrides.items():
+        param = params.get(key.rpartition(".")[2])
+        if key.startswith("parameters.") and not (isinstance(param, TextParam) and param.many):
+            notices += [_twice(key, values[-1], before) for before in values[:-1] if before != values[-1]]
+    return notices
+
+
+def _twice(key: str, value: Any, before: Any) -> Notice:
     name = key.partition(".")[2]
-    return [Notice(f"{flag_of(key)} {name} was given twice: {value} holds, {before} does not count.")]
+    return Notice(f"{flag_of(key)} {name} was given twice: {value} holds, {before} does not count.")

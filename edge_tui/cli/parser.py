@@ -110,7 +110,13 @@ def add_settings(to: argparse.ArgumentParser, screen: bool = True) -> None:
 
     decoding = to.add_argument_group("decoding")
     add_value(decoding, "--strategy", "NAME", "greedy, beam, top_k, top_p, min_p, …")
-    add_value(decoding, "--set", "NAME=VALUE", "a strategy's parameter; may be repeated", action=Append)
+    add_value(
+        decoding,
+        "--set",
+        "NAME=VALUE",
+        "a strategy's parameter; may be repeated, for a list of texts too",
+        action=Append,
+    )
     add_value(decoding, "--mode", "MODE", "custom, exploratory or focused")
     add_value(decoding, "--seed", "N", "a whole number; auto or -1 draws one")
     decoding.add_argument(
@@ -161,7 +167,7 @@ def _help_with_parameters(plain: Callable[[], str], argv: Sequence[str] | None) 
     with suppress(UsageError):  # strategies of the user's own are where the settings say
         load_settings(vars(partial_parser.parse_known_args(argv)[0]))
     lines = ["parameters of each strategy, for --set:"]
-    described: set[tuple[str, str, float]] = set()
+    described: set[tuple[str, str, object]] = set()
     for decoder in decoders.strategies():
         lines += ["", f"  {decoder.name}: {decoder.summary}"]
         shared = []
@@ -170,7 +176,7 @@ def _help_with_parameters(plain: Callable[[], str], argv: Sequence[str] | None) 
                 shared.append(param.name)
                 continue
             described.add(key)
-            about = f"{param.help} {param.limits()}; default {param.text(param.default)}"
+            about = f"{param.help} {param.limits()}; default {param.default_text}"
             lines += textwrap.wrap(
                 f"{param.name:<20} {about}", 100, initial_indent=" " * 4, subsequent_indent=" " * 25
             )

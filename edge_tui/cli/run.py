@@ -17,6 +17,7 @@ from edge_tui.cli.flag_settings import load_settings, pop_flags, split_parameter
 from edge_tui.cli.messages import fail, print_line
 from edge_tui.cli.run_output import JsonWriter, TextWriter
 from edge_tui.config.precedence import claims_json
+from edge_tui.decoders.base import numbers
 from edge_tui.engine import events
 from edge_tui.engine.port import Request
 from edge_tui.errors import UsageError
@@ -177,8 +178,9 @@ def _check_answers(decoder: Decoder, settings: Settings, n: int) -> bool:
     """
     if decoder.kind != "search":
         return False
-    defaults = {param.name: param.default for param in decoder.params}
-    beams = decoder.rows(defaults | settings.values(decoder.name))
+    values = settings.values(decoder.name)
+    params = numbers(decoder.params)
+    beams = decoder.rows({param.name: param.parse(values.get(param.name, param.default)) for param in params})
     if n > beams:
         raise UsageError(f"--n is {n}, but {decoder.name} keeps {beams}; raise it with --set num_beams={n}.")
     return True

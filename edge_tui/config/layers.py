@@ -10,13 +10,15 @@ from edge_tui import decoders
 from edge_tui.config.names import find, flag_of, nearest, parameters_by_name
 from edge_tui.config.precedence import Claim, Layer, Rank
 from edge_tui.config.reader import TEMPLATE, Document, Notice
-from edge_tui.config.schema import QUANTIZATION, SCHEMA, STRING, RawText
-from edge_tui.decoders.base import ParamError
+from edge_tui.config.schema import QUANTIZATION, SCHEMA, STRING, STRINGS, RawText
+from edge_tui.decoders.base import ParamError, TextParam
 from edge_tui.engine.text import template_variables
 from edge_tui.util.user_file import expand
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from edge_tui.decoders.base import AnyParam, Value
 
 ENVIRONMENT = "EDGE_TUI_"
 RESERVED = {"EDGE_TUI_CONFIG", "EDGE_TUI_API_KEY"}
@@ -56,7 +58,7 @@ class Layers:
     def __init__(self, default: Callable[[str], Any]) -> None:
         self._default = default
         self.flat: dict[str, Any] = {}
-        self.parameters: dict[str, dict[str, float]] = {}
+        self.parameters: dict[str, dict[str, Value]] = {}
         self.tables: dict[str, dict[str, Any]] = {"keys": {}, "template": {}}
         self.claims: dict[str, list[Claim]] = {}
         self.notices: list[Notice] = []
@@ -79,7 +81,7 @@ class Layers:
                     self._entries.append((key, RawText(env[name]), Location(name, name, Layer.ENVIRONMENT)))
 
     def add_flags(self, overrides: Mapping[str, Any]) -> None:
-        """Adds the command line's values; text is a `RawText` there."""
+        """Adds the command line's values; text is a `RawText` there, a parameter's a tuple of them."""
         for key, value in overrides.items():
             flag = flag_of(key)
             self._entries.append((key, value, Location(flag, flag, Layer.FLAG)))
@@ -145,16 +147,27 @@ class Layers:
                 raise ValueError(f"unknown strategy{nearest(strategy, [each.name for each in known])}")
             strategy, known = decoder.name, [decoder]
         params = parameters_by_name(known)
-        if name not in params:
+        param = params.get(name)
+        if location.layer is Layer.ENVIRONMENT and value == "" and not isinstance(param, TextParam):
+            return
+        if param is None:
             # The packaged file lists them all; a flag or a variable has no such list beside it.
             listed = f" There is {', '.join(params)}." if location.layer > Layer.FILE else ""
             raise ValueError(f"unknown parameter{nearest(name, params)}{listed}")
-        number = params[name].parse(value)
-        if location.packaged and number == params[name].default:
+        number = param.parse(_whole(param, value))
+        if location.packaged and number == param.default:
             return
         self.parameters.setdefault(strategy, {})[name] = number
         key = f"parameters.{strategy}.{name}" if strategy else f"parameters.{name}"
         self._claim(key, number, location, Rank.OWN if strategy else Rank.COMMON)
+
+
+def _whole(param: AnyParam, value: Any) -> Any:
+    """Reads the texts of flags and variables: a list of texts may be TOML there, or several flags."""
+    if isinstance(param, TextParam) and param.many:
+        return STRINGS(value) if isinstance(value, RawText) else value
+    # Of a flag that was given twice the last one holds.
+    return value[-1] if isinstance(value, tuple) and value else value
 
 
 def _needs_strategies(key: str) -> bool:
@@ -163,6 +176,8 @@ def _needs_strategies(key: str) -> bool:
 
 def _needs_value(key: str) -> bool:
     """Tells whether an empty text is no value of a key."""
+    if key.startswith("parameters."):
+        return False  # which of them are text is not known yet
     if _needs_strategies(key) or key.startswith(TEMPLATE):
         return True
     kind = SCHEMA.get("precision" if key == "quantization" else key)

@@ -11,7 +11,7 @@ from edge_tui import decoders
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from edge_tui.decoders.base import Decoder, Param
+    from edge_tui.decoders.base import AnyParam, Decoder
 
 _FLAGS = {
     "decoder_folders": "--decoders",
@@ -36,12 +36,12 @@ def find(strategy: str) -> Decoder | None:
         return None
 
 
-def parameters_by_name(strategies: Iterable[Decoder]) -> dict[str, Param]:
+def parameters_by_name(strategies: Iterable[Decoder]) -> dict[str, AnyParam]:
     """Returns the parameters of some strategies by name."""
     return {param.name: param for decoder in strategies for param in decoder.params}
 
 
-def shared_parameters() -> dict[str, Param]:
+def shared_parameters() -> dict[str, AnyParam]:
     """Returns the parameters that several strategies declare alike: temperature, penalties."""
     counted = Counter(param for decoder in decoders.strategies() for param in decoder.params)
     return {param.name: param for param, count in counted.items() if count > 2}

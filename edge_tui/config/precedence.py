@@ -63,7 +63,7 @@ class Claim:
 
     def __str__(self) -> str:
         """Writes the claim, as in `config.toml:1's mode = exploratory (1.5)`."""
-        text = _value_text(self.value)
+        text = value_text(self.value)
         return f"{self.source}'s {self.key} = {f'{self.word} ({text})' if self.word else text}"
 
 
@@ -79,7 +79,8 @@ class Decision:
         return f"{'; '.join(map(str, self.losers))} lost" if self.losers else ""
 
 
-def _value_text(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """Writes a claim's value, as sentences name it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from edge_tui.decoders.base import Value
     from edge_tui.engine.port import Mode
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
@@ -56,7 +57,7 @@ class Preset:
     strategy: str
     title: str = ""
     summary: str = ""
-    parameters: Mapping[str, float | str] = field(default_factory=dict)
+    parameters: Mapping[str, Value] = field(default_factory=dict)
     mode: Mode | None = None
     max_length: int | None = None
     stop: tuple[str, ...] | None = None
@@ -105,13 +106,15 @@ def read_preset(path: Path, *, own: bool = False) -> Preset:
         return PresetError(f"Preset {path.name}{f':{line}' if line else ''}: {key} {reason}")
 
     fields: dict[str, Any] = {}
-    parameters: dict[str, float | str] = {}
+    parameters: dict[str, Value] = {}
     for key, value in document.values.items():
         if key.startswith("parameters."):
             if isinstance(value, bool):
                 value = "on" if value else "off"
-            if not isinstance(value, int | float | str):
-                raise refuse(key, "must be a number or a word.")
+            if isinstance(value, list) and all(isinstance(item, str) for item in value):
+                value = tuple(value)
+            if not isinstance(value, int | float | str | tuple):
+                raise refuse(key, "must be a number, a text or a list of texts.")
             parameters[key.removeprefix("parameters.")] = value
         elif key not in _TYPES:
             raise refuse(key, f"is unknown; there are {', '.join(_TYPES)} and [parameters].")
@@ -147,7 +150,8 @@ def save(preset: Preset, folder: Path | None = None) -> Path:
     if preset.stop:
         document["stop"] = list(preset.stop)
     if preset.parameters:
-        document["parameters"] = dict(preset.parameters)
+        values = preset.parameters.items()
+        document["parameters"] = {k: list(v) if isinstance(v, tuple) else v for k, v in values}
     path = folder / f"{preset.name}.toml"
     try:
         replace_file(path, tomlkit.dumps(document))

@@ -153,13 +153,13 @@ class Seed(SettingType):
         return None if number == -1 else number
 
 
-STRING = String()
+STRING, STRINGS = String(), StringList()
 SCHEMA: dict[str, SettingType] = {
     "models.name": String(empty=False),
     "models.expert": STRING,
     "models.amateur": STRING,
     "models.draft": STRING,
-    "models.folders": StringList(),
+    "models.folders": STRINGS,
     "precision": Choice(get_args(Precision)),
     "device": DeviceName(),
     "context": Integer(0, 2**24),
@@ -168,11 +168,11 @@ SCHEMA: dict[str, SettingType] = {
     "stream": Boolean(),
     "max_length": Integer(1, 2**20),
     "seed": Seed(),
-    "stop": StringList(),
+    "stop": STRINGS,
     "chat": Boolean(automatic=True),
     "system": STRING,
     "control_tokens": Boolean(),
-    "decoder_folders": StringList(),
+    "decoder_folders": STRINGS,
     "ui.theme": String(empty=False),
     "ui.frame_rate": Integer(1, 60),
     "ui.sidebar": Boolean(),

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from edge_tui.config import resources
 from edge_tui.config.layers import COMMON, Layers
 from edge_tui.config.names import find
-from edge_tui.config.precedence import TEMPERATURE, Claim, Layer, Rank, decide, temperature_of
+from edge_tui.config.precedence import TEMPERATURE, Claim, Layer, Rank, decide, temperature_of, value_text
 from edge_tui.config.reader import Notice, read
 from edge_tui.engine.port import FOLLOWERS, MODE_TEMPERATURE, ModelSpec
 from edge_tui.util.user_file import exists, expand
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from edge_tui.config.precedence import Decision
+    from edge_tui.decoders.base import Value
     from edge_tui.engine.port import Mode, Precision
 
 __all__ = ["COMMON", "Models", "Notice", "Settings", "Ui", "load", "user_config"]
@@ -104,7 +105,7 @@ class Settings:
     history: History = field(default_factory=History)
     keys: Mapping[str, str] = field(default_factory=dict)
     """Action id → key, where the user wants another than the built-in one."""
-    parameters: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    parameters: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     """Strategy → parameter → value, only what was set; `COMMON` holds for every strategy."""
     claims: Mapping[str, Sequence[Claim]] = field(default_factory=dict, compare=False, repr=False)
     """Dotted key → every value given for it, the winner last; a missing key has its default."""
@@ -191,20 +192,20 @@ class Settings:
                     claims[name] = claim
         return claims
 
-    def values(self, strategy: str) -> dict[str, float]:
+    def values(self, strategy: str) -> dict[str, Value]:
         """Returns the values that were set for a strategy's parameters, whatever the mode."""
         return {name: claim.value for name, claim in self.parameter_claims(strategy).items()}
 
     def flag_conflicts(self) -> list[Notice]:
         """Returns a notice for each parameter of the strategy that two flags set, with the one that wins."""
         return [
-            Notice(f"{name} is {decision.winner.value:.6g}, as {_flag_text(decision.winner)} says; {losers}")
+            Notice(f"{name} is {value_text(winner.value)}, as {_flag_text(winner)} says; {losers}")
             for name, decision in self.decisions(self.strategy).items()
-            if decision.winner.layer is Layer.FLAG
+            if (winner := decision.winner).layer is Layer.FLAG
             and (losers := _sentence(each for each in decision.losers if each.layer is Layer.FLAG))
         ]
 
-    def for_run(self, strategy: str) -> tuple[dict[str, float], dict[str, str], Mode]:
+    def for_run(self, strategy: str) -> tuple[dict[str, Value], dict[str, str], Mode]:
         """Returns a `Request`'s values, sources and mode; a mode that wins replaces the temperature."""
         decisions, mode = self.decisions(strategy), self.mode_for(strategy)
         values = {n: d.winner.value for n, d in decisions.items() if d.winner.rank is not Rank.MODE}
@@ -227,7 +228,9 @@ _DEFAULTS = Settings()
 def _flag_text(claim: Claim) -> str:
     """Returns a flag with its value: `--mode exploratory`."""
     name = claim.key.removeprefix("parameters.")
-    return f"{claim.source} {claim.word}" if claim.word else f"{claim.source} {name}={claim.value:.6g}"
+    return (
+        f"{claim.source} {claim.word}" if claim.word else f"{claim.source} {name}={value_text(claim.value)}"
+    )
 
 
 def _sentence(claims: Iterable[Claim]) -> str:

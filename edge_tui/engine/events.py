@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from edge_tui.decoders.core.texts import Value
 from edge_tui.engine.token_fields import TOP as TOP
 
 if TYPE_CHECKING:
@@ -86,10 +87,10 @@ class TokenBatch:
 class Resolved:
     """Holds one parameter of a run as it was used, and its source."""
 
-    value: float | str
+    value: Value
     source: str
     """"default", "config.toml", "environment", "flag", "generation_config.json", "mode", "user"."""
-    checkpoint: float | str | None = None
+    checkpoint: Value | None = None
     """The value of the checkpoint's generation_config.json, where another source overrides it."""
 
 

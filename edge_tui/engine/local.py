@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from edge_tui import decoders
-from edge_tui.decoders.base import ParamError
+from edge_tui.decoders.base import ParamError, Value
 from edge_tui.decoders.core.errors import problem_of
 from edge_tui.decoders.registry.registry import UnknownStrategy
 from edge_tui.engine.decode.param_table import Run
@@ -72,7 +72,7 @@ class LocalEngine:
         self._commands.put(lambda: self._generate(run))
         return run.id
 
-    def set(self, run: int, name: str, value: float | str) -> None:
+    def set(self, run: int, name: str, value: Value) -> None:
         """Does `Engine.set`. A run that still waits takes the value when it starts."""
         if (state := self._runs.get(run)) is None:
             return

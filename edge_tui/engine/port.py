@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from edge_tui.decoders.core.texts import Value
+
 if TYPE_CHECKING:
     from edge_tui.engine.events import Event
 
@@ -55,6 +57,7 @@ class Request:
         prompt: Text, or turns of a conversation.
         strategy: Registry name or alias of a decoder.
         values: Parameters by name; missing ones take their defaults, unknown names are refused.
+            A list of texts is a tuple.
         sources: Where each of `values` came from, for display ("config.toml", "flag", "user").
         mode: "exploratory" and "focused" set the temperature.
         seed: None or −1 draws one, which `Started` has.
@@ -75,7 +78,7 @@ class Request:
 
     prompt: str | tuple[Message, ...]
     strategy: str = "auto"
-    values: Mapping[str, float | str] = field(default_factory=dict)
+    values: Mapping[str, Value] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     mode: Mode = "custom"
     seed: int | None = None
@@ -107,7 +110,7 @@ class Engine(Protocol):
     def submit(self, request: Request) -> int:
         """Queues a generation and returns its run id; mistakes in it arrive as `Failed`."""
 
-    def set(self, run: int, name: str, value: float | str) -> None:
+    def set(self, run: int, name: str, value: Value) -> None:
         """Changes a live parameter of a running generation; `ParamChanged` says from which token on.
 
         Raises:

@@ -21,6 +21,7 @@ from edge_tui.util import logs
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from edge_tui.decoders.base import Value
     from edge_tui.engine.events import Event
     from edge_tui.engine.port import Request
     from edge_tui.serve.response_accumulator import ResponseAccumulator
@@ -111,7 +112,7 @@ class QueueSlot:
         self.busy = False
         self.put(events.Failed(message, self.run_id, field, code=code))
 
-    def set(self, name: str, value: float | str) -> None:
+    def set(self, name: str, value: Value) -> None:
         """Sets a live parameter of the generation in progress.
 
         Raises:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edge_tui import decoders
+from edge_tui.decoders.base import Value
 from edge_tui.decoders.beam import NUM_BEAMS
 from edge_tui.decoders.core.declaration import OPENAI_PARAMS
 from edge_tui.engine import seeds
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from edge_tui.serve.options import Options
     from edge_tui.serve.schemas import Infer, OpenAiRequest
 
-Value = float | str
 Prompt = str | Sequence[int] | Sequence[Message]
 OpenAiParams = Mapping[str, float]
 """OpenAI's sampling parameters that the client has set."""

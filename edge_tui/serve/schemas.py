@@ -23,11 +23,13 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from edge_tui import decoders
+from edge_tui.decoders.base import TextParam
+from edge_tui.decoders.core.texts import MOST_CHARACTERS
 from edge_tui.engine.port import Message, Mode, Precision
 from edge_tui.engine.token_fields import TOP
 
 if TYPE_CHECKING:
-    from edge_tui.decoders.base import Param
+    from edge_tui.decoders.base import AnyParam
 
 MAX_STOPS = 16
 
@@ -102,7 +104,8 @@ Seed = Annotated[
 ]
 NonNegativeInt = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(_refuse_bool)]
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_refuse_bool)]
-Parameters = Annotated[dict[str, float | str | StrictBool], BeforeValidator(_without_nulls)]
+ParameterValue = float | str | StrictBool | tuple[str, ...]
+Parameters = Annotated[dict[str, ParameterValue], BeforeValidator(_without_nulls)]
 TemplateVariables = Annotated[
     dict[str, Any],
     Field(default_factory=dict, description="Variables of the chat template, such as enable_thinking."),
@@ -271,7 +274,7 @@ class SetParameter(StrictModel):
     """Sets a live parameter of a generation in progress."""
 
     name: str
-    value: float | str | StrictBool
+    value: ParameterValue
 
 
 Role = Literal["model", "expert", "amateur", "draft"]
@@ -323,9 +326,14 @@ def describe(openapi: dict[str, Any]) -> dict[str, Any]:
     return openapi
 
 
-def _schema(param: Param) -> dict[str, Any]:
+def _schema(param: AnyParam) -> dict[str, Any]:
     """Returns a parameter's range as JSON schema."""
     schema: dict[str, Any] = {"title": param.title, "description": param.help}
+    if isinstance(param, TextParam):
+        text = {"type": "string", "maxLength": MOST_CHARACTERS}
+        default = list(param.default) if param.many else param.default
+        kinds = {"anyOf": [text, {"type": "array", "items": text}]} if param.many else text
+        return {**schema, **kinds, "default": default}
     if param.choices:
         return {
             **schema,

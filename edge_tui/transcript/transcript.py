@@ -235,7 +235,7 @@ class Transcript:
             if change.name == name:
                 return change.value
         resolved = self.started.values.get(name)
-        return float(resolved.value) if resolved is not None else default
+        return default if resolved is None or isinstance(resolved.value, tuple) else float(resolved.value)
 
     def _follow_front(self) -> None:
         """Moves the path to the row in front. Done when somebody reads, not for each step."""

@@ -19,9 +19,10 @@ from edge_tui.config.reader import TEMPLATE, comments
 from edge_tui.config.schema import SCHEMA, Integer, RawText
 from edge_tui.config.settings import COMMON, user_config
 from edge_tui.config.writer import change, toml_text
+from edge_tui.decoders.base import TextParam
 from edge_tui.engine.text import template_variables
 from edge_tui.tui.keymap import BindingInfo, conflict, parse_keys, scope_title
-from edge_tui.tui.run_settings import step_value
+from edge_tui.tui.run_settings import read_text, step_value, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from edge_tui.config.precedence import Decision
     from edge_tui.config.reader import Notice
     from edge_tui.config.settings import Settings
-    from edge_tui.decoders.base import Param
+    from edge_tui.decoders.base import AnyParam
     from edge_tui.tui.keymap import Keymap
 
 _LIVE = {
@@ -109,14 +110,18 @@ class Preferences:
         table, _, name = key.removeprefix("parameters.").rpartition(".")
         return self.settings.decision(table or COMMON, name)
 
-    def _parameter(self, key: str, param: Param) -> Entry:
+    def _parameter(self, key: str, param: AnyParam) -> Entry:
         decision = self._decision(key)
         winner = decision.winner if decision is not None else None
-        shown = param.text(winner.value if winner is not None else param.default)
         source = winner.source if winner is not None else "default"
-        return Entry(key, shown, source, param.help, param.limits(), "parameter", param.choices)
+        choices: tuple[str, ...]
+        if isinstance(param, TextParam):
+            shown, choices = write_text(winner.value if winner is not None else param.default), ()
+        else:
+            shown, choices = param.text(winner.value if winner is not None else param.default), param.choices
+        return Entry(key, shown, source, param.help, param.limits(), "parameter", choices)
 
-    def _declared(self) -> dict[str, Param]:
+    def _declared(self) -> dict[str, AnyParam]:
         shared = shared_parameters()
         found = {f"parameters.{name}": param for name, param in shared.items()}
         for decoder in decoders.strategies():
@@ -150,6 +155,9 @@ class Preferences:
                 raise ValueError(f"{key} {error}") from None
         if key.startswith("parameters."):
             param = self._declared()[key]
+            if isinstance(param, TextParam):
+                value = read_text(param, text)
+                return list(value) if isinstance(value, tuple) else value
             number = param.parse(text if param.choices else _maybe_number(text))
             return param.text(number) if param.choices else _plain_number(number)
         try:
@@ -203,6 +211,8 @@ class Preferences:
             return entry.choices[(at + steps) % len(entry.choices)]
         if entry.kind == "parameter":
             param = self._declared()[key]
+            if isinstance(param, TextParam):
+                return None
             return param.text(step_value(param, param.parse(entry.shown), steps))
         kind = SCHEMA.get(key)
         if isinstance(kind, Integer):

@@ -9,10 +9,10 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import isclose
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from edge_tui.config.precedence import TEMPERATURE, Claim, Layer, Rank, decide
-from edge_tui.decoders.base import Decoder, Param, ParamError
+from edge_tui.decoders.base import AnyParam, Decoder, Param, ParamError, Text, TextParam, Value
 from edge_tui.engine import seeds
 from edge_tui.engine.port import MODE_TEMPERATURE, Message, Request
 from edge_tui.tui.run_settings import (  # fmt: skip
@@ -23,11 +23,14 @@ from edge_tui.tui.run_settings import (  # fmt: skip
     ParamPatch,
     Row,
     from_number,
+    read_text,
     read_typed,
     row_of,
     run_rows,
     step_value,
+    text_row,
     to_number,
+    write_text,
     write_typed,
 )
 
@@ -54,9 +57,9 @@ class _Layer:
 
     layer: Layer
     source: str = ""
-    values: dict[Param | str, Any] = field(default_factory=dict)
+    values: dict[AnyParam | str, Any] = field(default_factory=dict)
 
-    def drop(self, item: Param | str) -> bool:
+    def drop(self, item: AnyParam | str) -> bool:
         """Drops a value; False where there is none."""
         present = item in self.values
         self.values.pop(item, None)
@@ -91,7 +94,7 @@ class RunParams:
 
     # Reading.
 
-    def _claims(self, item: Param | str, *, user: bool = True) -> list[Claim]:
+    def _claims(self, item: AnyParam | str, *, user: bool = True) -> list[Claim]:
         """Lists the claims of this session on a value: a preset's, and with `user` the user's own."""
         key = item if isinstance(item, str) else f"parameters.{item.name}"
         layers = (self._preset, self._user) if user else (self._preset,)
@@ -105,7 +108,7 @@ class RunParams:
             return getattr(self.settings, key), self.settings.source(key)
         return decision.winner.value, decision.winner.source
 
-    def decision(self, param: Param, *, user: bool = True) -> Decision | None:
+    def decision(self, param: AnyParam, *, user: bool = True) -> Decision | None:
         """Decides a parameter's value, the mode's temperature included; None leaves it to the model."""
         own, mode = self._claims(param, user=user), self._claims("mode", user=user)
         return self.settings.decision(self.decoder.name, param.name, own, mode)
@@ -152,7 +155,11 @@ class RunParams:
         """The chat template's variables."""
         return dict(self._user.values.get("template", self.settings.template))
 
-    def value(self, param: Param, *, user: bool = True) -> tuple[float, str]:
+    @overload
+    def value(self, param: Param, *, user: bool = True) -> tuple[float, str]: ...
+    @overload
+    def value(self, param: TextParam, *, user: bool = True) -> tuple[Text, str]: ...
+    def value(self, param: AnyParam, *, user: bool = True) -> tuple[Value, str]:
         """Finds a parameter's value and its source; without `user`, as if the user had set nothing."""
         if (decision := self.decision(param, user=user)) is not None:
             winner = decision.winner
@@ -170,8 +177,11 @@ class RunParams:
             value, source = self.value(param)
             configured = self.settings.decision(self.decoder.name, param.name)
             before = configured.winner.value if configured is not None else self.value(param, user=False)[0]
-            changed = not isclose(value, before, rel_tol=1e-6, abs_tol=1e-9)
-            rows.append(row_of(param, value, source, changed, "strategy"))
+            changed = not _is_same(value, before)
+            if isinstance(param, TextParam):
+                rows.append(text_row(param, param.parse(value), source, changed))
+            else:
+                rows.append(row_of(param, param.parse(value), source, changed, "strategy"))
         keys = (*(param.name for param in RUN_PARAMS), *TYPED)
         now = replace(self.settings, **{key: getattr(self, key) for key in keys})
         before = replace(self.settings, mode=self.settings.mode_for(self.decoder.name))
@@ -187,11 +197,13 @@ class RunParams:
         """Writes a value as its input field holds it."""
         if key in TYPED:
             return write_typed(key, getattr(self, key))
+        if isinstance(param := self.param(key), TextParam):
+            return write_text(self.value(param)[0])
         return next(row.shown for row in self.rows() if row.key == key)
 
-    def param(self, key: str) -> Param | None:
-        """Finds the declaration behind a key; None for texts."""
-        own = {param.name: param for param in self.decoder.params}
+    def param(self, key: str) -> AnyParam | None:
+        """Finds the declaration behind a key; None for a run's own texts."""
+        own: dict[str, AnyParam] = {param.name: param for param in self.decoder.params}
         return own.get(key) or {p.name: p for p in (*RUN_PARAMS, SEED)}.get(key)
 
     # Changing.
@@ -204,7 +216,9 @@ class RunParams:
         """
         if key in TYPED:
             self._user.values[key] = read_typed(key, str(raw))
-        elif (param := self.param(key)) is not None:
+        elif isinstance(param := self.param(key), TextParam):
+            self._user.values[param] = read_text(param, str(raw))
+        elif param is not None:
             if not param.choices:
                 # So that the message says "is 7" and not "is '7'".
                 with suppress(ValueError):
@@ -222,7 +236,7 @@ class RunParams:
     def step(self, key: str, steps: int) -> bool:
         """Moves a value by steps within its range; False where it stays."""
         param = self.param(key)
-        if param is None:
+        if not isinstance(param, Param):
             return False
         if param is SEED:
             self._user.values["seed"] = max(0, (self.seed if self.seed is not None else -1) + steps)
@@ -274,14 +288,14 @@ class RunParams:
         refused = []
         for name, value in patch.values.items():
             try:
-                number = own[name].parse(value)
+                parsed = own[name].parse(value)
             except (KeyError, ParamError):
                 refused.append(name)
                 continue
             by_mode = name == TEMPERATURE and patch.mode in MODE_TEMPERATURE
-            same = isclose(number, self.value(own[name], user=False)[0], rel_tol=1e-6, abs_tol=1e-9)
+            same = _is_same(parsed, self.value(own[name], user=False)[0])
             if not by_mode and (preset or not same):
-                target.values[own[name]] = number
+                target.values[own[name]] = parsed
         for name in ("max_length", "stop", "chat", "system", "template"):
             if getattr(patch, name) is not None:
                 self._user.drop(name)
@@ -292,7 +306,7 @@ class RunParams:
         """Says which flags win over the preset's values; "" where none does."""
         winners = []
         for item in self._preset.values:
-            if isinstance(item, Param):
+            if not isinstance(item, str):
                 decision = self.decision(item)
             else:
                 decision = decide([*self.settings.claims_of(item), *self._claims(item)])
@@ -302,13 +316,14 @@ class RunParams:
 
     def overrides(self) -> ParamPatch:
         """Lists the values that the user or a preset has changed, as a preset to save."""
-        values: dict[str, float | str] = {}
+        values: dict[str, Value] = {}
         for param in self.decoder.params:
             decision = self.decision(param)
             mine = param in self._user.values or param in self._preset.values
             if mine and decision is not None and decision.winner.rank is not Rank.MODE:
                 value = decision.winner.value
-                values[param.name] = param.text(value) if param.choices else value
+                is_word = isinstance(param, Param) and param.choices
+                values[param.name] = param.text(value) if is_word else value
         settings = self.settings
         mode = self.mode
         return ParamPatch(
@@ -334,7 +349,7 @@ class RunParams:
         """
         if seed is None:
             seed = seeds.draw() if self.seed is None else seeds.of_prompt(self.seed, prompt)
-        values: dict[str, float | str] = {}
+        values: dict[str, Value] = {}
         sources: dict[str, str] = {}
         mode = self.mode
         for param in self.decoder.params:
@@ -362,3 +377,10 @@ class RunParams:
             control_tokens=self.settings.control_tokens,
             prefix=prefix,
         )
+
+
+def _is_same(value: Value, other: Value) -> bool:
+    """Compares two values of a parameter, numbers up to rounding."""
+    if isinstance(value, str | tuple) or isinstance(other, str | tuple):
+        return value == other
+    return isclose(value, other, rel_tol=1e-6, abs_tol=1e-9)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import isclose, log1p
 from typing import Any, Literal, get_args
 
 from edge_tui.config.settings import Settings
-from edge_tui.decoders.base import Param, ParamError
+from edge_tui.decoders.base import Param, ParamError, Text, TextParam, Value
 from edge_tui.engine import seeds
 from edge_tui.engine.port import Mode
 from edge_tui.engine.text.template_variables import assignments, write_assignments
@@ -44,6 +45,12 @@ TEXTS = {
 }
 TYPED = ("seed", *TEXTS)
 """Settings of a run that are typed as a text."""
+_SEPARATED = "Several are separated by ' | '; \\n is a new line."
+_WRITTEN = {ord("\\"): "\\\\", ord("\n"): "\\n", ord("\t"): "\\t"}
+_READ = {"\\": "\\", "n": "\n", "t": "\t", "|": "|"}
+_ESCAPED = re.compile(r"\\([\\nt|])")
+_LONE_BAR = re.compile(r"(?<![^ ])\||\|(?![^ ])")
+"""A bar at a space or an end, which would read as the one between two texts."""
 YOU = "you"
 """Source of a value that the user has set on the screen."""
 
@@ -91,7 +98,7 @@ class ParamPatch:
         template: None leaves it.
     """
 
-    values: Mapping[str, float | str]
+    values: Mapping[str, Value]
     mode: Literal["custom", "exploratory", "focused"] | None = None
     max_length: int | None = None
     stop: tuple[str, ...] | None = None
@@ -155,6 +162,22 @@ def row_of(param: Param, value: float, source: str, changed: bool, group: Litera
     )
 
 
+def text_row(param: TextParam, value: Text, source: str, changed: bool) -> Row:
+    """Builds the line of a parameter that is text."""
+    return Row(
+        key=param.name,
+        title=param.title,
+        shown=write_text(value) or "none",
+        fraction=None,
+        changed=changed,
+        live=False,
+        source=source,
+        help=f"{param.help} {_SEPARATED}".strip() if param.many else param.help,
+        range="texts" if param.many else "text",
+        group="strategy",
+    )
+
+
 def short_range(param: Param) -> str:
     """Writes a parameter's range in a few cells: "1–64", ">0–1", "off | on"."""
     if param.choices:
@@ -202,7 +225,7 @@ def read_typed(key: str, text: str) -> Any:
     if key == "seed":
         return None if text.strip() in DRAWN else _read_seed(text)
     if key == "stop":
-        return tuple(_unescape(part) for part in text.split(" | ") if part)
+        return read_list(text)
     if key == "template":
         try:
             return assignments(text)
@@ -216,7 +239,7 @@ def write_typed(key: str, value: Any) -> str:
     if key == "seed":
         return "" if value is None else str(value)
     if key == "stop":
-        return " | ".join(map(_escape, value))
+        return write_text(value)
     return write_assignments(value) if key == "template" else str(value)
 
 
@@ -230,13 +253,32 @@ def _read_seed(text: str) -> int:
     return seed
 
 
+def read_text(param: TextParam, text: str) -> Text:
+    """Reads a typed value of a parameter that is text.
+
+    Raises:
+        ParamError: it is none.
+    """
+    return param.parse(read_list(text) if param.many else _unescape(text))
+
+
+def read_list(text: str) -> tuple[str, ...]:
+    """Reads texts that are typed with " | " between them."""
+    return tuple(_unescape(part) for part in text.split(" | ") if part)
+
+
+def write_text(value: Text) -> str:
+    """Writes a text, or several, as they are typed."""
+    if isinstance(value, str):
+        return _escape(value)
+    return " | ".join(_LONE_BAR.sub(r"\\|", _escape(each)) for each in value)
+
+
 def _escape(text: str) -> str:
     """Writes backslashes, line breaks and tabs as they are typed."""
-    return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
+    return text.translate(_WRITTEN)
 
 
 def _unescape(text: str) -> str:
-    """Reads what `_escape` writes."""
-    marker = "\0"
-    text = text.replace("\\\\", marker).replace("\\n", "\n").replace("\\t", "\t")
-    return text.replace(marker, "\\")
+    """Reads what `_escape` writes; a backslash before anything else stays one."""
+    return _ESCAPED.sub(lambda match: _READ[match[1]], text)

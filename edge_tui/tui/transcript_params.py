@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge_tui import decoders
-from edge_tui.decoders.base import ParamError
+from edge_tui.decoders.base import ParamError, numbers
 
 if TYPE_CHECKING:
     from edge_tui.decoders.base import Decoder
@@ -24,7 +24,7 @@ def values_at(transcript: Transcript, index: int) -> dict[str, float]:
     """Reads the parameters that a token was chosen with, as numbers; unknown ones are left out."""
     decoder = strategy_of(transcript)
     found: dict[str, float] = {}
-    for param in decoder.params if decoder is not None else ():
+    for param in numbers(decoder.params) if decoder is not None else ():
         resolved = transcript.started.values.get(param.name)
         try:
             found[param.name] = param.parse(resolved.value) if resolved is not None else param.default

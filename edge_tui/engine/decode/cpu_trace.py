@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from edge_tui.decoders.base import Decoder, Output
+from edge_tui.decoders.base import Decoder, Output, numbers
 from edge_tui.engine.decode.step_record import StepBuffers, build_record, sample
 from edge_tui.engine.ops.cpu.torchscript import as_written, own_in_cpp, trace
 
@@ -64,7 +64,9 @@ class TracedChoice:
         """
         if (version := self._table.cpu_version()) != self._version:
             self._version = version
-            self._neutral = tuple(self._table.params.is_neutral(param) for param in self._decoder.params)
+            self._neutral = tuple(
+                self._table.params.is_neutral(param) for param in numbers(self._decoder.params)
+            )
         tensors = (*self._tensors, *logits.values())
         layout = (self._neutral, self._width, *((t.dtype, t.shape) for t in tensors))
         if layout not in self._traces:

@@ -110,7 +110,18 @@ class Generation:
         prompt = torch.tensor([self.ids], dtype=torch.int64, device=device).expand(plan.rows, -1)
         ends = torch.tensor(eos, dtype=torch.int64, device=device)
         start = len(plan.request.prefix)
-        env = Env(plan.rows, plan.width, device, prompt, ends, values, plan.max_new, prefix=start)
+        env = Env(
+            plan.rows,
+            plan.width,
+            device,
+            prompt,
+            ends,
+            values,
+            plan.max_new,
+            prefix=start,
+            texts=plan.params.texts,
+            tokenizer=plan.main.strategy_tokenizer,
+        )
         runner.begin(env, outputs, plan.params.seed)
         self._runner = runner
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.base import Decoder, Stage
+from edge_tui.decoders.base import Decoder, Stage, numbers
 from edge_tui.decoders.core.attributes import Attributes
 from edge_tui.decoders.core.checks import (
     BROKEN,
@@ -159,7 +159,7 @@ class StrategyInspector:
         """Keys the operations of a step: by its positions, and on a CPU by the neutral parameters."""
         logits = next(iter(outs.values())).logits
         on_cpu = logits.device.type == "cpu"
-        return logits.shape, on_cpu and tuple(p.is_neutral(param) for param in self._decoder.params)
+        return logits.shape, on_cpu and tuple(p.is_neutral(param) for param in numbers(self._decoder.params))
 
     def _check_prefix(self) -> None:
         if self._prefix and self._writes:

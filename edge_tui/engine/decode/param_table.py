@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.base import Param, ParamError, Params
+from edge_tui.decoders.base import AnyParam, Param, ParamError, Params, Value, numbers, texts
 from edge_tui.decoders.temperature import TEMPERATURE
 
 if TYPE_CHECKING:
@@ -42,18 +42,21 @@ class ParamTable:
     without being captured again.
 
     Args:
-        params: The strategy's parameters, in order.
-        values: Their starting values.
+        params: The strategy's parameters, in order. Texts are not in the table, and `set` refuses them.
+        values: Starting values of the numbers.
         rows: Number of rows `R`.
         device: Where the table is read.
     """
 
-    def __init__(self, params: Sequence[Param], values: Mapping[str, float], rows: int, device: str) -> None:
+    def __init__(
+        self, params: Sequence[AnyParam], values: Mapping[str, float], rows: int, device: str
+    ) -> None:
         import torch
 
-        self._params = {param.name: param for param in params}
+        self._params = {param.name: param for param in numbers(params)}
+        self._texts = {param.name: param for param in texts(params)}
         self._lock = threading.Lock()
-        self._values = {param.name: values[param.name] for param in params}
+        self._values = {param.name: values[param.name] for param in self._params.values()}
         self._host = torch.tensor([*self._effective(), 0.0], dtype=torch.float32)
         if device.startswith("cuda"):
             self._host = self._host.pin_memory()
@@ -85,18 +88,16 @@ class ParamTable:
             self._values = {name: values[name] for name in self._params}
             self._block[:] = [*self._effective(), 0.0]
 
-    def set(self, name: str, value: float | str) -> tuple[float, int]:
+    def set(self, name: str, value: Value) -> tuple[float, int]:
         """Sets a value; returns it as a float with the version that carries it.
 
         Raises:
             ParamError: no such parameter, out of range, or fixed for the run.
         """
-        if name not in self._params:
-            raise ParamError(f"There is no parameter {name!r} here; there are {', '.join(self._params)}.")
-        param = self._params[name]
-        number = param.parse(value)
-        if not param.live:
-            raise ParamError(f"{name} is fixed while a run goes on; it applies to the next run.")
+        known: dict[str, AnyParam] = {**self._params, **self._texts}
+        if name not in known:
+            raise ParamError(f"There is no parameter {name!r} here; there are {', '.join(known)}.")
+        number = known[name].parse_live(value)
         with self._lock:
             self.version += 1
             self._changes.append((name, number))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edge_tui import decoders
-from edge_tui.decoders.base import Decoder, Param, ParamError
+from edge_tui.decoders.base import AnyParam, Decoder, ParamError, Text, TextParam, Value, numbers, texts
 from edge_tui.engine import seeds
 from edge_tui.engine.events import Resolved
 from edge_tui.engine.port import MODE_TEMPERATURE, Request
@@ -21,14 +21,16 @@ class ResolvedParams:
     """Holds a request's parameters as its run will use them.
 
     Attributes:
-        values: By name, as the device sees them.
-        resolved: By name, with source, for display.
+        values: The numbers by name, as the device sees them.
+        resolved: Numbers and texts by name, with source, for display.
         seed: The seed in use.
+        texts: The texts by name.
     """
 
     values: dict[str, float]
     resolved: dict[str, Resolved]
     seed: int
+    texts: dict[str, Text] = field(default_factory=dict)
 
 
 def resolve_params(
@@ -52,7 +54,7 @@ def resolve_params(
         raise RequestError(
             f"{decoder.title} has no parameter {unknown[0]!r}; it has {', '.join(known)}.", unknown[0]
         )
-    values = {name: param.default for name, param in known.items()}
+    values: dict[str, Value] = {name: param.default for name, param in known.items()}
     sources = dict.fromkeys(known, "default")
     for name, value in checkpoint_values.items():
         if name in known:
@@ -68,8 +70,9 @@ def resolve_params(
         own = None if "temperature" in request.values else request.sources.get("temperature")
         sources["temperature"] = own or f"mode {request.mode}"
 
-    def shown(name: str, value: float) -> float | str:
-        return known[name].text(value) if known[name].choices else value
+    def shown(name: str, value: Value) -> Value:
+        param = known[name]
+        return value if isinstance(param, TextParam) or not param.choices else param.text(param.parse(value))
 
     overridden = {name for name in checkpoint_values if sources.get(name) not in (None, CHECKPOINT)}
     resolved = {
@@ -81,10 +84,12 @@ def resolve_params(
         for name, value in values.items()
     }
     seed = seeds.draw() if request.seed is None or request.seed < 0 else request.seed
-    return ResolvedParams(values, resolved, seed)
+    on_device = {param.name: param.parse(values[param.name]) for param in numbers(decoder.params)}
+    written = {param.name: param.parse(values[param.name]) for param in texts(decoder.params)}
+    return ResolvedParams(on_device, resolved, seed, written)
 
 
-def find_param(strategy: str, name: str) -> Param:
+def find_param(strategy: str, name: str) -> AnyParam:
     """Finds a strategy's parameter.
 
     Raises:

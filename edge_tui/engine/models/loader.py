@@ -16,6 +16,7 @@ from edge_tui.engine.models.memory_estimate import UNLIMITED, context_to_reserve
 from edge_tui.engine.ops.quantisation import QUANTISATIONS
 from edge_tui.engine.out_of_memory import is_out_of_memory
 from edge_tui.engine.text import chat_template
+from edge_tui.engine.text.strategy_tokenizer import StrategyTokenizer
 from edge_tui.engine.text.tokenizer import Tokenizer
 from edge_tui.errors import EdgeError
 from edge_tui.machine.devices import best_device, free_memory, resolve_device
@@ -47,6 +48,7 @@ class LoadedModel:
     Attributes:
         model: The weights behind the tier's interface.
         tokenizer: The tokenizer.
+        strategy_tokenizer: The same as strategies see it.
         checkpoint: The folder's description of itself.
         context: Positions to reserve: as requested, or the model's own limit as far as memory allows.
         notices: Sentences for the user: limits of the tier, choices made for them.
@@ -54,6 +56,7 @@ class LoadedModel:
 
     model: LanguageModel
     tokenizer: Tokenizer
+    strategy_tokenizer: StrategyTokenizer
     checkpoint: Checkpoint
     context: int
     notices: tuple[str, ...] = ()
@@ -99,7 +102,7 @@ def load(
         notices.append("No chat template: prompts are completed as they stand.")
     if model.caps.reason:
         notices.append(model.caps.reason)
-    return LoadedModel(model, tokenizer, checkpoint, context, tuple(notices))
+    return LoadedModel(model, tokenizer, StrategyTokenizer(tokenizer), checkpoint, context, tuple(notices))
 
 
 def tier_of(checkpoint: Checkpoint) -> str:

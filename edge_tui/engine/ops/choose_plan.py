@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edge_tui.decoders.auto import DO_SAMPLE, FILTERS, Auto
-from edge_tui.decoders.base import Decoder, Edge, Filter, Stage
+from edge_tui.decoders.base import Decoder, Edge, Filter, Stage, numbers
 from edge_tui.decoders.greedy import Greedy
 from edge_tui.decoders.registry.sampling import Sampling
 from edge_tui.decoders.temperature import ORDER
@@ -58,7 +58,7 @@ def _cuts(filters: tuple[Filter, ...]) -> tuple[Cut, ...] | None:
     cuts = []
     for filter in filters:
         edge = _edge(filter)
-        neutral = next((p.neutral for p in filter.params if edge and p.name == edge.param), None)
+        neutral = next((p.neutral for p in numbers(filter.params) if edge and p.name == edge.param), None)
         if edge is None or neutral is None:
             return None
         cuts.append(Cut(edge, neutral))

@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from edge_tui.decoders.base import ParamError
+from edge_tui.decoders.base import ParamError, TextParam, Value
 from edge_tui.engine.decode.resolve import find_param
 from edge_tui.engine.events import (
     Died,
@@ -77,11 +77,14 @@ class RemoteEngine:
         self._call(lambda: self._start_run(run))
         return run.id
 
-    def set(self, run: int, name: str, value: float | str) -> None:
+    def set(self, run: int, name: str, value: Value) -> None:
         """Sends a parameter to an edge-tui server; others fix a run's parameters, and are refused."""
         if (state := self._runs.get(run)) is None:
             return
-        find_param(state.request.strategy, name).parse(value)
+        param = find_param(state.request.strategy, name)
+        if isinstance(param, TextParam):
+            param.parse_live(value)
+        param.parse(value)
         if self._server is not None and not self._server.is_edge_tui:
             raise ParamError(f"{self._client.host} fixes a run's parameters; {name} applies to the next one.")
         self._call(lambda: self._start_task(self._set_param(state, name, value)))
@@ -202,7 +205,7 @@ class RemoteEngine:
         finally:
             self._runs.pop(run.id, None)
 
-    async def _set_param(self, run: _Run, name: str, value: float | str) -> None:
+    async def _set_param(self, run: _Run, name: str, value: Value) -> None:
         if run.remote_id:
             body = {"name": name, "value": value}
             await self._client.post(f"/infer/stream/{run.remote_id}/params", body, 10.0)

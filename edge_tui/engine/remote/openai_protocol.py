@@ -10,6 +10,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edge_tui import decoders
+from edge_tui.decoders.base import TextParam, numbers
 from edge_tui.engine.decode.resolve import ResolvedParams, resolve_params
 from edge_tui.engine.events import Event, Finished, FinishReason, FirstToken, Started, TokenBatch
 from edge_tui.engine.remote.capabilities import ALTERNATIVES
@@ -146,14 +147,19 @@ def _sampling_params(request: Request, resolved: ResolvedParams, server: ServerI
     for param in decoder.params:
         if param.name in known or param.name not in request.values:
             continue
-        if resolved.values[param.name] != _neutral(param):
+        if isinstance(param, TextParam):
+            has_effect, neutral = resolved.texts[param.name] != param.neutral, param.text(param.neutral)
+        else:
+            has_effect, neutral = resolved.values[param.name] != _neutral(param), param.text(_neutral(param))
+        if has_effect:
             raise RequestError(
                 f"{param.title} does not exist in OpenAI's API, which {server.host} speaks: "
-                f"set it back to {param.text(_neutral(param))}.",
+                f"set it back to {neutral}.",
                 param.name,
             )
     # Many servers refuse a top_p of 0; the temperature says the same.
-    greedy = {p.name for p in decoder.params if p.name in known and p.greedy == resolved.values[p.name]}
+    known_params = [param for param in numbers(decoder.params) if param.name in known]
+    greedy = {param.name for param in known_params if param.greedy == resolved.values[param.name]}
     sent: dict[str, Any] = {"temperature": 0} if greedy or decoder.takes_argmax else {}
     for name in sorted(known - greedy - sent.keys()):
         value = resolved.values[name]

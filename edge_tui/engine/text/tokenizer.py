@@ -121,7 +121,7 @@ class Tokenizer:
         Raises:
             CheckpointError: the tokenizer cannot take such a name as text.
         """
-        text = _whole(text)
+        text = whole_characters(text)
         special = special and self._add_bos is not False
         ids: list[int]
         if not control and self.control_in([text]):
@@ -145,7 +145,7 @@ class Tokenizer:
         Raises:
             CheckpointError: the tokenizer cannot take such a name as text.
         """
-        return self._plain.encode_rendered(_whole(text), any_of(self._added), masked.marks)
+        return self._plain.encode_rendered(whole_characters(text), any_of(self._added), masked.marks)
 
     def mask(self, values: Iterable[object], source: str) -> ControlTokenMask:
         """Hides control tokens' names in what users wrote from a chat template with that source.
@@ -160,7 +160,7 @@ class Tokenizer:
 
     def control_in(self, texts: Iterable[str]) -> Counter[str]:
         """Returns how often each control token would be read out of the texts."""
-        texts = list(map(_whole, texts))
+        texts = list(map(whole_characters, texts))
         found = Counter(word for text in texts for word in self._words.findall(text))
         if self._normalizes:
             ids = [i for text in texts for i in self.fast.encode(text, add_special_tokens=False).ids]
@@ -215,6 +215,11 @@ class Tokenizer:
             return piece.encode()
         return self._scheme.spell(piece)
 
+    @property
+    def spells_bytes(self) -> bool:
+        """True where each token stands for bytes of its own, whatever comes before it."""
+        return self._scheme is not None
+
     def token_strings(self, ids: Iterable[int]) -> list[str]:
         """Returns the display text of single tokens, for lists of alternatives.
 
@@ -238,7 +243,7 @@ class Tokenizer:
         return stream
 
 
-def _whole(text: str) -> str:
+def whole_characters(text: str) -> str:
     """Replaces lone surrogates by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 

@@ -11,6 +11,7 @@ from edge_tui.engine.port import Message
 from edge_tui.engine.text.template_variables import write_assignments
 
 if TYPE_CHECKING:
+    from edge_tui.decoders.base import Value
     from edge_tui.history.runs import StoredRun
 
 
@@ -38,8 +39,10 @@ def facts(stored: StoredRun) -> list[tuple[str, str]]:
     return [(name, value) for name, value in lines if value]
 
 
-def value_text(value: float | str) -> str:
-    """Writes a parameter's value."""
+def value_text(value: Value) -> str:
+    """Writes a parameter's value; several texts as a list."""
+    if isinstance(value, tuple):
+        return ", ".join(map(repr, value))
     return value if isinstance(value, str) else f"{value:.6g}"
 
 

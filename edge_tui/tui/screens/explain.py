@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 from textual.widgets import Static
 
+from edge_tui.decoders.base import numbers
 from edge_tui.decoders.contrastive import SEED
 from edge_tui.tui import param_preview
 from edge_tui.tui.actions import bindings
@@ -135,7 +136,7 @@ class ExplainScreen(Dialog[None]):
     def _values(self) -> dict[str, float]:
         """Reads the values of the next request, as numbers."""
         run_params = self._table.run_params
-        values = {param.name: run_params.value(param)[0] for param in run_params.decoder.params}
+        values = {param.name: run_params.value(param)[0] for param in numbers(run_params.decoder.params)}
         return values | ({"do_sample": 0.0} if run_params.decoder.takes_argmax else {})
 
     def _bars(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from textual import work
 from textual.content import Content
 
+from edge_tui.decoders.base import numbers
 from edge_tui.engine.port import ModelSpec
 from edge_tui.hub.precision_options import PRECISIONS
 from edge_tui.hub.remote import repository_id
@@ -182,7 +183,7 @@ class ModelsScreen(FilterListScreen[None]):
             if checkpoint is not None:
                 run_params, other = self._run_params, self._other(name)
                 rows = run_params.decoder.rows(
-                    {p.name: run_params.value(p)[0] for p in run_params.decoder.params}
+                    {p.name: run_params.value(p)[0] for p in numbers(run_params.decoder.params)}
                 )
                 seen = estimate_model(
                     checkpoint, asked, self._settings.context, rows, run_params.max_length, other

@@ -14,7 +14,7 @@ from textual.reactive import reactive
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
-from edge_tui.decoders.base import ParamError
+from edge_tui.decoders.base import Param, ParamError
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.widgets.field import Field
 from edge_tui.tui.widgets.line_panel import pad
@@ -183,7 +183,7 @@ class ParameterTable(Widget, can_focus=True):
     def action_edit(self) -> None:
         """Goes to the next of several choices; asks for the field where the value is typed."""
         param = self.run_params.param(self.row.key)
-        if param is not None and param.choices:
+        if isinstance(param, Param) and param.choices:
             self.action_parameter_up()
         else:
             self.post_message(self.Edit())

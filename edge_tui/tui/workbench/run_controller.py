@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from edge_tui.decoders.base import ParamError
+from edge_tui.decoders.base import ParamError, numbers
 from edge_tui.engine.events import Loaded, Unloaded
 from edge_tui.tui import run_messages
 from edge_tui.tui.workbench.controller import Controller
@@ -136,7 +136,8 @@ class RunController(Controller[RunView]):
         run, engine, decoder = self.session.run, self.session.engine, self.run_params.decoder
         if run is None or engine is None or not run.active or run.request.strategy != decoder.name:
             return
-        param = next((param for param in decoder.params if param.name == key and param.live), None)
+        params = numbers(decoder.params)
+        param = next((param for param in params if param.name == key and param.live), None)
         if param is None:
             return
         try:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from edge_tui import decoders
+from edge_tui.decoders.base import ByteTokenizer
 from edge_tui.decoders.greedy import Greedy
 from edge_tui.decoders.min_p import MinP
 from edge_tui.decoders.registry.sampling import Sampling
@@ -67,7 +68,8 @@ def generation(
     decoder: Decoder, one: LanguageModel, turned: Mapping[str, float], samples: int = 1, eos: int = 7
 ) -> Generation:
     values = {p.name: turned.get(p.name, p.default) for p in decoder.params}
-    loaded: Any = SimpleNamespace(model=one, tokenizer=SimpleNamespace(end_ids=(eos,)))
+    tokenizer = SimpleNamespace(end_ids=(eos,))
+    loaded: Any = SimpleNamespace(model=one, tokenizer=tokenizer, strategy_tokenizer=ByteTokenizer())
     plan = RunPlan(
         request=Request("", decoder.name),
         decoder=decoder,

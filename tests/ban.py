@@ -1,0 +1,42 @@
+"""A strategy of a user's own with texts: it bans every token that holds one of some texts."""
+
+from __future__ import annotations
+
+BAN = '''"""Bans texts."""
+
+from edge_tui.decoders.base import Filter, Param, ParamError, TextParam
+
+
+def no_digit(text):
+    if any(char.isdigit() for char in text):
+        raise ParamError(f"words has {text!r}, but must have no digit.")
+
+
+class Ban(Filter):
+    name = "ban"
+    title = "ban"
+    summary = "Draws from tokens without some texts."
+    params = (
+        TextParam("words", help="Texts that no token may hold.", many=True, check=no_digit),
+        TextParam("start", help="The text that the first token begins with.", label="first"),
+        Param("weight", 1.0, 0.0, 2.0, "Does nothing.", live=False),
+    )
+
+    def init(self, env):
+        import torch
+
+        spelt, start = env.tokenizer.token_bytes(), env.texts["start"].encode()
+        words = [word.encode() for word in env.texts["words"]]
+        barred = [any(word in each for word in words) for each in spelt[: env.vocab]]
+        late = [not each.startswith(start) for each in spelt[: env.vocab]]
+        step = torch.full((env.rows, 1), env.prefix, device=env.device)
+        rows = {"barred": barred, "late": late}
+        return {"step": step} | {
+            name: torch.tensor([row], device=env.device).repeat(env.rows, 1) for name, row in rows.items()
+        }
+
+    def apply(self, z, p, s, rng):
+        barred = s["barred"] | (s["late"] & (s["step"] == 0))
+        s["step"] += 1
+        return z.masked_fill(barred, float("-inf"))
+'''
