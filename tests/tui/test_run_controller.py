@@ -10,9 +10,11 @@ import pytest
 from edge_tui.engine.events import ParamChanged
 from edge_tui.engine.port import Message, Request
 from edge_tui.history.store import Store
+from edge_tui.transcript.transcript import Transcript
 from edge_tui.tui.session import Session
 from edge_tui.tui.workbench.run_controller import RunController
 from edge_tui.tui.workbench.stored_runs import read_turns
+from tests.history.runs import batch, started
 from tests.tui import kept
 from tests.tui.engines import WORDS, PictureEngine, ticking
 from tests.tui.parts import Field, View, session, settings
@@ -137,6 +139,20 @@ def test_it_goes_on_from_its_last_token_and_from_another_one() -> None:
     running.runs.take_alternative(3, 9)
     assert running.engine.requests[2].prefix == (*ids[:3], 9)
     assert {request.seed for request in running.engine.requests[1:]} == {run.seed}
+
+
+def test_a_run_of_several_samples_goes_on_from_the_first_whose_seed_is_the_runs(running: Running) -> None:
+    running.run()
+    run = running.session.run
+    assert run is not None
+    tokens = batch(WORDS[:9], rows=3)
+    run.started = started(rows=3)
+    run.transcript = running.view.transcript = Transcript(run.started)
+    run.transcript.extend(replace(tokens, parent=tokens.row))
+    running.runs.take_alternative(2, 9)
+    request = running.engine.requests[-1]
+    assert request.prefix == (*tokens.id[[0, 3]].tolist(), 9)
+    assert (request.seed, request.samples) == (run.started.seed, 1)
 
 
 def test_the_token_in_the_text_is_no_alternative(running: Running) -> None:
