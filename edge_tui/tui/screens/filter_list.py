@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from textual.fuzzy import Matcher
-from textual.widgets import Input, OptionList, Static
+from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
 
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.screens.dialog import Dialog
 from edge_tui.tui.services import services
 from edge_tui.tui.widgets.field import Field
+from edge_tui.tui.widgets.fitted_text import FittedText
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -63,7 +64,7 @@ class FilterListScreen(Dialog[T], Generic[T]):
         self._items: list[Item] = []
         self.field = Field(self.placeholder)
         self.options = OptionList(markup=False)
-        self.about = Static("", markup=False, classes="hint")
+        self.about = FittedText(classes="hint")
         """Lines below the list, about the item under the cursor."""
 
     def items(self) -> Sequence[Item]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal
 from textual import work
 from textual.containers import Container, Vertical
 from textual.content import Content
-from textual.widgets import Static
 
 from edge_tui.engine import seeds
 from edge_tui.history import formats
@@ -22,6 +21,7 @@ from edge_tui.history.schema import HistoryError
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.screens.dialog import Dialog
 from edge_tui.tui.widgets.field import Field
+from edge_tui.tui.widgets.fitted_text import FittedText
 from edge_tui.tui.widgets.run_list import RunList
 from edge_tui.tui.widgets.token_pane import TokenPane
 from edge_tui.util import user_file
@@ -78,7 +78,7 @@ class HistoryScreen(Dialog[HistoryChoice]):
         self.list = RunList(titles, id="runs")
         self.pane = TokenPane("", id="preview-tokens")
         self.pane.can_focus = False
-        self.about = Static("", markup=False, id="about")
+        self.about = FittedText(id="about")
 
     def content(self) -> Iterable[Widget]:
         """Lists the search field, then the list beside its preview."""

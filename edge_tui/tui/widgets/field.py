@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from textual.widgets import Input
 
+from edge_tui.util.formatting import clip
 from edge_tui.util.sanitise import one_line
 
 if TYPE_CHECKING:
@@ -21,7 +22,12 @@ class Field(Input):
 
     def __init__(self, placeholder: str = "", **options: Any) -> None:
         super().__init__(placeholder=placeholder, compact=True, **options)
+        self._placeholder = placeholder
         self.set_reactive(Input.cursor_blink, False)
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Cuts the placeholder to the new width."""
+        self.placeholder = clip(self._placeholder, self.content_size.width - 1)
 
     def on_paste(self, event: events.Paste) -> None:
         """Reports the lines that a field leaves out of a paste."""

@@ -135,15 +135,14 @@ def _field(label: str, value: str) -> Parts:
 
 
 def _fit(fields: list[Parts], width: int) -> Parts:
-    """Joins fields by dots, as many as the line holds."""
+    """Joins fields by dots, as many as the line holds, with an ellipsis for the others."""
     line: Parts = []
     used = 0
-    for parts in fields:
+    fields = [parts for parts in fields if any(text.strip() for text, _ in parts)]
+    for n, parts in enumerate(fields, 1):
         cells = sum(cell_len(text) for text, _ in parts) + (3 if line else 0)
-        if not any(text.strip() for text, _ in parts):
-            continue
-        if used + cells > width:
-            break
+        if used + cells + (2 if n < len(fields) else 0) > width:
+            return [*line, (" …", "$text-muted")]
         line += [(" · ", "$text-muted"), *parts] if line else parts
         used += cells
     return line

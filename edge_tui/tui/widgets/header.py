@@ -33,10 +33,8 @@ class HeaderBar(Widget):
         room = width - cell_len(right_text) - 4
         left: list[tuple[str, str]] = [(" edge-tui", "$primary bold"), ("  ", "")]
         tail = "".join(f" · {one_line(fact)}" for fact in self.facts)
-        name = clip(one_line(self.model), max(room - 11 - cell_len(tail), 10))
+        name = clip(one_line(self.model), max(room - 11 - cell_len(tail), min(room - 11, 10), 1))
+        tail = clip(tail, room - 11 - cell_len(name))
         left += [(name, "$foreground bold"), (tail, "$text-muted")]
         used = sum(cell_len(text) for text, _ in left)
-        if used > room:
-            left = [(" edge-tui  ", "$primary bold"), (clip(name, max(room - 11, 1)), "$foreground bold")]
-            used = sum(cell_len(text) for text, _ in left)
         return Content.assemble(*left, " " * max(room - used, 0), *right)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,11 +11,11 @@ from textual.content import Content
 from textual.message import Message
 from textual.reactive import reactive
 from textual.widget import Widget
-from textual.widgets import Input, Static
 
 from edge_tui.decoders.base import Param, ParamError
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.widgets.field import Field
+from edge_tui.tui.widgets.fitted_text import FittedText
 from edge_tui.tui.widgets.line_panel import pad
 from edge_tui.util.formatting import clip, thin_bar
 from edge_tui.util.sanitise import one_line
@@ -24,6 +23,7 @@ from edge_tui.util.sanitise import one_line
 if TYPE_CHECKING:
     from textual import events
     from textual.app import ComposeResult
+    from textual.widgets import Input
 
     from edge_tui.tui.run_params import RunParams
     from edge_tui.tui.run_settings import Row
@@ -249,7 +249,8 @@ class Parameters(Vertical):
     Parameters:focus-within { border: round $border; }
     Parameters > ValueInput { display: none; }
     Parameters.-editing > ValueInput { display: block; }
-    Parameters > #parameter-help { height: 3; padding: 0 1; color: $text-muted; }
+    Parameters > #parameter-help { dock: bottom; height: 3; max-height: 50%; padding: 0 1; }
+    Parameters > #parameter-help { color: $text-muted; }
     Parameters.-refused > #parameter-help { color: $error; }
     """
 
@@ -259,9 +260,8 @@ class Parameters(Vertical):
         self.border_title = "parameters"
         self.table = ParameterTable(run_params)
         self.field = ValueInput()
-        self.help_line = Static("", markup=False, id="parameter-help")
+        self.help_line = FittedText(id="parameter-help")
         self._editing = ""
-        self._sentence = ""
 
     def compose(self) -> ComposeResult:
         """Lays out table, field and help line."""
@@ -286,19 +286,7 @@ class Parameters(Vertical):
         self._say(row.help)
 
     def _say(self, sentence: str) -> None:
-        """Shows a sentence, cut to the room for it."""
-        self._sentence = sentence
-        width, height = self.help_line.size
-        text = one_line(sentence)
-        lines = textwrap.wrap(text, width) if width and height else []
-        if len(lines) > height:
-            text = "\n".join(lines[:height])[: -2 if len(lines[height - 1]) > width - 2 else None]
-            text = text.rstrip(" ,;.:") + " …"
-        self.help_line.update(text)
-
-    def on_resize(self) -> None:
-        """Cuts the help to the new room."""
-        self.call_after_refresh(lambda: self._say(self._sentence))
+        self.help_line.update(one_line(sentence))
 
     def refuse(self, key: str, message: str) -> None:
         """Shows at the field why a value is refused."""

@@ -78,8 +78,6 @@ class WorkbenchScreen(SizedScreen):
         self._inspect: bool | None = None
         """True where the user wants the inspector; None leaves it to the width."""
 
-    # Layout.
-
     def compose(self) -> ComposeResult:
         """Lays the panes out, and the notice of a terminal that is too small."""
         yield Static(id="too-small")
@@ -106,10 +104,14 @@ class WorkbenchScreen(SizedScreen):
     def on_resize(self, event: events.Resize) -> None:
         """Divides the room: columns of strategies, turns in sight, the inspector."""
         width, height = event.size
-        self.view.strategy_list.columns = 2 if height < TALL else 1
         self.view.turns.limit = 4 if height < TALL else 10
-        if self._inspect is None:
-            self.set_class(width >= WIDE, "-inspecting")
+        self._show_inspector(width >= WIDE if self._inspect is None else self._inspect)
+
+    def _show_inspector(self, shown: bool) -> None:
+        """Opens or closes the inspector; the strategies above it leave their lines to the parameters."""
+        self.set_class(shown, "-inspecting")
+        width, height = self.app.size
+        self.view.strategy_list.columns = 2 if height < TALL or (shown and width < WIDE) else 1
 
     # Events and settings from the app.
 
@@ -229,7 +231,7 @@ class WorkbenchScreen(SizedScreen):
     def action_inspector(self) -> None:
         """Opens or closes the inspector."""
         self._inspect = not self.has_class("-inspecting")
-        self.set_class(self._inspect, "-inspecting")
+        self._show_inspector(self._inspect)
         if not self._inspect:
             if self.focused is None or self.focused is self.inspector:
                 self.pane.focus()
@@ -259,7 +261,7 @@ class WorkbenchScreen(SizedScreen):
         self.remove_class("-folded")
         if not self.has_class("-wide"):
             self._inspect = False
-            self.remove_class("-inspecting")
+            self._show_inspector(False)
         self.parameters.table.focus()
 
     def on_token_pane_cursor_moved(self, event: TokenPane.CursorMoved) -> None:
@@ -271,7 +273,7 @@ class WorkbenchScreen(SizedScreen):
     def on_token_pane_opened(self, event: TokenPane.Opened) -> None:
         """Opens the inspector and goes there."""
         self._inspect = True
-        self.add_class("-inspecting")
+        self._show_inspector(True)
         self.inspector.show(self.pane.transcript, event.index)
         self.call_after_refresh(self.inspector.focus)
 

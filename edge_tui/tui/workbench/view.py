@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.widgets import Footer
 
 from edge_tui.engine.events import Finished
 from edge_tui.transcript.colour_buckets import BUCKETS
@@ -15,6 +14,7 @@ from edge_tui.tui.widgets.beam_board import BeamBoard
 from edge_tui.tui.widgets.gauge import Gauge, speed_of
 from edge_tui.tui.widgets.header import HeaderBar
 from edge_tui.tui.widgets.inspector import Inspector
+from edge_tui.tui.widgets.key_footer import KeyFooter
 from edge_tui.tui.widgets.message_line import MessageLine
 from edge_tui.tui.widgets.parameters import Parameters
 from edge_tui.tui.widgets.prompt import Prompt
@@ -97,7 +97,7 @@ class WorkbenchView:
                 yield self.inspector
         yield self.gauge
         yield self.messages
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeyFooter()
         yield self.tour
 
     def write_titles(self) -> None:
