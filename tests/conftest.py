@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,10 +24,18 @@ _FOREIGN = ("EDGE_TUI_", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "XDG_")
 _TERMINAL = ("NO_COLOR", "COLORTERM", "TEXTUAL", "COLUMNS", "LINES")
 
 
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Names a folder for each test; pytest would list those of all tests before for each."""
+    folder = tmp_path_factory.mktemp("homes")
+    return (folder / str(number) for number in count())
+
+
 @pytest.fixture(autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """Makes an empty home folder and points every library to it."""
-    folder = tmp_path_factory.mktemp("home")
+    folder = next(homes)
+    folder.mkdir()
     for name in list(os.environ):
         if name.startswith(_FOREIGN) or name in _TERMINAL:
             monkeypatch.delenv(name)
