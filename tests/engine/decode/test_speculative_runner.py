@@ -83,13 +83,13 @@ def test_proposing_is_given_up_where_it_loses() -> None:
 
 def test_a_run_goes_on_where_the_draft_rests(demo: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Greedy text does not change where the proposals end, and the end does not depend on the machine."""
-    greedy = watch(demo, Request("import os\n", "greedy", seed=1, max_length=80))
+    greedy = watch(demo, Request("import os\n", "greedy", seed=1, max_length=48))
     monkeypatch.setattr(Generation, "costs", lambda generation: (1.0, 100.0))
     monkeypatch.setattr(generation_module, "DEPTH", 3)
     runs = [
         watch(
             demo,
-            Request("import os\n", "speculative", {"temperature": t, "lookahead": 1}, seed=1, max_length=80),
+            Request("import os\n", "speculative", {"temperature": t, "lookahead": 1}, seed=1, max_length=48),
         )
         for t in (0, 1, 1)
     ]
