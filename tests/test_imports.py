@@ -16,7 +16,7 @@ STEPS = (
     ("import edge_tui.engine.port, edge_tui.engine.events", (*HEAVY, "textual", "numpy")),
     ("import edge_tui.cli.run", (*HEAVY, "textual", "numpy")),
     ("import edge_tui.engine.local", (*HEAVY, "textual")),
-    ("import edge_tui.hub", (*HEAVY, "textual")),
+    ("import edge_tui.hub.listing, edge_tui.hub.remote", (*HEAVY, "textual")),
     ("import edge_tui.tui.app", HEAVY),
 )
 """Statements, from the lightest on, and modules that none of them up to there may load."""

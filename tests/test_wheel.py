@@ -71,7 +71,7 @@ def test_finds_everything_where_it_is_installed(python: Path, tmp_path: Path) ->
 import edge_tui
 from edge_tui import decoders
 from edge_tui.config import resources
-from edge_tui.hub import local_models
+from edge_tui.hub.listing import local_models
 from edge_tui.config.settings import Settings, load
 from pathlib import Path
 home = Path(edge_tui.__file__).parents[1]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from edge_tui.cli.flag_settings import load_settings
 from edge_tui.cli.messages import fail, print_line
 from edge_tui.errors import UsageError
-from edge_tui.hub import local_models
+from edge_tui.hub.listing import local_models
 from edge_tui.hub.precision_options import PRECISIONS, estimate_model
 from edge_tui.hub.remote import Download, Progress, RemoteModel, inspect, repository_id
 from edge_tui.util.formatting import size

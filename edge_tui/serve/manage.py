@@ -50,7 +50,7 @@ def router(dispatcher: Dispatcher, settings: Settings, allowed: bool) -> APIRout
     @routes.get("", summary="Models on this machine, and those in memory")
     async def models() -> dict[str, Any]:
         check()
-        from edge_tui.hub import local_models
+        from edge_tui.hub.listing import local_models
 
         listings = await asyncio.to_thread(local_models, settings.models.folders)
         return {
@@ -97,7 +97,7 @@ def _check_name(name: str, settings: Settings) -> None:
     Raises:
         ApiError: there is no such model, or it cannot be used.
     """
-    from edge_tui.hub import local_models
+    from edge_tui.hub.listing import local_models
 
     listing = {each.name: each for each in local_models(settings.models.folders)}.get(name)
     if listing is None:

@@ -12,8 +12,8 @@ from gguf import GGMLQuantizationType as Type
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 from edge_tui.engine.models import loader, memory_estimate
 from edge_tui.engine.port import ModelSpec
-from edge_tui.hub import Listing, local_models
 from edge_tui.hub.download_worker import files_to_fetch
+from edge_tui.hub.listing import Listing, local_models
 from edge_tui.hub.precision_options import estimate_model
 from tests.engine.checkpoints.gguf.files import write_gguf
 from tests.engine.random_checkpoints import make_checkpoint
@@ -181,7 +181,5 @@ def test_the_estimate_of_a_pair(tmp_path: Path) -> None:
 
 
 def test_listing_loads_no_torch() -> None:
-    code = (
-        "import sys; from edge_tui.hub import local_models; local_models(); sys.exit('torch' in sys.modules)"
-    )
+    code = "import sys, edge_tui.hub.listing as it; it.local_models(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

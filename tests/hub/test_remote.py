@@ -18,7 +18,8 @@ import pytest
 from edge_tui.cli.main import main
 from edge_tui.engine.checkpoints.checkpoint import open_checkpoint
 from edge_tui.engine.models.memory_estimate import estimate
-from edge_tui.hub import Listing, local_models, recent_models
+from edge_tui.hub import recent_models
+from edge_tui.hub.listing import Listing, local_models
 from edge_tui.hub.remote import Download, HubError, RemoteModel, inspect, repository_id
 from edge_tui.util.logs import state_folder
 from tests.engine.random_checkpoints import make_checkpoint

@@ -11,7 +11,7 @@ from edge_tui.util.sanitise import one_line, sanitise
 if TYPE_CHECKING:
     from edge_tui.engine.models.memory_estimate import MemoryEstimate
     from edge_tui.engine.port import Precision
-    from edge_tui.hub import Listing
+    from edge_tui.hub.listing import Listing
     from edge_tui.hub.precision_options import ModelEstimate
     from edge_tui.hub.remote import Progress
     from edge_tui.tui.widgets.line_panel import Parts

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edge_tui.config.settings import Settings
     from edge_tui.engine.events import Event, Loaded
     from edge_tui.engine.port import Precision
-    from edge_tui.hub import Listing
+    from edge_tui.hub.listing import Listing
     from edge_tui.hub.precision_options import ModelEstimate
     from edge_tui.hub.remote import RemoteModel
     from edge_tui.tui.run_params import RunParams
@@ -74,7 +74,8 @@ class ModelsScreen(FilterListScreen[None]):
 
     @work(thread=True)
     def _scan(self) -> None:
-        from edge_tui.hub import local_models, recent_models
+        from edge_tui.hub import recent_models
+        from edge_tui.hub.listing import local_models
         from edge_tui.machine.devices import devices
 
         last = recent_models.names()

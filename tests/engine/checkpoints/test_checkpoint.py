@@ -146,7 +146,7 @@ def test_importing_it_loads_neither_torch_nor_transformers() -> None:
     code = (
         "import sys, edge_tui.hub, edge_tui.engine.models.loader\n"
         "import edge_tui.engine.text.tokenizer, edge_tui.engine.text.chat_template\n"
-        "from edge_tui.hub import local_models; local_models()\n"
+        "from edge_tui.hub.listing import local_models; local_models()\n"
         "sys.exit(bool({'torch', 'transformers', 'huggingface_hub'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
