@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _MOST = 256
 """Upper bound of counts that cost memory each."""
+_MOST_CASES = 1_000_000
 _CONFIG_HELP = "read this file instead of your own config.toml"
 
 
@@ -58,6 +59,7 @@ def make_parser(argv: Sequence[str] | None = None) -> argparse.ArgumentParser:
     _add_models(commands)
     _add_config(commands)
     _add_doctor(commands)
+    _add_verify(commands)
     serve_flags.add(commands, add_settings)
     history_flags.add(commands)
     for each in (top, run):
@@ -228,6 +230,32 @@ def _add_config(commands: Any) -> None:
         description="Reads an old YAML configuration and writes its settings into your own config.toml.",
     )
     old.add_argument("old", metavar="OLD.yaml", help="the file to read")
+
+
+def _add_verify(commands: Any) -> None:
+    """Adds the `verify` command."""
+    verify = commands.add_parser(
+        "verify",
+        help="compare strategies with independent references",
+        description="Compares each strategy with its references on random distributions; 1 if one differs.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    verify.add_argument("names", nargs="*", metavar="NAME", default=[], help="strategies (default: all)")
+    cases = "random distributions for each comparison (default: %(default)s)"
+    add_value(verify, "--cases", "N", cases, kind=_cases, default=1000)
+    add_value(verify, "--json", "FILE", "write the findings there", "json_file", default="")
+    verify.add_argument("-q", "--quiet", action="store_true", default=False, help="print what differs alone")
+    add_value(verify, "--config", "FILE", _CONFIG_HELP)
+    add_value(
+        verify, "--decoders", "DIR", "a folder with strategies of your own", "decoder_folders", action=Append
+    )
+
+
+def _cases(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= _MOST_CASES:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {_MOST_CASES:,}, not {text!r}")
+    return int(text)
 
 
 def _add_doctor(commands: Any) -> None:

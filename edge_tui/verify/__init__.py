@@ -1,0 +1,1 @@
+"""Compares strategies with independent references, on thousands of random distributions."""

@@ -1,0 +1,58 @@
+"""Counts draws of a strategy on a small vocabulary and compares them with a reference's probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+
+import numpy as np
+from numpy.random import RandomState
+
+from edge_tui.decoders.base import Decoder, numbers
+from edge_tui.verify import driver
+from edge_tui.verify.chi_squared import DRAWS, chi_squared
+from edge_tui.verify.distributions import logits, values
+from edge_tui.verify.finding import Finding
+from edge_tui.verify.outcome import Context, Float64, Outcome, words
+from edge_tui.verify.references.filters import softmax
+from edge_tui.verify.references.kinds import StepReference
+
+_VOCAB = 10
+_SETTINGS = 3
+"""Settings of parameters, each with as many draws."""
+_MOST_TRIES = 200
+
+
+def count_draws(decoder: Decoder, reference: StepReference, draws: int = DRAWS) -> Finding | None:
+    """Draws under a few settings that leave several tokens; None where the strategy never draws."""
+    if reference.sampled is None:
+        return None
+    finding = Finding(decoder.name, f"χ² of {draws:,} draws", limit=0.0)
+    settings = 0
+    for seed in range(_MOST_TRIES):
+        random = RandomState(seed)
+        half = np.float32(0.5)
+        streams = {stream.name: logits(random, _VOCAB, "normal") * half for stream in decoder.streams}
+        v = {**values(random, numbers(decoder.params)), **reference.sampled}
+        if not settings:
+            v = {**driver.defaults(decoder), **reference.sampled}
+        exact = {name: z.astype(np.float64) for name, z in streams.items()}
+        chances = mix(reference.step(exact, v, Context((0,))))
+        if (chances > 0).sum() < 2:
+            continue
+        rows = {name: np.repeat(z[None], draws, 0) for name, z in streams.items()}
+        prompt = np.zeros((draws, 1), dtype=np.int64)
+        chosen = driver.step(decoder, driver.Rows(rows, [v], prompt, prompt[:, :0], seed)).chosen
+        found, limit = chi_squared(np.bincount(chosen.numpy(), minlength=_VOCAB), chances)
+        finding.add_chi_squared(found, limit, f"setting {seed} ({words(v)})")
+        settings += 1
+        if settings == _SETTINGS:
+            break
+    return finding
+
+
+def mix(outcomes: Sequence[Outcome]) -> Float64:
+    """Computes the probabilities float64 `[V]` of tokens over all outcomes."""
+    total = sum(each.chance for each in outcomes)
+    parts = [each.chance / total * softmax(each.logits) for each in outcomes if each.logits.max() > -inf]
+    return np.asarray(np.sum(parts, 0))

@@ -1,0 +1,1 @@
+"""Holds the references that strategies are compared with; none of them shares code with a strategy."""

@@ -1,0 +1,106 @@
+"""Defines the kinds of references: of one stage, of a whole step, of a search, of checked proposals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from edge_tui.verify.outcome import Context, Float64, Outcome
+
+if TYPE_CHECKING:
+    import torch
+
+Values: TypeAlias = Mapping[str, float]
+Loop: TypeAlias = Callable[[Float64, Values, Context], Sequence[Outcome]]
+"""Logits float64 `[V]`, parameter values and ids to the outcomes of one stage."""
+Library: TypeAlias = "Callable[[torch.Tensor, Values, Context], torch.Tensor | None]"
+"""The same by another program on float32 `[1, V]`; None where it has no such value."""
+Streams: TypeAlias = Mapping[str, Float64]
+"""Logits of each stream by its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Names another program's implementation and calls it.
+
+    Attributes:
+        name: For readers: "transformers TopKLogitsWarper".
+        call: Its logits.
+    """
+
+    name: str
+    call: Library
+
+
+@dataclass(frozen=True, slots=True)
+class StageReference:
+    """Computes one stage: a filter, penalties, the temperature.
+
+    Attributes:
+        loop: The definition, written out in float64.
+        peer: Another program's class.
+        disagreements: Sentences about known differences.
+    """
+
+    loop: Loop
+    peer: Peer | None = None
+    disagreements: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepReference:
+    """Computes the final logits of a whole step.
+
+    Attributes:
+        step: The definition, written out in float64: logits of the streams, values, ids.
+        peer: Another program on the logits of the main stream.
+        generate: Arguments with which transformers' `generate()` decodes in the same way, from values; None
+            where it cannot.
+        sampled: Values under which it draws from its final logits; None where it never does.
+        disagreements: Sentences about known differences.
+    """
+
+    step: Callable[[Streams, Values, Context], Sequence[Outcome]]
+    peer: Peer | None = None
+    generate: Callable[[Values], Mapping[str, Any] | None] | None = None
+    sampled: Values | None = field(default_factory=dict)
+    disagreements: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SearchReference:
+    """Searches for the answer among several rows.
+
+    Attributes:
+        generate: Arguments with which transformers' `generate()` searches in the same way; None where it
+            cannot.
+        exhaustive: Values, for a vocabulary and a length, with which nothing is dropped, so the answer is the
+            best of all sequences.
+        disagreements: Sentences about known differences.
+    """
+
+    generate: Callable[[Values], Mapping[str, Any] | None]
+    exhaustive: Callable[[int, int], Values]
+    disagreements: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalReference:
+    """Checks that proposals change nothing: the main model's own distribution comes out.
+
+    Attributes:
+        target: Logits of the distribution that must come out, from the main model's logits float64
+            `[…, V]` and values.
+        settings: Values under which draws are counted.
+        greedy: Values under which it takes the likeliest token.
+        disagreements: Sentences about known differences.
+    """
+
+    target: Callable[[Float64, Values], Float64]
+    settings: Sequence[Values]
+    greedy: Values
+    disagreements: tuple[str, ...] = ()
+
+
+Reference: TypeAlias = StageReference | StepReference | SearchReference | ProposalReference

@@ -1,0 +1,30 @@
+"""Says how transformers' `generate()` searches as our strategies do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edge_tui.verify.references.kinds import SearchReference, Values
+
+_STOPPING = (False, True, "never")
+"""What `early_stopping` is there, by our choice's index."""
+
+
+def _beam(v: Values) -> Mapping[str, Any] | None:
+    if v["presence_penalty"] or v["frequency_penalty"]:
+        return None
+    return {
+        "do_sample": False,
+        "num_beams": int(v["num_beams"]),
+        "early_stopping": _STOPPING[int(v["early_stopping"])],
+        "length_penalty": v["length_penalty"],
+        "repetition_penalty": v["repetition_penalty"],
+    }
+
+
+def _wide(vocab: int, length: int) -> Values:
+    return {"num_beams": float(vocab ** (length - 1)), "length_penalty": 0.0}
+
+
+SEARCHES = {"beam": SearchReference(_beam, _wide)}

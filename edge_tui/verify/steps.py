@@ -1,0 +1,83 @@
+"""Compares the final logits of single steps with a reference, on random distributions."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.random import RandomState
+
+from edge_tui.decoders.base import Decoder, numbers
+from edge_tui.verify import driver
+from edge_tui.verify.distributions import KINDS, Float32, logits, size, values
+from edge_tui.verify.outcome import Comparison, Context, Outcome, words
+from edge_tui.verify.references.kinds import StepReference
+
+_ROWS = 4
+"""Rows of one step, each with its own distribution and values."""
+_MOST_IDS = 12
+"""Most ids of prompt and answer each."""
+
+
+def random_rows(decoder: Decoder, seed: int, rows: int = _ROWS) -> driver.Rows:
+    """Makes the input of one step from a number.
+
+    Args:
+        decoder: The strategy, which says what it reads.
+        seed: The number of the case.
+        rows: Rows `R`.
+    """
+    random = RandomState(seed)
+    vocab, kind = size(random), str(random.choice(KINDS))
+    streams: dict[str, Float32] = {}
+    for stream in decoder.streams:
+        drawn = [logits(random, vocab, kind) for _ in range(rows)]
+        # A second model is never quite sure that a token cannot be.
+        streams[stream.name] = _stack(drawn) if not streams else _stack(drawn, floor=-80.0)
+    params = numbers(decoder.params)
+    shared = values(random, params)
+    of_run = {param.name for param in params if not param.live}
+    each = [
+        {name: shared[name] if name in of_run else number for name, number in values(random, params).items()}
+        for _ in range(rows)
+    ]
+    lengths = random.randint(1, _MOST_IDS), random.randint(0, _MOST_IDS)
+    prompt, output = (random.randint(0, vocab, (rows, length)).astype(np.int64) for length in lengths)
+    return driver.Rows(streams, each, prompt, output, seed)
+
+
+def _stack(rows: list[Float32], floor: float | None = None) -> Float32:
+    stacked = np.stack(rows)
+    return stacked if floor is None else np.maximum(stacked, np.float32(floor))
+
+
+def compare_steps(
+    decoder: Decoder, reference: StepReference, cases: int, seed: int = 0
+) -> tuple[Comparison, Comparison]:
+    """Compares a strategy's final logits with its reference, a row a case.
+
+    Returns:
+        The comparison with the own loop, and the one with the other program, which leaves out cases with
+        values that the program does not know.
+    """
+    import torch
+
+    by_loop, by_peer = Comparison(), Comparison()
+    for number in range(seed, seed + -(-cases // _ROWS)):
+        rows = random_rows(decoder, number)
+        found = driver.step(decoder, rows).final.numpy()
+        for row, final in enumerate(found):
+            v = rows.values[row]
+            context = Context(tuple(rows.prompt[row].tolist()), tuple(rows.output[row].tolist()))
+            case = f"case {number} row {row} ({len(final):,} tokens, {words(v)})"
+            streams = {name: z[row].astype(np.float64) for name, z in rows.streams.items()}
+            expected = reference.step(streams, v, context)
+            by_loop.add(final, expected, case)
+            if reference.peer is None:
+                continue
+            main = torch.from_numpy(next(iter(rows.streams.values()))[row])[None].clone()
+            theirs = reference.peer.call(main, v, context)
+            if theirs is not None:
+                left = theirs[0].numpy().astype(np.float64)
+                doubt = np.logical_or.reduce([each.doubt for each in expected])
+                equal = np.logical_or.reduce([each.equal for each in expected])
+                by_peer.add(final, [Outcome(left, doubt, equal)], case, sorts=True)
+    return by_loop, by_peer

@@ -1,0 +1,119 @@
+"""Every shipped strategy agrees with its references, and a wrong one does not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edge_tui import decoders
+from edge_tui.cli.main import main
+from edge_tui.decoders.base import Decoder
+from edge_tui.verify.finding import Finding
+from edge_tui.verify.verify import REFERENCES, verify
+
+SHIPPED = decoders.Registry.load().strategies()
+FEW = 24
+
+WRONG = """
+import torch
+from edge_tui.decoders.base import Filter, Param
+class Wrong(Filter):
+    name = "wrong"
+    title = "wrong"
+    summary = "Keeps what it should not."
+    params = (Param("wrong", 0.5, 0.0, 1.0, "Nothing.", neutral=0.0),)
+    def apply(self, z, p, s, rng):
+        {body}
+"""
+
+
+def failures(findings: list[Finding]) -> list[str]:
+    return [f"{each.strategy} {each.reference}: {fault}" for each in findings for fault in each.faults]
+
+
+@pytest.mark.parametrize("decoder", SHIPPED, ids=lambda decoder: decoder.name)
+def test_a_few_cases_of_each_strategy_agree_with_its_references(decoder: Decoder) -> None:
+    findings = list(verify([decoder], FEW))
+    assert failures(findings) == []
+    assert all(each.cases for each in findings)
+    assert len(findings) > 1, "it has no reference"
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("decoder", SHIPPED, ids=lambda decoder: decoder.name)
+def test_thousands_of_cases_of_each_strategy_agree_with_its_references(decoder: Decoder) -> None:
+    findings = list(verify([decoder], 4000))
+    assert failures(findings) == []
+
+
+def test_no_reference_waits_for_a_strategy_that_is_gone() -> None:
+    assert REFERENCES.keys() <= {decoder.name for decoder in SHIPPED}
+
+
+def user_strategy(folder: Path, body: str) -> Decoder:
+    (folder / "wrong.py").write_text(WRONG.format(body=body), encoding="utf-8")
+    registry = decoders.Registry.load([folder])
+    assert registry.problems == []
+    return registry.find("wrong")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("return z * float('nan')", "NaN"),
+        ("self.last = z; return z", "outlives the run"),
+        ("return z + torch.rand(z.shape)", "two results"),
+        ("return z.roll(1, 0)", "rows beside it"),
+        ("return z[:, :1]", "returned float32"),
+        ("raise KeyError('x')", "KeyError: 'x'"),
+    ],
+)
+def test_properties_find_what_a_users_file_does_wrong(tmp_path: Path, body: str, reason: str) -> None:
+    (finding,) = verify([user_strategy(tmp_path, body)], 30)
+    assert finding.failed
+    assert any(reason in fault for fault in finding.faults), finding.faults
+
+
+def test_a_sound_file_of_a_user_passes(tmp_path: Path) -> None:
+    (finding,) = verify([user_strategy(tmp_path, "return z - p['wrong']")], 30)
+    assert (finding.reference, finding.faults) == ("properties", [])
+
+
+def test_the_command_reports_and_fails_for_a_wrong_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    user_strategy(tmp_path, "return z * float('nan')")
+    file = tmp_path / "found.json"
+    flags = ["--cases", "20", "--decoders", str(tmp_path), "--json", str(file)]
+    try:
+        assert main(["verify", "min-p", "wrong", *flags]) == 1
+    finally:
+        decoders.load()
+    printed = capsys.readouterr()
+    assert "min_p  own loop in float64" in printed.out
+    assert "differ: wrong." in printed.err
+    saved = json.loads(file.read_text(encoding="utf-8"))
+    assert saved["versions"]["torch"]
+    verdicts = {each["strategy"]: each["failed"] for each in saved["findings"]}
+    assert verdicts == {"min_p": False, "wrong": True}
+
+
+def test_quiet_prints_nothing_where_all_agree(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "greedy", "--cases", "1", "-q"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [(["nonsense"], "nonsense"), (["--cases", "0"], "--cases"), (["--json", "/no/folder/x"], "/no/folder")],
+)
+def test_wrong_arguments_are_refused_in_one_sentence(
+    flags: list[str], word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", *flags]) == 2
+    printed = capsys.readouterr()
+    assert word in printed.err
+    assert printed.err.count("\n") == 1
