@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from edge_tui.config.settings import user_config
+
 BAN = '''"""Bans texts."""
 
 from edge_tui.decoders.base import Filter, Param, ParamError, TextParam
@@ -40,3 +44,11 @@ class Ban(Filter):
         s["step"] += 1
         return z.masked_fill(barred, float("-inf"))
 '''
+
+
+def write_ban() -> Path:
+    """Puts the strategy where the settings look for the user's own; returns the configuration folder."""
+    folder = user_config().parent
+    (folder / "decoders").mkdir(parents=True)
+    (folder / "decoders" / "ban.py").write_text(BAN)
+    return folder

@@ -12,14 +12,17 @@ ONE_LINE = TEXT + "\r\x85\u2028"
 _CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 STRATEGY = f"""
-from edge_tui.decoders.base import Filter, Param
+from edge_tui.decoders.base import Filter, Param, TextParam
 
 class Evil(Filter):
     name = "evil"
     title = {ONE_LINE!r}
     summary = {ONE_LINE!r}
     rank = 99
-    params = (Param("evil", default=0.5, low=0.0, high=1.0, step=0.1, neutral=1.0, help={ONE_LINE!r}),)
+    params = (
+        Param("evil", default=0.5, low=0.0, high=1.0, step=0.1, neutral=1.0, help={ONE_LINE!r}),
+        TextParam("evils", {ONE_LINE!r}, {ONE_LINE!r}, many=True, label={ONE_LINE!r}),
+    )
 
     def apply(self, z, p, s, rng):
         return z

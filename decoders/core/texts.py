@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn, TypeAlias
 
 from edge_tui.decoders.core.params import Param, ParamError, fixed
@@ -35,7 +35,7 @@ class TextParam:
     """True where it is a list of texts, given as a tuple."""
     live: bool = False
     """True where a running generation may take a new value. No engine does so yet."""
-    check: Callable[[str], object] | None = None
+    check: Callable[[str], object] | None = field(default=None, compare=False)
     """Called with each text that is not empty; whatever it raises refuses the text, with its message."""
     label: str = ""
     """As `Param.label`."""

@@ -40,10 +40,14 @@ def facts(stored: StoredRun) -> list[tuple[str, str]]:
 
 
 def value_text(value: Value) -> str:
-    """Writes a parameter's value; several texts as a list."""
+    """Writes a parameter's value; a text in quotes where it would not be seen as it is."""
+    if value in ("", ()):
+        return "none"
     if isinstance(value, tuple):
         return ", ".join(map(repr, value))
-    return value if isinstance(value, str) else f"{value:.6g}"
+    if isinstance(value, str):
+        return value if value.strip() == value and value.isprintable() else repr(value)
+    return f"{value:.6g}"
 
 
 def ending(stored: StoredRun) -> str:

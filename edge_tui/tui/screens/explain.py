@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 from textual.widgets import Static
 
-from edge_tui.decoders.base import numbers
+from edge_tui.decoders.base import TextParam, numbers
 from edge_tui.decoders.contrastive import SEED
 from edge_tui.tui import param_preview
 from edge_tui.tui.actions import bindings
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _LINES = 9
 """Tokens in the preview, besides the rest."""
+_VALUE = 300
+"""Characters of a value above the picture."""
 _TEXT = 16
 
 
@@ -93,7 +95,7 @@ class ExplainScreen(Dialog[None]):
         row = self._table.row
         self.box.border_title = Content(one_line(row.title))
         when = "takes effect at the next token" if row.live else "holds from the next run on"
-        facts = f"{row.shown} · {row.range} · {row.source} · {when}"
+        facts = f"{clip(row.shown, _VALUE)} · {row.range} · {row.source} · {when}"
         parts: list[tuple[str, str]] = [
             (one_line(row.help) + "\n", "$foreground"),
             (one_line(facts) + "\n\n", "$text-muted"),
@@ -103,6 +105,8 @@ class ExplainScreen(Dialog[None]):
     def _preview(self, name: str) -> Parts:
         """Draws the effect of a parameter, or says why there is none to be seen."""
         transcript = self._pane.transcript
+        if isinstance(self._table.run_params.param(name), TextParam):
+            return _sentence("It is a text: there is no picture of it.")
         if name not in param_preview.PREVIEWABLE:
             return _sentence("It decides about whole runs, not within one token: there is no picture of it.")
         if transcript is None or not len(transcript):

@@ -8,10 +8,12 @@ from textual.content import Content
 from textual.widgets import Static
 
 from edge_tui.config import presets
+from edge_tui.config.precedence import value_text
 from edge_tui.tui.actions import bindings
 from edge_tui.tui.screens.dialog import Dialog
 from edge_tui.tui.screens.filter_list import FilterListScreen, Item
 from edge_tui.tui.widgets.field import Field
+from edge_tui.util.formatting import clip
 from edge_tui.util.sanitise import one_line, sanitise
 
 if TYPE_CHECKING:
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     from textual.widgets import Input, OptionList
 
     from edge_tui.config.presets import Preset
+
+
+_VALUE = 60
+"""Cells of one value in the description of a preset."""
 
 
 class PresetsScreen(FilterListScreen["Preset"]):
@@ -54,7 +60,9 @@ class PresetsScreen(FilterListScreen["Preset"]):
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
         """Describes the values of the preset under the cursor."""
         preset = self._presets[event.option_id or ""]
-        values = " · ".join(f"{name} {value}" for name, value in preset.parameters.items())
+        values = " · ".join(
+            f"{name} {clip(value_text(value), _VALUE)}" for name, value in preset.parameters.items()
+        )
         parts = [values or "no values of its own"]
         named = ((name, getattr(preset, name)) for name in ("mode", "max_length", "system"))
         parts += [f"{name} {value}" for name, value in named if value]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from edge_tui import decoders
 from edge_tui.config import presets
+from edge_tui.config.precedence import value_text
 from edge_tui.engine.events import Failed, Finished, Loaded, Started
 from edge_tui.tui.run_params import ParamPatch
 from edge_tui.tui.workbench.controller import Controller
@@ -140,7 +141,7 @@ class StrategyController(Controller[StrategyView]):
     def describe_values(self) -> str:
         """Names the strategy and the values that a preset would hold."""
         values = self.run_params.overrides().values.items()
-        described = " · ".join(f"{name} {value}" for name, value in values)
+        described = " · ".join(f"{name} {value_text(value)}" for name, value in values)
         return f"{self.run_params.decoder.name}: {described or 'no values of its own'}"
 
     def save_preset(self, title: str | None) -> None:
