@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edge_tui.decoders.core.declaration import Declaration, Kind
+from edge_tui.decoders.core.stage import Needs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,13 +21,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Holds the result of a model's forward.
+    """Holds the result of a model's forward; what `Needs` does not declare is None.
 
     Attributes:
         logits: float `[R, K, V]` in the model's own precision or float32.
+        hidden: float `[R, K, len, D]` in the model's precision, hidden states of the layers `Needs.hidden`,
+            as transformers' `output_hidden_states` has them.
+        early: float `[R, K, len, V]`, early-exit logits of the layers `Needs.early`: the head's product with
+            their hidden states, scaled and capped as `logits` are.
+        past: float `[R, N, D]` in the model's precision, the last layer's hidden states of each row, after
+            the final norm; `N` is fixed for a run.
+        past_length: int64 `[R]`, how many of those `N` positions are there, the newest `K` among them; what
+            lies beyond is any number.
     """
 
     logits: Tensor
+    hidden: Tensor | None = None
+    early: Tensor | None = None
+    past: Tensor | None = None
+    past_length: Tensor | None = None
+
+    def last(self) -> Output:
+        """Returns the last position alone."""
+        last = {name: getattr(self, name) for name in ("logits", "hidden", "early")}
+        return replace(self, **{name: t[:, -1:] for name, t in last.items() if t is not None})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Returns the tensors that are there, by the names of their fields."""
+        named = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +111,8 @@ class Decoder(Declaration, ABC):
     """Names of the extra numbers recorded for each token."""
     id_columns: ClassVar[tuple[str, ...]] = ()
     """The names among them whose numbers are ids of tokens, −1 for none."""
+    needs: ClassVar[Needs] = Needs()
+    """What it reads of the main stream beyond logits; its stages declare their own."""
     owns_eos: ClassVar[bool] = False
     """True where `step` itself decides what an end-of-sequence token means (beam search does)."""
 
@@ -111,6 +136,10 @@ class Decoder(Declaration, ABC):
     def rows(self, values: Mapping[str, float]) -> int:
         """Gives the number of rows it decodes side by side for one answer (a beam's width)."""
         return 1
+
+    def needs_of(self, values: Mapping[str, float], layers: int) -> Needs:
+        """Gives what a run reads of a main model with `layers` layers beyond logits; by default `needs`."""
+        return self.needs
 
     def num_draft_tokens(self, values: Mapping[str, float]) -> int:
         """Gives the number of tokens proposed before the main model reads them all at once; 0 for most.

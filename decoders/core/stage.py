@@ -60,10 +60,27 @@ class Env:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """Declares the inputs of a stage beyond the logits."""
+    """Declares the inputs of a stage or decoder beyond the logits.
+
+    Layers of a model with L of them count from 0, the embeddings, to L, the last layer after the final norm;
+    negative ones from the end. They are those of the main stream.
+    """
 
     counts: bool = False
     """Token counts of prompt and output: state `prompt_counts`, `output_counts`, int32 `[R, V]`."""
+    hidden: tuple[int, ...] = ()
+    """Of decoders: layers whose hidden states are `Output.hidden`, in this order."""
+    early: tuple[int, ...] = ()
+    """Of decoders: layers before the last whose early-exit logits are `Output.early`, in this order."""
+    early_norm: bool = True
+    """True applies the final norm before the head makes logits of an early layer."""
+    past: bool = False
+    """Of decoders: the last layer's hidden state of every position so far, `Output.past`."""
+
+    @property
+    def layers(self) -> bool:
+        """True where hidden states are needed in any form."""
+        return bool(self.hidden or self.early or self.past)
 
 
 class Stage(ABC):

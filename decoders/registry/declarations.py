@@ -139,6 +139,13 @@ def _check_needs(owner: Decoder | Stage) -> None:
     name = f"{kind.__name__}.needs"
     if not isinstance(needs, Needs):
         raise StrategyError(f"{name} is {needs!r}, but must be Needs(…).", kind)
+    for field in ("hidden", "early"):
+        layers = getattr(needs, field)
+        if not isinstance(layers, tuple) or not all(type(layer) is int for layer in layers):
+            raise StrategyError(f"{name} has {field}={layers!r}, but must have a tuple of layers.", kind)
+    if needs.layers and isinstance(owner, Stage):
+        advice = "a Decoder finds hidden states in the Output of its step"
+        raise StrategyError(f"{name} asks for layers, which a stage never sees: {advice}.", kind)
     if needs.counts and not isinstance(owner, Stage):
         advice = "put what needs counts into a Stage of a Chain"
         raise StrategyError(f"{name} is read of stages alone: {advice}.", kind)

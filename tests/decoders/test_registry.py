@@ -164,7 +164,12 @@ BROKEN = {
     "clash.py": (epsilon("clash", '"epsilon",', '"temperature",'), 7, "parameter temperature differently"),
     "tuple.py": (epsilon("no_tuple", "),)", "))"), 7, "Epsilon.params must be a tuple of Param"),
     "rank.py": (epsilon("bad_rank", "params", "rank = None\n    params"), 7, "Epsilon.rank is None"),
-    "hidden.py": (epsilon("hidden", "params", "needs = Needs(hidden=True)\n    params"), 11, "'hidden'"),
+    "hidden.py": (
+        epsilon("hidden", "params", "needs = Needs(hidden=(1,))\n    params"),
+        7,
+        "asks for layers, which a stage never sees",
+    ),
+    "layers.py": (decoder_of("needs = Needs(early=3)"), 4, "has early=3, but must have a tuple of layers"),
     "edge.py": (
         epsilon("bad_edge", "params", "edge = Edge('depth', None, 'e')\n    params"),
         7,

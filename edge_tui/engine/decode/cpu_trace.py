@@ -12,11 +12,12 @@ are left out.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from edge_tui.decoders.base import Decoder, Output, numbers
-from edge_tui.engine.decode.step_record import StepBuffers, build_record, sample
+from edge_tui.engine.decode.step_record import StepBuffers, build_record, cut, sample
 from edge_tui.engine.ops.cpu.torchscript import as_written, own_in_cpp, trace
 
 if TYPE_CHECKING:
@@ -53,11 +54,11 @@ class TracedChoice:
         self._version: float | None = None
         self._neutral: tuple[bool, ...] = ()
 
-    def __call__(self, logits: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
+    def __call__(self, outs: Mapping[str, Output]) -> tuple[Tensor, Tensor] | None:
         """Chooses and records one step with the parameters that the table holds now.
 
         Args:
-            logits: By stream, `[R, 1, V]` or wider, in any precision.
+            outs: By stream, logits `[R, 1, V]` or wider, in any precision.
 
         Returns:
             The record, as `ops.stats.record` lays it out; None, and nothing done, where there is no trace.
@@ -67,10 +68,12 @@ class TracedChoice:
             self._neutral = tuple(
                 self._table.params.is_neutral(param) for param in numbers(self._decoder.params)
             )
-        tensors = (*self._tensors, *logits.values())
+        fields = {stream: output.tensors() for stream, output in outs.items()}
+        tensors = (*self._tensors, *chain.from_iterable(each.values() for each in fields.values()))
         layout = (self._neutral, self._width, *((t.dtype, t.shape) for t in tensors))
         if layout not in self._traces:
-            self._traces[layout] = self._trace(list(logits), [t.clone() for t in tensors])
+            names = {stream: list(each) for stream, each in fields.items()}
+            self._traces[layout] = self._trace(names, [t.clone() for t in tensors])
         traced = self._traces[layout]
         if traced is None:
             return None
@@ -78,9 +81,9 @@ class TracedChoice:
             return traced(*tensors)
 
     def _trace(
-        self, streams: list[str], tensors: list[Tensor]
+        self, fields: Mapping[str, list[str]], tensors: list[Tensor]
     ) -> Callable[..., tuple[Tensor, Tensor]] | None:
-        """Traces a step on copies of the tensors, which it changes."""
+        """Traces a step on copies of the tensors, which it changes; `fields` names those of each output."""
         decoder, names, width = self._decoder, list(self._state), self._width
         params = self._table.params_of
         ends = len(StepBuffers.__slots__), len(StepBuffers.__slots__) + len(names)
@@ -88,9 +91,11 @@ class TracedChoice:
         def step(*inputs: Tensor) -> tuple[Tensor, Tensor]:
             buffers = StepBuffers(*inputs[: ends[0]])
             state = dict(zip(names, inputs[ends[0] : ends[1]], strict=True))
-            logits = zip(streams, inputs[ends[1] :], strict=True)
-            outs = {stream: Output(z[..., :width].float()) for stream, z in logits}
+            rest = iter(inputs[ends[1] :])
+            outs = {
+                stream: cut(Output(**{n: next(rest) for n in fields[stream]}), width) for stream in fields
+            }
             choice = sample(decoder, decoder.step, outs, state, params(buffers.block), buffers)
-            return build_record(decoder, choice, outs[streams[0]].logits[:, -1], buffers)
+            return build_record(decoder, choice, next(iter(outs.values())).logits[:, -1], buffers)
 
         return trace(decoder.name, step, tensors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.base import Env, Output
+from edge_tui.decoders.base import Env, Needs, Output
 from edge_tui.engine.decode.prefix_cache import PrefixCache, PrefixEntry
 from edge_tui.engine.decode.speculative_runner import SpeculativeRunner
 from edge_tui.engine.decode.step_runner import StepRunner
@@ -86,7 +86,8 @@ class Generation:
             for position, (stream, key) in enumerate(keys.items()):
                 model = self._models[self.plan.decoder.streams[position].role]
                 report = progress if position == 0 else _silent
-                length, outputs[stream] = self._read(model, key, cache, report, cancelled)
+                needs = self.plan.needs if position == 0 else Needs()
+                length, outputs[stream] = self._read(model, key, needs, cache, report, cancelled)
                 reused = length if position == 0 else reused
             self._begin_runner(cache, keys, outputs)
         return reused
@@ -137,6 +138,7 @@ class Generation:
         self,
         model: LanguageModel,
         key: tuple[int, int],
+        needs: Needs,
         cache: PrefixCache,
         progress: Callable[[int, int], None],
         cancelled: Callable[[], bool],
@@ -145,7 +147,8 @@ class Generation:
         import torch
 
         total = len(self.ids) + self.plan.max_new
-        entry = cache.open(key, model, self.ids, total + SLACK * (self.plan.num_draft_tokens + 1), total)
+        room = total + SLACK * (self.plan.num_draft_tokens + 1)
+        entry = cache.open(key, model, self.ids, room, total, needs)
         reused, device = len(entry.ids), model.info.device
         fresh = torch.tensor([self.ids[reused:]], dtype=torch.int64, device=device)
         done = 0

@@ -101,7 +101,11 @@ class StrategyInspector:
         if kind in self._inspected or _is_capturing():
             step = self._decoder.step(outs, s, p, rng)
         else:
-            inputs = {f"the logits of {name}": output.logits for name, output in outs.items()}
+            inputs = {
+                f"the {field} of {name}": tensor
+                for name, output in outs.items()
+                for field, tensor in output.tensors().items()
+            }
             inputs |= {
                 "the parameters": p.table,
                 "rng.key": rng.key,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from edge_tui.decoders.base import Needs
 from edge_tui.engine.models.capacity import round_up
 
 if TYPE_CHECKING:
@@ -35,20 +36,34 @@ class PrefixEntry:
     def find(
         self, decoder: Decoder, rows: int, proposals: int, eos: tuple[int, ...], roots: list[Context]
     ) -> StepRunner | None:
-        """Removes and returns a runner that fits a run; drops those that no run can fit again."""
+        """Removes and returns a runner that fits a run; drops those that no run can fit again.
+
+        Args:
+            decoder: The run's strategy.
+            rows: Its rows.
+            proposals: Tokens proposed in each step.
+            eos: Ids that end a sequence.
+            roots: The streams' contexts, which say what their forwards give.
+        """
         self.runners = [
             runner for runner in self.runners if runner.decoder is not decoder or runner.roots == roots
         ]
-        wanted = decoder, rows, proposals, eos
+        wanted = decoder, rows, proposals, eos, roots[0].needs
         for runner in self.runners:
-            if (runner.decoder, runner.rows, runner.num_draft_tokens, runner.eos) == wanted:
+            made = runner.decoder, runner.rows, runner.num_draft_tokens, runner.eos, runner.needs
+            if made == wanted:
                 self.runners.remove(runner)
                 return runner
         return None
 
-    def fits(self, need: int, total: int) -> bool:
-        """Tells whether the context has `need` positions and serves a run that reaches `total` of them."""
-        return self.context.capacity >= need and total in self.context.totals
+    def fits(self, need: int, total: int, needs: Needs) -> bool:
+        """Tells whether the context has `need` positions and serves a run that reaches `total` of them.
+
+        Past states that were not kept while the prompt was read cannot be made up for.
+        """
+        context = self.context
+        keeps = context.past is not None or not needs.past
+        return context.capacity >= need and total in context.totals and keeps
 
     def keep(self, runner: StepRunner) -> None:
         """Adds a runner, and drops the oldest beyond the limit."""
@@ -59,7 +74,13 @@ class PrefixCache(dict[tuple[int, int], PrefixEntry]):
     """Maps `id(model)`, and the number of streams of a run before that read that model, to a context."""
 
     def open(
-        self, key: tuple[int, int], model: LanguageModel, ids: list[int], need: int, total: int
+        self,
+        key: tuple[int, int],
+        model: LanguageModel,
+        ids: list[int],
+        need: int,
+        total: int,
+        needs: Needs = Needs(),  # noqa: B008 — it is immutable
     ) -> PrefixEntry:
         """Returns a context with room that holds the longest known prefix of some ids, and nothing else.
 
@@ -71,16 +92,18 @@ class PrefixCache(dict[tuple[int, int], PrefixEntry]):
             ids: What will be read.
             need: Positions that must fit.
             total: Positions that the run reaches.
+            needs: What its forwards give beside logits.
         """
         import torch
 
         entry = self.get(key)
         reused = max(0, min(_common_length(entry.ids, ids), len(ids) - 1)) if entry else 0
         rewinds = entry is not None and reused < len(entry.ids)
-        if entry is None or not entry.fits(need, total) or (rewinds and not model.caps.rewind):
+        if entry is None or not entry.fits(need, total, needs) or (rewinds and not model.caps.rewind):
             self.pop(key, None)
-            entry = self[key] = PrefixEntry(model.open(1, round_up(need), total))
+            entry = self[key] = PrefixEntry(model.open(1, round_up(need), total, needs.past))
             reused = 0
+        entry.context.needs = needs
         entry.context.truncate(torch.tensor([reused], dtype=torch.int64, device=model.info.device))
         del entry.ids[reused:]
         return entry

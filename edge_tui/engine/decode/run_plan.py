@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from edge_tui.decoders.base import Needs
 from edge_tui.decoders.core import checks
 from edge_tui.engine.decode.inspection import check_request
+from edge_tui.engine.decode.layer_needs import resolve_needs
 from edge_tui.engine.decode.prompt import Prompt, read_prompt
 from edge_tui.engine.decode.resolve import ResolvedParams, check_ids, clamp_max_length, resolve_params
 from edge_tui.engine.events import Started
@@ -34,6 +36,7 @@ class RunPlan:
         max_new: Bound of new tokens, clamped to the context.
         width: Vocabulary `V` that every stream is cut to.
         notices: Sentences the user should read.
+        needs: What is read of the main model's layers, counted from 0.
     """
 
     request: Request
@@ -46,6 +49,7 @@ class RunPlan:
     max_new: int
     width: int
     notices: tuple[str, ...]
+    needs: Needs = field(default_factory=Needs)
 
     @property
     def main(self) -> LoadedModel:
@@ -127,6 +131,7 @@ def plan_run(
     check_request(decoder, rows, num_draft_tokens, len(request.prefix))
     rows *= request.samples
     _check_models(decoder, models, rows, num_draft_tokens, request.samples)
+    needs = resolve_needs(decoder, params.values, main.model)
     total = len(prompt.ids) + len(request.prefix) + max_new
     notices = [*prompt.notices, clamped]
     if request.stop and decoder.kind == "search":
@@ -144,6 +149,7 @@ def plan_run(
         max_new,
         width,
         tuple(filter(None, notices)),
+        needs,
     )
 
 

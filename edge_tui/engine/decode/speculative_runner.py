@@ -170,7 +170,8 @@ class SpeculativeRunner(StepRunner):
         """Does `StepRunner._cut`; fused kernels read every precision, so nothing is converted for them."""
         if self._kernels is None:
             return super()._cut(output)
-        return Output(output.logits[..., : self._width].to(self.device, non_blocking=True))
+        logits = output.logits[..., : self._width].to(self.device, non_blocking=True)
+        return replace(output, logits=logits)
 
     def _accept(self, chosen: Tensor, accepted: Tensor, tokens: Tensor) -> None:
         """Keeps the accepted tokens in both contexts, and makes the chosen one the last."""

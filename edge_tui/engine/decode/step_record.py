@@ -87,6 +87,13 @@ def _in_range(step: Step, buffers: StepBuffers) -> Step:
     return replace(step, chosen=chosen, parent=parent, done=done + OUT_OF_RANGE * wrong)
 
 
+def cut(output: Output, width: int) -> Output:
+    """Cuts logits, early ones too, to `width` entries in float32."""
+    early = output.early
+    early = None if early is None else early[..., :width].float()
+    return replace(output, logits=output.logits[..., :width].float(), early=early)
+
+
 def clamp_ids(ids: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Clamps ids int64 of any shape to `0 … size − 1`; marks those that were outside with 1, int64."""
     clamped = ids.clamp(0, size - 1)
@@ -94,11 +101,11 @@ def clamp_ids(ids: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 def clone_logits_views(step: Step, outs: Mapping[str, Output]) -> Step:
-    """Clones the tensors of a step that share memory with the logits, which the next forward overwrites."""
-    logits = {out.logits.untyped_storage().data_ptr() for out in outs.values()}
+    """Clones the tensors of a step that share memory with a forward's, which the next one overwrites."""
+    given = {t.untyped_storage().data_ptr() for out in outs.values() for t in out.tensors().values()}
 
     def own(tensor: Tensor) -> Tensor:
-        return tensor.clone() if tensor.untyped_storage().data_ptr() in logits else tensor
+        return tensor.clone() if tensor.untyped_storage().data_ptr() in given else tensor
 
     def own_all(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: own(tensor) for name, tensor in tensors.items()}

@@ -8,6 +8,7 @@ refreshes the parameters, calls the strategy (`sample`) and lays out the record 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,6 +23,7 @@ from edge_tui.engine.decode.step_record import (
     StepBuffers,
     build_record,
     clone_logits_views,
+    cut,
     sample,
 )
 from edge_tui.engine.models.base import CapturableContext
@@ -79,6 +81,8 @@ class StepRunner:
 
         self.decoder = decoder
         self.roots = roots
+        self.needs = roots[0].needs
+        """What the main stream's forwards give beside logits."""
         self.rows = rows
         self.eos = eos
         self.num_draft_tokens = 0
@@ -133,7 +137,8 @@ class StepRunner:
 
         Args:
             env: The argument of the strategy's `init`.
-            outputs: Each stream's logits `[1, 1, V]` after the prompt, which its root context holds.
+            outputs: Each stream's logits `[1, 1, V]` after the prompt, which its root context holds, and what
+                the main stream gives beside them.
             seed: Of the run; each sample has its own of it, hypotheses of a search all have this one.
         """
         import torch
@@ -154,7 +159,7 @@ class StepRunner:
         spread = {name: _spread(output, self.rows) for name, output in outputs.items()}
         if self.graphs is not None:
             for name, output in spread.items():
-                self.outputs[name].logits.copy_(output.logits)
+                _overwrite(self.outputs[name], output)
         else:
             self.outputs = spread
         for name, root in zip(self.streams, self.roots, strict=True):
@@ -247,9 +252,8 @@ class StepRunner:
         self.logits_current = False
         if self._traced is not None:
             self.table.refresh()
-            record = self._traced(
-                {name: self._on_device(output.logits) for name, output in self.outputs.items()}
-            )
+            outs = {name: self._moved(output) for name, output in self.outputs.items()}
+            record = self._traced(outs)
             if record is not None:
                 self.ring.write(*record)
                 return
@@ -265,16 +269,27 @@ class StepRunner:
 
         Embeddings are often padded to a round number; padded entries belong to no token.
         """
-        return Output(self._on_device(output.logits)[..., : self._width].float())
+        return cut(self._moved(output), self._width)
 
-    def _on_device(self, logits: Tensor) -> Tensor:
-        """Brings logits to the strategy's device."""
-        return logits if str(logits.device) == self.device else logits.to(self.device, non_blocking=True)
+    def _moved(self, output: Output) -> Output:
+        """Brings logits to the strategy's device, where the main stream's output is already."""
+        logits = output.logits
+        if str(logits.device) == self.device:
+            return output
+        return replace(output, logits=logits.to(self.device, non_blocking=True))
 
 
 def _spread(output: Output, rows: int) -> Output:
-    """Expands one row's logits to every row."""
-    return Output(output.logits.expand(rows, -1, -1))
+    """Expands one row's output to every row."""
+    tensors = output.tensors().items()
+    return Output(**{name: tensor.expand(rows, *tensor.shape[1:]) for name, tensor in tensors})
+
+
+def _overwrite(output: Output, other: Output) -> None:
+    """Copies another output into the tensors of one; the past lies in the contexts."""
+    tensors = output.tensors()
+    for name in tensors.keys() - {"past", "past_length"}:
+        tensors[name].copy_(getattr(other, name))
 
 
 def _same_layout(a: State, b: State) -> bool:

@@ -18,6 +18,9 @@ from edge_tui.errors import EdgeError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from edge_tui.decoders.base import Needs
+    from edge_tui.engine.models.layer_states import PastStates
+
 __all__ = ["Caps", "CapturableContext", "Context", "ContextFull", "LanguageModel", "ModelInfo", "Output"]
 
 
@@ -37,6 +40,10 @@ class Caps:
     """Several sequences from one prefix, whose rows are permuted (beams)."""
     capture: bool = False
     """The step can be captured in a CUDA graph."""
+    hidden: bool = True
+    """Hidden states of its layers can be read."""
+    early: bool = True
+    """Early-exit logits can be made of them."""
     reason: str = ""
 
 
@@ -48,6 +55,7 @@ class ModelInfo:
         name: As the user names it (repository id or folder name).
         architecture: As in config.json, e.g. "Qwen2ForCausalLM".
         vocab: Width `V` of the logits (padded embedding rows included).
+        layers: Number of decoder layers; 0 where hidden states cannot be read.
         context: Most positions that the model was made for.
         parameters: Number of weights.
         weight_bytes: Bytes of the weights as they lie in memory.
@@ -61,6 +69,7 @@ class ModelInfo:
     name: str
     architecture: str
     vocab: int
+    layers: int
     context: int
     parameters: int
     weight_bytes: int
@@ -81,6 +90,10 @@ class Context(Protocol):
     """int64 `[R]` on the device: positions of each row."""
     totals: range
     """Lengths of a run, prompt and new tokens, whose rotary factors are this context's."""
+    needs: Needs
+    """What forwards give beside logits; layers counted from 0. It may change between runs."""
+    past: PastStates | None
+    """Hidden states of all positions; None in a context that was opened without them."""
 
     def reorder(self, parent: Tensor) -> None:
         """Gives row `r` what row `parent[r]` had. `parent`: int64 `[R]` on the device."""
@@ -126,7 +139,7 @@ class LanguageModel(Protocol):
     info: ModelInfo
     caps: Caps
 
-    def open(self, rows: int, capacity: int, total: int = 0) -> Context:
+    def open(self, rows: int, capacity: int, total: int = 0, past: bool = False) -> Context:
         """Opens an empty context for `rows` sequences of at most `capacity` positions.
 
         Args:
@@ -134,6 +147,7 @@ class LanguageModel(Protocol):
             capacity: Positions to make room for.
             total: Positions that the run reaches, prompt and new tokens, which choose a long rope's factors;
                 0 means `capacity`.
+            past: True keeps the last layer's hidden states of all positions.
         """
 
     def notice(self, total: int) -> str:
@@ -158,7 +172,7 @@ class LanguageModel(Protocol):
             cancelled: Called between chunks.
 
         Returns:
-            Logits `[R, 1, V]` after the last id.
+            Logits `[R, 1, V]` after the last id, and what `ctx.needs` names at that position.
 
         Raises:
             Cancelled: `cancelled()` said so; the context is left at a chunk's end.
@@ -166,7 +180,10 @@ class LanguageModel(Protocol):
         """
 
     def forward(self, ctx: Context, ids: Tensor) -> Output:
-        """Appends `ids` int64 `[R, K]` to the context and returns logits `[R, K, V]`: one step."""
+        """Appends `ids` int64 `[R, K]` to the context and returns logits `[R, K, V]`: one step.
+
+        What `ctx.needs` names comes beside them. Its tensors may be overwritten by the next forward.
+        """
 
     def release(self) -> None:
         """Drops the weights. The model is unusable afterwards."""

@@ -15,8 +15,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from edge_tui.decoders.base import Needs
 from edge_tui.engine.models.base import ContextFull
 from edge_tui.engine.models.branches import Branches
+from edge_tui.engine.models.layer_states import LayerStates, PastStates
 from edge_tui.engine.ops.cpu.torchscript import own_in_cpp
 
 BUCKET = 256
@@ -42,6 +44,9 @@ class FlatContext:
         logits_out: The tensor that a forward puts its logits `[R, K, V]` into; None where it allocates one.
         replay: Appends one id `[1, 1]` by replaying a captured step and returns the logits `[1, 1, V]`; None
             before one has been captured.
+        needs: What forwards give beside logits; layers counted from 0.
+        states: The buffers of what they give, by needs and `K`.
+        past: Hidden states of all positions; None where they are not kept.
     """
 
     def __init__(
@@ -76,8 +81,14 @@ class FlatContext:
         self.branches: Branches | None = None
         self.logits_out: Tensor | None = None
         self.replay: Callable[[Tensor], Tensor] | None = None
+        self.needs = Needs()
+        self.states: dict[tuple[Needs, int], LayerStates] = {}
+        self.past: PastStates | None = None
         self._parent = parent
         self._shape = shape
+        if parent is not None:
+            self.needs = parent.needs
+            self.past = parent.past and parent.past.fork(rows)
         if parent is not None and parent.share:
             self.branches = Branches(parent.block, rows, parent.lengths()[0])
             self._start(self.branches.start)
@@ -149,6 +160,8 @@ class FlatContext:
 
     def reorder(self, parent: Tensor) -> None:
         """Gives row `r` what row `parent[r]` had. `parent`: int64 `[R]` on the device."""
+        if self.past is not None:
+            self.past.reorder(parent, self.bound if self.on_host else self.capacity)
         if self.branches is not None:
             self.branches.reorder(parent)  # rows that share are level, so lengths stay
             return
@@ -199,10 +212,12 @@ class FlatContext:
             return False
         if self.branches is None:
             self._copy(parent)
+            self._refill_past(parent)
             return True
         start = parent.lengths()[0]
         if not self.branches.restart(start):
             return False
+        self._refill_past(parent)
         self._start(start)
         return True
 
@@ -231,6 +246,11 @@ class FlatContext:
         for layer, source in zip(self._kv, parent.kv, strict=True):
             layer[:, :, :end] = source[:1, :, :end]
         self._start(end)
+
+    def _refill_past(self, parent: FlatContext) -> None:
+        """Copies the parent's past states to every row."""
+        if self.past is not None and parent.past is not None:
+            self.past.refill(parent.past)
 
     def _start(self, length: int) -> None:
         """Takes every row to be of a length that the host knows."""

@@ -27,6 +27,7 @@ from edge_tui.engine.models.cache import FlatContext
 from edge_tui.engine.models.capacity import CHUNK
 from edge_tui.engine.models.fused_cpu import fuse
 from edge_tui.engine.models.fused_cuda import fuse as fuse_cuda
+from edge_tui.engine.models.layer_states import LayerStates, PastStates
 from edge_tui.engine.models.rope import tables
 from edge_tui.engine.ops.linear import PlainLinear
 from edge_tui.engine.ops.norm import rms_norm
@@ -55,8 +56,11 @@ class FusedStep(Protocol):
     def fits(self, ctx: FlatContext, k: int) -> bool:
         """Tells whether it can append `k` positions to each row."""
 
-    def __call__(self, ctx: FlatContext, ids: Tensor) -> Tensor:
-        """Appends `ids` int64 `[R, K]` to a context with room for them and returns logits `[R, K, V]`."""
+    def __call__(self, ctx: FlatContext, ids: Tensor, states: LayerStates | None = None) -> Tensor:
+        """Appends `ids` int64 `[R, K]` to a context with room for them and returns logits `[R, K, V]`.
+
+        With `states` it fills their slots, and returns the head's product `[(E + 1) * R * K, 1, V]`.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ class FlatModel:
         reason = fused if isinstance(fused, str) else ""
         self.caps = Caps(capture=on_cuda and (self.fused is not None or self._whole), reason=reason)
 
-    def open(self, rows: int, capacity: int, total: int = 0) -> FlatContext:
+    def open(self, rows: int, capacity: int, total: int = 0, past: bool = False) -> FlatContext:
         """Opens an empty context for `rows` sequences of at most `capacity` positions.
 
         `total`, the positions that the run reaches, chooses the factors of a long rope: the short ones up to
@@ -132,7 +136,10 @@ class FlatModel:
         cos, sin = (table[:capacity] for table in cos_sin)
         shape = c.layers, 2 * c.kv_heads, c.head_dim
         share = self.caps.capture and not self._whole  # only the kernels read from two places
-        return FlatContext(rows, capacity, shape, cos, sin, totals, share, self._whole)
+        context = FlatContext(rows, capacity, shape, cos, sin, totals, share, self._whole)
+        if past:
+            context.past = PastStates(cos.new_zeros(rows, capacity, c.hidden))
+        return context
 
     def notice(self, total: int) -> str:
         """Tells which factors of a long rope a run uses that reaches `total` positions."""
@@ -155,12 +162,17 @@ class FlatModel:
         assert isinstance(ctx, FlatContext), "a context of another model"
         rows, k = ids.shape
         ctx.reserve(k)
+        states = self._states(ctx, k)
         if self.fused is not None and self.fused.fits(ctx, k):
-            return Output(self.fused(ctx, ids))
+            return _output(ctx, states, self.fused(ctx, ids, states))
         weights = self._present_weights()
         start = ctx.bound if ctx.uniform and ctx.on_host else None
-        x = self._run(weights, ctx, ids, self.new_positions(ctx, k, start))
+        x = self._run(weights, ctx, ids, self.new_positions(ctx, k, start), states)
         ctx.advance(k)
+        x = self._normed(x, weights.norm)
+        if states is not None:
+            to_head = states.finish(x, partial(self._normed, norm=weights.norm))
+            return _output(ctx, states, self._logits(weights, to_head))
         logits = self._logits(weights, x).view(rows, k, -1)
         return Output(logits if ctx.logits_out is None else ctx.logits_out.copy_(logits))
 
@@ -184,11 +196,12 @@ class FlatModel:
         need = start + total
         if need > ctx.capacity:
             raise ContextFull(f"The prompt needs {need} positions, but the context holds {ctx.capacity}.")
-        if total == 1 and ctx.replay is not None:
+        if total == 1 and ctx.replay is not None and not ctx.needs.layers:
             ctx.reserve(1)
             return Output(ctx.replay(ids))
-        if self.fused is not None and self.fused.fits(ctx, total):
-            return Output(self.fused(ctx, ids)[:, -1:])
+        states = self._states(ctx, 1)
+        if self.fused is not None and self.fused.fits(ctx, total) and (states is None or total == 1):
+            return _output(ctx, states, self.fused(ctx, ids, states)).last()
         weights = self._present_weights()
         x = torch.empty(0)
         for done in range(0, total, chunk):
@@ -196,17 +209,32 @@ class FlatModel:
                 raise Cancelled
             piece = ids[:, done : done + chunk]
             k = piece.shape[1]
-            x = self._run(weights, ctx, piece, self.new_positions(ctx, k, start + done))
+            x = self._run(weights, ctx, piece, self.new_positions(ctx, k, start + done), states)
             ctx.advance(k)
+            if ctx.past is not None:
+                ctx.past.append(self._normed(x, weights.norm), ctx.length, k)
             if progress is not None:
                 progress(done + k, total)
-        last = x.view(rows, -1, *self._hidden)[:, -1]
-        return Output(self._logits(weights, last)[:, None])
+        last = self._normed(x.view(rows, -1, *self._hidden)[:, -1], weights.norm)
+        if states is None:
+            return Output(self._logits(weights, last)[:, None])
+        to_head = states.finish(last, partial(self._normed, norm=weights.norm))
+        return states.output(self._logits(weights, to_head), ctx.past, ctx.length)
 
     def release(self) -> None:
         """Drops the weights; the caller returns the memory. The model is unusable afterwards."""
         self.weights = self.fused = None
         self._tables.clear()
+
+    def _states(self, ctx: FlatContext, k: int) -> LayerStates | None:
+        """Returns the buffers of what a forward of `k` positions gives beside logits; None if nothing."""
+        if not ctx.needs.layers and ctx.past is None:
+            return None
+        key = ctx.needs, k
+        if key not in ctx.states:
+            last, width = self.config.layers, self.config.hidden
+            ctx.states[key] = LayerStates(ctx.needs, ctx.rows, k, last, ctx.cos, width)
+        return ctx.states[key]
 
     def _present_weights(self) -> DecoderWeights:
         if self.weights is None:
@@ -248,11 +276,20 @@ class FlatModel:
             masks[window] = mask.masked_fill_(hidden_mask, -math.inf)
         return masks
 
-    def _run(self, weights: DecoderWeights, ctx: FlatContext, ids: Tensor, new: NewPositions) -> Tensor:
-        """Runs the layers and returns the residual stream `[N, hidden]`."""
+    def _run(
+        self,
+        weights: DecoderWeights,
+        ctx: FlatContext,
+        ids: Tensor,
+        new: NewPositions,
+        states: LayerStates | None = None,
+    ) -> Tensor:
+        """Runs the layers and returns the residual stream `[N, hidden]`; `states` gets it between layers."""
         f, head_dim = self.config.features, self.config.head_dim
         x = self._embedded(weights, ids, new)
         for i, layer in enumerate(weights.layers):
+            if states is not None:
+                states.write(i, x)
             y = self._normed(x, layer.attention_norm)
             heads = layer.qkv(y).view(*ids.shape, -1, head_dim)
             added = self._normed(
@@ -297,9 +334,9 @@ class FlatModel:
         return (added if scale == 1.0 else added.mul_(scale)).add_(x)
 
     def _logits(self, weights: DecoderWeights, x: Tensor) -> Tensor:
-        """Computes logits `[N, V]` of the residual stream."""
+        """Computes logits `[N, V]` of the residual stream after the final norm."""
         f = self.config.features
-        z = weights.head(self._normed(x, weights.norm))
+        z = weights.head(x)
         if f.logit_scale != 1.0:
             z *= f.logit_scale
         if f.logit_cap:
@@ -355,6 +392,15 @@ class FlatModel:
         f = self.config.features
         q = qkv[:, :, :h]
         return attend(q, keys, values, mask, f.attention_scale or None, f.score_cap).reshape(rows * k, -1)
+
+
+def _output(ctx: FlatContext, states: LayerStates | None, product: Tensor) -> Output:
+    """Stores the newest positions in the context's past, and builds the result of a step."""
+    if states is None:
+        return Output(product)
+    if ctx.past is not None:
+        ctx.past.append(states.slots[-1], ctx.length, len(states.slots[-1]) // ctx.rows)
+    return states.output(product, ctx.past, ctx.length)
 
 
 def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> None:

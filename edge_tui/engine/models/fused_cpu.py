@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from edge_tui.engine.models.architectures import FlatConfig
     from edge_tui.engine.models.cache import FlatContext
+    from edge_tui.engine.models.layer_states import LayerStates
     from edge_tui.engine.models.layers import DecoderWeights
 
 
@@ -49,10 +50,17 @@ class FusedStep:
         """Tells whether it can append `k` positions to each row."""
         return k == 1 and ctx.uniform
 
-    def __call__(self, ctx: FlatContext, ids: Tensor) -> Tensor:
-        """Appends `ids` int64 `[R, 1]` to a uniform context with room for them; logits `[R, 1, V]`."""
+    def __call__(self, ctx: FlatContext, ids: Tensor, states: LayerStates | None = None) -> Tensor:
+        """Appends `ids` int64 `[R, 1]` to a uniform context with room for them.
+
+        Returns:
+            Logits `[R, 1, V]`; with `states` the head's product `[(E + 1) * R, 1, V]`.
+        """
+        given = (states.slots, states.layers, states.early, states.normed) if states else (None, [], 0, True)
         with as_written():
-            logits = self._run(ids, ctx.length, ctx.block, ctx.cos, ctx.sin, ctx.bound, *self._weights)
+            logits = self._run(
+                ids, ctx.length, ctx.block, ctx.cos, ctx.sin, ctx.bound, *given, *self._weights
+            )
         ctx.count_on_host(1)
         return logits
 
@@ -102,6 +110,10 @@ def _step(
     cos: torch.Tensor,
     sin: torch.Tensor,
     start: int,
+    slots: torch.Tensor | None,
+    slot_layers: list[int],
+    early: int,
+    early_norm: bool,
     embedding: torch.Tensor,
     attention_norms: list[torch.Tensor],
     qk_norms: list[torch.Tensor | None],
@@ -119,13 +131,18 @@ def _step(
 ) -> torch.Tensor:
     """Computes `FlatModel.forward` for `K = 1`, in the part of Python that TorchScript knows.
 
-    Matrices come four a layer: QKV, output, gate and up, down; the last one is the head.
+    Matrices come four a layer: QKV, output, gate and up, down; the last one is the head. `slots` and what
+    follows are the fields of `LayerStates`.
     """
     rows, hidden, head_dim, rotary = ids.size(0), embedding.size(1), block.size(4), cos.size(1)
     cos, sin = cos.narrow(0, start, 1), sin.narrow(0, start, 1)
     x = torch.embedding(embedding, ids).view(rows, hidden).to(norm.dtype)
     tiny = torch.full([1, 1], eps)
     for i in range(block.size(0)):
+        if slots is not None:
+            for slot, wanted in enumerate(slot_layers):
+                if wanted == i:
+                    slots.select(0, slot).copy_(x)
         m, kv = 4 * i, block.select(0, i)
         y = rms_norm(x, attention_norms[i], tiny)
         qkv = project(y, kinds[m], weights[m], scales[m], biases[m], opaque[m]).view(rows, -1, head_dim)
@@ -154,4 +171,12 @@ def _step(
         x = project(y, kinds[m], weights[m], scales[m], biases[m], opaque[m]).add_(x)
     length.add_(1)
     x = rms_norm(x, norm, tiny)
+    if slots is not None:
+        first = slots.size(0) - 1 - early
+        slots.select(0, slots.size(0) - 1).copy_(x)
+        if early > 0 and early_norm:
+            states = slots.narrow(0, first, early)
+            states.copy_(rms_norm(states.view(-1, hidden), norm, tiny).view(early, rows, hidden))
+        x = slots.narrow(0, first, early + 1).view(-1, hidden)
+        rows = x.size(0)
     return project(x, kinds[-1], weights[-1], scales[-1], biases[-1], opaque[-1]).view(rows, 1, -1)

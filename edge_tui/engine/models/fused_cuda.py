@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn import functional as F
 
 from edge_tui.engine.ops.cuda_capture import beside, fork
 from edge_tui.engine.ops.l2_fetch import fetch_whole_lines
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from edge_tui.engine.models.architectures import FlatConfig
     from edge_tui.engine.models.cache import FlatContext
+    from edge_tui.engine.models.layer_states import LayerStates
     from edge_tui.engine.models.layers import DecoderWeights
     from edge_tui.engine.ops.packed import PackedMatrix
     from edge_tui.engine.ops.triton.attend import Scratch
@@ -50,11 +52,13 @@ class FusedStep:
         """Tells whether the kernels take that many tokens."""
         return k <= MAX_POSITIONS and ctx.rows * k <= MAX_TOKENS
 
-    def __call__(self, ctx: FlatContext, ids: Tensor) -> Tensor:
+    def __call__(self, ctx: FlatContext, ids: Tensor, states: LayerStates | None = None) -> Tensor:
         """Appends `ids` int64 `[R, K]` to a context with room for them.
 
+        Between two layers' kernels the residual stream lies in `x`, from where `states` take copies.
+
         Returns:
-            Logits float32 `[R, K, V]`.
+            Logits float32 `[R, K, V]`; with `states` the head's product `[(E + 1) * R * K, V]`.
         """
         from edge_tui.engine.ops.triton.attend import attend
         from edge_tui.engine.ops.triton.project import embed, project
@@ -65,6 +69,8 @@ class FusedStep:
         embed(ids.reshape(-1), w.embedding, x)
         branch = None
         for i, layer in enumerate(w.layers):
+            if states is not None:
+                states.write(i, x)
             to_qkv, to_out, to_wide, to_down = self._matrices[4 * i : 4 * i + 4]
             project(x, to_qkv, qkv, norm=self._norms[2 * i], eps=c.eps)
             attend(
@@ -87,13 +93,39 @@ class FusedStep:
             project(heads, to_out, x, residual=x)
             project(x, to_wide, wide, norm=self._norms[2 * i + 1], eps=c.eps, gate=True)
             project(wide, to_down, x, residual=x)
-        head, logits = self._matrices[-1], ctx.logits_out
-        if logits is None:
-            logits = torch.empty(rows, k, head.rows, dtype=torch.float32, device=ids.device)
-        project(x, head, logits.view(rows * k, -1), norm=self._norms[-1], eps=c.eps)
+        if states is None:
+            head, logits = self._matrices[-1], ctx.logits_out
+            if logits is None:
+                logits = torch.empty(rows, k, head.rows, dtype=torch.float32, device=ids.device)
+            project(x, head, logits.view(rows * k, -1), norm=self._norms[-1], eps=c.eps)
+        else:
+            logits = self._product(x, states)
         with beside(branch):
             ctx.advance(k)
         return logits
+
+    def _product(self, x: Tensor, states: LayerStates) -> Tensor:
+        """Multiplies the head by the last layer's states and by those of early layers at once.
+
+        Args:
+            x: The residual stream after the last layer, `[T, hidden]`.
+            states: Those of early layers are there.
+        """
+        from edge_tui.engine.ops.triton.project import project
+
+        head, norm = self._matrices[-1], self._norms[-1]
+
+        def normed(rows: Tensor) -> Tensor:
+            return F.rms_norm(rows, norm.shape, norm, self._config.eps)
+
+        to_head = states.finish(normed(x), normed)
+        product = states.product
+        if product is None:
+            product = torch.empty(len(to_head), head.rows, dtype=torch.float32, device=x.device)
+        for start in range(0, len(to_head), MAX_TOKENS):
+            end = start + MAX_TOKENS
+            project(to_head[start:end], head, product[start:end])
+        return product
 
     def _buffers_for(self, rows: int, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Scratch]:
         """Returns what passes between the kernels of a step with `T` tokens.

@@ -17,7 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edge_tui.decoders.base import Needs
 from edge_tui.engine.models.base import ContextFull
+from edge_tui.engine.models.layer_states import PastStates
 
 
 @dataclass(slots=True)
@@ -44,6 +46,8 @@ class GroupedContext:
         length: int64 `[R]` on the device; updated in place.
         groups: Each row is in exactly one.
         totals: Every length of a run: rotary factors never change within this tier's contexts.
+        needs: What forwards give beside logits; layers counted from 0.
+        past: Hidden states of all positions; None where they are not kept.
     """
 
     totals = range(sys.maxsize)
@@ -53,6 +57,8 @@ class GroupedContext:
         self.capacity = capacity
         self.length = torch.zeros(rows, dtype=torch.int64, device=device)
         self.groups = [Group(list(range(rows)), 0, make())]
+        self.needs = Needs()
+        self.past: PastStates | None = None
         self._device = device
         self._make = make
         self._rewind = rewind
@@ -95,6 +101,8 @@ class GroupedContext:
         parents = parent.tolist()
         if parents == list(range(self.rows)):
             return
+        if self.past is not None:
+            self.past.reorder(parent, max(self.lengths()))
         groups = []
         for group in self.groups:
             places = {row: group.rows.index(p) for row, p in enumerate(parents) if p in group.rows}
@@ -133,6 +141,8 @@ class GroupedContext:
         cache = self._copied(source, [source.rows.index(0)] * rows)
         child.groups = [Group(list(range(rows)), source.length, cache)]
         child._write_lengths()
+        child.needs = self.needs
+        child.past = self.past and self.past.fork(rows)
         return child
 
     def _copied(self, group: Group, places: list[int]) -> Any:

@@ -83,6 +83,7 @@ def load_flat(
         name=source.name,
         architecture=flat.architecture,
         vocab=flat.vocab,
+        layers=flat.layers,
         context=min(context or flat.context, flat.context),
         parameters=_count_parameters(flat, weights, tied),
         weight_bytes=_count_bytes(weights, tied),

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edge_tui.decoders.base import Output
+from edge_tui.decoders.base import Needs, Output
 from edge_tui.engine.checkpoints.weight_files import WeightsError
 from edge_tui.engine.models.base import Caps, ModelInfo
 from edge_tui.engine.models.capacity import CHUNK
 from edge_tui.engine.models.groups import Group, GroupedContext
+from edge_tui.engine.models.layer_access import layer_access
+from edge_tui.engine.models.layer_states import PastStates
 from edge_tui.engine.models.self_check import Deviation, deviation
 from edge_tui.errors import Cancelled
 
@@ -48,8 +50,9 @@ class TransformersModel:
         fixed = {type(layer).__name__ for layer in layers} - set(CROPPABLE)
         self.recurrent = bool(fixed)
         name, reasons = type(module).__name__, []
+        self._access = layer_access(module)
         self.caps, self.info = Caps(rewind=not fixed), info
-        self.info = replace(info, kv_bytes=self._probe())
+        self.info = replace(info, kv_bytes=self._probe(), layers=self._access.layers)
         check = self._check(name)
         several = not check.wrong[1]
         rewind = several and not self.recurrent
@@ -63,11 +66,23 @@ class TransformersModel:
                 f"spread off what one full forward gives ({check.one:.2g} as one row, {check.limit:.2g} is "
                 "rounding)."
             )
-        self.caps = Caps(rewind=rewind, fork=several, reason=" ".join(reasons))
+        access = self._access
+        self.caps = Caps(
+            rewind=rewind,
+            fork=several,
+            hidden=access.layers > 0,
+            early=access.head is not None and access.norm is not None,
+            reason=" ".join(reasons),
+        )
 
-    def open(self, rows: int, capacity: int, total: int = 0) -> GroupedContext:
+    def open(self, rows: int, capacity: int, total: int = 0, past: bool = False) -> GroupedContext:
         """Opens an empty context for `rows` sequences of at most `capacity` positions, for any run."""
-        return GroupedContext(rows, capacity, str(self._module.device), self._new_cache, self.caps.rewind)
+        device = self._module.device
+        context = GroupedContext(rows, capacity, str(device), self._new_cache, self.caps.rewind)
+        if past:
+            shape = rows, capacity, self._access.width
+            context.past = PastStates(torch.zeros(shape, dtype=self._module.dtype, device=device))
+        return context
 
     def notice(self, total: int) -> str:
         """Returns "": contexts end where a rotary embedding would change."""
@@ -83,9 +98,10 @@ class TransformersModel:
         assert isinstance(ctx, GroupedContext), "a context of another model"
         k = ids.shape[1]
         ctx.reserve(k)
-        logits = [self._feed(group, _rows(ids, group, ctx.rows)) for group in ctx.groups]
+        needs = _needs_of(ctx)
+        each = [self._feed(group, _rows(ids, group, ctx.rows), needs) for group in ctx.groups]
         ctx.length += k
-        return Output(_gather(ctx, logits))
+        return _output(ctx, {name: _gather(ctx, [one[name] for one in each]) for name in each[0]}, k)
 
     @torch.inference_mode()
     def prefill(
@@ -104,27 +120,34 @@ class TransformersModel:
         assert isinstance(ctx, GroupedContext), "a context of another model"
         total, [group] = ids.shape[1], ctx.groups
         ctx.reserve(total)
-        logits = torch.empty(0)
+        output, needs = Output(torch.empty(0)), _needs_of(ctx)
         size = total if self.recurrent and not group.length else chunk
         for done in range(0, total, size):
             if cancelled is not None and cancelled():
                 raise Cancelled
             piece = ids[:, done : done + size]
-            logits = self._feed(group, piece, last=True)
+            tensors = self._feed(group, piece, needs, last=True)
             ctx.length += piece.shape[1]
+            output = _output(ctx, tensors, piece.shape[1]).last()
             if progress is not None:
                 progress(done + piece.shape[1], total)
-        return Output(logits)
+        return output
 
     def release(self) -> None:
         """Drops the weights; the caller returns the memory. The model is unusable afterwards."""
         self._module = None
 
-    def _feed(self, group: Group, ids: Tensor, last: bool = False) -> Tensor:
-        """Appends ids to a group's cache and returns their logits, with `last` the last position's only."""
+    def _feed(self, group: Group, ids: Tensor, needs: Needs, last: bool = False) -> dict[str, Tensor]:
+        """Appends ids to a group's cache.
+
+        Returns:
+            Fields of `Output`, and `past` the new positions' states `[R, K, D]`. With `last` the others hold
+            the last position only.
+        """
         if self.recurrent and group.length and ids.shape[1] > 1:
-            steps = [self._feed(group, ids[:, i : i + 1]) for i in range(ids.shape[1])]
-            return steps[-1] if last else torch.cat(steps, 1)
+            steps = [self._feed(group, ids[:, i : i + 1], needs) for i in range(ids.shape[1])]
+            joined = {name: torch.cat([step[name] for step in steps], 1) for name in steps[0]}
+            return {n: t if n == "past" else t[:, -1:] for n, t in joined.items()} if last else joined
         if self._module is None:
             raise RuntimeError(f"{self.info.name} has been released.")
         extra: dict[str, Any] = {"logits_to_keep": 1} if last and self._takes_logits_to_keep else {}
@@ -133,9 +156,28 @@ class TransformersModel:
             positions = torch.arange(*ends, device=ids.device).clamp(max=self._last)
             extra["position_ids"] = positions.expand(ids.shape)
         extra[self._cache_name] = group.cache
-        logits: Tensor = self._module(input_ids=ids, use_cache=True, **extra).logits
+        if needs.layers:
+            extra["output_hidden_states"] = True
+        result = self._module(input_ids=ids, use_cache=True, **extra)
         group.length += ids.shape[1]
-        return logits[:, -1:] if last else logits
+        at = slice(-1, None) if last else slice(None)
+        tensors = {"logits": result.logits[:, at]}
+        if needs.past:
+            tensors["past"] = result.hidden_states[-1]
+        if needs.hidden:
+            tensors["hidden"] = torch.stack([result.hidden_states[i][:, at] for i in needs.hidden], 2)
+        if needs.early:
+            tensors["early"] = self._early(
+                torch.stack([result.hidden_states[i][:, at] for i in needs.early], 2), needs
+            )
+        return tensors
+
+    def _early(self, states: Tensor, needs: Needs) -> Tensor:
+        """Makes early-exit logits of states `[R, K, E, D]` in one product of the head."""
+        head, norm = self._access.head, self._access.norm
+        assert head is not None, "Caps.early is False"
+        assert norm is not None, "Caps.early is False"
+        return head(norm(states) if needs.early_norm else states)
 
     def _check(self, name: str) -> Deviation:
         """Holds cached steps against one uncached forward, and settles on how they come out right.
@@ -184,7 +226,7 @@ class TransformersModel:
     def _probe(self) -> int:
         """Runs one token and returns the bytes that a position takes in the cache."""
         group = Group([0], 0, self._new_cache())
-        self._feed(group, torch.zeros(1, 1, dtype=torch.int64, device=self._module.device))
+        self._feed(group, torch.zeros(1, 1, dtype=torch.int64, device=self._module.device), Needs())
         tensors = [getattr(layer, name, None) for layer in group.cache.layers for name in ("keys", "values")]
         return sum(t.numel() * t.element_size() for t in tensors if t is not None)
 
@@ -193,9 +235,23 @@ def _rows(ids: Tensor, group: Group, rows: int) -> Tensor:
     return ids if group.rows == list(range(rows)) else ids[group.rows]
 
 
-def _gather(ctx: GroupedContext, logits: list[Tensor]) -> Tensor:
-    """Joins the groups' logits, rows in their order."""
+def _gather(ctx: GroupedContext, tensors: list[Tensor]) -> Tensor:
+    """Joins the groups' tensors, rows in their order."""
     order = [row for group in ctx.groups for row in group.rows]
-    if len(logits) == 1 and order == list(range(ctx.rows)):
-        return logits[0]
-    return torch.cat(logits)[sorted(range(ctx.rows), key=order.__getitem__)]
+    if len(tensors) == 1 and order == list(range(ctx.rows)):
+        return tensors[0]
+    return torch.cat(tensors)[sorted(range(ctx.rows), key=order.__getitem__)]
+
+
+def _needs_of(ctx: GroupedContext) -> Needs:
+    """Returns what a forward has to give: past states too where the context keeps them."""
+    return replace(ctx.needs, past=ctx.past is not None)
+
+
+def _output(ctx: GroupedContext, tensors: dict[str, Tensor], k: int) -> Output:
+    """Stores the `k` newest positions' states in the context, and builds a forward's result."""
+    past = None
+    if ctx.past is not None:
+        ctx.past.append(tensors.pop("past"), ctx.length, k)
+        past = ctx.past.states if ctx.needs.past else None
+    return Output(**tensors, past=past, past_length=None if past is None else ctx.length)

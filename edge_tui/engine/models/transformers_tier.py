@@ -85,6 +85,7 @@ def _model(
         name=checkpoint.name,
         architecture=str(architectures[0]),
         vocab=int(text.vocab_size),
+        layers=0,
         context=min(context or limit, limit, rope_limit),
         parameters=int(module.num_parameters()) + sum(m.linear.parameters for m in quantised),
         weight_bytes=sum(p.nbytes for p in module.parameters()) + sum(m.linear.nbytes for m in quantised),

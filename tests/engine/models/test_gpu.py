@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from edge_tui.decoders.base import Needs
 from edge_tui.engine.events import Noticed
 from edge_tui.engine.ops.l2_fetch import GRANULARITY, LINE
 from edge_tui.engine.port import ModelSpec, Request
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edge_tui.engine.local import LocalEngine
+    from edge_tui.engine.models.cache import FlatContext
+    from edge_tui.engine.models.flat import FlatModel
 
 pytestmark = [
     pytest.mark.gpu,
@@ -212,3 +215,44 @@ def test_a_run_of_another_family_is_captured(
             assert not [n.message for n in seen.all(Noticed) if "uncaptured" in n.message]
     on_cpu, on_gpu = ([ids for where, ids in answers if where == device] for device in ("cpu", DEVICE))
     assert on_cpu == on_gpu
+
+
+@pytest.mark.parametrize("case", ["qwen2", "phi3", "gemma2"])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_captured_steps_give_the_layers_that_a_cpu_gives(case: str, rows: int, tmp_path: Path) -> None:
+    """One graph writes states, early logits and past states to the same places, wherever rows have got to."""
+    path = checkpoint(tmp_path / "m", case)
+    ids = random_ids(rows, 40)
+    model, host = flat(path, device=DEVICE), flat(path)
+    needs = Needs(hidden=(0, 2, 1), early=(1, 0), past=True)
+
+    def after_prompt(model: FlatModel) -> FlatContext:
+        root = model.open(1, 64, past=True)
+        root.needs = needs
+        model.prefill(root, ids[:1, :20].to(model.info.device))
+        return root if rows == 1 else root.fork(rows)
+
+    on_host, ctx = after_prompt(host), after_prompt(model)
+    new, parent = ids[:, 20:21].to(DEVICE), torch.arange(rows, device=DEVICE).flip(0)
+    model.forward(ctx, new)  # warms up
+    ctx.truncate(torch.full((rows,), 20, device=DEVICE))
+    graph, bound = torch.cuda.CUDAGraph(), ctx.bound
+    with torch.inference_mode(), torch.cuda.graph(graph):
+        out = model.forward(ctx, new)
+        if rows > 1:
+            ctx.reorder(parent)
+    ctx.count_on_host(bound - ctx.bound)
+    for i in range(20, 40):
+        new.copy_(ids[:, i : i + 1])
+        ctx.reserve(1)
+        graph.replay()
+        ctx.count_on_host(1)
+        wanted = host.forward(on_host, ids[:, i : i + 1])
+        for name in ("logits", "hidden", "early"):
+            assert deviation(getattr(out, name).cpu(), getattr(wanted, name)) < 1e-3, (name, i)
+        if rows > 1:
+            on_host.reorder(parent.cpu())
+        assert out.past is not None
+        assert wanted.past is not None
+        assert deviation(out.past[:, : i + 1].cpu(), wanted.past[:, : i + 1]) < 1e-3, i
+        assert ctx.length.tolist() == on_host.length.tolist()

@@ -1,0 +1,143 @@
+"""Holds hidden states that strategies read: of named layers at one call, and the last one of every position.
+
+They lie in buffers that keep their addresses, so that captured steps can write to them and be replayed.
+Shapes: `R` rows, `K` positions of a call, `N = R * K`, `D` width of the residual stream, `V` vocabulary,
+`E` early layers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from edge_tui.decoders.base import Needs, Output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+
+class PastStates:
+    """Keeps what the head reads, the last layer after the final norm, of every position of each row.
+
+    Attributes:
+        states: `[R, capacity, D]` in the compute dtype; what lies beyond a row's length is any number.
+    """
+
+    def __init__(self, states: Tensor) -> None:
+        self.states = states
+        self._rows = torch.arange(len(states), device=states.device)[:, None]
+
+    def append(self, states: Tensor, length: Tensor, k: int) -> None:
+        """Stores the newest `k` positions.
+
+        Args:
+            states: `[R * k, D]` or `[R, k, D]`.
+            length: int64 `[R]`, positions of each row, these among them.
+            k: Positions of each row.
+        """
+        at = length[:, None] - k + torch.arange(k, device=length.device)
+        self.states[self._rows, at] = states.reshape(len(self.states), k, -1)
+
+    def reorder(self, parent: Tensor, end: int) -> None:
+        """Gives row `r` the first `end` positions of row `parent[r]`. `parent`: int64 `[R]`."""
+        in_use = self.states[:, :end]
+        in_use.copy_(in_use.index_select(0, parent))
+
+    def fork(self, rows: int) -> PastStates:
+        """Copies row 0 to each of `rows` rows."""
+        return PastStates(self.states[:1].repeat(rows, 1, 1))
+
+    def refill(self, parent: PastStates) -> None:
+        """Does in place what forking the parent anew would give."""
+        self.states.copy_(parent.states[:1].expand_as(self.states))
+
+
+class LayerStates:
+    """Collects from one forward what `Needs` declares of it, and the rows that the head multiplies.
+
+    Each layer needed has a slot, and what the head reads for the logits the last one. Early layers lie before
+    it, so that their logits are rows of the same product.
+
+    Args:
+        needs: Layers counted from 0.
+        rows: `R`.
+        k: `K`; of a longer call the last `K` positions count.
+        last: Number of the last layer, whose state is taken after the final norm.
+        like: Its dtype and device are those of the slots.
+        width: `D`.
+
+    Attributes:
+        layers: The layer of each slot but the last one: those of `needs.hidden`, then of `needs.early`.
+        slots: `[len(layers) + 1, N, D]`.
+        early: `E`.
+        normed: True where early layers go through the final norm.
+        product: `[(E + 1) * N, V]`, the head's product once there was one; kept where addresses must be.
+    """
+
+    def __init__(self, needs: Needs, rows: int, k: int, last: int, like: Tensor, width: int) -> None:
+        self.layers = [*needs.hidden, *needs.early]
+        self.early, self.normed = len(needs.early), needs.early_norm
+        self.product: Tensor | None = None
+        self.slots = like.new_zeros(len(self.layers) + 1, rows * k, width)
+        self._shape, self._last, self._needs = (rows, k), last, needs
+        self._output: Output | None = None
+
+    @property
+    def to_head(self) -> Tensor:
+        """What the head multiplies, `[(E + 1) * N, D]`: the early layers' states, then the last one's."""
+        return self.slots[-1 - self.early :].flatten(0, 1)
+
+    def write(self, layer: int, x: Tensor) -> None:
+        """Copies the residual stream after a layer, `[R * K', D]` with `K' >= K`, to the layer's slots."""
+        for slot, wanted in zip(self.slots, self.layers, strict=False):
+            if wanted == layer != self._last:
+                slot.copy_(self._newest(x))
+
+    def finish(self, x: Tensor, norm: Callable[[Tensor], Tensor]) -> Tensor:
+        """Fills the last slot; returns what the head multiplies, `[(E + 1) * N, D]`.
+
+        Args:
+            x: `[R * K', D]`, the residual stream after the last layer and the final norm.
+            norm: The final norm.
+        """
+        self.slots[-1].copy_(self._newest(x))
+        if self.early and self.normed:
+            early = self.slots[-1 - self.early : -1]
+            early.copy_(norm(early.flatten(0, 1)).view_as(early))
+        return self.to_head
+
+    def output(self, product: Tensor, past: PastStates | None, length: Tensor) -> Output:
+        """Builds a forward's result.
+
+        Args:
+            product: `[(E + 1) * N, V]`, the head's product with `to_head`.
+            past: Of the context.
+            length: int64 `[R]`, positions of each row.
+        """
+        for slot, wanted in zip(self.slots, self.layers, strict=False):
+            if wanted == self._last:
+                slot.copy_(self.slots[-1])
+        if self._output is not None and self.product is not None and product.device.type != "cpu":
+            if product is not self.product:
+                self.product.copy_(product)
+            return self._output
+        self.product = product
+        rows_and_positions, layers = self._shape, len(self._needs.hidden)
+        z = product.view(self.early + 1, *rows_and_positions, -1)
+        hidden = self.slots[:layers].view(layers, *rows_and_positions, self.slots.shape[-1])
+        self._output = Output(
+            z[-1],
+            hidden.permute(1, 2, 0, 3) if layers else None,
+            z[:-1].permute(1, 2, 0, 3) if self.early else None,
+            past.states if past is not None and self._needs.past else None,
+            length if self._needs.past else None,
+        )
+        return self._output
+
+    def _newest(self, x: Tensor) -> Tensor:
+        """Selects the last `K` positions of each row, `[N, D]`."""
+        rows, k = self._shape
+        return x.view(rows, -1, x.shape[-1])[:, -k:].reshape(rows * k, -1)
