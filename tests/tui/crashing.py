@@ -1,4 +1,7 @@
-"""The app at a terminal with a fault in it: `python -m tests.tui.crashing FAULT`; SIGUSR1 lets it happen."""
+"""The app at a terminal with a fault in it: `python -m tests.tui.crashing FAULT`; SIGUSR1 lets it happen.
+
+Its engine imports no torch. With the fault "nothing" it serves tests that ask nothing of an engine.
+"""
 
 from __future__ import annotations
 

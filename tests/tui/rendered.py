@@ -64,7 +64,7 @@ async def until(pilot: Pilot[Any], look: Callable[[], object]) -> None:
     raise AssertionError("it never came")
 
 
-async def settle(pilot: Pilot[Any], calm: bool = True) -> None:
+async def settle(pilot: Any, calm: bool = True) -> None:
     """Waits until two frames a tick apart are the same; no cursor blinks where it is to be `calm`."""
     for field in (*pilot.app.screen.query(Input), *pilot.app.screen.query(TextArea)) if calm else ():
         field.cursor_blink = False
@@ -72,7 +72,7 @@ async def settle(pilot: Pilot[Any], calm: bool = True) -> None:
     for _ in range(100):
         await pilot.pause(Pacer.TICK)
         now = strips(pilot.app)
-        if now == before:
+        if now == before and pilot.app.all_painted:
             return
         before = now
     raise AssertionError("the screen does not come to rest")

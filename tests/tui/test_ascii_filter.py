@@ -36,7 +36,7 @@ def test_marks_among_writing_are_somebodys() -> None:
     assert [each.text for each in MARKS_ONLY.apply(theirs, black)] == ["~a → b~", '"…" ', "→", " · ", "~"]
 
 
-@pytest.mark.parametrize("size", [(80, 24), (160, 45)])
+@pytest.mark.parametrize("size", [(80, 24), pytest.param((160, 45), marks=pytest.mark.proof)])
 async def test_ascii_draws_nothing_else(
     picture: Callable[..., EdgeApp], size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

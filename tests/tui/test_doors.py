@@ -39,8 +39,8 @@ PLACES = {
 }
 
 
-SOME = ("strategies", "models", "settings", "history", "palette", "files", "explain", "parameter")
-"""One of each kind of screen."""
+SOME = ("models", "history", "palette", "files", "parameter")
+"""A list of names, one of stored texts, Textual's own, a tree of files and a field."""
 
 
 def without_pointers(raw: bytes) -> str:

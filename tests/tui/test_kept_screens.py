@@ -18,7 +18,7 @@ from edge_tui.tui.screens.compare import CompareScreen
 from edge_tui.tui.screens.confirm import ConfirmScreen
 from edge_tui.tui.screens.history import HistoryScreen
 from tests.tui.kept import ASKED, answered, fill, keeping
-from tests.tui.test_screens import OTHERS, SMALLEST, Reading, Sheet, walk
+from tests.tui.test_screens import MIDDLE, SMALLEST, WIDEST, Reading, Sheet, walk
 
 pytestmark = pytest.mark.usefixtures("greenwich")
 
@@ -134,7 +134,9 @@ async def test_every_kept_screen(
     await walk(app, SCREENS, SMALLEST, lambda pilot: Sheet(pilot, tmp_path, snapshot))
 
 
-@OTHERS
+@pytest.mark.parametrize(
+    ("size", "look"), [pytest.param(MIDDLE, "light", marks=pytest.mark.proof), (WIDEST, "no colour")]
+)
 async def test_every_kept_screen_is_readable(
     size: tuple[int, int],
     theme: str,

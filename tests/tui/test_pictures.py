@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tests.tui.rendered import settle
+from tests.tui.rendered import settle, until
+from tests.tui.test_workbench import ended
 
 if TYPE_CHECKING:
     from textual.pilot import Pilot
@@ -20,11 +21,11 @@ def ran(*keys: str) -> Any:
         await settle(pilot)
         app.workbench.prompt.insert(PROMPT)
         await pilot.press("ctrl+j")
-        await settle(pilot)
+        await until(pilot, lambda: app.workbench.pane.transcript is not None and ended(app.workbench))
         for key in keys:
             await pilot.press(key)
-            await pilot.pause(0.05)
-            await settle(pilot)  # a run must have ended before the cursor counts its tokens
+            await settle(pilot)
+            await until(pilot, lambda: ended(app.workbench))  # before the cursor counts its tokens
 
     return before
 

@@ -22,19 +22,27 @@ from edge_tui.machine.devices import Device
 from edge_tui.machine.nvml import GpuProcess
 from edge_tui.tui.app import EdgeApp
 from tests.tui.rendered import assert_readable, settle, until
+from tests.tui.test_workbench import ended
 
 SMALLEST, MIDDLE, WIDEST = (80, 24), (120, 40), (200, 50)
+DAILY = ((MIDDLE, "light"), (WIDEST, "no colour"))
+"""Each size and each look once; the smallest one in the dark has pictures of all screens."""
+
+
+def marks(size: tuple[int, int], look: str) -> Sequence[pytest.MarkDecorator]:
+    """Leaves other pairs of a size and a look to the long tests."""
+    return () if (size, look) in DAILY else (pytest.mark.proof,)
+
+
 LOOKS = pytest.mark.parametrize(
     ("size", "look"),
     [
-        pytest.param(size, look, id=f"{size[0]}x{size[1]}-{look}")
+        pytest.param(size, look, id=f"{size[0]}x{size[1]}-{look}", marks=marks(size, look))
         for size in (SMALLEST, MIDDLE, WIDEST)
         for look in ("dark", "light", "no colour")
         if (size, look) != (SMALLEST, "dark")  # that one is among all screens
     ],
 )
-OTHERS = pytest.mark.parametrize(("size", "look"), [(MIDDLE, "light"), (WIDEST, "no colour")])
-"""Each size and each look once; the smallest one in the dark has pictures."""
 GPU = Device("cuda:0", "NVIDIA RTX A2000", 6_000_000_000, 2_900_000_000)
 CODE = '''"""Top-a."""
 
@@ -98,8 +106,7 @@ async def ran(sheet: Sheet) -> None:
     """Runs a prompt, and goes back to one of its tokens."""
     sheet.bench.prompt.insert("Why is the sky blue?")
     await sheet.press("ctrl+j")
-    await sheet.until(lambda: sheet.bench.pane.transcript is not None)
-    await settle(sheet.pilot)
+    await sheet.until(lambda: sheet.bench.pane.transcript is not None and ended(sheet.bench))
     await sheet.press("h", "h", "h")
     await sheet.take("token")
 
@@ -204,7 +211,9 @@ async def test_workbench(
     await walk(picture(theme=theme), [ran], size, lambda pilot: Sheet(pilot, tmp_path, snapshot))
 
 
-@OTHERS
+@pytest.mark.parametrize(
+    ("size", "look"), [(MIDDLE, "light"), pytest.param(WIDEST, "no colour", marks=pytest.mark.proof)]
+)
 async def test_every_screen_is_readable(
     size: tuple[int, int], theme: str, picture: Any, snapshot: Any, tmp_path: Path
 ) -> None:

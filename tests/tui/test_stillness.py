@@ -15,11 +15,11 @@ from tests.tui.rendered import settle, strips
 
 
 class Trickling(PictureEngine):
-    """Gives one token, or whatever else comes next, at each poll."""
+    """Gives a few tokens, or whatever else comes next, at each poll."""
 
     def poll(self) -> list[Event]:
         news: list[Event] = []
-        while self.events and not any(isinstance(each, TokenBatch) for each in news):
+        while self.events and sum(isinstance(each, TokenBatch) for each in news) < 4:
             news.append(self.events.pop(0))
         return news
 
@@ -61,11 +61,15 @@ async def test_nothing_moves_while_tokens_come(
         assert bench.pane.scrollable_content_region.width == widths
 
 
-async def test_nothing_blinks() -> None:
+@pytest.mark.parametrize(
+    "places", [("p", "D", "e,enter"), pytest.param(("o", "ctrl+r", "m"), marks=pytest.mark.proof)]
+)
+async def test_nothing_blinks(places: tuple[str, ...]) -> None:
+    """The prompt, a line and a value; lists of which one types the beginning."""
     app = keeping()
     async with app.run_test(size=(100, 30)) as pilot:
         await pilot.pause(0.1)
-        for keys in ("p", "o", "ctrl+r", "m", "D", "e,enter"):
+        for keys in places:
             app.workbench.pane.focus()
             await pilot.press(*keys.split(","))
             await settle(pilot, calm=False)

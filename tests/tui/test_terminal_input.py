@@ -16,10 +16,9 @@ START, END = b"\x1b[200~", b"\x1b[201~"
 
 
 @pytest.fixture
-def sitting(terminal: Callable[..., Terminal], monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    monkeypatch.setenv("EDGE_TUI_UI__TOUR", "false")
-    opened = terminal()
-    opened.see(r"demo/expert .*ready", 40)
+def sitting(terminal: Callable[..., Terminal]) -> Terminal:
+    opened = terminal("nothing", module="tests.tui.crashing")
+    opened.see(r"ready", 40)
     return opened
 
 
