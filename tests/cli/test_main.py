@@ -11,18 +11,20 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pexpect
 import pytest
 
 from edge_tui import __version__
+from edge_tui.bench.report import Results
 from edge_tui.cli import main
 from edge_tui.cli.run_output import TextWriter
 from edge_tui.engine.events import TokenBatch
 from edge_tui.history.store import Store
 from edge_tui.util import logs
 from tests.engine.random_checkpoints import make_checkpoint
-from tests.history.runs import keep
+from tests.history.runs import WORDS, keep
 from tests.tui.transcripts import batch
 
 COMMAND = [sys.executable, "-m", "edge_tui"]
@@ -313,7 +315,7 @@ def test_a_reader_that_leaves_ends_it_silently(model: str) -> None:
         assert b"Traceback" not in run.stderr.read()
 
 
-PRINTING = ["--help", "run --help", "models", "models list", "config", "doctor", "bench --help"]
+PRINTING = ["--help", "--version", "run --help", "models", "models list", "config", "doctor", "bench --help"]
 PRINTING += ["history list", "history show last", "history diff last last", "history search river"]
 PRINTING += [f"history export last --format {kind}" for kind in ("md", "html", "json", "svg")]
 CHOICE = ("run --help", "config", "history export last --format md")
@@ -334,6 +336,34 @@ def test_every_command_that_prints_ends_quietly_where_nobody_reads(command: str,
             [*COMMAND, *command.split()], stdout=pipe, stderr=subprocess.PIPE, timeout=60, env=env
         )
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+LONG_OUTPUT = ["history show last", "history list --json -n 0", "bench compare a.json a.json"]
+LONG_OUTPUT += [f"history export last --format {kind}" for kind in ("md", "json")]
+
+
+@pytest.mark.parametrize(
+    "command", [pytest.param(each, marks=() if "show" in each else pytest.mark.proof) for each in LONG_OUTPUT]
+)
+def test_a_reader_that_leaves_a_long_output_ends_it_quietly(command: str, tmp_path: Path) -> None:
+    store = Store(tmp_path / "edge-tui" / "history.db")
+    for _ in range(200 if "list" in command else 0):
+        keep(store, "the river " + 400 * "x")
+    keep(store, "the river", [*WORDS, 100_000 * "word "])
+    results = Results("speed", tmp_path / "a.json")
+    results.rows += [{"model": f"m{n}", "who": "edge", "tokens_per_second": 2.0} for n in range(2000)]
+    results.save()
+    order, env = [*COMMAND, *command.split()], {**os.environ, "XDG_DATA_HOME": str(tmp_path)}
+    env.pop(
+        "PYTHONUNBUFFERED", None
+    )  # else one long write ends short where its reader leaves, without an error
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(order, **pipes, env=env, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(1)
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(timeout=60)) == (b"", 141)
 
 
 def test_a_refusal_that_nobody_reads_ends_quietly() -> None:
