@@ -12,18 +12,18 @@ from dataclasses import replace
 from typing import Any
 
 from edge_tui.decoders.base import (
-    Chain,
-    ChainDecoder,
+    Decoder,
+    Filter,
     Output,
     Param,
     ParamError,
     Params,
     Rng,
     State,
-    Step,
+    Tensor,
     argmax,
-    draw,
     last_logits,
+    numbers,
     only,
 )
 from edge_tui.decoders.min_p import MinP
@@ -37,10 +37,21 @@ DO_SAMPLE = Param.choice(
     "do_sample", ("off", "on"), "Draw from the distribution; off takes the likeliest token."
 )
 FILTERS = (TopK, TopP, MinP, Typical)
+
+
+def _off(cls: type[Filter]) -> Filter:
+    """Makes a filter that does nothing unless its parameter is set."""
+    filter = cls()
+    off = (replace(param, default=param.neutral or 0.0) for param in numbers(cls.params))
+    filter.params = tuple(off)  # type: ignore[misc]  # of this object
+    return filter
+
+
+_FILTERS = tuple(_off(cls) for cls in FILTERS)
 _SETTINGS = (
     DO_SAMPLE,
     TEMPERATURE,
-    *(replace(param, default=param.neutral or 0.0) for cls in FILTERS for param in cls.params),
+    *(param for each in _FILTERS for param in numbers(each.params)),
     REPETITION,
 )
 GENERATE_TOP_K = 50
@@ -76,7 +87,7 @@ _IGNORED: dict[str, tuple[object, ...]] = {
 """Keys that change what `generate()` decodes and are not followed here, with the values that do nothing."""
 
 
-class Auto(ChainDecoder):
+class Auto(Decoder):
     """Samples or takes the argmax, as the checkpoint's own settings say."""
 
     name = "auto"
@@ -87,8 +98,7 @@ class Auto(ChainDecoder):
     traceable = True
 
     def __init__(self) -> None:
-        super().__init__(penalties(), _SETTINGS)
-        self.filters = Chain((Temperature(), *(cls() for cls in FILTERS)))
+        super().__init__(penalties(), (Temperature(), *_FILTERS), _SETTINGS)
 
     def from_checkpoint(self, generation_config: Mapping[str, Any]) -> dict[str, float]:
         """Reads the file's keys that are parameters, as far as they are in range.
@@ -106,15 +116,9 @@ class Auto(ChainDecoder):
         ]
         return (*sentences, *_parse(generation_config)[1])
 
-    def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
-        """Draws where `do_sample` is above 0, else takes the argmax of the penalised logits."""
-        z = last_logits(outs["model"], s)
-        penalised = self.chain.apply(z, p, s, rng)
-        best = only(penalised, argmax(penalised))
-        final = self.filters.apply(penalised, p, s, rng).where(p["do_sample"] > 0, best)
-        chosen = draw(final, rng)
-        self.chain.observe(s, chosen, final)
-        return Step(chosen, final)
+    def final(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Tensor:
+        z = self.before.apply(last_logits(outs["model"], s), p, s, rng)
+        return self.after.apply(z, p, s, rng).where(p["do_sample"] > 0, only(z, argmax(z)))
 
 
 def _parse(config: Mapping[str, Any]) -> tuple[dict[str, float], tuple[str, ...]]:

@@ -17,12 +17,22 @@ Importing this module loads no torch: sidebars, `--help` and schemas read parame
 from __future__ import annotations
 
 from edge_tui.decoders.core.best import argmax, best, only
-from edge_tui.decoders.core.chain import Chain, ChainDecoder, last_logits, merge
-from edge_tui.decoders.core.decoder import Choice, Decoder, Output, Records, Step, Stream
+from edge_tui.decoders.core.chain import Chain, Link, merge
+from edge_tui.decoders.core.decoder import (
+    ChainDecoder,
+    Choice,
+    Decoder,
+    Output,
+    Prompt,
+    Records,
+    Step,
+    Stream,
+    last_logits,
+)
 from edge_tui.decoders.core.params import Param, ParamError, Params
 from edge_tui.decoders.core.prefix import cutoff
 from edge_tui.decoders.core.random import Rng, draw
-from edge_tui.decoders.core.stage import Edge, Env, Filter, Needs, Stage, State, Tensor
+from edge_tui.decoders.core.stage import Edge, Env, Filter, Needs, Stage, State, Tensor, Token
 from edge_tui.decoders.core.texts import AnyParam, Text, TextParam, Value, numbers, texts
 from edge_tui.decoders.core.tokenizer import ByteTokenizer, Tokenizer
 
@@ -36,11 +46,13 @@ __all__ = [
     "Edge",
     "Env",
     "Filter",
+    "Link",
     "Needs",
     "Output",
     "Param",
     "ParamError",
     "Params",
+    "Prompt",
     "Records",
     "Rng",
     "Stage",
@@ -50,6 +62,7 @@ __all__ = [
     "Tensor",
     "Text",
     "TextParam",
+    "Token",
     "Tokenizer",
     "Value",
     "argmax",

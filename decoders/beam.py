@@ -23,8 +23,8 @@ from collections.abc import Mapping
 from math import inf
 
 from edge_tui.decoders.base import (
-    ChainDecoder,
     Choice,
+    Decoder,
     Env,
     Output,
     Param,
@@ -38,7 +38,6 @@ from edge_tui.decoders.base import (
     best,
     last_logits,
 )
-from edge_tui.decoders.core.chain import COUNTS
 from edge_tui.decoders.penalties import penalties
 
 NUM_BEAMS = Param(
@@ -71,7 +70,7 @@ _DEAD = -1.0e9
 """Score of the rows that are not alive yet: at first all rows are the same prompt, and one is enough."""
 
 
-class Beam(ChainDecoder):
+class Beam(Decoder):
     """Searches with B rows of one run.
 
     Each row records these numbers with its token:
@@ -94,7 +93,7 @@ class Beam(ChainDecoder):
     owns_eos = True
 
     def __init__(self) -> None:
-        super().__init__(penalties(), (NUM_BEAMS, LENGTH_PENALTY, EARLY_STOPPING))
+        super().__init__(penalties(), params=(NUM_BEAMS, LENGTH_PENALTY, EARLY_STOPPING))
 
     def rows(self, values: Mapping[str, float]) -> int:
         """Gives `num_beams`."""
@@ -125,15 +124,15 @@ class Beam(ChainDecoder):
         beams, vocab = z.shape
         count = min(max(2, 1 + s["eos"].shape[-1]) * beams, beams * vocab)
         if beams == 1:
-            z = self.chain.apply(z, p, s, rng)
-            logp = z.log_softmax(-1)
+            penalised = self.after.apply(self.before.apply(z, p, s, rng), p, s, rng)
+            logp = penalised.log_softmax(-1)
             # By logits, first of equals first: the rounded sum of a long answer would hide small differences.
-            first = argmax(z)
-            rest = best(z.scatter(-1, first, -torch.inf), count - 1)[1]
+            first = argmax(penalised)
+            rest = best(penalised.scatter(-1, first, -torch.inf), count - 1)[1]
             flat = torch.cat((first, rest), -1)[0]
             totals = s["score"] + logp[0, flat]
         else:
-            logp = self.chain.apply(z.log_softmax(-1), p, s, rng)
+            logp = self.after.apply(self.before.apply(z.log_softmax(-1), p, s, rng), p, s, rng)
             totals, flat = (row[0] for row in best((s["score"][:, None] + logp).view(1, -1), count))
         parent, token = flat // vocab, flat % vocab
         ends = (token[:, None] == s["eos"][:1]).any(-1)
@@ -144,9 +143,9 @@ class Beam(ChainDecoder):
         chosen, origin = token[live], parent[live]
         s["score"].copy_(totals[live])
         over = self._is_over(s, p)
-        self.chain.reorder({key: s[key] for key in COUNTS}, origin)
+        self.reorder(s, origin)
         final = logp.index_select(0, origin)
-        self.chain.observe(s, chosen, final)
+        self.take(chosen, final, z.index_select(0, origin), s, p, rng)
         none = finished.isnan()
         extras = {
             "score": s["score"].clone(),

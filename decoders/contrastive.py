@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edge_tui.decoders.base import (
-    ChainDecoder,
+    Decoder,
     Output,
     Param,
     Params,
@@ -91,7 +91,7 @@ HEAD_PARAMETER = Param(
 )
 
 
-class Contrastive(ChainDecoder):
+class Contrastive(Decoder):
     """Scores tokens by the expert's logits against the amateur's.
 
     Each token and each alternative records the numbers that its score is made of, after penalties, in nats:
@@ -110,8 +110,9 @@ class Contrastive(ChainDecoder):
     columns = ("expert", "amateur", "score")
 
     def __init__(self) -> None:
-        super().__init__(penalties(), PARAMS)
-        self.params = (*self.params, HEAD_PARAMETER)
+        before = penalties()
+        of_stages = (param for stage in before for param in stage.params)
+        super().__init__(before, params=(*PARAMS, *of_stages, HEAD_PARAMETER))
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -124,14 +125,15 @@ class Contrastive(ChainDecoder):
 
     def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
         """Draws from the scores at the temperature, or takes their argmax where `sample` is 0."""
-        expert = self.chain.apply(last_logits(outs["model"], s), p, s, rng)
+        raw = last_logits(outs["model"], s)
+        expert = self.before.apply(raw, p, s, rng)
         candidates = contrast(expert, last_logits(outs["amateur"], s), p)
         score = candidates["score"]
         tempered = scale(score, p["temperature"])
         sampled = p["sample"] > 0
-        final = tempered.where(sampled, score)
-        chosen = draw(tempered, rng).where(sampled[:, 0], argmax(score)[:, 0])
-        self.chain.observe(s, chosen, final)
+        final = self.after.apply(tempered.where(sampled, score), p, s, rng)
+        chosen = draw(final, rng).where(sampled[:, 0], argmax(final)[:, 0])
+        self.take(chosen, final, raw, s, p, rng)
         taken = chosen[:, None]
         extras = {name: column.gather(-1, taken)[:, 0] for name, column in candidates.items()}
         return Step(chosen, final, extras=extras, candidates=candidates)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edge_tui.decoders.base import ChainDecoder, Output, Params, Rng, State, Step, argmax, last_logits, only
+from edge_tui.decoders.base import Decoder, Output, Params, Rng, State, Tensor, argmax, only
 from edge_tui.decoders.penalties import penalties
 
 
-class Greedy(ChainDecoder):
+class Greedy(Decoder):
     """Takes the argmax."""
 
     name = "greedy"
@@ -26,10 +26,9 @@ class Greedy(ChainDecoder):
     def __init__(self) -> None:
         super().__init__(penalties())
 
-    def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
-        """Takes the argmax of the penalised logits."""
-        z = self.chain.apply(last_logits(outs["model"], s), p, s, rng)
-        chosen = argmax(z)
-        final = only(z, chosen)
-        self.chain.observe(s, chosen[:, 0], final)
-        return Step(chosen[:, 0], final)
+    def final(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Tensor:
+        z = super().final(outs, s, p, rng)
+        return only(z, argmax(z))
+
+    def choose(self, final: Tensor, p: Params, rng: Rng) -> Tensor:
+        return argmax(final)[:, 0]

@@ -45,6 +45,8 @@ FREQUENCY = Param(
 class Penalties(Stage):
     """Lowers the logits of tokens that prompt or output hold: repetition, then presence, then frequency."""
 
+    name = "penalties"
+    penalty = True
     params = (REPETITION, PRESENCE, FREQUENCY)
     needs = Needs(counts=True)
 
@@ -60,5 +62,5 @@ class Penalties(Stage):
 
 
 def penalties() -> tuple[Stage, ...]:
-    """Makes the stage with which every chain begins."""
+    """Makes the stage that most strategies begin with."""
     return (Penalties(),)

@@ -7,7 +7,7 @@ token drawn from `max(0, p − q)`, normalised, takes its place. If all are acce
 
 What comes out is distributed exactly as sampling from the target at that temperature, and at temperature 0
 it is greedy decoding token for token (up to ties): only the time differs, and that depends on how often the
-draft is right.
+draft is right. Stages around it act on both distributions alike.
 """
 
 from __future__ import annotations
@@ -59,9 +59,14 @@ class Speculative(Decoder):
             "q": torch.zeros(env.rows, k, env.vocab, device=env.device),
         }
 
+    def shape(self, z: Tensor, s: State, p: Params, rng: Rng) -> Tensor:
+        """Makes of a position's logits `[R, V]` those that are drawn from; the same for draft and target."""
+        tempered = scale(self.before.apply(z.float(), p, s, rng), p["temperature"])
+        return self.after.apply(tempered, p, s, rng)
+
     def propose(self, out: Output, s: State, p: Params, rng: Rng, at: int) -> Tensor:
         """Draws the draft's token, and keeps it with its distribution for the check."""
-        z = scale(out.logits[:, -1, : s["q"].shape[-1]].float(), p["temperature"])
+        z = self.shape(out.logits[:, -1, : s["q"].shape[-1]], s, p, rng.shift(at))
         proposed = draw(z, rng.shift(at))
         s["q"][:, at] = z.softmax(-1)
         s["proposed"][:, at] = proposed
@@ -81,7 +86,7 @@ class Speculative(Decoder):
 
         logits = outs["model"].logits.float()
         rows, positions, vocab = logits.shape
-        final = torch.stack([scale(logits[:, i], p["temperature"]) for i in range(positions)], 1)
+        final = torch.stack([self.shape(logits[:, i], s, p, rng.shift(i)) for i in range(positions)], 1)
         target = final.softmax(-1)
         count = positions - 1
         proposed, q = s["proposed"][:, :count], s["q"][:, :count]

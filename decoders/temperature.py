@@ -33,6 +33,7 @@ class Temperature(Stage):
         order: The index into `ORDER.choices` under which this one acts; None acts always.
     """
 
+    name = "temperature"
     params = (TEMPERATURE,)
 
     def __init__(self, order: int | None = None) -> None:

@@ -1,11 +1,12 @@
 """Applies stages in order, from a model's logits to the distribution that a token is drawn from.
 
 The order is explicit, because it is part of a definition: the same numbers in another order are another
-distribution. `edge_tui.decoders.registry.sampling` builds the two orders in use.
+distribution.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from functools import reduce
 from math import inf
 from operator import or_
@@ -13,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from edge_tui.decoders.core import checks
 from edge_tui.decoders.core.best import argmax, only
-from edge_tui.decoders.core.decoder import Decoder, Output
 from edge_tui.decoders.core.params import ParamError, Params
-from edge_tui.decoders.core.stage import Env, Stage
+from edge_tui.decoders.core.stage import Stage
 from edge_tui.decoders.core.texts import AnyParam, numbers
+from edge_tui.decoders.core.tokens import add_tokens, init_tokens, keys_of, reorder_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,37 +25,93 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edge_tui.decoders.core.random import Rng
-    from edge_tui.decoders.core.stage import State
+    from edge_tui.decoders.core.stage import Env, State, Token
 
-COUNTS = checks.COUNTS
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Holds one stage of a chain, and the names that it has there.
+
+    Attributes:
+        stage: The stage; one object may stand in several chains.
+        number: 1, or more where a stage of this name stands before it: its parameters then end in it
+            (`top_k_2`), and its random numbers are its own.
+    """
+
+    stage: Stage
+    number: int = 1
+
+    @property
+    def name(self) -> str:
+        """The name as a chain is typed, `xtc` or `xtc#2`."""
+        name = self.stage.name or type(self.stage).__name__
+        return name if self.number == 1 else f"{name}#{self.number}"
+
+    @property
+    def params(self) -> tuple[AnyParam, ...]:
+        """The stage's parameters, under the names that they have in the chain."""
+        if self.number == 1:
+            return self.stage.params
+        return tuple(replace(param, name=self._public(param.name)) for param in self.stage.params)
+
+    def view(self, p: Params) -> Params:
+        """Gives the stage its parameters under the names that it reads."""
+        if self.number == 1:
+            return p
+        return p.rename({param.name: self._public(param.name) for param in numbers(self.stage.params)})
+
+    def env(self, env: Env) -> Env:
+        """Gives the stage its values and texts under the names that it reads."""
+        if self.number == 1:
+            return env
+        names = {param.name: self._public(param.name) for param in self.stage.params}
+        values = {**env.values, **{a: env.values[b] for a, b in names.items() if b in env.values}}
+        texts = {**env.texts, **{a: env.texts[b] for a, b in names.items() if b in env.texts}}
+        return replace(env, values=values, texts=texts)
+
+    def _public(self, name: str) -> str:
+        return name if self.number == 1 else f"{name}_{self.number}"
 
 
 class Chain:
     """Applies stages one after the other, with one flat state for all of them.
 
-    Token counts are kept once, whatever number of stages reads them: int32 `[R, V]` under `prompt_counts`
-    and `output_counts`. A stage's own tensors lie under its index, `"2.mu"`.
+    The tokens of the run are kept once, whatever number of stages reads them (`core.tokens`). A stage's own
+    tensors lie under its place, `"2.mu"`, its constants under `"2:mask"`.
 
     Args:
-        stages: First to last.
+        stages: First to last; links where a stage stands twice.
+        name: Begins the keys of the state; a decoder with several chains names them.
     """
 
-    def __init__(self, stages: Sequence[Stage]) -> None:
-        self.stages = tuple(stages)
-        self.params = merge(param for stage in self.stages for param in stage.params)
-        self._learners = any(type(stage).observe is not Stage.observe for stage in self.stages)
+    def __init__(self, stages: Sequence[Stage | Link] = (), name: str = "") -> None:
+        self.links = tuple(each if isinstance(each, Link) else Link(each) for each in stages)
+        self.stages = tuple(link.stage for link in self.links)
+        self._params = tuple(link.params for link in self.links)
+        self.params = merge(param for params in self._params for param in params)
+        self.name = f"{name}." if name else ""
+        self.history = max((stage.needs.history for stage in self.stages), default=0)
+        self.learns = any(learns(stage) for stage in self.stages)
+
+    def constants(self, env: Env) -> State:
+        """Makes every stage's constants."""
+        return {
+            f"{self.name}{i}:{key}": tensor
+            for i, link in enumerate(self.links)
+            for key, tensor in checks.constants(link.stage.constants, link.env(env)).items()
+        }
+
+    def init_stages(self, env: Env) -> State:
+        """Allocates every stage's state."""
+        return {
+            f"{self.name}{i}.{key}": tensor
+            for i, link in enumerate(self.links)
+            for key, tensor in checks.init(link.stage.init, link.env(env)).items()
+        }
 
     def init(self, env: Env) -> State:
         """Allocates every stage's state, and counts the tokens of the prompt."""
-        state: State = {
-            f"{i}.{key}": tensor
-            for i, stage in enumerate(self.stages)
-            for key, tensor in checks.init(stage, env).items()
-        }
-        length = env.prompt.shape[1] - env.prefix
-        state["prompt_counts"] = _count(env.prompt[:, :length], env.vocab)
-        state["output_counts"] = _count(env.prompt[:, length:], env.vocab)
-        return state
+        return self.constants(env) | self.init_stages(env) | init_tokens(env, self.history)
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
         """Runs logits float32 `[R, V]` through the stages.
@@ -66,55 +123,64 @@ class Chain:
         Raises:
             StrategyError: a stage breaks the contract.
         """
+        if not self.links:
+            return z
         out = z
-        for i, stage in enumerate(self.stages):
-            own = self._state_of(i, s)
+        for i, link in enumerate(self.links):
+            stage, own, values = link.stage, self._state_of(i, s), link.view(p)
+            numbers = rng.link(link.name)
             if z.device.type != "cpu":
-                out = unless_neutral(stage, p, out, checks.apply(stage, out, p, own, rng))
-            elif not _is_neutral(stage, p):
-                out = checks.apply(stage, out, p, own, rng)
-            elif any(name not in COUNTS for name in own):
-                checks.apply(stage, out, p, own, rng)  # its state goes on, as on a GPU
+                out = unless_neutral(stage, values, out, checks.apply(stage, out, values, own, numbers))
+            elif not _is_neutral(self._params[i], p):
+                out = checks.apply(stage, out, values, own, numbers)
+            elif len(own) > len(keys_of(stage.needs)):
+                checks.apply(stage, out, values, own, numbers)  # its state goes on, as on a GPU
         return only(z, argmax(z)).where(out.amax(-1, keepdim=True) == -inf, out)
 
-    def observe(self, s: State, chosen: Tensor, final: Tensor) -> None:
-        """Counts the tokens taken, int64 `[R]`, and tells the stages that learn from them.
+    def learn(self, s: State, p: Params, token: Token) -> None:
+        """Tells the token taken to every stage that learns from it; `s` is the chain's state."""
+        for i, link in enumerate(self.links):
+            if learns(link.stage):
+                checks.observe(link.stage, self._state_of(i, s), link.view(p), token)
 
-        Args:
-            s: The chain's state, updated in place.
-            chosen: int64 `[R]`.
-            final: float32 `[R, V]`, the logits that they were chosen from.
-        """
-        import torch
-
-        taken = chosen[:, None]
-        s["output_counts"].scatter_add_(1, taken, torch.ones_like(taken, dtype=torch.int32))
-        if self._learners:
-            logp = final.gather(-1, taken)[:, 0] - final.logsumexp(-1)
-            for i, stage in enumerate(self.stages):
-                checks.observe(stage, self._state_of(i, s), chosen, logp)
+    def observe(self, s: State, p: Params, token: Token) -> None:
+        """Counts the token taken, and tells the stages that learn from it."""
+        add_tokens(s, token.id)
+        self.learn(s, p, token)
 
     def reorder(self, s: State, parent: Tensor) -> None:
-        """Copies row `parent[r]` to row `r` in every tensor of the state; `parent` int64 `[R]`."""
-        for tensor in s.values():
-            tensor.copy_(tensor.index_select(0, parent))
+        """Copies row `parent[r]` to row `r` in the tokens and all stages' states; `parent` int64 `[R]`."""
+        reorder_tokens(s, parent)
+        self.reorder_stages(s, parent)
+
+    def reorder_stages(self, s: State, parent: Tensor) -> None:
+        """Does the same for the stages' states alone."""
+        mine = tuple(f"{self.name}{i}." for i in range(len(self.links)))
+        for key, tensor in s.items():
+            if key.startswith(mine):
+                tensor.copy_(tensor.index_select(0, parent))
 
     def _state_of(self, i: int, s: State) -> State:
         """Selects the state of stage `i`; the tensors are shared, so in-place updates last."""
-        prefix = f"{i}."
-        own = {key.removeprefix(prefix): tensor for key, tensor in s.items() if key.startswith(prefix)}
-        if self.stages[i].needs.counts:
-            own.update((key, s[key]) for key in COUNTS)
+        own: State = {}
+        for prefix in (f"{self.name}{i}.", f"{self.name}{i}:"):
+            own.update((key.removeprefix(prefix), s[key]) for key in s if key.startswith(prefix))
+        own.update((key, s[key]) for key in keys_of(self.stages[i].needs))
         return own
 
 
-def _is_neutral(stage: Stage, p: Params) -> bool:
+def learns(stage: Stage) -> bool:
+    """Tells whether a stage learns from the tokens taken."""
+    return type(stage).observe is not Stage.observe
+
+
+def _is_neutral(params: tuple[AnyParam, ...], p: Params) -> bool:
     """Tells whether every parameter of a stage has, in all rows, the value at which it does nothing.
 
     A stage with texts is never left out: `p` does not have them.
     """
-    own = numbers(stage.params)
-    return bool(own) and len(own) == len(stage.params) and all(map(p.is_neutral, own))
+    own = numbers(params)
+    return bool(own) and len(own) == len(params) and all(map(p.is_neutral, own))
 
 
 def unless_neutral(stage: Stage, p: Params, z: Tensor, applied: Tensor) -> Tensor:
@@ -131,16 +197,6 @@ def unless_neutral(stage: Stage, p: Params, z: Tensor, applied: Tensor) -> Tenso
     return applied.where(reduce(or_, acts), z)
 
 
-def _count(ids: Tensor, vocab: int) -> Tensor:
-    """Counts each row's tokens, int32 `[R, V]`; padding and ids beyond the vocabulary aside."""
-    import torch
-
-    counts = torch.zeros(ids.shape[0], vocab + 1, dtype=torch.int32, device=ids.device)
-    known = ids.where((ids >= 0) & (ids < vocab), vocab)
-    counts.scatter_add_(1, known, torch.ones_like(known, dtype=torch.int32))
-    return counts[:, :-1].contiguous()
-
-
 def merge(params: Iterable[AnyParam]) -> tuple[AnyParam, ...]:
     """Lists parameters in order of first appearance, each name once.
 
@@ -154,29 +210,3 @@ def merge(params: Iterable[AnyParam]) -> tuple[AnyParam, ...]:
                 f"Two stages declare the parameter {param.name} differently; give one another name."
             )
     return tuple(merged.values())
-
-
-def last_logits(out: Output, s: State) -> Tensor:
-    """Returns float32 `[R, V]`: logits of the last position, cut to the vocabulary of the state.
-
-    Embeddings may be padded beyond the tokenizer's vocabulary, and by different amounts in two models of
-    one family; `Env.vocab` is the width that counts.
-    """
-    return out.logits[:, -1, : s["output_counts"].shape[-1]].float()
-
-
-class ChainDecoder(Decoder):
-    """Decides on logits that a chain of stages has changed; most decoders begin with the penalties.
-
-    Args:
-        stages: First to last.
-        params: The decoder's own parameters; those of the stages follow.
-    """
-
-    def __init__(self, stages: Sequence[Stage], params: Iterable[AnyParam] = ()) -> None:
-        self.chain = Chain(stages)
-        self.params = merge((*params, *self.chain.params))
-
-    def init(self, env: Env) -> State:
-        """Allocates the state of the chain."""
-        return self.chain.init(env)

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from edge_tui.decoders.core import checks
+from edge_tui.decoders.core.chain import Chain, Link, merge
 from edge_tui.decoders.core.declaration import Declaration, Kind
-from edge_tui.decoders.core.stage import Needs
+from edge_tui.decoders.core.params import ParamError
+from edge_tui.decoders.core.random import draw
+from edge_tui.decoders.core.stage import Needs, Token
+from edge_tui.decoders.core.tokens import add_tokens, init_tokens, reorder_tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import Tensor
 
     from edge_tui.decoders.core.params import Params
     from edge_tui.decoders.core.random import Rng
-    from edge_tui.decoders.core.stage import Env, State
-    from edge_tui.decoders.core.texts import AnyParam
+    from edge_tui.decoders.core.stage import Env, Stage, State
+    from edge_tui.decoders.core.texts import AnyParam, Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +91,34 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Names a flow of logits that a strategy reads: those of the model in a role."""
+    """Names a flow of logits that a strategy reads: those of the model in a role.
+
+    Attributes:
+        name: Key of its logits in `outs`.
+        role: The role whose model computes them.
+        prompt: The name of what it reads, a key of `Decoder.prompts`; "" reads the prompt itself.
+    """
 
     name: str
     role: str
+    prompt: str = ""
+
+
+class Prompt(Protocol):
+    """Holds a prompt as ids, and makes others of it for streams that read something else."""
+
+    @property
+    def ids(self) -> Sequence[int]:
+        """Its tokens."""
+
+    def with_system(self, text: str) -> Prompt:
+        """Puts a system prompt in place of the present one; where there is no chat template, `text` alone."""
+
+    def with_text(self, text: str) -> Prompt:
+        """Puts another text in place of what the user wrote last."""
+
+    def last(self, count: int) -> Prompt:
+        """Keeps the last ids alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +132,21 @@ class Choice:
 class Decoder(Declaration, ABC):
     """Decides the next token of each row from the models' logits: a whole strategy.
 
-    A decoder object holds no state of a run; `init` allocates it. `params` is what the sidebar shows, own
-    parameters first.
+    Two chains of stages stand around what a class adds: `before` changes the main model's logits, `after`
+    changes what `logits` makes of all streams, and `step` draws from the result. Most classes override
+    `logits` alone, some `step`. A decoder object holds no state of a run; `init` allocates it. `params` is
+    what the sidebar shows, own parameters first.
+
+    Args:
+        before: Stages on the main model's logits, first to last.
+        after: Stages on the result of `logits`.
+        params: Its own parameters; those of the stages follow. Without them those of the class.
     """
 
+    before: Chain = Chain(name="before")
+    after: Chain = Chain(name="after")
+    links_around: tuple[Link, ...] = ()
+    """Stages that `around` added; with them it decodes otherwise than its class says."""
     params: tuple[AnyParam, ...] = ()
     roles: ClassVar[tuple[str, ...]] = ("model",)
     """Model roles it needs, the main one first: ("model",), ("expert", "amateur"), ("model", "draft")."""
@@ -116,12 +159,52 @@ class Decoder(Declaration, ABC):
     owns_eos: ClassVar[bool] = False
     """True where `step` itself decides what an end-of-sequence token means (beam search does)."""
 
+    def __init__(
+        self,
+        before: Sequence[Stage | Link] = (),
+        after: Sequence[Stage | Link] = (),
+        params: Iterable[AnyParam] | None = None,
+    ) -> None:
+        self.own_params = tuple(self.params if params is None else params)
+        self._set_chains(before, after)
+
+    def _set_chains(self, before: Sequence[Stage | Link], after: Sequence[Stage | Link]) -> None:
+        self.before, self.after = Chain(before, "before"), Chain(after, "after")
+        self.params = merge((*self.own_params, *self.before.params, *self.after.params))
+
+    def around(self, links: Sequence[Link]) -> Decoder:
+        """Makes the same strategy with more stages around it, each in its order.
+
+        Penalties go behind those that it has on the model's logits, other stages behind those on the result.
+
+        Raises:
+            ParamError: it has one of the stages already, or two declare one parameter differently.
+        """
+        present = {link.name for link in (*self.before.links, *self.after.links)}
+        if again := [link.name for link in links if link.name in present]:
+            raise ParamError(f"{self.title} has the stage {again[0]} already: leave it out of the chain.")
+        decoder = copy(self)
+        decoder.links_around = tuple(links)
+        if "own_params" not in vars(decoder):
+            decoder.own_params = self.params
+        before = (link for link in links if link.stage.penalty)
+        after = (link for link in links if not link.stage.penalty)
+        decoder._set_chains((*self.before.links, *before), (*self.after.links, *after))
+        decoder.name = f"{self.name}:{'+'.join(link.name for link in links)}"  # type: ignore[misc]
+        decoder.title = f"{self.title}:{'+'.join(link.name for link in links)}"  # type: ignore[misc]
+        return decoder
+
     @property
     def kind(self) -> Kind:
         """The way it decodes, by the methods of its class."""
         if self.owns_eos:
             return "search"
         return "sample" if type(self).propose is Decoder.propose else "propose"
+
+    @property
+    def learns(self) -> bool:
+        """True where the decoder or one of its stages learns from the tokens taken."""
+        return self.before.learns or self.after.learns or type(self).observe is not Decoder.observe
 
     @property
     def reads_checkpoint(self) -> bool:
@@ -132,6 +215,10 @@ class Decoder(Declaration, ABC):
     def streams(self) -> tuple[Stream, ...]:
         """The flows of logits it reads; by default one per role."""
         return tuple(Stream(role, role) for role in self.roles)
+
+    def prompts(self, main: Prompt, texts: Mapping[str, Text]) -> Mapping[str, Prompt]:
+        """Makes the prompts of streams that read another one than the user's, by their names."""
+        return {}
 
     def rows(self, values: Mapping[str, float]) -> int:
         """Gives the number of rows it decodes side by side for one answer (a beam's width)."""
@@ -179,13 +266,70 @@ class Decoder(Declaration, ABC):
         """Names, one sentence each, the settings of that file that are not followed."""
         return ()
 
-    @abstractmethod
+    def constants(self, env: Env) -> State:
+        """Makes the tensors of any shape that no step changes: those of the chains."""
+        return self.before.constants(env) | self.after.constants(env)
+
     def init(self, env: Env) -> State:
         """Allocates the run's state; row-first tensors, updated in place by `step`."""
+        history = max(self.before.history, self.after.history, self.needs.history)
+        return self.before.init_stages(env) | self.after.init_stages(env) | init_tokens(env, history)
 
-    @abstractmethod
+    def logits(self, outs: Mapping[str, Output], s: State, p: Params) -> Tensor:
+        """Makes one distribution of all streams, float32 `[R, V]`; the main one has passed `before`."""
+        return last_logits(outs[self.streams[0].name], s)
+
+    def final(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Tensor:
+        """Computes the logits that the token is drawn from, float32 `[R, V]`; −inf means removed."""
+        main = self.streams[0].name
+        z = self.before.apply(last_logits(outs[main], s), p, s, rng)
+        seen = {**outs, main: replace(outs[main], logits=z[:, None])}
+        return self.after.apply(self.logits(seen, s, p), p, s, rng)
+
+    def choose(self, final: Tensor, p: Params, rng: Rng) -> Tensor:
+        """Takes a token of each row, int64 `[R]`: by a draw, unless a class takes it otherwise."""
+        return draw(final, rng)
+
+    def observe(self, s: State, p: Params, token: Token) -> None:
+        """Counts the token taken, and tells it to the stages that learn.
+
+        A run that goes on from kept tokens calls it for each of them (`Stage.observe`). A decoder whose own
+        state changes from step to step changes it here, so that such a run is the same run.
+        """
+        add_tokens(s, token.id)
+        self.before.learn(s, p, token)
+        self.after.learn(s, p, token)
+
+    def take(self, chosen: Tensor, final: Tensor, raw: Tensor, s: State, p: Params, rng: Rng) -> None:
+        """Calls `observe` with the tokens taken.
+
+        Args:
+            chosen: int64 `[R]`.
+            final: float32 `[R, V]`, the logits that they were taken from.
+            raw: float32 `[R, V]`, the main model's.
+            s: The state, updated in place.
+            p: The parameters.
+            rng: The step's random numbers.
+        """
+        if not self.learns:
+            add_tokens(s, chosen)
+            return
+        of_model, of_choice = (z.gather(-1, chosen[:, None])[:, 0] - z.logsumexp(-1) for z in (raw, final))
+        with checks.learning():
+            self.observe(s, p, Token(chosen, of_model, of_choice, rng.step))
+
     def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
         """Decides the next token of each row from the last position of each stream's logits."""
+        final = self.final(outs, s, p, rng)
+        chosen = self.choose(final, p, rng)
+        self.take(chosen, final, last_logits(outs[self.streams[0].name], s), s, p, rng)
+        return Step(chosen, final)
+
+    def reorder(self, s: State, parent: Tensor) -> None:
+        """Copies row `parent[r]` to row `r` in the tokens and the stages' states; `parent` int64 `[R]`."""
+        reorder_tokens(s, parent)
+        self.before.reorder_stages(s, parent)
+        self.after.reorder_stages(s, parent)
 
     def finish(self, records: Records) -> Choice | None:
         """Chooses the answer among rows once the run has ended, on the host; None where there is one row."""
@@ -213,3 +357,29 @@ class Records:
             tokens.append(int(self.tokens[t][row]))
             row = int(self.parents[t][row])
         return tuple(reversed(tokens))
+
+
+def last_logits(out: Output, s: State) -> Tensor:
+    """Returns float32 `[R, V]`: logits of the last position, cut to the vocabulary of the state.
+
+    Embeddings may be padded beyond the tokenizer's vocabulary, and by different amounts in two models of
+    one family; `Env.vocab` is the width that counts.
+    """
+    return out.logits[:, -1, : s["output_counts"].shape[-1]].float()
+
+
+class ChainDecoder(Decoder):
+    """Stands for `Decoder` in strategy files that were written when it had one chain, `chain`.
+
+    Args:
+        stages: First to last, on the main model's logits.
+        params: The decoder's own parameters; those of the stages follow.
+    """
+
+    def __init__(self, stages: Sequence[Stage], params: Iterable[AnyParam] = ()) -> None:
+        super().__init__(stages, params=params)
+
+    @property
+    def chain(self) -> Chain:
+        """The chain before."""
+        return self.before

@@ -7,7 +7,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -135,6 +135,13 @@ class Params(dict[str, "Tensor"]):
     def __init__(self, names: Sequence[str], table: Tensor) -> None:
         super().__init__((name, table[i].unsqueeze(-1)) for i, name in enumerate(names))
         self.table = table
+
+    def rename(self, names: Mapping[str, str]) -> Params:
+        """Gives the same views with some more names: `{"top_k": "top_k_2"}` reads `top_k_2` as `top_k`."""
+        view = Params((), self.table)
+        view.update(self)
+        view.update((name, self[other]) for name, other in names.items())
+        return view
 
     def is_neutral(self, param: Param) -> bool:
         """Tells whether a parameter has, in all rows, the value at which it does nothing.

@@ -68,6 +68,9 @@ class Needs:
 
     counts: bool = False
     """Token counts of prompt and output: state `prompt_counts`, `output_counts`, int32 `[R, V]`."""
+    history: int = 0
+    """Last tokens of prompt and output: state `ids`, int64 `[R, N]` for some `N` of at least this number, the
+    newest last, −1 where there are fewer."""
     hidden: tuple[int, ...] = ()
     """Of decoders: layers whose hidden states are `Output.hidden`, in this order."""
     early: tuple[int, ...] = ()
@@ -83,11 +86,39 @@ class Needs:
         return bool(self.hidden or self.early or self.past)
 
 
+@dataclass(frozen=True, slots=True)
+class Token:
+    """Holds the token that a step took, for stages and decoders that learn from it.
+
+    Attributes:
+        id: int64 `[R]`.
+        raw: float32 `[R]`, its log-probability under the model itself (nats).
+        final: float32 `[R]`, its log-probability in the distribution that it was taken from.
+        step: int64 `[1]` or `[R]`, its place in the answer: the same while decoding and when a run goes on.
+    """
+
+    id: Tensor
+    raw: Tensor
+    final: Tensor
+    step: Tensor
+
+
 class Stage(ABC):
     """Changes logits: one link of the chain between a model's logits and the choice of a token."""
 
+    name: ClassVar[str] = ""
+    """The word for it in a chain, as in `temperature+min_p`; without one it stands in no typed chain."""
     params: ClassVar[tuple[AnyParam, ...]] = ()
     needs: ClassVar[Needs] = Needs()
+    penalty: ClassVar[bool] = False
+    """True where it judges what the model says by the text so far. Around a decoder it then acts on the
+    model's own logits; other stages act on what the decoder makes of them."""
+    last: ClassVar[bool] = False
+    """True where it selects the token by itself, so that nothing may follow it in a chain."""
+
+    def constants(self, env: Env) -> State:
+        """Makes tensors of any shape that no step changes; a stage finds them in `s` under their names."""
+        return {}
 
     def init(self, env: Env) -> State:
         """Allocates the stage's state; row-first tensors."""
@@ -97,13 +128,16 @@ class Stage(ABC):
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
         """Maps logits float32 `[R, V]` to logits; −inf means removed. Must not write to `z`."""
 
-    def observe(self, s: State, chosen: Tensor, logp: Tensor) -> None:  # noqa: B027 — most learn nothing
-        """Learns the token that was chosen.
+    def observe(self, s: State, p: Params, token: Token) -> None:  # noqa: B027 — most learn nothing
+        """Learns the token that was taken. It is also how a state is made anew.
+
+        A run that goes on from kept tokens calls `init`, then this for each of them, with the parameters that
+        it was taken under.
 
         Args:
             s: This stage's state, updated in place.
-            chosen: int64 `[R]`.
-            logp: float32 `[R]`, its log-probability in the final distribution.
+            p: The parameters of the step.
+            token: The token.
         """
 
 

@@ -15,9 +15,12 @@ from edge_tui.decoders.core.params import Param, ParamError
 from edge_tui.decoders.core.stage import Edge, Filter, Needs, Stage
 from edge_tui.decoders.core.texts import AnyParam, TextParam, numbers
 
-_METHODS = {
-    Stage: ("init", "apply", "observe"),
-    Decoder: ("init", "step", "propose", "rows", "num_draft_tokens", "finish", "ranked", "from_checkpoint"),
+_METHODS: dict[type, tuple[str, ...]] = {
+    Stage: ("constants", "init", "apply", "observe"),
+    Decoder: (
+        *("constants", "init", "prompts", "logits", "final", "choose", "observe", "step", "propose"),
+        *("rows", "num_draft_tokens", "finish", "ranked", "from_checkpoint"),
+    ),
 }
 """Methods that the engine calls."""
 
@@ -165,6 +168,11 @@ def _check_streams(decoder: Decoder, cls: type) -> None:
             raise StrategyError(f"the stream {name!r} reads {role!r}, which is no role.", cls)
         if names.count(name) > 1:
             raise fault(cls, f"has two streams with the name {name!r}.")
+    made = {stream.prompt for stream in streams if stream.prompt}
+    if made and type(decoder).prompts is Decoder.prompts:
+        raise fault(cls, f"has a stream that reads the prompt {min(made)!r}, which its prompts must make.")
+    if streams[0].prompt:
+        raise fault(cls, "has a first stream with a prompt of its own; it must read the user's.")
     if unread := [role for role in roles if role not in readers]:
         raise fault(cls, f"has the role {unread[0]!r}, which no stream reads.")
     if readers[0] != roles[0]:

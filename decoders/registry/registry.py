@@ -16,14 +16,15 @@ from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from edge_tui.decoders.core.checks import is_own
 from edge_tui.decoders.core.decoder import Decoder
 from edge_tui.decoders.core.errors import Problem, StrategyError, place_of
 from edge_tui.decoders.core.params import ParamError
-from edge_tui.decoders.core.stage import Filter
+from edge_tui.decoders.core.stage import Filter, Stage
 from edge_tui.decoders.registry import old_names
+from edge_tui.decoders.registry.chain_text import AROUND, ChainError, ChainStrategy, is_chain, read_chain
 from edge_tui.decoders.registry.declarations import check_class, check_decoder
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class Registry:
         self._problem_of: dict[str, Problem] = {}
         self._instances: dict[type, Decoder] = {}
         self._working: dict[str, Decoder] = {}
+        self._stages: dict[str, Stage] = {}
+        self._chains: dict[str, Decoder] = {}
 
     @classmethod
     def load(cls, extra_folders: Sequence[Path] = (), last: Registry | None = None) -> Registry:
@@ -108,7 +111,9 @@ class Registry:
         Raises:
             UnknownStrategy: with the names there are.
         """
-        key = name.strip().lower().replace("-", "_")
+        key = name.strip().lower().replace("-", "_").replace(" ", "")
+        if is_chain(key):
+            return self._find_chain(key)
         try:
             return self._decoders[ALIASES.get(key, key)]
         except KeyError:
@@ -117,6 +122,31 @@ class Registry:
             if problem := self._problem_of.get(key):
                 sentence = f"The strategy {name!r} cannot be used. {problem}"
             raise UnknownStrategy(sentence) from None
+
+    def _find_chain(self, key: str) -> Decoder:
+        """Returns the strategy of a typed chain; the same object for the same text."""
+        if key not in self._chains:
+            name, around, text = key.rpartition(AROUND)
+            try:
+                links = read_chain(text, self.stage)
+                decoder = self.find(name).around(links) if around else ChainStrategy(links)
+                check_decoder(decoder, type(decoder))
+            except (ChainError, ParamError) as error:
+                raise UnknownStrategy(str(error)) from error
+            self._chains[decoder.name] = self._chains[key] = decoder
+        return self._chains[key]
+
+    def stage(self, name: str) -> Stage:
+        """Returns the stage of that name, as chains are typed; one object for all chains.
+
+        Raises:
+            UnknownStrategy: with the names there are.
+        """
+        try:
+            return self._stages[ALIASES.get(name, name)]
+        except KeyError:
+            names = ", ".join(sorted(self._stages))
+            raise UnknownStrategy(f"There is no stage {name!r} for a chain; there are {names}.") from None
 
     def strategies(self) -> list[Decoder]:
         """Lists every strategy, by rank, then by name."""
@@ -162,6 +192,8 @@ class Registry:
     def _add(self, found: object, source: str) -> int:
         """Adds the strategies that a module defines, or one class; returns their number."""
         count = 0
+        for stage in _stages(found):
+            self._stages.setdefault(stage.name, stage())
         for cls in _strategies(found):
             count += 1
             with _reporting(self, source, cls):
@@ -172,6 +204,8 @@ class Registry:
                     raise StrategyError(f"the name {decoder.name} is taken by {owner}; choose another.", cls)
                 self._decoders[decoder.name] = decoder
                 self._sources[decoder.name] = source
+                if isinstance(filter := getattr(decoder, "filter", None), Filter):
+                    self._stages[decoder.name] = filter
                 if not is_own(cls):
                     self._files.add(place_of(cls)[0])
         return count
@@ -280,16 +314,31 @@ def _strategies(found: object) -> Iterator[type[Filter] | type[Decoder]]:
         StrategyError: the object is no strategy.
     """
     if not isinstance(found, ModuleType):
-        if not (isinstance(found, type) and issubclass(found, Filter | Decoder) and hasattr(found, "name")):
+        if not (_is_named(found)):
             raise StrategyError(f"{found!r} is neither a named Filter nor a named Decoder.")
         yield found
         return
     for cls in tuple(vars(found).values()):
-        named = isinstance(cls, type) and issubclass(cls, Filter | Decoder) and hasattr(cls, "name")
         # A class that only others inherit from says no name of its own.
-        base = named and inspect.isabstract(cls) and "name" not in vars(cls)
-        if named and not base and cls.__module__ == found.__name__:
+        base = inspect.isabstract(cls) and "name" not in vars(cls)
+        if _is_named(cls) and not base and cls.__module__ == found.__name__:
             yield cls
+
+
+def _stages(found: object) -> Iterator[type[Stage]]:
+    """Yields the stages with a name that a module defines itself and that are no strategies."""
+    if not isinstance(found, ModuleType):
+        return
+    for cls in tuple(vars(found).values()):
+        is_stage = isinstance(cls, type) and issubclass(cls, Stage) and not issubclass(cls, Filter)
+        if is_stage and cls.name and cls.__module__ == found.__name__:
+            yield cls
+
+
+def _is_named(found: object) -> TypeGuard[type[Filter] | type[Decoder]]:
+    return (
+        isinstance(found, type) and issubclass(found, Filter | Decoder) and bool(getattr(found, "name", ""))
+    )
 
 
 def _instance(cls: type[Filter] | type[Decoder]) -> Decoder:

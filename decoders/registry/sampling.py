@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from edge_tui.decoders.base import ChainDecoder, Filter, Output, Params, Rng, State, Step, draw, last_logits
+from edge_tui.decoders.base import Decoder, Filter
 from edge_tui.decoders.penalties import FREQUENCY, PRESENCE, REPETITION, penalties
 from edge_tui.decoders.temperature import ORDER, TEMPERATURE, Temperature
 
 
-class Sampling(ChainDecoder):
+class Sampling(Decoder):
     """Draws from the tokens that a filter leaves.
 
     The `order` parameter says where the temperature acts: before the filter as in transformers
@@ -25,12 +23,5 @@ class Sampling(ChainDecoder):
         self.filter = stage
         super().__init__(
             (*penalties(), Temperature(order=0), stage, Temperature(order=1)),
-            (*stage.params, TEMPERATURE, REPETITION, PRESENCE, FREQUENCY, ORDER),
+            params=(*stage.params, TEMPERATURE, REPETITION, PRESENCE, FREQUENCY, ORDER),
         )
-
-    def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
-        """Draws from the logits that the chain has filtered."""
-        final = self.chain.apply(last_logits(outs["model"], s), p, s, rng)
-        chosen = draw(final, rng)
-        self.chain.observe(s, chosen, final)
-        return Step(chosen, final)

@@ -69,6 +69,11 @@ class Request:
         control_tokens: True reads a control token's name in the prompt (`<|im_end|>`) as that token; False as
             text like any other.
         prefix: Ids of generated tokens to keep (continue, take an alternative); part of the answer.
+        prefix_logps: Log-probability of each kept token under the model, and in the distribution that it was
+            taken from, as their run recorded them; NaN where that is not known. A strategy that learns makes
+            its state anew of them; without them it decodes the kept tokens again.
+        prefix_values: Parameters that the kept tokens were taken under, where they are others than `values`:
+            from a kept token's index on, in order.
         samples: Answers decoded side by side in one batch; sample `r` is the run of seed `seed + r`.
         ids: The prompt as token ids, in place of `prompt`.
         prompt_logps: True adds the log-probabilities of the prompt's own tokens (`PromptRead`). With it
@@ -89,6 +94,8 @@ class Request:
     template: Mapping[str, object] = field(default_factory=dict)
     control_tokens: bool = False
     prefix: tuple[int, ...] = ()
+    prefix_logps: tuple[tuple[float, float], ...] = ()
+    prefix_values: tuple[tuple[int, Mapping[str, float | str]], ...] = ()
     samples: int = 1
     ids: tuple[int, ...] = ()
     prompt_logps: bool = False

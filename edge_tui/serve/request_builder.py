@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import nan
 from typing import TYPE_CHECKING
 
 from edge_tui import decoders
@@ -102,6 +103,11 @@ class RequestBuilder:
             template=self._template(fields.get("chat_template_kwargs", {})),
             control_tokens=fields.get("control_tokens", self.settings.control_tokens),
             prefix=tuple(fields.get("prefix", ())),
+            prefix_logps=tuple(
+                (nan if raw is None else raw, nan if final is None else final)
+                for raw, final in fields.get("prefix_logps", ())
+            ),
+            prefix_values=tuple(fields.get("prefix_values", ())),
             samples=1 if is_search else body.n,
             ids=ids,
             prompt_logps=prompt_logps,

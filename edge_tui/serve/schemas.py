@@ -178,6 +178,18 @@ class Infer(StrictModel):
     prefix: list[TokenId] = Field(
         default_factory=list, fail_fast=True, description="Ids the answer is to begin with."
     )
+    prefix_logps: list[tuple[float | None, float | None]] = Field(
+        default_factory=list,
+        fail_fast=True,
+        description="Log-probability of each of these under the model, and in the distribution that it was"
+        " taken from; null where not known. A strategy that learns decodes them again without.",
+    )
+    prefix_values: list[tuple[NonNegativeInt, dict[str, float | str]]] = Field(
+        default_factory=list,
+        fail_fast=True,
+        description="Parameters that the prefix was taken under where they were others: [from which of its"
+        " tokens on, values].",
+    )
     details: bool = Field(False, description="Add seed, counts, speed and finish reasons.")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from numpy.random import RandomState
 
 from edge_tui.decoders.base import Decoder, Output, numbers
-from edge_tui.decoders.core import checks
+from edge_tui.decoders.core import step_checks
 from edge_tui.decoders.core.attributes import Attributes
 from edge_tui.decoders.core.errors import StrategyError
 from edge_tui.verify import driver
@@ -53,8 +53,8 @@ def _step(decoder: Decoder, number: int) -> str:
     first, second = driver.step(decoder, rows), driver.step(decoder, rows)
     before.check("step")
     raw = torch.from_numpy(next(iter(rows.streams.values())))
-    checks.check_step(decoder, first, count, raw.shape[1], 0, "cpu")
-    checks.check_numbers(decoder, first, count, raw)
+    step_checks.check_step(decoder, first, count, raw.shape[1], 0, "cpu")
+    step_checks.check_numbers(decoder, first, count, raw)
     if not (torch.equal(first.final, second.final) and torch.equal(first.chosen, second.chosen)):
         return "the same step twice gives two results."
     if decoder.kind == "sample":
@@ -81,9 +81,9 @@ def _proposing_step(decoder: Decoder, number: int) -> str:
     p, rng = driver.table([v], 1), driver.random_numbers(1, number)
     for at in range(count):
         proposed = decoder.propose(Output(output(1)), state, p, rng, at)
-        checks.check_proposal(decoder, proposed, 1, "cpu")
+        step_checks.check_proposal(decoder, proposed, 1, "cpu")
     raw = output(count + 1)
     step = decoder.step({decoder.streams[0].name: Output(raw)}, state, p, rng)
-    checks.check_step(decoder, step, 1, _POSITIONS_VOCAB, count + 1, "cpu")
-    checks.check_numbers(decoder, step, 1, raw)
+    step_checks.check_step(decoder, step, 1, _POSITIONS_VOCAB, count + 1, "cpu")
+    step_checks.check_numbers(decoder, step, 1, raw)
     return ""

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, RepetitionPenaltyLogitsProcessor
 
 from edge_tui import decoders
-from edge_tui.decoders.base import Env, Filter, Needs, Output, Param, Params, Stage
+from edge_tui.decoders.base import Env, Filter, Needs, Output, Param, Params, Stage, Token
 from edge_tui.decoders.core.chain import Chain, unless_neutral
 from edge_tui.decoders.min_p import MinP
 from edge_tui.decoders.penalties import penalties
@@ -32,6 +32,13 @@ if TYPE_CHECKING:
 def start(chain: Chain, prompt: list[list[int]], vocab: int) -> State:
     ids = torch.tensor(prompt)
     return chain.init(Env(len(prompt), vocab, "cpu", ids, torch.tensor([]), {}, 9))
+
+
+def observe(chain: Chain, state: State, chosen: list[int], z: Tensor) -> None:
+    """Tells a chain the tokens taken, with their log-probabilities in `z`."""
+    ids = torch.tensor(chosen)
+    logps = z.log_softmax(-1).gather(-1, ids[:, None])[:, 0]
+    chain.observe(state, params(chain, len(chosen)), Token(ids, logps, logps, torch.tensor([0])))
 
 
 def params(chain: Chain, rows: int = 1, **values: float) -> Params:
@@ -56,7 +63,7 @@ def test_repetition_is_transformers_own(
     z[0, 5] = -torch.inf
     state = start(chain, [prompt], 12)
     for token in output:
-        chain.observe(state, torch.tensor([token]), z)
+        observe(chain, state, [token], z)
     reference = RepetitionPenaltyLogitsProcessor(theta)(torch.tensor([prompt + output]), z)
     found = chain.apply(z, params(chain, repetition_penalty=theta), state, numbers())
     torch.testing.assert_close(found, reference)
@@ -67,7 +74,7 @@ def test_presence_and_frequency_count_the_output_alone() -> None:
     state = start(chain, [[0, 0, 1, -1]], 4)
     z = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
     for token in (1, 2, 2):
-        chain.observe(state, torch.tensor([token]), z)
+        observe(chain, state, [token], z)
     found = chain.apply(z, params(chain, presence_penalty=0.5, frequency_penalty=0.25), state, numbers())
     assert found.tolist() == [[1.0, 2.0 - 0.75, 3.0 - 1.0, 4.0]]
 
@@ -88,7 +95,7 @@ def test_neutral_penalties_and_temperature_keep_every_bit() -> None:
     state = start(chain, [[3, 4]], 1000)
     z = torch.randn(1, 1000, generator=torch.Generator().manual_seed(0)) * 30
     z[0, 7] = -torch.inf
-    chain.observe(state, torch.tensor([9]), z)
+    observe(chain, state, [9], z)
     for stage in chain.stages:
         assert torch.equal(stage.apply(z, params(chain), state, numbers()), z)
     assert torch.equal(chain.apply(z, params(chain), state, numbers()), z)
@@ -233,8 +240,8 @@ class Tally(Stage):
         assert s.keys() == {"sum", "prompt_counts", "output_counts"}
         return z
 
-    def observe(self, s: State, chosen: Tensor, logp: Tensor) -> None:
-        s["sum"] += chosen + logp
+    def observe(self, s: State, p: Params, token: Token) -> None:
+        s["sum"] += token.id + token.final
 
 
 def test_stages_keep_states_apart_and_rows_can_be_permuted() -> None:
@@ -243,7 +250,7 @@ def test_stages_keep_states_apart_and_rows_can_be_permuted() -> None:
     addresses = {key: tensor.data_ptr() for key, tensor in state.items()}
     z = torch.zeros(3, 4)
     chain.apply(z, params(chain, 3), state, numbers(3))
-    chain.observe(state, torch.tensor([1, 2, 3]), z)
+    observe(chain, state, [1, 2, 3], z)
     expected = torch.tensor([1.0, 2.0, 3.0]) + torch.tensor(0.25).log()
     for key in ("0.sum", "1.sum"):
         torch.testing.assert_close(state[key], expected)

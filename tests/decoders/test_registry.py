@@ -184,7 +184,11 @@ BROKEN = {
         "Zero",
     ),
     "params.py": (decoder_of("@property\n    def params(self):\n        return 1 / 0"), 10, "ZeroDivision"),
-    "prompt.py": (decoder_of("streams = Stream('model', 'model', prompt='negative'),"), 8, "'prompt'"),
+    "prompt.py": (
+        decoder_of("streams = Stream('model', 'model', prompt='negative'),"),
+        4,
+        "the prompt 'negative'",
+    ),
     "role.py": (decoder_of("streams = Stream('model', 'expert'),"), 4, "'expert', which is no role"),
     "roles.py": (decoder_of("roles = 'model'"), 4, "roles must be a tuple of str"),
     "unread.py": (

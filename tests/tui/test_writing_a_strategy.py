@@ -164,11 +164,12 @@ async def test_a_relative_folder_has_its_panel(
         assert shown.startswith("top_a.py, line ")
 
 
-async def test_an_answer_of_a_strategy_that_learns_stays_where_it_cannot_be_gone_on_from(
+async def test_an_answer_of_a_strategy_that_changes_its_state_in_apply_stays_where_it_cannot_be_gone_on_from(
     folder: Path, demo: Any
 ) -> None:
-    learns = "    def observe(self, s, chosen, logp):\n        pass\n\n    def apply("
-    (folder / "top_a.py").write_text(CODE.replace("    def apply(", learns))
+    init = "    def init(self, env):\n        return {'n': env.prompt[:, :1].clone()}\n\n    def apply("
+    code = CODE.replace("    def apply(", init).replace("prob = z", "s['n'].add_(1)\n        prob = z")
+    (folder / "top_a.py").write_text(code)
     decoders.reload()
     app = demo(max_length=12, strategy="top_a")
     async with app.run_test(size=(120, 40)) as pilot:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Env, Needs, Output
+from edge_tui.engine.decode.learned_prefix import learn_prefix
 from edge_tui.engine.decode.prefix_cache import PrefixCache, PrefixEntry
 from edge_tui.engine.decode.speculative_runner import SpeculativeRunner
 from edge_tui.engine.decode.step_runner import StepRunner
@@ -30,7 +31,9 @@ class Generation:
 
     def __init__(self, plan: RunPlan) -> None:
         self.plan = plan
-        self.ids = plan.ids
+        kept = () if plan.learns_by_decoding else plan.request.prefix
+        self.ids = {each.name: [*plan.prompt_of(each.name), *kept] for each in plan.decoder.streams}
+        """Ids that each stream reads before the first step."""
         self.launched = 0
         self.steps_read = 0
         """Steps whose records have been read, for a strategy that proposes."""
@@ -86,8 +89,8 @@ class Generation:
             for position, (stream, key) in enumerate(keys.items()):
                 model = self._models[self.plan.decoder.streams[position].role]
                 report = progress if position == 0 else _silent
-                needs = self.plan.needs if position == 0 else Needs()
-                length, outputs[stream] = self._read(model, key, needs, cache, report, cancelled)
+                ids, needs = self.ids[stream], self.plan.needs if position == 0 else Needs()
+                length, outputs[stream] = self._read(model, key, ids, needs, cache, report, cancelled)
                 reused = length if position == 0 else reused
             self._begin_runner(cache, keys, outputs)
         return reused
@@ -102,13 +105,13 @@ class Generation:
         roots = [cache[key].context for key in keys.values()]
         self._entry = cache[next(iter(keys.values()))]
         runner = None
-        if self._capture:
+        if self._capture and not plan.learns_by_decoding:
             runner = self._entry.find(plan.decoder, plan.rows, plan.num_draft_tokens, eos, roots)
         if runner is None:
             make = SpeculativeRunner if plan.num_draft_tokens else StepRunner
             runner = make(plan.decoder, self._models, roots, values, plan.rows, eos, plan.width)
         device = plan.main.model.info.device
-        prompt = torch.tensor([self.ids], dtype=torch.int64, device=device).expand(plan.rows, -1)
+        prompt = torch.tensor([plan.ids], dtype=torch.int64, device=device).expand(plan.rows, -1)
         ends = torch.tensor(eos, dtype=torch.int64, device=device)
         start = len(plan.request.prefix)
         env = Env(
@@ -124,6 +127,8 @@ class Generation:
             tokenizer=plan.main.strategy_tokenizer,
         )
         runner.begin(env, outputs, plan.params.seed)
+        if plan.decoder.learns and start:
+            learn_prefix(runner, env, plan)
         self._runner = runner
 
     def _keys(self) -> dict[str, tuple[int, int]]:
@@ -138,6 +143,7 @@ class Generation:
         self,
         model: LanguageModel,
         key: tuple[int, int],
+        ids: list[int],
         needs: Needs,
         cache: PrefixCache,
         progress: Callable[[int, int], None],
@@ -146,11 +152,13 @@ class Generation:
         """Reads the prompt into one stream; returns how many positions were reused, and the last logits."""
         import torch
 
-        total = len(self.ids) + self.plan.max_new
-        room = total + SLACK * (self.plan.num_draft_tokens + 1)
-        entry = cache.open(key, model, self.ids, room, total, needs)
+        plan = self.plan
+        longest = max(len(plan.prompt_of(stream)) for stream in self.ids)
+        total = longest + len(plan.request.prefix) + plan.max_new
+        room = total + SLACK * (plan.num_draft_tokens + 1)
+        entry = cache.open(key, model, ids, room, total, needs)
         reused, device = len(entry.ids), model.info.device
-        fresh = torch.tensor([self.ids[reused:]], dtype=torch.int64, device=device)
+        fresh = torch.tensor([ids[reused:]], dtype=torch.int64, device=device)
         done = 0
 
         def report(read: int, total: int) -> None:
@@ -161,9 +169,9 @@ class Generation:
         try:
             output = model.prefill(entry.context, fresh, progress=report, cancelled=cancelled)
         except BaseException:
-            entry.ids.extend(self.ids[reused : reused + done])
+            entry.ids.extend(ids[reused : reused + done])
             raise
-        entry.ids.extend(self.ids[reused:])
+        entry.ids.extend(ids[reused:])
         return reused, output
 
     def launch(self) -> None:
@@ -234,10 +242,12 @@ class Generation:
     def remember(self, cache: PrefixCache, new_ids: list[int]) -> None:
         """Notes in the cache which new tokens its one-row contexts now hold as well, and keeps the runner."""
         if self.plan.rows == 1:
-            for position, key in enumerate(self._keys().values()):
+            prefix = self.plan.request.prefix
+            for position, (stream, key) in enumerate(self._keys().items()):
                 if entry := cache.get(key):
                     # Which of its own proposals a draft has read is not known here.
-                    entry.ids = [*self.ids, *([] if self.plan.num_draft_tokens and position else new_ids)]
+                    new = [] if self.plan.num_draft_tokens and position else new_ids
+                    entry.ids = [*self.plan.prompt_of(stream), *prefix, *new]
         if self.captured and self._entry is not None:
             self._entry.keep(self.runner)
 

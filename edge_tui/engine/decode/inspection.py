@@ -2,46 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.base import Decoder, Stage, numbers
+from edge_tui.decoders.base import Decoder, numbers
 from edge_tui.decoders.core.attributes import Attributes
 from edge_tui.decoders.core.checks import (
     BROKEN,
     Inspection,
-    check_numbers,
     check_state,
-    check_step,
+    constants,
     init,
     is_own,
 )
-from edge_tui.decoders.core.errors import StrategyError, fault, name_of
-from edge_tui.decoders.registry.declarations import check_shape, stages_of
+from edge_tui.decoders.core.errors import StrategyError, fault
+from edge_tui.decoders.core.step_checks import check_numbers, check_step
+from edge_tui.decoders.registry.declarations import stages_of
 from edge_tui.errors import RequestError
 
 if TYPE_CHECKING:
     from edge_tui.decoders.base import Env, Output, Params, State, Step
     from edge_tui.decoders.core.random import Rng
-
-
-def check_request(decoder: Decoder, rows: int, num_draft_tokens: int, prefix: int) -> None:
-    """Refuses a run that a strategy cannot decode, before its prompt is read.
-
-    Args:
-        decoder: The strategy.
-        rows: The result of `decoder.rows`.
-        num_draft_tokens: The result of `decoder.num_draft_tokens`.
-        prefix: Number of tokens of an earlier run that this one continues.
-
-    Raises:
-        StrategyError: rows or proposals that no face could show.
-        RequestError: the run would go on without what the strategy has learned.
-    """
-    check_shape(decoder, rows, num_draft_tokens)
-    for stage in stages_of(decoder) if prefix else ():
-        if type(stage).observe is not Stage.observe and not is_own(type(stage)):
-            raise _forgets(decoder, name_of(stage.observe))
 
 
 class StrategyInspector:
@@ -63,29 +44,38 @@ class StrategyInspector:
         self._inspected: set[object] = set()
         self._writes: set[str] = set()
         self._prefix = 0
+        self._constants: Collection[str] = ()
 
     def begin(self, env: Env, captured: bool) -> State:
-        """Calls `init`.
+        """Calls `constants` and `init`.
 
         Args:
-            env: Its argument.
+            env: Their argument.
             captured: True where the steps of an earlier run may be replayed.
 
+        Returns:
+            The state and the constants together.
+
         Raises:
-            StrategyError: its state cannot be used.
+            StrategyError: a tensor cannot be used, or the two share a name.
             RequestError: the strategy has learned in that run, and this one goes on from a prefix.
         """
         if self.is_own:
-            return self._decoder.init(env)
+            return self._decoder.constants(env) | self._decoder.init(env)
         self._prefix = env.prefix
         self._inspected.clear()
         if captured:
             self._check_prefix()
         self._attributes = Attributes(self._decoder)
-        state = init(self._decoder, env)
+        fixed = constants(self._decoder.constants, env)
+        self._attributes.check("constants")
+        state = init(self._decoder.init, env)
         self._attributes.check("init")
+        if both := sorted(fixed.keys() & state.keys()):
+            raise fault(self._decoder.init, f"returned {both[0]!r}, which is the name of a constant.")
+        self._constants = fixed.keys()
         # What lies elsewhere as well, as the prompt does, would be overwritten by another run.
-        return {name: tensor.clone() for name, tensor in state.items()}
+        return {name: tensor.clone() for name, tensor in (fixed | state).items()}
 
     def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
         """Calls `step`; in full inspection where it is the first of its kind in a run.
@@ -111,7 +101,8 @@ class StrategyInspector:
                 "rng.key": rng.key,
                 "rng.step": rng.step,
             }
-            inspection = Inspection(self._decoder, s)
+            inputs |= {f"the constant {name}": s[name] for name in self._constants}
+            inspection = Inspection(self._decoder.step, s)
             with inspection.watch(inputs):
                 step = self._decoder.step(outs, s, p, rng)
         check_state(self._decoder.step, before, s)
@@ -148,7 +139,7 @@ class StrategyInspector:
         sentence = "gave an id that there is not; it must be one of the vocabulary." if is_id else BROKEN
         error = fault(at, sentence)
         try:
-            with Inspection(self._decoder, copies).watch({}):
+            with Inspection(self._decoder.step, copies).watch({}):
                 step = self._decoder.step(outs, copies, p, rng)
             logits = next(iter(outs.values())).logits
             check_numbers(self._decoder, step, len(logits), logits)
@@ -179,7 +170,7 @@ def _is_capturing() -> bool:
 
 def _forgets(decoder: Decoder, what: str) -> RequestError:
     return RequestError(
-        f"{decoder.title} keeps what it learns from step to step ({what}), which a continued run would lack:"
+        f"{decoder.title} changes {what} outside observe, which a continued run would lack:"
         " run the prompt from its start.",
         "prefix",
     )

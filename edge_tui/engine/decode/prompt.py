@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edge_tui.engine.checkpoints.checkpoint import CheckpointError
@@ -12,7 +12,7 @@ from edge_tui.engine.text.control_tokens import texts
 from edge_tui.errors import EmptyPrompt, RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from edge_tui.engine.models.loader import LoadedModel
     from edge_tui.engine.port import Request
@@ -39,6 +39,54 @@ class Prompt:
     control_tokens: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class OtherPrompts:
+    """Makes the prompts of streams that read something else than the user's: `Decoder.prompts` gets one.
+
+    Attributes:
+        ids: Its tokens.
+        request: The request that they were read from.
+        main: The main model.
+        cancelled: Tells whether the run is to stop.
+    """
+
+    ids: Sequence[int]
+    request: Request
+    main: LoadedModel
+    cancelled: Callable[[], bool]
+
+    def with_system(self, text: str) -> OtherPrompts:
+        """Puts a system prompt in place of the present one; where there is no chat template, `text` alone."""
+        if not _is_chat(self.request, self.main):
+            return self.with_text(text)
+        return self._read(replace(self.request, system=text))
+
+    def with_text(self, text: str) -> OtherPrompts:
+        """Puts another text in place of what the user wrote last.
+
+        Raises:
+            EmptyPrompt: there is nothing left to decode from.
+        """
+        turns = self.request.prompt
+        if isinstance(turns, str):
+            return self._read(replace(self.request, prompt=text, ids=()))
+        last = replace(turns[-1], content=text)
+        return self._read(replace(self.request, prompt=(*turns[:-1], last), ids=()))
+
+    def last(self, count: int) -> OtherPrompts:
+        """Keeps the last ids alone."""
+        return replace(self, ids=self.ids[-count:])
+
+    def _read(self, request: Request) -> OtherPrompts:
+        ids = read_prompt(request, self.main, self.cancelled).ids
+        return replace(self, ids=ids, request=request)
+
+
+def _is_chat(request: Request, main: LoadedModel) -> bool:
+    """Tells whether the model's chat template writes the prompt."""
+    return not request.ids and request.chat is not False and main.checkpoint.chat_template is not None
+
+
 def read_prompt(request: Request, main: LoadedModel, cancelled: Callable[[], bool]) -> Prompt:
     """Reads a request's prompt into ids.
 
@@ -51,11 +99,11 @@ def read_prompt(request: Request, main: LoadedModel, cancelled: Callable[[], boo
         ChatError: the chat template cannot render it.
         Cancelled: `cancelled()` said so while the template was rendered.
     """
-    tokenizer, checkpoint = main.tokenizer, main.checkpoint
+    tokenizer = main.tokenizer
     if request.ids:
         return _prompt(tokenizer, list(request.ids), (), request)
     turns = request.prompt
-    if request.chat is not False and checkpoint.chat_template is not None:
+    if _is_chat(request, main):
         return _conversation(request, main, cancelled)
     text = turns if isinstance(turns, str) else "\n".join(turn.content for turn in turns)
     no_place = "Outside a chat template there is no place for"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edge_tui import decoders
-from edge_tui.decoders.core import checks
+from edge_tui.decoders.core import step_checks
 from edge_tui.decoders.core.errors import problem_of
 from edge_tui.engine.decode.decode_loop import DecodeLoop
 from edge_tui.engine.decode.generation import Generation
@@ -143,7 +143,7 @@ def _rank(plan: RunPlan, processor: OutputProcessor, changed: dict[str, float]) 
     tokenizer, records = plan.main.tokenizer, processor.records(plan.params.values | changed)
     if not records.tokens:
         return ()
-    choices = checks.ranked(plan.decoder, records, plan.rows, tokenizer.size)
+    choices = step_checks.ranked(plan.decoder, records, plan.rows, tokenizer.size)
     return tuple(
         Ranked(choice.tokens, tokenizer.answer(plan.ids, choice.tokens), choice.score) for choice in choices
     )

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isnan
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Needs
-from edge_tui.decoders.core import checks
-from edge_tui.engine.decode.inspection import check_request
+from edge_tui.decoders.core import step_checks
+from edge_tui.decoders.core.chain import learns
+from edge_tui.decoders.core.errors import fault
+from edge_tui.decoders.registry.declarations import check_shape
 from edge_tui.engine.decode.layer_needs import resolve_needs
-from edge_tui.engine.decode.prompt import Prompt, read_prompt
+from edge_tui.engine.decode.prompt import OtherPrompts, Prompt, read_prompt
 from edge_tui.engine.decode.resolve import ResolvedParams, check_ids, clamp_max_length, resolve_params
 from edge_tui.engine.events import Started
 from edge_tui.errors import RequestError
 
 if TYPE_CHECKING:
-    from edge_tui.decoders.base import Decoder
+    from edge_tui.decoders.base import Decoder, Text
     from edge_tui.engine.models.loader import LoadedModel
     from edge_tui.engine.port import Request
 
@@ -37,6 +40,7 @@ class RunPlan:
         width: Vocabulary `V` that every stream is cut to.
         notices: Sentences the user should read.
         needs: What is read of the main model's layers, counted from 0.
+        other_ids: The ids of streams that read another prompt, by their names.
     """
 
     request: Request
@@ -50,6 +54,7 @@ class RunPlan:
     width: int
     notices: tuple[str, ...]
     needs: Needs = field(default_factory=Needs)
+    other_ids: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @property
     def main(self) -> LoadedModel:
@@ -60,6 +65,17 @@ class RunPlan:
     def ids(self) -> list[int]:
         """Prompt and prefix."""
         return [*self.prompt.ids, *self.request.prefix]
+
+    def prompt_of(self, stream: str) -> Sequence[int]:
+        """Returns the ids of the prompt that a stream reads."""
+        return self.other_ids.get(stream, self.prompt.ids)
+
+    @property
+    def learns_by_decoding(self) -> bool:
+        """True where the strategy must decode the kept tokens again: what it learns of them is not known."""
+        prefix, logps = self.request.prefix, self.request.prefix_logps
+        known = len(logps) == len(prefix) and not any(isnan(x) for pair in logps for x in pair)
+        return self.decoder.learns and bool(prefix) and not known
 
     def started(self, run: int, reused: int) -> Started:
         """Builds the event that begins a run.
@@ -116,23 +132,27 @@ def plan_run(
     main = models[decoder.roles[0]]
     width = min(main.tokenizer.size, *(model.model.info.vocab for model in models.values()))
     check_ids(request.ids, width, "ids")
-    _check_prefix(request.prefix, main, width)
+    _check_prefix(request, main, width)
     prompt = read_prompt(request, main, stopped)
-    own_values = checks.from_checkpoint(decoder, main.checkpoint.generation_config)
+    own_values = step_checks.from_checkpoint(decoder, main.checkpoint.generation_config)
     params = resolve_params(request, decoder, own_values)
+    others = _other_ids(decoder, OtherPrompts(prompt.ids, request, main, stopped), params.texts)
+    longest = max(len(prompt.ids), *map(len, others.values()), 0)
     max_new, clamped = clamp_max_length(
-        len(prompt.ids),
+        longest,
         len(request.prefix),
         request.max_length,
         min(model.context for model in models.values()),
         least=0 if request.prompt_logps else 1,
     )
     rows, num_draft_tokens = decoder.rows(params.values), decoder.num_draft_tokens(params.values)
-    check_request(decoder, rows, num_draft_tokens, len(request.prefix))
+    check_shape(decoder, rows, num_draft_tokens)
+    if num_draft_tokens:
+        _check_speculation(decoder)
     rows *= request.samples
     _check_models(decoder, models, rows, num_draft_tokens, request.samples)
     needs = resolve_needs(decoder, params.values, main.model)
-    total = len(prompt.ids) + len(request.prefix) + max_new
+    total = longest + len(request.prefix) + max_new
     notices = [*prompt.notices, clamped]
     if request.stop and decoder.kind == "search":
         notices.append("Stop strings do not end a beam search; they are ignored here.")
@@ -150,12 +170,49 @@ def plan_run(
         width,
         tuple(filter(None, notices)),
         needs,
+        others,
     )
 
 
-def _check_prefix(prefix: tuple[int, ...], main: LoadedModel, width: int) -> None:
+def _other_ids(decoder: Decoder, prompt: OtherPrompts, texts: Mapping[str, Text]) -> dict[str, Sequence[int]]:
+    """Lists the ids of streams that read another prompt than the user's.
+
+    Raises:
+        StrategyError: a stream reads a prompt that the strategy does not make.
+    """
+    names = {stream.prompt for stream in decoder.streams if stream.prompt}
+    others = decoder.prompts(prompt, texts) if names else {}
+    if missing := sorted(names - others.keys()):
+        raise fault(decoder.prompts, f"makes no {missing[0]!r}, which a stream reads.")
+    return {stream.name: others[stream.prompt].ids for stream in decoder.streams if stream.prompt}
+
+
+def _check_speculation(decoder: Decoder) -> None:
+    """Refuses stages whose numbers depend on the tokens before, around a strategy that proposes several.
+
+    Raises:
+        RequestError: it names the stage.
+    """
+    for link in decoder.links_around:
+        needs = link.stage.needs
+        if learns(link.stage) or needs.counts or needs.history:
+            raise RequestError(
+                f"{decoder.title} checks several tokens at once, but {link.name} needs those before each:"
+                f" leave {link.name} out of the chain.",
+                "strategy",
+            )
+
+
+def _check_prefix(request: Request, main: LoadedModel, width: int) -> None:
     """Refuses a prefix with ids that there are not, or with one that ends an answer."""
+    prefix, logps = request.prefix, request.prefix_logps
     check_ids(prefix, width, "prefix")
+    if logps and len(logps) != len(prefix):
+        raise RequestError(
+            f"prefix_logps has {len(logps)} entries, but the prefix {len(prefix)} tokens: send one for each,"
+            " or none.",
+            "prefix_logps",
+        )
     if end_ids := [token for token in prefix if token in main.tokenizer.end_ids]:
         raise RequestError(
             f"The kept tokens hold {main.tokenizer.token_strings(end_ids)[0]!r}, which ends an answer:"

@@ -15,8 +15,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.base import Output
-from edge_tui.decoders.core.checks import check_proposal, is_own
+from edge_tui.decoders.core.checks import is_own
 from edge_tui.decoders.core.random import Rng
+from edge_tui.decoders.core.step_checks import check_proposal
 from edge_tui.engine.decode.inspection import StrategyInspector
 from edge_tui.engine.decode.step_record import clamp_ids
 from edge_tui.engine.decode.step_runner import StepRunner

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from edge_tui.decoders.base import State, Step
+    from edge_tui.decoders.base import State, Step, Token
     from edge_tui.decoders.core.errors import StrategyError
     from edge_tui.engine.models.base import Context, LanguageModel
 
@@ -169,6 +169,27 @@ class StepRunner:
         """Computes the key of each row's random numbers."""
         samples = [0] * self.rows if self.decoder.kind == "search" else range(self.rows)
         return [key_of(seeds.of_sample(seed, sample)) for sample in samples]
+
+    def restart_state(self, env: Env) -> None:
+        """Starts the strategy's state anew, at the same addresses."""
+        for name, tensor in self._inspector.begin(env, self.graphs is not None).items():
+            self._state[name].copy_(tensor)
+
+    def observe(self, token: Token) -> None:
+        """Tells the strategy of a token that was taken without it."""
+        self.decoder.observe(self._state, self.table.params, token)
+
+    def force(self, token: int) -> None:
+        """Takes a given token in every row: the strategy learns it as if it had chosen it."""
+        outs = {name: self._cut(output) for name, output in self.outputs.items()}
+        buffers, params = self.buffers, self.table.params
+        rng = Rng(buffers.key, buffers.step)
+        raw = outs[self.decoder.streams[0].name].logits[:, -1]
+        final = self.decoder.final(outs, self._state, params, rng)
+        buffers.tokens.fill_(token)
+        self.decoder.take(buffers.tokens, final, raw, self._state, params, rng)
+        buffers.step.add_(1)
+        self.forward()
 
     @property
     def tokens(self) -> Tensor:

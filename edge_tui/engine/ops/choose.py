@@ -44,7 +44,7 @@ def fused_step(decoder: Decoder, width: int, chosen: Tensor, parent: Tensor) -> 
     from edge_tui.engine.ops.triton.availability import available
 
     how, kind = plan(decoder), type(decoder)
-    if how is None and kind not in (Beam, Contrastive):
+    if how is None and (kind not in (Beam, Contrastive) or decoder.links_around):
         return None
     if not chosen.is_cuda or available() is not None:
         return None
@@ -71,8 +71,10 @@ def fused_speculation(
     from edge_tui.engine.ops.triton.availability import available
 
     own = ("init", "propose", "step")
-    if not isinstance(decoder, Speculative) or any(
-        getattr(type(decoder), name) is not getattr(Speculative, name) for name in own
+    if (
+        not isinstance(decoder, Speculative)
+        or decoder.links_around
+        or any(getattr(type(decoder), name) is not getattr(Speculative, name) for name in own)
     ):
         return None
     if not chosen.is_cuda or available() is not None:

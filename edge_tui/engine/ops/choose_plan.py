@@ -40,6 +40,8 @@ class Plan:
 
 def plan(decoder: Decoder) -> Plan | None:
     """Plans the fused step of a strategy that reads one model; None if it cannot be fused."""
+    if decoder.links_around:
+        return None
     # Kernels repeat the step of these classes, which a subclass may change: so exact classes.
     kind = type(decoder)
     if kind is Greedy:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
+from math import isnan
 from typing import Any
 
 from edge_tui.engine.events import (
@@ -60,8 +61,10 @@ def write_request(request: Request) -> dict[str, Any]:
     elif not isinstance(prompt, str):
         prompt = [asdict(turn) for turn in prompt]
     body = {REQUEST_KEYS.get(name, name): getattr(request, name) for name in REQUEST_FIELDS}
-    if not request.template:  # an older server refuses fields that it does not know
-        del body["chat_template_kwargs"]
+    body["prefix_logps"] = [[None if isnan(x) else x for x in pair] for pair in request.prefix_logps]
+    for name in ("chat_template_kwargs", "prefix_logps", "prefix_values"):
+        if not body[name]:  # an older server refuses fields that it does not know
+            del body[name]
     return {"prompt": prompt, **body}
 
 

@@ -21,8 +21,7 @@ DRAWS = {"auto": {"do_sample": "on"}, "contrastive": {"sample": "on"}}
 """Values with which strategies draw that by default do not."""
 
 
-RACE = """from edge_tui.decoders.base import Choice, Decoder, Step, draw
-from edge_tui.decoders.core.chain import Chain, last_logits
+RACE = """from edge_tui.decoders.base import Chain, Choice, Decoder, Step, draw, last_logits
 
 
 class Race(Decoder):

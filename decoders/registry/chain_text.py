@@ -1,0 +1,90 @@
+"""Reads chains as users type them: `dry+typical+temperature+min_p`, `beam:dry+min_p`.
+
+The text is the order; nothing is inserted. Alone, a chain is a strategy that draws from what its last stage
+leaves. Behind the name of a strategy and a colon it stands around that strategy: penalties act on the model's
+logits, other stages on what the strategy makes of them. A stage that stands twice is numbered, `top_k#2`, and
+so are its parameters then, `top_k_2`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from edge_tui.decoders.core.chain import Link
+from edge_tui.decoders.core.decoder import Decoder
+
+if TYPE_CHECKING:
+    from edge_tui.decoders.base import Stage
+
+LINKS = "+"
+"""Stands between the stages of a chain."""
+AROUND = ":"
+"""Stands between a strategy and the chain around it."""
+
+
+class ChainError(LookupError):
+    """Raised for a chain that cannot be; the message says what to type."""
+
+
+def is_chain(text: str) -> bool:
+    """Tells whether a strategy's name is a chain or has one."""
+    return LINKS in text or AROUND in text
+
+
+def read_chain(text: str, find: Callable[[str], Stage]) -> tuple[Link, ...]:
+    """Reads the links of a chain, first to last.
+
+    Args:
+        text: Names of stages with `+` between them.
+        find: Finds a stage by its name.
+
+    Raises:
+        ChainError: a link is empty, is numbered wrongly, stands behind one that selects, or has no
+             number.
+        LookupError: there is no stage of a name, from `find`.
+    """
+    links: list[Link] = []
+    for word in text.split(LINKS):
+        name, mark, number = word.strip().partition("#")
+        if not name:
+            raise ChainError(f"The chain {text!r} has an empty place: write stages with one + between them.")
+        link = Link(find(name), _number(word, number) if mark else 1)
+        count = 1 + sum(each.stage.name == link.stage.name for each in links)
+        if link.number != count:
+            right = link.stage.name if count == 1 else f"{link.stage.name}#{count}"
+            raise ChainError(
+                f"The chain {text!r} has {word.strip()!r} in the place of {right!r}: write {right}."
+            )
+        if links and links[-1].stage.last:
+            last = links[-1].name
+            raise ChainError(
+                f"{last} selects the token, so nothing may follow it in {text!r}: put {last} at the end."
+            )
+        links.append(link)
+    return tuple(links)
+
+
+def _number(word: str, number: str) -> int:
+    """Reads the number of a link.
+
+    Raises:
+        ChainError: it is none.
+    """
+    if not number.isdecimal() or len(number) > 2:
+        raise ChainError(f"{word.strip()!r} is no link: a number follows #, as in top_k#2.")
+    return int(number)
+
+
+class ChainStrategy(Decoder):
+    """Draws from what a typed chain leaves.
+
+    Args:
+        links: First to last.
+    """
+
+    def __init__(self, links: tuple[Link, ...]) -> None:
+        super().__init__(links)
+        self.name = LINKS.join(link.name for link in links)  # type: ignore[misc]  # of this object
+        self.title = self.name  # type: ignore[misc]
+        self.summary = "Draws from what these stages leave, in this order."  # type: ignore[misc]

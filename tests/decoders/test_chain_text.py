@@ -1,0 +1,68 @@
+"""Chains as users type them: their order, their parameters, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from edge_tui import decoders
+from edge_tui.decoders import UnknownStrategy
+from edge_tui.decoders.base import Env, Output
+from tests.decoders.driver import numbers, param_values, table
+
+Z = torch.tensor([[4.0, 2.0, 1.0, 0.0, -1.0]])
+
+
+def final(text: str, **values: object) -> list[bool]:
+    """Lists which of five tokens a chain keeps."""
+    decoder = decoders.find(text)
+    env = Env(1, 5, "cpu", torch.tensor([[0]]), torch.tensor([]), param_values(decoder), 9)
+    step = decoder.step({"model": Output(Z[:, None])}, decoder.init(env), table(decoder, **values), numbers())
+    return [bool(kept) for kept in step.final[0] > -torch.inf]
+
+
+def test_the_text_is_the_order_and_nothing_is_inserted() -> None:
+    hot = {"temperature": 4, "top_p": 0.8}
+    assert final("temperature+top_p", **hot) == [True, True, True, True, False]
+    assert final("top_p+temperature", **hot) == [True, False, False, False, False]
+    assert [p.name for p in decoders.find("top_p+temperature").params] == ["top_p", "temperature"]
+
+
+def test_one_text_is_one_object_whatever_its_spelling() -> None:
+    assert decoders.find("Min-P + temperature") is decoders.find("min_p+temperature")
+    assert decoders.find("nucleus+temperature").name == "top_p+temperature"
+
+
+def test_a_stage_that_stands_twice_has_parameters_of_its_own() -> None:
+    assert final("top_k+top_k#2", top_k=3, top_k_2=2) == [True, True, False, False, False]
+    assert final("top_k+top_k#2", top_k=1, top_k_2=2) == [True, False, False, False, False]
+    assert final("top_k+top_k#2", top_k=0, top_k_2=0) == [True] * 5
+
+
+def test_a_chain_around_a_strategy_puts_penalties_before_and_others_after() -> None:
+    beam = decoders.find("beam:min_p")
+    assert beam.name == "beam:min_p"
+    assert [link.name for link in beam.after.links] == ["min_p"]
+    assert [link.name for link in beam.before.links] == ["penalties"]
+    assert beam.params[: len(decoders.find("beam").params)] == decoders.find("beam").params
+    assert decoders.find("beam").after.links == ()
+    assert final("greedy:top_k", top_k=2) == [True, False, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("top_k+top_k", "write top_k#2"),
+        ("top_k#2+top_p", "write top_k"),
+        ("top_k+", "has an empty place"),
+        ("beam:", "has an empty place"),
+        ("top_k+top_k#x", "a number follows #"),
+        ("foo+top_k", "There is no stage 'foo' for a chain; there are "),
+        ("nobody:top_k", "There is no strategy 'nobody'"),
+        ("beam:penalties", "beam has the stage penalties already"),
+    ],
+)
+def test_a_chain_that_cannot_be_is_one_sentence(text: str, words: str) -> None:
+    with pytest.raises(UnknownStrategy) as error:
+        decoders.find(text)
+    assert words in str(error.value)
