@@ -34,7 +34,7 @@ class Location:
     Attributes:
         source: The name that `Settings.source` returns.
         origin: The same for a notice: a file with its whole path.
-        layer: Which layer it belongs to.
+        layer: The layer that it belongs to.
         line: The line in that file.
         column: The column.
         packaged: True in the shipped file: what equals a built-in default stays a default.

@@ -47,7 +47,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
     "relu": F.relu,
 }
-"""What `Features.activation` names."""
+"""Functions by their name in `Features.activation`."""
 
 
 class FusedStep(Protocol):
