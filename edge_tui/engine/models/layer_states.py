@@ -92,7 +92,7 @@ class LayerStates:
 
     @property
     def to_head(self) -> Tensor:
-        """What the head multiplies, `[(E + 1) * N, D]`: the early layers' states, then the last one's."""
+        """The head's input `[(E + 1) * N, D]`: the early layers' states, then the last one's."""
         return self.slots[-1 - self.early :].flatten(0, 1)
 
     def write(self, layer: int, x: Tensor) -> None:
