@@ -151,7 +151,7 @@ class Layers:
         if location.layer is Layer.ENVIRONMENT and value == "" and not isinstance(param, TextParam):
             return
         if param is None:
-            # The packaged file lists them all; a flag or a variable has no such list beside it.
+            # A file can have them all, by `config init`; a flag or a variable has no such list beside it.
             listed = f" There is {', '.join(params)}." if location.layer > Layer.FILE else ""
             raise ValueError(f"unknown parameter{nearest(name, params)}{listed}")
         number = param.parse(_whole(param, value))

@@ -101,8 +101,15 @@ def _min_p(z: Float64, v: Values, context: Context) -> Sequence[Outcome]:
     return least(z, floor, 1.0)
 
 
-def _warper(name: str, param: str, neutral: float) -> Peer:
-    """Makes a peer of a class of transformers that takes one number, and is left out if neutral."""
+def call_warper(name: str, param: str, neutral: float, refused: float = inf) -> Peer:
+    """Makes a peer of a class of transformers that takes one number, and is left out if neutral.
+
+    Args:
+        name: Of the class.
+        param: The parameter that is the number.
+        neutral: Its value at which transformers makes no such class.
+        refused: The least number that the class does not take.
+    """
 
     def call(z: torch.Tensor, v: Values, context: Context) -> torch.Tensor | None:
         import transformers
@@ -110,6 +117,8 @@ def _warper(name: str, param: str, neutral: float) -> Peer:
         number: float = int(v[param]) if param == "top_k" else v[param]
         if number == neutral:
             return z
+        if number >= refused:
+            return None
         warped: torch.Tensor = getattr(transformers, name)(number)(None, z)
         return warped
 
@@ -119,12 +128,12 @@ def _warper(name: str, param: str, neutral: float) -> Peer:
 _BY_ORDER = "Of tokens that tie at the edge transformers keeps some, by the order of a sort; here all stay."
 
 FILTERS = {
-    "top_k": StageReference(_top_k, _warper("TopKLogitsWarper", "top_k", 0)),
-    "top_p": StageReference(_top_p, _warper("TopPLogitsWarper", "top_p", 1), (_BY_ORDER,)),
-    "min_p": StageReference(_min_p, _warper("MinPLogitsWarper", "min_p", 0)),
+    "top_k": StageReference(_top_k, call_warper("TopKLogitsWarper", "top_k", 0)),
+    "top_p": StageReference(_top_p, call_warper("TopPLogitsWarper", "top_p", 1), (_BY_ORDER,)),
+    "min_p": StageReference(_min_p, call_warper("MinPLogitsWarper", "min_p", 0)),
     "typical": StageReference(
         _typical,
-        _warper("TypicalLogitsWarper", "typical_p", 1),
+        call_warper("TypicalLogitsWarper", "typical_p", 1),
         ("Tokens whose distance from the entropy is equal but for rounding may swap at the edge.",),
     ),
 }

@@ -13,11 +13,14 @@ from edge_tui.verify.outcome import Context, Outcome, outcome
 from edge_tui.verify.references.basics import BASICS, argmax, compose
 from edge_tui.verify.references.filters import FILTERS, near, surprise
 from edge_tui.verify.references.kinds import Peer, StageReference, StepReference, Streams, Values
+from edge_tui.verify.references.shapes import SHAPES
+from edge_tui.verify.references.truncation import TRUNCATION
 
 if TYPE_CHECKING:
     import torch
 
-STAGES: dict[str, StageReference] = {**BASICS, **FILTERS}
+_ALONE = {**FILTERS, **TRUNCATION, **SHAPES}
+STAGES: dict[str, StageReference] = {**BASICS, **_ALONE}
 """The references of stages, by their names in a chain."""
 
 
@@ -115,7 +118,7 @@ def _contrastive(streams: Streams, v: Values, context: Context) -> Sequence[Outc
 
 
 STEPS: dict[str, StepReference] = {
-    **{name: sampling(name) for name in FILTERS},
+    **{name: sampling(name) for name in _ALONE},
     "greedy": StepReference(_greedy, generate=_greedy_arguments, sampled=None),
     "auto": StepReference(_auto, generate=_auto_arguments, sampled={"do_sample": 1.0}),
     "contrastive": StepReference(
