@@ -44,7 +44,7 @@ PARAMS = (
     Param.choice(
         "formula",
         ("li2022", "obrien2023", "seed"),
-        "Published score; seed is there to be looked at: it prefers what the expert dislikes.",
+        "Which published score; seed is there to be looked at: it prefers what the expert dislikes.",
     ),
     Param.share(
         "alpha",

@@ -39,7 +39,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 class UnknownStrategy(LookupError):
-    """Refuses a name that no strategy has; the message lists the names there are."""
+    """Raised for a name that no strategy has; the message lists the names there are."""
 
 
 class Registry:
@@ -147,6 +147,10 @@ class Registry:
         except KeyError:
             names = ", ".join(sorted(self._stages))
             raise UnknownStrategy(f"There is no stage {name!r} for a chain; there are {names}.") from None
+
+    def stages(self) -> list[Stage]:
+        """Lists the stages that chains may be typed of, by name."""
+        return [self._stages[name] for name in sorted(self._stages)]
 
     def strategies(self) -> list[Decoder]:
         """Lists every strategy, by rank, then by name."""

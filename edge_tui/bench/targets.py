@@ -104,7 +104,7 @@ class Scenario:
     Attributes:
         name: For `--only` and progress.
         work: Measures.
-        figures: Work each figure out.
+        figures: How each is worked out.
         device: "cuda" or "cpu": where it belongs.
     """
 

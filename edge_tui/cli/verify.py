@@ -62,7 +62,9 @@ def run(flags: dict[str, Any]) -> int:
 
 def _strategies(names: list[str]) -> list[Decoder]:
     """Finds the named strategies, or all."""
+    from edge_tui.verify.verify import find
+
     try:
-        return [decoders.find(name) for name in names] or decoders.strategies()
+        return find(names)
     except decoders.UnknownStrategy as error:
         raise UsageError(str(error)) from error

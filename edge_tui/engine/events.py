@@ -290,7 +290,7 @@ class Loaded:
         name: The model's name.
         architecture: From its config.
         tier: "flat" or "transformers".
-        device: Its device.
+        device: Where it sits.
         precision: As loaded.
         dtype: Compute dtype.
         vocab: Size of the tokenizer's vocabulary.

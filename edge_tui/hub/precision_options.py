@@ -26,7 +26,7 @@ class ModelEstimate:
 
     Attributes:
         name: The model's.
-        device: The device it would go to.
+        device: Where it would go.
         rows: Sequences decoded side by side that `estimates` counts.
         estimates: By precision.
         contexts: Positions that would be reserved, by precision.

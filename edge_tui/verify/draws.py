@@ -14,8 +14,8 @@ from edge_tui.verify.chi_squared import DRAWS, chi_squared
 from edge_tui.verify.distributions import logits, values
 from edge_tui.verify.finding import Finding
 from edge_tui.verify.outcome import Context, Float64, Outcome, words
-from edge_tui.verify.references.filters import softmax
 from edge_tui.verify.references.kinds import StepReference
+from edge_tui.verify.references.mathematics import softmax
 
 _VOCAB = 10
 _SETTINGS = 3

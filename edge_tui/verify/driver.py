@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_tui.decoders.base import Choice, Decoder, Env, Output, Params, Records, Rng, Step, numbers, texts
+from edge_tui.decoders.base import (
+    Choice,
+    Decoder,
+    Env,
+    Output,
+    Params,
+    Records,
+    Rng,
+    State,
+    Step,
+    numbers,
+    texts,
+)
 from edge_tui.decoders.core.random import key_of
 
 if TYPE_CHECKING:
@@ -50,10 +62,15 @@ def step(decoder: Decoder, rows: Rows) -> Step:
 
     count, vocab = next(iter(rows.streams.values())).shape
     ids = np.concatenate((rows.prompt, rows.output), 1)
-    state = decoder.init(environment(decoder, ids, vocab, rows.values[0], rows.output.shape[1]))
+    state = start(decoder, environment(decoder, ids, vocab, rows.values[0], rows.output.shape[1]))
     outs = {name: Output(torch.from_numpy(z)[:, None]) for name, z in rows.streams.items()}
     params, rng = table(rows.values, count), random_numbers(count, rows.seed, rows.first)
     return decoder.step(outs, state, params, rng)
+
+
+def start(decoder: Decoder, env: Env) -> State:
+    """Makes the constants and the state of a run."""
+    return decoder.constants(env) | decoder.init(env)
 
 
 def defaults(decoder: Decoder) -> dict[str, float]:
@@ -127,7 +144,7 @@ def search(
 
     count = decoder.rows(values)
     ids = np.repeat(np.array([prompt], dtype=np.int64), count, 0)
-    state = decoder.init(environment(decoder, ids, vocab, values, most=most, eos=eos))
+    state = start(decoder, environment(decoder, ids, vocab, values, most=most, eos=eos))
     params, rng = table([values], count), random_numbers(count, 0)
     tokens: list[list[int]] = []
     parents: list[list[int]] = []

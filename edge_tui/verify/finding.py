@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edge_tui.verify.outcome import Comparison
 
 HEADER = ("strategy", "reference", "cases", "ties", "difference", "")
-_WIDTHS = (42, 7, 5, 18, 12)
+_WIDTHS = (47, 7, 5, 18, 12)
 """Columns after the first."""
 _FAULTS = 3
 """Most faults that are shown of one finding."""

@@ -77,7 +77,7 @@ def _proposing_step(decoder: Decoder, number: int) -> str:
         return torch.randn(1, positions, _POSITIONS_VOCAB, generator=generator) * 3
 
     prompt = random.randint(0, _POSITIONS_VOCAB, (1, 4))
-    state = decoder.init(driver.environment(decoder, prompt, _POSITIONS_VOCAB, v))
+    state = driver.start(decoder, driver.environment(decoder, prompt, _POSITIONS_VOCAB, v))
     p, rng = driver.table([v], 1), driver.random_numbers(1, number)
     for at in range(count):
         proposed = decoder.propose(Output(output(1)), state, p, rng, at)

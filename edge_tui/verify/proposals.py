@@ -12,8 +12,8 @@ from edge_tui.verify import driver
 from edge_tui.verify.chi_squared import DRAWS, chi_squared
 from edge_tui.verify.finding import Finding
 from edge_tui.verify.outcome import Comparison, words
-from edge_tui.verify.references.filters import softmax
 from edge_tui.verify.references.kinds import ProposalReference
+from edge_tui.verify.references.mathematics import softmax
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +39,7 @@ def _propose_and_check(
     main, draft = _models(seed)
     count = decoder.num_draft_tokens(v)
     rng, p = driver.random_numbers(len(last), seed, first), driver.table([v], len(last))
-    state = decoder.init(driver.environment(decoder, last[:, None], _VOCAB, v))
+    state = driver.start(decoder, driver.environment(decoder, last[:, None], _VOCAB, v))
     tokens = [torch.from_numpy(last)]
     for place in range(count):
         tokens.append(decoder.propose(Output(draft[tokens[-1]][:, None]), state, p, rng, place))

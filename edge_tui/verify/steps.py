@@ -9,7 +9,8 @@ from edge_tui.decoders.base import Decoder, numbers
 from edge_tui.verify import driver
 from edge_tui.verify.distributions import KINDS, Float32, logits, size, values
 from edge_tui.verify.outcome import Comparison, Context, Outcome, words
-from edge_tui.verify.references.kinds import StepReference
+from edge_tui.verify.references.kinds import Recording, StepReference
+from edge_tui.verify.references.recorded import sampled
 
 _ROWS = 4
 """Rows of one step, each with its own distribution and values."""
@@ -81,3 +82,20 @@ def compare_steps(
                 equal = np.logical_or.reduce([each.equal for each in expected])
                 by_peer.add(final, [Outcome(left, doubt, equal)], case, sorts=True)
     return by_loop, by_peer
+
+
+def compare_recorded(decoder: Decoder, reference: StepReference, recording: Recording) -> Comparison:
+    """Compares a strategy's final logits with those that another program was seen to leave."""
+    comparison = Comparison()
+    for number, case in enumerate(sampled(recording.sampler)):
+        v = driver.defaults(decoder) | dict(recording.values(case.arguments))
+        z, told = case.before[0], np.array([case.history], dtype=np.int64)
+        rows = driver.Rows({decoder.streams[0].name: z[None]}, [v], told[:, :0], told)
+        final = driver.step(decoder, rows).final.numpy()[0]
+        context = Context(output=case.history)
+        expected = reference.step({decoder.streams[0].name: z.astype(np.float64)}, v, context)
+        doubt = np.logical_or.reduce([each.doubt for each in expected])
+        equal = np.logical_or.reduce([each.equal for each in expected])
+        theirs = Outcome(case.after[0].astype(np.float64), doubt, equal)
+        comparison.add(final, [theirs], f"recorded case {number} ({words(v)})", sorts=True)
+    return comparison

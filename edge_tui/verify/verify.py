@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from edge_tui import decoders
 from edge_tui.decoders.base import Decoder
+from edge_tui.decoders.core.chain import Link
 from edge_tui.decoders.core.checks import is_own
+from edge_tui.decoders.registry.chain_text import ChainStrategy
 from edge_tui.decoders.registry.sampling import Sampling
 from edge_tui.verify.draws import count_draws
 from edge_tui.verify.finding import Finding
 from edge_tui.verify.generated import compare_generated_steps, compare_searches, compare_with_all
 from edge_tui.verify.properties import check_properties
 from edge_tui.verify.proposals import compare_greedy, count_proposals
+from edge_tui.verify.references.chains import STAGES, chain
 from edge_tui.verify.references.kinds import (
     ProposalReference,
     Reference,
@@ -22,29 +26,47 @@ from edge_tui.verify.references.kinds import (
 from edge_tui.verify.references.proposals import PROPOSALS
 from edge_tui.verify.references.searches import SEARCHES
 from edge_tui.verify.references.whole_steps import STEPS
-from edge_tui.verify.steps import compare_steps
+from edge_tui.verify.steps import compare_recorded, compare_steps
 
 REFERENCES: Mapping[str, Reference] = {**STEPS, **SEARCHES, **PROPOSALS}
 """The reference of each strategy, by its name."""
 LOOP = "own loop in float64"
+GENERATE = "transformers generate()"
 CASES = 1000
 _CASES_OF_A_RUN = 25
 """A run of a model costs so many cases."""
 _LEAST_DRAWS = 2000
 
 
-def verify(decoders: Sequence[Decoder], cases: int = CASES, draws: int | None = None) -> Iterator[Finding]:
+def find(names: Sequence[str]) -> list[Decoder]:
+    """Finds strategies, chains and single stages by name; without names, all that there are.
+
+    A stage that is no strategy stands as a chain of itself alone.
+
+    Raises:
+        UnknownStrategy: there is none of a name.
+    """
+    registry = decoders.current()
+    strategies, stages = registry.strategies(), {stage.name: stage for stage in registry.stages()}
+    known = {decoder.name for decoder in strategies}
+    alone = {name: ChainStrategy((Link(stage),)) for name, stage in stages.items() if name not in known}
+    if not names:
+        return [*strategies, *alone.values()]
+    return [alone.get(name) or registry.find(name) for name in names]
+
+
+def verify(subjects: Sequence[Decoder], cases: int = CASES, draws: int | None = None) -> Iterator[Finding]:
     """Compares each strategy with its reference, as far as it has one, and checks its properties.
 
     Args:
-        decoders: The strategies.
+        subjects: The strategies, as `find` gives them.
         cases: Random distributions for each comparison; runs of tiny models are fewer.
         draws: Draws of each χ²; by default 100 a case, at most 100,000.
     """
     draws = draws or min(100_000, max(_LEAST_DRAWS, 100 * cases))
     with _one_thread():
-        for decoder in decoders:
-            reference = REFERENCES.get(decoder.name) if is_shipped(decoder) else None
+        for decoder in subjects:
+            reference = reference_of(decoder)
             if reference is not None:
                 yield from _compare(decoder, reference, cases, draws)
             elif is_shipped(decoder):
@@ -52,8 +74,23 @@ def verify(decoders: Sequence[Decoder], cases: int = CASES, draws: int | None = 
             yield check_properties(decoder, max(1, cases // 10))
 
 
+def reference_of(decoder: Decoder) -> Reference | None:
+    """Returns the reference of a shipped strategy, or composes that of a chain of shipped stages."""
+    if not is_shipped(decoder):
+        return None
+    if isinstance(decoder, ChainStrategy):
+        links = tuple(link.name for link in decoder.before.links)
+        names = [link.stage.name for link in decoder.before.links]
+        if any(name not in STAGES for name in names):
+            return None
+        return chain(lambda values: links, names[0] if len(names) == 1 else "")
+    return REFERENCES.get(decoder.name)
+
+
 def is_shipped(decoder: Decoder) -> bool:
     """Tells whether a strategy comes with this package; a user's file has no reference here."""
+    if isinstance(decoder, ChainStrategy):
+        return all(is_own(type(link.stage)) for link in decoder.before.links)
     return is_own(type(decoder.filter if isinstance(decoder, Sampling) else decoder))
 
 
@@ -61,27 +98,33 @@ def _compare(decoder: Decoder, reference: Reference, cases: int, draws: int) -> 
     """Compares a strategy in every way that its reference offers."""
     name, runs = decoder.name, max(1, cases // _CASES_OF_A_RUN)
     if isinstance(reference, StepReference):
-        by_loop, by_peer = compare_steps(decoder, reference, cases)
-        peer, known = reference.peer, reference.disagreements
-        yield Finding.of(name, LOOP, by_loop, known if peer is None else ())
-        if peer is not None:
-            yield Finding.of(name, peer.name, by_peer, known)
-        if reference.generate is not None:
-            yield Finding.of(
-                name, "transformers generate()", compare_generated_steps(decoder, reference, runs)
-            )
-        found = count_draws(decoder, reference, draws)
-        if found is not None:
-            yield found
+        yield from _compare_steps(decoder, reference, cases, draws)
     elif isinstance(reference, SearchReference):
         by_generate = compare_searches(decoder, reference, runs)
-        yield Finding.of(name, "transformers generate()", by_generate, reference.disagreements)
+        yield Finding.of(name, GENERATE, by_generate, reference.disagreements)
         yield Finding.of(name, "all sequences", compare_with_all(decoder, reference, runs))
     elif isinstance(reference, ProposalReference):
-        yield Finding.of(
-            name, "greedy decoding", compare_greedy(decoder, reference, runs), reference.disagreements
-        )
+        by_target = compare_greedy(decoder, reference, runs)
+        yield Finding.of(name, "greedy decoding", by_target, reference.disagreements)
         yield count_proposals(decoder, reference, draws)
+
+
+def _compare_steps(decoder: Decoder, reference: StepReference, cases: int, draws: int) -> Iterator[Finding]:
+    """Compares final logits: with the own loop, other programs, what was recorded of them, and by draws."""
+    name, known = decoder.name, reference.disagreements
+    peer, recording = reference.peer, reference.recording
+    by_loop, by_peer = compare_steps(decoder, reference, cases)
+    yield Finding.of(name, LOOP, by_loop, () if peer or recording else known)
+    if peer is not None and by_peer.cases:
+        yield Finding.of(name, peer.name, by_peer, () if recording else known)
+    if recording is not None:
+        yield Finding.of(name, recording.name, compare_recorded(decoder, reference, recording), known)
+    if reference.generate is not None:
+        runs = max(1, cases // _CASES_OF_A_RUN)
+        yield Finding.of(name, GENERATE, compare_generated_steps(decoder, reference, runs))
+    found = count_draws(decoder, reference, draws)
+    if found is not None:
+        yield found
 
 
 @contextmanager

@@ -45,7 +45,7 @@ class ParamTable:
         params: The strategy's parameters, in order. Texts are not in the table, and `set` refuses them.
         values: Starting values of the numbers.
         rows: Number of rows `R`.
-        device: Device that reads the table.
+        device: Where the table is read.
     """
 
     def __init__(

@@ -120,7 +120,7 @@ def build_record(decoder: Decoder, step: Step, raw: Tensor, buffers: StepBuffers
 
     Args:
         decoder: The strategy.
-        step: The result of `sample`.
+        step: What `sample` returned.
         raw: float32 `[R, V]`, the main stream's logits that it read.
         buffers: Read, and `step` raised.
 

@@ -65,7 +65,7 @@ class StepRunner:
     """
 
     is_one_graph = True
-    """True captures a choice and the forward after it as one graph, a run's first choice included."""
+    """Whether a choice and the forward after it are captured as one graph, a run's first choice included."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class StepRunner:
         self.decoder = decoder
         self.roots = roots
         self.needs = roots[0].needs
-        """Outputs of the main stream's forwards beside logits."""
+        """What the main stream's forwards give beside logits."""
         self.rows = rows
         self.eos = eos
         self.num_draft_tokens = 0

@@ -61,4 +61,4 @@ class Features:
 
 
 LLAMA = Features()
-"""Activations that the fused steps compute."""
+"""What the fused steps compute."""

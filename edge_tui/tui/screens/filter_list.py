@@ -29,9 +29,9 @@ class Item:
     """Describes one line of the list.
 
     Attributes:
-        id: Result of choosing it.
+        id: What choosing it returns.
         search: Text that the filter looks at, letter by letter.
-        content: Line in the list; already sanitised.
+        content: What is shown; already sanitised.
         help: Its explanation; the filter looks for words there.
     """
 

@@ -1,36 +1,16 @@
-"""Computes filters in float64, and calls transformers' classes."""
+"""Computes the cuts of prefixes and shares in float64: top-k, top-p, min-p, typical."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf, log
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge_tui.verify.outcome import EDGE_ULPS, ULP, Bool, Context, Float64, Outcome, outcome
-from edge_tui.verify.references.kinds import Peer, StageReference, Values
-
-if TYPE_CHECKING:
-    import torch
-
-
-def softmax(z: Float64) -> Float64:
-    """Computes probabilities float64 `[…, V]`."""
-    weight = np.exp(z - z.max(-1, keepdims=True))
-    return np.asarray(weight / weight.sum(-1, keepdims=True))
-
-
-def surprise(z: Float64) -> Float64:
-    """Computes `−log p` in nats; +inf for removed tokens."""
-    top = z.max()
-    return np.asarray(np.log(np.exp(z - top).sum()) + top - z)
-
-
-def near(number: Float64, edge: float, scale: float = 1.0) -> Bool:
-    """Tells which numbers are so close to an edge that rounding decides; `scale` is their size."""
-    with np.errstate(invalid="ignore"):
-        return np.asarray((edge > -inf) & (np.abs(number - edge) <= EDGE_ULPS * ULP * max(scale, abs(edge))))
+from edge_tui.verify.outcome import EDGE_ULPS, ULP, Context, Float64, Outcome, outcome
+from edge_tui.verify.references.kinds import Recording, StageReference, Values
+from edge_tui.verify.references.library import warper
+from edge_tui.verify.references.mathematics import entropy, least, near, softmax, surprise
 
 
 def prefix(z: Float64, key: Float64, target: float, rounding: float) -> Sequence[Outcome]:
@@ -66,7 +46,8 @@ def _top_k(z: Float64, v: Values, context: Context) -> Sequence[Outcome]:
     if k == 0 or k >= len(z):
         return [outcome(z, z > -inf)]
     edge = np.sort(z)[-k]
-    return [outcome(z, z >= edge, near(z, edge) & (z != edge))]
+    equal = (z == edge) & (z > -inf)
+    return [outcome(z, (z >= edge) & (z > -inf), near(z, edge) & ~equal, equal)]
 
 
 def _top_p(z: Float64, v: Values, context: Context) -> Sequence[Outcome]:
@@ -78,21 +59,10 @@ def _top_p(z: Float64, v: Values, context: Context) -> Sequence[Outcome]:
 def _typical(z: Float64, v: Values, context: Context) -> Sequence[Outcome]:
     if v["typical_p"] >= 1:
         return [outcome(z, z > -inf)]
-    p, unlikely = softmax(z), surprise(z)
-    entropy = float((p[p > 0] * unlikely[p > 0]).sum())
-    with np.errstate(invalid="ignore"):
-        key = np.abs(unlikely - entropy)
-    peak = float(np.abs(z[p > 0]).max())
-    return prefix(z, key, v["typical_p"], 8 * ULP * max(1.0, entropy, peak))
-
-
-def least(z: Float64, floor: float, scale: float) -> Sequence[Outcome]:
-    """Keeps tokens with `log p ≥ floor`, the best one in any case."""
-    if floor == -inf:
-        return [outcome(z, z > -inf)]
-    likely = -surprise(z)
-    top = z == z.max()
-    return [outcome(z, (likely >= floor) | top, near(likely, floor, scale) & ~top)]
+    expected = entropy(z)
+    key = np.abs(surprise(z) - expected)
+    peak = float(np.abs(z[softmax(z) > 0]).max())
+    return prefix(z, key, v["typical_p"], 8 * ULP * max(1.0, expected, peak))
 
 
 def _min_p(z: Float64, v: Values, context: Context) -> Sequence[Outcome]:
@@ -101,39 +71,31 @@ def _min_p(z: Float64, v: Values, context: Context) -> Sequence[Outcome]:
     return least(z, floor, 1.0)
 
 
-def call_warper(name: str, param: str, neutral: float, refused: float = inf) -> Peer:
-    """Makes a peer of a class of transformers that takes one number, and is left out if neutral.
-
-    Args:
-        name: Of the class.
-        param: The parameter that is the number.
-        neutral: Its value at which transformers makes no such class.
-        refused: The least number that the class does not take.
-    """
-
-    def call(z: torch.Tensor, v: Values, context: Context) -> torch.Tensor | None:
-        import transformers
-
-        number: float = int(v[param]) if param == "top_k" else v[param]
-        if number == neutral:
-            return z
-        if number >= refused:
-            return None
-        warped: torch.Tensor = getattr(transformers, name)(number)(None, z)
-        return warped
-
-    return Peer(f"transformers {name}", call)
-
-
-_BY_ORDER = "Of tokens that tie at the edge transformers keeps some, by the order of a sort; here all stay."
-
 FILTERS = {
-    "top_k": StageReference(_top_k, call_warper("TopKLogitsWarper", "top_k", 0)),
-    "top_p": StageReference(_top_p, call_warper("TopPLogitsWarper", "top_p", 1), (_BY_ORDER,)),
-    "min_p": StageReference(_min_p, call_warper("MinPLogitsWarper", "min_p", 0)),
+    "top_k": StageReference(
+        _top_k,
+        warper("TopKLogitsWarper", "top_k", 0),
+        Recording("llama.cpp top_k", "top_k", lambda a: {"top_k": a["k"]}),
+        ("Of tokens that tie with the k-th llama.cpp keeps some, by the order of a sort; here all stay.",),
+    ),
+    "top_p": StageReference(
+        _top_p,
+        warper("TopPLogitsWarper", "top_p", 1),
+        Recording("llama.cpp top_p", "top_p", lambda a: {"top_p": a["p"]}),
+        ("Of tokens that tie at the edge both keep some, by the order of a sort; here all stay.",),
+    ),
+    "min_p": StageReference(
+        _min_p,
+        warper("MinPLogitsWarper", "min_p", 0),
+        Recording("llama.cpp min_p", "min_p", lambda a: {"min_p": a["p"]}),
+    ),
     "typical": StageReference(
         _typical,
-        call_warper("TypicalLogitsWarper", "typical_p", 1),
-        ("Tokens whose distance from the entropy is equal but for rounding may swap at the edge.",),
+        warper("TypicalLogitsWarper", "typical_p", 1),
+        Recording("llama.cpp typical", "typical", lambda a: {"typical_p": a["p"]}),
+        (
+            "Tokens whose distance from the entropy is equal but for rounding may swap at the edge.",
+            "Of tokens that tie at the edge llama.cpp keeps some, by the order of a sort; here all stay.",
+        ),
     ),
 }

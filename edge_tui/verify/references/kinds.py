@@ -34,17 +34,34 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
+class Recording:
+    """Names numbers that another program gave, and reads its arguments as ours.
+
+    Attributes:
+        name: For readers: "llama.cpp top_k".
+        sampler: Its name in the recorded file.
+        values: Our parameter values for its arguments.
+    """
+
+    name: str
+    sampler: str
+    values: Callable[[Mapping[str, Any]], Values]
+
+
+@dataclass(frozen=True, slots=True)
 class StageReference:
     """Computes one stage: a filter, penalties, the temperature.
 
     Attributes:
         loop: The definition, written out in float64.
         peer: Another program's class.
+        recording: Another program's numbers.
         disagreements: Sentences about known differences.
     """
 
     loop: Loop
     peer: Peer | None = None
+    recording: Recording | None = None
     disagreements: tuple[str, ...] = ()
 
 
@@ -55,6 +72,7 @@ class StepReference:
     Attributes:
         step: The definition, written out in float64: logits of the streams, values, ids.
         peer: Another program on the logits of the main stream.
+        recording: Another program's numbers.
         generate: Arguments with which transformers' `generate()` decodes in the same way, from values; None
             where it cannot.
         sampled: Values under which it draws from its final logits; None where it never does.
@@ -63,6 +81,7 @@ class StepReference:
 
     step: Callable[[Streams, Values, Context], Sequence[Outcome]]
     peer: Peer | None = None
+    recording: Recording | None = None
     generate: Callable[[Values], Mapping[str, Any] | None] | None = None
     sampled: Values | None = field(default_factory=dict)
     disagreements: tuple[str, ...] = ()

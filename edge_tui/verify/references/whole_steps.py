@@ -1,58 +1,23 @@
-"""Computes whole steps in float64: sampling by a chain, greedy, auto, contrastive."""
+"""Computes whole steps in float64: greedy, auto, contrastive; sampling by a chain."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import inf, log
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from edge_tui.verify.outcome import Context, Outcome, outcome
-from edge_tui.verify.references.basics import BASICS, argmax, compose
-from edge_tui.verify.references.filters import FILTERS, near, surprise
-from edge_tui.verify.references.kinds import Peer, StageReference, StepReference, Streams, Values
-from edge_tui.verify.references.shapes import SHAPES
-from edge_tui.verify.references.truncation import TRUNCATION
-
-if TYPE_CHECKING:
-    import torch
-
-_ALONE = {**FILTERS, **TRUNCATION, **SHAPES}
-STAGES: dict[str, StageReference] = {**BASICS, **_ALONE}
-"""The references of stages, by their names in a chain."""
-
-
-def sampling(name: str) -> StepReference:
-    """Makes the reference of a strategy that is one filter between penalties and temperature.
-
-    With `order` 0 the temperature comes before the filter, with 1 after it.
-    """
-
-    def step(streams: Streams, v: Values, context: Context) -> Sequence[Outcome]:
-        return compose(STAGES, order_of(name, v), streams["model"], v, context)
-
-    def call(z: torch.Tensor, v: Values, context: Context) -> torch.Tensor | None:
-        left: torch.Tensor | None = z
-        for peer in (STAGES[each].peer for each in order_of(name, v)):
-            left = None if peer is None or left is None else peer.call(left, v, context)
-        return left
-
-    stage = STAGES[name]
-    peer = Peer(stage.peer.name, call) if stage.peer is not None else None
-    return StepReference(step, peer, disagreements=stage.disagreements)
-
-
-def order_of(name: str, v: Values) -> tuple[str, ...]:
-    """Lists the stages of a sampling strategy in their order."""
-    if name in BASICS:
-        return (name,)
-    return ("penalties", name, "temperature") if v.get("order") else ("penalties", "temperature", name)
+from edge_tui.verify.references.basics import BASICS, argmax
+from edge_tui.verify.references.chains import STAGES, compose, sampling
+from edge_tui.verify.references.kinds import StepReference, Streams, Values
+from edge_tui.verify.references.mathematics import near, surprise
 
 
 def _greedy(streams: Streams, v: Values, context: Context) -> Sequence[Outcome]:
-    (penalised,) = compose(STAGES, ("penalties",), streams["model"], v, context)
+    (penalised,) = compose(("penalties",), streams["model"], v, context)
     return [argmax(penalised.logits)]
 
 
@@ -68,7 +33,7 @@ _WARPERS = ("temperature", "top_k", "top_p", "min_p", "typical")
 def _auto(streams: Streams, v: Values, context: Context) -> Sequence[Outcome]:
     if not v["do_sample"]:
         return _greedy(streams, v, context)
-    return compose(STAGES, ("penalties", *_WARPERS), streams["model"], v, context)
+    return compose(("penalties", *_WARPERS), streams["model"], v, context)
 
 
 def _auto_arguments(v: Values) -> Mapping[str, Any] | None:
@@ -90,7 +55,7 @@ _SURE = 0.02
 
 def _contrastive(streams: Streams, v: Values, context: Context) -> Sequence[Outcome]:
     """Scores by the published formulas; final logits are the scores, tempered where they are drawn from."""
-    (penalised,) = compose(STAGES, ("penalties",), streams["model"], v, context)
+    (penalised,) = compose(("penalties",), streams["model"], v, context)
     expert, amateur = penalised.logits, streams["amateur"]
     with np.errstate(invalid="ignore"):
         if v["formula"] == LI2022:
@@ -118,7 +83,7 @@ def _contrastive(streams: Streams, v: Values, context: Context) -> Sequence[Outc
 
 
 STEPS: dict[str, StepReference] = {
-    **{name: sampling(name) for name in _ALONE},
+    **{name: sampling(name) for name in STAGES if name not in BASICS},
     "greedy": StepReference(_greedy, generate=_greedy_arguments, sampled=None),
     "auto": StepReference(_auto, generate=_auto_arguments, sampled={"do_sample": 1.0}),
     "contrastive": StepReference(
