@@ -49,7 +49,7 @@ NUM_BEAMS = Param(
     integer=True,
     live=False,
     label="beams",
-    help="How many hypotheses are kept alive.",
+    help="Number of hypotheses that are kept alive.",
 )
 LENGTH_PENALTY = Param(
     "length_penalty",

@@ -44,7 +44,7 @@ PARAMS = (
     Param.choice(
         "formula",
         ("li2022", "obrien2023", "seed"),
-        "Which published score; seed is there to be looked at: it prefers what the expert dislikes.",
+        "Published score; seed is there to be looked at: it prefers what the expert dislikes.",
     ),
     Param.share(
         "alpha",

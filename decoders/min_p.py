@@ -1,6 +1,7 @@
 """Min-p sampling (Nguyen et al., arXiv 2407.01082) drops tokens much less likely than the best.
 
 Keeps `p ≥ m · max p`, as transformers' `MinPLogitsWarper` does. Default m = 0.05; 0 keeps everything.
+"Min-p, Max Exaggeration" (Schaeffer et al., arXiv 2506.13681) finds samplers about equal at equal tuning.
 """
 
 from __future__ import annotations

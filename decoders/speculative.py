@@ -5,7 +5,7 @@ from its own distribution `q`; the target reads all of them in one step and give
 left to right a proposal `x` is accepted with probability `min(1, p(x) / q(x))`; at the first that is not, a
 token drawn from `max(0, p − q)`, normalised, takes its place. If all are accepted, one more comes from `p`.
 
-What comes out is distributed exactly as sampling from the target at that temperature, and at temperature 0
+The output is distributed exactly as sampling from the target at that temperature, and at temperature 0
 it is greedy decoding token for token (up to ties): only the time differs, and that depends on how often the
 draft is right. Stages around it act on both distributions alike.
 """

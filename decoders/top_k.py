@@ -26,7 +26,7 @@ class TopK(Filter):
             step=1,
             integer=True,
             neutral=0,
-            help="How many of the likeliest tokens stay; 0 keeps all.",
+            help="Number of the likeliest tokens that stay; 0 keeps all.",
         ),
     )
     edge = Edge("depth", "count", "top_k")

@@ -59,8 +59,8 @@ class Scene:
         rate: Bytes a second that the terminal takes; 0 means all.
         limit: Key to echo, 95th percentile, in seconds.
         preload: Tokens already in the pane when the measurement starts.
-        one_line: Whether those tokens hold neither space nor line break.
-        scrolls: Whether somebody pages through them meanwhile, with every frame.
+        one_line: True if those tokens hold neither space nor line break.
+        scrolls: True pages through them meanwhile, with every frame.
     """
 
     name: str
@@ -90,9 +90,9 @@ class Outcome:
 
     Attributes:
         made, shown: Tokens.
-        same: Whether the pane shows the transcript's text.
+        same: True if the pane shows the transcript's text.
         frame_p95: Seconds.
-        flushes: How many frames there were.
+        flushes: Number of frames.
         cpu: Share of a processor.
     """
 
@@ -154,7 +154,7 @@ class ScreenApp(App[None]):
     Args:
         scene: The measurement.
         rate: Tokens a second.
-        seconds: How long.
+        seconds: Seconds of the scene.
         ready: A file that is made when the preloaded tokens are laid out.
     """
 

@@ -155,7 +155,7 @@ class Decoder(Declaration, ABC):
     id_columns: ClassVar[tuple[str, ...]] = ()
     """The names among them whose numbers are ids of tokens, −1 for none."""
     needs: ClassVar[Needs] = Needs()
-    """What it reads of the main stream beyond logits; its stages declare their own."""
+    """Inputs from the main stream beyond logits; its stages declare their own."""
     owns_eos: ClassVar[bool] = False
     """True where `step` itself decides what an end-of-sequence token means (beam search does)."""
 

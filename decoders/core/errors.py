@@ -38,7 +38,7 @@ class Problem:
 
 
 class StrategyError(RuntimeError):
-    """Raised where a strategy breaks its contract.
+    """Reports that a strategy breaks its contract.
 
     Attributes:
         problem: The file, the line, and a sentence that names the stage.

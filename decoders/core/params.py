@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ParamError(ValueError):
-    """Raised for a parameter value that cannot be used; names the parameter and its range."""
+    """Refuses a parameter value that cannot be used; names the parameter and its range."""
 
 
 def fixed(name: str) -> ParamError:

@@ -24,7 +24,7 @@ AROUND = ":"
 
 
 class ChainError(LookupError):
-    """Raised for a chain that cannot be; the message says what to type."""
+    """Refuses a chain that cannot be built; the message says what to type."""
 
 
 def is_chain(text: str) -> bool:

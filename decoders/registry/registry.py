@@ -39,7 +39,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 class UnknownStrategy(LookupError):
-    """Raised for a name that no strategy has; the message lists the names there are."""
+    """Refuses a name that no strategy has; the message lists the names there are."""
 
 
 class Registry:

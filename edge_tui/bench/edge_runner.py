@@ -47,7 +47,7 @@ class EdgeRunner:
     Args:
         specs: Model by role.
         random_weights: Names of the models whose weights are random.
-        ignore_eos: Whether texts have the full number of tokens, whatever the model says.
+        ignore_eos: True gives texts the full number of tokens, whatever the model says.
 
     Attributes:
         facts: By model name, once it was loaded.

@@ -14,7 +14,7 @@ class Goal:
         figure: Its name.
         unit: Of the value; "×" is a ratio.
         must, aim: Bounds; no aim where None.
-        at_least: Whether the bounds are lower ones.
+        at_least: True if the bounds are lower ones.
     """
 
     figure: str

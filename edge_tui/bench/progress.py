@@ -21,8 +21,8 @@ class Progress:
     Args:
         total: Number of steps.
         budget: Seconds after which nothing new is begun.
-        out: Where to write; None is standard error.
-        quiet: Whether to write nothing.
+        out: Stream to write to; None is standard error.
+        quiet: True writes nothing.
     """
 
     def __init__(

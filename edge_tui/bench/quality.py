@@ -55,8 +55,8 @@ class EvalSpec:
         window, stride: Tokens that the model sees at once, and how far the window moves.
         tokens: Most tokens of the text.
         answer: Most tokens of an answer.
-        line: Whether an answer ends with its line.
-        raw: Whether the prompt is completed as it stands, chat template or not.
+        line: True ends an answer with its line.
+        raw: True completes the prompt as it stands, chat template or not.
     """
 
     text: str
@@ -144,7 +144,7 @@ def perplexity(
         score: Computes each token's log-probability after those before it in the window, NaN for the first.
         ids: The text.
         window: Most tokens at once.
-        stride: How far the window moves: each token but the first window's has at least
+        stride: Tokens that the window moves by: each token but the first window's has at least
             `window - stride` tokens before it.
 
     Returns:

@@ -32,7 +32,7 @@ class Results:
     """Collects rows and notes of a bench; with a file, each addition is on the disk at once.
 
     Attributes:
-        kind: Which bench: "speed", "table", "quality", "figures".
+        kind: Name of the bench: "speed", "table", "quality", "figures".
         file: JSON to keep up to date.
         head: The manifest, and what holds for all rows.
         rows: Results.
@@ -116,7 +116,7 @@ class Column:
     Attributes:
         title: Its head.
         show: Formats a row's cell.
-        right: Whether it is a number.
+        right: True for a number.
     """
 
     title: str

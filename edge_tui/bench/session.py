@@ -28,7 +28,7 @@ class BenchModel:
     Attributes:
         title: As tables show it.
         name: As the engine finds it.
-        random_weights: Whether its weights are random.
+        random_weights: True if its weights are random.
     """
 
     title: str

@@ -55,7 +55,7 @@ class _Contestant:
         precision: Of its weights.
         loading: Seconds that loading took.
         allocated: Bytes of GPU memory before that.
-        probe: Whether the first decode may be short; a compiled model is compiled for one length.
+        probe: True if the first decode may be short; a compiled model is compiled for one length.
         tokens: As many of the job's as the time allows.
         setup: Seconds to the first token at full speed.
         peak: Most bytes.
@@ -121,7 +121,7 @@ def measure(
         session: Of the bench.
         model: The model.
         precision: To load it in.
-        jobs: What to decode.
+        jobs: Jobs to decode.
         second: The amateur or draft of strategies with two models.
         peers: Keys of `edge_tui.bench.transformers_runner.KINDS`.
         rounds: Counted decodes of each contestant.

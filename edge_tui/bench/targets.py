@@ -104,7 +104,7 @@ class Scenario:
     Attributes:
         name: For `--only` and progress.
         work: Measures.
-        figures: How each is worked out.
+        figures: Work each figure out.
         device: "cuda" or "cpu": where it belongs.
     """
 

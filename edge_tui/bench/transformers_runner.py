@@ -43,9 +43,9 @@ class TransformersRunner:
 
     Args:
         folder: With config.json, and weights if they are to be read.
-        device: Where it goes.
+        device: Device of the weights.
         precision: "float32", "bfloat16", "float16", "int8" or "4bit" (the last two of bitsandbytes).
-        random_weights: Whether to make random weights instead of reading the folder's.
+        random_weights: True makes random weights instead of reading the folder's.
 
     Raises:
         BenchError: it cannot be built here.
@@ -82,7 +82,7 @@ class TransformersRunner:
 
         Args:
             kind: A key of `KINDS`.
-            job: What to decode.
+            job: Job to decode.
             ids: The prompts, all of one length.
 
         Raises:

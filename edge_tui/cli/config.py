@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from edge_tui import decoders
@@ -18,6 +19,7 @@ from edge_tui.config.schema import QUANTIZATION, SCHEMA, RawText
 from edge_tui.config.settings import COMMON, Settings, user_config
 from edge_tui.config.writer import ConfigError, change, toml_text, write
 from edge_tui.decoders.base import ParamError, TextParam
+from edge_tui.util.sanitise import sanitise
 from edge_tui.util.user_file import error_reason, exists, expand, read_text
 
 if TYPE_CHECKING:
@@ -143,10 +145,33 @@ def _init(path: Path) -> int:
 
 
 def template() -> str:
-    """Returns the packaged config.toml with every key commented out below its own comment."""
+    """Returns config.toml and the strategies' tables, every key commented out below its own comment."""
     lines = resources.config_file().read_text(encoding="utf-8").splitlines()
     keep = re.compile(r"\[|#|\s*$")
+    lines += strategy_tables()
     return "\n".join(line if keep.match(line) else f"# {line}" for line in lines) + "\n"
+
+
+def strategy_tables() -> Iterator[str]:
+    """Yields the lines of a table `[parameters.NAME]` for each strategy with parameters of its own."""
+    shared = shared_parameters()
+    for decoder in decoders.strategies():
+        own = [param for param in decoder.params if param.name not in shared]
+        about = decoder.summary
+        if decoder.reads_checkpoint:
+            own, about = [], "A value that you set here wins over the checkpoint's generation_config.json."
+        elif not own:
+            continue
+        yield from ("", *_comment(about), f"[parameters.{decoder.name}]")
+        for param in own:
+            limits = re.sub("^a ", "A ", param.limits())
+            yield from _comment(f"{param.help} {limits}.")
+            yield f"{param.name} = {toml_text(_toml_value(param, param.default))}"
+
+
+def _comment(text: str) -> list[str]:
+    """Wraps a text into lines of comments; control characters, which TOML forbids there, are replaced."""
+    return [f"# {line}" for line in wrap(sanitise(text), 106)]
 
 
 # Importing.

@@ -1,6 +1,6 @@
 """Keeps the logs, warnings and progress bars of libraries off the terminal, where answers and screens go.
 
-Loads no library. What matters of their output reaches the user as an error's sentence or a notice.
+Loads no library. The part of their output that matters reaches the user as an error's sentence or a notice.
 """
 
 from __future__ import annotations

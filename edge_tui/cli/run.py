@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.005
 STOP_SECONDS = 1.0
-"""How long a stopped run may take to hand over what it has."""
+"""Seconds that a stopped run may take to hand over its tokens."""
 _BAR = 24
 _MOST_BYTES = 64_000_000
 """Of a prompt: no context holds as much, and a pipe may never end."""

@@ -31,8 +31,8 @@ class TextWriter:
     Of several samples the first is written as it comes and the others follow it.
 
     Attributes:
-        out: Where to.
-        stream: Whether to write before the end.
+        out: Stream to write to.
+        stream: True writes before the end.
         samples: Number of answers.
         started: The run's first event, once it came.
         loaded: Models that were loaded, by role.
@@ -111,8 +111,8 @@ class JsonWriter(TextWriter):
     Attributes:
         logprobs: Alternatives told for each token.
         decode: Text of single tokens.
-        context: What the summary repeats of the settings, and where they came from.
-        lost: What lost to the value of each parameter.
+        context: Settings that the summary repeats, with their sources.
+        lost: Values that lost to that of each parameter.
     """
 
     logprobs: int = 0

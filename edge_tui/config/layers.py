@@ -34,7 +34,7 @@ class Location:
     Attributes:
         source: The name that `Settings.source` returns.
         origin: The same for a notice: a file with its whole path.
-        layer: Which layer it belongs to.
+        layer: The layer that it belongs to.
         line: The line in that file.
         column: The column.
         packaged: True in the shipped file: what equals a built-in default stays a default.
@@ -151,7 +151,7 @@ class Layers:
         if location.layer is Layer.ENVIRONMENT and value == "" and not isinstance(param, TextParam):
             return
         if param is None:
-            # The packaged file lists them all; a flag or a variable has no such list beside it.
+            # A file can have them all, by `config init`; a flag or a variable has no such list beside it.
             listed = f" There is {', '.join(params)}." if location.layer > Layer.FILE else ""
             raise ValueError(f"unknown parameter{nearest(name, params)}{listed}")
         number = param.parse(_whole(param, value))

@@ -25,8 +25,8 @@ class Notice:
     """Tells the user something about a setting. `str(notice)` is the whole sentence.
 
     Attributes:
-        message: What is wrong and what was done instead.
-        origin: Where the value stands: a file's path, an environment variable, a flag.
+        message: The fault, and what was done instead.
+        origin: Place of the value: a file's path, an environment variable, a flag.
         line: 1-based line in the file, 0 where it has none.
         key: Dotted path of the setting, "" where the file as a whole is meant.
         column: 1-based column of the key in that line, 0 where it has none.
@@ -55,7 +55,7 @@ class Document:
     """Holds a parsed file.
 
     Attributes:
-        path: Where it was read from.
+        path: The file.
         values: Leaves by dotted path; arrays are leaves, tables are not, but for those inside `[template]`.
         lines: 1-based line of each key that stands at the start of a line.
         texts: The file's lines.

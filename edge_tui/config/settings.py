@@ -98,7 +98,7 @@ class Settings:
     template: Mapping[str, object] = field(default_factory=dict)
     """Variables of the chat template by name."""
     control_tokens: bool = False
-    """Whether a control token's name in a prompt is that token; else it is text."""
+    """True reads a control token's name in a prompt as that token; else it is text."""
     decoder_folders: tuple[str, ...] = ()
     """Folders with strategies of the user's own, besides `decoders` in the configuration folder."""
     ui: Ui = field(default_factory=Ui)

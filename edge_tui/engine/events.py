@@ -290,7 +290,7 @@ class Loaded:
         name: The model's name.
         architecture: From its config.
         tier: "flat" or "transformers".
-        device: Where it sits.
+        device: Its device.
         precision: As loaded.
         dtype: Compute dtype.
         vocab: Size of the tokenizer's vocabulary.

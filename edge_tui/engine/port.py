@@ -58,7 +58,7 @@ class Request:
         strategy: Registry name or alias of a decoder.
         values: Parameters by name; missing ones take their defaults, unknown names are refused.
             A list of texts is a tuple.
-        sources: Where each of `values` came from, for display ("config.toml", "flag", "user").
+        sources: Source of each of `values`, for display ("config.toml", "flag", "user").
         mode: "exploratory" and "focused" set the temperature.
         seed: None or −1 draws one, which `Started` has.
         max_length: Most *new* tokens.

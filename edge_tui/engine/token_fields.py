@@ -12,7 +12,7 @@ from math import inf, nan
 from typing import Literal
 
 TOP = 20
-"""How many alternatives are recorded for each token."""
+"""Number of alternatives that are recorded for each token."""
 
 Kind = Literal["position", "number", "alternatives", "extras", "candidates"]
 """A field's shape and its owner.

@@ -26,7 +26,7 @@ class ModelEstimate:
 
     Attributes:
         name: The model's.
-        device: Where it would go.
+        device: The device it would go to.
         rows: Sequences decoded side by side that `estimates` counts.
         estimates: By precision.
         contexts: Positions that would be reserved, by precision.

@@ -162,7 +162,7 @@ class Infer(StrictModel):
 
     prompt: str | TokenIds | Turns = Field(description="Text, token ids, or turns of a conversation.")
     max_length: NonNegativeInt | None = Field(None, description="Most new tokens; 100 without.")
-    strategy: str | None = Field(None, description="How tokens are chosen; the server's own choice without.")
+    strategy: str | None = Field(None, description="Strategy that chooses tokens; the server's own without.")
     params: Parameters = Field(default_factory=dict, description="The strategy's parameters.")
     mode: Mode | None = Field(None, description="exploratory and focused set the temperature.")
     seed: Seed | None = None
@@ -233,7 +233,7 @@ class OpenAiRequest(StrictModel):
     prompt_cache_options: Hint = None
     prompt_cache_retention: Hint = None
     control_tokens: ControlTokens = None
-    strategy: str | None = Field(None, description="How tokens are chosen.")
+    strategy: str | None = Field(None, description="Strategy that chooses tokens.")
     params: Parameters = Field(default_factory=dict, description="The strategy's parameters.")
 
 
@@ -328,7 +328,7 @@ def describe(openapi: dict[str, Any]) -> dict[str, Any]:
             fields["strategy"] = {
                 "anyOf": [{"type": "string", "enum": names}, {"type": "null"}],
                 "title": "Strategy",
-                "description": f"How tokens are chosen ({summaries}).",
+                "description": f"Strategy that chooses tokens ({summaries}).",
             }
             fields["params"] = {
                 "title": "Params",

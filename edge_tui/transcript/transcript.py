@@ -122,13 +122,13 @@ class Transcript:
 
     @property
     def stable_length(self) -> int:
-        """Leading tokens of the path that can no longer change."""
+        """Number of leading tokens of the path that can no longer change."""
         self._follow_front()
         return self._stable_length
 
     @property
     def common_length(self) -> int:
-        """Leading tokens that all the rows that could still win had in common, also after the end."""
+        """Number of leading tokens that all rows that could still win had in common, also after the end."""
         self._follow_front()
         return self._common_length if self.started.rows > 1 else len(self._path)
 

@@ -195,7 +195,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("parameter_down(10)", "shift+left", "much less", "Ten steps down.", "parameters"),
     Action("parameter_up(10)", "shift+right", "much more", "Ten steps up.", "parameters"),
     Action("tour", "f2", "tour", "The tour of five steps; once more leaves it."),
-    Action("explain", "space", "explain", "What it does, in a picture of the token that you look at.",
+    Action("explain", "space", "explain", "The parameter's effect, in a picture of the token in sight.",
            "parameters"),
     Action("edit", "enter", "type", "Type the value.", "parameters"),
     Action("reset", "backspace,delete", "reset", "Back to the default.", "parameters"),

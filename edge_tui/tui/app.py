@@ -73,7 +73,7 @@ class EdgeApp(TerminalApp):
         telemetry: Samples of the machine that decodes; None shows none.
         theme_folders: Folders of theme files; the built-in ones and the user's when None.
         session: The state to start from; tests give one with a clock of their own.
-        tour: Whether to begin with the tour.
+        tour: True begins with the tour.
         recorder: Makes the recorder of runs, once the first frame is on the screen; None records nothing.
     """
 

@@ -3,7 +3,7 @@
 Those that draw lines twice as wide do so with dots, arrows and quotes as well: what East Asian fonts and
 others disagree about.
 
-One filter does it on the way to the screen, so that no widget needs to know. What a model or the user wrote
+One filter does it on the way to the screen, so that no widget needs to know. The text of a model or the user
 is left as it is: panes of their text take no part, and in panels only what consists of marks alone changes.
 """
 

@@ -30,7 +30,7 @@ class Clipboard:
 
     Attributes:
         works: "yes", "no", or "perhaps".
-        advice: What to do so that it works, one sentence; "" where it does.
+        advice: A sentence on the way to make it work; "" where it does.
     """
 
     works: Literal["yes", "no", "perhaps"]
@@ -44,7 +44,7 @@ def support(
 
     Args:
         env: The environment.
-        reported: What the terminal itself reported of it, None if nothing.
+        reported: Report of the terminal itself, None if nothing.
         tmux: Gives an option of the tmux server; asks it when None.
     """
     term, program = env.get("TERM", ""), env.get("TERM_PROGRAM", "")

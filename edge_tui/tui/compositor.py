@@ -2,7 +2,7 @@
 
 Textual renders the whole of every widget that meets the rectangle around all changes, also what lies hidden
 under another one: a new word at the bottom and a new figure at the top render the whole screen. Here only
-those lines of a widget are rendered that changed and are seen. What reaches the terminal is the same.
+those lines of a widget are rendered that changed and are seen. The terminal gets the same.
 
 Gain: a flush of the workbench at 160×45 takes 3.9 ms of the painting thread instead of 5.4 ms. A small app
 at 120×40 takes 10 % of a processor instead of 11 %, as `python -m tools.bench_screen` shows, then with
@@ -79,9 +79,9 @@ class RowCompositor(Compositor):
         Args:
             chops: Pieces by line and column; filled.
             missing: By line, columns of pieces that are still wanted; those that are found are taken out.
-            widget: Who draws.
+            widget: The widget that draws.
             origin: Its upper left corner on the screen; it may lie outside.
-            area: What can be seen of it, were it the topmost.
+            area: The part of it in sight, were it the topmost.
             rows: Lines of the screen.
         """
         x1, x2 = area.column_span

@@ -55,7 +55,7 @@ class Conversation:
     """Holds the exchanges in their order.
 
     Attributes:
-        uid: What ties its runs together in the history.
+        uid: Name that its runs share in the history.
         exchanges: The newest last.
     """
 

@@ -68,8 +68,8 @@ class InputParser:
 
     Args:
         clock: Seconds, from anywhere.
-        is_bound: Whether the user has given a key, such as "alt+x", to an action. Most terminals send Esc
-            and x for it, which then is no longer two keys.
+        is_bound: True for a key, such as "alt+x", that the user has given to an action. Most terminals send
+            Esc and x for it, which then is no longer two keys.
     """
 
     def __init__(

@@ -30,8 +30,8 @@ class BindingInfo:
 
     Attributes:
         id: The keymap's: "main.run", "main.digit.3".
-        name: What the configuration calls it: the id, without its scope where it is the first of that name.
-        scope: Where it is heard.
+        name: Its name in the configuration: the id, without its scope where it is the first of that name.
+        scope: Part of the app that hears it.
         label: A word or two.
         help: One sentence.
         keys: Built in, separated by commas.

@@ -43,7 +43,7 @@ class Group:
 
     Attributes:
         z: Logit (nats, up to a constant); −∞ where removed.
-        many: How many tokens.
+        many: Number of tokens.
         occurrences: Times that the answer holds it.
         repeated: True where prompt or answer hold it.
         amateur: Log-probability under the amateur, up to a constant, where that is known.

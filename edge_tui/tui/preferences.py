@@ -47,12 +47,12 @@ class Entry:
     Attributes:
         key: Dotted, as in the file.
         shown: Its value.
-        source: Where that comes from.
-        help: What it is about.
-        range: What it may be.
-        kind: What changing it means.
+        source: Source of that value.
+        help: One sentence about it.
+        range: Values that it may have.
+        kind: Way to change it.
         choices: All it may be, where those are few.
-        live: Whether a change holds at once; otherwise from the next start on.
+        live: True if a change holds at once; otherwise from the next start on.
     """
 
     key: str

@@ -12,7 +12,7 @@ class PromptHistory:
     """Holds the prompts, newest first, each once.
 
     Args:
-        load: What earlier sessions ran, newest first; asked for when somebody first goes back.
+        load: Returns the prompts of earlier sessions, newest first; asked for when somebody first goes back.
     """
 
     def __init__(self, load: Callable[[], list[str]]) -> None:
@@ -33,7 +33,7 @@ class PromptHistory:
         """Returns the prompt before; None if there is none.
 
         Args:
-            present: What stands in the field now; a draft is kept.
+            present: Text in the field now; a draft is kept.
         """
         if not self._loaded:
             self._loaded = True

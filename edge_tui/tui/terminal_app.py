@@ -26,7 +26,7 @@ class TerminalApp(App[int]):
     """Reads input through our own driver and queue, and paints through our own filters.
 
     Args:
-        ascii_only: Whether to paint marks as ASCII.
+        ascii_only: True paints marks as ASCII.
     """
 
     def __init__(self, ascii_only: bool) -> None:

@@ -55,7 +55,7 @@ class Themes:
 
     Attributes:
         themes: By name, in the order of the files; never empty.
-        titles: What the list shows, by name.
+        titles: Titles in the list, by name.
         notices: A sentence for each file that could not be used.
     """
 
@@ -76,7 +76,7 @@ def load(folders: Iterable[Path], last: Themes | None = None) -> Themes:
 
     Args:
         folders: Missing ones are empty.
-        last: What was found before; a file that no longer works keeps the theme it had there.
+        last: Themes that were found before; a file that no longer works keeps the theme it had there.
     """
     themes: dict[str, Theme] = {}
     titles: dict[str, str] = {}

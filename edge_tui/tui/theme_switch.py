@@ -18,7 +18,7 @@ class ThemeSwitch:
     Args:
         app: The app.
         themes: The themes.
-        dark: Whether the terminal is dark, as far as its environment tells.
+        dark: True if the terminal is dark, as far as its environment tells.
     """
 
     def __init__(self, app: App[int], themes: Themes, dark: bool) -> None:

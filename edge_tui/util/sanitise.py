@@ -46,7 +46,7 @@ def sanitise(text: str, *, keep_newlines: bool = True, tab: str = "    ") -> str
         text: Anything.
         keep_newlines: Keep "\n" (and make "\r\n" one); otherwise both are shown as pictures, for one-line
             places such as titles.
-        tab: What a tab becomes; "\t" keeps it for a caller that lays out tabs itself.
+        tab: Text in place of a tab; "\t" keeps it for a caller that lays out tabs itself.
 
     Returns:
         Text without control characters other than "\n" and `tab` where asked for.

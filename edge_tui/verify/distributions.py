@@ -22,7 +22,7 @@ Values: TypeAlias = dict[str, float]
 SIZES = (2, 3, 5, 17, 64, 300, 1000, 4097, 32000, 152064)
 """Vocabularies; 4,097 is the first that CPUs search by radix."""
 _SHARES = (0.1, 0.12, 0.16, 0.18, 0.16, 0.14, 0.08, 0.045, 0.012, 0.003)
-"""How often each is taken: the small ones have most of the corners, and the large ones cost time."""
+"""Share in which each is taken: the small ones have most of the corners, and the large ones cost time."""
 KINDS = ("normal", "flat", "sharp", "steep", "grid", "few", "equal", "zipf", "huge")
 
 
@@ -30,19 +30,32 @@ class Parameter(Protocol):
     """Declares a parameter: what `edge_tui.decoders.base.Param` has of it."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name."""
+
     @property
-    def default(self) -> float: ...
+    def default(self) -> float:
+        """The default."""
+
     @property
-    def low(self) -> float: ...
+    def low(self) -> float:
+        """The lower bound."""
+
     @property
-    def high(self) -> float: ...
+    def high(self) -> float:
+        """The upper bound."""
+
     @property
-    def neutral(self) -> float | None: ...
+    def neutral(self) -> float | None:
+        """The value at which it does nothing; None if there is none."""
+
     @property
-    def integer(self) -> bool: ...
+    def integer(self) -> bool:
+        """True for whole numbers alone."""
+
     @property
-    def low_open(self) -> bool: ...
+    def low_open(self) -> bool:
+        """True if the lower bound is out of range itself."""
 
 
 def size(random: RandomState, most: int = SIZES[-1]) -> int:

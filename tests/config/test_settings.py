@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from edge_tui import decoders
+from edge_tui.cli.config import template
 from edge_tui.config import resources
+from edge_tui.config.names import shared_parameters
 from edge_tui.config.reader import flatten, read
 from edge_tui.config.schema import SCHEMA
 from edge_tui.config.settings import Settings, load, user_config
@@ -52,9 +55,15 @@ def test_packaged_file_names_every_setting_and_no_other() -> None:
     assert tables <= set(data)
 
 
-def test_packaged_file_names_every_strategy_with_its_own_defaults() -> None:
-    tables = tomli.loads(resources.config_file().read_text())["parameters"]
+def test_the_first_file_names_every_strategy_with_its_own_defaults() -> None:
+    lines = template().splitlines()
+    tables = tomli.loads("\n".join(re.sub(r"^# (\w+ = )", r"\1", line) for line in lines))["parameters"]
     shared = {name for name, value in tables.items() if not isinstance(value, dict)}
+    assert (
+        shared
+        == set(shared_parameters())
+        == set(tomli.loads(resources.config_file().read_text())["parameters"])
+    )
     for decoder in decoders.strategies():
         if decoder.name == "auto":
             continue  # its values are the checkpoint's own

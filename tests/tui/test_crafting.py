@@ -187,7 +187,7 @@ def test_the_presets_that_come_along_fit_their_strategies() -> None:
         ('strategy = "greedy"\nmax_length = 0', "from 1"),
         ('strategy = "greedy"\nmax_length = true', "whole number"),
         ('strategy = "greedy"\nstop = 3', "list of texts"),
-        ('strategy = "greedy"\n[parameters]\ntemperature = [1]', "number or a word"),
+        ('strategy = "greedy"\n[parameters]\ntemperature = [1]', "a text or a list of texts"),
         ("= 1", "not valid TOML"),
     ],
 )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from edge_tui.tui.app import EdgeApp
 
-WORDS = "Which published score; seed is there to be looked at: it prefers what the expert dislikes."
+WORDS = "Published score; seed is there to be looked at: it prefers what the expert dislikes."
 
 
 @given(st.text("ab 日,.", min_size=1, max_size=80), st.integers(4, 30), st.integers(1, 5))

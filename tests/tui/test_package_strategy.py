@@ -45,6 +45,6 @@ async def test_it_is_in_the_registry_the_sidebar_and_the_list(announced: str, de
                 break
             await pilot.pause(0.025)
         assert bench.session.run.started.strategy == announced
-        await pilot.press("s", *"epsi")
+        await pilot.press("s", *"pip")
         await pilot.pause(0.1)
         assert app.screen.query_one(OptionList).get_option_at_index(0).id == announced

@@ -57,10 +57,10 @@ async def test_in_the_app(folder: Path, demo: Any) -> None:
         file = folder / re.search(r"~/my-strategies/(\w+\.py)`", TEXT)[1]  # type: ignore[index]
         await until(pilot, lambda: app.session.engine, "the first frame, with which the watch begins")
         file.write_text(CODE)
-        await until(pilot, lambda: "top_a.py was read" in bench.view.messages.message, "read")
+        await until(pilot, lambda: "my_top_a.py was read" in bench.view.messages.message, "read")
         bench.pane.focus()
-        await pilot.press("s", *"top-a", "enter")
-        await until(pilot, lambda: bench.run_params.decoder.name == "top_a", "chosen")
+        await pilot.press("s", *"my-top-a", "enter")
+        await until(pilot, lambda: bench.run_params.decoder.name == "my_top_a", "chosen")
         names = [row.key for row in bench.run_params.rows()]
         assert names[:2] == ["a", "temperature"]
         bench.prompt.text = "def fibonacci(n):"
@@ -86,7 +86,9 @@ async def test_in_the_app(folder: Path, demo: Any) -> None:
         assert app.session.run.started.seed == seed
 
         edit(file, "prob.amax(", "prob.amaxx(")
-        await until(pilot, lambda: bench.view.messages.message.startswith("top_a.py was read again"), "read")
+        await until(
+            pilot, lambda: bench.view.messages.message.startswith("my_top_a.py was read again"), "read"
+        )
         await pilot.pause(0.6)
         await pilot.press("r")
         await until(pilot, lambda: bench.view.error_panel.has_class("-shown"), "the panel")
@@ -111,12 +113,12 @@ async def test_in_the_app(folder: Path, demo: Any) -> None:
         before = app.session.run.id
         await until(pilot, lambda: app.session.run.id >= before and done(0.9)(), "the last good version")
         file.unlink()
-        await until(pilot, lambda: "top_a" not in [d.name for d in bench.strategies.decoders], "gone")
+        await until(pilot, lambda: "my_top_a" not in [d.name for d in bench.strategies.decoders], "gone")
         assert not bench.view.error_panel.has_class("-shown")
 
 
 def test_in_pipes(folder: Path) -> None:
-    (folder / "top_a.py").write_text(CODE)
+    (folder / "my_top_a.py").write_text(CODE)
     (command,) = [line for line in COMMANDS if line.startswith("edge-tui run")]
     words = [str(Path(word).expanduser()) if word.startswith("~") else word for word in shlex.split(command)]
     done = subprocess.run(
@@ -139,21 +141,21 @@ def test_in_pipes(folder: Path) -> None:
         ),
         pytest.param("-math.inf)", "math.inf)", "TopA.apply gave NaN or +inf", marks=pytest.mark.proof),
         pytest.param("return z", "z", "TopA.apply returned None", marks=pytest.mark.proof),
-        ('title = "top-a"', "title = 3", "TopA has no title."),
+        ('title = "my-top-a"', "title = 3", "TopA has no title."),
     ],
 )
 async def test_a_relative_folder_has_its_panel(
     folder: Path, demo: Any, monkeypatch: pytest.MonkeyPatch, old: str, new: str, said: str
 ) -> None:
     monkeypatch.chdir(folder.parent)
-    file = folder / "top_a.py"
+    file = folder / "my_top_a.py"
     file.write_text(CODE.replace(old, new))
     decoders.load([Path(folder.name)])
     app = demo(max_length=24, strategy="greedy")
     async with app.run_test(size=(120, 40)) as pilot:
         bench = app.workbench
-        if "top_a" in [decoder.name for decoder in bench.strategies.decoders]:
-            bench.strategies.choose("top_a")
+        if "my_top_a" in [decoder.name for decoder in bench.strategies.decoders]:
+            bench.strategies.choose("my_top_a")
             bench.prompt.text = "def fibonacci(n):"
             bench.prompt.focus()
             await pilot.press("ctrl+j")
@@ -161,7 +163,7 @@ async def test_a_relative_folder_has_its_panel(
         shown = f"{bench.view.error_panel.border_title}\n{bench.view.error_panel.render()}"
         assert said in shown
         assert "▸" in shown
-        assert shown.startswith("top_a.py, line ")
+        assert shown.startswith("my_top_a.py, line ")
 
 
 async def test_an_answer_of_a_strategy_that_changes_its_state_in_apply_stays_where_it_cannot_be_gone_on_from(
@@ -169,9 +171,9 @@ async def test_an_answer_of_a_strategy_that_changes_its_state_in_apply_stays_whe
 ) -> None:
     init = "    def init(self, env):\n        return {'n': env.prompt[:, :1].clone()}\n\n    def apply("
     code = CODE.replace("    def apply(", init).replace("prob = z", "s['n'].add_(1)\n        prob = z")
-    (folder / "top_a.py").write_text(code)
+    (folder / "my_top_a.py").write_text(code)
     decoders.reload()
-    app = demo(max_length=12, strategy="top_a")
+    app = demo(max_length=12, strategy="my_top_a")
     async with app.run_test(size=(120, 40)) as pilot:
         bench = app.workbench
         bench.prompt.text = "def fibonacci(n):"

@@ -58,7 +58,7 @@ class Checkpoint:
         generation_config: generation_config.json, {} without one.
         tokenizer_config: tokenizer_config.json with the special tokens of older files, {} without one.
         chat_template: Jinja source, None if the checkpoint has no template.
-        gguf: What the GGUF files say, None for a folder in Hugging Face layout.
+        gguf: Description of the GGUF files, None for a folder in Hugging Face layout.
     """
 
     name: str

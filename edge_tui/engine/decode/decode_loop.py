@@ -30,7 +30,7 @@ class DecodeLoop:
         run: The request, and the words other threads may change.
         generation: Its launch side, after `prefill`.
         processor: Its records' way to tokens.
-        post: Where events go.
+        post: Takes events.
         stopped: Tells whether the run is to stop.
         began: When it left the queue, on the monotonic clock.
 

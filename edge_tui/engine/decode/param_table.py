@@ -45,7 +45,7 @@ class ParamTable:
         params: The strategy's parameters, in order. Texts are not in the table, and `set` refuses them.
         values: Starting values of the numbers.
         rows: Number of rows `R`.
-        device: Where the table is read.
+        device: Device that reads the table.
     """
 
     def __init__(

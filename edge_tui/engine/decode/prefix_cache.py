@@ -89,10 +89,10 @@ class PrefixCache(dict[tuple[int, int], PrefixEntry]):
         Args:
             key: The stream's.
             model: Its model.
-            ids: What will be read.
+            ids: Tokens that will be read.
             need: Positions that must fit.
             total: Positions that the run reaches.
-            needs: What its forwards give beside logits.
+            needs: Outputs of its forwards beside logits.
         """
         import torch
 

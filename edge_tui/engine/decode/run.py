@@ -37,7 +37,7 @@ def run_request(
         run: The request, and the words other threads may change (cancelled, parameters).
         manager: The models.
         prefix_cache: Contexts of earlier runs; updated.
-        post: Where events go.
+        post: Takes events.
         closing: Tells whether the engine shuts down.
 
     Raises:

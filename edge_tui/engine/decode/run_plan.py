@@ -39,7 +39,7 @@ class RunPlan:
         max_new: Bound of new tokens, clamped to the context.
         width: Vocabulary `V` that every stream is cut to.
         notices: Sentences the user should read.
-        needs: What is read of the main model's layers, counted from 0.
+        needs: Layers of the main model that are read, counted from 0.
         other_ids: The ids of streams that read another prompt, by their names.
     """
 

@@ -1,7 +1,7 @@
 """Runs the steps of strategies that propose tokens with one model and check them with another.
 
 A step feeds the draft k times, one proposal after the other, then the main model once with the token chosen
-last and all k proposals, and lets the strategy say how many it takes. What was not taken is rewound on the
+last and all k proposals, and lets the strategy say how many it takes. The others are rewound on the
 device, by setting lengths.
 
 The draft is always fed the last *two* certain tokens first. If everything was accepted it has not read the

@@ -120,7 +120,7 @@ def build_record(decoder: Decoder, step: Step, raw: Tensor, buffers: StepBuffers
 
     Args:
         decoder: The strategy.
-        step: What `sample` returned.
+        step: The result of `sample`.
         raw: float32 `[R, V]`, the main stream's logits that it read.
         buffers: Read, and `step` raised.
 

@@ -65,7 +65,7 @@ class StepRunner:
     """
 
     is_one_graph = True
-    """Whether a choice and the forward after it are captured as one graph, a run's first choice included."""
+    """True captures a choice and the forward after it as one graph, a run's first choice included."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class StepRunner:
         self.decoder = decoder
         self.roots = roots
         self.needs = roots[0].needs
-        """What the main stream's forwards give beside logits."""
+        """Outputs of the main stream's forwards beside logits."""
         self.rows = rows
         self.eos = eos
         self.num_draft_tokens = 0

@@ -60,7 +60,7 @@ class FlatConfig:
             "heads" by one for each, "width" over all heads at once.
         tied: True if the head is the embedding.
         head_bias: True if the head has a bias.
-        features: What else differs from Llama.
+        features: Other differences from Llama.
         layout: Names of the stored tensors.
     """
 

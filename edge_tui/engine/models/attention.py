@@ -22,7 +22,7 @@ def attend(
         q: `[R, K, H, D]`.
         keys: `[R, Hkv, S, D]`.
         values: The same.
-        mask: What to add to scores, broadcasting to `[R, 1, K, S]`; None hides what comes after each query,
+        mask: Summand of scores, broadcasting to `[R, 1, K, S]`; None hides what comes after each query,
             the last of which is at the last of the keys.
         scale: Factor on scores; None means `1 / sqrt(D)`.
         cap: Scores become `cap * tanh(scores / cap)` before the mask; 0 leaves them.

@@ -91,7 +91,7 @@ class Context(Protocol):
     totals: range
     """Lengths of a run, prompt and new tokens, whose rotary factors are this context's."""
     needs: Needs
-    """What forwards give beside logits; layers counted from 0. It may change between runs."""
+    """Outputs of forwards beside logits; layers counted from 0. It may change between runs."""
     past: PastStates | None
     """Hidden states of all positions; None in a context that was opened without them."""
 

@@ -44,7 +44,7 @@ class FlatContext:
         logits_out: The tensor that a forward puts its logits `[R, K, V]` into; None where it allocates one.
         replay: Appends one id `[1, 1]` by replaying a captured step and returns the logits `[1, 1, V]`; None
             before one has been captured.
-        needs: What forwards give beside logits; layers counted from 0.
+        needs: Outputs of forwards beside logits; layers counted from 0.
         states: The buffers of what they give, by needs and `K`.
         past: Hidden states of all positions; None where they are not kept.
     """
@@ -222,7 +222,7 @@ class FlatContext:
         return True
 
     def materialise(self) -> None:
-        """Turns a fork that shares into a plain context. What was captured of it is void then."""
+        """Turns a fork that shares into a plain context. Graphs captured on it are void then."""
         branches = self.branches
         if branches is None:
             return

@@ -61,4 +61,4 @@ class Features:
 
 
 LLAMA = Features()
-"""What the fused steps compute."""
+"""Activations that the fused steps compute."""

@@ -47,7 +47,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
     "relu": F.relu,
 }
-"""What `Features.activation` names."""
+"""Functions by their name in `Features.activation`."""
 
 
 class FusedStep(Protocol):
@@ -233,7 +233,8 @@ class FlatModel:
         key = ctx.needs, k
         if key not in ctx.states:
             last, width = self.config.layers, self.config.hidden
-            ctx.states[key] = LayerStates(ctx.needs, ctx.rows, k, last, ctx.cos, width)
+            keeps_past = ctx.past is not None
+            ctx.states[key] = LayerStates(ctx.needs, ctx.rows, k, last, ctx.cos, width, keeps_past)
         return ctx.states[key]
 
     def _present_weights(self) -> DecoderWeights:

@@ -55,7 +55,7 @@ class FusedStep:
     def __call__(self, ctx: FlatContext, ids: Tensor, states: LayerStates | None = None) -> Tensor:
         """Appends `ids` int64 `[R, K]` to a context with room for them.
 
-        Between two layers' kernels the residual stream lies in `x`, from where `states` take copies.
+        After a layer that `states` name the residual stream lies in the layer's slot instead of `x`.
 
         Returns:
             Logits float32 `[R, K, V]`; with `states` the head's product `[(E + 1) * R * K, V]`.
@@ -66,13 +66,12 @@ class FusedStep:
         c, w = self._config, self._weights
         rows, k = ids.shape
         x, qkv, heads, wide, scratch = self._buffers_for(rows, k)
-        embed(ids.reshape(-1), w.embedding, x)
+        stream = x if states is None else states.place(0, x)
+        embed(ids.reshape(-1), w.embedding, stream)
         branch = None
         for i, layer in enumerate(w.layers):
-            if states is not None:
-                states.write(i, x)
             to_qkv, to_out, to_wide, to_down = self._matrices[4 * i : 4 * i + 4]
-            project(x, to_qkv, qkv, norm=self._norms[2 * i], eps=c.eps)
+            project(stream, to_qkv, qkv, norm=self._norms[2 * i], eps=c.eps)
             attend(
                 qkv,
                 *ctx.sources(i),
@@ -90,41 +89,50 @@ class FusedStep:
             )
             if i == c.layers - 1:
                 branch = fork()
-            project(heads, to_out, x, residual=x)
+            project(heads, to_out, x, residual=stream)
             project(x, to_wide, wide, norm=self._norms[2 * i + 1], eps=c.eps, gate=True)
-            project(wide, to_down, x, residual=x)
+            stream = x if states is None else states.place(i + 1, x)
+            project(wide, to_down, stream, residual=x)
         if states is None:
             head, logits = self._matrices[-1], ctx.logits_out
             if logits is None:
                 logits = torch.empty(rows, k, head.rows, dtype=torch.float32, device=ids.device)
             project(x, head, logits.view(rows * k, -1), norm=self._norms[-1], eps=c.eps)
         else:
-            logits = self._product(x, states)
+            logits = self._product(states)
         with beside(branch):
             ctx.advance(k)
         return logits
 
-    def _product(self, x: Tensor, states: LayerStates) -> Tensor:
+    def _product(self, states: LayerStates) -> Tensor:
         """Multiplies the head by the last layer's states and by those of early layers at once.
 
+        The kernel applies the norm, unless somebody reads the last layer after it or early ones without it.
+
         Args:
-            x: The residual stream after the last layer, `[T, hidden]`.
-            states: Those of early layers are there.
+            states: The residual stream lies in their slots.
+
+        Returns:
+            float32 `[(E + 1) * R * K, V]`.
         """
         from edge_tui.engine.ops.triton.project import project
 
-        head, norm = self._matrices[-1], self._norms[-1]
+        head, weight, eps = self._matrices[-1], self._norms[-1], self._config.eps
 
         def normed(rows: Tensor) -> Tensor:
-            return F.rms_norm(rows, norm.shape, norm, self._config.eps)
+            return F.rms_norm(rows, weight.shape, weight, eps)
 
-        to_head = states.finish(normed(x), normed)
+        states.share()
+        to_head = states.to_head
+        norm: Tensor | None = weight
+        if states.reads_last or not states.normed:
+            to_head, norm = states.finish(normed(states.slots[-1]), normed), None
         product = states.product
         if product is None:
-            product = torch.empty(len(to_head), head.rows, dtype=torch.float32, device=x.device)
+            product = torch.empty(len(to_head), head.rows, dtype=torch.float32, device=to_head.device)
         for start in range(0, len(to_head), MAX_TOKENS):
             end = start + MAX_TOKENS
-            project(to_head[start:end], head, product[start:end])
+            project(to_head[start:end], head, product[start:end], norm=norm, eps=eps)
         return product
 
     def _buffers_for(self, rows: int, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Scratch]:

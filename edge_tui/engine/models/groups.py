@@ -46,7 +46,7 @@ class GroupedContext:
         length: int64 `[R]` on the device; updated in place.
         groups: Each row is in exactly one.
         totals: Every length of a run: rotary factors never change within this tier's contexts.
-        needs: What forwards give beside logits; layers counted from 0.
+        needs: Outputs of forwards beside logits; layers counted from 0.
         past: Hidden states of all positions; None where they are not kept.
     """
 

@@ -68,17 +68,22 @@ class LayerStates:
         last: Number of the last layer, whose state is taken after the final norm.
         like: Its dtype and device are those of the slots.
         width: `D`.
+        keeps_past: True where the context keeps past states.
 
     Attributes:
         layers: The layer of each slot but the last one: those of `needs.hidden`, then of `needs.early`.
         slots: `[len(layers) + 1, N, D]`.
         early: `E`.
         normed: True where early layers go through the final norm.
+        reads_last: True where somebody besides the head reads the last slot.
         product: `[(E + 1) * N, V]`, the head's product once there was one; kept where addresses must be.
     """
 
-    def __init__(self, needs: Needs, rows: int, k: int, last: int, like: Tensor, width: int) -> None:
+    def __init__(
+        self, needs: Needs, rows: int, k: int, last: int, like: Tensor, width: int, keeps_past: bool
+    ) -> None:
         self.layers = [*needs.hidden, *needs.early]
+        self.reads_last = keeps_past or last in needs.hidden
         self.early, self.normed = len(needs.early), needs.early_norm
         self.product: Tensor | None = None
         self.slots = like.new_zeros(len(self.layers) + 1, rows * k, width)
@@ -87,7 +92,7 @@ class LayerStates:
 
     @property
     def to_head(self) -> Tensor:
-        """What the head multiplies, `[(E + 1) * N, D]`: the early layers' states, then the last one's."""
+        """The head's input `[(E + 1) * N, D]`: the early layers' states, then the last one's."""
         return self.slots[-1 - self.early :].flatten(0, 1)
 
     def write(self, layer: int, x: Tensor) -> None:
@@ -95,6 +100,21 @@ class LayerStates:
         for slot, wanted in zip(self.slots, self.layers, strict=False):
             if wanted == layer != self._last:
                 slot.copy_(self._newest(x))
+
+    def place(self, layer: int, x: Tensor) -> Tensor:
+        """Returns where a kernel may write the residual stream after a layer: the layer's slot, or `x`.
+
+        The last layer's is the last slot. A layer that is needed twice has its second copy from `share`.
+        """
+        if layer == self._last:
+            return self.slots[-1]
+        return self.slots[self.layers.index(layer)] if layer in self.layers else x
+
+    def share(self) -> None:
+        """Copies the state of a layer that is needed twice from its first slot to the second."""
+        for place, layer in enumerate(self.layers):
+            if (first := self.layers.index(layer)) < place:
+                self.slots[place].copy_(self.slots[first])
 
     def finish(self, x: Tensor, norm: Callable[[Tensor], Tensor]) -> Tensor:
         """Fills the last slot; returns what the head multiplies, `[(E + 1) * N, D]`.

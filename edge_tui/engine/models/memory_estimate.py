@@ -77,7 +77,7 @@ def estimate(
         context: Positions to reserve; 0 means the model's own limit.
         rows: Sequences decoded side by side.
         device: "cuda:N", "cpu" or "mps".
-        new: How many of the positions come after the prompt, which several rows have for themselves; 0 means
+        new: Number of positions after the prompt, which several rows have for themselves; 0 means
             all of them.
     """
     context = context or checkpoint.context
@@ -192,7 +192,7 @@ class MemoryNeed:
         """Counts the bytes of weights, cache, logits and overhead with `context` reserved positions.
 
         The peak is the worst of three moments: the last matrices being stored, the end of a long prompt being
-        read, and all rows decoding. What exceeds the last one is overhead.
+        read, and all rows decoding. The excess over the last one is overhead.
         """
         kv, root = self._caches(context)
         logits = self._rows * self._vocab * 4 * _LOGIT_COPIES

@@ -51,7 +51,7 @@ def beside(start: Any) -> Iterator[None]:
     A graph's first path through a fork goes on at once, others some microseconds later: what is waited for
     should be captured before its branches.
 
-    Memory that the branch reads must stay referenced until its end. What was captured since `start` runs
+    Memory that the branch reads must stay referenced until its end. Work captured since `start` runs
     beside it, and could be given what is given back.
 
     Args:

@@ -1,7 +1,8 @@
 """Defines the kinds of quantised matrices, `INT8` and `FOUR_BIT`: all that tells one from the other.
 
 A kind recognises and unpacks what bitsandbytes stored, says where it runs, packs a matrix for a device, and
-counts the bytes of that. What `packer` makes holds its kernel (`ops.linear`). Importing this loads no torch.
+counts the bytes of that. A matrix that `packer` makes holds its kernel (`ops.linear`). The module
+imports no torch.
 
 A stored matrix lies beside its scales: `W.absmax`, `W.quant_map` and a JSON text of its shape for 4 bits,
 whose scales may be quantised themselves (`W.nested_*`), `SCB` for int8. Both are undone here in float32 with

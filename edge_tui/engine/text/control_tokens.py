@@ -1,7 +1,7 @@
 """Keeps the control tokens that a chat template writes apart from the same words typed by a user.
 
 A tokenizer turns `<|im_end|>` into the control token wherever it stands, so that a message could end its own
-turn and open another's. Two things prevent that. What users wrote goes through the template with a private
+turn and open another's. Two things prevent that. Users' text goes through the template with a private
 character in the place of each such word (`ControlTokenMask`), so that the words in the rendered text are the
 template's own. And the rendered text is encoded by a copy of the tokenizer in which every control token has
 a random name (`PlainTokenizer`): the template's words get these names, the users' words have become ordinary

@@ -52,7 +52,7 @@ class Scheme:
         spell: Bytes of one piece.
         errors: UTF-8 error handler: byte-level decoders replace a broken sequence by one U+FFFD, byte
             fallback replaces every broken byte.
-        strip: What the decoder takes off the front of the text: "" nothing, "space" one space,
+        strip: Rule for the front of the text: "" nothing, "space" one space,
             "piece" every "▁" of the first piece.
         fallback: True if whole characters end a run of bytes.
     """

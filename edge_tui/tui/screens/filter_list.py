@@ -29,9 +29,9 @@ class Item:
     """Describes one line of the list.
 
     Attributes:
-        id: What choosing it returns.
+        id: Result of choosing it.
         search: Text that the filter looks at, letter by letter.
-        content: What is shown; already sanitised.
+        content: Line in the list; already sanitised.
         help: Its explanation; the filter looks for words there.
     """
 

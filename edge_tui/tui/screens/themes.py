@@ -22,7 +22,7 @@ class ThemesScreen(FilterListScreen[str]):
     """Returns the name of a theme; leaving restores the theme before.
 
     Args:
-        themes: What there is.
+        themes: The themes that were found.
         chosen: The one in use, "auto" where the terminal decides.
         show: Puts a theme on the screen.
     """

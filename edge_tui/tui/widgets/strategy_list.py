@@ -56,10 +56,9 @@ class StrategyList(Widget):
         return first + [d for d in self.decoders[DIGITS:] if d.name == self.chosen]
 
     def watch_chosen(self) -> None:
-        """Marks the chosen strategy, and counts those that are not listed."""
+        """Marks the chosen strategy, and names the key that lists them all where some are not listed."""
         self.refresh(layout=True)
-        more = len(self.decoders) - len(self.lines)
-        self.border_subtitle = f"s: {more} more" if more > 0 else ""
+        self.border_subtitle = "s: more" if len(self.decoders) > len(self.lines) else ""
 
     def _rows(self) -> int:
         return -(-len(self.lines) // self.columns)

@@ -307,7 +307,10 @@ class WorkbenchView:
         if talk is None:
             title, hint = "prompt", "Type a prompt, ctrl+j runs it"
         elif changing is not None:
-            title, hint = f"message {changing + 1}, changed · esc leaves it", "What you say instead"
+            title, hint = (
+                f"message {changing + 1}, changed · esc leaves it",
+                "Type another message in its place",
+            )
         else:
             title, hint = f"message {len(talk.exchanges) + 1}", "Type a message, ctrl+j sends it"
         self.prompt.border_title, self.prompt.placeholder = title, hint

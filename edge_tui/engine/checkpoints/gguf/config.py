@@ -28,7 +28,7 @@ class Architecture:
         interleaved: True if rows of queries and keys lie pair by pair, as llama.cpp rotates them, and not
             in halves.
         names: Names of roles that are not Llama's.
-        norm_offset: What the stored weights of norms have beyond those of a Hugging Face checkpoint.
+        norm_offset: Excess of the stored weights of norms over those of a Hugging Face checkpoint.
     """
 
     model_type: str

@@ -65,7 +65,7 @@ class GgufTensor:
     """Describes one tensor.
 
     Attributes:
-        kind: How its numbers are stored.
+        kind: Storage of its numbers.
         shape: Outermost first, as torch has it; the file has it the other way round.
         offset: First byte, from the file's beginning.
         bytes: Length.

@@ -46,7 +46,7 @@ class GgufModel:
         config: As config.json would have it.
         tensors: File and description by the names that a Hugging Face checkpoint gives them.
         heads: Number of heads of each tensor whose rows llama.cpp has interleaved.
-        norm_offset: What stored norms have beyond those of a Hugging Face checkpoint.
+        norm_offset: Excess of stored norms over those of a Hugging Face checkpoint.
         tokenizer_config: As tokenizer_config.json would have it, with the chat template.
         end_ids: Every id that ends a text or a turn.
     """

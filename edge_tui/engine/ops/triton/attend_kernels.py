@@ -1,10 +1,11 @@
 """Computes a layer's attention of a decode step in one kernel, and moves the rows of forked contexts.
 
-The keys of each head are cut into pieces of equal length, one program each. How many pieces there are follows
-the live length; programs beyond it leave at once, so the grid can stay what it was when it was captured. All
-queries that share a key head ride along, so each key is read once. The last piece's program also owns the
-new positions: it writes their keys and values and attends to them from its registers. Whoever finishes last
-joins the results, in the order of the pieces, so the same input gives the same bits.
+The keys of each head are cut into pieces of equal length, one program each. How many pieces there are
+follows the live length; programs beyond it leave at once, so the grid can stay what it was when it was
+captured. All queries that share a key head ride along, so each key is read once. The last piece's program
+also owns the new positions: it writes their keys and values and attends to them from its registers. The
+program that finishes last joins the results, in the order of the pieces, so the same input gives the same
+bits.
 
 Between two products of one token there is little to compute and much to wait for, so what does not depend on
 the kernel before is fetched while that one still runs: the length, the angles, and a hint about old keys and

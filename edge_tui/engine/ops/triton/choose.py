@@ -35,7 +35,7 @@ class FusedChoice(FusedStep):
     """Runs a strategy's step as kernels, with the buffers that pass between them.
 
     Args:
-        plan: What the strategy does.
+        plan: The strategy's step.
         width: Vocabulary `V`.
         chosen: int64 `[R]`, takes the tokens.
     """

@@ -1,0 +1,37 @@
+"""Dynamic temperature (kalomaze, 2023; no paper) is low where the model is sure and high where it is not.
+
+Divides logits by `T = Tmin + (Tmax − Tmin) · (H / Hmax)^e`, with `H` the entropy and `Hmax` the logarithm of
+the number of candidates; `temperature` divides them as well. Defaults 0.5, 1.5, e = 1; `Tmin = Tmax = 1` is
+neutral. Reference: llama.cpp's `temp_ext`, which takes the middle of the range and half its width; textgen
+has the parameters by these names, but counts removed tokens in Hmax.
+"""
+
+from __future__ import annotations
+
+from edge_tui.decoders.base import Filter, Param, Params, Rng, State, Tensor
+from edge_tui.decoders.temperature import scale
+
+
+class DynamicTemperature(Filter):
+    """Divides logits by a temperature that grows with the entropy; removes none."""
+
+    name = "dynamic_temperature"
+    title = "dynamic T"
+    summary = "Draws with a low temperature where the model is sure, a high one where it is not."
+    rank = 30
+    traceable = True
+    params = (
+        Param("dynatemp_low", 0.5, 0.0, 5.0, "Temperature of a sure model.", neutral=1.0),
+        Param("dynatemp_high", 1.5, 0.0, 5.0, "Temperature of a model that knows nothing.", neutral=1.0),
+        Param("dynatemp_exponent", 1.0, 0.0, 10.0, "Higher needs more doubt to warm up.", 0.1, neutral=1.0),
+    )
+
+    def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
+        """Divides z by the temperature of its entropy; 0 keeps the argmax alone."""
+        import torch
+
+        entropy = torch.special.entr(z.softmax(-1)).sum(-1, keepdim=True)
+        greatest = (z > -torch.inf).sum(-1, keepdim=True).log()
+        doubt = (entropy / greatest).nan_to_num(0.0)  # one candidate: 0 / 0
+        low, high = p["dynatemp_low"], p["dynatemp_high"]
+        return scale(z, low + (high - low) * doubt ** p["dynatemp_exponent"])

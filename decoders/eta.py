@@ -1,0 +1,32 @@
+"""Eta sampling (Hewitt et al., arXiv 2210.15191) drops tokens below a bound that falls with the entropy.
+
+Keeps `p ≥ min(ε, √ε · e^−H)`, `H` the entropy in nats, and the likeliest token in any case. Default ε =
+0.002, amid the paper's 0.0003 to 0.004; 0 keeps everything. Reference: transformers' `EtaLogitsWarper`, which
+has the parameter by this name.
+"""
+
+from __future__ import annotations
+
+from edge_tui.decoders.base import Filter, Param, Params, Rng, State, Tensor
+
+
+class Eta(Filter):
+    """Removes tokens below a probability that depends on the entropy."""
+
+    name = "eta"
+    title = "eta"
+    summary = "Draws from tokens above a bound that falls as the model grows unsure."
+    rank = 24
+    traceable = True
+    params = (
+        Param("eta_cutoff", 2e-3, 0.0, 1.0, "Higher keeps fewer tokens; 0 keeps all.", 1e-4, neutral=0.0),
+    )
+
+    def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
+        """Masks `softmax(z) < min(ε, √ε · e^−H, max softmax(z))`."""
+        import torch
+
+        prob, cut = z.softmax(-1), p["eta_cutoff"]
+        entropy = torch.special.entr(prob).sum(-1, keepdim=True)
+        bound = cut.minimum(cut.sqrt() * (-entropy).exp()).minimum(prob.amax(-1, keepdim=True))
+        return z.masked_fill(prob < bound, -torch.inf)

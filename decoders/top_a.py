@@ -1,0 +1,27 @@
+"""Top-a sampling (BlinkDL's RWKV-LM, 2022; no paper) cuts deeper the surer the model is.
+
+Keeps `p ≥ a · (max p)²`. Default a = 0.2, its author's; 0 keeps everything. References: textgen's
+`TopALogitsWarper` and koboldcpp's `sample_top_a`, which agree.
+"""
+
+from __future__ import annotations
+
+from edge_tui.decoders.base import Filter, Param, Params, Rng, State, Tensor
+
+
+class TopA(Filter):
+    """Removes tokens below a share of the square of the best one's probability."""
+
+    name = "top_a"
+    title = "top-a"
+    summary = "Draws from few tokens where the model is sure, from many where it is not."
+    rank = 22
+    traceable = True
+    params = (Param.share("top_a", 0.2, "Higher keeps fewer tokens; 0 keeps all.", neutral=0.0),)
+
+    def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
+        """Masks `softmax(z) < a · (max softmax(z))²`."""
+        import torch
+
+        prob = z.softmax(-1)
+        return z.masked_fill(prob < p["top_a"] * prob.amax(-1, keepdim=True).square(), -torch.inf)

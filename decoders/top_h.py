@@ -1,0 +1,37 @@
+"""Top-H sampling (Potraghloo et al., arXiv 2509.02510) keeps the likeliest tokens up to a share of entropy.
+
+Of the 100 likeliest tokens, renormalised, keeps the longest prefix with `Σ −p_i log p_i ≤ h · H`, at least
+one token. Default h = 0.4, the paper's; 1 keeps everything. Reference: transformers' `TopHLogitsWarper`; it
+keeps 100 tokens at 1 and breaks ties at the edge by sort order, while here they stay together. The paper
+knows no 100, and renormalises a prefix before it takes its entropy.
+"""
+
+from __future__ import annotations
+
+from edge_tui.decoders.base import Filter, Param, Params, Rng, State, Tensor, best
+
+
+class TopH(Filter):
+    """Removes the tokens beyond a share of the entropy."""
+
+    name = "top_h"
+    title = "top-H"
+    summary = "Draws from the likeliest tokens that hold a share h of the entropy."
+    rank = 21
+    traceable = True
+    params = (
+        Param.share(
+            "top_h", 0.4, "Share of the entropy that stays; 1 keeps all.", low_open=True, neutral=1.0
+        ),
+    )
+
+    def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
+        """Masks logits below the last one whose sum stays within h · H; h = 1 masks none."""
+        import torch
+
+        values, h = best(z, min(100, z.shape[-1]))[0], p["top_h"]
+        prob = values.softmax(-1)
+        terms = torch.special.entr(prob)
+        within = (terms.cumsum(-1) <= h * terms.sum(-1, keepdim=True)) & (prob > 0)
+        last = (within.sum(-1, keepdim=True) - 1).clamp(min=0)
+        return z.masked_fill((z < values.gather(-1, last)) & (h < 1), -torch.inf)

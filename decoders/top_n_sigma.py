@@ -1,0 +1,34 @@
+"""Top-nσ sampling (Tang et al., arXiv 2411.07641) keeps the logits within n standard deviations of the best.
+
+Keeps `z ≥ max z − n · σ(z)`, σ over the candidates that are left, by their number (population). A temperature
+changes the numbers, not the set. Default n = 1, as in the paper; 0 keeps everything, as in llama.cpp, which
+is the reference (`top_n_sigma`).
+"""
+
+from __future__ import annotations
+
+from edge_tui.decoders.base import Filter, Param, Params, Rng, State, Tensor
+
+
+class TopNSigma(Filter):
+    """Removes logits more than n standard deviations below the best."""
+
+    name = "top_n_sigma"
+    title = "top-nσ"
+    summary = "Draws from tokens whose logits stand out, at any temperature the same ones."
+    rank = 20
+    traceable = True
+    params = (
+        Param("top_n_sigma", 1.0, 0.0, 10.0, "Standard deviations below the best; 0 keeps all.", neutral=0.0),
+    )
+
+    def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
+        """Masks `z < max z − n · σ`; n = 0 masks none."""
+        import torch
+
+        left, n = z > -torch.inf, p["top_n_sigma"]
+        count = left.sum(-1, keepdim=True)
+        mean = z.where(left, 0.0).sum(-1, keepdim=True) / count
+        sigma = (z - mean).where(left, 0.0).norm(dim=-1, keepdim=True) / count.sqrt()
+        bound = z.amax(-1, keepdim=True) - n * sigma
+        return z.masked_fill(z < bound.masked_fill(n == 0, -torch.inf), -torch.inf)
