@@ -95,7 +95,6 @@ class Auto(Decoder):
     summary = "As the checkpoint's own generation settings say."
     rank = 8
     openai = True
-    traceable = True
 
     def __init__(self) -> None:
         super().__init__(penalties(), (Temperature(), *_FILTERS), _SETTINGS)

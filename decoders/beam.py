@@ -87,7 +87,6 @@ class Beam(Decoder):
     title = "beam"
     summary = "Keeps the B best hypotheses and returns the best that finishes."
     rank = 2
-    traceable = True
     columns = ("score", "finished", "finished_parent", "finished_id", "over")
     id_columns = ("finished_id",)
     owns_eos = True

@@ -105,7 +105,6 @@ class Contrastive(Decoder):
     title = "contrastive"
     summary = "Prefers what a strong model says and a weak one does not."
     rank = 7
-    traceable = True
     roles = ("expert", "amateur")
     columns = ("expert", "amateur", "score")
 

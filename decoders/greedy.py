@@ -21,7 +21,6 @@ class Greedy(Decoder):
     rank = 1
     openai = True
     takes_argmax = True
-    traceable = True
 
     def __init__(self) -> None:
         super().__init__(penalties())

@@ -16,7 +16,6 @@ class MinP(Filter):
     title = "min-p"
     summary = "Draws from tokens at least m times as likely as the best."
     rank = 5
-    traceable = True
     params = (
         Param.share(
             "min_p",

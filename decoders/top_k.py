@@ -16,7 +16,6 @@ class TopK(Filter):
     title = "top-k"
     summary = "Draws from the k likeliest tokens."
     rank = 3
-    traceable = True
     params = (
         Param(
             "top_k",

@@ -18,7 +18,6 @@ class TopP(Filter):
     summary = "Draws from the smallest set of tokens that holds probability p."
     rank = 4
     openai = True
-    traceable = True
     params = (
         Param.share(
             "top_p",

@@ -16,7 +16,6 @@ class Typical(Filter):
     title = "typical"
     summary = "Draws from tokens about as surprising as the model expects to be."
     rank = 6
-    traceable = True
     params = (
         Param.share(
             "typical_p",

@@ -11,7 +11,7 @@ OPENAI_PARAMS = {"temperature": 1.0, "top_p": 1.0, "presence_penalty": 0.0, "fre
 """Parameters that requests of OpenAI's API carry, with the value at which each does nothing."""
 
 _LISTING = ("name", "title", "summary", "rank")
-_CAPABILITIES = ("openai", "takes_argmax", "traceable")
+_CAPABILITIES = ("openai", "takes_argmax")
 
 
 class Declaration:
@@ -32,8 +32,6 @@ class Declaration:
     """True where OpenAI's API can express it, with those of its parameters that are `OPENAI_PARAMS`."""
     takes_argmax: ClassVar[bool] = False
     """True where it always takes the likeliest token, as a temperature of 0 does; then no seed matters."""
-    traceable: ClassVar[bool] = False
-    """True where a step does the same operations whatever the numbers are; then a CPU runs it compiled."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

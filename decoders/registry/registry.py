@@ -14,6 +14,7 @@ import sys
 import traceback
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeGuard
@@ -30,6 +31,8 @@ from edge_tui.decoders.registry.declarations import check_class, check_decoder
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from importlib.metadata import EntryPoint
+
+    from edge_tui.decoders.core.chain import Link
 
 GROUP = "edge_tui.decoders"
 ALIASES = {"beam_search": "beam", "nucleus": "top_p", "contrastive_decoding": "contrastive"}
@@ -62,7 +65,11 @@ class Registry:
         self._instances: dict[type, Decoder] = {}
         self._working: dict[str, Decoder] = {}
         self._stages: dict[str, Stage] = {}
-        self._chains: dict[str, Decoder] = {}
+        self._stage_of: dict[type[Stage], Stage] = {}
+        self._chains: dict[str, tuple[Decoder, Decoder | None, tuple[Link, ...]]] = {}
+        """Typed chains by their texts, with the strategy that each stands around, and its links."""
+        self._modules: dict[str, tuple[bytes, ModuleType]] = {}
+        """The module of each user's file, and the hash of what it was made of."""
 
     @classmethod
     def load(cls, extra_folders: Sequence[Path] = (), last: Registry | None = None) -> Registry:
@@ -72,13 +79,14 @@ class Registry:
             extra_folders: Folders whose `*.py` files are read, in order of name; a missing one is empty, and
                 files that start with an underscore are left alone.
             last: An earlier search; a file that no longer works keeps the strategies that it had there, and
-                a class that did not change keeps its object, so that its captured graphs stay valid.
+                one that did not change keeps its objects, so that its captured graphs stay valid.
         """
         registry = cls()
         registry.folders = tuple(folder.absolute() for folder in extra_folders)
         if last is not None:
             registry._instances = dict(last._instances)
             registry._working = dict(last._working)
+            registry._stage_of = dict(last._stage_of)
         for path in sorted(Path(__file__).parents[1].glob("[!_]*.py")):
             registry._add(importlib.import_module(f"edge_tui.decoders.{path.stem}"), str(path))
         before = len(old_names.install().used)
@@ -94,7 +102,7 @@ class Registry:
             for path in paths:
                 problems = len(registry.problems)
                 with _reporting(registry, str(path)):
-                    module = _run(path, f"decoders_user_{number}_{path.stem}")
+                    module = registry._module(path, f"decoders_user_{number}_{path.stem}", last)
                     if not registry._add(module, str(path)):
                         raise StrategyError("it holds no strategy: no Filter or Decoder with a name.")
                 if last is not None and len(registry.problems) > problems:
@@ -103,7 +111,25 @@ class Registry:
         registry._files.update(map(str, registry.folders))
         used = set(map(id, registry._decoders.values()))
         registry._instances = {cls: each for cls, each in registry._instances.items() if id(each) in used}
+        if last is not None:
+            stages = set(map(id, registry._stages.values()))
+            registry._chains = {
+                key: (chain, base, links)
+                for key, (chain, base, links) in last._chains.items()
+                if base is None or id(base) in used
+                if all(id(link.stage) in stages for link in links)
+            }
         return registry
+
+    def _module(self, path: Path, name: str, last: Registry | None) -> ModuleType:
+        """Runs a user's file, or takes its module of the last search where nothing in it has changed."""
+        _check_file(path)
+        helpers = sorted(path.parent.glob("_*.py"))  # no strategies themselves, but files may import them
+        digest = sha256(b"\0".join(file.read_bytes() for file in (path, *helpers))).digest()
+        before = last._modules.get(str(path)) if last is not None else None
+        module = before[1] if before is not None and before[0] == digest else _run(path, name)
+        self._modules[str(path)] = digest, module
+        return module
 
     def find(self, name: str) -> Decoder:
         """Returns the strategy of that name or alias, hyphens and case aside.
@@ -129,12 +155,13 @@ class Registry:
             name, around, text = key.rpartition(AROUND)
             try:
                 links = read_chain(text, self.stage)
-                decoder = self.find(name).around(links) if around else ChainStrategy(links)
+                base = self.find(name) if around else None
+                decoder = base.around(links) if base is not None else ChainStrategy(links)
                 check_decoder(decoder, type(decoder))
             except (ChainError, ParamError) as error:
                 raise UnknownStrategy(str(error)) from error
-            self._chains[decoder.name] = self._chains[key] = decoder
-        return self._chains[key]
+            self._chains[decoder.name] = self._chains[key] = decoder, base, links
+        return self._chains[key][0]
 
     def stage(self, name: str) -> Stage:
         """Returns the stage of that name, as chains are typed; one object for all chains.
@@ -197,7 +224,9 @@ class Registry:
         """Adds the strategies that a module defines, or one class; returns their number."""
         count = 0
         for stage in _stages(found):
-            self._stages.setdefault(stage.name, stage())
+            made = self._stage_of.get(stage) or stage()
+            self._stage_of[stage] = made
+            self._stages.setdefault(stage.name, made)
         for cls in _strategies(found):
             count += 1
             with _reporting(self, source, cls):
@@ -300,7 +329,6 @@ def _check_file(path: Path) -> None:
 
 def _run(path: Path, name: str) -> ModuleType:
     """Runs a file as a module, without leaving compiled files in the user's folder."""
-    _check_file(path)
     module = sys.modules[name] = ModuleType(name)
     module.__file__ = str(path)
     try:

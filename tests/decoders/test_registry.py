@@ -351,7 +351,26 @@ def test_a_version_that_fails_gives_way_to_the_last_that_decoded(tmp_path: Path)
     second = Registry.load([tmp_path], first)
     bad = second.find("mine")
     assert bad is not good
+    write(file, EPSILON.format(name="mine") + "# and once more")
     newer = Registry.load([tmp_path], second)
     assert not newer.revert(bad), "what failed is in use no more"
     assert second.revert(bad)
     assert second.find("mine") is good
+
+
+def test_a_reload_keeps_the_objects_of_files_that_did_not_change(tmp_path: Path) -> None:
+    """Their captured graphs stay valid; chains of them stay the same, too."""
+    for name in ("stays", "changes"):
+        write(tmp_path / f"{name}.py", EPSILON.format(name=name))
+    first = Registry.load([tmp_path])
+    chains = ("temperature+stays", "beam:stays", "temperature+changes")
+    before = {name: first.find(name) for name in ("stays", "changes", *chains)}
+    write(tmp_path / "changes.py", EPSILON.format(name="changes") + "\n# another line\n")
+    second = Registry.load([tmp_path], first)
+    assert not second.problems
+    for name, decoder in before.items():
+        assert (second.find(name) is decoder) == ("changes" not in name), name
+    write(tmp_path / "_helper.py", "# files may import it")
+    third = Registry.load([tmp_path], second)
+    assert third.find("stays") is not before["stays"]
+    assert third.find("top_p") is first.find("top_p")

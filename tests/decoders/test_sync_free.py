@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from edge_tui import decoders
 from edge_tui.decoders.base import Decoder, Env, Output, Params, Step
 from edge_tui.decoders.core.random import Rng, key_of
+from edge_tui.decoders.core.steady import only_on_meta
 from tests.decoders.driver import param_values
 
 if TYPE_CHECKING:
@@ -60,18 +60,6 @@ def bench(decoder: Decoder, device: str, **given: object) -> Bench:
     return Bench(decoder, decoder.init(env), outs, Params(list(values), table), rng)
 
 
-class OnlyDevice(TorchDispatchMode):
-    """Refuses tensors made on the host during a step: on a GPU each is a copy that the host waits for."""
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, tuple | list) else (out,):
-            assert not isinstance(tensor, torch.Tensor) or tensor.device.type == "meta", func
-        return out
-
-
 @EACH
 def test_no_step_reads_a_value(decoder: Decoder) -> None:
     """On the meta device there are no values: `.item()`, `bool(tensor)`, `nonzero`, boolean indexing, copies
@@ -79,7 +67,7 @@ def test_no_step_reads_a_value(decoder: Decoder) -> None:
     CPU's own; the mode adds that nothing is made on the host on the way.
     """
     run = bench(decoder, "meta")
-    with OnlyDevice():
+    with only_on_meta():
         for _ in range(2):
             step = run.step()
     rows = run.outs["model"].logits.shape[0]
@@ -103,7 +91,7 @@ def test_no_step_reads_a_value(decoder: Decoder) -> None:
     ],
 )
 def test_the_check_above_notices_each_way_to_peek(peek: Callable[[Tensor], object]) -> None:
-    with OnlyDevice(), pytest.raises((RuntimeError, NotImplementedError, AssertionError)):
+    with only_on_meta(), pytest.raises((RuntimeError, NotImplementedError, AssertionError)):
         peek(torch.zeros(3, device="meta"))
 
 

@@ -117,7 +117,7 @@ class StepRunner:
         self._inspector = StrategyInspector(decoder)
         self._rows_permuted = False
         self._traced: TracedChoice | None = None
-        self._traceable = self.device == "cpu" and decoder.traceable
+        self._traceable = self.device == "cpu"
         self._setup(values)
 
     def _setup(self, values: Mapping[str, float]) -> None:
@@ -269,21 +269,21 @@ class StepRunner:
             )
 
     def sample_and_record(self) -> None:
-        """Chooses and records, from a run's second step on in one traced call where that is possible."""
+        """Chooses and records: in one traced call where that is possible, and a step of its kind has run."""
         self.logits_current = False
-        if self._traced is not None:
-            self.table.refresh()
-            outs = {name: self._moved(output) for name, output in self.outputs.items()}
-            record = self._traced(outs)
-            if record is not None:
-                self.ring.write(*record)
-                return
-            self._traced, self._traceable = None, False
         self.table.refresh()
+        outs = {name: self._moved(output) for name, output in self.outputs.items()}
+        if self._traced is not None and (record := self._traced(outs)) is not None:
+            self.ring.write(*record)
+            return
         self.sample()
         self.ring.write(*self.build_record())
-        if self._traceable:
+        if self._traced is None and self._traceable:
             self._traced = TracedChoice(self.decoder, self._state, self.table, self.buffers, self._width)
+        elif self._traced is not None and not self._traced.is_possible:
+            self._traced, self._traceable = None, False
+        if self._traced is not None:
+            self._traced.note(outs)
 
     def _cut(self, output: Output) -> Output:
         """Cuts logits to the vocabulary that all streams share, in float32 on the strategy's device.

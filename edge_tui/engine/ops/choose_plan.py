@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edge_tui.decoders.auto import DO_SAMPLE, FILTERS, Auto
-from edge_tui.decoders.base import Decoder, Edge, Filter, Stage, numbers
+from edge_tui.decoders.base import Decoder, Edge, Filter, Link, Stage, numbers
 from edge_tui.decoders.greedy import Greedy
+from edge_tui.decoders.penalties import Penalties
+from edge_tui.decoders.registry.chain_text import ChainStrategy
 from edge_tui.decoders.registry.sampling import Sampling
-from edge_tui.decoders.temperature import ORDER
+from edge_tui.decoders.temperature import ORDER, Temperature
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +51,23 @@ def plan(decoder: Decoder) -> Plan | None:
     if isinstance(decoder, Sampling) and kind is Sampling:
         cuts = _cuts((decoder.filter,))
         return None if cuts is None else Plan(True, cuts, order=ORDER.name)
+    if isinstance(decoder, ChainStrategy):
+        return _plan_chain(decoder.before.links)
     if kind is Auto:
         cuts = _cuts(tuple(cls() for cls in FILTERS))
         return None if cuts is None else Plan(True, cuts, switch=DO_SAMPLE.name)
     return None
+
+
+def _plan_chain(links: tuple[Link, ...]) -> Plan | None:
+    """Plans a typed chain; None if it is not penalties, temperature, then filters that declare an edge."""
+    stages = tuple(link.stage for link in links)
+    starts = tuple(map(type, stages[:2])) == (Penalties, Temperature)
+    filters = tuple(stage for stage in stages[2:] if isinstance(stage, Filter))
+    if not starts or len(filters) + 2 < len(stages) or any(link.number > 1 for link in links):
+        return None
+    cuts = _cuts(filters)
+    return None if cuts is None else Plan(True, cuts)
 
 
 def _cuts(filters: tuple[Filter, ...]) -> tuple[Cut, ...] | None:

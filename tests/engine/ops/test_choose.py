@@ -29,7 +29,8 @@ choose_parts = pytest.importorskip("edge_tui.engine.ops.triton.choose_parts")
 launch = pytest.importorskip("edge_tui.engine.ops.triton.launch")
 tl = triton.language
 DEVICE = "cpu" if launch.INTERPRETED else "cuda"
-NAMES = ("greedy", "top_k", "top_p", "min_p", "typical", "auto")
+CHAIN = "penalties+temperature+top_k+top_p"
+NAMES = ("greedy", "top_k", "top_p", "min_p", "typical", "auto", CHAIN)
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, about infinities
 EACH = pytest.mark.parametrize("name", NAMES)
 
@@ -305,8 +306,8 @@ def test_only_what_is_declared_is_fused() -> None:
     for decoder in (
         Sampling(Wider()),
         Sampling(Taught()),
-        decoders.find("beam"),
-        decoders.find("contrastive"),
+        *map(decoders.find, ("beam", "contrastive", "greedy:top_k", "top_k:min_p", "temperature+top_k")),
+        *map(decoders.find, ("penalties+top_k+temperature", "penalties+temperature+top_k+top_k#2")),
     ):
         assert plan(decoder) is None
     here = torch.zeros(1, dtype=torch.int64)
