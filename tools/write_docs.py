@@ -4,7 +4,8 @@
 * docs/strategies.md: the strategies' own docstrings and parameters;
 * docs/keys.md: the table of keys, from the registry of actions;
 * docs/configuration.md: the table of settings, from config.toml and its comments;
-* docs/benchmarks.md: the tables, from the files in docs/measured/ that `edge-tui bench … --json` wrote.
+* docs/benchmarks.md: the tables, from the files in docs/measured/ that `edge-tui bench … --json` wrote;
+* docs/verify.md: the table, from the file there that `edge-tui verify --json` wrote.
 
 A test fails when one of them is stale.
 """
@@ -27,6 +28,7 @@ from edge_tui.decoders.base import AnyParam, Decoder
 from edge_tui.decoders.core import chain, random
 from edge_tui.decoders.registry.sampling import Sampling
 from edge_tui.tui.key_help import key_table
+from edge_tui.verify.finding import HEADER, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -162,6 +164,18 @@ def measured(kind: str) -> str:
     return "\n\n".join(parts) or "Not measured yet."
 
 
+def verified() -> str:
+    """Renders the findings of `edge-tui verify`, and the known disagreements."""
+    results = json.loads((MEASURED / "verify.json").read_text(encoding="utf-8"))
+    found = [Finding(**each) for each in results["findings"]]
+    versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
+    rows = [HEADER, ("---",) * len(HEADER), *(each.cells() for each in found)]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    known = sorted({f"- {each.strategy}: {sentence}" for each in found for sentence in each.disagreements})
+    command = f"`edge-tui verify --cases {results['cases']}`: {versions}."
+    return "\n\n".join([command, table, "Known disagreements:", "\n".join(known)])
+
+
 def fill(text: str, name: str, content: str) -> str:
     """Replaces the text between a document's markers.
 
@@ -176,12 +190,15 @@ def fill(text: str, name: str, content: str) -> str:
 
 def documents() -> dict[Path, str]:
     """Generates every document, by its path."""
-    keys, configuration, benchmarks = (DOCS / f"{n}.md" for n in ("keys", "configuration", "benchmarks"))
+    keys, configuration, benchmarks, verify = (
+        DOCS / f"{name}.md" for name in ("keys", "configuration", "benchmarks", "verify")
+    )
     tables = [
         (README, "strategies", strategies_table()),
         (keys, "keys", key_table()),
         (configuration, "settings", settings()),
         *((benchmarks, kind, measured(kind)) for kind in TABLES),
+        (verify, "findings", verified()),
     ]
     written = {path: path.read_text(encoding="utf-8") for path, *_ in tables}
     for path, name, content in tables:

@@ -80,7 +80,7 @@ class Finding:
 
     def as_dict(self) -> dict[str, Any]:
         """Gives the fields for JSON."""
-        return asdict(self) | {"failed": self.failed}
+        return asdict(self)
 
 
 def table_line(cells: Sequence[str], name_width: int) -> str:

@@ -99,8 +99,8 @@ def test_the_command_reports_and_fails_for_a_wrong_file(
     assert "differ: wrong." in printed.err
     saved = json.loads(file.read_text(encoding="utf-8"))
     assert saved["versions"]["torch"]
-    verdicts = {each["strategy"]: each["failed"] for each in saved["findings"]}
-    assert verdicts == {"min_p": False, "wrong": True}
+    found = {each["strategy"]: Finding(**each).failed for each in saved["findings"]}
+    assert found == {"min_p": False, "wrong": True}
 
 
 def test_quiet_prints_nothing_where_all_agree(capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,10 +29,11 @@ def argmax(z: Float64) -> Outcome:
 def _penalties(z: Float64, v: Values, context: Context) -> Sequence[Outcome]:
     z = z.copy()
     theta = v.get("repetition_penalty", 1.0)
+    # Float32 in between, as logits are: two penalties that cancel leave a tie broken by the last digit.
     for token in {*context.prompt, *context.output}:
-        z[token] = z[token] / theta if z[token] > 0 else z[token] * theta
+        z[token] = np.float32(z[token] / theta if z[token] > 0 else z[token] * theta)
     for token in set(context.output):
-        z[token] -= v.get("presence_penalty", 0.0)
+        z[token] = np.float32(z[token] - v.get("presence_penalty", 0.0))
         z[token] -= v.get("frequency_penalty", 0.0) * context.output.count(token)
     return [outcome(z, z > -inf)]
 

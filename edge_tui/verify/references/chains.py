@@ -37,6 +37,7 @@ def compose(names: Sequence[str], z: Float64, v: Values, context: Context) -> li
             replace(
                 after,
                 logits=after.logits.astype(np.float32).astype(np.float64),
+                doubt=after.doubt | before.doubt,
                 equal=after.equal | before.equal,
                 chance=after.chance * before.chance,
                 slack=after.slack + before.slack,
@@ -52,6 +53,8 @@ def compose(names: Sequence[str], z: Float64, v: Values, context: Context) -> li
 def _settle(before: Outcome, z: Float64) -> list[Outcome]:
     """Decides about the tokens in doubt in every possible way, because the next stage's sums depend on it.
 
+    About more than a few it does not: they stay in doubt.
+
     Args:
         before: The outcome of a filter.
         z: Logits of tokens that come back; only which tokens are left matters to what follows.
@@ -59,14 +62,15 @@ def _settle(before: Outcome, z: Float64) -> list[Outcome]:
     places = np.flatnonzero(before.doubt)
     if not len(places):
         return [before]
-    ways = []
+    ways, rest = [], before.doubt.copy()
+    rest[places[:_MOST_IN_DOUBT]] = False
     for stays in product((False, True), repeat=min(len(places), _MOST_IN_DOUBT)):
         logits = before.logits.copy()
         for place, stay in zip(places, stays, strict=False):
             known = logits[place] if logits[place] > -inf else z[place]
             logits[place] = known if stay else -inf
         if logits.max() > -inf:
-            ways.append(replace(before, logits=logits, doubt=np.zeros_like(before.doubt)))
+            ways.append(replace(before, logits=logits, doubt=rest))
     return ways
 
 
