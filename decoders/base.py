@@ -32,11 +32,13 @@ from edge_tui.decoders.core.decoder import (
 from edge_tui.decoders.core.params import Param, ParamError, Params
 from edge_tui.decoders.core.prefix import cutoff
 from edge_tui.decoders.core.random import Rng, draw
+from edge_tui.decoders.core.sequences import LONGEST, SequenceBias, Sequences, encoded
 from edge_tui.decoders.core.stage import Edge, Env, Filter, Needs, Stage, State, Tensor, Token
 from edge_tui.decoders.core.texts import AnyParam, Text, TextParam, Value, numbers, texts
 from edge_tui.decoders.core.tokenizer import ByteTokenizer, Tokenizer
 
 __all__ = [
+    "LONGEST",
     "AnyParam",
     "ByteTokenizer",
     "Chain",
@@ -55,6 +57,8 @@ __all__ = [
     "Prompt",
     "Records",
     "Rng",
+    "SequenceBias",
+    "Sequences",
     "Stage",
     "State",
     "Step",
@@ -69,6 +73,7 @@ __all__ = [
     "best",
     "cutoff",
     "draw",
+    "encoded",
     "last_logits",
     "merge",
     "numbers",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from edge_tui.decoders.base import (
     Rng,
     State,
     Step,
+    Text,
     numbers,
     texts,
 )
@@ -39,6 +40,7 @@ class Rows:
         output: Ids int64 `[R, N]` of the answer so far.
         seed: Of the random numbers; row `r` gets those of step `first + r` of that run.
         first: The step of the first row.
+        texts: Parameters that are text; missing ones have their defaults.
     """
 
     streams: Mapping[str, NDArray[np.float32]]
@@ -47,13 +49,15 @@ class Rows:
     output: NDArray[np.int64]
     seed: int = 0
     first: int = 0
+    texts: Mapping[str, Text] = field(default_factory=dict)
 
 
 def one_row(rows: Rows, row: int) -> Rows:
     """Takes one row alone, with its own random numbers."""
     at = slice(row, row + 1)
     streams = {name: z[at] for name, z in rows.streams.items()}
-    return Rows(streams, rows.values[at], rows.prompt[at], rows.output[at], rows.seed, rows.first + row)
+    ids = rows.prompt[at], rows.output[at]
+    return Rows(streams, rows.values[at], *ids, rows.seed, rows.first + row, rows.texts)
 
 
 def step(decoder: Decoder, rows: Rows) -> Step:
@@ -62,7 +66,8 @@ def step(decoder: Decoder, rows: Rows) -> Step:
 
     count, vocab = next(iter(rows.streams.values())).shape
     ids = np.concatenate((rows.prompt, rows.output), 1)
-    state = start(decoder, environment(decoder, ids, vocab, rows.values[0], rows.output.shape[1]))
+    env = environment(decoder, ids, vocab, rows.values[0], rows.output.shape[1])
+    state = start(decoder, replace(env, texts={**env.texts, **rows.texts}))
     outs = {name: Output(torch.from_numpy(z)[:, None]) for name, z in rows.streams.items()}
     params, rng = table(rows.values, count), random_numbers(count, rows.seed, rows.first)
     return decoder.step(outs, state, params, rng)

@@ -27,10 +27,12 @@ class Context:
     Attributes:
         prompt: Of the prompt.
         output: Of the answer so far.
+        texts: Parameters that are lists of texts, by name.
     """
 
     prompt: tuple[int, ...] = ()
     output: tuple[int, ...] = ()
+    texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.random import RandomState
 
@@ -64,10 +66,12 @@ def compare_steps(
     by_loop, by_peer = Comparison(), Comparison()
     for number in range(seed, seed + -(-cases // _ROWS)):
         rows = random_rows(decoder, number)
+        texts = reference.texts(RandomState(number)) if reference.texts is not None else {}
+        rows = replace(rows, texts=texts)
         found = driver.step(decoder, rows).final.numpy()
         for row, final in enumerate(found):
             v = rows.values[row]
-            context = Context(tuple(rows.prompt[row].tolist()), tuple(rows.output[row].tolist()))
+            context = Context(tuple(rows.prompt[row].tolist()), tuple(rows.output[row].tolist()), texts)
             case = f"case {number} row {row} ({len(final):,} tokens, {words(v)})"
             streams = {name: z[row].astype(np.float64) for name, z in rows.streams.items()}
             expected = reference.step(streams, v, context)

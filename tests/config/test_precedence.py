@@ -16,6 +16,7 @@ from edge_tui.config.precedence import Layer
 from edge_tui.config.schema import SCHEMA, RawText
 from edge_tui.config.settings import Settings, load, user_config
 from edge_tui.config.writer import change
+from edge_tui.decoders.base import numbers
 from edge_tui.engine.decode.resolve import resolve_params
 from edge_tui.tui.run_params import ParamPatch, RunParams
 
@@ -80,9 +81,9 @@ def two_of(key: str) -> tuple[Any, Any]:
 
 
 def parameters() -> Iterator[tuple[str, str, Any, Any]]:
-    """(strategy, dotted key, one value, another) of every parameter, in the common table and in its own."""
+    """(strategy, dotted key, one value, another) of every number, in the common table and in its own."""
     for decoder in decoders.strategies():
-        for param in decoder.params:
+        for param in numbers(decoder.params):
             values = list(param.choices) or sorted(
                 {min(param.low + n * param.step, param.high) for n in (1, 2)}
             )

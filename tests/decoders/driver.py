@@ -6,12 +6,13 @@ This is all that a strategy asks of whatever runs it, and the slow reference tha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from edge_tui.decoders.base import Choice, Decoder, Env, Output, Params, Records
+from edge_tui.decoders import base
+from edge_tui.decoders.base import Choice, Decoder, Env, Output, Params, Records, State
 from edge_tui.decoders.core.random import Rng, key_of
 
 Logits = Callable[[Tensor], Tensor]
@@ -36,10 +37,18 @@ class Run:
 
 
 def param_values(decoder: Decoder, **values: object) -> dict[str, float]:
-    """Lists every parameter of a strategy, at its default unless another value is named."""
-    unknown = values.keys() - {param.name for param in decoder.params}
+    """Lists every number among a strategy's parameters, at its default unless another value is named."""
+    own = base.numbers(decoder.params)
+    unknown = values.keys() - {param.name for param in own}
     assert not unknown, unknown
-    return {param.name: param.parse(values.get(param.name, param.default)) for param in decoder.params}
+    return {param.name: param.parse(values.get(param.name, param.default)) for param in own}
+
+
+def begin(decoder: Decoder, env: Env) -> State:
+    """Makes the state of a run, constants included; texts have their defaults."""
+    defaults = {param.name: param.default for param in base.texts(decoder.params)}
+    env = replace(env, texts=defaults | dict(env.texts))
+    return decoder.constants(env) | decoder.init(env)
 
 
 def table(decoder: Decoder, rows: int = 1, **values: object) -> Params:
@@ -82,7 +91,7 @@ def run(
     ids = torch.tensor([list(prompt)]).expand(rows, -1)
     params, rng = table(decoder, rows, **values), numbers(rows, seed)
     ends = torch.tensor(list(eos), dtype=torch.int64)
-    state = decoder.init(Env(rows, vocab, "cpu", ids, ends, done.values, max_new_tokens))
+    state = begin(decoder, Env(rows, vocab, "cpu", ids, ends, done.values, max_new_tokens))
     for step in range(max_new_tokens):
         for name, value in (change or {}).get(step, {}).items():
             params[name].fill_(value)

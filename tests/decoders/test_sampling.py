@@ -9,7 +9,7 @@ from torch import Tensor
 from edge_tui import decoders
 from edge_tui.decoders.base import Env, Output
 from edge_tui.decoders.core.random import LANES, REDRAW, TOKEN_BITS, Rng, draw, key_of, lane_id
-from tests.decoders.driver import numbers, param_values, run, table
+from tests.decoders.driver import begin, numbers, param_values, run, table
 
 Z = torch.tensor([2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -1.5])
 
@@ -47,7 +47,7 @@ def test_draws_follow_the_final_distribution(strategy: str, values: dict[str, ob
         s.name: Output((Z if i == 0 else Z.flip(0) / 3).expand(n, 1, 8))
         for i, s in enumerate(decoder.streams)
     }
-    step = decoder.step(out, decoder.init(env), table(decoder, n, **values), numbers(n))
+    step = decoder.step(out, begin(decoder, env), table(decoder, n, **values), numbers(n))
     expected = step.final[0].softmax(-1)
     observed = torch.bincount(step.chosen, minlength=8)
     assert (observed[expected == 0] == 0).all()

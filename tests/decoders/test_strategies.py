@@ -12,10 +12,11 @@ from torch import Tensor
 from transformers import GenerationConfig, LlamaForCausalLM
 
 from edge_tui import decoders
+from edge_tui.decoders import base
 from edge_tui.decoders.base import Env, Output, ParamError
 from edge_tui.decoders.contrastive import contrast
 from tests.decoders.conftest import VOCAB, logits_of, tiny
-from tests.decoders.driver import numbers, param_values, run, table
+from tests.decoders.driver import begin, numbers, param_values, run, table
 
 PROMPT = [5, 1, 9]
 
@@ -70,7 +71,7 @@ def test_auto_has_the_distribution_of_generate_without_arguments(config: dict[st
         """Returns the final distribution after generate()'s own first tokens."""
         ids = torch.tensor([PROMPT + tokens[:step]])
         env = Env(1, 90, "cpu", torch.tensor([PROMPT]), torch.tensor([]), param_values(decoder), 9)
-        state = decoder.init(env)
+        state = begin(decoder, env)
         for token in tokens[:step]:
             state["output_counts"][0, token] += 1
         logits = logits_of(model)(ids)[:, None]
@@ -181,7 +182,7 @@ def test_contrastive_records_the_numbers_that_add_up_to_the_score(formula: str) 
     decoder = decoders.find("contrastive")
     params = table(decoder, formula=formula, repetition_penalty=1.3, frequency_penalty=0.4)
     env = Env(1, 30, "cpu", torch.tensor([[4, 5]]), torch.tensor([0]), param_values(decoder), 9)
-    state = decoder.init(env)
+    state = begin(decoder, env)
     for step in range(3):
         outs = {
             stream.name: Output(3 * torch.randn(1, 1, 30, generator=generator)) for stream in decoder.streams
@@ -209,7 +210,7 @@ def test_padded_vocabularies_are_cut_to_the_common_one() -> None:
     decoder = decoders.find("contrastive")
     env = Env(1, 4, "cpu", torch.tensor([[0]]), torch.tensor([]), param_values(decoder), 9)
     outs = {"model": padded(EXPERT, 3), "amateur": padded(AMATEUR, 8)}
-    step = decoder.step(outs, decoder.init(env), values(), numbers())
+    step = decoder.step(outs, begin(decoder, env), values(), numbers())
     assert step.final.shape == (1, 4)
     assert step.extras["expert"].exp().item() == pytest.approx(0.8, abs=1e-5)
     assert step.extras["amateur"].exp().item() == pytest.approx(0.1, abs=1e-5)
@@ -254,10 +255,11 @@ def test_parameters_are_well_declared(decoder: Any) -> None:
     assert len(set(names)) == len(names)
     for param in decoder.params:
         assert param.name.isidentifier()
-        assert param.low <= param.default <= param.high
         assert param.parse(param.default) == param.default
         assert param.help.endswith(".")
         assert "\n" not in param.help
+    for param in base.numbers(decoder.params):
+        assert param.low <= param.default <= param.high
         for value in (float("nan"), 1e9, -1e9, "x", None, [], True if not param.choices else "maybe"):
             with pytest.raises(ParamError, match=param.name):
                 param.parse(value)
@@ -277,7 +279,7 @@ def test_temperature_and_top_p_may_be_zero_and_typical_p_may_not() -> None:
 def test_one_parameter_means_one_thing_in_every_strategy() -> None:
     """Defaults may differ (auto's are neutral), the range and the sense may not."""
     known: dict[str, Any] = {}
-    for param in itertools.chain.from_iterable(decoder.params for decoder in decoders.strategies()):
+    for param in itertools.chain.from_iterable(base.numbers(d.params) for d in decoders.strategies()):
         other = known.setdefault(param.name, param)
         assert (param.low, param.high, param.choices, param.help) == (
             other.low,

@@ -235,6 +235,7 @@ def test_absurd_requests_cost_no_memory(server: Running) -> None:
 
 def test_the_document_describes_every_parameter(server: Running) -> None:
     from edge_tui import decoders
+    from edge_tui.decoders.base import TextParam
 
     with server.client() as client:
         document = client.get("/openapi.json").json()
@@ -246,7 +247,9 @@ def test_the_document_describes_every_parameter(server: Running) -> None:
         for param in decoder.params:
             told = properties[param.name]
             assert told["description"] == param.help
-            if param.choices:
+            if isinstance(param, TextParam):
+                assert told["default"] == list(param.default)
+            elif param.choices:
                 assert told["enum"] == list(param.choices)
             else:
                 assert (told["maximum"], told["default"]) == (param.high, param.default)

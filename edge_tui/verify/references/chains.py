@@ -15,12 +15,13 @@ from edge_tui.verify.references.basics import BASICS, argmax
 from edge_tui.verify.references.filters import FILTERS
 from edge_tui.verify.references.kinds import Peer, StageReference, StepReference, Streams, Values
 from edge_tui.verify.references.reshaping import RESHAPING
+from edge_tui.verify.references.sequences import SEQUENCES
 from edge_tui.verify.references.thresholds import THRESHOLDS
 
 if TYPE_CHECKING:
     import torch
 
-STAGES: dict[str, StageReference] = {**BASICS, **FILTERS, **THRESHOLDS, **RESHAPING}
+STAGES: dict[str, StageReference] = {**BASICS, **FILTERS, **THRESHOLDS, **RESHAPING, **SEQUENCES}
 """The references of stages, by their names in a chain."""
 _MOST_IN_DOUBT = 4
 """Tokens at the edge of one cut about which every combination is tried in the next stage."""
@@ -107,13 +108,16 @@ def chain(order: Callable[[Values], Sequence[str]], main: str = "") -> StepRefer
         return StepReference(step, Peer("transformers, stage by stage", call))
     stage = STAGES[main]
     peer = Peer(stage.peer.name, call) if stage.peer is not None else None
-    return StepReference(step, peer, stage.recording, disagreements=stage.disagreements)
+    return StepReference(step, peer, stage.recording, disagreements=stage.disagreements, texts=stage.texts)
 
 
 def sampling(name: str) -> StepReference:
     """Makes the reference of a strategy that is one filter between penalties and temperature.
 
-    With `order` 0 the temperature comes before the filter, with 1 after it.
+    With `order` 0 the temperature comes before the filter, with 1 after it. Barred and biased sequences stand
+    in front of both.
     """
+    if name in SEQUENCES:
+        return chain(lambda v: (name, "penalties", "temperature"), name)
     orders = ("penalties", "temperature", name), ("penalties", name, "temperature")
     return chain(lambda v: orders[int(v.get("order", 0))], name)

@@ -10,8 +10,10 @@ from edge_tui.verify.outcome import Context, Float64, Outcome
 
 if TYPE_CHECKING:
     import torch
+    from numpy.random import RandomState
 
 Values: TypeAlias = Mapping[str, float]
+Texts: TypeAlias = Mapping[str, tuple[str, ...]]
 Loop: TypeAlias = Callable[[Float64, Values, Context], Sequence[Outcome]]
 """Logits float64 `[V]`, parameter values and ids to the outcomes of one stage."""
 Library: TypeAlias = "Callable[[torch.Tensor, Values, Context], torch.Tensor | None]"
@@ -57,12 +59,14 @@ class StageReference:
         peer: Another program's class.
         recording: Another program's numbers.
         disagreements: Sentences about known differences.
+        texts: Draws the lists of texts of a case; None where it has none.
     """
 
     loop: Loop
     peer: Peer | None = None
     recording: Recording | None = None
     disagreements: tuple[str, ...] = ()
+    texts: Callable[[RandomState], Texts] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ class StepReference:
             where it cannot.
         sampled: Values under which it draws from its final logits; None where it never does.
         disagreements: Sentences about known differences.
+        texts: Draws the lists of texts of a case; None where it has none.
     """
 
     step: Callable[[Streams, Values, Context], Sequence[Outcome]]
@@ -85,6 +90,7 @@ class StepReference:
     generate: Callable[[Values], Mapping[str, Any] | None] | None = None
     sampled: Values | None = field(default_factory=dict)
     disagreements: tuple[str, ...] = ()
+    texts: Callable[[RandomState], Texts] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from edge_tui import decoders
-from edge_tui.decoders.base import ByteTokenizer
+from edge_tui.decoders.base import ByteTokenizer, numbers, texts
 from edge_tui.decoders.greedy import Greedy
 from edge_tui.decoders.min_p import MinP
 from edge_tui.decoders.registry.sampling import Sampling
@@ -67,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def generation(
     decoder: Decoder, one: LanguageModel, turned: Mapping[str, float], samples: int = 1, eos: int = 7
 ) -> Generation:
-    values = {p.name: turned.get(p.name, p.default) for p in decoder.params}
+    values = {p.name: turned.get(p.name, p.default) for p in numbers(decoder.params)}
     tokenizer = SimpleNamespace(end_ids=(eos,))
     loaded: Any = SimpleNamespace(model=one, tokenizer=tokenizer, strategy_tokenizer=ByteTokenizer())
     plan = RunPlan(
@@ -75,7 +75,7 @@ def generation(
         decoder=decoder,
         models=dict.fromkeys(decoder.roles, loaded),
         prompt=Prompt([5, 6, 5, 9]),
-        params=ResolvedParams(values, {}, seed=3),
+        params=ResolvedParams(values, {}, 3, {p.name: p.default for p in texts(decoder.params)}),
         rows=decoder.rows(values) * samples,
         num_draft_tokens=0,
         max_new=STEPS,

@@ -87,3 +87,52 @@ def test_a_text_is_fixed_while_a_run_goes_on(run: Callable[..., Watched], engine
         "words is 3, but must be a list of texts of at most 10,000 characters.",
         "weight is fixed while a run goes on; it applies to the next run.",
     ]
+
+
+def holds(ids: list[int], sequence: list[int]) -> bool:
+    return any(ids[at : at + len(sequence)] == sequence for at in range(len(ids)))
+
+
+@pytest.mark.parametrize(
+    "strategy", ["bad_words", "bad_words+temperature+top_p", "beam:bad_words", "greedy:bad_words"]
+)
+def test_barred_texts_are_not_written(engine: LocalEngine, strategy: str) -> None:
+    def run(*words: str, prefix: tuple[int, ...] = ()) -> Watched:
+        values = {"bad_words": words}
+        request = Request(
+            "the quick brown fox", strategy, values=values, seed=3, max_length=40, prefix=prefix
+        )
+        return watch(engine, request)
+
+    def answer(seen: Watched) -> list[int]:
+        return list(seen.finished.answer or seen.ids)
+
+    plain = run()
+    ids = answer(plain)
+    texts = engine.decode(ids)
+    at = next(i for i in range(4, 30) if (texts[i] + texts[i + 1]).isascii() and texts[i].isprintable())
+    pair, word = ids[at : at + 2], texts[at] + texts[at + 1]
+    assert holds(ids, pair)
+    barred = answer(run(word))
+    assert not holds(barred, pair)
+    assert barred[: at + 1] == ids[: at + 1] or strategy.startswith("beam")
+    if not strategy.startswith("beam"):
+        # What was kept counts as written: a text may not be completed behind it.
+        assert not holds([*ids[: at + 1], *run(word, prefix=tuple(ids[: at + 1])).ids], pair)
+
+
+def test_a_bias_favours_a_token(engine: LocalEngine) -> None:
+    def ids(*biases: str) -> list[int]:
+        request = Request("the fox", "logit_bias", values={"logit_bias": biases}, seed=3, max_length=20)
+        return watch(engine, request).ids
+
+    assert ids("#5=100") == [5] * 20
+    often = ids()[0]
+    assert often not in ids(f"#{often}=-100")
+
+
+def test_a_text_of_no_token_names_itself(engine: LocalEngine) -> None:
+    failed = watch(engine, Request("the fox", "bad_words", values={"bad_words": ("x" * 200,)})).failed
+    assert failed.message.startswith("bad_words has 'xxx")
+    assert failed.message.endswith("a text has 1 to 32.")
+    assert failed.code == "request"
