@@ -6,6 +6,7 @@ from abc import ABC
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from edge_tui.decoders.core import checks
@@ -175,7 +176,7 @@ class Decoder(Declaration, ABC):
     def around(self, links: Sequence[Link]) -> Decoder:
         """Makes the same strategy with more stages around it, each in its order.
 
-        Penalties go behind those that it has on the model's logits, other stages behind those on the result.
+        Penalties go behind the penalties that it has on the model's logits, other stages to the end.
 
         Raises:
             ParamError: it has one of the stages already, or two declare one parameter differently.
@@ -184,12 +185,14 @@ class Decoder(Declaration, ABC):
         if again := [link.name for link in links if link.name in present]:
             raise ParamError(f"{self.title} has the stage {again[0]} already: leave it out of the chain.")
         decoder = copy(self)
-        decoder.links_around = tuple(links)
+        decoder.links_around = (*self.links_around, *links)
         if "own_params" not in vars(decoder):
             decoder.own_params = self.params
+        penalties = tuple(takewhile(lambda link: link.stage.penalty, self.before.links))
         before = (link for link in links if link.stage.penalty)
         after = (link for link in links if not link.stage.penalty)
-        decoder._set_chains((*self.before.links, *before), (*self.after.links, *after))
+        rest = self.before.links[len(penalties) :]
+        decoder._set_chains((*penalties, *before, *rest), (*self.after.links, *after))
         decoder.name = f"{self.name}:{'+'.join(link.name for link in links)}"  # type: ignore[misc]
         decoder.title = f"{self.title}:{'+'.join(link.name for link in links)}"  # type: ignore[misc]
         return decoder

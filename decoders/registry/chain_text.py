@@ -8,7 +8,8 @@ so are its parameters then, `top_k_2`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.core.chain import Link
@@ -21,6 +22,8 @@ LINKS = "+"
 """Stands between the stages of a chain."""
 AROUND = ":"
 """Stands between a strategy and the chain around it."""
+MOST_LINKS = 32
+"""Stages of the longest chain: every text that a client sends becomes a strategy of its own."""
 
 
 class ChainError(LookupError):
@@ -32,6 +35,31 @@ def is_chain(text: str) -> bool:
     return LINKS in text or AROUND in text
 
 
+def join(strategy: str, chain: str) -> str:
+    """Writes the name of a strategy with a chain around it, or with more stages at the end of its chain."""
+    return f"{strategy}{LINKS if is_chain(strategy) else AROUND}{chain}"
+
+
+def names_in(text: str) -> tuple[str, tuple[str, ...]]:
+    """Lists the names in a chain that can be read: the strategy, "" without one, and the stages."""
+    strategy, around, chain = text.rpartition(AROUND)
+    return strategy if around else "", tuple(word.partition("#")[0] for word in chain.split(LINKS))
+
+
+def write_chain(stages: Iterable[str]) -> str:
+    """Writes a chain; a stage that stands before is numbered.
+
+    Args:
+        stages: Names of stages without a number, first to last.
+    """
+    counts: Counter[str] = Counter()
+    words = []
+    for name in stages:
+        counts[name] += 1
+        words.append(name if counts[name] == 1 else f"{name}#{counts[name]}")
+    return LINKS.join(words)
+
+
 def read_chain(text: str, find: Callable[[str], Stage]) -> tuple[Link, ...]:
     """Reads the links of a chain, first to last.
 
@@ -40,11 +68,13 @@ def read_chain(text: str, find: Callable[[str], Stage]) -> tuple[Link, ...]:
         find: Finds a stage by its name.
 
     Raises:
-        ChainError: a link is empty, is numbered wrongly, stands behind one that selects, or has no
-             number.
+        ChainError: there are too many links, or one is empty, is numbered wrongly, stands behind one that
+             selects, or has no number.
         LookupError: there is no stage of a name, from `find`.
     """
     links: list[Link] = []
+    if (count := text.count(LINKS) + 1) > MOST_LINKS:
+        raise ChainError(f"The chain has {count} stages; write at most {MOST_LINKS}.")
     for word in text.split(LINKS):
         name, mark, number = word.strip().partition("#")
         if not name:

@@ -38,6 +38,8 @@ GROUP = "edge_tui.decoders"
 ALIASES = {"beam_search": "beam", "nucleus": "top_p", "contrastive_decoding": "contrastive"}
 _LIMIT = 1_000_000
 """Bytes of the largest file that is run."""
+_MOST_CHAINS = 1000
+"""Typed chains that are kept as objects; the oldest give way, as clients of a server write any number."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
@@ -132,13 +134,15 @@ class Registry:
         return module
 
     def find(self, name: str) -> Decoder:
-        """Returns the strategy of that name or alias, hyphens and case aside.
+        """Returns the strategy of that name or alias, hyphens and case aside, or of a typed chain.
+
+        The name of a stage that is no strategy is a chain of that stage alone.
 
         Raises:
             UnknownStrategy: with the names there are.
         """
         key = name.strip().lower().replace("-", "_").replace(" ", "")
-        if is_chain(key):
+        if is_chain(key) or (key in self._stages and key not in self._decoders):
             return self._find_chain(key)
         try:
             return self._decoders[ALIASES.get(key, key)]
@@ -152,14 +156,19 @@ class Registry:
     def _find_chain(self, key: str) -> Decoder:
         """Returns the strategy of a typed chain; the same object for the same text."""
         if key not in self._chains:
-            name, around, text = key.rpartition(AROUND)
+            name, around, text = key.partition(AROUND)
+            text = text if around else name
             try:
+                if AROUND in text:
+                    raise ChainError("A strategy has one chain around it: write one : and + between stages.")
                 links = read_chain(text, self.stage)
                 base = self.find(name) if around else None
                 decoder = base.around(links) if base is not None else ChainStrategy(links)
                 check_decoder(decoder, type(decoder))
             except (ChainError, ParamError) as error:
                 raise UnknownStrategy(str(error)) from error
+            while len(self._chains) >= _MOST_CHAINS:
+                del self._chains[next(iter(self._chains))]
             self._chains[decoder.name] = self._chains[key] = decoder, base, links
         return self._chains[key][0]
 

@@ -12,12 +12,12 @@ from edge_tui import decoders
 from edge_tui.cli.flag_settings import load_settings
 from edge_tui.cli.messages import fail, print_line
 from edge_tui.config import resources
-from edge_tui.config.names import shared_parameters
+from edge_tui.config.names import shared_parameters, with_chains
 from edge_tui.config.precedence import Decision
 from edge_tui.config.reader import flatten, read
 from edge_tui.config.schema import QUANTIZATION, SCHEMA, RawText
 from edge_tui.config.settings import COMMON, Settings, user_config
-from edge_tui.config.writer import ConfigError, change, toml_text, write
+from edge_tui.config.writer import ConfigError, change, table_text, toml_text, write
 from edge_tui.decoders.base import ParamError, TextParam
 from edge_tui.util.sanitise import sanitise
 from edge_tui.util.user_file import error_reason, exists, expand, read_text
@@ -76,7 +76,7 @@ def show(settings: Settings) -> Iterator[str]:
     heading = ""
     for table, key, value, source in entries:
         if table != heading:
-            yield from ("", f"[{table}]")
+            yield from ("", f"[{table_text(table)}]")
             heading = table
         # TOML has no null; a variable that JSON gave it cannot be written as one.
         is_null = value is None and table == "template"
@@ -93,7 +93,7 @@ def _entries(settings: Settings) -> Iterator[tuple[str, str, Any, str]]:
     shared = shared_parameters()
     for name, param in shared.items():
         yield _parameter_entry("parameters", param, settings.decision(COMMON, name))
-    for decoder in decoders.strategies():
+    for decoder in with_chains((settings.strategy, *settings.parameters)):
         decisions = settings.decisions(decoder.name)
         for param in decoder.params:
             if param.name not in shared or param.name in settings.parameters.get(decoder.name, {}):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edge_tui import decoders
-from edge_tui.config.names import flag_of, parameters_by_name
+from edge_tui.config.names import flag_of, known_parameters
 from edge_tui.config.reader import Notice
 from edge_tui.config.schema import RawText
 from edge_tui.config.settings import load
 from edge_tui.decoders.base import TextParam
+from edge_tui.decoders.registry.chain_text import join
 from edge_tui.engine.text.template_variables import assignment
 from edge_tui.errors import UsageError
 from edge_tui.util.user_file import expand
@@ -41,7 +41,8 @@ def load_settings(flags: dict[str, Any]) -> tuple[Settings, list[Notice]]:
     """Loads all layers of settings.
 
     Args:
-        flags: Values by dotted key; `config` names the file, `set` and `template` hold NAME=VALUE pairs.
+        flags: Values by dotted key; `config` names the file, `set` and `template` hold NAME=VALUE pairs,
+            `chain` the stages around the strategy, that of the settings without a flag.
 
     Raises:
         UsageError: a flag's value cannot be used.
@@ -49,7 +50,7 @@ def load_settings(flags: dict[str, Any]) -> tuple[Settings, list[Notice]]:
     overrides: dict[str, Any] = {
         key: RawText(value) if isinstance(value, str) else value
         for key, value in flags.items()
-        if key not in ("config", "set", "template")
+        if key not in ("chain", "config", "set", "template")
     }
     repeated: list[Notice] = []
     for pair in flags.get("template", []):
@@ -63,7 +64,11 @@ def load_settings(flags: dict[str, Any]) -> tuple[Settings, list[Notice]]:
         key = f"parameters.{name}"
         overrides[key] = (*overrides.get(key, ()), RawText(value))
     config = flags.get("config")
-    settings, notices = load(overrides, user_file=expand(config) if config else None)
+    user_file = expand(config) if config else None
+    if chain := flags.get("chain"):
+        strategy = flags.get("strategy") or load(overrides, user_file=user_file)[0].strategy
+        overrides["strategy"] = RawText(join(strategy, chain))
+    settings, notices = load(overrides, user_file=user_file)
     repeated += _repeated(overrides)
     for notice in notices:
         if notice.origin.startswith("--"):
@@ -80,7 +85,7 @@ def _override(overrides: dict[str, Any], key: str, value: Any) -> list[Notice]:
 
 def _repeated(overrides: Mapping[str, Any]) -> list[Notice]:
     """Lists a notice for each parameter that was given twice, lists of texts aside."""
-    params = parameters_by_name(decoders.strategies())
+    params = known_parameters()
     notices = []
     for key, values in overrides.items():
         param = params.get(key.rpartition(".")[2])

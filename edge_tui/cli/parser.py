@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import textwrap
 from contextlib import suppress
 from functools import partial
@@ -32,8 +33,9 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message} (see {self.prog} --help)")
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        # The help quotes titles and sentences of the user's own strategies.
-        super()._print_message(sanitise(message), file)
+        # The help quotes titles and sentences of the user's own strategies. argparse itself would hide that
+        # nobody reads any more.
+        (file or sys.stderr).write(sanitise(message))
 
 
 def make_parser(argv: Sequence[str] | None = None) -> argparse.ArgumentParser:
@@ -111,7 +113,8 @@ def add_settings(to: argparse.ArgumentParser, screen: bool = True) -> None:
     add_value(model, "--context", "N", "positions to reserve; 0 is the model's limit")
 
     decoding = to.add_argument_group("decoding")
-    add_value(decoding, "--strategy", "NAME", "greedy, beam, top_k, top_p, min_p, …")
+    add_value(decoding, "--strategy", "NAME", "greedy, beam, top_k, top_p, min_p, …, or a chain: dry+min_p")
+    add_value(decoding, "--chain", "STAGES", "stages around the strategy: --strategy beam --chain dry+min_p")
     add_value(
         decoding,
         "--set",

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_tui import decoders
-from edge_tui.config.names import find, flag_of, nearest, parameters_by_name
+from edge_tui.config.names import find, flag_of, known_parameters, nearest, parameters_by_name
 from edge_tui.config.precedence import Claim, Layer, Rank
 from edge_tui.config.reader import TEMPLATE, Document, Notice
 from edge_tui.config.schema import QUANTIZATION, SCHEMA, STRING, STRINGS, RawText
 from edge_tui.decoders.base import ParamError, TextParam
+from edge_tui.decoders.registry.chain_text import is_chain
 from edge_tui.engine.text import template_variables
 from edge_tui.util.user_file import expand
 
@@ -92,11 +93,11 @@ class Layers:
         Args:
             own: The user's own folder of strategies.
         """
-        for is_late in (False, True):
-            if is_late:  # which strategies there are is known only now that every layer has named its folders
+        for stage in range(3):
+            if stage == 1:  # which strategies there are is known once every layer has named its folders
                 decoders.load([own, *map(expand, self.flat.get("decoder_folders", ()))])
             for key, value, location in self._entries:
-                if _needs_strategies(key) == is_late:
+                if _needs(key) == stage:
                     self._put(key, value, location)
 
     def _put(self, key: str, value: Any, location: Location) -> None:
@@ -106,6 +107,8 @@ class Layers:
         except (ValueError, decoders.UnknownStrategy) as error:
             # A parameter's own error already begins with its name.
             prefix = key.rpartition(".")[0] if isinstance(error, ParamError) else key
+            if isinstance(error, decoders.UnknownStrategy) and location.layer is Layer.FLAG:
+                prefix = ""  # the flag has the key's name already
             self.notices.append(Notice(str(error), location.origin, location.line, prefix, location.column))
 
     def _claim(self, key: str, value: Any, location: Location, rank: Rank = Rank.COMMON) -> None:
@@ -129,7 +132,7 @@ class Layers:
         if key not in SCHEMA:
             if any(known.startswith(f"{key}.") for known in [*SCHEMA, "parameters.", "keys.", TEMPLATE]):
                 raise ValueError(f"is a table: write [{key}] and its keys below it.")
-            parameters = (f"parameters.{name}" for name in parameters_by_name(decoders.strategies()))
+            parameters = (f"parameters.{name}" for name in known_parameters())
             raise ValueError(f"unknown key{nearest(key, [*SCHEMA, 'quantization', *parameters])}")
         value = decoders.find(STRING(value)).name if key == "strategy" else value
         checked = SCHEMA[key](value)
@@ -140,13 +143,14 @@ class Layers:
     def _put_parameter(self, key: str, value: Any, location: Location) -> None:
         """Checks a value of a strategy's parameter and stores it."""
         strategy, _, name = key.removeprefix("parameters.").rpartition(".")
-        known = decoders.strategies()
         if strategy:
-            decoder = find(strategy)
+            decoder = decoders.find(strategy) if is_chain(strategy) else find(strategy)
             if decoder is None:
-                raise ValueError(f"unknown strategy{nearest(strategy, [each.name for each in known])}")
-            strategy, known = decoder.name, [decoder]
-        params = parameters_by_name(known)
+                names = [each.name for each in decoders.strategies()]
+                raise ValueError(f"unknown strategy{nearest(strategy, names)}")
+            strategy, params = decoder.name, parameters_by_name([decoder])
+        else:
+            params = known_parameters(self.flat.get("strategy", ""))
         param = params.get(name)
         if location.layer is Layer.ENVIRONMENT and value == "" and not isinstance(param, TextParam):
             return
@@ -170,15 +174,16 @@ def _whole(param: AnyParam, value: Any) -> Any:
     return value[-1] if isinstance(value, tuple) and value else value
 
 
-def _needs_strategies(key: str) -> bool:
-    return key == "strategy" or key.startswith("parameters.")
+def _needs(key: str) -> int:
+    """Tells when a key can be checked: 0 at once, 1 with the strategies, 2 with the chosen one."""
+    return 2 if key.startswith("parameters.") else int(key == "strategy")
 
 
 def _needs_value(key: str) -> bool:
     """Tells whether an empty text is no value of a key."""
     if key.startswith("parameters."):
         return False  # which of them are text is not known yet
-    if _needs_strategies(key) or key.startswith(TEMPLATE):
+    if key == "strategy" or key.startswith(TEMPLATE):
         return True
     kind = SCHEMA.get("precision" if key == "quantization" else key)
     if kind is not None:

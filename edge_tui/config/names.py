@@ -36,9 +36,26 @@ def find(strategy: str) -> Decoder | None:
         return None
 
 
+def with_chains(names: Iterable[str]) -> list[Decoder]:
+    """Lists every strategy, then the typed chains among some names."""
+    listed = decoders.strategies()
+    named = (find(name) for name in names if name)
+    return [*listed, *dict.fromkeys(each for each in named if each is not None and each not in listed)]
+
+
 def parameters_by_name(strategies: Iterable[Decoder]) -> dict[str, AnyParam]:
     """Returns the parameters of some strategies by name."""
     return {param.name: param for decoder in strategies for param in decoder.params}
+
+
+def known_parameters(strategy: str = "") -> dict[str, AnyParam]:
+    """Returns the parameters of all strategies and stages by name, and those of a typed chain."""
+    found = parameters_by_name(decoders.strategies())
+    chain = find(strategy) if strategy else None
+    owners = (*decoders.current().stages(), *((chain,) if chain is not None else ()))
+    for param in (param for owner in owners for param in owner.params):
+        found.setdefault(param.name, param)
+    return found
 
 
 def shared_parameters() -> dict[str, AnyParam]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tomlkit.container import Container
     from tomlkit.items import Table
 
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 _HEADING = re.compile(r"^\s*\[([^\[\]]+)\]\s*(#.*)?$")
 
 
@@ -90,6 +91,11 @@ def toml_text(value: Any) -> str:
     return str(tomlkit.item(value).as_string())
 
 
+def table_text(table: str) -> str:
+    """Writes a table's dotted path as a heading has it: the name of a chain stands in quotes."""
+    return ".".join(part if _BARE.fullmatch(part) else f'"{part}"' for part in table.split("."))
+
+
 def _put(document: TOMLDocument, parts: list[str], value: Any) -> None:
     import tomlkit
 
@@ -114,7 +120,7 @@ def _uncommented(text: str, key: str) -> str:
     lines = text.splitlines(keepends=True)
     for number, line in enumerate(lines):
         if heading := _HEADING.match(line):
-            here = heading[1].strip()
+            here = ".".join(part.strip("\"' ") for part in heading[1].split("."))
         elif here == table and (match := pattern.match(line)):
             if match[1] is None:
                 return text

@@ -71,7 +71,7 @@ class ServerApp(FastAPI):
         self.include_router(manage.router(self.dispatcher, settings, options.manage))
         self.sampler = Telemetry(settings.device)
         self.get("/machine", tags=["server"], summary="Load of the processor, memory and GPU")(self.machine)
-        self.get("/about", tags=["server"], summary="Strategies, limits and models")(self.about)
+        self.get("/about", tags=["server"], summary="Strategies, stages, limits and models")(self.about)
         self.get("/health", tags=["server"], summary="Tell whether a request would be decoded")(self.health)
         self.add_middleware(RequestChecks, options=options)
 
@@ -96,12 +96,13 @@ class ServerApp(FastAPI):
         return JSONResponse(body, 200 if state.ready and not state.closing else 503)
 
     async def about(self) -> dict[str, Any]:
-        """Lists strategies, limits and models in memory, for a remote edge-tui."""
+        """Lists strategies, stages of chains, limits and models in memory, for a remote edge-tui."""
         return {
             "server": "edge-tui",
             "version": __version__,
             "status": _status(self.dispatcher),
             "strategies": [decoder.name for decoder in decoders.strategies()],
+            "stages": [stage.name for stage in decoders.current().stages()],
             "manage": self._options.manage,
             "limits": {"tokens": self._options.tokens, "rows": self._options.rows},
             "loaded": {role: asdict(loaded) for role, loaded in self.dispatcher.roles.loaded.items()},

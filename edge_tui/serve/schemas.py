@@ -104,6 +104,7 @@ Seed = Annotated[
 ]
 NonNegativeInt = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(_refuse_bool)]
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_refuse_bool)]
+StrategyName = Annotated[str, Field(max_length=2_000)]
 ParameterValue = float | str | StrictBool | tuple[str, ...]
 Parameters = Annotated[dict[str, ParameterValue], BeforeValidator(_without_nulls)]
 TemplateVariables = Annotated[
@@ -162,7 +163,9 @@ class Infer(StrictModel):
 
     prompt: str | TokenIds | Turns = Field(description="Text, token ids, or turns of a conversation.")
     max_length: NonNegativeInt | None = Field(None, description="Most new tokens; 100 without.")
-    strategy: str | None = Field(None, description="Strategy that chooses tokens; the server's own without.")
+    strategy: StrategyName | None = Field(
+        None, description="Strategy that chooses tokens; the server's own without."
+    )
     params: Parameters = Field(default_factory=dict, description="The strategy's parameters.")
     mode: Mode | None = Field(None, description="exploratory and focused set the temperature.")
     seed: Seed | None = None
@@ -233,7 +236,7 @@ class OpenAiRequest(StrictModel):
     prompt_cache_options: Hint = None
     prompt_cache_retention: Hint = None
     control_tokens: ControlTokens = None
-    strategy: str | None = Field(None, description="Strategy that chooses tokens.")
+    strategy: StrategyName | None = Field(None, description="Strategy that chooses tokens.")
     params: Parameters = Field(default_factory=dict, description="The strategy's parameters.")
 
 
@@ -320,15 +323,25 @@ def describe(openapi: dict[str, Any]) -> dict[str, Any]:
             "additionalProperties": False,
         }
         references.append({"$ref": f"#/components/schemas/{name}"})
+    stages = decoders.current().stages()
+    schemas["ChainParams"] = {
+        "title": "ChainParams",
+        "type": "object",
+        "description": "Parameters of a typed chain: those of its stages.",
+        "properties": {param.name: _schema(param) for each in stages for param in each.params},
+    }
+    references.append({"$ref": "#/components/schemas/ChainParams"})
     names = [decoder.name for decoder in strategies]
+    listed = ", ".join(stage.name for stage in stages)
+    chain = {"type": "string", "pattern": "[+:]", "description": f"Stages in order: {listed}."}
     summaries = "; ".join(f"{decoder.name}: {decoder.summary.rstrip('.')}" for decoder in strategies)
     for schema in schemas.values():
         fields = schema.get("properties", {})
         if {"strategy", "params"} <= fields.keys():
             fields["strategy"] = {
-                "anyOf": [{"type": "string", "enum": names}, {"type": "null"}],
+                "anyOf": [{"type": "string", "enum": names}, chain, {"type": "null"}],
                 "title": "Strategy",
-                "description": f"Strategy that chooses tokens ({summaries}).",
+                "description": f"Strategy that chooses tokens ({summaries}), or a chain, beam:min_p.",
             }
             fields["params"] = {
                 "title": "Params",

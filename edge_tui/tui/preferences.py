@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edge_tui import decoders
 from edge_tui.config import resources
-from edge_tui.config.names import shared_parameters
+from edge_tui.config.names import shared_parameters, with_chains
 from edge_tui.config.precedence import Layer
 from edge_tui.config.reader import TEMPLATE, comments
 from edge_tui.config.schema import SCHEMA, Integer, RawText
@@ -124,7 +124,7 @@ class Preferences:
     def _declared(self) -> dict[str, AnyParam]:
         shared = shared_parameters()
         found = {f"parameters.{name}": param for name, param in shared.items()}
-        for decoder in decoders.strategies():
+        for decoder in with_chains((self.settings.strategy, *self.settings.parameters)):
             own = (param for param in decoder.params if param.name not in shared)
             found |= {f"parameters.{decoder.name}.{param.name}": param for param in own}
         return found

@@ -52,6 +52,27 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
     return run
 
 
+def test_a_chain_has_a_table_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(
+        'strategy = "beam:min_p"\n[parameters]\nmin_p = 0.3\ntop_k_2 = 7\n'
+        '[parameters."beam:min_p"]\nmin_p = 0.2\n[parameters."top_k+top_k#2"]\ntop_k = 9\n'
+    )
+    settings, notices = load({}, {}, file)
+    assert [(notice.key, notice.message[:25]) for notice in notices] == [
+        ("parameters.top_k_2", "unknown parameter; did yo")
+    ]
+    shown = tomli.loads("\n".join(show(settings)))
+    assert shown["strategy"] == "beam:min_p"
+    assert shown["parameters"]["beam:min_p"]["min_p"] == 0.2
+    assert shown["parameters"]["top_k+top_k#2"] == {"top_k": 9, "top_k_2": 50}
+    numbered = load({"strategy": "top_k+top_k#2", "parameters.top_k_2": 3}, {})[0]
+    assert numbered.values("top_k+top_k#2") == {"top_k_2": 3}
+    own = file.with_name("own.toml")
+    own.write_text('[parameters."min_p+foo"]\nmin_p = 0.2\n')
+    assert "There is no stage 'foo'" in str(load({}, {}, own)[1][0])
+
+
 def test_what_is_shown_is_toml_with_every_key_and_its_source() -> None:
     settings, _ = load({"strategy": "beam"}, {"EDGE_TUI_UI__ASCII": "true", "EDGE_TUI_SEED": "7"})
     text = "\n".join(show(settings))

@@ -77,6 +77,20 @@ def test_a_search_gives_its_best_answers(model, capfdbinary) -> None:
     assert "beam keeps 4" in error
 
 
+def test_a_chain_stands_around_the_strategy_of_a_flag_or_of_the_settings(
+    model, capfdbinary, monkeypatch
+) -> None:
+    flags = (*SHORT, "--model", model, "--json", "--chain", "min_p+top_k", "--set", "top_k=3")
+    summary = lines(run(capfdbinary, *flags, "--strategy", "beam")[1])[-1]
+    assert summary["strategy"] == "beam:min_p+top_k"
+    assert summary["parameters"]["top_k"]["value"] == 3
+    monkeypatch.setenv("EDGE_TUI_STRATEGY", "typical+temperature")
+    assert lines(run(capfdbinary, *flags)[1])[-1]["strategy"] == "typical+temperature+min_p+top_k"
+    status, _, error = run(capfdbinary, *SHORT, "--chain", "min_p+")
+    assert status == 2
+    assert error.startswith("edge-tui: --strategy: The chain ")
+
+
 def test_logprobs_tell_the_likeliest_tokens(model, capfdbinary) -> None:
     flags = (*SHORT, "--model", model, "--strategy", "greedy", "--json")
     *tokens, summary = lines(run(capfdbinary, *flags, "--logprobs", "3")[1])

@@ -52,6 +52,15 @@ def test_a_key_goes_where_its_table_is_and_out_again(file: Path) -> None:
     assert tomli.loads(file.read_text()) == tomli.loads(MINE) | {"models": {}}
 
 
+def test_the_table_of_a_chain_stands_in_quotes_and_is_found_again(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('[parameters."top_k+top_k#2"]\n# top_k_2 = 4\n')
+    change(path, {"parameters.top_k+top_k#2.top_k_2": 3, "parameters.beam:min_p.min_p": 0.1})
+    values = tomli.loads(path.read_text())["parameters"]
+    assert values == {"top_k+top_k#2": {"top_k_2": 3}, "beam:min_p": {"min_p": 0.1}}
+    assert path.read_text().startswith('[parameters."top_k+top_k#2"]\ntop_k_2 = 3\n')
+
+
 def test_a_comment_below_a_key_stays_a_comment(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text('mode = "custom"\n# mode = "exploratory"\n')

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 
 from edge_tui import decoders
 from edge_tui.decoders import UnknownStrategy
 from edge_tui.decoders.base import Env, Output
+from edge_tui.decoders.registry.chain_text import join, names_in, write_chain
 from tests.decoders.driver import numbers, param_values, table
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CALM = """
+from edge_tui.decoders.base import Filter, Param
+
+class Calm(Filter):
+    name, title, summary = "calm", "calm", "Halves all logits."
+    penalty = True
+
+    def apply(self, z, p, s, rng):
+        return z / 2
+"""
 Z = torch.tensor([[4.0, 2.0, 1.0, 0.0, -1.0]])
 
 
@@ -60,9 +77,40 @@ def test_a_chain_around_a_strategy_puts_penalties_before_and_others_after() -> N
         ("foo+top_k", "There is no stage 'foo' for a chain; there are "),
         ("nobody:top_k", "There is no strategy 'nobody'"),
         ("beam:penalties", "beam has the stage penalties already"),
+        ("beam:min_p:top_k", "one chain around it"),
+        ("top_k+" * 32 + "top_p", "The chain has 33 stages; write at most 32."),
     ],
 )
 def test_a_chain_that_cannot_be_is_one_sentence(text: str, words: str) -> None:
     with pytest.raises(UnknownStrategy) as error:
         decoders.find(text)
     assert words in str(error.value)
+
+
+def test_a_stage_that_is_no_strategy_is_a_chain_of_its_own() -> None:
+    assert decoders.find("temperature").name == "temperature"
+    assert [param.name for param in decoders.find("Temperature").params] == ["temperature"]
+    assert decoders.find("min_p") in decoders.strategies()
+
+
+def test_a_penalty_around_a_sampler_stands_behind_its_penalties(tmp_path: Path) -> None:
+    (tmp_path / "calm.py").write_text(CALM)
+    around = decoders.Registry.load([tmp_path]).find("top_p:calm+top_k")
+    before = [link.name for link in around.before.links]
+    assert before == ["penalties", "calm", "temperature", "top_p", "temperature"]
+    assert [link.name for link in around.after.links] == ["top_k"]
+
+
+def test_the_parts_of_a_chain_are_written_and_read() -> None:
+    assert write_chain(["top_k", "min_p", "top_k", "top_k"]) == "top_k+min_p+top_k#2+top_k#3"
+    assert names_in("beam:min_p+top_k#2") == ("beam", ("min_p", "top_k"))
+    assert names_in("min_p") == ("", ("min_p",))
+    assert [join("beam", "a+b"), join("beam:a", "b"), join("a+b", "c")] == ["beam:a+b", "beam:a+b", "a+b+c"]
+
+
+def test_many_chains_leave_no_more_objects_than_a_bound() -> None:
+    registry = decoders.Registry.load()
+    first = registry.find("top_k+min_p")
+    for names in itertools.product(("min_p", "typical", "temperature", "penalties"), repeat=5):
+        registry.find(write_chain(names))
+    assert registry.find("top_k+min_p") is not first

@@ -328,6 +328,17 @@ def test_what_the_api_cannot_say_is_greyed_out_and_refused(
     assert watch(engine, Request(PROMPT, strategy="top_p", samples=2)).failed.field == "samples"
 
 
+def test_a_server_has_a_chain_whose_stages_it_has() -> None:
+    mine = ServerInfo(
+        "there", True, {"beam": None, "top_k": None}, stages=frozenset({"top_k", "temperature"})
+    )
+    for name in ("temperature", "top_k+temperature+top_k#2", "beam:top_k"):
+        assert mine.refusal(name) == ""
+    assert mine.refusal("beam:min_p") == "The server at there does not have the stage min_p."
+    assert "the strategy greedy:top_k" in mine.refusal("greedy:top_k")
+    assert "the strategy min_p" in mine.refusal("min_p")
+
+
 def test_a_nucleus_of_nothing_is_sent_as_a_temperature_of_nothing() -> None:
     request = Request(PROMPT, "top_p", {"top_p": 0, "temperature": 0.7, "presence_penalty": 0.5}, seed=1)
     server = ServerInfo("there", is_edge_tui=False, strategies=openai_strategies(), chat=False)

@@ -150,7 +150,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server that leaves the model's template out."""
     folder = tmp_path_factory.mktemp("raw")
     words = ["serve", "--model", _model(folder), "--device", "cpu", "--no-chat", "--system", "Be brief."]
-    words += ["--stop", "e", "--strategy", "greedy"]
+    words += ["--stop", "e", "--strategy", "greedy", "--chain", "top_k"]
     flags = vars(make_parser(words).parse_args(words, Namespace()))
     settings, notices = load_settings({key: flags[key] for key in flags.keys() - {"command", "before"}})
     assert notices == []
@@ -244,6 +244,12 @@ def _decoding(served: Served) -> None:
         assert own.params["frequency_penalty"] == 0.25, (
             "what was set holds where a request says nothing of it"
         )
+
+
+@case("--chain")
+def _chain(raw: Served) -> None:
+    for route, told in raw.everywhere():
+        assert told.strategy == "greedy:top_k", route
 
 
 @case("--expert")

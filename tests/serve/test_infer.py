@@ -256,6 +256,25 @@ def test_the_document_describes_every_parameter(server: Running) -> None:
     names = [decoder.name for decoder in decoders.strategies()]
     for schema in ("Infer", "InferStream", "Completion", "Chat"):
         assert schemas[schema]["properties"]["strategy"]["anyOf"][0]["enum"] == names
+    assert set(schemas["ChainParams"]["properties"]) >= {"min_p", "temperature", "repetition_penalty"}
+
+
+@pytest.mark.parametrize("path", ["/infer", "/v1/completions"])
+def test_a_chain_is_a_strategy_here_too(server: Running, path: str) -> None:
+    length = {"max_length": 3} if path == "/infer" else {"max_tokens": 3}
+    body = {"prompt": "a", "strategy": "beam:min_p+top_k", "params": {"num_beams": 2, "top_k": 5}, **length}
+    assert server.post(path, body).status_code == 200
+    for text, words in (
+        ("min_p+top_p+", "an empty place"),
+        ("min_p+" * 40, "at most 32"),
+        ("a" * 3000, "2000"),
+    ):
+        answer = server.post(path, {**body, "strategy": text})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (422, "strategy")
+        assert words in answer.json()["error"]["message"]
+    with server.client() as client:
+        about = client.get("/about").json()
+    assert {"min_p", "penalties", "temperature"} <= set(about["stages"])
 
 
 @pytest.mark.parametrize("path", ["/infer", "/v1/chat/completions"])

@@ -13,6 +13,7 @@ from edge_tui.decoders import Problem
 from edge_tui.engine.events import Failed, Resolved
 from edge_tui.engine.port import Request
 from edge_tui.tui.run_params import ParamPatch
+from edge_tui.tui.workbench import strategy_controller
 from edge_tui.tui.workbench.strategy_controller import StrategyController
 from tests.tui.engines import PictureEngine
 from tests.tui.parts import Field, Panel, View, session, settings
@@ -165,7 +166,29 @@ def test_strategies_that_go_give_way_and_stop(choosing: Choosing, monkeypatch: p
     choosing.run()
     left = [each for each in decoders.strategies() if each.name != "top_p"]
     monkeypatch.setattr(decoders, "strategies", lambda: left)
+    monkeypatch.setattr(strategy_controller, "find", {each.name: each for each in left}.get)
     choosing.strategies.apply_strategies({Path("mine.py")})
     assert choosing.engine.cancelled == [1]
     assert choosing.values.decoder is left[0]
     assert choosing.said.startswith("mine.py was read again: r runs")
+
+
+def test_a_typed_chain_is_chosen_and_outlives_a_reload(choosing: Choosing) -> None:
+    choosing.strategies.choose("min-p+temperature")
+    assert choosing.values.decoder is decoders.find("min_p+temperature")
+    choosing.run()
+    assert choosing.session.run is not None
+    assert choosing.session.run.decoder is choosing.values.decoder
+    choosing.strategies.apply_strategies({Path("mine.py")})
+    assert choosing.values.decoder.name == "min_p+temperature"
+    choosing.strategies.choose("min_p+foo")
+    assert (choosing.said[:31], choosing.view.kind) == ("There is no stage 'foo' for a c", "error")
+    assert choosing.values.decoder.name == "min_p+temperature"
+
+
+def test_a_chain_is_refused_with_the_engines_reason(choosing: Choosing) -> None:
+    choosing.session.attach(choosing.engine)  # type: ignore[arg-type]
+    choosing.engine.refusals["min_p+temperature"] = "There is no stage min_p."
+    choosing.strategies.choose("min_p+temperature")
+    assert choosing.said == "There is no stage min_p."
+    assert choosing.values.decoder.name == "top_p"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_tui import decoders
 from edge_tui.decoders.core.declaration import OPENAI_PARAMS
+from edge_tui.decoders.registry.chain_text import is_chain, names_in
 from edge_tui.engine.remote.http_client import RemoteError
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class ServerInfo:
         logprobs: Endpoints ("completions", "chat") that send log-probabilities.
         manage: True if clients may load and unload models.
         loaded: Description of each model in its memory, by role; only of an edge-tui.
+        stages: Stages of chains that it has; only of an edge-tui.
     """
 
     host: str
@@ -69,12 +71,17 @@ class ServerInfo:
     logprobs: frozenset[str] = frozenset()
     manage: bool = False
     loaded: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    stages: frozenset[str] = frozenset()
 
     def refusal(self, strategy: str) -> str:
         """Returns why it cannot run a strategy, one sentence; "" if it can."""
         if strategy in self.strategies:
             return ""
         if self.is_edge_tui:
+            inner, stages = names_in(strategy)
+            missing = [name for name in stages if name not in self.stages]
+            if (is_chain(strategy) or strategy in self.stages) and (not inner or inner in self.strategies):
+                return f"The server at {self.host} does not have the stage {missing[0]}." if missing else ""
             return f"The server at {self.host} does not have the strategy {strategy}."
         return f"{strategy} is not part of OpenAI's API, which {self.host} speaks."
 
@@ -117,6 +124,7 @@ def _edge_tui_info(client: HttpClient, about: dict[str, Any]) -> ServerInfo:
         logprobs=frozenset({"completions", "chat"}),
         manage=about.get("manage") is True,
         loaded=loaded,
+        stages=frozenset(map(str, about.get("stages", []))),
     )
 
 

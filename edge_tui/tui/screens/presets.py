@@ -51,7 +51,7 @@ class PresetsScreen(FilterListScreen["Preset"]):
         deleted = preset.name in self._marked_for_delete
         content = Content.assemble(
             (f"{title:<22}", "strike $text-muted" if deleted else "bold"),
-            (f" {one_line(preset.strategy):<12}", "$primary"),
+            (f" {clip(one_line(preset.strategy), 12):<12}", "$primary"),
             (" yours " if preset.own else "       ", "$accent"),
             (one_line(preset.summary), "$text-muted"),
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from edge_tui import decoders
 from edge_tui.config import presets
+from edge_tui.config.names import find
 from edge_tui.config.precedence import value_text
 from edge_tui.engine.events import Failed, Finished, Loaded, Started
 from edge_tui.tui.run_params import ParamPatch
@@ -80,10 +81,14 @@ class StrategyController(Controller[StrategyView]):
         """Takes another strategy; the prompt that runs, or has just run, runs again. None leaves it."""
         if name is None:
             return
-        if why := self.refusals.get(name):
+        try:
+            decoder = decoders.find(name)
+        except decoders.UnknownStrategy as error:
+            self.say(str(error), "error")
+            return
+        if why := self.refusal(decoder):
             self.say(why, "warning")
             return
-        decoder = next(each for each in self.decoders if each.name == name)
         changed = decoder is not self.run_params.decoder
         self.run_params.decoder = decoder
         self.view.show_values()
@@ -97,6 +102,13 @@ class StrategyController(Controller[StrategyView]):
         elif changed and run is not None and self.prompt.text.strip():
             hint = "^j runs it. "
         self.say(f"{decoder.title}: {hint}{decoder.summary}")
+
+    def refusal(self, decoder: Decoder) -> str:
+        """Returns the engine's reason against a strategy; "" where there is none, or none is known."""
+        if decoder in self.decoders:
+            return self.refusals.get(decoder.name, "")
+        engine = self.session.engine
+        return engine.refusal(decoder.name) if engine is not None else ""
 
     def _has_just_run(self, run: Run) -> bool:
         """Tells whether a run came to its own end, and the prompt has not changed since."""
@@ -176,12 +188,13 @@ class StrategyController(Controller[StrategyView]):
         """Goes on with the strategies as they are now, after these files have changed."""
         chosen, known = self.run_params.decoder.name, {decoder.name for decoder in self.decoders}
         self.decoders = decoders.strategies()
-        names = [decoder.name for decoder in self.decoders]
-        if chosen not in names and self.session.busy:
-            self.session.stop()
-        # A strategy that was renamed is found again by its file; one that is gone gives way to the first.
-        fresh = next((name for name in names if name not in known), names[0])
-        self.run_params.decoder = decoders.find(chosen if chosen in names else fresh)
+        decoder = find(chosen)
+        if decoder is None:
+            if self.session.busy:
+                self.session.stop()
+            # A strategy that was renamed is found again by its file; one that is gone gives way to the first.
+            decoder = next((each for each in self.decoders if each.name not in known), self.decoders[0])
+        self.run_params.decoder = decoder
         self._show_strategies()
         self.view.show_values()
         self.show_problem()
@@ -201,7 +214,7 @@ class StrategyController(Controller[StrategyView]):
                 if self.panel.while_running:
                     self.panel.show(None)
                 if run is not None and run.id == event.run:
-                    run.decoder = next((each for each in self.decoders if each.name == event.strategy), None)
+                    run.decoder = find(event.strategy)
                 self.run_params.learn(event.strategy, event.values)
                 self.view.show_values()
             case Finished() if run is not None and run.id == event.run and run.decoder and event.new_tokens:
