@@ -2,8 +2,8 @@
 
 Divides logits by `T = Tmin + (Tmax − Tmin) · (H / Hmax)^e`, with `H` the entropy and `Hmax` the logarithm of
 the number of candidates; `temperature` divides them as well. Defaults 0.5, 1.5, e = 1; `Tmin = Tmax = 1` is
-neutral. Reference: llama.cpp's `temp_ext`, which takes the middle of the range and half its width; textgen
-has the parameters by these names, but counts removed tokens in Hmax.
+neutral. Reference: llama.cpp's `temp_ext`, which takes the middle of the range and half its width, and counts
+tokens of logit −∞ as candidates; so does textgen, which has the parameters by these names.
 """
 
 from __future__ import annotations

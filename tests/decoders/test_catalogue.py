@@ -66,9 +66,14 @@ def cut(filter: Filter, z: Tensor, *values: float, rng: Rng | None = None) -> Te
 def distributions() -> Iterator[Tensor]:
     """Yields logits `[1, V]`, from flat to sure, with ties and with removed candidates."""
     generator = torch.Generator().manual_seed(17)
-    shapes = itertools.product((0.1, 1.0, 4.0, 12.0), (0.0, 0.5), (0.0, 0.4))
-    small = itertools.product((2, 3, 7, 40, 99, 100, 101, 600), shapes)
-    large = ((32_000, (1.0, 0.0, 0.0)), (32_000, (4.0, 0.5, 0.4)), (5000, (2.0, 0.0, 0.4)))
+    shapes = itertools.product((0.3, 4.0), (0.0, 0.5), (0.0, 0.4))
+    small = itertools.product((2, 3, 40, 101, 600), shapes)
+    large = (
+        (600, (12.0, 0.0, 0.0)),
+        (32_000, (1.0, 0.0, 0.0)),
+        (32_000, (4.0, 0.5, 0.4)),
+        (5000, (2.0, 0.0, 0.4)),
+    )
     for width, (scale, grid, removed) in (*small, *large):
         z = torch.randn(1, width, generator=generator) * scale
         z = (z / grid).round() * grid if grid else z
@@ -185,7 +190,7 @@ def check_prefix(kept: Tensor, p: Row, sums: Row, share: float, first: int, slac
     assert not kept[0].numpy()[p < most * (1 - SLACK)].any()
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.95, 0.999])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.95])
 def test_tail_free_is_the_rule_of_second_differences(share: float) -> None:
     for z in CASES:
         p = softmax(z)
@@ -262,7 +267,7 @@ def without_top(p: Row, threshold: float) -> NDArray[np.bool_]:
     return p <= likely.min() if len(likely) > 1 else np.ones(len(p), dtype=bool)
 
 
-@pytest.mark.parametrize("threshold", [1e-4, 0.0399, 0.1, 0.3, 0.6])
+@pytest.mark.parametrize("threshold", [1e-4, 0.1, 0.6])
 def test_xtc_drops_all_likely_tokens_but_the_least(threshold: float) -> None:
     for z in CASES:
         p, left = softmax(z), (z > -torch.inf)[0].numpy()
@@ -285,7 +290,7 @@ def test_xtc_acts_as_often_as_it_is_told_and_alike_for_a_whole_row() -> None:
     assert chi_squared(observed, torch.tensor([0.3, 0.7]) * steps) < limit(1)
 
 
-@pytest.mark.parametrize("probability", [0.5, 0.85])
+@pytest.mark.parametrize("probability", [0.5, pytest.param(0.85, marks=pytest.mark.proof)])
 def test_draws_of_xtc_follow_the_mean_of_both_outcomes(probability: float) -> None:
     n, decoder = 100_000, decoders.find("xtc")
     z = torch.tensor([2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -1.5])
@@ -307,7 +312,7 @@ def test_all_are_strategies_found_by_name() -> None:
 
 
 @pytest.mark.parametrize(("kind", "sign"), CUTS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(z=rows(), low=st.floats(0.01, 1.0), high=st.floats(0.01, 1.0))
 def test_what_stays_grows_or_shrinks_with_the_parameter(
     kind: type[Filter], sign: int, z: Tensor, low: float, high: float
@@ -317,7 +322,7 @@ def test_what_stays_grows_or_shrinks_with_the_parameter(
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ALL if kind is not Xtc])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(z=rows())
 def test_a_likelier_token_stays_likelier_and_ties_stay_ties(kind: type[Filter], z: Tensor) -> None:
     out = apply(kind(), z, *([0.3] if kind is Quadratic else []))
@@ -328,7 +333,7 @@ def test_a_likelier_token_stays_likelier_and_ties_stay_ties(kind: type[Filter], 
         assert (steps[before[order].nan_to_num(neginf=-1e30).diff() == 0] == 0).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(z=rows(), value=st.floats(1e-4, 1.0))
 def test_epsilon_twice_is_epsilon_once(z: Tensor, value: float) -> None:
     """Alone among them: what stays grows when the rest is gone, and the bound does not."""

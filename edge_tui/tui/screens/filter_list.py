@@ -118,6 +118,10 @@ class FilterListScreen(Dialog[T], Generic[T]):
         if chosen := self.highlighted:
             self.choose(chosen)
 
+    def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        """Scrolls to the item under the cursor once its description has taken lines from the list."""
+        self.call_after_refresh(self.options.scroll_to_highlight)
+
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Chooses the item that was clicked."""
         event.stop()
