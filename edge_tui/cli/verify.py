@@ -23,17 +23,20 @@ def run(flags: dict[str, Any]) -> int:
     """Prints how each strategy compares with each of its references.
 
     Returns:
-        0, or 1 if a strategy differs from a reference or is shipped without one.
+        0, or 1 if a strategy differs from a reference or is shipped without one, or a file cannot be read.
 
     Raises:
         UsageError: there is no such strategy, or no folder for the file.
     """
     own = pop_flags(flags, ("names", "cases", "json_file", "quiet"))
-    load_settings(flags)
+    _, notices = load_settings(flags)
     file = Path(own["json_file"]) if own["json_file"] else None
     if file is not None and not file.parent.is_dir():
         raise UsageError(f"there is no folder {file.parent} for the results; make it, or name another.")
     chosen = _strategies(own["names"])
+    problems = [] if own["names"] else decoders.current().problems  # a named one is refused with its reason
+    for notice in (*notices, *problems):
+        print_line(str(notice), sys.stderr)
     found: list[Finding] = []
     from edge_tui.verify.finding import HEADER, manifest, table_line
     from edge_tui.verify.verify import verify
@@ -57,7 +60,7 @@ def run(flags: dict[str, Any]) -> int:
     failed = sorted({each.strategy for each in found if each.failed})
     if failed:
         print_line(f"{len(failed)} of {len(chosen)} differ: {', '.join(failed)}.", sys.stderr)
-    return int(bool(failed))
+    return int(bool(failed or problems))
 
 
 def _strategies(names: list[str]) -> list[Decoder]:

@@ -9,13 +9,15 @@ from numpy.random import RandomState
 
 from edge_tui.decoders.base import Decoder, numbers
 from edge_tui.verify import driver
-from edge_tui.verify.distributions import KINDS, Float32, logits, size, values
+from edge_tui.verify.distributions import KINDS, SIZES, Float32, logits, size, values
 from edge_tui.verify.outcome import Comparison, Context, Outcome, words
 from edge_tui.verify.references.kinds import Recording, StepReference
 from edge_tui.verify.references.recorded import sampled
 
 _ROWS = 4
 """Rows of one step, each with its own distribution and values."""
+_LARGE_EVERY = 100
+"""Of so many steps one has the largest vocabulary, which chance would take too rarely."""
 _MOST_IDS = 12
 """Most ids of prompt and answer each."""
 
@@ -30,6 +32,8 @@ def random_rows(decoder: Decoder, seed: int, rows: int = _ROWS) -> driver.Rows:
     """
     random = RandomState(seed)
     vocab, kind = size(random), str(random.choice(KINDS))
+    if seed % _LARGE_EVERY == _LARGE_EVERY - 1:
+        vocab = SIZES[-1]
     streams: dict[str, Float32] = {}
     for stream in decoder.streams:
         drawn = [logits(random, vocab, kind) for _ in range(rows)]

@@ -49,7 +49,7 @@ def test_weights_of_the_recorded_searches_are_those_of_our_toy_models() -> None:
     for case in found["cases"]:
         if case["search"] == "dola":
             assert unpack(case["logits"], np.float32).size == 12 * found["shape"]["vocab_size"]
-        if case["search"] == "diverse_beam":
+        if case["search"] == "diverse_beam" and case["options"]["num_beams"] == 4:
             options = case["options"]
             width = options["num_beams"] // options["num_beam_groups"]
             plain = generate(

@@ -103,6 +103,30 @@ def test_the_command_reports_and_fails_for_a_wrong_file(
     assert found == {"min_p": False, "wrong": True}
 
 
+def test_a_file_that_cannot_be_read_is_named_and_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken.py").write_text("import nothing_of_that_name", encoding="utf-8")
+    monkeypatch.setattr("edge_tui.verify.verify.verify", lambda subjects, cases: iter(()))
+    try:
+        assert main(["verify", "--decoders", str(tmp_path)]) == 1
+    finally:
+        decoders.load()
+    assert "broken.py" in capsys.readouterr().err
+
+
+def test_a_strategy_with_a_chain_around_it_has_its_properties_checked() -> None:
+    (finding,) = verify(find(["contrastive:min_p"]), 10)
+    assert (finding.reference, finding.faults) == ("properties", [])
+
+
+def test_a_shipped_strategy_without_a_reference_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_tui.verify.verify.REFERENCES", {})
+    missing, _ = verify(find(["greedy"]), 1)
+    assert missing.failed
+    assert missing.reference == "no reference"
+
+
 def test_quiet_prints_nothing_where_all_agree(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "greedy", "--cases", "1", "-q"]) == 0
     assert capsys.readouterr().out == ""
