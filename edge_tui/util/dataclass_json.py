@@ -41,7 +41,9 @@ def _fit(hint: Any, value: Any) -> Any:
     elif origin is Literal and value in parts:
         return value
     elif origin is tuple and isinstance(value, list):
-        return tuple(_fit(parts[0], item) for item in value)
+        kinds = (parts[0],) * len(value) if parts[-1] is ... else parts
+        if len(kinds) == len(value):
+            return tuple(map(_fit, kinds, value))
     elif origin in (dict, Mapping) and isinstance(value, dict):
         return {key: _fit(parts[1], item) for key, item in value.items()}
     elif isinstance(hint, type) and is_dataclass(hint) and isinstance(value, dict):

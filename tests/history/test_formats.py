@@ -47,7 +47,13 @@ def stored(tmp_path: Path) -> StoredRun:
     return replace(
         run,
         entry=replace(run.entry, reason="done", seconds=0.2, prompt=HOSTILE[1]),
-        request=Request(turns, strategy="top_p", prefix=tuple(kept.id.tolist())),
+        request=Request(
+            turns,
+            strategy="top_p",
+            prefix=tuple(kept.id.tolist()),
+            prefix_logps=((-0.5, -np.inf), (-0.25, -0.125), (-1.0, 0.0)),
+            prefix_values=((0, {"top_p": 0.5}), (2, {"top_p": 0.25, "order": "llama.cpp"})),
+        ),
         prefix=kept,
         batches=(batch(WORDS, 3, columns=2), strange),
         changes=(ParamChanged(0, "top_p", 0.1, 2, 4),),

@@ -63,7 +63,9 @@ def _values(plan: RunPlan) -> list[dict[str, float]]:
     listed = []
     for index in range(len(request.prefix)):
         if index in changes:
-            changed = replace(request, values={**request.values, **changes[index]})
+            # The mode is that of the new tokens; of the kept ones the temperature itself is known.
+            mode = "custom" if "temperature" in changes[index] else request.mode
+            changed = replace(request, values={**request.values, **changes[index]}, mode=mode)
             values = resolve_params(changed, plan.decoder, {}).values
         listed.append(values)
     return listed

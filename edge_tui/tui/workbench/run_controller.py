@@ -9,6 +9,7 @@ from edge_tui.decoders.base import ParamError, numbers
 from edge_tui.engine.events import Loaded, Unloaded
 from edge_tui.tui import run_messages
 from edge_tui.tui.workbench.controller import Controller
+from edge_tui.tui.workbench.kept_tokens import with_kept
 from edge_tui.tui.workbench.ports import Messages
 from edge_tui.tui.workbench.stored_runs import conversation_of, run_of, values_of
 
@@ -129,7 +130,10 @@ class RunController(Controller[RunView]):
         if run.model and loaded is not None and loaded.name != run.model:
             self.say(f"{run.model} wrote this: load it (m) to go on from its tokens.", "warning")
         else:
-            self.start(self.run_params.request(run.request.prompt, prefix, run.seed), run.transcript)
+            request = self.run_params.request(run.request.prompt, prefix, run.seed)
+            if run.transcript is not None:
+                request = with_kept(request, run.transcript, run.request, self.run_params.decoder)
+            self.start(request, run.transcript)
 
     def send_value(self, key: str) -> None:
         """Sends a changed value to the run in progress, where the parameter allows that."""
@@ -179,7 +183,8 @@ class RunController(Controller[RunView]):
         if again:
             seed = stored.started.seed if stored.started is not None else stored.request.seed
             sources = dict.fromkeys(stored.request.sources, f"run {stored.entry.id}")
-            self.start(replace(stored.request, prefix=(), seed=seed, sources=sources))
+            fresh = replace(stored.request, prefix=(), prefix_logps=(), prefix_values=())
+            self.start(replace(fresh, seed=seed, sources=sources))
             if other:
                 self.say(f"It was {stored.model} then; it is {other} now.", "warning")
             return

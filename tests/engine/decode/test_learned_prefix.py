@@ -12,39 +12,12 @@ from edge_tui.engine.local import LocalEngine
 from edge_tui.engine.port import ModelSpec, Request
 from tests.engine.random_checkpoints import make_checkpoint
 from tests.engine.watch import Watched, watch
+from tests.learner import LEARNER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any
 
-LEARNER = '''
-"""Mirostat 2, a stage that remembers every fifth token beside it, and a constant that no step changes."""
-import torch
-from edge_tui.decoders.base import Filter, Needs, Param
-
-class Learner(Filter):
-    name, title, summary = "learner", "learner", "Learns."
-    params = (Param("tau", 3.0, 0.1, 20.0, "Surprise."),)
-    needs = Needs(counts=True, history=3)
-
-    def constants(self, env):
-        return {"rate": torch.full((1,), 0.3)}
-
-    def init(self, env):
-        return {"mu": torch.full((env.rows, 1), 6.0), "fifth": torch.full((env.rows, 1), -1)}
-
-    def apply(self, z, p, s, rng):
-        assert s["ids"].shape == (len(z), 3)
-        surprise = -z.log_softmax(-1)
-        kept = (surprise <= s["mu"]) | (surprise <= surprise.amin(-1, keepdim=True))
-        z = z.masked_fill(~kept, -float("inf")) - 0.1 * s["output_counts"]
-        z = z.scatter_add(-1, s["fifth"].clamp_min(0), torch.full_like(z[:, :1], -1.0))
-        return z.scatter_add(-1, s["ids"][:, :1].clamp_min(0), torch.full_like(z[:, :1], -2.0))
-
-    def observe(self, s, p, token):
-        s["mu"].sub_(s["rate"] * (-token.raw[:, None] - p["tau"]) + 0.01 * token.final[:, None])
-        s["fifth"].copy_(torch.where(token.step[:, None] % 5 == 4, token.id[:, None], s["fifth"]))
-'''
 HOT = Request("ab", "learner", {"temperature": 1.3}, seed=5, max_length=14)
 
 
@@ -125,6 +98,15 @@ def test_kept_tokens_are_learned_under_the_parameters_that_they_had(engine: Loca
     rest = watch(engine, going_on(first.ids[:7], known, values=values, prefix_values=((0, {"tau": 3.0}),)))
     later = watch(engine, going_on(first.ids[:7], known, values=values))
     assert rest.column("final_logp") != pytest.approx(later.column("final_logp"), abs=1e-4)
+
+
+def test_the_mode_is_that_of_the_new_tokens_alone(engine: LocalEngine) -> None:
+    first = watch(engine, HOT)
+    values, before = {"tau": 3.0}, ((0, {"tau": 3.0, "temperature": 1.3}),)
+    known = going_on(first.ids[:7], logps(first, 7), mode="focused", values=values, prefix_values=before)
+    again = going_on(first.ids[:7], (), mode="focused", values=values, prefix_values=before)
+    recorded, decoded = (watch(engine, each).column("final_logp") for each in (known, again))
+    assert recorded == pytest.approx(decoded, abs=1e-5)
 
 
 def test_as_many_numbers_as_tokens_or_none(engine: LocalEngine) -> None:
