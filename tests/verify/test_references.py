@@ -16,8 +16,9 @@ from edge_tui.decoders.registry.sampling import Sampling
 from edge_tui.verify.chi_squared import chi_squared
 from edge_tui.verify.draws import count_draws
 from edge_tui.verify.generated import compare_with_all
-from edge_tui.verify.outcome import Comparison, outcome
+from edge_tui.verify.outcome import Comparison, Context, outcome
 from edge_tui.verify.proposals import count_proposals
+from edge_tui.verify.references.chains import compose
 from edge_tui.verify.references.kinds import SearchReference, StepReference
 from edge_tui.verify.references.proposals import PROPOSALS
 from edge_tui.verify.references.searches import SEARCHES
@@ -106,6 +107,25 @@ def test_a_token_in_doubt_is_a_tie_and_not_a_fault() -> None:
     assert len(comparison.faults) == 1
     comparison.add(np.array([1.0, np.nan, -np.inf]), [expected], "d")
     assert len(comparison.faults) == 2
+
+
+def test_only_a_library_may_break_ties_by_the_order_of_a_sort() -> None:
+    z = np.array([1.0, 0.0, 0.0])
+    expected = outcome(z, z > -np.inf, equal=z == 0)
+    found = np.array([1.0, 0.0, -np.inf])
+    own, library = Comparison(), Comparison()
+    own.add(found, [expected], "own")
+    library.add(found, [expected], "library", sorts=True)
+    assert own.faults
+    assert (library.ties, library.faults) == (1, [])
+
+
+def test_a_token_in_doubt_goes_both_ways_into_the_next_stage() -> None:
+    """The second token lies at the edge of top-p; typical then keeps it, or the first alone."""
+    z = np.log([0.5, 0.25, 0.25])
+    values = {"top_p": 0.5, "typical_p": 0.99}
+    found = compose(("top_p", "typical"), z, values, Context())
+    assert {int((each.logits > -np.inf).sum()) for each in found} >= {1, 3}
 
 
 def test_chi_squared_by_hand() -> None:
