@@ -157,6 +157,8 @@ class Decoder(Declaration, ABC):
     """The names among them whose numbers are ids of tokens, −1 for none."""
     needs: ClassVar[Needs] = Needs()
     """Inputs from the main stream beyond logits; its stages declare their own."""
+    lag: ClassVar[int] = 0
+    """Steps from proposing a token to deciding on it: a run takes so many more than its answer has tokens."""
     owns_eos: ClassVar[bool] = False
     """True where `step` itself decides what an end-of-sequence token means (beam search does)."""
 
@@ -227,8 +229,14 @@ class Decoder(Declaration, ABC):
         """Gives the number of rows it decodes side by side for one answer (a beam's width)."""
         return 1
 
-    def needs_of(self, values: Mapping[str, float], layers: int) -> Needs:
-        """Gives what a run reads of a main model with `layers` layers beyond logits; by default `needs`."""
+    def needs_of(self, values: Mapping[str, float], layers: int, tied: bool) -> Needs:
+        """Gives what a run reads of the main model beyond logits; by default `needs`.
+
+        Args:
+            values: The run's parameters.
+            layers: Layers of the main model.
+            tied: True where its head is its embedding.
+        """
         return self.needs
 
     def num_draft_tokens(self, values: Mapping[str, float]) -> int:

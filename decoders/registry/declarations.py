@@ -19,7 +19,7 @@ _METHODS: dict[type, tuple[str, ...]] = {
     Stage: ("constants", "init", "apply", "observe"),
     Decoder: (
         *("constants", "init", "prompts", "logits", "final", "choose", "observe", "step", "propose"),
-        *("rows", "num_draft_tokens", "finish", "ranked", "from_checkpoint"),
+        *("rows", "needs_of", "num_draft_tokens", "finish", "ranked", "from_checkpoint"),
     ),
 }
 """Methods that the engine calls."""

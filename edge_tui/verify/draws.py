@@ -36,6 +36,8 @@ def count_draws(decoder: Decoder, reference: StepReference, draws: int = DRAWS) 
         v = {**values(random, numbers(decoder.params)), **reference.sampled}
         if not settings:
             v = {**driver.defaults(decoder), **reference.sampled}
+        for name in driver.early_names(decoder, v):
+            streams[name] = np.maximum(logits(random, _VOCAB, "normal"), np.float32(-80.0))
         exact = {name: z.astype(np.float64) for name, z in streams.items()}
         chances = mix(reference.step(exact, v, Context((0,))))
         if (chances > 0).sum() < 2:

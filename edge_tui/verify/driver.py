@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.random import RandomState
 
 from edge_tui.decoders.base import (
     Choice,
@@ -34,7 +35,7 @@ class Rows:
     """Holds the input of one step, row by row.
 
     Attributes:
-        streams: Logits float32 `[R, V]` by the names of the streams.
+        streams: Logits float32 `[R, V]` by the names of the streams; of early layers by `early_names`.
         values: Parameter values of each row; one entry holds for all.
         prompt: Ids int64 `[R, T]`.
         output: Ids int64 `[R, N]` of the answer so far.
@@ -68,9 +69,59 @@ def step(decoder: Decoder, rows: Rows) -> Step:
     ids = np.concatenate((rows.prompt, rows.output), 1)
     env = environment(decoder, ids, vocab, rows.values[0], rows.output.shape[1])
     state = start(decoder, replace(env, texts={**env.texts, **rows.texts}))
-    outs = {name: Output(torch.from_numpy(z)[:, None]) for name, z in rows.streams.items()}
+    outs = {each.name: Output(torch.from_numpy(rows.streams[each.name])[:, None]) for each in decoder.streams}
+    main = decoder.streams[0].name
+    outs[main] = with_layers(decoder, rows.values[0], outs[main], rows.seed, rows.first)
+    if early := [torch.from_numpy(rows.streams[name]) for name in early_names(decoder, rows.values[0])]:
+        outs[main] = replace(outs[main], early=torch.stack(early, 1)[:, None])
     params, rng = table(rows.values, count), random_numbers(count, rows.seed, rows.first)
     return decoder.step(outs, state, params, rng)
+
+
+_LAYERS, _WIDTH, _POSITIONS = 12, 6, 8
+"""Layers, width and positions of the model that hidden states are made up for."""
+
+
+def early_names(decoder: Decoder, values: Mapping[str, float]) -> list[str]:
+    """Names the early layers whose logits a strategy reads."""
+    return [f"early {layer}" for layer in decoder.needs_of(values, _LAYERS, False).early]
+
+
+def with_layers(
+    decoder: Decoder, values: Mapping[str, float], output: Output, seed: int = 0, first: int = 0
+) -> Output:
+    """Adds random hidden states, early logits and past states to logits, as far as a strategy needs them.
+
+    Row `r` has numbers of `first + r` and of the seed; of a search all rows have one past.
+
+    Args:
+        decoder: The strategy.
+        values: Parameter values.
+        output: Logits `[R, K, V]`.
+        seed: Of the random numbers.
+        first: Number of the first row.
+    """
+    import torch
+
+    needs = decoder.needs_of(values, _LAYERS, False)
+    rows, k, vocab = output.logits.shape
+    device = output.logits.device
+
+    def random(*shape: int, one: bool = False) -> torch.Tensor:
+        states = [
+            RandomState(seed + (0 if one else first + row)).standard_normal(shape) for row in range(rows)
+        ]
+        return torch.from_numpy(np.stack(states).astype(np.float32)).to(device)
+
+    tensors = {}
+    if needs.hidden:
+        tensors["hidden"] = random(k, len(needs.hidden), _WIDTH)
+    if needs.early:
+        tensors["early"] = random(k, len(needs.early), vocab) * 3
+    if needs.past:
+        tensors["past"] = random(_POSITIONS, _WIDTH, one=decoder.kind == "search")
+        tensors["past_length"] = torch.full((rows,), _POSITIONS - 2, device=device)
+    return replace(output, **tensors)
 
 
 def start(decoder: Decoder, env: Env) -> State:

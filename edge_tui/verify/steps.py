@@ -46,6 +46,8 @@ def random_rows(decoder: Decoder, seed: int, rows: int = _ROWS) -> driver.Rows:
         {name: shared[name] if name in of_run else number for name, number in values(random, params).items()}
         for _ in range(rows)
     ]
+    for name in driver.early_names(decoder, each[0]):
+        streams[name] = _stack([logits(random, vocab, kind) for _ in range(rows)], floor=-80.0)
     lengths = random.randint(1, _MOST_IDS), random.randint(0, _MOST_IDS)
     prompt, output = (random.randint(0, vocab, (rows, length)).astype(np.int64) for length in lengths)
     return driver.Rows(streams, each, prompt, output, seed)

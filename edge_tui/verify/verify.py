@@ -16,10 +16,12 @@ from edge_tui.verify.finding import Finding
 from edge_tui.verify.generated import compare_generated_steps, compare_searches, compare_with_all
 from edge_tui.verify.properties import check_properties
 from edge_tui.verify.proposals import compare_greedy, count_proposals
+from edge_tui.verify.recorded_runs import compare_recorded_runs
 from edge_tui.verify.references.chains import STAGES, chain
 from edge_tui.verify.references.kinds import (
     ProposalReference,
     Reference,
+    RunReference,
     SearchReference,
     StepReference,
 )
@@ -32,6 +34,7 @@ REFERENCES: Mapping[str, Reference] = {**STEPS, **SEARCHES, **PROPOSALS}
 """The reference of each strategy, by its name."""
 LOOP = "own loop in float64"
 GENERATE = "transformers generate()"
+RECORDED_RUNS = "transformers 4.55.4 generate()"
 CASES = 1000
 _CASES_OF_A_RUN = 25
 """A run of a model costs so many cases."""
@@ -103,6 +106,8 @@ def _compare(decoder: Decoder, reference: Reference, cases: int, draws: int) -> 
         by_generate = compare_searches(decoder, reference, runs)
         yield Finding.of(name, GENERATE, by_generate, reference.disagreements)
         yield Finding.of(name, "all sequences", compare_with_all(decoder, reference, runs))
+    elif isinstance(reference, RunReference):
+        yield Finding.of(name, RECORDED_RUNS, compare_recorded_runs(decoder, reference))
     elif isinstance(reference, ProposalReference):
         by_target = compare_greedy(decoder, reference, runs)
         yield Finding.of(name, "greedy decoding", by_target, reference.disagreements)
@@ -122,6 +127,8 @@ def _compare_steps(decoder: Decoder, reference: StepReference, cases: int, draws
     if reference.generate is not None:
         runs = max(1, cases // _CASES_OF_A_RUN)
         yield Finding.of(name, GENERATE, compare_generated_steps(decoder, reference, runs))
+    if reference.runs is not None:
+        yield Finding.of(name, RECORDED_RUNS, compare_recorded_runs(decoder, reference.runs))
     found = count_draws(decoder, reference, draws)
     if found is not None:
         yield found

@@ -14,6 +14,7 @@ from torch import Tensor
 from edge_tui.decoders import base
 from edge_tui.decoders.base import Choice, Decoder, Env, Output, Params, Records, State
 from edge_tui.decoders.core.random import Rng, key_of
+from edge_tui.verify.driver import with_layers
 
 Logits = Callable[[Tensor], Tensor]
 """Next-token logits: int64 `[R, T]` → float `[R, V]`."""
@@ -92,10 +93,12 @@ def run(
     params, rng = table(decoder, rows, **values), numbers(rows, seed)
     ends = torch.tensor(list(eos), dtype=torch.int64)
     state = begin(decoder, Env(rows, vocab, "cpu", ids, ends, done.values, max_new_tokens))
-    for step in range(max_new_tokens):
+    for step in range(max_new_tokens + decoder.lag):
         for name, value in (change or {}).get(step, {}).items():
             params[name].fill_(value)
         outs = {s.name: Output(models[s.role](ids)[:, None]) for s in decoder.streams}
+        main = decoder.streams[0].name
+        outs[main] = with_layers(decoder, done.values, outs[main])
         decided = decoder.step(outs, state, params, rng)
         parent = torch.arange(rows) if decided.parent is None else decided.parent
         ids = torch.cat((ids[parent], decided.chosen[:, None]), 1)

@@ -241,7 +241,8 @@ def test_penalties_work_in_every_strategy(decoder: Any, penalty: str) -> None:
     def flat(ids: Tensor) -> Tensor:
         return torch.zeros(ids.shape[0], 4)
 
-    certain = {param.name: 0 for param in decoder.params if param.name == "temperature"}
+    likeliest = {"temperature": 0, "penalty_alpha": 0, "relative_top": 1}
+    certain = {param.name: likeliest[param.name] for param in decoder.params if param.name in likeliest}
     logits = {"model": stubborn, "expert": stubborn, "amateur": flat}
     plain = run(decoder, logits, [3], 3, 4, **certain)
     penalised = run(decoder, logits, [3], 3, 4, **certain, **{penalty: 2})

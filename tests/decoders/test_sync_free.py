@@ -14,6 +14,7 @@ from edge_tui.decoders import base
 from edge_tui.decoders.base import Decoder, Env, Output, Params, Step
 from edge_tui.decoders.core.random import Rng, key_of
 from edge_tui.decoders.core.steady import only_on_meta
+from edge_tui.verify.driver import with_layers
 from tests.decoders.driver import begin, param_values
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def bench(decoder: Decoder, device: str, **given: object) -> Bench:
         stream.name: Output(move(torch.randn(rows, 1, VOCAB, generator=generator) * 3))
         for stream in decoder.streams
     }
+    main = decoder.streams[0].name
+    outs[main] = with_layers(decoder, values, outs[main])
     table = move(torch.tensor(list(values.values()))[:, None].repeat(1, rows))
     rng = Rng(
         move(torch.full((rows,), key_of(7))),
@@ -104,12 +107,17 @@ def test_state_and_inputs_stay_where_they_are(decoder: Decoder) -> None:
     run = bench(decoder, "cpu")
     addresses = {key: tensor.data_ptr() for key, tensor in run.state.items()}
     rows = run.outs["model"].logits.shape[0]
-    before = {name: out.logits.clone() for name, out in run.outs.items()}
+    before = {
+        (name, field): tensor.clone()
+        for name, out in run.outs.items()
+        for field, tensor in out.tensors().items()
+    }
     table = run.params.table.clone()
     for _ in range(3):
         run.step()
     assert {key: tensor.data_ptr() for key, tensor in run.state.items()} == addresses
-    assert all(torch.equal(run.outs[name].logits, logits) for name, logits in before.items())
+    for (name, field), tensor in before.items():
+        assert torch.equal(getattr(run.outs[name], field), tensor), (name, field)
     assert torch.equal(run.params.table, table)
     of_rows = (tensor for name, tensor in run.state.items() if ":" not in name)  # the rest are constants
     assert all(tensor.shape[0] == rows for tensor in of_rows)

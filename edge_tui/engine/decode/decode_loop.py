@@ -102,11 +102,11 @@ class DecodeLoop:
         while self._processor.reason is None:
             if self._stopped():
                 return "cancelled"
-            if generation.launched < generation.plan.max_new:
+            if generation.launched < generation.plan.steps:
                 self._launch()
             elif generation.runner.ring.empty:
                 break
-            self._read(wait=generation.runner.ring.full or generation.launched >= generation.plan.max_new)
+            self._read(wait=generation.runner.ring.full or generation.launched >= generation.plan.steps)
         return "length"
 
     def _launch(self) -> None:

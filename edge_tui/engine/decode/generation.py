@@ -191,7 +191,7 @@ class Generation:
             if runner.graphs is not None and (self.launched or runner.is_one_graph):
                 if not self.launched:
                     runner.table.refresh()  # captured steps do it for those after them
-                runner.graphs.replay(alone=self.launched in (0, self.plan.max_new - 1))
+                runner.graphs.replay(alone=self.launched in (0, self.plan.steps - 1))
             else:
                 if not runner.logits_current:
                     runner.forward()

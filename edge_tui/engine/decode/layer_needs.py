@@ -26,7 +26,7 @@ def resolve_needs(decoder: Decoder, values: Mapping[str, float], model: Language
         RequestError: the model gives no hidden states, makes no early logits of them, or has no such layer.
     """
     info, caps, title = model.info, model.caps, decoder.title
-    needs = decoder.needs_of(values, info.layers)
+    needs = decoder.needs_of(values, info.layers, info.tied)
     lacks = ""
     if needs.layers and not caps.hidden:
         lacks = "reads hidden states of layers, but {} gives none"

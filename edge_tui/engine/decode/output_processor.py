@@ -166,7 +166,7 @@ class OutputProcessor:
         self._proposes = plan.num_draft_tokens > 0
         """True where a record's rows are positions of one text, of which only some count."""
         self._start = len(plan.request.prefix)
-        self._max_new = plan.max_new
+        self._most_steps = plan.steps
         self._ends = frozenset(tokenizer.end_ids)
         self._texts: list[Detokenizer] = []
         """The texts of a search, by row."""
@@ -237,7 +237,7 @@ class OutputProcessor:
         for row, sequence in enumerate(self._sequences):
             if not sequence.has_ended():
                 at = slice(row, row + 1)
-                self._ready += sequence.take(index, ints[at], floats[at], self.steps >= self._max_new)
+                self._ready += sequence.take(index, ints[at], floats[at], self.steps >= self._most_steps)
         if all(sequence.has_ended() for sequence in self._sequences):
             self.reason = self._sequences[0].reason
 
@@ -257,7 +257,7 @@ class OutputProcessor:
         for position, name in enumerate(self._columns):
             self._numbers[name].append(floats[:, _OWN + position].tolist())
         self._ready.append(Entry(index, 0, ints, floats, texts))
-        if self.steps >= self._max_new:
+        if self.steps >= self._most_steps:
             self.reason = "length"  # a search that is cut off declares its rows done as well
         elif ints[:, _DONE].all():
             self.reason = "done"

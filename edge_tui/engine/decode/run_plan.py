@@ -62,6 +62,11 @@ class RunPlan:
         return self.models[self.decoder.roles[0]]
 
     @property
+    def steps(self) -> int:
+        """Bound of steps: those of the new tokens, and those by which a decision lags behind."""
+        return self.max_new + self.decoder.lag
+
+    @property
     def ids(self) -> list[int]:
         """Prompt and prefix."""
         return [*self.prompt.ids, *self.request.prefix]

@@ -56,6 +56,7 @@ class ModelInfo:
         architecture: As in config.json, e.g. "Qwen2ForCausalLM".
         vocab: Width `V` of the logits (padded embedding rows included).
         layers: Number of decoder layers; 0 where hidden states cannot be read.
+        tied: True where the head is the embedding.
         context: Most positions that the model was made for.
         parameters: Number of weights.
         weight_bytes: Bytes of the weights as they lie in memory.
@@ -70,6 +71,7 @@ class ModelInfo:
     architecture: str
     vocab: int
     layers: int
+    tied: bool
     context: int
     parameters: int
     weight_bytes: int

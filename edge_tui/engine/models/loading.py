@@ -84,6 +84,7 @@ def load_flat(
         architecture=flat.architecture,
         vocab=flat.vocab,
         layers=flat.layers,
+        tied=tied,
         context=min(context or flat.context, flat.context),
         parameters=_count_parameters(flat, weights, tied),
         weight_bytes=_count_bytes(weights, tied),

@@ -86,6 +86,7 @@ def _model(
         architecture=str(architectures[0]),
         vocab=int(text.vocab_size),
         layers=0,
+        tied=bool(getattr(text, "tie_word_embeddings", False)),
         context=min(context or limit, limit, rope_limit),
         parameters=int(module.num_parameters()) + sum(m.linear.parameters for m in quantised),
         weight_bytes=sum(p.nbytes for p in module.parameters()) + sum(m.linear.nbytes for m in quantised),

@@ -51,6 +51,19 @@ class Recording:
 
 
 @dataclass(frozen=True, slots=True)
+class RunReference:
+    """Names runs of toy models that were recorded of transformers 4, and reads their options as ours.
+
+    Attributes:
+        search: Their name in the recorded file.
+        values: Our parameter values for their options; None for options that we do not have.
+    """
+
+    search: str
+    values: Callable[[Mapping[str, Any]], Values | None]
+
+
+@dataclass(frozen=True, slots=True)
 class StageReference:
     """Computes one stage: a filter, penalties, the temperature.
 
@@ -79,6 +92,7 @@ class StepReference:
         recording: Another program's numbers.
         generate: Arguments with which transformers' `generate()` decodes in the same way, from values; None
             where it cannot.
+        runs: Recorded runs of models, for a strategy that reads their layers.
         sampled: Values under which it draws from its final logits; None where it never does.
         disagreements: Sentences about known differences.
         texts: Draws the lists of texts of a case; None where it has none.
@@ -88,6 +102,7 @@ class StepReference:
     peer: Peer | None = None
     recording: Recording | None = None
     generate: Callable[[Values], Mapping[str, Any] | None] | None = None
+    runs: RunReference | None = None
     sampled: Values | None = field(default_factory=dict)
     disagreements: tuple[str, ...] = ()
     texts: Callable[[RandomState], Texts] | None = None
@@ -128,4 +143,4 @@ class ProposalReference:
     disagreements: tuple[str, ...] = ()
 
 
-Reference: TypeAlias = StageReference | StepReference | SearchReference | ProposalReference
+Reference: TypeAlias = StageReference | StepReference | SearchReference | ProposalReference | RunReference

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edge_tui.verify.references.kinds import SearchReference, Values
+from edge_tui.verify.references.kinds import RunReference, SearchReference, Values
 
 _STOPPING = (False, True, "never")
 """What `early_stopping` is there, by our choice's index."""
@@ -27,4 +27,11 @@ def _wide(vocab: int, length: int) -> Values:
     return {"num_beams": float(vocab ** (length - 1)), "length_penalty": 0.0}
 
 
-SEARCHES = {"beam": SearchReference(_beam, _wide)}
+def _contrastive_search(options: Mapping[str, Any]) -> Values:
+    return {"penalty_alpha": options["penalty_alpha"], "num_candidates": float(options["top_k"])}
+
+
+SEARCHES: dict[str, SearchReference | RunReference] = {
+    "beam": SearchReference(_beam, _wide),
+    "contrastive_search": RunReference("contrastive_search", _contrastive_search),
+}

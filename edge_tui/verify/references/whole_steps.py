@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from edge_tui.verify.outcome import Context, Outcome, outcome
+from edge_tui.verify.outcome import Context, Float64, Outcome, outcome
 from edge_tui.verify.references.basics import BASICS, argmax
 from edge_tui.verify.references.chains import STAGES, compose, sampling
-from edge_tui.verify.references.kinds import StepReference, Streams, Values
+from edge_tui.verify.references.kinds import RunReference, StepReference, Streams, Values
 from edge_tui.verify.references.mathematics import near, surprise
 
 
@@ -82,10 +82,49 @@ def _contrastive(streams: Streams, v: Values, context: Context) -> Sequence[Outc
     return [replace(found, logits=found.logits / v["temperature"])]
 
 
+def _dola(streams: Streams, v: Values, context: Context) -> Sequence[Outcome]:
+    """Subtracts the log-probabilities of the early layer that differs most, as the authors' code measures."""
+    (penalised,) = compose(("penalties",), streams["model"], v, context)
+    last = -surprise(penalised.logits)
+    layers = [-surprise(z) for name, z in streams.items() if name.startswith("early ")]
+    measured = [_reversed_divergence(last, each) for each in layers]
+    floor = last.max() + log(v["relative_top"])
+    kept, doubt = last >= floor, near(penalised.logits, floor - last.max() + penalised.logits.max())
+    doubt &= last < last.max()
+    outcomes = []
+    for layer, found in zip(layers, measured, strict=True):
+        if found < max(measured) * (1 - _SAME_DIVERGENCE) - _SAME_DIVERGENCE:
+            continue  # rounding decides among layers that differ equally
+        score = np.where(kept | doubt, last - layer, -inf)
+        each = outcome(np.where(kept, score, -inf), kept, doubt)
+        if v["temperature"] < 1e-5:
+            outcomes.append(argmax(each.logits))
+        else:
+            outcomes.append(replace(each, logits=each.logits / v["temperature"]))
+    return outcomes
+
+
+_SAME_DIVERGENCE = 1e-5
+
+
+def _reversed_divergence(last: Float64, early: Float64) -> float:
+    mean = (np.exp(last) + np.exp(early)) / 2
+    there = (mean > 0) & (last > -inf)
+    m, p, q = mean[there], last[there], early[there]
+    return float((m * (np.log(m) - (p + q) / 2)).sum())
+
+
+def _dola_values(options: Mapping[str, Any]) -> Values | None:
+    halves = {"low": 0.0, "high": 1.0}
+    layers = options["dola_layers"]
+    return {"dola_layers": halves[layers]} if isinstance(layers, str) else None
+
+
 STEPS: dict[str, StepReference] = {
     **{name: sampling(name) for name in STAGES if name not in BASICS},
     "greedy": StepReference(_greedy, generate=_greedy_arguments, sampled=None),
     "auto": StepReference(_auto, generate=_auto_arguments, sampled={"do_sample": 1.0}),
+    "dola": StepReference(_dola, runs=RunReference("dola", _dola_values)),
     "contrastive": StepReference(
         _contrastive,
         sampled={"sample": 1.0},

@@ -21,6 +21,7 @@ from edge_tui.decoders.registry.sampling import Sampling
 from edge_tui.engine.decode import cpu_trace
 from edge_tui.engine.decode.cpu_trace import TracedChoice
 from edge_tui.engine.decode.generation import Generation
+from edge_tui.engine.decode.layer_needs import resolve_needs
 from edge_tui.engine.decode.prefix_cache import PrefixCache
 from edge_tui.engine.decode.prompt import Prompt
 from edge_tui.engine.decode.resolve import ResolvedParams
@@ -81,6 +82,7 @@ def generation(
         max_new=STEPS,
         width=one.info.vocab - 3,
         notices=(),
+        needs=resolve_needs(decoder, values, one),
     )
     made = Generation(plan)
     made.prefill(PrefixCache(), lambda done, total: None, lambda: False)

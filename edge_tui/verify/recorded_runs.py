@@ -1,0 +1,95 @@
+"""Compares strategies that read a model's layers with runs that were recorded of transformers 4."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edge_tui.decoders.base import Decoder, Output, Records
+from edge_tui.verify import driver
+from edge_tui.verify.outcome import Comparison, outcome, words
+from edge_tui.verify.references.kinds import RunReference, Values
+from edge_tui.verify.references.recorded import document, unpack
+from edge_tui.verify.toy_models import VOCAB, llama
+
+if TYPE_CHECKING:
+    import torch
+
+
+def compare_recorded_runs(decoder: Decoder, reference: RunReference) -> Comparison:
+    """Compares the answers of a search, or each step's logits after the tokens that were taken."""
+    comparison = Comparison()
+    for case in document("transformers")["cases"]:
+        values = reference.values(case["options"]) if case["search"] == reference.search else None
+        if values is None:
+            continue
+        v = {**driver.defaults(decoder), **values}
+        name = f"model {case['model']} ({words(v)})"
+        if "logits" in case:
+            _compare_steps(decoder, comparison, case, v, name)
+            continue
+        comparison.cases += 1
+        found = _search(decoder, llama(case["model"]), case["prompt"], case["tokens"], v)
+        if list(found) != case["answers"][0]:
+            comparison.faults.append(f"{name}: the answer is {found}, recorded is {case['answers'][0]}.")
+    return comparison
+
+
+def _compare_steps(
+    decoder: Decoder, comparison: Comparison, case: Mapping[str, Any], v: Values, name: str
+) -> None:
+    """Compares the final logits after each beginning of a recorded answer."""
+    import torch
+
+    prompt, tokens = case["prompt"], case["answers"][0]
+    recorded = unpack(case["logits"], np.float32).reshape(len(tokens), VOCAB).astype(np.float64)
+    for at in range(len(tokens)):
+        ids = np.array([prompt + tokens[:at]], dtype=np.int64)
+        state = driver.start(decoder, driver.environment(decoder, ids, VOCAB, v, prefix=at))
+        outs = {decoder.streams[0].name: read_layers(decoder, llama(case["model"]), torch.from_numpy(ids), v)}
+        step = decoder.step(outs, state, driver.table([v], 1), driver.random_numbers(1, 0, at))
+        comparison.add(
+            step.final.numpy()[0], [outcome(recorded[at], recorded[at] > -np.inf)], f"{name} step {at}"
+        )
+
+
+def _search(decoder: Decoder, model: Any, prompt: Sequence[int], tokens: int, v: Values) -> tuple[int, ...]:
+    """Decodes an answer, every row read again from its start."""
+    import torch
+
+    rows, name = decoder.rows(v), decoder.streams[0].name
+    ids = torch.tensor([list(prompt)]).repeat(rows, 1)
+    env = driver.environment(decoder, ids.numpy(), VOCAB, v, most=tokens)
+    state, params, rng = driver.start(decoder, env), driver.table([v], rows), driver.random_numbers(rows, 0)
+    steps = []
+    for _ in range(tokens + decoder.lag):
+        step = decoder.step({name: read_layers(decoder, model, ids, v)}, state, params, rng)
+        assert step.parent is not None, "a search moves rows"
+        ids = torch.cat((ids[step.parent], step.chosen[:, None]), 1)
+        rng.step += 1
+        steps.append(step)
+    extras = {name: [step.extras[name].tolist() for step in steps] for name in decoder.columns}
+    parents = [step.parent.tolist() for step in steps if step.parent is not None]
+    return decoder.ranked(Records([s.chosen.tolist() for s in steps], parents, extras, v))[0].tokens
+
+
+def read_layers(decoder: Decoder, model: Any, ids: torch.Tensor, v: Values) -> Output:
+    """Runs a toy model over ids int64 `[R, T]` without a cache; what the strategy needs of the last one."""
+    import torch
+
+    with torch.no_grad():
+        found = model(ids, use_cache=False, output_hidden_states=True)
+        states = found.hidden_states
+        needs = decoder.needs_of(v, len(states) - 1, False)
+        tensors = {}
+        if needs.hidden:
+            tensors["hidden"] = torch.stack([states[layer][:, -1:] for layer in needs.hidden], 2)
+        if needs.early:
+            early = torch.stack([states[layer][:, -1:] for layer in needs.early], 2)
+            tensors["early"] = model.lm_head(model.model.norm(early) if needs.early_norm else early)
+        if needs.past:
+            tensors["past"] = states[-1]
+            tensors["past_length"] = torch.full((len(ids),), ids.shape[1])
+    return Output(found.logits[:, -1:].float(), **tensors)
