@@ -48,8 +48,9 @@ WRITTEN = {
     "↑": "^",
     "↓": "v",
     "×": "x",
+    **dict(zip("αβγδεζηθικλμνξοπρστυφχψω", "abgdezhqiklmnxoprstufcyw", strict=True)),
 }
-"""ASCII for punctuation whose width is as unsure."""
+"""ASCII for punctuation and Greek letters, whose width is as unsure."""
 _TABLE = str.maketrans(PLAIN | WRITTEN)
 _EDGES = str.maketrans({edge: WRITTEN[edge] for edge in "“”…"})
 """Marks that panels put around somebody's text."""

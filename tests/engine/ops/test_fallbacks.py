@@ -27,7 +27,7 @@ def test_what_is_not_compiled_is_told_once(
     for _ in range(2):
         assert torchscript.script(twice) is None
         assert torchscript.own_in_cpp([torch.ones(1)]) is None
-        assert torchscript.trace("a choice", twice, [torch.ones(1)]) is None
+        assert torchscript.trace("a choice", twice, [torch.ones(1)], [torch.zeros(1)]) is None
     assert len(caplog.messages) == 3  # one for each of the three
     assert sum("a choice" in message for message in caplog.messages) == 1
 
