@@ -54,7 +54,8 @@ def _ids(words: str, env: Env) -> tuple[int, ...]:
     if re.fullmatch(r"#\d{1,9}", words):
         token = int(words[1:])
         if token >= env.vocab:
-            raise ParamError(f"logit_bias names the token {token}, but ids go from 0 to {env.vocab - 1}.")
+            reason = f"logit_bias names the token {token}, but ids go from 0 to {env.vocab - 1}."
+            raise ParamError(reason, "logit_bias")
         return (token,)
     token_of = env.tokenizer.named()
     return (token_of[words],) if words in token_of else encoded("logit_bias", words, env)

@@ -13,7 +13,18 @@ if TYPE_CHECKING:
 
 
 class ParamError(ValueError):
-    """Refuses a parameter value that cannot be used; names the parameter and its range."""
+    """Refuses a parameter value that cannot be used; names the parameter and its range.
+
+    An `init` or `constants` may raise it about a text that it cannot use.
+
+    Args:
+        message: One sentence.
+        field: The parameter's name, for the face that shows the message beside it.
+    """
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 def fixed(name: str) -> ParamError:

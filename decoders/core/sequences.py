@@ -86,5 +86,7 @@ def encoded(name: str, text: str, env: Env) -> tuple[int, ...]:
     ids = env.tokenizer.encode(text)
     if not 0 < len(ids) <= LONGEST:
         shown = text if len(text) <= 40 else f"{text[:39]}…"
-        raise ParamError(f"{name} has {shown!r}, which is {len(ids)} tokens; a text has 1 to {LONGEST}.")
+        raise ParamError(
+            f"{name} has {shown!r}, which is {len(ids)} tokens; a text has 1 to {LONGEST}.", name
+        )
     return ids

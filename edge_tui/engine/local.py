@@ -226,7 +226,7 @@ class LocalEngine:
 
 def explain(error: BaseException, run: int | None) -> Failed:
     """Turns an error into a code and a sentence for the user; its traceback goes to the log only."""
-    field = error.field if isinstance(error, EdgeError) else ""
+    field = error.field if isinstance(error, EdgeError | ParamError) else ""
     # A mistake in a request is no fault of the program: there is nothing to look up.
     detail = "" if field else "".join(traceback.format_exception(error))
     if is_out_of_memory(error):
@@ -237,13 +237,13 @@ def explain(error: BaseException, run: int | None) -> Failed:
             else "The device ran out of memory: choose a shorter context, or a smaller precision or model."
         )
         return Failed(message, run, field, detail, code="out_of_memory")
+    if isinstance(error, ParamError | UnknownStrategy):  # `decoders` knows no EdgeError
+        return Failed(str(error), run, field, detail, code=RequestError.code)
     if (problem := problem_of(error, decoders.current().is_strategy_file)) is not None:
         problem = replace(problem, sentence=logs.scrub(problem.sentence))
         return Failed(problem.short, run, "", detail, problem, code="strategy_error")
     if isinstance(error, EdgeError):
         return Failed(str(error), run, field, detail, code=error.code)
-    if isinstance(error, ParamError | UnknownStrategy):  # `decoders` knows no EdgeError
-        return Failed(str(error), run, field, detail, code=RequestError.code)
     if isinstance(error, Cancelled):
         return Failed("The model's loading was stopped.", run, code="cancelled")
     return Failed(f"That failed: {logs.first_line(error)}. The log has the details.", run, field, detail)

@@ -10,6 +10,8 @@ from edge_tui import decoders
 from edge_tui.decoders.base import Value
 from edge_tui.decoders.beam import NUM_BEAMS
 from edge_tui.decoders.core.declaration import OPENAI_PARAMS
+from edge_tui.decoders.logit_bias import LogitBias
+from edge_tui.decoders.registry.chain_text import AROUND, LINKS
 from edge_tui.engine import seeds
 from edge_tui.engine.decode.resolve import resolve_params
 from edge_tui.engine.port import MODE_TEMPERATURE, Message, Mode, Request
@@ -89,10 +91,15 @@ class RequestBuilder:
             _refuse_for_search(decoder, body.stop, logprobs)
             _widen_search(values, sources, body.n)
         text, ids = _split_prompt(prompt)
+        mode = self._mode(fields.get("mode"), decoder, values, sources)
+        if biases := fields.get("logit_bias"):
+            decoder = _with_bias(decoder)
+            values["logit_bias"] = tuple(f"#{token}={bias:g}" for token, bias in biases.items())
+            sources["logit_bias"] = "request"
         request = Request(
             prompt=text,
             strategy=decoder.name,
-            mode=self._mode(fields.get("mode"), decoder, values, sources),
+            mode=mode,
             values=values,
             sources=sources,
             seed=self._seed(body.seed, prompt),
@@ -234,6 +241,23 @@ class RequestBuilder:
             raise ApiError(
                 422, f"{rows} rows were asked for, but this server decodes at most {self._options.rows}.", "n"
             )
+
+
+def _with_bias(decoder: Decoder) -> Decoder:
+    """Puts the stage of OpenAI's `logit_bias` around a strategy that has it not.
+
+    Raises:
+        ApiError: it takes no stage.
+    """
+    name, stage = decoder.name, LogitBias.name
+    if any(param.name == stage for param in decoder.params):
+        return decoder
+    in_front = LINKS in name and AROUND not in name
+    around = f"{name}{LINKS if AROUND in name else AROUND}{stage}"
+    try:
+        return decoders.find(f"{stage}{LINKS}{name}" if in_front else around)
+    except decoders.UnknownStrategy as error:
+        raise ApiError(422, str(error), "logit_bias", "unsupported") from error
 
 
 def _refuse_for_search(decoder: Decoder, stop: Sequence[str] | None, logprobs: bool) -> None:

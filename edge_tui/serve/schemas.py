@@ -25,6 +25,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from edge_tui import decoders
 from edge_tui.decoders.base import TextParam
 from edge_tui.decoders.core.texts import MOST_CHARACTERS
+from edge_tui.decoders.logit_bias import LIMIT
 from edge_tui.engine.port import Message, Mode, Precision
 from edge_tui.engine.token_fields import TOP
 
@@ -107,6 +108,8 @@ FiniteFloat = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_refu
 StrategyName = Annotated[str, Field(max_length=2_000)]
 ParameterValue = float | str | StrictBool | tuple[str, ...]
 Parameters = Annotated[dict[str, ParameterValue], BeforeValidator(_without_nulls)]
+Bias = Annotated[float, Field(ge=-LIMIT, le=LIMIT, allow_inf_nan=False), BeforeValidator(_refuse_bool)]
+LogitBias = dict[Annotated[int, Field(ge=0, le=2**31 - 1)], Bias]
 TemplateVariables = Annotated[
     dict[str, Any],
     Field(default_factory=dict, description="Variables of the chat template, such as enable_thinking."),
@@ -226,7 +229,7 @@ class OpenAiRequest(StrictModel):
     n: NonNegativeInt = 1
     stream: bool = False
     stream_options: StreamOptions | None = None
-    logit_bias: Annotated[Any, Unsupported("single tokens cannot be favoured here; leave it out")] = None
+    logit_bias: LogitBias | None = Field(None, description="Added to the logits of tokens, by their ids.")
     user: Hint = None
     metadata: Hint = None
     store: Hint = None

@@ -33,7 +33,7 @@ BODIES: dict[str, tuple[type[StrictModel], dict[str, Any]]] = {
 HONOURED = {
     "model", "messages", "prompt", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "n",
     "presence_penalty", "frequency_penalty", "seed", "stream", "stream_options", "logprobs", "top_logprobs",
-    "echo", "best_of",
+    "echo", "best_of", "logit_bias",
 }  # fmt: skip
 """Fields that other tests turn; `best_of` may be `n`."""
 

@@ -124,3 +124,46 @@ def test_another_edge_tui_sends_and_reads_them(server: Running) -> None:
     words = seen.started.values["words"]
     assert (words.value, words.source) == (("e", "t"), "you")
     assert refused == ["words is fixed while a run goes on; it applies to the next run."]
+
+
+@pytest.mark.parametrize(
+    ("asked", "strategy"),
+    [
+        ({"temperature": 0}, "greedy:logit_bias"),
+        ({"top_p": 0.9, "presence_penalty": 0.5}, "top_p:logit_bias"),
+        ({"strategy": "beam"}, "beam:logit_bias"),
+        ({"strategy": "temperature+top_p"}, "logit_bias+temperature+top_p"),
+        ({"strategy": "top_k:min_p"}, "top_k:min_p+logit_bias"),
+        ({"strategy": "logit_bias"}, "logit_bias"),
+    ],
+)
+def test_openais_logit_bias_is_a_stage_around_the_strategy(
+    server: Running, asked: dict[str, Any], strategy: str
+) -> None:
+    said = {"prompt": PROMPT, "max_tokens": 12, "seed": 1, **asked}
+    token = server.engine.decode(range(200)).index("e")
+    answer = server.post("/v1/completions", {**said, "logit_bias": {str(token): 100}}).json()
+    assert answer["choices"][0]["text"] == "e" * 12
+    run = answer["edge_tui"]["runs"][0]
+    assert run["strategy"] == strategy
+    assert run["params"]["logit_bias"] == [f"#{token}=100"]
+    plain = server.post("/v1/completions", said).json()["choices"][0]["text"]
+    assert server.post("/v1/completions", {**said, "logit_bias": {}}).json()["choices"][0]["text"] == plain
+
+
+@pytest.mark.parametrize(
+    ("bias", "sentence"),
+    [
+        ({"5": 101}, "less than or equal to 100"),
+        ({"x": 1}, "valid integer"),
+        ({"5": True}, "not true or false"),
+        ({"-1": 1}, "greater than or equal to 0"),
+        ({"999999": 1}, "logit_bias names the token 999999, but ids go from 0 to"),
+        ({str(10**8 + n): 1 for n in range(900)}, "must be a list of texts of at most 10,000 characters"),
+    ],
+)
+def test_a_bias_that_cannot_be_is_refused(server: Running, bias: dict[str, Any], sentence: str) -> None:
+    said = {"messages": [{"role": "user", "content": "a"}], "logit_bias": bias, "max_tokens": 2}
+    answer = server.post("/v1/chat/completions", said)
+    assert answer.status_code in (400, 422)
+    assert sentence in answer.json()["error"]["message"]

@@ -135,4 +135,4 @@ def test_a_text_of_no_token_names_itself(engine: LocalEngine) -> None:
     failed = watch(engine, Request("the fox", "bad_words", values={"bad_words": ("x" * 200,)})).failed
     assert failed.message.startswith("bad_words has 'xxx")
     assert failed.message.endswith("a text has 1 to 32.")
-    assert failed.code == "request"
+    assert (failed.code, failed.field) == ("request", "bad_words")
