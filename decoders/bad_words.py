@@ -19,7 +19,6 @@ class BadWords(SequenceBias):
     name = "bad_words"
     title = "bad words"
     summary = "Draws, but never completes one of some texts."
-    traceable = True
     params = (TextParam("bad_words", help="Texts that the answer must not hold.", many=True),)
 
     def sequences(self, env: Env) -> Sequences:

@@ -16,7 +16,6 @@ class Epsilon(Filter):
     title = "epsilon"
     summary = "Draws from tokens of at least probability ε."
     rank = 23
-    traceable = True
     params = (
         Param(
             "epsilon_cutoff", 9e-4, 0.0, 1.0, "Least probability of a token; 0 keeps all.", 1e-4, neutral=0.0

@@ -17,7 +17,6 @@ class Eta(Filter):
     title = "eta"
     summary = "Draws from tokens above a bound that falls as the model grows unsure."
     rank = 24
-    traceable = True
     params = (
         Param("eta_cutoff", 2e-3, 0.0, 1.0, "Higher keeps fewer tokens; 0 keeps all.", 1e-4, neutral=0.0),
     )

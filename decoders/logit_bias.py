@@ -38,7 +38,6 @@ class LogitBias(SequenceBias):
     name = "logit_bias"
     title = "logit bias"
     summary = "Draws with some tokens favoured or avoided."
-    traceable = True
     params = (TextParam("logit_bias", help="Above 0 favours a token: ' yes=5'.", many=True, check=split),)
 
     def sequences(self, env: Env) -> Sequences:

@@ -16,7 +16,6 @@ class PLess(Filter):
     title = "p-less"
     summary = "Draws from tokens likelier than two draws are to agree; nothing to set."
     rank = 25
-    traceable = True
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
         """Masks `softmax(z) < min(Σ softmax(z)², max softmax(z))`."""

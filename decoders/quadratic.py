@@ -17,7 +17,6 @@ class Quadratic(Filter):
     title = "quadratic"
     summary = "Draws with near rivals of the best token lifted and far ones pressed down."
     rank = 31
-    traceable = True
     params = (
         Param(
             "smoothing_factor",

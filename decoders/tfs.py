@@ -18,7 +18,6 @@ class TailFree(Filter):
     title = "tail-free"
     summary = "Draws from the tokens before the flat tail of the distribution."
     rank = 26
-    traceable = True
     params = (Param.share("tfs", 0.95, "Lower cuts the tail earlier; 1 keeps all.", neutral=1.0),)
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:

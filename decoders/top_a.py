@@ -16,7 +16,6 @@ class TopA(Filter):
     title = "top-a"
     summary = "Draws from few tokens where the model is sure, from many where it is not."
     rank = 22
-    traceable = True
     params = (Param.share("top_a", 0.2, "Higher keeps fewer tokens; 0 keeps all.", neutral=0.0),)
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:

@@ -18,7 +18,6 @@ class TopH(Filter):
     title = "top-H"
     summary = "Draws from the likeliest tokens that hold a share h of the entropy."
     rank = 21
-    traceable = True
     params = (
         Param.share(
             "top_h", 0.4, "Share of the entropy that stays; 1 keeps all.", low_open=True, neutral=1.0

@@ -17,7 +17,6 @@ class TopNSigma(Filter):
     title = "top-nσ"
     summary = "Draws from tokens whose logits stand out, at any temperature the same ones."
     rank = 20
-    traceable = True
     params = (
         Param("top_n_sigma", 1.0, 0.0, 10.0, "Standard deviations below the best; 0 keeps all.", neutral=0.0),
     )

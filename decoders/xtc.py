@@ -17,7 +17,6 @@ class Xtc(Filter):
     title = "XTC"
     summary = "Draws with the likeliest tokens left out now and then."
     rank = 40
-    traceable = True
     params = (
         Param.share("xtc_probability", 0.5, "Share of steps that leave tokens out; 0 is none.", neutral=0.0),
         Param.share("xtc_threshold", 0.1, "Least probability of a likely token.", low_open=True, neutral=1.0),
