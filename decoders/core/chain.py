@@ -125,8 +125,15 @@ class Chain:
         """
         if not self.links:
             return z
+        out = self.apply_links(z, p, s, rng)
+        return only(z, argmax(z)).where(out.amax(-1, keepdim=True) == -inf, out)
+
+    def apply_links(
+        self, z: Tensor, p: Params, s: State, rng: Rng, first: int = 0, last: int | None = None
+    ) -> Tensor:
+        """Does the same with the links from `first` to before `last`; a row may lose its last candidate."""
         out = z
-        for i, link in enumerate(self.links):
+        for i, link in list(enumerate(self.links))[first:last]:
             stage, own, values = link.stage, self._state_of(i, s), link.view(p)
             numbers = rng.link(link.name)
             if z.device.type != "cpu":
@@ -135,7 +142,7 @@ class Chain:
                 out = checks.apply(stage, out, values, own, numbers)
             elif len(own) > len(keys_of(stage.needs)):
                 checks.apply(stage, out, values, own, numbers)  # its state goes on, as on a GPU
-        return only(z, argmax(z)).where(out.amax(-1, keepdim=True) == -inf, out)
+        return out
 
     def learn(self, s: State, p: Params, token: Token) -> None:
         """Tells the token taken to every stage that learns from it; `s` is the chain's state."""

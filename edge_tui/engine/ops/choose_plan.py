@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge_tui.decoders.auto import DO_SAMPLE, FILTERS, Auto
-from edge_tui.decoders.base import Decoder, Edge, Filter, Link, Stage, numbers
+from edge_tui.decoders.base import Chain, Decoder, Edge, Filter, Needs, Stage, numbers
 from edge_tui.decoders.greedy import Greedy
 from edge_tui.decoders.penalties import Penalties
 from edge_tui.decoders.registry.chain_text import ChainStrategy
@@ -22,6 +22,15 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
+class Middle:
+    """Names the links that stay torch operations between the kernels, from `first` to before `last`."""
+
+    chain: Chain
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Describes a chain after its penalties, as the kernels read it.
 
@@ -32,12 +41,14 @@ class Plan:
         order: Name of the parameter that puts the temperature before (0) or after (1) the filters; None
             puts it before.
         switch: Name of the parameter that turns sampling on; None is always on.
+        middle: The filters where one of them is no cut that the kernels know; then there are no cuts.
     """
 
     draws: bool
     cuts: tuple[Cut, ...] = ()
     order: str | None = None
     switch: str | None = None
+    middle: Middle | None = None
 
 
 def plan(decoder: Decoder) -> Plan | None:
@@ -49,25 +60,26 @@ def plan(decoder: Decoder) -> Plan | None:
     if kind is Greedy:
         return Plan(draws=False)
     if isinstance(decoder, Sampling) and kind is Sampling:
-        cuts = _cuts((decoder.filter,))
-        return None if cuts is None else Plan(True, cuts, order=ORDER.name)
+        return _plan_chain(decoder.before, 3, ORDER.name)
     if isinstance(decoder, ChainStrategy):
-        return _plan_chain(decoder.before.links)
+        return _plan_chain(decoder.before, len(decoder.before.links))
     if kind is Auto:
         cuts = _cuts(tuple(cls() for cls in FILTERS))
         return None if cuts is None else Plan(True, cuts, switch=DO_SAMPLE.name)
     return None
 
 
-def _plan_chain(links: tuple[Link, ...]) -> Plan | None:
-    """Plans a typed chain; None if it is not penalties, temperature, then filters that declare an edge."""
-    stages = tuple(link.stage for link in links)
-    starts = tuple(map(type, stages[:2])) == (Penalties, Temperature)
-    filters = tuple(stage for stage in stages[2:] if isinstance(stage, Filter))
-    if not starts or len(filters) + 2 < len(stages) or any(link.number > 1 for link in links):
+def _plan_chain(chain: Chain, last: int, order: str | None = None) -> Plan | None:
+    """Plans penalties, temperature, then the links before `last`; None if it is none of that, or learns."""
+    links = chain.links[2:last]
+    known = all(replace(link.stage.needs, counts=False) == Needs() for link in links)
+    if tuple(map(type, chain.stages[:2])) != (Penalties, Temperature) or chain.learns or not known:
         return None
-    cuts = _cuts(filters)
-    return None if cuts is None else Plan(True, cuts)
+    filters = tuple(link.stage for link in links if link.number == 1 and isinstance(link.stage, Filter))
+    cuts = _cuts(filters) if len(filters) == len(links) else None
+    if cuts is None:
+        return Plan(True, order=order, middle=Middle(chain, 2, last))
+    return Plan(True, cuts, order=order)
 
 
 def _cuts(filters: tuple[Filter, ...]) -> tuple[Cut, ...] | None:

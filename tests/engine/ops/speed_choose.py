@@ -23,6 +23,7 @@ from edge_tui.decoders.base import Decoder, Env, Output, Params
 from edge_tui.decoders.beam import Beam
 from edge_tui.decoders.contrastive import Contrastive
 from edge_tui.decoders.core.random import Rng, key_of
+from edge_tui.decoders.registry.sampling import Sampling
 from edge_tui.decoders.speculative import Speculative
 from edge_tui.engine.ops import stats
 from edge_tui.engine.ops.choose_plan import plan
@@ -38,10 +39,7 @@ from tests.decoders.driver import param_values
 
 STEPS: dict[str, dict[str, float]] = {
     "greedy": {},
-    "top_k": {"temperature": 1.5},
-    "top_p": {"temperature": 1.5},
-    "min_p": {"temperature": 1.5},
-    "typical": {"temperature": 1.5},
+    **{each.name: {"temperature": 1.5} for each in decoders.strategies() if isinstance(each, Sampling)},
     "auto": {"do_sample": 1, "temperature": 1.5, "top_k": 50, "top_p": 0.9},
     "beam": {"num_beams": 4},
     "contrastive": {},

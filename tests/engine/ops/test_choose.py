@@ -30,7 +30,8 @@ launch = pytest.importorskip("edge_tui.engine.ops.triton.launch")
 tl = triton.language
 DEVICE = "cpu" if launch.INTERPRETED else "cuda"
 CHAIN = "penalties+temperature+top_k+top_p"
-NAMES = ("greedy", "top_k", "top_p", "min_p", "typical", "auto", CHAIN)
+MIXED = "penalties+temperature+xtc+min_p+temperature#2"
+NAMES = ("greedy", "top_k", "top_p", "min_p", "typical", "auto", CHAIN, "xtc", "quadratic", MIXED)
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, about infinities
 EACH = pytest.mark.parametrize("name", NAMES)
 
@@ -58,7 +59,10 @@ class Pair:
 
     @classmethod
     def make(cls, name: str, rows: int, vocab: int, device: str = DEVICE, **values: object) -> Pair:
-        decoder = decoders.find(name)
+        return cls.of(decoders.find(name), rows, vocab, device, **values)
+
+    @classmethod
+    def of(cls, decoder: Decoder, rows: int, vocab: int, device: str = DEVICE, **values: object) -> Pair:
         how = plan(decoder)
         assert how is not None
         generator = torch.Generator().manual_seed(vocab)
@@ -104,7 +108,7 @@ def random(rows: int, vocab: int, seed: int = 0, scale: float = 3.0) -> Tensor:
     return torch.randn(rows, 1, vocab, generator=torch.Generator().manual_seed(seed)) * scale
 
 
-@some("greedy", "typical", "auto")
+@some("greedy", "typical", "auto", MIXED)
 def test_steps_agree(name: str) -> None:
     """Odd sizes, more programs than one, counts that grow, logits wider than the vocabulary."""
     values = {**PENALTIES, "do_sample": 1, "top_k": 9, "top_p": 0.8, "min_p": 0.02, "typical_p": 0.7}
@@ -300,18 +304,58 @@ class Taught(TopP):
     def observe(self, *rest: Any) -> None: ...
 
 
-def test_only_what_is_declared_is_fused() -> None:
-    assert all(plan(decoders.find(name)) for name in NAMES)
-    assert plan(Sampling(TopP()))
+def middle_of(decoder: Decoder) -> list[str] | None:
+    """Names the stages of a strategy that run between the kernels; None where all are cuts."""
+    found = plan(decoder)
+    assert found is not None
+    assert found.middle is None or not found.cuts
+    middle = found.middle
+    return [each.name for each in middle.chain.links[middle.first : middle.last]] if middle else None
+
+
+def test_only_what_is_declared_is_a_cut() -> None:
+    assert middle_of(Sampling(TopP())) is None
+    assert middle_of(decoders.find(CHAIN)) is None
+    assert middle_of(decoders.find("penalties+temperature")) is None
+    assert middle_of(Sampling(Wider())) == ["wider"]
+    assert middle_of(decoders.find("top_n_sigma")) == ["top_n_sigma"]
+    assert middle_of(decoders.find(MIXED)) == ["xtc", "min_p", "temperature#2"]
+    assert middle_of(decoders.find("penalties+temperature+top_k+top_k#2")) == ["top_k", "top_k#2"]
+
+
+def test_what_the_kernels_do_not_know_is_not_fused() -> None:
     for decoder in (
-        Sampling(Wider()),
         Sampling(Taught()),
         *map(decoders.find, ("beam", "contrastive", "greedy:top_k", "top_k:min_p", "temperature+top_k")),
-        *map(decoders.find, ("penalties+top_k+temperature", "penalties+temperature+top_k+top_k#2")),
+        decoders.find("penalties+top_k+temperature"),
     ):
         assert plan(decoder) is None
     here = torch.zeros(1, dtype=torch.int64)
     assert fused_step(decoders.find("greedy"), 50, here, here) is None
+
+
+@pytest.mark.parametrize("order", ["transformers", "llama.cpp"])
+def test_a_filter_between_the_kernels_sees_what_the_temperature_leaves(order: str) -> None:
+    """At temperature 0 one candidate, whose rivals XTC cannot drop, or all of them."""
+    z = torch.tensor([[[2.0, 1.9, 1.8, 0.0, -3.0] + [-9.0] * 27]]).repeat(3, 1, 1)
+    pair = Pair.make("xtc", 3, 32, xtc_probability=1, xtc_threshold=0.2, order=order)
+    row = [each.name for each in pair.decoder.params].index("temperature")
+    pair.params.table[row] = torch.tensor([0.0, 1.0, 0.4], device=DEVICE)
+    pair.agree(z)
+    _, found, _ = pair.step(z, 1)
+    assert int(found.chosen[0]) == (0 if order == "transformers" else 2)
+    pair.agree(torch.full((3, 1, 32), -math.inf).index_fill(2, torch.tensor([7]), 1.0), 2)
+
+
+def test_a_row_that_loses_everything_between_the_kernels_keeps_what_was_likeliest() -> None:
+    class Nothing(TopP):
+        name = "nothing"
+
+        def apply(self, z: Tensor, *rest: Any) -> Tensor:
+            return torch.full_like(z, -torch.inf)
+
+    pair = Pair.of(Sampling(Nothing()), 2, 40)
+    pair.agree(random(2, 40))
 
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")

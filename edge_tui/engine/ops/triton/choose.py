@@ -1,5 +1,7 @@
 """Runs a strategy's step as one kernel (greedy), two (min-p) or five and more.
 
+Filters without an edge run as torch operations between the first kernel and the last.
+
 Each row of the vocabulary is spread over programs of `BLOCK` candidates. What concerns a whole row (its
 maximum, an edge, the winner) passes through small tables in memory: a kernel leaves parts, and every
 program of the next one puts them together for itself, which is faster than waiting for one to do it.
@@ -9,8 +11,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from edge_tui.decoders.base import Step
-from edge_tui.decoders.temperature import TEMPERATURE
+from edge_tui.decoders.temperature import GREEDY_BELOW, TEMPERATURE
 from edge_tui.engine.ops.triton.choose_kernels import (
     Temperature,
     centre_kernel,
@@ -57,6 +61,7 @@ class FusedChoice(FusedStep):
             order, switch = (None if name is None else p[name] for name in names)
             temperature = Temperature(p[TEMPERATURE.name], order, switch)
             self._prepare(logits, temperature, s, p)
+            self._run_middle(s, p, rng)
             edge_slot = self._search(p)
             self._draw(logits, temperature, s, rng, edge_slot)
         else:
@@ -94,6 +99,16 @@ class FusedChoice(FusedStep):
             **self.first,
         )
 
+    def _run_middle(self, s: State, p: Params, rng: Rng) -> None:
+        """Runs the filters that are torch operations, where the temperature has not left one candidate."""
+        if (middle := self._plan.middle) is None:
+            return
+        z, tau = self._searches.candidates.z, p[TEMPERATURE.name]
+        acts = tau >= GREEDY_BELOW
+        if self._plan.order is not None:  # 1 puts the temperature behind the filters
+            acts = tau + p[self._plan.order] >= GREEDY_BELOW
+        torch.where(acts, middle.chain.apply_links(z, p, s, rng, middle.first, middle.last), z, out=z)
+
     def _search(self, p: Params) -> int:
         """Runs all searches; returns the slot of the last one's edge, which is still to be worked out."""
         search, edge_slot = -1, -1
@@ -118,6 +133,7 @@ class FusedChoice(FusedStep):
 
     def _draw(self, logits: Logits, temperature: Temperature, s: State, rng: Rng, edge_slot: int) -> None:
         """Launches the kernel that cuts at the edges and takes the best score."""
+        cuts = self._plan.cuts
         draw_kernel[self.grid](
             logits,
             s["output_counts"],
@@ -127,9 +143,9 @@ class FusedChoice(FusedStep):
             Noise(rng.key, rng.step),
             self._winner,
             self.width,
-            SURPRISE=self._plan.cuts[-1].edge.key == "surprise",
-            EARLIER=len(self._plan.cuts),
+            SURPRISE=bool(cuts) and cuts[-1].edge.key == "surprise",
+            EARLIER=len(cuts),
             EDGE_SLOT=edge_slot,
             **self.shape,
-            **self.options,
+            **(self.options if self._plan.middle is None else self.first),
         )
