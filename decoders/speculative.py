@@ -64,8 +64,9 @@ class Speculative(Decoder):
         tempered = scale(self.before.apply(z.float(), p, s, rng), p["temperature"])
         return self.after.apply(tempered, p, s, rng)
 
-    def propose(self, out: Output, s: State, p: Params, rng: Rng, at: int) -> Tensor:
+    def propose(self, out: Output | None, s: State, p: Params, rng: Rng, at: int) -> Tensor:
         """Draws the draft's token, and keeps it with its distribution for the check."""
+        assert out is not None, "it has a draft model"
         z = self.shape(out.logits[:, -1, : s["q"].shape[-1]], s, p, rng.shift(at))
         proposed = draw(z, rng.shift(at))
         s["q"][:, at] = z.softmax(-1)

@@ -242,8 +242,9 @@ class Decoder(Declaration, ABC):
     def num_draft_tokens(self, values: Mapping[str, float]) -> int:
         """Gives the number of tokens proposed before the main model reads them all at once; 0 for most.
 
-        The last role then is the draft's: its logits go to `propose` alone, and `step` gets the main model's
-        at `K = num_draft_tokens + 1` positions (1 at the start of a run, when nothing is proposed yet).
+        The second stream, if there is one, is the draft's: its logits go to `propose` alone, and `step` gets
+        the main model's at `K = num_draft_tokens + 1` positions (1 at the start of a run, when nothing is
+        proposed yet).
         """
         return 0
 
@@ -257,8 +258,10 @@ class Decoder(Declaration, ABC):
             if name in vars(cls) and other not in vars(cls):
                 setattr(cls, other, vars(cls)[name])
 
-    def propose(self, out: Output, s: State, p: Params, rng: Rng, at: int) -> Tensor:
+    def propose(self, out: Output | None, s: State, p: Params, rng: Rng, at: int) -> Tensor:
         """Proposes the token at position `at` from the draft's logits after the one before it.
+
+        A draft may be no model: where a strategy has one stream, `out` is None.
 
         Returns:
             int64 `[R]`.

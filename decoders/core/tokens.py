@@ -44,6 +44,20 @@ def add_tokens(s: State, chosen: Tensor) -> None:
         s[HISTORY].copy_(torch.cat((s[HISTORY][:, 1:], taken), 1))
 
 
+def add_accepted(s: State, tokens: Tensor, accepted: Tensor) -> None:
+    """Adds the tokens of a step that checked proposals to the last ones, in place.
+
+    Args:
+        s: A state with `HISTORY`; token counts are left alone, which no strategy that proposes reads.
+        tokens: int64 `[R, K]`.
+        accepted: int64 `[R]`; of each row the first `accepted + 1` tokens are added.
+    """
+    import torch
+
+    place = torch.arange(s[HISTORY].shape[1], device=tokens.device) + accepted[:, None] + 1
+    s[HISTORY].copy_(torch.cat((s[HISTORY], tokens), 1).gather(1, place))
+
+
 def reorder_tokens(s: State, parent: Tensor) -> None:
     """Copies row `parent[r]` to row `r`; `parent` int64 `[R]`."""
     for key in TOKENS:

@@ -196,8 +196,8 @@ def check_shape(decoder: Decoder, rows: object, draft_tokens: object, cls: type 
         raise fault(at, f"{must} set owns_eos and say itself, by Step.done, when it ends.")
     if several and kind.finish is Decoder.finish and kind.ranked is Decoder.ranked:
         raise fault(at, f"{must} have finish, which chooses one.")
-    if draft_tokens and (several or decoder.owns_eos or len(decoder.streams) != 2):
-        needs = "one row, two streams, the draft's last, and no owns_eos"
+    if draft_tokens and (several or decoder.owns_eos or len(decoder.streams) > 2):
+        needs = "one row, one stream or two with the draft's last, and no owns_eos"
         raise fault(at, f"proposes tokens, so it must have {needs}.")
     if draft_tokens and kind.propose is Decoder.propose:
         raise fault(at, "proposes tokens, so it must have propose.")

@@ -80,7 +80,8 @@ def _proposing_step(decoder: Decoder, number: int) -> str:
     state = driver.start(decoder, driver.environment(decoder, prompt, _POSITIONS_VOCAB, v))
     p, rng = driver.table([v], 1), driver.random_numbers(1, number)
     for at in range(count):
-        proposed = decoder.propose(Output(output(1)), state, p, rng, at)
+        out = Output(output(1)) if len(decoder.streams) > 1 else None
+        proposed = decoder.propose(out, state, p, rng, at)
         step_checks.check_proposal(decoder, proposed, 1, "cpu")
     raw = output(count + 1)
     step = decoder.step({decoder.streams[0].name: Output(raw)}, state, p, rng)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.random import RandomState
 
-from edge_tui.decoders.base import Decoder, Output
+from edge_tui.decoders.base import Decoder, Output, numbers
 from edge_tui.verify import driver
 from edge_tui.verify.chi_squared import DRAWS, chi_squared
+from edge_tui.verify.distributions import values
 from edge_tui.verify.finding import Finding
 from edge_tui.verify.outcome import Comparison, words
 from edge_tui.verify.references.kinds import ProposalReference
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 _VOCAB = 6
+_CONTEXT = 12
+"""Tokens of a prompt; the models look at the last alone, a lookup at all."""
 
 
 def _models(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -48,6 +51,26 @@ def _propose_and_check(
     if step.tokens is None or step.accepted is None:
         raise TypeError(f"{decoder.name} gave a step without tokens, although it proposes")
     return step.tokens.numpy(), step.accepted.numpy()
+
+
+def compare_lookups(decoder: Decoder, reference: ProposalReference, cases: int, seed: int = 0) -> Comparison:
+    """Compares proposals that come from the text with those of another program, as far as it has some."""
+    comparison = Comparison()
+    if reference.lookup is None:
+        return comparison
+    for number in range(seed, seed + cases):
+        random = RandomState(number)
+        v = values(random, numbers(decoder.params))
+        ids = random.randint(0, random.randint(2, 12), (1, random.randint(1, 40)))
+        state = decoder.init(driver.environment(decoder, ids, _VOCAB, v))
+        p, rng = driver.table([v], 1), driver.random_numbers(1, number)
+        count = decoder.num_draft_tokens(v)
+        found = [int(decoder.propose(None, state, p, rng, at)) for at in range(count)]
+        expected = list(reference.lookup(ids[0].tolist(), v))
+        comparison.cases += 1
+        if found[: len(expected)] != expected:
+            comparison.faults.append(f"text {number} ({words(v)}): {found} is proposed, not {expected}.")
+    return comparison
 
 
 def count_proposals(decoder: Decoder, reference: ProposalReference, draws: int = DRAWS) -> Finding:

@@ -15,7 +15,7 @@ from edge_tui.verify.draws import count_draws
 from edge_tui.verify.finding import Finding
 from edge_tui.verify.generated import compare_generated_steps, compare_searches, compare_with_all
 from edge_tui.verify.properties import check_properties
-from edge_tui.verify.proposals import compare_greedy, count_proposals
+from edge_tui.verify.proposals import compare_greedy, compare_lookups, count_proposals
 from edge_tui.verify.recorded_runs import compare_recorded_runs
 from edge_tui.verify.references.chains import STAGES, chain
 from edge_tui.verify.references.kinds import (
@@ -111,6 +111,8 @@ def _compare(decoder: Decoder, reference: Reference, cases: int, draws: int) -> 
     elif isinstance(reference, ProposalReference):
         by_target = compare_greedy(decoder, reference, runs)
         yield Finding.of(name, "greedy decoding", by_target, reference.disagreements)
+        if reference.lookup is not None:
+            yield Finding.of(name, "transformers prompt lookup", compare_lookups(decoder, reference, cases))
         yield count_proposals(decoder, reference, draws)
 
 

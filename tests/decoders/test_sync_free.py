@@ -86,6 +86,24 @@ def test_no_step_reads_a_value(decoder: Decoder) -> None:
 
 
 @pytest.mark.parametrize(
+    "decoder",
+    [decoder for decoder in decoders.strategies() if decoder.kind == "propose"],
+    ids=lambda decoder: decoder.name,
+)
+def test_no_proposal_and_no_check_of_proposals_reads_a_value(decoder: Decoder) -> None:
+    run = bench(decoder, "meta")
+    count = decoder.num_draft_tokens({})
+    draft = run.outs["draft"] if len(decoder.streams) > 1 else None
+    positions = {"model": Output(run.outs["model"].logits.expand(1, count + 1, VOCAB))}
+    with only_on_meta():
+        for at in range(count):
+            assert decoder.propose(draft, run.state, run.params, run.rng, at).shape == (1,)
+        step = decoder.step(positions, run.state, run.params, run.rng)
+    assert step.tokens is not None
+    assert step.tokens.shape == (1, count + 1)
+
+
+@pytest.mark.parametrize(
     "peek",
     [
         lambda z: z.sum().item(),

@@ -1,8 +1,8 @@
-"""Runs the steps of strategies that propose tokens with one model and check them with another.
+"""Runs the steps of strategies that propose tokens and check them with the main model.
 
 A step feeds the draft k times, one proposal after the other, then the main model once with the token chosen
 last and all k proposals, and lets the strategy say how many it takes. The others are rewound on the
-device, by setting lengths.
+device, by setting lengths. Where a strategy has no draft model, nothing is fed for the proposals.
 
 The draft is always fed the last *two* certain tokens first. If everything was accepted it has not read the
 last but one yet, else it reads it twice; either way the shapes are the same, as a captured graph wants.
@@ -43,7 +43,9 @@ class SpeculativeRunner(StepRunner):
 
         decoder, rows, width = self.decoder, self.rows, self._width
         self.num_draft_tokens = decoder.num_draft_tokens(values)
-        self._main, self._draft = (stream.name for stream in decoder.streams)
+        self._main, *drafts = (stream.name for stream in decoder.streams)
+        self._draft = drafts[0] if drafts else ""
+        """The stream of the draft model; "" where there is none."""
         self._kernels = fused_speculation(decoder, width, self.buffers.tokens, self.num_draft_tokens)
         self._inspector = StrategyInspector(decoder, proposes=True)
         self._is_own = self._kernels is not None or is_own(type(decoder))
@@ -81,17 +83,23 @@ class SpeculativeRunner(StepRunner):
             tokens = self._pair[:, 1:].contiguous()
             self.outputs[self._main] = self.streams[self._main].forward(self.contexts[self._main], tokens)
             return
-        self.contexts[self._draft].truncate(self._certain - 1)
-        tokens = self._pair
         self._block[:, 0] = self._pair[:, 1]
+        if self._draft:
+            self.contexts[self._draft].truncate(self._certain - 1)
+        tokens = self._pair
         for at in range(self.num_draft_tokens):
-            out = self._cut(self.streams[self._draft].forward(self.contexts[self._draft], tokens))
-            proposed = self._propose(out, at)
+            proposed = self._propose(self._read_draft(tokens), at)
             self._block[:, at + 1] = proposed
             tokens = proposed[:, None]
         self.outputs[self._main] = self.streams[self._main].forward(self.contexts[self._main], self._block)
 
-    def _propose(self, out: Output, at: int) -> Tensor:
+    def _read_draft(self, tokens: Tensor) -> Output | None:
+        """Computes the draft model's logits after these tokens; None where there is no such model."""
+        if not self._draft:
+            return None
+        return self._cut(self.streams[self._draft].forward(self.contexts[self._draft], tokens))
+
+    def _propose(self, out: Output | None, at: int) -> Tensor:
         """Proposes the token at a position; an id out of range is brought into it and marked."""
         strategy = self._kernels or self.decoder
         proposed = strategy.propose(out, self._state, self.table.params, self._rng, at)

@@ -134,12 +134,14 @@ class ProposalReference:
             `[…, V]` and values.
         settings: Values under which draws are counted.
         greedy: Values under which it takes the likeliest token.
+        lookup: Another program's proposals after ids, for proposals that come from the text; None for others.
         disagreements: Sentences about known differences.
     """
 
     target: Callable[[Float64, Values], Float64]
     settings: Sequence[Values]
     greedy: Values
+    lookup: Callable[[Sequence[int], Values], Sequence[int]] | None = None
     disagreements: tuple[str, ...] = ()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,20 @@ def test_the_same_seed_gives_the_same_text_and_a_prefix_is_reused(demo: LocalEng
     assert _run(demo, "greedy").ids == _run(demo, "speculative", temperature=0).ids
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_without_a_draft_model_the_text_is_that_of_sampling(demo: LocalEngine, temperature: float) -> None:
+    plain = _run(demo, "top_k", top_k=0, temperature=temperature)
+    seen = _run(demo, "ngram", temperature=temperature, lookahead=3)
+    assert seen.ids == plain.ids
+    assert seen.text == plain.text
+    drafted = [row[0] for batch in seen.all(TokenBatch) for row in batch.extras]
+    assert 0 < sum(drafted) < len(drafted)
+    assert seen.column("raw_logp") == pytest.approx(plain.column("raw_logp"), abs=1e-4)
+    cut = len(plain.ids) // 2
+    request = Request("import os\n", "ngram", {"temperature": temperature}, seed=1, max_length=32 - cut)
+    assert watch(demo, replace(request, prefix=tuple(plain.ids[:cut]))).ids == plain.ids[cut:]
+
+
 def test_it_says_how_many_proposals_were_taken(demo: LocalEngine) -> None:
     (notice,) = _run(demo, "speculative").all(Noticed)
     assert "accepted" in notice.message
@@ -96,3 +111,6 @@ def test_a_run_goes_on_where_the_draft_rests(demo: LocalEngine, monkeypatch: pyt
     assert all("Speculation is off" in run.all(Noticed)[0].message for run in runs)
     assert runs[0].ids == greedy.ids
     assert runs[1].ids == runs[2].ids
+    looked_up = watch(demo, Request("import os\n", "ngram", {"temperature": 0}, seed=1, max_length=48))
+    assert "Speculation is off" in looked_up.all(Noticed)[0].message
+    assert looked_up.ids == greedy.ids

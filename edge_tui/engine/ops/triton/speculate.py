@@ -245,8 +245,9 @@ class FusedSpeculative(Launch):
             empty(len(Speculative.columns), rows, positions),
         )
 
-    def propose(self, out: Output, s: State, p: Params, rng: Rng, at: int) -> Tensor:
+    def propose(self, out: Output | None, s: State, p: Params, rng: Rng, at: int) -> Tensor:
         """Computes `edge_tui.decoders.base.Decoder.propose`."""
+        assert out is not None, "it has a draft model"
         noise = Noise(rng.key, rng.step)
         self._read(out.logits[:, -1:], p, self._drafts, self.num_draft_tokens, at, noise, s["proposed"])
         return s["proposed"][:, at]
