@@ -30,6 +30,8 @@ class Ban(Filter):
         import torch
 
         spelt, start = env.tokenizer.token_bytes(), env.texts["start"].encode()
+        if not any(each.startswith(start) for each in spelt):
+            raise ParamError(f"start is {env.texts['start']!r}, but no token begins with it.", "start")
         words = [word.encode() for word in env.texts["words"]]
         barred = [any(word in each for word in words) for each in spelt[: env.vocab]]
         late = [not each.startswith(start) for each in spelt[: env.vocab]]

@@ -58,6 +58,7 @@ def test_a_strategy_reads_texts_and_tokenizer(run: Callable[..., Watched]) -> No
         ({"weight": "heavy"}, "weight is 'heavy', but must be a number from 0 to 2."),
         ({"weight": ("1", "2")}, "weight is ('1', '2'), but must be a number from 0 to 2."),
         ({"words": ("a", "b2")}, "words has 'b2', but must have no digit."),
+        ({"start": "qqqqqqqq"}, "start is 'qqqqqqqq', but no token begins with it."),
         ({"word": "a"}, "ban has no parameter 'word'; it has words, start, weight,"),
     ],
 )
