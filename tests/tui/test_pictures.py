@@ -22,10 +22,12 @@ def ran(*keys: str) -> Any:
         app.workbench.prompt.insert(PROMPT)
         await pilot.press("ctrl+j")
         await until(pilot, lambda: app.workbench.pane.transcript is not None and ended(app.workbench))
+        await until(pilot, lambda: "tokens" in str(app.workbench.prompt.border_subtitle))
+        await settle(pilot)
         for key in keys:
             await pilot.press(key)
-            await settle(pilot)
             await until(pilot, lambda: ended(app.workbench))  # before the cursor counts its tokens
+            await settle(pilot)
 
     return before
 
