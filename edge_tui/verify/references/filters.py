@@ -7,20 +7,20 @@ from math import inf, log
 
 import numpy as np
 
-from edge_tui.verify.outcome import EDGE_ULPS, ULP, Context, Float64, Outcome, outcome
+from edge_tui.verify.outcome import ULP, Context, Float64, Outcome, outcome, rounding
 from edge_tui.verify.references.kinds import Recording, StageReference, Values
 from edge_tui.verify.references.library import warper
 from edge_tui.verify.references.mathematics import entropy, least, near, softmax, surprise
 
 
-def prefix(z: Float64, key: Float64, target: float, rounding: float) -> Sequence[Outcome]:
+def prefix(z: Float64, key: Float64, target: float, error: float) -> Sequence[Outcome]:
     """Keeps the shortest prefix of mass `target`, in order of `key`; equal keys stay together.
 
     Args:
         z: float64 `[V]`.
         key: float64 `[V]`, small first.
         target: The mass that the prefix must reach.
-        rounding: Error of a key in float32.
+        error: Error of a key in float32.
     """
     p = softmax(z)
     order = np.argsort(key, kind="stable")
@@ -31,10 +31,9 @@ def prefix(z: Float64, key: Float64, target: float, rounding: float) -> Sequence
     kept = (mass < target) & (z > -inf)
     kept |= key == keys[0]
     last = key[kept].max()
-    ulps = (EDGE_ULPS + len(z) / 1000) * ULP
-    doubt = (np.abs(mass - target) <= ulps) & (key > keys[0])
+    doubt = (np.abs(mass - target) <= rounding(len(z))) & (key > keys[0])
     # Keys that are equal but for rounding: their order, and so the mass before each, is any.
-    close = np.abs(key - last) <= rounding
+    close = np.abs(key - last) <= error
     if (close & (key != last)).any():
         doubt |= close
     equal = key == last

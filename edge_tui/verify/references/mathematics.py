@@ -7,7 +7,7 @@ from math import inf
 
 import numpy as np
 
-from edge_tui.verify.outcome import EDGE_ULPS, ULP, Bool, Float64, Outcome, outcome
+from edge_tui.verify.outcome import Bool, Float64, Outcome, outcome, rounding
 
 
 def softmax(z: Float64) -> Float64:
@@ -25,7 +25,9 @@ def surprise(z: Float64) -> Float64:
 def near(number: Float64, edge: float, scale: float = 1.0) -> Bool:
     """Tells which numbers are so close to an edge that rounding decides; `scale` is their size."""
     with np.errstate(invalid="ignore"):
-        return np.asarray((edge > -inf) & (np.abs(number - edge) <= EDGE_ULPS * ULP * max(scale, abs(edge))))
+        return np.asarray(
+            (edge > -inf) & (np.abs(number - edge) <= rounding(len(number)) * max(scale, abs(edge)))
+        )
 
 
 def entropy(z: Float64) -> float:

@@ -8,7 +8,7 @@ from math import inf, log
 
 import numpy as np
 
-from edge_tui.verify.outcome import ULP, Context, Float64, Outcome, outcome
+from edge_tui.verify.outcome import Context, Float64, Outcome, outcome, rounding
 from edge_tui.verify.references.basics import ARGMAX_BELOW, argmax
 from edge_tui.verify.references.kinds import Recording, StageReference, Values
 from edge_tui.verify.references.mathematics import entropy
@@ -28,17 +28,21 @@ def _dynamic_temperature(z: Float64, v: Values, context: Context) -> Sequence[Ou
     greatest = log(left.sum())
 
     def temperature(by: float) -> float:
-        """Computes it for an entropy and a power that are wrong by so many units in the last place."""
-        unsure = min(1.0, max(0.0, found + by * ULP * max(1.0, found)) / greatest) if greatest else 0.0
-        return float(low + (high - low) * unsure**exponent * (1 + by * ULP))
+        """Computes it for an entropy and a power that are wrong by so much."""
+        unsure = min(1.0, max(0.0, found + by * max(1.0, found)) / greatest) if greatest else 0.0
+        return float(low + (high - low) * unsure**exponent * (1 + by))
 
-    tau, least, most = temperature(0.0), *sorted((temperature(-4.0), temperature(4.0)))
+    error = rounding(len(z))
+    tau, least, most = temperature(0.0), *sorted((temperature(-error), temperature(error)))
     greedy = [argmax(z)] if least < ARGMAX_BELOW else []
     if most < ARGMAX_BELOW:
         return greedy
     tau = max(tau, ARGMAX_BELOW)
-    slack = (most - least) / tau if most - least > 1e-6 * tau else 0.0
-    return [replace(outcome(z / tau, left), slack=slack), *(replace(each, chance=0.0) for each in greedy)]
+    slack = 2 * (most / max(least, ARGMAX_BELOW) - 1)  # a difference of two logits is wrong by both
+    return [
+        replace(outcome(z / tau, left), slack=slack),
+        *(replace(each, chance=0.0) for each in greedy),
+    ]
 
 
 def _range(a: Mapping[str, float]) -> Values:

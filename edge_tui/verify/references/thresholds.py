@@ -7,7 +7,7 @@ from math import inf, log
 
 import numpy as np
 
-from edge_tui.verify.outcome import EDGE_ULPS, ULP, Context, Float64, Outcome, outcome
+from edge_tui.verify.outcome import Context, Float64, Outcome, outcome, rounding
 from edge_tui.verify.references.kinds import Recording, StageReference, Values
 from edge_tui.verify.references.library import warper
 from edge_tui.verify.references.mathematics import entropy, least, near, softmax, surprise
@@ -45,11 +45,11 @@ def _top_h(z: Float64, v: Values, context: Context) -> Sequence[Outcome]:
     terms = np.zeros_like(p)
     terms[p > 0] = -p[p > 0] * np.log(p[p > 0])
     sums, budget = np.where(p > _UNDERFLOW, terms.cumsum(), inf), v["top_h"] * terms.sum()
-    rounding = EDGE_ULPS * ULP * max(1.0, budget)
-    fewest, count, most = (int((sums <= budget + by).sum()) for by in (-rounding, 0.0, rounding))
+    error = rounding(len(z)) * max(1.0, budget)
+    fewest, count, most = (int((sums <= budget + by).sum()) for by in (-error, 0.0, error))
     low, edge, high = (best[max(0, number - 1)] for number in (fewest, count, most))
     doubt = (z < low) & (z >= high)
-    doubt |= (softmax(z) <= _UNDERFLOW) & (z > -inf) & (terms.sum() <= rounding)
+    doubt |= (softmax(z) <= _UNDERFLOW) & (z > -inf) & (terms.sum() <= error)
     equal = z == edge
     return [outcome(z, z >= edge, doubt & (z < best[0]), equal if equal.sum() > 1 else None)]
 
@@ -70,11 +70,11 @@ def _tfs(z: Float64, v: Values, context: Context) -> Sequence[Outcome]:
     falling = np.sort(p)[::-1]
     bends = np.abs(np.diff(falling, 2))
     sums, share = bends.cumsum(), v["tfs"] * bends.sum()
-    rounding = EDGE_ULPS * ULP * max(0.1, share)  # each bend is a difference of rounded probabilities
-    fewest, count, most = (int((sums <= share + by).sum()) for by in (-rounding, 0.0, rounding))
+    error = rounding(len(z)) * max(0.1, share)  # each bend is a difference of rounded probabilities
+    fewest, count, most = (int((sums <= share + by).sum()) for by in (-error, 0.0, error))
     low, edge, high = falling[fewest], falling[count], falling[most]
     doubt = (p < low) & (p >= high)
-    doubt |= (np.abs(p - edge) <= max(_UNDERFLOW, EDGE_ULPS * ULP * edge)) & (p != edge)
+    doubt |= (np.abs(p - edge) <= max(_UNDERFLOW, rounding(len(z)) * edge)) & (p != edge)
     return [outcome(z, (p >= edge) & (z > -inf), doubt & (p < falling[0]))]
 
 
@@ -83,10 +83,10 @@ def _xtc(z: Float64, v: Values, context: Context) -> Sequence[Outcome]:
     p, chance = softmax(z), v["xtc_probability"]
     found = [outcome(z, z > -inf, chance=1 - chance)]
     for number, by in enumerate((0.0, -1.0, 1.0)):
-        likely = (p >= v["xtc_threshold"] * (1 + by * EDGE_ULPS * ULP)) & (z > -inf)
+        likely = (p >= v["xtc_threshold"] * (1 + by * rounding(len(z)))) & (z > -inf)
         last = p[likely].min() if likely.any() else inf
         equal = p == last
-        close = (np.abs(p - last) <= EDGE_ULPS * ULP * last) & ~equal if likely.any() else None
+        close = (np.abs(p - last) <= rounding(len(z)) * last) & ~equal if likely.any() else None
         kept = (p <= last) & (z > -inf)
         several = equal if equal.sum() > 1 else None
         found.append(outcome(z, kept, close, several, chance=0.0 if number else chance))
