@@ -3,8 +3,8 @@
 A strategy's own `step` is some fifty operations on the vocabulary and a sort: as torch operations on a GPU
 that is 100 µs and more. Where the chain is penalties, temperature and filters that declare their `Edge`, the
 kernels of `triton.choose` do the same in a handful: the same states, random numbers, tokens and final
-distribution, up to candidates that only rounding tells apart. Filters without an edge stay torch operations,
-between the kernels of what comes before and after. Contrastive decoding, beam search and
+distribution, up to candidates that only rounding tells apart. Our filters without an edge stay torch
+operations, between the kernels of what comes before and after. Contrastive decoding, beam search and
 speculative decoding have their own (`triton.contrast`, `triton.beam`, `triton.speculate`). `Decoder.step` is
 the reference.
 """

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from edge_tui.decoders.auto import DO_SAMPLE, FILTERS, Auto
 from edge_tui.decoders.base import Chain, Decoder, Edge, Filter, Needs, Stage, numbers
+from edge_tui.decoders.core.checks import is_own
 from edge_tui.decoders.greedy import Greedy
 from edge_tui.decoders.penalties import Penalties
 from edge_tui.decoders.registry.chain_text import ChainStrategy
@@ -77,9 +78,11 @@ def _plan_chain(chain: Chain, last: int, order: str | None = None) -> Plan | Non
         return None
     filters = tuple(link.stage for link in links if link.number == 1 and isinstance(link.stage, Filter))
     cuts = _cuts(filters) if len(filters) == len(links) else None
-    if cuts is None:
-        return Plan(True, order=order, middle=Middle(chain, 2, last))
-    return Plan(True, cuts, order=order)
+    if cuts is not None:
+        return Plan(True, cuts, order=order)
+    # The first step of a user's file is inspected operation by operation, which kernels around it would hide.
+    own = all(is_own(type(link.stage)) for link in links)
+    return Plan(True, order=order, middle=Middle(chain, 2, last)) if own else None
 
 
 def _cuts(filters: tuple[Filter, ...]) -> tuple[Cut, ...] | None:
