@@ -22,6 +22,7 @@ from edge_tui.config.layers import COMMON, Layers
 from edge_tui.config.names import find
 from edge_tui.config.precedence import TEMPERATURE, Claim, Layer, Rank, decide, temperature_of, value_text
 from edge_tui.config.reader import Notice, read
+from edge_tui.decoders.base import texts
 from edge_tui.engine.port import FOLLOWERS, MODE_TEMPERATURE, ModelSpec
 from edge_tui.util.user_file import exists, expand
 
@@ -167,6 +168,10 @@ class Settings:
         """
         strategy = found.name if (found := find(strategy)) is not None else strategy
         common = self.claims_of(f"parameters.{name}")
+        if found is not None and common:
+            # Another strategy may have a text under the name of a number.
+            is_text = any(param.name == name for param in texts(found.params))
+            common = tuple(claim for claim in common if isinstance(claim.value, str | tuple) == is_text)
         modes = (*self.claims_of("mode"), *modes)
         if strategy == AUTO:
             # It is what the checkpoint's generation_config.json says: a common default would silence it.

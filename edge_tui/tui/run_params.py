@@ -179,9 +179,9 @@ class RunParams:
             before = configured.winner.value if configured is not None else self.value(param, user=False)[0]
             changed = not _is_same(value, before)
             if isinstance(param, TextParam):
-                rows.append(text_row(param, param.parse(value), source, changed))
+                rows.append(text_row(param, self.value(param)[0], source, changed))
             else:
-                rows.append(row_of(param, param.parse(value), source, changed, "strategy"))
+                rows.append(row_of(param, self.value(param)[0], source, changed, "strategy"))
         keys = (*(param.name for param in RUN_PARAMS), *TYPED)
         now = replace(self.settings, **{key: getattr(self, key) for key in keys})
         before = replace(self.settings, mode=self.settings.mode_for(self.decoder.name))

@@ -10,6 +10,7 @@ from edge_tui import decoders
 from edge_tui.config.reader import Notice
 from edge_tui.config.schema import RawText
 from edge_tui.config.settings import load
+from edge_tui.tui.run_params import RunParams
 from tests.ban import write_ban
 
 if TYPE_CHECKING:
@@ -57,6 +58,29 @@ def test_a_text_in_the_common_table_is_for_the_strategies_that_have_it(folder: P
     assert notices == []
     assert found.values("ban") == {"words": ("e",)}
     assert found.values("top_p") == {}
+
+
+NUMBER = """from edge_tui.decoders.base import Filter, Param
+class Zoom(Filter):
+    name, title, summary = "zoom", "zoom", "Nothing."
+    params = (Param("words", 1, 0, 9, "A number."), Param("narrow", 1, 0, 2, "A number."))
+    def apply(self, z, p, s, rng):
+        return z
+class Zoomed(Filter):
+    name, title, summary = "zoomed", "zoomed", "Nothing."
+    params = (Param("narrow", 1, 0, 9, "A number."),)
+    def apply(self, z, p, s, rng):
+        return z
+"""
+
+
+def test_a_name_may_be_a_text_here_and_a_number_there(folder: Path) -> None:
+    (folder / "decoders" / "zoom.py").write_text(NUMBER)
+    found, notices = settings(folder, "[parameters]\nwords = 3\nnarrow = 7\n")
+    assert notices == []
+    assert (found.values("zoom"), found.values("ban")) == ({"words": 3, "narrow": 7}, {})
+    for name in ("zoom", "ban"):
+        assert "words" in {row.key for row in RunParams(found, decoders.find(name)).rows()}
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from edge_tui.tui.run_params import ParamPatch, RunParams
 from edge_tui.tui.run_settings import read_text, write_text
 from edge_tui.tui.screens.history import HistoryScreen
 from edge_tui.tui.widgets.parameters import ParameterTable
-from tests.ban import write_ban
+from tests.ban import BAN, write_ban
 from tests.tui.test_workbench import press, until
 
 if TYPE_CHECKING:
@@ -97,10 +97,13 @@ def test_a_text_that_cannot_be_leaves_the_one_before(ban: RunParams) -> None:
     assert shown(ban, "words") == "e"
 
 
-def test_a_file_that_is_read_again_keeps_what_was_typed(ban: RunParams) -> None:
+def test_a_file_that_is_read_again_keeps_what_was_typed(folder: Path, ban: RunParams) -> None:
     ban.set("words", "e")
+    before = ban.decoder
+    (folder / "decoders" / "ban.py").write_text(f"{BAN}\n")
     decoders.reload()
     ban.decoder = decoders.find("ban")
+    assert ban.decoder is not before
     assert ban.request("x").values == {"words": ("e",)}
 
 

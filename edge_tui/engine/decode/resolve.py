@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edge_tui import decoders
-from edge_tui.decoders.base import AnyParam, Decoder, ParamError, Text, TextParam, Value, numbers, texts
+from edge_tui.decoders.base import AnyParam, Decoder, Param, ParamError, Text, TextParam, numbers, texts
 from edge_tui.engine import seeds
 from edge_tui.engine.events import Resolved
 from edge_tui.engine.port import MODE_TEMPERATURE, Request
@@ -54,14 +54,18 @@ def resolve_params(
         raise RequestError(
             f"{decoder.title} has no parameter {unknown[0]!r}; it has {', '.join(known)}.", unknown[0]
         )
-    values: dict[str, Value] = {name: param.default for name, param in known.items()}
+    values = {param.name: param.default for param in numbers(decoder.params)}
+    written = {param.name: param.default for param in texts(decoder.params)}
     sources = dict.fromkeys(known, "default")
     for name, value in checkpoint_values.items():
-        if name in known:
+        if name in values:
             values[name], sources[name] = value, CHECKPOINT
-    for name, value_ in request.values.items():
+    for name, given in request.values.items():
         try:
-            values[name] = known[name].parse(value_)
+            if isinstance(param := known[name], TextParam):
+                written[name] = param.parse(given)
+            else:
+                values[name] = param.parse(given)
         except ParamError as error:
             raise RequestError(str(error), name) from error
         sources[name] = request.sources.get(name, "user")
@@ -70,23 +74,22 @@ def resolve_params(
         own = None if "temperature" in request.values else request.sources.get("temperature")
         sources["temperature"] = own or f"mode {request.mode}"
 
-    def shown(name: str, value: Value) -> Value:
-        param = known[name]
-        return value if isinstance(param, TextParam) or not param.choices else param.text(param.parse(value))
+    def shown(param: Param, value: float) -> float | str:
+        return param.text(value) if param.choices else value
 
     overridden = {name for name in checkpoint_values if sources.get(name) not in (None, CHECKPOINT)}
     resolved = {
-        name: Resolved(
-            shown(name, value),
+        name: Resolved(written[name], sources[name])
+        if isinstance(param, TextParam)
+        else Resolved(
+            shown(param, values[name]),
             sources[name],
-            shown(name, checkpoint_values[name]) if name in overridden else None,
+            shown(param, checkpoint_values[name]) if name in overridden else None,
         )
-        for name, value in values.items()
+        for name, param in known.items()
     }
     seed = seeds.draw() if request.seed is None or request.seed < 0 else request.seed
-    on_device = {param.name: param.parse(values[param.name]) for param in numbers(decoder.params)}
-    written = {param.name: param.parse(values[param.name]) for param in texts(decoder.params)}
-    return ResolvedParams(on_device, resolved, seed, written)
+    return ResolvedParams(values, resolved, seed, written)
 
 
 def find_param(strategy: str, name: str) -> AnyParam:
