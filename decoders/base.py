@@ -30,7 +30,7 @@ from edge_tui.decoders.core.decoder import (
     last_logits,
 )
 from edge_tui.decoders.core.params import Param, ParamError, Params
-from edge_tui.decoders.core.prefix import cutoff
+from edge_tui.decoders.core.prefix import cutoff, sort_descending
 from edge_tui.decoders.core.random import Rng, draw
 from edge_tui.decoders.core.sequences import LONGEST, SequenceBias, Sequences, encoded
 from edge_tui.decoders.core.stage import Edge, Env, Filter, Needs, Stage, State, Tensor, Token
@@ -78,5 +78,6 @@ __all__ = [
     "merge",
     "numbers",
     "only",
+    "sort_descending",
     "texts",
 ]

@@ -8,7 +8,7 @@ keeps one token less, but at least one. Default s = 0.95; 1 keeps everything.
 
 from __future__ import annotations
 
-from edge_tui.decoders.base import Filter, Param, Params, Rng, State, Tensor
+from edge_tui.decoders.base import Filter, Param, Params, Rng, State, Tensor, sort_descending
 
 
 class TailFree(Filter):
@@ -25,7 +25,7 @@ class TailFree(Filter):
         import torch
 
         prob, share = z.softmax(-1), p["tfs"]
-        falling = prob.sort(-1, descending=True).values
+        falling = sort_descending(prob)
         bends = falling.diff().diff().abs()
         last = (bends.cumsum(-1) <= share * bends.sum(-1, keepdim=True)).sum(-1, keepdim=True)
         return z.masked_fill((prob < falling.gather(-1, last)) & (share < 1), -torch.inf)

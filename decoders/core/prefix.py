@@ -36,6 +36,26 @@ def cutoff(key: Tensor, weight: Tensor, target: Tensor) -> Tensor:
     return by_radix(key, weight, target) if select else by_sort(key, weight, target)
 
 
+def sort_descending(weight: Tensor) -> Tensor:
+    """Sorts each row, the greatest first.
+
+    A CPU sorts the bit patterns, which compare like the numbers: for whole numbers torch has a radix sort,
+    1 ms for 152k candidates on a core, where floats take 15.
+
+    Args:
+        weight: float32 `[R, V]`, at least 0.
+
+    Returns:
+        float32 `[R, V]`.
+    """
+    import torch
+
+    if weight.device.type != "cpu":
+        return weight.sort(-1, descending=True).values
+    rows = torch.view_copy(weight, torch.int32).unbind(0)
+    return torch.view_copy(torch.stack([row.sort().values for row in rows]), torch.float32).flip(-1)
+
+
 def by_sort(key: Tensor, weight: Tensor, target: Tensor) -> Tensor:
     """Finds it by a full sort; on accelerators always, since it needs no atomics, whose order would vary."""
     keys, order = key.sort(-1)

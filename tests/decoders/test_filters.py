@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, TypicalLogitsWarper
 
 from edge_tui.decoders.base import Filter, Params
-from edge_tui.decoders.core.prefix import by_radix, by_sort
+from edge_tui.decoders.core.prefix import by_radix, by_sort, sort_descending
 from edge_tui.decoders.min_p import MinP
 from edge_tui.decoders.top_k import TopK
 from edge_tui.decoders.top_p import TopP
@@ -146,3 +146,10 @@ def test_both_ways_to_the_cutoff_agree(z: Tensor, target: float) -> None:
             mass = float(weight[row][key[row] < high].sum())
             assert math.isfinite(low)
             assert abs(mass - min(target, 1.0)) < EDGE
+
+
+@settings(max_examples=30, deadline=None)
+@given(z=rows())
+def test_bit_patterns_sort_like_their_numbers(z: Tensor) -> None:
+    for weight in (z.softmax(-1), (z.amax(-1, keepdim=True) - z), torch.full_like(z, 1e-44)):
+        assert torch.equal(sort_descending(weight), weight.sort(-1, descending=True).values)
