@@ -92,7 +92,8 @@ class ContrastiveSearch(Decoder):
 
         final = self.after.apply(self.before.apply(raw, p, s, rng), p, s, rng)[parent]
         count = len(final)
-        logp, ids = best(final[:1].log_softmax(-1), min(count, final.shape[-1]))
+        top, ids = best(final[:1], min(count, final.shape[-1]))
+        logp = top - final[:1].logsumexp(-1, keepdim=True)
         # A vocabulary of fewer tokens than rows leaves rows without a candidate.
         pad = torch.nn.functional.pad
         chosen = pad(ids[0], (0, count - ids.shape[-1]))

@@ -60,11 +60,11 @@ class Dola(Decoder):
 
         out = outs["model"]
         assert out.early is not None, "needs_of names layers"
-        last = last_logits(out, s).log_softmax(-1)
-        early = out.early[:, -1, :, : last.shape[-1]].float().log_softmax(-1)
-        both = last[:, None] + early
-        mean = (last.exp()[:, None] + early.exp()) / 2
+        z = last_logits(out, s)[:, None]
+        logp = torch.cat((z, out.early[:, -1, :, : z.shape[-1]].float()), 1).log_softmax(-1)
+        last, early, share = logp[:, :1], logp[:, 1:], logp.exp()
+        mean, both = (share[:, :1] + share[:, 1:]) / 2, last + early
         differs = (2 * torch.xlogy(mean, mean) - mean * both).masked_fill(both == -torch.inf, 0.0).sum(-1)
-        layer = argmax(differs)[..., None].expand(-1, -1, last.shape[-1])
-        outside = last < last.amax(-1, keepdim=True) + p["relative_top"].log()
-        return (last - early.gather(1, layer)[:, 0]).masked_fill(outside, -torch.inf)
+        layer = argmax(differs)[..., None].expand(-1, -1, z.shape[-1])
+        outside = last < last.amax(-1, keepdim=True) + p["relative_top"][..., None].log()
+        return (last - early.gather(1, layer)).masked_fill(outside, -torch.inf)[:, 0]
