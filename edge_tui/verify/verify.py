@@ -14,9 +14,9 @@ from edge_tui.decoders.registry.sampling import Sampling
 from edge_tui.verify.draws import count_draws
 from edge_tui.verify.finding import Finding
 from edge_tui.verify.generated import compare_generated_steps, compare_searches, compare_with_all
+from edge_tui.verify.layer_runs import compare_loop_runs, compare_recorded_runs
 from edge_tui.verify.properties import check_properties
 from edge_tui.verify.proposals import compare_greedy, compare_lookups, count_proposals
-from edge_tui.verify.recorded_runs import compare_recorded_runs
 from edge_tui.verify.references.chains import STAGES, chain
 from edge_tui.verify.references.kinds import (
     ProposalReference,
@@ -107,6 +107,7 @@ def _compare(decoder: Decoder, reference: Reference, cases: int, draws: int) -> 
         yield Finding.of(name, GENERATE, by_generate, reference.disagreements)
         yield Finding.of(name, "all sequences", compare_with_all(decoder, reference, runs))
     elif isinstance(reference, RunReference):
+        yield Finding.of(name, LOOP, compare_loop_runs(decoder, reference, runs))
         yield Finding.of(name, RECORDED_RUNS, compare_recorded_runs(decoder, reference))
     elif isinstance(reference, ProposalReference):
         by_target = compare_greedy(decoder, reference, runs)

@@ -52,15 +52,19 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class RunReference:
-    """Names runs of toy models that were recorded of transformers 4, and reads their options as ours.
+    """Decodes answers with models whose layers are read, and reads recorded runs of transformers 4 as ours.
 
     Attributes:
         search: Their name in the recorded file.
         values: Our parameter values for their options; None for options that we do not have.
+        loop: The definition, written out in float64: a function that reads ids, the prompt, the number of
+            tokens and values to the answer, and the least distance by which a decision fell; None where
+            single steps are compared.
     """
 
     search: str
     values: Callable[[Mapping[str, Any]], Values | None]
+    loop: Callable[[Any, Sequence[int], int, Values], tuple[Sequence[int], float]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from edge_tui.verify.references.contrastive_search import contrastive_search
 from edge_tui.verify.references.kinds import RunReference, SearchReference, Values
 
 _STOPPING = (False, True, "never")
@@ -33,5 +34,5 @@ def _contrastive_search(options: Mapping[str, Any]) -> Values:
 
 SEARCHES: dict[str, SearchReference | RunReference] = {
     "beam": SearchReference(_beam, _wide),
-    "contrastive_search": RunReference("contrastive_search", _contrastive_search),
+    "contrastive_search": RunReference("contrastive_search", _contrastive_search, contrastive_search),
 }

@@ -53,6 +53,28 @@ class Reader(Decoder):
         {choose}
 """
 SAMPLES = READER.format(kind="traceable = False", choose="return Step(z.argmax(-1), z, extras=extras)")
+FIELDS = """
+import torch
+
+from edge_tui.decoders.base import Decoder, Needs, Step
+
+
+class Fields(Decoder):
+    name = "fields"
+    title = "fields"
+    summary = "Writes down which tensors are there."
+    needs = NEEDS
+    columns = ("hidden", "early", "past")
+
+    def init(self, env):
+        return {}
+
+    def step(self, outs, s, p, rng):
+        z = outs["model"].logits[:, -1]
+        there = outs["model"].tensors()
+        extras = {name: z[:, 0] * 0 + (name in there) for name in self.columns}
+        return Step(z.argmax(-1), z, extras=extras)
+"""
 SEARCH = READER.format(
     kind="""owns_eos = True
 
@@ -139,6 +161,21 @@ def engine_on(open_engine: Callable[..., LocalEngine]) -> Callable[[Path], Local
         return engine
 
     return on
+
+
+@pytest.mark.parametrize("needs", ["early=(2,)", "hidden=(1, 2)", ""])
+def test_needs_change_from_run_to_run(
+    engine_on: Callable[[Path], LocalEngine], model: Path, read: Callable[[str], None], needs: str
+) -> None:
+    """What is not asked for is not there, also on a context of a run that asked for everything."""
+    engine = engine_on(model)
+    read(SAMPLES)
+    watch(engine, Request("", "reader", ids=PROMPT, max_length=2))
+    read(FIELDS.replace("NEEDS", f"Needs({needs})"))
+    seen = watch(engine, Request("", "fields", ids=PROMPT, max_length=3))
+    assert seen.started.reused_tokens == len(PROMPT) - 1
+    fields = ["hidden" in needs, "early" in needs, False]
+    assert [numbers.tolist() for numbers in seen.column("extras")] == [fields] * 3
 
 
 def test_rows_that_move_take_their_past_along(

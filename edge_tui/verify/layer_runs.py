@@ -1,15 +1,17 @@
-"""Compares strategies that read a model's layers with runs that were recorded of transformers 4."""
+"""Compares runs of strategies that read a model's layers, on toy models, with references."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.random import RandomState
 
-from edge_tui.decoders.base import Decoder, Output, Records
+from edge_tui.decoders.base import Decoder, Output, Records, numbers
 from edge_tui.verify import driver
-from edge_tui.verify.outcome import Comparison, outcome, words
+from edge_tui.verify.distributions import values
+from edge_tui.verify.outcome import Comparison, Float64, outcome, words
 from edge_tui.verify.references.kinds import RunReference, Values
 from edge_tui.verify.references.recorded import document, unpack
 from edge_tui.verify.toy_models import VOCAB, llama
@@ -17,15 +19,20 @@ from edge_tui.verify.toy_models import VOCAB, llama
 if TYPE_CHECKING:
     import torch
 
+_MODELS = 3
+_TOKENS = 8
+_TIE = 1e-5
+"""A decision that falls by less is rounding's."""
+
 
 def compare_recorded_runs(decoder: Decoder, reference: RunReference) -> Comparison:
     """Compares the answers of a search, or each step's logits after the tokens that were taken."""
     comparison = Comparison()
     for case in document("transformers")["cases"]:
-        values = reference.values(case["options"]) if case["search"] == reference.search else None
-        if values is None:
+        given = reference.values(case["options"]) if case["search"] == reference.search else None
+        if given is None:
             continue
-        v = {**driver.defaults(decoder), **values}
+        v = {**driver.defaults(decoder), **given}
         name = f"model {case['model']} ({words(v)})"
         if "logits" in case:
             _compare_steps(decoder, comparison, case, v, name)
@@ -35,6 +42,40 @@ def compare_recorded_runs(decoder: Decoder, reference: RunReference) -> Comparis
         if list(found) != case["answers"][0]:
             comparison.faults.append(f"{name}: the answer is {found}, recorded is {case['answers'][0]}.")
     return comparison
+
+
+def compare_loop_runs(decoder: Decoder, reference: RunReference, runs: int, seed: int = 0) -> Comparison:
+    """Compares answers under random values with those of the own loop."""
+    comparison = Comparison()
+    for number in range(seed, seed + runs if reference.loop is not None else seed):
+        assert reference.loop is not None
+        random = RandomState(number)
+        v = values(random, numbers(decoder.params))
+        prompt, model = random.randint(0, VOCAB, random.randint(1, 6)).tolist(), llama(number % _MODELS)
+        expected, distance = reference.loop(_reader(model), prompt, _TOKENS, v)
+        found = _search(decoder, model, prompt, _TOKENS, v)
+        comparison.cases += 1
+        if found == tuple(expected):
+            continue
+        if distance < _TIE:
+            comparison.ties += 1
+        else:
+            comparison.faults.append(f"run {number} ({words(v)}): the answer is {found}, must be {expected}.")
+    return comparison
+
+
+def _reader(model: Any) -> Callable[[Sequence[int]], tuple[Float64, Float64]]:
+    """Gives a function from ids to the last position's logits and the last layer's states."""
+    import torch
+
+    @torch.no_grad()
+    def read(ids: Sequence[int]) -> tuple[Float64, Float64]:
+        found = model(torch.tensor([list(ids)]), use_cache=False, output_hidden_states=True)
+        states: Float64 = found.hidden_states[-1][0].double().numpy()
+        logits: Float64 = found.logits[0, -1].double().numpy()
+        return logits, states
+
+    return read
 
 
 def _compare_steps(
