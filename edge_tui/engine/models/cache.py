@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from edge_tui.decoders.base import Needs
+from edge_tui.decoders.base import Needs, Output
 from edge_tui.engine.models.base import ContextFull
 from edge_tui.engine.models.branches import Branches
 from edge_tui.engine.models.layer_states import LayerStates, PastStates
@@ -157,6 +157,14 @@ class FlatContext:
         if self._row_lengths is None:
             self._note(self.length.tolist())
         return self._row_lengths or [self.bound] * self.rows
+
+    def output(self, states: LayerStates | None, product: Tensor) -> Output:
+        """Stores the newest positions in the past, and builds a step's result from the head's product."""
+        if states is None:
+            return Output(product)
+        if self.past is not None:
+            self.past.append(states.slots[-1], self.length, len(states.slots[-1]) // self.rows)
+        return states.output(product, self.past, self.length)
 
     def reorder(self, parent: Tensor) -> None:
         """Gives row `r` what row `parent[r]` had. `parent`: int64 `[R]` on the device."""

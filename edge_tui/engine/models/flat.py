@@ -28,7 +28,7 @@ from edge_tui.engine.models.capacity import CHUNK
 from edge_tui.engine.models.fused_cpu import fuse
 from edge_tui.engine.models.fused_cuda import fuse as fuse_cuda
 from edge_tui.engine.models.layer_states import LayerStates, PastStates
-from edge_tui.engine.models.rope import tables
+from edge_tui.engine.models.rope import rotate, tables
 from edge_tui.engine.ops.linear import PlainLinear
 from edge_tui.engine.ops.norm import rms_norm
 from edge_tui.errors import Cancelled
@@ -164,7 +164,7 @@ class FlatModel:
         ctx.reserve(k)
         states = self._states(ctx, k)
         if self.fused is not None and self.fused.fits(ctx, k):
-            return _output(ctx, states, self.fused(ctx, ids, states))
+            return ctx.output(states, self.fused(ctx, ids, states))
         weights = self._present_weights()
         start = ctx.bound if ctx.uniform and ctx.on_host else None
         x = self._run(weights, ctx, ids, self.new_positions(ctx, k, start), states)
@@ -172,7 +172,7 @@ class FlatModel:
         x = self._normed(x, weights.norm)
         if states is not None:
             to_head = states.finish(x, partial(self._normed, norm=weights.norm))
-            return _output(ctx, states, self._logits(weights, to_head))
+            return ctx.output(states, self._logits(weights, to_head))
         logits = self._logits(weights, x).view(rows, k, -1)
         return Output(logits if ctx.logits_out is None else ctx.logits_out.copy_(logits))
 
@@ -201,7 +201,7 @@ class FlatModel:
             return Output(ctx.replay(ids))
         states = self._states(ctx, 1)
         if self.fused is not None and self.fused.fits(ctx, total) and (states is None or total == 1):
-            return _output(ctx, states, self.fused(ctx, ids, states)).last()
+            return ctx.output(states, self.fused(ctx, ids, states)).last()
         weights = self._present_weights()
         x = torch.empty(0)
         for done in range(0, total, chunk):
@@ -393,19 +393,3 @@ class FlatModel:
         f = self.config.features
         q = qkv[:, :, :h]
         return attend(q, keys, values, mask, f.attention_scale or None, f.score_cap).reshape(rows * k, -1)
-
-
-def _output(ctx: FlatContext, states: LayerStates | None, product: Tensor) -> Output:
-    """Stores the newest positions in the context's past, and builds the result of a step."""
-    if states is None:
-        return Output(product)
-    if ctx.past is not None:
-        ctx.past.append(states.slots[-1], ctx.length, len(states.slots[-1]) // ctx.rows)
-    return states.output(product, ctx.past, ctx.length)
-
-
-def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> None:
-    """Rotates `[R, K, heads, D]` in place by tables of `rope.tables`; what they do not reach stays."""
-    turning = heads[..., : cos.shape[-1]]
-    half = turning.roll(cos.shape[-1] // 2, -1)
-    turning.mul_(cos).addcmul_(half, sin)

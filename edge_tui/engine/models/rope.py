@@ -105,3 +105,10 @@ def longrope_attention(rope: RopeConfig) -> float:
         return float(stated)
     factor = float(rope.scaling.get("factor") or rope.context / rope.original)
     return 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(rope.original))
+
+
+def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> None:
+    """Rotates `[R, K, heads, D]` in place by tables of `rope.tables`; what they do not reach stays."""
+    turning = heads[..., : cos.shape[-1]]
+    half = turning.roll(cos.shape[-1] // 2, -1)
+    turning.mul_(cos).addcmul_(half, sin)
