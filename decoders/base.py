@@ -32,6 +32,7 @@ from edge_tui.decoders.core.decoder import (
 from edge_tui.decoders.core.params import Param, ParamError, Params
 from edge_tui.decoders.core.prefix import cutoff, sort_descending
 from edge_tui.decoders.core.random import Rng, draw
+from edge_tui.decoders.core.repeats import repeat_lengths
 from edge_tui.decoders.core.sequences import LONGEST, SequenceBias, Sequences, encoded
 from edge_tui.decoders.core.stage import Edge, Env, Filter, Needs, Stage, State, Tensor, Token
 from edge_tui.decoders.core.texts import AnyParam, Text, TextParam, Value, numbers, texts
@@ -78,6 +79,7 @@ __all__ = [
     "merge",
     "numbers",
     "only",
+    "repeat_lengths",
     "sort_descending",
     "texts",
 ]

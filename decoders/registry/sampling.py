@@ -14,7 +14,8 @@ class Sampling(Decoder):
     (penalties → temperature → filter) or after it as in llama.cpp (penalties → filter → temperature). With
     the same numbers the first lets a high temperature widen the nucleus, the second does not.
 
-    A penalty acts on the model's logits, in front of everything else; there is no such order then.
+    A penalty acts on the model's logits, in front of everything else, and a stage that selects acts last;
+    there is no such order then.
 
     Args:
         stage: The filter, which gives this strategy its name.
@@ -26,6 +27,8 @@ class Sampling(Decoder):
         params = (*stage.params, TEMPERATURE, REPETITION, PRESENCE, FREQUENCY)
         if stage.penalty:
             super().__init__((stage, *penalties(), Temperature()), params=params)
+        elif stage.last:
+            super().__init__((*penalties(), Temperature(), stage), params=params)
         else:
             chain = (*penalties(), Temperature(order=0), stage, Temperature(order=1))
             super().__init__(chain, params=(*params, ORDER))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.random import RandomState
@@ -11,16 +12,23 @@ from numpy.random import RandomState
 from edge_tui.decoders.base import Decoder, numbers
 from edge_tui.verify import driver
 from edge_tui.verify.chi_squared import DRAWS, chi_squared
-from edge_tui.verify.distributions import logits, values
+from edge_tui.verify.distributions import Float32, logits, values
 from edge_tui.verify.finding import Finding
 from edge_tui.verify.outcome import Context, Float64, Outcome, words
-from edge_tui.verify.references.kinds import StepReference
+from edge_tui.verify.references.kinds import StepReference, Values
 from edge_tui.verify.references.mathematics import softmax
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _VOCAB = 10
 _SETTINGS = 3
 """Settings of parameters, each with as many draws."""
 _MOST_TRIES = 200
+_ROWS = 1000
+"""Rows of one step, which some strategies keep the last tokens of."""
+_FLOOR = -80.0
+"""Least logit of streams but the first."""
 
 
 def count_draws(decoder: Decoder, reference: StepReference, draws: int = DRAWS) -> Finding | None:
@@ -33,6 +41,8 @@ def count_draws(decoder: Decoder, reference: StepReference, draws: int = DRAWS) 
         random = RandomState(seed)
         half = np.float32(0.5)
         streams = {stream.name: logits(random, _VOCAB, "normal") * half for stream in decoder.streams}
+        for name in list(streams)[1:]:  # a second model is never quite sure that a token cannot be
+            streams[name] = np.maximum(streams[name], np.float32(_FLOOR))
         v = {**values(random, numbers(decoder.params)), **reference.sampled}
         if not settings:
             v = {**driver.defaults(decoder), **reference.sampled}
@@ -42,15 +52,25 @@ def count_draws(decoder: Decoder, reference: StepReference, draws: int = DRAWS) 
         chances = mix(reference.step(exact, v, Context((0,))))
         if (chances > 0).sum() < 2:
             continue
-        rows = {name: np.repeat(z[None], draws, 0) for name, z in streams.items()}
-        prompt = np.zeros((draws, 1), dtype=np.int64)
-        chosen = driver.step(decoder, driver.Rows(rows, [v], prompt, prompt[:, :0], seed)).chosen
-        found, limit = chi_squared(np.bincount(chosen.numpy(), minlength=_VOCAB), chances)
+        counts = sum(
+            _count(decoder, streams, v, seed, at, min(_ROWS, draws - at)) for at in range(0, draws, _ROWS)
+        )
+        found, limit = chi_squared(np.asarray(counts), chances)
         finding.add_chi_squared(found, limit, f"setting {seed} ({words(v)})")
         settings += 1
         if settings == _SETTINGS:
             break
     return finding
+
+
+def _count(
+    decoder: Decoder, streams: Mapping[str, Float32], v: Values, seed: int, first: int, rows: int
+) -> NDArray[np.int64]:
+    """Counts the tokens that so many rows draw, each with the random numbers of another step."""
+    repeated = {name: np.repeat(z[None], rows, 0) for name, z in streams.items()}
+    prompt = np.zeros((rows, 1), dtype=np.int64)
+    chosen = driver.step(decoder, driver.Rows(repeated, [v], prompt, prompt[:, :0], seed, first)).chosen
+    return np.bincount(chosen.numpy(), minlength=_VOCAB)
 
 
 def mix(outcomes: Sequence[Outcome]) -> Float64:

@@ -42,6 +42,7 @@ class Rows:
         seed: Of the random numbers; row `r` gets those of step `first + r` of that run.
         first: The step of the first row.
         texts: Parameters that are text; missing ones have their defaults.
+        ends: Ids that end an answer.
     """
 
     streams: Mapping[str, NDArray[np.float32]]
@@ -51,6 +52,7 @@ class Rows:
     seed: int = 0
     first: int = 0
     texts: Mapping[str, Text] = field(default_factory=dict)
+    ends: Sequence[int] = ()
 
 
 def one_row(rows: Rows, row: int) -> Rows:
@@ -58,7 +60,7 @@ def one_row(rows: Rows, row: int) -> Rows:
     at = slice(row, row + 1)
     streams = {name: z[at] for name, z in rows.streams.items()}
     ids = rows.prompt[at], rows.output[at]
-    return Rows(streams, rows.values[at], *ids, rows.seed, rows.first + row, rows.texts)
+    return Rows(streams, rows.values[at], *ids, rows.seed, rows.first + row, texts=rows.texts, ends=rows.ends)
 
 
 def step(decoder: Decoder, rows: Rows) -> Step:
@@ -67,7 +69,8 @@ def step(decoder: Decoder, rows: Rows) -> Step:
 
     count, vocab = next(iter(rows.streams.values())).shape
     ids = np.concatenate((rows.prompt, rows.output), 1)
-    env = environment(decoder, ids, vocab, rows.values[0], rows.output.shape[1])
+    written = rows.output.shape[1]
+    env = environment(decoder, ids, vocab, rows.values[0], written, eos=rows.ends)
     state = start(decoder, replace(env, texts={**env.texts, **rows.texts}))
     outs = {each.name: Output(torch.from_numpy(rows.streams[each.name])[:, None]) for each in decoder.streams}
     main = decoder.streams[0].name

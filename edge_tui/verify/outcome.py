@@ -34,11 +34,17 @@ class Context:
         prompt: Of the prompt.
         output: Of the answer so far.
         texts: Parameters that are lists of texts, by name.
+        step: How many tokens the answer has.
+        ends: Ids that end an answer.
+        steps: Logits float64 `[V]` and the token taken from them, of steps that a stage learned from.
     """
 
     prompt: tuple[int, ...] = ()
     output: tuple[int, ...] = ()
     texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    step: int = 0
+    ends: tuple[int, ...] = ()
+    steps: tuple[tuple[Float64, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.random import RandomState
 
-from edge_tui.decoders.base import Decoder, numbers
+from edge_tui.decoders.base import Decoder, Output, numbers
 from edge_tui.verify import driver
 from edge_tui.verify.distributions import KINDS, SIZES, Float32, logits, size, values
 from edge_tui.verify.outcome import Comparison, Context, Outcome, words
@@ -50,7 +50,8 @@ def random_rows(decoder: Decoder, seed: int, rows: int = _ROWS) -> driver.Rows:
         streams[name] = _stack([logits(random, vocab, kind) for _ in range(rows)], floor=-80.0)
     lengths = random.randint(1, _MOST_IDS), random.randint(0, _MOST_IDS)
     prompt, output = (random.randint(0, vocab, (rows, length)).astype(np.int64) for length in lengths)
-    return driver.Rows(streams, each, prompt, output, seed)
+    ends = random.randint(0, vocab, random.randint(0, 3)).tolist()
+    return driver.Rows(streams, each, prompt, output, seed, ends=ends)
 
 
 def _stack(rows: list[Float32], floor: float | None = None) -> Float32:
@@ -77,7 +78,13 @@ def compare_steps(
         found = driver.step(decoder, rows).final.numpy()
         for row, final in enumerate(found):
             v = rows.values[row]
-            context = Context(tuple(rows.prompt[row].tolist()), tuple(rows.output[row].tolist()), texts)
+            context = Context(
+                tuple(rows.prompt[row].tolist()),
+                tuple(rows.output[row].tolist()),
+                texts,
+                rows.first + row,
+                tuple(rows.ends),
+            )
             case = f"case {number} row {row} ({len(final):,} tokens, {words(v)})"
             streams = {name: z[row].astype(np.float64) for name, z in rows.streams.items()}
             expected = reference.step(streams, v, context)
@@ -95,17 +102,28 @@ def compare_steps(
 
 
 def compare_recorded(decoder: Decoder, reference: StepReference, recording: Recording) -> Comparison:
-    """Compares a strategy's final logits with those that another program was seen to leave."""
+    """Compares a strategy's final logits with those that another program was seen to leave, step by step."""
+    import torch
+
     comparison = Comparison()
     for number, case in enumerate(sampled(recording.sampler)):
         v = driver.defaults(decoder) | dict(recording.values(case.arguments))
-        z, told = case.before[0], np.array([case.history], dtype=np.int64)
-        rows = driver.Rows({decoder.streams[0].name: z[None]}, [v], told[:, :0], told)
-        final = driver.step(decoder, rows).final.numpy()[0]
+        told, stream = np.array([case.history], dtype=np.int64), decoder.streams[0].name
+        env = driver.environment(decoder, told, len(case.before[0]), v, told.shape[1])
+        state, p, rng = driver.start(decoder, env), driver.table([v], 1), driver.random_numbers(1, 0)
         context = Context(output=case.history)
-        expected = reference.step({decoder.streams[0].name: z.astype(np.float64)}, v, context)
-        doubt = np.logical_or.reduce([each.doubt for each in expected])
-        equal = np.logical_or.reduce([each.equal for each in expected])
-        theirs = Outcome(case.after[0].astype(np.float64), doubt, equal)
-        comparison.add(final, [theirs], f"recorded case {number} ({words(v)})", sorts=True)
+        for at, (z, left) in enumerate(zip(case.before, case.after, strict=True)):
+            raw = torch.from_numpy(z)[None]
+            final = decoder.final({stream: Output(raw[:, None])}, state, p, rng)
+            expected = reference.step({stream: z.astype(np.float64)}, v, context)
+            doubt = np.logical_or.reduce([each.doubt for each in expected])
+            equal = np.logical_or.reduce([each.equal for each in expected])
+            theirs = Outcome(left.astype(np.float64), doubt, equal)
+            name = f"recorded case {number} step {at} ({words(v)})"
+            comparison.add(final[0].numpy(), [theirs], name, sorts=True)
+            if case.chosen:
+                decoder.take(torch.tensor(case.chosen[at : at + 1]), final, raw, state, p, rng)
+                rng.step += 1
+                learned = (*context.steps, (z.astype(np.float64), case.chosen[at]))
+                context = replace(context, steps=learned)
     return comparison

@@ -61,7 +61,7 @@ def bench(decoder: Decoder, device: str, **given: object) -> Bench:
         move(torch.full((rows,), key_of(7))),
         move(torch.zeros(1, dtype=torch.int64)),
     )
-    texts = {param.name: TEXTS[param.name] for param in base.texts(decoder.params)}
+    texts = {param.name: TEXTS.get(param.name, param.default) for param in base.texts(decoder.params)}
     env = Env(rows, VOCAB, device, prompt, move(torch.tensor([5, 9])), values, 20, texts=texts)
     return Bench(decoder, begin(decoder, env), outs, Params(list(values), table), rng)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -19,13 +21,21 @@ def test_the_own_loop_leaves_what_the_other_program_left(name: str) -> None:
     assert stage.recording is not None
     cases = sampled(stage.recording.sampler)
     for case in cases:
-        z, left = case.before[0].astype(np.float64), case.after[0].astype(np.float64)
         values = {key: float(np.float32(x)) for key, x in stage.recording.values(case.arguments).items()}
-        found = stage.loop(z, values, Context(output=case.history))
-        expected = [Outcome(left, each.doubt, each.equal, slack=each.slack) for each in found if each.chance]
-        comparison.add(found[-1].logits if len(found) == 1 else found[0].logits, expected, name, sorts=True)
+        context = Context(output=case.history)
+        for at, (z, left) in enumerate(
+            zip(map(np.float64, case.before), map(np.float64, case.after), strict=True)
+        ):
+            found = stage.loop(z, values, context)
+            expected = [
+                Outcome(left, each.doubt, each.equal, slack=each.slack) for each in found if each.chance
+            ]
+            ours = found[-1].logits if len(found) == 1 else found[0].logits
+            comparison.add(ours, expected, f"{name} {at}", sorts=True)
+            learned = ((z, case.chosen[at]),) if case.chosen else ()
+            context = replace(context, steps=(*context.steps, *learned))
     assert comparison.faults == []
-    assert comparison.cases == len(cases) > 10
+    assert comparison.cases == sum(len(case.before) for case in cases) > 10
 
 
 def test_samplers_that_learn_are_recorded_step_by_step() -> None:

@@ -14,14 +14,24 @@ from edge_tui.verify.outcome import Context, Float64, Outcome, outcome
 from edge_tui.verify.references.basics import BASICS, argmax
 from edge_tui.verify.references.filters import FILTERS
 from edge_tui.verify.references.kinds import Peer, StageReference, StepReference, Streams, Values
+from edge_tui.verify.references.learners import LEARNERS
 from edge_tui.verify.references.reshaping import RESHAPING
 from edge_tui.verify.references.sequences import SEQUENCES
 from edge_tui.verify.references.thresholds import THRESHOLDS
+from edge_tui.verify.references.written import WRITTEN
 
 if TYPE_CHECKING:
     import torch
 
-STAGES: dict[str, StageReference] = {**BASICS, **FILTERS, **THRESHOLDS, **RESHAPING, **SEQUENCES}
+STAGES: dict[str, StageReference] = {
+    **BASICS,
+    **FILTERS,
+    **THRESHOLDS,
+    **RESHAPING,
+    **SEQUENCES,
+    **LEARNERS,
+    **WRITTEN,
+}
 """The references of stages, by their names in a chain."""
 _MOST_IN_DOUBT = 4
 """Tokens at the edge of one cut about which every combination is tried in the next stage."""
@@ -112,12 +122,15 @@ def chain(order: Callable[[Values], Sequence[str]], main: str = "") -> StepRefer
 
 
 def sampling(name: str) -> StepReference:
-    """Makes the reference of a strategy that is one filter between penalties and temperature.
+    """Makes the reference of a strategy that is one filter with penalties and temperature.
 
-    With `order` 0 the temperature comes before the filter, with 1 after it. Barred and biased sequences stand
-    in front of both.
+    With `order` 0 the temperature comes before the filter, with 1 after it. Penalties stand in front of
+    both, and what selects behind them.
     """
-    if name in SEQUENCES:
-        return chain(lambda v: (name, "penalties", "temperature"), name)
-    orders = ("penalties", "temperature", name), ("penalties", name, "temperature")
+    behind, between = ("penalties", "temperature", name), ("penalties", name, "temperature")
+    orders = {
+        "penalty": ((name, "penalties", "temperature"),),
+        "filter": (behind, between),
+        "last": (behind,),
+    }[STAGES[name].place]
     return chain(lambda v: orders[int(v.get("order", 0))], name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from edge_tui.verify.outcome import Context, Float64, Outcome
 
@@ -77,6 +77,8 @@ class StageReference:
         recording: Another program's numbers.
         disagreements: Sentences about known differences.
         texts: Draws the lists of texts of a case; None where it has none.
+        place: Where it stands in a strategy of its own: "penalty", first; "last", behind the temperature;
+            "filter", on either side of the temperature.
     """
 
     loop: Loop
@@ -84,6 +86,7 @@ class StageReference:
     recording: Recording | None = None
     disagreements: tuple[str, ...] = ()
     texts: Callable[[RandomState], Texts] | None = None
+    place: Literal["penalty", "filter", "last"] = "filter"
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ class Sampled:
         arguments: Of the sampler.
         before: Logits float32 `[V]` that it got.
         after: Logits float32 `[V]` that it left, −inf for removed tokens.
-        history: Ids that it was told before.
+        history: Ids that it was told before, as far back as it looks.
         chosen: The id that it took at each step, if it takes one.
     """
 
@@ -69,6 +69,6 @@ def _case(case: Mapping[str, Any]) -> Sampled:
         case["arguments"],
         tuple(before),
         tuple(after.reshape(steps, size)),
-        tuple(case.get("history", ())),
+        tuple(case.get("history", ())[-int(case["arguments"].get("last_n", 0)) :]),
         tuple(case.get("chosen", ())),
     )

@@ -68,7 +68,7 @@ def _reference(
         return {name: tuple(draw(random))}
 
     shorter = "transformers adds nothing before as many tokens are written as a sequence has."
-    return StageReference(loop, peer, disagreements=(shorter,), texts=texts)
+    return StageReference(loop, peer, disagreements=(shorter,), texts=texts, place="penalty")
 
 
 def _call(read: Reader, z: torch.Tensor, context: Context) -> torch.Tensor | None:

@@ -14,6 +14,7 @@ from edge_tui.verify.references.basics import BASICS, argmax
 from edge_tui.verify.references.chains import STAGES, compose, sampling
 from edge_tui.verify.references.kinds import RunReference, StepReference, Streams, Values
 from edge_tui.verify.references.mathematics import near, surprise
+from edge_tui.verify.references.streams import STREAMS
 
 
 def _greedy(streams: Streams, v: Values, context: Context) -> Sequence[Outcome]:
@@ -122,6 +123,7 @@ def _dola_values(options: Mapping[str, Any]) -> Values | None:
 
 STEPS: dict[str, StepReference] = {
     **{name: sampling(name) for name in STAGES if name not in BASICS},
+    **STREAMS,
     "greedy": StepReference(_greedy, generate=_greedy_arguments, sampled=None),
     "auto": StepReference(_auto, generate=_auto_arguments, sampled={"do_sample": 1.0}),
     "dola": StepReference(_dola, runs=RunReference("dola", _dola_values)),
