@@ -30,6 +30,6 @@ class BadWords(SequenceBias):
     def constants(self, env: Env) -> State:
         """Lets a token alone pass that ends the answer."""
         s = super().constants(env)
-        ends = (s["last"][:, None] == env.eos).any(-1, keepdim=True)
+        ends = (s["last"][:, None] == env.eos).any(-1)
         alone = (s["before"] < 0).all(-1)
         return s | {"bias": s["bias"].masked_fill(ends & alone, 0.0)}

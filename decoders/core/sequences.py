@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edge_tui.decoders.core.params import ParamError
 from edge_tui.decoders.core.stage import Env, Filter, Needs, State
@@ -39,42 +40,56 @@ class SequenceBias(Filter):
         """
 
     def constants(self, env: Env) -> State:
-        """Lays the sequences out by their last token, so that no two write to one place.
+        """Lays the sequences out in order of their last token.
 
         Returns:
-            `last` int64 `[U]`, the last tokens, each once; `before` int64 `[U, K, N]`, the tokens before
-            them, −1 where a sequence is shorter; `bias` float32 `[U, K]`, 0 where a token ends fewer.
+            `bias` float32 `[S]`, and int64 tensors: `last` `[S]`, the last tokens; `before` `[S, N]`, those
+            in front of them, −1 where a sequence is shorter; `end` `[U]`, the last sequence of each token;
+            `merge` `[L, S]`, the sequence 1, 2, 4 … places in front if its last token is the same, else `S`.
         """
         import torch
 
-        ends: dict[int, list[tuple[tuple[int, ...], float]]] = {}
-        for ids, bias in self.sequences(env).items():
-            if max(ids) < env.vocab:  # others are never written
-                ends.setdefault(ids[-1], []).append((ids[:-1], bias))
-        most = max(map(len, ends.values()), default=0)
-        length = max((len(ids) for each in ends.values() for ids, _ in each), default=0)
-        before = [
-            [[-1] * (length - len(ids)) + list(ids) for ids, _ in each] + [[-1] * length] * (most - len(each))
-            for each in ends.values()
-        ]
-        biases = [[number for _, number in each] + [0.0] * (most - len(each)) for each in ends.values()]
-        shape = (len(ends), most, length)
+        # Ids beyond the logits are never written.
+        found = sorted((ids[::-1], bias) for ids, bias in self.sequences(env).items() if max(ids) < env.vocab)
+        last = [ids[0] for ids, _ in found]
+        count, length = len(found), max((len(ids) for ids, _ in found), default=1) - 1
+        most = max(Counter(last).values(), default=1)
+        steps = [1 << power for power in range((most - 1).bit_length())]
+
+        def places(step: int) -> list[int]:
+            return [i - step if i >= step and last[i - step] == last[i] else count for i in range(count)]
+
+        def tensor(ids: list[Any], *shape: int) -> Tensor:
+            return torch.tensor(ids, dtype=torch.int64, device=env.device).reshape(shape)
+
         return {
-            "last": torch.tensor(list(ends), dtype=torch.int64, device=env.device),
-            "before": torch.tensor(before, dtype=torch.int64, device=env.device).reshape(shape),
-            "bias": torch.tensor(biases, dtype=torch.float32, device=env.device).reshape(shape[:2]),
+            "last": tensor(last, count),
+            "before": tensor(
+                [[-1] * (length + 1 - len(ids)) + list(ids[:0:-1]) for ids, _ in found], count, length
+            ),
+            "bias": torch.tensor([bias for _, bias in found], dtype=torch.float32, device=env.device),
+            "end": tensor([i for i in range(count) if last[i + 1 : i + 2] != [last[i]]], -1),
+            "merge": tensor([places(step) for step in steps], len(steps), count),
         }
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
-        """Adds the numbers of the sequences that a token would complete."""
-        before = s["before"]
-        if not before.shape[0]:
+        """Adds the numbers of the sequences that a token would complete.
+
+        Those of one token are summed by doubling, so that no two threads add to one place: a sum of floats
+        depends on their order.
+        """
+        import torch
+
+        before, end = s["before"], s["end"]
+        if not len(before):
             return z
-        length = before.shape[-1]
-        ids = s["ids"][:, s["ids"].shape[1] - length :]
-        written = ((ids[:, None, None] == before) | (before < 0)).all(-1)
-        added = s["bias"].where(written, 0.0).sum(-1)
-        return z.scatter_add(1, s["last"].expand(len(z), -1), added)
+        ids = s["ids"][:, None, s["ids"].shape[1] - before.shape[1] :]
+        written = ((ids == before) | (before < 0)).all(-1)
+        added = s["bias"].where(written, 0.0)
+        none = added.new_zeros(len(z), 1)
+        for place in s["merge"].unbind():
+            added = added + torch.cat((added, none), 1)[:, place]
+        return z.scatter_add(1, s["last"][end].expand(len(z), -1), added[:, end])
 
 
 def encoded(name: str, text: str, env: Env) -> tuple[int, ...]:

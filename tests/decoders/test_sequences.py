@@ -94,6 +94,14 @@ def test_ids_beyond_the_logits_are_left_out() -> None:
     assert torch.equal(found, z)
 
 
+def test_thousands_of_sequences_take_little_memory() -> None:
+    found = {(first, 0): 1.0 for first in range(2000)} | {(token,): 1.0 for token in range(1, 2000)}
+    env = env_of([[1999]], 2000)
+    assert sum(tensor.numel() for tensor in Fixed(found).constants(env).values()) < 20 * len(found)
+    (z,) = walk(Fixed(found), env, [torch.zeros(1, 2000)], torch.tensor([[0]]))
+    assert torch.equal(z, torch.ones(1, 2000))
+
+
 def after(stage: Stage, text: str, **texts: Text) -> dict[str, float]:
     """Gives the bytes whose logits differ from 0 behind a text, each token being a byte."""
     prompt = [list(text.encode())]
