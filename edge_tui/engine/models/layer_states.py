@@ -76,7 +76,8 @@ class LayerStates:
         early: `E`.
         normed: True where early layers go through the final norm.
         reads_last: True where somebody besides the head reads the last slot.
-        product: `[(E + 1) * N, V]`, the head's product once there was one; kept where addresses must be.
+        product: float32 `[(E + 1) * N, V]`, where the head's product lies on an accelerator; None before the
+            first one.
     """
 
     def __init__(
@@ -140,22 +141,27 @@ class LayerStates:
         for slot, wanted in zip(self.slots, self.layers, strict=False):
             if wanted == self._last:
                 slot.copy_(self.slots[-1])
-        if self._output is not None and self.product is not None and product.device.type != "cpu":
-            if product is not self.product:
-                self.product.copy_(product)
-            return self._output
-        self.product = product
-        rows_and_positions, layers = self._shape, len(self._needs.hidden)
-        z = product.view(self.early + 1, *rows_and_positions, -1)
-        hidden = self.slots[:layers].view(layers, *rows_and_positions, self.slots.shape[-1])
-        self._output = Output(
+        if product.device.type == "cpu":  # no graph knows its address
+            return self._lay_out(product, past, length)
+        if self.product is None or self._output is None:
+            self.product = product.float()
+            self._output = self._lay_out(self.product, past, length)
+        elif product is not self.product:
+            self.product.copy_(product)
+        return self._output
+
+    def _lay_out(self, product: Tensor, past: PastStates | None, length: Tensor) -> Output:
+        """Takes apart the slots and the product, `[(E + 1) * N, V]`, without a copy."""
+        layers = len(self._needs.hidden)
+        z = product.view(self.early + 1, *self._shape, -1)
+        hidden = self.slots[:layers].view(layers, *self._shape, -1) if layers else None
+        return Output(
             z[-1],
-            hidden.permute(1, 2, 0, 3) if layers else None,
+            None if hidden is None else hidden.permute(1, 2, 0, 3),
             z[:-1].permute(1, 2, 0, 3) if self.early else None,
             past.states if past is not None and self._needs.past else None,
             length if self._needs.past else None,
         )
-        return self._output
 
     def _newest(self, x: Tensor) -> Tensor:
         """Selects the last `K` positions of each row, `[N, D]`."""

@@ -84,9 +84,9 @@ SEARCH = READER.format(
     def finish(self, records):
         return Choice(records.path(len(records.tokens) - 1, 0), 0.0)
 """,
-    choose="""parent = torch.tensor([2, 0, 2], device=z.device)
-        ids = z.topk(3).indices
-        chosen = ids[parent].gather(-1, torch.tensor([[0], [1], [2]], device=z.device))[:, 0]
+    choose="""row = torch.arange(3, device=z.device)
+        parent = 2 * (row != 1).long()
+        chosen = z.topk(3).indices[parent].gather(-1, row[:, None])[:, 0]
         return Step(chosen, z[parent], parent, extras=extras)
 """,
 )

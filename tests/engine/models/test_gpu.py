@@ -256,3 +256,20 @@ def test_captured_steps_give_the_layers_that_a_cpu_gives(case: str, rows: int, t
         assert wanted.past is not None
         assert deviation(out.past[:, : i + 1].cpu(), wanted.past[:, : i + 1]) < 1e-3, i
         assert ctx.length.tolist() == on_host.length.tolist()
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16", "int8"])
+def test_logits_beside_early_ones_are_as_exact_as_alone(precision: str, tmp_path: Path) -> None:
+    """Fused steps give float32 whatever the weights are, also after a prompt that plain operations read."""
+    path = checkpoint(tmp_path / "m", "qwen2")
+    ids = random_ids(1, 12).to(DEVICE)
+    model = flat(path, device=DEVICE, dtype=PRECISIONS[precision][0], precision=precision)
+    logits = []
+    for needs in (Needs(), Needs(early=(0, 1)), Needs(hidden=(2,), early=(1,), past=True)):
+        ctx = model.open(1, 32, past=needs.past)
+        ctx.needs = needs
+        model.prefill(ctx, ids[:, :11])
+        logits.append(model.forward(ctx, ids[:, 11:]).logits.clone())
+        assert logits[-1].dtype == torch.float32
+    assert deviation(logits[1], logits[0]) < 1e-3
+    assert deviation(logits[2], logits[0]) < 1e-2
