@@ -10,9 +10,9 @@ from torch import Tensor
 
 from edge_tui import decoders
 from edge_tui.decoders.base import Filter, Params
+from edge_tui.decoders.core.edge_reference import cut, fits
 from edge_tui.decoders.registry.sampling import Sampling
 from tests.decoders.driver import numbers
-from tests.decoders.edges import cut, fits
 from tests.decoders.test_filters import rows
 
 FILTERS = [

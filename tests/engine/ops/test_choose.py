@@ -14,13 +14,13 @@ from torch import Tensor
 
 from edge_tui import decoders
 from edge_tui.decoders.base import Decoder, Env, Output, Params, Step
+from edge_tui.decoders.core.edge_reference import fits
 from edge_tui.decoders.core.random import Rng, key_of
 from edge_tui.decoders.registry.sampling import Sampling
 from edge_tui.decoders.top_p import TopP
 from edge_tui.engine.ops.choose import fused_step
 from edge_tui.engine.ops.choose_plan import plan
 from tests.decoders.driver import numbers, param_values, table
-from tests.decoders.edges import fits
 
 triton = pytest.importorskip("triton")
 choose_triton = pytest.importorskip("edge_tui.engine.ops.triton.choose")

@@ -1,12 +1,14 @@
-"""Works out an `Edge` in double precision by a sort: the reference for filters and kernels."""
+"""Works out an `Edge` in double precision by a sort: the reference for filters, kernels and users' files."""
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from edge_tui.decoders.base import Edge
+    from edge_tui.decoders.core.stage import Edge
 
 SUM = 1e-5
 """Rounded sums of the same probabilities may land on either side of a bound this close."""
