@@ -13,7 +13,7 @@ from textual.binding import Binding
 
 Scope = Literal[
     "app", "main", "tokens", "inspector", "turns", "parameters", "models", "presets", "history", "settings",
-    "list", "value", "explain", "compare", "confirm", "name", "help",
+    "chain", "list", "value", "explain", "compare", "confirm", "name", "help",
 ]  # fmt: skip
 
 SCOPES: dict[Scope, str] = {
@@ -27,6 +27,7 @@ SCOPES: dict[Scope, str] = {
     "presets": "Presets",
     "history": "History (typing searches)",
     "settings": "Settings (typing searches)",
+    "chain": "The chain of a strategy",
     "list": "Lists (typing filters)",
     "value": "Typing a value",
     "explain": "A parameter explained",
@@ -142,6 +143,7 @@ ACTIONS: tuple[Action, ...] = (
            "Choose one of the first nine strategies; the prompt that runs, or has run to its end, runs again "
            "under it with the same seed. After esc it only chooses.", palette=False, display="1-9"),
     Action("strategies", "s", "strategies", "Search the list of all strategies.", footer=True),
+    Action("chain", "S", "chain", "The stages of the strategy: their order, more of them, mute one."),
     Action("models", "m", "models", "Choose, load and unload models.", footer=True),
     Action("resume", "c", "continue", "Go on from where the run stopped."),
     Action("rerun", "r", "rerun", "The same prompt and seed, under the strategy and values as they are now."),
@@ -234,6 +236,18 @@ ACTIONS: tuple[Action, ...] = (
     Action("step(-1)", "left", "less", "The value before.", "settings", priority=True),
     Action("unset", "ctrl+x", "default", "Take it out of your file: the default holds again.", "settings",
            priority=True),
+    Action("move(-1)", "shift+up,K", "move ↑", "Move the stage one place up.", "chain"),
+    Action("move(1)", "shift+down,J", "move ↓", "Move the stage one place down.", "chain"),
+    Action("add", "a", "add", "Add a stage behind this one.", "chain"),
+    Action("remove", "x,delete", "remove", "Remove the stage.", "chain"),
+    Action("mute", "space,m", "mute",
+           "Make its parameters neutral (live while a run goes on); once more restores them.", "chain"),
+    Action("put_in_order('transformers')", "t", "transformers", "Put the stages into transformers' order.",
+           "chain"),
+    Action("put_in_order('llama_cpp')", "l", "llama.cpp", "Put the stages into llama.cpp's order.", "chain"),
+    Action("leave", "escape,enter,q", "leave",
+           "Back to the workbench; under another chain the prompt runs again.", "chain"),
+    Action("show_help", "f1,question_mark", "help", "The keys of where you are.", "chain"),
     Action("leave", "escape", "leave", "Leave everything as it was.", "list"),
     Action("show_help", "f1", "help", "The keys of where you are.", "list"),
     Action("move(-1)", "up", "↑", "The line above.", "list", priority=True),

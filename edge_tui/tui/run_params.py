@@ -263,6 +263,15 @@ class RunParams:
         for _ in range(2):
             self.reset(key)
 
+    def switch(self, decoder: Decoder) -> None:
+        """Takes another strategy; parameters that both have keep their values."""
+        shared = [param for param in decoder.params if param in self.decoder.params]
+        values = [self.value(param)[0] for param in shared]
+        self.decoder = decoder
+        for param, value in zip(shared, values, strict=True):
+            if not _is_same(self.value(param)[0], value):
+                self._user.values[param] = value
+
     def take(self, decoder: Decoder, patch: ParamPatch, preset: str = "") -> tuple[str, ...]:
         """Takes over a strategy with saved values, all at once.
 

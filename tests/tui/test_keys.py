@@ -13,6 +13,7 @@ from edge_tui.tui.actions import ACTIONS, SCOPES, Scope, bindings
 from edge_tui.tui.app import EdgeApp
 from edge_tui.tui.key_help import key_help, key_table
 from edge_tui.tui.palette import ActionsProvider
+from edge_tui.tui.screens.chain import ChainScreen
 from edge_tui.tui.screens.compare import CompareScreen
 from edge_tui.tui.screens.confirm import ConfirmScreen
 from edge_tui.tui.screens.explain import ExplainScreen
@@ -44,6 +45,7 @@ CLASSES: dict[Scope, type] = {
     "presets": PresetsScreen,
     "history": HistoryScreen,
     "settings": SettingsScreen,
+    "chain": ChainScreen,
     "list": FilterListScreen,
     "value": ValueInput,
     "explain": ExplainScreen,

@@ -131,6 +131,12 @@ async def strategies(sheet: Sheet) -> None:
     await sheet.press("escape")
 
 
+async def chain(sheet: Sheet) -> None:
+    await sheet.press("S", "down", "down", "space", "up", "up", "space")
+    await sheet.take("chain")
+    await sheet.press("down", "down", "space", "escape")
+
+
 async def models(sheet: Sheet) -> None:
     await sheet.press("m")
     await sheet.until(lambda: sheet.app.screen.query_one(OptionList).option_count)
@@ -176,6 +182,7 @@ SCREENS: tuple[Callable[[Sheet], Awaitable[None]], ...] = (
     workbench,
     parameter,
     strategies,
+    chain,
     models,
     settings,
     themes,

@@ -182,7 +182,7 @@ def test_a_typed_chain_is_chosen_and_outlives_a_reload(choosing: Choosing) -> No
     choosing.strategies.apply_strategies({Path("mine.py")})
     assert choosing.values.decoder.name == "min_p+temperature"
     choosing.strategies.choose("min_p+foo")
-    assert (choosing.said[:31], choosing.view.kind) == ("There is no stage 'foo' for a c", "error")
+    assert (choosing.said[:31], choosing.view.kind) == ("There is no stage 'foo' for a c", "warning")
     assert choosing.values.decoder.name == "min_p+temperature"
 
 

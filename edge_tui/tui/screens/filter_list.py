@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
+from textual.content import Content
 from textual.fuzzy import Matcher
 from textual.widgets import Input, OptionList
 from textual.widgets.option_list import Option
@@ -18,7 +19,6 @@ from edge_tui.tui.widgets.fitted_text import FittedText
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from textual.content import Content
     from textual.widget import Widget
 
 T = TypeVar("T")
@@ -33,12 +33,14 @@ class Item:
         search: Text that the filter looks at, letter by letter.
         content: Line in the list; already sanitised.
         help: Its explanation; the filter looks for words there.
+        group: Heading above it and the items that follow it, where the list is not filtered.
     """
 
     id: str
     search: str
     content: Content
     help: str = ""
+    group: str = ""
 
 
 def has_words(text: str, query: str) -> bool:
@@ -94,10 +96,18 @@ class FilterListScreen(Dialog[T], Generic[T]):
             ]
             items = [item for score, item in sorted(scored, key=lambda pair: -pair[0]) if score > 0]
             at = ""
+        options: list[Option] = []
+        group = ""
+        for item in items:
+            if item.group != group and not query.strip():
+                group = item.group
+                options.append(Option(Content.styled(f"─ {group}", "$text-muted"), disabled=True))
+            options.append(Option(item.content, id=item.id))
+        ids = [option.id for option in options]
+        first = next((i for i, id in enumerate(ids) if id), None)
         self.options.clear_options()
-        self.options.add_options([Option(item.content, id=item.id) for item in items])
-        ids = [item.id for item in items]
-        self.options.highlighted = ids.index(at) if at in ids else 0 if items else None
+        self.options.add_options(options)
+        self.options.highlighted = ids.index(at) if at in ids else first
         if not items:
             self.about.update("Nothing matches.")
 

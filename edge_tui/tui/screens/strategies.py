@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from textual.content import Content
 
+from edge_tui.decoders.registry.description import GROUPS, group_of
 from edge_tui.tui.screens.filter_list import FilterListScreen, Item
 from edge_tui.tui.widgets.strategy_list import DIGITS
+from edge_tui.util.formatting import clip
 from edge_tui.util.sanitise import one_line, sanitise
 
 if TYPE_CHECKING:
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
     from textual.widgets import OptionList
 
     from edge_tui.decoders.base import Decoder
+
+
+_TITLE = 19
+"""Cells of a strategy's title."""
 
 
 class StrategiesScreen(FilterListScreen[str]):
@@ -31,9 +37,10 @@ class StrategiesScreen(FilterListScreen[str]):
         self._decoders = {decoder.name: decoder for decoder in decoders}
 
     def items(self) -> list[Item]:
-        """Lists the strategies; refused ones are muted."""
+        """Lists the strategies by groups; refused ones are muted."""
         found = []
-        for index, decoder in enumerate(self._decoders.values(), 1):
+        numbered = enumerate(self._decoders.values(), 1)
+        for index, decoder in sorted(numbered, key=lambda pair: GROUPS.index(group_of(pair[1]))):
             title = one_line(decoder.title)
             summary = one_line(decoder.summary)
             refused = decoder.name in self._refusals
@@ -41,10 +48,16 @@ class StrategiesScreen(FilterListScreen[str]):
             content = Content.assemble(
                 ("▸ " if here else "  ", "$primary"),
                 (f"{'–' if refused else index} " if index <= DIGITS else "  ", "$text-muted"),
-                (f"{title:<12}", "$text-disabled" if refused else "$primary bold" if here else "bold"),
+                (
+                    f"{clip(title, _TITLE):<{_TITLE}}",
+                    "$text-disabled" if refused else "$primary bold" if here else "bold",
+                ),
                 (f" {summary}", "$text-muted"),
             )
-            found.append(Item(decoder.name, f"{decoder.name} {title} {summary}", content))
+            group = group_of(decoder)
+            found.append(
+                Item(decoder.name, f"{decoder.name} {title} {summary} {group}", content, group=group)
+            )
         return found
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:

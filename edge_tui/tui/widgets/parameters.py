@@ -14,6 +14,8 @@ from textual.widget import Widget
 
 from edge_tui.decoders.base import Param, ParamError
 from edge_tui.tui.actions import bindings
+from edge_tui.tui.chain_editor import lines_of
+from edge_tui.tui.widgets.chain_line import ChainLine
 from edge_tui.tui.widgets.field import Field
 from edge_tui.tui.widgets.fitted_text import FittedText
 from edge_tui.tui.widgets.line_panel import pad
@@ -242,7 +244,7 @@ class ValueInput(Field):
 
 
 class Parameters(Vertical):
-    """Lays out the table, the field and the help line."""
+    """Lays out the strategy's chain, the table, the field and the help line."""
 
     DEFAULT_CSS = """
     Parameters { border: round $border-blurred; }
@@ -258,20 +260,27 @@ class Parameters(Vertical):
         super().__init__(id=id)
         self.run_params = run_params
         self.border_title = "parameters"
+        self.chain = ChainLine()
         self.table = ParameterTable(run_params)
         self.field = ValueInput()
         self.help_line = FittedText(id="parameter-help")
         self._editing = ""
 
     def compose(self) -> ComposeResult:
-        """Lays out table, field and help line."""
+        """Lays out the chain, table, field and help line."""
+        yield self.chain
         yield self.table
         yield self.field
         yield self.help_line
 
     def on_mount(self) -> None:
-        """Explains the first line."""
+        """Shows the chain, and explains the first line."""
+        self.show_chain()
         self.explain()
+
+    def show_chain(self) -> None:
+        """Shows the stages of the strategy in order."""
+        self.chain.show(lines_of(self.run_params))
 
     def reload(self) -> None:
         """Reads the values again."""
@@ -298,7 +307,8 @@ class Parameters(Vertical):
         self._say(message)
 
     def on_parameter_table_moved(self) -> None:
-        """Explains the chosen line."""
+        """Explains the chosen line, and shows the chain as the values make it."""
+        self.show_chain()
         if not self._editing:
             self.explain()
 

@@ -47,13 +47,20 @@ class StrategyList(Widget):
     def __init__(self, decoders: Sequence[Decoder], *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.decoders = list(decoders)
+        self._chosen: Decoder | None = None
         self.border_title = "strategy"
 
     @property
     def lines(self) -> list[Decoder]:
         """The strategies in the list: the first nine, and the chosen one if it is none of them."""
-        first = self.decoders[:DIGITS]
-        return first + [d for d in self.decoders[DIGITS:] if d.name == self.chosen]
+        first, chosen = self.decoders[:DIGITS], self._chosen
+        is_first = chosen is None or chosen.name in [each.name for each in first]
+        return first if is_first or chosen is None else [*first, chosen]
+
+    def choose(self, decoder: Decoder) -> None:
+        """Marks a strategy, which may be a typed chain that no list has."""
+        self._chosen = decoder
+        self.chosen = decoder.name
 
     def watch_chosen(self) -> None:
         """Marks the chosen strategy, and names the key that lists them all where some are not listed."""

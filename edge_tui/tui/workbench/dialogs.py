@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edge_tui.decoders.registry.chain_text import AROUND
+from edge_tui.tui.chain_editor import ChainEditor
 from edge_tui.tui.services import services
 
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
     from edge_tui.tui.screens.history import HistoryChoice
     from edge_tui.tui.workbench.prompt_controller import PromptController
+    from edge_tui.tui.workbench.run_controller import RunController
     from edge_tui.tui.workbench.strategy_controller import StrategyController
     from edge_tui.tui.workbench.view import WorkbenchView
 
@@ -25,6 +28,7 @@ class WorkbenchDialogs:
         view: Its panes; takes the sentence where a dialog has nothing to show.
         prompts: Takes prompts.
         strategies: Takes strategies and presets.
+        runs: Sends values to the run in progress.
         reopen: Shows a stored run, or (True) runs it again.
     """
 
@@ -34,6 +38,7 @@ class WorkbenchDialogs:
         view: WorkbenchView,
         prompts: PromptController,
         strategies: StrategyController,
+        runs: RunController,
         reopen: Callable[[int, bool], object],
     ) -> None:
         self._screen = screen
@@ -41,6 +46,7 @@ class WorkbenchDialogs:
         self._prompts = prompts
         self._strategies = strategies
         self._reopen = reopen
+        self._chain = ChainEditor(strategies.run_params, strategies.switch, runs.send_value)
 
     def show_past_prompts(self) -> None:
         """Searches the prompts of earlier runs."""
@@ -63,9 +69,18 @@ class WorkbenchDialogs:
         from edge_tui.tui.screens.strategies import StrategiesScreen
 
         strategies = self._strategies
-        chosen = strategies.run_params.decoder.name
+        # A chain around a strategy is not listed.
+        chosen = strategies.run_params.decoder.name.partition(AROUND)[0]
         screen = StrategiesScreen(strategies.decoders, chosen, strategies.refusals)
         self._screen.app.push_screen(screen, strategies.choose)
+
+    def show_chain(self) -> None:
+        """Edits the chain of the chosen strategy; the prompt runs again with another one."""
+        from edge_tui.tui.screens.chain import ChainScreen
+
+        strategies = self._strategies
+        before = strategies.run_params.decoder
+        self._screen.app.push_screen(ChainScreen(self._chain), lambda _: strategies.follow_choice(before))
 
     def show_explanation(self) -> None:
         """Explains the chosen parameter by the token under the cursor."""

@@ -74,7 +74,7 @@ class WorkbenchScreen(SizedScreen):
             session, run_params, view.prompt, view, self.conversation, self.strategies.take_values
         )
         self.answer = AnswerController(view, lambda: services(self))
-        self.dialogs = WorkbenchDialogs(self, view, self.prompts, self.strategies, self.reopen)
+        self.dialogs = WorkbenchDialogs(self, view, self.prompts, self.strategies, self.runs, self.reopen)
         self._inspect: bool | None = None
         """True where the user wants the inspector; None leaves it to the width."""
 
@@ -232,10 +232,9 @@ class WorkbenchScreen(SizedScreen):
         """Opens or closes the inspector."""
         self._inspect = not self.has_class("-inspecting")
         self._show_inspector(self._inspect)
-        if not self._inspect:
-            if self.focused is None or self.focused is self.inspector:
-                self.pane.focus()
-        elif self.pane.cursor is None:
+        if not self._inspect and self.focused in (None, self.inspector):
+            self.pane.focus()
+        elif self._inspect and self.pane.cursor is None:
             self.pane.action_cursor_left()
 
     def action_sidebar(self) -> None:
@@ -340,14 +339,12 @@ class WorkbenchScreen(SizedScreen):
         self.dialogs.show_past_prompts()
 
     def action_editor(self) -> None:
-        """Opens the prompt in the user's editor."""
-        # This key overtakes those before it, which may still wait to be typed into the prompt.
+        """Opens the prompt in the user's editor, after the keys that still wait to be typed into it."""
         self.prompt.call_later(self._edit)
 
     def _edit(self) -> None:
         self.prompts.edit(self.app.suspend)
-        # What the editor left on the screen is painted over.
-        self.app.refresh(layout=True)
+        self.app.refresh(layout=True)  # over what the editor left on the screen
 
     def action_load_file(self) -> None:
         """Opens the choice of a file."""
@@ -358,6 +355,10 @@ class WorkbenchScreen(SizedScreen):
     def action_strategies(self) -> None:
         """Opens the list of strategies."""
         self.dialogs.show_strategies()
+
+    def action_chain(self) -> None:
+        """Opens the chain of the strategy."""
+        self.dialogs.show_chain()
 
     def action_presets(self) -> None:
         """Opens the list of presets."""

@@ -81,18 +81,43 @@ class StrategyController(Controller[StrategyView]):
         """Takes another strategy; the prompt that runs, or has just run, runs again. None leaves it."""
         if name is None:
             return
+        before = self.run_params.decoder
+        if why := self.switch(name, keep_values=False):
+            self.say(why, "warning")
+        else:
+            self.follow_choice(before, is_told=True)
+
+    def switch(self, name: str, keep_values: bool = True) -> str:
+        """Takes another strategy and runs nothing; returns the reason against it, or "".
+
+        Args:
+            name: A strategy or a chain.
+            keep_values: True gives the new one the values of parameters that both have.
+        """
         try:
             decoder = decoders.find(name)
         except decoders.UnknownStrategy as error:
-            self.say(str(error), "error")
-            return
+            return str(error)
         if why := self.refusal(decoder):
-            self.say(why, "warning")
-            return
-        changed = decoder is not self.run_params.decoder
-        self.run_params.decoder = decoder
+            return why
+        if keep_values:
+            self.run_params.switch(decoder)
+        else:
+            self.run_params.decoder = decoder
         self.view.show_values()
-        run = self.session.run
+        return ""
+
+    def follow_choice(self, before: Decoder, is_told: bool = False) -> None:
+        """Runs the prompt again that runs, or has just run, where the strategy is another than before.
+
+        Args:
+            before: The strategy before.
+            is_told: True says which strategy it is, though it is no other.
+        """
+        decoder = self.run_params.decoder
+        changed, run = decoder is not before, self.session.run
+        if not (changed or is_told):
+            return
         if changed and run is not None and (self.session.busy or self._has_just_run(run)):
             self.run(self.run_params.request(run.request.prompt, seed=run.seed))
             return

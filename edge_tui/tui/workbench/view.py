@@ -254,7 +254,7 @@ class WorkbenchView:
 
     def show_values(self) -> None:
         """Reads strategy and values again."""
-        self.strategy_list.chosen = self._run_params.decoder.name
+        self.strategy_list.choose(self._run_params.decoder)
         self.parameters.reload()
         self.parameters.border_title = Content(one_line(self._run_params.decoder.title))
         self.title_output()
