@@ -43,7 +43,7 @@ def test_the_checks_pass_as_they_are_written() -> None:
     names: dict[str, Any] = {}
     for code in FILES:
         exec(compile(code, "docs/writing-a-strategy.md", "exec"), names)
-    kinds = {"MyTopA": Filter, "MyMirostat": Filter, "MyCfg": Decoder}
+    kinds = {"TopA": Filter, "MyMirostat": Filter, "MyCfg": Decoder}
     assert all(issubclass(names[name], kind) for name, kind in kinds.items())
     (check,) = CHECKS
     assert check.count("check(My") == 3
