@@ -24,6 +24,8 @@ STAGES = {stage.name: stage for stage in decoders.current().stages()}
         ("greedy", "sampling"),
         ("top_p", "sampling"),
         ("bad_words", "penalties"),
+        ("dry", "penalties"),
+        ("cfg", "two streams"),
         ("contrastive", "two streams"),
         ("dola", "hidden states"),
         ("beam", "search"),

@@ -31,7 +31,7 @@ async def test_keys_change_the_chain_and_the_prompt_runs_under_it(picture: Any) 
         await pilot.press("space", "K")
         assert engine.turned[-1] == (1, "top_p", 0.9)
         assert [line.split()[0] for line in prompts(app)] == ["penalties", "top-p", "temperature"]
-        await pilot.press("a", *"min", "enter")
+        await pilot.press("a", *"min-p", "enter")
         assert app.workbench.run_params.decoder.name == "penalties+top_p+min_p+temperature"
         await pilot.press("up", "up", "K")
         await settle(pilot)
