@@ -32,7 +32,7 @@ _active: ContextVar[Inspection | None] = ContextVar("inspection", default=None)
 
 def is_own(kind: type | Callable[..., object]) -> bool:
     """Tells whether a class or method belongs to this package, whose strategies have references."""
-    return kind.__module__.startswith("edge_tui.decoders.")
+    return (kind.__module__ or "").startswith("edge_tui.decoders.")  # a notebook's functions have none
 
 
 def apply(stage: Stage, z: Tensor, p: Params, own: State, rng: Rng) -> Tensor:
