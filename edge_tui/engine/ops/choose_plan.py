@@ -43,6 +43,7 @@ class Plan:
             puts it before.
         switch: Name of the parameter that turns sampling on; None is always on.
         middle: The filters where one of them is no cut that the kernels know; then there are no cuts.
+        combines: The strategy whose `logits` run in their place; its temperature comes after them.
     """
 
     draws: bool
@@ -50,10 +51,16 @@ class Plan:
     order: str | None = None
     switch: str | None = None
     middle: Middle | None = None
+    combines: Decoder | None = None
+
+    @property
+    def is_one_chain(self) -> bool:
+        """True where no torch operations come between the kernels."""
+        return self.middle is None and self.combines is None
 
 
 def plan(decoder: Decoder) -> Plan | None:
-    """Plans the fused step of a strategy that reads one model; None if it cannot be fused."""
+    """Plans the fused step of a strategy; None if it cannot be fused."""
     if decoder.links_around:
         return None
     # Kernels repeat the step of these classes, which a subclass may change: so exact classes.
@@ -67,7 +74,23 @@ def plan(decoder: Decoder) -> Plan | None:
     if kind is Auto:
         cuts = _cuts(tuple(cls() for cls in FILTERS))
         return None if cuts is None else Plan(True, cuts, switch=DO_SAMPLE.name)
-    return None
+    return Plan(True, combines=decoder) if _only_combines(decoder) else None
+
+
+def _only_combines(decoder: Decoder) -> bool:
+    """Tells whether a strategy of ours adds `logits` alone to penalties before and the temperature after."""
+    kind = type(decoder)
+    rest = ("init", "constants", "final", "choose", "observe", "take", "step", "propose")
+    return (
+        is_own(kind)
+        and kind.logits is not Decoder.logits
+        and all(getattr(kind, name) is getattr(Decoder, name) for name in rest)
+        and tuple(map(type, decoder.before.stages)) == (Penalties,)
+        and tuple(map(type, decoder.after.stages)) == (Temperature,)
+        and decoder.kind == "sample"
+        and decoder.streams[0].name == "model"
+        and not (decoder.columns or decoder.needs.history)
+    )
 
 
 def _plan_chain(chain: Chain, last: int, order: str | None = None) -> Plan | None:

@@ -14,12 +14,15 @@ from torch import Tensor
 
 from edge_tui import decoders
 from edge_tui.decoders.base import Decoder, Env, Output, Params, Step
+from edge_tui.decoders.base import numbers as numbers_of
 from edge_tui.decoders.core.edge_reference import fits
 from edge_tui.decoders.core.random import Rng, key_of
+from edge_tui.decoders.dola import Dola
 from edge_tui.decoders.registry.sampling import Sampling
 from edge_tui.decoders.top_p import TopP
 from edge_tui.engine.ops.choose import fused_step
 from edge_tui.engine.ops.choose_plan import plan
+from edge_tui.verify.driver import with_layers
 from tests.decoders.driver import numbers, param_values, table
 
 triton = pytest.importorskip("triton")
@@ -84,7 +87,12 @@ class Pair:
         """The reference's step and the fused one, on logits `[R, 1, V']`."""
         host = numbers(self.rows, seed, number)
         rng = Rng(host.key.to(self.device), host.step.to(self.device))
-        outs = {"model": Output(logits.to(self.device))}
+        z = logits.to(self.device)
+        outs = {
+            stream.name: Output(z if not i else z.flip(i % 2 - 1) / 2)
+            for i, stream in enumerate(self.decoder.streams)
+        }
+        outs["model"] = with_layers(self.decoder, param_values(self.decoder), outs["model"])
         expected = self.decoder.step(outs, self.states[0], self.params, rng)
         found = self.fused(outs, self.states[1], self.params, rng)
         raw = outs["model"].logits[:, -1, : self.fused.width].float()
@@ -329,6 +337,32 @@ def test_what_the_kernels_do_not_know_is_not_fused() -> None:
         assert plan(decoder) is None
     here = torch.zeros(1, dtype=torch.int64)
     assert fused_step(decoders.find("greedy"), 50, here, here) is None
+
+
+@pytest.mark.parametrize("name", ["dola", "cfg", pytest.param("dexperts", marks=pytest.mark.proof)])
+def test_a_strategy_that_makes_one_distribution_of_several_runs_between_the_kernels(name: str) -> None:
+    pair = Pair.make(name, 3, 39, **PENALTIES)
+    row = [each.name for each in numbers_of(pair.decoder.params)].index("temperature")
+    pair.params.table[row] = torch.tensor([0.0, 1.0, 0.4], device=DEVICE)
+    for number in range(3):
+        pair.agree(random(3, 45, number), number)
+
+
+class Further(Dola):
+    """Takes the argmax, which the kernels would not."""
+
+    __module__ = Dola.__module__  # as if it were a file of ours
+
+    def choose(self, final: Tensor, p: Params, rng: Rng) -> Tensor:
+        return final.argmax(-1)
+
+
+def test_a_strategy_that_does_more_than_combine_is_not_fused() -> None:
+    found = plan(decoders.find("dola"))
+    assert found is not None
+    assert found.combines is decoders.find("dola")
+    for decoder in (Further(), *map(decoders.find, ("dola:top_k", "contrastive_search", "mirostat"))):
+        assert plan(decoder) is None
 
 
 @pytest.mark.parametrize("order", ["transformers", "llama.cpp"])

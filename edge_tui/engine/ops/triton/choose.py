@@ -1,6 +1,7 @@
 """Runs a strategy's step as one kernel (greedy), two (min-p) or five and more.
 
-Filters without an edge run as torch operations between the first kernel and the last.
+Filters without an edge, and strategies that make one distribution of several, run as torch operations between
+the first kernel and the last.
 
 Each row of the vocabulary is spread over programs of `BLOCK` candidates. What concerns a whole row (its
 maximum, an edge, the winner) passes through small tables in memory: a kernel leaves parts, and every
@@ -9,6 +10,7 @@ program of the next one puts them together for itself, which is faster than wait
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -53,15 +55,18 @@ class FusedChoice(FusedStep):
         self._searches = Searches(self, max(count, 1), max(len(plan.cuts), 1))
         self._final = self._searches.candidates.z
         self._winner = self.winner()
+        self._after = torch.ones(self.rows, device=self.device)
+        """An order that puts the temperature after what is between the kernels."""
 
     def __call__(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
         logits = last_logits(outs["model"])
         if self._plan.draws:
             names = self._plan.order, self._plan.switch
             order, switch = (None if name is None else p[name] for name in names)
+            order = self._after if self._plan.combines is not None else order
             temperature = Temperature(p[TEMPERATURE.name], order, switch)
             self._prepare(logits, temperature, s, p)
-            self._run_middle(s, p, rng)
+            self._run_middle(outs, s, p, rng)
             edge_slot = self._search(p)
             self._draw(logits, temperature, s, rng, edge_slot)
         else:
@@ -99,11 +104,14 @@ class FusedChoice(FusedStep):
             **self.first,
         )
 
-    def _run_middle(self, s: State, p: Params, rng: Rng) -> None:
-        """Runs the filters that are torch operations, where the temperature has not left one candidate."""
+    def _run_middle(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> None:
+        """Runs what is torch operations; filters where the temperature has not left one candidate."""
+        z, tau = self._searches.candidates.z, p[TEMPERATURE.name]
+        if (decoder := self._plan.combines) is not None:
+            penalised = replace(outs["model"], logits=z[:, None])
+            z.copy_(decoder.logits({**outs, "model": penalised}, s, p))
         if (middle := self._plan.middle) is None:
             return
-        z, tau = self._searches.candidates.z, p[TEMPERATURE.name]
         acts = tau >= GREEDY_BELOW
         if self._plan.order is not None:  # 1 puts the temperature behind the filters
             acts = tau + p[self._plan.order] >= GREEDY_BELOW
@@ -147,5 +155,5 @@ class FusedChoice(FusedStep):
             EARLIER=len(cuts),
             EDGE_SLOT=edge_slot,
             **self.shape,
-            **(self.options if self._plan.middle is None else self.first),
+            **(self.options if self._plan.is_one_chain else self.first),
         )
