@@ -103,9 +103,9 @@ def parameters(params: Sequence[AnyParam]) -> str:
     """Lists parameters with their defaults and ranges."""
     rows = ["| parameter | default | values | | |", "|---|---|---|---|---|"]
     for param in params:
-        values = param.limits().replace("|", "\\|")
+        default, values = (text.replace("|", "\\|") for text in (param.default_text, param.limits()))
         live = "live" if param.live else "next run"
-        rows.append(f"| `{param.name}` | {param.default_text} | {values} | {live} | {param.help} |")
+        rows.append(f"| `{param.name}` | {default} | {values} | {live} | {param.help} |")
     return "\n".join(rows)
 
 

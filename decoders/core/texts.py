@@ -89,8 +89,9 @@ class TextParam:
         raise fixed(self.name)
 
     def text(self, value: Text) -> str:
-        """Writes a value as the user reads it, several separated by " | "; "none" without any."""
-        return (value if isinstance(value, str) else " | ".join(value)) or "none"
+        """Writes a value on one line as the user reads it, several separated by " | "; "none" without any."""
+        shown = value if isinstance(value, str) else " | ".join(value)
+        return shown.replace("\n", "\\n") or "none"
 
     def _check(self, text: str) -> None:
         if self.check is None:

@@ -88,6 +88,7 @@ def test_no_text_is_neutral_and_not_checked() -> None:
     assert (strict.default, strict.neutral, ONE.neutral) == ((), (), "")
     assert TextParam("words", "a", many=True).default == ("a",)
     assert (MANY.text(("a", "b")), MANY.text(()), ONE.text("")) == ("a | b", "none", "none")
+    assert (MANY.text(("\n", "b")), ONE.text("a\nb")) == ("\\n | b", "a\\nb")
 
 
 def test_both_kinds_stand_side_by_side() -> None:

@@ -211,5 +211,9 @@ def test_neutral_values_keep_every_bit(kind: type[Filter], values: tuple[float, 
 
 
 def test_lengths_of_repetitions_by_hand() -> None:
-    ids = torch.tensor([[1, 2, 3, 1, 2, 9, 3, 1, 2], [-1, -1, -1, 4, 4, 4, 4, 4, 4]])
-    assert repeat_lengths(ids, 3).tolist() == [[0, 0, 2, 0, 0, 3, 0, 0, 0], [0, 0, 0, 0, 1, 2, 3, 3, 3]]
+    rows = {
+        (1, 2, 3, 1, 2, 9, 3, 1, 2): [0, 0, 2, 0, 0, 3, 0, 0, 0],
+        (-1, -1, -1, 4, 4, 4, 4, 4, 4): [0, 0, 0, 0, 1, 2, 3, 3, 3],
+        (0, 0, 0, 3, -1, 5, 9, -1, 5): [0, 0, 0, 0, 0, 0, 1, 0, 0],
+    }
+    assert repeat_lengths(torch.tensor(list(rows)), 3).tolist() == list(rows.values())
