@@ -26,6 +26,7 @@ from edge_tui.bench import report
 from edge_tui.decoders import penalties, temperature
 from edge_tui.decoders.base import AnyParam, Decoder
 from edge_tui.decoders.core import chain, random
+from edge_tui.decoders.registry.description import GROUPS, group_of
 from edge_tui.decoders.registry.sampling import Sampling
 from edge_tui.tui.key_help import key_table
 from edge_tui.verify.finding import HEADER, Finding
@@ -53,12 +54,41 @@ model's logits for the next token, `p = softmax(z)`. The command line takes a pa
 
 """
 
+_CHAINS = """\
+## Chains
+
+A chain is typed as stages with `+` between them: `--strategy dry+typical+temperature+min_p`. The text is
+the order and nothing is inserted, so a chain without `temperature` has none. `--strategy beam --chain
+min_p`, or `beam:min_p`, puts stages around a strategy: penalties act on the model's logits, other stages on
+what the strategy makes of them. A stage that stands twice is numbered, and so are its parameters:
+`top_k+top_k#2` has `top_k` and `top_k_2`. config.toml, presets, `/infer` and OpenAI's endpoints take the
+same names; a chain has 32 stages at most. A strategy that checks several tokens at once (speculative) takes
+stages that do not look at the tokens before.
+
+Plain names are presets of a chain: `top_p` is penalties, temperature and top-p, in the order that `order`
+says. The workbench shows the chain above the parameters, and `S` edits it: `a` adds a stage, `x` removes
+one, shift and an arrow (or `K`, `J`) move it, space mutes it, `t` and `l` put all into the order of
+transformers or llama.cpp. Muting gives the parameters neutral values, also of a run in progress.
+
+Stages: {stages}.
+"""
+
+
+def _chains() -> str:
+    """Describes chains, and lists the stages."""
+    stages = decoders.Registry.load().stages()
+    return _CHAINS.format(stages=", ".join(f"`{stage.name}`" for stage in stages))
+
 
 def strategies() -> str:
     """Writes strategies.md: each strategy, and what they are made of."""
     known = decoders.Registry.load().strategies()
-    listed = ", ".join(f"[{decoder.name}](#{decoder.name})" for decoder in known)
-    parts = [_STRATEGIES + f"{listed}.\n"]
+    listed = [
+        f"- {group}: {', '.join(f'[{name}](#{name})' for name in names)}"
+        for group in GROUPS
+        if (names := [decoder.name for decoder in known if group_of(decoder) == group])
+    ]
+    parts = [_STRATEGIES + "\n".join(listed) + "\n", _chains()]
     parts += [_strategy(decoder) for decoder in known]
     parts.append("## What they are made of\n")
     for module in _BUILDING_BLOCKS:

@@ -116,8 +116,19 @@ def without(name: str, values: Mapping[str, float]) -> dict[str, float]:
     return dict(values) | {name: _NEUTRAL[name]} if name in _NEUTRAL else dict(values)
 
 
-def apply(found: Sequence[Group], values: Mapping[str, float]) -> list[Group]:
-    """Applies a strategy's parameters to a distribution; unknown names do nothing."""
+def apply(found: Sequence[Group], values: Mapping[str, float], chain: Sequence[str] = ()) -> list[Group]:
+    """Applies a strategy's parameters to a distribution; unknown names do nothing.
+
+    Args:
+        found: The distribution.
+        values: The parameters.
+        chain: Names of parameters in the order of a typed chain's stages.
+    """
+    if chain:
+        after = list(found)
+        for name in chain:
+            after = _stage(after, name, values)
+        return after
     after = [_penalised(group, values) for group in found]
     if "formula" in values:
         after = _contrasted(after, values)
@@ -135,6 +146,15 @@ def apply(found: Sequence[Group], values: Mapping[str, float]) -> list[Group]:
     for stage in stages:
         after = stage(after)
     return after
+
+
+def _stage(found: list[Group], name: str, values: Mapping[str, float]) -> list[Group]:
+    """Applies the stage of a chain that has a parameter; a stage of several goes by its first one."""
+    if name == _PENALTIES[0]:
+        return [_penalised(group, values) for group in found]
+    if name == "temperature":
+        return _tempered(found, values[name])
+    return _filtered(found, name, values[name]) if name in _FILTERS else found
 
 
 def _penalised(group: Group, values: Mapping[str, float]) -> Group:

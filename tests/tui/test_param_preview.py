@@ -65,6 +65,21 @@ def test_as_the_strategies_do(data: Any) -> None:
     assert found == pytest.approx(wanted, abs=2e-4)
 
 
+@pytest.mark.parametrize(
+    "name", ["top_p+temperature", "temperature+top_p", "temperature+min_p+penalties", "typical+top_k"]
+)
+def test_a_chain_is_drawn_in_its_order(name: str) -> None:
+    z = (2 * torch.randn(V, generator=torch.Generator().manual_seed(4))).log_softmax(-1)
+    values = {"temperature": 1.7, "top_p": 0.8, "min_p": 0.1, "typical_p": 0.7, "top_k": 4}
+    values |= {"repetition_penalty": 1.4, "presence_penalty": 0.5}
+    params = [param.name for param in decoders.find(name).params]
+    values = {key: value for key, value in values.items() if key in params}
+    answer = [int(z.argmax()), 3, 3]
+    found = groups(z.tolist(), V, [answer.count(i) for i in range(V)])
+    wanted = final(name, z, z, answer, **values)
+    assert shares(apply(found, values, params)) == pytest.approx(wanted, abs=2e-4)
+
+
 @pytest.mark.parametrize("formula", ["li2022", "obrien2023"])
 @pytest.mark.parametrize("recorded", ["li2022", "obrien2023", "seed"])
 def test_what_an_amateur_was_recorded_to_say_under_another_formula(formula: str, recorded: str) -> None:

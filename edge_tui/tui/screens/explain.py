@@ -10,8 +10,10 @@ from textual.widgets import Static
 
 from edge_tui.decoders.base import TextParam, numbers
 from edge_tui.decoders.contrastive import SEED
+from edge_tui.decoders.registry.description import is_chain
 from edge_tui.tui import param_preview
 from edge_tui.tui.actions import bindings
+from edge_tui.tui.chain_editor import lines_of
 from edge_tui.tui.screens.dialog import Dialog
 from edge_tui.tui.services import services
 from edge_tui.tui.transcript_params import values_at
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from textual.widget import Widget
 
+    from edge_tui.tui.chain_editor import Line
     from edge_tui.tui.param_preview import Group
     from edge_tui.tui.session import Session
     from edge_tui.tui.widgets.line_panel import Parts
@@ -109,6 +112,8 @@ class ExplainScreen(Dialog[None]):
             return _sentence("It is a text: there is no picture of it.")
         if name not in param_preview.PREVIEWABLE:
             return _sentence("It decides about whole runs, not within one token: there is no picture of it.")
+        if unknown := self._unknown_stage():
+            return _sentence(f"{one_line(unknown)} is in the chain too, and there is no picture of it.")
         if transcript is None or not len(transcript):
             return _sentence("Run a prompt first: the picture shows what it does to a token's choice.")
         cursor = self._pane.cursor
@@ -143,12 +148,30 @@ class ExplainScreen(Dialog[None]):
         values = {param.name: run_params.value(param)[0] for param in numbers(run_params.decoder.params)}
         return values | ({"do_sample": 0.0} if run_params.decoder.takes_argmax else {})
 
+    def _unknown_stage(self) -> str:
+        """Names a stage that acts and of whose effect no picture is known; "" without one."""
+        whole = is_chain(self._table.run_params.decoder)
+        for line in lines_of(self._table.run_params):
+            names = _names(line)
+            known = whole and names and param_preview.PREVIEWABLE.issuperset(names)
+            if line.place is not None and not line.is_off and not known:
+                return line.title
+        return ""
+
+    def _chain(self) -> list[str]:
+        """Lists the parameters of a chain in the order of its stages; none where a strategy does more."""
+        run_params = self._table.run_params
+        lines = lines_of(run_params) if is_chain(run_params.decoder) else []
+        return [name for line in lines for name in _names(line)]
+
     def _bars(
         self, head: str, name: str, texts: list[str], found: list[Group], values: dict[str, float]
     ) -> Parts:
         """Draws each token's probability without the parameter beside that with it."""
-        after = param_preview.apply(found, values)
-        was = param_preview.shares(param_preview.apply(found, param_preview.without(name, values)))
+        chain = self._chain()
+        after = param_preview.apply(found, values, chain)
+        without = param_preview.without(name, values)
+        was = param_preview.shares(param_preview.apply(found, without, chain))
         now = param_preview.shares(after)
         width = max((self.picture.content_size.width or 74) - _TEXT - 17, 12)
         room, ascii_only = width // 2, services(self).ascii
@@ -186,3 +209,8 @@ class ExplainScreen(Dialog[None]):
 
 def _sentence(text: str) -> Parts:
     return [(text, "$text-muted")]
+
+
+def _names(line: Line) -> list[str]:
+    """Lists the parameters of a stage."""
+    return [param.name for param in line.link.params] if line.link is not None else []
