@@ -12,7 +12,7 @@ from numpy.random import RandomState
 from edge_tui.decoders.base import Decoder, numbers
 from edge_tui.verify import driver
 from edge_tui.verify.distributions import values
-from edge_tui.verify.outcome import Comparison, Context, Outcome, words
+from edge_tui.verify.outcome import Comparison, Context, of_library, words
 from edge_tui.verify.references.kinds import SearchReference, StepReference
 from edge_tui.verify.toy_models import VOCAB, generate, llama, next_logits
 
@@ -67,13 +67,11 @@ def _compare_step(
     rows = driver.Rows({"model": raw}, [v], prompt, output, number)
     final = driver.step(decoder, rows).final.numpy()[0]
     expected = reference.step({"model": raw[0].astype(np.float64)}, v, Context(_PROMPT, tuple(kept)))
-    doubt = np.logical_or.reduce([each.doubt for each in expected])
-    equal = np.logical_or.reduce([each.equal for each in expected])
-    theirs = scores.astype(np.float64)
+    theirs = scores
     if (final > -np.inf).sum() == 1:  # the argmax: generate() leaves the others in its scores
         theirs = np.where(np.arange(len(theirs)) == tokens[-1], theirs, -np.inf)
     case = f"run {number} step {len(kept)} ({words(v)})"
-    comparison.add(final, [Outcome(theirs, doubt, equal)], case, sorts=True)
+    comparison.add(final, [of_library(theirs, expected)], case, sorts=True)
 
 
 def compare_searches(decoder: Decoder, reference: SearchReference, runs: int, seed: int = 0) -> Comparison:

@@ -78,6 +78,20 @@ def outcome(
     return Outcome(left, none if doubt is None else doubt, none if equal is None else equal, chance)
 
 
+def of_library(logits: NDArray[Any], outcomes: Sequence[Outcome]) -> Outcome:
+    """Makes the outcome of another program's logits, float `[V]`.
+
+    In doubt are the tokens that are so in an outcome of the own loop, or about which its outcomes differ.
+    """
+    kept = np.stack([each.logits > -inf for each in outcomes])
+    return Outcome(
+        logits.astype(np.float64),
+        np.any([each.doubt for each in outcomes], 0) | (kept.any(0) & ~kept.all(0)),
+        np.any([each.equal for each in outcomes], 0),
+        slack=max(each.slack for each in outcomes),
+    )
+
+
 @dataclass(slots=True)
 class Comparison:
     """Sums up how cases compared.

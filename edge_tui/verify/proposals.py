@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 _VOCAB = 6
+_ROWS = 1000
+"""Rows of one step, each of which a lookup compares with all of its text."""
 _CONTEXT = 12
 """Tokens of a prompt; the models look at the last alone, a lookup at all."""
 
@@ -78,12 +80,15 @@ def count_proposals(decoder: Decoder, reference: ProposalReference, draws: int =
     finding = Finding(decoder.name, f"χ² of {draws:,} pairs of tokens", limit=0.0)
     for seed, setting in enumerate(reference.settings):
         v = driver.defaults(decoder) | dict(setting)
-        tokens, accepted = _propose_and_check(decoder, v, np.zeros(draws, dtype=np.int64), seed)
-        # Where the first token was a correction, the second is the first of another step.
-        again, _ = _propose_and_check(decoder, v, tokens[:, 0].copy(), seed, 2 * draws)
-        second = np.where(accepted > 0, tokens[:, 1], again[:, 0])
+        counts = np.zeros(_VOCAB**2, dtype=np.int64)
+        for first in range(0, draws, _ROWS):
+            last = np.zeros(min(_ROWS, draws - first), dtype=np.int64)
+            tokens, accepted = _propose_and_check(decoder, v, last, seed, first)
+            # Where the first token was a correction, the second is the first of another step.
+            again, _ = _propose_and_check(decoder, v, tokens[:, 0].copy(), seed, 2 * draws + first)
+            second = np.where(accepted > 0, tokens[:, 1], again[:, 0])
+            counts += np.bincount(tokens[:, 0] * _VOCAB + second, minlength=_VOCAB**2)
         p = softmax(reference.target(_models(seed)[0].double().numpy(), v))
-        counts = np.bincount(tokens[:, 0] * _VOCAB + second, minlength=_VOCAB**2)
         found, limit = chi_squared(counts, (p[0][:, None] * p).ravel())
         finding.add_chi_squared(found, limit, f"models {seed} ({words(v)})")
     return finding

@@ -10,7 +10,7 @@ from numpy.random import RandomState
 from edge_tui.decoders.base import Decoder, Output, numbers
 from edge_tui.verify import driver
 from edge_tui.verify.distributions import KINDS, SIZES, Float32, logits, size, values
-from edge_tui.verify.outcome import Comparison, Context, Outcome, words
+from edge_tui.verify.outcome import Comparison, Context, of_library, words
 from edge_tui.verify.references.kinds import Recording, StepReference
 from edge_tui.verify.references.recorded import sampled
 
@@ -94,10 +94,7 @@ def compare_steps(
             main = torch.from_numpy(next(iter(rows.streams.values()))[row])[None].clone()
             theirs = reference.peer.call(main, v, context)
             if theirs is not None:
-                left = theirs[0].numpy().astype(np.float64)
-                doubt = np.logical_or.reduce([each.doubt for each in expected])
-                equal = np.logical_or.reduce([each.equal for each in expected])
-                by_peer.add(final, [Outcome(left, doubt, equal)], case, sorts=True)
+                by_peer.add(final, [of_library(theirs[0].numpy(), expected)], case, sorts=True)
     return by_loop, by_peer
 
 
@@ -116,11 +113,8 @@ def compare_recorded(decoder: Decoder, reference: StepReference, recording: Reco
             raw = torch.from_numpy(z)[None]
             final = decoder.final({stream: Output(raw[:, None])}, state, p, rng)
             expected = reference.step({stream: z.astype(np.float64)}, v, context)
-            doubt = np.logical_or.reduce([each.doubt for each in expected])
-            equal = np.logical_or.reduce([each.equal for each in expected])
-            theirs = Outcome(left.astype(np.float64), doubt, equal)
             name = f"recorded case {number} step {at} ({words(v)})"
-            comparison.add(final[0].numpy(), [theirs], name, sorts=True)
+            comparison.add(final[0].numpy(), [of_library(left, expected)], name, sorts=True)
             if case.chosen:
                 decoder.take(torch.tensor(case.chosen[at : at + 1]), final, raw, state, p, rng)
                 rng.step += 1
