@@ -81,28 +81,12 @@ class ContrastiveSearch(Decoder):
 
     def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
         """Takes the best candidate that was read, and proposes the likeliest tokens after it."""
-        import torch
-
         raw = last_logits(outs["model"], s)
-        alpha, similarity, first = p["penalty_alpha"][:, 0], repeats(outs["model"]), s["proposed"] < 0
-        objective = (1 - alpha) * s["logp"].exp() - alpha * similarity
-        objective = objective.masked_fill(s["logp"] == -inf, -inf).masked_fill(first, 0.0)
-        parent = objective.argmax(0, keepdim=True).expand_as(s["proposed"])
-        over = (s["proposed"][parent, None] == s["eos"]).any(-1)
-
+        parent, over, extras = weigh(outs["model"], s, p)
         final = self.after.apply(self.before.apply(raw, p, s, rng), p, s, rng)[parent]
-        count = len(final)
-        top, ids = best(final[:1], min(count, final.shape[-1]))
-        logp = top - final[:1].logsumexp(-1, keepdim=True)
-        # A vocabulary of fewer tokens than rows leaves rows without a candidate.
-        pad = torch.nn.functional.pad
-        chosen = pad(ids[0], (0, count - ids.shape[-1]))
-        s["logp"].copy_(pad(logp[0], (0, count - ids.shape[-1]), value=-inf))
-        s["proposed"].copy_(chosen)
+        chosen = propose(final[:1], s)
         self.reorder(s, parent)
         self.take(chosen, final, raw[parent], s, p, rng)
-        numbers = {"similarity": similarity, "objective": objective}
-        extras = {name: column.masked_fill(first, nan) for name, column in numbers.items()}
         return Step(chosen, final, parent, done=over, extras=extras)
 
     def finish(self, records: Records) -> Choice | None:
@@ -113,6 +97,39 @@ class ContrastiveSearch(Decoder):
         scores = [records.extras["objective"][step][winners[step]] for step in range(1, len(winners))]
         tokens = records.path(len(winners) - 2, winners[-1])
         return Choice(tokens, sum(scores) / max(len(scores), 1))
+
+
+def weigh(out: Output, s: State, p: Params) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Weighs the candidates that were read.
+
+    Returns:
+        The winner as the parent of each row, int64 `[R]`; whether it ends the text, bool `[R]`; the columns.
+    """
+    alpha, similarity, first = p["penalty_alpha"][:, 0], repeats(out), s["proposed"] < 0
+    objective = (1 - alpha) * s["logp"].exp() - alpha * similarity
+    objective = objective.masked_fill(s["logp"] == -inf, -inf).masked_fill(first, 0.0)
+    parent = objective.argmax(0, keepdim=True).expand_as(s["proposed"])
+    over = (s["proposed"][parent, None] == s["eos"]).any(-1)
+    numbers = {"similarity": similarity, "objective": objective}
+    return parent, over, {name: column.masked_fill(first, nan) for name, column in numbers.items()}
+
+
+def propose(final: Tensor, s: State) -> Tensor:
+    """Proposes the likeliest tokens, int64 `[R]`, and keeps them in the state.
+
+    Args:
+        final: float32 `[1, V]`, the winner's logits.
+        s: The state.
+    """
+    from torch.nn.functional import pad
+
+    count = len(s["proposed"])
+    top, ids = best(final, min(count, final.shape[-1]))
+    logp = top - final.logsumexp(-1, keepdim=True)
+    missing = count - ids.shape[-1]  # of a vocabulary with fewer tokens than rows
+    s["logp"].copy_(pad(logp[0], (0, missing), value=-inf))
+    s["proposed"].copy_(pad(ids[0], (0, missing)))
+    return s["proposed"].clone()
 
 
 def repeats(out: Output) -> Tensor:

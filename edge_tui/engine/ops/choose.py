@@ -4,9 +4,10 @@ A strategy's own `step` is some fifty operations on the vocabulary and a sort: a
 that is 100 µs and more. Where the chain is penalties, temperature and filters that declare their `Edge`, the
 kernels of `triton.choose` do the same in a handful: the same states, random numbers, tokens and final
 distribution, up to candidates that only rounding tells apart. Our filters without an edge stay torch
-operations, between the kernels of what comes before and after. Contrastive decoding, beam search and
-speculative decoding have their own (`triton.contrast`, `triton.beam`, `triton.speculate`). `Decoder.step` is
-the reference.
+operations, between the kernels of what comes before and after; so does `Decoder.logits` of strategies that
+add nothing else (guidance, DoLa). Contrastive decoding, beam search, contrastive search and speculative
+decoding have their own (`triton.contrast`, `triton.beam`, `triton.contrastive_search`, `triton.speculate`).
+`Decoder.step` is the reference.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from edge_tui.decoders.beam import Beam
 from edge_tui.decoders.contrastive import Contrastive
+from edge_tui.decoders.contrastive_search import ContrastiveSearch
 from edge_tui.decoders.speculative import Speculative
 from edge_tui.engine.ops.choose_plan import plan
 
@@ -45,7 +47,7 @@ def fused_step(decoder: Decoder, width: int, chosen: Tensor, parent: Tensor) -> 
     from edge_tui.engine.ops.triton.availability import available
 
     how, kind = plan(decoder), type(decoder)
-    if how is None and (kind not in (Beam, Contrastive) or decoder.links_around):
+    if how is None and (kind not in (Beam, Contrastive, ContrastiveSearch) or decoder.links_around):
         return None
     if not chosen.is_cuda or available() is not None:
         return None
@@ -58,6 +60,10 @@ def fused_step(decoder: Decoder, width: int, chosen: Tensor, parent: Tensor) -> 
         from edge_tui.engine.ops.triton.contrast import FusedContrast
 
         return FusedContrast(width, chosen)
+    if kind is ContrastiveSearch:
+        from edge_tui.engine.ops.triton.contrastive_search import FusedContrastiveSearch
+
+        return FusedContrastiveSearch(width, chosen, parent)
     if len(chosen) == 1:
         return None  # one beam penalises logits, as greedy does; the kernels penalise log-probabilities
     from edge_tui.engine.ops.triton.beam import FusedBeam
