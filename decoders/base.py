@@ -31,7 +31,7 @@ from edge_tui.decoders.core.decoder import (
 )
 from edge_tui.decoders.core.params import Param, ParamError, Params
 from edge_tui.decoders.core.prefix import cutoff, sort_descending
-from edge_tui.decoders.core.random import Rng, draw
+from edge_tui.decoders.core.random import Rng, draw, noise_of_hypotheses
 from edge_tui.decoders.core.repeats import repeat_lengths
 from edge_tui.decoders.core.sequences import LONGEST, SequenceBias, Sequences, encoded
 from edge_tui.decoders.core.stage import Edge, Env, Filter, Needs, Stage, State, Tensor, Token
@@ -77,6 +77,7 @@ __all__ = [
     "encoded",
     "last_logits",
     "merge",
+    "noise_of_hypotheses",
     "numbers",
     "only",
     "repeat_lengths",

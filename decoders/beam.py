@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import inf
+from typing import ClassVar, NamedTuple
 
 from edge_tui.decoders.base import (
     Choice,
@@ -66,8 +67,28 @@ EARLY_STOPPING = Param.choice(
     "Stop once better is unlikely (off), enough have finished (on), or better cannot come (never).",
 )
 ON, NEVER = 1, 2
-_DEAD = -1.0e9
+DEAD = -1.0e9
 """Score of the rows that are not alive yet: at first all rows are the same prompt, and one is enough."""
+
+
+class Continuations(NamedTuple):
+    """Holds the continuations that a step looks at, in the order in which they count.
+
+    Attributes:
+        score: float32 `[C]`, the sum of each.
+        row: int64 `[C]`, the beam that it continues.
+        token: int64 `[C]`.
+    """
+
+    score: Tensor
+    row: Tensor
+    token: Tensor
+
+
+def continuation_count(s: State, vocab: int) -> int:
+    """Counts the continuations that a step looks at, so that enough go on whatever ends."""
+    beams, ends = s["eos"].shape
+    return min(max(2, 1 + ends) * beams, beams * vocab)
 
 
 class Beam(Decoder):
@@ -87,7 +108,7 @@ class Beam(Decoder):
     title = "beam"
     summary = "Keeps the B best hypotheses and returns the best that finishes."
     rank = 2
-    columns = ("score", "finished", "finished_parent", "finished_id", "over")
+    columns: ClassVar[tuple[str, ...]] = ("score", "finished", "finished_parent", "finished_id", "over")
     id_columns = ("finished_id",)
     owns_eos = True
 
@@ -109,7 +130,7 @@ class Beam(Decoder):
         state["eos"] = env.eos.expand(env.rows, -1).contiguous()
         state["length"] = full(0, torch.int64)
         state["max_length"] = full(env.max_new_tokens, torch.int64)
-        state["score"] = full(_DEAD)
+        state["score"] = full(DEAD)
         state["score"][:1] = 0
         state["finished"] = full(-torch.inf)
         state["improvable"] = full(True, torch.bool)
@@ -117,13 +138,23 @@ class Beam(Decoder):
 
     def step(self, outs: Mapping[str, Output], s: State, p: Params, rng: Rng) -> Step:
         """Extends each beam by the best continuations, and sets those aside that end."""
+        z = last_logits(outs["model"], s)
+        logp, found = self.extend(z, s, p, rng)
+        live, extras = self.compete(found, s, p)
+        chosen, origin = found.token[live], found.row[live]
+        self.reorder(s, origin)
+        final = logp.index_select(0, origin)
+        self.take(chosen, final, z.index_select(0, origin), s, p, rng)
+        return Step(chosen, final, parent=origin, done=extras["over"] > 0, extras=extras)
+
+    def extend(self, z: Tensor, s: State, p: Params, rng: Rng) -> tuple[Tensor, Continuations]:
+        """Computes log-probabilities `[R, V]` of logits `[R, V]`, and the best continuations by them."""
         import torch
 
-        z = last_logits(outs["model"], s)
-        beams, vocab = z.shape
-        count = min(max(2, 1 + s["eos"].shape[-1]) * beams, beams * vocab)
-        if beams == 1:
-            penalised = self.after.apply(self.before.apply(z, p, s, rng), p, s, rng)
+        vocab = z.shape[-1]
+        count = continuation_count(s, vocab)
+        if len(z) == 1:
+            penalised = self.apply_chains(z, s, p, rng)
             logp = penalised.log_softmax(-1)
             # By logits, first of equals first: the rounded sum of a long answer would hide small differences.
             first = argmax(penalised)
@@ -131,29 +162,43 @@ class Beam(Decoder):
             flat = torch.cat((first, rest), -1)[0]
             totals = s["score"] + logp[0, flat]
         else:
-            logp = self.after.apply(self.before.apply(z.log_softmax(-1), p, s, rng), p, s, rng)
+            logp = self.apply_chains(z.log_softmax(-1), s, p, rng)
             totals, flat = (row[0] for row in best((s["score"][:, None] + logp).view(1, -1), count))
-        parent, token = flat // vocab, flat % vocab
-        ends = (token[:, None] == s["eos"][:1]).any(-1)
-        s["length"] += 1
-        finished = self._finish_best(s, p, totals[:beams], ends[:beams])
+        return logp, Continuations(totals, flat // vocab, flat % vocab)
 
-        live = ends.byte().argsort(stable=True)[:beams]  # the best that go on: candidates come best first
-        chosen, origin = token[live], parent[live]
-        s["score"].copy_(totals[live])
-        over = self._is_over(s, p)
-        self.reorder(s, origin)
-        final = logp.index_select(0, origin)
-        self.take(chosen, final, z.index_select(0, origin), s, p, rng)
+    def apply_chains(self, z: Tensor, s: State, p: Params, rng: Rng) -> Tensor:
+        """Runs logits or log-probabilities `[R, V]` through the stages of both chains."""
+        return self.after.apply(self.before.apply(z, p, s, rng), p, s, rng)
+
+    def compete(self, found: Continuations, s: State, p: Params) -> tuple[Tensor, dict[str, Tensor]]:
+        """Sets those continuations aside that end, and lets the best others live on.
+
+        Returns:
+            int64 `[R]`, the places of the live ones among the continuations; and the columns, `[R]` each.
+        """
+        beams = len(s["score"])
+        ends = (found.token[:, None] == s["eos"][:1]).any(-1)
+        s["length"] += 1
+        finished = self._finish_best(s, p, found.score[:beams], ends[:beams])
+        live = self.order(found, ends, beams)[:beams]
+        s["score"].copy_(found.score[live])
+        over = self._is_over(s, p, self.front(found, s))
         none = finished.isnan()
-        extras = {
+        return live, {
             "score": s["score"].clone(),
             "finished": finished,
-            "finished_parent": parent[:beams].masked_fill(none, -1).float(),
-            "finished_id": token[:beams].masked_fill(none, -1).float(),
+            "finished_parent": found.row[:beams].masked_fill(none, -1).float(),
+            "finished_id": found.token[:beams].masked_fill(none, -1).float(),
             "over": over.float(),
         }
-        return Step(chosen, final, parent=origin, done=over, extras=extras)
+
+    def order(self, found: Continuations, ends: Tensor, beams: int) -> Tensor:
+        """Sorts the places of continuations, int64 `[C]`: those that go on first, best first."""
+        return ends.byte().argsort(stable=True)  # they come best first
+
+    def front(self, found: Continuations, s: State) -> Tensor:
+        """Gives the score `[1]` that decides whether a better answer can still come: the best live one's."""
+        return s["score"][:1]
 
     def _finish_best(self, s: State, p: Params, totals: Tensor, ends: Tensor) -> Tensor:
         """Adds those of the B best candidates that end to the finished ones.
@@ -164,43 +209,55 @@ class Beam(Decoder):
         import torch
 
         last = s["length"] >= s["max_length"]
-        enters = (ends | last) & s["improvable"] & ~self._is_full(s, p)
-        score = totals / s["length"].float() ** p["length_penalty"][:, 0]
+        enters = (ends | last) & s["improvable"] & ~self.is_full(s, p)
+        score = self.normalise(totals, s["length"], p)
         merged = torch.cat((s["finished"], score.masked_fill(~enters, -torch.inf)))
         s["finished"].copy_(merged.topk(totals.shape[0]).values)
         return score.masked_fill(~enters, torch.nan)
 
-    def _is_over(self, s: State, p: Params) -> Tensor:
+    def _is_over(self, s: State, p: Params, front: Tensor) -> Tensor:
         """Tells whether the search has ended, bool `[R]`, all equal; needs live scores up to date."""
-        penalty = p["length_penalty"][:, 0]
-        to_the_end = (p["early_stopping"][:, 0] == NEVER) & (penalty > 0)
-        length = s["max_length"].where(to_the_end, s["length"])
-        reachable = s["score"][:1] / length.float() ** penalty
+        reachable = self.normalise(front, self.reach(s, p), p)
         s["improvable"] &= reachable > s["finished"].amin()
-        return ~s["improvable"] | self._is_full(s, p) | (s["length"] >= s["max_length"])
+        return ~s["improvable"] | self.is_full(s, p) | (s["length"] >= s["max_length"])
 
-    @staticmethod
-    def _is_full(s: State, p: Params) -> Tensor:
-        """Tells whether B hypotheses have finished and that is enough, bool `[R]`."""
+    def normalise(self, totals: Tensor, length: Tensor, p: Params) -> Tensor:
+        """Divides sums by a power of their lengths `[R]`."""
+        return totals / length.float() ** p["length_penalty"][0]
+
+    def reach(self, s: State, p: Params) -> Tensor:
+        """Gives the length at which live hypotheses are scored for the bound, int64 `[R]`."""
+        to_the_end = (p["early_stopping"][0] == NEVER) & (p["length_penalty"][0] > 0)
+        return s["max_length"].where(to_the_end, s["length"])
+
+    def is_full(self, s: State, p: Params) -> Tensor:
+        """Tells whether B hypotheses have finished and that is enough, bool `[1]`."""
         full = (s["finished"] > -inf).all()
-        return full & ((p["early_stopping"][:, 0] == ON) | (s["finished"].shape[0] == 1))
+        return full & ((p["early_stopping"][0] == ON) | (s["finished"].shape[0] == 1))
 
     def ranked(self, records: Records) -> list[Choice]:
         """Lists the B best finished hypotheses; of a search cut short, live ones count too."""
         if not records.tokens:
             return []
+        return [choice for _, choice in self.hypotheses(records)][: len(records.tokens[0])]
+
+    def hypotheses(self, records: Records) -> list[tuple[int, Choice]]:
+        """Lists every hypothesis that finished, with the row that it continued, best first.
+
+        Of a search cut short, live ones count too.
+        """
         extras, last = records.extras, len(records.tokens) - 1
         found = [
-            Choice((*records.path(step - 1, int(parent)), int(token)), score)
+            (int(parent), Choice((*records.path(step - 1, int(parent)), int(token)), score))
             for step, row in enumerate(zip(*(extras[key] for key in self.columns[1:4]), strict=True))
             for score, parent, token in zip(*row, strict=True)
             if parent >= 0
         ]
         if not any(extras["over"][last]):
-            penalty = records.values.get("length_penalty", LENGTH_PENALTY.default)
+            penalty = records.values.get("length_penalty", 0.0)
             found += [
-                Choice(records.path(last, row), score / float(last + 1) ** penalty)
+                (row, Choice(records.path(last, row), score / float(last + 1) ** penalty))
                 for row, score in enumerate(extras["score"][last])
             ]
-        found.sort(key=lambda choice: choice.score, reverse=True)
-        return found[: len(records.tokens[last])]
+        alive = [each for each in found if each[1].score > DEAD / 2]
+        return sorted(alive, key=lambda each: each[1].score, reverse=True)

@@ -33,6 +33,7 @@ from edge_tui.decoders.base import (
     Step,
     Tensor,
     draw,
+    repeat_lengths,
 )
 from edge_tui.decoders.core.tokens import HISTORY, add_accepted
 from edge_tui.decoders.speculative import LOOKAHEAD
@@ -122,17 +123,8 @@ def look_up(ids: Tensor, longest: Tensor, count: int) -> Tensor:
     import torch
 
     length = ids.shape[1]
-    # Of the n-grams that end at each place before the last: how many of their last tokens equal the text's.
-    same = torch.ones_like(ids[:, 1:])
-    equal = torch.zeros_like(same)
-    for back in range(int(MAX_NGRAM.high)):
-        earlier = torch.nn.functional.pad(ids[:, : length - 1 - back], (back, 0), value=-1)
-        last = ids[:, length - 1 - back, None]
-        same = same * ((earlier == last) & (last >= 0))
-        equal = equal + same
-    equal = equal.minimum(longest.long())
-    place = torch.arange(length - 1, device=ids.device)
-    first = (equal * length - place).argmax(1, keepdim=True)
-    start = torch.where(equal.amax(1, keepdim=True) > 0, first + 1, length - 1)
+    found = repeat_lengths(ids, int(MAX_NGRAM.high)).long().minimum(longest.long())
+    first = (found * length - torch.arange(length, device=ids.device)).argmax(1, keepdim=True)
+    start = torch.where(found.amax(1, keepdim=True) > 0, first, length - 1)
     offset = torch.arange(count, device=ids.device) % (length - start)
     return ids.gather(1, start + offset)

@@ -139,6 +139,27 @@ def _swap(x: Tensor) -> Tensor:
     return ((x >> 32) & _MASK32) | (x << 32)
 
 
+def noise_of_hypotheses(z: Tensor, rng: Rng) -> Tensor:
+    """Gives Gumbel noise for the continuations of a search, whose rows share one key: each row has its own.
+
+    Row 0 has the noise of a draw. As in `draw`, a CPU looks at finite candidates alone.
+
+    Args:
+        z: float32 `[R, V]`, at most 64 rows; −inf means removed.
+        rng: The run's numbers.
+
+    Returns:
+        float32 `[R, V]`; any number where a candidate is removed.
+    """
+    import torch
+
+    if z.device.type == "cpu":
+        row, token = (z > -torch.inf).nonzero(as_tuple=True)
+        return torch.zeros_like(z).index_put((row, token), rng.gumbel(token + (row << TOKEN_BITS), row))
+    first = torch.arange(len(z), device=z.device)[:, None] << TOKEN_BITS
+    return rng.gumbel(first + torch.arange(z.shape[-1], device=z.device))
+
+
 def draw(z: Tensor, rng: Rng) -> Tensor:
     """Draws one token per row from softmax(z).
 

@@ -201,7 +201,7 @@ class Transcript:
     def hypotheses(self) -> list[Hypothesis]:
         """Lists the live rows, best first, then the finished hypotheses, best first."""
         self._follow_front()
-        return self._front.hypotheses(self._path, self._common_length, self._value("length_penalty", 1.0))
+        return self._front.hypotheses(self._path, self._common_length, self._value("length_penalty", 0.0))
 
     def _copy_prefix(
         self,

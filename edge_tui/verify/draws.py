@@ -15,7 +15,7 @@ from edge_tui.verify.chi_squared import DRAWS, chi_squared
 from edge_tui.verify.distributions import Float32, logits, values
 from edge_tui.verify.finding import Finding
 from edge_tui.verify.outcome import Context, Float64, Outcome, words
-from edge_tui.verify.references.kinds import StepReference, Values
+from edge_tui.verify.references.kinds import StepReference, ToySearch, Values
 from edge_tui.verify.references.mathematics import softmax
 
 if TYPE_CHECKING:
@@ -71,6 +71,28 @@ def _count(
     prompt = np.zeros((rows, 1), dtype=np.int64)
     chosen = driver.step(decoder, driver.Rows(repeated, [v], prompt, prompt[:, :0], seed, first)).chosen
     return np.bincount(chosen.numpy(), minlength=_VOCAB)
+
+
+def count_answers(decoder: Decoder, toy: ToySearch, draws: int) -> Finding:
+    """Counts the answers of a search on a toy model, a run for each seed."""
+    import torch
+
+    finding = Finding(decoder.name, f"χ² of {draws:,} runs", limit=0.0)
+    weights = RandomState(3).standard_normal((toy.vocab, toy.vocab))
+    logp = weights - np.log(np.exp(weights).sum(-1, keepdims=True))
+    rows = torch.from_numpy(logp.astype(np.float32))
+    chances = toy.chances(logp)
+    places = {answers: place for place, answers in enumerate(chances)}
+    counts = np.zeros(len(places) + 1, dtype=np.int64)  # the last: what cannot come
+    v = {**driver.defaults(decoder), **toy.values}
+    for seed in range(draws):
+        found = driver.search(
+            decoder, lambda ids: rows[ids[:, -1]], (0,), toy.length, toy.vocab, v, [toy.vocab - 1], seed
+        )
+        answers = tuple(choice.tokens for choice in found[: toy.answers])
+        counts[places.get(answers, len(places))] += 1
+    finding.add_chi_squared(*chi_squared(counts, np.array([*chances.values(), 0.0])), words(toy.values))
+    return finding
 
 
 def mix(outcomes: Sequence[Outcome]) -> Float64:

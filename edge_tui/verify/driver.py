@@ -187,8 +187,9 @@ def search(
     vocab: int,
     values: Mapping[str, float],
     eos: Sequence[int],
-) -> Choice:
-    """Decodes an answer with a strategy that chooses among rows, every row read again from its start.
+    seed: int = 0,
+) -> list[Choice]:
+    """Decodes with a strategy that chooses among rows, every row read again from its start; best first.
 
     Args:
         decoder: The strategy.
@@ -198,13 +199,15 @@ def search(
         vocab: Width of the logits.
         values: Parameter values.
         eos: Ids that end a sequence.
+        seed: Of the random numbers, which all rows share.
     """
     import torch
 
     count = decoder.rows(values)
     ids = np.repeat(np.array([prompt], dtype=np.int64), count, 0)
     state = start(decoder, environment(decoder, ids, vocab, values, most=most, eos=eos))
-    params, rng = table([values], count), random_numbers(count, 0)
+    params = table([values], count)
+    rng = Rng(torch.full((count,), key_of(seed)), torch.zeros(1, dtype=torch.int64))
     tokens: list[list[int]] = []
     parents: list[list[int]] = []
     extras: dict[str, list[list[float]]] = {name: [] for name in decoder.columns}
@@ -220,4 +223,4 @@ def search(
             extras[name].append(decided.extras[name].tolist())
         if decided.done is not None and bool(decided.done.all()):
             break
-    return decoder.ranked(Records(tokens, parents, extras, values))[0]
+    return decoder.ranked(Records(tokens, parents, extras, values))

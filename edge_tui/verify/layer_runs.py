@@ -1,4 +1,4 @@
-"""Compares runs of strategies that read a model's layers, on toy models, with references."""
+"""Compares runs of searches, and of strategies that read layers, on toy models with references."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.random import RandomState
 
-from edge_tui.decoders.base import Decoder, Output, Records, numbers
+from edge_tui.decoders.base import Choice, Decoder, Output, Records, numbers
 from edge_tui.verify import driver
 from edge_tui.verify.distributions import values
-from edge_tui.verify.outcome import Comparison, Float64, outcome, words
+from edge_tui.verify.outcome import TOLERANCE, Comparison, Float64, outcome, words
 from edge_tui.verify.references.kinds import RunReference, Values
 from edge_tui.verify.references.recorded import document, unpack
 from edge_tui.verify.toy_models import VOCAB, llama
@@ -37,10 +37,9 @@ def compare_recorded_runs(decoder: Decoder, reference: RunReference) -> Comparis
         if "logits" in case:
             _compare_steps(decoder, comparison, case, v, name)
             continue
-        comparison.cases += 1
-        found = _search(decoder, llama(case["model"]), case["prompt"], case["tokens"], v)
-        if list(found) != case["answers"][0]:
-            comparison.faults.append(f"{name}: the answer is {found}, recorded is {case['answers'][0]}.")
+        ends = [case["eos_token_id"]] if "eos_token_id" in case else []
+        answers = _search(decoder, llama(case["model"]), case["prompt"], case["tokens"], v, ends)
+        _compare_answers(comparison, case, answers, name)
     return comparison
 
 
@@ -53,7 +52,7 @@ def compare_loop_runs(decoder: Decoder, reference: RunReference, runs: int, seed
         v = values(random, numbers(decoder.params))
         prompt, model = random.randint(0, VOCAB, random.randint(1, 6)).tolist(), llama(number % _MODELS)
         expected, distance = reference.loop(_reader(model), prompt, _TOKENS, v)
-        found = _search(decoder, model, prompt, _TOKENS, v)
+        found = _search(decoder, model, prompt, _TOKENS, v)[0].tokens
         comparison.cases += 1
         if found == tuple(expected):
             continue
@@ -78,6 +77,25 @@ def _reader(model: Any) -> Callable[[Sequence[int]], tuple[Float64, Float64]]:
     return read
 
 
+def _compare_answers(
+    comparison: Comparison, case: Mapping[str, Any], found: Sequence[Choice], name: str
+) -> None:
+    """Compares the answers of a search with those recorded, and their scores where there are some."""
+    comparison.cases += 1
+    answers, scores = case["answers"], case.get("scores", [])
+    for choice, answer in zip(found, answers, strict=False):
+        tokens = list(choice.tokens)
+        if tokens != answer[: len(tokens)] or any(answer[len(tokens) :]):  # padded with 0
+            comparison.faults.append(f"{name}: the answer is {tokens}, recorded is {answer}.")
+    for choice, score in zip(found, scores, strict=False):
+        gap = abs(choice.score - score) / max(1.0, abs(score))
+        comparison.difference = max(comparison.difference, gap)
+        if gap > TOLERANCE:
+            comparison.faults.append(f"{name}: the score is {choice.score:.6g}, recorded is {score:.6g}.")
+    if scores and len(found) != len(answers):
+        comparison.faults.append(f"{name}: there are {len(found)} answers, recorded are {len(answers)}.")
+
+
 def _compare_steps(
     decoder: Decoder, comparison: Comparison, case: Mapping[str, Any], v: Values, name: str
 ) -> None:
@@ -96,13 +114,15 @@ def _compare_steps(
         )
 
 
-def _search(decoder: Decoder, model: Any, prompt: Sequence[int], tokens: int, v: Values) -> tuple[int, ...]:
-    """Decodes an answer, every row read again from its start."""
+def _search(
+    decoder: Decoder, model: Any, prompt: Sequence[int], tokens: int, v: Values, eos: Sequence[int] = ()
+) -> list[Choice]:
+    """Decodes answers, best first, every row read again from its start."""
     import torch
 
     rows, name = decoder.rows(v), decoder.streams[0].name
     ids = torch.tensor([list(prompt)]).repeat(rows, 1)
-    env = driver.environment(decoder, ids.numpy(), VOCAB, v, most=tokens)
+    env = driver.environment(decoder, ids.numpy(), VOCAB, v, most=tokens, eos=eos)
     state, params, rng = driver.start(decoder, env), driver.table([v], rows), driver.random_numbers(rows, 0)
     steps = []
     for _ in range(tokens + decoder.lag):
@@ -111,9 +131,11 @@ def _search(decoder: Decoder, model: Any, prompt: Sequence[int], tokens: int, v:
         ids = torch.cat((ids[step.parent], step.chosen[:, None]), 1)
         rng.step += 1
         steps.append(step)
+        if step.done is not None and bool(step.done.all()):
+            break
     extras = {name: [step.extras[name].tolist() for step in steps] for name in decoder.columns}
     parents = [step.parent.tolist() for step in steps if step.parent is not None]
-    return decoder.ranked(Records([s.chosen.tolist() for s in steps], parents, extras, v))[0].tokens
+    return decoder.ranked(Records([s.chosen.tolist() for s in steps], parents, extras, v))
 
 
 def read_layers(decoder: Decoder, model: Any, ids: torch.Tensor, v: Values) -> Output:

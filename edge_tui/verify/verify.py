@@ -11,7 +11,7 @@ from edge_tui.decoders.core.chain import Link
 from edge_tui.decoders.core.checks import is_own
 from edge_tui.decoders.registry.chain_text import ChainStrategy
 from edge_tui.decoders.registry.sampling import Sampling
-from edge_tui.verify.draws import count_draws
+from edge_tui.verify.draws import count_answers, count_draws
 from edge_tui.verify.finding import Finding
 from edge_tui.verify.generated import compare_generated_steps, compare_searches, compare_with_all
 from edge_tui.verify.layer_runs import compare_loop_runs, compare_recorded_runs
@@ -39,6 +39,9 @@ CASES = 1000
 _CASES_OF_A_RUN = 25
 """A run of a model costs so many cases."""
 _LEAST_DRAWS = 2000
+_LEAST_RUNS = 100
+_DRAWS_OF_A_RUN = 20
+"""A run of a search on a toy model costs so many draws."""
 
 
 def find(names: Sequence[str]) -> list[Decoder]:
@@ -103,11 +106,16 @@ def _compare(decoder: Decoder, reference: Reference, cases: int, draws: int) -> 
     if isinstance(reference, StepReference):
         yield from _compare_steps(decoder, reference, cases, draws)
     elif isinstance(reference, SearchReference):
-        by_generate = compare_searches(decoder, reference, runs)
-        yield Finding.of(name, GENERATE, by_generate, reference.disagreements)
-        yield Finding.of(name, "all sequences", compare_with_all(decoder, reference, runs))
+        if reference.generate is not None:
+            by_generate = compare_searches(decoder, reference, runs)
+            yield Finding.of(name, GENERATE, by_generate, reference.disagreements)
+        if reference.exhaustive is not None:
+            yield Finding.of(name, "all sequences", compare_with_all(decoder, reference, runs))
+        if reference.draws is not None:
+            yield count_answers(decoder, reference.draws, max(_LEAST_RUNS, draws // _DRAWS_OF_A_RUN))
     elif isinstance(reference, RunReference):
-        yield Finding.of(name, LOOP, compare_loop_runs(decoder, reference, runs))
+        if reference.loop is not None:
+            yield Finding.of(name, LOOP, compare_loop_runs(decoder, reference, runs))
         yield Finding.of(name, RECORDED_RUNS, compare_recorded_runs(decoder, reference))
     elif isinstance(reference, ProposalReference):
         by_target = compare_greedy(decoder, reference, runs)

@@ -91,6 +91,8 @@ def run(
     rows = decoder.rows(done.values)
     ids = torch.tensor([list(prompt)]).expand(rows, -1)
     params, rng = table(decoder, rows, **values), numbers(rows, seed)
+    if decoder.kind == "search":  # all of its rows have one seed
+        rng.key[:] = rng.key[0].clone()
     ends = torch.tensor(list(eos), dtype=torch.int64)
     state = begin(decoder, Env(rows, vocab, "cpu", ids, ends, done.values, max_new_tokens))
     for step in range(max_new_tokens + decoder.lag):

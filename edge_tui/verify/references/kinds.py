@@ -18,6 +18,8 @@ Loop: TypeAlias = Callable[[Float64, Values, Context], Sequence[Outcome]]
 """Logits float64 `[V]`, parameter values and ids to the outcomes of one stage."""
 Library: TypeAlias = "Callable[[torch.Tensor, Values, Context], torch.Tensor | None]"
 """The same by another program on float32 `[1, V]`; None where it has no such value."""
+Answers: TypeAlias = tuple[tuple[int, ...], ...]
+"""Answers of one run, best first."""
 Streams: TypeAlias = Mapping[str, Float64]
 """Logits of each stream by its name."""
 
@@ -116,6 +118,25 @@ class StepReference:
 
 
 @dataclass(frozen=True, slots=True)
+class ToySearch:
+    """Describes a search on a model that looks one token back, small enough to list all that may happen.
+
+    Attributes:
+        vocab: Size of the vocabulary; the first token is the prompt, the last one ends an answer.
+        length: Most tokens of an answer.
+        values: Parameter values.
+        answers: Answers, best first, that are looked at of each run.
+        chances: Log-probabilities float64 `[V, V]` by the token before, to the chance of each outcome.
+    """
+
+    vocab: int
+    length: int
+    values: Values
+    answers: int
+    chances: Callable[[Float64], Mapping[Answers, float]]
+
+
+@dataclass(frozen=True, slots=True)
 class SearchReference:
     """Searches for the answer among several rows.
 
@@ -123,12 +144,16 @@ class SearchReference:
         generate: Arguments with which transformers' `generate()` searches in the same way; None where it
             cannot.
         exhaustive: Values, for a vocabulary and a length, with which nothing is dropped, so the answer is the
-            best of all sequences.
+            best of all sequences; None where there are none.
+        fixed: Values under which it searches as `generate` and `exhaustive` do.
+        draws: What comes of it by chance; None where nothing does.
         disagreements: Sentences about known differences.
     """
 
-    generate: Callable[[Values], Mapping[str, Any] | None]
-    exhaustive: Callable[[int, int], Values]
+    generate: Callable[[Values], Mapping[str, Any] | None] | None = None
+    exhaustive: Callable[[int, int], Values] | None = None
+    fixed: Values = field(default_factory=dict)
+    draws: ToySearch | None = None
     disagreements: tuple[str, ...] = ()
 
 
