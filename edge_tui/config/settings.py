@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMON", "Models", "Notice", "Settings", "Ui", "load", "user_config"]
 
-AUTO = "auto"
-
 
 @dataclass(frozen=True, slots=True)
 class Models:
@@ -173,7 +171,7 @@ class Settings:
             is_text = any(param.name == name for param in texts(found.params))
             common = tuple(claim for claim in common if isinstance(claim.value, str | tuple) == is_text)
         modes = (*self.claims_of("mode"), *modes)
-        if strategy == AUTO:
+        if found is not None and found.reads_checkpoint:
             # It is what the checkpoint's generation_config.json says: a common default would silence it.
             common, modes = (
                 tuple(claim for claim in claims if claim.layer > Layer.FILE) for claims in (common, modes)

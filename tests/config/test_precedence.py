@@ -182,6 +182,12 @@ def test_auto_asks_the_checkpoint_unless_it_is_told_itself_or_for_this_session(
         assert ("temperature" in values) == (expected == 0.25)
 
 
+def test_auto_with_a_chain_around_it_asks_the_checkpoint_too() -> None:
+    run_params = Said().put(FILE, "parameters.temperature", 0.25).run_params("auto:top_a")
+    resolved = resolve_params(run_params.request("x"), run_params.decoder, {"temperature": 0.6})
+    assert resolved.values["temperature"] == pytest.approx(0.6)
+
+
 @pytest.mark.parametrize(
     ("key", "one", "other"), [("max_length", 5, 9), ("system", "a", "b"), ("stop", "a", "b")]
 )

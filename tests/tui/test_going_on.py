@@ -62,12 +62,14 @@ def engine(request: pytest.FixtureRequest, model: str, local: LocalEngine) -> It
 class Bench:
     """A workbench without a screen; `go` starts a run and waits for its end."""
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: Any, strategy: str = "learner") -> None:
         self.session, self.view = Session(), View()
         self.session.attach(engine)
-        self.values = RunParams(Settings(), decoders.find("learner"))
-        for key, value in {"temperature": 1.3, "tau": 3.0, "seed": 5}.items():
+        self.values = RunParams(Settings(), decoders.find(strategy))
+        for key, value in {"temperature": 1.3, "seed": 5}.items():
             self.values.set(key, value)
+        if strategy == "learner":
+            self.values.set("tau", 3.0)
         self.runs = RunController(
             self.session,
             self.values,
@@ -99,9 +101,10 @@ class Bench:
         return self.session.run.request
 
 
-def test_going_on_twice_is_the_uninterrupted_run(engine: Any, local: LocalEngine) -> None:
-    whole = Bench(local).go(14)
-    bench = Bench(engine)
+@pytest.mark.parametrize("strategy", ["learner", "mirostat", "dry+temperature+adaptive_p"])
+def test_going_on_twice_is_the_uninterrupted_run(engine: Any, local: LocalEngine, strategy: str) -> None:
+    whole = Bench(local, strategy).go(14)
+    bench = Bench(engine, strategy)
     bench.go(5)
     bench.go(4, bench.runs.resume)
     rest = bench.go(5, bench.runs.resume)

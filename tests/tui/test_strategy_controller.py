@@ -192,3 +192,14 @@ def test_a_chain_is_refused_with_the_engines_reason(choosing: Choosing) -> None:
     choosing.strategies.choose("min_p+temperature")
     assert choosing.said == "There is no stage min_p."
     assert choosing.values.decoder.name == "top_p"
+
+
+def test_a_preset_holds_a_chain(choosing: Choosing, home: Path) -> None:
+    choosing.strategies.choose("top_k+temperature+top_k#2")
+    choosing.values.set("top_k_2", 3)
+    choosing.strategies.save_preset("Twice")
+    choosing.strategies.choose("greedy")
+    (preset,) = [each for each in presets.load()[0] if each.name == "twice"]
+    choosing.strategies.take_preset(preset)
+    assert choosing.values.decoder.name == "top_k+temperature+top_k#2"
+    assert choosing.values.request("a").values == {"top_k_2": 3}
