@@ -86,6 +86,28 @@ def test_guidance_and_context_are_the_loop_of_two_forwards(
     assert expected != loop(peer, prompt, prompt, 5.0)
 
 
+def test_with_a_chat_template_the_negative_prompt_is_the_system_prompt(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "chat", vocab=TOKENS, seed=3, chat_template=True)
+    peer = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+
+    def render(*turns: tuple[str, str]) -> list[int]:
+        messages = [{"role": role, "content": text} for role, text in turns]
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+    user = ("user", PROMPT)
+    prompt, negative = render(user), render(("system", OTHER), user)
+    engine = LocalEngine({"model": ModelSpec(str(folder), device="cpu", precision="float32")})
+    try:
+        guided = ids(engine, "cfg", guidance_scale=3.0, negative=OTHER)
+        aware = ids(engine, "cad", cad_alpha=2.0, question=OTHER)
+    finally:
+        assert engine.close(10)
+    assert guided == loop(peer, prompt, negative, 3.0)
+    assert aware == loop(peer, prompt, render(("user", OTHER)), 3.0)
+
+
 def test_guidance_is_that_of_generate(engine: LocalEngine, peer: Any, folder: Path) -> None:
     found = ids(engine, "cfg", guidance_scale=2.5, negative=OTHER, temperature=0)
     prompt, other = (torch.tensor([encode(folder, text)]) for text in (PROMPT, OTHER))
