@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from edge_tui.decoders.core.best import argmax, best, only
 from edge_tui.decoders.core.chain import Chain, Link, merge
+from edge_tui.decoders.core.column import Column, names_of
 from edge_tui.decoders.core.decoder import (
     ChainDecoder,
     Choice,
@@ -45,6 +46,7 @@ __all__ = [
     "Chain",
     "ChainDecoder",
     "Choice",
+    "Column",
     "Decoder",
     "Edge",
     "Env",
@@ -77,6 +79,7 @@ __all__ = [
     "encoded",
     "last_logits",
     "merge",
+    "names_of",
     "noise_of_hypotheses",
     "numbers",
     "only",

@@ -25,6 +25,7 @@ from typing import ClassVar, NamedTuple
 
 from edge_tui.decoders.base import (
     Choice,
+    Column,
     Decoder,
     Env,
     Output,
@@ -94,22 +95,22 @@ def continuation_count(s: State, vocab: int) -> int:
 class Beam(Decoder):
     """Searches with B rows of one run.
 
-    Each row records these numbers with its token:
-
-    * `score`: `Σ log p` of the live hypothesis that ends in this token (nats).
-    * `finished`, `finished_parent`, `finished_id`: a hypothesis that ended at this step, if any: its final
-      score, the row of the step before that it continues, and its last token; else NaN, −1, −1. It has
-      nothing to do with the row it is recorded with, and its last token is never fed to the model. The B
-      best of a run are the finished hypotheses of the search.
-    * `over`: 1 once the search has ended.
+    `finished`, `finished_parent` and `finished_id` are NaN, −1 and −1 where no hypothesis ended. One that did
+    has nothing to do with the row it is recorded with, and its last token is never fed to the model. The B
+    best of a run are the finished hypotheses of the search.
     """
 
     name = "beam"
     title = "beam"
     summary = "Keeps the B best hypotheses and returns the best that finishes."
     rank = 2
-    columns: ClassVar[tuple[str, ...]] = ("score", "finished", "finished_parent", "finished_id", "over")
-    id_columns = ("finished_id",)
+    columns: ClassVar[tuple[str | Column, ...]] = (
+        Column("score", "Σ log p of the hypothesis that ends in this token (nats).", role="sum"),
+        Column("finished", "Final score of a hypothesis that ended at this step.", role="score"),
+        Column("finished_parent", "Row of the step before that it continues.", role="parent"),
+        Column("finished_id", "Its last token.", role="token"),
+        Column("over", "End of the search.", ("no", "yes"), role="ended"),
+    )
     owns_eos = True
 
     def __init__(self) -> None:
@@ -247,9 +248,10 @@ class Beam(Decoder):
         Of a search cut short, live ones count too.
         """
         extras, last = records.extras, len(records.tokens) - 1
+        ended = (extras[name] for name in ("finished", "finished_parent", "finished_id"))
         found = [
             (int(parent), Choice((*records.path(step - 1, int(parent)), int(token)), score))
-            for step, row in enumerate(zip(*(extras[key] for key in self.columns[1:4]), strict=True))
+            for step, row in enumerate(zip(*ended, strict=True))
             for score, parent, token in zip(*row, strict=True)
             if parent >= 0
         ]

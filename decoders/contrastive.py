@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edge_tui.decoders.base import (
+    Column,
     Decoder,
     Output,
     Param,
@@ -106,7 +107,11 @@ class Contrastive(Decoder):
     summary = "Prefers what a strong model says and a weak one does not."
     rank = 7
     roles = ("expert", "amateur")
-    columns = ("expert", "amateur", "score")
+    columns = (
+        Column("expert", "What the expert says of the token: log p or, under obrien2023, a logit."),
+        Column("amateur", "What the amateur says of it."),
+        Column("score", "What the formula makes of both."),
+    )
 
     def __init__(self) -> None:
         before = penalties()

@@ -17,6 +17,7 @@ from math import inf, nan
 
 from edge_tui.decoders.base import (
     Choice,
+    Column,
     Decoder,
     Env,
     Needs,
@@ -57,7 +58,10 @@ class ContrastiveSearch(Decoder):
     name = "contrastive_search"
     title = "contrastive search"
     summary = "Prefers likely tokens that say something new."
-    columns = ("similarity", "objective")
+    columns = (
+        Column("similarity", "Greatest cosine between its hidden state and one before.", low=-1.0, high=1.0),
+        Column("objective", "(1 − α) · p − α · similarity, which is maximised."),
+    )
     owns_eos = True
     lag = 1
     needs = Needs(hidden=(-1,), past=True)

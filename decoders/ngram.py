@@ -36,7 +36,7 @@ from edge_tui.decoders.base import (
     repeat_lengths,
 )
 from edge_tui.decoders.core.tokens import HISTORY, add_accepted
-from edge_tui.decoders.speculative import LOOKAHEAD
+from edge_tui.decoders.speculative import LOOKAHEAD, PROPOSALS
 from edge_tui.decoders.temperature import Temperature
 
 MAX_NGRAM = Param(
@@ -62,8 +62,7 @@ class NGram(Decoder):
     summary = "Proposes what followed the last words before: sampling's text, faster where it repeats."
     rank = 60
     needs = Needs(history=4096)
-    columns = ("drafted", "rejected")
-    id_columns = ("rejected",)
+    columns = PROPOSALS
 
     def __init__(self) -> None:
         super().__init__(after=(Temperature(),), params=(LOOKAHEAD, MAX_NGRAM))

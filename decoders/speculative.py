@@ -14,7 +14,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edge_tui.decoders.base import Decoder, Env, Output, Param, Params, Rng, State, Step, Tensor, draw
+from edge_tui.decoders.base import (
+    Column,
+    Decoder,
+    Env,
+    Output,
+    Param,
+    Params,
+    Rng,
+    State,
+    Step,
+    Tensor,
+    draw,
+)
 from edge_tui.decoders.temperature import TEMPERATURE, scale
 
 LOOKAHEAD = Param(
@@ -27,6 +39,11 @@ LOOKAHEAD = Param(
     live=False,
     help="Tokens that the draft proposes before the target checks them: more pay if most are accepted.",
 )
+PROPOSALS = (
+    Column("drafted", "Yes for a proposal that was accepted.", ("no", "yes")),
+    Column("rejected", "The proposal in whose place it stands.", role="token"),
+)
+"""Columns of strategies that propose tokens."""
 
 
 class Speculative(Decoder):
@@ -41,8 +58,7 @@ class Speculative(Decoder):
     summary = "Lets a small model propose and a large one check: the large one's text, faster."
     rank = 10
     roles = ("model", "draft")
-    columns = ("drafted", "rejected")
-    id_columns = ("rejected",)
+    columns = PROPOSALS
     params = (LOOKAHEAD, TEMPERATURE)
 
     def num_draft_tokens(self, values: Mapping[str, float]) -> int:

@@ -25,6 +25,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from edge_tui.decoders.base import (
+    Column,
     Env,
     Output,
     Params,
@@ -50,7 +51,11 @@ class StochasticBeam(Beam):
     title = "stochastic beam"
     summary = "Draws B different answers, as sampling would, but none twice."
     rank = 63
-    columns = (*Beam.columns, "logp")
+    columns = (
+        Column("score", "G of the hypothesis that ends in this token: Σ log p and its luck.", role="sum"),
+        *Beam.columns[1:],
+        Column("logp", "Σ log p of that hypothesis (nats)."),
+    )
 
     def __init__(self) -> None:
         super(Beam, self).__init__(penalties(), (Temperature(),), params=(NUM_BEAMS,))

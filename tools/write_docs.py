@@ -24,7 +24,7 @@ import tomli
 from edge_tui import decoders
 from edge_tui.bench import report
 from edge_tui.decoders import penalties, temperature
-from edge_tui.decoders.base import AnyParam, Decoder
+from edge_tui.decoders.base import AnyParam, Column, Decoder
 from edge_tui.decoders.core import chain, random
 from edge_tui.decoders.registry.description import GROUPS, group_of
 from edge_tui.decoders.registry.sampling import Sampling
@@ -115,9 +115,13 @@ def _strategy(decoder: Decoder) -> str:
         lines += [body, ""]
     if decoder.roles != ("model",):
         lines += [f"Models: {', '.join(decoder.roles)}.", ""]
-    if decoder.columns:
-        lines += [f"Recorded for each token: {', '.join(f'`{name}`' for name in decoder.columns)}.", ""]
+    if decoder.all_columns:
+        lines += ["Recorded for each token:", "", *map(_column, decoder.all_columns), ""]
     return "\n".join([*lines, parameters(decoder.params), ""])
+
+
+def _column(column: Column) -> str:
+    return f"* `{column.name}`: {column.description()}"
 
 
 def strategies_table() -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from edge_tui.decoders.core import checks
 from edge_tui.decoders.core.best import argmax, only
+from edge_tui.decoders.core.column import Column, as_columns, names_of
 from edge_tui.decoders.core.params import ParamError, Params
 from edge_tui.decoders.core.stage import Stage
 from edge_tui.decoders.core.texts import AnyParam, numbers
@@ -53,6 +54,12 @@ class Link:
         if self.number == 1:
             return self.stage.params
         return tuple(replace(param, name=self._public(param.name)) for param in self.stage.params)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The stage's columns, under the names that they have in the chain."""
+        columns = as_columns(self.stage.columns)
+        return tuple(replace(column, name=self._public(column.name)) for column in columns)
 
     def view(self, p: Params) -> Params:
         """Gives the stage its parameters under the names that it reads."""
@@ -106,8 +113,21 @@ class Chain:
         return {
             f"{self.name}{i}.{key}": tensor
             for i, link in enumerate(self.links)
-            for key, tensor in checks.init(link.stage.init, link.env(env)).items()
+            for key, tensor in checks.init_stage(link.stage, link.env(env)).items()
         }
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns of all stages."""
+        return tuple(column for link in self.links for column in link.columns)
+
+    def column_values(self, s: State) -> list[Tensor]:
+        """Reads the numbers of `columns` from the chain's state, float32 `[R]` each."""
+        return [
+            s[f"{self.name}{i}.{name}"][:, 0]
+            for i, stage in enumerate(self.stages)
+            for name in names_of(stage.columns)
+        ]
 
     def init(self, env: Env) -> State:
         """Allocates every stage's state, and counts the tokens of the prompt."""

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from traceback import walk_stack
 from typing import TYPE_CHECKING, Any
 
+from edge_tui.decoders.core.column import names_of
 from edge_tui.decoders.core.errors import fault, place_of
 from edge_tui.decoders.core.tokens import TOKENS, keys_of
 from edge_tui.decoders.core.writes import watch_writes
@@ -70,6 +71,22 @@ def init(method: Callable[[Env], object], env: Env) -> State:
         StrategyError: it gave no state: row-first tensors by name, on the run's device.
     """
     return _allocate(method, env, row_first=True)
+
+
+def init_stage(stage: Stage, env: Env) -> State:
+    """Calls `stage.init` and checks the state, and that it holds the stage's columns.
+
+    Raises:
+        StrategyError: it is no state, or a column is no float32 `[R, 1]` in it.
+    """
+    import torch
+
+    state = init(stage.init, env)
+    for name in names_of(stage.columns):
+        if name not in state:
+            raise fault(stage.init, f"returned no {name!r}, which is one of its columns.")
+        check_tensor(stage.init, name, state[name], (env.rows, 1), torch.float32, env.device)
+    return state
 
 
 def constants(method: Callable[[Env], object], env: Env) -> State:
@@ -222,7 +239,6 @@ def check_state(method: Callable[..., object], before: State, own: State) -> Non
 def check_tensor(
     method: Callable[..., object], name: str, value: Any, shape: tuple[int, ...], dtype: Any, device: Any
 ) -> None:
-    """Refuses a value that is no tensor of this shape, dtype (None: any) and device."""
     """Checks a tensor's shape, type and device.
 
     Raises:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from edge_tui.decoders.core import checks
 from edge_tui.decoders.core.chain import Chain, Link, merge
+from edge_tui.decoders.core.column import BEAM_ROLES, as_columns, repeated
 from edge_tui.decoders.core.declaration import Declaration, Kind
 from edge_tui.decoders.core.params import ParamError
 from edge_tui.decoders.core.random import draw
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from edge_tui.decoders.core.column import Column
     from edge_tui.decoders.core.params import Params
     from edge_tui.decoders.core.random import Rng
     from edge_tui.decoders.core.stage import Env, Stage, State
@@ -151,10 +153,8 @@ class Decoder(Declaration, ABC):
     params: tuple[AnyParam, ...] = ()
     roles: ClassVar[tuple[str, ...]] = ("model",)
     """Model roles it needs, the main one first: ("model",), ("expert", "amateur"), ("model", "draft")."""
-    columns: ClassVar[tuple[str, ...]] = ()
-    """Names of the extra numbers recorded for each token."""
-    id_columns: ClassVar[tuple[str, ...]] = ()
-    """The names among them whose numbers are ids of tokens, −1 for none."""
+    columns: ClassVar[tuple[str | Column, ...]] = ()
+    """Numbers of its own recorded for each token, `Step.extras`; a name alone is a plain number."""
     needs: ClassVar[Needs] = Needs()
     """Inputs from the main stream beyond logits; its stages declare their own."""
     lag: ClassVar[int] = 0
@@ -174,6 +174,8 @@ class Decoder(Declaration, ABC):
     def _set_chains(self, before: Sequence[Stage | Link], after: Sequence[Stage | Link]) -> None:
         self.before, self.after = Chain(before, "before"), Chain(after, "after")
         self.params = merge((*self.own_params, *self.before.params, *self.after.params))
+        if name := repeated(column.name for column in self.all_columns):
+            raise ParamError(f"Two parts record a number named {name}; give one another name.")
 
     def around(self, links: Sequence[Link]) -> Decoder:
         """Makes the same strategy with more stages around it, each in its order.
@@ -205,6 +207,20 @@ class Decoder(Declaration, ABC):
         if self.owns_eos:
             return "search"
         return "sample" if type(self).propose is Decoder.propose else "propose"
+
+    @property
+    def own_columns(self) -> tuple[Column, ...]:
+        """The columns of its steps."""
+        return as_columns(self.columns, BEAM_ROLES if self.owns_eos else None)
+
+    @property
+    def all_columns(self) -> tuple[Column, ...]:
+        """The columns of a record: its own, then those of its stages."""
+        return (*self.own_columns, *self.before.columns, *self.after.columns)
+
+    def stage_columns(self, s: State) -> list[Tensor]:
+        """Reads the numbers of its stages' columns after a step, float32 `[R]` each."""
+        return self.before.column_values(s) + self.after.column_values(s)
 
     @property
     def learns(self) -> bool:

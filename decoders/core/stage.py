@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
+from edge_tui.decoders.core.column import Column
 from edge_tui.decoders.core.declaration import Declaration
 from edge_tui.decoders.core.tokenizer import ByteTokenizer, Tokenizer
 
@@ -110,6 +111,9 @@ class Stage(ABC):
     """The word for it in a chain, as in `temperature+min_p`; without one it stands in no typed chain."""
     params: ClassVar[tuple[AnyParam, ...]] = ()
     needs: ClassVar[Needs] = Needs()
+    columns: ClassVar[tuple[str | Column, ...]] = ()
+    """Numbers recorded for each token: tensors of its state, float32 `[R, 1]` of these names, as they are
+    after `observe`."""
     penalty: ClassVar[bool] = False
     """True where it judges what the model says by the text so far. Around a decoder it then acts on the
     model's own logits; other stages act on what the decoder makes of them."""

@@ -54,8 +54,9 @@ def check_step(decoder: Decoder, step: Step, rows: int, width: int, positions: i
             check_tensor(at, f"Step.{name}", value, shape, dtype, device)
     for name, shape in (("extras", places), ("candidates", (rows, width))):
         columns: Mapping[str, Tensor] = getattr(step, name)
-        if columns.keys() != set(decoder.columns) and (columns or name == "extras"):
-            given, declared = sorted(columns), sorted(decoder.columns)
+        declared = sorted(column.name for column in decoder.own_columns)
+        if sorted(columns) != declared and (columns or name == "extras"):
+            given = sorted(columns)
             raise fault(at, f"gave Step.{name} named {given}; they must be its columns, {declared}.")
         for column, tensor in columns.items():
             check_tensor(at, f"Step.{name} {column!r}", tensor, shape, None, device)

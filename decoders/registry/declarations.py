@@ -9,6 +9,7 @@ from types import UnionType
 from typing import cast, get_args
 
 from edge_tui.decoders.core.attributes import walk
+from edge_tui.decoders.core.column import ROLES, Column, as_columns, repeated
 from edge_tui.decoders.core.decoder import Decoder, Stream
 from edge_tui.decoders.core.errors import StrategyError, fault
 from edge_tui.decoders.core.params import Param, ParamError
@@ -39,7 +40,7 @@ def check_class(cls: type) -> None:
     rank = getattr(cls, "rank", 0)
     if isinstance(rank, bool) or not isinstance(rank, int | float):
         raise StrategyError(f"{cls.__name__}.rank is {rank!r}, but must be a number.", cls)
-    for attribute, kind in (("params", AnyParam), ("roles", str), ("columns", str)):
+    for attribute, kind in (("params", AnyParam), ("roles", str), ("columns", str | Column)):
         declared = getattr(cls, attribute, ())
         if isinstance(declared, property):
             continue
@@ -84,6 +85,7 @@ def check_decoder(decoder: Decoder, cls: type) -> None:
     for owner in owners:
         _check_params(owner)
         _check_needs(owner)
+        _check_columns(owner)
     for stage in stages:
         if not isinstance(stage, Filter) or not isinstance(stage.edge, Edge):
             continue
@@ -136,6 +138,18 @@ def _check_bounds(param: Param) -> None:
             raise ParamError(f"the neutral value of {error}") from None
 
 
+def _check_columns(owner: Decoder | Stage) -> None:
+    """Checks names and roles of recorded numbers."""
+    columns, kind = as_columns(owner.columns), type(owner)
+    if name := repeated(column.name for column in columns):
+        raise StrategyError(f"{kind.__name__}.columns has the name {name!r} twice.", kind)
+    for column in columns:
+        if column.role not in ROLES:
+            known = ", ".join(map(repr, ROLES))
+            sentence = f"{kind.__name__} gives its column {column.name!r} the role {column.role!r}"
+            raise StrategyError(f"{sentence}, which must be one of {known}.", kind)
+
+
 def _check_needs(owner: Decoder | Stage) -> None:
     """Refuses needs that nothing provides."""
     needs, kind = getattr(owner, "needs", Needs()), type(owner)
@@ -177,8 +191,6 @@ def _check_streams(decoder: Decoder, cls: type) -> None:
         raise fault(cls, f"has the role {unread[0]!r}, which no stream reads.")
     if readers[0] != roles[0]:
         raise StrategyError(f"the first stream must read the first role, {roles[0]!r}.", cls)
-    if len(set(decoder.columns)) < len(decoder.columns):
-        raise StrategyError(f"{kind}.columns has one name twice.", cls)
 
 
 def check_shape(decoder: Decoder, rows: object, draft_tokens: object, cls: type | None = None) -> None:

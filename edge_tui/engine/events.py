@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from edge_tui.decoders.core.column import BEAM_ROLES, Column, as_columns
 from edge_tui.decoders.core.texts import Value
 from edge_tui.engine.token_fields import TOP as TOP
 
@@ -101,6 +102,10 @@ class Queued:
     run: int
 
 
+_PROPOSAL_ROLES = {"rejected": "token"}
+"""Roles of names in records that speculative decoding wrote without one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Started:
     """Reports that a run has begun.
@@ -122,6 +127,7 @@ class Started:
         end_ids: Ids that end an answer and are no part of its text.
         kept_texts: Texts of the prefix's tokens, as in `TokenBatch`; empty where they are not known.
         model: Name of the model that writes it; "" where that is not known.
+        column_details: The meaning of `columns`; where an older edge-tui wrote it, that of the names alone.
     """
 
     run: int
@@ -140,6 +146,12 @@ class Started:
     end_ids: tuple[int, ...] = ()
     kept_texts: tuple[str, ...] = ()
     model: str = ""
+    column_details: tuple[Column, ...] = ()
+
+    def __post_init__(self) -> None:
+        if tuple(column.name for column in self.column_details) != self.columns:
+            roles = BEAM_ROLES if self.rows > 1 else _PROPOSAL_ROLES
+            object.__setattr__(self, "column_details", as_columns(self.columns, roles))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """Follows the rows of a run that decodes several: each one's newest record, and the finished hypotheses.
 
-Strategies that search (beams) report scores in their columns: `score` for each row, and at the step in which
-a hypothesis ends `finished`, `finished_parent` and `finished_id` with any row's record.
+Strategies that search (beams) report scores in columns, which are known by their roles (`Column.role`).
 """
 
 from __future__ import annotations
@@ -70,7 +69,8 @@ class RowFront:
     """
 
     def __init__(self, started: Started, table: TokenTable, tree: Tree, prefix_length: int) -> None:
-        self.is_ranked = "score" in started.columns and started.rows > 1
+        self._name_of = {column.role: column.name for column in started.column_details}
+        self.is_ranked = "sum" in self._name_of and started.rows > 1
         """True where rows compete by their scores; else the first row is the answer."""
         self._rows = started.rows
         self._table = table
@@ -168,15 +168,19 @@ class RowFront:
 
     def _add_finished(self, number: int) -> None:
         """Adds the hypothesis that a record reports as finished, if any; as many as rows stay, the best."""
-        score = self._table.extra("finished", number)
-        if isnan(score):
+        score, parent = self._number("score", number), self._number("parent", number)
+        if isnan(score) or isnan(parent):
             return
-        row = int(self._table.extra("finished_parent", number))
+        row = int(parent)
         leaf = self._before.get(row, self._prefix_length - 1)
-        token = self._table.extra("finished_id", number)
+        token = self._number("token", number)
         self._finished.append(_Finished(score, leaf, row, -1 if isnan(token) else int(token)))
         self._finished.sort(key=lambda end: -end.score)
         del self._finished[self._rows :]
 
     def _total(self, leaf: int) -> float:
-        return self._table.extra("score", leaf) if self.is_ranked else nan
+        return self._number("sum", leaf) if self.is_ranked else nan
+
+    def _number(self, role: str, number: int) -> float:
+        """Reads the column of a role from a record; NaN where the strategy has none."""
+        return self._table.extra(self._name_of.get(role, ""), number)

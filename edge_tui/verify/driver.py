@@ -20,6 +20,7 @@ from edge_tui.decoders.base import (
     State,
     Step,
     Text,
+    names_of,
     numbers,
     texts,
 )
@@ -210,7 +211,7 @@ def search(
     rng = Rng(torch.full((count,), key_of(seed)), torch.zeros(1, dtype=torch.int64))
     tokens: list[list[int]] = []
     parents: list[list[int]] = []
-    extras: dict[str, list[list[float]]] = {name: [] for name in decoder.columns}
+    extras: dict[str, list[list[float]]] = {name: [] for name in names_of(decoder.columns)}
     for _ in range(most):
         out = Output(logits(torch.from_numpy(ids))[:, None])
         decided = decoder.step({stream.name: out for stream in decoder.streams}, state, params, rng)
@@ -219,7 +220,7 @@ def search(
         rng.step += 1
         tokens.append(decided.chosen.tolist())
         parents.append(parent.tolist())
-        for name in decoder.columns:
+        for name in names_of(decoder.columns):
             extras[name].append(decided.extras[name].tolist())
         if decided.done is not None and bool(decided.done.all()):
             break

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.random import RandomState
 
-from edge_tui.decoders.base import Choice, Decoder, Output, Records, numbers
+from edge_tui.decoders.base import Choice, Decoder, Output, Records, names_of, numbers
 from edge_tui.verify import driver
 from edge_tui.verify.distributions import values
 from edge_tui.verify.outcome import TOLERANCE, Comparison, Float64, outcome, words
@@ -133,7 +133,7 @@ def _search(
         steps.append(step)
         if step.done is not None and bool(step.done.all()):
             break
-    extras = {name: [step.extras[name].tolist() for step in steps] for name in decoder.columns}
+    extras = {name: [step.extras[name].tolist() for step in steps] for name in names_of(decoder.columns)}
     parents = [step.parent.tolist() for step in steps if step.parent is not None]
     return decoder.ranked(Records([s.chosen.tolist() for s in steps], parents, extras, v))
 

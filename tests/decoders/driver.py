@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from edge_tui.decoders import base
-from edge_tui.decoders.base import Choice, Decoder, Env, Output, Params, Records, State
+from edge_tui.decoders.base import Choice, Decoder, Env, Output, Params, Records, State, names_of
 from edge_tui.decoders.core.random import Rng, key_of
 from edge_tui.verify.driver import with_layers
 
@@ -87,7 +87,8 @@ def run(
         change: New parameter values by the step from which they hold.
         **values: Parameters; the others have their defaults.
     """
-    done = Run(values=param_values(decoder, **values), extras={name: [] for name in decoder.columns})
+    columns = names_of(decoder.columns)
+    done = Run(values=param_values(decoder, **values), extras={name: [] for name in columns})
     rows = decoder.rows(done.values)
     ids = torch.tensor([list(prompt)]).expand(rows, -1)
     params, rng = table(decoder, rows, **values), numbers(rows, seed)
@@ -108,7 +109,7 @@ def run(
         done.tokens.append(decided.chosen.tolist())
         done.parents.append(parent.tolist())
         done.finals.append(decided.final.clone())
-        for name in decoder.columns:
+        for name in columns:
             done.extras[name].append(decided.extras[name].tolist())
         over = decided.done if decoder.owns_eos else torch.isin(decided.chosen, ends)
         if over is not None and bool(over.all()):

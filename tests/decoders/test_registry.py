@@ -198,6 +198,11 @@ BROKEN = {
     ),
     "names.py": (decoder_of("roles = 'model', 'model'"), 4, "two streams with the name"),
     "columns.py": (decoder_of("columns = 'mu'"), 4, "columns must be a tuple of str"),
+    "column.py": (
+        decoder_of("columns = Column('mu', role='mean'),").replace("import ", "import Column, ", 1),
+        4,
+        "its column 'mu' the role 'mean', which must be one of",
+    ),
     "needs.py": (decoder_of("needs = Needs(counts=True)"), 4, "is read of stages alone"),
     "rows.py": (decoder_of("def rows(self, values):\n        return 4"), 4, "must set owns_eos"),
     "finish.py": (

@@ -13,7 +13,7 @@ from transformers import GenerationConfig, LlamaForCausalLM
 
 from edge_tui import decoders
 from edge_tui.decoders import base
-from edge_tui.decoders.base import Env, Output, ParamError
+from edge_tui.decoders.base import Env, Output, ParamError, names_of
 from edge_tui.decoders.contrastive import contrast
 from tests.decoders.conftest import VOCAB, logits_of, tiny
 from tests.decoders.driver import begin, numbers, param_values, run, table
@@ -188,7 +188,7 @@ def test_contrastive_records_the_numbers_that_add_up_to_the_score(formula: str) 
             stream.name: Output(3 * torch.randn(1, 1, 30, generator=generator)) for stream in decoder.streams
         }
         took = decoder.step(outs, state, params, numbers(step=step))
-        said, heard, score = (took.candidates[name] for name in decoder.columns)
+        said, heard, score = (took.candidates[name] for name in names_of(decoder.columns))
         made = {
             "li2022": said - heard,
             "obrien2023": 1.5 * said - 0.5 * heard,

@@ -11,7 +11,7 @@ import torch
 
 from edge_tui import decoders
 from edge_tui.decoders import base
-from edge_tui.decoders.base import Decoder, Env, Output, Params, Step
+from edge_tui.decoders.base import Decoder, Env, Output, Params, Step, names_of
 from edge_tui.decoders.core.random import Rng, key_of
 from edge_tui.decoders.core.steady import only_on_meta
 from edge_tui.verify.driver import with_layers
@@ -81,7 +81,7 @@ def test_no_step_reads_a_value(decoder: Decoder) -> None:
     shape = (rows, 1) if decoder.num_draft_tokens({}) else (rows,)
     assert step.final.shape == (*shape, VOCAB)
     assert step.final.dtype == torch.float32
-    assert step.extras.keys() == set(decoder.columns)
+    assert step.extras.keys() == set(names_of(decoder.columns))
     assert all(column.shape == shape for column in step.extras.values())
 
 

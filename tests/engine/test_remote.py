@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from edge_tui import decoders
-from edge_tui.decoders.base import ParamError
+from edge_tui.decoders.base import Column, ParamError
 from edge_tui.engine.checkpoints.locate import DEMO
 from edge_tui.engine.decode.resolve import resolve_params as resolve
 from edge_tui.engine.events import (
@@ -747,6 +747,10 @@ def test_template_variables_go_along_in_the_field_that_servers_know() -> None:
     [
         Started(
             3, "top_p", 1, ("x",), 4, 0, 2, 9, 7, {"top_p": Resolved(0.5, "flag")}, ("n",), True, ("<s>",)
+        ),
+        Started(
+            *(3, "mine", 4, ("x", "y"), 4, 0, 2, 9, 7, {}),
+            column_details=(Column("x", "Σ.", high=0.0, role="sum"), Column("y", choices=("no", "yes"))),
         ),
         FirstToken(3, 0.25),
         ParamChanged(3, "top_p", 0.5, 1, 4),

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from edge_tui.decoders.base import Column
 from edge_tui.engine.port import Message, Request
 from edge_tui.history import process_identity, schema
 from edge_tui.history.restore import recover, transcript_of
+from edge_tui.history.runs import Entry
 from edge_tui.history.salvage import open_store
 from edge_tui.history.schema import HistoryError
 from edge_tui.history.store import Store
@@ -40,6 +42,25 @@ def test_a_run_comes_back_whole(path: Path) -> None:
     assert transcript.token(3).top[0].logp == pytest.approx(float(batch(WORDS, columns=1).top_logp[3, 0]))
     assert stored.versions == {"edge-tui": "0"}
     assert stored.models["model"].architecture == "LlamaForCausalLM"
+
+
+def test_columns_of_an_older_version_have_the_roles_of_their_names(path: Path) -> None:
+    store = Store(path)
+    search = keep(store, texts=WORDS[:4], rows=2, columns=("score", "finished", "finished_parent", "gap"))
+    single = keep(store, columns=("score", "rejected"))
+    newer = keep(store, columns=("x",), column_details=(Column("x", "Its help.", role="unheard of"),))
+    store.execute(
+        "UPDATE details SET started = json_remove(started, '$.column_details') WHERE run != ?", (newer.id,)
+    )
+
+    def roles(entry: Entry) -> list[str]:
+        found = Store(path).load(entry.id).started
+        assert found is not None
+        return [column.role for column in found.column_details]
+
+    assert roles(search) == ["sum", "score", "parent", ""]
+    assert roles(single) == ["", "token"]
+    assert roles(newer) == ["unheard of"]
 
 
 def test_turns_and_parameters_come_back_as_they_were(path: Path) -> None:

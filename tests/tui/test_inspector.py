@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from textual.app import App, ComposeResult
 
+from edge_tui.decoders.base import Column
 from edge_tui.engine.events import Finished, ParamChanged, Resolved
 from edge_tui.transcript.transcript import Transcript
 from edge_tui.tui import theme
@@ -295,6 +296,28 @@ async def test_what_was_removed_says_by_what(formula: str, cut: str) -> None:
         assert "inf" not in "".join(lines)
         app.inspector.show(transcript, 1)
         assert any(line.endswith("cut by alpha") for line in drawn(app.inspector)), "formula was changed here"
+
+
+@pytest.mark.parametrize(("width", "height"), [(30, 20), (34, 20), (80, 12), (160, 40)])
+async def test_a_number_stands_with_its_help_and_its_words(width: int, height: int) -> None:
+    app = InspectorApp()
+    async with app.run_test(size=(160, 50)) as pilot:
+        columns = (
+            Column("mu", "Bound of the next token's surprise in bits.", low=0.0),
+            Column("ended", choices=("no", "yes")),
+        )
+        begun = replace(started(columns=("mu", "ended")), column_details=columns)
+        transcript = Transcript(begun)
+        transcript.extend(batch(["sky"], extras=[(9.25, 1.0)]))
+        app.inspector.styles.width, app.inspector.styles.height = width, height
+        await pilot.pause()
+        app.inspector.show(transcript, 0)
+        lines = drawn(app.inspector)
+        assert all(cell_len(line) == width for line in lines)
+        at = next(i for i, line in enumerate(lines) if "mu 9.25" in line)
+        shown = " ".join(line[: 30 if width == 80 else None].strip() for line in lines[at : at + 4])
+        assert "Bound of the next token's surprise in bits. (0 or more)" in " ".join(shown.split())
+        assert any("ended yes" in line for line in lines)
 
 
 async def test_a_rejected_proposal_is_shown_as_its_text() -> None:

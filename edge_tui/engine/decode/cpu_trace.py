@@ -125,7 +125,8 @@ class TracedChoice:
         def step(*inputs: Tensor) -> tuple[Tensor, Tensor]:
             outs, state, buffers = unpack(inputs)
             choice = sample(decoder, decoder.step, outs, state, params(buffers.block), buffers)
-            return build_record(decoder, choice, next(iter(outs.values())).logits[:, -1], buffers)
+            raw = next(iter(outs.values())).logits[:, -1]
+            return build_record(decoder, choice, raw, state, buffers)
 
         if decoder not in _UNSTEADY:
             outs, state, buffers = unpack(tensors)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from edge_tui.decoders.base import Records
+from edge_tui.decoders.base import Records, names_of
 from edge_tui.engine.events import TOP, FinishReason, TokenBatch
 from edge_tui.engine.ops.stats import FLOATS, INTS, OUT_OF_RANGE
 from edge_tui.engine.text.stop_scanner import StopScanner
@@ -158,10 +158,10 @@ class OutputProcessor:
         """Records taken; one counts all rows."""
         self._tokens: list[list[int]] = []
         self._parents: list[list[int]] = []
-        self._numbers: dict[str, list[list[float]]] = {name: [] for name in decoder.columns}
+        self._columns = names_of(decoder.all_columns)
+        self._numbers: dict[str, list[list[float]]] = {name: [] for name in self._columns}
         """A search's extras, as its tokens and parents indexed `[step][row]`."""
-        self._columns = decoder.columns
-        self._extras = slice(_OWN, _OWN + len(decoder.columns))
+        self._extras = slice(_OWN, _OWN + len(self._columns))
         self._searches = decoder.kind == "search"
         self._proposes = plan.num_draft_tokens > 0
         """True where a record's rows are positions of one text, of which only some count."""

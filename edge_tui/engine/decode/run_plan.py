@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import isnan
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.base import Needs
+from edge_tui.decoders.base import Needs, names_of
 from edge_tui.decoders.core import step_checks
 from edge_tui.decoders.core.chain import learns
 from edge_tui.decoders.core.errors import fault
@@ -93,7 +93,8 @@ class RunPlan:
             run=run,
             strategy=self.decoder.name,
             rows=self.rows,
-            columns=self.decoder.columns,
+            columns=names_of(self.decoder.all_columns),
+            column_details=self.decoder.all_columns,
             prompt_tokens=len(self.prompt.ids),
             prefix_tokens=len(self.request.prefix),
             reused_tokens=reused,
@@ -200,7 +201,7 @@ def _check_speculation(decoder: Decoder) -> None:
     """
     for link in decoder.links_around:
         needs = link.stage.needs
-        if learns(link.stage) or needs.counts or needs.history:
+        if learns(link.stage) or needs.counts or needs.history or link.stage.columns:
             raise RequestError(
                 f"{decoder.title} checks several tokens at once, but {link.name} needs those before each:"
                 f" leave {link.name} out of the chain.",

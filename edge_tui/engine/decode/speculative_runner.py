@@ -14,7 +14,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edge_tui.decoders.base import Output
+from edge_tui.decoders.base import Output, names_of
 from edge_tui.decoders.core.checks import is_own
 from edge_tui.decoders.core.random import Rng
 from edge_tui.decoders.core.step_checks import check_proposal
@@ -172,7 +172,8 @@ class SpeculativeRunner(StepRunner):
             parent=(positions <= accepted).long() - 1,
             done=done if self._is_own else done + OUT_OF_RANGE * self._out_of_range[: len(z)],
             version=self.table.version_row.expand(len(z)),
-            extras=[step.extras[name][0].float() for name in self.decoder.columns],
+            extras=[step.extras[name][0].float() for name in names_of(self.decoder.columns)]
+            + [value.expand(len(z)) for value in self.decoder.stage_columns(self._state)],
         )
 
     def _cut(self, output: Output) -> Output:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edge_tui.decoders.core.checks import is_own
+from edge_tui.decoders.core.column import names_of
 from edge_tui.engine.ops.stats import OUT_OF_RANGE, record
 
 if TYPE_CHECKING:
@@ -115,13 +116,16 @@ def clone_logits_views(step: Step, outs: Mapping[str, Output]) -> Step:
     )
 
 
-def build_record(decoder: Decoder, step: Step, raw: Tensor, buffers: StepBuffers) -> tuple[Tensor, Tensor]:
+def build_record(
+    decoder: Decoder, step: Step, raw: Tensor, state: State, buffers: StepBuffers
+) -> tuple[Tensor, Tensor]:
     """Computes the record of a step; the next forward waits for nothing of it.
 
     Args:
         decoder: The strategy.
         step: The result of `sample`.
         raw: float32 `[R, V]`, the main stream's logits that it read.
+        state: The strategy's, after the step.
         buffers: Read, and `step` raised.
 
     Returns:
@@ -131,8 +135,14 @@ def build_record(decoder: Decoder, step: Step, raw: Tensor, buffers: StepBuffers
     if not decoder.owns_eos and buffers.eos.numel():
         done = done | (step.chosen[:, None] == buffers.eos).any(-1)
     parent = buffers.rows if step.parent is None else step.parent
-    extras = [step.extras[name].float() for name in decoder.columns]
-    candidates = [step.candidates[name].float() for name in decoder.columns] if step.candidates else ()
+    names = names_of(decoder.columns)
+    of_stages = decoder.stage_columns(state)
+    extras = [*(step.extras[name].float() for name in names), *of_stages]
+    candidates = [step.candidates[name].float() for name in names] if step.candidates else []
+    if candidates and of_stages:  # theirs are numbers of the step, not of an alternative
+        import torch
+
+        candidates += [torch.full_like(candidates[0], torch.nan)] * len(of_stages)
     buffers.step.add_(1)
     rows_permuted = step.parent is not None
     return record(

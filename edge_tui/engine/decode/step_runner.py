@@ -251,7 +251,7 @@ class StepRunner:
         assert self._sampled is not None, "nothing was sampled yet"
         if self._fused is not None:
             self._fused.finish()
-        return build_record(self.decoder, *self._sampled, self.buffers)
+        return build_record(self.decoder, *self._sampled, self._state, self.buffers)
 
     def diagnose(self, index: int, is_id: bool) -> StrategyError:
         """Finds what broke the choice of token `index`; see `StrategyInspector.diagnose`."""

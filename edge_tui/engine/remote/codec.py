@@ -76,6 +76,7 @@ def write_event(event: Event) -> tuple[str, dict[str, Any]] | None:
     data = {REQUEST_KEYS.get(field, field): getattr(event, field) for field in sent}
     if isinstance(event, Started):
         data["params"] = write_params(event.values)
+        data["column_details"] = [asdict(column) for column in event.column_details]
     if isinstance(event, Finished):
         data["ranked"] = [asdict(each) for each in event.ranked]
     return name, data

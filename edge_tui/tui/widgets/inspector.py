@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from math import exp, inf, isnan, log, nan
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rich.cells import cell_len
 from textual.message import Message
 from textual.reactive import reactive
 
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 
     from textual import events
 
-    from edge_tui.transcript.transcript import TokenView, Transcript
+    from edge_tui.decoders.base import Column
+    from edge_tui.transcript.transcript import Alternative, TokenView, Transcript
     from edge_tui.tui.widgets.line_panel import Line
 
 _BESIDE = 64
@@ -127,12 +130,14 @@ class Inspector(LinePanel, can_focus=True):
         raw = {other.id: other.logp for other in token.top} | {token.id: token.raw_logp}
         final = {other.id: other.logp for other in token.final} | {token.id: token.final_logp}
         others = token.final if self.show_final else token.top
-        numbers = {other.id: tuple(other.extras.values()) for other in others if other.extras}
+        self._columns = tuple(
+            name for name in token.extras if any(not isnan(other.extras.get(name, nan)) for other in others)
+        )
+        numbers = {other.id: self._numbers_of(other) for other in others if other.extras}
         if numbers:
             decoder = strategy_of(transcript)
             self._cut_by = decoder.cut_by(values_at(transcript, index)) if decoder is not None else ""
-            self._columns = tuple(token.extras)
-            numbers[token.id] = tuple(token.extras.values())
+            numbers[token.id] = self._numbers_of(token)
         listed = [other.id for other in others]
         if token.id not in listed:
             listed.append(token.id)
@@ -141,6 +146,10 @@ class Inspector(LinePanel, can_focus=True):
         for id, text in zip(listed, texts, strict=True):
             shares = exp(raw.get(id, nan)), exp(final.get(id, nan))
             self._rows.append(Row(id, visible(text), *shares, id == token.id, numbers.get(id, ())))
+
+    def _numbers_of(self, token: TokenView | Alternative) -> tuple[float, ...]:
+        """Lists the numbers that stand in the table."""
+        return tuple(token.extras[name] for name in self._columns)
 
     def _first_other(self) -> int:
         return next((i for i, row in enumerate(self._rows) if not row.taken), 0)
@@ -152,19 +161,19 @@ class Inspector(LinePanel, can_focus=True):
         if self._token is None:
             return [((fit_start(hint, width), "$text-muted italic"),) for hint in _HINT]
         if width >= _BESIDE and height < 16:
-            facts = self._facts(_FACTS)[:height]
+            facts = self._facts(_FACTS, height)[:height]
             table = self._table(width - _FACTS - 2, height)
             self._table_y = 0
             blank: Line = ((" " * _FACTS, ""),)
             facts += [blank] * (height - len(facts))
             table += [()] * (height - len(table))
             return [(*left, ("  ", ""), *right) for left, right in zip(facts, table, strict=True)]
-        facts = self._facts(width)[: max(height - 3, 2)]
+        facts = self._facts(width, height // 2)[: max(height - 3, 2)]
         self._table_y = len(facts)
         return facts + self._table(width, height - len(facts))
 
-    def _facts(self, width: int) -> list[Line]:
-        """Writes the token's own numbers."""
+    def _facts(self, width: int, height: int) -> list[Line]:
+        """Writes the token's own numbers and the strategy's, in about `height` lines."""
         token, transcript = self._token, self._transcript
         assert token is not None
         assert transcript is not None
@@ -178,25 +187,51 @@ class Inspector(LinePanel, can_focus=True):
             self._fact(width, "raw", raw, "final", final),
             self._fact(width, "rank", rank, "H", _entropy(token)),
         ]
-        if token.extras and not self._columns:  # else they stand in the table
-            lines.append(((fit_start(self._numbers(token, transcript), width), ""),))
         for change in transcript.changes_at(token.index):
             sentence = f"▸ {sanitise(change.name)} = {change.value:.4g} from here"
             lines.append(((fit_start(sentence, width), "$warning"),))
+        lines[3:3] = self._own_facts(width, height - len(lines))
         return lines
 
-    def _numbers(self, token: TokenView, transcript: Transcript) -> str:
-        """Writes the strategy's own numbers of a token; ids as the text of their token."""
-        decoder = strategy_of(transcript)
-        written = []
-        for name, value in token.extras.items():
-            shown = "n/a" if isnan(value) else f"{value:.3g}"  # NaN: the number does not apply here
-            if decoder is not None and name in decoder.id_columns:
-                if not value >= 0:
-                    continue
-                shown = visible(next(iter(self._texts_of([int(value)])), ""))
-            written.append(f"{one_line(name)} {shown}")
-        return " · ".join(written)
+    def _own_facts(self, width: int, height: int) -> list[Line]:
+        """Writes the strategy's own numbers of a token that do not stand in the table.
+
+        Each has lines of its own with its help where all of them fit into `height`; else they share one line.
+        """
+        assert self._token is not None
+        assert self._transcript is not None
+        short: list[str] = []
+        full: list[Line] = []
+        for column in self._transcript.started.column_details:
+            shown = self._own_fact(column, self._token.extras[column.name])
+            if not shown or column.name in self._columns:
+                continue
+            short.append(shown)
+            description = one_line(column.description())
+            room = width - cell_len(shown) - 2
+            if cell_len(description) <= room:
+                full.append(((f"{shown}  ", ""), (fit_start(description, room), "$text-muted")))
+            else:
+                full.append(((fit_start(shown, width), ""),))
+                full += [
+                    ((fit_start(f"  {part}", width), "$text-muted"),) for part in wrap(description, width - 2)
+                ]
+        if not short:
+            return []
+        has_help = any(column.help for column in self._transcript.started.column_details)
+        return full if has_help and len(full) <= height else [((fit_start(" · ".join(short), width), ""),)]
+
+    def _own_fact(self, column: Column, value: float) -> str:
+        """Writes one number: ids as the text of their token; "" where there is none."""
+        shown = column.text(value)
+        if column.role in ("token", "parent"):
+            if not value >= 0:
+                return ""
+            parent = f"row {value + 1:.0f}"
+            shown = (
+                parent if column.role == "parent" else visible(next(iter(self._texts_of([int(value)])), ""))
+            )
+        return f"{one_line(column.name)} {one_line(shown)}"
 
     @staticmethod
     def _fact(width: int, left: str, first: str, right: str, second: str) -> Line:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 import triton
 
-from edge_tui.decoders.base import Step
+from edge_tui.decoders.base import Step, names_of
 from edge_tui.decoders.beam import EARLY_STOPPING, LENGTH_PENALTY, Beam
 from edge_tui.engine.ops.triton.beam_kernels import (
     Continuations,
@@ -115,7 +115,7 @@ class FusedBeam(FusedStep):
         )
         self._counts = penalties.prompt, penalties.output
         chosen, parent, _, extras = self._outcome
-        columns = dict(zip(Beam.columns, extras, strict=True))
+        columns = dict(zip(names_of(Beam.columns), extras, strict=True))
         return Step(chosen, self._final, parent=parent, done=self._over, extras=columns)
 
     def finish(self) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import triton
 import triton.language as tl
 
-from edge_tui.decoders.base import Edge, Step
+from edge_tui.decoders.base import Edge, Step, names_of
 from edge_tui.decoders.contrastive import LI2022, OBRIEN2023, SEED, SEED_HEAD, Contrastive
 from edge_tui.decoders.temperature import TEMPERATURE
 from edge_tui.engine.ops.choose_plan import Cut
@@ -240,6 +240,6 @@ class FusedContrast(FusedStep):
             **self.shape,
             **self.options,
         )
-        extras = dict(zip(Contrastive.columns, self._extras, strict=True))
-        columns = dict(zip(Contrastive.columns, self._columns, strict=True))
+        extras = dict(zip(names_of(Contrastive.columns), self._extras, strict=True))
+        columns = dict(zip(names_of(Contrastive.columns), self._columns, strict=True))
         return Step(self.chosen, search.candidates.z, extras=extras, candidates=columns)

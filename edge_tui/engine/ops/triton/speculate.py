@@ -17,7 +17,7 @@ import torch
 import triton
 import triton.language as tl
 
-from edge_tui.decoders.base import Step
+from edge_tui.decoders.base import Step, names_of
 from edge_tui.decoders.core.random import REDRAW, lane_id
 from edge_tui.decoders.speculative import Speculative
 from edge_tui.decoders.temperature import GREEDY_BELOW, TEMPERATURE
@@ -303,7 +303,7 @@ class FusedSpeculative(Launch):
             **self.shape,
             **self.options,
         )
-        columns = dict(zip(Speculative.columns, extras, strict=True))
+        columns = dict(zip(names_of(Speculative.columns), extras, strict=True))
         return Step(chosen, target.z, accepted=accepted, tokens=tokens, extras=columns)
 
 
