@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from math import inf
 
-from edge_tui.decoders.base import Env, Filter, Param, Params, Rng, State, Tensor, Token
+from edge_tui.decoders.base import Column, Env, Filter, Param, Params, Rng, State, Tensor, Token
 
 WIDTH, PEAK, SHARPNESS = 0.3, 5.0, 10.0
 
@@ -25,6 +25,7 @@ class AdaptiveP(Filter):
     summary = "Draws tokens near a probability; wants a cut such as min-p in front."
     rank = 41
     last = True
+    columns = (Column("excess", "Mean probability of the tokens so far, less the target."),)
     params = (
         Param("adaptive_target", -1.0, -1.0, 1.0, "Probability to aim at; below 0 is off.", neutral=-1.0),
         Param.share("adaptive_decay", 0.9, "Higher averages over more tokens."),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from math import inf, log
 
-from edge_tui.decoders.base import Env, Filter, Param, Params, Rng, State, Tensor, Token
+from edge_tui.decoders.base import Column, Env, Filter, Param, Params, Rng, State, Tensor, Token
 
 
 class Mirostat(Filter):
@@ -23,6 +23,7 @@ class Mirostat(Filter):
     summary = "Draws so that tokens are on average as surprising as you say."
     rank = 40
     last = True
+    columns = (Column("mu", "Bound of the next token's surprise (bits)."),)
     params = (
         Param("mirostat_tau", 5.0, 0.0, 20.0, "Bits of surprise to keep to; higher is more varied.", 0.1),
         Param("mirostat_eta", 0.1, 0.0, 1.0, "Higher corrects the bound faster.", 0.01),
@@ -31,7 +32,8 @@ class Mirostat(Filter):
     def init(self, env: Env) -> State:
         import torch
 
-        return {"drift": torch.zeros(env.rows, 1, device=env.device)}
+        drift = torch.zeros(env.rows, 1, device=env.device)
+        return {"drift": drift, "mu": drift + 2 * env.values["mirostat_tau"]}
 
     def apply(self, z: Tensor, p: Params, s: State, rng: Rng) -> Tensor:
         """Masks tokens of more than μ bits."""
@@ -43,3 +45,4 @@ class Mirostat(Filter):
         """Moves μ against the error of the token's surprise."""
         bits = -token.final.where(token.final > -inf, token.raw)[:, None] / log(2)
         s["drift"].sub_(p["mirostat_eta"] * (bits - p["mirostat_tau"]))
+        s["mu"].copy_(2 * p["mirostat_tau"] + s["drift"])

@@ -164,17 +164,18 @@ def token(final: float, raw: float = -1.0) -> Token:
 def test_mirostat_moves_its_bound_by_the_error_and_keeps_the_likeliest() -> None:
     """μ begins at 2τ = 4 bits; a token of 3 bits moves it to 4 − 0.5 · (3 − 2) = 3.5."""
     stage, z = Mirostat(), torch.tensor([[0.5, 0.3, 0.1, 0.07, 0.03]]).log()  # 1, 1.7, 3.3, 3.8, 5.1 bits
-    p, state = table(stage, 1, (2.0, 0.5)), {"drift": torch.zeros(1, 1)}
+    p, state = table(stage, 1, (2.0, 0.5)), {"drift": torch.zeros(1, 1), "mu": torch.zeros(1, 1)}
     assert (stage.apply(z, p, state, numbers()) > -math.inf).tolist() == [[True, True, True, True, False]]
     stage.observe(state, p, token(-3 * math.log(2)))
     assert state["drift"].item() == pytest.approx(-0.5)
+    assert state["mu"].item() == pytest.approx(2 * 2.0 - 0.5)
     assert (stage.apply(z, p, state, numbers()) > -math.inf).tolist() == [[True, True, True, False, False]]
     state["drift"].fill_(-100.0)
     assert (stage.apply(z, p, state, numbers()) > -math.inf).tolist() == [[True, False, False, False, False]]
 
 
 def test_a_token_forced_from_outside_moves_mirostats_bound_by_the_models_surprise() -> None:
-    stage, state = Mirostat(), {"drift": torch.zeros(1, 1)}
+    stage, state = Mirostat(), {"drift": torch.zeros(1, 1), "mu": torch.zeros(1, 1)}
     stage.observe(state, table(stage, 1, (2.0, 0.5)), token(-math.inf, raw=-10 * math.log(2)))
     assert state["drift"].item() == pytest.approx(-4.0)
 

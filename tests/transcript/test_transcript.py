@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_tui.decoders.base import Column
 from edge_tui.engine.events import TOP, Finished, ParamChanged, Resolved, Started, TokenBatch
 from edge_tui.transcript.transcript import Transcript
 
@@ -52,6 +53,13 @@ def batch(
 
 def line(ids: list[int], start: int = 0) -> TokenBatch:
     return batch([(start + i, 0, 0, token, f" t{token}") for i, token in enumerate(ids)])
+
+
+def test_samples_with_a_column_called_score_do_not_compete() -> None:
+    begun = replace(started(rows=2, columns=("score",)), column_details=(Column("score"),))
+    transcript = Transcript(begun)
+    transcript.extend(batch([(0, 0, 0, 5, "a"), (0, 1, 1, 6, "b")], [(-9.0,), (-1.0,)]))
+    assert transcript.text == "a"
 
 
 def test_a_single_row_is_its_own_path() -> None:

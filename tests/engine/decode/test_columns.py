@@ -81,6 +81,16 @@ def test_it_goes_on_where_it_was(run: Callable[..., Watched]) -> None:
     )
 
 
+def test_mirostat_records_the_bound_of_the_next_token(engine: LocalEngine) -> None:
+    values = {"mirostat_tau": 2.0, "mirostat_eta": 0.3}
+    seen = watch(engine, Request("the quick", "mirostat", values, seed=3, max_length=12))
+    assert seen.started.columns == ("mu",)
+    bits = -np.array(seen.column("final_logp")) / np.log(2)
+    bounds = 2 * 2.0 - np.cumsum(0.3 * (bits - 2.0))
+    np.testing.assert_allclose(np.stack(seen.column("extras"))[:, 0], bounds, rtol=1e-4)
+    assert (bits[1:] <= bounds[:-1] + 1e-4).all()
+
+
 def test_it_stands_beside_those_of_the_decoder(run: Callable[..., Watched]) -> None:
     seen = run("beam:mine", columns='"surprise",')
     assert seen.started.columns[-2:] == ("over", "surprise")
