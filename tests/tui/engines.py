@@ -111,7 +111,8 @@ class PictureEngine:
 
 
 def _values(request: Request) -> dict[str, Resolved]:
-    return {name: Resolved(value, "user") for name, value in request.values.items()}
+    given = {name: Resolved(value, "user") for name, value in request.values.items()}
+    return {"length_penalty": Resolved(1.0, "default"), **given} if request.strategy == "beam" else given
 
 
 def _batches(run: int, rows: int, columns: int, start: int) -> list[Event]:

@@ -7,14 +7,15 @@ from math import nan
 
 import numpy as np
 
-from edge_tui.engine.events import TOP, Started, TokenBatch
+from edge_tui.engine.events import TOP, Resolved, Started, TokenBatch
 from edge_tui.transcript.transcript import Transcript
 
 BEAM = ("score", "finished", "finished_parent", "finished_id", "over")
 
 
 def started(rows: int = 1, columns: tuple[str, ...] = (), prefix: int = 0) -> Started:
-    return Started(1, "test", rows, columns, 5, prefix, 0, 256, 1, {})
+    values = {"length_penalty": Resolved(1.0, "default")} if "score" in columns else {}
+    return Started(1, "test", rows, columns, 5, prefix, 0, 256, 1, values)
 
 
 def batch(
