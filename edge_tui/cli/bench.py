@@ -19,6 +19,7 @@ from edge_tui.cli.flag_settings import split_parameter
 from edge_tui.cli.messages import print_line
 from edge_tui.config.schema import QUANTIZATION, SCHEMA
 from edge_tui.decoders.base import ParamError, numbers
+from edge_tui.decoders.registry.chain_text import join
 from edge_tui.engine.port import Precision
 from edge_tui.errors import UsageError
 from edge_tui.util.sanitise import sanitise
@@ -241,13 +242,14 @@ def _default_precisions(device: str) -> list[Precision]:
 
 
 def _strategies(options: Options) -> dict[str, dict[str, float | str]]:
-    """Returns the named strategies, each with the parameters that were set.
+    """Returns the named strategies, with the chain around each, and the parameters that were set.
 
     Raises:
         UsageError: one of them, or a parameter, is unknown, or a value is not for it.
     """
     try:
-        found = [decoders.find(name) for name in options["strategies"]]
+        chain = options["chain"]
+        found = [decoders.find(join(name, chain) if chain else name) for name in options["strategies"]]
     except decoders.UnknownStrategy as error:
         raise UsageError(str(error)) from error
     values: dict[str, dict[str, float | str]] = {decoder.name: {} for decoder in found}

@@ -23,6 +23,7 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "--second": _flag("NAME", "amateur or draft, random if the models are (default: the model)"),
     "--precisions": _flag("A,B", f"{_PRECISIONS}%(default)s)", _list, default="auto"),
     "--strategies": _flag("A,B", "strategies (default: %(default)s)", _list),
+    "--chain": _flag("STAGES", "stages around each strategy, as in min_p+top_k"),
     "--set": _flag(
         "NAME=VALUE",
         "a parameter, for every strategy that has it; may be repeated",
@@ -50,7 +51,7 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "--markdown": _flag("FILE", "write the table there at the end"),
     "--csv": _flag("FILE", "the same for spreadsheets"),
 }
-_MODELS = ("--models", "--random", "--second", "--precisions", "--strategies", "--set")
+_MODELS = ("--models", "--random", "--second", "--precisions", "--strategies", "--chain", "--set")
 _ROUNDS = ("--rounds", "--seconds")
 _FILES = ("--json", "--markdown", "--csv")
 _BENCHES: dict[str, tuple[str, tuple[str, ...], dict[str, dict[str, Any]]]] = {

@@ -49,6 +49,8 @@ def test_a_table_is_written_in_every_form(tmp_path, capsys):
         "tiny",
         "--strategies",
         "greedy",
+        "--chain",
+        "top_k",
         "--batches",
         "1,2",
         "--tokens",
@@ -66,7 +68,7 @@ def test_a_table_is_written_in_every_form(tmp_path, capsys):
         "Model", "Params", "GPU", "Decoding Method",
         "Batch Size", "Tokens/sec", "Peak GPU RAM (GB)", "Time-to-First-Token (s)",
     ]  # fmt: skip
-    assert (first[3], first[4], second[4]) == ("greedy", "1", "2")
+    assert (first[3], first[4], second[4]) == ("greedy:top_k", "1", "2")
     assert float(second[5]) > 0
     assert files["markdown"].read_text().startswith("| Model | Params |")
     assert "Tokens/sec" in capsys.readouterr().out

@@ -41,7 +41,7 @@ class ChainScreen(Dialog[None]):
 
     BINDINGS = bindings("chain")
     heading = "chain"
-    hint = "⇧↑⇧↓ move · a add · x remove · space mute · esc leave"
+    hint = "shift ↑↓ move · a add · x remove · space mute · esc leave"
 
     def __init__(self, editor: ChainEditor) -> None:
         super().__init__()
