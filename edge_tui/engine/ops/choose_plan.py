@@ -127,8 +127,11 @@ def _cuts(filters: tuple[Filter, ...]) -> tuple[Cut, ...] | None:
 
 
 def _edge(filter: Filter) -> Edge | None:
-    """Returns the filter's declaration; None if a subclass took it over from a parent and cuts otherwise."""
+    """Returns the filter's declaration.
+
+    None if a subclass took it over from a parent and cuts otherwise, or if it learns or records its state.
+    """
     kind = type(filter)
     closest = next(cls for cls in kind.__mro__ if "edge" in vars(cls) or "apply" in vars(cls))
-    learns = kind.observe is not Stage.observe
-    return filter.edge if "edge" in vars(closest) and not learns else None
+    has_state = kind.observe is not Stage.observe or bool(filter.columns)
+    return filter.edge if "edge" in vars(closest) and not has_state else None

@@ -309,6 +309,11 @@ class Taught(TopP):
     def observe(self, *rest: Any) -> None: ...
 
 
+class Recorded(TopP):
+    name = "recorded"
+    columns = ("nucleus",)
+
+
 def middle_of(decoder: Decoder) -> list[str] | None:
     """Names the stages of a strategy that run between the kernels; None where all are cuts."""
     found = plan(decoder)
@@ -331,6 +336,7 @@ def test_what_the_kernels_do_not_know_is_not_fused() -> None:
     for decoder in (
         Sampling(Wider()),  # no file of ours: its first step is inspected
         Sampling(Taught()),
+        Sampling(Recorded()),
         *map(decoders.find, ("beam", "contrastive", "greedy:top_k", "top_k:min_p", "temperature+top_k")),
         decoders.find("penalties+top_k+temperature"),
     ):
