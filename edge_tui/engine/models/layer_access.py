@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,8 @@ class LayerAccess:
         layers: Number of decoder layers; 0 where the module gives no hidden states.
         width: Width `D` of the residual stream.
         head: Makes logits of the last state; None where the module changes them afterwards.
-        norm: The final norm; None where none was found.
+        norm: The final norm, which changes nothing where a model has none behind its layers; None where none
+            was found.
     """
 
     layers: int = 0
@@ -41,17 +43,17 @@ class LayerAccess:
 def layer_access(module: Any) -> LayerAccess:
     """Runs two tokens through a module and looks for its states, its final norm and its head."""
     ids = torch.ones(1, 2, dtype=torch.int64, device=module.device)
+    names = {child: name for name, child in module.named_modules() if not next(child.children(), None)}
     outputs: list[tuple[Any, Tensor, Tensor]] = []
 
     def note(child: Any, inputs: Any, output: Any) -> None:
         if inputs and all(isinstance(each, torch.Tensor) for each in (inputs[0], output)):
             outputs.append((child, inputs[0], output))
 
-    leaves = [child for child in module.modules() if not next(child.children(), None)]
-    handles = [leaf.register_forward_hook(note) for leaf in leaves]
+    handles = [leaf.register_forward_hook(note) for leaf in names]
     try:
         result = module(input_ids=ids, use_cache=False, output_hidden_states=True)
-    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+    except Exception:  # whatever a modelling library raises: then nothing is read
         return LayerAccess()
     finally:
         for handle in handles:
@@ -59,15 +61,19 @@ def layer_access(module: Any) -> LayerAccess:
     states: tuple[Tensor, ...] = getattr(result, "hidden_states", None) or ()
     if len(states) < 2 or any(getattr(state, "shape", None) != states[-1].shape for state in states):
         return LayerAccess()
-    last, head = states[-1], module.get_output_embeddings()
-    norms = (
-        child
-        for child, before, after in outputs
-        if after.shape == last.shape and torch.equal(after, last) and not torch.equal(before, after)
-    )
-    return LayerAccess(
-        len(states) - 1, last.shape[-1], _checked(head, last, result.logits), next(norms, None)
-    )
+    last, head = states[-1], _checked(module.get_output_embeddings(), states[-1], result.logits)
+    return LayerAccess(len(states) - 1, last.shape[-1], head, _final_norm(outputs, names, last))
+
+
+def _final_norm(
+    outputs: list[tuple[Any, Tensor, Tensor]], names: dict[Any, str], last: Tensor
+) -> Callable[[Tensor], Tensor] | None:
+    """Finds the module that makes the last state of another, among inputs and outputs in their order."""
+    for child, before, after in outputs:
+        if after.shape == last.shape and torch.equal(after, last) and not torch.equal(before, after):
+            is_of_layer = any(part.isdigit() for part in names[child].split("."))  # no layer comes after it
+            return nn.Identity() if is_of_layer else child
+    return None
 
 
 def _checked(head: Any, last: Tensor, logits: Tensor) -> Callable[[Tensor], Tensor] | None:

@@ -126,7 +126,14 @@ STEPS: dict[str, StepReference] = {
     **STREAMS,
     "greedy": StepReference(_greedy, generate=_greedy_arguments, sampled=None),
     "auto": StepReference(_auto, generate=_auto_arguments, sampled={"do_sample": 1.0}),
-    "dola": StepReference(_dola, runs=RunReference("dola", _dola_values)),
+    "dola": StepReference(
+        _dola,
+        runs=RunReference("dola", _dola_values),
+        disagreements=(
+            "The paper measures layers by the Jensen-Shannon divergence; its authors' code, transformers and"
+            " we have KL's arguments the other way round.",
+        ),
+    ),
     "contrastive": StepReference(
         _contrastive,
         sampled={"sample": 1.0},

@@ -9,6 +9,7 @@ import torch
 
 from edge_tui.decoders.base import Needs, Output
 from edge_tui.engine.models.base import LanguageModel
+from tests.engine.models.architectures import make_tiny
 from tests.engine.models.references import checkpoint, deviation, flat, random_ids, reference
 from tests.engine.models.test_transformers_tier import load, make_other
 
@@ -188,3 +189,15 @@ def test_a_model_that_changes_its_logits_gives_no_early_ones(tmp_path: Path) -> 
     assert model.info.layers == 3
     assert model.caps.hidden
     assert not model.caps.early
+
+
+def test_a_model_without_a_norm_behind_its_layers_has_one_form_of_early_logits(tmp_path: Path) -> None:
+    model = load(make_tiny(tmp_path / "m", "opt", do_layer_norm_before=False))
+    ids, early = random_ids(1, 6, vocab=96), []
+    for normed in (False, True):
+        ctx = model.open(1, 8)
+        ctx.needs = Needs(early=(1,), early_norm=normed)
+        early.append(model.prefill(ctx, ids).early)
+    assert model.caps.early
+    assert early[0] is not None
+    assert torch.equal(*early)
