@@ -49,8 +49,8 @@ class Column:
         return f"{value:.3g}"
 
     def description(self) -> str:
-        """Writes its help and the values it can have, in words; "" where neither is known."""
-        limits = " | ".join(self.choices)
+        """Writes its help and its bounds; "" where neither is known."""
+        limits = ""
         if self.low is not None and self.high is not None:
             limits = f"{self.low:g} to {self.high:g}"
         elif self.low is not None:

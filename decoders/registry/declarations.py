@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from keyword import iskeyword
-from math import inf
+from math import inf, isfinite
 from types import UnionType
 from typing import cast, get_args
 
@@ -148,6 +148,9 @@ def _check_columns(owner: Decoder | Stage) -> None:
             known = ", ".join(map(repr, ROLES))
             sentence = f"{kind.__name__} gives its column {column.name!r} the role {column.role!r}"
             raise StrategyError(f"{sentence}, which must be one of {known}.", kind)
+        if not all(bound is None or isfinite(bound) for bound in (column.low, column.high)):
+            sentence = f"{kind.__name__} gives its column {column.name!r} a bound that is not finite"
+            raise StrategyError(f"{sentence}: leave it out.", kind)
 
 
 def _check_needs(owner: Decoder | Stage) -> None:

@@ -203,6 +203,11 @@ BROKEN = {
         4,
         "its column 'mu' the role 'mean', which must be one of",
     ),
+    "bound.py": (
+        decoder_of("columns = Column('mu', low=float('nan')),").replace("import ", "import Column, ", 1),
+        4,
+        "a bound that is not finite: leave it out",
+    ),
     "needs.py": (decoder_of("needs = Needs(counts=True)"), 4, "is read of stages alone"),
     "rows.py": (decoder_of("def rows(self, values):\n        return 4"), 4, "must set owns_eos"),
     "finish.py": (
