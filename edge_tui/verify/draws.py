@@ -52,10 +52,7 @@ def count_draws(decoder: Decoder, reference: StepReference, draws: int = DRAWS) 
         chances = mix(reference.step(exact, v, Context((0,))))
         if (chances > 0).sum() < 2:
             continue
-        counts = sum(
-            _count(decoder, streams, v, seed, at, min(_ROWS, draws - at)) for at in range(0, draws, _ROWS)
-        )
-        found, limit = chi_squared(np.asarray(counts), chances)
+        found, limit = chi_squared(_count(decoder, streams, v, seed, draws), chances)
         finding.add_chi_squared(found, limit, f"setting {seed} ({words(v)})")
         settings += 1
         if settings == _SETTINGS:
@@ -64,13 +61,25 @@ def count_draws(decoder: Decoder, reference: StepReference, draws: int = DRAWS) 
 
 
 def _count(
-    decoder: Decoder, streams: Mapping[str, Float32], v: Values, seed: int, first: int, rows: int
+    decoder: Decoder, streams: Mapping[str, Float32], v: Values, seed: int, draws: int
 ) -> NDArray[np.int64]:
-    """Counts the tokens that so many rows draw, each with the random numbers of another step."""
-    repeated = {name: np.repeat(z[None], rows, 0) for name, z in streams.items()}
-    prompt = np.zeros((rows, 1), dtype=np.int64)
-    chosen = driver.step(decoder, driver.Rows(repeated, [v], prompt, prompt[:, :0], seed, first)).chosen
-    return np.bincount(chosen.numpy(), minlength=_VOCAB)
+    """Counts the tokens that rows draw, each with the random numbers of another step.
+
+    Where the first rows all have the same final logits, no coin was tossed, and the others draw from them.
+    """
+    counts = np.zeros(_VOCAB, dtype=np.int64)
+    for first in range(0, draws, _ROWS):
+        rows = min(_ROWS, draws - first)
+        repeated = {name: np.repeat(z[None], rows, 0) for name, z in streams.items()}
+        prompt = np.zeros((rows, 1), dtype=np.int64)
+        step = driver.step(decoder, driver.Rows(repeated, [v], prompt, prompt[:, :0], seed, first))
+        counts += np.bincount(step.chosen.numpy(), minlength=_VOCAB)
+        rest = draws - first - rows
+        if rest and type(decoder).step is Decoder.step and bool((step.final == step.final[0]).all()):
+            p, rng = driver.table([v], rest), driver.random_numbers(rest, seed, first + rows)
+            chosen = decoder.choose(step.final[:1].repeat(rest, 1), p, rng)
+            return counts + np.bincount(chosen.numpy(), minlength=_VOCAB)
+    return counts
 
 
 def count_answers(decoder: Decoder, toy: ToySearch, draws: int) -> Finding:

@@ -42,6 +42,8 @@ _LEAST_DRAWS = 2000
 _LEAST_RUNS = 100
 _DRAWS_OF_A_RUN = 20
 """A run of a search on a toy model costs so many draws."""
+_TOKENS_OF_DRAWS = 4
+"""Proposals are drawn under two settings, two tokens each time."""
 
 
 def find(names: Sequence[str]) -> list[Decoder]:
@@ -122,7 +124,7 @@ def _compare(decoder: Decoder, reference: Reference, cases: int, draws: int) -> 
         yield Finding.of(name, "greedy decoding", by_target, reference.disagreements)
         if reference.lookup is not None:
             yield Finding.of(name, "transformers prompt lookup", compare_lookups(decoder, reference, cases))
-        yield count_proposals(decoder, reference, draws)
+        yield count_proposals(decoder, reference, draws // _TOKENS_OF_DRAWS)
 
 
 def _compare_steps(decoder: Decoder, reference: StepReference, cases: int, draws: int) -> Iterator[Finding]:
